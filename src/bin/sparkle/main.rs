@@ -1,0 +1,4 @@
+//! The `sparkle` program.
+fn main() {
+    println!("{:?}", sparkle::devices());
+}

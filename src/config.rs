@@ -1,0 +1,136 @@
+//! The environment, read once.
+//!
+//! Every variable Sparkle honours is named here and nowhere else. A call of the API wins over the environment. A value
+//! that cannot be used, or a `SPARKLE_` name nobody knows, is kept in [`Config::complaints`]: `sparkle info` prints
+//! them, and the first device that is opened logs them.
+
+use std::sync::OnceLock;
+
+use crate::log::Level;
+
+/// What the environment asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// `SPARKLE_DEVICE`: the device that `auto` means.
+    pub device: Option<String>,
+    /// `SPARKLE_NUM_THREADS`: threads of the CPU pool.
+    pub num_threads: Option<usize>,
+    /// `OMP_NUM_THREADS`: their default, as an OpenMP program's user expects.
+    pub omp_num_threads: Option<usize>,
+    /// `SPARKLE_LOG`: the least level that goes to stderr when no callback is set.
+    pub log: Option<Level>,
+    /// `SPARKLE_GL_TIMEOUT_MS`: how long to wait for the GPU; 10 s unless set.
+    pub gl_timeout_ms: Option<u64>,
+    /// What could not be used, and why.
+    pub complaints: Vec<String>,
+}
+
+impl Config {
+    /// The time to wait for a GPU, in milliseconds.
+    pub fn gl_timeout_ms(&self) -> u64 {
+        self.gl_timeout_ms.unwrap_or(10_000)
+    }
+
+    /// Reads `variables`, as `std::env::vars` gives them.
+    fn read(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut config = Config::default();
+        for (name, value) in variables {
+            let complaint = config.set(&name, value.trim());
+            config.complaints.extend(complaint.map(|what| format!("{name}={value} is ignored: {what}")));
+        }
+        config
+    }
+
+    /// Takes one variable; returns why it is ignored, if it is.
+    fn set(&mut self, name: &str, value: &str) -> Option<&'static str> {
+        let positive = || value.parse::<usize>().ok().filter(|&count| count > 0);
+        match name {
+            _ if value.is_empty() => return None,
+            "SPARKLE_DEVICE" => self.device = Some(value.to_owned()),
+            "SPARKLE_NUM_THREADS" => match positive() {
+                Some(count) => self.num_threads = Some(count),
+                None => return Some("expected a number of threads, at least 1"),
+            },
+            // A list gives the counts of nested levels; the first is the outermost. Not ours to complain about.
+            "OMP_NUM_THREADS" => {
+                let first = value.split(',').next().unwrap_or_default().trim();
+                self.omp_num_threads = first.parse().ok().filter(|&count| count > 0);
+            }
+            "SPARKLE_LOG" => match value {
+                "debug" => self.log = Some(Level::Debug),
+                "info" => self.log = Some(Level::Info),
+                "warn" => self.log = Some(Level::Warn),
+                "off" => self.log = None,
+                _ => return Some("expected debug, info, warn or off"),
+            },
+            "SPARKLE_GL_TIMEOUT_MS" => match positive() {
+                Some(limit) => self.gl_timeout_ms = Some(limit as u64),
+                None => return Some("expected a number of milliseconds, at least 1"),
+            },
+            _ if name.starts_with("SPARKLE_TEST_") => return None,
+            _ if name.starts_with("SPARKLE_") => return Some("Sparkle knows no such variable"),
+            _ => {}
+        }
+        None
+    }
+}
+
+/// The environment as it was at first use.
+pub fn config() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| {
+        let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Config::read(std::env::vars_os().filter_map(unicode))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Config {
+        Config::read(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    #[test]
+    fn good_values_are_taken() {
+        let config = read(&[
+            ("SPARKLE_DEVICE", "gl:1"),
+            ("SPARKLE_NUM_THREADS", " 3 "),
+            ("OMP_NUM_THREADS", "8,2"),
+            ("SPARKLE_LOG", "debug"),
+            ("SPARKLE_GL_TIMEOUT_MS", "250"),
+            ("PATH", "/bin"),
+        ]);
+        let expected = Config {
+            device: Some("gl:1".into()),
+            num_threads: Some(3),
+            omp_num_threads: Some(8),
+            log: Some(Level::Debug),
+            gl_timeout_ms: Some(250),
+            complaints: vec![],
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn bad_values_are_ignored_and_explained() {
+        let config = read(&[
+            ("SPARKLE_NUM_THREADS", "0"),
+            ("OMP_NUM_THREADS", "many"),
+            ("SPARKLE_LOG", "loud"),
+            ("SPARKLE_GL_TIMEOUT_MS", "-1"),
+            ("SPARKLE_DEVISE", "cpu"),
+        ]);
+        assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
+        assert_eq!(config.gl_timeout_ms(), 10_000);
+        assert_eq!(config.complaints.len(), 4);
+        assert_eq!(
+            config.complaints[0],
+            "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"
+        );
+        assert_eq!(config.complaints[3], "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable");
+    }
+}

@@ -1,0 +1,168 @@
+//! Layer 6: which devices there are, which one a call gets, and what happens when it fails.
+//!
+//! This is the only layer that knows which engines exist. A [`Device`] is either one engine, as asked for by name, or
+//! `auto`: the engine predicted fastest for each problem, with the CPU standing in when a GPU fails.
+
+mod discovery;
+mod plan;
+
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::memory::roofline::{self, Work};
+use crate::problem::{Conv2d, Gemm};
+use crate::report::Timing;
+
+pub use discovery::{DeviceInfo, DeviceKind, devices};
+pub use plan::Conv2dPlan;
+
+/// An opened device. Cheap to clone; may be used from any number of threads at once.
+#[derive(Clone)]
+pub struct Device {
+    choice: Choice,
+}
+
+#[derive(Clone)]
+enum Choice {
+    /// Asked for by name: its errors are the caller's to see.
+    Fixed(Arc<dyn Backend>),
+    /// The CPU and all hardware GPUs.
+    Auto { cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>> },
+}
+
+/// What one call did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Id of the device that did the work.
+    pub device: Arc<str>,
+    /// Name of its kernel.
+    pub kernel: Arc<str>,
+    /// What it took. After a fallback, only the successful part.
+    pub timing: Timing,
+    /// Why the work was not done where it was planned, if so.
+    pub fallback: Option<Arc<str>>,
+}
+
+impl Device {
+    /// Opens a device: `auto`, `cpu`, `gl:N` (N counts the usable GL devices that [`devices`] lists) or `name=TEXT` (the first
+    /// usable device whose name contains TEXT, in any case).
+    ///
+    /// `auto` means what `SPARKLE_DEVICE` says, or else: for each problem, the device predicted fastest, transfers
+    /// included; software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
+    /// A device asked for by name never falls back: its errors are returned.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason, or [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a selector that is none.
+    pub fn open(selector: &str) -> Result<Self> {
+        discovery::open(selector).map(|choice| Device { choice })
+    }
+
+    /// The id: `auto`, `cpu`, `gl:0`.
+    pub fn id(&self) -> &str {
+        match &self.choice {
+            Choice::Fixed(backend) => backend.id(),
+            Choice::Auto { .. } => "auto",
+        }
+    }
+
+    /// Prepares a convolution whose weights stay the same: run it any number of times.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do.
+    pub fn plan(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Conv2dPlan> {
+        problem.check_weights(weights, bias)?;
+        match &self.choice {
+            Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
+            Choice::Auto { cpu, gpus } => {
+                let work = Work {
+                    flops: problem.flops(),
+                    bytes: problem.bytes(),
+                    upload: 4 * problem.input_len() as u64,
+                    download: 4 * problem.output_len() as u64,
+                };
+                match fastest(cpu, gpus, work) {
+                    Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
+                    None => Conv2dPlan::fixed(cpu, problem, weights, bias),
+                }
+            }
+        }
+    }
+
+    /// Computes one convolution: a plan used once.
+    ///
+    /// # Errors
+    /// As [`Device::plan`]; `output` is untouched then.
+    pub fn conv2d(
+        &self,
+        problem: &Conv2d,
+        input: &[f32],
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) -> Result<Run> {
+        problem.check_data(input, output)?;
+        self.plan(problem, weights, bias)?.run(input, output)
+    }
+
+    /// Computes C = alpha op(A) op(B) + beta C.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers that are too short; else what the device failed to do. C is untouched then.
+    pub fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
+        problem.check_data(a, b, c)?;
+        let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
+            let (kernel, timing) = backend.sgemm(problem, a, b, c)?;
+            Ok(Run { device: backend.id().into(), kernel: kernel.into(), timing, fallback })
+        };
+        match &self.choice {
+            Choice::Fixed(backend) => on(backend, None),
+            Choice::Auto { cpu, gpus } => {
+                let [a_len, b_len, c_len] = problem.lens().map(|len| 4 * len as u64);
+                let upload = a_len + b_len + if problem.beta() == 0.0 { 0 } else { c_len };
+                let work = Work { flops: problem.flops(), bytes: problem.bytes(), upload, download: c_len };
+                match fastest(cpu, gpus, work) {
+                    None => on(cpu, None),
+                    Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
+                }
+            }
+        }
+    }
+}
+
+/// The GPU that is predicted to finish `work` before the CPU and all others; `None` if that is the CPU.
+fn fastest<'a>(
+    cpu: &Arc<dyn Backend>,
+    gpus: &'a [Arc<dyn Backend>],
+    work: Work,
+) -> Option<&'a Arc<dyn Backend>> {
+    let predict = |backend: &Arc<dyn Backend>| match backend.hierarchy() {
+        Ok(hierarchy) => roofline::seconds(&hierarchy, work),
+        Err(error) => {
+            crate::log::warning!("{} is passed over: {error}", backend.id());
+            f64::INFINITY
+        }
+    };
+    let timed = gpus.iter().map(|gpu| (predict(gpu), gpu));
+    let (gpu_seconds, gpu) = timed.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    let cpu_seconds = predict(cpu);
+    crate::log::debug!(
+        "auto: cpu {:.3} ms, {} {:.3} ms predicted",
+        cpu_seconds * 1e3,
+        gpu.id(),
+        gpu_seconds * 1e3
+    );
+    (gpu_seconds < cpu_seconds).then_some(gpu)
+}
+
+/// Logs why the CPU takes over; returns the reason, or the error itself if no other device could do better.
+fn fall_back(gpu: &Arc<dyn Backend>, error: crate::Error) -> Result<Arc<str>> {
+    if !error.is_device_failure() {
+        return Err(error);
+    }
+    crate::log::warning!("{} failed, the CPU takes over: {error}", gpu.id());
+    Ok(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests;

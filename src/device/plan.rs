@@ -1,0 +1,120 @@
+//! A convolution prepared on a device, with the CPU behind it where the choice was ours.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{Run, fall_back};
+use crate::backend::{Backend, Plan};
+use crate::error::Result;
+use crate::problem::Conv2d;
+
+/// A prepared convolution; may be run from any number of threads at once.
+pub struct Conv2dPlan {
+    problem: Conv2d,
+    first: Option<Prepared>,
+    fallback: Option<Fallback>,
+}
+
+/// An engine's plan with its names.
+struct Prepared {
+    backend: Arc<dyn Backend>,
+    device: Arc<str>,
+    kernel: Arc<str>,
+    plan: Box<dyn Plan>,
+}
+
+/// What it takes to go on without the GPU.
+struct Fallback {
+    cpu: Arc<dyn Backend>,
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    /// Set once the GPU has failed: why, and the CPU's plan.
+    taken: OnceLock<(Arc<str>, Result<Prepared>)>,
+}
+
+impl Prepared {
+    fn new(
+        backend: &Arc<dyn Backend>,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let plan = backend.plan_conv2d(problem, weights, bias)?;
+        let kernel = plan.kernel().into();
+        Ok(Prepared { backend: backend.clone(), device: backend.id().into(), kernel, plan })
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
+        let timing = self.plan.run(input, output)?;
+        Ok(Run { device: self.device.clone(), kernel: self.kernel.clone(), timing, fallback })
+    }
+}
+
+impl Conv2dPlan {
+    /// A plan on `backend` alone.
+    pub(super) fn fixed(
+        backend: &Arc<dyn Backend>,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let first = Prepared::new(backend, problem, weights, bias)?;
+        Ok(Conv2dPlan { problem: *problem, first: Some(first), fallback: None })
+    }
+
+    /// A plan on `gpu`, and on `cpu` from the moment that fails.
+    pub(super) fn with_fallback(
+        gpu: &Arc<dyn Backend>,
+        cpu: &Arc<dyn Backend>,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let fallback = Fallback {
+            cpu: cpu.clone(),
+            weights: weights.to_vec(),
+            bias: bias.map(<[f32]>::to_vec),
+            taken: OnceLock::new(),
+        };
+        let first = match Prepared::new(gpu, problem, weights, bias) {
+            Ok(first) => Some(first),
+            Err(error) => {
+                fallback.take(problem, fall_back(gpu, error)?);
+                None
+            }
+        };
+        Ok(Conv2dPlan { problem: *problem, first, fallback: Some(fallback) })
+    }
+
+    /// The convolution.
+    pub fn problem(&self) -> &Conv2d {
+        &self.problem
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do. The
+    /// output is untouched then.
+    pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
+        self.problem.check_data(input, output)?;
+        let Some(fallback) = &self.fallback else {
+            return self.first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
+        };
+        let (reason, cpu) = match (fallback.taken.get(), &self.first) {
+            (Some(taken), _) => taken,
+            (None, None) => unreachable!("without a first engine the fallback is taken"),
+            (None, Some(first)) => match first.run(input, output, None) {
+                Ok(run) => return Ok(run),
+                Err(error) => fallback.take(&self.problem, fall_back(&first.backend, error)?),
+            },
+        };
+        cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))
+    }
+}
+
+impl Fallback {
+    fn take(&self, problem: &Conv2d, reason: Arc<str>) -> &(Arc<str>, Result<Prepared>) {
+        self.taken
+            .get_or_init(|| (reason, Prepared::new(&self.cpu, problem, &self.weights, self.bias.as_deref())))
+    }
+}

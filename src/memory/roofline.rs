@@ -1,0 +1,51 @@
+//! The least time a problem can take on a hierarchy (the roofline model: Williams, Waterman and Patterson 2009).
+
+use super::Hierarchy;
+
+/// The work of one call, as counted by a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes moved between compute units and device memory at least.
+    pub bytes: u64,
+    /// Bytes that go to the device in this call.
+    pub upload: u64,
+    /// Bytes that come back.
+    pub download: u64,
+}
+
+/// Seconds that `work` takes on a device: transfers, then the slower of arithmetic and memory, then the launch.
+///
+/// The three steps of one synchronous call follow each other, so their times add up.
+pub fn seconds(device: &Hierarchy, work: Work) -> f64 {
+    let compute = (work.flops as f64 / device.flops).max(work.bytes as f64 / device.memory);
+    work.upload as f64 / device.upload + compute + work.download as f64 / device.download + device.launch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU: Hierarchy =
+        Hierarchy { flops: 1e11, memory: 2e10, upload: f64::INFINITY, download: f64::INFINITY, launch: 1e-6 };
+    const GPU: Hierarchy =
+        Hierarchy { flops: 1e13, memory: 1e12, upload: 1e10, download: 1e10, launch: 3e-5 };
+
+    #[test]
+    fn small_work_belongs_on_the_cpu_and_large_work_on_the_gpu() {
+        let small = Work { flops: 100_000, bytes: 4_000, upload: 2_000, download: 2_000 };
+        let large =
+            Work { flops: 10_000_000_000, bytes: 100_000_000, upload: 50_000_000, download: 50_000_000 };
+        assert!(seconds(&CPU, small) < seconds(&GPU, small));
+        assert!(seconds(&GPU, large) < seconds(&CPU, large));
+    }
+
+    #[test]
+    fn the_slower_of_arithmetic_and_memory_counts() {
+        let bound_by_memory = Work { flops: 1, bytes: 20_000_000_000, upload: 0, download: 0 };
+        assert!((seconds(&CPU, bound_by_memory) - 1.0).abs() < 1e-5);
+        let bound_by_transfer = Work { flops: 1, bytes: 1, upload: 10_000_000_000, download: 5_000_000_000 };
+        assert!((seconds(&GPU, bound_by_transfer) - 1.5).abs() < 1e-4);
+    }
+}

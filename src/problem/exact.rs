@@ -1,0 +1,81 @@
+//! Inputs on which fp32 arithmetic is exact, so that results are compared bit by bit.
+//!
+//! Values are small integers: every product and every partial sum stays below 2^24 and is therefore exact in any
+//! order, on any device. A wrong index, a missed border or a lost term then shows as a difference, whatever its size.
+
+/// A small, fast, seedable generator (SplitMix64: Steele, Lea and Flood 2014), for test and benchmark data only.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that always gives the same sequence for `seed`.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// The next 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `low..=high`.
+    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+        debug_assert!(low <= high);
+        low + (self.bits() % (high - low + 1) as u64) as i64
+    }
+
+    /// One of `choices`.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.between(0, choices.len() as i64 - 1) as usize]
+    }
+
+    /// `len` real values, uniform in -1..1.
+    pub fn reals(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+    }
+
+    /// `len` integers in -largest..=largest.
+    pub fn integers(&mut self, len: usize, largest: i64) -> Vec<f32> {
+        (0..len).map(|_| self.between(-largest, largest) as f32).collect()
+    }
+}
+
+/// The largest absolute value integers may have so that a sum of `terms` products of two of them is exact in fp32,
+/// at most 8.
+///
+/// # Panics
+/// If even units would not do: `terms` of 2^24 or more.
+pub fn largest_integer(terms: usize) -> i64 {
+    let limit = (1u64 << 24) - 1;
+    (1..=8).rev().find(|value| terms as u64 * value * value <= limit).expect("fewer than 2^24 terms") as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_stay_within_their_limit_and_reach_it() {
+        let values = Random::new(1).integers(10_000, 3);
+        assert!(values.iter().all(|value| value.fract() == 0.0 && value.abs() <= 3.0));
+        for value in -3..=3 {
+            assert!(values.contains(&(value as f32)));
+        }
+        assert_eq!(largest_integer(1), 8);
+        assert_eq!(largest_integer(262_143), 8);
+        assert_eq!(largest_integer(262_144), 7);
+        assert_eq!(largest_integer((1 << 24) - 1), 1);
+    }
+
+    #[test]
+    fn reals_fill_their_range() {
+        let values = Random::new(2).reals(10_000);
+        assert!(values.iter().all(|value| (-1.0..1.0).contains(value)));
+        assert!(values.iter().sum::<f32>().abs() < 300.0);
+        assert!(values.iter().any(|value| *value < -0.99) && values.iter().any(|value| *value > 0.99));
+    }
+}

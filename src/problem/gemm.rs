@@ -1,0 +1,253 @@
+//! Matrix products: shape, validation, work.
+
+use super::{elements, side};
+use crate::error::{Error, Result};
+
+/// How a matrix lies in memory, as in CBLAS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// Element (i, j) at `i*ld + j`.
+    #[default]
+    RowMajor,
+    /// Element (i, j) at `j*ld + i`, Fortran's way.
+    ColMajor,
+}
+
+/// Whether an operand is used as it is stored or transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Transpose {
+    /// op(X) = X.
+    #[default]
+    No,
+    /// op(X) = X^T.
+    Yes,
+}
+
+/// A matrix product C = alpha op(A) op(B) + beta C as the caller describes it; [`Gemm::new`] validates it.
+///
+/// op(A) is m x k, op(B) is k x n, C is m x n. As in BLAS: m, n or k may be zero; with `beta == 0` C is not
+/// read (it may hold NaN); with `alpha == 0` or `k == 0` A and B are not read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GemmDesc {
+    /// Layout of all three matrices.
+    pub layout: Layout,
+    /// Whether A is transposed.
+    pub trans_a: Transpose,
+    /// Whether B is transposed.
+    pub trans_b: Transpose,
+    /// Rows of op(A) and C.
+    pub m: i64,
+    /// Columns of op(B) and C.
+    pub n: i64,
+    /// Columns of op(A), rows of op(B).
+    pub k: i64,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Distance between A's stored rows (row-major) or columns (column-major).
+    pub lda: i64,
+    /// The same for B.
+    pub ldb: i64,
+    /// Factor of the old C.
+    pub beta: f32,
+    /// The same for C.
+    pub ldc: i64,
+}
+
+impl GemmDesc {
+    /// C = A B with tightly packed matrices.
+    pub fn packed(layout: Layout, m: i64, n: i64, k: i64) -> Self {
+        let (lda, ldb, ldc) = match layout {
+            Layout::RowMajor => (k, n, n),
+            Layout::ColMajor => (m, k, m),
+        };
+        GemmDesc {
+            layout,
+            trans_a: Transpose::No,
+            trans_b: Transpose::No,
+            m,
+            n,
+            k,
+            alpha: 1.0,
+            lda: lda.max(1),
+            ldb: ldb.max(1),
+            beta: 0.0,
+            ldc: ldc.max(1),
+        }
+    }
+}
+
+/// The sizes of a valid matrix product, with layout and transposition resolved into strides:
+/// op(A)(i, p) is at `i*a_row + p*a_col`, op(B)(p, j) at `p*b_row + j*b_col`, C(i, j) at `i*c_row + j*c_col`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GemmSizes {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Distance between rows of op(A).
+    pub a_row: usize,
+    /// Distance between columns of op(A).
+    pub a_col: usize,
+    /// Distance between rows of op(B).
+    pub b_row: usize,
+    /// Distance between columns of op(B).
+    pub b_col: usize,
+    /// Distance between rows of C.
+    pub c_row: usize,
+    /// Distance between columns of C.
+    pub c_col: usize,
+}
+
+/// A valid matrix product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gemm {
+    sizes: GemmSizes,
+    alpha: f32,
+    beta: f32,
+    lens: [usize; 3],
+    flops: u64,
+}
+
+impl Gemm {
+    /// Validates `desc`, in checked 64-bit arithmetic.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the first argument that is negative, too large, or too small a leading dimension.
+    pub fn new(desc: GemmDesc) -> Result<Self> {
+        let (m, n, k) = (side("m", desc.m, 0)?, side("n", desc.n, 0)?, side("k", desc.k, 0)?);
+        let (a_row, a_col, a_len) = operand(("lda", "a size"), &desc, desc.trans_a, (m, k), desc.lda)?;
+        let (b_row, b_col, b_len) = operand(("ldb", "b size"), &desc, desc.trans_b, (k, n), desc.ldb)?;
+        let (c_row, c_col, c_len) = operand(("ldc", "c size"), &desc, Transpose::No, (m, n), desc.ldc)?;
+        let flops = [2, m, n, k]
+            .iter()
+            .try_fold(1u64, |product, &side| product.checked_mul(side as u64))
+            .ok_or_else(|| Error::invalid("work 2*m*n*k", "over 2^64", "under 2^64"))?;
+        let sizes = GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col };
+        Ok(Gemm { sizes, alpha: desc.alpha, beta: desc.beta, lens: [a_len, b_len, c_len], flops })
+    }
+
+    /// All sizes and strides.
+    pub fn sizes(&self) -> &GemmSizes {
+        &self.sizes
+    }
+
+    /// Factor of the product.
+    pub fn alpha(&self) -> f32 {
+        self.alpha
+    }
+
+    /// Factor of the old C; zero means that C is not read.
+    pub fn beta(&self) -> f32 {
+        self.beta
+    }
+
+    /// Whether the product is empty or has factor zero, so that A and B are not read and C becomes beta C.
+    pub fn is_scaling(&self) -> bool {
+        self.sizes.k == 0 || self.alpha == 0.0
+    }
+
+    /// The least lengths of A, B and C, from their first to their last element.
+    pub fn lens(&self) -> [usize; 3] {
+        self.lens
+    }
+
+    /// Terms of one element's sum, that of beta C included: the K of the error bound gamma_(K+3).
+    pub fn terms(&self) -> usize {
+        self.sizes.k + usize::from(self.beta != 0.0)
+    }
+
+    /// Floating-point operations, 2 m n k.
+    pub fn flops(&self) -> u64 {
+        self.flops
+    }
+
+    /// Bytes that must move at least: A and B once, C once, or twice if it is read.
+    pub fn bytes(&self) -> u64 {
+        let GemmSizes { m, n, k, .. } = self.sizes;
+        let product = if self.is_scaling() { 0 } else { m * k + k * n };
+        let result = if self.beta == 0.0 { m * n } else { 2 * m * n };
+        ((product + result) * size_of::<f32>()) as u64
+    }
+
+    /// Checks the lengths of the three matrices. Longer ones are fine.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the buffer, its length and the least length expected.
+    pub fn check_data(&self, a: &[f32], b: &[f32], c: &[f32]) -> Result<()> {
+        let [a_len, b_len, c_len] = self.lens;
+        let at_least = |argument, given: usize, least: usize| {
+            if given >= least {
+                return Ok(());
+            }
+            Err(Error::invalid(argument, format!("{given} elements"), format!("at least {least} elements")))
+        };
+        if !self.is_scaling() {
+            at_least("a length", a.len(), a_len)?;
+            at_least("b length", b.len(), b_len)?;
+        }
+        at_least("c length", c.len(), c_len)
+    }
+}
+
+/// Strides of op(X), which is rows x cols, and X's least length.
+fn operand(
+    (ld_name, size_name): (&'static str, &'static str),
+    desc: &GemmDesc,
+    transpose: Transpose,
+    (rows, cols): (usize, usize),
+    ld: i64,
+) -> Result<(usize, usize, usize)> {
+    // Stored contiguously are the columns of op(X) exactly if one, and only one, of layout and op flips.
+    let by_columns = (desc.layout == Layout::ColMajor) != (transpose == Transpose::Yes);
+    let (lines, line) = if by_columns { (cols, rows) } else { (rows, cols) };
+    let ld = side(ld_name, ld, line.max(1) as i64)?;
+    let len = if lines == 0 || line == 0 { 0 } else { elements(size_name, &[lines, ld])? - (ld - line) };
+    Ok(if by_columns { (1, ld, len) } else { (ld, 1, len) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_of_every_layout_and_transposition() {
+        let desc = |layout, trans_a, lda| GemmDesc { trans_a, lda, ..GemmDesc::packed(layout, 2, 4, 3) };
+        for (layout, trans_a, lda, strides, len) in [
+            (Layout::RowMajor, Transpose::No, 5, (5, 1), 8),
+            (Layout::RowMajor, Transpose::Yes, 5, (1, 5), 12),
+            (Layout::ColMajor, Transpose::No, 5, (1, 5), 12),
+            (Layout::ColMajor, Transpose::Yes, 5, (5, 1), 8),
+        ] {
+            let gemm = Gemm::new(desc(layout, trans_a, lda)).unwrap();
+            assert_eq!((gemm.sizes().a_row, gemm.sizes().a_col), strides);
+            assert_eq!(gemm.lens()[0], len);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        let refused = |desc| Gemm::new(desc).expect_err("should be refused").to_string();
+        let good = GemmDesc::packed(Layout::ColMajor, 3, 4, 5);
+        assert!(refused(GemmDesc { m: -1, ..good }).starts_with("m is -1; expected 0 to "));
+        assert!(refused(GemmDesc { n: i64::MAX, ..good }).starts_with("n is 9223372036854775807;"));
+        assert!(refused(GemmDesc { lda: 2, ..good }).starts_with("lda is 2; expected 3 to "));
+        assert!(refused(GemmDesc { ldb: 4, ..good }).starts_with("ldb is 4; expected 5 to "));
+        assert!(refused(GemmDesc { ldc: 0, ..good }).starts_with("ldc is 0; expected 3 to "));
+        let gemm = Gemm::new(good).unwrap();
+        let message = gemm.check_data(&[0.0; 15], &[0.0; 19], &[0.0; 12]).unwrap_err().to_string();
+        assert_eq!(message, "b length is 19 elements; expected at least 20 elements");
+    }
+
+    #[test]
+    fn empty_products_need_no_operands() {
+        let gemm = Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 2, 0)).unwrap();
+        assert!(gemm.is_scaling());
+        assert!(gemm.check_data(&[], &[], &[0.0; 6]).is_ok());
+        assert!(gemm.check_data(&[], &[], &[0.0; 5]).is_err());
+        assert!(
+            Gemm::new(GemmDesc::packed(Layout::RowMajor, 0, 0, 7)).unwrap().check_data(&[], &[], &[]).is_ok()
+        );
+    }
+}
