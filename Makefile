@@ -1,0 +1,68 @@
+# Everything a developer or a packager does. `make test` is what CI runs.
+CARGO  ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SOVERSION := $(word 1,$(subst ., ,$(VERSION)))
+TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+
+# What the tests need beyond Rust, as Debian packages and as the files that show they are there.
+PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
+TOOLS := gcc g++ gfortran nm glslangValidator
+
+.PHONY: all test lint check deps lib header install clean
+
+all: lib
+
+## The shared and the static library, release build.
+lib:
+	$(CARGO) build --release --locked --lib
+	ln -sf libsparkle.so $(TARGET)/libsparkle.so.$(SOVERSION)
+
+## All checks and all tests; installs what is missing when run as root on Debian or Ubuntu.
+test: deps lint check
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
+
+# Where Mesa's software driver is installed, a test that finds no GL device has failed, not skipped.
+check:
+	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
+	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
+	$(CARGO) test --locked --no-fail-fast
+
+deps:
+	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	for library in libEGL.so.1 libGL.so; do \
+	  find /usr/lib /usr/lib64 -name $$library 2>/dev/null | grep -q . || missing="$$missing $$library"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
+	else echo "missing:$$missing. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi
+
+## Writes include/sparkle.h and include/abi.txt anew from src/ffi.
+header:
+	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
+
+## Library, header, pkg-config file, Fortran sources and the program, under $(DESTDIR)$(PREFIX).
+install: lib
+	$(CARGO) build --release --locked
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran
+	install -m 755 $(TARGET)/sparkle $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(TARGET)/libsparkle.so $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(VERSION)
+	ln -sf libsparkle.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(SOVERSION)
+	ln -sf libsparkle.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so
+	install -m 644 $(TARGET)/libsparkle.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/sparkle.h $(DESTDIR)$(PREFIX)/include/
+	cp -r fortran/. $(DESTDIR)$(PREFIX)/share/sparkle/fortran/
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sparkle' 'Version: $(VERSION)' \
+	  'Description: fp32 convolution and matrix products on GPUs through OpenGL and on the CPU' \
+	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
+	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
+
+clean:
+	$(CARGO) clean
