@@ -227,3 +227,19 @@ fn a_device_that_is_not_there_says_so() {
     let error = Device::open("gl:99").err().expect("no machine has so many");
     assert!(matches!(&error, Error::NoDevice { selector, .. } if selector == "gl:99"), "{error}");
 }
+
+/// What `sparkle info` shows. Ids count the usable devices, hardware first; the rest say why they are not.
+#[test]
+fn every_device_is_usable_or_says_why_not() {
+    let all = sparkle::devices();
+    let gl: Vec<_> = all.iter().filter(|device| device.kind == sparkle::DeviceKind::Gl).collect();
+    assert!(!gl.is_empty(), "a machine without EGL has a candidate that says so");
+    println!("{gl:#?}");
+    let usable: Vec<_> = gl.iter().filter(|device| device.unusable.is_none()).collect();
+    for (index, device) in usable.iter().enumerate() {
+        assert_eq!(device.id.as_deref(), Some(format!("gl:{index}").as_str()));
+        assert!(!device.name.is_empty() && device.facts.iter().any(|(name, _)| *name == "OpenGL"));
+    }
+    assert!(usable.is_sorted_by_key(|device| device.software), "hardware comes first");
+    assert!(gl[usable.len()..].iter().all(|it| it.unusable.as_deref().is_some_and(|why| !why.is_empty())));
+}

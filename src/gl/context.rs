@@ -43,7 +43,8 @@ pub struct Live {
     pub(super) contexts: AtomicUsize,
 }
 
-/// A snapshot of [`Live`].
+/// A snapshot of [`Live`], for tests.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LiveObjects {
     /// Buffers.
@@ -143,6 +144,7 @@ impl ShareGroup {
     }
 
     /// The objects alive in the group's contexts.
+    #[cfg(test)]
     pub fn live_objects(&self) -> LiveObjects {
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         LiveObjects {

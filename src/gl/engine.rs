@@ -53,6 +53,12 @@ impl Engine {
         })
     }
 
+    /// The worker, for jobs of one's own.
+    #[cfg(test)]
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
     /// threads are made from it.
     ///

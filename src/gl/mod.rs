@@ -102,3 +102,6 @@ fn engine(index: usize) -> Result<Arc<Engine>> {
 pub fn shutdown() {
     ENGINES.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, engine| engine.strong_count() > 0);
 }
+
+#[cfg(test)]
+mod tests;
