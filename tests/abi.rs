@@ -56,3 +56,35 @@ fn the_header_declares_what_the_library_exports() {
     });
     assert_eq!(declared.collect::<BTreeSet<_>>(), exported());
 }
+
+/// All Rust sources under `dir`.
+fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    found.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+#[test]
+fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
+    let mut names = BTreeSet::new();
+    for path in sources(&manifest("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for function in text.split("#[unsafe(no_mangle)]\n").skip(1) {
+            let signature = function.strip_prefix("pub ").unwrap_or(function);
+            let signature = signature.strip_prefix("unsafe ").unwrap_or(signature);
+            let signature = signature.strip_prefix("extern \"C\" fn ").expect("an exported function");
+            let name = signature[..signature.find('(').unwrap()].to_owned();
+            assert!(path.starts_with(manifest("src/ffi")), "{name} is exported by {}", path.display());
+            let body = &function[function.find(" {\n").unwrap() + 3..function.find("\n}\n").unwrap()];
+            assert!(body.starts_with("    boundary!(|") && body.ends_with(')'), "{name}:\n{body}");
+            // Statements of the function itself stand four columns in; there is only the boundary's first and last line.
+            let own: Vec<&str> =
+                body.lines().skip(1).filter(|line| line.len() > 4 && !line[4..].starts_with(' ')).collect();
+            assert!(own.is_empty() || own == ["    })"], "{name} does more than its boundary: {own:?}");
+            assert!(names.insert(name));
+        }
+        let exports = text.matches("no_mangle").count() + text.matches("export_name").count();
+        assert_eq!(exports, text.matches("#[unsafe(no_mangle)]\n").count(), "{}", path.display());
+    }
+    assert_eq!(names, exported());
+}

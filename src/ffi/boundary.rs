@@ -232,6 +232,33 @@ mod tests {
     }
 
     #[test]
+    fn panics_inside_print_nothing_and_panics_outside_do() {
+        let name = "panics_inside_print_nothing_and_panics_outside_do";
+        match std::env::var("SPARKLE_TEST_CHILD").as_deref() {
+            Ok("inside") => assert_eq!(panics::<f32>(), -1.0),
+            Ok("outside") => {
+                assert_eq!(panics::<f32>(), -1.0);
+                panic!("for all to see");
+            }
+            _ => {
+                let stderr = |place| {
+                    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+                    child.args([name, "--nocapture"]).env("SPARKLE_TEST_CHILD", place);
+                    let output = child.output().unwrap();
+                    assert!(String::from_utf8_lossy(&output.stdout).contains("running 1 test"));
+                    String::from_utf8_lossy(&output.stderr).into_owned()
+                };
+                assert_eq!(stderr("inside"), "");
+                let outside = stderr("outside");
+                assert!(
+                    outside.contains("for all to see") && !outside.contains("a test panics"),
+                    "{outside}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_boundary_inside_a_boundary() {
         let status: sparkle_status = boundary!(|_call| {
             assert_eq!(panics::<f32>(), -1.0);

@@ -147,3 +147,113 @@ impl<T> Shared<T> {
         Err(Error::Forked { what: "a table that was in use at that moment".into() }.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::sparkle_status::*;
+    use super::*;
+
+    macro_rules! opaque {
+        ($name:ident, $value:ty, $mark:expr) => {
+            struct $name;
+            impl Opaque for $name {
+                type Value = $value;
+                const MARK: usize = $mark;
+                const NAME: &'static str = stringify!($name);
+                fn table() -> &'static Table<$value> {
+                    static TABLE: Table<$value> = Shared::new(BTreeMap::new());
+                    &TABLE
+                }
+                fn dies_in_a_fork(value: &$value) -> bool {
+                    &**value == "dies"
+                }
+            }
+        };
+    }
+    opaque!(Pear, Arc<str>, 5);
+    opaque!(Plum, Arc<str>, 7);
+
+    fn status<T>(outcome: Outcome<T>) -> (i32, String) {
+        let failure = outcome.err().expect("should fail");
+        (failure.status as i32, failure.message)
+    }
+
+    #[test]
+    fn handles_that_are_none_are_told_apart() {
+        let call = Call::of_process(1);
+        let pear: *mut Pear = insert(&call, "p".into()).unwrap();
+        assert_eq!(&**get(&call, "x", pear).unwrap(), "p");
+        let cases: [(*mut Plum, &str); 5] = [
+            (std::ptr::null_mut(), "x is NULL"),
+            (pear.cast(), "which is not a Plum"),
+            ((&raw const call).cast_mut().cast(), "which Sparkle never gave out"),
+            (without_provenance_mut(usize::MAX), "which Sparkle never gave out"),
+            (without_provenance_mut(pear.addr() & !1), "which Sparkle never gave out"),
+        ];
+        for (handle, reason) in cases {
+            for (code, message) in
+                [status(get(&call, "x", handle.cast_const())), status(remove(&call, "x", handle))]
+            {
+                assert_eq!(code, SPARKLE_ERROR_INVALID_HANDLE as i32);
+                assert!(message.starts_with("x is ") && message.ends_with(reason), "{message}");
+            }
+        }
+        remove(&call, "x", pear).unwrap();
+        for gone in [status(get(&call, "x", pear.cast_const())), status(remove(&call, "x", pear))] {
+            assert_eq!(gone.0, SPARKLE_ERROR_INVALID_HANDLE as i32);
+            assert!(gone.1.ends_with(", a Pear that no longer exists"), "{}", gone.1);
+        }
+    }
+
+    #[test]
+    fn handles_are_never_given_out_twice() {
+        let call = Call::of_process(1);
+        let make = || {
+            let handle: *mut Pear = insert(&call, "once".into()).unwrap();
+            remove(&call, "x", handle).unwrap();
+            handle.addr()
+        };
+        let handles: std::collections::BTreeSet<usize> = (0..1000).map(|_| make()).collect();
+        assert_eq!(handles.len(), 1000);
+    }
+
+    #[test]
+    fn a_value_outlives_its_handle_while_a_call_uses_it() {
+        let call = Call::of_process(1);
+        let value: Arc<str> = "held".into();
+        let handle: *mut Plum = insert(&call, value.clone()).unwrap();
+        let lent = get(&call, "x", handle.cast_const()).unwrap();
+        remove(&call, "x", handle).unwrap();
+        assert_eq!((&**lent.as_ref(), Arc::strong_count(&value)), ("held", 2));
+        drop(lent);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_forked_process_keeps_what_can_live_and_frees_nothing_of_its_parents() {
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let value: Arc<str> = "lives".into();
+        let lives: *mut Plum = insert(&parent, value.clone()).unwrap();
+        let dies: *mut Plum = insert(&parent, "dies".into()).unwrap();
+        assert_eq!(&**get(&child, "x", lives.cast_const()).unwrap(), "lives");
+        let forked = (
+            SPARKLE_ERROR_FORKED as i32,
+            "x (a Plum) was made before fork(); open it again in the child process",
+        );
+        let (code, message) = status(get(&child, "x", dies.cast_const()));
+        assert_eq!((code, message.as_str()), forked);
+        remove(&child, "x", dies).unwrap();
+        remove(&child, "x", lives).unwrap();
+        assert_eq!(Arc::strong_count(&value), 2, "what the parent made is left alone");
+    }
+
+    #[test]
+    fn a_lock_held_at_the_fork_does_not_hang_the_child() {
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let shared = Shared::new(7);
+        let held = shared.lock(&parent).unwrap();
+        assert_eq!(status(shared.lock(&child)).0, SPARKLE_ERROR_FORKED as i32);
+        drop(held);
+        assert_eq!(*shared.lock(&child).unwrap(), 7);
+    }
+}

@@ -79,8 +79,8 @@ pub unsafe extern "C" fn sparkle_set_log_callback(
     callback: sparkle_log_callback,
     user: *mut c_void,
 ) -> sparkle_status {
-    let user = User(user);
     boundary!(|_call| {
+        let user = User(user);
         crate::log::set_callback(callback.map(|callback| {
             let send = move |level: Level, text: &str| {
                 // SAFETY: the caller promises that the callback can be called so until it is replaced.

@@ -49,6 +49,7 @@
 #[macro_use]
 mod boundary;
 mod handle;
+mod mapping;
 mod pointer;
 
 pub mod conv2d;

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
+use super::mapping::{self, Access};
 use super::status::{Failure, Outcome};
 use crate::error::Error;
 
@@ -20,16 +21,16 @@ pub(super) fn check<T>(argument: &'static str, pointer: *const T) -> Outcome<()>
 }
 
 /// Checks `len` elements from `pointer` on; NULL is fine for none.
-fn check_range<T>(argument: &'static str, pointer: *const T, len: usize) -> Outcome<()> {
+fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access: Access) -> Outcome<()> {
     if len == 0 {
         return Ok(());
     }
     check(argument, pointer)?;
-    let fits = len
-        .checked_mul(size_of::<T>())
-        .filter(|&bytes| isize::try_from(bytes).is_ok() && pointer.addr().checked_add(bytes).is_some());
+    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
+    let end = bytes.and_then(|bytes| pointer.addr().checked_add(bytes));
+    let range = end.map(|end| pointer.addr()..end).filter(|range| mapping::may_be_memory(range, access));
     let given = format_args!("{len} elements from address {:#x}", pointer.addr());
-    fits.map(drop).ok_or_else(|| Error::invalid(argument, given, "a range of memory").into())
+    range.map(drop).ok_or_else(|| Error::invalid(argument, given, access.expected()).into())
 }
 
 /// What C lets the call read.
@@ -42,7 +43,7 @@ pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     pointer: *const T,
     len: usize,
 ) -> Outcome<&'a [T]> {
-    check_range(argument, pointer, len)?;
+    check_range(argument, pointer, len, Access::Read)?;
     if len == 0 {
         return Ok(&[]);
     }
@@ -61,7 +62,7 @@ pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
     len: usize,
     inputs: &[(&'static str, &[T])],
 ) -> Outcome<&'a mut [T]> {
-    check_range(argument, pointer.cast_const(), len)?;
+    check_range(argument, pointer.cast_const(), len, Access::Write)?;
     if len == 0 {
         return Ok(&mut []);
     }
@@ -181,5 +182,144 @@ pub(super) fn truth(argument: &'static str, value: i32) -> Outcome<bool> {
         0 => Ok(false),
         1 => Ok(true),
         _ => Err(Error::invalid(argument, value, "0 or 1").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::sparkle_status::*;
+    use super::*;
+
+    fn refused<T>(outcome: Outcome<T>) -> (i32, String) {
+        let failure = outcome.err().expect("should be refused");
+        (failure.status as i32, failure.message)
+    }
+
+    #[test]
+    fn ranges_that_are_none() {
+        let memory = [1.0f32, 2.0, 3.0, 4.0];
+        let start = memory.as_ptr();
+        // SAFETY: refused, or within `memory`.
+        unsafe {
+            assert_eq!(input("x", start, 4).unwrap(), memory);
+            assert!(input::<f32>("x", std::ptr::null(), 0).unwrap().is_empty());
+            assert_eq!(refused(input::<f32>("x", std::ptr::null(), 1)), (2, "x is NULL".into()));
+            let (code, message) = refused(input("x", start.wrapping_byte_add(1), 1));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            assert!(message.ends_with("; expected a multiple of 4"), "{message}");
+            for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4 + 1] {
+                assert_eq!(refused(input("x", start, len)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            }
+            // Past the end of all memory.
+            let last = std::ptr::without_provenance::<f32>(usize::MAX - 3);
+            assert_eq!(refused(input("x", last, 2)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+        }
+    }
+
+    #[test]
+    fn outputs_that_overlap_an_input() {
+        let mut memory = [0.0f32; 12];
+        let start = memory.as_mut_ptr();
+        // SAFETY: refused, or within `memory`, which nothing else uses.
+        unsafe {
+            let between = std::slice::from_raw_parts(start.add(4), 4);
+            let inputs = [("nothing", &[][..]), ("between", between)];
+            for (first, len) in [(4, 4), (0, 5), (7, 1), (0, 12), (5, 2), (7, 5)] {
+                let (code, message) = refused(output("y", start.add(first), len, &inputs));
+                assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+                assert_eq!(message, "y is in the same memory as between; expected memory of its own");
+            }
+            for (first, len) in [(0, 4), (8, 4), (5, 0)] {
+                assert_eq!(output("y", start.add(first), len, &inputs).unwrap().len(), len);
+            }
+        }
+    }
+
+    #[test]
+    fn texts() {
+        // SAFETY: NULL or NUL-terminated.
+        unsafe {
+            assert_eq!(text("t", c"gl:0".as_ptr()).unwrap(), "gl:0");
+            assert_eq!(refused(text("t", std::ptr::null())), (2, "t is NULL".into()));
+            assert_eq!(
+                refused(text("t", c"a\xffb".as_ptr())),
+                (1, "t is \"a\u{fffd}b\"; expected UTF-8".into())
+            );
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let copied = |text: &str| {
+            let mut into = [1; 6];
+            copy_text(text, &mut into);
+            into.map(|byte| byte as u8)
+        };
+        assert_eq!(copied(""), [0; 6]);
+        assert_eq!(&copied("abcde"), b"abcde\0");
+        assert_eq!(&copied("abcdef"), b"abcde\0");
+        assert_eq!(&copied("abcd\u{e9}"), b"abcd\0\0");
+        assert_eq!(&copied("a\0b"), b"a b\0\0\0");
+    }
+
+    /// A struct that has grown by one field since its first release.
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Grown {
+        size: usize,
+        old: u64,
+        new: u64,
+    }
+
+    // SAFETY: repr(C), integers only, size first.
+    unsafe impl Growing for Grown {
+        const NAME: &'static str = "grown";
+        const FIRST_SIZE: usize = 16;
+    }
+
+    #[test]
+    fn structs_of_every_age() {
+        let mut memory = [0u64, 1, 2, 0, 9];
+        let pointer = memory.as_mut_ptr().cast::<Grown>();
+        // SAFETY: `memory` is larger than every size that is not refused.
+        unsafe {
+            let with = |size: usize, last: u64| {
+                pointer.cast::<usize>().write(size);
+                pointer.cast::<u64>().add(3).write(last);
+                read_struct(pointer)
+            };
+            assert_eq!(with(16, 9).unwrap(), Grown { size: 16, old: 1, new: 0 });
+            assert_eq!(with(24, 9).unwrap(), Grown { size: 24, old: 1, new: 2 });
+            assert_eq!(with(32, 0).unwrap(), Grown { size: 32, old: 1, new: 2 });
+            let (code, message) = refused(with(32, 1 << 63));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            assert!(message.starts_with("grown is a struct of a later version"), "{message}");
+            for size in [0, 1, 15, 4097, usize::MAX] {
+                let (code, message) = refused(with(size, 0));
+                assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+                assert_eq!(
+                    message,
+                    format!("grown is a struct with size = {size}; expected size = sizeof(grown), 24")
+                );
+            }
+            assert_eq!(refused(read_struct(std::ptr::null::<Grown>())).0, SPARKLE_ERROR_NULL_POINTER as i32);
+            let (code, _) = refused(read_struct(pointer.wrapping_byte_add(4)));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+        }
+    }
+
+    #[test]
+    fn results_fill_what_the_caller_knows() {
+        for (size, expected) in [(16u64, [16u64, 5, 7, 7]), (24, [24, 5, 6, 7]), (32, [32, 5, 6, 7])] {
+            let mut memory = [size, 7, 7, 7];
+            // SAFETY: `memory` is as large as the largest size.
+            unsafe { write_struct(memory.as_mut_ptr().cast(), &Grown { size: 24, old: 5, new: 6 }).unwrap() };
+            assert_eq!(memory, expected);
+        }
+        let mut memory = [8u64, 7, 7, 7];
+        // SAFETY: refused.
+        let outcome =
+            unsafe { write_struct(memory.as_mut_ptr().cast(), &Grown { size: 24, old: 5, new: 6 }) };
+        assert_eq!((refused(outcome).0, memory), (SPARKLE_ERROR_INVALID_ARGUMENT as i32, [8, 7, 7, 7]));
     }
 }
