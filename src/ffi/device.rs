@@ -128,9 +128,12 @@ pub unsafe extern "C" fn sparkle_device_open(
 ) -> sparkle_status {
     boundary!(|call| {
         pointer::check("out", out)?;
-        // SAFETY: C's promise for `selector`.
-        let selector =
-            if selector.is_null() { "auto" } else { unsafe { pointer::text("selector", selector)? } };
+        let selector = if selector.is_null() {
+            "auto"
+        } else {
+            // SAFETY: C's promise for `selector`.
+            unsafe { pointer::text("selector", selector)? }
+        };
         let device = handle::insert(call, Device::open(selector)?)?;
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, device) }
