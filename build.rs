@@ -1,3 +1,29 @@
+//! Generates the C header from `src/ffi` and gives the shared library its name.
+//!
+//! The header is written to `OUT_DIR`; `include/sparkle.h` is the committed copy, and a test compares the two.
+
+use std::path::PathBuf;
+
+/// The files that declare C functions and types, in the order in which the header shows them.
+const SOURCES: [&str; 8] = ["status", "library", "device", "conv2d", "plan", "gemm", "timing", "reference"];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=cbindgen.toml");
+    println!("cargo:rerun-if-changed=src/ffi");
+    header();
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsparkle.so.0");
+        // Drivers and the thread pool keep threads alive that would run in unmapped code after a dlclose.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    }
+}
+
+fn header() {
+    let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml is sound");
+    let sources = SOURCES.iter().map(|name| format!("src/ffi/{name}.rs"));
+    let builder =
+        sources.fold(cbindgen::Builder::new().with_config(config), |builder, path| builder.with_src(path));
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    builder.generate().expect("src/ffi can be shown as C").write_to_file(out.join("sparkle.h"));
 }

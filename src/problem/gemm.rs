@@ -1,6 +1,6 @@
 //! Matrix products: shape, validation, work.
 
-use super::{elements, side};
+use super::{elements, least_length, side};
 use crate::error::{Error, Result};
 
 /// How a matrix lies in memory, as in CBLAS.
@@ -148,6 +148,11 @@ impl Gemm {
         self.sizes.k == 0 || self.alpha == 0.0
     }
 
+    /// Whether A and B are read at all: not if the product is empty or has factor zero, nor if C is empty.
+    pub fn reads_operands(&self) -> bool {
+        !self.is_scaling() && self.lens[2] != 0
+    }
+
     /// The least lengths of A, B and C, from their first to their last element.
     pub fn lens(&self) -> [usize; 3] {
         self.lens
@@ -177,17 +182,11 @@ impl Gemm {
     /// [`Error::InvalidArgument`] names the buffer, its length and the least length expected.
     pub fn check_data(&self, a: &[f32], b: &[f32], c: &[f32]) -> Result<()> {
         let [a_len, b_len, c_len] = self.lens;
-        let at_least = |argument, given: usize, least: usize| {
-            if given >= least {
-                return Ok(());
-            }
-            Err(Error::invalid(argument, format!("{given} elements"), format!("at least {least} elements")))
-        };
-        if !self.is_scaling() {
-            at_least("a length", a.len(), a_len)?;
-            at_least("b length", b.len(), b_len)?;
+        if self.reads_operands() {
+            least_length("a length", a.len(), a_len)?;
+            least_length("b length", b.len(), b_len)?;
         }
-        at_least("c length", c.len(), c_len)
+        least_length("c length", c.len(), c_len)
     }
 }
 
@@ -246,8 +245,9 @@ mod tests {
         assert!(gemm.is_scaling());
         assert!(gemm.check_data(&[], &[], &[0.0; 6]).is_ok());
         assert!(gemm.check_data(&[], &[], &[0.0; 5]).is_err());
-        assert!(
-            Gemm::new(GemmDesc::packed(Layout::RowMajor, 0, 0, 7)).unwrap().check_data(&[], &[], &[]).is_ok()
-        );
+        for (m, n) in [(0, 0), (0, 5), (5, 0)] {
+            let empty = Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, 7)).unwrap();
+            assert!(!empty.reads_operands() && empty.check_data(&[], &[], &[]).is_ok());
+        }
     }
 }

@@ -36,9 +36,17 @@ fn elements(argument: &'static str, sides: &[usize]) -> Result<usize> {
 }
 
 /// Checks that a buffer has exactly `expected` elements.
-fn exact_length(argument: &'static str, given: usize, expected: usize) -> Result<()> {
+pub(crate) fn exact_length(argument: &'static str, given: usize, expected: usize) -> Result<()> {
     if given == expected {
         return Ok(());
     }
     Err(Error::invalid(argument, format!("{given} elements"), format!("{expected} elements")))
+}
+
+/// Checks that a buffer has at least `least` elements.
+pub(crate) fn least_length(argument: &'static str, given: usize, least: usize) -> Result<()> {
+    if given >= least {
+        return Ok(());
+    }
+    Err(Error::invalid(argument, format!("{given} elements"), format!("at least {least} elements")))
 }

@@ -1,0 +1,215 @@
+//! Convolutions described by a struct, and computed at once.
+
+use super::device::{self, sparkle_device};
+use super::pointer::{self, Growing, truth};
+use super::status::{Outcome, sparkle_status};
+use super::timing;
+use crate::error::Error;
+use crate::problem::{Conv2d, Conv2dDesc, exact_length};
+
+/// A convolution: `n` images of `c` channels and `h` x `w` pixels, `k` output channels, an `r` x `s` kernel.
+///
+/// Layouts, without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output `[n][k][p][q]` where
+/// p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sparkle_conv2d_desc {
+    /// sizeof(sparkle_conv2d_desc), so that the struct can grow. Fields that the caller does not know are zero.
+    pub size: usize,
+    /// Images.
+    pub n: i64,
+    /// Input channels.
+    pub c: i64,
+    /// Input height.
+    pub h: i64,
+    /// Input width.
+    pub w: i64,
+    /// Output channels.
+    pub k: i64,
+    /// Kernel height.
+    pub r: i64,
+    /// Kernel width.
+    pub s: i64,
+    /// Step of the kernel down the image, at least 1.
+    pub stride_h: i64,
+    /// Step of the kernel across the image, at least 1.
+    pub stride_w: i64,
+    /// Rows of zeros above and below.
+    pub pad_h: i64,
+    /// Columns of zeros left and right.
+    pub pad_w: i64,
+    /// Distance of kernel rows in the image, at least 1.
+    pub dilation_h: i64,
+    /// Distance of kernel columns in the image, at least 1.
+    pub dilation_w: i64,
+    /// Parts that c and k are cut into and that do not see each other, at least 1; must divide both.
+    pub groups: i64,
+    /// 1 if a bias is added to each output channel, else 0.
+    pub bias: i32,
+    /// 1 if outputs below zero become zero, else 0.
+    pub relu: i32,
+}
+
+// SAFETY: repr(C), integers only, size first.
+unsafe impl Growing for sparkle_conv2d_desc {
+    const NAME: &'static str = "sparkle_conv2d_desc";
+    const FIRST_SIZE: usize = 128;
+}
+
+impl From<Conv2dDesc> for sparkle_conv2d_desc {
+    fn from(desc: Conv2dDesc) -> Self {
+        sparkle_conv2d_desc {
+            size: size_of::<Self>(),
+            n: desc.n,
+            c: desc.c,
+            h: desc.h,
+            w: desc.w,
+            k: desc.k,
+            r: desc.r,
+            s: desc.s,
+            stride_h: desc.stride_h,
+            stride_w: desc.stride_w,
+            pad_h: desc.pad_h,
+            pad_w: desc.pad_w,
+            dilation_h: desc.dilation_h,
+            dilation_w: desc.dilation_w,
+            groups: desc.groups,
+            bias: desc.bias.into(),
+            relu: desc.relu.into(),
+        }
+    }
+}
+
+/// The validated convolution that `desc` describes.
+///
+/// # Safety
+/// C's promise for `desc`.
+pub(super) unsafe fn problem(desc: *const sparkle_conv2d_desc) -> Outcome<Conv2d> {
+    // SAFETY: as promised.
+    let desc = unsafe { pointer::read_struct(desc)? };
+    Ok(Conv2d::new(Conv2dDesc {
+        n: desc.n,
+        c: desc.c,
+        h: desc.h,
+        w: desc.w,
+        k: desc.k,
+        r: desc.r,
+        s: desc.s,
+        stride_h: desc.stride_h,
+        stride_w: desc.stride_w,
+        pad_h: desc.pad_h,
+        pad_w: desc.pad_w,
+        dilation_h: desc.dilation_h,
+        dilation_w: desc.dilation_w,
+        groups: desc.groups,
+        bias: truth("bias", desc.bias)?,
+        relu: truth("relu", desc.relu)?,
+    })?)
+}
+
+/// Weights and bias of `problem`. Lengths are compared before any slice is made, here and in [`data`].
+///
+/// # Safety
+/// C's promise for both buffers.
+pub(super) unsafe fn weights<'a>(
+    problem: &Conv2d,
+    (weights, weights_len): (*const f32, usize),
+    (bias, bias_len): (*const f32, usize),
+) -> Outcome<(&'a [f32], Option<&'a [f32]>)> {
+    exact_length("weights length", weights_len, problem.weights_len())?;
+    let expected_bias = if problem.bias() { problem.sizes().k } else { 0 };
+    exact_length("bias length", bias_len, expected_bias)?;
+    if !problem.bias() && !bias.is_null() {
+        return Err(Error::invalid("bias", "given", "NULL, since desc.bias is 0").into());
+    }
+    // SAFETY: as promised.
+    let (weights, bias) = unsafe {
+        (pointer::input("weights", weights, weights_len)?, pointer::input("bias", bias, bias_len)?)
+    };
+    Ok((weights, problem.bias().then_some(bias)))
+}
+
+/// Input and output of `problem`; the output must not overlap the input nor `weights` nor `bias`, where the call has those.
+///
+/// # Safety
+/// C's promise for both buffers.
+pub(super) unsafe fn data<'a>(
+    problem: &Conv2d,
+    (input, input_len): (*const f32, usize),
+    (output, output_len): (*mut f32, usize),
+    (weights, bias): (&[f32], Option<&[f32]>),
+) -> Outcome<(&'a [f32], &'a mut [f32])> {
+    exact_length("input length", input_len, problem.input_len())?;
+    exact_length("output length", output_len, problem.output_len())?;
+    // SAFETY: as promised.
+    let input = unsafe { pointer::input("input", input, input_len)? };
+    let inputs = [("input", input), ("weights", weights), ("bias", bias.unwrap_or_default())];
+    // SAFETY: as promised.
+    let output = unsafe { pointer::output("output", output, output_len, &inputs)? };
+    Ok((input, output))
+}
+
+/// Fills `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups 1, the rest 0, `size` as
+/// of version 0.1. A caller sets what differs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_conv2d_desc_init(out: *mut sparkle_conv2d_desc) -> sparkle_status {
+    boundary!(|_call| {
+        // A caller's struct may be as short as the first version's: what is behind that is not ours to write.
+        const { assert!(size_of::<sparkle_conv2d_desc>() == sparkle_conv2d_desc::FIRST_SIZE) };
+        // SAFETY: C's promise for `out`.
+        unsafe { pointer::write("out", out, Conv2dDesc::default().into()) }
+    })
+}
+
+/// The output's height and width into `*out_p` and `*out_q`. SPARKLE_ERROR_INVALID_ARGUMENT names the first size that
+/// is wrong.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_conv2d_output_size(
+    desc: *const sparkle_conv2d_desc,
+    out_p: *mut i64,
+    out_q: *mut i64,
+) -> sparkle_status {
+    boundary!(|_call| {
+        pointer::check("out_p", out_p)?;
+        pointer::check("out_q", out_q)?;
+        // SAFETY: C's promise for `desc`.
+        let problem = unsafe { problem(desc)? };
+        // SAFETY: C's promises for both.
+        unsafe {
+            pointer::write("out_p", out_p, problem.sizes().p as i64)?;
+            pointer::write("out_q", out_q, problem.sizes().q as i64)
+        }
+    })
+}
+
+/// Computes one convolution: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]` (NULL and 0 if desc->bias
+/// is 0), output `[n][k][p][q]`. `device` NULL means "auto". For many convolutions with the same weights, make a plan.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. The
+/// output is untouched then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_conv2d(
+    device: *mut sparkle_device,
+    desc: *const sparkle_conv2d_desc,
+    input: *const f32,
+    input_len: usize,
+    weights: *const f32,
+    weights_len: usize,
+    bias: *const f32,
+    bias_len: usize,
+    output: *mut f32,
+    output_len: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        // SAFETY: C's promises for these buffers.
+        let (problem, weights, bias, input, output) = unsafe {
+            let problem = problem(desc)?;
+            let (weights, bias) = self::weights(&problem, (weights, weights_len), (bias, bias_len))?;
+            let (input, output) = data(&problem, (input, input_len), (output, output_len), (weights, bias))?;
+            (problem, weights, bias, input, output)
+        };
+        let device = device::resolve(call, device)?;
+        timing::keep(device.conv2d(&problem, input, weights, bias, output)?);
+        Ok(())
+    })
+}

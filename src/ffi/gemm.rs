@@ -1,0 +1,142 @@
+//! Matrix products.
+
+use super::device::{self, sparkle_device};
+use super::pointer::{self, Growing};
+use super::status::{Outcome, sparkle_status};
+use super::timing;
+use crate::error::Error;
+use crate::problem::{Gemm, GemmDesc, Layout, Transpose, least_length};
+
+/// How matrices lie in memory; the numbers are CBLAS's.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum sparkle_layout {
+    /// Element (i, j) at i*ld + j.
+    SPARKLE_ROW_MAJOR = 101,
+    /// Element (i, j) at j*ld + i, Fortran's way.
+    SPARKLE_COL_MAJOR = 102,
+}
+
+/// Whether an operand is transposed; the numbers are CBLAS's.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum sparkle_transpose {
+    /// As it is stored.
+    SPARKLE_NO_TRANS = 111,
+    /// Transposed.
+    SPARKLE_TRANS = 112,
+}
+
+/// A matrix product C = alpha op(A) op(B) + beta C; op(A) is m x k, op(B) k x n, C m x n. As in BLAS: m, n or k may be
+/// 0; C is not read if beta is 0, A and B are not read if alpha or k is 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sparkle_gemm_desc {
+    /// sizeof(sparkle_gemm_desc), so that the struct can grow. Fields that the caller does not know are zero.
+    pub size: usize,
+    /// SPARKLE_ROW_MAJOR or SPARKLE_COL_MAJOR.
+    pub layout: i32,
+    /// SPARKLE_NO_TRANS or SPARKLE_TRANS.
+    pub trans_a: i32,
+    /// SPARKLE_NO_TRANS or SPARKLE_TRANS.
+    pub trans_b: i32,
+    /// Rows of op(A) and C.
+    pub m: i64,
+    /// Columns of op(B) and C.
+    pub n: i64,
+    /// Columns of op(A), rows of op(B).
+    pub k: i64,
+    /// Distance of A's stored rows (row-major) or columns (column-major).
+    pub lda: i64,
+    /// The same for B.
+    pub ldb: i64,
+    /// The same for C.
+    pub ldc: i64,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of the old C.
+    pub beta: f32,
+}
+
+// SAFETY: repr(C), numbers only, size first.
+unsafe impl Growing for sparkle_gemm_desc {
+    const NAME: &'static str = "sparkle_gemm_desc";
+    const FIRST_SIZE: usize = 80;
+}
+
+fn layout(value: i32) -> Outcome<Layout> {
+    match value {
+        _ if value == sparkle_layout::SPARKLE_ROW_MAJOR as i32 => Ok(Layout::RowMajor),
+        _ if value == sparkle_layout::SPARKLE_COL_MAJOR as i32 => Ok(Layout::ColMajor),
+        _ => Err(Error::invalid("layout", value, "101 (row-major) or 102 (column-major)").into()),
+    }
+}
+
+fn transpose(argument: &'static str, value: i32) -> Outcome<Transpose> {
+    match value {
+        _ if value == sparkle_transpose::SPARKLE_NO_TRANS as i32 => Ok(Transpose::No),
+        _ if value == sparkle_transpose::SPARKLE_TRANS as i32 => Ok(Transpose::Yes),
+        _ => Err(Error::invalid(argument, value, "111 (no) or 112 (yes)").into()),
+    }
+}
+
+/// The validated product that `desc` describes.
+///
+/// # Safety
+/// C's promise for `desc`.
+unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
+    // SAFETY: as promised.
+    let desc = unsafe { pointer::read_struct(desc)? };
+    Ok(Gemm::new(GemmDesc {
+        layout: layout(desc.layout)?,
+        trans_a: transpose("trans_a", desc.trans_a)?,
+        trans_b: transpose("trans_b", desc.trans_b)?,
+        m: desc.m,
+        n: desc.n,
+        k: desc.k,
+        alpha: desc.alpha,
+        lda: desc.lda,
+        ldb: desc.ldb,
+        beta: desc.beta,
+        ldc: desc.ldc,
+    })?)
+}
+
+/// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
+/// product touches. A and B may be NULL where they are not read, C if m or n is 0. C must not overlap A or B, gaps
+/// between its rows or columns included; the gaps stay as they are.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. C is
+/// untouched then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_sgemm(
+    device: *mut sparkle_device,
+    desc: *const sparkle_gemm_desc,
+    a: *const f32,
+    a_len: usize,
+    b: *const f32,
+    b_len: usize,
+    c: *mut f32,
+    c_len: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        // SAFETY: C's promise for `desc`.
+        let problem = unsafe { problem(desc)? };
+        let [mut a_need, mut b_need, c_need] = problem.lens();
+        if !problem.reads_operands() {
+            (a_need, b_need) = (0, 0);
+        }
+        least_length("a length", a_len, a_need)?;
+        least_length("b length", b_len, b_need)?;
+        least_length("c length", c_len, c_need)?;
+        // Only what the product touches: the rest is not ours to look at.
+        // SAFETY: C's promises for the three buffers.
+        let (a, b, c) = unsafe {
+            let (a, b) = (pointer::input("a", a, a_need)?, pointer::input("b", b, b_need)?);
+            (a, b, pointer::output("c", c, c_need, &[("a", a), ("b", b)])?)
+        };
+        let device = device::resolve(call, device)?;
+        timing::keep(device.sgemm(&problem, a, b, c)?);
+        Ok(())
+    })
+}

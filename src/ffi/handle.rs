@@ -1,0 +1,259 @@
+//! Handles: ids that C holds, and the tables that own what they stand for.
+//!
+//! A handle's value is never an address. It is a number that is given out once, marked with its kind, in a range where
+//! no memory can be; looking it up either finds the living value or shows that C gave something else. So a double free,
+//! a use after free, a handle of the wrong kind and a stray pointer are all errors with a name, not accidents.
+//!
+//! Who owns what is in the types: a [`Table`] owns each value until its handle is destroyed or everything is
+//! finalised; [`get`] lends it to one call as an `Arc`, so that destroying the handle meanwhile frees nothing yet.
+
+use std::collections::BTreeMap;
+use std::ptr::without_provenance_mut;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+use super::boundary::Call;
+use super::status::{Failure, Outcome};
+use crate::error::Error;
+
+/// An opaque C type and what it stands for.
+pub(super) trait Opaque: Sized + 'static {
+    /// What the handle stands for.
+    type Value: Send + Sync;
+    /// Marks the kind in the handle's lowest bits: odd, so that it is never an aligned address, and different for each kind.
+    const MARK: usize;
+    /// The kind as messages name it.
+    const NAME: &'static str;
+    /// The table of all living values.
+    fn table() -> &'static Table<Self::Value>;
+    /// Whether the value is of no use in a process forked from its own.
+    fn dies_in_a_fork(value: &Self::Value) -> bool;
+}
+
+/// All kinds' marks are in these bits.
+const MARKS: usize = 0xf;
+
+/// Where the addresses of the machines with 64 bits end, at least; others have no such bits.
+const ABOVE_ADDRESSES: usize = if usize::BITS == 64 { !(usize::MAX >> 16) } else { 0 };
+
+/// What a handle has there, and no address.
+const NO_ADDRESS: usize = ABOVE_ADDRESSES & 0x5350_5350_5350_5350_u64 as usize;
+
+/// The living values of one kind by their handles' value.
+pub(super) type Table<T> = Shared<BTreeMap<usize, Entry<T>>>;
+
+/// A living value and the process it was made in.
+pub(super) struct Entry<T> {
+    value: Arc<T>,
+    process: u32,
+}
+
+/// Puts `value` into its table, which owns it from now on; C gets the handle.
+pub(super) fn insert<O: Opaque>(call: &Call, value: O::Value) -> Outcome<*mut O> {
+    // Ids are shared by all kinds and never given out twice: at a billion a second they last for nine years.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let room = usize::MAX & !MARKS & !ABOVE_ADDRESSES;
+    let handle =
+        usize::try_from(id).ok().and_then(|id| id.checked_mul(MARKS + 1)).filter(|&bits| bits <= room);
+    let handle = NO_ADDRESS | O::MARK | handle.ok_or(Error::Internal("no handles are left".into()))?;
+    let entry = Entry { value: Arc::new(value), process: call.process() };
+    O::table().lock(call)?.insert(handle, entry);
+    Ok(without_provenance_mut(handle))
+}
+
+/// Lends what `handle`, C's argument of the name `argument`, stands for.
+pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> Outcome<Arc<O::Value>> {
+    let table = O::table().lock(call)?;
+    let entry = table.get(&handle.addr()).ok_or_else(|| unknown(argument, handle))?;
+    if entry.process != call.process() && O::dies_in_a_fork(&entry.value) {
+        return Err(Error::Forked { what: format!("{argument} (a {})", O::NAME) }.into());
+    }
+    Ok(entry.value.clone())
+}
+
+/// Takes the value out of its table; it is freed when the last running call is done with it.
+pub(super) fn remove<O: Opaque>(call: &Call, argument: &str, handle: *mut O) -> Outcome<()> {
+    let entry = O::table().lock(call)?.remove(&handle.addr());
+    entry.ok_or_else(|| unknown(argument, handle))?.end(call);
+    Ok(())
+}
+
+/// Takes all values out of their table.
+pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
+    let entries = std::mem::take(&mut *O::table().lock(call)?);
+    entries.into_values().for_each(|entry| entry.end(call));
+    Ok(())
+}
+
+impl<T> Entry<T> {
+    /// Ends the table's ownership. The table is unlocked by now: freeing a plan takes time.
+    fn end(self, call: &Call) {
+        if self.process != call.process() {
+            // Its threads and GPU objects are the parent's: cleaning up would wait for the ones and hit the others.
+            std::mem::forget(self.value);
+        }
+    }
+}
+
+/// Why `handle` is not in the table of its kind.
+fn unknown<O: Opaque>(argument: &str, handle: *const O) -> Failure {
+    let value = handle.addr();
+    if handle.is_null() {
+        return Failure::handle(argument, "NULL");
+    }
+    if value & ABOVE_ADDRESSES != NO_ADDRESS || value & 1 == 0 {
+        return Failure::handle(argument, format_args!("{value:#x}, which Sparkle never gave out"));
+    }
+    if value & MARKS != O::MARK {
+        return Failure::handle(argument, format_args!("{value:#x}, which is not a {}", O::NAME));
+    }
+    Failure::handle(argument, format_args!("{value:#x}, a {} that no longer exists", O::NAME))
+}
+
+/// A value behind a lock that a fork does not leave locked for ever.
+///
+/// If some thread holds the lock at the moment of a fork, the child has the lock held and no thread that would ever
+/// release it. So the first calls in a child do not wait: they try for a while and then report the loss.
+pub(super) struct Shared<T> {
+    value: Mutex<T>,
+    process: AtomicU32,
+}
+
+impl<T> Shared<T> {
+    pub(super) const fn new(value: T) -> Self {
+        Shared { value: Mutex::new(value), process: AtomicU32::new(0) }
+    }
+
+    /// Locks the value. Hold the lock for no longer than it takes to look something up.
+    pub(super) fn lock(&self, call: &Call) -> Outcome<MutexGuard<'_, T>> {
+        let unpoisoned = std::sync::PoisonError::into_inner;
+        if self.process.load(Ordering::Relaxed) == call.process() {
+            return Ok(self.value.lock().unwrap_or_else(unpoisoned));
+        }
+        for _ in 0..10_000 {
+            let guard = match self.value.try_lock() {
+                Ok(guard) => guard,
+                Err(TryLockError::Poisoned(poisoned)) => unpoisoned(poisoned),
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::yield_now();
+                    continue;
+                }
+            };
+            // Free after the fork: from here on, whoever locks it is a thread of this process.
+            self.process.store(call.process(), Ordering::Relaxed);
+            return Ok(guard);
+        }
+        Err(Error::Forked { what: "a table that was in use at that moment".into() }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::sparkle_status::*;
+    use super::*;
+
+    macro_rules! opaque {
+        ($name:ident, $value:ty, $mark:expr) => {
+            struct $name;
+            impl Opaque for $name {
+                type Value = $value;
+                const MARK: usize = $mark;
+                const NAME: &'static str = stringify!($name);
+                fn table() -> &'static Table<$value> {
+                    static TABLE: Table<$value> = Shared::new(BTreeMap::new());
+                    &TABLE
+                }
+                fn dies_in_a_fork(value: &$value) -> bool {
+                    &**value == "dies"
+                }
+            }
+        };
+    }
+    opaque!(Pear, Arc<str>, 5);
+    opaque!(Plum, Arc<str>, 7);
+
+    fn status<T>(outcome: Outcome<T>) -> (i32, String) {
+        let failure = outcome.err().expect("should fail");
+        (failure.status as i32, failure.message)
+    }
+
+    #[test]
+    fn handles_that_are_none_are_told_apart() {
+        let call = Call::of_process(1);
+        let pear: *mut Pear = insert(&call, "p".into()).unwrap();
+        assert_eq!(&**get(&call, "x", pear).unwrap(), "p");
+        let cases: [(*mut Plum, &str); 5] = [
+            (std::ptr::null_mut(), "x is NULL"),
+            (pear.cast(), "which is not a Plum"),
+            ((&raw const call).cast_mut().cast(), "which Sparkle never gave out"),
+            (without_provenance_mut(usize::MAX), "which Sparkle never gave out"),
+            (without_provenance_mut(pear.addr() & !1), "which Sparkle never gave out"),
+        ];
+        for (handle, reason) in cases {
+            for (code, message) in
+                [status(get(&call, "x", handle.cast_const())), status(remove(&call, "x", handle))]
+            {
+                assert_eq!(code, SPARKLE_ERROR_INVALID_HANDLE as i32);
+                assert!(message.starts_with("x is ") && message.ends_with(reason), "{message}");
+            }
+        }
+        remove(&call, "x", pear).unwrap();
+        for gone in [status(get(&call, "x", pear.cast_const())), status(remove(&call, "x", pear))] {
+            assert_eq!(gone.0, SPARKLE_ERROR_INVALID_HANDLE as i32);
+            assert!(gone.1.ends_with(", a Pear that no longer exists"), "{}", gone.1);
+        }
+    }
+
+    #[test]
+    fn handles_are_never_given_out_twice() {
+        let call = Call::of_process(1);
+        let make = || {
+            let handle: *mut Pear = insert(&call, "once".into()).unwrap();
+            remove(&call, "x", handle).unwrap();
+            handle.addr()
+        };
+        let handles: std::collections::BTreeSet<usize> = (0..1000).map(|_| make()).collect();
+        assert_eq!(handles.len(), 1000);
+    }
+
+    #[test]
+    fn a_value_outlives_its_handle_while_a_call_uses_it() {
+        let call = Call::of_process(1);
+        let value: Arc<str> = "held".into();
+        let handle: *mut Plum = insert(&call, value.clone()).unwrap();
+        let lent = get(&call, "x", handle.cast_const()).unwrap();
+        remove(&call, "x", handle).unwrap();
+        assert_eq!((&**lent.as_ref(), Arc::strong_count(&value)), ("held", 2));
+        drop(lent);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_forked_process_keeps_what_can_live_and_frees_nothing_of_its_parents() {
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let value: Arc<str> = "lives".into();
+        let lives: *mut Plum = insert(&parent, value.clone()).unwrap();
+        let dies: *mut Plum = insert(&parent, "dies".into()).unwrap();
+        assert_eq!(&**get(&child, "x", lives.cast_const()).unwrap(), "lives");
+        let forked = (
+            SPARKLE_ERROR_FORKED as i32,
+            "x (a Plum) was made before fork(); open it again in the child process",
+        );
+        let (code, message) = status(get(&child, "x", dies.cast_const()));
+        assert_eq!((code, message.as_str()), forked);
+        remove(&child, "x", dies).unwrap();
+        remove(&child, "x", lives).unwrap();
+        assert_eq!(Arc::strong_count(&value), 2, "what the parent made is left alone");
+    }
+
+    #[test]
+    fn a_lock_held_at_the_fork_does_not_hang_the_child() {
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let shared = Shared::new(7);
+        let held = shared.lock(&parent).unwrap();
+        assert_eq!(status(shared.lock(&child)).0, SPARKLE_ERROR_FORKED as i32);
+        drop(held);
+        assert_eq!(*shared.lock(&child).unwrap(), 7);
+    }
+}

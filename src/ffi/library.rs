@@ -1,0 +1,139 @@
+//! The library as a whole: version, last error, log, threads, end.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Arc;
+
+use super::boundary::{self, c_string};
+use super::device::{self, sparkle_device};
+use super::handle;
+use super::plan::sparkle_plan;
+use super::status::{self, sparkle_status};
+use crate::error::Error;
+use crate::log::Level;
+
+/// The header's version; sparkle_version() is the library's.
+pub const SPARKLE_VERSION_MAJOR: u32 = 0;
+/// The header's minor version.
+pub const SPARKLE_VERSION_MINOR: u32 = 1;
+/// The header's patch level.
+pub const SPARKLE_VERSION_PATCH: u32 = 0;
+/// The header's version as one number that grows with each version.
+pub const SPARKLE_VERSION_NUMBER: u32 =
+    (SPARKLE_VERSION_MAJOR << 16) | (SPARKLE_VERSION_MINOR << 8) | SPARKLE_VERSION_PATCH;
+
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => panic!("the version has no NUL inside"),
+};
+
+/// SPARKLE_VERSION_NUMBER of the library that is in use, which may be newer than the header.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_version() -> u32 {
+    boundary!(|_call| { Ok(SPARKLE_VERSION_NUMBER) })
+}
+
+/// The library's version as static text, for instance "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_version_string() -> *const c_char {
+    boundary!(|_call| { Ok(VERSION.as_ptr()) })
+}
+
+/// What a status means, as static text; "unknown status" for a number that is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_status_string(status: i32) -> *const c_char {
+    boundary!(|_call| { Ok(status::text(status).as_ptr()) })
+}
+
+/// The message of this thread's last error, "" if there was none. Like errno it stays until the thread's next error.
+/// The text is the library's and valid until this thread's next call of a Sparkle function.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_last_error() -> *const c_char {
+    boundary!(|_call| { Ok(boundary::last_error()) })
+}
+
+/// Receives a message: level 0 debug (decisions and their reasons), 1 info, 2 warning. `user` is what was given to
+/// sparkle_set_log_callback. May be called on any thread, from several at once; may call Sparkle. Must return: no
+/// longjmp, no C++ exception.
+pub type sparkle_log_callback =
+    Option<unsafe extern "C" fn(level: i32, message: *const c_char, user: *mut c_void)>;
+
+/// What C wants to have back with each message.
+struct User(*mut c_void);
+
+// SAFETY: the library never looks behind the pointer; that several threads may get it is part of the callback's contract.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
+
+impl User {
+    fn pointer(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// Sends all messages to `callback` from now on. NULL ends that; messages then go to stderr if SPARKLE_LOG asks for it,
+/// and nowhere if not. `callback` and `user` must stay valid until another one is set and all calls that were running
+/// then have ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_set_log_callback(
+    callback: sparkle_log_callback,
+    user: *mut c_void,
+) -> sparkle_status {
+    boundary!(|_call| {
+        let user = User(user);
+        crate::log::set_callback(callback.map(|callback| {
+            let send = move |level: Level, text: &str| {
+                // SAFETY: the caller promises that the callback can be called so until it is replaced.
+                unsafe { callback(level as i32, c_string(text).as_ptr(), user.pointer()) };
+            };
+            Arc::new(send) as Arc<dyn Fn(Level, &str) + Send + Sync>
+        }));
+        Ok(())
+    })
+}
+
+/// Sets how many threads the CPU path uses, 1 to 1024; 1 computes on the calling thread. It wins over
+/// SPARKLE_NUM_THREADS, which wins over OMP_NUM_THREADS, which wins over the number of processors. Calls that are
+/// running end with the threads they have.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_set_num_threads(count: i32) -> sparkle_status {
+    boundary!(|_call| {
+        let negative = || Error::invalid("count", count, "at least 1");
+        Ok(crate::set_num_threads(usize::try_from(count).map_err(|_| negative())?)?)
+    })
+}
+
+/// How many threads the CPU path uses. 0 only after an internal error.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_get_num_threads() -> i32 {
+    boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
+}
+
+/// Ends the library's threads and frees all devices and plans; their handles become invalid. Calls that are running end
+/// normally. May be called any number of times; Sparkle can be used again. The reference interface is not touched:
+/// gpu_cleanup_opengl ends that.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_finalize() -> sparkle_status {
+    boundary!(|call| {
+        handle::clear::<sparkle_plan>(call)?;
+        handle::clear::<sparkle_device>(call)?;
+        device::forget_auto(call)?;
+        crate::finalize();
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_macros_are_the_packages_version() {
+        let text = format!("{SPARKLE_VERSION_MAJOR}.{SPARKLE_VERSION_MINOR}.{SPARKLE_VERSION_PATCH}");
+        assert_eq!(text, env!("CARGO_PKG_VERSION"));
+        assert_eq!(VERSION.to_str(), Ok(text.as_str()));
+        let number = sparkle_version();
+        let parts = [number >> 16, number >> 8 & 0xff, number & 0xff];
+        assert_eq!(parts, [SPARKLE_VERSION_MAJOR, SPARKLE_VERSION_MINOR, SPARKLE_VERSION_PATCH]);
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether a large range of addresses can be memory at all.
+//!
+//! The reference functions get sizes as plain integers and no lengths: an uninitialised or overflown one describes a
+//! buffer of hundreds of gigabytes that is not there. Such a buffer is looked up in the process's memory map before it is
+//! touched, so that the answer is an error and not a crash. Small buffers are taken at their word: looking them up
+//! would cost more than using them.
+
+use std::ops::Range;
+
+/// Buffers from this size on are looked up: to read the map takes a few 100 us, to read so much memory some 10 ms.
+const LARGE: usize = 256 << 20;
+
+/// What is to be done with memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    /// What would have been accepted.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Access::Read => "readable memory",
+            Access::Write => "writable memory",
+        }
+    }
+}
+
+/// False if `range` is large and some of it is certainly not memory for `access`.
+pub(super) fn may_be_memory(range: &Range<usize>, access: Access) -> bool {
+    if range.len() < LARGE {
+        return true;
+    }
+    // Where there is no such file, there is no way to know.
+    std::fs::read_to_string("/proc/self/maps").map_or(true, |maps| covers(&maps, range, access))
+}
+
+/// Whether the mappings that `maps` lists, sorted by address, leave no gap in `range`.
+fn covers(maps: &str, range: &Range<usize>, access: Access) -> bool {
+    let mut reached = range.start;
+    for (start, end) in maps.lines().filter_map(|line| mapping(line, access)) {
+        if reached >= range.end || start > reached {
+            break;
+        }
+        reached = reached.max(end);
+    }
+    reached >= range.end
+}
+
+/// The bounds of one mapping, if it allows `access`: `7f0c00000000-7f0c00021000 rw-p ...`.
+fn mapping(line: &str, access: Access) -> Option<(usize, usize)> {
+    let (bounds, rest) = line.split_once(' ')?;
+    let (start, end) = bounds.split_once('-')?;
+    let (read, write) = (rest.starts_with('r'), rest.get(1..2) == Some("w"));
+    let allowed = if access == Access::Read { read } else { write };
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    allowed.then_some((address(start)?, address(end)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_and_rights_are_seen() {
+        let maps =
+            "1000-3000 r--p 0 0 0\n3000-5000 rw-p 0 0 0 [heap]\n6000-7000 rw-p 0 0 0\n7000-8000 ---p 0 0 0\n";
+        for (start, end, read, write) in [
+            (0x1000, 0x3000, true, false),
+            (0x1800, 0x4800, true, false),
+            (0x3000, 0x5000, true, true),
+            (0x3000, 0x5001, false, false),
+            (0x4000, 0x6800, false, false),
+            (0x6000, 0x7000, true, true),
+            (0x6000, 0x7001, false, false),
+            (0x800, 0x1800, false, false),
+            (0x9000, 0xa000, false, false),
+        ] {
+            let got = [Access::Read, Access::Write].map(|access| covers(maps, &(start..end), access));
+            assert_eq!(got, [read, write], "{start:#x}..{end:#x}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn large_buffers_are_looked_up() {
+        // Not touched, so not really there; but it may be, at any time.
+        let memory = Vec::<u8>::with_capacity(LARGE);
+        let start = memory.as_ptr().addr();
+        for access in [Access::Read, Access::Write] {
+            assert!(may_be_memory(&(start..start + LARGE), access));
+            assert!(!may_be_memory(&(start..start + (LARGE << 16)), access));
+            assert!(may_be_memory(&(start..start + 1), access));
+        }
+    }
+}

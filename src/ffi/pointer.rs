@@ -1,0 +1,325 @@
+//! What C's pointers become: checked first, slices and values after.
+
+use std::ffi::{CStr, c_char};
+
+use super::mapping::{self, Access};
+use super::status::{Failure, Outcome};
+use crate::error::Error;
+
+/// Checks that `pointer` is not NULL and aligned for a `T`.
+pub(super) fn check<T>(argument: &'static str, pointer: *const T) -> Outcome<()> {
+    if pointer.is_null() {
+        return Err(Failure::null(argument));
+    }
+    if !pointer.is_aligned() {
+        let expected = format!("a multiple of {}", align_of::<T>());
+        return Err(
+            Error::invalid(argument, format_args!("at address {:#x}", pointer.addr()), expected).into()
+        );
+    }
+    Ok(())
+}
+
+/// Checks `len` elements from `pointer` on; NULL is fine for none.
+fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access: Access) -> Outcome<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    check(argument, pointer)?;
+    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
+    let end = bytes.and_then(|bytes| pointer.addr().checked_add(bytes));
+    let range = end.map(|end| pointer.addr()..end).filter(|range| mapping::may_be_memory(range, access));
+    let given = format_args!("{len} elements from address {:#x}", pointer.addr());
+    range.map(drop).ok_or_else(|| Error::invalid(argument, given, access.expected()).into())
+}
+
+/// What C lets the call read.
+///
+/// # Safety
+/// If `len` is not zero and `pointer` neither NULL nor misaligned, `len` elements from it on are readable and not written to
+/// during `'a`.
+pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
+    argument: &'static str,
+    pointer: *const T,
+    len: usize,
+) -> Outcome<&'a [T]> {
+    check_range(argument, pointer, len, Access::Read)?;
+    if len == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: not NULL, aligned, and its size fits in isize, as just checked; readable and unchanging, as promised; any bits
+    // are a `T`, since it is plain data.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
+}
+
+/// What C lets the call write, which must not overlap any of `inputs` (name and memory).
+///
+/// # Safety
+/// As [`input`], and the elements are writable and not accessed otherwise during `'a`.
+pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
+    argument: &'static str,
+    pointer: *mut T,
+    len: usize,
+    inputs: &[(&'static str, &[T])],
+) -> Outcome<&'a mut [T]> {
+    check_range(argument, pointer.cast_const(), len, Access::Write)?;
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    let (start, end) = (pointer.addr(), pointer.addr() + len * size_of::<T>());
+    for (name, memory) in inputs {
+        let other = memory.as_ptr_range();
+        if !memory.is_empty() && start < other.end.addr() && other.start.addr() < end {
+            let given = format_args!("in the same memory as {name}");
+            return Err(Error::invalid(argument, given, "memory of its own").into());
+        }
+    }
+    // SAFETY: as in `input`; nothing else refers to the memory: not the inputs, as just checked, and nobody else, as promised.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+}
+
+/// Where a result goes that is one value.
+///
+/// # Safety
+/// If `pointer` is neither NULL nor misaligned, it is valid for writing a `T`.
+pub(super) unsafe fn write<T>(argument: &'static str, pointer: *mut T, value: T) -> Outcome<()> {
+    check(argument, pointer.cast_const())?;
+    // SAFETY: not NULL and aligned, as just checked; writable, as promised.
+    unsafe { pointer.write(value) };
+    Ok(())
+}
+
+/// A C string as text.
+///
+/// # Safety
+/// If `pointer` is not NULL, it points to a NUL-terminated string that does not change during `'a`.
+pub(super) unsafe fn text<'a>(argument: &'static str, pointer: *const c_char) -> Outcome<&'a str> {
+    check(argument, pointer)?;
+    // SAFETY: not NULL, as just checked; NUL-terminated and unchanging, as promised.
+    let bytes = unsafe { CStr::from_ptr(pointer) };
+    let lossy = || format!("\"{}\"", bytes.to_string_lossy());
+    bytes.to_str().map_err(|_| Error::invalid(argument, lossy(), "UTF-8").into())
+}
+
+/// Copies `text` into a C array of characters, cut at a character's boundary if it is too long.
+pub(super) fn copy_text<const N: usize>(text: &str, into: &mut [c_char; N]) {
+    let room = N - 1;
+    let cut = (0..=room.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    into.fill(0);
+    for (to, from) in into.iter_mut().zip(text[..cut].bytes()) {
+        // A NUL inside would hide the rest.
+        *to = if from == 0 { b' ' } else { from } as c_char;
+    }
+}
+
+/// A struct that may grow in later versions: its first field says how much of it the caller knows.
+///
+/// # Safety
+/// The type is `repr(C)` and plain data (any bits are a value), and starts with a `usize`, its size.
+pub(super) unsafe trait Growing: Sized {
+    /// The struct's C name.
+    const NAME: &'static str;
+    /// Its size when it was first released; callers know at least so much of it.
+    const FIRST_SIZE: usize;
+}
+
+/// More than any of the structs will ever be: a larger size is not a size.
+const LARGEST_STRUCT: usize = 4096;
+
+/// The size that the caller put into a growing struct.
+///
+/// # Safety
+/// If `pointer` is neither NULL nor misaligned, its first field is readable.
+unsafe fn size_of_callers<T: Growing>(pointer: *const T) -> Outcome<usize> {
+    check(T::NAME, pointer)?;
+    // SAFETY: not NULL and aligned, as just checked; the first field is a readable usize, as promised and as `Growing` says.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    if (T::FIRST_SIZE..=LARGEST_STRUCT).contains(&size) {
+        return Ok(size);
+    }
+    let given = format_args!("a struct with size = {size}");
+    Err(Error::invalid(T::NAME, given, format!("size = sizeof({}), {}", T::NAME, size_of::<T>())).into())
+}
+
+/// Reads a struct that the caller may know less or more of than we do: what it does not know is zero, what we do not know must be.
+///
+/// # Safety
+/// If `pointer` is neither NULL nor misaligned, as many bytes as its first field says are readable.
+pub(super) unsafe fn read_struct<T: Growing>(pointer: *const T) -> Outcome<T> {
+    // SAFETY: as promised.
+    let size = unsafe { size_of_callers(pointer)? };
+    // SAFETY: the caller promises `size` readable bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), size) };
+    let (known, unknown) = bytes.split_at(size.min(size_of::<T>()));
+    if unknown.iter().any(|&byte| byte != 0) {
+        let expected = "zeros in the fields that this version of Sparkle does not know";
+        return Err(Error::invalid(T::NAME, "a struct of a later version", expected).into());
+    }
+    // SAFETY: zeros are a value of a `Growing` type.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    // SAFETY: `known` is no longer than `value`, and any bits are a value of a `Growing` type.
+    unsafe { (&raw mut value).cast::<u8>().copy_from_nonoverlapping(known.as_ptr(), known.len()) };
+    Ok(value)
+}
+
+/// Writes `value` into the caller's struct, as far as the caller knows it; its size field stays.
+///
+/// # Safety
+/// If `pointer` is neither NULL nor misaligned, its first field is readable and as many bytes as that says are writable.
+pub(super) unsafe fn write_struct<T: Growing>(pointer: *mut T, value: &T) -> Outcome<()> {
+    // SAFETY: as promised.
+    let size = unsafe { size_of_callers(pointer.cast_const())? };
+    let (from, to, start) =
+        (std::ptr::from_ref(value).cast::<u8>(), pointer.cast::<u8>(), size_of::<usize>());
+    // SAFETY: both are at least so long, the one by its type, the other as promised; they do not overlap, since `value` is ours.
+    unsafe { to.add(start).copy_from_nonoverlapping(from.add(start), size.min(size_of::<T>()) - start) };
+    Ok(())
+}
+
+/// A truth value from C.
+pub(super) fn truth(argument: &'static str, value: i32) -> Outcome<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::invalid(argument, value, "0 or 1").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::sparkle_status::*;
+    use super::*;
+
+    fn refused<T>(outcome: Outcome<T>) -> (i32, String) {
+        let failure = outcome.err().expect("should be refused");
+        (failure.status as i32, failure.message)
+    }
+
+    #[test]
+    fn ranges_that_are_none() {
+        let memory = [1.0f32, 2.0, 3.0, 4.0];
+        let start = memory.as_ptr();
+        // SAFETY: refused, or within `memory`.
+        unsafe {
+            assert_eq!(input("x", start, 4).unwrap(), memory);
+            assert!(input::<f32>("x", std::ptr::null(), 0).unwrap().is_empty());
+            assert_eq!(refused(input::<f32>("x", std::ptr::null(), 1)), (2, "x is NULL".into()));
+            let (code, message) = refused(input("x", start.wrapping_byte_add(1), 1));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            assert!(message.ends_with("; expected a multiple of 4"), "{message}");
+            for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4 + 1] {
+                assert_eq!(refused(input("x", start, len)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            }
+            // Past the end of all memory.
+            let last = std::ptr::without_provenance::<f32>(usize::MAX - 3);
+            assert_eq!(refused(input("x", last, 2)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+        }
+    }
+
+    #[test]
+    fn outputs_that_overlap_an_input() {
+        let mut memory = [0.0f32; 12];
+        let start = memory.as_mut_ptr();
+        // SAFETY: refused, or within `memory`, which nothing else uses.
+        unsafe {
+            let between = std::slice::from_raw_parts(start.add(4), 4);
+            let inputs = [("nothing", &[][..]), ("between", between)];
+            for (first, len) in [(4, 4), (0, 5), (7, 1), (0, 12), (5, 2), (7, 5)] {
+                let (code, message) = refused(output("y", start.add(first), len, &inputs));
+                assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+                assert_eq!(message, "y is in the same memory as between; expected memory of its own");
+            }
+            for (first, len) in [(0, 4), (8, 4), (5, 0)] {
+                assert_eq!(output("y", start.add(first), len, &inputs).unwrap().len(), len);
+            }
+        }
+    }
+
+    #[test]
+    fn texts() {
+        // SAFETY: NULL or NUL-terminated.
+        unsafe {
+            assert_eq!(text("t", c"gl:0".as_ptr()).unwrap(), "gl:0");
+            assert_eq!(refused(text("t", std::ptr::null())), (2, "t is NULL".into()));
+            assert_eq!(
+                refused(text("t", c"a\xffb".as_ptr())),
+                (1, "t is \"a\u{fffd}b\"; expected UTF-8".into())
+            );
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let copied = |text: &str| {
+            let mut into = [1; 6];
+            copy_text(text, &mut into);
+            into.map(|byte| byte as u8)
+        };
+        assert_eq!(copied(""), [0; 6]);
+        assert_eq!(&copied("abcde"), b"abcde\0");
+        assert_eq!(&copied("abcdef"), b"abcde\0");
+        assert_eq!(&copied("abcd\u{e9}"), b"abcd\0\0");
+        assert_eq!(&copied("a\0b"), b"a b\0\0\0");
+    }
+
+    /// A struct that has grown by one field since its first release.
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Grown {
+        size: usize,
+        old: u64,
+        new: u64,
+    }
+
+    // SAFETY: repr(C), integers only, size first.
+    unsafe impl Growing for Grown {
+        const NAME: &'static str = "grown";
+        const FIRST_SIZE: usize = 16;
+    }
+
+    #[test]
+    fn structs_of_every_age() {
+        let mut memory = [0u64, 1, 2, 0, 9];
+        let pointer = memory.as_mut_ptr().cast::<Grown>();
+        // SAFETY: `memory` is larger than every size that is not refused.
+        unsafe {
+            let with = |size: usize, last: u64| {
+                pointer.cast::<usize>().write(size);
+                pointer.cast::<u64>().add(3).write(last);
+                read_struct(pointer)
+            };
+            assert_eq!(with(16, 9).unwrap(), Grown { size: 16, old: 1, new: 0 });
+            assert_eq!(with(24, 9).unwrap(), Grown { size: 24, old: 1, new: 2 });
+            assert_eq!(with(32, 0).unwrap(), Grown { size: 32, old: 1, new: 2 });
+            let (code, message) = refused(with(32, 1 << 63));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+            assert!(message.starts_with("grown is a struct of a later version"), "{message}");
+            for size in [0, 1, 15, 4097, usize::MAX] {
+                let (code, message) = refused(with(size, 0));
+                assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+                assert_eq!(
+                    message,
+                    format!("grown is a struct with size = {size}; expected size = sizeof(grown), 24")
+                );
+            }
+            assert_eq!(refused(read_struct(std::ptr::null::<Grown>())).0, SPARKLE_ERROR_NULL_POINTER as i32);
+            let (code, _) = refused(read_struct(pointer.wrapping_byte_add(4)));
+            assert_eq!(code, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
+        }
+    }
+
+    #[test]
+    fn results_fill_what_the_caller_knows() {
+        for (size, expected) in [(16u64, [16u64, 5, 7, 7]), (24, [24, 5, 6, 7]), (32, [32, 5, 6, 7])] {
+            let mut memory = [size, 7, 7, 7];
+            // SAFETY: `memory` is as large as the largest size.
+            unsafe { write_struct(memory.as_mut_ptr().cast(), &Grown { size: 24, old: 5, new: 6 }).unwrap() };
+            assert_eq!(memory, expected);
+        }
+        let mut memory = [8u64, 7, 7, 7];
+        // SAFETY: refused.
+        let outcome =
+            unsafe { write_struct(memory.as_mut_ptr().cast(), &Grown { size: 24, old: 5, new: 6 }) };
+        assert_eq!((refused(outcome).0, memory), (SPARKLE_ERROR_INVALID_ARGUMENT as i32, [8, 7, 7, 7]));
+    }
+}

@@ -1,0 +1,172 @@
+//! Status codes, and what stands between an error and its code.
+
+use std::ffi::CStr;
+
+use crate::error::Error;
+
+/// What a function returns: SPARKLE_OK or what went wrong. Codes keep their numbers; new ones are added at the end.
+// A code that is no longer used stays here, as a comment, so that its number is not given away again.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)]
+pub enum sparkle_status {
+    /// Done.
+    SPARKLE_OK = 0,
+    /// An argument has a value it must not have.
+    SPARKLE_ERROR_INVALID_ARGUMENT = 1,
+    /// NULL where a pointer is required.
+    SPARKLE_ERROR_NULL_POINTER = 2,
+    /// A handle that was closed, never existed or is of another kind.
+    SPARKLE_ERROR_INVALID_HANDLE = 3,
+    /// The problem is valid, but this device cannot do it.
+    SPARKLE_ERROR_UNSUPPORTED = 4,
+    /// No usable device fits the selector.
+    SPARKLE_ERROR_NO_DEVICE = 5,
+    /// The device has no memory left.
+    SPARKLE_ERROR_OUT_OF_MEMORY = 6,
+    /// A shader did not compile or link.
+    SPARKLE_ERROR_SHADER = 7,
+    /// The device was reset, hung or taken away.
+    SPARKLE_ERROR_DEVICE_LOST = 8,
+    /// A driver call failed.
+    SPARKLE_ERROR_DRIVER = 9,
+    /// The device did not finish within SPARKLE_GL_TIMEOUT_MS.
+    SPARKLE_ERROR_TIMEOUT = 10,
+    /// The object was made before fork() and did not survive it.
+    SPARKLE_ERROR_FORKED = 11,
+    /// A defect in the library. Please report it.
+    SPARKLE_ERROR_INTERNAL = 12,
+}
+
+use sparkle_status::*;
+
+impl sparkle_status {
+    /// What the code means, in a few words.
+    fn text(self) -> &'static CStr {
+        match self {
+            SPARKLE_OK => c"ok",
+            SPARKLE_ERROR_INVALID_ARGUMENT => c"invalid argument",
+            SPARKLE_ERROR_NULL_POINTER => c"null pointer",
+            SPARKLE_ERROR_INVALID_HANDLE => c"invalid handle",
+            SPARKLE_ERROR_UNSUPPORTED => c"not supported by this device",
+            SPARKLE_ERROR_NO_DEVICE => c"no usable device",
+            SPARKLE_ERROR_OUT_OF_MEMORY => c"out of memory",
+            SPARKLE_ERROR_SHADER => c"shader error",
+            SPARKLE_ERROR_DEVICE_LOST => c"device lost",
+            SPARKLE_ERROR_DRIVER => c"driver error",
+            SPARKLE_ERROR_TIMEOUT => c"timeout",
+            SPARKLE_ERROR_FORKED => c"made before fork()",
+            SPARKLE_ERROR_INTERNAL => c"internal error",
+        }
+    }
+
+    /// The status with this number, if there is one.
+    fn from_code(code: i32) -> Option<Self> {
+        let all = [
+            SPARKLE_OK,
+            SPARKLE_ERROR_INVALID_ARGUMENT,
+            SPARKLE_ERROR_NULL_POINTER,
+            SPARKLE_ERROR_INVALID_HANDLE,
+            SPARKLE_ERROR_UNSUPPORTED,
+            SPARKLE_ERROR_NO_DEVICE,
+            SPARKLE_ERROR_OUT_OF_MEMORY,
+            SPARKLE_ERROR_SHADER,
+            SPARKLE_ERROR_DEVICE_LOST,
+            SPARKLE_ERROR_DRIVER,
+            SPARKLE_ERROR_TIMEOUT,
+            SPARKLE_ERROR_FORKED,
+            SPARKLE_ERROR_INTERNAL,
+        ];
+        all.into_iter().find(|status| *status as i32 == code)
+    }
+}
+
+impl From<&Error> for sparkle_status {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::InvalidArgument { .. } => SPARKLE_ERROR_INVALID_ARGUMENT,
+            Error::Unsupported { .. } => SPARKLE_ERROR_UNSUPPORTED,
+            Error::NoDevice { .. } => SPARKLE_ERROR_NO_DEVICE,
+            Error::OutOfMemory { .. } => SPARKLE_ERROR_OUT_OF_MEMORY,
+            Error::Shader { .. } => SPARKLE_ERROR_SHADER,
+            Error::DeviceLost { .. } => SPARKLE_ERROR_DEVICE_LOST,
+            Error::Driver { .. } => SPARKLE_ERROR_DRIVER,
+            Error::Timeout { .. } => SPARKLE_ERROR_TIMEOUT,
+            Error::Forked { .. } => SPARKLE_ERROR_FORKED,
+            Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
+        }
+    }
+}
+
+/// The text of `code`; static, and fit for numbers that are no code.
+pub(super) fn text(code: i32) -> &'static CStr {
+    sparkle_status::from_code(code).map_or(c"unknown status", sparkle_status::text)
+}
+
+/// Why an exported function failed: an [`Error`] of the layers below, or something only C can get wrong.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) status: sparkle_status,
+    pub(super) message: String,
+}
+
+/// What the body of an exported function comes to.
+pub(super) type Outcome<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// NULL for `argument`.
+    pub(super) fn null(argument: &str) -> Self {
+        Failure { status: SPARKLE_ERROR_NULL_POINTER, message: format!("{argument} is NULL") }
+    }
+
+    /// `argument` is no handle of its kind, because of `reason`.
+    pub(super) fn handle(argument: &str, reason: impl std::fmt::Display) -> Self {
+        Failure { status: SPARKLE_ERROR_INVALID_HANDLE, message: format!("{argument} is {reason}") }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { status: (&error).into(), message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_code() {
+        let text = String::new;
+        let (device, what) = (text, text);
+        let errors = [
+            (Error::InvalidArgument { argument: "n", value: text(), expected: text() }, 1),
+            (Error::Unsupported { device: device(), what: what() }, 4),
+            (Error::NoDevice { selector: text(), reason: text() }, 5),
+            (Error::OutOfMemory { device: device(), what: what() }, 6),
+            (Error::Shader { device: device(), kernel: text(), log: text() }, 7),
+            (Error::DeviceLost { device: device(), what: what() }, 8),
+            (Error::Driver { device: device(), call: text(), reason: text() }, 9),
+            (Error::Timeout { device: device(), what: what(), limit_ms: 1 }, 10),
+            (Error::Forked { what: what() }, 11),
+            (Error::Internal(text()), 12),
+        ];
+        for (error, code) in errors {
+            let message = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!((failure.status as i32, failure.message), (code, message));
+        }
+        assert_eq!(Failure::null("x").status as i32, 2);
+        assert_eq!(Failure::handle("x", "gone").status as i32, 3);
+    }
+
+    #[test]
+    fn every_code_has_its_own_text() {
+        let texts: std::collections::BTreeSet<_> = (0..=12).map(text).collect();
+        assert_eq!(texts.len(), 13);
+        for code in [i32::MIN, -1, 13, i32::MAX] {
+            assert_eq!(text(code), c"unknown status");
+            assert!(!texts.contains(text(code)));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the last call took.
+
+use std::cell::RefCell;
+use std::ffi::c_char;
+
+use super::pointer::{self, Growing};
+use super::status::sparkle_status;
+use crate::device::Run;
+use crate::error::Error;
+
+/// What a call took and where it ran. Texts are UTF-8, end with a NUL, and are cut where they are too long.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sparkle_timing {
+    /// sizeof(sparkle_timing), set by the caller.
+    pub size: usize,
+    /// Milliseconds that the kernels ran, without transfers.
+    pub kernel_ms: f64,
+    /// Milliseconds from the call to its result in memory, transfers included.
+    pub wall_ms: f64,
+    /// Dispatches that the call was cut into; 1 on the CPU.
+    pub dispatches: i32,
+    /// 1 if the CPU did the work because a GPU failed.
+    pub fell_back: i32,
+    /// The device, as a selector.
+    pub device: [c_char; 32],
+    /// The kernel.
+    pub kernel: [c_char; 96],
+    /// Why the GPU failed, "" if none did.
+    pub fallback: [c_char; 256],
+}
+
+// SAFETY: repr(C), numbers only, size first.
+unsafe impl Growing for sparkle_timing {
+    const NAME: &'static str = "sparkle_timing";
+    const FIRST_SIZE: usize = 416;
+}
+
+impl From<&Run> for sparkle_timing {
+    fn from(run: &Run) -> Self {
+        let mut timing = sparkle_timing {
+            size: size_of::<Self>(),
+            kernel_ms: run.timing.kernel.as_secs_f64() * 1e3,
+            wall_ms: run.timing.wall.as_secs_f64() * 1e3,
+            dispatches: run.timing.dispatches.try_into().unwrap_or(i32::MAX),
+            fell_back: run.fallback.is_some().into(),
+            device: [0; 32],
+            kernel: [0; 96],
+            fallback: [0; 256],
+        };
+        pointer::copy_text(&run.device, &mut timing.device);
+        pointer::copy_text(&run.kernel, &mut timing.kernel);
+        pointer::copy_text(run.fallback.as_deref().unwrap_or_default(), &mut timing.fallback);
+        timing
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<Option<Run>> = const { RefCell::new(None) };
+}
+
+/// Keeps what a call did, for the thread's next sparkle_last_timing.
+pub(super) fn keep(run: Run) {
+    // At the very end of a thread there is no place for it any more, and nobody to ask.
+    let _ = LAST.try_with(|last| *last.borrow_mut() = Some(run));
+}
+
+/// What this thread's last successful sparkle_conv2d, sparkle_plan_execute or sparkle_sgemm took, into `*out`, whose
+/// `size` the caller has set. SPARKLE_ERROR_INVALID_ARGUMENT if there was none yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_last_timing(out: *mut sparkle_timing) -> sparkle_status {
+    boundary!(|_call| {
+        pointer::check("out", out)?;
+        let last = LAST.try_with(|last| last.borrow().as_ref().map(sparkle_timing::from)).ok().flatten();
+        let none = || Error::invalid("this thread's number of successful calls", 0, "at least 1");
+        // SAFETY: C's promise for `out`.
+        unsafe { pointer::write_struct(out, &last.ok_or_else(none)?) }
+    })
+}

@@ -1,0 +1,90 @@
+//! The shared library's face: the header, the symbols, the layouts.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn manifest(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Compares a committed file with what it should be; `SPARKLE_BLESS=1` rewrites it.
+fn committed(path: &str, expected: &str) {
+    let file = manifest(path);
+    if std::env::var("SPARKLE_BLESS").as_deref() == Ok("1") {
+        fs::write(&file, expected).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    for (number, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(found, expected, "{path}, line {}; SPARKLE_BLESS=1 rewrites the file", number + 1);
+    }
+    assert!(found == expected, "{path} is too short or too long; SPARKLE_BLESS=1 rewrites the file");
+}
+
+#[test]
+fn the_header_is_the_generated_one() {
+    committed("include/sparkle.h", include_str!(concat!(env!("OUT_DIR"), "/sparkle.h")));
+}
+
+/// Every symbol that the shared library exports.
+fn exported() -> BTreeSet<String> {
+    let library = support::library_dir().join("libsparkle.so");
+    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_library_exports_what_the_list_says() {
+    let list: String = exported().iter().map(|symbol| format!("{symbol}\n")).collect();
+    assert!(list.lines().count() >= 35, "{list}");
+    committed("include/abi.txt", &list);
+}
+
+#[test]
+fn the_header_declares_what_the_library_exports() {
+    let header = fs::read_to_string(manifest("include/sparkle.h")).unwrap();
+    // A declaration starts in the first column, unlike a comment.
+    let lines = header.lines().filter(|line| line.starts_with(|start: char| start.is_ascii_alphabetic()));
+    let declared = lines.filter_map(|line| {
+        let name = line[..line.find('(')?].rsplit([' ', '*']).next()?;
+        (!line.starts_with("typedef")).then(|| name.to_owned())
+    });
+    assert_eq!(declared.collect::<BTreeSet<_>>(), exported());
+}
+
+/// All Rust sources under `dir`.
+fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    found.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+#[test]
+fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
+    let mut names = BTreeSet::new();
+    for path in sources(&manifest("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for function in text.split("#[unsafe(no_mangle)]\n").skip(1) {
+            let signature = function.strip_prefix("pub ").unwrap_or(function);
+            let signature = signature.strip_prefix("unsafe ").unwrap_or(signature);
+            let signature = signature.strip_prefix("extern \"C\" fn ").expect("an exported function");
+            let name = signature[..signature.find('(').unwrap()].to_owned();
+            assert!(path.starts_with(manifest("src/ffi")), "{name} is exported by {}", path.display());
+            let body = &function[function.find(" {\n").unwrap() + 3..function.find("\n}\n").unwrap()];
+            assert!(body.starts_with("    boundary!(|") && body.ends_with(')'), "{name}:\n{body}");
+            // Statements of the function itself stand four columns in; there is only the boundary's first and last line.
+            let own: Vec<&str> =
+                body.lines().skip(1).filter(|line| line.len() > 4 && !line[4..].starts_with(' ')).collect();
+            assert!(own.is_empty() || own == ["    })"], "{name} does more than its boundary: {own:?}");
+            assert!(names.insert(name));
+        }
+        let exports = text.matches("no_mangle").count() + text.matches("export_name").count();
+        assert_eq!(exports, text.matches("#[unsafe(no_mangle)]\n").count(), "{}", path.display());
+    }
+    assert_eq!(names, exported());
+}
