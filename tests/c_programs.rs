@@ -118,3 +118,25 @@ fn leaving_while_another_thread_computes() {
         }
     }
 }
+
+#[test]
+fn an_existing_program() {
+    if support::gl_available() {
+        let sections = "before initialisation\ninitialisation\nshapes\nstate\nbad arguments\nbuffers\nshaders\nthreads\ncleanup\n";
+        program("reference_api.c", &["-lGL"], &[], &[]).expect(sections);
+    }
+}
+
+#[test]
+fn an_asynchronous_loop_of_the_users_own() {
+    if support::gl_available() {
+        program("user_loop.c", &["-lGL"], &[], &[]).expect("every output of 12 images, three times\n");
+    }
+}
+
+#[test]
+fn millions_of_outputs() {
+    if support::gl_available() {
+        program("large.c", &[], &[], &[]).expect("all of them\n");
+    }
+}
