@@ -72,6 +72,25 @@ fn sixty_four_threads() {
 }
 
 #[test]
+fn handles_that_end_while_they_are_used() {
+    program("races.c", &[], &[], &[]).expect("races\n");
+}
+
+#[test]
+fn the_static_library() {
+    let library = support::library_dir().join("libsparkle.a");
+    // What `rustc --print native-static-libs` names.
+    let flags = [library.to_str().unwrap(), "-Wl,--as-needed", "-lgcc_s", "-lpthread", "-lm", "-ldl"];
+    let program = compile_c("new_api.c", &flags);
+    let needed = std::process::Command::new("readelf").arg("-d").arg(&program).output().unwrap().stdout;
+    let needed = String::from_utf8(needed).unwrap();
+    assert!(needed.contains("libc.so") && !needed.contains("libsparkle"), "{needed}");
+    let mut command = std::process::Command::new(program);
+    command.arg("cpu");
+    support::run_command(command).expect(NEW_API);
+}
+
+#[test]
 fn the_log_callback() {
     let with = |way: &str, variables: &[(&str, &str)]| {
         program("log.c", &[], &[way], &[&[("SPARKLE_DEVISE", "cpu")], variables].concat())
