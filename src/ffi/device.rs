@@ -62,7 +62,7 @@ pub struct sparkle_device_info {
 // SAFETY: repr(C), integers only, size first.
 unsafe impl Growing for sparkle_device_info {
     const NAME: &'static str = "sparkle_device_info";
-    const FIRST_SIZE: usize = 824;
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, reason) + size_of::<[c_char; 512]>();
 }
 
 impl From<&DeviceInfo> for sparkle_device_info {
