@@ -53,13 +53,19 @@ fn at(x: f32, y: f32) -> Colour {
     }
 }
 
-/// Spokes: every orientation, finer towards the middle.
+/// Spokes of every colour: every orientation, finer towards the middle.
 fn star(x: f32, y: f32) -> Colour {
     let radius = x.hypot(y);
     if !(3.0..51.0).contains(&radius) {
         return PAPER;
     }
-    if (y.atan2(x) * 18.0).sin() > 0.0 { INK } else { WHITE }
+    let angle = y.atan2(x);
+    if (angle * 18.0).sin() > 0.0 { hue(angle / TAU).map(|share| 0.7 * share) } else { WHITE }
+}
+
+/// A colour of the rainbow; the place in it repeats after 1.
+fn hue(place: f32) -> Colour {
+    [0.0, 1.0, 2.0].map(|third| 0.5 + 0.5 * (TAU * (place - third / 3.0)).cos())
 }
 
 /// A frequency sweep: rings that grow finer away from the corner.
@@ -89,7 +95,7 @@ fn colours(x: f32, y: f32) -> Colour {
     const WIDTH: f32 = 104.0;
     match y {
         0.0..72.0 => PATCHES[(y / 24.0) as usize * 4 + (x / (WIDTH / 4.0)) as usize],
-        72.0..88.0 => [0.0, 1.0, 2.0].map(|third| 0.5 + 0.5 * (TAU * (x / WIDTH - third / 3.0)).cos()),
+        72.0..88.0 => hue(x / WIDTH),
         _ => [x / WIDTH; 3],
     }
 }

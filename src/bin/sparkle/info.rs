@@ -193,7 +193,6 @@ fn lines_of(auto: &Auto) -> Vec<String> {
     let mut lines = vec![format!("means {}", auto.means)];
     lines.extend(auto.error.as_ref().map(|error| format!("cannot be opened: {error}")));
     for example in &auto.examples {
-        lines.push(format!("{}:", example.problem));
         let one = |it: &Predicted| match (it.ms, &it.error) {
             (Some(ms), _) => format!("{} {ms:.3} ms", it.device),
             (None, error) => {
@@ -202,7 +201,7 @@ fn lines_of(auto: &Auto) -> Vec<String> {
         };
         let predicted: Vec<String> = example.predicted.iter().map(one).collect();
         let prefers = example.prefers.as_deref().unwrap_or("nothing");
-        lines.push(format!("  {prefers}, of {} predicted", predicted.join(", ")));
+        lines.push(format!("{}: {prefers} (predicted: {})", example.problem, predicted.join(", ")));
     }
     lines
 }
