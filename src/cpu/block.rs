@@ -13,7 +13,18 @@ pub struct Tile {
 
 /// A matrix that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-pub struct Shared(pub *mut f32);
+pub struct Shared(*mut f32);
+
+impl Shared {
+    pub fn new(matrix: &mut [f32]) -> Self {
+        Shared(matrix.as_mut_ptr())
+    }
+
+    /// Its first element.
+    pub fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
 
 // SAFETY: a Shared is only a pointer; those who write through it answer for not overlapping.
 unsafe impl Send for Shared {}

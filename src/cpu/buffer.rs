@@ -116,6 +116,11 @@ impl Drop for Lent {
     }
 }
 
+/// Frees what the calling thread keeps there.
+pub fn clear(shelf: &'static Shelf) {
+    let _ = shelf.try_with(Cell::take);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,16 +89,15 @@ impl<K: Kernel> ConvPlan<K> {
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
         let grid = Grid::new(products, padded / K::MR, pixels, step, K::NR, team.size());
-        let output = Shared(output.as_mut_ptr());
+        let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
-            let output = &output;
             let (product, task) = (task / grid.tasks(), task % grid.tasks());
             let (group, block) = (task % grid.row_groups, task / grid.row_groups);
             let cols = block * grid.cols..pixels.min((block + 1) * grid.cols);
             let (top, bottom) = (group * grid.panels * K::MR, rows.min((group + 1) * grid.panels * K::MR));
             // SAFETY: (product, top, cols.start) is an element of the output, whose length was checked above.
-            let start = unsafe { output.0.add((product * rows + top) * pixels + cols.start) };
+            let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: cols.len() };
             let image = &input[product * image_len..][..image_len];
             // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks' do not overlap.

@@ -19,6 +19,8 @@ mod kernels;
 mod pack;
 mod pool;
 mod process_lock;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +36,7 @@ use isa::{Isa, with_kernel};
 use kernels::Kernel;
 use pool::Team;
 
-pub use pool::{num_threads, set_num_threads, shutdown};
+pub use pool::{num_threads, set_num_threads};
 
 /// The CPU engine.
 pub struct Engine;
@@ -58,6 +60,12 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
 
 fn names<K: Kernel>(_: K) -> String {
     format!("{} {}", K::SGEMM, K::CONV)
+}
+
+/// Ends the pool once no call uses it; the next call starts another.
+pub fn shutdown() {
+    pool::shutdown();
+    buffer::clear(&SHARED);
 }
 
 thread_local! {

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use super::blocking::BLOCKING;
-use super::buffer::{Buffer, Lent};
+use super::buffer::{self, Buffer, Lent};
 use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -63,11 +63,13 @@ fn available() -> usize {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
-/// Ends the pool once no call uses it, and waits for its threads. The next call starts another.
+/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The next call starts
+/// another.
 pub fn shutdown() {
     // Dropped outside the lock: that joins threads.
     let pool = POOL.with(Option::take);
     drop(pool);
+    buffer::clear(&WORKSPACE);
 }
 
 thread_local! {
@@ -113,6 +115,13 @@ impl Team {
             crate::log::warning!("cpu: could not start {size} threads, computing on the caller's: {reason}");
         }
         Team::new(Some(pool))
+    }
+
+    /// A pool of its own, for tests.
+    #[cfg(test)]
+    pub fn of(size: usize) -> Self {
+        let pool = (size > 1).then(|| Arc::new(Pool::build(size, spawn)));
+        Team::new(pool).expect("memory for a workspace")
     }
 
     fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
@@ -227,17 +236,11 @@ mod tests {
 
     use super::*;
 
-    fn team(size: usize) -> Team {
-        Team::new(Some(Arc::new(Pool::build(size, spawn)))).unwrap()
-    }
-
-    fn inline() -> Team {
-        Team::new(None).unwrap()
-    }
-
     #[test]
     fn every_task_runs_once_with_a_workspace() {
-        for (mut team, tasks) in [(inline(), 100), (team(3), 1_000), (team(3), 1), (team(2), 0)] {
+        for (mut team, tasks) in
+            [(Team::of(1), 100), (Team::of(3), 1_000), (Team::of(3), 1), (Team::of(2), 0)]
+        {
             let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
             team.run(tasks, |index, workspace| {
                 assert!(workspace.len() >= BLOCKING.block);
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn workspaces_are_not_shared() {
-        let mut team = team(4);
+        let mut team = Team::of(4);
         team.run(100, |index, workspace| {
             workspace[0] = index as f32;
             std::thread::yield_now();
@@ -264,18 +267,18 @@ mod tests {
         let caller = std::thread::current().id();
         let on_caller = |_: usize, _: &mut [f32]| assert_eq!(std::thread::current().id(), caller);
         Team::for_work(1).unwrap().run(5, on_caller).unwrap();
-        team(2).run(1, on_caller).unwrap();
+        Team::of(2).run(1, on_caller).unwrap();
     }
 
     #[test]
     fn a_panic_is_an_error_and_the_pool_lives_on() {
-        let mut team = team(2);
+        let mut team = Team::of(2);
         for _ in 0..3 {
             let result = team.run(10, |index, _| assert_ne!(index, 4, "a test"));
             assert_eq!(result, Err(Error::Internal("a task of the CPU engine panicked".into())));
             assert_eq!(team.run(10, |_, _| {}), Ok(()));
         }
-        assert!(inline().run(3, |_, _| panic!("a test")).is_err());
+        assert!(Team::of(1).run(3, |_, _| panic!("a test")).is_err());
     }
 
     #[test]

@@ -57,6 +57,21 @@ define_kernel!(Portable, "portable", 8 x 8, fma: true);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 define_kernel!(Portable, "portable", 4 x 4, fma: false);
 
+/// Repeats a block for i = 0, 1, ... below MR, each with i as a constant: only then do the accumulators, indexed by it,
+/// live in registers.
+macro_rules! unrolled {
+    ($i:ident below $mr:ident: $body:block) => {
+        unrolled!(@ $i, $mr, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $i:ident, $mr:ident, $body:block, $($index:literal)*) => {
+        const { assert!($mr <= 16) };
+        $(if $index < $mr {
+            let $i: usize = $index;
+            $body
+        })*
+    };
+}
+
 /// One tile of C. `FMA` says whether the target has a fused multiply-add; without, `mul_add` would be a slow call.
 ///
 /// # Safety
@@ -71,17 +86,17 @@ pub(super) unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
     let mut sums = [[0.0f32; NR]; MR];
     for p in 0..depth {
         // SAFETY: p is below depth, and the caller vouches for depth*MR and depth*NR elements.
-        let (a, b) = unsafe { (*a.add(p * MR).cast::<[f32; MR]>(), *b.add(p * NR).cast::<[f32; NR]>()) };
-        for i in 0..MR {
+        let (a, b) = unsafe { (&*a.add(p * MR).cast::<[f32; MR]>(), &*b.add(p * NR).cast::<[f32; NR]>()) };
+        unrolled!(i below MR: {
             for j in 0..NR {
                 sums[i][j] = if FMA { a[i].mul_add(b[j], sums[i][j]) } else { sums[i][j] + a[i] * b[j] };
             }
-        }
+        });
     }
-    for (i, sums) in sums.iter().enumerate() {
+    unrolled!(i below MR: {
         // SAFETY: the caller vouches for NR elements in each of MR rows, and for MR biases unless null.
-        unsafe { store(sums, c.add(i * ldc), epilogue, i) };
-    }
+        unsafe { store(&sums[i], c.add(i * ldc), epilogue, i) };
+    });
 }
 
 /// One row of a tile.
