@@ -99,6 +99,15 @@ struct Outcome {
     fallback: Option<String>,
 }
 
+/// What became of all layers.
+#[derive(Default)]
+struct Results {
+    rows: Vec<Row>,
+    failed: Vec<Remark>,
+    fallbacks: Vec<Remark>,
+    failure: Option<Failure>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -112,38 +121,18 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let device = args.device.open()?;
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
     console.line(line(names, ["name", "device", "variant", "kernel ms", "wall ms", "GFLOPS", "error/bound"]));
-    let (mut rows, mut failed, mut fallbacks, mut failure) = (vec![], vec![], vec![], None);
+    let mut results = Results::default();
     let bar = console.progress(layers.len() as u64, "layers");
     for layer in &layers {
         bar.set_message(layer.name.clone());
-        let remark = |reason: String| Remark { name: layer.name.clone(), reason };
-        match one(args, &device, layer) {
-            Ok(Outcome { row, wrong, fallback }) => {
-                print(console, names, &row);
-                if let Some(reason) = wrong {
-                    console.note(&format!("{}: WRONG RESULT: {reason}", layer.name));
-                    failed.push(remark(reason));
-                    failure = Some(Failure::Wrong("a result is wrong".to_owned()));
-                }
-                if let Some(reason) = fallback {
-                    console.note(&format!("{}: done by {}, because {reason}", layer.name, row.device));
-                    fallbacks.push(remark(reason));
-                }
-                rows.push(row);
-            }
-            Err(error) => {
-                console.note(&format!("{}: {error}", layer.name));
-                failed.push(remark(error.to_string()));
-                failure = failure.or(Some(error.at(&layer.name)));
-            }
-        }
+        results.take(console, names, &layer.name, one(args, &device, layer));
         bar.inc(1);
     }
     console.end_progress();
-    let rates: Option<Vec<f64>> = rows.iter().map(|row: &Row| row.gflops).collect();
-    let mean = rates.filter(|_| failed.is_empty()).and_then(|rates| geomean(&rates));
+    let mean = results.geomean();
     let text = mean.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
     console.line(line(names, ["geomean", "", "", "", "", &text, ""]));
+    let Results { rows, failed, fallbacks, failure } = results;
     if let Some(path) = &args.json {
         let report = Report {
             sparkle: env!("CARGO_PKG_VERSION"),
@@ -162,6 +151,39 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
     }
     failure.map_or(Ok(()), Err)
+}
+
+impl Results {
+    /// Prints and keeps one layer's outcome.
+    fn take(&mut self, console: &mut Console, names: usize, name: &str, outcome: Result<Outcome, Failure>) {
+        let remark = |reason: String| Remark { name: name.to_owned(), reason };
+        match outcome {
+            Ok(Outcome { row, wrong, fallback }) => {
+                print(console, names, &row);
+                if let Some(reason) = wrong {
+                    console.note(&format!("{name}: WRONG RESULT: {reason}"));
+                    self.failed.push(remark(reason));
+                    Failure::Wrong("a result is wrong".to_owned()).keep_worst(&mut self.failure);
+                }
+                if let Some(reason) = fallback {
+                    console.note(&format!("{name}: done by {}, because {reason}", row.device));
+                    self.fallbacks.push(remark(reason));
+                }
+                self.rows.push(row);
+            }
+            Err(error) => {
+                console.note(&format!("{name}: {error}"));
+                self.failed.push(remark(error.to_string()));
+                error.at(name).keep_worst(&mut self.failure);
+            }
+        }
+    }
+
+    /// The geometric mean of all rates; none if a layer is missing, as the others' mean would look like the suite's.
+    fn geomean(&self) -> Option<f64> {
+        let rates: Option<Vec<f64>> = self.rows.iter().map(|row| row.gflops).collect();
+        rates.filter(|_| self.failed.is_empty()).and_then(|rates| geomean(&rates))
+    }
 }
 
 /// Verifies and times one layer.

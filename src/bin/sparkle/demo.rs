@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use image::RgbImage;
+use image::codecs::png::PngEncoder;
 use sparkle::report::gflops;
 use sparkle::{Conv2d, Conv2dDesc, Device, Run, devices};
 
@@ -35,11 +37,12 @@ struct Layer {
     weights: Vec<f32>,
 }
 
-/// What a device did.
+/// What a device did; it was right.
 struct Done {
+    name: String,
     output: Vec<f32>,
     measured: Measured,
-    verdict: verify::Verdict,
+    error_over_bound: f64,
 }
 
 /// Runs the command.
@@ -56,61 +59,59 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let targets = targets(args)?;
     let gl = targets.iter().any(|(selector, _)| selector.starts_with("gl:"));
     if args.device.is_none() && !gl {
-        console.line(
-            "No usable OpenGL device was found, so the CPU does it; `sparkle doctor` says what is missing.",
-        );
+        let hint = "`sparkle doctor` says what may be missing";
+        console.line(format!("No OpenGL device can be used, so the CPU does it; {hint}."));
     }
-    console.line(format!(
-        "\n{:<16}  {:>10}  {:>10}  {:>8}  {:>11}  kernel",
-        "device", "kernel ms", "wall ms", "GFLOPS", "error/bound"
-    ));
-    let mut right: Vec<Done> = vec![];
-    let mut failure = None;
+    console.line("");
+    let (done, failure) = on_all(console, &targets, &layer);
+    let Some((first, others)) = done.split_first() else {
+        return Err(failure.unwrap_or_else(|| Failure::Device("there is no usable device".to_owned())));
+    };
+    console.line("");
+    others.iter().for_each(|other| console.line(compare(first, other)));
+    console.line(auto(&layer));
+    draw(args, console, &mosaic::mosaic(&picture, &layer.weights, &first.output))?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Runs the layer on every device; returns those that were right, and the worst failure of the others.
+fn on_all(
+    console: &mut Console,
+    targets: &[(String, String)],
+    layer: &Layer,
+) -> (Vec<Done>, Option<Failure>) {
+    console.line(row(["device", "kernel ms", "wall ms", "GFLOPS", "error/bound", "kernel", "name"]));
     let bar = console.progress(targets.len() as u64, "devices");
-    for (selector, name) in &targets {
+    let (mut all, mut failure) = (vec![], None);
+    for (selector, name) in targets {
         bar.set_message(format!("{selector} ({name})"));
-        match one(selector, &layer) {
+        match one(selector, name, layer) {
             Ok(done) => {
-                print(console, &layer, &done);
-                match done.verdict.complaint() {
-                    None => right.push(done),
-                    Some(wrong) => {
-                        console.note(&format!("{selector}: WRONG RESULT: {wrong}"));
-                        failure = Some(Failure::Wrong(format!("{selector} computes wrong numbers")));
-                    }
-                }
+                print(console, layer, &done);
+                all.push(done);
             }
             Err(error) => {
-                console.note(&format!("{selector} ({name}): {error}"));
-                failure = failure.or(Some(error.at(selector)));
+                let error = error.at(format!("{selector} ({name})"));
+                console.note(&error.to_string());
+                error.keep_worst(&mut failure);
             }
         }
         bar.inc(1);
     }
     console.end_progress();
-    let Some(first) = right.first() else {
-        return Err(failure.unwrap_or_else(|| Failure::Device("there is no usable device".to_owned())));
-    };
-    console.line("");
-    for other in &right[1..] {
-        console.line(compare(first, other));
-    }
-    console.line(auto(&layer));
-    let image = mosaic::mosaic(&picture, &layer.weights, &first.output);
-    files::write(&args.output, |file| {
-        let encoder = image::codecs::png::PngEncoder::new(file);
-        image.write_with_encoder(encoder).map_err(std::io::Error::other)
-    })?;
-    console.line(format!(
-        "The feature maps are in {} ({} x {}).",
-        args.output.display(),
-        image.width(),
-        image.height()
-    ));
-    failure.map_or(Ok(()), Err)
+    (all, failure)
 }
 
-fn layer(picture: &image::RgbImage) -> Layer {
+fn draw(args: &Args, console: &mut Console, mosaic: &RgbImage) -> Result<(), Failure> {
+    files::write(&args.output, |file| {
+        mosaic.write_with_encoder(PngEncoder::new(file)).map_err(std::io::Error::other)
+    })?;
+    let (path, width, height) = (args.output.display(), mosaic.width(), mosaic.height());
+    console.line(format!("The feature maps are in {path} ({width} x {height})."));
+    Ok(())
+}
+
+fn layer(picture: &RgbImage) -> Layer {
     let side = i64::from(SIDE);
     let kernel = filters::SIDE as i64;
     let desc = Conv2dDesc {
@@ -132,40 +133,46 @@ fn layer(picture: &image::RgbImage) -> Layer {
 
 /// Selectors and names of the devices to run on.
 fn targets(args: &Args) -> Result<Vec<(String, String)>, Failure> {
-    match &args.device {
-        Some(selector) => {
-            let device = Device::open(selector)?;
-            Ok(vec![(selector.clone(), device.id().to_owned())])
-        }
-        None => Ok(devices().into_iter().filter_map(|device| Some((device.id?, device.name))).collect()),
-    }
+    let usable: Vec<(String, String)> =
+        devices().into_iter().filter_map(|device| Some((device.id?, device.name))).collect();
+    let Some(selector) = &args.device else {
+        return Ok(usable);
+    };
+    let device = Device::open(selector)?;
+    let name = usable.into_iter().find(|(id, _)| id == device.id()).map_or(String::new(), |(_, name)| name);
+    Ok(vec![(selector.clone(), name)])
 }
 
 /// Runs, verifies and times the layer on one device.
-fn one(selector: &str, layer: &Layer) -> Result<Done, Failure> {
+fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
     let Layer { problem, input, weights } = layer;
     let plan = Device::open(selector)?.plan(problem, weights, None)?;
     let mut output = verify::unwritten(problem.output_len());
     plan.run(input, &mut output)?;
     let verdict = verify::conv2d(problem, (input, weights, None), &output);
+    if let Some(wrong) = verdict.complaint() {
+        return Err(Failure::Wrong(format!("wrong result: {wrong}")));
+    }
     let mut again = verify::unwritten(problem.output_len());
     let measured = measure(Effort::impression(), || plan.run(input, &mut again))?;
-    Ok(Done { output, measured, verdict })
+    Ok(Done { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
 }
 
-fn print(console: &mut Console, layer: &Layer, Done { measured, verdict, .. }: &Done) {
-    let rate = gflops(layer.problem.flops(), measured.kernel_time);
-    console.line(format!(
-        "{:<16}  {:>10}  {:>10}  {rate:>8.1}  {:>11.4}  {}",
-        measured.device,
-        ms(measured.kernel_time),
-        ms(measured.wall_time),
-        verdict.error_over_bound,
-        measured.kernel
-    ));
+fn print(console: &mut Console, layer: &Layer, done: &Done) {
+    let measured = &done.measured;
+    let (kernel, wall) = (ms(measured.kernel_time), ms(measured.wall_time));
+    let rate = format!("{:.1}", gflops(layer.problem.flops(), measured.kernel_time));
+    let error = format!("{:.4}", done.error_over_bound);
+    console.line(row([&measured.device, &kernel, &wall, &rate, &error, &measured.kernel, &done.name]));
     if let Some(reason) = &measured.fallback {
         console.note(&format!("done by {}, because {reason}", measured.device));
     }
+}
+
+fn row([device, kernel_ms, wall_ms, gflops, error, kernel, name]: [&str; 7]) -> String {
+    let text =
+        format!("{device:<14}  {kernel_ms:>9}  {wall_ms:>9}  {gflops:>8}  {error:>11}  {kernel:<28}  {name}");
+    text.trim_end().to_owned()
 }
 
 /// How far two right results are apart.

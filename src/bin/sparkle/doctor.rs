@@ -1,11 +1,12 @@
 //! `sparkle doctor`: does every device compute right, and what is missing for more of them?
 
+use indicatif::ProgressBar;
 use sparkle::{Device, config, devices};
 
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::hints::{Machine, hints};
-use crate::selftest::{Check, Outcome, TESTS};
+use crate::selftest::{Check, Outcome, TESTS, Test};
 
 /// Test every usable device's arithmetic, and say what is missing for more.
 ///
@@ -50,33 +51,13 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let all = devices();
     let usable: Vec<_> = all.iter().filter_map(|it| Some((it.id.clone()?, it.name.clone()))).collect();
     let bar = console.progress((usable.len() * TESTS.len()) as u64, "checks");
-    let mut examined = vec![];
-    for (id, name) in usable {
+    let mut say = |line: String| {
         if !args.json {
-            console.line(format!("{id}  {name}"));
+            console.line(line);
         }
-        let mut one = Examined { id, name, error: None, checks: vec![] };
-        match Device::open(&one.id) {
-            Ok(device) => {
-                for test in TESTS {
-                    bar.set_message(format!("{}: {}", one.id, test.name));
-                    let check = test.run(&device);
-                    if !args.json {
-                        console.line(line(&check));
-                    }
-                    one.checks.push(check);
-                    bar.inc(1);
-                }
-            }
-            Err(error) => {
-                if !args.json {
-                    console.line(format!("  FAILED  {error}"));
-                }
-                one.error = Some(error.to_string());
-            }
-        }
-        examined.push(one);
-    }
+    };
+    let examined: Vec<Examined> =
+        usable.into_iter().map(|(id, name)| examine(id, name, &bar, &mut say)).collect();
     console.end_progress();
     let unusable = all
         .iter()
@@ -98,6 +79,27 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
+/// Runs all checks on one device, and tells each as it ends.
+fn examine(id: String, name: String, bar: &ProgressBar, say: &mut impl FnMut(String)) -> Examined {
+    say(format!("{id}  {name}"));
+    let device = match Device::open(&id) {
+        Ok(device) => device,
+        Err(error) => {
+            say(format!("  FAILED  {error}"));
+            return Examined { id, name, error: Some(error.to_string()), checks: vec![] };
+        }
+    };
+    let run = |test: &Test| {
+        bar.set_message(format!("{id}: {}", test.name));
+        let check = test.run(&device);
+        say(line(&check));
+        bar.inc(1);
+        check
+    };
+    let checks = TESTS.iter().map(run).collect();
+    Examined { id, name, error: None, checks }
+}
+
 fn line(check: &Check) -> String {
     let (word, detail) = match &check.outcome {
         Outcome::Passed(detail) => ("ok    ", detail),
@@ -107,20 +109,25 @@ fn line(check: &Check) -> String {
     format!("  {word}  {}: {detail}", check.name)
 }
 
-/// Wrong numbers are worse than none.
+/// The worst of all devices' failures.
 fn failure(devices: &[Examined]) -> Option<Failure> {
-    let with = |kind: fn(&Outcome) -> bool| {
-        let bad = devices.iter().find(|device| device.checks.iter().any(|check| kind(&check.outcome)));
-        bad.map(|device| &device.id)
-    };
-    let wrong = with(|outcome| matches!(outcome, Outcome::Wrong(_)));
-    let failed = with(|outcome| matches!(outcome, Outcome::Failed(_)))
-        .or_else(|| devices.iter().find(|device| device.error.is_some()).map(|device| &device.id));
-    match (wrong, failed) {
-        (Some(id), _) => Some(Failure::Wrong(format!("{id} computes wrong numbers"))),
-        (None, Some(id)) => Some(Failure::Device(format!("{id} fails"))),
-        (None, None) => None,
+    let mut worst = None;
+    for Examined { id, error, checks, .. } in devices {
+        let failed = || Failure::Device(format!("{id} fails"));
+        for check in checks {
+            match check.outcome {
+                Outcome::Passed(_) => {}
+                Outcome::Wrong(_) => {
+                    Failure::Wrong(format!("{id} computes wrong numbers")).keep_worst(&mut worst)
+                }
+                Outcome::Failed(_) => failed().keep_worst(&mut worst),
+            }
+        }
+        if error.is_some() {
+            failed().keep_worst(&mut worst);
+        }
     }
+    worst
 }
 
 fn print_rest(report: &Report, console: &mut Console) {

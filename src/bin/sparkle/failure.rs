@@ -33,12 +33,23 @@ pub enum Failure {
 impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
             Failure::Wrong(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Input(_) => 3,
             Failure::Device(_) => 4,
-        })
+        }
+    }
+
+    /// Puts this failure into `worst` if it is the first or worse: wrong numbers are worse than none.
+    pub fn keep_worst(self, worst: &mut Option<Failure>) {
+        if worst.as_ref().is_none_or(|worst| self.code() < worst.code()) {
+            *worst = Some(self);
+        }
     }
 
     /// The same failure, told with where it happened.
@@ -59,5 +70,32 @@ impl From<sparkle::Error> for Failure {
             sparkle::Error::InvalidArgument { .. } => Failure::Input(error.to_string()),
             _ => Failure::Device(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_numbers_are_worst_and_the_first_of_equals_stays() {
+        let mut worst = None;
+        for failure in [Failure::Device("a".into()), Failure::Device("b".into())] {
+            failure.keep_worst(&mut worst);
+        }
+        assert!(matches!(&worst, Some(Failure::Device(what)) if what == "a"));
+        Failure::Wrong("c".into()).keep_worst(&mut worst);
+        Failure::Device("d".into()).keep_worst(&mut worst);
+        assert!(matches!(&worst, Some(Failure::Wrong(what)) if what == "c"));
+    }
+
+    #[test]
+    fn errors_of_the_library_have_their_codes() {
+        let message =
+            |selector: &str| Failure::from(sparkle::Device::open(selector).err().expect("no device"));
+        assert_eq!(message("abacus").code(), 2);
+        assert_eq!(message("name=no such thing").code(), 4);
+        let shape = sparkle::Conv2d::new(sparkle::Conv2dDesc { h: 0, ..Default::default() });
+        assert_eq!(Failure::from(shape.unwrap_err()).code(), 3);
     }
 }

@@ -9,8 +9,6 @@ use sparkle::{DeviceInfo, DeviceKind};
 /// What is known about the machine, apart from the devices themselves.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Machine {
-    /// The EGL library is where the loader looks for it.
-    pub egl_library: bool,
     /// Files that tell EGL which drivers there are.
     pub egl_vendors: Vec<String>,
     /// `/dev/dri/renderD*`, and whether this user may open it.
@@ -23,7 +21,6 @@ impl Machine {
     /// Looks at the machine.
     pub fn look() -> Self {
         Machine {
-            egl_library: egl_library(),
             egl_vendors: ["/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d"]
                 .into_iter()
                 .flat_map(names)
@@ -53,21 +50,12 @@ fn may_open(path: &str) -> bool {
     !matches!(opened, Err(error) if error.kind() == ErrorKind::PermissionDenied)
 }
 
-/// Whether `libEGL.so.1` is in one of the loader's usual directories.
-fn egl_library() -> bool {
-    let listed = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let listed = listed.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned);
-    let usual = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"].map(str::to_owned);
-    // Debian's directories for several architectures: /usr/lib/x86_64-linux-gnu.
-    let multiarch = names("/usr/lib").into_iter().filter(|name| name.contains("-linux-gnu"));
-    let multiarch = multiarch.map(|name| format!("/usr/lib/{name}"));
-    listed.chain(usual).chain(multiarch).any(|folder| Path::new(&folder).join("libEGL.so.1").exists())
-}
-
 /// What may help to get a GPU to work.
 pub fn hints(devices: &[DeviceInfo], machine: &Machine) -> Vec<String> {
     let gl = || devices.iter().filter(|device| device.kind == DeviceKind::Gl);
     let hardware = gl().any(|device| device.unusable.is_none() && !device.software);
+    let no_library =
+        gl().any(|device| device.unusable.as_ref().is_some_and(|it| it.starts_with("no EGL library")));
     let mut hints = vec![];
     let mut hint = |applies: bool, text: String| hints.extend(applies.then_some(text));
     let closed: Vec<&str> =
@@ -83,13 +71,13 @@ pub fn hints(devices: &[DeviceInfo], machine: &Machine) -> Vec<String> {
         return hints;
     }
     hint(
-        !machine.egl_library && gl().next().is_none(),
+        no_library,
         "There is no EGL library (libEGL.so.1), so only the CPU can be used. Debian: `apt install libegl1 libgl1-mesa-dri` for AMD, \
          Intel and software GL; for NVIDIA, the vendor's driver with `libegl1`."
             .to_owned(),
     );
     hint(
-        machine.egl_library && machine.egl_vendors.is_empty(),
+        !no_library && machine.egl_vendors.is_empty(),
         "EGL is there but no driver is registered in /usr/share/glvnd/egl_vendor.d. Debian: `apt install libegl-mesa0 libgl1-mesa-dri`."
             .to_owned(),
     );
@@ -129,7 +117,6 @@ mod tests {
 
     fn good() -> Machine {
         Machine {
-            egl_library: true,
             egl_vendors: vec!["50_mesa.json".into()],
             render_nodes: vec![("/dev/dri/renderD128".into(), true)],
             nvidia: false,
@@ -148,7 +135,8 @@ mod tests {
             assert_eq!(hints.len(), 1, "{hints:?}");
             assert!(hints[0].contains(text), "{hints:?}");
         };
-        only(&[], Machine { egl_library: false, egl_vendors: vec![], ..good() }, "apt install libegl1");
+        let no_library = gl(false, Some("no EGL library: libEGL.so.1: cannot open shared object file"));
+        only(&[no_library], Machine { egl_vendors: vec![], ..good() }, "apt install libegl1");
         only(&[], Machine { egl_vendors: vec![], ..good() }, "libegl-mesa0");
         only(&[], Machine { nvidia: true, ..good() }, "nvidia-egl-icd");
         only(&[], Machine { render_nodes: vec![], ..good() }, "No GPU is visible");

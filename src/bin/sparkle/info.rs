@@ -177,8 +177,8 @@ fn print(report: &Report, console: &mut Console) {
             console.line(format!("         {name:<width$}  {}", value));
         }
     }
-    if report.devices.len() == 1 {
-        console.line("  No OpenGL device was found; `sparkle doctor` says what may be missing.");
+    if report.devices.iter().filter(|device| device.usable).count() == 1 {
+        console.line("  No OpenGL device can be used; `sparkle doctor` says what may be missing.");
     }
     console.line("\nauto");
     lines_of(&report.auto).iter().for_each(|line| console.line(format!("  {line}")));
