@@ -44,6 +44,15 @@ pub struct Run {
     pub fallback: Option<Arc<str>>,
 }
 
+/// What one engine is predicted to need for a problem, transfers included: what `auto` decides by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// The engine's device id.
+    pub device: String,
+    /// Seconds; or why the device could not be measured, so that it is passed over.
+    pub seconds: Result<f64>,
+}
+
 impl Device {
     /// Opens a device: `auto`, `cpu`, `gl:N` (N counts the usable GL devices that [`devices`] lists) or `name=TEXT` (the first
     /// usable device whose name contains TEXT, in any case).
@@ -66,6 +75,20 @@ impl Device {
         }
     }
 
+    /// The engines this device chooses among and the time each is predicted to need for `problem`, the CPU first. The first
+    /// call measures the engines, for some tens of milliseconds each.
+    pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
+        let backends = match &self.choice {
+            Choice::Fixed(backend) => vec![backend],
+            Choice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
+        };
+        let predict = |backend: &Arc<dyn Backend>| Prediction {
+            device: backend.id().to_owned(),
+            seconds: backend.hierarchy().map(|hierarchy| roofline::seconds(&hierarchy, conv2d_work(problem))),
+        };
+        backends.into_iter().map(predict).collect()
+    }
+
     /// Prepares a convolution whose weights stay the same: run it any number of times.
     ///
     /// # Errors
@@ -74,18 +97,10 @@ impl Device {
         problem.check_weights(weights, bias)?;
         match &self.choice {
             Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
-            Choice::Auto { cpu, gpus } => {
-                let work = Work {
-                    flops: problem.flops(),
-                    bytes: problem.bytes(),
-                    upload: 4 * problem.input_len() as u64,
-                    download: 4 * problem.output_len() as u64,
-                };
-                match fastest(cpu, gpus, work) {
-                    Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
-                    None => Conv2dPlan::fixed(cpu, problem, weights, bias),
-                }
-            }
+            Choice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(problem)) {
+                Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
+                None => Conv2dPlan::fixed(cpu, problem, weights, bias),
+            },
         }
     }
 
@@ -127,6 +142,16 @@ impl Device {
                 }
             }
         }
+    }
+}
+
+/// The work of one call of a plan: weights are on the device already.
+fn conv2d_work(problem: &Conv2d) -> Work {
+    Work {
+        flops: problem.flops(),
+        bytes: problem.bytes(),
+        upload: 4 * problem.input_len() as u64,
+        download: 4 * problem.output_len() as u64,
     }
 }
 

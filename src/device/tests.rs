@@ -94,6 +94,20 @@ fn auto_takes_the_device_predicted_fastest() {
 }
 
 #[test]
+fn predictions_say_what_auto_will_take() {
+    let device =
+        auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new("gl:0", 1e12, 2.0), Stub::new("gl:1", 1e13, 3.0)]);
+    for side in [1, 100] {
+        let predictions = device.predictions(&problem(side));
+        let devices: Vec<&str> = predictions.iter().map(|it| it.device.as_str()).collect();
+        assert_eq!(devices, ["cpu", "gl:0", "gl:1"]);
+        let seconds = |it: &&Prediction| it.seconds.clone().unwrap();
+        let least = predictions.iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).unwrap();
+        assert_eq!(least.device, run(&device, &problem(side)).0.device.as_ref());
+    }
+}
+
+#[test]
 fn a_gpu_that_fails_while_running_is_replaced_for_good() {
     let gpu = Stub { fails_run: true, ..Stub::new("gl:0", 1e13, 2.0) };
     let runs = gpu.runs.clone();

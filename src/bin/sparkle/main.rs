@@ -1,4 +1,67 @@
-//! The `sparkle` program.
-fn main() {
-    println!("{:?}", sparkle::devices());
+//! The `sparkle` program: what the library can do, from the command line.
+//!
+//! One file a subcommand; this one only dispatches and turns a [`failure::Failure`] into an exit code. Results go to standard
+//! output, everything else (progress, notes, errors) to standard error.
+
+mod bench;
+mod chart;
+mod console;
+mod conv2d;
+mod demo;
+mod device;
+mod doctor;
+mod failure;
+mod files;
+mod filters;
+mod font;
+mod hints;
+mod info;
+mod measure;
+mod mosaic;
+mod npy;
+mod photo;
+mod selftest;
+mod suite;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use console::Console;
+
+/// fp32 convolution on the CPU and on any GPU with an OpenGL 4.3 driver.
+#[derive(Parser)]
+#[command(name = "sparkle", version, about, after_help = failure::EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Info(info::Args),
+    Doctor(doctor::Args),
+    Conv2d(conv2d::Args),
+    Bench(bench::Args),
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut console = Console::default();
+    let result = match &cli.command {
+        Command::Info(args) => info::run(args, &mut console),
+        Command::Doctor(args) => doctor::run(args, &mut console),
+        Command::Conv2d(args) => conv2d::run(args, &mut console),
+        Command::Bench(args) => bench::run(args, &mut console),
+        Command::Demo(args) => demo::run(args, &mut console),
+    };
+    match result.and_then(|()| console.finish()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.note(&format!("error: {failure}"));
+            failure.exit_code()
+        }
+    }
 }

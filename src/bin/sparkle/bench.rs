@@ -1,0 +1,264 @@
+//! `sparkle bench`: a suite of layers, each proven right, then timed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sparkle::problem::exact::Random;
+use sparkle::report::{geomean, gflops};
+use sparkle::{Conv2d, Device, Run, devices};
+
+use crate::console::Console;
+use crate::device::{DeviceOption, Listed, label};
+use crate::failure::Failure;
+use crate::measure::{Effort, Measured, measure};
+use crate::suite::{self, Layer};
+use crate::{files, verify};
+
+/// Verify and time every layer of a suite.
+///
+/// Every output element of every layer is compared with a float64 oracle first; error/bound is the largest error in
+/// units of the rounding error bound, and at most 1. Then the layer is timed: the device is kept busy for 0.4 s, then calls
+/// are timed one by one. kernel ms is the median time of the kernels alone, wall ms that of the whole call, transfers
+/// included; GFLOPS count the direct algorithm's operations and kernel time. The result must be the same after the
+/// last call as after the first.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad
+    #[arg(long, value_name = "FILE")]
+    suite: PathBuf,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Images a batch, instead of the suite's N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=i64::from(i32::MAX)))]
+    batch: Option<i64>,
+    /// Threads of the CPU path
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Prepare weights once, outside the timing; without it every call is a one-shot call
+    #[arg(long)]
+    prepacked: bool,
+    /// Timed calls a layer [default: enough for 0.5 s, at least 5]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: Option<u32>,
+    /// Write a JSON report to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// The JSON report: what was measured where, then the rows.
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    sparkle: &'static str,
+    suite: &'a Path,
+    device: &'a str,
+    batch: Option<i64>,
+    threads: usize,
+    prepacked: bool,
+    repeat: Option<u32>,
+    machine: Machine,
+    geomean_gflops: Option<f64>,
+    /// Layers that were not measured, or whose result is wrong, and why.
+    failed: Vec<Remark>,
+    /// Layers another device did, and why.
+    fallbacks: Vec<Remark>,
+    rows: Vec<Row>,
+}
+
+#[derive(serde::Serialize)]
+struct Machine {
+    os: &'static str,
+    arch: &'static str,
+    cores: usize,
+    devices: Vec<Listed>,
+}
+
+#[derive(serde::Serialize)]
+struct Remark {
+    name: String,
+    reason: String,
+}
+
+/// One layer. Times are missing if the result was wrong: it has no speed then.
+#[derive(serde::Serialize)]
+struct Row {
+    name: String,
+    device: String,
+    variant: String,
+    flops: u64,
+    kernel_ms: Option<f64>,
+    wall_ms: Option<f64>,
+    gflops: Option<f64>,
+    /// Not finite, in JSON null, if an output is NaN or infinite.
+    error_over_bound: f64,
+}
+
+/// What became of one layer.
+struct Outcome {
+    row: Row,
+    wrong: Option<String>,
+    fallback: Option<String>,
+}
+
+/// What became of all layers.
+#[derive(Default)]
+struct Results {
+    rows: Vec<Row>,
+    failed: Vec<Remark>,
+    fallbacks: Vec<Remark>,
+    failure: Option<Failure>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A bad suite; a wrong result; a device failure. A wrong or failed layer does not keep the others from being measured.
+pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    args.json.as_deref().map_or(Ok(()), files::check_target)?;
+    let layers = suite::read(&args.suite, args.batch)?;
+    if let Some(threads) = args.threads {
+        sparkle::set_num_threads(threads as usize)?;
+    }
+    let device = args.device.open()?;
+    let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
+    console.line(line(names, ["name", "device", "variant", "kernel ms", "wall ms", "GFLOPS", "error/bound"]));
+    let mut results = Results::default();
+    let bar = console.progress(layers.len() as u64, "layers");
+    for layer in &layers {
+        bar.set_message(layer.name.clone());
+        results.take(console, names, &layer.name, one(args, &device, layer));
+        bar.inc(1);
+    }
+    console.end_progress();
+    let mean = results.geomean();
+    let text = mean.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
+    console.line(line(names, ["geomean", "", "", "", "", &text, ""]));
+    let Results { rows, failed, fallbacks, failure } = results;
+    if let Some(path) = &args.json {
+        let report = Report {
+            sparkle: env!("CARGO_PKG_VERSION"),
+            suite: &args.suite,
+            device: &args.device.device,
+            batch: args.batch,
+            threads: sparkle::num_threads(),
+            prepacked: args.prepacked,
+            repeat: args.repeat,
+            machine: machine(),
+            geomean_gflops: mean,
+            failed,
+            fallbacks,
+            rows,
+        };
+        files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+impl Results {
+    /// Prints and keeps one layer's outcome.
+    fn take(&mut self, console: &mut Console, names: usize, name: &str, outcome: Result<Outcome, Failure>) {
+        let remark = |reason: String| Remark { name: name.to_owned(), reason };
+        match outcome {
+            Ok(Outcome { row, wrong, fallback }) => {
+                print(console, names, &row);
+                if let Some(reason) = wrong {
+                    console.note(&format!("{name}: WRONG RESULT: {reason}"));
+                    self.failed.push(remark(reason));
+                    Failure::Wrong("a result is wrong".to_owned()).keep_worst(&mut self.failure);
+                }
+                if let Some(reason) = fallback {
+                    console.note(&format!("{name}: done by {}, because {reason}", row.device));
+                    self.fallbacks.push(remark(reason));
+                }
+                self.rows.push(row);
+            }
+            Err(error) => {
+                console.note(&format!("{name}: {error}"));
+                self.failed.push(remark(error.to_string()));
+                error.at(name).keep_worst(&mut self.failure);
+            }
+        }
+    }
+
+    /// The geometric mean of all rates; none if a layer is missing, as the others' mean would look like the suite's.
+    fn geomean(&self) -> Option<f64> {
+        let rates: Option<Vec<f64>> = self.rows.iter().map(|row| row.gflops).collect();
+        rates.filter(|_| self.failed.is_empty()).and_then(|rates| geomean(&rates))
+    }
+}
+
+/// Verifies and times one layer.
+fn one(args: &Args, device: &Device, Layer { name, problem }: &Layer) -> Result<Outcome, Failure> {
+    verify::check_memory(problem)?;
+    let mut random = Random::new(problem.flops());
+    let input = random.reals(problem.input_len());
+    let weights = random.reals(problem.weights_len());
+    let mut output = verify::unwritten(problem.output_len());
+    let plan = args.prepacked.then(|| device.plan(problem, &weights, None)).transpose()?;
+    let call = |output: &mut [f32]| match &plan {
+        Some(plan) => plan.run(&input, output),
+        None => device.conv2d(problem, &input, &weights, None, output),
+    };
+    let run = call(&mut output)?;
+    let mut verdict = verify::conv2d(problem, (&input, &weights, None), &output);
+    if let Some(wrong) = verdict.complaint() {
+        return Ok(outcome(name, problem, &run, None, verdict.error_over_bound, Some(wrong)));
+    }
+    let first = output.clone();
+    let measured = measure(Effort::figure(args.repeat.map(|repeat| repeat as usize)), || call(&mut output))?;
+    // The same device gives the same bits every time; another one, after a fallback, is judged like the first.
+    if !first.iter().map(|value| value.to_bits()).eq(output.iter().map(|value| value.to_bits())) {
+        verdict = verdict.and(verify::conv2d(problem, (&input, &weights, None), &output));
+    }
+    let wrong = verdict.complaint().map(|wrong| format!("after the last call {wrong}"));
+    Ok(outcome(name, problem, &run, Some(measured), verdict.error_over_bound, wrong))
+}
+
+fn outcome(
+    name: &str,
+    problem: &Conv2d,
+    run: &Run,
+    measured: Option<Measured>,
+    error_over_bound: f64,
+    wrong: Option<String>,
+) -> Outcome {
+    let timed = measured.as_ref().filter(|_| wrong.is_none());
+    let time = |pick: fn(&Measured) -> Duration| timed.map(|it| pick(it).as_secs_f64() * 1e3);
+    let rate = timed.map(|it| gflops(problem.flops(), it.kernel_time));
+    let row = Row {
+        name: name.to_owned(),
+        flops: problem.flops(),
+        kernel_ms: time(|it| it.kernel_time),
+        wall_ms: time(|it| it.wall_time),
+        gflops: rate.filter(|rate| rate.is_finite()),
+        error_over_bound,
+        device: measured.as_ref().map_or_else(|| label(run), |it| it.device.clone()),
+        variant: measured.as_ref().map_or_else(|| run.kernel.to_string(), |it| it.kernel.clone()),
+    };
+    let fallback = measured.and_then(|it| it.fallback).or_else(|| run.fallback.as_deref().map(str::to_owned));
+    Outcome { row, wrong, fallback }
+}
+
+fn machine() -> Machine {
+    Machine {
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        devices: devices().into_iter().map(Listed::from).filter(|device| device.usable).collect(),
+    }
+}
+
+fn print(console: &mut Console, names: usize, row: &Row) {
+    let number =
+        |value: Option<f64>, digits| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let (kernel, wall, rate) = (number(row.kernel_ms, 4), number(row.wall_ms, 4), number(row.gflops, 1));
+    let error = format!("{:.4}", row.error_over_bound);
+    console.line(line(names, [&row.name, &row.device, &row.variant, &kernel, &wall, &rate, &error]));
+}
+
+/// One line of the table.
+fn line(names: usize, [name, device, variant, kernel, wall, rate, error]: [&str; 7]) -> String {
+    let text = format!(
+        "{name:<names$}  {device:<14}  {variant:<28}  {kernel:>10}  {wall:>10}  {rate:>9}  {error:>11}"
+    );
+    text.trim_end().to_owned()
+}

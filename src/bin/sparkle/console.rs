@@ -1,0 +1,83 @@
+//! The program's two streams: results to standard output, progress and notes to standard error.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::Failure;
+
+/// Standard output and error, with at most one progress bar.
+#[derive(Default)]
+pub struct Console {
+    bar: Option<ProgressBar>,
+    /// The first error of standard output; nothing more is written there after it.
+    broken: Option<io::Error>,
+}
+
+impl Console {
+    /// Writes one line of results.
+    pub fn line(&mut self, text: impl Display) {
+        if self.broken.is_none() {
+            let write = || writeln!(io::stdout().lock(), "{text}");
+            let written = self.bar.as_ref().map_or_else(write, |bar| bar.suspend(write));
+            self.broken = written.err();
+        }
+    }
+
+    /// Writes a document.
+    pub fn json(&mut self, document: &impl serde::Serialize) {
+        self.line(serde_json::to_string_pretty(document).expect("reports have text keys only"));
+    }
+
+    /// Tells the user something that is not a result. A closed stderr is no reason to fail.
+    pub fn note(&self, text: &str) {
+        let write = || drop(writeln!(io::stderr().lock(), "sparkle: {text}"));
+        self.bar.as_ref().map_or_else(write, |bar| bar.suspend(write));
+    }
+
+    /// Starts a progress bar of `steps`, shown only if stderr is a terminal. [`Console::end_progress`] removes it.
+    pub fn progress(&mut self, steps: u64, label: &str) -> ProgressBar {
+        self.end_progress();
+        let terminal = io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} {elapsed}")
+            .expect("the template is well-formed");
+        let bar = ProgressBar::with_draw_target(Some(steps), target)
+            .with_style(style.progress_chars("=> "))
+            .with_message(label.to_owned());
+        if terminal {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        self.bar = Some(bar.clone());
+        bar
+    }
+
+    /// Removes the progress bar.
+    pub fn end_progress(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Ends the output.
+    ///
+    /// # Errors
+    /// If standard output took not everything, unless its reader merely left: whoever pipes into `head` wants no error.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        self.end_progress();
+        let flushed = io::stdout().flush();
+        match self.broken.take().or(flushed.err()) {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::Input(format!("cannot write to standard output: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Milliseconds, for people.
+pub fn ms(time: Duration) -> String {
+    format!("{:.3}", time.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,207 @@
+//! `sparkle info`: what there is and what Sparkle makes of it.
+
+use sparkle::{Config, Conv2d, Conv2dDesc, Device, Prediction, config, devices};
+
+use crate::console::Console;
+use crate::device::Listed;
+use crate::failure::Failure;
+
+/// List every device, usable or why not, and what `auto` would choose.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    version: &'static str,
+    platform: String,
+    threads: usize,
+    devices: Vec<Listed>,
+    auto: Auto,
+    environment: Vec<Variable>,
+    complaints: &'static [String],
+}
+
+/// What `auto` means here.
+#[derive(serde::Serialize)]
+struct Auto {
+    means: String,
+    error: Option<String>,
+    examples: Vec<Example>,
+}
+
+/// What `auto` takes for one problem.
+#[derive(serde::Serialize)]
+struct Example {
+    problem: &'static str,
+    prefers: Option<String>,
+    predicted: Vec<Predicted>,
+}
+
+#[derive(serde::Serialize)]
+struct Predicted {
+    device: String,
+    ms: Option<f64>,
+    error: Option<String>,
+}
+
+/// An environment variable that Sparkle honours.
+#[derive(serde::Serialize)]
+struct Variable {
+    name: &'static str,
+    value: Option<String>,
+    meaning: &'static str,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        threads: sparkle::num_threads(),
+        devices: devices().into_iter().map(Listed::from).collect(),
+        auto: auto(),
+        environment: environment(config()),
+        complaints: &config().complaints,
+    };
+    if args.json {
+        console.json(&report)
+    } else {
+        print(&report, console)
+    }
+    Ok(())
+}
+
+fn auto() -> Auto {
+    let means = match &config().device {
+        Some(device) if device != "auto" => format!("{device}, as SPARKLE_DEVICE says"),
+        _ => {
+            "the device predicted fastest for each problem, transfers included; software GL never".to_owned()
+        }
+    };
+    match Device::open("auto") {
+        Ok(device) => Auto { means, error: None, examples: examples(&device) },
+        Err(error) => Auto { means, error: Some(error.to_string()), examples: vec![] },
+    }
+}
+
+fn examples(device: &Device) -> Vec<Example> {
+    let layer = |c, h, k, r, stride| Conv2dDesc {
+        c,
+        h,
+        w: h,
+        k,
+        r,
+        s: r,
+        stride_h: stride,
+        stride_w: stride,
+        pad_h: r / 2,
+        pad_w: r / 2,
+        ..Default::default()
+    };
+    [
+        ("8 channels 16x16, 8 filters 3x3", layer(8, 16, 8, 3, 1)),
+        ("ResNet-50's first layer (3 channels 224x224, 64 filters 7x7)", layer(3, 224, 64, 7, 2)),
+        ("256 channels 56x56, 256 filters 3x3", layer(256, 56, 256, 3, 1)),
+    ]
+    .into_iter()
+    .map(|(problem, desc)| {
+        let valid = Conv2d::new(desc).expect("the examples are valid");
+        let predictions = device.predictions(&valid);
+        Example {
+            problem,
+            prefers: preferred(&predictions),
+            predicted: predictions.into_iter().map(predicted).collect(),
+        }
+    })
+    .collect()
+}
+
+/// The device predicted fastest; the first of equals, as the library has it.
+fn preferred(predictions: &[Prediction]) -> Option<String> {
+    let seconds = |it: &Prediction| it.seconds.clone().unwrap_or(f64::INFINITY);
+    predictions.iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).map(|it| it.device.clone())
+}
+
+fn predicted(prediction: Prediction) -> Predicted {
+    let (ms, error) = match prediction.seconds {
+        Ok(seconds) => (Some(seconds * 1e3), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Predicted { device: prediction.device, ms, error }
+}
+
+/// Every variable of `config`. Taken apart whole, so that a new one cannot be forgotten here.
+fn environment(config: &Config) -> Vec<Variable> {
+    let Config { device, num_threads, omp_num_threads, log, gl_timeout_ms, complaints: _ } = config;
+    let variable = |name, value, meaning| Variable { name, value, meaning };
+    vec![
+        variable("SPARKLE_DEVICE", device.clone(), "the device that auto means"),
+        variable("SPARKLE_NUM_THREADS", num_threads.map(|it| it.to_string()), "threads of the CPU pool"),
+        variable("OMP_NUM_THREADS", omp_num_threads.map(|it| it.to_string()), "their default"),
+        variable(
+            "SPARKLE_LOG",
+            log.map(|it| format!("{it:?}").to_lowercase()),
+            "least level that goes to stderr",
+        ),
+        variable(
+            "SPARKLE_GL_TIMEOUT_MS",
+            gl_timeout_ms.map(|it| it.to_string()),
+            "how long to wait for a GPU (10000)",
+        ),
+    ]
+}
+
+fn print(report: &Report, console: &mut Console) {
+    console.line(format!("sparkle {} on {}, {} threads", report.version, report.platform, report.threads));
+    console.line("\nDevices");
+    for device in &report.devices {
+        let state = match (device.usable, device.software) {
+            (true, false) => "usable",
+            (true, true) => "usable, in software: right but slow, never chosen by auto",
+            (false, _) => "not usable",
+        };
+        console.line(format!("  {:<6} {}", device.id.as_deref().unwrap_or("-"), device.name));
+        console.line(format!("         {state}"));
+        if let Some(reason) = &device.reason {
+            console.line(format!("         because {}", reason.replace('\n', "\n         ")));
+        }
+        let width = device.facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in &device.facts {
+            console.line(format!("         {name:<width$}  {}", value));
+        }
+    }
+    if report.devices.iter().filter(|device| device.usable).count() == 1 {
+        console.line("  No OpenGL device can be used; `sparkle doctor` says what may be missing.");
+    }
+    console.line("\nauto");
+    lines_of(&report.auto).iter().for_each(|line| console.line(format!("  {line}")));
+    console.line("\nEnvironment");
+    for Variable { name, value, meaning } in &report.environment {
+        console.line(format!("  {name:<22} {:<10} {meaning}", value.as_deref().unwrap_or("not set")));
+    }
+    report.complaints.iter().for_each(|complaint| console.line(format!("  ! {complaint}")));
+}
+
+fn lines_of(auto: &Auto) -> Vec<String> {
+    let mut lines = vec![format!("means {}", auto.means)];
+    lines.extend(auto.error.as_ref().map(|error| format!("cannot be opened: {error}")));
+    for example in &auto.examples {
+        let one = |it: &Predicted| match (it.ms, &it.error) {
+            (Some(ms), _) => format!("{} {ms:.3} ms", it.device),
+            (None, error) => {
+                format!("{} passed over: {}", it.device, error.as_deref().unwrap_or("no reason given"))
+            }
+        };
+        let predicted: Vec<String> = example.predicted.iter().map(one).collect();
+        let prefers = example.prefers.as_deref().unwrap_or("nothing");
+        lines.push(format!("{}: {prefers} (predicted: {})", example.problem, predicted.join(", ")));
+    }
+    lines
+}
