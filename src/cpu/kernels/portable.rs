@@ -1,6 +1,6 @@
 //! The micro-kernel in plain Rust, written so that the compiler turns it into vector code.
 //!
-//! The accumulators are one local array, its rows addressed by constants ([`unrolled`]) and its columns in loops
+//! The accumulators are one local array, its rows addressed by constants (`unrolled!`) and its columns in loops
 //! of constant length: the compiler keeps the whole in vector registers. The same source serves every
 //! instruction set; [`define_kernel`] compiles it once for each.
 
