@@ -1,5 +1,6 @@
-//! `fork()` of a process whose CPU pool is warm and busy: the child computes right, with threads of its own, and so does a
-//! child of the child. The only test of its binary, for a fork copies whatever the other threads are doing.
+//! `fork()` of a process whose CPU pool is warm and busy: the child computes right, with threads of its own,
+//! and so does a child of the child. The only test of its binary, for a fork copies whatever the other
+//! threads are doing.
 
 #![cfg(unix)]
 
@@ -21,10 +22,10 @@ struct Work {
 impl Work {
     fn new() -> Self {
         let mut random = Random::new(41);
-        let desc = Conv2dDesc { c: 16, h: 30, w: 30, k: 20, r: 3, s: 3, ..Default::default() };
+        let desc = Conv2dDesc { c: 32, h: 30, w: 30, k: 20, r: 3, s: 3, ..Default::default() };
         let conv = ConvCase::new(desc, Values::Real, &mut random);
         let product =
-            GemmCase::new(GemmDesc::packed(Layout::RowMajor, 100, 110, 120), Values::Real, &mut random);
+            GemmCase::new(GemmDesc::packed(Layout::RowMajor, 120, 130, 140), Values::Real, &mut random);
         let mut work = Work { conv, product, results: (vec![], vec![]) };
         work.results = work.compute();
         work
@@ -45,10 +46,11 @@ impl Work {
     }
 }
 
-/// Forks; the child does `work` and ends with status 0 if that is true. A child that hangs is ended by an alarm.
+/// Forks; the child does `work` and ends with status 0 if that is true. A child that hangs is ended by an
+/// alarm.
 fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library makes usable after a
-    // fork; it never returns into the test harness.
+    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library
+    // makes usable after a fork; it never returns into the test harness.
     unsafe {
         let child = libc::fork();
         assert!(child >= 0, "fork failed");
@@ -79,7 +81,8 @@ fn a_forked_child_computes_right() {
                 }
             });
         }
-        // A fork while another thread is starting is not survivable: the standard library's own lock stays held in the child.
+        // A fork while another thread is starting is not survivable: the standard library's own lock stays
+        // held in the child.
         while calls.load(Ordering::Relaxed) < 10 {
             std::thread::yield_now();
         }
