@@ -5,7 +5,7 @@
 
 mod cpu_cases;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cpu_cases::{ConvCase, GemmCase, Values, same_bits};
 use sparkle::problem::exact::Random;
@@ -67,23 +67,22 @@ fn in_child(work: impl FnOnce() -> bool) -> bool {
 fn a_forked_child_computes_right() {
     sparkle::set_num_threads(3).unwrap();
     let work = Work::new();
-    let stop = AtomicBool::new(false);
+    let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut forks = 0;
     std::thread::scope(|scope| {
-        // Keeps the pool and its lock busy, so that forks fall into the middle of calls.
+        // Keep the pool and its lock busy, so that forks fall into the middle of calls.
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     work.compute();
+                    calls.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // A pool that comes and goes: forks fall into its building and ending, too.
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                sparkle::finalize();
-            }
-        });
+        // A fork while another thread is starting is not survivable: the standard library's own lock stays held in the child.
+        while calls.load(Ordering::Relaxed) < 10 {
+            std::thread::yield_now();
+        }
         for round in 0..150 {
             let nested = round % 10 == 0;
             let right =

@@ -3,7 +3,9 @@
 //! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at first use.
 //! All calls share it, from however many threads they come: a caller hands its tasks over and sleeps, so no more than the
 //! pool's threads compute. One thread means no pool: the caller computes. A forked child builds its own pool; the one it
-//! inherited has no threads there and is left alone ([`ProcessLock`]).
+//! inherited has no threads there and is left alone ([`ProcessLock`]). Beyond our reach is a fork at the very moment when another
+//! thread is starting or ending a thread: the standard library, in a program whose `main` is Rust's, holds a lock of its own
+//! then, and the child's new threads wait for it for ever.
 //!
 //! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread, so what a
 //! loop costs is waking the threads, some microseconds. Little work stays on the caller ([`Team::for_work`]).
