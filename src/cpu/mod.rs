@@ -1,53 +1,111 @@
 //! Layer 5: the CPU engine.
+//!
+//! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and [`im2col`], which
+//! bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into tasks; [`pool`], which runs them.
+//! [`blocking`] holds every block size, [`isa`] knows which kernels this CPU can run.
+//!
+//! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of threads. It
+//! leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE 754 asks.
 
-use std::sync::Arc;
+mod block;
+mod blocking;
+mod buffer;
+mod calibrate;
+mod conv2d;
+mod gemm;
+mod im2col;
+mod isa;
+mod kernels;
+mod pack;
+mod pool;
+mod process_lock;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::backend::{Backend, Plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
+use buffer::{Buffer, Lent};
+use isa::{Isa, with_kernel};
+use kernels::Kernel;
+use pool::Team;
+
+pub use pool::{num_threads, set_num_threads};
 
 /// The CPU engine.
 pub struct Engine;
 
 /// The engine; there is one a process.
 pub fn open() -> Arc<Engine> {
-    Arc::new(Engine)
+    static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
+    ENGINE.get_or_init(|| Arc::new(Engine)).clone()
 }
 
 /// Name and facts of this CPU, for `sparkle info`.
 pub fn describe() -> (String, Vec<(&'static str, String)>) {
-    ("CPU".to_owned(), vec![])
+    let kernels = with_kernel!(Isa::best(), kernel => names(kernel));
+    let facts = vec![
+        ("features", isa::features().join(" ")),
+        ("kernels", kernels),
+        ("threads", num_threads().to_string()),
+    ];
+    (isa::model(), facts)
 }
 
-/// Sets the number of threads; 1 runs on the calling thread.
-///
-/// # Errors
-/// Zero is refused.
-pub fn set_num_threads(_count: usize) -> Result<()> {
-    Ok(())
+fn names<K: Kernel>(_: K) -> String {
+    format!("{} {}", K::SGEMM, K::CONV)
 }
 
-/// The number of threads a call uses.
-pub fn num_threads() -> usize {
-    1
+/// Ends the pool once no call uses it; the next call starts another.
+pub fn shutdown() {
+    pool::shutdown();
+    buffer::clear(&SHARED);
 }
 
-/// Ends the pool; the next call starts another.
-pub fn shutdown() {}
+thread_local! {
+    /// Packed rows of A, kept by a thread that calls sgemm.
+    static SHARED: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+fn sgemm<K: Kernel>(
+    kernel: K,
+    problem: &Gemm,
+    (a, b): (&[f32], &[f32]),
+    c: &mut [f32],
+) -> Result<(&'static str, Timing)> {
+    let start = Instant::now();
+    // All memory first, so that C is untouched if there is none.
+    let mut team = Team::for_work(problem.flops())?;
+    let mut shared =
+        Lent::take(&SHARED, if problem.is_scaling() { 0 } else { gemm::shared_len::<K>(problem) })?;
+    let computing = Instant::now();
+    gemm::run(kernel, &mut team, problem, (a, b), c, &mut shared)?;
+    let timing = Timing { kernel: computing.elapsed(), wall: start.elapsed(), dispatches: 1 };
+    Ok((K::SGEMM, timing))
+}
 
 impl Backend for Engine {
     fn id(&self) -> &str {
         "cpu"
     }
+
     fn hierarchy(&self) -> Result<Hierarchy> {
-        Err(Error::Internal("not yet".into()))
+        calibrate::hierarchy()
     }
-    fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        Err(Error::Internal("not yet".into()))
+
+    fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        with_kernel!(Isa::best(), kernel => {
+            Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
+        })
     }
-    fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], _: &mut [f32]) -> Result<(&'static str, Timing)> {
-        Err(Error::Internal("not yet".into()))
+
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+        with_kernel!(Isa::best(), kernel => sgemm(kernel, problem, (a, b), c))
     }
 }

@@ -1,0 +1,158 @@
+//! Aligned memory for packed panels, and how it is reused from call to call.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::thread::LocalKey;
+
+use crate::error::{Error, Result};
+
+/// A cache line, and the widest vector register.
+const ALIGNMENT: usize = 64;
+
+/// fp32 elements on the heap, aligned to a cache line.
+pub struct Buffer {
+    start: NonNull<f32>,
+    len: usize,
+}
+
+// SAFETY: a Buffer owns its memory and gives it out only by the borrow rules, like a Vec<f32>.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn zeroed(len: usize) -> Result<Self> {
+        let exhausted = || Error::OutOfMemory {
+            device: "cpu".into(),
+            what: format!("{len} fp32 elements for packed panels"),
+        };
+        if len == 0 {
+            return Ok(Buffer { start: NonNull::dangling(), len });
+        }
+        let layout = Self::layout(len).ok_or_else(exhausted)?;
+        // SAFETY: the layout's size is not zero, as len is not.
+        let start = unsafe { alloc_zeroed(layout) };
+        Ok(Buffer { start: NonNull::new(start.cast()).ok_or_else(exhausted)?, len })
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::array::<f32>(len).ok()?.align_to(ALIGNMENT).ok()
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: start is aligned and valid for len initialised elements (or dangling for none), owned by self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in deref, and self is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len).filter(|layout| layout.size() > 0) {
+            // SAFETY: allocated in zeroed() with this very layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) };
+        }
+    }
+}
+
+/// Where a thread keeps a buffer between calls.
+pub type Shelf = LocalKey<Cell<Option<Buffer>>>;
+
+/// A thread's buffer, taken off its shelf for one call and put back afterwards. A call inside that call finds the shelf
+/// empty and gets a new buffer.
+pub struct Lent {
+    shelf: &'static Shelf,
+    buffer: Option<Buffer>,
+}
+
+impl Lent {
+    /// At least `len` elements of any value.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn take(shelf: &'static Shelf, len: usize) -> Result<Self> {
+        // A shelf is gone when its thread is ending; then nothing is reused.
+        let kept = shelf.try_with(Cell::take).ok().flatten().filter(|buffer| buffer.len() >= len);
+        let buffer = match kept {
+            Some(buffer) => buffer,
+            None => Buffer::zeroed(len)?,
+        };
+        Ok(Lent { shelf, buffer: Some(buffer) })
+    }
+}
+
+impl Deref for Lent {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        self.buffer.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.buffer.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let buffer = self.buffer.take();
+        let _ = self.shelf.try_with(|shelf| shelf.set(buffer));
+    }
+}
+
+/// Frees what the calling thread keeps there.
+pub fn clear(shelf: &'static Shelf) {
+    let _ = shelf.try_with(Cell::take);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_zero() {
+        for len in [0, 1, 63, 1_000] {
+            let buffer = Buffer::zeroed(len).unwrap();
+            assert_eq!((buffer.len(), buffer.as_ptr().align_offset(ALIGNMENT.min(4 + 60 * len))), (len, 0));
+            assert!(buffer.iter().all(|&value| value == 0.0));
+        }
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        for len in [usize::MAX, isize::MAX as usize / 4, 1 << 50] {
+            assert!(matches!(Buffer::zeroed(len), Err(Error::OutOfMemory { .. })), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_shelf_gives_the_same_buffer_again_and_another_one_inside() {
+        thread_local! { static SHELF: Cell<Option<Buffer>> = const { Cell::new(None) }; }
+        let first = Lent::take(&SHELF, 100).unwrap();
+        let address = first.as_ptr();
+        let inside = Lent::take(&SHELF, 10).unwrap();
+        assert_ne!(inside.as_ptr(), address);
+        drop(inside);
+        drop(first);
+        let again = Lent::take(&SHELF, 50).unwrap();
+        assert_eq!((again.as_ptr(), again.len()), (address, 100));
+        drop(again);
+        assert!(Lent::take(&SHELF, 101).unwrap().len() >= 101);
+    }
+}

@@ -1,0 +1,95 @@
+//! Which CPU this is, and which micro-kernels it can run.
+
+use super::kernels::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::kernels::{Avx2, Avx512};
+
+/// A micro-kernel that this CPU can run: the value is the proof.
+#[derive(Debug, Clone, Copy)]
+pub enum Isa {
+    /// AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// AVX2 with FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// The architecture's baseline.
+    Portable(Portable),
+}
+
+/// Ways to get at one, the fastest first.
+const CANDIDATES: &[fn() -> Option<Isa>] = &[
+    #[cfg(target_arch = "x86_64")]
+    || Avx512::detect().map(Isa::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    || Avx2::detect().map(Isa::Avx2),
+    || Some(Isa::Portable(Portable)),
+];
+
+impl Isa {
+    /// All that this CPU can run, the fastest first. Never empty.
+    #[cfg(test)]
+    pub fn all() -> Vec<Isa> {
+        CANDIDATES.iter().filter_map(|detect| detect()).collect()
+    }
+
+    /// The fastest.
+    pub fn best() -> Isa {
+        CANDIDATES.iter().find_map(|detect| detect()).unwrap_or(Isa::Portable(Portable))
+    }
+}
+
+/// The vector features of this CPU that matter here, for people to read.
+pub fn features() -> Vec<&'static str> {
+    let mut found = vec![];
+    #[cfg(target_arch = "x86_64")]
+    {
+        for (name, present) in [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+        ] {
+            found.extend(present.then_some(name));
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    found.extend(std::arch::is_aarch64_feature_detected!("neon").then_some("neon"));
+    found
+}
+
+/// The CPU's model as the system names it; the architecture if it does not.
+pub fn model() -> String {
+    let file = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = file.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        // x86 says the former, some ARM systems one of the others.
+        matches!(key.trim(), "model name" | "Model" | "Hardware").then(|| value.trim().to_owned())
+    });
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{} CPU", std::env::consts::ARCH))
+}
+
+/// Evaluates an expression, generic over the kernel, for the kernel an [`Isa`] holds.
+macro_rules! with_kernel {
+    ($isa:expr, $kernel:ident => $body:expr) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Isa::Avx512($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Isa::Avx2($kernel) => $body,
+            $crate::cpu::isa::Isa::Portable($kernel) => $body,
+        }
+    };
+}
+pub(super) use with_kernel;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_is_the_first_and_the_portable_is_always_there() {
+        let all = Isa::all();
+        assert_eq!(std::mem::discriminant(&all[0]), std::mem::discriminant(&Isa::best()));
+        assert!(matches!(all.last(), Some(Isa::Portable(_))));
+    }
+}

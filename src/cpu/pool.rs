@@ -1,0 +1,346 @@
+//! The threads of the CPU engine: Sparkle's own rayon pool.
+//!
+//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at first use.
+//! All calls share it, from however many threads they come: a caller hands its tasks over and sleeps, so no more than the
+//! pool's threads compute. One thread means no pool: the caller computes. A forked child builds its own pool; the one it
+//! inherited has no threads there and is left alone ([`ProcessLock`]).
+//!
+//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread, so what a
+//! loop costs is waking the threads, some microseconds. Little work stays on the caller ([`Team::for_work`]).
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
+
+use super::blocking::BLOCKING;
+use super::buffer::{self, Buffer, Lent};
+use super::process_lock::ProcessLock;
+use crate::config::config;
+use crate::error::{Error, Result};
+
+/// More threads than this are taken for a mistake.
+const MAX_THREADS: usize = 1024;
+
+/// What [`set_num_threads`] asked for; 0 if nothing.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+static POOL: ProcessLock<Arc<Pool>> = ProcessLock::new();
+
+/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under way finish
+/// with what they have.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for zero and for more than 1024.
+pub fn set_num_threads(count: usize) -> Result<()> {
+    if count == 0 || count > MAX_THREADS {
+        return Err(Error::invalid("number of threads", count, format!("1 to {MAX_THREADS}")));
+    }
+    ASKED.store(count, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else `OMP_NUM_THREADS`,
+/// else what the system makes available.
+pub fn num_threads() -> usize {
+    match ASKED.load(Ordering::Relaxed) {
+        0 => config().num_threads.or(config().omp_num_threads).unwrap_or_else(available).min(MAX_THREADS),
+        asked => asked,
+    }
+}
+
+/// What the system makes available. Asked once: it reads files.
+fn available() -> usize {
+    static AVAILABLE: AtomicUsize = AtomicUsize::new(0);
+    if AVAILABLE.load(Ordering::Relaxed) == 0 {
+        let count = std::thread::available_parallelism().map_or(1, |count| count.get());
+        AVAILABLE.store(count, Ordering::Relaxed);
+    }
+    AVAILABLE.load(Ordering::Relaxed)
+}
+
+/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The next call starts
+/// another.
+pub fn shutdown() {
+    // Dropped outside the lock: that joins threads.
+    let pool = POOL.with(Option::take);
+    drop(pool);
+    buffer::clear(&WORKSPACE);
+}
+
+thread_local! {
+    /// The workspace of a thread that computes on its own.
+    static WORKSPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+/// The threads one call works with, each with a workspace of [`BLOCKING`]`.block` elements.
+pub struct Team {
+    pool: Option<Arc<Pool>>,
+    /// The caller's own.
+    workspace: Lent,
+}
+
+impl Team {
+    /// The calling thread for little work, the shared pool for more.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn for_work(flops: u64) -> Result<Self> {
+        if flops < BLOCKING.inline_flops { Team::new(None) } else { Team::shared() }
+    }
+
+    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be started.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn shared() -> Result<Self> {
+        let size = num_threads();
+        if size == 1 {
+            return Team::new(None);
+        }
+        let (pool, fresh, outgrown) = POOL.with(|current| match current {
+            Some(pool) if pool.size == size => (pool.clone(), false, None),
+            _ => {
+                let pool = Arc::new(Pool::build(size, spawn));
+                (pool.clone(), true, current.replace(pool))
+            }
+        });
+        // Both outside of the lock: dropping joins threads, and a log callback may call back.
+        drop(outgrown);
+        if let (true, Err(reason)) = (fresh, &pool.threads) {
+            crate::log::warning!("cpu: could not start {size} threads, computing on the caller's: {reason}");
+        }
+        Team::new(Some(pool))
+    }
+
+    /// A pool of its own, for tests.
+    #[cfg(test)]
+    pub fn of(size: usize) -> Self {
+        let pool = (size > 1).then(|| Arc::new(Pool::build(size, spawn)));
+        Team::new(pool).expect("memory for a workspace")
+    }
+
+    fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
+        Ok(Team { pool, workspace: Lent::take(&WORKSPACE, BLOCKING.block)? })
+    }
+
+    /// Threads that work at once.
+    pub fn size(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| if pool.threads.is_ok() { pool.size } else { 1 })
+    }
+
+    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace, which holds any values.
+    /// Returns when all are done. Idle threads take the next task, so uneven ones balance.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if a task panicked; the pool lives on.
+    pub fn run(&mut self, tasks: usize, task: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let panicked = AtomicBool::new(false);
+        let work = |workspace: &mut [f32]| {
+            let drain = || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= tasks {
+                        return;
+                    }
+                    task(index, workspace);
+                }
+            };
+            if catch_unwind(AssertUnwindSafe(drain)).is_err() {
+                panicked.store(true, Ordering::Relaxed);
+            }
+        };
+        match self.pool.as_deref() {
+            Some(Pool { size, threads: Ok(threads), workspaces, .. }) if tasks > 1 => {
+                threads.in_place_scope(|scope| {
+                    for _ in 0..tasks.min(*size) {
+                        scope.spawn(|_| {
+                            // A worker runs one job at a time, so its workspace is free; if not, that is a panic like another.
+                            let mine = rayon::current_thread_index()
+                                .and_then(|index| workspaces[index].try_lock().ok());
+                            match mine {
+                                Some(mut workspace) => work(&mut workspace),
+                                None => panicked.store(true, Ordering::Relaxed),
+                            }
+                        });
+                    }
+                });
+            }
+            _ => work(&mut self.workspace),
+        }
+        if panicked.into_inner() {
+            return Err(Error::Internal("a task of the CPU engine panicked".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A rayon pool with its threads' handles, so that its end can be waited for, and their workspaces.
+struct Pool {
+    size: usize,
+    /// The threads, or why they could not be started; kept, so that not every call tries again.
+    threads: std::result::Result<ThreadPool, String>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    workspaces: Vec<Mutex<Buffer>>,
+}
+
+impl Pool {
+    /// A pool of `size` threads, each started by `spawn`; without threads if that fails.
+    fn build(size: usize, mut spawn: impl FnMut(ThreadBuilder) -> io::Result<JoinHandle<()>>) -> Self {
+        let workspaces: Result<Vec<_>> =
+            (0..size).map(|_| Buffer::zeroed(BLOCKING.block).map(Mutex::new)).collect();
+        let mut handles = Vec::with_capacity(size);
+        let mut start = || {
+            ThreadPoolBuilder::new()
+                .num_threads(size)
+                .thread_name(|index| format!("sparkle-{index}"))
+                .spawn_handler(|thread| {
+                    handles.push(spawn(thread)?);
+                    Ok(())
+                })
+                .build()
+        };
+        let (threads, workspaces) = match workspaces {
+            Ok(workspaces) => (start().map_err(|error| error.to_string()), workspaces),
+            Err(error) => (Err(error.to_string()), vec![]),
+        };
+        Pool { size, threads, handles: Mutex::new(handles), workspaces }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a join fails only
+        // if rayon itself broke, and then there is nothing left to do for it.
+        self.threads = Err("ended".into());
+        let handles = self.handles.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for handle in handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+fn spawn(thread: ThreadBuilder) -> io::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(thread.name().unwrap_or("sparkle").to_owned());
+    builder.spawn(|| thread.run())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_with_a_workspace() {
+        for (mut team, tasks) in
+            [(Team::of(1), 100), (Team::of(3), 1_000), (Team::of(3), 1), (Team::of(2), 0)]
+        {
+            let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+            team.run(tasks, |index, workspace| {
+                assert!(workspace.len() >= BLOCKING.block);
+                counts[index].fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap();
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn workspaces_are_not_shared() {
+        let mut team = Team::of(4);
+        team.run(100, |index, workspace| {
+            workspace[0] = index as f32;
+            std::thread::yield_now();
+            assert_eq!(workspace[0], index as f32);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn little_work_and_single_tasks_stay_on_the_caller() {
+        let caller = std::thread::current().id();
+        let on_caller = |_: usize, _: &mut [f32]| assert_eq!(std::thread::current().id(), caller);
+        Team::for_work(1).unwrap().run(5, on_caller).unwrap();
+        Team::of(2).run(1, on_caller).unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_the_pool_lives_on() {
+        let mut team = Team::of(2);
+        for _ in 0..3 {
+            let result = team.run(10, |index, _| assert_ne!(index, 4, "a test"));
+            assert_eq!(result, Err(Error::Internal("a task of the CPU engine panicked".into())));
+            assert_eq!(team.run(10, |_, _| {}), Ok(()));
+        }
+        assert!(Team::of(1).run(3, |_, _| panic!("a test")).is_err());
+    }
+
+    #[test]
+    fn many_callers_share_the_threads() {
+        let pool = Arc::new(Pool::build(2, spawn));
+        let seen = Mutex::new(HashSet::new());
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut team = Team::new(Some(pool.clone())).unwrap();
+                    for _ in 0..20 {
+                        team.run(8, |_, _| {
+                            seen.lock().unwrap().insert(std::thread::current().id());
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        let count = seen.lock().unwrap().len();
+        assert!((1..=2).contains(&count), "{count} threads computed");
+    }
+
+    #[test]
+    fn the_caller_computes_if_not_all_threads_can_be_started() {
+        let mut left = 2;
+        let pool = Pool::build(4, |thread| {
+            if left == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            left -= 1;
+            spawn(thread)
+        });
+        assert!(pool.threads.is_err());
+        let mut team = Team::new(Some(Arc::new(pool))).unwrap();
+        assert_eq!(team.size(), 1);
+        let caller = std::thread::current().id();
+        team.run(4, |_, _| assert_eq!(std::thread::current().id(), caller)).unwrap();
+    }
+
+    #[test]
+    fn ending_a_pool_waits_for_its_threads() {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let pool = Pool::build(3, |thread| {
+            let ended = ended.clone();
+            std::thread::Builder::new().spawn(move || {
+                thread.run();
+                ended.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        let mut team = Team::new(Some(Arc::new(pool))).unwrap();
+        team.run(9, |_, _| {}).unwrap();
+        drop(team);
+        assert_eq!(ended.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn senseless_thread_counts_are_refused() {
+        for count in [0, MAX_THREADS + 1, usize::MAX] {
+            let message = set_num_threads(count).unwrap_err().to_string();
+            assert_eq!(message, format!("number of threads is {count}; expected 1 to 1024"));
+        }
+        assert!(num_threads() >= 1);
+    }
+}
