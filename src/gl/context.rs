@@ -13,6 +13,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::api::{self, Api};
 use super::capabilities::Capabilities;
@@ -59,6 +60,17 @@ pub struct LiveObjects {
     pub contexts: usize,
 }
 
+/// A device as one opens it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its display.
+    pub display: Display,
+    /// Operations a second that its kernels reach; the probe's figure, or a guess.
+    pub rate: f64,
+    /// How long one waits for it.
+    pub wait_limit: Duration,
+}
+
 /// One device's contexts, which share their objects.
 pub struct ShareGroup {
     egl: Arc<dyn Egl>,
@@ -73,15 +85,17 @@ pub struct ShareGroup {
     live: Arc<Live>,
     /// Operations a second that kernels have lately reached on this device, as the bits of an f64.
     rate: AtomicU64,
+    wait_limit: Duration,
     process: u32,
 }
 
 impl ShareGroup {
-    /// Makes a group on `display`; initialises the display if need be. `rate` is a first guess at operations a second.
+    /// Makes a group on `target`'s display, which it initialises if need be. Messages call the device `device`.
     ///
     /// # Errors
     /// [`Error::Driver`] names the EGL call that failed.
-    pub fn new(egl: Arc<dyn Egl>, display: Display, device: Arc<str>, rate: f64) -> Result<Arc<Self>> {
+    pub fn new(egl: Arc<dyn Egl>, device: Arc<str>, target: Target) -> Result<Arc<Self>> {
+        let Target { display, rate, wait_limit } = target;
         let failed = |call: &str, error: EglError| egl_error(&device, call, error);
         // Again, since the host may have terminated the display meanwhile. Harmless otherwise.
         egl.initialize(display).map_err(|error| failed("eglInitialize", error))?;
@@ -106,6 +120,7 @@ impl ShareGroup {
             root,
             live: Arc::default(),
             rate: AtomicU64::new(rate.to_bits()),
+            wait_limit,
             process: std::process::id(),
         }))
     }
@@ -159,6 +174,11 @@ impl ShareGroup {
             syncs: count(&self.live.syncs),
             contexts: count(&self.live.contexts),
         }
+    }
+
+    /// How long one waits for the device.
+    pub fn wait_limit(&self) -> Duration {
+        self.wait_limit
     }
 
     /// Operations a second that kernels have lately reached, or a guess.

@@ -13,12 +13,14 @@
 //! Discovery runs once a process, on a thread of its own, so that the caller's EGL state stays as it was.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::Candidate;
 use super::capabilities::Capabilities;
-use super::context::ShareGroup;
+use super::context::{ShareGroup, Target};
 use super::egl::{self, DeviceHandle, Display, Egl, EglResult};
 use super::session::Session;
+use crate::config::config;
 use crate::error::Result;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
@@ -29,15 +31,6 @@ pub struct Found {
     pub candidate: Candidate,
     /// How to open it; `None` if it is unusable.
     pub target: Option<Target>,
-}
-
-/// A usable device.
-#[derive(Clone, Copy)]
-pub struct Target {
-    /// Its display, initialised.
-    pub display: Display,
-    /// Operations a second that the probe reached.
-    pub rate: f64,
 }
 
 /// What discovery found, and in which process.
@@ -172,21 +165,22 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
     }
     let facts = facts(&route.name, &probed);
     let candidate = Candidate { name, software, unusable: None, facts };
-    found.push(Found { candidate, target: Some(Target { display: probed.display, rate: probed.rate }) });
+    found.push(Found { candidate, target: Some(probed.target) });
 }
 
 /// A device that has passed its probe.
 struct Probed {
-    display: Display,
+    target: Target,
     capabilities: Capabilities,
     egl_version: String,
-    rate: f64,
 }
 
 /// Runs a small convolution twice: once to compare it, and once more, with everything warm, to see how fast it is.
 fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
+    let wait_limit = Duration::from_millis(config().gl_timeout_ms());
     // A guess too low only makes the first dispatches short.
-    let group = ShareGroup::new(egl.clone(), display, name.into(), 1e8)?;
+    let target = Target { display, rate: 1e8, wait_limit };
+    let group = ShareGroup::new(egl.clone(), name.into(), target)?;
     let mut session = Session::new(group.context()?);
     let problem = Conv2d::new(Conv2dDesc {
         n: 2,
@@ -220,10 +214,9 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     }
     let ran = prepared.run(&input, &mut output)?;
     Ok(Probed {
-        display,
+        target: Target { rate: problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6), ..target },
         capabilities: session.context().capabilities().clone(),
         egl_version: egl.query_string(Some(display), egl::VERSION).unwrap_or_default(),
-        rate: problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6),
     })
 }
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::calibrate;
-use super::context::ShareGroup;
+use super::context::{ShareGroup, Target};
 use super::conv2d;
 use super::dispatch::Ran;
-use super::egl::{Display, Egl};
+use super::egl::Egl;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Plan};
@@ -32,16 +32,16 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the device's worker and makes its context. `rate` is what the probe reached.
+    /// Starts the device's worker and makes its context.
     ///
     /// # Errors
     /// Why there is no context.
-    pub fn new(egl: &Arc<dyn Egl>, display: Display, id: &str, software: bool, rate: f64) -> Result<Self> {
+    pub fn new(egl: &Arc<dyn Egl>, id: &str, software: bool, target: Target) -> Result<Self> {
         let id: Arc<str> = id.into();
         let (group_egl, device) = (egl.clone(), id.clone());
         // A whole new group each time: a reset takes all contexts of a group.
         let make_context =
-            Box::new(move || ShareGroup::new(group_egl.clone(), display, device.clone(), rate)?.context());
+            Box::new(move || ShareGroup::new(group_egl.clone(), device.clone(), target)?.context());
         let worker = Worker::start(egl.clone(), id.clone(), make_context)?;
         worker.call(|_| Ok(()))?;
         Ok(Engine {

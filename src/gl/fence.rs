@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::api;
 use super::context::Context;
 use super::resource::Sync;
-use crate::config::config;
 use crate::error::{Error, Result};
 
 /// The longest that one driver wait takes.
@@ -31,15 +30,14 @@ impl Fence {
         Ok(Fence(sync))
     }
 
-    /// Waits until it signals, at most `SPARKLE_GL_TIMEOUT_MS`; `what` names the work.
+    /// Waits until it signals, at most as long as the group's limit; `what` names the work.
     ///
     /// # Errors
     /// [`Error::Timeout`], [`Error::DeviceLost`], or what GL reports.
     pub fn wait(&self, what: &str) -> Result<()> {
-        let limit_ms = config().gl_timeout_ms();
         let context = self.0.context();
+        let limit = context.group().wait_limit();
         let start = Instant::now();
-        let limit = Duration::from_millis(limit_ms);
         let mut flags = api::SYNC_FLUSH_COMMANDS_BIT;
         loop {
             let left = limit.saturating_sub(start.elapsed());
@@ -52,6 +50,7 @@ impl Fence {
                 api::ALREADY_SIGNALED | api::CONDITION_SATISFIED => return Ok(()),
                 api::TIMEOUT_EXPIRED if left.is_zero() => {
                     let (device, what) = (context.device().to_owned(), what.to_owned());
+                    let limit_ms = limit.as_millis() as u64;
                     return Err(Error::Timeout { device, what, limit_ms });
                 }
                 api::TIMEOUT_EXPIRED => flags = 0,

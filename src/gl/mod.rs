@@ -93,7 +93,7 @@ fn engine(index: usize) -> Result<Arc<Engine>> {
         return Ok(engine);
     }
     let id = format!("gl:{index}");
-    let engine = Arc::new(Engine::new(egl, target.display, &id, found.candidate.software, target.rate)?);
+    let engine = Arc::new(Engine::new(egl, &id, found.candidate.software, target)?);
     engines.insert(index, Arc::downgrade(&engine));
     Ok(engine)
 }

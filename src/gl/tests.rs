@@ -9,7 +9,7 @@ use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 
 /// The first device; says so if there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
-fn first_device() -> Option<discovery::Target> {
+fn first_device() -> Option<context::Target> {
     let target = discovered().found.iter().find_map(|found| found.target);
     if target.is_none() {
         let required = std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1");
@@ -28,7 +28,7 @@ fn first_engine() -> Option<Arc<Engine>> {
 fn share_group() -> Option<Arc<ShareGroup>> {
     let (all, target) = (discovered(), first_device()?);
     let egl = all.egl.as_ref().expect("what was found, was found by EGL");
-    Some(ShareGroup::new(egl.clone(), target.display, "test device".into(), target.rate).unwrap())
+    Some(ShareGroup::new(egl.clone(), "test device".into(), target).unwrap())
 }
 
 fn problem() -> Conv2d {
