@@ -1,5 +1,5 @@
-//! `finalize()` gives everything back, and the engine can be used again. The only test of its binary: it counts the threads
-//! and descriptors of the process.
+//! `finalize()` gives everything back, and the engine can be used again. The only test of its binary: it
+//! counts the threads and descriptors of the process.
 
 #![cfg(target_os = "linux")]
 
@@ -27,7 +27,7 @@ fn threads_settled(expected: usize) -> usize {
 #[test]
 fn a_hundred_cycles_leave_nothing_behind() {
     sparkle::set_num_threads(4).unwrap();
-    let desc = Conv2dDesc { c: 16, h: 40, w: 40, k: 16, r: 3, s: 3, ..Default::default() };
+    let desc = Conv2dDesc { c: 32, h: 40, w: 40, k: 16, r: 3, s: 3, ..Default::default() };
     let case = ConvCase::new(desc, Values::Real, &mut Random::new(51));
     let device = Device::open("cpu").unwrap();
     let compute = || {

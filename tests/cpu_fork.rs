@@ -1,11 +1,12 @@
-//! `fork()` of a process whose CPU pool is warm and busy: the child computes right, with threads of its own, and so does a
-//! child of the child. The only test of its binary, for a fork copies whatever the other threads are doing.
+//! `fork()` of a process whose CPU pool is warm and busy: the child computes right, with threads of its own,
+//! and so does a child of the child. The only test of its binary, for a fork copies whatever the other
+//! threads are doing.
 
 #![cfg(unix)]
 
 mod cpu_cases;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cpu_cases::{ConvCase, GemmCase, Values, same_bits};
 use sparkle::problem::exact::Random;
@@ -21,10 +22,10 @@ struct Work {
 impl Work {
     fn new() -> Self {
         let mut random = Random::new(41);
-        let desc = Conv2dDesc { c: 16, h: 30, w: 30, k: 20, r: 3, s: 3, ..Default::default() };
+        let desc = Conv2dDesc { c: 32, h: 30, w: 30, k: 20, r: 3, s: 3, ..Default::default() };
         let conv = ConvCase::new(desc, Values::Real, &mut random);
         let product =
-            GemmCase::new(GemmDesc::packed(Layout::RowMajor, 100, 110, 120), Values::Real, &mut random);
+            GemmCase::new(GemmDesc::packed(Layout::RowMajor, 120, 130, 140), Values::Real, &mut random);
         let mut work = Work { conv, product, results: (vec![], vec![]) };
         work.results = work.compute();
         work
@@ -45,10 +46,11 @@ impl Work {
     }
 }
 
-/// Forks; the child does `work` and ends with status 0 if that is true. A child that hangs is ended by an alarm.
+/// Forks; the child does `work` and ends with status 0 if that is true. A child that hangs is ended by an
+/// alarm.
 fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library makes usable after a
-    // fork; it never returns into the test harness.
+    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library
+    // makes usable after a fork; it never returns into the test harness.
     unsafe {
         let child = libc::fork();
         assert!(child >= 0, "fork failed");
@@ -67,23 +69,23 @@ fn in_child(work: impl FnOnce() -> bool) -> bool {
 fn a_forked_child_computes_right() {
     sparkle::set_num_threads(3).unwrap();
     let work = Work::new();
-    let stop = AtomicBool::new(false);
+    let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut forks = 0;
     std::thread::scope(|scope| {
-        // Keeps the pool and its lock busy, so that forks fall into the middle of calls.
+        // Keep the pool and its lock busy, so that forks fall into the middle of calls.
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     work.compute();
+                    calls.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // A pool that comes and goes: forks fall into its building and ending, too.
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                sparkle::finalize();
-            }
-        });
+        // A fork while another thread is starting is not survivable: the standard library's own lock stays
+        // held in the child.
+        while calls.load(Ordering::Relaxed) < 10 {
+            std::thread::yield_now();
+        }
         for round in 0..150 {
             let nested = round % 10 == 0;
             let right =

@@ -1,5 +1,6 @@
-//! Memory the CPU engine must not touch: pages without access right before or right behind every buffer, inputs without
-//! write access, and canaries in what is left of an output's pages. A stray access ends this program with a signal.
+//! Memory the CPU engine must not touch: pages without access right before or right behind every buffer,
+//! inputs without write access, and canaries in what is left of an output's pages. A stray access ends this
+//! program with a signal.
 
 #![cfg(unix)]
 
@@ -39,8 +40,8 @@ impl Guarded {
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let wanted = size_of_val(values);
         let bytes = wanted.next_multiple_of(page).max(page);
-        // SAFETY: a new anonymous mapping; the pages between the guards are then made accessible, filled with canaries and
-        // values, and the values fit: offset + wanted <= bytes.
+        // SAFETY: a new anonymous mapping; the pages between the guards are then made accessible, filled with
+        // canaries and values, and the values fit: offset + wanted <= bytes.
         unsafe {
             let (anonymous, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
             let mapping = libc::mmap(std::ptr::null_mut(), bytes + 2 * page, none, anonymous, -1, 0);

@@ -1,9 +1,11 @@
-//! Convolution as implicit GEMM: weights, K x (C/G)*R*S, times the im2col matrix, (C/G)*R*S x P*Q, for each image and group.
+//! Convolution as implicit GEMM: weights, K x (C/G)*R*S, times the im2col matrix, (C/G)*R*S x P*Q, for each
+//! image and group.
 //!
-//! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output channels; it
-//! packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and as wide as fits its
-//! workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to the next KC. The weights were packed
-//! when the plan was made. Bias and ReLU ride on the last pass. Padding is zeros, multiplied like any other value.
+//! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output
+//! channels; it packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and
+//! as wide as fits its workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to
+//! the next KC. The weights were packed when the plan was made. Bias and ReLU ride on the last pass. Padding
+//! is zeros, multiplied like any other value.
 
 use std::time::Instant;
 
@@ -100,7 +102,8 @@ impl<K: Kernel> ConvPlan<K> {
             let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: cols.len() };
             let image = &input[product * image_len..][..image_len];
-            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks' do not overlap.
+            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks'
+            // do not overlap.
             unsafe { self.block(product % groups, top, (image, cols.start), tile, workspace) };
         })
     }
@@ -132,8 +135,8 @@ impl<K: Kernel> ConvPlan<K> {
                 relu: last && self.problem.relu(),
             };
             let a = &weights[p * padded + top * count..];
-            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the first. The bias of
-            // a group is padded to whole panels, and top is the start of one.
+            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
+            // first. The bias of a group is padded to whole panels, and top is the start of one.
             unsafe { multiply(self.kernel, count, a, packed, tile, &epilogue) };
         }
     }

@@ -1,5 +1,6 @@
-//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of high-performance matrix
-//! multiplication, 2008), with the roles of A and B exchanged because C's rows are the contiguous ones here.
+//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of
+//! high-performance matrix multiplication, 2008), with the roles of A and B exchanged because C's rows are
+//! the contiguous ones here.
 //!
 //! ```text
 //! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
@@ -9,7 +10,8 @@
 //! LOOP 1  columns by NR         (block.rs) the micro-kernel: registers
 //! ```
 //!
-//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever computes it.
+//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
+//! computes it.
 
 use std::ops::Range;
 
@@ -116,7 +118,8 @@ fn pack_rows(
     debug_assert!(packed.len() >= count * panel);
     team.run(count.div_ceil(each), |task, _| {
         let (first, end) = (task * each, count.min((task + 1) * each));
-        // SAFETY: panels first..end are inside of `packed`, which is borrowed mutably here, and no other task has them.
+        // SAFETY: panels first..end are inside of `packed`, which is borrowed mutably here, and no other task
+        // has them.
         let packed =
             unsafe { std::slice::from_raw_parts_mut(to.start().add(first * panel), (end - first) * panel) };
         let rows = rows.start + first * mr..rows.end.min(rows.start + end * mr);
@@ -144,8 +147,8 @@ fn pass<K: Kernel>(
         let b = &mut workspace[..cols.len().next_multiple_of(K::NR) * depths.len()];
         panels(product.b, K::NR, cols.clone(), depths.clone(), b);
         let a = &a[top * depths.len()..];
-        // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably; the tasks' rows and
-        // columns do not overlap. Epilogue::scaled() has no bias.
+        // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably; the
+        // tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
         unsafe {
             let start = c.start().add((rows.start + top) * product.ld + cols.start);
             let tile = Tile { start, ld: product.ld, rows: bottom - top, cols: cols.len() };

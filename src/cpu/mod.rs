@@ -1,11 +1,13 @@
 //! Layer 5: the CPU engine.
 //!
-//! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and [`im2col`], which
-//! bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into tasks; [`pool`], which runs them.
-//! [`blocking`] holds every block size, [`isa`] knows which kernels this CPU can run.
+//! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and
+//! [`im2col`], which bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into
+//! tasks; [`pool`], which runs them. [`blocking`] holds every block size, [`isa`] knows which kernels this
+//! CPU can run.
 //!
-//! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of threads. It
-//! leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE 754 asks.
+//! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of
+//! threads. It leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE
+//! 754 asks.
 
 mod block;
 mod blocking;

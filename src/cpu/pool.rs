@@ -1,12 +1,16 @@
 //! The threads of the CPU engine: Sparkle's own rayon pool.
 //!
-//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at first use.
-//! All calls share it, from however many threads they come: a caller hands its tasks over and sleeps, so no more than the
-//! pool's threads compute. One thread means no pool: the caller computes. A forked child builds its own pool; the one it
-//! inherited has no threads there and is left alone ([`ProcessLock`]).
+//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at
+//! first use. All calls share it, from however many threads they come: a caller hands its tasks over and
+//! sleeps, so no more than the pool's threads compute. One thread means no pool: the caller computes. A
+//! forked child builds its own pool; the one it inherited has no threads there and is left alone
+//! ([`ProcessLock`]). Beyond our reach is a fork at the very moment when another thread is starting or ending
+//! a thread: the standard library, in a program whose `main` is Rust's, holds a lock of its own then, and the
+//! child's new threads wait for it for ever.
 //!
-//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread, so what a
-//! loop costs is waking the threads, some microseconds. Little work stays on the caller ([`Team::for_work`]).
+//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread,
+//! so what a loop costs is waking the threads, some microseconds. Little work stays on the caller
+//! ([`Team::for_work`]).
 
 use std::cell::Cell;
 use std::io;
@@ -31,8 +35,8 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 static POOL: ProcessLock<Arc<Pool>> = ProcessLock::new();
 
-/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under way finish
-/// with what they have.
+/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under
+/// way finish with what they have.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for zero and for more than 1024.
@@ -44,8 +48,8 @@ pub fn set_num_threads(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else `OMP_NUM_THREADS`,
-/// else what the system makes available.
+/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
+/// `OMP_NUM_THREADS`, else what the system makes available.
 pub fn num_threads() -> usize {
     match ASKED.load(Ordering::Relaxed) {
         0 => config().num_threads.or(config().omp_num_threads).unwrap_or_else(available).min(MAX_THREADS),
@@ -63,8 +67,8 @@ fn available() -> usize {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
-/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The next call starts
-/// another.
+/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The
+/// next call starts another.
 pub fn shutdown() {
     // Dropped outside the lock: that joins threads.
     let pool = POOL.with(Option::take);
@@ -93,7 +97,8 @@ impl Team {
         if flops < BLOCKING.inline_flops { Team::new(None) } else { Team::shared() }
     }
 
-    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be started.
+    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be
+    /// started.
     ///
     /// # Errors
     /// Out of memory.
@@ -133,8 +138,9 @@ impl Team {
         self.pool.as_ref().map_or(1, |pool| if pool.threads.is_ok() { pool.size } else { 1 })
     }
 
-    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace, which holds any values.
-    /// Returns when all are done. Idle threads take the next task, so uneven ones balance.
+    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace,
+    /// which holds any values. Returns when all are done. Idle threads take the next task, so uneven ones
+    /// balance.
     ///
     /// # Errors
     /// [`Error::Internal`] if a task panicked; the pool lives on.
@@ -160,7 +166,8 @@ impl Team {
                 threads.in_place_scope(|scope| {
                     for _ in 0..tasks.min(*size) {
                         scope.spawn(|_| {
-                            // A worker runs one job at a time, so its workspace is free; if not, that is a panic like another.
+                            // A worker runs one job at a time, so its workspace is free; if not, that is a
+                            // panic like another.
                             let mine = rayon::current_thread_index()
                                 .and_then(|index| workspaces[index].try_lock().ok());
                             match mine {
@@ -215,8 +222,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a join fails only
-        // if rayon itself broke, and then there is nothing left to do for it.
+        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a
+        // join fails only if rayon itself broke, and then there is nothing left to do for it.
         self.threads = Err("ended".into());
         let handles = self.handles.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         for handle in handles.drain(..) {

@@ -1,5 +1,5 @@
-//! Every kernel of this CPU through both drivers, exact and at several team sizes, small shapes included: through the
-//! public API only the fastest is used, and little work never leaves the caller.
+//! Every kernel of this CPU through both drivers, exact and at several team sizes, small shapes included:
+//! through the public API only the fastest is used, and little work never leaves the caller.
 
 #[path = "../../tests/cpu_cases/mod.rs"]
 mod cpu_cases;
