@@ -154,15 +154,21 @@ pub(super) fn resolve(call: &Call, device: *const sparkle_device) -> Outcome<Arc
     if !device.is_null() {
         return handle::get(call, "device", device);
     }
-    let mut auto = AUTO.lock(call)?;
-    match &*auto {
-        Some((process, device)) if *process == call.process() => return Ok(device.clone()),
-        // The parent's, whose GPUs are of no use here and must not be closed from here.
-        Some(_) => std::mem::forget(auto.take()),
-        None => {}
+    let own = |auto: &Option<(u32, Arc<Device>)>| match auto {
+        Some((process, device)) if *process == call.process() => Some(device.clone()),
+        _ => None,
+    };
+    if let Some(device) = own(&*AUTO.lock(call)?) {
+        return Ok(device);
     }
+    // Unlocked: to open takes time, and writes to the log, whose callback may call Sparkle.
     let device = Arc::new(Device::open("auto")?);
-    *auto = Some((call.process(), device.clone()));
+    let mut auto = AUTO.lock(call)?;
+    if let Some(first) = own(&auto) {
+        return Ok(first);
+    }
+    // A parent process's, whose GPUs are of no use here and must not be closed from here.
+    std::mem::forget(auto.replace((call.process(), device.clone())));
     Ok(device)
 }
 

@@ -42,7 +42,7 @@ static const char *const NEGATIVE =
     "  o[i] = -sum;\n"
     "}\n";
 
-static const char *const BROKEN = "#version 430 core\nlayout(local_size_x = 64) in;\nvoid main() { nonsense }\n";
+static const char *const BROKEN = "#version 430 core\nlayout(local_size_x = 64) in;\nvoid main() { nonsense = 1; }\n";
 
 /* Buffers for one convolution; the output stands between canaries. */
 struct data {
