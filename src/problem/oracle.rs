@@ -46,7 +46,8 @@ pub fn conv2d_row(
         }
     }
     if problem.relu() {
-        row.iter_mut().for_each(|expected| expected.value = expected.value.max(0.0));
+        // Not max(), which would turn NaN into 0.
+        row.iter_mut().filter(|it| it.value < 0.0).for_each(|expected| expected.value = 0.0);
     }
 }
 
@@ -85,14 +86,16 @@ pub fn gamma(terms: usize) -> f64 {
     nu / (1.0 - nu)
 }
 
-/// How far `got` is from what was expected, in units of the bound: at most 1 is right. NaN and infinity where a
-/// finite value was expected count as infinitely wrong, and so does any difference where the bound is zero.
+/// How far `got` is from what was expected, in units of the bound: at most 1 is right. NaN is right where NaN was
+/// expected, an infinity where that infinity was; anywhere else they are infinitely wrong.
 pub fn error_over_bound(got: f32, expected: Expected, terms: usize) -> f64 {
-    let error = (f64::from(got) - expected.value).abs();
+    let got = f64::from(got);
+    let error = (got - expected.value).abs();
+    // A product or sum that underflows is off by up to the smallest denormal.
     let bound = gamma(terms) * expected.magnitude + f64::from(f32::from_bits(1)) * terms as f64;
-    if error == 0.0 {
+    if got == expected.value || (got.is_nan() && expected.value.is_nan()) {
         0.0
-    } else if error.is_nan() {
+    } else if !error.is_finite() {
         f64::INFINITY
     } else {
         error / bound
@@ -133,5 +136,11 @@ mod tests {
         assert!(error_over_bound(1.0 + 4.0 * f32::EPSILON, expected, 1) > 1.0);
         assert_eq!(error_over_bound(f32::NAN, expected, 1), f64::INFINITY);
         assert!(error_over_bound(1e-30, Expected::default(), 9) > 1.0);
+        let nan = Expected { value: f64::NAN, magnitude: f64::NAN };
+        assert_eq!(error_over_bound(f32::NAN, nan, 1), 0.0);
+        assert_eq!(error_over_bound(0.0, nan, 1), f64::INFINITY);
+        let infinite = Expected { value: f64::INFINITY, magnitude: f64::INFINITY };
+        assert_eq!(error_over_bound(f32::INFINITY, infinite, 1), 0.0);
+        assert_eq!(error_over_bound(f32::NEG_INFINITY, infinite, 1), f64::INFINITY);
     }
 }
