@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::api;
 use super::context::{Context, Live};
@@ -268,11 +269,18 @@ impl Query {
         Ok(query)
     }
 
-    /// The time in nanoseconds. A fence behind the query must have signalled: then this does not wait.
+    /// The time from `start` to this. A fence behind both must have signalled: then this does not wait.
     ///
     /// # Errors
     /// What GL reports.
-    pub fn nanoseconds(&self) -> Result<u64> {
+    pub fn since(&self, start: &Query) -> Result<Duration> {
+        let nanoseconds = self.nanoseconds()?.wrapping_sub(start.nanoseconds()?);
+        // A counter of fewer than 64 bits starts again at 0.
+        let unused_bits = 64 - self.context.capabilities().timestamp_bits.clamp(1, 64);
+        Ok(Duration::from_nanos(nanoseconds & (u64::MAX >> unused_bits)))
+    }
+
+    fn nanoseconds(&self) -> Result<u64> {
         let nanoseconds = self.context.api().query_result(self.name);
         self.context.check("glGetQueryObjectui64v")?;
         Ok(nanoseconds)
