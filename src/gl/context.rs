@@ -342,6 +342,11 @@ impl Context {
         self.take_error();
     }
 
+    /// Whether the context was lost since the last call, and is of no use any more. Forgets errors, too.
+    pub fn is_lost(&self) -> bool {
+        self.take_error() == api::CONTEXT_LOST || self.check_reset("idling").is_err()
+    }
+
     /// Reads GL's error.
     ///
     /// # Errors

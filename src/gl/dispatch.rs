@@ -1,14 +1,11 @@
 //! Running a kernel over all its work: in dispatches short enough for a GPU that also draws a desktop, and timed.
 //!
-//! Drivers kill, or at least freeze the desktop behind, a dispatch that runs for long. So work is cut: a [`Pace`] knows how many
-//! operations a second the kernel reaches on this device, and no dispatch is given more than what that predicts to take
-//! 100 ms. The pace starts from what the device last reached (the probe, at first), with a margin while a problem is new,
-//! and is corrected by each dispatch's own time.
+//! Drivers kill, or at least freeze the desktop behind, a dispatch that runs for long. So work is cut into slices, as long as a
+//! [`Pace`] says (`pace.rs`).
 //!
 //! Two dispatches are in flight at once, so that the device does not idle while its last one is looked at. The time
 //! reported runs from a timestamp query before the first dispatch to one behind the last.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,68 +13,18 @@ use std::time::{Duration, Instant};
 use super::api;
 use super::context::Context;
 use super::fence::Fence;
+use super::pace::believed;
 use super::resource::{Program, Query};
 use crate::error::{Error, Result};
 use crate::log::Level;
 
-/// What a dispatch should take.
-const TARGET_SECONDS: f64 = 0.1;
-/// How much slower than its predecessors a problem that never ran is taken to be.
-const MARGIN: f64 = 4.0;
-/// Dispatches of fewer workgroups than this may leave a GPU half empty: they say nothing about how slow it is.
-const WIDE: u32 = 4096;
+pub use super::pace::{Pace, Work};
+
 /// Dispatches in flight at once.
 const IN_FLIGHT: usize = 2;
 /// Uniform locations of every kernel here.
 const FIRST: u32 = 0;
 const COUNT: u32 = 1;
-
-/// A kernel's work: `units` pieces that do not depend on each other, `per_group` of them a workgroup.
-#[derive(Debug, Clone, Copy)]
-pub struct Work {
-    /// Pieces: outputs, or tiles.
-    pub units: u32,
-    /// Pieces that one workgroup does.
-    pub per_group: u32,
-    /// Operations a piece takes, indexing counted in.
-    pub operations: f64,
-}
-
-/// How fast a problem runs on a device.
-pub struct Pace {
-    /// Operations a second of this very problem, once it has run.
-    own: Cell<Option<f64>>,
-}
-
-impl Pace {
-    /// The pace of a problem that has not run yet.
-    pub fn new() -> Self {
-        Pace { own: Cell::new(None) }
-    }
-
-    fn rate(&self, context: &Context) -> f64 {
-        self.own.get().unwrap_or_else(|| context.group().rate() / MARGIN)
-    }
-
-    /// Units of the next dispatch, whole workgroups.
-    fn slice(&self, context: &Context, work: &Work) -> u32 {
-        let groups = TARGET_SECONDS * self.rate(context) / (work.operations * f64::from(work.per_group));
-        // As casts of floats do, this saturates.
-        (groups as u32).max(1).saturating_mul(work.per_group)
-    }
-
-    /// Learns from a dispatch of `units` units.
-    fn learn(&self, context: &Context, work: &Work, units: u32, took: Duration) {
-        let measured = f64::from(units) * work.operations / took.as_secs_f64().max(1e-9);
-        let wide = units.div_ceil(work.per_group) >= WIDE;
-        if wide || measured > self.rate(context) {
-            self.own.set(Some(measured));
-        }
-        if wide || measured > context.group().rate() {
-            context.group().set_rate(measured);
-        }
-    }
-}
 
 /// What a run took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,44 +45,40 @@ impl std::ops::AddAssign for Ran {
 /// A dispatch in flight.
 struct Flight {
     units: u32,
+    sent: Instant,
     /// Behind it, if the device has a clock.
     stamp: Option<Query>,
     fence: Fence,
 }
 
-/// The time since a run began: by the device's clock, or by ours, fence to fence, where it has none.
-enum Clock {
-    Device(Query),
-    Host(Instant),
+/// The time since a run began: by the device's clock, or by ours, fence to fence, where it has none or one that cannot be right.
+struct Clock {
+    device: Option<Query>,
+    host: Instant,
 }
 
 impl Clock {
     fn start(context: &Rc<Context>) -> Result<Self> {
+        let host = Instant::now();
         if context.capabilities().timestamp_bits > 0 {
-            return Query::timestamp(context).map(Clock::Device);
+            return Ok(Clock { device: Some(Query::timestamp(context)?), host });
         }
         let device = context.device();
         context.note(Level::Debug, format_args!("{device}: no timestamp queries, timed by the CPU's clock"));
-        Ok(Clock::Host(Instant::now()))
+        Ok(Clock { device: None, host })
     }
 
     fn stamp(&self, context: &Rc<Context>) -> Result<Option<Query>> {
-        match self {
-            Clock::Device(_) => Query::timestamp(context).map(Some),
-            Clock::Host(_) => Ok(None),
-        }
+        self.device.is_some().then(|| Query::timestamp(context)).transpose()
     }
 
     /// The time at which a flight whose fence has signalled was over.
     fn read(&self, stamp: Option<&Query>) -> Result<Duration> {
-        match (self, stamp) {
-            (Clock::Device(start), Some(stamp)) => {
-                let nanoseconds = stamp.nanoseconds()?.saturating_sub(start.nanoseconds()?);
-                Ok(Duration::from_nanos(nanoseconds))
-            }
-            (Clock::Host(start), _) => Ok(start.elapsed()),
-            (Clock::Device(_), None) => unreachable!("the device's clock stamps every flight"),
-        }
+        let host = self.host.elapsed();
+        let (Some(start), Some(stamp)) = (&self.device, stamp) else { return Ok(host) };
+        let device = stamp.since(start)?;
+        // A clock that stands still, or is further than all the time that has passed, tells nothing.
+        Ok(if device.is_zero() || device > host { host } else { device })
     }
 }
 
@@ -145,15 +88,17 @@ impl Clock {
 /// # Errors
 /// What the device failed to do. Dispatches may then still be running.
 pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -> Result<Ran> {
-    let api = context.api();
+    let (api, group) = (context.api(), context.group());
     api.use_program(program.name());
     context.check("glUseProgram")?;
     let clock = Clock::start(context)?;
+    let mut last_seen = clock.host;
     let (mut first, mut dispatches, mut time) = (0, 0, Duration::ZERO);
     let mut flights: VecDeque<Flight> = VecDeque::new();
     while first < work.units || !flights.is_empty() {
         if first < work.units && flights.len() < IN_FLIGHT {
-            let units = pace.slice(context, work).min(work.units - first);
+            let units = pace.slice(group.rate(), work).min(work.units - first);
+            let sent = Instant::now();
             dispatch(context, first, units, work.per_group)?;
             first += units;
             dispatches += 1;
@@ -161,11 +106,15 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
                 api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
             }
             let stamp = clock.stamp(context)?;
-            flights.push_back(Flight { units, stamp, fence: Fence::new(context)? });
+            flights.push_back(Flight { units, sent, stamp, fence: Fence::new(context)? });
         } else if let Some(flight) = flights.pop_front() {
             flight.fence.wait(program.kernel_name())?;
             let over = clock.read(flight.stamp.as_ref())?;
-            pace.learn(context, work, flight.units, over.saturating_sub(time));
+            let (now, before) = (Instant::now(), last_seen.max(flight.sent));
+            let took = believed(over.saturating_sub(time), now - before, now - flight.sent);
+            last_seen = now;
+
+            group.set_rate(pace.learn(group.rate(), work, flight.units, took));
             time = over;
         }
     }

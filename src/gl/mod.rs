@@ -5,7 +5,7 @@
 //!   engine     Backend and Plan; results reach the caller only when all has succeeded
 //!   worker     one thread a device, which owns its context
 //!   session    the programs and prepared convolutions that live with a context
-//!   conv2d, gemm, calibrate       what is run;   dispatch   how: cut short, timed
+//!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   context    share groups and contexts;   capabilities   what the driver can do
 //!   discovery  finding devices and probing them
@@ -33,6 +33,7 @@ mod engine;
 mod fence;
 mod gemm;
 mod native;
+mod pace;
 pub mod reference;
 mod resource;
 mod session;

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::api;
 use super::context::{Context, Live};
@@ -30,11 +31,11 @@ impl Drop for Counted {
     }
 }
 
-/// The error for a call that gave no object.
+/// The error for a call that gave no object. A lost context may give none without a word.
 fn no_object(context: &Context, call: &str) -> Error {
     let reason = "it gave no object".to_owned();
     let nothing_said = Error::Driver { device: context.device().to_owned(), call: call.to_owned(), reason };
-    context.check(call).err().unwrap_or(nothing_said)
+    context.check(call).and_then(|()| context.check_reset(call)).err().unwrap_or(nothing_said)
 }
 
 /// Has the driver delete an object. Not after a fork, when the driver's state is the parent's; nor while another context is
@@ -66,7 +67,7 @@ impl Buffer {
         }
         let counted = Counted::new(context, |live| &live.buffers);
         let buffer = Buffer { name, bytes: bytes.max(4), context: context.clone(), _counted: counted };
-        api.bind_buffer(api::COPY_WRITE_BUFFER, name);
+        buffer.bind_to_copy(api::COPY_WRITE_BUFFER)?;
         api.buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
         context.check(&format!("glBufferData of {} bytes", buffer.bytes))?;
         Ok(buffer)
@@ -93,6 +94,13 @@ impl Buffer {
         std::mem::take(&mut self.name)
     }
 
+    /// Binds it to a target for copies. If that fails the target keeps what it has, and a copy would go into some other buffer:
+    /// so this is checked by itself.
+    fn bind_to_copy(&self, target: u32) -> Result<()> {
+        self.context.api().bind_buffer(target, self.name);
+        self.context.check("glBindBuffer")
+    }
+
     /// Copies `data` to its beginning.
     ///
     /// # Errors
@@ -100,7 +108,7 @@ impl Buffer {
     pub fn upload(&self, data: &[u8]) -> Result<()> {
         debug_assert!(data.len() <= self.bytes);
         let api = self.context.api();
-        api.bind_buffer(api::COPY_WRITE_BUFFER, self.name);
+        self.bind_to_copy(api::COPY_WRITE_BUFFER)?;
         for (index, slice) in data.chunks(SLICE).enumerate() {
             api.buffer_sub_data(api::COPY_WRITE_BUFFER, (index * SLICE) as i64, slice);
             self.context.check("glBufferSubData")?;
@@ -115,12 +123,13 @@ impl Buffer {
     pub fn read(&self, into: &mut [u8]) -> Result<()> {
         debug_assert!(into.len() <= self.bytes);
         let api = self.context.api();
-        api.bind_buffer(api::COPY_READ_BUFFER, self.name);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
         for (index, slice) in into.chunks_mut(SLICE).enumerate() {
             api.get_buffer_sub_data(api::COPY_READ_BUFFER, (index * SLICE) as i64, slice);
             self.context.check("glGetBufferSubData")?;
         }
-        Ok(())
+        // A context that is lost need not make errors; reads then leave `into` as it is.
+        self.context.check_reset("glGetBufferSubData")
     }
 
     /// Copies the first `bytes` bytes to `to`, on the device.
@@ -130,8 +139,8 @@ impl Buffer {
     pub fn copy_to(&self, to: &Buffer, bytes: usize) -> Result<()> {
         debug_assert!(bytes <= self.bytes && bytes <= to.bytes);
         let api = self.context.api();
-        api.bind_buffer(api::COPY_READ_BUFFER, self.name);
-        api.bind_buffer(api::COPY_WRITE_BUFFER, to.name);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        to.bind_to_copy(api::COPY_WRITE_BUFFER)?;
         api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, 0, 0, bytes as i64);
         self.context.check("glCopyBufferSubData")
     }
@@ -251,6 +260,9 @@ impl Drop for Shader {
 }
 
 fn shader_error(context: &Context, kernel: &str, log: String) -> Error {
+    if let Err(lost) = context.check_reset("building a shader") {
+        return lost;
+    }
     let log = log.trim_end_matches(['\0', '\n', ' ']);
     let log = if log.is_empty() { "the driver gives no reason" } else { log }.to_owned();
     Error::Shader { device: context.device().to_owned(), kernel: kernel.to_owned(), log }
@@ -280,11 +292,18 @@ impl Query {
         Ok(query)
     }
 
-    /// The time in nanoseconds. A fence behind the query must have signalled: then this does not wait.
+    /// The time from `start` to this. A fence behind both must have signalled: then this does not wait.
     ///
     /// # Errors
     /// What GL reports.
-    pub fn nanoseconds(&self) -> Result<u64> {
+    pub fn since(&self, start: &Query) -> Result<Duration> {
+        let nanoseconds = self.nanoseconds()?.wrapping_sub(start.nanoseconds()?);
+        // A counter of fewer than 64 bits starts again at 0.
+        let unused_bits = 64 - self.context.capabilities().timestamp_bits.clamp(1, 64);
+        Ok(Duration::from_nanos(nanoseconds & (u64::MAX >> unused_bits)))
+    }
+
+    fn nanoseconds(&self) -> Result<u64> {
         let nanoseconds = self.context.api().query_result(self.name);
         self.context.check("glGetQueryObjectui64v")?;
         Ok(nanoseconds)

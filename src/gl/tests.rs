@@ -1,5 +1,9 @@
 //! The engine from inside, on the machine's first GL device: what its face does not show.
 
+mod faults;
+mod faulty;
+mod rig;
+
 use std::time::Duration;
 
 use super::context::{LiveObjects, ShareGroup};

@@ -150,11 +150,7 @@ fn serve(queue: &Receiver<Job>, mut host: Host) {
 impl Host {
     /// Runs a job on the session. Afterwards the session is as good as new, or gone, to be made again by the next job.
     fn run<R>(&mut self, job: impl FnOnce(&mut Session) -> Result<R>) -> (Result<R>, Vec<(Level, String)>) {
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let session = self.session()?;
-            session.context().forget_errors();
-            job(session)
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| job(self.session()?)));
         let result = result.unwrap_or_else(|panic| {
             self.session = None;
             Err(Error::Internal(format!("{} panicked: {}", self.device, panic_text(&*panic))))
@@ -166,7 +162,9 @@ impl Host {
         (result, messages)
     }
 
+    /// The session: a new one at first, and after the old one was lost, be it while nobody looked.
     fn session(&mut self) -> Result<&mut Session> {
+        self.session.take_if(|session| session.context().is_lost());
         match &mut self.session {
             Some(session) => Ok(session),
             none => Ok(none.insert(Session::new((self.make_context)()?))),

@@ -1,0 +1,217 @@
+//! Every call fails once: the right error, the output untouched, nothing leaked, and the next call right.
+//!
+//! Each loop takes a scenario and a [`Fault`] and lets the fault befall the first call that it can, then the second,
+//! until the scenario passes untouched.
+
+use super::super::api;
+use super::super::calibrate;
+use super::faulty::{Fault, Machine};
+use super::rig::{Bench, Rig, SMALL_BLOCK};
+use crate::error::{Error, Result};
+
+/// Something to do, of which the part behind `arm` may fail.
+struct Scenario {
+    name: &'static str,
+    run: fn(&Bench, arm: &dyn Fn()) -> Result<()>,
+}
+
+const OPEN: Scenario = Scenario {
+    name: "open, plan, run",
+    run: |bench, arm| {
+        arm();
+        let engine = bench.rig.open()?;
+        let plan = bench.rig.square.plan(&engine)?;
+        bench.rig.square.run(&*plan).map(|_| ())
+    },
+};
+const RUN: Scenario = Scenario {
+    name: "plan, run",
+    run: |bench, arm| {
+        arm();
+        let plan = bench.rig.square.plan(&bench.engine)?;
+        bench.rig.square.run(&*plan).map(|_| ())
+    },
+};
+const TILES: Scenario = Scenario {
+    name: "run in tiles",
+    run: |bench, arm| {
+        let plan = bench.rig.batch.plan(&bench.engine)?;
+        arm();
+        let dispatches = bench.rig.batch.run(&*plan)?;
+        assert!(dispatches >= 3, "{dispatches}");
+        Ok(())
+    },
+};
+const PRODUCT: Scenario = Scenario {
+    name: "sgemm",
+    run: |bench, arm| {
+        arm();
+        bench.rig.product.run(&bench.engine)
+    },
+};
+const CALIBRATE: Scenario = Scenario {
+    name: "calibrate",
+    run: |bench, arm| {
+        arm();
+        let measured = bench.engine.worker().call(|session| calibrate::measure(session, true))?;
+        assert!(measured.flops > 0.0 && measured.upload > 0.0 && measured.launch > 0.0, "{measured:?}");
+        Ok(())
+    },
+};
+const DROP_PLAN: Scenario = Scenario {
+    name: "drop a plan",
+    run: |bench, arm| {
+        let plan = bench.rig.square.plan(&bench.engine)?;
+        arm();
+        drop(plan);
+        bench.engine.share_group().map(|_| ())
+    },
+};
+const DROP_ENGINE: Scenario = Scenario {
+    name: "drop the engine",
+    run: |bench, arm| {
+        let engine = bench.rig.open()?;
+        let plan = bench.rig.square.plan(&engine)?;
+        bench.rig.square.run(&*plan)?;
+        arm();
+        drop((plan, engine));
+        Ok(())
+    },
+};
+
+/// Whether `error` is what `fault` is reported as.
+fn is_reported(fault: Fault, error: &Error) -> bool {
+    match fault {
+        Fault::Error(api::OUT_OF_MEMORY) | Fault::CreatePbuffer => {
+            matches!(error, Error::OutOfMemory { .. })
+        }
+        Fault::Lost | Fault::LostSilently => matches!(error, Error::DeviceLost { .. }),
+        Fault::NeverSignals => matches!(error, Error::Timeout { limit_ms: 20, .. }),
+        Fault::NoCompile | Fault::NoLink => matches!(error, Error::Shader { log, .. } if log == "a fault"),
+        Fault::Panic => matches!(error, Error::Internal(text) if text.contains("a fault")),
+        Fault::NoObject => {
+            matches!(error, Error::Driver { reason, .. } if reason == "it gave no object")
+        }
+        Fault::LoadGl => {
+            matches!(error, Error::Driver { reason, .. } if reason == "glDispatchCompute is missing")
+        }
+        Fault::WaitFails => matches!(error, Error::Driver { reason, .. } if reason == "GL_WAIT_FAILED"),
+        Fault::MakeCurrent | Fault::CreateContext | Fault::CreateContexts => {
+            matches!(error, Error::Driver { reason, .. } if reason == "EGL_BAD_MATCH")
+        }
+        Fault::Error(_) | Fault::ReadFails => {
+            matches!(error, Error::Driver { reason, .. } if reason == "GL_INVALID_OPERATION")
+        }
+    }
+}
+
+/// Whether all may be well although `fault` befell `call`.
+fn may_pass(fault: Fault, call: &str) -> bool {
+    match fault {
+        // What comes of it is made again.
+        Fault::Lost | Fault::LostSilently => true,
+        // Nobody waits for deletions, and the next job does not take their errors for its own.
+        Fault::Error(_) => call.starts_with("delete_"),
+        // The context goes with its thread.
+        Fault::MakeCurrent => call == "egl_unbind",
+        // A root context is tried with fewer and fewer features.
+        Fault::CreateContext => call == "egl_create_root",
+        _ => false,
+    }
+}
+
+/// Runs a scenario with `fault` at each of its calls. Gives how many there were, and how many were reported.
+fn run_loop(bench: &Bench, scenario: &Scenario, fault: Fault) -> (u64, u64) {
+    let faults = &bench.rig.faults;
+    let mut reported = 0;
+    for number in 1..1000 {
+        let result = (scenario.run)(bench, &|| faults.arm(fault, number));
+        let befell = faults.disarm();
+        let when = format!("{}, {fault:?} at call {number}, {befell:?}: {result:?}", scenario.name);
+        match (&result, befell) {
+            (Ok(()), None) => return (number - 1, reported),
+            (Ok(()), Some(call)) => assert!(may_pass(fault, call), "{when}"),
+            (Err(error), Some(_)) => assert!(is_reported(fault, error), "{when}"),
+            (Err(_), None) => panic!("{when}"),
+        }
+        reported += u64::from(result.is_err());
+        bench.assert_healthy(&when);
+    }
+    panic!("{}: {fault:?}: no end", scenario.name);
+}
+
+/// Runs all pairs; gives the number of faults.
+fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u64> {
+    let rig = Rig::new(machine)?;
+    let bench = Bench::new(&rig);
+    let mut total = 0;
+    for (scenario, faults) in scenarios {
+        for &fault in *faults {
+            let start = std::time::Instant::now();
+            let (injected, reported) = run_loop(&bench, scenario, fault);
+            println!(
+                "{}, {fault:?}: {injected} faults, {reported} reported, {:?}",
+                scenario.name,
+                start.elapsed()
+            );
+            assert!(injected > 0, "{}: {fault:?} befell nothing", scenario.name);
+            let silent = [DROP_PLAN.name, DROP_ENGINE.name].contains(&scenario.name);
+            assert_eq!(reported == 0, silent, "{}: {fault:?}", scenario.name);
+            total += injected;
+        }
+    }
+    drop(bench);
+    assert_eq!(rig.faults.objects(), Default::default(), "all closed");
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+    Some(total)
+}
+
+const ERRORS: [Fault; 2] = [Fault::Error(api::OUT_OF_MEMORY), Fault::Error(api::INVALID_OPERATION)];
+const RUNNING: [Fault; 4] = [Fault::WaitFails, Fault::NeverSignals, Fault::ReadFails, Fault::NoObject];
+const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
+const SMALL: Machine = Machine { max_block: Some(SMALL_BLOCK), needs_surface: false };
+
+#[test]
+fn gl_errors_at_every_call() {
+    let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE, &DROP_PLAN, &DROP_ENGINE];
+    let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &ERRORS[..]))) else { return };
+    assert!(total > 500, "{total}");
+}
+
+#[test]
+fn waits_reads_and_objects_that_fail() {
+    let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE];
+    let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &RUNNING[..]))) else { return };
+    assert!(total > 100, "{total}");
+}
+
+#[test]
+fn contexts_lost_at_every_call() {
+    let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE, &DROP_PLAN, &DROP_ENGINE];
+    let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &LOSSES[..]))) else { return };
+    assert!(total > 500, "{total}");
+}
+
+#[test]
+fn panics_at_every_call() {
+    let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE];
+    let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &[Fault::Panic][..]))) else { return };
+    assert!(total > 300, "{total}");
+}
+
+#[test]
+fn engines_that_do_not_open() {
+    use Fault::*;
+    let opening = [MakeCurrent, CreateContext, CreateContexts, LoadGl, NoCompile, NoLink];
+    let closing = [MakeCurrent];
+    let Some(total) = run_loops(SMALL, &[(&OPEN, &opening), (&DROP_ENGINE, &closing)]) else { return };
+    assert!(total >= 9, "{total}");
+}
+
+#[test]
+fn surfaces_that_fail() {
+    let machine = Machine { needs_surface: true, ..SMALL };
+    let faults = [Fault::CreatePbuffer, Fault::MakeCurrent, Fault::LoadGl, Fault::CreateContexts];
+    let Some(total) = run_loops(machine, &[(&OPEN, &faults)]) else { return };
+    assert!(total >= 6, "{total}");
+}

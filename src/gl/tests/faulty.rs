@@ -1,0 +1,463 @@
+//! The machine's own driver, made to fail on command, and watched.
+//!
+//! [`FaultyEgl`] and the [`FaultyApi`] that it hands out pass every call on. A [`Fault`] and a number arm them: of the calls that
+//! the fault can befall, the one of that number fails. Beside that they keep a list of the driver's live objects, and of
+//! what no driver would forgive: a deletion of something dead, a call without the right context.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::super::api::{self, Api, DebugMessage};
+use super::super::egl::{
+    self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
+};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A GL command does nothing; `glGetError` then gives this, once.
+    Error(u32),
+    /// Commands do nothing from here on, until there is a new root context; `glGetError` says `GL_CONTEXT_LOST`.
+    Lost,
+    /// The same, but only the reset status tells.
+    LostSilently,
+    /// `glClientWaitSync` gives `GL_WAIT_FAILED`.
+    WaitFails,
+    /// Fences never signal from here on.
+    NeverSignals,
+    /// `glGetBufferSubData` leaves the buffer as it is, with an error.
+    ReadFails,
+    /// A GL call that makes an object gives none.
+    NoObject,
+    /// A shader does not compile.
+    NoCompile,
+    /// A program does not link.
+    NoLink,
+    /// `eglMakeCurrent` fails.
+    MakeCurrent,
+    /// `eglCreateContext` fails.
+    CreateContext,
+    /// `eglCreateContext` fails from here on.
+    CreateContexts,
+    /// `eglCreatePbufferSurface` fails for want of memory.
+    CreatePbuffer,
+    /// An entry point is missing.
+    LoadGl,
+    /// A call panics; not one that deletes.
+    Panic,
+}
+
+/// GL calls that ask or tidy up rather than do: those that make no errors.
+const ASKING: [&str; 9] = [
+    "client_wait_sync",
+    "get_error",
+    "get_integer64",
+    "get_string",
+    "get_integer_indexed",
+    "program_linked",
+    "shader_compiled",
+    "timestamp_bits",
+    "next_debug_message",
+];
+
+impl Fault {
+    /// Whether it can befall `call`, named as in the seams.
+    fn can_befall(self, call: &str) -> bool {
+        let is = |names: &[&str]| names.contains(&call);
+        match self {
+            Fault::Error(_) | Fault::Lost | Fault::LostSilently => !call.starts_with("egl_") && !is(&ASKING),
+            // Rust itself leaks a value that is being returned if a destructor panics then.
+            Fault::Panic => Fault::Lost.can_befall(call) && !call.starts_with("delete_"),
+            Fault::WaitFails | Fault::NeverSignals => is(&["client_wait_sync"]),
+            Fault::ReadFails => is(&["get_buffer_sub_data"]),
+            Fault::NoObject => {
+                is(&["gen_buffer", "create_compute_shader", "create_program", "fence_sync", "gen_query"])
+            }
+            Fault::NoCompile => is(&["shader_compiled"]),
+            Fault::NoLink => is(&["program_linked"]),
+            Fault::MakeCurrent => is(&["egl_make_current", "egl_unbind"]),
+            Fault::CreateContext | Fault::CreateContexts => is(&["egl_create_root", "egl_create_context"]),
+            Fault::CreatePbuffer => is(&["egl_create_pbuffer"]),
+            Fault::LoadGl => is(&["egl_load_gl"]),
+        }
+    }
+
+    fn lasts(self) -> bool {
+        matches!(self, Fault::NeverSignals | Fault::CreateContexts)
+    }
+}
+
+/// Live objects by type.
+pub type Objects = BTreeMap<&'static str, usize>;
+
+/// What the two halves share.
+#[derive(Default)]
+pub struct Faults(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    armed: Option<(Fault, u64)>,
+    /// Calls so far that the armed fault could befall.
+    calls: u64,
+    /// The call that it befell.
+    befell: Option<&'static str>,
+    /// Root contexts made so far: the name of the share group in use.
+    group: u32,
+    /// Groups that are lost, and whether `glGetError` tells.
+    lost: BTreeMap<u32, bool>,
+    /// Type, group and name.
+    objects: BTreeSet<(&'static str, u32, usize)>,
+    violations: Vec<String>,
+}
+
+impl Faults {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, lets `fault` befall the `number`-th call that it can; the first is 1.
+    pub fn arm(&self, fault: Fault, number: u64) {
+        let mut state = self.state();
+        (state.armed, state.calls, state.befell) = (Some((fault, number)), 0, None);
+    }
+
+    /// Lets nothing go wrong any more. Gives the call that did.
+    pub fn disarm(&self) -> Option<&'static str> {
+        let mut state = self.state();
+        state.armed = None;
+        state.befell.take()
+    }
+
+    /// The driver's live objects.
+    pub fn objects(&self) -> Objects {
+        let mut objects = Objects::new();
+        self.state().objects.iter().for_each(|(kind, ..)| *objects.entry(kind).or_default() += 1);
+        objects
+    }
+
+    /// Share groups made so far.
+    pub fn groups(&self) -> u32 {
+        self.state().group
+    }
+
+    /// What no driver would forgive.
+    pub fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    /// Counts a call; gives what befalls it.
+    fn next(&self, call: &'static str) -> Option<Fault> {
+        let mut state = self.state();
+        let (fault, number) = state.armed.filter(|(fault, _)| fault.can_befall(call))?;
+        state.calls += 1;
+        let now = if fault.lasts() { state.calls >= number } else { state.calls == number };
+        if now {
+            state.befell.get_or_insert(call);
+        }
+        now.then_some(fault)
+    }
+
+    fn made(&self, kind: &'static str, group: u32, name: usize) {
+        if name != 0 && !self.state().objects.insert((kind, group, name)) {
+            self.state().violations.push(format!("{kind} {name} was made twice"));
+        }
+    }
+
+    fn deleted(&self, kind: &'static str, group: u32, name: usize) {
+        if name != 0 && !self.state().objects.remove(&(kind, group, name)) {
+            self.state().violations.push(format!("{kind} {name} was deleted, but is not alive"));
+        }
+    }
+}
+
+/// How the faulty machine differs from the real one even when nothing is armed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Machine {
+    /// `GL_MAX_SHADER_STORAGE_BLOCK_SIZE`, if not the driver's own.
+    pub max_block: Option<i64>,
+    /// Contexts need a surface.
+    pub needs_surface: bool,
+}
+
+/// EGL, made to fail.
+pub struct FaultyEgl {
+    pub inner: Arc<dyn Egl>,
+    pub faults: Arc<Faults>,
+    pub machine: Machine,
+}
+
+/// `EGL_BAD_ALLOC`.
+const BAD_ALLOC: EglError = EglError(0x3003);
+/// `EGL_BAD_MATCH`.
+const BAD_MATCH: EglError = EglError(0x3009);
+
+impl FaultyEgl {
+    fn call<R>(
+        &self,
+        call: &'static str,
+        error: EglError,
+        forward: impl FnOnce() -> EglResult<R>,
+    ) -> EglResult<R> {
+        if self.faults.next(call).is_some() { Err(error) } else { forward() }
+    }
+}
+
+impl Egl for FaultyEgl {
+    fn query_string(&self, display: Option<Display>, name: i32) -> Option<String> {
+        let text = self.inner.query_string(display, name)?;
+        let hides = self.machine.needs_surface && name == egl::EXTENSIONS;
+        Some(if hides { text.replace("EGL_KHR_surfaceless_context", "") } else { text })
+    }
+    fn query_devices(&self) -> EglResult<Vec<DeviceHandle>> {
+        self.inner.query_devices()
+    }
+    fn query_device_string(&self, device: DeviceHandle, name: i32) -> Option<String> {
+        self.inner.query_device_string(device, name)
+    }
+    fn platform_display(&self, platform: u32, device: Option<DeviceHandle>) -> EglResult<Display> {
+        self.inner.platform_display(platform, device)
+    }
+    fn default_display(&self) -> EglResult<Display> {
+        self.inner.default_display()
+    }
+    fn initialize(&self, display: Display) -> EglResult<(i32, i32)> {
+        self.inner.initialize(display)
+    }
+    fn bind_opengl(&self) -> EglResult<()> {
+        self.inner.bind_opengl()
+    }
+    fn choose_config(&self, display: Display, attributes: &[i32]) -> EglResult<Option<Config>> {
+        self.inner.choose_config(display, attributes)
+    }
+    fn create_context(
+        &self,
+        display: Display,
+        config: Option<Config>,
+        share: Option<ContextHandle>,
+        attributes: &[i32],
+    ) -> EglResult<ContextHandle> {
+        let call = if share.is_some() { "egl_create_context" } else { "egl_create_root" };
+        let made =
+            self.call(call, BAD_MATCH, || self.inner.create_context(display, config, share, attributes))?;
+        self.faults.state().group += u32::from(share.is_none());
+        self.faults.made("context", 0, made.0);
+        Ok(made)
+    }
+    fn destroy_context(&self, display: Display, context: ContextHandle) {
+        self.faults.deleted("context", 0, context.0);
+        self.inner.destroy_context(display, context);
+    }
+    fn create_pbuffer(
+        &self,
+        display: Display,
+        config: Option<Config>,
+        attributes: &[i32],
+    ) -> EglResult<Surface> {
+        let made = self.call("egl_create_pbuffer", BAD_ALLOC, || {
+            self.inner.create_pbuffer(display, config, attributes)
+        })?;
+        self.faults.made("surface", 0, made.0);
+        Ok(made)
+    }
+    fn destroy_surface(&self, display: Display, surface: Surface) {
+        self.faults.deleted("surface", 0, surface.0);
+        self.inner.destroy_surface(display, surface);
+    }
+    fn make_current(
+        &self,
+        display: Display,
+        surface: Option<Surface>,
+        context: Option<ContextHandle>,
+    ) -> EglResult<()> {
+        let call = if context.is_some() { "egl_make_current" } else { "egl_unbind" };
+        if context.is_some() && self.machine.needs_surface && surface.is_none() {
+            return Err(BAD_MATCH);
+        }
+        self.call(call, BAD_MATCH, || self.inner.make_current(display, surface, context))
+    }
+    fn current_context(&self) -> Option<ContextHandle> {
+        self.inner.current_context()
+    }
+    fn release_thread(&self) {
+        self.inner.release_thread();
+    }
+    fn load_gl(&self) -> Result<Box<dyn Api>, String> {
+        if self.faults.next("egl_load_gl").is_some() {
+            return Err("glDispatchCompute is missing".to_owned());
+        }
+        Ok(Box::new(FaultyApi {
+            inner: self.inner.load_gl()?,
+            egl: self.inner.clone(),
+            context: self.inner.current_context(),
+            faults: self.faults.clone(),
+            machine: self.machine,
+            group: self.faults.groups(),
+            error: Cell::new(api::NO_ERROR),
+        }))
+    }
+}
+
+/// OpenGL, made to fail.
+struct FaultyApi {
+    inner: Box<dyn Api>,
+    egl: Arc<dyn Egl>,
+    context: Option<ContextHandle>,
+    faults: Arc<Faults>,
+    machine: Machine,
+    group: u32,
+    /// An error made up, not yet asked for.
+    error: Cell<u32>,
+}
+
+impl FaultyApi {
+    /// Whether its group is lost, and if so, whether `glGetError` tells.
+    fn lost(&self) -> Option<bool> {
+        self.faults.state().lost.get(&self.group).copied()
+    }
+
+    /// Passes a call on, unless it fails. A deletion cannot fail; it may leave an error behind.
+    fn call<R: Default>(&self, call: &'static str, forward: impl FnOnce() -> R) -> R {
+        if self.egl.current_context() != self.context {
+            self.faults.state().violations.push(format!("{call} without its context"));
+        }
+        let tidies = call.starts_with("delete_");
+        let fault = self.faults.next(call);
+        match fault {
+            None if self.lost().is_none() => return forward(),
+            None | Some(Fault::Panic) => {}
+            Some(Fault::Error(code)) => self.error.set(code),
+            Some(Fault::ReadFails) => self.error.set(api::INVALID_OPERATION),
+            Some(lost @ (Fault::Lost | Fault::LostSilently)) => {
+                self.faults.state().lost.insert(self.group, lost == Fault::Lost);
+            }
+            Some(_) => {}
+        }
+        let result = if tidies { forward() } else { R::default() };
+        if fault == Some(Fault::Panic) {
+            // As panic!, without the message on stderr.
+            std::panic::resume_unwind(Box::new("a fault"));
+        }
+        result
+    }
+
+    fn made(&self, kind: &'static str, name: u32) -> u32 {
+        self.faults.made(kind, self.group, name as usize);
+        name
+    }
+}
+
+/// Calls that are passed on, and may fail.
+macro_rules! forward {
+    ($(fn $call:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {
+        $(fn $call(&self, $($arg: $ty),*) $(-> $ret)? {
+            self.call(stringify!($call), || self.inner.$call($($arg),*))
+        })*
+    };
+}
+
+/// Calls that make and delete objects of a type.
+macro_rules! objects {
+    ($($kind:literal: $make:ident, $delete:ident;)*) => {
+        $(
+            fn $make(&self) -> u32 {
+                self.made($kind, self.call(stringify!($make), || self.inner.$make()))
+            }
+            fn $delete(&self, name: u32) {
+                self.faults.deleted($kind, self.group, name as usize);
+                self.call(stringify!($delete), || self.inner.$delete(name));
+            }
+        )*
+    };
+}
+
+impl Api for FaultyApi {
+    objects! {
+        "buffer": gen_buffer, delete_buffer;
+        "shader": create_compute_shader, delete_shader;
+        "program": create_program, delete_program;
+        "query": gen_query, delete_query;
+    }
+    forward! {
+        fn bind_buffer(target: u32, buffer: u32);
+        fn bind_buffer_base(target: u32, index: u32, buffer: u32);
+        fn buffer_data(target: u32, size: i64, usage: u32);
+        fn buffer_sub_data(target: u32, offset: i64, data: &[u8]);
+        fn get_buffer_sub_data(target: u32, offset: i64, into: &mut [u8]);
+        fn copy_buffer_sub_data(from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64);
+        fn shader_source(shader: u32, source: &str);
+        fn compile_shader(shader: u32);
+        fn shader_compiled(shader: u32) -> bool;
+        fn attach_shader(program: u32, shader: u32);
+        fn detach_shader(program: u32, shader: u32);
+        fn link_program(program: u32);
+        fn program_linked(program: u32) -> bool;
+        fn use_program(program: u32);
+        fn uniform_1ui(location: u32, value: u32);
+        fn dispatch_compute(x: u32, y: u32, z: u32);
+        fn memory_barrier(barriers: u32);
+        fn flush();
+        fn query_timestamp(query: u32);
+        fn query_result(query: u32) -> u64;
+        fn timestamp_bits() -> i32;
+        fn get_integer_indexed(name: u32, index: u32) -> i32;
+        fn get_string(name: u32) -> String;
+        fn enable_debug_log();
+    }
+
+    fn shader_log(&self, _shader: u32) -> String {
+        "a fault\n\0".to_owned()
+    }
+    fn program_log(&self, _program: u32) -> String {
+        "a fault".to_owned()
+    }
+    fn fence_sync(&self) -> usize {
+        let sync = self.call("fence_sync", || self.inner.fence_sync());
+        self.faults.made("sync", self.group, sync);
+        sync
+    }
+    fn client_wait_sync(&self, sync: usize, flags: u32, timeout_ns: u64) -> u32 {
+        match self.faults.next("client_wait_sync") {
+            Some(Fault::NeverSignals) => {
+                std::thread::sleep(Duration::from_nanos(timeout_ns).min(Duration::from_millis(5)));
+                api::TIMEOUT_EXPIRED
+            }
+            Some(_) => api::WAIT_FAILED,
+            // Waits on a lost context must not hang, says the specification.
+            None if self.lost().is_some() => api::ALREADY_SIGNALED,
+            None => self.inner.client_wait_sync(sync, flags, timeout_ns),
+        }
+    }
+    fn delete_sync(&self, sync: usize) {
+        self.faults.deleted("sync", self.group, sync);
+        self.call("delete_sync", || self.inner.delete_sync(sync));
+    }
+    fn get_error(&self) -> u32 {
+        match (self.lost(), self.error.take()) {
+            (Some(true), _) => api::CONTEXT_LOST,
+            (_, api::NO_ERROR) => self.inner.get_error(),
+            (_, error) => error,
+        }
+    }
+    fn get_integer64(&self, name: u32) -> i64 {
+        match self.machine.max_block {
+            Some(most) if name == api::MAX_SHADER_STORAGE_BLOCK_SIZE => most,
+            _ => self.inner.get_integer64(name),
+        }
+    }
+    fn reset_status(&self) -> u32 {
+        /// `GL_GUILTY_CONTEXT_RESET`.
+        const GUILTY: u32 = 0x8253;
+        if self.lost() == Some(false) { GUILTY } else { self.inner.reset_status() }
+    }
+    fn has_reset_status(&self) -> bool {
+        true
+    }
+    fn has_buffer_storage(&self) -> bool {
+        self.inner.has_buffer_storage()
+    }
+    fn next_debug_message(&self) -> Option<DebugMessage> {
+        self.inner.next_debug_message()
+    }
+}

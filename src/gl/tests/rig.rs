@@ -1,0 +1,165 @@
+//! A machine to fail on, small problems with known answers, and what a healthy engine looks like.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::context::Target;
+use super::super::discovery::discovered;
+use super::super::engine::Engine;
+use super::faulty::{Faults, FaultyEgl, Machine, Objects};
+use crate::backend::{Backend, Plan};
+use crate::error::Result;
+use crate::problem::exact::Random;
+use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, oracle};
+
+/// What outputs are filled with: a NaN that nobody computes.
+const CANARY: u32 = 0x7fc0_dead;
+
+/// A convolution of small integers and its exact result.
+pub struct Case {
+    pub problem: Conv2d,
+    pub input: Vec<f32>,
+    pub weights: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+    pub expected: Vec<f32>,
+}
+
+impl Case {
+    pub fn new(desc: Conv2dDesc, seed: u64) -> Self {
+        let (problem, mut random) = (Conv2d::new(desc).unwrap(), Random::new(seed));
+        let mut data = |len| random.integers(len, 8);
+        let (input, weights) = (data(problem.input_len()), data(problem.weights_len()));
+        let bias = problem.bias().then(|| data(problem.sizes().k));
+        let expected = oracle::conv2d(&problem, &input, &weights, bias.as_deref());
+        let expected = expected.into_iter().map(|it| it.value as f32).collect();
+        Case { problem, input, weights, bias, expected }
+    }
+
+    pub fn plan(&self, engine: &Engine) -> Result<Box<dyn Plan>> {
+        engine.plan_conv2d(&self.problem, &self.weights, self.bias.as_deref())
+    }
+
+    /// Runs a plan of it. Afterwards the output is right, or untouched. Gives the number of dispatches.
+    pub fn run(&self, plan: &dyn Plan) -> Result<u32> {
+        let mut output = vec![f32::from_bits(CANARY); self.expected.len()];
+        let ran = plan.run(&self.input, &mut output);
+        match &ran {
+            Ok(_) => assert_eq!(output, self.expected, "wrong numbers, and no error"),
+            Err(error) => {
+                let untouched = output.iter().all(|value| value.to_bits() == CANARY);
+                assert!(untouched, "the output was touched, but {error}");
+            }
+        }
+        ran.map(|timing| timing.dispatches)
+    }
+}
+
+/// C = A B + C of small integers.
+pub struct Product {
+    problem: Gemm,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    expected: Vec<f32>,
+}
+
+impl Product {
+    fn new() -> Self {
+        let (m, n, k) = (18, 7, 5);
+        let desc = GemmDesc { beta: 1.0, ..GemmDesc::packed(Layout::RowMajor, m, n, k) };
+        let (problem, mut random) = (Gemm::new(desc).unwrap(), Random::new(7));
+        let [a, b, c] = problem.lens().map(|len| random.integers(len, 8));
+        let (m, n) = (m as usize, n as usize);
+        let element = |index| oracle::gemm_element(&problem, &a, &b, &c, index / n, index % n).value as f32;
+        let expected = (0..m * n).map(element).collect();
+        Product { problem, a, b, c, expected }
+    }
+
+    /// Computes it. Afterwards C is right, or untouched.
+    pub fn run(&self, engine: &Engine) -> Result<()> {
+        let mut c = self.c.clone();
+        let ran = engine.sgemm(&self.problem, &self.a, &self.b, &mut c);
+        let (expected, what) = if ran.is_ok() { (&self.expected, "right") } else { (&self.c, "untouched") };
+        assert_eq!(&c, expected, "C is not {what}, after {:?}", ran.as_ref().err());
+        ran.map(|_| ())
+    }
+}
+
+/// A faulty machine with problems to run on it.
+pub struct Rig {
+    pub egl: Arc<FaultyEgl>,
+    pub faults: Arc<Faults>,
+    pub target: Target,
+    /// `conv_reference_64`.
+    pub square: Case,
+    /// `conv_direct_64`.
+    pub direct: Case,
+    /// More images than [`SMALL_BLOCK`] holds at once.
+    pub batch: Case,
+    pub product: Product,
+}
+
+/// A limit on buffers that makes tiles of a small batch: 4096 elements.
+pub const SMALL_BLOCK: i64 = 16 << 10;
+
+impl Rig {
+    /// On the machine's first device; `None` if it has none.
+    pub fn new(machine: Machine) -> Option<Self> {
+        let target = Target { wait_limit: Duration::from_millis(20), ..super::first_device()? };
+        let inner = discovered().egl.clone().expect("what was found, was found by EGL");
+        let faults = Arc::new(Faults::default());
+        let square = Conv2dDesc { n: 2, c: 2, h: 6, w: 5, k: 3, r: 3, s: 3, ..Default::default() };
+        let direct =
+            Conv2dDesc { c: 4, k: 4, s: 2, groups: 2, dilation_h: 2, bias: true, relu: true, ..square };
+        // 1250 elements in and 1587 out an image: two fit, two fit, one is left.
+        let batch = Conv2dDesc { n: 5, h: 25, w: 25, k: 3, ..square };
+        Some(Rig {
+            egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine }),
+            faults,
+            target,
+            square: Case::new(square, 1),
+            direct: Case::new(direct, 2),
+            batch: Case::new(batch, 3),
+            product: Product::new(),
+        })
+    }
+
+    pub fn open(&self) -> Result<Engine> {
+        let egl: Arc<dyn super::super::egl::Egl> = self.egl.clone();
+        Engine::new(&egl, "gl:faulty", true, self.target)
+    }
+}
+
+/// An engine with a plan that is held all the time.
+pub struct Bench<'a> {
+    pub rig: &'a Rig,
+    pub engine: Engine,
+    held: Box<dyn Plan>,
+    /// What is alive when all is well and nothing runs.
+    healthy: Objects,
+}
+
+impl<'a> Bench<'a> {
+    pub fn new(rig: &'a Rig) -> Self {
+        let engine = rig.open().unwrap();
+        let held = rig.direct.plan(&engine).unwrap();
+        let mut bench = Bench { rig, engine, held, healthy: Objects::new() };
+        bench.use_everything();
+        bench.healthy = rig.faults.objects();
+        bench
+    }
+
+    fn use_everything(&self) {
+        self.rig.product.run(&self.engine).unwrap();
+        self.rig.square.run(&*self.rig.square.plan(&self.engine).unwrap()).unwrap();
+        // Last, so that what it leaves bound is what a command that goes astray hits. Also behind the plan just dropped.
+        self.rig.direct.run(&*self.held).unwrap();
+    }
+
+    /// Everything on the engine works, and nothing is alive that should not be.
+    pub fn assert_healthy(&self, when: &str) {
+        self.use_everything();
+        assert_eq!(self.rig.faults.objects(), self.healthy, "{when}");
+        assert_eq!(self.rig.faults.violations(), Vec::<String>::new(), "{when}");
+    }
+}
