@@ -399,8 +399,9 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
 sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);
 
 /// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
-/// product touches. A and B may be NULL where they are not read, C if m or n is 0. C must not overlap A or B, gaps
-/// between its rows or columns included; the gaps stay as they are.
+/// product touches. A and B may be NULL where they are not read, C if m or n is 0. A and B may share memory with C, as
+/// parts of one matrix do in blocked algorithms: they are read as they were before the call. Gaps between C's rows or
+/// columns stay as they are.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. C is
 /// untouched then.

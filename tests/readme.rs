@@ -43,13 +43,17 @@ fn fortran() {
     let folder = tempfile::tempdir_in(support::scratch()).unwrap();
     let program = folder.path().join("readme");
     let mut gfortran = Command::new("gfortran");
-    gfortran.current_dir(folder.path()).arg(root.join("fortran/src/sparkle.f90")).arg(example("fortran", "f90"));
+    gfortran
+        .current_dir(folder.path())
+        .arg(root.join("fortran/src/sparkle.f90"))
+        .arg(example("fortran", "f90"));
     gfortran.args(support::link_flags()).arg("-o").arg(&program);
     let compiled = support::run_command(gfortran);
     assert!(compiled.status.success(), "{}", compiled.stderr);
     let ran = support::run(&program, &[]);
     assert!(ran.status.success(), "{ran:?}");
-    let largest = ran.stdout.trim().strip_prefix("largest output:").and_then(|it| it.trim().parse::<f64>().ok());
+    let largest =
+        ran.stdout.trim().strip_prefix("largest output:").and_then(|it| it.trim().parse::<f64>().ok());
     // 147 products of two numbers in 0..1.
     assert!(largest.is_some_and(|value| value > 20.0 && value < 147.0), "{ran:?}");
 }

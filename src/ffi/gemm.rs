@@ -1,5 +1,7 @@
 //! Matrix products.
 
+use std::borrow::Cow;
+
 use super::device::{self, sparkle_device};
 use super::pointer::{self, Growing};
 use super::status::{Outcome, sparkle_status};
@@ -103,8 +105,9 @@ unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
 }
 
 /// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
-/// product touches. A and B may be NULL where they are not read, C if m or n is 0. C must not overlap A or B, gaps
-/// between its rows or columns included; the gaps stay as they are.
+/// product touches. A and B may be NULL where they are not read, C if m or n is 0. A and B may share memory with C, as
+/// parts of one matrix do in blocked algorithms: they are read as they were before the call. Gaps between C's rows or
+/// columns stay as they are.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. C is
 /// untouched then.
@@ -130,13 +133,23 @@ pub unsafe extern "C" fn sparkle_sgemm(
         least_length("b length", b_len, b_need)?;
         least_length("c length", c_len, c_need)?;
         // Only what the product touches: the rest is not ours to look at.
-        // SAFETY: C's promises for the three buffers.
-        let (a, b, c) = unsafe {
-            let (a, b) = (pointer::input("a", a, a_need)?, pointer::input("b", b, b_need)?);
-            (a, b, pointer::output("c", c, c_need, &[("a", a), ("b", b)])?)
+        // SAFETY: C's promises for the two buffers.
+        let (mut a, mut b) = unsafe {
+            (Cow::Borrowed(pointer::input("a", a, a_need)?), Cow::Borrowed(pointer::input("b", b, b_need)?))
         };
+        let mut problem = problem;
+        if pointer::overlap(&a, c, c_need) {
+            let (reads_copy, copy) = problem.with_copied_a(&a);
+            (problem, a) = (reads_copy, Cow::Owned(copy));
+        }
+        if pointer::overlap(&b, c, c_need) {
+            let (reads_copy, copy) = problem.with_copied_b(&b);
+            (problem, b) = (reads_copy, Cow::Owned(copy));
+        }
+        // SAFETY: C's promise for the buffer.
+        let c = unsafe { pointer::output("c", c, c_need, &[("a", &a), ("b", &b)])? };
         let device = device::resolve(call, device)?;
-        timing::keep(device.sgemm(&problem, a, b, c)?);
+        timing::keep(device.sgemm(&problem, &a, &b, c)?);
         Ok(())
     })
 }

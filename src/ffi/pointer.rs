@@ -52,6 +52,13 @@ pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
+/// Whether `memory` shares bytes with the `len` elements from `pointer` on, which need not be memory.
+pub(super) fn overlap<T>(memory: &[T], pointer: *mut T, len: usize) -> bool {
+    let (other, start) = (memory.as_ptr_range(), pointer.addr());
+    let end = start.saturating_add(len.saturating_mul(size_of::<T>()));
+    !memory.is_empty() && len != 0 && start < other.end.addr() && other.start.addr() < end
+}
+
 /// What C lets the call write, which must not overlap any of `inputs` (name and memory).
 ///
 /// # Safety
@@ -66,10 +73,8 @@ pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
     if len == 0 {
         return Ok(&mut []);
     }
-    let (start, end) = (pointer.addr(), pointer.addr() + len * size_of::<T>());
     for (name, memory) in inputs {
-        let other = memory.as_ptr_range();
-        if !memory.is_empty() && start < other.end.addr() && other.start.addr() < end {
+        if overlap(memory, pointer, len) {
             let given = format_args!("in the same memory as {name}");
             return Err(Error::invalid(argument, given, "memory of its own").into());
         }

@@ -101,6 +101,12 @@ impl Buffer {
         self.context.check("glBindBuffer")
     }
 
+    /// Its GL name.
+    #[cfg(test)]
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
     /// Copies `data` to its beginning.
     ///
     /// # Errors

@@ -176,6 +176,26 @@ impl Gemm {
         ((product + result) * size_of::<f32>()) as u64
     }
 
+    /// A copy of A without its gaps, and the product that reads that instead. For operands that share memory with C.
+    pub(crate) fn with_copied_a(self, a: &[f32]) -> (Self, Vec<f32>) {
+        let GemmSizes { m, k, a_row, a_col, .. } = self.sizes;
+        let (copy, a_row, a_col) = tight((m, k), (a_row, a_col), a);
+        (self.with_sizes(GemmSizes { a_row, a_col, ..self.sizes }, 0, copy.len()), copy)
+    }
+
+    /// The same for B.
+    pub(crate) fn with_copied_b(self, b: &[f32]) -> (Self, Vec<f32>) {
+        let GemmSizes { n, k, b_row, b_col, .. } = self.sizes;
+        let (copy, b_row, b_col) = tight((k, n), (b_row, b_col), b);
+        (self.with_sizes(GemmSizes { b_row, b_col, ..self.sizes }, 1, copy.len()), copy)
+    }
+
+    fn with_sizes(mut self, sizes: GemmSizes, operand: usize, len: usize) -> Self {
+        self.sizes = sizes;
+        self.lens[operand] = len;
+        self
+    }
+
     /// Checks the lengths of the three matrices. Longer ones are fine.
     ///
     /// # Errors
@@ -206,6 +226,17 @@ fn operand(
     Ok(if by_columns { (1, ld, len) } else { (ld, 1, len) })
 }
 
+/// The rows x cols matrix in `data` without gaps, its lines in the same order, and its strides.
+fn tight((rows, cols): (usize, usize), (row, col): (usize, usize), data: &[f32]) -> (Vec<f32>, usize, usize) {
+    if rows == 0 || cols == 0 {
+        return (vec![], row, col);
+    }
+    let (lines, line, ld) = if col == 1 { (rows, cols, row) } else { (cols, rows, col) };
+    let mut copy = Vec::with_capacity(lines * line);
+    (0..lines).for_each(|index| copy.extend_from_slice(&data[index * ld..][..line]));
+    if col == 1 { (copy, line, 1) } else { (copy, 1, line) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +254,29 @@ mod tests {
             assert_eq!((gemm.sizes().a_row, gemm.sizes().a_col), strides);
             assert_eq!(gemm.lens()[0], len);
         }
+    }
+
+    #[test]
+    fn copied_operands_hold_the_same_elements() {
+        let mut checked = 0;
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            for trans in [Transpose::No, Transpose::Yes] {
+                let packed = GemmDesc::packed(layout, 2, 4, 3);
+                let desc = GemmDesc { trans_a: trans, trans_b: trans, lda: 6, ldb: 7, ..packed };
+                let problem = Gemm::new(desc).unwrap();
+                let data: Vec<f32> = (0..64).map(|value| value as f32).collect();
+                let (copied_a, a) = problem.with_copied_a(&data);
+                let (copied, b) = copied_a.with_copied_b(&data);
+                assert_eq!((a.len(), b.len(), copied.lens()), (6, 12, [6, 12, problem.lens()[2]]));
+                let (old, new) = (problem.sizes(), copied.sizes());
+                for (i, p, j) in [(0, 0, 0), (1, 2, 3), (1, 0, 2), (0, 1, 1)] {
+                    assert_eq!(a[i * new.a_row + p * new.a_col], data[i * old.a_row + p * old.a_col]);
+                    assert_eq!(b[p * new.b_row + j * new.b_col], data[p * old.b_row + j * old.b_col]);
+                    checked += 1;
+                }
+            }
+        }
+        assert_eq!(checked, 16);
     }
 
     #[test]

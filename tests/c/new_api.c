@@ -135,6 +135,30 @@ static sparkle_gemm_desc gemm_desc(void) {
   return desc;
 }
 
+/* One step of a blocked factorisation: the trailing part of a matrix less a product of two of its other parts. */
+static void parts_of_one_matrix(sparkle_device *device, int32_t layout) {
+  enum { SIDE = 24, STEP = 5, REST = SIDE - STEP };
+  float *x = integers(SIDE * SIDE, 11), old[SIDE * SIDE];
+  memcpy(old, x, sizeof old);
+  sparkle_gemm_desc desc = gemm_desc();
+  desc.layout = layout;
+  desc.m = desc.n = REST, desc.k = STEP, desc.alpha = -1, desc.beta = 1;
+  desc.lda = desc.ldb = desc.ldc = SIDE;
+  /* Below the diagonal block, to its right, and the rest, in the order that the layout has them. */
+  size_t below = layout == SPARKLE_ROW_MAJOR ? STEP * SIDE : STEP, right = STEP * SIDE + STEP - below;
+  size_t rest = STEP * SIDE + STEP, end = SIDE * SIDE;
+  OK(sparkle_sgemm(device, &desc, x + below, end - below, x + right, end - right, x + rest, end - rest));
+  int by_columns = layout == SPARKLE_COL_MAJOR;
+  for (long i = 0; i < SIDE; i++)
+    for (long j = 0; j < SIDE; j++) {
+      double expected = at(old, by_columns, 0, SIDE, i, j);
+      for (long p = 0; p < STEP && i >= STEP && j >= STEP; p++)
+        expected -= (double)at(old, by_columns, 0, SIDE, i, p) * at(old, by_columns, 0, SIDE, p, j);
+      CHECK(at(x, by_columns, 0, SIDE, i, j) == expected, "element (%ld, %ld)", i, j);
+    }
+  free(x);
+}
+
 static void products(sparkle_device *device, const char *name) {
   static const int64_t SIZES[][3] = {{1, 1, 1}, {3, 5, 7}, {17, 9, 33}, {38, 38, 38}, {4, 6, 0}, {0, 5, 3}, {5, 0, 3}};
   static const float FACTORS[][2] = {{1, 0}, {2, 1}, {-1, -2}, {0, 3}, {0, 0}};
@@ -154,6 +178,8 @@ static void products(sparkle_device *device, const char *name) {
   /* Nothing at all to compute, and nowhere to put it. */
   sparkle_gemm_desc empty = gemm_desc();
   OK(sparkle_sgemm(device, &empty, NULL, 0, NULL, 0, NULL, 0));
+  parts_of_one_matrix(device, SPARKLE_ROW_MAJOR);
+  parts_of_one_matrix(device, SPARKLE_COL_MAJOR);
   printf("products\n");
 }
 

@@ -393,11 +393,13 @@ impl Api for FaultyApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
         fn uniform_1ui(location: u32, value: u32);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
         fn flush();
+        fn finish();
         fn query_timestamp(query: u32);
         fn query_result(query: u32) -> u64;
         fn timestamp_bits() -> i32;
