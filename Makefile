@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib header install clean
+.PHONY: all test lint check deps lib fortran header install clean
 
 all: lib
 
@@ -18,6 +18,10 @@ all: lib
 lib:
 	$(CARGO) build --release --locked --lib
 	ln -sf libsparkle.so $(TARGET)/libsparkle.so.$(SOVERSION)
+
+## The Fortran modules, in fortran/build.
+fortran:
+	$(MAKE) -C fortran
 
 ## All checks and all tests; installs what is missing when run as root on Debian or Ubuntu.
 test: deps lint check
@@ -58,7 +62,8 @@ install: lib
 	ln -sf libsparkle.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so
 	install -m 644 $(TARGET)/libsparkle.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 include/sparkle.h $(DESTDIR)$(PREFIX)/include/
-	cp -r fortran/. $(DESTDIR)$(PREFIX)/share/sparkle/fortran/
+	cp -r fortran/src fortran/reference fortran/examples fortran/fpm.toml fortran/Makefile \
+	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran/
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sparkle' 'Version: $(VERSION)' \
 	  'Description: fp32 convolution and matrix products on GPUs through OpenGL and on the CPU' \
 	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
@@ -66,3 +71,4 @@ install: lib
 
 clean:
 	$(CARGO) clean
+	$(MAKE) -C fortran clean

@@ -58,3 +58,8 @@ pub fn finalize() {
     gl::shutdown();
     cpu::shutdown();
 }
+
+/// The README's Rust example, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -39,14 +39,15 @@ fn first_output() -> i64 {
 
 #[test]
 fn fortran() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir_in(support::scratch()).unwrap();
+    let build = folder.path().join("build").display().to_string();
+    let mut make = Command::new("make");
+    make.args(["-C", concat!(env!("CARGO_MANIFEST_DIR"), "/fortran"), &format!("BUILD={build}")]);
+    let modules = support::run_command(make);
+    assert!(modules.status.success(), "{}", modules.stderr);
     let program = folder.path().join("readme");
     let mut gfortran = Command::new("gfortran");
-    gfortran
-        .current_dir(folder.path())
-        .arg(root.join("fortran/src/sparkle.f90"))
-        .arg(example("fortran", "f90"));
+    gfortran.arg(example("fortran", "f90")).args([&format!("-I{build}"), &format!("-L{build}"), "-lsparkle_fortran"]);
     gfortran.args(support::link_flags()).arg("-o").arg(&program);
     let compiled = support::run_command(gfortran);
     assert!(compiled.status.success(), "{}", compiled.stderr);
