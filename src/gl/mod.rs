@@ -1,11 +1,45 @@
-//! Layer 5: the OpenGL engine.
+//! Layer 5: the OpenGL engine. Compute shaders on any GPU with a GL 4.3 driver, headless through EGL.
+//!
+//! ```text
+//!   mod        candidates(), open(): one engine a device, shared by all who hold it
+//!   engine     Backend and Plan; results reach the caller only when all has succeeded
+//!   worker     one thread a device, which owns its context
+//!   session    the programs and prepared convolutions that live with a context
+//!   conv2d, gemm, calibrate       what is run;   dispatch   how: cut short, timed
+//!   resource, fence               GL objects that delete themselves; waiting
+//!   context    share groups and contexts;   capabilities   what the driver can do
+//!   discovery  finding devices and probing them
+//!   api, egl   the seams;   native   OpenGL itself
+//! ```
+//!
+//! Everything from `session` down works on any thread whose current context is the one it is given: the worker's, or a caller's
+//! own in [`reference`](mod@reference).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
+mod api;
+mod calibrate;
+mod capabilities;
+mod context;
+mod conv2d;
+mod discovery;
+mod dispatch;
+mod egl;
+mod engine;
+mod fence;
+mod gemm;
+mod native;
 pub mod reference;
+mod resource;
+mod session;
+mod worker;
+
+use discovery::discovered;
+use engine::Engine;
 
 /// A GL device that was found, usable or not.
 #[derive(Debug, Clone)]
@@ -20,18 +54,54 @@ pub struct Candidate {
     pub facts: Vec<(&'static str, String)>,
 }
 
-/// All GL devices, found and probed once a process.
+/// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so.
 pub fn candidates() -> Vec<Candidate> {
-    vec![]
+    discovered().found.iter().map(|found| found.candidate.clone()).collect()
 }
+
+/// The engines in use, by device. Weak: whoever uses one holds it.
+static ENGINES: Mutex<BTreeMap<usize, Weak<Engine>>> = Mutex::new(BTreeMap::new());
 
 /// The engine of `gl:index`, shared by all who hold it.
 ///
 /// # Errors
-/// [`Error::NoDevice`] if there is no such device.
+/// [`Error::NoDevice`] if there is no such device; else why it could not be opened.
 pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
-    Err(Error::NoDevice { selector: format!("gl:{index}"), reason: "no GL device".into() })
+    engine(index).map(|engine| engine as Arc<dyn Backend>)
 }
 
-/// Closes what nothing refers to any more.
-pub fn shutdown() {}
+fn engine(index: usize) -> Result<Arc<Engine>> {
+    let no_device = |reason: String| Error::NoDevice { selector: format!("gl:{index}"), reason };
+    let all = discovered();
+    if all.process != std::process::id() {
+        return Err(no_device(
+            "this process was forked from one that used OpenGL, whose drivers do not survive that".into(),
+        ));
+    }
+    let usable = all.found.iter().filter_map(|found| Some((found, found.target?)));
+    let (Some((found, target)), Some(egl)) = (usable.clone().nth(index), &all.egl) else {
+        let reasons = all.found.iter().filter_map(|it| it.candidate.unusable.as_deref()).collect::<Vec<_>>();
+        let count = usable.count();
+        let reason = match reasons.as_slice() {
+            [] => format!("{count} usable GL devices"),
+            reasons => format!("{count} usable GL devices ({})", reasons.join("; ")),
+        };
+        return Err(no_device(reason));
+    };
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(engine) = engines.get(&index).and_then(Weak::upgrade) {
+        return Ok(engine);
+    }
+    let id = format!("gl:{index}");
+    let engine = Arc::new(Engine::new(egl, target.display, &id, found.candidate.software, target.rate)?);
+    engines.insert(index, Arc::downgrade(&engine));
+    Ok(engine)
+}
+
+/// Forgets engines that nobody holds; those have closed already when their last holder let go.
+pub fn shutdown() {
+    ENGINES.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, engine| engine.strong_count() > 0);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,3 @@
 //! Layer 3: GLSL text.
+
+pub mod source;

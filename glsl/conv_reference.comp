@@ -1,0 +1,72 @@
+#version 430 core
+
+// conv_reference_64: the reference convolution. Square kernel, one stride, one padding; no dilation, groups or bias.
+//
+//     input  [N][C][H][W]                  output [N][K][H_out][W_out]
+//       +-----------+                        +--------+
+//       |  +---+    |   sum over             |        |     one invocation sums one output,
+//       |  |   |----+--- c, kh, kw --------> |   x    |     then goes on to the one that lies
+//       |  +---+    |   in this order        |        |     as many further as there are invocations
+//       +-----------+                        +--------+
+//
+// Any grid covers every output: invocations are numbered over x, y and z of the grid, and each takes every
+// `invocations`-th output. So a caller may dispatch one group or (ceil(W_out/16), ceil(H_out/16), N*K) groups, and
+// the driver's limit of 65,535 groups a dimension limits nothing.
+//
+// `first` and `count` cut long work into several dispatches; left at 0 they mean everything.
+//
+// The host accepts no problem with 2^31 or more elements in a buffer or rows or columns in a padded image, so no
+// index below wraps. A position left of or above the image wraps on purpose: as uint it is larger than any size.
+
+layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
+
+layout(std430, binding = 0) readonly buffer InputBuffer { float input_data[]; };
+layout(std430, binding = 1) readonly buffer WeightBuffer { float weight_data[]; };
+layout(std430, binding = 2) writeonly buffer OutputBuffer { float output_data[]; };
+layout(std430, binding = 3) readonly buffer ParamBuffer {
+    int N, H, W, C, K, kernel_size, stride, pad, H_out, W_out;
+};
+
+layout(location = 0) uniform uint first;
+layout(location = 1) uniform uint count;
+
+// The output at flat index ((n*K + k)*H_out + p)*W_out + q.
+float convolve(uint index) {
+    uint q = index % uint(W_out);
+    uint p = index / uint(W_out) % uint(H_out);
+    uint k = index / uint(W_out) / uint(H_out) % uint(K);
+    uint n = index / uint(W_out) / uint(H_out) / uint(K);
+    uint size = uint(kernel_size);
+    float sum = 0.0;
+    for (uint c = 0u; c < uint(C); ++c) {
+        uint image = (n * uint(C) + c) * uint(H);
+        uint kernel = (k * uint(C) + c) * size;
+        for (uint kh = 0u; kh < size; ++kh) {
+            uint y = p * uint(stride) + kh - uint(pad);
+            if (y >= uint(H)) continue;
+            uint line = (image + y) * uint(W);
+            for (uint kw = 0u; kw < size; ++kw) {
+                uint x = q * uint(stride) + kw - uint(pad);
+                if (x < uint(W)) sum += input_data[line + x] * weight_data[(kernel + kh) * size + kw];
+            }
+        }
+    }
+    return sum;
+}
+
+void main() {
+    uint total = uint(N) * uint(K) * uint(H_out) * uint(W_out);
+    uint end = count == 0u ? total : min(total, first + count);
+    uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
+    uint groups = gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z;
+    // Beyond 2^26 groups of 64 the number of an invocation does not fit in 32 bits; they have nothing to do.
+    const uint most = 0x3ffffffu;
+    if (group > most || first >= end || group * 64u + gl_LocalInvocationID.x >= end - first) return;
+    uint step = groups > most ? 0xffffffffu : groups * 64u;
+    uint index = first + group * 64u + gl_LocalInvocationID.x;
+    for (;;) {
+        output_data[index] = convolve(index);
+        if (step >= end - index) return;
+        index += step;
+    }
+}

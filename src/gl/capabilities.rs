@@ -1,0 +1,75 @@
+//! What a driver can do beyond the GL 4.3 floor, asked once for each context.
+
+use super::api::{self, Api};
+
+/// Limits and optional features of a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `GL_VENDOR`.
+    pub vendor: String,
+    /// `GL_RENDERER`.
+    pub renderer: String,
+    /// `GL_VERSION`.
+    pub version: String,
+    /// `GL_SHADING_LANGUAGE_VERSION`.
+    pub glsl: String,
+    /// Whether the renderer is software.
+    pub software: bool,
+    /// The largest buffer that a shader can see, in bytes.
+    pub max_block: u64,
+    /// The most workgroups in a dispatch, along x, y and z.
+    pub max_groups: [u32; 3],
+    /// Bits of a timestamp query's counter; 0 if there are no timestamps.
+    pub timestamp_bits: i32,
+    /// Persistent mapping (GL 4.4 or ARB_buffer_storage).
+    pub buffer_storage: bool,
+    /// Whether resets are reported (GL 4.5 or a robustness extension).
+    pub reset_status: bool,
+}
+
+impl Capabilities {
+    /// Asks the context that is current.
+    pub fn query(api: &dyn Api) -> Self {
+        let renderer = api.get_string(api::RENDERER);
+        let groups = |axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_COUNT, axis).max(1) as u32;
+        Capabilities {
+            vendor: api.get_string(api::VENDOR),
+            software: is_software(&renderer),
+            renderer,
+            version: api.get_string(api::VERSION),
+            glsl: api.get_string(api::SHADING_LANGUAGE_VERSION),
+            max_block: api.get_integer64(api::MAX_SHADER_STORAGE_BLOCK_SIZE).max(0) as u64,
+            max_groups: [groups(0), groups(1), groups(2)],
+            timestamp_bits: api.timestamp_bits(),
+            buffer_storage: api.has_buffer_storage(),
+            reset_status: api.has_reset_status(),
+        }
+    }
+
+    /// The most fp32 elements of a buffer that a kernel gets: what the driver allows, and fewer than 2^31, so that no
+    /// 32-bit index in a kernel wraps.
+    pub fn max_elements(&self) -> usize {
+        (self.max_block / 4).min((1 << 31) - 1) as usize
+    }
+}
+
+/// Whether a renderer's name is that of a software renderer.
+pub fn is_software(renderer: &str) -> bool {
+    let renderer = renderer.to_lowercase();
+    ["llvmpipe", "softpipe", "swrast", "swiftshader", "software rasterizer"]
+        .iter()
+        .any(|name| renderer.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_is_known_by_its_name() {
+        assert!(is_software("llvmpipe (LLVM 15.0.6, 256 bits)"));
+        assert!(is_software("Google SwiftShader"));
+        assert!(!is_software("NVIDIA H200/PCIe/SSE2"));
+        assert!(!is_software("AMD Radeon RX 7900 XTX (radeonsi, navi31, LLVM 17.0.6)"));
+    }
+}

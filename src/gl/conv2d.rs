@@ -1,0 +1,184 @@
+//! Convolution on a context: prepared once, run any number of times.
+//!
+//! Everything here works on a [`Context`] that is current on the calling thread, whoever's that is. A good place to start
+//! reading: [`Prepared::run`] uploads, dispatches and reads back; the rest decides which kernel, and how many images fit.
+
+use std::rc::Rc;
+
+use super::context::Context;
+use super::dispatch::{self, Pace, Ran, Work};
+use super::resource::{Buffer, Program};
+use crate::error::{Error, Result};
+use crate::problem::{Conv2d, Conv2dSizes};
+use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
+
+use super::reference::Conv2dParams;
+
+/// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
+const PER_OUTPUT: f64 = 32.0;
+
+/// Indices of the shaders' blocks.
+const INPUT: u32 = 0;
+const WEIGHTS: u32 = 1;
+const OUTPUT: u32 = 2;
+const PARAMS: u32 = 3;
+const BIAS: u32 = 4;
+
+/// The kernel that runs `problem`.
+pub fn kernel(problem: &Conv2d) -> Kernel {
+    let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
+        *problem.sizes();
+    let square = r == s && stride_h == stride_w && pad_h == pad_w;
+    let plain = (dilation_h, dilation_w, groups) == (1, 1, 1) && !problem.bias() && !problem.relu();
+    if square && plain { CONV_REFERENCE } else { CONV_DIRECT }
+}
+
+/// The parameter block of `conv_direct_64`, in the shader's order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct DirectParams([u32; 18]);
+
+/// The parameter block of `problem`'s kernel. All sizes fit in 31 bits: [`images_at_once`] has refused others.
+fn params(problem: &Conv2d) -> Vec<u8> {
+    let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
+    let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
+    if kernel(problem) == CONV_REFERENCE {
+        let int = |size: usize| size as i32;
+        return bytemuck::bytes_of(&Conv2dParams {
+            n: int(n),
+            h: int(h),
+            w: int(w),
+            c: int(c),
+            k: int(k),
+            kernel_size: int(r),
+            stride: int(stride_h),
+            pad: int(pad_h),
+            h_out: int(p),
+            w_out: int(q),
+        })
+        .to_vec();
+    }
+    let (bias, relu) = (usize::from(problem.bias()), usize::from(problem.relu()));
+    let sizes = [
+        n, c, h, w, k, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, bias,
+        relu,
+    ];
+    bytemuck::bytes_of(&DirectParams(sizes.map(|size| size as u32))).to_vec()
+}
+
+/// How many images of the batch are computed at once: as many as the largest buffer that a shader may see can hold.
+///
+/// # Errors
+/// [`Error::Unsupported`] if the weights or a single image are too large.
+fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
+    let most = context.capabilities().max_elements();
+    let refuse = |what: String| {
+        let what = format!("{what}; a buffer holds at most {most} (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)");
+        Err(Error::Unsupported { device: context.device().to_owned(), what })
+    };
+    let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();
+    let image = problem.with_batch(1);
+    if problem.weights_len() > most {
+        return refuse(format!("weights of {} elements", problem.weights_len()));
+    }
+    if image.input_len() > most {
+        return refuse(format!("an input image of {} elements", image.input_len()));
+    }
+    if image.output_len() > most {
+        return refuse(format!("an output image of {} elements", image.output_len()));
+    }
+    if (h + 2 * pad_h).max(w + 2 * pad_w) >= 1 << 31 {
+        return refuse(format!("a padded image of {} x {}", h + 2 * pad_h, w + 2 * pad_w));
+    }
+    Ok(n.min(most / image.input_len()).min(most / image.output_len()))
+}
+
+/// A convolution on the device: weights uploaded, buffers allocated, kernel built.
+pub struct Prepared {
+    problem: Conv2d,
+    /// Images computed at once.
+    images: usize,
+    program: Rc<Program>,
+    input: Buffer,
+    weights: Buffer,
+    bias: Option<Buffer>,
+    output: Buffer,
+    params: Buffer,
+    pace: Pace,
+    context: Rc<Context>,
+}
+
+impl Prepared {
+    /// Uploads weights and bias and allocates what a run needs. `program` is that of [`kernel`].
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for sizes beyond the device's limits; else what it failed to do.
+    pub fn new(
+        context: &Rc<Context>,
+        program: Rc<Program>,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let images = images_at_once(context, problem)?;
+        let tile = problem.with_batch(images);
+        let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+        Ok(Prepared {
+            problem: *problem,
+            images,
+            program,
+            input: Buffer::new(context, tile.input_len() * size_of::<f32>())?,
+            weights: upload(weights)?,
+            bias: bias.map(upload).transpose()?,
+            output: Buffer::new(context, tile.output_len() * size_of::<f32>())?,
+            params: Buffer::with_data(context, &params(&tile))?,
+            pace: Pace::new(),
+            context: context.clone(),
+        })
+    }
+
+    /// Computes `input` into `output`, which is undefined if it fails: callers give a buffer of their own.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
+        let image = self.problem.with_batch(1);
+        let inputs = input.chunks(self.images * image.input_len());
+        let outputs = output.chunks_mut(self.images * image.output_len());
+        let mut ran = Ran::default();
+        for (input, output) in inputs.zip(outputs) {
+            ran += self.run_tile(input, output)?;
+        }
+        Ok(ran)
+    }
+
+    /// Computes as many images as fit at once, or fewer.
+    fn run_tile(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
+        let image = self.problem.with_batch(1);
+        let tile = self.problem.with_batch(input.len() / image.input_len());
+        self.input.upload(bytemuck::cast_slice(input))?;
+        if self.images != self.problem.sizes().n {
+            self.params.upload(&params(&tile))?;
+        }
+        self.bind();
+        self.context.check("glBindBufferBase")?;
+        let work = Work {
+            units: tile.output_len() as u32,
+            per_group: 64,
+            operations: 2.0 * tile.reduction() as f64 + PER_OUTPUT,
+        };
+        let ran = dispatch::run(&self.context, &self.program, &work, &self.pace)?;
+        self.output.read(bytemuck::cast_slice_mut(output))?;
+        Ok(ran)
+    }
+
+    fn bind(&self) {
+        self.input.bind(INPUT);
+        self.weights.bind(WEIGHTS);
+        self.output.bind(OUTPUT);
+        self.params.bind(PARAMS);
+        if let Some(bias) = &self.bias {
+            bias.bind(BIAS);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Finding devices without a display server, and proving that they work.
+//!
+//! Three routes lead to a device, tried in this order until one gives hardware:
+//!
+//! 1. `EGL_EXT_device_enumeration` and `EGL_EXT_platform_device`: each GPU of the machine by itself, no server needed;
+//! 2. `EGL_MESA_platform_surfaceless`: Mesa's own choice of a GPU, or its software renderer;
+//! 3. the default display: whatever X or Wayland session the process is in.
+//!
+//! A device counts only after a probe: initialise, create a 4.3 core context, run a small convolution, compare every
+//! output. That a device is listed means nothing (containers list GPUs they may not open), nor that its context can be
+//! created. Every rejected candidate keeps its reason.
+//!
+//! Discovery runs once a process, on a thread of its own, so that the caller's EGL state stays as it was.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Candidate;
+use super::capabilities::Capabilities;
+use super::context::ShareGroup;
+use super::egl::{self, DeviceHandle, Display, Egl, EglResult};
+use super::session::Session;
+use crate::error::Result;
+use crate::problem::exact::Random;
+use crate::problem::{Conv2d, Conv2dDesc, oracle};
+
+/// A candidate and how to open it.
+pub struct Found {
+    /// What `sparkle info` shows.
+    pub candidate: Candidate,
+    /// How to open it; `None` if it is unusable.
+    pub target: Option<Target>,
+}
+
+/// A usable device.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its display, initialised.
+    pub display: Display,
+    /// Operations a second that the probe reached.
+    pub rate: f64,
+}
+
+/// What discovery found, and in which process.
+pub struct Discovered {
+    /// All candidates: hardware, then software, then the unusable.
+    pub found: Vec<Found>,
+    /// libEGL, if there is one.
+    pub egl: Option<Arc<dyn Egl>>,
+    /// The process that asked. Drivers do not survive a fork.
+    pub process: u32,
+}
+
+/// The devices of this machine.
+pub fn discovered() -> &'static Discovered {
+    static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
+    DISCOVERED.get_or_init(|| {
+        let work = || {
+            let egl = egl::native();
+            let found = discover(egl.as_ref().map_err(Clone::clone));
+            if let Ok(egl) = &egl {
+                egl.release_thread();
+            }
+            (found, egl.ok())
+        };
+        let thread = std::thread::Builder::new().name("sparkle discovery".to_owned()).spawn(work);
+        let (found, egl) = match thread.map(|thread| thread.join()) {
+            Ok(Ok(all)) => all,
+            Ok(Err(_)) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
+            Err(error) => (vec![rejected("OpenGL", format!("no thread for discovery: {error}"))], None),
+        };
+        Discovered { found, egl, process: std::process::id() }
+    })
+}
+
+fn rejected(name: &str, reason: String) -> Found {
+    let candidate =
+        Candidate { name: name.to_owned(), software: false, unusable: Some(reason), facts: vec![] };
+    Found { candidate, target: None }
+}
+
+/// A way to a display, not yet tried.
+struct Route {
+    /// How `sparkle info` calls it.
+    name: String,
+    display: EglResult<Display>,
+    /// Whether EGL itself says that it is software.
+    software: bool,
+}
+
+/// Finds and probes all devices.
+fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Vec<Found> {
+    let egl = match egl {
+        Ok(egl) => egl,
+        Err(reason) => return vec![rejected("OpenGL", reason)],
+    };
+    let extensions = egl.query_string(None, egl::EXTENSIONS).unwrap_or_default();
+    let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
+    let mut found: Vec<Found> = vec![];
+    if has("EGL_EXT_device_enumeration") || has("EGL_EXT_device_base") {
+        if has("EGL_EXT_platform_device") {
+            enumerated(&**egl, &mut found).into_iter().for_each(|route| add(egl, route, &mut found));
+        } else {
+            found.push(rejected("EGL devices", "EGL_EXT_platform_device is missing".to_owned()));
+        }
+    }
+    if !any_hardware(&found) && has("EGL_MESA_platform_surfaceless") {
+        let display = egl.platform_display(egl::PLATFORM_SURFACELESS, None);
+        add(egl, Route { name: "surfaceless".to_owned(), display, software: false }, &mut found);
+    }
+    if !any_hardware(&found) {
+        let display = egl.default_display();
+        add(egl, Route { name: "default display".to_owned(), display, software: false }, &mut found);
+    }
+    // Stable: within each kind the order of discovery stays.
+    found.sort_by_key(|it| (it.target.is_none(), it.candidate.software));
+    found
+}
+
+fn any_hardware(found: &[Found]) -> bool {
+    found.iter().any(|it| it.target.is_some() && !it.candidate.software)
+}
+
+/// The routes by enumeration; if EGL fails at it, that becomes a candidate.
+fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
+    let devices = match egl.query_devices() {
+        Ok(devices) => devices,
+        Err(error) => {
+            found.push(rejected("EGL devices", format!("eglQueryDevicesEXT failed: {error}")));
+            return vec![];
+        }
+    };
+    let route = |(index, device): (usize, DeviceHandle)| {
+        let extensions = egl.query_device_string(device, egl::EXTENSIONS).unwrap_or_default();
+        let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
+        // No file is a normal answer: for software, and for drivers without DRM.
+        let file = (has("EGL_EXT_device_drm_render_node"))
+            .then(|| egl.query_device_string(device, egl::DRM_RENDER_NODE_FILE))
+            .flatten()
+            .or_else(|| {
+                has("EGL_EXT_device_drm")
+                    .then(|| egl.query_device_string(device, egl::DRM_DEVICE_FILE))
+                    .flatten()
+            });
+        let file = file.map_or_else(String::new, |file| format!(" ({file})"));
+        Route {
+            name: format!("EGL device {index}{file}"),
+            display: egl.platform_display(egl::PLATFORM_DEVICE, Some(device)),
+            software: has("EGL_MESA_device_software"),
+        }
+    };
+    devices.into_iter().enumerate().map(route).collect()
+}
+
+/// Probes a route's device and adds it, unless it is one that is listed already.
+fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
+    let probed = match route.display {
+        Ok(display) => probe(egl, display, &route.name).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("{}: no display: {error}", route.name)),
+    };
+    let probed = match probed {
+        Ok(probed) => probed,
+        Err(reason) => return found.push(rejected(&route.name, reason)),
+    };
+    let software = route.software || probed.capabilities.software;
+    let name = probed.capabilities.renderer.clone();
+    // The software renderer is one, by however many routes; and once the GPUs were enumerated, another route leads to
+    // one of them. Two GPUs of the same model are enumerated side by side: those are two.
+    let by_enumeration = route.name.starts_with("EGL device");
+    let same = |it: &Found| it.target.is_some() && it.candidate.name == name;
+    if (software || !by_enumeration) && found.iter().any(same) {
+        return;
+    }
+    let facts = facts(&route.name, &probed);
+    let candidate = Candidate { name, software, unusable: None, facts };
+    found.push(Found { candidate, target: Some(Target { display: probed.display, rate: probed.rate }) });
+}
+
+/// A device that has passed its probe.
+struct Probed {
+    display: Display,
+    capabilities: Capabilities,
+    egl_version: String,
+    rate: f64,
+}
+
+/// Runs a small convolution twice: once to compare it, and once more, with everything warm, to see how fast it is.
+fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
+    // A guess too low only makes the first dispatches short.
+    let group = ShareGroup::new(egl.clone(), display, name.into(), 1e8)?;
+    let mut session = Session::new(group.context()?);
+    let problem = Conv2d::new(Conv2dDesc {
+        n: 2,
+        c: 5,
+        h: 9,
+        w: 7,
+        k: 6,
+        r: 3,
+        s: 3,
+        stride_h: 2,
+        stride_w: 2,
+        pad_h: 1,
+        pad_w: 1,
+        ..Default::default()
+    })?;
+    let mut random = Random::new(1);
+    let input = random.integers(problem.input_len(), 8);
+    let weights = random.integers(problem.weights_len(), 8);
+    let prepared = session.prepare(&problem, &weights, None)?;
+    let mut output = vec![f32::NAN; problem.output_len()];
+    prepared.run(&input, &mut output)?;
+    let expected = oracle::conv2d(&problem, &input, &weights, None);
+    let wrong =
+        output.iter().zip(&expected).filter(|&(&got, expected)| f64::from(got) != expected.value).count();
+    if wrong > 0 {
+        return Err(crate::Error::Driver {
+            device: name.to_owned(),
+            call: "the probe".to_owned(),
+            reason: format!("{wrong} of {} results of a small convolution are wrong", output.len()),
+        });
+    }
+    let ran = prepared.run(&input, &mut output)?;
+    Ok(Probed {
+        display,
+        capabilities: session.context().capabilities().clone(),
+        egl_version: egl.query_string(Some(display), egl::VERSION).unwrap_or_default(),
+        rate: problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6),
+    })
+}
+
+fn facts(route: &str, probed: &Probed) -> Vec<(&'static str, String)> {
+    let it = &probed.capabilities;
+    let [x, y, z] = it.max_groups;
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    vec![
+        ("vendor", it.vendor.clone()),
+        ("OpenGL", it.version.clone()),
+        ("GLSL", it.glsl.clone()),
+        ("EGL", probed.egl_version.clone()),
+        ("found by", route.to_owned()),
+        ("largest shader buffer", format!("{} MiB", it.max_block >> 20)),
+        ("most workgroups", format!("{x} x {y} x {z}")),
+        ("timestamp bits", it.timestamp_bits.to_string()),
+        ("persistent mapping", yes_no(it.buffer_storage)),
+        ("reports resets", yes_no(it.reset_status)),
+    ]
+}

@@ -1,0 +1,162 @@
+//! The engine: one GL device as the device layer sees it.
+//!
+//! Results reach the caller's memory only when everything has succeeded: the worker reads them into a buffer of its own, and the
+//! last step is a copy that cannot fail.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::calibrate;
+use super::context::ShareGroup;
+use super::conv2d;
+use super::dispatch::Ran;
+use super::egl::{Display, Egl};
+use super::gemm;
+use super::worker::Worker;
+use crate::backend::{Backend, Plan};
+use crate::error::Result;
+use crate::memory::Hierarchy;
+use crate::problem::{Conv2d, Gemm};
+use crate::report::Timing;
+use crate::shader::source::SGEMM_DIRECT;
+
+/// A GL device with its worker.
+pub struct Engine {
+    worker: Arc<Worker>,
+    id: Arc<str>,
+    software: bool,
+    hierarchy: Mutex<Option<Hierarchy>>,
+    /// Names of plans.
+    next_key: AtomicU64,
+}
+
+impl Engine {
+    /// Starts the device's worker and makes its context. `rate` is what the probe reached.
+    ///
+    /// # Errors
+    /// Why there is no context.
+    pub fn new(egl: &Arc<dyn Egl>, display: Display, id: &str, software: bool, rate: f64) -> Result<Self> {
+        let id: Arc<str> = id.into();
+        let (group_egl, device) = (egl.clone(), id.clone());
+        // A whole new group each time: a reset takes all contexts of a group.
+        let make_context =
+            Box::new(move || ShareGroup::new(group_egl.clone(), display, device.clone(), rate)?.context());
+        let worker = Worker::start(egl.clone(), id.clone(), make_context)?;
+        worker.call(|_| Ok(()))?;
+        Ok(Engine {
+            worker: Arc::new(worker),
+            id,
+            software,
+            hierarchy: Mutex::new(None),
+            next_key: AtomicU64::new(0),
+        })
+    }
+
+    /// The worker, for jobs of one's own.
+    #[cfg(test)]
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
+    /// threads are made from it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn share_group(&self) -> Result<Arc<ShareGroup>> {
+        self.worker.call(|session| Ok(session.context().group().clone()))
+    }
+}
+
+/// The time of a call that began at `start`.
+fn timing(ran: Ran, start: Instant) -> Timing {
+    Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
+}
+
+impl Backend for Engine {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        let mut hierarchy = self.hierarchy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hierarchy) = *hierarchy {
+            return Ok(hierarchy);
+        }
+        let measured = self.worker.call(|session| calibrate::measure(session, self.software))?;
+        crate::log::debug!("{}: measured {measured:?}", self.id);
+        Ok(*hierarchy.insert(measured))
+    }
+
+    fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.worker.call(|session| {
+            let prepared = session.prepare(problem, weights, bias)?;
+            session.keep(key, prepared);
+            Ok(())
+        })?;
+        Ok(Box::new(GlPlan {
+            worker: self.worker.clone(),
+            key,
+            problem: *problem,
+            weights: weights.to_vec(),
+            bias: bias.map(<[f32]>::to_vec),
+        }))
+    }
+
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+        let start = Instant::now();
+        let elements = problem.sizes().m * problem.sizes().n;
+        if elements == 0 || problem.is_scaling() {
+            gemm::scale(problem, c);
+            return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
+        }
+        let mut tight = vec![0.0; elements];
+        let ran = self.worker.call(|session| {
+            let program = session.program(SGEMM_DIRECT)?;
+            gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)
+        })?;
+        gemm::store(problem, &tight, c);
+        Ok((SGEMM_DIRECT.name, timing(ran, start)))
+    }
+}
+
+/// A convolution prepared on the worker, under a key.
+struct GlPlan {
+    worker: Arc<Worker>,
+    key: u64,
+    problem: Conv2d,
+    /// Kept for the day the context is lost and everything in it has to be uploaded again.
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Plan for GlPlan {
+    fn kernel(&self) -> &str {
+        conv2d::kernel(&self.problem).name
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
+        let start = Instant::now();
+        let mut computed = vec![0.0; output.len()];
+        let ran = self.worker.call(|session| {
+            let prepared = match session.take(self.key) {
+                Some(prepared) => prepared,
+                None => session.prepare(&self.problem, &self.weights, self.bias.as_deref())?,
+            };
+            let ran = prepared.run(input, &mut computed)?;
+            session.keep(self.key, prepared);
+            Ok(ran)
+        })?;
+        output.copy_from_slice(&computed);
+        Ok(timing(ran, start))
+    }
+}
+
+impl Drop for GlPlan {
+    fn drop(&mut self) {
+        let key = self.key;
+        self.worker.post(move |session| drop(session.take(key)));
+    }
+}

@@ -1,0 +1,125 @@
+//! Matrix products on a context.
+//!
+//! The kernel writes a tight matrix of its own in the order of C's memory; [`run`] hands that out, and [`store`] puts it into the
+//! caller's C row by row, so the gaps that a leading dimension leaves are never touched.
+
+use std::rc::Rc;
+
+use super::context::Context;
+use super::dispatch::{self, Pace, Ran, Work};
+use super::resource::{Buffer, Program};
+use crate::error::{Error, Result};
+use crate::problem::{Gemm, GemmSizes};
+
+/// Rows and columns of the tile that a workgroup computes.
+const TILE: usize = 16;
+/// As for convolutions: operations a result takes beside its multiply-adds.
+const PER_RESULT: f64 = 32.0;
+
+/// The parameter block of `sgemm_direct_16x16`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    sizes: [u32; 11],
+    alpha: f32,
+    beta: f32,
+}
+
+/// The lines of C that lie together in memory: how many, how long, and how far apart.
+struct Lines {
+    count: usize,
+    length: usize,
+    distance: usize,
+}
+
+fn lines(problem: &Gemm) -> Lines {
+    let GemmSizes { m, n, c_row, c_col, .. } = *problem.sizes();
+    if c_col == 1 {
+        Lines { count: m, length: n, distance: c_row }
+    } else {
+        Lines { count: n, length: m, distance: c_col }
+    }
+}
+
+/// Applies `set` to each line of C with the number of its first element in the tight matrix.
+fn each_line(problem: &Gemm, c: &mut [f32], mut set: impl FnMut(usize, &mut [f32])) {
+    let Lines { count, length, distance } = lines(problem);
+    // Empty lines lie nowhere: not even their beginnings need be inside C.
+    let count = if length == 0 { 0 } else { count };
+    for line in 0..count {
+        set(line * length, &mut c[line * distance..][..length]);
+    }
+}
+
+/// Puts a finished tight matrix into C.
+pub fn store(problem: &Gemm, tight: &[f32], c: &mut [f32]) {
+    each_line(problem, c, |first, line| line.copy_from_slice(&tight[first..][..line.len()]));
+}
+
+/// C = beta C, which is all there is to do where there is no product. The old C is not read if beta is zero.
+pub fn scale(problem: &Gemm, c: &mut [f32]) {
+    match problem.beta() {
+        0.0 => each_line(problem, c, |_, line| line.fill(0.0)),
+        1.0 => {}
+        beta => each_line(problem, c, |_, line| line.iter_mut().for_each(|value| *value *= beta)),
+    }
+}
+
+/// Computes the product into `tight`, a matrix of m*n elements in the order of C's memory. It is undefined if this
+/// fails. `c` is read only if beta is not zero.
+///
+/// # Errors
+/// [`Error::Unsupported`] for matrices beyond the device's limits; else what it failed to do.
+pub fn run(
+    context: &Rc<Context>,
+    program: &Program,
+    problem: &Gemm,
+    (a, b, c): (&[f32], &[f32], &[f32]),
+    tight: &mut [f32],
+) -> Result<Ran> {
+    let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *problem.sizes();
+    let [a_len, b_len, c_len] = problem.lens();
+    fits(context, problem)?;
+    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+    let (out_row, out_col) = if c_col == 1 { (n, 1) } else { (1, m) };
+    let sizes = [m, n, k, a_row, a_col, b_row, b_col, c_row, c_col, out_row, out_col].map(|it| it as u32);
+    let params = Params { sizes, alpha: problem.alpha(), beta: problem.beta() };
+    let a = upload(&a[..a_len])?;
+    let b = upload(&b[..b_len])?;
+    let output = Buffer::new(context, size_of_val(tight))?;
+    let params = Buffer::with_data(context, bytemuck::bytes_of(&params))?;
+    let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
+    for (index, buffer) in
+        [Some(&a), Some(&b), Some(&output), Some(&params), old.as_ref()].into_iter().enumerate()
+    {
+        if let Some(buffer) = buffer {
+            buffer.bind(index as u32);
+        }
+    }
+    context.check("glBindBufferBase")?;
+    let work = Work {
+        units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
+        per_group: 1,
+        operations: (TILE * TILE) as f64 * (2.0 * k as f64 + PER_RESULT),
+    };
+    let ran = dispatch::run(context, program, &work, &Pace::new())?;
+    output.read(bytemuck::cast_slice_mut(tight))?;
+    Ok(ran)
+}
+
+/// Refuses matrices that a shader could not see as a whole, or not index in 32 bits.
+fn fits(context: &Context, problem: &Gemm) -> Result<()> {
+    let most = context.capabilities().max_elements();
+    let [a_len, b_len, c_len] = problem.lens();
+    let GemmSizes { m, n, k, .. } = *problem.sizes();
+    let largest = a_len.max(b_len).max(c_len);
+    // The last tile may reach beyond the matrix, so sides need room for one more.
+    if largest > most || m.max(n).max(k) > (1 << 31) - 1 - TILE {
+        let what = format!(
+            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} \
+             (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)"
+        );
+        return Err(Error::Unsupported { device: context.device().to_owned(), what });
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! GL objects that delete themselves, and are counted while they live.
+//!
+//! Each holds its context, so the context outlives it, and is deleted on the context's own thread. Each checks GL's error where it
+//! is made or moved, so an error is reported at the call that caused it.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::api;
+use super::context::{Context, Live};
+use crate::error::{Error, Result};
+use crate::shader::source::Kernel;
+
+/// The most bytes that one call uploads or reads back. Some drivers hold a copy of that size meanwhile.
+const SLICE: usize = 256 << 20;
+
+/// Keeps a counter of live objects up while it lives.
+struct Counted(Rc<Context>, fn(&Live) -> &AtomicUsize);
+
+impl Counted {
+    fn new(context: &Rc<Context>, counter: fn(&Live) -> &AtomicUsize) -> Self {
+        counter(context.live()).fetch_add(1, Ordering::Relaxed);
+        Counted(context.clone(), counter)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1(self.0.live()).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The error for a call that gave no object.
+fn no_object(context: &Context, call: &str) -> Error {
+    let reason = "it gave no object".to_owned();
+    let nothing_said = Error::Driver { device: context.device().to_owned(), call: call.to_owned(), reason };
+    context.check(call).err().unwrap_or(nothing_said)
+}
+
+/// A buffer in the device's memory.
+pub struct Buffer {
+    name: u32,
+    bytes: usize,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Buffer {
+    /// A buffer of `bytes` bytes with undefined contents. One of 0 bytes has 4: a binding must not be empty.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and the like.
+    pub fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        let api = context.api();
+        let name = api.gen_buffer();
+        if name == 0 {
+            return Err(no_object(context, "glGenBuffers"));
+        }
+        let counted = Counted::new(context, |live| &live.buffers);
+        let buffer = Buffer { name, bytes: bytes.max(4), context: context.clone(), _counted: counted };
+        api.bind_buffer(api::COPY_WRITE_BUFFER, name);
+        api.buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
+        context.check(&format!("glBufferData of {} bytes", buffer.bytes))?;
+        Ok(buffer)
+    }
+
+    /// A buffer that holds `data`.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn with_data(context: &Rc<Context>, data: &[u8]) -> Result<Self> {
+        let buffer = Buffer::new(context, data.len())?;
+        buffer.upload(data)?;
+        Ok(buffer)
+    }
+
+    /// Its GL name.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
+    /// Copies `data` to its beginning.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn upload(&self, data: &[u8]) -> Result<()> {
+        debug_assert!(data.len() <= self.bytes);
+        let api = self.context.api();
+        api.bind_buffer(api::COPY_WRITE_BUFFER, self.name);
+        for (index, slice) in data.chunks(SLICE).enumerate() {
+            api.buffer_sub_data(api::COPY_WRITE_BUFFER, (index * SLICE) as i64, slice);
+            self.context.check("glBufferSubData")?;
+        }
+        Ok(())
+    }
+
+    /// Copies its beginning to `into`. Shader writes must lie behind a barrier of `BUFFER_UPDATE_BARRIER_BIT`.
+    ///
+    /// # Errors
+    /// What GL reports; `into` is then undefined.
+    pub fn read(&self, into: &mut [u8]) -> Result<()> {
+        debug_assert!(into.len() <= self.bytes);
+        let api = self.context.api();
+        api.bind_buffer(api::COPY_READ_BUFFER, self.name);
+        for (index, slice) in into.chunks_mut(SLICE).enumerate() {
+            api.get_buffer_sub_data(api::COPY_READ_BUFFER, (index * SLICE) as i64, slice);
+            self.context.check("glGetBufferSubData")?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first `bytes` bytes to `to`, on the device.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn copy_to(&self, to: &Buffer, bytes: usize) -> Result<()> {
+        debug_assert!(bytes <= self.bytes && bytes <= to.bytes);
+        let api = self.context.api();
+        api.bind_buffer(api::COPY_READ_BUFFER, self.name);
+        api.bind_buffer(api::COPY_WRITE_BUFFER, to.name);
+        api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, 0, 0, bytes as i64);
+        self.context.check("glCopyBufferSubData")
+    }
+
+    /// Binds it to the shaders' block at `index`.
+    pub fn bind(&self, index: u32) {
+        self.context.api().bind_buffer_base(api::SHADER_STORAGE_BUFFER, index, self.name);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.context.api().delete_buffer(self.name);
+    }
+}
+
+/// A compute program.
+pub struct Program {
+    name: u32,
+    kernel: String,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Program {
+    /// Compiles and links one of our kernels.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] with the driver's log.
+    pub fn kernel(context: &Rc<Context>, kernel: Kernel) -> Result<Self> {
+        Program::build(context, kernel.name, kernel.source)
+    }
+
+    /// Compiles and links `source`; messages call it `kernel`.
+    ///
+    /// # Errors
+    /// As [`Program::kernel`].
+    pub fn build(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
+        let api = context.api();
+        let shader = Shader::compile(context, kernel, source)?;
+        let name = api.create_program();
+        if name == 0 {
+            return Err(no_object(context, "glCreateProgram"));
+        }
+        let counted = Counted::new(context, |live| &live.programs);
+        let program =
+            Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted };
+        api.attach_shader(name, shader.name);
+        api.link_program(name);
+        let linked = api.program_linked(name);
+        context.check("glLinkProgram")?;
+        if !linked {
+            return Err(shader_error(context, kernel, api.program_log(name)));
+        }
+        api.detach_shader(name, shader.name);
+        context.check("glDetachShader")?;
+        Ok(program)
+    }
+
+    /// Its GL name.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
+    /// What messages call it.
+    pub fn kernel_name(&self) -> &str {
+        &self.kernel
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.context.api().delete_program(self.name);
+    }
+}
+
+/// A compute shader, on its way into a program.
+struct Shader {
+    name: u32,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Shader {
+    fn compile(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
+        let api = context.api();
+        let name = api.create_compute_shader();
+        if name == 0 {
+            return Err(no_object(context, "glCreateShader"));
+        }
+        let counted = Counted::new(context, |live| &live.programs);
+        let shader = Shader { name, context: context.clone(), _counted: counted };
+        api.shader_source(name, source);
+        api.compile_shader(name);
+        let compiled = api.shader_compiled(name);
+        context.check("glCompileShader")?;
+        if !compiled {
+            return Err(shader_error(context, kernel, api.shader_log(name)));
+        }
+        Ok(shader)
+    }
+}
+
+impl Drop for Shader {
+    fn drop(&mut self) {
+        self.context.api().delete_shader(self.name);
+    }
+}
+
+fn shader_error(context: &Context, kernel: &str, log: String) -> Error {
+    let log = log.trim_end_matches(['\0', '\n', ' ']);
+    let log = if log.is_empty() { "the driver gives no reason" } else { log }.to_owned();
+    Error::Shader { device: context.device().to_owned(), kernel: kernel.to_owned(), log }
+}
+
+/// A timestamp: the device's clock when it reaches this point of the commands.
+pub struct Query {
+    name: u32,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Query {
+    /// Puts a timestamp behind the commands given so far.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn timestamp(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().gen_query();
+        if name == 0 {
+            return Err(no_object(context, "glGenQueries"));
+        }
+        let counted = Counted::new(context, |live| &live.queries);
+        let query = Query { name, context: context.clone(), _counted: counted };
+        context.api().query_timestamp(name);
+        context.check("glQueryCounter")?;
+        Ok(query)
+    }
+
+    /// The time in nanoseconds. A fence behind the query must have signalled: then this does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn nanoseconds(&self) -> Result<u64> {
+        let nanoseconds = self.context.api().query_result(self.name);
+        self.context.check("glGetQueryObjectui64v")?;
+        Ok(nanoseconds)
+    }
+}
+
+impl Drop for Query {
+    fn drop(&mut self) {
+        self.context.api().delete_query(self.name);
+    }
+}
+
+/// A GL sync object; `fence.rs` says how one waits for it.
+pub(super) struct Sync {
+    name: usize,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Sync {
+    pub(super) fn new(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().fence_sync();
+        if name == 0 {
+            return Err(no_object(context, "glFenceSync"));
+        }
+        let counted = Counted::new(context, |live| &live.syncs);
+        Ok(Sync { name, context: context.clone(), _counted: counted })
+    }
+
+    pub(super) fn name(&self) -> usize {
+        self.name
+    }
+
+    pub(super) fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+}
+
+impl Drop for Sync {
+    fn drop(&mut self) {
+        self.context.api().delete_sync(self.name);
+    }
+}

@@ -1,0 +1,64 @@
+//! What lives beside a context: the programs built so far and the convolutions prepared on it.
+//!
+//! All of it is gone when a context is lost; whoever holds a plan holds what it takes to prepare it again.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::context::Context;
+use super::conv2d::{self, Prepared};
+use super::resource::Program;
+use crate::error::Result;
+use crate::problem::Conv2d;
+use crate::shader::source::Kernel;
+
+/// A context with its programs and prepared convolutions.
+pub struct Session {
+    prepared: HashMap<u64, Prepared>,
+    programs: HashMap<&'static str, Rc<Program>>,
+    context: Rc<Context>,
+}
+
+impl Session {
+    /// A session with nothing in it yet.
+    pub fn new(context: Rc<Context>) -> Self {
+        Session { prepared: HashMap::new(), programs: HashMap::new(), context }
+    }
+
+    /// Its context.
+    pub fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+
+    /// The program of `kernel`, built at its first use.
+    ///
+    /// # Errors
+    /// [`Error::Shader`](crate::Error::Shader) with the driver's log.
+    pub fn program(&mut self, kernel: Kernel) -> Result<Rc<Program>> {
+        if let Some(program) = self.programs.get(kernel.name) {
+            return Ok(program.clone());
+        }
+        let program = Rc::new(Program::kernel(&self.context, kernel)?);
+        self.programs.insert(kernel.name, program.clone());
+        Ok(program)
+    }
+
+    /// Prepares a convolution without keeping it.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare(&mut self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Prepared> {
+        let program = self.program(conv2d::kernel(problem))?;
+        Prepared::new(&self.context, program, problem, weights, bias)
+    }
+
+    /// The convolution kept under `key`. It leaves the session: one that failed is not put back.
+    pub fn take(&mut self, key: u64) -> Option<Prepared> {
+        self.prepared.remove(&key)
+    }
+
+    /// Keeps a convolution under `key`.
+    pub fn keep(&mut self, key: u64, prepared: Prepared) {
+        self.prepared.insert(key, prepared);
+    }
+}

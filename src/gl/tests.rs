@@ -1,0 +1,148 @@
+//! The engine from inside, on the machine's first GL device: what its face does not show.
+
+use std::time::Duration;
+
+use super::context::{LiveObjects, ShareGroup};
+use super::session::Session;
+use super::*;
+use crate::problem::exact::Random;
+use crate::problem::{Conv2d, Conv2dDesc, oracle};
+
+/// The first device; says so if there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
+fn first_device() -> Option<discovery::Target> {
+    let target = discovered().found.iter().find_map(|found| found.target);
+    if target.is_none() {
+        let required = std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1");
+        assert!(!required, "SPARKLE_TEST_REQUIRE_GL=1, but there is only {:?}", candidates());
+        println!("skipped: no GL device");
+    }
+    target
+}
+
+/// Its engine.
+fn first_engine() -> Option<Arc<Engine>> {
+    first_device().map(|_| engine(0).unwrap())
+}
+
+/// A share group of its own on it.
+fn share_group() -> Option<Arc<ShareGroup>> {
+    let (all, target) = (discovered(), first_device()?);
+    let egl = all.egl.as_ref().expect("what was found, was found by EGL");
+    Some(ShareGroup::new(egl.clone(), target.display, "test device".into(), target.rate).unwrap())
+}
+
+fn problem() -> Conv2d {
+    let desc =
+        Conv2dDesc { n: 3, c: 4, h: 20, w: 17, k: 5, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+    Conv2d::new(desc).unwrap()
+}
+
+/// Runs [`problem`] in `session`, checks every output, returns the number of dispatches.
+fn run(session: &mut Session, seed: u64) -> u32 {
+    let (problem, mut random) = (problem(), Random::new(seed));
+    let (input, weights) =
+        (random.integers(problem.input_len(), 8), random.integers(problem.weights_len(), 8));
+    let prepared = session.prepare(&problem, &weights, None).unwrap();
+    let mut output = vec![f32::NAN; problem.output_len()];
+    let ran = prepared.run(&input, &mut output).unwrap();
+    let expected = oracle::conv2d(&problem, &input, &weights, None);
+    assert!(output.iter().zip(expected).all(|(&got, expected)| f64::from(got) == expected.value));
+    assert!(ran.time > Duration::ZERO);
+    ran.dispatches
+}
+
+#[test]
+fn objects_live_as_long_as_they_are_held() {
+    let Some(group) = share_group() else { return };
+    let mut session = Session::new(group.context().unwrap());
+    run(&mut session, 1);
+    let idle = LiveObjects { programs: 1, contexts: 1, ..Default::default() };
+    assert_eq!(group.live_objects(), idle, "a session keeps its programs and nothing else");
+    let prepared = session.prepare(&problem(), &vec![0.0; problem().weights_len()], None).unwrap();
+    assert_eq!(group.live_objects(), LiveObjects { buffers: 4, ..idle });
+    drop(session);
+    assert_eq!(group.live_objects().contexts, 1, "a prepared convolution keeps its context");
+    drop(prepared);
+    assert_eq!(group.live_objects(), LiveObjects::default());
+}
+
+#[test]
+fn long_work_is_cut() {
+    let Some(group) = share_group() else { return };
+    let mut session = Session::new(group.context().unwrap());
+    // 5100 outputs of some hundred operations each: a tenth of a second at this rate is a small part of them.
+    group.set_rate(1e6);
+    let dispatches = run(&mut session, 2);
+    assert!(dispatches > 1, "{dispatches}");
+    group.set_rate(1e12);
+    assert_eq!(run(&mut session, 3), 1);
+}
+
+#[test]
+fn contexts_of_a_group_share_their_objects() {
+    let Some(group) = share_group() else { return };
+    let context = group.context().unwrap();
+    let buffer = resource::Buffer::with_data(&context, &[1, 2, 3, 4]).unwrap();
+    fence::Fence::new(&context).unwrap().wait("an upload").unwrap();
+    let (name, shared) = (buffer.name(), group.clone());
+    let seen = std::thread::spawn(move || {
+        let context = shared.context().unwrap();
+        let mut seen = [0; 4];
+        context.api().bind_buffer(api::COPY_READ_BUFFER, name);
+        context.api().get_buffer_sub_data(api::COPY_READ_BUFFER, 0, &mut seen);
+        context.check("glGetBufferSubData").unwrap();
+        seen
+    });
+    assert_eq!(seen.join().unwrap(), [1, 2, 3, 4]);
+    assert!(context.is_current());
+}
+
+#[test]
+fn a_shader_that_does_not_compile_shows_the_drivers_log() {
+    let Some(group) = share_group() else { return };
+    let context = group.context().unwrap();
+    let error =
+        resource::Program::build(&context, "bad", "#version 430 core\nvoid main() { nonsense }").err();
+    assert!(
+        matches!(&error, Some(Error::Shader { kernel, log, .. }) if kernel == "bad" && log.len() > 5),
+        "{error:?}"
+    );
+    assert_eq!(group.live_objects(), LiveObjects { contexts: 1, ..Default::default() });
+    context.check("after a shader error").unwrap();
+}
+
+#[test]
+fn an_engine_is_shared_while_it_is_held() {
+    let Some(first) = first_engine() else { return };
+    assert!(Arc::ptr_eq(&first, &engine(0).unwrap()));
+    let hierarchy = first.hierarchy().unwrap();
+    for rate in [hierarchy.flops, hierarchy.memory, hierarchy.upload, hierarchy.download, hierarchy.launch] {
+        assert!(rate.is_finite() && rate > 0.0, "{hierarchy:?}");
+    }
+    assert_eq!(first.hierarchy().unwrap(), hierarchy, "it is measured once");
+    shutdown();
+    assert!(Arc::ptr_eq(&first, &engine(0).unwrap()), "shutdown closes only what nobody holds");
+}
+
+#[test]
+fn a_panic_in_a_job_is_an_error_and_the_next_job_works() {
+    let Some(engine) = first_engine() else { return };
+    let error = engine.worker().call(|_| -> Result<()> { panic!("on purpose") }).unwrap_err();
+    assert!(matches!(&error, Error::Internal(text) if text.contains("on purpose")), "{error}");
+    assert!(engine.share_group().is_ok());
+}
+
+#[test]
+fn the_callers_thread_is_left_alone() {
+    let Some(engine) = first_engine() else { return };
+    let egl = discovered().egl.as_ref().unwrap();
+    assert_eq!(egl.current_context(), None);
+    let group = engine.share_group().unwrap();
+    let mine = group.context().unwrap();
+    let before = egl.current_context();
+    assert!(before.is_some() && mine.is_current());
+    engine.hierarchy().unwrap();
+    assert_eq!(egl.current_context(), before);
+    drop(mine);
+    assert_eq!(egl.current_context(), None);
+}

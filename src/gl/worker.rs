@@ -1,0 +1,180 @@
+//! One thread a device, which owns its context for life.
+//!
+//! GL contexts belong to threads, callers come from any; so callers hand jobs to the worker over a bounded channel and wait
+//! for the answer. Their own current context is never touched, and nothing is made current from call to call.
+//!
+//! ```text
+//!   caller                           worker
+//!   call(job) --- bounded channel --> session of the context; made again if it was lost
+//!   waits    <--- answer, messages -- job(&mut session); a panic becomes an error
+//! ```
+//!
+//! A job may borrow from its caller, since [`Worker::call`] returns only when the job is done or thrown away.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::context::Context;
+use super::egl::Egl;
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::log::Level;
+
+/// Jobs that may wait; callers beyond wait to hand theirs over.
+const QUEUE: usize = 16;
+
+/// Makes the device's context, on the worker's thread.
+pub type MakeContext = Box<dyn FnMut() -> Result<Rc<Context>> + Send>;
+
+/// A job and the sign that it is over. The task is dropped first, the sign after it: that order is what lets a task borrow.
+struct Job {
+    task: Box<dyn FnOnce(&mut Host) + Send>,
+    _over: SyncSender<()>,
+}
+
+/// The worker's handle. Dropping it ends the thread, behind the jobs handed over so far.
+pub struct Worker {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    device: Arc<str>,
+    process: u32,
+}
+
+/// What the thread holds.
+struct Host {
+    device: Arc<str>,
+    make_context: MakeContext,
+    session: Option<Session>,
+}
+
+impl Worker {
+    /// Starts the thread. Its context is made by the first job.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if the system gives no thread.
+    pub fn start(egl: Arc<dyn Egl>, device: Arc<str>, make_context: MakeContext) -> Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let name = device.clone();
+        let work = move || {
+            serve(&queue, Host { device: name, make_context, session: None });
+            egl.release_thread();
+        };
+        let thread = std::thread::Builder::new().name(format!("sparkle {device}")).spawn(work);
+        let thread = thread.map_err(|error| Error::Driver {
+            device: device.to_string(),
+            call: "starting a thread".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })
+    }
+
+    /// Runs `job` on the worker and returns what it gives. Messages of the context go to the log, on the calling thread.
+    ///
+    /// # Errors
+    /// The job's own; [`Error::Forked`] in a child process; [`Error::Internal`] if the job panicked; and if there is no context,
+    /// why none could be made.
+    pub fn call<R: Send>(&self, job: impl FnOnce(&mut Session) -> Result<R> + Send) -> Result<R> {
+        self.check_process()?;
+        let mut answer = None;
+        let slot = &mut answer;
+        let task: Box<dyn FnOnce(&mut Host) + Send + '_> = Box::new(move |host| *slot = Some(host.run(job)));
+        // SAFETY: only the lifetime changes. The task and all that it borrows are used until it has run or is dropped;
+        // `Job` drops its `_over` after that, and this function does not return before `is_over` has seen it drop.
+        let task = unsafe {
+            std::mem::transmute::<Box<dyn FnOnce(&mut Host) + Send + '_>, Box<dyn FnOnce(&mut Host) + Send>>(
+                task,
+            )
+        };
+        let (over, is_over) = sync_channel(0);
+        // If the worker is gone, this drops the job.
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+        let _ = is_over.recv();
+        let gone = || Error::Internal(format!("the worker thread of {} is gone", self.device));
+        let (result, messages): (Result<R>, Vec<(Level, String)>) = answer.ok_or_else(gone)?;
+        messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
+        result
+    }
+
+    /// Runs `job` some time, if there is a session then: for giving things up.
+    pub fn post(&self, job: impl FnOnce(&mut Session) + Send + 'static) {
+        if self.check_process().is_err() {
+            return;
+        }
+        let task = Box::new(|host: &mut Host| {
+            if let Some(session) = &mut host.session {
+                job(session);
+            }
+        });
+        let (over, _) = sync_channel(0);
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { what: format!("device {}", self.device) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let (jobs, thread) = (self.jobs.take(), self.thread.take());
+        if self.process != std::process::id() {
+            // The thread did not survive the fork, and the channel's locks may be in any state.
+            std::mem::forget((jobs, thread));
+            return;
+        }
+        drop(jobs);
+        if let Some(thread) = thread {
+            // Jobs cannot panic through; if the driver did, the thread is over all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs jobs until no handle is left.
+fn serve(queue: &Receiver<Job>, mut host: Host) {
+    while let Ok(Job { task, _over }) = queue.recv() {
+        // What a job gives to its caller is caught inside; this is for jobs without a caller.
+        if catch_unwind(AssertUnwindSafe(|| task(&mut host))).is_err() {
+            host.session = None;
+        }
+    }
+}
+
+impl Host {
+    /// Runs a job on the session. Afterwards the session is as good as new, or gone, to be made again by the next job.
+    fn run<R>(&mut self, job: impl FnOnce(&mut Session) -> Result<R>) -> (Result<R>, Vec<(Level, String)>) {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let session = self.session()?;
+            session.context().forget_errors();
+            job(session)
+        }));
+        let result = result.unwrap_or_else(|panic| {
+            self.session = None;
+            Err(Error::Internal(format!("{} panicked: {}", self.device, panic_text(&*panic))))
+        });
+        let messages = self.session.as_ref().map_or_else(Vec::new, |it| it.context().take_messages());
+        if let Err(Error::DeviceLost { .. }) = result {
+            self.session = None;
+        }
+        (result, messages)
+    }
+
+    fn session(&mut self) -> Result<&mut Session> {
+        match &mut self.session {
+            Some(session) => Ok(session),
+            none => Ok(none.insert(Session::new((self.make_context)()?))),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,73 @@
+//! The kernels of `glsl/`, by name.
+//!
+//! A kernel's name is the same in the code, in logs, in benchmark rows and in `Run::kernel`; the number at its end is
+//! the size of a workgroup or of the tile it computes.
+
+/// One compute shader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its name.
+    pub name: &'static str,
+    /// Its GLSL.
+    pub source: &'static str,
+}
+
+/// Convolution with a square kernel, one stride and one padding: the reference ABI's, bindings 0 to 3.
+pub const CONV_REFERENCE: Kernel =
+    Kernel { name: "conv_reference_64", source: include_str!("../../glsl/conv_reference.comp") };
+
+/// Every convolution.
+pub const CONV_DIRECT: Kernel =
+    Kernel { name: "conv_direct_64", source: include_str!("../../glsl/conv_direct.comp") };
+
+/// Every matrix product.
+pub const SGEMM_DIRECT: Kernel =
+    Kernel { name: "sgemm_direct_16x16", source: include_str!("../../glsl/sgemm_direct.comp") };
+
+/// All of them.
+#[cfg(test)]
+pub const ALL: [Kernel; 3] = [CONV_REFERENCE, CONV_DIRECT, SGEMM_DIRECT];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `glslangValidator` is part of the development setup; where it is missing, the driver's compiler is the judge.
+    #[test]
+    fn glslang_accepts_every_kernel() {
+        let mut checked = 0;
+        for kernel in ALL {
+            let mut file = tempfile::Builder::new().suffix(".comp").tempfile().unwrap();
+            std::io::Write::write_all(&mut file, kernel.source.as_bytes()).unwrap();
+            match std::process::Command::new("glslangValidator").arg(file.path()).output() {
+                Ok(output) => {
+                    let text = String::from_utf8_lossy(&output.stdout);
+                    assert!(output.status.success(), "{}: {text}", kernel.name);
+                    assert!(!text.contains("WARNING"), "{}: {text}", kernel.name);
+                }
+                Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
+                    eprintln!("skipped: no glslangValidator");
+                }
+                Err(error) => panic!("glslangValidator: {error}"),
+            }
+            checked += 1;
+        }
+        assert_eq!(checked, 3);
+    }
+
+    #[test]
+    fn the_reference_kernel_keeps_the_reference_interface() {
+        let source = CONV_REFERENCE.source;
+        assert!(source.starts_with("#version 430 core"));
+        assert!(source.contains("local_size_x = 64, local_size_y = 1, local_size_z = 1"));
+        for block in [
+            "binding = 0) readonly buffer InputBuffer",
+            "binding = 1) readonly buffer WeightBuffer",
+            "binding = 2) writeonly buffer OutputBuffer",
+            "binding = 3) readonly buffer ParamBuffer",
+            "int N, H, W, C, K, kernel_size, stride, pad, H_out, W_out;",
+        ] {
+            assert!(source.contains(block), "{block}");
+        }
+    }
+}
