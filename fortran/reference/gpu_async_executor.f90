@@ -14,7 +14,8 @@
 !> An output is delivered into `output_data` when its completion is first observed: by `gpu_wait_for_completion`, by
 !> `gpu_is_work_complete`, or when `gpu_get_next_buffer_set` needs its set. Until then the array must exist and must not
 !> be touched; give it the TARGET or ASYNCHRONOUS attribute. Work that failed leaves its output untouched and counts in
-!> `failed_operations`. Sets complete in the order in which they were submitted. One thread at a time uses a state.
+!> `failed_operations`. Sets complete in the order in which they were submitted. A state belongs to the thread
+!> that initialised it, because its queries belong to that thread's context.
 module gpu_async_executor
   use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32
