@@ -179,30 +179,49 @@ contains
       call submit(state, set_id, c_loc(input_data), c_loc(output_data), input_size, output_size, &
         [grid_x, grid_y, grid_z], state%weight_buffer)
     else
-      select rank (output_data)
-      rank (1)
-        call submit_and_wait(output_data)
-      rank (2)
-        call submit_and_wait(output_data)
-      rank (3)
-        call submit_and_wait(output_data)
-      rank (4)
-        call submit_and_wait(output_data)
-      rank default
-        state%failed_operations = state%failed_operations + 1
-      end select
+      call submit_strided(state, set_id, c_loc(input_data), output_data, input_size, output_size, &
+        [grid_x, grid_y, grid_z])
     end if
-
-  contains
-
-    subroutine submit_and_wait(packed)
-      real(real32), intent(inout), target :: packed(*)
-
-      call submit(state, set_id, c_loc(input_data), c_loc(packed), input_size, output_size, &
-        [grid_x, grid_y, grid_z], state%weight_buffer)
-      call gpu_wait_for_completion(state, set_id)
-    end subroutine submit_and_wait
   end subroutine gpu_submit_work_async
+
+  !> Submits and waits, with the output in a packed copy meanwhile. The copies are explicit, because gfortran 12 does not
+  !> pack the associate name of SELECT RANK when it is passed on.
+  subroutine submit_strided(state, set_id, input, output_data, input_size, output_size, grid)
+    type(gpu_async_state), intent(inout) :: state
+    integer, intent(in) :: set_id
+    type(c_ptr), intent(in) :: input
+    real(real32), intent(inout), target, asynchronous :: output_data(..)
+    integer(int64), intent(in) :: input_size, output_size
+    integer, intent(in) :: grid(3)
+    real(real32), allocatable, target :: packed(:)
+
+    allocate (packed(size(output_data)))
+    select rank (output_data)
+    rank (1)
+      packed(:) = output_data
+    rank (2)
+      packed(:) = reshape(output_data, [size(output_data)])
+    rank (3)
+      packed(:) = reshape(output_data, [size(output_data)])
+    rank (4)
+      packed(:) = reshape(output_data, [size(output_data)])
+    rank default
+      state%failed_operations = state%failed_operations + 1
+      return
+    end select
+    call submit(state, set_id, input, c_loc(packed), input_size, output_size, grid, state%weight_buffer)
+    call wait_or_abandon(state, set_id)
+    select rank (output_data)
+    rank (1)
+      output_data = packed
+    rank (2)
+      output_data = reshape(packed, shape(output_data))
+    rank (3)
+      output_data = reshape(packed, shape(output_data))
+    rank (4)
+      output_data = reshape(packed, shape(output_data))
+    end select
+  end subroutine submit_strided
 
   !> Whether the set's work is done, without waiting; if it is, its output is delivered.
   logical function gpu_is_work_complete(state, set_id)
@@ -246,10 +265,19 @@ contains
     call fill(state%own_weight_buffer, 4_int64 * K * C * kernel_size * kernel_size, c_loc(weights), GL_STATIC_DRAW)
     ! The kernel strides over whatever grid it gets; this is the one that existing programs use.
     call submit(state, set_id, c_loc(input), c_loc(output), 4_int64 * N * C * H * W, &
-      4_int64 * N * K * H_out * W_out, [(W_out + 15) / 16, (H_out + 15) / 16, min(N * K, 65535)], &
+      4_int64 * N * K * H_out * W_out, [(W_out + 15) / 16, (H_out + 15) / 16, int(min(int(N, int64) * K, 65535_int64))], &
       state%own_weight_buffer)
-    call gpu_wait_for_completion(state, set_id)
+    call wait_or_abandon(state, set_id)
   end subroutine gpu_async_conv2d
+
+  !> Waits for a set whose output may not exist any longer than that; if it takes too long, the output goes nowhere.
+  subroutine wait_or_abandon(state, set_id)
+    type(gpu_async_state), intent(inout) :: state
+    integer, intent(in) :: set_id
+
+    call gpu_wait_for_completion(state, set_id)
+    if (state%buffer_sets(set_id)%in_use) state%buffer_sets(set_id)%destination = c_null_ptr
+  end subroutine wait_or_abandon
 
   pure logical function is_set(set_id)
     integer, intent(in) :: set_id
@@ -376,8 +404,8 @@ contains
       set%fence = c_null_ptr
       set%in_use = .false.
       set%complete_time = clock_ns()
-      delivered = signalled
-      if (signalled) then
+      delivered = signalled .and. c_associated(set%destination)
+      if (delivered) then
         call gl_forget_errors()
         call glBindBuffer(GL_COPY_WRITE_BUFFER, set%output_buffer)
         call glGetBufferSubData(GL_COPY_WRITE_BUFFER, 0_c_int64_t, set%destination_bytes, set%destination)
