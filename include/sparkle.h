@@ -312,7 +312,7 @@ const char *sparkle_last_error(void);
 sparkle_status sparkle_set_log_callback(sparkle_log_callback callback,
                                         void *user);
 
-/// Sets how many threads the CPU path uses, at least 1; 1 computes on the calling thread. It wins over
+/// Sets how many threads the CPU path uses, 1 to 1024; 1 computes on the calling thread. It wins over
 /// SPARKLE_NUM_THREADS, which wins over OMP_NUM_THREADS, which wins over the number of processors. Calls that are
 /// running end with the threads they have.
 sparkle_status sparkle_set_num_threads(int32_t count);

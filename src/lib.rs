@@ -30,6 +30,10 @@
 //! Start with [`problem`], then [`backend`], then `cpu`: the GL engine does the same with more ceremony.
 //! `docs/architecture.md` tells it with pictures.
 
+// Test helpers that integration and unit tests share name the crate as a user would.
+#[cfg(test)]
+extern crate self as sparkle;
+
 pub mod backend;
 mod config;
 mod cpu;

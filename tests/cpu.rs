@@ -2,7 +2,7 @@
 
 mod cpu_cases;
 
-use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits, threads};
+use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, is_large, same, same_bits, threads};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle::error_over_bound;
 use sparkle::{Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
@@ -38,7 +38,7 @@ fn check_run(run: &Run, prefix: &str) {
 #[test]
 fn a_thousand_exact_convolutions() {
     let mut random = Random::new(1);
-    let mut cases = 0;
+    let (mut cases, mut large) = (0, 0);
     for count in THREADS {
         let _guard = threads(count);
         for _ in 0..250 {
@@ -52,15 +52,17 @@ fn a_thousand_exact_convolutions() {
                 );
             }
             cases += 1;
+            large += usize::from(is_large(case.problem.flops()));
         }
     }
     assert_eq!(cases, 1_000);
+    assert!(large >= 100, "only {large} use the pool");
 }
 
 #[test]
 fn a_thousand_exact_products() {
     let mut random = Random::new(2);
-    let mut cases = 0;
+    let (mut cases, mut large) = (0, 0);
     for count in THREADS {
         let _guard = threads(count);
         for _ in 0..250 {
@@ -72,9 +74,11 @@ fn a_thousand_exact_products() {
             }
             assert!(c.iter().all(|value| value.is_nan()), "{:?}: wrote between C's elements", case.desc);
             cases += 1;
+            large += usize::from(is_large(case.problem.flops()));
         }
     }
     assert_eq!(cases, 1_000);
+    assert!(large >= 100, "only {large} use the pool");
 }
 
 #[test]
@@ -153,7 +157,8 @@ fn nan_and_infinity_in_an_input_reach_its_outputs_and_no_others() {
         // ReLU is left out: what it makes of minus infinity would hide that it arrived.
         let desc = Conv2dDesc { relu: false, ..conv_desc(&mut random) };
         let mut case = ConvCase::new(desc, Values::Exact, &mut random);
-        // No zero weights: they turn infinity into NaN, which the oracle does too, but only for weights that meet it.
+        // No zero weights: they turn infinity into NaN, which the oracle does too, but only for weights that
+        // meet it.
         case.weights.iter_mut().for_each(|weight| *weight = weight.abs() + 1.0);
         let clean = conv2d(&case);
         let at = random.between(0, case.input.len() as i64 - 1) as usize;
@@ -293,7 +298,7 @@ fn sixty_four_threads_at_once_compute_what_one_does() {
         for thread in 0..64 {
             let (convs, gemms, plans, serial, done) = (&convs, &gemms, &plans, &serial, &done);
             scope.spawn(move || {
-                for call in 0..24 {
+                for call in 0..100 {
                     let index = (thread + call) % 16;
                     let got = match index {
                         8.. => sgemm(&gemms[index - 8]),
@@ -310,7 +315,7 @@ fn sixty_four_threads_at_once_compute_what_one_does() {
             });
         }
     });
-    assert_eq!(done.into_inner(), 64 * 24);
+    assert_eq!(done.into_inner(), 64 * 100);
 }
 
 #[test]
@@ -348,8 +353,8 @@ fn the_cpu_is_listed_first_with_its_facts() {
     assert!(fact("features").is_some());
 }
 
-/// The floating-point control word: rounding, flushing of denormals, exception masks; without the sticky flags, which any
-/// inexact operation sets.
+/// The floating-point control word: rounding, flushing of denormals, exception masks; without the sticky
+/// flags, which any inexact operation sets.
 #[cfg(target_arch = "x86_64")]
 fn control_word() -> u32 {
     let mut word = 0u32;

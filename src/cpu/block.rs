@@ -1,4 +1,5 @@
-//! The two inner loops, shared by matrix products and convolutions: packed panels of A times a packed block of B.
+//! The two inner loops, shared by matrix products and convolutions: packed panels of A times a packed block
+//! of B.
 
 use super::kernels::{Epilogue, Kernel};
 
@@ -13,18 +14,30 @@ pub struct Tile {
 
 /// A matrix that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-pub struct Shared(pub *mut f32);
+pub struct Shared(*mut f32);
+
+impl Shared {
+    pub fn new(matrix: &mut [f32]) -> Self {
+        Shared(matrix.as_mut_ptr())
+    }
+
+    /// Its first element.
+    pub fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
 
 // SAFETY: a Shared is only a pointer; those who write through it answer for not overlapping.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// Computes a tile of C from packed panels, each `depth` deep: `a` holds the panels of all its rows, `b` those of all its columns.
+/// Computes a tile of C from packed panels, each `depth` deep: `a` holds the panels of all its rows, `b`
+/// those of all its columns.
 ///
 /// # Safety
-/// All elements of the tile are writable, by nobody else meanwhile, and initialised if `epilogue.beta` is not zero. The bias
-/// is null or readable for the tile's rows, rounded up to MR.
+/// All elements of the tile are writable, by nobody else meanwhile, and initialised if `epilogue.beta` is not
+/// zero. The bias is null or readable for the tile's rows, rounded up to MR.
 pub unsafe fn multiply<K: Kernel>(
     kernel: K,
     depth: usize,
@@ -44,8 +57,8 @@ pub unsafe fn multiply<K: Kernel>(
         // LOOP 1: columns of C by NR. Panels of B come from L2, one after the other.
         for (j, b) in (0..c.cols).step_by(K::NR).zip(b.chunks_exact(depth * K::NR)) {
             let (rows, cols) = (K::MR.min(c.rows - i), K::NR.min(c.cols - j));
-            // SAFETY: (i, j) is inside the tile, and so are rows x cols elements from there. The panels are whole: a and b
-            // are chunks of depth*MR and depth*NR elements.
+            // SAFETY: (i, j) is inside the tile, and so are rows x cols elements from there. The panels are
+            // whole: a and b are chunks of depth*MR and depth*NR elements.
             unsafe {
                 let start = c.start.add(i * c.ld + j);
                 if rows == K::MR && cols == K::NR {
@@ -61,14 +74,15 @@ pub unsafe fn multiply<K: Kernel>(
 /// The largest MR*NR of any kernel.
 const MAX_TILE: usize = 512;
 
-/// Computes a tile that is smaller than the kernel's: a whole one aside, of which the part that exists is copied. One
-/// arithmetic for all elements: an element's bits do not depend on where the edges are.
+/// Computes a tile that is smaller than the kernel's: a whole one aside, of which the part that exists is
+/// copied. One arithmetic for all elements: an element's bits do not depend on where the edges are.
 ///
 /// # Safety
 /// As [`multiply`], for a tile of at most MR x NR.
 unsafe fn edge<K: Kernel>(kernel: K, depth: usize, (a, b): (&[f32], &[f32]), c: Tile, epilogue: &Epilogue) {
     let mut aside = [0.0f32; MAX_TILE];
-    // SAFETY: rows x cols elements of C are valid, for reading if beta is not zero; aside has MR x NR, which are no fewer.
+    // SAFETY: rows x cols elements of C are valid, for reading if beta is not zero; aside has MR x NR, which
+    // are no fewer.
     unsafe {
         if epilogue.beta != 0.0 {
             for i in 0..c.rows {

@@ -1,18 +1,21 @@
 //! Block sizes: the one table of the CPU engine, and how a C is cut into tasks.
 //!
-//! None of this changes a result. Sums run over depth in blocks that depend on the problem alone, and how C is cut
-//! decides only which thread computes an element; so results are the same bits at any number of threads.
+//! None of this changes a result. Sums run over depth in blocks that depend on the problem alone, and how C
+//! is cut decides only which thread computes an element; so results are the same bits at any number of
+//! threads.
 
 /// Sizes of blocks and when to use threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Blocking {
     /// KC: the depth of a block. A panel of A, MR x KC, stays in the L1 cache while panels of B stream past.
     pub depth: usize,
-    /// Elements of the packed block of B that a task works on, KC x NC; it stays in the L2 cache. The whole workspace of a thread.
+    /// Elements of the packed block of B that a task works on, KC x NC; it stays in the L2 cache. The whole
+    /// workspace of a thread.
     pub block: usize,
     /// Elements of A that all tasks share at a time, MC x KC; they stay in the last-level cache.
     pub shared: usize,
-    /// Problems with fewer floating-point operations are not worth waking threads for.
+    /// Problems with fewer floating-point operations are not worth waking threads for: that takes some 20
+    /// microseconds.
     pub inline_flops: u64,
     /// Tasks for each thread, so that uneven ones balance.
     pub tasks_per_thread: usize,
@@ -20,17 +23,18 @@ pub struct Blocking {
 
 /// The sizes in use: 256 KiB of B a thread and 1 MiB of A a call.
 pub const BLOCKING: Blocking =
-    Blocking { depth: 256, block: 1 << 16, shared: 1 << 18, inline_flops: 500_000, tasks_per_thread: 3 };
+    Blocking { depth: 256, block: 1 << 16, shared: 1 << 18, inline_flops: 3_000_000, tasks_per_thread: 3 };
 
-/// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as long, and their
-/// lengths multiples of `step`.
+/// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as
+/// long, and their lengths multiples of `step`.
 pub fn even(total: usize, limit: usize, step: usize) -> usize {
     let limit = (limit / step).max(1) * step;
     let pieces = total.div_ceil(limit).max(1);
     total.div_ceil(pieces).next_multiple_of(step).max(step)
 }
 
-/// How each of several equal products C = A B is cut into tasks: blocks of columns and, if these are too few, groups of rows.
+/// How each of several equal products C = A B is cut into tasks: blocks of columns and, if these are too few,
+/// groups of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Columns of a block; a multiple of NR.
@@ -44,13 +48,14 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Cuts `products` products of `panels` row panels and `cols` columns for `threads` threads. A block of B is at most
-    /// `depth` deep; `nr` is the kernel's NR.
+    /// Cuts `products` products of `panels` row panels and `cols` columns for `threads` threads. A block of B
+    /// is at most `depth` deep; `nr` is the kernel's NR.
     pub fn new(products: usize, panels: usize, cols: usize, depth: usize, nr: usize, threads: usize) -> Self {
         let mut width = even(cols, BLOCKING.block / depth, nr);
         let wanted = if threads > 1 { threads * BLOCKING.tasks_per_thread } else { 1 };
         if products * cols.div_ceil(width) < wanted {
-            // Narrower blocks repeat no packing of B, so they come before row groups; below two panels A is read too often.
+            // Narrower blocks repeat no packing of B, so they come before row groups; below two panels A is
+            // read too often.
             let pieces = wanted.div_ceil(products);
             width = cols.div_ceil(pieces).next_multiple_of(nr).max(2 * nr).min(width);
         }

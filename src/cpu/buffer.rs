@@ -49,7 +49,8 @@ impl Buffer {
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: start is aligned and valid for len initialised elements (or dangling for none), owned by self.
+        // SAFETY: start is aligned and valid for len initialised elements (or dangling for none), owned by
+        // self.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -73,8 +74,8 @@ impl Drop for Buffer {
 /// Where a thread keeps a buffer between calls.
 pub type Shelf = LocalKey<Cell<Option<Buffer>>>;
 
-/// A thread's buffer, taken off its shelf for one call and put back afterwards. A call inside that call finds the shelf
-/// empty and gets a new buffer.
+/// A thread's buffer, taken off its shelf for one call and put back afterwards. A call inside that call finds
+/// the shelf empty and gets a new buffer.
 pub struct Lent {
     shelf: &'static Shelf,
     buffer: Option<Buffer>,
@@ -114,6 +115,11 @@ impl Drop for Lent {
         let buffer = self.buffer.take();
         let _ = self.shelf.try_with(|shelf| shelf.set(buffer));
     }
+}
+
+/// Frees what the calling thread keeps there.
+pub fn clear(shelf: &'static Shelf) {
+    let _ = shelf.try_with(Cell::take);
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What this CPU does with the engine's own kernels: a few milliseconds of measuring, once for each number of threads.
+//! What this CPU does with the engine's own kernels: a few milliseconds of measuring, once for each number of
+//! threads.
 //!
 //! Best of several short runs: what disturbs a measurement only ever slows it down.
 

@@ -1,9 +1,11 @@
-//! Convolution as implicit GEMM: weights, K x (C/G)*R*S, times the im2col matrix, (C/G)*R*S x P*Q, for each image and group.
+//! Convolution as implicit GEMM: weights, K x (C/G)*R*S, times the im2col matrix, (C/G)*R*S x P*Q, for each
+//! image and group.
 //!
-//! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output channels; it
-//! packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and as wide as fits its
-//! workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to the next KC. The weights were packed
-//! when the plan was made. Bias and ReLU ride on the last pass. Padding is zeros, multiplied like any other value.
+//! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output
+//! channels; it packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and
+//! as wide as fits its workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to
+//! the next KC. The weights were packed when the plan was made. Bias and ReLU ride on the last pass. Padding
+//! is zeros, multiplied like any other value.
 
 use std::time::Instant;
 
@@ -89,19 +91,19 @@ impl<K: Kernel> ConvPlan<K> {
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
         let grid = Grid::new(products, padded / K::MR, pixels, step, K::NR, team.size());
-        let output = Shared(output.as_mut_ptr());
+        let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
-            let output = &output;
             let (product, task) = (task / grid.tasks(), task % grid.tasks());
             let (group, block) = (task % grid.row_groups, task / grid.row_groups);
             let cols = block * grid.cols..pixels.min((block + 1) * grid.cols);
             let (top, bottom) = (group * grid.panels * K::MR, rows.min((group + 1) * grid.panels * K::MR));
             // SAFETY: (product, top, cols.start) is an element of the output, whose length was checked above.
-            let start = unsafe { output.0.add((product * rows + top) * pixels + cols.start) };
+            let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: cols.len() };
             let image = &input[product * image_len..][..image_len];
-            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks' do not overlap.
+            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks'
+            // do not overlap.
             unsafe { self.block(product % groups, top, (image, cols.start), tile, workspace) };
         })
     }
@@ -133,8 +135,8 @@ impl<K: Kernel> ConvPlan<K> {
                 relu: last && self.problem.relu(),
             };
             let a = &weights[p * padded + top * count..];
-            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the first. The bias of
-            // a group is padded to whole panels, and top is the start of one.
+            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
+            // first. The bias of a group is padded to whole panels, and top is the start of one.
             unsafe { multiply(self.kernel, count, a, packed, tile, &epilogue) };
         }
     }

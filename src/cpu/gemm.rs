@@ -1,5 +1,6 @@
-//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of high-performance matrix
-//! multiplication, 2008), with the roles of A and B exchanged because C's rows are the contiguous ones here.
+//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of
+//! high-performance matrix multiplication, 2008), with the roles of A and B exchanged because C's rows are
+//! the contiguous ones here.
 //!
 //! ```text
 //! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
@@ -9,7 +10,8 @@
 //! LOOP 1  columns by NR         (block.rs) the micro-kernel: registers
 //! ```
 //!
-//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever computes it.
+//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
+//! computes it.
 
 use std::ops::Range;
 
@@ -112,14 +114,14 @@ fn pack_rows(
     let count = rows.len().div_ceil(mr);
     let each = count.div_ceil(team.size());
     let panel = mr * depths.len();
-    let to = Shared(packed.as_mut_ptr());
+    let to = Shared::new(packed);
     debug_assert!(packed.len() >= count * panel);
     team.run(count.div_ceil(each), |task, _| {
-        let to = &to;
         let (first, end) = (task * each, count.min((task + 1) * each));
-        // SAFETY: panels first..end are inside of `packed`, which is borrowed mutably here, and no other task has them.
+        // SAFETY: panels first..end are inside of `packed`, which is borrowed mutably here, and no other task
+        // has them.
         let packed =
-            unsafe { std::slice::from_raw_parts_mut(to.0.add(first * panel), (end - first) * panel) };
+            unsafe { std::slice::from_raw_parts_mut(to.start().add(first * panel), (end - first) * panel) };
         let rows = rows.start + first * mr..rows.end.min(rows.start + end * mr);
         panels(a, mr, rows, depths.clone(), packed);
     })
@@ -137,19 +139,18 @@ fn pass<K: Kernel>(
 ) -> Result<()> {
     let row_panels = rows.len().div_ceil(K::MR);
     let grid = Grid::new(1, row_panels, product.cols, depths.len(), K::NR, team.size());
-    let c = Shared(c.as_mut_ptr());
+    let c = Shared::new(c);
     team.run(grid.tasks(), |task, workspace| {
-        let c = &c;
         let (group, block) = (task % grid.row_groups, task / grid.row_groups);
         let cols = block * grid.cols..product.cols.min((block + 1) * grid.cols);
         let (top, bottom) = (group * grid.panels * K::MR, rows.len().min((group + 1) * grid.panels * K::MR));
         let b = &mut workspace[..cols.len().next_multiple_of(K::NR) * depths.len()];
         panels(product.b, K::NR, cols.clone(), depths.clone(), b);
         let a = &a[top * depths.len()..];
-        // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably; the tasks' rows and
-        // columns do not overlap. Epilogue::scaled() has no bias.
+        // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably; the
+        // tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
         unsafe {
-            let start = c.0.add((rows.start + top) * product.ld + cols.start);
+            let start = c.start().add((rows.start + top) * product.ld + cols.start);
             let tile = Tile { start, ld: product.ld, rows: bottom - top, cols: cols.len() };
             multiply(kernel, depths.len(), a, b, tile, &Epilogue::scaled(alpha, beta));
         }

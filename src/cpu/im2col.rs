@@ -1,9 +1,10 @@
 //! Packing straight from an NCHW image: a block of the im2col matrix, which as a whole never exists.
 //!
 //! That matrix has a row for each (c, r, s) and a column for each output pixel (p, q), flat, and holds
-//! `image[c][p*stride_h + r*dilation_h - pad_h][q*stride_w + s*dilation_w - pad_w]`, or zero outside of the image. A panel's
-//! columns are cut into runs within one output row; of a run, for given (r, s), one stretch lies inside of the image, the same
-//! for all channels. So all index work is done once a run and (r, s), and the innermost loop only copies.
+//! `image[c][p*stride_h + r*dilation_h - pad_h][q*stride_w + s*dilation_w - pad_w]`, or zero outside of the
+//! image. A panel's columns are cut into runs within one output row; of a run, for given (r, s), one stretch
+//! lies inside of the image, the same for all channels. So all index work is done once a run and (r, s), and
+//! the innermost loop only copies.
 
 use std::ops::Range;
 
@@ -26,8 +27,8 @@ struct Panel<'a> {
     depths: Range<usize>,
 }
 
-/// Packs rows `depths` and columns `pixels` of the im2col matrix of `image`, the channels of one image and group, into panels
-/// of `width` columns. Columns missing in the last panel are zeros.
+/// Packs rows `depths` and columns `pixels` of the im2col matrix of `image`, the channels of one image and
+/// group, into panels of `width` columns. Columns missing in the last panel are zeros.
 #[inline]
 pub fn pack(
     sizes: &Conv2dSizes,

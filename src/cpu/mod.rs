@@ -1,11 +1,13 @@
 //! Layer 5: the CPU engine.
 //!
-//! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and [`im2col`], which
-//! bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into tasks; [`pool`], which runs them.
-//! [`blocking`] holds every block size, [`isa`] knows which kernels this CPU can run.
+//! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and
+//! [`im2col`], which bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into
+//! tasks; [`pool`], which runs them. [`blocking`] holds every block size, [`isa`] knows which kernels this
+//! CPU can run.
 //!
-//! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of threads. It
-//! leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE 754 asks.
+//! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of
+//! threads. It leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE
+//! 754 asks.
 
 mod block;
 mod blocking;
@@ -19,6 +21,8 @@ mod kernels;
 mod pack;
 mod pool;
 mod process_lock;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +38,7 @@ use isa::{Isa, with_kernel};
 use kernels::Kernel;
 use pool::Team;
 
-pub use pool::{num_threads, set_num_threads, shutdown};
+pub use pool::{num_threads, set_num_threads};
 
 /// The CPU engine.
 pub struct Engine;
@@ -58,6 +62,12 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
 
 fn names<K: Kernel>(_: K) -> String {
     format!("{} {}", K::SGEMM, K::CONV)
+}
+
+/// Ends the pool once no call uses it; the next call starts another.
+pub fn shutdown() {
+    pool::shutdown();
+    buffer::clear(&SHARED);
 }
 
 thread_local! {

@@ -1,8 +1,8 @@
 //! Packing: copies a part of a matrix into panels, in the order in which a micro-kernel reads them.
 //!
-//! A panel holds `width` lines (rows of A, columns of B) side by side: element p of line l is at `p*width + l`. Panels
-//! follow each other; missing lines of the last one are zeros. What is computed from these is thrown away, so that a NaN or
-//! infinity it meets reaches nothing.
+//! A panel holds `width` lines (rows of A, columns of B) side by side: element p of line l is at `p*width +
+//! l`. Panels follow each other; missing lines of the last one are zeros. What is computed from these is
+//! thrown away, so that a NaN or infinity it meets reaches nothing.
 
 use std::ops::Range;
 

@@ -1,12 +1,16 @@
 //! The threads of the CPU engine: Sparkle's own rayon pool.
 //!
-//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at first use.
-//! All calls share it, from however many threads they come: a caller hands its tasks over and sleeps, so no more than the
-//! pool's threads compute. One thread means no pool: the caller computes. A forked child builds its own pool; the one it
-//! inherited has no threads there and is left alone ([`ProcessLock`]).
+//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at
+//! first use. All calls share it, from however many threads they come: a caller hands its tasks over and
+//! sleeps, so no more than the pool's threads compute. One thread means no pool: the caller computes. A
+//! forked child builds its own pool; the one it inherited has no threads there and is left alone
+//! ([`ProcessLock`]). Beyond our reach is a fork at the very moment when another thread is starting or ending
+//! a thread: the standard library, in a program whose `main` is Rust's, holds a lock of its own then, and the
+//! child's new threads wait for it for ever.
 //!
-//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread, so what a
-//! loop costs is waking the threads, some microseconds. Little work stays on the caller ([`Team::for_work`]).
+//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread,
+//! so what a loop costs is waking the threads, some microseconds. Little work stays on the caller
+//! ([`Team::for_work`]).
 
 use std::cell::Cell;
 use std::io;
@@ -18,7 +22,7 @@ use std::thread::JoinHandle;
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use super::blocking::BLOCKING;
-use super::buffer::{Buffer, Lent};
+use super::buffer::{self, Buffer, Lent};
 use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -31,8 +35,8 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 static POOL: ProcessLock<Arc<Pool>> = ProcessLock::new();
 
-/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under way finish
-/// with what they have.
+/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under
+/// way finish with what they have.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for zero and for more than 1024.
@@ -44,8 +48,8 @@ pub fn set_num_threads(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else `OMP_NUM_THREADS`,
-/// else what the system makes available.
+/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
+/// `OMP_NUM_THREADS`, else what the system makes available.
 pub fn num_threads() -> usize {
     match ASKED.load(Ordering::Relaxed) {
         0 => config().num_threads.or(config().omp_num_threads).unwrap_or_else(available).min(MAX_THREADS),
@@ -63,11 +67,13 @@ fn available() -> usize {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
-/// Ends the pool once no call uses it, and waits for its threads. The next call starts another.
+/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The
+/// next call starts another.
 pub fn shutdown() {
     // Dropped outside the lock: that joins threads.
     let pool = POOL.with(Option::take);
     drop(pool);
+    buffer::clear(&WORKSPACE);
 }
 
 thread_local! {
@@ -91,7 +97,8 @@ impl Team {
         if flops < BLOCKING.inline_flops { Team::new(None) } else { Team::shared() }
     }
 
-    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be started.
+    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be
+    /// started.
     ///
     /// # Errors
     /// Out of memory.
@@ -115,6 +122,13 @@ impl Team {
         Team::new(Some(pool))
     }
 
+    /// A pool of its own, for tests.
+    #[cfg(test)]
+    pub fn of(size: usize) -> Self {
+        let pool = (size > 1).then(|| Arc::new(Pool::build(size, spawn)));
+        Team::new(pool).expect("memory for a workspace")
+    }
+
     fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
         Ok(Team { pool, workspace: Lent::take(&WORKSPACE, BLOCKING.block)? })
     }
@@ -124,8 +138,9 @@ impl Team {
         self.pool.as_ref().map_or(1, |pool| if pool.threads.is_ok() { pool.size } else { 1 })
     }
 
-    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace, which holds any values.
-    /// Returns when all are done. Idle threads take the next task, so uneven ones balance.
+    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace,
+    /// which holds any values. Returns when all are done. Idle threads take the next task, so uneven ones
+    /// balance.
     ///
     /// # Errors
     /// [`Error::Internal`] if a task panicked; the pool lives on.
@@ -151,7 +166,8 @@ impl Team {
                 threads.in_place_scope(|scope| {
                     for _ in 0..tasks.min(*size) {
                         scope.spawn(|_| {
-                            // A worker runs one job at a time, so its workspace is free; if not, that is a panic like another.
+                            // A worker runs one job at a time, so its workspace is free; if not, that is a
+                            // panic like another.
                             let mine = rayon::current_thread_index()
                                 .and_then(|index| workspaces[index].try_lock().ok());
                             match mine {
@@ -206,8 +222,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a join fails only
-        // if rayon itself broke, and then there is nothing left to do for it.
+        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a
+        // join fails only if rayon itself broke, and then there is nothing left to do for it.
         self.threads = Err("ended".into());
         let handles = self.handles.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         for handle in handles.drain(..) {
@@ -227,17 +243,11 @@ mod tests {
 
     use super::*;
 
-    fn team(size: usize) -> Team {
-        Team::new(Some(Arc::new(Pool::build(size, spawn)))).unwrap()
-    }
-
-    fn inline() -> Team {
-        Team::new(None).unwrap()
-    }
-
     #[test]
     fn every_task_runs_once_with_a_workspace() {
-        for (mut team, tasks) in [(inline(), 100), (team(3), 1_000), (team(3), 1), (team(2), 0)] {
+        for (mut team, tasks) in
+            [(Team::of(1), 100), (Team::of(3), 1_000), (Team::of(3), 1), (Team::of(2), 0)]
+        {
             let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
             team.run(tasks, |index, workspace| {
                 assert!(workspace.len() >= BLOCKING.block);
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn workspaces_are_not_shared() {
-        let mut team = team(4);
+        let mut team = Team::of(4);
         team.run(100, |index, workspace| {
             workspace[0] = index as f32;
             std::thread::yield_now();
@@ -264,18 +274,18 @@ mod tests {
         let caller = std::thread::current().id();
         let on_caller = |_: usize, _: &mut [f32]| assert_eq!(std::thread::current().id(), caller);
         Team::for_work(1).unwrap().run(5, on_caller).unwrap();
-        team(2).run(1, on_caller).unwrap();
+        Team::of(2).run(1, on_caller).unwrap();
     }
 
     #[test]
     fn a_panic_is_an_error_and_the_pool_lives_on() {
-        let mut team = team(2);
+        let mut team = Team::of(2);
         for _ in 0..3 {
             let result = team.run(10, |index, _| assert_ne!(index, 4, "a test"));
             assert_eq!(result, Err(Error::Internal("a task of the CPU engine panicked".into())));
             assert_eq!(team.run(10, |_, _| {}), Ok(()));
         }
-        assert!(inline().run(3, |_, _| panic!("a test")).is_err());
+        assert!(Team::of(1).run(3, |_, _| panic!("a test")).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A lock around a process-wide value that stays usable after `fork()`.
 //!
-//! The child of a fork has one thread. A lock that another thread held at that moment stays held for ever there, and
-//! what it guarded may be half written. So the lock word here is the id of the process whose thread holds it: a word from
-//! another process is stale and is taken over, and a value from another process is left where it is and replaced by a
-//! new one. It is leaked, not dropped, for it may own threads that do not exist here.
+//! The child of a fork has one thread. A lock that another thread held at that moment stays held for ever
+//! there, and what it guarded may be half written. So the lock word here is the id of the process whose
+//! thread holds it: a word from another process is stale and is taken over, and a value from another process
+//! is left where it is and replaced by a new one. It is leaked, not dropped, for it may own threads that do
+//! not exist here.
 //!
 //! Waiting is spinning with sleeps: the lock is held for moments, save once while a pool is built.
 
@@ -15,13 +16,14 @@ use std::time::Duration;
 pub struct ProcessLock<T> {
     /// Id of the process whose thread holds the lock; 0 if none does.
     holder: AtomicU32,
-    /// Id of the process that the value belongs to; 0 before first use. Read and written only under the lock.
+    /// Id of the process that the value belongs to; 0 before first use. Read and written only under the
+    /// lock.
     owner: UnsafeCell<u32>,
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: owner and value are touched only by the thread that holds the lock, so they move between threads (T: Send)
-// but are never seen by two at once.
+// SAFETY: owner and value are touched only by the thread that holds the lock, so they move between threads
+// (T: Send) but are never seen by two at once.
 unsafe impl<T: Send> Sync for ProcessLock<T> {}
 
 impl<T> ProcessLock<T> {
@@ -37,7 +39,8 @@ impl<T> ProcessLock<T> {
         // SAFETY: this thread holds the lock until `held` is dropped, so nothing else refers to the two.
         let (owner, value) = unsafe { (&mut *self.owner.get(), self.value.get()) };
         if held.took_over || *owner != process {
-            // SAFETY: as above. The old value is overwritten unread: it may be half written, and is another process's.
+            // SAFETY: as above. The old value is overwritten unread: it may be half written, and is another
+            // process's.
             unsafe { value.write(None) };
             *owner = process;
         }

@@ -1,6 +1,7 @@
 //! Which devices there are, and what a selector means.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Choice;
 use crate::backend::Backend;
@@ -65,8 +66,11 @@ pub fn devices() -> Vec<DeviceInfo> {
 
 /// Opens what `selector` names; `auto` gives way to `SPARKLE_DEVICE`.
 pub(super) fn open(selector: &str) -> Result<Choice> {
-    static COMPLAINED: std::sync::Once = std::sync::Once::new();
-    COMPLAINED.call_once(|| config().complaints.iter().for_each(|what| crate::log::warning!("{what}")));
+    // Not a `Once`: the log's callback may open a device itself, and would wait for its own end.
+    static COMPLAINED: AtomicBool = AtomicBool::new(false);
+    if !COMPLAINED.swap(true, Ordering::Relaxed) {
+        config().complaints.iter().for_each(|what| crate::log::warning!("{what}"));
+    }
     let asked = match (selector, &config().device) {
         ("auto", Some(device)) => device.as_str(),
         _ => selector,

@@ -130,6 +130,8 @@ pub(super) fn c_string(text: &str) -> CString {
 fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     quiet_panics();
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
+    // A note of a panic that somebody inside caught has no place in a later one.
+    let _ = PANIC.try_with(RefCell::take);
     // What the body could leave half-done is either its own or behind a lock that tolerates poison.
     let caught = catch_unwind(AssertUnwindSafe(body));
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));

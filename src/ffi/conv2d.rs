@@ -53,7 +53,7 @@ pub struct sparkle_conv2d_desc {
 // SAFETY: repr(C), integers only, size first.
 unsafe impl Growing for sparkle_conv2d_desc {
     const NAME: &'static str = "sparkle_conv2d_desc";
-    const FIRST_SIZE: usize = 128;
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, relu) + size_of::<i32>();
 }
 
 impl From<Conv2dDesc> for sparkle_conv2d_desc {

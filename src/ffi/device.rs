@@ -62,7 +62,7 @@ pub struct sparkle_device_info {
 // SAFETY: repr(C), integers only, size first.
 unsafe impl Growing for sparkle_device_info {
     const NAME: &'static str = "sparkle_device_info";
-    const FIRST_SIZE: usize = 824;
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, reason) + size_of::<[c_char; 512]>();
 }
 
 impl From<&DeviceInfo> for sparkle_device_info {
@@ -128,9 +128,12 @@ pub unsafe extern "C" fn sparkle_device_open(
 ) -> sparkle_status {
     boundary!(|call| {
         pointer::check("out", out)?;
-        // SAFETY: C's promise for `selector`.
-        let selector =
-            if selector.is_null() { "auto" } else { unsafe { pointer::text("selector", selector)? } };
+        let selector = if selector.is_null() {
+            "auto"
+        } else {
+            // SAFETY: C's promise for `selector`.
+            unsafe { pointer::text("selector", selector)? }
+        };
         let device = handle::insert(call, Device::open(selector)?)?;
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, device) }
@@ -151,15 +154,21 @@ pub(super) fn resolve(call: &Call, device: *const sparkle_device) -> Outcome<Arc
     if !device.is_null() {
         return handle::get(call, "device", device);
     }
-    let mut auto = AUTO.lock(call)?;
-    match &*auto {
-        Some((process, device)) if *process == call.process() => return Ok(device.clone()),
-        // The parent's, whose GPUs are of no use here and must not be closed from here.
-        Some(_) => std::mem::forget(auto.take()),
-        None => {}
+    let own = |auto: &Option<(u32, Arc<Device>)>| match auto {
+        Some((process, device)) if *process == call.process() => Some(device.clone()),
+        _ => None,
+    };
+    if let Some(device) = own(&*AUTO.lock(call)?) {
+        return Ok(device);
     }
+    // Unlocked: to open takes time, and writes to the log, whose callback may call Sparkle.
     let device = Arc::new(Device::open("auto")?);
-    *auto = Some((call.process(), device.clone()));
+    let mut auto = AUTO.lock(call)?;
+    if let Some(first) = own(&auto) {
+        return Ok(first);
+    }
+    // A parent process's, whose GPUs are of no use here and must not be closed from here.
+    std::mem::forget(auto.replace((call.process(), device.clone())));
     Ok(device)
 }
 

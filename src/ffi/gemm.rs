@@ -61,7 +61,7 @@ pub struct sparkle_gemm_desc {
 // SAFETY: repr(C), numbers only, size first.
 unsafe impl Growing for sparkle_gemm_desc {
     const NAME: &'static str = "sparkle_gemm_desc";
-    const FIRST_SIZE: usize = 80;
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, beta) + size_of::<f32>();
 }
 
 fn layout(value: i32) -> Outcome<Layout> {

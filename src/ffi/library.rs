@@ -92,7 +92,7 @@ pub unsafe extern "C" fn sparkle_set_log_callback(
     })
 }
 
-/// Sets how many threads the CPU path uses, at least 1; 1 computes on the calling thread. It wins over
+/// Sets how many threads the CPU path uses, 1 to 1024; 1 computes on the calling thread. It wins over
 /// SPARKLE_NUM_THREADS, which wins over OMP_NUM_THREADS, which wins over the number of processors. Calls that are
 /// running end with the threads they have.
 #[unsafe(no_mangle)]

@@ -21,7 +21,7 @@
 //!
 //! # Ownership
 //!
-//! A handle is an id in a table ([`handle`]), which owns the value until C destroys the handle or finalises the
+//! A handle is an id in a table (`ffi::handle`), which owns the value until C destroys the handle or finalises the
 //! library; a running call shares the ownership, so nothing is freed under it. Buffers, strings and structs stay the
 //! caller's; strings that come back are the library's (static, or the thread's last error).
 //!
@@ -35,7 +35,7 @@
 //!
 //! # Panics
 //!
-//! None gets out. Each exported function's body is one [`boundary!`](boundary), which turns a panic into
+//! None gets out. Each exported function's body is one `boundary!`, which turns a panic into
 //! `SPARKLE_ERROR_INTERNAL` (or the function's own failure value) with the panic's message as the last error. A test
 //! reads these sources and fails on an exported function with any other body.
 

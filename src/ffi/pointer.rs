@@ -119,7 +119,7 @@ pub(super) fn copy_text<const N: usize>(text: &str, into: &mut [c_char; N]) {
 pub(super) unsafe trait Growing: Sized {
     /// The struct's C name.
     const NAME: &'static str;
-    /// Its size when it was first released; callers know at least so much of it.
+    /// Where its last field ended when it was first released; callers know at least so much of it.
     const FIRST_SIZE: usize;
 }
 

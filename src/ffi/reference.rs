@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_double, c_float, c_int, c_uint, c_void};
 use super::pointer;
 use super::status::Outcome;
 use crate::error::{Error, Result};
-use crate::gl::reference::{self, Conv2dParams};
+use crate::gl::reference;
 use crate::problem::{Conv2d, Conv2dDesc};
 
 /// A convolution with a square kernel, as the reference kernel reads it at binding 3. Mind the order: here C comes fourth,
@@ -78,23 +78,6 @@ impl conv2d_params_t {
     }
 }
 
-impl From<&conv2d_params_t> for Conv2dParams {
-    fn from(params: &conv2d_params_t) -> Self {
-        Conv2dParams {
-            n: params.N,
-            h: params.H,
-            w: params.W,
-            c: params.C,
-            k: params.K,
-            kernel_size: params.kernel_size,
-            stride: params.stride,
-            pad: params.pad,
-            h_out: params.H_out,
-            w_out: params.W_out,
-        }
-    }
-}
-
 /// Checks the numbers, makes slices of the sizes they imply, and hands all to `engine`.
 ///
 /// # Safety
@@ -102,7 +85,7 @@ impl From<&conv2d_params_t> for Conv2dParams {
 unsafe fn execute(
     params: &conv2d_params_t,
     (input, weights, output): (*const c_float, *const c_float, *mut c_float),
-    engine: impl FnOnce(&Conv2dParams, &[f32], &[f32], &mut [f32]) -> Result<f64>,
+    engine: impl FnOnce(&Conv2d, &[f32], &[f32], &mut [f32]) -> Result<f64>,
 ) -> Outcome<f64> {
     let problem = params.problem()?;
     // SAFETY: as promised.
@@ -112,7 +95,7 @@ unsafe fn execute(
         let inputs = [("input", input), ("weights", weights)];
         (input, weights, pointer::output("output", output, problem.output_len(), &inputs)?)
     };
-    Ok(engine(&params.into(), input, weights, output)?)
+    Ok(engine(&problem, input, weights, output)?)
 }
 
 /// Makes a GL context current on the calling thread; 1 if that worked, else 0. May be called any number of times.
@@ -276,8 +259,8 @@ pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     boundary!(|_call| {
         let params = conv2d_params_t { N, H, W, C, K, kernel_size, stride, pad, H_out, W_out };
         let program = u32::try_from(program).unwrap_or(0);
-        let engine = |params: &_, input: &_, weights: &_, output: &mut _| {
-            reference::execute_custom(program, params, input, weights, output)
+        let engine = |problem: &_, input: &_, weights: &_, output: &mut _| {
+            reference::execute_custom(program, problem, input, weights, output)
         };
         // SAFETY: C's promises for the three buffers.
         unsafe { execute(&params, (input, weights, output), engine).map(|time| time as f32) }
@@ -307,8 +290,8 @@ pub unsafe extern "C" fn gpu_execute_conv2d_with_shader(
         let params = conv2d_params_t { N, H, W, C, K, kernel_size, stride, pad, H_out, W_out };
         // SAFETY: C's promise for the text.
         let source = unsafe { pointer::text("shader_source", shader_source)? };
-        let engine = |params: &_, input: &_, weights: &_, output: &mut _| {
-            reference::execute_source(source, params, input, weights, output)
+        let engine = |problem: &_, input: &_, weights: &_, output: &mut _| {
+            reference::execute_source(source, problem, input, weights, output)
         };
         // SAFETY: C's promises for the three buffers.
         unsafe { execute(&params, (input, weights, output), engine).map(|time| time as f32) }

@@ -33,7 +33,7 @@ pub struct sparkle_timing {
 // SAFETY: repr(C), numbers only, size first.
 unsafe impl Growing for sparkle_timing {
     const NAME: &'static str = "sparkle_timing";
-    const FIRST_SIZE: usize = 416;
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, fallback) + size_of::<[c_char; 256]>();
 }
 
 impl From<&Run> for sparkle_timing {

@@ -70,6 +70,8 @@ pub trait Api {
     fn program_log(&self, program: u32) -> String;
     /// `glDeleteProgram`.
     fn delete_program(&self, program: u32);
+    /// `GL_COMPUTE_WORK_GROUP_SIZE`.
+    fn program_local_size(&self, program: u32) -> [i32; 3];
     /// `glUseProgram`.
     fn use_program(&self, program: u32);
     /// `glUniform1ui` at an explicit location.
@@ -81,6 +83,8 @@ pub trait Api {
     fn memory_barrier(&self, barriers: u32);
     /// `glFlush`.
     fn flush(&self);
+    /// `glFinish`.
+    fn finish(&self);
 
     /// `glFenceSync`; 0 if it failed.
     fn fence_sync(&self) -> usize;

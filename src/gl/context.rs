@@ -143,6 +143,11 @@ impl ShareGroup {
         Ok(context)
     }
 
+    /// Whether this process was forked from the one that made the group: nothing of it may be touched then.
+    pub fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// The objects alive in the group's contexts.
     #[cfg(test)]
     pub fn live_objects(&self) -> LiveObjects {
@@ -170,7 +175,7 @@ impl ShareGroup {
 impl Drop for ShareGroup {
     fn drop(&mut self) {
         // After fork() the driver's state belongs to the parent.
-        if self.process == std::process::id() {
+        if !self.is_forked() {
             self.egl.destroy_context(self.display, self.root);
         }
     }
@@ -248,7 +253,7 @@ impl Binding {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if self.group.process != std::process::id() {
+        if self.group.is_forked() {
             return;
         }
         let ShareGroup { egl, display, .. } = &*self.group;

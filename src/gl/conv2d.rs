@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
 
-use super::reference::Conv2dParams;
-
 /// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
 const PER_OUTPUT: f64 = 32.0;
 
@@ -21,7 +19,7 @@ const PER_OUTPUT: f64 = 32.0;
 const INPUT: u32 = 0;
 const WEIGHTS: u32 = 1;
 const OUTPUT: u32 = 2;
-const PARAMS: u32 = 3;
+pub(super) const PARAMS: u32 = 3;
 const BIAS: u32 = 4;
 
 /// The kernel that runs `problem`.
@@ -31,6 +29,18 @@ pub fn kernel(problem: &Conv2d) -> Kernel {
     let square = r == s && stride_h == stride_w && pad_h == pad_w;
     let plain = (dilation_h, dilation_w, groups) == (1, 1, 1) && !problem.bias() && !problem.relu();
     if square && plain { CONV_REFERENCE } else { CONV_DIRECT }
+}
+
+/// The parameter block of `conv_reference_64`: 40 bytes, also `conv2d_params_t` in C.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct ReferenceParams([i32; 10]);
+
+/// `problem` as the reference kernel reads it: a square kernel, one stride, one padding.
+pub fn reference_params(problem: &Conv2d) -> ReferenceParams {
+    debug_assert_eq!(kernel(problem), CONV_REFERENCE);
+    let Conv2dSizes { n, c, h, w, k, r, stride_h, pad_h, p, q, .. } = *problem.sizes();
+    ReferenceParams([n, h, w, c, k, r, stride_h, pad_h, p, q].map(|size| size as i32))
 }
 
 /// The parameter block of `conv_direct_64`, in the shader's order.
@@ -43,20 +53,7 @@ fn params(problem: &Conv2d) -> Vec<u8> {
     let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
     let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     if kernel(problem) == CONV_REFERENCE {
-        let int = |size: usize| size as i32;
-        return bytemuck::bytes_of(&Conv2dParams {
-            n: int(n),
-            h: int(h),
-            w: int(w),
-            c: int(c),
-            k: int(k),
-            kernel_size: int(r),
-            stride: int(stride_h),
-            pad: int(pad_h),
-            h_out: int(p),
-            w_out: int(q),
-        })
-        .to_vec();
+        return bytemuck::bytes_of(&reference_params(problem)).to_vec();
     }
     let (bias, relu) = (usize::from(problem.bias()), usize::from(problem.relu()));
     let sizes = [
@@ -93,18 +90,25 @@ fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
     Ok(n.min(most / image.input_len()).min(most / image.output_len()))
 }
 
+/// How a kernel is run.
+enum Launch {
+    /// Ours: in slices.
+    Sliced(Rc<Program>, Pace),
+    /// A caller's own program with the reference kernel's interface, by its GL name.
+    Whole(u32),
+}
+
 /// A convolution on the device: weights uploaded, buffers allocated, kernel built.
 pub struct Prepared {
     problem: Conv2d,
     /// Images computed at once.
     images: usize,
-    program: Rc<Program>,
+    launch: Launch,
     input: Buffer,
     weights: Buffer,
     bias: Option<Buffer>,
     output: Buffer,
     params: Buffer,
-    pace: Pace,
     context: Rc<Context>,
 }
 
@@ -120,19 +124,36 @@ impl Prepared {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
+        Prepared::with(context, Launch::Sliced(program, Pace::new()), problem, weights, bias)
+    }
+
+    /// As [`Prepared::new`], for a program of the caller's that has the reference kernel's interface.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn custom(context: &Rc<Context>, program: u32, problem: &Conv2d, weights: &[f32]) -> Result<Self> {
+        Prepared::with(context, Launch::Whole(program), problem, weights, None)
+    }
+
+    fn with(
+        context: &Rc<Context>,
+        launch: Launch,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         let images = images_at_once(context, problem)?;
         let tile = problem.with_batch(images);
         let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
         Ok(Prepared {
             problem: *problem,
             images,
-            program,
+            launch,
             input: Buffer::new(context, tile.input_len() * size_of::<f32>())?,
             weights: upload(weights)?,
             bias: bias.map(upload).transpose()?,
             output: Buffer::new(context, tile.output_len() * size_of::<f32>())?,
             params: Buffer::with_data(context, &params(&tile))?,
-            pace: Pace::new(),
             context: context.clone(),
         })
     }
@@ -162,12 +183,14 @@ impl Prepared {
         }
         self.bind();
         self.context.check("glBindBufferBase")?;
-        let work = Work {
-            units: tile.output_len() as u32,
-            per_group: 64,
-            operations: 2.0 * tile.reduction() as f64 + PER_OUTPUT,
-        };
-        let ran = dispatch::run(&self.context, &self.program, &work, &self.pace)?;
+        let ran = match &self.launch {
+            Launch::Whole(program) => dispatch::run_whole(&self.context, *program, tile.output_len()),
+            Launch::Sliced(program, pace) => {
+                let operations = 2.0 * tile.reduction() as f64 + PER_OUTPUT;
+                let work = Work { units: tile.output_len() as u32, per_group: 64, operations };
+                dispatch::run(&self.context, program, &work, pace)
+            }
+        }?;
         self.output.read(bytemuck::cast_slice_mut(output))?;
         Ok(ran)
     }

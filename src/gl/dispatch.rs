@@ -17,7 +17,7 @@ use super::api;
 use super::context::Context;
 use super::fence::Fence;
 use super::resource::{Program, Query};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::Level;
 
 /// What a dispatch should take.
@@ -179,6 +179,32 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
         ),
     );
     Ok(Ran { time, dispatches })
+}
+
+/// Runs a program that is not ours, and so knows nothing of slices: one dispatch, with workgroups enough in x for an invocation
+/// of each of `outputs`. Like [`run`] otherwise.
+///
+/// # Errors
+/// [`Error::Unsupported`] for more workgroups than fit in one dimension; else as [`run`].
+pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize) -> Result<Ran> {
+    let api = context.api();
+    let local_size = api.program_local_size(program)[0];
+    context.check("glGetProgramiv of GL_COMPUTE_WORK_GROUP_SIZE")?;
+    let groups = outputs.div_ceil(local_size.max(1) as usize);
+    let most = context.capabilities().max_groups[0] as usize;
+    if groups > most {
+        let what = format!("{groups} workgroups in one dimension; it takes {most}");
+        return Err(Error::Unsupported { device: context.device().to_owned(), what });
+    }
+    api.use_program(program);
+    context.check("glUseProgram")?;
+    let clock = Clock::start(context)?;
+    api.dispatch_compute(groups as u32, 1, 1);
+    context.check("glDispatchCompute")?;
+    api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+    let stamp = clock.stamp(context)?;
+    Fence::new(context)?.wait("the caller's program")?;
+    Ok(Ran { time: clock.read(stamp.as_ref())?, dispatches: 1 })
 }
 
 /// Dispatches `units` units from `first` on.

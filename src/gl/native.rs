@@ -52,6 +52,7 @@ raw! {
     fence_sync: c"glFenceSync" fn(u32, u32) -> *mut c_void;
     client_wait_sync: c"glClientWaitSync" fn(*mut c_void, u32, u64) -> u32;
     delete_sync: c"glDeleteSync" fn(*mut c_void);
+    get_programiv: c"glGetProgramiv" fn(u32, u32, *mut i32);
     get_queryiv: c"glGetQueryiv" fn(u32, u32, *mut i32);
     get_query_object_ui64v: c"glGetQueryObjectui64v" fn(u32, u32, *mut u64);
     get_debug_message_log: c"glGetDebugMessageLog" fn(u32, i32, *mut u32, *mut u32, *mut u32, *mut u32, *mut i32, *mut c_char) -> u32;
@@ -198,6 +199,11 @@ impl Api for Native {
     fn program_linked(&self, program: u32) -> bool {
         name!(NativeProgram, program).is_some_and(|program| call!(self.gl.get_program_link_status(program)))
     }
+    fn program_local_size(&self, program: u32) -> [i32; 3] {
+        let mut size = [0; 3];
+        call!((self.raw.get_programiv)(program, glow::COMPUTE_WORK_GROUP_SIZE, size.as_mut_ptr()));
+        size
+    }
     fn program_log(&self, program: u32) -> String {
         name!(NativeProgram, program).map_or_else(String::new, |it| call!(self.gl.get_program_info_log(it)))
     }
@@ -221,6 +227,9 @@ impl Api for Native {
     }
     fn flush(&self) {
         call!(self.gl.flush());
+    }
+    fn finish(&self) {
+        call!(self.gl.finish());
     }
 
     fn fence_sync(&self) -> usize {

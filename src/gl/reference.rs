@@ -1,96 +1,372 @@
 //! The reference interface: process-global state, and a context of the share group current on the calling thread.
+//!
+//! Existing programs make GL calls of their own between calls of this interface: on the program that [`program`] names, with
+//! their own buffers, on the thread that called. So, unlike everything else here, this module works on the caller's
+//! thread. Each thread that calls gets a context of one share group, which stays current on it; the program belongs to the group
+//! and is the same in all of them. Calls take turns.
+//!
+//! A thread's context is made at its first call and ends with the thread, or at the first call after [`cleanup`]. What
+//! [`execute`] leaves behind is part of the contract: the program in use, bindings 0 to 2 empty, the parameters at binding 3.
+//! A caller who then dispatches the program himself finds its parameters bound.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::api;
+use super::context::{Context, ShareGroup};
+use super::conv2d;
+use super::conv2d::Prepared;
+use super::engine::Engine;
+use super::resource::{Buffer, Program};
+use super::session::Session;
+use crate::config::config;
 use crate::error::{Error, Result};
+use crate::problem::Conv2d;
+use crate::shader::source::CONV_REFERENCE;
 
-/// The parameter block of the reference kernel: 40 bytes, also `conv2d_params_t` in C.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Conv2dParams {
-    /// Images.
-    pub n: i32,
-    /// Input height.
-    pub h: i32,
-    /// Input width.
-    pub w: i32,
-    /// Input channels.
-    pub c: i32,
-    /// Output channels.
-    pub k: i32,
-    /// Kernel height and width.
-    pub kernel_size: i32,
-    /// Step in both directions.
-    pub stride: i32,
-    /// Zeros on all four sides.
-    pub pad: i32,
-    /// Output height.
-    pub h_out: i32,
-    /// Output width.
-    pub w_out: i32,
+/// What the process shares.
+struct State {
+    group: Arc<ShareGroup>,
+    /// The device stays open as long as the interface is in use.
+    _engine: Arc<Engine>,
+    /// The program that callers get. Never the one that runs [`execute`]: that sets uniforms, this one's stay 0.
+    program: Option<Named>,
 }
 
-fn not_yet<T>() -> Result<T> {
-    Err(Error::Internal("not yet".into()))
+/// A program by its GL name: the group's, not any one context's.
+#[derive(Clone, Copy)]
+struct Named {
+    name: u32,
+    /// Whether it came from the caller and not from `glsl/`.
+    custom: bool,
 }
 
-/// Makes a context current on the calling thread. Idempotent.
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// What one thread has.
+struct Thread {
+    /// Bound at index 3 between calls.
+    params: Option<Buffer>,
+    session: Session,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // The thread may be ending with another context current; objects must not be deleted from that one.
+        let context = self.session.context();
+        if !context.group().is_forked() && !context.is_current() {
+            // If this fails, `resource::delete` leaves them alone.
+            let _ = context.make_current();
+        }
+    }
+}
+
+thread_local! {
+    static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+fn state() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_initialized(what: &'static str) -> Error {
+    Error::invalid(what, "called before gpu_initialize_opengl", "a call after it")
+}
+
+/// Makes a context current on the calling thread, on the device that `SPARKLE_DEVICE` names or else the first usable one: this
+/// interface asks for OpenGL, so a renderer in software will do. May be called again.
+///
+/// # Errors
+/// Why there is no device or no context.
 pub fn initialize() -> Result<()> {
-    not_yet()
+    let mut state = state();
+    ensure_state(&mut state)?;
+    on_thread(state, |_, _| Ok(()))
 }
-/// Ends the reference state: unbinds and destroys the calling thread's context, deletes the program.
-pub fn cleanup() {}
-/// Whether [`initialize`] succeeded since the last [`cleanup`].
+
+/// Ends what [`initialize`] began: the program is deleted, the calling thread's context destroyed. Contexts of other threads end
+/// with their threads, or at their next call.
+pub fn cleanup() {
+    let Some(ended) = state().take() else { return };
+    if let Some(program) = ended.program.filter(|_| !ended.group.is_forked()) {
+        delete_program(&ended.group, program.name);
+    }
+    THREAD.take();
+}
+
+/// Whether [`initialize`] has succeeded and [`cleanup`] has not been called since.
 pub fn is_initialized() -> bool {
-    false
+    state().is_some()
 }
-/// Builds the reference program if it does not exist yet. Needs [`initialize`].
+
+/// Sees to it that the program is the reference kernel. Needs [`initialize`].
+///
+/// # Errors
+/// The compiler's log, or why there is no context.
 pub fn compile() -> Result<()> {
-    not_yet()
+    let state = state();
+    if state.is_none() {
+        return Err(not_initialized("gpu_compile_conv2d_shader"));
+    }
+    on_thread(state, |state, thread| reference_program(state, thread).map(drop))
 }
-/// The program's GL name, 0 if none.
+
+/// The program's GL name, 0 if there is none.
 pub fn program() -> u32 {
-    0
+    state().as_ref().and_then(|state| state.program).map_or(0, |program| program.name)
 }
-/// Runs one convolution on the current program, initialising first if need be; returns milliseconds.
-pub fn execute(_params: &Conv2dParams, _input: &[f32], _weights: &[f32], _output: &mut [f32]) -> Result<f64> {
-    not_yet()
+
+/// Runs one convolution on the current program, initialising and compiling first if need be. Returns milliseconds.
+///
+/// # Errors
+/// What the device failed to do; `output` is untouched then.
+pub fn execute(problem: &Conv2d, input: &[f32], weights: &[f32], output: &mut [f32]) -> Result<f64> {
+    execute_custom(0, problem, input, weights, output)
 }
-/// Makes a buffer object of `bytes` bytes, filled from `data` if given; returns its GL name. Needs [`initialize`].
-pub fn create_buffer(_data: Option<&[u8]>, _bytes: usize) -> Result<u32> {
-    not_yet()
-}
-/// Copies a buffer object into `into`.
-pub fn download_buffer(_buffer: u32, _into: &mut [u8]) -> Result<()> {
-    not_yet()
-}
-/// Deletes a buffer object.
-pub fn free_buffer(_buffer: u32) -> Result<()> {
-    not_yet()
-}
-/// Gives the caller's compute shader object the reference kernel's source.
-pub fn set_shader_source(_shader: u32) -> Result<()> {
-    not_yet()
-}
-/// Builds `source` and puts it in the place of the reference program; returns its GL name.
-pub fn compile_custom(_source: &str) -> Result<u32> {
-    not_yet()
-}
-/// As [`execute`], on `program`; 0 means the current one.
+
+/// As [`execute`], on the program of that name in the group; 0 means the current one.
+///
+/// # Errors
+/// As [`execute`].
 pub fn execute_custom(
-    _program: u32,
-    _params: &Conv2dParams,
-    _input: &[f32],
-    _weights: &[f32],
-    _output: &mut [f32],
+    program: u32,
+    problem: &Conv2d,
+    input: &[f32],
+    weights: &[f32],
+    output: &mut [f32],
 ) -> Result<f64> {
-    not_yet()
+    let mut state = state();
+    ensure_state(&mut state)?;
+    on_thread(state, |state, thread| {
+        let current = match state.program {
+            None if program == 0 => reference_program(state, thread)?,
+            Some(current) if program == 0 || program == current.name => current,
+            _ => Named { name: program, custom: true },
+        };
+        let mut computed = vec![0.0; output.len()];
+        let prepared = if current.custom {
+            Prepared::custom(thread.session.context(), current.name, problem, weights)?
+        } else {
+            thread.session.prepare(problem, weights, None)?
+        };
+        let ran = prepared.run(input, &mut computed)?;
+        drop(prepared);
+        leave_bound(thread, current.name, problem)?;
+        output.copy_from_slice(&computed);
+        Ok(ran.time.as_secs_f64() * 1e3)
+    })
 }
+
 /// Builds `source`, runs it once, deletes it. Needs [`initialize`].
+///
+/// # Errors
+/// The compiler's log; else as [`execute`].
 pub fn execute_source(
-    _source: &str,
-    _params: &Conv2dParams,
-    _input: &[f32],
-    _weights: &[f32],
-    _output: &mut [f32],
+    source: &str,
+    problem: &Conv2d,
+    input: &[f32],
+    weights: &[f32],
+    output: &mut [f32],
 ) -> Result<f64> {
-    not_yet()
+    let state = state();
+    if state.is_none() {
+        return Err(not_initialized("gpu_execute_conv2d_with_shader"));
+    }
+    on_thread(state, |state, thread| {
+        let context = thread.session.context().clone();
+        let program = Program::build(&context, "the caller's shader", source)?;
+        let mut computed = vec![0.0; output.len()];
+        let ran = Prepared::custom(&context, program.name(), problem, weights)?.run(input, &mut computed)?;
+        leave_bound(thread, state.program.map_or(0, |program| program.name), problem)?;
+        output.copy_from_slice(&computed);
+        Ok(ran.time.as_secs_f64() * 1e3)
+    })
+}
+
+/// Builds `source` and puts it in the place of the current program, which is deleted. Returns its GL name. Needs
+/// [`initialize`].
+///
+/// # Errors
+/// The compiler's log; nothing has changed then.
+pub fn compile_custom(source: &str) -> Result<u32> {
+    let state = state();
+    if state.is_none() {
+        return Err(not_initialized("gpu_compile_custom_shader"));
+    }
+    on_thread(state, |state, thread| {
+        let context = thread.session.context();
+        let name = Program::build(context, "the caller's shader", source)?.into_name();
+        replace_program(state, context, Named { name, custom: true });
+        Ok(name)
+    })
+}
+
+/// Makes a buffer object of `bytes` bytes, filled from `data` if given; returns its GL name. It is the caller's. Needs
+/// [`initialize`].
+///
+/// # Errors
+/// [`Error::OutOfMemory`] and the like.
+pub fn create_buffer(data: Option<&[u8]>, bytes: usize) -> Result<u32> {
+    on_initialized("gpu_create_buffer", |context| {
+        let buffer = Buffer::new(context, bytes)?;
+        data.map_or(Ok(()), |data| buffer.upload(data))?;
+        Ok(buffer.into_name())
+    })
+}
+
+/// Copies a buffer object's beginning into `into`, behind all shaders that write it.
+///
+/// # Errors
+/// What GL reports, for instance that the buffer is smaller; `into` is untouched then.
+pub fn download_buffer(buffer: u32, into: &mut [u8]) -> Result<()> {
+    on_initialized("gpu_download_buffer", |context| {
+        context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+        let buffer = Buffer::adopt(context, buffer, into.len());
+        let mut read = vec![0; into.len()];
+        let result = buffer.read(&mut read);
+        buffer.into_name();
+        result.map(|()| into.copy_from_slice(&read))
+    })
+}
+
+/// Deletes a buffer object.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] without [`initialize`].
+pub fn free_buffer(buffer: u32) -> Result<()> {
+    on_initialized("gpu_free_buffer", |context| {
+        drop(Buffer::adopt(context, buffer, 0));
+        context.check("glDeleteBuffers")
+    })
+}
+
+/// Gives the caller's compute shader object the reference kernel's source. Needs [`initialize`].
+///
+/// # Errors
+/// What GL reports, for instance that there is no such shader.
+pub fn set_shader_source(shader: u32) -> Result<()> {
+    on_initialized("set_conv2d_shader_source", |context| {
+        context.api().shader_source(shader, CONV_REFERENCE.source);
+        context.check("glShaderSource")
+    })
+}
+
+/// The device, if there is one already or can be.
+fn ensure_state(state: &mut Option<State>) -> Result<()> {
+    if state.is_some() {
+        return Ok(());
+    }
+    let engine = match config().device.as_deref().and_then(|device| device.strip_prefix("gl:")) {
+        Some(index) => super::engine(index.parse().map_err(|_| {
+            Error::invalid("SPARKLE_DEVICE", format!("\"gl:{index}\""), "gl:N, N from 0 up")
+        })?)?,
+        None => super::engine(0)?,
+    };
+    let group = engine.share_group()?;
+    *state = Some(State { group, _engine: engine, program: None });
+    Ok(())
+}
+
+/// Runs `job` with the calling thread's context current, made first if need be. `state` is set.
+fn on_thread<T>(
+    mut guard: MutexGuard<Option<State>>,
+    job: impl FnOnce(&mut State, &mut Thread) -> Result<T>,
+) -> Result<T> {
+    let state = guard.as_mut().expect("set by the caller");
+    if state.group.is_forked() {
+        return Err(Error::Forked { what: "the OpenGL context".to_owned() });
+    }
+    let outcome: Result<_> = THREAD.with_borrow_mut(|slot| {
+        if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), &state.group)) {
+            *slot = None;
+        }
+        let thread = match slot {
+            Some(thread) => thread,
+            None => slot.insert(Thread { params: None, session: Session::new(state.group.context()?) }),
+        };
+        let context = thread.session.context().clone();
+        if !context.is_current() {
+            context.make_current()?;
+        }
+        context.forget_errors();
+        let result = job(state, thread);
+        Ok((result, context.take_messages()))
+    });
+    let (result, messages) = outcome?;
+    if matches!(result, Err(Error::DeviceLost { .. })) {
+        // Nothing of it can be used again: the next call starts anew.
+        *guard = None;
+        THREAD.take();
+    }
+    drop(guard);
+    // A log callback may call this interface.
+    messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
+    result
+}
+
+/// As [`on_thread`], for calls that need [`initialize`] and nothing but the context.
+fn on_initialized<T>(what: &'static str, job: impl FnOnce(&Rc<Context>) -> Result<T>) -> Result<T> {
+    let state = state();
+    if state.is_none() {
+        return Err(not_initialized(what));
+    }
+    on_thread(state, |_, thread| job(thread.session.context()))
+}
+
+/// The reference program, built if the current one is another or none.
+fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
+    match state.program {
+        Some(program) if !program.custom => Ok(program),
+        _ => {
+            let context = thread.session.context();
+            let name = Program::kernel(context, CONV_REFERENCE)?.into_name();
+            let program = Named { name, custom: false };
+            replace_program(state, context, program);
+            Ok(program)
+        }
+    }
+}
+
+fn replace_program(state: &mut State, context: &Context, program: Named) {
+    // Finished here before another context of the group may use it.
+    context.api().finish();
+    if let Some(old) = state.program.replace(program) {
+        context.api().delete_program(old.name);
+    }
+}
+
+/// Deletes the group's program from the calling thread's context, or, if it has none, from one that lives just for that.
+fn delete_program(group: &Arc<ShareGroup>, name: u32) {
+    let delete = move |context: &Context| {
+        context.api().use_program(0);
+        context.api().delete_program(name);
+    };
+    let deleted = THREAD.with_borrow(|slot| {
+        let context = slot.as_ref().map(|thread| thread.session.context())?;
+        let ours =
+            Arc::ptr_eq(context.group(), group) && (context.is_current() || context.make_current().is_ok());
+        ours.then(|| delete(context))
+    });
+    if deleted.is_none() {
+        let group = group.clone();
+        // If even that fails, the program goes with the group's last context.
+        let _ = std::thread::spawn(move || group.context().map(|context| delete(&context))).join();
+    }
+}
+
+/// Leaves the thread as the contract says: parameters at binding 3, the program in use.
+fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()> {
+    let context = thread.session.context();
+    let block = conv2d::reference_params(problem);
+    let params = match &mut thread.params {
+        Some(params) => params,
+        None => thread.params.insert(Buffer::new(context, size_of_val(&block))?),
+    };
+    params.upload(bytemuck::bytes_of(&block))?;
+    params.bind(conv2d::PARAMS);
+    // Binding to an index binds the general point too.
+    context.api().bind_buffer(api::SHADER_STORAGE_BUFFER, 0);
+    context.api().use_program(program);
+    context.check("glUseProgram")
 }

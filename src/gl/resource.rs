@@ -37,6 +37,14 @@ fn no_object(context: &Context, call: &str) -> Error {
     context.check(call).err().unwrap_or(nothing_said)
 }
 
+/// Has the driver delete an object. Not after a fork, when the driver's state is the parent's; nor while another context is
+/// current, whose objects go by the same names: then the object goes with the group's last context.
+fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
+    if !context.group().is_forked() && context.is_current() {
+        how(context.api());
+    }
+}
+
 /// A buffer in the device's memory.
 pub struct Buffer {
     name: u32,
@@ -74,9 +82,15 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Its GL name.
-    pub fn name(&self) -> u32 {
-        self.name
+    /// Takes charge of a buffer object that somebody else made.
+    pub fn adopt(context: &Rc<Context>, name: u32, bytes: usize) -> Self {
+        let counted = Counted::new(context, |live| &live.buffers);
+        Buffer { name, bytes, context: context.clone(), _counted: counted }
+    }
+
+    /// Gives the buffer object away: whoever has its name deletes it.
+    pub fn into_name(mut self) -> u32 {
+        std::mem::take(&mut self.name)
     }
 
     /// Copies `data` to its beginning.
@@ -130,7 +144,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.context.api().delete_buffer(self.name);
+        if self.name != 0 {
+            delete(&self.context, |api| api.delete_buffer(self.name));
+        }
     }
 }
 
@@ -177,6 +193,11 @@ impl Program {
         Ok(program)
     }
 
+    /// Gives the program away: whoever has its name deletes it.
+    pub fn into_name(mut self) -> u32 {
+        std::mem::take(&mut self.name)
+    }
+
     /// Its GL name.
     pub fn name(&self) -> u32 {
         self.name
@@ -190,7 +211,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.context.api().delete_program(self.name);
+        if self.name != 0 {
+            delete(&self.context, |api| api.delete_program(self.name));
+        }
     }
 }
 
@@ -223,7 +246,7 @@ impl Shader {
 
 impl Drop for Shader {
     fn drop(&mut self) {
-        self.context.api().delete_shader(self.name);
+        delete(&self.context, |api| api.delete_shader(self.name));
     }
 }
 
@@ -270,7 +293,7 @@ impl Query {
 
 impl Drop for Query {
     fn drop(&mut self) {
-        self.context.api().delete_query(self.name);
+        delete(&self.context, |api| api.delete_query(self.name));
     }
 }
 
@@ -302,6 +325,6 @@ impl Sync {
 
 impl Drop for Sync {
     fn drop(&mut self) {
-        self.context.api().delete_sync(self.name);
+        delete(&self.context, |api| api.delete_sync(self.name));
     }
 }

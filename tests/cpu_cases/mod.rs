@@ -26,6 +26,11 @@ impl Values {
     }
 }
 
+/// Whether a problem is large enough for the pool; smaller ones stay on the caller.
+pub fn is_large(flops: u64) -> bool {
+    flops >= 3_000_000
+}
+
 /// A convolution with its inputs.
 pub struct ConvCase {
     pub problem: Conv2d,
@@ -57,13 +62,13 @@ impl ConvCase {
     }
 }
 
-/// A random convolution: every third one depthwise or in groups, every tenth large enough for several blocks of depth and for
-/// the pool; outputs are at most some ten thousands.
+/// A random convolution: every third one depthwise or in groups, every third large enough for several blocks
+/// of depth and for the pool; outputs are at most some ten thousands.
 pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
     loop {
         let groups = random.pick(&[1, 1, 1, 1, 2, 3]);
-        let large = random.between(0, 9) == 0;
-        let channels = |random: &mut Random| groups * random.between(1, if large { 50 } else { 12 });
+        let large = random.between(0, 2) == 0;
+        let channels = |random: &mut Random| groups * random.between(1, if large { 60 } else { 12 });
         let (c, k) = (channels(random), channels(random));
         let depthwise = random.between(0, 5) == 0;
         let (r, s) = (random.between(1, 7), random.between(1, 7));
@@ -133,7 +138,8 @@ pub fn gemm_desc(random: &mut Random) -> GemmDesc {
     let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
     let (trans_a, trans_b) =
         (random.pick(&[Transpose::No, Transpose::Yes]), random.pick(&[Transpose::No, Transpose::Yes]));
-    let mut sizes = [(); 3].map(|()| random.between(1, 90));
+    let largest = random.pick(&[40, 120, 220]);
+    let mut sizes = [(); 3].map(|()| random.between(1, largest));
     match random.between(0, 19) {
         0..=5 => sizes[random.between(0, 2) as usize] = random.between(0, 1),
         6 => sizes[2] = random.between(250, 700),
@@ -172,7 +178,8 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Sets the number of threads; tests that do, or that need it to stay, hold the guard and so run one after the other.
+/// Sets the number of threads; tests that do, or that need it to stay, hold the guard and so run one after
+/// the other.
 pub fn threads(count: usize) -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -57,9 +57,10 @@ pub fn compile_file(path: &Path, flags: &[&str]) -> PathBuf {
     command.arg(if cpp { "-std=c++11" } else { "-std=c99" }).args(["-g", "-O1", "-pthread", "-I"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
     command.arg(path).args(flags).args(link_flags()).args(["-lm", "-ldl", "-o"]).arg(&program);
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.is_empty(), "{command:?}\n{text}");
+    let arguments = command.get_args().collect::<Vec<_>>();
+    assert!(output.status.success() && text.is_empty(), "{:?} {arguments:?}\n{text}", command.get_program());
     program
 }
 

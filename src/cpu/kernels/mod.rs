@@ -1,7 +1,8 @@
 //! Micro-kernels: the innermost product of two packed panels, and what happens to it on its way into C.
 //!
-//! A kernel is a leaf. It gets pointers, a depth and a stride; it knows no shapes, threads or memory. Everything around
-//! it ([`super::block`]) is generic over the [`Kernel`] trait, so a new instruction set is one more implementation.
+//! A kernel is a leaf. It gets pointers, a depth and a stride; it knows no shapes, threads or memory.
+//! Everything around it ([`super::block`]) is generic over the [`Kernel`] trait, so a new instruction set is
+//! one more implementation.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -34,13 +35,13 @@ impl Epilogue {
 /// A micro-kernel. Holding a value of an implementing type proves that this CPU can run it.
 ///
 /// ```text
-///             b: depth x NR, row p after row p        sum(i, j) = sum over p of a[p*MR + i] * b[p*NR + j]
+///             b: depth x NR
 ///             +-----------------+
-///   a:        |  b[p*NR + j]    |                     Summed in fp32, p upwards, one accumulator an element: the bits of an
-///   depth x MR+-----------------+                     element do not depend on where in a tile it stands.
-///   +-+       +-----------------+
-///   | |       |  C tile MR x NR |  row i at c + i*ldc
-///   +-+       +-----------------+
+///   a:        |  b[p*NR + j]    |   sum(i, j) = sum over p of a[p*MR + i] * b[p*NR + j]
+///   depth x MR+-----------------+
+///   +-+       +-----------------+   in fp32, p upwards, one accumulator an element: the bits of
+///   | |       |  C tile MR x NR |   an element do not depend on where in a tile it stands
+///   +-+       +-----------------+   row i of C at c + i*ldc
 /// ```
 pub trait Kernel: Copy + Send + Sync + 'static {
     /// Rows of a tile.
@@ -55,9 +56,9 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// Computes one whole tile of C.
     ///
     /// # Safety
-    /// `a` is readable for `depth*MR` elements and `b` for `depth*NR`. `c + i*ldc` is writable for NR elements for each row i
-    /// below MR, and holds initialised values if `epilogue.beta` is not zero. `epilogue.bias` is null or readable for MR
-    /// elements. Nothing of this overlaps with C.
+    /// `a` is readable for `depth*MR` elements and `b` for `depth*NR`. `c + i*ldc` is writable for NR
+    /// elements for each row i below MR, and holds initialised values if `epilogue.beta` is not zero.
+    /// `epilogue.bias` is null or readable for MR elements. Nothing of this overlaps with C.
     unsafe fn tile(
         self,
         depth: usize,

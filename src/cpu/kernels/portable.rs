@@ -1,8 +1,8 @@
 //! The micro-kernel in plain Rust, written so that the compiler turns it into vector code.
 //!
-//! The loops over the tile have constant bounds and the accumulators are one local array: the compiler unrolls the
-//! former and keeps the latter in registers. The same source serves every instruction set; [`define_kernel`] compiles it
-//! once for each.
+//! The accumulators are one local array, its rows addressed by constants (`unrolled!`) and its columns in loops
+//! of constant length: the compiler keeps the whole in vector registers. The same source serves every
+//! instruction set; [`define_kernel`] compiles it once for each.
 
 use super::Epilogue;
 
@@ -10,7 +10,8 @@ use super::Epilogue;
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
-/// Implements [`Kernel`](super::Kernel) by compiling [`tile`] with a tile size and, if named, CPU features beyond the baseline.
+/// Implements [`Kernel`](super::Kernel) by compiling [`tile`] with a tile size and, if named, CPU features
+/// beyond the baseline.
 macro_rules! define_kernel {
     ($type:ty, $isa:literal, $mr:literal x $nr:literal, fma: $fma:expr $(, features: $features:literal)?) => {
         impl $crate::cpu::kernels::Kernel for $type {
@@ -57,7 +58,23 @@ define_kernel!(Portable, "portable", 8 x 8, fma: true);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 define_kernel!(Portable, "portable", 4 x 4, fma: false);
 
-/// One tile of C. `FMA` says whether the target has a fused multiply-add; without, `mul_add` would be a slow call.
+/// Repeats a block for i = 0, 1, ... below MR, each with i as a constant: only then do the accumulators,
+/// indexed by it, live in registers.
+macro_rules! unrolled {
+    ($i:ident below $mr:ident: $body:block) => {
+        unrolled!(@ $i, $mr, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $i:ident, $mr:ident, $body:block, $($index:literal)*) => {
+        const { assert!($mr <= 16) };
+        $(if $index < $mr {
+            let $i: usize = $index;
+            $body
+        })*
+    };
+}
+
+/// One tile of C. `FMA` says whether the target has a fused multiply-add; without, `mul_add` would be a slow
+/// call.
 ///
 /// # Safety
 /// The contract of [`Kernel::tile`](super::Kernel::tile).
@@ -71,17 +88,17 @@ pub(super) unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
     let mut sums = [[0.0f32; NR]; MR];
     for p in 0..depth {
         // SAFETY: p is below depth, and the caller vouches for depth*MR and depth*NR elements.
-        let (a, b) = unsafe { (*a.add(p * MR).cast::<[f32; MR]>(), *b.add(p * NR).cast::<[f32; NR]>()) };
-        for i in 0..MR {
+        let (a, b) = unsafe { (&*a.add(p * MR).cast::<[f32; MR]>(), &*b.add(p * NR).cast::<[f32; NR]>()) };
+        unrolled!(i below MR: {
             for j in 0..NR {
                 sums[i][j] = if FMA { a[i].mul_add(b[j], sums[i][j]) } else { sums[i][j] + a[i] * b[j] };
             }
-        }
+        });
     }
-    for (i, sums) in sums.iter().enumerate() {
+    unrolled!(i below MR: {
         // SAFETY: the caller vouches for NR elements in each of MR rows, and for MR biases unless null.
-        unsafe { store(sums, c.add(i * ldc), epilogue, i) };
-    }
+        unsafe { store(&sums[i], c.add(i * ldc), epilogue, i) };
+    });
 }
 
 /// One row of a tile.
@@ -93,7 +110,8 @@ unsafe fn store<const NR: usize>(sums: &[f32; NR], row: *mut f32, epilogue: &Epi
     let row = row.cast::<[f32; NR]>();
     let mut values = sums.map(|sum| epilogue.alpha * sum);
     if epilogue.beta != 0.0 {
-        // SAFETY: the caller vouches for initialised values, as beta is not zero. f32 arrays need no more alignment than f32.
+        // SAFETY: the caller vouches for initialised values, as beta is not zero. f32 arrays need no more
+        // alignment than f32.
         let old = unsafe { *row };
         for (value, old) in values.iter_mut().zip(old) {
             *value += epilogue.beta * old;

@@ -1,0 +1,116 @@
+//! Handles that are none, and the functions without buffers.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::{null, null_mut};
+
+use sparkle::ffi::status::sparkle_status::*;
+use sparkle::ffi::{conv2d::*, device::*, gemm::*, library::*, plan::*, timing::*};
+
+use super::cases::{CANARY, Cases, open_cpu};
+use super::conv2d::{Conv, Memory};
+use super::gemm::{GEMM, sgemm};
+
+#[test]
+fn handles_that_are_none() {
+    let mut memory = Memory::new();
+    let good = memory.conv(open_cpu());
+    let closed = open_cpu();
+    assert_eq!(sparkle_device_close(closed), SPARKLE_OK);
+    let stack = 0u64;
+    let mut cases = Cases::default();
+    let foreign = |bits: usize| std::ptr::without_provenance_mut::<c_void>(bits);
+    let strange = [
+        closed.cast(),
+        (&raw const stack).cast_mut().cast(),
+        (&raw mut memory.inputs[0]).cast(),
+        foreign(1),
+        foreign(closed.addr() + 1),
+        foreign(closed.addr() ^ 2),
+        foreign(closed.addr() + (1 << 40)),
+        foreign(usize::MAX),
+    ];
+    let invalid = SPARKLE_ERROR_INVALID_HANDLE;
+    let mut output = vec![CANARY; 8];
+    for handle in strange {
+        let bad = Conv { device: handle.cast(), ..good.clone() };
+        cases.refused(invalid, "device is 0x", || bad.conv2d());
+        cases.refused(invalid, "device is 0x", || bad.plan_create());
+        cases.refused(invalid, "device is 0x", || sparkle_device_close(handle.cast()));
+        cases.refused(invalid, "plan is 0x", || sparkle_plan_destroy(handle.cast()));
+        let (a, c) = ((good.input.0, 40), (output.as_mut_ptr(), 8));
+        let desc = sparkle_gemm_desc { trans_b: 111, m: 1, n: 1, k: 1, ..GEMM };
+        cases.refused(invalid, "device is 0x", || sgemm(handle.cast(), &desc, a, a, c));
+        let (input, output) = (good.input, good.output);
+        // SAFETY: the buffers are sound, and the handle is what is refused.
+        cases.refused(invalid, "plan is 0x", || unsafe {
+            sparkle_plan_execute(handle.cast(), input.0, input.1, output.0, output.1)
+        });
+    }
+    // An open device is no plan.
+    cases.refused(invalid, "which is not a plan", || sparkle_plan_destroy(good.device.cast()));
+    // SAFETY: as above.
+    cases.refused(invalid, "plan is NULL", || unsafe {
+        sparkle_plan_execute(null_mut(), good.input.0, good.input.1, good.output.0, good.output.1)
+    });
+    assert_eq!(
+        (sparkle_device_close(null_mut()), sparkle_plan_destroy(null_mut())),
+        (SPARKLE_OK, SPARKLE_OK)
+    );
+    memory.untouched();
+    assert!(output.iter().all(|&value| value == CANARY));
+    cases.at_least(50);
+}
+
+#[test]
+fn the_other_functions() {
+    let mut cases = Cases::default();
+    let (null_pointer, invalid) = (SPARKLE_ERROR_NULL_POINTER, SPARKLE_ERROR_INVALID_ARGUMENT);
+    let mut device = null_mut();
+    // SAFETY: numbers only, in both.
+    let (mut info, mut timing): (sparkle_device_info, sparkle_timing) = unsafe { std::mem::zeroed() };
+    let (mut p, desc) = (0, Memory::new().conv(null_mut()).desc);
+    // SAFETY: every pointer is sound, or NULL or misaligned, which is what is refused.
+    unsafe {
+        cases.refused(null_pointer, "out is NULL", || sparkle_device_count(null_mut()));
+        cases.refused(null_pointer, "out is NULL", || sparkle_device_describe(0, null_mut()));
+        cases.refused(null_pointer, "out is NULL", || sparkle_device_open(c"cpu".as_ptr(), null_mut()));
+        cases.refused(null_pointer, "out is NULL", || sparkle_conv2d_desc_init(null_mut()));
+        cases.refused(null_pointer, "out is NULL", || sparkle_last_timing(null_mut()));
+        cases
+            .refused(null_pointer, "out_p is NULL", || sparkle_conv2d_output_size(&desc, null_mut(), &mut p));
+        cases
+            .refused(null_pointer, "out_q is NULL", || sparkle_conv2d_output_size(&desc, &mut p, null_mut()));
+        cases.refused(null_pointer, "desc is NULL", || {
+            let mut q = 0;
+            sparkle_conv2d_output_size(null(), &mut p, &mut q)
+        });
+        let odd = (&raw mut info).wrapping_byte_add(1);
+        cases.refused(invalid, "out is at address", || sparkle_device_describe(0, odd));
+        for text in [c"", c"CPU", c"gl", c"gl:", c"gl:-1", c"gl:99999999999999999999", c"\xff\xfe"] {
+            cases.refused(invalid, "is \"", || sparkle_device_open(text.as_ptr(), &mut device));
+        }
+        let far = c"gl:4294967295".as_ptr();
+        cases.refused(SPARKLE_ERROR_NO_DEVICE, "gl:4294967295", || sparkle_device_open(far, &mut device));
+        for size in [0, 819, 4097, usize::MAX] {
+            info.size = size;
+            cases.refused(invalid, "sparkle_device_info", || sparkle_device_describe(0, &mut info));
+        }
+        info.size = size_of::<sparkle_device_info>();
+        let mut count = 0;
+        assert_eq!(sparkle_device_count(&mut count), SPARKLE_OK);
+        for index in [count, usize::MAX, 1 << 32] {
+            cases.refused(invalid, "index is", || sparkle_device_describe(index, &mut info));
+        }
+        timing.size = size_of::<sparkle_timing>();
+        cases.refused(invalid, "successful calls is 0", || sparkle_last_timing(&mut timing));
+        for count in [i32::MIN, -1, 0, i32::MAX] {
+            cases.refused(invalid, &format!("{count}; expected "), || sparkle_set_num_threads(count));
+        }
+        for status in [i32::MIN, -1, 13, i32::MAX] {
+            assert_eq!(CStr::from_ptr(sparkle_status_string(status)), c"unknown status");
+        }
+    }
+    assert!(device.is_null() && info.name == [0; 256] && timing.wall_ms == 0.0);
+    assert!(sparkle_get_num_threads() >= 1);
+    cases.at_least(29);
+}

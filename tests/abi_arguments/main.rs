@@ -1,0 +1,37 @@
+//! Every exported function with NULL, with misaligned, overlapping and oversized buffers, with extreme integers, and with handles
+//! that are none: the documented answer, a new last error, and nothing written.
+
+// The reference interface's names.
+#![allow(non_snake_case)]
+
+mod cases;
+mod conv2d;
+mod gemm;
+mod handles;
+mod reference;
+
+use std::collections::BTreeSet;
+
+#[test]
+fn no_function_is_forgotten() {
+    let sources = [
+        include_str!("cases.rs"),
+        include_str!("conv2d.rs"),
+        include_str!("gemm.rs"),
+        include_str!("handles.rs"),
+        include_str!("reference.rs"),
+    ];
+    // No argument to get wrong, or tested with the devices that they need.
+    let elsewhere = [
+        "sparkle_version",
+        "sparkle_version_string",
+        "sparkle_set_log_callback",
+        "sparkle_finalize",
+        "gpu_initialize_opengl",
+        "create_egl_context",
+    ];
+    let calls = |name: &&str| sources.iter().any(|source| source.contains(&format!("{name}(")));
+    let forgotten: BTreeSet<&str> =
+        include_str!("../../include/abi.txt").lines().filter(|name| !calls(name)).collect();
+    assert_eq!(forgotten, BTreeSet::from(elsewhere));
+}

@@ -1,0 +1,45 @@
+/* Loads, uses and closes the library whose path is the argument, 50 times. */
+#define _POSIX_C_SOURCE 200809L
+#include <sparkle.h>
+
+#include <dlfcn.h>
+
+#include "check.h"
+
+/* The function `name` of the library as `name_`. (ISO C has no conversion from an object pointer to a function pointer;
+ * this is the way that POSIX shows for dlsym.) */
+#define SYMBOL(library, name)                     \
+  __typeof__(&name) name##_ = NULL;               \
+  *(void **)&name##_ = dlsym(library, #name);     \
+  CHECK(name##_ != NULL, "%s", dlerror())
+
+static const struct conv CONV = {1, 3, 9, 8, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1};
+
+int main(int argc, char **argv) {
+  CHECK(argc == 2, "usage: dlopen LIBRARY");
+  CHECK(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD) == NULL, "the program is linked with the library");
+  float *input = integers(input_len(&CONV), 1), *weights = integers(weights_len(&CONV), 2);
+  for (int round = 0; round < 50; round++) {
+    void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL, "%s", dlerror());
+    SYMBOL(library, sparkle_conv2d_desc_init);
+    SYMBOL(library, sparkle_conv2d);
+    SYMBOL(library, sparkle_last_error);
+    SYMBOL(library, sparkle_finalize);
+    sparkle_conv2d_desc desc;
+    CHECK(sparkle_conv2d_desc_init_(&desc) == SPARKLE_OK, "%s", sparkle_last_error_());
+    desc.n = CONV.n, desc.c = CONV.c, desc.h = CONV.h, desc.w = CONV.w;
+    desc.k = CONV.k, desc.r = CONV.r, desc.s = CONV.s, desc.pad_h = CONV.pad_h, desc.pad_w = CONV.pad_w;
+    float *output = filled(output_len(&CONV), NAN);
+    CHECK(sparkle_conv2d_(NULL, &desc, input, input_len(&CONV), weights, weights_len(&CONV), NULL, 0, output,
+                          output_len(&CONV)) == SPARKLE_OK, "%s", sparkle_last_error_());
+    check_conv("dlopen", &CONV, input, weights, NULL, 0, output);
+    free(output);
+    /* With and without an orderly end. */
+    if (round % 2) CHECK(sparkle_finalize_() == SPARKLE_OK, "%s", sparkle_last_error_());
+    CHECK(dlclose(library) == 0, "%s", dlerror());
+  }
+  free(input), free(weights);
+  printf("50 times\n");
+  return 0;
+}

@@ -1,0 +1,96 @@
+/* The layouts that callers compiled against: every size and every offset, in C and in C++. */
+#include <sparkle.h>
+
+#include <stdio.h>
+
+/* C99 has no static_assert: an array of negative length does not compile. */
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define ASSERT(condition) typedef char JOIN(assertion_, __LINE__)[(condition) ? 1 : -1]
+#define FIELD(type, field, offset, bytes) \
+  ASSERT(offsetof(type, field) == (offset) && sizeof(((type *)0)->field) == (bytes))
+
+ASSERT(sizeof(conv2d_params_t) == 40);
+FIELD(conv2d_params_t, N, 0, 4);
+FIELD(conv2d_params_t, H, 4, 4);
+FIELD(conv2d_params_t, W, 8, 4);
+FIELD(conv2d_params_t, C, 12, 4);
+FIELD(conv2d_params_t, K, 16, 4);
+FIELD(conv2d_params_t, kernel_size, 20, 4);
+FIELD(conv2d_params_t, stride, 24, 4);
+FIELD(conv2d_params_t, pad, 28, 4);
+FIELD(conv2d_params_t, H_out, 32, 4);
+FIELD(conv2d_params_t, W_out, 36, 4);
+
+ASSERT(sizeof(gpu_buffer_t) == 16);
+FIELD(gpu_buffer_t, buffer_id, 0, 4);
+FIELD(gpu_buffer_t, size_bytes, 8, 8);
+
+ASSERT(sizeof(sparkle_status) == 4);
+ASSERT(SPARKLE_OK == 0 && SPARKLE_ERROR_INVALID_ARGUMENT == 1 && SPARKLE_ERROR_NULL_POINTER == 2);
+ASSERT(SPARKLE_ERROR_INVALID_HANDLE == 3 && SPARKLE_ERROR_UNSUPPORTED == 4 && SPARKLE_ERROR_NO_DEVICE == 5);
+ASSERT(SPARKLE_ERROR_OUT_OF_MEMORY == 6 && SPARKLE_ERROR_SHADER == 7 && SPARKLE_ERROR_DEVICE_LOST == 8);
+ASSERT(SPARKLE_ERROR_DRIVER == 9 && SPARKLE_ERROR_TIMEOUT == 10 && SPARKLE_ERROR_FORKED == 11);
+ASSERT(SPARKLE_ERROR_INTERNAL == 12);
+ASSERT(SPARKLE_DEVICE_KIND_CPU == 0 && SPARKLE_DEVICE_KIND_GL == 1);
+ASSERT(SPARKLE_ROW_MAJOR == 101 && SPARKLE_COL_MAJOR == 102);
+ASSERT(SPARKLE_NO_TRANS == 111 && SPARKLE_TRANS == 112);
+
+ASSERT(sizeof(sparkle_device_info) == 824);
+FIELD(sparkle_device_info, size, 0, 8);
+FIELD(sparkle_device_info, kind, 8, 4);
+FIELD(sparkle_device_info, usable, 12, 4);
+FIELD(sparkle_device_info, software, 16, 4);
+FIELD(sparkle_device_info, id, 20, 32);
+FIELD(sparkle_device_info, name, 52, 256);
+FIELD(sparkle_device_info, reason, 308, 512);
+
+ASSERT(sizeof(sparkle_conv2d_desc) == 128);
+FIELD(sparkle_conv2d_desc, size, 0, 8);
+FIELD(sparkle_conv2d_desc, n, 8, 8);
+FIELD(sparkle_conv2d_desc, c, 16, 8);
+FIELD(sparkle_conv2d_desc, h, 24, 8);
+FIELD(sparkle_conv2d_desc, w, 32, 8);
+FIELD(sparkle_conv2d_desc, k, 40, 8);
+FIELD(sparkle_conv2d_desc, r, 48, 8);
+FIELD(sparkle_conv2d_desc, s, 56, 8);
+FIELD(sparkle_conv2d_desc, stride_h, 64, 8);
+FIELD(sparkle_conv2d_desc, stride_w, 72, 8);
+FIELD(sparkle_conv2d_desc, pad_h, 80, 8);
+FIELD(sparkle_conv2d_desc, pad_w, 88, 8);
+FIELD(sparkle_conv2d_desc, dilation_h, 96, 8);
+FIELD(sparkle_conv2d_desc, dilation_w, 104, 8);
+FIELD(sparkle_conv2d_desc, groups, 112, 8);
+FIELD(sparkle_conv2d_desc, bias, 120, 4);
+FIELD(sparkle_conv2d_desc, relu, 124, 4);
+
+ASSERT(sizeof(sparkle_gemm_desc) == 80);
+FIELD(sparkle_gemm_desc, size, 0, 8);
+FIELD(sparkle_gemm_desc, layout, 8, 4);
+FIELD(sparkle_gemm_desc, trans_a, 12, 4);
+FIELD(sparkle_gemm_desc, trans_b, 16, 4);
+FIELD(sparkle_gemm_desc, m, 24, 8);
+FIELD(sparkle_gemm_desc, n, 32, 8);
+FIELD(sparkle_gemm_desc, k, 40, 8);
+FIELD(sparkle_gemm_desc, lda, 48, 8);
+FIELD(sparkle_gemm_desc, ldb, 56, 8);
+FIELD(sparkle_gemm_desc, ldc, 64, 8);
+FIELD(sparkle_gemm_desc, alpha, 72, 4);
+FIELD(sparkle_gemm_desc, beta, 76, 4);
+
+ASSERT(sizeof(sparkle_timing) == 416);
+FIELD(sparkle_timing, size, 0, 8);
+FIELD(sparkle_timing, kernel_ms, 8, 8);
+FIELD(sparkle_timing, wall_ms, 16, 8);
+FIELD(sparkle_timing, dispatches, 24, 4);
+FIELD(sparkle_timing, fell_back, 28, 4);
+FIELD(sparkle_timing, device, 32, 32);
+FIELD(sparkle_timing, kernel, 64, 96);
+FIELD(sparkle_timing, fallback, 160, 256);
+
+int main(void) {
+  /* One call, so that the program is linked with the library as a caller's would be. */
+  printf("version %s, as the header says: %d\n", sparkle_version_string(),
+         sparkle_version() == SPARKLE_VERSION_NUMBER);
+  return 0;
+}

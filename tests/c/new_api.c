@@ -1,0 +1,238 @@
+/* The sparkle_ interface on the device that the first argument names: numbers, handles, times. */
+#include "new_api.h"
+
+static const struct conv CONVS[] = {
+    {1, 3, 8, 11, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1},  {2, 4, 9, 7, 6, 3, 2, 2, 1, 0, 1, 1, 2, 2},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1},   {3, 5, 6, 6, 7, 1, 1, 1, 1, 0, 0, 1, 1, 1},
+    {1, 6, 13, 10, 6, 5, 5, 3, 2, 2, 2, 1, 1, 6}, {1, 17, 20, 20, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+};
+
+static void devices(void) {
+  size_t count = 0;
+  OK(sparkle_device_count(&count));
+  CHECK(count >= 1, "the CPU is always there");
+  for (size_t i = 0; i < count; i++) {
+    sparkle_device_info info;
+    memset(&info, 0x55, sizeof info);
+    info.size = sizeof info;
+    OK(sparkle_device_describe(i, &info));
+    CHECK(memchr(info.id, 0, sizeof info.id) && memchr(info.name, 0, sizeof info.name), "unterminated");
+    CHECK(info.kind == (i == 0 ? SPARKLE_DEVICE_KIND_CPU : SPARKLE_DEVICE_KIND_GL), "kind %d", info.kind);
+    CHECK((info.usable == 1) == (info.id[0] != 0) && (info.usable == 1) == (info.reason[0] == 0),
+          "device %zu: usable %d, id \"%s\", reason \"%s\"", i, info.usable, info.id, info.reason);
+    CHECK(info.size == sizeof info && (info.software == 0 || info.software == 1), "size and software");
+    if (i == 0) CHECK(info.usable && !info.software && strcmp(info.id, "cpu") == 0, "id \"%s\"", info.id);
+    if (info.usable) {
+      sparkle_device *device = NULL;
+      OK(sparkle_device_open(info.id, &device));
+      OK(sparkle_device_close(device));
+      CHECK(sparkle_device_close(device) == SPARKLE_ERROR_INVALID_HANDLE, "closed twice");
+    }
+  }
+  printf("devices\n");
+}
+
+/* The thread's last timing names this device. */
+static void timing(const char *device) {
+  sparkle_timing timing;
+  memset(&timing, 0x55, sizeof timing);
+  timing.size = sizeof timing;
+  OK(sparkle_last_timing(&timing));
+  CHECK(strcmp(device, "auto") == 0 || strcmp(timing.device, device) == 0, "on %s", timing.device);
+  CHECK(timing.kernel[0] && timing.wall_ms > 0 && timing.kernel_ms >= 0 && timing.kernel_ms <= timing.wall_ms,
+        "%s: kernel %g ms, wall %g ms", timing.kernel, timing.kernel_ms, timing.wall_ms);
+  CHECK(timing.fell_back == 0 && timing.fallback[0] == 0, "%s", timing.fallback);
+}
+
+static void convolution(sparkle_device *device, const char *name, const struct conv *it, int with_bias, int relu) {
+  sparkle_conv2d_desc desc = describe(it, with_bias, relu);
+  int64_t p = 0, q = 0;
+  OK(sparkle_conv2d_output_size(&desc, &p, &q));
+  CHECK(p == conv_p(it) && q == conv_q(it), "output %d x %d", (int)p, (int)q);
+
+  size_t input_count = input_len(it), weights_count = weights_len(it), count = output_len(it);
+  float *input = integers(input_count, 1), *weights = integers(weights_count, 2);
+  float *bias = with_bias ? integers((size_t)it->k, 3) : NULL;
+  size_t bias_count = with_bias ? (size_t)it->k : 0;
+  if (count == 1) weights[0] = input[0] = 2; /* So that the one output is not zero. */
+  if (count == 1 && bias) bias[0] = 1;
+  float *memory = filled(count + 2, CANARY), *output = memory + 1;
+
+  OK(sparkle_conv2d(device, &desc, input, input_count, weights, weights_count, bias, bias_count, output, count));
+  check_conv("conv2d", it, input, weights, bias, relu, output);
+  timing(name);
+
+  sparkle_plan *plan = NULL;
+  float *plans_weights = floats(weights_count);
+  memcpy(plans_weights, weights, weights_count * sizeof(float));
+  OK(sparkle_plan_create(device, &desc, plans_weights, weights_count, bias, bias_count, &plan));
+  for (size_t i = 0; i < weights_count; i++) plans_weights[i] = NAN; /* The plan has its copy. */
+  for (int run = 0; run < 3; run++) {
+    for (size_t i = 0; i < count; i++) output[i] = NAN;
+    OK(sparkle_plan_execute(plan, input, input_count, output, count));
+    check_conv("plan", it, input, weights, bias, relu, output);
+    timing(name);
+    input[(size_t)run % input_count] += 1;
+  }
+  OK(sparkle_plan_destroy(plan));
+  CHECK(sparkle_plan_destroy(plan) == SPARKLE_ERROR_INVALID_HANDLE, "destroyed twice");
+  CHECK(sparkle_plan_execute(plan, input, input_count, output, count) == SPARKLE_ERROR_INVALID_HANDLE, "freed");
+  CHECK(memory[0] == CANARY && memory[count + 1] == CANARY, "written outside");
+  free(input), free(weights), free(plans_weights), free(bias), free(memory);
+}
+
+static void convolutions(sparkle_device *device, const char *name) {
+  int cases = 0;
+  for (size_t i = 0; i < sizeof CONVS / sizeof *CONVS; i++)
+    for (int flags = 0; flags < 4; flags++, cases++)
+      convolution(device, name, &CONVS[i], flags & 1, flags >> 1);
+  CHECK(cases == 24, "%d cases", cases);
+  printf("convolutions\n");
+}
+
+static float at(const float *x, int column_major, int transposed, long ld, long i, long j) {
+  long row = transposed ? j : i, column = transposed ? i : j;
+  return column_major ? x[column * ld + row] : x[row * ld + column];
+}
+
+/* A product in memory with room for any layout and with gaps between the lines, which must stay as they are. */
+static void product(sparkle_device *device, const char *name, sparkle_gemm_desc desc) {
+  int by_columns = desc.layout == SPARKLE_COL_MAJOR;
+  int a_trans = desc.trans_a == SPARKLE_TRANS, b_trans = desc.trans_b == SPARKLE_TRANS;
+  size_t side = 40, count = side * side;
+  desc.lda = desc.ldb = desc.ldc = (int64_t)side - 2;
+  float *a = integers(count, 4), *b = integers(count, 5), *old = integers(count, 6), *c = floats(count);
+  if (desc.beta == 0)
+    for (size_t i = 0; i < count; i++) old[i] = i % 2 ? NAN : INFINITY; /* Not to be read. */
+  memcpy(c, old, count * sizeof *c);
+  int reads = desc.k > 0 && desc.alpha != 0 && desc.m > 0 && desc.n > 0;
+  size_t ab_count = reads ? count : 0;
+  OK(sparkle_sgemm(device, &desc, reads ? a : NULL, ab_count, reads ? b : NULL, ab_count, c, count));
+  for (size_t index = 0; index < count; index++) {
+    long line = (long)index / (long)desc.ldc, place = (long)index % (long)desc.ldc;
+    long i = by_columns ? place : line, j = by_columns ? line : place;
+    if (i >= desc.m || j >= desc.n) {
+      CHECK(memcmp(&c[index], &old[index], sizeof *c) == 0, "element %zu is not in C and was written", index);
+      continue;
+    }
+    double sum = 0;
+    for (long p = 0; desc.alpha != 0 && p < desc.k; p++)
+      sum += (double)at(a, by_columns, a_trans, desc.lda, i, p) * at(b, by_columns, b_trans, desc.ldb, p, j);
+    double expected = desc.alpha * sum + (desc.beta == 0 ? 0 : (double)desc.beta * old[index]);
+    CHECK(c[index] == expected, "C(%ld, %ld) is %g, expected %g", i, j, c[index], expected);
+  }
+  timing(name);
+  free(a), free(b), free(old), free(c);
+}
+
+static sparkle_gemm_desc gemm_desc(void) {
+  sparkle_gemm_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.size = sizeof desc;
+  desc.layout = SPARKLE_ROW_MAJOR;
+  desc.trans_a = desc.trans_b = SPARKLE_NO_TRANS;
+  desc.lda = desc.ldb = desc.ldc = 1;
+  return desc;
+}
+
+static void products(sparkle_device *device, const char *name) {
+  static const int64_t SIZES[][3] = {{1, 1, 1}, {3, 5, 7}, {17, 9, 33}, {38, 38, 38}, {4, 6, 0}, {0, 5, 3}, {5, 0, 3}};
+  static const float FACTORS[][2] = {{1, 0}, {2, 1}, {-1, -2}, {0, 3}, {0, 0}};
+  int cases = 0;
+  for (size_t size = 0; size < 7; size++)
+    for (size_t factor = 0; factor < 5; factor++)
+      for (int kind = 0; kind < 8; kind++, cases++) {
+        sparkle_gemm_desc desc = gemm_desc();
+        desc.layout = kind & 1 ? SPARKLE_ROW_MAJOR : SPARKLE_COL_MAJOR;
+        desc.trans_a = kind & 2 ? SPARKLE_TRANS : SPARKLE_NO_TRANS;
+        desc.trans_b = kind & 4 ? SPARKLE_TRANS : SPARKLE_NO_TRANS;
+        desc.m = SIZES[size][0], desc.n = SIZES[size][1], desc.k = SIZES[size][2];
+        desc.alpha = FACTORS[factor][0], desc.beta = FACTORS[factor][1];
+        product(device, name, desc);
+      }
+  CHECK(cases == 280, "%d cases", cases);
+  /* Nothing at all to compute, and nowhere to put it. */
+  sparkle_gemm_desc empty = gemm_desc();
+  OK(sparkle_sgemm(device, &empty, NULL, 0, NULL, 0, NULL, 0));
+  printf("products\n");
+}
+
+/* A plan works on when its device is closed. */
+static void closed_device(const char *name) {
+  const struct conv *it = &CONVS[1];
+  sparkle_conv2d_desc desc = describe(it, 0, 1);
+  float *input = integers(input_len(it), 9), *weights = integers(weights_len(it), 10);
+  float *output = filled(output_len(it), NAN);
+  sparkle_device *device = NULL;
+  sparkle_plan *plan = NULL;
+  OK(sparkle_device_open(name, &device));
+  OK(sparkle_plan_create(device, &desc, weights, weights_len(it), NULL, 0, &plan));
+  OK(sparkle_device_close(device));
+  OK(sparkle_plan_execute(plan, input, input_len(it), output, output_len(it)));
+  check_conv("a plan of a closed device", it, input, weights, NULL, 1, output);
+  CHECK(sparkle_device_close((sparkle_device *)(void *)plan) == SPARKLE_ERROR_INVALID_HANDLE, "a plan is no device");
+  CHECK(strstr(sparkle_last_error(), "not a device"), "%s", sparkle_last_error());
+  OK(sparkle_plan_destroy(plan));
+  free(input), free(weights), free(output);
+  printf("closed device\n");
+}
+
+/* After sparkle_finalize every handle is invalid, and everything can be used again. */
+static void finalize(const char *name) {
+  const struct conv *it = &CONVS[0];
+  sparkle_conv2d_desc desc = describe(it, 0, 0);
+  float *input = integers(input_len(it), 7), *weights = integers(weights_len(it), 8);
+  size_t count = output_len(it);
+  for (int round = 0; round < 3; round++) {
+    sparkle_device *device = NULL;
+    sparkle_plan *plan = NULL;
+    OK(sparkle_device_open(name, &device));
+    OK(sparkle_plan_create(device, &desc, weights, weights_len(it), NULL, 0, &plan));
+    float *output = filled(count, NAN);
+    OK(sparkle_plan_execute(plan, input, input_len(it), output, count));
+    check_conv("before finalize", it, input, weights, NULL, 0, output);
+    for (size_t i = 0; i < count; i++) output[i] = CANARY;
+    OK(sparkle_finalize());
+    OK(sparkle_finalize());
+    CHECK(sparkle_plan_execute(plan, input, input_len(it), output, count) == SPARKLE_ERROR_INVALID_HANDLE, "plan");
+    CHECK(strstr(sparkle_last_error(), "no longer exists"), "%s", sparkle_last_error());
+    CHECK(sparkle_conv2d(device, &desc, input, input_len(it), weights, weights_len(it), NULL, 0, output, count) ==
+              SPARKLE_ERROR_INVALID_HANDLE, "device");
+    check_untouched("output", output, count);
+    /* NULL means auto, before and after. */
+    OK(sparkle_conv2d(NULL, &desc, input, input_len(it), weights, weights_len(it), NULL, 0, output, count));
+    check_conv("after finalize", it, input, weights, NULL, 0, output);
+    free(output);
+  }
+  free(input), free(weights);
+  printf("finalize\n");
+}
+
+static void threads(void) {
+  int before = sparkle_get_num_threads();
+  CHECK(before >= 1, "%d", before);
+  OK(sparkle_set_num_threads(3));
+  CHECK(sparkle_get_num_threads() == 3, "%d", sparkle_get_num_threads());
+  CHECK(sparkle_set_num_threads(0) == SPARKLE_ERROR_INVALID_ARGUMENT && sparkle_get_num_threads() == 3, "0 threads");
+  OK(sparkle_set_num_threads(before));
+  printf("threads\n");
+}
+
+int main(int argc, char **argv) {
+  CHECK(argc == 2, "usage: new_api DEVICE");
+  CHECK(sparkle_last_error()[0] == 0, "%s", sparkle_last_error());
+  sparkle_timing none;
+  none.size = sizeof none;
+  CHECK(sparkle_last_timing(&none) == SPARKLE_ERROR_INVALID_ARGUMENT, "no call yet");
+  devices();
+  const char *selector = strcmp(argv[1], "NULL") ? argv[1] : NULL, *name = selector ? selector : "auto";
+  sparkle_device *device = NULL;
+  OK(sparkle_device_open(selector, &device));
+  convolutions(device, name);
+  products(device, name);
+  OK(sparkle_device_close(device));
+  closed_device(name);
+  finalize(name);
+  threads();
+  return 0;
+}

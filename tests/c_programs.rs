@@ -1,0 +1,161 @@
+//! C programs against the shared library, as a user's would be built and run. What they print is compared to the byte: the
+//! library prints nothing.
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use support::{compile_c, run};
+
+const PEDANTIC: [&str; 1] = ["-Wpedantic"];
+
+/// The usable GL devices' selectors; where there are none, says so or fails.
+#[track_caller]
+fn gl_devices() -> Vec<String> {
+    if !support::gl_available() {
+        return vec![];
+    }
+    let all = sparkle::devices();
+    all.into_iter()
+        .filter(|device| device.kind == sparkle::DeviceKind::Gl)
+        .filter_map(|device| device.id)
+        .collect()
+}
+
+#[test]
+fn layouts_in_c_and_cpp() {
+    for source in ["layout.c", "layout.cpp"] {
+        let program = compile_c(source, &PEDANTIC);
+        run(&program, &[]).expect("version 0.1.0, as the header says: 1\n");
+    }
+}
+
+const NEW_API: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\n";
+
+fn new_api(device: &str) {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = std::process::Command::new(PROGRAM.get_or_init(|| compile_c("new_api.c", &PEDANTIC)));
+    command.arg(device);
+    support::run_command(command).expect(NEW_API);
+}
+
+#[test]
+fn the_new_interface_on_the_cpu() {
+    new_api("cpu");
+}
+
+#[test]
+fn the_new_interface_on_auto() {
+    new_api("auto");
+    new_api("NULL");
+}
+
+#[test]
+fn the_new_interface_on_gl() {
+    for device in gl_devices() {
+        new_api(&device);
+    }
+}
+
+/// Compiles `source` and runs it with `arguments` and `variables`.
+fn program(source: &str, flags: &[&str], arguments: &[&str], variables: &[(&str, &str)]) -> support::Ran {
+    let mut command = std::process::Command::new(compile_c(source, &[&PEDANTIC, flags].concat()));
+    command.args(arguments).envs(variables.iter().copied());
+    support::run_command(command)
+}
+
+#[test]
+fn sixty_four_threads() {
+    program("threads.c", &[], &[], &[]).expect("64 threads\n");
+    program("threads.c", &[], &[], &[("SPARKLE_NUM_THREADS", "1")]).expect("64 threads\n");
+}
+
+#[test]
+fn handles_that_end_while_they_are_used() {
+    program("races.c", &[], &[], &[]).expect("races\n");
+}
+
+#[test]
+fn the_static_library() {
+    let library = support::library_dir().join("libsparkle.a");
+    // What `rustc --print native-static-libs` names.
+    let flags = [library.to_str().unwrap(), "-Wl,--as-needed", "-lgcc_s", "-lpthread", "-lm", "-ldl"];
+    let program = compile_c("new_api.c", &flags);
+    let needed = std::process::Command::new("readelf").arg("-d").arg(&program).output().unwrap().stdout;
+    let needed = String::from_utf8(needed).unwrap();
+    assert!(needed.contains("libc.so") && !needed.contains("libsparkle"), "{needed}");
+    let mut command = std::process::Command::new(program);
+    command.arg("cpu");
+    support::run_command(command).expect(NEW_API);
+}
+
+#[test]
+fn the_log_callback() {
+    let with = |way: &str, variables: &[(&str, &str)]| {
+        program("log.c", &[], &[way], &[&[("SPARKLE_DEVISE", "cpu")], variables].concat())
+    };
+    let warning = "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable";
+    with("set", &[]).expect(&format!("1: {warning}\n"));
+    // A callback takes the place of stderr.
+    with("set", &[("SPARKLE_LOG", "warn")]).expect(&format!("1: {warning}\n"));
+    with("unset", &[]).expect("0: \n");
+    with("none", &[]).expect("0: \n");
+    let asked = with("none", &[("SPARKLE_LOG", "warn")]);
+    assert_eq!((asked.stdout.as_str(), asked.stderr), ("0: \n", format!("sparkle: {warning}\n")));
+}
+
+#[test]
+fn forks_on_the_cpu() {
+    program("fork.c", &[], &["cpu"], &[]).expect("forks\n");
+    program("fork.c", &[], &["auto"], &[]).expect("forks\n");
+}
+
+#[test]
+fn forks_on_gl() {
+    for device in gl_devices() {
+        program("fork.c", &[], &[&device], &[]).expect("forks\n");
+    }
+}
+
+#[test]
+fn loaded_and_unloaded() {
+    let library = support::library_dir().join("libsparkle.so.0");
+    // Nothing refers to the library, so the linker leaves it out.
+    program("dlopen.c", &["-Wl,--as-needed"], &[library.to_str().unwrap()], &[]).expect("50 times\n");
+}
+
+#[test]
+fn leaving_while_another_thread_computes() {
+    let program = compile_c("exit.c", &PEDANTIC);
+    let devices = std::iter::once("cpu".to_owned()).chain(gl_devices());
+    for device in devices {
+        for _ in 0..20 {
+            let mut command = std::process::Command::new(&program);
+            command.arg(&device);
+            support::run_command(command).expect("leaving\n");
+        }
+    }
+}
+
+#[test]
+fn an_existing_program() {
+    if support::gl_available() {
+        let sections = "before initialisation\ninitialisation\nshapes\nstate\nbad arguments\nbuffers\nshaders\nthreads\ncleanup\n";
+        program("reference_api.c", &["-lGL"], &[], &[]).expect(sections);
+    }
+}
+
+#[test]
+fn an_asynchronous_loop_of_the_users_own() {
+    if support::gl_available() {
+        program("user_loop.c", &["-lGL"], &[], &[]).expect("every output of 12 images, three times\n");
+    }
+}
+
+#[test]
+fn millions_of_outputs() {
+    if support::gl_available() {
+        program("large.c", &[], &[], &[]).expect("all of them\n");
+    }
+}

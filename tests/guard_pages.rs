@@ -1,0 +1,178 @@
+//! Memory the CPU engine must not touch: pages without access right before or right behind every buffer,
+//! inputs without write access, and canaries in what is left of an output's pages. A stray access ends this
+//! program with a signal.
+
+#![cfg(unix)]
+
+mod cpu_cases;
+
+use std::ops::{Deref, DerefMut};
+
+use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, threads};
+use sparkle::Device;
+use sparkle::problem::exact::Random;
+
+/// Where a buffer lies in its pages.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Flush {
+    /// Right behind the page before, which has no access.
+    Start,
+    /// Right before the page behind.
+    End,
+}
+
+/// A buffer between two pages without access.
+struct Guarded {
+    mapping: *mut u8,
+    /// Bytes of the accessible pages between the two guards.
+    bytes: usize,
+    page: usize,
+    /// Of the buffer, from the start of the accessible pages.
+    offset: usize,
+    len: usize,
+}
+
+const CANARY: u8 = 0xa5;
+
+impl Guarded {
+    fn new(values: &[f32], flush: Flush) -> Self {
+        // SAFETY: asks a constant of the system.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let wanted = size_of_val(values);
+        let bytes = wanted.next_multiple_of(page).max(page);
+        // SAFETY: a new anonymous mapping; the pages between the guards are then made accessible, filled with
+        // canaries and values, and the values fit: offset + wanted <= bytes.
+        unsafe {
+            let (anonymous, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
+            let mapping = libc::mmap(std::ptr::null_mut(), bytes + 2 * page, none, anonymous, -1, 0);
+            assert_ne!(mapping, libc::MAP_FAILED);
+            let mapping = mapping.cast::<u8>();
+            assert_eq!(
+                libc::mprotect(mapping.add(page).cast(), bytes, libc::PROT_READ | libc::PROT_WRITE),
+                0
+            );
+            mapping.add(page).write_bytes(CANARY, bytes);
+            let offset = if flush == Flush::Start { 0 } else { bytes - wanted };
+            let guarded = Guarded { mapping, bytes, page, offset, len: values.len() };
+            guarded.start().copy_from_nonoverlapping(values.as_ptr(), values.len());
+            guarded
+        }
+    }
+
+    /// A buffer that cannot be written to.
+    fn read_only(values: &[f32], flush: Flush) -> Self {
+        let guarded = Self::new(values, flush);
+        // SAFETY: the accessible pages of this mapping.
+        let done = unsafe {
+            libc::mprotect(guarded.mapping.add(guarded.page).cast(), guarded.bytes, libc::PROT_READ)
+        };
+        assert_eq!(done, 0);
+        guarded
+    }
+
+    fn start(&self) -> *mut f32 {
+        // SAFETY: inside of the mapping.
+        unsafe { self.mapping.add(self.page + self.offset).cast() }
+    }
+
+    /// Whether the rest of the accessible pages is as it was.
+    fn canaries_live(&self) -> bool {
+        // SAFETY: the accessible pages of this mapping, all initialised.
+        let pages = unsafe { std::slice::from_raw_parts(self.mapping.add(self.page), self.bytes) };
+        let behind = self.offset + self.len * size_of::<f32>();
+        pages[..self.offset].iter().chain(&pages[behind..]).all(|&byte| byte == CANARY)
+    }
+}
+
+impl Deref for Guarded {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: len initialised elements, aligned since pages and sizes are multiples of four.
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in deref, and self is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in new().
+        unsafe { libc::munmap(self.mapping.cast(), self.bytes + 2 * self.page) };
+    }
+}
+
+#[test]
+fn convolutions_touch_only_their_buffers() {
+    let mut random = Random::new(31);
+    let mut cases = 0;
+    for count in [1, 2] {
+        let _guard = threads(count);
+        for _ in 0..250 {
+            let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
+            for flush in [Flush::Start, Flush::End] {
+                let input = Guarded::read_only(&case.input, flush);
+                let weights = Guarded::read_only(&case.weights, flush);
+                let bias = case.bias().map(|bias| Guarded::read_only(bias, flush));
+                let mut output = Guarded::new(&vec![f32::NAN; case.problem.output_len()], flush);
+                let device = Device::open("cpu").unwrap();
+                device.conv2d(&case.problem, &input, &weights, bias.as_deref(), &mut output).unwrap();
+                assert!(output.canaries_live(), "{:?}", case.desc);
+                let right =
+                    output.iter().zip(case.expected()).all(|(&got, expected)| same(got, expected.value));
+                assert!(right, "{:?}", case.desc);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 1_000);
+}
+
+#[test]
+fn products_touch_only_their_matrices() {
+    let mut random = Random::new(32);
+    let mut cases = 0;
+    for count in [1, 2] {
+        let _guard = threads(count);
+        for _ in 0..250 {
+            let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
+            // The least lengths that are allowed: right behind the last element is a page without access.
+            let [a_len, b_len, c_len] = case.problem.lens();
+            for flush in [Flush::Start, Flush::End] {
+                let (a, b) = (&case.a[..a_len], &case.b[..b_len]);
+                let (a, b) = (Guarded::read_only(a, flush), Guarded::read_only(b, flush));
+                let mut c = Guarded::new(&case.c[..c_len], flush);
+                Device::open("cpu").unwrap().sgemm(&case.problem, &a, &b, &mut c).unwrap();
+                assert!(c.canaries_live(), "{:?}", case.desc);
+                let right = case.expected().iter().all(|&(index, expected)| same(c[index], expected.value));
+                assert!(right, "{:?}", case.desc);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 1_000);
+}
+
+/// The guards themselves: a read behind and one before a buffer end a child process with a signal.
+#[test]
+fn guards_guard() {
+    for (flush, at) in [(Flush::End, 3), (Flush::Start, -1)] {
+        let buffer = Guarded::new(&[1.0, 2.0, 3.0], flush);
+        // SAFETY: the child does nothing but the one forbidden read, and ends.
+        unsafe {
+            let child = libc::fork();
+            assert!(child >= 0);
+            if child == 0 {
+                std::hint::black_box(buffer.start().offset(at).read_volatile());
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            assert!(libc::WIFSIGNALED(status), "{flush:?}: the forbidden read went through");
+        }
+    }
+}
