@@ -68,10 +68,10 @@ contains
   !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N). `stride`, `pad` and `dilation` count for both
   !> directions; a descriptor sets them apart. Nothing of `y` is changed on failure, which is why it is INOUT.
   subroutine conv2d_rank4(x, weights, y, bias, stride, pad, dilation, groups, relu, device, stat, errmsg)
-    real(c_float), intent(in), contiguous :: x(:, :, :, :)
-    real(c_float), intent(in), contiguous :: weights(:, :, :, :)
-    real(c_float), intent(inout), contiguous :: y(:, :, :, :)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
     integer, intent(in), optional :: stride
     integer, intent(in), optional :: pad
     integer, intent(in), optional :: dilation
@@ -102,10 +102,10 @@ contains
   !> The same with a descriptor, whose sizes, where given, must be those of the arrays.
   subroutine conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
-    real(c_float), intent(in), contiguous :: x(:, :, :, :)
-    real(c_float), intent(in), contiguous :: weights(:, :, :, :)
-    real(c_float), intent(inout), contiguous :: y(:, :, :, :)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
     type(sparkle_device), intent(in), optional :: device
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
@@ -126,10 +126,10 @@ contains
   !> The same on flat arrays, whose elements lie as C has them: x((((n*C + c)*H + h)*W + w) + 1) and so on.
   subroutine conv2d_desc_flat(desc, x, weights, y, bias, device, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
-    real(c_float), intent(in), contiguous :: x(:)
-    real(c_float), intent(in), contiguous :: weights(:)
-    real(c_float), intent(inout), contiguous :: y(:)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in) :: x(:)
+    real(c_float), intent(in) :: weights(:)
+    real(c_float), intent(inout) :: y(:)
+    real(c_float), intent(in), optional :: bias(:)
     type(sparkle_device), intent(in), optional :: device
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
@@ -166,8 +166,8 @@ contains
   subroutine plan_create_rank4(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc
-    real(c_float), intent(in), contiguous :: weights(:, :, :, :)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
     type(sparkle_device), intent(in), optional :: device
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
@@ -185,8 +185,8 @@ contains
   subroutine plan_create_flat(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc
-    real(c_float), intent(in), contiguous :: weights(:)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in) :: weights(:)
+    real(c_float), intent(in), optional :: bias(:)
     type(sparkle_device), intent(in), optional :: device
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
@@ -202,8 +202,8 @@ contains
   !> Convolves x(W,H,C,N) into y(Q,P,K,N).
   subroutine plan_execute_rank4(self, x, y, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
-    real(c_float), intent(in), contiguous :: x(:, :, :, :)
-    real(c_float), intent(inout), contiguous :: y(:, :, :, :)
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
     type(failure) :: problem
@@ -217,8 +217,8 @@ contains
   !> The same on flat arrays.
   subroutine plan_execute_flat(self, x, y, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
-    real(c_float), intent(in), contiguous :: x(:)
-    real(c_float), intent(inout), contiguous :: y(:)
+    real(c_float), intent(in) :: x(:)
+    real(c_float), intent(inout) :: y(:)
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
     type(failure) :: problem
@@ -353,7 +353,7 @@ contains
     type(sparkle_plan), intent(inout) :: plan
     integer(c_int64_t), intent(in) :: weights_length
     real(c_float), intent(in) :: weights(*)
-    real(c_float), intent(in), contiguous, optional :: bias(:)
+    real(c_float), intent(in), optional :: bias(:)
     type(sparkle_device), intent(in), optional :: device
     type(failure), intent(inout) :: problem
     type(c_ptr) :: device_handle

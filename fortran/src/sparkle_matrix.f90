@@ -18,9 +18,9 @@ contains
   !> is used: the leading dimension is always the first extent. As in BLAS, c is not read if beta is zero, nor a and b
   !> if alpha or k is zero. Nothing of `c` is changed on failure.
   subroutine sgemm(a, b, c, transa, transb, m, n, k, alpha, beta, device, stat, errmsg)
-    real(c_float), intent(in), contiguous :: a(:, :)
-    real(c_float), intent(in), contiguous :: b(:, :)
-    real(c_float), intent(inout), contiguous :: c(:, :)
+    real(c_float), intent(in) :: a(:, :)
+    real(c_float), intent(in) :: b(:, :)
+    real(c_float), intent(inout) :: c(:, :)
     character(len=1), intent(in), optional :: transa
     character(len=1), intent(in), optional :: transb
     integer, intent(in), optional :: m
