@@ -392,6 +392,9 @@ impl Api for FakeApi {
         String::new()
     }
     fn delete_program(&self, _program: u32) {}
+    fn program_local_size(&self, _program: u32) -> [i32; 3] {
+        [64, 1, 1]
+    }
     fn use_program(&self, _program: u32) {}
     fn uniform_1ui(&self, location: u32, value: u32) {
         let mut uniforms = self.uniforms.get();
@@ -406,6 +409,7 @@ impl Api for FakeApi {
     }
     fn memory_barrier(&self, _barriers: u32) {}
     fn flush(&self) {}
+    fn finish(&self) {}
     fn fence_sync(&self) -> usize {
         1
     }
