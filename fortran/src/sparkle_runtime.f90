@@ -2,7 +2,7 @@
 !>
 !> Part of module `sparkle`; use that one.
 module sparkle_runtime
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_pointer, c_funloc, c_int32_t, c_int64_t, c_loc, &
+  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_funloc, c_int32_t, c_loc, &
     c_null_char, c_null_funptr, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
   use sparkle_support
