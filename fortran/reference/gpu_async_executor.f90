@@ -17,7 +17,7 @@
 !> `failed_operations`. Sets complete in the order in which they were submitted. A state belongs to the thread
 !> that initialised it, because its queries belong to that thread's context.
 module gpu_async_executor
-  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
+  use, intrinsic :: iso_c_binding, only: c_associated, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use gpu_opengl_interface, only: gpu_conv2d_params
   use sparkle_gl

@@ -5,7 +5,7 @@
 !> `initialized`, a time of -1); subroutines by an optional `stat`, 0 or -1, at the end of their argument list. The
 !> kernels and their arguments are listed in `sparkle_gpu_kernels`.
 module sparkle_gpu_dispatch
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_int, c_int32_t, c_int64_t, c_loc, c_null_char, &
+  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_int32_t, c_int64_t, c_loc, c_null_char, &
     c_null_ptr, c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use gpu_opengl_interface, only: gpu_execute_conv2d_ref, gpu_init

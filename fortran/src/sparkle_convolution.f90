@@ -2,8 +2,12 @@
 !>
 !> Part of module `sparkle`; use that one. Every public procedure goes the same way: complete the descriptor from the
 !> arrays, let the library judge it, check every array against it, compute.
+!>
+!> Array arguments are assumed-shape without CONTIGUOUS, down to the procedures that call C, where they are assumed-size:
+!> there gfortran packs what is strided and passes the rest as it is. To a CONTIGUOUS argument it would pass a copy of
+!> every array that the caller itself received as an argument.
 module sparkle_convolution
-  use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_null_ptr, c_ptr, c_size_t
+  use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
@@ -37,9 +41,12 @@ module sparkle_convolution
   !>
   !> A plan owns its packed weights and releases them when it ceases to exist. It cannot be copied: the left side of an
   !> assignment becomes an empty plan that refuses to execute and says why. Pass plans by reference, or point at them.
+  !> For copies past the assignment, see `sparkle_device`.
   type :: sparkle_plan
     private
     type(c_ptr) :: handle = c_null_ptr
+    !> Where `handle` was when the plan was created. Elsewhere it is a copy of the bits.
+    type(c_ptr) :: home = c_null_ptr
     type(sparkle_conv2d_desc) :: desc
     integer(c_int64_t) :: p = 0
     integer(c_int64_t) :: q = 0
@@ -231,12 +238,13 @@ contains
 
   !> Releases the plan; releasing an empty one does nothing.
   impure elemental subroutine plan_destroy(self)
-    class(sparkle_plan), intent(inout) :: self
+    class(sparkle_plan), intent(inout), target :: self
     integer(c_int32_t) :: ignored
 
     ! The only failure is a handle that sparkle_finalize has already taken back, which is released as well.
-    if (c_associated(self%handle)) ignored = c_plan_destroy(self%handle)
+    if (c_associated(self%home, c_loc(self%handle))) ignored = c_plan_destroy(self%handle)
     self%handle = c_null_ptr
+    self%home = c_null_ptr
     self%is_copy = .false.
   end subroutine plan_destroy
 
@@ -350,7 +358,7 @@ contains
 
   !> Makes the library's plan for the judged descriptor in `plan`.
   subroutine prepare(plan, weights, weights_length, bias, device, problem)
-    type(sparkle_plan), intent(inout) :: plan
+    type(sparkle_plan), intent(inout), target :: plan
     integer(c_int64_t), intent(in) :: weights_length
     real(c_float), intent(in) :: weights(*)
     real(c_float), intent(in), optional :: bias(:)
@@ -372,6 +380,7 @@ contains
     if (problem%status /= SPARKLE_OK) return
     call take_status(problem, c_plan_create(device_handle, as_c(plan%desc, present(bias)), weights, &
       int(weights_length, c_size_t), bias, bias_length, plan%handle))
+    if (c_associated(plan%handle)) plan%home = c_loc(plan%handle)
   end subroutine prepare
 
   subroutine require_created(plan, problem)
@@ -400,13 +409,15 @@ contains
   !> Hands `from`'s plan over to `into`.
   subroutine move(from, into)
     type(sparkle_plan), intent(inout) :: from
-    class(sparkle_plan), intent(inout) :: into
+    class(sparkle_plan), intent(inout), target :: into
 
     call into%destroy()
     into%handle = from%handle
+    into%home = c_loc(into%handle)
     into%desc = from%desc
     into%p = from%p
     into%q = from%q
     from%handle = c_null_ptr
+    from%home = c_null_ptr
   end subroutine move
 end module sparkle_convolution

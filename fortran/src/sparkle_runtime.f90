@@ -2,7 +2,7 @@
 !>
 !> Part of module `sparkle`; use that one.
 module sparkle_runtime
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_pointer, c_funloc, c_int32_t, c_int64_t, c_loc, &
+  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_funloc, c_int32_t, c_loc, &
     c_null_char, c_null_funptr, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
   use sparkle_support
@@ -36,10 +36,14 @@ module sparkle_runtime
   !> An opened device. It may be used by any number of threads at once, and closes itself when it ceases to exist.
   !>
   !> Assignment opens the same device a second time, so both sides own what they hold and each closes its own. If the
-  !> right side is closed, or its device cannot be opened again, the left side is closed.
+  !> right side is closed, or its device cannot be opened again, the left side is closed. Copies that Fortran makes bit by
+  !> bit, past the assignment (ALLOCATE with SOURCE, a structure that contains a device under some compilers), share what
+  !> the original owns: they never close it, and must not be used after it is closed.
   type :: sparkle_device
     private
     type(c_ptr) :: handle = c_null_ptr
+    !> Where `handle` was when it was opened. Elsewhere it is a copy of the bits.
+    type(c_ptr) :: home = c_null_ptr
     character(len=:), allocatable :: selected
   contains
     procedure :: open => device_open
@@ -84,7 +88,7 @@ contains
 
   !> Opens a device: `auto` (the default), `cpu`, `gl:N` or `name=TEXT`. What was open before is closed.
   subroutine device_open(self, selector, stat, errmsg)
-    class(sparkle_device), intent(inout) :: self
+    class(sparkle_device), intent(inout), target :: self
     character(len=*), intent(in), optional :: selector
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
@@ -99,6 +103,7 @@ contains
     if (problem%status == SPARKLE_OK) then
       call self%close()
       self%handle = handle
+      self%home = c_loc(self%handle)
       self%selected = wanted
     end if
     call settle('open', problem, stat, errmsg)
@@ -106,12 +111,13 @@ contains
 
   !> Closes the device; closing a closed one does nothing. Plans made from it stay valid.
   impure elemental subroutine device_close(self)
-    class(sparkle_device), intent(inout) :: self
+    class(sparkle_device), intent(inout), target :: self
     integer(c_int32_t) :: ignored
 
     ! The only failure is a handle that sparkle_finalize has already taken back, which is closed as well.
-    if (c_associated(self%handle)) ignored = c_device_close(self%handle)
+    if (c_associated(self%home, c_loc(self%handle))) ignored = c_device_close(self%handle)
     self%handle = c_null_ptr
+    self%home = c_null_ptr
   end subroutine device_close
 
   impure elemental subroutine device_finalize(self)

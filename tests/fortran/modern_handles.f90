@@ -149,13 +149,14 @@ contains
     call check(works(dynamic), 'an allocatable copy')
     deallocate (dynamic)
     call check(works(outer), 'its end closed only itself')
-    ! SOURCE copies the bits past the assignment. Both own one handle then: ending one closes it for both, and ending
-    ! the other does no harm.
+    ! SOURCE copies the bits past the assignment.
     allocate (sourced, source=outer)
     call check(works(sourced), 'a sourced copy')
     deallocate (sourced)
-    call check(.not. works(outer), 'a shared handle closed is a refused handle')
+    call check(works(outer), 'its end closed nothing')
+    allocate (sourced, source=outer)
     call outer%close()
+    call check(.not. works(sourced), 'and it is refused once the original is closed')
   end subroutine device_in_scopes
 
   subroutine copy_and_leave(device)
@@ -203,13 +204,17 @@ contains
     reference => plan
     call check(executes(reference), 'a pointer')
     allocate (sourced, source=plan)
+    call check(executes(sourced), 'a sourced copy')
     deallocate (sourced)
-    call plan%execute(x, y, stat, errmsg)
-    call check(stat == SPARKLE_ERROR_INVALID_HANDLE, 'a shared plan destroyed is a refused handle')
+    call check(executes(plan), 'its end released nothing')
+    allocate (sourced, source=plan)
+    call plan%destroy()
+    call sourced%execute(x, y, stat, errmsg)
+    call check(stat == SPARKLE_ERROR_INVALID_HANDLE, 'and it is refused once the original is destroyed')
   end subroutine plan_copies
 
   subroutine arrays_of_handles()
-    type(layer) :: one, two
+    type(layer) :: one, copies(5)
     type(layer), allocatable :: layers(:)
     type(sparkle_device) :: devices(3)
     integer :: i
@@ -234,10 +239,14 @@ contains
     one%number = 7
     call one%device%open('cpu')
     call make(one%plan, one%device)
-    two = one
-    call check(two%number == 7 .and. works(two%device) .and. .not. two%plan%is_created(), 'a structure is copied by its parts')
-    call one%device%close()
-    call check(works(two%device) .and. executes(one%plan), 'and its parts are their own')
+    ! gfortran 12 makes bitwise temporaries for such assignments and finalizes them; that must end nobody's handle.
+    do i = 1, size(copies)
+      copies(i) = one
+    end do
+    do i = 1, size(copies)
+      call check(copies(i)%number == 7 .and. works(copies(i)%device), 'a copied structure')
+    end do
+    call check(works(one%device) .and. executes(one%plan), 'and the original')
   end subroutine arrays_of_handles
 
   subroutine threads()

@@ -1,7 +1,7 @@
 !> Many threads of an OpenMP program at once: on the CPU through both interfaces and, with `gl` as its argument, on the GL
 !> device. Every result must be right, and on the CPU the same bits as alone.
 program openmp_threads
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_fortran_env, only: real32
   use checks
   use cpu_conv2d_reference, only: conv2d_cpu_reference
   use gemm_simd_optimized, only: gemm_simd_avx512

@@ -1,6 +1,6 @@
 !> The reference modules on a GL device: `gpu_opengl_interface`, and the production modules on top of it. Needs one.
 module reference_gpu_cases
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_fortran_env, only: real32
   use checks
   use gpu_opengl_interface
   use sparkle_conv2d, only: conv2d_gpu
