@@ -135,7 +135,8 @@ fn opens_and_closes() {
     assert_eq!(after, before, "descriptors and threads, after and before");
 }
 
-/// Forks; the child does `work`, which must be true, and must end within 20 seconds.
+/// Forks; the child does `work`, which must be true, and must end within 20 seconds. It ends by `_exit`, as a child should: Mesa's
+/// own exit handler joins threads that only the parent has, and crashes, whoever forked.
 fn in_child(work: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library makes usable
     // after a fork; it never returns into the test harness.
