@@ -134,7 +134,8 @@ impl FakeEgl {
 
     /// Live contexts and surfaces.
     pub fn alive(&self) -> (usize, usize) {
-        (self.state().contexts.len(), self.state().surfaces.len())
+        let state = self.state();
+        (state.contexts.len(), state.surfaces.len())
     }
 
     /// The ways to displays that were tried, in order.
