@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::discovery::discover;
-use super::super::egl::{Egl, EglError};
+use super::super::egl::{self, Egl, EglError};
 use super::fake::{
     BAD_ALLOC, BAD_ATTRIBUTE, BAD_DISPLAY, BAD_MATCH, FakeEgl, Gpu, Listed, MODERN, Machine, NOT_INITIALIZED,
     Numbers, SUCCESS,
@@ -82,6 +82,41 @@ fn machines_without_a_usable_egl() {
     assert_eq!(check("a NULL string for the client's extensions", nulls, &[NO_DEFAULT]), ["default"]);
     let empty = check("all extensions, no device", machine(vec![]), &[NO_SURFACELESS, NO_DEFAULT]);
     assert_eq!(empty, ["list", "surfaceless", "default"]);
+}
+
+/// Looks for EGL in these libraries; gives the reason of the one candidate.
+fn reason_without(libraries: &[&str]) -> String {
+    let egl = egl::load(libraries);
+    let found = discover(egl.as_ref().map_err(Clone::clone));
+    assert_eq!(found.len(), 1, "{libraries:?}");
+    assert_eq!(found[0].candidate.name, "OpenGL");
+    found[0].candidate.unusable.clone().expect("it cannot be used")
+}
+
+#[test]
+fn a_machine_without_libegl_says_so() {
+    let reason = reason_without(&["libsparkle-no-such-egl.so.1", "libsparkle-no-such-egl.so"]);
+    assert!(reason.starts_with("no EGL library: libsparkle-no-such-egl.so.1: "), "{reason}");
+    // A library that is there, but is no EGL. The C library is there already.
+    let reason = reason_without(&["libsparkle-no-such-egl.so.1", "libc.so.6"]);
+    assert!(reason.starts_with("the EGL library is broken: "), "{reason}");
+    assert!(reason.contains("eglGetProcAddress"), "{reason}");
+}
+
+/// An EGL from before version 1.4, made for the occasion.
+#[test]
+fn a_libegl_that_is_too_old_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("egl.c"), folder.path().join("libEGL.so.1"));
+    std::fs::write(&source, "void *eglGetProcAddress(const char *name) { return 0; }\n").unwrap();
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status()
+        .expect("the C compiler that links Rust programs");
+    assert!(compiled.success());
+    let reason = reason_without(&[library.to_str().unwrap()]);
+    assert!(reason.starts_with("the EGL library is too old: "), "{reason}");
 }
 
 #[test]
