@@ -242,14 +242,14 @@ contains
     integer, intent(in) :: global_size(:)
     integer, intent(in), optional :: local_size(:)
     integer, intent(out), optional :: stat
-    integer(c_int32_t) :: groups(3)
+    integer(c_int32_t) :: groups
     integer :: program_id, i
 
     if (present(stat)) stat = -1
     if (.not. kernel%compiled) return
     if (.not. gl_is_ready()) return
     groups = grid_of(global_size, local_size, kernel%work_group_size)
-    if (any(groups < 1)) return
+    if (groups < 1) return
     if (size(buffers) > integer_of(GL_MAX_SHADER_STORAGE_BUFFER_BINDINGS)) return
     do i = 1, size(buffers)
       if (.not. is_buffer(buffers(i))) return
@@ -261,7 +261,7 @@ contains
       call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, int(i - 1, c_int32_t), int(buffers(i), c_int32_t))
     end do
     call glUseProgram(program_id)
-    call glDispatchCompute(groups(1), groups(2), groups(3))
+    call glDispatchCompute(groups, 1_c_int32_t, 1_c_int32_t)
     call glMemoryBarrier(GL_ALL_BARRIER_BITS)
     if (gl_had_error()) return
     if (present(stat)) stat = 0
@@ -285,12 +285,16 @@ contains
       N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
   end function execute_conv2d_gpu
 
-  !> Workgroups in x, y and z, at most what the driver takes; 0 for sizes that are not positive.
+  !> Workgroups: as many as ask for, up to what every driver takes in one dimension. The kernels stride over their work,
+  !> so more of them would compute nothing else, and the number of an invocation must fit in 32 bits. 0 for sizes that
+  !> are not positive.
   function grid_of(global_size, local_size, default_local) result(groups)
     integer, intent(in) :: global_size(:)
     integer, intent(in), optional :: local_size(:)
     integer, intent(in) :: default_local
-    integer(c_int32_t) :: groups(3), limit(1)
+    integer(c_int32_t) :: groups
+    integer(int64), parameter :: MOST = 65535
+    integer(int64) :: total
     integer :: local(3), i
 
     local = [default_local, 1, 1]
@@ -299,16 +303,13 @@ contains
         local(i) = local_size(i)
       end do
     end if
-    groups = 1
-    if (size(global_size) < 1 .or. any(local < 1)) groups = 0
+    groups = 0
+    if (size(global_size) < 1 .or. any(local < 1) .or. any(global_size < 1)) return
+    total = 1
     do i = 1, min(3, size(global_size))
-      if (groups(i) == 0) return
-      groups(i) = 0
-      if (global_size(i) < 1) return
-      limit = 0
-      call glGetIntegeri_v(GL_MAX_COMPUTE_WORK_GROUP_COUNT, int(i - 1, c_int32_t), limit)
-      groups(i) = min((global_size(i) - 1) / local(i) + 1, limit(1))
+      total = min(total * ((int(global_size(i), int64) - 1) / local(i) + 1), MOST)
     end do
+    groups = int(total, c_int32_t)
   end function grid_of
 
   !> Whether a number is the name of a GL buffer.

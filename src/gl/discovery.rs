@@ -12,6 +12,7 @@
 //!
 //! Discovery runs once a process, on a thread of its own, so that the caller's EGL state stays as it was.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::Candidate;
 use super::capabilities::Capabilities;
 use super::context::{ShareGroup, Target};
 use super::egl::{self, DeviceHandle, Display, Egl, EglResult};
+use super::exit;
 use super::session::Session;
 use crate::config::config;
 use crate::error::Result;
@@ -32,6 +34,8 @@ pub struct Found {
     pub candidate: Candidate,
     /// How to open it; `None` if it is unusable.
     pub target: Option<Target>,
+    /// The kernel's device files for it, if EGL names any.
+    files: Vec<String>,
 }
 
 /// What discovery found.
@@ -63,11 +67,14 @@ pub fn discovered() -> &'static Discovered {
     }
     DISCOVERED.get_or_init(|| {
         let work = || {
+            let _inside = exit::enter();
             let egl = egl::native();
             let found = discover(egl.as_ref().map_err(Clone::clone));
             if let Ok(egl) = &egl {
                 egl.release_thread();
             }
+            // Drivers are loaded now, and have been used.
+            exit::register();
             (found, egl.ok())
         };
         let thread = std::thread::Builder::new().name("sparkle discovery".to_owned()).spawn(work);
@@ -83,7 +90,7 @@ pub fn discovered() -> &'static Discovered {
 fn rejected(name: &str, reason: String) -> Found {
     let candidate =
         Candidate { name: name.to_owned(), software: false, unusable: Some(reason), facts: vec![] };
-    Found { candidate, target: None }
+    Found { candidate, target: None, files: vec![] }
 }
 
 /// A way to a display, not yet tried.
@@ -91,12 +98,23 @@ struct Route {
     /// How `sparkle info` calls it.
     name: String,
     display: EglResult<Display>,
+    /// Whether it leads to one certain device, and not to whichever EGL likes.
+    enumerated: bool,
     /// Whether EGL itself says that it is software.
     software: bool,
+    /// The kernel's device files, if EGL names any.
+    files: Vec<String>,
+}
+
+impl Route {
+    /// A way to whichever device EGL likes.
+    fn any(name: &str, display: EglResult<Display>) -> Self {
+        Route { name: name.to_owned(), display, enumerated: false, software: false, files: vec![] }
+    }
 }
 
 /// Finds and probes all devices.
-fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Vec<Found> {
+pub(super) fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Vec<Found> {
     let egl = match egl {
         Ok(egl) => egl,
         Err(reason) => return vec![rejected("OpenGL", reason)],
@@ -113,11 +131,11 @@ fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Vec<Found> {
     }
     if !any_hardware(&found) && has("EGL_MESA_platform_surfaceless") {
         let display = egl.platform_display(egl::PLATFORM_SURFACELESS, None);
-        add(egl, Route { name: "surfaceless".to_owned(), display, software: false }, &mut found);
+        add(egl, Route::any("surfaceless", display), &mut found);
     }
     if !any_hardware(&found) {
         let display = egl.default_display();
-        add(egl, Route { name: "default display".to_owned(), display, software: false }, &mut found);
+        add(egl, Route::any("default display", display), &mut found);
     }
     // Stable: within each kind the order of discovery stays.
     found.sort_by_key(|it| (it.target.is_none(), it.candidate.software));
@@ -141,19 +159,21 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
         let extensions = egl.query_device_string(device, egl::EXTENSIONS).unwrap_or_default();
         let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
         // No file is a normal answer: for software, and for drivers without DRM.
-        let file = (has("EGL_EXT_device_drm_render_node"))
-            .then(|| egl.query_device_string(device, egl::DRM_RENDER_NODE_FILE))
-            .flatten()
-            .or_else(|| {
-                has("EGL_EXT_device_drm")
-                    .then(|| egl.query_device_string(device, egl::DRM_DEVICE_FILE))
-                    .flatten()
-            });
-        let file = file.map_or_else(String::new, |file| format!(" ({file})"));
+        let files: Vec<String> = [
+            ("EGL_EXT_device_drm_render_node", egl::DRM_RENDER_NODE_FILE),
+            ("EGL_EXT_device_drm", egl::DRM_DEVICE_FILE),
+        ]
+        .into_iter()
+        .filter_map(|(extension, file)| has(extension).then(|| egl.query_device_string(device, file))?)
+        .filter(|file| !file.is_empty())
+        .collect();
+        let file = files.first().map_or_else(String::new, |file| format!(" ({file})"));
         Route {
             name: format!("EGL device {index}{file}"),
             display: egl.platform_display(egl::PLATFORM_DEVICE, Some(device)),
+            enumerated: true,
             software: has("EGL_MESA_device_software"),
+            files,
         }
     };
     devices.into_iter().enumerate().map(route).collect()
@@ -161,8 +181,15 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
 
 /// Probes a route's device and adds it, unless it is one that is listed already.
 fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
+    // Where several vendors' EGLs are installed each may list the same GPU. The first that works has it.
+    if found.iter().any(|it| it.target.is_some() && it.files.iter().any(|file| route.files.contains(file))) {
+        return;
+    }
     let probed = match route.display {
-        Ok(display) => probe(egl, display, &route.name).map_err(|error| error.to_string()),
+        // One driver's panic is no reason to do without the others.
+        Ok(display) => catch_unwind(AssertUnwindSafe(|| probe(egl, display, &route.name)))
+            .map_err(|_| format!("{}: the probe panicked", route.name))
+            .and_then(|probed| probed.map_err(|error| error.to_string())),
         Err(error) => Err(format!("{}: no display: {error}", route.name)),
     };
     let probed = match probed {
@@ -170,17 +197,17 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
         Err(reason) => return found.push(rejected(&route.name, reason)),
     };
     let software = route.software || probed.capabilities.software;
-    let name = probed.capabilities.renderer.clone();
+    let name = Some(probed.capabilities.renderer.clone()).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| route.name.clone());
     // The software renderer is one, by however many routes; and once the GPUs were enumerated, another route leads to
     // one of them. Two GPUs of the same model are enumerated side by side: those are two.
-    let by_enumeration = route.name.starts_with("EGL device");
     let same = |it: &Found| it.target.is_some() && it.candidate.name == name;
-    if (software || !by_enumeration) && found.iter().any(same) {
+    if (software || !route.enumerated) && found.iter().any(same) {
         return;
     }
     let facts = facts(&route.name, &probed);
     let candidate = Candidate { name, software, unusable: None, facts };
-    found.push(Found { candidate, target: Some(probed.target) });
+    found.push(Found { candidate, target: Some(probed.target), files: route.files });
 }
 
 /// A device that has passed its probe.

@@ -150,19 +150,28 @@ pub struct NativeEgl {
     get_platform_display: Option<GetPlatformDisplay>,
 }
 
+/// Names of libEGL: that of programs' runtime, and that of development packages.
+const LIBRARIES: [&str; 2] = ["libEGL.so.1", "libEGL.so"];
+
 /// libEGL, loaded at the first call and never unloaded; or why there is none.
 pub fn native() -> Result<Arc<dyn Egl>, String> {
-    static EGL: OnceLock<Result<Arc<NativeEgl>, String>> = OnceLock::new();
-    let egl = EGL.get_or_init(|| NativeEgl::load().map(Arc::new)).as_ref();
-    egl.map(|egl| egl.clone() as Arc<dyn Egl>).map_err(Clone::clone)
+    static EGL: OnceLock<Result<Arc<dyn Egl>, String>> = OnceLock::new();
+    EGL.get_or_init(|| load(&LIBRARIES)).clone()
+}
+
+/// The first of `libraries` that is there.
+pub(super) fn load(libraries: &[&str]) -> Result<Arc<dyn Egl>, String> {
+    NativeEgl::load(libraries).map(|egl| Arc::new(egl) as Arc<dyn Egl>)
 }
 
 impl NativeEgl {
-    fn load() -> Result<Self, String> {
+    fn load(libraries: &[&str]) -> Result<Self, String> {
         // SAFETY: libEGL is a system library whose initialisers may run at any time, in any thread.
-        let open = |name| unsafe { Library::new(name) };
-        let library = open("libEGL.so.1")
-            .or_else(|error| open("libEGL.so").map_err(|_| error))
+        let mut tried = libraries.iter().map(|name| unsafe { Library::new(name) });
+        let first = tried.next().expect("libEGL has a name");
+        // The error of its proper name is the one that matters.
+        let library = first
+            .or_else(|error| tried.find_map(Result::ok).ok_or(error))
             .map_err(|error| format!("no EGL library: {error}"))?;
         // SAFETY: this is the C prototype of the function of this name.
         let get_proc_address = *unsafe { library.get::<GetProcAddress>(b"eglGetProcAddress\0") }

@@ -12,6 +12,7 @@ use super::context::{ShareGroup, Target};
 use super::conv2d;
 use super::dispatch::Ran;
 use super::egl::Egl;
+use super::exit;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Plan};
@@ -44,6 +45,7 @@ impl Engine {
             Box::new(move || ShareGroup::new(group_egl.clone(), device.clone(), target)?.context());
         let worker = Worker::start(egl.clone(), id.clone(), make_context)?;
         worker.call(|_| Ok(()))?;
+        exit::register();
         Ok(Engine {
             worker: Arc::new(worker),
             id,

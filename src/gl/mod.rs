@@ -7,6 +7,7 @@
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   exit       leaving the process while a device works
 //!   context    share groups and contexts;   capabilities   what the driver can do
 //!   discovery  finding devices and probing them
 //!   api, egl   the seams;   native   OpenGL itself
@@ -30,6 +31,7 @@ mod discovery;
 mod dispatch;
 mod egl;
 mod engine;
+mod exit;
 mod fence;
 mod gemm;
 mod native;

@@ -18,6 +18,7 @@ use super::context::{Context, ShareGroup};
 use super::conv2d;
 use super::conv2d::Prepared;
 use super::engine::Engine;
+use super::exit::{self, Inside};
 use super::resource::{Buffer, Program};
 use super::session::Session;
 use crate::config::config;
@@ -55,10 +56,13 @@ struct Thread {
     /// Bound at index 3 between calls.
     params: Option<Buffer>,
     session: Session,
+    /// Last: the others end inside.
+    inside: Option<Inside>,
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
+        self.inside = Some(exit::enter());
         // The thread may be ending with another context current; objects must not be deleted from that one.
         let context = self.session.context();
         if !context.group().is_forked() && !context.is_current() {
@@ -265,6 +269,7 @@ pub fn set_shader_source(shader: u32) -> Result<()> {
 /// Gives up the program, the calling thread's context and the device.
 fn end(state: &mut Option<State>) {
     let Some(ended) = state.take() else { return };
+    let _inside = exit::enter();
     if let Some(program) = ended.program.filter(|_| !ended.group.is_forked()) {
         delete_program(&ended.group, program.name);
     }
@@ -295,13 +300,18 @@ fn on_thread<T>(
     if state.group.is_forked() {
         return Err(Error::Forked { what: "the OpenGL context".to_owned() });
     }
+    let inside = exit::enter();
     let outcome: Result<_> = THREAD.with_borrow_mut(|slot| {
         if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), &state.group)) {
             *slot = None;
         }
         let thread = match slot {
             Some(thread) => thread,
-            None => slot.insert(Thread { params: None, session: Session::new(state.group.context()?) }),
+            None => slot.insert(Thread {
+                params: None,
+                session: Session::new(state.group.context()?),
+                inside: None,
+            }),
         };
         let context = thread.session.context().clone();
         if !context.is_current() {
@@ -325,7 +335,7 @@ fn on_thread<T>(
         // Nothing of it can be used again: the next call starts anew.
         end(&mut guard);
     }
-    drop(guard);
+    drop((guard, inside));
     // A log callback may call this interface.
     messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
     result

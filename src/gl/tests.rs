@@ -4,6 +4,7 @@ mod fake;
 mod faults;
 mod faulty;
 mod limits;
+mod machines;
 mod recovery;
 mod rig;
 

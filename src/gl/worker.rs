@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 
 use super::context::Context;
 use super::egl::Egl;
+use super::exit;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -60,7 +61,10 @@ impl Worker {
         let (jobs, queue) = sync_channel(QUEUE);
         let name = device.clone();
         let work = move || {
-            serve(&queue, Host { device: name, make_context, session: None });
+            let mut host = Host { device: name, make_context, session: None };
+            serve(&queue, &mut host);
+            let _inside = exit::enter();
+            drop(host);
             egl.release_thread();
         };
         let thread = std::thread::Builder::new().name(format!("sparkle {device}")).spawn(work);
@@ -142,10 +146,11 @@ impl Drop for Worker {
 }
 
 /// Runs jobs until no handle is left.
-fn serve(queue: &Receiver<Job>, mut host: Host) {
+fn serve(queue: &Receiver<Job>, host: &mut Host) {
     while let Ok(Job { task, _over }) = queue.recv() {
+        let _inside = exit::enter();
         // What a job gives to its caller is caught inside; this is for jobs without a caller.
-        if catch_unwind(AssertUnwindSafe(|| task(&mut host))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| task(host))).is_err() {
             host.session = None;
         }
     }

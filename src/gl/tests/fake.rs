@@ -134,7 +134,8 @@ impl FakeEgl {
 
     /// Live contexts and surfaces.
     pub fn alive(&self) -> (usize, usize) {
-        (self.state().contexts.len(), self.state().surfaces.len())
+        let state = self.state();
+        (state.contexts.len(), state.surfaces.len())
     }
 
     /// The ways to displays that were tried, in order.
@@ -319,7 +320,8 @@ impl FakeApi {
         let [_, h, w, c, k, size, stride, pad, p, q] = params[..] else { panic!("{params:?}") };
         let mut output = self.block::<f32>(2);
         let [first, count] = self.uniforms.get().map(|it| it as usize);
-        for index in first..first + count {
+        assert!(first + count <= output.len(), "a dispatch beyond the end");
+        for (index, result) in output.iter_mut().enumerate().skip(first).take(count) {
             let (x, y, k_index, n) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
             let mut sum = 0.0;
             for tap in 0..c * size * size {
@@ -330,7 +332,7 @@ impl FakeApi {
                     sum += input[at] * weights[k_index * c * size * size + tap];
                 }
             }
-            output[index] = if self.gpu.numbers == Numbers::OneWrong && index == 7 { -1e6 } else { sum };
+            *result = if self.gpu.numbers == Numbers::OneWrong && index == 7 { -1e6 } else { sum };
         }
         let name = self.blocks.borrow()[2];
         self.buffers.borrow_mut().insert(name, bytemuck::pod_collect_to_vec(&output));

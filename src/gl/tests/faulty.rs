@@ -4,7 +4,7 @@
 //! the fault can befall, the one of that number fails. Beside that they keep a list of the driver's live objects, and of
 //! what no driver would forgive: a deletion of something dead, a call without the right context.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -179,6 +179,17 @@ pub struct Machine {
     pub max_block: Option<i64>,
     /// Contexts need a surface.
     pub needs_surface: bool,
+    /// A fence signals only once it was sent off; and what does that.
+    pub lazy: Option<SentBy>,
+}
+
+/// What sends commands to a device that otherwise never gets them.
+#[derive(Debug, Clone, Copy)]
+pub struct SentBy {
+    /// `glFlush`.
+    pub flush: bool,
+    /// `GL_SYNC_FLUSH_COMMANDS_BIT` of a wait.
+    pub wait: bool,
 }
 
 /// EGL, made to fail.
@@ -187,6 +198,9 @@ pub struct FaultyEgl {
     pub faults: Arc<Faults>,
     pub machine: Machine,
 }
+
+/// How long a fence is given that does signal.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `EGL_BAD_ALLOC`.
 const BAD_ALLOC: EglError = EglError(0x3003);
@@ -295,6 +309,7 @@ impl Egl for FaultyEgl {
             machine: self.machine,
             group: self.faults.groups(),
             error: Cell::new(api::NO_ERROR),
+            unsent: RefCell::default(),
         }))
     }
 }
@@ -309,6 +324,8 @@ struct FaultyApi {
     group: u32,
     /// An error made up, not yet asked for.
     error: Cell<u32>,
+    /// Fences that were not sent off.
+    unsent: RefCell<BTreeSet<usize>>,
 }
 
 impl FaultyApi {
@@ -398,7 +415,6 @@ impl Api for FaultyApi {
         fn uniform_1ui(location: u32, value: u32);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
-        fn flush();
         fn finish();
         fn query_timestamp(query: u32);
         fn query_result(query: u32) -> u64;
@@ -416,19 +432,36 @@ impl Api for FaultyApi {
     }
     fn fence_sync(&self) -> usize {
         let sync = self.call("fence_sync", || self.inner.fence_sync());
+        if self.machine.lazy.is_some() {
+            self.unsent.borrow_mut().insert(sync);
+        }
         self.faults.made("sync", self.group, sync);
         sync
     }
+    fn flush(&self) {
+        if self.machine.lazy.is_none_or(|sent_by| sent_by.flush) {
+            self.unsent.borrow_mut().clear();
+        }
+        self.call("flush", || self.inner.flush());
+    }
     fn client_wait_sync(&self, sync: usize, flags: u32, timeout_ns: u64) -> u32 {
+        let never = || {
+            std::thread::sleep(Duration::from_nanos(timeout_ns).min(Duration::from_millis(5)));
+            api::TIMEOUT_EXPIRED
+        };
+        if flags & api::SYNC_FLUSH_COMMANDS_BIT != 0 && self.machine.lazy.is_some_and(|it| it.wait) {
+            self.unsent.borrow_mut().clear();
+        }
+        if self.unsent.borrow().contains(&sync) {
+            return never();
+        }
         match self.faults.next("client_wait_sync") {
-            Some(Fault::NeverSignals) => {
-                std::thread::sleep(Duration::from_nanos(timeout_ns).min(Duration::from_millis(5)));
-                api::TIMEOUT_EXPIRED
-            }
+            Some(Fault::NeverSignals) => never(),
             Some(_) => api::WAIT_FAILED,
             // Waits on a lost context must not hang, says the specification.
             None if self.lost().is_some() => api::ALREADY_SIGNALED,
-            None => self.inner.client_wait_sync(sync, flags, timeout_ns),
+            // Patiently, so that limits made short for fences that never signal hit no others, however busy the machine.
+            None => self.inner.client_wait_sync(sync, flags, PATIENCE.as_nanos() as u64),
         }
     }
     fn delete_sync(&self, sync: usize) {

@@ -1,12 +1,13 @@
 //! A lost context is made again once, by the next call; one that is lost for good says so every time and holds nobody up.
 
 use super::super::egl::Egl as _;
+use super::super::session::Session;
 use super::faulty::{Fault, Faults, Machine};
 use super::rig::{Rig, SMALL_BLOCK};
 use crate::error::Error;
 
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
-const MACHINE: Machine = Machine { max_block: Some(SMALL_BLOCK), needs_surface: false };
+const MACHINE: Machine = Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, lazy: None };
 
 fn is_lost<T>(result: crate::Result<T>) -> bool {
     matches!(result, Err(Error::DeviceLost { .. }))
@@ -60,7 +61,11 @@ fn a_context_lost_between_calls_costs_no_call() {
     for fault in LOSSES {
         faults.arm(fault, 1);
         // A command behind which nothing is looked at.
-        engine.worker().call(|session| Ok(session.context().api().flush())).unwrap();
+        let flush = |session: &mut Session| {
+            session.context().api().flush();
+            Ok(())
+        };
+        engine.worker().call(flush).unwrap();
         assert_eq!(faults.disarm(), Some("flush"));
         let made = groups_made(faults, || assert!(rig.square.run(&*plan).is_ok()));
         assert_eq!(made, 1, "{fault:?}");
