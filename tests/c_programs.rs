@@ -152,6 +152,13 @@ fn an_existing_program() {
 }
 
 #[test]
+fn the_reference_interface_again_and_again() {
+    if support::gl_available() {
+        program("reference_cycles.c", &[], &[], &[]).expect("cycles\nthreads\n");
+    }
+}
+
+#[test]
 fn an_asynchronous_loop_of_the_users_own() {
     if support::gl_available() {
         program("user_loop.c", &["-lGL"], &[], &[]).expect("every output of 12 images, three times\n");

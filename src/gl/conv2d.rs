@@ -67,7 +67,7 @@ fn params(problem: &Conv2d) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] if the weights or a single image are too large.
-fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
+pub(super) fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
     let most = context.capabilities().max_elements();
     let refuse = |what: String| {
         let what = format!("{what}; a buffer holds at most {most} (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)");

@@ -12,6 +12,7 @@
 //!
 //! Discovery runs once a process, on a thread of its own, so that the caller's EGL state stays as it was.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,19 +34,33 @@ pub struct Found {
     pub target: Option<Target>,
 }
 
-/// What discovery found, and in which process.
+/// What discovery found.
 pub struct Discovered {
     /// All candidates: hardware, then software, then the unusable.
     pub found: Vec<Found>,
     /// libEGL, if there is one.
     pub egl: Option<Arc<dyn Egl>>,
-    /// The process that asked. Drivers do not survive a fork.
-    pub process: u32,
 }
 
-/// The devices of this machine.
+/// The process that looked for devices first; 0 before that.
+static LOOKED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this process was forked from one that has looked for devices. Drivers do not survive that, and a lock of ours may be
+/// held for ever by a thread that does not exist here.
+pub fn is_forked() -> bool {
+    ![0, std::process::id()].contains(&LOOKED.load(Ordering::Relaxed))
+}
+
+/// The devices of this machine. In a process that [`is_forked`] there are none.
 pub fn discovered() -> &'static Discovered {
     static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
+    static FORKED: OnceLock<Discovered> = OnceLock::new();
+    let _ = LOOKED.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
+    if is_forked() {
+        let reason = "this process was forked from one that used OpenGL, whose drivers do not survive that";
+        return FORKED
+            .get_or_init(|| Discovered { found: vec![rejected("OpenGL", reason.to_owned())], egl: None });
+    }
     DISCOVERED.get_or_init(|| {
         let work = || {
             let egl = egl::native();
@@ -61,7 +76,7 @@ pub fn discovered() -> &'static Discovered {
             Ok(Err(_)) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
             Err(error) => (vec![rejected("OpenGL", format!("no thread for discovery: {error}"))], None),
         };
-        Discovered { found, egl, process: std::process::id() }
+        Discovered { found, egl }
     })
 }
 

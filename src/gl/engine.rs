@@ -80,6 +80,8 @@ impl Backend for Engine {
     }
 
     fn hierarchy(&self) -> Result<Hierarchy> {
+        // Before the lock, which another thread may have held at the fork.
+        self.worker.check_process()?;
         let mut hierarchy = self.hierarchy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hierarchy) = *hierarchy {
             return Ok(hierarchy);

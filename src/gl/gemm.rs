@@ -108,7 +108,7 @@ pub fn run(
 }
 
 /// Refuses matrices that a shader could not see as a whole, or not index in 32 bits.
-fn fits(context: &Context, problem: &Gemm) -> Result<()> {
+pub(super) fn fits(context: &Context, problem: &Gemm) -> Result<()> {
     let most = context.capabilities().max_elements();
     let [a_len, b_len, c_len] = problem.lens();
     let GemmSizes { m, n, k, .. } = *problem.sizes();

@@ -74,11 +74,6 @@ pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
 fn engine(index: usize) -> Result<Arc<Engine>> {
     let no_device = |reason: String| Error::NoDevice { selector: format!("gl:{index}"), reason };
     let all = discovered();
-    if all.process != std::process::id() {
-        return Err(no_device(
-            "this process was forked from one that used OpenGL, whose drivers do not survive that".into(),
-        ));
-    }
     let usable = all.found.iter().filter_map(|found| Some((found, found.target?)));
     let (Some((found, target)), Some(egl)) = (usable.clone().nth(index), &all.egl) else {
         let reasons = all.found.iter().filter_map(|it| it.candidate.unusable.as_deref()).collect::<Vec<_>>();
@@ -101,6 +96,9 @@ fn engine(index: usize) -> Result<Arc<Engine>> {
 
 /// Forgets engines that nobody holds; those have closed already when their last holder let go.
 pub fn shutdown() {
+    if discovery::is_forked() {
+        return;
+    }
     ENGINES.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, engine| engine.strong_count() > 0);
 }
 

@@ -34,6 +34,12 @@ struct State {
     program: Option<Named>,
 }
 
+impl State {
+    fn new(engine: Arc<Engine>) -> Result<Self> {
+        Ok(State { group: engine.share_group()?, _engine: engine, program: None })
+    }
+}
+
 /// A program by its GL name: the group's, not any one context's.
 #[derive(Clone, Copy)]
 struct Named {
@@ -85,14 +91,18 @@ pub fn initialize() -> Result<()> {
     on_thread(state, |_, _| Ok(()))
 }
 
+/// As [`initialize`], on an engine of the test's.
+#[cfg(test)]
+pub(super) fn initialize_on(engine: Arc<Engine>) -> Result<()> {
+    let mut state = state();
+    *state = Some(State::new(engine)?);
+    on_thread(state, |_, _| Ok(()))
+}
+
 /// Ends what [`initialize`] began: the program is deleted, the calling thread's context destroyed. Contexts of other threads end
 /// with their threads, or at their next call.
 pub fn cleanup() {
-    let Some(ended) = state().take() else { return };
-    if let Some(program) = ended.program.filter(|_| !ended.group.is_forked()) {
-        delete_program(&ended.group, program.name);
-    }
-    THREAD.take();
+    end(&mut state());
 }
 
 /// Whether [`initialize`] has succeeded and [`cleanup`] has not been called since.
@@ -196,9 +206,8 @@ pub fn compile_custom(source: &str) -> Result<u32> {
     }
     on_thread(state, |state, thread| {
         let context = thread.session.context();
-        let name = Program::build(context, "the caller's shader", source)?.into_name();
-        replace_program(state, context, Named { name, custom: true });
-        Ok(name)
+        let program = Program::build(context, "the caller's shader", source)?;
+        replace_program(state, context, program, true).map(|program| program.name)
     })
 }
 
@@ -222,6 +231,7 @@ pub fn create_buffer(data: Option<&[u8]>, bytes: usize) -> Result<u32> {
 pub fn download_buffer(buffer: u32, into: &mut [u8]) -> Result<()> {
     on_initialized("gpu_download_buffer", |context| {
         context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+        context.check("glMemoryBarrier")?;
         let buffer = Buffer::adopt(context, buffer, into.len());
         let mut read = vec![0; into.len()];
         let result = buffer.read(&mut read);
@@ -252,6 +262,15 @@ pub fn set_shader_source(shader: u32) -> Result<()> {
     })
 }
 
+/// Gives up the program, the calling thread's context and the device.
+fn end(state: &mut Option<State>) {
+    let Some(ended) = state.take() else { return };
+    if let Some(program) = ended.program.filter(|_| !ended.group.is_forked()) {
+        delete_program(&ended.group, program.name);
+    }
+    THREAD.take();
+}
+
 /// The device, if there is one already or can be.
 fn ensure_state(state: &mut Option<State>) -> Result<()> {
     if state.is_some() {
@@ -263,8 +282,7 @@ fn ensure_state(state: &mut Option<State>) -> Result<()> {
         })?)?,
         None => super::engine(0)?,
     };
-    let group = engine.share_group()?;
-    *state = Some(State { group, _engine: engine, program: None });
+    *state = Some(State::new(engine)?);
     Ok(())
 }
 
@@ -293,11 +311,19 @@ fn on_thread<T>(
         let result = job(state, thread);
         Ok((result, context.take_messages()))
     });
-    let (result, messages) = outcome?;
+    let (result, messages) = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            // Without a context nothing has begun; unless another thread has one.
+            if guard.as_ref().is_some_and(|state| state.program.is_none()) {
+                *guard = None;
+            }
+            return Err(error);
+        }
+    };
     if matches!(result, Err(Error::DeviceLost { .. })) {
         // Nothing of it can be used again: the next call starts anew.
-        *guard = None;
-        THREAD.take();
+        end(&mut guard);
     }
     drop(guard);
     // A log callback may call this interface.
@@ -320,28 +346,28 @@ fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
         Some(program) if !program.custom => Ok(program),
         _ => {
             let context = thread.session.context();
-            let name = Program::kernel(context, CONV_REFERENCE)?.into_name();
-            let program = Named { name, custom: false };
-            replace_program(state, context, program);
-            Ok(program)
+            let program = Program::kernel(context, CONV_REFERENCE)?;
+            replace_program(state, context, program, false)
         }
     }
 }
 
-fn replace_program(state: &mut State, context: &Context, program: Named) {
+/// Puts `program` in the place of the current one, which is deleted.
+fn replace_program(state: &mut State, context: &Context, program: Program, custom: bool) -> Result<Named> {
     // Finished here before another context of the group may use it.
     context.api().finish();
-    if let Some(old) = state.program.replace(program) {
+    context.check("glFinish")?;
+    let named = Named { name: program.into_name(), custom };
+    if let Some(old) = state.program.replace(named) {
         context.api().delete_program(old.name);
     }
+    Ok(named)
 }
 
 /// Deletes the group's program from the calling thread's context, or, if it has none, from one that lives just for that.
 fn delete_program(group: &Arc<ShareGroup>, name: u32) {
-    let delete = move |context: &Context| {
-        context.api().use_program(0);
-        context.api().delete_program(name);
-    };
+    // Contexts that have it in use keep it until they end.
+    let delete = move |context: &Context| context.api().delete_program(name);
     let deleted = THREAD.with_borrow(|slot| {
         let context = slot.as_ref().map(|thread| thread.session.context())?;
         let ours =

@@ -1,7 +1,10 @@
 //! The engine from inside, on the machine's first GL device: what its face does not show.
 
+mod fake;
 mod faults;
 mod faulty;
+mod limits;
+mod recovery;
 mod rig;
 
 use std::time::Duration;

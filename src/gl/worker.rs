@@ -113,7 +113,11 @@ impl Worker {
         let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
     }
 
-    fn check_process(&self) -> Result<()> {
+    /// Refuses to work in a process that was forked from the worker's.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] there.
+    pub fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
         }

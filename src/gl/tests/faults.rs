@@ -3,11 +3,13 @@
 //! Each loop takes a scenario and a [`Fault`] and lets the fault befall the first call that it can, then the second,
 //! until the scenario passes untouched.
 
-use super::super::api;
-use super::super::calibrate;
+use std::sync::Arc;
+
+use super::super::{api, calibrate, reference};
 use super::faulty::{Fault, Machine};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
 use crate::error::{Error, Result};
+use crate::shader::source::CONV_REFERENCE;
 
 /// Something to do, of which the part behind `arm` may fail.
 struct Scenario {
@@ -78,6 +80,58 @@ const DROP_ENGINE: Scenario = Scenario {
         Ok(())
     },
 };
+
+const REFERENCE: Scenario = Scenario {
+    name: "the reference interface",
+    run: |bench, arm| {
+        on_reference(bench, arm, &|| {
+            reference::compile()?;
+            let case = &bench.rig.square;
+            let (problem, input, weights) = (&case.problem, &case.input, &case.weights);
+            let source = CONV_REFERENCE.source;
+            case.check(|output| reference::execute(problem, input, weights, output))?;
+            case.check(|output| reference::execute_source(source, problem, input, weights, output))?;
+            let program = reference::compile_custom(source)?;
+            case.check(|output| reference::execute_custom(program, problem, input, weights, output))
+                .map(|_| ())
+        })
+    },
+};
+const REFERENCE_BUFFERS: Scenario = Scenario {
+    name: "the reference interface's buffers",
+    run: |bench, arm| {
+        on_reference(bench, arm, &|| {
+            let buffer = reference::create_buffer(Some(&[1, 2, 3, 4]), 4)?;
+            let mut bytes = [9; 4];
+            let read = reference::download_buffer(buffer, &mut bytes);
+            assert_eq!(bytes, if read.is_ok() { [1, 2, 3, 4] } else { [9; 4] });
+            // It is ours to free whatever happened to it.
+            let freed = reference::free_buffer(buffer);
+            read.and(freed)
+        })
+    },
+};
+
+/// The reference interface from beginning to end. It is one for the process: only one test may be here at a time.
+fn on_reference(bench: &Bench, arm: &dyn Fn(), uses: &dyn Fn() -> Result<()>) -> Result<()> {
+    let engine = Arc::new(bench.rig.open()?);
+    arm();
+    let result = reference::initialize_on(engine).and_then(|()| uses());
+    reference::cleanup();
+    assert_eq!((reference::is_initialized(), reference::program()), (false, 0));
+    result
+}
+
+#[test]
+fn the_reference_interface_at_every_call() {
+    let building = [Fault::NoCompile, Fault::NoLink, Fault::CreateContexts];
+    let all = [&ERRORS[..], &RUNNING, &LOSSES, &building].concat();
+    // A caller's buffer goes with a lost device, and nobody can free it then.
+    let buffers = [&ERRORS[..], &[Fault::ReadFails, Fault::NoObject]].concat();
+    let scenarios: [(_, &[_]); 2] = [(&REFERENCE, &all), (&REFERENCE_BUFFERS, &buffers)];
+    let Some(total) = run_loops(Machine::default(), &scenarios) else { return };
+    assert!(total > 300, "{total}");
+}
 
 /// Whether `error` is what `fault` is reported as.
 fn is_reported(fault: Fault, error: &Error) -> bool {

@@ -41,8 +41,13 @@ impl Case {
 
     /// Runs a plan of it. Afterwards the output is right, or untouched. Gives the number of dispatches.
     pub fn run(&self, plan: &dyn Plan) -> Result<u32> {
+        self.check(|output| plan.run(&self.input, output)).map(|timing| timing.dispatches)
+    }
+
+    /// Runs it in any way. Afterwards the output is right, or untouched.
+    pub fn check<T>(&self, run: impl FnOnce(&mut [f32]) -> Result<T>) -> Result<T> {
         let mut output = vec![f32::from_bits(CANARY); self.expected.len()];
-        let ran = plan.run(&self.input, &mut output);
+        let ran = run(&mut output);
         match &ran {
             Ok(_) => assert_eq!(output, self.expected, "wrong numbers, and no error"),
             Err(error) => {
@@ -50,7 +55,7 @@ impl Case {
                 assert!(untouched, "the output was touched, but {error}");
             }
         }
-        ran.map(|timing| timing.dispatches)
+        ran
     }
 }
 

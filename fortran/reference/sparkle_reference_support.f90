@@ -1,0 +1,106 @@
+!> What the reference modules share: their argument list, judged once, and one way to solve it on a device by name.
+!>
+!> The reference interface has square kernels, one stride and one padding, and passes the output's size along. Arrays
+!> may be longer than needed, never shorter. Times are of a monotonic clock: CPU time would add up all threads.
+module sparkle_reference_support
+  use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
+  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
+  use sparkle, only: conv2d, sparkle_conv2d_desc, sparkle_device, sparkle_output_size
+  implicit none
+  private
+  public :: arrays_suffice, clock_ns, conv2d_work, finish_without_status, solve_conv2d
+
+contains
+
+  !> Convolves on `device_name`; returns the wall milliseconds of the whole call, or -1 with `output` untouched.
+  function solve_conv2d(device_name, input, weights, output, &
+    N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(milliseconds)
+    character(len=*), intent(in) :: device_name
+    real(real32), intent(in) :: input(:)
+    real(real32), intent(in) :: weights(:)
+    real(real32), intent(inout) :: output(:)
+    integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
+    real(real32) :: milliseconds
+    type(sparkle_device) :: device
+    type(sparkle_conv2d_desc) :: desc
+    integer(int64) :: start, input_len, weights_len, output_len
+    integer :: stat
+
+    milliseconds = -1.0_real32
+    start = clock_ns()
+    if (.not. arrays_suffice(size(input, kind=int64), size(weights, kind=int64), size(output, kind=int64), &
+      N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
+    desc = as_desc(N, C, H, W, K, kernel_size, stride, pad)
+    call lengths(N, C, H, W, K, kernel_size, H_out, W_out, input_len, weights_len, output_len)
+    call device%open(device_name, stat=stat)
+    if (stat /= 0) return
+    call conv2d(desc, input(:input_len), weights(:weights_len), output(:output_len), device=device, stat=stat)
+    call device%close()
+    if (stat == 0) milliseconds = real(real(clock_ns() - start, real64) / 1.0e6_real64, real32)
+  end function solve_conv2d
+
+  !> Whether the sizes are a sound convolution whose output is H_out x W_out, and the arrays hold it.
+  logical function arrays_suffice(input_len, weights_len, output_len, &
+    N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
+    integer(int64), intent(in) :: input_len, weights_len, output_len
+    integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
+    integer(int64) :: needed_input, needed_weights, needed_output
+    integer :: p, q, stat
+
+    arrays_suffice = .false.
+    p = 0
+    q = 0
+    ! The library refuses sizes whose products overflow, so the lengths below are sound.
+    call sparkle_output_size(as_desc(N, C, H, W, K, kernel_size, stride, pad), p, q, stat=stat)
+    if (stat /= 0 .or. p /= H_out .or. q /= W_out) return
+    call lengths(N, C, H, W, K, kernel_size, H_out, W_out, needed_input, needed_weights, needed_output)
+    arrays_suffice = input_len >= needed_input .and. weights_len >= needed_weights .and. output_len >= needed_output
+  end function arrays_suffice
+
+  pure subroutine lengths(N, C, H, W, K, kernel_size, H_out, W_out, input_len, weights_len, output_len)
+    integer, intent(in) :: N, C, H, W, K, kernel_size, H_out, W_out
+    integer(int64), intent(out) :: input_len, weights_len, output_len
+
+    input_len = int(N, int64) * C * H * W
+    weights_len = int(K, int64) * C * kernel_size * kernel_size
+    output_len = int(N, int64) * K * H_out * W_out
+  end subroutine lengths
+
+  pure type(sparkle_conv2d_desc) function as_desc(N, C, H, W, K, kernel_size, stride, pad)
+    integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad
+
+    as_desc = sparkle_conv2d_desc(n=N, c=C, h=H, w=W, k=K, r=kernel_size, s=kernel_size, &
+      stride_h=stride, stride_w=stride, pad_h=pad, pad_w=pad)
+  end function as_desc
+
+  !> Floating-point operations, a multiply-add counted as two; a real, so that no size overflows it.
+  pure real(real64) function conv2d_work(N, C, K, kernel_size, H_out, W_out)
+    integer, intent(in) :: N, C, K, kernel_size, H_out, W_out
+
+    conv2d_work = 2.0_real64 * N * K * H_out * W_out * C * kernel_size * kernel_size
+  end function conv2d_work
+
+  !> Ends a reference subroutine, which has no result to say -1 with. A caller that passes `stat` reads it. For one
+  !> that does not, a result that could not be computed becomes NaN: the program goes on, as it always did, and cannot
+  !> take what it finds for numbers.
+  subroutine finish_without_status(succeeded, result_array, stat)
+    logical, intent(in) :: succeeded
+    real(real32), intent(inout) :: result_array(:)
+    integer, intent(out), optional :: stat
+
+    if (present(stat)) then
+      stat = merge(0, -1, succeeded)
+    else if (.not. succeeded) then
+      result_array = ieee_value(1.0_real32, ieee_quiet_nan)
+    end if
+  end subroutine finish_without_status
+
+  !> A monotonic clock, in nanoseconds.
+  integer(int64) function clock_ns()
+    integer(int64) :: count, rate
+
+    call system_clock(count, rate)
+    clock_ns = count
+    if (rate /= 1000000000_int64) clock_ns = int(real(count, real64) / real(rate, real64) * 1.0e9_real64, int64)
+  end function clock_ns
+end module sparkle_reference_support

@@ -1,0 +1,46 @@
+!> Sparkle for Fortran: fp32 convolution and matrix products on any GPU with an OpenGL 4.3 driver and on the CPU.
+!>
+!>     use sparkle
+!>     call conv2d(x, weights, y, bias=b, stride=2, pad=1, relu=.true.)
+!>     call sgemm(a, b, c, transb='T')
+!>
+!> ## Layout
+!>
+!> The library knows arrays as C has them: input NCHW, weights OIHW, output NCHW, the last index running fastest. In
+!> Fortran the first index runs fastest, so the same bytes are declared with the indices reversed:
+!>
+!> | array   | C                   | Fortran                | its element in memory            |
+!> | ------- | ------------------- | ---------------------- | -------------------------------- |
+!> | input   | `x[N][C][H][W]`     | `x(W,H,C,N)`           | `((n*C + c)*H + h)*W + w`        |
+!> | weights | `[K][C/G][R][S]`    | `weights(S,R,C/G,K)`   | `((k*(C/G) + c)*R + r)*S + s`    |
+!> | bias    | `[K]`               | `bias(K)`              | `k`                              |
+!> | output  | `y[N][K][P][Q]`     | `y(Q,P,K,N)`           | `((n*K + k)*P + p)*Q + q`        |
+!>
+!> An image of 2 rows and 3 columns whose pixels are 1 2 3 / 4 5 6 is 1 2 3 4 5 6 in memory, `x[0][0][1][2] == 6` in C
+!> and `x(3,2,1,1) == 6` in Fortran. Matrices of `sgemm` are column-major, as always in Fortran.
+!>
+!> ## Arrays, errors, threads
+!>
+!> Actual arguments may be strided sections; the compiler then passes a packed copy, and copies results back. Input and
+!> output must not overlap.
+!>
+!> Every procedure takes `stat` and `errmsg` and treats them as ALLOCATE does: on success `stat` is 0 and `errmsg` keeps
+!> its value; on failure `stat` is one of the codes below, `errmsg` the reason and no output is changed; a failure
+!> without `stat` ends the program by ERROR STOP.
+!>
+!> All procedures may be called from any number of threads, also on the same device and plan. Opening, closing, creating
+!> and assigning change the object and need it for themselves.
+module sparkle
+  use sparkle_runtime, only: sparkle_device, sparkle_device_info, sparkle_devices, sparkle_timing, &
+    sparkle_last_timing, sparkle_version, sparkle_num_threads, sparkle_set_num_threads, sparkle_finalize, &
+    sparkle_set_log_handler, sparkle_log_handler, SPARKLE_KIND_CPU, SPARKLE_KIND_GL, SPARKLE_LOG_DEBUG, &
+    SPARKLE_LOG_INFO, SPARKLE_LOG_WARNING
+  use sparkle_convolution, only: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
+  use sparkle_matrix, only: sgemm
+  use sparkle_c, only: SPARKLE_OK, SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_ERROR_NULL_POINTER, &
+    SPARKLE_ERROR_INVALID_HANDLE, SPARKLE_ERROR_UNSUPPORTED, SPARKLE_ERROR_NO_DEVICE, &
+    SPARKLE_ERROR_OUT_OF_MEMORY, SPARKLE_ERROR_SHADER, SPARKLE_ERROR_DEVICE_LOST, SPARKLE_ERROR_DRIVER, &
+    SPARKLE_ERROR_TIMEOUT, SPARKLE_ERROR_FORKED, SPARKLE_ERROR_INTERNAL
+  implicit none
+  public
+end module sparkle

@@ -1,0 +1,214 @@
+!> The C interface of libsparkle, one declaration a C function: `include/sparkle.h` read as Fortran.
+!>
+!> Programs use module `sparkle`, which is built on this one. Two rules hold here. Arrays are assumed-size, so the
+!> compiler packs a strided actual argument before C sees it, and an absent optional array arrives as NULL. The C
+!> function `sparkle_conv2d` is left out: its name as a binding label would be the same global identifier as the
+!> reference module `sparkle_conv2d`, and Fortran forbids that in one program. A plan used once does the same.
+module sparkle_c
+  use, intrinsic :: iso_c_binding, only: c_char, c_double, c_float, c_funptr, c_int32_t, c_int64_t, c_ptr, c_size_t
+  implicit none
+  public
+
+  integer, parameter :: SPARKLE_OK = 0
+  integer, parameter :: SPARKLE_ERROR_INVALID_ARGUMENT = 1
+  integer, parameter :: SPARKLE_ERROR_NULL_POINTER = 2
+  integer, parameter :: SPARKLE_ERROR_INVALID_HANDLE = 3
+  integer, parameter :: SPARKLE_ERROR_UNSUPPORTED = 4
+  integer, parameter :: SPARKLE_ERROR_NO_DEVICE = 5
+  integer, parameter :: SPARKLE_ERROR_OUT_OF_MEMORY = 6
+  integer, parameter :: SPARKLE_ERROR_SHADER = 7
+  integer, parameter :: SPARKLE_ERROR_DEVICE_LOST = 8
+  integer, parameter :: SPARKLE_ERROR_DRIVER = 9
+  integer, parameter :: SPARKLE_ERROR_TIMEOUT = 10
+  integer, parameter :: SPARKLE_ERROR_FORKED = 11
+  integer, parameter :: SPARKLE_ERROR_INTERNAL = 12
+
+  integer(c_int32_t), parameter :: C_COL_MAJOR = 102
+  integer(c_int32_t), parameter :: C_NO_TRANS = 111
+  integer(c_int32_t), parameter :: C_TRANS = 112
+
+  type, bind(C) :: c_device_info
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: kind = 0
+    integer(c_int32_t) :: usable = 0
+    integer(c_int32_t) :: software = 0
+    character(kind=c_char) :: id(32)
+    character(kind=c_char) :: name(256)
+    character(kind=c_char) :: reason(512)
+  end type c_device_info
+
+  type, bind(C) :: c_conv2d_desc
+    integer(c_size_t) :: size = 0
+    integer(c_int64_t) :: n = 1
+    integer(c_int64_t) :: c = 1
+    integer(c_int64_t) :: h = 1
+    integer(c_int64_t) :: w = 1
+    integer(c_int64_t) :: k = 1
+    integer(c_int64_t) :: r = 1
+    integer(c_int64_t) :: s = 1
+    integer(c_int64_t) :: stride_h = 1
+    integer(c_int64_t) :: stride_w = 1
+    integer(c_int64_t) :: pad_h = 0
+    integer(c_int64_t) :: pad_w = 0
+    integer(c_int64_t) :: dilation_h = 1
+    integer(c_int64_t) :: dilation_w = 1
+    integer(c_int64_t) :: groups = 1
+    integer(c_int32_t) :: bias = 0
+    integer(c_int32_t) :: relu = 0
+  end type c_conv2d_desc
+
+  type, bind(C) :: c_gemm_desc
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: layout = C_COL_MAJOR
+    integer(c_int32_t) :: trans_a = C_NO_TRANS
+    integer(c_int32_t) :: trans_b = C_NO_TRANS
+    integer(c_int64_t) :: m = 0
+    integer(c_int64_t) :: n = 0
+    integer(c_int64_t) :: k = 0
+    integer(c_int64_t) :: lda = 1
+    integer(c_int64_t) :: ldb = 1
+    integer(c_int64_t) :: ldc = 1
+    real(c_float) :: alpha = 1.0_c_float
+    real(c_float) :: beta = 0.0_c_float
+  end type c_gemm_desc
+
+  type, bind(C) :: c_timing
+    integer(c_size_t) :: size = 0
+    real(c_double) :: kernel_ms = 0.0_c_double
+    real(c_double) :: wall_ms = 0.0_c_double
+    integer(c_int32_t) :: dispatches = 0
+    integer(c_int32_t) :: fell_back = 0
+    character(kind=c_char) :: device(32)
+    character(kind=c_char) :: kernel(96)
+    character(kind=c_char) :: fallback(256)
+  end type c_timing
+
+  interface
+    function c_version() bind(C, name="sparkle_version") result(number)
+      import :: c_int32_t
+      integer(c_int32_t) :: number
+    end function c_version
+
+    function c_version_string() bind(C, name="sparkle_version_string") result(text)
+      import :: c_ptr
+      type(c_ptr) :: text
+    end function c_version_string
+
+    function c_last_error() bind(C, name="sparkle_last_error") result(text)
+      import :: c_ptr
+      type(c_ptr) :: text
+    end function c_last_error
+
+    function c_set_log_callback(callback, user) bind(C, name="sparkle_set_log_callback") result(status)
+      import :: c_funptr, c_int32_t, c_ptr
+      type(c_funptr), value :: callback
+      type(c_ptr), value :: user
+      integer(c_int32_t) :: status
+    end function c_set_log_callback
+
+    function c_set_num_threads(count) bind(C, name="sparkle_set_num_threads") result(status)
+      import :: c_int32_t
+      integer(c_int32_t), value :: count
+      integer(c_int32_t) :: status
+    end function c_set_num_threads
+
+    function c_get_num_threads() bind(C, name="sparkle_get_num_threads") result(count)
+      import :: c_int32_t
+      integer(c_int32_t) :: count
+    end function c_get_num_threads
+
+    function c_finalize() bind(C, name="sparkle_finalize") result(status)
+      import :: c_int32_t
+      integer(c_int32_t) :: status
+    end function c_finalize
+
+    function c_device_count(count) bind(C, name="sparkle_device_count") result(status)
+      import :: c_int32_t, c_size_t
+      integer(c_size_t), intent(inout) :: count
+      integer(c_int32_t) :: status
+    end function c_device_count
+
+    function c_device_describe(index, info) bind(C, name="sparkle_device_describe") result(status)
+      import :: c_device_info, c_int32_t, c_size_t
+      integer(c_size_t), value :: index
+      type(c_device_info), intent(inout) :: info
+      integer(c_int32_t) :: status
+    end function c_device_describe
+
+    function c_device_open(selector, device) bind(C, name="sparkle_device_open") result(status)
+      import :: c_char, c_int32_t, c_ptr
+      character(kind=c_char), intent(in) :: selector(*)
+      type(c_ptr), intent(inout) :: device
+      integer(c_int32_t) :: status
+    end function c_device_open
+
+    function c_device_close(device) bind(C, name="sparkle_device_close") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: device
+      integer(c_int32_t) :: status
+    end function c_device_close
+
+    function c_conv2d_output_size(desc, p, q) bind(C, name="sparkle_conv2d_output_size") result(status)
+      import :: c_conv2d_desc, c_int32_t, c_int64_t
+      type(c_conv2d_desc), intent(in) :: desc
+      integer(c_int64_t), intent(inout) :: p
+      integer(c_int64_t), intent(inout) :: q
+      integer(c_int32_t) :: status
+    end function c_conv2d_output_size
+
+    function c_plan_create(device, desc, weights, weights_len, bias, bias_len, plan) &
+      bind(C, name="sparkle_plan_create") result(status)
+      import :: c_conv2d_desc, c_float, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_conv2d_desc), intent(in) :: desc
+      real(c_float), intent(in) :: weights(*)
+      integer(c_size_t), value :: weights_len
+      real(c_float), intent(in), optional :: bias(*)
+      integer(c_size_t), value :: bias_len
+      type(c_ptr), intent(inout) :: plan
+      integer(c_int32_t) :: status
+    end function c_plan_create
+
+    function c_plan_execute(plan, input, input_len, output, output_len) &
+      bind(C, name="sparkle_plan_execute") result(status)
+      import :: c_float, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      real(c_float), intent(in) :: input(*)
+      integer(c_size_t), value :: input_len
+      real(c_float), intent(inout) :: output(*)
+      integer(c_size_t), value :: output_len
+      integer(c_int32_t) :: status
+    end function c_plan_execute
+
+    function c_plan_destroy(plan) bind(C, name="sparkle_plan_destroy") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: plan
+      integer(c_int32_t) :: status
+    end function c_plan_destroy
+
+    function c_sgemm(device, desc, a, a_len, b, b_len, c, c_len) bind(C, name="sparkle_sgemm") result(status)
+      import :: c_float, c_gemm_desc, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_gemm_desc), intent(in) :: desc
+      real(c_float), intent(in) :: a(*)
+      integer(c_size_t), value :: a_len
+      real(c_float), intent(in) :: b(*)
+      integer(c_size_t), value :: b_len
+      real(c_float), intent(inout) :: c(*)
+      integer(c_size_t), value :: c_len
+      integer(c_int32_t) :: status
+    end function c_sgemm
+
+    function c_last_timing(timing) bind(C, name="sparkle_last_timing") result(status)
+      import :: c_int32_t, c_timing
+      type(c_timing), intent(inout) :: timing
+      integer(c_int32_t) :: status
+    end function c_last_timing
+
+    function c_strlen(text) bind(C, name="strlen") result(length)
+      import :: c_ptr, c_size_t
+      type(c_ptr), value :: text
+      integer(c_size_t) :: length
+    end function c_strlen
+  end interface
+end module sparkle_c

@@ -1,0 +1,423 @@
+!> Convolution on rank-4 and on flat arrays, once or through a plan.
+!>
+!> Part of module `sparkle`; use that one. Every public procedure goes the same way: complete the descriptor from the
+!> arrays, let the library judge it, check every array against it, compute.
+!>
+!> Array arguments are assumed-shape without CONTIGUOUS, down to the procedures that call C, where they are assumed-size:
+!> there gfortran packs what is strided and passes the rest as it is. To a CONTIGUOUS argument it would pass a copy of
+!> every array that the caller itself received as an argument.
+module sparkle_convolution
+  use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, c_size_t
+  use sparkle_c
+  use sparkle_runtime, only: handle_of, sparkle_device
+  use sparkle_support
+  implicit none
+  private
+  public :: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
+
+  !> A convolution: N images of C channels, H x W pixels; K output channels; an R x S kernel.
+  !>
+  !> A size left 0 is taken from the rank-4 arrays of the call; flat arrays need all seven. Name what differs:
+  !> `sparkle_conv2d_desc(stride_h=2, pad_w=1)`.
+  type :: sparkle_conv2d_desc
+    integer(c_int64_t) :: n = 0
+    integer(c_int64_t) :: c = 0
+    integer(c_int64_t) :: h = 0
+    integer(c_int64_t) :: w = 0
+    integer(c_int64_t) :: k = 0
+    integer(c_int64_t) :: r = 0
+    integer(c_int64_t) :: s = 0
+    integer(c_int64_t) :: stride_h = 1
+    integer(c_int64_t) :: stride_w = 1
+    integer(c_int64_t) :: pad_h = 0
+    integer(c_int64_t) :: pad_w = 0
+    integer(c_int64_t) :: dilation_h = 1
+    integer(c_int64_t) :: dilation_w = 1
+    integer(c_int64_t) :: groups = 1
+    logical :: relu = .false.
+  end type sparkle_conv2d_desc
+
+  !> A convolution prepared once, weights packed, to be executed any number of times, by any number of threads.
+  !>
+  !> A plan owns its packed weights and releases them when it ceases to exist. It cannot be copied: the left side of an
+  !> assignment becomes an empty plan that refuses to execute and says why. Pass plans by reference, or point at them.
+  !> For copies past the assignment, see `sparkle_device`.
+  type :: sparkle_plan
+    private
+    type(c_ptr) :: handle = c_null_ptr
+    !> Where `handle` was when the plan was created. Elsewhere it is a copy of the bits.
+    type(c_ptr) :: home = c_null_ptr
+    type(sparkle_conv2d_desc) :: desc
+    integer(c_int64_t) :: p = 0
+    integer(c_int64_t) :: q = 0
+    logical :: is_copy = .false.
+  contains
+    procedure, private :: plan_create_flat, plan_create_rank4
+    generic :: create => plan_create_flat, plan_create_rank4
+    procedure, private :: plan_execute_flat, plan_execute_rank4
+    generic :: execute => plan_execute_flat, plan_execute_rank4
+    procedure :: destroy => plan_destroy
+    procedure :: is_created => plan_is_created
+    procedure, private :: plan_assign
+    generic :: assignment(=) => plan_assign
+    final :: plan_finalize
+  end type sparkle_plan
+
+  !> `call conv2d(x, weights, y, ...)` on rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` on rank-4 or flat ones.
+  interface conv2d
+    module procedure conv2d_rank4
+    module procedure conv2d_desc_rank4
+    module procedure conv2d_desc_flat
+  end interface conv2d
+
+contains
+
+  !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N). `stride`, `pad` and `dilation` count for both
+  !> directions; a descriptor sets them apart. Nothing of `y` is changed on failure, which is why it is INOUT.
+  subroutine conv2d_rank4(x, weights, y, bias, stride, pad, dilation, groups, relu, device, stat, errmsg)
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
+    integer, intent(in), optional :: stride
+    integer, intent(in), optional :: pad
+    integer, intent(in), optional :: dilation
+    integer, intent(in), optional :: groups
+    logical, intent(in), optional :: relu
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(sparkle_conv2d_desc) :: desc
+
+    if (present(stride)) then
+      desc%stride_h = stride
+      desc%stride_w = stride
+    end if
+    if (present(pad)) then
+      desc%pad_h = pad
+      desc%pad_w = pad
+    end if
+    if (present(dilation)) then
+      desc%dilation_h = dilation
+      desc%dilation_w = dilation
+    end if
+    if (present(groups)) desc%groups = groups
+    if (present(relu)) desc%relu = relu
+    call conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
+  end subroutine conv2d_rank4
+
+  !> The same with a descriptor, whose sizes, where given, must be those of the arrays.
+  subroutine conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(sparkle_plan) :: plan
+    type(sparkle_conv2d_desc) :: complete
+
+    complete = with_weights(with_input(desc, shape(x)), shape(weights))
+    call judge(complete, plan, problem)
+    call check_weights(plan%desc, shape(weights), problem)
+    call check_data(plan, shape(x), shape(y), problem)
+    call prepare(plan, weights, size(weights, kind=c_int64_t), bias, device, problem)
+    call run(plan, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
+    call plan%destroy()
+    call settle('conv2d', problem, stat, errmsg)
+  end subroutine conv2d_desc_rank4
+
+  !> The same on flat arrays, whose elements lie as C has them: x((((n*C + c)*H + h)*W + w) + 1) and so on.
+  subroutine conv2d_desc_flat(desc, x, weights, y, bias, device, stat, errmsg)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    real(c_float), intent(in) :: x(:)
+    real(c_float), intent(in) :: weights(:)
+    real(c_float), intent(inout) :: y(:)
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(sparkle_plan) :: plan
+
+    call judge(desc, plan, problem)
+    call check_lengths(plan, size(x, kind=c_int64_t), size(y, kind=c_int64_t), problem)
+    call prepare(plan, weights, size(weights, kind=c_int64_t), bias, device, problem)
+    call run(plan, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
+    call plan%destroy()
+    call settle('conv2d', problem, stat, errmsg)
+  end subroutine conv2d_desc_flat
+
+  !> Height and width of the output that `desc` describes; all its sizes must be given.
+  subroutine sparkle_output_size(desc, p, q, stat, errmsg)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(inout) :: p
+    integer, intent(inout) :: q
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(sparkle_plan) :: plan
+
+    call judge(desc, plan, problem)
+    if (problem%status == SPARKLE_OK) then
+      p = int(plan%p)
+      q = int(plan%q)
+    end if
+    call settle('sparkle_output_size', problem, stat, errmsg)
+  end subroutine sparkle_output_size
+
+  !> Prepares a convolution of rank-4 arrays; n, h and w must be given, the other sizes are those of `weights`.
+  subroutine plan_create_rank4(self, desc, weights, bias, device, stat, errmsg)
+    class(sparkle_plan), intent(inout) :: self
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(sparkle_plan) :: fresh
+
+    call judge(with_weights(desc, shape(weights)), fresh, problem)
+    call check_weights(fresh%desc, shape(weights), problem)
+    call prepare(fresh, weights, size(weights, kind=c_int64_t), bias, device, problem)
+    if (problem%status == SPARKLE_OK) call move(fresh, self)
+    call settle('create', problem, stat, errmsg)
+  end subroutine plan_create_rank4
+
+  !> Prepares a convolution; all sizes must be given.
+  subroutine plan_create_flat(self, desc, weights, bias, device, stat, errmsg)
+    class(sparkle_plan), intent(inout) :: self
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    real(c_float), intent(in) :: weights(:)
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(sparkle_plan) :: fresh
+
+    call judge(desc, fresh, problem)
+    call prepare(fresh, weights, size(weights, kind=c_int64_t), bias, device, problem)
+    if (problem%status == SPARKLE_OK) call move(fresh, self)
+    call settle('create', problem, stat, errmsg)
+  end subroutine plan_create_flat
+
+  !> Convolves x(W,H,C,N) into y(Q,P,K,N).
+  subroutine plan_execute_rank4(self, x, y, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    real(c_float), intent(in) :: x(:, :, :, :)
+    real(c_float), intent(inout) :: y(:, :, :, :)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    call check_data(self, shape(x), shape(y), problem)
+    call run(self, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
+    call settle('execute', problem, stat, errmsg)
+  end subroutine plan_execute_rank4
+
+  !> The same on flat arrays.
+  subroutine plan_execute_flat(self, x, y, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    real(c_float), intent(in) :: x(:)
+    real(c_float), intent(inout) :: y(:)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    call check_lengths(self, size(x, kind=c_int64_t), size(y, kind=c_int64_t), problem)
+    call run(self, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
+    call settle('execute', problem, stat, errmsg)
+  end subroutine plan_execute_flat
+
+  !> Releases the plan; releasing an empty one does nothing.
+  impure elemental subroutine plan_destroy(self)
+    class(sparkle_plan), intent(inout), target :: self
+    integer(c_int32_t) :: ignored
+
+    ! The only failure is a handle that sparkle_finalize has already taken back, which is released as well.
+    if (c_associated(self%home, c_loc(self%handle))) ignored = c_plan_destroy(self%handle)
+    self%handle = c_null_ptr
+    self%home = c_null_ptr
+    self%is_copy = .false.
+  end subroutine plan_destroy
+
+  impure elemental subroutine plan_finalize(self)
+    type(sparkle_plan), intent(inout) :: self
+
+    call self%destroy()
+  end subroutine plan_finalize
+
+  impure elemental subroutine plan_assign(left, right)
+    class(sparkle_plan), intent(inout) :: left
+    type(sparkle_plan), intent(in) :: right
+
+    if (c_associated(left%handle, right%handle)) return
+    call left%destroy()
+    left%is_copy = right%is_created() .or. right%is_copy
+  end subroutine plan_assign
+
+  elemental logical function plan_is_created(self)
+    class(sparkle_plan), intent(in) :: self
+
+    plan_is_created = c_associated(self%handle)
+  end function plan_is_created
+
+  !> `desc` with the sizes of x(W,H,C,N) where it leaves them open.
+  pure type(sparkle_conv2d_desc) function with_input(desc, x_shape)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: x_shape(4)
+
+    with_input = desc
+    if (desc%w == 0) with_input%w = x_shape(1)
+    if (desc%h == 0) with_input%h = x_shape(2)
+    if (desc%c == 0) with_input%c = x_shape(3)
+    if (desc%n == 0) with_input%n = x_shape(4)
+  end function with_input
+
+  !> `desc` with the sizes of weights(S,R,C/groups,K) where it leaves them open.
+  pure type(sparkle_conv2d_desc) function with_weights(desc, weights_shape)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: weights_shape(4)
+
+    with_weights = desc
+    if (desc%s == 0) with_weights%s = weights_shape(1)
+    if (desc%r == 0) with_weights%r = weights_shape(2)
+    if (desc%c == 0) with_weights%c = weights_shape(3) * desc%groups
+    if (desc%k == 0) with_weights%k = weights_shape(4)
+  end function with_weights
+
+  !> Lets the library judge a complete descriptor; a sound one goes into `plan`, with its output size.
+  subroutine judge(desc, plan, problem)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    type(sparkle_plan), intent(inout) :: plan
+    type(failure), intent(inout) :: problem
+
+    plan%desc = desc
+    call take_status(problem, c_conv2d_output_size(as_c(desc, .false.), plan%p, plan%q))
+  end subroutine judge
+
+  pure type(c_conv2d_desc) function as_c(desc, bias)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    logical, intent(in) :: bias
+
+    as_c = c_conv2d_desc(n=desc%n, c=desc%c, h=desc%h, w=desc%w, k=desc%k, r=desc%r, s=desc%s, &
+      stride_h=desc%stride_h, stride_w=desc%stride_w, pad_h=desc%pad_h, pad_w=desc%pad_w, &
+      dilation_h=desc%dilation_h, dilation_w=desc%dilation_w, groups=desc%groups, &
+      bias=merge(1_c_int32_t, 0_c_int32_t, bias), relu=merge(1_c_int32_t, 0_c_int32_t, desc%relu))
+    as_c%size = storage_size(as_c) / 8
+  end function as_c
+
+  subroutine check_weights(desc, weights_shape, problem)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: weights_shape(4)
+    type(failure), intent(inout) :: problem
+
+    if (problem%status /= SPARKLE_OK) return
+    call require_extent(problem, 'weights', 1, weights_shape(1), desc%s)
+    call require_extent(problem, 'weights', 2, weights_shape(2), desc%r)
+    call require_extent(problem, 'weights', 3, weights_shape(3), desc%c / desc%groups)
+    call require_extent(problem, 'weights', 4, weights_shape(4), desc%k)
+  end subroutine check_weights
+
+  subroutine check_data(plan, x_shape, y_shape, problem)
+    class(sparkle_plan), intent(in) :: plan
+    integer, intent(in) :: x_shape(4)
+    integer, intent(in) :: y_shape(4)
+    type(failure), intent(inout) :: problem
+
+    if (problem%status /= SPARKLE_OK) return
+    call require_extent(problem, 'x', 1, x_shape(1), plan%desc%w)
+    call require_extent(problem, 'x', 2, x_shape(2), plan%desc%h)
+    call require_extent(problem, 'x', 3, x_shape(3), plan%desc%c)
+    call require_extent(problem, 'x', 4, x_shape(4), plan%desc%n)
+    call require_extent(problem, 'y', 1, y_shape(1), plan%q)
+    call require_extent(problem, 'y', 2, y_shape(2), plan%p)
+    call require_extent(problem, 'y', 3, y_shape(3), plan%desc%k)
+    call require_extent(problem, 'y', 4, y_shape(4), plan%desc%n)
+  end subroutine check_data
+
+  subroutine check_lengths(plan, x_length, y_length, problem)
+    class(sparkle_plan), intent(in) :: plan
+    integer(c_int64_t), intent(in) :: x_length
+    integer(c_int64_t), intent(in) :: y_length
+    type(failure), intent(inout) :: problem
+
+    if (problem%status /= SPARKLE_OK) return
+    associate (desc => plan%desc)
+      call require_length(problem, 'x', x_length, desc%n * desc%c * desc%h * desc%w)
+      call require_length(problem, 'y', y_length, desc%n * desc%k * plan%p * plan%q)
+    end associate
+  end subroutine check_lengths
+
+  !> Makes the library's plan for the judged descriptor in `plan`.
+  subroutine prepare(plan, weights, weights_length, bias, device, problem)
+    type(sparkle_plan), intent(inout), target :: plan
+    integer(c_int64_t), intent(in) :: weights_length
+    real(c_float), intent(in) :: weights(*)
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    type(failure), intent(inout) :: problem
+    type(c_ptr) :: device_handle
+    integer(c_size_t) :: bias_length
+
+    if (problem%status /= SPARKLE_OK) return
+    associate (desc => plan%desc)
+      call require_length(problem, 'weights', weights_length, desc%k * (desc%c / desc%groups) * desc%r * desc%s)
+    end associate
+    bias_length = 0
+    if (present(bias)) then
+      bias_length = size(bias, kind=c_size_t)
+      call require_length(problem, 'bias', bias_length, plan%desc%k)
+    end if
+    device_handle = handle_of(device, problem)
+    if (problem%status /= SPARKLE_OK) return
+    call take_status(problem, c_plan_create(device_handle, as_c(plan%desc, present(bias)), weights, &
+      int(weights_length, c_size_t), bias, bias_length, plan%handle))
+    if (c_associated(plan%handle)) plan%home = c_loc(plan%handle)
+  end subroutine prepare
+
+  subroutine require_created(plan, problem)
+    class(sparkle_plan), intent(in) :: plan
+    type(failure), intent(inout) :: problem
+
+    if (plan%is_copy) then
+      call problem%refuse('the plan is a copy made by assignment, and copies are empty; create it, or point at the original')
+    else if (.not. plan%is_created()) then
+      call problem%refuse('the plan is not created')
+    end if
+  end subroutine require_created
+
+  subroutine run(plan, x, x_length, y, y_length, problem)
+    class(sparkle_plan), intent(in) :: plan
+    integer(c_size_t), intent(in) :: x_length
+    real(c_float), intent(in) :: x(*)
+    integer(c_size_t), intent(in) :: y_length
+    real(c_float), intent(inout) :: y(*)
+    type(failure), intent(inout) :: problem
+
+    if (problem%status /= SPARKLE_OK) return
+    call take_status(problem, c_plan_execute(plan%handle, x, x_length, y, y_length))
+  end subroutine run
+
+  !> Hands `from`'s plan over to `into`.
+  subroutine move(from, into)
+    type(sparkle_plan), intent(inout) :: from
+    class(sparkle_plan), intent(inout), target :: into
+
+    call into%destroy()
+    into%handle = from%handle
+    into%home = c_loc(into%handle)
+    into%desc = from%desc
+    into%p = from%p
+    into%q = from%q
+    from%handle = c_null_ptr
+    from%home = c_null_ptr
+  end subroutine move
+end module sparkle_convolution

@@ -1,0 +1,103 @@
+!> Matrix products.
+!>
+!> Part of module `sparkle`; use that one.
+module sparkle_matrix
+  use, intrinsic :: iso_c_binding, only: c_float, c_int64_t, c_ptr, c_size_t
+  use sparkle_c
+  use sparkle_runtime, only: handle_of, sparkle_device
+  use sparkle_support
+  implicit none
+  private
+  public :: sgemm
+
+contains
+
+  !> c = alpha op(a) op(b) + beta c, where op(a) is m x k, op(b) k x n and c m x n; `transa` and `transb` are 'N' or 'T'.
+  !>
+  !> m, n and k come from the arrays, whose shapes must then agree. Where they are given, the top left part of that size
+  !> is used: the leading dimension is always the first extent. As in BLAS, c is not read if beta is zero, nor a and b
+  !> if alpha or k is zero. Nothing of `c` is changed on failure.
+  subroutine sgemm(a, b, c, transa, transb, m, n, k, alpha, beta, device, stat, errmsg)
+    real(c_float), intent(in) :: a(:, :)
+    real(c_float), intent(in) :: b(:, :)
+    real(c_float), intent(inout) :: c(:, :)
+    character(len=1), intent(in), optional :: transa
+    character(len=1), intent(in), optional :: transb
+    integer, intent(in), optional :: m
+    integer, intent(in), optional :: n
+    integer, intent(in), optional :: k
+    real(c_float), intent(in), optional :: alpha
+    real(c_float), intent(in), optional :: beta
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(c_gemm_desc) :: desc
+    type(c_ptr) :: device_handle
+    logical :: a_transposed, b_transposed
+
+    a_transposed = is_transposed('transa', transa, problem)
+    b_transposed = is_transposed('transb', transb, problem)
+    desc%size = storage_size(desc) / 8
+    if (a_transposed) desc%trans_a = C_TRANS
+    if (b_transposed) desc%trans_b = C_TRANS
+    desc%m = given_or(m, size(c, 1))
+    desc%n = given_or(n, size(c, 2))
+    desc%k = given_or(k, size(a, merge(1, 2, a_transposed)))
+    desc%lda = max(1, size(a, 1))
+    desc%ldb = max(1, size(b, 1))
+    desc%ldc = max(1, size(c, 1))
+    if (present(alpha)) desc%alpha = alpha
+    if (present(beta)) desc%beta = beta
+
+    call require_matrix('a', shape(a), a_transposed, [desc%m, desc%k], [present(m), present(k)], problem)
+    call require_matrix('b', shape(b), b_transposed, [desc%k, desc%n], [present(k), present(n)], problem)
+    call require_matrix('c', shape(c), .false., [desc%m, desc%n], [present(m), present(n)], problem)
+    device_handle = handle_of(device, problem)
+    if (problem%status == SPARKLE_OK) then
+      call take_status(problem, c_sgemm(device_handle, desc, a, size(a, kind=c_size_t), b, size(b, kind=c_size_t), &
+        c, size(c, kind=c_size_t)))
+    end if
+    call settle('sgemm', problem, stat, errmsg)
+  end subroutine sgemm
+
+  logical function is_transposed(argument, letter, problem)
+    character(len=*), intent(in) :: argument
+    character(len=1), intent(in), optional :: letter
+    type(failure), intent(inout) :: problem
+
+    is_transposed = .false.
+    if (.not. present(letter)) return
+    select case (letter)
+    case ('N', 'n')
+    case ('T', 't', 'C', 'c')
+      is_transposed = .true.
+    case default
+      call problem%refuse(argument // ' is "' // letter // '"; expected "N" or "T"')
+    end select
+  end function is_transposed
+
+  pure integer(c_int64_t) function given_or(given, extent)
+    integer, intent(in), optional :: given
+    integer, intent(in) :: extent
+
+    given_or = extent
+    if (present(given)) given_or = given
+  end function given_or
+
+  !> Checks a matrix that holds op(X) of `wanted` rows and columns; a size that was given may be exceeded.
+  subroutine require_matrix(argument, stored, transposed, wanted, given, problem)
+    character(len=*), intent(in) :: argument
+    integer, intent(in) :: stored(2)
+    logical, intent(in) :: transposed
+    integer(c_int64_t), intent(in) :: wanted(2)
+    logical, intent(in) :: given(2)
+    type(failure), intent(inout) :: problem
+    integer :: side, dimension
+
+    do side = 1, 2
+      dimension = merge(3 - side, side, transposed)
+      call require_extent(problem, argument, dimension, stored(dimension), wanted(side), least=given(side))
+    end do
+  end subroutine require_matrix
+end module sparkle_matrix

@@ -1,0 +1,119 @@
+!> What the Fortran layer adds to the C one: a failure that carries its own message, and C text as Fortran text.
+!>
+!> Private to module `sparkle`.
+module sparkle_support
+  use, intrinsic :: iso_c_binding, only: c_char, c_f_pointer, c_int32_t, c_int64_t, c_null_char, c_ptr
+  use sparkle_c, only: c_last_error, c_strlen, SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_OK
+  implicit none
+  private
+  public :: failure, decimal, require_extent, require_length, settle, take_status, text_at, text_in
+
+  !> The first thing that went wrong in a call; nothing yet while `status` is zero.
+  type :: failure
+    integer :: status = SPARKLE_OK
+    character(len=:), allocatable :: message
+  contains
+    procedure :: refuse
+  end type failure
+
+contains
+
+  !> Notes an argument that cannot be used. The first failure stands.
+  subroutine refuse(self, message)
+    class(failure), intent(inout) :: self
+    character(len=*), intent(in) :: message
+
+    if (self%status /= SPARKLE_OK) return
+    self%status = SPARKLE_ERROR_INVALID_ARGUMENT
+    self%message = message
+  end subroutine refuse
+
+  !> Notes what a C function returned, with the library's own message.
+  subroutine take_status(problem, status)
+    type(failure), intent(inout) :: problem
+    integer(c_int32_t), intent(in) :: status
+
+    if (problem%status /= SPARKLE_OK .or. status == SPARKLE_OK) return
+    problem%status = int(status)
+    problem%message = text_at(c_last_error())
+  end subroutine take_status
+
+  !> Checks one extent of an array argument; `least` allows a longer one.
+  subroutine require_extent(problem, argument, dimension, found, expected, least)
+    type(failure), intent(inout) :: problem
+    character(len=*), intent(in) :: argument
+    integer, intent(in) :: dimension
+    integer, intent(in) :: found
+    integer(c_int64_t), intent(in) :: expected
+    logical, intent(in), optional :: least
+    character(len=:), allocatable :: bound
+
+    bound = ''
+    if (present(least)) then
+      if (least) bound = 'at least '
+    end if
+    if (found == expected .or. (bound /= '' .and. found > expected)) return
+    call problem%refuse(argument // ' has extent ' // decimal(int(found, c_int64_t)) // ' in dimension ' // &
+      decimal(int(dimension, c_int64_t)) // '; expected ' // bound // decimal(expected))
+  end subroutine require_extent
+
+  !> Checks the length of a flat array argument.
+  subroutine require_length(problem, argument, found, expected)
+    type(failure), intent(inout) :: problem
+    character(len=*), intent(in) :: argument
+    integer(c_int64_t), intent(in) :: found
+    integer(c_int64_t), intent(in) :: expected
+
+    if (found == expected) return
+    call problem%refuse(argument // ' has ' // decimal(found) // ' elements; expected ' // decimal(expected))
+  end subroutine require_length
+
+  !> Ends every public procedure the way ALLOCATE ends: a caller that gave no `stat` does not survive a failure.
+  subroutine settle(procedure_name, problem, stat, errmsg)
+    character(len=*), intent(in) :: procedure_name
+    type(failure), intent(in) :: problem
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+
+    if (present(stat)) stat = problem%status
+    if (problem%status == SPARKLE_OK) return
+    if (present(errmsg)) errmsg = problem%message
+    if (.not. present(stat)) error stop 'sparkle: ' // procedure_name // ': ' // problem%message
+  end subroutine settle
+
+  !> A number as text, without blanks.
+  pure function decimal(number) result(text)
+    integer(c_int64_t), intent(in) :: number
+    character(len=:), allocatable :: text
+    character(len=20) :: buffer
+
+    write (buffer, '(i0)') number
+    text = trim(buffer)
+  end function decimal
+
+  !> NUL-terminated text behind a C pointer.
+  function text_at(pointer_to_text) result(text)
+    type(c_ptr), intent(in) :: pointer_to_text
+    character(len=:), allocatable :: text
+    character(kind=c_char), pointer :: characters(:)
+
+    call c_f_pointer(pointer_to_text, characters, [c_strlen(pointer_to_text) + 1])
+    text = text_in(characters)
+  end function text_at
+
+  !> NUL-terminated text in a C array.
+  pure function text_in(characters) result(text)
+    character(kind=c_char), intent(in) :: characters(:)
+    character(len=:), allocatable :: text
+    integer :: length, i
+
+    length = size(characters)
+    do i = size(characters), 1, -1
+      if (characters(i) == c_null_char) length = i - 1
+    end do
+    allocate (character(len=length) :: text)
+    do i = 1, length
+      text(i:i) = characters(i)
+    end do
+  end function text_in
+end module sparkle_support

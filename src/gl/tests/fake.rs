@@ -1,0 +1,460 @@
+//! Machines that do not exist: EGL as described, and behind it a GPU of plain loops that runs `conv_reference_64`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use super::super::api::{self, Api, DebugMessage};
+use super::super::egl::{
+    self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
+};
+use crate::shader::source::CONV_REFERENCE;
+
+pub const SUCCESS: EglError = EglError(0x3000);
+pub const NOT_INITIALIZED: EglError = EglError(0x3001);
+pub const BAD_ALLOC: EglError = EglError(0x3003);
+pub const BAD_ATTRIBUTE: EglError = EglError(0x3004);
+pub const BAD_DISPLAY: EglError = EglError(0x3008);
+pub const BAD_MATCH: EglError = EglError(0x3009);
+
+/// What comes out of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// Right ones.
+    Right,
+    /// All right but the seventh.
+    OneWrong,
+    /// Reads leave the caller's memory as it is.
+    Nothing,
+    /// The driver panics.
+    Panic,
+}
+
+/// A GPU with its driver.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    pub renderer: &'static str,
+    /// Its display's extensions; `None` is a NULL string.
+    pub extensions: Option<&'static str>,
+    pub initialize: EglResult<(i32, i32)>,
+    /// Whether there is a configuration with pbuffers, and whether there is one for OpenGL at all.
+    pub configs: (bool, bool),
+    /// The newest OpenGL 4 there is: its minor version, or why there is none.
+    pub minor: EglResult<i32>,
+    /// An entry point that is missing.
+    pub missing: Option<&'static str>,
+    pub numbers: Numbers,
+    pub max_block: i64,
+}
+
+/// Extensions of a display that needs neither surfaces nor configurations.
+pub const MODERN: &str = "EGL_KHR_create_context EGL_KHR_no_config_context EGL_KHR_surfaceless_context";
+
+impl Gpu {
+    /// One that works.
+    pub fn new(renderer: &'static str) -> Self {
+        Gpu {
+            renderer,
+            extensions: Some(MODERN),
+            initialize: Ok((1, 5)),
+            configs: (true, true),
+            minor: Ok(6),
+            missing: None,
+            numbers: Numbers::Right,
+            max_block: 128 << 20,
+        }
+    }
+}
+
+/// A device as EGL lists it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Which of the machine's GPUs it is; or why there is no display for it.
+    pub gpu: EglResult<usize>,
+    pub extensions: Option<&'static str>,
+    /// Its DRM device file and its render node, if their extensions are there.
+    pub files: [Option<&'static str>; 2],
+}
+
+impl Listed {
+    pub fn new(gpu: usize) -> Self {
+        Listed { gpu: Ok(gpu), extensions: Some(""), files: [None, None] }
+    }
+}
+
+/// A machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The client library's extensions; `None` is a NULL string.
+    pub extensions: Option<&'static str>,
+    pub gpus: Vec<Gpu>,
+    pub listed: EglResult<Vec<Listed>>,
+    /// The GPU that the surfaceless platform gives.
+    pub surfaceless: EglResult<usize>,
+    /// The GPU of the default display.
+    pub default: EglResult<usize>,
+}
+
+/// EGL on such a machine.
+pub struct FakeEgl {
+    machine: Machine,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: usize,
+    /// Live contexts with their display's GPU, and live surfaces.
+    contexts: HashMap<usize, usize>,
+    surfaces: Vec<usize>,
+    current: HashMap<ThreadId, usize>,
+    initialized: Vec<usize>,
+    /// Displays asked for, in order.
+    asked: Vec<String>,
+}
+
+/// Displays are numbered by the way to them, then by GPU.
+fn display(way: usize, gpu: usize) -> Display {
+    Display(way * 100 + gpu + 1)
+}
+
+impl FakeEgl {
+    pub fn new(machine: Machine) -> Arc<Self> {
+        Arc::new(FakeEgl { machine, state: Mutex::default() })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gpu(&self, display: Display) -> &Gpu {
+        &self.machine.gpus[(display.0 - 1) % 100]
+    }
+
+    /// Live contexts and surfaces.
+    pub fn alive(&self) -> (usize, usize) {
+        (self.state().contexts.len(), self.state().surfaces.len())
+    }
+
+    /// The ways to displays that were tried, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.state().asked.clone()
+    }
+
+    fn surfaceless(&self, display: Display) -> bool {
+        self.gpu(display).extensions.is_some_and(|it| it.contains("EGL_KHR_surfaceless_context"))
+    }
+}
+
+impl Egl for FakeEgl {
+    fn query_string(&self, display: Option<Display>, name: i32) -> Option<String> {
+        match (display, name) {
+            (None, egl::EXTENSIONS) => self.machine.extensions.map(str::to_owned),
+            (Some(display), egl::EXTENSIONS) => self.gpu(display).extensions.map(str::to_owned),
+            (Some(display), egl::VERSION) => self.gpu(display).extensions.map(|_| "1.5 fake".to_owned()),
+            _ => None,
+        }
+    }
+    fn query_devices(&self) -> EglResult<Vec<DeviceHandle>> {
+        self.state().asked.push("list".to_owned());
+        let listed = self.machine.listed.as_ref().map_err(|error| *error)?;
+        Ok((0..listed.len()).map(DeviceHandle).collect())
+    }
+    fn query_device_string(&self, device: DeviceHandle, name: i32) -> Option<String> {
+        let listed = &self.machine.listed.as_ref().unwrap()[device.0];
+        let extensions = listed.extensions?;
+        let (text, extension) = match name {
+            egl::EXTENSIONS => return Some(extensions.to_owned()),
+            egl::DRM_DEVICE_FILE => (listed.files[0], "EGL_EXT_device_drm"),
+            egl::DRM_RENDER_NODE_FILE => (listed.files[1], "EGL_EXT_device_drm_render_node"),
+            other => panic!("no device string {other:#x}"),
+        };
+        assert!(extensions.split(' ').any(|it| it == extension), "{extension} was not checked");
+        text.map(str::to_owned)
+    }
+    fn platform_display(&self, platform: u32, device: Option<DeviceHandle>) -> EglResult<Display> {
+        match (platform, device) {
+            (egl::PLATFORM_DEVICE, Some(device)) => {
+                self.state().asked.push(format!("device {}", device.0));
+                let listed = self.machine.listed.as_ref().map_err(|error| *error)?;
+                listed[device.0].gpu.map(|gpu| display(1 + device.0, gpu))
+            }
+            (egl::PLATFORM_SURFACELESS, None) => {
+                self.state().asked.push("surfaceless".to_owned());
+                self.machine.surfaceless.map(|gpu| display(50, gpu))
+            }
+            other => panic!("no such platform: {other:?}"),
+        }
+    }
+    fn default_display(&self) -> EglResult<Display> {
+        self.state().asked.push("default".to_owned());
+        self.machine.default.map(|gpu| display(60, gpu))
+    }
+    fn initialize(&self, display: Display) -> EglResult<(i32, i32)> {
+        let version = self.gpu(display).initialize?;
+        self.state().initialized.push(display.0);
+        Ok(version)
+    }
+    fn bind_opengl(&self) -> EglResult<()> {
+        Ok(())
+    }
+    fn choose_config(&self, display: Display, attributes: &[i32]) -> EglResult<Option<Config>> {
+        let wants_pbuffer = attributes.chunks(2).any(|it| it == [egl::SURFACE_TYPE, egl::PBUFFER_BIT]);
+        let (with_pbuffer, any) = self.gpu(display).configs;
+        Ok((if wants_pbuffer { with_pbuffer } else { any }).then_some(Config(7)))
+    }
+    fn create_context(
+        &self,
+        display: Display,
+        config: Option<Config>,
+        share: Option<ContextHandle>,
+        attributes: &[i32],
+    ) -> EglResult<ContextHandle> {
+        /// `EGL_CONTEXT_MINOR_VERSION`.
+        const MINOR_VERSION: i32 = 0x30fb;
+        let (gpu, mut state) = (self.gpu(display), self.state());
+        let minor = gpu.minor?;
+        let asked = attributes.chunks(2).find(|it| it[0] == MINOR_VERSION).unwrap()[1];
+        let needs_config = !gpu.extensions.is_some_and(|it| it.contains("EGL_KHR_no_config_context"));
+        if asked > minor || (config.is_none() && needs_config) {
+            return Err(BAD_MATCH);
+        }
+        if !state.initialized.contains(&display.0) {
+            return Err(NOT_INITIALIZED);
+        }
+        assert!(share.is_none_or(|it| state.contexts.contains_key(&it.0)), "shares with a dead context");
+        state.next += 1;
+        let context = state.next;
+        state.contexts.insert(context, (display.0 - 1) % 100);
+        Ok(ContextHandle(context))
+    }
+    fn destroy_context(&self, _display: Display, context: ContextHandle) {
+        assert!(self.state().contexts.remove(&context.0).is_some(), "destroyed twice");
+    }
+    fn create_pbuffer(&self, display: Display, config: Option<Config>, _: &[i32]) -> EglResult<Surface> {
+        if config.is_none() || !self.gpu(display).configs.0 {
+            return Err(BAD_MATCH);
+        }
+        let mut state = self.state();
+        state.next += 1;
+        let surface = state.next;
+        state.surfaces.push(surface);
+        Ok(Surface(surface))
+    }
+    fn destroy_surface(&self, _display: Display, surface: Surface) {
+        let mut state = self.state();
+        let index = state.surfaces.iter().position(|&it| it == surface.0).expect("destroyed twice");
+        state.surfaces.remove(index);
+    }
+    fn make_current(
+        &self,
+        display: Display,
+        surface: Option<Surface>,
+        context: Option<ContextHandle>,
+    ) -> EglResult<()> {
+        if context.is_some() && surface.is_none() && !self.surfaceless(display) {
+            return Err(BAD_MATCH);
+        }
+        let (thread, mut state) = (std::thread::current().id(), self.state());
+        match context {
+            Some(context) => state.current.insert(thread, context.0),
+            None => state.current.remove(&thread),
+        };
+        Ok(())
+    }
+    fn current_context(&self) -> Option<ContextHandle> {
+        self.state().current.get(&std::thread::current().id()).copied().map(ContextHandle)
+    }
+    fn release_thread(&self) {
+        self.state().current.remove(&std::thread::current().id());
+    }
+    fn load_gl(&self) -> Result<Box<dyn Api>, String> {
+        let context = self.current_context().expect("no context is current");
+        let gpu = self.machine.gpus[self.state().contexts[&context.0]].clone();
+        if let Some(missing) = gpu.missing {
+            return Err(format!("{missing} is missing"));
+        }
+        Ok(Box::new(FakeApi {
+            gpu,
+            names: Cell::new(0),
+            buffers: RefCell::default(),
+            bound: RefCell::default(),
+            blocks: RefCell::default(),
+            uniforms: Cell::new([0; 2]),
+        }))
+    }
+}
+
+/// OpenGL on such a machine: one context, one kernel.
+struct FakeApi {
+    gpu: Gpu,
+    names: Cell<u32>,
+    buffers: RefCell<HashMap<u32, Vec<u8>>>,
+    bound: RefCell<HashMap<u32, u32>>,
+    blocks: RefCell<[u32; 8]>,
+    /// `first` and `count`.
+    uniforms: Cell<[u32; 2]>,
+}
+
+impl FakeApi {
+    fn new_name(&self) -> u32 {
+        self.names.set(self.names.get() + 1);
+        self.names.get()
+    }
+
+    fn with_buffer<R>(&self, target: u32, work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let name = self.bound.borrow()[&target];
+        work(self.buffers.borrow_mut().get_mut(&name).expect("a buffer is bound"))
+    }
+
+    fn block<T: bytemuck::Pod>(&self, index: usize) -> Vec<T> {
+        bytemuck::pod_collect_to_vec(&self.buffers.borrow()[&self.blocks.borrow()[index]])
+    }
+
+    /// `conv_reference_64`.
+    fn convolve(&self) {
+        let (input, weights, params) = (self.block::<f32>(0), self.block::<f32>(1), self.block::<i32>(3));
+        let params: Vec<usize> = params.into_iter().map(|it| it as usize).collect();
+        let [_, h, w, c, k, size, stride, pad, p, q] = params[..] else { panic!("{params:?}") };
+        let mut output = self.block::<f32>(2);
+        let [first, count] = self.uniforms.get().map(|it| it as usize);
+        for index in first..first + count {
+            let (x, y, k_index, n) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
+            let mut sum = 0.0;
+            for tap in 0..c * size * size {
+                let (kw, kh, channel) = (tap % size, tap / size % size, tap / size / size);
+                let (row, column) = (y * stride + kh, x * stride + kw);
+                if (pad..h + pad).contains(&row) && (pad..w + pad).contains(&column) {
+                    let at = ((n * c + channel) * h + row - pad) * w + column - pad;
+                    sum += input[at] * weights[k_index * c * size * size + tap];
+                }
+            }
+            output[index] = if self.gpu.numbers == Numbers::OneWrong && index == 7 { -1e6 } else { sum };
+        }
+        let name = self.blocks.borrow()[2];
+        self.buffers.borrow_mut().insert(name, bytemuck::pod_collect_to_vec(&output));
+    }
+}
+
+impl Api for FakeApi {
+    fn gen_buffer(&self) -> u32 {
+        self.new_name()
+    }
+    fn delete_buffer(&self, buffer: u32) {
+        self.buffers.borrow_mut().remove(&buffer);
+    }
+    fn bind_buffer(&self, target: u32, buffer: u32) {
+        self.bound.borrow_mut().insert(target, buffer);
+    }
+    fn bind_buffer_base(&self, _target: u32, index: u32, buffer: u32) {
+        self.blocks.borrow_mut()[index as usize] = buffer;
+    }
+    fn buffer_data(&self, target: u32, size: i64, _usage: u32) {
+        let name = self.bound.borrow()[&target];
+        self.buffers.borrow_mut().insert(name, vec![0xaa; size as usize]);
+    }
+    fn buffer_sub_data(&self, target: u32, offset: i64, data: &[u8]) {
+        self.with_buffer(target, |it| it[offset as usize..][..data.len()].copy_from_slice(data));
+    }
+    fn get_buffer_sub_data(&self, target: u32, offset: i64, into: &mut [u8]) {
+        if self.gpu.numbers != Numbers::Nothing {
+            self.with_buffer(target, |it| into.copy_from_slice(&it[offset as usize..][..into.len()]));
+        }
+    }
+    fn copy_buffer_sub_data(&self, _: u32, _: u32, _: i64, _: i64, _: i64) {
+        unreachable!("convolutions copy nothing")
+    }
+    fn create_compute_shader(&self) -> u32 {
+        self.new_name()
+    }
+    fn shader_source(&self, _shader: u32, source: &str) {
+        assert_eq!(source, CONV_REFERENCE.source);
+    }
+    fn compile_shader(&self, _shader: u32) {}
+    fn shader_compiled(&self, _shader: u32) -> bool {
+        true
+    }
+    fn shader_log(&self, _shader: u32) -> String {
+        String::new()
+    }
+    fn delete_shader(&self, _shader: u32) {}
+    fn create_program(&self) -> u32 {
+        self.new_name()
+    }
+    fn attach_shader(&self, _program: u32, _shader: u32) {}
+    fn detach_shader(&self, _program: u32, _shader: u32) {}
+    fn link_program(&self, _program: u32) {}
+    fn program_linked(&self, _program: u32) -> bool {
+        true
+    }
+    fn program_log(&self, _program: u32) -> String {
+        String::new()
+    }
+    fn delete_program(&self, _program: u32) {}
+    fn program_local_size(&self, _program: u32) -> [i32; 3] {
+        [64, 1, 1]
+    }
+    fn use_program(&self, _program: u32) {}
+    fn uniform_1ui(&self, location: u32, value: u32) {
+        let mut uniforms = self.uniforms.get();
+        uniforms[location as usize] = value;
+        self.uniforms.set(uniforms);
+    }
+    fn dispatch_compute(&self, _x: u32, _y: u32, _z: u32) {
+        match self.gpu.numbers {
+            Numbers::Panic => std::panic::resume_unwind(Box::new("a driver's wrapper")),
+            _ => self.convolve(),
+        }
+    }
+    fn memory_barrier(&self, _barriers: u32) {}
+    fn flush(&self) {}
+    fn finish(&self) {}
+    fn fence_sync(&self) -> usize {
+        1
+    }
+    fn client_wait_sync(&self, _sync: usize, _flags: u32, _timeout_ns: u64) -> u32 {
+        api::ALREADY_SIGNALED
+    }
+    fn delete_sync(&self, _sync: usize) {}
+    fn gen_query(&self) -> u32 {
+        self.new_name()
+    }
+    fn delete_query(&self, _query: u32) {}
+    fn query_timestamp(&self, _query: u32) {}
+    fn query_result(&self, _query: u32) -> u64 {
+        0
+    }
+    fn timestamp_bits(&self) -> i32 {
+        64
+    }
+    fn get_error(&self) -> u32 {
+        api::NO_ERROR
+    }
+    fn get_integer64(&self, _name: u32) -> i64 {
+        self.gpu.max_block
+    }
+    fn get_integer_indexed(&self, _name: u32, _index: u32) -> i32 {
+        65_535
+    }
+    fn get_string(&self, name: u32) -> String {
+        match name {
+            api::RENDERER => self.gpu.renderer.to_owned(),
+            api::VERSION if !self.gpu.renderer.is_empty() => "4.6 fake".to_owned(),
+            _ => String::new(),
+        }
+    }
+    fn reset_status(&self) -> u32 {
+        0
+    }
+    fn has_reset_status(&self) -> bool {
+        false
+    }
+    fn has_buffer_storage(&self) -> bool {
+        false
+    }
+    fn enable_debug_log(&self) {}
+    fn next_debug_message(&self) -> Option<DebugMessage> {
+        None
+    }
+}

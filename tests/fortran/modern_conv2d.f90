@@ -1,0 +1,178 @@
+!> Module `sparkle`: convolution on rank-4 and flat arrays, strided sections, every option, plans.
+program modern_conv2d
+  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use checks
+  use sparkle
+  implicit none
+  type(sparkle_device) :: cpu
+
+  call cpu%open('cpu')
+  call rank4_with_every_option()
+  call many_shapes()
+  call strided_sections()
+  call automatic_device()
+  call plans()
+  call finish()
+
+contains
+
+  subroutine rank4_with_every_option()
+    type(conv) :: cv
+    real(real32) :: x(9, 7, 4, 2), w(3, 3, 2, 6), b(6)
+    real(real32), allocatable :: y(:, :, :, :), other(:, :, :, :)
+
+    x = reshape(data_of(size(x), 1), shape(x))
+    w = reshape(data_of(size(w), 2), shape(w))
+    b = data_of(size(b), 3)
+    cv = conv(n=2, c=4, h=7, w=9, k=6, r=3, s=3, stride_h=2, stride_w=2, pad_h=2, pad_w=2, dilation_h=2, dilation_w=2, &
+      groups=2, relu=.true.)
+    allocate (y(cv%q(), cv%p(), 6, 2), source=-7.0_real32)
+    allocate (other, source=y)
+    call conv2d(x, w, y, bias=b, stride=2, pad=2, dilation=2, groups=2, relu=.true., device=cpu)
+    call check(agrees(cv, flat(x), flat(w), flat(y), b), 'stride, pad, dilation, groups, bias and relu')
+    call conv2d(sparkle_conv2d_desc(stride_h=2, stride_w=2, pad_h=2, pad_w=2, dilation_h=2, dilation_w=2, groups=2, &
+      relu=.true.), x, w, other, bias=b, device=cpu)
+    call check(same_bits(flat(y), flat(other)), 'the same by descriptor')
+  end subroutine rank4_with_every_option
+
+  !> Each option alone and the directions apart; H /= W, C /= K, N > 1 throughout. Rank-4 and flat must agree bitwise.
+  subroutine many_shapes()
+    type(conv) :: list(9)
+    integer :: i
+
+    list = [conv(n=1, c=1, h=1, w=1, k=1, r=1, s=1), &
+      conv(n=2, c=3, h=5, w=8, k=4, r=1, s=1), &
+      conv(n=3, c=2, h=6, w=5, k=5, r=2, s=3), &
+      conv(n=2, c=3, h=9, w=6, k=2, r=3, s=2, stride_h=2, stride_w=3), &
+      conv(n=2, c=3, h=4, w=7, k=2, r=3, s=3, pad_h=1, pad_w=2), &
+      conv(n=1, c=2, h=9, w=11, k=3, r=3, s=2, dilation_h=2, dilation_w=4), &
+      conv(n=2, c=6, h=5, w=4, k=9, r=3, s=3, pad_h=1, pad_w=1, groups=3), &
+      conv(n=2, c=4, h=5, w=6, k=4, r=3, s=3, groups=4, relu=.true.), &
+      conv(n=2, c=3, h=12, w=10, k=8, r=7, s=5, stride_h=3, stride_w=2, pad_h=3, pad_w=1)]
+    do i = 1, size(list)
+      call one_shape(list(i), i, .false.)
+      call one_shape(list(i), i, .true.)
+    end do
+  end subroutine many_shapes
+
+  subroutine one_shape(cv, seed, with_bias)
+    type(conv), intent(in) :: cv
+    integer, intent(in) :: seed
+    logical, intent(in) :: with_bias
+    real(real32) :: x(cv%x_len()), w(cv%w_len()), y(cv%y_len())
+    real(real32) :: x4(cv%w, cv%h, cv%c, cv%n), w4(cv%s, cv%r, cv%c / cv%groups, cv%k), y4(cv%q(), cv%p(), cv%k, cv%n)
+    real(real32), allocatable :: b(:)
+
+    x = data_of(cv%x_len(), seed)
+    w = data_of(cv%w_len(), seed + 100)
+    ! Not allocated, it is an absent argument.
+    if (with_bias) allocate (b, source=data_of(cv%k, seed + 200))
+    y = huge(y)
+    call conv2d(desc_of(cv), x, w, y, bias=b, device=cpu)
+    call check(agrees(cv, x, w, y, b), 'a flat shape')
+
+    x4 = reshape(x, shape(x4))
+    w4 = reshape(w, shape(w4))
+    y4 = -huge(y4)
+    call conv2d(desc_of(cv), x4, w4, y4, bias=b, device=cpu)
+    call check(same_bits(flat(y4), y), 'the same shape as rank 4')
+  end subroutine one_shape
+
+  !> Every array a section: every other column, reversed rows, channels of a larger array. Around the output nothing changes.
+  subroutine strided_sections()
+    type(conv) :: cv
+    real(real32) :: x(14, 6, 8, 2), w(6, 3, 3, 10), b(15), y(16, 8, 5, 4), before(16, 8, 5, 4), flat_x(3000), flat_y(2000)
+    real(real32), allocatable :: packed(:, :, :, :)
+    integer :: p, q
+
+    cv = conv(n=2, c=3, h=6, w=7, k=5, r=3, s=3, pad_h=1, pad_w=1)
+    p = cv%p()
+    q = cv%q()
+    x = reshape(data_of(size(x), 11), shape(x))
+    w = reshape(data_of(size(w), 12), shape(w))
+    b = data_of(size(b), 13)
+    y = reshape(data_of(size(y), 14), shape(y))
+    before = y
+    call conv2d(x(1:14:2, 6:1:-1, 2:6:2, :), w(6:1:-2, :, :, 2:10:2), y(2:2 * q:2, 1:p, 5:1:-1, 1:4:3), bias=b(3:15:3), &
+      pad=1, device=cpu)
+    allocate (packed, source=y(2:2 * q:2, 1:p, 5:1:-1, 1:4:3))
+    call check(agrees(cv, flat(x(1:14:2, 6:1:-1, 2:6:2, :)), flat(w(6:1:-2, :, :, 2:10:2)), flat(packed), b(3:15:3)), &
+      'strided rank-4 sections')
+    y(2:2 * q:2, 1:p, 5:1:-1, 1:4:3) = before(2:2 * q:2, 1:p, 5:1:-1, 1:4:3)
+    call check(same_bits(flat(y), flat(before)), 'nothing outside the section changed')
+
+    flat_x = data_of(size(flat_x), 15)
+    flat_y = 0.0_real32
+    call conv2d(desc_of(cv), flat_x(3:2 + 3 * cv%x_len():3), flat(w(1:3, :, :, 1:5)), flat_y(2 * cv%y_len():2:-2), device=cpu)
+    call check(agrees(cv, flat_x(3:2 + 3 * cv%x_len():3), flat(w(1:3, :, :, 1:5)), flat_y(2 * cv%y_len():2:-2)), &
+      'strided flat sections, the output reversed')
+    call check(all(abs(flat_y(1:2 * cv%y_len():2)) <= 0.0_real32), 'the gaps are untouched')
+  end subroutine strided_sections
+
+  !> Without a device the library chooses.
+  subroutine automatic_device()
+    type(conv) :: cv
+    type(sparkle_timing) :: timing
+    real(real32), allocatable :: x(:), w(:), y(:)
+
+    cv = conv(n=1, c=3, h=8, w=9, k=4, r=3, s=3)
+    allocate (x, source=data_of(cv%x_len(), 21))
+    allocate (w, source=data_of(cv%w_len(), 22))
+    allocate (y(cv%y_len()))
+    call conv2d(desc_of(cv), x, w, y)
+    call check(agrees(cv, x, w, y), 'automatic device')
+    call sparkle_last_timing(timing)
+    call check(timing%device /= '' .and. timing%kernel /= '' .and. timing%wall_ms > 0.0d0, 'its timing')
+    call check(.not. timing%fell_back .and. timing%fallback == '', 'nothing failed')
+  end subroutine automatic_device
+
+  subroutine plans()
+    type(sparkle_plan) :: plan
+    type(conv) :: cv
+    real(real32), allocatable :: x(:), w(:), y(:), b(:), y4(:, :, :, :)
+    integer :: i
+
+    cv = conv(n=2, c=4, h=8, w=5, k=6, r=3, s=2, stride_w=2, pad_h=1, groups=2, relu=.true.)
+    allocate (x(cv%x_len()), y(cv%y_len()), y4(cv%q(), cv%p(), cv%k, cv%n))
+    allocate (w, source=data_of(cv%w_len(), 31))
+    allocate (b, source=data_of(cv%k, 32))
+    call check(.not. plan%is_created(), 'no plan yet')
+    call plan%create(desc_of(cv), w, bias=b, device=cpu)
+    call check(plan%is_created(), 'a plan')
+    do i = 1, 3
+      x(:) = data_of(cv%x_len(), 33 + i)
+      y = 0.0_real32
+      call plan%execute(x, y)
+      call check(agrees(cv, x, w, y, b), 'a plan executed')
+    end do
+    call plan%execute(reshape(x, [cv%w, cv%h, cv%c, cv%n]), y4)
+    call check(same_bits(flat(y4), y), 'a plan executed on rank 4')
+
+    ! Creating again replaces; the sizes of rank-4 weights need not be said twice.
+    w(:) = data_of(cv%w_len(), 40)
+    call plan%create(sparkle_conv2d_desc(n=2_int64, h=8_int64, w=5_int64, stride_w=2_int64, pad_h=1_int64, &
+      groups=2_int64, relu=.true.), reshape(w, [cv%s, cv%r, cv%c / cv%groups, cv%k]), device=cpu)
+    call plan%execute(x, y)
+    call check(agrees(cv, x, w, y), 'a plan created again, without bias')
+    call plan%destroy()
+    call plan%destroy()
+    call check(.not. plan%is_created(), 'a plan destroyed, twice')
+  end subroutine plans
+
+  pure type(sparkle_conv2d_desc) function desc_of(cv)
+    type(conv), intent(in) :: cv
+
+    desc_of = sparkle_conv2d_desc(n=int(cv%n, int64), c=int(cv%c, int64), h=int(cv%h, int64), w=int(cv%w, int64), &
+      k=int(cv%k, int64), r=int(cv%r, int64), s=int(cv%s, int64), stride_h=int(cv%stride_h, int64), &
+      stride_w=int(cv%stride_w, int64), pad_h=int(cv%pad_h, int64), pad_w=int(cv%pad_w, int64), &
+      dilation_h=int(cv%dilation_h, int64), dilation_w=int(cv%dilation_w, int64), groups=int(cv%groups, int64), &
+      relu=cv%relu)
+  end function desc_of
+
+  pure function flat(array) result(values)
+    real(real32), intent(in) :: array(:, :, :, :)
+    real(real32) :: values(size(array))
+
+    values = reshape(array, [size(array)])
+  end function flat
+end program modern_conv2d

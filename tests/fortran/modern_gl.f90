@@ -1,0 +1,64 @@
+!> Module `sparkle` on every usable GL device, opened by name: convolution once and by plan, matrix products, copies.
+program modern_gl
+  use, intrinsic :: iso_fortran_env, only: real32, real64
+  use checks
+  use sparkle
+  implicit none
+  type(sparkle_device_info), allocatable :: list(:)
+  integer :: i, used
+
+  call sparkle_devices(list)
+  used = 0
+  do i = 1, size(list)
+    if (list(i)%kind /= SPARKLE_KIND_GL .or. .not. list(i)%usable) cycle
+    used = used + 1
+    call on_device(trim(list(i)%id))
+  end do
+  call check(used > 0, 'a usable GL device')
+  call finish()
+
+contains
+
+  subroutine on_device(id)
+    character(len=*), intent(in) :: id
+    type(conv), parameter :: CV = conv(n=2, c=4, h=9, w=12, k=6, r=3, s=2, stride_w=2, pad_h=1, dilation_h=2, groups=2, &
+      relu=.true.)
+    type(sparkle_device) :: device, copy
+    type(sparkle_plan) :: plan
+    type(sparkle_timing) :: timing
+    real(real32) :: x(12, 9, 4, 4), w(2, 3, 2, 6), b(6), y(CV%w / 2, 7, 6, 2)
+    real(real32) :: a(20, 9), bb(9, 13), c(20, 13)
+
+    x = reshape(data_of(size(x), 1), shape(x))
+    w = reshape(data_of(size(w), 2), shape(w))
+    b = data_of(size(b), 3)
+    call device%open(id)
+    copy = device
+    call device%close()
+    call check(copy%selector() == id, 'the selector')
+    y = huge(y)
+    ! Every other image.
+    call conv2d(desc(), x(:, :, :, 1:4:2), w, y, bias=b, device=copy)
+    call check(agrees(CV, [x(:, :, :, 1:4:2)], [w], [y], b), 'conv2d on ' // id)
+    call sparkle_last_timing(timing)
+    call check(timing%device == id .and. timing%kernel /= '' .and. timing%dispatches >= 1, 'its timing')
+    call check(timing%kernel_ms >= 0.0d0 .and. timing%wall_ms > 0.0d0 .and. .not. timing%fell_back, 'its times')
+
+    call plan%create(desc(), w, bias=b, device=copy)
+    call copy%close()
+    y = huge(y)
+    call plan%execute(x(:, :, :, 4:3:-1), y)
+    call check(agrees(CV, [x(:, :, :, 4:3:-1)], [w], [y], b), 'a plan on ' // id)
+
+    a = reshape(data_of(size(a), 4), shape(a))
+    bb = reshape(data_of(size(bb), 5), shape(bb))
+    c = huge(c)
+    call copy%open(id)
+    call sgemm(a, bb, c, device=copy)
+    call check(all(abs(c - matmul(real(a, real64), real(bb, real64))) <= 1.0e-5_real64), 'sgemm on ' // id)
+  end subroutine on_device
+
+  pure type(sparkle_conv2d_desc) function desc()
+    desc = sparkle_conv2d_desc(n=2, h=9, w=12, stride_w=2, pad_h=1, dilation_h=2, groups=2, relu=.true.)
+  end function desc
+end program modern_gl
