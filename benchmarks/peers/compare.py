@@ -17,9 +17,12 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 from statistics import geometric_mean, median
 
 HERE = pathlib.Path(__file__).resolve().parent
+# OpenMP's threads go on spinning for up to 0.2 s after their last work, and would take the next driver's cores.
+SPIN_SECONDS = 0.3
 GEMM_SIZES = (512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
@@ -79,13 +82,15 @@ class Figures:
         return values[-1] if isinstance(values[-1], str) else median(values)
 
 
-def measure(works, drivers, rounds, seconds, say):
+def measure(works, drivers, threads, rounds, seconds, say):
     """All drivers do all works. `works`: name -> (request, the drivers that take part)."""
     figures = Figures()
     for number in range(rounds):
         for index, (name, (request, parts)) in enumerate(works.items()):
             say(f"round {number + 1} of {rounds}: {name}")
             for part in rotated(parts, number + index):
+                if threads > 1:
+                    time.sleep(SPIN_SECONDS)
                 figures.add(name, part, drivers[part].ask(*request, seconds))
             figures.add(name, "peak", drivers["sparkle"].ask("peak", min(seconds, 0.1)))
     return figures
@@ -218,7 +223,7 @@ def main():
     works = {name: work for name, work in works.items() if options.only in name}
     say = lambda message: print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
     stamp, about = datetime.datetime.now(), machine(options)
-    figures = measure(works, drivers, options.rounds, options.seconds, say)
+    figures = measure(works, drivers, threads, options.rounds, options.seconds, say)
     say("")
     for driver in drivers.values():
         driver.close()
