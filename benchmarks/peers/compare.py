@@ -167,9 +167,10 @@ def machine(options):
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    load = ", ".join(f"{load:.2f}" for load in os.getloadavg())
+    load, cores = os.getloadavg()[0], os.cpu_count()
+    busy = "" if load <= cores - options.threads + 0.5 else ", BUSY WITH OTHER WORK: not figures to publish"
     return (
-        f"{model}, {os.cpu_count()} cores, load {load}; sparkle {commit}; {options.threads} thread(s), "
+        f"{model}, {cores} cores, load {load:.2f}{busy}; sparkle {commit}; {options.threads} thread(s), "
         f"{options.rounds} rounds, {options.seconds} s a figure; GFLOPS of the direct algorithm's operations, medians"
     )
 
