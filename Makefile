@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install clean
+.PHONY: all test lint check deps lib fortran header install bench-peers clean
 
 all: lib
 
@@ -68,6 +68,38 @@ install: lib
 	  'Description: fp32 convolution and matrix products on GPUs through OpenGL and on the CPU' \
 	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
 	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
+
+# What a user would pick instead, at fixed versions. Nothing is installed outside this folder.
+PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
+THREADS ?= 1
+ROUNDS ?= 5
+SECONDS ?= 0.2
+
+## Sparkle beside oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
+bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpacked
+	$(CARGO) build --release --locked --example bench_driver
+	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
+	  --threads $(THREADS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks)
+
+$(PEERS)/venv/installed:
+	python3 -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/pip install --quiet onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 \
+	  ncnn==1.0.20261020 numpy
+	touch $@
+
+$(PEERS)/onednn_conv: benchmarks/peers/onednn_conv.cpp $(PEERS)/venv/installed
+	g++ -O2 -std=c++17 -Wall -Wextra -I$(PEERS)/venv/include $< -o $@ -L$(PEERS)/venv/lib -ldnnl \
+	  -Wl,-rpath,$(abspath $(PEERS)/venv/lib)
+
+$(PEERS)/openblas_sgemm: benchmarks/peers/openblas_sgemm.c
+	mkdir -p $(PEERS)
+	gcc -O2 -std=c99 -Wall -Wextra $< -o $@ -ldl
+
+# Debian's package, unpacked, not installed.
+$(PEERS)/openblas/unpacked:
+	mkdir -p $(PEERS)/openblas
+	cd $(PEERS)/openblas && apt-get download libopenblas0-pthread && dpkg-deb -x libopenblas0-pthread_*.deb .
+	touch $@
 
 clean:
 	$(CARGO) clean

@@ -516,6 +516,50 @@ float gpu_execute_conv2d_with_shader(const float *input,
                                      int W_out,
                                      const char *shader_source);
 
+/// Memory of `bytes` bytes, aligned to 64, for the caller to release with free(); NULL on failure.
+void *posix_memalign_wrapper(size_t bytes);
+
+/// Fetches the cache line at `address`, which need not be readable, into the caches that `hint` names: 0 past them all, 1
+/// into L3, 2 into L2, any other into L1.
+void mm_prefetch_wrapper(const void *address,
+                         int hint);
+
+/// Fetches the cache line at `address`, which need not be readable, to be read (`rw` 0) or written; `locality` says how
+/// near to keep it, from 0, not at all, to 3, L1; any other is 3.
+void builtin_prefetch_wrapper(const void *address,
+                              int rw,
+                              int locality);
+
+/// Fetches the cache line at `address`, which need not be readable, past the caches.
+void prefetchnta_wrapper(const void *address);
+
+/// Copies 16 floats to `dst` past the caches; by ordinary stores if `dst` is not aligned to 64 bytes or the processor
+/// lacks AVX-512. Others may see them only after sfence_wrapper. NULL is refused: nothing is copied, and
+/// sparkle_last_error says so.
+void mm512_stream_ps_wrapper(float *dst,
+                             const float *src);
+
+/// As mm512_stream_ps_wrapper, for 8 floats, 32 bytes and AVX.
+void mm256_stream_ps_wrapper(float *dst, const float *src);
+
+/// As mm512_stream_ps_wrapper, for 4 floats, 16 bytes and SSE.
+void mm128_stream_ps_wrapper(float *dst, const float *src);
+
+/// Ends the stores so far, the non-temporal ones too, before any later store.
+void sfence_wrapper(void);
+
+/// 1 if `address` is a multiple of `alignment`, else 0; 0 for an alignment of 0.
+int is_aligned_for_streaming(const void *address, size_t alignment);
+
+/// The time-stamp counter; on other processors than x86 nanoseconds of a monotonic clock.
+uint64_t rdtsc_wrapper(void);
+
+/// As rdtsc_wrapper, read after all earlier instructions have been executed.
+uint64_t rdtscp_wrapper(void);
+
+/// As rdtsc_wrapper, read after all earlier instructions have been executed and before any later one begins.
+uint64_t rdtsc_fenced(void);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

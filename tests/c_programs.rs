@@ -106,6 +106,11 @@ fn the_log_callback() {
 }
 
 #[test]
+fn the_helpers() {
+    program("helpers.c", &[], &[], &[]).expect("memory\nprefetch\nstreams\nalignment\nticks\n");
+}
+
+#[test]
 fn forks_on_the_cpu() {
     program("fork.c", &[], &["cpu"], &[]).expect("forks\n");
     program("fork.c", &[], &["auto"], &[]).expect("forks\n");

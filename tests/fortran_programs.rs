@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -11,7 +12,7 @@ use std::sync::OnceLock;
 use support::{Ran, run_command};
 
 /// Module files in the order in which they depend on each other.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 18] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
@@ -23,6 +24,7 @@ const MODULES: [&str; 17] = [
     "fortran/reference/gpu_opengl_interface.f90",
     "fortran/reference/cpu_conv2d_reference.f90",
     "fortran/reference/gemm_simd_optimized.f90",
+    "fortran/reference/universal_memory_optimization.f90",
     "fortran/reference/gpu_async_executor.f90",
     "fortran/reference/sparkle_gpu_kernels.f90",
     "fortran/reference/sparkle_gpu_dispatch.f90",
@@ -196,6 +198,41 @@ fn reference_modules_on_the_cpu() {
     let program = Build::Checked.program("tests/fortran/reference_cpu.f90", &[]);
     let no_gl = [("__EGL_VENDOR_LIBRARY_DIRS", "/nonexistent"), ("EGL_PLATFORM", "nonexistent")];
     passed(&ran(&program, &[], &no_gl));
+}
+
+#[test]
+fn memory_parameters_im2col_and_products() {
+    let caches: Vec<String> = caches_and_cores().iter().map(u64::to_string).collect();
+    for build in [Build::Checked, Build::Optimised] {
+        let program = build.program("tests/fortran/universal_memory.f90", &[]);
+        assert_eq!(passed(&ran(&program, &[&caches.join(" ")], &[])), "");
+    }
+}
+
+/// L1, L2 and L3 in kilobytes, the cache line, the cores, as the system describes them; 0 where it does not.
+fn caches_and_cores() -> [u64; 5] {
+    let line = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let folders = |path: &str| {
+        std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let mut found = [0; 5];
+    for cache in folders("/sys/devices/system/cpu/cpu0/cache") {
+        let level: usize = line(cache.join("level")).parse().unwrap_or(0);
+        if !(1..=3).contains(&level) || line(cache.join("type")) == "Instruction" {
+            continue;
+        }
+        let size = line(cache.join("size"));
+        let (digits, unit) = size.split_at(size.find(|c: char| !c.is_ascii_digit()).unwrap_or(size.len()));
+        found[level - 1] = digits.parse::<u64>().unwrap() * if unit == "M" { 1024 } else { 1 };
+        if level == 1 {
+            found[3] = line(cache.join("coherency_line_size")).parse().unwrap_or(0);
+        }
+    }
+    let processors = folders("/sys/devices/system/cpu").into_iter();
+    let siblings = processors.map(|processor| line(processor.join("topology/thread_siblings_list")));
+    let cores: BTreeSet<String> = siblings.filter(|siblings| !siblings.is_empty()).collect();
+    found[4] = cores.len() as u64;
+    found
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::ffi::{CString, c_char, c_int, c_uint};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -86,6 +86,8 @@ fails_as! {
     c_uint: 0;
     // Text.
     *const c_char: c"".as_ptr();
+    // Memory.
+    *mut c_void: std::ptr::null_mut();
     super::reference::gpu_buffer_t: super::reference::gpu_buffer_t { buffer_id: 0, size_bytes: 0 };
 }
 
@@ -210,6 +212,7 @@ mod tests {
         // SAFETY: static text.
         check(|text: *const c_char| unsafe { CStr::from_ptr(text) }.is_empty());
         check(|buffer: gpu_buffer_t| (buffer.buffer_id, buffer.size_bytes) == (0, 0));
+        check(|memory: *mut c_void| memory.is_null());
         check(|()| true);
     }
 

@@ -37,7 +37,8 @@
 //!
 //! None gets out. Each exported function's body is one `boundary!`, which turns a panic into
 //! `SPARKLE_ERROR_INTERNAL` (or the function's own failure value) with the panic's message as the last error. A test
-//! reads these sources and fails on an exported function with any other body.
+//! reads these sources and fails on an exported function with any other body. The exceptions are the helpers of one
+//! instruction each, which cannot panic and would be nothing but boundary (`ffi::helpers`); the test names them.
 
 // The names are C's.
 #![allow(non_camel_case_types, non_snake_case)]
@@ -49,12 +50,14 @@
 #[macro_use]
 mod boundary;
 mod handle;
+mod instructions;
 mod mapping;
 mod pointer;
 
 pub mod conv2d;
 pub mod device;
 pub mod gemm;
+pub mod helpers;
 pub mod library;
 pub mod plan;
 pub mod reference;

@@ -8,6 +8,7 @@ mod cases;
 mod conv2d;
 mod gemm;
 mod handles;
+mod helpers;
 mod reference;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ fn no_function_is_forgotten() {
         include_str!("conv2d.rs"),
         include_str!("gemm.rs"),
         include_str!("handles.rs"),
+        include_str!("helpers.rs"),
         include_str!("reference.rs"),
     ];
     // No argument to get wrong, or tested with the devices that they need.

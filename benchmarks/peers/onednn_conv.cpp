@@ -1,0 +1,114 @@
+// oneDNN's side of `make bench-peers`: fp32 convolution with NCHW user tensors. Requests and answers are those of
+// sparkle/main.rs, `conv` only; `call` has all reorders inside, `prepacked` has the weights reordered before.
+//
+// Either figure is the better of two ways: oneDNN's own blocked layouts with reorders from and to NCHW, and NCHW as
+// oneDNN takes it directly.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+using dnnl::memory;
+using tag = memory::format_tag;
+
+static double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The rule that all drivers follow.
+template <class Call>
+static double median_seconds(double seconds, Call call) {
+  call();
+  call();
+  std::vector<double> times;
+  for (double start = now(); times.size() < 5 || now() - start < seconds;) {
+    double before = now();
+    call();
+    times.push_back(now() - before);
+  }
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2];
+}
+
+struct Shape {
+  long n, c, h, w, k, size, stride, pad;
+  long p() const { return (h + 2 * pad - size) / stride + 1; }
+  long q() const { return (w + 2 * pad - size) / stride + 1; }
+  double flop() const { return 2.0 * n * k * p() * q() * c * size * size; }
+};
+
+static std::vector<float> reals(size_t count, unsigned seed) {
+  std::vector<float> values(count);
+  for (float &value : values) {
+    seed = seed * 1664525u + 1013904223u;
+    value = (seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return values;
+}
+
+// Seconds of a whole call and of one with prepacked weights.
+struct Times {
+  double call, prepacked;
+};
+
+static Times measure(const Shape &it, bool blocked, double seconds, dnnl::engine &engine, dnnl::stream &stream) {
+  const auto f32 = memory::data_type::f32;
+  std::vector<float> x = reals(it.n * it.c * it.h * it.w, 1), w = reals(it.k * it.c * it.size * it.size, 2),
+                     y(it.n * it.k * it.p() * it.q());
+  const memory::dims xs{it.n, it.c, it.h, it.w}, ws{it.k, it.c, it.size, it.size}, ys{it.n, it.k, it.p(), it.q()};
+  memory user_x({xs, f32, tag::nchw}, engine, x.data()), user_w({ws, f32, tag::oihw}, engine, w.data()),
+      user_y({ys, f32, tag::nchw}, engine, y.data());
+  const tag data = blocked ? tag::any : tag::nchw;
+  dnnl::convolution_forward::primitive_desc desc(
+      engine, dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_auto, {xs, f32, data},
+      {ws, f32, tag::any}, {ys, f32, data}, {it.stride, it.stride}, {it.pad, it.pad}, {it.pad, it.pad});
+  dnnl::convolution_forward conv(desc);
+  const auto own = [&](const memory &user, const memory::desc &wanted) {
+    return user.get_desc() == wanted ? user : memory(wanted, engine);
+  };
+  memory own_x = own(user_x, desc.src_desc()), own_w = own(user_w, desc.weights_desc()),
+         own_y = own(user_y, desc.dst_desc());
+  dnnl::reorder to_x(user_x, own_x), to_w(user_w, own_w), from_y(own_y, user_y);
+  const auto call = [&](bool weights) {
+    if (own_x != user_x) to_x.execute(stream, user_x, own_x);
+    if (weights && own_w != user_w) to_w.execute(stream, user_w, own_w);
+    conv.execute(stream, {{DNNL_ARG_SRC, own_x}, {DNNL_ARG_WEIGHTS, own_w}, {DNNL_ARG_DST, own_y}});
+    if (own_y != user_y) from_y.execute(stream, own_y, user_y);
+    stream.wait();
+  };
+  const double whole = median_seconds(seconds, [&] { call(true); });
+  return {whole, median_seconds(seconds, [&] { call(false); })};
+}
+
+int main() {
+  dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  for (std::string request; std::getline(std::cin, request);) {
+    std::istringstream words(request);
+    std::string what;
+    Shape it;
+    double seconds;
+    if (!(words >> what >> it.n >> it.c >> it.h >> it.w >> it.k >> it.size >> it.stride >> it.pad >> seconds) ||
+        what != "conv") {
+      std::cout << "failed=not understood: " << request << std::endl;
+      continue;
+    }
+    Times best{1e30, 1e30};
+    for (bool blocked : {true, false}) {
+      try {
+        const Times times = measure(it, blocked, seconds, engine, stream);
+        best = {std::min(best.call, times.call), std::min(best.prepacked, times.prepacked)};
+      } catch (const dnnl::error &) {
+        // This way is not implemented for this shape; the other one is.
+      }
+    }
+    char answer[96];
+    std::snprintf(answer, sizeof answer, "call=%.2f prepacked=%.2f", it.flop() / best.call * 1e-9,
+                  it.flop() / best.prepacked * 1e-9);
+    std::cout << answer << std::endl;
+  }
+}

@@ -1,0 +1,85 @@
+/* OpenBLAS's side of `make bench-peers`: row-major square sgemm. Requests and answers are those of sparkle/main.rs, `gemm`
+ * only. The library is loaded from the path that is given, so that Debian's package need not be installed. */
+#define _POSIX_C_SOURCE 200809L
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, MOST_CALLS = 100000 };
+
+typedef void sgemm(int layout, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                   const float *b, int ldb, float beta, float *c, int ldc);
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static int ascending(const void *one, const void *other) {
+  double difference = *(const double *)one - *(const double *)other;
+  return (difference > 0) - (difference < 0);
+}
+
+static float *reals(size_t count, unsigned seed) {
+  float *values = malloc(count * sizeof(float));
+  for (size_t i = 0; values && i < count; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    values[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return values;
+}
+
+/* The rule that all drivers follow; `times` has room for MOST_CALLS. 0 if there is no memory. */
+static double gflops(sgemm *multiply, int n, double seconds, double *times) {
+  size_t count = (size_t)n * (size_t)n;
+  float *a = reals(count, 1), *b = reals(count, 2), *c = reals(count, 3);
+  double rate = 0.0;
+  if (a && b && c) {
+    double start = 0.0;
+    int calls = -2;
+    while (calls < 5 || (calls < MOST_CALLS && now() - start < seconds)) {
+      double before = now();
+      if (calls == 0) start = before;
+      multiply(ROW_MAJOR, NO_TRANSPOSE, NO_TRANSPOSE, n, n, n, 1.0f, a, n, b, n, 0.0f, c, n);
+      if (calls >= 0) times[calls] = now() - before;
+      calls++;
+    }
+    qsort(times, (size_t)calls, sizeof *times, ascending);
+    rate = 2.0 * n * n * (double)n / times[calls / 2] * 1e-9;
+  }
+  free(a);
+  free(b);
+  free(c);
+  return rate;
+}
+
+int main(int argc, char **argv) {
+  static double times[MOST_CALLS];
+  void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW) : NULL;
+  if (!library) {
+    fprintf(stderr, "usage: openblas_sgemm LIBRARY: %s\n", argc == 2 ? dlerror() : "one argument");
+    return 2;
+  }
+  /* As POSIX has it: dlsym gives functions through an object pointer. */
+  sgemm *multiply;
+  *(void **)&multiply = dlsym(library, "cblas_sgemm");
+  if (!multiply) {
+    fprintf(stderr, "%s has no cblas_sgemm\n", argv[1]);
+    return 2;
+  }
+  char request[256];
+  while (fgets(request, sizeof request, stdin)) {
+    int n;
+    double seconds, rate;
+    if (sscanf(request, "gemm %d %lf", &n, &seconds) != 2 || n < 1)
+      printf("failed=not understood: %s", request);
+    else if ((rate = gflops(multiply, n, seconds, times)) == 0.0)
+      printf("failed=no memory\n");
+    else
+      printf("gemm=%.2f\n", rate);
+    fflush(stdout);
+  }
+  return 0;
+}
