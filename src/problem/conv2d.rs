@@ -143,6 +143,8 @@ pub struct Conv2d {
     bias: bool,
     relu: bool,
     algorithm: Algorithm,
+    /// Whether a plan for it will be run only once.
+    once: bool,
     flops: u64,
 }
 
@@ -194,7 +196,7 @@ impl Conv2d {
             p,
             q,
         };
-        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, algorithm: desc.algorithm, flops })
+        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, algorithm: desc.algorithm, once: false, flops })
     }
 
     /// All sizes.
@@ -215,6 +217,16 @@ impl Conv2d {
     /// How it is to be computed.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The same convolution for a plan that is run once: preparing weights then counts as much as running.
+    pub(crate) fn once(&self) -> Self {
+        Conv2d { once: true, ..*self }
+    }
+
+    /// Whether a plan for it will be run only once.
+    pub(crate) fn is_once(&self) -> bool {
+        self.once
     }
 
     /// The same convolution over `n` of the batch's images.

@@ -40,6 +40,10 @@ const TRANSFORM: f64 = 10.0;
 /// Problems with less work are left to the direct algorithm.
 const LEAST_FLOPS: u64 = 20_000_000;
 
+/// Cycles that the weights' transform takes for each vector it makes, reading and new memory included. Counts where
+/// a plan is run once.
+const WEIGHTS: f64 = 80.0;
+
 impl Choice {
     /// Outputs of a tile, in each direction.
     pub fn m(self) -> usize {
@@ -59,17 +63,19 @@ impl Choice {
         }
     }
 
-    /// Predicted cycles.
-    fn cycles(self, sizes: &Conv2dSizes, lanes: usize, threads: usize) -> f64 {
+    /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
+    fn cycles(self, problem: &Conv2d, lanes: usize) -> f64 {
+        let sizes = problem.sizes();
         let (m, frequencies) = (self.m(), (self.m() + 2) * (self.m() + 2));
         let (c, k) = (sizes.c.div_ceil(lanes), sizes.k.div_ceil(lanes));
         let tiles = sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m);
-        let schedule = Schedule::new(tiles, frequencies * (c + k) * lanes, threads);
+        let schedule = Schedule::new(tiles, frequencies * (c + k) * lanes, 1);
         let products = (tiles * frequencies * sizes.c * k) as f64 / 2.0 / PRODUCT_SHARE;
         let u_bytes = (4 * frequencies * sizes.c * k * lanes) as f64;
         let reading = u_bytes * tiles.div_ceil(schedule.tiles) as f64 / U_BYTES;
         let transforms = (tiles * frequencies * (c + k)) as f64 * TRANSFORM;
-        products.max(reading) + transforms
+        let weights = if problem.is_once() { (frequencies * sizes.c * k) as f64 * WEIGHTS } else { 0.0 };
+        products.max(reading) + transforms + weights
     }
 }
 
@@ -93,13 +99,11 @@ fn sees_enough(sizes: &Conv2dSizes) -> bool {
 
 /// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
 /// The problem must be one that forms [`can`] compute.
-pub fn choose(problem: &Conv2d, algorithm: Algorithm, lanes: usize, threads: usize) -> Option<Choice> {
+pub fn choose(problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
     let sizes = problem.sizes();
     let accurate = |choice: &Choice| sees_enough(sizes) && sizes.c >= choice.least_channels();
     let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
-        choices
-            .map(|choice| (choice.cycles(sizes, lanes, threads), choice))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
+        choices.map(|choice| (choice.cycles(problem, lanes), choice)).min_by(|a, b| a.0.total_cmp(&b.0))
     };
     let best = fastest(&mut CHOICES.into_iter().filter(accurate));
     match algorithm {

@@ -30,7 +30,6 @@ mod vector;
 mod weights;
 
 use super::isa::Isa;
-use super::pool::num_threads;
 use crate::backend::Plan;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -79,7 +78,7 @@ fn with_engine<E: Engine>(
         (Algorithm::Auto, Some(preferred)) => preferred,
         (asked, _) => asked,
     };
-    choice::choose(problem, algorithm, E::LANES, num_threads())
+    choice::choose(problem, algorithm, E::LANES)
         .map(|choice| form_plan(engine, choice, problem, weights, bias))
         .transpose()
 }

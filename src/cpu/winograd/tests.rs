@@ -235,6 +235,20 @@ fn plan(desc: Conv2dDesc) -> Result<Option<String>> {
 }
 
 #[test]
+fn weights_that_are_used_once_are_transformed_only_if_that_pays() {
+    let layer = |c, side| {
+        let (k, h, w) = (c, side, side);
+        Conv2d::new(Conv2dDesc { c, h, w, k, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() }).unwrap()
+    };
+    for (c, side, once_too) in [(64, 224, true), (512, 14, false), (256, 14, false)] {
+        let problem = layer(c, side);
+        let chosen = |problem: &Conv2d| super::choice::choose(problem, problem.algorithm(), 16);
+        assert!(chosen(&problem).is_some());
+        assert_eq!(chosen(&problem.once()).is_some(), once_too, "{c} {side}");
+    }
+}
+
+#[test]
 fn winograd_is_refused_where_it_cannot_be_done() {
     use crate::error::Error;
     use crate::problem::Algorithm::{Auto, Direct, Winograd};
