@@ -1,8 +1,7 @@
 //! G g G^T: the weight transform, once a plan, in float64.
 
-use super::form::{Form, MAX_ALPHA, weight_matrix};
+use super::form::{Form, weight_matrix};
 use super::product::{PANEL, panel_start, panels};
-use super::vector::MAX_LANES;
 
 /// Transforms `weights`, K x C x 3 x 3, into panels: [frequency][panel][c][lanes of k]. `u` holds zeros, which stay
 /// for output channels that do not exist.
@@ -15,46 +14,31 @@ pub fn transform<const LANES: usize, F: Form>(weights: &[f32], (c, k): (usize, u
         let vectors = PANEL.min(blocks - panel * PANEL);
         let present = LANES.min(k - block * LANES);
         for channel in 0..c {
-            let mut kernels = [[0.0; MAX_LANES]; 9];
+            let mut kernels = [[0.0f64; LANES]; 9];
             for lane in 0..present {
                 let kernel = &weights[((block * LANES + lane) * c + channel) * 9..][..9];
                 for (row, &weight) in kernels.iter_mut().zip(kernel) {
                     row[lane] = f64::from(weight);
                 }
             }
-            let frequencies = both_ways::<F>(&matrix, &kernels);
-            for (f, values) in frequencies.iter().take(F::ALPHA * F::ALPHA).enumerate() {
-                let start = panel_start(f * panels(blocks) + panel, c, blocks, LANES);
-                let to = &mut u[start + (channel * vectors + within) * LANES..][..LANES];
-                for (to, &value) in to.iter_mut().zip(values) {
-                    *to = value as f32;
+            for (fy, down) in matrix.iter().take(F::ALPHA).enumerate() {
+                let rows: [[f64; LANES]; 3] =
+                    std::array::from_fn(|s| combine(down, [&kernels[s], &kernels[3 + s], &kernels[6 + s]]));
+                for (fx, across) in matrix.iter().take(F::ALPHA).enumerate() {
+                    let start = panel_start((fy * F::ALPHA + fx) * panels(blocks) + panel, c, blocks, LANES);
+                    let to = &mut u[start + (channel * vectors + within) * LANES..][..LANES];
+                    let values = combine(across, [&rows[0], &rows[1], &rows[2]]);
+                    for (to, value) in to.iter_mut().zip(values) {
+                        *to = value as f32;
+                    }
                 }
             }
         }
     }
 }
 
-/// `G g G^T` for a vector of kernels.
+/// One row of G times three vectors.
 #[inline(always)]
-fn both_ways<F: Form>(
-    matrix: &[[f64; 3]; MAX_ALPHA],
-    kernels: &[[f64; MAX_LANES]; 9],
-) -> [[f64; MAX_LANES]; MAX_ALPHA * MAX_ALPHA] {
-    let mut frequencies = [[0.0; MAX_LANES]; MAX_ALPHA * MAX_ALPHA];
-    for (fy, down) in matrix.iter().take(F::ALPHA).enumerate() {
-        let mut rows = [[0.0; MAX_LANES]; 3];
-        for (s, row) in rows.iter_mut().enumerate() {
-            for (lane, value) in row.iter_mut().enumerate() {
-                *value = down[0] * kernels[s][lane]
-                    + down[1] * kernels[3 + s][lane]
-                    + down[2] * kernels[6 + s][lane];
-            }
-        }
-        for (fx, across) in matrix.iter().take(F::ALPHA).enumerate() {
-            for (lane, value) in frequencies[fy * F::ALPHA + fx].iter_mut().enumerate() {
-                *value = across[0] * rows[0][lane] + across[1] * rows[1][lane] + across[2] * rows[2][lane];
-            }
-        }
-    }
-    frequencies
+fn combine<const LANES: usize>(row: &[f64; 3], of: [&[f64; LANES]; 3]) -> [f64; LANES] {
+    std::array::from_fn(|lane| row[0] * of[0][lane] + row[1] * of[1][lane] + row[2] * of[2][lane])
 }
