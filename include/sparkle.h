@@ -80,6 +80,29 @@ typedef int32_t sparkle_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// How a convolution is computed.
+enum sparkle_algorithm
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// What the environment variable SPARKLE_ALGORITHM says; or else Winograd where it is predicted faster and its error,
+  /// measured on random data, stays within a quarter of the direct algorithm's bound.
+  SPARKLE_ALGORITHM_AUTO = 0,
+  /// Every product of the definition: exact on small integers.
+  SPARKLE_ALGORITHM_DIRECT = 1,
+  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, one group, on the CPU; for anything else
+  /// SPARKLE_ERROR_UNSUPPORTED. A NaN or infinity in the input reaches more outputs than the definition says.
+  SPARKLE_ALGORITHM_WINOGRAD = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_algorithm sparkle_algorithm;
+#else
+typedef int32_t sparkle_algorithm;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// What kind of engine drives a device.
 enum sparkle_device_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -205,6 +228,10 @@ typedef struct sparkle_conv2d_desc {
   int32_t bias;
   /// 1 if outputs below zero become zero, else 0.
   int32_t relu;
+  /// SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT or SPARKLE_ALGORITHM_WINOGRAD.
+  int32_t algorithm;
+  /// Zero.
+  int32_t reserved;
 } sparkle_conv2d_desc;
 
 /// A matrix product C = alpha op(A) op(B) + beta C; op(A) is m x k, op(B) k x n, C m x n. As in BLAS: m, n or k may be

@@ -7,6 +7,7 @@
 use std::sync::OnceLock;
 
 use crate::log::Level;
+use crate::problem::Algorithm;
 
 /// What the environment asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub log: Option<Level>,
     /// `SPARKLE_GL_TIMEOUT_MS`: how long to wait for the GPU; 10 s unless set.
     pub gl_timeout_ms: Option<u64>,
+    /// `SPARKLE_ALGORITHM`: the algorithm that `auto` means for convolutions; `winograd` only where it can be done.
+    pub algorithm: Option<Algorithm>,
     /// What could not be used, and why.
     pub complaints: Vec<String>,
 }
@@ -67,6 +70,12 @@ impl Config {
                 Some(limit) => self.gl_timeout_ms = Some(limit as u64),
                 None => return Some("expected a number of milliseconds, at least 1"),
             },
+            "SPARKLE_ALGORITHM" => match value {
+                "auto" => self.algorithm = None,
+                "direct" => self.algorithm = Some(Algorithm::Direct),
+                "winograd" => self.algorithm = Some(Algorithm::Winograd),
+                _ => return Some("expected auto, direct or winograd"),
+            },
             _ if name.starts_with("SPARKLE_TEST_") => return None,
             _ if name.starts_with("SPARKLE_") => return Some("Sparkle knows no such variable"),
             _ => {}
@@ -102,6 +111,7 @@ mod tests {
             ("OMP_NUM_THREADS", "8,2"),
             ("SPARKLE_LOG", "debug"),
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
+            ("SPARKLE_ALGORITHM", "winograd"),
             ("PATH", "/bin"),
         ]);
         let expected = Config {
@@ -110,6 +120,7 @@ mod tests {
             omp_num_threads: Some(8),
             log: Some(Level::Debug),
             gl_timeout_ms: Some(250),
+            algorithm: Some(Algorithm::Winograd),
             complaints: vec![],
         };
         assert_eq!(config, expected);
@@ -123,10 +134,11 @@ mod tests {
             ("SPARKLE_LOG", "loud"),
             ("SPARKLE_GL_TIMEOUT_MS", "-1"),
             ("SPARKLE_DEVISE", "cpu"),
+            ("SPARKLE_ALGORITHM", "fft"),
         ]);
         assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
         assert_eq!(config.gl_timeout_ms(), 10_000);
-        assert_eq!(config.complaints.len(), 4);
+        assert_eq!((config.complaints.len(), config.algorithm), (5, None));
         assert_eq!(
             config.complaints[0],
             "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"

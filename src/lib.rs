@@ -51,7 +51,7 @@ pub use config::{Config, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{Conv2dPlan, Device, DeviceInfo, DeviceKind, Prediction, Run, devices};
 pub use error::{Error, Result};
-pub use problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
+pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
 /// Ends all threads and closes all GPU contexts that nothing refers to any more. Idempotent; Sparkle can be used again.
 pub fn finalize() {

@@ -5,7 +5,7 @@ mod cpu_cases;
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, is_large, same, same_bits, threads};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle::error_over_bound;
-use sparkle::{Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
+use sparkle::{Algorithm, Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
 
 /// Thread counts that the cases are spread over.
 const THREADS: [usize; 4] = [1, 2, 3, 7];
@@ -129,6 +129,41 @@ fn results_are_the_same_bits_every_time_and_at_any_number_of_threads() {
         }
     }
     assert_eq!(cases, 50 * 40);
+}
+
+#[test]
+fn winograd_through_the_public_api() {
+    let _guard = threads(2);
+    let mut random = Random::new(15);
+    let desc =
+        Conv2dDesc { c: 64, h: 30, w: 31, k: 40, r: 3, s: 3, pad_h: 1, bias: true, ..Default::default() };
+    let case =
+        ConvCase::new(Conv2dDesc { algorithm: Algorithm::Winograd, ..desc }, Values::Real, &mut random);
+    let plan = match cpu().plan(&case.problem, &case.weights, case.bias()) {
+        Ok(plan) => plan,
+        // Not on this CPU.
+        Err(error) => return assert!(matches!(error, Error::Unsupported { .. }), "{error}"),
+    };
+    let mut output = vec![f32::NAN; case.problem.output_len()];
+    check_run(&plan.run(&case.input, &mut output).unwrap(), "conv_winograd_f");
+    for (&got, expected) in output.iter().zip(case.expected()) {
+        // A form with more rounding than a quarter of the bound is not taken for 64 channels.
+        let error = error_over_bound(got, expected, case.problem.terms());
+        assert!(error <= 0.25, "{got}, not {}", expected.value);
+    }
+    for (at, count) in [1, 2, 3, 7, 1].into_iter().enumerate() {
+        sparkle::set_num_threads(count).unwrap();
+        let mut again = vec![f32::NAN; output.len()];
+        plan.run(&case.input, &mut again).unwrap();
+        assert!(same_bits(&again, &output), "run {at} with {count} threads");
+    }
+    // What it cannot do is refused, and nothing written.
+    let strided = Conv2dDesc { stride_h: 2, algorithm: Algorithm::Winograd, ..desc };
+    let case = ConvCase::new(strided, Values::Real, &mut random);
+    let mut output = vec![7.0; case.problem.output_len()];
+    let refused = cpu().conv2d(&case.problem, &case.input, &case.weights, case.bias(), &mut output);
+    assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+    assert!(output.iter().all(|&value| value == 7.0));
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn random_conv2d(random: &mut Random) -> Conv2d {
             groups,
             bias: random.between(0, 2) == 0,
             relu: random.between(0, 2) == 0,
+            algorithm: sparkle::Algorithm::Direct,
         };
         // A kernel may not fit into so small an image.
         if let Ok(problem) = Conv2d::new(desc) {

@@ -8,9 +8,9 @@ mod cpu_cases;
 
 use std::ops::{Deref, DerefMut};
 
-use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, threads};
-use sparkle::Device;
+use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits, threads};
 use sparkle::problem::exact::Random;
+use sparkle::{Algorithm, Conv2dDesc, Device, Error};
 
 /// Where a buffer lies in its pages.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -130,6 +130,56 @@ fn convolutions_touch_only_their_buffers() {
         }
     }
     assert_eq!(cases, 1_000);
+}
+
+#[test]
+fn winograd_touches_only_its_buffers() {
+    let mut random = Random::new(33);
+    let mut cases = 0;
+    for count in [1, 2, 3] {
+        let _guard = threads(count);
+        for _ in 0..100 {
+            let (pad_h, pad_w) = (random.between(0, 2), random.between(0, 2));
+            let desc = Conv2dDesc {
+                n: random.between(1, 2),
+                // From 16 and from 64 on other forms come into question.
+                c: random.pick(&[1, 5, 16, 17, 31, 64, 70]),
+                h: random.between(3, 30),
+                w: random.between(3, 40),
+                k: random.between(1, 50),
+                r: 3,
+                s: 3,
+                pad_h,
+                pad_w,
+                bias: random.between(0, 1) == 1,
+                relu: random.between(0, 1) == 1,
+                algorithm: Algorithm::Winograd,
+                ..Default::default()
+            };
+            let case = ConvCase::new(desc, Values::Real, &mut random);
+            let mut plain = vec![f32::NAN; case.problem.output_len()];
+            let device = Device::open("cpu").unwrap();
+            let run = device.conv2d(&case.problem, &case.input, &case.weights, case.bias(), &mut plain);
+            match run {
+                Ok(run) => assert!(run.kernel.starts_with("conv_winograd_"), "{}", run.kernel),
+                // On CPUs without kernels for it.
+                Err(error) => {
+                    return assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+                }
+            }
+            for flush in [Flush::Start, Flush::End] {
+                let input = Guarded::read_only(&case.input, flush);
+                let weights = Guarded::read_only(&case.weights, flush);
+                let bias = case.bias().map(|bias| Guarded::read_only(bias, flush));
+                let mut output = Guarded::new(&vec![f32::NAN; case.problem.output_len()], flush);
+                device.conv2d(&case.problem, &input, &weights, bias.as_deref(), &mut output).unwrap();
+                assert!(output.canaries_live(), "{:?}", case.desc);
+                assert!(same_bits(&output, &plain), "{:?}", case.desc);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 600);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and
 //! [`im2col`], which bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into
-//! tasks; [`pool`], which runs them. [`blocking`] holds every block size, [`isa`] knows which kernels this
+//! tasks; [`pool`], which runs them. [`winograd`] is the other algorithm for 3 x 3 kernels, with a kernel of its own. [`blocking`] holds every block size, [`isa`] knows which kernels this
 //! CPU can run.
 //!
 //! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of
@@ -23,6 +23,7 @@ mod pool;
 mod process_lock;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
@@ -68,6 +69,7 @@ fn names<K: Kernel>(_: K) -> String {
 pub fn shutdown() {
     pool::shutdown();
     buffer::clear(&SHARED);
+    winograd::clear();
 }
 
 thread_local! {
@@ -102,6 +104,9 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
         with_kernel!(Isa::best(), kernel => {
             Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
         })

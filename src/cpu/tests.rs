@@ -2,7 +2,7 @@
 //! through the public API only the fastest is used, and little work never leaves the caller.
 
 #[path = "../../tests/cpu_cases/mod.rs"]
-mod cpu_cases;
+pub(super) mod cpu_cases;
 
 use super::conv2d::ConvPlan;
 use super::isa::{Isa, with_kernel};

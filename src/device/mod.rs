@@ -117,7 +117,7 @@ impl Device {
         output: &mut [f32],
     ) -> Result<Run> {
         problem.check_data(input, output)?;
-        self.plan(problem, weights, bias)?.run(input, output)
+        self.plan(&problem.once(), weights, bias)?.run(input, output)
     }
 
     /// Computes C = alpha op(A) op(B) + beta C.

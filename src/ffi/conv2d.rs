@@ -5,7 +5,21 @@ use super::pointer::{self, Growing, truth};
 use super::status::{Outcome, sparkle_status};
 use super::timing;
 use crate::error::Error;
-use crate::problem::{Conv2d, Conv2dDesc, exact_length};
+use crate::problem::{Algorithm, Conv2d, Conv2dDesc, exact_length};
+
+/// How a convolution is computed.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum sparkle_algorithm {
+    /// What the environment variable SPARKLE_ALGORITHM says; or else Winograd where it is predicted faster and its error,
+    /// measured on random data, stays within a quarter of the direct algorithm's bound.
+    SPARKLE_ALGORITHM_AUTO = 0,
+    /// Every product of the definition: exact on small integers.
+    SPARKLE_ALGORITHM_DIRECT = 1,
+    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, one group, on the CPU; for anything else
+    /// SPARKLE_ERROR_UNSUPPORTED. A NaN or infinity in the input reaches more outputs than the definition says.
+    SPARKLE_ALGORITHM_WINOGRAD = 2,
+}
 
 /// A convolution: `n` images of `c` channels and `h` x `w` pixels, `k` output channels, an `r` x `s` kernel.
 ///
@@ -48,12 +62,16 @@ pub struct sparkle_conv2d_desc {
     pub bias: i32,
     /// 1 if outputs below zero become zero, else 0.
     pub relu: i32,
+    /// SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT or SPARKLE_ALGORITHM_WINOGRAD.
+    pub algorithm: i32,
+    /// Zero.
+    pub reserved: i32,
 }
 
 // SAFETY: repr(C), integers only, size first.
 unsafe impl Growing for sparkle_conv2d_desc {
     const NAME: &'static str = "sparkle_conv2d_desc";
-    const FIRST_SIZE: usize = std::mem::offset_of!(Self, relu) + size_of::<i32>();
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, reserved) + size_of::<i32>();
 }
 
 impl From<Conv2dDesc> for sparkle_conv2d_desc {
@@ -76,6 +94,12 @@ impl From<Conv2dDesc> for sparkle_conv2d_desc {
             groups: desc.groups,
             bias: desc.bias.into(),
             relu: desc.relu.into(),
+            algorithm: match desc.algorithm {
+                Algorithm::Auto => sparkle_algorithm::SPARKLE_ALGORITHM_AUTO as i32,
+                Algorithm::Direct => sparkle_algorithm::SPARKLE_ALGORITHM_DIRECT as i32,
+                Algorithm::Winograd => sparkle_algorithm::SPARKLE_ALGORITHM_WINOGRAD as i32,
+            },
+            reserved: 0,
         }
     }
 }
@@ -87,6 +111,9 @@ impl From<Conv2dDesc> for sparkle_conv2d_desc {
 pub(super) unsafe fn problem(desc: *const sparkle_conv2d_desc) -> Outcome<Conv2d> {
     // SAFETY: as promised.
     let desc = unsafe { pointer::read_struct(desc)? };
+    if desc.reserved != 0 {
+        return Err(Error::invalid("reserved", desc.reserved, "0").into());
+    }
     Ok(Conv2d::new(Conv2dDesc {
         n: desc.n,
         c: desc.c,
@@ -104,7 +131,23 @@ pub(super) unsafe fn problem(desc: *const sparkle_conv2d_desc) -> Outcome<Conv2d
         groups: desc.groups,
         bias: truth("bias", desc.bias)?,
         relu: truth("relu", desc.relu)?,
+        algorithm: algorithm(desc.algorithm)?,
     })?)
+}
+
+/// The algorithm that `value` stands for.
+fn algorithm(value: i32) -> Outcome<Algorithm> {
+    [
+        (sparkle_algorithm::SPARKLE_ALGORITHM_AUTO, Algorithm::Auto),
+        (sparkle_algorithm::SPARKLE_ALGORITHM_DIRECT, Algorithm::Direct),
+        (sparkle_algorithm::SPARKLE_ALGORITHM_WINOGRAD, Algorithm::Winograd),
+    ]
+    .into_iter()
+    .find_map(|(number, algorithm)| (number as i32 == value).then_some(algorithm))
+    .ok_or_else(|| {
+        let expected = "0, 1 or 2 (SPARKLE_ALGORITHM_AUTO, _DIRECT or _WINOGRAD)";
+        Error::invalid("algorithm", value, expected).into()
+    })
 }
 
 /// Weights and bias of `problem`. Lengths are compared before any slice is made, here and in [`data`].

@@ -16,9 +16,9 @@ use super::exit;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Plan};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::Hierarchy;
-use crate::problem::{Conv2d, Gemm};
+use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::source::SGEMM_DIRECT;
 
@@ -94,6 +94,10 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        if problem.algorithm() == Algorithm::Winograd {
+            let what = "Winograd's algorithm; direct convolutions only".into();
+            return Err(Error::Unsupported { device: self.id.to_string(), what });
+        }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;

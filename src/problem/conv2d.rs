@@ -3,6 +3,22 @@
 use super::{elements, exact_length, side};
 use crate::error::{Error, Result};
 
+/// How a convolution is to be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// What `SPARKLE_ALGORITHM` says; or else Winograd where it is predicted faster and its error, measured on random
+    /// data, stays within a quarter of the direct algorithm's bound.
+    #[default]
+    Auto,
+    /// Every product of the definition is computed and added: exact on small integers.
+    Direct,
+    /// Winograd's algorithm: fewer products, more additions, a larger rounding error; see `docs/winograd.md`. A NaN or
+    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1
+    /// and one group.
+    Winograd,
+}
+
 /// A convolution as the caller describes it; [`Conv2d::new`] validates it.
 ///
 /// Field names are the field's: N images of C channels, H x W pixels; K output channels; an R x S kernel.
@@ -52,6 +68,8 @@ pub struct Conv2dDesc {
     pub bias: bool,
     /// Whether outputs below zero become zero.
     pub relu: bool,
+    /// How it is to be computed.
+    pub algorithm: Algorithm,
 }
 
 impl Default for Conv2dDesc {
@@ -73,6 +91,7 @@ impl Default for Conv2dDesc {
             groups: 1,
             bias: false,
             relu: false,
+            algorithm: Algorithm::Auto,
         }
     }
 }
@@ -123,6 +142,9 @@ pub struct Conv2d {
     sizes: Conv2dSizes,
     bias: bool,
     relu: bool,
+    algorithm: Algorithm,
+    /// Whether a plan for it will be run only once.
+    once: bool,
     flops: u64,
 }
 
@@ -174,7 +196,7 @@ impl Conv2d {
             p,
             q,
         };
-        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, flops })
+        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, algorithm: desc.algorithm, once: false, flops })
     }
 
     /// All sizes.
@@ -190,6 +212,21 @@ impl Conv2d {
     /// Whether outputs below zero become zero.
     pub fn relu(&self) -> bool {
         self.relu
+    }
+
+    /// How it is to be computed.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The same convolution for a plan that is run once: preparing weights then counts as much as running.
+    pub(crate) fn once(&self) -> Self {
+        Conv2d { once: true, ..*self }
+    }
+
+    /// Whether a plan for it will be run only once.
+    pub(crate) fn is_once(&self) -> bool {
+        self.once
     }
 
     /// The same convolution over `n` of the batch's images.

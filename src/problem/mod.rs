@@ -10,7 +10,7 @@ mod gemm;
 pub mod exact;
 pub mod oracle;
 
-pub use conv2d::{Conv2d, Conv2dDesc, Conv2dSizes};
+pub use conv2d::{Algorithm, Conv2d, Conv2dDesc, Conv2dSizes};
 pub use gemm::{Gemm, GemmDesc, GemmSizes, Layout, Transpose};
 
 use crate::error::{Error, Result};

@@ -216,6 +216,8 @@ fn convolutions_with_extreme_sizes() {
         for (desc, part) in [
             (sparkle_conv2d_desc { bias: value, ..good.desc }, "bias is"),
             (sparkle_conv2d_desc { relu: value, ..good.desc }, "relu is"),
+            (sparkle_conv2d_desc { algorithm: value.wrapping_mul(3), ..good.desc }, "algorithm is"),
+            (sparkle_conv2d_desc { reserved: value, ..good.desc }, "reserved is"),
         ] {
             let bad = Conv { desc, ..good.clone() };
             cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.conv2d());
@@ -242,7 +244,7 @@ fn structs_with_sizes_that_are_none() {
     let mut cases = Cases::default();
     for size in [0, 1, size_of::<sparkle_conv2d_desc>() - 1, 4097, usize::MAX] {
         let bad = Conv { desc: sparkle_conv2d_desc { size, ..good.desc }, ..good.clone() };
-        let part = "expected size = sizeof(sparkle_conv2d_desc), 128";
+        let part = "expected size = sizeof(sparkle_conv2d_desc), 136";
         cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.conv2d());
         cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.plan_create());
         cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.output_size());

@@ -34,6 +34,7 @@ ASSERT(SPARKLE_ERROR_DRIVER == 9 && SPARKLE_ERROR_TIMEOUT == 10 && SPARKLE_ERROR
 ASSERT(SPARKLE_ERROR_INTERNAL == 12);
 ASSERT(SPARKLE_DEVICE_KIND_CPU == 0 && SPARKLE_DEVICE_KIND_GL == 1);
 ASSERT(SPARKLE_ROW_MAJOR == 101 && SPARKLE_COL_MAJOR == 102);
+ASSERT(SPARKLE_ALGORITHM_AUTO == 0 && SPARKLE_ALGORITHM_DIRECT == 1 && SPARKLE_ALGORITHM_WINOGRAD == 2);
 ASSERT(SPARKLE_NO_TRANS == 111 && SPARKLE_TRANS == 112);
 
 ASSERT(sizeof(sparkle_device_info) == 824);
@@ -45,7 +46,7 @@ FIELD(sparkle_device_info, id, 20, 32);
 FIELD(sparkle_device_info, name, 52, 256);
 FIELD(sparkle_device_info, reason, 308, 512);
 
-ASSERT(sizeof(sparkle_conv2d_desc) == 128);
+ASSERT(sizeof(sparkle_conv2d_desc) == 136);
 FIELD(sparkle_conv2d_desc, size, 0, 8);
 FIELD(sparkle_conv2d_desc, n, 8, 8);
 FIELD(sparkle_conv2d_desc, c, 16, 8);
@@ -63,6 +64,8 @@ FIELD(sparkle_conv2d_desc, dilation_w, 104, 8);
 FIELD(sparkle_conv2d_desc, groups, 112, 8);
 FIELD(sparkle_conv2d_desc, bias, 120, 4);
 FIELD(sparkle_conv2d_desc, relu, 124, 4);
+FIELD(sparkle_conv2d_desc, algorithm, 128, 4);
+FIELD(sparkle_conv2d_desc, reserved, 132, 4);
 
 ASSERT(sizeof(sparkle_gemm_desc) == 80);
 FIELD(sparkle_gemm_desc, size, 0, 8);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle::{self, Expected};
-use sparkle::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
+use sparkle::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
 /// Values for all buffers of a problem.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,6 +42,9 @@ pub struct ConvCase {
 
 impl ConvCase {
     pub fn new(desc: Conv2dDesc, values: Values, random: &mut Random) -> Self {
+        // Only the direct algorithm is exact.
+        let algorithm = if values == Values::Exact { Algorithm::Direct } else { desc.algorithm };
+        let desc = Conv2dDesc { algorithm, ..desc };
         let problem = Conv2d::new(desc).expect("a valid description");
         let terms = problem.terms();
         ConvCase {
@@ -63,7 +66,7 @@ impl ConvCase {
 }
 
 /// A random convolution: every third one depthwise or in groups, every third large enough for several blocks
-/// of depth and for the pool; outputs are at most some ten thousands.
+/// of depth and for the pool; outputs are at most some ten thousands. By the direct algorithm, which is exact.
 pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
     loop {
         let groups = random.pick(&[1, 1, 1, 1, 2, 3]);
@@ -89,6 +92,7 @@ pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
             groups: if depthwise { c } else { groups },
             bias: random.between(0, 1) == 1,
             relu: random.between(0, 1) == 1,
+            algorithm: Algorithm::Direct,
         };
         if Conv2d::new(desc).is_ok_and(|problem| problem.flops() < 20_000_000) {
             return desc;

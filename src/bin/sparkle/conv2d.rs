@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sparkle::report::gflops;
-use sparkle::{Conv2d, Conv2dDesc, Run};
+use sparkle::{Algorithm, Conv2d, Conv2dDesc, Run};
 
 use crate::console::{Console, ms};
 use crate::device::DeviceOption;
@@ -157,6 +157,7 @@ fn problem(args: &Args, input: &Array, weights: &Array, bias: Option<&Array>) ->
         groups: args.groups,
         bias: bias.is_some(),
         relu: args.relu,
+        algorithm: Algorithm::Auto,
     };
     Conv2d::new(desc).map_err(|error| Failure::from(error).at(described()))
 }

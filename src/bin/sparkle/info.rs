@@ -139,7 +139,8 @@ fn predicted(prediction: Prediction) -> Predicted {
 
 /// Every variable of `config`. Taken apart whole, so that a new one cannot be forgotten here.
 fn environment(config: &Config) -> Vec<Variable> {
-    let Config { device, num_threads, omp_num_threads, log, gl_timeout_ms, complaints: _ } = config;
+    let Config { device, num_threads, omp_num_threads, log, gl_timeout_ms, algorithm, complaints: _ } =
+        config;
     let variable = |name, value, meaning| Variable { name, value, meaning };
     vec![
         variable("SPARKLE_DEVICE", device.clone(), "the device that auto means"),
@@ -154,6 +155,11 @@ fn environment(config: &Config) -> Vec<Variable> {
             "SPARKLE_GL_TIMEOUT_MS",
             gl_timeout_ms.map(|it| it.to_string()),
             "how long to wait for a GPU (10000)",
+        ),
+        variable(
+            "SPARKLE_ALGORITHM",
+            algorithm.map(|it| format!("{it:?}").to_lowercase()),
+            "the algorithm that auto means for convolutions: direct or winograd",
         ),
     ]
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
-use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
+use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
 
 use crate::verify;
 
@@ -143,6 +143,8 @@ fn conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
         groups,
         bias: random.pick(&[false, true]),
         relu: random.between(0, 3) == 0,
+        // The one that is exact.
+        algorithm: Algorithm::Direct,
     })
 }
 

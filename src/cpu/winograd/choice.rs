@@ -1,0 +1,117 @@
+//! Which form computes a convolution, if any.
+//!
+//! `auto` takes a form on two conditions. It is accurate: on uniform random data its largest error stays within
+//! a quarter of the direct algorithm's bound. What was measured, largest error over bound (padding 1; a test
+//! measures it again):
+//!
+//! | C | F(2x2) | F(4x4) | F(6x6) |
+//! |---|---|---|---|
+//! | 16 | 0.013 | 0.10 | 0.41 |
+//! | 32 | 0.006 | 0.05 | 0.23 |
+//! | 64 | 0.003 | 0.03 | 0.10 |
+//! | 256 | 0.001 | 0.006 | 0.02 |
+//!
+//! And it is predicted faster: the model counts cycles of a core that starts two multiply-adds a cycle. Problems
+//! that take a tenth of a millisecond either way stay direct, and so exact on integers.
+
+use super::form::{F2, F4, F6, Form};
+use super::plan::Schedule;
+use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+
+/// One of the forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    F2,
+    F4,
+    F6,
+}
+
+/// All of them.
+pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
+
+/// Share of the peak that the products reach, and that the direct algorithm does.
+const PRODUCT_SHARE: f64 = 0.95;
+const DIRECT_SHARE: f64 = 0.9;
+/// Bytes of U that arrive in a cycle from outside of the second cache.
+const U_BYTES: f64 = 8.0;
+/// Cycles that a transform takes for each vector on its frequency side.
+const TRANSFORM: f64 = 10.0;
+
+/// Problems with less work are left to the direct algorithm.
+const LEAST_FLOPS: u64 = 20_000_000;
+
+/// Cycles that the weights' transform takes for each vector it makes, reading and new memory included. Counts where
+/// a plan is run once.
+const WEIGHTS: f64 = 80.0;
+
+impl Choice {
+    /// Outputs of a tile, in each direction.
+    pub fn m(self) -> usize {
+        match self {
+            Choice::F2 => F2::M,
+            Choice::F4 => F4::M,
+            Choice::F6 => F6::M,
+        }
+    }
+
+    /// The least C for which the error stays within a quarter of the direct bound.
+    pub fn least_channels(self) -> usize {
+        match self {
+            Choice::F2 => 1,
+            Choice::F4 => 16,
+            Choice::F6 => 64,
+        }
+    }
+
+    /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
+    fn cycles(self, problem: &Conv2d, lanes: usize) -> f64 {
+        let sizes = problem.sizes();
+        let (m, frequencies) = (self.m(), (self.m() + 2) * (self.m() + 2));
+        let (c, k) = (sizes.c.div_ceil(lanes), sizes.k.div_ceil(lanes));
+        let tiles = sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m);
+        let schedule = Schedule::new(tiles, frequencies * (c + k) * lanes, 1);
+        let products = (tiles * frequencies * sizes.c * k) as f64 / 2.0 / PRODUCT_SHARE;
+        let u_bytes = (4 * frequencies * sizes.c * k * lanes) as f64;
+        let reading = u_bytes * tiles.div_ceil(schedule.tiles) as f64 / U_BYTES;
+        let transforms = (tiles * frequencies * (c + k)) as f64 * TRANSFORM;
+        let weights = if problem.is_once() { (frequencies * sizes.c * k) as f64 * WEIGHTS } else { 0.0 };
+        products.max(reading) + transforms + weights
+    }
+}
+
+/// Predicted cycles of the direct algorithm.
+fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
+    problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE
+}
+
+/// Whether there is a Winograd form for this.
+pub fn can(sizes: &Conv2dSizes) -> bool {
+    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
+    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+}
+
+/// Whether every output sees at least two rows and two columns of its kernel. The error of an output is that of
+/// its whole tile, while its bound shrinks with what it sees.
+fn sees_enough(sizes: &Conv2dSizes) -> bool {
+    let enough = |pad: usize, side: usize| pad <= 1 && side >= 2;
+    enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
+}
+
+/// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
+/// The problem must be one that forms [`can`] compute.
+pub fn choose(problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
+    let sizes = problem.sizes();
+    let accurate = |choice: &Choice| sees_enough(sizes) && sizes.c >= choice.least_channels();
+    let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
+        choices.map(|choice| (choice.cycles(problem, lanes), choice)).min_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let best = fastest(&mut CHOICES.into_iter().filter(accurate));
+    match algorithm {
+        Algorithm::Direct => None,
+        // Asked for: the most accurate form where none is accurate by the rule.
+        Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
+        Algorithm::Auto => best
+            .filter(|best| problem.flops() >= LEAST_FLOPS && best.0 < direct_cycles(problem, lanes))
+            .map(|best| best.1),
+    }
+}

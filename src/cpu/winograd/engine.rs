@@ -1,0 +1,100 @@
+//! The steps, compiled for an instruction set.
+
+use super::form::Form;
+use super::input::{self, InputJob};
+use super::output::{self, OutputJob};
+use super::product::{self, ProductJob};
+use super::vector::Vector;
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Lanes8, Lanes16};
+use super::weights;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::kernels::{Avx2, Avx512};
+
+/// An instruction set with Winograd kernels; a value proves that this CPU has it.
+pub trait Engine: Copy + Send + Sync + 'static {
+    /// Lanes of its vectors: channels of a block.
+    const LANES: usize;
+    /// Kernel names of F(2x2), F(4x4) and F(6x6).
+    const NAMES: [&'static str; 3];
+
+    /// See [`weights::transform`].
+    fn weights<F: Form>(self, weights: &[f32], channels: (usize, usize), u: &mut [f32]);
+
+    /// See [`input::transform`].
+    ///
+    /// # Safety
+    /// As there; the CPU is proven.
+    unsafe fn input<F: Form>(self, job: &InputJob, scratch: &mut [f32]);
+
+    /// See [`product::multiply`].
+    ///
+    /// # Safety
+    /// As there; the CPU is proven.
+    unsafe fn multiply(self, job: &ProductJob);
+
+    /// See [`output::transform`].
+    ///
+    /// # Safety
+    /// As there; the CPU is proven.
+    unsafe fn output<F: Form>(self, job: &OutputJob, scratch: &mut [f32]);
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! define_engine {
+    ($proof:ty, $vector:ty, $isa:literal, $features:literal, rows: $rows:literal) => {
+        impl Engine for $proof {
+            const LANES: usize = <$vector>::LANES;
+            const NAMES: [&'static str; 3] = [
+                concat!("conv_winograd_f2x3_", $isa),
+                concat!("conv_winograd_f4x3_", $isa),
+                concat!("conv_winograd_f6x3_", $isa),
+            ];
+
+            fn weights<F: Form>(self, weights: &[f32], channels: (usize, usize), u: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn compiled<F: Form>(weights: &[f32], channels: (usize, usize), u: &mut [f32]) {
+                    weights::transform::<{ <$vector>::LANES }, F>(weights, channels, u);
+                }
+                // SAFETY: that `self` exists proves that this CPU has the features; so too below.
+                unsafe { compiled::<F>(weights, channels, u) }
+            }
+
+            unsafe fn input<F: Form>(self, job: &InputJob, scratch: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<F: Form>(job: &InputJob, scratch: &mut [f32]) {
+                    // SAFETY: as the caller promises.
+                    unsafe { input::transform::<$vector, F>(job, scratch) }
+                }
+                // SAFETY: as the caller promises, and as above.
+                unsafe { compiled::<F>(job, scratch) }
+            }
+
+            unsafe fn multiply(self, job: &ProductJob) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(job: &ProductJob) {
+                    // SAFETY: as the caller promises.
+                    unsafe { product::multiply::<$vector, $rows>(job) }
+                }
+                // SAFETY: as the caller promises, and as above.
+                unsafe { compiled(job) }
+            }
+
+            unsafe fn output<F: Form>(self, job: &OutputJob, scratch: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<F: Form>(job: &OutputJob, scratch: &mut [f32]) {
+                    // SAFETY: as the caller promises.
+                    unsafe { output::transform::<$vector, F>(job, scratch) }
+                }
+                // SAFETY: as the caller promises, and as above.
+                unsafe { compiled::<F>(job, scratch) }
+            }
+        }
+    };
+}
+
+// 28 of 32 zmm and 12 of 16 ymm hold sums, as in the direct kernels.
+#[cfg(target_arch = "x86_64")]
+define_engine!(Avx512, Lanes16, "avx512", "avx512f,avx2,fma", rows: 14);
+#[cfg(target_arch = "x86_64")]
+define_engine!(Avx2, Lanes8, "avx2", "avx2,fma", rows: 6);

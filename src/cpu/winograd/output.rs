@@ -1,0 +1,151 @@
+//! A^T t A: the output transform, with bias and ReLU, into NCHW rows.
+//!
+//! The mirror image of the input transform: across each tile, then down each column, in whole vectors of
+//! output channels; then transposes bring pixels of one channel side by side.
+
+use std::ops::Range;
+
+use super::form::{Form, MAX_ALPHA};
+use super::geometry::{Geometry, Planes, Segment};
+use super::vector::{MAX_LANES, Vector};
+
+/// Some tiles of one block of output channels.
+pub struct OutputJob<'a> {
+    pub geometry: &'a Geometry,
+    /// Which tiles, of the block that starts with tile `first`.
+    pub tiles: Range<usize>,
+    pub first: usize,
+    /// The block of LANES channels.
+    pub channels: usize,
+    /// Products of the block of tiles.
+    pub products: &'a [f32],
+    pub planes: Planes,
+    /// Bias of all channels, rounded up to whole blocks.
+    pub bias: &'a [f32],
+    pub relu: bool,
+    /// All images.
+    pub output: *mut f32,
+}
+
+/// Elements of scratch memory for segments of up to `tiles` tiles.
+pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {
+    (F::ALPHA + F::M) * tiles * F::M * lanes
+}
+
+/// Transforms the tiles of a job.
+///
+/// # Safety
+/// The CPU has V. The job's outputs are writable, by nobody else meanwhile. `scratch` is long enough for the
+/// longest segment.
+#[inline(always)]
+pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]) {
+    let Planes { tiles, plane } = job.planes;
+    assert!(job.products.len() >= F::ALPHA * F::ALPHA * plane && job.tiles.end - job.first <= tiles);
+    assert!(job.bias.len() >= (job.channels + 1) * V::LANES);
+    for segment in job.geometry.segments(job.tiles.clone(), job.first) {
+        // The last tile may reach beyond the image.
+        let left = segment.tiles.start * F::M;
+        let width = job.geometry.sizes.q.min(segment.tiles.end * F::M) - left;
+        let pitch = segment.tiles.len() * F::M;
+        assert!(scratch.len() >= scratch_len::<F>(segment.tiles.len(), V::LANES));
+        let (strip, pixels) = scratch.split_at_mut(F::ALPHA * pitch * V::LANES);
+        // SAFETY: strip holds ALPHA x pitch vectors and pixels M x pitch; the products were measured above;
+        // the caller vouches for CPU and output.
+        unsafe {
+            across::<V, F>(job, &segment, strip.as_mut_ptr(), pitch);
+            down::<V, F>(job, strip.as_ptr(), pitch, width, pixels.as_mut_ptr());
+            scatter::<V, F>(job, &segment, width, pixels.as_ptr());
+        }
+    }
+}
+
+/// A^T across each tile of a segment.
+///
+/// # Safety
+/// The CPU has V; the strip holds ALPHA x pitch vectors; the segment's tiles are among the products.
+#[inline(always)]
+unsafe fn across<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, strip: *mut f32, pitch: usize) {
+    let Planes { tiles, plane } = job.planes;
+    let block = (job.channels * tiles + segment.at) * V::LANES;
+    for f in 0..F::ALPHA {
+        for tile in 0..segment.tiles.len() {
+            // SAFETY: frequencies below ALPHA^2, tiles of the block, columns below the pitch.
+            unsafe {
+                let from = job.products.as_ptr().add(f * F::ALPHA * plane + block + tile * V::LANES);
+                let t: [V; MAX_ALPHA] =
+                    std::array::from_fn(|g| V::load(from.add(g.min(F::ALPHA - 1) * plane)));
+                let to = strip.add((f * pitch + tile * F::M) * V::LANES);
+                for (x, value) in F::output(t).into_iter().enumerate().take(F::M) {
+                    value.store(to.add(x * V::LANES));
+                }
+            }
+        }
+    }
+}
+
+/// A^T down each of `width` columns, bias and ReLU; the rows of pixels lie `width` apart, without a gap.
+///
+/// # Safety
+/// The CPU has V; the strip holds ALPHA x pitch vectors, pixels M x width; the bias reaches to the block.
+#[inline(always)]
+unsafe fn down<V: Vector, F: Form>(
+    job: &OutputJob,
+    strip: *const f32,
+    pitch: usize,
+    width: usize,
+    pixels: *mut f32,
+) {
+    // SAFETY: the bias was measured by transform().
+    let bias = unsafe { V::load(job.bias.as_ptr().add(job.channels * V::LANES)) };
+    for x in 0..width {
+        // SAFETY: rows below ALPHA and columns below width, which is at most the pitch.
+        unsafe {
+            let t: [V; MAX_ALPHA] =
+                std::array::from_fn(|f| V::load(strip.add((f.min(F::ALPHA - 1) * pitch + x) * V::LANES)));
+            for (y, value) in F::output(t).into_iter().enumerate().take(F::M) {
+                let value = value.add(bias);
+                let value = if job.relu { value.relu() } else { value };
+                value.store(pixels.add((y * width + x) * V::LANES));
+            }
+        }
+    }
+}
+
+/// Pixels into the rows of each channel.
+///
+/// # Safety
+/// The CPU has V; pixels holds M x width vectors; the segment's outputs are writable.
+#[inline(always)]
+unsafe fn scatter<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, width: usize, pixels: *const f32) {
+    let sizes = &job.geometry.sizes;
+    let (first, channel) = (job.channels * V::LANES, sizes.p * sizes.q);
+    let present = V::LANES.min(sizes.k - first);
+    let top = segment.row * F::M;
+    let rows = F::M.min(sizes.p - top);
+    // Whole rows follow each other in the output too: one run. Else each row is one.
+    let (runs, len) = if width == sizes.q { (1, rows * width) } else { (rows, width) };
+    let start = (segment.image * sizes.k + first) * channel + top * sizes.q + segment.tiles.start * F::M;
+    for run in 0..runs {
+        for x in (0..len).step_by(V::LANES) {
+            let count = V::LANES.min(len - x);
+            // SAFETY: `count` pixels of this run are among the M x width, and so are as many elements of the
+            // output in each of the `present` channels.
+            unsafe {
+                let from = pixels.add((run * len + x) * V::LANES);
+                let to = job.output.add(start + run * sizes.q + x);
+                let mut columns = [V::splat(0.0); MAX_LANES];
+                for (i, column) in columns.iter_mut().enumerate().take(V::LANES) {
+                    if i < count {
+                        *column = V::load(from.add(i * V::LANES));
+                    }
+                }
+                let lines = V::transpose(columns);
+                for (k, line) in lines.into_iter().enumerate().take(V::LANES) {
+                    if k < present {
+                        line.store_part(to.add(k * channel), count);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Every form on every instruction set of this CPU against the oracle: error, bits, borders.
+//!
+//! On small integers F(2x2) is exact if weights are multiples of 4, as its G has halves; then everything but the
+//! rounding shows. The rounding of the others is held against the direct algorithm's bound times a factor.
+
+use super::choice::{CHOICES, Choice};
+use super::engine::Engine;
+use super::form::{F2, F4, F6, Form};
+use super::plan::WinogradPlan;
+use crate::cpu::isa::Isa;
+use crate::cpu::pool::Team;
+use crate::cpu::tests::cpu_cases::{ConvCase, Values, same, same_bits};
+use crate::error::Result;
+use crate::problem::exact::Random;
+use crate::problem::oracle::error_over_bound;
+use crate::problem::{Conv2d, Conv2dDesc};
+
+/// Winograd's bound is the direct algorithm's times this factor, with the largest magnitude in the output's image and
+/// channel for the output's own: for uniform data of any shape; published in docs/winograd.md. Rounding errors of
+/// channels mostly cancel, and the direct bound does not count on that: so the factor falls with C.
+fn factor(choice: Choice, c: i64) -> f64 {
+    let of_one_channel = match choice {
+        Choice::F2 => 1.0,
+        Choice::F4 => 8.0,
+        Choice::F6 => 40.0,
+    };
+    of_one_channel / c as f64
+}
+
+/// The instruction sets of this CPU that have Winograd kernels.
+fn engines() -> Vec<Isa> {
+    Isa::all().into_iter().filter(|isa| !matches!(isa, Isa::Portable(_))).collect()
+}
+
+fn compute(isa: Isa, choice: Choice, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(engine) => with_engine(engine, choice, case, team),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(engine) => with_engine(engine, choice, case, team),
+        Isa::Portable(_) => unreachable!("has no Winograd kernels"),
+    }
+}
+
+fn with_engine<E: Engine>(engine: E, choice: Choice, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+    match choice {
+        Choice::F2 => with_form::<E, F2>(engine, case, team),
+        Choice::F4 => with_form::<E, F4>(engine, case, team),
+        Choice::F6 => with_form::<E, F6>(engine, case, team),
+    }
+}
+
+fn with_form<E: Engine, F: Form>(engine: E, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+    let plan = WinogradPlan::<E, F>::new(engine, "test", &case.problem, &case.weights, case.bias()).unwrap();
+    let mut output = vec![f32::NAN; case.problem.output_len()];
+    // What a workspace holds must not matter.
+    let mut workspace = vec![f32::NAN; plan.workspace_len(team.size())];
+    plan.execute(team, &mut workspace, &case.input, &mut output).unwrap();
+    output
+}
+
+/// A random shape: any remainder of P, Q, C and K, padding 0 to 3, down to one output.
+fn desc(random: &mut Random) -> Conv2dDesc {
+    let (pad_h, pad_w) = (random.between(0, 3), random.between(0, 3));
+    let least = |pad: i64| (3 - 2 * pad).max(1);
+    Conv2dDesc {
+        n: random.between(1, 3),
+        c: random.between(1, 40),
+        h: least(pad_h) + random.between(0, 20),
+        w: least(pad_w) + random.between(0, 30),
+        k: random.between(1, 70),
+        r: 3,
+        s: 3,
+        pad_h,
+        pad_w,
+        bias: random.between(0, 1) == 1,
+        relu: random.between(0, 1) == 1,
+        ..Default::default()
+    }
+}
+
+/// The largest error over the direct algorithm's bound.
+fn worst_direct(case: &ConvCase, output: &[f32]) -> f64 {
+    let errors = output.iter().zip(case.expected());
+    errors.map(|(&got, it)| error_over_bound(got, it, case.problem.terms())).fold(0.0, f64::max)
+}
+
+/// The same with the largest magnitude of each image and channel. At a border an output sees little or nothing of the
+/// image, but the error is that of its tile.
+fn worst(case: &ConvCase, output: &[f32]) -> f64 {
+    let mut expected = case.expected();
+    for plane in expected.chunks_mut(case.problem.sizes().p * case.problem.sizes().q) {
+        let magnitude = plane.iter().map(|it| it.magnitude).fold(0.0, f64::max);
+        plane.iter_mut().for_each(|it| it.magnitude = magnitude);
+    }
+    let errors = output.iter().zip(expected);
+    errors.map(|(&got, it)| error_over_bound(got, it, case.problem.terms())).fold(0.0, f64::max)
+}
+
+#[test]
+fn every_form_stays_within_its_factor_of_the_bound() {
+    let mut random = Random::new(51);
+    let mut teams = [1, 3].map(Team::of);
+    let mut cases = 0;
+    for isa in engines() {
+        for choice in CHOICES {
+            let mut largest = 0.0f64;
+            for round in 0..60 {
+                let case = ConvCase::new(desc(&mut random), Values::Real, &mut random);
+                let error = worst(&case, &compute(isa, choice, &case, &mut teams[round % 2]));
+                assert!(error <= factor(choice, case.desc.c), "{isa:?} {choice:?} {:?}: {error}", case.desc);
+                largest = largest.max(error / factor(choice, case.desc.c));
+                cases += 1;
+            }
+            println!("{isa:?} {choice:?}: largest error {largest:.3} of its bound");
+        }
+    }
+    assert!(engines().is_empty() || cases >= 180);
+}
+
+#[test]
+fn auto_s_rule_keeps_a_quarter_of_the_bound() {
+    let mut random = Random::new(52);
+    let mut team = Team::of(1);
+    let mut cases = 0;
+    for isa in engines() {
+        for choice in CHOICES {
+            for c in [16, 32, 64, 128, 256] {
+                let mut largest = 0.0f64;
+                for (h, w, pad) in [(13, 13, 1), (2, 2, 1), (12, 14, 0)] {
+                    let (c, pad) = (c as i64, pad);
+                    let desc = Conv2dDesc {
+                        n: 2,
+                        c,
+                        h,
+                        w,
+                        k: 48,
+                        r: 3,
+                        s: 3,
+                        pad_h: pad,
+                        pad_w: pad,
+                        ..Default::default()
+                    };
+                    let case = ConvCase::new(desc, Values::Real, &mut random);
+                    largest = largest.max(worst_direct(&case, &compute(isa, choice, &case, &mut team)));
+                }
+                println!("{isa:?} {choice:?} C = {c}: largest error over bound {largest:.4}");
+                assert!(largest <= 0.25 || c < choice.least_channels(), "{isa:?} {choice:?} {c}: {largest}");
+                cases += 1;
+            }
+        }
+    }
+    assert!(engines().is_empty() || cases >= 15);
+}
+
+#[test]
+fn the_smallest_form_is_exact_on_integers() {
+    let mut random = Random::new(53);
+    let mut teams = [1, 2, 5].map(Team::of);
+    let mut cases = 0;
+    for isa in engines() {
+        for round in 0..100 {
+            let mut case = ConvCase::new(desc(&mut random), Values::Exact, &mut random);
+            case.weights.iter_mut().for_each(|weight| *weight *= 4.0);
+            let output = compute(isa, Choice::F2, &case, &mut teams[round % 3]);
+            for (index, (&got, expected)) in output.iter().zip(case.expected()).enumerate() {
+                assert!(same(got, expected.value), "{isa:?} {:?} at {index}: {got}", case.desc);
+            }
+            cases += 1;
+        }
+    }
+    assert!(engines().is_empty() || cases >= 100);
+}
+
+#[test]
+fn bits_depend_on_neither_threads_nor_time() {
+    let mut random = Random::new(54);
+    let mut teams = [1, 2, 3, 7].map(Team::of);
+    let mut cases = 0;
+    // Enough tiles for blocks of one thread each, and few of many channels.
+    let many = Conv2dDesc { n: 2, c: 33, h: 61, w: 67, k: 30, r: 3, s: 3, pad_h: 1, ..Default::default() };
+    let few =
+        Conv2dDesc { c: 300, h: 7, w: 9, k: 170, r: 3, s: 3, pad_w: 2, bias: true, ..Default::default() };
+    for isa in engines() {
+        for choice in CHOICES {
+            for desc in [many, few, desc(&mut random), desc(&mut random)] {
+                let case = ConvCase::new(desc, Values::Real, &mut random);
+                let first = compute(isa, choice, &case, &mut teams[0]);
+                assert!(worst(&case, &first) <= factor(choice, desc.c));
+                for team in &mut teams {
+                    assert!(
+                        same_bits(&compute(isa, choice, &case, team), &first),
+                        "{isa:?} {choice:?} {desc:?}"
+                    );
+                    cases += 1;
+                }
+            }
+        }
+    }
+    assert!(engines().is_empty() || cases >= 48);
+}
+
+#[test]
+fn nan_and_infinity_do_not_get_lost_and_reach_no_other_tile() {
+    let mut random = Random::new(55);
+    let mut cases = 0;
+    for isa in engines() {
+        for (choice, special) in CHOICES.into_iter().flat_map(|it| [(it, f32::NAN), (it, f32::INFINITY)]) {
+            let desc = Conv2dDesc { c: 5, h: 20, w: 20, k: 3, r: 3, s: 3, relu: true, ..Default::default() };
+            let mut case = ConvCase::new(desc, Values::Real, &mut random);
+            let clean = compute(isa, choice, &case, &mut Team::of(1));
+            let (y, x) = (random.between(0, 19) as usize, random.between(0, 19) as usize);
+            case.input[y * 20 + x] = special;
+            for (index, got) in compute(isa, choice, &case, &mut Team::of(1)).into_iter().enumerate() {
+                let (p, q, m) = (index / 18 % 18, index % 18, choice.m());
+                let sees = |x: usize, q: usize| (q..q + 3).contains(&x);
+                let tile_sees = |x: usize, q: usize| (q / m * m..q / m * m + m + 2).contains(&x);
+                if sees(y, p) && sees(x, q) {
+                    assert!(!got.is_finite() || got == 0.0 && special.is_infinite(), "{got}");
+                } else if !(tile_sees(y, p) && tile_sees(x, q)) {
+                    assert_eq!(got.to_bits(), clean[index].to_bits());
+                }
+            }
+            cases += 1;
+        }
+    }
+    assert!(engines().is_empty() || cases >= 6);
+}
+
+fn plan(desc: Conv2dDesc) -> Result<Option<String>> {
+    let problem = Conv2d::new(desc).unwrap();
+    let (weights, bias) = (vec![0.0; problem.weights_len()], vec![0.0; desc.k as usize]);
+    let plan = super::plan(Isa::best(), &problem, &weights, desc.bias.then_some(&bias))?;
+    Ok(plan.map(|plan| plan.kernel().to_owned()))
+}
+
+#[test]
+fn weights_that_are_used_once_are_transformed_only_if_that_pays() {
+    let layer = |c, side| {
+        let (k, h, w) = (c, side, side);
+        Conv2d::new(Conv2dDesc { c, h, w, k, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() }).unwrap()
+    };
+    for (c, side, once_too) in [(64, 224, true), (512, 14, false), (256, 14, false)] {
+        let problem = layer(c, side);
+        let chosen = |problem: &Conv2d| super::choice::choose(problem, problem.algorithm(), 16);
+        assert!(chosen(&problem).is_some());
+        assert_eq!(chosen(&problem.once()).is_some(), once_too, "{c} {side}");
+    }
+}
+
+#[test]
+fn winograd_is_refused_where_it_cannot_be_done() {
+    use crate::error::Error;
+    use crate::problem::Algorithm::{Auto, Direct, Winograd};
+    let base =
+        Conv2dDesc { c: 64, h: 56, w: 56, k: 64, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+    for (algorithm, bad) in [
+        Conv2dDesc { r: 1, ..base },
+        Conv2dDesc { s: 5, ..base },
+        Conv2dDesc { stride_h: 2, ..base },
+        Conv2dDesc { stride_w: 3, ..base },
+        Conv2dDesc { dilation_h: 2, ..base },
+        Conv2dDesc { dilation_w: 2, ..base },
+        Conv2dDesc { groups: 2, ..base },
+    ]
+    .into_iter()
+    .flat_map(|bad| [(Auto, bad), (Direct, bad), (Winograd, bad)])
+    {
+        let planned = plan(Conv2dDesc { algorithm, ..bad });
+        match algorithm {
+            Winograd => assert!(matches!(planned, Err(Error::Unsupported { .. })), "{bad:?}: {planned:?}"),
+            Auto | Direct => assert_eq!(planned, Ok(None)),
+        }
+    }
+    if engines().is_empty() {
+        return assert!(plan(Conv2dDesc { algorithm: Winograd, ..base }).is_err());
+    }
+    for (desc, expected) in [
+        (Conv2dDesc { algorithm: Direct, ..base }, None),
+        (Conv2dDesc { h: 5, w: 5, ..base }, None),
+        (Conv2dDesc { pad_h: 2, ..base }, None),
+        (Conv2dDesc { algorithm: Winograd, c: 1, ..base }, Some("conv_winograd_f2x3_")),
+        (Conv2dDesc { algorithm: Winograd, pad_h: 3, bias: true, ..base }, Some("conv_winograd_f2x3_")),
+        (Conv2dDesc { algorithm: Winograd, ..base }, Some("conv_winograd_")),
+        (base, Some("conv_winograd_")),
+    ] {
+        let planned = plan(desc).unwrap();
+        let right = match (&planned, expected) {
+            (Some(name), Some(prefix)) => name.starts_with(prefix),
+            (planned, expected) => planned.is_none() && expected.is_none(),
+        };
+        assert!(right, "{desc:?}: {planned:?}");
+    }
+}
