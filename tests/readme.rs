@@ -47,7 +47,11 @@ fn fortran() {
     assert!(modules.status.success(), "{}", modules.stderr);
     let program = folder.path().join("readme");
     let mut gfortran = Command::new("gfortran");
-    gfortran.arg(example("fortran", "f90")).args([&format!("-I{build}"), &format!("-L{build}"), "-lsparkle_fortran"]);
+    gfortran.arg(example("fortran", "f90")).args([
+        &format!("-I{build}"),
+        &format!("-L{build}"),
+        "-lsparkle_fortran",
+    ]);
     gfortran.args(support::link_flags()).arg("-o").arg(&program);
     let compiled = support::run_command(gfortran);
     assert!(compiled.status.success(), "{}", compiled.stderr);

@@ -21,9 +21,9 @@ pub struct Blocking {
     pub tasks_per_thread: usize,
 }
 
-/// The sizes in use: 256 KiB of B a thread and 1 MiB of A a call.
+/// The sizes in use: 256 KiB of B a thread and 512 KiB of A a call.
 pub const BLOCKING: Blocking =
-    Blocking { depth: 256, block: 1 << 16, shared: 1 << 18, inline_flops: 3_000_000, tasks_per_thread: 3 };
+    Blocking { depth: 256, block: 1 << 16, shared: 1 << 17, inline_flops: 3_000_000, tasks_per_thread: 3 };
 
 /// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as
 /// long, and their lengths multiples of `step`.

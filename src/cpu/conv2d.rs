@@ -2,18 +2,18 @@
 //! image and group.
 //!
 //! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output
-//! channels; it packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and
-//! as wide as fits its workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to
-//! the next KC. The weights were packed when the plan was made. Bias and ReLU ride on the last pass. Padding
-//! is zeros, multiplied like any other value.
+//! channels. It packs one panel of the matrix straight from the image ([`super::im2col`]), KC deep and NR pixels
+//! wide; while that panel is hot in the cache it meets all the task's weights, and then makes place for the next.
+//! The weights were packed when the plan was made. Bias and ReLU ride on the last pass over the depth. Padding is
+//! zeros, multiplied like any other value.
 
 use std::time::Instant;
 
-use super::block::{Shared, Tile, multiply};
+use super::block::{Panels, Shared, multiply};
 use super::blocking::{BLOCKING, Grid, even};
 use super::buffer::Buffer;
 use super::im2col;
-use super::kernels::{Epilogue, Kernel};
+use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
 use super::pool::Team;
 use crate::backend::Plan;
@@ -52,7 +52,9 @@ impl Shape {
     fn new(problem: &Conv2d, mr: usize) -> Self {
         let Conv2dSizes { k, p, q, groups, .. } = *problem.sizes();
         let (rows, depth) = (k / groups, problem.reduction());
-        let step = even(depth, BLOCKING.depth, 1);
+        // Whole channels in a block, if they fit, make packing simpler.
+        let taps = depth / (problem.sizes().c / groups);
+        let step = even(depth, BLOCKING.depth, if taps <= BLOCKING.depth { taps } else { 1 });
         Shape { rows, padded: rows.next_multiple_of(mr), pixels: p * q, depth, step, groups }
     }
 }
@@ -71,7 +73,7 @@ impl<K: Kernel> ConvPlan<K> {
             let matrix =
                 Lines { data: &weights[group * rows * depth..][..rows * depth], line: depth, depth: 1 };
             for (p, packed) in (0..depth).step_by(step).zip(packed.chunks_mut(padded * step)) {
-                panels(matrix, K::MR, 0..rows, p..depth.min(p + step), packed);
+                panels(kernel, matrix, K::MR, 0..rows, p..depth.min(p + step), packed);
             }
         }
         let mut packed_bias = Buffer::zeroed(bias.map_or(0, |_| groups * padded))?;
@@ -126,18 +128,33 @@ impl<K: Kernel> ConvPlan<K> {
         for p in (0..depth).step_by(step) {
             let depths = p..depth.min(p + step);
             let (count, last) = (depths.len(), depths.end == depth);
-            let packed = &mut workspace[..tile.cols.next_multiple_of(K::NR) * count];
-            im2col::pack(self.problem.sizes(), image, K::NR, left..left + tile.cols, depths, packed);
+            let panel = &mut workspace[..K::NR * count];
             let epilogue = Epilogue {
                 alpha: 1.0,
                 beta: if p == 0 { 0.0 } else { 1.0 },
                 bias: bias.filter(|_| last).map_or(std::ptr::null(), <[f32]>::as_ptr),
                 relu: last && self.problem.relu(),
             };
-            let a = &weights[p * padded + top * count..];
-            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
-            // first. The bias of a group is padded to whole panels, and top is the start of one.
-            unsafe { multiply(self.kernel, count, a, packed, tile, &epilogue) };
+            let a = Panels::packed(&weights[p * padded + top * count..], K::MR, count);
+            for j in (0..tile.cols).step_by(K::NR) {
+                let cols = K::NR.min(tile.cols - j);
+                im2col::pack(
+                    self.kernel,
+                    self.problem.sizes(),
+                    image,
+                    left + j..left + j + cols,
+                    depths.clone(),
+                    panel,
+                );
+                let next = left + j + K::NR;
+                let ahead = im2col::ahead(self.problem.sizes(), image, K::NR, next, depths.clone());
+                // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
+                // first. Weights and bias reach to the tile's last row.
+                unsafe {
+                    let strip = Tile { start: tile.start.add(j), cols, ..tile };
+                    multiply(self.kernel, count, a, (panel.as_ptr(), K::NR), strip, &epilogue, &ahead);
+                }
+            }
         }
     }
 }
