@@ -23,7 +23,7 @@ pub struct Blocking {
 
 /// The sizes in use: 256 KiB of B a thread and 512 KiB of A a call.
 pub const BLOCKING: Blocking =
-    Blocking { depth: 256, block: 1 << 16, shared: 1 << 17, inline_flops: 3_000_000, tasks_per_thread: 3 };
+    Blocking { depth: 192, block: 1 << 16, shared: 1 << 17, inline_flops: 3_000_000, tasks_per_thread: 3 };
 
 /// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as
 /// long, and their lengths multiples of `step`.

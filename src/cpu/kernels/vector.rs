@@ -125,33 +125,60 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
 /// The contract of [`Kernel::copy`](super::Kernel::copy).
 #[inline(always)]
 pub(super) unsafe fn copy<T: Vector>(part: &Part) {
+    // SAFETY: the caller keeps the contract.
+    unsafe {
+        match part.stride {
+            1 => rows::<T, 1>(part),
+            2 => rows::<T, 2>(part),
+            _ => rows::<T, 0>(part),
+        }
+    }
+}
+
+/// [`copy`] with the stride as a constant; 0 stands for any.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
     let full = part.len / T::LANES * T::LANES;
     let rest = part.len - full;
-    for (group, row) in (0..part.groups).flat_map(|group| (0..part.rows).map(move |row| (group, row))) {
-        // SAFETY: groups, rows and elements are below the counts the caller vouches for.
-        unsafe {
-            let from = part.from.add(group * part.from_group + row * part.from_row);
-            let to = part.to.add(group * part.to_group + row * part.to_row);
-            if part.stride == 1 {
-                for at in (0..full).step_by(T::LANES) {
-                    T::load(from.add(at)).store(to.add(at));
+    // SAFETY: groups, rows and elements are below the counts the caller vouches for; a pointer past the last
+    // row is not used.
+    unsafe {
+        let mask = T::mask(rest);
+        let (mut group_from, mut group_to) = (part.from, part.to);
+        for _ in 0..part.groups {
+            let (mut from, mut to) = (group_from, group_to);
+            for _ in 0..part.rows {
+                if STRIDE == 0 {
+                    for at in 0..part.len {
+                        *to.add(at) = *from.add(at * part.stride);
+                    }
+                } else {
+                    let mut at = 0;
+                    while at < full {
+                        let from = from.add(STRIDE * at);
+                        let value =
+                            if STRIDE == 1 { T::load(from) } else { T::load_every_other(from, T::LANES) };
+                        value.store(to.add(at));
+                        at += T::LANES;
+                    }
+                    if rest > 0 {
+                        let from = from.add(STRIDE * full);
+                        let value = if STRIDE == 1 {
+                            T::load_part(from, mask)
+                        } else {
+                            T::load_every_other(from, rest)
+                        };
+                        value.store_part(to.add(full), mask);
+                    }
                 }
-                if rest > 0 {
-                    let mask = T::mask(rest);
-                    T::load_part(from.add(full), mask).store_part(to.add(full), mask);
-                }
-            } else if part.stride == 2 {
-                for at in (0..full).step_by(T::LANES) {
-                    T::load_every_other(from.add(2 * at), T::LANES).store(to.add(at));
-                }
-                if rest > 0 {
-                    T::load_every_other(from.add(2 * full), rest).store_part(to.add(full), T::mask(rest));
-                }
-            } else {
-                for at in 0..part.len {
-                    *to.add(at) = *from.add(at * part.stride);
-                }
+                from = from.wrapping_add(part.from_row);
+                to = to.wrapping_add(part.to_row);
             }
+            group_from = group_from.wrapping_add(part.from_group);
+            group_to = group_to.wrapping_add(part.to_group);
         }
     }
 }
