@@ -10,11 +10,11 @@
 use std::time::Instant;
 
 use super::block::{Panels, Shared, multiply};
-use super::blocking::{BLOCKING, Grid, even};
 use super::buffer::Buffer;
 use super::im2col;
 use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
+use super::plan;
 use super::pool::Team;
 use crate::backend::Plan;
 use crate::error::Result;
@@ -49,13 +49,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(problem: &Conv2d, mr: usize) -> Self {
+    fn new<K: Kernel>(kernel: K, problem: &Conv2d) -> Self {
         let Conv2dSizes { k, p, q, groups, .. } = *problem.sizes();
         let (rows, depth) = (k / groups, problem.reduction());
-        // Whole channels in a block, if they fit, make packing simpler.
-        let taps = depth / (problem.sizes().c / groups);
-        let step = even(depth, BLOCKING.depth, if taps <= BLOCKING.depth { taps } else { 1 });
-        Shape { rows, padded: rows.next_multiple_of(mr), pixels: p * q, depth, step, groups }
+        let step = plan(kernel, problem, 1).kc;
+        Shape { rows, padded: rows.next_multiple_of(K::MR), pixels: p * q, depth, step, groups }
     }
 }
 
@@ -65,7 +63,7 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Out of memory.
     pub fn new(kernel: K, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        let shape = Shape::new(problem, K::MR);
+        let shape = Shape::new(kernel, problem);
         let Shape { rows, padded, depth, step, groups, .. } = shape;
         // Saturating: a size that overflows is refused as out of memory.
         let mut packed = Buffer::zeroed(groups.saturating_mul(padded).saturating_mul(depth))?;
@@ -89,16 +87,16 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Only if a task panicked.
     pub fn execute(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
-        let Shape { rows, padded, pixels, step, groups, .. } = self.shape;
+        let Shape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
-        let grid = Grid::new(products, padded / K::MR, pixels, step, K::NR, team.size());
+        let grid = plan(self.kernel, &self.problem, team.size());
         let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
             let (product, task) = (task / grid.tasks(), task % grid.tasks());
             let (group, block) = (task % grid.row_groups, task / grid.row_groups);
-            let cols = block * grid.cols..pixels.min((block + 1) * grid.cols);
+            let cols = block * grid.nc..pixels.min((block + 1) * grid.nc);
             let (top, bottom) = (group * grid.panels * K::MR, rows.min((group + 1) * grid.panels * K::MR));
             // SAFETY: (product, top, cols.start) is an element of the output, whose length was checked above.
             let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };

@@ -16,11 +16,12 @@
 use std::ops::Range;
 
 use super::block::{Ahead, Panels, Shared, multiply};
-use super::blocking::{BLOCKING, Grid, even};
 use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
+use super::plan;
 use super::pool::Team;
 use crate::error::Result;
+use crate::memory::blocking::{Blocking, Products};
 use crate::problem::{Gemm, GemmSizes};
 
 /// A product with C's contiguous direction made the columns: C(i, j) is at `i*ld + j`.
@@ -73,7 +74,7 @@ pub fn run<K: Kernel>(
         scale(&product, problem.beta(), c);
         return Ok(());
     }
-    let (mc, kc) = steps(K::MR, product.rows, product.depth);
+    let Blocking { mc, kc, .. } = plan(kernel, problem, 1);
     // LOOP 5: rows by MC.
     for i in (0..product.rows).step_by(mc) {
         let rows = i..product.rows.min(i + mc);
@@ -90,16 +91,9 @@ pub fn run<K: Kernel>(
 }
 
 /// Elements of A that are packed at a time: room that [`run`] needs.
-pub fn shared_len<K: Kernel>(problem: &Gemm) -> usize {
-    let product = Product::new(problem.sizes(), &[], &[]);
-    let (mc, kc) = steps(K::MR, product.rows, product.depth);
+pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
+    let Blocking { mc, kc, .. } = plan(kernel, problem, 1);
     mc * kc
-}
-
-/// MC and KC.
-fn steps(mr: usize, rows: usize, depth: usize) -> (usize, usize) {
-    let kc = even(depth, BLOCKING.depth, 1);
-    (even(rows, BLOCKING.shared / kc, mr), kc)
 }
 
 /// Packs a block of A, its panels shared out among the threads.
@@ -138,12 +132,12 @@ fn pass<K: Kernel>(
     (a, c): (&[f32], &mut [f32]),
     (alpha, beta): (f32, f32),
 ) -> Result<()> {
-    let row_panels = rows.len().div_ceil(K::MR);
-    let grid = Grid::new(1, row_panels, product.cols, depths.len(), K::NR, team.size());
+    let block = Products { count: 1, rows: rows.len(), cols: product.cols, depth: depths.len(), unit: 1 };
+    let grid = plan(kernel, block, team.size());
     let c = Shared::new(c);
     team.run(grid.tasks(), |task, workspace| {
         let (group, block) = (task % grid.row_groups, task / grid.row_groups);
-        let cols = block * grid.cols..product.cols.min((block + 1) * grid.cols);
+        let cols = block * grid.nc..product.cols.min((block + 1) * grid.nc);
         let (top, bottom) = (group * grid.panels * K::MR, rows.len().min((group + 1) * grid.panels * K::MR));
         let panel = &mut workspace[..K::NR * depths.len()];
         let a = Panels::packed(&a[top * depths.len()..], K::MR, depths.len());

@@ -21,7 +21,7 @@ fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
 
 fn sgemm<K: Kernel>(kernel: K, team: &mut Team, case: &GemmCase) -> Vec<f32> {
     let mut c = case.c.clone();
-    let mut shared = vec![f32::NAN; gemm::shared_len::<K>(&case.problem)];
+    let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &case.problem)];
     gemm::run(kernel, team, &case.problem, (&case.a, &case.b), &mut c, &mut shared).unwrap();
     c
 }
