@@ -16,6 +16,8 @@ pub struct Config {
     pub device: Option<String>,
     /// `SPARKLE_NUM_THREADS`: threads of the CPU pool.
     pub num_threads: Option<usize>,
+    /// `SPARKLE_ISA`: the instruction set of the CPU's kernels, `avx512`, `avx2` or `portable`; the best unless set.
+    pub isa: Option<String>,
     /// `OMP_NUM_THREADS`: their default, as an OpenMP program's user expects.
     pub omp_num_threads: Option<usize>,
     /// `SPARKLE_LOG`: the least level that goes to stderr when no callback is set.
@@ -53,6 +55,10 @@ impl Config {
             "SPARKLE_NUM_THREADS" => match positive() {
                 Some(count) => self.num_threads = Some(count),
                 None => return Some("expected a number of threads, at least 1"),
+            },
+            "SPARKLE_ISA" => match value {
+                "avx512" | "avx2" | "portable" => self.isa = Some(value.to_owned()),
+                _ => return Some("expected avx512, avx2 or portable"),
             },
             // A list gives the counts of nested levels; the first is the outermost. Not ours to complain about.
             "OMP_NUM_THREADS" => {
@@ -109,6 +115,7 @@ mod tests {
             ("SPARKLE_DEVICE", "gl:1"),
             ("SPARKLE_NUM_THREADS", " 3 "),
             ("OMP_NUM_THREADS", "8,2"),
+            ("SPARKLE_ISA", "avx2"),
             ("SPARKLE_LOG", "debug"),
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
             ("SPARKLE_ALGORITHM", "winograd"),
@@ -117,6 +124,7 @@ mod tests {
         let expected = Config {
             device: Some("gl:1".into()),
             num_threads: Some(3),
+            isa: Some("avx2".into()),
             omp_num_threads: Some(8),
             log: Some(Level::Debug),
             gl_timeout_ms: Some(250),
@@ -135,10 +143,12 @@ mod tests {
             ("SPARKLE_GL_TIMEOUT_MS", "-1"),
             ("SPARKLE_DEVISE", "cpu"),
             ("SPARKLE_ALGORITHM", "fft"),
+            ("SPARKLE_ISA", "avx1024"),
         ]);
+        assert_eq!(config.isa, None);
         assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
         assert_eq!(config.gl_timeout_ms(), 10_000);
-        assert_eq!((config.complaints.len(), config.algorithm), (5, None));
+        assert_eq!((config.complaints.len(), config.algorithm), (6, None));
         assert_eq!(
             config.complaints[0],
             "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"

@@ -55,6 +55,9 @@ module sparkle_c
     integer(c_int64_t) :: groups = 1
     integer(c_int32_t) :: bias = 0
     integer(c_int32_t) :: relu = 0
+    !> 0 auto, 1 direct, 2 Winograd.
+    integer(c_int32_t) :: algorithm = 0
+    integer(c_int32_t) :: reserved = 0
   end type c_conv2d_desc
 
   type, bind(C) :: c_gemm_desc

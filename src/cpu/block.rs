@@ -1,16 +1,48 @@
-//! The two inner loops, shared by matrix products and convolutions: packed panels of A times a packed block
-//! of B.
+//! The loop shared by matrix products and convolutions: all rows of A times one panel of B.
 
-use super::kernels::{Epilogue, Kernel};
+use super::kernels::{Epilogue, Kernel, Panel, Tile, prefetch};
 
-/// The part of C that one task computes: `rows` x `cols` elements, row i at `start + i*ld`.
+/// All rows of A that meet a panel of B: panel i of MR rows is `first`, moved by `i*next` elements.
 #[derive(Clone, Copy)]
-pub struct Tile {
-    pub start: *mut f32,
-    pub ld: usize,
-    pub rows: usize,
-    pub cols: usize,
+pub struct Panels {
+    pub first: Panel,
+    pub next: usize,
 }
+
+impl Panels {
+    /// Packed panels of `mr` rows, `depth` deep, one after the other.
+    pub fn packed(start: &[f32], mr: usize, depth: usize) -> Self {
+        Panels { first: Panel::packed(start.as_ptr(), mr), next: mr * depth }
+    }
+}
+
+/// What the next panel of B will be packed from: `rows` rows of `len` elements, `row` apart. It is prefetched
+/// while this panel is used, a few lines before each tile, so that packing never waits for memory.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    pub start: *const f32,
+    pub row: usize,
+    pub rows: usize,
+    pub len: usize,
+}
+
+impl Ahead {
+    pub const NOTHING: Self = Ahead { start: std::ptr::null(), row: 0, rows: 0, len: 0 };
+
+    /// Prefetches part `index` of `parts`.
+    #[inline]
+    fn prefetch(&self, index: usize, parts: usize) {
+        for row in index * self.rows / parts..(index + 1) * self.rows / parts {
+            let start = self.start.wrapping_add(row * self.row);
+            for at in (0..self.len).step_by(LINE) {
+                prefetch(start.wrapping_add(at));
+            }
+        }
+    }
+}
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// A matrix that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
@@ -32,66 +64,46 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// Computes a tile of C from packed panels, each `depth` deep: `a` holds the panels of all its rows, `b`
-/// those of all its columns.
+/// Computes a strip of C, of any number of rows and up to NR columns, from panels of A and a panel of B whose
+/// rows are `b.1` apart. The panel of B stays in the L1 cache, those of A stream past it.
 ///
 /// # Safety
-/// All elements of the tile are writable, by nobody else meanwhile, and initialised if `epilogue.beta` is not
-/// zero. The bias is null or readable for the tile's rows, rounded up to MR.
+/// A is readable for the strip's rows, B for its columns, both `depth` deep. All elements of the strip are
+/// writable, by nobody else meanwhile, and initialised if `epilogue.beta` is not zero. The bias is null or
+/// readable for the strip's rows.
 pub unsafe fn multiply<K: Kernel>(
     kernel: K,
     depth: usize,
-    a: &[f32],
-    b: &[f32],
+    a: Panels,
+    b: (*const f32, usize),
     c: Tile,
     epilogue: &Epilogue,
+    ahead: &Ahead,
 ) {
-    const { assert!(K::MR > 0 && K::NR > 0 && K::MR * K::NR <= MAX_TILE) };
-    assert!(depth > 0 && a.len() >= c.rows.next_multiple_of(K::MR) * depth);
-    assert!(b.len() >= c.cols.next_multiple_of(K::NR) * depth);
-    // LOOP 2: rows of C by MR. The panel of A stays in L1.
-    for (i, a) in (0..c.rows).step_by(K::MR).zip(a.chunks_exact(depth * K::MR)) {
-        // SAFETY: the bias reaches to the end of the last panel.
-        let bias = if epilogue.bias.is_null() { epilogue.bias } else { unsafe { epilogue.bias.add(i) } };
-        let epilogue = Epilogue { bias, ..*epilogue };
-        // LOOP 1: columns of C by NR. Panels of B come from L2, one after the other.
-        for (j, b) in (0..c.cols).step_by(K::NR).zip(b.chunks_exact(depth * K::NR)) {
-            let (rows, cols) = (K::MR.min(c.rows - i), K::NR.min(c.cols - j));
-            // SAFETY: (i, j) is inside the tile, and so are rows x cols elements from there. The panels are
-            // whole: a and b are chunks of depth*MR and depth*NR elements.
-            unsafe {
-                let start = c.start.add(i * c.ld + j);
-                if rows == K::MR && cols == K::NR {
-                    kernel.tile(depth, a.as_ptr(), b.as_ptr(), start, c.ld, &epilogue);
-                } else {
-                    edge(kernel, depth, (a, b), Tile { start, rows, cols, ..c }, &epilogue);
-                }
+    assert!(depth > 0 && c.cols > 0 && c.cols <= K::NR);
+    let thin = c.cols % K::LANES;
+    if thin > 0 && thin <= K::THIN && a.next == K::MR * depth && a.first.row == 1 {
+        let wide = c.cols - thin;
+        // SAFETY: the thin part are the last columns of the strip, and packed panels are whole.
+        unsafe {
+            let rest = Tile { start: c.start.add(wide), cols: thin, ..c };
+            kernel.thin(depth, a.first.start, (b.0.add(wide), b.1), rest, epilogue);
+            if wide > 0 {
+                multiply(kernel, depth, a, b, Tile { cols: wide, ..c }, epilogue, ahead);
             }
         }
+        return;
     }
-}
-
-/// The largest MR*NR of any kernel.
-const MAX_TILE: usize = 512;
-
-/// Computes a tile that is smaller than the kernel's: a whole one aside, of which the part that exists is
-/// copied. One arithmetic for all elements: an element's bits do not depend on where the edges are.
-///
-/// # Safety
-/// As [`multiply`], for a tile of at most MR x NR.
-unsafe fn edge<K: Kernel>(kernel: K, depth: usize, (a, b): (&[f32], &[f32]), c: Tile, epilogue: &Epilogue) {
-    let mut aside = [0.0f32; MAX_TILE];
-    // SAFETY: rows x cols elements of C are valid, for reading if beta is not zero; aside has MR x NR, which
-    // are no fewer.
-    unsafe {
-        if epilogue.beta != 0.0 {
-            for i in 0..c.rows {
-                aside.as_mut_ptr().add(i * K::NR).copy_from_nonoverlapping(c.start.add(i * c.ld), c.cols);
-            }
-        }
-        kernel.tile(depth, a.as_ptr(), b.as_ptr(), aside.as_mut_ptr(), K::NR, epilogue);
-        for i in 0..c.rows {
-            c.start.add(i * c.ld).copy_from_nonoverlapping(aside.as_ptr().add(i * K::NR), c.cols);
+    let tiles = c.rows.div_ceil(K::MR);
+    for (index, i) in (0..c.rows).step_by(K::MR).enumerate() {
+        ahead.prefetch(index, tiles);
+        // SAFETY: row i exists, and with it the rest of this tile, in A, C and the bias.
+        unsafe {
+            let bias = if epilogue.bias.is_null() { epilogue.bias } else { epilogue.bias.add(i) };
+            let epilogue = Epilogue { bias, ..*epilogue };
+            let a = Panel { start: a.first.start.add(index * a.next), ..a.first };
+            let tile = Tile { start: c.start.add(i * c.ld), rows: K::MR.min(c.rows - i), ..c };
+            kernel.tile(depth, a, b, tile, &epilogue);
         }
     }
 }
@@ -106,28 +118,38 @@ mod tests {
     fn check<K: Kernel>(kernel: K, rows: usize, cols: usize, random: &mut Random) {
         let (depth, ld) = (5, cols + 2);
         let (a, b) = (random.integers(rows * depth, 8), random.integers(depth * cols, 8));
-        let mut packed_a = vec![0.0; rows.next_multiple_of(K::MR) * depth];
-        let mut packed_b = vec![0.0; cols.next_multiple_of(K::NR) * depth];
-        panels(Lines { data: &a, line: depth, depth: 1 }, K::MR, 0..rows, 0..depth, &mut packed_a);
-        panels(Lines { data: &b, line: 1, depth: cols }, K::NR, 0..cols, 0..depth, &mut packed_b);
-        let mut c = vec![f32::NAN; rows * ld];
-        let tile = Tile { start: c.as_mut_ptr(), ld, rows, cols };
-        for beta in [0.0, 1.0] {
-            // SAFETY: c holds rows x ld elements, all initialised; there is no bias.
-            unsafe { multiply(kernel, depth, &packed_a, &packed_b, tile, &Epilogue::scaled(1.0, beta)) };
-        }
-        for i in 0..rows {
-            for j in 0..ld {
-                let sum: f32 =
-                    (0..depth).map(|p| a[i * depth + p] * b.get(p * cols + j).unwrap_or(&0.0)).sum();
-                let got = c[i * ld + j];
-                assert!(if j < cols { got == 2.0 * sum } else { got.is_nan() }, "{rows}x{cols} at {i}, {j}");
+        let mut packed = vec![f32::NAN; rows.next_multiple_of(K::MR) * depth];
+        panels(kernel, Lines { data: &a, line: depth, depth: 1 }, K::MR, 0..rows, 0..depth, &mut packed);
+        let in_place =
+            Panels { first: Panel { start: a.as_ptr(), row: depth, step: 1 }, next: K::MR * depth };
+        for a_panels in [Panels::packed(&packed, K::MR, depth), in_place] {
+            let mut c = vec![f32::NAN; rows * ld];
+            for beta in [0.0, 1.0] {
+                for j in (0..cols).step_by(K::NR) {
+                    // SAFETY: column j exists.
+                    let (start, b) = unsafe { (c.as_mut_ptr().add(j), b.as_ptr().add(j)) };
+                    let strip = Tile { start, ld, rows, cols: K::NR.min(cols - j) };
+                    // SAFETY: c holds rows x ld elements, initialised; there is no bias.
+                    unsafe {
+                        let epilogue = Epilogue::scaled(1.0, beta);
+                        multiply(kernel, depth, a_panels, (b, cols), strip, &epilogue, &Ahead::NOTHING);
+                    }
+                }
+            }
+            for i in 0..rows {
+                for j in 0..ld {
+                    let sum: f32 =
+                        (0..depth).map(|p| a[i * depth + p] * b.get(p * cols + j).unwrap_or(&0.0)).sum();
+                    let got = c[i * ld + j];
+                    let right = if j < cols { got == 2.0 * sum } else { got.is_nan() };
+                    assert!(right, "{rows}x{cols} at {i}, {j}");
+                }
             }
         }
     }
 
     #[test]
-    fn tiles_of_every_size_are_right_and_stay_inside() {
+    fn strips_of_every_size_are_right_and_stay_inside() {
         let mut random = Random::new(12);
         for isa in Isa::all() {
             for (rows, cols) in

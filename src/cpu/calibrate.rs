@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::blocking::BLOCKING;
+use super::caches::caches;
 use super::isa::{Isa, with_kernel};
 use super::pool::{Team, num_threads};
 use super::process_lock::ProcessLock;
 use super::sgemm;
 use crate::error::Result;
 use crate::memory::Hierarchy;
+use crate::memory::blocking::WORKSPACE;
 use crate::problem::{Gemm, GemmDesc, Layout};
 
 /// A square product of middling size: 2*256^3 operations.
@@ -48,7 +49,7 @@ fn measure() -> Result<Hierarchy> {
     let mut team = Team::shared()?;
     let (from, mut to) = (vec![1.0f32; COPIED], vec![0.0f32; COPIED]);
     let chunks: Vec<_> =
-        to.chunks_mut(BLOCKING.block).zip(from.chunks(BLOCKING.block)).map(std::sync::Mutex::new).collect();
+        to.chunks_mut(WORKSPACE).zip(from.chunks(WORKSPACE)).map(std::sync::Mutex::new).collect();
     let copying = best(|| {
         team.run(chunks.len(), |task, _| {
             let mut chunk = chunks[task].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -63,6 +64,7 @@ fn measure() -> Result<Hierarchy> {
         upload: f64::INFINITY,
         download: f64::INFINITY,
         launch: empty.as_secs_f64(),
+        caches: *caches(),
     })
 }
 

@@ -2,19 +2,19 @@
 //! image and group.
 //!
 //! The im2col matrix never exists as a whole. A task computes a block of output pixels for a group of output
-//! channels; it packs the block's part of the matrix straight from the image ([`super::im2col`]), KC deep and
-//! as wide as fits its workspace, 256 KiB a thread, multiplies it by all its weight panels, and goes on to
-//! the next KC. The weights were packed when the plan was made. Bias and ReLU ride on the last pass. Padding
-//! is zeros, multiplied like any other value.
+//! channels. It packs one panel of the matrix straight from the image ([`super::im2col`]), KC deep and NR pixels
+//! wide; while that panel is hot in the cache it meets all the task's weights, and then makes place for the next.
+//! The weights were packed when the plan was made. Bias and ReLU ride on the last pass over the depth. Padding is
+//! zeros, multiplied like any other value.
 
 use std::time::Instant;
 
-use super::block::{Shared, Tile, multiply};
-use super::blocking::{BLOCKING, Grid, even};
+use super::block::{Panels, Shared, multiply};
 use super::buffer::Buffer;
 use super::im2col;
-use super::kernels::{Epilogue, Kernel};
+use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
+use super::plan;
 use super::pool::Team;
 use crate::backend::Plan;
 use crate::error::Result;
@@ -49,11 +49,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(problem: &Conv2d, mr: usize) -> Self {
+    fn new<K: Kernel>(kernel: K, problem: &Conv2d) -> Self {
         let Conv2dSizes { k, p, q, groups, .. } = *problem.sizes();
         let (rows, depth) = (k / groups, problem.reduction());
-        let step = even(depth, BLOCKING.depth, 1);
-        Shape { rows, padded: rows.next_multiple_of(mr), pixels: p * q, depth, step, groups }
+        let step = plan(kernel, problem, 1).kc;
+        Shape { rows, padded: rows.next_multiple_of(K::MR), pixels: p * q, depth, step, groups }
     }
 }
 
@@ -63,7 +63,7 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Out of memory.
     pub fn new(kernel: K, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        let shape = Shape::new(problem, K::MR);
+        let shape = Shape::new(kernel, problem);
         let Shape { rows, padded, depth, step, groups, .. } = shape;
         // Saturating: a size that overflows is refused as out of memory.
         let mut packed = Buffer::zeroed(groups.saturating_mul(padded).saturating_mul(depth))?;
@@ -71,7 +71,7 @@ impl<K: Kernel> ConvPlan<K> {
             let matrix =
                 Lines { data: &weights[group * rows * depth..][..rows * depth], line: depth, depth: 1 };
             for (p, packed) in (0..depth).step_by(step).zip(packed.chunks_mut(padded * step)) {
-                panels(matrix, K::MR, 0..rows, p..depth.min(p + step), packed);
+                panels(kernel, matrix, K::MR, 0..rows, p..depth.min(p + step), packed);
             }
         }
         let mut packed_bias = Buffer::zeroed(bias.map_or(0, |_| groups * padded))?;
@@ -87,16 +87,16 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Only if a task panicked.
     pub fn execute(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
-        let Shape { rows, padded, pixels, step, groups, .. } = self.shape;
+        let Shape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
-        let grid = Grid::new(products, padded / K::MR, pixels, step, K::NR, team.size());
+        let grid = plan(self.kernel, &self.problem, team.size());
         let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
             let (product, task) = (task / grid.tasks(), task % grid.tasks());
             let (group, block) = (task % grid.row_groups, task / grid.row_groups);
-            let cols = block * grid.cols..pixels.min((block + 1) * grid.cols);
+            let cols = block * grid.nc..pixels.min((block + 1) * grid.nc);
             let (top, bottom) = (group * grid.panels * K::MR, rows.min((group + 1) * grid.panels * K::MR));
             // SAFETY: (product, top, cols.start) is an element of the output, whose length was checked above.
             let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };
@@ -126,18 +126,33 @@ impl<K: Kernel> ConvPlan<K> {
         for p in (0..depth).step_by(step) {
             let depths = p..depth.min(p + step);
             let (count, last) = (depths.len(), depths.end == depth);
-            let packed = &mut workspace[..tile.cols.next_multiple_of(K::NR) * count];
-            im2col::pack(self.problem.sizes(), image, K::NR, left..left + tile.cols, depths, packed);
+            let panel = &mut workspace[..K::NR * count];
             let epilogue = Epilogue {
                 alpha: 1.0,
                 beta: if p == 0 { 0.0 } else { 1.0 },
                 bias: bias.filter(|_| last).map_or(std::ptr::null(), <[f32]>::as_ptr),
                 relu: last && self.problem.relu(),
             };
-            let a = &weights[p * padded + top * count..];
-            // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
-            // first. The bias of a group is padded to whole panels, and top is the start of one.
-            unsafe { multiply(self.kernel, count, a, packed, tile, &epilogue) };
+            let a = Panels::packed(&weights[p * padded + top * count..], K::MR, count);
+            for j in (0..tile.cols).step_by(K::NR) {
+                let cols = K::NR.min(tile.cols - j);
+                im2col::pack(
+                    self.kernel,
+                    self.problem.sizes(),
+                    image,
+                    left + j..left + j + cols,
+                    depths.clone(),
+                    panel,
+                );
+                let next = left + j + K::NR;
+                let ahead = im2col::ahead(self.problem.sizes(), image, K::NR, next, depths.clone());
+                // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
+                // first. Weights and bias reach to the tile's last row.
+                unsafe {
+                    let strip = Tile { start: tile.start.add(j), cols, ..tile };
+                    multiply(self.kernel, count, a, (panel.as_ptr(), K::NR), strip, &epilogue, &ahead);
+                }
+            }
         }
     }
 }

@@ -5,9 +5,9 @@
 //! ```text
 //! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
 //! LOOP 4  depth by KC         /
-//! LOOP 3  columns of C by NC    one task each: packs its block of B, KC x NC, into its own workspace: L2 cache
-//! LOOP 2  rows by MR            (block.rs) one panel of A: L1 cache
-//! LOOP 1  columns by NR         (block.rs) the micro-kernel: registers
+//! LOOP 3  columns of C by NC    one task each
+//! LOOP 2  columns by NR         packs a panel of B, KC x NR, into the task's workspace: L1 cache
+//! LOOP 1  rows by MR            (block.rs) panels of A stream past it through the micro-kernel: registers
 //! ```
 //!
 //! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
@@ -15,12 +15,13 @@
 
 use std::ops::Range;
 
-use super::block::{Shared, Tile, multiply};
-use super::blocking::{BLOCKING, Grid, even};
-use super::kernels::{Epilogue, Kernel};
+use super::block::{Ahead, Panels, Shared, multiply};
+use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
+use super::plan;
 use super::pool::Team;
 use crate::error::Result;
+use crate::memory::blocking::{Blocking, Products};
 use crate::problem::{Gemm, GemmSizes};
 
 /// A product with C's contiguous direction made the columns: C(i, j) is at `i*ld + j`.
@@ -73,7 +74,7 @@ pub fn run<K: Kernel>(
         scale(&product, problem.beta(), c);
         return Ok(());
     }
-    let (mc, kc) = steps(K::MR, product.rows, product.depth);
+    let Blocking { mc, kc, .. } = plan(kernel, problem, 1);
     // LOOP 5: rows by MC.
     for i in (0..product.rows).step_by(mc) {
         let rows = i..product.rows.min(i + mc);
@@ -81,7 +82,7 @@ pub fn run<K: Kernel>(
         for p in (0..product.depth).step_by(kc) {
             let depths = p..product.depth.min(p + kc);
             let shared = &mut shared[..rows.len().next_multiple_of(K::MR) * depths.len()];
-            pack_rows(K::MR, team, product.a, rows.clone(), depths.clone(), shared)?;
+            pack_rows(kernel, team, product.a, rows.clone(), depths.clone(), shared)?;
             let factors = (problem.alpha(), if p == 0 { problem.beta() } else { 1.0 });
             pass(kernel, team, &product, rows.clone(), depths, (shared, c), factors)?;
         }
@@ -90,27 +91,21 @@ pub fn run<K: Kernel>(
 }
 
 /// Elements of A that are packed at a time: room that [`run`] needs.
-pub fn shared_len<K: Kernel>(problem: &Gemm) -> usize {
-    let product = Product::new(problem.sizes(), &[], &[]);
-    let (mc, kc) = steps(K::MR, product.rows, product.depth);
+pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
+    let Blocking { mc, kc, .. } = plan(kernel, problem, 1);
     mc * kc
 }
 
-/// MC and KC.
-fn steps(mr: usize, rows: usize, depth: usize) -> (usize, usize) {
-    let kc = even(depth, BLOCKING.depth, 1);
-    (even(rows, BLOCKING.shared / kc, mr), kc)
-}
-
 /// Packs a block of A, its panels shared out among the threads.
-fn pack_rows(
-    mr: usize,
+fn pack_rows<K: Kernel>(
+    kernel: K,
     team: &mut Team,
     a: Lines,
     rows: Range<usize>,
     depths: Range<usize>,
     packed: &mut [f32],
 ) -> Result<()> {
+    let mr = K::MR;
     let count = rows.len().div_ceil(mr);
     let each = count.div_ceil(team.size());
     let panel = mr * depths.len();
@@ -123,7 +118,7 @@ fn pack_rows(
         let packed =
             unsafe { std::slice::from_raw_parts_mut(to.start().add(first * panel), (end - first) * panel) };
         let rows = rows.start + first * mr..rows.end.min(rows.start + end * mr);
-        panels(a, mr, rows, depths.clone(), packed);
+        panels(kernel, a, mr, rows, depths.clone(), packed);
     })
 }
 
@@ -137,24 +132,38 @@ fn pass<K: Kernel>(
     (a, c): (&[f32], &mut [f32]),
     (alpha, beta): (f32, f32),
 ) -> Result<()> {
-    let row_panels = rows.len().div_ceil(K::MR);
-    let grid = Grid::new(1, row_panels, product.cols, depths.len(), K::NR, team.size());
+    let block = Products { count: 1, rows: rows.len(), cols: product.cols, depth: depths.len(), unit: 1 };
+    let grid = plan(kernel, block, team.size());
     let c = Shared::new(c);
     team.run(grid.tasks(), |task, workspace| {
         let (group, block) = (task % grid.row_groups, task / grid.row_groups);
-        let cols = block * grid.cols..product.cols.min((block + 1) * grid.cols);
+        let cols = block * grid.nc..product.cols.min((block + 1) * grid.nc);
         let (top, bottom) = (group * grid.panels * K::MR, rows.len().min((group + 1) * grid.panels * K::MR));
-        let b = &mut workspace[..cols.len().next_multiple_of(K::NR) * depths.len()];
-        panels(product.b, K::NR, cols.clone(), depths.clone(), b);
-        let a = &a[top * depths.len()..];
-        // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably; the
-        // tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
-        unsafe {
-            let start = c.start().add((rows.start + top) * product.ld + cols.start);
-            let tile = Tile { start, ld: product.ld, rows: bottom - top, cols: cols.len() };
-            multiply(kernel, depths.len(), a, b, tile, &Epilogue::scaled(alpha, beta));
+        let panel = &mut workspace[..K::NR * depths.len()];
+        let a = Panels::packed(&a[top * depths.len()..], K::MR, depths.len());
+        for j in cols.clone().step_by(K::NR) {
+            let count = K::NR.min(cols.end - j);
+            panels(kernel, product.b, K::NR, j..j + count, depths.clone(), panel);
+            let ahead = ahead(product.b, K::NR, j + K::NR..cols.end, depths.clone());
+            // SAFETY: run() checked that C holds rows x cols elements with stride ld, and borrows it mutably;
+            // the tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
+            unsafe {
+                let start = c.start().add((rows.start + top) * product.ld + j);
+                let strip = Tile { start, ld: product.ld, rows: bottom - top, cols: count };
+                let b = (panel.as_ptr(), K::NR);
+                multiply(kernel, depths.len(), a, b, strip, &Epilogue::scaled(alpha, beta), &ahead);
+            }
         }
     })
+}
+
+/// What the panel of B's next columns will be packed from.
+fn ahead(b: Lines, width: usize, cols: Range<usize>, depths: Range<usize>) -> Ahead {
+    if cols.is_empty() || b.line != 1 {
+        return Ahead::NOTHING;
+    }
+    let start = b.data.as_ptr().wrapping_add(cols.start + depths.start * b.depth);
+    Ahead { start, row: b.depth, rows: depths.len(), len: width.min(cols.len()) }
 }
 
 /// C = beta C.

@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use super::pack::{Lines, panels};
+use super::block::Ahead;
+use super::kernels::{Kernel, Part};
 use crate::problem::Conv2dSizes;
 
 /// Output pixels side by side in one output row: `len` of them, from (p, q) on, at column `at` of a panel.
@@ -20,43 +21,58 @@ struct Run {
     at: usize,
 }
 
-/// A panel to fill: `width` columns, the rows `depths` of the im2col matrix.
-struct Panel<'a> {
-    values: &'a mut [f32],
-    width: usize,
-    depths: Range<usize>,
-}
+/// What zeros are copied from.
+static ZEROS: [f32; 64] = [0.0; 64];
 
-/// Packs rows `depths` and columns `pixels` of the im2col matrix of `image`, the channels of one image and
-/// group, into panels of `width` columns. Columns missing in the last panel are zeros.
+/// Packs rows `depths` and columns `pixels`, at most NR, of the im2col matrix of `image`, the channels of one
+/// image and group, into a panel of NR columns. Columns that are missing keep what was there.
 #[inline]
-pub fn pack(
+pub fn pack<K: Kernel>(
+    kernel: K,
     sizes: &Conv2dSizes,
     image: &[f32],
-    width: usize,
     pixels: Range<usize>,
     depths: Range<usize>,
-    packed: &mut [f32],
+    panel: &mut [f32],
 ) {
+    assert!(pixels.len() <= K::NR && panel.len() >= depths.len() * K::NR);
     if is_image(sizes) {
-        let channels = Lines { data: image, line: 1, depth: sizes.h * sizes.w };
-        return panels(channels, width, pixels, depths, packed);
+        let pitch = sizes.h * sizes.w;
+        let from = &image[depths.start * pitch + pixels.start..];
+        assert!(from.len() >= (depths.len() - 1) * pitch + pixels.len());
+        let part = Part {
+            from: from.as_ptr(),
+            from_row: pitch,
+            stride: 1,
+            to: panel.as_mut_ptr(),
+            to_row: K::NR,
+            rows: depths.len(),
+            len: pixels.len(),
+            groups: 1,
+            from_group: 0,
+            to_group: 0,
+        };
+        // SAFETY: the last row ends inside of the image and of the panel, as asserted.
+        return unsafe { kernel.copy(&part) };
     }
-    let chunks = packed.chunks_exact_mut(width * depths.len());
-    for (first, values) in pixels.clone().step_by(width).zip(chunks) {
-        let count = width.min(pixels.end - first);
-        let mut panel = Panel { values, width, depths: depths.clone() };
-        let mut at = 0;
-        while at < count {
-            let (p, q) = ((first + at) / sizes.q, (first + at) % sizes.q);
-            let len = (sizes.q - q).min(count - at);
-            fill(sizes, image, Run { p, q, len, at }, &mut panel);
-            at += len;
-        }
-        if count < width {
-            panel.values.chunks_exact_mut(width).for_each(|row| row[count..].fill(0.0));
-        }
+    let mut at = 0;
+    while at < pixels.len() {
+        let (p, q) = ((pixels.start + at) / sizes.q, (pixels.start + at) % sizes.q);
+        let len = (sizes.q - q).min(pixels.len() - at);
+        fill(kernel, sizes, image, Run { p, q, len, at }, depths.clone(), panel);
+        at += len;
     }
+}
+
+/// What a panel with columns from `pixel` on will be packed from, if that is rows of the image.
+#[inline]
+pub fn ahead(sizes: &Conv2dSizes, image: &[f32], width: usize, pixel: usize, depths: Range<usize>) -> Ahead {
+    let pitch = sizes.h * sizes.w;
+    if !is_image(sizes) || pixel >= pitch {
+        return Ahead::NOTHING;
+    }
+    let start = image.as_ptr().wrapping_add(depths.start * pitch + pixel);
+    Ahead { start, row: pitch, rows: depths.len(), len: width.min(pitch - pixel) }
 }
 
 /// Whether the im2col matrix is the image itself.
@@ -66,39 +82,106 @@ fn is_image(sizes: &Conv2dSizes) -> bool {
 
 /// Fills one run of a panel, all its depth.
 #[inline]
-fn fill(sizes: &Conv2dSizes, image: &[f32], run: Run, panel: &mut Panel) {
+fn fill<K: Kernel>(
+    kernel: K,
+    sizes: &Conv2dSizes,
+    image: &[f32],
+    run: Run,
+    depths: Range<usize>,
+    panel: &mut [f32],
+) {
+    const { assert!(K::NR <= ZEROS.len()) };
     let Conv2dSizes { h, w, r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *sizes;
     let taps = r * s;
-    for tap in 0..taps {
-        let y = (run.p * stride_h + tap / s * dilation_h).checked_sub(pad_h).filter(|&y| y < h);
-        let x = (run.q * stride_w + tap % s * dilation_w) as i64 - pad_w as i64;
-        let inside = y.map_or(0..0, |_| stretch(x, stride_w, w, run.len));
-        // If nothing is inside, nothing is read from there.
-        let from = if inside.is_empty() {
-            0
-        } else {
-            y.unwrap_or(0) * w + (x + (inside.start * stride_w) as i64) as usize
-        };
-        // The channels whose row (c, tap) is among `depths`.
-        let first = panel.depths.start.saturating_sub(tap).div_ceil(taps);
-        let end = panel.depths.end.saturating_sub(tap).div_ceil(taps);
-        for c in first..end {
-            let row = (c * taps + tap - panel.depths.start) * panel.width + run.at;
-            let row = &mut panel.values[row..][..run.len];
-            let channel = &image[c * h * w + from..];
-            if stride_w == 1 && inside.len() == panel.width {
-                // A whole row of the panel: a copy of a length known when this was compiled.
-                row[..panel.width].copy_from_slice(&channel[..panel.width]);
-                continue;
+    let left = (run.q * stride_w) as i64 - pad_w as i64;
+    // Depths that are whole channels, as they mostly are, need no care at their ends.
+    let whole = depths.start.is_multiple_of(taps) && depths.end.is_multiple_of(taps);
+    for tap_row in 0..r {
+        let y = (run.p * stride_h + tap_row * dilation_h).checked_sub(pad_h).filter(|&y| y < h);
+        let mut tap_col = 0;
+        while tap_col < s {
+            let x = left + (tap_col * dilation_w) as i64;
+            let inside = y.map_or(0..0, |_| stretch(x, stride_w, w, run.len));
+            // Taps side by side that see the whole run inside of the image are copied together.
+            let mut count = 1;
+            if whole && inside.len() == run.len {
+                let last = x + ((run.len - 1) * stride_w) as i64;
+                while tap_col + count < s && last + ((count * dilation_w) as i64) < w as i64 {
+                    count += 1;
+                }
             }
-            row[..inside.start].fill(0.0);
-            row[inside.end..].fill(0.0);
-            let row = &mut row[inside.clone()];
-            if stride_w == 1 {
-                row.copy_from_slice(&channel[..inside.len()]);
-            } else {
-                row.iter_mut().zip(channel.iter().step_by(stride_w)).for_each(|(to, from)| *to = *from);
-            }
+            let taps_of = Taps { first: tap_row * s + tap_col, count, all: taps, step: dilation_w };
+            let start = y.map_or(0, |y| (y * w) as i64 + x + (inside.start * stride_w) as i64);
+            tap(kernel, (image, h * w, stride_w), (start, inside), run, taps_of, depths.clone(), panel);
+            tap_col += count;
+        }
+    }
+}
+
+/// Some taps of the kernel, side by side: `count` from `first` on, of `all`, which see pixels `step` apart.
+struct Taps {
+    first: usize,
+    count: usize,
+    all: usize,
+    step: usize,
+}
+
+/// Fills one run for some taps: of its pixels those `inside` are in the image, the first of them at `start` of a
+/// channel.
+#[inline]
+fn tap<K: Kernel>(
+    kernel: K,
+    (image, channel, stride): (&[f32], usize, usize),
+    (start, inside): (i64, Range<usize>),
+    run: Run,
+    taps: Taps,
+    depths: Range<usize>,
+    panel: &mut [f32],
+) {
+    // The channels whose row (c, tap) is among `depths`.
+    let first = depths.start.saturating_sub(taps.first).div_ceil(taps.all);
+    let end = depths.end.saturating_sub(taps.first).div_ceil(taps.all);
+    if first >= end {
+        return;
+    }
+    let channels = end - first;
+    let to = &mut panel[(first * taps.all + taps.first - depths.start) * K::NR + run.at..];
+    assert!(to.len() >= ((channels - 1) * taps.all + taps.count - 1) * K::NR + run.len);
+    let zeros = Part {
+        from: ZEROS.as_ptr(),
+        from_row: 0,
+        stride: 1,
+        to: to.as_mut_ptr(),
+        to_row: K::NR,
+        rows: taps.count,
+        len: 0,
+        groups: channels,
+        from_group: 0,
+        to_group: taps.all * K::NR,
+    };
+    // SAFETY: the run lies inside of the panel for all channels and taps, as asserted; so do the parts of it
+    // before, inside of and after the stretch. The first and the last element of the stretch lie inside of the
+    // image, as asserted.
+    unsafe {
+        if inside.start > 0 {
+            kernel.copy(&Part { len: inside.start, ..zeros });
+        }
+        if !inside.is_empty() {
+            let from = &image[first * channel + start as usize..];
+            let last = (channels - 1) * channel + (taps.count - 1) * taps.step + (inside.len() - 1) * stride;
+            assert!(from.len() > last);
+            kernel.copy(&Part {
+                from: from.as_ptr(),
+                from_row: taps.step,
+                stride,
+                to: zeros.to.add(inside.start),
+                len: inside.len(),
+                from_group: channel,
+                ..zeros
+            });
+        }
+        if inside.end < run.len {
+            kernel.copy(&Part { to: zeros.to.add(inside.end), len: run.len - inside.end, ..zeros });
         }
     }
 }
@@ -114,6 +197,7 @@ fn stretch(x: i64, stride: usize, width: usize, len: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::isa::{Isa, with_kernel};
     use crate::problem::exact::Random;
     use crate::problem::{Conv2d, Conv2dDesc};
 
@@ -125,6 +209,24 @@ mod tests {
         let x = (q * sizes.stride_w + s * sizes.dilation_w) as i64 - sizes.pad_w as i64;
         let inside = (0..sizes.h as i64).contains(&y) && (0..sizes.w as i64).contains(&x);
         if inside { image[(c * sizes.h + y as usize) * sizes.w + x as usize] } else { 0.0 }
+    }
+
+    fn check<K: Kernel>(
+        kernel: K,
+        problem: &Conv2d,
+        image: &[f32],
+        pixels: Range<usize>,
+        depths: Range<usize>,
+    ) {
+        let pixels = pixels.start..pixels.end.min(pixels.start + K::NR);
+        let mut panel = vec![-1.0; K::NR * depths.len()];
+        pack(kernel, problem.sizes(), image, pixels.clone(), depths.clone(), &mut panel);
+        for (index, &got) in panel.iter().enumerate() {
+            let (row, pixel) = (depths.start + index / K::NR, pixels.start + index % K::NR);
+            let expected =
+                if pixel < pixels.end { element(problem.sizes(), image, row, pixel) } else { -1.0 };
+            assert_eq!(got, expected, "{problem:?} row {row} pixel {pixel}");
+        }
     }
 
     #[test]
@@ -157,15 +259,8 @@ mod tests {
             };
             let (pixels, depths) =
                 (part(&mut random, sizes.p * sizes.q), part(&mut random, problem.reduction()));
-            let width = random.pick(&[4, 8, 16, 32]);
-            let mut packed = vec![f32::NAN; pixels.len().next_multiple_of(width) * depths.len()];
-            pack(sizes, &image, width, pixels.clone(), depths.clone(), &mut packed);
-            for (index, &got) in packed.iter().enumerate() {
-                let (panel, within) = (index / (width * depths.len()), index % (width * depths.len()));
-                let pixel = pixels.start + panel * width + within % width;
-                let row = depths.start + within / width;
-                let expected = if pixel < pixels.end { element(sizes, &image, row, pixel) } else { 0.0 };
-                assert_eq!(got, expected, "{desc:?} row {row} pixel {pixel}");
+            for isa in Isa::all() {
+                with_kernel!(isa, kernel => check(kernel, &problem, &image, pixels.clone(), depths.clone()));
             }
             cases += 1;
         }

@@ -1,8 +1,11 @@
 //! Which CPU this is, and which micro-kernels it can run.
 
+use std::sync::OnceLock;
+
 use super::kernels::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{Avx2, Avx512};
+use crate::config::config;
 
 /// A micro-kernel that this CPU can run: the value is the proof.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +36,28 @@ impl Isa {
         CANDIDATES.iter().filter_map(|detect| detect()).collect()
     }
 
-    /// The fastest.
+    /// The one in use: what `SPARKLE_ISA` names, if this CPU can run it, else the fastest. Found once.
     pub fn best() -> Isa {
-        CANDIDATES.iter().find_map(|detect| detect()).unwrap_or(Isa::Portable(Portable))
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::choose(config().isa.as_deref()))
+    }
+
+    /// The one named, if this CPU can run it, else the fastest.
+    fn choose(name: Option<&str>) -> Isa {
+        let mut usable = CANDIDATES.iter().filter_map(|detect| detect());
+        let named = usable.clone().find(|isa| Some(isa.name()) == name);
+        named.or_else(|| usable.next()).unwrap_or(Isa::Portable(Portable))
+    }
+
+    /// Its name in `SPARKLE_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            Isa::Portable(_) => "portable",
+        }
     }
 }
 
@@ -89,7 +111,11 @@ mod tests {
     #[test]
     fn the_best_is_the_first_and_the_portable_is_always_there() {
         let all = Isa::all();
-        assert_eq!(std::mem::discriminant(&all[0]), std::mem::discriminant(&Isa::best()));
+        assert_eq!(Isa::choose(None).name(), all[0].name());
+        assert_eq!(Isa::choose(Some("avx1024")).name(), all[0].name());
+        for isa in &all {
+            assert_eq!(Isa::choose(Some(isa.name())).name(), isa.name());
+        }
         assert!(matches!(all.last(), Some(Isa::Portable(_))));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and
 //! [`im2col`], which bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into
-//! tasks; [`pool`], which runs them. [`winograd`] is the other algorithm for 3 x 3 kernels, with a kernel of its own. [`blocking`] holds every block size, [`isa`] knows which kernels this
+//! tasks; [`pool`], which runs them. [`winograd`] is the other algorithm for 3 x 3 kernels, with a kernel of its own.
+//! [`crate::memory::blocking`] plans the direct path's block sizes, [`isa`] knows which kernels this
 //! CPU can run.
 //!
 //! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of
@@ -10,8 +11,8 @@
 //! 754 asks.
 
 mod block;
-mod blocking;
 mod buffer;
+mod caches;
 mod calibrate;
 mod conv2d;
 mod gemm;
@@ -32,6 +33,7 @@ use std::time::Instant;
 use crate::backend::{Backend, Plan};
 use crate::error::Result;
 use crate::memory::Hierarchy;
+use crate::memory::blocking::{Blocking, Products, Ukernel};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 use buffer::{Buffer, Lent};
@@ -65,6 +67,11 @@ fn names<K: Kernel>(_: K) -> String {
     format!("{} {}", K::SGEMM, K::CONV)
 }
 
+/// How a problem is cut for this CPU and a kernel.
+fn plan<K: Kernel>(_: K, problem: impl Into<Products>, threads: usize) -> Blocking {
+    Blocking::plan(caches::caches(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
+}
+
 /// Ends the pool once no call uses it; the next call starts another.
 pub fn shutdown() {
     pool::shutdown();
@@ -87,7 +94,7 @@ fn sgemm<K: Kernel>(
     // All memory first, so that C is untouched if there is none.
     let mut team = Team::for_work(problem.flops())?;
     let mut shared =
-        Lent::take(&SHARED, if problem.is_scaling() { 0 } else { gemm::shared_len::<K>(problem) })?;
+        Lent::take(&SHARED, if problem.is_scaling() { 0 } else { gemm::shared_len(kernel, problem) })?;
     let computing = Instant::now();
     gemm::run(kernel, &mut team, problem, (a, b), c, &mut shared)?;
     let timing = Timing { kernel: computing.elapsed(), wall: start.elapsed(), dispatches: 1 };

@@ -21,11 +21,11 @@ use std::thread::JoinHandle;
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
-use super::blocking::BLOCKING;
 use super::buffer::{self, Buffer, Lent};
 use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
 
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
@@ -81,7 +81,7 @@ thread_local! {
     static WORKSPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-/// The threads one call works with, each with a workspace of [`BLOCKING`]`.block` elements.
+/// The threads one call works with, each with a workspace of [`WORKSPACE_LEN`] elements.
 pub struct Team {
     pool: Option<Arc<Pool>>,
     /// The caller's own.
@@ -94,7 +94,7 @@ impl Team {
     /// # Errors
     /// Out of memory.
     pub fn for_work(flops: u64) -> Result<Self> {
-        if flops < BLOCKING.inline_flops { Team::new(None) } else { Team::shared() }
+        if flops < INLINE_FLOPS { Team::new(None) } else { Team::shared() }
     }
 
     /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be
@@ -130,7 +130,7 @@ impl Team {
     }
 
     fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
-        Ok(Team { pool, workspace: Lent::take(&WORKSPACE, BLOCKING.block)? })
+        Ok(Team { pool, workspace: Lent::take(&WORKSPACE, WORKSPACE_LEN)? })
     }
 
     /// Threads that work at once.
@@ -200,7 +200,7 @@ impl Pool {
     /// A pool of `size` threads, each started by `spawn`; without threads if that fails.
     fn build(size: usize, mut spawn: impl FnMut(ThreadBuilder) -> io::Result<JoinHandle<()>>) -> Self {
         let workspaces: Result<Vec<_>> =
-            (0..size).map(|_| Buffer::zeroed(BLOCKING.block).map(Mutex::new)).collect();
+            (0..size).map(|_| Buffer::zeroed(WORKSPACE_LEN).map(Mutex::new)).collect();
         let mut handles = Vec::with_capacity(size);
         let mut start = || {
             ThreadPoolBuilder::new()
@@ -250,7 +250,7 @@ mod tests {
         {
             let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
             team.run(tasks, |index, workspace| {
-                assert!(workspace.len() >= BLOCKING.block);
+                assert!(workspace.len() >= WORKSPACE_LEN);
                 counts[index].fetch_add(1, Ordering::Relaxed);
             })
             .unwrap();

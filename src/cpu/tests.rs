@@ -10,6 +10,7 @@ use super::kernels::Kernel;
 use super::pool::Team;
 use super::{describe, gemm};
 use crate::problem::exact::Random;
+use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout};
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits};
 
 fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
@@ -21,7 +22,7 @@ fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
 
 fn sgemm<K: Kernel>(kernel: K, team: &mut Team, case: &GemmCase) -> Vec<f32> {
     let mut c = case.c.clone();
-    let mut shared = vec![f32::NAN; gemm::shared_len::<K>(&case.problem)];
+    let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &case.problem)];
     gemm::run(kernel, team, &case.problem, (&case.a, &case.b), &mut c, &mut shared).unwrap();
     c
 }
@@ -62,6 +63,86 @@ fn every_kernel_is_exact_in_products() {
         }
     }
     assert!(cases >= 210);
+}
+
+/// Shapes that no suite of layers has, with every kernel.
+#[test]
+fn unusual_shapes_are_exact() {
+    let layer = |c, h, w, k, r, s, stride, pad_h, pad_w| Conv2dDesc {
+        c,
+        h,
+        w,
+        k,
+        r,
+        s,
+        stride_h: stride,
+        stride_w: stride,
+        pad_h,
+        pad_w,
+        bias: true,
+        ..Default::default()
+    };
+    let shapes = [
+        layer(7, 14, 14, 20, 5, 5, 1, 2, 2),
+        layer(5, 15, 17, 9, 9, 9, 1, 4, 4),
+        layer(3, 59, 59, 10, 11, 11, 4, 2, 2),
+        layer(6, 3, 40, 11, 1, 7, 1, 0, 3),
+        layer(6, 40, 3, 11, 7, 1, 1, 3, 0),
+        layer(2048, 4, 4, 9, 1, 1, 1, 0, 0),
+        layer(300, 4, 4, 33, 3, 3, 1, 1, 1),
+        layer(2, 5, 572, 5, 3, 3, 1, 0, 0),
+        layer(2, 20, 20, 3, 15, 15, 1, 7, 7),
+        Conv2dDesc { n: 9, ..layer(4, 3, 3, 70, 3, 3, 1, 1, 1) },
+        Conv2dDesc { groups: 6, ..layer(6, 19, 23, 12, 3, 3, 2, 1, 1) },
+    ];
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(24);
+        for mut team in [1, 3].map(Team::of) {
+            for desc in shapes {
+                let case = ConvCase::new(desc, Values::Exact, &mut random);
+                let output = with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case));
+                for (got, expected) in output.iter().zip(case.expected()) {
+                    assert!(same(*got, expected.value), "{isa:?} {desc:?}: {got}");
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases >= 2 * shapes.len());
+}
+
+/// Every product of up to 33 rows, columns and depths, with every kernel.
+#[test]
+fn all_small_products_are_exact() {
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut team = Team::of(1);
+        let mut random = Random::new(25);
+        let (a, b) = (random.integers(33 * 33, 8), random.integers(33 * 33, 8));
+        for (m, n) in (0..33).flat_map(|m| (0..33).map(move |n| (m, n))) {
+            let mut expected = vec![0.0; m * n];
+            for k in 0..33 {
+                // Leading dimensions that do not depend on k: each depth adds one term to the last.
+                if k > 0 {
+                    for (at, sum) in expected.iter_mut().enumerate() {
+                        *sum += a[at / n * 33 + k - 1] * b[(k - 1) * 33 + at % n];
+                    }
+                }
+                let (rows, cols, depth) = (m as i64, n as i64, k as i64);
+                let packed = GemmDesc::packed(Layout::RowMajor, rows, cols, depth);
+                let problem = Gemm::new(GemmDesc { lda: 33, ldb: 33, ..packed }).unwrap();
+                let mut c = vec![f32::NAN; m * n];
+                with_kernel!(isa, kernel => {
+                    let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &problem)];
+                    gemm::run(kernel, &mut team, &problem, (&a, &b), &mut c, &mut shared).unwrap();
+                });
+                assert_eq!(c, expected, "{isa:?} {m}x{n}x{k}");
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases >= 33 * 33 * 33);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::backend::Plan;
 use crate::error::Error;
-use crate::memory::Hierarchy;
+use crate::memory::{Caches, Hierarchy};
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 
 /// An engine that fills outputs with a constant, or fails.
@@ -49,7 +49,14 @@ impl Backend for Stub {
     }
     fn hierarchy(&self) -> Result<Hierarchy> {
         let (transfer, launch) = if self.id == "cpu" { (f64::INFINITY, 1e-7) } else { (1e9, 1e-5) };
-        Ok(Hierarchy { flops: self.flops, memory: 1e12, upload: transfer, download: transfer, launch })
+        Ok(Hierarchy {
+            flops: self.flops,
+            memory: 1e12,
+            upload: transfer,
+            download: transfer,
+            launch,
+            caches: Caches::UNKNOWN,
+        })
     }
     fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         if self.fails_plan {

@@ -12,7 +12,7 @@ use super::fence::Fence;
 use super::resource::Buffer;
 use super::session::Session;
 use crate::error::Result;
-use crate::memory::Hierarchy;
+use crate::memory::{Caches, Hierarchy};
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::shader::source::CONV_REFERENCE;
 
@@ -41,7 +41,14 @@ pub fn measure(session: &mut Session, software: bool) -> Result<Hierarchy> {
     let copy = seconds(context, || near.copy_to(&far, size.bytes))? / 2.0;
     let download = seconds(context, || far.read(&mut data))?;
     let bytes = size.bytes as f64;
-    Ok(Hierarchy { flops, memory: bytes / copy, upload: bytes / upload, download: bytes / download, launch })
+    Ok(Hierarchy {
+        flops,
+        memory: bytes / copy,
+        upload: bytes / upload,
+        download: bytes / download,
+        launch,
+        caches: Caches::UNKNOWN,
+    })
 }
 
 /// Operations a second of a convolution.

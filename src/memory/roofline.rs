@@ -26,11 +26,24 @@ pub fn seconds(device: &Hierarchy, work: Work) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Caches;
 
-    const CPU: Hierarchy =
-        Hierarchy { flops: 1e11, memory: 2e10, upload: f64::INFINITY, download: f64::INFINITY, launch: 1e-6 };
-    const GPU: Hierarchy =
-        Hierarchy { flops: 1e13, memory: 1e12, upload: 1e10, download: 1e10, launch: 3e-5 };
+    const CPU: Hierarchy = Hierarchy {
+        flops: 1e11,
+        memory: 2e10,
+        upload: f64::INFINITY,
+        download: f64::INFINITY,
+        launch: 1e-6,
+        caches: Caches::UNKNOWN,
+    };
+    const GPU: Hierarchy = Hierarchy {
+        flops: 1e13,
+        memory: 1e12,
+        upload: 1e10,
+        download: 1e10,
+        launch: 3e-5,
+        caches: Caches::UNKNOWN,
+    };
 
     #[test]
     fn small_work_belongs_on_the_cpu_and_large_work_on_the_gpu() {

@@ -139,12 +139,13 @@ fn predicted(prediction: Prediction) -> Predicted {
 
 /// Every variable of `config`. Taken apart whole, so that a new one cannot be forgotten here.
 fn environment(config: &Config) -> Vec<Variable> {
-    let Config { device, num_threads, omp_num_threads, log, gl_timeout_ms, algorithm, complaints: _ } =
+    let Config { device, num_threads, isa, omp_num_threads, log, gl_timeout_ms, algorithm, complaints: _ } =
         config;
     let variable = |name, value, meaning| Variable { name, value, meaning };
     vec![
         variable("SPARKLE_DEVICE", device.clone(), "the device that auto means"),
         variable("SPARKLE_NUM_THREADS", num_threads.map(|it| it.to_string()), "threads of the CPU pool"),
+        variable("SPARKLE_ISA", isa.clone(), "instruction set of the CPU's kernels"),
         variable("OMP_NUM_THREADS", omp_num_threads.map(|it| it.to_string()), "their default"),
         variable(
             "SPARKLE_LOG",

@@ -1,71 +1,72 @@
-//! The micro-kernel in plain Rust, written so that the compiler turns it into vector code.
+//! The micro-kernel in plain Rust, written so that the compiler turns it into vector code for whatever every CPU
+//! of the architecture has.
 //!
-//! The accumulators are one local array, its rows addressed by constants (`unrolled!`) and its columns in loops
-//! of constant length: the compiler keeps the whole in vector registers. The same source serves every
-//! instruction set; [`define_kernel`] compiles it once for each.
+//! The accumulators are one local array, its rows addressed by constants and its columns in loops of constant
+//! length: the compiler keeps the whole in vector registers.
 
-use super::Epilogue;
+use super::{Epilogue, Kernel, Panel, Part, Tile};
 
 /// The kernel for what every CPU of this architecture has.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
-/// Implements [`Kernel`](super::Kernel) by compiling [`tile`] with a tile size and, if named, CPU features
-/// beyond the baseline.
+/// Implements [`Kernel`] with a tile size. `fma` says whether the target has a fused multiply-add; without,
+/// `mul_add` would be a slow call.
 macro_rules! define_kernel {
-    ($type:ty, $isa:literal, $mr:literal x $nr:literal, fma: $fma:expr $(, features: $features:literal)?) => {
-        impl $crate::cpu::kernels::Kernel for $type {
+    ($mr:literal x $nr:literal, lanes: $lanes:literal, fma: $fma:literal) => {
+        const FMA: bool = $fma;
+
+        impl Kernel for Portable {
             const MR: usize = $mr;
             const NR: usize = $nr;
-            const SGEMM: &'static str = concat!("sgemm_", $isa, "_", $mr, "x", $nr);
-            const CONV: &'static str = concat!("conv_igemm_", $isa, "_", $mr, "x", $nr);
+            const LANES: usize = $lanes;
+            const SGEMM: &'static str = concat!("sgemm_portable_", $mr, "x", $nr);
+            const CONV: &'static str = concat!("conv_igemm_portable_", $mr, "x", $nr);
 
             #[inline]
             unsafe fn tile(
                 self,
                 depth: usize,
-                a: *const f32,
-                b: *const f32,
-                c: *mut f32,
-                ldc: usize,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                a: Panel,
+                b: (*const f32, usize),
+                c: Tile,
+                epilogue: &Epilogue,
             ) {
-                $(#[target_feature(enable = $features)])?
-                unsafe fn compiled(
-                    depth: usize,
-                    (a, b): (*const f32, *const f32),
-                    (c, ldc): (*mut f32, usize),
-                    epilogue: &$crate::cpu::kernels::Epilogue,
-                ) {
-                    // SAFETY: the caller keeps the contract of Kernel::tile.
-                    unsafe {
-                        $crate::cpu::kernels::portable::tile::<$mr, $nr, { $fma }>(depth, (a, b), (c, ldc), epilogue)
+                // SAFETY: the caller keeps the contract of Kernel::tile.
+                unsafe {
+                    if c.rows == $mr && c.cols == $nr {
+                        tile::<$mr, $nr, true>(depth, a, b, c, epilogue);
+                    } else {
+                        tile::<$mr, $nr, false>(depth, a, b, c, epilogue);
                     }
                 }
-                // SAFETY: as above; that `self` exists proves that this CPU has the features.
-                unsafe { compiled(depth, (a, b), (c, ldc), epilogue) }
+            }
+
+            #[inline]
+            unsafe fn copy(self, part: &Part) {
+                // SAFETY: the caller keeps the contract of Kernel::copy.
+                unsafe { copy(part) }
             }
         }
     };
 }
-pub(super) use define_kernel;
 
 // Tiles as large as the registers allow: 16 of four lanes on the x86-64 baseline, 32 on the others.
 #[cfg(target_arch = "x86_64")]
-define_kernel!(Portable, "portable", 4 x 8, fma: false);
+define_kernel!(4 x 8, lanes: 4, fma: false);
 #[cfg(target_arch = "aarch64")]
-define_kernel!(Portable, "portable", 8 x 8, fma: true);
+define_kernel!(8 x 8, lanes: 4, fma: true);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-define_kernel!(Portable, "portable", 4 x 4, fma: false);
+define_kernel!(4 x 4, lanes: 4, fma: false);
 
 /// Repeats a block for i = 0, 1, ... below MR, each with i as a constant: only then do the accumulators,
 /// indexed by it, live in registers.
 macro_rules! unrolled {
     ($i:ident below $mr:ident: $body:block) => {
-        unrolled!(@ $i, $mr, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+        unrolled!(@ $i, $mr, $body, 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident, $mr:ident, $body:block, $($index:literal)*) => {
-        const { assert!($mr <= 16) };
+        const { assert!($mr <= 8) };
         $(if $index < $mr {
             let $i: usize = $index;
             $body
@@ -73,46 +74,72 @@ macro_rules! unrolled {
     };
 }
 
-/// One tile of C. `FMA` says whether the target has a fused multiply-add; without, `mul_add` would be a slow
-/// call.
+/// One tile of C; `WHOLE` says that it is MR x NR. In a smaller one missing rows repeat the last that exists,
+/// missing columns are zeros, and what they give is not stored: one arithmetic for all elements.
 ///
 /// # Safety
-/// The contract of [`Kernel::tile`](super::Kernel::tile).
+/// The contract of [`Kernel::tile`].
 #[inline(always)]
-pub(super) unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
+unsafe fn tile<const MR: usize, const NR: usize, const WHOLE: bool>(
     depth: usize,
-    (a, b): (*const f32, *const f32),
-    (c, ldc): (*mut f32, usize),
+    a: Panel,
+    (b, b_row): (*const f32, usize),
+    c: Tile,
     epilogue: &Epilogue,
 ) {
     let mut sums = [[0.0f32; NR]; MR];
     for p in 0..depth {
-        // SAFETY: p is below depth, and the caller vouches for depth*MR and depth*NR elements.
-        let (a, b) = unsafe { (&*a.add(p * MR).cast::<[f32; MR]>(), &*b.add(p * NR).cast::<[f32; NR]>()) };
+        // SAFETY: p is below depth, and the caller vouches for that many rows of B.
+        let values = unsafe { row::<NR, WHOLE>(b.add(p * b_row), c.cols) };
         unrolled!(i below MR: {
+            let row = if WHOLE { i } else { i.min(c.rows - 1) };
+            // SAFETY: the row is below c.rows and p below depth.
+            let value = unsafe { *a.start.add(row * a.row + p * a.step) };
             for j in 0..NR {
-                sums[i][j] = if FMA { a[i].mul_add(b[j], sums[i][j]) } else { sums[i][j] + a[i] * b[j] };
+                sums[i][j] = if FMA { value.mul_add(values[j], sums[i][j]) } else { sums[i][j] + value * values[j] };
             }
         });
     }
     unrolled!(i below MR: {
-        // SAFETY: the caller vouches for NR elements in each of MR rows, and for MR biases unless null.
-        unsafe { store(&sums[i], c.add(i * ldc), epilogue, i) };
+        if WHOLE || i < c.rows {
+            // SAFETY: the caller vouches for c.cols elements in this row, and for its bias unless null.
+            unsafe { store::<NR, WHOLE>(&sums[i], c.start.add(i * c.ld), c.cols, epilogue, i) };
+        }
     });
+}
+
+/// A row of `cols` elements, padded with zeros.
+///
+/// # Safety
+/// As many are readable.
+#[inline(always)]
+unsafe fn row<const NR: usize, const WHOLE: bool>(from: *const f32, cols: usize) -> [f32; NR] {
+    if WHOLE {
+        // SAFETY: a whole tile has NR columns. f32 arrays need no more alignment than f32.
+        return unsafe { *from.cast::<[f32; NR]>() };
+    }
+    let mut values = [0.0; NR];
+    // SAFETY: the caller vouches for them.
+    values[..cols].copy_from_slice(unsafe { std::slice::from_raw_parts(from, cols) });
+    values
 }
 
 /// One row of a tile.
 ///
 /// # Safety
-/// `row` is writable for NR elements, initialised unless beta is zero; the bias is null or readable at `i`.
+/// `row` is writable for `cols` elements, initialised unless beta is zero; the bias is null or readable at `i`.
 #[inline(always)]
-unsafe fn store<const NR: usize>(sums: &[f32; NR], row: *mut f32, epilogue: &Epilogue, i: usize) {
-    let row = row.cast::<[f32; NR]>();
+unsafe fn store<const NR: usize, const WHOLE: bool>(
+    sums: &[f32; NR],
+    to: *mut f32,
+    cols: usize,
+    epilogue: &Epilogue,
+    i: usize,
+) {
     let mut values = sums.map(|sum| epilogue.alpha * sum);
     if epilogue.beta != 0.0 {
-        // SAFETY: the caller vouches for initialised values, as beta is not zero. f32 arrays need no more
-        // alignment than f32.
-        let old = unsafe { *row };
+        // SAFETY: the caller vouches for initialised values, as beta is not zero.
+        let old = unsafe { row::<NR, WHOLE>(to, cols) };
         for (value, old) in values.iter_mut().zip(old) {
             *value += epilogue.beta * old;
         }
@@ -125,6 +152,34 @@ unsafe fn store<const NR: usize>(sums: &[f32; NR], row: *mut f32, epilogue: &Epi
     if epilogue.relu {
         values = values.map(|value| if value < 0.0 { 0.0 } else { value });
     }
-    // SAFETY: the caller vouches for NR writable elements.
-    unsafe { *row = values };
+    // SAFETY: the caller vouches for as many writable elements.
+    unsafe {
+        if WHOLE {
+            *to.cast::<[f32; NR]>() = values;
+        } else {
+            std::slice::from_raw_parts_mut(to, cols).copy_from_slice(&values[..cols]);
+        }
+    }
+}
+
+/// Copies rows.
+///
+/// # Safety
+/// The contract of [`Kernel::copy`].
+#[inline(always)]
+unsafe fn copy(part: &Part) {
+    for (group, row) in (0..part.groups).flat_map(|group| (0..part.rows).map(move |row| (group, row))) {
+        // SAFETY: groups, rows and elements are below the counts the caller vouches for.
+        unsafe {
+            let from = part.from.add(group * part.from_group + row * part.from_row);
+            let to = part.to.add(group * part.to_group + row * part.to_row);
+            if part.stride == 1 {
+                to.copy_from_nonoverlapping(from, part.len);
+            } else {
+                for at in 0..part.len {
+                    *to.add(at) = *from.add(at * part.stride);
+                }
+            }
+        }
+    }
 }

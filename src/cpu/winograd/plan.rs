@@ -14,10 +14,10 @@ use super::output::{self, OutputJob};
 use super::product::{ProductJob, panels};
 use crate::backend::Plan;
 use crate::cpu::block::Shared;
-use crate::cpu::blocking::{BLOCKING, even};
 use crate::cpu::buffer::{self, Buffer, Lent};
 use crate::cpu::pool::Team;
 use crate::error::Result;
+use crate::memory::blocking::even;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
@@ -27,6 +27,8 @@ const WORKSPACE: usize = 1 << 19;
 /// With fewer, reading U from the outer caches takes longer than the products: each of its elements is used
 /// once for each tile.
 const LEAST_TILES: usize = 28;
+/// Tasks for each thread, so that uneven ones balance.
+const TASKS_PER_THREAD: usize = 3;
 
 thread_local! {
     /// V, products and scratch memory, kept by a thread that calls.
@@ -65,7 +67,7 @@ impl Schedule {
     pub fn new(total: usize, per_tile: usize, threads: usize) -> Self {
         let most = (WORKSPACE / per_tile).max(LEAST_TILES);
         let tiles = even(total, most, 1);
-        let wanted = threads * BLOCKING.tasks_per_thread;
+        let wanted = threads * TASKS_PER_THREAD;
         if threads == 1 || total.div_ceil(tiles) >= wanted {
             return Schedule { tiles, alone: true };
         }
@@ -217,7 +219,7 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         (both, slots): (&mut [f32], &Slots),
     ) -> Result<()> {
         let (c, k) = self.blocks();
-        let wanted = team.size() * BLOCKING.tasks_per_thread;
+        let wanted = team.size() * TASKS_PER_THREAD;
         let parts = |blocks: usize| {
             let piece = block.len().div_ceil(wanted.div_ceil(blocks).min(block.len()));
             (piece, block.len().div_ceil(piece))

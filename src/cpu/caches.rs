@@ -1,0 +1,91 @@
+//! The caches of this CPU, as the system describes them.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::memory::Caches;
+
+/// The caches of the first core; read once. What the system does not tell is zero: not known.
+pub fn caches() -> &'static Caches {
+    static CACHES: OnceLock<Caches> = OnceLock::new();
+    CACHES.get_or_init(|| read(Path::new("/sys/devices/system/cpu/cpu0/cache")))
+}
+
+/// Reads the kernel's description: a directory `indexN` for each cache.
+fn read(directory: &Path) -> Caches {
+    let mut caches = Caches::UNKNOWN;
+    for index in 0..8 {
+        let fact = |name: &str| {
+            let text = fs::read_to_string(directory.join(format!("index{index}")).join(name)).ok()?;
+            Some(text.trim().to_owned())
+        };
+        let Some(bytes) = fact("size").as_deref().and_then(bytes) else { continue };
+        if fact("type").is_none_or(|kind| kind == "Instruction") {
+            continue;
+        }
+        match fact("level").as_deref() {
+            Some("1") => caches.l1 = bytes,
+            Some("2") => caches.l2 = bytes,
+            Some("3") => {
+                caches.l3 = bytes;
+                caches.l3_threads = fact("shared_cpu_list").as_deref().map_or(0, threads);
+            }
+            _ => {}
+        }
+        caches.line = fact("coherency_line_size").and_then(|line| line.parse().ok()).unwrap_or(caches.line);
+    }
+    caches
+}
+
+/// `48K`, `32M` or a number of bytes. More than a terabyte is taken for a mistake.
+fn bytes(text: &str) -> Option<usize> {
+    let (number, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(number) => (number, 10),
+        None => text.strip_suffix('M').map_or((text, 0), |number| (number, 20)),
+    };
+    let bytes = number.parse::<usize>().ok()?.checked_mul(1 << unit)?;
+    (bytes <= 1 << 40).then_some(bytes)
+}
+
+/// How many are in a list such as `0-3,8`; zero if it makes no sense.
+fn threads(list: &str) -> usize {
+    let count = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.split(',').map(count).try_fold(0usize, |sum, part| sum.checked_add(part?)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_described_cpu_is_read_and_an_unknown_one_is_unknown() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = |number: u32, facts: [&str; 5]| {
+            let cache = directory.path().join(format!("index{number}"));
+            fs::create_dir(&cache).unwrap();
+            let names = ["level", "type", "size", "coherency_line_size", "shared_cpu_list"];
+            names.iter().zip(facts).for_each(|(name, fact)| fs::write(cache.join(name), fact).unwrap());
+        };
+        index(0, ["1\n", "Data\n", "48K\n", "64\n", "0\n"]);
+        index(1, ["1\n", "Instruction\n", "32K\n", "64\n", "0\n"]);
+        index(2, ["2\n", "Unified\n", "1024K\n", "64\n", "0,8\n"]);
+        index(3, ["3\n", "Unified\n", "32M\n", "64\n", "0-3,8-11\n"]);
+        let expected = Caches { l1: 48 << 10, l2: 1 << 20, l3: 32 << 20, l3_threads: 8, line: 64 };
+        assert_eq!(read(directory.path()), expected);
+        assert_eq!(read(&directory.path().join("absent")), Caches::UNKNOWN);
+    }
+
+    #[test]
+    fn senseless_facts_are_no_facts() {
+        assert_eq!(
+            ["", "K", "-1K", "99999999999999999999K", "18446744073709551615K", "2097152M"].map(bytes),
+            [None; 6]
+        );
+        assert_eq!(["", "3-1", "0-", "x", "0,,1", "0-18446744073709551615"].map(threads), [0; 6]);
+    }
+}

@@ -1,0 +1,174 @@
+//! AVX-512: 32 registers of 16 lanes. A tile of 8 x 48 takes 24 of them, a row of B three, an element of A one.
+
+use std::arch::x86_64::*;
+
+use super::vector::{Vector, define_vector_kernel};
+use super::{Avx2, Epilogue, Tile};
+
+/// Proof that this CPU has AVX-512F, and that the system saves its registers.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if it holds.
+    pub fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f") && Avx2::detect().is_some()).then_some(Avx512(()))
+    }
+}
+
+define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8;
+    // A column costs half a cycle a panel and step this way, a vector of them four the other way.
+    const THIN: usize = 6;
+
+    unsafe fn thin(
+        self,
+        depth: usize,
+        a: *const f32,
+        b: (*const f32, usize),
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        // SAFETY: the caller keeps the contract of Kernel::thin; that `self` exists proves the features.
+        unsafe { thin(depth, a, b, c, epilogue) }
+    }
+);
+
+/// The rows of a packed panel, which are the lanes of a vector of half the width.
+const MR: usize = 8;
+/// Panels at once: as many chains of additions as keep both units busy.
+const CHAINS: usize = 8;
+
+/// All rows of a few columns.
+///
+/// # Safety
+/// The contract of [`Kernel::thin`](super::Kernel::thin).
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn thin(depth: usize, a: *const f32, (b, b_row): (*const f32, usize), c: Tile, epilogue: &Epilogue) {
+    let panels = c.rows.div_ceil(MR);
+    for first in (0..panels).step_by(CHAINS) {
+        let count = CHAINS.min(panels - first);
+        for j in 0..c.cols {
+            // SAFETY: panels, rows and columns are below the counts the caller vouches for.
+            unsafe {
+                let a = a.add(first * MR * depth);
+                let b = b.add(j);
+                let sums = if count == CHAINS {
+                    chains::<CHAINS>(depth, a, (b, b_row))
+                } else {
+                    let mut sums = [_mm256_setzero_ps(); CHAINS];
+                    for (index, sum) in sums.iter_mut().enumerate().take(count) {
+                        [*sum] = chains::<1>(depth, a.add(index * MR * depth), (b, b_row));
+                    }
+                    sums
+                };
+                let mut values = [0.0f32; MR * CHAINS];
+                for (index, sum) in sums.iter().enumerate() {
+                    _mm256_storeu_ps(values.as_mut_ptr().add(index * MR), *sum);
+                }
+                let rows = (MR * count).min(c.rows - first * MR);
+                for (index, &sum) in values[..rows].iter().enumerate() {
+                    let row = first * MR + index;
+                    let to = c.start.add(row * c.ld + j);
+                    let mut value = epilogue.alpha * sum;
+                    if epilogue.beta != 0.0 {
+                        value += epilogue.beta * *to;
+                    }
+                    if !epilogue.bias.is_null() {
+                        value += *epilogue.bias.add(row);
+                    }
+                    *to = if epilogue.relu && value < 0.0 { 0.0 } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// The sums of one column of B with G panels of A.
+///
+/// # Safety
+/// G panels are readable, and `depth` elements of B.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn chains<const G: usize>(
+    depth: usize,
+    a: *const f32,
+    (b, b_row): (*const f32, usize),
+) -> [__m256; G] {
+    let mut sums = [_mm256_setzero_ps(); G];
+    for p in 0..depth {
+        // SAFETY: p is below depth.
+        unsafe {
+            let value = _mm256_set1_ps(*b.add(p * b_row));
+            for (g, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(_mm256_loadu_ps(a.add(g * MR * depth + p * MR)), value, *sum);
+            }
+        }
+    }
+    sums
+}
+
+// SAFETY (of all blocks): the caller vouches for the CPU and for the memory named by pointer and mask.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Vector for __m512 {
+    const LANES: usize = 16;
+    type Mask = __mmask16;
+
+    #[inline(always)]
+    unsafe fn mask(count: usize) -> __mmask16 {
+        (0xffff_u32 >> (16 - count)) as __mmask16
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, mask: __mmask16) -> Self {
+        unsafe { _mm512_maskz_loadu_ps(mask, from) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, mask: __mmask16) {
+        unsafe { _mm512_mask_storeu_ps(to, mask, self) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        unsafe { _mm512_fmadd_ps(self, factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { _mm512_add_ps(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        unsafe {
+            let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self, _mm512_setzero_ps());
+            _mm512_maskz_mov_ps(kept, self)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_every_other(from: *const f32, count: usize) -> Self {
+        unsafe {
+            // The elements wanted are 0, 2, .. of 2*count - 1; those in between are read as well.
+            let (low, high) = ((2 * count - 1).min(16), (2 * count - 1).saturating_sub(16));
+            let low = Self::load_part(from, Self::mask(low));
+            let high = Self::load_part(from.wrapping_add(16), Self::mask(high));
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(low, even, high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}

@@ -1,0 +1,258 @@
+//! The micro-kernel on explicit vectors, written once for every instruction set that has fused multiply-adds
+//! and masks.
+//!
+//! ```text
+//!                 b: one row of V vectors a step, in registers
+//!                 +--------+--------+--------+
+//!   a: M elements | vector | vector | vector |
+//!   a step, one   +--------+--------+--------+
+//!   at a time  +-+----------------------------
+//!   broadcast  | |  M x V accumulators, all in registers; an element of A meets V vectors of B
+//!              +-+
+//! ```
+//!
+//! M and V are constants of the instance: an edge of C runs an instance as small as it is, so that nothing but
+//! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
+//! beyond its edge.
+
+use super::{Epilogue, Panel, Part, Tile};
+
+/// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
+/// vouches for that.
+pub(super) trait Vector: Copy {
+    /// fp32 elements.
+    const LANES: usize;
+    /// Which lanes take part in a load or a store.
+    type Mask: Copy;
+
+    /// The first `count` lanes, at most LANES.
+    unsafe fn mask(count: usize) -> Self::Mask;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// Lanes not in the mask are zero, and are not read.
+    unsafe fn load_part(from: *const f32, mask: Self::Mask) -> Self;
+    /// Lanes not in the mask are not written.
+    unsafe fn store_part(self, to: *mut f32, mask: Self::Mask);
+    /// `self*factor + addend`, rounded once.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    /// Zero where a lane is below zero; NaN stays.
+    unsafe fn relu(self) -> Self;
+    /// Every other element from `from` on, as many as the mask has; reads no further than the last of them.
+    unsafe fn load_every_other(from: *const f32, count: usize) -> Self;
+    unsafe fn prefetch(from: *const f32);
+}
+
+/// Repeats a block for i = 0, 1, ... below a constant, each with i as a constant: only then do arrays of
+/// vectors indexed by it live in registers.
+macro_rules! unrolled {
+    ($i:ident below $count:ident: $body:block) => {
+        unrolled!(@ $i, $count, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident, $count:ident, $body:block, $($index:literal)*) => {
+        const { assert!($count <= 8) };
+        $(if $index < $count {
+            let $i: usize = $index;
+            $body
+        })*
+    };
+}
+
+/// A tile of M rows and V vectors, the last of which may be a part.
+///
+/// # Safety
+/// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors.
+#[inline(always)]
+pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
+    depth: usize,
+    a: Panel,
+    (b, b_step): (*const f32, usize),
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let Tile { start: c, ld: ldc, cols, .. } = c;
+    let last = cols - (V - 1) * T::LANES;
+    // SAFETY: everything read of A, B and C is inside of what the caller vouches for: rows below M, depths
+    // below `depth`, and of the last vector only lanes below `last`. Prefetches may point anywhere.
+    unsafe {
+        let mask = T::mask(last);
+        unrolled!(i below M: {
+            unrolled!(v below V: { T::prefetch(c.wrapping_add(i * ldc + v * T::LANES)) });
+        });
+        let mut sums = [[T::splat(0.0); V]; M];
+        let (mut from, mut row) = (a.start, b);
+        for _ in 0..depth {
+            let mut values = [T::splat(0.0); V];
+            unrolled!(v below V: {
+                let at = row.add(v * T::LANES);
+                values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+            });
+            unrolled!(i below M: {
+                let value = T::splat(*from.add(i * a.row));
+                unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+            });
+            from = from.wrapping_add(a.step);
+            row = row.wrapping_add(b_step);
+        }
+        let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
+        unrolled!(i below M: {
+            let bias = if epilogue.bias.is_null() { 0.0 } else { *epilogue.bias.add(i) };
+            unrolled!(v below V: {
+                let at = c.add(i * ldc + v * T::LANES);
+                let part = v + 1 == V && last < T::LANES;
+                let mut value = alpha.mul(sums[i][v]);
+                if epilogue.beta != 0.0 {
+                    let old = if part { T::load_part(at, mask) } else { T::load(at) };
+                    value = value.add(beta.mul(old));
+                }
+                if !epilogue.bias.is_null() {
+                    value = value.add(T::splat(bias));
+                }
+                if epilogue.relu {
+                    value = value.relu();
+                }
+                if part { value.store_part(at, mask) } else { value.store(at) }
+            });
+        });
+    }
+}
+
+/// Copies `part.rows` rows of `part.len` elements, every `part.stride`-th of a row.
+///
+/// # Safety
+/// The contract of [`Kernel::copy`](super::Kernel::copy).
+#[inline(always)]
+pub(super) unsafe fn copy<T: Vector>(part: &Part) {
+    // SAFETY: the caller keeps the contract.
+    unsafe {
+        match part.stride {
+            1 => rows::<T, 1>(part),
+            2 => rows::<T, 2>(part),
+            _ => rows::<T, 0>(part),
+        }
+    }
+}
+
+/// [`copy`] with the stride as a constant; 0 stands for any.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
+    let full = part.len / T::LANES * T::LANES;
+    let rest = part.len - full;
+    // SAFETY: groups, rows and elements are below the counts the caller vouches for; a pointer past the last
+    // row is not used.
+    unsafe {
+        let mask = T::mask(rest);
+        let (mut group_from, mut group_to) = (part.from, part.to);
+        for _ in 0..part.groups {
+            let (mut from, mut to) = (group_from, group_to);
+            for _ in 0..part.rows {
+                if STRIDE == 0 {
+                    for at in 0..part.len {
+                        *to.add(at) = *from.add(at * part.stride);
+                    }
+                } else {
+                    let mut at = 0;
+                    while at < full {
+                        let from = from.add(STRIDE * at);
+                        let value =
+                            if STRIDE == 1 { T::load(from) } else { T::load_every_other(from, T::LANES) };
+                        value.store(to.add(at));
+                        at += T::LANES;
+                    }
+                    if rest > 0 {
+                        let from = from.add(STRIDE * full);
+                        let value = if STRIDE == 1 {
+                            T::load_part(from, mask)
+                        } else {
+                            T::load_every_other(from, rest)
+                        };
+                        value.store_part(to.add(full), mask);
+                    }
+                }
+                from = from.wrapping_add(part.from_row);
+                to = to.wrapping_add(part.to_row);
+            }
+            group_from = group_from.wrapping_add(part.from_group);
+            group_to = group_to.wrapping_add(part.to_group);
+        }
+    }
+}
+
+/// Implements [`Kernel`](super::Kernel) for a proof type on a vector type, both of which need `$features`.
+macro_rules! define_vector_kernel {
+    ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*; $($thin:tt)*) => {
+        impl $crate::cpu::kernels::Kernel for $type {
+            const MR: usize = $mr;
+            const NR: usize = $nr;
+            const LANES: usize = <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+            const SGEMM: &'static str = concat!("sgemm_", $isa, "_", $mr, "x", $nr);
+            const CONV: &'static str = concat!("conv_igemm_", $isa, "_", $mr, "x", $nr);
+
+            unsafe fn tile(
+                self,
+                depth: usize,
+                a: $crate::cpu::kernels::Panel,
+                b: (*const f32, usize),
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn packed<const M: usize, const V: usize>(
+                    depth: usize,
+                    a: Panel,
+                    b: (*const f32, usize),
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // Strides known here spare the innermost loop registers and additions.
+                    let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr));
+                    // SAFETY: the caller keeps the contract of Kernel::tile.
+                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                }
+                #[target_feature(enable = $features)]
+                unsafe fn in_place<const M: usize, const V: usize>(
+                    depth: usize,
+                    a: Panel,
+                    b: (*const f32, usize),
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // SAFETY: as above.
+                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                }
+                type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
+                const { assert!($nr == 3 * Self::LANES) };
+                const PACKED: [[Instance; 3]; $mr] =
+                    [$([packed::<$rows, 1>, packed::<$rows, 2>, packed::<$rows, 3>]),*];
+                const IN_PLACE: [[Instance; 3]; $mr] =
+                    [$([in_place::<$rows, 1>, in_place::<$rows, 2>, in_place::<$rows, 3>]),*];
+                let is_packed = (a.row, a.step, b.1) == (1, $mr, $nr);
+                let table = if is_packed { &PACKED } else { &IN_PLACE };
+                let instance = table[c.rows - 1][c.cols.div_ceil(Self::LANES) - 1];
+                // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
+                // features.
+                unsafe { instance(depth, a, b, c, epilogue) }
+            }
+
+            $($thin)*
+
+            unsafe fn copy(self, part: &$crate::cpu::kernels::Part) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(part: &$crate::cpu::kernels::Part) {
+                    // SAFETY: the caller keeps the contract of Kernel::copy.
+                    unsafe { $crate::cpu::kernels::vector::copy::<$vector>(part) }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(part) }
+            }
+        }
+    };
+}
+pub(super) use define_vector_kernel;

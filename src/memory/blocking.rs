@@ -1,0 +1,262 @@
+//! Block sizes: how a matrix product, or a convolution as one, is cut for caches and threads.
+//!
+//! A pure function of the caches, the micro-kernel's tile, the problem and the number of threads. Its cost model,
+//! for a tile of MR x NR, a core that does one step of the tile (MR*NR multiply-adds) in a fixed time:
+//!
+//! * **KC**. A panel of B, KC x NR, is packed and then read once for each panel of A, so it should stay in L1
+//!   together with the panel of A in use and the one being fetched: `KC (NR + 2 MR) 4 <= L1`. Every block of
+//!   depth reads and writes C once more: the larger KC the better, within that.
+//! * **MC**. Panels of A stream past each panel of B. All of them, MC x KC, should stay in the L2 cache, of which
+//!   half is left for C and for what is packed next: `MC KC 4 <= L2/2`.
+//! * **NC**. The part of C that a task adds to again for each block of depth, rows x NC, should stay in the cache
+//!   as well: `rows NC 4 <= L2/2`. A task also reads its block of A anew, KC elements a row, which must not be
+//!   more than a fraction of the C it moves: `NC >= 2 KC` wins where both cannot be had.
+//! * **Threads**. Tasks are blocks of columns times groups of rows. A task of w panels of B and g of A takes
+//!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A. Of all cuts the
+//!   one is taken for which `ceil(tasks/threads) task + task/2` is least: rounds, and half a task more because
+//!   threads do not end together. Products (images and groups) multiply the tasks and are never joined.
+//!
+//! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
+//! same bits however many threads there are.
+
+use super::Caches;
+use crate::problem::{Conv2d, Gemm};
+
+/// Elements of fp32 that a thread may use to pack in: 256 KiB.
+pub const WORKSPACE: usize = 1 << 16;
+
+/// Problems with fewer floating-point operations are not worth waking threads for: that takes some 20
+/// microseconds.
+pub const INLINE_FLOPS: u64 = 3_000_000;
+
+/// Assumed where the system does not tell: what nearly every CPU has at least.
+const L1_BYTES: usize = 32 << 10;
+const L2_BYTES: usize = 256 << 10;
+
+/// The largest tile of C that a micro-kernel keeps in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ukernel {
+    /// Rows.
+    pub mr: usize,
+    /// Columns.
+    pub nr: usize,
+}
+
+/// A problem as the planner sees it: some products C = A B of one shape, C's rows being contiguous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Products {
+    /// How many: images times groups of a convolution.
+    pub count: usize,
+    /// Rows of C: output channels of a group.
+    pub rows: usize,
+    /// Columns of C: output pixels.
+    pub cols: usize,
+    /// Length of the sums.
+    pub depth: usize,
+    /// Depths that had better stay together: the taps of one channel.
+    pub unit: usize,
+}
+
+impl From<&Conv2d> for Products {
+    fn from(problem: &Conv2d) -> Self {
+        let sizes = problem.sizes();
+        Products {
+            count: sizes.n * sizes.groups,
+            rows: sizes.k / sizes.groups,
+            cols: sizes.p * sizes.q,
+            depth: problem.reduction(),
+            unit: sizes.r * sizes.s,
+        }
+    }
+}
+
+impl From<&Gemm> for Products {
+    fn from(problem: &Gemm) -> Self {
+        let sizes = problem.sizes();
+        let (rows, cols) = if sizes.c_col == 1 { (sizes.m, sizes.n) } else { (sizes.n, sizes.m) };
+        Products { count: 1, rows, cols, depth: sizes.k, unit: 1 }
+    }
+}
+
+/// How a problem is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocking {
+    /// Depth of a block.
+    pub kc: usize,
+    /// Rows of A that are packed at a time, if they are not packed once for all.
+    pub mc: usize,
+    /// Columns of a task; a multiple of NR.
+    pub nc: usize,
+    /// Blocks of columns.
+    pub col_blocks: usize,
+    /// Panels of rows of a task.
+    pub panels: usize,
+    /// Groups of rows.
+    pub row_groups: usize,
+}
+
+impl Blocking {
+    /// Cuts `problem` for `threads` threads.
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: impl Into<Products>, threads: usize) -> Self {
+        let problem = problem.into();
+        let Ukernel { mr, nr } = ukernel;
+        let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
+        let limit = (l1 / (nr + 2 * mr)).min(WORKSPACE / nr).max(1);
+        let unit = if problem.unit <= limit { problem.unit } else { 1 };
+        let kc = even(problem.depth, limit, unit);
+        let mc = even(problem.rows, l2 / 2 / kc, mr);
+        let widest = (l2 / 2 / problem.rows.max(1)).max(2 * kc);
+        let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
+        let (width, group) = cut(problem.count, panels, blocks, (widest / nr).max(1), threads);
+        let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
+        Blocking { kc, mc, nc: width * nr, col_blocks, panels: group, row_groups }
+    }
+
+    /// Tasks of one product.
+    pub fn tasks(&self) -> usize {
+        self.col_blocks * self.row_groups
+    }
+}
+
+/// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
+fn known(bytes: usize, assumed: usize) -> usize {
+    (if bytes == 0 { assumed } else { bytes }) / size_of::<f32>()
+}
+
+/// Panels of B and of A of a task.
+fn cut(products: usize, panels: usize, blocks: usize, widest: usize, threads: usize) -> (usize, usize) {
+    let (panels, blocks) = (panels.max(1), blocks.max(1));
+    let widest = even(blocks, widest, 1);
+    if threads == 1 {
+        return (widest, panels);
+    }
+    let mut best = (f64::INFINITY, widest, panels);
+    for groups in 1..=panels.min(2 * threads) {
+        let group = panels.div_ceil(groups);
+        let mut pieces = blocks.div_ceil(widest);
+        loop {
+            let width = blocks.div_ceil(pieces);
+            let tasks = products * panels.div_ceil(group) * blocks.div_ceil(width);
+            let task = (width * (group + 1)) as f64;
+            let time = (tasks.div_ceil(threads) as f64 + 0.5) * task;
+            if time < best.0 {
+                best = (time, width, group);
+            }
+            if width == 1 || tasks >= 8 * threads {
+                break;
+            }
+            pieces += 1;
+        }
+    }
+    (best.1, best.2)
+}
+
+/// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as
+/// long, and their lengths multiples of `step`.
+pub(crate) fn even(total: usize, limit: usize, step: usize) -> usize {
+    let limit = (limit / step).max(1) * step;
+    let pieces = total.div_ceil(limit).max(1);
+    total.div_ceil(pieces).next_multiple_of(step).max(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TILES: [Ukernel; 4] = [
+        Ukernel { mr: 8, nr: 48 },
+        Ukernel { mr: 4, nr: 24 },
+        Ukernel { mr: 4, nr: 8 },
+        Ukernel { mr: 14, nr: 32 },
+    ];
+
+    #[test]
+    fn even_pieces_cover_the_whole_and_keep_the_limit() {
+        assert_eq!(even(576, 256, 1), 192);
+        assert_eq!(even(147, 256, 1), 147);
+        assert_eq!(even(196, 224, 32), 224);
+        assert_eq!(even(1, 8, 32), 32);
+        let mut cases = 0;
+        for (total, limit, step) in (1..300).flat_map(|total| [(total, 64, 8), (total, 37, 6), (total, 5, 1)])
+        {
+            let piece = even(total, limit, step);
+            assert!(piece.is_multiple_of(step) && piece <= limit && piece >= step, "{total} {limit} {step}");
+            assert_eq!(total.div_ceil(piece), total.div_ceil(limit / step * step), "as few as possible");
+            cases += 1;
+        }
+        assert!(cases > 0);
+    }
+
+    #[test]
+    fn blocks_fit_the_caches_of_any_machine_and_cover_the_problem() {
+        let mut cases = 0;
+        for (l1, l2) in [(4, 16), (16, 128), (32, 256), (48, 1024), (128, 12 << 10), (1024, 1 << 20), (0, 0)]
+        {
+            let caches = Caches { l1: l1 << 10, l2: l2 << 10, ..Caches::UNKNOWN };
+            for tile in TILES {
+                for (rows, cols, depth, unit) in [
+                    (64, 50_176, 576, 9),
+                    (512, 49, 4608, 9),
+                    (1, 1, 1, 1),
+                    (2048, 7, 512, 1),
+                    (3, 9, 961, 961),
+                ] {
+                    for (count, threads) in [(1, 1), (1, 2), (1, 64), (5, 3), (300, 16)] {
+                        let problem = Products { count, rows, cols, depth, unit };
+                        let plan = Blocking::plan(&caches, tile, problem, threads);
+                        let l1 = known(caches.l1, L1_BYTES);
+                        assert!(plan.kc * (tile.nr + 2 * tile.mr) <= l1 || plan.kc == 1, "{plan:?}");
+                        assert!(plan.kc * tile.nr <= WORKSPACE);
+                        assert!(plan.mc * plan.kc <= known(caches.l2, L2_BYTES) / 2 || plan.mc == tile.mr);
+                        assert!(plan.nc.is_multiple_of(tile.nr) && plan.nc > 0 && plan.kc > 0);
+                        assert_eq!(plan.col_blocks, cols.div_ceil(plan.nc), "{plan:?}");
+                        assert_eq!(plan.row_groups, rows.div_ceil(tile.mr).div_ceil(plan.panels), "{plan:?}");
+                        let alone = Blocking::plan(&caches, tile, problem, 1);
+                        assert_eq!((alone.kc, alone.mc, alone.row_groups), (plan.kc, plan.mc, 1));
+                        cases += 1;
+                    }
+                }
+            }
+        }
+        assert!(cases > 0);
+    }
+
+    #[test]
+    fn larger_caches_mean_larger_blocks() {
+        let problem = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 1 };
+        let kc = |l1| Blocking::plan(&Caches { l1, ..Caches::UNKNOWN }, TILES[0], problem, 1).kc;
+        assert!(kc(8 << 10) < kc(32 << 10) && kc(32 << 10) < kc(128 << 10));
+    }
+
+    #[test]
+    fn small_maps_are_split_over_rows_and_large_ones_over_columns() {
+        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let shape = |rows, cols| Products { count: 1, rows, cols, depth: 512, unit: 1 };
+        let small = Blocking::plan(&caches, TILES[0], shape(512, 49), 2);
+        assert!(small.row_groups >= 2, "{small:?}");
+        let large = Blocking::plan(&caches, TILES[0], shape(64, 50_176), 2);
+        assert!(large.row_groups == 1 && large.col_blocks >= 4, "{large:?}");
+        let batch = Blocking::plan(&caches, TILES[0], Products { count: 64, ..shape(64, 49) }, 4);
+        assert_eq!(batch.row_groups, 1, "{batch:?}");
+    }
+
+    #[test]
+    fn every_thread_has_work_where_there_is_enough() {
+        let mut cases = 0;
+        for threads in 1..=64 {
+            for (rows, cols) in [(512, 49), (64, 3136), (256, 196), (2048, 49)] {
+                let problem = Products { count: 1, rows, cols, depth: 256, unit: 1 };
+                let plan = Blocking::plan(&Caches::UNKNOWN, TILES[0], problem, threads);
+                let total = rows.div_ceil(8) * cols.div_ceil(48);
+                if threads > total / 2 {
+                    continue;
+                }
+                // Rounds of the largest task: at most twice as long as if all threads ended together.
+                let rounds = plan.tasks().div_ceil(threads) * plan.panels * plan.nc / 48;
+                assert!(rounds * threads <= 2 * total, "{threads} threads: {plan:?}");
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
+    }
+}
