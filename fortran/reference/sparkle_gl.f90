@@ -33,7 +33,6 @@ module sparkle_gl
   integer(c_int32_t), parameter, public :: GL_TIMEOUT_EXPIRED = int(z'911B', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_CONDITION_SATISFIED = int(z'911C', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_COMPUTE_SHADER = int(z'91B9', c_int32_t)
-  integer(c_int32_t), parameter, public :: GL_MAX_COMPUTE_WORK_GROUP_COUNT = int(z'91BE', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_SYNC_FLUSH_COMMANDS_BIT = 1
   integer(c_int32_t), parameter, public :: GL_BUFFER_UPDATE_BARRIER_BIT = int(z'200', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_ALL_BARRIER_BITS = -1
