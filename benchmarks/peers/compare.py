@@ -246,4 +246,5 @@ def main():
         record(options.record, f"{stamp:%Y-%m-%d-%H%M}-peers-{threads}t", report, tables)
 
 
-main()
+if __name__ == "__main__":
+    main()
