@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::caches::caches;
+use super::caches::described;
 use super::isa::{Isa, with_kernel};
 use super::pool::{Team, num_threads};
 use super::process_lock::ProcessLock;
@@ -64,7 +64,7 @@ fn measure() -> Result<Hierarchy> {
         upload: f64::INFINITY,
         download: f64::INFINITY,
         launch: empty.as_secs_f64(),
-        caches: *caches(),
+        ..*described()
     })
 }
 

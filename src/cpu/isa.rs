@@ -6,6 +6,7 @@ use super::kernels::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{Avx2, Avx512};
 use crate::config::config;
+use crate::memory::Registers;
 
 /// A micro-kernel that this CPU can run: the value is the proof.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,20 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             Isa::Portable(_) => "portable",
+        }
+    }
+
+    /// The vector registers that its kernels use.
+    pub fn registers(self) -> Registers {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => Registers { count: 32, lanes: 16 },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => Registers { count: 16, lanes: 8 },
+            // The baselines: NEON has 32 registers, SSE2 16; of others it is not known.
+            Isa::Portable(_) if cfg!(target_arch = "aarch64") => Registers { count: 32, lanes: 4 },
+            Isa::Portable(_) if cfg!(target_arch = "x86_64") => Registers { count: 16, lanes: 4 },
+            Isa::Portable(_) => Registers::UNKNOWN,
         }
     }
 }

@@ -69,7 +69,7 @@ fn names<K: Kernel>(_: K) -> String {
 
 /// How a problem is cut for this CPU and a kernel.
 fn plan<K: Kernel>(_: K, problem: impl Into<Products>, threads: usize) -> Blocking {
-    Blocking::plan(caches::caches(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
+    Blocking::plan(caches::described(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
 }
 
 /// Ends the pool once no call uses it; the next call starts another.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::backend::Plan;
 use crate::error::Error;
-use crate::memory::{Caches, Hierarchy};
+use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 
 /// An engine that fills outputs with a constant, or fails.
@@ -55,7 +55,7 @@ impl Backend for Stub {
             upload: transfer,
             download: transfer,
             launch,
-            caches: Caches::UNKNOWN,
+            ..Hierarchy::UNKNOWN
         })
     }
     fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {

@@ -7,4 +7,4 @@ pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
 
-pub use hierarchy::{Caches, Hierarchy};
+pub use hierarchy::{Caches, Hierarchy, Registers};
