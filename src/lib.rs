@@ -46,8 +46,9 @@ pub mod memory;
 pub mod problem;
 pub mod report;
 mod shader;
+mod store;
 
-pub use config::{Config, config};
+pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{Conv2dPlan, Device, DeviceInfo, DeviceKind, Prediction, Run, devices};
 pub use error::{Error, Result};

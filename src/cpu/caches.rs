@@ -23,6 +23,18 @@ pub fn described() -> &'static Hierarchy {
     })
 }
 
+/// The caches for people to read.
+pub fn words(caches: &Caches) -> String {
+    let level = |name: &str, bytes: usize, threads: usize| {
+        let shared = if threads > 1 { format!(" for {threads} threads") } else { String::new() };
+        (bytes > 0).then(|| format!("{name} {} KiB{shared}", bytes >> 10))
+    };
+    let Caches { l1, l1_threads, l2, l2_threads, l3, l3_threads, .. } = *caches;
+    let levels = [level("L1", l1, l1_threads), level("L2", l2, l2_threads), level("L3", l3, l3_threads)];
+    let known: Vec<_> = levels.into_iter().flatten().collect();
+    if known.is_empty() { "not known".into() } else { known.join(", ") }
+}
+
 /// Reads the kernel's description: a directory `indexN` for each cache.
 fn read(directory: &Path) -> Caches {
     let mut caches = Caches::UNKNOWN;
@@ -94,7 +106,9 @@ mod tests {
             line: 64,
         };
         assert_eq!(read(directory.path()), expected);
+        assert_eq!(words(&expected), "L1 48 KiB, L2 1024 KiB for 2 threads, L3 32768 KiB for 8 threads");
         assert_eq!(read(&directory.path().join("absent")), Caches::UNKNOWN);
+        assert_eq!(words(&Caches::UNKNOWN), "not known");
     }
 
     #[test]

@@ -122,6 +122,26 @@ pub(super) use with_kernel;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::kernels::Kernel;
+    use crate::memory::tile::register_tiles;
+
+    #[test]
+    fn every_kernels_tile_is_one_that_the_model_admits() {
+        fn check<K: Kernel>(_: K, registers: Registers) {
+            assert_eq!(K::LANES, registers.lanes, "{}", K::SGEMM);
+            let tiles = register_tiles(registers);
+            let found = tiles.iter().find(|tile| (tile.mr, tile.nr) == (K::MR, K::NR));
+            let tile = found.unwrap_or_else(|| panic!("{} does not fit {registers:?}", K::SGEMM));
+            assert!(tile.reuse >= 1.0, "{} loads more than it computes: {tile:?}", K::SGEMM);
+            assert!(tile.reuse >= 0.6 * tiles[0].reuse, "{tile:?} beside {:?}", tiles[0]);
+        }
+        let mut cases = 0;
+        for isa in Isa::all().into_iter().filter(|isa| isa.registers() != Registers::UNKNOWN) {
+            with_kernel!(isa, kernel => check(kernel, isa.registers()));
+            cases += 1;
+        }
+        assert!(cases > 0 || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
+    }
 
     #[test]
     fn the_best_is_the_first_and_the_portable_is_always_there() {

@@ -20,6 +20,7 @@ mod im2col;
 mod isa;
 mod kernels;
 mod pack;
+mod peak;
 mod pool;
 mod process_lock;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::backend::{Backend, Plan};
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::blocking::{Blocking, Products, Ukernel};
+use crate::memory::tile::register_tiles;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 use buffer::{Buffer, Lent};
@@ -54,13 +56,55 @@ pub fn open() -> Arc<Engine> {
 
 /// Name and facts of this CPU, for `sparkle info`.
 pub fn describe() -> (String, Vec<(&'static str, String)>) {
-    let kernels = with_kernel!(Isa::best(), kernel => names(kernel));
-    let facts = vec![
+    let (names, tile) = with_kernel!(Isa::best(), kernel => (names(kernel), tile(kernel)));
+    let mut facts = vec![
         ("features", isa::features().join(" ")),
-        ("kernels", kernels),
+        ("kernels", names),
+        ("register tile", tile),
+        ("caches", caches::words(&caches::described().caches)),
         ("threads", num_threads().to_string()),
     ];
+    // A list of devices is no reason to measure.
+    facts.extend(calibrate::known(num_threads()).map(|measured| ("measured", rates(&measured))));
     (isa::model(), facts)
+}
+
+/// A kernel's tile beside the model's best.
+fn tile<K: Kernel>(_: K) -> String {
+    let registers = caches::described().registers;
+    let tiles = register_tiles(registers);
+    let mine = tiles.iter().find(|tile| (tile.mr, tile.nr) == (K::MR, K::NR));
+    match (mine, tiles.first()) {
+        (Some(mine), Some(best)) => format!(
+            "{}x{} of {} registers of {}: {:.2} multiply-adds a load, at most {:.2} ({}x{})",
+            K::MR,
+            K::NR,
+            registers.count,
+            registers.lanes,
+            mine.reuse,
+            best.reuse,
+            best.mr,
+            best.nr
+        ),
+        _ => format!("{}x{}", K::MR, K::NR),
+    }
+}
+
+/// What was measured, in words; levels that were not are left out.
+fn rates(measured: &Hierarchy) -> String {
+    let Hierarchy { peak, flops, l2, l3, memory, .. } = *measured;
+    [
+        ("GFLOPS a thread in registers", peak),
+        ("GFLOPS in products", flops),
+        ("GB/s a thread in level 2", l2),
+        ("GB/s a thread in level 3", l3),
+        ("GB/s of memory", memory),
+    ]
+    .into_iter()
+    .filter(|&(_, rate)| rate > 0.0)
+    .map(|(what, rate)| format!("{:.0} {what}", rate / 1e9))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn names<K: Kernel>(_: K) -> String {

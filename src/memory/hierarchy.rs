@@ -6,13 +6,13 @@
 /// What a device is described as, and what it was measured to do. Rates that were not measured are zero.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Hierarchy {
-    /// fp32 operations a second of multiply-adds on registers alone: what no kernel exceeds.
+    /// fp32 operations a second of one thread's multiply-adds on registers alone: what no kernel exceeds.
     pub peak: f64,
     /// fp32 operations a second that the engine's kernels reach on a problem of middling size.
     pub flops: f64,
-    /// Bytes a second that one thread reads from its level 2 cache, over and over.
+    /// Bytes a second that one thread reads and writes in its level 2 cache.
     pub l2: f64,
-    /// Bytes a second that one thread reads from level 3.
+    /// Bytes a second that one thread reads and writes in level 3.
     pub l3: f64,
     /// Bytes a second between the compute units and the device's main memory.
     pub memory: f64,
