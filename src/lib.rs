@@ -44,6 +44,7 @@ mod gl;
 pub mod log;
 pub mod memory;
 pub mod problem;
+mod process;
 pub mod report;
 mod shader;
 mod store;

@@ -94,8 +94,13 @@ pub fn features() -> Vec<&'static str> {
     found
 }
 
-/// The CPU's model as the system names it; the architecture if it does not.
-pub fn model() -> String {
+/// The CPU's model as the system names it; the architecture if it does not. Read once.
+pub fn model() -> &'static str {
+    static MODEL: OnceLock<String> = OnceLock::new();
+    MODEL.get_or_init(read_model)
+}
+
+fn read_model() -> String {
     let file = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = file.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -14,6 +14,7 @@ mod block;
 mod buffer;
 mod caches;
 mod calibrate;
+mod confirm;
 mod conv2d;
 mod gemm;
 mod im2col;
@@ -66,7 +67,7 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
     ];
     // A list of devices is no reason to measure.
     facts.extend(calibrate::known(num_threads()).map(|measured| ("measured", rates(&measured))));
-    (isa::model(), facts)
+    (isa::model().to_owned(), facts)
 }
 
 /// A kernel's tile beside the model's best.
@@ -155,6 +156,9 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
         if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::Plan;
+use crate::backend::{Memory, Plan};
 use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
@@ -32,6 +32,9 @@ struct StubPlan(f32, Option<Error>, Arc<AtomicUsize>);
 impl Plan for StubPlan {
     fn kernel(&self) -> &str {
         "conv_stub"
+    }
+    fn memory(&self) -> Memory {
+        Memory { packed: 10, workspace: 20 }
     }
     fn run(&self, _: &[f32], output: &mut [f32]) -> Result<Timing> {
         self.2.fetch_add(1, Ordering::SeqCst);

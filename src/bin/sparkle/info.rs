@@ -83,6 +83,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 fn auto() -> Auto {
     let means = match &config().device {
         Some(device) if device != "auto" => format!("{device}, as SPARKLE_DEVICE says"),
+        _ if config().deterministic => "the CPU, as SPARKLE_DETERMINISTIC says".to_owned(),
         _ => {
             "the device predicted fastest for each problem, transfers included; software GL never".to_owned()
         }
