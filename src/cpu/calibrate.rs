@@ -21,12 +21,12 @@ use crate::store::store;
 
 /// A square product of middling size: 2*256^3 operations.
 const SIDE: i64 = 256;
-/// Bytes that are copied to measure main memory, source and copy together: twice the last cache, within these limits.
-/// Touching them takes longer than copying them.
+/// Bytes that are copied to measure main memory, source and copy together: half as much again as the last cache, so that
+/// nothing stays there from one pass to the next, within these limits. Touching new memory takes longer than copying.
 const LEAST_MEMORY: usize = 32 << 20;
 const MOST_MEMORY: usize = 128 << 20;
 /// The same for a level 3 cache: half of it, at most.
-const MOST_L3: usize = 16 << 20;
+const MOST_L3: usize = 8 << 20;
 const REPEATS: usize = 3;
 /// Runs of what takes a few microseconds.
 const MANY: usize = 30;
@@ -108,7 +108,7 @@ fn measure() -> Result<Rates> {
     let l3 = if in_l3 >= 4 * caches.l2 { copying_alone(in_l3, REPEATS)? } else { 0.0 };
 
     let mut team = Team::shared()?;
-    let total = (2 * described().caches.l3).clamp(LEAST_MEMORY, MOST_MEMORY);
+    let total = (described().caches.l3 / 2 * 3).clamp(LEAST_MEMORY, MOST_MEMORY);
     let memory = copying_together(&mut team, total)?;
     let empty = best(REPEATS, || team.run(num_threads().max(2), |_, _| {}))?;
     Ok([

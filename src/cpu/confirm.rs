@@ -53,9 +53,11 @@ pub fn plan(
 
 /// Whether measurements decide for `problem`, and whether they are made.
 fn policy(problem: &Conv2d, config: &Config) -> Tune {
+    // Where a plan is run once, preparing the weights counts, and that is not what is timed.
+    let once = problem.is_once();
     let named = problem.algorithm() != Algorithm::Auto || config.algorithm.is_some();
     match config.tune {
-        _ if config.deterministic || named => Tune::Off,
+        _ if config.deterministic || named || once => Tune::Off,
         _ if problem.is_measured() => Tune::Full,
         tune => tune,
     }
@@ -78,8 +80,7 @@ fn decide(
     if let Some(known) = candidates.iter().find(|candidate| Some(candidate.name) == known.as_deref()) {
         return build(isa, known, problem, data).map(Some);
     }
-    // To measure takes longer than a plan that is run once could gain.
-    if policy != Tune::Full || problem.is_once() {
+    if policy != Tune::Full {
         return Ok(None);
     }
     let plans = candidates.iter().map(|candidate| build(isa, candidate, problem, data));
@@ -151,6 +152,7 @@ mod tests {
             assert_eq!(policy(&problem, &config), policy_of_environment);
             assert_eq!(policy(&problem.measured(), &config), Tune::Full);
             assert_eq!(policy(&direct.measured(), &config), Tune::Off);
+            assert_eq!(policy(&problem.measured().once(), &config), Tune::Off);
             let named = Config { algorithm: Some(Algorithm::Winograd), ..config.clone() };
             assert_eq!(policy(&problem.measured(), &named), Tune::Off);
             let deterministic = Config { deterministic: true, ..config };
@@ -178,11 +180,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let fresh = || Store::new(Some(place.path().to_owned()));
         assert!(decide(&problem, Tune::Read, &fresh()).is_none(), "nothing is known yet");
-        assert!(decide(&problem.once(), Tune::Full, &fresh()).is_none(), "not worth measuring");
         let measured = decide(&problem, Tune::Full, &fresh()).unwrap();
         assert!(all.iter().any(|candidate| candidate.name == measured.kernel()));
-        for (problem, policy) in [(problem, Tune::Read), (problem, Tune::Full), (problem.once(), Tune::Read)]
-        {
+        for policy in [Tune::Read, Tune::Full] {
             assert_eq!(decide(&problem, policy, &fresh()).unwrap().kernel(), measured.kernel());
         }
         // Whatever is on record is taken, and right; what nobody knows is measured again.
