@@ -33,10 +33,22 @@ pub trait Backend: Send + Sync {
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)>;
 }
 
+/// The memory that a plan takes, in bytes, beside the caller's buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// What the plan holds as long as it lives: weights and bias, packed, transformed or uploaded.
+    pub packed: usize,
+    /// What a run works in at most. Kept for the runs that follow, of whatever plan.
+    pub workspace: usize,
+}
+
 /// A prepared convolution, run any number of times, from any thread.
 pub trait Plan: Send + Sync {
     /// Name of the kernel that runs, for instance `conv_direct_gl64`.
     fn kernel(&self) -> &str;
+
+    /// The memory it takes, with the threads there are at present.
+    fn memory(&self) -> Memory;
 
     /// Runs it.
     ///

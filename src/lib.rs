@@ -44,10 +44,12 @@ mod gl;
 pub mod log;
 pub mod memory;
 pub mod problem;
+mod process;
 pub mod report;
 mod shader;
+mod store;
 
-pub use config::{Config, config};
+pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{Conv2dPlan, Device, DeviceInfo, DeviceKind, Prediction, Run, devices};
 pub use error::{Error, Result};

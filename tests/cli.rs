@@ -19,7 +19,7 @@ fn program(folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.current_dir(folder);
+    command.current_dir(folder).env("SPARKLE_CACHE_DIR", folder.join("cache"));
     command
 }
 

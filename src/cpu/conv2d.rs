@@ -15,9 +15,10 @@ use super::im2col;
 use super::kernels::{Epilogue, Kernel, Tile};
 use super::pack::{Lines, panels};
 use super::plan;
-use super::pool::Team;
-use crate::backend::Plan;
+use super::pool::{self, Team};
+use crate::backend::{Memory, Plan};
 use crate::error::Result;
+use crate::memory::blocking::{Blocking, INLINE_FLOPS};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
@@ -46,14 +47,17 @@ struct Shape {
     /// KC.
     step: usize,
     groups: usize,
+    /// How one thread cuts it; for more the cut depends on how many there are.
+    alone: Blocking,
 }
 
 impl Shape {
     fn new<K: Kernel>(kernel: K, problem: &Conv2d) -> Self {
         let Conv2dSizes { k, p, q, groups, .. } = *problem.sizes();
         let (rows, depth) = (k / groups, problem.reduction());
-        let step = plan(kernel, problem, 1).kc;
-        Shape { rows, padded: rows.next_multiple_of(K::MR), pixels: p * q, depth, step, groups }
+        let alone = plan(kernel, problem, 1);
+        let padded = rows.next_multiple_of(K::MR);
+        Shape { rows, padded, pixels: p * q, depth, step: alone.kc, groups, alone }
     }
 }
 
@@ -90,7 +94,10 @@ impl<K: Kernel> ConvPlan<K> {
         let Shape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
-        let grid = plan(self.kernel, &self.problem, team.size());
+        let grid = match team.size() {
+            1 => self.shape.alone,
+            threads => plan(self.kernel, &self.problem, threads),
+        };
         let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
@@ -162,9 +169,23 @@ impl<K: Kernel> Plan for ConvPlan<K> {
         K::CONV
     }
 
+    fn memory(&self) -> Memory {
+        Memory {
+            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
+            workspace: pool::workspace_bytes(self.problem.flops()),
+        }
+    }
+
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut team = Team::for_work(self.problem.flops())?;
+        if self.problem.flops() < INLINE_FLOPS {
+            // There was no pool to get, so all of the time is computing; and it is so short that to look at the clock
+            // four times would be a good part of it.
+            self.execute(&mut team, input, output)?;
+            let wall = start.elapsed();
+            return Ok(Timing { kernel: wall, wall, dispatches: 1 });
+        }
         let computing = Instant::now();
         self.execute(&mut team, input, output)?;
         let kernel = computing.elapsed();

@@ -14,12 +14,14 @@ mod block;
 mod buffer;
 mod caches;
 mod calibrate;
+mod confirm;
 mod conv2d;
 mod gemm;
 mod im2col;
 mod isa;
 mod kernels;
 mod pack;
+mod peak;
 mod pool;
 mod process_lock;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use crate::backend::{Backend, Plan};
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::blocking::{Blocking, Products, Ukernel};
+use crate::memory::tile::register_tiles;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 use buffer::{Buffer, Lent};
@@ -54,13 +57,55 @@ pub fn open() -> Arc<Engine> {
 
 /// Name and facts of this CPU, for `sparkle info`.
 pub fn describe() -> (String, Vec<(&'static str, String)>) {
-    let kernels = with_kernel!(Isa::best(), kernel => names(kernel));
-    let facts = vec![
+    let (names, tile) = with_kernel!(Isa::best(), kernel => (names(kernel), tile(kernel)));
+    let mut facts = vec![
         ("features", isa::features().join(" ")),
-        ("kernels", kernels),
+        ("kernels", names),
+        ("register tile", tile),
+        ("caches", caches::words(&caches::described().caches)),
         ("threads", num_threads().to_string()),
     ];
-    (isa::model(), facts)
+    // A list of devices is no reason to measure.
+    facts.extend(calibrate::known(num_threads()).map(|measured| ("measured", rates(&measured))));
+    (isa::model().to_owned(), facts)
+}
+
+/// A kernel's tile beside the model's best.
+fn tile<K: Kernel>(_: K) -> String {
+    let registers = caches::described().registers;
+    let tiles = register_tiles(registers);
+    let mine = tiles.iter().find(|tile| (tile.mr, tile.nr) == (K::MR, K::NR));
+    match (mine, tiles.first()) {
+        (Some(mine), Some(best)) => format!(
+            "{}x{} of {} registers of {}: {:.2} multiply-adds a load, at most {:.2} ({}x{})",
+            K::MR,
+            K::NR,
+            registers.count,
+            registers.lanes,
+            mine.reuse,
+            best.reuse,
+            best.mr,
+            best.nr
+        ),
+        _ => format!("{}x{}", K::MR, K::NR),
+    }
+}
+
+/// What was measured, in words; levels that were not are left out.
+fn rates(measured: &Hierarchy) -> String {
+    let Hierarchy { peak, flops, l2, l3, memory, .. } = *measured;
+    [
+        ("GFLOPS a thread in registers", peak),
+        ("GFLOPS in products", flops),
+        ("GB/s a thread in level 2", l2),
+        ("GB/s a thread in level 3", l3),
+        ("GB/s of memory", memory),
+    ]
+    .into_iter()
+    .filter(|&(_, rate)| rate > 0.0)
+    .map(|(what, rate)| format!("{:.0} {what}", rate / 1e9))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn names<K: Kernel>(_: K) -> String {
@@ -69,7 +114,7 @@ fn names<K: Kernel>(_: K) -> String {
 
 /// How a problem is cut for this CPU and a kernel.
 fn plan<K: Kernel>(_: K, problem: impl Into<Products>, threads: usize) -> Blocking {
-    Blocking::plan(caches::caches(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
+    Blocking::plan(caches::described(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
 }
 
 /// Ends the pool once no call uses it; the next call starts another.
@@ -111,6 +156,9 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
         if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
         }

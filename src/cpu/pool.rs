@@ -67,6 +67,14 @@ fn available() -> usize {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
+/// Bytes of workspace of a call that does `flops` operations: as many as [`Team::for_work`] gives it, with the threads
+/// there are at present.
+pub fn workspace_bytes(flops: u64) -> usize {
+    let alone = flops < INLINE_FLOPS || num_threads() == 1;
+    let buffers = if alone { 1 } else { num_threads() + 1 };
+    buffers * WORKSPACE_LEN * size_of::<f32>()
+}
+
 /// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The
 /// next call starts another.
 pub fn shutdown() {

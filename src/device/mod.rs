@@ -58,7 +58,7 @@ impl Device {
     /// usable device whose name contains TEXT, in any case).
     ///
     /// `auto` means what `SPARKLE_DEVICE` says, or else: for each problem, the device predicted fastest, transfers
-    /// included; software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
+    /// included (with `SPARKLE_DETERMINISTIC=1` the CPU); software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
     /// A device asked for by name never falls back: its errors are returned.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::worker::Worker;
-use crate::backend::{Backend, Plan};
+use crate::backend::{Backend, Memory, Plan};
 use crate::error::{Error, Result};
 use crate::memory::Hierarchy;
 use crate::problem::{Algorithm, Conv2d, Gemm};
@@ -143,6 +143,14 @@ struct GlPlan {
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
         conv2d::kernel(&self.problem).name
+    }
+
+    fn memory(&self) -> Memory {
+        // Weights are on the device and, for a lost context, here; a run has input and output there, and its output
+        // once more here. Where the device's limits cut the batch it is less.
+        let held = self.weights.len() + self.bias.as_ref().map_or(0, Vec::len);
+        let moved = self.problem.input_len() + 2 * self.problem.output_len();
+        Memory { packed: 2 * held * size_of::<f32>(), workspace: moved * size_of::<f32>() }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {

@@ -1,6 +1,7 @@
 //! Block sizes: how a matrix product, or a convolution as one, is cut for caches and threads.
 //!
-//! A pure function of the caches, the micro-kernel's tile, the problem and the number of threads. Its cost model,
+//! A pure function of the hierarchy's description (its measured rates, which differ from day to day, must not reach
+//! the bits), the micro-kernel's tile, the problem and the number of threads. Its cost model,
 //! for a tile of MR x NR, a core that does one step of the tile (MR*NR multiply-adds) in a fixed time:
 //!
 //! * **KC**. A panel of B, KC x NR, is packed and then read once for each panel of A, so it should stay in L1
@@ -19,7 +20,7 @@
 //! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
 //! same bits however many threads there are.
 
-use super::Caches;
+use super::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 
 /// Elements of fp32 that a thread may use to pack in: 256 KiB.
@@ -97,15 +98,21 @@ pub struct Blocking {
 
 impl Blocking {
     /// Cuts `problem` for `threads` threads.
-    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: impl Into<Products>, threads: usize) -> Self {
-        let problem = problem.into();
+    pub fn plan(
+        hierarchy: &Hierarchy,
+        ukernel: Ukernel,
+        problem: impl Into<Products>,
+        threads: usize,
+    ) -> Self {
+        let (problem, caches) = (problem.into(), &hierarchy.caches);
         let Ukernel { mr, nr } = ukernel;
         let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
         let limit = (l1 / (nr + 2 * mr)).min(WORKSPACE / nr).max(1);
         let unit = if problem.unit <= limit { problem.unit } else { 1 };
         let kc = even(problem.depth, limit, unit);
         let mc = even(problem.rows, l2 / 2 / kc, mr);
-        let widest = (l2 / 2 / problem.rows.max(1)).max(2 * kc);
+        let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
+        let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
         let (width, group) = cut(problem.count, panels, blocks, (widest / nr).max(1), threads);
         let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
@@ -162,6 +169,11 @@ pub(crate) fn even(total: usize, limit: usize, step: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Caches;
+
+    fn machine(l1: usize, l2: usize) -> Hierarchy {
+        Hierarchy { caches: Caches { l1, l2, ..Caches::UNKNOWN }, ..Hierarchy::UNKNOWN }
+    }
 
     const TILES: [Ukernel; 4] = [
         Ukernel { mr: 8, nr: 48 },
@@ -192,7 +204,7 @@ mod tests {
         let mut cases = 0;
         for (l1, l2) in [(4, 16), (16, 128), (32, 256), (48, 1024), (128, 12 << 10), (1024, 1 << 20), (0, 0)]
         {
-            let caches = Caches { l1: l1 << 10, l2: l2 << 10, ..Caches::UNKNOWN };
+            let machine = machine(l1 << 10, l2 << 10);
             for tile in TILES {
                 for (rows, cols, depth, unit) in [
                     (64, 50_176, 576, 9),
@@ -203,15 +215,17 @@ mod tests {
                 ] {
                     for (count, threads) in [(1, 1), (1, 2), (1, 64), (5, 3), (300, 16)] {
                         let problem = Products { count, rows, cols, depth, unit };
-                        let plan = Blocking::plan(&caches, tile, problem, threads);
-                        let l1 = known(caches.l1, L1_BYTES);
+                        let plan = Blocking::plan(&machine, tile, problem, threads);
+                        let l1 = known(machine.caches.l1, L1_BYTES);
                         assert!(plan.kc * (tile.nr + 2 * tile.mr) <= l1 || plan.kc == 1, "{plan:?}");
                         assert!(plan.kc * tile.nr <= WORKSPACE);
-                        assert!(plan.mc * plan.kc <= known(caches.l2, L2_BYTES) / 2 || plan.mc == tile.mr);
+                        assert!(
+                            plan.mc * plan.kc <= known(machine.caches.l2, L2_BYTES) / 2 || plan.mc == tile.mr
+                        );
                         assert!(plan.nc.is_multiple_of(tile.nr) && plan.nc > 0 && plan.kc > 0);
                         assert_eq!(plan.col_blocks, cols.div_ceil(plan.nc), "{plan:?}");
                         assert_eq!(plan.row_groups, rows.div_ceil(tile.mr).div_ceil(plan.panels), "{plan:?}");
-                        let alone = Blocking::plan(&caches, tile, problem, 1);
+                        let alone = Blocking::plan(&machine, tile, problem, 1);
                         assert_eq!((alone.kc, alone.mc, alone.row_groups), (plan.kc, plan.mc, 1));
                         cases += 1;
                     }
@@ -224,19 +238,19 @@ mod tests {
     #[test]
     fn larger_caches_mean_larger_blocks() {
         let problem = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 1 };
-        let kc = |l1| Blocking::plan(&Caches { l1, ..Caches::UNKNOWN }, TILES[0], problem, 1).kc;
+        let kc = |l1| Blocking::plan(&machine(l1, 0), TILES[0], problem, 1).kc;
         assert!(kc(8 << 10) < kc(32 << 10) && kc(32 << 10) < kc(128 << 10));
     }
 
     #[test]
     fn small_maps_are_split_over_rows_and_large_ones_over_columns() {
-        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let machine = machine(48 << 10, 1 << 20);
         let shape = |rows, cols| Products { count: 1, rows, cols, depth: 512, unit: 1 };
-        let small = Blocking::plan(&caches, TILES[0], shape(512, 49), 2);
+        let small = Blocking::plan(&machine, TILES[0], shape(512, 49), 2);
         assert!(small.row_groups >= 2, "{small:?}");
-        let large = Blocking::plan(&caches, TILES[0], shape(64, 50_176), 2);
+        let large = Blocking::plan(&machine, TILES[0], shape(64, 50_176), 2);
         assert!(large.row_groups == 1 && large.col_blocks >= 4, "{large:?}");
-        let batch = Blocking::plan(&caches, TILES[0], Products { count: 64, ..shape(64, 49) }, 4);
+        let batch = Blocking::plan(&machine, TILES[0], Products { count: 64, ..shape(64, 49) }, 4);
         assert_eq!(batch.row_groups, 1, "{batch:?}");
     }
 
@@ -246,7 +260,7 @@ mod tests {
         for threads in 1..=64 {
             for (rows, cols) in [(512, 49), (64, 3136), (256, 196), (2048, 49)] {
                 let problem = Products { count: 1, rows, cols, depth: 256, unit: 1 };
-                let plan = Blocking::plan(&Caches::UNKNOWN, TILES[0], problem, threads);
+                let plan = Blocking::plan(&Hierarchy::UNKNOWN, TILES[0], problem, threads);
                 let total = rows.div_ceil(8) * cols.div_ceil(48);
                 if threads > total / 2 {
                     continue;

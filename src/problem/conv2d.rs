@@ -145,6 +145,8 @@ pub struct Conv2d {
     algorithm: Algorithm,
     /// Whether a plan for it will be run only once.
     once: bool,
+    /// Whether a plan for it is to be confirmed by measurement.
+    measured: bool,
     flops: u64,
 }
 
@@ -196,7 +198,15 @@ impl Conv2d {
             p,
             q,
         };
-        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, algorithm: desc.algorithm, once: false, flops })
+        Ok(Conv2d {
+            sizes,
+            bias: desc.bias,
+            relu: desc.relu,
+            algorithm: desc.algorithm,
+            once: false,
+            measured: false,
+            flops,
+        })
     }
 
     /// All sizes.
@@ -227,6 +237,17 @@ impl Conv2d {
     /// Whether a plan for it will be run only once.
     pub(crate) fn is_once(&self) -> bool {
         self.once
+    }
+
+    /// The same convolution, whose plans are confirmed by measurement: the candidates predicted best are timed when a plan
+    /// is made, unless an earlier measurement is on record, and the fastest is kept. That takes several runs' time.
+    pub fn measured(&self) -> Self {
+        Conv2d { measured: true, ..*self }
+    }
+
+    /// Whether plans for it are to be confirmed by measurement.
+    pub fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// The same convolution over `n` of the batch's images.

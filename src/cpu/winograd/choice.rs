@@ -97,6 +97,18 @@ fn sees_enough(sizes: &Conv2dSizes) -> bool {
     enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
 }
 
+/// The forms that `auto` may take for their accuracy, the fastest by prediction first; none for little work.
+/// The problem must be one that forms [`can`] compute.
+pub fn permitted(problem: &Conv2d, lanes: usize) -> Vec<Choice> {
+    let sizes = problem.sizes();
+    let mut forms = CHOICES.to_vec();
+    forms.retain(|form| {
+        problem.flops() >= LEAST_FLOPS && sees_enough(sizes) && sizes.c >= form.least_channels()
+    });
+    forms.sort_by(|a, b| a.cycles(problem, lanes).total_cmp(&b.cycles(problem, lanes)));
+    forms
+}
+
 /// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
 /// The problem must be one that forms [`can`] compute.
 pub fn choose(problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {

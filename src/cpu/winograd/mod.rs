@@ -34,11 +34,11 @@ use crate::backend::Plan;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d};
-use choice::Choice;
 use engine::Engine;
 use form::{F2, F4, F6};
 use plan::WinogradPlan;
 
+pub use choice::Choice;
 pub use plan::clear;
 
 /// A plan, if the problem is to be computed by Winograd's algorithm.
@@ -81,6 +81,49 @@ fn with_engine<E: Engine>(
     choice::choose(problem, algorithm, E::LANES)
         .map(|choice| form_plan(engine, choice, problem, weights, bias))
         .transpose()
+}
+
+/// The forms that could compute `problem` for `auto`, with their kernels' names, the fastest by prediction first.
+pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
+    fn named<E: Engine>(_: E, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
+        let [f2, f4, f6] = E::NAMES;
+        let name = |form| match form {
+            Choice::F2 => f2,
+            Choice::F4 => f4,
+            Choice::F6 => f6,
+        };
+        choice::permitted(problem, E::LANES).into_iter().map(|form| (name(form), form)).collect()
+    }
+    if !choice::can(problem.sizes()) {
+        return vec![];
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(engine) => named(engine, problem),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(engine) => named(engine, problem),
+        Isa::Portable(_) => vec![],
+    }
+}
+
+/// A plan of one of [`candidates`].
+///
+/// # Errors
+/// Out of memory.
+pub fn build(
+    isa: Isa,
+    form: Choice,
+    problem: &Conv2d,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Box<dyn Plan>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(engine) => form_plan(engine, form, problem, weights, bias),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(engine) => form_plan(engine, form, problem, weights, bias),
+        Isa::Portable(_) => unreachable!("candidates() has none"),
+    }
 }
 
 fn form_plan<E: Engine>(

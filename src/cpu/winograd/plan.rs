@@ -12,12 +12,12 @@ use super::geometry::{Geometry, Planes};
 use super::input::{self, InputJob};
 use super::output::{self, OutputJob};
 use super::product::{ProductJob, panels};
-use crate::backend::Plan;
+use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::{self, Buffer, Lent};
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{self, Team, num_threads};
 use crate::error::Result;
-use crate::memory::blocking::even;
+use crate::memory::blocking::{INLINE_FLOPS, even};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
@@ -345,6 +345,15 @@ impl<'a> Slots<'a> {
 impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
     fn kernel(&self) -> &str {
         self.name
+    }
+
+    fn memory(&self) -> Memory {
+        let flops = self.problem.flops();
+        let threads = if flops < INLINE_FLOPS { 1 } else { num_threads() };
+        Memory {
+            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
+            workspace: pool::workspace_bytes(flops) + self.workspace_len(threads) * size_of::<f32>(),
+        }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
