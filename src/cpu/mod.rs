@@ -15,6 +15,7 @@ mod buffer;
 mod caches;
 mod calibrate;
 mod conv2d;
+mod depthwise;
 mod gemm;
 mod im2col;
 mod isa;
@@ -112,6 +113,11 @@ impl Backend for Engine {
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
+        if let Some(plan) =
+            with_kernel!(Isa::best(), kernel => depthwise::plan(kernel, problem, weights, bias))?
+        {
             return Ok(plan);
         }
         with_kernel!(Isa::best(), kernel => {

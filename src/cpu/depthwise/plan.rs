@@ -1,0 +1,306 @@
+//! A plan, and how it runs: tasks over images, blocks of the output and groups.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::band::{self, Block};
+use super::engine::Engine;
+use super::lines::{Channels, Rows, Target};
+use super::shape::{Shape, even};
+use crate::backend::Plan;
+use crate::cpu::block::Shared;
+use crate::cpu::buffer::Buffer;
+use crate::cpu::kernels::Part;
+use crate::cpu::pool::Team;
+use crate::error::Result;
+use crate::problem::{Conv2d, Conv2dSizes};
+use crate::report::Timing;
+
+/// Tasks a thread, so that uneven ones balance.
+const TASKS: usize = 4;
+/// A task has at least so much work, or taking it costs too much.
+const TASK_FLOPS: u64 = 200_000;
+
+/// A convolution with its weights in order.
+pub struct GroupedPlan<E> {
+    engine: E,
+    problem: Conv2d,
+    shape: Shape,
+    taps: Vec<usize>,
+    /// For each group, for each panel of its output channels: for each tap, one weight a channel. As given where tiles
+    /// are rows.
+    weights: Buffer,
+    /// One value for each output channel. Empty if there is none.
+    bias: Buffer,
+}
+
+/// How a run is cut into tasks.
+#[derive(Clone, Copy)]
+struct Grid {
+    row_blocks: usize,
+    col_blocks: usize,
+    /// Groups of a task.
+    groups: usize,
+    group_blocks: usize,
+}
+
+impl<E: Engine> GroupedPlan<E> {
+    /// Orders weights, keeps the bias.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(
+        engine: E,
+        shape: Shape,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let mut ordered = Buffer::zeroed(weights.len())?;
+        let depth = problem.reduction();
+        if shape.by_rows {
+            ordered.copy_from_slice(weights);
+        } else {
+            let group = shape.outputs * depth;
+            for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
+                let panel = shape.panel * depth;
+                for (given, ordered) in given.chunks(panel).zip(ordered.chunks_mut(panel)) {
+                    let lines = given.len() / depth;
+                    for (index, weight) in given.iter().enumerate() {
+                        ordered[index % depth * lines + index / depth] = *weight;
+                    }
+                }
+            }
+        }
+        let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
+        kept.copy_from_slice(bias.unwrap_or_default());
+        let taps = shape.taps(problem.sizes());
+        Ok(GroupedPlan { engine, problem: *problem, shape, taps, weights: ordered, bias: kept })
+    }
+
+    fn grid(&self, threads: usize) -> Grid {
+        let Conv2dSizes { n, p, q, groups, .. } = *self.problem.sizes();
+        let (row_blocks, col_blocks) = (p.div_ceil(self.shape.rows), q.div_ceil(self.shape.cols));
+        let blocks = n * row_blocks * col_blocks;
+        let sensible = (self.problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
+        let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
+        let groups_of_task = groups.div_ceil(wanted);
+        Grid { row_blocks, col_blocks, groups: groups_of_task, group_blocks: groups.div_ceil(groups_of_task) }
+    }
+
+    /// Computes the convolution on `team`. The lengths have been checked.
+    ///
+    /// # Errors
+    /// Only if a task panicked.
+    pub fn execute(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let sizes = self.problem.sizes();
+        let Conv2dSizes { n, k, p, q, groups, .. } = *sizes;
+        assert_eq!((input.len(), output.len()), (self.problem.input_len(), self.problem.output_len()));
+        let grid = self.grid(team.size());
+        let Grid { row_blocks, col_blocks, group_blocks, .. } = grid;
+        let output = Shared::new(output);
+        team.run(n * group_blocks * row_blocks * col_blocks, |task, workspace| {
+            let (col, task) = (task % col_blocks, task / col_blocks);
+            let (row, task) = (task % row_blocks, task / row_blocks);
+            let (part, image) = (task % group_blocks, task / group_blocks);
+            let Shape { rows, cols, .. } = self.shape;
+            let block = Block {
+                rows: row * rows..p.min((row + 1) * rows),
+                cols: col * cols..q.min((col + 1) * cols),
+            };
+            let groups = part * grid.groups..groups.min((part + 1) * grid.groups);
+            let len = input.len() / n;
+            // SAFETY: image `image` of the output is inside of it, and the tasks' blocks do not overlap.
+            unsafe {
+                let output = output.start().add(image * k * p * q);
+                self.task(&input[image * len..][..len], output, &block, groups, workspace);
+            }
+        })
+    }
+
+    /// Computes a block of the output for some groups of an image.
+    ///
+    /// # Safety
+    /// The output is that of the image; nobody else touches the block meanwhile.
+    unsafe fn task(
+        &self,
+        image: &[f32],
+        output: *mut f32,
+        block: &Block,
+        groups: Range<usize>,
+        workspace: &mut [f32],
+    ) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        assert!(workspace.len() >= shape.band() + E::LANES + shape.panel * shape.map);
+        let (band, maps) = workspace.split_at_mut(shape.band() + E::LANES);
+        band::clear(sizes, band);
+        for first in groups.clone().step_by(shape.batch) {
+            let batch = first..groups.end.min(first + shape.batch);
+            let channels = batch.start * shape.inputs..batch.end * shape.inputs;
+            band::fill(self.engine, sizes, shape, block, (image, channels), band);
+            for (index, group) in batch.enumerate() {
+                let band = band[index * shape.inputs * shape.channel..].as_ptr();
+                // SAFETY: as the caller promises. The band holds all that the block's taps read, and a vector more.
+                unsafe {
+                    if shape.by_rows {
+                        self.rows(group, band, output, block);
+                    } else {
+                        self.channels(group, band, output, block, maps);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bias(&self, k: usize) -> *const f32 {
+        self.bias.get(k).map_or(std::ptr::null(), std::ptr::from_ref)
+    }
+
+    /// A group's block by tiles of rows.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the group's input channel.
+    unsafe fn rows(&self, group: usize, band: *const f32, output: *mut f32, block: &Block) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        let Conv2dSizes { p, q, r, s, stride_h, dilation_h, .. } = *sizes;
+        // Output rows this far apart see lines of the band that are a whole number of tap rows apart.
+        let apart = if stride_h == 1 { dilation_h } else { 1 };
+        let alone = stride_h > 1 && dilation_h > 1;
+        let cols = block.cols.len();
+        let most = E::WIDEST[E::WIDEST.len().min(4) - 1];
+        let vectors = even(cols.div_ceil(E::LANES), most);
+        let lines =
+            if alone { 1 } else { E::WIDEST.iter().rposition(|&widest| widest >= vectors).unwrap_or(0) + 1 };
+        for k in group * shape.outputs..(group + 1) * shape.outputs {
+            let weights = self.weights[k * r * s..].as_ptr();
+            for residue in 0..apart.min(block.rows.len()) {
+                let count = (block.rows.len() - residue).div_ceil(apart);
+                let lines = even(count, lines);
+                for tile in (0..count).step_by(lines) {
+                    let row = residue + tile * apart;
+                    for col in (0..cols).step_by(vectors * E::LANES) {
+                        let at = (k * p + block.rows.start + row) * q + block.cols.start + col;
+                        // SAFETY: rows and columns are inside of the block, k is an output channel.
+                        unsafe {
+                            let source = Rows {
+                                band: band.add(row * stride_h * shape.pitch + col),
+                                line: dilation_h * shape.pitch,
+                                step: stride_h,
+                                r,
+                                cols: &self.taps[..s],
+                                weights,
+                            };
+                            let target = Target {
+                                start: output.add(at),
+                                line: apart * q,
+                                cols: (vectors * E::LANES).min(cols - col),
+                                bias: self.bias(k),
+                                bias_step: 0,
+                                relu: self.problem.relu(),
+                            };
+                            self.engine.rows(lines.min(count - tile), &source, &target);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A group's block by tiles of channels.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the group's input channels.
+    unsafe fn channels(
+        &self,
+        group: usize,
+        band: *const f32,
+        output: *mut f32,
+        block: &Block,
+        maps: &mut [f32],
+    ) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        let Conv2dSizes { p, q, stride_h, .. } = *sizes;
+        let first = group * shape.outputs;
+        for panel in (0..shape.outputs).step_by(shape.panel) {
+            let lines = shape.panel.min(shape.outputs - panel);
+            let k = first + panel;
+            let source = Channels {
+                band,
+                taps: &self.taps,
+                weights: self.weights[k * self.problem.reduction()..].as_ptr(),
+            };
+            let target = Target {
+                start: maps.as_mut_ptr(),
+                line: shape.map,
+                cols: shape.map,
+                bias: self.bias(k),
+                bias_step: 1,
+                relu: self.problem.relu(),
+            };
+            // SAFETY: rows and columns are inside of the block, k and the lines behind it are output channels; the
+            // flat maps were made large enough, and their rows are inside of them.
+            unsafe {
+                if shape.flat {
+                    self.line(lines, &source, &target);
+                    let part = Part {
+                        from: maps.as_ptr(),
+                        from_row: shape.pitch,
+                        stride: 1,
+                        to: output.add(k * p * q),
+                        to_row: q,
+                        rows: p,
+                        len: q,
+                        groups: lines,
+                        from_group: shape.map,
+                        to_group: p * q,
+                    };
+                    self.engine.copy(&part);
+                } else {
+                    for row in 0..block.rows.len() {
+                        let at = (k * p + block.rows.start + row) * q + block.cols.start;
+                        let band = band.add(row * stride_h * shape.pitch);
+                        let (start, line, cols) = (output.add(at), p * q, block.cols.len());
+                        self.line(
+                            lines,
+                            &Channels { band, ..source },
+                            &Target { start, line, cols, ..target },
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// A line of outputs of some channels.
+    ///
+    /// # Safety
+    /// As for [`Engine::channels`], for any number of columns.
+    unsafe fn line(&self, lines: usize, source: &Channels, target: &Target) {
+        let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1]);
+        for col in (0..target.cols).step_by(vectors * E::LANES) {
+            let cols = (vectors * E::LANES).min(target.cols - col);
+            // SAFETY: the columns are inside of the line.
+            unsafe {
+                let source = Channels { band: source.band.add(col), ..*source };
+                let target = Target { start: target.start.add(col), cols, ..*target };
+                self.engine.channels(lines, &source, &target);
+            }
+        }
+    }
+}
+
+impl<E: Engine> Plan for GroupedPlan<E> {
+    fn kernel(&self) -> &str {
+        if self.shape.inputs == 1 { E::DEPTHWISE } else { E::GROUPED }
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
+        let start = Instant::now();
+        let mut team = Team::for_work(self.problem.flops())?;
+        let computing = Instant::now();
+        self.execute(&mut team, input, output)?;
+        let kernel = computing.elapsed();
+        drop(team);
+        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+    }
+}
