@@ -12,8 +12,10 @@ pub trait Engine: Kernel {
     const DEPTHWISE: &'static str;
     /// Name of the kernel for any group.
     const GROUPED: &'static str;
-    /// The most vectors of a tile with 1, 2, ... lines.
+    /// The most vectors of a tile with 1, 2, ... lines at a time.
     const WIDEST: &'static [usize];
+    /// The most channels of a tile.
+    const CHANNELS: usize;
 
     /// [`lines::channels`] for `lines` channels, the target's columns wide.
     ///
@@ -21,7 +23,7 @@ pub trait Engine: Kernel {
     /// As there; `lines` and the columns make a tile that [`Engine::WIDEST`] allows.
     unsafe fn channels(self, lines: usize, source: &Channels, target: &Target);
 
-    /// [`lines::rows`] for `lines` rows, the target's columns wide.
+    /// [`lines::rows`] for `lines` rows at a time, the target's columns wide.
     ///
     /// # Safety
     /// As for [`Engine::channels`].
@@ -29,11 +31,12 @@ pub trait Engine: Kernel {
 }
 
 macro_rules! define_engine {
-    ($proof:ty, $vector:ty, $isa:literal, $(features: $features:literal,)? $($lines:literal: [$($vectors:literal)*])*) => {
+    ($proof:ty, $vector:ty, $isa:literal, $(features: $features:literal,)? channels: $channels:literal, $($lines:literal: [$($vectors:literal)*])*) => {
         impl Engine for $proof {
             const DEPTHWISE: &'static str = concat!("conv_depthwise_", $isa);
             const GROUPED: &'static str = concat!("conv_grouped_", $isa);
             const WIDEST: &'static [usize] = &[$([$($vectors),*].len()),*];
+            const CHANNELS: usize = $channels;
 
             #[inline]
             unsafe fn channels(self, lines: usize, source: &Channels, target: &Target) {
@@ -66,10 +69,13 @@ macro_rules! define_engine {
 
 // Sums take at most 24 of 32 zmm and 12 of 16 ymm; the rest holds a tap's vectors and a weight.
 #[cfg(target_arch = "x86_64")]
-define_engine!(Avx512, std::arch::x86_64::__m512, "avx512", features: "avx512f,avx2,fma",
+define_engine!(Avx512, std::arch::x86_64::__m512, "avx512", features: "avx512f,avx2,fma", channels: 8,
     1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6 7 8] 3: [1 2 3 4 5 6 7 8] 4: [1 2 3 4 5 6]
     5: [1 2 3 4] 6: [1 2 3 4] 7: [1 2 3] 8: [1 2 3]);
 #[cfg(target_arch = "x86_64")]
-define_engine!(Avx2, std::arch::x86_64::__m256, "avx2", features: "avx2,fma",
-    1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6] 3: [1 2 3 4] 4: [1 2 3]);
-define_engine!(Portable, Four, "portable", 1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4] 3: [1 2 3] 4: [1 2]);
+define_engine!(Avx2, std::arch::x86_64::__m256, "avx2", features: "avx2,fma", channels: 4,
+    1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6] 3: [1 2 3 4] 4: [1 2 3]
+    5: [1 2] 6: [1 2] 7: [1] 8: [1]);
+define_engine!(Portable, Four, "portable", channels: 4,
+    1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4] 3: [1 2 3] 4: [1 2]
+    5: [1 2] 6: [1] 7: [1] 8: [1]);

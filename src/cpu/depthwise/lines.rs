@@ -1,14 +1,17 @@
-//! The two inner loops. Both compute M lines of output, V vectors wide, all sums in registers, straight from the
+//! The two inner loops. Both compute lines of output, V vectors wide, with all sums in registers, straight from the
 //! padded copy of the input ([`super::band`]): there a tap is nothing but an offset.
 //!
 //! ```text
-//!  channels: M output channels of one group         rows: M output rows of one channel
+//!  channels: M output channels of a group           rows: one output channel, row after row
 //!
-//!  band   +--------------+  + offset of the tap     band  line u  +--------------+  u is tap row u of output row 0,
-//!         | V vectors    |                                        | V vectors    |  u - step of output row 1, ...
-//!         +--------------+                                        +--------------+
-//!  every vector loaded meets M weights              a vector loaded meets as many weights as tap rows see it
+//!  band   +--------------+  + offset of the tap     line of the band, stride 1, R = M = 3
+//!         | V vectors    |                          u   +--------------+  tap row 0 of output row u
+//!         +--------------+                              | V vectors    |  tap row 1 of output row u - 1
+//!  every vector loaded meets M weights                  +--------------+  tap row 2 of output row u - 2: complete
 //! ```
+//!
+//! In the second one M output rows are under way at a time, where M tap rows see a line. With each line they move on:
+//! the last one is complete and stored, a new one begins.
 //!
 //! A sum runs over channels, tap rows and tap columns upwards, whatever the tile: the bits of an output do not
 //! depend on where in a tile it stands.
@@ -23,9 +26,8 @@ pub struct Target {
     pub line: usize,
     /// Elements of a line: more than (V - 1) vectors, at most V.
     pub cols: usize,
-    /// The first line's bias or null, and the distance to the next line's.
+    /// The first line's bias or null; channels have one each, rows share it.
     pub bias: *const f32,
-    pub bias_step: usize,
     pub relu: bool,
 }
 
@@ -49,11 +51,14 @@ pub struct Rows<'a> {
     pub line: usize,
     /// From one output row to the next, this many of these lines.
     pub step: usize,
-    /// Rows of the kernel.
+    /// Rows of the kernel: more than (M - 1)*step, at most M*step.
     pub r: usize,
+    /// Output rows.
+    pub count: usize,
     /// Offset of each tap column.
     pub cols: &'a [usize],
-    /// R x S weights.
+    /// For each tap row below `step`, for each tap column: the weights of this tap row and of those `step`, 2 `step`,
+    /// ... below it, M in all; of any value where there is no such row.
     pub weights: *const f32,
 }
 
@@ -78,66 +83,76 @@ pub unsafe fn channels<T: Vector, const M: usize, const V: usize>(source: &Chann
             });
             weights = weights.add(M);
         }
-        store::<T, M, V>(&sums, target);
+        unrolled!(m below M: {
+            let bias = if target.bias.is_null() { target.bias } else { target.bias.add(m) };
+            store::<T, V>(&sums[m], target.start.add(m * target.line), bias, target);
+        });
     }
 }
 
-/// M rows of one output channel that has one input channel.
+/// All rows of one output channel that has one input channel.
 ///
 /// # Safety
-/// The CPU has the vectors. Of the (M - 1)*step + R lines of the band, V vectors are readable behind each tap
-/// column's offset; there are as many weights as taps; the target's lines are writable, its biases null or readable.
+/// The CPU has the vectors. Of the (count - 1)*step + R lines of the band, V vectors are readable behind each tap
+/// column's offset; there are M weights for each tap column and tap row below the step; the target's lines are
+/// writable, its bias null or readable.
 #[inline(always)]
 pub unsafe fn rows<T: Vector, const M: usize, const V: usize>(source: &Rows, target: &Target) {
-    let Rows { line, step, r, cols, .. } = *source;
-    let taps = cols.len();
-    // SAFETY: the caller vouches for what is read and written here; a weight is read only of a tap row below R.
+    let Rows { line, step, r, count, cols, .. } = *source;
+    let lines = (count - 1) * step + r;
+    let (mut band, mut to) = (source.band, target.start);
+    // SAFETY: the caller vouches for what is read and written here: lines below `lines`, rows below `count`.
     unsafe {
         let mut sums = [[T::splat(0.0); V]; M];
-        let (mut band, mut weights) = (source.band, source.weights);
-        for u in 0..(M - 1) * step + r {
-            for (s, &col) in cols.iter().enumerate() {
-                let from = band.add(col);
-                let mut values = [T::splat(0.0); V];
-                unrolled!(v below V: { values[v] = T::load(from.add(v * T::LANES)) });
-                unrolled!(m below M: {
-                    if u.wrapping_sub(m * step) < r {
-                        let weight = T::splat(*weights.wrapping_sub(m * step * taps).add(s));
-                        unrolled!(v below V: { sums[m][v] = weight.mul_add(values[v], sums[m][v]) });
-                    }
-                });
+        for row in 0..count + M - 1 {
+            let mut weights = source.weights;
+            for tap in 0..step.min(lines - row * step) {
+                let whole = tap + (M - 1) * step < r;
+                for &col in cols {
+                    let from = band.add(col);
+                    let mut values = [T::splat(0.0); V];
+                    unrolled!(v below V: { values[v] = T::load(from.add(v * T::LANES)) });
+                    unrolled!(m below M: {
+                        if m + 1 < M || whole {
+                            let weight = T::splat(*weights.add(m));
+                            unrolled!(v below V: { sums[m][v] = weight.mul_add(values[v], sums[m][v]) });
+                        }
+                    });
+                    weights = weights.add(M);
+                }
+                band = band.wrapping_add(line);
             }
-            band = band.wrapping_add(line);
-            weights = weights.wrapping_add(taps);
+            if row + 1 >= M {
+                store::<T, V>(&sums[M - 1], to, target.bias, target);
+                to = to.wrapping_add(target.line);
+            }
+            let mut moved = [[T::splat(0.0); V]; M];
+            unrolled!(m below M: { if m + 1 < M { moved[m + 1] = sums[m] } });
+            sums = moved;
         }
-        store::<T, M, V>(&sums, target);
     }
 }
 
 /// Bias, ReLU, and into the output, where nothing beyond a line's end is touched.
 ///
 /// # Safety
-/// The target's lines are writable, its biases null or readable.
+/// The line is writable, its bias null or readable.
 #[inline(always)]
-unsafe fn store<T: Vector, const M: usize, const V: usize>(sums: &[[T; V]; M], target: &Target) {
+unsafe fn store<T: Vector, const V: usize>(sums: &[T; V], line: *mut f32, bias: *const f32, target: &Target) {
     let last = target.cols - (V - 1) * T::LANES;
-    // SAFETY: the caller vouches for M lines of V - 1 vectors and `last` lanes, and for M biases.
+    // SAFETY: the caller vouches for V - 1 vectors and `last` lanes, and for the bias.
     unsafe {
         let mask = T::mask(last);
-        unrolled!(m below M: {
-            let line = target.start.add(m * target.line);
-            let bias = if target.bias.is_null() { 0.0 } else { *target.bias.add(m * target.bias_step) };
-            unrolled!(v below V: {
-                let mut value = sums[m][v];
-                if !target.bias.is_null() {
-                    value = value.add(T::splat(bias));
-                }
-                if target.relu {
-                    value = value.relu();
-                }
-                let to = line.add(v * T::LANES);
-                if v + 1 == V && last < T::LANES { value.store_part(to, mask) } else { value.store(to) }
-            });
+        unrolled!(v below V: {
+            let mut value = sums[v];
+            if !bias.is_null() {
+                value = value.add(T::splat(*bias));
+            }
+            if target.relu {
+                value = value.relu();
+            }
+            let to = line.add(v * T::LANES);
+            if v + 1 == V && last < T::LANES { value.store_part(to, mask) } else { value.store(to) }
         });
     }
 }

@@ -40,7 +40,7 @@ pub fn plan<E: Engine>(
 ) -> Result<Option<Box<dyn Plan>>> {
     let sizes = problem.sizes();
     let outputs = sizes.k / sizes.groups;
-    if outputs > E::WIDEST.len() * 2 {
+    if outputs > 2 * E::CHANNELS {
         return Ok(None);
     }
     cut(engine, problem)
@@ -54,6 +54,6 @@ fn cut<E: Engine>(_: E, problem: &Conv2d) -> Option<Shape> {
         0 => L1_BYTES,
         known => known,
     };
-    let tiles = Tiles { lanes: E::LANES, widest: E::WIDEST };
+    let tiles = Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len() };
     Shape::new(problem, tiles, l1 / size_of::<f32>())
 }

@@ -27,8 +27,7 @@ pub struct GroupedPlan<E> {
     problem: Conv2d,
     shape: Shape,
     taps: Vec<usize>,
-    /// For each group, for each panel of its output channels: for each tap, one weight a channel. As given where tiles
-    /// are rows.
+    /// As [`by_rows`] or [`by_channels`] orders them.
     weights: Buffer,
     /// One value for each output channel. Empty if there is none.
     bias: Buffer,
@@ -56,21 +55,11 @@ impl<E: Engine> GroupedPlan<E> {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        let mut ordered = Buffer::zeroed(weights.len())?;
-        let depth = problem.reduction();
+        let mut ordered = Buffer::zeroed(shape.weights(problem))?;
         if shape.by_rows {
-            ordered.copy_from_slice(weights);
+            by_rows(problem.sizes(), shape.panel, weights, &mut ordered);
         } else {
-            let group = shape.outputs * depth;
-            for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
-                let panel = shape.panel * depth;
-                for (given, ordered) in given.chunks(panel).zip(ordered.chunks_mut(panel)) {
-                    let lines = given.len() / depth;
-                    for (index, weight) in given.iter().enumerate() {
-                        ordered[index % depth * lines + index / depth] = *weight;
-                    }
-                }
-            }
+            by_channels(&shape, problem.reduction(), weights, &mut ordered);
         }
         let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
         kept.copy_from_slice(bias.unwrap_or_default());
@@ -165,41 +154,31 @@ impl<E: Engine> GroupedPlan<E> {
         let Conv2dSizes { p, q, r, s, stride_h, dilation_h, .. } = *sizes;
         // Output rows this far apart see lines of the band that are a whole number of tap rows apart.
         let apart = if stride_h == 1 { dilation_h } else { 1 };
-        let alone = stride_h > 1 && dilation_h > 1;
         let cols = block.cols.len();
-        let most = E::WIDEST[E::WIDEST.len().min(4) - 1];
-        let vectors = even(cols.div_ceil(E::LANES), most);
-        let lines =
-            if alone { 1 } else { E::WIDEST.iter().rposition(|&widest| widest >= vectors).unwrap_or(0) + 1 };
+        let vectors = even(cols.div_ceil(E::LANES), E::WIDEST[shape.panel - 1]);
         for k in group * shape.outputs..(group + 1) * shape.outputs {
-            let weights = self.weights[k * r * s..].as_ptr();
-            for residue in 0..apart.min(block.rows.len()) {
-                let count = (block.rows.len() - residue).div_ceil(apart);
-                let lines = even(count, lines);
-                for tile in (0..count).step_by(lines) {
-                    let row = residue + tile * apart;
-                    for col in (0..cols).step_by(vectors * E::LANES) {
-                        let at = (k * p + block.rows.start + row) * q + block.cols.start + col;
-                        // SAFETY: rows and columns are inside of the block, k is an output channel.
-                        unsafe {
-                            let source = Rows {
-                                band: band.add(row * stride_h * shape.pitch + col),
-                                line: dilation_h * shape.pitch,
-                                step: stride_h,
-                                r,
-                                cols: &self.taps[..s],
-                                weights,
-                            };
-                            let target = Target {
-                                start: output.add(at),
-                                line: apart * q,
-                                cols: (vectors * E::LANES).min(cols - col),
-                                bias: self.bias(k),
-                                bias_step: 0,
-                                relu: self.problem.relu(),
-                            };
-                            self.engine.rows(lines.min(count - tile), &source, &target);
-                        }
+            for row in 0..apart.min(block.rows.len()) {
+                for col in (0..cols).step_by(vectors * E::LANES) {
+                    let at = (k * p + block.rows.start + row) * q + block.cols.start + col;
+                    // SAFETY: rows and columns are inside of the block, k is an output channel.
+                    unsafe {
+                        let source = Rows {
+                            band: band.add(row * shape.pitch + col),
+                            line: dilation_h * shape.pitch,
+                            step: stride_h,
+                            r,
+                            count: (block.rows.len() - row).div_ceil(apart),
+                            cols: &self.taps[..s],
+                            weights: self.weights[k * stride_h * s * shape.panel..].as_ptr(),
+                        };
+                        let target = Target {
+                            start: output.add(at),
+                            line: apart * q,
+                            cols: (vectors * E::LANES).min(cols - col),
+                            bias: self.bias(k),
+                            relu: self.problem.relu(),
+                        };
+                        self.engine.rows(shape.panel, &source, &target);
                     }
                 }
             }
@@ -234,7 +213,6 @@ impl<E: Engine> GroupedPlan<E> {
                 line: shape.map,
                 cols: shape.map,
                 bias: self.bias(k),
-                bias_step: 1,
                 relu: self.problem.relu(),
             };
             // SAFETY: rows and columns are inside of the block, k and the lines behind it are output channels; the
@@ -284,6 +262,34 @@ impl<E: Engine> GroupedPlan<E> {
                 let source = Channels { band: source.band.add(col), ..*source };
                 let target = Target { start: target.start.add(col), cols, ..*target };
                 self.engine.channels(lines, &source, &target);
+            }
+        }
+    }
+}
+
+/// For each output channel what [`Rows`] wants, with `lines` rows under way.
+fn by_rows(sizes: &Conv2dSizes, lines: usize, weights: &[f32], ordered: &mut [f32]) {
+    let Conv2dSizes { r, s, stride_h, .. } = *sizes;
+    for (given, ordered) in weights.chunks_exact(r * s).zip(ordered.chunks_exact_mut(stride_h * s * lines)) {
+        for (row, given) in given.chunks_exact(s).enumerate() {
+            let (tap, line) = (row % stride_h, row / stride_h);
+            for (col, weight) in given.iter().enumerate() {
+                ordered[(tap * s + col) * lines + line] = *weight;
+            }
+        }
+    }
+}
+
+/// For each group, for each panel of its output channels: for each tap, one weight a channel.
+fn by_channels(shape: &Shape, depth: usize, weights: &[f32], ordered: &mut [f32]) {
+    let (group, panel) = (shape.outputs * depth, shape.panel * depth);
+    for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
+        for (given, ordered) in given.chunks(panel).zip(ordered.chunks_mut(panel)) {
+            let lines = given.len() / depth;
+            for (line, given) in given.chunks_exact(depth).enumerate() {
+                for (weight, to) in given.iter().zip(ordered[line..].iter_mut().step_by(lines)) {
+                    *to = *weight;
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ pub struct Shape {
     /// Input and output channels of a group.
     pub inputs: usize,
     pub outputs: usize,
-    /// Output channels of a tile, where a tile is channels.
+    /// Output channels of a tile, or output rows that are under way at a time.
     pub panel: usize,
     /// Output rows and columns of a band.
     pub rows: usize,
@@ -32,8 +32,9 @@ pub struct Shape {
 #[derive(Clone, Copy)]
 pub struct Tiles {
     pub lanes: usize,
-    /// The most vectors of a tile with 1, 2, ... lines.
-    pub widest: &'static [usize],
+    /// The most channels of a tile, and the most rows that can be under way.
+    pub channels: usize,
+    pub rows: usize,
 }
 
 /// Rows of output that a band has at least if it can: fewer, and too much is copied more than once.
@@ -45,13 +46,16 @@ impl Shape {
     pub fn new(problem: &Conv2d, tiles: Tiles, l1: usize) -> Option<Self> {
         let sizes = problem.sizes();
         let (inputs, outputs) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
-        let panels = outputs.div_ceil(tiles.widest.len());
+        // Rows of output side by side must see the same lines.
+        let shared = sizes.stride_h <= sizes.r && (sizes.dilation_h == 1 || sizes.stride_h == 1);
+        let under_way = if shared { sizes.r.div_ceil(sizes.stride_h) } else { 0 };
+        let by_rows = inputs == 1 && outputs <= 2 && (1..=tiles.rows).contains(&under_way);
         let mut shape = Shape {
-            by_rows: inputs == 1 && outputs <= 2,
+            by_rows,
             flat: false,
             inputs,
             outputs,
-            panel: outputs.div_ceil(panels),
+            panel: if by_rows { under_way } else { even(outputs, tiles.channels) },
             rows: sizes.p,
             cols: sizes.q,
             pitch: 0,
@@ -98,7 +102,8 @@ impl Shape {
         let lines = p + (r - 1) * dilation_h;
         let channel = (lines * pitch + pad_w).next_multiple_of(tiles.lanes);
         let batch = (l1 / 2 / (self.inputs * channel)).clamp(1, sizes.groups);
-        let shape = Shape { by_rows: false, flat: true, pitch, channel, batch, map, ..self.clone() };
+        let panel = even(self.outputs, tiles.channels);
+        let shape = Shape { by_rows: false, flat: true, panel, pitch, channel, batch, map, ..self.clone() };
         (self.inputs * channel <= l1 && shape.fits(tiles.lanes)).then_some(shape)
     }
 
@@ -133,6 +138,12 @@ impl Shape {
     pub fn col(&self, sizes: &Conv2dSizes, s: usize) -> usize {
         let x = s * sizes.dilation_w;
         x % sizes.stride_w * self.phase + x / sizes.stride_w
+    }
+
+    /// Elements of the weights in order.
+    pub fn weights(&self, problem: &Conv2d) -> usize {
+        let Conv2dSizes { k, s, stride_h, .. } = *problem.sizes();
+        if self.by_rows { k * stride_h.saturating_mul(s * self.panel) } else { problem.weights_len() }
     }
 
     /// Offsets of all taps in a band of one group, in the order of the weights.
