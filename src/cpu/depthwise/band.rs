@@ -42,27 +42,38 @@ pub fn fill<K: Kernel>(
     (image, channels): (&[f32], Range<usize>),
     band: &mut [f32],
 ) {
-    let Conv2dSizes { h, w, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
-    let top = (block.rows.start * stride_h) as i64 - pad_h as i64;
-    let lines = inside(top, 1, h, shape.lines(sizes, block.rows.len()));
-    let step = if shape.flat { 1 } else { stride_w };
-    for phase in 0..step {
-        let left = (block.cols.start * stride_w + phase) as i64 - pad_w as i64;
-        let count = if shape.flat { w + pad_w } else { shape.phase };
-        let run = inside(left, step, w, count);
-        if lines.is_empty() || run.is_empty() || !shape.uses(sizes, phase) {
+    let Conv2dSizes { h, w, r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *sizes;
+    // Lines of a flat map are sorted as columns are.
+    let (step, count) = if shape.flat {
+        (stride_h, block.rows.len() + (r - 1) * dilation_h / stride_h)
+    } else {
+        (1, shape.lines(sizes, block.rows.len()))
+    };
+    let seen = |phase: usize, taps: usize, dilation: usize, stride: usize| {
+        (0..taps.min(stride)).any(|tap| tap * dilation % stride == phase)
+    };
+    for (row, col) in (0..step).flat_map(|row| (0..stride_w).map(move |col| (row, col))) {
+        if shape.flat && !seen(row, r, dilation_h, stride_h) || !seen(col, s, dilation_w, stride_w) {
             continue;
         }
-        let (y, x) = (top + lines.start as i64, left + (run.start * step) as i64);
+        let top = (block.rows.start * stride_h + row) as i64 - pad_h as i64;
+        let left = (block.cols.start * stride_w + col) as i64 - pad_w as i64;
+        let lines = inside(top, step, h, count);
+        let run = inside(left, stride_w, w, shape.phase.min(shape.pitch));
+        if lines.is_empty() || run.is_empty() {
+            continue;
+        }
+        let (y, x) = (top + (lines.start * step) as i64, left + (run.start * stride_w) as i64);
         let from = (channels.start * h + y as usize) * w + x as usize;
-        let to = lines.start * shape.pitch + phase * shape.phase + run.start;
+        let plane = if shape.flat { (row * stride_w + col) * shape.plane } else { col * shape.phase };
+        let to = plane + lines.start * shape.pitch + run.start;
         let last = (channels.len() - 1, lines.len() - 1, run.len() - 1);
-        assert!(from + last.0 * h * w + last.1 * w + last.2 * step < image.len());
+        assert!(from + last.0 * h * w + last.1 * step * w + last.2 * stride_w < image.len());
         assert!(to + last.0 * shape.channel + last.1 * shape.pitch + last.2 < band.len());
         let part = Part {
             from: image[from..].as_ptr(),
-            from_row: w,
-            stride: step,
+            from_row: step * w,
+            stride: stride_w,
             to: band[to..].as_mut_ptr(),
             to_row: shape.pitch,
             rows: lines.len(),

@@ -23,6 +23,12 @@ pub trait Engine: Kernel {
     /// As there; `lines` and the columns make a tile that [`Engine::WIDEST`] allows.
     unsafe fn channels(self, lines: usize, source: &Channels, target: &Target);
 
+    /// [`lines::maps`] for `lines` maps, the target's columns wide.
+    ///
+    /// # Safety
+    /// As for [`Engine::channels`].
+    unsafe fn maps(self, lines: usize, source: &Channels, next: usize, target: &Target);
+
     /// [`lines::rows`] for `lines` rows at a time, the target's columns wide.
     ///
     /// # Safety
@@ -49,6 +55,23 @@ macro_rules! define_engine {
                 const TILES: &[&[Tile]] = &[$(&[$(compiled::<$lines, $vectors>),*]),*];
                 // SAFETY: as the caller promises; that `self` exists proves that this CPU has the features.
                 unsafe { TILES[lines - 1][target.cols.div_ceil(Self::LANES) - 1](source, target) }
+            }
+
+            #[inline]
+            unsafe fn maps(self, lines: usize, source: &Channels, next: usize, target: &Target) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn compiled<const M: usize, const V: usize>(
+                    source: &Channels,
+                    next: usize,
+                    target: &Target,
+                ) {
+                    // SAFETY: as the caller promises.
+                    unsafe { lines::maps::<$vector, M, V>(source, next, target) }
+                }
+                type Tile = unsafe fn(&Channels, usize, &Target);
+                const TILES: &[&[Tile]] = &[$(&[$(compiled::<$lines, $vectors>),*]),*];
+                // SAFETY: as above.
+                unsafe { TILES[lines - 1][target.cols.div_ceil(Self::LANES) - 1](source, next, target) }
             }
 
             #[inline]

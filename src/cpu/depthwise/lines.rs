@@ -1,4 +1,4 @@
-//! The two inner loops. Both compute lines of output, V vectors wide, with all sums in registers, straight from the
+//! The inner loops. They compute lines of output, V vectors wide, with all sums in registers, straight from the
 //! padded copy of the input ([`super::band`]): there a tap is nothing but an offset.
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!  every vector loaded meets M weights                  +--------------+  tap row 2 of output row u - 2: complete
 //! ```
 //!
-//! In the second one M output rows are under way at a time, where M tap rows see a line. With each line they move on:
+//! `maps` is `channels` for groups of a single channel: each line has a band of its own. In `rows` M output rows are under way at a time, where M tap rows see a line. With each line they move on:
 //! the last one is complete and stored, a new one begins.
 //!
 //! A sum runs over channels, tap rows and tap columns upwards, whatever the tile: the bits of an output do not
@@ -83,10 +83,35 @@ pub unsafe fn channels<T: Vector, const M: usize, const V: usize>(source: &Chann
             });
             weights = weights.add(M);
         }
-        unrolled!(m below M: {
-            let bias = if target.bias.is_null() { target.bias } else { target.bias.add(m) };
-            store::<T, V>(&sums[m], target.start.add(m * target.line), bias, target);
-        });
+        store_all::<T, M, V>(&sums, target);
+    }
+}
+
+/// Flat maps of M groups that have one input and one output channel each: the band of the next group is `next` behind.
+///
+/// # Safety
+/// As for [`channels`], for each of the M groups' bands.
+#[inline(always)]
+pub unsafe fn maps<T: Vector, const M: usize, const V: usize>(
+    source: &Channels,
+    next: usize,
+    target: &Target,
+) {
+    // SAFETY: the caller vouches for what is read and written here.
+    unsafe {
+        let mut sums = [[T::splat(0.0); V]; M];
+        let mut weights = source.weights;
+        for &tap in source.taps {
+            let from = source.band.add(tap);
+            unrolled!(m below M: {
+                let weight = T::splat(*weights.add(m));
+                unrolled!(v below V: {
+                    sums[m][v] = weight.mul_add(T::load(from.add(m * next + v * T::LANES)), sums[m][v]);
+                });
+            });
+            weights = weights.add(M);
+        }
+        store_all::<T, M, V>(&sums, target);
     }
 }
 
@@ -130,6 +155,21 @@ pub unsafe fn rows<T: Vector, const M: usize, const V: usize>(source: &Rows, tar
             unrolled!(m below M: { if m + 1 < M { moved[m + 1] = sums[m] } });
             sums = moved;
         }
+    }
+}
+
+/// [`store`] for M channels.
+///
+/// # Safety
+/// The target's lines are writable, its biases null or readable.
+#[inline(always)]
+unsafe fn store_all<T: Vector, const M: usize, const V: usize>(sums: &[[T; V]; M], target: &Target) {
+    // SAFETY: the caller vouches for M lines and biases.
+    unsafe {
+        unrolled!(m below M: {
+            let bias = if target.bias.is_null() { target.bias } else { target.bias.add(m) };
+            store::<T, V>(&sums[m], target.start.add(m * target.line), bias, target);
+        });
     }
 }
 

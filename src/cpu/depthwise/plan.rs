@@ -55,11 +55,14 @@ impl<E: Engine> GroupedPlan<E> {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
+        let sizes = problem.sizes();
         let mut ordered = Buffer::zeroed(shape.weights(problem))?;
         if shape.by_rows {
-            by_rows(problem.sizes(), shape.panel, weights, &mut ordered);
+            by_rows(sizes, shape.panel, weights, &mut ordered);
         } else {
-            by_channels(&shape, problem.reduction(), weights, &mut ordered);
+            // Groups of a single channel are ordered as if they were one group's channels.
+            let outputs = if shape.maps { sizes.k } else { shape.outputs };
+            by_channels(outputs, shape.panel, problem.reduction(), weights, &mut ordered);
         }
         let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
         kept.copy_from_slice(bias.unwrap_or_default());
@@ -73,7 +76,10 @@ impl<E: Engine> GroupedPlan<E> {
         let blocks = n * row_blocks * col_blocks;
         let sensible = (self.problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
         let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
-        let groups_of_task = groups.div_ceil(wanted);
+        let mut groups_of_task = groups.div_ceil(wanted);
+        if self.shape.maps {
+            groups_of_task = groups_of_task.next_multiple_of(self.shape.panel);
+        }
         Grid { row_blocks, col_blocks, groups: groups_of_task, group_blocks: groups.div_ceil(groups_of_task) }
     }
 
@@ -127,6 +133,15 @@ impl<E: Engine> GroupedPlan<E> {
             let batch = first..groups.end.min(first + shape.batch);
             let channels = batch.start * shape.inputs..batch.end * shape.inputs;
             band::fill(self.engine, sizes, shape, block, (image, channels), band);
+            if shape.maps {
+                for first in batch.clone().step_by(shape.panel) {
+                    let band = band[(first - batch.start) * shape.channel..].as_ptr();
+                    let groups = first..batch.end.min(first + shape.panel);
+                    // SAFETY: as below.
+                    unsafe { self.maps(groups, band, output, maps) };
+                }
+                continue;
+            }
             for (index, group) in batch.enumerate() {
                 let band = band[index * shape.inputs * shape.channel..].as_ptr();
                 // SAFETY: as the caller promises. The band holds all that the block's taps read, and a vector more.
@@ -219,20 +234,8 @@ impl<E: Engine> GroupedPlan<E> {
             // flat maps were made large enough, and their rows are inside of them.
             unsafe {
                 if shape.flat {
-                    self.line(lines, &source, &target);
-                    let part = Part {
-                        from: maps.as_ptr(),
-                        from_row: shape.pitch,
-                        stride: 1,
-                        to: output.add(k * p * q),
-                        to_row: q,
-                        rows: p,
-                        len: q,
-                        groups: lines,
-                        from_group: shape.map,
-                        to_group: p * q,
-                    };
-                    self.engine.copy(&part);
+                    self.line(lines, &source, &target, None);
+                    self.cut_out(maps, lines, output.add(k * p * q));
                 } else {
                     for row in 0..block.rows.len() {
                         let at = (k * p + block.rows.start + row) * q + block.cols.start;
@@ -242,6 +245,7 @@ impl<E: Engine> GroupedPlan<E> {
                             lines,
                             &Channels { band, ..source },
                             &Target { start, line, cols, ..target },
+                            None,
                         );
                     }
                 }
@@ -249,11 +253,54 @@ impl<E: Engine> GroupedPlan<E> {
         }
     }
 
-    /// A line of outputs of some channels.
+    /// Flat maps of some groups of a single channel.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the groups' channels.
+    unsafe fn maps(&self, groups: Range<usize>, band: *const f32, output: *mut f32, maps: &mut [f32]) {
+        let Shape { panel, map, channel, .. } = self.shape;
+        let Conv2dSizes { p, q, r, s, .. } = *self.problem.sizes();
+        // Tasks and batches are whole panels, but for the last groups, which were ordered as fewer.
+        let weights = self.weights[groups.start * r * s..].as_ptr();
+        let source = Channels { band, taps: &self.taps, weights };
+        let (bias, relu) = (self.bias(groups.start), self.problem.relu());
+        let target = Target { start: maps.as_mut_ptr(), line: map, cols: map, bias, relu };
+        debug_assert!(groups.start.is_multiple_of(panel));
+        // SAFETY: the flat maps were made large enough; the groups' outputs are the image's.
+        unsafe {
+            self.line(groups.len(), &source, &target, Some(channel));
+            self.cut_out(maps, groups.len(), output.add(groups.start * p * q));
+        }
+    }
+
+    /// The rows of some flat maps.
+    ///
+    /// # Safety
+    /// As many maps are writable at `output`.
+    unsafe fn cut_out(&self, maps: &[f32], count: usize, output: *mut f32) {
+        let Conv2dSizes { p, q, .. } = *self.problem.sizes();
+        assert!(maps.len() >= count * self.shape.map);
+        let part = Part {
+            from: maps.as_ptr(),
+            from_row: self.shape.pitch,
+            stride: 1,
+            to: output,
+            to_row: q,
+            rows: p,
+            len: q,
+            groups: count,
+            from_group: self.shape.map,
+            to_group: p * q,
+        };
+        // SAFETY: a map is p - 1 times the pitch and q long; the caller vouches for the output.
+        unsafe { self.engine.copy(&part) }
+    }
+
+    /// A line of outputs of some channels; of some groups, if the distance of their bands is given.
     ///
     /// # Safety
     /// As for [`Engine::channels`], for any number of columns.
-    unsafe fn line(&self, lines: usize, source: &Channels, target: &Target) {
+    unsafe fn line(&self, lines: usize, source: &Channels, target: &Target, next: Option<usize>) {
         let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1]);
         for col in (0..target.cols).step_by(vectors * E::LANES) {
             let cols = (vectors * E::LANES).min(target.cols - col);
@@ -261,7 +308,10 @@ impl<E: Engine> GroupedPlan<E> {
             unsafe {
                 let source = Channels { band: source.band.add(col), ..*source };
                 let target = Target { start: target.start.add(col), cols, ..*target };
-                self.engine.channels(lines, &source, &target);
+                match next {
+                    Some(next) => self.engine.maps(lines, &source, next, &target),
+                    None => self.engine.channels(lines, &source, &target),
+                }
             }
         }
     }
@@ -281,8 +331,8 @@ fn by_rows(sizes: &Conv2dSizes, lines: usize, weights: &[f32], ordered: &mut [f3
 }
 
 /// For each group, for each panel of its output channels: for each tap, one weight a channel.
-fn by_channels(shape: &Shape, depth: usize, weights: &[f32], ordered: &mut [f32]) {
-    let (group, panel) = (shape.outputs * depth, shape.panel * depth);
+fn by_channels(outputs: usize, panel: usize, depth: usize, weights: &[f32], ordered: &mut [f32]) {
+    let (group, panel) = (outputs * depth, panel * depth);
     for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
         for (given, ordered) in given.chunks(panel).zip(ordered.chunks_mut(panel)) {
             let lines = given.len() / depth;

@@ -10,10 +10,12 @@ pub struct Shape {
     pub by_rows: bool,
     /// Whether a map's rows follow each other in one line.
     pub flat: bool,
+    /// Whether a tile is flat maps of groups that have one channel each.
+    pub maps: bool,
     /// Input and output channels of a group.
     pub inputs: usize,
     pub outputs: usize,
-    /// Output channels of a tile, or output rows that are under way at a time.
+    /// Output channels or maps of a tile, or output rows that are under way at a time.
     pub panel: usize,
     /// Output rows and columns of a band.
     pub rows: usize,
@@ -21,6 +23,8 @@ pub struct Shape {
     /// From line to line in a band, from one remainder of the columns to the next, from channel to channel.
     pub pitch: usize,
     pub phase: usize,
+    /// Elements of the lines and columns of a channel with the same remainders, where a map is flat.
+    pub plane: usize,
     pub channel: usize,
     /// Groups in a band.
     pub batch: usize,
@@ -36,6 +40,9 @@ pub struct Tiles {
     pub channels: usize,
     pub rows: usize,
 }
+
+/// Chains of additions that keep the units busy.
+const CHAINS: usize = 8;
 
 /// Rows of output that a band has at least if it can: fewer, and too much is copied more than once.
 const LEAST_ROWS: usize = 8;
@@ -53,6 +60,7 @@ impl Shape {
         let mut shape = Shape {
             by_rows,
             flat: false,
+            maps: false,
             inputs,
             outputs,
             panel: if by_rows { under_way } else { even(outputs, tiles.channels) },
@@ -60,6 +68,7 @@ impl Shape {
             cols: sizes.q,
             pitch: 0,
             phase: 0,
+            plane: 0,
             channel: 0,
             batch: 1,
             map: 0,
@@ -68,7 +77,7 @@ impl Shape {
             return Some(flat);
         }
         shape.measure(sizes);
-        let aim = |shape: &Shape| inputs * shape.channel <= l1 / 2;
+        let aim = |shape: &Shape| inputs.saturating_mul(shape.channel) <= l1 / 2;
         while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= LEAST_ROWS
             || shape.rows > 1 && !shape.fits(tiles.lanes)
             || shape.rows > LEAST_ROWS && !aim(&shape)
@@ -80,38 +89,58 @@ impl Shape {
             }
             shape.measure(sizes);
         }
-        shape.batch = (l1 / 2 / (inputs * shape.channel)).clamp(1, sizes.groups);
+        shape.batch = (l1 / 2 / inputs.saturating_mul(shape.channel)).clamp(1, sizes.groups);
         shape.fits(tiles.lanes).then_some(shape)
     }
 
     /// The same on flat maps, if that takes less time.
     fn flattened(&self, sizes: &Conv2dSizes, tiles: Tiles, l1: usize) -> Option<Self> {
-        let Conv2dSizes { w, pad_w, p, q, r, s, dilation_h, .. } = *sizes;
-        let pitch = w + pad_w;
-        if (sizes.stride_h, sizes.stride_w) != (1, 1) || q > pitch || p == 1 {
+        let Conv2dSizes { c, w, pad_w, p, q, r, s, stride_h, stride_w, dilation_h, groups, .. } = *sizes;
+        if stride_h > r || stride_w > s {
             return None;
         }
-        let map = (p - 1) * pitch + q;
-        let taps = self.inputs * r * s;
+        let mut shape =
+            Shape { by_rows: false, flat: true, maps: self.inputs == 1 && self.outputs == 1, ..self.clone() };
+        shape.measure(sizes);
+        // Without a stride the padding right of a line can be that left of the next.
+        shape.pitch = if stride_w == 1 && q <= w + pad_w { w + pad_w } else { shape.phase };
+        shape.map = (p - 1) * shape.pitch + q;
+        shape.plane = (p + (r - 1) * dilation_h / stride_h) * shape.pitch + pad_w;
+        shape.channel = (shape.plane * stride_h * stride_w).next_multiple_of(tiles.lanes);
+        shape.batch = (l1 / 2 / (self.inputs * shape.channel)).clamp(1, groups);
+        shape.panel = even(self.outputs, tiles.channels);
+        if shape.maps {
+            // As many chains of additions as keep the units busy.
+            shape.panel = tiles.channels.div_ceil(shape.map.div_ceil(tiles.lanes)).min(c);
+            shape.batch = shape.batch.next_multiple_of(shape.panel);
+        }
+        let better = shape.cycles(sizes, tiles) < self.cycles(sizes, tiles);
+        (better && self.inputs * shape.channel <= l1 && shape.fits(tiles.lanes)).then_some(shape)
+    }
+
+    /// About how many cycles a group takes, but for what all ways have in common.
+    fn cycles(&self, sizes: &Conv2dSizes, tiles: Tiles) -> usize {
+        let Conv2dSizes { p, q, r, s, stride_h, .. } = *sizes;
         let vectors = |len: usize| len.div_ceil(tiles.lanes);
-        // In vectors that are multiplied or moved: the flat map is stored, loaded and stored again.
-        let flat = vectors(map) * (taps + 1) + 2 * p * vectors(q);
-        if flat >= p * vectors(q) * taps {
-            return None;
+        // Two multiply-adds a cycle, if there are enough chains; with a load each, one.
+        let line = |lines: usize, vectors: usize| (lines * vectors).max(CHAINS) / 2;
+        let taps = self.inputs * r * s;
+        if self.flat {
+            let lines = if self.maps { 2 } else { self.outputs };
+            // The map is stored, loaded and stored again.
+            vectors(self.map) * taps * lines / 2 + self.outputs * (vectors(self.map) + 2 * p * vectors(q))
+        } else if self.by_rows {
+            self.outputs * (p + self.panel - 1) * stride_h * s * line(self.panel, vectors(q))
+        } else {
+            p * taps * line(self.outputs, vectors(q))
         }
-        let lines = p + (r - 1) * dilation_h;
-        let channel = (lines * pitch + pad_w).next_multiple_of(tiles.lanes);
-        let batch = (l1 / 2 / (self.inputs * channel)).clamp(1, sizes.groups);
-        let panel = even(self.outputs, tiles.channels);
-        let shape = Shape { by_rows: false, flat: true, panel, pitch, channel, batch, map, ..self.clone() };
-        (self.inputs * channel <= l1 && shape.fits(tiles.lanes)).then_some(shape)
     }
 
     /// Sets what follows from rows and columns.
     fn measure(&mut self, sizes: &Conv2dSizes) {
         self.phase = self.cols + (sizes.s - 1) * sizes.dilation_w / sizes.stride_w;
-        self.pitch = self.phase * sizes.stride_w;
-        self.channel = self.lines(sizes, self.rows) * self.pitch;
+        self.pitch = self.phase.saturating_mul(sizes.stride_w);
+        self.channel = self.lines(sizes, self.rows).saturating_mul(self.pitch);
     }
 
     /// Lines of a band for so many output rows.
@@ -121,23 +150,24 @@ impl Shape {
 
     /// Elements of a band.
     pub fn band(&self) -> usize {
-        self.batch * self.inputs * self.channel
+        (self.batch * self.inputs).saturating_mul(self.channel)
     }
 
     /// Whether band and flat maps fit into the workspace. A vector may reach over the band's end.
     fn fits(&self, lanes: usize) -> bool {
-        self.band().saturating_add(lanes + self.panel * self.map) <= WORKSPACE
+        self.band().saturating_add(lanes).saturating_add(self.panel.saturating_mul(self.map)) <= WORKSPACE
     }
 
-    /// Whether some tap reads columns with this remainder modulo the stride.
-    pub fn uses(&self, sizes: &Conv2dSizes, phase: usize) -> bool {
-        (0..sizes.s.min(sizes.stride_w)).any(|s| s * sizes.dilation_w % sizes.stride_w == phase)
-    }
-
-    /// Where in a line of a band a tap column begins.
-    pub fn col(&self, sizes: &Conv2dSizes, s: usize) -> usize {
-        let x = s * sizes.dilation_w;
-        x % sizes.stride_w * self.phase + x / sizes.stride_w
+    /// Where in a band of one channel the inputs of a tap begin.
+    pub fn tap(&self, sizes: &Conv2dSizes, r: usize, s: usize) -> usize {
+        let (y, x) = (r * sizes.dilation_h, s * sizes.dilation_w);
+        let (at, col) = (x / sizes.stride_w, x % sizes.stride_w);
+        if self.flat {
+            let plane = y % sizes.stride_h * sizes.stride_w + col;
+            plane * self.plane + y / sizes.stride_h * self.pitch + at
+        } else {
+            y * self.pitch + col * self.phase + at
+        }
     }
 
     /// Elements of the weights in order.
@@ -149,11 +179,7 @@ impl Shape {
     /// Offsets of all taps in a band of one group, in the order of the weights.
     pub fn taps(&self, sizes: &Conv2dSizes) -> Vec<usize> {
         let taps = (0..self.inputs).flat_map(|c| (0..sizes.r).map(move |r| (c, r)));
-        taps.flat_map(|(c, r)| {
-            let line = c * self.channel + r * sizes.dilation_h * self.pitch;
-            (0..sizes.s).map(move |s| line + self.col(sizes, s))
-        })
-        .collect()
+        taps.flat_map(|(c, r)| (0..sizes.s).map(move |s| c * self.channel + self.tap(sizes, r, s))).collect()
     }
 }
 
