@@ -1,4 +1,5 @@
-//! Convolutions in which an input meets few outputs: depthwise, and groups of few channels.
+//! Convolutions in which an input meets few outputs: depthwise, and groups of few channels; and those of so few input
+//! channels that all of them fit into the first cache, as in a network's first layer.
 //!
 //! As a matrix product such a group has few rows, so that little is done with a packed panel, and most rows of a
 //! register tile are missing. Here nothing is packed: [`band`] keeps a padded copy of some rows of the input in the L1
@@ -38,22 +39,32 @@ pub fn plan<E: Engine>(
     weights: &[f32],
     bias: Option<&[f32]>,
 ) -> Result<Option<Box<dyn Plan>>> {
-    let sizes = problem.sizes();
-    let outputs = sizes.k / sizes.groups;
-    if outputs > 2 * E::CHANNELS {
-        return Ok(None);
-    }
     cut(engine, problem)
+        .filter(|shape| is_better(engine, problem, shape))
         .map(|shape| Ok(Box::new(GroupedPlan::new(engine, shape, problem, weights, bias)?) as Box<dyn Plan>))
         .transpose()
 }
 
+/// Whether this beats the matrix product: where a panel of that would meet few rows, and where a band is small enough
+/// to stay near while all output channels read it. A panel of a 1x1 kernel is copied once in both ways.
+fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
+    let sizes = problem.sizes();
+    if sizes.r * sizes.s == 1 {
+        return shape.outputs <= 2 * E::CHANNELS;
+    }
+    shape.outputs <= 4 * E::CHANNELS || shape.inputs * shape.channel <= 2 * l1()
+}
+
+/// Elements of the first cache.
+fn l1() -> usize {
+    match caches::caches().l1 {
+        0 => L1_BYTES / size_of::<f32>(),
+        known => known / size_of::<f32>(),
+    }
+}
+
 /// How the problem is cut; none if it cannot be done.
 fn cut<E: Engine>(_: E, problem: &Conv2d) -> Option<Shape> {
-    let l1 = match caches::caches().l1 {
-        0 => L1_BYTES,
-        known => known,
-    };
     let tiles = Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len() };
-    Shape::new(problem, tiles, l1 / size_of::<f32>())
+    Shape::new(problem, tiles, l1())
 }

@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::plan::GroupedPlan;
 use crate::cpu::isa::{Isa, with_kernel};
 use crate::cpu::pool::Team;
-use crate::cpu::tests::cpu_cases::{ConvCase, Values, same};
+use crate::cpu::tests::cpu_cases::{ConvCase, Values, same, same_bits};
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc};
 
@@ -76,4 +76,79 @@ fn every_kernel_is_exact_on_two_thousand_shapes() {
         assert_eq!(cases, 2_000);
         assert!(flat > 20 && by_rows > 200 && cases - flat - by_rows > 200, "{flat} flat, {by_rows} by rows");
     }
+}
+
+#[test]
+fn the_size_of_the_team_does_not_show_in_the_bits() {
+    let mut teams = [1, 2, 3, 7].map(Team::of);
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(52);
+        for _ in 0..100 {
+            let case = ConvCase::new(desc(&mut random), Values::Real, &mut random);
+            let outputs = teams.each_mut().map(|team| {
+                with_kernel!(isa, kernel => conv2d(kernel, team, &case)).expect("small enough").0
+            });
+            assert!(outputs.iter().all(|output| same_bits(output, &outputs[0])), "{isa:?} {:?}", case.desc);
+            cases += 1;
+        }
+    }
+    assert!(cases >= 100);
+}
+
+/// Maps so wide that a band holds only some columns, and kernels so tall that it holds few rows.
+#[test]
+fn blocks_of_columns_and_rows_are_exact() {
+    let base = Conv2dDesc { c: 2, k: 2, r: 3, s: 3, groups: 2, bias: true, ..Default::default() };
+    let shapes = [
+        Conv2dDesc { h: 2, w: 40_000, pad_h: 1, pad_w: 1, ..base },
+        Conv2dDesc { h: 40, w: 20_000, r: 31, s: 1, pad_h: 3, ..base },
+        Conv2dDesc { h: 50, w: 3_000, stride_h: 2, stride_w: 2, k: 6, ..base },
+        Conv2dDesc { h: 120, w: 900, dilation_h: 40, dilation_w: 40, pad_h: 1, ..base },
+        Conv2dDesc { c: 40, k: 3, groups: 1, h: 30, w: 200, r: 5, s: 5, ..base },
+    ];
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(53);
+        for (desc, mut team) in shapes.into_iter().flat_map(|desc| [1, 3].map(|size| (desc, Team::of(size))))
+        {
+            let case = ConvCase::new(desc, Values::Exact, &mut random);
+            let (output, ..) =
+                with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case)).expect("it fits");
+            for (got, expected) in output.iter().zip(case.expected()) {
+                assert!(same(*got, expected.value), "{isa:?} {desc:?}: {got}");
+            }
+            cases += 1;
+        }
+    }
+    assert!(cases >= 2 * shapes.len());
+}
+
+/// As in a product: padding is multiplied, a NaN reaches the outputs that see it, and ReLU keeps it.
+#[test]
+fn special_values_reach_their_outputs_and_no_others() {
+    let mut reached = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(54);
+        for round in 0..200 {
+            let special = random.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+            let mut case = ConvCase::new(
+                Conv2dDesc { relu: special.is_nan(), ..desc(&mut random) },
+                Values::Exact,
+                &mut random,
+            );
+            case.weights.iter_mut().for_each(|weight| *weight = weight.abs() + 1.0);
+            let at = random.between(0, case.input.len() as i64 - 1) as usize;
+            case.input[at] = special;
+            let mut team = Team::of(1);
+            let (output, ..) =
+                with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case)).expect("it fits");
+            for (&got, expected) in output.iter().zip(case.expected()) {
+                let right = same(got, expected.value) || got.is_nan() && expected.value.is_nan();
+                assert!(right, "{isa:?} round {round} {:?}: {got}, not {}", case.desc, expected.value);
+                reached += usize::from(!got.is_finite());
+            }
+        }
+    }
+    assert!(reached > 1_000, "{reached}");
 }
