@@ -52,7 +52,11 @@ fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
     if sizes.r * sizes.s == 1 {
         return shape.outputs <= 2 * E::CHANNELS;
     }
-    shape.outputs <= 4 * E::CHANNELS || shape.inputs * shape.channel <= 2 * l1()
+    // A product's columns are the map's pixels; here each line ends with a part of a vector.
+    let (lines, len) = if shape.flat { (1, shape.map) } else { (sizes.p, sizes.q) };
+    let computed = lines * len.next_multiple_of(E::LANES);
+    let near = 4 * shape.inputs * shape.channel <= 5 * l1() && 4 * sizes.p * sizes.q >= 3 * computed;
+    shape.outputs <= 4 * E::CHANNELS || near
 }
 
 /// Elements of the first cache.
