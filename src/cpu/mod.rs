@@ -16,6 +16,7 @@ mod caches;
 mod calibrate;
 mod confirm;
 mod conv2d;
+mod depthwise;
 mod gemm;
 mod im2col;
 mod isa;
@@ -160,6 +161,11 @@ impl Backend for Engine {
             return Ok(plan);
         }
         if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
+        if let Some(plan) =
+            with_kernel!(Isa::best(), kernel => depthwise::plan(kernel, problem, weights, bias))?
+        {
             return Ok(plan);
         }
         with_kernel!(Isa::best(), kernel => {

@@ -9,8 +9,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod vector;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
+pub(super) mod vector;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;

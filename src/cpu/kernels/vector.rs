@@ -19,7 +19,7 @@ use super::{Epilogue, Panel, Part, Tile};
 
 /// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
 /// vouches for that.
-pub(super) trait Vector: Copy {
+pub(in crate::cpu) trait Vector: Copy {
     /// fp32 elements.
     const LANES: usize;
     /// Which lanes take part in a load or a store.
@@ -59,6 +59,7 @@ macro_rules! unrolled {
         })*
     };
 }
+pub(in crate::cpu) use unrolled;
 
 /// A tile of M rows and V vectors, the last of which may be a part.
 ///
