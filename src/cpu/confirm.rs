@@ -9,22 +9,23 @@
 
 use std::time::{Duration, Instant};
 
-use super::isa::{Isa, model, with_kernel};
-use super::kernels::Kernel;
+use super::isa::{Isa, model};
 use super::pool::num_threads;
-use super::{conv2d, winograd};
+use super::{direct_plan, winograd};
 use crate::backend::Plan;
 use crate::config::{Config, Tune, config};
 use crate::error::Result;
 use crate::problem::{Algorithm, Conv2d};
 use crate::store::{Store, store};
 
+/// What the store calls the direct algorithm, whichever kernel computes it.
+const DIRECT: &str = "direct";
 /// Winograd forms beside the direct algorithm.
 const FORMS: usize = 2;
 /// Timed runs of each candidate, in turns, after one that does not count. The best one decides.
 const ROUNDS: usize = 3;
 
-/// A way to compute a problem, by its kernel's name.
+/// A way to compute a problem, by the name of its Winograd kernel or [`DIRECT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Candidate {
     name: &'static str,
@@ -84,33 +85,27 @@ fn decide(
         return Ok(None);
     }
     let plans = candidates.iter().map(|candidate| build(isa, candidate, problem, data));
-    let fastest = fastest(plans.collect::<Result<_>>()?, problem)?;
-    store.save("conv", &key, &fastest.kernel().to_owned());
+    let (index, fastest) = fastest(plans.collect::<Result<_>>()?, problem)?;
+    store.save("conv", &key, &candidates[index].name.to_owned());
     Ok(Some(fastest))
 }
 
 /// The direct algorithm and the forms predicted best; the first alone where forms have no place.
 fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
-    let direct = Candidate { name: with_kernel!(isa, kernel => conv_name(kernel)), form: None };
+    let direct = Candidate { name: DIRECT, form: None };
     let forms = winograd::candidates(isa, problem).into_iter().take(FORMS);
     std::iter::once(direct).chain(forms.map(|(name, form)| Candidate { name, form: Some(form) })).collect()
-}
-
-fn conv_name<K: Kernel>(_: K) -> &'static str {
-    K::CONV
 }
 
 fn build(isa: Isa, candidate: &Candidate, problem: &Conv2d, (weights, bias): Data) -> Result<Box<dyn Plan>> {
     match candidate.form {
         Some(form) => winograd::build(isa, form, problem, weights, bias),
-        None => with_kernel!(isa, kernel => {
-            Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
-        }),
+        None => direct_plan(isa, problem, weights, bias),
     }
 }
 
-/// The one whose best run is the shortest.
-fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<Box<dyn Plan>> {
+/// The one whose best run is the shortest, and its index.
+fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<(usize, Box<dyn Plan>)> {
     // How long arithmetic on normal numbers takes does not depend on them.
     let input = vec![1.0; problem.input_len()];
     let mut output = vec![0.0; problem.output_len()];
@@ -128,7 +123,7 @@ fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<Box<dyn Pl
         crate::log::debug!("cpu: {} took {time:?} for {:?}", plan.kernel(), problem.sizes());
     }
     let best = (0..plans.len()).min_by_key(|&index| times[index]).unwrap_or(0);
-    Ok(plans.swap_remove(best))
+    Ok((best, plans.swap_remove(best)))
 }
 
 #[cfg(test)]

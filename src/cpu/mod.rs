@@ -147,6 +147,14 @@ fn sgemm<K: Kernel>(
     Ok((K::SGEMM, timing))
 }
 
+/// The direct algorithm: straight from the image where an input meets few outputs, else as a matrix product.
+fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
+        Some(plan) => Ok(plan),
+        None => Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?)),
+    })
+}
+
 impl Backend for Engine {
     fn id(&self) -> &str {
         "cpu"
@@ -163,14 +171,7 @@ impl Backend for Engine {
         if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
         }
-        if let Some(plan) =
-            with_kernel!(Isa::best(), kernel => depthwise::plan(kernel, problem, weights, bias))?
-        {
-            return Ok(plan);
-        }
-        with_kernel!(Isa::best(), kernel => {
-            Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
-        })
+        direct_plan(Isa::best(), problem, weights, bias)
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {

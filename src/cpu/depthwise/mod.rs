@@ -61,7 +61,7 @@ fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
 
 /// Elements of the first cache.
 fn l1() -> usize {
-    match caches::caches().l1 {
+    match caches::described().caches.l1 {
         0 => L1_BYTES / size_of::<f32>(),
         known => known / size_of::<f32>(),
     }

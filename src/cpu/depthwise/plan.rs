@@ -7,11 +7,11 @@ use super::band::{self, Block};
 use super::engine::Engine;
 use super::lines::{Channels, Rows, Target};
 use super::shape::{Shape, even};
-use crate::backend::Plan;
+use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::Buffer;
 use crate::cpu::kernels::Part;
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{self, Team};
 use crate::error::Result;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
@@ -348,6 +348,13 @@ fn by_channels(outputs: usize, panel: usize, depth: usize, weights: &[f32], orde
 impl<E: Engine> Plan for GroupedPlan<E> {
     fn kernel(&self) -> &str {
         if self.shape.inputs == 1 { E::DEPTHWISE } else { E::GROUPED }
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
+            workspace: pool::workspace_bytes(self.problem.flops()),
+        }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
