@@ -6,5 +6,6 @@
 pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
+pub(crate) mod views;
 
 pub use hierarchy::{Caches, Hierarchy};
