@@ -27,6 +27,7 @@ mod pool;
 mod process_lock;
 #[cfg(test)]
 mod tests;
+mod views;
 mod winograd;
 
 use std::cell::Cell;

@@ -4,11 +4,14 @@
 #[path = "../../tests/cpu_cases/mod.rs"]
 pub(super) mod cpu_cases;
 
+use super::caches::described;
 use super::conv2d::ConvPlan;
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::Team;
+use super::views::columns;
 use super::{describe, gemm};
+use crate::memory::views::Views;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits};
@@ -69,6 +72,44 @@ fn every_kernel_is_exact_in_products() {
         }
     }
     assert!(cases >= 210);
+}
+
+/// Every way to read the images, whether the planner would take it or not.
+#[test]
+fn every_way_to_read_images_is_exact() {
+    fn check<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> usize {
+        let ways = Views::ways(&described().caches, columns(kernel), &case.problem);
+        let ways = ways.into_iter().map(|way| Some(way.1)).chain([None]);
+        let mut count = 0;
+        for mut way in ways {
+            // As few channels and panels at a time as there may be, too.
+            for smallest in [false, true] {
+                if let (Some(way), true) = (&mut way, smallest) {
+                    (way.channels, way.panels) = (1, 1);
+                }
+                let mut output = vec![f32::NAN; case.problem.output_len()];
+                let plan =
+                    ConvPlan::with_views(kernel, &case.problem, (&case.weights, case.bias()), way).unwrap();
+                plan.execute(team, &case.input, &mut output).unwrap();
+                for (got, expected) in output.iter().zip(case.expected()) {
+                    assert!(same(*got, expected.value), "{} {way:?} {:?}: {got}", K::CONV, case.desc);
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(26);
+        for mut team in [1, 3].map(Team::of) {
+            for _ in 0..60 {
+                let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
+                cases += with_kernel!(isa, kernel => check(kernel, &mut team, &case));
+            }
+        }
+    }
+    assert!(cases >= 3 * 120);
 }
 
 /// Shapes that no suite of layers has, with every kernel.

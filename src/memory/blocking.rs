@@ -23,16 +23,16 @@
 use super::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 
-/// Elements of fp32 that a thread may use to pack in: 256 KiB.
-pub const WORKSPACE: usize = 1 << 16;
+/// Elements of fp32 that a thread may use to pack in: 1 MiB.
+pub const WORKSPACE: usize = 1 << 18;
 
 /// Problems with fewer floating-point operations are not worth waking threads for: that takes some 20
 /// microseconds.
 pub const INLINE_FLOPS: u64 = 3_000_000;
 
 /// Assumed where the system does not tell: what nearly every CPU has at least.
-const L1_BYTES: usize = 32 << 10;
-const L2_BYTES: usize = 256 << 10;
+pub(super) const L1_BYTES: usize = 32 << 10;
+pub(super) const L2_BYTES: usize = 256 << 10;
 
 /// The largest tile of C that a micro-kernel keeps in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,12 +126,18 @@ impl Blocking {
 }
 
 /// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
-fn known(bytes: usize, assumed: usize) -> usize {
+pub(super) fn known(bytes: usize, assumed: usize) -> usize {
     (if bytes == 0 { assumed } else { bytes }) / size_of::<f32>()
 }
 
 /// Panels of B and of A of a task.
-fn cut(products: usize, panels: usize, blocks: usize, widest: usize, threads: usize) -> (usize, usize) {
+pub(super) fn cut(
+    products: usize,
+    panels: usize,
+    blocks: usize,
+    widest: usize,
+    threads: usize,
+) -> (usize, usize) {
     let (panels, blocks) = (panels.max(1), blocks.max(1));
     let widest = even(blocks, widest, 1);
     if threads == 1 {

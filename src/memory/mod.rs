@@ -7,5 +7,6 @@ pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
 pub(crate) mod tile;
+pub(crate) mod views;
 
 pub use hierarchy::{Caches, Hierarchy, Registers};

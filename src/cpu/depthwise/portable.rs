@@ -20,11 +20,16 @@ const FMA: bool = cfg!(target_arch = "aarch64");
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for Four {
     const LANES: usize = 4;
-    type Mask = usize;
+    type Mask = u64;
+    type Column = Four;
 
     #[inline(always)]
-    unsafe fn mask(count: usize) -> usize {
-        count
+    unsafe fn mask(count: usize) -> u64 {
+        (1 << count) - 1
+    }
+    #[inline(always)]
+    unsafe fn lanes(bits: u64) -> u64 {
+        bits
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -39,12 +44,12 @@ impl Vector for Four {
         unsafe { *to.cast::<[f32; 4]>() = self.0 }
     }
     #[inline(always)]
-    unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        Four(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 }))
+    unsafe fn load_part(from: *const f32, mask: u64) -> Self {
+        Four(std::array::from_fn(|lane| if mask >> lane & 1 == 1 { unsafe { *from.add(lane) } } else { 0.0 }))
     }
     #[inline(always)]
-    unsafe fn store_part(self, to: *mut f32, count: usize) {
-        for (lane, value) in self.0.into_iter().enumerate().take(count) {
+    unsafe fn store_part(self, to: *mut f32, mask: u64) {
+        for (lane, value) in self.0.into_iter().enumerate().filter(|(lane, _)| mask >> lane & 1 == 1) {
             unsafe { *to.add(lane) = value }
         }
     }
