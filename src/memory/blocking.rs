@@ -118,6 +118,71 @@ impl Blocking {
     }
 }
 
+/// How the operands of a matrix product lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lie {
+    /// Whether the rows of A are contiguous.
+    pub a_rows: bool,
+    /// Whether the rows of B are contiguous.
+    pub b_rows: bool,
+    /// Whether the columns of B are contiguous.
+    pub b_cols: bool,
+}
+
+/// The way to compute a matrix product, by the reuse of its operands.
+///
+/// A packed element has been read and written once more, and then costs less each time it is used. So packing
+/// pays for what is used often:
+///
+/// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
+///   through the registers if its lines, and those of the other, are contiguous in depth.
+/// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
+///   counts is that C is written row by row. Panels of B are packed, A is read in place.
+/// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
+///   contiguous, or if all of it stays in L1 anyway. B is used once for each panel of A's rows; likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Sums of lines.
+    Dots,
+    /// Row by row.
+    Sweep,
+    /// Packed panels, unless an operand is read in place.
+    Panels {
+        /// Whether A is.
+        a_in_place: bool,
+        /// Whether B is.
+        b_in_place: bool,
+    },
+}
+
+/// The most rows or columns that are computed as sums of lines.
+pub const FEW: usize = 4;
+
+/// The largest depth that is computed row by row.
+pub const SHALLOW: usize = 32;
+
+impl Way {
+    /// Chooses by the problem alone, so that the same problem is summed in the same order at any number of
+    /// threads.
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, lie: Lie) -> Self {
+        let Products { rows, cols, depth, .. } = *problem;
+        let Ukernel { mr, nr } = ukernel;
+        if rows.min(cols) <= FEW && lie.a_rows && lie.b_cols {
+            return Way::Dots;
+        }
+        let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
+        if depth <= SHALLOW && row_panels > 2 && col_panels > 2 {
+            return Way::Sweep;
+        }
+        // A third of L1 each, as the other operand and C want their parts.
+        let small = |elements: usize| elements <= known(caches.l1, L1_BYTES) / 3;
+        Way::Panels {
+            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && lie.a_rows),
+            b_in_place: lie.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
+        }
+    }
+}
+
 /// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
 fn known(bytes: usize, assumed: usize) -> usize {
     (if bytes == 0 { assumed } else { bytes }) / size_of::<f32>()
@@ -219,6 +284,27 @@ mod tests {
             }
         }
         assert!(cases > 0);
+    }
+
+    #[test]
+    fn operands_are_packed_where_they_are_used_often() {
+        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let plain = Lie { a_rows: true, b_rows: true, b_cols: false };
+        let way = |rows, cols, depth, lie| {
+            Way::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, lie)
+        };
+        let in_place = |a_in_place, b_in_place| Way::Panels { a_in_place, b_in_place };
+        assert_eq!(way(1000, 1000, 1000, plain), in_place(false, false));
+        assert_eq!(way(20, 20, 20, plain), in_place(true, true));
+        assert_eq!(way(10_000, 16, 1000, plain), in_place(true, false));
+        assert_eq!(way(1, 1000, 1000, plain), in_place(true, true));
+        assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
+        // B's columns cannot be read in place, however small it is.
+        assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
+        // A's columns only if all of it is small.
+        assert_eq!(way(10_000, 16, 1000, Lie { a_rows: false, ..plain }), in_place(false, false));
     }
 
     #[test]
