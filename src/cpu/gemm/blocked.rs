@@ -123,30 +123,22 @@ fn pass<K: Kernel>(
         let a = a.panels(K::MR, depths.len(), group * grid.panels);
         for j in cols.clone().step_by(K::NR) {
             let count = K::NR.min(cols.end - j);
-            let (b, ahead) = if b_in_place {
-                let start = product.b.data[depths.start * product.b.depth + j..].as_ptr();
-                ((start, product.b.depth), Ahead::NOTHING)
+            // B is not prefetched for the next panel: where its rows are a power of two apart their lines fall into
+            // few sets of a cache and are gone again before they are packed.
+            let b = if b_in_place {
+                (product.b.data[depths.start * product.b.depth + j..].as_ptr(), product.b.depth)
             } else {
                 let panel = &mut workspace[..K::NR * depths.len()];
                 panels(kernel, product.b, K::NR, j..j + count, depths.clone(), panel);
-                ((panel.as_ptr(), K::NR), ahead(product.b, K::NR, j + K::NR..cols.end, depths.clone()))
+                (panel.as_ptr(), K::NR)
             };
             // SAFETY: A and B, packed or not, hold these rows, columns and depths. gemm::run() checked that C holds rows x cols elements with stride ld, and borrows it mutably;
             // the tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
             unsafe {
                 let start = c.start().add((rows.start + top) * product.ld + j);
                 let strip = Tile { start, ld: product.ld, rows: bottom - top, cols: count };
-                multiply(kernel, depths.len(), a, b, strip, &Epilogue::scaled(alpha, beta), &ahead);
+                multiply(kernel, depths.len(), a, b, strip, &Epilogue::scaled(alpha, beta), &Ahead::NOTHING);
             }
         }
     })
-}
-
-/// What the panel of B's next columns will be packed from.
-fn ahead(b: Lines, width: usize, cols: Range<usize>, depths: Range<usize>) -> Ahead {
-    if cols.is_empty() || b.line != 1 {
-        return Ahead::NOTHING;
-    }
-    let start = b.data.as_ptr().wrapping_add(cols.start + depths.start * b.depth);
-    Ahead { start, row: b.depth, rows: depths.len(), len: width.min(cols.len()) }
 }

@@ -12,7 +12,8 @@ fn lines_each(lines: usize, threads: usize) -> usize {
     lines.div_ceil(4 * threads).next_multiple_of(8)
 }
 
-/// Computes `product` on `team`: A's rows and B's columns are contiguous.
+/// Computes `product` on `team`. The lines of the operand with more of them are contiguous in depth; if those of
+/// the other are not, they fit the workspace, into which each task copies them.
 pub fn run<K: Kernel>(
     kernel: K,
     team: &mut Team,
@@ -23,20 +24,30 @@ pub fn run<K: Kernel>(
     let Product { rows, cols, depth, a, b, ld } = *product;
     // The larger operand's lines are the ones that stream.
     let (many, few, lines, vectors, c_line, c_vector) =
-        if cols <= FEW { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
-    assert!((many.depth, few.depth) == (1, 1));
-    assert!(many.data.len() >= (lines - 1) * many.line + depth);
-    assert!(few.data.len() >= (vectors - 1) * few.line + depth);
+        if cols <= FEW && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
+    assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
+    assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
     let each = lines_each(lines, team.size());
     let c = Shared::new(c);
-    team.run(lines.div_ceil(each), |task, _| {
+    team.run(lines.div_ceil(each), |task, workspace| {
         let first = task * each;
+        let (few, vector) = if few.depth == 1 {
+            (few.data, few.line)
+        } else {
+            let copy = &mut workspace[..vectors * depth];
+            for (v, line) in copy.chunks_exact_mut(depth).enumerate() {
+                for (p, value) in line.iter_mut().enumerate() {
+                    *value = few.data[v * few.line + p * few.depth];
+                }
+            }
+            (&*copy, depth)
+        };
         let dots = Dots {
             a: many.data[first * many.line..].as_ptr(),
             line: many.line,
             lines: each.min(lines - first),
-            b: few.data.as_ptr(),
-            vector: few.line,
+            b: few.as_ptr(),
+            vector,
             vectors,
             depth,
             c: c.start().wrapping_add(first * c_line),

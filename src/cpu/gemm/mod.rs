@@ -65,9 +65,9 @@ impl<'a> Product<'a> {
         Way::plan(caches(), Ukernel { mr: K::MR, nr: K::NR }, &self.shape(), lie)
     }
 
-    /// Its sizes, as the planner wants them.
+    /// Its sizes, as the planner wants them. Sixteen depths are a line of memory, which transposing reads at once.
     fn shape(&self) -> Products {
-        Products { count: 1, rows: self.rows, cols: self.cols, depth: self.depth, unit: 1 }
+        Products { count: 1, rows: self.rows, cols: self.cols, depth: self.depth, unit: 16 }
     }
 }
 
