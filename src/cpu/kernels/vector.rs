@@ -84,12 +84,13 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
         let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step };
         // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
         let each = depth / (M + 2);
-        unrolled!(i below M: {
-            let row = c.wrapping_add(i * ldc);
+        let mut row = c.cast_const();
+        for _ in 0..M {
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(cols - 1));
+            row = row.wrapping_add(ldc);
             at.steps(each, &mut sums, mask);
-        });
+        }
         at.steps(depth - M * each, &mut sums, mask);
         if last == T::LANES && epilogue.only_adds() {
             return store(&sums, (c, ldc), epilogue);
