@@ -88,7 +88,7 @@ pub unsafe fn multiply<K: Kernel>(
 ) {
     assert!(depth > 0 && c.cols > 0 && c.cols <= K::NR);
     let thin = c.cols % K::LANES;
-    if thin > 0 && thin <= K::THIN && a.next == K::MR * depth && a.first.row == 1 {
+    if thin > 0 && thin <= K::THIN && (a.next, a.first.row, a.first.step) == (K::MR * depth, 1, K::MR) {
         let wide = c.cols - thin;
         // SAFETY: the thin part are the last columns of the strip, and packed panels are whole.
         unsafe {

@@ -7,8 +7,10 @@
 //! * **KC**. A panel of B, KC x NR, is packed and then read once for each panel of A, so it should stay in L1
 //!   together with the panel of A in use and the one being fetched: `KC (NR + 2 MR) 4 <= L1`. Every block of
 //!   depth reads and writes C once more: the larger KC the better, within that.
-//! * **MC**. Panels of A stream past each panel of B. All of them, MC x KC, should stay in the L2 cache, of which
-//!   half is left for C and for what is packed next: `MC KC 4 <= L2/2`.
+//! * **MC**. Panels of A stream past each panel of B: MR elements a step of MR*NR multiply-adds, so slowly that the
+//!   next cache outward keeps up. All of them together still had better be about what L2 holds, as each is used
+//!   once for each panel of B: `MC KC 4 <= L2`. And each panel of B is packed anew for each block of A, at the price
+//!   of some rows of it: the larger MC the better, within that.
 //! * **NC**. The part of C that a task adds to again for each block of depth, rows x NC, should stay in the cache
 //!   as well: `rows NC 4 <= L2/2`. A task also reads its block of A anew, KC elements a row, which must not be
 //!   more than a fraction of the C it moves: `NC >= 2 KC` wins where both cannot be had.
@@ -20,8 +22,8 @@
 //! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
 //! same bits however many threads there are.
 
-use super::Hierarchy;
-use crate::problem::{Conv2d, Gemm};
+use super::{Caches, Hierarchy};
+use crate::problem::Conv2d;
 
 /// Elements of fp32 that a thread may use to pack in: 1 MiB.
 pub const WORKSPACE: usize = 1 << 18;
@@ -71,14 +73,6 @@ impl From<&Conv2d> for Products {
     }
 }
 
-impl From<&Gemm> for Products {
-    fn from(problem: &Gemm) -> Self {
-        let sizes = problem.sizes();
-        let (rows, cols) = if sizes.c_col == 1 { (sizes.m, sizes.n) } else { (sizes.n, sizes.m) };
-        Products { count: 1, rows, cols, depth: sizes.k, unit: 1 }
-    }
-}
-
 /// How a problem is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocking {
@@ -110,7 +104,7 @@ impl Blocking {
         let limit = (l1 / (nr + 2 * mr)).min(WORKSPACE / nr).max(1);
         let unit = if problem.unit <= limit { problem.unit } else { 1 };
         let kc = even(problem.depth, limit, unit);
-        let mc = even(problem.rows, l2 / 2 / kc, mr);
+        let mc = even(problem.rows, l2 / kc, mr);
         let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
         let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
@@ -122,6 +116,73 @@ impl Blocking {
     /// Tasks of one product.
     pub fn tasks(&self) -> usize {
         self.col_blocks * self.row_groups
+    }
+}
+
+/// How the operands of a matrix product lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lie {
+    /// Whether the rows of A are contiguous.
+    pub a_rows: bool,
+    /// Whether the rows of B are contiguous.
+    pub b_rows: bool,
+    /// Whether the columns of B are contiguous.
+    pub b_cols: bool,
+}
+
+/// The way to compute a matrix product, by the reuse of its operands.
+///
+/// A packed element has been read and written once more, and then costs less each time it is used. So packing
+/// pays for what is used often:
+///
+/// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
+///   through the registers if its lines are contiguous in depth; those of the other are made so if need be.
+/// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
+///   counts is that C is written row by row. Panels of B are packed, A is read in place.
+/// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
+///   contiguous, or if all of it stays in L1 anyway. B is used once for each panel of A's rows; likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Sums of lines.
+    Dots,
+    /// Row by row.
+    Sweep,
+    /// Packed panels, unless an operand is read in place.
+    Panels {
+        /// Whether A is.
+        a_in_place: bool,
+        /// Whether B is.
+        b_in_place: bool,
+    },
+}
+
+/// The most rows or columns that are computed as sums of lines.
+pub const FEW: usize = 4;
+
+/// The largest depth that is computed row by row.
+pub const SHALLOW: usize = 32;
+
+impl Way {
+    /// Chooses by the problem alone, so that the same problem is summed in the same order at any number of
+    /// threads.
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, lie: Lie) -> Self {
+        let Products { rows, cols, depth, .. } = *problem;
+        let Ukernel { mr, nr } = ukernel;
+        // The lines of A stream past few columns of B, or those of B past few rows of A.
+        let dots = |few: usize, streams, ready| few <= FEW && streams && (ready || few * depth <= WORKSPACE);
+        if dots(cols, lie.a_rows, lie.b_cols) || dots(rows, lie.b_cols, lie.a_rows) {
+            return Way::Dots;
+        }
+        let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
+        if depth <= SHALLOW && row_panels > 2 && col_panels > 2 {
+            return Way::Sweep;
+        }
+        // A third of L1 each, as the other operand and C want their parts.
+        let small = |elements: usize| elements <= known(caches.l1, L1_BYTES) / 3;
+        Way::Panels {
+            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && lie.a_rows),
+            b_in_place: lie.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
+        }
     }
 }
 
@@ -226,7 +287,7 @@ mod tests {
                         assert!(plan.kc * (tile.nr + 2 * tile.mr) <= l1 || plan.kc == 1, "{plan:?}");
                         assert!(plan.kc * tile.nr <= WORKSPACE);
                         assert!(
-                            plan.mc * plan.kc <= known(machine.caches.l2, L2_BYTES) / 2 || plan.mc == tile.mr
+                            plan.mc * plan.kc <= known(machine.caches.l2, L2_BYTES) || plan.mc == tile.mr
                         );
                         assert!(plan.nc.is_multiple_of(tile.nr) && plan.nc > 0 && plan.kc > 0);
                         assert_eq!(plan.col_blocks, cols.div_ceil(plan.nc), "{plan:?}");
@@ -239,6 +300,30 @@ mod tests {
             }
         }
         assert!(cases > 0);
+    }
+
+    #[test]
+    fn operands_are_packed_where_they_are_used_often() {
+        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let plain = Lie { a_rows: true, b_rows: true, b_cols: false };
+        let way = |rows, cols, depth, lie| {
+            Way::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, lie)
+        };
+        let in_place = |a_in_place, b_in_place| Way::Panels { a_in_place, b_in_place };
+        assert_eq!(way(1000, 1000, 1000, plain), in_place(false, false));
+        assert_eq!(way(20, 20, 20, plain), in_place(true, true));
+        assert_eq!(way(10_000, 16, 1000, plain), in_place(true, false));
+        assert_eq!(way(1, 1000, 1000, plain), in_place(true, true));
+        assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 4, 1000, plain), Way::Dots);
+        // Four columns that long cannot be brought together in a workspace.
+        assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
+        assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
+        // B's columns cannot be read in place, however small it is.
+        assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
+        // A's columns only if all of it is small.
+        assert_eq!(way(10_000, 16, 1000, Lie { a_rows: false, ..plain }), in_place(false, false));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dots;
 mod portable;
+mod transpose;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
 pub(super) mod vector;
 
@@ -16,6 +18,7 @@ pub(super) mod vector;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use dots::Dots;
 pub use portable::Portable;
 
 /// Rows of A as a kernel reads them: element p of row i is at `start + i*row + p*step`.
@@ -84,6 +87,19 @@ pub struct Part {
     pub to_group: usize,
 }
 
+/// Lines to turn into columns: element p of line l is at `from + l*line + p` and goes to `to + p*width + l`.
+#[derive(Clone, Copy)]
+pub struct Turn {
+    pub from: *const f32,
+    pub line: usize,
+    pub to: *mut f32,
+    pub width: usize,
+    pub lines: usize,
+    pub depths: usize,
+    /// Whether as many lines behind these will be wanted next: they are prefetched.
+    pub more: bool,
+}
+
 /// Asks for a cache line to be loaded, from any address; where the architecture has no such instruction here,
 /// nothing happens.
 #[inline(always)]
@@ -124,6 +140,11 @@ impl Epilogue {
         // SAFETY: the caller vouches for it.
         let bias = if self.bias.is_null() { self.bias } else { unsafe { self.bias.add(rows) } };
         Epilogue { bias, ..*self }
+    }
+
+    /// Whether it is `C = alpha*sum` or `C += alpha*sum`.
+    pub fn only_adds(&self) -> bool {
+        self.bias.is_null() && !self.relu && (self.beta == 0.0 || self.beta == 1.0)
     }
 }
 
@@ -184,6 +205,25 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     unsafe fn thin(self, depth: usize, a: *const f32, b: (*const f32, usize), c: Tile, epilogue: &Epilogue) {
         let _ = (depth, a, b, c, epilogue);
         unreachable!("THIN is zero");
+    }
+
+    /// Products of a few lines: see [`Dots`]. The order of a sum depends on its length alone.
+    ///
+    /// # Safety
+    /// A is readable in `lines` lines of `depth` elements, B in `vectors` of them. C's elements are writable, and
+    /// initialised if beta is not zero. Nothing of this overlaps with C.
+    unsafe fn dots(self, dots: &Dots) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { dots::plain(dots) }
+    }
+
+    /// Transposes rows, see [`Turn`].
+    ///
+    /// # Safety
+    /// All elements named by `turn` are readable at `from` and writable at `to`, which do not overlap.
+    unsafe fn transpose(self, turn: &Turn) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { transpose::by_fours(turn) }
     }
 
     /// Copies rows.

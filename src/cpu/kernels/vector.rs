@@ -83,24 +83,18 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
     // below `depth`, and of the last vector only lanes below `last`. Prefetches may point anywhere.
     unsafe {
         let mask = T::mask(last);
-        unrolled!(i below M: {
-            unrolled!(v below V: { T::prefetch(c.wrapping_add(i * ldc + v * T::LANES)) });
-        });
         let mut sums = [[T::splat(0.0); V]; M];
-        let (mut from, mut row) = (a.start, b);
-        for _ in 0..depth {
-            let mut values = [T::splat(0.0); V];
-            unrolled!(v below V: {
-                let at = row.add(v * T::LANES);
-                values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
-            });
-            unrolled!(i below M: {
-                let value = T::splat(*from.add(i * a.row));
-                unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
-            });
-            from = from.wrapping_add(a.step);
-            row = row.wrapping_add(b_step);
+        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step };
+        // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
+        let each = depth / (M + 2);
+        let mut row = c.cast_const();
+        for _ in 0..M {
+            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+            T::prefetch(row.wrapping_add(cols - 1));
+            row = row.wrapping_add(ldc);
+            at.steps(each, &mut sums, mask);
         }
+        at.steps(depth - M * each, &mut sums, mask);
         finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
     }
 }
@@ -212,6 +206,9 @@ unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
     let last = c.cols - (V - 1) * T::LANES;
     // SAFETY: rows are below M, and of the last vector only lanes below `last` are touched.
     unsafe {
+        if last == T::LANES && epilogue.only_adds() {
+            return store::<T, M, V, SCALED>(sums, (c.start, c.ld), epilogue);
+        }
         let mask = T::mask(last);
         let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
         unrolled!(i below M: {
@@ -233,6 +230,79 @@ unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
                 if part { value.store_part(at, mask) } else { value.store(at) }
             });
         });
+    }
+}
+
+/// Where the innermost loop stands in A and B.
+struct Position {
+    a: *const f32,
+    b: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b_step: usize,
+}
+
+impl Position {
+    /// The next `count` depths.
+    ///
+    /// # Safety
+    /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
+    #[inline(always)]
+    unsafe fn steps<T: Vector, const M: usize, const V: usize>(
+        &mut self,
+        count: usize,
+        sums: &mut [[T; V]; M],
+        mask: T::Mask,
+    ) {
+        for _ in 0..count {
+            // SAFETY: the caller vouches for these depths; pointers past the last are not used.
+            unsafe {
+                let mut values = [T::splat(0.0); V];
+                unrolled!(v below V: {
+                    let at = self.b.add(v * T::LANES);
+                    values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+                });
+                unrolled!(i below M: {
+                    let value = T::splat(*self.a.add(i * self.a_row));
+                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                });
+            }
+            self.a = self.a.wrapping_add(self.a_step);
+            self.b = self.b.wrapping_add(self.b_step);
+        }
+    }
+}
+
+/// The usual end of a tile of whole vectors, with no decision in its course: hundreds of branches would cost as
+/// much as ten steps.
+///
+/// # Safety
+/// The contract of [`finish`]. [`Epilogue::only_adds`].
+#[inline(always)]
+unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
+    sums: &[[T; V]; M],
+    (c, ldc): (*mut f32, usize),
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller vouches for M rows of V vectors.
+    unsafe {
+        let alpha = T::splat(epilogue.alpha);
+        if epilogue.beta == 0.0 {
+            unrolled!(i below M: {
+                unrolled!(v below V: {
+                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
+                    value.store(c.add(i * ldc + v * T::LANES))
+                });
+            });
+        } else {
+            unrolled!(i below M: {
+                unrolled!(v below V: {
+                    let at = c.add(i * ldc + v * T::LANES);
+                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
+                    value.add(T::load(at)).store(at)
+                });
+            });
+        }
     }
 }
 
@@ -402,6 +472,22 @@ macro_rules! define_vector_kernel {
             }
 
             $($thin)*
+
+            unsafe fn dots(self, dots: &$crate::cpu::kernels::Dots) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(dots: &$crate::cpu::kernels::Dots) {
+                    // SAFETY: the caller keeps the contract of Kernel::dots.
+                    unsafe { $crate::cpu::kernels::dots::on_vectors::<$vector>(dots) }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(dots) }
+            }
+
+            unsafe fn transpose(self, turn: &$crate::cpu::kernels::Turn) {
+                // SAFETY: the caller keeps the contract of Kernel::transpose; that `self` exists proves that this
+                // CPU has AVX2.
+                unsafe { $crate::cpu::kernels::transpose::by_eights(turn) }
+            }
 
             unsafe fn copy(self, part: &$crate::cpu::kernels::Part) {
                 #[target_feature(enable = $features)]
