@@ -111,12 +111,28 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+        if let Some(plan) = winograd::plan(Isa::best(), problem, (weights, bias))? {
             return Ok(plan);
         }
         with_kernel!(Isa::best(), kernel => {
             Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
         })
+    }
+
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        if let Some((kernel, timing)) = winograd::once(Isa::best(), problem, (weights, bias), input, output)?
+        {
+            return Ok((kernel.into(), timing));
+        }
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        let timing = plan.run(input, output)?;
+        Ok((plan.kernel().into(), timing))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
