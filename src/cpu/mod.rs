@@ -130,6 +130,10 @@ impl Backend for Engine {
         {
             return Ok((kernel.into(), timing));
         }
+        if let Some(product) = conv2d::as_product(problem) {
+            let (kernel, timing) = self.sgemm(&product, weights, input, output)?;
+            return Ok((kernel.into(), timing));
+        }
         let plan = self.plan_conv2d(problem, weights, bias)?;
         let timing = plan.run(input, output)?;
         Ok((plan.kernel().into(), timing))

@@ -10,11 +10,11 @@
 //!   wins where both cannot be had.
 //! * **T, with U made on the way** (weights that are used once). M is needed only for the output channels at work. V
 //!   alone stays in the L2 cache if that leaves T large enough for the transform of the weights, which is repeated for each
-//!   block, to be a small part: at least [`ONCE_LEAST_TILES`].
+//!   block, to be a small part: at least [`LEAST_TILES`].
 //! * **A piece of U**, if it is made on the way, is used at once: with the weights it is made of it takes half
 //!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often.
-//! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance. If
-//!   not, all work on one block, step after step.
+//! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance, or
+//!   fewer, but as many for each. If that leaves too few tiles a block, all work on one block, step after step.
 //!
 //! None of this changes the order of a sum: results are the same bits however blocks are cut.
 
@@ -26,8 +26,8 @@ use crate::problem::Conv2dSizes;
 pub const OUTER_BYTES: f64 = 8.0;
 /// So much longer than fetching U the products take at least.
 const MARGIN: f64 = 1.75;
-/// Tiles of a block for which transforming weights again costs little beside the products.
-const ONCE_LEAST_TILES: usize = 28;
+/// Tiles of a block for which reading U, or making it again, costs little beside the products.
+const LEAST_TILES: usize = 28;
 /// Tasks for each thread.
 pub const TASKS_PER_THREAD: usize = 3;
 /// Vectors of output channels that a piece of U has, at most.
@@ -83,7 +83,7 @@ impl Tiling {
     /// Tiles of a block with U made on the way.
     pub fn once_block(&self, caches: &Caches) -> usize {
         let fitting = l2(caches) / (self.vector_bytes() * self.c_blocks);
-        even(self.tiles, fitting.max(ONCE_LEAST_TILES), 1)
+        even(self.tiles, fitting.max(LEAST_TILES), 1)
     }
 }
 
@@ -101,23 +101,23 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// For blocks of `most` tiles a thread, `least` at least.
-    fn cut(tiling: &Tiling, most: usize, least: usize, threads: usize) -> Self {
+    /// For blocks of `most` tiles.
+    fn cut(tiling: &Tiling, most: usize, threads: usize) -> Self {
         let (total, wanted) = (tiling.tiles, (threads * TASKS_PER_THREAD).div_ceil(tiling.groups));
         if threads == 1 || total.div_ceil(most) >= wanted {
             return Schedule { tiles: most, alone: true };
         }
-        let fewer = total.div_ceil(wanted);
-        if fewer >= least {
-            return Schedule { tiles: fewer, alone: true };
+        let even_share = |rounds: usize| total.div_ceil((threads * rounds).div_ceil(tiling.groups));
+        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= LEAST_TILES)
+        {
+            return Schedule { tiles: tiles.min(most), alone: true };
         }
         Schedule { tiles: even(total, most * threads, 1), alone: false }
     }
 
     /// With U at hand.
     pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
-        let block = tiling.block(caches);
-        Self::cut(tiling, block, block.min(ONCE_LEAST_TILES), threads)
+        Self::cut(tiling, tiling.block(caches), threads)
     }
 }
 
@@ -135,7 +135,7 @@ pub struct OnceSchedule {
 impl OnceSchedule {
     /// For `threads` threads.
     pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
-        let schedule = Schedule::cut(tiling, tiling.once_block(caches), ONCE_LEAST_TILES, threads);
+        let schedule = Schedule::cut(tiling, tiling.once_block(caches), threads);
         // Few output channels are shared by many threads one panel at a time.
         let panels = tiling.k_blocks.div_ceil(2);
         let wide = schedule.alone || panels >= 2 * threads * TASKS_PER_THREAD;
@@ -187,7 +187,7 @@ mod tests {
                 assert!(bytes <= 2 * l2(&caches) || block <= 28, "{caches:?} {tiling:?}: {block}");
                 let block = tiling.once_block(&caches);
                 let bytes = block * tiling.vector_bytes() * tiling.c_blocks;
-                assert!(bytes <= l2(&caches) || block <= ONCE_LEAST_TILES, "{caches:?} {tiling:?}: {block}");
+                assert!(bytes <= l2(&caches) || block <= LEAST_TILES, "{caches:?} {tiling:?}: {block}");
                 assert!(block > 0 && block <= tiling.tiles);
                 cases += 1;
             }
@@ -219,10 +219,9 @@ mod tests {
                     for schedule in [plan, once.schedule] {
                         assert!((1..=tiling.tiles).contains(&schedule.tiles), "{tiling:?} {schedule:?}");
                         let tasks = groups as usize * tiling.tiles.div_ceil(schedule.tiles);
-                        assert!(
-                            !schedule.alone || threads == 1 || tasks >= threads,
-                            "{tiling:?} {schedule:?}"
-                        );
+                        // Rounding a block up to whole tiles may leave the last threads without one.
+                        let enough = tasks * LEAST_TILES >= threads * (LEAST_TILES - 1);
+                        assert!(!schedule.alone || threads == 1 || enough, "{tiling:?} {schedule:?}");
                     }
                     assert!(once.depth == tiling.c || once.depth.is_multiple_of(16), "{once:?}");
                     assert!((1..=tiling.k_blocks).contains(&once.blocks) && once.depth > 0);

@@ -174,18 +174,18 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         let (c, k) = self.steps.blocks();
         let v = Shared::new(v);
         let parts = Parts::new(&block.tiles, (team.size() * TASKS_PER_THREAD).div_ceil(c));
-        team.run(c * parts.count, |task, _| {
+        let steps = [c * parts.count, k.div_ceil(space.plan.blocks)];
+        team.run_steps(steps, |step, task, _| {
             slots.with(|own| {
-                let part = (task / parts.count, parts.of(task % parts.count));
-                let [_, _, scratch] = space.cut(own);
-                // SAFETY: each task has channels and tiles of V of its own.
-                unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
-            });
-        })?;
-        team.run(k.div_ceil(space.plan.blocks), |task, _| {
-            slots.with(|own| {
-                // SAFETY: V has been filled, and each task has output channels of its own.
-                unsafe { self.outputs(space, block, task * space.plan.blocks, v, output, own) };
+                if step == 0 {
+                    let part = (task / parts.count, parts.of(task % parts.count));
+                    let [_, _, scratch] = space.cut(own);
+                    // SAFETY: each task has channels and tiles of V of its own.
+                    unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
+                } else {
+                    // SAFETY: V has been filled, and each task has output channels of its own.
+                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, output, own) };
+                }
             });
         })
     }

@@ -194,30 +194,32 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         let wanted = team.size() * TASKS_PER_THREAD;
         let (v, m) = both.split_at_mut(space.v_len);
         let (v, products) = (Shared::new(v), Shared::new(m));
-        let parts = Parts::new(&block.tiles, wanted.div_ceil(c));
-        team.run(c * parts.count, |task, _| {
-            slots.with(|scratch| {
-                let part = (task / parts.count, parts.of(task % parts.count));
+        let in_parts = Parts::new(&block.tiles, wanted.div_ceil(c));
+        let out_parts = Parts::new(&block.tiles, wanted.div_ceil(k));
+        let units = Steps::<E, F>::FREQUENCIES * panels(k);
+        let piece = units.div_ceil(wanted);
+        let steps = [c * in_parts.count, units.div_ceil(piece), k * out_parts.count];
+        team.run_steps(steps, |step, task, _| match step {
+            0 => slots.with(|scratch| {
+                let part = (task / in_parts.count, in_parts.of(task % in_parts.count));
                 // SAFETY: each task has channels and tiles of V of its own.
                 unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
-            });
-        })?;
-        let units = Steps::<E, F>::FREQUENCIES * panels(k);
-        let step = units.div_ceil(wanted);
-        team.run(units.div_ceil(step), |task, _| {
-            let units = task * step..units.min((task + 1) * step);
-            // SAFETY: each task has planes and channels of M of its own; V has been filled.
-            unsafe { self.multiply(space, block, units, v, products) };
-        })?;
-        let parts = Parts::new(&block.tiles, wanted.div_ceil(k));
-        let m = &*m;
-        team.run(k * parts.count, |task, _| {
-            slots.with(|scratch| {
-                let channels = task / parts.count;
-                let part = ((channels, channels), parts.of(task % parts.count));
-                // SAFETY: each task has channels and tiles of the output of its own; M has been filled.
-                unsafe { self.steps.output(block, part, (m, space.m), output, scratch) };
-            });
+            }),
+            1 => {
+                let units = task * piece..units.min((task + 1) * piece);
+                // SAFETY: each task has planes and channels of M of its own; V has been filled.
+                unsafe { self.multiply(space, block, units, v, products) };
+            }
+            _ => slots.with(|scratch| {
+                let channels = task / out_parts.count;
+                let part = ((channels, channels), out_parts.of(task % out_parts.count));
+                // SAFETY: M has been filled, and is not written any more; each task has channels and tiles of the
+                // output of its own.
+                unsafe {
+                    let m = std::slice::from_raw_parts(products.start(), space.m_len);
+                    self.steps.output(block, part, (m, space.m), output, scratch);
+                }
+            }),
         })
     }
 
