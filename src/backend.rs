@@ -1,5 +1,7 @@
 //! Layer 4: the contract that an engine implements. The device layer above knows engines only through it.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
@@ -25,6 +27,23 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// What the device cannot do, or failed to do.
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>>;
+
+    /// Computes one convolution: a plan used once, unless the engine can do without one. Returns the kernel's name and
+    /// the time.
+    ///
+    /// # Errors
+    /// What the device cannot do, or failed to do; the output is untouched then.
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        let timing = plan.run(input, output)?;
+        Ok((plan.kernel().into(), timing))
+    }
 
     /// C = alpha op(A) op(B) + beta C. Returns the kernel's name and the time.
     ///

@@ -99,7 +99,7 @@ fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
 
 fn build(isa: Isa, candidate: &Candidate, problem: &Conv2d, (weights, bias): Data) -> Result<Box<dyn Plan>> {
     match candidate.form {
-        Some(form) => winograd::build(isa, form, problem, weights, bias),
+        Some(form) => winograd::build(isa, form, problem, (weights, bias)),
         None => direct_plan(isa, problem, weights, bias),
     }
 }

@@ -26,7 +26,7 @@ use crate::backend::{Memory, Plan};
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, INLINE_FLOPS};
 use crate::memory::views::{Cut, STAGE, Views};
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::problem::{Conv2d, Conv2dSizes, Gemm, GemmDesc, Layout};
 use crate::report::Timing;
 
 /// A convolution with its weights packed.
@@ -356,6 +356,18 @@ impl<K: Kernel> ConvPlan<K> {
             }
         }
     }
+}
+
+/// The product of matrices that `problem` is, if it is one and no more, and its weights are larger than its image: used
+/// once they are better read as a matrix's blocks are needed than packed as a whole.
+pub fn as_product(problem: &Conv2d) -> Option<Gemm> {
+    let Conv2dSizes { n, c, k, p, q, groups, .. } = *problem.sizes();
+    let plain = (n, groups) == (1, 1) && !problem.bias() && !problem.relu() && k > p * q;
+    if !plain || !im2col::is_image(problem.sizes()) {
+        return None;
+    }
+    let desc = GemmDesc::packed(Layout::RowMajor, k as i64, (p * q) as i64, c as i64);
+    Gemm::new(desc).ok()
 }
 
 impl<K: Kernel> Plan for ConvPlan<K> {

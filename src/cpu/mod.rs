@@ -169,10 +169,30 @@ impl Backend for Engine {
         if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
         }
-        if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+        if let Some(plan) = winograd::plan(Isa::best(), problem, (weights, bias))? {
             return Ok(plan);
         }
         direct_plan(Isa::best(), problem, weights, bias)
+    }
+
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        if let Some((kernel, timing)) = winograd::once(Isa::best(), problem, (weights, bias), input, output)?
+        {
+            return Ok((kernel.into(), timing));
+        }
+        if let Some(product) = conv2d::as_product(problem) {
+            let (kernel, timing) = self.sgemm(&product, weights, input, output)?;
+            return Ok((kernel.into(), timing));
+        }
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        let timing = plan.run(input, output)?;
+        Ok((plan.kernel().into(), timing))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {

@@ -188,7 +188,12 @@ impl Way {
 
 /// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
 pub(super) fn known(bytes: usize, assumed: usize) -> usize {
-    (if bytes == 0 { assumed } else { bytes }) / size_of::<f32>()
+    known_bytes(bytes, assumed) / size_of::<f32>()
+}
+
+/// The bytes of a cache, or what is assumed if that is not known.
+pub(crate) fn known_bytes(bytes: usize, assumed: usize) -> usize {
+    if bytes == 0 { assumed } else { bytes }
 }
 
 /// Panels of B and of A of a task.

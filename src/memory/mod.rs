@@ -8,5 +8,6 @@ mod hierarchy;
 pub mod roofline;
 pub(crate) mod tile;
 pub(crate) mod views;
+pub(crate) mod winograd;
 
 pub use hierarchy::{Caches, Hierarchy, Registers};

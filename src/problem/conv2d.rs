@@ -14,8 +14,7 @@ pub enum Algorithm {
     /// Every product of the definition is computed and added: exact on small integers.
     Direct,
     /// Winograd's algorithm: fewer products, more additions, a larger rounding error; see `docs/winograd.md`. A NaN or
-    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1
-    /// and one group.
+    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1.
     Winograd,
 }
 
