@@ -206,7 +206,6 @@ mod tests {
         let mut cases = 0;
         for desc in [
             Conv2dDesc { stride_h: 2, ..layer() },
-            Conv2dDesc { groups: 2, ..layer() },
             Conv2dDesc { h: 4, w: 4, ..layer() },
             Conv2dDesc { r: 5, ..layer() },
         ] {
