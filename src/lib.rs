@@ -45,11 +45,12 @@ pub mod log;
 pub mod memory;
 pub mod problem;
 pub mod report;
-mod shader;
+pub mod shader;
 
 pub use config::{Config, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{Conv2dPlan, Device, DeviceInfo, DeviceKind, Prediction, Run, devices};
+pub use gl::trial;
 pub use error::{Error, Result};
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 

@@ -18,6 +18,7 @@ use super::worker::Worker;
 use crate::backend::{Backend, Plan};
 use crate::error::{Error, Result};
 use crate::memory::Hierarchy;
+use crate::memory::tiles::Gpu;
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::source::SGEMM_DIRECT;
@@ -56,9 +57,24 @@ impl Engine {
     }
 
     /// The worker, for jobs of one's own.
-    #[cfg(test)]
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// The device as the planner sees it.
+    ///
+    /// # Errors
+    /// Why it could not be measured.
+    pub fn gpu(&self) -> Result<Gpu> {
+        self.worker.call(|session| {
+            let capabilities = session.context().capabilities();
+            Ok(Gpu {
+                shared_bytes: capabilities.max_shared,
+                max_threads: capabilities.max_threads,
+                max_elements: capabilities.max_elements(),
+                ..Gpu::ASSUMED
+            })
+        })
     }
 
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other

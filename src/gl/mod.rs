@@ -36,9 +36,11 @@ mod fence;
 mod gemm;
 mod native;
 mod pace;
+mod passes;
 pub mod reference;
 mod resource;
 mod session;
+pub mod trial;
 mod worker;
 
 use discovery::discovered;

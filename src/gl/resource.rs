@@ -107,6 +107,12 @@ impl Buffer {
         self.name
     }
 
+    /// Bytes it holds.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Copies `data` to its beginning.
     ///
     /// # Errors

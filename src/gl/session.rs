@@ -7,22 +7,29 @@ use std::rc::Rc;
 
 use super::context::Context;
 use super::conv2d::{self, Prepared};
+use super::passes::Passes;
 use super::resource::Program;
 use crate::error::Result;
 use crate::problem::Conv2d;
+use crate::shader::recipe::{self, Source};
 use crate::shader::source::Kernel;
+use crate::shader::variant::Variant;
+
+/// Generated programs that a session keeps beyond those in use.
+const KEPT: usize = 256;
 
 /// A context with its programs and prepared convolutions.
 pub struct Session {
     prepared: HashMap<u64, Prepared>,
     programs: HashMap<&'static str, Rc<Program>>,
+    generated: HashMap<Source, Rc<Program>>,
     context: Rc<Context>,
 }
 
 impl Session {
     /// A session with nothing in it yet.
     pub fn new(context: Rc<Context>) -> Self {
-        Session { prepared: HashMap::new(), programs: HashMap::new(), context }
+        Session { prepared: HashMap::new(), programs: HashMap::new(), generated: HashMap::new(), context }
     }
 
     /// Its context.
@@ -41,6 +48,41 @@ impl Session {
         let program = Rc::new(Program::kernel(&self.context, kernel)?);
         self.programs.insert(kernel.name, program.clone());
         Ok(program)
+    }
+
+    /// The program of a generated shader, likewise.
+    ///
+    /// # Errors
+    /// As [`Session::program`].
+    pub fn generated(&mut self, source: &Source) -> Result<Rc<Program>> {
+        if let Some(program) = self.generated.get(source) {
+            return Ok(program.clone());
+        }
+        let program = Rc::new(Program::build(&self.context, &source.name, &source.text)?);
+        if self.generated.len() >= KEPT {
+            self.generated.clear();
+        }
+        self.generated.insert(source.clone(), program.clone());
+        Ok(program)
+    }
+
+    /// Prepares a convolution as `variant` says.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare_variant(
+        &mut self,
+        variant: &Variant,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Prepared> {
+        let images = conv2d::images_at_once(&self.context, problem)?;
+        let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
+            return self.prepare(problem, weights, bias);
+        };
+        let passes = Passes::new(self, &recipe)?;
+        Prepared::generated(&self.context, passes, problem, weights, bias)
     }
 
     /// Prepares a convolution without keeping it.

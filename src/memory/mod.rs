@@ -6,5 +6,6 @@
 pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
+pub mod tiles;
 
 pub use hierarchy::{Caches, Hierarchy};

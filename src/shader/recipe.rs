@@ -1,0 +1,330 @@
+//! From a variant to GLSL: what is run on the device, and in which order.
+//!
+//! A [`Recipe`] is data: passes with their source, the buffers they see and the work they do. Some run once, when weights are
+//! prepared, the others at each convolution; an engine needs to know no more. Everything is specialised on the problem: sizes are
+//! constants in the source, so that the compiler folds address arithmetic and unrolls loops.
+
+use super::variant::{Family, Variant, winograd_tiles};
+use crate::memory::tiles::Tile;
+use crate::problem::{Conv2d, Conv2dSizes};
+
+/// A shader, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// What messages call it.
+    pub name: String,
+    /// Its GLSL.
+    pub text: String,
+}
+
+/// A buffer of a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The caller's input.
+    Input,
+    /// The caller's weights, as they came.
+    Weights,
+    /// The caller's bias.
+    Bias,
+    /// The output.
+    Output,
+    /// Weights as the kernel reads them.
+    Packed,
+    /// What passes hand on to each other, by number.
+    Scratch(usize),
+}
+
+/// One kernel over all its work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pass {
+    /// The shader.
+    pub source: Source,
+    /// What is bound where.
+    pub bindings: Vec<(u32, Slot)>,
+    /// Workgroups.
+    pub groups: usize,
+    /// Operations of a workgroup.
+    pub operations: f64,
+}
+
+/// How a variant computes a problem.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The variant's name.
+    pub name: String,
+    /// Elements of the packed weights; 0 if weights are used as they came.
+    pub packed: usize,
+    /// Elements of each scratch buffer.
+    pub scratch: Vec<usize>,
+    /// Passes that prepare the weights.
+    pub prepare: Vec<Pass>,
+    /// Passes of a convolution.
+    pub run: Vec<Pass>,
+}
+
+const TILE: &str = include_str!("../../glsl/tile.comp");
+const SPLIT_SUM: &str = include_str!("../../glsl/split_sum.comp");
+const PACK_WEIGHTS: &str = include_str!("../../glsl/pack_weights.comp");
+const GROUPED: &str = include_str!("../../glsl/conv_grouped.comp");
+const WINOGRAD_INPUT: &str = include_str!("../../glsl/winograd_input.comp");
+const WINOGRAD_OUTPUT: &str = include_str!("../../glsl/winograd_output.comp");
+const WINOGRAD_WEIGHTS: &str = include_str!("../../glsl/winograd_weights.comp");
+const WINOGRAD_F2: &str = include_str!("../../glsl/winograd_f2.glsl");
+const WINOGRAD_F4: &str = include_str!("../../glsl/winograd_f4.glsl");
+
+/// Threads of a workgroup where nothing is shared.
+const SIMPLE_GROUP: usize = 64;
+
+/// The constants at the head of a shader.
+#[derive(Debug, Clone, Default)]
+struct Defines(String);
+
+impl Defines {
+    fn text(mut self, name: &str, value: &str) -> Self {
+        self.0.push_str(&format!("#define {name} {value}\n"));
+        self
+    }
+
+    fn size(self, name: &str, value: usize) -> Self {
+        self.text(name, &value.to_string())
+    }
+
+    fn flag(self, name: &str, value: bool) -> Self {
+        self.size(name, usize::from(value))
+    }
+
+    /// The type of elements read or written four at a time, or one.
+    fn vector(self, name: &str, four: bool) -> Self {
+        self.text(name, if four { "vec4" } else { "float" })
+    }
+
+    fn finish(&self, name: &str, bodies: &[&str]) -> Source {
+        let bodies = bodies.join("\n");
+        // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
+        let text = format!("#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{}\n{bodies}", self.0);
+        Source { name: name.to_owned(), text }
+    }
+}
+
+/// A convolution over memory that need not be an image: batched products are 1x1 convolutions of one long row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub sizes: Conv2dSizes,
+    /// Elements between channels of the input.
+    pub channel_stride: usize,
+    pub bias: bool,
+    pub relu: bool,
+}
+
+impl Shape {
+    fn of(problem: &Conv2d) -> Self {
+        let sizes = *problem.sizes();
+        Shape { sizes, channel_stride: sizes.h * sizes.w, bias: problem.bias(), relu: problem.relu() }
+    }
+
+    fn rows(&self) -> usize {
+        self.sizes.k / self.sizes.groups
+    }
+
+    fn channels(&self) -> usize {
+        self.sizes.c / self.sizes.groups
+    }
+
+    fn pixels(&self) -> usize {
+        self.sizes.p * self.sizes.q
+    }
+
+    fn output_len(&self) -> usize {
+        self.sizes.n * self.sizes.k * self.pixels()
+    }
+
+    /// Whether pixels may be read four at a time.
+    fn reads_vectors(&self) -> bool {
+        let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = self.sizes;
+        (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
+            && self.pixels().is_multiple_of(4)
+            && self.channel_stride.is_multiple_of(4)
+    }
+
+    fn defines(&self) -> Defines {
+        let Conv2dSizes { n, h, w, r, s, p, q, groups, .. } = self.sizes;
+        let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = self.sizes;
+        let defines = Defines::default().size("N", n).size("CHANNELS", self.channels()).size("H", h).size("W", w);
+        let defines = defines.size("ROWS", self.rows()).size("GROUPS", groups).size("P", p).size("Q", q);
+        let defines = defines.size("R", r).size("S", s).size("STRIDE_H", stride_h).size("STRIDE_W", stride_w);
+        let defines = defines.size("PAD_H", pad_h).size("PAD_W", pad_w);
+        defines.size("DILATION_H", dilation_h).size("DILATION_W", dilation_w)
+    }
+
+    fn finishing(&self, defines: Defines, finish: bool) -> Defines {
+        defines.flag("BIAS", finish && self.bias).flag("RELU", finish && self.relu)
+    }
+}
+
+/// The packed weights of a shape: how deep, and how many rows, both padded to whole blocks.
+fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
+    let taps = shape.sizes.r * shape.sizes.s;
+    let depth = if table {
+        (shape.channels() * taps).next_multiple_of(tile.bk)
+    } else {
+        shape.channels().next_multiple_of(tile.bk) * taps
+    };
+    (depth, shape.rows().next_multiple_of(tile.bm))
+}
+
+/// A pass over `elements` elements, one a thread.
+fn simple(source: Source, bindings: Vec<(u32, Slot)>, elements: usize, operations: f64) -> Pass {
+    let groups = elements.div_ceil(SIMPLE_GROUP);
+    Pass { source, bindings, groups, operations: operations * SIMPLE_GROUP as f64 }
+}
+
+fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
+    let (depth, rows) = packed_sizes(shape, tile, table);
+    let defines = shape.defines().flag("TABLE", table).size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
+    let defines = defines.size("CHANNELS_PADDED", shape.channels().next_multiple_of(tile.bk));
+    let source = defines.finish("pack_weights", &[PACK_WEIGHTS]);
+    let packed = shape.sizes.groups * depth * rows;
+    (simple(source, vec![(0, Slot::Weights), (2, Slot::Packed)], packed, 32.0), packed)
+}
+
+/// How a tile pass is run, besides its shape.
+pub(super) struct TileRun {
+    pub tile: Tile,
+    pub table: bool,
+    pub splits: usize,
+    /// Multiplied by alpha, and beta times another matrix added: a matrix product, not a convolution.
+    pub scaled: bool,
+}
+
+/// The pass that computes products in tiles.
+pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, output: Slot) -> Pass {
+    let Tile { bm, bn, bk, tm, tn } = run.tile;
+    let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
+    let columns = shape.sizes.n * shape.pixels();
+    let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
+    let threads = run.tile.threads();
+    let step = (threads / (bn / v)).max(1);
+    let (tiles_m, tiles_n) = (shape.rows().div_ceil(bm), columns.div_ceil(bn));
+    let tx = bn / tn;
+    // A warp of 8 x 4 threads reads the fewest different vectors.
+    let wx = if threads >= 32 && tx.is_multiple_of(8) && (bm / tm).is_multiple_of(4) { 8 } else { 0 };
+    let edges = shape.sizes.pad_h + shape.sizes.pad_w > 0 || !shape.channels().is_multiple_of(bk);
+    let defines = shape.defines().size("BM", bm).size("BN", bn).size("BK", bk).size("TM", tm).size("TN", tn);
+    let defines = defines.size("THREADS", threads).size("WX", wx).size("V", v).vector("PIXELS", v == 4);
+    let store4 = shape.pixels().is_multiple_of(4);
+    let defines = defines.vector("STORE", store4).flag("STORE4", store4).text("ACCESS", "writeonly");
+    let defines = defines.size("ROWS_PADDED", rows_padded).size("COLUMNS", columns);
+    let defines = defines.size("CHANNEL_STRIDE", shape.channel_stride);
+    let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
+    let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
+    let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
+    let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled);
+    let defines = defines.flag("BK_STEP_UNEVEN", !bk.is_multiple_of(step));
+    let defines = shape.finishing(defines, run.splits == 1);
+    let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
+    let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
+    let bindings = vec![(0, input), (1, Slot::Packed), (2, output), (3, Slot::Bias)];
+    Pass { source: defines.finish(name, &[TILE]), bindings, groups, operations }
+}
+
+/// The pass that adds up the parts.
+fn split_sum(shape: &Shape, splits: usize) -> Pass {
+    let four = shape.pixels().is_multiple_of(4);
+    let v = if four { 4 } else { 1 };
+    let defines = Defines::default().size("V", v).vector("PIXELS", four).size("SPLITS", splits);
+    let defines = defines.size("ROWS", shape.sizes.k).size("OUT_STRIDE", shape.pixels());
+    let defines = shape.finishing(defines.size("PART_STRIDE", shape.output_len()), true);
+    let source = defines.finish("split_sum", &[SPLIT_SUM]);
+    let bindings = vec![(0, Slot::Scratch(0)), (2, Slot::Output), (3, Slot::Bias)];
+    simple(source, bindings, shape.output_len() / v, (8 * splits) as f64)
+}
+
+fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
+    let shape = Shape::of(problem);
+    let table = variant.family == Family::Table;
+    let (prepare, packed) = pack(&shape, &variant.tile, table);
+    let name = variant.to_string();
+    let run = TileRun { tile: variant.tile, table, splits: variant.splits, scaled: false };
+    if variant.splits == 1 {
+        let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Output);
+        return Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] };
+    }
+    let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Scratch(0));
+    let scratch = vec![shape.output_len() * variant.splits];
+    Recipe { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, variant.splits)] }
+}
+
+fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
+    let shape = Shape::of(problem);
+    let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
+    let store4 = q.is_multiple_of(4);
+    let defines = shape.defines().size("TM", tm).flag("STORE4", store4).vector("STORE", store4);
+    let name = variant.to_string();
+    let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
+    let bindings = vec![(0, Slot::Input), (1, Slot::Weights), (2, Slot::Output), (3, Slot::Bias)];
+    let operations = (8 * tm * problem.reduction()) as f64 + 32.0;
+    let pass = simple(source, bindings, n * (k / tm) * p * q.div_ceil(4), operations);
+    Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
+}
+
+fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
+    let shape = Shape::of(problem);
+    let sizes = shape.sizes;
+    let (alpha, form) = (m + 2, if m == 2 { WINOGRAD_F2 } else { WINOGRAD_F4 });
+    let frequencies = alpha * alpha;
+    let tiles = winograd_tiles(&sizes, m);
+    let (down, across) = (sizes.p.div_ceil(m), sizes.q.div_ceil(m));
+    let name = variant.to_string();
+
+    let row = Conv2dSizes {
+        n: 1,
+        c: frequencies * sizes.c,
+        h: 1,
+        w: tiles,
+        k: frequencies * sizes.k,
+        p: 1,
+        q: tiles,
+        groups: frequencies,
+        r: 1,
+        s: 1,
+        stride_h: 1,
+        stride_w: 1,
+        pad_h: 0,
+        pad_w: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+    };
+    let product = Shape { sizes: row, channel_stride: tiles, bias: false, relu: false };
+    let run = TileRun { tile: variant.tile, table: false, splits: 1, scaled: false };
+    let (depth, rows) = packed_sizes(&product, &variant.tile, false);
+
+    let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
+    let defines = defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
+    let store4 = m == 4 && sizes.q.is_multiple_of(4);
+    let defines = defines.flag("STORE4", store4).vector("STORE", store4);
+    let defines = shape.finishing(defines.size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows), true);
+    let transform = |what: &str, body: &str| defines.finish(&format!("{name}_{what}"), &[form, body]);
+
+    let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
+    let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
+    let output = [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias)].to_vec();
+    let work = (8 * frequencies) as f64;
+    let prepare = vec![simple(transform("weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
+    let run = vec![
+        simple(transform("input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
+        tile_pass(&name, &product, &run, Slot::Scratch(0), Slot::Scratch(1)),
+        simple(transform("output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
+    ];
+    let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
+    Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }
+}
+
+/// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.
+pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
+    match variant.family {
+        Family::Direct => None,
+        Family::Grouped(tm) => Some(grouped(problem, variant, tm)),
+        Family::Igemm | Family::Table => Some(tiled(problem, variant)),
+        Family::Winograd(m) => Some(winograd(problem, variant, m)),
+    }
+}
