@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use sparkle::shader::variant::{candidates, seconds};
+use sparkle::shader::variant::{Variant, candidates, seconds};
 use sparkle::{Conv2d, Conv2dDesc, trial};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (only, wanted) = (option("--only"), option("--variants"));
     let seconds_left = number("--seconds", 100_000)? as f64;
     let busy = Duration::from_millis(number("--busy", 400)? as u64);
-    let gpu = trial::gpu(0)?;
+    let mut gpu = trial::gpu(0)?;
+    if let Some(rates) = option("--gpu") {
+        let rates: Vec<f64> = rates.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        (gpu.flops, gpu.memory, gpu.cache, gpu.launch) = (rates[0], rates[1], rates[2], rates[3]);
+        gpu.units = rates[4] as usize;
+    }
+    let splits: Option<Vec<usize>> =
+        option("--splits").map(|text| text.split(',').map(|it| it.parse().expect("a number")).collect());
     eprintln!("{gpu:?}");
     let start = Instant::now();
     println!("layer,batch,variant,predicted_us,us,gflops,build_ms,error");
@@ -50,8 +57,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             variants.retain(|it| wanted.split(',').any(|part| it.to_string().contains(part)));
         }
         variants.truncate(top);
-        let mut effort = trial::Effort { busy, calls: 20, rounds: 3, rows: 12 };
-        trial::conv2d(0, &problem, &variants, &effort.clone(), |variant, outcome| {
+        if let Some(splits) = &splits {
+            let cut = |variant: &sparkle::shader::variant::Variant| {
+                let tiled = variant.to_string().contains("igemm") || variant.to_string().contains("table");
+                let variant = *variant;
+                splits.iter().filter(move |&&it| tiled || it == 1).map(move |&splits| Variant { splits, ..variant })
+            };
+            variants = variants.iter().flat_map(cut).collect();
+        }
+        let effort = trial::Effort { busy, calls: 20, rounds: 3, rows: 12 };
+        trial::conv2d(0, &problem, &variants, &effort, |variant, outcome| {
             let predicted = seconds(&problem, &gpu, variant) * 1e6;
             match outcome {
                 Ok(it) => {
@@ -63,7 +78,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Err(error) => println!("{name},{batch},{variant},{predicted:.2},failed,0,0,{error}"),
             }
         })?;
-        effort.busy = Duration::ZERO;
         if start.elapsed().as_secs_f64() > seconds_left {
             break;
         }

@@ -16,6 +16,9 @@
 // reduction runs over (r, s) outside and channels inside, so that a pixel's address and bounds are computed once for each
 // (r, s); or, with TABLE, over (c, r, s) as it comes, for few channels, with the address of each step in a table.
 //
+// A slice's steps may be dealt to KG groups of threads, each with the whole tile in registers: a small tile then keeps more
+// threads busy. Their sums are added at the end, always in the same order.
+//
 // A workgroup computes one tile of one part of the reduction. `first` and `count` number the workgroups of a dispatch.
 
 layout(local_size_x = THREADS) in;
@@ -43,10 +46,11 @@ const int TN4 = TN / 4;
 const int A_VECTORS = BK * BM4;
 const int A_LOADS = (A_VECTORS + THREADS - 1) / THREADS;
 
-// Pixels: a thread keeps its columns and goes through rows.
-const int B_WIDTH = BN / V;
-const int B_COLS = B_WIDTH > THREADS ? B_WIDTH / THREADS : 1;
-const int B_STEP = B_WIDTH > THREADS ? 1 : THREADS / B_WIDTH;
+// Pixels: a thread keeps its columns, in fours, and goes through rows. Four pixels side by side in memory are one
+// read (V = 4), others four.
+const int E = 4 / V;
+const int B_COLS = BN4 > THREADS ? BN4 / THREADS : 1;
+const int B_STEP = BN4 > THREADS ? 1 : THREADS / BN4;
 const int B_ROWS = (BK + B_STEP - 1) / B_STEP;
 
 // Slices of the reduction, and how many a part has.
@@ -66,19 +70,23 @@ shared vec4 b_shared[2 * BK * BN4];
 shared ivec2 steps[SLICES * BK];
 #endif
 
+#if KG > 1
+shared vec4 others[KG / 2 * BM * BN4];
+#endif
+
 // What a thread needs of its columns.
-int base[B_COLS];   // the address of the pixel at (r, s) = (0, 0), channel 0
-int top[B_COLS];    // its row and column in the image
-int left[B_COLS];
-int place[B_COLS];  // the address at the present (r, s), or any valid one
-bool inside[B_COLS];
+int base[B_COLS * E];   // the address of the pixel at (r, s) = (0, 0), channel 0
+int top[B_COLS * E];    // its row and column in the image
+int left[B_COLS * E];
+int place[B_COLS * E];  // the address at the present (r, s), or any valid one
+bool inside[B_COLS * E];
 
 vec4 a_next[A_LOADS];
-PIXELS b_next[B_COLS * B_ROWS];
+vec4 b_next[B_COLS * B_ROWS];
 
 void locate_columns(int thread, int tile_n, int group) {
-    for (int i = 0; i < B_COLS; ++i) {
-        int column = tile_n * BN + (thread % B_WIDTH + i * THREADS) * V;
+    for (int i = 0; i < B_COLS * E; ++i) {
+        int column = tile_n * BN + (thread % BN4 + i / E * THREADS) * 4 + i % E;
         bool exists = column < COLUMNS;
         column = exists ? column : 0;
         int n = column / (P * Q);
@@ -94,11 +102,51 @@ void locate_columns(int thread, int tile_n, int group) {
 void move_to(int tap, int group) {
     int down = tap / S * DILATION_H;
     int across = tap % S * DILATION_W;
-    for (int i = 0; i < B_COLS; ++i) {
+    for (int i = 0; i < B_COLS * E; ++i) {
         inside[i] = uint(top[i] + down) < uint(H) && uint(left[i] + across) < uint(W);
         place[i] = inside[i] ? base[i] + down * W + across : group * CHANNELS * CHANNEL_STRIDE;
     }
 }
+
+#if TABLE
+// Four pixels of step `step` of the reduction.
+vec4 pixels(int i, int step) {
+    ivec2 move = steps[step];
+    vec4 value;
+    for (int e = 0; e < 4; ++e) {
+        int at = i * 4 + e;
+        bool valid = uint(top[at] + (move.y >> 16)) < uint(H) && uint(left[at] + (move.y & 0xffff)) < uint(W);
+        float pixel = input_data[valid ? base[at] + move.x : 0];
+        value[e] = valid ? pixel : 0.0;
+    }
+    return value;
+}
+#else
+// Four pixels of channel `c` at the present kernel position.
+vec4 pixels(int i, int c) {
+#if CHANNELS_UNEVEN
+    bool exists = c < CHANNELS;
+    c = min(c, CHANNELS - 1);
+#else
+    const bool exists = true;
+#endif
+#if V == 4
+    vec4 value = input_data[(place[i] + c * CHANNEL_STRIDE) / 4];
+    return exists ? value : vec4(0.0);
+#else
+    vec4 value;
+    for (int e = 0; e < 4; ++e) {
+        float pixel = input_data[place[i * 4 + e] + c * CHANNEL_STRIDE];
+#if EDGES
+        value[e] = inside[i * 4 + e] && exists ? pixel : 0.0;
+#else
+        value[e] = pixel;
+#endif
+    }
+    return value;
+#endif
+}
+#endif
 
 // Reads slice `slice` of the weights and, from channel `channel` of the columns' place on, of the pixels.
 void load(int thread, int weights, int slice, int channel) {
@@ -108,28 +156,12 @@ void load(int thread, int weights, int slice, int channel) {
             a_next[i] = weight_data[weights + (slice * BK + vector / BM4) * (ROWS_PADDED / 4) + vector % BM4];
         }
     }
-    int row = thread / B_WIDTH;
+    int row = thread / BN4;
     for (int j = 0; j < B_ROWS; ++j, row += B_STEP) {
-        for (int i = 0; i < B_COLS; ++i) {
-#if TABLE
-            ivec2 step = steps[slice * BK + min(row, BK - 1)];
-            bool valid = uint(top[i] + (step.y >> 16)) < uint(H) && uint(left[i] + (step.y & 0xffff)) < uint(W);
-            PIXELS value = input_data[valid ? base[i] + step.x : 0];
-            b_next[j * B_COLS + i] = valid ? value : PIXELS(0.0);
-#else
-            int c = channel + row;
-#if CHANNELS % BK != 0 || BK_STEP_UNEVEN
-            bool valid = inside[i] && c < CHANNELS;
-            c = min(c, CHANNELS - 1);
-#else
-            bool valid = inside[i];
-#endif
-            PIXELS value = input_data[(place[i] + c * CHANNEL_STRIDE) / V];
-#if EDGES
-            value = valid ? value : PIXELS(0.0);
-#endif
-            b_next[j * B_COLS + i] = value;
-#endif
+        if (BK % B_STEP == 0 || row < BK) {
+            for (int i = 0; i < B_COLS; ++i) {
+                b_next[j * B_COLS + i] = pixels(i, (TABLE == 1 ? slice * BK : channel) + row);
+            }
         }
     }
 }
@@ -142,16 +174,11 @@ void keep(int thread, int half_index) {
             a_shared[half_index * A_VECTORS + vector] = a_next[i];
         }
     }
-    int row = thread / B_WIDTH;
+    int row = thread / BN4;
     for (int j = 0; j < B_ROWS; ++j, row += B_STEP) {
         if (BK % B_STEP == 0 || row < BK) {
             for (int i = 0; i < B_COLS; ++i) {
-                int column = thread % B_WIDTH + i * THREADS;
-#if V == 4
-                b_shared[half_index * BK * BN4 + row * BN4 + column] = b_next[j * B_COLS + i];
-#else
-                b_shared[half_index * BK * BN4 + row * BN4 + column / 4][column % 4] = b_next[j * B_COLS + i];
-#endif
+                b_shared[half_index * BK * BN4 + row * BN4 + thread % BN4 + i * THREADS] = b_next[j * B_COLS + i];
             }
         }
     }
@@ -159,9 +186,10 @@ void keep(int thread, int half_index) {
 
 vec4 sums[TM * TN4];
 
-// Adds the products of the slice in half `half_index` of shared memory.
-void multiply(int tx, int ty, int half_index) {
-    for (int k = 0; k < BK; ++k) {
+// Adds the products of every KG-th step of the slice in half `half_index` of shared memory.
+void multiply(int tx, int ty, int kg, int half_index) {
+    for (int step = 0; step < BK; step += KG) {
+        int k = step + kg;
         vec4 a[TM4];
         vec4 b[TN4];
         for (int i = 0; i < TM4; ++i) a[i] = a_shared[half_index * A_VECTORS + k * BM4 + ty + i * TY];
@@ -218,7 +246,7 @@ void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
 }
 
 void main() {
-    int thread = int(gl_LocalInvocationID.x);
+    int invocation = int(gl_LocalInvocationID.x);
     uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
     if (number >= count) return;
     int tile = int(first + number);
@@ -227,6 +255,9 @@ void main() {
     int group = tile / (TILES_M * TILES_N) % GROUPS;
     int part = tile / (TILES_M * TILES_N * GROUPS);
 
+    // A group of threads for each part of a slice's steps.
+    int kg = invocation / (TX * TY);
+    int thread = invocation % (TX * TY);
     // A warp of 32 threads covers WX x 32/WX of the threads' grid.
 #if WX > 0
     int lane = thread % 32;
@@ -238,6 +269,7 @@ void main() {
     int ty = thread / TX;
 #endif
 
+    thread = invocation;
     locate_columns(thread, tile_n, group);
 #if TABLE
     for (int step = thread; step < SLICES * BK; step += THREADS) {
@@ -276,12 +308,26 @@ void main() {
 #endif
 #endif
             load(thread, weights, slice, channel);
-            multiply(tx, ty, half_index);
+            multiply(tx, ty, kg, half_index);
             half_index ^= 1;
             keep(thread, half_index);
             barrier();
         }
-        multiply(tx, ty, half_index);
+        multiply(tx, ty, kg, half_index);
     }
+#if KG > 1
+    for (int left_over = KG / 2; left_over > 0; left_over /= 2) {
+        int own = (kg % left_over * TX * TY + ty * TX + tx) * (TM * TN4);
+        if (kg >= left_over && kg < 2 * left_over) {
+            for (int i = 0; i < TM * TN4; ++i) others[own + i] = sums[i];
+        }
+        barrier();
+        if (kg < left_over) {
+            for (int i = 0; i < TM * TN4; ++i) sums[i] += others[own + i];
+        }
+        barrier();
+    }
+    if (kg > 0) return;
+#endif
     store(tx, ty, tile_m, tile_n, group, part);
 }

@@ -4,7 +4,8 @@ use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
 use sparkle::shader::variant::{Family, Variant, candidates};
 use sparkle::trial;
-use sparkle::{Algorithm, Conv2d, Conv2dDesc};
+use sparkle::problem::oracle;
+use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
 
 fn problem(random: &mut Random) -> Conv2d {
     loop {
@@ -84,13 +85,49 @@ fn winograd_stays_within_its_bound() {
         for (c, k, h, w, pad, n) in [(16, 8, 9, 7, 1, 2), (19, 5, 8, 12, 0, 1), (33, 40, 6, 6, 1, 3), (64, 64, 5, 4, 1, 1)] {
             let desc = Conv2dDesc { n, c, k, h, w, r: 3, s: 3, pad_h: pad, pad_w: pad, bias: true, relu: true, ..Default::default() };
             let problem = Conv2d::new(desc).unwrap();
-            let tile = Tile::new(32, 32, 16, 4, 4);
+            let tile = Tile::new(32, 32, 16, 4, 4, 1);
             let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
             trial::conv2d(0, &problem, &[variant], &effort, |variant, outcome| {
                 let error = outcome.unwrap().error;
                 assert!(error <= 1.0 && error > 0.0, "{variant}: {error} {problem:?} {}", random.bits());
                 ran += 1;
             }).unwrap();
+        }
+    }
+    assert_eq!(ran, 8);
+}
+
+/// Products large enough for tiles: all layouts, odd sizes, gaps, old results.
+#[test]
+fn products_in_tiles_are_exact() {
+    let Ok(device) = Device::open("gl:0") else { return };
+    let mut random = Random::new(43);
+    let mut ran = 0;
+    for (m, n, k) in [(300, 301, 302), (128, 1024, 256), (513, 260, 203), (64, 64, 6200)] {
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
+            let beta = random.pick(&[0.0, 2.0]);
+            let mut ld = |rows: i64, cols: i64, transpose| {
+                let by_columns = (layout == Layout::ColMajor) != (transpose == Transpose::Yes);
+                (if by_columns { rows } else { cols }) + random.pick(&[0, 0, 1, 4])
+            };
+            let (lda, ldb, ldc) = (ld(m, k, trans_a), ld(k, n, trans_b), ld(m, n, Transpose::No));
+            let desc = GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc };
+            let problem = Gemm::new(desc).unwrap();
+            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
+            let mut c = old.clone();
+            let run = device.sgemm(&problem, &a, &b, &mut c).unwrap();
+            assert!(run.kernel.starts_with("sgemm_") && run.kernel.contains("_t"), "{}", run.kernel);
+            let sizes = problem.sizes();
+            let mut expected = old.clone();
+            for i in 0..sizes.m {
+                for j in 0..sizes.n {
+                    let value = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
+                    expected[i * sizes.c_row + j * sizes.c_col] = value as f32;
+                }
+            }
+            assert!(c == expected, "{desc:?} {}", run.kernel);
+            ran += 1;
         }
     }
     assert_eq!(ran, 8);

@@ -12,6 +12,7 @@ use super::resource::{Buffer, Program};
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
+use crate::shader::variant::Variant;
 
 /// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
 const PER_OUTPUT: f64 = 32.0;
@@ -104,6 +105,7 @@ enum Launch {
 /// A convolution on the device: weights uploaded, buffers allocated, kernel built.
 pub struct Prepared {
     problem: Conv2d,
+    variant: Variant,
     /// Images computed at once.
     images: usize,
     launch: Launch,
@@ -130,12 +132,27 @@ impl Prepared {
         Prepared::with(context, Launch::Sliced(program, Pace::new()), problem, weights, bias)
     }
 
-    /// As [`Prepared::new`], with generated passes for the problem's batch of [`images_at_once`].
+    /// How it is computed.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Its kernel's name.
+    pub fn kernel(&self) -> &str {
+        match &self.launch {
+            Launch::Generated(passes) => passes.name(),
+            Launch::Sliced(program, _) => program.kernel_name(),
+            Launch::Whole(_) => "the caller's program",
+        }
+    }
+
+    /// As [`Prepared::new`], with `variant`'s passes for the problem's batch of [`images_at_once`].
     ///
     /// # Errors
     /// As [`Prepared::new`].
     pub fn generated(
         context: &Rc<Context>,
+        variant: Variant,
         passes: Passes,
         problem: &Conv2d,
         weights: &[f32],
@@ -143,6 +160,7 @@ impl Prepared {
     ) -> Result<Self> {
         let mut prepared =
             Prepared::with(context, Launch::Generated(Box::new(passes)), problem, weights, bias)?;
+        prepared.variant = variant;
         let Launch::Generated(passes) = &prepared.launch else { unreachable!("as made") };
         if passes.prepare(&prepared.weights)? {
             // From now on the packed ones are read.
@@ -172,6 +190,7 @@ impl Prepared {
         let launch_needs_params = !matches!(launch, Launch::Generated(_));
         Ok(Prepared {
             problem: *problem,
+            variant: Variant::DIRECT,
             images,
             launch,
             input: Buffer::new(context, tile.input_len() * size_of::<f32>())?,

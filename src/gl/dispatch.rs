@@ -155,6 +155,7 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<R
     if pace.slice(context.group().rate(), &all) < units {
         let mut ran = Ran::default();
         for step in steps {
+            context.api().use_program(step.program.name());
             (step.bind)();
             context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
             ran += run(context, step.program, &step.work, step.pace)?;

@@ -9,19 +9,19 @@ use std::time::Instant;
 
 use super::calibrate;
 use super::context::{ShareGroup, Target};
-use super::conv2d;
 use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
-use crate::problem::{Algorithm, Conv2d, Gemm};
+use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::source::SGEMM_DIRECT;
+use crate::shader::variant::Variant;
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -66,15 +66,7 @@ impl Engine {
     /// # Errors
     /// Why it could not be measured.
     pub fn gpu(&self) -> Result<Gpu> {
-        self.worker.call(|session| {
-            let capabilities = session.context().capabilities();
-            Ok(Gpu {
-                shared_bytes: capabilities.max_shared,
-                max_threads: capabilities.max_threads,
-                max_elements: capabilities.max_elements(),
-                ..Gpu::ASSUMED
-            })
-        })
+        self.worker.call(|session| session.gpu())
     }
 
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
@@ -110,20 +102,19 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        if problem.algorithm() == Algorithm::Winograd {
-            let what = "Winograd's algorithm; direct convolutions only".into();
-            return Err(Error::Unsupported { device: self.id.to_string(), what });
-        }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        self.worker.call(|session| {
+        let (variant, kernel) = self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;
+            let made = (prepared.variant(), prepared.kernel().to_owned());
             session.keep(key, prepared);
-            Ok(())
+            Ok(made)
         })?;
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
             problem: *problem,
+            variant,
+            kernel,
             weights: weights.to_vec(),
             bias: bias.map(<[f32]>::to_vec),
         }))
@@ -137,12 +128,16 @@ impl Backend for Engine {
             return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
-        let ran = self.worker.call(|session| {
-            let program = session.program(SGEMM_DIRECT)?;
-            gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)
+        let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
+            Some(tile) => gemm::run_tiled(session, &tile, problem, (a, b, c), &mut tight),
+            None => {
+                let program = session.program(SGEMM_DIRECT)?;
+                let ran = gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)?;
+                Ok((SGEMM_DIRECT.name, ran))
+            }
         })?;
         gemm::store(problem, &tight, c);
-        Ok((SGEMM_DIRECT.name, timing(ran, start)))
+        Ok((kernel, timing(ran, start)))
     }
 }
 
@@ -151,6 +146,8 @@ struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
     problem: Conv2d,
+    variant: Variant,
+    kernel: String,
     /// Kept for the day the context is lost and everything in it has to be uploaded again.
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -158,7 +155,7 @@ struct GlPlan {
 
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
-        conv2d::kernel(&self.problem).name
+        &self.kernel
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
@@ -167,7 +164,9 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => session.prepare(&self.problem, &self.weights, self.bias.as_deref())?,
+                None => {
+                    session.prepare_variant(&self.variant, &self.problem, &self.weights, self.bias.as_deref())?
+                }
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);

@@ -37,6 +37,7 @@ mod gemm;
 mod native;
 mod pace;
 mod passes;
+mod rates;
 pub mod reference;
 mod resource;
 mod session;

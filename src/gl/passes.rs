@@ -21,12 +21,14 @@ pub struct Buffers<'a> {
 struct Built {
     program: Rc<Program>,
     bindings: Vec<(u32, Slot)>,
+    uniforms: Vec<(u32, u32)>,
     work: Work,
     pace: Pace,
 }
 
 /// A recipe, ready to run.
 pub struct Passes {
+    name: String,
     prepare: Vec<Built>,
     run: Vec<Built>,
     pace: Pace,
@@ -47,7 +49,12 @@ impl Passes {
         let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>());
         let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
         let scratch = recipe.scratch.iter().map(|&elements| buffer(elements)).collect::<Result<_>>()?;
-        Ok(Passes { prepare, run, pace: Pace::new(), packed, scratch, context: context.clone() })
+        Ok(Passes { name: recipe.name.clone(), prepare, run, pace: Pace::new(), packed, scratch, context: context.clone() })
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Packs `weights`, if the recipe wants that; says whether it did.
@@ -88,6 +95,9 @@ impl Passes {
     }
 
     fn bind(&self, built: &Built, buffers: &Buffers) {
+        for &(location, bits) in &built.uniforms {
+            self.context.api().uniform_1ui(location, bits);
+        }
         for &(index, slot) in &built.bindings {
             let buffer = match slot {
                 Slot::Input => Some(buffers.input),
@@ -109,6 +119,7 @@ impl Built {
         Ok(Built {
             program: session.generated(&pass.source)?,
             bindings: pass.bindings.clone(),
+            uniforms: pass.uniforms.clone(),
             work: Work { units: pass.groups as u32, per_group: 1, operations: pass.operations },
             pace: Pace::new(),
         })

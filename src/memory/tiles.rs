@@ -12,6 +12,8 @@
 //!
 //! The slowest of the three counts, and a launch for each pass. A device is its rates: no name appears here.
 
+use std::fmt;
+
 /// A GPU as the planner sees it: limits from its driver, rates as measured.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Gpu {
@@ -60,22 +62,24 @@ pub struct Tile {
     pub tm: usize,
     /// Columns of a thread; a multiple of four.
     pub tn: usize,
+    /// Groups of threads that share a slice's steps; a power of two.
+    pub kg: usize,
 }
 
 impl Tile {
     /// A tile.
-    pub const fn new(bm: usize, bn: usize, bk: usize, tm: usize, tn: usize) -> Self {
-        Tile { bm, bn, bk, tm, tn }
+    pub const fn new(bm: usize, bn: usize, bk: usize, tm: usize, tn: usize, kg: usize) -> Self {
+        Tile { bm, bn, bk, tm, tn, kg }
     }
 
     /// Threads of a workgroup.
     pub fn threads(&self) -> usize {
-        (self.bm / self.tm) * (self.bn / self.tn)
+        (self.bm / self.tm) * (self.bn / self.tn) * self.kg
     }
 
-    /// Bytes of shared memory: two slices of both operands.
+    /// Bytes of shared memory: two slices of both operands, and what groups hand over at the end.
     pub fn shared_bytes(&self) -> usize {
-        2 * self.bk * (self.bm + self.bn) * size_of::<f32>()
+        (2 * self.bk * (self.bm + self.bn) + self.kg / 2 * self.bm * self.bn) * size_of::<f32>()
     }
 
     /// Whether the device can run it.
@@ -84,23 +88,34 @@ impl Tile {
     }
 }
 
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Tile { bm, bn, bk, tm, tn, kg } = self;
+        write!(f, "{bm}x{bn}x{bk}_t{tm}x{tn}")?;
+        if *kg > 1 { write!(f, "_k{kg}") } else { Ok(()) }
+    }
+}
+
 /// The tiles that are worth considering, on any device.
-pub const TILES: [Tile; 15] = [
-    Tile::new(128, 128, 8, 8, 8),
-    Tile::new(128, 128, 16, 8, 8),
-    Tile::new(128, 256, 8, 8, 16),
-    Tile::new(256, 128, 8, 16, 8),
-    Tile::new(64, 128, 8, 8, 8),
-    Tile::new(64, 128, 16, 8, 8),
-    Tile::new(64, 256, 8, 8, 8),
-    Tile::new(128, 64, 8, 8, 8),
-    Tile::new(128, 64, 16, 8, 8),
-    Tile::new(64, 64, 8, 8, 8),
-    Tile::new(64, 64, 16, 8, 4),
-    Tile::new(64, 64, 16, 4, 4),
-    Tile::new(32, 64, 16, 4, 4),
-    Tile::new(64, 32, 16, 4, 4),
-    Tile::new(32, 32, 16, 4, 4),
+pub const TILES: [Tile; 18] = [
+    Tile::new(128, 128, 8, 8, 8, 1),
+    Tile::new(64, 128, 8, 8, 8, 1),
+    Tile::new(128, 64, 8, 8, 8, 1),
+    Tile::new(64, 64, 8, 8, 8, 1),
+    Tile::new(64, 64, 16, 8, 4, 1),
+    Tile::new(64, 64, 16, 4, 4, 1),
+    Tile::new(32, 64, 16, 4, 4, 1),
+    Tile::new(64, 32, 16, 4, 4, 1),
+    Tile::new(32, 32, 16, 4, 4, 1),
+    Tile::new(64, 64, 32, 4, 4, 1),
+    Tile::new(32, 64, 32, 4, 4, 1),
+    Tile::new(64, 32, 32, 4, 4, 1),
+    Tile::new(32, 32, 32, 4, 4, 1),
+    Tile::new(32, 32, 32, 4, 4, 2),
+    Tile::new(32, 32, 32, 4, 4, 4),
+    Tile::new(64, 32, 32, 8, 4, 4),
+    Tile::new(64, 64, 32, 8, 8, 4),
+    Tile::new(32, 32, 64, 4, 4, 4),
 ];
 
 /// Some products of one shape, C = A B, with A prepared and B read in place.
@@ -127,7 +142,7 @@ const MOVE_COST: f64 = 6.0;
 
 /// Predicted seconds of `products` in tiles, the reduction in `splits` parts.
 pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) -> f64 {
-    let Tile { bm, bn, bk, tm, tn } = *tile;
+    let Tile { bm, bn, bk, tm, tn, kg } = *tile;
     let groups = products.count * products.rows.div_ceil(bm) * products.cols.div_ceil(bn) * splits;
     let slices = products.slices.div_ceil(splits) + 1;
     let threads = tile.threads() as f64;
@@ -135,7 +150,7 @@ pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) 
     let step = products_a_step + READ_COST * (tm + tn) as f64 / 4.0 + MOVE_COST * (bm + bn) as f64 / threads;
     // Seconds of a workgroup that has a compute unit to itself and keeps it busy.
     let unit = gpu.flops / gpu.units as f64;
-    let alone = 2.0 * threads * step * (slices * bk) as f64 / unit;
+    let alone = 2.0 * threads * step * (slices * bk) as f64 / kg as f64 / unit;
     // Workgroups of the fullest unit; how many of them run at once, and how busy they keep it.
     let rounds = groups.div_ceil(gpu.units) as f64;
     let resident = rounds.min((1024.0 / threads).max(1.0));

@@ -4,9 +4,12 @@
 //! prepared, the others at each convolution; an engine needs to know no more. Everything is specialised on the problem: sizes are
 //! constants in the source, so that the compiler folds address arithmetic and unrolls loops.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use super::variant::{Family, Variant, winograd_tiles};
-use crate::memory::tiles::Tile;
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::memory::tiles::{TILES, Tile};
+use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
 /// A shader, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +48,8 @@ pub struct Pass {
     pub groups: usize,
     /// Operations of a workgroup.
     pub operations: f64,
+    /// Uniforms besides `first` and `count`: location and bits.
+    pub uniforms: Vec<(u32, u32)>,
 }
 
 /// How a variant computes a problem.
@@ -69,6 +74,9 @@ const GROUPED: &str = include_str!("../../glsl/conv_grouped.comp");
 const WINOGRAD_INPUT: &str = include_str!("../../glsl/winograd_input.comp");
 const WINOGRAD_OUTPUT: &str = include_str!("../../glsl/winograd_output.comp");
 const WINOGRAD_WEIGHTS: &str = include_str!("../../glsl/winograd_weights.comp");
+const PACK_MATRIX: &str = include_str!("../../glsl/pack_matrix.comp");
+const MEASURE_FMA: &str = include_str!("../../glsl/measure_fma.comp");
+const MEASURE_READ: &str = include_str!("../../glsl/measure_read.comp");
 const WINOGRAD_F2: &str = include_str!("../../glsl/winograd_f2.glsl");
 const WINOGRAD_F4: &str = include_str!("../../glsl/winograd_f4.glsl");
 
@@ -175,7 +183,7 @@ fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
 /// A pass over `elements` elements, one a thread.
 fn simple(source: Source, bindings: Vec<(u32, Slot)>, elements: usize, operations: f64) -> Pass {
     let groups = elements.div_ceil(SIMPLE_GROUP);
-    Pass { source, bindings, groups, operations: operations * SIMPLE_GROUP as f64 }
+    Pass { source, bindings, groups, operations: operations * SIMPLE_GROUP as f64, uniforms: vec![] }
 }
 
 fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
@@ -198,12 +206,11 @@ pub(super) struct TileRun {
 
 /// The pass that computes products in tiles.
 pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, output: Slot) -> Pass {
-    let Tile { bm, bn, bk, tm, tn } = run.tile;
+    let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
     let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
     let columns = shape.sizes.n * shape.pixels();
     let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
     let threads = run.tile.threads();
-    let step = (threads / (bn / v)).max(1);
     let (tiles_m, tiles_n) = (shape.rows().div_ceil(bm), columns.div_ceil(bn));
     let tx = bn / tn;
     // A warp of 8 x 4 threads reads the fewest different vectors.
@@ -219,12 +226,12 @@ pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, o
     let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
     let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
     let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled);
-    let defines = defines.flag("BK_STEP_UNEVEN", !bk.is_multiple_of(step));
+    let defines = defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
     let defines = shape.finishing(defines, run.splits == 1);
     let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
     let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
     let bindings = vec![(0, input), (1, Slot::Packed), (2, output), (3, Slot::Bias)];
-    Pass { source: defines.finish(name, &[TILE]), bindings, groups, operations }
+    Pass { source: defines.finish(name, &[TILE]), bindings, groups, operations, uniforms: vec![] }
 }
 
 /// The pass that adds up the parts.
@@ -317,6 +324,114 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
     Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }
+}
+
+/// A matrix product with the result's rows contiguous: op(A) is `rows` x `depth`, op(B) `depth` x `cols`, by strides. A result with
+/// contiguous columns is the transposed product.
+pub(crate) struct Product {
+    pub rows: usize,
+    pub cols: usize,
+    pub depth: usize,
+    /// Whether A and B have changed places.
+    pub swapped: bool,
+    a: (usize, usize),
+    b: (usize, usize),
+}
+
+impl Product {
+    pub(crate) fn new(problem: &Gemm) -> Self {
+        let it = *problem.sizes();
+        let depth = it.k;
+        if it.c_col == 1 {
+            let (a, b) = ((it.a_row, it.a_col), (it.b_row, it.b_col));
+            Product { rows: it.m, cols: it.n, depth, swapped: false, a, b }
+        } else {
+            let (a, b) = ((it.b_col, it.b_row), (it.a_col, it.a_row));
+            Product { rows: it.n, cols: it.m, depth, swapped: true, a, b }
+        }
+    }
+}
+
+/// A matrix packed by strides into [depth][row].
+fn pack_matrix(
+    (rows, depth): (usize, usize),
+    (row_stride, depth_stride): (usize, usize),
+    (rows_padded, depth_padded): (usize, usize),
+    (from, to): (Slot, Slot),
+) -> Pass {
+    let across = rows_padded.div_ceil(32);
+    let defines = Defines::default().size("ROWS", rows).size("DEPTH", depth).size("ROW_STRIDE", row_stride);
+    let defines = defines.size("DEPTH_STRIDE", depth_stride).size("ROWS_PADDED", rows_padded);
+    let source = defines.size("DEPTH_PADDED", depth_padded).size("SQUARES_ACROSS", across);
+    let source = source.finish("pack_matrix", &[PACK_MATRIX]);
+    let groups = across * depth_padded.div_ceil(32);
+    Pass { source, bindings: vec![(0, from), (2, to)], groups, operations: 32.0 * 1024.0, uniforms: vec![] }
+}
+
+/// How a matrix product is computed in tiles: A is `Weights`, B `Input`, the old C `Bias`, in the order of the result, which is tight;
+/// with A and B in each other's place if the product is swapped.
+pub(crate) fn gemm(problem: &Gemm, tile: &Tile) -> Recipe {
+    let product = Product::new(problem);
+    let Product { rows, cols, depth, .. } = product;
+    let (a, b) = if product.swapped { (Slot::Input, Slot::Weights) } else { (Slot::Weights, Slot::Input) };
+    // B is read in place if its rows are contiguous.
+    let in_place = product.b.1 == 1;
+    let row = Conv2dSizes {
+        n: 1,
+        c: depth,
+        h: 1,
+        w: cols,
+        k: rows,
+        p: 1,
+        q: cols,
+        groups: 1,
+        r: 1,
+        s: 1,
+        stride_h: 1,
+        stride_w: 1,
+        pad_h: 0,
+        pad_w: 0,
+        dilation_h: 1,
+        dilation_w: 1,
+    };
+    let channel_stride = if in_place { product.b.0 } else { cols };
+    let shape = Shape { sizes: row, channel_stride, bias: false, relu: false };
+    let (depth_padded, rows_padded) = packed_sizes(&shape, tile, false);
+    let mut run = vec![pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed))];
+    let (input, scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
+    if !in_place {
+        let strides = (product.b.1, product.b.0);
+        run.push(pack_matrix((cols, depth), strides, (cols, depth), (b, Slot::Scratch(0))));
+    }
+    let name = gemm_name(tile).to_owned();
+    let how = TileRun { tile: *tile, table: false, splits: 1, scaled: true };
+    let mut pass = tile_pass(&name, &shape, &how, input, Slot::Output);
+    pass.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
+    run.push(pass);
+    Recipe { name, packed: depth_padded * rows_padded, scratch, prepare: vec![], run }
+}
+
+/// The name of the kernel that computes products in tiles.
+pub(crate) fn gemm_name(tile: &Tile) -> &'static str {
+    static NAMES: OnceLock<BTreeMap<Tile, String>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| TILES.iter().map(|tile| (*tile, format!("sgemm_{tile}"))).collect());
+    names.get(tile).map_or("sgemm_tiled", String::as_str)
+}
+
+/// Measures multiply-adds: `groups` workgroups of 512 threads, 64 operations a step.
+pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
+    let source = Defines::default().text("STEPS", &format!("{steps}u")).finish("measure_fma", &[MEASURE_FMA]);
+    let operations = (512 * 64 * steps) as f64;
+    Pass { source, bindings: vec![(2, Slot::Output)], groups, operations, uniforms: vec![] }
+}
+
+/// Measures reads: `elements` of `Input`, `times` times over.
+pub(crate) fn measure_read(elements: usize, times: usize) -> Pass {
+    let vectors = elements / 4;
+    let source = Defines::default().text("VECTORS", &format!("{vectors}u")).finish("measure_read", &[MEASURE_READ]);
+    let groups = (vectors * times).div_ceil(16 * 256);
+    let bindings = vec![(0, Slot::Input), (2, Slot::Output)];
+    Pass { source, bindings, groups, operations: (16 * 256 * 8) as f64, uniforms: vec![] }
 }
 
 /// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.

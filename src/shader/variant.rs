@@ -35,7 +35,7 @@ pub struct Variant {
 }
 
 /// The tile of families that have none.
-const NO_TILE: Tile = Tile::new(0, 0, 0, 0, 0);
+const NO_TILE: Tile = Tile::new(0, 0, 0, 0, 0, 1);
 
 impl Variant {
     /// The floor, which computes everything.
@@ -51,8 +51,7 @@ impl fmt::Display for Variant {
             Family::Table => f.write_str("conv_table")?,
             Family::Winograd(m) => write!(f, "conv_winograd_f{m}x3")?,
         }
-        let Tile { bm, bn, bk, tm, tn } = self.tile;
-        write!(f, "_{bm}x{bn}x{bk}_t{tm}x{tn}")?;
+        write!(f, "_{}", self.tile)?;
         if self.splits > 1 { write!(f, "_s{}", self.splits) } else { Ok(()) }
     }
 }
@@ -130,12 +129,11 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
             let products = products(problem, &variant.tile, variant.family);
             tiles::seconds(gpu, &variant.tile, &products, variant.splits)
         }
-        Family::Winograd(m) => {
+        Family::Winograd(_) => {
             let products = products(problem, &variant.tile, variant.family);
             // The transforms read the image and write the outputs, and pass the frequency domain on.
             let passed = (products.bytes + problem.bytes()) as f64;
             let transforms = 2.0 * gpu.launch + passed / gpu.memory;
-            let _ = m;
             tiles::seconds(gpu, &variant.tile, &products, 1) + transforms
         }
     }
@@ -180,6 +178,11 @@ fn possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     }
 }
 
+/// Whether `problem` stays with the floor in any case.
+pub fn is_small(problem: &Conv2d) -> bool {
+    problem.flops() < LEAST_FLOPS && problem.algorithm() != Algorithm::Winograd
+}
+
 /// All that the generator can do for `problem`, best first by the planner's prediction. Never empty: the floor is always among
 /// them, except where Winograd is asked for.
 pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
@@ -209,7 +212,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     }
     variants.retain(|variant| possible(problem, gpu, variant));
     variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
-    if problem.flops() < LEAST_FLOPS && !asked {
+    if is_small(problem) {
         variants.sort_by_key(|variant| variant.family != Family::Direct);
     }
     variants
