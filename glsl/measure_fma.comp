@@ -11,7 +11,8 @@ void main() {
     vec4 sums[8];
     // Not known to the compiler.
     float factor = 1.0 + float(first) * 1e-9;
-    for (int i = 0; i < 8; ++i) sums[i] = vec4(float(i), 1.0, 2.0, 3.0) + float(gl_LocalInvocationID.x);
+    // All different, or the compiler computes equal ones once.
+    for (int i = 0; i < 8; ++i) sums[i] = vec4(0.0, 1.0, 2.0, 3.0) + float(4 * i) + float(gl_LocalInvocationID.x);
     for (uint step = 0u; step < STEPS; ++step) {
         for (int i = 0; i < 8; ++i) sums[i] = sums[i] * factor + factor;
     }

@@ -1,4 +1,4 @@
-// How fast a buffer is read, 16 bytes a time, neighbours by neighbours; several times over if it is to come from a cache.
+// How fast a buffer is read, 16 bytes a time, neighbours by neighbours.
 
 layout(local_size_x = 256) in;
 

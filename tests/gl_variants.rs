@@ -2,9 +2,9 @@
 
 use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
+use sparkle::problem::oracle;
 use sparkle::shader::variant::{Family, Variant, candidates};
 use sparkle::trial;
-use sparkle::problem::oracle;
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
 
 fn problem(random: &mut Random) -> Conv2d {
@@ -44,9 +44,11 @@ fn families_are_exact_on_integers() {
         assert!(std::env::var("SPARKLE_TEST_REQUIRE_GL").as_deref() != Ok("1"), "no GL device");
         return;
     }
-    let mut random = Random::new(41);
-    let count: usize = std::env::var("SPARKLE_TEST_VARIANTS").map_or(60, |count| count.parse().unwrap());
-    let gpu = Gpu { shared_bytes: 32 << 10, ..trial::gpu(0).unwrap() };
+    let seed = std::env::var("SPARKLE_TEST_SEED").map_or(41, |seed| seed.parse().unwrap());
+    let mut random = Random::new(seed);
+    let count: usize = std::env::var("SPARKLE_TEST_VARIANTS").map_or(24, |count| count.parse().unwrap());
+    // Not the measured one: the cases are to be the same everywhere.
+    let gpu = Gpu::ASSUMED;
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
     for _ in 0..count {
         let problem = problem(&mut random);
@@ -62,12 +64,14 @@ fn families_are_exact_on_integers() {
         }
         let differing = trial::differences(0, &problem, &variant, random.bits()).unwrap();
         assert_eq!(differing, 0, "{variant}: {problem:?}");
-        *seen.entry(match variant.family {
-            Family::Igemm => "igemm",
-            Family::Table => "table",
-            Family::Grouped(_) => "grouped",
-            _ => unreachable!("filtered"),
-        }).or_default() += 1;
+        *seen
+            .entry(match variant.family {
+                Family::Igemm => "igemm",
+                Family::Table => "table",
+                Family::Grouped(_) => "grouped",
+                _ => unreachable!("filtered"),
+            })
+            .or_default() += 1;
     }
     println!("{seen:?}");
     assert_eq!(seen.len(), 3);
@@ -82,8 +86,23 @@ fn winograd_stays_within_its_bound() {
     let effort = trial::Effort { busy: std::time::Duration::ZERO, calls: 1, rounds: 1, rows: 40 };
     let mut ran = 0;
     for m in [2, 4] {
-        for (c, k, h, w, pad, n) in [(16, 8, 9, 7, 1, 2), (19, 5, 8, 12, 0, 1), (33, 40, 6, 6, 1, 3), (64, 64, 5, 4, 1, 1)] {
-            let desc = Conv2dDesc { n, c, k, h, w, r: 3, s: 3, pad_h: pad, pad_w: pad, bias: true, relu: true, ..Default::default() };
+        for (c, k, h, w, pad, n) in
+            [(16, 8, 9, 7, 1, 2), (19, 5, 8, 12, 0, 1), (33, 40, 6, 6, 1, 3), (64, 64, 5, 4, 1, 1)]
+        {
+            let desc = Conv2dDesc {
+                n,
+                c,
+                k,
+                h,
+                w,
+                r: 3,
+                s: 3,
+                pad_h: pad,
+                pad_w: pad,
+                bias: true,
+                relu: true,
+                ..Default::default()
+            };
             let problem = Conv2d::new(desc).unwrap();
             let tile = Tile::new(32, 32, 16, 4, 4, 1);
             let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
@@ -91,7 +110,8 @@ fn winograd_stays_within_its_bound() {
                 let error = outcome.unwrap().error;
                 assert!(error <= 1.0 && error > 0.0, "{variant}: {error} {problem:?} {}", random.bits());
                 ran += 1;
-            }).unwrap();
+            })
+            .unwrap();
         }
     }
     assert_eq!(ran, 8);
@@ -103,7 +123,7 @@ fn products_in_tiles_are_exact() {
     let Ok(device) = Device::open("gl:0") else { return };
     let mut random = Random::new(43);
     let mut ran = 0;
-    for (m, n, k) in [(300, 301, 302), (128, 1024, 256), (513, 260, 203), (64, 64, 6200)] {
+    for (m, n, k) in [(300, 301, 302), (64, 68, 6200)] {
         for layout in [Layout::RowMajor, Layout::ColMajor] {
             let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
             let beta = random.pick(&[0.0, 2.0]);
@@ -130,5 +150,5 @@ fn products_in_tiles_are_exact() {
             ran += 1;
         }
     }
-    assert_eq!(ran, 8);
+    assert_eq!(ran, 4);
 }

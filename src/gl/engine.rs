@@ -164,9 +164,12 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => {
-                    session.prepare_variant(&self.variant, &self.problem, &self.weights, self.bias.as_deref())?
-                }
+                None => session.prepare_variant(
+                    &self.variant,
+                    &self.problem,
+                    &self.weights,
+                    self.bias.as_deref(),
+                )?,
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);

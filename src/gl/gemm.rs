@@ -136,7 +136,14 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<Tile>> {
     }
     let seconds = |tile: &Tile| {
         let slices = depth.div_ceil(tile.bk);
-        let products = TiledProducts { count: 1, rows, cols, slices, bytes: problem.bytes() };
+        let products = TiledProducts {
+            count: 1,
+            rows,
+            cols,
+            slices,
+            bytes: problem.bytes(),
+            gathered: !cols.is_multiple_of(4),
+        };
         tiles::seconds(&gpu, tile, &products, 1)
     };
     let possible = tiles::TILES.iter().filter(possible);

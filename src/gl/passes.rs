@@ -44,12 +44,21 @@ impl Passes {
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
     pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
         let context = session.context().clone();
-        let mut build = |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
+        let mut build =
+            |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
         let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
         let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>());
         let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
         let scratch = recipe.scratch.iter().map(|&elements| buffer(elements)).collect::<Result<_>>()?;
-        Ok(Passes { name: recipe.name.clone(), prepare, run, pace: Pace::new(), packed, scratch, context: context.clone() })
+        Ok(Passes {
+            name: recipe.name.clone(),
+            prepare,
+            run,
+            pace: Pace::new(),
+            packed,
+            scratch,
+            context: context.clone(),
+        })
     }
 
     /// The kernel's name.
@@ -64,7 +73,9 @@ impl Passes {
     pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
         let Some(packed) = &self.packed else { return Ok(false) };
         let buffers = Buffers { input: weights, weights, bias: None, output: packed };
-        self.with_steps(&self.prepare, &buffers, |steps| dispatch::run_steps(&self.context, steps, &Pace::new()))?;
+        self.with_steps(&self.prepare, &buffers, |steps| {
+            dispatch::run_steps(&self.context, steps, &Pace::new())
+        })?;
         Ok(true)
     }
 
@@ -90,7 +101,8 @@ impl Passes {
             let Built { program, work, pace, .. }: &Built = built;
             Step { program, work: *work, pace, bind }
         };
-        let steps: Vec<Step> = built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
+        let steps: Vec<Step> =
+            built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
         job(&steps)
     }
 

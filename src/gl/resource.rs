@@ -107,12 +107,6 @@ impl Buffer {
         self.name
     }
 
-    /// Bytes it holds.
-    #[cfg(test)]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Copies `data` to its beginning.
     ///
     /// # Errors

@@ -98,14 +98,17 @@ impl Session {
         for variant in self.candidates(&problem.with_batch(images))? {
             match self.prepare_variant(&variant, problem, weights, bias) {
                 // A driver may fail at one shader and compile the next.
-                Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) if variant != Variant::DIRECT => {
+                Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
+                    if variant != Variant::DIRECT =>
+                {
                     self.context.note(Level::Warn, format_args!("{variant}: {error}"));
                     refused = Some(error);
                 }
                 other => return other,
             }
         }
-        let what = "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into();
+        let what =
+            "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into();
         Err(refused.unwrap_or(Error::Unsupported { device: self.context.device().to_owned(), what }))
     }
 

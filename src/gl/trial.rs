@@ -74,7 +74,13 @@ impl Data {
     }
 }
 
-fn measure(session: &mut Session, problem: &Conv2d, data: &Data, variant: &Variant, effort: &Effort) -> Result<Outcome> {
+fn measure(
+    session: &mut Session,
+    problem: &Conv2d,
+    data: &Data,
+    variant: &Variant,
+    effort: &Effort,
+) -> Result<Outcome> {
     let start = Instant::now();
     let prepared = session.prepare_variant(variant, problem, &data.weights, data.bias.as_deref())?;
     let build = start.elapsed();

@@ -4,13 +4,16 @@
 //! The cost model. A workgroup computes a tile of BM x BN, each of its threads TM x TN of it:
 //!
 //! * **Arithmetic.** A step of the reduction is TM TN multiply-adds a thread, and (TM + TN)/4 reads of 16 bytes from
-//!   shared memory: those take issue slots from the multiply-adds, and the smaller the tile the more. Fetching a slice
-//!   and walking through it costs something for each of the (BM + BN)/threads elements a thread moves.
-//! * **Width.** All workgroups run in rounds over the device's compute units; a unit needs some hundred threads to be
-//!   busy. Small outputs make too few workgroups: the reduction is then cut into parts (`splits`), summed by a second pass.
-//! * **Memory.** Each tile reads (BM + BN) depth elements, mostly from the last cache; device memory moves everything once.
+//!   shared memory: those take issue slots from the multiply-adds, and the smaller the tile the more. Each element that a thread
+//!   moves into shared memory costs some instructions; pixels that are not side by side in memory cost most.
+//! * **Width.** Workgroups run in rounds over the compute units, and a unit needs some hundred threads to be busy. Small outputs
+//!   make too few workgroups: then the steps of a slice are dealt to groups of threads, or the reduction is cut into
+//!   parts (`splits`), summed by a second pass.
+//! * **Latency.** However small a slice, it takes a round trip to memory.
+//! * **Memory.** Device memory moves everything once.
 //!
-//! The slowest of the three counts, and a launch for each pass. A device is its rates: no name appears here.
+//! The slowest counts, and a launch for each pass. The costs were fitted to some 700 kernels on one GPU; a device is its rates and
+//! limits, and no name appears here.
 
 use std::fmt;
 
@@ -21,8 +24,6 @@ pub struct Gpu {
     pub flops: f64,
     /// Bytes a second from the device's memory.
     pub memory: f64,
-    /// Bytes a second that the compute units get together from the cache they share.
-    pub cache: f64,
     /// Seconds that a dispatch takes from the queue, behind another.
     pub launch: f64,
     /// Compute units, as far as they can be told from how times grow with the number of workgroups.
@@ -40,7 +41,6 @@ impl Gpu {
     pub const ASSUMED: Self = Gpu {
         flops: 5e12,
         memory: 3e11,
-        cache: 1e12,
         launch: 5e-6,
         units: 32,
         shared_bytes: 32 << 10,
@@ -131,41 +131,56 @@ pub struct TiledProducts {
     pub slices: usize,
     /// Bytes that device memory moves at least.
     pub bytes: u64,
+    /// Whether B is read one element at a time, from places that must be checked.
+    pub gathered: bool,
 }
 
-/// Threads that keep a compute unit busy.
-const BUSY_THREADS: f64 = 384.0;
+/// Threads that keep a compute unit busy, and that one holds at a time: tiles need many registers.
+const BUSY_THREADS: f64 = 200.0;
+const RESIDENT_THREADS: f64 = 600.0;
 /// What a shared-memory read costs in multiply-adds of one thread.
 const READ_COST: f64 = 2.0;
-/// What it costs to move an element of a slice into shared memory, bounds and addresses included.
-const MOVE_COST: f64 = 6.0;
+/// What it costs to move a pixel into shared memory if its neighbours come along, if it is gathered with bounds checked, and
+/// a weight.
+const MOVE_COST: f64 = 6.5;
+const GATHER_COST: f64 = 30.0;
+const WEIGHT_COST: f64 = 19.0;
+/// Slices that beginning and ending a tile cost.
+const PROLOGUE: f64 = 2.4;
+/// Seconds that a slice takes at least: a round trip to memory.
+const LATENCY: f64 = 0.57e-6;
+/// How much longer than the least possible transfers take in a kernel that also computes.
+const MIXED: f64 = 2.5;
 
 /// Predicted seconds of `products` in tiles, the reduction in `splits` parts.
 pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) -> f64 {
     let Tile { bm, bn, bk, tm, tn, kg } = *tile;
     let groups = products.count * products.rows.div_ceil(bm) * products.cols.div_ceil(bn) * splits;
-    let slices = products.slices.div_ceil(splits) + 1;
-    let threads = tile.threads() as f64;
-    let products_a_step = (tm * tn) as f64;
-    let step = products_a_step + READ_COST * (tm + tn) as f64 / 4.0 + MOVE_COST * (bm + bn) as f64 / threads;
+    let slices = products.slices.div_ceil(splits) as f64 + PROLOGUE;
+    let (threads, units) = (tile.threads() as f64, gpu.units as f64);
+    let pixel_cost = if products.gathered { GATHER_COST } else { MOVE_COST };
+    let moves = kg as f64 * (WEIGHT_COST * bm as f64 + pixel_cost * bn as f64) / threads;
+    let step = (tm * tn) as f64 + READ_COST * (tm + tn) as f64 / 4.0 + moves;
     // Seconds of a workgroup that has a compute unit to itself and keeps it busy.
-    let unit = gpu.flops / gpu.units as f64;
-    let alone = 2.0 * threads * step * (slices * bk) as f64 / kg as f64 / unit;
+    let alone = 2.0 * threads * step * slices * bk as f64 / kg as f64 / (gpu.flops / units);
     // Workgroups of the fullest unit; how many of them run at once, and how busy they keep it.
     let rounds = groups.div_ceil(gpu.units) as f64;
-    let resident = rounds.min((1024.0 / threads).max(1.0));
-    let arithmetic = rounds * alone / (resident * threads / BUSY_THREADS).min(1.0);
-    let moved = (groups * slices * bk * (bm + bn) * size_of::<f32>()) as f64;
+    let resident = rounds.min((RESIDENT_THREADS / threads).max(1.0));
+    // With many rounds units do not wait for each other.
+    let share = if rounds > 2.0 * resident { groups as f64 / units } else { rounds };
+    let arithmetic = share * alone / (resident * threads / BUSY_THREADS).min(1.0);
+    let latency = (rounds / resident.floor()).ceil() * slices * LATENCY;
+    let memory = MIXED * products.bytes as f64 / gpu.memory;
     let outputs = (products.count * products.rows * products.cols * size_of::<f32>()) as f64;
-    let parts = if splits > 1 { (splits + 1) as f64 * outputs } else { 0.0 };
-    let memory = products.bytes as f64 / gpu.memory;
-    let second_pass = if splits > 1 { gpu.launch + parts / gpu.cache } else { 0.0 };
-    arithmetic.max(moved / gpu.cache).max(memory) + gpu.launch + second_pass
+    let second_pass =
+        if splits > 1 { gpu.launch + splits as f64 * outputs / (4.0 * gpu.memory) } else { 0.0 };
+    arithmetic.max(latency).max(memory) + gpu.launch + second_pass
 }
 
 /// The number of parts for which [`seconds`] is least.
 pub fn best_splits(gpu: &Gpu, tile: &Tile, products: &TiledProducts, most: usize) -> usize {
     let sensible = |&splits: &usize| splits == 1 || products.slices / splits >= 4;
     let all = (1..=most.max(1)).filter(|splits| *splits <= 4 || splits % 2 == 0).filter(sensible);
-    all.min_by(|&a, &b| seconds(gpu, tile, products, a).total_cmp(&seconds(gpu, tile, products, b))).unwrap_or(1)
+    all.min_by(|&a, &b| seconds(gpu, tile, products, a).total_cmp(&seconds(gpu, tile, products, b)))
+        .unwrap_or(1)
 }

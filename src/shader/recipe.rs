@@ -109,7 +109,8 @@ impl Defines {
     fn finish(&self, name: &str, bodies: &[&str]) -> Source {
         let bodies = bodies.join("\n");
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
-        let text = format!("#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{}\n{bodies}", self.0);
+        let text =
+            format!("#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{}\n{bodies}", self.0);
         Source { name: name.to_owned(), text }
     }
 }
@@ -157,7 +158,8 @@ impl Shape {
     fn defines(&self) -> Defines {
         let Conv2dSizes { n, h, w, r, s, p, q, groups, .. } = self.sizes;
         let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = self.sizes;
-        let defines = Defines::default().size("N", n).size("CHANNELS", self.channels()).size("H", h).size("W", w);
+        let defines =
+            Defines::default().size("N", n).size("CHANNELS", self.channels()).size("H", h).size("W", w);
         let defines = defines.size("ROWS", self.rows()).size("GROUPS", groups).size("P", p).size("Q", q);
         let defines = defines.size("R", r).size("S", s).size("STRIDE_H", stride_h).size("STRIDE_W", stride_w);
         let defines = defines.size("PAD_H", pad_h).size("PAD_W", pad_w);
@@ -226,7 +228,8 @@ pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, o
     let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
     let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
     let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled);
-    let defines = defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
+    let defines =
+        defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
     let defines = shape.finishing(defines, run.splits == 1);
     let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
     let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
@@ -258,7 +261,13 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
     }
     let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Scratch(0));
     let scratch = vec![shape.output_len() * variant.splits];
-    Recipe { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, variant.splits)] }
+    Recipe {
+        name,
+        packed,
+        scratch,
+        prepare: vec![prepare],
+        run: vec![pass, split_sum(&shape, variant.splits)],
+    }
 }
 
 fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
@@ -306,7 +315,8 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let (depth, rows) = packed_sizes(&product, &variant.tile, false);
 
     let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
-    let defines = defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
+    let defines =
+        defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
     let store4 = m == 4 && sizes.q.is_multiple_of(4);
     let defines = defines.flag("STORE4", store4).vector("STORE", store4);
     let defines = shape.finishing(defines.size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows), true);
@@ -425,11 +435,12 @@ pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
     Pass { source, bindings: vec![(2, Slot::Output)], groups, operations, uniforms: vec![] }
 }
 
-/// Measures reads: `elements` of `Input`, `times` times over.
-pub(crate) fn measure_read(elements: usize, times: usize) -> Pass {
+/// Measures reads: `elements` of `Input`.
+pub(crate) fn measure_read(elements: usize) -> Pass {
     let vectors = elements / 4;
-    let source = Defines::default().text("VECTORS", &format!("{vectors}u")).finish("measure_read", &[MEASURE_READ]);
-    let groups = (vectors * times).div_ceil(16 * 256);
+    let source =
+        Defines::default().text("VECTORS", &format!("{vectors}u")).finish("measure_read", &[MEASURE_READ]);
+    let groups = vectors.div_ceil(16 * 256);
     let bindings = vec![(0, Slot::Input), (2, Slot::Output)];
     Pass { source, bindings, groups, operations: (16 * 256 * 8) as f64, uniforms: vec![] }
 }
@@ -441,5 +452,72 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
         Family::Grouped(tm) => Some(grouped(problem, variant, tm)),
         Family::Igemm | Family::Table => Some(tiled(problem, variant)),
         Family::Winograd(m) => Some(winograd(problem, variant, m)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tiles::Gpu;
+    use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+    use crate::shader::source::check_with_glslang;
+    use crate::shader::variant::candidates;
+
+    fn problems() -> Vec<Conv2d> {
+        let layer =
+            Conv2dDesc { c: 32, k: 33, h: 14, w: 14, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+        let first = Conv2dDesc { c: 3, r: 7, s: 7, stride_h: 2, stride_w: 2, relu: true, ..layer };
+        let pointwise = Conv2dDesc { r: 1, s: 1, pad_h: 0, pad_w: 0, bias: true, ..layer };
+        let depthwise = Conv2dDesc { k: 32, groups: 32, ..layer };
+        let dilated = Conv2dDesc { dilation_h: 2, dilation_w: 3, n: 2, ..layer };
+        [layer, first, pointwise, depthwise, dilated].map(|desc| Conv2d::new(desc).unwrap()).to_vec()
+    }
+
+    /// Of each family the first and some others of every problem.
+    #[test]
+    fn glslang_accepts_what_is_generated() {
+        let mut checked = 0;
+        for problem in problems() {
+            for variant in candidates(&problem, &Gpu::ASSUMED).iter().step_by(4) {
+                let Some(recipe) = generate(variant, &problem) else { continue };
+                for pass in recipe.prepare.iter().chain(&recipe.run) {
+                    check_with_glslang(&pass.source.name, &pass.source.text);
+                    checked += 1;
+                }
+            }
+        }
+        let product = Gemm::new(GemmDesc::packed(Layout::ColMajor, 100, 101, 102)).unwrap();
+        for pass in gemm(&product, &TILES[0]).run {
+            check_with_glslang(&pass.source.name, &pass.source.text);
+            checked += 1;
+        }
+        for pass in [measure_fma(1, 1), measure_read(1 << 20)] {
+            check_with_glslang(&pass.source.name, &pass.source.text);
+            checked += 1;
+        }
+        assert!(checked > 50, "{checked}");
+    }
+
+    /// What a device cannot run is not offered to it, and the same question has the same answer.
+    #[test]
+    fn candidates_fit_the_device() {
+        let small = Gpu { shared_bytes: 16 << 10, max_threads: 128, max_elements: 1 << 16, ..Gpu::ASSUMED };
+        let mut offered = 0;
+        for problem in problems() {
+            let all = candidates(&problem, &small);
+            assert_eq!(all, candidates(&problem, &small));
+            assert!(!all.is_empty());
+            for variant in &all {
+                let Some(recipe) = generate(variant, &problem) else { continue };
+                let tiled = !matches!(variant.family, Family::Grouped(_));
+                assert!(!tiled || variant.tile.fits(&small), "{variant}");
+                assert!(
+                    recipe.packed <= 1 << 16 && recipe.scratch.iter().all(|&it| it <= 1 << 16),
+                    "{variant}"
+                );
+                offered += 1;
+            }
+        }
+        assert!(offered > 10, "{offered}");
     }
 }

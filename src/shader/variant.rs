@@ -66,6 +66,10 @@ const FEW_CHANNELS: usize = 16;
 const LONGEST_TABLE: usize = 1024;
 /// Share of the multiply-add rate that one thread an output reaches.
 const DIRECT_SHARE: f64 = 0.012;
+/// Seconds of a step of a reduction that a thread does by itself.
+const STEP_LATENCY: f64 = 0.45e-6;
+/// How much longer than the least possible the transforms' transfers take.
+const TRANSFORMS: f64 = 1.25;
 /// Tiles may begin up to this far beyond the last column.
 const MARGIN: usize = 4096;
 
@@ -90,21 +94,31 @@ fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
     let sizes = problem.sizes();
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
     let bytes = problem.bytes();
+    let Conv2dSizes { n, p, q, r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
+    let pointwise = (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0);
+    let gathered = family == Family::Table || !pointwise || !(p * q).is_multiple_of(4);
     match family {
         Family::Winograd(m) => {
             let frequencies = (m + 2) * (m + 2);
             let tiles = winograd_tiles(sizes, m);
             let moved = 4 * frequencies * tiles * (sizes.c + sizes.k);
             let bytes = moved as u64 + 4 * (frequencies * sizes.c * sizes.k) as u64;
-            TiledProducts { count: frequencies, rows, cols: tiles, slices: c.div_ceil(tile.bk), bytes }
+            TiledProducts {
+                count: frequencies,
+                rows,
+                cols: tiles,
+                slices: c.div_ceil(tile.bk),
+                bytes,
+                gathered: false,
+            }
         }
         Family::Table => {
             let slices = problem.reduction().div_ceil(tile.bk);
-            TiledProducts { count: sizes.groups, rows, cols: sizes.n * sizes.p * sizes.q, slices, bytes }
+            TiledProducts { count: sizes.groups, rows, cols: n * p * q, slices, bytes, gathered }
         }
         _ => {
-            let slices = c.div_ceil(tile.bk) * sizes.r * sizes.s;
-            TiledProducts { count: sizes.groups, rows, cols: sizes.n * sizes.p * sizes.q, slices, bytes }
+            let slices = c.div_ceil(tile.bk) * r * s;
+            TiledProducts { count: sizes.groups, rows, cols: n * p * q, slices, bytes, gathered }
         }
     }
 }
@@ -122,8 +136,10 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
         Family::Direct => (flops / (DIRECT_SHARE * gpu.flops)).max(memory) + gpu.launch,
         Family::Grouped(tm) => {
             // Two reads of weights and pixels for each four multiply-adds and output row.
-            let share = 0.25 * tm as f64 / (tm as f64 + 1.0);
-            (flops / (share * gpu.flops)).max(2.0 * memory) + gpu.launch
+            let share = 0.2 * tm as f64 / (tm as f64 + 1.0);
+            // A thread walks through its reduction alone: where there are few threads, nothing hides that.
+            let alone = problem.reduction() as f64 * STEP_LATENCY;
+            (flops / (share * gpu.flops)).max(2.0 * memory).max(alone) + gpu.launch
         }
         Family::Igemm | Family::Table => {
             let products = products(problem, &variant.tile, variant.family);
@@ -133,7 +149,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
             let products = products(problem, &variant.tile, variant.family);
             // The transforms read the image and write the outputs, and pass the frequency domain on.
             let passed = (products.bytes + problem.bytes()) as f64;
-            let transforms = 2.0 * gpu.launch + passed / gpu.memory;
+            let transforms = 2.0 * gpu.launch + TRANSFORMS * passed / gpu.memory;
             tiles::seconds(gpu, &variant.tile, &products, 1) + transforms
         }
     }
@@ -154,25 +170,34 @@ fn possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     match family {
         Family::Direct => true,
         Family::Grouped(tm) => {
-            rows.is_multiple_of(tm) && sizes.dilation_w == 1 && sizes.stride_w <= 4 && sizes.s <= 16
+            rows.is_multiple_of(tm)
+                && sizes.dilation_w == 1
+                && sizes.stride_w <= 4
+                && sizes.s <= 16
                 && sizes.n * sizes.k * sizes.p * sizes.q.next_multiple_of(4) < i32::MAX as usize
         }
         Family::Igemm => {
             let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
-            tile.fits(gpu) && sizes.groups * depth * rows_padded <= most
+            tile.fits(gpu)
+                && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
         }
         Family::Table => {
             let depth = problem.reduction().next_multiple_of(tile.bk);
-            tile.shared_bytes() + depth * 8 <= gpu.shared_bytes && tile.fits(gpu) && depth <= LONGEST_TABLE
+            tile.shared_bytes() + depth * 8 <= gpu.shared_bytes
+                && tile.fits(gpu)
+                && depth <= LONGEST_TABLE
                 && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
-                && reach < 0x7fff && sizes.s * sizes.dilation_w < 0x7fff && sizes.r * sizes.dilation_h < 0x7fff
+                && reach < 0x7fff
+                && sizes.s * sizes.dilation_w < 0x7fff
+                && sizes.r * sizes.dilation_h < 0x7fff
         }
         Family::Winograd(m) => {
             let frequencies = (m + 2) * (m + 2);
             let widest = winograd_tiles(sizes, m) * c.max(sizes.k);
-            tile.fits(gpu) && frequencies * widest <= most
+            tile.fits(gpu)
+                && frequencies * widest <= most
                 && frequencies * c.next_multiple_of(tile.bk) * rows_padded <= most
         }
     }

@@ -35,19 +35,21 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let Some(name) = &args.show else {
         for variant in ranked {
             let microseconds = seconds(&problem, &gpu, &variant) * 1e6;
-            console.line(&format!("{variant:<44} {microseconds:>12.1} us predicted"));
+            console.line(format!("{variant:<44} {microseconds:>12.1} us predicted"));
         }
         return Ok(());
     };
     let Some(variant) = ranked.iter().find(|variant| variant.to_string() == *name) else {
-        return Err(Failure::Input(format!("no kernel {name} for this convolution; without --show all are listed")));
+        return Err(Failure::Input(format!(
+            "no kernel {name} for this convolution; without --show all are listed"
+        )));
     };
     let Some(recipe) = recipe::generate(variant, &problem) else {
         console.line(sparkle::shader::source::CONV_DIRECT.source);
         return Ok(());
     };
     for pass in recipe.prepare.iter().chain(&recipe.run) {
-        console.line(&text(pass));
+        console.line(text(pass));
     }
     Ok(())
 }
@@ -61,8 +63,10 @@ fn text(pass: &Pass) -> String {
 }
 
 fn problem(sizes: &str) -> Result<Conv2d, Failure> {
-    let wrong = || Failure::Input(format!("--conv \"{sizes}\": expected eight numbers N,C,H,W,K,kernel,stride,pad"));
-    let sizes: Vec<i64> = sizes.split(',').map(|it| it.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    let wrong =
+        || Failure::Input(format!("--conv \"{sizes}\": expected eight numbers N,C,H,W,K,kernel,stride,pad"));
+    let sizes: Vec<i64> =
+        sizes.split(',').map(|it| it.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
     let [n, c, h, w, k, r, stride, pad] = sizes[..] else { return Err(wrong()) };
     let desc = Conv2dDesc {
         n,
