@@ -9,18 +9,20 @@ use std::time::Instant;
 
 use super::calibrate;
 use super::context::{ShareGroup, Target};
-use super::conv2d;
 use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Memory, Plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::Hierarchy;
-use crate::problem::{Algorithm, Conv2d, Gemm};
+use crate::memory::tiles::Gpu;
+use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
+use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
+use crate::shader::variant::Variant;
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -56,9 +58,16 @@ impl Engine {
     }
 
     /// The worker, for jobs of one's own.
-    #[cfg(test)]
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// The device as the planner sees it.
+    ///
+    /// # Errors
+    /// Why it could not be measured.
+    pub fn gpu(&self) -> Result<Gpu> {
+        self.worker.call(|session| session.gpu())
     }
 
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
@@ -94,20 +103,19 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        if problem.algorithm() == Algorithm::Winograd {
-            let what = "Winograd's algorithm; direct convolutions only".into();
-            return Err(Error::Unsupported { device: self.id.to_string(), what });
-        }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        self.worker.call(|session| {
+        let (variant, kernel) = self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;
+            let made = (prepared.variant(), prepared.kernel().to_owned());
             session.keep(key, prepared);
-            Ok(())
+            Ok(made)
         })?;
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
             problem: *problem,
+            variant,
+            kernel,
             weights: weights.to_vec(),
             bias: bias.map(<[f32]>::to_vec),
         }))
@@ -121,12 +129,16 @@ impl Backend for Engine {
             return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
-        let ran = self.worker.call(|session| {
-            let program = session.program(SGEMM_DIRECT)?;
-            gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)
+        let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
+            Some(tile) => gemm::run_tiled(session, &tile, problem, (a, b, c), &mut tight),
+            None => {
+                let program = session.program(SGEMM_DIRECT)?;
+                let ran = gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)?;
+                Ok((SGEMM_DIRECT.name, ran))
+            }
         })?;
         gemm::store(problem, &tight, c);
-        Ok((SGEMM_DIRECT.name, timing(ran, start)))
+        Ok((kernel, timing(ran, start)))
     }
 }
 
@@ -135,6 +147,8 @@ struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
     problem: Conv2d,
+    variant: Variant,
+    kernel: String,
     /// Kept for the day the context is lost and everything in it has to be uploaded again.
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -142,15 +156,18 @@ struct GlPlan {
 
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
-        conv2d::kernel(&self.problem).name
+        &self.kernel
     }
 
     fn memory(&self) -> Memory {
-        // Weights are on the device and, for a lost context, here; a run has input and output there, and its output
-        // once more here. Where the device's limits cut the batch it is less.
+        // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
+        // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
         let held = self.weights.len() + self.bias.as_ref().map_or(0, Vec::len);
-        let moved = self.problem.input_len() + 2 * self.problem.output_len();
-        Memory { packed: 2 * held * size_of::<f32>(), workspace: moved * size_of::<f32>() }
+        let recipe = generate(&self.variant, &self.problem);
+        let (packed, scratch) =
+            recipe.map_or((0, 0), |recipe| (recipe.packed, recipe.scratch.iter().sum::<usize>()));
+        let moved = self.problem.input_len() + 2 * self.problem.output_len() + scratch;
+        Memory { packed: (2 * held + packed) * size_of::<f32>(), workspace: moved * size_of::<f32>() }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
@@ -159,7 +176,12 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => session.prepare(&self.problem, &self.weights, self.bias.as_deref())?,
+                None => session.prepare_variant(
+                    &self.variant,
+                    &self.problem,
+                    &self.weights,
+                    self.bias.as_deref(),
+                )?,
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);

@@ -36,9 +36,12 @@ mod fence;
 mod gemm;
 mod native;
 mod pace;
+mod passes;
+mod rates;
 pub mod reference;
 mod resource;
 mod session;
+pub mod trial;
 mod worker;
 
 use discovery::discovered;

@@ -7,6 +7,7 @@ pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
 pub(crate) mod tile;
+pub mod tiles;
 pub(crate) mod views;
 pub(crate) mod winograd;
 
