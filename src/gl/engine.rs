@@ -15,14 +15,15 @@ use super::exit;
 use super::gemm;
 use super::worker::Worker;
 use crate::backend::{Backend, Memory, Plan};
+use crate::config::config;
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
-use crate::problem::{Conv2d, Gemm};
+use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
-use crate::shader::variant::Variant;
+use crate::shader::variant::{Variant, has_winograd_forms};
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -80,6 +81,15 @@ impl Engine {
     }
 }
 
+/// The problem with what the environment wants instead of `auto`, where that can be done.
+fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
+    match (problem.algorithm(), preference) {
+        (Algorithm::Auto, Some(Algorithm::Winograd)) if !has_winograd_forms(problem.sizes()) => *problem,
+        (Algorithm::Auto, Some(preference)) => problem.with_algorithm(preference),
+        _ => *problem,
+    }
+}
+
 /// The time of a call that began at `start`.
 fn timing(ran: Ran, start: Instant) -> Timing {
     Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
@@ -103,6 +113,7 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        let problem = &preferred(problem, config().algorithm);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let (variant, kernel) = self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;

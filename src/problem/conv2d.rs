@@ -228,6 +228,11 @@ impl Conv2d {
         self.algorithm
     }
 
+    /// The same convolution, to be computed in a given way.
+    pub(crate) fn with_algorithm(&self, algorithm: Algorithm) -> Self {
+        Conv2d { algorithm, ..*self }
+    }
+
     /// The same convolution for a plan that is run once: preparing weights then counts as much as running.
     pub(crate) fn once(&self) -> Self {
         Conv2d { once: true, ..*self }

@@ -73,16 +73,20 @@ const TRANSFORMS: f64 = 1.25;
 /// Tiles may begin up to this far beyond the last column.
 const MARGIN: usize = 4096;
 
-/// Whether Winograd's forms compute `problem`, and may: they round differently, and on small work it is not worth it.
+/// Whether there are Winograd forms for these sizes.
+pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
+    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
+    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+}
+
+/// The Winograd forms that may compute `problem`: they round differently, and on small work it is not worth it.
 fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     let sizes = problem.sizes();
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
-    let can = (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1);
     // Every output must see two rows and two columns of its kernel: the error is that of the tile, the bound the output's.
     let sees_enough = sizes.pad_h <= 1 && sizes.pad_w <= 1 && sizes.h >= 2 && sizes.w >= 2;
     match problem.algorithm() {
         Algorithm::Direct => &[],
-        _ if !can => &[],
+        _ if !has_winograd_forms(sizes) => &[],
         Algorithm::Winograd if !sees_enough || sizes.c < 16 => &[2],
         Algorithm::Auto if !sees_enough || sizes.c < 16 => &[],
         _ => &[4, 2],
