@@ -142,9 +142,11 @@ impl<K: Kernel> ConvPlan<K> {
         let Shape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
+        let aligned = geometry.aligned(input);
+        let geometry = aligned.as_ref().unwrap_or(geometry);
         let Cut { width, group: high, blocks, groups: row_groups } =
-            geometry.views.cut(&geometry.columns, (products, rows), team.size());
-        let panels = geometry.views.all_panels(&geometry.columns);
+            Views::cut(&geometry.columns, geometry.panels(), (products, rows), team.size());
+        let panels = geometry.panels();
         let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * blocks * row_groups, |task, workspace| {
