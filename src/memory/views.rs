@@ -214,6 +214,11 @@ impl Views {
         [model.in_place(), model.staged()].into_iter().flatten().collect()
     }
 
+    /// Whether the whole of an image of `len` elements is read where it lies and stays in half of L2.
+    pub fn whole(&self, caches: &Caches, len: usize) -> bool {
+        !self.staged && len * size_of::<f32>() <= known(caches.l2, L2_BYTES) / 2
+    }
+
     /// How the map is cut if vectors are aligned from column `lead` on and always a multiple of vectors further; none
     /// if that is no advantage.
     pub fn aligned(&self, columns: &Columns, lead: usize) -> Option<Run> {
@@ -239,6 +244,17 @@ pub struct Cut {
     pub group: usize,
     pub blocks: usize,
     pub groups: usize,
+}
+
+impl Cut {
+    /// Groups of panels of A, `depth` deep, each with all `panels` of B: as large as may be packed at a time and stay in the
+    /// cache beside the image, and several for each of `threads` threads.
+    pub fn by_rows(columns: &Columns, panels: usize, (rows, depth): (usize, usize), threads: usize) -> Self {
+        let tiles = rows.div_ceil(columns.mr);
+        let shared = if threads == 1 { tiles } else { tiles.div_ceil(4 * threads) };
+        let group = (STAGE / 4 / (columns.mr * depth)).clamp(1, shared);
+        Cut { width: panels, group, blocks: 1, groups: tiles.div_ceil(group) }
+    }
 }
 
 /// The cost model: see the module's text.
