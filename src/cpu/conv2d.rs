@@ -18,7 +18,7 @@ use super::block::{Ahead, Panels, Shared, multiply};
 use super::buffer::{self, Buffer, Lent};
 use super::caches::described;
 use super::im2col;
-use super::kernels::{Epilogue, Kernel, Tile, View};
+use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, View};
 use super::pack::{Lines, panels};
 use super::plan;
 use super::pool::{self, Team};
@@ -58,15 +58,20 @@ struct Block<'a> {
     packed: &'a [f32],
     rows: usize,
     top: usize,
+    /// The weights that will be packed next, fetched while the last panel of B meets these; null if there are none.
+    next: *const f32,
 }
 
 /// What all panels of a pass have in common.
+#[derive(Clone, Copy)]
 struct Job<'a> {
     /// Panels of A.
     a: &'a [f32],
     depth: usize,
     channels: usize,
     epilogue: Epilogue,
+    /// As in [`Block`].
+    next: *const f32,
 }
 
 /// A convolution as the products it consists of.
@@ -298,7 +303,8 @@ impl<K: Kernel> ConvPlan<K> {
             let group = product % groups;
             let (a, workspace) = match weights {
                 Weights::Packed(packed) => {
-                    (Block { packed: &packed[group * padded * depth..], rows: padded, top }, workspace)
+                    let packed = &packed[group * padded * depth..];
+                    (Block { packed, rows: padded, top, next: std::ptr::null() }, workspace)
                 }
                 Weights::Given(weights) => {
                     let high = (bottom - top).next_multiple_of(K::MR);
@@ -309,7 +315,10 @@ impl<K: Kernel> ConvPlan<K> {
                     unsafe {
                         self.pack(weights, group, tiles.clone(), (block.as_mut_ptr(), tiles.start, high))
                     };
-                    (Block { packed: block, rows: high, top: 0 }, thin)
+                    let next = weights
+                        .get((group * rows + bottom) * depth..)
+                        .map_or(std::ptr::null(), <[f32]>::as_ptr);
+                    (Block { packed: block, rows: high, top: 0, next }, thin)
                 }
             };
             let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
@@ -349,6 +358,7 @@ impl<K: Kernel> ConvPlan<K> {
                     bias: bias.filter(|_| last).map_or(std::ptr::null(), <[f32]>::as_ptr),
                     relu: last && self.problem.relu(),
                 },
+                next: std::ptr::null(),
             };
             let mut from = all.start;
             while from < all.end {
@@ -371,6 +381,9 @@ impl<K: Kernel> ConvPlan<K> {
                     let strip = next;
                     next = geometry.strip((index + 1).min(all.end - 1));
                     let ahead = stage_ahead.part(index - panels.start, panels.len());
+                    let last = index + 1 == all.end && !a.next.is_null();
+                    let fetched = if last { a.next.wrapping_add(p * K::MR) } else { std::ptr::null() };
+                    let job = Job { next: fetched, ..job };
                     // SAFETY: the caller vouches for the map's elements, and from the second pass on they
                     // are initialised by the first. Weights and bias reach to the map's last row.
                     unsafe {
@@ -413,7 +426,14 @@ impl<K: Kernel> ConvPlan<K> {
             for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
                 ahead.prefetch(index, each);
                 geometry.look_ahead([&strip, &next], index, table);
+                // Panels as given are as long as packed ones, and side by side.
+                let a = job.a[i * job.depth..].as_ptr();
+                let to_next = || {
+                    let next = job.next.wrapping_add(i * self.shape.depth);
+                    (next.addr().wrapping_sub(a.addr()) as isize) / size_of::<f32>() as isize
+                };
                 let view = View {
+                    a_ahead: if job.next.is_null() { A_AHEAD } else { to_next() },
                     start,
                     channels: job.channels,
                     pitch: planes.channel,
@@ -423,7 +443,6 @@ impl<K: Kernel> ConvPlan<K> {
                     thin: thin.as_ptr(),
                 };
                 let tile = Tile { start: map.start.add(i * map.ld), rows: K::MR.min(map.rows - i), ..map };
-                let a = job.a[i * job.depth..].as_ptr();
                 let epilogue = job.epilogue.below(i);
                 if tile.rows == K::MR || strip.beside == 0 {
                     kernel.view(a, &view, tile, &epilogue);

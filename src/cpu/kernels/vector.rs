@@ -192,7 +192,7 @@ impl Walk {
                     // Beside a single vector there is no time for more loads.
                     if V > 1 {
                         T::prefetch(self.channel.wrapping_offset(tap.ahead));
-                        T::prefetch(self.a.wrapping_add(A_AHEAD));
+                        T::prefetch(self.a.wrapping_offset(b.a_ahead));
                     }
                 }
                 self.a = self.a.wrapping_add(self.step);
@@ -202,9 +202,6 @@ impl Walk {
         }
     }
 }
-
-/// How far ahead A is fetched, in elements: a page, at whose end a core's own prefetching stops.
-const A_AHEAD: usize = 1024;
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 16;
