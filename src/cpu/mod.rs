@@ -124,6 +124,7 @@ pub fn shutdown() {
     pool::shutdown();
     buffer::clear(&SHARED);
     winograd::clear();
+    conv2d::clear();
 }
 
 thread_local! {
@@ -153,6 +154,32 @@ fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>
     with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
         Some(plan) => Ok(plan),
         None => Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?)),
+    })
+}
+
+/// The same for weights that are used once; gives the kernel's name.
+fn direct_once(
+    isa: Isa,
+    problem: &Conv2d,
+    (weights, bias): (&[f32], Option<&[f32]>),
+    input: &[f32],
+    output: &mut [f32],
+) -> Result<(Arc<str>, Timing)> {
+    fn product<K: Kernel>(
+        kernel: K,
+        problem: &Conv2d,
+        given: (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        Ok((K::CONV.into(), conv2d::once(kernel, problem, given, input, output)?))
+    }
+    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
+        Some(plan) => {
+            let timing = plan.run(input, output)?;
+            Ok((plan.kernel().into(), timing))
+        }
+        None => product(kernel, problem, (weights, bias), input, output),
     })
 }
 
@@ -186,13 +213,11 @@ impl Backend for Engine {
         {
             return Ok((kernel.into(), timing));
         }
-        if let Some(product) = conv2d::as_product(problem) {
-            let (kernel, timing) = self.sgemm(&product, weights, input, output)?;
-            return Ok((kernel.into(), timing));
+        if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
+            let timing = plan.run(input, output)?;
+            return Ok((plan.kernel().into(), timing));
         }
-        let plan = self.plan_conv2d(problem, weights, bias)?;
-        let timing = plan.run(input, output)?;
-        Ok((plan.kernel().into(), timing))
+        direct_once(Isa::best(), problem, (weights, bias), input, output)
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {

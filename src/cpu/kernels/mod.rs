@@ -60,7 +60,12 @@ pub struct View<'a> {
     pub whole: bool,
     pub beside: usize,
     pub thin: *const f32,
+    /// What is prefetched of A, relative to where it is being read.
+    pub a_ahead: isize,
 }
+
+/// How far ahead a packed A is fetched, in elements: a page, at whose end a core's own prefetching stops.
+pub const A_AHEAD: isize = 1024;
 
 /// What a tap of the kernel sees: see [`View`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -332,7 +337,16 @@ mod tests {
                     ..Epilogue::scaled(1.0, beta)
                 };
                 let start = b.as_ptr().wrapping_offset(-first);
-                let view = View { start, channels, pitch, taps: &taps, whole, beside, thin: thin.as_ptr() };
+                let view = View {
+                    start,
+                    channels,
+                    pitch,
+                    taps: &taps,
+                    whole,
+                    beside,
+                    thin: thin.as_ptr(),
+                    a_ahead: A_AHEAD,
+                };
                 // SAFETY: all lanes that are set lie in b, and a, thin, bias and c are as long as they must be.
                 unsafe {
                     let tile = Tile { start: c.as_mut_ptr(), ld: cols + 3, rows, cols };

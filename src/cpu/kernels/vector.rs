@@ -118,44 +118,19 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
     // further columns are packed one depth after the other.
     unsafe {
         let mask = T::mask(last);
-        unrolled!(i below M: {
-            unrolled!(v below V: { T::prefetch(c.start.wrapping_add(i * c.ld + v * T::LANES)) });
-        });
         let mut sums = [[T::splat(0.0); V]; M];
         let mut columns = [T::Column::splat(0.0); X];
-        let (mut from, mut channel, mut thin) = (a, b.start, b.thin);
-        for _ in 0..b.channels {
-            for tap in b.taps {
-                let row = channel.wrapping_offset(tap.offset);
-                let mut values = [T::splat(0.0); V];
-                unrolled!(v below V: {
-                    let at = row.wrapping_add(v * T::LANES);
-                    values[v] = if MASKED {
-                        T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
-                    } else if v + 1 < V {
-                        T::load(at)
-                    } else {
-                        T::load_part(at, mask)
-                    };
-                });
-                unrolled!(i below M: {
-                    let value = T::splat(*from.add(i));
-                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
-                });
-                unrolled!(x below X: {
-                    let value = T::Column::splat(*thin.add(x));
-                    columns[x] = T::Column::load(from).mul_add(value, columns[x]);
-                });
-                // Beside a single vector there is no time for more loads.
-                if V > 1 {
-                    T::prefetch(channel.wrapping_offset(tap.ahead));
-                    T::prefetch(from.wrapping_add(A_AHEAD));
-                }
-                from = from.wrapping_add(step);
-                thin = thin.wrapping_add(X);
-            }
-            channel = channel.wrapping_add(b.pitch);
+        let mut walk = Walk { a, channel: b.start, thin: b.thin, step };
+        // As in tile().
+        let each = b.channels / (M + 2);
+        let mut row = c.start.cast_const();
+        for _ in 0..M {
+            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+            T::prefetch(row.wrapping_add(c.cols - 1));
+            row = row.wrapping_add(c.ld);
+            walk.channels::<T, M, V, X, MASKED>(b, each, (&mut sums, &mut columns), mask);
         }
+        walk.channels::<T, M, V, X, MASKED>(b, b.channels - M * each, (&mut sums, &mut columns), mask);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
             let mut values = [0.0; MOST_ROWS];
@@ -168,8 +143,65 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
     }
 }
 
-/// How far ahead A is fetched, in elements: a page, at whose end a core's own prefetching stops.
-const A_AHEAD: usize = 1024;
+/// Where the innermost loop stands in A and a [`View`].
+struct Walk {
+    a: *const f32,
+    channel: *const f32,
+    thin: *const f32,
+    /// Rows of a panel of A.
+    step: usize,
+}
+
+impl Walk {
+    /// The next `count` channels.
+    ///
+    /// # Safety
+    /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
+    #[inline(always)]
+    unsafe fn channels<T: Vector, const M: usize, const V: usize, const X: usize, const MASKED: bool>(
+        &mut self,
+        b: &View,
+        count: usize,
+        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
+        mask: T::Mask,
+    ) {
+        for _ in 0..count {
+            for tap in b.taps {
+                let row = self.channel.wrapping_offset(tap.offset);
+                // SAFETY: the caller vouches for these channels; prefetches may point anywhere.
+                unsafe {
+                    let mut values = [T::splat(0.0); V];
+                    unrolled!(v below V: {
+                        let at = row.wrapping_add(v * T::LANES);
+                        values[v] = if MASKED {
+                            T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
+                        } else if v + 1 < V {
+                            T::load(at)
+                        } else {
+                            T::load_part(at, mask)
+                        };
+                    });
+                    unrolled!(i below M: {
+                        let value = T::splat(*self.a.add(i));
+                        unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                    });
+                    unrolled!(x below X: {
+                        let value = T::Column::splat(*self.thin.add(x));
+                        columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
+                    });
+                    // Beside a single vector there is no time for more loads.
+                    if V > 1 {
+                        T::prefetch(self.channel.wrapping_offset(tap.ahead));
+                        T::prefetch(self.a.wrapping_offset(b.a_ahead));
+                    }
+                }
+                self.a = self.a.wrapping_add(self.step);
+                self.thin = self.thin.wrapping_add(X);
+            }
+            self.channel = self.channel.wrapping_add(b.pitch);
+        }
+    }
+}
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 16;
