@@ -22,6 +22,8 @@ use super::{Epilogue, Panel, Part, Tile, View};
 pub(in crate::cpu) trait Vector: Copy {
     /// fp32 elements.
     const LANES: usize;
+    /// Whether a mask takes no vector register: where it does, a tile that fills the registers has none left for it.
+    const FREE_MASKS: bool;
     /// Which lanes take part in a load or a store.
     type Mask: Copy;
     /// A vector that holds one column of a tile, if the kernel takes columns along that way.
@@ -77,6 +79,28 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
     c: Tile,
     epilogue: &Epilogue,
 ) {
+    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    unsafe {
+        if !T::FREE_MASKS && c.cols == V * T::LANES {
+            tile_of::<T, M, V, true>(depth, a, (b, b_step), c, epilogue);
+        } else {
+            tile_of::<T, M, V, false>(depth, a, (b, b_step), c, epilogue);
+        }
+    }
+}
+
+/// [`tile`], WHOLE if its last vector is to be read without a mask.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
+    depth: usize,
+    a: Panel,
+    (b, b_step): (*const f32, usize),
+    c: Tile,
+    epilogue: &Epilogue,
+) {
     let Tile { start: c, ld: ldc, cols, .. } = c;
     let last = cols - (V - 1) * T::LANES;
     // SAFETY: everything read of A, B and C is inside of what the caller vouches for: rows below M, depths
@@ -92,9 +116,9 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(cols - 1));
             row = row.wrapping_add(ldc);
-            at.steps(each, &mut sums, mask);
+            at.steps::<T, M, V, WHOLE>(each, &mut sums, mask);
         }
-        at.steps(depth - M * each, &mut sums, mask);
+        at.steps::<T, M, V, WHOLE>(depth - M * each, &mut sums, mask);
         finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
     }
 }
@@ -107,6 +131,35 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
 /// of A being `step` rows. If X is not zero, M and `step` are the lanes of a column.
 #[inline(always)]
 pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: usize, const MASKED: bool>(
+    step: usize,
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    unsafe {
+        if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
+            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue);
+        } else {
+            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue);
+        }
+    }
+}
+
+/// [`view`], WHOLE if its last vector is to be read without a mask.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn view_of<
+    T: Vector,
+    const M: usize,
+    const V: usize,
+    const X: usize,
+    const MASKED: bool,
+    const WHOLE: bool,
+>(
     step: usize,
     a: *const f32,
     b: &View,
@@ -128,9 +181,9 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(c.cols - 1));
             row = row.wrapping_add(c.ld);
-            walk.channels::<T, M, V, X, MASKED>(b, each, (&mut sums, &mut columns), mask);
+            walk.channels::<T, M, V, X, MASKED, WHOLE>(b, each, (&mut sums, &mut columns), mask);
         }
-        walk.channels::<T, M, V, X, MASKED>(b, b.channels - M * each, (&mut sums, &mut columns), mask);
+        walk.channels::<T, M, V, X, MASKED, WHOLE>(b, b.channels - M * each, (&mut sums, &mut columns), mask);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
             let mut values = [0.0; MOST_ROWS];
@@ -158,7 +211,14 @@ impl Walk {
     /// # Safety
     /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
     #[inline(always)]
-    unsafe fn channels<T: Vector, const M: usize, const V: usize, const X: usize, const MASKED: bool>(
+    unsafe fn channels<
+        T: Vector,
+        const M: usize,
+        const V: usize,
+        const X: usize,
+        const MASKED: bool,
+        const WHOLE: bool,
+    >(
         &mut self,
         b: &View,
         count: usize,
@@ -175,7 +235,7 @@ impl Walk {
                         let at = row.wrapping_add(v * T::LANES);
                         values[v] = if MASKED {
                             T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
-                        } else if v + 1 < V {
+                        } else if WHOLE || v + 1 < V {
                             T::load(at)
                         } else {
                             T::load_part(at, mask)
@@ -280,7 +340,7 @@ impl Position {
     /// # Safety
     /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
     #[inline(always)]
-    unsafe fn steps<T: Vector, const M: usize, const V: usize>(
+    unsafe fn steps<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
         &mut self,
         count: usize,
         sums: &mut [[T; V]; M],
@@ -292,7 +352,7 @@ impl Position {
                 let mut values = [T::splat(0.0); V];
                 unrolled!(v below V: {
                     let at = self.b.add(v * T::LANES);
-                    values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+                    values[v] = if WHOLE || v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
                 });
                 unrolled!(i below M: {
                     let value = T::splat(*self.a.add(i * self.a_row));
@@ -460,7 +520,7 @@ macro_rules! define_vector_kernel {
                 unsafe { instance(depth, a, b, c, epilogue) }
             }
 
-            const MASKS: bool = true;
+            const MASKS: bool = <$vector as Vector>::FREE_MASKS;
             const BESIDE: usize = {
                 const COLUMNS: &[usize] = &[$($columns),*];
                 COLUMNS.len()
