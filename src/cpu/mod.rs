@@ -16,6 +16,7 @@ mod caches;
 mod calibrate;
 mod confirm;
 mod conv2d;
+mod crew;
 mod depthwise;
 mod gemm;
 mod im2col;
