@@ -113,12 +113,12 @@ impl Backend for Engine {
         }))
     }
 
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
         let start = Instant::now();
         let elements = problem.sizes().m * problem.sizes().n;
         if elements == 0 || problem.is_scaling() {
             gemm::scale(problem, c);
-            return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
+            return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
         let ran = self.worker.call(|session| {
@@ -126,7 +126,7 @@ impl Backend for Engine {
             gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)
         })?;
         gemm::store(problem, &tight, c);
-        Ok((SGEMM_DIRECT.name, timing(ran, start)))
+        Ok((SGEMM_DIRECT.name.into(), timing(ran, start)))
     }
 }
 
