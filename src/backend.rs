@@ -16,6 +16,11 @@ pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
     fn id(&self) -> &str;
 
+    /// The id, for a [`Run`](crate::Run) to keep. An engine whose calls may be short has it ready.
+    fn shared_id(&self) -> Arc<str> {
+        self.id().into()
+    }
+
     /// What the device was measured to do. The first call may measure, for some tens of milliseconds.
     ///
     /// # Errors
@@ -49,7 +54,7 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// What the device cannot do, or failed to do; C is untouched then.
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)>;
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 }
 
 /// The memory that a plan takes, in bytes, beside the caller's buffers.

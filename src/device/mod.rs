@@ -140,7 +140,7 @@ impl Device {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.sgemm(problem, a, b, c)?;
-            Ok(Run { device: backend.id().into(), kernel: kernel.into(), timing, fallback })
+            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
         };
         match &self.choice {
             Choice::Fixed(backend) => on(backend, None),

@@ -132,12 +132,12 @@ impl Backend for Engine {
         }))
     }
 
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
         let start = Instant::now();
         let elements = problem.sizes().m * problem.sizes().n;
         if elements == 0 || problem.is_scaling() {
             gemm::scale(problem, c);
-            return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
+            return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
         let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
@@ -149,7 +149,7 @@ impl Backend for Engine {
             }
         })?;
         gemm::store(problem, &tight, c);
-        Ok((kernel, timing(ran, start)))
+        Ok((kernel.into(), timing(ran, start)))
     }
 }
 

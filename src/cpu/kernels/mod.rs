@@ -185,6 +185,39 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// to MR rows and 1 to NR columns.
     unsafe fn tile(self, depth: usize, a: Panel, b: (*const f32, usize), c: Tile, epilogue: &Epilogue);
 
+    /// Computes one tile of MR rows and NR columns, A being a packed panel, and leaves the rows of B side by side in
+    /// `packed`, for the tiles that follow. The same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`]; `packed` is writable for `depth` rows of NR elements, and overlaps with nothing.
+    unsafe fn tile_packing(
+        self,
+        depth: usize,
+        a: *const f32,
+        b: (*const f32, usize),
+        packed: *mut f32,
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let part = Part {
+            from: b.0,
+            from_row: b.1,
+            stride: 1,
+            to: packed,
+            to_row: Self::NR,
+            rows: depth,
+            len: Self::NR,
+            groups: 1,
+            from_group: 0,
+            to_group: 0,
+        };
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.copy(&part);
+            self.tile(depth, Panel::packed(a, Self::MR), (packed, Self::NR), c, epilogue);
+        }
+    }
+
     /// Whether lanes of a view are left out at little cost.
     const MASKS: bool;
     /// Most columns that [`Kernel::view`] takes beside whole vectors.

@@ -15,7 +15,7 @@
 //! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
 //! beyond its edge.
 
-use super::{Epilogue, Panel, Part, Tile, View};
+use super::{A_AHEAD, Epilogue, Panel, Part, Tile, View};
 
 /// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
 /// vouches for that.
@@ -67,24 +67,34 @@ macro_rules! unrolled {
 }
 pub(in crate::cpu) use unrolled;
 
-/// A tile of M rows and V vectors, the last of which may be a part.
+/// What the innermost loop does besides: nothing, as A lies in rows.
+pub(super) const IN_PLACE: u8 = 0;
+/// It fetches packed panels of A ahead.
+pub(super) const FETCHING: u8 = 1;
+/// It does that, and packs B on the way: loads of B, which are few beside those of A, then wait for memory while
+/// there is arithmetic to do, and B is read once less. All vectors are whole.
+pub(super) const PACKING: u8 = 2;
+
+/// A tile of M rows and V vectors, the last of which may be a part. B goes to `packed` if that is what the loop is
+/// WITH.
 ///
 /// # Safety
-/// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors.
+/// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors; with PACKING, that of
+/// [`Kernel::tile_packing`](super::Kernel::tile_packing).
 #[inline(always)]
-pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
+pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize, const WITH: u8>(
     depth: usize,
     a: Panel,
-    (b, b_step): (*const f32, usize),
+    b: (*const f32, usize, *mut f32),
     c: Tile,
     epilogue: &Epilogue,
 ) {
     // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
     unsafe {
         if !T::FREE_MASKS && c.cols == V * T::LANES {
-            tile_of::<T, M, V, true>(depth, a, (b, b_step), c, epilogue);
+            tile_of::<T, M, V, WITH, true>(depth, a, b, c, epilogue);
         } else {
-            tile_of::<T, M, V, false>(depth, a, (b, b_step), c, epilogue);
+            tile_of::<T, M, V, WITH, false>(depth, a, b, c, epilogue);
         }
     }
 }
@@ -94,10 +104,10 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
+unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, const WHOLE: bool>(
     depth: usize,
     a: Panel,
-    (b, b_step): (*const f32, usize),
+    (b, b_step, packed): (*const f32, usize, *mut f32),
     c: Tile,
     epilogue: &Epilogue,
 ) {
@@ -108,7 +118,7 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
     unsafe {
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
-        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step };
+        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step, packed };
         // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
         let each = depth / (M + 2);
         let mut row = c.cast_const();
@@ -116,9 +126,9 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(cols - 1));
             row = row.wrapping_add(ldc);
-            at.steps::<T, M, V, WHOLE>(each, &mut sums, mask);
+            at.steps::<T, M, V, WITH, WHOLE>(each, &mut sums, mask);
         }
-        at.steps::<T, M, V, WHOLE>(depth - M * each, &mut sums, mask);
+        at.steps::<T, M, V, WITH, WHOLE>(depth - M * each, &mut sums, mask);
         finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
     }
 }
@@ -263,6 +273,9 @@ impl Walk {
     }
 }
 
+/// How many rows ahead B is fetched while it is packed: the time it takes to come from the last-level cache.
+const B_AHEAD: usize = 24;
+
 /// Most rows of any tile.
 const MOST_ROWS: usize = 16;
 
@@ -298,10 +311,15 @@ unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
     let last = c.cols - (V - 1) * T::LANES;
     // SAFETY: rows are below M, and of the last vector only lanes below `last` are touched.
     unsafe {
-        if last == T::LANES && epilogue.only_adds() {
-            return store::<T, M, V, SCALED>(sums, (c.start, c.ld), epilogue);
-        }
         let mask = T::mask(last);
+        if epilogue.only_adds() {
+            let to = (c.start, c.ld);
+            return if last == T::LANES {
+                store::<T, M, V, SCALED, false>(sums, to, mask, epilogue)
+            } else {
+                store::<T, M, V, SCALED, true>(sums, to, mask, epilogue)
+            };
+        }
         let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
         unrolled!(i below M: {
             let bias = if epilogue.bias.is_null() { 0.0 } else { *epilogue.bias.add(i) };
@@ -332,6 +350,7 @@ struct Position {
     a_row: usize,
     a_step: usize,
     b_step: usize,
+    packed: *mut f32,
 }
 
 impl Position {
@@ -340,7 +359,7 @@ impl Position {
     /// # Safety
     /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
     #[inline(always)]
-    unsafe fn steps<T: Vector, const M: usize, const V: usize, const WHOLE: bool>(
+    unsafe fn steps<T: Vector, const M: usize, const V: usize, const WITH: u8, const WHOLE: bool>(
         &mut self,
         count: usize,
         sums: &mut [[T; V]; M],
@@ -352,12 +371,26 @@ impl Position {
                 let mut values = [T::splat(0.0); V];
                 unrolled!(v below V: {
                     let at = self.b.add(v * T::LANES);
-                    values[v] = if WHOLE || v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+                    let whole = WHOLE || v + 1 < V || WITH == PACKING;
+                    values[v] = if whole { T::load(at) } else { T::load_part(at, mask) };
                 });
+                if WITH == PACKING {
+                    let ahead = self.b.wrapping_add(B_AHEAD * self.b_step);
+                    unrolled!(v below V: {
+                        values[v].store(self.packed.add(v * T::LANES));
+                        T::prefetch(ahead.wrapping_add(v * T::LANES));
+                    });
+                    T::prefetch(ahead.wrapping_add(V * T::LANES - 1));
+                    self.packed = self.packed.wrapping_add(V * T::LANES);
+                }
                 unrolled!(i below M: {
                     let value = T::splat(*self.a.add(i * self.a_row));
                     unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
                 });
+                // Beside a single vector there is no time for more loads.
+                if WITH != IN_PLACE && V > 1 {
+                    T::prefetch(self.a.wrapping_offset(A_AHEAD));
+                }
             }
             self.a = self.a.wrapping_add(self.a_step);
             self.b = self.b.wrapping_add(self.b_step);
@@ -365,15 +398,16 @@ impl Position {
     }
 }
 
-/// The usual end of a tile of whole vectors, with no decision in its course: hundreds of branches would cost as
-/// much as ten steps.
+/// The usual end of a tile, with no decision in its course: hundreds of branches would cost as much as ten steps.
+/// If it is PARTLY so, the last vector has the lanes of the mask only.
 ///
 /// # Safety
 /// The contract of [`finish`]. [`Epilogue::only_adds`].
 #[inline(always)]
-unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
+unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool, const PARTLY: bool>(
     sums: &[[T; V]; M],
     (c, ldc): (*mut f32, usize),
+    mask: T::Mask,
     epilogue: &Epilogue,
 ) {
     // SAFETY: the caller vouches for M rows of V vectors.
@@ -383,7 +417,8 @@ unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
             unrolled!(i below M: {
                 unrolled!(v below V: {
                     let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    value.store(c.add(i * ldc + v * T::LANES))
+                    let at = c.add(i * ldc + v * T::LANES);
+                    if PARTLY && v + 1 == V { value.store_part(at, mask) } else { value.store(at) }
                 });
             });
         } else {
@@ -391,7 +426,11 @@ unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
                 unrolled!(v below V: {
                     let at = c.add(i * ldc + v * T::LANES);
                     let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    value.add(T::load(at)).store(at)
+                    if PARTLY && v + 1 == V {
+                        value.add(T::load_part(at, mask)).store_part(at, mask)
+                    } else {
+                        value.add(T::load(at)).store(at)
+                    }
                 });
             });
         }
@@ -491,9 +530,9 @@ macro_rules! define_vector_kernel {
                     epilogue: &Epilogue,
                 ) {
                     // Strides known here spare the innermost loop registers and additions.
-                    let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr));
+                    let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr, std::ptr::null_mut()));
                     // SAFETY: the caller keeps the contract of Kernel::tile.
-                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                    unsafe { vector::tile::<$vector, M, V, { vector::FETCHING }>(depth, a, b, c, epilogue) }
                 }
                 #[target_feature(enable = $features)]
                 unsafe fn in_place<const M: usize, const V: usize>(
@@ -503,8 +542,9 @@ macro_rules! define_vector_kernel {
                     c: Tile,
                     epilogue: &Epilogue,
                 ) {
+                    let b = (b.0, b.1, std::ptr::null_mut());
                     // SAFETY: as above.
-                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                    unsafe { vector::tile::<$vector, M, V, { vector::IN_PLACE }>(depth, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
                 const { assert!($nr == 3 * Self::LANES) };
@@ -518,6 +558,34 @@ macro_rules! define_vector_kernel {
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
                 // features.
                 unsafe { instance(depth, a, b, c, epilogue) }
+            }
+
+            unsafe fn tile_packing(
+                self,
+                depth: usize,
+                a: *const f32,
+                b: (*const f32, usize),
+                packed: *mut f32,
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(
+                    depth: usize,
+                    a: Panel,
+                    b: (*const f32, usize, *mut f32),
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // SAFETY: the caller keeps the contract of Kernel::tile_packing.
+                    unsafe {
+                        vector::tile::<$vector, $mr, 3, { vector::PACKING }>(depth, a, b, c, epilogue)
+                    }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(depth, Panel::packed(a, $mr), (b.0, b.1, packed), c, epilogue) }
             }
 
             const MASKS: bool = <$vector as Vector>::FREE_MASKS;
