@@ -26,6 +26,8 @@ pub struct Config {
     pub gl_timeout_ms: Option<u64>,
     /// `SPARKLE_ALGORITHM`: the algorithm that `auto` means for convolutions; `winograd` only where it can be done.
     pub algorithm: Option<Algorithm>,
+    /// `SPARKLE_TRACE`: the file that pipelines write a trace of their work to.
+    pub trace: Option<String>,
     /// What could not be used, and why.
     pub complaints: Vec<String>,
 }
@@ -76,6 +78,7 @@ impl Config {
                 Some(limit) => self.gl_timeout_ms = Some(limit as u64),
                 None => return Some("expected a number of milliseconds, at least 1"),
             },
+            "SPARKLE_TRACE" => self.trace = Some(value.to_owned()),
             "SPARKLE_ALGORITHM" => match value {
                 "auto" => self.algorithm = None,
                 "direct" => self.algorithm = Some(Algorithm::Direct),
@@ -119,6 +122,7 @@ mod tests {
             ("SPARKLE_LOG", "debug"),
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
             ("SPARKLE_ALGORITHM", "winograd"),
+            ("SPARKLE_TRACE", "t.json"),
             ("PATH", "/bin"),
         ]);
         let expected = Config {
@@ -129,6 +133,7 @@ mod tests {
             log: Some(Level::Debug),
             gl_timeout_ms: Some(250),
             algorithm: Some(Algorithm::Winograd),
+            trace: Some("t.json".into()),
             complaints: vec![],
         };
         assert_eq!(config, expected);

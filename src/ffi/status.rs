@@ -36,6 +36,10 @@ pub enum sparkle_status {
     SPARKLE_ERROR_FORKED = 11,
     /// A defect in the library. Please report it.
     SPARKLE_ERROR_INTERNAL = 12,
+    /// The job was cancelled before it started.
+    SPARKLE_ERROR_CANCELLED = 13,
+    /// A queue is full, and the caller asked not to wait.
+    SPARKLE_ERROR_BUSY = 14,
 }
 
 use sparkle_status::*;
@@ -57,6 +61,8 @@ impl sparkle_status {
             SPARKLE_ERROR_TIMEOUT => c"timeout",
             SPARKLE_ERROR_FORKED => c"made before fork()",
             SPARKLE_ERROR_INTERNAL => c"internal error",
+            SPARKLE_ERROR_CANCELLED => c"cancelled",
+            SPARKLE_ERROR_BUSY => c"busy",
         }
     }
 
@@ -76,6 +82,8 @@ impl sparkle_status {
             SPARKLE_ERROR_TIMEOUT,
             SPARKLE_ERROR_FORKED,
             SPARKLE_ERROR_INTERNAL,
+            SPARKLE_ERROR_CANCELLED,
+            SPARKLE_ERROR_BUSY,
         ];
         all.into_iter().find(|status| *status as i32 == code)
     }
@@ -94,6 +102,8 @@ impl From<&Error> for sparkle_status {
             Error::Timeout { .. } => SPARKLE_ERROR_TIMEOUT,
             Error::Forked { .. } => SPARKLE_ERROR_FORKED,
             Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
+            Error::Cancelled => SPARKLE_ERROR_CANCELLED,
+            Error::Busy { .. } => SPARKLE_ERROR_BUSY,
         }
     }
 }

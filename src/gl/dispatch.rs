@@ -157,7 +157,7 @@ pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize) -> Result<
 }
 
 /// Dispatches `units` units from `first` on.
-fn dispatch(context: &Context, first: u32, units: u32, per_group: u32) -> Result<()> {
+pub(super) fn dispatch(context: &Context, first: u32, units: u32, per_group: u32) -> Result<()> {
     let api = context.api();
     api.uniform_1ui(FIRST, first);
     api.uniform_1ui(COUNT, units);

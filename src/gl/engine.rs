@@ -14,8 +14,9 @@ use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
+use super::pipeline::Pipeline;
 use super::worker::Worker;
-use crate::backend::{Backend, Plan};
+use crate::backend::{Backend, PipelineOptions, Plan, Queue, Recipe};
 use crate::error::{Error, Result};
 use crate::memory::Hierarchy;
 use crate::problem::{Algorithm, Conv2d, Gemm};
@@ -28,6 +29,8 @@ pub struct Engine {
     id: Arc<str>,
     software: bool,
     hierarchy: Mutex<Option<Hierarchy>>,
+    egl: Arc<dyn Egl>,
+    target: Target,
     /// Names of plans.
     next_key: AtomicU64,
 }
@@ -51,6 +54,8 @@ impl Engine {
             id,
             software,
             hierarchy: Mutex::new(None),
+            egl: egl.clone(),
+            target,
             next_key: AtomicU64::new(0),
         })
     }
@@ -107,10 +112,19 @@ impl Backend for Engine {
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
-            problem: *problem,
-            weights: weights.to_vec(),
-            bias: bias.map(<[f32]>::to_vec),
+            recipe: Arc::new(Recipe {
+                problem: *problem,
+                weights: weights.to_vec(),
+                bias: bias.map(<[f32]>::to_vec),
+            }),
         }))
+    }
+
+    fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+        self.worker.check_process()?;
+        let most = self.worker.call(|session| Ok(session.context().capabilities().max_elements()))?;
+        let (egl, id) = (self.egl.clone(), self.id.clone());
+        Ok(Arc::new(Pipeline::start(egl, id, self.target, most, options)?))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
@@ -134,15 +148,13 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
-    problem: Conv2d,
-    /// Kept for the day the context is lost and everything in it has to be uploaded again.
-    weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
+    recipe: Arc<Recipe>,
 }
 
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
-        conv2d::kernel(&self.problem).name
+        conv2d::kernel(&self.recipe.problem).name
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
@@ -151,7 +163,10 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => session.prepare(&self.problem, &self.weights, self.bias.as_deref())?,
+                None => {
+                    let Recipe { problem, weights, bias } = &*self.recipe;
+                    session.prepare(problem, weights, bias.as_deref())?
+                }
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);
@@ -159,6 +174,10 @@ impl Plan for GlPlan {
         })?;
         output.copy_from_slice(&computed);
         Ok(timing(ran, start))
+    }
+
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        Some(&self.recipe)
     }
 }
 

@@ -139,8 +139,17 @@ fn predicted(prediction: Prediction) -> Predicted {
 
 /// Every variable of `config`. Taken apart whole, so that a new one cannot be forgotten here.
 fn environment(config: &Config) -> Vec<Variable> {
-    let Config { device, num_threads, isa, omp_num_threads, log, gl_timeout_ms, algorithm, complaints: _ } =
-        config;
+    let Config {
+        device,
+        num_threads,
+        isa,
+        omp_num_threads,
+        log,
+        gl_timeout_ms,
+        algorithm,
+        trace,
+        complaints: _,
+    } = config;
     let variable = |name, value, meaning| Variable { name, value, meaning };
     vec![
         variable("SPARKLE_DEVICE", device.clone(), "the device that auto means"),
@@ -162,6 +171,7 @@ fn environment(config: &Config) -> Vec<Variable> {
             algorithm.map(|it| format!("{it:?}").to_lowercase()),
             "the algorithm that auto means for convolutions: direct or winograd",
         ),
+        variable("SPARKLE_TRACE", trace.clone(), "file for traces of pipelines"),
     ]
 }
 

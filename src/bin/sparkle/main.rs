@@ -21,6 +21,7 @@ mod mosaic;
 mod npy;
 mod photo;
 mod selftest;
+mod stream;
 mod suite;
 mod verify;
 
@@ -45,6 +46,7 @@ enum Command {
     Conv2d(conv2d::Args),
     Bench(bench::Args),
     Demo(demo::Args),
+    Stream(stream::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Conv2d(args) => conv2d::run(args, &mut console),
         Command::Bench(args) => bench::run(args, &mut console),
         Command::Demo(args) => demo::run(args, &mut console),
+        Command::Stream(args) => stream::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,
