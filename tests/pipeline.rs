@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, PipelineOptions, Pressure};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, PipelineOptions, Pressure, Ticket};
 
 /// The CPU, and the first GL device.
 fn devices() -> Vec<Device> {
@@ -151,5 +151,142 @@ fn in_place(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
         let (run, slot) = slot.submit().unwrap().wait().unwrap();
         case.check(&input, slot.output(), what);
         assert!(run.timing.wall > Duration::ZERO);
+    }
+}
+
+/// A few hundred jobs of random shapes from eight threads at once, some cancelled, some dropped, some in slots; each thread's
+/// results are right and in its own order.
+#[test]
+fn eight_threads_submit_at_once() {
+    for device in devices() {
+        let mut random = Random::new(11);
+        let cases: Vec<Case> = (0..8).map(|_| Case::random(&device, &mut random)).collect();
+        let options = PipelineOptions { slots: 3, queue: 5, piece_bytes: 3000, ..Default::default() };
+        let pipeline = device.pipeline(options).unwrap();
+        std::thread::scope(|threads| {
+            for thread in 0..8u64 {
+                let (pipeline, cases) = (&pipeline, &cases);
+                threads.spawn(move || mixed(pipeline, cases, thread, 60));
+            }
+        });
+        pipeline.flush().unwrap();
+        let stats = pipeline.stats();
+        assert_eq!(stats.completed + stats.cancelled, 8 * 60, "{stats:?}");
+        assert!(stats.completed > 300 && stats.failed == 0, "{stats:?}");
+    }
+}
+
+/// One thread's jobs.
+fn mixed(pipeline: &sparkle::Pipeline, cases: &[Case], thread: u64, jobs: u64) {
+    let mut random = Random::new(1000 + thread);
+    let mut flying = std::collections::VecDeque::new();
+    for number in 0..jobs {
+        let case = &cases[random.between(0, cases.len() as i64 - 1) as usize];
+        let input = case.input(1000 * thread + number);
+        if random.between(0, 3) == 0 {
+            let mut slot = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+            slot.input().copy_from_slice(&input);
+            let running = slot.submit().unwrap();
+            if random.between(0, 4) > 0 {
+                let (_, slot) = running.wait().unwrap();
+                case.check(&input, slot.output(), "a slot");
+            }
+            continue;
+        }
+        let output = vec![f32::NAN; case.problem.output_len()];
+        let job = pipeline.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+        match random.between(0, 7) {
+            0 => drop(job),
+            1 => drop(job.ticket().cancel()),
+            _ => flying.push_back((case, job)),
+        }
+        if flying.len() > 4 {
+            let (case, job): (&Case, sparkle::device::Submitted) = flying.pop_front().unwrap();
+            let done = job.wait().unwrap();
+            case.check(&done.input, &done.output, "a job");
+        }
+    }
+    for (case, job) in flying {
+        let done = job.wait().unwrap();
+        case.check(&done.input, &done.output, "a job");
+    }
+}
+
+#[test]
+fn ten_thousand_jobs_are_exact_and_in_order() {
+    for device in devices() {
+        let mut random = Random::new(21);
+        let cases: Vec<Case> = (0..4)
+            .map(|_| {
+                let desc = Conv2dDesc {
+                    n: random.between(1, 2),
+                    c: random.between(1, 3),
+                    h: random.between(3, 8),
+                    w: random.between(3, 8),
+                    k: random.between(1, 3),
+                    r: 3,
+                    s: 3,
+                    algorithm: sparkle::Algorithm::Direct,
+                    ..Default::default()
+                };
+                Case::new(&device, desc, &mut random)
+            })
+            .collect();
+        // Inputs and right results of a few seeds, so that comparing costs nothing.
+        let known: Vec<Vec<(Vec<f32>, Vec<f32>)>> = cases
+            .iter()
+            .map(|case| {
+                let known = |seed| {
+                    let input = case.input(seed);
+                    let expected = oracle::conv2d(&case.problem, &input, &case.weights, None);
+                    (input, expected.into_iter().map(|it| it.value as f32).collect())
+                };
+                (0..16).map(known).collect()
+            })
+            .collect();
+        let pipeline = device.pipeline(PipelineOptions { queue: 32, ..Default::default() }).unwrap();
+        let mut flying = std::collections::VecDeque::new();
+        let check = |(case, seed, job): (usize, usize, sparkle::device::Submitted)| {
+            let done = job.wait().unwrap();
+            assert!(done.output == known[case][seed].1, "case {case}, seed {seed}");
+        };
+        for _ in 0..10_000 {
+            let (case, seed) = (random.between(0, 3) as usize, random.between(0, 15) as usize);
+            let output = vec![f32::NAN; cases[case].problem.output_len()];
+            let input = known[case][seed].0.clone();
+            let job = pipeline.submit(&cases[case].plan, input, output, Pressure::Wait).unwrap();
+            flying.push_back((case, seed, job));
+            if flying.len() > 40 {
+                check(flying.pop_front().unwrap());
+            }
+        }
+        flying.into_iter().for_each(check);
+        assert_eq!(pipeline.stats().completed, 10_000);
+    }
+}
+
+#[test]
+fn tickets_are_polled_waited_for_and_cancelled() {
+    for device in devices() {
+        let case = Case::random(&device, &mut Random::new(3));
+        let options = PipelineOptions { slots: 1, queue: 2, ..Default::default() };
+        let pipeline = device.pipeline(options).unwrap();
+        let submit = |pressure| {
+            let output = vec![f32::NAN; case.problem.output_len()];
+            pipeline.submit(&case.plan, case.input(1), output, pressure)
+        };
+        // Full sooner or later, since nobody is that fast.
+        let mut accepted = vec![];
+        let refused = (0..10_000).find_map(|_| submit(Pressure::Refuse).map(|job| accepted.push(job)).err());
+        assert!(matches!(refused, Some(Error::Busy { .. })), "{refused:?}");
+        let cancelled = accepted.last().unwrap().ticket().cancel();
+        let tickets: Vec<&Ticket> = accepted.iter().map(|job| job.ticket()).collect();
+        assert!(Ticket::wait_any(&tickets, Duration::from_secs(60)).is_some());
+        let results: Vec<_> = accepted.into_iter().map(|job| job.wait()).collect();
+        let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
+        assert!(errors.iter().all(|&error| *error == Error::Cancelled), "{errors:?}");
+        assert_eq!(errors.len(), usize::from(cancelled));
+        let wrong = pipeline.submit(&case.plan, vec![0.0], vec![], Pressure::Wait).err();
+        assert!(matches!(wrong, Some(Error::InvalidArgument { .. })), "{wrong:?}");
     }
 }

@@ -37,10 +37,12 @@ module sparkle
     SPARKLE_LOG_INFO, SPARKLE_LOG_WARNING
   use sparkle_convolution, only: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
   use sparkle_matrix, only: sgemm
+  use sparkle_stream, only: sparkle_pipeline, sparkle_ticket
   use sparkle_c, only: SPARKLE_OK, SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_ERROR_NULL_POINTER, &
     SPARKLE_ERROR_INVALID_HANDLE, SPARKLE_ERROR_UNSUPPORTED, SPARKLE_ERROR_NO_DEVICE, &
     SPARKLE_ERROR_OUT_OF_MEMORY, SPARKLE_ERROR_SHADER, SPARKLE_ERROR_DEVICE_LOST, SPARKLE_ERROR_DRIVER, &
-    SPARKLE_ERROR_TIMEOUT, SPARKLE_ERROR_FORKED, SPARKLE_ERROR_INTERNAL
+    SPARKLE_ERROR_TIMEOUT, SPARKLE_ERROR_FORKED, SPARKLE_ERROR_INTERNAL, &
+    SPARKLE_ERROR_CANCELLED, SPARKLE_ERROR_BUSY
   implicit none
   public
 end module sparkle

@@ -5,7 +5,7 @@
 //! written last, when nothing can go wrong any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Core;
@@ -29,6 +29,8 @@ pub struct Flight {
     begun: AtomicBool,
     /// Keeps whoever flushes waiting.
     open: Arc<Lease>,
+    /// The pipeline's count of jobs that never began.
+    cancelled: Arc<AtomicU64>,
     start: Instant,
     progress: Mutex<Progress>,
 }
@@ -77,6 +79,7 @@ impl Source for Work {
                 // A job begins once, also one that flies again.
                 if !flight.begun.load(Ordering::Relaxed) {
                     if !flight.ticket.start() {
+                        flight.cancelled.fetch_add(1, Ordering::Relaxed);
                         return None;
                     }
                     flight.begun.store(true, Ordering::Relaxed);
@@ -100,7 +103,7 @@ impl Source for Work {
 
 impl Flight {
     /// A job's first flight.
-    pub fn new(job: Job, images_each: usize, open: Lease) -> Arc<Self> {
+    pub fn new(job: Job, images_each: usize, core: &Core) -> Arc<Self> {
         Arc::new(Flight {
             recipe: job.recipe.clone(),
             ticket: job.ticket.clone(),
@@ -108,14 +111,15 @@ impl Flight {
             images_each,
             losses: 0,
             begun: AtomicBool::new(false),
-            open: Arc::new(open),
+            open: Arc::new(core.open.take()),
+            cancelled: core.cancelled.clone(),
             start: Instant::now(),
             progress: Mutex::default(),
         })
     }
 
     /// The flight of data that is in a slot.
-    pub fn in_slot(recipe: &Arc<Recipe>, ticket: &Ticket, open: Lease) -> Arc<Self> {
+    pub fn in_slot(recipe: &Arc<Recipe>, ticket: &Ticket, core: &Core) -> Arc<Self> {
         let flight = Flight {
             recipe: recipe.clone(),
             ticket: ticket.clone(),
@@ -123,7 +127,8 @@ impl Flight {
             images_each: recipe.problem.sizes().n,
             losses: 0,
             begun: AtomicBool::new(true),
-            open: Arc::new(open),
+            open: Arc::new(core.open.take()),
+            cancelled: core.cancelled.clone(),
             start: Instant::now(),
             progress: Mutex::default(),
         };
@@ -141,6 +146,7 @@ impl Flight {
             losses: self.losses + u32::from(lost),
             begun: AtomicBool::new(true),
             open: self.open.clone(),
+            cancelled: self.cancelled.clone(),
             start: self.start,
             progress: Mutex::default(),
         })
@@ -275,8 +281,8 @@ impl Flight {
     }
 
     /// Calls it off before it has begun.
-    pub fn cancel(&self, core: &Core) {
-        lock(&core.recorder).stats_mut().cancelled += 1;
+    pub fn cancel(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
         self.ticket.cancel();
     }
 

@@ -27,7 +27,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -74,6 +74,8 @@ pub struct Core {
     pub epoch: Instant,
     /// Jobs that are not over.
     pub open: Arc<Leases>,
+    /// Jobs that never began.
+    pub cancelled: Arc<AtomicU64>,
     options: PipelineOptions,
     /// The most elements of a buffer that a kernel gets.
     most_elements: usize,
@@ -116,6 +118,7 @@ impl Pipeline {
             recorder: Mutex::new(Recorder::new(config().trace.is_some())),
             epoch: Instant::now(),
             open: Arc::default(),
+            cancelled: Arc::default(),
             options,
             most_elements,
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
@@ -151,7 +154,7 @@ impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
         let images = self.core.images_each(&job.recipe);
-        let flight = Flight::new(job, images, self.core.open.take());
+        let flight = Flight::new(job, images, &self.core);
         self.core.push(Work::Fly { flight, next: 0 }, pressure)
     }
 
@@ -181,7 +184,8 @@ impl Queue for Pipeline {
             return PipelineStats::default();
         }
         let stats = lock(&self.core.recorder).stats();
-        PipelineStats { depth: self.core.ring.depth(), ..stats }
+        let cancelled = self.core.cancelled.load(Ordering::Relaxed);
+        PipelineStats { cancelled, depth: self.core.ring.depth(), ..stats }
     }
 }
 
@@ -253,7 +257,7 @@ impl Core {
     fn call_off(self: &Arc<Self>, work: Work, error: Error) {
         match work {
             Work::Reserve(reservation) => reservation.fail(error),
-            Work::Fly { flight, .. } if error == Error::Cancelled => flight.cancel(self),
+            Work::Fly { flight, .. } if error == Error::Cancelled => flight.cancel(),
             Work::Fly { flight, .. } => flight.fail(self, error),
         }
     }

@@ -169,7 +169,7 @@ impl Slot for LentSlot {
     fn submit(&mut self, ticket: &Ticket) -> Result<()> {
         self.core.check_process()?;
         let images = self.recipe.problem.sizes().n;
-        let flight = Flight::in_slot(&self.recipe, ticket, self.core.open.take());
+        let flight = Flight::in_slot(&self.recipe, ticket, &self.core);
         ticket.start();
         let piece = Piece::Part { flight, first: 0, images };
         self.core.ring.submit(self.slot, self.generation, piece).map_err(|_| Error::DeviceLost {
