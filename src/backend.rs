@@ -99,11 +99,28 @@ pub struct PipelineOptions {
     pub piece_bytes: usize,
     /// Upload, compute and download in contexts of their own, so that they overlap, or all in one.
     pub contexts: Contexts,
+    /// Who sees to it that a step begins behind the one before it.
+    pub order: Order,
+}
+
+/// How a step in one context is put behind a step in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
+    Device,
+    /// A thread sees the fence signal and then gives the next step's commands.
+    Host,
 }
 
 impl Default for PipelineOptions {
     fn default() -> Self {
-        PipelineOptions { slots: 3, queue: 64, piece_bytes: 32 << 20, contexts: Contexts::Three }
+        PipelineOptions {
+            slots: 3,
+            queue: 64,
+            piece_bytes: 32 << 20,
+            contexts: Contexts::Three,
+            order: Order::Device,
+        }
     }
 }
 

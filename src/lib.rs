@@ -50,8 +50,8 @@ mod shader;
 pub use config::{Config, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{
-    Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Pipeline, PipelineOptions, Prediction, Pressure,
-    Run, Ticket, devices,
+    Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions, Prediction,
+    Pressure, Run, Ticket, devices,
 };
 pub use error::{Error, Result};
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};

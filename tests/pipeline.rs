@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, PipelineOptions, Pressure, Ticket};
+use sparkle::{
+    Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, Order, PipelineOptions, Pressure, Ticket,
+};
 
 /// The CPU, and the first GL device.
 fn devices() -> Vec<Device> {
@@ -77,7 +79,9 @@ fn options() -> Vec<PipelineOptions> {
     let mut all = vec![];
     for contexts in [Contexts::Three, Contexts::One] {
         for (slots, piece_bytes) in [(1, 1 << 20), (2, 1500), (3, 1 << 20), (3, 1), (16, 4000)] {
-            all.push(PipelineOptions { slots, piece_bytes, contexts, queue: 4 });
+            for order in [Order::Device, Order::Host] {
+                all.push(PipelineOptions { slots, piece_bytes, contexts, order, queue: 4 });
+            }
         }
     }
     all
@@ -100,7 +104,7 @@ fn every_way_of_submitting_is_exact() {
             ran += stats.completed;
         }
     }
-    assert!(ran >= 360, "{ran}");
+    assert!(ran >= 720, "{ran}");
 }
 
 fn owned(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {

@@ -11,7 +11,7 @@ mod serial;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-pub use crate::backend::{Contexts, PipelineOptions, Pressure, Run, Ticket};
+pub use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Run, Ticket};
 use crate::error::Result;
 use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};

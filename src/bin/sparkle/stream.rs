@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sparkle::device::{PipelineSlot, SlotTicket, Submitted};
 use sparkle::problem::exact::Random;
 use sparkle::report::PipelineStats;
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Pipeline, PipelineOptions, Pressure};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline, PipelineOptions, Pressure};
 
 use crate::console::Console;
 use crate::device::DeviceOption;
@@ -108,17 +108,19 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 
 fn measured(args: &Args, device: &Device, layer: &Layer) -> Result<Vec<Row>, Failure> {
     let work = Work::new(args, device, layer)?;
-    let alone = work.in_place("in place, one context", Contexts::One)?;
+    let alone = work.in_place("in place, one context", Contexts::One, Order::Device)?;
     let took = [
         work.one_shot()?,
         work.prepared()?,
-        work.through_memory("one context", Contexts::One)?,
-        work.through_memory("three contexts", Contexts::Three)?,
+        work.through_memory("one context", Contexts::One, Order::Device)?,
+        work.through_memory("three contexts", Contexts::Three, Order::Device)?,
+        work.through_memory("three, host order", Contexts::Three, Order::Host)?,
         alone,
-        work.in_place("in place", Contexts::Three)?,
+        work.in_place("in place", Contexts::Three, Order::Device)?,
+        work.in_place("in place, host order", Contexts::Three, Order::Host)?,
     ];
     // In one context nothing overlaps, so that this is each step's time by itself.
-    let stats = took[4].stats.expect("a pipeline has figures");
+    let stats = took[5].stats.expect("a pipeline has figures");
     let steps = stats.busy.map(|busy| busy.as_secs_f64() / stats.pieces.max(1) as f64);
     let bound = steps.into_iter().fold(0.0, f64::max);
     let one_shot = took[0].time.as_secs_f64();
@@ -210,12 +212,17 @@ impl<'a> Work<'a> {
         Ok(Took { way: "prepared", time, stats: None })
     }
 
-    fn pipeline(&self, contexts: Contexts) -> Result<Pipeline, Failure> {
-        Ok(self.device.pipeline(PipelineOptions { slots: self.slots, contexts, ..Default::default() })?)
+    fn pipeline(&self, contexts: Contexts, order: Order) -> Result<Pipeline, Failure> {
+        Ok(self.device.pipeline(PipelineOptions {
+            slots: self.slots,
+            contexts,
+            order,
+            ..Default::default()
+        })?)
     }
 
-    fn through_memory(&self, way: &'static str, contexts: Contexts) -> Result<Took, Failure> {
-        let pipeline = self.pipeline(contexts)?;
+    fn through_memory(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
+        let pipeline = self.pipeline(contexts, order)?;
         let buffers = || (self.input.clone(), verify::unwritten(self.problem().output_len()));
         let submit = |(input, output)| pipeline.submit(&self.plan, input, output, Pressure::Wait);
         let mut flying: VecDeque<Submitted> =
@@ -230,8 +237,8 @@ impl<'a> Work<'a> {
         Ok(Took { way, time, stats: Some(stats) })
     }
 
-    fn in_place(&self, way: &'static str, contexts: Contexts) -> Result<Took, Failure> {
-        let pipeline = self.pipeline(contexts)?;
+    fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
+        let pipeline = self.pipeline(contexts, order)?;
         let filled = || -> Result<PipelineSlot, Failure> {
             let mut slot = pipeline.acquire(&self.plan, Pressure::Wait)?;
             slot.input().copy_from_slice(&self.input);

@@ -18,6 +18,7 @@ use super::job::Piece;
 use super::memory::SlotMemory;
 use super::ring::Step;
 use super::sync::lock;
+use crate::backend::Order;
 use crate::error::Result;
 use crate::report::Interval;
 
@@ -88,7 +89,9 @@ impl Lane {
         let Commands { slot, piece, bytes } = commands;
         let memory = self.core.memory(slot);
         let api = self.context.api();
-        if let Some(fence) = memory.fence_before(self.step) {
+        if self.core.order() == Order::Device
+            && let Some(fence) = memory.fence_before(self.step)
+        {
             api.wait_sync(fence);
             self.context.check("glWaitSync")?;
         }

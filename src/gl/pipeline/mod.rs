@@ -35,7 +35,7 @@ use std::time::Instant;
 use super::context::{ShareGroup, Target};
 use super::egl::Egl;
 use super::exit;
-use crate::backend::{Contexts, Job, PipelineOptions, Pressure, Queue, Recipe, Slot};
+use crate::backend::{Contexts, Job, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::report::{PipelineStats, Recorder};
@@ -197,6 +197,11 @@ impl Core {
             return Ok(());
         }
         Err(Error::Forked { what: format!("a pipeline of {}", self.id) })
+    }
+
+    /// How steps are put behind each other.
+    pub fn order(&self) -> Order {
+        self.options.order
     }
 
     /// The slots' numbers.

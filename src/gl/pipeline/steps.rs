@@ -25,6 +25,7 @@ use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
 use super::ring::{Step, Task};
 use super::slot::LentSlot;
+use crate::backend::Order;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 
@@ -179,6 +180,9 @@ impl Steps {
         let landed =
             landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
         let Some(landed) = landed else { return Ok(false) };
+        if self.core.order() == Order::Host {
+            self.pass_on(self.lanes[index].step, landed.issued.slot);
+        }
         let after = match self.lanes[index].step {
             Step::Upload => Ok(()),
             Step::Compute => {
@@ -311,11 +315,18 @@ impl Steps {
                 lane.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
             }
         }
+        if self.core.order() == Order::Device {
+            self.pass_on(step, slot);
+        }
+        Ok(())
+    }
+
+    /// The slot is ready for the step behind `step`, if there is one.
+    fn pass_on(&self, step: Step, slot: usize) {
         let next = [Some(Step::Compute), Some(Step::Download), None][step as usize];
         if let Some(next) = next {
             self.core.ring.pass(next, slot, self.generation);
         }
-        Ok(())
     }
 
     /// After the end: what landed nowhere is in as far as it can be.

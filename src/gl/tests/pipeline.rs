@@ -7,7 +7,7 @@ use super::super::api;
 use super::super::pipeline::Pipeline;
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
-use crate::backend::{Contexts, Job, PipelineOptions, Plan, Pressure, Queue, Run, Ticket};
+use crate::backend::{Contexts, Job, Order, PipelineOptions, Plan, Pressure, Queue, Run, Ticket};
 use crate::error::{Error, Result};
 
 /// What outputs are filled with: a NaN that nobody computes.
@@ -15,8 +15,13 @@ const CANARY: u32 = 0x7fc0_dead;
 /// Longer than any test should take, and shorter than anybody's patience.
 const LONG: Duration = Duration::from_secs(60);
 
-const OPTIONS: PipelineOptions =
-    PipelineOptions { slots: 2, queue: 8, piece_bytes: 16 << 10, contexts: Contexts::Three };
+const OPTIONS: PipelineOptions = PipelineOptions {
+    slots: 2,
+    queue: 8,
+    piece_bytes: 16 << 10,
+    contexts: Contexts::Three,
+    order: Order::Device,
+};
 
 fn machine() -> Machine {
     Machine { max_block: Some(SMALL_BLOCK), ..Default::default() }
