@@ -160,6 +160,8 @@ mod tests {
             (Error::Timeout { device: device(), what: what(), limit_ms: 1 }, 10),
             (Error::Forked { what: what() }, 11),
             (Error::Internal(text()), 12),
+            (Error::Cancelled, 13),
+            (Error::Busy { what: what() }, 14),
         ];
         for (error, code) in errors {
             let message = error.to_string();
@@ -172,9 +174,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_text() {
-        let texts: std::collections::BTreeSet<_> = (0..=12).map(text).collect();
-        assert_eq!(texts.len(), 13);
-        for code in [i32::MIN, -1, 13, i32::MAX] {
+        let texts: std::collections::BTreeSet<_> = (0..=14).map(text).collect();
+        assert_eq!(texts.len(), 15);
+        for code in [i32::MIN, -1, 15, i32::MAX] {
             assert_eq!(text(code), c"unknown status");
             assert!(!texts.contains(text(code)));
         }
