@@ -95,7 +95,7 @@ enum sparkle_algorithm
   SPARKLE_ALGORITHM_AUTO = 0,
   /// Every product of the definition: exact on small integers.
   SPARKLE_ALGORITHM_DIRECT = 1,
-  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, one group, on the CPU; for anything else
+  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on the CPU; for anything else
   /// SPARKLE_ERROR_UNSUPPORTED. A NaN or infinity in the input reaches more outputs than the definition says.
   SPARKLE_ALGORITHM_WINOGRAD = 2,
 };
@@ -483,6 +483,13 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
                                     size_t input_len,
                                     float *output,
                                     size_t output_len);
+
+/// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
+/// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
+/// at most 4 MiB a thread for a direct algorithm on the CPU, kept for the runs that follow.
+sparkle_status sparkle_plan_memory(struct sparkle_plan *plan,
+                                   size_t *out_packed,
+                                   size_t *out_workspace);
 
 /// Destroys a plan; NULL is fine. Calls that are running it end normally.
 sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
+use crate::shader::variant::Variant;
 
 mod ticket;
 
@@ -54,6 +55,23 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
+    /// Computes one convolution: a plan used once, unless the engine can do without one. Returns the kernel's name and
+    /// the time.
+    ///
+    /// # Errors
+    /// What the device cannot do, or failed to do; the output is untouched then.
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        let timing = plan.run(input, output)?;
+        Ok((plan.kernel().into(), timing))
+    }
+
     /// C = alpha op(A) op(B) + beta C. Returns the kernel's name and the time.
     ///
     /// # Errors
@@ -61,10 +79,22 @@ pub trait Backend: Send + Sync {
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)>;
 }
 
+/// The memory that a plan takes, in bytes, beside the caller's buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// What the plan holds as long as it lives: weights and bias, packed, transformed or uploaded.
+    pub packed: usize,
+    /// What a run works in at most. Kept for the runs that follow, of whatever plan.
+    pub workspace: usize,
+}
+
 /// A prepared convolution, run any number of times, from any thread.
 pub trait Plan: Send + Sync {
     /// Name of the kernel that runs, for instance `conv_direct_gl64`.
     fn kernel(&self) -> &str;
+
+    /// The memory it takes, with the threads there are at present.
+    fn memory(&self) -> Memory;
 
     /// Runs it.
     ///
@@ -82,6 +112,8 @@ pub trait Plan: Send + Sync {
 pub struct Recipe {
     /// The convolution.
     pub problem: Conv2d,
+    /// How the plan computes it.
+    pub variant: Variant,
     /// Its weights.
     pub weights: Vec<f32>,
     /// Its bias.

@@ -4,10 +4,23 @@
 //! that cannot be used, or a `SPARKLE_` name nobody knows, is kept in [`Config::complaints`]: `sparkle info` prints
 //! them, and the first device that is opened logs them.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::log::Level;
 use crate::problem::Algorithm;
+
+/// What plans do with measurements of their candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tune {
+    /// Nothing: the prediction decides, but for plans that ask to be measured.
+    #[default]
+    Off,
+    /// A winner of an earlier measurement is taken; nothing is measured.
+    Read,
+    /// The same, and where nothing was measured yet, the best predicted candidates are.
+    Full,
+}
 
 /// What the environment asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +41,16 @@ pub struct Config {
     pub algorithm: Option<Algorithm>,
     /// `SPARKLE_TRACE`: the file that pipelines write a trace of their work to.
     pub trace: Option<String>,
+    /// `SPARKLE_CACHE_DIR`: the folder where measurements are kept; empty or `off`: none.
+    pub cache_dir: Option<String>,
+    /// `XDG_CACHE_HOME`: where the user keeps caches; ours is the folder `sparkle` in it unless set otherwise.
+    pub xdg_cache_home: Option<String>,
+    /// `HOME`: its default is `.cache` in there.
+    pub home: Option<String>,
+    /// `SPARKLE_TUNE`: whether plans look at measurements of their candidates, and make them.
+    pub tune: Tune,
+    /// `SPARKLE_DETERMINISTIC`: nothing that was measured decides what is computed where.
+    pub deterministic: bool,
     /// What could not be used, and why.
     pub complaints: Vec<String>,
 }
@@ -36,6 +59,22 @@ impl Config {
     /// The time to wait for a GPU, in milliseconds.
     pub fn gl_timeout_ms(&self) -> u64 {
         self.gl_timeout_ms.unwrap_or(10_000)
+    }
+
+    /// The folder where measurements are kept from run to run, if there is to be one.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        match self.cache_dir.as_deref() {
+            Some("" | "off") => None,
+            Some(folder) => Some(folder.into()),
+            None => {
+                // The base directory specification: a relative path is invalid and ignored.
+                let absolute = |path: &Option<String>| {
+                    path.as_deref().map(PathBuf::from).filter(|path| path.is_absolute())
+                };
+                let caches = absolute(&self.xdg_cache_home);
+                caches.or_else(|| Some(absolute(&self.home)?.join(".cache"))).map(|it| it.join("sparkle"))
+            }
+        }
     }
 
     /// Reads `variables`, as `std::env::vars` gives them.
@@ -52,7 +91,21 @@ impl Config {
     fn set(&mut self, name: &str, value: &str) -> Option<&'static str> {
         let positive = || value.parse::<usize>().ok().filter(|&count| count > 0);
         match name {
+            "SPARKLE_CACHE_DIR" => self.cache_dir = Some(value.to_owned()),
             _ if value.is_empty() => return None,
+            "XDG_CACHE_HOME" => self.xdg_cache_home = Some(value.to_owned()),
+            "HOME" => self.home = Some(value.to_owned()),
+            "SPARKLE_TUNE" => match value {
+                "off" => self.tune = Tune::Off,
+                "read" => self.tune = Tune::Read,
+                "full" => self.tune = Tune::Full,
+                _ => return Some("expected off, read or full"),
+            },
+            "SPARKLE_DETERMINISTIC" => match value {
+                "0" => self.deterministic = false,
+                "1" => self.deterministic = true,
+                _ => return Some("expected 0 or 1"),
+            },
             "SPARKLE_DEVICE" => self.device = Some(value.to_owned()),
             "SPARKLE_NUM_THREADS" => match positive() {
                 Some(count) => self.num_threads = Some(count),
@@ -123,6 +176,11 @@ mod tests {
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
             ("SPARKLE_ALGORITHM", "winograd"),
             ("SPARKLE_TRACE", "t.json"),
+            ("SPARKLE_CACHE_DIR", "/tmp/there"),
+            ("XDG_CACHE_HOME", "/caches"),
+            ("HOME", "/home/me"),
+            ("SPARKLE_TUNE", "full"),
+            ("SPARKLE_DETERMINISTIC", "1"),
             ("PATH", "/bin"),
         ]);
         let expected = Config {
@@ -134,6 +192,11 @@ mod tests {
             gl_timeout_ms: Some(250),
             algorithm: Some(Algorithm::Winograd),
             trace: Some("t.json".into()),
+            cache_dir: Some("/tmp/there".into()),
+            xdg_cache_home: Some("/caches".into()),
+            home: Some("/home/me".into()),
+            tune: Tune::Full,
+            deterministic: true,
             complaints: vec![],
         };
         assert_eq!(config, expected);
@@ -149,15 +212,34 @@ mod tests {
             ("SPARKLE_DEVISE", "cpu"),
             ("SPARKLE_ALGORITHM", "fft"),
             ("SPARKLE_ISA", "avx1024"),
+            ("SPARKLE_TUNE", "always"),
+            ("SPARKLE_DETERMINISTIC", "yes"),
         ]);
         assert_eq!(config.isa, None);
         assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
         assert_eq!(config.gl_timeout_ms(), 10_000);
-        assert_eq!((config.complaints.len(), config.algorithm), (6, None));
+        assert_eq!((config.complaints.len(), config.algorithm), (8, None));
         assert_eq!(
             config.complaints[0],
             "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"
         );
         assert_eq!(config.complaints[3], "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable");
+    }
+
+    #[test]
+    fn the_folder_of_the_cache() {
+        fn folder(variables: &[(&str, &str)]) -> Option<String> {
+            Some(read(variables).cache_folder()?.to_str().unwrap().to_owned())
+        }
+        let home = ("HOME", "/home/me");
+        assert_eq!(folder(&[home]).as_deref(), Some("/home/me/.cache/sparkle"));
+        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "/x")]).as_deref(), Some("/x/sparkle"));
+        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "x")]).as_deref(), Some("/home/me/.cache/sparkle"));
+        assert_eq!(folder(&[home, ("SPARKLE_CACHE_DIR", "here")]).as_deref(), Some("here"));
+        for off in [[home, ("SPARKLE_CACHE_DIR", "")], [home, ("SPARKLE_CACHE_DIR", "off")]] {
+            assert_eq!(folder(&off), None);
+        }
+        assert_eq!(folder(&[]), None);
+        assert_eq!(folder(&[("HOME", "me")]), None);
     }
 }

@@ -44,16 +44,19 @@ mod gl;
 pub mod log;
 pub mod memory;
 pub mod problem;
+mod process;
 pub mod report;
-mod shader;
+pub mod shader;
+mod store;
 
-pub use config::{Config, config};
+pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{
     Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions, Prediction,
     Pressure, Run, Ticket, devices,
 };
 pub use error::{Error, Result};
+pub use gl::trial;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
 /// Ends all threads and closes all GPU contexts that nothing refers to any more. Idempotent; Sparkle can be used again.

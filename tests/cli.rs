@@ -19,7 +19,8 @@ fn program(folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.current_dir(folder);
+    // Nothing remembered, and no file in the folder but what a command is asked for.
+    command.current_dir(folder).env("SPARKLE_CACHE_DIR", "off");
     command
 }
 

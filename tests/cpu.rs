@@ -18,7 +18,7 @@ fn cpu() -> Device {
 fn conv2d(case: &ConvCase) -> Vec<f32> {
     let mut output = vec![f32::NAN; case.problem.output_len()];
     let run = cpu().conv2d(&case.problem, &case.input, &case.weights, case.bias(), &mut output);
-    check_run(&run.unwrap(), "conv_igemm_");
+    check_run(&run.unwrap(), "conv_");
     output
 }
 

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <iterator>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <sstream>
 #include <string>
@@ -35,10 +36,10 @@ static double median_seconds(double seconds, Call call) {
 }
 
 struct Shape {
-  long n, c, h, w, k, size, stride, pad;
-  long p() const { return (h + 2 * pad - size) / stride + 1; }
-  long q() const { return (w + 2 * pad - size) / stride + 1; }
-  double flop() const { return 2.0 * n * k * p() * q() * c * size * size; }
+  long n, c, h, w, k, r, stride, pad_h, groups, dilation, s, pad_w;
+  long p() const { return (h + 2 * pad_h - dilation * (r - 1) - 1) / stride + 1; }
+  long q() const { return (w + 2 * pad_w - dilation * (s - 1) - 1) / stride + 1; }
+  double flop() const { return 2.0 * n * k * p() * q() * (c / groups) * r * s; }
 };
 
 static std::vector<float> reals(size_t count, unsigned seed) {
@@ -57,15 +58,20 @@ struct Times {
 
 static Times measure(const Shape &it, bool blocked, double seconds, dnnl::engine &engine, dnnl::stream &stream) {
   const auto f32 = memory::data_type::f32;
-  std::vector<float> x = reals(it.n * it.c * it.h * it.w, 1), w = reals(it.k * it.c * it.size * it.size, 2),
+  std::vector<float> x = reals(it.n * it.c * it.h * it.w, 1), w = reals(it.k * (it.c / it.groups) * it.r * it.s, 2),
                      y(it.n * it.k * it.p() * it.q());
-  const memory::dims xs{it.n, it.c, it.h, it.w}, ws{it.k, it.c, it.size, it.size}, ys{it.n, it.k, it.p(), it.q()};
-  memory user_x({xs, f32, tag::nchw}, engine, x.data()), user_w({ws, f32, tag::oihw}, engine, w.data()),
+  const bool grouped = it.groups > 1;
+  const memory::dims xs{it.n, it.c, it.h, it.w}, ys{it.n, it.k, it.p(), it.q()};
+  const memory::dims ws = grouped ? memory::dims{it.groups, it.k / it.groups, it.c / it.groups, it.r, it.s}
+                                  : memory::dims{it.k, it.c, it.r, it.s};
+  memory user_x({xs, f32, tag::nchw}, engine, x.data()),
+      user_w({ws, f32, grouped ? tag::goihw : tag::oihw}, engine, w.data()),
       user_y({ys, f32, tag::nchw}, engine, y.data());
   const tag data = blocked ? tag::any : tag::nchw;
   dnnl::convolution_forward::primitive_desc desc(
       engine, dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_auto, {xs, f32, data},
-      {ws, f32, tag::any}, {ys, f32, data}, {it.stride, it.stride}, {it.pad, it.pad}, {it.pad, it.pad});
+      {ws, f32, tag::any}, {ys, f32, data}, {it.stride, it.stride}, {it.dilation - 1, it.dilation - 1},
+      {it.pad_h, it.pad_w}, {it.pad_h, it.pad_w});
   dnnl::convolution_forward conv(desc);
   const auto own = [&](const memory &user, const memory::desc &wanted) {
     return user.get_desc() == wanted ? user : memory(wanted, engine);
@@ -90,13 +96,20 @@ int main() {
   for (std::string request; std::getline(std::cin, request);) {
     std::istringstream words(request);
     std::string what;
+    words >> what;
+    std::vector<double> numbers{std::istream_iterator<double>(words), {}};
     Shape it;
-    double seconds;
-    if (!(words >> what >> it.n >> it.c >> it.h >> it.w >> it.k >> it.size >> it.stride >> it.pad >> seconds) ||
-        what != "conv") {
+    const std::vector<long *> fields{&it.n,      &it.c,     &it.h,      &it.w,        &it.k, &it.r,
+                                     &it.stride, &it.pad_h, &it.groups, &it.dilation, &it.s, &it.pad_w};
+    const double seconds = numbers.empty() ? 0.0 : numbers.back();
+    if (!numbers.empty()) numbers.pop_back();
+    // The last four may be left out: one group, no dilation, a square kernel.
+    if (numbers.size() == 8) numbers.insert(numbers.end(), {1.0, 1.0, numbers[5], numbers[7]});
+    if (what != "conv" || numbers.size() != fields.size()) {
       std::cout << "failed=not understood: " << request << std::endl;
       continue;
     }
+    for (size_t i = 0; i < fields.size(); ++i) *fields[i] = static_cast<long>(numbers[i]);
     Times best{1e30, 1e30};
     for (bool blocked : {true, false}) {
       try {

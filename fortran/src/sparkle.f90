@@ -38,6 +38,7 @@ module sparkle
   use sparkle_convolution, only: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
   use sparkle_matrix, only: sgemm
   use sparkle_stream, only: sparkle_pipeline, sparkle_ticket
+  use sparkle_c, only: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT, SPARKLE_ALGORITHM_WINOGRAD
   use sparkle_c, only: SPARKLE_OK, SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_ERROR_NULL_POINTER, &
     SPARKLE_ERROR_INVALID_HANDLE, SPARKLE_ERROR_UNSUPPORTED, SPARKLE_ERROR_NO_DEVICE, &
     SPARKLE_ERROR_OUT_OF_MEMORY, SPARKLE_ERROR_SHADER, SPARKLE_ERROR_DEVICE_LOST, SPARKLE_ERROR_DRIVER, &

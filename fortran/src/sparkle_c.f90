@@ -25,6 +25,10 @@ module sparkle_c
   integer, parameter :: SPARKLE_ERROR_CANCELLED = 13
   integer, parameter :: SPARKLE_ERROR_BUSY = 14
 
+  integer, parameter :: SPARKLE_ALGORITHM_AUTO = 0
+  integer, parameter :: SPARKLE_ALGORITHM_DIRECT = 1
+  integer, parameter :: SPARKLE_ALGORITHM_WINOGRAD = 2
+
   integer(c_int32_t), parameter :: C_COL_MAJOR = 102
   integer(c_int32_t), parameter :: C_NO_TRANS = 111
   integer(c_int32_t), parameter :: C_TRANS = 112
@@ -57,8 +61,7 @@ module sparkle_c
     integer(c_int64_t) :: groups = 1
     integer(c_int32_t) :: bias = 0
     integer(c_int32_t) :: relu = 0
-    !> 0 auto, 1 direct, 2 Winograd.
-    integer(c_int32_t) :: algorithm = 0
+    integer(c_int32_t) :: algorithm = SPARKLE_ALGORITHM_AUTO
     integer(c_int32_t) :: reserved = 0
   end type c_conv2d_desc
 
@@ -194,6 +197,14 @@ module sparkle_c
       integer(c_size_t), value :: output_len
       integer(c_int32_t) :: status
     end function c_plan_execute
+
+    function c_plan_memory(plan, packed, workspace) bind(C, name="sparkle_plan_memory") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      integer(c_size_t), intent(inout) :: packed
+      integer(c_size_t), intent(inout) :: workspace
+      integer(c_int32_t) :: status
+    end function c_plan_memory
 
     function c_plan_destroy(plan) bind(C, name="sparkle_plan_destroy") result(status)
       import :: c_int32_t, c_ptr

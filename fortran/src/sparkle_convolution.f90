@@ -35,6 +35,9 @@ module sparkle_convolution
     integer(c_int64_t) :: dilation_w = 1
     integer(c_int64_t) :: groups = 1
     logical :: relu = .false.
+    !> How it is computed: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT (every product of the definition, exact on
+    !> small integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1, one group, on the CPU).
+    integer :: algorithm = SPARKLE_ALGORITHM_AUTO
   end type sparkle_conv2d_desc
 
   !> A convolution prepared once, weights packed, to be executed any number of times, by any number of threads.
@@ -56,6 +59,7 @@ module sparkle_convolution
     generic :: create => plan_create_flat, plan_create_rank4
     procedure, private :: plan_execute_flat, plan_execute_rank4
     generic :: execute => plan_execute_flat, plan_execute_rank4
+    procedure :: memory => plan_memory
     procedure :: destroy => plan_destroy
     procedure :: is_created => plan_is_created
     procedure, private :: plan_assign
@@ -236,6 +240,28 @@ contains
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_flat
 
+  !> Bytes that the plan holds as long as it lives, weights packed or uploaded, and bytes that an execution works in at
+  !> most beside its arguments.
+  subroutine plan_memory(self, packed, workspace, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    integer(c_int64_t), intent(inout) :: packed
+    integer(c_int64_t), intent(inout) :: workspace
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    integer(c_size_t) :: held, used
+
+    held = 0
+    used = 0
+    call require_created(self, problem)
+    if (problem%status == SPARKLE_OK) call take_status(problem, c_plan_memory(self%handle, held, used))
+    if (problem%status == SPARKLE_OK) then
+      packed = held
+      workspace = used
+    end if
+    call settle('memory', problem, stat, errmsg)
+  end subroutine plan_memory
+
   !> Releases the plan; releasing an empty one does nothing.
   impure elemental subroutine plan_destroy(self)
     class(sparkle_plan), intent(inout), target :: self
@@ -318,7 +344,8 @@ contains
     as_c = c_conv2d_desc(n=desc%n, c=desc%c, h=desc%h, w=desc%w, k=desc%k, r=desc%r, s=desc%s, &
       stride_h=desc%stride_h, stride_w=desc%stride_w, pad_h=desc%pad_h, pad_w=desc%pad_w, &
       dilation_h=desc%dilation_h, dilation_w=desc%dilation_w, groups=desc%groups, &
-      bias=merge(1_c_int32_t, 0_c_int32_t, bias), relu=merge(1_c_int32_t, 0_c_int32_t, desc%relu))
+      bias=merge(1_c_int32_t, 0_c_int32_t, bias), relu=merge(1_c_int32_t, 0_c_int32_t, desc%relu), &
+      algorithm=int(desc%algorithm, c_int32_t))
     as_c%size = storage_size(as_c) / 8
   end function as_c
 

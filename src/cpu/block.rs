@@ -29,10 +29,16 @@ pub struct Ahead {
 impl Ahead {
     pub const NOTHING: Self = Ahead { start: std::ptr::null(), row: 0, rows: 0, len: 0 };
 
-    /// Prefetches part `index` of `parts`.
+    /// Part `index` of `parts`.
+    pub fn part(&self, index: usize, parts: usize) -> Self {
+        let (first, end) = (index * self.rows / parts, (index + 1) * self.rows / parts);
+        Ahead { start: self.start.wrapping_add(first * self.row), rows: end - first, ..*self }
+    }
+
+    /// Prefetches part `index` of those that have `each` rows.
     #[inline]
-    fn prefetch(&self, index: usize, parts: usize) {
-        for row in index * self.rows / parts..(index + 1) * self.rows / parts {
+    pub fn prefetch(&self, index: usize, each: usize) {
+        for row in (index * each).min(self.rows)..((index + 1) * each).min(self.rows) {
             let start = self.start.wrapping_add(row * self.row);
             for at in (0..self.len).step_by(LINE) {
                 prefetch(start.wrapping_add(at));
@@ -82,7 +88,7 @@ pub unsafe fn multiply<K: Kernel>(
 ) {
     assert!(depth > 0 && c.cols > 0 && c.cols <= K::NR);
     let thin = c.cols % K::LANES;
-    if thin > 0 && thin <= K::THIN && a.next == K::MR * depth && a.first.row == 1 {
+    if thin > 0 && thin <= K::THIN && (a.next, a.first.row, a.first.step) == (K::MR * depth, 1, K::MR) {
         let wide = c.cols - thin;
         // SAFETY: the thin part are the last columns of the strip, and packed panels are whole.
         unsafe {
@@ -94,13 +100,12 @@ pub unsafe fn multiply<K: Kernel>(
         }
         return;
     }
-    let tiles = c.rows.div_ceil(K::MR);
+    let each = ahead.rows.div_ceil(c.rows.div_ceil(K::MR));
     for (index, i) in (0..c.rows).step_by(K::MR).enumerate() {
-        ahead.prefetch(index, tiles);
+        ahead.prefetch(index, each);
         // SAFETY: row i exists, and with it the rest of this tile, in A, C and the bias.
         unsafe {
-            let bias = if epilogue.bias.is_null() { epilogue.bias } else { epilogue.bias.add(i) };
-            let epilogue = Epilogue { bias, ..*epilogue };
+            let epilogue = epilogue.below(i);
             let a = Panel { start: a.first.start.add(index * a.next), ..a.first };
             let tile = Tile { start: c.start.add(i * c.ld), rows: K::MR.min(c.rows - i), ..c };
             kernel.tile(depth, a, b, tile, &epilogue);

@@ -1,15 +1,38 @@
-//! The caches of this CPU, as the system describes them.
+//! What the system says of this CPU: its hardware threads and their caches.
 
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::memory::Caches;
+use super::isa::Isa;
+use crate::memory::{Caches, Hierarchy};
 
-/// The caches of the first core; read once. What the system does not tell is zero: not known.
-pub fn caches() -> &'static Caches {
-    static CACHES: OnceLock<Caches> = OnceLock::new();
-    CACHES.get_or_init(|| read(Path::new("/sys/devices/system/cpu/cpu0/cache")))
+/// This CPU as described, nothing measured: all that block sizes may depend on. Read once. What the system does not
+/// tell is zero: not known.
+pub fn described() -> &'static Hierarchy {
+    static DESCRIBED: OnceLock<Hierarchy> = OnceLock::new();
+    DESCRIBED.get_or_init(|| {
+        let system = Path::new("/sys/devices/system/cpu");
+        let online = fs::read_to_string(system.join("online")).unwrap_or_default();
+        Hierarchy {
+            threads: threads(online.trim()),
+            registers: Isa::best().registers(),
+            caches: read(&system.join("cpu0/cache")),
+            ..Hierarchy::UNKNOWN
+        }
+    })
+}
+
+/// The caches for people to read.
+pub fn words(caches: &Caches) -> String {
+    let level = |name: &str, bytes: usize, threads: usize| {
+        let shared = if threads > 1 { format!(" for {threads} threads") } else { String::new() };
+        (bytes > 0).then(|| format!("{name} {} KiB{shared}", bytes >> 10))
+    };
+    let Caches { l1, l1_threads, l2, l2_threads, l3, l3_threads, .. } = *caches;
+    let levels = [level("L1", l1, l1_threads), level("L2", l2, l2_threads), level("L3", l3, l3_threads)];
+    let known: Vec<_> = levels.into_iter().flatten().collect();
+    if known.is_empty() { "not known".into() } else { known.join(", ") }
 }
 
 /// Reads the kernel's description: a directory `indexN` for each cache.
@@ -24,13 +47,11 @@ fn read(directory: &Path) -> Caches {
         if fact("type").is_none_or(|kind| kind == "Instruction") {
             continue;
         }
+        let sharing = fact("shared_cpu_list").as_deref().map_or(0, threads);
         match fact("level").as_deref() {
-            Some("1") => caches.l1 = bytes,
-            Some("2") => caches.l2 = bytes,
-            Some("3") => {
-                caches.l3 = bytes;
-                caches.l3_threads = fact("shared_cpu_list").as_deref().map_or(0, threads);
-            }
+            Some("1") => (caches.l1, caches.l1_threads) = (bytes, sharing),
+            Some("2") => (caches.l2, caches.l2_threads) = (bytes, sharing),
+            Some("3") => (caches.l3, caches.l3_threads) = (bytes, sharing),
             _ => {}
         }
         caches.line = fact("coherency_line_size").and_then(|line| line.parse().ok()).unwrap_or(caches.line);
@@ -75,9 +96,19 @@ mod tests {
         index(1, ["1\n", "Instruction\n", "32K\n", "64\n", "0\n"]);
         index(2, ["2\n", "Unified\n", "1024K\n", "64\n", "0,8\n"]);
         index(3, ["3\n", "Unified\n", "32M\n", "64\n", "0-3,8-11\n"]);
-        let expected = Caches { l1: 48 << 10, l2: 1 << 20, l3: 32 << 20, l3_threads: 8, line: 64 };
+        let expected = Caches {
+            l1: 48 << 10,
+            l1_threads: 1,
+            l2: 1 << 20,
+            l2_threads: 2,
+            l3: 32 << 20,
+            l3_threads: 8,
+            line: 64,
+        };
         assert_eq!(read(directory.path()), expected);
+        assert_eq!(words(&expected), "L1 48 KiB, L2 1024 KiB for 2 threads, L3 32768 KiB for 8 threads");
         assert_eq!(read(&directory.path().join("absent")), Caches::UNKNOWN);
+        assert_eq!(words(&Caches::UNKNOWN), "not known");
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn ahead(sizes: &Conv2dSizes, image: &[f32], width: usize, pixel: usize, dep
 }
 
 /// Whether the im2col matrix is the image itself.
-fn is_image(sizes: &Conv2dSizes) -> bool {
+pub fn is_image(sizes: &Conv2dSizes) -> bool {
     (sizes.r, sizes.s, sizes.stride_h, sizes.stride_w, sizes.pad_h, sizes.pad_w) == (1, 1, 1, 1, 0, 0)
 }
 

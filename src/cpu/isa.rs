@@ -6,6 +6,7 @@ use super::kernels::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{Avx2, Avx512};
 use crate::config::config;
+use crate::memory::Registers;
 
 /// A micro-kernel that this CPU can run: the value is the proof.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,20 @@ impl Isa {
             Isa::Portable(_) => "portable",
         }
     }
+
+    /// The vector registers that its kernels use.
+    pub fn registers(self) -> Registers {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => Registers { count: 32, lanes: 16 },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => Registers { count: 16, lanes: 8 },
+            // The baselines: NEON has 32 registers, SSE2 16; of others it is not known.
+            Isa::Portable(_) if cfg!(target_arch = "aarch64") => Registers { count: 32, lanes: 4 },
+            Isa::Portable(_) if cfg!(target_arch = "x86_64") => Registers { count: 16, lanes: 4 },
+            Isa::Portable(_) => Registers::UNKNOWN,
+        }
+    }
 }
 
 /// The vector features of this CPU that matter here, for people to read.
@@ -79,8 +94,13 @@ pub fn features() -> Vec<&'static str> {
     found
 }
 
-/// The CPU's model as the system names it; the architecture if it does not.
-pub fn model() -> String {
+/// The CPU's model as the system names it; the architecture if it does not. Read once.
+pub fn model() -> &'static str {
+    static MODEL: OnceLock<String> = OnceLock::new();
+    MODEL.get_or_init(read_model)
+}
+
+fn read_model() -> String {
     let file = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = file.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -107,6 +127,26 @@ pub(super) use with_kernel;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::kernels::Kernel;
+    use crate::memory::tile::register_tiles;
+
+    #[test]
+    fn every_kernels_tile_is_one_that_the_model_admits() {
+        fn check<K: Kernel>(_: K, registers: Registers) {
+            assert_eq!(K::LANES, registers.lanes, "{}", K::SGEMM);
+            let tiles = register_tiles(registers);
+            let found = tiles.iter().find(|tile| (tile.mr, tile.nr) == (K::MR, K::NR));
+            let tile = found.unwrap_or_else(|| panic!("{} does not fit {registers:?}", K::SGEMM));
+            assert!(tile.reuse >= 1.0, "{} loads more than it computes: {tile:?}", K::SGEMM);
+            assert!(tile.reuse >= 0.6 * tiles[0].reuse, "{tile:?} beside {:?}", tiles[0]);
+        }
+        let mut cases = 0;
+        for isa in Isa::all().into_iter().filter(|isa| isa.registers() != Registers::UNKNOWN) {
+            with_kernel!(isa, kernel => check(kernel, isa.registers()));
+            cases += 1;
+        }
+        assert!(cases > 0 || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
+    }
 
     #[test]
     fn the_best_is_the_first_and_the_portable_is_always_there() {

@@ -14,16 +14,20 @@ mod block;
 mod buffer;
 mod caches;
 mod calibrate;
+mod confirm;
 mod conv2d;
+mod depthwise;
 mod gemm;
 mod im2col;
 mod isa;
 mod kernels;
 mod pack;
+mod peak;
 mod pool;
 mod process_lock;
 #[cfg(test)]
 mod tests;
+mod views;
 mod winograd;
 
 use std::cell::Cell;
@@ -34,6 +38,7 @@ use crate::backend::{Backend, Plan};
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::blocking::{Blocking, Products, Ukernel};
+use crate::memory::tile::register_tiles;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 use buffer::{Buffer, Lent};
@@ -54,13 +59,55 @@ pub fn open() -> Arc<Engine> {
 
 /// Name and facts of this CPU, for `sparkle info`.
 pub fn describe() -> (String, Vec<(&'static str, String)>) {
-    let kernels = with_kernel!(Isa::best(), kernel => names(kernel));
-    let facts = vec![
+    let (names, tile) = with_kernel!(Isa::best(), kernel => (names(kernel), tile(kernel)));
+    let mut facts = vec![
         ("features", isa::features().join(" ")),
-        ("kernels", kernels),
+        ("kernels", names),
+        ("register tile", tile),
+        ("caches", caches::words(&caches::described().caches)),
         ("threads", num_threads().to_string()),
     ];
-    (isa::model(), facts)
+    // A list of devices is no reason to measure.
+    facts.extend(calibrate::known(num_threads()).map(|measured| ("measured", rates(&measured))));
+    (isa::model().to_owned(), facts)
+}
+
+/// A kernel's tile beside the model's best.
+fn tile<K: Kernel>(_: K) -> String {
+    let registers = caches::described().registers;
+    let tiles = register_tiles(registers);
+    let mine = tiles.iter().find(|tile| (tile.mr, tile.nr) == (K::MR, K::NR));
+    match (mine, tiles.first()) {
+        (Some(mine), Some(best)) => format!(
+            "{}x{} of {} registers of {}: {:.2} multiply-adds a load, at most {:.2} ({}x{})",
+            K::MR,
+            K::NR,
+            registers.count,
+            registers.lanes,
+            mine.reuse,
+            best.reuse,
+            best.mr,
+            best.nr
+        ),
+        _ => format!("{}x{}", K::MR, K::NR),
+    }
+}
+
+/// What was measured, in words; levels that were not are left out.
+fn rates(measured: &Hierarchy) -> String {
+    let Hierarchy { peak, flops, l2, l3, memory, .. } = *measured;
+    [
+        ("GFLOPS a thread in registers", peak),
+        ("GFLOPS in products", flops),
+        ("GB/s a thread in level 2", l2),
+        ("GB/s a thread in level 3", l3),
+        ("GB/s of memory", memory),
+    ]
+    .into_iter()
+    .filter(|&(_, rate)| rate > 0.0)
+    .map(|(what, rate)| format!("{:.0} {what}", rate / 1e9))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn names<K: Kernel>(_: K) -> String {
@@ -69,7 +116,7 @@ fn names<K: Kernel>(_: K) -> String {
 
 /// How a problem is cut for this CPU and a kernel.
 fn plan<K: Kernel>(_: K, problem: impl Into<Products>, threads: usize) -> Blocking {
-    Blocking::plan(caches::caches(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
+    Blocking::plan(caches::described(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
 }
 
 /// Ends the pool once no call uses it; the next call starts another.
@@ -97,8 +144,16 @@ fn sgemm<K: Kernel>(
         Lent::take(&SHARED, if problem.is_scaling() { 0 } else { gemm::shared_len(kernel, problem) })?;
     let computing = Instant::now();
     gemm::run(kernel, &mut team, problem, (a, b), c, &mut shared)?;
-    let timing = Timing { kernel: computing.elapsed(), wall: start.elapsed(), dispatches: 1 };
-    Ok((K::SGEMM, timing))
+    let end = Instant::now();
+    Ok((K::SGEMM, Timing { kernel: end - computing, wall: end - start, dispatches: 1 }))
+}
+
+/// The direct algorithm: straight from the image where an input meets few outputs, else as a matrix product.
+fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
+        Some(plan) => Ok(plan),
+        None => Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?)),
+    })
 }
 
 impl Backend for Engine {
@@ -111,12 +166,33 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        if let Some(plan) = winograd::plan(Isa::best(), problem, weights, bias)? {
+        if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
         }
-        with_kernel!(Isa::best(), kernel => {
-            Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
-        })
+        if let Some(plan) = winograd::plan(Isa::best(), problem, (weights, bias))? {
+            return Ok(plan);
+        }
+        direct_plan(Isa::best(), problem, weights, bias)
+    }
+
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        if let Some((kernel, timing)) = winograd::once(Isa::best(), problem, (weights, bias), input, output)?
+        {
+            return Ok((kernel.into(), timing));
+        }
+        if let Some(product) = conv2d::as_product(problem) {
+            let (kernel, timing) = self.sgemm(&product, weights, input, output)?;
+            return Ok((kernel.into(), timing));
+        }
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        let timing = plan.run(input, output)?;
+        Ok((plan.kernel().into(), timing))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{Kernel, Part};
+use super::kernels::{Kernel, Part, Turn};
 
 /// A matrix as packing sees it: element p of line l is at `l*line + p*depth`.
 #[derive(Clone, Copy)]
@@ -36,9 +36,9 @@ pub fn panels<K: Kernel>(
         if matrix.line == 1 {
             side_by_side(kernel, from, matrix.depth, (width, count, depths.len()), panel);
         } else if matrix.depth == 1 {
-            transposed(from, matrix.line, (width, count, depths.len()), panel);
+            transposed(kernel, from, matrix.line, (width, count, depths.len()), panel);
         } else {
-            one_by_one(from, (matrix.line, matrix.depth), (width, count, 0..depths.len()), panel);
+            one_by_one(from, (matrix.line, matrix.depth), (width, count, depths.len()), panel);
         }
     }
 }
@@ -69,44 +69,20 @@ fn side_by_side<K: Kernel>(
     unsafe { kernel.copy(&part) };
 }
 
-/// Lines whose elements lie side by side: transposes squares of 4 x 4, which the compiler does in registers.
+/// Lines whose elements lie side by side: transposes them.
 #[inline]
-fn transposed(from: &[f32], line: usize, (width, count, depths): (usize, usize, usize), panel: &mut [f32]) {
-    let (lines, deep) = (count / 4 * 4, depths / 4 * 4);
-    for p in (0..deep).step_by(4) {
-        let rows = &mut panel[p * width..][..3 * width + lines];
-        for l in (0..lines).step_by(4) {
-            square(&from[l * line + p..], line, &mut rows[l..], width);
-        }
-    }
-    one_by_one(
-        &from[lines.min(count - 1) * line..],
-        (line, 1),
-        (width, count - lines, 0..deep),
-        &mut panel[lines.min(width - 1)..],
-    );
-    one_by_one(from, (line, 1), (width, count, deep..depths), panel);
-}
-
-/// Transposes a square of 4 x 4 elements.
-#[inline]
-fn square(from: &[f32], line: usize, to: &mut [f32], width: usize) {
-    assert!(from.len() >= 3 * line + 4 && to.len() >= 3 * width + 4);
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of the baseline; the last element of each side is inside, as asserted.
-    unsafe {
-        use std::arch::x86_64::*;
-        let row = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * line));
-        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
-        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
-        for (i, row) in [a, b, c, d].into_iter().enumerate() {
-            _mm_storeu_ps(to.as_mut_ptr().add(i * width), row);
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))) {
-        to[i * width + j] = from[j * line + i];
-    }
+fn transposed<K: Kernel>(
+    kernel: K,
+    from: &[f32],
+    line: usize,
+    (width, count, depths): (usize, usize, usize),
+    panel: &mut [f32],
+) {
+    assert!(count <= width && from.len() >= (count - 1) * line + depths && panel.len() >= depths * width);
+    let more = from.len() >= 2 * count * line;
+    let (from, to) = (from.as_ptr(), panel.as_mut_ptr());
+    // SAFETY: the last line ends inside of `from`, and the last depth's row inside of the panel, as asserted.
+    unsafe { kernel.transpose(&Turn { from, line, to, width, lines: count, depths, more }) };
 }
 
 /// Elements `depths` of any `count` lines.
@@ -114,10 +90,10 @@ fn square(from: &[f32], line: usize, to: &mut [f32], width: usize) {
 fn one_by_one(
     from: &[f32],
     (line, depth): (usize, usize),
-    (width, count, depths): (usize, usize, Range<usize>),
+    (width, count, depths): (usize, usize, usize),
     panel: &mut [f32],
 ) {
-    for p in depths {
+    for p in 0..depths {
         for l in 0..count {
             panel[p * width + l] = from[l * line + p * depth];
         }

@@ -30,6 +30,9 @@ use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
 
+/// How often a thread looks for the end of a step before it offers its core to others.
+const SPINS: usize = 256;
+
 /// What [`set_num_threads`] asked for; 0 if nothing.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -65,6 +68,14 @@ fn available() -> usize {
         AVAILABLE.store(count, Ordering::Relaxed);
     }
     AVAILABLE.load(Ordering::Relaxed)
+}
+
+/// Bytes of workspace of a call that does `flops` operations: as many as [`Team::for_work`] gives it, with the threads
+/// there are at present.
+pub fn workspace_bytes(flops: u64) -> usize {
+    let alone = flops < INLINE_FLOPS || num_threads() == 1;
+    let buffers = if alone { 1 } else { num_threads() + 1 };
+    buffers * WORKSPACE_LEN * size_of::<f32>()
 }
 
 /// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The
@@ -145,16 +156,43 @@ impl Team {
     /// # Errors
     /// [`Error::Internal`] if a task panicked; the pool lives on.
     pub fn run(&mut self, tasks: usize, task: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
-        let next = AtomicUsize::new(0);
+        self.run_steps([tasks], |_, index, workspace| task(index, workspace))
+    }
+
+    /// Runs steps one after the other: `task(step, index, ..)`, as [`Team::run`] does, for all of a step's tasks before
+    /// any of the next step's. Threads that find no task left in a step stay awake until its last one is done, which is
+    /// sooner than waking them for each step.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if a task panicked; later steps may not have run, and the pool lives on.
+    pub fn run_steps<const N: usize>(
+        &mut self,
+        steps: [usize; N],
+        task: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<()> {
+        let (next, done) = ([(); N].map(|()| AtomicUsize::new(0)), [(); N].map(|()| AtomicUsize::new(0)));
         let panicked = AtomicBool::new(false);
+        let tasks = steps.into_iter().max().unwrap_or(0);
         let work = |workspace: &mut [f32]| {
             let drain = || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= tasks {
-                        return;
+                for (step, &count) in steps.iter().enumerate() {
+                    loop {
+                        let index = next[step].fetch_add(1, Ordering::Relaxed);
+                        if index >= count {
+                            break;
+                        }
+                        task(step, index, workspace);
+                        done[step].fetch_add(1, Ordering::Release);
                     }
-                    task(index, workspace);
+                    // Only tasks that threads are at work on are waited for, so this ends, however few threads came.
+                    let mut turns = 0;
+                    while step + 1 < N && done[step].load(Ordering::Acquire) < count {
+                        if panicked.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        turns += 1;
+                        if turns % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                    }
                 }
             };
             if catch_unwind(AssertUnwindSafe(drain)).is_err() {
@@ -256,6 +294,30 @@ mod tests {
             .unwrap();
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn a_step_begins_when_the_one_before_has_ended() {
+        let mut cases = 0;
+        for mut team in [1, 2, 3, 7].map(Team::of) {
+            for steps in [[40, 3, 25], [1, 0, 9], [0, 0, 0], [5, 60, 1]] {
+                let ended = [(); 3].map(|()| AtomicUsize::new(0));
+                team.run_steps(steps, |step, _, _| {
+                    for (before, count) in ended.iter().zip(steps).take(step) {
+                        assert_eq!(before.load(Ordering::Relaxed), count);
+                    }
+                    std::thread::yield_now();
+                    ended[step].fetch_add(1, Ordering::Relaxed);
+                })
+                .unwrap();
+                assert_eq!(ended.map(AtomicUsize::into_inner), steps);
+                cases += 1;
+            }
+            // A panic holds nobody up that waits for the step's end.
+            let failed = team.run_steps([9, 9], |step, index, _| assert_ne!((step, index), (0, 4), "a test"));
+            assert!(failed.is_err());
+        }
+        assert_eq!(cases, 16);
     }
 
     #[test]

@@ -4,13 +4,16 @@
 #[path = "../../tests/cpu_cases/mod.rs"]
 pub(super) mod cpu_cases;
 
+use super::caches::described;
 use super::conv2d::ConvPlan;
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::Team;
+use super::views::columns;
 use super::{describe, gemm};
+use crate::memory::views::Views;
 use crate::problem::exact::Random;
-use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout};
+use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits};
 
 fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
@@ -28,22 +31,28 @@ fn sgemm<K: Kernel>(kernel: K, team: &mut Team, case: &GemmCase) -> Vec<f32> {
 }
 
 #[test]
-fn every_kernel_is_exact_in_convolutions() {
+fn every_kernel_is_exact_in_two_thousand_convolutions() {
+    let mut random = Random::new(21);
     let mut cases = 0;
-    for isa in Isa::all() {
-        let mut random = Random::new(21);
-        for mut team in [1, 2, 5].map(Team::of) {
-            for _ in 0..70 {
-                let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
+    for mut team in [1, 2, 3, 7].map(Team::of) {
+        for index in 0..500 {
+            // One in ten of any size, the others small: the oracle takes the time.
+            let mut desc = conv_desc(&mut random);
+            while index % 10 > 0 && Conv2d::new(desc).is_ok_and(|problem| problem.flops() > 1_000_000) {
+                desc = conv_desc(&mut random);
+            }
+            let case = ConvCase::new(desc, Values::Exact, &mut random);
+            let expected = case.expected();
+            for isa in Isa::all() {
                 let output = with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case));
-                for (got, expected) in output.iter().zip(case.expected()) {
+                for (got, expected) in output.iter().zip(&expected) {
                     assert!(same(*got, expected.value), "{isa:?} {:?}: {got}", case.desc);
                 }
-                cases += 1;
             }
+            cases += 1;
         }
     }
-    assert!(cases >= 210);
+    assert_eq!(cases, 2_000);
 }
 
 #[test]
@@ -63,6 +72,44 @@ fn every_kernel_is_exact_in_products() {
         }
     }
     assert!(cases >= 210);
+}
+
+/// Every way to read the images, whether the planner would take it or not.
+#[test]
+fn every_way_to_read_images_is_exact() {
+    fn check<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> usize {
+        let ways = Views::ways(&described().caches, columns(kernel), &case.problem);
+        let ways = ways.into_iter().map(|way| Some(way.1)).chain([None]);
+        let mut count = 0;
+        for mut way in ways {
+            // As few channels and panels at a time as there may be, too.
+            for smallest in [false, true] {
+                if let (Some(way), true) = (&mut way, smallest) {
+                    (way.channels, way.panels) = (1, 1);
+                }
+                let mut output = vec![f32::NAN; case.problem.output_len()];
+                let plan =
+                    ConvPlan::with_views(kernel, &case.problem, (&case.weights, case.bias()), way).unwrap();
+                plan.execute(team, &case.input, &mut output).unwrap();
+                for (got, expected) in output.iter().zip(case.expected()) {
+                    assert!(same(*got, expected.value), "{} {way:?} {:?}: {got}", K::CONV, case.desc);
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+    let mut cases = 0;
+    for isa in Isa::all() {
+        let mut random = Random::new(26);
+        for mut team in [1, 3].map(Team::of) {
+            for _ in 0..60 {
+                let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
+                cases += with_kernel!(isa, kernel => check(kernel, &mut team, &case));
+            }
+        }
+    }
+    assert!(cases >= 3 * 120);
 }
 
 /// Shapes that no suite of layers has, with every kernel.
@@ -112,37 +159,120 @@ fn unusual_shapes_are_exact() {
     assert!(cases >= 2 * shapes.len());
 }
 
-/// Every product of up to 33 rows, columns and depths, with every kernel.
+/// Every product of up to 33 rows, columns and depths, with every kernel; how the operands lie changes from one to
+/// the next, so that each of the eight ways meets each kind of shape.
 #[test]
 fn all_small_products_are_exact() {
+    const SIDE: usize = 33;
+    let threads: Vec<_> = Isa::all()
+        .into_iter()
+        .flat_map(|isa| [0, 1].map(|half| (isa, half)))
+        .map(|(isa, half)| std::thread::spawn(move || small_products::<SIDE>(isa, half)))
+        .collect();
+    let cases: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert_eq!(cases, Isa::all().len() * (SIDE + 1).pow(3));
+}
+
+/// Those with every second number of rows; returns how many.
+fn small_products<const SIDE: usize>(isa: Isa, half: usize) -> usize {
+    let (mut team, mut random, mut cases) = (Team::of(1), Random::new(25), 0);
+    let (a, b) = (random.integers(SIDE * SIDE, 8), random.integers(SIDE * SIDE, 8));
+    for (m, n) in (half..=SIDE).step_by(2).flat_map(|m| (0..=SIDE).map(move |n| (m, n))) {
+        // op(A)(i, p) is at i*SIDE + p or, transposed, at p*SIDE + i, and op(B) likewise. Leading dimensions do not
+        // depend on k, so each depth adds one term to the last. sums[ways] is for one pair of transpositions.
+        let mut sums = [[(); 2]; 2].map(|row| row.map(|()| vec![0.0; m * n]));
+        for k in 0..=SIDE {
+            if k > 0 {
+                let p = k - 1;
+                for ((trans_a, trans_b), at) in [(0, 0), (0, 1), (1, 0), (1, 1)]
+                    .into_iter()
+                    .flat_map(|t| (0..m * n).map(move |at| (t, at)))
+                {
+                    let (i, j) = (at / n, at % n);
+                    let x = if trans_a == 0 { a[i * SIDE + p] } else { a[p * SIDE + i] };
+                    let y = if trans_b == 0 { b[p * SIDE + j] } else { b[j * SIDE + p] };
+                    sums[trans_a][trans_b][at] += x * y;
+                }
+            }
+            let ways = (m * 7 + n * 3 + k) % 8;
+            let (trans_a, trans_b, by_columns) = (ways & 1, ways >> 1 & 1, ways >> 2 == 1);
+            let expected = &sums[trans_a][trans_b];
+            let transpose = |yes| if yes { Transpose::Yes } else { Transpose::No };
+            // Read by columns, the same data is the transposed matrix, and C comes out by columns.
+            let layout = if by_columns { Layout::ColMajor } else { Layout::RowMajor };
+            let desc = GemmDesc {
+                trans_a: transpose((trans_a == 1) != by_columns),
+                trans_b: transpose((trans_b == 1) != by_columns),
+                lda: SIDE as i64,
+                ldb: SIDE as i64,
+                ..GemmDesc::packed(layout, m as i64, n as i64, k as i64)
+            };
+            let problem = Gemm::new(desc).unwrap();
+            let mut c = vec![f32::NAN; m * n];
+            with_kernel!(isa, kernel => {
+                let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &problem)];
+                gemm::run(kernel, &mut team, &problem, (&a, &b), &mut c, &mut shared).unwrap();
+            });
+            for (at, &sum) in expected.iter().enumerate() {
+                let got = if by_columns { c[at % n * m + at / n] } else { c[at] };
+                assert_eq!(got, sum, "{isa:?} {desc:?} at {}, {}", at / n, at % n);
+            }
+            cases += 1;
+        }
+    }
+    cases
+}
+
+/// Shapes that the planner has ways of their own for, all transpositions and layouts.
+#[test]
+fn products_of_every_way_are_exact() {
+    let shapes = [
+        (1, 1, 5000),
+        (1, 300, 200),
+        (300, 1, 200),
+        (2, 150, 333),
+        (150, 3, 333),
+        (4, 97, 1000),
+        (200, 300, 1),
+        (200, 170, 4),
+        (331, 157, 17),
+        (70, 500, 32),
+        (500, 16, 40),
+        (16, 500, 40),
+        (16, 16, 2000),
+        (9, 150, 600),
+        (300, 50, 300),
+        (65, 97, 129),
+    ];
     let mut cases = 0;
     for isa in Isa::all() {
-        let mut team = Team::of(1);
-        let mut random = Random::new(25);
-        let (a, b) = (random.integers(33 * 33, 8), random.integers(33 * 33, 8));
-        for (m, n) in (0..33).flat_map(|m| (0..33).map(move |n| (m, n))) {
-            let mut expected = vec![0.0; m * n];
-            for k in 0..33 {
-                // Leading dimensions that do not depend on k: each depth adds one term to the last.
-                if k > 0 {
-                    for (at, sum) in expected.iter_mut().enumerate() {
-                        *sum += a[at / n * 33 + k - 1] * b[(k - 1) * 33 + at % n];
-                    }
+        let mut random = Random::new(26);
+        let mut teams = [1, 3].map(Team::of);
+        for ((m, n, k), ways) in shapes.into_iter().flat_map(|shape| (0..8).map(move |ways| (shape, ways))) {
+            let (by_columns, trans_a, trans_b) = (ways & 1 == 1, ways >> 1 & 1 == 1, ways >> 2 == 1);
+            let layout = if by_columns { Layout::ColMajor } else { Layout::RowMajor };
+            let transpose = |yes| if yes { Transpose::Yes } else { Transpose::No };
+            let gap = i64::from(ways == 3);
+            let desc = GemmDesc {
+                trans_a: transpose(trans_a),
+                trans_b: transpose(trans_b),
+                lda: if trans_a != by_columns { m } else { k } + gap,
+                ldb: if trans_b != by_columns { k } else { n } + gap,
+                alpha: if ways % 3 == 0 { 2.0 } else { 1.0 },
+                beta: [0.0, 1.0, -2.0][ways % 3],
+                ..GemmDesc::packed(layout, m, n, k)
+            };
+            let case = GemmCase::new(GemmDesc { ldc: desc.ldc + gap, ..desc }, Values::Exact, &mut random);
+            for team in &mut teams {
+                let c = with_kernel!(isa, kernel => sgemm(kernel, team, &case));
+                for (index, expected) in case.expected() {
+                    assert!(same(c[index], expected.value), "{isa:?} {:?}: {}", case.desc, c[index]);
                 }
-                let (rows, cols, depth) = (m as i64, n as i64, k as i64);
-                let packed = GemmDesc::packed(Layout::RowMajor, rows, cols, depth);
-                let problem = Gemm::new(GemmDesc { lda: 33, ldb: 33, ..packed }).unwrap();
-                let mut c = vec![f32::NAN; m * n];
-                with_kernel!(isa, kernel => {
-                    let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &problem)];
-                    gemm::run(kernel, &mut team, &problem, (&a, &b), &mut c, &mut shared).unwrap();
-                });
-                assert_eq!(c, expected, "{isa:?} {m}x{n}x{k}");
                 cases += 1;
             }
         }
     }
-    assert!(cases >= 33 * 33 * 33);
+    assert!(cases >= 2 * 8 * shapes.len());
 }
 
 #[test]

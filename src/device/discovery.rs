@@ -108,8 +108,12 @@ fn by_name(selector: &str, text: &str) -> Result<Choice> {
     }
 }
 
-/// The CPU and every hardware GPU that opens.
+/// The CPU and every hardware GPU that opens. Which of them is fastest is a measurement, so with
+/// `SPARKLE_DETERMINISTIC` it is the CPU.
 fn auto() -> Choice {
+    if config().deterministic {
+        return Choice::Auto { cpu: cpu::open(), gpus: vec![] };
+    }
     let mut gpus: Vec<Arc<dyn Backend>> = vec![];
     for (index, candidate) in gl::candidates().iter().filter(|it| it.unusable.is_none()).enumerate() {
         if candidate.software {

@@ -48,7 +48,7 @@ impl Device {
     /// usable device whose name contains TEXT, in any case).
     ///
     /// `auto` means what `SPARKLE_DEVICE` says, or else: for each problem, the device predicted fastest, transfers
-    /// included; software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
+    /// included (with `SPARKLE_DETERMINISTIC=1` the CPU); software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
     /// A device asked for by name never falls back: its errors are returned.
     ///
     /// # Errors
@@ -119,7 +119,19 @@ impl Device {
         output: &mut [f32],
     ) -> Result<Run> {
         problem.check_data(input, output)?;
-        self.plan(&problem.once(), weights, bias)?.run(input, output)
+        problem.check_weights(weights, bias)?;
+        let problem = problem.once();
+        let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
+            let (kernel, timing) = backend.conv2d(&problem, (weights, bias), input, output)?;
+            Ok(Run { device: backend.id().into(), kernel, timing, fallback })
+        };
+        match &self.choice {
+            Choice::Fixed(backend) => on(backend, None),
+            Choice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(&problem)) {
+                None => on(cpu, None),
+                Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
+            },
+        }
     }
 
     /// Computes C = alpha op(A) op(B) + beta C.

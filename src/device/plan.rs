@@ -112,6 +112,26 @@ impl Conv2dPlan {
         }))
     }
 
+    /// Bytes that the plan holds as long as it lives, weights packed or uploaded; after a fallback also the CPU's.
+    pub fn packed_bytes(&self) -> usize {
+        let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
+            (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
+        });
+        self.prepared().map(|prepared| prepared.plan.memory().packed).sum::<usize>() + copies
+    }
+
+    /// Bytes that a run works in at most, beside the caller's buffers, with the threads there are at present: at most
+    /// 4 MiB a thread for a direct algorithm on the CPU. They are kept for the runs that follow.
+    pub fn workspace_bytes(&self) -> usize {
+        self.prepared().map(|prepared| prepared.plan.memory().workspace).sum()
+    }
+
+    /// The engines' plans there are.
+    fn prepared(&self) -> impl Iterator<Item = &Prepared> {
+        let taken = self.0.fallback.as_ref().and_then(|fallback| fallback.taken.get()?.1.as_ref().ok());
+        self.0.first.iter().chain(taken)
+    }
+
     /// Runs it.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::Plan;
+use crate::backend::{Memory, Plan};
 use crate::error::Error;
-use crate::memory::{Caches, Hierarchy};
+use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 use crate::report::Timing;
 
@@ -34,6 +34,9 @@ impl Plan for StubPlan {
     fn kernel(&self) -> &str {
         "conv_stub"
     }
+    fn memory(&self) -> Memory {
+        Memory { packed: 10, workspace: 20 }
+    }
     fn run(&self, _: &[f32], output: &mut [f32]) -> Result<Timing> {
         self.2.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = &self.1 {
@@ -56,7 +59,7 @@ impl Backend for Stub {
             upload: transfer,
             download: transfer,
             launch,
-            caches: Caches::UNKNOWN,
+            ..Hierarchy::UNKNOWN
         })
     }
     fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {

@@ -93,7 +93,7 @@ fails_as! {
 
 /// What [`boundary!`] does.
 pub(super) fn run<R: Returned>(body: impl FnOnce(&Call) -> Outcome<R::Value>) -> R {
-    let call = Call { process: std::process::id() };
+    let call = Call { process: crate::process::id() };
     match catch(|| body(&call)) {
         Ok(value) => R::success(value),
         Err(failure) => {

@@ -16,7 +16,7 @@ pub enum sparkle_algorithm {
     SPARKLE_ALGORITHM_AUTO = 0,
     /// Every product of the definition: exact on small integers.
     SPARKLE_ALGORITHM_DIRECT = 1,
-    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, one group, on the CPU; for anything else
+    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on the CPU; for anything else
     /// SPARKLE_ERROR_UNSUPPORTED. A NaN or infinity in the input reaches more outputs than the definition says.
     SPARKLE_ALGORITHM_WINOGRAD = 2,
 }

@@ -91,6 +91,27 @@ pub unsafe extern "C" fn sparkle_plan_execute(
     })
 }
 
+/// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
+/// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
+/// at most 4 MiB a thread for a direct algorithm on the CPU, kept for the runs that follow.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_plan_memory(
+    plan: *mut sparkle_plan,
+    out_packed: *mut usize,
+    out_workspace: *mut usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        pointer::check("out_packed", out_packed)?;
+        pointer::check("out_workspace", out_workspace)?;
+        let plan = &handle::get(call, "plan", plan)?.plan;
+        // SAFETY: C's promises for both.
+        unsafe {
+            pointer::write("out_packed", out_packed, plan.packed_bytes())?;
+            pointer::write("out_workspace", out_workspace, plan.workspace_bytes())
+        }
+    })
+}
+
 /// Destroys a plan; NULL is fine. Calls that are running it end normally.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_plan_destroy(plan: *mut sparkle_plan) -> sparkle_status {

@@ -12,7 +12,7 @@ use super::fence::Fence;
 use super::resource::Buffer;
 use super::session::Session;
 use crate::error::Result;
-use crate::memory::{Caches, Hierarchy};
+use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::shader::source::CONV_REFERENCE;
 
@@ -47,7 +47,7 @@ pub fn measure(session: &mut Session, software: bool) -> Result<Hierarchy> {
         upload: bytes / upload,
         download: bytes / download,
         launch,
-        caches: Caches::UNKNOWN,
+        ..Hierarchy::UNKNOWN
     })
 }
 

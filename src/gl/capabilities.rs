@@ -19,6 +19,10 @@ pub struct Capabilities {
     pub max_block: u64,
     /// The most workgroups in a dispatch, along x, y and z.
     pub max_groups: [u32; 3],
+    /// Bytes of shared memory of a workgroup.
+    pub max_shared: usize,
+    /// Threads of a workgroup.
+    pub max_threads: usize,
     /// Bits of a timestamp query's counter; 0 if there are no timestamps.
     pub timestamp_bits: i32,
     /// Persistent mapping (GL 4.4 or ARB_buffer_storage).
@@ -40,6 +44,8 @@ impl Capabilities {
             glsl: api.get_string(api::SHADING_LANGUAGE_VERSION),
             max_block: api.get_integer64(api::MAX_SHADER_STORAGE_BLOCK_SIZE).max(0) as u64,
             max_groups: [groups(0), groups(1), groups(2)],
+            max_shared: api.get_integer64(api::MAX_COMPUTE_SHARED_MEMORY_SIZE).max(0) as usize,
+            max_threads: api.get_integer64(api::MAX_COMPUTE_WORK_GROUP_INVOCATIONS).max(0) as usize,
             timestamp_bits: api.timestamp_bits(),
             buffer_storage: api.has_buffer_storage(),
             reset_status: api.has_reset_status(),

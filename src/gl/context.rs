@@ -11,8 +11,8 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::api::{self, Api};
@@ -20,6 +20,7 @@ use super::capabilities::Capabilities;
 use super::egl::{self, Config, ContextHandle, Display, Egl, EglError, EglResult, Surface};
 use crate::error::{Error, Result};
 use crate::log::Level;
+use crate::memory::tiles::Gpu;
 
 /// EGL_CONTEXT_MAJOR_VERSION_KHR and so on: EGL 1.5 and EGL_KHR_create_context use the same numbers.
 mod attribute {
@@ -85,6 +86,8 @@ pub struct ShareGroup {
     live: Arc<Live>,
     /// Operations a second that kernels have lately reached on this device, as the bits of an f64.
     rate: AtomicU64,
+    /// The device as the planner sees it, once measured.
+    gpu: OnceLock<Gpu>,
     wait_limit: Duration,
     process: u32,
 }
@@ -120,6 +123,7 @@ impl ShareGroup {
             root,
             live: Arc::default(),
             rate: AtomicU64::new(rate.to_bits()),
+            gpu: OnceLock::new(),
             wait_limit,
             process: std::process::id(),
         }))
@@ -191,6 +195,11 @@ impl ShareGroup {
     /// Operations a second that kernels have lately reached, or a guess.
     pub fn rate(&self) -> f64 {
         f64::from_bits(self.rate.load(Ordering::Relaxed))
+    }
+
+    /// The device as the planner sees it, if it was measured.
+    pub fn gpu(&self) -> &OnceLock<Gpu> {
+        &self.gpu
     }
 
     /// Replaces the rate.

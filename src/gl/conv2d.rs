@@ -7,10 +7,12 @@ use std::rc::Rc;
 
 use super::context::Context;
 use super::dispatch::{self, Pace, Ran, Work};
+use super::passes::{self, Passes};
 use super::resource::{Buffer, Program};
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
+use crate::shader::variant::Variant;
 
 /// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
 pub(super) const PER_OUTPUT: f64 = 32.0;
@@ -92,6 +94,8 @@ pub(super) fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usiz
 
 /// How a kernel is run.
 enum Launch {
+    /// Generated for the problem.
+    Generated(Box<Passes>),
     /// Ours: in slices.
     Sliced(Rc<Program>, Pace),
     /// A caller's own program with the reference kernel's interface, by its GL name.
@@ -101,6 +105,7 @@ enum Launch {
 /// A convolution on the device: weights uploaded, buffers allocated, kernel built.
 pub struct Prepared {
     problem: Conv2d,
+    variant: Variant,
     /// Images computed at once.
     images: usize,
     launch: Launch,
@@ -127,6 +132,43 @@ impl Prepared {
         Prepared::with(context, Launch::Sliced(program, Pace::new()), problem, weights, bias)
     }
 
+    /// How it is computed.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Its kernel's name.
+    pub fn kernel(&self) -> &str {
+        match &self.launch {
+            Launch::Generated(passes) => passes.name(),
+            Launch::Sliced(program, _) => program.kernel_name(),
+            Launch::Whole(_) => "the caller's program",
+        }
+    }
+
+    /// As [`Prepared::new`], with `variant`'s passes for the problem's batch of [`images_at_once`].
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn generated(
+        context: &Rc<Context>,
+        variant: Variant,
+        passes: Passes,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let mut prepared =
+            Prepared::with(context, Launch::Generated(Box::new(passes)), problem, weights, bias)?;
+        prepared.variant = variant;
+        let Launch::Generated(passes) = &prepared.launch else { unreachable!("as made") };
+        if passes.prepare(&prepared.weights)? {
+            // From now on the packed ones are read.
+            prepared.weights = Buffer::new(context, 0)?;
+        }
+        Ok(prepared)
+    }
+
     /// As [`Prepared::new`], for a program of the caller's that has the reference kernel's interface.
     ///
     /// # Errors
@@ -145,15 +187,20 @@ impl Prepared {
         let images = images_at_once(context, problem)?;
         let tile = problem.with_batch(images);
         let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+        let launch_needs_params = !matches!(launch, Launch::Generated(_));
         Ok(Prepared {
             problem: *problem,
+            variant: Variant::DIRECT,
             images,
             launch,
             input: Buffer::new(context, tile.input_len() * size_of::<f32>())?,
             weights: upload(weights)?,
             bias: bias.map(upload).transpose()?,
             output: Buffer::new(context, tile.output_len() * size_of::<f32>())?,
-            params: Buffer::with_data(context, &params(&tile))?,
+            params: match launch_needs_params {
+                true => Buffer::with_data(context, &params(&tile))?,
+                false => Buffer::new(context, 0)?,
+            },
             context: context.clone(),
         })
     }
@@ -178,12 +225,17 @@ impl Prepared {
         let image = self.problem.with_batch(1);
         let tile = self.problem.with_batch(input.len() / image.input_len());
         self.input.upload(bytemuck::cast_slice(input))?;
-        if self.images != self.problem.sizes().n {
+        let generated = matches!(self.launch, Launch::Generated(_));
+        if self.images != self.problem.sizes().n && !generated {
             self.params.upload(&params(&tile))?;
         }
-        self.bind();
-        self.context.check("glBindBufferBase")?;
+        if !generated {
+            self.bind();
+            self.context.check("glBindBufferBase")?;
+        }
         let ran = match &self.launch {
+            // A smaller last part of the batch is computed as if it were whole: the rest is never read.
+            Launch::Generated(passes) => passes.run(&self.buffers()),
             Launch::Whole(program) => dispatch::run_whole(&self.context, *program, tile.output_len()),
             Launch::Sliced(program, pace) => {
                 let operations = 2.0 * tile.reduction() as f64 + PER_OUTPUT;
@@ -193,6 +245,35 @@ impl Prepared {
         }?;
         self.output.read(bytemuck::cast_slice_mut(output))?;
         Ok(ran)
+    }
+
+    fn buffers(&self) -> passes::Buffers<'_> {
+        passes::Buffers {
+            input: &self.input,
+            weights: &self.weights,
+            bias: self.bias.as_ref(),
+            output: &self.output,
+        }
+    }
+
+    /// Hands the work to the device `times` times, without waiting or reading back: for measurements.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue(&self, times: usize) -> Result<()> {
+        for _ in 0..times {
+            match &self.launch {
+                Launch::Generated(passes) => passes.enqueue(&self.buffers())?,
+                Launch::Sliced(program, pace) => {
+                    let bind = || self.bind();
+                    let units = self.problem.with_batch(self.images).output_len() as u32;
+                    let work = Work { units, per_group: 64, operations: 1.0 };
+                    dispatch::enqueue(&self.context, &[dispatch::Step { program, work, pace, bind: &bind }])?;
+                }
+                Launch::Whole(_) => unreachable!("a caller's program is not measured"),
+            }
+        }
+        Ok(())
     }
 
     fn bind(&self) {

@@ -130,6 +130,67 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
     Ok(Ran { time, dispatches })
 }
 
+/// A kernel of several that follow each other, with a way to bind its buffers.
+pub struct Step<'a> {
+    /// Its program.
+    pub program: &'a Program,
+    /// Its work.
+    pub work: Work,
+    /// How long its dispatches may be.
+    pub pace: &'a Pace,
+    /// Binds its buffers.
+    pub bind: &'a dyn Fn(),
+}
+
+/// Runs `steps` one after the other, each seeing what those before it wrote: all at once if that is predicted to be short, else
+/// cut like [`run`]. `pace` is that of all of them together.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<Ran> {
+    let units: u32 = steps.iter().map(|step| step.work.units.div_ceil(step.work.per_group)).sum();
+    let operations: f64 = steps.iter().map(|step| f64::from(step.work.units) * step.work.operations).sum();
+    let all = Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) };
+    let [.., last] = steps else { return Ok(Ran::default()) };
+    if pace.slice(context.group().rate(), &all) < units {
+        let mut ran = Ran::default();
+        for step in steps {
+            context.api().use_program(step.program.name());
+            (step.bind)();
+            context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
+            ran += run(context, step.program, &step.work, step.pace)?;
+        }
+        return Ok(ran);
+    }
+    let clock = Clock::start(context)?;
+    enqueue(context, steps)?;
+    context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+    let stamp = clock.stamp(context)?;
+    Fence::new(context)?.wait(last.program.kernel_name())?;
+    let time = clock.read(stamp.as_ref())?;
+    let host = clock.host.elapsed();
+    context.group().set_rate(pace.learn(context.group().rate(), &all, units, believed(time, host, host)));
+    let (device, name) = (context.device(), last.program.kernel_name());
+    context.note(Level::Debug, format_args!("{device}: {name}: {} dispatches, {time:?}", steps.len()));
+    Ok(Ran { time, dispatches: steps.len() as u32 })
+}
+
+/// Hands all of `steps` to the device, each whole, and does not wait.
+///
+/// # Errors
+/// What GL reports.
+pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
+    let api = context.api();
+    for step in steps {
+        api.use_program(step.program.name());
+        (step.bind)();
+        context.check("glUseProgram")?;
+        dispatch(context, 0, step.work.units, step.work.per_group)?;
+        api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
+    }
+    Ok(())
+}
+
 /// Runs a program that is not ours, and so knows nothing of slices: one dispatch, with workgroups enough in x for an invocation
 /// of each of `outputs`. Like [`run`] otherwise.
 ///

@@ -9,19 +9,22 @@ use std::time::Instant;
 
 use super::calibrate;
 use super::context::{ShareGroup, Target};
-use super::conv2d;
 use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::pipeline::Pipeline;
 use super::worker::Worker;
-use crate::backend::{Backend, PipelineOptions, Plan, Queue, Recipe};
-use crate::error::{Error, Result};
+use crate::backend::{Backend, Memory, PipelineOptions, Plan, Queue, Recipe};
+use crate::config::config;
+use crate::error::Result;
 use crate::memory::Hierarchy;
+use crate::memory::tiles::Gpu;
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
+use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
+use crate::shader::variant::has_winograd_forms;
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -61,9 +64,16 @@ impl Engine {
     }
 
     /// The worker, for jobs of one's own.
-    #[cfg(test)]
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// The device as the planner sees it.
+    ///
+    /// # Errors
+    /// Why it could not be measured.
+    pub fn gpu(&self) -> Result<Gpu> {
+        self.worker.call(|session| session.gpu())
     }
 
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
@@ -73,6 +83,15 @@ impl Engine {
     /// Why there is none.
     pub fn share_group(&self) -> Result<Arc<ShareGroup>> {
         self.worker.call(|session| Ok(session.context().group().clone()))
+    }
+}
+
+/// The problem with what the environment wants instead of `auto`, where that can be done.
+fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
+    match (problem.algorithm(), preference) {
+        (Algorithm::Auto, Some(Algorithm::Winograd)) if !has_winograd_forms(problem.sizes()) => *problem,
+        (Algorithm::Auto, Some(preference)) => problem.with_algorithm(preference),
+        _ => *problem,
     }
 }
 
@@ -99,24 +118,24 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        if problem.algorithm() == Algorithm::Winograd {
-            let what = "Winograd's algorithm; direct convolutions only".into();
-            return Err(Error::Unsupported { device: self.id.to_string(), what });
-        }
+        let problem = &preferred(problem, config().algorithm);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        self.worker.call(|session| {
+        let (variant, kernel) = self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;
+            let made = (prepared.variant(), prepared.kernel().to_owned());
             session.keep(key, prepared);
-            Ok(())
+            Ok(made)
         })?;
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
             recipe: Arc::new(Recipe {
                 problem: *problem,
+                variant,
                 weights: weights.to_vec(),
                 bias: bias.map(<[f32]>::to_vec),
             }),
+            kernel,
         }))
     }
 
@@ -135,12 +154,16 @@ impl Backend for Engine {
             return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
-        let ran = self.worker.call(|session| {
-            let program = session.program(SGEMM_DIRECT)?;
-            gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)
+        let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
+            Some(tile) => gemm::run_tiled(session, &tile, problem, (a, b, c), &mut tight),
+            None => {
+                let program = session.program(SGEMM_DIRECT)?;
+                let ran = gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)?;
+                Ok((SGEMM_DIRECT.name, ran))
+            }
         })?;
         gemm::store(problem, &tight, c);
-        Ok((SGEMM_DIRECT.name, timing(ran, start)))
+        Ok((kernel, timing(ran, start)))
     }
 }
 
@@ -148,13 +171,25 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
+    kernel: String,
     /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
     recipe: Arc<Recipe>,
 }
 
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
-        conv2d::kernel(&self.recipe.problem).name
+        &self.kernel
+    }
+
+    fn memory(&self) -> Memory {
+        // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
+        // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
+        let Recipe { problem, variant, weights, bias } = &*self.recipe;
+        let held = weights.len() + bias.as_ref().map_or(0, Vec::len);
+        let passes = generate(variant, problem);
+        let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
+        let moved = problem.input_len() + 2 * problem.output_len() + scratch;
+        Memory { packed: (2 * held + packed) * size_of::<f32>(), workspace: moved * size_of::<f32>() }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
@@ -164,8 +199,8 @@ impl Plan for GlPlan {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
-                    let Recipe { problem, weights, bias } = &*self.recipe;
-                    session.prepare(problem, weights, bias.as_deref())?
+                    let Recipe { problem, variant, weights, bias } = &*self.recipe;
+                    session.prepare_variant(variant, problem, weights, bias.as_deref())?
                 }
             };
             let ran = prepared.run(input, &mut computed)?;

@@ -7,9 +7,13 @@ use std::rc::Rc;
 
 use super::context::Context;
 use super::dispatch::{self, Pace, Ran, Work};
+use super::passes::{Buffers, Passes};
 use super::resource::{Buffer, Program};
+use super::session::Session;
 use crate::error::{Error, Result};
+use crate::memory::tiles::{self, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
+use crate::shader::recipe::{self, Product};
 
 /// Rows and columns of the tile that a workgroup computes.
 const TILE: usize = 16;
@@ -105,6 +109,74 @@ pub fn run(
     let ran = dispatch::run(context, program, &work, &Pace::new())?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok(ran)
+}
+
+/// Products with less work stay with the one kernel that needs no compiling.
+const LEAST_FLOPS: u64 = 50_000_000;
+/// Tiles may begin up to this far beyond the end.
+const MARGIN: usize = 4096;
+
+/// The tile to compute `problem` with; none if that does not pay, or cannot be.
+///
+/// # Errors
+/// What the device failed to do while it was measured.
+pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<Tile>> {
+    if problem.flops() < LEAST_FLOPS {
+        return Ok(None);
+    }
+    fits(session.context(), problem)?;
+    let gpu = session.gpu()?;
+    let Product { rows, cols, depth, .. } = Product::new(problem);
+    let possible = |tile: &&Tile| {
+        let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
+        tile.fits(&gpu) && packed.max(depth * cols).max(rows * cols) <= gpu.max_elements
+    };
+    if rows.max(cols).max(depth) + MARGIN > i32::MAX as usize {
+        return Ok(None);
+    }
+    let seconds = |tile: &Tile| {
+        let slices = depth.div_ceil(tile.bk);
+        let products = TiledProducts {
+            count: 1,
+            rows,
+            cols,
+            slices,
+            bytes: problem.bytes(),
+            gathered: !cols.is_multiple_of(4),
+        };
+        tiles::seconds(&gpu, tile, &products, 1)
+    };
+    let possible = tiles::TILES.iter().filter(possible);
+    Ok(possible.min_by(|a, b| seconds(a).total_cmp(&seconds(b))).copied())
+}
+
+/// Computes the product in tiles; otherwise like [`run`]. Gives the kernel's name, too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_tiled(
+    session: &mut Session,
+    tile: &Tile,
+    problem: &Gemm,
+    (a, b, c): (&[f32], &[f32], &[f32]),
+    tight: &mut [f32],
+) -> Result<(&'static str, Ran)> {
+    let passes = Passes::new(session, &recipe::gemm(problem, tile))?;
+    let context = session.context();
+    let [a_len, b_len, _] = problem.lens();
+    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+    let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
+    let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c))?) };
+    let output = Buffer::new(context, size_of_val(tight))?;
+    let ran = passes.run(&Buffers { input: &b, weights: &a, bias: old.as_ref(), output: &output })?;
+    output.read(bytemuck::cast_slice_mut(tight))?;
+    Ok((recipe::gemm_name(tile), ran))
+}
+
+/// C as a tight matrix, in the order of its memory.
+fn gather(problem: &Gemm, c: &[f32]) -> Vec<f32> {
+    let Lines { count, length, distance } = lines(problem);
+    (0..count).flat_map(|line| &c[line * distance..][..length]).copied().collect()
 }
 
 /// Refuses matrices that a shader could not see as a whole, or not index in 32 bits.

@@ -37,10 +37,13 @@ mod fence;
 mod gemm;
 mod native;
 mod pace;
+mod passes;
 mod pipeline;
+mod rates;
 pub mod reference;
 mod resource;
 mod session;
+pub mod trial;
 mod worker;
 
 use discovery::discovered;

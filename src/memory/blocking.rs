@@ -1,13 +1,16 @@
 //! Block sizes: how a matrix product, or a convolution as one, is cut for caches and threads.
 //!
-//! A pure function of the caches, the micro-kernel's tile, the problem and the number of threads. Its cost model,
+//! A pure function of the hierarchy's description (its measured rates, which differ from day to day, must not reach
+//! the bits), the micro-kernel's tile, the problem and the number of threads. Its cost model,
 //! for a tile of MR x NR, a core that does one step of the tile (MR*NR multiply-adds) in a fixed time:
 //!
 //! * **KC**. A panel of B, KC x NR, is packed and then read once for each panel of A, so it should stay in L1
 //!   together with the panel of A in use and the one being fetched: `KC (NR + 2 MR) 4 <= L1`. Every block of
 //!   depth reads and writes C once more: the larger KC the better, within that.
-//! * **MC**. Panels of A stream past each panel of B. All of them, MC x KC, should stay in the L2 cache, of which
-//!   half is left for C and for what is packed next: `MC KC 4 <= L2/2`.
+//! * **MC**. Panels of A stream past each panel of B: MR elements a step of MR*NR multiply-adds, so slowly that the
+//!   next cache outward keeps up. All of them together still had better be about what L2 holds, as each is used
+//!   once for each panel of B: `MC KC 4 <= L2`. And each panel of B is packed anew for each block of A, at the price
+//!   of some rows of it: the larger MC the better, within that.
 //! * **NC**. The part of C that a task adds to again for each block of depth, rows x NC, should stay in the cache
 //!   as well: `rows NC 4 <= L2/2`. A task also reads its block of A anew, KC elements a row, which must not be
 //!   more than a fraction of the C it moves: `NC >= 2 KC` wins where both cannot be had.
@@ -19,19 +22,19 @@
 //! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
 //! same bits however many threads there are.
 
-use super::Caches;
-use crate::problem::{Conv2d, Gemm};
+use super::{Caches, Hierarchy};
+use crate::problem::Conv2d;
 
-/// Elements of fp32 that a thread may use to pack in: 256 KiB.
-pub const WORKSPACE: usize = 1 << 16;
+/// Elements of fp32 that a thread may use to pack in: 1 MiB.
+pub const WORKSPACE: usize = 1 << 18;
 
 /// Problems with fewer floating-point operations are not worth waking threads for: that takes some 20
 /// microseconds.
 pub const INLINE_FLOPS: u64 = 3_000_000;
 
 /// Assumed where the system does not tell: what nearly every CPU has at least.
-const L1_BYTES: usize = 32 << 10;
-const L2_BYTES: usize = 256 << 10;
+pub(super) const L1_BYTES: usize = 32 << 10;
+pub(super) const L2_BYTES: usize = 256 << 10;
 
 /// The largest tile of C that a micro-kernel keeps in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,14 +73,6 @@ impl From<&Conv2d> for Products {
     }
 }
 
-impl From<&Gemm> for Products {
-    fn from(problem: &Gemm) -> Self {
-        let sizes = problem.sizes();
-        let (rows, cols) = if sizes.c_col == 1 { (sizes.m, sizes.n) } else { (sizes.n, sizes.m) };
-        Products { count: 1, rows, cols, depth: sizes.k, unit: 1 }
-    }
-}
-
 /// How a problem is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocking {
@@ -97,15 +92,21 @@ pub struct Blocking {
 
 impl Blocking {
     /// Cuts `problem` for `threads` threads.
-    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: impl Into<Products>, threads: usize) -> Self {
-        let problem = problem.into();
+    pub fn plan(
+        hierarchy: &Hierarchy,
+        ukernel: Ukernel,
+        problem: impl Into<Products>,
+        threads: usize,
+    ) -> Self {
+        let (problem, caches) = (problem.into(), &hierarchy.caches);
         let Ukernel { mr, nr } = ukernel;
         let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
         let limit = (l1 / (nr + 2 * mr)).min(WORKSPACE / nr).max(1);
         let unit = if problem.unit <= limit { problem.unit } else { 1 };
         let kc = even(problem.depth, limit, unit);
-        let mc = even(problem.rows, l2 / 2 / kc, mr);
-        let widest = (l2 / 2 / problem.rows.max(1)).max(2 * kc);
+        let mc = even(problem.rows, l2 / kc, mr);
+        let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
+        let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
         let (width, group) = cut(problem.count, panels, blocks, (widest / nr).max(1), threads);
         let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
@@ -118,13 +119,91 @@ impl Blocking {
     }
 }
 
+/// How the operands of a matrix product lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lie {
+    /// Whether the rows of A are contiguous.
+    pub a_rows: bool,
+    /// Whether the rows of B are contiguous.
+    pub b_rows: bool,
+    /// Whether the columns of B are contiguous.
+    pub b_cols: bool,
+}
+
+/// The way to compute a matrix product, by the reuse of its operands.
+///
+/// A packed element has been read and written once more, and then costs less each time it is used. So packing
+/// pays for what is used often:
+///
+/// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
+///   through the registers if its lines are contiguous in depth; those of the other are made so if need be.
+/// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
+///   counts is that C is written row by row. Panels of B are packed, A is read in place.
+/// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
+///   contiguous, or if all of it stays in L1 anyway. B is used once for each panel of A's rows; likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Sums of lines.
+    Dots,
+    /// Row by row.
+    Sweep,
+    /// Packed panels, unless an operand is read in place.
+    Panels {
+        /// Whether A is.
+        a_in_place: bool,
+        /// Whether B is.
+        b_in_place: bool,
+    },
+}
+
+/// The most rows or columns that are computed as sums of lines.
+pub const FEW: usize = 4;
+
+/// The largest depth that is computed row by row.
+pub const SHALLOW: usize = 32;
+
+impl Way {
+    /// Chooses by the problem alone, so that the same problem is summed in the same order at any number of
+    /// threads.
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, lie: Lie) -> Self {
+        let Products { rows, cols, depth, .. } = *problem;
+        let Ukernel { mr, nr } = ukernel;
+        // The lines of A stream past few columns of B, or those of B past few rows of A.
+        let dots = |few: usize, streams, ready| few <= FEW && streams && (ready || few * depth <= WORKSPACE);
+        if dots(cols, lie.a_rows, lie.b_cols) || dots(rows, lie.b_cols, lie.a_rows) {
+            return Way::Dots;
+        }
+        let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
+        if depth <= SHALLOW && row_panels > 2 && col_panels > 2 {
+            return Way::Sweep;
+        }
+        // A third of L1 each, as the other operand and C want their parts.
+        let small = |elements: usize| elements <= known(caches.l1, L1_BYTES) / 3;
+        Way::Panels {
+            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && lie.a_rows),
+            b_in_place: lie.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
+        }
+    }
+}
+
 /// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
-fn known(bytes: usize, assumed: usize) -> usize {
-    (if bytes == 0 { assumed } else { bytes }) / size_of::<f32>()
+pub(super) fn known(bytes: usize, assumed: usize) -> usize {
+    known_bytes(bytes, assumed) / size_of::<f32>()
+}
+
+/// The bytes of a cache, or what is assumed if that is not known.
+pub(crate) fn known_bytes(bytes: usize, assumed: usize) -> usize {
+    if bytes == 0 { assumed } else { bytes }
 }
 
 /// Panels of B and of A of a task.
-fn cut(products: usize, panels: usize, blocks: usize, widest: usize, threads: usize) -> (usize, usize) {
+pub(super) fn cut(
+    products: usize,
+    panels: usize,
+    blocks: usize,
+    widest: usize,
+    threads: usize,
+) -> (usize, usize) {
     let (panels, blocks) = (panels.max(1), blocks.max(1));
     let widest = even(blocks, widest, 1);
     if threads == 1 {
@@ -162,6 +241,11 @@ pub(crate) fn even(total: usize, limit: usize, step: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Caches;
+
+    fn machine(l1: usize, l2: usize) -> Hierarchy {
+        Hierarchy { caches: Caches { l1, l2, ..Caches::UNKNOWN }, ..Hierarchy::UNKNOWN }
+    }
 
     const TILES: [Ukernel; 4] = [
         Ukernel { mr: 8, nr: 48 },
@@ -192,7 +276,7 @@ mod tests {
         let mut cases = 0;
         for (l1, l2) in [(4, 16), (16, 128), (32, 256), (48, 1024), (128, 12 << 10), (1024, 1 << 20), (0, 0)]
         {
-            let caches = Caches { l1: l1 << 10, l2: l2 << 10, ..Caches::UNKNOWN };
+            let machine = machine(l1 << 10, l2 << 10);
             for tile in TILES {
                 for (rows, cols, depth, unit) in [
                     (64, 50_176, 576, 9),
@@ -203,15 +287,17 @@ mod tests {
                 ] {
                     for (count, threads) in [(1, 1), (1, 2), (1, 64), (5, 3), (300, 16)] {
                         let problem = Products { count, rows, cols, depth, unit };
-                        let plan = Blocking::plan(&caches, tile, problem, threads);
-                        let l1 = known(caches.l1, L1_BYTES);
+                        let plan = Blocking::plan(&machine, tile, problem, threads);
+                        let l1 = known(machine.caches.l1, L1_BYTES);
                         assert!(plan.kc * (tile.nr + 2 * tile.mr) <= l1 || plan.kc == 1, "{plan:?}");
                         assert!(plan.kc * tile.nr <= WORKSPACE);
-                        assert!(plan.mc * plan.kc <= known(caches.l2, L2_BYTES) / 2 || plan.mc == tile.mr);
+                        assert!(
+                            plan.mc * plan.kc <= known(machine.caches.l2, L2_BYTES) || plan.mc == tile.mr
+                        );
                         assert!(plan.nc.is_multiple_of(tile.nr) && plan.nc > 0 && plan.kc > 0);
                         assert_eq!(plan.col_blocks, cols.div_ceil(plan.nc), "{plan:?}");
                         assert_eq!(plan.row_groups, rows.div_ceil(tile.mr).div_ceil(plan.panels), "{plan:?}");
-                        let alone = Blocking::plan(&caches, tile, problem, 1);
+                        let alone = Blocking::plan(&machine, tile, problem, 1);
                         assert_eq!((alone.kc, alone.mc, alone.row_groups), (plan.kc, plan.mc, 1));
                         cases += 1;
                     }
@@ -222,21 +308,45 @@ mod tests {
     }
 
     #[test]
+    fn operands_are_packed_where_they_are_used_often() {
+        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let plain = Lie { a_rows: true, b_rows: true, b_cols: false };
+        let way = |rows, cols, depth, lie| {
+            Way::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, lie)
+        };
+        let in_place = |a_in_place, b_in_place| Way::Panels { a_in_place, b_in_place };
+        assert_eq!(way(1000, 1000, 1000, plain), in_place(false, false));
+        assert_eq!(way(20, 20, 20, plain), in_place(true, true));
+        assert_eq!(way(10_000, 16, 1000, plain), in_place(true, false));
+        assert_eq!(way(1, 1000, 1000, plain), in_place(true, true));
+        assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
+        assert_eq!(way(1000, 4, 1000, plain), Way::Dots);
+        // Four columns that long cannot be brought together in a workspace.
+        assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
+        assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
+        // B's columns cannot be read in place, however small it is.
+        assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
+        // A's columns only if all of it is small.
+        assert_eq!(way(10_000, 16, 1000, Lie { a_rows: false, ..plain }), in_place(false, false));
+    }
+
+    #[test]
     fn larger_caches_mean_larger_blocks() {
         let problem = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 1 };
-        let kc = |l1| Blocking::plan(&Caches { l1, ..Caches::UNKNOWN }, TILES[0], problem, 1).kc;
+        let kc = |l1| Blocking::plan(&machine(l1, 0), TILES[0], problem, 1).kc;
         assert!(kc(8 << 10) < kc(32 << 10) && kc(32 << 10) < kc(128 << 10));
     }
 
     #[test]
     fn small_maps_are_split_over_rows_and_large_ones_over_columns() {
-        let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
+        let machine = machine(48 << 10, 1 << 20);
         let shape = |rows, cols| Products { count: 1, rows, cols, depth: 512, unit: 1 };
-        let small = Blocking::plan(&caches, TILES[0], shape(512, 49), 2);
+        let small = Blocking::plan(&machine, TILES[0], shape(512, 49), 2);
         assert!(small.row_groups >= 2, "{small:?}");
-        let large = Blocking::plan(&caches, TILES[0], shape(64, 50_176), 2);
+        let large = Blocking::plan(&machine, TILES[0], shape(64, 50_176), 2);
         assert!(large.row_groups == 1 && large.col_blocks >= 4, "{large:?}");
-        let batch = Blocking::plan(&caches, TILES[0], Products { count: 64, ..shape(64, 49) }, 4);
+        let batch = Blocking::plan(&machine, TILES[0], Products { count: 64, ..shape(64, 49) }, 4);
         assert_eq!(batch.row_groups, 1, "{batch:?}");
     }
 
@@ -246,7 +356,7 @@ mod tests {
         for threads in 1..=64 {
             for (rows, cols) in [(512, 49), (64, 3136), (256, 196), (2048, 49)] {
                 let problem = Products { count: 1, rows, cols, depth: 256, unit: 1 };
-                let plan = Blocking::plan(&Caches::UNKNOWN, TILES[0], problem, threads);
+                let plan = Blocking::plan(&Hierarchy::UNKNOWN, TILES[0], problem, threads);
                 let total = rows.div_ceil(8) * cols.div_ceil(48);
                 if threads > total / 2 {
                     continue;

@@ -1,10 +1,14 @@
 //! Layer 2: what a device can do and what that means for a problem. Pure: no I/O, no handles.
 //!
 //! A device is nothing but its measured [`Hierarchy`]; [`roofline`] turns a hierarchy and a problem's work into a
-//! time, and `blocking` turns its caches into block sizes. Engines measure their hierarchy, the device layer compares the times.
+//! time, `blocking` turns its caches into block sizes, and `tile` its registers into register tiles. Engines measure their hierarchy, the device layer compares the times.
 
 pub(crate) mod blocking;
 mod hierarchy;
 pub mod roofline;
+pub(crate) mod tile;
+pub mod tiles;
+pub(crate) mod views;
+pub(crate) mod winograd;
 
-pub use hierarchy::{Caches, Hierarchy};
+pub use hierarchy::{Caches, Hierarchy, Registers};

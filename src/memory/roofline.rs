@@ -26,7 +26,6 @@ pub fn seconds(device: &Hierarchy, work: Work) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Caches;
 
     const CPU: Hierarchy = Hierarchy {
         flops: 1e11,
@@ -34,7 +33,7 @@ mod tests {
         upload: f64::INFINITY,
         download: f64::INFINITY,
         launch: 1e-6,
-        caches: Caches::UNKNOWN,
+        ..Hierarchy::UNKNOWN
     };
     const GPU: Hierarchy = Hierarchy {
         flops: 1e13,
@@ -42,7 +41,7 @@ mod tests {
         upload: 1e10,
         download: 1e10,
         launch: 3e-5,
-        caches: Caches::UNKNOWN,
+        ..Hierarchy::UNKNOWN
     };
 
     #[test]

@@ -14,8 +14,7 @@ pub enum Algorithm {
     /// Every product of the definition is computed and added: exact on small integers.
     Direct,
     /// Winograd's algorithm: fewer products, more additions, a larger rounding error; see `docs/winograd.md`. A NaN or
-    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1
-    /// and one group.
+    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1.
     Winograd,
 }
 
@@ -145,6 +144,8 @@ pub struct Conv2d {
     algorithm: Algorithm,
     /// Whether a plan for it will be run only once.
     once: bool,
+    /// Whether a plan for it is to be confirmed by measurement.
+    measured: bool,
     flops: u64,
 }
 
@@ -196,7 +197,15 @@ impl Conv2d {
             p,
             q,
         };
-        Ok(Conv2d { sizes, bias: desc.bias, relu: desc.relu, algorithm: desc.algorithm, once: false, flops })
+        Ok(Conv2d {
+            sizes,
+            bias: desc.bias,
+            relu: desc.relu,
+            algorithm: desc.algorithm,
+            once: false,
+            measured: false,
+            flops,
+        })
     }
 
     /// All sizes.
@@ -219,6 +228,11 @@ impl Conv2d {
         self.algorithm
     }
 
+    /// The same convolution, to be computed in a given way.
+    pub(crate) fn with_algorithm(&self, algorithm: Algorithm) -> Self {
+        Conv2d { algorithm, ..*self }
+    }
+
     /// The same convolution for a plan that is run once: preparing weights then counts as much as running.
     pub(crate) fn once(&self) -> Self {
         Conv2d { once: true, ..*self }
@@ -227,6 +241,17 @@ impl Conv2d {
     /// Whether a plan for it will be run only once.
     pub(crate) fn is_once(&self) -> bool {
         self.once
+    }
+
+    /// The same convolution, whose plans are confirmed by measurement: the candidates predicted best are timed when a plan
+    /// is made, unless an earlier measurement is on record, and the fastest is kept. That takes several runs' time.
+    pub fn measured(&self) -> Self {
+        Conv2d { measured: true, ..*self }
+    }
+
+    /// Whether plans for it are to be confirmed by measurement.
+    pub fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// The same convolution over `n` of the batch's images.

@@ -1,3 +1,6 @@
-//! Layer 3: GLSL text.
+//! Layer 3: GLSL text. Fixed kernels in [`source`](mod@source); ways to compute a convolution in [`variant`](mod@variant); what they
+//! become in [`recipe`](mod@recipe). Pure: problem and device in, text out.
 
+pub mod recipe;
 pub mod source;
+pub mod variant;

@@ -28,31 +28,33 @@ pub const SGEMM_DIRECT: Kernel =
 #[cfg(test)]
 pub const ALL: [Kernel; 3] = [CONV_REFERENCE, CONV_DIRECT, SGEMM_DIRECT];
 
+/// Has glslangValidator check a shader. It is part of the development setup; where it is missing, the driver's compiler is the
+/// judge.
+#[cfg(test)]
+pub(super) fn check_with_glslang(name: &str, source: &str) {
+    let mut file = tempfile::Builder::new().suffix(".comp").tempfile().unwrap();
+    std::io::Write::write_all(&mut file, source.as_bytes()).unwrap();
+    match std::process::Command::new("glslangValidator").arg(file.path()).output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{name}: {text}");
+            assert!(!text.contains("WARNING"), "{name}: {text}");
+        }
+        Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
+            eprintln!("skipped: no glslangValidator");
+        }
+        Err(error) => panic!("glslangValidator: {error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `glslangValidator` is part of the development setup; where it is missing, the driver's compiler is the judge.
     #[test]
     fn glslang_accepts_every_kernel() {
-        let mut checked = 0;
-        for kernel in ALL {
-            let mut file = tempfile::Builder::new().suffix(".comp").tempfile().unwrap();
-            std::io::Write::write_all(&mut file, kernel.source.as_bytes()).unwrap();
-            match std::process::Command::new("glslangValidator").arg(file.path()).output() {
-                Ok(output) => {
-                    let text = String::from_utf8_lossy(&output.stdout);
-                    assert!(output.status.success(), "{}: {text}", kernel.name);
-                    assert!(!text.contains("WARNING"), "{}: {text}", kernel.name);
-                }
-                Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
-                    eprintln!("skipped: no glslangValidator");
-                }
-                Err(error) => panic!("glslangValidator: {error}"),
-            }
-            checked += 1;
-        }
-        assert_eq!(checked, 3);
+        ALL.iter().for_each(|kernel| check_with_glslang(kernel.name, kernel.source));
+        assert_eq!(ALL.len(), 3);
     }
 
     #[test]

@@ -45,6 +45,12 @@ fn handles_that_are_none() {
         cases.refused(invalid, "plan is 0x", || unsafe {
             sparkle_plan_execute(handle.cast(), input.0, input.1, output.0, output.1)
         });
+        let (mut packed, mut workspace) = (7, 7);
+        // SAFETY: as above.
+        cases.refused(invalid, "plan is 0x", || unsafe {
+            sparkle_plan_memory(handle.cast(), &mut packed, &mut workspace)
+        });
+        assert_eq!((packed, workspace), (7, 7));
     }
     // An open device is no plan.
     cases.refused(invalid, "which is not a plan", || sparkle_plan_destroy(good.device.cast()));
@@ -76,6 +82,10 @@ fn the_other_functions() {
         cases.refused(null_pointer, "out is NULL", || sparkle_device_open(c"cpu".as_ptr(), null_mut()));
         cases.refused(null_pointer, "out is NULL", || sparkle_conv2d_desc_init(null_mut()));
         cases.refused(null_pointer, "out is NULL", || sparkle_last_timing(null_mut()));
+        let mut bytes = 0;
+        let memory = |packed, workspace| sparkle_plan_memory(null_mut(), packed, workspace);
+        cases.refused(null_pointer, "out_packed is NULL", || memory(null_mut(), &mut bytes));
+        cases.refused(null_pointer, "out_workspace is NULL", || memory(&mut bytes, null_mut()));
         cases
             .refused(null_pointer, "out_p is NULL", || sparkle_conv2d_output_size(&desc, null_mut(), &mut p));
         cases

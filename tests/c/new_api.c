@@ -74,7 +74,12 @@ static void convolution(sparkle_device *device, const char *name, const struct c
     timing(name);
     input[(size_t)run % input_count] += 1;
   }
+  size_t packed = 0, workspace = 0;
+  OK(sparkle_plan_memory(plan, &packed, &workspace));
+  CHECK(packed >= weights_count * sizeof(float) && workspace > 0, "the plan's memory");
+  CHECK(sparkle_plan_memory(plan, NULL, &workspace) == SPARKLE_ERROR_NULL_POINTER, "nowhere to");
   OK(sparkle_plan_destroy(plan));
+  CHECK(sparkle_plan_memory(plan, &packed, &workspace) == SPARKLE_ERROR_INVALID_HANDLE, "memory of nothing");
   CHECK(sparkle_plan_destroy(plan) == SPARKLE_ERROR_INVALID_HANDLE, "destroyed twice");
   CHECK(sparkle_plan_execute(plan, input, input_count, output, count) == SPARKLE_ERROR_INVALID_HANDLE, "freed");
   CHECK(memory[0] == CANARY && memory[count + 1] == CANARY, "written outside");

@@ -12,6 +12,8 @@ program modern_conv2d
   call strided_sections()
   call automatic_device()
   call plans()
+  call algorithms()
+  call memory_of_a_plan()
   call finish()
 
 contains
@@ -158,6 +160,61 @@ contains
     call plan%destroy()
     call check(.not. plan%is_created(), 'a plan destroyed, twice')
   end subroutine plans
+
+  !> The descriptor's algorithm decides, in a plan and at once; one that cannot be done is refused.
+  subroutine algorithms()
+    type(sparkle_plan) :: plan
+    type(sparkle_conv2d_desc) :: desc
+    type(sparkle_timing) :: timing
+    type(conv) :: cv
+    real(real32), allocatable :: x(:), w(:), y(:)
+    character(len=200) :: message
+    integer :: stat
+
+    cv = conv(n=1, c=16, h=9, w=10, k=17, r=3, s=3, pad_h=1, pad_w=1)
+    allocate (x, source=data_of(cv%x_len(), 51))
+    allocate (w, source=data_of(cv%w_len(), 52))
+    allocate (y(cv%y_len()))
+    desc = desc_of(cv)
+    desc%algorithm = SPARKLE_ALGORITHM_DIRECT
+    call plan%create(desc, w, device=cpu)
+    call plan%execute(x, y)
+    call sparkle_last_timing(timing)
+    call check(index(timing%kernel, 'conv_igemm') == 1 .and. agrees(cv, x, w, y), 'direct, as asked')
+    ! So little work is direct unless asked otherwise; Winograd needs vector instructions that every CPU here may lack.
+    desc%algorithm = SPARKLE_ALGORITHM_WINOGRAD
+    message = ''
+    call conv2d(desc, x, w, y, device=cpu, stat=stat, errmsg=message)
+    if (stat == SPARKLE_OK) then
+      call sparkle_last_timing(timing)
+      call check(index(timing%kernel, 'conv_winograd') == 1 .and. agrees(cv, x, w, y), 'Winograd, as asked')
+    else
+      call check(stat == SPARKLE_ERROR_UNSUPPORTED .and. index(message, 'AVX') > 0, 'no Winograd on this CPU')
+    end if
+    desc%stride_h = 2
+    call conv2d(desc, x, w, y(:17 * 5 * 10), device=cpu, stat=stat, errmsg=message)
+    call check(stat == SPARKLE_ERROR_UNSUPPORTED .and. index(message, 'Winograd') > 0, 'Winograd with a stride')
+    desc%algorithm = 3
+    call plan%create(desc, w, device=cpu, stat=stat, errmsg=message)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(message, 'algorithm is 3') > 0, 'no such algorithm')
+  end subroutine algorithms
+
+  subroutine memory_of_a_plan()
+    type(sparkle_plan) :: plan
+    type(conv) :: cv
+    integer(int64) :: packed, workspace
+    integer :: stat
+
+    packed = -1
+    workspace = -1
+    call plan%memory(packed, workspace, stat=stat)
+    call check(stat /= SPARKLE_OK .and. packed == -1 .and. workspace == -1, 'an empty plan has no memory')
+    cv = conv(n=1, c=8, h=9, w=10, k=17, r=3, s=3)
+    call plan%create(desc_of(cv), data_of(cv%w_len(), 61), device=cpu)
+    call plan%memory(packed, workspace)
+    call check(packed >= 4 * cv%w_len() .and. packed <= 16 * cv%w_len(), 'packed weights')
+    call check(workspace > 0 .and. workspace <= 4 * 1024 * 1024, 'the workspace of one thread')
+  end subroutine memory_of_a_plan
 
   pure type(sparkle_conv2d_desc) function desc_of(cv)
     type(conv), intent(in) :: cv

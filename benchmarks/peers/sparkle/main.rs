@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `conv N C H W K kernel stride pad SECONDS` | `call=` and `prepacked=` GFLOPS, `kernel=` name, `error=` over bound |
+//! | `conv N C H W K kernel stride pad [groups dilation kernel_w pad_w] SECONDS` | `call=` and `prepacked=` GFLOPS, `kernel=` name, `error=` over bound |
 //! | `gemm SIZE SECONDS` | `gemm=` GFLOPS, `error=` over bound |
 //! | `peak SECONDS` | `peak=` GFLOPS of fused multiply-adds in registers |
 //!
@@ -44,28 +44,22 @@ fn answer(device: &Device, request: &str) -> Result<String> {
     let sizes = sizes.iter().map(|size| size.parse()).collect::<std::result::Result<Vec<i64>, _>>()?;
     match (what, sizes.as_slice()) {
         ("conv", &[n, c, h, w, k, size, stride, pad]) => {
-            let desc = Conv2dDesc {
-                n,
-                c,
-                h,
-                w,
-                k,
-                r: size,
-                s: size,
-                stride_h: stride,
-                stride_w: stride,
-                pad_h: pad,
-                pad_w: pad,
-                ..Default::default()
-            };
-            conv(device, &Conv2d::new(desc)?, time)
+            conv(device, &layer([n, c, h, w, k, size, stride, pad, 1, 1, size, pad])?, time)
         }
+        ("conv", sizes) => conv(device, &layer(sizes.try_into()?)?, time),
         ("gemm", &[size]) => {
             gemm(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?, time)
         }
         ("peak", []) => Ok(format!("peak={:.2}", peak::gflops(sparkle::num_threads(), time))),
         _ => Err(format!("not understood: {request}").into()),
     }
+}
+
+fn layer(sizes: [i64; 12]) -> sparkle::Result<Conv2d> {
+    let [n, c, h, w, k, r, stride, pad_h, groups, dilation, s, pad_w] = sizes;
+    let (stride_h, stride_w, dilation_h, dilation_w) = (stride, stride, dilation, dilation);
+    let desc = Conv2dDesc { n, c, h, w, k, r, s, groups, ..Default::default() };
+    Conv2d::new(Conv2dDesc { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, ..desc })
 }
 
 fn conv(device: &Device, problem: &Conv2d, time: Duration) -> Result<String> {

@@ -1,12 +1,12 @@
 //! The most fused multiply-adds that the cores can do: on registers alone, in more independent chains than the units'
 //! latency needs. Memory is not involved, so no product or convolution that does all its multiplications can be faster.
 
-use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Passes over all accumulators between two looks at the clock.
-const PASSES: usize = 1 << 14;
+/// The loop that the library calibrates itself with.
+#[path = "../../../src/cpu/peak.rs"]
+mod registers;
 
 /// GFLOPS of `threads` threads that compute at once for `time`: the sum of the medians of each.
 pub fn gflops(threads: usize, time: Duration) -> f64 {
@@ -24,77 +24,11 @@ pub fn gflops(threads: usize, time: Duration) -> f64 {
 /// GFLOPS of this thread.
 fn rate(time: Duration) -> f64 {
     let (mut times, start) = (vec![], Instant::now());
-    let mut operations = run();
+    let mut operations = registers::run();
     while times.len() < 5 || start.elapsed() < time {
         let before = Instant::now();
-        operations = run();
+        operations = registers::run();
         times.push(before.elapsed());
     }
     sparkle::report::gflops(operations, sparkle::report::median(&times).expect("five at least"))
-}
-
-/// Runs the widest kernel this CPU has; returns its number of operations.
-fn run() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: just detected.
-            return unsafe { x86::avx512() };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: just detected.
-            return unsafe { x86::avx2() };
-        }
-    }
-    baseline()
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{PASSES, black_box};
-
-    /// 24 of 32 registers.
-    #[target_feature(enable = "avx512f")]
-    pub fn avx512() -> u64 {
-        let (x, y) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
-        let mut sums = [x; 24];
-        for _ in 0..PASSES {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(*sum, x, y);
-            }
-        }
-        black_box(sums);
-        (2 * 16 * 24 * PASSES) as u64
-    }
-
-    /// 12 of 16 registers.
-    #[target_feature(enable = "avx2,fma")]
-    pub fn avx2() -> u64 {
-        let (x, y) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
-        let mut sums = [x; 12];
-        for _ in 0..PASSES {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, x, y);
-            }
-        }
-        black_box(sums);
-        (2 * 8 * 12 * PASSES) as u64
-    }
-}
-
-/// What the compiler makes of the architecture's baseline: NEON's fused multiply-add on 64-bit ARM, a product and a sum
-/// where the baseline has no such instruction.
-fn baseline() -> u64 {
-    const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-    let (x, y): (f32, f32) = (black_box(0.5), black_box(0.25));
-    let mut sums = [[x; 4]; 12];
-    for _ in 0..PASSES {
-        for sum in sums.as_flattened_mut() {
-            *sum = if FUSED { sum.mul_add(x, y) } else { *sum * x + y };
-        }
-    }
-    black_box(sums);
-    (2 * 4 * 12 * PASSES) as u64
 }

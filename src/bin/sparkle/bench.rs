@@ -23,7 +23,7 @@ use crate::{files, verify};
 /// last call as after the first.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `sparkle info`: what there is and what Sparkle makes of it.
 
-use sparkle::{Config, Conv2d, Conv2dDesc, Device, Prediction, config, devices};
+use sparkle::{Config, Conv2d, Conv2dDesc, Device, Prediction, Tune, config, devices};
 
 use crate::console::Console;
 use crate::device::Listed;
@@ -61,12 +61,14 @@ struct Variable {
 /// # Errors
 /// If standard output cannot be written.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    // First, as it measures, and the devices' facts tell what was measured.
+    let auto = auto();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         threads: sparkle::num_threads(),
         devices: devices().into_iter().map(Listed::from).collect(),
-        auto: auto(),
+        auto,
         environment: environment(config()),
         complaints: &config().complaints,
     };
@@ -81,6 +83,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 fn auto() -> Auto {
     let means = match &config().device {
         Some(device) if device != "auto" => format!("{device}, as SPARKLE_DEVICE says"),
+        _ if config().deterministic => "the CPU, as SPARKLE_DETERMINISTIC says".to_owned(),
         _ => {
             "the device predicted fastest for each problem, transfers included; software GL never".to_owned()
         }
@@ -148,6 +151,11 @@ fn environment(config: &Config) -> Vec<Variable> {
         gl_timeout_ms,
         algorithm,
         trace,
+        cache_dir,
+        xdg_cache_home,
+        home: _,
+        tune,
+        deterministic,
         complaints: _,
     } = config;
     let variable = |name, value, meaning| Variable { name, value, meaning };
@@ -172,6 +180,26 @@ fn environment(config: &Config) -> Vec<Variable> {
             "the algorithm that auto means for convolutions: direct or winograd",
         ),
         variable("SPARKLE_TRACE", trace.clone(), "file for traces of pipelines"),
+        variable(
+            "SPARKLE_CACHE_DIR",
+            cache_dir.clone(),
+            "folder of what was measured on this machine; empty or off: none",
+        ),
+        variable(
+            "XDG_CACHE_HOME",
+            xdg_cache_home.clone(),
+            "its default is sparkle in this folder or in ~/.cache",
+        ),
+        variable(
+            "SPARKLE_TUNE",
+            (*tune != Tune::default()).then(|| format!("{tune:?}").to_lowercase()),
+            "whether plans use (read) and make (full) measurements of their candidates",
+        ),
+        variable(
+            "SPARKLE_DETERMINISTIC",
+            deterministic.then(|| "1".to_owned()),
+            "1: nothing that was measured decides what is computed where",
+        ),
     ]
 }
 

@@ -21,6 +21,7 @@ mod mosaic;
 mod npy;
 mod photo;
 mod selftest;
+mod shaders;
 mod stream;
 mod suite;
 mod verify;
@@ -47,6 +48,7 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Stream(stream::Args),
+    Shaders(shaders::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &mut console),
         Command::Demo(args) => demo::run(args, &mut console),
         Command::Stream(args) => stream::run(args, &mut console),
+        Command::Shaders(args) => shaders::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,8 @@
 //! Benchmark suites: CSV files with one convolution a row.
 //!
 //! The columns are `name,N,C,H,W,K,kernel,stride,pad`, in any order; `kernel`, `stride` and `pad` hold for height and width.
+//! Columns that may be there or not: `groups` and `dilation`, else 1; `kernel_w` and `pad_w`, else as `kernel` and `pad`,
+//! which then hold for the height alone.
 
 use std::io::Read;
 use std::path::Path;
@@ -20,6 +22,16 @@ pub struct Layer {
 
 /// The columns after `name`.
 const SIZES: [&str; 8] = ["N", "C", "H", "W", "K", "kernel", "stride", "pad"];
+
+/// The columns that may be missing.
+const OPTIONAL: [&str; 4] = ["groups", "dilation", "kernel_w", "pad_w"];
+
+/// Where each column is: `name`, [`SIZES`] and [`OPTIONAL`].
+struct Columns {
+    name: usize,
+    sizes: [usize; 8],
+    optional: [Option<usize>; 4],
+}
 
 /// Reads a suite; `batch` replaces every N.
 ///
@@ -47,38 +59,50 @@ fn parse(file: impl Read, batch: Option<i64>) -> Result<Vec<Layer>, String> {
     if layers.is_empty() { Err("has no rows".to_owned()) } else { Ok(layers) }
 }
 
-/// Where each column is: `name` first, then [`SIZES`].
-fn columns(headers: &csv::StringRecord) -> Result<[usize; 9], String> {
-    let mut known = ["name"].into_iter().chain(SIZES);
-    if let Some(unknown) = headers.iter().find(|header| !known.clone().any(|name| name == *header)) {
+fn columns(headers: &csv::StringRecord) -> Result<Columns, String> {
+    let known = ["name"].into_iter().chain(SIZES).chain(OPTIONAL);
+    if let Some(unknown) = headers.iter().find(|&header| !known.clone().any(|name| name == header)) {
         return Err(format!(
-            "line 1, column \"{unknown}\": no such column; expected name,{}",
-            SIZES.join(",")
+            "line 1, column \"{unknown}\": no such column; expected name,{} and perhaps {}",
+            SIZES.join(","),
+            OPTIONAL.join(",")
         ));
     }
-    let mut columns = [0; 9];
-    for column in &mut columns {
-        let name = known.next().expect("as many names as columns");
+    let find = |name: &str| {
         let mut found = (0..headers.len()).filter(|&index| &headers[index] == name);
-        *column = found.next().ok_or_else(|| format!("line 1, column {name}: missing"))?;
-        if found.next().is_some() {
-            return Err(format!("line 1, column {name}: there twice"));
-        }
+        let column = found.next();
+        if found.next().is_some() { Err(format!("line 1, column {name}: there twice")) } else { Ok(column) }
+    };
+    let must = |name: &str| find(name)?.ok_or_else(|| format!("line 1, column {name}: missing"));
+    let mut columns = Columns { name: must("name")?, sizes: [0; 8], optional: [None; 4] };
+    for (column, name) in columns.sizes.iter_mut().zip(SIZES) {
+        *column = must(name)?;
+    }
+    for (column, name) in columns.optional.iter_mut().zip(OPTIONAL) {
+        *column = find(name)?;
     }
     Ok(columns)
 }
 
-fn layer(record: &csv::StringRecord, columns: &[usize; 9], batch: Option<i64>) -> Result<Layer, String> {
-    let name = &record[columns[0]];
+fn layer(record: &csv::StringRecord, columns: &Columns, batch: Option<i64>) -> Result<Layer, String> {
+    let name = &record[columns.name];
     if name.is_empty() {
         return Err("column name: empty".to_owned());
     }
-    let mut sizes = [0i64; 8];
-    for ((size, column), &index) in sizes.iter_mut().zip(SIZES).zip(&columns[1..]) {
+    let number = |column: &str, index: usize| {
         let text = &record[index];
-        *size = text.parse().map_err(|_| format!("column {column}: \"{text}\" is no whole number"))?;
+        text.parse().map_err(|_| format!("column {column}: \"{text}\" is no whole number"))
+    };
+    let mut sizes = [0i64; 8];
+    for ((size, column), &index) in sizes.iter_mut().zip(SIZES).zip(&columns.sizes) {
+        *size = number(column, index)?;
     }
     let [n, c, h, w, k, kernel, stride, pad] = sizes;
+    let mut optional = [1, 1, kernel, pad];
+    for ((size, column), &index) in optional.iter_mut().zip(OPTIONAL).zip(&columns.optional) {
+        *size = index.map_or(Ok(*size), |index| number(column, index))?;
+    }
+    let [groups, dilation, kernel_w, pad_w] = optional;
     let desc = Conv2dDesc {
         n: batch.unwrap_or(n),
         c,
@@ -86,11 +110,14 @@ fn layer(record: &csv::StringRecord, columns: &[usize; 9], batch: Option<i64>) -
         w,
         k,
         r: kernel,
-        s: kernel,
+        s: kernel_w,
         stride_h: stride,
         stride_w: stride,
         pad_h: pad,
-        pad_w: pad,
+        pad_w,
+        dilation_h: dilation,
+        dilation_w: dilation,
+        groups,
         ..Default::default()
     };
     let problem = Conv2d::new(desc).map_err(|error| match &error {
@@ -109,7 +136,8 @@ fn column_of(argument: &str) -> Option<&'static str> {
         "r" | "s" => Some("kernel"),
         "stride_h" | "stride_w" => Some("stride"),
         "pad_h" | "pad_w" => Some("pad"),
-        _ => SIZES.into_iter().find(|column| column.eq_ignore_ascii_case(argument)),
+        "dilation_h" | "dilation_w" => Some("dilation"),
+        _ => SIZES.into_iter().chain(OPTIONAL).find(|column| column.eq_ignore_ascii_case(argument)),
     }
 }
 
@@ -136,6 +164,20 @@ mod tests {
         let shuffled = "pad,name,N,C,H,W,K,stride,kernel\n1,a,1,2,5,5,3,2,3\n";
         let sizes = *parse(shuffled.as_bytes(), None).unwrap()[0].problem.sizes();
         assert_eq!((sizes.pad_h, sizes.r, sizes.stride_w, sizes.p), (1, 3, 2, 3));
+    }
+
+    #[test]
+    fn columns_that_may_be_missing() {
+        let header = "pad_w,groups,name,N,C,H,W,K,kernel,kernel_w,stride,pad,dilation\n";
+        let layers = parse(format!("{header}4,2,a,1,4,20,30,6,1,3,1,0,2\n").as_bytes(), None).unwrap();
+        let sizes = layers[0].problem.sizes();
+        assert_eq!((sizes.r, sizes.s, sizes.pad_h, sizes.pad_w), (1, 3, 0, 4));
+        assert_eq!((sizes.groups, sizes.dilation_h, sizes.dilation_w), (2, 2, 2));
+        assert_eq!((sizes.p, sizes.q), (20, 34));
+        let refused = parse(format!("{header}4,3,a,1,4,20,30,6,1,3,1,0,2\n").as_bytes(), None).unwrap_err();
+        assert_eq!(refused, "line 2, column groups: 3; expected a divisor of c = 4 and of k = 6");
+        let refused = parse(format!("{header}4,2,a,1,4,20,30,6,1,3,1,0,0\n").as_bytes(), None).unwrap_err();
+        assert!(refused.starts_with("line 2, column dilation: 0;"), "{refused}");
     }
 
     #[test]

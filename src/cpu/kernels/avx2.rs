@@ -16,19 +16,27 @@ impl Avx2 {
     }
 }
 
-define_vector_kernel!(Avx2, __m256, "avx2", 4 x 24, "avx2,fma", rows: 1 2 3 4;);
+define_vector_kernel!(Avx2, __m256, "avx2", 4 x 24, "avx2,fma", rows: 1 2 3 4, columns: ;);
 
 // SAFETY (of all blocks): the caller vouches for the CPU and for the memory named by pointer and mask.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for __m256 {
     const LANES: usize = 8;
     type Mask = __m256i;
+    type Column = __m256;
 
     #[inline(always)]
     unsafe fn mask(count: usize) -> __m256i {
         unsafe {
             let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes)
+        }
+    }
+    #[inline(always)]
+    unsafe fn lanes(bits: u64) -> __m256i {
+        unsafe {
+            let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), lanes), lanes)
         }
     }
     #[inline(always)]

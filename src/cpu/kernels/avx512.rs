@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::{Vector, define_vector_kernel};
+use super::vector::{Vector, define_vector_kernel, finish_one};
 use super::{Avx2, Epilogue, Tile};
 
 /// Proof that this CPU has AVX-512F, and that the system saves its registers.
@@ -16,7 +16,7 @@ impl Avx512 {
     }
 }
 
-define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8;
+define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, columns: 1 2;
     // A column costs half a cycle a panel and step this way, a vector of them four the other way.
     const THIN: usize = 6;
 
@@ -68,15 +68,7 @@ unsafe fn thin(depth: usize, a: *const f32, (b, b_row): (*const f32, usize), c: 
                 let rows = (MR * count).min(c.rows - first * MR);
                 for (index, &sum) in values[..rows].iter().enumerate() {
                     let row = first * MR + index;
-                    let to = c.start.add(row * c.ld + j);
-                    let mut value = epilogue.alpha * sum;
-                    if epilogue.beta != 0.0 {
-                        value += epilogue.beta * *to;
-                    }
-                    if !epilogue.bias.is_null() {
-                        value += *epilogue.bias.add(row);
-                    }
-                    *to = if epilogue.relu && value < 0.0 { 0.0 } else { value };
+                    finish_one(sum, c.start.add(row * c.ld + j), row, epilogue);
                 }
             }
         }
@@ -112,10 +104,15 @@ unsafe fn chains<const G: usize>(
 impl Vector for __m512 {
     const LANES: usize = 16;
     type Mask = __mmask16;
+    type Column = __m256;
 
     #[inline(always)]
     unsafe fn mask(count: usize) -> __mmask16 {
         (0xffff_u32 >> (16 - count)) as __mmask16
+    }
+    #[inline(always)]
+    unsafe fn lanes(bits: u64) -> __mmask16 {
+        bits as __mmask16
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

@@ -8,14 +8,17 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dots;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod vector;
+mod transpose;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
+pub(super) mod vector;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use dots::Dots;
 pub use portable::Portable;
 
 /// Rows of A as a kernel reads them: element p of row i is at `start + i*row + p*step`.
@@ -42,6 +45,32 @@ pub struct Tile {
     pub cols: usize,
 }
 
+/// Rows of B where they lie in an image: one for each channel and tap, the taps of a channel side by side.
+///
+/// Element j of the row of tap t of channel c is at `start + c*pitch + t.offset + j` if bit j of `t.lanes` is set; else it
+/// is zero, and nothing is read. The last `beside` columns do not lie there but are packed: element x of depth p at
+/// `thin + p*beside + x`.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub start: *const f32,
+    pub channels: usize,
+    pub pitch: usize,
+    pub taps: &'a [Tap],
+    /// Whether all lanes of all columns are set.
+    pub whole: bool,
+    pub beside: usize,
+    pub thin: *const f32,
+}
+
+/// What a tap of the kernel sees: see [`View`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tap {
+    pub offset: isize,
+    pub lanes: u64,
+    /// What is prefetched when this tap's turn is, relative to the channel.
+    pub ahead: isize,
+}
+
 /// Rows to copy, in groups: element j of row i of group g is at `from + g*from_group + i*from_row + j*stride` and
 /// goes to `to + g*to_group + i*to_row + j`.
 #[derive(Clone, Copy)]
@@ -56,6 +85,19 @@ pub struct Part {
     pub groups: usize,
     pub from_group: usize,
     pub to_group: usize,
+}
+
+/// Lines to turn into columns: element p of line l is at `from + l*line + p` and goes to `to + p*width + l`.
+#[derive(Clone, Copy)]
+pub struct Turn {
+    pub from: *const f32,
+    pub line: usize,
+    pub to: *mut f32,
+    pub width: usize,
+    pub lines: usize,
+    pub depths: usize,
+    /// Whether as many lines behind these will be wanted next: they are prefetched.
+    pub more: bool,
 }
 
 /// Asks for a cache line to be loaded, from any address; where the architecture has no such instruction here,
@@ -88,6 +130,21 @@ impl Epilogue {
     /// `C = alpha*sum + beta*C`.
     pub const fn scaled(alpha: f32, beta: f32) -> Self {
         Epilogue { alpha, beta, bias: std::ptr::null(), relu: false }
+    }
+
+    /// The same for a tile `rows` further down.
+    ///
+    /// # Safety
+    /// The bias is null or has that many elements.
+    pub unsafe fn below(&self, rows: usize) -> Self {
+        // SAFETY: the caller vouches for it.
+        let bias = if self.bias.is_null() { self.bias } else { unsafe { self.bias.add(rows) } };
+        Epilogue { bias, ..*self }
+    }
+
+    /// Whether it is `C = alpha*sum` or `C += alpha*sum`.
+    pub fn only_adds(&self) -> bool {
+        self.bias.is_null() && !self.relu && (self.beta == 0.0 || self.beta == 1.0)
     }
 }
 
@@ -123,6 +180,20 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// to MR rows and 1 to NR columns.
     unsafe fn tile(self, depth: usize, a: Panel, b: (*const f32, usize), c: Tile, epilogue: &Epilogue);
 
+    /// Whether lanes of a view are left out at little cost.
+    const MASKS: bool;
+    /// Most columns that [`Kernel::view`] takes beside whole vectors.
+    const BESIDE: usize;
+
+    /// Computes one tile of C whose B is a view, from a packed panel of A of `b.channels * b.taps.len()` depths.
+    /// The same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`], B being readable where the view says. Alpha is 1, and beta 0 or 1. There are 1 to MR
+    /// rows, and 1 to NR columns besides those that are `beside`, for which rows must be MR, and which are at
+    /// most BESIDE.
+    unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue);
+
     /// Most columns that [`Kernel::thin`] takes with advantage; zero if there are none.
     const THIN: usize = 0;
 
@@ -134,6 +205,25 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     unsafe fn thin(self, depth: usize, a: *const f32, b: (*const f32, usize), c: Tile, epilogue: &Epilogue) {
         let _ = (depth, a, b, c, epilogue);
         unreachable!("THIN is zero");
+    }
+
+    /// Products of a few lines: see [`Dots`]. The order of a sum depends on its length alone.
+    ///
+    /// # Safety
+    /// A is readable in `lines` lines of `depth` elements, B in `vectors` of them. C's elements are writable, and
+    /// initialised if beta is not zero. Nothing of this overlaps with C.
+    unsafe fn dots(self, dots: &Dots) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { dots::plain(dots) }
+    }
+
+    /// Transposes rows, see [`Turn`].
+    ///
+    /// # Safety
+    /// All elements named by `turn` are readable at `from` and writable at `to`, which do not overlap.
+    unsafe fn transpose(self, turn: &Turn) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { transpose::by_fours(turn) }
     }
 
     /// Copies rows.
@@ -200,6 +290,89 @@ mod tests {
                 check(kernel, depth, (rows, cols, false), random);
                 check(kernel, depth, (rows, cols, true), random);
             }
+        }
+    }
+
+    /// Runs the kernel on a view whose lanes are left out at random, in a B that ends with the last lane that is not.
+    fn check_view<K: Kernel>(kernel: K, (rows, cols, beside): (usize, usize, usize), random: &mut Random) {
+        let (channels, pitch, count) = (3, 40, 4);
+        let depth = channels * count;
+        let a = random.integers(K::MR * depth, 8);
+        let (thin, bias) = (random.integers(depth * beside, 8), random.integers(rows, 8));
+        let wide = cols - beside;
+        let all = (1u64 << wide) - 1;
+        for whole in [true, false] {
+            let half = |random: &mut Random| random.between(0, (1 << 24) - 1) as u64;
+            let lanes = |random: &mut Random| (half(random) << 24 | half(random)) & all;
+            let taps: Vec<Tap> = (0..count as isize)
+                .map(|tap| Tap {
+                    offset: tap * 3 - 2,
+                    lanes: if whole { all } else { lanes(random) },
+                    ahead: 0,
+                })
+                .collect();
+            // With lanes left out, the image may end before the first and behind the last row's lanes.
+            let seen = |tap: &Tap, j: usize| tap.lanes >> j & 1 == 1;
+            let places =
+                (0..channels).flat_map(|c| taps.iter().map(move |tap| (c, tap))).flat_map(|(c, tap)| {
+                    (0..wide)
+                        .filter(move |&j| seen(tap, j))
+                        .map(move |j| (c * pitch + j) as isize + tap.offset)
+                });
+            let (first, end) = places.fold((0, 0), |(first, end), at| (at.min(first), end.max(at + 1)));
+            let b = random.integers((end - first) as usize + 1, 8);
+            let at =
+                |c: usize, tap: &Tap, j: usize| b[((c * pitch + j) as isize + tap.offset - first) as usize];
+            for (beta, with_bias, relu) in [(0.0, false, false), (1.0, true, true)] {
+                let old = random.integers(rows * (cols + 3), 8);
+                let mut c = old.clone();
+                let epilogue = Epilogue {
+                    bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+                    relu,
+                    ..Epilogue::scaled(1.0, beta)
+                };
+                let start = b.as_ptr().wrapping_offset(-first);
+                let view = View { start, channels, pitch, taps: &taps, whole, beside, thin: thin.as_ptr() };
+                // SAFETY: all lanes that are set lie in b, and a, thin, bias and c are as long as they must be.
+                unsafe {
+                    let tile = Tile { start: c.as_mut_ptr(), ld: cols + 3, rows, cols };
+                    kernel.view(a.as_ptr(), &view, tile, &epilogue);
+                }
+                for (i, j) in (0..rows).flat_map(|i| (0..cols + 3).map(move |j| (i, j))) {
+                    let (got, old) = (c[i * (cols + 3) + j], old[i * (cols + 3) + j]);
+                    if j >= cols {
+                        assert_eq!(got, old);
+                        continue;
+                    }
+                    let value = |p: usize| match (j.checked_sub(wide), &taps[p % count]) {
+                        (Some(x), _) => thin[p * beside + x],
+                        (None, tap) if seen(tap, j) => at(p / count, tap, j),
+                        _ => 0.0,
+                    };
+                    let sum: f32 = (0..depth).map(|p| a[p * K::MR + i] * value(p)).sum();
+                    let sum = sum + beta * old + if with_bias { bias[i] } else { 0.0 };
+                    let expected = if relu && sum < 0.0 { 0.0 } else { sum };
+                    assert_eq!(got, expected, "{} {rows}x{cols} {beside} at {i}, {j}", K::CONV);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_reads_views() {
+        fn check<K: Kernel>(kernel: K, random: &mut Random) -> usize {
+            let mut cases = 0;
+            for (rows, wide) in (1..=K::MR).flat_map(|rows| (1..=K::NR).map(move |wide| (rows, wide))) {
+                for beside in 0..=if rows == K::MR { K::BESIDE } else { 0 } {
+                    check_view(kernel, (rows, wide + beside, beside), random);
+                    cases += 1;
+                }
+            }
+            cases
+        }
+        let mut random = Random::new(14);
+        for isa in Isa::all() {
+            assert!(with_kernel!(isa, kernel => check(kernel, &mut random)) > 0);
         }
     }
 

@@ -4,7 +4,7 @@
 //! The accumulators are one local array, its rows addressed by constants and its columns in loops of constant
 //! length: the compiler keeps the whole in vector registers.
 
-use super::{Epilogue, Kernel, Panel, Part, Tile};
+use super::{Epilogue, Kernel, Panel, Part, Tile, View};
 
 /// The kernel for what every CPU of this architecture has.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,15 @@ macro_rules! define_kernel {
                         tile::<$mr, $nr, false>(depth, a, b, c, epilogue);
                     }
                 }
+            }
+
+            const MASKS: bool = false;
+            const BESIDE: usize = 0;
+
+            #[inline]
+            unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue) {
+                // SAFETY: the caller keeps the contract of Kernel::view.
+                unsafe { view::<$mr, $nr>(a, b, c, epilogue) }
             }
 
             #[inline]
@@ -91,15 +100,73 @@ unsafe fn tile<const MR: usize, const NR: usize, const WHOLE: bool>(
     for p in 0..depth {
         // SAFETY: p is below depth, and the caller vouches for that many rows of B.
         let values = unsafe { row::<NR, WHOLE>(b.add(p * b_row), c.cols) };
-        unrolled!(i below MR: {
-            let row = if WHOLE { i } else { i.min(c.rows - 1) };
-            // SAFETY: the row is below c.rows and p below depth.
-            let value = unsafe { *a.start.add(row * a.row + p * a.step) };
-            for j in 0..NR {
-                sums[i][j] = if FMA { value.mul_add(values[j], sums[i][j]) } else { sums[i][j] + value * values[j] };
-            }
-        });
+        // SAFETY: p is below depth.
+        unsafe { step::<MR, NR, WHOLE>(&mut sums, a, p, &values, c.rows) };
     }
+    // SAFETY: the caller keeps the contract.
+    unsafe { finish::<MR, NR, WHOLE>(&sums, c, epilogue) };
+}
+
+/// One tile of C whose B is a view.
+///
+/// # Safety
+/// The contract of [`Kernel::view`].
+#[inline(always)]
+unsafe fn view<const MR: usize, const NR: usize>(a: *const f32, b: &View, c: Tile, epilogue: &Epilogue) {
+    let a = Panel::packed(a, MR);
+    let mut sums = [[0.0f32; NR]; MR];
+    for channel in 0..b.channels {
+        for (index, tap) in b.taps.iter().enumerate() {
+            let from = b.start.wrapping_add(channel * b.pitch).wrapping_offset(tap.offset);
+            let mut values = [0.0; NR];
+            for (j, value) in values.iter_mut().enumerate().take(c.cols) {
+                if tap.lanes >> j & 1 != 0 {
+                    // SAFETY: the caller vouches for the lanes that are set.
+                    *value = unsafe { *from.add(j) };
+                }
+            }
+            // SAFETY: channel and tap are below their counts.
+            unsafe {
+                step::<MR, NR, false>(&mut sums, a, channel * b.taps.len() + index, &values, c.rows);
+            }
+        }
+    }
+    // SAFETY: the caller keeps the contract.
+    unsafe { finish::<MR, NR, false>(&sums, c, epilogue) };
+}
+
+/// Adds what depth `p` gives; rows that are missing repeat the last that exists.
+///
+/// # Safety
+/// A is readable there in `rows` rows.
+#[inline(always)]
+unsafe fn step<const MR: usize, const NR: usize, const WHOLE: bool>(
+    sums: &mut [[f32; NR]; MR],
+    a: Panel,
+    p: usize,
+    values: &[f32; NR],
+    rows: usize,
+) {
+    unrolled!(i below MR: {
+        let row = if WHOLE { i } else { i.min(rows - 1) };
+        // SAFETY: the row is below `rows`, and the caller vouches for the depth.
+        let value = unsafe { *a.start.add(row * a.row + p * a.step) };
+        for j in 0..NR {
+            sums[i][j] = if FMA { value.mul_add(values[j], sums[i][j]) } else { sums[i][j] + value * values[j] };
+        }
+    });
+}
+
+/// What becomes of the sums of a tile.
+///
+/// # Safety
+/// The contract of [`Kernel::tile`] for C and the epilogue.
+#[inline(always)]
+unsafe fn finish<const MR: usize, const NR: usize, const WHOLE: bool>(
+    sums: &[[f32; NR]; MR],
+    c: Tile,
+    epilogue: &Epilogue,
+) {
     unrolled!(i below MR: {
         if WHOLE || i < c.rows {
             // SAFETY: the caller vouches for c.cols elements in this row, and for its bias unless null.

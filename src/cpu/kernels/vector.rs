@@ -15,18 +15,22 @@
 //! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
 //! beyond its edge.
 
-use super::{Epilogue, Panel, Part, Tile};
+use super::{Epilogue, Panel, Part, Tile, View};
 
 /// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
 /// vouches for that.
-pub(super) trait Vector: Copy {
+pub(in crate::cpu) trait Vector: Copy {
     /// fp32 elements.
     const LANES: usize;
     /// Which lanes take part in a load or a store.
     type Mask: Copy;
+    /// A vector that holds one column of a tile, if the kernel takes columns along that way.
+    type Column: Vector;
 
     /// The first `count` lanes, at most LANES.
     unsafe fn mask(count: usize) -> Self::Mask;
+    /// The lanes whose bits are set, the first lane being the lowest.
+    unsafe fn lanes(bits: u64) -> Self::Mask;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -59,6 +63,7 @@ macro_rules! unrolled {
         })*
     };
 }
+pub(in crate::cpu) use unrolled;
 
 /// A tile of M rows and V vectors, the last of which may be a part.
 ///
@@ -78,34 +83,143 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
     // below `depth`, and of the last vector only lanes below `last`. Prefetches may point anywhere.
     unsafe {
         let mask = T::mask(last);
+        let mut sums = [[T::splat(0.0); V]; M];
+        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step };
+        // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
+        let each = depth / (M + 2);
+        let mut row = c.cast_const();
+        for _ in 0..M {
+            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+            T::prefetch(row.wrapping_add(cols - 1));
+            row = row.wrapping_add(ldc);
+            at.steps(each, &mut sums, mask);
+        }
+        at.steps(depth - M * each, &mut sums, mask);
+        finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
+    }
+}
+
+/// A tile of M rows and V vectors, and X more columns, of a [`View`]. Those columns lie across: one vector holds
+/// M rows of one column, so that they cost an Mth of a column of vectors each.
+///
+/// # Safety
+/// The contract of [`Kernel::view`](super::Kernel::view) for a tile of M rows and V vectors and X columns, panels
+/// of A being `step` rows. If X is not zero, M and `step` are the lanes of a column.
+#[inline(always)]
+pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: usize, const MASKED: bool>(
+    step: usize,
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let last = c.cols - X - (V - 1) * T::LANES;
+    // SAFETY: as in tile(); rows of B lie where the taps say, and lanes that these leave out are not read. The
+    // further columns are packed one depth after the other.
+    unsafe {
+        let mask = T::mask(last);
         unrolled!(i below M: {
-            unrolled!(v below V: { T::prefetch(c.wrapping_add(i * ldc + v * T::LANES)) });
+            unrolled!(v below V: { T::prefetch(c.start.wrapping_add(i * c.ld + v * T::LANES)) });
         });
         let mut sums = [[T::splat(0.0); V]; M];
-        let (mut from, mut row) = (a.start, b);
-        for _ in 0..depth {
-            let mut values = [T::splat(0.0); V];
-            unrolled!(v below V: {
-                let at = row.add(v * T::LANES);
-                values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
-            });
-            unrolled!(i below M: {
-                let value = T::splat(*from.add(i * a.row));
-                unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
-            });
-            from = from.wrapping_add(a.step);
-            row = row.wrapping_add(b_step);
+        let mut columns = [T::Column::splat(0.0); X];
+        let (mut from, mut channel, mut thin) = (a, b.start, b.thin);
+        for _ in 0..b.channels {
+            for tap in b.taps {
+                let row = channel.wrapping_offset(tap.offset);
+                let mut values = [T::splat(0.0); V];
+                unrolled!(v below V: {
+                    let at = row.wrapping_add(v * T::LANES);
+                    values[v] = if MASKED {
+                        T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
+                    } else if v + 1 < V {
+                        T::load(at)
+                    } else {
+                        T::load_part(at, mask)
+                    };
+                });
+                unrolled!(i below M: {
+                    let value = T::splat(*from.add(i));
+                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                });
+                unrolled!(x below X: {
+                    let value = T::Column::splat(*thin.add(x));
+                    columns[x] = T::Column::load(from).mul_add(value, columns[x]);
+                });
+                // Beside a single vector there is no time for more loads.
+                if V > 1 {
+                    T::prefetch(channel.wrapping_offset(tap.ahead));
+                    T::prefetch(from.wrapping_add(A_AHEAD));
+                }
+                from = from.wrapping_add(step);
+                thin = thin.wrapping_add(X);
+            }
+            channel = channel.wrapping_add(b.pitch);
         }
+        finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
+        unrolled!(x below X: {
+            let mut values = [0.0; MOST_ROWS];
+            columns[x].store(values.as_mut_ptr());
+            let to = c.start.add(c.cols - X + x);
+            for (i, &sum) in values[..M].iter().enumerate() {
+                finish_one(sum, to.add(i * c.ld), i, epilogue);
+            }
+        });
+    }
+}
+
+/// How far ahead A is fetched, in elements: a page, at whose end a core's own prefetching stops.
+const A_AHEAD: usize = 1024;
+
+/// Most rows of any tile.
+const MOST_ROWS: usize = 16;
+
+/// What becomes of one sum, in row `i` of a tile: the arithmetic of [`finish`].
+///
+/// # Safety
+/// `to` is writable, and initialised if beta is not zero; the bias is null or readable at `i`.
+#[inline(always)]
+pub(super) unsafe fn finish_one(sum: f32, to: *mut f32, i: usize, epilogue: &Epilogue) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let mut value = epilogue.alpha * sum;
+        if epilogue.beta != 0.0 {
+            value += epilogue.beta * *to;
+        }
+        if !epilogue.bias.is_null() {
+            value += *epilogue.bias.add(i);
+        }
+        *to = if epilogue.relu && value < 0.0 { 0.0 } else { value };
+    }
+}
+
+/// What becomes of a tile of sums of M rows and V vectors. Unless SCALED, alpha is 1, and beta is 0 or 1.
+///
+/// # Safety
+/// The contract of [`Kernel::tile`](super::Kernel::tile) for C and the epilogue.
+#[inline(always)]
+unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
+    sums: &[[T; V]; M],
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let last = c.cols - (V - 1) * T::LANES;
+    // SAFETY: rows are below M, and of the last vector only lanes below `last` are touched.
+    unsafe {
+        if last == T::LANES && epilogue.only_adds() {
+            return store::<T, M, V, SCALED>(sums, (c.start, c.ld), epilogue);
+        }
+        let mask = T::mask(last);
         let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
         unrolled!(i below M: {
             let bias = if epilogue.bias.is_null() { 0.0 } else { *epilogue.bias.add(i) };
             unrolled!(v below V: {
-                let at = c.add(i * ldc + v * T::LANES);
+                let at = c.start.add(i * c.ld + v * T::LANES);
                 let part = v + 1 == V && last < T::LANES;
-                let mut value = alpha.mul(sums[i][v]);
+                let mut value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
                 if epilogue.beta != 0.0 {
                     let old = if part { T::load_part(at, mask) } else { T::load(at) };
-                    value = value.add(beta.mul(old));
+                    value = value.add(if SCALED { beta.mul(old) } else { old });
                 }
                 if !epilogue.bias.is_null() {
                     value = value.add(T::splat(bias));
@@ -116,6 +230,79 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
                 if part { value.store_part(at, mask) } else { value.store(at) }
             });
         });
+    }
+}
+
+/// Where the innermost loop stands in A and B.
+struct Position {
+    a: *const f32,
+    b: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b_step: usize,
+}
+
+impl Position {
+    /// The next `count` depths.
+    ///
+    /// # Safety
+    /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
+    #[inline(always)]
+    unsafe fn steps<T: Vector, const M: usize, const V: usize>(
+        &mut self,
+        count: usize,
+        sums: &mut [[T; V]; M],
+        mask: T::Mask,
+    ) {
+        for _ in 0..count {
+            // SAFETY: the caller vouches for these depths; pointers past the last are not used.
+            unsafe {
+                let mut values = [T::splat(0.0); V];
+                unrolled!(v below V: {
+                    let at = self.b.add(v * T::LANES);
+                    values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+                });
+                unrolled!(i below M: {
+                    let value = T::splat(*self.a.add(i * self.a_row));
+                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                });
+            }
+            self.a = self.a.wrapping_add(self.a_step);
+            self.b = self.b.wrapping_add(self.b_step);
+        }
+    }
+}
+
+/// The usual end of a tile of whole vectors, with no decision in its course: hundreds of branches would cost as
+/// much as ten steps.
+///
+/// # Safety
+/// The contract of [`finish`]. [`Epilogue::only_adds`].
+#[inline(always)]
+unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
+    sums: &[[T; V]; M],
+    (c, ldc): (*mut f32, usize),
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller vouches for M rows of V vectors.
+    unsafe {
+        let alpha = T::splat(epilogue.alpha);
+        if epilogue.beta == 0.0 {
+            unrolled!(i below M: {
+                unrolled!(v below V: {
+                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
+                    value.store(c.add(i * ldc + v * T::LANES))
+                });
+            });
+        } else {
+            unrolled!(i below M: {
+                unrolled!(v below V: {
+                    let at = c.add(i * ldc + v * T::LANES);
+                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
+                    value.add(T::load(at)).store(at)
+                });
+            });
+        }
     }
 }
 
@@ -185,7 +372,7 @@ unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
 
 /// Implements [`Kernel`](super::Kernel) for a proof type on a vector type, both of which need `$features`.
 macro_rules! define_vector_kernel {
-    ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*; $($thin:tt)*) => {
+    ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*, columns: $($columns:literal)*; $($thin:tt)*) => {
         impl $crate::cpu::kernels::Kernel for $type {
             const MR: usize = $mr;
             const NR: usize = $nr;
@@ -241,7 +428,66 @@ macro_rules! define_vector_kernel {
                 unsafe { instance(depth, a, b, c, epilogue) }
             }
 
+            const MASKS: bool = true;
+            const BESIDE: usize = {
+                const COLUMNS: &[usize] = &[$($columns),*];
+                COLUMNS.len()
+            };
+
+            unsafe fn view(
+                self,
+                a: *const f32,
+                b: &$crate::cpu::kernels::View,
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Tile, View, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<const M: usize, const V: usize, const X: usize, const MASKED: bool>(
+                    a: *const f32,
+                    b: &View,
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // SAFETY: the caller keeps the contract of Kernel::view.
+                    unsafe { vector::view::<$vector, M, V, X, MASKED>($mr, a, b, c, epilogue) }
+                }
+                type Instance = unsafe fn(*const f32, &View, Tile, &Epilogue);
+                const TILES: [[[Instance; 2]; 3]; $mr] = [$([
+                    [compiled::<$rows, 1, 0, false>, compiled::<$rows, 1, 0, true>],
+                    [compiled::<$rows, 2, 0, false>, compiled::<$rows, 2, 0, true>],
+                    [compiled::<$rows, 3, 0, false>, compiled::<$rows, 3, 0, true>],
+                ]),*];
+                const BESIDE: &[[[Instance; 2]; 3]] = &[$([
+                    [compiled::<$mr, 1, $columns, false>, compiled::<$mr, 1, $columns, true>],
+                    [compiled::<$mr, 2, $columns, false>, compiled::<$mr, 2, $columns, true>],
+                    [compiled::<$mr, 3, $columns, false>, compiled::<$mr, 3, $columns, true>],
+                ]),*];
+                let vectors = (c.cols - b.beside).div_ceil(Self::LANES) - 1;
+                let table = if b.beside == 0 { &TILES[c.rows - 1] } else { &BESIDE[b.beside - 1] };
+                // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
+                // features.
+                unsafe { table[vectors][usize::from(!b.whole)](a, b, c, epilogue) }
+            }
+
             $($thin)*
+
+            unsafe fn dots(self, dots: &$crate::cpu::kernels::Dots) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(dots: &$crate::cpu::kernels::Dots) {
+                    // SAFETY: the caller keeps the contract of Kernel::dots.
+                    unsafe { $crate::cpu::kernels::dots::on_vectors::<$vector>(dots) }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(dots) }
+            }
+
+            unsafe fn transpose(self, turn: &$crate::cpu::kernels::Turn) {
+                // SAFETY: the caller keeps the contract of Kernel::transpose; that `self` exists proves that this
+                // CPU has AVX2.
+                unsafe { $crate::cpu::kernels::transpose::by_eights(turn) }
+            }
 
             unsafe fn copy(self, part: &$crate::cpu::kernels::Part) {
                 #[target_feature(enable = $features)]

@@ -15,7 +15,8 @@
 //! that take a tenth of a millisecond either way stay direct, and so exact on integers.
 
 use super::form::{F2, F4, F6, Form};
-use super::plan::Schedule;
+use crate::memory::Caches;
+use crate::memory::winograd::{OUTER_BYTES, Tiling};
 use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
 
 /// One of the forms.
@@ -32,17 +33,17 @@ pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
 /// Share of the peak that the products reach, and that the direct algorithm does.
 const PRODUCT_SHARE: f64 = 0.95;
 const DIRECT_SHARE: f64 = 0.9;
-/// Bytes of U that arrive in a cycle from outside of the second cache.
-const U_BYTES: f64 = 8.0;
 /// Cycles that a transform takes for each vector on its frequency side.
 const TRANSFORM: f64 = 10.0;
 
 /// Problems with less work are left to the direct algorithm.
 const LEAST_FLOPS: u64 = 20_000_000;
 
-/// Cycles that the weights' transform takes for each vector it makes, reading and new memory included. Counts where
-/// a plan is run once.
-const WEIGHTS: f64 = 80.0;
+/// Cycles that the weights' transform takes for each vector it makes. Counts where weights are used once.
+const WEIGHTS: f64 = 4.0;
+
+/// Cycles that packing an element of the weights takes for the direct algorithm, where they are used once.
+const PACKING: f64 = 1.5;
 
 impl Choice {
     /// Outputs of a tile, in each direction.
@@ -63,31 +64,42 @@ impl Choice {
         }
     }
 
+    /// Whether the error stays within what `auto` allows.
+    fn is_accurate(self, sizes: &Conv2dSizes) -> bool {
+        sees_enough(sizes) && sizes.c / sizes.groups >= self.least_channels()
+    }
+
     /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
-    fn cycles(self, problem: &Conv2d, lanes: usize) -> f64 {
-        let sizes = problem.sizes();
-        let (m, frequencies) = (self.m(), (self.m() + 2) * (self.m() + 2));
-        let (c, k) = (sizes.c.div_ceil(lanes), sizes.k.div_ceil(lanes));
-        let tiles = sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m);
-        let schedule = Schedule::new(tiles, frequencies * (c + k) * lanes, 1);
-        let products = (tiles * frequencies * sizes.c * k) as f64 / 2.0 / PRODUCT_SHARE;
-        let u_bytes = (4 * frequencies * sizes.c * k * lanes) as f64;
-        let reading = u_bytes * tiles.div_ceil(schedule.tiles) as f64 / U_BYTES;
-        let transforms = (tiles * frequencies * (c + k)) as f64 * TRANSFORM;
-        let weights = if problem.is_once() { (frequencies * sizes.c * k) as f64 * WEIGHTS } else { 0.0 };
-        products.max(reading) + transforms + weights
+    fn cycles(self, caches: &Caches, problem: &Conv2d, lanes: usize) -> f64 {
+        let tiling = Tiling::new(problem.sizes(), self.m(), lanes);
+        let Tiling { tiles, frequencies, c, c_blocks, k_blocks, groups, .. } = tiling;
+        let products = (tiles * frequencies * c * k_blocks) as f64 / 2.0 / PRODUCT_SHARE;
+        let transforms = (tiles * frequencies * (c_blocks + k_blocks)) as f64 * TRANSFORM;
+        // Elements of U in vectors of output channels, and the bytes of all they are made of.
+        let (vectors, vector_bytes) =
+            ((frequencies * c * k_blocks) as f64, (lanes * size_of::<f32>()) as f64);
+        let given = vectors / frequencies as f64 * 9.0 * vector_bytes;
+        let of_group = if problem.is_once() {
+            let passes = tiles.div_ceil(tiling.once_block(caches)) as f64;
+            products + passes * (vectors * WEIGHTS + given / OUTER_BYTES)
+        } else {
+            let passes = tiles.div_ceil(tiling.block(caches)) as f64;
+            products.max(passes * vectors * vector_bytes / OUTER_BYTES)
+        };
+        groups as f64 * (of_group + transforms)
     }
 }
 
 /// Predicted cycles of the direct algorithm.
 fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
-    problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE
+    let preparation = if problem.is_once() { problem.weights_len() as f64 * PACKING } else { 0.0 };
+    problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE + preparation
 }
 
 /// Whether there is a Winograd form for this.
 pub fn can(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
-    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, .. } = *sizes;
+    (r, s, stride_h, stride_w, dilation_h, dilation_w) == (3, 3, 1, 1, 1, 1)
 }
 
 /// Whether every output sees at least two rows and two columns of its kernel. The error of an output is that of
@@ -97,13 +109,23 @@ fn sees_enough(sizes: &Conv2dSizes) -> bool {
     enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
 }
 
+/// The forms that `auto` may take for their accuracy, the fastest by prediction first; none for little work.
+/// The problem must be one that forms [`can`] compute.
+pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
+    let mut forms = CHOICES.to_vec();
+    forms.retain(|form| problem.flops() >= LEAST_FLOPS && form.is_accurate(problem.sizes()));
+    forms.sort_by(|a, b| a.cycles(caches, problem, lanes).total_cmp(&b.cycles(caches, problem, lanes)));
+    forms
+}
+
 /// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
 /// The problem must be one that forms [`can`] compute.
-pub fn choose(problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
-    let sizes = problem.sizes();
-    let accurate = |choice: &Choice| sees_enough(sizes) && sizes.c >= choice.least_channels();
+pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
+    let accurate = |choice: &Choice| choice.is_accurate(problem.sizes());
     let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
-        choices.map(|choice| (choice.cycles(problem, lanes), choice)).min_by(|a, b| a.0.total_cmp(&b.0))
+        choices
+            .map(|choice| (choice.cycles(caches, problem, lanes), choice))
+            .min_by(|a, b| a.0.total_cmp(&b.0))
     };
     let best = fastest(&mut CHOICES.into_iter().filter(accurate));
     match algorithm {

@@ -7,7 +7,7 @@ use super::product::{self, ProductJob};
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vector::{Lanes8, Lanes16};
-use super::weights;
+use super::weights::{self, WeightsJob};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::kernels::{Avx2, Avx512};
 
@@ -19,7 +19,10 @@ pub trait Engine: Copy + Send + Sync + 'static {
     const NAMES: [&'static str; 3];
 
     /// See [`weights::transform`].
-    fn weights<F: Form>(self, weights: &[f32], channels: (usize, usize), u: &mut [f32]);
+    ///
+    /// # Safety
+    /// As there; the CPU is proven.
+    unsafe fn weights<F: Form>(self, job: &WeightsJob);
 
     /// See [`input::transform`].
     ///
@@ -51,13 +54,15 @@ macro_rules! define_engine {
                 concat!("conv_winograd_f6x3_", $isa),
             ];
 
-            fn weights<F: Form>(self, weights: &[f32], channels: (usize, usize), u: &mut [f32]) {
+            unsafe fn weights<F: Form>(self, job: &WeightsJob) {
                 #[target_feature(enable = $features)]
-                fn compiled<F: Form>(weights: &[f32], channels: (usize, usize), u: &mut [f32]) {
-                    weights::transform::<{ <$vector>::LANES }, F>(weights, channels, u);
+                unsafe fn compiled<F: Form>(job: &WeightsJob) {
+                    // SAFETY: as the caller promises.
+                    unsafe { weights::transform::<$vector, F>(job) }
                 }
-                // SAFETY: that `self` exists proves that this CPU has the features; so too below.
-                unsafe { compiled::<F>(weights, channels, u) }
+                // SAFETY: as the caller promises; that `self` exists proves that this CPU has the features; so too
+                // below.
+                unsafe { compiled::<F>(job) }
             }
 
             unsafe fn input<F: Form>(self, job: &InputJob, scratch: &mut [f32]) {

@@ -19,10 +19,11 @@
 //! both directions this takes alpha^2 products for m^2 outputs of a 3 x 3 kernel, where the definition takes
 //! 9 m^2: 2.25 times as many for F(2x2), 4 times for F(4x4), 5.06 times for F(6x6).
 //!
-//! B^T and A^T are written out here, with their common parts computed once; a test compares them with the
-//! matrices above. G is applied in float64, when a plan is made.
+//! All three are written out here, with their common parts computed once; a test compares them with the
+//! matrices above.
 
 use super::vector::Lane;
+use crate::problem::Conv2d;
 
 /// The largest alpha.
 pub const MAX_ALPHA: usize = 8;
@@ -34,7 +35,16 @@ pub trait Form: Copy + Send + Sync + 'static {
     /// Inputs in each direction: M + 2.
     const ALPHA: usize = Self::M + 2;
     /// The points; infinity comes last and is not named.
+    #[cfg(test)]
     const POINTS: &'static [f64];
+    /// Operations that the transform of the weights takes, about.
+    fn preparation(problem: &Conv2d) -> u64 {
+        let elements = problem.weights_len() / 9 * Self::ALPHA * Self::ALPHA;
+        6 * elements as u64
+    }
+
+    /// G g, of three weights.
+    fn weights<L: Lane>(g: [L; 3]) -> [L; MAX_ALPHA];
 
     /// B^T d.
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA];
@@ -57,7 +67,14 @@ pub struct F6;
 
 impl Form for F2 {
     const M: usize = 2;
+    #[cfg(test)]
     const POINTS: &'static [f64] = &[0.0, 1.0, -1.0];
+
+    #[inline(always)]
+    fn weights<L: Lane>([a, b, c]: [L; 3]) -> [L; MAX_ALPHA] {
+        let (even, odd) = (a.add(c).scaled(0.5), b.scaled(0.5));
+        [a.scaled(-1.0), even.add(odd), even.sub(odd), c, c, c, c, c]
+    }
 
     #[inline(always)]
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA] {
@@ -74,7 +91,23 @@ impl Form for F2 {
 impl Form for F4 {
     const M: usize = 4;
     // -1/2 beside 2 instead of -2: the transforms' entries, and with them the error, stay smaller.
+    #[cfg(test)]
     const POINTS: &'static [f64] = &[0.0, 1.0, -1.0, 2.0, -0.5];
+
+    #[inline(always)]
+    fn weights<L: Lane>([a, b, c]: [L; 3]) -> [L; MAX_ALPHA] {
+        let even = a.add(c);
+        [
+            a,
+            even.add(b).scaled(-1.0 / 3.0),
+            even.sub(b).scaled(1.0 / 3.0),
+            a.add_scaled(2.0, b).add_scaled(4.0, c).scaled(1.0 / 15.0),
+            a.add_scaled(-0.5, b).add_scaled(0.25, c).scaled(-16.0 / 15.0),
+            c,
+            c,
+            c,
+        ]
+    }
 
     #[inline(always)]
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA] {
@@ -111,7 +144,23 @@ impl Form for F4 {
 
 impl Form for F6 {
     const M: usize = 6;
+    #[cfg(test)]
     const POINTS: &'static [f64] = &[0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5];
+
+    #[inline(always)]
+    fn weights<L: Lane>([a, b, c]: [L; 3]) -> [L; MAX_ALPHA] {
+        let (even1, even2, even3) = (a.add(c), a.add_scaled(4.0, c), a.add_scaled(0.25, c));
+        [
+            a.scaled(-1.0),
+            even1.add(b).scaled(-2.0 / 9.0),
+            even1.sub(b).scaled(-2.0 / 9.0),
+            even2.add_scaled(2.0, b).scaled(1.0 / 90.0),
+            even2.add_scaled(-2.0, b).scaled(1.0 / 90.0),
+            even3.add_scaled(0.5, b).scaled(32.0 / 45.0),
+            even3.add_scaled(-0.5, b).scaled(32.0 / 45.0),
+            c,
+        ]
+    }
 
     #[inline(always)]
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA] {
@@ -150,6 +199,7 @@ impl Form for F6 {
 }
 
 /// G: alpha rows of three.
+#[cfg(test)]
 pub fn weight_matrix<F: Form>() -> [[f64; 3]; MAX_ALPHA] {
     let mut matrix = [[0.0; 3]; MAX_ALPHA];
     for (i, (row, &point)) in matrix.iter_mut().zip(F::POINTS).enumerate() {
@@ -185,6 +235,13 @@ mod tests {
 
     fn the_written_transforms_are_the_matrices<F: Form>() {
         assert_eq!((F::POINTS.len(), F::M + 2), (F::ALPHA - 1, F::ALPHA));
+        for j in 0..3 {
+            let column = F::weights(std::array::from_fn(|i| f64::from(u8::from(i == j))));
+            for (i, &got) in column.iter().enumerate().take(F::ALPHA) {
+                let expected = weight_matrix::<F>()[i][j];
+                assert!((got - expected).abs() <= 2f64.powi(-24) * expected.abs(), "G at {i}, {j}: {got}");
+            }
+        }
         for j in 0..F::ALPHA {
             let column = F::input(unit(j));
             for (i, &got) in column.iter().enumerate().take(F::ALPHA) {

@@ -14,6 +14,25 @@ pub struct Geometry {
     pub down: usize,
 }
 
+/// A vector of channels.
+#[derive(Debug, Clone, Copy)]
+pub struct Channels {
+    /// Its number among those in V or M.
+    pub block: usize,
+    /// Its first channel among all of the image.
+    pub first: usize,
+    /// How many of its lanes are channels.
+    pub present: usize,
+}
+
+impl Channels {
+    /// Vector `block` of `lanes` channels of a group that has `count`, the first of them being `start`; in V or M it
+    /// is number `at`.
+    pub fn new(block: usize, at: usize, (start, count): (usize, usize), lanes: usize) -> Self {
+        Channels { block: at, first: start + block * lanes, present: lanes.min(count - block * lanes) }
+    }
+}
+
 /// Tiles side by side: `tiles` of tile row `row` of `image`; the first is number `at` of its block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::form::{Form, MAX_ALPHA};
-use super::geometry::{Geometry, Planes, Segment};
+use super::geometry::{Channels, Geometry, Planes, Segment};
 use super::vector::{MAX_LANES, Vector};
 
 /// Some tiles of one block of channels.
@@ -25,8 +25,7 @@ pub struct InputJob<'a> {
     /// Which tiles, of the block that starts with tile `first`.
     pub tiles: Range<usize>,
     pub first: usize,
-    /// The block of LANES channels.
-    pub channels: usize,
+    pub channels: Channels,
     /// V of the block of tiles.
     pub v: *mut f32,
     pub planes: Planes,
@@ -94,8 +93,7 @@ unsafe fn gather<V: Vector, F: Form>(job: &InputJob, segment: &Segment, row: usi
     }
     slot[..(inside.start - start) * V::LANES].fill(0.0);
     slot[(inside.end - start) * V::LANES..].fill(0.0);
-    let (first, channel) = (job.channels * V::LANES, sizes.h * sizes.w);
-    let present = V::LANES.min(sizes.c - first);
+    let (Channels { first, present, .. }, channel) = (job.channels, sizes.h * sizes.w);
     let from = (segment.image * sizes.c + first) * channel + y * sizes.w;
     for x in inside.clone().step_by(V::LANES) {
         let count = V::LANES.min(inside.end - x);
@@ -149,7 +147,7 @@ unsafe fn down<V: Vector, F: Form>(ring: *const f32, top: usize, width: usize, s
 #[inline(always)]
 unsafe fn across<V: Vector, F: Form>(job: &InputJob, segment: &Segment, strip: *const f32, width: usize) {
     let Planes { tiles, plane } = job.planes;
-    let block = (job.channels * tiles + segment.at) * V::LANES;
+    let block = (job.channels.block * tiles + segment.at) * V::LANES;
     for f in 0..F::ALPHA {
         for tile in 0..segment.tiles.len() {
             // SAFETY: tile*M + ALPHA columns are within the width; the caller vouches for V.

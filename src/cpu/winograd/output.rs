@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::form::{Form, MAX_ALPHA};
-use super::geometry::{Geometry, Planes, Segment};
+use super::geometry::{Channels, Geometry, Planes, Segment};
 use super::vector::{MAX_LANES, Vector};
 
 /// Some tiles of one block of output channels.
@@ -15,12 +15,11 @@ pub struct OutputJob<'a> {
     /// Which tiles, of the block that starts with tile `first`.
     pub tiles: Range<usize>,
     pub first: usize,
-    /// The block of LANES channels.
-    pub channels: usize,
+    pub channels: Channels,
     /// Products of the block of tiles.
     pub products: &'a [f32],
     pub planes: Planes,
-    /// Bias of all channels, rounded up to whole blocks.
+    /// Bias of the block's channels.
     pub bias: &'a [f32],
     pub relu: bool,
     /// All images.
@@ -41,7 +40,7 @@ pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {
 pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]) {
     let Planes { tiles, plane } = job.planes;
     assert!(job.products.len() >= F::ALPHA * F::ALPHA * plane && job.tiles.end - job.first <= tiles);
-    assert!(job.bias.len() >= (job.channels + 1) * V::LANES);
+    assert!(job.bias.len() >= V::LANES);
     for segment in job.geometry.segments(job.tiles.clone(), job.first) {
         // The last tile may reach beyond the image.
         let left = segment.tiles.start * F::M;
@@ -66,7 +65,7 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]
 #[inline(always)]
 unsafe fn across<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, strip: *mut f32, pitch: usize) {
     let Planes { tiles, plane } = job.planes;
-    let block = (job.channels * tiles + segment.at) * V::LANES;
+    let block = (job.channels.block * tiles + segment.at) * V::LANES;
     for f in 0..F::ALPHA {
         for tile in 0..segment.tiles.len() {
             // SAFETY: frequencies below ALPHA^2, tiles of the block, columns below the pitch.
@@ -96,7 +95,7 @@ unsafe fn down<V: Vector, F: Form>(
     pixels: *mut f32,
 ) {
     // SAFETY: the bias was measured by transform().
-    let bias = unsafe { V::load(job.bias.as_ptr().add(job.channels * V::LANES)) };
+    let bias = unsafe { V::load(job.bias.as_ptr()) };
     for x in 0..width {
         // SAFETY: rows below ALPHA and columns below width, which is at most the pitch.
         unsafe {
@@ -118,8 +117,7 @@ unsafe fn down<V: Vector, F: Form>(
 #[inline(always)]
 unsafe fn scatter<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, width: usize, pixels: *const f32) {
     let sizes = &job.geometry.sizes;
-    let (first, channel) = (job.channels * V::LANES, sizes.p * sizes.q);
-    let present = V::LANES.min(sizes.k - first);
+    let (Channels { first, present, .. }, channel) = (job.channels, sizes.p * sizes.q);
     let top = segment.row * F::M;
     let rows = F::M.min(sizes.p - top);
     // Whole rows follow each other in the output too: one run. Else each row is one.

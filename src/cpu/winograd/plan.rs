@@ -1,38 +1,30 @@
-//! A convolution prepared for Winograd, and how its tiles are shared out.
+//! A convolution prepared for Winograd: all of U at hand; and how its tiles are shared out.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use super::engine::Engine;
 use super::form::Form;
-use super::geometry::{Geometry, Planes};
-use super::input::{self, InputJob};
-use super::output::{self, OutputJob};
-use super::product::{ProductJob, panels};
-use crate::backend::Plan;
+use super::geometry::Planes;
+use super::product::{Next, PANEL, ProductJob, panels, u_plane};
+use super::steps::{Block, Steps};
+use super::weights::WeightsJob;
+use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::{self, Buffer, Lent};
-use crate::cpu::pool::Team;
+use crate::cpu::caches::described;
+use crate::cpu::pool::{self, Team, num_threads};
 use crate::error::Result;
-use crate::memory::blocking::even;
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::memory::blocking::{INLINE_FLOPS, even, known_bytes};
+use crate::memory::winograd::{Schedule, TASKS_PER_THREAD};
+use crate::problem::Conv2d;
 use crate::report::Timing;
-
-/// Tiles of a block for each thread: as many as keep V and the products within this many elements, 2 MiB, but
-/// no fewer than [`LEAST_TILES`].
-const WORKSPACE: usize = 1 << 19;
-/// With fewer, reading U from the outer caches takes longer than the products: each of its elements is used
-/// once for each tile.
-const LEAST_TILES: usize = 28;
-/// Tasks for each thread, so that uneven ones balance.
-const TASKS_PER_THREAD: usize = 3;
 
 thread_local! {
     /// V, products and scratch memory, kept by a thread that calls.
-    static SPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
+    pub(super) static SPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
 /// Frees what the calling thread keeps.
@@ -42,41 +34,10 @@ pub fn clear() {
 
 /// A convolution with its weights transformed.
 pub struct WinogradPlan<E, F> {
-    engine: E,
-    problem: Conv2d,
-    geometry: Geometry,
+    steps: Steps<E, F>,
     name: &'static str,
-    /// U: see [`super::product`].
+    /// U of each group: see [`super::product`].
     weights: Buffer,
-    /// Bias, zeros if there is none, rounded up to whole blocks.
-    bias: Buffer,
-    form: PhantomData<F>,
-}
-
-/// How many tiles make a block, and who computes one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
-    /// Tiles of a block.
-    pub tiles: usize,
-    /// Whether each block is one thread's, or all threads work on one block, step after step.
-    alone: bool,
-}
-
-impl Schedule {
-    /// For `total` tiles, of which each takes `per_tile` elements of workspace.
-    pub fn new(total: usize, per_tile: usize, threads: usize) -> Self {
-        let most = (WORKSPACE / per_tile).max(LEAST_TILES);
-        let tiles = even(total, most, 1);
-        let wanted = threads * TASKS_PER_THREAD;
-        if threads == 1 || total.div_ceil(tiles) >= wanted {
-            return Schedule { tiles, alone: true };
-        }
-        let fewer = total.div_ceil(wanted);
-        if fewer >= LEAST_TILES {
-            return Schedule { tiles: fewer, alone: true };
-        }
-        Schedule { tiles: even(total, most * threads, 1), alone: false }
-    }
 }
 
 /// The memory for one block of tiles, or for a thread's part of one.
@@ -89,7 +50,7 @@ struct Space {
 }
 
 impl<E: Engine, F: Form> WinogradPlan<E, F> {
-    /// Transforms the weights. The problem must be one that [`super::can`] take.
+    /// Transforms the weights, on `team`. The problem must be one that [`super::choice::can`] take.
     ///
     /// # Errors
     /// Out of memory.
@@ -97,50 +58,63 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         engine: E,
         name: &'static str,
         problem: &Conv2d,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        team: &mut Team,
     ) -> Result<Self> {
-        let Conv2dSizes { c, k, .. } = *problem.sizes();
-        let padded = k.next_multiple_of(E::LANES);
+        let steps = Steps::<E, F>::new(engine, problem, bias)?;
+        let ((c, _), (_, k)) = (steps.channels(), steps.blocks());
         // Saturating: a size that overflows is refused as out of memory.
-        let mut u = Buffer::zeroed((F::ALPHA * F::ALPHA).saturating_mul(padded).saturating_mul(c))?;
-        engine.weights::<F>(weights, (c, k), &mut u);
-        let mut padded_bias = Buffer::zeroed(padded)?;
-        if let Some(bias) = bias {
-            padded_bias[..k].copy_from_slice(bias);
-        }
-        Ok(WinogradPlan {
-            engine,
-            problem: *problem,
-            geometry: Geometry::new(problem.sizes(), F::M),
+        let group = Steps::<E, F>::FREQUENCIES.saturating_mul(u_plane(c, k, E::LANES));
+        let mut plan = WinogradPlan {
+            steps,
             name,
-            weights: u,
-            bias: padded_bias,
-            form: PhantomData,
+            weights: Buffer::zeroed(group.saturating_mul(problem.sizes().groups))?,
+        };
+        plan.transform(weights, team)?;
+        Ok(plan)
+    }
+
+    /// Fills U: tasks are a panel's output channels and some input channels.
+    fn transform(&mut self, weights: &[f32], team: &mut Team) -> Result<()> {
+        let Self { steps, weights: u, .. } = self;
+        let (channels, blocks) = (steps.channels(), steps.blocks().1);
+        let (c, panels) = (channels.0, panels(blocks));
+        let wanted = if team.size() == 1 { 1 } else { (team.size() * TASKS_PER_THREAD).div_ceil(panels) };
+        let piece = even(c, c.div_ceil(wanted), E::LANES);
+        let pieces = c.div_ceil(piece);
+        let (plane, group_len) = (u_plane(c, blocks, E::LANES), u.len() / steps.problem.sizes().groups);
+        // What does not stay in the cache anyway had better not push out the weights.
+        let stream = size_of_val(&**u) > known_bytes(described().caches.l2, 1 << 20);
+        let u = Shared::new(u);
+        team.run(steps.problem.sizes().groups * panels * pieces, |task, _| {
+            let (panel, first) = (task / pieces % panels, task % pieces * piece);
+            let group = task / pieces / panels;
+            let of_panel = panel * PANEL..blocks.min((panel + 1) * PANEL);
+            let at = group * group_len + (of_panel.start * c + first * of_panel.len()) * E::LANES;
+            let job = WeightsJob {
+                weights: steps.group_weights(weights, group),
+                channels,
+                blocks: of_panel,
+                depths: first..c.min(first + piece),
+                // SAFETY: the panel's channel `first` is in the group's part of U.
+                u: unsafe { u.start().add(at) },
+                plane,
+                stream,
+            };
+            // SAFETY: each task has channels of a panel of its own.
+            unsafe { steps.weights(&job) };
         })
     }
 
-    /// Blocks of input channels and of output channels.
-    fn blocks(&self) -> (usize, usize) {
-        let Conv2dSizes { c, k, .. } = *self.problem.sizes();
-        (c.div_ceil(E::LANES), k.div_ceil(E::LANES))
-    }
-
     fn schedule(&self, threads: usize) -> Schedule {
-        let (c, k) = self.blocks();
-        Schedule::new(self.geometry.tiles(), F::ALPHA * F::ALPHA * (c + k) * E::LANES, threads)
+        Schedule::plan(&described().caches, &self.steps.tiling(), threads)
     }
 
     fn space(&self, tiles: usize) -> Space {
-        let (c, k) = self.blocks();
+        let (c, k) = self.steps.blocks();
         let (v, m) = (Planes::new(tiles, c, E::LANES), Planes::new(tiles, k, E::LANES));
-        let longest = tiles.min(self.geometry.across);
-        let scratch =
-            input::scratch_len::<F>(longest, E::LANES).max(output::scratch_len::<F>(longest, E::LANES));
-        let [v_len, m_len, scratch_len] =
-            [F::ALPHA * F::ALPHA * v.plane, F::ALPHA * F::ALPHA * m.plane, scratch]
-                .map(|len| len.next_multiple_of(16));
-        Space { v, v_len, m, m_len, scratch_len }
+        let len = Steps::<E, F>::len;
+        Space { v, v_len: len(v), m, m_len: len(m), scratch_len: self.steps.scratch_len(tiles) }
     }
 
     /// Elements of workspace for `threads` threads.
@@ -165,46 +139,44 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         input: &[f32],
         output: &mut [f32],
     ) -> Result<()> {
-        assert_eq!((input.len(), output.len()), (self.problem.input_len(), self.problem.output_len()));
+        let problem = &self.steps.problem;
+        assert_eq!((input.len(), output.len()), (problem.input_len(), problem.output_len()));
         let schedule = self.schedule(team.size());
-        let (tiles, total) = (schedule.tiles, self.geometry.tiles());
-        let space = self.space(tiles);
+        let blocks = Blocks::new(self.steps.geometry.tiles(), schedule.tiles);
+        let groups = problem.sizes().groups;
+        let space = self.space(schedule.tiles);
         let output = Shared::new(output);
         if schedule.alone {
             let len = space.v_len + space.m_len + space.scratch_len;
             let slots = Slots::new(workspace, len, team.size());
-            return team.run(total.div_ceil(tiles), |block, _| {
-                slots.with(|slot| {
-                    let block = block * tiles..total.min((block + 1) * tiles);
-                    self.alone(&space, block, input, output, slot);
-                });
+            return team.run(groups * blocks.count, |task, _| {
+                slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
             });
         }
         let (both, scratch) = workspace.split_at_mut(space.v_len + space.m_len);
         let slots = Slots::new(scratch, space.scratch_len, team.size());
-        for start in (0..total).step_by(tiles) {
-            self.together(team, &space, start..total.min(start + tiles), input, output, (both, &slots))?;
+        for block in 0..groups * blocks.count {
+            self.together(team, &space, &blocks.of(block), input, output, (both, &slots))?;
         }
         Ok(())
     }
 
     /// One block of tiles by one thread.
-    fn alone(&self, space: &Space, block: Range<usize>, input: &[f32], output: Shared, slot: &mut [f32]) {
-        let (c, k) = self.blocks();
+    fn alone(&self, space: &Space, block: &Block, input: &[f32], output: Shared, slot: &mut [f32]) {
+        let (c, k) = self.steps.blocks();
         let (v, rest) = slot.split_at_mut(space.v_len);
         let (m, scratch) = rest.split_at_mut(space.m_len);
         let (v, products) = (Shared::new(v), Shared::new(m));
         for channels in 0..c {
             // SAFETY: V is this thread's.
-            unsafe { self.input(space, channels, block.clone(), block.start, input, v, scratch) };
+            unsafe { self.steps.input(block, (channels, block.tiles.clone()), input, (v, space.v), scratch) };
         }
         // SAFETY: so is M, and V has been filled.
-        unsafe { self.multiply(space, 0..F::ALPHA * F::ALPHA * panels(k), v, products) };
+        unsafe { self.multiply(space, block, 0..Steps::<E, F>::FREQUENCIES * panels(k), v, products) };
         for channels in 0..k {
+            let part = ((channels, channels), block.tiles.clone());
             // SAFETY: M has been filled, and blocks of tiles do not overlap.
-            unsafe {
-                self.output(space, channels, block.clone(), block.start, m, output, scratch);
-            }
+            unsafe { self.steps.output(block, part, (m, space.m), output, scratch) };
         }
     }
 
@@ -213,130 +185,119 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         &self,
         team: &mut Team,
         space: &Space,
-        block: Range<usize>,
+        block: &Block,
         input: &[f32],
         output: Shared,
         (both, slots): (&mut [f32], &Slots),
     ) -> Result<()> {
-        let (c, k) = self.blocks();
+        let (c, k) = self.steps.blocks();
         let wanted = team.size() * TASKS_PER_THREAD;
-        let parts = |blocks: usize| {
-            let piece = block.len().div_ceil(wanted.div_ceil(blocks).min(block.len()));
-            (piece, block.len().div_ceil(piece))
-        };
-        let part = |piece: usize, index: usize| {
-            let start = block.start + index * piece;
-            start..block.end.min(start + piece)
-        };
         let (v, m) = both.split_at_mut(space.v_len);
         let (v, products) = (Shared::new(v), Shared::new(m));
-        let (piece, count) = parts(c);
-        team.run(c * count, |task, _| {
-            slots.with(|scratch| {
-                let tiles = part(piece, task % count);
+        let in_parts = Parts::new(&block.tiles, wanted.div_ceil(c));
+        let out_parts = Parts::new(&block.tiles, wanted.div_ceil(k));
+        let units = Steps::<E, F>::FREQUENCIES * panels(k);
+        let piece = units.div_ceil(wanted);
+        let steps = [c * in_parts.count, units.div_ceil(piece), k * out_parts.count];
+        team.run_steps(steps, |step, task, _| match step {
+            0 => slots.with(|scratch| {
+                let part = (task / in_parts.count, in_parts.of(task % in_parts.count));
                 // SAFETY: each task has channels and tiles of V of its own.
-                unsafe { self.input(space, task / count, tiles, block.start, input, v, scratch) };
-            });
-        })?;
-        let units = F::ALPHA * F::ALPHA * panels(k);
-        let step = units.div_ceil(wanted);
-        team.run(units.div_ceil(step), |task, _| {
-            // SAFETY: each task has planes and channels of M of its own; V has been filled.
-            unsafe { self.multiply(space, task * step..units.min((task + 1) * step), v, products) };
-        })?;
-        let (piece, count) = parts(k);
-        let m = &*m;
-        team.run(k * count, |task, _| {
-            slots.with(|scratch| {
-                let tiles = part(piece, task % count);
-                // SAFETY: each task has channels and tiles of the output of its own; M has been filled.
-                unsafe { self.output(space, task / count, tiles, block.start, m, output, scratch) };
-            });
+                unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
+            }),
+            1 => {
+                let units = task * piece..units.min((task + 1) * piece);
+                // SAFETY: each task has planes and channels of M of its own; V has been filled.
+                unsafe { self.multiply(space, block, units, v, products) };
+            }
+            _ => slots.with(|scratch| {
+                let channels = task / out_parts.count;
+                let part = ((channels, channels), out_parts.of(task % out_parts.count));
+                // SAFETY: M has been filled, and is not written any more; each task has channels and tiles of the
+                // output of its own.
+                unsafe {
+                    let m = std::slice::from_raw_parts(products.start(), space.m_len);
+                    self.steps.output(block, part, (m, space.m), output, scratch);
+                }
+            }),
         })
     }
 
     /// # Safety
-    /// The tiles are writable in V, in this block of channels, by nobody else meanwhile.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn input(
-        &self,
-        space: &Space,
-        channels: usize,
-        tiles: Range<usize>,
-        first: usize,
-        input: &[f32],
-        v: Shared,
-        scratch: &mut [f32],
-    ) {
-        let job = InputJob {
-            geometry: &self.geometry,
-            input,
-            tiles,
-            first,
-            channels,
-            v: v.start(),
-            planes: space.v,
-        };
-        // SAFETY: as the caller promises; the scratch is as long as space() says.
-        unsafe { self.engine.input::<F>(&job, scratch) };
-    }
-
-    /// # Safety
     /// V is readable, and the units' products writable by nobody else meanwhile.
-    unsafe fn multiply(&self, space: &Space, units: Range<usize>, v: Shared, m: Shared) {
+    unsafe fn multiply(&self, space: &Space, block: &Block, units: Range<usize>, v: Shared, m: Shared) {
+        let (c, blocks) = (self.steps.channels().0, self.steps.blocks().1);
         let job = ProductJob {
             units,
-            depth: self.problem.sizes().c,
-            blocks: self.blocks().1,
-            u: &self.weights,
+            depth: c,
+            blocks,
+            u: self.steps.group_weights(&self.weights, block.group),
+            u_plane: u_plane(c, blocks, E::LANES),
             v: v.start(),
             v_planes: space.v,
             m: m.start(),
             m_planes: space.m,
+            add: false,
+            next: Next::Panel,
         };
         // SAFETY: as the caller promises.
-        unsafe { self.engine.multiply(&job) };
+        unsafe { self.steps.multiply(&job) };
+    }
+}
+
+/// The blocks of tiles of all groups.
+pub struct Blocks {
+    tiles: usize,
+    total: usize,
+    /// Of one group.
+    pub count: usize,
+}
+
+impl Blocks {
+    /// `total` tiles of a group, `tiles` a block.
+    pub fn new(total: usize, tiles: usize) -> Self {
+        Blocks { tiles, total, count: total.div_ceil(tiles) }
     }
 
-    /// # Safety
-    /// The outputs of the tiles are writable, by nobody else meanwhile.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn output(
-        &self,
-        space: &Space,
-        channels: usize,
-        tiles: Range<usize>,
-        first: usize,
-        products: &[f32],
-        output: Shared,
-        scratch: &mut [f32],
-    ) {
-        let job = OutputJob {
-            geometry: &self.geometry,
-            tiles,
-            first,
-            channels,
-            products,
-            planes: space.m,
-            bias: &self.bias,
-            relu: self.problem.relu(),
-            output: output.start(),
-        };
-        // SAFETY: as the caller promises; the scratch is as long as space() says.
-        unsafe { self.engine.output::<F>(&job, scratch) };
+    /// Block `index` of all groups'.
+    pub fn of(&self, index: usize) -> Block {
+        let start = index % self.count * self.tiles;
+        Block { group: index / self.count, tiles: start..self.total.min(start + self.tiles) }
+    }
+}
+
+/// A block's tiles, cut for several tasks.
+pub struct Parts {
+    tiles: Range<usize>,
+    piece: usize,
+    /// How many parts there are.
+    pub count: usize,
+}
+
+impl Parts {
+    /// About `wanted` parts.
+    pub fn new(tiles: &Range<usize>, wanted: usize) -> Self {
+        let piece = tiles.len().div_ceil(wanted.min(tiles.len()));
+        Parts { tiles: tiles.clone(), piece, count: tiles.len().div_ceil(piece) }
+    }
+
+    /// Part `index`.
+    pub fn of(&self, index: usize) -> Range<usize> {
+        let start = self.tiles.start + index * self.piece;
+        start..self.tiles.end.min(start + self.piece)
     }
 }
 
 /// Equal parts of a workspace, one for each thread at work.
-struct Slots<'a>(Vec<Mutex<&'a mut [f32]>>);
+pub struct Slots<'a>(Vec<Mutex<&'a mut [f32]>>);
 
 impl<'a> Slots<'a> {
-    fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Self {
+    pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Self {
         Slots(workspace.chunks_exact_mut(len).take(count).map(Mutex::new).collect())
     }
 
     /// Gives `task` a slot that nobody uses. There is one, as no more tasks run at once than there are slots.
-    fn with(&self, task: impl FnOnce(&mut [f32])) {
+    pub fn with(&self, task: impl FnOnce(&mut [f32])) {
         let free = self.0.iter().find_map(|slot| slot.try_lock().ok());
         task(&mut free.expect("a slot for each thread"));
     }
@@ -347,10 +308,19 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
         self.name
     }
 
+    fn memory(&self) -> Memory {
+        let flops = self.steps.problem.flops();
+        let threads = if flops < INLINE_FLOPS { 1 } else { num_threads() };
+        Memory {
+            packed: (self.weights.len() + self.steps.bias_len()) * size_of::<f32>(),
+            workspace: pool::workspace_bytes(flops) + self.workspace_len(threads) * size_of::<f32>(),
+        }
+    }
+
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         // All memory first, so that the output is untouched if there is none.
-        let mut team = Team::for_work(self.problem.flops())?;
+        let mut team = Team::for_work(self.steps.problem.flops())?;
         let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
         let computing = Instant::now();
         self.execute(&mut team, &mut workspace, input, output)?;

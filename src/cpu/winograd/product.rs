@@ -6,7 +6,7 @@
 //!   V[f]     |        |                              is at MR constant offsets: a[16*i + c]
 //!   +---+    +--------+                        M[f]: [k block][tile][16 k]
 //!   |   | MR | M tile |
-//!   +---+    +--------+                        sums over all of C, upwards, one accumulator an element
+//!   +---+    +--------+                        sums over C, upwards, one accumulator an element
 //! ```
 //!
 //! MR is not fixed: a block's tiles are cut into equal groups, so that none of the work is on tiles that do
@@ -24,16 +24,31 @@ pub const PANEL: usize = 2;
 /// Products of some (frequency, panel) pairs, `frequency*panels + panel`.
 pub struct ProductJob<'a> {
     pub units: Range<usize>,
-    /// C.
+    /// Input channels: all of a group, or some from a multiple of LANES on.
     pub depth: usize,
-    /// K in vectors.
+    /// Vectors of output channels in U and M.
     pub blocks: usize,
-    /// Transformed weights.
+    /// Transformed weights of these channels.
     pub u: &'a [f32],
+    /// From one frequency of U to the next.
+    pub u_plane: usize,
+    /// V from the first of the channels on.
     pub v: *const f32,
     pub v_planes: Planes,
     pub m: *mut f32,
     pub m_planes: Planes,
+    /// Whether M holds the sums over earlier channels, which go on.
+    pub add: bool,
+    pub next: Next,
+}
+
+/// What is prefetched meanwhile.
+#[derive(Clone, Copy)]
+pub enum Next {
+    /// The panel of U that follows.
+    Panel,
+    /// One of `count` rows, `row` apart, with each call of a kernel.
+    Rows { start: *const f32, row: usize, count: usize },
 }
 
 /// Panels of U for K of `blocks` vectors.
@@ -41,10 +56,10 @@ pub fn panels(blocks: usize) -> usize {
     blocks.div_ceil(PANEL)
 }
 
-/// Where the panel of `unit` starts in U; for one unit too many, where U ends.
-pub fn panel_start(unit: usize, depth: usize, blocks: usize, lanes: usize) -> usize {
-    let (f, panel) = (unit / panels(blocks), unit % panels(blocks));
-    (f * blocks + panel * PANEL) * depth * lanes
+/// From one frequency of U to the next. One vector more than is needed, so that the frequencies of a kernel do not
+/// all fall into one set of a cache.
+pub fn u_plane(depth: usize, blocks: usize, lanes: usize) -> usize {
+    (depth * blocks + 1) * lanes
 }
 
 /// One call of a kernel: MR tiles, one panel.
@@ -56,27 +71,28 @@ struct Call {
     a: *const f32,
     b: *const f32,
     c: *mut f32,
-    /// The part of the next panel to fetch meanwhile.
+    add: bool,
+    /// What to prefetch meanwhile.
     next: *const f32,
 }
 
 /// Computes the products of a job, with kernels of up to ROWS tiles.
 ///
 /// # Safety
-/// The CPU has V. All of the job's V is readable and its products writable, by nobody else meanwhile.
+/// The CPU has V. All of the job's V is readable and its products writable, by nobody else meanwhile, and initialised
+/// if they are added to.
 #[inline(always)]
 pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
     let tiles = job.v_planes.tiles;
     assert!(tiles == job.m_planes.tiles && tiles > 0);
     let groups = tiles.div_ceil(ROWS);
     let (panels, lanes) = (panels(job.blocks), V::LANES);
-    for unit in job.units.clone() {
+    let stride = tiles * lanes;
+    for (index, unit) in job.units.clone().enumerate() {
         let (f, panel) = (unit / panels, unit % panels);
         let whole = job.blocks - panel * PANEL >= PANEL;
-        let start = panel_start(unit, job.depth, job.blocks, lanes);
         let len = if whole { PANEL } else { 1 } * job.depth * lanes;
-        let b = job.u[start..][..len].as_ptr();
-        let stride = tiles * lanes;
+        let b = job.u[f * job.u_plane + panel * PANEL * job.depth * lanes..][..len].as_ptr();
         for group in 0..groups {
             // Groups differ by one tile at most, the larger ones first.
             let (small, larger) = (tiles / groups, tiles % groups);
@@ -90,7 +106,13 @@ pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
                     a: job.v.add(f * job.v_planes.plane + first * lanes),
                     b,
                     c: job.m.add(f * job.m_planes.plane + panel * PANEL * stride + first * lanes),
-                    next: b.wrapping_add(len + group * job.depth * lanes),
+                    add: job.add,
+                    next: match job.next {
+                        Next::Panel => b.wrapping_add(len + group * job.depth * lanes),
+                        Next::Rows { start, row, count } => {
+                            start.wrapping_add((index * groups + group).min(count - 1) * row)
+                        }
+                    },
                 }
             };
             // SAFETY: the caller vouches for V and M; the panel is `len` elements.
@@ -127,13 +149,20 @@ unsafe fn rows_of<V: Vector, const NV: usize, const ROWS: usize>(rows: usize, ca
 ///
 /// # Safety
 /// The CPU has V. `a` is readable for MR vectors in each block of channels, `b` for depth x NV vectors, `c`
-/// writable for MR vectors in each of NV blocks.
+/// writable for MR vectors in each of NV blocks, initialised if they are added to.
 #[inline(always)]
 unsafe fn kernel<V: Vector, const MR: usize, const NV: usize>(call: Call) {
-    let Call { depth, stride, mut a, mut b, c, mut next } = call;
+    let Call { depth, stride, mut a, mut b, c, add, mut next } = call;
     // SAFETY: as the caller promises; a prefetch reads nothing and may be of any address.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; MR];
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(c.add(j * stride + i * V::LANES));
+                }
+            }
+        }
         let mut left = depth;
         while left > 0 {
             let count = left.min(V::LANES);

@@ -6,11 +6,13 @@
 use super::choice::{CHOICES, Choice};
 use super::engine::Engine;
 use super::form::{F2, F4, F6, Form};
+use super::once::Once;
 use super::plan::WinogradPlan;
 use crate::cpu::isa::Isa;
 use crate::cpu::pool::Team;
 use crate::cpu::tests::cpu_cases::{ConvCase, Values, same, same_bits};
 use crate::error::Result;
+use crate::memory::Caches;
 use crate::problem::exact::Random;
 use crate::problem::oracle::error_over_bound;
 use crate::problem::{Conv2d, Conv2dDesc};
@@ -26,6 +28,9 @@ fn factor(choice: Choice, c: i64) -> f64 {
     };
     of_one_channel / c as f64
 }
+
+/// A machine's, so that what is chosen does not depend on where the tests run.
+const CACHES: Caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
 
 /// The instruction sets of this CPU that have Winograd kernels.
 fn engines() -> Vec<Isa> {
@@ -51,11 +56,17 @@ fn with_engine<E: Engine>(engine: E, choice: Choice, case: &ConvCase, team: &mut
 }
 
 fn with_form<E: Engine, F: Form>(engine: E, case: &ConvCase, team: &mut Team) -> Vec<f32> {
-    let plan = WinogradPlan::<E, F>::new(engine, "test", &case.problem, &case.weights, case.bias()).unwrap();
+    let given = (&case.weights[..], case.bias());
+    let plan = WinogradPlan::<E, F>::new(engine, "test", &case.problem, given, team).unwrap();
     let mut output = vec![f32::NAN; case.problem.output_len()];
     // What a workspace holds must not matter.
     let mut workspace = vec![f32::NAN; plan.workspace_len(team.size())];
     plan.execute(team, &mut workspace, &case.input, &mut output).unwrap();
+    let once = Once::<E, F>::new(engine, &case.problem, given).unwrap();
+    let mut output_once = vec![f32::NAN; case.problem.output_len()];
+    let mut workspace = vec![f32::NAN; once.workspace_len(team.size())];
+    once.execute(team, &mut workspace, &case.input, &mut output_once).unwrap();
+    assert!(same_bits(&output_once, &output), "in one call and by a plan: {:?}", case.desc);
     output
 }
 
@@ -63,12 +74,15 @@ fn with_form<E: Engine, F: Form>(engine: E, case: &ConvCase, team: &mut Team) ->
 fn desc(random: &mut Random) -> Conv2dDesc {
     let (pad_h, pad_w) = (random.between(0, 3), random.between(0, 3));
     let least = |pad: i64| (3 - 2 * pad).max(1);
+    // One group half of the time.
+    let groups = (random.between(-2, 3)).max(1);
     Conv2dDesc {
+        groups,
         n: random.between(1, 3),
-        c: random.between(1, 40),
+        c: groups * random.between(1, 40 / groups),
         h: least(pad_h) + random.between(0, 20),
         w: least(pad_w) + random.between(0, 30),
-        k: random.between(1, 70),
+        k: groups * random.between(1, 70 / groups),
         r: 3,
         s: 3,
         pad_h,
@@ -108,8 +122,12 @@ fn every_form_stays_within_its_factor_of_the_bound() {
             for round in 0..60 {
                 let case = ConvCase::new(desc(&mut random), Values::Real, &mut random);
                 let error = worst(&case, &compute(isa, choice, &case, &mut teams[round % 2]));
-                assert!(error <= factor(choice, case.desc.c), "{isa:?} {choice:?} {:?}: {error}", case.desc);
-                largest = largest.max(error / factor(choice, case.desc.c));
+                assert!(
+                    error <= factor(choice, case.desc.c / case.desc.groups),
+                    "{isa:?} {choice:?} {:?}: {error}",
+                    case.desc
+                );
+                largest = largest.max(error / factor(choice, case.desc.c / case.desc.groups));
                 cases += 1;
             }
             println!("{isa:?} {choice:?}: largest error {largest:.3} of its bound");
@@ -186,7 +204,7 @@ fn bits_depend_on_neither_threads_nor_time() {
             for desc in [many, few, desc(&mut random), desc(&mut random)] {
                 let case = ConvCase::new(desc, Values::Real, &mut random);
                 let first = compute(isa, choice, &case, &mut teams[0]);
-                assert!(worst(&case, &first) <= factor(choice, desc.c));
+                assert!(worst(&case, &first) <= factor(choice, desc.c / desc.groups));
                 for team in &mut teams {
                     assert!(
                         same_bits(&compute(isa, choice, &case, team), &first),
@@ -230,21 +248,31 @@ fn nan_and_infinity_do_not_get_lost_and_reach_no_other_tile() {
 fn plan(desc: Conv2dDesc) -> Result<Option<String>> {
     let problem = Conv2d::new(desc).unwrap();
     let (weights, bias) = (vec![0.0; problem.weights_len()], vec![0.0; desc.k as usize]);
-    let plan = super::plan(Isa::best(), &problem, &weights, desc.bias.then_some(&bias))?;
+    let plan = super::plan(Isa::best(), &problem, (&weights, desc.bias.then_some(&bias)))?;
     Ok(plan.map(|plan| plan.kernel().to_owned()))
 }
 
 #[test]
-fn weights_that_are_used_once_are_transformed_only_if_that_pays() {
-    let layer = |c, side| {
+fn what_is_chosen_for_a_plan_and_for_one_call() {
+    let layer = |c, side, groups| {
         let (k, h, w) = (c, side, side);
-        Conv2d::new(Conv2dDesc { c, h, w, k, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() }).unwrap()
+        let desc = Conv2dDesc { c, h, w, k, r: 3, s: 3, pad_h: 1, pad_w: 1, groups, ..Default::default() };
+        Conv2d::new(desc).unwrap()
     };
-    for (c, side, once_too) in [(64, 224, true), (512, 14, false), (256, 14, false)] {
-        let problem = layer(c, side);
-        let chosen = |problem: &Conv2d| super::choice::choose(problem, problem.algorithm(), 16);
-        assert!(chosen(&problem).is_some());
-        assert_eq!(chosen(&problem.once()).is_some(), once_too, "{c} {side}");
+    let chosen = |problem: &Conv2d| super::choice::choose(&CACHES, problem, problem.algorithm(), 16);
+    for (c, side, groups, planned, once) in [
+        // Many pixels; few pixels, in whose plan reading U counts, and in one call making it.
+        (64, 224, 1, Some(Choice::F6), Some(Choice::F6)),
+        (512, 14, 1, Some(Choice::F4), Some(Choice::F4)),
+        (512, 7, 1, Some(Choice::F2), Some(Choice::F2)),
+        // Too little work.
+        (16, 56, 1, None, None),
+        // Groups of many channels pay as a convolution of their own would; half a vector of channels does not.
+        (256, 56, 4, Some(Choice::F6), Some(Choice::F6)),
+        (256, 56, 64, None, None),
+    ] {
+        let problem = layer(c, side, groups);
+        assert_eq!((chosen(&problem), chosen(&problem.once())), (planned, once), "{c} {side} {groups}");
     }
 }
 
@@ -261,7 +289,6 @@ fn winograd_is_refused_where_it_cannot_be_done() {
         Conv2dDesc { stride_w: 3, ..base },
         Conv2dDesc { dilation_h: 2, ..base },
         Conv2dDesc { dilation_w: 2, ..base },
-        Conv2dDesc { groups: 2, ..base },
     ]
     .into_iter()
     .flat_map(|bad| [(Auto, bad), (Direct, bad), (Winograd, bad)])

@@ -14,6 +14,8 @@ pub trait Lane: Copy {
     fn sub(self, other: Self) -> Self;
     /// `self + factor * other`.
     fn add_scaled(self, factor: f32, other: Self) -> Self;
+    /// `factor * self`.
+    fn scaled(self, factor: f32) -> Self;
 }
 
 /// The most lanes of any vector.
@@ -43,6 +45,13 @@ pub trait Vector: Lane {
     /// `to` is writable for LANES elements.
     unsafe fn store(self, to: *mut f32);
 
+    /// Stores past the caches, where what is stored would only push out what is needed sooner. A [`fence`] must follow
+    /// before another thread reads it.
+    ///
+    /// # Safety
+    /// `to` is writable for LANES elements, and a multiple of LANES elements.
+    unsafe fn stream(self, to: *mut f32);
+
     /// The first `count` elements, at most LANES.
     ///
     /// # Safety
@@ -59,6 +68,16 @@ pub trait Vector: Lane {
     fn transpose(rows: [Self; MAX_LANES]) -> [Self; MAX_LANES];
 }
 
+/// Makes what was streamed visible to threads that see what is stored after.
+#[inline(always)]
+pub fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of the baseline.
+    unsafe {
+        _mm_sfence();
+    }
+}
+
 /// For tests of the transforms.
 #[cfg(test)]
 impl Lane for f64 {
@@ -70,6 +89,9 @@ impl Lane for f64 {
     }
     fn add_scaled(self, factor: f32, other: Self) -> Self {
         self + f64::from(factor) * other
+    }
+    fn scaled(self, factor: f32) -> Self {
+        f64::from(factor) * self
     }
 }
 
@@ -100,6 +122,11 @@ impl Lane for Lanes16 {
         // SAFETY: as in add.
         Lanes16(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(factor), other.0, self.0) })
     }
+    #[inline(always)]
+    fn scaled(self, factor: f32) -> Self {
+        // SAFETY: as in add.
+        Lanes16(unsafe { _mm512_mul_ps(_mm512_set1_ps(factor), self.0) })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -125,6 +152,11 @@ impl Vector for Lanes16 {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller vouches for 16 elements.
         unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller vouches for a whole aligned vector.
+        unsafe { _mm512_stream_ps(to, self.0) }
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
@@ -192,6 +224,11 @@ impl Lane for Lanes8 {
         // SAFETY: as in add.
         Lanes8(unsafe { _mm256_fmadd_ps(_mm256_set1_ps(factor), other.0, self.0) })
     }
+    #[inline(always)]
+    fn scaled(self, factor: f32) -> Self {
+        // SAFETY: as in add.
+        Lanes8(unsafe { _mm256_mul_ps(_mm256_set1_ps(factor), self.0) })
+    }
 }
 
 /// A window of eight masks out of this, eight elements less `count` in: `count` lanes on, the rest off.
@@ -230,6 +267,11 @@ impl Vector for Lanes8 {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller vouches for 8 elements.
         unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller vouches for a whole aligned vector.
+        unsafe { _mm256_stream_ps(to, self.0) }
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {

@@ -1,0 +1,66 @@
+//! What a call costs by itself: a 3x3 convolution of one channel of 5x5, from a plan, through Rust and through C.
+//!
+//! `cargo run --release --example tiny_call`. Each figure is the least of many medians of batches of calls, one clock
+//! reading a batch.
+
+use std::ptr::null;
+use std::time::{Duration, Instant};
+
+use sparkle::ffi::{conv2d::*, device::*, plan::*, status::sparkle_status};
+use sparkle::report::median;
+use sparkle::{Conv2d, Conv2dDesc, Device};
+
+const CALLS: u32 = 1_000;
+const BATCHES: usize = 21;
+const ROUNDS: usize = 20;
+
+fn main() -> sparkle::Result<()> {
+    let problem = Conv2d::new(Conv2dDesc { h: 5, w: 5, r: 3, s: 3, ..Default::default() })?;
+    let (input, weights, mut output) = ([1.0f32; 25], [1.0f32; 9], [0.0f32; 9]);
+    let plan = Device::open("cpu")?.plan(&problem, &weights, None)?;
+    let c = c_plan(&weights);
+    let mut best = [Duration::MAX; 2];
+    for _ in 0..ROUNDS {
+        let rust = batches(|| {
+            plan.run(&input, &mut output).expect("a plan runs");
+        });
+        let through_c = batches(|| {
+            // SAFETY: the plan is alive, and both buffers have the lengths given.
+            let status =
+                unsafe { sparkle_plan_execute(c, input.as_ptr(), 25, output.as_mut_ptr(), output.len()) };
+            assert_eq!(status, sparkle_status::SPARKLE_OK);
+        });
+        best = [best[0].min(rust), best[1].min(through_c)];
+    }
+    assert_eq!(output, [9.0; 9]);
+    println!("{} ns through Rust, {} ns through C", best[0].as_nanos(), best[1].as_nanos());
+    Ok(())
+}
+
+/// The same plan as a C program makes it.
+fn c_plan(weights: &[f32]) -> *mut sparkle_plan {
+    let mut desc = Conv2dDesc { h: 5, w: 5, r: 3, s: 3, ..Default::default() }.into();
+    let (mut device, mut plan) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let desc: *mut sparkle_conv2d_desc = &mut desc;
+    // SAFETY: all pointers are to living values, the weights as many as given.
+    let made = unsafe {
+        [
+            sparkle_device_open(c"cpu".as_ptr(), &mut device),
+            sparkle_plan_create(device, desc, weights.as_ptr(), weights.len(), null(), 0, &mut plan),
+        ]
+    };
+    assert_eq!(made, [sparkle_status::SPARKLE_OK; 2]);
+    plan
+}
+
+/// The median time of a call over some batches.
+fn batches(mut call: impl FnMut()) -> Duration {
+    let times: Vec<_> = (0..BATCHES)
+        .map(|_| {
+            let start = Instant::now();
+            (0..CALLS).for_each(|_| call());
+            start.elapsed() / CALLS
+        })
+        .collect();
+    median(&times).expect("there are batches")
+}

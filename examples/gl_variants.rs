@@ -1,0 +1,110 @@
+//! Times every candidate of every layer of a suite on a GL device, and checks each against the float64 oracle.
+//!
+//!     cargo run --release --example gl_variants -- SUITE.csv [--batch N] [--top N] [--only TEXT] [--variants TEXT]
+//!     ... -- --sgemm SIZE
+//!
+//! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
+//! build, error over bound.
+
+use std::time::{Duration, Instant};
+
+use sparkle::problem::exact::Random;
+use sparkle::shader::variant::{Variant, candidates, seconds};
+use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, trial};
+
+/// Times a square product, several times: device time of one product, whatever is packed included.
+fn sgemm(size: i64) -> Result<(), Box<dyn std::error::Error>> {
+    let problem = Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?;
+    let mut random = Random::new(1);
+    let [a, b, mut c] = problem.lens().map(|len| random.reals(len));
+    let device = Device::open("gl:0")?;
+    for _ in 0..8 {
+        let run = device.sgemm(&problem, &a, &b, &mut c)?;
+        let gflops = problem.flops() as f64 / run.timing.kernel.as_secs_f64() * 1e-9;
+        println!("{} {size} {gflops:.0} GFLOPS", run.kernel);
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let option = |name: &str| args.iter().position(|it| it == name).and_then(|at| args.get(at + 1)).cloned();
+    let number = |name: &str, default: i64| option(name).map_or(Ok(default), |text| text.parse());
+    let (batch, top) = (number("--batch", 1)?, number("--top", 1000)? as usize);
+    let (only, wanted) = (option("--only"), option("--variants"));
+    let seconds_left = number("--seconds", 100_000)? as f64;
+    let busy = Duration::from_millis(number("--busy", 400)? as u64);
+    let mut gpu = trial::gpu(0)?;
+    if let Some(rates) = option("--gpu") {
+        let rates: Vec<f64> = rates.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        (gpu.flops, gpu.memory, gpu.launch) = (rates[0], rates[1], rates[2]);
+        gpu.units = rates[3] as usize;
+    }
+    let splits: Option<Vec<usize>> =
+        option("--splits").map(|text| text.split(',').map(|it| it.parse().expect("a number")).collect());
+    eprintln!("{gpu:?}");
+    if let Some(size) = option("--sgemm") {
+        return sgemm(size.parse()?);
+    }
+    let start = Instant::now();
+    println!("layer,batch,variant,predicted_us,us,gflops,build_ms,error");
+    let mut reader = csv::Reader::from_path(&args[1])?;
+    for record in reader.records() {
+        let record = record?;
+        let name = &record[0];
+        if only.as_ref().is_some_and(|only| !only.split(',').any(|it| name.contains(it))) {
+            continue;
+        }
+        let size = |index: usize| record[index].parse::<i64>();
+        let (r, stride, pad) = (size(6)?, size(7)?, size(8)?);
+        let problem = Conv2d::new(Conv2dDesc {
+            n: batch,
+            c: size(2)?,
+            h: size(3)?,
+            w: size(4)?,
+            k: size(5)?,
+            r,
+            s: r,
+            stride_h: stride,
+            stride_w: stride,
+            pad_h: pad,
+            pad_w: pad,
+            ..Default::default()
+        })?;
+        let mut variants = candidates(&problem, &gpu);
+        if let Some(wanted) = &wanted {
+            variants.retain(|it| wanted.split(',').any(|part| it.to_string().contains(part)));
+        }
+        variants.truncate(top);
+        if let Some(splits) = &splits {
+            let cut = |variant: &sparkle::shader::variant::Variant| {
+                let tiled = variant.to_string().contains("igemm") || variant.to_string().contains("table");
+                let variant = *variant;
+                splits
+                    .iter()
+                    .filter(move |&&it| tiled || it == 1)
+                    .map(move |&splits| Variant { splits, ..variant })
+            };
+            variants = variants.iter().flat_map(cut).collect();
+        }
+        let effort = trial::Effort { busy, calls: 20, rounds: 3, rows: 12 };
+        trial::conv2d(0, &problem, &variants, &effort, |variant, outcome| {
+            let predicted = seconds(&problem, &gpu, variant) * 1e6;
+            match outcome {
+                Ok(it) => {
+                    let us = it.time.as_secs_f64() * 1e6;
+                    let gflops = problem.flops() as f64 / us * 1e-3;
+                    let (build, error) = (it.build.as_secs_f64() * 1e3, it.error);
+                    println!(
+                        "{name},{batch},{variant},{predicted:.2},{us:.2},{gflops:.1},{build:.0},{error:.4}"
+                    );
+                }
+                Err(error) => println!("{name},{batch},{variant},{predicted:.2},failed,0,0,{error}"),
+            }
+        })?;
+        if start.elapsed().as_secs_f64() > seconds_left {
+            break;
+        }
+    }
+    Ok(())
+}

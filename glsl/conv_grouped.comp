@@ -1,0 +1,80 @@
+// Convolution with few channels a group, depthwise above all: bound by memory, so no shared memory and no packing.
+//
+//     a thread:  TM output channels of a group  x  4 neighbouring pixels of a row
+//
+//     |-- the line of the image that four pixels see, read once for each (c, r) --|
+//      0 . . s           pixel 0
+//          1 . . s       pixel 1 ...
+//
+// Neighbouring threads have neighbouring pixels, and the same weights.
+
+layout(local_size_x = 64) in;
+
+layout(std430, binding = 0) readonly buffer InputBuffer { float input_data[]; };
+layout(std430, binding = 1) readonly buffer WeightBuffer { float weight_data[]; };
+layout(std430, binding = 2) writeonly buffer OutputBuffer { STORE output_data[]; };
+layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
+
+layout(location = 0) uniform uint first;
+layout(location = 1) uniform uint count;
+
+const int QUADS = (Q + 3) / 4;
+const int BLOCKS = ROWS / TM;
+
+float finish(float sum, int k) {
+#if BIAS
+    sum += bias_data[k];
+#endif
+#if RELU
+    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
+    sum = sum < 0.0 ? 0.0 : sum;
+#endif
+    return sum;
+}
+
+void main() {
+    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    int index = int((first + number) * 64u + gl_LocalInvocationID.x);
+    if (number >= count || index >= N * GROUPS * BLOCKS * P * QUADS) return;
+    int q = index % QUADS * 4;
+    int p = index / QUADS % P;
+    int k = index / (QUADS * P) % (GROUPS * BLOCKS) * TM;
+    int n = index / (QUADS * P * GROUPS * BLOCKS);
+    int group = k / ROWS;
+    int top = p * STRIDE_H - PAD_H;
+    int left = q * STRIDE_W - PAD_W;
+
+    vec4 sums[TM];
+    for (int i = 0; i < TM; ++i) sums[i] = vec4(0.0);
+    for (int c = 0; c < CHANNELS; ++c) {
+        int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
+        for (int r = 0; r < R; ++r) {
+            int y = top + r * DILATION_H;
+            if (uint(y) >= uint(H)) continue;
+            float line[3 * STRIDE_W + S];
+            for (int i = 0; i < 3 * STRIDE_W + S; ++i) {
+                int x = left + i;
+                bool valid = uint(x) < uint(W);
+                float value = input_data[valid ? image + y * W + x : 0];
+                line[i] = valid ? value : 0.0;
+            }
+            for (int s = 0; s < S; ++s) {
+                vec4 pixels = vec4(line[s], line[s + STRIDE_W], line[s + 2 * STRIDE_W], line[s + 3 * STRIDE_W]);
+                for (int i = 0; i < TM; ++i) {
+                    sums[i] += weight_data[(((k + i) * CHANNELS + c) * R + r) * S + s] * pixels;
+                }
+            }
+        }
+    }
+    for (int i = 0; i < TM; ++i) {
+        int address = ((n * GROUPS * ROWS + k + i) * P + p) * Q + q;
+#if STORE4
+        output_data[address / 4] = vec4(finish(sums[i].x, k + i), finish(sums[i].y, k + i),
+                                        finish(sums[i].z, k + i), finish(sums[i].w, k + i));
+#else
+        for (int e = 0; e < 4; ++e) {
+            if (q + e < Q) output_data[address + e] = finish(sums[i][e], k + i);
+        }
+#endif
+    }
+}

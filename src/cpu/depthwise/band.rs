@@ -1,0 +1,110 @@
+//! The padded copy of a part of the input that the inner loops read: a band of rows of some channels.
+//!
+//! In a band padding is there, as zeros, and the columns are sorted by their remainder modulo the stride, so that
+//! whatever the stride, padding and dilation, the inputs of a tap for outputs side by side lie side by side. A
+//! band is made anew for each block of output rows; it is a part of the L1 cache.
+//!
+//! ```text
+//!  one channel, stride 1                     stride 2: columns of even and odd index
+//!  line 0   0 0 x x x x x 0 0                0 x x x 0 | 0 x x 0
+//!  line 1   0 0 x x x x x 0 0                0 x x x 0 | 0 x x 0
+//!
+//!  flat: the padding right of a line is the padding left of the next; all outputs of the map are one line of
+//!  output, of which some elements mean nothing and are dropped
+//!  0 x x x x x 0 x x x x x 0 x x x x x 0
+//! ```
+
+use std::ops::Range;
+
+use super::shape::Shape;
+use crate::cpu::kernels::{Kernel, Part};
+use crate::problem::Conv2dSizes;
+
+/// Output rows and columns that are computed from one band.
+#[derive(Clone)]
+pub struct Block {
+    pub rows: Range<usize>,
+    pub cols: Range<usize>,
+}
+
+/// The elements of `0..len` that `first + i*step` runs through, as indices i below `count`.
+fn inside(first: i64, step: usize, len: usize, count: usize) -> Range<usize> {
+    let reach = |limit: i64| ((limit - first).max(0) as usize).div_ceil(step).min(count);
+    reach(0)..reach(len as i64)
+}
+
+/// Fills a band with channels of an image, all but its padding: that [`clear`] has made.
+pub fn fill<K: Kernel>(
+    kernel: K,
+    sizes: &Conv2dSizes,
+    shape: &Shape,
+    block: &Block,
+    (image, channels): (&[f32], Range<usize>),
+    band: &mut [f32],
+) {
+    let Conv2dSizes { h, w, r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *sizes;
+    // Lines of a flat map are sorted as columns are.
+    let (step, count) = if shape.flat {
+        (stride_h, block.rows.len() + (r - 1) * dilation_h / stride_h)
+    } else {
+        (1, shape.lines(sizes, block.rows.len()))
+    };
+    let seen = |phase: usize, taps: usize, dilation: usize, stride: usize| {
+        (0..taps.min(stride)).any(|tap| tap * dilation % stride == phase)
+    };
+    for (row, col) in (0..step).flat_map(|row| (0..stride_w).map(move |col| (row, col))) {
+        if shape.flat && !seen(row, r, dilation_h, stride_h) || !seen(col, s, dilation_w, stride_w) {
+            continue;
+        }
+        let top = (block.rows.start * stride_h + row) as i64 - pad_h as i64;
+        let left = (block.cols.start * stride_w + col) as i64 - pad_w as i64;
+        let lines = inside(top, step, h, count);
+        let run = inside(left, stride_w, w, shape.phase.min(shape.pitch));
+        if lines.is_empty() || run.is_empty() {
+            continue;
+        }
+        let (y, x) = (top + (lines.start * step) as i64, left + (run.start * stride_w) as i64);
+        let from = (channels.start * h + y as usize) * w + x as usize;
+        let plane = if shape.flat { (row * stride_w + col) * shape.plane } else { col * shape.phase };
+        let to = plane + lines.start * shape.pitch + run.start;
+        let last = (channels.len() - 1, lines.len() - 1, run.len() - 1);
+        assert!(from + last.0 * h * w + last.1 * step * w + last.2 * stride_w < image.len());
+        assert!(to + last.0 * shape.channel + last.1 * shape.pitch + last.2 < band.len());
+        let part = Part {
+            from: image[from..].as_ptr(),
+            from_row: step * w,
+            stride: stride_w,
+            to: band[to..].as_mut_ptr(),
+            to_row: shape.pitch,
+            rows: lines.len(),
+            len: run.len(),
+            groups: channels.len(),
+            from_group: h * w,
+            to_group: shape.channel,
+        };
+        // SAFETY: the last elements that are read and written are inside of the slices, as asserted, and so are
+        // all before them.
+        unsafe { kernel.copy(&part) };
+    }
+}
+
+/// Makes the padding of a band for a block; the same for all channels, so once a block.
+pub fn clear(sizes: &Conv2dSizes, band: &mut [f32]) {
+    if sizes.pad_h > 0 || sizes.pad_w > 0 {
+        band.fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_inside() {
+        assert_eq!(inside(-1, 1, 5, 7), 1..6);
+        assert_eq!(inside(1, 1, 5, 3), 0..3);
+        assert_eq!(inside(-3, 2, 5, 9), 2..4);
+        assert_eq!(inside(7, 1, 5, 3), 0..0);
+        assert_eq!(inside(-9, 1, 5, 3), 3..3);
+    }
+}

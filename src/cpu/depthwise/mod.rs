@@ -1,0 +1,74 @@
+//! Convolutions in which an input meets few outputs: depthwise, and groups of few channels; and those of so few input
+//! channels that all of them fit into the first cache, as in a network's first layer.
+//!
+//! As a matrix product such a group has few rows, so that little is done with a packed panel, and most rows of a
+//! register tile are missing. Here nothing is packed: [`band`] keeps a padded copy of some rows of the input in the L1
+//! cache, in which each tap is an offset, and [`lines`] multiplies straight from it. [`shape`] cuts the problem,
+//! [`plan`] runs it, [`engine`] are the instruction sets.
+//!
+//! Padding is zeros, multiplied like any other value. All outputs are sums over channels, tap rows and tap columns,
+//! upwards: the same bits at any number of threads.
+
+mod band;
+mod engine;
+mod lines;
+mod plan;
+mod portable;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use super::caches;
+use crate::backend::Plan;
+use crate::error::Result;
+use crate::problem::Conv2d;
+use engine::Engine;
+use plan::GroupedPlan;
+use shape::{Shape, Tiles};
+
+/// Assumed where the system does not tell.
+const L1_BYTES: usize = 32 << 10;
+
+/// A plan, if the problem is one of these.
+///
+/// # Errors
+/// Out of memory.
+pub fn plan<E: Engine>(
+    engine: E,
+    problem: &Conv2d,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Option<Box<dyn Plan>>> {
+    cut(engine, problem)
+        .filter(|shape| is_better(engine, problem, shape))
+        .map(|shape| Ok(Box::new(GroupedPlan::new(engine, shape, problem, weights, bias)?) as Box<dyn Plan>))
+        .transpose()
+}
+
+/// Whether this beats the matrix product: where a panel of that would meet few rows, and where a band is small enough
+/// to stay near while all output channels read it. A panel of a 1x1 kernel is copied once in both ways.
+fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
+    let sizes = problem.sizes();
+    if sizes.r * sizes.s == 1 {
+        return shape.outputs <= 2 * E::CHANNELS;
+    }
+    // A product's columns are the map's pixels; here each line ends with a part of a vector.
+    let (lines, len) = if shape.flat { (1, shape.map) } else { (sizes.p, sizes.q) };
+    let computed = lines * len.next_multiple_of(E::LANES);
+    let near = 4 * shape.inputs * shape.channel <= 5 * l1() && 4 * sizes.p * sizes.q >= 3 * computed;
+    shape.outputs <= 4 * E::CHANNELS || near
+}
+
+/// Elements of the first cache.
+fn l1() -> usize {
+    match caches::described().caches.l1 {
+        0 => L1_BYTES / size_of::<f32>(),
+        known => known / size_of::<f32>(),
+    }
+}
+
+/// How the problem is cut; none if it cannot be done.
+fn cut<E: Engine>(_: E, problem: &Conv2d) -> Option<Shape> {
+    let tiles = Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len() };
+    Shape::new(problem, tiles, l1())
+}

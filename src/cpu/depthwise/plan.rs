@@ -1,0 +1,369 @@
+//! A plan, and how it runs: tasks over images, blocks of the output and groups.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::band::{self, Block};
+use super::engine::Engine;
+use super::lines::{Channels, Rows, Target};
+use super::shape::{Shape, even};
+use crate::backend::{Memory, Plan};
+use crate::cpu::block::Shared;
+use crate::cpu::buffer::Buffer;
+use crate::cpu::kernels::Part;
+use crate::cpu::pool::{self, Team};
+use crate::error::Result;
+use crate::problem::{Conv2d, Conv2dSizes};
+use crate::report::Timing;
+
+/// Tasks a thread, so that uneven ones balance.
+const TASKS: usize = 4;
+/// A task has at least so much work, or taking it costs too much.
+const TASK_FLOPS: u64 = 200_000;
+
+/// A convolution with its weights in order.
+pub struct GroupedPlan<E> {
+    engine: E,
+    problem: Conv2d,
+    shape: Shape,
+    taps: Vec<usize>,
+    /// As [`by_rows`] or [`by_channels`] orders them.
+    weights: Buffer,
+    /// One value for each output channel. Empty if there is none.
+    bias: Buffer,
+}
+
+/// How a run is cut into tasks.
+#[derive(Clone, Copy)]
+struct Grid {
+    row_blocks: usize,
+    col_blocks: usize,
+    /// Groups of a task.
+    groups: usize,
+    group_blocks: usize,
+}
+
+impl<E: Engine> GroupedPlan<E> {
+    /// Orders weights, keeps the bias.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(
+        engine: E,
+        shape: Shape,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let sizes = problem.sizes();
+        let mut ordered = Buffer::zeroed(shape.weights(problem))?;
+        if shape.by_rows {
+            by_rows(sizes, shape.panel, weights, &mut ordered);
+        } else {
+            // Groups of a single channel are ordered as if they were one group's channels.
+            let outputs = if shape.maps { sizes.k } else { shape.outputs };
+            by_channels(outputs, shape.panel, problem.reduction(), weights, &mut ordered);
+        }
+        let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
+        kept.copy_from_slice(bias.unwrap_or_default());
+        let taps = shape.taps(problem.sizes());
+        Ok(GroupedPlan { engine, problem: *problem, shape, taps, weights: ordered, bias: kept })
+    }
+
+    fn grid(&self, threads: usize) -> Grid {
+        let Conv2dSizes { n, p, q, groups, .. } = *self.problem.sizes();
+        let (row_blocks, col_blocks) = (p.div_ceil(self.shape.rows), q.div_ceil(self.shape.cols));
+        let blocks = n * row_blocks * col_blocks;
+        let sensible = (self.problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
+        let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
+        let mut groups_of_task = groups.div_ceil(wanted);
+        if self.shape.maps {
+            groups_of_task = groups_of_task.next_multiple_of(self.shape.panel);
+        }
+        Grid { row_blocks, col_blocks, groups: groups_of_task, group_blocks: groups.div_ceil(groups_of_task) }
+    }
+
+    /// Computes the convolution on `team`. The lengths have been checked.
+    ///
+    /// # Errors
+    /// Only if a task panicked.
+    pub fn execute(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let sizes = self.problem.sizes();
+        let Conv2dSizes { n, k, p, q, groups, .. } = *sizes;
+        assert_eq!((input.len(), output.len()), (self.problem.input_len(), self.problem.output_len()));
+        let grid = self.grid(team.size());
+        let Grid { row_blocks, col_blocks, group_blocks, .. } = grid;
+        let output = Shared::new(output);
+        team.run(n * group_blocks * row_blocks * col_blocks, |task, workspace| {
+            let (col, task) = (task % col_blocks, task / col_blocks);
+            let (row, task) = (task % row_blocks, task / row_blocks);
+            let (part, image) = (task % group_blocks, task / group_blocks);
+            let Shape { rows, cols, .. } = self.shape;
+            let block = Block {
+                rows: row * rows..p.min((row + 1) * rows),
+                cols: col * cols..q.min((col + 1) * cols),
+            };
+            let groups = part * grid.groups..groups.min((part + 1) * grid.groups);
+            let len = input.len() / n;
+            // SAFETY: image `image` of the output is inside of it, and the tasks' blocks do not overlap.
+            unsafe {
+                let output = output.start().add(image * k * p * q);
+                self.task(&input[image * len..][..len], output, &block, groups, workspace);
+            }
+        })
+    }
+
+    /// Computes a block of the output for some groups of an image.
+    ///
+    /// # Safety
+    /// The output is that of the image; nobody else touches the block meanwhile.
+    unsafe fn task(
+        &self,
+        image: &[f32],
+        output: *mut f32,
+        block: &Block,
+        groups: Range<usize>,
+        workspace: &mut [f32],
+    ) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        assert!(workspace.len() >= shape.band() + E::LANES + shape.panel * shape.map);
+        let (band, maps) = workspace.split_at_mut(shape.band() + E::LANES);
+        band::clear(sizes, band);
+        for first in groups.clone().step_by(shape.batch) {
+            let batch = first..groups.end.min(first + shape.batch);
+            let channels = batch.start * shape.inputs..batch.end * shape.inputs;
+            band::fill(self.engine, sizes, shape, block, (image, channels), band);
+            if shape.maps {
+                for first in batch.clone().step_by(shape.panel) {
+                    let band = band[(first - batch.start) * shape.channel..].as_ptr();
+                    let groups = first..batch.end.min(first + shape.panel);
+                    // SAFETY: as below.
+                    unsafe { self.maps(groups, band, output, maps) };
+                }
+                continue;
+            }
+            for (index, group) in batch.enumerate() {
+                let band = band[index * shape.inputs * shape.channel..].as_ptr();
+                // SAFETY: as the caller promises. The band holds all that the block's taps read, and a vector more.
+                unsafe {
+                    if shape.by_rows {
+                        self.rows(group, band, output, block);
+                    } else {
+                        self.channels(group, band, output, block, maps);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bias(&self, k: usize) -> *const f32 {
+        self.bias.get(k).map_or(std::ptr::null(), std::ptr::from_ref)
+    }
+
+    /// A group's block by tiles of rows.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the group's input channel.
+    unsafe fn rows(&self, group: usize, band: *const f32, output: *mut f32, block: &Block) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        let Conv2dSizes { p, q, r, s, stride_h, dilation_h, .. } = *sizes;
+        // Output rows this far apart see lines of the band that are a whole number of tap rows apart.
+        let apart = if stride_h == 1 { dilation_h } else { 1 };
+        let cols = block.cols.len();
+        let vectors = even(cols.div_ceil(E::LANES), E::WIDEST[shape.panel - 1]);
+        for k in group * shape.outputs..(group + 1) * shape.outputs {
+            for row in 0..apart.min(block.rows.len()) {
+                for col in (0..cols).step_by(vectors * E::LANES) {
+                    let at = (k * p + block.rows.start + row) * q + block.cols.start + col;
+                    // SAFETY: rows and columns are inside of the block, k is an output channel.
+                    unsafe {
+                        let source = Rows {
+                            band: band.add(row * shape.pitch + col),
+                            line: dilation_h * shape.pitch,
+                            step: stride_h,
+                            r,
+                            count: (block.rows.len() - row).div_ceil(apart),
+                            cols: &self.taps[..s],
+                            weights: self.weights[k * stride_h * s * shape.panel..].as_ptr(),
+                        };
+                        let target = Target {
+                            start: output.add(at),
+                            line: apart * q,
+                            cols: (vectors * E::LANES).min(cols - col),
+                            bias: self.bias(k),
+                            relu: self.problem.relu(),
+                        };
+                        self.engine.rows(shape.panel, &source, &target);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A group's block by tiles of channels.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the group's input channels.
+    unsafe fn channels(
+        &self,
+        group: usize,
+        band: *const f32,
+        output: *mut f32,
+        block: &Block,
+        maps: &mut [f32],
+    ) {
+        let (sizes, shape) = (self.problem.sizes(), &self.shape);
+        let Conv2dSizes { p, q, stride_h, .. } = *sizes;
+        let first = group * shape.outputs;
+        for panel in (0..shape.outputs).step_by(shape.panel) {
+            let lines = shape.panel.min(shape.outputs - panel);
+            let k = first + panel;
+            let source = Channels {
+                band,
+                taps: &self.taps,
+                weights: self.weights[k * self.problem.reduction()..].as_ptr(),
+            };
+            let target = Target {
+                start: maps.as_mut_ptr(),
+                line: shape.map,
+                cols: shape.map,
+                bias: self.bias(k),
+                relu: self.problem.relu(),
+            };
+            // SAFETY: rows and columns are inside of the block, k and the lines behind it are output channels; the
+            // flat maps were made large enough, and their rows are inside of them.
+            unsafe {
+                if shape.flat {
+                    self.line(lines, &source, &target, None);
+                    self.cut_out(maps, lines, output.add(k * p * q));
+                } else {
+                    for row in 0..block.rows.len() {
+                        let at = (k * p + block.rows.start + row) * q + block.cols.start;
+                        let band = band.add(row * stride_h * shape.pitch);
+                        let (start, line, cols) = (output.add(at), p * q, block.cols.len());
+                        self.line(
+                            lines,
+                            &Channels { band, ..source },
+                            &Target { start, line, cols, ..target },
+                            None,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Flat maps of some groups of a single channel.
+    ///
+    /// # Safety
+    /// As for [`GroupedPlan::task`]; the band holds the groups' channels.
+    unsafe fn maps(&self, groups: Range<usize>, band: *const f32, output: *mut f32, maps: &mut [f32]) {
+        let Shape { panel, map, channel, .. } = self.shape;
+        let Conv2dSizes { p, q, r, s, .. } = *self.problem.sizes();
+        // Tasks and batches are whole panels, but for the last groups, which were ordered as fewer.
+        let weights = self.weights[groups.start * r * s..].as_ptr();
+        let source = Channels { band, taps: &self.taps, weights };
+        let (bias, relu) = (self.bias(groups.start), self.problem.relu());
+        let target = Target { start: maps.as_mut_ptr(), line: map, cols: map, bias, relu };
+        debug_assert!(groups.start.is_multiple_of(panel));
+        // SAFETY: the flat maps were made large enough; the groups' outputs are the image's.
+        unsafe {
+            self.line(groups.len(), &source, &target, Some(channel));
+            self.cut_out(maps, groups.len(), output.add(groups.start * p * q));
+        }
+    }
+
+    /// The rows of some flat maps.
+    ///
+    /// # Safety
+    /// As many maps are writable at `output`.
+    unsafe fn cut_out(&self, maps: &[f32], count: usize, output: *mut f32) {
+        let Conv2dSizes { p, q, .. } = *self.problem.sizes();
+        assert!(maps.len() >= count * self.shape.map);
+        let part = Part {
+            from: maps.as_ptr(),
+            from_row: self.shape.pitch,
+            stride: 1,
+            to: output,
+            to_row: q,
+            rows: p,
+            len: q,
+            groups: count,
+            from_group: self.shape.map,
+            to_group: p * q,
+        };
+        // SAFETY: a map is p - 1 times the pitch and q long; the caller vouches for the output.
+        unsafe { self.engine.copy(&part) }
+    }
+
+    /// A line of outputs of some channels; of some groups, if the distance of their bands is given.
+    ///
+    /// # Safety
+    /// As for [`Engine::channels`], for any number of columns.
+    unsafe fn line(&self, lines: usize, source: &Channels, target: &Target, next: Option<usize>) {
+        let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1]);
+        for col in (0..target.cols).step_by(vectors * E::LANES) {
+            let cols = (vectors * E::LANES).min(target.cols - col);
+            // SAFETY: the columns are inside of the line.
+            unsafe {
+                let source = Channels { band: source.band.add(col), ..*source };
+                let target = Target { start: target.start.add(col), cols, ..*target };
+                match next {
+                    Some(next) => self.engine.maps(lines, &source, next, &target),
+                    None => self.engine.channels(lines, &source, &target),
+                }
+            }
+        }
+    }
+}
+
+/// For each output channel what [`Rows`] wants, with `lines` rows under way.
+fn by_rows(sizes: &Conv2dSizes, lines: usize, weights: &[f32], ordered: &mut [f32]) {
+    let Conv2dSizes { r, s, stride_h, .. } = *sizes;
+    for (given, ordered) in weights.chunks_exact(r * s).zip(ordered.chunks_exact_mut(stride_h * s * lines)) {
+        for (row, given) in given.chunks_exact(s).enumerate() {
+            let (tap, line) = (row % stride_h, row / stride_h);
+            for (col, weight) in given.iter().enumerate() {
+                ordered[(tap * s + col) * lines + line] = *weight;
+            }
+        }
+    }
+}
+
+/// For each group, for each panel of its output channels: for each tap, one weight a channel.
+fn by_channels(outputs: usize, panel: usize, depth: usize, weights: &[f32], ordered: &mut [f32]) {
+    let (group, panel) = (outputs * depth, panel * depth);
+    for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
+        for (given, ordered) in given.chunks(panel).zip(ordered.chunks_mut(panel)) {
+            let lines = given.len() / depth;
+            for (line, given) in given.chunks_exact(depth).enumerate() {
+                for (weight, to) in given.iter().zip(ordered[line..].iter_mut().step_by(lines)) {
+                    *to = *weight;
+                }
+            }
+        }
+    }
+}
+
+impl<E: Engine> Plan for GroupedPlan<E> {
+    fn kernel(&self) -> &str {
+        if self.shape.inputs == 1 { E::DEPTHWISE } else { E::GROUPED }
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
+            workspace: pool::workspace_bytes(self.problem.flops()),
+        }
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
+        let start = Instant::now();
+        let mut team = Team::for_work(self.problem.flops())?;
+        let computing = Instant::now();
+        self.execute(&mut team, input, output)?;
+        let kernel = computing.elapsed();
+        drop(team);
+        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+    }
+}

@@ -1,0 +1,63 @@
+//! A few rows or columns: sums of lines, see [`Dots`]. Threads share out the lines of the larger operand.
+
+use super::Product;
+use crate::cpu::block::Shared;
+use crate::cpu::kernels::{Dots, Kernel};
+use crate::cpu::pool::Team;
+use crate::error::Result;
+use crate::memory::blocking::FEW;
+
+/// Lines of a task: several times what a kernel takes at once, and enough tasks for threads to end together.
+fn lines_each(lines: usize, threads: usize) -> usize {
+    lines.div_ceil(4 * threads).next_multiple_of(8)
+}
+
+/// Computes `product` on `team`. The lines of the operand with more of them are contiguous in depth; if those of
+/// the other are not, they fit the workspace, into which each task copies them.
+pub fn run<K: Kernel>(
+    kernel: K,
+    team: &mut Team,
+    product: &Product,
+    c: &mut [f32],
+    (alpha, beta): (f32, f32),
+) -> Result<()> {
+    let Product { rows, cols, depth, a, b, ld } = *product;
+    // The larger operand's lines are the ones that stream.
+    let (many, few, lines, vectors, c_line, c_vector) =
+        if cols <= FEW && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
+    assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
+    assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
+    let each = lines_each(lines, team.size());
+    let c = Shared::new(c);
+    team.run(lines.div_ceil(each), |task, workspace| {
+        let first = task * each;
+        let (few, vector) = if few.depth == 1 {
+            (few.data, few.line)
+        } else {
+            let copy = &mut workspace[..vectors * depth];
+            for (v, line) in copy.chunks_exact_mut(depth).enumerate() {
+                for (p, value) in line.iter_mut().enumerate() {
+                    *value = few.data[v * few.line + p * few.depth];
+                }
+            }
+            (&*copy, depth)
+        };
+        let dots = Dots {
+            a: many.data[first * many.line..].as_ptr(),
+            line: many.line,
+            lines: each.min(lines - first),
+            b: few.as_ptr(),
+            vector,
+            vectors,
+            depth,
+            c: c.start().wrapping_add(first * c_line),
+            c_line,
+            c_vector,
+            alpha,
+            beta,
+        };
+        // SAFETY: both operands hold their lines, as asserted; gemm::run() checked that C holds its rows and
+        // columns, and borrows it mutably; tasks have lines of their own.
+        unsafe { kernel.dots(&dots) };
+    })
+}

@@ -1,0 +1,134 @@
+//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of
+//! high-performance matrix multiplication, 2008), with the roles of A and B exchanged because C's rows are
+//! the contiguous ones here.
+//!
+//! ```text
+//! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
+//! LOOP 4  depth by KC         /
+//! LOOP 3  columns of C by NC    one task each
+//! LOOP 2  columns by NR         packs a panel of B, KC x NR, into the task's workspace: L1 cache
+//! LOOP 1  rows by MR            (block.rs) panels of A stream past it through the micro-kernel: registers
+//! ```
+//!
+//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
+//! computes it.
+//!
+//! That is for operands that are used often ([`blocked`]). Those that are not are read where they lie, and
+//! products with a few rows or columns or little depth have loops of their own ([`dots`], [`sweep`]):
+//! [`Way`] says which.
+
+mod blocked;
+mod dots;
+mod sweep;
+
+use super::caches::described;
+use super::kernels::Kernel;
+use super::pack::Lines;
+use super::plan;
+use super::pool::Team;
+use crate::error::Result;
+use crate::memory::blocking::{Blocking, Lie, Products, Ukernel, Way};
+use crate::problem::{Gemm, GemmSizes};
+
+/// A product with C's contiguous direction made the columns: C(i, j) is at `i*ld + j`.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    /// The rows of op(A).
+    a: Lines<'a>,
+    /// The columns of op(B).
+    b: Lines<'a>,
+    ld: usize,
+}
+
+impl<'a> Product<'a> {
+    fn new(sizes: &GemmSizes, a: &'a [f32], b: &'a [f32]) -> Self {
+        let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *sizes;
+        let a = Lines { data: a, line: a_row, depth: a_col };
+        let b = Lines { data: b, line: b_col, depth: b_row };
+        // A column whose elements lie side by side is a row as well, and of two ways to see it the better one is
+        // that in which the matrix's contiguous direction is B's.
+        let column = n == 1 && c_row == 1 && a_row == 1;
+        if c_col == 1 && !column {
+            return Product { rows: m, cols: n, depth: k, a, b, ld: c_row };
+        }
+        // C^T = op(B)^T op(A)^T: nothing moves, only the names change.
+        assert_eq!(c_row, 1, "one of C's strides is 1");
+        Product { rows: n, cols: m, depth: k, a: b, b: a, ld: c_col }
+    }
+
+    /// The way to compute it.
+    fn way<K: Kernel>(&self, _: K) -> Way {
+        let lie = Lie { a_rows: self.a.depth == 1, b_rows: self.b.line == 1, b_cols: self.b.depth == 1 };
+        Way::plan(&described().caches, Ukernel { mr: K::MR, nr: K::NR }, &self.shape(), lie)
+    }
+
+    /// Its sizes, as the planner wants them. Sixteen depths are a line of memory, which transposing reads at once.
+    fn shape(&self) -> Products {
+        Products { count: 1, rows: self.rows, cols: self.cols, depth: self.depth, unit: 16 }
+    }
+}
+
+/// Computes `problem` on `team`. The lengths of the matrices have been checked.
+///
+/// `shared` has room for [`shared_len`] elements.
+///
+/// # Errors
+/// Only if a task panicked.
+pub fn run<K: Kernel>(
+    kernel: K,
+    team: &mut Team,
+    problem: &Gemm,
+    (a, b): (&[f32], &[f32]),
+    c: &mut [f32],
+    shared: &mut [f32],
+) -> Result<()> {
+    let product = Product::new(problem.sizes(), a, b);
+    if product.rows == 0 || product.cols == 0 {
+        return Ok(());
+    }
+    assert!(c.len() >= (product.rows - 1) * product.ld + product.cols);
+    if problem.is_scaling() {
+        scale(&product, problem.beta(), c);
+        return Ok(());
+    }
+    let factors = (problem.alpha(), problem.beta());
+    match product.way(kernel) {
+        Way::Dots => dots::run(kernel, team, &product, c, factors),
+        Way::Sweep => sweep::run(kernel, team, &product, c, factors),
+        Way::Panels { a_in_place, b_in_place } => {
+            let Blocking { mc, kc, .. } = plan(kernel, product.shape(), 1);
+            let blocks = blocked::Blocks { mc, kc, a_in_place, b_in_place };
+            blocked::run(kernel, team, &product, blocks, (shared, c), factors)
+        }
+    }
+}
+
+/// Elements of A that are packed at a time: room that [`run`] needs.
+pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
+    if problem.is_scaling() || problem.sizes().m == 0 || problem.sizes().n == 0 {
+        return 0;
+    }
+    let product = Product::new(problem.sizes(), &[], &[]);
+    match product.way(kernel) {
+        Way::Panels { a_in_place: false, .. } => {
+            let Blocking { mc, kc, .. } = plan(kernel, product.shape(), 1);
+            mc * kc
+        }
+        _ => 0,
+    }
+}
+
+/// C = beta C.
+fn scale(product: &Product, beta: f32, c: &mut [f32]) {
+    if beta == 1.0 {
+        return;
+    }
+    for i in 0..product.rows {
+        let row = &mut c[i * product.ld..][..product.cols];
+        // With beta zero C is not read: it may hold NaN.
+        if beta == 0.0 { row.fill(0.0) } else { row.iter_mut().for_each(|value| *value *= beta) }
+    }
+}

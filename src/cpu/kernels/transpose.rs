@@ -1,0 +1,125 @@
+//! Transposing while packing, in squares that fit the registers.
+//!
+//! ```text
+//! from: lines of A or B           to: a panel, side by side
+//! l0  p0 p1 p2 p3 ..              p0  l0 l1 l2 l3 ..
+//! l1  p0 p1 p2 p3 ..     --->     p1  l0 l1 l2 l3 ..
+//! l2  p0 p1 p2 p3 ..              p2  l0 l1 l2 l3 ..
+//! ```
+//!
+//! A line of memory holds 16 depths of one line only, so one goes through 16 depths of a square's lines before
+//! the next lines: each line of memory is then read once, out of the L1 cache.
+
+use super::{Turn, prefetch};
+
+/// Depths that one line of memory holds.
+const RUN: usize = 16;
+
+/// In squares of 4 x 4, which every target has registers for; what is left element by element.
+///
+/// # Safety
+/// The contract of [`Kernel::transpose`](super::Kernel::transpose).
+pub(super) unsafe fn by_fours(turn: &Turn) {
+    // SAFETY: the squares lie inside of what the caller vouches for.
+    unsafe { in_squares::<4>(turn, |from, to| square4(from, turn.line, to, turn.width)) }
+}
+
+/// In squares of 8 x 8; with fewer than eight lines, of 4 x 4.
+///
+/// # Safety
+/// The contract of [`Kernel::transpose`](super::Kernel::transpose), and the CPU has AVX.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+pub(super) unsafe fn by_eights(turn: &Turn) {
+    if turn.lines < 8 {
+        // SAFETY: the caller keeps the contract.
+        return unsafe { by_fours(turn) };
+    }
+    // SAFETY: the squares lie inside of what the caller vouches for; this CPU has AVX.
+    unsafe { in_squares::<8>(turn, |from, to| square8(from, turn.line, to, turn.width)) }
+}
+
+/// All that `turn` names: whole squares of SIDE x SIDE by `square`, the edges element by element.
+///
+/// # Safety
+/// The contract of [`Kernel::transpose`](super::Kernel::transpose); `square` transposes one square.
+#[inline(always)]
+unsafe fn in_squares<const SIDE: usize>(turn: &Turn, square: impl Fn(*const f32, *mut f32)) {
+    let Turn { from, line, to, width, lines, depths, more } = *turn;
+    let (whole_lines, whole_depths) = (lines / SIDE * SIDE, depths / SIDE * SIDE);
+    // SAFETY: lines and depths stay below those that the caller vouches for.
+    unsafe {
+        for run in (0..whole_depths).step_by(RUN) {
+            let end = whole_depths.min(run + RUN);
+            for l in (0..whole_lines).step_by(SIDE) {
+                if more {
+                    for next in lines + l..lines + l + SIDE {
+                        prefetch(from.wrapping_add(next * line + run));
+                    }
+                }
+                for p in (run..end).step_by(SIDE) {
+                    square(from.add(l * line + p), to.add(p * width + l));
+                }
+            }
+        }
+        for l in 0..lines {
+            let rest = if l < whole_lines { whole_depths } else { 0 };
+            for p in rest..depths {
+                *to.add(p * width + l) = *from.add(l * line + p);
+            }
+        }
+    }
+}
+
+/// Transposes a square of 4 x 4 elements.
+///
+/// # Safety
+/// Its lines are readable, `line` apart, and those it becomes are writable, `width` apart.
+#[inline(always)]
+unsafe fn square4(from: *const f32, line: usize, to: *mut f32, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of the baseline; the caller vouches for the square.
+    unsafe {
+        use std::arch::x86_64::*;
+        let row = |i: usize| _mm_loadu_ps(from.add(i * line));
+        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        for (i, row) in [a, b, c, d].into_iter().enumerate() {
+            _mm_storeu_ps(to.add(i * width), row);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))) {
+        // SAFETY: the caller vouches for the square.
+        unsafe { *to.add(i * width + j) = *from.add(j * line + i) };
+    }
+}
+
+/// Transposes a square of 8 x 8 elements: lines l and l+4 share a register, so that each half of one is a square
+/// of four.
+///
+/// # Safety
+/// As [`square4`], for eight; the CPU has AVX.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+unsafe fn square8(from: *const f32, line: usize, to: *mut f32, width: usize) {
+    use std::arch::x86_64::*;
+    for p in [0, 4] {
+        // SAFETY: the caller vouches for the square.
+        unsafe {
+            let pair = |l: usize| {
+                let (low, high) = (from.add(l * line + p), from.add((l + 4) * line + p));
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high))
+            };
+            let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let to = to.add(p * width);
+            _mm256_storeu_ps(to, _mm256_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low));
+            _mm256_storeu_ps(to.add(width), _mm256_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low));
+            _mm256_storeu_ps(to.add(2 * width), _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high));
+            _mm256_storeu_ps(to.add(3 * width), _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! One convolution's steps, each for some channels and tiles, with whatever memory the caller has for them.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::engine::Engine;
+use super::form::Form;
+use super::geometry::{Channels, Geometry, Planes};
+use super::input::{self, InputJob};
+use super::output::{self, OutputJob};
+use super::product::ProductJob;
+use super::vector::MAX_LANES;
+use super::weights::WeightsJob;
+use crate::cpu::block::Shared;
+use crate::cpu::buffer::Buffer;
+use crate::error::Result;
+use crate::memory::winograd::Tiling;
+use crate::problem::{Conv2d, Conv2dSizes};
+
+/// A convolution, its bias, and the kernels that compute it.
+pub struct Steps<E, F> {
+    pub problem: Conv2d,
+    pub geometry: Geometry,
+    engine: E,
+    /// Bias, zeros if there is none: for each group its channels, rounded up to whole vectors.
+    bias: Buffer,
+    form: PhantomData<F>,
+}
+
+/// A block of tiles of one group.
+#[derive(Clone)]
+pub struct Block {
+    pub group: usize,
+    pub tiles: Range<usize>,
+}
+
+impl<E: Engine, F: Form> Steps<E, F> {
+    /// Elements of a tile on the frequency side.
+    pub const FREQUENCIES: usize = F::ALPHA * F::ALPHA;
+
+    /// The problem must be one that [`super::choice::can`] take.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(engine: E, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Self> {
+        let Conv2dSizes { k, groups, .. } = *problem.sizes();
+        let (k, padded) = (k / groups, (k / groups).next_multiple_of(E::LANES));
+        let mut padded_bias = Buffer::zeroed(groups * padded)?;
+        for (to, from) in padded_bias.chunks_exact_mut(padded).zip(bias.unwrap_or(&[]).chunks_exact(k)) {
+            to[..k].copy_from_slice(from);
+        }
+        let geometry = Geometry::new(problem.sizes(), F::M);
+        Ok(Steps { problem: *problem, geometry, engine, bias: padded_bias, form: PhantomData })
+    }
+
+    /// Elements of the bias that is kept.
+    pub fn bias_len(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// C and K of a group.
+    pub fn channels(&self) -> (usize, usize) {
+        let Conv2dSizes { c, k, groups, .. } = *self.problem.sizes();
+        (c / groups, k / groups)
+    }
+
+    /// The same in vectors.
+    pub fn blocks(&self) -> (usize, usize) {
+        let (c, k) = self.channels();
+        (c.div_ceil(E::LANES), k.div_ceil(E::LANES))
+    }
+
+    /// The problem as the planner sees it.
+    pub fn tiling(&self) -> Tiling {
+        Tiling::new(self.problem.sizes(), F::M, E::LANES)
+    }
+
+    /// Elements of scratch memory that a thread needs for blocks of up to `tiles` tiles.
+    pub fn scratch_len(&self, tiles: usize) -> usize {
+        let longest = tiles.min(self.geometry.across);
+        let len = input::scratch_len::<F>(longest, E::LANES).max(output::scratch_len::<F>(longest, E::LANES));
+        len.next_multiple_of(MAX_LANES)
+    }
+
+    /// Elements of a V or M for all frequencies.
+    pub fn len(planes: Planes) -> usize {
+        (Self::FREQUENCIES * planes.plane).next_multiple_of(MAX_LANES)
+    }
+
+    /// The weights of `group`, of `all` groups'.
+    pub fn group_weights<'a>(&self, all: &'a [f32], group: usize) -> &'a [f32] {
+        let len = all.len() / self.problem.sizes().groups;
+        &all[group * len..][..len]
+    }
+
+    /// Transforms weights of one group.
+    ///
+    /// # Safety
+    /// U is writable for the job's panels, by nobody else meanwhile.
+    pub unsafe fn weights(&self, job: &WeightsJob) {
+        // SAFETY: as the caller promises.
+        unsafe { self.engine.weights::<F>(job) };
+    }
+
+    /// Transforms the tiles `tiles` of a block, in input channel vector `channels` of its group.
+    ///
+    /// # Safety
+    /// The tiles are writable in V, in this vector of channels, by nobody else meanwhile.
+    pub unsafe fn input(
+        &self,
+        block: &Block,
+        (channels, tiles): (usize, Range<usize>),
+        input: &[f32],
+        (v, planes): (Shared, Planes),
+        scratch: &mut [f32],
+    ) {
+        let c = self.channels().0;
+        let job = InputJob {
+            geometry: &self.geometry,
+            input,
+            tiles,
+            first: block.tiles.start,
+            channels: Channels::new(channels, channels, (block.group * c, c), E::LANES),
+            v: v.start(),
+            planes,
+        };
+        // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
+        unsafe { self.engine.input::<F>(&job, scratch) };
+    }
+
+    /// # Safety
+    /// As [`super::product::multiply`].
+    pub unsafe fn multiply(&self, job: &ProductJob) {
+        // SAFETY: as the caller promises.
+        unsafe { self.engine.multiply(job) };
+    }
+
+    /// Transforms the products of tiles `tiles` of a block, in output channel vector `channels.0` of its group, which
+    /// is number `channels.1` of M.
+    ///
+    /// # Safety
+    /// The outputs of the tiles are writable, by nobody else meanwhile.
+    pub unsafe fn output(
+        &self,
+        block: &Block,
+        ((channels, at), tiles): ((usize, usize), Range<usize>),
+        (products, planes): (&[f32], Planes),
+        output: Shared,
+        scratch: &mut [f32],
+    ) {
+        let k = self.channels().1;
+        let job = OutputJob {
+            geometry: &self.geometry,
+            tiles,
+            first: block.tiles.start,
+            channels: Channels::new(channels, at, (block.group * k, k), E::LANES),
+            products,
+            planes,
+            bias: &self.bias[(block.group * self.blocks().1 + channels) * E::LANES..],
+            relu: self.problem.relu(),
+            output: output.start(),
+        };
+        // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
+        unsafe { self.engine.output::<F>(&job, scratch) };
+    }
+}

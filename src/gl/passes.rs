@@ -1,0 +1,139 @@
+//! A recipe on a context: programs built, scratch allocated, passes run one after the other.
+
+use std::rc::Rc;
+
+use super::context::Context;
+use super::dispatch::{self, Pace, Ran, Step, Work};
+use super::resource::{Buffer, Program};
+use super::session::Session;
+use crate::error::Result;
+use crate::shader::recipe::{Pass, Recipe, Slot};
+
+/// The caller's side of a recipe.
+pub struct Buffers<'a> {
+    pub input: &'a Buffer,
+    pub weights: &'a Buffer,
+    pub bias: Option<&'a Buffer>,
+    pub output: &'a Buffer,
+}
+
+/// A pass with its program.
+struct Built {
+    program: Rc<Program>,
+    bindings: Vec<(u32, Slot)>,
+    uniforms: Vec<(u32, u32)>,
+    work: Work,
+    pace: Pace,
+}
+
+/// A recipe, ready to run.
+pub struct Passes {
+    name: String,
+    prepare: Vec<Built>,
+    run: Vec<Built>,
+    pace: Pace,
+    packed: Option<Buffer>,
+    scratch: Vec<Buffer>,
+    context: Rc<Context>,
+}
+
+impl Passes {
+    /// Builds the programs of `recipe` and allocates what it needs.
+    ///
+    /// # Errors
+    /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
+    pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
+        let context = session.context().clone();
+        let mut build =
+            |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
+        let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
+        let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>());
+        let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
+        let scratch = recipe.scratch.iter().map(|&elements| buffer(elements)).collect::<Result<_>>()?;
+        Ok(Passes {
+            name: recipe.name.clone(),
+            prepare,
+            run,
+            pace: Pace::new(),
+            packed,
+            scratch,
+            context: context.clone(),
+        })
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Packs `weights`, if the recipe wants that; says whether it did.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
+        let Some(packed) = &self.packed else { return Ok(false) };
+        let buffers = Buffers { input: weights, weights, bias: None, output: packed };
+        self.with_steps(&self.prepare, &buffers, |steps| {
+            dispatch::run_steps(&self.context, steps, &Pace::new())
+        })?;
+        Ok(true)
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn run(&self, buffers: &Buffers) -> Result<Ran> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::run_steps(&self.context, steps, &self.pace))
+    }
+
+    /// Hands it to the device, whole, and does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue(&self, buffers: &Buffers) -> Result<()> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue(&self.context, steps))
+    }
+
+    fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[Step]) -> T) -> T {
+        let binds: Vec<_> = built.iter().map(|built| move || self.bind(built, buffers)).collect();
+        let step = |(built, bind)| {
+            let Built { program, work, pace, .. }: &Built = built;
+            Step { program, work: *work, pace, bind }
+        };
+        let steps: Vec<Step> =
+            built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
+        job(&steps)
+    }
+
+    fn bind(&self, built: &Built, buffers: &Buffers) {
+        for &(location, bits) in &built.uniforms {
+            self.context.api().uniform_1ui(location, bits);
+        }
+        for &(index, slot) in &built.bindings {
+            let buffer = match slot {
+                Slot::Input => Some(buffers.input),
+                Slot::Weights => Some(buffers.weights),
+                Slot::Bias => buffers.bias,
+                Slot::Output => Some(buffers.output),
+                Slot::Packed => self.packed.as_ref(),
+                Slot::Scratch(number) => self.scratch.get(number),
+            };
+            if let Some(buffer) = buffer {
+                buffer.bind(index);
+            }
+        }
+    }
+}
+
+impl Built {
+    fn new(session: &mut Session, pass: &Pass) -> Result<Self> {
+        Ok(Built {
+            program: session.generated(&pass.source)?,
+            bindings: pass.bindings.clone(),
+            uniforms: pass.uniforms.clone(),
+            work: Work { units: pass.groups as u32, per_group: 1, operations: pass.operations },
+            pace: Pace::new(),
+        })
+    }
+}

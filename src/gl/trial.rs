@@ -1,0 +1,156 @@
+//! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
+
+use std::time::{Duration, Instant};
+
+use super::fence::Fence;
+use super::resource::Query;
+use super::session::Session;
+use crate::error::Result;
+use crate::memory::tiles::Gpu;
+use crate::problem::exact::{Random, largest_integer};
+use crate::problem::oracle::{self, Expected};
+use crate::problem::{Conv2d, Conv2dSizes};
+use crate::shader::variant::Variant;
+
+/// What is measured, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// How long the device is kept busy first: an idle one is slow.
+    pub busy: Duration,
+    /// Runs back to back between two timestamps.
+    pub calls: usize,
+    /// Times of which the best counts.
+    pub rounds: usize,
+    /// Rows of the output that are compared with the oracle.
+    pub rows: usize,
+}
+
+/// What a variant did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The variant.
+    pub variant: Variant,
+    /// Time to build its programs and prepare the weights.
+    pub build: Duration,
+    /// Device time of one run among [`Effort::calls`].
+    pub time: Duration,
+    /// Largest error of the rows compared, over the direct algorithm's bound.
+    pub error: f64,
+}
+
+/// Data for trials of one problem.
+struct Data {
+    input: Vec<f32>,
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    rows: Vec<((usize, usize, usize), Vec<Expected>)>,
+}
+
+impl Data {
+    fn new(problem: &Conv2d, rows: usize) -> Self {
+        let mut random = Random::new(20);
+        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
+        let bias = problem.bias().then(|| random.reals(problem.sizes().k));
+        let Conv2dSizes { n, k, p, q, .. } = *problem.sizes();
+        let mut between = |high: usize| random.between(0, high as i64 - 1) as usize;
+        let mut row = |first: bool| {
+            let at = if first { (n - 1, k - 1, p - 1) } else { (between(n), between(k), between(p)) };
+            let mut expected = vec![Expected::default(); q];
+            oracle::conv2d_row(problem, (&input, &weights, bias.as_deref()), at, &mut expected);
+            (at, expected)
+        };
+        let rows = (0..rows).map(|index| row(index == 0)).collect();
+        Data { input, weights, bias, rows }
+    }
+
+    fn error(&self, problem: &Conv2d, output: &[f32]) -> f64 {
+        let Conv2dSizes { k, p, q, .. } = *problem.sizes();
+        let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
+            let got = &output[((n * k + ki) * p + pi) * q..][..q];
+            let errors = got.iter().zip(expected);
+            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, f64::max)
+        };
+        self.rows.iter().map(row_error).fold(0.0, f64::max)
+    }
+}
+
+fn measure(
+    session: &mut Session,
+    problem: &Conv2d,
+    data: &Data,
+    variant: &Variant,
+    effort: &Effort,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let prepared = session.prepare_variant(variant, problem, &data.weights, data.bias.as_deref())?;
+    let build = start.elapsed();
+    let mut output = vec![f32::NAN; problem.output_len()];
+    prepared.run(&data.input, &mut output)?;
+    let error = data.error(problem, &output);
+    drop(output);
+    let context = session.context().clone();
+    let round = |calls: usize| -> Result<Duration> {
+        let first = Query::timestamp(&context)?;
+        prepared.enqueue(calls)?;
+        let last = Query::timestamp(&context)?;
+        Fence::new(&context)?.wait("a trial")?;
+        Ok(last.since(&first)? / calls as u32)
+    };
+    let busy = Instant::now();
+    let mut time = round(1)?;
+    while busy.elapsed() < effort.busy {
+        round(2)?;
+    }
+    for number in 0..effort.rounds {
+        let once = round(effort.calls)?;
+        time = if number == 0 { once } else { time.min(once) };
+    }
+    Ok(Outcome { variant: *variant, build, time, error })
+}
+
+/// Tries `variants` of `problem` on `gl:device`, one after the other. What fails does not stop the others.
+///
+/// # Errors
+/// If there is no such device.
+pub fn conv2d(
+    device: usize,
+    problem: &Conv2d,
+    variants: &[Variant],
+    effort: &Effort,
+    mut done: impl FnMut(&Variant, Result<Outcome>),
+) -> Result<()> {
+    let engine = super::engine(device)?;
+    let data = Data::new(problem, effort.rows);
+    for variant in variants {
+        let outcome = engine.worker().call(|session| measure(session, problem, &data, variant, effort));
+        done(variant, outcome);
+    }
+    Ok(())
+}
+
+/// What the planner knows of `gl:device`.
+///
+/// # Errors
+/// If there is no such device, or it could not be measured.
+pub fn gpu(device: usize) -> Result<Gpu> {
+    super::engine(device)?.gpu()
+}
+
+/// Runs `variant` on small integers and counts the outputs that are not exactly right.
+///
+/// # Errors
+/// If there is no such device, or the variant failed.
+pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
+    let mut random = Random::new(seed);
+    let limit = largest_integer(problem.terms());
+    let mut data = |len| random.integers(len, limit);
+    let (input, weights) = (data(problem.input_len()), data(problem.weights_len()));
+    let bias = problem.bias().then(|| data(problem.sizes().k));
+    let mut output = vec![f32::NAN; problem.output_len()];
+    super::engine(device)?.worker().call(|session| {
+        let prepared = session.prepare_variant(variant, problem, &weights, bias.as_deref())?;
+        prepared.run(&input, &mut output)
+    })?;
+    let expected = oracle::conv2d(problem, &input, &weights, bias.as_deref());
+    Ok(output.iter().zip(expected).filter(|(got, expected)| f64::from(**got) != expected.value).count())
+}

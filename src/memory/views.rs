@@ -1,0 +1,479 @@
+//! Reading an image where it lies: whether a convolution's im2col matrix can be a view of the image, and what that
+//! costs.
+//!
+//! The row of the im2col matrix for channel c and tap (r, s) is the channel itself, moved: pixel (p, q) sees `(p*stride +
+//! r*dilation - pad, ...)`. With stride 1 and Q = W, pixels counted through all rows see elements counted through
+//! all rows, `(r*dilation - pad)*W + s*dilation - pad` further: one offset a tap for the whole map, and nothing is
+//! copied. Pixels at the left and right border would see the neighbouring row: there the lanes are left out.
+//!
+//! * **Planes**. With a stride, a tap sees every stride-th row and column: a plane. Planes of width Q, copied once
+//!   for all taps (*staged*), make it the same case; the copy is a part 1/(R S) of what im2col would copy.
+//! * **Runs**. Where planes are wider than Q, each output row is a run of its own, and its last vector is in part
+//!   empty; else the whole map is one run (*flat*).
+//!
+//! The model counts cycles of a core that starts two multiply-adds of a vector a cycle:
+//! `depth rows/2` for a vector of pixels; 6 for each vector of C and pass over the depth; for copying a vector 8 when staging and
+//! 6 in im2col, whose vectors are cut at the ends of rows. The cheapest way wins.
+//!
+//! **Depth** is not cut as long as a panel of B stays in half of L2, from where it is read in time, and A, if more than
+//! one panel meets it, in this core's share of the last cache: A streams past, MR elements for each step of a tile, which any
+//! cache keeps up with. Else A's block has to stay in half of L2.
+
+use super::Caches;
+use super::blocking::{L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
+use crate::problem::{Conv2d, Conv2dSizes};
+
+/// Most taps of a kernel that is read this way.
+pub const MOST_TAPS: usize = 256;
+
+/// Most taps in one direction.
+pub const MOST_SIDE: usize = 64;
+
+/// Elements of the workspace that planes are staged in; the others are for columns that lie beside vectors.
+pub const STAGE: usize = WORKSPACE / 4 * 3;
+
+/// Most columns beside vectors, of any kernel.
+pub const MOST_BESIDE: usize = 8;
+
+/// Cycles to copy a vector of a plane.
+const STAGING: f64 = 8.0;
+/// Cycles to pack a piece of a panel, a vector or less.
+const PACKING: f64 = 6.0;
+/// Cycles to load, add to and store a vector of C.
+const PASSING: f64 = 6.0;
+/// What caches are assumed to have, at least.
+const WAYS: usize = 8;
+
+/// What a micro-kernel does with columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Columns {
+    /// Rows of a tile.
+    pub mr: usize,
+    /// Most columns of a tile.
+    pub nr: usize,
+    /// Of a vector.
+    pub lanes: usize,
+    /// Columns beside vectors, each an mr-th of the price.
+    pub beside: usize,
+    /// Whether lanes can be left out cheaply.
+    pub masks: bool,
+}
+
+/// How a run is cut into panels: NR columns each, and a smaller one or, if that is cheaper, some columns beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub panels: usize,
+    nr: usize,
+    /// Columns that lie beside the vectors of every panel, and how many panels have one more.
+    each: usize,
+    more: usize,
+    /// Columns of the last panel, and those of it that lie beside.
+    last: (usize, usize),
+}
+
+impl Run {
+    pub fn new(columns: &Columns, len: usize) -> Self {
+        let Columns { nr, lanes, mr, .. } = *columns;
+        let (panels, rest) = (len / nr, len % nr);
+        if rest > 0 && rest <= panels * columns.beside && rest < rest.div_ceil(lanes) * mr {
+            let each = rest / panels;
+            return Run { panels, nr, each, more: rest % panels, last: (nr + each, each) };
+        }
+        let cols = if rest == 0 { nr } else { rest };
+        let beside = if cols > lanes && cols % lanes <= columns.beside { cols % lanes } else { 0 };
+        Run { panels: len.div_ceil(nr), nr, each: 0, more: 0, last: (cols, beside) }
+    }
+
+    /// First column, columns, and columns of these that lie beside vectors, of a panel.
+    pub fn panel(&self, index: usize) -> (usize, usize, usize) {
+        let start = index * (self.nr + self.each) + index.min(self.more);
+        let beside = self.each + usize::from(index < self.more);
+        if index + 1 == self.panels && self.more < self.panels {
+            return (start, self.last.0, self.last.1);
+        }
+        (start, self.nr + beside, beside)
+    }
+
+    /// What the run costs, in vectors of `lanes` columns.
+    fn vectors(&self, columns: &Columns) -> f64 {
+        let vectors = |cols: usize, beside: usize| {
+            ((cols - beside).div_ceil(columns.lanes)) as f64 + beside as f64 / columns.mr as f64
+        };
+        let before = (self.panels - 1) as f64 * vectors(self.nr + self.each, self.each);
+        before + self.more as f64 / columns.mr as f64 + vectors(self.last.0, self.last.1)
+    }
+}
+
+/// One direction of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Axis {
+    pub input: usize,
+    pub output: usize,
+    pub taps: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub pad: usize,
+}
+
+impl Axis {
+    /// Rows and columns of a problem.
+    pub fn both(sizes: &Conv2dSizes) -> (Axis, Axis) {
+        let Conv2dSizes { h, w, p, q, r, s, .. } = *sizes;
+        let (stride, dilation, pad) = (sizes.stride_h, sizes.dilation_h, sizes.pad_h);
+        let rows = Axis { input: h, output: p, taps: r, stride, dilation, pad };
+        let (stride, dilation, pad) = (sizes.stride_w, sizes.dilation_w, sizes.pad_w);
+        (rows, Axis { input: w, output: q, taps: s, stride, dilation, pad })
+    }
+
+    /// What output i sees through a tap: element i + shift of the plane of every stride-th element from `phase` on.
+    pub fn sees(&self, tap: usize) -> (usize, isize) {
+        let at = (tap * self.dilation) as isize - self.pad as isize;
+        let stride = self.stride as isize;
+        (at.rem_euclid(stride) as usize, at.div_euclid(stride))
+    }
+
+    /// Elements of a plane.
+    pub fn len(&self, phase: usize) -> usize {
+        self.input.saturating_sub(phase).div_ceil(self.stride)
+    }
+
+    /// The phases that are seen at all, in ascending order.
+    pub fn phases(&self) -> Vec<usize> {
+        let mut phases: Vec<usize> = (0..self.taps).map(|tap| self.sees(tap).0).collect();
+        phases.sort_unstable();
+        phases.dedup();
+        phases
+    }
+
+    /// The least and the greatest shift.
+    pub fn shifts(&self) -> (isize, isize) {
+        let shifts = (0..self.taps).map(|tap| self.sees(tap).1);
+        shifts.fold((isize::MAX, isize::MIN), |(least, most), shift| (least.min(shift), most.max(shift)))
+    }
+
+    /// The longest plane.
+    fn longest(&self) -> usize {
+        self.phases().iter().map(|&phase| self.len(phase)).max().unwrap_or(0)
+    }
+}
+
+/// How an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Views {
+    /// Whether planes are copied.
+    pub staged: bool,
+    /// Distance between rows of a plane.
+    pub pitch: usize,
+    /// Columns of a run, and runs: the whole map, or its rows.
+    pub run: usize,
+    pub runs: usize,
+    /// Channels of a block of depth.
+    pub channels: usize,
+    /// Panels whose planes are staged at a time.
+    pub panels: usize,
+}
+
+impl Views {
+    /// The cheapest way to read the images of `problem`, unless im2col, `kc` deep, is cheaper.
+    pub fn plan(caches: &Caches, columns: Columns, problem: &Conv2d, kc: usize) -> Option<Self> {
+        let packed = Model::new(caches, columns, problem).packed(kc);
+        let ways = Self::ways(caches, columns, problem).into_iter().filter(|way| way.0 < packed);
+        ways.min_by(|a, b| a.0.total_cmp(&b.0)).map(|way| way.1)
+    }
+
+    /// All ways to read them, and what each costs.
+    pub fn ways(caches: &Caches, columns: Columns, problem: &Conv2d) -> Vec<(f64, Self)> {
+        let sizes = problem.sizes();
+        if sizes.r * sizes.s > MOST_TAPS || sizes.r.max(sizes.s) > MOST_SIDE {
+            return vec![];
+        }
+        let model = Model::new(caches, columns, problem);
+        [model.in_place(), model.staged()].into_iter().flatten().collect()
+    }
+
+    /// Panels of the whole map.
+    pub fn all_panels(&self, columns: &Columns) -> usize {
+        self.runs * Run::new(columns, self.run).panels
+    }
+
+    /// Cuts `count` products of `rows` rows into tasks for `threads` threads.
+    pub fn cut(&self, columns: &Columns, (count, rows): (usize, usize), threads: usize) -> Cut {
+        let (panels, tiles) = (self.all_panels(columns), rows.div_ceil(columns.mr));
+        let (width, group) = cut(count, tiles, panels, panels, threads);
+        Cut { width, group, blocks: panels.div_ceil(width), groups: tiles.div_ceil(group) }
+    }
+}
+
+/// Tasks of one product: blocks of panels of B times groups of panels of A.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Panels of B of a task.
+    pub width: usize,
+    /// Panels of A of a task.
+    pub group: usize,
+    pub blocks: usize,
+    pub groups: usize,
+}
+
+/// The cost model: see the module's text.
+struct Model {
+    l1: usize,
+    l2: usize,
+    last: usize,
+    columns: Columns,
+    rows: Axis,
+    cols: Axis,
+    /// Rows of A.
+    channels_out: usize,
+    channels_in: usize,
+}
+
+impl Model {
+    fn new(caches: &Caches, columns: Columns, problem: &Conv2d) -> Self {
+        let sizes = problem.sizes();
+        let (rows, cols) = Axis::both(sizes);
+        let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
+        let last = known(caches.l3 / caches.l3_threads.max(1), caches.l2);
+        let (channels_out, channels_in) = (sizes.k / sizes.groups, sizes.c / sizes.groups);
+        Model { l1, l2, last: last.max(l2), columns, rows, cols, channels_out, channels_in }
+    }
+
+    fn taps(&self) -> usize {
+        self.rows.taps * self.cols.taps
+    }
+
+    /// What is computed, in passes over `channels` each, for all runs.
+    fn computing(&self, vectors: f64, depth: usize, passes: usize) -> f64 {
+        let rows = self.channels_out as f64;
+        vectors * (depth as f64 * rows / 2.0 + passes as f64 * rows * PASSING)
+    }
+
+    fn packed(&self, kc: usize) -> f64 {
+        let depth = self.channels_in * self.taps();
+        let pixels = self.rows.output * self.cols.output;
+        let pieces = pixels.div_ceil(self.columns.lanes) + if self.is_point() { 0 } else { self.rows.output };
+        let packing = depth as f64 * pieces as f64 * PACKING;
+        self.computing(Run::new(&self.columns, pixels).vectors(&self.columns), depth, depth.div_ceil(kc))
+            + packing
+    }
+
+    /// Whether all that a pixel sees is one element.
+    fn is_point(&self) -> bool {
+        self.taps() == 1 && self.rows.stride * self.cols.stride == 1
+    }
+
+    /// Reading the image itself.
+    fn in_place(&self) -> Option<(f64, Views)> {
+        let unpadded = self.rows.pad + self.cols.pad == 0;
+        if self.rows.stride * self.cols.stride > 1 || !(self.columns.masks || unpadded) {
+            return None;
+        }
+        let pitch = self.cols.input;
+        let (run, runs) = self.runs(pitch);
+        // Channels a power of two apart meet in the same few lines of the cache: as many as find room there.
+        let (way, step) = (self.l2 / WAYS, self.rows.input * self.cols.input);
+        let places = way / gcd(step, way.max(1));
+        let channels = self.channels().min((places * WAYS / 2).max(1));
+        let views = Views { staged: false, pitch, run, runs, channels, panels: usize::MAX };
+        let passes = self.channels_in.div_ceil(channels);
+        Some((self.computing(self.vectors(run, runs), self.channels_in * self.taps(), passes), views))
+    }
+
+    /// Reading copies of planes.
+    fn staged(&self) -> Option<(f64, Views)> {
+        if !self.columns.masks && self.rows.pad + self.cols.pad > 0 {
+            return None;
+        }
+        let pitch = self.cols.longest().max(self.cols.output);
+        let (run, runs) = self.runs(pitch);
+        let planes = self.rows.phases().len() * self.cols.phases().len();
+        let (least, most) = self.rows.shifts();
+        let halo = (most - least) as usize;
+        let per_run = Run::new(&self.columns, run).panels;
+        // Rows of planes that some panels see: a panel may begin and end within a row.
+        let rows_of = |panels: usize| match runs {
+            1 => (panels * (self.columns.nr + self.columns.beside)).div_ceil(self.cols.output) + 1,
+            _ => panels.div_ceil(per_run) + 1,
+        };
+        let limit = STAGE.min(self.l2 / 3);
+        let room = |panels: usize| {
+            limit / planes.saturating_mul((rows_of(panels) + halo).saturating_mul(pitch)).saturating_add(32)
+        };
+        // At least one output row at a time: else every panel would copy whole rows.
+        let least = (self.cols.output / self.columns.nr).max(1).min(per_run * runs);
+        if room(least) == 0 {
+            return None;
+        }
+        // The fewer channels at a time, the more rows: each pass costs, and so do rows that are copied again.
+        let all = per_run * runs;
+        let most = even(self.channels_in, self.channels().min(room(least)), 1);
+        let way = |passes: usize| {
+            let channels = self.channels_in.div_ceil(passes);
+            let mut panels = least;
+            while panels < all && room(panels + 1) >= channels {
+                panels += 1;
+            }
+            let rows = (self.rows.output + all.div_ceil(panels) * (halo + 1)) * planes;
+            let copied = (self.channels_in * rows * pitch.div_ceil(self.columns.lanes)) as f64;
+            let computing = self.computing(self.vectors(run, runs), self.channels_in * self.taps(), passes);
+            (computing + copied * STAGING, Views { staged: true, pitch, run, runs, channels, panels })
+        };
+        let fewest = self.channels_in.div_ceil(most);
+        let ways = (fewest..=(fewest + 7).min(self.channels_in)).map(way);
+        ways.min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
+    /// Columns of a run, and runs, for planes with rows `pitch` apart.
+    fn runs(&self, pitch: usize) -> (usize, usize) {
+        let (p, q) = (self.rows.output, self.cols.output);
+        if pitch == q { (p * q, 1) } else { (q, p) }
+    }
+
+    fn vectors(&self, run: usize, runs: usize) -> f64 {
+        Run::new(&self.columns, run).vectors(&self.columns) * runs as f64
+    }
+
+    /// Channels of a block of depth: see the module's text.
+    fn channels(&self) -> usize {
+        let (taps, rows) = (self.taps(), self.channels_out.next_multiple_of(self.columns.mr));
+        let b = (self.columns.nr + self.cols.taps + 2 * 16) * self.rows.taps;
+        let a = rows * taps;
+        let pixels = self.rows.output * self.cols.output;
+        let whole = a * self.channels_in <= self.last || pixels <= self.columns.nr + self.columns.beside;
+        let by_a = if whole { self.channels_in } else { self.l2 / 2 / a };
+        let by_thin = (WORKSPACE - STAGE) / MOST_BESIDE / taps;
+        let least = self.l1 / (self.columns.nr + 2 * self.columns.mr) / taps;
+        even(self.channels_in, by_a.max(least).min(self.l2 / 2 / b).min(by_thin).max(1), 1)
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Conv2dDesc;
+
+    const AVX512: Columns = Columns { mr: 8, nr: 48, lanes: 16, beside: 2, masks: true };
+    const PORTABLE: Columns = Columns { mr: 4, nr: 8, lanes: 4, beside: 0, masks: false };
+
+    fn zen() -> Caches {
+        Caches { l1: 48 << 10, l2: 1 << 20, l3: 32 << 20, l3_threads: 2, line: 64, ..Caches::UNKNOWN }
+    }
+
+    fn layer(c: i64, side: i64, k: i64, size: i64, stride: i64, pad: i64) -> Conv2d {
+        let desc = Conv2dDesc {
+            c,
+            h: side,
+            w: side,
+            k,
+            r: size,
+            s: size,
+            stride_h: stride,
+            stride_w: stride,
+            pad_h: pad,
+            pad_w: pad,
+            ..Default::default()
+        };
+        Conv2d::new(desc).unwrap()
+    }
+
+    #[test]
+    fn runs_are_covered_without_overlap() {
+        let mut cases = 0;
+        for columns in [AVX512, PORTABLE, Columns { nr: 24, mr: 4, lanes: 8, beside: 0, ..AVX512 }] {
+            for len in 1..400 {
+                let run = Run::new(&columns, len);
+                let mut at = 0;
+                for index in 0..run.panels {
+                    let (start, cols, beside) = run.panel(index);
+                    assert_eq!(start, at, "{columns:?} {len}");
+                    assert!(beside <= columns.beside && cols > beside && cols - beside <= columns.nr);
+                    at += cols;
+                }
+                assert_eq!(at, len, "{columns:?}");
+                let vectors = run.vectors(&columns);
+                let least = len as f64 / columns.lanes as f64;
+                assert!(vectors >= least && vectors <= (len.div_ceil(columns.lanes)) as f64 + 1e-9, "{len}");
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
+    }
+
+    #[test]
+    fn columns_left_over_are_shared_out() {
+        let run = Run::new(&AVX512, 196);
+        assert_eq!((run.panels, run.panel(0), run.panel(3)), (4, (0, 49, 1), (147, 49, 1)));
+        assert_eq!(Run::new(&AVX512, 49).panel(0), (0, 49, 1));
+        assert_eq!(Run::new(&AVX512, 784).panel(16), (768, 16, 0));
+    }
+
+    #[test]
+    fn taps_see_planes() {
+        let axis = Axis { input: 224, output: 112, taps: 7, stride: 2, dilation: 1, pad: 3 };
+        assert_eq!([0, 3, 6].map(|tap| axis.sees(tap)), [(1, -2), (0, 0), (1, 1)]);
+        assert_eq!((axis.phases(), axis.shifts(), axis.longest()), (vec![0, 1], (-2, 1), 112));
+        let sparse = Axis { input: 9, stride: 2, dilation: 2, pad: 0, taps: 3, output: 3 };
+        assert_eq!((sparse.phases(), sparse.len(0), sparse.len(1)), (vec![0], 5, 4));
+    }
+
+    #[test]
+    fn maps_of_the_images_width_are_one_run_and_not_copied() {
+        for problem in [layer(64, 56, 64, 3, 1, 1), layer(64, 56, 64, 1, 1, 0), layer(32, 20, 8, 5, 1, 2)] {
+            let views = Views::plan(&zen(), AVX512, &problem, 192).unwrap();
+            assert!(!views.staged && views.runs == 1, "{views:?}");
+        }
+        let strided = Views::plan(&zen(), AVX512, &layer(3, 224, 64, 7, 2, 3), 147).unwrap();
+        assert!(strided.staged && strided.runs == 1 && strided.pitch == 112, "{strided:?}");
+        let rows = Views::plan(&zen(), AVX512, &layer(64, 572, 64, 3, 1, 0), 192).unwrap();
+        assert_eq!((rows.staged, rows.run, rows.runs), (false, 570, 570));
+        // Lanes cannot be left out: only where nothing is padded.
+        assert!(Views::plan(&zen(), PORTABLE, &layer(64, 56, 64, 3, 1, 1), 192).is_none());
+        assert!(Views::plan(&zen(), PORTABLE, &layer(64, 56, 64, 1, 1, 0), 192).is_some());
+    }
+
+    #[test]
+    fn channels_a_power_of_two_apart_are_not_left_to_collide() {
+        let views = Views::plan(&zen(), AVX512, &layer(256, 64, 64, 1, 1, 0), 192);
+        assert!(views.is_none_or(|views| views.staged || views.channels <= 64), "{views:?}");
+    }
+
+    #[test]
+    fn blocks_fit_the_workspace_on_any_machine() {
+        let mut cases = 0;
+        for (l1, l2, l3) in
+            [(16, 128, 0), (32, 256, 8 << 10), (48, 1024, 32 << 10), (128, 16 << 10, 0), (0, 0, 0)]
+        {
+            let caches = Caches { l1: l1 << 10, l2: l2 << 10, l3: l3 << 10, ..Caches::UNKNOWN };
+            for (c, side, k, size, stride, pad) in [
+                (3, 224, 64, 7, 2, 3),
+                (512, 7, 512, 3, 1, 1),
+                (2048, 7, 512, 1, 1, 0),
+                (256, 56, 512, 1, 2, 0),
+                (64, 572, 64, 3, 1, 0),
+                (3, 227, 96, 11, 4, 0),
+                (4096, 1, 1000, 1, 1, 0),
+                (1, 5, 1, 3, 1, 1),
+            ] {
+                let problem = layer(c, side, k, size, stride, pad);
+                for (cost, views) in Views::ways(&caches, AVX512, &problem) {
+                    assert!(cost.is_finite() && cost > 0.0);
+                    assert!(views.channels >= 1 && views.channels <= c as usize && views.panels >= 1);
+                    let depth = views.channels * (size * size) as usize;
+                    assert!(depth * MOST_BESIDE <= WORKSPACE - STAGE || views.channels == 1, "{views:?}");
+                    assert_eq!(views.run * views.runs, problem.sizes().p * problem.sizes().q);
+                    for threads in [1, 2, 16] {
+                        let cut = views.cut(&AVX512, (2, k as usize), threads);
+                        assert!(cut.width * cut.blocks >= views.all_panels(&AVX512));
+                        assert!(cut.group * cut.groups * AVX512.mr >= k as usize);
+                    }
+                    cases += 1;
+                }
+            }
+        }
+        assert!(cases > 40);
+    }
+}

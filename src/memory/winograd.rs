@@ -1,0 +1,234 @@
+//! How Winograd's tiles and channels are cut: a pure function of caches, problem and threads.
+//!
+//! A block of T tiles is transformed into V, T vectors of C for each frequency, multiplied into M, as many of K, and
+//! M is transformed back. Each element of the transformed weights, U, is used T times a block.
+//!
+//! * **T, with U at hand.** V is written by one step and read by the next, and so is M: each should stay in the L2
+//!   cache, while the other is not needed any more or not yet: `F T (C + K) 4 <= 2 L2`, F being the frequencies. But U
+//!   comes from the outer caches, anew for each block. A vector of U feeds T multiply-adds, which take T/2 cycles; in
+//!   [`OUTER_BYTES`] a cycle it arrives in no more time if `T >= 2 * vector / OUTER_BYTES`; [`MARGIN`] times that, as bandwidth is not steady. Fewer tiles never pay, so this
+//!   wins where both cannot be had.
+//! * **T, with U made on the way** (weights that are used once). M is needed only for the output channels at work. V
+//!   alone stays in the L2 cache if that leaves T large enough for the transform of the weights, which is repeated for each
+//!   block, to be a small part: at least [`LEAST_TILES`].
+//! * **A piece of U**, if it is made on the way, is used at once: with the weights it is made of it takes half
+//!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often.
+//! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance, or
+//!   fewer, but as many for each. If that leaves too few tiles a block, all work on one block, step after step.
+//!
+//! None of this changes the order of a sum: results are the same bits however blocks are cut.
+
+use super::Caches;
+use super::blocking::{even, known_bytes};
+use crate::problem::Conv2dSizes;
+
+/// Bytes that arrive in a cycle from outside of the L2 cache, at least.
+pub const OUTER_BYTES: f64 = 8.0;
+/// So much longer than fetching U the products take at least.
+const MARGIN: f64 = 1.75;
+/// Tiles of a block for which reading U, or making it again, costs little beside the products.
+const LEAST_TILES: usize = 28;
+/// Tasks for each thread.
+pub const TASKS_PER_THREAD: usize = 3;
+/// Vectors of output channels that a piece of U has, at most.
+const PIECE_BLOCKS: usize = 4;
+/// Assumed where the system does not tell.
+const L2_BYTES: usize = 1 << 20;
+
+/// A convolution as the planner sees it. Channels are those of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// Tiles of all images.
+    pub tiles: usize,
+    /// Elements of a tile on the frequency side.
+    pub frequencies: usize,
+    /// Lanes of a vector of channels.
+    pub lanes: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Vectors of input channels.
+    pub c_blocks: usize,
+    /// Vectors of output channels.
+    pub k_blocks: usize,
+    /// Groups.
+    pub groups: usize,
+}
+
+impl Tiling {
+    /// Tiles of m x m outputs, 3 x 3 kernels.
+    pub fn new(sizes: &Conv2dSizes, m: usize, lanes: usize) -> Self {
+        Tiling {
+            tiles: sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m),
+            frequencies: (m + 2) * (m + 2),
+            lanes,
+            c: sizes.c / sizes.groups,
+            c_blocks: (sizes.c / sizes.groups).div_ceil(lanes),
+            k_blocks: (sizes.k / sizes.groups).div_ceil(lanes),
+            groups: sizes.groups,
+        }
+    }
+
+    /// Bytes of a vector for each frequency.
+    fn vector_bytes(&self) -> usize {
+        self.frequencies * self.lanes * size_of::<f32>()
+    }
+
+    /// Tiles of a block with U at hand.
+    pub fn block(&self, caches: &Caches) -> usize {
+        let fitting = 2 * l2(caches) / (self.vector_bytes() * (self.c_blocks + self.k_blocks));
+        let feeding = MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
+        even(self.tiles, fitting.max(feeding as usize), 1)
+    }
+
+    /// Tiles of a block with U made on the way.
+    pub fn once_block(&self, caches: &Caches) -> usize {
+        let fitting = l2(caches) / (self.vector_bytes() * self.c_blocks);
+        even(self.tiles, fitting.max(LEAST_TILES), 1)
+    }
+}
+
+fn l2(caches: &Caches) -> usize {
+    known_bytes(caches.l2, L2_BYTES)
+}
+
+/// How many tiles make a block, and who computes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Tiles of a block.
+    pub tiles: usize,
+    /// Whether each block is one thread's, or all threads work on one block, step after step.
+    pub alone: bool,
+}
+
+impl Schedule {
+    /// For blocks of `most` tiles.
+    fn cut(tiling: &Tiling, most: usize, threads: usize) -> Self {
+        let (total, wanted) = (tiling.tiles, (threads * TASKS_PER_THREAD).div_ceil(tiling.groups));
+        if threads == 1 || total.div_ceil(most) >= wanted {
+            return Schedule { tiles: most, alone: true };
+        }
+        let even_share = |rounds: usize| total.div_ceil((threads * rounds).div_ceil(tiling.groups));
+        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= LEAST_TILES)
+        {
+            return Schedule { tiles: tiles.min(most), alone: true };
+        }
+        Schedule { tiles: even(total, most * threads, 1), alone: false }
+    }
+
+    /// With U at hand.
+    pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
+        Self::cut(tiling, tiling.block(caches), threads)
+    }
+}
+
+/// How weights that are used once are transformed on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnceSchedule {
+    /// The blocks.
+    pub schedule: Schedule,
+    /// Input channels of a piece of U: all, or a multiple of the lanes.
+    pub depth: usize,
+    /// Vectors of output channels of a piece of U.
+    pub blocks: usize,
+}
+
+impl OnceSchedule {
+    /// For `threads` threads.
+    pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
+        let schedule = Schedule::cut(tiling, tiling.once_block(caches), threads);
+        // Few output channels are shared by many threads one panel at a time.
+        let panels = tiling.k_blocks.div_ceil(2);
+        let wide = schedule.alone || panels >= 2 * threads * TASKS_PER_THREAD;
+        let blocks = if wide { PIECE_BLOCKS.min(tiling.k_blocks) } else { 2.min(tiling.k_blocks) };
+        let bytes = (tiling.frequencies + 9) * blocks * tiling.lanes * size_of::<f32>();
+        let depth = even(tiling.c, l2(caches) / 2 / bytes, tiling.lanes).min(tiling.c);
+        OnceSchedule { schedule, depth, blocks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::{Conv2d, Conv2dDesc};
+
+    fn tiling(c: i64, k: i64, side: i64, groups: i64, m: usize, lanes: usize) -> Tiling {
+        let desc = Conv2dDesc {
+            c,
+            h: side,
+            w: side,
+            k,
+            r: 3,
+            s: 3,
+            pad_h: 1,
+            pad_w: 1,
+            groups,
+            ..Default::default()
+        };
+        Tiling::new(Conv2d::new(desc).unwrap().sizes(), m, lanes)
+    }
+
+    /// Caches from a microcontroller's to more than there is, and none known.
+    fn machines() -> impl Iterator<Item = Caches> {
+        [0, 16, 128, 256, 512, 1 << 10, 2 << 10, 16 << 10, 1 << 20]
+            .map(|l2| Caches { l2: l2 << 10, ..Caches::UNKNOWN })
+            .into_iter()
+    }
+
+    #[test]
+    fn blocks_fit_the_cache_or_feed_the_multipliers() {
+        let mut cases = 0;
+        for (caches, lanes) in machines().flat_map(|caches| [(caches, 16), (caches, 8)]) {
+            for (c, k, side, m) in
+                [(64, 64, 224, 6), (512, 512, 14, 4), (512, 512, 7, 2), (1, 3, 3, 6), (40, 2048, 60, 4)]
+            {
+                let tiling = tiling(c, k, side, 1, m, lanes);
+                let block = tiling.block(&caches);
+                let bytes = block * tiling.vector_bytes() * (tiling.c_blocks + tiling.k_blocks);
+                assert!(bytes <= 2 * l2(&caches) || block <= 28, "{caches:?} {tiling:?}: {block}");
+                let block = tiling.once_block(&caches);
+                let bytes = block * tiling.vector_bytes() * tiling.c_blocks;
+                assert!(bytes <= l2(&caches) || block <= LEAST_TILES, "{caches:?} {tiling:?}: {block}");
+                assert!(block > 0 && block <= tiling.tiles);
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
+    }
+
+    #[test]
+    fn larger_caches_mean_larger_blocks_and_pieces() {
+        let tiling = tiling(256, 256, 224, 1, 4, 16);
+        let of = |l2: usize| Caches { l2: l2 << 20, ..Caches::UNKNOWN };
+        assert!(tiling.block(&of(1)) < tiling.block(&of(8)));
+        assert!(tiling.once_block(&of(1)) < tiling.once_block(&of(8)));
+        let depth = |l2| OnceSchedule::plan(&of(l2), &tiling, 1).depth;
+        assert!(depth(1) < depth(4));
+    }
+
+    #[test]
+    fn every_thread_has_work_and_the_first_pieces_are_whole_vectors() {
+        let mut cases = 0;
+        for threads in 1..=64 {
+            for (c, k, side, groups) in
+                [(64, 64, 224, 1), (512, 512, 7, 1), (3, 64, 9, 1), (256, 512, 28, 4), (37, 5, 40, 1)]
+            {
+                for (caches, m) in machines().flat_map(|caches| [(caches, 2), (caches, 4), (caches, 6)]) {
+                    let tiling = tiling(c, k, side, groups, m, 16);
+                    let plan = Schedule::plan(&caches, &tiling, threads);
+                    let once = OnceSchedule::plan(&caches, &tiling, threads);
+                    for schedule in [plan, once.schedule] {
+                        assert!((1..=tiling.tiles).contains(&schedule.tiles), "{tiling:?} {schedule:?}");
+                        let tasks = groups as usize * tiling.tiles.div_ceil(schedule.tiles);
+                        // Rounding a block up to whole tiles may leave the last threads without one.
+                        let enough = tasks * LEAST_TILES >= threads * (LEAST_TILES - 1);
+                        assert!(!schedule.alone || threads == 1 || enough, "{tiling:?} {schedule:?}");
+                    }
+                    assert!(once.depth == tiling.c || once.depth.is_multiple_of(16), "{once:?}");
+                    assert!((1..=tiling.k_blocks).contains(&once.blocks) && once.depth > 0);
+                    cases += 1;
+                }
+            }
+        }
+        assert!(cases > 0);
+    }
+}

@@ -1,0 +1,248 @@
+//! Ways to compute a convolution on a GPU, and which of them look best.
+//!
+//! A [`Variant`] is everything that a generator needs besides the problem: the family, the tile, the number of parts the
+//! reduction is cut into. [`candidates`] ranks them with the planner's cost model (`memory::tiles`); a tuner may try the first few.
+
+use std::fmt;
+
+use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
+use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+
+/// A kernel family; one template each in `glsl/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// One thread an output, sizes read at run time: never fast, always there.
+    Direct,
+    /// Few channels a group: `TM` outputs by four pixels a thread.
+    Grouped(usize),
+    /// Implicit GEMM, the reduction over (r, s) outside and channels inside.
+    Igemm,
+    /// Implicit GEMM for few channels: the reduction over (c, r, s), with addresses from a table.
+    Table,
+    /// Winograd's F(m x m, 3 x 3) in three passes.
+    Winograd(usize),
+}
+
+/// One way to compute a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    /// The kernel family.
+    pub family: Family,
+    /// How products are cut; of no meaning to `Direct` and `Grouped`.
+    pub tile: Tile,
+    /// Parts of the reduction.
+    pub splits: usize,
+}
+
+/// The tile of families that have none.
+const NO_TILE: Tile = Tile::new(0, 0, 0, 0, 0, 1);
+
+impl Variant {
+    /// The floor, which computes everything.
+    pub const DIRECT: Self = Variant { family: Family::Direct, tile: NO_TILE, splits: 1 };
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.family {
+            Family::Direct => return f.write_str("conv_direct_64"),
+            Family::Grouped(tm) => return write!(f, "conv_grouped_{tm}x4"),
+            Family::Igemm => f.write_str("conv_igemm")?,
+            Family::Table => f.write_str("conv_table")?,
+            Family::Winograd(m) => write!(f, "conv_winograd_f{m}x3")?,
+        }
+        write!(f, "_{}", self.tile)?;
+        if self.splits > 1 { write!(f, "_s{}", self.splits) } else { Ok(()) }
+    }
+}
+
+/// Problems with less work stay with the floor: compiling takes longer than anything else could win.
+const LEAST_FLOPS: u64 = 4_000_000;
+/// The most parts of a reduction.
+const MOST_SPLITS: usize = 32;
+/// Channels below which slices of channels would be mostly padding.
+const FEW_CHANNELS: usize = 16;
+/// The longest reduction that gets a table, which lies in shared memory.
+const LONGEST_TABLE: usize = 1024;
+/// Share of the multiply-add rate that one thread an output reaches.
+const DIRECT_SHARE: f64 = 0.012;
+/// Seconds of a step of a reduction that a thread does by itself.
+const STEP_LATENCY: f64 = 0.45e-6;
+/// How much longer than the least possible the transforms' transfers take.
+const TRANSFORMS: f64 = 1.25;
+/// Tiles may begin up to this far beyond the last column.
+const MARGIN: usize = 4096;
+
+/// Whether there are Winograd forms for these sizes.
+pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
+    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
+    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+}
+
+/// The Winograd forms that may compute `problem`: they round differently, and on small work it is not worth it.
+fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
+    let sizes = problem.sizes();
+    // Every output must see two rows and two columns of its kernel: the error is that of the tile, the bound the output's.
+    let sees_enough = sizes.pad_h <= 1 && sizes.pad_w <= 1 && sizes.h >= 2 && sizes.w >= 2;
+    match problem.algorithm() {
+        Algorithm::Direct => &[],
+        _ if !has_winograd_forms(sizes) => &[],
+        Algorithm::Winograd if !sees_enough || sizes.c < 16 => &[2],
+        Algorithm::Auto if !sees_enough || sizes.c < 16 => &[],
+        _ => &[4, 2],
+    }
+}
+
+/// The products of `problem` as the tile kernel sees them. Images are side by side in the columns.
+fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
+    let sizes = problem.sizes();
+    let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
+    let bytes = problem.bytes();
+    let Conv2dSizes { n, p, q, r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
+    let pointwise = (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0);
+    let gathered = family == Family::Table || !pointwise || !(p * q).is_multiple_of(4);
+    match family {
+        Family::Winograd(m) => {
+            let frequencies = (m + 2) * (m + 2);
+            let tiles = winograd_tiles(sizes, m);
+            let moved = 4 * frequencies * tiles * (sizes.c + sizes.k);
+            let bytes = moved as u64 + 4 * (frequencies * sizes.c * sizes.k) as u64;
+            TiledProducts {
+                count: frequencies,
+                rows,
+                cols: tiles,
+                slices: c.div_ceil(tile.bk),
+                bytes,
+                gathered: false,
+            }
+        }
+        Family::Table => {
+            let slices = problem.reduction().div_ceil(tile.bk);
+            TiledProducts { count: sizes.groups, rows, cols: n * p * q, slices, bytes, gathered }
+        }
+        _ => {
+            let slices = c.div_ceil(tile.bk) * r * s;
+            TiledProducts { count: sizes.groups, rows, cols: n * p * q, slices, bytes, gathered }
+        }
+    }
+}
+
+/// Tiles of M x M outputs, all images together, padded to whole vectors.
+pub(super) fn winograd_tiles(sizes: &Conv2dSizes, m: usize) -> usize {
+    (sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m)).next_multiple_of(4)
+}
+
+/// Predicted seconds of `variant`.
+pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
+    let memory = problem.bytes() as f64 / gpu.memory;
+    let flops = problem.flops() as f64;
+    match variant.family {
+        Family::Direct => (flops / (DIRECT_SHARE * gpu.flops)).max(memory) + gpu.launch,
+        Family::Grouped(tm) => {
+            // Two reads of weights and pixels for each four multiply-adds and output row.
+            let share = 0.2 * tm as f64 / (tm as f64 + 1.0);
+            // A thread walks through its reduction alone: where there are few threads, nothing hides that.
+            let alone = problem.reduction() as f64 * STEP_LATENCY;
+            (flops / (share * gpu.flops)).max(2.0 * memory).max(alone) + gpu.launch
+        }
+        Family::Igemm | Family::Table => {
+            let products = products(problem, &variant.tile, variant.family);
+            tiles::seconds(gpu, &variant.tile, &products, variant.splits)
+        }
+        Family::Winograd(_) => {
+            let products = products(problem, &variant.tile, variant.family);
+            // The transforms read the image and write the outputs, and pass the frequency domain on.
+            let passed = (products.bytes + problem.bytes()) as f64;
+            let transforms = 2.0 * gpu.launch + TRANSFORMS * passed / gpu.memory;
+            tiles::seconds(gpu, &variant.tile, &products, 1) + transforms
+        }
+    }
+}
+
+/// Whether the generator makes `variant` for `problem` and the device can run it.
+fn possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
+    let sizes = problem.sizes();
+    let most = gpu.max_elements;
+    let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
+    let columns = sizes.n * sizes.p * sizes.q;
+    let Variant { family, tile, splits } = *variant;
+    let rows_padded = rows.next_multiple_of(tile.bm.max(1));
+    let reach = sizes.h.max(sizes.w) + 2 * sizes.pad_h.max(sizes.pad_w);
+    if columns + MARGIN > i32::MAX as usize || reach > 1 << 28 {
+        return family == Family::Direct;
+    }
+    match family {
+        Family::Direct => true,
+        Family::Grouped(tm) => {
+            rows.is_multiple_of(tm)
+                && sizes.dilation_w == 1
+                && sizes.stride_w <= 4
+                && sizes.s <= 16
+                && sizes.n * sizes.k * sizes.p * sizes.q.next_multiple_of(4) < i32::MAX as usize
+        }
+        Family::Igemm => {
+            let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
+            tile.fits(gpu)
+                && sizes.groups * depth * rows_padded <= most
+                && splits * problem.output_len() <= most
+        }
+        Family::Table => {
+            let depth = problem.reduction().next_multiple_of(tile.bk);
+            tile.shared_bytes() + depth * 8 <= gpu.shared_bytes
+                && tile.fits(gpu)
+                && depth <= LONGEST_TABLE
+                && sizes.groups * depth * rows_padded <= most
+                && splits * problem.output_len() <= most
+                && reach < 0x7fff
+                && sizes.s * sizes.dilation_w < 0x7fff
+                && sizes.r * sizes.dilation_h < 0x7fff
+        }
+        Family::Winograd(m) => {
+            let frequencies = (m + 2) * (m + 2);
+            let widest = winograd_tiles(sizes, m) * c.max(sizes.k);
+            tile.fits(gpu)
+                && frequencies * widest <= most
+                && frequencies * c.next_multiple_of(tile.bk) * rows_padded <= most
+        }
+    }
+}
+
+/// Whether `problem` stays with the floor in any case.
+pub fn is_small(problem: &Conv2d) -> bool {
+    problem.flops() < LEAST_FLOPS && problem.algorithm() != Algorithm::Winograd
+}
+
+/// All that the generator can do for `problem`, best first by the planner's prediction. Never empty: the floor is always among
+/// them, except where Winograd is asked for.
+pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
+    let sizes = problem.sizes();
+    let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
+    let asked = problem.algorithm() == Algorithm::Winograd;
+    let mut variants = vec![];
+    if !asked {
+        variants.push(Variant::DIRECT);
+        variants.extend([8, 4, 2, 1].map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT }));
+    }
+    for &tile in &TILES {
+        let mut cut = |family: Family| {
+            let products = products(problem, &tile, family);
+            let splits = tiles::best_splits(gpu, &tile, &products, MOST_SPLITS);
+            variants.push(Variant { family, tile, splits });
+        };
+        if !asked && c >= FEW_CHANNELS.min(tile.bk) {
+            cut(Family::Igemm);
+        }
+        if !asked && c < FEW_CHANNELS && rows > 1 {
+            cut(Family::Table);
+        }
+        for &m in winograd_forms(problem) {
+            variants.push(Variant { family: Family::Winograd(m), tile, splits: 1 });
+        }
+    }
+    variants.retain(|variant| possible(problem, gpu, variant));
+    variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
+    if is_small(problem) {
+        variants.sort_by_key(|variant| variant.family != Family::Direct);
+    }
+    variants
+}

@@ -1,0 +1,154 @@
+//! Every kernel family on whatever GL device the machine has: exact on small integers, for shapes that fit no tile.
+
+use sparkle::memory::tiles::{Gpu, Tile};
+use sparkle::problem::exact::Random;
+use sparkle::problem::oracle;
+use sparkle::shader::variant::{Family, Variant, candidates};
+use sparkle::trial;
+use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
+
+fn problem(random: &mut Random) -> Conv2d {
+    loop {
+        let groups = random.pick(&[1, 1, 1, 2, 3, 8]);
+        let (r, s) = random.pick(&[(1, 1), (1, 1), (3, 3), (3, 3), (2, 3), (5, 5), (7, 7), (1, 4)]);
+        let (stride_h, stride_w) = random.pick(&[(1, 1), (1, 1), (2, 2), (2, 1), (1, 3), (4, 4)]);
+        let (dilation_h, dilation_w) = random.pick(&[(1, 1), (1, 1), (1, 1), (2, 1), (2, 3)]);
+        let desc = Conv2dDesc {
+            n: random.between(1, 3),
+            c: groups * random.pick(&[1, 3, 4, 7, 16, 18, 33]),
+            h: random.between(1, 14),
+            w: random.between(1, 14),
+            k: groups * random.pick(&[1, 2, 4, 5, 16, 35]),
+            r,
+            s,
+            stride_h,
+            stride_w,
+            pad_h: random.between(0, r / 2 + 1),
+            pad_w: random.between(0, s / 2 + 1),
+            dilation_h,
+            dilation_w,
+            groups,
+            bias: random.between(0, 1) == 0,
+            relu: random.between(0, 1) == 0,
+            algorithm: Algorithm::Auto,
+        };
+        if let Ok(problem) = Conv2d::new(desc) {
+            return problem;
+        }
+    }
+}
+
+#[test]
+fn families_are_exact_on_integers() {
+    if trial::gpu(0).is_err() {
+        assert!(std::env::var("SPARKLE_TEST_REQUIRE_GL").as_deref() != Ok("1"), "no GL device");
+        return;
+    }
+    let seed = std::env::var("SPARKLE_TEST_SEED").map_or(41, |seed| seed.parse().unwrap());
+    let mut random = Random::new(seed);
+    let count: usize = std::env::var("SPARKLE_TEST_VARIANTS").map_or(24, |count| count.parse().unwrap());
+    // Not the measured one: the cases are to be the same everywhere.
+    let gpu = Gpu::ASSUMED;
+    let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+    for _ in 0..count {
+        let problem = problem(&mut random);
+        let all = candidates(&problem, &gpu);
+        let direct: Vec<&Variant> =
+            all.iter().filter(|it| !matches!(it.family, Family::Winograd(_) | Family::Direct)).collect();
+        if direct.is_empty() {
+            continue;
+        }
+        let mut variant = *random.pick(&direct);
+        if !matches!(variant.family, Family::Grouped(_)) {
+            variant.splits = random.pick(&[1, 1, 2, 3, 7]);
+        }
+        let differing = trial::differences(0, &problem, &variant, random.bits()).unwrap();
+        assert_eq!(differing, 0, "{variant}: {problem:?}");
+        *seen
+            .entry(match variant.family {
+                Family::Igemm => "igemm",
+                Family::Table => "table",
+                Family::Grouped(_) => "grouped",
+                _ => unreachable!("filtered"),
+            })
+            .or_default() += 1;
+    }
+    println!("{seen:?}");
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn winograd_stays_within_its_bound() {
+    if trial::gpu(0).is_err() {
+        return;
+    }
+    let mut random = Random::new(42);
+    let effort = trial::Effort { busy: std::time::Duration::ZERO, calls: 1, rounds: 1, rows: 40 };
+    let mut ran = 0;
+    for m in [2, 4] {
+        for (c, k, h, w, pad, n) in
+            [(16, 8, 9, 7, 1, 2), (19, 5, 8, 12, 0, 1), (33, 40, 6, 6, 1, 3), (64, 64, 5, 4, 1, 1)]
+        {
+            let desc = Conv2dDesc {
+                n,
+                c,
+                k,
+                h,
+                w,
+                r: 3,
+                s: 3,
+                pad_h: pad,
+                pad_w: pad,
+                bias: true,
+                relu: true,
+                ..Default::default()
+            };
+            let problem = Conv2d::new(desc).unwrap();
+            let tile = Tile::new(32, 32, 16, 4, 4, 1);
+            let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
+            trial::conv2d(0, &problem, &[variant], &effort, |variant, outcome| {
+                let error = outcome.unwrap().error;
+                assert!(error <= 1.0 && error > 0.0, "{variant}: {error} {problem:?} {}", random.bits());
+                ran += 1;
+            })
+            .unwrap();
+        }
+    }
+    assert_eq!(ran, 8);
+}
+
+/// Products large enough for tiles: all layouts, odd sizes, gaps, old results.
+#[test]
+fn products_in_tiles_are_exact() {
+    let Ok(device) = Device::open("gl:0") else { return };
+    let mut random = Random::new(43);
+    let mut ran = 0;
+    for (m, n, k) in [(300, 301, 302), (64, 68, 6200)] {
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
+            let beta = random.pick(&[0.0, 2.0]);
+            let mut ld = |rows: i64, cols: i64, transpose| {
+                let by_columns = (layout == Layout::ColMajor) != (transpose == Transpose::Yes);
+                (if by_columns { rows } else { cols }) + random.pick(&[0, 0, 1, 4])
+            };
+            let (lda, ldb, ldc) = (ld(m, k, trans_a), ld(k, n, trans_b), ld(m, n, Transpose::No));
+            let desc = GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc };
+            let problem = Gemm::new(desc).unwrap();
+            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
+            let mut c = old.clone();
+            let run = device.sgemm(&problem, &a, &b, &mut c).unwrap();
+            assert!(run.kernel.starts_with("sgemm_") && run.kernel.contains("_t"), "{}", run.kernel);
+            let sizes = problem.sizes();
+            let mut expected = old.clone();
+            for i in 0..sizes.m {
+                for j in 0..sizes.n {
+                    let value = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
+                    expected[i * sizes.c_row + j * sizes.c_col] = value as f32;
+                }
+            }
+            assert!(c == expected, "{desc:?} {}", run.kernel);
+            ran += 1;
+        }
+    }
+    assert_eq!(ran, 4);
+}
