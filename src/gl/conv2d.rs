@@ -251,7 +251,7 @@ impl Prepared {
         passes::Buffers {
             input: &self.input,
             weights: &self.weights,
-            bias: self.bias.as_ref(),
+            bias: self.bias.as_ref().map(|it| it as _),
             output: &self.output,
         }
     }

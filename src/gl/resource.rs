@@ -47,6 +47,36 @@ fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
     }
 }
 
+/// Part of a buffer object of the share group.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// Its GL name.
+    pub buffer: u32,
+    /// Where the part begins.
+    pub offset: usize,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+/// What can be bound to a shader's block.
+pub trait Bind {
+    /// Binds it to the block at `index` of programs that run on `context`.
+    fn bind_on(&self, context: &Context, index: u32);
+}
+
+impl Bind for Buffer {
+    fn bind_on(&self, _: &Context, index: u32) {
+        self.bind(index);
+    }
+}
+
+impl Bind for Region {
+    fn bind_on(&self, context: &Context, index: u32) {
+        let (offset, bytes) = (self.offset as i64, self.bytes as i64);
+        context.api().bind_buffer_range(api::SHADER_STORAGE_BUFFER, index, self.buffer, offset, bytes);
+    }
+}
+
 /// A buffer in the device's memory.
 pub struct Buffer {
     name: u32,
@@ -128,6 +158,11 @@ impl Buffer {
     /// Its GL name.
     pub fn name(&self) -> u32 {
         self.name
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Copies `data` to its beginning.

@@ -13,7 +13,7 @@ use super::super::context::Context;
 use super::super::fence::{self, Fence};
 use super::super::resource::Query;
 use super::Core;
-use super::encode::Encode;
+use super::encode::{self, Encode};
 use super::job::Piece;
 use super::memory::SlotMemory;
 use super::ring::Step;
@@ -131,7 +131,7 @@ impl Lane {
         if !oldest.fence.poll(what, patience)? {
             // Each dispatch may take as long as the limit says, as where they are waited for one by one; and what comes
             // before this step has limits of its own, and is to be blamed first.
-            let times = self.step as u32 + oldest.dispatches.max(1);
+            let times = self.step as u32 + encode::limits(oldest.dispatches, self.core.contexts());
             let limit = self.context.group().wait_limit().saturating_mul(times);
             if self.front_since.max(oldest.at).elapsed() > limit {
                 return Err(fence::timeout(&self.context, what, limit));

@@ -4,8 +4,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::super::context::Context;
-use super::super::resource::Buffer;
-use super::encode::Region;
+use super::super::resource::{Buffer, Region};
 use super::ring::Step;
 use crate::error::Result;
 

@@ -204,6 +204,11 @@ impl Core {
         self.options.order
     }
 
+    /// How many contexts it works in.
+    pub fn contexts(&self) -> Contexts {
+        self.options.contexts
+    }
+
     /// The slots' numbers.
     pub fn slots(&self) -> Range<usize> {
         0..self.options.slots

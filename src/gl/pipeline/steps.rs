@@ -73,7 +73,7 @@ impl Steps {
             lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
             steps: steps.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
-            encoders: Encoders::new(&context),
+            encoders: Encoders::new(&context, core.contexts()),
             core: core.clone(),
             context,
             generation: core.ring.generation(),
@@ -304,7 +304,7 @@ impl Steps {
                 upload(&context, memory, bytes).map(|()| (0, None))
             })?,
             Step::Compute => {
-                let encode = encoders.get(&flight.recipe)?;
+                let encode = encoders.get(&flight.recipe, *images)?;
                 lane.issue(commands, |memory| {
                     let [input, output] = memory.regions(bytes);
                     let dispatches = encode.encode(input, output, *images)?;
