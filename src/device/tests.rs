@@ -7,6 +7,7 @@ use crate::backend::{Memory, Plan};
 use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+use crate::report::Timing;
 
 /// An engine that fills outputs with a constant, or fails.
 struct Stub {

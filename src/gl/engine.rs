@@ -13,8 +13,9 @@ use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
+use super::pipeline::Pipeline;
 use super::worker::Worker;
-use crate::backend::{Backend, Memory, Plan};
+use crate::backend::{Backend, Memory, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::config;
 use crate::error::Result;
 use crate::memory::Hierarchy;
@@ -23,7 +24,7 @@ use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
-use crate::shader::variant::{Variant, has_winograd_forms};
+use crate::shader::variant::has_winograd_forms;
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -31,6 +32,8 @@ pub struct Engine {
     id: Arc<str>,
     software: bool,
     hierarchy: Mutex<Option<Hierarchy>>,
+    egl: Arc<dyn Egl>,
+    target: Target,
     /// Names of plans.
     next_key: AtomicU64,
 }
@@ -54,6 +57,8 @@ impl Engine {
             id,
             software,
             hierarchy: Mutex::new(None),
+            egl: egl.clone(),
+            target,
             next_key: AtomicU64::new(0),
         })
     }
@@ -124,12 +129,21 @@ impl Backend for Engine {
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
-            problem: *problem,
-            variant,
+            recipe: Arc::new(Recipe {
+                problem: *problem,
+                variant,
+                weights: weights.to_vec(),
+                bias: bias.map(<[f32]>::to_vec),
+            }),
             kernel,
-            weights: weights.to_vec(),
-            bias: bias.map(<[f32]>::to_vec),
         }))
+    }
+
+    fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+        self.worker.check_process()?;
+        let most = self.worker.call(|session| Ok(session.context().capabilities().max_elements()))?;
+        let (egl, id) = (self.egl.clone(), self.id.clone());
+        Ok(Arc::new(Pipeline::start(egl, id, self.target, most, options)?))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
@@ -157,12 +171,9 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
-    problem: Conv2d,
-    variant: Variant,
     kernel: String,
-    /// Kept for the day the context is lost and everything in it has to be uploaded again.
-    weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
+    recipe: Arc<Recipe>,
 }
 
 impl Plan for GlPlan {
@@ -173,11 +184,11 @@ impl Plan for GlPlan {
     fn memory(&self) -> Memory {
         // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
         // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
-        let held = self.weights.len() + self.bias.as_ref().map_or(0, Vec::len);
-        let recipe = generate(&self.variant, &self.problem);
-        let (packed, scratch) =
-            recipe.map_or((0, 0), |recipe| (recipe.packed, recipe.scratch.iter().sum::<usize>()));
-        let moved = self.problem.input_len() + 2 * self.problem.output_len() + scratch;
+        let Recipe { problem, variant, weights, bias } = &*self.recipe;
+        let held = weights.len() + bias.as_ref().map_or(0, Vec::len);
+        let passes = generate(variant, problem);
+        let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
+        let moved = problem.input_len() + 2 * problem.output_len() + scratch;
         Memory { packed: (2 * held + packed) * size_of::<f32>(), workspace: moved * size_of::<f32>() }
     }
 
@@ -187,12 +198,10 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => session.prepare_variant(
-                    &self.variant,
-                    &self.problem,
-                    &self.weights,
-                    self.bias.as_deref(),
-                )?,
+                None => {
+                    let Recipe { problem, variant, weights, bias } = &*self.recipe;
+                    session.prepare_variant(variant, problem, weights, bias.as_deref())?
+                }
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);
@@ -200,6 +209,10 @@ impl Plan for GlPlan {
         })?;
         output.copy_from_slice(&computed);
         Ok(timing(ran, start))
+    }
+
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        Some(&self.recipe)
     }
 }
 

@@ -7,6 +7,7 @@
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
 //!   context    share groups and contexts;   capabilities   what the driver can do
 //!   discovery  finding devices and probing them
@@ -37,6 +38,7 @@ mod gemm;
 mod native;
 mod pace;
 mod passes;
+mod pipeline;
 mod rates;
 pub mod reference;
 mod resource;

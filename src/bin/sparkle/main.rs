@@ -22,6 +22,7 @@ mod npy;
 mod photo;
 mod selftest;
 mod shaders;
+mod stream;
 mod suite;
 mod verify;
 
@@ -46,6 +47,7 @@ enum Command {
     Conv2d(conv2d::Args),
     Bench(bench::Args),
     Demo(demo::Args),
+    Stream(stream::Args),
     Shaders(shaders::Args),
 }
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Conv2d(args) => conv2d::run(args, &mut console),
         Command::Bench(args) => bench::run(args, &mut console),
         Command::Demo(args) => demo::run(args, &mut console),
+        Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
