@@ -34,7 +34,7 @@ pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
     fn id(&self) -> &str;
 
-    /// The id, for a [`Run`](crate::Run) to keep. An engine whose calls may be short has it ready.
+    /// The id, for a [`Run`] to keep. An engine whose calls may be short has it ready.
     fn shared_id(&self) -> Arc<str> {
         self.id().into()
     }
