@@ -5,8 +5,19 @@
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 10] =
-    ["status", "library", "device", "conv2d", "plan", "pipeline", "gemm", "timing", "reference", "helpers"];
+const SOURCES: [&str; 11] = [
+    "status",
+    "library",
+    "device",
+    "architecture",
+    "conv2d",
+    "plan",
+    "pipeline",
+    "gemm",
+    "timing",
+    "reference",
+    "helpers",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

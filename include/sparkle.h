@@ -202,6 +202,44 @@ typedef struct sparkle_device_info {
   char reason[512];
 } sparkle_device_info;
 
+/// A GPU's architecture. What cannot be told is 0. Texts end with a NUL.
+typedef struct sparkle_architecture {
+  /// sizeof(sparkle_architecture), set by the caller.
+  size_t size;
+  /// The generation of an RDNA architecture, 0 of any other.
+  int32_t rdna_generation;
+  /// Invocations that run in step (a wave, a warp); 0 also where the compiler chooses for each shader.
+  int32_t subgroup_size;
+  /// 1 if the driver itself says so, 0 if that follows from the device's name.
+  int32_t subgroup_size_told;
+  /// Compute units.
+  int32_t compute_units;
+  /// 1 if the driver says how many, 0 if it was measured how many workgroups run at once.
+  int32_t compute_units_told;
+  /// 1 if one instruction can hold two operations.
+  int32_t dual_issue;
+  /// 1 if there are units for matrix products.
+  int32_t matrix_units;
+  /// Bytes of a line of the cache that all compute units share.
+  int32_t cache_line;
+  /// 32-bit vector registers that a SIMD unit has for each of its lanes.
+  int32_t registers;
+  /// The most invocations of a workgroup.
+  int32_t max_workgroup;
+  /// Bytes of shared memory that a workgroup may have.
+  int64_t shared_memory;
+  /// Bytes of shared memory of a compute unit.
+  int64_t local_memory;
+  /// Floating-point operations a second, as measured with nothing but multiply-adds.
+  double flops;
+  /// Bytes a second from the device's memory, as measured.
+  double bandwidth;
+  /// `AMD`, `NVIDIA`, `Intel`, `Apple`, `software` or `unknown`.
+  char vendor[32];
+  /// For instance `RDNA3` or `Hopper`; `Generic` if it cannot be told.
+  char name[32];
+} sparkle_architecture;
+
 /// A convolution: `n` images of `c` channels and `h` x `w` pixels, `k` output channels, an `r` x `s` kernel.
 ///
 /// Layouts, without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output `[n][k][p][q]` where
@@ -246,6 +284,36 @@ typedef struct sparkle_conv2d_desc {
   /// Zero.
   int32_t reserved;
 } sparkle_conv2d_desc;
+
+/// How a shader is to be cut. All zeros but the size are fine.
+typedef struct sparkle_shader_options {
+  /// sizeof(sparkle_shader_options). Fields that the caller does not know are zero.
+  size_t size;
+  /// Invocations of a workgroup along pixels, a power of two; 0 means 16.
+  int32_t threads_x;
+  /// Invocations of a workgroup along output channels, a power of two; 0 means 16. At most 1024 with `threads_x`.
+  int32_t threads_y;
+  /// Registers that an invocation may take, about: the more, the larger its tile. 0 means 64.
+  int32_t registers;
+  /// 1 if a workgroup is to read through shared memory.
+  int32_t shared;
+  /// Sums that take turns, so that multiply-adds need not wait for each other: 1 or 2. 0 means 1.
+  int32_t chains;
+  /// Zero.
+  int32_t reserved;
+} sparkle_shader_options;
+
+/// What a program measured of one way to do something.
+typedef struct sparkle_experience {
+  /// sizeof(sparkle_experience), set by the caller.
+  size_t size;
+  /// How often it was run.
+  int64_t runs;
+  /// Mean milliseconds of a run.
+  double mean_ms;
+  /// Mean operations a second.
+  double rate;
+} sparkle_experience;
 
 /// How a pipeline is to be. Zero in a field means its default.
 typedef struct sparkle_pipeline_options {
@@ -434,6 +502,40 @@ sparkle_status sparkle_device_open(const char *selector,
 
 /// Closes a device; NULL is fine. Plans made from it stay valid.
 sparkle_status sparkle_device_close(struct sparkle_device *device);
+
+/// What a GPU is, into `*out`, whose `size` the caller has set: as its driver says, as follows from its name, as measured. `index`
+/// counts as for sparkle_device_describe. The first call measures, for some tenths of a second.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if that is no usable GPU.
+sparkle_status sparkle_device_architecture(size_t index,
+                                           struct sparkle_architecture *out);
+
+/// A compute shader for a convolution, as GLSL text for gpu_execute_conv2d_with_shader or gpu_compile_custom_shader, or to be
+/// compiled by the caller: bindings and parameters are those of gpu_get_compute_program, any grid covers every output. It is
+/// made for the sizes in `desc`, whatever the batch; parameters of other sizes give right results, more slowly.
+///
+/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without that goes to `*length`. With
+/// `text` NULL and `capacity` 0 only the length is told. `options` may be NULL.
+sparkle_status sparkle_shader_source(const struct sparkle_conv2d_desc *desc,
+                                     const struct sparkle_shader_options *options,
+                                     char *text,
+                                     size_t capacity,
+                                     size_t *length);
+
+/// What was kept of `way` to do `what` on a GPU, into `*out`, whose `size` the caller has set; zeros if nothing was. Both names are
+/// the program's; what was measured on another device, driver or version of Sparkle is not found. `index` counts as for
+/// sparkle_device_describe.
+sparkle_status sparkle_experience_load(size_t index,
+                                       const char *what,
+                                       const char *way,
+                                       struct sparkle_experience *out);
+
+/// Keeps what was measured of `way` to do `what` on a GPU, in place of what was kept before: in the folder that SPARKLE_CACHE_DIR
+/// names, for later runs, or in memory if there is none. SPARKLE_ERROR_INVALID_ARGUMENT for what cannot have been measured.
+sparkle_status sparkle_experience_save(size_t index,
+                                       const char *what,
+                                       const char *way,
+                                       const struct sparkle_experience *experience);
 
 /// Fills `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups 1, the rest 0, `size` as
 /// of version 0.1. A caller sets what differs.
@@ -673,8 +775,9 @@ float gpu_execute_conv2d_custom(int program,
                                 int H_out,
                                 int W_out);
 
-/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text for this one call. Needs
-/// gpu_initialize_opengl.
+/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text at its first use on this thread. Needs
+/// gpu_initialize_opengl. It gets workgroups enough in x for an invocation of each output, or fewer where the driver does not allow as
+/// many and the text has a line `// any grid`.
 float gpu_execute_conv2d_with_shader(const float *input,
                                      const float *weights,
                                      float *output,

@@ -56,6 +56,7 @@ pub use device::{
     Pressure, Run, Ticket, devices,
 };
 pub use error::{Error, Result};
+pub use gl::architecture::{Architecture, Vendor};
 pub use gl::trial;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 

@@ -7,6 +7,7 @@ use super::Choice;
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::gl::architecture::Architecture;
 use crate::{cpu, gl};
 
 /// What kind of engine drives a device.
@@ -31,6 +32,8 @@ pub struct DeviceInfo {
     pub software: bool,
     /// Why it cannot be used, if so.
     pub unusable: Option<String>,
+    /// What GPU it is; `None` for the CPU and what cannot be used.
+    pub architecture: Option<Architecture>,
     /// More about it, name and value.
     pub facts: Vec<(&'static str, String)>,
 }
@@ -44,6 +47,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         name,
         software: false,
         unusable: None,
+        architecture: None,
         facts,
     };
     let mut next = 0;
@@ -58,6 +62,7 @@ pub fn devices() -> Vec<DeviceInfo> {
             name: candidate.name,
             software: candidate.software,
             unusable: candidate.unusable,
+            architecture: candidate.architecture,
             facts: candidate.facts,
         }
     });

@@ -54,6 +54,7 @@ mod instructions;
 mod mapping;
 mod pointer;
 
+pub mod architecture;
 pub mod conv2d;
 pub mod device;
 pub mod gemm;

@@ -267,8 +267,9 @@ pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     })
 }
 
-/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text for this one call. Needs
-/// gpu_initialize_opengl.
+/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text at its first use on this thread. Needs
+/// gpu_initialize_opengl. It gets workgroups enough in x for an invocation of each output, or fewer where the driver does not allow as
+/// many and the text has a line `// any grid`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_with_shader(
     input: *const c_float,

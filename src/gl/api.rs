@@ -16,6 +16,11 @@ pub use glow::{
     SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, TIMESTAMP, VENDOR, VERSION, WAIT_FAILED,
 };
 
+/// `GL_SUBGROUP_SIZE_KHR`, of GL_KHR_shader_subgroup.
+pub const SUBGROUP_SIZE: u32 = 0x9532;
+/// `GL_SM_COUNT_NV`, of GL_NV_shader_thread_group.
+pub const SM_COUNT: u32 = 0x933b;
+
 /// A message of the driver's debug log (KHR_debug).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DebugMessage {
@@ -124,6 +129,8 @@ pub trait Api {
     fn get_string(&self, name: u32) -> String;
     /// `glGetGraphicsResetStatus`; 0, no reset, where the driver lacks it.
     fn reset_status(&self) -> u32;
+    /// Whether the driver has an extension, by its whole name.
+    fn has_extension(&self, name: &str) -> bool;
     /// Whether the driver can tell about resets.
     fn has_reset_status(&self) -> bool;
     /// Whether buffers can stay mapped while they are used (GL 4.4 or ARB_buffer_storage).

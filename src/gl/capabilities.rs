@@ -1,6 +1,7 @@
 //! What a driver can do beyond the GL 4.3 floor, asked once for each context.
 
 use super::api::{self, Api};
+use super::architecture::{Architecture, Told};
 
 /// Limits and optional features of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +30,19 @@ pub struct Capabilities {
     pub buffer_storage: bool,
     /// Whether resets are reported (GL 4.5 or a robustness extension).
     pub reset_status: bool,
+    /// What the driver says of the hardware in numbers.
+    pub told: Told,
 }
 
 impl Capabilities {
     /// Asks the context that is current.
     pub fn query(api: &dyn Api) -> Self {
         let renderer = api.get_string(api::RENDERER);
+        // Without the extension the name is an error.
+        let told = |extension, name| match api.has_extension(extension) {
+            true => api.get_integer64(name).clamp(0, 1 << 20) as u32,
+            false => 0,
+        };
         let groups = |axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_COUNT, axis).max(1) as u32;
         Capabilities {
             vendor: api.get_string(api::VENDOR),
@@ -49,7 +57,16 @@ impl Capabilities {
             timestamp_bits: api.timestamp_bits(),
             buffer_storage: api.has_buffer_storage(),
             reset_status: api.has_reset_status(),
+            told: Told {
+                subgroup_size: told("GL_KHR_shader_subgroup", api::SUBGROUP_SIZE),
+                compute_units: told("GL_NV_shader_thread_group", api::SM_COUNT),
+            },
         }
+    }
+
+    /// What it is, as far as can be told.
+    pub fn architecture(&self) -> Architecture {
+        Architecture::identify(&self.vendor, &self.renderer, self.told)
     }
 
     /// The most fp32 elements of a buffer that a kernel gets: what the driver allows, and fewer than 2^31, so that no

@@ -98,8 +98,8 @@ enum Launch {
     Generated(Box<Passes>),
     /// Ours: in slices.
     Sliced(Rc<Program>, Pace),
-    /// A caller's own program with the reference kernel's interface, by its GL name.
-    Whole(u32),
+    /// A caller's own program with the reference kernel's interface, by its GL name, and whether it strides over any grid.
+    Whole(u32, bool),
 }
 
 /// A convolution on the device: weights uploaded, buffers allocated, kernel built.
@@ -142,7 +142,7 @@ impl Prepared {
         match &self.launch {
             Launch::Generated(passes) => passes.name(),
             Launch::Sliced(program, _) => program.kernel_name(),
-            Launch::Whole(_) => "the caller's program",
+            Launch::Whole(..) => "the caller's program",
         }
     }
 
@@ -169,12 +169,17 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// As [`Prepared::new`], for a program of the caller's that has the reference kernel's interface.
+    /// As [`Prepared::new`], for a program of the caller's that has the reference kernel's interface; `any_grid` if it strides.
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub fn custom(context: &Rc<Context>, program: u32, problem: &Conv2d, weights: &[f32]) -> Result<Self> {
-        Prepared::with(context, Launch::Whole(program), problem, weights, None)
+    pub fn custom(
+        context: &Rc<Context>,
+        (program, any_grid): (u32, bool),
+        problem: &Conv2d,
+        weights: &[f32],
+    ) -> Result<Self> {
+        Prepared::with(context, Launch::Whole(program, any_grid), problem, weights, None)
     }
 
     fn with(
@@ -236,7 +241,9 @@ impl Prepared {
         let ran = match &self.launch {
             // A smaller last part of the batch is computed as if it were whole: the rest is never read.
             Launch::Generated(passes) => passes.run(&self.buffers()),
-            Launch::Whole(program) => dispatch::run_whole(&self.context, *program, tile.output_len()),
+            Launch::Whole(program, any_grid) => {
+                dispatch::run_whole(&self.context, *program, tile.output_len(), *any_grid)
+            }
             Launch::Sliced(program, pace) => {
                 let operations = 2.0 * tile.reduction() as f64 + PER_OUTPUT;
                 let work = Work { units: tile.output_len() as u32, per_group: 64, operations };
@@ -270,7 +277,7 @@ impl Prepared {
                     let work = Work { units, per_group: 64, operations: 1.0 };
                     dispatch::enqueue(&self.context, &[dispatch::Step { program, work, pace, bind: &bind }])?;
                 }
-                Launch::Whole(_) => unreachable!("a caller's program is not measured"),
+                Launch::Whole(..) => unreachable!("a caller's program is not measured"),
             }
         }
         Ok(())

@@ -88,8 +88,13 @@ pub fn discovered() -> &'static Discovered {
 }
 
 fn rejected(name: &str, reason: String) -> Found {
-    let candidate =
-        Candidate { name: name.to_owned(), software: false, unusable: Some(reason), facts: vec![] };
+    let candidate = Candidate {
+        name: name.to_owned(),
+        software: false,
+        unusable: Some(reason),
+        architecture: None,
+        facts: vec![],
+    };
     Found { candidate, target: None, files: vec![] }
 }
 
@@ -206,7 +211,8 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
         return;
     }
     let facts = facts(&route.name, &probed);
-    let candidate = Candidate { name, software, unusable: None, facts };
+    let architecture = Some(probed.capabilities.architecture());
+    let candidate = Candidate { name, software, unusable: None, architecture, facts };
     found.push(Found { candidate, target: Some(probed.target), files: route.files });
 }
 
@@ -268,11 +274,14 @@ fn facts(route: &str, probed: &Probed) -> Vec<(&'static str, String)> {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     vec![
         ("vendor", it.vendor.clone()),
+        ("architecture", it.architecture().to_string()),
         ("OpenGL", it.version.clone()),
         ("GLSL", it.glsl.clone()),
         ("EGL", probed.egl_version.clone()),
         ("found by", route.to_owned()),
         ("largest shader buffer", format!("{} MiB", it.max_block >> 20)),
+        ("shared memory", format!("{} KiB a workgroup", it.max_shared >> 10)),
+        ("largest workgroup", it.max_threads.to_string()),
         ("most workgroups", format!("{x} x {y} x {z}")),
         ("timestamp bits", it.timestamp_bits.to_string()),
         ("persistent mapping", yes_no(it.buffer_storage)),

@@ -222,16 +222,19 @@ pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result
 }
 
 /// Runs a program that is not ours, and so knows nothing of slices: one dispatch, with workgroups enough in x for an invocation
-/// of each of `outputs`. Like [`run`] otherwise.
+/// of each of `outputs`, or, if `any_grid` will do, as many of them as the driver allows. Like [`run`] otherwise.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for more workgroups than fit in one dimension; else as [`run`].
-pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize) -> Result<Ran> {
+pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize, any_grid: bool) -> Result<Ran> {
     let api = context.api();
     let local_size = api.program_local_size(program)[0];
     context.check("glGetProgramiv of GL_COMPUTE_WORK_GROUP_SIZE")?;
-    let groups = outputs.div_ceil(local_size.max(1) as usize);
+    let mut groups = outputs.div_ceil(local_size.max(1) as usize);
     let most = context.capabilities().max_groups[0] as usize;
+    if any_grid {
+        groups = groups.min(most);
+    }
     if groups > most {
         let what = format!("{groups} workgroups in one dimension; it takes {most}");
         return Err(Error::Unsupported { device: context.device().to_owned(), what });

@@ -9,7 +9,7 @@
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
-//!   context    share groups and contexts;   capabilities   what the driver can do
+//!   context    share groups and contexts;   capabilities   what the driver can do;   architecture   what the device is
 //!   discovery  finding devices and probing them
 //!   api, egl   the seams;   native   OpenGL itself
 //! ```
@@ -24,6 +24,7 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 
 mod api;
+pub mod architecture;
 mod calibrate;
 mod capabilities;
 mod context;
@@ -33,6 +34,7 @@ mod dispatch;
 mod egl;
 mod engine;
 mod exit;
+pub mod experience;
 mod fence;
 mod gemm;
 mod native;
@@ -46,6 +48,7 @@ mod session;
 pub mod trial;
 mod worker;
 
+use architecture::Architecture;
 use discovery::discovered;
 use engine::Engine;
 
@@ -58,6 +61,8 @@ pub struct Candidate {
     pub software: bool,
     /// Why it cannot be used; `None` if it can. Usable candidates are `gl:0`, `gl:1`... in this order.
     pub unusable: Option<String>,
+    /// What it is; `None` if it cannot be used.
+    pub architecture: Option<Architecture>,
     /// Facts for `sparkle info`: vendor, version, how it was found, limits.
     pub facts: Vec<(&'static str, String)>,
 }

@@ -304,6 +304,9 @@ impl Api for Native {
             _ => 0,
         }
     }
+    fn has_extension(&self, name: &str) -> bool {
+        self.gl.supported_extensions().contains(name)
+    }
     fn has_reset_status(&self) -> bool {
         self.resets && self.raw.reset_status.is_some()
     }

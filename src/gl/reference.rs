@@ -24,6 +24,8 @@ use super::session::Session;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
+use crate::shader::recipe::Source;
+use crate::shader::single::ANY_GRID;
 use crate::shader::source::CONV_REFERENCE;
 
 /// What the process shares.
@@ -160,7 +162,7 @@ pub fn execute_custom(
         };
         let mut computed = vec![0.0; output.len()];
         let prepared = if current.custom {
-            Prepared::custom(thread.session.context(), current.name, problem, weights)?
+            Prepared::custom(thread.session.context(), (current.name, false), problem, weights)?
         } else {
             thread.session.prepare(problem, weights, None)?
         };
@@ -172,7 +174,7 @@ pub fn execute_custom(
     })
 }
 
-/// Builds `source`, runs it once, deletes it. Needs [`initialize`].
+/// Runs `source`, which is built at its first use on this thread. Needs [`initialize`].
 ///
 /// # Errors
 /// The compiler's log; else as [`execute`].
@@ -189,9 +191,13 @@ pub fn execute_source(
     }
     on_thread(state, |state, thread| {
         let context = thread.session.context().clone();
-        let program = Program::build(&context, "the caller's shader", source)?;
+        let text = Source { name: "the caller's shader".to_owned(), text: source.to_owned() };
+        let program = thread.session.generated(&text)?;
+        let any_grid = source.lines().any(|line| line == ANY_GRID);
+        let prepared = Prepared::custom(&context, (program.name(), any_grid), problem, weights)?;
         let mut computed = vec![0.0; output.len()];
-        let ran = Prepared::custom(&context, program.name(), problem, weights)?.run(input, &mut computed)?;
+        let ran = prepared.run(input, &mut computed)?;
+        drop(prepared);
         leave_bound(thread, state.program.map_or(0, |program| program.name), problem)?;
         output.copy_from_slice(&computed);
         Ok(ran.time.as_secs_f64() * 1e3)

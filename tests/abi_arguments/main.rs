@@ -11,6 +11,7 @@ mod handles;
 mod helpers;
 mod pipeline;
 mod reference;
+mod shaders;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,7 @@ fn no_function_is_forgotten() {
         include_str!("helpers.rs"),
         include_str!("pipeline.rs"),
         include_str!("reference.rs"),
+        include_str!("shaders.rs"),
     ];
     // No argument to get wrong, or tested with the devices that they need.
     let elsewhere = [

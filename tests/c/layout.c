@@ -91,6 +91,40 @@ FIELD(sparkle_timing, device, 32, 32);
 FIELD(sparkle_timing, kernel, 64, 96);
 FIELD(sparkle_timing, fallback, 160, 256);
 
+ASSERT(sizeof(sparkle_architecture) == 144);
+FIELD(sparkle_architecture, size, 0, 8);
+FIELD(sparkle_architecture, rdna_generation, 8, 4);
+FIELD(sparkle_architecture, subgroup_size, 12, 4);
+FIELD(sparkle_architecture, subgroup_size_told, 16, 4);
+FIELD(sparkle_architecture, compute_units, 20, 4);
+FIELD(sparkle_architecture, compute_units_told, 24, 4);
+FIELD(sparkle_architecture, dual_issue, 28, 4);
+FIELD(sparkle_architecture, matrix_units, 32, 4);
+FIELD(sparkle_architecture, cache_line, 36, 4);
+FIELD(sparkle_architecture, registers, 40, 4);
+FIELD(sparkle_architecture, max_workgroup, 44, 4);
+FIELD(sparkle_architecture, shared_memory, 48, 8);
+FIELD(sparkle_architecture, local_memory, 56, 8);
+FIELD(sparkle_architecture, flops, 64, 8);
+FIELD(sparkle_architecture, bandwidth, 72, 8);
+FIELD(sparkle_architecture, vendor, 80, 32);
+FIELD(sparkle_architecture, name, 112, 32);
+
+ASSERT(sizeof(sparkle_shader_options) == 32);
+FIELD(sparkle_shader_options, size, 0, 8);
+FIELD(sparkle_shader_options, threads_x, 8, 4);
+FIELD(sparkle_shader_options, threads_y, 12, 4);
+FIELD(sparkle_shader_options, registers, 16, 4);
+FIELD(sparkle_shader_options, shared, 20, 4);
+FIELD(sparkle_shader_options, chains, 24, 4);
+FIELD(sparkle_shader_options, reserved, 28, 4);
+
+ASSERT(sizeof(sparkle_experience) == 32);
+FIELD(sparkle_experience, size, 0, 8);
+FIELD(sparkle_experience, runs, 8, 8);
+FIELD(sparkle_experience, mean_ms, 16, 8);
+FIELD(sparkle_experience, rate, 24, 8);
+
 int main(void) {
   /* One call, so that the program is linked with the library as a caller's would be. */
   printf("version %s, as the header says: %d\n", sparkle_version_string(),

@@ -111,6 +111,7 @@ mod tests {
             name: "a GPU".into(),
             software,
             unusable: unusable.map(str::to_owned),
+            architecture: None,
             facts: vec![],
         }
     }

@@ -46,6 +46,8 @@ pub struct Gpu {
     pub missing: Option<&'static str>,
     pub numbers: Numbers,
     pub max_block: i64,
+    /// Extensions of OpenGL.
+    pub gl_extensions: &'static [&'static str],
 }
 
 /// Extensions of a display that needs neither surfaces nor configurations.
@@ -63,6 +65,7 @@ impl Gpu {
             missing: None,
             numbers: Numbers::Right,
             max_block: 128 << 20,
+            gl_extensions: &[],
         }
     }
 }
@@ -443,8 +446,14 @@ impl Api for FakeApi {
     fn get_error(&self) -> u32 {
         api::NO_ERROR
     }
-    fn get_integer64(&self, _name: u32) -> i64 {
-        self.gpu.max_block
+    fn get_integer64(&self, name: u32) -> i64 {
+        match name {
+            api::SUBGROUP_SIZE | api::SM_COUNT => {
+                assert!(!self.gpu.gl_extensions.is_empty(), "asked of a driver that cannot answer");
+                if name == api::SUBGROUP_SIZE { 16 } else { 132 }
+            }
+            _ => self.gpu.max_block,
+        }
     }
     fn get_integer_indexed(&self, _name: u32, _index: u32) -> i32 {
         65_535
@@ -458,6 +467,9 @@ impl Api for FakeApi {
     }
     fn reset_status(&self) -> u32 {
         0
+    }
+    fn has_extension(&self, name: &str) -> bool {
+        self.gpu.gl_extensions.contains(&name)
     }
     fn has_reset_status(&self) -> bool {
         false

@@ -521,6 +521,9 @@ impl Api for FaultyApi {
         const GUILTY: u32 = 0x8253;
         if self.lost() == Some(false) { GUILTY } else { self.inner.reset_status() }
     }
+    fn has_extension(&self, name: &str) -> bool {
+        self.inner.has_extension(name)
+    }
     fn has_reset_status(&self) -> bool {
         true
     }

@@ -58,6 +58,7 @@ fn check(what: &str, machine: Machine, expected: &[Expected]) -> Vec<String> {
         let usable = it.candidate.unusable.is_none();
         assert_eq!(it.target.is_some(), usable, "{what}");
         assert_eq!(it.candidate.facts.is_empty(), !usable, "{what}");
+        assert_eq!(it.candidate.architecture.is_some(), usable, "{what}");
         if let Some(target) = it.target {
             assert!(target.rate.is_finite() && target.rate > 0.0, "{what}: {target:?}");
         }
@@ -308,4 +309,19 @@ fn contexts_get_what_they_need() {
         checked += 1;
     }
     assert_eq!(checked, 7);
+}
+
+#[test]
+fn drivers_are_asked_what_their_extensions_can_tell() {
+    let both = &["GL_KHR_shader_subgroup", "GL_NV_shader_thread_group"];
+    for (gl_extensions, subgroup, units) in
+        [(&[][..], (32, false), None), (&both[..1], (16, true), None), (&both[..], (16, true), Some(132))]
+    {
+        let gpu = Gpu { gl_extensions, ..Gpu::new("NVIDIA H200/PCIe/SSE2") };
+        let egl: Arc<dyn Egl> = FakeEgl::new(machine(vec![gpu]));
+        let found = discover(Ok(&egl));
+        let architecture = found[0].candidate.architecture.as_ref().expect("it is usable");
+        assert_eq!((architecture.subgroup_size, architecture.subgroup_size_told), subgroup);
+        assert_eq!((architecture.name, architecture.compute_units), ("Hopper", units));
+    }
 }

@@ -1,0 +1,150 @@
+// conv_single: a whole convolution in one pass, straight from the caller's weights, behind the reference interface.
+//
+//     rows: output channels                 a workgroup computes THREADS_Y*TM rows by THREADS_X*TN columns,
+//       +-------+-------+                   a thread TM x TN of it, THREADS_Y and THREADS_X apart, so that
+//       |       |       |                   threads side by side read pixels side by side
+//       +-------+-------+  columns: pixels of all images
+//
+// SHARED: slices of BK steps of the reduction lie in shared memory; otherwise each thread reads for itself.
+// CHAINS: sums that take turns over the reduction, so that consecutive multiply-adds do not wait for each other.
+//
+// Sizes are constants, the batch is a parameter. Parameters that are not those the constants were made from select
+// `convolve`, the reference kernel's own loop, which reads them all: right, only slower. Any grid covers every output.
+//
+// The host accepts no problem with 2^31 or more elements in a buffer, so no index wraps unless it is meant to: a position
+// left of or above the image does, and is then larger than any size.
+
+#define THREADS (THREADS_X * THREADS_Y)
+#define BM (THREADS_Y * TM)
+#define BN (THREADS_X * TN)
+#define PIXELS (OUT_P * OUT_Q)
+#define DEPTH (IN_C * R * S)
+#define TILES_M ((OUT_K + BM - 1u) / BM)
+
+// Where the kernel's corner lies in an image for one column of outputs.
+struct Corner {
+    uint image, top, left;
+};
+
+float sums[CHAINS * TM * TN];
+
+Corner corner(uint column) {
+    // Columns behind the last one compute it again and are not stored.
+    uint last = min(column, uint(N) * PIXELS - 1u);
+    uint pixel = last % PIXELS;
+    return Corner(last / PIXELS * (IN_C * IN_H * IN_W),
+                  pixel / OUT_Q * STRIDE_H - PAD_H, pixel % OUT_Q * STRIDE_W - PAD_W);
+}
+
+float pixel(Corner at, uint c, uint r, uint s) {
+    uint y = at.top + r, x = at.left + s;
+    return y < IN_H && x < IN_W ? input_data[at.image + (c * IN_H + y) * IN_W + x] : 0.0;
+}
+
+#if SHARED
+shared float weights_slice[BK * BM];
+shared float pixels_slice[BK * BN];
+
+void load_slice(uint first_row, Corner mine, uint first) {
+    for (uint element = gl_LocalInvocationIndex; element < BK * BM; element += THREADS) {
+        uint row = min(first_row + element / BK, OUT_K - 1u), step = first + element % BK;
+        weights_slice[element % BK * BM + element / BK] = step < DEPTH ? weight_data[row * DEPTH + step] : 0.0;
+    }
+    // BN divides THREADS: a thread stays in its column.
+    for (uint k = gl_LocalInvocationIndex / BN; k < BK; k += THREADS / BN) {
+        uint step = first + k;
+        float value = 0.0;
+        if (step < DEPTH) value = pixel(mine, step / (R * S), step / S % R, step % S);
+        pixels_slice[k * BN + gl_LocalInvocationIndex % BN] = value;
+    }
+}
+
+void reduce(uint first_row, uint first_column, uint once) {
+    Corner mine = corner(first_column + gl_LocalInvocationIndex % BN);
+    for (uint first = 0u; first < DEPTH * once; first += BK) {
+        load_slice(first_row, mine, first);
+        barrier();
+        for (uint k = 0u; k < BK; ++k) {
+            float pixels[TN];
+            for (uint j = 0u; j < TN; ++j) pixels[j] = pixels_slice[k * BN + j * THREADS_X + gl_LocalInvocationID.x];
+            for (uint i = 0u; i < TM; ++i) {
+                float weight = weights_slice[k * BM + i * THREADS_Y + gl_LocalInvocationID.y];
+                for (uint j = 0u; j < TN; ++j) sums[(k % CHAINS * TM + i) * TN + j] += weight * pixels[j];
+            }
+        }
+        barrier();
+    }
+}
+#else
+Corner corners[TN];
+uint rows[TM];
+
+void add_channel(uint c, uint chain, uint once) {
+    for (uint r = 0u; r < R * once; ++r) {
+        for (uint s = 0u; s < S; ++s) {
+            float pixels[TN];
+            for (uint j = 0u; j < TN; ++j) pixels[j] = pixel(corners[j], c, r, s);
+            for (uint i = 0u; i < TM; ++i) {
+                float weight = weight_data[rows[i] * DEPTH + (c * R + r) * S + s];
+                for (uint j = 0u; j < TN; ++j) sums[(chain * TM + i) * TN + j] += weight * pixels[j];
+            }
+        }
+    }
+}
+
+void reduce(uint first_row, uint first_column, uint once) {
+    for (uint j = 0u; j < TN; ++j) corners[j] = corner(first_column + j * THREADS_X + gl_LocalInvocationID.x);
+    for (uint i = 0u; i < TM; ++i) {
+        rows[i] = min(first_row + i * THREADS_Y + gl_LocalInvocationID.y, OUT_K - 1u);
+    }
+    uint c = 0u;
+    for (; c + CHAINS <= IN_C * once; c += CHAINS) {
+        for (uint chain = 0u; chain < CHAINS; ++chain) add_channel(c + chain, chain, once);
+    }
+    for (; c < IN_C * once; ++c) add_channel(c, 0u, once);
+}
+#endif
+
+void compute_tile(uint tile) {
+    uint first_row = tile % TILES_M * BM, first_column = tile / TILES_M * BN;
+    for (uint i = 0u; i < CHAINS * TM * TN; ++i) sums[i] = 0.0;
+    // Always 1, which the compiler cannot know: it must not unroll loops as long as the reduction.
+    reduce(first_row, first_column, min(uint(N), 1u));
+    for (uint i = 0u; i < TM; ++i) {
+        uint row = first_row + i * THREADS_Y + gl_LocalInvocationID.y;
+        for (uint j = 0u; j < TN; ++j) {
+            uint column = first_column + j * THREADS_X + gl_LocalInvocationID.x;
+            float sum = sums[i * TN + j];
+            for (uint chain = 1u; chain < CHAINS; ++chain) sum += sums[(chain * TM + i) * TN + j];
+            if (row < OUT_K && column < uint(N) * PIXELS) {
+                output_data[(column / PIXELS * OUT_K + row) * PIXELS + column % PIXELS] = sum;
+            }
+        }
+    }
+}
+
+// Whether the parameters are those that the constants were made from.
+bool is_made_for() {
+    bool same = uint(C) == IN_C && uint(H) == IN_H && uint(W) == IN_W && uint(K) == OUT_K;
+    same = same && uint(H_out) == OUT_P && uint(W_out) == OUT_Q;
+#if SQUARE
+    same = same && uint(kernel_size) == R && uint(stride) == STRIDE_H && uint(pad) == PAD_H;
+#endif
+    return same;
+}
+
+void main() {
+    uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
+    // Wrapped round it may be any number but 0: tiles are then computed more than once, each time the same.
+    uint groups = max(gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z, 1u);
+    bool made_for = is_made_for();
+    uint total = uint(N) * uint(K) * uint(H_out) * uint(W_out);
+    uint pieces = (total + THREADS - 1u) / THREADS;
+    if (made_for) pieces = TILES_M * ((uint(N) * PIXELS + BN - 1u) / BN);
+    for (uint piece = group; piece < pieces; piece += groups) {
+        uint index = piece * THREADS + gl_LocalInvocationIndex;
+        if (made_for) compute_tile(piece);
+        else if (index < total) output_data[index] = convolve(index);
+        if (groups >= pieces - piece) break;
+    }
+}

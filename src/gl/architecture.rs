@@ -1,0 +1,678 @@
+//! What a GPU is, told from what its driver says of itself: vendor, architecture, and the facts that go with it.
+//!
+//! OpenGL has no query for any of this but the subgroup size (GL_KHR_shader_subgroup) and, with one vendor, the number
+//! of compute units (GL_NV_shader_thread_group). The rest is read off the renderer's name: drivers of the Mesa project
+//! put the chip's code name there, others the product's, and layers (zink, D3D12, virgl) quote the name of what they
+//! run on. What cannot be told is 0 or `None`, never guessed.
+//!
+//! It is for programs that ask and for `sparkle info`. The planner does not read it: for that a device is the rates
+//! that were measured.
+
+use std::fmt;
+
+use super::capabilities::is_software;
+
+/// Who made a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    /// AMD.
+    Amd,
+    /// NVIDIA.
+    Nvidia,
+    /// Intel.
+    Intel,
+    /// Apple.
+    Apple,
+    /// Nobody: it renders in software.
+    Software,
+    /// Somebody else.
+    Other,
+}
+
+impl fmt::Display for Vendor {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Vendor::Amd => "AMD",
+            Vendor::Nvidia => "NVIDIA",
+            Vendor::Intel => "Intel",
+            Vendor::Apple => "Apple",
+            Vendor::Software => "software",
+            Vendor::Other => "unknown",
+        })
+    }
+}
+
+/// A GPU's architecture and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Architecture {
+    /// Who made it.
+    pub vendor: Vendor,
+    /// The architecture's name, `RDNA3` or `Hopper`; `Generic` if it cannot be told.
+    pub name: &'static str,
+    /// The generation of an RDNA architecture, 0 of any other.
+    pub rdna_generation: u32,
+    /// Invocations that run in step: a wave, a warp. 0 if the compiler chooses for each shader, or if it cannot be told.
+    pub subgroup_size: u32,
+    /// Whether the driver itself said so.
+    pub subgroup_size_told: bool,
+    /// Compute units (CUs, SMs), if the driver says how many.
+    pub compute_units: Option<u32>,
+    /// Whether one instruction can hold two operations on the same lanes (RDNA 3's and 4's VOPD).
+    pub dual_issue: bool,
+    /// Whether there are units for matrix products beside those for vectors.
+    pub matrix_units: bool,
+    /// Bytes of a line of the cache that all compute units share; 0 if it cannot be told.
+    pub cache_line: u32,
+    /// Bytes of shared memory of a compute unit, which a workgroup may not be able to have whole; 0 if it cannot be told.
+    pub local_memory: u32,
+    /// 32-bit vector registers that a SIMD unit has for each of its lanes; 0 if it cannot be told.
+    pub registers: u32,
+}
+
+/// What a driver says in numbers; 0 where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// `GL_SUBGROUP_SIZE_KHR`.
+    pub subgroup_size: u32,
+    /// `GL_SM_COUNT_NV`.
+    pub compute_units: u32,
+}
+
+/// An architecture nothing is known of.
+const GENERIC: Architecture = Architecture {
+    vendor: Vendor::Other,
+    name: "Generic",
+    rdna_generation: 0,
+    subgroup_size: 0,
+    subgroup_size_told: false,
+    compute_units: None,
+    dual_issue: false,
+    matrix_units: false,
+    cache_line: 0,
+    local_memory: 0,
+    registers: 0,
+};
+
+impl Architecture {
+    /// The architecture of a device whose `GL_VENDOR` and `GL_RENDERER` are these.
+    pub fn identify(vendor: &str, renderer: &str, told: Told) -> Self {
+        let words = Words::of(renderer);
+        let mut found = match vendor_of(vendor, renderer, &words) {
+            Vendor::Amd => amd(&words),
+            Vendor::Nvidia => nvidia(&words),
+            Vendor::Intel => intel(&words),
+            Vendor::Apple => apple(&words),
+            Vendor::Software => software(&words),
+            Vendor::Other => GENERIC,
+        };
+        if told.subgroup_size > 0 {
+            (found.subgroup_size, found.subgroup_size_told) = (told.subgroup_size, true);
+        }
+        found.compute_units = Some(told.compute_units).filter(|&count| count > 0);
+        found
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} {}", self.vendor, self.name)?;
+        match (self.subgroup_size, self.subgroup_size_told) {
+            (0, _) => write!(f, "; subgroups of unknown size")?,
+            (size, true) => write!(f, "; subgroups of {size}")?,
+            (size, false) => write!(f, "; subgroups of {size} by its name")?,
+        }
+        if let Some(count) = self.compute_units {
+            write!(f, "; {count} compute units")?;
+        }
+        if self.dual_issue {
+            f.write_str("; dual issue")?;
+        }
+        if self.matrix_units {
+            f.write_str("; matrix units")?;
+        }
+        Ok(())
+    }
+}
+
+/// A name in lower case, cut at everything that is neither letter nor digit.
+struct Words(Vec<String>);
+
+impl Words {
+    fn of(name: &str) -> Self {
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        Words(words.map(str::to_ascii_lowercase).collect())
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|it| it == word)
+    }
+
+    fn has_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.has(word))
+    }
+
+    /// The number that follows `prefix` in a word of its own, and the letters behind it: `rx` is followed by a word.
+    fn after(&self, prefix: &str) -> Option<u32> {
+        self.0.windows(2).find(|pair| pair[0] == prefix).and_then(|pair| leading_number(&pair[1]))
+    }
+
+    /// The first word that is `prefix` and a number, hexadecimal at will, and nothing else.
+    fn code(&self, prefix: &str, radix: u32) -> Option<u32> {
+        let digits = |word: &str| u32::from_str_radix(word.strip_prefix(prefix)?, radix).ok();
+        self.0.iter().find_map(|word| digits(word))
+    }
+
+    /// Whether a word begins with `prefix` and goes on with a digit.
+    fn has_series(&self, prefix: &str) -> bool {
+        let follows = |word: &String| word.strip_prefix(prefix)?.chars().next();
+        self.0.iter().any(|word| follows(word).is_some_and(|c| c.is_ascii_digit()))
+    }
+}
+
+/// The number that `word` begins with.
+fn leading_number(word: &str) -> Option<u32> {
+    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+    word[..end].parse().ok()
+}
+
+/// The renderer's name goes first: what a layer quotes there is the hardware, `GL_VENDOR` the layer's own.
+fn vendor_of(vendor: &str, renderer: &str, words: &Words) -> Vendor {
+    let maker = Words::of(vendor);
+    if is_software(renderer) {
+        Vendor::Software
+    } else if words.has_any(&["nvidia", "geforce", "quadro", "tesla", "nvk"]) || words.nouveau().is_some() {
+        Vendor::Nvidia
+    } else if words.has_any(&["amd", "radeon", "radeonsi", "radv", "ati"]) {
+        Vendor::Amd
+    } else if words.has("intel") {
+        Vendor::Intel
+    } else if words.has("apple") {
+        Vendor::Apple
+    } else if maker.has_any(&["nvidia", "nouveau"]) {
+        Vendor::Nvidia
+    } else if maker.has_any(&["amd", "ati"]) {
+        Vendor::Amd
+    } else if maker.has("intel") {
+        Vendor::Intel
+    } else if maker.has("apple") {
+        Vendor::Apple
+    } else {
+        Vendor::Other
+    }
+}
+
+/// The lanes of a software renderer: it says how wide its vectors are.
+fn software(words: &Words) -> Architecture {
+    let bits = words.0.windows(2).find(|pair| pair[1] == "bits").and_then(|pair| leading_number(&pair[0]));
+    let known = [("llvmpipe", "llvmpipe"), ("softpipe", "softpipe"), ("swiftshader", "SwiftShader")];
+    let name = known.iter().find(|(word, _)| words.has(word)).map_or("software", |&(_, name)| name);
+    Architecture { vendor: Vendor::Software, name, subgroup_size: bits.unwrap_or(0) / 32, ..GENERIC }
+}
+
+/// Waves of 64 on SIMD units of 16 lanes, 256 registers a lane.
+const GCN: Architecture = Architecture {
+    vendor: Vendor::Amd,
+    name: "GCN",
+    subgroup_size: 64,
+    cache_line: 64,
+    local_memory: 64 << 10,
+    registers: 256,
+    ..GENERIC
+};
+const CDNA: Architecture =
+    Architecture { name: "CDNA", cache_line: 128, registers: 512, matrix_units: true, ..GCN };
+/// Waves of 32 on SIMD units of 32 lanes; two compute units share 128 KiB of local memory.
+const RDNA1: Architecture = Architecture {
+    vendor: Vendor::Amd,
+    name: "RDNA1",
+    rdna_generation: 1,
+    subgroup_size: 32,
+    cache_line: 128,
+    local_memory: 64 << 10,
+    registers: 1024,
+    ..GENERIC
+};
+const RDNA2: Architecture = Architecture { name: "RDNA2", rdna_generation: 2, ..RDNA1 };
+const RDNA3: Architecture = Architecture { name: "RDNA3", rdna_generation: 3, dual_issue: true, ..RDNA1 };
+/// The large chips of the third generation have half as many registers again.
+const RDNA3_LARGE: Architecture = Architecture { registers: 1536, ..RDNA3 };
+const RDNA4: Architecture = Architecture { name: "RDNA4", rdna_generation: 4, ..RDNA3_LARGE };
+
+fn amd(words: &Words) -> Architecture {
+    let unknown = Architecture { vendor: Vendor::Amd, ..GENERIC };
+    amd_by_code(words).or_else(|| amd_by_product(words)).unwrap_or(unknown)
+}
+
+/// By the chip: its code name, or the number of its instruction set.
+fn amd_by_code(words: &Words) -> Option<Architecture> {
+    const CHIPS: [(Architecture, &[&str]); 7] = [
+        (RDNA4, &["navi44", "navi48"]),
+        (RDNA3_LARGE, &["navi31", "navi32"]),
+        (RDNA3, &["navi33", "phoenix", "phoenix2", "strix", "strix1", "krackan"]),
+        (
+            RDNA2,
+            &[
+                "navi21",
+                "navi22",
+                "navi23",
+                "navi24",
+                "sienna",
+                "navy",
+                "dimgrey",
+                "beige",
+                "yellow",
+                "vangogh",
+                "rembrandt",
+                "raphael",
+                "mendocino",
+            ],
+        ),
+        (RDNA1, &["navi10", "navi12", "navi14"]),
+        (CDNA, &["arcturus", "aldebaran"]),
+        (
+            GCN,
+            &[
+                "tahiti",
+                "pitcairn",
+                "verde",
+                "oland",
+                "hainan",
+                "bonaire",
+                "hawaii",
+                "kaveri",
+                "kabini",
+                "mullins",
+                "tonga",
+                "iceland",
+                "carrizo",
+                "fiji",
+                "stoney",
+                "polaris10",
+                "polaris11",
+                "polaris12",
+                "vegam",
+                "vega10",
+                "vega12",
+                "vega20",
+                "raven",
+                "raven2",
+                "picasso",
+                "renoir",
+                "lucienne",
+                "cezanne",
+            ],
+        ),
+    ];
+    let set = |version: u32| match version {
+        0x1200.. => Some(RDNA4),
+        // Registers as in the compiler's list: these have all of them.
+        0x1100 | 0x1101 | 0x1151 => Some(RDNA3_LARGE),
+        0x1100..=0x11ff => Some(RDNA3),
+        0x1030..=0x10ff => Some(RDNA2),
+        0x1000..=0x102f => Some(RDNA1),
+        0x908 | 0x90a | 0x940..=0x9ff => Some(CDNA),
+        0x600..=0x93f => Some(GCN),
+        _ => None,
+    };
+    let by_name = || CHIPS.iter().find(|(_, names)| words.has_any(names)).map(|(chip, _)| chip.clone());
+    words.code("gfx", 16).and_then(set).or_else(by_name)
+}
+
+/// By the product's name.
+fn amd_by_product(words: &Words) -> Option<Architecture> {
+    if words.has_any(&["vega", "vii", "fury", "r9", "r7"]) {
+        return Some(GCN);
+    }
+    if words.has_series("mi") {
+        return Some(if words.has_any(&["mi25", "mi50", "mi60", "mi8", "mi6"]) { GCN } else { CDNA });
+    }
+    let discrete = |number: u32| match number {
+        9000..=9999 => Some(RDNA4),
+        // The large chips: 7700 and above, but not what laptops have under such names.
+        7700..=7999 => Some(RDNA3_LARGE),
+        7000..=7699 => Some(RDNA3),
+        6000..=6999 => Some(RDNA2),
+        5300..=5799 => Some(RDNA1),
+        400..=599 => Some(GCN),
+        _ => None,
+    };
+    let workstation = |word: &str| match leading_number(word.strip_prefix('w')?)? {
+        7700..=7999 => Some(RDNA3_LARGE),
+        7000..=7699 => Some(RDNA3),
+        6000..=6999 => Some(RDNA2),
+        5000..=5999 => Some(RDNA1),
+        _ => None,
+    };
+    let integrated = |word: &str| match (leading_number(word.strip_suffix('m')?)?, word) {
+        (740 | 760 | 780 | 840 | 860 | 880 | 890, _) => Some(RDNA3),
+        (610 | 660 | 680, _) => Some(RDNA2),
+        _ => None,
+    };
+    let numbered = words.after("rx").or_else(|| words.after("pro")).and_then(discrete);
+    let named = || words.0.iter().find_map(|word| workstation(word).or_else(|| integrated(word)));
+    let halo = || words.has_any(&["8040s", "8050s", "8060s"]).then_some(RDNA3_LARGE);
+    numbered.or_else(named).or_else(halo)
+}
+
+/// Warps of 32; cache lines of 128 bytes since its first compute architecture.
+const NVIDIA: Architecture =
+    Architecture { vendor: Vendor::Nvidia, subgroup_size: 32, cache_line: 128, ..GENERIC };
+
+fn nvidia(words: &Words) -> Architecture {
+    let name = nvidia_name(words).unwrap_or(NVIDIA.name);
+    let matrix_units = match name {
+        // The smaller chips of this one have none.
+        "Turing" => {
+            let small = words.has_any(&["tu116", "tu117", "nv167", "nv168"]);
+            !small
+                && (words.has_any(&["rtx", "t4", "t4g"])
+                    || words.has_series("tu")
+                    || words.nouveau().is_some())
+        }
+        "Volta" | "Ampere" | "Ada" | "Hopper" | "Blackwell" => true,
+        _ => false,
+    };
+    Architecture { name, matrix_units, ..NVIDIA }
+}
+
+fn nvidia_name(words: &Words) -> Option<&'static str> {
+    const NAMED: [(&str, &[&str]); 10] = [
+        ("Blackwell", &["blackwell", "thor"]),
+        ("Hopper", &["hopper"]),
+        ("Ada", &["ada"]),
+        ("Ampere", &["ampere", "orin"]),
+        ("Turing", &["turing"]),
+        ("Volta", &["volta", "xavier"]),
+        ("Pascal", &["pascal", "xp"]),
+        ("Maxwell", &["maxwell"]),
+        ("Kepler", &["kepler"]),
+        ("Fermi", &["fermi"]),
+    ];
+    /// Chips, then accelerators and workstation boards; the longer prefix first.
+    const SERIES: [(&str, &str); 22] = [
+        ("gb", "Blackwell"),
+        ("gh", "Hopper"),
+        ("ad", "Ada"),
+        ("ga", "Ampere"),
+        ("tu", "Turing"),
+        ("gv", "Volta"),
+        ("gp", "Pascal"),
+        ("gm", "Maxwell"),
+        ("gk", "Kepler"),
+        ("gf", "Fermi"),
+        ("b", "Blackwell"),
+        ("h", "Hopper"),
+        ("l", "Ada"),
+        ("a", "Ampere"),
+        ("t", "Turing"),
+        ("v", "Volta"),
+        ("p", "Pascal"),
+        ("m", "Maxwell"),
+        ("k", "Kepler"),
+        ("mx1", "Pascal"),
+        ("mx2", "Pascal"),
+        ("mx4", "Turing"),
+    ];
+    let named = NAMED.iter().find(|(_, names)| words.has_any(names)).map(|&(name, _)| name);
+    let series = || SERIES.iter().find(|(prefix, _)| words.has_series(prefix)).map(|&(_, name)| name);
+    let number = || words.0.iter().filter_map(|word| geforce(word, words)).next();
+    named.or_else(|| nouveau_name(words.nouveau()?)).or_else(series).or_else(number)
+}
+
+impl Words {
+    /// The chip's number as Mesa's own driver gives it: `NV168`.
+    fn nouveau(&self) -> Option<u32> {
+        self.code("nv", 16).filter(|chip| (0x50..0x200).contains(chip))
+    }
+}
+
+fn nouveau_name(chip: u32) -> Option<&'static str> {
+    match chip {
+        0xc0..=0xdf => Some("Fermi"),
+        0xe0..=0x10f => Some("Kepler"),
+        0x110..=0x12f => Some("Maxwell"),
+        0x130..=0x13f => Some("Pascal"),
+        0x140..=0x14f => Some("Volta"),
+        0x160..=0x16f => Some("Turing"),
+        0x170..=0x17f => Some("Ampere"),
+        0x180..=0x18f => Some("Hopper"),
+        0x190..=0x19f => Some("Ada"),
+        0x1a0..=0x1bf => Some("Blackwell"),
+        _ => None,
+    }
+}
+
+/// By a product's number.
+fn geforce(word: &str, words: &Words) -> Option<&'static str> {
+    let titan_or_quadro = words.has("titan") || words.has("quadro");
+    match leading_number(word).unwrap_or(0) {
+        5050..=5099 => Some("Blackwell"),
+        4050..=4099 => Some("Ada"),
+        3050..=3099 => Some("Ampere"),
+        1630..=1699 | 2050..=2099 => Some("Turing"),
+        1010..=1089 => Some("Pascal"),
+        745..=759 | 910..=989 => Some("Maxwell"),
+        605..=744 | 760..=799 => Some("Kepler"),
+        405..=599 => Some("Fermi"),
+        _ if !titan_or_quadro => None,
+        // Titans and Quadros by their suffix, which is a word of its own.
+        _ if words.has("rtx") => Some("Turing"),
+        _ if words.has("v") => Some("Volta"),
+        _ if words.has("x") => Some("Maxwell"),
+        _ => None,
+    }
+}
+
+/// Where subgroups have 8, 16 or 32 invocations as the compiler likes.
+const INTEL: Architecture =
+    Architecture { vendor: Vendor::Intel, cache_line: 64, local_memory: 64 << 10, ..GENERIC };
+
+fn intel(words: &Words) -> Architecture {
+    const CHIPS: [(&str, &[&str]); 10] = [
+        ("Xe3", &["ptl"]),
+        ("Xe2", &["lnl", "bmg"]),
+        ("Xe-HPG", &["dg2"]),
+        ("Xe-LPG", &["mtl", "arl"]),
+        ("Xe-LP", &["tgl", "rkl", "adl", "rpl", "dg1"]),
+        ("Gen11", &["icl", "ehl", "jsl"]),
+        ("Gen9", &["skl", "kbl", "cfl", "bxt", "glk", "apl", "cml", "whl", "aml"]),
+        ("Gen8", &["bdw", "chv", "bsw"]),
+        ("Gen7.5", &["hsw"]),
+        ("Gen7", &["ivb", "byt"]),
+    ];
+    let chip = CHIPS.iter().find(|(_, names)| words.has_any(names)).map(|&(name, _)| name);
+    let name = chip.or_else(|| arc(words)).unwrap_or(GENERIC.name);
+    Architecture { name, matrix_units: matches!(name, "Xe-HPG" | "Xe2" | "Xe3"), ..INTEL }
+}
+
+/// Intel's discrete boards: A770, B580.
+fn arc(words: &Words) -> Option<&'static str> {
+    if !words.has("arc") {
+        return None;
+    }
+    if words.has_series("b") { Some("Xe2") } else { words.has_series("a").then_some("Xe-HPG") }
+}
+
+fn apple(words: &Words) -> Architecture {
+    // The chip's own number, where the driver gives it, or the processor's.
+    const CHIPS: [(&str, &[&str]); 3] = [("G15", &["m3"]), ("G14", &["m2"]), ("G13", &["m1"])];
+    let by_number = |(name, _): &&(&'static str, &[&str])| {
+        let prefix = name.to_ascii_lowercase();
+        words.0.iter().any(|word| word.starts_with(&prefix))
+    };
+    let found = CHIPS.iter().find(by_number).or_else(|| CHIPS.iter().find(|(_, names)| words.has_any(names)));
+    let name = found.map_or(GENERIC.name, |&(name, _)| name);
+    Architecture { vendor: Vendor::Apple, name, subgroup_size: 32, ..GENERIC }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identify(vendor: &str, renderer: &str) -> Architecture {
+        Architecture::identify(vendor, renderer, Told::default())
+    }
+
+    #[test]
+    fn renderers_and_their_architectures() {
+        // Names as drivers give them.
+        let names = [
+            ("AMD", "AMD Radeon RX 7900 XTX (radeonsi, navi31, LLVM 17.0.6, DRM 3.54, 6.6.10)", "RDNA3"),
+            ("AMD", "AMD Radeon RX 7900 XT", "RDNA3"),
+            ("AMD", "AMD Radeon RX 7600 (radeonsi, navi33, LLVM 16.0.6, DRM 3.52, 6.4.0)", "RDNA3"),
+            ("AMD", "AMD Radeon Graphics (radeonsi, gfx1103_r1, LLVM 15.0.7, DRM 3.52, 6.4.0)", "RDNA3"),
+            ("AMD", "AMD Radeon 780M (radeonsi, phoenix, LLVM 17.0.6, DRM 3.57, 6.8.0)", "RDNA3"),
+            ("AMD", "AMD Radeon 890M Graphics (radeonsi, gfx1150, LLVM 18.1.8, DRM 3.59, 6.11)", "RDNA3"),
+            ("AMD", "AMD Radeon PRO W7900", "RDNA3"),
+            ("AMD", "AMD Radeon RX 9070 XT (radeonsi, gfx1201, LLVM 19.1.7, DRM 3.61, 6.13)", "RDNA4"),
+            ("AMD", "AMD Radeon RX 6800 XT (radeonsi, navi21, LLVM 15.0.7, DRM 3.49, 6.1.0)", "RDNA2"),
+            ("AMD", "AMD SIENNA_CICHLID (DRM 3.40.0, 5.10.0, LLVM 11.0.1)", "RDNA2"),
+            ("AMD", "AMD Radeon Graphics (radeonsi, raphael_mendocino, LLVM 15.0.7, DRM 3.49)", "RDNA2"),
+            ("Valve", "AMD Custom GPU 0405 (radeonsi, vangogh, LLVM 15.0.7, DRM 3.45)", "RDNA2"),
+            ("AMD", "AMD Radeon RX 5700 XT (NAVI10, DRM 3.35.0, 5.4.0, LLVM 9.0.0)", "RDNA1"),
+            ("ATI Technologies Inc.", "AMD Radeon Pro 5500M OpenGL Engine", "RDNA1"),
+            ("X.Org", "AMD Radeon (TM) RX 480 Graphics (POLARIS10, DRM 3.27.0, LLVM 7.0.0)", "GCN"),
+            ("ATI Technologies Inc.", "Radeon RX 580 Series", "GCN"),
+            ("AMD", "AMD Radeon VII (radeonsi, vega20, LLVM 15.0.6, DRM 3.49)", "GCN"),
+            ("AMD", "AMD Radeon Vega 8 Graphics (radeonsi, raven, LLVM 15.0.6, DRM 3.49)", "GCN"),
+            ("AMD", "AMD Instinct MI250X (radeonsi, gfx90a, LLVM 15.0.6)", "CDNA"),
+            ("AMD", "AMD Instinct MI300X", "CDNA"),
+            ("AMD", "AMD Radeon of next year", "Generic"),
+            ("Mesa", "zink Vulkan 1.3(AMD Radeon RX 7800 XT (RADV NAVI32))", "RDNA3"),
+            ("NVIDIA Corporation", "NVIDIA H200/PCIe/SSE2", "Hopper"),
+            ("NVIDIA Corporation", "NVIDIA H100 80GB HBM3/PCIe/SSE2", "Hopper"),
+            ("NVIDIA Corporation", "NVIDIA GH200 480GB/PCIe", "Hopper"),
+            ("NVIDIA Corporation", "NVIDIA B200/PCIe/SSE2", "Blackwell"),
+            ("NVIDIA Corporation", "NVIDIA GeForce RTX 5090/PCIe/SSE2", "Blackwell"),
+            (
+                "NVIDIA Corporation",
+                "NVIDIA RTX PRO 6000 Blackwell Workstation Edition/PCIe/SSE2",
+                "Blackwell",
+            ),
+            ("NVIDIA Corporation", "NVIDIA GeForce RTX 4090/PCIe/SSE2", "Ada"),
+            ("NVIDIA Corporation", "NVIDIA RTX 6000 Ada Generation/PCIe/SSE2", "Ada"),
+            ("NVIDIA Corporation", "NVIDIA L40S/PCIe/SSE2", "Ada"),
+            ("NVIDIA Corporation", "NVIDIA A100-SXM4-80GB/PCIe/SSE2", "Ampere"),
+            ("NVIDIA Corporation", "NVIDIA RTX A6000/PCIe/SSE2", "Ampere"),
+            ("NVIDIA Corporation", "NVIDIA GeForce RTX 3060 Laptop GPU/PCIe/SSE2", "Ampere"),
+            ("Mesa", "zink Vulkan 1.3(NVIDIA GeForce RTX 3060 (NVK GA106))", "Ampere"),
+            ("Microsoft Corporation", "D3D12 (NVIDIA GeForce RTX 2080 Ti)", "Turing"),
+            ("NVIDIA Corporation", "Tesla T4/PCIe/SSE2", "Turing"),
+            ("NVIDIA Corporation", "Quadro RTX 5000/PCIe/SSE2", "Turing"),
+            ("NVIDIA Corporation", "GeForce GTX 1660 SUPER/PCIe/SSE2", "Turing"),
+            ("NVIDIA Corporation", "TITAN RTX/PCIe/SSE2", "Turing"),
+            ("NVIDIA Corporation", "TITAN V/PCIe/SSE2", "Volta"),
+            ("NVIDIA Corporation", "Tesla V100-SXM2-32GB/PCIe/SSE2", "Volta"),
+            ("NVIDIA Corporation", "GeForce GTX 1080 Ti/PCIe/SSE2", "Pascal"),
+            ("NVIDIA Corporation", "Quadro P2000/PCIe/SSE2", "Pascal"),
+            ("NVIDIA Corporation", "GeForce MX150/PCIe/SSE2", "Pascal"),
+            ("NVIDIA Corporation", "TITAN Xp/PCIe/SSE2", "Pascal"),
+            ("NVIDIA Corporation", "GeForce GTX TITAN X/PCIe/SSE2", "Maxwell"),
+            ("NVIDIA Corporation", "GeForce GTX 970/PCIe/SSE2", "Maxwell"),
+            ("NVIDIA Corporation", "GeForce GTX 750 Ti/PCIe/SSE2", "Maxwell"),
+            ("NVIDIA Corporation", "Tesla K80/PCIe/SSE2", "Kepler"),
+            ("NVIDIA Corporation", "GeForce GTX 680/PCIe/SSE2", "Kepler"),
+            ("NVIDIA Corporation", "GeForce GTX 480/PCIe/SSE2", "Fermi"),
+            ("nouveau", "NV168", "Turing"),
+            ("nouveau", "NVE7", "Kepler"),
+            ("NVIDIA Corporation", "NVIDIA of next year/PCIe/SSE2", "Generic"),
+            ("Intel", "Mesa Intel(R) Arc(tm) A770 Graphics (DG2)", "Xe-HPG"),
+            ("Intel", "Intel(R) Arc(TM) A770 Graphics", "Xe-HPG"),
+            ("Intel", "Mesa Intel(R) Arc(tm) B580 Graphics (BMG G21)", "Xe2"),
+            ("Intel", "Mesa Intel(R) Arc(tm) Graphics (MTL)", "Xe-LPG"),
+            ("Intel", "Mesa Intel(R) Xe Graphics (TGL GT2)", "Xe-LP"),
+            ("Intel", "Mesa Intel(R) UHD Graphics 770 (ADL-S GT1)", "Xe-LP"),
+            ("Intel", "Mesa Intel(R) Iris(R) Plus Graphics (ICL GT2)", "Gen11"),
+            ("Intel", "Mesa Intel(R) UHD Graphics 630 (CFL GT2)", "Gen9"),
+            (
+                "Intel Open Source Technology Center",
+                "Mesa DRI Intel(R) HD Graphics 5500 (Broadwell GT2)",
+                "Generic",
+            ),
+            ("Intel", "Mesa Intel(R) HD Graphics 5500 (BDW GT2)", "Gen8"),
+            ("Mesa", "Apple M1 Max (G13C C0)", "G13"),
+            ("Mesa", "Apple M2 (G14G B0)", "G14"),
+            ("Apple", "Apple M1", "G13"),
+            ("Mesa/X.org", "llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe"),
+            ("Google Inc.", "Google SwiftShader", "SwiftShader"),
+            ("freedreno", "FD660", "Generic"),
+            ("", "", "Generic"),
+        ];
+        for (vendor, renderer, expected) in names {
+            let found = identify(vendor, renderer);
+            assert_eq!(found.name, expected, "{renderer}");
+            let number: u32 = expected.strip_prefix("RDNA").map_or(0, |digits| digits.parse().unwrap());
+            assert_eq!(found.rdna_generation, number, "{renderer}");
+        }
+        assert!(names.len() > 60);
+    }
+
+    #[test]
+    fn facts_go_with_the_architecture() {
+        let navi31 = identify("AMD", "AMD Radeon RX 7900 XTX (radeonsi, navi31, LLVM 17.0.6)");
+        assert_eq!(
+            (navi31.vendor, navi31.subgroup_size, navi31.subgroup_size_told),
+            (Vendor::Amd, 32, false)
+        );
+        assert_eq!((navi31.registers, navi31.local_memory, navi31.dual_issue), (1536, 65536, true));
+        let navi33 = identify("AMD", "AMD Radeon RX 7600 (radeonsi, navi33, LLVM 16.0.6)");
+        assert_eq!((navi33.registers, navi33.dual_issue), (1024, true));
+        let navi21 = identify("AMD", "AMD Radeon RX 6800 (radeonsi, navi21, LLVM 15.0.7)");
+        assert_eq!((navi21.registers, navi21.dual_issue, navi21.cache_line), (1024, false, 128));
+        let vega = identify("AMD", "AMD Radeon Vega 8 Graphics (radeonsi, raven, LLVM 15.0.6)");
+        assert_eq!((vega.subgroup_size, vega.registers, vega.cache_line), (64, 256, 64));
+        let matrix = |renderer| identify("NVIDIA Corporation", renderer).matrix_units;
+        assert!(
+            ["NVIDIA H200/PCIe/SSE2", "Tesla T4/PCIe/SSE2", "Quadro RTX 5000/PCIe/SSE2"]
+                .into_iter()
+                .all(matrix)
+        );
+        assert!(
+            !["GeForce GTX 1660/PCIe/SSE2", "NV168", "GeForce GTX 1080/PCIe/SSE2"].into_iter().any(matrix)
+        );
+        assert_eq!(identify("", "llvmpipe (LLVM 15.0.6, 256 bits)").subgroup_size, 8);
+        assert_eq!(identify("", "llvmpipe (LLVM 15.0.6, 512 bits)").subgroup_size, 16);
+        assert_eq!(identify("Intel", "Mesa Intel(R) Xe Graphics (TGL GT2)").subgroup_size, 0);
+    }
+
+    #[test]
+    fn what_the_driver_says_goes_first() {
+        let told = Told { subgroup_size: 64, compute_units: 96 };
+        let found = Architecture::identify("AMD", "AMD Radeon RX 7900 XTX (radeonsi, navi31)", told);
+        assert_eq!((found.subgroup_size, found.subgroup_size_told), (64, true));
+        assert_eq!(found.compute_units, Some(96));
+        assert_eq!(found.to_string(), "AMD RDNA3; subgroups of 64; 96 compute units; dual issue");
+        let untold = identify("NVIDIA Corporation", "NVIDIA H200/PCIe/SSE2");
+        assert_eq!(untold.compute_units, None);
+        assert_eq!(untold.to_string(), "NVIDIA Hopper; subgroups of 32 by its name; matrix units");
+        assert_eq!(identify("", "FD660").to_string(), "unknown Generic; subgroups of unknown size");
+    }
+
+    #[test]
+    fn no_name_makes_it_panic() {
+        let mut random = crate::problem::exact::Random::new(3);
+        let pieces = [
+            "rx",
+            "gfx",
+            "nv",
+            "W",
+            "7",
+            "99999999999",
+            "m",
+            "Ä",
+            " ",
+            "(",
+            "radeon",
+            "nvidia",
+            "intel",
+            "apple",
+            "bits",
+            "arc",
+        ];
+        for _ in 0..2000 {
+            let name: String = (0..random.between(0, 8)).map(|_| random.pick(&pieces)).collect();
+            let found = identify("", &name);
+            assert!(!found.name.is_empty(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Convolutions in one pass behind the reference interface: text that existing programs compile and run themselves.
+//!
+//! The recipes of [`recipe`](mod@super::recipe) pack weights first and take several passes; programs written for the reference
+//! interface know neither. [`Single`] is for them: input, weights, output and ten integers at bindings 0 to 3, as
+//! `conv_reference_64` has them, and any grid covers every output.
+
+use std::fmt;
+
+use super::recipe::Source;
+use super::source::CONV_REFERENCE;
+use crate::error::{Error, Result};
+use crate::problem::{Conv2d, Conv2dSizes};
+
+/// The line by which a shader says that its invocations stride over all work, however few of them there are.
+pub const ANY_GRID: &str = "// any grid";
+
+/// How such a kernel is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Single {
+    /// Threads of a workgroup along pixels and along output channels; powers of two.
+    pub threads: [usize; 2],
+    /// Output channels of a thread.
+    pub rows: usize,
+    /// Pixels of a thread.
+    pub columns: usize,
+    /// Whether slices of the reduction lie in shared memory.
+    pub shared: bool,
+    /// Sums that take turns: 1 or 2.
+    pub chains: usize,
+}
+
+/// What a program asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Threads of a workgroup along pixels and along output channels.
+    pub threads: [usize; 2],
+    /// Registers that a thread may take, about.
+    pub registers: usize,
+    /// Whether to use shared memory.
+    pub shared: bool,
+    /// Sums that take turns.
+    pub chains: usize,
+}
+
+/// Threads that a workgroup may have on every device.
+const MOST_THREADS: usize = 1024;
+/// Registers for addresses and the like.
+const ADDRESSES: usize = 16;
+/// Rows and columns of a thread, those with the most multiply-adds for each operand first.
+const TILES: [(usize, usize); 16] = [
+    (8, 8),
+    (8, 4),
+    (4, 8),
+    (4, 4),
+    (8, 2),
+    (2, 8),
+    (4, 2),
+    (2, 4),
+    (2, 2),
+    (8, 1),
+    (1, 8),
+    (4, 1),
+    (1, 4),
+    (2, 1),
+    (1, 2),
+    (1, 1),
+];
+/// Steps of the reduction in a slice.
+const SLICE: usize = 8;
+
+impl Single {
+    /// The kernel that comes nearest to `wish`: the largest tile whose sums and operands its registers hold.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names what cannot be had on every device.
+    pub fn new(wish: &Wish, problem: &Conv2d) -> Result<Self> {
+        let Wish { threads: [x, y], registers, shared, chains } = *wish;
+        let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MOST_THREADS;
+        if !sound {
+            let expected = format!("powers of two whose product is at most {MOST_THREADS}");
+            return Err(Error::invalid("threads", format!("{x} x {y}"), expected));
+        }
+        if !(1..=2).contains(&chains) {
+            return Err(Error::invalid("chains", chains, "1 or 2"));
+        }
+        let fits = |&(rows, columns): &(usize, usize)| {
+            // Rows that no channel is left for are work for nothing.
+            let useful = rows == 1 || y * rows / 2 < problem.sizes().k;
+            // In shared memory a thread stays in its column: there are no more columns than threads.
+            let columns_fit = !shared || columns <= y;
+            useful && columns_fit && chains * rows * columns + rows + columns + ADDRESSES <= registers
+        };
+        let (rows, columns) = TILES.into_iter().find(fits).unwrap_or((1, 1));
+        Ok(Single { threads: [x, y], rows, columns, shared, chains })
+    }
+
+    /// Its text for `problem`, whatever the batch.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for what the interface cannot express or its indices cannot hold.
+    pub fn source(&self, problem: &Conv2d) -> Result<Source> {
+        let Conv2dSizes { c, h, w, k, r, s, p, q, .. } = *problem.sizes();
+        let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
+            *problem.sizes();
+        if (dilation_h, dilation_w, groups) != (1, 1, 1) || problem.bias() || problem.relu() {
+            let expected = "one group, dilation 1, no bias and no ReLU: the reference interface has none";
+            return Err(Error::invalid("desc", "another convolution", expected));
+        }
+        let image = problem.with_batch(1);
+        let longest =
+            [image.input_len(), image.weights_len(), image.output_len(), h + 2 * pad_h, w + 2 * pad_w];
+        if let Some(length) = longest.into_iter().find(|&length| length >= 1 << 31) {
+            return Err(Error::invalid("desc", format!("{length} elements"), "fewer than 2^31"));
+        }
+        let square = r == s && stride_h == stride_w && pad_h == pad_w;
+        let [x, y] = self.threads;
+        let sizes = [
+            ("IN_C", c),
+            ("IN_H", h),
+            ("IN_W", w),
+            ("OUT_K", k),
+            ("R", r),
+            ("S", s),
+            ("OUT_P", p),
+            ("OUT_Q", q),
+            ("STRIDE_H", stride_h),
+            ("STRIDE_W", stride_w),
+            ("PAD_H", pad_h),
+            ("PAD_W", pad_w),
+            ("THREADS_X", x),
+            ("THREADS_Y", y),
+            ("TM", self.rows),
+            ("TN", self.columns),
+            ("BK", SLICE),
+            ("CHAINS", self.chains),
+        ];
+        let sizes: String = sizes.iter().map(|(name, size)| format!("#define {name} {size}u\n")).collect();
+        let name = self.to_string();
+        let text = format!(
+            "#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{ANY_GRID}\n{sizes}\
+             #define SHARED {}\n#define SQUARE {}\n\n\
+             layout(local_size_x = {x}, local_size_y = {y}, local_size_z = 1) in;\n\n{}\n{}",
+            u32::from(self.shared),
+            u32::from(square),
+            reference_part(),
+            include_str!("../../glsl/conv_single.comp"),
+        );
+        Ok(Source { name, text })
+    }
+}
+
+impl fmt::Display for Single {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Single { threads: [x, y], rows, columns, shared, chains } = self;
+        write!(f, "conv_single_{x}x{y}_t{rows}x{columns}")?;
+        f.write_str(if *shared { "_shared" } else { "" })?;
+        f.write_str(if *chains > 1 { "_dual" } else { "" })
+    }
+}
+
+/// The reference kernel's buffers and its loop over one output.
+fn reference_part() -> &'static str {
+    let text = CONV_REFERENCE.source;
+    let begin = text.find("layout(std430, binding = 0)").unwrap_or(0);
+    let end = text.find("void main()").unwrap_or(text.len());
+    &text[begin..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::check_with_glslang;
+    use super::*;
+    use crate::problem::Conv2dDesc;
+
+    fn problem(k: i64, (r, s): (i64, i64), (stride_h, stride_w): (i64, i64)) -> Conv2d {
+        let sizes = Conv2dDesc { c: 5, h: 14, w: 11, k, r, s, stride_h, stride_w, ..Default::default() };
+        Conv2d::new(Conv2dDesc { pad_h: r / 2, pad_w: s / 2, ..sizes }).unwrap()
+    }
+
+    const WISH: Wish = Wish { threads: [16, 16], registers: 64, shared: true, chains: 1 };
+
+    #[test]
+    fn every_text_is_glsl() {
+        let mut cases = 0;
+        let problems = [problem(64, (3, 3), (1, 1)), problem(7, (1, 1), (2, 2)), problem(1, (5, 2), (1, 3))];
+        for threads in [[64, 1], [16, 16], [8, 8], [32, 8], [32, 1], [1, 1]] {
+            for (shared, chains) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+                let problem = &problems[cases % 3];
+                let wish = Wish { threads, shared, chains, ..WISH };
+                let source = Single::new(&wish, problem).unwrap().source(problem).unwrap();
+                check_with_glslang(&source.name, &source.text);
+                assert!(source.text.contains(&format!("local_size_x = {}, ", threads[0])), "{}", source.text);
+                assert!(source.text.lines().any(|line| line == ANY_GRID));
+                assert_eq!(source.text.matches("void main()").count(), 1);
+                cases += 1;
+            }
+        }
+        assert_eq!(cases, 24);
+    }
+
+    #[test]
+    fn tiles_follow_registers_and_channels() {
+        let tile = |wish: Wish, k| {
+            let single = Single::new(&wish, &problem(k, (3, 3), (1, 1))).unwrap();
+            (single.rows, single.columns)
+        };
+        assert_eq!(tile(WISH, 512), (8, 4));
+        assert_eq!(tile(Wish { registers: 128, ..WISH }, 512), (8, 8));
+        assert_eq!(tile(Wish { registers: 32, ..WISH }, 512), (4, 2));
+        assert_eq!(tile(Wish { registers: 32, chains: 2, ..WISH }, 512), (2, 2));
+        assert_eq!(tile(Wish { registers: 0, ..WISH }, 512), (1, 1));
+        // 16 threads have 16 channels already.
+        assert_eq!(tile(WISH, 16), (1, 8));
+        assert_eq!(tile(WISH, 33), (4, 8));
+        // One thread a column, so as many columns as threads.
+        assert_eq!(tile(Wish { threads: [64, 1], ..WISH }, 512), (8, 1));
+        assert_eq!(tile(Wish { threads: [64, 1], shared: false, ..WISH }, 512), (8, 4));
+        let name = |wish: Wish| Single::new(&wish, &problem(64, (3, 3), (1, 1))).unwrap().to_string();
+        assert_eq!(name(WISH), "conv_single_16x16_t4x8_shared");
+        assert_eq!(name(Wish { shared: false, chains: 2, ..WISH }), "conv_single_16x16_t4x4_dual");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let mut cases = 0;
+        let good = problem(8, (3, 3), (1, 1));
+        for threads in [[0, 1], [1, 0], [3, 4], [4, 12], [64, 32], [usize::MAX, 2], [1 << 63, 1 << 63]] {
+            let refused = Single::new(&Wish { threads, ..WISH }, &good).unwrap_err();
+            assert!(refused.to_string().contains("threads"), "{refused}");
+            cases += 1;
+        }
+        for chains in [0, 3] {
+            assert!(Single::new(&Wish { chains, ..WISH }, &good).is_err());
+            cases += 1;
+        }
+        let single = Single::new(&WISH, &good).unwrap();
+        let desc = Conv2dDesc { c: 4, h: 8, w: 8, k: 4, r: 3, s: 3, ..Default::default() };
+        for desc in [
+            Conv2dDesc { groups: 2, ..desc },
+            Conv2dDesc { dilation_w: 2, ..desc },
+            Conv2dDesc { bias: true, ..desc },
+            Conv2dDesc { relu: true, ..desc },
+            Conv2dDesc { h: 1 << 16, w: 1 << 14, ..desc },
+        ] {
+            let refused = single.source(&Conv2d::new(desc).unwrap()).unwrap_err();
+            assert!(refused.to_string().contains("desc"), "{refused}");
+            cases += 1;
+        }
+        assert_eq!(cases, 14);
+    }
+}
