@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use support::{Ran, run_command};
 
 /// Module files in the order in which they depend on each other.
-const MODULES: [&str; 19] = [
+const MODULES: [&str; 24] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
@@ -31,6 +31,11 @@ const MODULES: [&str; 19] = [
     "fortran/reference/sparkle_gpu_dispatch.f90",
     "fortran/reference/sparkle_conv2d.f90",
     "fortran/reference/sparkle_conv2d_v2.f90",
+    "fortran/reference/sparkle_reference_shaders.f90",
+    "fortran/reference/sparkle_glsl_generator.f90",
+    "fortran/reference/sparkle_rdna_shader_generator.f90",
+    "fortran/reference/sparkle_dynamic_shader_system.f90",
+    "fortran/reference/gpu_dynamic_execution.f90",
     "tests/fortran/checks.f90",
 ];
 
@@ -267,6 +272,33 @@ fn reference_modules_on_gl() {
 fn gpu_memory_and_kernels() {
     if support::gl_available() {
         silent("gpu_dispatch", &[]);
+    }
+}
+
+#[test]
+fn generated_shaders_that_are_chosen_by_their_times() {
+    if !support::gl_available() {
+        return;
+    }
+    for build in [Build::Checked, Build::Optimised] {
+        let program = build.program("tests/fortran/shader_system.f90", &[]);
+        let folder = directory("learnt");
+        let run = |how: &str| {
+            let variables = [("SPARKLE_CACHE_DIR", folder.to_str().unwrap())];
+            passed(&ran(&program, &[how], &variables))
+        };
+        // The second process knows what the first one learnt.
+        assert_eq!(run("first"), "");
+        assert_eq!(run("again"), "");
+        let table = run("benchmark");
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["variant", "ms", "GFLOPS", "output"], "{table}");
+        assert_eq!(rows[1][0], "reference", "{table}");
+        assert!(rows.len() >= 5, "{table}");
+        for row in &rows[1..] {
+            let positive = |text: &str| text.parse::<f64>().is_ok_and(|number| number > 0.0);
+            assert!(row.len() == 4 && positive(row[1]) && positive(row[2]) && row[3] == "right", "{table}");
+        }
     }
 }
 

@@ -1,0 +1,228 @@
+!> What the shader modules of the reference interface share: the library's own detection, generator and store.
+!>
+!> A device is named by its number among the usable GL devices, as in `gl:0`. Private to those modules.
+module sparkle_reference_shaders
+  use, intrinsic :: iso_c_binding, only: c_char, c_double, c_int32_t, c_int64_t, c_null_char, c_null_ptr, c_ptr, &
+    c_size_t, c_loc
+  use sparkle_c, only: c_conv2d_desc, c_device_count, c_device_describe, c_device_info, SPARKLE_OK
+  use sparkle_support, only: decimal, text_in
+  implicit none
+  private
+  public :: c_architecture, c_shader_options, convolution_config
+  public :: architecture_of, shader_text, load_experience, save_experience, text_of
+
+  !> A convolution, as `sparkle_glsl_generator` hands it on.
+  type :: convolution_config
+    integer :: input_height = 0, input_width = 0, input_channels = 0
+    integer :: kernel_height = 0, kernel_width = 0
+    integer :: output_height = 0, output_width = 0, output_channels = 0
+    integer :: stride_y = 1, stride_x = 1
+    integer :: pad_y = 0, pad_x = 0
+    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32, or else the next of these below; 16 if it is below 4.
+    integer :: tile_size = 16
+    logical :: use_fp16 = .false.
+  end type convolution_config
+
+  type, bind(C) :: c_architecture
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: rdna_generation = 0
+    integer(c_int32_t) :: subgroup_size = 0
+    integer(c_int32_t) :: subgroup_size_told = 0
+    integer(c_int32_t) :: compute_units = 0
+    integer(c_int32_t) :: compute_units_told = 0
+    integer(c_int32_t) :: dual_issue = 0
+    integer(c_int32_t) :: matrix_units = 0
+    integer(c_int32_t) :: cache_line = 0
+    integer(c_int32_t) :: registers = 0
+    integer(c_int32_t) :: max_workgroup = 0
+    integer(c_int64_t) :: shared_memory = 0
+    integer(c_int64_t) :: local_memory = 0
+    real(c_double) :: flops = 0.0_c_double
+    real(c_double) :: bandwidth = 0.0_c_double
+    character(kind=c_char) :: vendor(32) = c_null_char
+    character(kind=c_char) :: name(32) = c_null_char
+  end type c_architecture
+
+  type, bind(C) :: c_shader_options
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: threads_x = 0
+    integer(c_int32_t) :: threads_y = 0
+    integer(c_int32_t) :: registers = 0
+    integer(c_int32_t) :: shared = 0
+    integer(c_int32_t) :: chains = 0
+    integer(c_int32_t) :: reserved = 0
+  end type c_shader_options
+
+  type, bind(C) :: c_experience
+    integer(c_size_t) :: size = 0
+    integer(c_int64_t) :: runs = 0
+    real(c_double) :: mean_ms = 0.0_c_double
+    real(c_double) :: rate = 0.0_c_double
+  end type c_experience
+
+  interface
+    function c_device_architecture(index, architecture) bind(C, name="sparkle_device_architecture") result(status)
+      import :: c_architecture, c_int32_t, c_size_t
+      integer(c_size_t), value :: index
+      type(c_architecture), intent(inout) :: architecture
+      integer(c_int32_t) :: status
+    end function c_device_architecture
+
+    function c_shader_source(desc, options, text, capacity, length) bind(C, name="sparkle_shader_source") result(status)
+      import :: c_conv2d_desc, c_int32_t, c_ptr, c_shader_options, c_size_t
+      type(c_conv2d_desc), intent(in) :: desc
+      type(c_shader_options), intent(in) :: options
+      type(c_ptr), value :: text
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(inout) :: length
+      integer(c_int32_t) :: status
+    end function c_shader_source
+
+    function c_experience_load(index, what, way, experience) bind(C, name="sparkle_experience_load") result(status)
+      import :: c_char, c_experience, c_int32_t, c_size_t
+      integer(c_size_t), value :: index
+      character(kind=c_char), intent(in) :: what(*)
+      character(kind=c_char), intent(in) :: way(*)
+      type(c_experience), intent(inout) :: experience
+      integer(c_int32_t) :: status
+    end function c_experience_load
+
+    function c_experience_save(index, what, way, experience) bind(C, name="sparkle_experience_save") result(status)
+      import :: c_char, c_experience, c_int32_t, c_size_t
+      integer(c_size_t), value :: index
+      character(kind=c_char), intent(in) :: what(*)
+      character(kind=c_char), intent(in) :: way(*)
+      type(c_experience), intent(in) :: experience
+      integer(c_int32_t) :: status
+    end function c_experience_save
+  end interface
+
+contains
+
+  !> What the library knows of a device; whether there is such a device.
+  logical function architecture_of(device_id, architecture)
+    integer, intent(in) :: device_id
+    type(c_architecture), intent(out) :: architecture
+    integer(c_size_t) :: index
+
+    architecture%size = storage_size(architecture) / 8
+    architecture_of = listed(device_id, index)
+    if (architecture_of) architecture_of = c_device_architecture(index, architecture) == SPARKLE_OK
+  end function architecture_of
+
+  !> Looks for `gl:device_id` in the list of all devices.
+  logical function listed(device_id, index)
+    integer, intent(in) :: device_id
+    integer(c_size_t), intent(out) :: index
+    type(c_device_info) :: info
+    integer(c_size_t) :: count
+
+    listed = .false.
+    index = 0
+    count = 0
+    if (c_device_count(count) /= SPARKLE_OK) return
+    do while (index < count)
+      info%size = storage_size(info) / 8
+      if (c_device_describe(index, info) == SPARKLE_OK) then
+        listed = text_in(info%id) == 'gl:' // decimal(int(device_id, c_int64_t))
+        if (listed) return
+      end if
+      index = index + 1
+    end do
+  end function listed
+
+  !> The generator's text for a convolution; empty if its sizes are not those of one.
+  function shader_text(config, options) result(text)
+    type(convolution_config), intent(in) :: config
+    type(c_shader_options), intent(in) :: options
+    character(len=:), allocatable :: text
+    type(c_conv2d_desc) :: desc
+    type(c_shader_options) :: wish
+    character(kind=c_char), allocatable, target :: characters(:)
+    integer(c_size_t) :: length
+
+    text = ''
+    if (.not. is_sound(config)) return
+    desc = as_desc(config)
+    desc%size = storage_size(desc) / 8
+    wish = options
+    wish%size = storage_size(wish) / 8
+    length = 0
+    if (c_shader_source(desc, wish, c_null_ptr, 0_c_size_t, length) /= SPARKLE_OK) return
+    allocate (characters(length + 1))
+    if (c_shader_source(desc, wish, c_loc(characters), length + 1, length) == SPARKLE_OK) text = text_in(characters)
+  end function shader_text
+
+  !> Whether the output is as large as it has to be. All else is for the library to judge.
+  pure logical function is_sound(config)
+    type(convolution_config), intent(in) :: config
+
+    is_sound = .false.
+    if (min(config%stride_y, config%stride_x) < 1 .or. min(config%kernel_height, config%kernel_width) < 1) return
+    is_sound = fits(config%input_height, config%kernel_height, config%stride_y, config%pad_y, config%output_height) &
+      .and. fits(config%input_width, config%kernel_width, config%stride_x, config%pad_x, config%output_width)
+  end function is_sound
+
+  pure logical function fits(input, kernel, stride, pad, output)
+    integer, intent(in) :: input, kernel, stride, pad, output
+    integer(c_int64_t) :: room
+
+    room = int(input, c_int64_t) + 2_c_int64_t * pad - kernel
+    fits = room >= 0 .and. output == room / stride + 1
+  end function fits
+
+  pure type(c_conv2d_desc) function as_desc(config)
+    type(convolution_config), intent(in) :: config
+
+    as_desc = c_conv2d_desc(c=int(config%input_channels, c_int64_t), h=int(config%input_height, c_int64_t), &
+      w=int(config%input_width, c_int64_t), k=int(config%output_channels, c_int64_t), &
+      r=int(config%kernel_height, c_int64_t), s=int(config%kernel_width, c_int64_t), &
+      stride_h=int(config%stride_y, c_int64_t), stride_w=int(config%stride_x, c_int64_t), &
+      pad_h=int(config%pad_y, c_int64_t), pad_w=int(config%pad_x, c_int64_t))
+  end function as_desc
+
+  !> What was kept of `way` to do `what`; `runs` is 0 if nothing was.
+  subroutine load_experience(device_id, what, way, runs, mean_ms, rate)
+    integer, intent(in) :: device_id
+    character(len=*), intent(in) :: what, way
+    integer, intent(out) :: runs
+    real, intent(out) :: mean_ms, rate
+    type(c_experience) :: experience
+    integer(c_size_t) :: index
+
+    runs = 0
+    mean_ms = 0.0
+    rate = 0.0
+    if (.not. listed(device_id, index)) return
+    experience%size = storage_size(experience) / 8
+    if (c_experience_load(index, what // c_null_char, way // c_null_char, experience) /= SPARKLE_OK) return
+    runs = int(min(experience%runs, int(huge(runs) - 1, c_int64_t)))
+    mean_ms = real(experience%mean_ms)
+    rate = real(experience%rate)
+  end subroutine load_experience
+
+  !> Keeps it, where there is such a device.
+  subroutine save_experience(device_id, what, way, runs, mean_ms, rate)
+    integer, intent(in) :: device_id
+    character(len=*), intent(in) :: what, way
+    integer, intent(in) :: runs
+    real, intent(in) :: mean_ms, rate
+    type(c_experience) :: experience
+    integer(c_size_t) :: index
+    integer(c_int32_t) :: ignored
+
+    if (.not. listed(device_id, index)) return
+    experience = c_experience(size=storage_size(experience) / 8, runs=int(runs, c_int64_t), &
+      mean_ms=real(mean_ms, c_double), rate=real(rate, c_double))
+    ! What cannot be kept costs only the time of measuring it again.
+    ignored = c_experience_save(index, what // c_null_char, way // c_null_char, experience)
+  end subroutine save_experience
+
+  !> NUL-terminated text in a C array.
+  pure function text_of(characters) result(text)
+    character(kind=c_char), intent(in) :: characters(:)
+    character(len=:), allocatable :: text
+
+    text = text_in(characters)
+  end function text_of
+end module sparkle_reference_shaders
