@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use support::{Ran, run_command};
 
 /// Module files in the order in which they depend on each other.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 26] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
@@ -24,6 +24,8 @@ const MODULES: [&str; 24] = [
     "fortran/reference/sparkle_reference_support.f90",
     "fortran/reference/gpu_opengl_interface.f90",
     "fortran/reference/cpu_conv2d_reference.f90",
+    "fortran/reference/cpu_conv2d_simd.f90",
+    "fortran/reference/cpu_conv2d_simd_fused.f90",
     "fortran/reference/gemm_simd_optimized.f90",
     "fortran/reference/universal_memory_optimization.f90",
     "fortran/reference/gpu_async_executor.f90",

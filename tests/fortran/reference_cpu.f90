@@ -5,6 +5,8 @@ module reference_cpu_cases
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use checks
   use cpu_conv2d_reference
+  use cpu_conv2d_simd, only: conv2d_cpu_simd
+  use cpu_conv2d_simd_fused, only: conv2d_cpu_simd_fused
   use gemm_simd_optimized
   use sparkle_conv2d
   use sparkle_conv2d_v2, only: conv2d, conv2d_cleanup, conv2d_init, conv2d_set_profiling
@@ -36,6 +38,11 @@ contains
       call check(time > 0.0_real32 .and. time <= 1000.0_real64 * (ended - start) / rate * 1.001_real64, &
         'its time is within the time that passed')
 
+      time = conv2d_cpu_simd(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q())
+      call right('conv2d_cpu_simd')
+      time = conv2d_cpu_simd_fused(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q())
+      call right('conv2d_cpu_simd_fused')
+      call check(time > 0.0_real32, 'their time')
       time = conv2d_cpu_benchmark(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q(), 2)
       call right('conv2d_cpu_benchmark')
       call check(time > 0.0_real32, 'its time')
@@ -138,6 +145,12 @@ contains
       time = conv2d_cpu_reference(x(:x_len), w(:w_len), y(:y_len), cv%n + n_off, cv%c, cv%h, cv%w, cv%k, cv%r, &
         cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q())
       call judge(time >= 0.0_real32, 'conv2d_cpu_reference')
+      time = conv2d_cpu_simd(x(:x_len), w(:w_len), y(:y_len), cv%n + n_off, cv%c, cv%h, cv%w, cv%k, cv%r, &
+        cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q())
+      call judge(time >= 0.0_real32, 'conv2d_cpu_simd')
+      time = conv2d_cpu_simd_fused(x(:x_len), w(:w_len), y(:y_len), cv%n + n_off, cv%c, cv%h, cv%w, cv%k, cv%r, &
+        cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q())
+      call judge(time >= 0.0_real32, 'conv2d_cpu_simd_fused')
       time = conv2d_cpu_benchmark(x(:x_len), w(:w_len), y(:y_len), cv%n + n_off, cv%c, cv%h, cv%w, cv%k, cv%r, &
         cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q(), 1)
       call judge(time >= 0.0_real32, 'conv2d_cpu_benchmark')
