@@ -115,6 +115,32 @@ contains
     call check(generate_conv_glsl_shader(config) == '', 'a negative padding')
   end subroutine generated_texts
 
+  !> More workgroups of 4 x 4 than one dimension of a grid may have where the driver allows the least that it must.
+  subroutine more_groups_than_a_grid_holds()
+    type(conv), parameter :: LARGE = conv(n=1, c=1, h=300, w=301, k=3, r=1, s=1)
+    character(len=*), parameter :: MARK = '// any grid'
+    type(convolution_config) :: config
+    character(len=:), allocatable :: source
+    real(real32), allocatable :: x(:), w(:), y(:)
+    real(real32) :: time
+    integer :: at
+
+    config = config_of(LARGE)
+    config%tile_size = 4
+    source = generate_conv_glsl_shader(config)
+    call check(computes(source, LARGE, 40), 'fewer groups than tiles')
+    ! A text that does not say that it strides must not be taken for one that does: all of it, or nothing.
+    at = index(source, MARK)
+    call check(at > 0, 'the mark')
+    source = source(:at - 1) // source(at + len(MARK):)
+    x = data_of(LARGE%x_len(), 41)
+    w = data_of(LARGE%w_len(), 42)
+    allocate (y(LARGE%y_len()), source=7.0_real32)
+    time = execute_with_shader(x, w, y, LARGE%n, LARGE%c, LARGE%h, LARGE%w, LARGE%k, 1, 1, 0, LARGE%h, LARGE%w, &
+      source // c_null_char)
+    call check(merge(agrees(LARGE, x, w, y), all(abs(y - 7.0_real32) <= 0.0_real32), time >= 0.0_real32), 'the mark is gone')
+  end subroutine more_groups_than_a_grid_holds
+
   subroutine texts_for_rdna()
     type(rdna_config) :: config
     character(len=:), allocatable :: source
@@ -298,6 +324,7 @@ program shader_system_test
     call check(gpu_init(), 'gpu_init')
     call architecture()
     call generated_texts()
+    call more_groups_than_a_grid_holds()
     call texts_for_rdna()
     call learning()
   case ('again')
