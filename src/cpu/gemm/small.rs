@@ -4,7 +4,7 @@
 use super::Product;
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::Lines;
-use crate::memory::blocking::Way;
+use crate::memory::blocking::{Way, even};
 
 /// Products with fewer multiply-adds are computed before a better way to do so could be found.
 const TINY: usize = 1 << 10;
@@ -46,13 +46,15 @@ fn tiles<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], (alpha, beta): 
     assert!(b.line == 1 && a.data.len() > (rows - 1) * a.line + (depth - 1) * a.depth);
     assert!(b.data.len() >= (depth - 1) * b.depth + cols && c.len() >= (rows - 1) * ld + cols);
     let epilogue = Epilogue::scaled(alpha, beta);
-    for j in (0..cols).step_by(K::NR) {
+    // Of four vectors a tile of three and one of one would do less work a load than two of two.
+    let width = if cols <= K::NR { K::NR } else { even(cols, K::NR, K::LANES) };
+    for j in (0..cols).step_by(width) {
         for i in (0..rows).step_by(K::MR) {
             // SAFETY: the operands hold their rows, columns and depths, and C its own, as asserted; C is borrowed
             // mutably. Epilogue::scaled() has no bias.
             unsafe {
                 let start = c.as_mut_ptr().add(i * ld + j);
-                let tile = Tile { start, ld, rows: K::MR.min(rows - i), cols: K::NR.min(cols - j) };
+                let tile = Tile { start, ld, rows: K::MR.min(rows - i), cols: width.min(cols - j) };
                 let a = Panel { start: a.data.as_ptr().add(i * a.line), row: a.line, step: a.depth };
                 kernel.tile(depth, a, (b.data.as_ptr().add(j), b.depth), tile, &epilogue);
             }

@@ -465,16 +465,20 @@ mod tests {
         let (mut to_a, mut to_b) = (vec![f32::NAN; packed_a.len()], vec![f32::NAN; packed_b.len()]);
         let (into_a, into_b) = (to_a.as_mut_ptr(), to_b.as_mut_ptr());
         let (a, b, panel_a, panel_b) = (a.as_ptr(), b.as_ptr(), packed_a.as_ptr(), packed_b.as_ptr());
-        // SAFETY (of all three): operands, panels and C have the lengths the contract asks for.
-        let plain = run(&|c| unsafe {
-            kernel.tile(depth, Panel::packed(panel_a, K::MR), (panel_b, K::NR), c, &epilogue)
-        });
-        // SAFETY: as above.
-        let with_b =
-            run(&|c| unsafe { kernel.tile_packing(depth, panel_a, (b, b_row), into_b, c, &epilogue) });
-        // SAFETY: as above.
-        let with_a =
-            run(&|c| unsafe { kernel.tile_packing_a(depth, (a, a_row), panel_b, into_a, c, &epilogue) });
+        let from_panels = |c| {
+            let (a, b) = (Panel::packed(panel_a, K::MR), (panel_b, K::NR));
+            // SAFETY: operands, panels and C have the lengths the contract asks for.
+            unsafe { kernel.tile(depth, a, b, c, &epilogue) }
+        };
+        let packing_b = |c| {
+            // SAFETY: as above.
+            unsafe { kernel.tile_packing(depth, panel_a, (b, b_row), into_b, c, &epilogue) }
+        };
+        let packing_a = |c| {
+            // SAFETY: as above.
+            unsafe { kernel.tile_packing_a(depth, (a, a_row), panel_b, into_a, c, &epilogue) }
+        };
+        let (plain, with_a, with_b) = (run(&from_panels), run(&packing_a), run(&packing_b));
         assert!(with_a == plain && with_b == plain && plain != old, "{} depth {depth}", K::SGEMM);
         assert!(to_a == packed_a && to_b == packed_b, "{} depth {depth}", K::SGEMM);
     }
