@@ -97,10 +97,12 @@ def measure(works, drivers, threads, rounds, seconds, say):
 
 
 def layers(suite):
-    """The suite's layers: name -> sizes in the order of a request."""
+    """The suite's layers: name -> sizes in the order of a request, which is that of the file's columns."""
     with open(suite, newline="", encoding="utf-8") as file:
-        columns = ("N", "C", "H", "W", "K", "kernel", "stride", "pad")
-        return {row["name"]: [int(row[column]) for column in columns] for row in csv.DictReader(file)}
+        columns = ("N", "C", "H", "W", "K", "kernel", "stride", "pad", "groups", "dilation", "kernel_w", "pad_w")
+        reader = csv.DictReader(file)
+        present = [column for column in columns if column in reader.fieldnames]
+        return {row["name"]: [int(row[column]) for column in present] for row in reader}
 
 
 def table(rows):
@@ -144,6 +146,24 @@ def convolutions(figures, names):
         gains = [figures.of(n, "sparkle", "prepacked") / figures.of(n, "one thread", "prepacked") for n in names]
         summary.append(("these threads over one thread, prepacked, geomean", geometric_mean(gains), 1.85, "2 threads"))
     return [head, *rows], summary
+
+
+def shapes(figures, names):
+    """The same for layers outside of the suite, beside oneDNN alone: ratios without an aim."""
+    head = ["shape", "onednn call", "onednn prepacked", "sparkle call", "sparkle prepacked"]
+    rows = [head + ["call/onednn", "prepacked/onednn", "prepacked/peak", "kernel"]]
+    for name in names:
+        keys = (("onednn", "call"), ("onednn", "prepacked"), ("sparkle", "call"), ("sparkle", "prepacked"))
+        rates = [figures.of(name, *key) for key in keys]
+        ratios = [rates[2] / rates[0], rates[3] / rates[1], rates[3] / figures.of(name, "peak", "peak")]
+        rows.append([name, *rates, *ratios, figures.of(name, "sparkle", "kernel")])
+    call, prepacked = min((row[5], row[0]) for row in rows[1:]), min((row[6], row[0]) for row in rows[1:])
+    return rows, [
+        ("shapes, as given over oneDNN's call, geomean", geometric_mean(row[5] for row in rows[1:]), None, ""),
+        ("shapes, prepacked over oneDNN prepacked, geomean", geometric_mean(row[6] for row in rows[1:]), None, ""),
+        ("worst shape, as given over oneDNN's call", call[0], None, call[1]),
+        ("worst shape, prepacked over oneDNN prepacked", prepacked[0], None, prepacked[1]),
+    ]
 
 
 def products(figures, names):
@@ -191,6 +211,7 @@ def arguments():
     parser.add_argument("--peers", required=True, type=pathlib.Path, help="where the peers were built")
     parser.add_argument("--sparkle", required=True, type=pathlib.Path, help="the release build of bench_driver")
     parser.add_argument("--suite", default=HERE.parent / "suite.csv", type=pathlib.Path)
+    parser.add_argument("--shapes", default=HERE.parent / "shapes.csv", type=pathlib.Path, help="layers outside of it")
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--seconds", default=0.2, type=float, help="timed calls of one figure in one round")
@@ -221,6 +242,10 @@ def main():
         gemm_parts.append("openblas avx512")
     works = {name: (["conv", *sizes], parts) for name, sizes in layers(options.suite).items()}
     works |= {f"sgemm {size}": (["gemm", size], gemm_parts) for size in GEMM_SIZES}
+    kinds = {name: "conv2d" if request[0] == "conv" else "sgemm" for name, (request, _) in works.items()}
+    outside = layers(options.shapes)
+    works |= {name: (["conv", *sizes], ["onednn", "sparkle"]) for name, sizes in outside.items()}
+    kinds |= dict.fromkeys(outside, "shapes")
     works = {name: work for name, work in works.items() if options.only in name}
     say = lambda message: print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
     stamp, about = datetime.datetime.now(), machine(options)
@@ -230,13 +255,15 @@ def main():
         driver.close()
 
     tables, summary = {}, []
-    for key, what, tabulate in (("conv", "conv2d", convolutions), ("gemm", "sgemm", products)):
-        names = [name for name, (request, _) in works.items() if request[0] == key]
+    for what, tabulate in (("conv2d", convolutions), ("sgemm", products), ("shapes", shapes)):
+        names = [name for name in works if kinds[name] == what]
         if names:
             tables[what], figures_of = tabulate(figures, names)
             summary += figures_of
     verdicts = [["figure", "measured", "at least", "", "where"]]
-    verdicts += [[name, f"{got:.3f}", f"{aim:.2f}", "" if got >= aim else "below", where] for name, got, aim, where in summary]
+    for name, got, aim, where in summary:
+        aimed = ["", ""] if aim is None else [f"{aim:.2f}", "" if got >= aim else "below"]
+        verdicts.append([name, f"{got:.3f}", *aimed, where])
     parts = [f"{stamp:%Y-%m-%d %H:%M}: {about}"]
     parts += [table([[text(cell) for cell in row] for row in rows]) for rows in tables.values()] + [table(verdicts)]
     report = "\n\n".join(parts) + "\n"

@@ -14,6 +14,11 @@
 //! * **NC**. The part of C that a task adds to again for each block of depth, rows x NC, should stay in the cache
 //!   as well: `rows NC 4 <= L2/2`. A task also reads its block of A anew, KC elements a row, which must not be
 //!   more than a fraction of the C it moves: `NC >= 2 KC` wins where both cannot be had.
+//! * **Matrix products** are cut more coarsely ([`Blocking::product`]), as they pack both operands in every call, and add
+//!   to C once for each block of depth: a panel of B is fed from L2 as fast as a tile takes it (NR elements a step of
+//!   MR NR multiply-adds), so it may fill a part of that, `KC NR 4 <= L2/8`; and A's panels, MR elements a step, come
+//!   from L3 as well, so that as many rows are packed at once as a quarter of L3 holds, and B is packed that much more
+//!   rarely. At most 4 MiB, and where no L3 is known, L2.
 //! * **Threads**. Tasks are blocks of columns times groups of rows. A task of w panels of B and g of A takes
 //!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A. Of all cuts the
 //!   one is taken for which `ceil(tasks/threads) task + task/2` is least: rounds, and half a task more because
@@ -98,13 +103,33 @@ impl Blocking {
         problem: impl Into<Products>,
         threads: usize,
     ) -> Self {
-        let (problem, caches) = (problem.into(), &hierarchy.caches);
-        let Ukernel { mr, nr } = ukernel;
+        let caches = &hierarchy.caches;
         let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
-        let limit = (l1 / (nr + 2 * mr)).min(WORKSPACE / nr).max(1);
+        let deepest = l1 / (ukernel.nr + 2 * ukernel.mr);
+        Self::within(hierarchy, ukernel, problem.into(), threads, (deepest, l2))
+    }
+
+    /// Cuts a matrix product, of which nothing was packed before, for `threads` threads.
+    pub fn product(hierarchy: &Hierarchy, ukernel: Ukernel, problem: Products, threads: usize) -> Self {
+        let caches = &hierarchy.caches;
+        let l2 = known(caches.l2, L2_BYTES);
+        let shared = if caches.l3 == 0 { l2 } else { l2.max(MOST_SHARED.min(known(caches.l3, 0) / 4)) };
+        Self::within(hierarchy, ukernel, problem, threads, (l2 / 8 / ukernel.nr, shared))
+    }
+
+    /// Cuts `problem` into blocks of depth of `deepest` at most, and blocks of A of `room` elements.
+    fn within(
+        hierarchy: &Hierarchy,
+        ukernel: Ukernel,
+        problem: Products,
+        threads: usize,
+        (deepest, room): (usize, usize),
+    ) -> Self {
+        let Ukernel { mr, nr } = ukernel;
+        let limit = deepest.min(WORKSPACE / nr).max(1);
         let unit = if problem.unit <= limit { problem.unit } else { 1 };
         let kc = even(problem.depth, limit, unit);
-        let mc = even(problem.rows, l2 / kc, mr);
+        let mc = even(problem.rows, room / kc, mr);
         let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
         let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
@@ -118,6 +143,9 @@ impl Blocking {
         self.col_blocks * self.row_groups
     }
 }
+
+/// The most elements of A that a matrix product packs at a time: 4 MiB.
+const MOST_SHARED: usize = 1 << 20;
 
 /// How the operands of a matrix product lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +164,8 @@ pub struct Lie {
 /// pays for what is used often:
 ///
 /// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
-///   through the registers if its lines are contiguous in depth; those of the other are made so if need be.
+///   through the registers if its lines are contiguous in depth; those of the other are made so if need be. Not with a
+///   depth of [`SHALLOW`] or less: to add up the lanes of a sum would take longer than to compute it.
 /// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
 ///   counts is that C is written row by row. Panels of B are packed, A is read in place.
 /// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
@@ -169,7 +198,9 @@ impl Way {
         let Products { rows, cols, depth, .. } = *problem;
         let Ukernel { mr, nr } = ukernel;
         // The lines of A stream past few columns of B, or those of B past few rows of A.
-        let dots = |few: usize, streams, ready| few <= FEW && streams && (ready || few * depth <= WORKSPACE);
+        let dots = |few: usize, streams, ready| {
+            few <= FEW && depth > SHALLOW && streams && (ready || few * depth <= WORKSPACE)
+        };
         if dots(cols, lie.a_rows, lie.b_cols) || dots(rows, lie.b_cols, lie.a_rows) {
             return Way::Dots;
         }
@@ -322,6 +353,9 @@ mod tests {
         assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
         assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
         assert_eq!(way(1000, 4, 1000, plain), Way::Dots);
+        assert_eq!(way(1000, 4, SHALLOW + 1, plain), Way::Dots);
+        assert_eq!(way(100, 3, 5, plain), in_place(true, true));
+        assert_eq!(way(1000, 4, SHALLOW, plain), in_place(true, true));
         // Four columns that long cannot be brought together in a workspace.
         assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
         assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
@@ -336,6 +370,38 @@ mod tests {
         let problem = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 1 };
         let kc = |l1| Blocking::plan(&machine(l1, 0), TILES[0], problem, 1).kc;
         assert!(kc(8 << 10) < kc(32 << 10) && kc(32 << 10) < kc(128 << 10));
+    }
+
+    #[test]
+    fn products_fill_a_part_of_the_outer_caches() {
+        let mut cases = 0;
+        for (l2, l3) in [(128, 0), (256, 6 << 10), (1024, 32 << 10), (12 << 10, 0), (2048, 512 << 10), (0, 0)]
+        {
+            let mut machine = machine(32 << 10, l2 << 10);
+            machine.caches.l3 = l3 << 10;
+            let l2 = known(machine.caches.l2, L2_BYTES);
+            for (tile, side, threads) in
+                TILES.iter().flat_map(|&tile| [1, 33, 512, 1000, 4096].map(|side| (tile, side, 1 + side % 3)))
+            {
+                let problem = Products { count: 1, rows: side, cols: side, depth: side, unit: 16 };
+                let plan = Blocking::product(&machine, tile, problem, threads);
+                assert!(plan.kc * tile.nr <= (l2 / 8).max(16 * tile.nr) && plan.kc * tile.nr <= WORKSPACE);
+                let room = (l3 << 10) / 16;
+                assert!(plan.mc * plan.kc <= l2.max(room.min(1 << 20)) || plan.mc == tile.mr, "{plan:?}");
+                let alone = Blocking::product(&machine, tile, problem, 1);
+                assert_eq!((alone.kc, alone.mc), (plan.kc, plan.mc), "threads must not change the sums");
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
+        let block = |l3| {
+            let mut machine = machine(48 << 10, 1 << 20);
+            machine.caches.l3 = l3;
+            let problem = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 16 };
+            Blocking::product(&machine, TILES[0], problem, 1).mc
+        };
+        assert!(block(0) < block(8 << 20) && block(8 << 20) < block(32 << 20));
+        assert_eq!(block(32 << 20), block(1 << 30), "4 MiB at most");
     }
 
     #[test]

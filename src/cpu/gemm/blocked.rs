@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::Product;
-use crate::cpu::block::{Ahead, Panels, Shared, multiply};
-use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
-use crate::cpu::pack::{Lines, panels};
-use crate::cpu::plan;
+use super::strip::{Columns, Rows, Strip};
+use super::{Product, cut};
+use crate::cpu::block::Shared;
+use crate::cpu::kernels::{Epilogue, Kernel, Tile};
+use crate::cpu::pack::panels;
 use crate::cpu::pool::Team;
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, Products};
@@ -18,30 +18,6 @@ pub struct Blocks {
     pub kc: usize,
     pub a_in_place: bool,
     pub b_in_place: bool,
-}
-
-/// A block of A.
-#[derive(Clone, Copy)]
-enum Rows<'a> {
-    /// In packed panels.
-    Packed(&'a [f32]),
-    /// Where it lies.
-    InPlace(Lines<'a>),
-}
-
-impl Rows<'_> {
-    /// Panels of `mr` rows from panel `first` on.
-    fn panels(self, mr: usize, depth: usize, first: usize) -> Panels {
-        match self {
-            Rows::Packed(packed) => Panels::packed(&packed[first * mr * depth..], mr, depth),
-            Rows::InPlace(Lines { data, line, depth: step }) => {
-                // A single depth needs no step. Zero tells it from packed panels, which are whole.
-                let step = if depth == 1 { 0 } else { step };
-                let start = data[first * mr * line..].as_ptr();
-                Panels { first: Panel { start, row: line, step }, next: mr * line }
-            }
-        }
-    }
 }
 
 /// Passes over blocks of A that the threads are woken for once: to wake them takes as long as a good part of one.
@@ -107,8 +83,15 @@ impl Pass {
     /// Tasks that pack A, and tasks that multiply.
     fn tasks<K: Kernel>(&self, kernel: K, product: &Product) -> [usize; 2] {
         let panels = self.rows.len().div_ceil(K::MR);
-        let packing = if self.blocks.a_in_place { 0 } else { panels.div_ceil(self.packed_by_a_task(panels)) };
+        let ready = self.blocks.a_in_place || self.packs_on_the_way(product);
+        let packing = if ready { 0 } else { panels.div_ceil(self.packed_by_a_task(panels)) };
         [packing, self.grid(kernel, product).tasks()]
+    }
+
+    /// Whether the first columns' tiles pack A: a single thread has their task first, and whole rows to read.
+    fn packs_on_the_way(&self, product: &Product) -> bool {
+        let Blocks { a_in_place, b_in_place, .. } = self.blocks;
+        self.threads == 1 && !a_in_place && !b_in_place && product.a.depth == 1
     }
 
     /// Panels of A that a task packs. More tasks than threads, as these do not begin together.
@@ -119,7 +102,7 @@ impl Pass {
     /// LOOP 3: columns by NC, and rows in groups if the columns do not give enough tasks.
     fn grid<K: Kernel>(&self, kernel: K, product: &Product) -> Blocking {
         let (rows, depth) = (self.rows.len(), self.depths.len());
-        plan(kernel, Products { count: 1, rows, cols: product.cols, depth, unit: 1 }, self.threads)
+        cut(kernel, Products { count: 1, rows, cols: product.cols, depth, unit: 1 }, self.threads)
     }
 
     /// Packs a task's panels of A.
@@ -141,8 +124,9 @@ impl Pass {
     /// Multiplies a task's part of A and B.
     ///
     /// # Safety
-    /// `shared` holds the packed block of A, unless that is read in place, and nobody writes to it; C is
-    /// `product.rows` x `product.cols` elements, rows `product.ld` apart, that only tasks of this pass write to.
+    /// `shared` holds the packed block of A, and nobody writes to it, unless A is read in place or packed on the way;
+    /// then it has room for it, and nobody else uses it. C is `product.rows` x `product.cols` elements, rows
+    /// `product.ld` apart, that only tasks of this pass write to.
     unsafe fn multiply<K: Kernel>(
         &self,
         kernel: K,
@@ -150,80 +134,72 @@ impl Pass {
         (shared, c): (Shared, Shared),
         (task, workspace): (usize, &mut [f32]),
     ) {
-        let (rows, depths) = (&self.rows, &self.depths);
+        let depth = self.depths.len();
         let grid = self.grid(kernel, product);
-        let b_in_place = self.blocks.b_in_place;
-        let a = if self.blocks.a_in_place {
-            let start = rows.start * product.a.line + depths.start * product.a.depth;
-            Rows::InPlace(Lines { data: &product.a.data[start..], ..product.a })
-        } else {
-            let len = rows.len().next_multiple_of(K::MR) * depths.len();
-            // SAFETY: the caller vouches for the block.
-            Rows::Packed(unsafe { std::slice::from_raw_parts(shared.start(), len) })
-        };
-        let packs = matches!(a, Rows::Packed(_)) && !b_in_place && product.b.line == 1;
-        // The first pass over the depth takes the caller's beta, later ones add.
-        let (alpha, beta) = self.factors;
-        let epilogue = Epilogue::scaled(alpha, if depths.start == 0 { beta } else { 1.0 });
         let (group, block) = (task % grid.row_groups, task / grid.row_groups);
         let cols = block * grid.nc..product.cols.min((block + 1) * grid.nc);
-        let (top, bottom) = (group * grid.panels * K::MR, rows.len().min((group + 1) * grid.panels * K::MR));
-        let a = a.panels(K::MR, depths.len(), group * grid.panels);
+        let end = self.rows.len().min((group + 1) * grid.panels * K::MR);
+        let rows = self.rows.start + group * grid.panels * K::MR..self.rows.start + end;
+        let packed = shared.start().wrapping_add(group * grid.panels * K::MR * depth);
+        let a = if self.blocks.a_in_place {
+            Rows::InPlace
+        } else if self.packs_on_the_way(product) && block == 0 {
+            Rows::ToPack(packed)
+        } else {
+            Rows::Packed(packed)
+        };
+        // The first pass over the depth takes the caller's beta, later ones add.
+        let (alpha, beta) = self.factors;
+        let epilogue = Epilogue::scaled(alpha, if self.depths.start == 0 { beta } else { 1.0 });
+        let strip = Strip { product, rows: rows.clone(), depths: self.depths.clone(), epilogue };
+        let panel = &mut workspace[..K::NR * depth];
+        let mut columns = Columns { a, b_in_place: self.blocks.b_in_place, panel };
         // LOOP 2: columns by NR.
         for j in cols.clone().step_by(K::NR) {
-            let count = K::NR.min(cols.end - j);
-            let start = c.start().wrapping_add((rows.start + top) * product.ld + j);
-            let strip = Tile { start, ld: product.ld, rows: bottom - top, cols: count };
-            if packs && count == K::NR && strip.rows >= K::MR {
-                let panel = &mut workspace[..K::NR * depths.len()];
-                // SAFETY: A's panels hold these rows and depths; for C, and the bias, see below.
-                unsafe {
-                    pack_and_multiply(kernel, a, (product.b, j, depths.clone()), panel, strip, &epilogue)
-                };
-                continue;
-            }
-            // B is not prefetched for the next panel: where its rows are a power of two apart their lines fall into
-            // few sets of a cache and are gone again before they are packed.
-            let b = if b_in_place {
-                (product.b.data[depths.start * product.b.depth + j..].as_ptr(), product.b.depth)
-            } else {
-                let panel = &mut workspace[..K::NR * depths.len()];
-                panels(kernel, product.b, K::NR, j..j + count, depths.clone(), panel);
-                (panel.as_ptr(), K::NR)
-            };
-            // SAFETY: A and B, packed or not, hold these rows, columns and depths. The caller vouches for C; the
-            // tasks' rows and columns do not overlap. Epilogue::scaled() has no bias.
-            unsafe { multiply(kernel, depths.len(), a, b, strip, &epilogue, &Ahead::NOTHING) };
+            let start = c.start().wrapping_add(rows.start * product.ld + j);
+            let tile = Tile { start, ld: product.ld, rows: rows.len(), cols: K::NR.min(cols.end - j) };
+            // SAFETY: the caller vouches for the block of A and for C; the tasks' rows and columns do not overlap.
+            unsafe { strip.multiply(kernel, &mut columns, j, tile) };
         }
     }
 }
 
-/// A strip of C of at least MR rows and NR columns, from packed panels of A and `depths` of B's columns from `j` on. The
-/// first tile packs these, into `panel`.
-///
-/// # Safety
-/// That of [`multiply`] for A, C and the epilogue.
-unsafe fn pack_and_multiply<K: Kernel>(
-    kernel: K,
-    a: Panels,
-    (b, j, depths): (Lines, usize, Range<usize>),
-    panel: &mut [f32],
-    strip: Tile,
-    epilogue: &Epilogue,
-) {
-    let from = &b.data[depths.start * b.depth + j..];
-    assert!(b.line == 1 && from.len() >= (depths.len() - 1) * b.depth + K::NR);
-    assert!(panel.len() >= depths.len() * K::NR);
-    let first = Tile { rows: K::MR, ..strip };
-    // SAFETY: B holds its rows and the panel has room for them, as asserted; the caller answers for the rest.
-    unsafe {
-        let from = (from.as_ptr(), b.depth);
-        kernel.tile_packing(depths.len(), a.first.start, from, panel.as_mut_ptr(), first, epilogue);
-        if strip.rows > K::MR {
-            let start = strip.start.add(K::MR * strip.ld);
-            let below = Tile { start, rows: strip.rows - K::MR, ..strip };
-            let a = Panels { first: Panel { start: a.first.start.add(a.next), ..a.first }, ..a };
-            multiply(kernel, depths.len(), a, (panel.as_ptr(), K::NR), below, epilogue, &Ahead::NOTHING);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gemm::testing::{expected, operands};
+    use crate::cpu::isa::{Isa, with_kernel};
+
+    /// Blocks far smaller than any plan's: several passes over rows and depth, edges in all of them.
+    fn check<K: Kernel>(kernel: K, team: &mut Team, (rows, cols, depth): (usize, usize, usize)) -> usize {
+        let mut cases = 0;
+        for lies in 0..4 {
+            let (a, b) = operands((rows, cols, depth), lies);
+            let product = Product { rows, cols, depth, a: a.lines(), b: b.lines(), ld: cols + 1 };
+            for (mc, kc, packed) in [(2 * K::MR, 7, true), (64 * K::MR, 100, true), (2 * K::MR, 7, false)] {
+                let in_place = !packed && a.lines().depth == 1 && b.lines().line == 1;
+                let blocks = Blocks { mc, kc, a_in_place: in_place, b_in_place: in_place };
+                let mut shared = vec![f32::NAN; mc * kc];
+                let mut c: Vec<f32> = (0..rows * product.ld).map(|at| (at % 5) as f32).collect();
+                let right = expected(&product, &c, (2.0, -1.0));
+                run(kernel, team, &product, blocks, (&mut shared, &mut c), (2.0, -1.0)).unwrap();
+                assert_eq!(c, right, "{} {rows}x{cols}x{depth} lying {lies}", K::SGEMM);
+                cases += 1;
+            }
         }
+        cases
+    }
+
+    #[test]
+    fn every_pass_over_rows_and_depth_is_exact() {
+        let (mut cases, mut teams) = (0, [1, 3].map(Team::of));
+        for isa in Isa::all() {
+            for shape in [(1, 1, 1), (9, 97, 15), (50, 144, 7), (53, 48, 8), (40, 200, 29), (17, 3, 30)] {
+                for team in &mut teams {
+                    cases += with_kernel!(isa, kernel => check(kernel, team, shape));
+                }
+            }
+        }
+        assert!(cases >= 6 * 2 * 4 * 3);
     }
 }

@@ -20,12 +20,12 @@
 mod blocked;
 mod dots;
 mod small;
+mod strip;
 mod sweep;
 
 use super::caches::described;
 use super::kernels::Kernel;
 use super::pack::Lines;
-use super::plan;
 use super::pool::Team;
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, INLINE_FLOPS, Lie, Products, Ukernel, Way};
@@ -72,6 +72,11 @@ impl<'a> Product<'a> {
     }
 }
 
+/// How a product is cut for this CPU and a kernel.
+fn cut<K: Kernel>(_: K, problem: Products, threads: usize) -> Blocking {
+    Blocking::product(described(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
+}
+
 /// Computes `problem` on `team`. The lengths of the matrices have been checked.
 ///
 /// `shared` has room for [`shared_len`] elements.
@@ -100,7 +105,7 @@ pub fn run<K: Kernel>(
         Way::Dots => dots::run(kernel, team, &product, c, factors),
         Way::Sweep => sweep::run(kernel, team, &product, c, factors),
         Way::Panels { a_in_place, b_in_place } => {
-            let Blocking { mc, kc, .. } = plan(kernel, product.shape(), 1);
+            let Blocking { mc, kc, .. } = cut(kernel, product.shape(), 1);
             let blocks = blocked::Blocks { mc, kc, a_in_place, b_in_place };
             blocked::run(kernel, team, &product, blocks, (shared, c), factors)
         }
@@ -125,7 +130,7 @@ pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
     let product = Product::new(problem.sizes(), &[], &[]);
     match product.way(kernel) {
         Way::Panels { a_in_place: false, .. } => {
-            let Blocking { mc, kc, .. } = plan(kernel, product.shape(), 1);
+            let Blocking { mc, kc, .. } = cut(kernel, product.shape(), 1);
             mc * kc
         }
         _ => 0,
@@ -141,5 +146,51 @@ fn scale(product: &Product, beta: f32, c: &mut [f32]) {
         let row = &mut c[i * product.ld..][..product.cols];
         // With beta zero C is not read: it may hold NaN.
         if beta == 0.0 { row.fill(0.0) } else { row.iter_mut().for_each(|value| *value *= beta) }
+    }
+}
+
+/// Operands of small integers, and what becomes of them by the definition.
+#[cfg(test)]
+mod testing {
+    use super::{Lines, Product};
+    use crate::problem::exact::Random;
+
+    /// A matrix of its own.
+    pub struct Owned {
+        data: Vec<f32>,
+        line: usize,
+        depth: usize,
+    }
+
+    impl Owned {
+        fn new((lines, depths): (usize, usize), side_by_side: bool, random: &mut Random) -> Self {
+            // With gaps between what is contiguous.
+            let (line, depth) = if side_by_side { (1, lines + 2) } else { (depths + 3, 1) };
+            let len = (lines - 1) * line + (depths - 1) * depth + 1;
+            Owned { data: random.integers(len, 8), line, depth }
+        }
+
+        pub fn lines(&self) -> Lines<'_> {
+            Lines { data: &self.data, line: self.line, depth: self.depth }
+        }
+    }
+
+    /// A and B of rows x cols x depth; bits 0 and 1 of `lies` transpose them.
+    pub fn operands((rows, cols, depth): (usize, usize, usize), lies: usize) -> (Owned, Owned) {
+        let mut random = Random::new(31);
+        let a = Owned::new((rows, depth), lies & 1 == 1, &mut random);
+        (a, Owned::new((cols, depth), lies & 2 == 0, &mut random))
+    }
+
+    /// C after the product; what lies between its rows stays.
+    pub fn expected(product: &Product, c: &[f32], (alpha, beta): (f32, f32)) -> Vec<f32> {
+        let Product { rows, cols, depth, a, b, ld } = *product;
+        let mut c = c.to_vec();
+        for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
+            let term = |p: usize| a.data[i * a.line + p * a.depth] * b.data[j * b.line + p * b.depth];
+            let sum: f32 = (0..depth).map(term).sum();
+            c[i * ld + j] = alpha * sum + beta * c[i * ld + j];
+        }
+        c
     }
 }

@@ -4,7 +4,7 @@
 use super::Product;
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::Lines;
-use crate::memory::blocking::Way;
+use crate::memory::blocking::{Way, even};
 
 /// Products with fewer multiply-adds are computed before a better way to do so could be found.
 const TINY: usize = 1 << 10;
@@ -46,16 +46,61 @@ fn tiles<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], (alpha, beta): 
     assert!(b.line == 1 && a.data.len() > (rows - 1) * a.line + (depth - 1) * a.depth);
     assert!(b.data.len() >= (depth - 1) * b.depth + cols && c.len() >= (rows - 1) * ld + cols);
     let epilogue = Epilogue::scaled(alpha, beta);
-    for j in (0..cols).step_by(K::NR) {
+    // Of four vectors a tile of three and one of one would do less work a load than two of two.
+    let width = if cols <= K::NR { K::NR } else { even(cols, K::NR, K::LANES) };
+    for j in (0..cols).step_by(width) {
         for i in (0..rows).step_by(K::MR) {
             // SAFETY: the operands hold their rows, columns and depths, and C its own, as asserted; C is borrowed
             // mutably. Epilogue::scaled() has no bias.
             unsafe {
                 let start = c.as_mut_ptr().add(i * ld + j);
-                let tile = Tile { start, ld, rows: K::MR.min(rows - i), cols: K::NR.min(cols - j) };
+                let tile = Tile { start, ld, rows: K::MR.min(rows - i), cols: width.min(cols - j) };
                 let a = Panel { start: a.data.as_ptr().add(i * a.line), row: a.line, step: a.depth };
                 kernel.tile(depth, a, (b.data.as_ptr().add(j), b.depth), tile, &epilogue);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gemm::testing::{expected, operands};
+    use crate::cpu::isa::{Isa, with_kernel};
+
+    /// Says whether the product was computed on the spot; if not, C is as it was.
+    fn check<K: Kernel>(kernel: K, (rows, cols, depth): (usize, usize, usize), lies: usize) -> bool {
+        let (a, b) = operands((rows, cols, depth), lies);
+        let product = Product { rows, cols, depth, a: a.lines(), b: b.lines(), ld: cols + 2 };
+        let mut done = vec![];
+        for factors in [(1.0, 0.0), (-2.0, 3.0)] {
+            let before: Vec<f32> = (0..rows * product.ld).map(|at| (at % 7) as f32).collect();
+            let mut c = before.clone();
+            done.push(run(kernel, &product, &mut c, factors));
+            let right = if done[0] { expected(&product, &before, factors) } else { before };
+            assert_eq!(c, right, "{} {rows}x{cols}x{depth} lying {lies}", K::SGEMM);
+        }
+        assert_eq!(done[0], done[1], "the factors have no say");
+        done[0]
+    }
+
+    #[test]
+    fn tiny_products_are_computed_however_they_lie_and_small_ones_where_nothing_is_packed() {
+        let mut cases = 0;
+        for isa in Isa::all() {
+            for lies in 0..4 {
+                for shape in [(1, 1, 1), (3, 5, 7), (10, 10, 10), (1, 1024, 1), (1024, 1, 1), (1, 1, 1024)] {
+                    assert!(with_kernel!(isa, kernel => check(kernel, shape, lies)), "{shape:?} is tiny");
+                    cases += 1;
+                }
+                // 12 x 12 matrices are read in place by every plan, unless B's rows are not contiguous.
+                let on_the_spot = with_kernel!(isa, kernel => check(kernel, (12, 12, 12), lies));
+                assert_eq!(on_the_spot, lies & 2 == 0);
+                assert!(with_kernel!(isa, kernel => check(kernel, (100, 3, 11), lies & 1)), "few columns");
+                assert!(!with_kernel!(isa, kernel => check(kernel, (300, 300, 50), lies)), "to be packed");
+                cases += 3;
+            }
+        }
+        assert!(cases >= 36);
     }
 }

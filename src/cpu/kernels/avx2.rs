@@ -1,9 +1,9 @@
-//! AVX2 with FMA: 16 registers of 8 lanes. A tile of 4 x 24 takes 12 of them, a row of B three, an element of A
-//! one.
+//! AVX2 with FMA: 16 registers of 8 lanes. A tile of 6 x 16 takes 12 of them, a row of B two, and an element of A, or
+//! two of them, the rest.
 
 use std::arch::x86_64::*;
 
-use super::vector::{Vector, define_vector_kernel};
+use super::vector::{Vector, define_vector_kernel, for_vectors};
 
 /// Proof that this CPU has AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ impl Avx2 {
     }
 }
 
-define_vector_kernel!(Avx2, __m256, "avx2", 4 x 24, "avx2,fma", rows: 1 2 3 4, columns: ;);
+define_vector_kernel!(Avx2, __m256, "avx2", 6 x 16, "avx2,fma", rows: 1 2 3 4 5 6, vectors: (1 2), columns: ;);
 
 // SAFETY (of all blocks): the caller vouches for the CPU and for the memory named by pointer and mask.
 #[allow(clippy::undocumented_unsafe_blocks)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::{Vector, define_vector_kernel, finish_one};
+use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors};
 use super::{Avx2, Epilogue, Tile};
 
 /// Proof that this CPU has AVX-512F, and that the system saves its registers.
@@ -16,7 +16,7 @@ impl Avx512 {
     }
 }
 
-define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, columns: 1 2;
+define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, vectors: (1 2 3), columns: 1 2;
     // A column costs half a cycle a panel and step this way, a vector of them four the other way.
     const THIN: usize = 6;
 

@@ -218,6 +218,31 @@ pub trait Kernel: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Computes one tile of MR rows and NR columns from rows of A that are `a.1` apart and contiguous in depth, B being
+    /// a packed panel, and leaves A as a packed panel in `packed`, for the tiles that follow. The rows below are
+    /// prefetched, as their turn is next. The same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`]; `packed` is writable for `depth` times MR elements, and overlaps with nothing.
+    unsafe fn tile_packing_a(
+        self,
+        depth: usize,
+        a: (*const f32, usize),
+        b: *const f32,
+        packed: *mut f32,
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let (from, line) = a;
+        let turn =
+            Turn { from, line, to: packed, width: Self::MR, lines: Self::MR, depths: depth, more: false };
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.transpose(&turn);
+            self.tile(depth, Panel::packed(packed, Self::MR), (b, Self::NR), c, epilogue);
+        }
+    }
+
     /// Whether lanes of a view are left out at little cost.
     const MASKS: bool;
     /// Most columns that [`Kernel::view`] takes beside whole vectors.
@@ -421,6 +446,53 @@ mod tests {
         for isa in Isa::all() {
             assert!(with_kernel!(isa, kernel => check(kernel, &mut random)) > 0);
         }
+    }
+
+    /// Runs whole tiles that pack an operand: C is that of a tile that does not, and the panel what packing gives.
+    fn check_packing<K: Kernel>(kernel: K, depth: usize, random: &mut Random) {
+        let (a_row, b_row) = (depth + 3, K::NR + 5);
+        let a = random.integers((K::MR - 1) * a_row + depth, 8);
+        let b = random.integers((depth - 1) * b_row + K::NR, 8);
+        let old = random.integers(K::MR * K::NR, 8);
+        let packed_a: Vec<f32> = (0..depth * K::MR).map(|at| a[at % K::MR * a_row + at / K::MR]).collect();
+        let packed_b: Vec<f32> = (0..depth * K::NR).map(|at| b[at / K::NR * b_row + at % K::NR]).collect();
+        let epilogue = Epilogue::scaled(1.0, 1.0);
+        let run = |tile: &dyn Fn(Tile)| {
+            let mut c = old.clone();
+            tile(Tile { start: c.as_mut_ptr(), ld: K::NR, rows: K::MR, cols: K::NR });
+            c
+        };
+        let (mut to_a, mut to_b) = (vec![f32::NAN; packed_a.len()], vec![f32::NAN; packed_b.len()]);
+        let (into_a, into_b) = (to_a.as_mut_ptr(), to_b.as_mut_ptr());
+        let (a, b, panel_a, panel_b) = (a.as_ptr(), b.as_ptr(), packed_a.as_ptr(), packed_b.as_ptr());
+        let from_panels = |c| {
+            let (a, b) = (Panel::packed(panel_a, K::MR), (panel_b, K::NR));
+            // SAFETY: operands, panels and C have the lengths the contract asks for.
+            unsafe { kernel.tile(depth, a, b, c, &epilogue) }
+        };
+        let packing_b = |c| {
+            // SAFETY: as above.
+            unsafe { kernel.tile_packing(depth, panel_a, (b, b_row), into_b, c, &epilogue) }
+        };
+        let packing_a = |c| {
+            // SAFETY: as above.
+            unsafe { kernel.tile_packing_a(depth, (a, a_row), panel_b, into_a, c, &epilogue) }
+        };
+        let (plain, with_a, with_b) = (run(&from_panels), run(&packing_a), run(&packing_b));
+        assert!(with_a == plain && with_b == plain && plain != old, "{} depth {depth}", K::SGEMM);
+        assert!(to_a == packed_a && to_b == packed_b, "{} depth {depth}", K::SGEMM);
+    }
+
+    #[test]
+    fn tiles_pack_on_the_way() {
+        let (mut cases, mut random) = (0, Random::new(15));
+        for isa in Isa::all() {
+            for depth in [1, 2, 5, 16, 33, 200] {
+                with_kernel!(isa, kernel => check_packing(kernel, depth, &mut random));
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
     }
 
     #[test]

@@ -74,13 +74,16 @@ pub(super) const FETCHING: u8 = 1;
 /// It does that, and packs B on the way: loads of B, which are few beside those of A, then wait for memory while
 /// there is arithmetic to do, and B is read once less. All vectors are whole.
 pub(super) const PACKING: u8 = 2;
+/// It packs A, which lies in rows, on the way, and fetches the rows of the next panel. B is packed.
+pub(super) const PACKING_A: u8 = 3;
 
-/// A tile of M rows and V vectors, the last of which may be a part. B goes to `packed` if that is what the loop is
-/// WITH.
+/// A tile of M rows and V vectors, the last of which may be a part. B, or A, goes to `packed` if that is what the loop
+/// is WITH.
 ///
 /// # Safety
 /// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors; with PACKING, that of
-/// [`Kernel::tile_packing`](super::Kernel::tile_packing).
+/// [`Kernel::tile_packing`](super::Kernel::tile_packing); with PACKING_A, that of
+/// [`Kernel::tile_packing_a`](super::Kernel::tile_packing_a).
 #[inline(always)]
 pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize, const WITH: u8>(
     depth: usize,
@@ -118,14 +121,16 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, con
     unsafe {
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
-        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step, packed };
+        let mut at =
+            Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step, packed, ahead: std::ptr::null() };
         // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
         let each = depth / (M + 2);
         let mut row = c.cast_const();
-        for _ in 0..M {
+        for i in 0..M {
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(cols - 1));
             row = row.wrapping_add(ldc);
+            at.ahead = a.start.wrapping_add((M + i) * a.row);
             at.steps::<T, M, V, WITH, WHOLE>(each, &mut sums, mask);
         }
         at.steps::<T, M, V, WITH, WHOLE>(depth - M * each, &mut sums, mask);
@@ -274,7 +279,7 @@ impl Walk {
 }
 
 /// How many rows ahead B is fetched while it is packed: the time it takes to come from the last-level cache.
-const B_AHEAD: usize = 24;
+const B_AHEAD: usize = 16;
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 16;
@@ -351,6 +356,8 @@ struct Position {
     a_step: usize,
     b_step: usize,
     packed: *mut f32,
+    /// What is to be fetched of A's next rows.
+    ahead: *const f32,
 }
 
 impl Position {
@@ -371,7 +378,7 @@ impl Position {
                 let mut values = [T::splat(0.0); V];
                 unrolled!(v below V: {
                     let at = self.b.add(v * T::LANES);
-                    let whole = WHOLE || v + 1 < V || WITH == PACKING;
+                    let whole = WHOLE || v + 1 < V || WITH == PACKING || WITH == PACKING_A;
                     values[v] = if whole { T::load(at) } else { T::load_part(at, mask) };
                 });
                 if WITH == PACKING {
@@ -384,11 +391,20 @@ impl Position {
                     self.packed = self.packed.wrapping_add(V * T::LANES);
                 }
                 unrolled!(i below M: {
-                    let value = T::splat(*self.a.add(i * self.a_row));
+                    let element = *self.a.add(i * self.a_row);
+                    if WITH == PACKING_A {
+                        *self.packed.add(i) = element;
+                    }
+                    let value = T::splat(element);
                     unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
                 });
-                // Beside a single vector there is no time for more loads.
-                if WITH != IN_PLACE && V > 1 {
+                if WITH == PACKING_A {
+                    self.packed = self.packed.wrapping_add(M);
+                    // So far a step that a row of the tile's share of them fetches all of one row.
+                    T::prefetch(self.ahead);
+                    self.ahead = self.ahead.wrapping_add(M + 2);
+                } else if WITH != IN_PLACE && V > 1 {
+                    // Beside a single vector there is no time for more loads.
                     T::prefetch(self.a.wrapping_offset(A_AHEAD));
                 }
             }
@@ -501,9 +517,18 @@ unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
     }
 }
 
+/// An array of a function's instances, one for each number of vectors; of a view's, without a mask and with one.
+macro_rules! for_vectors {
+    ($function:ident, $rows:literal, ($($v:literal)*)) => { [$($function::<$rows, $v>),*] };
+    ($function:ident, $rows:literal, $columns:literal, ($($v:literal)*)) => {
+        [$([$function::<$rows, $v, $columns, false>, $function::<$rows, $v, $columns, true>]),*]
+    };
+}
+pub(super) use for_vectors;
+
 /// Implements [`Kernel`](super::Kernel) for a proof type on a vector type, both of which need `$features`.
 macro_rules! define_vector_kernel {
-    ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*, columns: $($columns:literal)*; $($thin:tt)*) => {
+    ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*, vectors: $vectors:tt, columns: $($columns:literal)*; $($thin:tt)*) => {
         impl $crate::cpu::kernels::Kernel for $type {
             const MR: usize = $mr;
             const NR: usize = $nr;
@@ -547,11 +572,9 @@ macro_rules! define_vector_kernel {
                     unsafe { vector::tile::<$vector, M, V, { vector::IN_PLACE }>(depth, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
-                const { assert!($nr == 3 * Self::LANES) };
-                const PACKED: [[Instance; 3]; $mr] =
-                    [$([packed::<$rows, 1>, packed::<$rows, 2>, packed::<$rows, 3>]),*];
-                const IN_PLACE: [[Instance; 3]; $mr] =
-                    [$([in_place::<$rows, 1>, in_place::<$rows, 2>, in_place::<$rows, 3>]),*];
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const PACKED: [[Instance; V]; $mr] = [$(for_vectors!(packed, $rows, $vectors)),*];
+                const IN_PLACE: [[Instance; V]; $mr] = [$(for_vectors!(in_place, $rows, $vectors)),*];
                 let is_packed = (a.row, a.step, b.1) == (1, $mr, $nr);
                 let table = if is_packed { &PACKED } else { &IN_PLACE };
                 let instance = table[c.rows - 1][c.cols.div_ceil(Self::LANES) - 1];
@@ -581,11 +604,42 @@ macro_rules! define_vector_kernel {
                 ) {
                     // SAFETY: the caller keeps the contract of Kernel::tile_packing.
                     unsafe {
-                        vector::tile::<$vector, $mr, 3, { vector::PACKING }>(depth, a, b, c, epilogue)
+                        vector::tile::<$vector, $mr, V, { vector::PACKING }>(depth, a, b, c, epilogue)
                     }
                 }
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
                 // SAFETY: as above; that `self` exists proves that this CPU has the features.
                 unsafe { compiled(depth, Panel::packed(a, $mr), (b.0, b.1, packed), c, epilogue) }
+            }
+
+            unsafe fn tile_packing_a(
+                self,
+                depth: usize,
+                a: (*const f32, usize),
+                b: *const f32,
+                packed: *mut f32,
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(
+                    depth: usize,
+                    (start, row): (*const f32, usize),
+                    (b, packed): (*const f32, *mut f32),
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    let (a, b) = (Panel { start, row, step: 1 }, (b, $nr, packed));
+                    // SAFETY: the caller keeps the contract of Kernel::tile_packing_a.
+                    unsafe {
+                        vector::tile::<$vector, $mr, V, { vector::PACKING_A }>(depth, a, b, c, epilogue)
+                    }
+                }
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(depth, a, (b, packed), c, epilogue) }
             }
 
             const MASKS: bool = <$vector as Vector>::FREE_MASKS;
@@ -614,16 +668,11 @@ macro_rules! define_vector_kernel {
                     unsafe { vector::view::<$vector, M, V, X, MASKED>($mr, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(*const f32, &View, Tile, &Epilogue);
-                const TILES: [[[Instance; 2]; 3]; $mr] = [$([
-                    [compiled::<$rows, 1, 0, false>, compiled::<$rows, 1, 0, true>],
-                    [compiled::<$rows, 2, 0, false>, compiled::<$rows, 2, 0, true>],
-                    [compiled::<$rows, 3, 0, false>, compiled::<$rows, 3, 0, true>],
-                ]),*];
-                const BESIDE: &[[[Instance; 2]; 3]] = &[$([
-                    [compiled::<$mr, 1, $columns, false>, compiled::<$mr, 1, $columns, true>],
-                    [compiled::<$mr, 2, $columns, false>, compiled::<$mr, 2, $columns, true>],
-                    [compiled::<$mr, 3, $columns, false>, compiled::<$mr, 3, $columns, true>],
-                ]),*];
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const TILES: [[[Instance; 2]; V]; $mr] =
+                    [$(for_vectors!(compiled, $rows, 0, $vectors)),*];
+                const BESIDE: &[[[Instance; 2]; V]] =
+                    &[$(for_vectors!(compiled, $mr, $columns, $vectors)),*];
                 let vectors = (c.cols - b.beside).div_ceil(Self::LANES) - 1;
                 let table = if b.beside == 0 { &TILES[c.rows - 1] } else { &BESIDE[b.beside - 1] };
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
