@@ -81,6 +81,9 @@ int left[B_COLS * E];
 int place[B_COLS * E];  // the address at the present (r, s), or any valid one
 bool inside[B_COLS * E];
 
+// Where a thread's weights of the next slice lie.
+int weights_place[A_LOADS];
+
 vec4 a_next[A_LOADS];
 vec4 b_next[B_COLS * B_ROWS];
 
@@ -131,7 +134,7 @@ vec4 pixels(int i, int c) {
     const bool exists = true;
 #endif
 #if V == 4
-    vec4 value = input_data[(place[i] + c * CHANNEL_STRIDE) / 4];
+    vec4 value = input_data[(place[i] + c * CHANNEL_STRIDE) >> 2];
     return exists ? value : vec4(0.0);
 #else
     vec4 value;
@@ -148,12 +151,14 @@ vec4 pixels(int i, int c) {
 }
 #endif
 
-// Reads slice `slice` of the weights and, from channel `channel` of the columns' place on, of the pixels.
-void load(int thread, int weights, int slice, int channel) {
+// Reads the next slice of the weights and, from channel `channel` of the columns' place on (of the table: slice `slice`),
+// of the pixels.
+void load(int thread, int slice, int channel) {
     for (int i = 0; i < A_LOADS; ++i) {
         int vector = thread + i * THREADS;
         if (A_VECTORS % THREADS == 0 || vector < A_VECTORS) {
-            a_next[i] = weight_data[weights + (slice * BK + vector / BM4) * (ROWS_PADDED / 4) + vector % BM4];
+            a_next[i] = weight_data[weights_place[i]];
+            weights_place[i] += BK * ROWS_PADDED / 4;
         }
     }
     int row = thread / BN4;
@@ -186,20 +191,30 @@ void keep(int thread, int half_index) {
 
 vec4 sums[TM * TN4];
 
+// What a thread needs of a step: of one while the next one's are on their way.
+vec4 a[2 * TM4];
+vec4 b[2 * TN4];
+
+// Fetches step `k` of the slice in half `half_index` of shared memory as the `place`-th of the two.
+void fetch(int tx, int ty, int k, int half_index, int place) {
+    for (int i = 0; i < TM4; ++i) a[place * TM4 + i] = a_shared[half_index * A_VECTORS + k * BM4 + ty + i * TY];
+    for (int j = 0; j < TN4; ++j) b[place * TN4 + j] = b_shared[half_index * BK * BN4 + k * BN4 + tx + j * TX];
+}
+
 // Adds the products of every KG-th step of the slice in half `half_index` of shared memory.
 void multiply(int tx, int ty, int kg, int half_index) {
+    fetch(tx, ty, kg, half_index, 0);
     for (int step = 0; step < BK; step += KG) {
-        int k = step + kg;
-        vec4 a[TM4];
-        vec4 b[TN4];
-        for (int i = 0; i < TM4; ++i) a[i] = a_shared[half_index * A_VECTORS + k * BM4 + ty + i * TY];
-        for (int j = 0; j < TN4; ++j) b[j] = b_shared[half_index * BK * BN4 + k * BN4 + tx + j * TX];
+        int now = step / KG % 2;
+        if (step + KG < BK) fetch(tx, ty, step + KG + kg, half_index, 1 - now);
         for (int i = 0; i < TM4; ++i) {
+            vec4 rows = a[now * TM4 + i];
             for (int j = 0; j < TN4; ++j) {
-                sums[(4 * i + 0) * TN4 + j] += a[i].x * b[j];
-                sums[(4 * i + 1) * TN4 + j] += a[i].y * b[j];
-                sums[(4 * i + 2) * TN4 + j] += a[i].z * b[j];
-                sums[(4 * i + 3) * TN4 + j] += a[i].w * b[j];
+                vec4 columns = b[now * TN4 + j];
+                sums[(4 * i + 0) * TN4 + j] += rows.x * columns;
+                sums[(4 * i + 1) * TN4 + j] += rows.y * columns;
+                sums[(4 * i + 2) * TN4 + j] += rows.z * columns;
+                sums[(4 * i + 3) * TN4 + j] += rows.w * columns;
             }
         }
     }
@@ -290,10 +305,15 @@ void main() {
 #endif
     for (int i = 0; i < TM * TN4; ++i) sums[i] = vec4(0.0);
 
+    for (int i = 0; i < A_LOADS; ++i) {
+        int vector = thread + i * THREADS;
+        weights_place[i] = weights + (slice * BK + vector / BM4) * (ROWS_PADDED / 4) + vector % BM4;
+    }
+
     // A part may be empty where the reduction is cut unevenly.
     if (slice < end) {
         int half_index = 0;
-        load(thread, weights, slice, channel);
+        load(thread, slice, channel);
         keep(thread, 0);
         barrier();
         for (++slice; slice < end; ++slice) {
@@ -307,7 +327,7 @@ void main() {
             }
 #endif
 #endif
-            load(thread, weights, slice, channel);
+            load(thread, slice, channel);
             multiply(tx, ty, kg, half_index);
             half_index ^= 1;
             keep(thread, half_index);

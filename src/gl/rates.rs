@@ -1,7 +1,7 @@
 //! The device as the planner sees it: limits asked, rates measured by short shaders.
 //!
-//! Multiply-adds are measured with one workgroup and with many: their ratio is the number of compute units, which
-//! GL does not tell. Reads are measured over more than most caches hold. An idle GPU runs at a
+//! Multiply-adds are measured with one workgroup and with many: their ratio is about the number of compute units, which
+//! GL does not tell; the number itself is how many workgroups take no longer than one. Reads are measured over more than most caches hold. An idle GPU runs at a
 //! fraction of its clock, so it is kept busy first, until it gets no faster.
 
 use std::rc::Rc;
@@ -21,6 +21,9 @@ const LAUNCHES: usize = 16;
 const READS: usize = 8;
 /// How often each is measured.
 const ROUNDS: usize = 3;
+
+/// How much longer than one workgroup some take, at least, if two of them share a unit: twice as long, but for the start.
+const CROWDED: f64 = 1.4;
 
 /// How much is measured.
 struct Size {
@@ -54,6 +57,8 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     let (many_flops, one_flops) = (flops_of(&many), flops_of(&one));
     let many = repeated(session, many, 1)?;
     let one = repeated(session, one, 1)?;
+    let some =
+        |session: &mut Session, groups: usize| repeated(session, measure_fma(groups, 16 * size.steps), 1);
     let launches = repeated(session, measure_fma(1, 1), LAUNCHES)?;
     let read = repeated(session, measure_read(far), READS)?;
     let keep_busy = |time: Duration| -> Result<()> {
@@ -74,18 +79,38 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
         Ok(best)
     };
     let flops = many_flops / seconds(&many)?;
-    let unit = one_flops / seconds(&one)?;
+    let alone = seconds(&one)?;
+    let about = (flops / (one_flops / alone)).round().clamp(1.0, 4096.0) as usize;
+    let units = if capabilities.software {
+        about
+    } else {
+        most_at_once(about, |groups| Ok(seconds(&some(session, groups)?)? < CROWDED * alone))?
+    };
     let launch = seconds(&launches)? / LAUNCHES as f64;
     let memory = (READS * 4 * far) as f64 / seconds(&read)?;
     Ok(Gpu {
         flops,
         memory,
         launch,
-        units: (flops / unit).round().clamp(1.0, 4096.0) as usize,
+        units,
         shared_bytes: capabilities.max_shared,
         max_threads: capabilities.max_threads,
         max_elements: capabilities.max_elements(),
     })
+}
+
+/// The most workgroups, of numbers around `about`, that `fit` on units of their own.
+fn most_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Result<usize> {
+    let (mut fitting, mut crowded) = (about - about / 4, about + about / 4 + 1);
+    if !fit(fitting)? || fit(crowded)? {
+        // Not a device whose units fill one after the other.
+        return Ok(about);
+    }
+    while crowded - fitting > 1 {
+        let middle = fitting.midpoint(crowded);
+        *(if fit(middle)? { &mut fitting } else { &mut crowded }) = middle;
+    }
+    Ok(fitting)
 }
 
 /// A buffer of zeros: its contents would be undefined otherwise, and NaNs may be slow.
@@ -102,4 +127,28 @@ fn repeated(session: &mut Session, pass: Pass, times: usize) -> Result<Passes> {
 /// Operations of all of `pass`.
 fn flops_of(pass: &Pass) -> f64 {
     pass.operations * pass.groups as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_at_once;
+
+    #[test]
+    fn units_are_counted_from_a_guess_that_is_nearly_right() {
+        let mut asked = 0;
+        for units in 1..300_usize {
+            for about in [units - units / 6, units, units + units / 8] {
+                let found = most_at_once(about, |groups| Ok(groups <= units));
+                assert_eq!(found.unwrap(), units, "from {about}");
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 897);
+    }
+
+    #[test]
+    fn where_times_do_not_step_the_guess_stays() {
+        assert_eq!(most_at_once(40, |_| Ok(true)).unwrap(), 40);
+        assert_eq!(most_at_once(40, |_| Ok(false)).unwrap(), 40);
+    }
 }

@@ -6,13 +6,14 @@
 //! * **Arithmetic.** A step of the reduction is TM TN multiply-adds a thread, and (TM + TN)/4 reads of 16 bytes from
 //!   shared memory: those take issue slots from the multiply-adds, and the smaller the tile the more. Each element that a thread
 //!   moves into shared memory costs some instructions; pixels that are not side by side in memory cost most.
-//! * **Width.** Workgroups run in rounds over the compute units, and a unit needs some hundred threads to be busy. Small outputs
-//!   make too few workgroups: then the steps of a slice are dealt to groups of threads, or the reduction is cut into
+//! * **Width.** A compute unit holds as many workgroups at a time as its registers do, and needs some hundred threads to be busy.
+//!   Workgroups come in waves of what all units hold; the last wave is rarely full, and its units share their rate among fewer.
+//!   Small outputs make less than a wave: then the steps of a slice are dealt to groups of threads, or the reduction is cut into
 //!   parts (`splits`), summed by a second pass.
-//! * **Latency.** However small a slice, it takes a round trip to memory.
+//! * **Latency.** However small a slice, it takes a round trip to memory, in which the unit's other workgroups go on.
 //! * **Memory.** Device memory moves everything once.
 //!
-//! The slowest counts, and a launch for each pass. The costs were fitted to some 700 kernels on one GPU; a device is its rates and
+//! The slowest counts, and a launch for each pass. The costs were fitted to some 1,000 kernels on one GPU; a device is its rates and
 //! limits, and no name appears here.
 
 use std::fmt;
@@ -135,22 +136,38 @@ pub struct TiledProducts {
     pub gathered: bool,
 }
 
-/// Threads that keep a compute unit busy, and that one holds at a time: tiles need many registers.
-const BUSY_THREADS: f64 = 200.0;
-const RESIDENT_THREADS: f64 = 600.0;
+/// Registers of a compute unit, 32 bits each; GL does not tell, but GPUs of all makers have about as many.
+const UNIT_REGISTERS: f64 = 65536.0;
+/// Registers of a thread beside its sums, and two steps' operands.
+const OTHER_REGISTERS: f64 = 53.0;
+/// The most workgroups that a unit holds.
+const MOST_RESIDENT: f64 = 16.0;
+/// Threads that keep a unit busy.
+const BUSY_THREADS: f64 = 210.0;
 /// What a shared-memory read costs in multiply-adds of one thread.
-const READ_COST: f64 = 2.0;
+const READ_COST: f64 = 0.79;
+/// What a step costs beside its multiply-adds and reads.
+const STEP_COST: f64 = 1.0;
 /// What it costs to move a pixel into shared memory if its neighbours come along, if it is gathered with bounds checked, and
 /// a weight.
-const MOVE_COST: f64 = 6.5;
-const GATHER_COST: f64 = 30.0;
-const WEIGHT_COST: f64 = 19.0;
+const MOVE_COST: f64 = 2.1;
+const GATHER_COST: f64 = 25.3;
+const WEIGHT_COST: f64 = 6.0;
 /// Slices that beginning and ending a tile cost.
-const PROLOGUE: f64 = 2.4;
+const PROLOGUE: f64 = 6.4;
 /// Seconds that a slice takes at least: a round trip to memory.
-const LATENCY: f64 = 0.57e-6;
+const LATENCY: f64 = 0.42e-6;
 /// How much longer than the least possible transfers take in a kernel that also computes.
 const MIXED: f64 = 2.5;
+/// Likewise, of writing and reading again the parts of a reduction.
+const PARTS: f64 = 0.93;
+
+/// Workgroups of `tile` that a compute unit holds at a time.
+fn resident(tile: &Tile) -> f64 {
+    let Tile { tm, tn, .. } = *tile;
+    let registers = (tm * tn + 2 * (tm + tn)) as f64 + OTHER_REGISTERS;
+    (UNIT_REGISTERS / (tile.threads() as f64 * registers)).floor().clamp(1.0, MOST_RESIDENT)
+}
 
 /// Predicted seconds of `products` in tiles, the reduction in `splits` parts.
 pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) -> f64 {
@@ -160,21 +177,23 @@ pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) 
     let (threads, units) = (tile.threads() as f64, gpu.units as f64);
     let pixel_cost = if products.gathered { GATHER_COST } else { MOVE_COST };
     let moves = kg as f64 * (WEIGHT_COST * bm as f64 + pixel_cost * bn as f64) / threads;
-    let step = (tm * tn) as f64 + READ_COST * (tm + tn) as f64 / 4.0 + moves;
-    // Seconds of a workgroup that has a compute unit to itself and keeps it busy.
-    let alone = 2.0 * threads * step * slices * bk as f64 / kg as f64 / (gpu.flops / units);
-    // Workgroups of the fullest unit; how many of them run at once, and how busy they keep it.
-    let rounds = groups.div_ceil(gpu.units) as f64;
-    let resident = rounds.min((RESIDENT_THREADS / threads).max(1.0));
-    // With many rounds units do not wait for each other.
-    let share = if rounds > 2.0 * resident { groups as f64 / units } else { rounds };
-    let arithmetic = share * alone / (resident * threads / BUSY_THREADS).min(1.0);
-    let latency = (rounds / resident.floor()).ceil() * slices * LATENCY;
+    let step = (tm * tn) as f64 + READ_COST * (tm + tn) as f64 / 4.0 + STEP_COST + moves;
+    // Seconds of a slice of one workgroup that keeps its unit busy, and of a slice each of some that share it.
+    let busy = 2.0 * threads * step * (bk as f64 / kg as f64) / (gpu.flops / units);
+    let together = |workgroups: f64| {
+        let share = (workgroups * threads / BUSY_THREADS).min(1.0);
+        (workgroups * busy / share).max(LATENCY)
+    };
+    let resident = resident(tile);
+    let waves = (groups as f64 / (units * resident)).floor();
+    let left_over = groups as f64 - waves * units * resident;
+    let last = if left_over > 0.0 { together((left_over / units).ceil()) } else { 0.0 };
+    let computing = slices * (waves * together(resident) + last);
     let memory = MIXED * products.bytes as f64 / gpu.memory;
     let outputs = (products.count * products.rows * products.cols * size_of::<f32>()) as f64;
     let second_pass =
-        if splits > 1 { gpu.launch + splits as f64 * outputs / (4.0 * gpu.memory) } else { 0.0 };
-    arithmetic.max(latency).max(memory) + gpu.launch + second_pass
+        if splits > 1 { gpu.launch + PARTS * splits as f64 * outputs / gpu.memory } else { 0.0 };
+    computing.max(memory) + gpu.launch + second_pass
 }
 
 /// The number of parts for which [`seconds`] is least.
@@ -183,4 +202,58 @@ pub fn best_splits(gpu: &Gpu, tile: &Tile, products: &TiledProducts, most: usize
     let all = (1..=most.max(1)).filter(|splits| *splits <= 4 || splits % 2 == 0).filter(sensible);
     all.min_by(|&a, &b| seconds(gpu, tile, products, a).total_cmp(&seconds(gpu, tile, products, b)))
         .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: Gpu = Gpu { flops: 60e12, memory: 4e12, launch: 3e-6, units: 100, ..Gpu::ASSUMED };
+    const LARGE: Tile = Tile::new(128, 128, 8, 8, 8, 1);
+
+    /// Products that make `tiles` workgroups of [`LARGE`], with memory out of the way.
+    fn products(tiles: usize, slices: usize) -> TiledProducts {
+        TiledProducts { count: 1, rows: 128, cols: 128 * tiles, slices, bytes: 0, gathered: false }
+    }
+
+    fn computing(tiles: usize, splits: usize) -> f64 {
+        seconds(&DEVICE, &LARGE, &products(tiles, 1024), splits) - DEVICE.launch
+    }
+
+    /// A unit holds one workgroup of this tile: the 101st waits until the others are done.
+    #[test]
+    fn one_workgroup_too_many_makes_another_wave() {
+        assert_eq!(resident(&LARGE), 1.0);
+        let (one, full, over) = (computing(1, 1), computing(100, 1), computing(101, 1));
+        assert_eq!(one, full);
+        assert!((over / full - 2.0).abs() < 1e-9, "{over} after {full}");
+        assert_eq!(computing(200, 1), over);
+    }
+
+    /// Of workgroups that share a unit each takes longer, but a full unit is busier than one with a single small workgroup.
+    #[test]
+    fn small_workgroups_fill_a_unit_together() {
+        let small = Tile::new(32, 32, 16, 4, 4, 1);
+        assert!(resident(&small) > 4.0);
+        let time = |tiles: usize| {
+            let products = TiledProducts { rows: 32, cols: 32 * tiles, ..products(1, 512) };
+            seconds(&DEVICE, &small, &products, 1) - DEVICE.launch
+        };
+        assert!(time(400) < 4.0 * time(100), "{} and {}", time(400), time(100));
+        assert!(time(400) >= time(100));
+    }
+
+    /// A product of few tiles is cut into parts, one that fills the device is not.
+    #[test]
+    fn reductions_are_cut_where_tiles_are_few() {
+        assert!(best_splits(&DEVICE, &LARGE, &products(10, 1024), 32) > 1);
+        assert_eq!(best_splits(&DEVICE, &LARGE, &products(100, 1024), 32), 1);
+        assert_eq!(best_splits(&DEVICE, &LARGE, &products(10, 1024), 1), 1);
+    }
+
+    #[test]
+    fn what_is_moved_takes_time_however_little_is_computed() {
+        let moved = TiledProducts { bytes: 1 << 32, ..products(1, 1) };
+        assert!(seconds(&DEVICE, &LARGE, &moved, 1) > (1_u64 << 32) as f64 / DEVICE.memory);
+    }
 }

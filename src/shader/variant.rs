@@ -68,8 +68,8 @@ const LONGEST_TABLE: usize = 1024;
 const DIRECT_SHARE: f64 = 0.012;
 /// Seconds of a step of a reduction that a thread does by itself.
 const STEP_LATENCY: f64 = 0.45e-6;
-/// How much longer than the least possible the transforms' transfers take.
-const TRANSFORMS: f64 = 1.25;
+/// How long the transforms' transfers take, of the least possible: some of them stay in caches.
+const TRANSFORMS: f64 = 0.88;
 /// Tiles may begin up to this far beyond the last column.
 const MARGIN: usize = 4096;
 
