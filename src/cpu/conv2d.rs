@@ -21,7 +21,7 @@ use super::im2col;
 use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, View};
 use super::pack::{Lines, panels};
 use super::plan;
-use super::pool::{self, Team};
+use super::pool::{self, Team, num_threads};
 use super::views::{Geometry, Planes, Strip, Table, columns};
 use crate::backend::{Memory, Plan};
 use crate::error::Result;
@@ -60,6 +60,14 @@ struct Block<'a> {
     top: usize,
     /// The weights that will be packed next, fetched while the last panel of B meets these; null if there are none.
     next: *const f32,
+}
+
+/// What panels of B are read from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    image: &'a [f32],
+    /// Copies of all the image's planes, if there are such.
+    planes: Option<Planes>,
 }
 
 /// What all panels of a pass have in common.
@@ -267,7 +275,18 @@ impl<K: Kernel> ConvPlan<K> {
         }
     }
 
-    /// Reads images in place.
+    /// Elements that planes of all images take if the threads copy them together, before they compute; 0 if each task
+    /// copies what it reads. That is less work where a task reads a good part of an image, but most of it is copied
+    /// again and again where many threads share few images.
+    pub fn shared_stage(&self, threads: usize) -> usize {
+        let products = self.problem.sizes().n * self.shape.groups;
+        let staged = self.geometry.as_ref().filter(|geometry| geometry.views.staged);
+        let Some(geometry) = staged.filter(|_| threads > 1 && products < threads) else { return 0 };
+        let len = products * self.problem.sizes().c / self.shape.groups * geometry.staged(&[]).channel;
+        if len <= threads * MOST_STAGED { len } else { 0 }
+    }
+
+    /// Reads images in place, or planes of them.
     fn in_place(
         &self,
         geometry: &Geometry,
@@ -291,15 +310,42 @@ impl<K: Kernel> ConvPlan<K> {
         let panels = geometry.panels();
         let output = Shared::new(output);
         let image_len = input.len() / products;
-        team.run(products * blocks * row_groups, |task, workspace| {
+        let channels = self.problem.sizes().c / groups;
+        let staged_len = self.shared_stage(team.size());
+        let mut shared = Lent::take(&STAGED, staged_len)?;
+        let planes = (staged_len > 0).then(|| geometry.staged(&shared));
+        let stage = Shared::new(&mut shared);
+        let piece = channels.div_ceil(STAGE_TASKS * team.size());
+        let pieces = channels.div_ceil(piece);
+        let copies = planes.map_or(0, |_| products * pieces);
+        // A thread's tasks follow each other. What they share, output channels or pixels, had better be of the larger of
+        // weights and image: then the thread's own caches may hold its part from call to call.
+        let by_rows = rows * depth >= image_len;
+        team.run_steps([copies, products * blocks * row_groups], |step, task, workspace| {
+            if let (0, Some(planes)) = (step, planes) {
+                let (product, first) = (task / pieces, task % pieces * piece);
+                let some = first..channels.min(first + piece);
+                let image = &input[product * image_len..][..image_len];
+                // SAFETY: the buffer has room for the planes of all channels of all products, as shared_stage() says; no other
+                // task has these channels, and nobody reads them before all are copied.
+                let to = unsafe {
+                    let start = stage.start().add((product * channels + first) * planes.channel);
+                    std::slice::from_raw_parts_mut(start, some.len() * planes.channel)
+                };
+                geometry.stage(self.kernel, image, some, 0..panels, to);
+                return;
+            }
             let (product, task) = (task / (blocks * row_groups), task % (blocks * row_groups));
-            let (part, block) = (task % row_groups, task / row_groups);
+            let (part, block) =
+                if by_rows { (task / blocks, task % blocks) } else { (task % row_groups, task / row_groups) };
+            let planes = planes.map(|planes| planes.from(product * channels));
             let (top, bottom) = (part * high * K::MR, rows.min((part + 1) * high * K::MR));
             // SAFETY: row `top` of this product is inside of the output, whose length was checked above.
             let start = unsafe { output.start().add((product * rows + top) * pixels) };
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: pixels };
             let image = &input[product * image_len..][..image_len];
             let panels = block * width..panels.min((block + 1) * width);
+            let source = Source { image, planes };
             let group = product % groups;
             let (a, workspace) = match weights {
                 Weights::Packed(packed) => {
@@ -324,7 +370,7 @@ impl<K: Kernel> ConvPlan<K> {
             let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
             // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and the
             // tasks' do not overlap.
-            unsafe { self.strips(geometry, (a, bias), (image, panels), tile, workspace) };
+            unsafe { self.strips(geometry, (a, bias), (source, panels), tile, workspace) };
         })
     }
 
@@ -337,12 +383,14 @@ impl<K: Kernel> ConvPlan<K> {
         &self,
         geometry: &Geometry,
         (a, bias): (Block, Option<&[f32]>),
-        (image, all): (&[f32], Range<usize>),
+        (Source { image, planes: shared }, all): (Source, Range<usize>),
         map: Tile,
         workspace: &mut [f32],
     ) {
         let Shape { depth, step, .. } = self.shape;
-        let (stage, thin) = workspace.split_at_mut(if geometry.views.staged { STAGE } else { 0 });
+        let staging = geometry.views.staged && shared.is_none();
+        let (stage, thin) = workspace.split_at_mut(if staging { STAGE } else { 0 });
+        let at_once = if staging { geometry.views.panels } else { usize::MAX };
         let mut table = Table::new();
         for p in (0..depth).step_by(step) {
             let count = step.min(depth - p);
@@ -362,16 +410,18 @@ impl<K: Kernel> ConvPlan<K> {
             };
             let mut from = all.start;
             while from < all.end {
-                let panels = from..all.end.min(from.saturating_add(geometry.views.panels));
+                let panels = from..all.end.min(from.saturating_add(at_once));
                 from = panels.end;
-                let planes = if geometry.views.staged {
-                    geometry.stage(self.kernel, image, channels.clone(), panels.clone(), stage)
-                } else {
-                    geometry.in_place(image, channels.start)
+                let planes = match shared {
+                    Some(planes) => planes.from(channels.start),
+                    None if staging => {
+                        geometry.stage(self.kernel, image, channels.clone(), panels.clone(), stage)
+                    }
+                    None => geometry.in_place(image, channels.start),
                 };
                 // What is staged next is fetched little by little, while panels are computed.
-                let next_stage = from..all.end.min(from.saturating_add(geometry.views.panels));
-                let stage_ahead = if geometry.views.staged && !next_stage.is_empty() {
+                let next_stage = from..all.end.min(from.saturating_add(at_once));
+                let stage_ahead = if staging && !next_stage.is_empty() {
                     geometry.ahead_of_stage(image, channels.clone(), next_stage)
                 } else {
                     Ahead::NOTHING
@@ -569,12 +619,24 @@ thread_local! {
     static PACKED: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
+thread_local! {
+    /// Planes that threads copied together.
+    static STAGED: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+/// Elements of them at most, for each thread: 2 MiB.
+const MOST_STAGED: usize = 1 << 19;
+
+/// Tasks of copying them, for each thread.
+const STAGE_TASKS: usize = 3;
+
 /// Elements that are kept at most: 16 MiB.
 const MOST_KEPT: usize = 4 << 20;
 
 /// Frees what the calling thread keeps.
 pub fn clear() {
     buffer::clear(&PACKED);
+    buffer::clear(&STAGED);
 }
 
 impl<K: Kernel> Plan for ConvPlan<K> {
@@ -583,9 +645,11 @@ impl<K: Kernel> Plan for ConvPlan<K> {
     }
 
     fn memory(&self) -> Memory {
+        let flops = self.problem.flops();
+        let threads = if flops < INLINE_FLOPS { 1 } else { num_threads() };
         Memory {
             packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
-            workspace: pool::workspace_bytes(self.problem.flops()),
+            workspace: pool::workspace_bytes(flops) + self.shared_stage(threads) * size_of::<f32>(),
         }
     }
 

@@ -149,8 +149,9 @@ impl Team {
     }
 
     /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace,
-    /// which holds any values. Returns when all are done. Idle threads take the next task, so uneven ones
-    /// balance.
+    /// which holds any values. Returns when all are done. Tasks that follow each other are mostly one thread's, the
+    /// same thread's in call after call, so what they read and write may still be in its caches; threads that have done
+    /// theirs take from others, so uneven ones balance.
     ///
     /// # Errors
     /// [`Error::Internal`] if a task panicked; the pool lives on.
@@ -169,45 +170,113 @@ impl Team {
         steps: [usize; N],
         task: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) -> Result<()> {
-        let (next, done) = ([(); N].map(|()| AtomicUsize::new(0)), [(); N].map(|()| AtomicUsize::new(0)));
         let panicked = AtomicBool::new(false);
-        let tasks = steps.into_iter().max().unwrap_or(0);
-        let (crew, size) = (self.pool.as_ref().and_then(|pool| pool.crew.as_ref().ok()), self.size());
-        let spins = if crew.is_some_and(Crew::is_crowded) { 1 } else { SPINS };
-        let work = |workspace: &mut [f32]| {
-            let drain = || {
-                for (step, &count) in steps.iter().enumerate() {
-                    loop {
-                        let index = next[step].fetch_add(1, Ordering::Relaxed);
-                        if index >= count {
-                            break;
-                        }
-                        task(step, index, workspace);
-                        done[step].fetch_add(1, Ordering::Release);
-                    }
-                    // Only tasks that threads are at work on are waited for, so this ends, however few threads came.
-                    let mut turns = 0;
-                    while step + 1 < N && done[step].load(Ordering::Acquire) < count {
-                        if panicked.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        turns += 1;
-                        if turns % spins == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
-                    }
-                }
-            };
-            if catch_unwind(AssertUnwindSafe(drain)).is_err() {
+        let guarded = |work: &dyn Fn()| {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 panicked.store(true, Ordering::Relaxed);
             }
         };
-        match crew {
-            Some(crew) if tasks > 1 => crew.run(tasks.min(size), &work, &mut self.workspace),
-            _ => work(&mut self.workspace),
+        let threads = steps.into_iter().max().unwrap_or(0).min(self.size());
+        match self.pool.as_ref().and_then(|pool| pool.crew.as_ref().ok()) {
+            Some(crew) if threads > 1 => {
+                let steps = steps.map(|tasks| Step::new(tasks, threads));
+                let spins = if crew.is_crowded() { 1 } else { SPINS };
+                let work = |worker: usize, workspace: &mut [f32]| {
+                    WORKER.set(worker);
+                    let workspace = Cell::new(workspace);
+                    guarded(&|| {
+                        let workspace = workspace.take();
+                        for (number, step) in steps.iter().enumerate().filter(|(_, step)| step.tasks > 0) {
+                            let done = step.work(worker, |index| task(number, index, workspace));
+                            if number + 1 < N && !step.end(done, spins, &panicked) {
+                                return;
+                            }
+                        }
+                    });
+                };
+                crew.run(threads, &work, &mut self.workspace);
+            }
+            _ => {
+                let workspace = Cell::new(&mut *self.workspace);
+                guarded(&|| {
+                    let workspace = workspace.take();
+                    for (number, &tasks) in steps.iter().enumerate() {
+                        (0..tasks).for_each(|index| task(number, index, workspace));
+                    }
+                });
+            }
         }
         if panicked.into_inner() {
             return Err(Error::Internal("a task of the CPU engine panicked".into()));
         }
         Ok(())
+    }
+}
+
+thread_local! {
+    /// The number of this thread among those that run a call's tasks.
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the thread that runs a task, among those of its call: below the team's size.
+pub fn worker() -> usize {
+    WORKER.get()
+}
+
+/// One step's tasks, dealt out.
+struct Step {
+    tasks: usize,
+    /// The next task of each share: equal parts of the tasks, one a thread.
+    shares: Vec<Apart<AtomicUsize>>,
+    done: Apart<AtomicUsize>,
+    /// Whether all are: watched by all, and so not where threads count what they did.
+    ended: Apart<AtomicBool>,
+}
+
+/// Something on cache lines of its own. Two, as they are often fetched in pairs.
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
+
+impl Step {
+    fn new(tasks: usize, threads: usize) -> Self {
+        let shares = (0..threads).map(|share| Apart(AtomicUsize::new(share * tasks / threads))).collect();
+        let (done, ended) = (Apart(AtomicUsize::new(0)), Apart(AtomicBool::new(false)));
+        Step { tasks, shares, done, ended }
+    }
+
+    /// Runs the tasks of the thread's share, then what is left of the others'; tells how many it ran.
+    fn work(&self, worker: usize, mut task: impl FnMut(usize)) -> usize {
+        let (threads, mut count) = (self.shares.len(), 0);
+        for turn in 0..threads {
+            let share = (worker + turn) % threads;
+            let (next, end) = (&self.shares[share].0, (share + 1) * self.tasks / threads);
+            // A look costs less than an attempt, and most shares have nothing left.
+            while next.load(Ordering::Relaxed) < end {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index < end {
+                    task(index);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// Waits until all tasks are done, `done` of them by this thread; tells whether they were. Only tasks that threads
+    /// are at work on are waited for, so this ends, however few threads came.
+    fn end(&self, done: usize, spins: usize, panicked: &AtomicBool) -> bool {
+        if self.done.0.fetch_add(done, Ordering::AcqRel) + done == self.tasks {
+            self.ended.0.store(true, Ordering::Release);
+        }
+        let mut turns = 0;
+        while !self.ended.0.load(Ordering::Acquire) {
+            if panicked.load(Ordering::Relaxed) {
+                return false;
+            }
+            turns += 1;
+            if turns % spins == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        true
     }
 }
 
@@ -240,9 +309,8 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_with_a_workspace() {
-        for (mut team, tasks) in
-            [(Team::of(1), 100), (Team::of(3), 1_000), (Team::of(3), 1), (Team::of(2), 0)]
-        {
+        let sizes = [(1, 100), (3, 1_000), (3, 1), (2, 0), (16, 5), (16, 16), (16, 333), (64, 1_000)];
+        for (mut team, tasks) in sizes.map(|(threads, tasks)| (Team::of(threads), tasks)) {
             let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
             team.run(tasks, |index, workspace| {
                 assert!(workspace.len() >= WORKSPACE_LEN);
@@ -335,6 +403,39 @@ mod tests {
             cases += 1;
         }
         assert_eq!(cases, 2);
+    }
+
+    #[test]
+    fn many_jobs_in_a_row_lose_and_repeat_nothing() {
+        // More threads than cores: helpers come late, or not at all, and offers are taken back.
+        let mut cases = 0;
+        for (size, rounds) in [(2, 3_000), (5, 1_000), (64, 200)] {
+            let mut team = Team::of(size);
+            let sum = AtomicUsize::new(0);
+            for round in 1..=rounds {
+                let tasks = [1 + round % 7, round % 3, 1 + round % (2 * size)];
+                sum.store(0, Ordering::Relaxed);
+                team.run_steps(tasks, |step, index, _| {
+                    assert!(index < tasks[step] && worker() < size);
+                    sum.fetch_add(1 + 100 * index, Ordering::Relaxed);
+                })
+                .unwrap();
+                let expected: usize =
+                    tasks.iter().map(|&count| count + 50 * count * count.saturating_sub(1)).sum();
+                assert_eq!(sum.load(Ordering::Relaxed), expected);
+                cases += 1;
+            }
+        }
+        assert!(cases > 0);
+    }
+
+    #[test]
+    fn a_thread_is_dealt_tasks_that_follow_each_other_and_takes_the_rest_from_others() {
+        let step = Step::new(10, 4);
+        let mut order = vec![];
+        assert_eq!(step.work(2, |index| order.push(index)), 10);
+        assert_eq!(order, [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]);
+        assert_eq!(step.work(0, |_| unreachable!("all are taken")), 0);
     }
 
     #[test]

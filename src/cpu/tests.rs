@@ -360,6 +360,45 @@ fn the_size_of_the_team_does_not_show_in_the_bits() {
     assert!(cases > 0);
 }
 
+/// Strides whose planes all threads copy together, and maps so small that threads share one image's pixels or channels.
+#[test]
+fn few_images_are_right_and_the_same_bits_with_many_threads() {
+    let layers = [
+        Conv2dDesc { c: 40, h: 29, w: 29, k: 70, stride_h: 2, stride_w: 2, ..Default::default() },
+        Conv2dDesc { n: 2, c: 33, h: 15, w: 20, k: 24, stride_h: 2, stride_w: 3, ..Default::default() },
+        Conv2dDesc { c: 96, h: 7, w: 7, k: 130, ..Default::default() },
+        Conv2dDesc { c: 48, h: 14, w: 14, k: 64, groups: 2, stride_h: 2, stride_w: 2, ..Default::default() },
+    ];
+    let mut random = Random::new(29);
+    let mut teams = [1, 2, 5, 16].map(Team::of);
+    let (mut cases, mut together) = (0, 0);
+    for (isa, side, values) in Isa::all().into_iter().flat_map(|isa| {
+        [1, 3]
+            .into_iter()
+            .flat_map(move |side| [Values::Exact, Values::Real].map(|values| (isa, side, values)))
+    }) {
+        for layer in layers {
+            let desc = Conv2dDesc { r: side, s: side, pad_h: side / 2, pad_w: side / 2, ..layer };
+            let case = ConvCase::new(desc, values, &mut random);
+            let results =
+                teams.each_mut().map(|team| with_kernel!(isa, kernel => conv2d(kernel, team, &case)));
+            let exact = matches!(values, Values::Exact);
+            for output in &results {
+                assert!(same_bits(output, &results[0]), "{isa:?} {desc:?}");
+                cases += 1;
+            }
+            for (&got, expected) in results[0].iter().zip(case.expected()).filter(|_| exact) {
+                assert!(same(got, expected.value), "{isa:?} {desc:?}: {got}");
+            }
+            together += with_kernel!(isa, kernel => {
+                let plan = ConvPlan::new(kernel, &case.problem, &case.weights, case.bias()).unwrap();
+                usize::from(plan.shared_stage(16) > 0)
+            });
+        }
+    }
+    assert!(cases >= 4 * 4 * layers.len() && together > 0);
+}
+
 #[test]
 fn the_description_names_the_kernels_in_use() {
     let (name, facts) = describe();

@@ -71,12 +71,22 @@ pub struct Planes {
     first: isize,
 }
 
+// SAFETY: Planes only say where something lies; those who read it answer for its being there.
+unsafe impl Sync for Planes {}
+
 /// What [`Geometry::fill`] fills.
 pub struct Table {
     pub taps: [Tap; MOST_TAPS],
     /// Lanes whose row exists, for each row of taps, and lanes whose column does.
     down: [u64; MOST_SIDE],
     across: [u64; MOST_SIDE],
+}
+
+impl Planes {
+    /// The same from another channel on.
+    pub fn from(&self, channel: usize) -> Self {
+        Planes { start: self.start.wrapping_add(channel * self.channel), ..*self }
+    }
 }
 
 impl Table {
@@ -158,25 +168,37 @@ impl Geometry {
         panels: Range<usize>,
         stage: &mut [f32],
     ) -> Planes {
+        let (planes, height) = self.layout(panels, stage);
+        let (count, channel) = (self.rows.phases.len() * self.cols.phases.len(), planes.channel);
+        assert!(channels.len() * channel <= stage.len(), "{} channels of {channel}", channels.len());
+        let size = self.rows.axis.input * self.cols.axis.input;
+        // Channel by channel: all planes of a channel are in the same lines.
+        for (channel, to) in channels.zip(stage.chunks_exact_mut(channel)) {
+            let image = &image[channel * size..][..size];
+            for (index, to) in (0..count).zip(to.chunks_exact_mut(planes.plane)) {
+                self.plane(kernel, image, index, planes.first..planes.first + height, to);
+            }
+        }
+        planes
+    }
+
+    /// How the planes that `panels` see lie in `stage`, and their rows.
+    fn layout(&self, panels: Range<usize>, stage: &[f32]) -> (Planes, isize) {
         let (least, most) = self.rows.axis.shifts();
         let last = self.strip(panels.end - 1);
         let last_row = (self.pixel(&last) + last.cols - 1) / self.cols.axis.output;
         let first = self.strip(panels.start).p as isize + least;
-        let height = (last_row as isize + most - first + 1) as usize;
-        let plane = height * self.views.pitch;
+        let height = last_row as isize + most - first + 1;
+        let plane = height as usize * self.views.pitch;
         let planes = self.rows.phases.len() * self.cols.phases.len();
         // An odd number of lines: channels lie in different sets of the cache.
         let channel = ((planes * plane).div_ceil(16) | 1) * 16;
-        assert!(channels.len() * channel <= stage.len(), "{} channels of {channel}", channels.len());
-        let size = self.rows.axis.input * self.cols.axis.input;
-        // Channel by channel: all planes of a channel are in the same lines.
-        for (channel, to) in channels.clone().zip(stage.chunks_exact_mut(channel)) {
-            let image = &image[channel * size..][..size];
-            for (index, to) in (0..planes).zip(to.chunks_exact_mut(plane)) {
-                self.plane(kernel, image, index, first..first + height as isize, to);
-            }
-        }
-        Planes { start: stage.as_ptr(), channel, plane, first }
+        (Planes { start: stage.as_ptr(), channel, plane, first }, height)
+    }
+
+    /// The planes of all panels and channels, as [`Geometry::stage`] puts them into `stage`.
+    pub fn staged(&self, stage: &[f32]) -> Planes {
+        self.layout(0..self.panels(), stage).0
     }
 
     /// What [`Geometry::stage`] will copy of these channels and panels, and did not for the panels before.

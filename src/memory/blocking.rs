@@ -20,8 +20,8 @@
 //!   from L3 as well, so that as many rows are packed at once as a quarter of L3 holds, and B is packed that much more
 //!   rarely. At most 4 MiB, and where no L3 is known, L2.
 //! * **Threads**. Tasks are blocks of columns times groups of rows. A task of w panels of B and g of A takes
-//!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A. Of all cuts the
-//!   one is taken for which `ceil(tasks/threads) task + task/2` is least: rounds, and half a task more because
+//!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A; `w (g + 1/4)` where nothing
+//!   is packed. Of all cuts the one is taken for which `ceil(tasks/threads) task + task/2` is least: rounds, and half a task more because
 //!   threads do not end together. Products (images and groups) multiply the tasks and are never joined.
 //!
 //! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
@@ -133,7 +133,8 @@ impl Blocking {
         let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
         let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
-        let (width, group) = cut(problem.count, panels, blocks, (widest / nr).max(1), threads);
+        let (width, group) =
+            cut(problem.count, panels, blocks, &Grain::PACKED.of((widest / nr).max(1)), threads);
         let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
         Blocking { kc, mc, nc: width * nr, col_blocks, panels: group, row_groups }
     }
@@ -227,16 +228,39 @@ pub(crate) fn known_bytes(bytes: usize, assumed: usize) -> usize {
     if bytes == 0 { assumed } else { bytes }
 }
 
+/// What limits how finely tasks are cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grain {
+    /// Panels of B of a task, at most.
+    widest: usize,
+    /// What a panel of B costs a task by itself, in panels of A that it meets.
+    preparing: f64,
+    /// Tasks for each thread, about, at most.
+    tasks: usize,
+}
+
+impl Grain {
+    /// Panels of B are packed.
+    pub(super) const PACKED: Self = Grain { widest: usize::MAX, preparing: 1.0, tasks: 8 };
+    /// They are views: a table, and lines on their way.
+    pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: 0.25, tasks: 16 };
+
+    /// The same with tasks of at most `widest` panels of B.
+    fn of(self, widest: usize) -> Self {
+        Grain { widest, ..self }
+    }
+}
+
 /// Panels of B and of A of a task.
 pub(super) fn cut(
     products: usize,
     panels: usize,
     blocks: usize,
-    widest: usize,
+    grain: &Grain,
     threads: usize,
 ) -> (usize, usize) {
     let (panels, blocks) = (panels.max(1), blocks.max(1));
-    let widest = even(blocks, widest, 1);
+    let widest = even(blocks, grain.widest.min(blocks), 1);
     if threads == 1 {
         return (widest, panels);
     }
@@ -247,12 +271,12 @@ pub(super) fn cut(
         loop {
             let width = blocks.div_ceil(pieces);
             let tasks = products * panels.div_ceil(group) * blocks.div_ceil(width);
-            let task = (width * (group + 1)) as f64;
+            let task = width as f64 * (group as f64 + grain.preparing);
             let time = (tasks.div_ceil(threads) as f64 + 0.5) * task;
             if time < best.0 {
                 best = (time, width, group);
             }
-            if width == 1 || tasks >= 8 * threads {
+            if width == 1 || tasks >= grain.tasks * threads {
                 break;
             }
             pieces += 1;

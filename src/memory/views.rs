@@ -24,7 +24,7 @@
 //! cache keeps up with. Else A's block has to stay in half of L2.
 
 use super::Caches;
-use super::blocking::{L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
+use super::blocking::{Grain, L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// Most taps of a kernel that is read this way.
@@ -230,7 +230,7 @@ impl Views {
     /// Cuts `count` products of `rows` rows, each of `panels` panels, into tasks for `threads` threads.
     pub fn cut(columns: &Columns, panels: usize, (count, rows): (usize, usize), threads: usize) -> Cut {
         let tiles = rows.div_ceil(columns.mr);
-        let (width, group) = cut(count, tiles, panels, panels, threads);
+        let (width, group) = cut(count, tiles, panels, &Grain::VIEWED, threads);
         Cut { width, group, blocks: panels.div_ceil(width), groups: tiles.div_ceil(group) }
     }
 }

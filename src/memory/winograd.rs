@@ -125,7 +125,9 @@ impl Schedule {
     fn cut(tiling: &Tiling, most: usize, threads: usize) -> Self {
         let (total, wanted) = (tiling.tiles, (threads * TASKS_PER_THREAD).div_ceil(tiling.groups));
         if threads == 1 || total.div_ceil(most) >= wanted {
-            return Schedule { tiles: most, alone: true };
+            // As many for each thread, but for those that groups bring.
+            let count = if tiling.groups == 1 { total.div_ceil(most).next_multiple_of(threads) } else { 1 };
+            return Schedule { tiles: total.div_ceil(count).min(most), alone: true };
         }
         let even_share = |rounds: usize| total.div_ceil((threads * rounds).div_ceil(tiling.groups));
         if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= LEAST_TILES)

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::engine::Engine;
@@ -15,7 +15,7 @@ use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::{self, Buffer, Lent};
 use crate::cpu::caches::described;
-use crate::cpu::pool::{self, Team, num_threads};
+use crate::cpu::pool::{self, Apart, Team, num_threads};
 use crate::error::Result;
 use crate::memory::blocking::{INLINE_FLOPS, even, known_bytes};
 use crate::memory::winograd::{Schedule, TASKS_PER_THREAD};
@@ -289,17 +289,17 @@ impl Parts {
 }
 
 /// Equal parts of a workspace, one for each thread at work.
-pub struct Slots<'a>(Vec<Mutex<&'a mut [f32]>>);
+pub struct Slots<'a>(Vec<Apart<Mutex<&'a mut [f32]>>>);
 
 impl<'a> Slots<'a> {
     pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Self {
-        Slots(workspace.chunks_exact_mut(len).take(count).map(Mutex::new).collect())
+        Slots(workspace.chunks_exact_mut(len).take(count).map(|slot| Apart(Mutex::new(slot))).collect())
     }
 
-    /// Gives `task` a slot that nobody uses. There is one, as no more tasks run at once than there are slots.
+    /// Gives `task` its thread's slot.
     pub fn with(&self, task: impl FnOnce(&mut [f32])) {
-        let free = self.0.iter().find_map(|slot| slot.try_lock().ok());
-        task(&mut free.expect("a slot for each thread"));
+        // A task that panicked has left nothing half done that matters.
+        task(&mut self.0[pool::worker()].0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
