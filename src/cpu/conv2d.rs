@@ -18,7 +18,7 @@ use super::block::{Ahead, Panels, Shared, multiply};
 use super::buffer::{self, Buffer, Lent};
 use super::caches::described;
 use super::im2col;
-use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, View};
+use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, Turn, View};
 use super::pack::{Lines, panels};
 use super::plan;
 use super::pool::{self, Team, num_threads};
@@ -48,18 +48,21 @@ pub struct ConvPlan<K> {
 enum Weights<'a> {
     /// In panels, as [`ConvPlan::weights`] says.
     Packed(&'a [f32]),
-    /// As the caller gave them: each task packs what it needs into its workspace.
-    Given(&'a [f32]),
+    /// As the caller gave them: a task packs what it needs while its first panel of B meets it. Into its workspace; or,
+    /// if a single thread works, into memory for all of them, which serves the images that follow.
+    Given(&'a [f32], Option<Shared>),
 }
 
 /// Panels of A that a task reads: from row `top` of `rows`, a multiple of MR, for each KC of the reduction.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    packed: &'a [f32],
+    packed: *mut f32,
     rows: usize,
     top: usize,
-    /// The weights that will be packed next, fetched while the last panel of B meets these; null if there are none.
-    next: *const f32,
+    /// These rows' weights, if they are not packed yet.
+    given: Option<&'a [f32]>,
+    /// Whether panels are read again once they are packed: else all of them may lie in one place.
+    again: bool,
 }
 
 /// What panels of B are read from.
@@ -73,13 +76,14 @@ struct Source<'a> {
 /// What all panels of a pass have in common.
 #[derive(Clone, Copy)]
 struct Job<'a> {
-    /// Panels of A.
-    a: &'a [f32],
+    /// Panels of A, and how far apart they are.
+    a: *mut f32,
+    panel: usize,
     depth: usize,
     channels: usize,
     epilogue: Epilogue,
-    /// As in [`Block`].
-    next: *const f32,
+    /// What they are to be packed from, from this pass' first depth on; none if they are packed.
+    given: Option<&'a [f32]>,
 }
 
 /// A convolution as the products it consists of.
@@ -258,7 +262,11 @@ impl<K: Kernel> ConvPlan<K> {
         output: &mut [f32],
     ) -> Result<()> {
         let weights = if self.packs_as_needed(team.size()) {
-            Weights::Given(weights)
+            Weights::Given(weights, None)
+        } else if self.geometry.is_some() && team.size() == 1 {
+            let Shape { padded, depth, groups, .. } = self.shape;
+            assert!(packed.len() >= groups * padded * depth && weights.len() == self.problem.weights_len());
+            Weights::Given(weights, Some(Shared::new(packed)))
         } else {
             self.pack_all(team, weights, packed)?;
             Weights::Packed(packed)
@@ -271,7 +279,7 @@ impl<K: Kernel> ConvPlan<K> {
         match (&self.geometry, weights) {
             (Some(geometry), _) => self.in_place(geometry, weights, team, input, output),
             (None, Weights::Packed(weights)) => self.packing(weights, team, input, output),
-            (None, Weights::Given(_)) => unreachable!("only with images in place"),
+            (None, Weights::Given(..)) => unreachable!("only with images in place"),
         }
     }
 
@@ -302,10 +310,10 @@ impl<K: Kernel> ConvPlan<K> {
         let geometry = aligned.as_ref().unwrap_or(geometry);
         let shape = (products, rows);
         let Cut { width, group: high, blocks, groups: row_groups } = match weights {
-            Weights::Packed(_) => Views::cut(&geometry.columns, geometry.panels(), shape, team.size()),
-            Weights::Given(_) => {
+            Weights::Given(_, None) => {
                 Cut::by_rows(&geometry.columns, geometry.panels(), (rows, depth), team.size())
             }
+            _ => Views::cut(&geometry.columns, geometry.panels(), shape, team.size()),
         };
         let panels = geometry.panels();
         let output = Shared::new(output);
@@ -347,29 +355,38 @@ impl<K: Kernel> ConvPlan<K> {
             let panels = block * width..panels.min((block + 1) * width);
             let source = Source { image, planes };
             let group = product % groups;
+            // A single panel of few pixels meets all panels of A at once.
+            let again = panels.len() > 1 || geometry.strip(panels.start).cols <= K::THIN;
             let (a, workspace) = match weights {
                 Weights::Packed(packed) => {
-                    let packed = &packed[group * padded * depth..];
-                    (Block { packed, rows: padded, top, next: std::ptr::null() }, workspace)
+                    let packed = packed[group * padded * depth..][..padded * depth].as_ptr().cast_mut();
+                    (Block { packed, rows: padded, top, given: None, again: true }, workspace)
                 }
-                Weights::Given(weights) => {
-                    let high = (bottom - top).next_multiple_of(K::MR);
-                    let (block, thin) = workspace.split_at_mut(STAGE);
-                    assert!(high * depth <= block.len());
-                    let tiles = top / K::MR..(top + high) / K::MR;
-                    // SAFETY: the block has room for these panels, as asserted, and is this thread's own.
-                    unsafe {
-                        self.pack(weights, group, tiles.clone(), (block.as_mut_ptr(), tiles.start, high))
-                    };
-                    let next = weights
-                        .get((group * rows + bottom) * depth..)
-                        .map_or(std::ptr::null(), <[f32]>::as_ptr);
-                    (Block { packed: block, rows: high, top: 0, next }, thin)
+                Weights::Given(weights, kept) => {
+                    let given = &weights[(group * rows + top) * depth..][..(bottom - top) * depth];
+                    match kept {
+                        Some(kept) => {
+                            // SAFETY: there is room for all groups' panels.
+                            let packed = unsafe { kept.start().add(group * padded * depth) };
+                            // A single thread takes tasks in their order, and each group's first image first.
+                            let given = (product < groups && block == 0).then_some(given);
+                            let again = again || products > groups || blocks > 1;
+                            (Block { packed, rows: padded, top, given, again }, workspace)
+                        }
+                        None => {
+                            let high = (bottom - top).next_multiple_of(K::MR);
+                            let (own, thin) = workspace.split_at_mut(STAGE);
+                            assert!(high * depth <= own.len());
+                            let packed = own.as_mut_ptr();
+                            (Block { packed, rows: high, top: 0, given: Some(given), again }, thin)
+                        }
+                    }
                 }
             };
             let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
             // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and the
-            // tasks' do not overlap.
+            // tasks' do not overlap. Panels of A are packed; or they are given, and what they are packed into is this
+            // thread's own, in its workspace or because it is the only one.
             unsafe { self.strips(geometry, (a, bias), (source, panels), tile, workspace) };
         })
     }
@@ -378,7 +395,8 @@ impl<K: Kernel> ConvPlan<K> {
     /// whole map. The workspace begins with room for planes, if they are copied.
     ///
     /// # Safety
-    /// The panels' elements of the map are writable and nobody else touches them meanwhile.
+    /// The panels' elements of the map are writable and nobody else touches them meanwhile. Panels of A are packed, or are
+    /// given and writable by nobody else.
     unsafe fn strips(
         &self,
         geometry: &Geometry,
@@ -396,8 +414,10 @@ impl<K: Kernel> ConvPlan<K> {
             let count = step.min(depth - p);
             let channels = p / geometry.taps()..(p + count) / geometry.taps();
             let last = p + count == depth;
+            let (first, panel) = if a.again { (p * a.rows + a.top * count, K::MR * count) } else { (0, 0) };
             let job = Job {
-                a: &a.packed[p * a.rows + a.top * count..],
+                a: a.packed.wrapping_add(first),
+                panel,
                 depth: count,
                 channels: channels.len(),
                 epilogue: Epilogue {
@@ -406,7 +426,7 @@ impl<K: Kernel> ConvPlan<K> {
                     bias: bias.filter(|_| last).map_or(std::ptr::null(), <[f32]>::as_ptr),
                     relu: last && self.problem.relu(),
                 },
-                next: std::ptr::null(),
+                given: None,
             };
             let mut from = all.start;
             while from < all.end {
@@ -431,11 +451,11 @@ impl<K: Kernel> ConvPlan<K> {
                     let strip = next;
                     next = geometry.strip((index + 1).min(all.end - 1));
                     let ahead = stage_ahead.part(index - panels.start, panels.len());
-                    let last = index + 1 == all.end && !a.next.is_null();
-                    let fetched = if last { a.next.wrapping_add(p * K::MR) } else { std::ptr::null() };
-                    let job = Job { next: fetched, ..job };
+                    // The first panel of B has those of A packed.
+                    let given = a.given.filter(|_| index == all.start).map(|given| &given[p..]);
+                    let job = Job { given, ..job };
                     // SAFETY: the caller vouches for the map's elements, and from the second pass on they
-                    // are initialised by the first. Weights and bias reach to the map's last row.
+                    // are initialised by the first. Weights, packed or given, and bias reach to the map's last row.
                     unsafe {
                         self.strip((geometry, &planes), [strip, next], &ahead, &job, map, (&mut table, thin))
                     };
@@ -447,7 +467,8 @@ impl<K: Kernel> ConvPlan<K> {
     /// Computes one panel.
     ///
     /// # Safety
-    /// The contract of [`Kernel::view`] for all rows of A and the strip's part of the map.
+    /// The contract of [`Kernel::view`], or [`Kernel::view_packing`] if weights are given, for all rows of A and the
+    /// strip's part of the map.
     unsafe fn strip(
         &self,
         (geometry, planes): (&Geometry, &Planes),
@@ -467,8 +488,22 @@ impl<K: Kernel> ConvPlan<K> {
                 geometry.pack(planes, &strip, (job.channels, packed), thin);
             }
             let map = Tile { start: map.start.add(geometry.pixel(&strip)), cols: strip.cols, ..map };
+            let turn = |i: usize, given: &[f32]| Turn {
+                from: given[i * self.shape.depth..].as_ptr(),
+                line: self.shape.depth,
+                to: job.a.add(i / K::MR * job.panel),
+                width: K::MR,
+                lines: K::MR.min(map.rows - i),
+                depths: job.depth,
+                more: false,
+            };
             if all {
-                return kernel.thin(job.depth, job.a.as_ptr(), (thin.as_ptr(), packed), map, &job.epilogue);
+                for (i, given) in
+                    job.given.iter().flat_map(|given| (0..map.rows).step_by(K::MR).map(move |i| (i, given)))
+                {
+                    kernel.transpose(&turn(i, given));
+                }
+                return kernel.thin(job.depth, job.a, (thin.as_ptr(), packed), map, &job.epilogue);
             }
             let whole = geometry.fill(planes, &strip, table);
             let start = geometry.start(planes, &strip);
@@ -476,14 +511,10 @@ impl<K: Kernel> ConvPlan<K> {
             for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
                 ahead.prefetch(index, each);
                 geometry.look_ahead([&strip, &next], index, table);
-                // Panels as given are as long as packed ones, and side by side.
-                let a = job.a[i * job.depth..].as_ptr();
-                let to_next = || {
-                    let next = job.next.wrapping_add(i * self.shape.depth);
-                    (next.addr().wrapping_sub(a.addr()) as isize) / size_of::<f32>() as isize
-                };
+                let a = job.a.add(index * job.panel).cast_const();
                 let view = View {
-                    a_ahead: if job.next.is_null() { A_AHEAD } else { to_next() },
+                    // What is packed on the way has been fetched as well.
+                    a_ahead: if job.given.is_some() { 0 } else { A_AHEAD },
                     start,
                     channels: job.channels,
                     pitch: planes.channel,
@@ -494,15 +525,21 @@ impl<K: Kernel> ConvPlan<K> {
                 };
                 let tile = Tile { start: map.start.add(i * map.ld), rows: K::MR.min(map.rows - i), ..map };
                 let epilogue = job.epilogue.below(i);
-                if tile.rows == K::MR || strip.beside == 0 {
-                    kernel.view(a, &view, tile, &epilogue);
-                    continue;
-                }
+                let given = job.given.map(|given| turn(i, given));
                 // Only whole panels of A take columns along.
-                let wide = strip.cols - strip.beside;
-                let rest = Tile { start: tile.start.add(wide), cols: strip.beside, ..tile };
-                kernel.view(a, &View { beside: 0, ..view }, Tile { cols: wide, ..tile }, &epilogue);
-                kernel.thin(job.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
+                if tile.rows < K::MR && strip.beside > 0 {
+                    if let Some(turn) = given {
+                        kernel.transpose(&turn);
+                    }
+                    let wide = strip.cols - strip.beside;
+                    let rest = Tile { start: tile.start.add(wide), cols: strip.beside, ..tile };
+                    kernel.view(a, &View { beside: 0, ..view }, Tile { cols: wide, ..tile }, &epilogue);
+                    kernel.thin(job.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
+                } else if let Some(turn) = given {
+                    kernel.view_packing(&turn, &view, tile, &epilogue);
+                } else {
+                    kernel.view(a, &view, tile, &epilogue);
+                }
             }
         }
     }

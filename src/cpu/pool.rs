@@ -148,8 +148,8 @@ impl Team {
         self.pool.as_ref().map_or(1, |pool| if pool.crew.is_ok() { pool.size } else { 1 })
     }
 
-    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace,
-    /// which holds any values. Returns when all are done. Tasks that follow each other are mostly one thread's, the
+    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, a single thread in this one, with its thread's
+    /// workspace, which holds any values. Returns when all are done. Tasks that follow each other are mostly one thread's, the
     /// same thread's in call after call, so what they read and write may still be in its caches; threads that have done
     /// theirs take from others, so uneven ones balance.
     ///

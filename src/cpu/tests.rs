@@ -87,6 +87,58 @@ fn weights_used_once_and_images_at_any_place_give_the_same_bits() {
     assert!(cases >= 128 && as_needed > 0, "{as_needed} of {cases}");
 }
 
+/// Weights that are packed while a first panel of pixels meets them, and serve the panels, images and passes that follow:
+/// strides, so that planes are staged; images beyond the cache; depths that are no whole number of squares, or less
+/// than one; maps of one panel or a few pixels; rows left over; groups and batches.
+#[test]
+fn weights_packed_on_the_way_are_right_for_all_that_follows() {
+    let mut random = Random::new(31);
+    let mut cases = 0;
+    for (n, c, side, k, r, stride, pad, groups) in [
+        (1, 5, 9, 19, 1, 1, 0, 1),
+        (1, 13, 7, 31, 1, 1, 0, 1),
+        (2, 300, 7, 40, 1, 2, 0, 1),
+        (3, 24, 15, 45, 3, 2, 1, 2),
+        (1, 700, 2, 67, 1, 1, 0, 1),
+        (2, 70, 4, 50, 3, 1, 1, 1),
+        (1, 9, 130, 21, 1, 1, 0, 1),
+        (2, 40, 64, 12, 1, 1, 0, 1),
+        (1, 33, 30, 24, 5, 3, 2, 1),
+        (1, 130, 14, 76, 3, 1, 1, 2),
+        (1, 1100, 9, 26, 3, 2, 1, 1),
+    ] {
+        let desc = Conv2dDesc {
+            n,
+            c: c * groups,
+            h: side,
+            w: side,
+            k: k * groups,
+            r,
+            s: r,
+            stride_h: stride,
+            stride_w: stride,
+            pad_h: pad,
+            pad_w: pad,
+            groups,
+            bias: true,
+            ..Default::default()
+        };
+        let case = ConvCase::new(desc, Values::Exact, &mut random);
+        let expected = case.expected();
+        for isa in Isa::all() {
+            for mut team in [1, 2, 3].map(Team::of) {
+                // Compares with weights used once, bit by bit.
+                let output = with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case));
+                for (got, expected) in output.iter().zip(&expected) {
+                    assert!(same(*got, expected.value), "{isa:?} {desc:?}: {got}");
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases >= 33, "{cases}");
+}
+
 fn sgemm<K: Kernel>(kernel: K, team: &mut Team, case: &GemmCase) -> Vec<f32> {
     let mut c = case.c.clone();
     let mut shared = vec![f32::NAN; gemm::shared_len(kernel, &case.problem)];

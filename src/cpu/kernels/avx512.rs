@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors};
-use super::{Avx2, Epilogue, Tile};
+use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, view_of};
+use super::{Avx2, Epilogue, Tile, Turn, View};
 
 /// Proof that this CPU has AVX-512F, and that the system saves its registers.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,116 @@ define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows
         // SAFETY: the caller keeps the contract of Kernel::thin; that `self` exists proves the features.
         unsafe { thin(depth, a, b, c, epilogue) }
     }
+
+    unsafe fn view_packing(self, turn: &Turn, b: &View, c: Tile, epilogue: &Epilogue) {
+        if c.rows < MR || turn.depths < SIDE {
+            // SAFETY: the caller keeps the contract of both.
+            return unsafe {
+                self.transpose(turn);
+                self.view(turn.to, b, c, epilogue);
+            };
+        }
+        let vectors = (c.cols - b.beside).div_ceil(Self::LANES) - 1;
+        // SAFETY: the caller keeps the contract; that `self` exists proves the features.
+        unsafe { PACKING[vectors][b.beside][usize::from(!b.whole)](turn, b, c, epilogue) }
+    }
 );
+
+/// Rows and depths that are turned at a time: few enough to leave a tile's sums in registers.
+const SIDE: usize = 8;
+/// How long before they are read: what is read from a store that has not reached the cache yet waits for it.
+const LEAD: usize = 16;
+/// How far ahead of that rows are fetched.
+const FETCHED: usize = 64;
+
+/// [`view_packing`] for each number of vectors and of columns beside, without and with masks.
+const PACKING: [[[unsafe fn(&Turn, &View, Tile, &Epilogue); 2]; 3]; 3] = [
+    [
+        [view_packing::<1, 0, false>, view_packing::<1, 0, true>],
+        [view_packing::<1, 1, false>, view_packing::<1, 1, true>],
+        [view_packing::<1, 2, false>, view_packing::<1, 2, true>],
+    ],
+    [
+        [view_packing::<2, 0, false>, view_packing::<2, 0, true>],
+        [view_packing::<2, 1, false>, view_packing::<2, 1, true>],
+        [view_packing::<2, 2, false>, view_packing::<2, 2, true>],
+    ],
+    [
+        [view_packing::<3, 0, false>, view_packing::<3, 0, true>],
+        [view_packing::<3, 1, false>, view_packing::<3, 1, true>],
+        [view_packing::<3, 2, false>, view_packing::<3, 2, true>],
+    ],
+];
+
+/// A tile from rows of A that are turned into a panel a few depths before these are read: multiply-adds of the depths
+/// before are still under way then, and loads and shuffles find room beside them.
+///
+/// # Safety
+/// The contract of [`Kernel::view_packing`](super::Kernel::view_packing), for MR rows and at least SIDE depths.
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
+    turn: &Turn,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let Turn { mut from, line, mut to, depths, .. } = *turn;
+    let (panel, end, row_end) = (to.cast_const(), to.wrapping_add(depths * MR), from.wrapping_add(depths));
+    // The first square may be turned again in part by the second: the others then end where the rows do.
+    let first = if depths.is_multiple_of(SIDE) { SIDE } else { depths % SIDE };
+    // SAFETY: there are at least SIDE depths.
+    unsafe { square(from, line, to) };
+    (from, to) = (from.wrapping_add(first), to.wrapping_add(first * MR));
+    let mut rows = 0;
+    let mut turned = |read: *const f32| {
+        while to.cast_const() < read.wrapping_add(LEAD * MR) && to < end {
+            // SAFETY: `to` is before the panel's end, SIDE depths at least.
+            unsafe { square(from, line, to) };
+            // Half of the rows a time, as a line is two squares long. Beyond their end there are those of the panel that
+            // follows.
+            let ahead = from.wrapping_add(FETCHED);
+            let ahead = if ahead < row_end { ahead } else { ahead.wrapping_add(MR * line - depths) };
+            for row in rows..rows + MR / 2 {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(row * line).cast());
+            }
+            rows = MR / 2 - rows;
+            (from, to) = (from.wrapping_add(SIDE), to.wrapping_add(SIDE * MR));
+        }
+    };
+    // SAFETY: the caller keeps the contract; a panel's depths are turned before they are read.
+    unsafe { view_of::<__m512, MR, V, X, MASKED, false>(MR, panel, b, c, epilogue, 2 * SIDE, &mut turned) }
+}
+
+/// Turns MR rows of SIDE elements, `line` apart, into SIDE rows of MR, side by side.
+///
+/// # Safety
+/// They are readable and writable.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn square(from: *const f32, line: usize, to: *mut f32) {
+    // SAFETY: the caller vouches for all elements.
+    unsafe {
+        // Rows i and i + 4 share a register: each quarter of four of them is a square of four.
+        let rows = |i: usize| {
+            let (low, high) =
+                (_mm256_loadu_ps(from.add(i * line)), _mm256_loadu_ps(from.add((i + 4) * line)));
+            let (low, high) = (_mm256_castps_pd(low), _mm256_castps_pd(high));
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(low), high))
+        };
+        let (a, b, c, d) = (rows(0), rows(1), rows(2), rows(3));
+        let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        let low = |x, y| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+        let high = |x, y| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+        // Quarters of depth p: p and p + 4 of rows 0 to 3, then of rows 4 to 7.
+        let (p0, p1) = (low(ab_low, cd_low), high(ab_low, cd_low));
+        let (p2, p3) = (low(ab_high, cd_high), high(ab_high, cd_high));
+        _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0b10_00_10_00>(p0, p1));
+        _mm512_storeu_ps(to.add(2 * MR), _mm512_shuffle_f32x4::<0b10_00_10_00>(p2, p3));
+        _mm512_storeu_ps(to.add(4 * MR), _mm512_shuffle_f32x4::<0b11_01_11_01>(p0, p1));
+        _mm512_storeu_ps(to.add(6 * MR), _mm512_shuffle_f32x4::<0b11_01_11_01>(p2, p3));
+    }
+}
 
 /// The rows of a packed panel, which are the lanes of a vector of half the width.
 const MR: usize = 8;

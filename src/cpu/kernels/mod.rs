@@ -257,6 +257,20 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// most BESIDE.
     unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue);
 
+    /// [`Kernel::view`] from rows of A that are not packed yet: leaves the panel that `turn` names behind, for the tiles
+    /// that follow. The same arithmetic.
+    ///
+    /// # Safety
+    /// As [`Kernel::view`] and [`Kernel::transpose`]: `turn` has as many lines as the tile has rows, panels being MR wide,
+    /// and all depths of B; the panel overlaps with nothing.
+    unsafe fn view_packing(self, turn: &Turn, b: &View, c: Tile, epilogue: &Epilogue) {
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.transpose(turn);
+            self.view(turn.to, b, c, epilogue);
+        }
+    }
+
     /// Most columns that [`Kernel::thin`] takes with advantage; zero if there are none.
     const THIN: usize = 0;
 

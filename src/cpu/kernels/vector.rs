@@ -155,19 +155,20 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
     // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
     unsafe {
         if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
-            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue);
+            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
         } else {
-            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue);
+            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
         }
     }
 }
 
-/// [`view`], WHOLE if its last vector is to be read without a mask.
+/// [`view`], WHOLE if its last vector is to be read without a mask. Before the depths of some channels,
+/// `most` or one channel's, are read from A, `before` is called with their end: it may be what writes them.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn view_of<
+pub(super) unsafe fn view_of<
     T: Vector,
     const M: usize,
     const V: usize,
@@ -180,6 +181,8 @@ unsafe fn view_of<
     b: &View,
     c: Tile,
     epilogue: &Epilogue,
+    most: usize,
+    before: &mut impl FnMut(*const f32),
 ) {
     let last = c.cols - X - (V - 1) * T::LANES;
     // SAFETY: as in tile(); rows of B lie where the taps say, and lanes that these leave out are not read. The
@@ -196,9 +199,16 @@ unsafe fn view_of<
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(c.cols - 1));
             row = row.wrapping_add(c.ld);
-            walk.channels::<T, M, V, X, MASKED, WHOLE>(b, each, (&mut sums, &mut columns), mask);
+            walk.groups::<T, M, V, X, MASKED, WHOLE>(
+                b,
+                (each, most),
+                (&mut sums, &mut columns),
+                mask,
+                before,
+            );
         }
-        walk.channels::<T, M, V, X, MASKED, WHOLE>(b, b.channels - M * each, (&mut sums, &mut columns), mask);
+        let rest = (b.channels - M * each, most);
+        walk.groups::<T, M, V, X, MASKED, WHOLE>(b, rest, (&mut sums, &mut columns), mask, before);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
             let mut values = [0.0; MOST_ROWS];
@@ -221,6 +231,37 @@ struct Walk {
 }
 
 impl Walk {
+    /// The next `count` channels, in groups of about `most` depths, before each of which `before` is called with its end.
+    ///
+    /// # Safety
+    /// As [`Walk::channels`].
+    #[inline(always)]
+    unsafe fn groups<
+        T: Vector,
+        const M: usize,
+        const V: usize,
+        const X: usize,
+        const MASKED: bool,
+        const WHOLE: bool,
+    >(
+        &mut self,
+        b: &View,
+        (count, most): (usize, usize),
+        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
+        mask: T::Mask,
+        before: &mut impl FnMut(*const f32),
+    ) {
+        let most = (most / b.taps.len()).max(1);
+        let mut left = count;
+        while left > 0 {
+            let count = left.min(most);
+            before(self.a.wrapping_add(count * b.taps.len() * self.step));
+            // SAFETY: the caller keeps the contract.
+            unsafe { self.channels::<T, M, V, X, MASKED, WHOLE>(b, count, (sums, columns), mask) };
+            left -= count;
+        }
+    }
+
     /// The next `count` channels.
     ///
     /// # Safety

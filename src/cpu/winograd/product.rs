@@ -20,6 +20,8 @@ use super::vector::Vector;
 
 /// Vectors of a panel of U.
 pub const PANEL: usize = 2;
+/// Weights of an input channel for one output channel.
+const TAPS: usize = 9;
 
 /// Products of some (frequency, panel) pairs, `frequency*panels + panel`.
 pub struct ProductJob<'a> {
@@ -72,8 +74,8 @@ struct Call {
     b: *const f32,
     c: *mut f32,
     add: bool,
-    /// What to prefetch meanwhile.
-    next: *const f32,
+    /// What to prefetch meanwhile, and how far that goes on with each input channel.
+    next: (*const f32, usize),
 }
 
 /// Computes the products of a job, with kernels of up to ROWS tiles.
@@ -108,9 +110,9 @@ pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
                     c: job.m.add(f * job.m_planes.plane + panel * PANEL * stride + first * lanes),
                     add: job.add,
                     next: match job.next {
-                        Next::Panel => b.wrapping_add(len + group * job.depth * lanes),
+                        Next::Panel => (b.wrapping_add(len + group * job.depth * lanes), lanes),
                         Next::Rows { start, row, count } => {
-                            start.wrapping_add((index * groups + group).min(count - 1) * row)
+                            (start.wrapping_add((index * groups + group).min(count - 1) * row), TAPS)
                         }
                     },
                 }
@@ -152,7 +154,7 @@ unsafe fn rows_of<V: Vector, const NV: usize, const ROWS: usize>(rows: usize, ca
 /// writable for MR vectors in each of NV blocks, initialised if they are added to.
 #[inline(always)]
 unsafe fn kernel<V: Vector, const MR: usize, const NV: usize>(call: Call) {
-    let Call { depth, stride, mut a, mut b, c, add, mut next } = call;
+    let Call { depth, stride, mut a, mut b, c, add, next: (mut next, step) } = call;
     // SAFETY: as the caller promises; a prefetch reads nothing and may be of any address.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; MR];
@@ -168,7 +170,7 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize>(call: Call) {
             let count = left.min(V::LANES);
             for l in 0..count {
                 prefetch(next);
-                next = next.wrapping_add(V::LANES);
+                next = next.wrapping_add(step);
                 let mut columns = [V::splat(0.0); NV];
                 for (j, column) in columns.iter_mut().enumerate() {
                     *column = V::load(b.add(j * V::LANES));

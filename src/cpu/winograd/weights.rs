@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::form::{Form, MAX_ALPHA};
 use super::product::PANEL;
 use super::vector::{MAX_LANES, Vector, fence};
+use crate::cpu::kernels::vector::unrolled;
 
 /// Taps of a kernel.
 const TAPS: usize = 9;
@@ -43,6 +44,23 @@ pub struct WeightsJob<'a> {
 /// The CPU has V. U is writable for all of the job's panels and frequencies, by nobody else meanwhile.
 #[inline(always)]
 pub unsafe fn transform<V: Vector, F: Form>(job: &WeightsJob) {
+    // SAFETY: the caller keeps the contract.
+    unsafe {
+        if job.stream {
+            transform_to::<V, F, true>(job);
+            fence();
+        } else {
+            transform_to::<V, F, false>(job);
+        }
+    }
+}
+
+/// [`transform`], past the caches if STREAM.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn transform_to<V: Vector, F: Form, const STREAM: bool>(job: &WeightsJob) {
     let vectors = job.blocks.len();
     debug_assert!(vectors <= PANEL);
     // SAFETY: the caller vouches for the CPU.
@@ -55,12 +73,9 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &WeightsJob) {
             for (i, kernel) in taps.chunks_exact(TAPS).enumerate().take(count) {
                 let at = ((first - job.depths.start + i) * vectors + within) * V::LANES;
                 // SAFETY: the vector of this channel and block, in each frequency, is the job's.
-                unsafe { kernel_to_frequencies::<V, F>(kernel, job.u.add(at), job.plane, job.stream) };
+                unsafe { kernel_to_frequencies::<V, F, STREAM>(kernel, job.u.add(at), job.plane) };
             }
         }
-    }
-    if job.stream {
-        fence();
     }
 }
 
@@ -77,24 +92,63 @@ unsafe fn gather<V: Vector>(
 ) {
     let (c, k) = job.channels;
     let present = V::LANES.min(k - block * V::LANES);
-    let len = TAPS * depths.len();
+    let (row, len) = (c * TAPS, TAPS * depths.len());
     let from = &job.weights[(block * V::LANES * c + depths.start) * TAPS..];
-    assert!(from.len() >= (present - 1) * c * TAPS + len);
+    assert!(from.len() >= (present - 1) * row + len);
     for at in (0..len).step_by(V::LANES) {
         let count = V::LANES.min(len - at);
-        // SAFETY: `len` elements of each of the `present` rows are among the weights, as asserted.
-        let columns = unsafe {
-            let mut rows = [V::splat(0.0); MAX_LANES];
-            for (lane, row) in rows.iter_mut().enumerate().take(V::LANES) {
-                if lane < present {
-                    let from = from.as_ptr().add(lane * c * TAPS + at);
-                    *row = if count == V::LANES { V::load(from) } else { V::load_part(from, count) };
-                }
+        let to = taps[at..at + V::LANES].as_mut_ptr();
+        // SAFETY: `len` elements of each of the `present` rows are among the weights, as asserted, and LANES taps are
+        // there to be written.
+        unsafe {
+            let from = from.as_ptr().add(at);
+            if present == V::LANES && count == V::LANES {
+                square(from, row, to);
+            } else {
+                part_of_square(from, row, (present, count), to);
             }
-            V::transpose(rows)
-        };
-        taps[at..at + V::LANES].copy_from_slice(&columns[..V::LANES]);
+        }
     }
+}
+
+/// The columns of LANES rows of LANES elements, `row` apart. No load depends on a condition: what is gathered is much of
+/// the time of a small form.
+///
+/// # Safety
+/// The CPU has V; all elements are readable, and LANES vectors writable.
+#[inline(always)]
+unsafe fn square<V: Vector>(from: *const f32, row: usize, to: *mut V) {
+    // SAFETY: the caller vouches for the CPU, the rows and the columns.
+    unsafe {
+        let mut rows = [V::splat(0.0); MAX_LANES];
+        for (lane, to) in rows[..V::LANES].iter_mut().enumerate() {
+            *to = V::load(from.add(lane * row));
+        }
+        let columns = V::transpose(rows);
+        for (lane, &column) in columns[..V::LANES].iter().enumerate() {
+            to.add(lane).write(column);
+        }
+    }
+}
+
+/// The same of the first `count` elements of the first `present` rows, zeros elsewhere.
+///
+/// # Safety
+/// The CPU has V; these elements are readable, and LANES vectors writable.
+#[inline(always)]
+unsafe fn part_of_square<V: Vector>(
+    from: *const f32,
+    row: usize,
+    (present, count): (usize, usize),
+    to: *mut V,
+) {
+    let mut elements = [0.0; MAX_LANES * MAX_LANES];
+    for (lane, to) in elements.chunks_exact_mut(MAX_LANES).enumerate().take(present) {
+        // SAFETY: the caller vouches for these elements.
+        to[..count].copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(lane * row), count) });
+    }
+    // SAFETY: the caller vouches for the CPU and the columns; there are as many elements.
+    unsafe { square(elements.as_ptr(), MAX_LANES, to) }
 }
 
 /// G g G^T of a vector of kernels, its frequencies `plane` apart.
@@ -102,18 +156,26 @@ unsafe fn gather<V: Vector>(
 /// # Safety
 /// All frequencies are writable, and aligned if they are streamed.
 #[inline(always)]
-unsafe fn kernel_to_frequencies<V: Vector, F: Form>(kernel: &[V], to: *mut f32, plane: usize, stream: bool) {
-    let columns: [[V; MAX_ALPHA]; 3] =
-        std::array::from_fn(|s| F::weights([kernel[s], kernel[3 + s], kernel[6 + s]]));
-    let [left, middle, right] = columns;
-    for (fy, ((a, b), c)) in left.into_iter().zip(middle).zip(right).enumerate().take(F::ALPHA) {
-        let row = F::weights([a, b, c]);
-        for (fx, value) in row.into_iter().enumerate().take(F::ALPHA) {
-            // SAFETY: as the caller promises.
-            unsafe {
-                let to = to.add((fy * F::ALPHA + fx) * plane);
-                if stream { value.stream(to) } else { value.store(to) }
-            }
+unsafe fn kernel_to_frequencies<V: Vector, F: Form, const STREAM: bool>(
+    kernel: &[V],
+    to: *mut f32,
+    plane: usize,
+) {
+    let [a, b, c] = [0, 1, 2].map(|s| [kernel[s], kernel[3 + s], kernel[6 + s]]);
+    let (left, middle, right) = (F::weights(a), F::weights(b), F::weights(c));
+    let alpha = F::ALPHA;
+    unrolled!(fy below MAX_ALPHA: {
+        if fy < alpha {
+            let row = F::weights([left[fy], middle[fy], right[fy]]);
+            unrolled!(fx below MAX_ALPHA: {
+                if fx < alpha {
+                    // SAFETY: as the caller promises.
+                    unsafe {
+                        let to = to.add((fy * alpha + fx) * plane);
+                        if STREAM { row[fx].stream(to) } else { row[fx].store(to) }
+                    }
+                }
+            });
         }
-    }
+    });
 }
