@@ -1,8 +1,12 @@
 //! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
 
+mod bench;
+
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::context::Context;
 use super::fence::Fence;
 use super::resource::Query;
 use super::session::Session;
@@ -13,6 +17,8 @@ use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::variant::{Family, Variant};
+
+pub use bench::{Bench, Timed};
 
 /// What is measured, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +46,8 @@ pub struct Outcome {
     pub error: f64,
 }
 
-/// Data for trials of one problem.
-struct Data {
+/// Data for trials of one problem: reals, and some rows of what must come of them.
+pub struct Data {
     input: Vec<f32>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -49,7 +55,8 @@ struct Data {
 }
 
 impl Data {
-    fn new(problem: &Conv2d, rows: usize) -> Self {
+    /// The same data for the same problem each time; `rows` rows are worked out, the last one among them.
+    pub fn new(problem: &Conv2d, rows: usize) -> Self {
         let mut random = Random::new(20);
         let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
         let bias = problem.bias().then(|| random.reals(problem.sizes().k));
@@ -70,10 +77,15 @@ impl Data {
         let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
             let got = &output[((n * k + ki) * p + pi) * q..][..q];
             let errors = got.iter().zip(expected);
-            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, f64::max)
+            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, worse)
         };
-        self.rows.iter().map(row_error).fold(0.0, f64::max)
+        self.rows.iter().map(row_error).fold(0.0, worse)
     }
+}
+
+/// The larger of two errors; NaN is the worst.
+fn worse(one: f64, other: f64) -> f64 {
+    if one >= other || one.is_nan() { one } else { other }
 }
 
 fn measure(
@@ -91,23 +103,34 @@ fn measure(
     let error = data.error(problem, &output);
     drop(output);
     let context = session.context().clone();
+    let time = time(&context, &|calls| prepared.enqueue(calls), effort)?;
+    Ok(Outcome { variant: *variant, build, time, error })
+}
+
+/// The most time that runs back to back take together: slow kernels are timed in fewer.
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// Device time of one of the runs that `enqueue` hands to the device by their number.
+fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &Effort) -> Result<Duration> {
     let round = |calls: usize| -> Result<Duration> {
-        let first = Query::timestamp(&context)?;
-        prepared.enqueue(calls)?;
-        let last = Query::timestamp(&context)?;
-        Fence::new(&context)?.wait("a trial")?;
+        let first = Query::timestamp(context)?;
+        enqueue(calls)?;
+        let last = Query::timestamp(context)?;
+        Fence::new(context)?.wait("a trial")?;
         Ok(last.since(&first)? / calls as u32)
     };
     let busy = Instant::now();
     let mut time = round(1)?;
     while busy.elapsed() < effort.busy {
-        round(2)?;
+        time = round(2)?;
     }
+    let most = LONGEST.as_nanos() / time.as_nanos().max(1);
+    let calls = effort.calls.min(most as usize).max(1);
     for number in 0..effort.rounds {
-        let once = round(effort.calls)?;
+        let once = round(calls)?;
         time = if number == 0 { once } else { time.min(once) };
     }
-    Ok(Outcome { variant: *variant, build, time, error })
+    Ok(time)
 }
 
 /// Tries `variants` of `problem` on `gl:device`, one after the other. What fails does not stop the others.
