@@ -3,6 +3,8 @@
 mod fake;
 mod faults;
 mod faulty;
+mod guarded;
+mod guards;
 mod limits;
 mod machines;
 mod pipeline;

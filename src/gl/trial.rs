@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::engine::Engine;
 use super::fence::Fence;
 use super::resource::Query;
 use super::session::Session;
@@ -161,13 +162,28 @@ pub fn gpu(device: usize) -> Result<Gpu> {
     super::engine(device)?.gpu()
 }
 
-/// Runs `variant` on small integers and counts the outputs that are not exactly right.
+/// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
 ///
 /// # Errors
 /// If there is no such device, or the variant failed.
 pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
-    let engine = super::engine(device)?;
-    let [input, weights, bias] = integers(problem, seed);
+    differences_on(&*super::engine(device)?, problem, variant, seed)
+}
+
+/// As [`differences`], on an engine of one's own.
+///
+/// # Errors
+/// As [`differences`].
+pub(super) fn differences_on(
+    engine: &Engine,
+    problem: &Conv2d,
+    variant: &Variant,
+    seed: u64,
+) -> Result<usize> {
+    let [input, weights, bias] = match variant.family {
+        Family::Winograd(m) => transformable(problem, m, seed),
+        _ => integers(problem, seed),
+    };
     let bias = problem.bias().then_some(&bias[..]);
     let mut output = vec![f32::NAN; problem.output_len()];
     engine.worker().call(|session| {
@@ -181,6 +197,29 @@ fn integers(problem: &Conv2d, seed: u64) -> [Vec<f32>; 3] {
     let (mut random, limit) = (Random::new(seed), largest_integer(problem.terms()));
     let bias = if problem.bias() { problem.sizes().k } else { 0 };
     [problem.input_len(), problem.weights_len(), bias].map(|len| random.integers(len, limit))
+}
+
+/// As [`integers`], for Winograd's F(m x m, 3 x 3), whose transforms have fractions: with these all they come to are integers, and
+/// powers of two below.
+///
+/// F(2 x 2) has halves only. F(4 x 4) has fifteenths, in both directions; and its points make numbers grow by some hundred and
+/// shrink by as much, so a kernel has one tap there, and few pixels of a channel are not zero.
+fn transformable(problem: &Conv2d, m: usize, seed: u64) -> [Vec<f32>; 3] {
+    let mut random = Random::new(seed);
+    let bias = random.integers(if problem.bias() { problem.sizes().k } else { 0 }, 8);
+    let (inputs, weights) = (problem.input_len(), problem.weights_len());
+    if m == 2 {
+        let weights = random.integers(weights, 2).iter().map(|weight| 4.0 * weight).collect();
+        return [random.integers(inputs, 2), weights, bias];
+    }
+    let mut taps = vec![0.0; weights];
+    for kernel in taps.chunks_exact_mut(9) {
+        kernel[random.between(0, 8) as usize] = random.pick(&[225.0, -225.0]);
+    }
+    // About six in the 36 pixels that a tile sees, in all channels together.
+    let gap = 6 * problem.sizes().c as i64;
+    let mut pixel = |_| if random.between(1, gap) == 1 { random.pick(&[1.0, -1.0]) } else { 0.0 };
+    [(0..inputs).map(&mut pixel).collect(), taps, bias]
 }
 
 fn differing(output: &[f32], expected: &[Expected]) -> usize {

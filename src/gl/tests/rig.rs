@@ -119,7 +119,7 @@ impl Rig {
         // 1250 elements in and 1587 out an image: two fit, two fit, one is left.
         let batch = Conv2dDesc { n: 5, h: 25, w: 25, k: 3, ..square };
         Some(Rig {
-            egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine }),
+            egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine, guards: None }),
             faults,
             target,
             square: Case::new(square, 1),
