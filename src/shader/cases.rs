@@ -143,3 +143,94 @@ fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
     let (pad_h, pad_w) = (random.between(0, r / 2 + 1), random.between(0, s / 2 + 1));
     Conv2dDesc { r, s, stride_h, stride_w, dilation_h, dilation_w, pad_h, pad_w, ..desc }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::shader::recipe::{Pass, Recipe, generate};
+    use crate::shader::source::check_all_with_glslang;
+    use crate::shader::variant::candidates;
+
+    /// Limits of a device that can run every tile.
+    const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
+
+    fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
+        recipe.prepare.iter().chain(&recipe.run)
+    }
+
+    #[test]
+    fn glslang_accepts_every_case() {
+        let cases = Cases::new(6, LARGE);
+        let kinds = cases.kinds();
+        assert!(kinds > 500, "{kinds}");
+        let mut sources = BTreeMap::new();
+        for (problem, variant) in cases.take(kinds) {
+            if let Some(recipe) = generate(&variant, &problem) {
+                sources
+                    .extend(passes(&recipe).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
+            }
+        }
+        assert!(sources.len() > 900, "{}", sources.len());
+        let sources: Vec<(&str, &str)> =
+            sources.iter().map(|(text, name)| (name.as_str(), text.as_str())).collect();
+        check_all_with_glslang(&sources);
+    }
+
+    /// The same seed gives the same cases, another one others.
+    #[test]
+    fn a_seed_stands_for_its_cases() {
+        let of = |seed| Cases::new(seed, LARGE).take(40).collect::<Vec<_>>();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
+
+    /// Threads and bytes of shared memory of a workgroup, as its GLSL declares them.
+    fn declared(source: &str) -> (usize, usize) {
+        let size = |name: &str| -> Option<usize> {
+            let line = source.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")))?;
+            line.parse().ok()
+        };
+        let Some(threads) = size("THREADS") else { return (64, 0) };
+        let [bm, bn, bk, kg] = ["BM", "BN", "BK", "KG"].map(|name| size(name).unwrap());
+        let operands = 2 * bk * bm + 2 * bk * bn;
+        let others = if kg > 1 { kg / 2 * bm * bn } else { 0 };
+        let depth = size("CHANNELS").unwrap() * size("R").unwrap() * size("S").unwrap();
+        let table = if size("TABLE") == Some(1) { 2 * depth.next_multiple_of(bk) } else { 0 };
+        (threads, 4 * (operands + others + table))
+    }
+
+    /// Whatever a device's limits, nothing beyond them is offered, neither by the planner nor here.
+    #[test]
+    fn what_exceeds_a_device_is_never_offered() {
+        let mut random = Random::new(8);
+        let (mut checked, mut refused) = (0, 0);
+        for _ in 0..60 {
+            let gpu = Gpu {
+                shared_bytes: random.pick(&[4, 8, 16, 32, 48, 64]) << 10,
+                max_threads: random.pick(&[64, 128, 256, 1024]),
+                max_elements: 1 << random.between(12, 20),
+                ..Gpu::ASSUMED
+            };
+            let fits = |problem: &Conv2d, variant: &Variant| {
+                let Some(recipe) = generate(variant, problem) else { return };
+                let largest = recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed);
+                assert!(largest <= gpu.max_elements, "{variant}: {largest} elements, {gpu:?}");
+                for pass in passes(&recipe) {
+                    let (threads, shared) = declared(&pass.source.text);
+                    let right = threads <= gpu.max_threads && shared <= gpu.shared_bytes;
+                    assert!(right, "{variant}: {threads} threads, {shared} bytes, {gpu:?}");
+                }
+            };
+            for (problem, variant) in Cases::new(random.bits(), gpu).take(20) {
+                fits(&problem, &variant);
+                let (offered, all) = (candidates(&problem, &gpu), candidates(&problem, &LARGE));
+                offered.iter().for_each(|variant| fits(&problem, variant));
+                checked += offered.len();
+                refused += all.len() - offered.len().min(all.len());
+            }
+        }
+        assert!(checked > 1000 && refused > 1000, "{checked} offered, {refused} refused");
+    }
+}
