@@ -10,7 +10,7 @@ use crate::gl::session::Session;
 fn a_device_is_measured_as_it_is() {
     let mut measured = 0;
     for (units, launch, noise) in [(1, 2_000, 0), (16, 5_000, 0), (64, 3_000, 200_000)] {
-        let speed = Speed { launch, units, step: 400, read: 4_000, noise };
+        let speed = Speed { launch, units, step: 4_000, read: 4_000, noise };
         let gpu = Gpu { speed: Some(speed), max_block: 1 << 20, ..Gpu::new("llvmpipe with a clock") };
         let mut session = Session::new(context_on(gpu));
         let got = rates::measure(&mut session).unwrap();
@@ -19,11 +19,11 @@ fn a_device_is_measured_as_it_is() {
         };
         println!("{got:?}");
         // An empty dispatch has one step.
-        near(got.launch, (launch + 400) as f64 * 1e-9, "launch");
+        near(got.launch, (launch + 4_000) as f64 * 1e-9, "launch");
         // Four workgroups are all that a software renderer is given, so it shows four units at most.
         assert_eq!(got.units as u64, units.min(4), "{got:?}");
         let operations = (512 * 64) as f64 * units.min(4) as f64;
-        near(got.flops, operations / 400e-9, "flops");
+        near(got.flops, operations / 4_000e-9, "flops");
         near(got.memory, (16 * 256 * 16) as f64 / 4_000e-9, "memory");
         assert_eq!(got.max_elements, (1 << 20) / 4);
         measured += 1;
