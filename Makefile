@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install bench-peers clean
+.PHONY: all test lint check deps lib fortran header install bench-peers bench-gpu clean
 
 all: lib
 
@@ -80,6 +80,15 @@ bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpa
 	$(CARGO) build --release --locked --example bench_driver
 	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
 	  --threads $(THREADS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks)
+
+PYTHON ?= python3
+TOP ?= 3
+
+## Sparkle's shaders beside cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
+bench-gpu:
+	$(CARGO) build --release --locked --example gpu_driver
+	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
+	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
 
 $(PEERS)/venv/installed:
 	python3 -m venv $(PEERS)/venv

@@ -2,13 +2,17 @@
 //!
 //!     cargo run --release --example gl_variants -- SUITE.csv [--batch N] [--top N] [--only TEXT] [--variants TEXT]
 //!     ... -- --sgemm SIZE
+//!     ... -- --exact RUNS [--seed S] [--inputs I]
 //!
 //! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
-//! build, error over bound.
+//! build, error over bound. With `--exact`, runs every family with its options on odd shapes and small integers instead, each program
+//! on I inputs, and fails if any output differs in any bit.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sparkle::problem::exact::Random;
+use sparkle::shader::cases::Cases;
 use sparkle::shader::variant::{Variant, candidates, seconds};
 use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, trial};
 
@@ -26,6 +30,32 @@ fn sgemm(size: i64) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Makes `runs` exact runs, each program on `inputs` inputs.
+fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let (start, mut programs, mut wrong) = (Instant::now(), 0, 0);
+    let mut families = BTreeMap::<String, usize>::new();
+    let (cases, count) = (Cases::new(seed, trial::gpu(0)?), runs.div_ceil(inputs));
+    // Seeds that follow each other go on where the one before ended: together they see all kinds.
+    let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
+    for (problem, variant) in cases.skip(begin).take(count) {
+        for input in 0..inputs {
+            let data = seed ^ (programs * inputs + input) as u64;
+            let differing = trial::differences(0, &problem, &variant, data)?;
+            if differing > 0 {
+                println!("{variant}: {differing} of {} outputs differ: {problem:?}", problem.output_len());
+                wrong += 1;
+            }
+            *families.entry(format!("{:?}", variant.family)).or_default() += 1;
+        }
+        programs += 1;
+    }
+    let (runs, seconds) = (programs * inputs, start.elapsed().as_secs_f64());
+    println!(
+        "seed {seed}: {runs} exact runs of {programs} cases, {wrong} wrong, {seconds:.1} s: {families:?}"
+    );
+    if wrong > 0 { Err("results differ".into()) } else { Ok(()) }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let option = |name: &str| args.iter().position(|it| it == name).and_then(|at| args.get(at + 1)).cloned();
@@ -34,6 +64,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (only, wanted) = (option("--only"), option("--variants"));
     let seconds_left = number("--seconds", 100_000)? as f64;
     let busy = Duration::from_millis(number("--busy", 400)? as u64);
+    if let Some(runs) = option("--exact") {
+        return exact(runs.parse()?, number("--seed", 1)? as u64, number("--inputs", 2)? as usize);
+    }
     let mut gpu = trial::gpu(0)?;
     if let Some(rates) = option("--gpu") {
         let rates: Vec<f64> = rates.split(',').map(str::parse).collect::<Result<_, _>>()?;

@@ -48,7 +48,7 @@ class Driver:
         if not answer or answer.startswith("failed="):
             sys.exit(f"{self.process.args[0]}: {request}: {answer or 'no answer'}")
         pairs = (word.split("=", 1) for word in answer.split())
-        answer = {key: value if key == "kernel" else float(value) for key, value in pairs}
+        answer = {key: value if key.startswith("kernel") else float(value) for key, value in pairs}
         if not answer.get("error", 0.0) <= 1.0:
             sys.exit(f"{self.process.args[0]}: {request}: WRONG RESULT, {answer['error']} times the error bound")
         return answer

@@ -3,9 +3,12 @@
 mod fake;
 mod faults;
 mod faulty;
+mod guarded;
+mod guards;
 mod limits;
 mod machines;
 mod pipeline;
+mod rates;
 mod recovery;
 mod rig;
 

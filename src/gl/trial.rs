@@ -1,8 +1,13 @@
 //! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
 
+mod bench;
+
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::context::Context;
+use super::engine::Engine;
 use super::fence::Fence;
 use super::resource::Query;
 use super::session::Session;
@@ -13,6 +18,8 @@ use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::variant::{Family, Variant};
+
+pub use bench::{Bench, Timed};
 
 /// What is measured, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +47,8 @@ pub struct Outcome {
     pub error: f64,
 }
 
-/// Data for trials of one problem.
-struct Data {
+/// Data for trials of one problem: reals, and some rows of what must come of them.
+pub struct Data {
     input: Vec<f32>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -49,7 +56,8 @@ struct Data {
 }
 
 impl Data {
-    fn new(problem: &Conv2d, rows: usize) -> Self {
+    /// The same data for the same problem each time; `rows` rows are worked out, the last one among them.
+    pub fn new(problem: &Conv2d, rows: usize) -> Self {
         let mut random = Random::new(20);
         let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
         let bias = problem.bias().then(|| random.reals(problem.sizes().k));
@@ -70,10 +78,15 @@ impl Data {
         let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
             let got = &output[((n * k + ki) * p + pi) * q..][..q];
             let errors = got.iter().zip(expected);
-            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, f64::max)
+            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, worse)
         };
-        self.rows.iter().map(row_error).fold(0.0, f64::max)
+        self.rows.iter().map(row_error).fold(0.0, worse)
     }
+}
+
+/// The larger of two errors; NaN is the worst.
+fn worse(one: f64, other: f64) -> f64 {
+    if one >= other || one.is_nan() { one } else { other }
 }
 
 fn measure(
@@ -91,23 +104,34 @@ fn measure(
     let error = data.error(problem, &output);
     drop(output);
     let context = session.context().clone();
+    let time = time(&context, &|calls| prepared.enqueue(calls), effort)?;
+    Ok(Outcome { variant: *variant, build, time, error })
+}
+
+/// The most time that runs back to back take together: slow kernels are timed in fewer.
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// Device time of one of the runs that `enqueue` hands to the device by their number.
+fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &Effort) -> Result<Duration> {
     let round = |calls: usize| -> Result<Duration> {
-        let first = Query::timestamp(&context)?;
-        prepared.enqueue(calls)?;
-        let last = Query::timestamp(&context)?;
-        Fence::new(&context)?.wait("a trial")?;
+        let first = Query::timestamp(context)?;
+        enqueue(calls)?;
+        let last = Query::timestamp(context)?;
+        Fence::new(context)?.wait("a trial")?;
         Ok(last.since(&first)? / calls as u32)
     };
     let busy = Instant::now();
     let mut time = round(1)?;
     while busy.elapsed() < effort.busy {
-        round(2)?;
+        time = round(2)?;
     }
+    let most = LONGEST.as_nanos() / time.as_nanos().max(1);
+    let calls = effort.calls.min(most as usize).max(1);
     for number in 0..effort.rounds {
-        let once = round(effort.calls)?;
+        let once = round(calls)?;
         time = if number == 0 { once } else { time.min(once) };
     }
-    Ok(Outcome { variant: *variant, build, time, error })
+    Ok(time)
 }
 
 /// Tries `variants` of `problem` on `gl:device`, one after the other. What fails does not stop the others.
@@ -138,13 +162,28 @@ pub fn gpu(device: usize) -> Result<Gpu> {
     super::engine(device)?.gpu()
 }
 
-/// Runs `variant` on small integers and counts the outputs that are not exactly right.
+/// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
 ///
 /// # Errors
 /// If there is no such device, or the variant failed.
 pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
-    let engine = super::engine(device)?;
-    let [input, weights, bias] = integers(problem, seed);
+    differences_on(&*super::engine(device)?, problem, variant, seed)
+}
+
+/// As [`differences`], on an engine of one's own.
+///
+/// # Errors
+/// As [`differences`].
+pub(super) fn differences_on(
+    engine: &Engine,
+    problem: &Conv2d,
+    variant: &Variant,
+    seed: u64,
+) -> Result<usize> {
+    let [input, weights, bias] = match variant.family {
+        Family::Winograd(m) => transformable(problem, m, seed),
+        _ => integers(problem, seed),
+    };
     let bias = problem.bias().then_some(&bias[..]);
     let mut output = vec![f32::NAN; problem.output_len()];
     engine.worker().call(|session| {
@@ -158,6 +197,29 @@ fn integers(problem: &Conv2d, seed: u64) -> [Vec<f32>; 3] {
     let (mut random, limit) = (Random::new(seed), largest_integer(problem.terms()));
     let bias = if problem.bias() { problem.sizes().k } else { 0 };
     [problem.input_len(), problem.weights_len(), bias].map(|len| random.integers(len, limit))
+}
+
+/// As [`integers`], for Winograd's F(m x m, 3 x 3), whose transforms have fractions: with these all they come to are integers, and
+/// powers of two below.
+///
+/// F(2 x 2) has halves only. F(4 x 4) has fifteenths, in both directions; and its points make numbers grow by some hundred and
+/// shrink by as much, so a kernel has one tap there, and few pixels of a channel are not zero.
+fn transformable(problem: &Conv2d, m: usize, seed: u64) -> [Vec<f32>; 3] {
+    let mut random = Random::new(seed);
+    let bias = random.integers(if problem.bias() { problem.sizes().k } else { 0 }, 8);
+    let (inputs, weights) = (problem.input_len(), problem.weights_len());
+    if m == 2 {
+        let weights = random.integers(weights, 2).iter().map(|weight| 4.0 * weight).collect();
+        return [random.integers(inputs, 2), weights, bias];
+    }
+    let mut taps = vec![0.0; weights];
+    for kernel in taps.chunks_exact_mut(9) {
+        kernel[random.between(0, 8) as usize] = random.pick(&[225.0, -225.0]);
+    }
+    // About six in the 36 pixels that a tile sees, in all channels together.
+    let gap = 6 * problem.sizes().c as i64;
+    let mut pixel = |_| if random.between(1, gap) == 1 { random.pick(&[1.0, -1.0]) } else { 0.0 };
+    [(0..inputs).map(&mut pixel).collect(), taps, bias]
 }
 
 fn differing(output: &[f32], expected: &[Expected]) -> usize {

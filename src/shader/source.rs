@@ -32,18 +32,29 @@ pub const ALL: [Kernel; 3] = [CONV_REFERENCE, CONV_DIRECT, SGEMM_DIRECT];
 /// judge.
 #[cfg(test)]
 pub(super) fn check_with_glslang(name: &str, source: &str) {
-    let mut file = tempfile::Builder::new().suffix(".comp").tempfile().unwrap();
-    std::io::Write::write_all(&mut file, source.as_bytes()).unwrap();
-    match std::process::Command::new("glslangValidator").arg(file.path()).output() {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{name}: {text}");
-            assert!(!text.contains("WARNING"), "{name}: {text}");
+    check_all_with_glslang(&[(name, source)]);
+}
+
+/// As [`check_with_glslang`], of many by name: starting it takes longer than checking one.
+#[cfg(test)]
+pub(super) fn check_all_with_glslang(sources: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    for (chunk, sources) in sources.chunks(100).enumerate() {
+        let file = |index: usize, name: &str| folder.path().join(format!("{chunk}-{index}-{name}.comp"));
+        let files: Vec<_> = sources.iter().enumerate().map(|(index, (name, _))| file(index, name)).collect();
+        for (file, (_, text)) in files.iter().zip(sources) {
+            std::fs::write(file, text).unwrap();
         }
-        Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
-            eprintln!("skipped: no glslangValidator");
+        match std::process::Command::new("glslangValidator").args(&files).output() {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success() && !text.contains("WARNING"), "{text}");
+            }
+            Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
+                return eprintln!("skipped: no glslangValidator");
+            }
+            Err(error) => panic!("glslangValidator: {error}"),
         }
-        Err(error) => panic!("glslangValidator: {error}"),
     }
 }
 

@@ -160,7 +160,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
 }
 
 /// Whether the generator makes `variant` for `problem` and the device can run it.
-fn possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
+pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let sizes = problem.sizes();
     let most = gpu.max_elements;
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
@@ -200,7 +200,8 @@ fn possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         Family::Winograd(m) => {
             let frequencies = (m + 2) * (m + 2);
             let widest = winograd_tiles(sizes, m) * c.max(sizes.k);
-            tile.fits(gpu)
+            has_winograd_forms(sizes)
+                && tile.fits(gpu)
                 && frequencies * widest <= most
                 && frequencies * c.next_multiple_of(tile.bk) * rows_padded <= most
         }
@@ -239,7 +240,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
             variants.push(Variant { family: Family::Winograd(m), tile, splits: 1 });
         }
     }
-    variants.retain(|variant| possible(problem, gpu, variant));
+    variants.retain(|variant| is_possible(problem, gpu, variant));
     variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
     if is_small(problem) {
         variants.sort_by_key(|variant| variant.family != Family::Direct);

@@ -48,6 +48,22 @@ pub struct Gpu {
     pub max_block: i64,
     /// Extensions of OpenGL.
     pub gl_extensions: &'static [&'static str],
+    /// How fast it is; then it computes nothing, and runs whatever it is given.
+    pub speed: Option<Speed>,
+}
+
+/// What a GPU with a clock takes for the shaders that measure rates.
+#[derive(Debug, Clone, Copy)]
+pub struct Speed {
+    /// Nanoseconds that a dispatch takes besides its work.
+    pub launch: u64,
+    /// Compute units, each of which runs one workgroup at a time, and nanoseconds of a step of multiply-adds there.
+    pub units: u64,
+    pub step: u64,
+    /// Nanoseconds that a workgroup of reads takes, of all units.
+    pub read: u64,
+    /// Every fortieth dispatch takes so many nanoseconds more: others use the device, too.
+    pub noise: u64,
 }
 
 /// Extensions of a display that needs neither surfaces nor configurations.
@@ -66,6 +82,7 @@ impl Gpu {
             numbers: Numbers::Right,
             max_block: 128 << 20,
             gl_extensions: &[],
+            speed: None,
         }
     }
 }
@@ -285,7 +302,12 @@ impl Egl for FakeEgl {
             buffers: RefCell::default(),
             bound: RefCell::default(),
             blocks: RefCell::default(),
-            uniforms: Cell::new([0; 2]),
+            uniforms: Cell::new([0; 4]),
+            sources: RefCell::default(),
+            used: Cell::new(0),
+            clock: Cell::new(0),
+            dispatches: Cell::new(0),
+            stamps: RefCell::default(),
         }))
     }
 }
@@ -298,7 +320,14 @@ struct FakeApi {
     bound: RefCell<HashMap<u32, u32>>,
     blocks: RefCell<[u32; 8]>,
     /// `first` and `count`.
-    uniforms: Cell<[u32; 2]>,
+    uniforms: Cell<[u32; 4]>,
+    /// What was last given to compile, and by program.
+    sources: RefCell<HashMap<u32, String>>,
+    used: Cell<u32>,
+    /// Nanoseconds so far, dispatches, and timestamps by query.
+    clock: Cell<u64>,
+    dispatches: Cell<u64>,
+    stamps: RefCell<HashMap<u32, u64>>,
 }
 
 impl FakeApi {
@@ -316,13 +345,29 @@ impl FakeApi {
         bytemuck::pod_collect_to_vec(&self.buffers.borrow()[&self.blocks.borrow()[index]])
     }
 
+    /// A dispatch on a GPU of that speed. The clock of the host goes on as far.
+    fn take_time(&self, speed: &Speed) {
+        let [_, groups, steps, _] = self.uniforms.get().map(u64::from);
+        let sources = self.sources.borrow();
+        let source = &sources[&self.used.get()];
+        let work = match source.contains("measure_fma") {
+            true => groups.div_ceil(speed.units) * steps * speed.step,
+            false => groups * speed.read,
+        };
+        self.dispatches.set(self.dispatches.get() + 1);
+        let noise = if self.dispatches.get().is_multiple_of(40) { speed.noise } else { 0 };
+        let time = speed.launch + work + noise;
+        self.clock.set(self.clock.get() + time);
+        std::thread::sleep(std::time::Duration::from_nanos(time));
+    }
+
     /// `conv_reference_64`.
     fn convolve(&self) {
         let (input, weights, params) = (self.block::<f32>(0), self.block::<f32>(1), self.block::<i32>(3));
         let params: Vec<usize> = params.into_iter().map(|it| it as usize).collect();
         let [_, h, w, c, k, size, stride, pad, p, q] = params[..] else { panic!("{params:?}") };
         let mut output = self.block::<f32>(2);
-        let [first, count] = self.uniforms.get().map(|it| it as usize);
+        let [first, count, ..] = self.uniforms.get().map(|it| it as usize);
         assert!(first + count <= output.len(), "a dispatch beyond the end");
         for (index, result) in output.iter_mut().enumerate().skip(first).take(count) {
             let (x, y, k_index, n) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
@@ -383,7 +428,9 @@ impl Api for FakeApi {
         self.new_name()
     }
     fn shader_source(&self, _shader: u32, source: &str) {
-        assert_eq!(source, CONV_REFERENCE.source);
+        assert!(self.gpu.speed.is_some() || source == CONV_REFERENCE.source);
+        // Programs are linked one after the other, each from the last shader.
+        self.sources.borrow_mut().insert(0, source.to_owned());
     }
     fn compile_shader(&self, _shader: u32) {}
     fn shader_compiled(&self, _shader: u32) -> bool {
@@ -398,7 +445,11 @@ impl Api for FakeApi {
     }
     fn attach_shader(&self, _program: u32, _shader: u32) {}
     fn detach_shader(&self, _program: u32, _shader: u32) {}
-    fn link_program(&self, _program: u32) {}
+    fn link_program(&self, program: u32) {
+        let mut sources = self.sources.borrow_mut();
+        let source = sources[&0].clone();
+        sources.insert(program, source);
+    }
     fn program_linked(&self, _program: u32) -> bool {
         true
     }
@@ -409,7 +460,9 @@ impl Api for FakeApi {
     fn program_local_size(&self, _program: u32) -> [i32; 3] {
         [64, 1, 1]
     }
-    fn use_program(&self, _program: u32) {}
+    fn use_program(&self, program: u32) {
+        self.used.set(program);
+    }
     fn uniform_1ui(&self, location: u32, value: u32) {
         let mut uniforms = self.uniforms.get();
         uniforms[location as usize] = value;
@@ -417,6 +470,7 @@ impl Api for FakeApi {
     }
     fn dispatch_compute(&self, _x: u32, _y: u32, _z: u32) {
         match self.gpu.numbers {
+            _ if self.gpu.speed.is_some() => self.take_time(&self.gpu.speed.unwrap()),
             Numbers::Panic => std::panic::resume_unwind(Box::new("a driver's wrapper")),
             _ => self.convolve(),
         }
@@ -436,9 +490,11 @@ impl Api for FakeApi {
         self.new_name()
     }
     fn delete_query(&self, _query: u32) {}
-    fn query_timestamp(&self, _query: u32) {}
-    fn query_result(&self, _query: u32) -> u64 {
-        0
+    fn query_timestamp(&self, query: u32) {
+        self.stamps.borrow_mut().insert(query, self.clock.get());
+    }
+    fn query_result(&self, query: u32) -> u64 {
+        self.stamps.borrow()[&query]
     }
     fn timestamp_bits(&self) -> i32 {
         64

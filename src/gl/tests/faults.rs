@@ -10,7 +10,9 @@ use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::memory::tiles::Tile;
 use crate::shader::source::CONV_REFERENCE;
+use crate::shader::variant::{Family, Variant};
 
 /// Something to do, of which the part behind `arm` may fail.
 struct Scenario {
@@ -50,6 +52,14 @@ const PRODUCT: Scenario = Scenario {
     run: |bench, arm| {
         arm();
         bench.rig.product.run(&bench.engine)
+    },
+};
+/// Packed weights, parts of the reduction in scratch, a second pass with bias.
+const GENERATED: Scenario = Scenario {
+    name: "generated passes",
+    run: |bench, arm| {
+        arm();
+        run_generated(bench)
     },
 };
 const CALIBRATE: Scenario = Scenario {
@@ -112,6 +122,19 @@ const REFERENCE_BUFFERS: Scenario = Scenario {
         })
     },
 };
+
+/// Runs `rig.mixed` by generated passes, which stay in the session; its results are right if it does not fail.
+fn run_generated(bench: &Bench) -> Result<()> {
+    let case = &bench.rig.mixed;
+    let variant = Variant { family: Family::Igemm, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 2 };
+    let mut output = vec![f32::NAN; case.expected.len()];
+    bench.engine.worker().call(|session| {
+        let bias = case.bias.as_deref();
+        session.prepare_variant(&variant, &case.problem, &case.weights, bias)?.run(&case.input, &mut output)
+    })?;
+    assert_eq!(output, case.expected, "wrong numbers, and no error");
+    Ok(())
+}
 
 /// The reference interface from beginning to end. It is one for the process: only one test may be here at a time.
 fn on_reference(bench: &Bench, arm: &dyn Fn(), uses: &dyn Fn() -> Result<()>) -> Result<()> {
@@ -221,6 +244,22 @@ const RUNNING: [Fault; 4] = [Fault::WaitFails, Fault::NeverSignals, Fault::ReadF
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
 const SMALL: Machine =
     Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, no_storage: false, lazy: None };
+
+/// Generated programs, packed weights and scratch go with their context, and come back with the next.
+#[test]
+fn generated_passes_at_every_call() {
+    let Some(rig) = Rig::new(SMALL) else { return };
+    let bench = Bench::using(&rig, Some(run_generated));
+    let mut total = 0;
+    for fault in [&ERRORS[..], &RUNNING, &[Fault::Lost]].concat() {
+        let (injected, reported) = run_loop(&bench, &GENERATED, fault);
+        assert!(injected > 0 && reported > 0, "{fault:?}");
+        total += injected;
+    }
+    assert!(total > 100, "{total}");
+    drop(bench);
+    assert_eq!(rig.faults.objects(), Default::default(), "all closed");
+}
 
 #[test]
 fn gl_errors_at_every_call() {

@@ -13,6 +13,7 @@ use super::super::api::{self, Api, DebugMessage};
 use super::super::egl::{
     self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
 };
+use super::guards::{GuardedApi, Guards};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +207,8 @@ pub struct FaultyEgl {
     pub inner: Arc<dyn Egl>,
     pub faults: Arc<Faults>,
     pub machine: Machine,
+    /// Room around every buffer, if any.
+    pub guards: Option<Arc<Guards>>,
 }
 
 /// How long a fence is given that does signal.
@@ -310,8 +313,12 @@ impl Egl for FaultyEgl {
         if self.faults.next("egl_load_gl").is_some() {
             return Err("glDispatchCompute is missing".to_owned());
         }
+        let mut inner = self.inner.load_gl()?;
+        if let Some(guards) = &self.guards {
+            inner = Box::new(GuardedApi::new(inner, guards.clone()));
+        }
         Ok(Box::new(FaultyApi {
-            inner: self.inner.load_gl()?,
+            inner,
             egl: self.inner.clone(),
             context: self.inner.current_context(),
             faults: self.faults.clone(),

@@ -17,9 +17,14 @@ use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
 
 /// A context on a GPU of plain loops whose buffers hold `max_block` bytes.
 fn context(max_block: i64) -> Rc<Context> {
+    context_on(Gpu { max_block, ..Gpu::new("fake") })
+}
+
+/// A context on `gpu`.
+pub fn context_on(gpu: Gpu) -> Rc<Context> {
     let machine = fake::Machine {
         extensions: None,
-        gpus: vec![Gpu { max_block, ..Gpu::new("fake") }],
+        gpus: vec![gpu],
         listed: Ok(vec![]),
         surfaceless: Err(fake::BAD_DISPLAY),
         default: Ok(0),

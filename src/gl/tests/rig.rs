@@ -101,6 +101,8 @@ pub struct Rig {
     pub direct: Case,
     /// More images than [`SMALL_BLOCK`] holds at once.
     pub batch: Case,
+    /// For generated passes: bias, several channels.
+    pub mixed: Case,
     pub product: Product,
 }
 
@@ -119,12 +121,13 @@ impl Rig {
         // 1250 elements in and 1587 out an image: two fit, two fit, one is left.
         let batch = Conv2dDesc { n: 5, h: 25, w: 25, k: 3, ..square };
         Some(Rig {
-            egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine }),
+            egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine, guards: None }),
             faults,
             target,
             square: Case::new(square, 1),
             direct: Case::new(direct, 2),
             batch: Case::new(batch, 3),
+            mixed: Case::new(Conv2dDesc { c: 20, k: 5, bias: true, ..square }, 4),
             product: Product::new(),
         })
     }
@@ -140,15 +143,22 @@ pub struct Bench<'a> {
     pub rig: &'a Rig,
     pub engine: Engine,
     held: Box<dyn Plan>,
+    /// What else is used beside the plan.
+    more: Option<fn(&Bench) -> Result<()>>,
     /// What is alive when all is well and nothing runs.
     healthy: Objects,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(rig: &'a Rig) -> Self {
+        Bench::using(rig, None)
+    }
+
+    /// One that is also used as `more` does, which may leave something in the session.
+    pub fn using(rig: &'a Rig, more: Option<fn(&Bench) -> Result<()>>) -> Self {
         let engine = rig.open().unwrap();
         let held = rig.direct.plan(&engine).unwrap();
-        let mut bench = Bench { rig, engine, held, healthy: Objects::new() };
+        let mut bench = Bench { rig, engine, held, more, healthy: Objects::new() };
         bench.use_everything();
         bench.healthy = rig.faults.objects();
         bench
@@ -157,6 +167,7 @@ impl<'a> Bench<'a> {
     fn use_everything(&self) {
         self.rig.product.run(&self.engine).unwrap();
         self.rig.square.run(&*self.rig.square.plan(&self.engine).unwrap()).unwrap();
+        self.more.iter().for_each(|more| more(self).unwrap());
         // Last, so that what it leaves bound is what a command that goes astray hits. Also behind the plan just dropped.
         self.rig.direct.run(&*self.held).unwrap();
     }

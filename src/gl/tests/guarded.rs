@@ -1,0 +1,141 @@
+//! Every family times its options, exact on small integers, each buffer between guard words.
+//!
+//! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes (130 are all kinds on a driver with 32 KiB of shared memory),
+//! `SPARKLE_TEST_SEED` which.
+
+use std::sync::Arc;
+
+use super::super::api;
+use super::super::engine::Engine;
+use super::super::gemm;
+use super::super::resource::{Buffer, Program};
+use super::super::trial::differences_on;
+use super::faulty::{Faults, FaultyEgl, Machine};
+use super::first_device;
+use super::guards::Guards;
+use crate::memory::tiles::{Gpu, TILES};
+use crate::problem::exact::Random;
+use crate::problem::{Gemm, GemmDesc, Layout, Transpose, oracle};
+use crate::shader::cases::Cases;
+
+/// Cases of all four tests together, unless told otherwise: what a software driver compiles in half a minute.
+const CASES: usize = 132;
+/// Inputs that each is run on.
+const INPUTS: usize = 4;
+/// So that few cases are of all kinds: cases next to each other are much alike.
+const STRIDE: usize = 7;
+
+/// An engine with guards, on the machine's first device.
+fn guarded() -> Option<(Engine, Arc<Guards>)> {
+    let target = first_device()?;
+    let inner = super::discovered().egl.clone().expect("what was found, was found by EGL");
+    let guards = Arc::new(Guards::default());
+    let machine = Machine::default();
+    let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
+    let egl: Arc<dyn super::super::egl::Egl> = Arc::new(egl);
+    Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
+}
+
+/// A device of these limits.
+fn limits(engine: &Engine) -> Gpu {
+    let limits = |session: &mut super::Session| {
+        let it = session.context().capabilities();
+        let (shared_bytes, max_threads) = (it.max_shared, it.max_threads);
+        Ok(Gpu { shared_bytes, max_threads, max_elements: it.max_elements(), ..Gpu::ASSUMED })
+    };
+    engine.worker().call(limits).unwrap()
+}
+
+/// The guards do see what goes too far.
+#[test]
+fn guards_see_writes_beyond_the_end() {
+    let Some((engine, guards)) = guarded() else { return };
+    let context = engine.share_group().unwrap().context().unwrap();
+    for (index, broken) in [(15, 0), (16, 1), (16 + 1023, 2)] {
+        let source = format!(
+            "#version 430 core\nlayout(local_size_x = 1) in;\nlayout(std430, binding = 2) buffer B {{ float x[]; }};\n\
+             void main() {{ x[{index}] = 1.0; }}"
+        );
+        let (buffer, program) =
+            (Buffer::new(&context, 64).unwrap(), Program::build(&context, "far", &source).unwrap());
+        buffer.bind(2);
+        context.api().use_program(program.name());
+        context.api().dispatch_compute(1, 1, 1);
+        context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+        drop(buffer);
+        context.check("glDispatchCompute").unwrap();
+        assert_eq!(guards.broken().len(), broken, "{index}: {:?}", guards.broken());
+    }
+    assert_eq!(guards.checked(), 6);
+}
+
+/// A quarter of the cases: number `first`, and every fourth from there on.
+fn exact(first: usize) {
+    let Some((engine, guards)) = guarded() else { return };
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let cases = Cases::new(number("SPARKLE_TEST_SEED", 41) as u64, limits(&engine));
+    let count = number("SPARKLE_TEST_CASES", CASES / 4);
+    let mut ran = 0;
+    for (index, (problem, variant)) in cases.enumerate().skip(STRIDE * first).step_by(4 * STRIDE).take(count)
+    {
+        for input in 0..INPUTS {
+            let seed = (index * INPUTS + input) as u64;
+            let differing = differences_on(&engine, &problem, &variant, seed).unwrap();
+            assert_eq!(differing, 0, "{variant}: {problem:?}");
+            assert_eq!(guards.broken(), Vec::<String>::new(), "{variant}: {problem:?}");
+            ran += 1;
+        }
+    }
+    assert!(ran == INPUTS * count && guards.checked() > 8 * ran, "{ran} runs, {} guards", guards.checked());
+}
+
+#[test]
+fn families_are_exact_between_guards_1() {
+    exact(0);
+}
+
+#[test]
+fn families_are_exact_between_guards_2() {
+    exact(1);
+}
+
+#[test]
+fn families_are_exact_between_guards_3() {
+    exact(2);
+}
+
+#[test]
+fn families_are_exact_between_guards_4() {
+    exact(3);
+}
+
+/// Products in each tile, from all layouts, with and without an old result.
+#[test]
+fn products_are_exact_between_guards() {
+    let Some((engine, guards)) = guarded() else { return };
+    let (mut random, gpu, mut ran) = (Random::new(45), limits(&engine), 0);
+    for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
+        let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+        let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
+        let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
+        let (lda, ldb, ldc) = (m.max(k) + 3, k.max(n) + random.between(0, 1), m.max(n));
+        let beta = random.pick(&[0.0, 2.0]);
+        let desc = GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc };
+        let problem = Gemm::new(desc).unwrap();
+        let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
+        let sizes = *problem.sizes();
+        let mut tight = vec![f32::NAN; sizes.m * sizes.n];
+        let run = |session: &mut super::Session| {
+            gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
+        };
+        engine.worker().call(run).unwrap();
+        for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
+            let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
+            let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
+            assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+        }
+        assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
+        ran += 1;
+    }
+    assert!(ran > 10 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
+}

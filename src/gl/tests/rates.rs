@@ -1,0 +1,32 @@
+//! What `rates` makes of a device whose speed is known.
+
+use super::super::rates;
+use super::fake::{Gpu, Speed};
+use super::limits::context_on;
+use crate::gl::session::Session;
+
+/// Launches, units, arithmetic and reads each come out as they are, whatever else the device does at times.
+#[test]
+fn a_device_is_measured_as_it_is() {
+    let mut measured = 0;
+    for (units, launch, noise) in [(1, 2_000, 0), (16, 5_000, 0), (64, 3_000, 200_000)] {
+        let speed = Speed { launch, units, step: 4_000, read: 4_000, noise };
+        let gpu = Gpu { speed: Some(speed), max_block: 1 << 20, ..Gpu::new("llvmpipe with a clock") };
+        let mut session = Session::new(context_on(gpu));
+        let got = rates::measure(&mut session).unwrap();
+        let near = |got: f64, expected: f64, what: &str| {
+            assert!((got / expected - 1.0).abs() < 0.2, "{what}: {got:e}, not {expected:e}: {speed:?}");
+        };
+        println!("{got:?}");
+        // An empty dispatch has one step.
+        near(got.launch, (launch + 4_000) as f64 * 1e-9, "launch");
+        // Four workgroups are all that a software renderer is given, so it shows four units at most.
+        assert_eq!(got.units as u64, units.min(4), "{got:?}");
+        let operations = (512 * 64) as f64 * units.min(4) as f64;
+        near(got.flops, operations / 4_000e-9, "flops");
+        near(got.memory, (16 * 256 * 16) as f64 / 4_000e-9, "memory");
+        assert_eq!(got.max_elements, (1 << 20) / 4);
+        measured += 1;
+    }
+    assert_eq!(measured, 3);
+}

@@ -1,0 +1,236 @@
+//! Convolutions and variants that together reach every option of every template: what correctness is tested on.
+//!
+//! [`Cases`] walks through all families, tiles and ways to cut a reduction in a fixed order, and draws a shape for each that fits no
+//! tile: odd sides, channels one more or less than a slice, kernels larger than the image. The same seed gives the same
+//! cases.
+
+use super::variant::{Family, Variant, is_possible};
+use crate::memory::tiles::{Gpu, TILES, Tile};
+use crate::problem::exact::Random;
+use crate::problem::{Conv2d, Conv2dDesc};
+
+/// Parts of the reduction that are tried with each tile.
+const SPLITS: [usize; 4] = [1, 2, 3, 7];
+/// Shapes drawn before a variant counts as impossible on the device.
+const PATIENCE: usize = 200;
+
+/// How a template is asked to work, as far as the variant alone does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Any kernel, stride, dilation and padding.
+    Any,
+    /// 1x1 on a map of whole vectors: pixels and outputs four at a time.
+    Pointwise,
+    /// Outputs four at a time, pixels one by one.
+    WholeRows,
+}
+
+/// An endless walk through the cases that a device can run.
+#[derive(Debug, Clone)]
+pub struct Cases {
+    random: Random,
+    gpu: Gpu,
+    kinds: Vec<(Variant, Form)>,
+    next: usize,
+}
+
+impl Cases {
+    /// The cases of `seed` for a device of these limits.
+    pub fn new(seed: u64, gpu: Gpu) -> Self {
+        let mut kinds = vec![(Variant::DIRECT, Form::Any)];
+        for tm in [1, 2, 4, 8] {
+            let variant = Variant { family: Family::Grouped(tm), ..Variant::DIRECT };
+            kinds.extend([Form::Any, Form::WholeRows].map(|form| (variant, form)));
+        }
+        for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
+            kinds.extend(tiled(tile));
+        }
+        Cases { random: Random::new(seed), gpu, kinds, next: 0 }
+    }
+
+    /// How many cases one walk through all options is.
+    pub fn kinds(&self) -> usize {
+        self.kinds.len()
+    }
+
+    fn draw(&mut self, variant: &Variant, form: Form) -> Option<Conv2d> {
+        let (random, gpu) = (&mut self.random, &self.gpu);
+        let drawn = std::iter::repeat_with(|| Conv2d::new(desc(random, variant, form)).ok()).take(PATIENCE);
+        drawn.flatten().find(|problem| is_possible(problem, gpu, variant))
+    }
+}
+
+impl Iterator for Cases {
+    type Item = (Conv2d, Variant);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Some kind is always possible: the floor.
+        loop {
+            let (variant, form) = self.kinds[self.next % self.kinds.len()];
+            self.next += 1;
+            if let Some(problem) = self.draw(&variant, form) {
+                return Some((problem, variant));
+            }
+        }
+    }
+}
+
+/// The ways in which the tile's template is used.
+fn tiled(tile: Tile) -> Vec<(Variant, Form)> {
+    let mut kinds = vec![];
+    for family in [Family::Igemm, Family::Table] {
+        for splits in SPLITS {
+            let variant = Variant { family, tile, splits };
+            kinds.extend([Form::Any, Form::Pointwise, Form::WholeRows].map(|form| (variant, form)));
+        }
+    }
+    for m in [2, 4] {
+        let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
+        kinds.extend([Form::Any, Form::WholeRows].map(|form| (variant, form)));
+    }
+    kinds
+}
+
+/// Sizes for `variant`, not all of which it can do.
+fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
+    let few = [1, 2, 3, 5, 7, 15];
+    let many = [16, 17, 31, 33, 40];
+    let flags =
+        Conv2dDesc { bias: random.between(0, 1) == 0, relu: random.between(0, 1) == 0, ..Default::default() };
+    let base = Conv2dDesc { n: random.between(1, 3), ..flags };
+    let side = |random: &mut Random| match form {
+        Form::Any => (random.between(1, 15), random.between(1, 15)),
+        _ => (random.between(1, 9), 4 * random.between(1, 4)),
+    };
+    let (h, w) = side(random);
+    match variant.family {
+        Family::Winograd(_) => {
+            let pad = if form == Form::WholeRows { 1 } else { random.between(0, 1) };
+            let (c, k) = (random.pick(&many), random.pick(&[1, 4, 5, 33, 65]));
+            Conv2dDesc { c, k, h: h + 1, w: w.max(2), r: 3, s: 3, pad_h: pad, pad_w: pad, ..base }
+        }
+        Family::Grouped(tm) => {
+            let groups = random.pick(&[1, 2, 3, 8]);
+            let (c, k) = (groups * random.pick(&few), groups * tm as i64 * random.between(1, 2));
+            shaped(random, form, Conv2dDesc { c, k, h, w, groups, ..base })
+        }
+        family => {
+            let groups = random.pick(&[1, 1, 1, 2, 3]);
+            let channels = match family {
+                Family::Table => random.pick(&few),
+                Family::Igemm => random.pick(&many),
+                _ => random.pick(&few[..]),
+            };
+            let (c, k) = (groups * channels, groups * random.pick(&[1, 2, 4, 5, 16, 35]));
+            shaped(random, form, Conv2dDesc { c, k, h, w, groups, ..base })
+        }
+    }
+}
+
+/// `desc` with a kernel, strides, dilation and padding.
+fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
+    if form == Form::Pointwise {
+        return Conv2dDesc { r: 1, s: 1, ..desc };
+    }
+    let (r, s) = random.pick(&[(1, 1), (3, 3), (3, 3), (2, 3), (5, 5), (7, 7), (1, 4), (11, 11)]);
+    if form == Form::WholeRows {
+        // As wide as it was: whole vectors, if the kernel is odd.
+        let s = s | 1;
+        return Conv2dDesc { r, s, pad_h: r / 2, pad_w: s / 2, ..desc };
+    }
+    let (stride_h, stride_w) = random.pick(&[(1, 1), (1, 1), (2, 2), (2, 1), (1, 3), (4, 4)]);
+    let (dilation_h, dilation_w) = random.pick(&[(1, 1), (1, 1), (1, 1), (2, 1), (2, 3)]);
+    let (pad_h, pad_w) = (random.between(0, r / 2 + 1), random.between(0, s / 2 + 1));
+    Conv2dDesc { r, s, stride_h, stride_w, dilation_h, dilation_w, pad_h, pad_w, ..desc }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::shader::recipe::{Pass, Recipe, generate};
+    use crate::shader::source::check_all_with_glslang;
+    use crate::shader::variant::candidates;
+
+    /// Limits of a device that can run every tile.
+    const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
+
+    fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
+        recipe.prepare.iter().chain(&recipe.run)
+    }
+
+    #[test]
+    fn glslang_accepts_every_case() {
+        let cases = Cases::new(6, LARGE);
+        let kinds = cases.kinds();
+        assert!(kinds > 500, "{kinds}");
+        let mut sources = BTreeMap::new();
+        for (problem, variant) in cases.take(kinds) {
+            if let Some(recipe) = generate(&variant, &problem) {
+                sources
+                    .extend(passes(&recipe).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
+            }
+        }
+        assert!(sources.len() > 900, "{}", sources.len());
+        let sources: Vec<(&str, &str)> =
+            sources.iter().map(|(text, name)| (name.as_str(), text.as_str())).collect();
+        check_all_with_glslang(&sources);
+    }
+
+    /// The same seed gives the same cases, another one others.
+    #[test]
+    fn a_seed_stands_for_its_cases() {
+        let of = |seed| Cases::new(seed, LARGE).take(40).collect::<Vec<_>>();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
+
+    /// Threads and bytes of shared memory of a workgroup, as its GLSL declares them.
+    fn declared(source: &str) -> (usize, usize) {
+        let size = |name: &str| -> Option<usize> {
+            let line = source.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")))?;
+            line.parse().ok()
+        };
+        let Some(threads) = size("THREADS") else { return (64, 0) };
+        let [bm, bn, bk, kg] = ["BM", "BN", "BK", "KG"].map(|name| size(name).unwrap());
+        let operands = 2 * bk * bm + 2 * bk * bn;
+        let others = if kg > 1 { kg / 2 * bm * bn } else { 0 };
+        let depth = size("CHANNELS").unwrap() * size("R").unwrap() * size("S").unwrap();
+        let table = if size("TABLE") == Some(1) { 2 * depth.next_multiple_of(bk) } else { 0 };
+        (threads, 4 * (operands + others + table))
+    }
+
+    /// Whatever a device's limits, nothing beyond them is offered, neither by the planner nor here.
+    #[test]
+    fn what_exceeds_a_device_is_never_offered() {
+        let mut random = Random::new(8);
+        let (mut checked, mut refused) = (0, 0);
+        for _ in 0..60 {
+            let gpu = Gpu {
+                shared_bytes: random.pick(&[4, 8, 16, 32, 48, 64]) << 10,
+                max_threads: random.pick(&[64, 128, 256, 1024]),
+                max_elements: 1 << random.between(12, 20),
+                ..Gpu::ASSUMED
+            };
+            let fits = |problem: &Conv2d, variant: &Variant| {
+                let Some(recipe) = generate(variant, problem) else { return };
+                let largest = recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed);
+                assert!(largest <= gpu.max_elements, "{variant}: {largest} elements, {gpu:?}");
+                for pass in passes(&recipe) {
+                    let (threads, shared) = declared(&pass.source.text);
+                    let right = threads <= gpu.max_threads && shared <= gpu.shared_bytes;
+                    assert!(right, "{variant}: {threads} threads, {shared} bytes, {gpu:?}");
+                }
+            };
+            for (problem, variant) in Cases::new(random.bits(), gpu).take(20) {
+                fits(&problem, &variant);
+                let (offered, all) = (candidates(&problem, &gpu), candidates(&problem, &LARGE));
+                offered.iter().for_each(|variant| fits(&problem, variant));
+                checked += offered.len();
+                refused += all.len() - offered.len().min(all.len());
+            }
+        }
+        assert!(checked > 1000 && refused > 1000, "{checked} offered, {refused} refused");
+    }
+}
