@@ -21,6 +21,7 @@ const OPTIONS: PipelineOptions = PipelineOptions {
     piece_bytes: 16 << 10,
     contexts: Contexts::Three,
     order: Order::Device,
+    gather: true,
 };
 
 fn machine() -> Machine {
