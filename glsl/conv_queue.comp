@@ -3,7 +3,7 @@
 // conv_queue_64: many small convolutions of one plan in one dispatch. A queue of jobs, drained by as many workgroups as there are.
 //
 //     taken[counter]   the next ticket: workgroups draw them one by one, until none is left
-//     ticket t         outputs 64 (t % blocks) ... of job t / blocks
+//     ticket t         `block` outputs of job t / blocks
 //     jobs[j]          where the input and the output of job j begin
 //
 // No workgroup waits for another, so none has to be resident for the others to go on; and a dispatch ends when its `count`
@@ -29,6 +29,7 @@ layout(std430, binding = 5) buffer QueueBuffer {
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 layout(location = 2) uniform uint counter;
+layout(location = 3) uniform uint block;
 
 shared uint drawn;
 
@@ -60,7 +61,7 @@ float convolve(uint begin, uint index) {
 
 void main() {
     uint total = N * K * P * Q;
-    uint blocks = (total + 63u) / 64u;
+    uint blocks = (total + block - 1u) / block;
     for (;;) {
         if (gl_LocalInvocationID.x == 0u) drawn = atomicAdd(taken[counter], 1u);
         memoryBarrierShared();
@@ -72,7 +73,10 @@ void main() {
         if (ticket >= count) return;
         ticket += first;
         uvec2 job = jobs[ticket / blocks];
-        uint index = ticket % blocks * 64u + gl_LocalInvocationID.x;
-        if (index < total) output_data[job.y + index] = convolve(job.x, index);
+        uint begin = ticket % blocks * block;
+        uint end = min(begin + block, total);
+        for (uint index = begin + gl_LocalInvocationID.x; index < end; index += 64u) {
+            output_data[job.y + index] = convolve(job.x, index);
+        }
     }
 }

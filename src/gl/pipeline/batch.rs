@@ -10,12 +10,16 @@
 //!   the slot's output  │ output 0 │ output 1 │ ...
 //! ```
 //!
+//! Jobs are small if they take the device little time, which the first of them tell ([`Rate`]): a renderer in software computes them
+//! one by one, as it would anyway.
+//!
 //! Each job keeps its own ticket and its own end. A batch that cannot be computed for want of memory or of a shader is taken
 //! apart: its jobs fly again, each alone and the usual way.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::super::exit;
 use super::Core;
@@ -33,6 +37,12 @@ const MOST_JOBS: usize = 256;
 const MOST_BYTES: usize = 4 << 20;
 /// The largest input or output of a small job.
 const SMALL: usize = 64 << 10;
+/// A job that takes the device longer is not small: it has no use for company.
+const SMALL_TIME: Duration = Duration::from_millis(1);
+/// What a batch should take the device at most, so that nobody waits long for the jobs beside his own.
+const LONGEST: Duration = Duration::from_millis(20);
+/// Jobs of a batch as long as nothing is known of the device; and so many that they tell its rate, not what a job takes alone.
+const TRIAL: usize = 16;
 /// Bytes that one thread copies before another is worth waking.
 const PART: usize = 256 << 10;
 /// Dispatches that a batch may be cut into, and counters at the head of its queue.
@@ -68,6 +78,31 @@ pub struct Batch {
     pub flights: Vec<Arc<Flight>>,
 }
 
+/// Operations a second that batches reach on a device.
+#[derive(Default)]
+pub struct Rate(AtomicU64);
+
+impl Rate {
+    /// Learns that `jobs` jobs of `operations` each took so long together.
+    pub fn learn(&self, jobs: usize, operations: u64, took: Duration) {
+        let before = f64::from_bits(self.0.load(Ordering::Relaxed));
+        let seen = jobs as f64 * operations as f64 / took.max(Duration::from_micros(1)).as_secs_f64();
+        if jobs >= TRIAL || seen > before {
+            self.0.store(seen.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many jobs of `operations` each may share a slot; 0 if they are not small.
+    pub fn room(&self, operations: u64) -> usize {
+        let rate = f64::from_bits(self.0.load(Ordering::Relaxed));
+        if rate == 0.0 {
+            return TRIAL;
+        }
+        let job = operations as f64 / rate;
+        if job > SMALL_TIME.as_secs_f64() { 0 } else { (LONGEST.as_secs_f64() / job) as usize }
+    }
+}
+
 /// How many jobs of `recipe` a slot may hold that has `most_bytes` for input and output each; 0 if they are not small.
 pub fn room(recipe: &Recipe, most_bytes: usize) -> usize {
     let job = 4 * strides(&recipe.problem).into_iter().max().unwrap_or(usize::MAX / 8);
@@ -101,9 +136,8 @@ impl Batch {
     }
 
     /// What a slot needs for any batch of this plan's, so that it need not grow with each that is larger than those before.
-    pub fn capacity(&self) -> [usize; 2] {
-        let room = self.flights[0].room.max(self.flights.len());
-        bytes(&self.recipe.problem, room)
+    pub fn capacity(&self, core: &Core) -> [usize; 2] {
+        bytes(&self.recipe.problem, core.most_room(&self.recipe).max(self.flights.len()))
     }
 
     /// Writes the queue and the inputs into slot `slot`, which is prepared, and passes it on to the upload.
@@ -232,6 +266,24 @@ mod tests {
         assert_eq!(room(&recipe(wide), usize::MAX), 0);
         let deep = Conv2dDesc { k: 64, ..small };
         assert_eq!(room(&recipe(deep), usize::MAX), 0);
+    }
+
+    #[test]
+    fn a_slow_device_gets_jobs_one_by_one_and_a_fast_one_many() {
+        let (rate, job) = (Rate::default(), 1_000_000);
+        assert_eq!(rate.room(job), TRIAL);
+        // One alone says that the device is no slower than that.
+        rate.learn(1, job, Duration::from_micros(100));
+        assert_eq!(rate.room(job), 200);
+        rate.learn(1, job, Duration::from_millis(100));
+        assert_eq!(rate.room(job), 200);
+        rate.learn(TRIAL, job, Duration::from_micros(100));
+        assert_eq!(rate.room(job), 3200);
+        // Many say what it is.
+        rate.learn(TRIAL, job, Duration::from_secs(1));
+        assert_eq!((rate.room(job), rate.room(1000)), (0, 320));
+        rate.learn(TRIAL, job, Duration::ZERO);
+        assert!(rate.room(job) > 3200);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Core {
     pub open: Arc<Leases>,
     /// Jobs that never began.
     pub cancelled: Arc<AtomicU64>,
+    /// How fast batches of small jobs were.
+    pub rate: batch::Rate,
     /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
     pub no_queue: AtomicBool,
     options: PipelineOptions,
@@ -124,6 +126,7 @@ impl Pipeline {
             epoch: Instant::now(),
             open: Arc::default(),
             cancelled: Arc::default(),
+            rate: batch::Rate::default(),
             no_queue: AtomicBool::new(false),
             options,
             most_elements,
@@ -264,6 +267,11 @@ impl Core {
         if !self.options.gather || self.no_queue.load(Ordering::Relaxed) {
             return 0;
         }
+        self.most_room(recipe).min(self.rate.room(recipe.problem.flops()))
+    }
+
+    /// How many at most, however fast the device is.
+    pub fn most_room(&self, recipe: &Recipe) -> usize {
         batch::room(recipe, self.options.piece_bytes.min(4 * self.most_elements))
     }
 

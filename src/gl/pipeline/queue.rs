@@ -20,14 +20,15 @@ use crate::shader::source::CONV_QUEUE;
 
 /// The most workgroups of a dispatch: of 64 threads, what fills the largest devices.
 const RESIDENT: u32 = 4096;
-/// Outputs of a ticket.
-const BLOCK: usize = 64;
+/// Threads of a workgroup.
+const THREADS: usize = 64;
 /// Index of the queue's block.
 const QUEUE: u32 = 5;
 /// Uniform locations.
 const FIRST: u32 = 0;
 const COUNT: u32 = 1;
 const COUNTER: u32 = 2;
+const BLOCK: u32 = 3;
 
 /// A plan's small jobs on one context.
 pub struct Queued {
@@ -59,8 +60,15 @@ impl Queued {
 
     fn work(&self, jobs: usize) -> Work {
         let operations = 2.0 * self.problem.reduction() as f64 + conv2d::PER_OUTPUT;
-        let tickets = jobs * self.problem.output_len().div_ceil(BLOCK);
-        Work { units: tickets as u32, per_group: 1, operations: BLOCK as f64 * operations }
+        let block = self.block(jobs);
+        let tickets = jobs * self.problem.output_len().div_ceil(block);
+        Work { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
+    }
+
+    /// Outputs of a ticket: with fewer, drawing costs more; with more, there are not tickets enough for all workgroups.
+    fn block(&self, jobs: usize) -> usize {
+        let all = jobs * self.problem.output_len();
+        (all / RESIDENT as usize).next_multiple_of(THREADS).clamp(THREADS, 4 * THREADS)
     }
 
     fn bind(&self, input: Region, output: Region, jobs: usize) {
@@ -88,6 +96,7 @@ impl Encode for Queued {
         api.use_program(self.program.name());
         self.bind(input, output, jobs);
         context.check("glUseProgram")?;
+        api.uniform_1ui(BLOCK, self.block(jobs) as u32);
         let least = work.units.div_ceil(COUNTERS as u32);
         let slice = self.pace.slice(context.group().rate(), &work).max(least);
         let mut dispatches = 0;

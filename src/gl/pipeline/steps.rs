@@ -195,7 +195,10 @@ impl Steps {
     }
 
     fn computed(&self, landed: &Landed) {
-        let Some((_, _, count)) = landed.issued.piece.load() else { return };
+        let Some((recipe, _, count)) = landed.issued.piece.load() else { return };
+        if matches!(landed.issued.piece, Piece::Batch(_)) {
+            self.core.rate.learn(count, recipe.problem.flops(), landed.time);
+        }
         let encode = landed.issued.encode.as_ref().expect("computing has an encoder");
         encode.learn(count, landed.time);
         let kernel = encode.kernel().into();
@@ -262,7 +265,7 @@ impl Steps {
                 reservation.give(lent);
             }
             Piece::Batch(batch) => {
-                let memory = self.grow(slot, batch.capacity())?;
+                let memory = self.grow(slot, batch.capacity(&self.core))?;
                 poison(memory.input.as_ptr(), batch.bytes()[0]);
                 batch.clone().fill(&self.core, slot, self.generation, memory);
             }
