@@ -84,12 +84,15 @@ impl Case {
             return Ok(());
         }
         let right = &self.known[seed % self.known.len()].1;
-        let wrong = output.iter().zip(right).filter(|(a, b)| a != b).count();
+        let wrong: Vec<usize> = (0..right.len()).filter(|&index| output[index] != right[index]).collect();
         let unwritten = output.iter().filter(|it| it.is_nan()).count();
-        let all = self.known.iter().position(|(_, other)| output == other);
+        let first = wrong[0];
         Err(format!(
-            "seed {seed}: {wrong} of {} numbers are wrong, {unwritten} NaN; the result of {all:?}",
-            right.len()
+            "seed {seed}: {} of {} numbers are wrong, {unwritten} of them NaN: {} for {}, at {wrong:?}",
+            wrong.len(),
+            right.len(),
+            output[first],
+            right[first]
         )
         .into())
     }
@@ -128,6 +131,9 @@ impl<'a> Round<'a> {
         let (seed, job) = self.flying.pop_front().expect("jobs fly");
         let mut done = job.wait()?;
         self.done += 1;
+        if done.input != self.case.known[seed % self.case.known.len()].0 {
+            return Err(format!("the input of seed {seed} has changed").into());
+        }
         if self.done.is_multiple_of(check_every) {
             self.case.check(seed, &done.output)?;
             done.output.fill(f32::NAN);

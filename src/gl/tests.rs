@@ -6,6 +6,7 @@ mod faulty;
 mod limits;
 mod machines;
 mod pipeline;
+mod queue;
 mod recovery;
 mod rig;
 
