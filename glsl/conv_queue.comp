@@ -30,6 +30,7 @@ layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 layout(location = 2) uniform uint counter;
 layout(location = 3) uniform uint block;
+layout(location = 4) uniform uint most;
 
 shared uint drawn;
 
@@ -62,7 +63,8 @@ float convolve(uint begin, uint index) {
 void main() {
     uint total = N * K * P * Q;
     uint blocks = (total + block - 1u) / block;
-    for (;;) {
+    // Bounded: some drivers end all loops of an invocation after 65535 turns together, without a word.
+    for (uint draws = 0u; draws < most; ++draws) {
         if (gl_LocalInvocationID.x == 0u) drawn = atomicAdd(taken[counter], 1u);
         memoryBarrierShared();
         barrier();

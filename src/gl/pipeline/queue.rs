@@ -15,7 +15,7 @@ use super::batch::{COUNTERS, head_bytes};
 use super::encode::{Encode, Shared};
 use crate::backend::Recipe;
 use crate::error::Result;
-use crate::problem::Conv2d;
+use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::CONV_QUEUE;
 
 /// The most workgroups of a dispatch: of 64 threads, what fills the largest devices.
@@ -29,6 +29,11 @@ const FIRST: u32 = 0;
 const COUNT: u32 = 1;
 const COUNTER: u32 = 2;
 const BLOCK: u32 = 3;
+const MOST: u32 = 4;
+/// Turns of all its loops together that an invocation may take: renderers in software end loops after 65535, without a word.
+const TURNS: usize = 32_768;
+/// The most tickets that a workgroup draws.
+const MOST_DRAWS: usize = 64;
 
 /// A plan's small jobs on one context.
 pub struct Queued {
@@ -71,6 +76,14 @@ impl Queued {
         (all / RESIDENT as usize).next_multiple_of(THREADS).clamp(THREADS, 4 * THREADS)
     }
 
+    /// Tickets that a workgroup may draw.
+    fn draws(&self, jobs: usize) -> u32 {
+        let Conv2dSizes { c, r, s, groups, .. } = *self.problem.sizes();
+        let output = 2 + c / groups * (1 + r * (1 + s));
+        let ticket = 1 + self.block(jobs).div_ceil(THREADS) * output;
+        (TURNS / ticket).clamp(1, MOST_DRAWS) as u32
+    }
+
     fn bind(&self, input: Region, output: Region, jobs: usize) {
         let (context, head) = (&self.shared.context, head_bytes(jobs));
         Region { bytes: head, ..input }.bind_on(context, QUEUE);
@@ -96,7 +109,9 @@ impl Encode for Queued {
         api.use_program(self.program.name());
         self.bind(input, output, jobs);
         context.check("glUseProgram")?;
+        let draws = self.draws(jobs);
         api.uniform_1ui(BLOCK, self.block(jobs) as u32);
+        api.uniform_1ui(MOST, draws);
         let least = work.units.div_ceil(COUNTERS as u32);
         let slice = self.pace.slice(context.group().rate(), &work).max(least);
         let mut dispatches = 0;
@@ -105,7 +120,8 @@ impl Encode for Queued {
             api.uniform_1ui(FIRST, first);
             api.uniform_1ui(COUNT, tickets);
             api.uniform_1ui(COUNTER, dispatches);
-            api.dispatch_compute(tickets.min(RESIDENT), 1, 1);
+            // Workgroups enough for all tickets.
+            api.dispatch_compute(tickets.min(RESIDENT).max(tickets.div_ceil(draws)), 1, 1);
             context.check("glDispatchCompute")?;
             dispatches += 1;
         }

@@ -2,14 +2,18 @@
 //!
 //! A pipeline's only slot is held until all jobs are there: so they go together, however fast anything is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::context::Target;
+use super::super::egl::Egl;
 use super::super::pipeline::Pipeline;
-use super::faulty::Fault;
+use super::faulty::{Fault, Machine};
 use super::pipeline::{OPTIONS, Sent, machine, send, start};
 use super::rig::{Case, Rig};
 use crate::backend::{Contexts, PipelineOptions, Plan, Pressure, Queue, Run};
 use crate::error::{Error, Result};
+use crate::problem::{Algorithm, Conv2dDesc};
 
 const ONE_SLOT: PipelineOptions = PipelineOptions { slots: 1, queue: 64, ..OPTIONS };
 
@@ -50,6 +54,24 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
         }
     }
     assert_eq!((ran, rig.faults.violations()), (44, vec![]));
+}
+
+/// Some drivers end loops after a number of turns, all loops of an invocation together: a workgroup that drew all of this would meet
+/// that.
+#[test]
+fn a_long_queue_is_drained_whole() {
+    let Some(rig) = Rig::new(Machine::default()) else { return };
+    let engine = rig.open().unwrap();
+    let sizes = Conv2dDesc { c: 16, h: 8, w: 8, k: 64, r: 3, s: 3, ..Default::default() };
+    let case = Case::new(Conv2dDesc { pad_h: 1, pad_w: 1, algorithm: Algorithm::Direct, ..sizes }, 9);
+    let plan = case.plan(&engine).unwrap();
+    let (egl, options): (Arc<dyn Egl>, _) =
+        (rig.egl.clone(), PipelineOptions { contexts: Contexts::One, piece_bytes: 1 << 20, ..ONE_SLOT });
+    let target = Target { wait_limit: Duration::from_secs(30), ..rig.target };
+    let pipeline = Pipeline::start(egl, "gl:faulty".into(), target, 1 << 20, options).unwrap();
+    let results = ends(send_together(&pipeline, &case, &*plan, 16));
+    assert!(results.iter().all(|it| it.as_ref().is_ok_and(|run| &*run.kernel == "conv_queue_64")));
+    assert_eq!((results.len(), pipeline.stats().pieces), (16, 1));
 }
 
 #[test]
