@@ -63,10 +63,13 @@ pub struct Shared {
     pub target: Duration,
 }
 
+/// A convolution, and whose it is.
+type Owned = (Weak<Recipe>, Rc<dyn Encode>);
+
 /// The convolutions prepared on one context, each at its first use; those of plans that are gone, go.
 pub struct Encoders {
     /// By plan, and by whether it is for jobs in a queue.
-    prepared: HashMap<(*const Recipe, bool), (Weak<Recipe>, Rc<dyn Encode>)>,
+    prepared: HashMap<(*const Recipe, bool), Owned>,
     shared: Rc<Shared>,
 }
 
