@@ -321,7 +321,7 @@ typedef struct sparkle_pipeline_options {
   size_t size;
   /// Places on the device, 1 to 16; 3 by default.
   int32_t slots;
-  /// Jobs that may wait for a place; 64 by default.
+  /// Jobs that may wait for a place; 256 by default.
   int32_t queue;
   /// A job whose input or output has more bytes than this is cut into pieces of whole images; 32 MiB by default.
   int64_t piece_bytes;

@@ -138,6 +138,9 @@ pub struct PipelineOptions {
     pub contexts: Contexts,
     /// Who sees to it that a step begins behind the one before it.
     pub order: Order,
+    /// Small jobs of one plan go through the device together, many in one place, if they come faster than one by one they
+    /// would be done.
+    pub gather: bool,
 }
 
 /// How a step in one context is put behind a step in another.
@@ -153,10 +156,11 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         PipelineOptions {
             slots: 3,
-            queue: 64,
+            queue: 256,
             piece_bytes: 32 << 20,
             contexts: Contexts::Three,
             order: Order::Device,
+            gather: true,
         }
     }
 }

@@ -80,7 +80,7 @@ fn options() -> Vec<PipelineOptions> {
     for contexts in [Contexts::Three, Contexts::One] {
         for (slots, piece_bytes) in [(1, 1 << 20), (2, 1500), (3, 1 << 20), (3, 1), (16, 4000)] {
             for order in [Order::Device, Order::Host] {
-                all.push(PipelineOptions { slots, piece_bytes, contexts, order, queue: 4 });
+                all.push(PipelineOptions { slots, piece_bytes, contexts, order, queue: 4, gather: true });
             }
         }
     }

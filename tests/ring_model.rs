@@ -1,6 +1,7 @@
 //! The pipeline's ring under a model checker: in every interleaving of its threads each piece goes through each step once, and all
 //! threads end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 #[path = "../src/gl/pipeline/ring.rs"]
@@ -22,10 +23,11 @@ mod sync {
 
 use ring::{Ring, Source, Step, Task};
 
-/// Work of some pieces.
+/// Work of some pieces. One that shares is of one piece, whose number is how many are in it.
 struct Work {
     left: usize,
     begun: bool,
+    shares: bool,
 }
 
 impl Source for Work {
@@ -33,10 +35,18 @@ impl Source for Work {
     fn cut(&mut self) -> Option<(usize, bool)> {
         self.begun = true;
         self.left -= 1;
-        Some((self.left, self.left == 0))
+        Some((if self.shares { 1 } else { self.left }, self.left == 0))
     }
     fn has_begun(&self) -> bool {
         self.begun
+    }
+    fn shares(&self) -> bool {
+        self.shares
+    }
+    fn gather(piece: usize, waiting: &mut VecDeque<Self>) -> usize {
+        let before = waiting.len();
+        waiting.retain(|work| !work.shares);
+        piece + before - waiting.len()
     }
 }
 
@@ -63,7 +73,7 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
 }
 
 fn work(pieces: usize) -> Work {
-    Work { left: pieces, begun: false }
+    Work { left: pieces, begun: false, shares: false }
 }
 
 #[test]
@@ -137,5 +147,44 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
         assert!(ring.push(work(1), true).is_ok());
         let called_off = ring.close().len();
         assert_eq!(worker.join().unwrap(), 3 + 4 * (1 - called_off));
+    });
+}
+
+/// Whoever keeps small work back is woken for it.
+#[test]
+fn what_shares_a_slot_is_never_left_behind() {
+    model(|| {
+        let ring = Arc::new(Ring::new(2, 4));
+        let front = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || serve(&ring, &[Step::Upload]))
+        };
+        let back = {
+            let ring = ring.clone();
+            // Ends by itself when all three have come, which nobody else tells it.
+            loom::thread::spawn(move || {
+                let (generation, mut jobs) = (ring.generation(), 0);
+                while jobs < 3 {
+                    match ring.next(&[Step::Compute, Step::Download], true) {
+                        Some(Task::Issue(Step::Compute, slot, _)) => {
+                            ring.pass(Step::Download, slot, generation)
+                        }
+                        Some(Task::Issue(Step::Download, slot, piece)) => {
+                            jobs += piece;
+                            assert!(ring.done(slot, generation));
+                        }
+                        _ => unreachable!("there is more to come"),
+                    }
+                }
+                jobs
+            })
+        };
+        for _ in 0..3 {
+            assert!(ring.push(Work { left: 1, begun: false, shares: true }, true).is_ok());
+        }
+        assert_eq!(back.join().unwrap(), 3);
+        assert!(ring.close().is_empty());
+        front.join().unwrap();
+        assert_eq!(ring.depth(), (0, 0));
     });
 }

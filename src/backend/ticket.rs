@@ -25,6 +25,8 @@ struct Shared {
 
 struct State {
     stage: Stage,
+    /// Threads that wait for it, so that nobody is woken for nothing: that is a system call.
+    waiting: usize,
     /// Those who wait for any of several tickets.
     listeners: Vec<Arc<Signal>>,
 }
@@ -45,7 +47,7 @@ struct Signal {
 impl Ticket {
     /// The ticket of a job that waits.
     pub(crate) fn new() -> Self {
-        let state = State { stage: Stage::Waiting, listeners: vec![] };
+        let state = State { stage: Stage::Waiting, waiting: 0, listeners: vec![] };
         Ticket(Arc::new(Shared {
             state: Mutex::new(state),
             done: Condvar::new(),
@@ -96,16 +98,16 @@ impl Ticket {
             if let Stage::Done(result) = &state.stage {
                 return Some(result.clone());
             }
-            state = match deadline {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            state.waiting += 1;
+            state = match left {
                 None => self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    self.0.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => self.0.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             };
+            state.waiting -= 1;
         }
     }
 
@@ -167,7 +169,9 @@ impl Ticket {
         }
         state.stage = Stage::Done(result);
         let listeners = std::mem::take(&mut state.listeners);
-        self.0.done.notify_all();
+        if state.waiting > 0 {
+            self.0.done.notify_all();
+        }
         drop(state);
         listeners.iter().for_each(|listener| listener.set());
         true

@@ -87,7 +87,7 @@ pub struct sparkle_pipeline_options {
     pub size: usize,
     /// Places on the device, 1 to 16; 3 by default.
     pub slots: i32,
-    /// Jobs that may wait for a place; 64 by default.
+    /// Jobs that may wait for a place; 256 by default.
     pub queue: i32,
     /// A job whose input or output has more bytes than this is cut into pieces of whole images; 32 MiB by default.
     pub piece_bytes: i64,

@@ -52,11 +52,16 @@ struct DirectParams([u32; 18]);
 
 /// The parameter block of `problem`'s kernel. All sizes fit in 31 bits: [`images_at_once`] has refused others.
 pub(super) fn params(problem: &Conv2d) -> Vec<u8> {
-    let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
-    let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     if kernel(problem) == CONV_REFERENCE {
         return bytemuck::bytes_of(&reference_params(problem)).to_vec();
     }
+    direct_params(problem)
+}
+
+/// The parameter block of `problem` as `conv_direct_64` reads it.
+pub(super) fn direct_params(problem: &Conv2d) -> Vec<u8> {
+    let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
+    let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     let (bias, relu) = (usize::from(problem.bias()), usize::from(problem.relu()));
     let sizes = [
         n, c, h, w, k, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, bias,

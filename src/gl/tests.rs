@@ -8,6 +8,7 @@ mod guards;
 mod limits;
 mod machines;
 mod pipeline;
+mod queue;
 mod rates;
 mod recovery;
 mod rig;

@@ -20,13 +20,17 @@ pub const CONV_REFERENCE: Kernel =
 pub const CONV_DIRECT: Kernel =
     Kernel { name: "conv_direct_64", source: include_str!("../../glsl/conv_direct.comp") };
 
+/// Many small convolutions at once, out of a queue.
+pub const CONV_QUEUE: Kernel =
+    Kernel { name: "conv_queue_64", source: include_str!("../../glsl/conv_queue.comp") };
+
 /// Every matrix product.
 pub const SGEMM_DIRECT: Kernel =
     Kernel { name: "sgemm_direct_16x16", source: include_str!("../../glsl/sgemm_direct.comp") };
 
 /// All of them.
 #[cfg(test)]
-pub const ALL: [Kernel; 3] = [CONV_REFERENCE, CONV_DIRECT, SGEMM_DIRECT];
+pub const ALL: [Kernel; 4] = [CONV_REFERENCE, CONV_DIRECT, CONV_QUEUE, SGEMM_DIRECT];
 
 /// Has glslangValidator check a shader. It is part of the development setup; where it is missing, the driver's compiler is the
 /// judge.
@@ -65,7 +69,7 @@ mod tests {
     #[test]
     fn glslang_accepts_every_kernel() {
         ALL.iter().for_each(|kernel| check_with_glslang(kernel.name, kernel.source));
-        assert_eq!(ALL.len(), 3);
+        assert_eq!(ALL.len(), 4);
     }
 
     #[test]

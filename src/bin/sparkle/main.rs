@@ -22,6 +22,7 @@ mod npy;
 mod photo;
 mod selftest;
 mod shaders;
+mod stats;
 mod stream;
 mod suite;
 mod verify;
@@ -49,6 +50,7 @@ enum Command {
     Demo(demo::Args),
     Stream(stream::Args),
     Shaders(shaders::Args),
+    Stats(stats::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &mut console),
         Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
+        Command::Stats(args) => stats::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use super::super::pace;
 use super::super::passes::{Buffers, Passes};
 use super::super::resource::{Bind, Buffer, Program, Region};
 use super::super::session::Session;
+use super::queue::Queued;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -54,17 +55,21 @@ pub trait Encode {
 }
 
 /// What all the convolutions of a lane share.
-struct Shared {
-    session: RefCell<Session>,
+pub struct Shared {
+    pub session: RefCell<Session>,
     scratch: RefCell<Vec<Rc<Buffer>>>,
-    context: Rc<Context>,
+    pub context: Rc<Context>,
     /// What a dispatch should take.
-    target: Duration,
+    pub target: Duration,
 }
+
+/// A convolution, and whose it is.
+type Owned = (Weak<Recipe>, Rc<dyn Encode>);
 
 /// The convolutions prepared on one context, each at its first use; those of plans that are gone, go.
 pub struct Encoders {
-    prepared: HashMap<*const Recipe, (Weak<Recipe>, Rc<dyn Encode>)>,
+    /// By plan, and by whether it is for jobs in a queue.
+    prepared: HashMap<(*const Recipe, bool), Owned>,
     shared: Rc<Shared>,
 }
 
@@ -80,20 +85,24 @@ impl Encoders {
         Encoders { prepared: HashMap::new(), shared: Rc::new(shared) }
     }
 
-    /// That of `recipe`, ready for pieces of `images` images.
+    /// That of `recipe`, ready for pieces of `images` images, or for so many jobs in a queue.
     ///
     /// # Errors
     /// What kept it from being prepared: a shader, memory.
-    pub fn get(&mut self, recipe: &Arc<Recipe>, images: usize) -> Result<Rc<dyn Encode>> {
+    pub fn get(&mut self, recipe: &Arc<Recipe>, images: usize, queued: bool) -> Result<Rc<dyn Encode>> {
         // A weak reference keeps the address from being given to another recipe.
-        if let Some((_, encode)) = self.prepared.get(&Arc::as_ptr(recipe)) {
+        let key = (Arc::as_ptr(recipe), queued);
+        if let Some((_, encode)) = self.prepared.get(&key) {
             encode.prepare(images)?;
             return Ok(encode.clone());
         }
         self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
         self.shared.context.forget_errors();
-        let encode = self.shared.prepare(recipe, images)?;
-        self.prepared.insert(Arc::as_ptr(recipe), (Arc::downgrade(recipe), encode.clone()));
+        let encode = match queued {
+            true => Rc::new(Queued::new(&self.shared, recipe)?),
+            false => self.shared.prepare(recipe, images)?,
+        };
+        self.prepared.insert(key, (Arc::downgrade(recipe), encode.clone()));
         Ok(encode)
     }
 }
@@ -132,7 +141,11 @@ impl Shared {
         Ok(Rc::new(direct))
     }
 
-    fn upload(&self, data: &[f32]) -> Result<Buffer> {
+    /// A buffer with `data` in it.
+    ///
+    /// # Errors
+    /// What the device lacks.
+    pub fn upload(&self, data: &[f32]) -> Result<Buffer> {
         Buffer::with_data(&self.context, bytemuck::cast_slice(data))
     }
 

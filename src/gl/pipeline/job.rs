@@ -4,16 +4,19 @@
 //! in, and after an error when nothing touches the caller's memory any more. An output that somebody may look at is
 //! written last, when nothing can go wrong any more.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::batch::Batch;
 use super::ring::Source;
 use super::slot::{Lease, Reservation};
 use super::sync::{Mutex, lock};
 use crate::backend::{Job, Recipe, Run, Ticket};
 use crate::error::{Error, Result};
+use crate::problem::Conv2d;
 use crate::report::Timing;
 
 /// A job under way, for the first or the second time.
@@ -23,6 +26,8 @@ pub struct Flight {
     /// The caller's buffers; `None` if the data is in the slot.
     pub job: Option<Arc<Job>>,
     images_each: usize,
+    /// How many like it may share a slot; 0 if it flies alone.
+    pub room: usize,
     /// Times the device was lost under it.
     losses: u32,
     /// Whether its ticket has been started.
@@ -55,6 +60,8 @@ struct Progress {
 pub enum Piece {
     /// `images` images of a job, from `first` on.
     Part { flight: Arc<Flight>, first: usize, images: usize },
+    /// Small jobs together.
+    Batch(Arc<Batch>),
     /// Nothing yet: the slot is for a caller.
     Reserve(Arc<Reservation>),
 }
@@ -99,16 +106,69 @@ impl Source for Work {
             Work::Fly { flight, .. } => flight.begun.load(Ordering::Relaxed),
         }
     }
+
+    fn shares(&self) -> bool {
+        matches!(self, Work::Fly { flight, .. } if flight.room > 0)
+    }
+
+    fn gather(piece: Piece, waiting: &mut VecDeque<Self>) -> Piece {
+        let Piece::Part { flight, .. } = piece else { return piece };
+        let (recipe, room) = (flight.recipe.clone(), flight.room);
+        let mut flights = vec![flight];
+        let mut index = 0;
+        while index < waiting.len() && flights.len() < room {
+            let goes = matches!(&waiting[index], Work::Fly { flight, .. }
+                if flight.room > 0 && Arc::ptr_eq(&flight.recipe, &recipe));
+            let work = if goes { waiting.remove(index) } else { None };
+            match work.map(|mut work| work.cut()) {
+                None => index += 1,
+                Some(Some((Piece::Part { flight, .. }, _))) => flights.push(flight),
+                // Called off meanwhile.
+                Some(_) => {}
+            }
+        }
+        Piece::Batch(Arc::new(Batch { recipe, flights }))
+    }
+}
+
+impl Piece {
+    /// The jobs that it is of.
+    pub fn flights(&self) -> &[Arc<Flight>] {
+        match self {
+            Piece::Part { flight, .. } => std::slice::from_ref(flight),
+            Piece::Batch(batch) => &batch.flights,
+            Piece::Reserve(_) => &[],
+        }
+    }
+
+    /// What of it goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a
+    /// batch.
+    pub fn load(&self) -> Option<(&Arc<Recipe>, [usize; 2], usize)> {
+        match self {
+            Piece::Part { flight, images, .. } => {
+                Some((&flight.recipe, bytes_of(&flight.recipe.problem, *images), *images))
+            }
+            Piece::Batch(batch) => Some((&batch.recipe, batch.bytes(), batch.flights.len())),
+            Piece::Reserve(_) => None,
+        }
+    }
+}
+
+/// Bytes of the input and the output of `images` images.
+pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
+    let part = problem.with_batch(images);
+    [4 * part.input_len(), 4 * part.output_len()]
 }
 
 impl Flight {
-    /// A job's first flight.
-    pub fn new(job: Job, images_each: usize, core: &Core) -> Arc<Self> {
+    /// A job's first flight, `images_each` images a piece; `room` like it may share a slot.
+    pub fn new(job: Job, images_each: usize, room: usize, core: &Core) -> Arc<Self> {
         Arc::new(Flight {
             recipe: job.recipe.clone(),
             ticket: job.ticket.clone(),
             job: Some(Arc::new(job)),
             images_each,
+            room,
             losses: 0,
             begun: AtomicBool::new(false),
             open: Arc::new(core.open.take()),
@@ -125,6 +185,7 @@ impl Flight {
             ticket: ticket.clone(),
             job: None,
             images_each: recipe.problem.sizes().n,
+            room: 0,
             losses: 0,
             begun: AtomicBool::new(true),
             open: Arc::new(core.open.take()),
@@ -136,13 +197,14 @@ impl Flight {
         Arc::new(flight)
     }
 
-    /// The same job from the beginning, on a new device context.
-    fn again(&self, lost: bool) -> Arc<Self> {
+    /// The same job from the beginning: alone, and on a new device context if the device was `lost`.
+    pub fn again(&self, lost: bool) -> Arc<Self> {
         Arc::new(Flight {
             recipe: self.recipe.clone(),
             ticket: self.ticket.clone(),
             job: self.job.clone(),
             images_each: self.images_each,
+            room: 0,
             losses: self.losses + u32::from(lost),
             begun: AtomicBool::new(true),
             open: self.open.clone(),
@@ -182,12 +244,12 @@ impl Flight {
         Some(unsafe { output.add(first * image) })
     }
 
-    /// The device has computed a piece.
-    pub fn computed(self: &Arc<Self>, core: &Arc<Core>, time: Duration, dispatches: u32, kernel: &str) {
+    /// The device has computed a piece. Of a job in a batch, the time is that of all of the batch.
+    pub fn computed(self: &Arc<Self>, core: &Arc<Core>, time: Duration, dispatches: u32, kernel: &Arc<str>) {
         let mut progress = lock(&self.progress);
         progress.time += time;
         progress.dispatches += dispatches;
-        progress.kernel.get_or_insert_with(|| kernel.into());
+        progress.kernel.get_or_insert_with(|| kernel.clone());
         drop(progress);
         self.part_done(core, 1);
     }

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `ring` | the slots and who may do what next; start here |
 //! | `job` | a job's pieces, errors and end |
+//! | `batch`, `queue` | small jobs together in one slot, and the kernel that draws them from a queue |
 //! | `steps`, `lane` | the threads, and what they wait for |
 //! | `encode` | the seam to the convolution |
 //! | `memory`, `copiers`, `slot` | the slots' memory; copies in and out; slots in callers' hands |
@@ -27,7 +28,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -40,11 +41,13 @@ use crate::config::config;
 use crate::error::{Error, Result};
 use crate::report::{PipelineStats, Recorder};
 
+mod batch;
 mod copiers;
 mod encode;
 mod job;
 mod lane;
 mod memory;
+mod queue;
 mod ring;
 mod slot;
 mod steps;
@@ -76,6 +79,10 @@ pub struct Core {
     pub open: Arc<Leases>,
     /// Jobs that never began.
     pub cancelled: Arc<AtomicU64>,
+    /// How fast batches of small jobs were.
+    pub rate: batch::Rate,
+    /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
+    pub no_queue: AtomicBool,
     options: PipelineOptions,
     /// The most elements of a buffer that a kernel gets.
     most_elements: usize,
@@ -119,6 +126,8 @@ impl Pipeline {
             epoch: Instant::now(),
             open: Arc::default(),
             cancelled: Arc::default(),
+            rate: batch::Rate::default(),
+            no_queue: AtomicBool::new(false),
             options,
             most_elements,
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
@@ -154,7 +163,8 @@ impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
         let images = self.core.images_each(&job.recipe);
-        let flight = Flight::new(job, images, &self.core);
+        let room = self.core.room(&job.recipe);
+        let flight = Flight::new(job, images, room, &self.core);
         self.core.push(Work::Fly { flight, next: 0 }, pressure)
     }
 
@@ -252,6 +262,19 @@ impl Core {
         n.div_ceil(pieces)
     }
 
+    /// How many jobs of `recipe` may share a slot; 0 if each has one to itself.
+    fn room(&self, recipe: &Recipe) -> usize {
+        if !self.options.gather || self.no_queue.load(Ordering::Relaxed) {
+            return 0;
+        }
+        self.most_room(recipe).min(self.rate.room(recipe.problem.flops()))
+    }
+
+    /// How many at most, however fast the device is.
+    pub fn most_room(&self, recipe: &Recipe) -> usize {
+        batch::room(recipe, self.options.piece_bytes.min(4 * self.most_elements))
+    }
+
     fn busy(&self) -> Error {
         Error::Busy { what: format!("the pipeline of {}", self.id) }
     }
@@ -287,12 +310,16 @@ impl Core {
             for piece in pieces {
                 match piece {
                     Piece::Reserve(wish) if wish.is_open() => again.push_back(Work::Reserve(wish)),
-                    Piece::Part { flight, .. } if !seen.iter().any(|it| Arc::ptr_eq(it, &flight)) => {
-                        let flies = flight.recover(self, lost);
-                        again.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
-                        seen.push(flight);
+                    Piece::Reserve(_) => {}
+                    piece => {
+                        for flight in piece.flights() {
+                            if !seen.iter().any(|it| Arc::ptr_eq(it, flight)) {
+                                let flies = flight.recover(self, lost);
+                                again.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
+                                seen.push(flight.clone());
+                            }
+                        }
                     }
-                    _ => {}
                 }
             }
             let is_seen = |work: &Work| {

@@ -41,7 +41,22 @@ pub trait Source {
     fn cut(&mut self) -> Option<(Self::Piece, bool)>;
     /// Whether a piece was cut off it already.
     fn has_begun(&self) -> bool;
+    /// Whether it is so little that it shares a slot with others of its kind, which are gathered while slots are at work.
+    fn shares(&self) -> bool {
+        false
+    }
+    /// Adds to `piece`, whose work shares, what of `waiting` goes with it.
+    fn gather(piece: Self::Piece, _waiting: &mut VecDeque<Self>) -> Self::Piece
+    where
+        Self: Sized,
+    {
+        piece
+    }
 }
+
+/// Works that are worth a slot of their own while others of their kind are under way: with fewer, what a slot costs by
+/// itself, three commands and their fences, is more than they are.
+const CROWDED: usize = 64;
 
 /// What a thread is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +91,10 @@ struct State<S: Source> {
     limit: usize,
     /// Submitters that wait for room, so that nobody is woken for nothing.
     crowd: usize,
+    /// Threads that wait for a task, by where they wait.
+    sleepers: [usize; 3],
+    /// Slots with a piece that works share.
+    shared: usize,
     free: VecDeque<usize>,
     slots: Vec<Place<S::Piece>>,
     /// Slots that wait for a step.
@@ -98,17 +117,21 @@ struct Place<P> {
     lent: bool,
     /// Copiers are at its memory.
     copying: bool,
+    /// Several works share its piece.
+    shared: bool,
 }
 
 impl<S: Source> Ring<S> {
     /// A ring of `slots` free slots; `limit` works may wait for them.
     pub fn new(slots: usize, limit: usize) -> Self {
-        let place = Place { piece: None, lent: false, copying: false };
+        let place = Place { piece: None, lent: false, copying: false, shared: false };
         Ring {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 limit,
                 crowd: 0,
+                sleepers: [0; 3],
+                shared: 0,
                 free: (0..slots).collect(),
                 slots: vec![place; slots],
                 queues: Default::default(),
@@ -127,8 +150,20 @@ impl<S: Source> Ring<S> {
         lock(&self.state)
     }
 
-    fn wake(&self, step: Step) {
-        self.work[step as usize].notify_one();
+    /// Lets go of the ring and wakes who waits for a task of `step`. Telling nobody would cost a system call, too.
+    fn wake(&self, state: MutexGuard<'_, State<S>>, step: Step) {
+        let sleeps = state.sleepers[step as usize] > 0;
+        drop(state);
+        if sleeps {
+            self.work[step as usize].notify_one();
+        }
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State<S>>, step: Step) -> MutexGuard<'a, State<S>> {
+        state.sleepers[step as usize] += 1;
+        state = wait(&self.work[step as usize], state);
+        state.sleepers[step as usize] -= 1;
+        state
     }
 
     fn wake_all(&self) {
@@ -151,8 +186,9 @@ impl<S: Source> Ring<S> {
             return Err((Refused::Closed, work));
         }
         state.waiting.push_back(work);
-        drop(state);
-        self.wake(Step::Upload);
+        if !state.holds() {
+            self.wake(state, Step::Upload);
+        }
         Ok(())
     }
 
@@ -187,7 +223,7 @@ impl<S: Source> Ring<S> {
             if !patient {
                 return None;
             }
-            state = wait(&self.work[station(steps) as usize], state);
+            state = self.sleep(state, station(steps));
         }
     }
 
@@ -198,8 +234,7 @@ impl<S: Source> Ring<S> {
             return;
         }
         state.queues[step as usize].push_back(slot);
-        drop(state);
-        self.wake(step);
+        self.wake(state, step);
     }
 
     /// Copiers begin at the slot's memory.
@@ -223,8 +258,7 @@ impl<S: Source> Ring<S> {
     pub fn delivered(&self, slot: usize) {
         let mut state = self.state();
         state.slots[slot].copying = false;
-        state.slots[slot].piece = None;
-        state.active -= 1;
+        state.finish(slot);
         if state.broken {
             drop(state);
             return self.room.notify_all();
@@ -237,15 +271,29 @@ impl<S: Source> Ring<S> {
     /// piece is still on record, and will be recovered.
     pub fn done(&self, slot: usize, generation: u64) -> bool {
         let mut state = self.state();
-        if state.generation != generation || state.broken || state.slots[slot].piece.take().is_none() {
+        if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
             return false;
         }
-        state.active -= 1;
+        state.finish(slot);
         if state.slots[slot].lent {
             state.lent += 1;
         } else {
             state.free.push_back(slot);
         }
+        self.after_release(state);
+        true
+    }
+
+    /// The piece of `slot` cannot be computed as it is: the slot is free again, and `works` are next, in its place. `false` as
+    /// with [`Ring::done`].
+    pub fn again(&self, slot: usize, generation: u64, works: impl DoubleEndedIterator<Item = S>) -> bool {
+        let mut state = self.state();
+        if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
+            return false;
+        }
+        state.finish(slot);
+        state.free.push_back(slot);
+        works.rev().for_each(|work| state.waiting.push_front(work));
         self.after_release(state);
         true
     }
@@ -270,8 +318,7 @@ impl<S: Source> Ring<S> {
         state.active += 1;
         state.lent -= 1;
         state.queues[Step::Upload as usize].push_back(slot);
-        drop(state);
-        self.wake(Step::Upload);
+        self.wake(state, Step::Upload);
         Ok(())
     }
 
@@ -291,9 +338,12 @@ impl<S: Source> Ring<S> {
 
     /// A slot may be free, or all may be done.
     fn after_release(&self, state: MutexGuard<'_, State<S>>) {
-        let ends = state.closed && state.is_quiet();
-        drop(state);
-        if ends { self.wake_all() } else { self.wake(Step::Upload) }
+        if state.closed && state.is_quiet() {
+            drop(state);
+            self.wake_all();
+        } else {
+            self.wake(state, Step::Upload);
+        }
     }
 
     /// Takes no more work. What has not begun comes back, to be called off; the rest ends normally.
@@ -336,11 +386,11 @@ impl<S: Source> Ring<S> {
         let pieces = state.slots.iter_mut().filter_map(|place| place.piece.take()).collect();
         let waiting = std::mem::take(&mut state.waiting);
         state.waiting = again(pieces, waiting);
-        let place = Place { piece: None, lent: false, copying: false };
+        let place = Place { piece: None, lent: false, copying: false, shared: false };
         state.slots = vec![place; slots];
         state.free = (0..slots).collect();
         state.queues = Default::default();
-        (state.active, state.lent, state.broken) = (0, 0, false);
+        (state.active, state.lent, state.shared, state.broken) = (0, 0, 0, false);
         state.generation += 1;
         drop(state);
         self.wake_all();
@@ -357,7 +407,7 @@ impl<S: Source> Ring<S> {
     pub fn wait_for_work(&self) -> bool {
         let mut state = self.state();
         while state.waiting.is_empty() && !state.closed {
-            state = wait(&self.work[Step::Upload as usize], state);
+            state = self.sleep(state, Step::Upload);
         }
         !state.waiting.is_empty()
     }
@@ -390,9 +440,24 @@ impl<S: Source> State<S> {
         self.waiting.is_empty() && self.active == 0
     }
 
+    /// The piece of `slot` is off the record.
+    fn finish(&mut self, slot: usize) {
+        let place = &mut self.slots[slot];
+        place.piece = None;
+        self.shared -= usize::from(std::mem::take(&mut place.shared));
+        self.active -= 1;
+    }
+
+    /// Whether what waits stays until a slot is free again that its like are in, or there is more of it.
+    fn holds(&self) -> bool {
+        let full = self.waiting.len() >= CROWDED.min(self.limit) || self.crowd > 0;
+        self.shared > 0 && !full && self.waiting.front().is_some_and(Source::shares)
+    }
+
     /// Gives a free slot to the next piece of the work in front.
     fn prepare(&mut self) -> Option<(usize, S::Piece)> {
-        while !self.free.is_empty() {
+        while !self.free.is_empty() && !self.holds() {
+            let shares = self.waiting.front()?.shares();
             match self.waiting.front_mut()?.cut() {
                 None => {
                     self.waiting.pop_front();
@@ -401,7 +466,10 @@ impl<S: Source> State<S> {
                     if last {
                         self.waiting.pop_front();
                     }
+                    let piece = if shares { S::gather(piece, &mut self.waiting) } else { piece };
                     let slot = self.free.pop_front().expect("not empty");
+                    self.slots[slot].shared = shares;
+                    self.shared += usize::from(shares);
                     self.slots[slot].piece = Some(piece.clone());
                     self.active += 1;
                     return Some((slot, piece));

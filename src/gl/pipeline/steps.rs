@@ -20,14 +20,13 @@ use super::super::exit;
 use super::super::worker::panic_text;
 use super::Core;
 use super::encode::Encoders;
-use super::job::Piece;
+use super::job::{Piece, bytes_of};
 use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
 use super::ring::{Step, Task};
 use super::slot::LentSlot;
 use crate::backend::Order;
 use crate::error::{Error, Result};
-use crate::problem::Conv2d;
 
 /// How long a thread listens to the device before it looks for a task again.
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -98,9 +97,8 @@ impl Steps {
             }
         };
         let error = failed.error.clone();
-        if let Some((_, Piece::Part { flight, .. })) = &failed.place
-            && !flight.survives(&error)
-        {
+        let flights = failed.place.as_ref().map_or(&[][..], |(_, piece)| piece.flights());
+        for flight in flights.iter().filter(|flight| !flight.survives(&error)) {
             flight.fail(&self.core, error.clone());
         }
         Some(error)
@@ -149,6 +147,7 @@ impl Steps {
                     flight.part_done(&self.core, 2);
                 }
             }
+            Piece::Batch(batch) => batch.take_apart(&self.core, slot, self.generation, &failed.error),
         }
     }
 
@@ -196,23 +195,37 @@ impl Steps {
     }
 
     fn computed(&self, landed: &Landed) {
-        let Piece::Part { flight, images, .. } = &landed.issued.piece else { return };
+        let Some((recipe, _, count)) = landed.issued.piece.load() else { return };
+        if matches!(landed.issued.piece, Piece::Batch(_)) {
+            self.core.rate.learn(count, recipe.problem.flops(), landed.time);
+        }
         let encode = landed.issued.encode.as_ref().expect("computing has an encoder");
-        encode.learn(*images, landed.time);
-        flight.computed(&self.core, landed.time, landed.issued.dispatches, encode.kernel());
+        encode.learn(count, landed.time);
+        let kernel = encode.kernel().into();
+        for flight in landed.issued.piece.flights() {
+            flight.computed(&self.core, landed.time, landed.issued.dispatches, &kernel);
+        }
     }
 
     /// The output is in the slot: off to its place, unless that is the slot.
     fn downloaded(&self, landed: &Landed) -> Result<()> {
-        let Piece::Part { flight, first, images } = &landed.issued.piece else { return Ok(()) };
-        let (slot, bytes) = (landed.issued.slot, bytes_of(&flight.recipe.problem, *images)[1]);
+        let Some((_, [_, bytes], _)) = landed.issued.piece.load() else { return Ok(()) };
+        let slot = landed.issued.slot;
         let memory = self.core.memory(slot);
         if memory.staging.is_none() {
             // SAFETY: the slot's output is as large as that, and this piece's alone.
             let into = unsafe { std::slice::from_raw_parts_mut(memory.output.as_ptr(), bytes) };
             self.read(memory.regions([0, bytes])[1].buffer, into)?;
         }
-        let (core, flight) = (self.core.clone(), flight.clone());
+        let (flight, first) = match &landed.issued.piece {
+            Piece::Part { flight, first, .. } => (flight.clone(), first),
+            Piece::Batch(batch) => {
+                batch.clone().deliver(&self.core, slot, memory);
+                return Ok(());
+            }
+            Piece::Reserve(_) => return Ok(()),
+        };
+        let core = self.core.clone();
         let Some(to) = flight.destination(*first) else {
             if core.ring.done(slot, self.generation) {
                 flight.part_done(&core, 1);
@@ -250,6 +263,11 @@ impl Steps {
                 let lent = LentSlot::new(&self.core, &reservation.recipe, slot, &memory, lease);
                 self.core.ring.lend(slot, self.generation);
                 reservation.give(lent);
+            }
+            Piece::Batch(batch) => {
+                let memory = self.grow(slot, batch.capacity(&self.core))?;
+                poison(memory.input.as_ptr(), batch.bytes()[0]);
+                batch.clone().fill(&self.core, slot, self.generation, memory);
             }
             Piece::Part { flight, first, images } => {
                 let problem = &flight.recipe.problem;
@@ -292,8 +310,7 @@ impl Steps {
 
     /// Gives the device a step's commands, and the slot to the next step.
     fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
-        let Piece::Part { flight, images, .. } = piece else { return Ok(()) };
-        let bytes = bytes_of(&flight.recipe.problem, *images);
+        let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
         let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");
         let moved = [bytes[0], 0, bytes[1]][step as usize] as u64;
@@ -304,10 +321,10 @@ impl Steps {
                 upload(&context, memory, bytes).map(|()| (0, None))
             })?,
             Step::Compute => {
-                let encode = encoders.get(&flight.recipe, *images)?;
+                let encode = encoders.get(recipe, count, matches!(piece, Piece::Batch(_)))?;
                 lane.issue(commands, |memory| {
                     let [input, output] = memory.regions(bytes);
-                    let dispatches = encode.encode(input, output, *images)?;
+                    let dispatches = encode.encode(input, output, count)?;
                     Ok((dispatches, Some(encode)))
                 })?;
             }
@@ -334,9 +351,7 @@ impl Steps {
         for lane in self.lanes.iter_mut().filter(|lane| lane.step == Step::Compute) {
             for issued in lane.take_flights() {
                 // Its time is not known. If its data is not in either, it is on record, and flies again.
-                if let Piece::Part { flight, .. } = &issued.piece {
-                    flight.part_done(&self.core, 1);
-                }
+                issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core, 1));
             }
         }
         let messages = self.context.take_messages();
@@ -350,12 +365,6 @@ impl Failed {
             && matches!(error, Error::OutOfMemory { .. } | Error::Shader { .. } | Error::Unsupported { .. });
         Box::new(Failed { error, place: Some((slot, piece)), harmless })
     }
-}
-
-/// Bytes of the input and the output of `images` images.
-fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
-    let part = problem.with_batch(images);
-    [4 * part.input_len(), 4 * part.output_len()]
 }
 
 /// Host's side to device's side, of the input.

@@ -15,27 +15,28 @@ const CANARY: u32 = 0x7fc0_dead;
 /// Longer than any test should take, and shorter than anybody's patience.
 const LONG: Duration = Duration::from_secs(60);
 
-const OPTIONS: PipelineOptions = PipelineOptions {
+pub(super) const OPTIONS: PipelineOptions = PipelineOptions {
     slots: 2,
     queue: 8,
     piece_bytes: 16 << 10,
     contexts: Contexts::Three,
     order: Order::Device,
+    gather: true,
 };
 
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     Machine { max_block: Some(SMALL_BLOCK), ..Default::default() }
 }
 
-fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
+pub(super) fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
     let egl: Arc<dyn super::super::egl::Egl> = rig.egl.clone();
     Pipeline::start(egl, "gl:faulty".into(), rig.target, SMALL_BLOCK as usize / 4, options)
 }
 
 /// A job of `case` whose output outlives everything.
-struct Sent<'a> {
+pub(super) struct Sent<'a> {
     case: &'a Case,
-    ticket: Ticket,
+    pub(super) ticket: Ticket,
     output: Box<[f32]>,
 }
 
@@ -51,7 +52,7 @@ fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket) -> Job
     }
 }
 
-fn send<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
+pub(super) fn send<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
     let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
     let ticket = Ticket::new();
     let job = job(case, plan, &mut output, &ticket);
@@ -62,7 +63,7 @@ fn send<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
 
 impl Sent<'_> {
     /// Waits; the output is right, or untouched.
-    fn end(self) -> Result<Run> {
+    pub(super) fn end(self) -> Result<Run> {
         let result = self.ticket.wait_for(LONG).expect("a job that never ends");
         match &result {
             Ok(_) => assert_eq!(&*self.output, &self.case.expected[..], "wrong numbers, and no error"),

@@ -1,0 +1,310 @@
+//! Many small jobs through a pipeline: how many a second, whether memory grows, whether all results are right and in order.
+//!
+//! ```text
+//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]    each job by itself, and gathered; one and three contexts; all verified
+//! small_jobs soak [DEVICE] [JOBS]             so many jobs, and the memory in use before, meanwhile and after
+//! small_jobs random [DEVICE] [JOBS]           random shapes and delays, every result compared, in order
+//! ```
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sparkle::device::Submitted;
+use sparkle::problem::exact::{Random, largest_integer};
+use sparkle::problem::oracle;
+use sparkle::{
+    Algorithm, Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Pipeline, PipelineOptions, Pressure,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Jobs in flight: what waits, and what is in the slots.
+const FLYING: usize = 900;
+/// Jobs that may wait: never so many as fly, so that nobody waits for room.
+const QUEUE: usize = 1024;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument = |index: usize, default: &'static str| arguments.get(index).map_or(default, String::as_str);
+    let device = Device::open(argument(1, "gl:0"))?;
+    match argument(0, "throughput") {
+        "throughput" => throughput(&device, argument(2, "1").parse()?, argument(3, "")),
+        "soak" => soak(&device, argument(2, "100000").parse()?),
+        "random" => random(&device, argument(2, "10000").parse()?),
+        other => Err(format!("{other}: not throughput, soak or random").into()),
+    }
+}
+
+/// A plan, some inputs and their exact results.
+struct Case {
+    plan: Conv2dPlan,
+    known: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Case {
+    fn new(device: &Device, desc: Conv2dDesc, random: &mut Random) -> Result<Self, Failure> {
+        let problem = Conv2d::new(desc)?;
+        let largest = largest_integer(problem.terms());
+        let weights = random.integers(problem.weights_len(), largest);
+        let bias = problem.bias().then(|| random.integers(problem.sizes().k, largest));
+        let plan = device.plan(&problem, &weights, bias.as_deref())?;
+        let mut known = || {
+            let input = random.integers(problem.input_len(), largest);
+            let right = oracle::conv2d(&problem, &input, &weights, bias.as_deref());
+            (input, right.into_iter().map(|it| it.value as f32).collect())
+        };
+        let known = (0..8).map(|_| known()).collect();
+        Ok(Case { plan, known })
+    }
+
+    fn small(device: &Device) -> Result<Self, Failure> {
+        let desc = Conv2dDesc {
+            c: 16,
+            h: 16,
+            w: 16,
+            k: 16,
+            r: 3,
+            s: 3,
+            pad_h: 1,
+            pad_w: 1,
+            algorithm: Algorithm::Direct,
+            ..Default::default()
+        };
+        Case::new(device, desc, &mut Random::new(1))
+    }
+
+    fn buffers(&self, seed: usize) -> (Vec<f32>, Vec<f32>) {
+        let (input, right) = &self.known[seed % self.known.len()];
+        (input.clone(), vec![f32::NAN; right.len()])
+    }
+
+    fn check(&self, seed: usize, output: &[f32]) -> Result<(), Failure> {
+        let same = output == self.known[seed % self.known.len()].1;
+        if same {
+            return Ok(());
+        }
+        let right = &self.known[seed % self.known.len()].1;
+        let wrong: Vec<usize> = (0..right.len()).filter(|&index| output[index] != right[index]).collect();
+        let unwritten = output.iter().filter(|it| it.is_nan()).count();
+        let first = wrong[0];
+        Err(format!(
+            "seed {seed}: {} of {} numbers are wrong, {unwritten} of them NaN: {} for {}, at {wrong:?}",
+            wrong.len(),
+            right.len(),
+            output[first],
+            right[first]
+        )
+        .into())
+    }
+}
+
+/// Jobs that go round: each is sent again, with the buffers it brought back.
+struct Round<'a> {
+    pipeline: &'a Pipeline,
+    case: &'a Case,
+    flying: VecDeque<(usize, Submitted)>,
+    submits: Vec<Duration>,
+    done: usize,
+}
+
+impl<'a> Round<'a> {
+    fn new(pipeline: &'a Pipeline, case: &'a Case) -> Result<Self, Failure> {
+        let mut round = Round { pipeline, case, flying: VecDeque::new(), submits: vec![], done: 0 };
+        for seed in 0..FLYING {
+            round.send(seed, case.buffers(seed))?;
+        }
+        Ok(round)
+    }
+
+    fn send(&mut self, seed: usize, (input, output): (Vec<f32>, Vec<f32>)) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let job = self.pipeline.submit(&self.case.plan, input, output, Pressure::Wait)?;
+        if self.submits.len() < self.submits.capacity() {
+            self.submits.push(begun.elapsed());
+        }
+        self.flying.push_back((seed, job));
+        Ok(())
+    }
+
+    /// The oldest job comes back and is sent again. Comparing every result would take longer than the jobs.
+    fn turn(&mut self, check_every: usize) -> Result<(), Failure> {
+        let (seed, job) = self.flying.pop_front().expect("jobs fly");
+        let mut done = job.wait()?;
+        self.done += 1;
+        if done.input != self.case.known[seed % self.case.known.len()].0 {
+            return Err(format!("the input of seed {seed} has changed").into());
+        }
+        if self.done.is_multiple_of(check_every) {
+            self.case.check(seed, &done.output)?;
+            done.output.fill(f32::NAN);
+        }
+        self.send(seed, (done.input, done.output))
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        self.flying.into_iter().try_for_each(|(seed, job)| self.case.check(seed, &job.wait()?.output))
+    }
+}
+
+fn throughput(device: &Device, seconds: f64, only: &str) -> Result<(), Failure> {
+    let case = Case::small(device)?;
+    println!(
+        "1x16x16x16, 16 outputs, 3x3, from ordinary memory, {FLYING} jobs in flight; medians of 3 runs of {seconds} s"
+    );
+    println!(
+        "{:<28} {:>12} {:>14} {:>14} {:>10}",
+        "way", "jobs/s", "submit us p50", "submit us p99", "jobs/piece"
+    );
+    let ways =
+        [(Contexts::Three, false), (Contexts::Three, true), (Contexts::One, false), (Contexts::One, true)];
+    let name = |(contexts, gather): (Contexts, bool)| {
+        format!("{contexts:?} contexts, {}", if gather { "gathered" } else { "one by one" })
+    };
+    let ways = ways.into_iter().filter(|&way| name(way).to_lowercase().contains(only)).collect::<Vec<_>>();
+    let mut runs: Vec<Vec<Measured>> = ways.iter().map(|_| vec![]).collect();
+    for _ in 0..3 {
+        for (way, runs) in ways.iter().zip(&mut runs) {
+            runs.push(
+                measure(device, &case, *way, seconds).map_err(|error| format!("{}: {error}", name(*way)))?,
+            );
+        }
+    }
+    let mut one_by_one = None;
+    for (way, runs) in ways.into_iter().zip(&mut runs) {
+        runs.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        let Measured { rate, submits, each } = &runs[1];
+        println!("{:<28} {rate:>12.0} {:>14.2} {:>14.2} {each:>10.1}", name(way), submits[0], submits[1]);
+        match (way.1, one_by_one) {
+            (false, _) => one_by_one = Some(*rate),
+            (true, Some(before)) => println!("{:<28} {:>12.1}", "  times as many", rate / before),
+            (true, None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a way did.
+struct Measured {
+    /// Jobs a second.
+    rate: f64,
+    /// Microseconds on the submitting thread: the median, and what one in a hundred exceeds.
+    submits: [f64; 2],
+    /// Jobs a piece.
+    each: f64,
+}
+
+fn measure(
+    device: &Device,
+    case: &Case,
+    (contexts, gather): (Contexts, bool),
+    seconds: f64,
+) -> Result<Measured, Failure> {
+    let options = PipelineOptions { queue: QUEUE, contexts, gather, ..Default::default() };
+    let pipeline = device.pipeline(options)?;
+    let mut round = Round::new(&pipeline, case)?;
+    let until = |round: &mut Round, seconds: f64, every: usize| -> Result<f64, Failure> {
+        let (start, before) = (Instant::now(), round.done);
+        while start.elapsed().as_secs_f64() < seconds {
+            (0..32).try_for_each(|_| round.turn(every))?;
+        }
+        Ok((round.done - before) as f64 / start.elapsed().as_secs_f64())
+    };
+    until(&mut round, 0.4, 1)?;
+    let before = pipeline.stats();
+    round.submits = Vec::with_capacity(1 << 20);
+    let rate = until(&mut round, seconds, 64)?;
+    let after = pipeline.stats();
+    let mut submits = std::mem::take(&mut round.submits);
+    submits.sort_unstable();
+    round.end()?;
+    let at = |part: usize| submits[submits.len() * part / 100].as_secs_f64() * 1e6;
+    let each = (after.completed - before.completed) as f64 / (after.pieces - before.pieces).max(1) as f64;
+    Ok(Measured { rate, submits: [at(50), at(99)], each })
+}
+
+/// Kilobytes of ordinary memory in use.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse().ok()).unwrap_or(0)
+}
+
+fn soak(device: &Device, jobs: usize) -> Result<(), Failure> {
+    let case = Case::small(device)?;
+    let pipeline = device.pipeline(PipelineOptions { queue: QUEUE, ..Default::default() })?;
+    let mut round = Round::new(&pipeline, &case)?;
+    let (start, mut seen) = (Instant::now(), vec![]);
+    for tenth in 0..=10 {
+        while round.done < jobs / 10 * tenth {
+            round.turn(1)?;
+        }
+        if tenth > 0 {
+            seen.push(resident());
+            println!(
+                "{:>9} jobs, {:>7.2} s, {:>8} kB",
+                round.done,
+                start.elapsed().as_secs_f64(),
+                resident()
+            );
+        }
+    }
+    round.end()?;
+    let stats = pipeline.stats();
+    println!("completed {}, failed {}, pieces {}", stats.completed, stats.failed, stats.pieces);
+    println!("growth from the first tenth to the last: {} kB", seen[9] as i64 - seen[0] as i64);
+    Ok(())
+}
+
+fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
+    let mut random = Random::new(5);
+    let shape = |random: &mut Random| {
+        let size = random.pick(&[1, 3, 3, 5]);
+        Conv2dDesc {
+            n: random.between(1, 3),
+            c: random.between(1, 24),
+            h: size + random.between(0, 40),
+            w: size + random.between(0, 40),
+            k: random.between(1, 24),
+            r: size,
+            s: size,
+            stride_h: random.between(1, 2),
+            pad_w: random.between(0, 1),
+            bias: random.between(0, 1) == 1,
+            relu: random.between(0, 1) == 1,
+            algorithm: Algorithm::Direct,
+            ..Default::default()
+        }
+    };
+    let cases =
+        (0..24).map(|_| Case::new(device, shape(&mut random), &mut random)).collect::<Result<Vec<_>, _>>()?;
+    for (contexts, piece_bytes) in
+        [(Contexts::Three, 1 << 20), (Contexts::Three, 20_000), (Contexts::One, 1 << 20)]
+    {
+        let pipeline = device.pipeline(PipelineOptions { contexts, piece_bytes, ..Default::default() })?;
+        let (start, mut flying) = (Instant::now(), VecDeque::new());
+        let check =
+            |(case, seed, job): (usize, usize, Submitted)| cases[case].check(seed, &job.wait()?.output);
+        for _ in 0..jobs {
+            let (case, seed) = (random.between(0, 23) as usize, random.between(0, 7) as usize);
+            let (input, output) = cases[case].buffers(seed);
+            flying.push_back((
+                case,
+                seed,
+                pipeline.submit(&cases[case].plan, input, output, Pressure::Wait)?,
+            ));
+            if random.between(0, 99) == 0 {
+                std::thread::sleep(Duration::from_micros(random.between(0, 400) as u64));
+            }
+            while flying.len() > random.between(1, 200) as usize {
+                check(flying.pop_front().expect("not empty"))?;
+            }
+        }
+        flying.into_iter().try_for_each(check)?;
+        let (stats, time) = (pipeline.stats(), start.elapsed().as_secs_f64());
+        println!(
+            "{contexts:?} contexts, pieces of {piece_bytes} bytes: {} jobs exact and in order, {} failed, {} pieces, {time:.2} s",
+            stats.completed, stats.failed, stats.pieces
+        );
+    }
+    Ok(())
+}

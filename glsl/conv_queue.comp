@@ -1,0 +1,84 @@
+#version 430 core
+
+// conv_queue_64: many small convolutions of one plan in one dispatch. A queue of jobs, drained by as many workgroups as there are.
+//
+//     taken[counter]   the next ticket: workgroups draw them one by one, until none is left
+//     ticket t         `block` outputs of job t / blocks
+//     jobs[j]          where the input and the output of job j begin
+//
+// No workgroup waits for another, so none has to be resident for the others to go on; and a dispatch ends when its `count`
+// tickets are drawn, so its length is the host's to choose. What a job computes, and in which order it sums up, does not depend on
+// which jobs are beside it: the bits are those of conv_direct_64, which see for the layout of the data.
+
+layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
+
+layout(std430, binding = 0) readonly buffer InputBuffer { float input_data[]; };
+layout(std430, binding = 1) readonly buffer WeightBuffer { float weight_data[]; };
+layout(std430, binding = 2) writeonly buffer OutputBuffer { float output_data[]; };
+layout(std430, binding = 3) readonly buffer ParamBuffer {
+    uint N, C, H, W, K, R, S, P, Q;
+    uint stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    uint groups_of_channels, has_bias, has_relu;
+};
+layout(std430, binding = 4) readonly buffer BiasBuffer { float bias_data[]; };
+layout(std430, binding = 5) buffer QueueBuffer {
+    uint taken[64];
+    uvec2 jobs[];
+};
+
+layout(location = 0) uniform uint first;
+layout(location = 1) uniform uint count;
+layout(location = 2) uniform uint counter;
+layout(location = 3) uniform uint block;
+layout(location = 4) uniform uint most;
+
+shared uint drawn;
+
+// The output at flat index ((n*K + k)*P + p)*Q + q of the job whose input begins at `begin`.
+float convolve(uint begin, uint index) {
+    uint q = index % Q;
+    uint p = index / Q % P;
+    uint k = index / Q / P % K;
+    uint n = index / Q / P / K;
+    uint channels = C / groups_of_channels;
+    uint first_channel = k / (K / groups_of_channels) * channels;
+    float sum = has_bias != 0u ? bias_data[k] : 0.0;
+    for (uint c = 0u; c < channels; ++c) {
+        uint image = (n * C + first_channel + c) * H;
+        uint kernel = (k * channels + c) * R;
+        for (uint r = 0u; r < R; ++r) {
+            uint y = p * stride_h + r * dilation_h - pad_h;
+            if (y >= H) continue;
+            uint line = begin + (image + y) * W;
+            for (uint s = 0u; s < S; ++s) {
+                uint x = q * stride_w + s * dilation_w - pad_w;
+                if (x < W) sum += input_data[line + x] * weight_data[(kernel + r) * S + s];
+            }
+        }
+    }
+    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
+    return has_relu != 0u && sum < 0.0 ? 0.0 : sum;
+}
+
+void main() {
+    uint total = N * K * P * Q;
+    uint blocks = (total + block - 1u) / block;
+    // Bounded: some drivers end all loops of an invocation after 65535 turns together, without a word.
+    for (uint draws = 0u; draws < most; ++draws) {
+        if (gl_LocalInvocationID.x == 0u) drawn = atomicAdd(taken[counter], 1u);
+        memoryBarrierShared();
+        barrier();
+        uint ticket = drawn;
+        // Nobody draws again before all have seen it.
+        memoryBarrierShared();
+        barrier();
+        if (ticket >= count) return;
+        ticket += first;
+        uvec2 job = jobs[ticket / blocks];
+        uint begin = ticket % blocks * block;
+        uint end = min(begin + block, total);
+        for (uint index = begin + gl_LocalInvocationID.x; index < end; index += 64u) {
+            output_data[job.y + index] = convolve(job.x, index);
+        }
+    }
+}

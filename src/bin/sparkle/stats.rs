@@ -1,0 +1,198 @@
+//! `sparkle stats`: what a pipeline's trace amounts to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sparkle::report::{ENGINES, Interval, Recorder};
+
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::files;
+
+/// Figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
+///
+/// busy is the part of the time in which an engine was at work, work that overlaps counting once; the mean and the most
+/// slots at work are those with anything of theirs on an engine.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    trace: PathBuf,
+    /// Write a JSON report to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// One engine's figures.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct Engine {
+    engine: &'static str,
+    /// Pieces that it worked at.
+    pieces: usize,
+    busy_ms: f64,
+    /// Of the time from the first piece's beginning to the last one's end.
+    busy: f64,
+    bytes: u64,
+    /// Gigabytes a second while it was at work.
+    rate: f64,
+}
+
+/// A trace's figures.
+#[derive(Debug, PartialEq, serde::Serialize)]
+struct Report {
+    span_ms: f64,
+    engines: Vec<Engine>,
+    slots: usize,
+    mean_slots_at_work: f64,
+    most_slots_at_work: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file that is no trace of a pipeline.
+pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    args.json.as_deref().map_or(Ok(()), files::check_target)?;
+    let report = report(&read(&args.trace)?);
+    let line = |cells: [&str; 6]| {
+        let [engine, rest @ ..] = cells;
+        let rest: String = rest.iter().map(|cell| format!("  {cell:>10}")).collect();
+        format!("{engine:<10}{rest}")
+    };
+    console.line(line(["engine", "pieces", "busy ms", "busy", "MB", "GB/s"]));
+    for it in &report.engines {
+        let moves = it.bytes > 0;
+        let cells = [
+            it.pieces.to_string(),
+            format!("{:.3}", it.busy_ms),
+            format!("{:.2}", it.busy),
+            if moves { format!("{:.1}", it.bytes as f64 / 1e6) } else { String::new() },
+            if moves { format!("{:.2}", it.rate) } else { String::new() },
+        ];
+        let [pieces, ms, busy, bytes, rate] = cells.each_ref().map(String::as_str);
+        console.line(line([it.engine, pieces, ms, busy, bytes, rate]).trim_end().to_owned());
+    }
+    console.line(format!(
+        "{:.3} ms; slots at work: {:.2} of {} on average, {} at most",
+        report.span_ms, report.mean_slots_at_work, report.slots, report.most_slots_at_work
+    ));
+    if let Some(path) = &args.json {
+        files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
+    }
+    Ok(())
+}
+
+/// The intervals of a trace, in the order in which they ended.
+fn read(path: &Path) -> Result<Vec<Interval>, Failure> {
+    let wrong = |what: String| Failure::Input(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let trace: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let events = trace["traceEvents"].as_array().ok_or_else(|| wrong("not a trace".to_owned()))?;
+    // Every interval is there twice: on its engine's track, which is meant, and on its slot's.
+    let on_engines = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 1);
+    let mut intervals = on_engines.filter_map(interval).collect::<Vec<_>>();
+    if intervals.is_empty() {
+        return Err(wrong("no work of a pipeline in it".to_owned()));
+    }
+    intervals.sort_by_key(|interval| interval.end);
+    Ok(intervals)
+}
+
+fn interval(event: &serde_json::Value) -> Option<Interval> {
+    let engine = ENGINES.iter().position(|engine| event["name"] == *engine)?;
+    let microseconds = |field: &str| Duration::try_from_secs_f64(event[field].as_f64()? / 1e6).ok();
+    let start = microseconds("ts")?;
+    Some(Interval {
+        engine,
+        slot: usize::try_from(event["args"]["slot"].as_u64()?).ok()?,
+        start,
+        end: start + microseconds("dur")?,
+        bytes: event["args"]["bytes"].as_u64()?,
+    })
+}
+
+fn report(intervals: &[Interval]) -> Report {
+    let mut recorder = Recorder::new(false);
+    intervals.iter().for_each(|interval| recorder.add(*interval));
+    let stats = recorder.stats();
+    let engines = ENGINES.iter().enumerate().map(|(index, &engine)| {
+        let of_it = || intervals.iter().filter(|interval| interval.engine == index);
+        let (busy, bytes) = (stats.busy[index].as_secs_f64(), of_it().map(|it| it.bytes).sum::<u64>());
+        Engine {
+            engine,
+            pieces: of_it().count(),
+            busy_ms: busy * 1e3,
+            busy: stats.utilisation()[index],
+            bytes,
+            rate: if busy > 0.0 { bytes as f64 / busy / 1e9 } else { 0.0 },
+        }
+    });
+    let engines = engines.collect();
+    let (mean, most) = at_work(intervals, stats.span);
+    Report {
+        span_ms: stats.span.as_secs_f64() * 1e3,
+        engines,
+        slots: intervals.iter().map(|interval| interval.slot + 1).max().unwrap_or(0),
+        mean_slots_at_work: mean,
+        most_slots_at_work: most,
+    }
+}
+
+/// How many slots had work on an engine, on average over `span` and at most.
+fn at_work(intervals: &[Interval], span: Duration) -> (f64, usize) {
+    // At each moment, the slots that begin or end work then; ends count first.
+    let mut changes: BTreeMap<(Duration, bool), Vec<usize>> = BTreeMap::new();
+    for interval in intervals {
+        changes.entry((interval.start, true)).or_default().push(interval.slot);
+        changes.entry((interval.end, false)).or_default().push(interval.slot);
+    }
+    let mut works = BTreeMap::<usize, i64>::new();
+    let (mut time, mut sum, mut most) = (Duration::ZERO, 0.0, 0);
+    for ((at, begins), slots) in changes {
+        let busy = works.values().filter(|works| **works > 0).count();
+        sum += busy as f64 * (at - time).as_secs_f64();
+        time = at;
+        for slot in slots {
+            *works.entry(slot).or_default() += if begins { 1 } else { -1 };
+        }
+        most = most.max(works.values().filter(|works| **works > 0).count());
+    }
+    (sum / span.as_secs_f64().max(f64::MIN_POSITIVE), most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_comes_back_as_what_was_recorded() {
+        let ms = Duration::from_millis;
+        let mut recorder = Recorder::new(true);
+        for (engine, slot, start, end) in [(0, 0, 0, 10), (1, 0, 10, 30), (0, 1, 10, 20), (2, 0, 30, 40)] {
+            recorder.add(Interval { engine, slot, start: ms(start), end: ms(end), bytes: 1_000_000 });
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        std::fs::write(&path, recorder.trace("gl:0").unwrap()).unwrap();
+        let report = report(&read(&path).unwrap());
+        let busy: Vec<_> =
+            report.engines.iter().map(|it| (it.pieces, it.busy_ms.round(), it.bytes)).collect();
+        assert_eq!(busy, [(2, 20.0, 2_000_000), (1, 20.0, 1_000_000), (1, 10.0, 1_000_000)]);
+        assert!((report.engines[1].busy - 0.5).abs() < 1e-6 && (report.engines[0].rate - 0.1).abs() < 1e-6);
+        assert_eq!((report.slots, report.most_slots_at_work), (2, 2));
+        assert!((report.mean_slots_at_work - 1.25).abs() < 1e-6, "{}", report.mean_slots_at_work);
+        assert_eq!(report.span_ms.round(), 40.0);
+    }
+
+    #[test]
+    fn what_is_no_trace_is_said_to_be_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        for text in ["", "{}", "{\"traceEvents\":[]}", "{\"traceEvents\":[{\"ph\":\"X\",\"pid\":1}]}"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(read(&path), Err(Failure::Input(_))), "{text}");
+        }
+        assert!(read(&directory.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! Small jobs that share a slot.
+//!
+//! A slot costs three lots of commands, three fences and the threads' attention, some tens of microseconds, whatever is in it. A
+//! job of a few kilobytes is not worth that. So small jobs of one plan go into one slot together: one upload, one dispatch in
+//! which workgroups draw the jobs from a queue (`queue`), one download. Nobody waits for a batch to become full: what waits
+//! when a slot is free goes. Only while a batch is under way fewer than a good deal are kept back until it is done ([`super::ring`]).
+//!
+//! ```text
+//!   the slot's input   │ counters │ where job 0, 1, ... begin │ input 0 │ input 1 │ ...
+//!   the slot's output  │ output 0 │ output 1 │ ...
+//! ```
+//!
+//! Jobs are small if they take the device little time, which the first of them tell ([`Rate`]): a renderer in software computes them
+//! one by one, as it would anyway.
+//!
+//! Each job keeps its own ticket and its own end. A batch that cannot be computed for want of memory or of a shader is taken
+//! apart: its jobs fly again, each alone and the usual way.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::super::exit;
+use super::Core;
+use super::job::{Flight, Work};
+use super::memory::SlotMemory;
+use super::ring::Step;
+use crate::backend::Recipe;
+use crate::error::Error;
+use crate::problem::Conv2d;
+use crate::shader::variant;
+
+/// The most jobs of a batch.
+const MOST_JOBS: usize = 256;
+/// The most bytes of a batch's inputs, and of its outputs: what takes a bus to a GPU about ten times as long as a slot costs.
+const MOST_BYTES: usize = 4 << 20;
+/// The largest input or output of a small job.
+const SMALL: usize = 64 << 10;
+/// A job that takes the device longer is not small: it has no use for company.
+const SMALL_TIME: Duration = Duration::from_millis(1);
+/// What a batch should take the device at most, so that nobody waits long for the jobs beside his own.
+const LONGEST: Duration = Duration::from_millis(20);
+/// Jobs of a batch as long as nothing is known of the device; and so many that they tell its rate, not what a job takes alone.
+const TRIAL: usize = 16;
+/// Bytes that one thread copies before another is worth waking.
+const PART: usize = 256 << 10;
+/// Dispatches that a batch may be cut into, and counters at the head of its queue.
+pub const COUNTERS: usize = 64;
+/// What parts of a buffer that are bound by themselves begin at a multiple of, on any device.
+const ALIGNMENT: usize = 256;
+/// Numbers that jobs begin at a multiple of: a line of memory.
+const LINE: usize = 16;
+
+/// Where numbers begin in a slot's memory.
+#[derive(Clone, Copy)]
+struct Base(*mut f32);
+
+// SAFETY: an address; who uses what it stands for, the ring decides.
+unsafe impl Send for Base {}
+// SAFETY: as above.
+unsafe impl Sync for Base {}
+
+impl Base {
+    /// The address of `element`.
+    ///
+    /// # Safety
+    /// It is inside the memory that this is the address of.
+    unsafe fn at(&self, element: usize) -> *mut f32 {
+        // SAFETY: as promised.
+        unsafe { self.0.add(element) }
+    }
+}
+
+/// Jobs of one plan in one slot.
+pub struct Batch {
+    pub recipe: Arc<Recipe>,
+    pub flights: Vec<Arc<Flight>>,
+}
+
+/// Operations a second that batches reach on a device.
+#[derive(Default)]
+pub struct Rate(AtomicU64);
+
+impl Rate {
+    /// Learns that `jobs` jobs of `operations` each took so long together.
+    pub fn learn(&self, jobs: usize, operations: u64, took: Duration) {
+        let before = f64::from_bits(self.0.load(Ordering::Relaxed));
+        let seen = jobs as f64 * operations as f64 / took.max(Duration::from_micros(1)).as_secs_f64();
+        if jobs >= TRIAL || seen > before {
+            self.0.store(seen.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many jobs of `operations` each may share a slot; 0 if they are not small.
+    pub fn room(&self, operations: u64) -> usize {
+        let rate = f64::from_bits(self.0.load(Ordering::Relaxed));
+        if rate == 0.0 {
+            return TRIAL;
+        }
+        let job = operations as f64 / rate;
+        if job > SMALL_TIME.as_secs_f64() { 0 } else { (LONGEST.as_secs_f64() / job) as usize }
+    }
+}
+
+/// How many jobs of `recipe` a slot may hold that has `most_bytes` for input and output each; 0 if they are not small.
+pub fn room(recipe: &Recipe, most_bytes: usize) -> usize {
+    let job = 4 * strides(&recipe.problem).into_iter().max().unwrap_or(usize::MAX / 8);
+    if job > SMALL || !variant::is_small(&recipe.problem) {
+        return 0;
+    }
+    let fit = MOST_BYTES.min(most_bytes).saturating_sub(head_bytes(MOST_JOBS)) / job;
+    fit.min(MOST_JOBS)
+}
+
+/// Elements from one job's input to the next, and from output to output.
+fn strides(problem: &Conv2d) -> [usize; 2] {
+    [problem.input_len(), problem.output_len()].map(|len| len.next_multiple_of(LINE))
+}
+
+/// Bytes of the queue before the inputs of `jobs` jobs.
+pub fn head_bytes(jobs: usize) -> usize {
+    (4 * COUNTERS + size_of::<[u32; 2]>() * jobs).next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes of the slot's input and output with `jobs` jobs of `problem` in it.
+fn bytes(problem: &Conv2d, jobs: usize) -> [usize; 2] {
+    let [input, output] = strides(problem).map(|stride| 4 * stride * jobs);
+    [head_bytes(jobs) + input, output]
+}
+
+impl Batch {
+    /// Bytes of the slot's input and output that it takes.
+    pub fn bytes(&self) -> [usize; 2] {
+        bytes(&self.recipe.problem, self.flights.len())
+    }
+
+    /// What a slot needs for any batch of this plan's, so that it need not grow with each that is larger than those before.
+    pub fn capacity(&self, core: &Core) -> [usize; 2] {
+        bytes(&self.recipe.problem, core.most_room(&self.recipe).max(self.flights.len()))
+    }
+
+    /// Writes the queue and the inputs into slot `slot`, which is prepared, and passes it on to the upload.
+    pub fn fill(self: Arc<Self>, core: &Arc<Core>, slot: usize, generation: u64, memory: SlotMemory) {
+        core.ring.copying(slot);
+        let (jobs, [input, output]) = (self.flights.len(), strides(&self.recipe.problem));
+        let head = head_bytes(jobs);
+        {
+            let _inside = exit::enter();
+            // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
+            let queue =
+                unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
+            queue.fill(0);
+            for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
+                begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);
+            }
+        }
+        let len = self.recipe.problem.input_len();
+        // SAFETY: behind the head, for which there is room.
+        let inputs = Base(unsafe { memory.input.as_ptr().add(head) }.cast());
+        let copy = move |range: Range<usize>| {
+            let _inside = exit::enter();
+            for job in range {
+                let from = self.flights[job].job.as_ref().expect("only jobs with buffers share a slot").input;
+                // SAFETY: the input is the job's until it is done, and as long as the problem says; the slot's memory has room
+                // for it there, stays while the ring says that it is being copied, and no other part copies to that place.
+                unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(job * input), len) };
+            }
+        };
+        let keeper = core.clone();
+        let then = move || {
+            if keeper.ring.copied(slot) {
+                keeper.ring.pass(Step::Upload, slot, generation);
+            }
+        };
+        in_parts(core, jobs, 4 * len, copy, then);
+    }
+
+    /// Brings the outputs from slot `slot`, into which they were downloaded, to their places; then the slot is free.
+    pub fn deliver(self: Arc<Self>, core: &Arc<Core>, slot: usize, memory: SlotMemory) {
+        core.ring.copying(slot);
+        let stride = strides(&self.recipe.problem)[1];
+        let (jobs, len) = (self.flights.len(), self.recipe.problem.output_len());
+        let outputs = Base(memory.output.as_ptr().cast());
+        let keeper = core.clone();
+        let deliver = move |range: Range<usize>| {
+            for job in range {
+                let flight = &self.flights[job];
+                if let Some(to) = flight.destination(0) {
+                    let _inside = exit::enter();
+                    // SAFETY: the output is the job's until it is done, and as long as the problem says; the slot's output has
+                    // it there, and stays while the ring says that it is being copied.
+                    unsafe { std::ptr::copy_nonoverlapping(outputs.at(job * stride), to, len) };
+                }
+                flight.part_done(&keeper, 1);
+            }
+        };
+        let keeper = core.clone();
+        in_parts(core, jobs, 4 * len, deliver, move || keeper.ring.delivered(slot));
+    }
+
+    /// It cannot be computed, for `error`, but the device can go on: its jobs do so alone.
+    pub fn take_apart(&self, core: &Core, slot: usize, generation: u64, error: &Error) {
+        if matches!(error, Error::Shader { .. }) && !core.no_queue.swap(true, Ordering::Relaxed) {
+            crate::log::warning!("{}: small jobs go one by one: {error}", core.id);
+        }
+        let alone = self.flights.iter().map(|flight| Work::Fly { flight: flight.again(false), next: 0 });
+        core.ring.again(slot, generation, alone);
+    }
+}
+
+/// Runs what it holds when it is dropped.
+struct Finally<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|then| then());
+    }
+}
+
+/// Does `work` for each of `jobs` jobs of `bytes` bytes and then `then`: on the spot, or in parts that copiers take.
+fn in_parts(
+    core: &Core,
+    jobs: usize,
+    bytes: usize,
+    work: impl Fn(Range<usize>) + Send + Sync + 'static,
+    then: impl FnOnce() + Send + Sync + 'static,
+) {
+    let finally = Finally(Some(then));
+    let each = PART.div_ceil(bytes.max(1));
+    if jobs <= each {
+        work(0..jobs);
+        return drop(finally);
+    }
+    // What comes last runs when the last part is gone, also if one has panicked.
+    let shared = Arc::new((work, finally));
+    for first in (0..jobs).step_by(each) {
+        let shared = shared.clone();
+        core.copiers.run(move || (shared.0)(first..(first + each).min(jobs)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Conv2dDesc;
+    use crate::shader::variant::Variant;
+
+    fn recipe(desc: Conv2dDesc) -> Recipe {
+        Recipe { problem: Conv2d::new(desc).unwrap(), variant: Variant::DIRECT, weights: vec![], bias: None }
+    }
+
+    #[test]
+    fn only_small_jobs_share_a_slot_and_as_many_as_fit() {
+        let small =
+            Conv2dDesc { c: 16, h: 16, w: 16, k: 16, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+        assert_eq!(room(&recipe(small), usize::MAX), 255);
+        let most = 100 << 10;
+        let few = room(&recipe(small), most);
+        let [input, output] = bytes(&recipe(small).problem, few);
+        assert!(few == 6 && input <= most && output <= most, "{few}");
+        assert_eq!(room(&recipe(small), 1), 0);
+        let tiny = Conv2dDesc { h: 3, w: 3, c: 1, k: 1, ..small };
+        assert_eq!(room(&recipe(tiny), usize::MAX), MOST_JOBS);
+        let wide = Conv2dDesc { h: 130, w: 130, c: 1, k: 1, ..small };
+        assert_eq!(room(&recipe(wide), usize::MAX), 0);
+        let deep = Conv2dDesc { k: 64, ..small };
+        assert_eq!(room(&recipe(deep), usize::MAX), 0);
+    }
+
+    #[test]
+    fn a_slow_device_gets_jobs_one_by_one_and_a_fast_one_many() {
+        let (rate, job) = (Rate::default(), 1_000_000);
+        assert_eq!(rate.room(job), TRIAL);
+        // One alone says that the device is no slower than that.
+        rate.learn(1, job, Duration::from_micros(100));
+        assert_eq!(rate.room(job), 200);
+        rate.learn(1, job, Duration::from_millis(100));
+        assert_eq!(rate.room(job), 200);
+        rate.learn(TRIAL, job, Duration::from_micros(100));
+        assert_eq!(rate.room(job), 3200);
+        // Many say what it is.
+        rate.learn(TRIAL, job, Duration::from_secs(1));
+        assert_eq!((rate.room(job), rate.room(1000)), (0, 320));
+        rate.learn(TRIAL, job, Duration::ZERO);
+        assert!(rate.room(job) > 3200);
+    }
+
+    #[test]
+    fn what_comes_last_runs_once_and_last() {
+        let order = Arc::new(std::sync::Mutex::new(vec![]));
+        let (first, last) = (order.clone(), order.clone());
+        let finally = Finally(Some(move || last.lock().unwrap().push(2)));
+        first.lock().unwrap().push(1);
+        drop(finally);
+        assert_eq!(*order.lock().unwrap(), [1, 2]);
+    }
+}
