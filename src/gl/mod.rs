@@ -7,8 +7,10 @@
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   baseline   one batch as the reference framework computes it, for comparison
 //!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
+//!   contexts   whether pipelines are faster with three of them
 //!   context    share groups and contexts;   capabilities   what the driver can do
 //!   discovery  finding devices and probing them
 //!   api, egl   the seams;   native   OpenGL itself
@@ -24,9 +26,11 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 
 mod api;
+pub mod baseline;
 mod calibrate;
 mod capabilities;
 mod context;
+pub(crate) mod contexts;
 mod conv2d;
 mod discovery;
 mod dispatch;
