@@ -24,6 +24,7 @@ mod selftest;
 mod shaders;
 mod stream;
 mod suite;
+mod trace;
 mod verify;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Command {
     Demo(demo::Args),
     Stream(stream::Args),
     Shaders(shaders::Args),
+    Trace(trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &mut console),
         Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
+        Command::Trace(args) => trace::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,
