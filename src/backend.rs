@@ -208,6 +208,8 @@ pub enum Contexts {
     Measured,
     /// One on one thread: the three steps follow each other.
     One,
+    /// One for upload and compute, one for download, each on its own thread: the device switches less often.
+    Two,
     /// One a step, each on its own thread.
     Three,
 }

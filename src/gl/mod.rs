@@ -68,7 +68,16 @@ pub struct Candidate {
 
 /// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so.
 pub fn candidates() -> Vec<Candidate> {
-    discovered().found.iter().map(|found| found.candidate.clone()).collect()
+    let candidate = |found: &discovery::Found| {
+        let mut candidate = found.candidate.clone();
+        if let Some(capabilities) = &found.capabilities {
+            let known = contexts::known(capabilities).map(contexts::Seconds::words);
+            let words = known.unwrap_or_else(|| "one context or three: not measured yet".to_owned());
+            candidate.facts.push(("pipelines", words));
+        }
+        candidate
+    };
+    discovered().found.iter().map(candidate).collect()
 }
 
 /// The engines in use, by device. Weak: whoever uses one holds it.

@@ -18,7 +18,7 @@ use ways::{Took, Work};
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
 /// reference: fresh buffers, glBufferData, the reference framework's kernel in one dispatch, glFinish, glMapBuffer. one-shot:
-/// Device::conv2d. prepared: a plan, run. one context, three contexts: a pipeline, from ordinary memory. in place: from and in the
+/// Device::conv2d. prepared: a plan, run. one, two, three contexts: a pipeline, from ordinary memory. in place: from and in the
 /// pipeline's own slots; in place, one context: the three steps cannot overlap, which gives the time of each step alone.
 /// The bound is the slowest step alone; for ways from ordinary memory copies to and from slots, at the rate at which all cores copy
 /// memory, are a step, too. Times are wall time a batch, after 0.4 s of the same work; busy is the part of that
@@ -166,6 +166,7 @@ fn measured(args: &Args, work: &Work, layer: &Layer, copy_rate: f64) -> Result<F
     add("prepared", &|way| work.prepared(way).map(Some))?;
     for (way, contexts, order) in [
         ("one context", Contexts::One, Order::Device),
+        ("two contexts", Contexts::Two, Order::Device),
         ("three contexts", Contexts::Three, Order::Device),
         ("three, host order", Contexts::Three, Order::Host),
     ] {
@@ -173,6 +174,7 @@ fn measured(args: &Args, work: &Work, layer: &Layer, copy_rate: f64) -> Result<F
     }
     for (way, contexts, order) in [
         (ALONE, Contexts::One, Order::Device),
+        ("in place, two", Contexts::Two, Order::Device),
         ("in place", Contexts::Three, Order::Device),
         ("in place, host order", Contexts::Three, Order::Host),
     ] {

@@ -71,7 +71,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 }
 
 fn save(path: &Path, text: &str) -> Result<(), Failure> {
-    files::write(path, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))
+    files::write(path, |file| file.write_all(text.as_bytes()))
 }
 
 /// Reads Chrome's trace format, as far as `SPARKLE_TRACE` uses it.

@@ -343,6 +343,7 @@ fn supervise(core: &Arc<Core>, egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target
 fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
     match contexts {
         Contexts::One => &[&[Step::Upload, Step::Compute, Step::Download]],
+        Contexts::Two => &[&[Step::Upload, Step::Compute], &[Step::Download]],
         Contexts::Three | Contexts::Measured => &[&[Step::Upload], &[Step::Compute], &[Step::Download]],
     }
 }

@@ -151,8 +151,13 @@ impl<S: Source> Ring<S> {
             return Err((Refused::Closed, work));
         }
         state.waiting.push_back(work);
+        // Without a free slot nobody could begin with it; whoever frees one wakes the thread that does, and to wake one costs more
+        // than all the rest here.
+        let can_begin = !state.free.is_empty();
         drop(state);
-        self.wake(Step::Upload);
+        if can_begin {
+            self.wake(Step::Upload);
+        }
         Ok(())
     }
 
