@@ -60,6 +60,28 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
+    /// Whether calls for `problem` move so much data that they had better go through [`Backend::stream`].
+    fn streams(&self, _problem: &Conv2d) -> bool {
+        false
+    }
+
+    /// The queue of calls from ordinary memory, the same one at every call.
+    ///
+    /// # Errors
+    /// As [`Backend::queue`].
+    fn stream(&self) -> Result<Arc<dyn Queue>> {
+        self.queue(PipelineOptions::default())
+    }
+
+    /// What a job for the engine's queues is made from; nothing is on the device before its first job.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for what the engine cannot do.
+    fn recipe(&self, _problem: &Conv2d, _weights: &[f32], _bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
+        let what = "queues of its own".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Computes one convolution: a plan used once, unless the engine can do without one. Returns the kernel's name and
     /// the time.
     ///
@@ -157,19 +179,41 @@ impl Default for PipelineOptions {
         PipelineOptions {
             slots: 3,
             queue: 256,
-            piece_bytes: 32 << 20,
-            contexts: Contexts::Three,
+            piece_bytes: 128 << 20,
+            contexts: Contexts::Measured,
             order: Order::Device,
             gather: true,
         }
     }
 }
 
+impl PipelineOptions {
+    /// Those of the pipeline that calls from ordinary memory go through: pieces so small that the first is soon on its way and
+    /// the last soon over, all in one context, since to switch between contexts takes as long as a small piece.
+    pub fn of_calls() -> Self {
+        PipelineOptions { slots: 4, piece_bytes: 32 << 20, contexts: Contexts::One, ..Default::default() }
+    }
+
+    /// How many images of `problem` go into one piece, all pieces being alike as far as that is possible. No buffer may have
+    /// more than `most_elements`.
+    pub fn images_each(&self, problem: &Conv2d, most_elements: usize) -> usize {
+        let (n, image) = (problem.sizes().n, problem.with_batch(1));
+        let image = image.input_len().max(image.output_len());
+        let most = (self.piece_bytes / size_of::<f32>()).min(most_elements);
+        let pieces = n.div_ceil((most / image).clamp(1, n));
+        n.div_ceil(pieces)
+    }
+}
+
 /// How many contexts a GL pipeline works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contexts {
+    /// Three if the device is faster with them, which is measured once a device and kept; else one.
+    Measured,
     /// One on one thread: the three steps follow each other.
     One,
+    /// One for upload and compute, one for download, each on its own thread: the device switches less often.
+    Two,
     /// One a step, each on its own thread.
     Three,
 }
@@ -202,6 +246,9 @@ pub struct Job {
     pub owner: Option<Box<dyn std::any::Any + Send>>,
     /// Who computes it if the device fails.
     pub stand_in: Option<StandIn>,
+    /// Who computes it whole if the device fails for good after part of the output was written. With a rescuer, pieces go
+    /// to their place as they come; without, an output that somebody sees is put together elsewhere first.
+    pub rescue: Option<StandIn>,
 }
 
 // SAFETY: the pointers are to buffers that, by the contract of `Queue::submit`, any thread may use until the job is done.

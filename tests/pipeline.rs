@@ -77,7 +77,7 @@ impl Case {
 /// All ways to set a pipeline up that the machine has time for.
 fn options() -> Vec<PipelineOptions> {
     let mut all = vec![];
-    for contexts in [Contexts::Three, Contexts::One] {
+    for contexts in [Contexts::Three, Contexts::Two, Contexts::One] {
         for (slots, piece_bytes) in [(1, 1 << 20), (2, 1500), (3, 1 << 20), (3, 1), (16, 4000)] {
             for order in [Order::Device, Order::Host] {
                 all.push(PipelineOptions { slots, piece_bytes, contexts, order, queue: 4, gather: true });
@@ -104,7 +104,41 @@ fn every_way_of_submitting_is_exact() {
             ran += stats.completed;
         }
     }
-    assert!(ran >= 720, "{ran}");
+    assert!(ran >= 1080, "{ran}");
+}
+
+/// Calls that move much data go through a pipeline of the device's own, in pieces.
+#[test]
+fn large_calls_are_exact_from_any_number_of_threads() {
+    let mut ran = 0;
+    for device in devices().iter().filter(|device| device.id() != "cpu") {
+        // 1.0 MB in and 2.1 MB out an image: pieces of three images and a rest.
+        let desc = Conv2dDesc { n: 7, c: 1, h: 512, w: 512, k: 2, bias: true, ..Default::default() };
+        let call = |seed: u64| {
+            let case = Case::new(device, desc, &mut Random::new(seed));
+            let (input, mut output) = (case.input(seed), vec![f32::NAN; case.problem.output_len()]);
+            for _ in 0..2 {
+                output.fill(f32::NAN);
+                let (weights, bias) = (&case.weights, case.bias.as_deref());
+                let run = device.conv2d(&case.problem, &input, weights, bias, &mut output).unwrap();
+                assert_eq!((&*run.device, run.fallback), (device.id(), None));
+                assert!(run.timing.kernel <= run.timing.wall && run.timing.dispatches >= 1);
+            }
+            case.check(&input, &output, "a large call");
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3)
+                .map(|seed| {
+                    scope.spawn({
+                        let call = &call;
+                        move || call(seed)
+                    })
+                })
+                .collect();
+            ran += threads.into_iter().map(|it| it.join().unwrap()).count();
+        });
+    }
+    assert!(ran == 3 || devices().len() == 1, "{ran}");
 }
 
 fn owned(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {

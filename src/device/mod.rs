@@ -3,6 +3,7 @@
 //! This is the only layer that knows which engines exist. A [`Device`] is either one engine, as asked for by name, or
 //! `auto`: the engine predicted fastest for each problem, with the CPU standing in when a GPU fails.
 
+mod call;
 mod discovery;
 mod pipeline;
 mod plan;
@@ -122,6 +123,11 @@ impl Device {
         problem.check_weights(weights, bias)?;
         let problem = problem.once();
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
+            if backend.streams(&problem) {
+                let recipe = backend.recipe(&problem, weights, bias)?;
+                let run = call::run(backend, &recipe, input, output)?;
+                return Ok(Run { fallback: fallback.or(run.fallback), ..run });
+            }
             let (kernel, timing) = backend.conv2d(&problem, (weights, bias), input, output)?;
             Ok(Run { device: backend.id().into(), kernel, timing, fallback })
         };

@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::call;
 use super::plan::Conv2dPlan;
 use super::serial::{HeapSlot, Serial, SerialJob};
 use crate::backend::{Backend, Job, PipelineOptions, Pressure, Queue, Run, Slot, Ticket};
@@ -81,8 +82,9 @@ impl Pipeline {
         let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         if let Some((queue, recipe)) = on_engine {
             let (recipe, stand_in) = (recipe.clone(), plan.stand_in());
-            let job =
-                Job { ticket: ticket.clone(), recipe, input, output, output_is_private, owner, stand_in };
+            let rescue = (!output_is_private).then(|| call::rescue(&recipe));
+            let ticket = ticket.clone();
+            let job = Job { ticket, recipe, input, output, output_is_private, owner, stand_in, rescue };
             // SAFETY: passed on from the caller.
             unsafe { queue.submit(job, pressure)? };
         } else {

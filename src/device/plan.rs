@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Run, fall_back};
+use super::{Run, call, fall_back};
 use crate::backend::{Backend, Plan, Recipe, StandIn};
 use crate::error::Result;
 use crate::problem::Conv2d;
@@ -47,6 +47,10 @@ impl Prepared {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
+        if let Some(recipe) = self.plan.recipe().filter(|recipe| self.backend.streams(&recipe.problem)) {
+            let run = call::run(&self.backend, recipe, input, output)?;
+            return Ok(Run { fallback: fallback.or(run.fallback), ..run });
+        }
         let timing = self.plan.run(input, output)?;
         Ok(Run { device: self.device.clone(), kernel: self.kernel.clone(), timing, fallback })
     }

@@ -36,6 +36,8 @@ pub struct Found {
     pub target: Option<Target>,
     /// The kernel's device files for it, if EGL names any.
     files: Vec<String>,
+    /// What the driver can do, if it could be asked.
+    pub capabilities: Option<Capabilities>,
 }
 
 /// What discovery found.
@@ -95,7 +97,7 @@ fn rejected(name: &str, reason: String) -> Found {
         architecture: None,
         facts: vec![],
     };
-    Found { candidate, target: None, files: vec![] }
+    Found { candidate, target: None, files: vec![], capabilities: None }
 }
 
 /// A way to a display, not yet tried.
@@ -213,7 +215,8 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
     let facts = facts(&route.name, &probed);
     let architecture = Some(probed.capabilities.architecture());
     let candidate = Candidate { name, software, unusable: None, architecture, facts };
-    found.push(Found { candidate, target: Some(probed.target), files: route.files });
+    let (target, capabilities) = (Some(probed.target), Some(probed.capabilities));
+    found.push(Found { candidate, target, files: route.files, capabilities });
 }
 
 /// A device that has passed its probe.

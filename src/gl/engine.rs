@@ -3,19 +3,21 @@
 //! Results reach the caller's memory only when everything has succeeded: the worker reads them into a buffer of its own, and the
 //! last step is a copy that cannot fail.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::calibrate;
 use super::context::{ShareGroup, Target};
+use super::contexts;
 use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::pipeline::Pipeline;
 use super::worker::Worker;
-use crate::backend::{Backend, Memory, PipelineOptions, Plan, Queue, Recipe};
+use crate::backend::{Backend, Contexts, Memory, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::config;
 use crate::error::Result;
 use crate::memory::Hierarchy;
@@ -24,7 +26,7 @@ use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
-use crate::shader::variant::has_winograd_forms;
+use crate::shader::variant::{Variant, has_winograd_forms};
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -36,7 +38,17 @@ pub struct Engine {
     target: Target,
     /// Names of plans.
     next_key: AtomicU64,
+    /// What calls that move much data go through; made at the first of them.
+    stream: Mutex<Option<Arc<Pipeline>>>,
+    /// How such calls compute which problem.
+    variants: Mutex<HashMap<Conv2d, Variant>>,
 }
+
+/// Input and output of a call that is worth the way through a pipeline: copies by several threads, and steps that overlap.
+const STREAMED_BYTES: usize = 8 << 20;
+
+/// The most problems whose variants are remembered.
+const MOST_VARIANTS: usize = 1024;
 
 impl Engine {
     /// Starts the device's worker and makes its context.
@@ -60,7 +72,37 @@ impl Engine {
             egl: egl.clone(),
             target,
             next_key: AtomicU64::new(0),
+            stream: Mutex::default(),
+            variants: Mutex::default(),
         })
+    }
+
+    fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
+        let capabilities = self.worker.call(|session| Ok(session.context().capabilities().clone()))?;
+        let start = |options| {
+            let (egl, id) = (self.egl.clone(), self.id.clone());
+            Pipeline::start(egl, id, self.target, capabilities.max_elements(), options)
+        };
+        let contexts = match options.contexts {
+            Contexts::Measured => contexts::measured(&capabilities, &start).contexts(),
+            asked => asked,
+        };
+        start(PipelineOptions { contexts, ..options })
+    }
+
+    /// How `problem` is computed by calls that move much data.
+    fn variant(&self, problem: &Conv2d) -> Result<Variant> {
+        let variants = || self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(variant) = variants().get(problem) {
+            return Ok(*variant);
+        }
+        let variant = self.worker.call(|session| session.choose(problem))?;
+        let mut variants = variants();
+        if variants.len() >= MOST_VARIANTS {
+            variants.clear();
+        }
+        variants.insert(*problem, variant);
+        Ok(variant)
     }
 
     /// The worker, for jobs of one's own.
@@ -141,9 +183,30 @@ impl Backend for Engine {
 
     fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
         self.worker.check_process()?;
-        let most = self.worker.call(|session| Ok(session.context().capabilities().max_elements()))?;
-        let (egl, id) = (self.egl.clone(), self.id.clone());
-        Ok(Arc::new(Pipeline::start(egl, id, self.target, most, options)?))
+        Ok(Arc::new(self.pipeline(options)?))
+    }
+
+    fn streams(&self, problem: &Conv2d) -> bool {
+        size_of::<f32>() * (problem.input_len() + problem.output_len()) >= STREAMED_BYTES
+    }
+
+    fn stream(&self) -> Result<Arc<dyn Queue>> {
+        // Before the lock, which another thread may have held at the fork.
+        self.worker.check_process()?;
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = &*stream {
+            return Ok(stream.clone());
+        }
+        let made = self.pipeline(PipelineOptions::of_calls())?;
+        Ok(stream.insert(Arc::new(made)).clone())
+    }
+
+    fn recipe(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
+        self.worker.check_process()?;
+        let problem = preferred(problem, config().algorithm);
+        let variant = self.variant(&problem)?;
+        let (weights, bias) = (weights.to_vec(), bias.map(<[f32]>::to_vec));
+        Ok(Arc::new(Recipe { problem, variant, weights, bias }))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {

@@ -7,8 +7,10 @@
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   baseline   one batch as the reference framework computes it, for comparison
 //!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
+//!   contexts   whether pipelines are faster with three of them
 //!   context    share groups and contexts;   capabilities   what the driver can do;   architecture   what the device is
 //!   discovery  finding devices and probing them
 //!   api, egl   the seams;   native   OpenGL itself
@@ -25,9 +27,11 @@ use crate::error::{Error, Result};
 
 mod api;
 pub mod architecture;
+pub mod baseline;
 mod calibrate;
 mod capabilities;
 mod context;
+pub(crate) mod contexts;
 mod conv2d;
 mod discovery;
 mod dispatch;
@@ -69,7 +73,16 @@ pub struct Candidate {
 
 /// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so.
 pub fn candidates() -> Vec<Candidate> {
-    discovered().found.iter().map(|found| found.candidate.clone()).collect()
+    let candidate = |found: &discovery::Found| {
+        let mut candidate = found.candidate.clone();
+        if let Some(capabilities) = &found.capabilities {
+            let known = contexts::known(capabilities).map(contexts::Seconds::words);
+            let words = known.unwrap_or_else(|| "one context or three: not measured yet".to_owned());
+            candidate.facts.push(("pipelines", words));
+        }
+        candidate
+    };
+    discovered().found.iter().map(candidate).collect()
 }
 
 /// The engines in use, by device. Weak: whoever uses one holds it.

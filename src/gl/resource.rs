@@ -196,6 +196,24 @@ impl Buffer {
         self.context.check_reset("glGetBufferSubData")
     }
 
+    /// Like [`Buffer::read`], by a mapping that is made for it and goes with the buffer. The device must have finished.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_mapped(self, into: &mut [u8]) -> Result<()> {
+        debug_assert!(into.len() <= self.bytes);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        let bytes = into.len() as i64;
+        let address = self.context.api().map_buffer_range(api::COPY_READ_BUFFER, 0, bytes, api::MAP_READ_BIT);
+        self.context.check("glMapBufferRange")?;
+        let address =
+            NonNull::new(address as *mut u8).ok_or_else(|| no_object(&self.context, "glMapBufferRange"))?;
+        // SAFETY: the driver has mapped so many bytes for reading, until the buffer is deleted at the end of this function; nobody
+        // writes to them, since the device has finished and no other mapping is made.
+        into.copy_from_slice(unsafe { std::slice::from_raw_parts(address.as_ptr(), into.len()) });
+        self.context.check_reset("glMapBufferRange")
+    }
+
     /// Copies the first `bytes` bytes to `to`, on the device.
     ///
     /// # Errors

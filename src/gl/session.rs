@@ -107,9 +107,23 @@ impl Session {
                 other => return other,
             }
         }
+        Err(refused.unwrap_or_else(|| self.no_winograd()))
+    }
+
+    /// The way that the planner likes best; nothing is built.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub fn choose(&mut self, problem: &Conv2d) -> Result<Variant> {
+        let images = conv2d::images_at_once(&self.context, problem)?;
+        let best = self.candidates(&problem.with_batch(images))?.into_iter().next();
+        best.ok_or_else(|| self.no_winograd())
+    }
+
+    fn no_winograd(&self) -> Error {
         let what =
             "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into();
-        Err(refused.unwrap_or(Error::Unsupported { device: self.context.device().to_owned(), what }))
+        Error::Unsupported { device: self.context.device().to_owned(), what }
     }
 
     /// Ways to compute `problem`, best first.

@@ -266,6 +266,7 @@ pub fn streamed_differences(
             output_is_private: false,
             owner: None,
             stand_in: None,
+            rescue: None,
         };
         // SAFETY: input and outputs are as long as the problem says and outlive `flush`, which nothing comes before.
         unsafe { queue.submit(job, Pressure::Wait) }.map(|()| ticket)

@@ -25,6 +25,7 @@ mod shaders;
 mod stats;
 mod stream;
 mod suite;
+mod trace;
 mod verify;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ enum Command {
     Stream(stream::Args),
     Shaders(shaders::Args),
     Stats(stats::Args),
+    Trace(trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
         Command::Stats(args) => stats::run(args, &mut console),
+        Command::Trace(args) => trace::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,15 @@
 //! Threads that copy between ordinary memory and the slots, several parts of one copy at once.
 //!
-//! One core moves a tenth of what the bus to a GPU takes; all of them together come near it. Small copies are not worth waking
-//! anybody: they are done on the spot.
+//! One core moves a fifth of what the bus to a GPU takes; several together, more than it takes. Small copies are not worth waking
+//! anybody: they are done on the spot. Threads stay awake a moment after a copy, since pieces come in rows and waking a core of a
+//! virtual machine takes as long as copying some megabytes.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::super::exit;
 use super::sync::{Condvar, Mutex, lock, wait};
@@ -18,6 +20,8 @@ const SMALL: usize = 64 << 10;
 const PART: usize = 256 << 10;
 /// More threads do not copy faster on any machine seen so far.
 const MOST_THREADS: usize = 16;
+/// How long a thread without work stays awake.
+const STAY_AWAKE: Duration = Duration::from_micros(50);
 
 /// The threads. Dropping them ends what was asked for first.
 pub struct Copiers {
@@ -29,11 +33,15 @@ pub struct Copiers {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    /// Tasks that nobody has taken, for those who are awake to see without the lock.
+    waiting: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     tasks: VecDeque<Task>,
+    /// Threads that sleep.
+    asleep: usize,
     closed: bool,
 }
 
@@ -59,10 +67,11 @@ struct Whole {
 }
 
 impl Copiers {
-    /// Starts them: one a processor.
-    pub fn start(device: &str) -> std::io::Result<Self> {
+    /// Starts them: one a processor, but for `others`, which are threads that are busy while copies are made.
+    pub fn start(device: &str, others: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = processors.min(MOST_THREADS).saturating_sub(others).max(1);
         let mut copiers = Copiers { shared, threads: vec![] };
         for _ in 0..count {
             let shared = copiers.shared.clone();
@@ -97,6 +106,7 @@ impl Copiers {
         let then: Box<dyn FnOnce() + Send> = Box::new(then);
         let whole = Arc::new(Whole { left: AtomicUsize::new(parts), then: Mutex::new(Some(then)) });
         let mut state = lock(&self.shared.state);
+        self.shared.waiting.fetch_add(parts, Ordering::Relaxed);
         for index in 0..parts {
             let offset = index * part;
             // SAFETY: within the memory that was promised.
@@ -104,13 +114,17 @@ impl Copiers {
             let bytes = part.min(bytes - offset);
             state.tasks.push_back(Task::Copy(Part { from, to, bytes, whole: whole.clone() }));
         }
+        let sleepers = state.asleep.min(parts);
         drop(state);
-        self.shared.work.notify_all();
+        (0..sleepers).for_each(|_| self.shared.work.notify_one());
     }
 
     /// Runs `task` on one of the threads.
     pub fn run(&self, task: impl FnOnce() + Send + 'static) {
-        lock(&self.shared.state).tasks.push_back(Task::Run(Box::new(task)));
+        let mut state = lock(&self.shared.state);
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        state.tasks.push_back(Task::Run(Box::new(task)));
+        drop(state);
         self.shared.work.notify_one();
     }
 }
@@ -127,20 +141,38 @@ impl Drop for Copiers {
 
 impl Shared {
     fn serve(&self) {
-        loop {
-            let mut state = lock(&self.state);
-            let task = loop {
-                match state.tasks.pop_front() {
-                    Some(task) => break task,
-                    None if state.closed => return,
-                    None => state = wait(&self.work, state),
-                }
-            };
-            drop(state);
+        while let Some(task) = self.next() {
             match task {
                 Task::Copy(part) => part.copy(),
                 // Tasks report their panics themselves; this keeps the thread.
                 Task::Run(task) => drop(catch_unwind(AssertUnwindSafe(task))),
+            }
+        }
+    }
+
+    /// The next task; `None` if there will be none.
+    fn next(&self) -> Option<Task> {
+        let idle = Instant::now();
+        loop {
+            let mut state = lock(&self.state);
+            loop {
+                if let Some(task) = state.tasks.pop_front() {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    return Some(task);
+                }
+                if state.closed {
+                    return None;
+                }
+                if idle.elapsed() < STAY_AWAKE {
+                    break;
+                }
+                state.asleep += 1;
+                state = wait(&self.work, state);
+                state.asleep -= 1;
+            }
+            drop(state);
+            while self.waiting.load(Ordering::Relaxed) == 0 && idle.elapsed() < STAY_AWAKE {
+                std::hint::spin_loop();
             }
         }
     }
@@ -152,13 +184,51 @@ impl Part {
             // At exit a driver takes its mapped memory away.
             let _inside = exit::enter();
             // SAFETY: the promise to `Copiers::copy`; parts are disjoint.
-            unsafe { std::ptr::copy_nonoverlapping(self.from, self.to, self.bytes) };
+            unsafe { copy_past_caches(self.from, self.to, self.bytes) };
         }
         if self.whole.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let then = lock(&self.whole.then).take();
             then.expect("only the last part takes it")();
         }
     }
+}
+
+/// Copies by stores that go past the caches: what is written here is read by a device, or much later, and to fetch its lines
+/// first would be a third of the traffic.
+///
+/// # Safety
+/// `from` is valid for reads and `to` for writes of `bytes` bytes, and they do not overlap.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    const LINE: usize = 64;
+    const LANES: usize = LINE / size_of::<__m128i>();
+    let head = to.align_offset(LINE).min(bytes);
+    let lines = (bytes - head) / LINE;
+    let tail = head + lines * LINE;
+    // SAFETY: head, lines and tail are the parts of what the caller promised; the lines in `to` are aligned, loads need not be; SSE2 is
+    // part of the architecture. The fence orders the stores before whatever tells others that they are there.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, to, head);
+        for line in 0..lines {
+            let (from, to) = (from.add(head + line * LINE), to.add(head + line * LINE));
+            let (from, to) = (from.cast::<__m128i>(), to.cast::<__m128i>());
+            let values: [__m128i; LANES] = std::array::from_fn(|lane| _mm_loadu_si128(from.add(lane)));
+            values.into_iter().enumerate().for_each(|(lane, value)| _mm_stream_si128(to.add(lane), value));
+        }
+        std::ptr::copy_nonoverlapping(from.add(tail), to.add(tail), bytes - tail);
+        _mm_sfence();
+    }
+}
+
+/// Copies.
+///
+/// # Safety
+/// As the architecture's own.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
+    // SAFETY: passed on from the caller.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
 }
 
 #[cfg(test)]
@@ -168,7 +238,7 @@ mod tests {
 
     #[test]
     fn copies_of_all_sizes_arrive_whole() {
-        let copiers = Copiers::start("test").unwrap();
+        let copiers = Copiers::start("test", 0).unwrap();
         for bytes in [0, 1, SMALL, SMALL + 1, PART, 3 * PART + 17, 40 * PART + 1] {
             let from: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
             let mut to = vec![0xff; bytes + 1];
@@ -182,7 +252,7 @@ mod tests {
 
     #[test]
     fn tasks_run_to_their_end_before_the_threads_do_and_may_panic() {
-        let copiers = Copiers::start("test").unwrap();
+        let copiers = Copiers::start("test", 0).unwrap();
         let (done, is_done) = channel();
         for index in 0..20 {
             let done = done.clone();

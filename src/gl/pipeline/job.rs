@@ -32,6 +32,8 @@ pub struct Flight {
     losses: u32,
     /// Whether its ticket has been started.
     begun: AtomicBool,
+    /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
+    touched: Arc<AtomicBool>,
     /// Keeps whoever flushes waiting.
     open: Arc<Lease>,
     /// The pipeline's count of jobs that never began.
@@ -171,6 +173,7 @@ impl Flight {
             room,
             losses: 0,
             begun: AtomicBool::new(false),
+            touched: Arc::default(),
             open: Arc::new(core.open.take()),
             cancelled: core.cancelled.clone(),
             start: Instant::now(),
@@ -188,6 +191,7 @@ impl Flight {
             room: 0,
             losses: 0,
             begun: AtomicBool::new(true),
+            touched: Arc::default(),
             open: Arc::new(core.open.take()),
             cancelled: core.cancelled.clone(),
             start: Instant::now(),
@@ -207,6 +211,7 @@ impl Flight {
             room: 0,
             losses: self.losses + u32::from(lost),
             begun: AtomicBool::new(true),
+            touched: self.touched.clone(),
             open: self.open.clone(),
             cancelled: self.cancelled.clone(),
             start: self.start,
@@ -220,8 +225,8 @@ impl Flight {
         if progress.error.is_some() {
             return false;
         }
-        let is_seen = self.job.as_ref().is_some_and(|job| !job.output_is_private);
-        if is_seen && !last && progress.spill.is_none() {
+        let spills = self.job.as_ref().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
+        if spills && !last && progress.spill.is_none() {
             progress.spill = Some(vec![0.0; self.recipe.problem.output_len()]);
         }
         progress.outstanding += 2;
@@ -237,7 +242,12 @@ impl Flight {
         if progress.error.is_some() {
             return None;
         }
-        progress.delivers = progress.spill.is_none() && !job.output_is_private;
+        let is_seen = progress.spill.is_none() && !job.output_is_private;
+        let is_whole = self.images_each >= self.recipe.problem.sizes().n;
+        progress.delivers = is_seen && is_whole;
+        if is_seen && !is_whole {
+            self.touched.store(true, Ordering::Relaxed);
+        }
         let output = progress.spill.as_mut().map_or(job.output, |spill| spill.as_mut_ptr());
         let image = self.recipe.problem.with_batch(1).output_len();
         // SAFETY: `first` is below the batch, so this is inside the output, or the spill, which is as long.
@@ -311,8 +321,13 @@ impl Flight {
 
     /// After an error: somebody else computes it, or it has failed.
     fn stand_in(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
-        let job = self.job.clone().filter(|job| job.stand_in.is_some() && error.is_device_failure());
-        let Some(job) = job else { return self.finish(core, Err(error)) };
+        let touched = self.touched.load(Ordering::Relaxed);
+        let helper = self.job.as_ref().and_then(|job| {
+            let stand_in = job.stand_in.as_ref().filter(|_| error.is_device_failure());
+            let helper = stand_in.or(job.rescue.as_ref().filter(|_| touched))?;
+            Some((job.clone(), helper.clone()))
+        });
+        let Some((job, helper)) = helper else { return self.finish(core, Err(error)) };
         let (flight, keeper) = (self.clone(), core.clone());
         core.copiers.run(move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -325,7 +340,7 @@ impl Flight {
                         std::slice::from_raw_parts_mut(job.output, problem.output_len()),
                     )
                 };
-                (job.stand_in.as_ref().expect("there is one"))(&error, input, output)
+                helper(&error, input, output)
             }));
             let panicked = |_| Err(Error::Internal("a stand-in for the device panicked".to_owned()));
             flight.finish(&keeper, result.unwrap_or_else(panicked));

@@ -121,7 +121,7 @@ impl Pipeline {
         let core = Arc::new(Core {
             id: id.clone(),
             ring: Ring::new(options.slots, options.queue),
-            copiers: Copiers::start(&id).map_err(no_thread)?,
+            copiers: Copiers::start(&id, lanes(options.contexts).len()).map_err(no_thread)?,
             recorder: Mutex::new(Recorder::new(config().trace.is_some())),
             epoch: Instant::now(),
             open: Arc::default(),
@@ -162,7 +162,7 @@ impl Drop for Pipeline {
 impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
-        let images = self.core.images_each(&job.recipe);
+        let images = self.core.options.images_each(&job.recipe.problem, self.core.most_elements);
         let room = self.core.room(&job.recipe);
         let flight = Flight::new(job, images, room, &self.core);
         self.core.push(Work::Fly { flight, next: 0 }, pressure)
@@ -250,16 +250,6 @@ impl Core {
         }
         drop(fault);
         self.ring.break_up();
-    }
-
-    /// How many images of a job go into one slot: all pieces alike, as far as that is possible.
-    fn images_each(&self, recipe: &Recipe) -> usize {
-        let (problem, image) = (&recipe.problem, recipe.problem.with_batch(1));
-        let n = problem.sizes().n;
-        let image = image.input_len().max(image.output_len());
-        let most = (self.options.piece_bytes / 4).min(self.most_elements);
-        let pieces = n.div_ceil((most / image).clamp(1, n));
-        n.div_ceil(pieces)
     }
 
     /// How many jobs of `recipe` may share a slot; 0 if each has one to itself.
@@ -376,6 +366,15 @@ fn supervise(core: &Arc<Core>, egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target
     egl.release_thread();
 }
 
+/// The steps of each thread.
+fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
+    match contexts {
+        Contexts::One => &[&[Step::Upload, Step::Compute, Step::Download]],
+        Contexts::Two => &[&[Step::Upload, Step::Compute], &[Step::Download]],
+        Contexts::Three | Contexts::Measured => &[&[Step::Upload], &[Step::Compute], &[Step::Download]],
+    }
+}
+
 /// The threads of one set of contexts.
 struct Generation {
     /// The one that owns the memory.
@@ -389,10 +388,7 @@ struct Generation {
 
 impl Generation {
     fn start(core: &Arc<Core>, group: &Arc<ShareGroup>) -> Self {
-        let threads: &[&'static [Step]] = match core.options.contexts {
-            Contexts::One => &[&[Step::Upload, Step::Compute, Step::Download]],
-            Contexts::Three => &[&[Step::Upload], &[Step::Compute], &[Step::Download]],
-        };
+        let threads = lanes(core.options.contexts);
         let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
         let leases = core.leases();
         let wait_at_gate = move || {

@@ -186,7 +186,9 @@ impl<S: Source> Ring<S> {
             return Err((Refused::Closed, work));
         }
         state.waiting.push_back(work);
-        if !state.holds() {
+        // Without a free slot nobody could begin with it; whoever frees one wakes the thread that does, and to wake one costs more
+        // than all the rest here.
+        if !state.holds() && !state.free.is_empty() {
             self.wake(state, Step::Upload);
         }
         Ok(())

@@ -12,7 +12,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::api;
 use super::super::context::{Context, ShareGroup};
@@ -28,7 +28,12 @@ use super::slot::LentSlot;
 use crate::backend::Order;
 use crate::error::{Error, Result};
 
-/// How long a thread listens to the device before it looks for a task again.
+/// How long a thread rests between looks at the device and at the ring while the device is at work. It does not wait inside the
+/// driver, which would spin there just the same, deaf to tasks that the device could begin with meanwhile.
+const REST: Duration = Duration::from_micros(2);
+/// For how long it goes on like that; a device that takes longer is looked at less often.
+const EAGER: Duration = Duration::from_millis(10);
+/// How long it sleeps then between looks.
 const PATIENCE: Duration = Duration::from_micros(200);
 
 /// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
@@ -46,6 +51,8 @@ pub struct Steps {
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
+    /// When the last task was begun, or found done.
+    moved: Instant,
     /// What is being worked at.
     at: Option<(usize, Piece)>,
 }
@@ -76,6 +83,7 @@ impl Steps {
             core: core.clone(),
             context,
             generation: core.ring.generation(),
+            moved: Instant::now(),
             at: None,
         })
     }
@@ -111,7 +119,7 @@ impl Steps {
         self.at = None;
         let busy = self.lanes.iter().any(Lane::is_busy);
         match self.core.ring.next(&self.steps, !busy) {
-            None => self.land_one(PATIENCE)?,
+            None => self.listen()?,
             // Nothing is left on record; but times may still come in, which tickets wait for.
             Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENCE)?,
             Some(Task::End) => return Ok(false),
@@ -159,6 +167,19 @@ impl Steps {
         Ok(())
     }
 
+    /// Rests while the device is at work.
+    fn listen(&mut self) -> Turn<()> {
+        // A software renderer computes on the very processors that a thread which spins takes from it.
+        if self.context.capabilities().software || self.moved.elapsed() > EAGER {
+            return self.land_one(PATIENCE);
+        }
+        let start = Instant::now();
+        while start.elapsed() < REST {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
     /// Listens to the lane whose work comes first.
     fn land_one(&mut self, patience: Duration) -> Turn<()> {
         let busy = (0..self.lanes.len()).filter(|&index| self.lanes[index].is_busy());
@@ -179,6 +200,7 @@ impl Steps {
         let landed =
             landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
         let Some(landed) = landed else { return Ok(false) };
+        self.moved = Instant::now();
         if self.core.order() == Order::Host {
             self.pass_on(self.lanes[index].step, landed.issued.slot);
         }
@@ -310,6 +332,7 @@ impl Steps {
 
     /// Gives the device a step's commands, and the slot to the next step.
     fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
+        self.moved = Instant::now();
         let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
         let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");

@@ -1,0 +1,226 @@
+//! The ways of `sparkle stream`: each computes the same batches, is timed, and is verified.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sparkle::device::{PipelineSlot, SlotTicket, Submitted};
+use sparkle::problem::exact::Random;
+use sparkle::report::PipelineStats;
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline, PipelineOptions, Pressure};
+
+use super::Args;
+use crate::failure::Failure;
+use crate::suite::Layer;
+use crate::verify;
+
+/// A layer with its data and its right result.
+pub struct Work<'a> {
+    device: &'a Device,
+    layer: &'a Layer,
+    input: Vec<f32>,
+    weights: Vec<f32>,
+    plan: Conv2dPlan,
+    right: Vec<f32>,
+    batches: usize,
+    slots: usize,
+    piece_bytes: usize,
+}
+
+/// What a way took a batch.
+pub struct Took {
+    pub way: &'static str,
+    pub time: Duration,
+    pub stats: Option<PipelineStats>,
+    /// What submitting one job cost the calling thread: the median.
+    pub submit: Option<Duration>,
+}
+
+impl<'a> Work<'a> {
+    /// Computes the layer once and verifies that: its first and its last image against the oracle, element by element.
+    ///
+    /// # Errors
+    /// A wrong result; a device failure.
+    pub fn new(args: &Args, device: &'a Device, layer: &'a Layer) -> Result<Self, Failure> {
+        let problem = &layer.problem;
+        verify::check_memory(problem)?;
+        let mut random = Random::new(problem.flops());
+        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
+        let plan = device.plan(problem, &weights, None)?;
+        let mut right = verify::unwritten(problem.output_len());
+        plan.run(&input, &mut right)?;
+        let (batches, slots) = (args.batches as usize, args.slots as usize);
+        let piece_bytes = (args.piece as usize) << 20;
+        let work = Work { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
+        for image in [0, problem.sizes().n - 1] {
+            work.check_image(&work.right, image)?;
+        }
+        Ok(work)
+    }
+
+    fn problem(&self) -> &Conv2d {
+        &self.layer.problem
+    }
+
+    /// One image of a batch against the oracle.
+    fn check_image(&self, output: &[f32], image: usize) -> Result<(), Failure> {
+        let one = one_image(self.problem())?;
+        let input = &self.input[image * one.input_len()..][..one.input_len()];
+        let output = &output[image * one.output_len()..][..one.output_len()];
+        let verdict = verify::conv2d(&one, (input, &self.weights, None), output);
+        verdict.complaint().map_or(Ok(()), |wrong| Err(Failure::Wrong(format!("image {image}: {wrong}"))))
+    }
+
+    /// A result is that of the verified call, or as right as that.
+    fn check(&self, output: &[f32]) -> Result<(), Failure> {
+        let image = output.len() / self.problem().sizes().n;
+        let wrong = |(index, (got, right)): (usize, (&[f32], &[f32]))| {
+            let same = got.iter().zip(right).all(|(got, right)| got.to_bits() == right.to_bits());
+            (!same).then_some(index)
+        };
+        let images = output.chunks(image).zip(self.right.chunks(image)).enumerate();
+        images.filter_map(wrong).try_for_each(|index| self.check_image(output, index))
+    }
+
+    /// Does the same again for 0.4 s, then as often as asked for: the time of one.
+    fn time(&self, mut batch: impl FnMut() -> Result<(), Failure>) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(400) {
+            batch()?;
+        }
+        let start = Instant::now();
+        (0..self.batches).try_for_each(|_| batch())?;
+        Ok(start.elapsed() / self.batches as u32)
+    }
+
+    /// As the reference framework does it; `None` where that is not possible.
+    pub fn reference(&self, way: &'static str) -> Result<Option<Took>, Failure> {
+        let Some(index) = self.device.id().strip_prefix("gl:").and_then(|index| index.parse().ok()) else {
+            return Ok(None);
+        };
+        let mut output = verify::unwritten(self.problem().output_len());
+        let data = (&self.input[..], &self.weights[..], None);
+        let mut batch = || sparkle::baseline::conv2d(index, self.problem(), data, &mut output);
+        // A batch that its buffers cannot hold at once, it cannot compute.
+        if matches!(batch(), Err(sparkle::Error::Unsupported { .. })) {
+            return Ok(None);
+        }
+        let time = self.time(|| Ok(batch()?))?;
+        self.check(&output)?;
+        Ok(Some(Took { way, time, stats: None, submit: None }))
+    }
+
+    pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
+        let mut output = verify::unwritten(self.problem().output_len());
+        let time = self.time(|| {
+            self.device.conv2d(self.problem(), &self.input, &self.weights, None, &mut output)?;
+            Ok(())
+        })?;
+        self.check(&output)?;
+        Ok(Took { way, time, stats: None, submit: None })
+    }
+
+    pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
+        let mut output = verify::unwritten(self.problem().output_len());
+        let time = self.time(|| {
+            self.plan.run(&self.input, &mut output)?;
+            Ok(())
+        })?;
+        self.check(&output)?;
+        Ok(Took { way, time, stats: None, submit: None })
+    }
+
+    fn pipeline(&self, contexts: Contexts, order: Order) -> Result<Pipeline, Failure> {
+        Ok(self.device.pipeline(PipelineOptions {
+            slots: self.slots,
+            piece_bytes: self.piece_bytes,
+            contexts,
+            order,
+            ..Default::default()
+        })?)
+    }
+
+    pub fn through_memory(
+        &self,
+        way: &'static str,
+        contexts: Contexts,
+        order: Order,
+    ) -> Result<Took, Failure> {
+        let pipeline = self.pipeline(contexts, order)?;
+        let buffers = || (self.input.clone(), verify::unwritten(self.problem().output_len()));
+        let submit = |(input, output)| pipeline.submit(&self.plan, input, output, Pressure::Wait);
+        let mut flying: VecDeque<Submitted> =
+            (0..self.slots + 2).map(|_| submit(buffers())).collect::<Result<_, _>>()?;
+        let mut submits = vec![];
+        let mut next = || -> Result<(), Failure> {
+            let done = flying.pop_front().expect("jobs are in flight").wait()?;
+            // The queue has room for all of them, so that this never waits for the device.
+            let start = Instant::now();
+            flying.push_back(submit((done.input, done.output))?);
+            submits.push(start.elapsed());
+            Ok(())
+        };
+        let (time, stats) = self.time_and_stats(&pipeline, &mut next)?;
+        flying.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
+        submits.sort_unstable();
+        Ok(Took { way, time, stats: Some(stats), submit: submits.get(submits.len() / 2).copied() })
+    }
+
+    pub fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
+        let pipeline = self.pipeline(contexts, order)?;
+        let filled = || -> Result<PipelineSlot, Failure> {
+            let mut slot = pipeline.acquire(&self.plan, Pressure::Wait)?;
+            slot.input().copy_from_slice(&self.input);
+            Ok(slot)
+        };
+        let slots = (0..self.slots).map(|_| filled()).collect::<Result<Vec<_>, _>>()?;
+        let mut flying: VecDeque<SlotTicket> =
+            slots.into_iter().map(PipelineSlot::submit).collect::<Result<_, _>>()?;
+        let mut next = || -> Result<(), Failure> {
+            let (_, slot) = flying.pop_front().expect("jobs are in flight").wait()?;
+            flying.push_back(slot.submit()?);
+            Ok(())
+        };
+        let (time, stats) = self.time_and_stats(&pipeline, &mut next)?;
+        flying.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
+        Ok(Took { way, time, stats: Some(stats), submit: None })
+    }
+
+    /// The time of one batch, and what the pipeline did in the timed ones.
+    fn time_and_stats(
+        &self,
+        pipeline: &Pipeline,
+        next: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<(Duration, PipelineStats), Failure> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(400) {
+            next()?;
+        }
+        let (before, start) = (pipeline.stats(), Instant::now());
+        (0..self.batches).try_for_each(|_| next())?;
+        let time = start.elapsed();
+        let after = pipeline.stats();
+        let busy = [0, 1, 2].map(|engine| after.busy[engine] - before.busy[engine]);
+        let stats = PipelineStats { busy, span: time, pieces: after.pieces - before.pieces, ..after };
+        Ok((time / self.batches as u32, stats))
+    }
+}
+
+/// The convolution of one image of `problem`, one of a suite.
+fn one_image(problem: &Conv2d) -> Result<Conv2d, Failure> {
+    let sizes = problem.sizes();
+    let desc = Conv2dDesc {
+        n: 1,
+        c: sizes.c as i64,
+        h: sizes.h as i64,
+        w: sizes.w as i64,
+        k: sizes.k as i64,
+        r: sizes.r as i64,
+        s: sizes.s as i64,
+        stride_h: sizes.stride_h as i64,
+        stride_w: sizes.stride_w as i64,
+        pad_h: sizes.pad_h as i64,
+        pad_w: sizes.pad_w as i64,
+        ..Default::default()
+    };
+    Ok(Conv2d::new(desc)?)
+}

@@ -1,0 +1,66 @@
+//! What the pipeline is measured against: one batch as the reference framework computes it.
+//!
+//! Fresh buffers filled by `glBufferData` and its kin, its kernel in one dispatch, `glFinish`, `glMapBuffer`, all deleted again. Only
+//! programs are kept from call to call, as there. Nothing in the library computes like this; `sparkle stream` does, to tell what the
+//! pipeline gains.
+
+use super::api;
+use super::context::Context;
+use super::conv2d::{self, BIAS, INPUT, OUTPUT, PARAMS, PER_OUTPUT, WEIGHTS};
+use super::dispatch::{self, Pace, Step, Work};
+use super::resource::{Buffer, Program};
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::problem::Conv2d;
+use std::rc::Rc;
+
+/// Computes one batch on `gl:device`.
+///
+/// # Errors
+/// If there is no such device; what it cannot do at once, or failed to do. The output is then undefined.
+pub fn conv2d(
+    device: usize,
+    problem: &Conv2d,
+    (input, weights, bias): (&[f32], &[f32], Option<&[f32]>),
+    output: &mut [f32],
+) -> Result<()> {
+    problem.check_data(input, output)?;
+    problem.check_weights(weights, bias)?;
+    super::engine(device)?.worker().call(|session| {
+        let program = program(session, problem)?;
+        run(session.context(), &program, problem, (input, weights, bias), output)
+    })
+}
+
+fn program(session: &mut Session, problem: &Conv2d) -> Result<Rc<Program>> {
+    if conv2d::images_at_once(session.context(), problem)? < problem.sizes().n {
+        let what = "a batch larger than its largest buffer at once".to_owned();
+        return Err(Error::Unsupported { device: session.context().device().to_owned(), what });
+    }
+    session.program(conv2d::kernel(problem))
+}
+
+fn run(
+    context: &Rc<Context>,
+    program: &Program,
+    problem: &Conv2d,
+    (input, weights, bias): (&[f32], &[f32], Option<&[f32]>),
+    output: &mut [f32],
+) -> Result<()> {
+    let api = context.api();
+    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
+    let (input, weights, bias) = (upload(input)?, upload(weights)?, bias.map(upload).transpose()?);
+    let params = Buffer::with_data(context, &conv2d::params(problem))?;
+    let result = Buffer::new(context, size_of_val(output))?;
+    let bind = || {
+        let buffers = [(INPUT, &input), (WEIGHTS, &weights), (OUTPUT, &result), (PARAMS, &params)];
+        buffers.into_iter().chain(bias.iter().map(|it| (BIAS, it))).for_each(|(index, it)| it.bind(index));
+    };
+    let operations = 2.0 * problem.reduction() as f64 + PER_OUTPUT;
+    let work = Work { units: problem.output_len() as u32, per_group: 64, operations };
+    dispatch::enqueue(context, &[Step { program, work, pace: &Pace::new(), bind: &bind }])?;
+    api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+    api.finish();
+    context.check("glFinish")?;
+    result.read_mapped(bytemuck::cast_slice_mut(output))
+}
