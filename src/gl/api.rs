@@ -69,6 +69,12 @@ pub trait Api {
     fn program_linked(&self, program: u32) -> bool;
     /// `glGetProgramInfoLog`.
     fn program_log(&self, program: u32) -> String;
+    /// `GL_PROGRAM_BINARY_RETRIEVABLE_HINT`, before a program is linked.
+    fn keep_program_binary(&self, program: u32);
+    /// `glGetProgramBinary`: its format and its bytes; none if the driver gives none.
+    fn program_binary(&self, program: u32) -> Option<(u32, Vec<u8>)>;
+    /// `glProgramBinary`; `GL_LINK_STATUS` says whether the driver took it.
+    fn load_program_binary(&self, program: u32, format: u32, binary: &[u8]);
     /// `glDeleteProgram`.
     fn delete_program(&self, program: u32);
     /// `GL_COMPUTE_WORK_GROUP_SIZE`.

@@ -13,6 +13,7 @@ use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
+use super::kept;
 use super::worker::Worker;
 use crate::backend::{Backend, Memory, Plan};
 use crate::config::config;
@@ -107,7 +108,10 @@ impl Backend for Engine {
         if let Some(hierarchy) = *hierarchy {
             return Ok(hierarchy);
         }
-        let measured = self.worker.call(|session| calibrate::measure(session, self.software))?;
+        let measured = self.worker.call(|session| {
+            let (store, capabilities) = (session.store(), session.context().capabilities().clone());
+            kept::hierarchy(store, &capabilities, || calibrate::measure(session, self.software))
+        })?;
         crate::log::debug!("{}: measured {measured:?}", self.id);
         Ok(*hierarchy.insert(measured))
     }

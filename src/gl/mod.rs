@@ -6,6 +6,7 @@
 //!   worker     one thread a device, which owns its context
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
+//!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   exit       leaving the process while a device works
 //!   context    share groups and contexts;   capabilities   what the driver can do
@@ -34,14 +35,17 @@ mod engine;
 mod exit;
 mod fence;
 mod gemm;
+mod kept;
 mod native;
 mod pace;
 mod passes;
 mod rates;
 pub mod reference;
 mod resource;
+mod scratch;
 mod session;
 pub mod trial;
+mod tuning;
 mod worker;
 
 use discovery::discovered;

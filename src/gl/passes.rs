@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::context::Context;
 use super::dispatch::{self, Pace, Ran, Step, Work};
 use super::resource::{Buffer, Program};
+use super::scratch::Scratch;
 use super::session::Session;
 use crate::error::Result;
 use crate::shader::recipe::{Pass, Recipe, Slot};
@@ -33,7 +34,9 @@ pub struct Passes {
     run: Vec<Built>,
     pace: Pace,
     packed: Option<Buffer>,
-    scratch: Vec<Buffer>,
+    /// Weights as they came, where they are read in that form and nobody else holds them.
+    held: Option<Buffer>,
+    scratch: Rc<Scratch>,
     context: Rc<Context>,
 }
 
@@ -49,13 +52,15 @@ impl Passes {
         let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
         let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>());
         let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
-        let scratch = recipe.scratch.iter().map(|&elements| buffer(elements)).collect::<Result<_>>()?;
+        let scratch = session.scratch();
+        scratch.reserve(&context, &recipe.scratch)?;
         Ok(Passes {
             name: recipe.name.clone(),
             prepare,
             run,
             pace: Pace::new(),
             packed,
+            held: None,
             scratch,
             context: context.clone(),
         })
@@ -77,6 +82,16 @@ impl Passes {
             dispatch::run_steps(&self.context, steps, &Pace::new())
         })?;
         Ok(true)
+    }
+
+    /// Takes charge of weights.
+    pub fn hold(&mut self, weights: Buffer) {
+        self.held = Some(weights);
+    }
+
+    /// The weights it has charge of.
+    pub fn held(&self) -> Option<&Buffer> {
+        self.held.as_ref()
     }
 
     /// Runs it.
@@ -111,13 +126,19 @@ impl Passes {
             self.context.api().uniform_1ui(location, bits);
         }
         for &(index, slot) in &built.bindings {
+            if let Slot::Scratch(number) = slot {
+                if let Some(buffer) = self.scratch.buffer(number) {
+                    buffer.bind(index);
+                }
+                continue;
+            }
             let buffer = match slot {
                 Slot::Input => Some(buffers.input),
                 Slot::Weights => Some(buffers.weights),
                 Slot::Bias => buffers.bias,
                 Slot::Output => Some(buffers.output),
                 Slot::Packed => self.packed.as_ref(),
-                Slot::Scratch(number) => self.scratch.get(number),
+                Slot::Scratch(_) => None,
             };
             if let Some(buffer) = buffer {
                 buffer.bind(index);

@@ -138,6 +138,18 @@ impl Buffer {
         self.context.check_reset("glGetBufferSubData")
     }
 
+    /// Copies what begins `offset` bytes behind its beginning to `into`; otherwise like [`Buffer::read`].
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        debug_assert!(offset + into.len() <= self.bytes);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        self.context.api().get_buffer_sub_data(api::COPY_READ_BUFFER, offset as i64, into);
+        self.context.check("glGetBufferSubData")?;
+        self.context.check_reset("glGetBufferSubData")
+    }
+
     /// Copies the first `bytes` bytes to `to`, on the device.
     ///
     /// # Errors
@@ -189,13 +201,9 @@ impl Program {
     pub fn build(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
         let api = context.api();
         let shader = Shader::compile(context, kernel, source)?;
-        let name = api.create_program();
-        if name == 0 {
-            return Err(no_object(context, "glCreateProgram"));
-        }
-        let counted = Counted::new(context, |live| &live.programs);
-        let program =
-            Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted };
+        let program = Program::new(context, kernel)?;
+        let name = program.name;
+        api.keep_program_binary(name);
         api.attach_shader(name, shader.name);
         api.link_program(name);
         let linked = api.program_linked(name);
@@ -206,6 +214,44 @@ impl Program {
         api.detach_shader(name, shader.name);
         context.check("glDetachShader")?;
         Ok(program)
+    }
+
+    fn new(context: &Rc<Context>, kernel: &str) -> Result<Self> {
+        let name = context.api().create_program();
+        if name == 0 {
+            return Err(no_object(context, "glCreateProgram"));
+        }
+        let counted = Counted::new(context, |live| &live.programs);
+        Ok(Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted })
+    }
+
+    /// A program from what [`Program::binary`] gave; none if the driver does not take it, which it need not give a reason for.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn from_binary(
+        context: &Rc<Context>,
+        kernel: &str,
+        format: u32,
+        binary: &[u8],
+    ) -> Result<Option<Self>> {
+        let api = context.api();
+        let program = Program::new(context, kernel)?;
+        api.load_program_binary(program.name, format, binary);
+        let linked = api.program_linked(program.name);
+        refusal_is_no_error(context.check("glProgramBinary"))?;
+        context.check_reset("glProgramBinary")?;
+        Ok(linked.then_some(program))
+    }
+
+    /// The linked program as this driver's own bytes, with their format; none if it gives none.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn binary(&self) -> Result<Option<(u32, Vec<u8>)>> {
+        let binary = self.context.api().program_binary(self.name);
+        let got = refusal_is_no_error(self.context.check("glGetProgramBinary"))?;
+        Ok(binary.filter(|_| got))
     }
 
     /// Gives the program away: whoever has its name deletes it.
@@ -221,6 +267,14 @@ impl Program {
     /// What messages call it.
     pub fn kernel_name(&self) -> &str {
         &self.kernel
+    }
+}
+
+/// Without binaries programs are compiled: only a lost device is an error. Says whether there was none at all.
+fn refusal_is_no_error(checked: Result<()>) -> Result<bool> {
+    match checked {
+        Err(lost @ Error::DeviceLost { .. }) => Err(lost),
+        checked => Ok(checked.is_ok()),
     }
 }
 

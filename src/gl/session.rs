@@ -3,13 +3,17 @@
 //! All of it is gone when a context is lost; whoever holds a plan holds what it takes to prepare it again.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::context::Context;
 use super::conv2d::{self, Prepared};
+use super::kept;
 use super::passes::Passes;
 use super::rates;
 use super::resource::Program;
+use super::scratch::Scratch;
+use super::tuning;
+use crate::config::{Tune, config};
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
@@ -17,6 +21,7 @@ use crate::problem::Conv2d;
 use crate::shader::recipe::{self, Source};
 use crate::shader::source::Kernel;
 use crate::shader::variant::{self, Variant};
+use crate::store::{Store, store};
 
 /// Generated programs that a session keeps beyond those in use.
 const KEPT: usize = 256;
@@ -26,13 +31,55 @@ pub struct Session {
     prepared: HashMap<u64, Prepared>,
     programs: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<Source, Rc<Program>>,
+    store: &'static Store,
+    planned: tuning::Counts,
+    /// Held by those who use it.
+    scratch: Weak<Scratch>,
     context: Rc<Context>,
 }
 
 impl Session {
     /// A session with nothing in it yet.
     pub fn new(context: Rc<Context>) -> Self {
-        Session { prepared: HashMap::new(), programs: HashMap::new(), generated: HashMap::new(), context }
+        Session::with_store(context, store())
+    }
+
+    /// The same, with what is kept from run to run in `store`.
+    pub fn with_store(context: Rc<Context>, store: &'static Store) -> Self {
+        Session {
+            prepared: HashMap::new(),
+            programs: HashMap::new(),
+            generated: HashMap::new(),
+            store,
+            planned: HashMap::new(),
+            scratch: Weak::new(),
+            context,
+        }
+    }
+
+    /// What is kept from run to run.
+    pub fn store(&self) -> &'static Store {
+        self.store
+    }
+
+    /// The scratch buffers of all plans.
+    pub fn scratch(&mut self) -> Rc<Scratch> {
+        self.scratch.upgrade().unwrap_or_else(|| {
+            let scratch = Rc::default();
+            self.scratch = Rc::downgrade(&scratch);
+            scratch
+        })
+    }
+
+    /// Counts a plan of `problem`; says which one it is.
+    pub fn planned(&mut self, problem: &Conv2d) -> u64 {
+        // A program with so many shapes explores them again a little later.
+        if self.planned.len() >= 4 * KEPT {
+            self.planned.clear();
+        }
+        let count = self.planned.entry(*problem).or_default();
+        *count += 1;
+        *count
     }
 
     /// Its context.
@@ -61,7 +108,7 @@ impl Session {
         if let Some(program) = self.generated.get(source) {
             return Ok(program.clone());
         }
-        let program = Rc::new(Program::build(&self.context, &source.name, &source.text)?);
+        let program = Rc::new(kept::program(self.store, &self.context, source)?);
         if self.generated.len() >= KEPT {
             self.generated.clear();
         }
@@ -93,15 +140,32 @@ impl Session {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(&mut self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Prepared> {
-        let images = conv2d::images_at_once(&self.context, problem)?;
+        self.prepare_with(tuning::policy(problem, config()), problem, weights, bias)
+    }
+
+    /// The same, with measurements as `policy` says.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare_with(
+        &mut self,
+        policy: Tune,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Prepared> {
+        let tile = tuning::tile(self, problem)?;
         let mut refused = None;
-        for variant in self.candidates(&problem.with_batch(images))? {
+        for variant in self.candidates(&tile, policy)? {
             match self.prepare_variant(&variant, problem, weights, bias) {
                 // A driver may fail at one shader and compile the next.
                 Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                     if variant != Variant::DIRECT =>
                 {
                     self.context.note(Level::Warn, format_args!("{variant}: {error}"));
+                    if policy != Tune::Off && matches!(error, Error::Shader { .. }) {
+                        tuning::refuse(self, &tile, &variant);
+                    }
                     refused = Some(error);
                 }
                 other => return other,
@@ -113,12 +177,12 @@ impl Session {
     }
 
     /// Ways to compute `problem`, best first.
-    fn candidates(&mut self, problem: &Conv2d) -> Result<Vec<Variant>> {
+    fn candidates(&mut self, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
         if variant::is_small(problem) {
             // No rate of the device would change that; so none needs to be measured.
             return Ok(vec![Variant::DIRECT]);
         }
-        Ok(variant::candidates(problem, &self.gpu()?))
+        tuning::order(self, problem, policy)
     }
 
     /// The device as the planner sees it, measured at first use.
@@ -129,8 +193,13 @@ impl Session {
         if let Some(gpu) = self.context.group().gpu().get() {
             return Ok(*gpu);
         }
-        let gpu = rates::measure(self)?;
-        self.context.note(Level::Debug, format_args!("{}: measured {gpu:?}", self.context.device()));
+        let capabilities = self.context.capabilities().clone();
+        let gpu = match config().deterministic {
+            // Nothing that was measured may decide.
+            true => kept::with_limits(Gpu::ASSUMED, &capabilities),
+            false => kept::gpu(self.store, &capabilities, || rates::measure(self))?,
+        };
+        self.context.note(Level::Debug, format_args!("{}: planned for as {gpu:?}", self.context.device()));
         Ok(*self.context.group().gpu().get_or_init(|| gpu))
     }
 

@@ -7,6 +7,7 @@ mod limits;
 mod machines;
 mod recovery;
 mod rig;
+mod tuning;
 
 use std::time::Duration;
 

@@ -67,6 +67,14 @@ pub struct Recipe {
     pub run: Vec<Pass>,
 }
 
+impl Recipe {
+    /// A hash of its shaders, the same in every process.
+    pub fn hash(&self) -> u64 {
+        let texts = self.prepare.iter().chain(&self.run).map(|pass| pass.source.text.as_bytes());
+        crate::store::hash(texts.flatten().copied())
+    }
+}
+
 const TILE: &str = include_str!("../../glsl/tile.comp");
 const SPLIT_SUM: &str = include_str!("../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../glsl/pack_weights.comp");

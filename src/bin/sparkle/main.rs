@@ -23,6 +23,7 @@ mod photo;
 mod selftest;
 mod shaders;
 mod suite;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Shaders(shaders::Args),
+    Tune(tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &mut console),
         Command::Demo(args) => demo::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
+        Command::Tune(args) => tune::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

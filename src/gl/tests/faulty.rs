@@ -410,6 +410,9 @@ impl Api for FaultyApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn keep_program_binary(program: u32);
+        fn program_binary(program: u32) -> Option<(u32, Vec<u8>)>;
+        fn load_program_binary(program: u32, format: u32, binary: &[u8]);
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
         fn uniform_1ui(location: u32, value: u32);
