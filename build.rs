@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 9] =
-    ["status", "library", "device", "conv2d", "plan", "gemm", "timing", "reference", "helpers"];
+const SOURCES: [&str; 10] =
+    ["status", "library", "device", "conv2d", "plan", "pipeline", "gemm", "timing", "reference", "helpers"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -71,6 +71,10 @@ enum sparkle_status
   SPARKLE_ERROR_FORKED = 11,
   /// A defect in the library. Please report it.
   SPARKLE_ERROR_INTERNAL = 12,
+  /// The job was cancelled before it started.
+  SPARKLE_ERROR_CANCELLED = 13,
+  /// A queue is full, and the caller asked not to wait.
+  SPARKLE_ERROR_BUSY = 14,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -163,8 +167,17 @@ typedef int32_t sparkle_transpose;
 /// An opened device.
 typedef struct sparkle_device sparkle_device;
 
+/// A stream of jobs on one device: uploads, computations and downloads overlap.
+typedef struct sparkle_pipeline sparkle_pipeline;
+
 /// A prepared convolution.
 typedef struct sparkle_plan sparkle_plan;
+
+/// A place in the device's memory for one input and one output.
+typedef struct sparkle_slot sparkle_slot;
+
+/// A job that was submitted.
+typedef struct sparkle_ticket sparkle_ticket;
 
 /// Receives a message: level 0 debug (decisions and their reasons), 1 info, 2 warning. `user` is what was given to
 /// sparkle_set_log_callback. May be called on any thread, from several at once; may call Sparkle. Must return: no
@@ -233,6 +246,54 @@ typedef struct sparkle_conv2d_desc {
   /// Zero.
   int32_t reserved;
 } sparkle_conv2d_desc;
+
+/// How a pipeline is to be. Zero in a field means its default.
+typedef struct sparkle_pipeline_options {
+  /// sizeof(sparkle_pipeline_options), set by the caller.
+  size_t size;
+  /// Places on the device, 1 to 16; 3 by default.
+  int32_t slots;
+  /// Jobs that may wait for a place; 64 by default.
+  int32_t queue;
+  /// A job whose input or output has more bytes than this is cut into pieces of whole images; 32 MiB by default.
+  int64_t piece_bytes;
+  /// 1 if all steps are to share one context, so that they cannot overlap.
+  int32_t one_context;
+  /// Zero.
+  int32_t reserved;
+} sparkle_pipeline_options;
+
+/// What a pipeline has done. Busy times are of each engine, with what overlaps counted once.
+typedef struct sparkle_pipeline_stats {
+  /// sizeof(sparkle_pipeline_stats), set by the caller.
+  size_t size;
+  /// Jobs that ended well.
+  uint64_t completed;
+  /// Jobs that ended with an error.
+  uint64_t failed;
+  /// Jobs that were cancelled.
+  uint64_t cancelled;
+  /// Pieces of jobs that went through the device.
+  uint64_t pieces;
+  /// Times the device's contexts were made again.
+  uint64_t rebuilt;
+  /// Bytes moved to the device.
+  uint64_t uploaded;
+  /// Bytes moved from the device.
+  uint64_t downloaded;
+  /// Milliseconds in which data was moved to the device.
+  double upload_ms;
+  /// Milliseconds in which the device computed.
+  double compute_ms;
+  /// Milliseconds in which data was moved from the device.
+  double download_ms;
+  /// Milliseconds from the first of those to the end of the last.
+  double span_ms;
+  /// Jobs that wait for a slot at present.
+  uint64_t waiting;
+  /// Slots at work at present.
+  uint64_t active;
+} sparkle_pipeline_stats;
 
 /// A matrix product C = alpha op(A) op(B) + beta C; op(A) is m x k, op(B) k x n, C m x n. As in BLAS: m, n or k may be
 /// 0; C is not read if beta is 0, A and B are not read if alpha or k is 0.
@@ -347,7 +408,8 @@ sparkle_status sparkle_set_num_threads(int32_t count);
 /// How many threads the CPU path uses. 0 only after an internal error.
 int32_t sparkle_get_num_threads(void);
 
-/// Ends the library's threads and frees all devices and plans; their handles become invalid. Calls that are running end
+/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
+/// Jobs that have not begun are cancelled, the others are waited for. Calls that are running end
 /// normally. May be called any number of times; Sparkle can be used again. The reference interface is not touched:
 /// gpu_cleanup_opengl ends that.
 sparkle_status sparkle_finalize(void);
@@ -431,6 +493,84 @@ sparkle_status sparkle_plan_memory(struct sparkle_plan *plan,
 
 /// Destroys a plan; NULL is fine. Calls that are running it end normally.
 sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);
+
+/// Makes a pipeline on `device` (NULL means "auto") and puts its handle into `*out`; `options` NULL means the defaults.
+/// On a device that cannot overlap its steps jobs are computed in order on a thread. The caller destroys the pipeline.
+sparkle_status sparkle_pipeline_create(struct sparkle_device *device,
+                                       const struct sparkle_pipeline_options *options,
+                                       struct sparkle_pipeline **out);
+
+/// Destroys a pipeline; NULL is fine. Jobs that have not begun are cancelled, the others are waited for; after that the
+/// library uses none of their buffers any more. Tickets and slots stay valid until they are released.
+sparkle_status sparkle_pipeline_destroy(struct sparkle_pipeline *pipeline);
+
+/// Submits a run of `plan` and puts its ticket into `*out`; the caller releases the ticket. Until the ticket is done the
+/// input must stay valid and unchanged, and the output valid and used by nobody else, also if the ticket is released
+/// before. While the queue is full this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+///
+/// What becomes of the job, its ticket tells. If it fails the output is untouched.
+sparkle_status sparkle_submit(struct sparkle_pipeline *pipeline,
+                              struct sparkle_plan *plan,
+                              const float *input,
+                              size_t input_len,
+                              float *output,
+                              size_t output_len,
+                              int32_t wait,
+                              struct sparkle_ticket **out);
+
+/// Puts 1 into `*out_done` if the job is done, well or not, else 0. Does not wait.
+sparkle_status sparkle_ticket_poll(struct sparkle_ticket *ticket, int32_t *out_done);
+
+/// Waits until the job is done, at most `timeout_ms` milliseconds, negative for any time, and returns what became of it:
+/// SPARKLE_OK, with sparkle_last_timing telling what it took, or the job's own error. SPARKLE_ERROR_TIMEOUT if it is not
+/// done by then; it goes on, and may be waited for again.
+sparkle_status sparkle_ticket_wait(struct sparkle_ticket *ticket,
+                                   int64_t timeout_ms);
+
+/// Waits until one of `count` tickets is done, as sparkle_ticket_wait does, and puts the first such one's index into
+/// `*out_index`. The job's own result sparkle_ticket_wait tells.
+sparkle_status sparkle_ticket_wait_any(struct sparkle_ticket *const *tickets,
+                                       size_t count,
+                                       int64_t timeout_ms,
+                                       size_t *out_index);
+
+/// Cancels the job if it has not begun, and puts 1 into `*out_cancelled` if that is so, else 0. A cancelled job is done,
+/// with SPARKLE_ERROR_CANCELLED, and its buffers are the caller's again.
+sparkle_status sparkle_ticket_cancel(struct sparkle_ticket *ticket,
+                                     int32_t *out_cancelled);
+
+/// Releases a ticket; NULL is fine. The job goes on all the same, and its buffers must stay until
+/// sparkle_pipeline_flush or sparkle_pipeline_destroy has returned.
+sparkle_status sparkle_ticket_release(struct sparkle_ticket *ticket);
+
+/// Waits until no job of the pipeline is waiting or running.
+sparkle_status sparkle_pipeline_flush(struct sparkle_pipeline *pipeline);
+
+/// What the pipeline has done so far, into `*out`, whose `size` the caller has set.
+sparkle_status sparkle_pipeline_get_stats(struct sparkle_pipeline *pipeline,
+                                          struct sparkle_pipeline_stats *out);
+
+/// Acquires a slot for runs of `plan`, to be filled and read in place, without a copy, and puts its handle into `*out`; the
+/// caller releases it. While all slots are held this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
+                                    struct sparkle_plan *plan,
+                                    int32_t wait,
+                                    struct sparkle_slot **out);
+
+/// The slot's memory, as long as the plan's input and output, into `*out_input` and `*out_output`; either may be NULL. It is
+/// the caller's from the acquisition, or the end of the job in it, until the next sparkle_slot_submit or
+/// sparkle_slot_release. SPARKLE_ERROR_BUSY while a job runs in the slot.
+sparkle_status sparkle_slot_memory(struct sparkle_slot *slot,
+                                   float **out_input,
+                                   const float **out_output);
+
+/// Computes what is in the slot, and puts the job's ticket into `*out`; the caller releases the ticket. Until it is done the
+/// slot's memory is not to be touched.
+sparkle_status sparkle_slot_submit(struct sparkle_slot *slot,
+                                   struct sparkle_ticket **out);
+
+/// Gives a slot back; NULL is fine. A job that runs in it ends normally.
+sparkle_status sparkle_slot_release(struct sparkle_slot *slot);
 
 /// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
 /// product touches. A and B may be NULL where they are not read, C if m or n is 0. A and B may share memory with C, as

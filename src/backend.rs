@@ -5,7 +5,25 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
-use crate::report::Timing;
+use crate::report::{PipelineStats, Timing};
+use crate::shader::variant::Variant;
+
+mod ticket;
+
+pub use ticket::Ticket;
+
+/// What one call did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Id of the device that did the work.
+    pub device: Arc<str>,
+    /// Name of its kernel.
+    pub kernel: Arc<str>,
+    /// What it took. After a fallback, only the successful part.
+    pub timing: Timing,
+    /// Why the work was not done where it was planned, if so.
+    pub fallback: Option<Arc<str>>,
+}
 
 /// An engine bound to one device.
 ///
@@ -15,6 +33,11 @@ use crate::report::Timing;
 pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
     fn id(&self) -> &str;
+
+    /// The id, for a [`Run`] to keep. An engine whose calls may be short has it ready.
+    fn shared_id(&self) -> Arc<str> {
+        self.id().into()
+    }
 
     /// What the device was measured to do. The first call may measure, for some tens of milliseconds.
     ///
@@ -27,6 +50,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// What the device cannot do, or failed to do.
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>>;
+
+    /// A queue for jobs of this engine's plans, with threads and memory of its own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none; else what the device failed to do.
+    fn queue(&self, _options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+        let what = "queues of its own".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
 
     /// Computes one convolution: a plan used once, unless the engine can do without one. Returns the kernel's name and
     /// the time.
@@ -49,7 +81,7 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// What the device cannot do, or failed to do; C is untouched then.
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)>;
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 }
 
 /// The memory that a plan takes, in bytes, beside the caller's buffers.
@@ -74,4 +106,143 @@ pub trait Plan: Send + Sync {
     /// # Errors
     /// What the device failed to do; the output is untouched then.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
+
+    /// What the plan was made from, if jobs of it can go through the engine's [`Queue`].
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        None
+    }
+}
+
+/// What a plan is made from, kept to make it again.
+pub struct Recipe {
+    /// The convolution.
+    pub problem: Conv2d,
+    /// How the plan computes it.
+    pub variant: Variant,
+    /// Its weights.
+    pub weights: Vec<f32>,
+    /// Its bias.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// How a queue is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipelineOptions {
+    /// Places on the device, each with memory for the input and the output of one piece of work: 1 to 16.
+    pub slots: usize,
+    /// Jobs that may wait for a place; beyond that [`Pressure`] says what happens.
+    pub queue: usize,
+    /// A job whose input or output is larger than this is cut into pieces of whole images.
+    pub piece_bytes: usize,
+    /// Upload, compute and download in contexts of their own, so that they overlap, or all in one.
+    pub contexts: Contexts,
+    /// Who sees to it that a step begins behind the one before it.
+    pub order: Order,
+}
+
+/// How a step in one context is put behind a step in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
+    Device,
+    /// A thread sees the fence signal and then gives the next step's commands.
+    Host,
+}
+
+impl Default for PipelineOptions {
+    fn default() -> Self {
+        PipelineOptions {
+            slots: 3,
+            queue: 64,
+            piece_bytes: 32 << 20,
+            contexts: Contexts::Three,
+            order: Order::Device,
+        }
+    }
+}
+
+/// How many contexts a GL pipeline works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contexts {
+    /// One on one thread: the three steps follow each other.
+    One,
+    /// One a step, each on its own thread.
+    Three,
+}
+
+/// What to do with a job while the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// Wait.
+    Wait,
+    /// Refuse it with [`Error::Busy`](crate::Error::Busy).
+    Refuse,
+}
+
+/// Computes a job elsewhere when the device has failed, the error being given.
+pub type StandIn = Arc<dyn Fn(&crate::Error, &[f32], &mut [f32]) -> Result<Run> + Send + Sync>;
+
+/// A job: a prepared convolution and the buffers of one run of it.
+pub struct Job {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// The convolution.
+    pub recipe: Arc<Recipe>,
+    /// Its input, as long as the problem says.
+    pub input: *const f32,
+    /// Its output.
+    pub output: *mut f32,
+    /// Whether the output may be written before the job has succeeded: if nobody sees it otherwise.
+    pub output_is_private: bool,
+    /// What owns the buffers, if the job does.
+    pub owner: Option<Box<dyn std::any::Any + Send>>,
+    /// Who computes it if the device fails.
+    pub stand_in: Option<StandIn>,
+}
+
+// SAFETY: the pointers are to buffers that, by the contract of `Queue::submit`, any thread may use until the job is done.
+unsafe impl Send for Job {}
+// SAFETY: as above; `owner`, which need not be `Sync`, is never looked at, only dropped.
+unsafe impl Sync for Job {}
+
+/// Jobs in flight on one device: uploads, computations and downloads overlap.
+pub trait Queue: Send + Sync {
+    /// Hands a job over; its ticket tells when it is done.
+    ///
+    /// # Safety
+    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output valid for writes and unused by anybody
+    /// else; both are as long as the recipe's problem says.
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy); [`Error::Unsupported`](crate::Error::Unsupported) for what the device cannot do;
+    /// [`Error::Forked`](crate::Error::Forked). The job then never was.
+    unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()>;
+
+    /// A slot with memory for the input and output of `recipe`: to be filled and submitted in place.
+    ///
+    /// # Errors
+    /// As [`Queue::submit`]; also what keeps the device from giving the memory.
+    fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>>;
+
+    /// Waits until no job is waiting or running.
+    ///
+    /// # Errors
+    /// [`Error::Forked`](crate::Error::Forked) in a child process.
+    fn flush(&self) -> Result<()>;
+
+    /// What it has done so far.
+    fn stats(&self) -> PipelineStats;
+}
+
+/// A place in a queue's memory. The memory stays valid while the value lives; dropping it gives the place back.
+pub trait Slot: Send {
+    /// The input's memory. Nobody else uses it unless a job is running in the slot.
+    fn input(&self) -> *mut f32;
+    /// The output's memory, as [`Slot::input`].
+    fn output(&self) -> *const f32;
+    /// Computes what is in it. `ticket` is done when the output is there.
+    ///
+    /// # Errors
+    /// As [`Queue::submit`].
+    fn submit(&mut self, ticket: &Ticket) -> Result<()>;
 }

@@ -39,6 +39,8 @@ pub struct Config {
     pub gl_timeout_ms: Option<u64>,
     /// `SPARKLE_ALGORITHM`: the algorithm that `auto` means for convolutions; `winograd` only where it can be done.
     pub algorithm: Option<Algorithm>,
+    /// `SPARKLE_TRACE`: the file that pipelines write a trace of their work to.
+    pub trace: Option<String>,
     /// `SPARKLE_CACHE_DIR`: the folder where measurements are kept; empty or `off`: none.
     pub cache_dir: Option<String>,
     /// `XDG_CACHE_HOME`: where the user keeps caches; ours is the folder `sparkle` in it unless set otherwise.
@@ -129,6 +131,7 @@ impl Config {
                 Some(limit) => self.gl_timeout_ms = Some(limit as u64),
                 None => return Some("expected a number of milliseconds, at least 1"),
             },
+            "SPARKLE_TRACE" => self.trace = Some(value.to_owned()),
             "SPARKLE_ALGORITHM" => match value {
                 "auto" => self.algorithm = None,
                 "direct" => self.algorithm = Some(Algorithm::Direct),
@@ -172,6 +175,7 @@ mod tests {
             ("SPARKLE_LOG", "debug"),
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
             ("SPARKLE_ALGORITHM", "winograd"),
+            ("SPARKLE_TRACE", "t.json"),
             ("SPARKLE_CACHE_DIR", "/tmp/there"),
             ("XDG_CACHE_HOME", "/caches"),
             ("HOME", "/home/me"),
@@ -187,6 +191,7 @@ mod tests {
             log: Some(Level::Debug),
             gl_timeout_ms: Some(250),
             algorithm: Some(Algorithm::Winograd),
+            trace: Some("t.json".into()),
             cache_dir: Some("/tmp/there".into()),
             xdg_cache_home: Some("/caches".into()),
             home: Some("/home/me".into()),

@@ -88,6 +88,15 @@ pub enum Error {
         /// The object.
         what: String,
     },
+    /// The job was cancelled before it started, or its queue was closed; its buffers are untouched.
+    #[error("the job was cancelled before it started")]
+    Cancelled,
+    /// A queue is full, and the caller asked not to wait.
+    #[error("{what} is full")]
+    Busy {
+        /// The queue.
+        what: String,
+    },
     /// A defect in the library itself, caught before it could reach the caller.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -105,6 +114,9 @@ impl Error {
 
     /// Whether the problem itself is fine and another device could still solve it.
     pub fn is_device_failure(&self) -> bool {
-        !matches!(self, Error::InvalidArgument { .. } | Error::Internal(_))
+        !matches!(
+            self,
+            Error::InvalidArgument { .. } | Error::Cancelled | Error::Busy { .. } | Error::Internal(_)
+        )
     }
 }

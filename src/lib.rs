@@ -51,7 +51,10 @@ mod store;
 
 pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
-pub use device::{Conv2dPlan, Device, DeviceInfo, DeviceKind, Prediction, Run, devices};
+pub use device::{
+    Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions, Prediction,
+    Pressure, Run, Ticket, devices,
+};
 pub use error::{Error, Result};
 pub use gl::trial;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};

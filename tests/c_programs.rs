@@ -124,6 +124,23 @@ fn forks_on_gl() {
 }
 
 #[test]
+fn streams() {
+    let program = compile_c("stream.c", &PEDANTIC);
+    for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
+        let run = |way: &[&str]| {
+            let mut command = std::process::Command::new(&program);
+            command.arg(&device).args(way);
+            support::run_command(command)
+        };
+        run(&[]).expect("jobs\nslots\n");
+        for _ in 0..5 {
+            run(&["fork"]).expect("jobs\nslots\n");
+            run(&["leave"]).expect("leaving\n");
+        }
+    }
+}
+
+#[test]
 fn loaded_and_unloaded() {
     let library = support::library_dir().join("libsparkle.so.0");
     // Nothing refers to the library, so the linker leaves it out.

@@ -12,12 +12,13 @@ use std::sync::OnceLock;
 use support::{Ran, run_command};
 
 /// Module files in the order in which they depend on each other.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 19] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
     "fortran/src/sparkle_convolution.f90",
     "fortran/src/sparkle_matrix.f90",
+    "fortran/src/sparkle_stream.f90",
     "fortran/src/sparkle.f90",
     "fortran/reference/sparkle_gl.f90",
     "fortran/reference/sparkle_reference_support.f90",
@@ -165,6 +166,13 @@ fn modern_handles() {
 #[test]
 fn modern_sgemm() {
     silent("modern_sgemm", &[]);
+}
+
+/// Where there is a GL device, `auto` is that here.
+#[test]
+fn modern_stream() {
+    let device = if support::gl_available() { "gl:0" } else { "cpu" };
+    silent("modern_stream", &[("SPARKLE_DEVICE", device)]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::shader::variant::{Family, Variant, candidates};
 use sparkle::trial;
-use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
+use sparkle::{
+    Algorithm, Contexts, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose,
+};
 
 fn problem(random: &mut Random) -> Conv2d {
     loop {
@@ -115,6 +117,54 @@ fn winograd_stays_within_its_bound() {
         }
     }
     assert_eq!(ran, 8);
+}
+
+/// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, scratch shared, slots used again.
+#[test]
+fn streams_of_every_family_are_right() {
+    if trial::gpu(0).is_err() {
+        return;
+    }
+    let tile = Tile::new(32, 32, 16, 4, 4, 1);
+    let desc = Conv2dDesc {
+        n: 5,
+        c: 20,
+        h: 9,
+        w: 11,
+        k: 24,
+        r: 3,
+        s: 3,
+        pad_h: 1,
+        pad_w: 1,
+        bias: true,
+        relu: true,
+        ..Default::default()
+    };
+    let few = Conv2dDesc { c: 3, stride_h: 2, ..desc };
+    let groups = Conv2dDesc { c: 24, groups: 24, bias: false, ..desc };
+    let cases = [
+        (desc, Variant::DIRECT),
+        (groups, Variant { family: Family::Grouped(1), ..Variant::DIRECT }),
+        (desc, Variant { family: Family::Igemm, tile, splits: 3 }),
+        (few, Variant { family: Family::Table, tile, splits: 1 }),
+        (desc, Variant { family: Family::Winograd(2), tile, splits: 1 }),
+        (desc, Variant { family: Family::Winograd(4), tile, splits: 1 }),
+    ];
+    let (mut ran, jobs) = (0, 4);
+    for contexts in [Contexts::Three, Contexts::One] {
+        for (desc, variant) in cases {
+            let problem = Conv2d::new(desc).unwrap();
+            let image = problem.input_len().max(problem.output_len()) / 5;
+            let options =
+                PipelineOptions { slots: 2, piece_bytes: 2 * 4 * image, contexts, ..Default::default() };
+            let (wrong, kernel) =
+                trial::streamed_differences(0, &problem, &variant, (jobs, 44), options).unwrap();
+            assert_eq!(wrong, 0, "{variant} {contexts:?}");
+            assert!(variant == Variant::DIRECT || *kernel == *variant.to_string(), "{variant}: {kernel}");
+            ran += jobs;
+        }
+    }
+    assert_eq!(ran, 48);
 }
 
 /// Products large enough for tiles: all layouts, odd sizes, gaps, old results.

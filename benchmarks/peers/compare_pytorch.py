@@ -26,8 +26,8 @@ def main():
     threads = options.threads
     drivers = {
         "pytorch": Driver([sys.executable, HERE / "pytorch_conv.py"], threads),
-        "sparkle": Driver([options.sparkle], threads),
-        "one thread": Driver([options.sparkle], 1),
+        "sparkle": Driver([options.sparkle.resolve()], threads),
+        "one thread": Driver([options.sparkle.resolve()], 1),
     }
     works = {name: (["conv", *sizes], list(drivers)) for name, sizes in layers(options.suite).items()}
     stamp, about = datetime.datetime.now(), machine(options)

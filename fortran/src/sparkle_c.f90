@@ -22,6 +22,8 @@ module sparkle_c
   integer, parameter :: SPARKLE_ERROR_TIMEOUT = 10
   integer, parameter :: SPARKLE_ERROR_FORKED = 11
   integer, parameter :: SPARKLE_ERROR_INTERNAL = 12
+  integer, parameter :: SPARKLE_ERROR_CANCELLED = 13
+  integer, parameter :: SPARKLE_ERROR_BUSY = 14
 
   integer, parameter :: SPARKLE_ALGORITHM_AUTO = 0
   integer, parameter :: SPARKLE_ALGORITHM_DIRECT = 1
@@ -88,6 +90,16 @@ module sparkle_c
     character(kind=c_char) :: kernel(96)
     character(kind=c_char) :: fallback(256)
   end type c_timing
+
+  !> Zero means the default.
+  type, bind(C) :: c_pipeline_options
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: slots = 0
+    integer(c_int32_t) :: queue = 0
+    integer(c_int64_t) :: piece_bytes = 0
+    integer(c_int32_t) :: one_context = 0
+    integer(c_int32_t) :: reserved = 0
+  end type c_pipeline_options
 
   interface
     function c_version() bind(C, name="sparkle_version") result(number)
@@ -199,6 +211,67 @@ module sparkle_c
       type(c_ptr), value :: plan
       integer(c_int32_t) :: status
     end function c_plan_destroy
+
+    function c_pipeline_create(device, options, pipeline) bind(C, name="sparkle_pipeline_create") result(status)
+      import :: c_int32_t, c_pipeline_options, c_ptr
+      type(c_ptr), value :: device
+      type(c_pipeline_options), intent(in) :: options
+      type(c_ptr), intent(inout) :: pipeline
+      integer(c_int32_t) :: status
+    end function c_pipeline_create
+
+    function c_pipeline_destroy(pipeline) bind(C, name="sparkle_pipeline_destroy") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: pipeline
+      integer(c_int32_t) :: status
+    end function c_pipeline_destroy
+
+    function c_pipeline_flush(pipeline) bind(C, name="sparkle_pipeline_flush") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: pipeline
+      integer(c_int32_t) :: status
+    end function c_pipeline_flush
+
+    function c_submit(pipeline, plan, input, input_len, output, output_len, wait, ticket) &
+      bind(C, name="sparkle_submit") result(status)
+      import :: c_float, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: pipeline
+      type(c_ptr), value :: plan
+      real(c_float), intent(in), asynchronous :: input(*)
+      integer(c_size_t), value :: input_len
+      real(c_float), intent(inout), asynchronous :: output(*)
+      integer(c_size_t), value :: output_len
+      integer(c_int32_t), value :: wait
+      type(c_ptr), intent(inout) :: ticket
+      integer(c_int32_t) :: status
+    end function c_submit
+
+    function c_ticket_poll(ticket, done) bind(C, name="sparkle_ticket_poll") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: ticket
+      integer(c_int32_t), intent(inout) :: done
+      integer(c_int32_t) :: status
+    end function c_ticket_poll
+
+    function c_ticket_wait(ticket, timeout_ms) bind(C, name="sparkle_ticket_wait") result(status)
+      import :: c_int32_t, c_int64_t, c_ptr
+      type(c_ptr), value :: ticket
+      integer(c_int64_t), value :: timeout_ms
+      integer(c_int32_t) :: status
+    end function c_ticket_wait
+
+    function c_ticket_cancel(ticket, cancelled) bind(C, name="sparkle_ticket_cancel") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: ticket
+      integer(c_int32_t), intent(inout) :: cancelled
+      integer(c_int32_t) :: status
+    end function c_ticket_cancel
+
+    function c_ticket_release(ticket) bind(C, name="sparkle_ticket_release") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: ticket
+      integer(c_int32_t) :: status
+    end function c_ticket_release
 
     function c_sgemm(device, desc, a, a_len, b, b_len, c, c_len) bind(C, name="sparkle_sgemm") result(status)
       import :: c_float, c_gemm_desc, c_int32_t, c_ptr, c_size_t

@@ -13,7 +13,7 @@ module sparkle_convolution
   use sparkle_support
   implicit none
   private
-  public :: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan
+  public :: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan, plan_handle
 
   !> A convolution: N images of C channels, H x W pixels; K output channels; an R x S kernel.
   !>
@@ -288,6 +288,14 @@ contains
     call left%destroy()
     left%is_copy = right%is_created() .or. right%is_copy
   end subroutine plan_assign
+
+  !> The C handle, for the library's other modules; null if there is no plan.
+  pure function plan_handle(plan) result(handle)
+    type(sparkle_plan), intent(in) :: plan
+    type(c_ptr) :: handle
+
+    handle = plan%handle
+  end function plan_handle
 
   elemental logical function plan_is_created(self)
     class(sparkle_plan), intent(in) :: self

@@ -216,6 +216,6 @@ mod tests {
             assert!(plan.unwrap().is_none(), "{desc:?}");
             cases += 1;
         }
-        assert_eq!(cases, 4);
+        assert_eq!(cases, 3);
     }
 }

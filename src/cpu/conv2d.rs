@@ -10,14 +10,15 @@
 //! The weights were packed when the plan was made. Bias and ReLU ride on the last pass over the depth. Padding is
 //! zeros, multiplied like any other value.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::Instant;
 
 use super::block::{Ahead, Panels, Shared, multiply};
-use super::buffer::Buffer;
+use super::buffer::{self, Buffer, Lent};
 use super::caches::described;
 use super::im2col;
-use super::kernels::{Epilogue, Kernel, Tile, View};
+use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, View};
 use super::pack::{Lines, panels};
 use super::plan;
 use super::pool::{self, Team};
@@ -26,7 +27,7 @@ use crate::backend::{Memory, Plan};
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, INLINE_FLOPS};
 use crate::memory::views::{Cut, STAGE, Views};
-use crate::problem::{Conv2d, Conv2dSizes, Gemm, GemmDesc, Layout};
+use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
 /// A convolution with its weights packed.
@@ -42,13 +43,35 @@ pub struct ConvPlan<K> {
     geometry: Option<Geometry>,
 }
 
+/// Where the weights are.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    /// In panels, as [`ConvPlan::weights`] says.
+    Packed(&'a [f32]),
+    /// As the caller gave them: each task packs what it needs into its workspace.
+    Given(&'a [f32]),
+}
+
+/// Panels of A that a task reads: from row `top` of `rows`, a multiple of MR, for each KC of the reduction.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    packed: &'a [f32],
+    rows: usize,
+    top: usize,
+    /// The weights that will be packed next, fetched while the last panel of B meets these; null if there are none.
+    next: *const f32,
+}
+
 /// What all panels of a pass have in common.
+#[derive(Clone, Copy)]
 struct Job<'a> {
     /// Panels of A.
     a: &'a [f32],
     depth: usize,
     channels: usize,
     epilogue: Epilogue,
+    /// As in [`Block`].
+    next: *const f32,
 }
 
 /// A convolution as the products it consists of.
@@ -83,9 +106,7 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Out of memory.
     pub fn new(kernel: K, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        let kc = plan(kernel, problem, 1).kc;
-        let views = Views::plan(&described().caches, columns(kernel), problem, kc);
-        Self::with_views(kernel, problem, (weights, bias), views)
+        Self::with_views(kernel, problem, (weights, bias), views(kernel, problem))
     }
 
     /// Packs weights and bias for images that are read as `views` says, or packed if that is none.
@@ -98,26 +119,84 @@ impl<K: Kernel> ConvPlan<K> {
         (weights, bias): (&[f32], Option<&[f32]>),
         views: Option<Views>,
     ) -> Result<Self> {
+        let mut convolution = Self::unpacked(kernel, problem, bias, views)?;
+        // Saturating: a size that overflows is refused as out of memory.
+        let Shape { padded, depth, groups, .. } = convolution.shape;
+        let mut packed = Buffer::zeroed(groups.saturating_mul(padded).saturating_mul(depth))?;
+        for (group, packed) in packed.chunks_exact_mut(padded * depth).enumerate() {
+            // SAFETY: a group's panels are `padded` rows `depth` deep.
+            unsafe { convolution.pack(weights, group, 0..padded / K::MR, (packed.as_mut_ptr(), 0, padded)) };
+        }
+        convolution.weights = packed;
+        Ok(convolution)
+    }
+
+    /// A convolution that has no weights yet.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn unpacked(kernel: K, problem: &Conv2d, bias: Option<&[f32]>, views: Option<Views>) -> Result<Self> {
         let alone = plan(kernel, problem, 1);
         let geometry = views.map(|views| Geometry::new(views, columns(kernel), problem));
         let step = geometry.as_ref().map_or(alone.kc, |geometry| geometry.views.channels * geometry.taps());
         let shape = Shape::new(problem, step, K::MR, alone);
-        let Shape { rows, padded, depth, step, groups, .. } = shape;
-        // Saturating: a size that overflows is refused as out of memory.
-        let mut packed = Buffer::zeroed(groups.saturating_mul(padded).saturating_mul(depth))?;
-        for (group, packed) in packed.chunks_exact_mut(padded * depth).enumerate() {
-            let matrix =
-                Lines { data: &weights[group * rows * depth..][..rows * depth], line: depth, depth: 1 };
-            for (p, packed) in (0..depth).step_by(step).zip(packed.chunks_mut(padded * step)) {
-                panels(kernel, matrix, K::MR, 0..rows, p..depth.min(p + step), packed);
-            }
-        }
+        let Shape { rows, padded, groups, .. } = shape;
         let mut packed_bias = Buffer::zeroed(bias.map_or(0, |_| groups * padded))?;
         for (bias, packed) in bias.unwrap_or(&[]).chunks_exact(rows).zip(packed_bias.chunks_exact_mut(padded))
         {
             packed[..rows].copy_from_slice(bias);
         }
-        Ok(ConvPlan { kernel, problem: *problem, shape, weights: packed, bias: packed_bias, geometry })
+        let weights = Buffer::zeroed(0)?;
+        Ok(ConvPlan { kernel, problem: *problem, shape, weights, bias: packed_bias, geometry })
+    }
+
+    /// Packs panels `tiles` of a group's weights into a block of `rows` rows whose first panel is `first`.
+    ///
+    /// # Safety
+    /// The block's elements of these panels are writable, and nobody else touches them meanwhile.
+    unsafe fn pack(
+        &self,
+        weights: &[f32],
+        group: usize,
+        tiles: Range<usize>,
+        (block, first, rows): (*mut f32, usize, usize),
+    ) {
+        let Shape { rows: all, depth, step, .. } = self.shape;
+        let matrix = Lines { data: &weights[group * all * depth..][..all * depth], line: depth, depth: 1 };
+        let lines = tiles.start * K::MR..all.min(tiles.end * K::MR);
+        for p in (0..depth).step_by(step) {
+            let depths = p..depth.min(p + step);
+            let panel = K::MR * depths.len();
+            // SAFETY: the caller vouches for these panels of this pass.
+            let packed = unsafe {
+                let start = block.add(p * rows + (tiles.start - first) * panel);
+                std::slice::from_raw_parts_mut(start, tiles.len() * panel)
+            };
+            panels(self.kernel, matrix, K::MR, lines.clone(), depths, packed);
+        }
+    }
+
+    /// Packs all weights on `team`.
+    ///
+    /// # Errors
+    /// Only if a task panicked.
+    fn pack_all(&self, team: &mut Team, weights: &[f32], packed: &mut [f32]) -> Result<()> {
+        let Shape { padded, depth, groups, .. } = self.shape;
+        assert!(packed.len() >= groups * padded * depth);
+        let tiles = padded / K::MR;
+        let each = tiles.div_ceil(4 * team.size());
+        let parts = tiles.div_ceil(each);
+        let packed = Shared::new(packed);
+        team.run(groups * parts, |task, _| {
+            let (group, part) = (task / parts, task % parts);
+            let tiles = part * each..tiles.min((part + 1) * each);
+            // SAFETY: the group's panels are inside of `packed`, whose length was checked above and which is borrowed
+            // mutably; no other task has these.
+            unsafe {
+                let block = packed.start().add(group * padded * depth);
+                self.pack(weights, group, tiles, (block, 0, padded));
+            }
+        })
     }
 
     /// Computes the convolution on `team`. The lengths have been checked.
@@ -125,9 +204,66 @@ impl<K: Kernel> ConvPlan<K> {
     /// # Errors
     /// Only if a task panicked.
     pub fn execute(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
-        match &self.geometry {
-            Some(geometry) => self.in_place(geometry, team, input, output),
-            None => self.packing(team, input, output),
+        self.compute(Weights::Packed(&self.weights), team, input, output)
+    }
+
+    /// Whether a task had better pack the weights it needs, used once, where its cache still has them when they are
+    /// read: if a task reads the whole image, which then stays in the cache as well.
+    fn packs_as_needed(&self, threads: usize) -> bool {
+        let Shape { padded, depth, .. } = self.shape;
+        self.geometry.as_ref().is_some_and(|geometry| {
+            geometry.views.whole(&described().caches, self.image_len())
+                && depth * K::MR <= STAGE
+                && padded / K::MR >= 2 * threads
+        })
+    }
+
+    /// Elements of an image's channels that belong to one group.
+    fn image_len(&self) -> usize {
+        self.problem.input_len() / (self.problem.sizes().n * self.shape.groups)
+    }
+
+    /// A convolution for [`ConvPlan::execute_given`].
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn once(kernel: K, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Self> {
+        Self::unpacked(kernel, problem, bias, views(kernel, problem))
+    }
+
+    /// Elements that packed weights take, if that many threads compute with weights as given.
+    pub fn room(&self, threads: usize) -> usize {
+        let Shape { padded, depth, groups, .. } = self.shape;
+        if self.packs_as_needed(threads) { 0 } else { groups.saturating_mul(padded).saturating_mul(depth) }
+    }
+
+    /// [`ConvPlan::execute`] with weights as given; `packed` has [`ConvPlan::room`] for them.
+    ///
+    /// # Errors
+    /// Only if a task panicked.
+    pub fn execute_given(
+        &self,
+        weights: &[f32],
+        packed: &mut [f32],
+        team: &mut Team,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<()> {
+        let weights = if self.packs_as_needed(team.size()) {
+            Weights::Given(weights)
+        } else {
+            self.pack_all(team, weights, packed)?;
+            Weights::Packed(packed)
+        };
+        self.compute(weights, team, input, output)
+    }
+
+    /// The same with weights from elsewhere.
+    fn compute(&self, weights: Weights, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
+        match (&self.geometry, weights) {
+            (Some(geometry), _) => self.in_place(geometry, weights, team, input, output),
+            (None, Weights::Packed(weights)) => self.packing(weights, team, input, output),
+            (None, Weights::Given(_)) => unreachable!("only with images in place"),
         }
     }
 
@@ -135,16 +271,24 @@ impl<K: Kernel> ConvPlan<K> {
     fn in_place(
         &self,
         geometry: &Geometry,
+        weights: Weights,
         team: &mut Team,
         input: &[f32],
         output: &mut [f32],
     ) -> Result<()> {
-        let Shape { rows, pixels, groups, .. } = self.shape;
+        let Shape { rows, padded, depth, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
-        let Cut { width, group: high, blocks, groups: row_groups } =
-            geometry.views.cut(&geometry.columns, (products, rows), team.size());
-        let panels = geometry.views.all_panels(&geometry.columns);
+        let aligned = geometry.aligned(input);
+        let geometry = aligned.as_ref().unwrap_or(geometry);
+        let shape = (products, rows);
+        let Cut { width, group: high, blocks, groups: row_groups } = match weights {
+            Weights::Packed(_) => Views::cut(&geometry.columns, geometry.panels(), shape, team.size()),
+            Weights::Given(_) => {
+                Cut::by_rows(&geometry.columns, geometry.panels(), (rows, depth), team.size())
+            }
+        };
+        let panels = geometry.panels();
         let output = Shared::new(output);
         let image_len = input.len() / products;
         team.run(products * blocks * row_groups, |task, workspace| {
@@ -156,36 +300,56 @@ impl<K: Kernel> ConvPlan<K> {
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: pixels };
             let image = &input[product * image_len..][..image_len];
             let panels = block * width..panels.min((block + 1) * width);
+            let group = product % groups;
+            let (a, workspace) = match weights {
+                Weights::Packed(packed) => {
+                    let packed = &packed[group * padded * depth..];
+                    (Block { packed, rows: padded, top, next: std::ptr::null() }, workspace)
+                }
+                Weights::Given(weights) => {
+                    let high = (bottom - top).next_multiple_of(K::MR);
+                    let (block, thin) = workspace.split_at_mut(STAGE);
+                    assert!(high * depth <= block.len());
+                    let tiles = top / K::MR..(top + high) / K::MR;
+                    // SAFETY: the block has room for these panels, as asserted, and is this thread's own.
+                    unsafe {
+                        self.pack(weights, group, tiles.clone(), (block.as_mut_ptr(), tiles.start, high))
+                    };
+                    let next = weights
+                        .get((group * rows + bottom) * depth..)
+                        .map_or(std::ptr::null(), <[f32]>::as_ptr);
+                    (Block { packed: block, rows: high, top: 0, next }, thin)
+                }
+            };
+            let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
             // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and the
             // tasks' do not overlap.
-            unsafe { self.strips(geometry, product % groups, top, (image, panels), tile, workspace) };
+            unsafe { self.strips(geometry, (a, bias), (image, panels), tile, workspace) };
         })
     }
 
-    /// Computes some panels for output channels of `group` from `top` on: `map` is these channels' whole map.
+    /// Computes some panels for the output channels of a block of A, whose bias is `bias`: `map` is these channels'
+    /// whole map. The workspace begins with room for planes, if they are copied.
     ///
     /// # Safety
     /// The panels' elements of the map are writable and nobody else touches them meanwhile.
     unsafe fn strips(
         &self,
         geometry: &Geometry,
-        group: usize,
-        top: usize,
+        (a, bias): (Block, Option<&[f32]>),
         (image, all): (&[f32], Range<usize>),
         map: Tile,
         workspace: &mut [f32],
     ) {
-        let Shape { padded, depth, step, .. } = self.shape;
-        let weights = &self.weights[group * padded * depth..][..padded * depth];
-        let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
-        let (stage, thin) = workspace.split_at_mut(STAGE);
+        let Shape { depth, step, .. } = self.shape;
+        let (stage, thin) = workspace.split_at_mut(if geometry.views.staged { STAGE } else { 0 });
         let mut table = Table::new();
         for p in (0..depth).step_by(step) {
             let count = step.min(depth - p);
             let channels = p / geometry.taps()..(p + count) / geometry.taps();
             let last = p + count == depth;
             let job = Job {
-                a: &weights[p * padded + top * count..],
+                a: &a.packed[p * a.rows + a.top * count..],
                 depth: count,
                 channels: channels.len(),
                 epilogue: Epilogue {
@@ -194,6 +358,7 @@ impl<K: Kernel> ConvPlan<K> {
                     bias: bias.filter(|_| last).map_or(std::ptr::null(), <[f32]>::as_ptr),
                     relu: last && self.problem.relu(),
                 },
+                next: std::ptr::null(),
             };
             let mut from = all.start;
             while from < all.end {
@@ -216,6 +381,9 @@ impl<K: Kernel> ConvPlan<K> {
                     let strip = next;
                     next = geometry.strip((index + 1).min(all.end - 1));
                     let ahead = stage_ahead.part(index - panels.start, panels.len());
+                    let last = index + 1 == all.end && !a.next.is_null();
+                    let fetched = if last { a.next.wrapping_add(p * K::MR) } else { std::ptr::null() };
+                    let job = Job { next: fetched, ..job };
                     // SAFETY: the caller vouches for the map's elements, and from the second pass on they
                     // are initialised by the first. Weights and bias reach to the map's last row.
                     unsafe {
@@ -258,7 +426,14 @@ impl<K: Kernel> ConvPlan<K> {
             for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
                 ahead.prefetch(index, each);
                 geometry.look_ahead([&strip, &next], index, table);
+                // Panels as given are as long as packed ones, and side by side.
+                let a = job.a[i * job.depth..].as_ptr();
+                let to_next = || {
+                    let next = job.next.wrapping_add(i * self.shape.depth);
+                    (next.addr().wrapping_sub(a.addr()) as isize) / size_of::<f32>() as isize
+                };
                 let view = View {
+                    a_ahead: if job.next.is_null() { A_AHEAD } else { to_next() },
                     start,
                     channels: job.channels,
                     pitch: planes.channel,
@@ -268,7 +443,6 @@ impl<K: Kernel> ConvPlan<K> {
                     thin: thin.as_ptr(),
                 };
                 let tile = Tile { start: map.start.add(i * map.ld), rows: K::MR.min(map.rows - i), ..map };
-                let a = job.a[i * job.depth..].as_ptr();
                 let epilogue = job.epilogue.below(i);
                 if tile.rows == K::MR || strip.beside == 0 {
                     kernel.view(a, &view, tile, &epilogue);
@@ -284,7 +458,7 @@ impl<K: Kernel> ConvPlan<K> {
     }
 
     /// Packs every panel.
-    fn packing(&self, team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
+    fn packing(&self, weights: &[f32], team: &mut Team, input: &[f32], output: &mut [f32]) -> Result<()> {
         let Shape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
@@ -305,7 +479,7 @@ impl<K: Kernel> ConvPlan<K> {
             let image = &input[product * image_len..][..image_len];
             // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks'
             // do not overlap.
-            unsafe { self.block(product % groups, top, (image, cols.start), tile, workspace) };
+            unsafe { self.block((weights, product % groups, top), (image, cols.start), tile, workspace) };
         })
     }
 
@@ -315,14 +489,13 @@ impl<K: Kernel> ConvPlan<K> {
     /// The tile's elements are writable and nobody else touches them meanwhile.
     unsafe fn block(
         &self,
-        group: usize,
-        top: usize,
+        (weights, group, top): (&[f32], usize, usize),
         (image, left): (&[f32], usize),
         tile: Tile,
         workspace: &mut [f32],
     ) {
         let Shape { padded, depth, step, .. } = self.shape;
-        let weights = &self.weights[group * padded * depth..][..padded * depth];
+        let weights = &weights[group * padded * depth..][..padded * depth];
         let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
         for p in (0..depth).step_by(step) {
             let depths = p..depth.min(p + step);
@@ -358,16 +531,50 @@ impl<K: Kernel> ConvPlan<K> {
     }
 }
 
-/// The product of matrices that `problem` is, if it is one and no more, and its weights are larger than its image: used
-/// once they are better read as a matrix's blocks are needed than packed as a whole.
-pub fn as_product(problem: &Conv2d) -> Option<Gemm> {
-    let Conv2dSizes { n, c, k, p, q, groups, .. } = *problem.sizes();
-    let plain = (n, groups) == (1, 1) && !problem.bias() && !problem.relu() && k > p * q;
-    if !plain || !im2col::is_image(problem.sizes()) {
-        return None;
+/// Computes a convolution once, with weights as they are given.
+///
+/// # Errors
+/// Out of memory; the output is untouched then.
+pub fn once<K: Kernel>(
+    kernel: K,
+    problem: &Conv2d,
+    (weights, bias): (&[f32], Option<&[f32]>),
+    input: &[f32],
+    output: &mut [f32],
+) -> Result<Timing> {
+    let start = Instant::now();
+    let convolution = ConvPlan::once(kernel, problem, bias)?;
+    let mut team = Team::for_work(problem.flops())?;
+    let len = convolution.room(team.size());
+    let mut packed = Lent::take(&PACKED, len)?;
+    let computing = Instant::now();
+    convolution.execute_given(weights, &mut packed, &mut team, input, output)?;
+    let end = Instant::now();
+    drop(packed);
+    if len > MOST_KEPT {
+        buffer::clear(&PACKED);
     }
-    let desc = GemmDesc::packed(Layout::RowMajor, k as i64, (p * q) as i64, c as i64);
-    Gemm::new(desc).ok()
+    Ok(Timing { kernel: end - computing, wall: end - start, dispatches: 1 })
+}
+
+/// How images are best read.
+fn views<K: Kernel>(kernel: K, problem: &Conv2d) -> Option<Views> {
+    let kc = plan(kernel, problem, 1).kc;
+    Views::plan(&described().caches, columns(kernel), problem, kc)
+}
+
+thread_local! {
+    /// Packed weights of calls that use them once, kept by a thread that makes such calls: fresh memory would cost
+    /// more than packing.
+    static PACKED: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+/// Elements that are kept at most: 16 MiB.
+const MOST_KEPT: usize = 4 << 20;
+
+/// Frees what the calling thread keeps.
+pub fn clear() {
+    buffer::clear(&PACKED);
 }
 
 impl<K: Kernel> Plan for ConvPlan<K> {

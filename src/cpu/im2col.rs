@@ -76,7 +76,7 @@ pub fn ahead(sizes: &Conv2dSizes, image: &[f32], width: usize, pixel: usize, dep
 }
 
 /// Whether the im2col matrix is the image itself.
-pub fn is_image(sizes: &Conv2dSizes) -> bool {
+fn is_image(sizes: &Conv2dSizes) -> bool {
     (sizes.r, sizes.s, sizes.stride_h, sizes.stride_w, sizes.pad_h, sizes.pad_w) == (1, 1, 1, 1, 0, 0)
 }
 
@@ -187,7 +187,7 @@ fn tap<K: Kernel>(
 }
 
 /// The i below `len` for which `x + i*stride` is in `0..width`.
-fn stretch(x: i64, stride: usize, width: usize, len: usize) -> Range<usize> {
+pub fn stretch(x: i64, stride: usize, width: usize, len: usize) -> Range<usize> {
     let stride = stride as i64;
     let steps_to = |limit: i64| ((limit - x).max(0) + stride - 1) / stride;
     let (start, end) = (steps_to(0).min(len as i64), steps_to(width as i64).min(len as i64));
@@ -269,6 +269,7 @@ mod tests {
     #[test]
     fn stretches_at_both_borders() {
         assert_eq!(stretch(-1, 1, 5, 5), 1..5);
+        assert_eq!(stretch(-1, 1, 5, 7), 1..6);
         assert_eq!(stretch(1, 1, 5, 5), 0..4);
         assert_eq!(stretch(-3, 2, 5, 9), 2..4);
         assert_eq!(stretch(7, 1, 5, 3), 0..0);

@@ -16,6 +16,7 @@ mod caches;
 mod calibrate;
 mod confirm;
 mod conv2d;
+mod crew;
 mod depthwise;
 mod gemm;
 mod im2col;
@@ -124,6 +125,7 @@ pub fn shutdown() {
     pool::shutdown();
     buffer::clear(&SHARED);
     winograd::clear();
+    conv2d::clear();
 }
 
 thread_local! {
@@ -131,13 +133,17 @@ thread_local! {
     static SHARED: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-fn sgemm<K: Kernel>(
-    kernel: K,
-    problem: &Gemm,
-    (a, b): (&[f32], &[f32]),
-    c: &mut [f32],
-) -> Result<(&'static str, Timing)> {
+fn sgemm_name<K: Kernel>(_: K) -> &'static str {
+    K::SGEMM
+}
+
+fn sgemm<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut [f32]) -> Result<Timing> {
     let start = Instant::now();
+    if gemm::in_place(kernel, problem, (a, b), c) {
+        // Nothing but the kernel ran; and a further look at the clock would take as long as the least products.
+        let kernel = start.elapsed();
+        return Ok(Timing { kernel, wall: kernel, dispatches: 1 });
+    }
     // All memory first, so that C is untouched if there is none.
     let mut team = Team::for_work(problem.flops())?;
     let mut shared =
@@ -145,7 +151,7 @@ fn sgemm<K: Kernel>(
     let computing = Instant::now();
     gemm::run(kernel, &mut team, problem, (a, b), c, &mut shared)?;
     let end = Instant::now();
-    Ok((K::SGEMM, Timing { kernel: end - computing, wall: end - start, dispatches: 1 }))
+    Ok(Timing { kernel: end - computing, wall: end - start, dispatches: 1 })
 }
 
 /// The direct algorithm: straight from the image where an input meets few outputs, else as a matrix product.
@@ -156,9 +162,40 @@ fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>
     })
 }
 
+/// The same for weights that are used once; gives the kernel's name.
+fn direct_once(
+    isa: Isa,
+    problem: &Conv2d,
+    (weights, bias): (&[f32], Option<&[f32]>),
+    input: &[f32],
+    output: &mut [f32],
+) -> Result<(Arc<str>, Timing)> {
+    fn product<K: Kernel>(
+        kernel: K,
+        problem: &Conv2d,
+        given: (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        Ok((K::CONV.into(), conv2d::once(kernel, problem, given, input, output)?))
+    }
+    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
+        Some(plan) => {
+            let timing = plan.run(input, output)?;
+            Ok((plan.kernel().into(), timing))
+        }
+        None => product(kernel, problem, (weights, bias), input, output),
+    })
+}
+
 impl Backend for Engine {
     fn id(&self) -> &str {
         "cpu"
+    }
+
+    fn shared_id(&self) -> Arc<str> {
+        static ID: OnceLock<Arc<str>> = OnceLock::new();
+        ID.get_or_init(|| self.id().into()).clone()
     }
 
     fn hierarchy(&self) -> Result<Hierarchy> {
@@ -186,16 +223,18 @@ impl Backend for Engine {
         {
             return Ok((kernel.into(), timing));
         }
-        if let Some(product) = conv2d::as_product(problem) {
-            let (kernel, timing) = self.sgemm(&product, weights, input, output)?;
-            return Ok((kernel.into(), timing));
+        if let Some(plan) = confirm::plan(Isa::best(), problem, weights, bias)? {
+            let timing = plan.run(input, output)?;
+            return Ok((plan.kernel().into(), timing));
         }
-        let plan = self.plan_conv2d(problem, weights, bias)?;
-        let timing = plan.run(input, output)?;
-        Ok((plan.kernel().into(), timing))
+        direct_once(Isa::best(), problem, (weights, bias), input, output)
     }
 
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
-        with_kernel!(Isa::best(), kernel => sgemm(kernel, problem, (a, b), c))
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
+        static KERNEL: OnceLock<Arc<str>> = OnceLock::new();
+        with_kernel!(Isa::best(), kernel => {
+            let timing = sgemm(kernel, problem, (a, b), c)?;
+            Ok((KERNEL.get_or_init(|| sgemm_name(kernel).into()).clone(), timing))
+        })
     }
 }

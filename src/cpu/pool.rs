@@ -1,27 +1,26 @@
-//! The threads of the CPU engine: Sparkle's own rayon pool.
+//! The threads of the CPU engine.
 //!
-//! It lives inside other people's programs, so it never is rayon's global pool, never pins, and is built at
-//! first use. All calls share it, from however many threads they come: a caller hands its tasks over and
-//! sleeps, so no more than the pool's threads compute. One thread means no pool: the caller computes. A
+//! They live inside other people's programs, so they are nobody else's, are never pinned, and start at
+//! first use. All calls share them, from however many threads they come: no more compute at once than were asked
+//! for, callers included ([`super::crew`]). One thread means no pool: the caller computes. A
 //! forked child builds its own pool; the one it inherited has no threads there and is left alone
 //! ([`ProcessLock`]). Beyond our reach is a fork at the very moment when another thread is starting or ending
 //! a thread: the standard library, in a program whose `main` is Rust's, holds a lock of its own then, and the
 //! child's new threads wait for it for ever.
 //!
 //! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread,
-//! so what a loop costs is waking the threads, some microseconds. Little work stays on the caller
-//! ([`Team::for_work`]).
+//! so what a loop costs is waking the threads, some microseconds, or less if they are awake from the last one. Little
+//! work stays on the caller ([`Team::for_work`]).
 
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
-
 use super::buffer::{self, Buffer, Lent};
+use super::crew::{Crew, Life};
 use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -74,7 +73,7 @@ fn available() -> usize {
 /// there are at present.
 pub fn workspace_bytes(flops: u64) -> usize {
     let alone = flops < INLINE_FLOPS || num_threads() == 1;
-    let buffers = if alone { 1 } else { num_threads() + 1 };
+    let buffers = if alone { 1 } else { num_threads() };
     buffers * WORKSPACE_LEN * size_of::<f32>()
 }
 
@@ -127,7 +126,7 @@ impl Team {
         });
         // Both outside of the lock: dropping joins threads, and a log callback may call back.
         drop(outgrown);
-        if let (true, Err(reason)) = (fresh, &pool.threads) {
+        if let (true, Err(reason)) = (fresh, &pool.crew) {
             crate::log::warning!("cpu: could not start {size} threads, computing on the caller's: {reason}");
         }
         Team::new(Some(pool))
@@ -146,7 +145,7 @@ impl Team {
 
     /// Threads that work at once.
     pub fn size(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| if pool.threads.is_ok() { pool.size } else { 1 })
+        self.pool.as_ref().map_or(1, |pool| if pool.crew.is_ok() { pool.size } else { 1 })
     }
 
     /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, with its thread's workspace,
@@ -173,6 +172,8 @@ impl Team {
         let (next, done) = ([(); N].map(|()| AtomicUsize::new(0)), [(); N].map(|()| AtomicUsize::new(0)));
         let panicked = AtomicBool::new(false);
         let tasks = steps.into_iter().max().unwrap_or(0);
+        let (crew, size) = (self.pool.as_ref().and_then(|pool| pool.crew.as_ref().ok()), self.size());
+        let spins = if crew.is_some_and(Crew::is_crowded) { 1 } else { SPINS };
         let work = |workspace: &mut [f32]| {
             let drain = || {
                 for (step, &count) in steps.iter().enumerate() {
@@ -191,7 +192,7 @@ impl Team {
                             return;
                         }
                         turns += 1;
-                        if turns % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                        if turns % spins == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
                     }
                 }
             };
@@ -199,23 +200,8 @@ impl Team {
                 panicked.store(true, Ordering::Relaxed);
             }
         };
-        match self.pool.as_deref() {
-            Some(Pool { size, threads: Ok(threads), workspaces, .. }) if tasks > 1 => {
-                threads.in_place_scope(|scope| {
-                    for _ in 0..tasks.min(*size) {
-                        scope.spawn(|_| {
-                            // A worker runs one job at a time, so its workspace is free; if not, that is a
-                            // panic like another.
-                            let mine = rayon::current_thread_index()
-                                .and_then(|index| workspaces[index].try_lock().ok());
-                            match mine {
-                                Some(mut workspace) => work(&mut workspace),
-                                None => panicked.store(true, Ordering::Relaxed),
-                            }
-                        });
-                    }
-                });
-            }
+        match crew {
+            Some(crew) if tasks > 1 => crew.run(tasks.min(size), &work, &mut self.workspace),
             _ => work(&mut self.workspace),
         }
         if panicked.into_inner() {
@@ -225,60 +211,31 @@ impl Team {
     }
 }
 
-/// A rayon pool with its threads' handles, so that its end can be waited for, and their workspaces.
+/// The shared threads.
 struct Pool {
+    /// How many were asked for, a caller being one of them.
     size: usize,
-    /// The threads, or why they could not be started; kept, so that not every call tries again.
-    threads: std::result::Result<ThreadPool, String>,
-    handles: Mutex<Vec<JoinHandle<()>>>,
-    workspaces: Vec<Mutex<Buffer>>,
+    /// The others, or why they could not be started; kept, so that not every call tries again.
+    crew: std::result::Result<Crew, String>,
 }
 
 impl Pool {
-    /// A pool of `size` threads, each started by `spawn`; without threads if that fails.
-    fn build(size: usize, mut spawn: impl FnMut(ThreadBuilder) -> io::Result<JoinHandle<()>>) -> Self {
-        let workspaces: Result<Vec<_>> =
-            (0..size).map(|_| Buffer::zeroed(WORKSPACE_LEN).map(Mutex::new)).collect();
-        let mut handles = Vec::with_capacity(size);
-        let mut start = || {
-            ThreadPoolBuilder::new()
-                .num_threads(size)
-                .thread_name(|index| format!("sparkle-{index}"))
-                .spawn_handler(|thread| {
-                    handles.push(spawn(thread)?);
-                    Ok(())
-                })
-                .build()
-        };
-        let (threads, workspaces) = match workspaces {
-            Ok(workspaces) => (start().map_err(|error| error.to_string()), workspaces),
-            Err(error) => (Err(error.to_string()), vec![]),
-        };
-        Pool { size, threads, handles: Mutex::new(handles), workspaces }
+    /// `size` threads, each but the caller started by `spawn`; without threads if that fails.
+    fn build(size: usize, spawn: impl FnMut(usize, Life) -> io::Result<JoinHandle<()>>) -> Self {
+        let workspaces: Result<Vec<Buffer>> = (1..size).map(|_| Buffer::zeroed(WORKSPACE_LEN)).collect();
+        let crew = workspaces.map_err(|error| error.to_string()).and_then(|workspaces| {
+            Crew::start(size, available(), workspaces, spawn).map_err(|error| error.to_string())
+        });
+        Pool { size, crew }
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // Tells the threads to end; only then can they be joined. A task's panic is caught in Team::run, so a
-        // join fails only if rayon itself broke, and then there is nothing left to do for it.
-        self.threads = Err("ended".into());
-        let handles = self.handles.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for handle in handles.drain(..) {
-            let _ = handle.join();
-        }
-    }
-}
-
-fn spawn(thread: ThreadBuilder) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(thread.name().unwrap_or("sparkle").to_owned());
-    builder.spawn(|| thread.run())
+fn spawn(index: usize, life: Life) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("sparkle-{index}")).spawn(life)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -352,36 +309,59 @@ mod tests {
 
     #[test]
     fn many_callers_share_the_threads() {
-        let pool = Arc::new(Pool::build(2, spawn));
-        let seen = Mutex::new(HashSet::new());
-        std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    let mut team = Team::new(Some(pool.clone())).unwrap();
-                    for _ in 0..20 {
-                        team.run(8, |_, _| {
-                            seen.lock().unwrap().insert(std::thread::current().id());
-                        })
-                        .unwrap();
-                    }
-                });
-            }
-        });
-        let count = seen.lock().unwrap().len();
-        assert!((1..=2).contains(&count), "{count} threads computed");
+        let mut cases = 0;
+        for size in [2, 3] {
+            let pool = Arc::new(Pool::build(size, spawn));
+            let (at_work, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+            std::thread::scope(|scope| {
+                for _ in 0..16 {
+                    scope.spawn(|| {
+                        let mut team = Team::new(Some(pool.clone())).unwrap();
+                        for _ in 0..20 {
+                            team.run_steps([8, 5], |_, _, _| {
+                                most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                                std::thread::yield_now();
+                                done.fetch_add(1, Ordering::SeqCst);
+                                at_work.fetch_sub(1, Ordering::SeqCst);
+                            })
+                            .unwrap();
+                        }
+                    });
+                }
+            });
+            let most = most.into_inner();
+            assert!((1..=size).contains(&most), "{most} threads computed at once");
+            assert_eq!(done.into_inner(), 16 * 20 * 13);
+            cases += 1;
+        }
+        assert_eq!(cases, 2);
+    }
+
+    #[test]
+    fn helpers_take_part_when_they_slept_and_when_they_are_awake() {
+        let mut team = Team::of(3);
+        for pause in [0, 0, 2, 0, 5] {
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            // Each task waits for the others: they end only if three threads work on them.
+            let barrier = std::sync::Barrier::new(3);
+            team.run(3, |_, _| {
+                barrier.wait();
+            })
+            .unwrap();
+        }
     }
 
     #[test]
     fn the_caller_computes_if_not_all_threads_can_be_started() {
         let mut left = 2;
-        let pool = Pool::build(4, |thread| {
+        let pool = Pool::build(4, |index, life| {
             if left == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             left -= 1;
-            spawn(thread)
+            spawn(index, life)
         });
-        assert!(pool.threads.is_err());
+        assert!(pool.crew.is_err());
         let mut team = Team::new(Some(Arc::new(pool))).unwrap();
         assert_eq!(team.size(), 1);
         let caller = std::thread::current().id();
@@ -391,17 +371,17 @@ mod tests {
     #[test]
     fn ending_a_pool_waits_for_its_threads() {
         let ended = Arc::new(AtomicUsize::new(0));
-        let pool = Pool::build(3, |thread| {
+        let pool = Pool::build(3, |_, life| {
             let ended = ended.clone();
             std::thread::Builder::new().spawn(move || {
-                thread.run();
+                life();
                 ended.fetch_add(1, Ordering::SeqCst);
             })
         });
         let mut team = Team::new(Some(Arc::new(pool))).unwrap();
         team.run(9, |_, _| {}).unwrap();
         drop(team);
-        assert_eq!(ended.load(Ordering::SeqCst), 3);
+        assert_eq!(ended.load(Ordering::SeqCst), 2);
     }
 
     #[test]

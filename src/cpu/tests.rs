@@ -4,6 +4,7 @@
 #[path = "../../tests/cpu_cases/mod.rs"]
 pub(super) mod cpu_cases;
 
+use super::buffer::Buffer;
 use super::caches::described;
 use super::conv2d::ConvPlan;
 use super::isa::{Isa, with_kernel};
@@ -20,7 +21,70 @@ fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
     let mut output = vec![f32::NAN; case.problem.output_len()];
     let plan = ConvPlan::new(kernel, &case.problem, &case.weights, case.bias()).unwrap();
     plan.execute(team, &case.input, &mut output).unwrap();
+    assert_eq!(bits(&once(kernel, team, case).1), bits(&output), "{:?}", case.desc);
     output
+}
+
+/// With weights as given; also tells whether tasks packed them as needed.
+fn once<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> (bool, Vec<f32>) {
+    let mut output = vec![f32::NAN; case.problem.output_len()];
+    let plan = ConvPlan::once(kernel, &case.problem, case.bias()).unwrap();
+    let mut packed = vec![f32::NAN; plan.room(team.size())];
+    plan.execute_given(&case.weights, &mut packed, team, &case.input, &mut output).unwrap();
+    (packed.is_empty(), output)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Weights as given where tasks pack them as needed, in several groups of rows and passes over the depth, and images
+/// at every place within a line.
+#[test]
+fn weights_used_once_and_images_at_any_place_give_the_same_bits() {
+    let layer = |n, c, side, k, r, pad, groups| Conv2dDesc {
+        n,
+        c,
+        h: side,
+        w: side,
+        k,
+        r,
+        s: r,
+        pad_h: pad,
+        pad_w: pad,
+        groups,
+        bias: true,
+        relu: true,
+        ..Default::default()
+    };
+    let mut random = Random::new(29);
+    let (mut as_needed, mut cases) = (0, 0);
+    for desc in [
+        layer(1, 2048, 7, 100, 1, 0, 1),
+        layer(2, 96, 20, 150, 1, 0, 2),
+        layer(1, 40, 9, 77, 3, 1, 1),
+        layer(1, 16, 28, 70, 1, 0, 1),
+    ] {
+        let case = ConvCase::new(desc, Values::Real, &mut random);
+        for isa in Isa::all() {
+            for mut team in [1, 3].map(Team::of) {
+                let expected = bits(&with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case)));
+                as_needed += usize::from(with_kernel!(isa, kernel => once(kernel, &mut team, &case)).0);
+                for place in 0..16 {
+                    let mut moved = Buffer::zeroed(place + case.input.len()).unwrap();
+                    moved[place..].copy_from_slice(&case.input);
+                    let mut output = vec![f32::NAN; case.problem.output_len()];
+                    with_kernel!(isa, kernel => {
+                        let plan = ConvPlan::new(kernel, &case.problem, &case.weights, case.bias()).unwrap();
+                        plan.execute(&mut team, &moved[place..], &mut output).unwrap();
+                    });
+                    assert_eq!(bits(&output), expected, "{isa:?} {desc:?} at {place}");
+                    cases += 1;
+                }
+            }
+        }
+    }
+    assert!(cases >= 128 && as_needed > 0, "{as_needed} of {cases}");
 }
 
 fn sgemm<K: Kernel>(kernel: K, team: &mut Team, case: &GemmCase) -> Vec<f32> {

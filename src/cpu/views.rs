@@ -12,6 +12,7 @@ use crate::memory::views::{Axis, Columns, MOST_SIDE, MOST_TAPS, Run, Views};
 use crate::problem::Conv2d;
 
 /// How a convolution reads its images.
+#[derive(Clone)]
 pub struct Geometry {
     pub views: Views,
     pub columns: Columns,
@@ -21,6 +22,7 @@ pub struct Geometry {
 }
 
 /// One direction, with all that can be known of it beforehand.
+#[derive(Clone)]
 struct Direction {
     axis: Axis,
     /// First elements of the planes.
@@ -107,6 +109,22 @@ impl Geometry {
 
     pub fn taps(&self) -> usize {
         self.rows.taps.len() * self.cols.taps.len()
+    }
+
+    /// The same with panels that begin where vectors of `images` are aligned, if that is to be had and worth it.
+    pub fn aligned(&self, images: &[f32]) -> Option<Self> {
+        let lanes = self.columns.lanes;
+        let channel = self.rows.axis.input * self.cols.axis.input;
+        let alike =
+            !self.views.staged && self.views.runs == 1 && self.taps() == 1 && channel.is_multiple_of(lanes);
+        let beyond = images.as_ptr().addr() / size_of::<f32>() % lanes;
+        let run = self.views.aligned(&self.columns, (lanes - beyond) % lanes).filter(|_| alike)?;
+        Some(Geometry { run, ..self.clone() })
+    }
+
+    /// Panels of the whole map.
+    pub fn panels(&self) -> usize {
+        self.views.runs * self.run.panels
     }
 
     /// Panel `index` of the map.

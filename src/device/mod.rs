@@ -4,17 +4,20 @@
 //! `auto`: the engine predicted fastest for each problem, with the CPU standing in when a GPU fails.
 
 mod discovery;
+mod pipeline;
 mod plan;
+mod serial;
 
 use std::sync::Arc;
 
 use crate::backend::Backend;
+pub use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Run, Ticket};
 use crate::error::Result;
 use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
-use crate::report::Timing;
 
 pub use discovery::{DeviceInfo, DeviceKind, devices};
+pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
 pub use plan::Conv2dPlan;
 
 /// An opened device. Cheap to clone; may be used from any number of threads at once.
@@ -29,19 +32,6 @@ enum Choice {
     Fixed(Arc<dyn Backend>),
     /// The CPU and all hardware GPUs.
     Auto { cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>> },
-}
-
-/// What one call did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// Id of the device that did the work.
-    pub device: Arc<str>,
-    /// Name of its kernel.
-    pub kernel: Arc<str>,
-    /// What it took. After a fallback, only the successful part.
-    pub timing: Timing,
-    /// Why the work was not done where it was planned, if so.
-    pub fallback: Option<Arc<str>>,
 }
 
 /// What one engine is predicted to need for a problem, transfers included: what `auto` decides by.
@@ -104,6 +94,18 @@ impl Device {
         }
     }
 
+    /// A stream of jobs on this device: uploads, computations and downloads overlap. `auto` streams through its first GPU that
+    /// can; plans that are the CPU's, and those of a device without such a stream, are computed in order on a thread.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for options that make no sense; else what the device failed to do.
+    pub fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
+        match &self.choice {
+            Choice::Fixed(backend) => Pipeline::new(&[backend], options),
+            Choice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
+        }
+    }
+
     /// Computes one convolution: a plan used once.
     ///
     /// # Errors
@@ -140,7 +142,7 @@ impl Device {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.sgemm(problem, a, b, c)?;
-            Ok(Run { device: backend.id().into(), kernel: kernel.into(), timing, fallback })
+            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
         };
         match &self.choice {
             Choice::Fixed(backend) => on(backend, None),

@@ -3,12 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Run, fall_back};
-use crate::backend::{Backend, Plan};
+use crate::backend::{Backend, Plan, Recipe, StandIn};
 use crate::error::Result;
 use crate::problem::Conv2d;
 
-/// A prepared convolution; may be run from any number of threads at once.
-pub struct Conv2dPlan {
+/// A prepared convolution; may be run from any number of threads at once. Cheap to clone.
+#[derive(Clone)]
+pub struct Conv2dPlan(Arc<Inside>);
+
+struct Inside {
     problem: Conv2d,
     first: Option<Prepared>,
     fallback: Option<Fallback>,
@@ -58,7 +61,7 @@ impl Conv2dPlan {
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         let first = Prepared::new(backend, problem, weights, bias)?;
-        Ok(Conv2dPlan { problem: *problem, first: Some(first), fallback: None })
+        Ok(Conv2dPlan(Arc::new(Inside { problem: *problem, first: Some(first), fallback: None })))
     }
 
     /// A plan on `gpu`, and on `cpu` from the moment that fails.
@@ -82,17 +85,36 @@ impl Conv2dPlan {
                 None
             }
         };
-        Ok(Conv2dPlan { problem: *problem, first, fallback: Some(fallback) })
+        Ok(Conv2dPlan(Arc::new(Inside { problem: *problem, first, fallback: Some(fallback) })))
     }
 
     /// The convolution.
     pub fn problem(&self) -> &Conv2d {
-        &self.problem
+        &self.0.problem
+    }
+
+    /// What the engine `id` can make the plan from, as long as it is this plan's engine and has not failed.
+    pub(super) fn recipe_on(&self, id: &str) -> Option<&Arc<Recipe>> {
+        let failed = self.0.fallback.as_ref().is_some_and(|fallback| fallback.taken.get().is_some());
+        let first = self.0.first.as_ref().filter(|first| !failed && &*first.device == id)?;
+        first.plan.recipe()
+    }
+
+    /// Who computes it when its engine has failed; nobody if that was asked for by name.
+    pub(super) fn stand_in(&self) -> Option<StandIn> {
+        self.0.fallback.as_ref()?;
+        let plan = self.clone();
+        Some(Arc::new(move |error, input, output| {
+            let Inside { problem, first, fallback } = &*plan.0;
+            let (Some(first), Some(fallback)) = (first, fallback) else { return Err(error.clone()) };
+            let (reason, cpu) = fallback.take(problem, fall_back(&first.backend, error.clone())?);
+            cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))
+        }))
     }
 
     /// Bytes that the plan holds as long as it lives, weights packed or uploaded; after a fallback also the CPU's.
     pub fn packed_bytes(&self) -> usize {
-        let copies = self.fallback.as_ref().map_or(0, |fallback| {
+        let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
             (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
         });
         self.prepared().map(|prepared| prepared.plan.memory().packed).sum::<usize>() + copies
@@ -106,8 +128,8 @@ impl Conv2dPlan {
 
     /// The engines' plans there are.
     fn prepared(&self) -> impl Iterator<Item = &Prepared> {
-        let taken = self.fallback.as_ref().and_then(|fallback| fallback.taken.get()?.1.as_ref().ok());
-        self.first.iter().chain(taken)
+        let taken = self.0.fallback.as_ref().and_then(|fallback| fallback.taken.get()?.1.as_ref().ok());
+        self.0.first.iter().chain(taken)
     }
 
     /// Runs it.
@@ -116,16 +138,17 @@ impl Conv2dPlan {
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do. The
     /// output is untouched then.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
-        self.problem.check_data(input, output)?;
-        let Some(fallback) = &self.fallback else {
-            return self.first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
+        let Inside { problem, first, fallback } = &*self.0;
+        problem.check_data(input, output)?;
+        let Some(fallback) = fallback else {
+            return first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
         };
-        let (reason, cpu) = match (fallback.taken.get(), &self.first) {
+        let (reason, cpu) = match (fallback.taken.get(), first) {
             (Some(taken), _) => taken,
             (None, None) => unreachable!("without a first engine the fallback is taken"),
             (None, Some(first)) => match first.run(input, output, None) {
                 Ok(run) => return Ok(run),
-                Err(error) => fallback.take(&self.problem, fall_back(&first.backend, error)?),
+                Err(error) => fallback.take(problem, fall_back(&first.backend, error)?),
             },
         };
         cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))

@@ -7,6 +7,7 @@ use crate::backend::{Memory, Plan};
 use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+use crate::report::Timing;
 
 /// An engine that fills outputs with a constant, or fails.
 struct Stub {
@@ -67,12 +68,12 @@ impl Backend for Stub {
         }
         Ok(Box::new(StubPlan(self.value, self.fails_run.then(|| self.lost()), self.runs.clone())))
     }
-    fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+    fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
         if self.fails_run {
             return Err(self.lost());
         }
         c.fill(self.value);
-        Ok(("sgemm_stub", Timing::default()))
+        Ok(("sgemm_stub".into(), Timing::default()))
     }
 }
 

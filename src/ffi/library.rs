@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::boundary::{self, c_string};
 use super::device::{self, sparkle_device};
 use super::handle;
+use super::pipeline::{sparkle_pipeline, sparkle_slot, sparkle_ticket};
 use super::plan::sparkle_plan;
 use super::status::{self, sparkle_status};
 use crate::error::Error;
@@ -109,12 +110,16 @@ pub extern "C" fn sparkle_get_num_threads() -> i32 {
     boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
 }
 
-/// Ends the library's threads and frees all devices and plans; their handles become invalid. Calls that are running end
+/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
+/// Jobs that have not begun are cancelled, the others are waited for. Calls that are running end
 /// normally. May be called any number of times; Sparkle can be used again. The reference interface is not touched:
 /// gpu_cleanup_opengl ends that.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_finalize() -> sparkle_status {
     boundary!(|call| {
+        handle::clear::<sparkle_slot>(call)?;
+        handle::clear::<sparkle_pipeline>(call)?;
+        handle::clear::<sparkle_ticket>(call)?;
         handle::clear::<sparkle_plan>(call)?;
         handle::clear::<sparkle_device>(call)?;
         device::forget_auto(call)?;

@@ -59,6 +59,7 @@ pub mod device;
 pub mod gemm;
 pub mod helpers;
 pub mod library;
+pub mod pipeline;
 pub mod plan;
 pub mod reference;
 pub mod status;

@@ -19,6 +19,13 @@ pub(super) struct Plan {
     dies_in_a_fork: bool,
 }
 
+impl Plan {
+    /// The plan itself.
+    pub(super) fn conv2d(&self) -> &Conv2dPlan {
+        &self.plan
+    }
+}
+
 impl Opaque for sparkle_plan {
     type Value = Plan;
     const MARK: usize = 3;

@@ -36,6 +36,10 @@ pub enum sparkle_status {
     SPARKLE_ERROR_FORKED = 11,
     /// A defect in the library. Please report it.
     SPARKLE_ERROR_INTERNAL = 12,
+    /// The job was cancelled before it started.
+    SPARKLE_ERROR_CANCELLED = 13,
+    /// A queue is full, and the caller asked not to wait.
+    SPARKLE_ERROR_BUSY = 14,
 }
 
 use sparkle_status::*;
@@ -57,6 +61,8 @@ impl sparkle_status {
             SPARKLE_ERROR_TIMEOUT => c"timeout",
             SPARKLE_ERROR_FORKED => c"made before fork()",
             SPARKLE_ERROR_INTERNAL => c"internal error",
+            SPARKLE_ERROR_CANCELLED => c"cancelled",
+            SPARKLE_ERROR_BUSY => c"busy",
         }
     }
 
@@ -76,6 +82,8 @@ impl sparkle_status {
             SPARKLE_ERROR_TIMEOUT,
             SPARKLE_ERROR_FORKED,
             SPARKLE_ERROR_INTERNAL,
+            SPARKLE_ERROR_CANCELLED,
+            SPARKLE_ERROR_BUSY,
         ];
         all.into_iter().find(|status| *status as i32 == code)
     }
@@ -94,6 +102,8 @@ impl From<&Error> for sparkle_status {
             Error::Timeout { .. } => SPARKLE_ERROR_TIMEOUT,
             Error::Forked { .. } => SPARKLE_ERROR_FORKED,
             Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
+            Error::Cancelled => SPARKLE_ERROR_CANCELLED,
+            Error::Busy { .. } => SPARKLE_ERROR_BUSY,
         }
     }
 }
@@ -150,6 +160,8 @@ mod tests {
             (Error::Timeout { device: device(), what: what(), limit_ms: 1 }, 10),
             (Error::Forked { what: what() }, 11),
             (Error::Internal(text()), 12),
+            (Error::Cancelled, 13),
+            (Error::Busy { what: what() }, 14),
         ];
         for (error, code) in errors {
             let message = error.to_string();
@@ -162,9 +174,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_text() {
-        let texts: std::collections::BTreeSet<_> = (0..=12).map(text).collect();
-        assert_eq!(texts.len(), 13);
-        for code in [i32::MIN, -1, 13, i32::MAX] {
+        let texts: std::collections::BTreeSet<_> = (0..=14).map(text).collect();
+        assert_eq!(texts.len(), 15);
+        for code in [i32::MIN, -1, 15, i32::MAX] {
             assert_eq!(text(code), c"unknown status");
             assert!(!texts.contains(text(code)));
         }

@@ -9,10 +9,11 @@
 pub use glow::{
     ALREADY_SIGNALED, BUFFER_UPDATE_BARRIER_BIT, CONDITION_SATISFIED, CONTEXT_LOST, COPY_READ_BUFFER,
     COPY_WRITE_BUFFER, DEBUG_SEVERITY_HIGH, DYNAMIC_COPY, INVALID_ENUM, INVALID_FRAMEBUFFER_OPERATION,
-    INVALID_OPERATION, INVALID_VALUE, MAX_COMPUTE_SHARED_MEMORY_SIZE, MAX_COMPUTE_WORK_GROUP_COUNT,
-    MAX_COMPUTE_WORK_GROUP_INVOCATIONS, MAX_SHADER_STORAGE_BLOCK_SIZE, NO_ERROR, OUT_OF_MEMORY, RENDERER,
-    SHADER_STORAGE_BARRIER_BIT, SHADER_STORAGE_BUFFER, SHADING_LANGUAGE_VERSION, STACK_OVERFLOW,
-    STACK_UNDERFLOW, SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, VENDOR, VERSION, WAIT_FAILED,
+    INVALID_OPERATION, INVALID_VALUE, MAP_COHERENT_BIT, MAP_PERSISTENT_BIT, MAP_READ_BIT, MAP_WRITE_BIT,
+    MAX_COMPUTE_SHARED_MEMORY_SIZE, MAX_COMPUTE_WORK_GROUP_COUNT, MAX_COMPUTE_WORK_GROUP_INVOCATIONS,
+    MAX_SHADER_STORAGE_BLOCK_SIZE, NO_ERROR, OUT_OF_MEMORY, RENDERER, SHADER_STORAGE_BARRIER_BIT,
+    SHADER_STORAGE_BUFFER, SHADING_LANGUAGE_VERSION, STACK_OVERFLOW, STACK_UNDERFLOW,
+    SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, TIMESTAMP, VENDOR, VERSION, WAIT_FAILED,
 };
 
 /// A message of the driver's debug log (KHR_debug).
@@ -36,6 +37,12 @@ pub trait Api {
     fn bind_buffer(&self, target: u32, buffer: u32);
     /// `glBindBufferBase`.
     fn bind_buffer_base(&self, target: u32, index: u32, buffer: u32);
+    /// `glBindBufferRange`.
+    fn bind_buffer_range(&self, target: u32, index: u32, buffer: u32, offset: i64, size: i64);
+    /// `glBufferStorage` without data; only where [`Api::has_buffer_storage`].
+    fn buffer_storage(&self, target: u32, size: i64, flags: u32);
+    /// `glMapBufferRange`: the address; 0 if it failed.
+    fn map_buffer_range(&self, target: u32, offset: i64, size: i64, access: u32) -> usize;
     /// `glBufferData` without data.
     fn buffer_data(&self, target: u32, size: i64, usage: u32);
     /// `glBufferSubData`.
@@ -97,6 +104,8 @@ pub trait Api {
     fn fence_sync(&self) -> usize;
     /// `glClientWaitSync`.
     fn client_wait_sync(&self, sync: usize, flags: u32, timeout_ns: u64) -> u32;
+    /// `glWaitSync`: the device waits, the calling thread does not.
+    fn wait_sync(&self, sync: usize);
     /// `glDeleteSync`.
     fn delete_sync(&self, sync: usize);
 

@@ -162,6 +162,13 @@ impl ShareGroup {
         Ok(context)
     }
 
+    /// EGL forgets the calling thread, whose contexts are gone.
+    pub fn release_thread(&self) {
+        if !self.is_forked() {
+            self.egl.release_thread();
+        }
+    }
+
     /// Whether this process was forked from the one that made the group: nothing of it may be touched then.
     pub fn is_forked(&self) -> bool {
         self.process != std::process::id()

@@ -15,14 +15,14 @@ use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
 use crate::shader::variant::Variant;
 
 /// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
-const PER_OUTPUT: f64 = 32.0;
+pub(super) const PER_OUTPUT: f64 = 32.0;
 
 /// Indices of the shaders' blocks.
-const INPUT: u32 = 0;
-const WEIGHTS: u32 = 1;
-const OUTPUT: u32 = 2;
+pub(super) const INPUT: u32 = 0;
+pub(super) const WEIGHTS: u32 = 1;
+pub(super) const OUTPUT: u32 = 2;
 pub(super) const PARAMS: u32 = 3;
-const BIAS: u32 = 4;
+pub(super) const BIAS: u32 = 4;
 
 /// The kernel that runs `problem`.
 pub fn kernel(problem: &Conv2d) -> Kernel {
@@ -51,7 +51,7 @@ pub fn reference_params(problem: &Conv2d) -> ReferenceParams {
 struct DirectParams([u32; 18]);
 
 /// The parameter block of `problem`'s kernel. All sizes fit in 31 bits: [`images_at_once`] has refused others.
-fn params(problem: &Conv2d) -> Vec<u8> {
+pub(super) fn params(problem: &Conv2d) -> Vec<u8> {
     let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
     let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     if kernel(problem) == CONV_REFERENCE {
@@ -251,7 +251,7 @@ impl Prepared {
         passes::Buffers {
             input: &self.input,
             weights: &self.weights,
-            bias: self.bias.as_ref(),
+            bias: self.bias.as_ref().map(|it| it as _),
             output: &self.output,
         }
     }

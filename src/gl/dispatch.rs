@@ -148,11 +148,9 @@ pub struct Step<'a> {
 /// # Errors
 /// As [`run`].
 pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<Ran> {
-    let units: u32 = steps.iter().map(|step| step.work.units.div_ceil(step.work.per_group)).sum();
-    let operations: f64 = steps.iter().map(|step| f64::from(step.work.units) * step.work.operations).sum();
-    let all = Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) };
+    let all = together(steps.iter().map(|step| step.work));
     let [.., last] = steps else { return Ok(Ran::default()) };
-    if pace.slice(context.group().rate(), &all) < units {
+    if pace.slice(context.group().rate(), &all) < all.units {
         let mut ran = Ran::default();
         for step in steps {
             context.api().use_program(step.program.name());
@@ -169,7 +167,7 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<R
     Fence::new(context)?.wait(last.program.kernel_name())?;
     let time = clock.read(stamp.as_ref())?;
     let host = clock.host.elapsed();
-    context.group().set_rate(pace.learn(context.group().rate(), &all, units, believed(time, host, host)));
+    context.group().set_rate(pace.learn(context.group().rate(), &all, all.units, believed(time, host, host)));
     let (device, name) = (context.device(), last.program.kernel_name());
     context.note(Level::Debug, format_args!("{device}: {name}: {} dispatches, {time:?}", steps.len()));
     Ok(Ran { time, dispatches: steps.len() as u32 })
@@ -189,6 +187,38 @@ pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
         api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
     }
     Ok(())
+}
+
+/// The work of several steps together, as a [`Pace`] sees it.
+pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
+    let units: u32 = steps.clone().map(|work| work.units.div_ceil(work.per_group)).sum();
+    let operations: f64 = steps.map(|work| f64::from(work.units) * work.operations).sum();
+    Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) }
+}
+
+/// Hands all of `steps` to the device like [`enqueue`], but in dispatches as short as `pace`, that of all of them together, says.
+/// Gives their number.
+///
+/// # Errors
+/// What GL reports.
+pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<u32> {
+    let (api, mut dispatches) = (context.api(), 0);
+    for Step { program, work, bind, .. } in steps {
+        api.use_program(program.name());
+        bind();
+        context.check("glUseProgram")?;
+        let mut first = 0;
+        while first < work.units {
+            let units = pace.slice(context.group().rate(), work).min(work.units - first);
+            dispatch(context, first, units, work.per_group)?;
+            first += units;
+            dispatches += 1;
+        }
+        api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
+    }
+    api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+    context.check("glMemoryBarrier")?;
+    Ok(dispatches)
 }
 
 /// Runs a program that is not ours, and so knows nothing of slices: one dispatch, with workgroups enough in x for an invocation

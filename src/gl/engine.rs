@@ -14,8 +14,9 @@ use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::kept;
+use super::pipeline::Pipeline;
 use super::worker::Worker;
-use crate::backend::{Backend, Memory, Plan};
+use crate::backend::{Backend, Memory, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::config;
 use crate::error::Result;
 use crate::memory::Hierarchy;
@@ -24,7 +25,7 @@ use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
-use crate::shader::variant::{Variant, has_winograd_forms};
+use crate::shader::variant::has_winograd_forms;
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -32,6 +33,8 @@ pub struct Engine {
     id: Arc<str>,
     software: bool,
     hierarchy: Mutex<Option<Hierarchy>>,
+    egl: Arc<dyn Egl>,
+    target: Target,
     /// Names of plans.
     next_key: AtomicU64,
 }
@@ -55,6 +58,8 @@ impl Engine {
             id,
             software,
             hierarchy: Mutex::new(None),
+            egl: egl.clone(),
+            target,
             next_key: AtomicU64::new(0),
         })
     }
@@ -128,20 +133,29 @@ impl Backend for Engine {
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
-            problem: *problem,
-            variant,
+            recipe: Arc::new(Recipe {
+                problem: *problem,
+                variant,
+                weights: weights.to_vec(),
+                bias: bias.map(<[f32]>::to_vec),
+            }),
             kernel,
-            weights: weights.to_vec(),
-            bias: bias.map(<[f32]>::to_vec),
         }))
     }
 
-    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(&'static str, Timing)> {
+    fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+        self.worker.check_process()?;
+        let most = self.worker.call(|session| Ok(session.context().capabilities().max_elements()))?;
+        let (egl, id) = (self.egl.clone(), self.id.clone());
+        Ok(Arc::new(Pipeline::start(egl, id, self.target, most, options)?))
+    }
+
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
         let start = Instant::now();
         let elements = problem.sizes().m * problem.sizes().n;
         if elements == 0 || problem.is_scaling() {
             gemm::scale(problem, c);
-            return Ok((SGEMM_DIRECT.name, timing(Ran::default(), start)));
+            return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
         }
         let mut tight = vec![0.0; elements];
         let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
@@ -153,7 +167,7 @@ impl Backend for Engine {
             }
         })?;
         gemm::store(problem, &tight, c);
-        Ok((kernel, timing(ran, start)))
+        Ok((kernel.into(), timing(ran, start)))
     }
 }
 
@@ -161,12 +175,9 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
-    problem: Conv2d,
-    variant: Variant,
     kernel: String,
-    /// Kept for the day the context is lost and everything in it has to be uploaded again.
-    weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
+    recipe: Arc<Recipe>,
 }
 
 impl Plan for GlPlan {
@@ -177,11 +188,11 @@ impl Plan for GlPlan {
     fn memory(&self) -> Memory {
         // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
         // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
-        let held = self.weights.len() + self.bias.as_ref().map_or(0, Vec::len);
-        let recipe = generate(&self.variant, &self.problem);
-        let (packed, scratch) =
-            recipe.map_or((0, 0), |recipe| (recipe.packed, recipe.scratch.iter().sum::<usize>()));
-        let moved = self.problem.input_len() + 2 * self.problem.output_len() + scratch;
+        let Recipe { problem, variant, weights, bias } = &*self.recipe;
+        let held = weights.len() + bias.as_ref().map_or(0, Vec::len);
+        let passes = generate(variant, problem);
+        let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
+        let moved = problem.input_len() + 2 * problem.output_len() + scratch;
         Memory { packed: (2 * held + packed) * size_of::<f32>(), workspace: moved * size_of::<f32>() }
     }
 
@@ -191,12 +202,10 @@ impl Plan for GlPlan {
         let ran = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
-                None => session.prepare_variant(
-                    &self.variant,
-                    &self.problem,
-                    &self.weights,
-                    self.bias.as_deref(),
-                )?,
+                None => {
+                    let Recipe { problem, variant, weights, bias } = &*self.recipe;
+                    session.prepare_variant(variant, problem, weights, bias.as_deref())?
+                }
             };
             let ran = prepared.run(input, &mut computed)?;
             session.keep(self.key, prepared);
@@ -204,6 +213,10 @@ impl Plan for GlPlan {
         })?;
         output.copy_from_slice(&computed);
         Ok(timing(ran, start))
+    }
+
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        Some(&self.recipe)
     }
 }
 

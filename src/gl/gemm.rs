@@ -168,7 +168,12 @@ pub fn run_tiled(
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c))?) };
     let output = Buffer::new(context, size_of_val(tight))?;
-    let ran = passes.run(&Buffers { input: &b, weights: &a, bias: old.as_ref(), output: &output })?;
+    let ran = passes.run(&Buffers {
+        input: &b,
+        weights: &a,
+        bias: old.as_ref().map(|it| it as _),
+        output: &output,
+    })?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok((recipe::gemm_name(tile), ran))
 }

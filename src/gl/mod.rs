@@ -8,6 +8,7 @@
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
 //!   context    share groups and contexts;   capabilities   what the driver can do
 //!   discovery  finding devices and probing them
@@ -39,6 +40,7 @@ mod kept;
 mod native;
 mod pace;
 mod passes;
+mod pipeline;
 mod rates;
 pub mod reference;
 mod resource;

@@ -49,8 +49,11 @@ raw! {
     buffer_sub_data: c"glBufferSubData" fn(u32, isize, isize, *const c_void);
     get_buffer_sub_data: c"glGetBufferSubData" fn(u32, isize, isize, *mut c_void);
     copy_buffer_sub_data: c"glCopyBufferSubData" fn(u32, u32, isize, isize, isize);
+    bind_buffer_range: c"glBindBufferRange" fn(u32, u32, u32, isize, isize);
+    map_buffer_range: c"glMapBufferRange" fn(u32, isize, isize, u32) -> *mut c_void;
     fence_sync: c"glFenceSync" fn(u32, u32) -> *mut c_void;
     client_wait_sync: c"glClientWaitSync" fn(*mut c_void, u32, u64) -> u32;
+    wait_sync: c"glWaitSync" fn(*mut c_void, u32, u64);
     delete_sync: c"glDeleteSync" fn(*mut c_void);
     get_programiv: c"glGetProgramiv" fn(u32, u32, *mut i32);
     program_parameteri: c"glProgramParameteri" fn(u32, u32, i32);
@@ -60,6 +63,7 @@ raw! {
     get_query_object_ui64v: c"glGetQueryObjectui64v" fn(u32, u32, *mut u64);
     get_debug_message_log: c"glGetDebugMessageLog" fn(u32, i32, *mut u32, *mut u32, *mut u32, *mut u32, *mut i32, *mut c_char) -> u32;
     ; optional
+    buffer_storage: [c"glBufferStorage"] fn(u32, isize, *const c_void, u32);
     reset_status: [c"glGetGraphicsResetStatus", c"glGetGraphicsResetStatusKHR", c"glGetGraphicsResetStatusARB"] fn() -> u32;
 }
 
@@ -140,6 +144,17 @@ impl Api for Native {
     }
     fn bind_buffer_base(&self, target: u32, index: u32, buffer: u32) {
         call!(self.gl.bind_buffer_base(target, index, name!(NativeBuffer, buffer)));
+    }
+    fn bind_buffer_range(&self, target: u32, index: u32, buffer: u32, offset: i64, size: i64) {
+        call!((self.raw.bind_buffer_range)(target, index, buffer, offset as isize, size as isize));
+    }
+    fn buffer_storage(&self, target: u32, size: i64, flags: u32) {
+        if let Some(buffer_storage) = self.raw.buffer_storage {
+            call!(buffer_storage(target, size as isize, std::ptr::null(), flags));
+        }
+    }
+    fn map_buffer_range(&self, target: u32, offset: i64, size: i64, access: u32) -> usize {
+        call!((self.raw.map_buffer_range)(target, offset as isize, size as isize, access) as usize)
     }
     fn buffer_data(&self, target: u32, size: i64, usage: u32) {
         call!((self.raw.buffer_data)(target, size as isize, std::ptr::null(), usage));
@@ -260,6 +275,9 @@ impl Api for Native {
     fn client_wait_sync(&self, sync: usize, flags: u32, timeout_ns: u64) -> u32 {
         call!((self.raw.client_wait_sync)(sync as *mut c_void, flags, timeout_ns))
     }
+    fn wait_sync(&self, sync: usize) {
+        call!((self.raw.wait_sync)(sync as *mut c_void, 0, glow::TIMEOUT_IGNORED));
+    }
     fn delete_sync(&self, sync: usize) {
         call!((self.raw.delete_sync)(sync as *mut c_void));
     }
@@ -312,7 +330,7 @@ impl Api for Native {
         self.resets && self.raw.reset_status.is_some()
     }
     fn has_buffer_storage(&self) -> bool {
-        self.storage
+        self.storage && self.raw.buffer_storage.is_some()
     }
     fn enable_debug_log(&self) {
         call!(self.gl.enable(glow::DEBUG_OUTPUT));

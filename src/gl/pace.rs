@@ -1,7 +1,7 @@
 //! How much work one dispatch gets, so that none runs for long.
 //!
 //! A [`Pace`] knows how many operations a second a kernel reaches on a device, and gives no dispatch more than what that predicts
-//! to take [`TARGET`]. It starts from what the device last reached (the probe, at first), with a margin while a
+//! to take its target. It starts from what the device last reached (the probe, at first), with a margin while a
 //! problem is new, and is corrected by each dispatch's own time, [`believed`] only as far as our own clock bears it out.
 //!
 //! Pure arithmetic: no device is touched here.
@@ -9,8 +9,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-/// What a dispatch should take.
-const TARGET: Duration = Duration::from_millis(100);
+/// What a dispatch should take where nothing else wants the device.
+pub const TARGET: Duration = Duration::from_millis(100);
 /// What none should be predicted to exceed.
 const LIMIT: Duration = Duration::from_millis(250);
 /// How much slower than its predecessors a problem that never ran is taken to be.
@@ -37,12 +37,19 @@ pub struct Work {
 pub struct Pace {
     /// Operations a second of this very problem, once it has run.
     own: Cell<Option<f64>>,
+    /// What a dispatch should take.
+    target: Duration,
 }
 
 impl Pace {
     /// The pace of a problem that has not run yet.
     pub fn new() -> Self {
-        Pace { own: Cell::new(None) }
+        Pace::with_target(TARGET)
+    }
+
+    /// As [`Pace::new`], with dispatches of `target`.
+    pub fn with_target(target: Duration) -> Self {
+        Pace { own: Cell::new(None), target }
     }
 
     /// Operations a second, on a device that has lately reached `device_rate`.
@@ -54,7 +61,7 @@ impl Pace {
     pub fn slice(&self, device_rate: f64, work: &Work) -> u32 {
         let group = work.operations * f64::from(work.per_group);
         // As casts of floats do, this saturates.
-        let groups = (TARGET.as_secs_f64() * self.rate(device_rate) / group) as u32;
+        let groups = (self.target.as_secs_f64() * self.rate(device_rate) / group) as u32;
         groups.max(1).saturating_mul(work.per_group)
     }
 

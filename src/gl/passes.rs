@@ -1,10 +1,11 @@
 //! A recipe on a context: programs built, scratch allocated, passes run one after the other.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::context::Context;
 use super::dispatch::{self, Pace, Ran, Step, Work};
-use super::resource::{Buffer, Program};
+use super::resource::{Bind, Buffer, Program};
 use super::scratch::Scratch;
 use super::session::Session;
 use crate::error::Result;
@@ -12,10 +13,10 @@ use crate::shader::recipe::{Pass, Recipe, Slot};
 
 /// The caller's side of a recipe.
 pub struct Buffers<'a> {
-    pub input: &'a Buffer,
-    pub weights: &'a Buffer,
-    pub bias: Option<&'a Buffer>,
-    pub output: &'a Buffer,
+    pub input: &'a dyn Bind,
+    pub weights: &'a dyn Bind,
+    pub bias: Option<&'a dyn Bind>,
+    pub output: &'a dyn Bind,
 }
 
 /// A pass with its program.
@@ -33,7 +34,7 @@ pub struct Passes {
     prepare: Vec<Built>,
     run: Vec<Built>,
     pace: Pace,
-    packed: Option<Buffer>,
+    packed: Option<Rc<Buffer>>,
     /// Weights as they came, where they are read in that form and nobody else holds them.
     held: Option<Buffer>,
     scratch: Rc<Scratch>,
@@ -46,24 +47,28 @@ impl Passes {
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
     pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
+        let bytes = recipe.packed * size_of::<f32>();
+        let packed = (bytes > 0).then(|| Buffer::new(session.context(), bytes).map(Rc::new)).transpose()?;
+        Passes::with(session, recipe, packed, Pace::new())
+    }
+
+    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a pace.
+    ///
+    /// # Errors
+    /// As [`Passes::new`].
+    pub fn with(
+        session: &mut Session,
+        recipe: &Recipe,
+        packed: Option<Rc<Buffer>>,
+        pace: Pace,
+    ) -> Result<Self> {
         let context = session.context().clone();
         let mut build =
             |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
         let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
-        let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>());
-        let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
         let scratch = session.scratch();
         scratch.reserve(&context, &recipe.scratch)?;
-        Ok(Passes {
-            name: recipe.name.clone(),
-            prepare,
-            run,
-            pace: Pace::new(),
-            packed,
-            held: None,
-            scratch,
-            context: context.clone(),
-        })
+        Ok(Passes { name: recipe.name.clone(), prepare, run, pace, packed, held: None, scratch, context })
     }
 
     /// The kernel's name.
@@ -77,7 +82,7 @@ impl Passes {
     /// What the device failed to do.
     pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
         let Some(packed) = &self.packed else { return Ok(false) };
-        let buffers = Buffers { input: weights, weights, bias: None, output: packed };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
         self.with_steps(&self.prepare, &buffers, |steps| {
             dispatch::run_steps(&self.context, steps, &Pace::new())
         })?;
@@ -110,6 +115,21 @@ impl Passes {
         self.with_steps(&self.run, buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
+    /// As [`Passes::enqueue`], in dispatches as short as the pace says. Gives their number.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue_cut(&self, buffers: &Buffers) -> Result<u32> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue_cut(&self.context, steps, &self.pace))
+    }
+
+    /// Learns what running it took.
+    pub fn learn(&self, took: Duration) {
+        let work = dispatch::together(self.run.iter().map(|pass| pass.work));
+        let group = self.context.group();
+        group.set_rate(self.pace.learn(group.rate(), &work, work.units, took));
+    }
+
     fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[Step]) -> T) -> T {
         let binds: Vec<_> = built.iter().map(|built| move || self.bind(built, buffers)).collect();
         let step = |(built, bind)| {
@@ -137,11 +157,11 @@ impl Passes {
                 Slot::Weights => Some(buffers.weights),
                 Slot::Bias => buffers.bias,
                 Slot::Output => Some(buffers.output),
-                Slot::Packed => self.packed.as_ref(),
+                Slot::Packed => self.packed.as_deref().map(|it| it as &dyn Bind),
                 Slot::Scratch(_) => None,
             };
             if let Some(buffer) = buffer {
-                buffer.bind(index);
+                buffer.bind_on(&self.context, index);
             }
         }
     }

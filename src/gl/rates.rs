@@ -17,6 +17,8 @@ use crate::shader::recipe::{Pass, Recipe, measure_fma, measure_read};
 
 /// Dispatches of which the time of one is taken.
 const LAUNCHES: usize = 16;
+/// Reads of all memory that are made together, so that starting one does not count.
+const READS: usize = 8;
 /// How often each is measured.
 const ROUNDS: usize = 3;
 
@@ -53,7 +55,7 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     let many = repeated(session, many, 1)?;
     let one = repeated(session, one, 1)?;
     let launches = repeated(session, measure_fma(1, 1), LAUNCHES)?;
-    let read = repeated(session, measure_read(far), 1)?;
+    let read = repeated(session, measure_read(far), READS)?;
     let keep_busy = |time: Duration| -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -74,7 +76,7 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     let flops = many_flops / seconds(&many)?;
     let unit = one_flops / seconds(&one)?;
     let launch = seconds(&launches)? / LAUNCHES as f64;
-    let memory = (4 * far) as f64 / seconds(&read)?;
+    let memory = (READS * 4 * far) as f64 / seconds(&read)?;
     Ok(Gpu {
         flops,
         memory,

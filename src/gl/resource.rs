@@ -3,6 +3,7 @@
 //! Each holds its context, so the context outlives it, and is deleted on the context's own thread. Each checks GL's error where it
 //! is made or moved, so an error is reported at the call that caused it.
 
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,6 +47,36 @@ fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
     }
 }
 
+/// Part of a buffer object of the share group.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// Its GL name.
+    pub buffer: u32,
+    /// Where the part begins.
+    pub offset: usize,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+/// What can be bound to a shader's block.
+pub trait Bind {
+    /// Binds it to the block at `index` of programs that run on `context`.
+    fn bind_on(&self, context: &Context, index: u32);
+}
+
+impl Bind for Buffer {
+    fn bind_on(&self, _: &Context, index: u32) {
+        self.bind(index);
+    }
+}
+
+impl Bind for Region {
+    fn bind_on(&self, context: &Context, index: u32) {
+        let (offset, bytes) = (self.offset as i64, self.bytes as i64);
+        context.api().bind_buffer_range(api::SHADER_STORAGE_BUFFER, index, self.buffer, offset, bytes);
+    }
+}
+
 /// A buffer in the device's memory.
 pub struct Buffer {
     name: u32,
@@ -60,17 +91,40 @@ impl Buffer {
     /// # Errors
     /// [`Error::OutOfMemory`] and the like.
     pub fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
-        let api = context.api();
-        let name = api.gen_buffer();
+        let buffer = Buffer::unallocated(context, bytes)?;
+        context.api().buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
+        context.check(&format!("glBufferData of {} bytes", buffer.bytes))?;
+        Ok(buffer)
+    }
+
+    /// A buffer object without memory, bound as the target of copies.
+    fn unallocated(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        let name = context.api().gen_buffer();
         if name == 0 {
             return Err(no_object(context, "glGenBuffers"));
         }
         let counted = Counted::new(context, |live| &live.buffers);
         let buffer = Buffer { name, bytes: bytes.max(4), context: context.clone(), _counted: counted };
         buffer.bind_to_copy(api::COPY_WRITE_BUFFER)?;
-        api.buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
-        context.check(&format!("glBufferData of {} bytes", buffer.bytes))?;
         Ok(buffer)
+    }
+
+    /// A buffer whose memory the host sees, too, as long as the buffer lives: written by either side, read by the other once
+    /// a fence has signalled. Gives its address. Only with [`Capabilities::buffer_storage`](super::capabilities::Capabilities).
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn mapped(context: &Rc<Context>, bytes: usize) -> Result<(Self, NonNull<u8>)> {
+        let api = context.api();
+        let buffer = Buffer::unallocated(context, bytes)?;
+        let access = api::MAP_READ_BIT | api::MAP_WRITE_BIT | api::MAP_PERSISTENT_BIT | api::MAP_COHERENT_BIT;
+        api.buffer_storage(api::COPY_WRITE_BUFFER, buffer.bytes as i64, access);
+        context.check(&format!("glBufferStorage of {} bytes", buffer.bytes))?;
+        let address = api.map_buffer_range(api::COPY_WRITE_BUFFER, 0, buffer.bytes as i64, access);
+        context.check("glMapBufferRange")?;
+        let address =
+            NonNull::new(address as *mut u8).ok_or_else(|| no_object(context, "glMapBufferRange"))?;
+        Ok((buffer, address))
     }
 
     /// A buffer that holds `data`.
@@ -102,9 +156,13 @@ impl Buffer {
     }
 
     /// Its GL name.
-    #[cfg(test)]
     pub fn name(&self) -> u32 {
         self.name
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Copies `data` to its beginning.
@@ -363,7 +421,11 @@ impl Query {
         Ok(Duration::from_nanos(nanoseconds & (u64::MAX >> unused_bits)))
     }
 
-    fn nanoseconds(&self) -> Result<u64> {
+    /// The device's clock at that point.
+    ///
+    /// # Errors
+    /// As [`Query::since`].
+    pub fn nanoseconds(&self) -> Result<u64> {
         let nanoseconds = self.context.api().query_result(self.name);
         self.context.check("glGetQueryObjectui64v")?;
         Ok(nanoseconds)

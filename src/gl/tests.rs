@@ -5,6 +5,7 @@ mod faults;
 mod faulty;
 mod limits;
 mod machines;
+mod pipeline;
 mod recovery;
 mod rig;
 mod tuning;

@@ -12,7 +12,7 @@ use super::conv2d;
 use super::fence::Fence;
 use super::kept;
 use super::passes::{Buffers, Passes};
-use super::resource::{Buffer, Query};
+use super::resource::{Bind, Buffer, Query};
 use super::session::Session;
 use crate::config::{Config, Tune};
 use crate::error::{Error, Result};
@@ -221,7 +221,7 @@ impl<'a> Course<'a> {
         Buffers {
             input: &data.input,
             weights: passes.held().unwrap_or(&self.output),
-            bias: self.bias.as_ref().map(|bias| &bias.1),
+            bias: self.bias.as_ref().map(|(_, bias)| bias as &dyn Bind),
             output: &self.output,
         }
     }

@@ -33,7 +33,7 @@ pub const WORKSPACE: usize = 1 << 18;
 pub const INLINE_FLOPS: u64 = 3_000_000;
 
 /// Assumed where the system does not tell: what nearly every CPU has at least.
-pub(super) const L1_BYTES: usize = 32 << 10;
+pub(crate) const L1_BYTES: usize = 32 << 10;
 pub(super) const L2_BYTES: usize = 256 << 10;
 
 /// The largest tile of C that a micro-kernel keeps in registers.
@@ -187,7 +187,7 @@ impl Way {
 }
 
 /// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
-pub(super) fn known(bytes: usize, assumed: usize) -> usize {
+pub(crate) fn known(bytes: usize, assumed: usize) -> usize {
     known_bytes(bytes, assumed) / size_of::<f32>()
 }
 

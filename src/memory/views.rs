@@ -15,6 +15,10 @@
 //! `depth rows/2` for a vector of pixels; 6 for each vector of C and pass over the depth; for copying a vector 8 when staging and
 //! 6 in im2col, whose vectors are cut at the ends of rows. The cheapest way wins.
 //!
+//! **Alignment**: a vector that lies in two lines costs two loads, and a panel of such vectors a line more in the cache
+//! for each of its rows. With one tap, and channels a whole number of vectors apart, all rows lie alike: a short first
+//! panel then aligns all others.
+//!
 //! **Depth** is not cut as long as a panel of B stays in half of L2, from where it is read in time, and A, if more than
 //! one panel meets it, in this core's share of the last cache: A streams past, MR elements for each step of a tile, which any
 //! cache keeps up with. Else A's block has to stay in half of L2.
@@ -41,6 +45,8 @@ const STAGING: f64 = 8.0;
 const PACKING: f64 = 6.0;
 /// Cycles to load, add to and store a vector of C.
 const PASSING: f64 = 6.0;
+/// What a vector costs whose lines of B are each read in two halves, over what it costs else. Measured: 1.05 to 1.15.
+const SPLIT: f64 = 1.06;
 /// What caches are assumed to have, at least.
 const WAYS: usize = 8;
 
@@ -63,6 +69,8 @@ pub struct Columns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     pub panels: usize,
+    /// Columns of a first panel that is as long as the others need to begin where a vector is aligned.
+    lead: usize,
     nr: usize,
     /// Columns that lie beside the vectors of every panel, and how many panels have one more.
     each: usize,
@@ -77,16 +85,27 @@ impl Run {
         let (panels, rest) = (len / nr, len % nr);
         if rest > 0 && rest <= panels * columns.beside && rest < rest.div_ceil(lanes) * mr {
             let each = rest / panels;
-            return Run { panels, nr, each, more: rest % panels, last: (nr + each, each) };
+            return Run { panels, lead: 0, nr, each, more: rest % panels, last: (nr + each, each) };
         }
         let cols = if rest == 0 { nr } else { rest };
         let beside = if cols > lanes && cols % lanes <= columns.beside { cols % lanes } else { 0 };
-        Run { panels: len.div_ceil(nr), nr, each: 0, more: 0, last: (cols, beside) }
+        Run { panels: len.div_ceil(nr), lead: 0, nr, each: 0, more: 0, last: (cols, beside) }
+    }
+
+    /// The same with a first panel of `lead` columns, 0 < lead < len, and no columns beside any but the last.
+    fn led(columns: &Columns, len: usize, lead: usize) -> Self {
+        // Whoever computes a column beside for nothing would never share columns out: that would move panels.
+        let rest = Run::new(&Columns { mr: 0, ..*columns }, len - lead);
+        Run { panels: 1 + rest.panels, lead, ..rest }
     }
 
     /// First column, columns, and columns of these that lie beside vectors, of a panel.
     pub fn panel(&self, index: usize) -> (usize, usize, usize) {
-        let start = index * (self.nr + self.each) + index.min(self.more);
+        if self.lead > 0 && index == 0 {
+            return (0, self.lead, 0);
+        }
+        let led = usize::from(self.lead > 0);
+        let start = self.lead + (index - led) * (self.nr + self.each) + index.min(self.more);
         let beside = self.each + usize::from(index < self.more);
         if index + 1 == self.panels && self.more < self.panels {
             return (start, self.last.0, self.last.1);
@@ -99,8 +118,12 @@ impl Run {
         let vectors = |cols: usize, beside: usize| {
             ((cols - beside).div_ceil(columns.lanes)) as f64 + beside as f64 / columns.mr as f64
         };
-        let before = (self.panels - 1) as f64 * vectors(self.nr + self.each, self.each);
-        before + self.more as f64 / columns.mr as f64 + vectors(self.last.0, self.last.1)
+        let led = usize::from(self.lead > 0);
+        let before = (self.panels - 1 - led) as f64 * vectors(self.nr + self.each, self.each);
+        vectors(self.lead, 0)
+            + before
+            + self.more as f64 / columns.mr as f64
+            + vectors(self.last.0, self.last.1)
     }
 }
 
@@ -191,14 +214,22 @@ impl Views {
         [model.in_place(), model.staged()].into_iter().flatten().collect()
     }
 
-    /// Panels of the whole map.
-    pub fn all_panels(&self, columns: &Columns) -> usize {
-        self.runs * Run::new(columns, self.run).panels
+    /// Whether the whole of an image of `len` elements is read where it lies and stays in half of L2.
+    pub fn whole(&self, caches: &Caches, len: usize) -> bool {
+        !self.staged && len * size_of::<f32>() <= known(caches.l2, L2_BYTES) / 2
     }
 
-    /// Cuts `count` products of `rows` rows into tasks for `threads` threads.
-    pub fn cut(&self, columns: &Columns, (count, rows): (usize, usize), threads: usize) -> Cut {
-        let (panels, tiles) = (self.all_panels(columns), rows.div_ceil(columns.mr));
+    /// How the map is cut if vectors are aligned from column `lead` on and always a multiple of vectors further; none
+    /// if that is no advantage.
+    pub fn aligned(&self, columns: &Columns, lead: usize) -> Option<Run> {
+        let usual = Run::new(columns, self.run);
+        let led = (0 < lead && lead < self.run).then(|| Run::led(columns, self.run, lead))?;
+        (led.vectors(columns) < usual.vectors(columns) * SPLIT).then_some(led)
+    }
+
+    /// Cuts `count` products of `rows` rows, each of `panels` panels, into tasks for `threads` threads.
+    pub fn cut(columns: &Columns, panels: usize, (count, rows): (usize, usize), threads: usize) -> Cut {
+        let tiles = rows.div_ceil(columns.mr);
         let (width, group) = cut(count, tiles, panels, panels, threads);
         Cut { width, group, blocks: panels.div_ceil(width), groups: tiles.div_ceil(group) }
     }
@@ -213,6 +244,17 @@ pub struct Cut {
     pub group: usize,
     pub blocks: usize,
     pub groups: usize,
+}
+
+impl Cut {
+    /// Groups of panels of A, `depth` deep, each with all `panels` of B: as large as may be packed at a time and stay in the
+    /// cache beside the image, and several for each of `threads` threads.
+    pub fn by_rows(columns: &Columns, panels: usize, (rows, depth): (usize, usize), threads: usize) -> Self {
+        let tiles = rows.div_ceil(columns.mr);
+        let shared = if threads == 1 { tiles } else { tiles.div_ceil(4 * threads) };
+        let group = (STAGE / 4 / (columns.mr * depth)).clamp(1, shared);
+        Cut { width: panels, group, blocks: 1, groups: tiles.div_ceil(group) }
+    }
 }
 
 /// The cost model: see the module's text.
@@ -384,19 +426,26 @@ mod tests {
     fn runs_are_covered_without_overlap() {
         let mut cases = 0;
         for columns in [AVX512, PORTABLE, Columns { nr: 24, mr: 4, lanes: 8, beside: 0, ..AVX512 }] {
-            for len in 1..400 {
-                let run = Run::new(&columns, len);
+            for (len, lead) in
+                (1..400).flat_map(|len| (0..columns.lanes.min(len)).map(move |lead| (len, lead)))
+            {
+                let run = if lead == 0 { Run::new(&columns, len) } else { Run::led(&columns, len, lead) };
                 let mut at = 0;
                 for index in 0..run.panels {
                     let (start, cols, beside) = run.panel(index);
                     assert_eq!(start, at, "{columns:?} {len}");
                     assert!(beside <= columns.beside && cols > beside && cols - beside <= columns.nr);
+                    assert!(lead == 0 || at == 0 || at % columns.lanes == lead, "{columns:?} {len} {lead}");
                     at += cols;
                 }
                 assert_eq!(at, len, "{columns:?}");
                 let vectors = run.vectors(&columns);
                 let least = len as f64 / columns.lanes as f64;
-                assert!(vectors >= least && vectors <= (len.div_ceil(columns.lanes)) as f64 + 1e-9, "{len}");
+                assert!(
+                    vectors >= least && vectors <= (len.div_ceil(columns.lanes) + 1) as f64 + 1e-9,
+                    "{len}"
+                );
+                assert!(lead > 0 || vectors <= len.div_ceil(columns.lanes) as f64 + 1e-9, "{len}");
                 cases += 1;
             }
         }
@@ -409,6 +458,17 @@ mod tests {
         assert_eq!((run.panels, run.panel(0), run.panel(3)), (4, (0, 49, 1), (147, 49, 1)));
         assert_eq!(Run::new(&AVX512, 49).panel(0), (0, 49, 1));
         assert_eq!(Run::new(&AVX512, 784).panel(16), (768, 16, 0));
+    }
+
+    #[test]
+    fn a_first_panel_aligns_the_others_where_there_are_many() {
+        let views = |side| Views::plan(&zen(), AVX512, &layer(64, side, 64, 1, 1, 0), 192).unwrap();
+        let led = views(56).aligned(&AVX512, 12).unwrap();
+        assert_eq!(
+            (led.panels, led.panel(0), led.panel(1), led.panel(66)),
+            (67, (0, 12, 0), (12, 48, 0), (3132, 4, 0))
+        );
+        assert_eq!((views(56).aligned(&AVX512, 0), views(4).aligned(&AVX512, 12)), (None, None));
     }
 
     #[test]
@@ -465,9 +525,10 @@ mod tests {
                     let depth = views.channels * (size * size) as usize;
                     assert!(depth * MOST_BESIDE <= WORKSPACE - STAGE || views.channels == 1, "{views:?}");
                     assert_eq!(views.run * views.runs, problem.sizes().p * problem.sizes().q);
+                    let panels = views.runs * Run::new(&AVX512, views.run).panels;
                     for threads in [1, 2, 16] {
-                        let cut = views.cut(&AVX512, (2, k as usize), threads);
-                        assert!(cut.width * cut.blocks >= views.all_panels(&AVX512));
+                        let cut = Views::cut(&AVX512, panels, (2, k as usize), threads);
+                        assert!(cut.width * cut.blocks >= panels);
                         assert!(cut.group * cut.groups * AVX512.mr >= k as usize);
                     }
                     cases += 1;

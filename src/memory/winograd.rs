@@ -12,7 +12,9 @@
 //!   alone stays in the L2 cache if that leaves T large enough for the transform of the weights, which is repeated for each
 //!   block, to be a small part: at least [`LEAST_TILES`].
 //! * **A piece of U**, if it is made on the way, is used at once: with the weights it is made of it takes half
-//!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often.
+//!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often. But
+//!   each piece adds to M once more, so it should be deep: where two panels would leave it less than [`DEEP`] vectors
+//!   of input channels, it is one panel wide and may take all of the L2 cache.
 //! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance, or
 //!   fewer, but as many for each. If that leaves too few tiles a block, all work on one block, step after step.
 //!
@@ -24,6 +26,8 @@ use crate::problem::Conv2dSizes;
 
 /// Bytes that arrive in a cycle from outside of the L2 cache, at least.
 pub const OUTER_BYTES: f64 = 8.0;
+/// The same from the level 3 cache.
+const L3_BYTES_A_CYCLE: f64 = 16.0;
 /// So much longer than fetching U the products take at least.
 const MARGIN: f64 = 1.75;
 /// Tiles of a block for which reading U, or making it again, costs little beside the products.
@@ -32,6 +36,8 @@ const LEAST_TILES: usize = 28;
 pub const TASKS_PER_THREAD: usize = 3;
 /// Vectors of output channels that a piece of U has, at most.
 const PIECE_BLOCKS: usize = 4;
+/// Vectors of input channels that a piece of U should have.
+const DEEP: usize = 2;
 /// Assumed where the system does not tell.
 const L2_BYTES: usize = 1 << 20;
 
@@ -78,6 +84,20 @@ impl Tiling {
         let fitting = 2 * l2(caches) / (self.vector_bytes() * (self.c_blocks + self.k_blocks));
         let feeding = MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
         even(self.tiles, fitting.max(feeding as usize), 1)
+    }
+
+    /// Cycles in which all of U arrives for a block.
+    pub fn fetching(&self, caches: &Caches) -> f64 {
+        let bytes = (self.c * self.k_blocks * self.vector_bytes()) as f64;
+        // The other half of the cache is for what passes through.
+        let stays = bytes <= (caches.l3 / 2) as f64;
+        bytes / if stays { L3_BYTES_A_CYCLE } else { OUTER_BYTES }
+    }
+
+    /// Cycles that V and M of a block take for leaving the L2 cache and coming back, as far as they do.
+    pub fn spilling(&self, caches: &Caches) -> f64 {
+        let bytes = self.block(caches) * self.vector_bytes() * (self.c_blocks + self.k_blocks);
+        2.0 * bytes.saturating_sub(2 * l2(caches)) as f64 / OUTER_BYTES
     }
 
     /// Tiles of a block with U made on the way.
@@ -139,9 +159,14 @@ impl OnceSchedule {
         // Few output channels are shared by many threads one panel at a time.
         let panels = tiling.k_blocks.div_ceil(2);
         let wide = schedule.alone || panels >= 2 * threads * TASKS_PER_THREAD;
-        let blocks = if wide { PIECE_BLOCKS.min(tiling.k_blocks) } else { 2.min(tiling.k_blocks) };
-        let bytes = (tiling.frequencies + 9) * blocks * tiling.lanes * size_of::<f32>();
-        let depth = even(tiling.c, l2(caches) / 2 / bytes, tiling.lanes).min(tiling.c);
+        let depths = |bytes: usize, blocks: usize| {
+            bytes / ((tiling.frequencies + 9) * blocks * tiling.lanes * size_of::<f32>())
+        };
+        let half = l2(caches) / 2;
+        let shallow = depths(half, PIECE_BLOCKS) < DEEP * tiling.lanes;
+        let blocks = if wide && !shallow { PIECE_BLOCKS } else { 2 }.min(tiling.k_blocks);
+        let share = if shallow { 2 * half } else { half };
+        let depth = even(tiling.c, depths(share, blocks), tiling.lanes).min(tiling.c);
         OnceSchedule { schedule, depth, blocks }
     }
 }
@@ -203,6 +228,41 @@ mod tests {
         assert!(tiling.once_block(&of(1)) < tiling.once_block(&of(8)));
         let depth = |l2| OnceSchedule::plan(&of(l2), &tiling, 1).depth;
         assert!(depth(1) < depth(4));
+    }
+
+    #[test]
+    fn what_fits_the_caches_comes_sooner() {
+        let tiling = tiling(64, 512, 28, 1, 6, 16);
+        let of = |l2: usize, l3: usize| Caches { l2: l2 << 20, l3: l3 << 20, ..Caches::UNKNOWN };
+        assert!(tiling.fetching(&of(1, 32)) < tiling.fetching(&of(1, 8)));
+        assert!(tiling.spilling(&of(1, 32)) > 0.0 && tiling.spilling(&of(8, 32)) == 0.0);
+        // A piece of U is deep, and then wide.
+        let once = |l2| OnceSchedule::plan(&of(l2, 32), &tiling, 1);
+        assert_eq!((once(1).blocks, once(1).depth), (2, 64));
+        assert_eq!((once(8).blocks, once(8).depth), (4, 64));
+    }
+
+    #[test]
+    fn many_threads_have_even_shares_of_small_maps() {
+        let (mut cases, caches) = (0, Caches { l2: 1 << 20, ..Caches::UNKNOWN });
+        for threads in [2, 3, 7, 16, 64] {
+            for (c, side, m) in [(64, 56, 6), (128, 28, 6), (256, 14, 4), (512, 7, 2), (512, 14, 4)] {
+                let tiling = tiling(c, c, side, 1, m, 16);
+                let Schedule { tiles, alone } = Schedule::plan(&caches, &tiling, threads);
+                // Tiles of products that the busiest thread computes, in shares of what it would be at best.
+                let units = tiling.frequencies * tiling.k_blocks.div_ceil(2);
+                let busiest = if alone {
+                    (tiling.tiles.div_ceil(tiles).div_ceil(threads) * tiles).min(tiling.tiles) * units
+                } else {
+                    let piece = units.div_ceil(threads * TASKS_PER_THREAD);
+                    tiling.tiles * (units.div_ceil(piece).div_ceil(threads) * piece)
+                };
+                let best = (tiling.tiles * units) as f64 / threads as f64;
+                assert!(busiest as f64 <= 1.35 * best, "{threads} threads, {c} channels: {busiest}, {best}");
+                cases += 1;
+            }
+        }
+        assert_eq!(cases, 25);
     }
 
     #[test]

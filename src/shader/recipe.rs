@@ -438,9 +438,9 @@ pub(crate) fn gemm_name(tile: &Tile) -> &'static str {
 
 /// Measures multiply-adds: `groups` workgroups of 512 threads, 64 operations a step.
 pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
-    let source = Defines::default().text("STEPS", &format!("{steps}u")).finish("measure_fma", &[MEASURE_FMA]);
+    let source = Defines::default().finish("measure_fma", &[MEASURE_FMA]);
     let operations = (512 * 64 * steps) as f64;
-    Pass { source, bindings: vec![(2, Slot::Output)], groups, operations, uniforms: vec![] }
+    Pass { source, bindings: vec![(2, Slot::Output)], groups, operations, uniforms: vec![(2, steps as u32)] }
 }
 
 /// Measures reads: `elements` of `Input`.

@@ -9,6 +9,7 @@ mod conv2d;
 mod gemm;
 mod handles;
 mod helpers;
+mod pipeline;
 mod reference;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ fn no_function_is_forgotten() {
         include_str!("gemm.rs"),
         include_str!("handles.rs"),
         include_str!("helpers.rs"),
+        include_str!("pipeline.rs"),
         include_str!("reference.rs"),
     ];
     // No argument to get wrong, or tested with the devices that they need.

@@ -150,6 +150,7 @@ fn environment(config: &Config) -> Vec<Variable> {
         log,
         gl_timeout_ms,
         algorithm,
+        trace,
         cache_dir,
         xdg_cache_home,
         home: _,
@@ -178,6 +179,7 @@ fn environment(config: &Config) -> Vec<Variable> {
             algorithm.map(|it| format!("{it:?}").to_lowercase()),
             "the algorithm that auto means for convolutions: direct or winograd",
         ),
+        variable("SPARKLE_TRACE", trace.clone(), "file for traces of pipelines"),
         variable(
             "SPARKLE_CACHE_DIR",
             cache_dir.clone(),

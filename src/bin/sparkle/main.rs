@@ -22,6 +22,7 @@ mod npy;
 mod photo;
 mod selftest;
 mod shaders;
+mod stream;
 mod suite;
 mod tune;
 mod verify;
@@ -47,6 +48,7 @@ enum Command {
     Conv2d(conv2d::Args),
     Bench(bench::Args),
     Demo(demo::Args),
+    Stream(stream::Args),
     Shaders(shaders::Args),
     Tune(tune::Args),
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Conv2d(args) => conv2d::run(args, &mut console),
         Command::Bench(args) => bench::run(args, &mut console),
         Command::Demo(args) => demo::run(args, &mut console),
+        Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
         Command::Tune(args) => tune::run(args, &mut console),
     };

@@ -17,6 +17,7 @@
 use std::ops::Range;
 
 use super::shape::Shape;
+use crate::cpu::im2col::stretch;
 use crate::cpu::kernels::{Kernel, Part};
 use crate::problem::Conv2dSizes;
 
@@ -25,12 +26,6 @@ use crate::problem::Conv2dSizes;
 pub struct Block {
     pub rows: Range<usize>,
     pub cols: Range<usize>,
-}
-
-/// The elements of `0..len` that `first + i*step` runs through, as indices i below `count`.
-fn inside(first: i64, step: usize, len: usize, count: usize) -> Range<usize> {
-    let reach = |limit: i64| ((limit - first).max(0) as usize).div_ceil(step).min(count);
-    reach(0)..reach(len as i64)
 }
 
 /// Fills a band with channels of an image, all but its padding: that [`clear`] has made.
@@ -58,8 +53,8 @@ pub fn fill<K: Kernel>(
         }
         let top = (block.rows.start * stride_h + row) as i64 - pad_h as i64;
         let left = (block.cols.start * stride_w + col) as i64 - pad_w as i64;
-        let lines = inside(top, step, h, count);
-        let run = inside(left, stride_w, w, shape.phase.min(shape.pitch));
+        let lines = stretch(top, step, h, count);
+        let run = stretch(left, stride_w, w, shape.phase.min(shape.pitch));
         if lines.is_empty() || run.is_empty() {
             continue;
         }
@@ -92,19 +87,5 @@ pub fn fill<K: Kernel>(
 pub fn clear(sizes: &Conv2dSizes, band: &mut [f32]) {
     if sizes.pad_h > 0 || sizes.pad_w > 0 {
         band.fill(0.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn indices_inside() {
-        assert_eq!(inside(-1, 1, 5, 7), 1..6);
-        assert_eq!(inside(1, 1, 5, 3), 0..3);
-        assert_eq!(inside(-3, 2, 5, 9), 2..4);
-        assert_eq!(inside(7, 1, 5, 3), 0..0);
-        assert_eq!(inside(-9, 1, 5, 3), 3..3);
     }
 }

@@ -21,13 +21,11 @@ mod tests;
 use super::caches;
 use crate::backend::Plan;
 use crate::error::Result;
+use crate::memory::blocking::{L1_BYTES, known};
 use crate::problem::Conv2d;
 use engine::Engine;
 use plan::GroupedPlan;
 use shape::{Shape, Tiles};
-
-/// Assumed where the system does not tell.
-const L1_BYTES: usize = 32 << 10;
 
 /// A plan, if the problem is one of these.
 ///
@@ -61,10 +59,7 @@ fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
 
 /// Elements of the first cache.
 fn l1() -> usize {
-    match caches::described().caches.l1 {
-        0 => L1_BYTES / size_of::<f32>(),
-        known => known / size_of::<f32>(),
-    }
+    known(caches::described().caches.l1, L1_BYTES)
 }
 
 /// How the problem is cut; none if it cannot be done.

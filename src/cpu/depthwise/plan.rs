@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::band::{self, Block};
 use super::engine::Engine;
 use super::lines::{Channels, Rows, Target};
-use super::shape::{Shape, even};
+use super::shape::Shape;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::Buffer;
 use crate::cpu::kernels::Part;
 use crate::cpu::pool::{self, Team};
 use crate::error::Result;
+use crate::memory::blocking::even;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
@@ -170,7 +171,7 @@ impl<E: Engine> GroupedPlan<E> {
         // Output rows this far apart see lines of the band that are a whole number of tap rows apart.
         let apart = if stride_h == 1 { dilation_h } else { 1 };
         let cols = block.cols.len();
-        let vectors = even(cols.div_ceil(E::LANES), E::WIDEST[shape.panel - 1]);
+        let vectors = even(cols.div_ceil(E::LANES), E::WIDEST[shape.panel - 1], 1);
         for k in group * shape.outputs..(group + 1) * shape.outputs {
             for row in 0..apart.min(block.rows.len()) {
                 for col in (0..cols).step_by(vectors * E::LANES) {
@@ -301,7 +302,7 @@ impl<E: Engine> GroupedPlan<E> {
     /// # Safety
     /// As for [`Engine::channels`], for any number of columns.
     unsafe fn line(&self, lines: usize, source: &Channels, target: &Target, next: Option<usize>) {
-        let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1]);
+        let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1], 1);
         for col in (0..target.cols).step_by(vectors * E::LANES) {
             let cols = (vectors * E::LANES).min(target.cols - col);
             // SAFETY: the columns are inside of the line.

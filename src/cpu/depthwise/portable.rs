@@ -20,6 +20,7 @@ const FMA: bool = cfg!(target_arch = "aarch64");
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for Four {
     const LANES: usize = 4;
+    const FREE_MASKS: bool = false;
     type Mask = u64;
     type Column = Four;
 

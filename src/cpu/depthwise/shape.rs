@@ -1,6 +1,6 @@
 //! How a problem is cut: which inner loop, the size of a band, the tiles.
 
-use crate::memory::blocking::WORKSPACE;
+use crate::memory::blocking::{WORKSPACE, even};
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// A problem cut for an instruction set and a first cache.
@@ -63,7 +63,7 @@ impl Shape {
             maps: false,
             inputs,
             outputs,
-            panel: if by_rows { under_way } else { even(outputs, tiles.channels) },
+            panel: if by_rows { under_way } else { even(outputs, tiles.channels, 1) },
             rows: sizes.p,
             cols: sizes.q,
             pitch: 0,
@@ -108,7 +108,7 @@ impl Shape {
         shape.plane = (p + (r - 1) * dilation_h / stride_h) * shape.pitch + pad_w;
         shape.channel = (shape.plane * stride_h * stride_w).next_multiple_of(tiles.lanes);
         shape.batch = (l1 / 2 / (self.inputs * shape.channel)).clamp(1, groups);
-        shape.panel = even(self.outputs, tiles.channels);
+        shape.panel = even(self.outputs, tiles.channels, 1);
         if shape.maps {
             // As many chains of additions as keep the units busy.
             shape.panel = tiles.channels.div_ceil(shape.map.div_ceil(tiles.lanes)).min(c);
@@ -181,9 +181,4 @@ impl Shape {
         let taps = (0..self.inputs).flat_map(|c| (0..sizes.r).map(move |r| (c, r)));
         taps.flat_map(|(c, r)| (0..sizes.s).map(move |s| c * self.channel + self.tap(sizes, r, s))).collect()
     }
-}
-
-/// `len` cut into as few parts as `most` allows, evenly: the length of all but the last.
-pub fn even(len: usize, most: usize) -> usize {
-    len.div_ceil(len.div_ceil(most))
 }

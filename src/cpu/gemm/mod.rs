@@ -19,6 +19,7 @@
 
 mod blocked;
 mod dots;
+mod small;
 mod sweep;
 
 use super::caches::described;
@@ -27,7 +28,7 @@ use super::pack::Lines;
 use super::plan;
 use super::pool::Team;
 use crate::error::Result;
-use crate::memory::blocking::{Blocking, Lie, Products, Ukernel, Way};
+use crate::memory::blocking::{Blocking, INLINE_FLOPS, Lie, Products, Ukernel, Way};
 use crate::problem::{Gemm, GemmSizes};
 
 /// A product with C's contiguous direction made the columns: C(i, j) is at `i*ld + j`.
@@ -104,6 +105,16 @@ pub fn run<K: Kernel>(
             blocked::run(kernel, team, &product, blocks, (shared, c), factors)
         }
     }
+}
+
+/// Computes `problem` at once if it is so little work that memory to pack in and threads are out of the question; says
+/// whether it did. The lengths of the matrices have been checked.
+pub fn in_place<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut [f32]) -> bool {
+    if problem.flops() >= INLINE_FLOPS || problem.is_scaling() {
+        return false;
+    }
+    let product = Product::new(problem.sizes(), a, b);
+    product.rows > 0 && product.cols > 0 && small::run(kernel, &product, c, (problem.alpha(), problem.beta()))
 }
 
 /// Elements of A that are packed at a time: room that [`run`] needs.

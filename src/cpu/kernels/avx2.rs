@@ -22,6 +22,7 @@ define_vector_kernel!(Avx2, __m256, "avx2", 4 x 24, "avx2,fma", rows: 1 2 3 4, c
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for __m256 {
     const LANES: usize = 8;
+    const FREE_MASKS: bool = false;
     type Mask = __m256i;
     type Column = __m256;
 

@@ -103,6 +103,7 @@ unsafe fn chains<const G: usize>(
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for __m512 {
     const LANES: usize = 16;
+    const FREE_MASKS: bool = true;
     type Mask = __mmask16;
     type Column = __m256;
 

@@ -60,7 +60,12 @@ pub struct View<'a> {
     pub whole: bool,
     pub beside: usize,
     pub thin: *const f32,
+    /// What is prefetched of A, relative to where it is being read.
+    pub a_ahead: isize,
 }
+
+/// How far ahead a packed A is fetched, in elements: a page, at whose end a core's own prefetching stops.
+pub const A_AHEAD: isize = 1024;
 
 /// What a tap of the kernel sees: see [`View`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -179,6 +184,39 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// `epilogue.bias` is null or readable for `c.rows` elements. Nothing of this overlaps with C. There are 1
     /// to MR rows and 1 to NR columns.
     unsafe fn tile(self, depth: usize, a: Panel, b: (*const f32, usize), c: Tile, epilogue: &Epilogue);
+
+    /// Computes one tile of MR rows and NR columns, A being a packed panel, and leaves the rows of B side by side in
+    /// `packed`, for the tiles that follow. The same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`]; `packed` is writable for `depth` rows of NR elements, and overlaps with nothing.
+    unsafe fn tile_packing(
+        self,
+        depth: usize,
+        a: *const f32,
+        b: (*const f32, usize),
+        packed: *mut f32,
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let part = Part {
+            from: b.0,
+            from_row: b.1,
+            stride: 1,
+            to: packed,
+            to_row: Self::NR,
+            rows: depth,
+            len: Self::NR,
+            groups: 1,
+            from_group: 0,
+            to_group: 0,
+        };
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.copy(&part);
+            self.tile(depth, Panel::packed(a, Self::MR), (packed, Self::NR), c, epilogue);
+        }
+    }
 
     /// Whether lanes of a view are left out at little cost.
     const MASKS: bool;
@@ -332,7 +370,16 @@ mod tests {
                     ..Epilogue::scaled(1.0, beta)
                 };
                 let start = b.as_ptr().wrapping_offset(-first);
-                let view = View { start, channels, pitch, taps: &taps, whole, beside, thin: thin.as_ptr() };
+                let view = View {
+                    start,
+                    channels,
+                    pitch,
+                    taps: &taps,
+                    whole,
+                    beside,
+                    thin: thin.as_ptr(),
+                    a_ahead: A_AHEAD,
+                };
                 // SAFETY: all lanes that are set lie in b, and a, thin, bias and c are as long as they must be.
                 unsafe {
                     let tile = Tile { start: c.as_mut_ptr(), ld: cols + 3, rows, cols };

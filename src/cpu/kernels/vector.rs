@@ -15,13 +15,15 @@
 //! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
 //! beyond its edge.
 
-use super::{Epilogue, Panel, Part, Tile, View};
+use super::{A_AHEAD, Epilogue, Panel, Part, Tile, View};
 
 /// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
 /// vouches for that.
 pub(in crate::cpu) trait Vector: Copy {
     /// fp32 elements.
     const LANES: usize;
+    /// Whether a mask takes no vector register: where it does, a tile that fills the registers has none left for it.
+    const FREE_MASKS: bool;
     /// Which lanes take part in a load or a store.
     type Mask: Copy;
     /// A vector that holds one column of a tile, if the kernel takes columns along that way.
@@ -65,15 +67,47 @@ macro_rules! unrolled {
 }
 pub(in crate::cpu) use unrolled;
 
-/// A tile of M rows and V vectors, the last of which may be a part.
+/// What the innermost loop does besides: nothing, as A lies in rows.
+pub(super) const IN_PLACE: u8 = 0;
+/// It fetches packed panels of A ahead.
+pub(super) const FETCHING: u8 = 1;
+/// It does that, and packs B on the way: loads of B, which are few beside those of A, then wait for memory while
+/// there is arithmetic to do, and B is read once less. All vectors are whole.
+pub(super) const PACKING: u8 = 2;
+
+/// A tile of M rows and V vectors, the last of which may be a part. B goes to `packed` if that is what the loop is
+/// WITH.
 ///
 /// # Safety
-/// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors.
+/// The contract of [`Kernel::tile`](super::Kernel::tile) for a tile of M rows and V vectors; with PACKING, that of
+/// [`Kernel::tile_packing`](super::Kernel::tile_packing).
 #[inline(always)]
-pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
+pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize, const WITH: u8>(
     depth: usize,
     a: Panel,
-    (b, b_step): (*const f32, usize),
+    b: (*const f32, usize, *mut f32),
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    unsafe {
+        if !T::FREE_MASKS && c.cols == V * T::LANES {
+            tile_of::<T, M, V, WITH, true>(depth, a, b, c, epilogue);
+        } else {
+            tile_of::<T, M, V, WITH, false>(depth, a, b, c, epilogue);
+        }
+    }
+}
+
+/// [`tile`], WHOLE if its last vector is to be read without a mask.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, const WHOLE: bool>(
+    depth: usize,
+    a: Panel,
+    (b, b_step, packed): (*const f32, usize, *mut f32),
     c: Tile,
     epilogue: &Epilogue,
 ) {
@@ -84,7 +118,7 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
     unsafe {
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
-        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step };
+        let mut at = Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step, packed };
         // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
         let each = depth / (M + 2);
         let mut row = c.cast_const();
@@ -92,9 +126,9 @@ pub(super) unsafe fn tile<T: Vector, const M: usize, const V: usize>(
             unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
             T::prefetch(row.wrapping_add(cols - 1));
             row = row.wrapping_add(ldc);
-            at.steps(each, &mut sums, mask);
+            at.steps::<T, M, V, WITH, WHOLE>(each, &mut sums, mask);
         }
-        at.steps(depth - M * each, &mut sums, mask);
+        at.steps::<T, M, V, WITH, WHOLE>(depth - M * each, &mut sums, mask);
         finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
     }
 }
@@ -113,49 +147,53 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
     c: Tile,
     epilogue: &Epilogue,
 ) {
+    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    unsafe {
+        if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
+            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue);
+        } else {
+            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue);
+        }
+    }
+}
+
+/// [`view`], WHOLE if its last vector is to be read without a mask.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn view_of<
+    T: Vector,
+    const M: usize,
+    const V: usize,
+    const X: usize,
+    const MASKED: bool,
+    const WHOLE: bool,
+>(
+    step: usize,
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
     let last = c.cols - X - (V - 1) * T::LANES;
     // SAFETY: as in tile(); rows of B lie where the taps say, and lanes that these leave out are not read. The
     // further columns are packed one depth after the other.
     unsafe {
         let mask = T::mask(last);
-        unrolled!(i below M: {
-            unrolled!(v below V: { T::prefetch(c.start.wrapping_add(i * c.ld + v * T::LANES)) });
-        });
         let mut sums = [[T::splat(0.0); V]; M];
         let mut columns = [T::Column::splat(0.0); X];
-        let (mut from, mut channel, mut thin) = (a, b.start, b.thin);
-        for _ in 0..b.channels {
-            for tap in b.taps {
-                let row = channel.wrapping_offset(tap.offset);
-                let mut values = [T::splat(0.0); V];
-                unrolled!(v below V: {
-                    let at = row.wrapping_add(v * T::LANES);
-                    values[v] = if MASKED {
-                        T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
-                    } else if v + 1 < V {
-                        T::load(at)
-                    } else {
-                        T::load_part(at, mask)
-                    };
-                });
-                unrolled!(i below M: {
-                    let value = T::splat(*from.add(i));
-                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
-                });
-                unrolled!(x below X: {
-                    let value = T::Column::splat(*thin.add(x));
-                    columns[x] = T::Column::load(from).mul_add(value, columns[x]);
-                });
-                // Beside a single vector there is no time for more loads.
-                if V > 1 {
-                    T::prefetch(channel.wrapping_offset(tap.ahead));
-                    T::prefetch(from.wrapping_add(A_AHEAD));
-                }
-                from = from.wrapping_add(step);
-                thin = thin.wrapping_add(X);
-            }
-            channel = channel.wrapping_add(b.pitch);
+        let mut walk = Walk { a, channel: b.start, thin: b.thin, step };
+        // As in tile().
+        let each = b.channels / (M + 2);
+        let mut row = c.start.cast_const();
+        for _ in 0..M {
+            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+            T::prefetch(row.wrapping_add(c.cols - 1));
+            row = row.wrapping_add(c.ld);
+            walk.channels::<T, M, V, X, MASKED, WHOLE>(b, each, (&mut sums, &mut columns), mask);
         }
+        walk.channels::<T, M, V, X, MASKED, WHOLE>(b, b.channels - M * each, (&mut sums, &mut columns), mask);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
             let mut values = [0.0; MOST_ROWS];
@@ -168,8 +206,75 @@ pub(super) unsafe fn view<T: Vector, const M: usize, const V: usize, const X: us
     }
 }
 
-/// How far ahead A is fetched, in elements: a page, at whose end a core's own prefetching stops.
-const A_AHEAD: usize = 1024;
+/// Where the innermost loop stands in A and a [`View`].
+struct Walk {
+    a: *const f32,
+    channel: *const f32,
+    thin: *const f32,
+    /// Rows of a panel of A.
+    step: usize,
+}
+
+impl Walk {
+    /// The next `count` channels.
+    ///
+    /// # Safety
+    /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
+    #[inline(always)]
+    unsafe fn channels<
+        T: Vector,
+        const M: usize,
+        const V: usize,
+        const X: usize,
+        const MASKED: bool,
+        const WHOLE: bool,
+    >(
+        &mut self,
+        b: &View,
+        count: usize,
+        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
+        mask: T::Mask,
+    ) {
+        for _ in 0..count {
+            for tap in b.taps {
+                let row = self.channel.wrapping_offset(tap.offset);
+                // SAFETY: the caller vouches for these channels; prefetches may point anywhere.
+                unsafe {
+                    let mut values = [T::splat(0.0); V];
+                    unrolled!(v below V: {
+                        let at = row.wrapping_add(v * T::LANES);
+                        values[v] = if MASKED {
+                            T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
+                        } else if WHOLE || v + 1 < V {
+                            T::load(at)
+                        } else {
+                            T::load_part(at, mask)
+                        };
+                    });
+                    unrolled!(i below M: {
+                        let value = T::splat(*self.a.add(i));
+                        unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                    });
+                    unrolled!(x below X: {
+                        let value = T::Column::splat(*self.thin.add(x));
+                        columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
+                    });
+                    // Beside a single vector there is no time for more loads.
+                    if V > 1 {
+                        T::prefetch(self.channel.wrapping_offset(tap.ahead));
+                        T::prefetch(self.a.wrapping_offset(b.a_ahead));
+                    }
+                }
+                self.a = self.a.wrapping_add(self.step);
+                self.thin = self.thin.wrapping_add(X);
+            }
+            self.channel = self.channel.wrapping_add(b.pitch);
+        }
+    }
+}
+
+/// How many rows ahead B is fetched while it is packed: the time it takes to come from the last-level cache.
+const B_AHEAD: usize = 24;
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 16;
@@ -206,10 +311,15 @@ unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
     let last = c.cols - (V - 1) * T::LANES;
     // SAFETY: rows are below M, and of the last vector only lanes below `last` are touched.
     unsafe {
-        if last == T::LANES && epilogue.only_adds() {
-            return store::<T, M, V, SCALED>(sums, (c.start, c.ld), epilogue);
-        }
         let mask = T::mask(last);
+        if epilogue.only_adds() {
+            let to = (c.start, c.ld);
+            return if last == T::LANES {
+                store::<T, M, V, SCALED, false>(sums, to, mask, epilogue)
+            } else {
+                store::<T, M, V, SCALED, true>(sums, to, mask, epilogue)
+            };
+        }
         let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
         unrolled!(i below M: {
             let bias = if epilogue.bias.is_null() { 0.0 } else { *epilogue.bias.add(i) };
@@ -240,6 +350,7 @@ struct Position {
     a_row: usize,
     a_step: usize,
     b_step: usize,
+    packed: *mut f32,
 }
 
 impl Position {
@@ -248,7 +359,7 @@ impl Position {
     /// # Safety
     /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
     #[inline(always)]
-    unsafe fn steps<T: Vector, const M: usize, const V: usize>(
+    unsafe fn steps<T: Vector, const M: usize, const V: usize, const WITH: u8, const WHOLE: bool>(
         &mut self,
         count: usize,
         sums: &mut [[T; V]; M],
@@ -260,12 +371,26 @@ impl Position {
                 let mut values = [T::splat(0.0); V];
                 unrolled!(v below V: {
                     let at = self.b.add(v * T::LANES);
-                    values[v] = if v + 1 < V { T::load(at) } else { T::load_part(at, mask) };
+                    let whole = WHOLE || v + 1 < V || WITH == PACKING;
+                    values[v] = if whole { T::load(at) } else { T::load_part(at, mask) };
                 });
+                if WITH == PACKING {
+                    let ahead = self.b.wrapping_add(B_AHEAD * self.b_step);
+                    unrolled!(v below V: {
+                        values[v].store(self.packed.add(v * T::LANES));
+                        T::prefetch(ahead.wrapping_add(v * T::LANES));
+                    });
+                    T::prefetch(ahead.wrapping_add(V * T::LANES - 1));
+                    self.packed = self.packed.wrapping_add(V * T::LANES);
+                }
                 unrolled!(i below M: {
                     let value = T::splat(*self.a.add(i * self.a_row));
                     unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
                 });
+                // Beside a single vector there is no time for more loads.
+                if WITH != IN_PLACE && V > 1 {
+                    T::prefetch(self.a.wrapping_offset(A_AHEAD));
+                }
             }
             self.a = self.a.wrapping_add(self.a_step);
             self.b = self.b.wrapping_add(self.b_step);
@@ -273,15 +398,16 @@ impl Position {
     }
 }
 
-/// The usual end of a tile of whole vectors, with no decision in its course: hundreds of branches would cost as
-/// much as ten steps.
+/// The usual end of a tile, with no decision in its course: hundreds of branches would cost as much as ten steps.
+/// If it is PARTLY so, the last vector has the lanes of the mask only.
 ///
 /// # Safety
 /// The contract of [`finish`]. [`Epilogue::only_adds`].
 #[inline(always)]
-unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
+unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool, const PARTLY: bool>(
     sums: &[[T; V]; M],
     (c, ldc): (*mut f32, usize),
+    mask: T::Mask,
     epilogue: &Epilogue,
 ) {
     // SAFETY: the caller vouches for M rows of V vectors.
@@ -291,7 +417,8 @@ unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
             unrolled!(i below M: {
                 unrolled!(v below V: {
                     let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    value.store(c.add(i * ldc + v * T::LANES))
+                    let at = c.add(i * ldc + v * T::LANES);
+                    if PARTLY && v + 1 == V { value.store_part(at, mask) } else { value.store(at) }
                 });
             });
         } else {
@@ -299,7 +426,11 @@ unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
                 unrolled!(v below V: {
                     let at = c.add(i * ldc + v * T::LANES);
                     let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    value.add(T::load(at)).store(at)
+                    if PARTLY && v + 1 == V {
+                        value.add(T::load_part(at, mask)).store_part(at, mask)
+                    } else {
+                        value.add(T::load(at)).store(at)
+                    }
                 });
             });
         }
@@ -399,9 +530,9 @@ macro_rules! define_vector_kernel {
                     epilogue: &Epilogue,
                 ) {
                     // Strides known here spare the innermost loop registers and additions.
-                    let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr));
+                    let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr, std::ptr::null_mut()));
                     // SAFETY: the caller keeps the contract of Kernel::tile.
-                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                    unsafe { vector::tile::<$vector, M, V, { vector::FETCHING }>(depth, a, b, c, epilogue) }
                 }
                 #[target_feature(enable = $features)]
                 unsafe fn in_place<const M: usize, const V: usize>(
@@ -411,8 +542,9 @@ macro_rules! define_vector_kernel {
                     c: Tile,
                     epilogue: &Epilogue,
                 ) {
+                    let b = (b.0, b.1, std::ptr::null_mut());
                     // SAFETY: as above.
-                    unsafe { vector::tile::<$vector, M, V>(depth, a, b, c, epilogue) }
+                    unsafe { vector::tile::<$vector, M, V, { vector::IN_PLACE }>(depth, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
                 const { assert!($nr == 3 * Self::LANES) };
@@ -428,7 +560,35 @@ macro_rules! define_vector_kernel {
                 unsafe { instance(depth, a, b, c, epilogue) }
             }
 
-            const MASKS: bool = true;
+            unsafe fn tile_packing(
+                self,
+                depth: usize,
+                a: *const f32,
+                b: (*const f32, usize),
+                packed: *mut f32,
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(
+                    depth: usize,
+                    a: Panel,
+                    b: (*const f32, usize, *mut f32),
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // SAFETY: the caller keeps the contract of Kernel::tile_packing.
+                    unsafe {
+                        vector::tile::<$vector, $mr, 3, { vector::PACKING }>(depth, a, b, c, epilogue)
+                    }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(depth, Panel::packed(a, $mr), (b.0, b.1, packed), c, epilogue) }
+            }
+
+            const MASKS: bool = <$vector as Vector>::FREE_MASKS;
             const BESIDE: usize = {
                 const COLUMNS: &[usize] = &[$($columns),*];
                 COLUMNS.len()

@@ -84,7 +84,7 @@ impl Choice {
             products + passes * (vectors * WEIGHTS + given / OUTER_BYTES)
         } else {
             let passes = tiles.div_ceil(tiling.block(caches)) as f64;
-            products.max(passes * vectors * vector_bytes / OUTER_BYTES)
+            products.max(passes * tiling.fetching(caches)) + passes * tiling.spilling(caches)
         };
         groups as f64 * (of_group + transforms)
     }

@@ -352,6 +352,15 @@ impl Api for FakeApi {
     fn bind_buffer_base(&self, _target: u32, index: u32, buffer: u32) {
         self.blocks.borrow_mut()[index as usize] = buffer;
     }
+    fn bind_buffer_range(&self, _: u32, _: u32, _: u32, _: i64, _: i64) {
+        unreachable!("whole buffers are bound")
+    }
+    fn buffer_storage(&self, _: u32, _: i64, _: u32) {
+        unreachable!("it has no buffer storage")
+    }
+    fn map_buffer_range(&self, _: u32, _: i64, _: i64, _: u32) -> usize {
+        unreachable!("nothing is mapped")
+    }
     fn buffer_data(&self, target: u32, size: i64, _usage: u32) {
         let name = self.bound.borrow()[&target];
         self.buffers.borrow_mut().insert(name, vec![0xaa; size as usize]);
@@ -423,6 +432,7 @@ impl Api for FakeApi {
     fn client_wait_sync(&self, _sync: usize, _flags: u32, _timeout_ns: u64) -> u32 {
         api::ALREADY_SIGNALED
     }
+    fn wait_sync(&self, _sync: usize) {}
     fn delete_sync(&self, _sync: usize) {}
     fn gen_query(&self) -> u32 {
         self.new_name()

@@ -218,7 +218,8 @@ fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u6
 const ERRORS: [Fault; 2] = [Fault::Error(api::OUT_OF_MEMORY), Fault::Error(api::INVALID_OPERATION)];
 const RUNNING: [Fault; 4] = [Fault::WaitFails, Fault::NeverSignals, Fault::ReadFails, Fault::NoObject];
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
-const SMALL: Machine = Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, lazy: None };
+const SMALL: Machine =
+    Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, no_storage: false, lazy: None };
 
 #[test]
 fn gl_errors_at_every_call() {

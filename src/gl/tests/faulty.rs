@@ -4,7 +4,7 @@
 //! the fault can befall, the one of that number fails. Beside that they keep a list of the driver's live objects, and of
 //! what no driver would forgive: a deletion of something dead, a call without the right context.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,9 +72,14 @@ impl Fault {
             Fault::Panic => Fault::Lost.can_befall(call) && !call.starts_with("delete_"),
             Fault::WaitFails | Fault::NeverSignals => is(&["client_wait_sync"]),
             Fault::ReadFails => is(&["get_buffer_sub_data"]),
-            Fault::NoObject => {
-                is(&["gen_buffer", "create_compute_shader", "create_program", "fence_sync", "gen_query"])
-            }
+            Fault::NoObject => is(&[
+                "gen_buffer",
+                "create_compute_shader",
+                "create_program",
+                "fence_sync",
+                "gen_query",
+                "map_buffer_range",
+            ]),
             Fault::NoCompile => is(&["shader_compiled"]),
             Fault::NoLink => is(&["program_linked"]),
             Fault::MakeCurrent => is(&["egl_make_current", "egl_unbind"]),
@@ -107,6 +112,8 @@ struct State {
     group: u32,
     /// Groups that are lost, and whether `glGetError` tells.
     lost: BTreeMap<u32, bool>,
+    /// Fences that were not sent off, by context.
+    unsent: BTreeMap<Option<usize>, BTreeSet<usize>>,
     /// Type, group and name.
     objects: BTreeSet<(&'static str, u32, usize)>,
     violations: Vec<String>,
@@ -179,6 +186,8 @@ pub struct Machine {
     pub max_block: Option<i64>,
     /// Contexts need a surface.
     pub needs_surface: bool,
+    /// Buffers cannot stay mapped.
+    pub no_storage: bool,
     /// A fence signals only once it was sent off; and what does that.
     pub lazy: Option<SentBy>,
 }
@@ -309,7 +318,6 @@ impl Egl for FaultyEgl {
             machine: self.machine,
             group: self.faults.groups(),
             error: Cell::new(api::NO_ERROR),
-            unsent: RefCell::default(),
         }))
     }
 }
@@ -324,8 +332,6 @@ struct FaultyApi {
     group: u32,
     /// An error made up, not yet asked for.
     error: Cell<u32>,
-    /// Fences that were not sent off.
-    unsent: RefCell<BTreeSet<usize>>,
 }
 
 impl FaultyApi {
@@ -359,9 +365,24 @@ impl FaultyApi {
         result
     }
 
-    fn made(&self, kind: &'static str, name: u32) -> u32 {
-        self.faults.made(kind, self.group, name as usize);
-        name
+    /// What an object's name stands for: contexts share all objects but queries.
+    fn identity(&self, kind: &str, name: u32) -> usize {
+        let context = self.context.map_or(0, |context| context.0);
+        let own = if kind == "query" && name != 0 { context.wrapping_shl(16) } else { 0 };
+        own ^ name as usize
+    }
+
+    fn key(&self) -> Option<usize> {
+        self.context.map(|context| context.0)
+    }
+
+    /// This context's fences are on their way.
+    fn send(&self) {
+        self.faults.state().unsent.remove(&self.key());
+    }
+
+    fn is_unsent(&self, sync: usize) -> bool {
+        self.faults.state().unsent.values().any(|fences| fences.contains(&sync))
     }
 }
 
@@ -379,10 +400,12 @@ macro_rules! objects {
     ($($kind:literal: $make:ident, $delete:ident;)*) => {
         $(
             fn $make(&self) -> u32 {
-                self.made($kind, self.call(stringify!($make), || self.inner.$make()))
+                let name = self.call(stringify!($make), || self.inner.$make());
+                self.faults.made($kind, self.group, self.identity($kind, name));
+                name
             }
             fn $delete(&self, name: u32) {
-                self.faults.deleted($kind, self.group, name as usize);
+                self.faults.deleted($kind, self.group, self.identity($kind, name));
                 self.call(stringify!($delete), || self.inner.$delete(name));
             }
         )*
@@ -399,6 +422,9 @@ impl Api for FaultyApi {
     forward! {
         fn bind_buffer(target: u32, buffer: u32);
         fn bind_buffer_base(target: u32, index: u32, buffer: u32);
+        fn bind_buffer_range(target: u32, index: u32, buffer: u32, offset: i64, size: i64);
+        fn buffer_storage(target: u32, size: i64, flags: u32);
+        fn map_buffer_range(target: u32, offset: i64, size: i64, access: u32) -> usize;
         fn buffer_data(target: u32, size: i64, usage: u32);
         fn buffer_sub_data(target: u32, offset: i64, data: &[u8]);
         fn get_buffer_sub_data(target: u32, offset: i64, into: &mut [u8]);
@@ -436,14 +462,14 @@ impl Api for FaultyApi {
     fn fence_sync(&self) -> usize {
         let sync = self.call("fence_sync", || self.inner.fence_sync());
         if self.machine.lazy.is_some() {
-            self.unsent.borrow_mut().insert(sync);
+            self.faults.state().unsent.entry(self.key()).or_default().insert(sync);
         }
         self.faults.made("sync", self.group, sync);
         sync
     }
     fn flush(&self) {
         if self.machine.lazy.is_none_or(|sent_by| sent_by.flush) {
-            self.unsent.borrow_mut().clear();
+            self.send();
         }
         self.call("flush", || self.inner.flush());
     }
@@ -453,9 +479,9 @@ impl Api for FaultyApi {
             api::TIMEOUT_EXPIRED
         };
         if flags & api::SYNC_FLUSH_COMMANDS_BIT != 0 && self.machine.lazy.is_some_and(|it| it.wait) {
-            self.unsent.borrow_mut().clear();
+            self.send();
         }
-        if self.unsent.borrow().contains(&sync) {
+        if self.is_unsent(sync) {
             return never();
         }
         match self.faults.next("client_wait_sync") {
@@ -466,6 +492,15 @@ impl Api for FaultyApi {
             // Patiently, so that limits made short for fences that never signal hit no others, however busy the machine.
             None => self.inner.client_wait_sync(sync, flags, PATIENCE.as_nanos() as u64),
         }
+    }
+    fn wait_sync(&self, sync: usize) {
+        if self.is_unsent(sync) {
+            self.faults.state().violations.push("the device waits for a fence that nobody sent".to_owned());
+        }
+        if !self.faults.state().objects.contains(&("sync", self.group, sync)) {
+            self.faults.state().violations.push("the device waits for a fence that is gone".to_owned());
+        }
+        self.call("wait_sync", || self.inner.wait_sync(sync));
     }
     fn delete_sync(&self, sync: usize) {
         self.faults.deleted("sync", self.group, sync);
@@ -493,7 +528,7 @@ impl Api for FaultyApi {
         true
     }
     fn has_buffer_storage(&self) -> bool {
-        self.inner.has_buffer_storage()
+        !self.machine.no_storage && self.inner.has_buffer_storage()
     }
     fn next_debug_message(&self) -> Option<DebugMessage> {
         self.inner.next_debug_message()

@@ -107,8 +107,7 @@ fn records_that_do_not_hold_fall_back() {
     let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
     let entry = |variant: Variant, seconds| Entry { variant, source: hash(&variant), seconds: Some(seconds) };
     let worst = *all.last().unwrap();
-    let save =
-        |entries: Vec<Entry>| kept::save_record(own, &capabilities, &problem, &Record::new(entries));
+    let save = |entries: Vec<Entry>| kept::save_record(own, &capabilities, &problem, &Record::new(entries));
     let planned = run(&mut session, Tune::Off);
 
     save(vec![entry(worst, 1e-6), entry(all[1], 2e-6)]);

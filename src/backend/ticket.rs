@@ -1,0 +1,248 @@
+//! Tickets: what the giver of a job holds until it is done.
+//!
+//! ```text
+//!   waiting ──start──► running ──finish──► done: a Run, or the job's own error
+//!      └──────cancel──────────────────────► done: Error::Cancelled
+//! ```
+//!
+//! A ticket reaches `done` exactly once and stays there, whatever becomes of the queue it was given to.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Run;
+use crate::error::{Error, Result};
+
+/// A job that was submitted. Cheap to clone; all clones are the same job's.
+#[derive(Clone)]
+pub struct Ticket(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    done: Condvar,
+    process: u32,
+}
+
+struct State {
+    stage: Stage,
+    /// Those who wait for any of several tickets.
+    listeners: Vec<Arc<Signal>>,
+}
+
+enum Stage {
+    Waiting,
+    Running,
+    Done(Result<Run>),
+}
+
+/// Set when one of several tickets is done.
+#[derive(Default)]
+struct Signal {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Ticket {
+    /// The ticket of a job that waits.
+    pub(crate) fn new() -> Self {
+        let state = State { stage: Stage::Waiting, listeners: vec![] };
+        Ticket(Arc::new(Shared {
+            state: Mutex::new(state),
+            done: Condvar::new(),
+            process: std::process::id(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In a process forked from the job's nobody works on it, and the lock may be held for ever.
+    fn check_process(&self) -> Result<()> {
+        if self.0.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { what: "the ticket of a job".to_owned() })
+    }
+
+    /// What became of the job, if it is done.
+    pub fn poll(&self) -> Option<Result<Run>> {
+        if let Err(forked) = self.check_process() {
+            return Some(Err(forked));
+        }
+        match &self.state().stage {
+            Stage::Done(result) => Some(result.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until the job is done.
+    ///
+    /// # Errors
+    /// The job's own; [`Error::Cancelled`]; [`Error::Forked`] in a child process.
+    pub fn wait(&self) -> Result<Run> {
+        self.wait_for(Duration::MAX)
+            .unwrap_or_else(|| Err(Error::Internal("a wait without end ended".into())))
+    }
+
+    /// Waits until the job is done, at most `limit` long; `None` if it is not done by then.
+    pub fn wait_for(&self, limit: Duration) -> Option<Result<Run>> {
+        if let Err(forked) = self.check_process() {
+            return Some(Err(forked));
+        }
+        let deadline = Instant::now().checked_add(limit);
+        let mut state = self.state();
+        loop {
+            if let Stage::Done(result) = &state.stage {
+                return Some(result.clone());
+            }
+            state = match deadline {
+                None => self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    self.0.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Waits until one of `tickets` is done, at most `limit` long: the first such ticket's index. `None` after that time,
+    /// and if there are no tickets.
+    pub fn wait_any(tickets: &[&Ticket], limit: Duration) -> Option<usize> {
+        let first_done = || tickets.iter().position(|ticket| ticket.poll().is_some());
+        if let Some(index) = first_done() {
+            return Some(index);
+        }
+        if tickets.is_empty() {
+            return None;
+        }
+        let signal = Arc::new(Signal::default());
+        tickets.iter().for_each(|ticket| ticket.state().listeners.push(signal.clone()));
+        let deadline = Instant::now().checked_add(limit);
+        // Again, since one may have been done before it was listened to.
+        let mut found = first_done();
+        while found.is_none() {
+            let left = deadline.map_or(Duration::MAX, |it| it.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            signal.wait(left);
+            found = first_done();
+        }
+        for ticket in tickets {
+            ticket.state().listeners.retain(|other| !Arc::ptr_eq(other, &signal));
+        }
+        found
+    }
+
+    /// Takes the job back if it has not started: it then is done, with [`Error::Cancelled`], and its buffers are not touched
+    /// any more. Gives whether that is so.
+    pub fn cancel(&self) -> bool {
+        self.check_process().is_ok()
+            && self.end(Err(Error::Cancelled), |stage| matches!(stage, Stage::Waiting))
+    }
+
+    /// Starts the job, for the engine. `false` if it was cancelled: its buffers are not to be touched then.
+    pub(crate) fn start(&self) -> bool {
+        let mut state = self.state();
+        let starts = matches!(state.stage, Stage::Waiting);
+        if starts {
+            state.stage = Stage::Running;
+        }
+        starts
+    }
+
+    /// Ends the job, for the engine. A ticket that is done stays as it is.
+    pub(crate) fn finish(&self, result: Result<Run>) {
+        self.end(result, |stage| !matches!(stage, Stage::Done(_)));
+    }
+
+    fn end(&self, result: Result<Run>, from: impl FnOnce(&Stage) -> bool) -> bool {
+        let mut state = self.state();
+        if !from(&state.stage) {
+            return false;
+        }
+        state.stage = Stage::Done(result);
+        let listeners = std::mem::take(&mut state.listeners);
+        self.0.done.notify_all();
+        drop(state);
+        listeners.iter().for_each(|listener| listener.set());
+        true
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "Ticket({})", if self.poll().is_some() { "done" } else { "not done" })
+    }
+}
+
+impl Signal {
+    fn set(&self) {
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is set, at most about `limit` long, and clears it.
+    fn wait(&self, limit: Duration) {
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*set {
+            // A wait of centuries overflows some systems' clocks.
+            let limit = limit.min(Duration::from_secs(3600));
+            set = self.changed.wait_timeout(set, limit).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *set = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> Run {
+        Run { device: "d".into(), kernel: "k".into(), timing: Default::default(), fallback: None }
+    }
+
+    #[test]
+    fn a_ticket_is_done_once() {
+        let ticket = Ticket::new();
+        assert!(ticket.poll().is_none() && ticket.wait_for(Duration::from_millis(1)).is_none());
+        assert!(ticket.start() && !ticket.start() && !ticket.cancel());
+        ticket.finish(Ok(run()));
+        ticket.finish(Err(Error::Cancelled));
+        assert_eq!((ticket.poll(), ticket.wait()), (Some(Ok(run())), Ok(run())));
+        assert!(!ticket.start() && !ticket.cancel());
+    }
+
+    #[test]
+    fn a_job_is_cancelled_only_before_it_starts() {
+        let ticket = Ticket::new();
+        assert!(ticket.cancel() && !ticket.cancel());
+        assert!(!ticket.start());
+        ticket.finish(Ok(run()));
+        assert_eq!(ticket.wait(), Err(Error::Cancelled));
+    }
+
+    #[test]
+    fn any_of_several_wakes_the_one_who_waits() {
+        let tickets: Vec<Ticket> = (0..8).map(|_| Ticket::new()).collect();
+        let all: Vec<&Ticket> = tickets.iter().collect();
+        assert_eq!(Ticket::wait_any(&[], Duration::MAX), None);
+        assert_eq!(Ticket::wait_any(&all, Duration::from_millis(1)), None);
+        for index in [5, 2, 7] {
+            let ticket = tickets[index].clone();
+            let finisher = std::thread::spawn(move || ticket.finish(Ok(run())));
+            let waiting: Vec<&Ticket> = all.iter().copied().filter(|it| it.poll().is_none()).collect();
+            if !waiting.is_empty() {
+                Ticket::wait_any(&all[index..=index], Duration::MAX).unwrap();
+            }
+            finisher.join().unwrap();
+            assert_eq!(all[index].wait(), Ok(run()));
+        }
+        assert_eq!(Ticket::wait_any(&all, Duration::MAX), Some(2));
+        assert!(tickets.iter().all(|ticket| ticket.state().listeners.is_empty()));
+    }
+}

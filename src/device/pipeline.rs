@@ -1,0 +1,398 @@
+//! Pipelines: jobs in flight, from ordinary memory or in the device's own slots.
+//!
+//! There are three ways to submit, each safe by its types:
+//!
+//! | way | buffers | results |
+//! | --- | --- | --- |
+//! | [`Pipeline::submit`] | given away with the job | come back with its end |
+//! | [`Pipeline::scope`] | borrowed until the scope ends, which waits for its jobs | in place; readable when the ticket has been waited for |
+//! | [`Pipeline::acquire`] | a slot's own memory, filled in place | read in place: nothing is copied |
+
+use std::marker::PhantomData;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::plan::Conv2dPlan;
+use super::serial::{HeapSlot, Serial, SerialJob};
+use crate::backend::{Backend, Job, PipelineOptions, Pressure, Queue, Run, Slot, Ticket};
+use crate::error::{Error, Result};
+use crate::report::PipelineStats;
+
+/// A stream of jobs on one device. May be used from any number of threads at once. Dropping it calls off the jobs that have not
+/// begun and waits for the others.
+pub struct Pipeline {
+    engine: Option<(String, Arc<dyn Queue>)>,
+    /// For what the engine does not do; started when first needed.
+    serial: Mutex<Option<Arc<Serial>>>,
+    options: PipelineOptions,
+    process: u32,
+}
+
+impl Pipeline {
+    /// On the first of `backends` that has queues; if none has, on a thread that computes in order.
+    pub(super) fn new(backends: &[&Arc<dyn Backend>], options: PipelineOptions) -> Result<Self> {
+        let mut engine = None;
+        for backend in backends {
+            match backend.queue(options) {
+                Ok(queue) => {
+                    engine = Some((backend.id().to_owned(), queue));
+                    break;
+                }
+                Err(Error::Unsupported { .. }) => {}
+                Err(error) if backends.len() == 1 || !error.is_device_failure() => return Err(error),
+                Err(error) => crate::log::warning!("auto: no pipeline on {}: {error}", backend.id()),
+            }
+        }
+        Ok(Pipeline { engine, serial: Mutex::new(None), options, process: std::process::id() })
+    }
+
+    fn serial(&self) -> Result<Arc<Serial>> {
+        self.check_process()?;
+        let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*serial {
+            Some(serial) => Ok(serial.clone()),
+            None => Ok(serial.insert(Arc::new(Serial::start(self.options.queue.max(1))?)).clone()),
+        }
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { what: "a pipeline".to_owned() })
+    }
+
+    /// Submits buffers that are addresses.
+    ///
+    /// # Safety
+    /// Both are as long as the plan's problem says. Until the ticket is done the input stays valid and unchanged, and nobody but the
+    /// job uses the output, which stays valid.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`]. `owner` is then dropped, as it is some time after the ticket is done.
+    pub(crate) unsafe fn submit_raw(
+        &self,
+        plan: &Conv2dPlan,
+        (input, output): (*const f32, *mut f32),
+        (owner, output_is_private): (Option<Box<dyn std::any::Any + Send>>, bool),
+        pressure: Pressure,
+    ) -> Result<Ticket> {
+        let ticket = Ticket::new();
+        let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
+        if let Some((queue, recipe)) = on_engine {
+            let (recipe, stand_in) = (recipe.clone(), plan.stand_in());
+            let job =
+                Job { ticket: ticket.clone(), recipe, input, output, output_is_private, owner, stand_in };
+            // SAFETY: passed on from the caller.
+            unsafe { queue.submit(job, pressure)? };
+        } else {
+            let job = SerialJob { ticket: ticket.clone(), plan: plan.clone(), input, output, owner };
+            // SAFETY: passed on from the caller.
+            unsafe { self.serial()?.submit(job, pressure)? };
+        }
+        Ok(ticket)
+    }
+
+    /// Submits buffers that are given away; [`Submitted::wait`] gives them back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for buffers of the wrong length; [`Error::Busy`] if the queue is full and `pressure` says to
+    /// refuse; [`Error::Forked`] in a child process. The job's own errors are its ticket's to tell.
+    pub fn submit(
+        &self,
+        plan: &Conv2dPlan,
+        input: Vec<f32>,
+        output: Vec<f32>,
+        pressure: Pressure,
+    ) -> Result<Submitted> {
+        plan.problem().check_data(&input, &output)?;
+        let buffers = Arc::new(Buffers::new(input, output));
+        let owner: Box<dyn std::any::Any + Send> = Box::new(buffers.clone());
+        // SAFETY: the buffers live as long as the job, which owns a share of them; they are taken out only when it is done.
+        let ticket =
+            unsafe { self.submit_raw(plan, (buffers.input, buffers.output), (Some(owner), true), pressure)? };
+        Ok(Submitted { ticket, buffers })
+    }
+
+    /// Runs `work` with a [`Scope`], by which it submits buffers that it borrows; returns when all jobs of the scope are done.
+    pub fn scope<'env, R>(&self, work: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
+        let open = Open::default();
+        let scope = Scope { pipeline: self, open: open.clone(), scope: PhantomData, env: PhantomData };
+        // Waits also when `work` panics: its buffers go away then.
+        let _end = WaitForNone(open);
+        work(&scope)
+    }
+
+    /// A slot of the device: to be filled, submitted and read in place. While all slots are held, jobs wait; and so does this,
+    /// unless `pressure` says to refuse.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; and what keeps the device from
+    /// giving the memory.
+    pub fn acquire(&self, plan: &Conv2dPlan, pressure: Pressure) -> Result<PipelineSlot> {
+        let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
+        let slot: Box<dyn Slot> = match on_engine {
+            Some((queue, recipe)) => queue.acquire(recipe, pressure)?,
+            None => Box::new(HeapSlot::new(plan, &self.serial()?)),
+        };
+        let lens = (plan.problem().input_len(), plan.problem().output_len());
+        Ok(PipelineSlot { slot, lens })
+    }
+
+    /// Waits until no job is waiting or running.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a child process.
+    pub fn flush(&self) -> Result<()> {
+        self.check_process()?;
+        self.engine.as_ref().map_or(Ok(()), |(_, queue)| queue.flush())?;
+        let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        serial.map_or(Ok(()), |serial| serial.flush())
+    }
+
+    /// What it has done so far. Busy times are the engine's, in its contexts; jobs that were computed in order elsewhere count as
+    /// jobs only.
+    pub fn stats(&self) -> PipelineStats {
+        if self.check_process().is_err() {
+            return PipelineStats::default();
+        }
+        let stats = self.engine.as_ref().map_or_else(PipelineStats::default, |(_, queue)| queue.stats());
+        let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let serial = serial.map_or_else(PipelineStats::default, |serial| serial.stats());
+        PipelineStats {
+            completed: stats.completed + serial.completed,
+            failed: stats.failed + serial.failed,
+            cancelled: stats.cancelled + serial.cancelled,
+            ..stats
+        }
+    }
+
+    /// The id of the device whose engine it streams through; `None` if jobs are computed in order.
+    pub fn device(&self) -> Option<&str> {
+        self.engine.as_ref().map(|(id, _)| id.as_str())
+    }
+}
+
+/// Buffers that belong to a job.
+struct Buffers {
+    input: *const f32,
+    output: *mut f32,
+    owners: Mutex<Option<(Vec<f32>, Vec<f32>)>>,
+}
+
+// SAFETY: the addresses are of memory that `owners` owns; who uses it when, the job's ticket says.
+unsafe impl Send for Buffers {}
+// SAFETY: as above.
+unsafe impl Sync for Buffers {}
+
+impl Buffers {
+    fn new(input: Vec<f32>, mut output: Vec<f32>) -> Self {
+        let addresses = (input.as_ptr(), output.as_mut_ptr());
+        Buffers { input: addresses.0, output: addresses.1, owners: Mutex::new(Some((input, output))) }
+    }
+}
+
+/// A job that owns its buffers. If this is dropped, the job goes on all the same.
+pub struct Submitted {
+    ticket: Ticket,
+    buffers: Arc<Buffers>,
+}
+
+/// What becomes of a job that owned its buffers.
+#[derive(Debug)]
+pub struct Done {
+    /// What it did.
+    pub run: Run,
+    /// Its input.
+    pub input: Vec<f32>,
+    /// Its output.
+    pub output: Vec<f32>,
+}
+
+impl Submitted {
+    /// Its ticket.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Waits for the job.
+    ///
+    /// # Errors
+    /// The job's own.
+    pub fn wait(self) -> Result<Done> {
+        let run = self.ticket.wait()?;
+        let owners = self.buffers.owners.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (input, output) = owners.ok_or_else(|| Error::Internal("a job's buffers are gone".into()))?;
+        Ok(Done { run, input, output })
+    }
+}
+
+/// Counts the jobs of a scope.
+#[derive(Clone, Default)]
+struct Open(Arc<(Mutex<usize>, Condvar)>);
+
+/// One of them; it is over when this is dropped.
+struct Opened(Open);
+
+impl Open {
+    fn count(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one(&self) -> Opened {
+        *self.count() += 1;
+        Opened(self.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let mut count = self.0.count();
+        *count -= 1;
+        if *count == 0 {
+            self.0.0.1.notify_all();
+        }
+    }
+}
+
+struct WaitForNone(Open);
+
+impl Drop for WaitForNone {
+    fn drop(&mut self) {
+        let mut count = self.0.count();
+        while *count > 0 {
+            count = self.0.0.1.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Submits borrowed buffers, inside [`Pipeline::scope`]. As with `std::thread::scope`, `'scope` is the time until all its jobs are
+/// done, and what is submitted must live so long.
+pub struct Scope<'scope, 'env: 'scope> {
+    pipeline: *const Pipeline,
+    open: Open,
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+// SAFETY: the address is of a pipeline that is borrowed as long as the scope lives, and pipelines may be used by any thread.
+unsafe impl Sync for Scope<'_, '_> {}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Submits a job.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`].
+    pub fn submit(
+        &'scope self,
+        plan: &Conv2dPlan,
+        input: &'scope [f32],
+        output: &'scope mut [f32],
+        pressure: Pressure,
+    ) -> Result<ScopedTicket<'scope>> {
+        plan.problem().check_data(input, output)?;
+        // SAFETY: `Pipeline::scope` borrows it until this scope has ended.
+        let pipeline = unsafe { &*self.pipeline };
+        let addresses = (input.as_ptr(), output.as_mut_ptr());
+        let owner: Box<dyn std::any::Any + Send> = Box::new(self.open.one());
+        // SAFETY: both are borrowed for 'scope, which ends when the job is over: it holds the scope open. The output is
+        // given back only when the ticket is done.
+        let ticket = unsafe { pipeline.submit_raw(plan, addresses, (Some(owner), false), pressure)? };
+        Ok(ScopedTicket { ticket, output: addresses.1, len: output.len(), scope: PhantomData })
+    }
+}
+
+/// A job of a scope. If this is dropped, the job goes on all the same.
+pub struct ScopedTicket<'scope> {
+    ticket: Ticket,
+    output: *mut f32,
+    len: usize,
+    scope: PhantomData<&'scope mut [f32]>,
+}
+
+// SAFETY: it stands for the mutable borrow of a slice of numbers, which may cross threads.
+unsafe impl Send for ScopedTicket<'_> {}
+
+/// What became of a job of a scope.
+#[derive(Debug)]
+pub struct Finished<'scope> {
+    /// What it did.
+    pub run: Run,
+    /// Its output.
+    pub output: &'scope mut [f32],
+}
+
+impl<'scope> ScopedTicket<'scope> {
+    /// Its ticket.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Waits for the job, and gives its output.
+    ///
+    /// # Errors
+    /// The job's own; the output is untouched then.
+    pub fn wait(self) -> Result<Finished<'scope>> {
+        let run = self.ticket.wait()?;
+        // SAFETY: the slice was borrowed mutably for 'scope by `submit`, and the job, which had the borrow, is done.
+        let output = unsafe { std::slice::from_raw_parts_mut(self.output, self.len) };
+        Ok(Finished { run, output })
+    }
+}
+
+/// A slot of the device in one's hands. Dropping it gives it back.
+pub struct PipelineSlot {
+    slot: Box<dyn Slot>,
+    lens: (usize, usize),
+}
+
+impl PipelineSlot {
+    /// The input's memory, to be filled. Its contents are undefined numbers at first. Reading it may be slow.
+    pub fn input(&mut self) -> &mut [f32] {
+        // SAFETY: the slot is ours, nothing runs in it, and its memory is as long as the plan's problem says, as long as it lives.
+        unsafe { std::slice::from_raw_parts_mut(self.slot.input(), self.lens.0) }
+    }
+
+    /// The output's memory: what the last job has left there, at first undefined numbers.
+    pub fn output(&self) -> &[f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.slot.output(), self.lens.1) }
+    }
+
+    /// Computes what is in the slot.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] if the device was, and the slot's memory with it: acquire another.
+    pub fn submit(mut self) -> Result<SlotTicket> {
+        let ticket = Ticket::new();
+        self.slot.submit(&ticket)?;
+        Ok(SlotTicket { ticket, slot: self })
+    }
+}
+
+/// A job in a slot. If this is dropped, the slot is given back when the job is done.
+pub struct SlotTicket {
+    ticket: Ticket,
+    slot: PipelineSlot,
+}
+
+impl SlotTicket {
+    /// Its ticket.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Waits until the job is done, at most `limit` long; whether it is.
+    pub fn wait_for(&self, limit: Duration) -> bool {
+        self.ticket.wait_for(limit).is_some()
+    }
+
+    /// Waits for the job; gives the slot with the output in it.
+    ///
+    /// # Errors
+    /// The job's own; the slot is given back then.
+    pub fn wait(self) -> Result<(Run, PipelineSlot)> {
+        let SlotTicket { ticket, slot } = self;
+        Ok((ticket.wait()?, slot))
+    }
+}

@@ -1,0 +1,301 @@
+//! The seam to the convolution: its commands, put behind each other on a context, with nothing waited for.
+//!
+//! The lane that computes prepares a plan once more, on its own context: as the plan's variant says, with weights packed there
+//! once. What passes hand on to each other lies in scratch that all plans of the lane share
+//! ([`Scratch`](super::super::scratch::Scratch)).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::super::context::Context;
+use super::super::conv2d;
+use super::super::dispatch::{self, Pace, Step, Work};
+use super::super::pace;
+use super::super::passes::{Buffers, Passes};
+use super::super::resource::{Bind, Buffer, Program, Region};
+use super::super::session::Session;
+use crate::backend::{Contexts, Recipe};
+use crate::error::{Error, Result};
+use crate::log::Level;
+use crate::problem::{Algorithm, Conv2d};
+use crate::shader::recipe;
+use crate::shader::variant::Variant;
+
+/// What a dispatch should take while other contexts have work for the device. Drivers switch between contexts from one
+/// dispatch to the next at best: an upload given during a dispatch of many milliseconds begins when that is over.
+const SHARED_TARGET: Duration = Duration::from_millis(1);
+
+/// Numbers of images for which parameters or passes are kept: a pipeline cuts into pieces of one size and a rest.
+const MOST_SIZES: usize = 8;
+
+/// A convolution prepared on one context.
+pub trait Encode {
+    /// Gets ready for pieces of `images` images, if it is not.
+    ///
+    /// # Errors
+    /// What keeps it from that: a shader, memory.
+    fn prepare(&self, images: usize) -> Result<()>;
+
+    /// Gives the device the commands that compute `images` images from `input` into `output`, and a barrier that lets
+    /// buffer copies behind them see it. Waits for nothing. Gives the number of dispatches.
+    ///
+    /// # Errors
+    /// What GL reports.
+    fn encode(&self, input: Region, output: Region, images: usize) -> Result<u32>;
+
+    /// Learns that `images` images took so long.
+    fn learn(&self, images: usize, took: Duration);
+
+    /// Name of the kernel.
+    fn kernel(&self) -> &str;
+}
+
+/// What all the convolutions of a lane share.
+struct Shared {
+    session: RefCell<Session>,
+    context: Rc<Context>,
+    /// What a dispatch should take.
+    target: Duration,
+}
+
+/// The convolutions prepared on one context, each at its first use; those of plans that are gone, go.
+pub struct Encoders {
+    prepared: HashMap<*const Recipe, (Weak<Recipe>, Rc<dyn Encode>)>,
+    shared: Rc<Shared>,
+}
+
+impl Encoders {
+    /// None yet.
+    pub fn new(context: &Rc<Context>, contexts: Contexts) -> Self {
+        let shared = Shared {
+            session: RefCell::new(Session::new(context.clone())),
+            context: context.clone(),
+            target: target(contexts),
+        };
+        Encoders { prepared: HashMap::new(), shared: Rc::new(shared) }
+    }
+
+    /// That of `recipe`, ready for pieces of `images` images.
+    ///
+    /// # Errors
+    /// What kept it from being prepared: a shader, memory.
+    pub fn get(&mut self, recipe: &Arc<Recipe>, images: usize) -> Result<Rc<dyn Encode>> {
+        // A weak reference keeps the address from being given to another recipe.
+        if let Some((_, encode)) = self.prepared.get(&Arc::as_ptr(recipe)) {
+            encode.prepare(images)?;
+            return Ok(encode.clone());
+        }
+        self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
+        self.shared.context.forget_errors();
+        let encode = self.shared.prepare(recipe, images)?;
+        self.prepared.insert(Arc::as_ptr(recipe), (Arc::downgrade(recipe), encode.clone()));
+        Ok(encode)
+    }
+}
+
+/// What a dispatch should take in a pipeline with these contexts.
+fn target(contexts: Contexts) -> Duration {
+    match contexts {
+        Contexts::One => pace::TARGET,
+        Contexts::Three => SHARED_TARGET,
+    }
+}
+
+/// How many times the time limit of one dispatch so many of a pipeline's may take: those that are cut short for others'
+/// sake make one of usual length together.
+pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
+    let share = pace::TARGET.as_micros() / target(contexts).as_micros();
+    dispatches.div_ceil(share as u32).max(1)
+}
+
+impl Shared {
+    /// Prepares `recipe` as its variant says; with the floor's kernel where the driver fails at that.
+    fn prepare(self: &Rc<Self>, recipe: &Recipe, images: usize) -> Result<Rc<dyn Encode>> {
+        match Generated::new(self, recipe, images) {
+            Ok(Some(generated)) => return Ok(Rc::new(generated)),
+            Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
+                if recipe.problem.algorithm() != Algorithm::Winograd =>
+            {
+                self.context.note(Level::Warn, format_args!("{}: {error}", recipe.variant));
+                self.context.forget_errors();
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {}
+        }
+        let direct = Direct::new(self, recipe)?;
+        direct.prepare(images)?;
+        Ok(Rc::new(direct))
+    }
+
+    fn upload(&self, data: &[f32]) -> Result<Buffer> {
+        Buffer::with_data(&self.context, bytemuck::cast_slice(data))
+    }
+
+    /// A recipe's passes.
+    fn passes(&self, recipe: &recipe::Recipe, packed: Option<Rc<Buffer>>) -> Result<Passes> {
+        let pace = Pace::with_target(self.target);
+        Passes::with(&mut self.session.borrow_mut(), recipe, packed, pace)
+    }
+}
+
+/// A plan of generated passes.
+struct Generated {
+    problem: Conv2d,
+    variant: Variant,
+    /// As they came; empty if the passes read packed ones.
+    weights: Buffer,
+    packed: Option<Rc<Buffer>>,
+    bias: Option<Buffer>,
+    /// By number of images: sizes are constants in the passes.
+    passes: RefCell<HashMap<usize, Rc<Passes>>>,
+    name: String,
+    shared: Rc<Shared>,
+}
+
+impl Generated {
+    /// For pieces of `images` images at first. `None` if the variant is not one of generated passes.
+    fn new(shared: &Rc<Shared>, plan: &Recipe, images: usize) -> Result<Option<Self>> {
+        let Some(recipe) = recipe::generate(&plan.variant, &plan.problem.with_batch(images)) else {
+            return Ok(None);
+        };
+        let packed = match recipe.packed {
+            0 => None,
+            elements => Some(Rc::new(Buffer::new(&shared.context, elements * size_of::<f32>())?)),
+        };
+        let passes = shared.passes(&recipe, packed.clone())?;
+        let mut weights = shared.upload(&plan.weights)?;
+        if passes.prepare(&weights)? {
+            weights = Buffer::new(&shared.context, 0)?;
+        }
+        Ok(Some(Generated {
+            problem: plan.problem,
+            variant: plan.variant,
+            weights,
+            packed,
+            bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
+            passes: RefCell::new(HashMap::from([(images, Rc::new(passes))])),
+            name: recipe.name,
+            shared: shared.clone(),
+        }))
+    }
+
+    /// The passes for `images` images. How weights are packed does not depend on that.
+    fn passes(&self, images: usize) -> Result<Rc<Passes>> {
+        if let Some(passes) = self.passes.borrow().get(&images) {
+            return Ok(passes.clone());
+        }
+        let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
+        let recipe = recipe::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
+        debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
+        let passes = Rc::new(self.shared.passes(&recipe, self.packed.clone())?);
+        let mut all = self.passes.borrow_mut();
+        if all.len() >= MOST_SIZES {
+            all.clear();
+        }
+        all.insert(images, passes.clone());
+        Ok(passes)
+    }
+}
+
+impl Encode for Generated {
+    fn prepare(&self, images: usize) -> Result<()> {
+        self.passes(images).map(|_| ())
+    }
+
+    fn encode(&self, input: Region, output: Region, images: usize) -> Result<u32> {
+        let bias = self.bias.as_ref().map(|it| it as &dyn Bind);
+        let buffers = Buffers { input: &input, weights: &self.weights, bias, output: &output };
+        self.passes(images)?.enqueue_cut(&buffers)
+    }
+
+    fn learn(&self, images: usize, took: Duration) {
+        if let Some(passes) = self.passes.borrow().get(&images) {
+            passes.learn(took);
+        }
+    }
+
+    fn kernel(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The direct kernels of `conv2d`.
+struct Direct {
+    problem: Conv2d,
+    program: Rc<Program>,
+    weights: Buffer,
+    bias: Option<Buffer>,
+    /// Parameter blocks by number of images.
+    params: RefCell<HashMap<usize, Rc<Buffer>>>,
+    pace: Pace,
+    shared: Rc<Shared>,
+}
+
+impl Direct {
+    fn new(shared: &Rc<Shared>, plan: &Recipe) -> Result<Self> {
+        let program = shared.session.borrow_mut().program(conv2d::kernel(&plan.problem))?;
+        Ok(Direct {
+            problem: plan.problem,
+            program,
+            weights: shared.upload(&plan.weights)?,
+            bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
+            params: RefCell::default(),
+            pace: Pace::with_target(shared.target),
+            shared: shared.clone(),
+        })
+    }
+
+    fn work(&self, images: usize) -> Work {
+        let units = self.problem.with_batch(images).output_len() as u32;
+        let operations = 2.0 * self.problem.reduction() as f64 + conv2d::PER_OUTPUT;
+        Work { units, per_group: 64, operations }
+    }
+
+    /// The parameter block for `images` images.
+    fn params(&self, images: usize) -> Result<Rc<Buffer>> {
+        let mut params = self.params.borrow_mut();
+        if let Some(params) = params.get(&images) {
+            return Ok(params.clone());
+        }
+        if params.len() >= MOST_SIZES {
+            params.clear();
+        }
+        let block = conv2d::params(&self.problem.with_batch(images));
+        let buffer = Rc::new(Buffer::with_data(&self.shared.context, &block)?);
+        params.insert(images, buffer.clone());
+        Ok(buffer)
+    }
+}
+
+impl Encode for Direct {
+    fn prepare(&self, images: usize) -> Result<()> {
+        self.params(images).map(|_| ())
+    }
+
+    fn encode(&self, input: Region, output: Region, images: usize) -> Result<u32> {
+        let (context, params) = (&self.shared.context, self.params(images)?);
+        let bind = || {
+            input.bind_on(context, conv2d::INPUT);
+            output.bind_on(context, conv2d::OUTPUT);
+            params.bind(conv2d::PARAMS);
+            self.weights.bind(conv2d::WEIGHTS);
+            if let Some(bias) = &self.bias {
+                bias.bind(conv2d::BIAS);
+            }
+        };
+        let step = Step { program: &self.program, work: self.work(images), pace: &self.pace, bind: &bind };
+        dispatch::enqueue_cut(context, &[step], &self.pace)
+    }
+
+    fn learn(&self, images: usize, took: Duration) {
+        let (work, group) = (self.work(images), self.shared.context.group());
+        group.set_rate(self.pace.learn(group.rate(), &work, work.units, took));
+    }
+
+    fn kernel(&self) -> &str {
+        self.program.kernel_name()
+    }
+}

@@ -1,0 +1,411 @@
+//! The pipeline: a stream of jobs on one device, with upload, compute and download in flight at once.
+//!
+//! One context does its commands one after the other, so the three steps have one each, all of one share group, each on its own
+//! thread. What comes after what, the device is told by fences; threads do not wait for each other.
+//!
+//! ```text
+//!   caller            copiers           upload            compute           download          copiers
+//!   submit ─► ring ─► into a slot ────► to the device ──► the kernels ────► from the device ► out of the slot ─► ticket
+//!                     └── or the caller fills a slot and reads it in place
+//! ```
+//!
+//! | file | its story |
+//! | --- | --- |
+//! | `ring` | the slots and who may do what next; start here |
+//! | `job` | a job's pieces, errors and end |
+//! | `steps`, `lane` | the threads, and what they wait for |
+//! | `encode` | the seam to the convolution |
+//! | `memory`, `copiers`, `slot` | the slots' memory; copies in and out; slots in callers' hands |
+//!
+//! # When the device fails
+//!
+//! An error that leaves the device as it was (no memory, a shader that does not compile) ends its job, and the others go on. After
+//! any other the contexts are given up and made again by the supervisor, and all jobs that were on the device
+//! begin anew: nobody has seen anything of them. A job whose device was lost twice ends with that error, and so does the one
+//! whose commands failed for another reason. Where a job has a stand-in, that computes it before the ticket says anything.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::context::{ShareGroup, Target};
+use super::egl::Egl;
+use super::exit;
+use crate::backend::{Contexts, Job, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
+use crate::config::config;
+use crate::error::{Error, Result};
+use crate::report::{PipelineStats, Recorder};
+
+mod copiers;
+mod encode;
+mod job;
+mod lane;
+mod memory;
+mod ring;
+mod slot;
+mod steps;
+mod sync;
+
+use copiers::Copiers;
+use job::{Flight, Piece, Work};
+use memory::SlotMemory;
+use ring::{Refused, Ring, Step};
+use slot::{Leases, Reservation};
+use sync::{Mutex, lock};
+
+/// A pipeline. Dropping it calls off what has not begun and waits for the rest.
+pub struct Pipeline {
+    core: Arc<Core>,
+    supervisor: Option<JoinHandle<()>>,
+}
+
+/// What all its threads share.
+pub struct Core {
+    /// The device's id.
+    pub id: Arc<str>,
+    pub ring: Ring<Work>,
+    pub copiers: Copiers,
+    pub recorder: Mutex<Recorder>,
+    /// When the pipeline was made.
+    pub epoch: Instant,
+    /// Jobs that are not over.
+    pub open: Arc<Leases>,
+    /// Jobs that never began.
+    pub cancelled: Arc<AtomicU64>,
+    options: PipelineOptions,
+    /// The most elements of a buffer that a kernel gets.
+    most_elements: usize,
+    memory: Mutex<Vec<SlotMemory>>,
+    /// Slots of the present generation in callers' hands.
+    leases: Mutex<Arc<Leases>>,
+    /// Why the ring was broken, and whether that was for want of a context.
+    fault: Mutex<Option<(Error, bool)>>,
+    process: u32,
+}
+
+impl Pipeline {
+    /// Starts a pipeline on `target`, whose kernels get buffers of at most `most_elements`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for options that make no sense; else why there is no context or no thread.
+    pub fn start(
+        egl: Arc<dyn Egl>,
+        id: Arc<str>,
+        target: Target,
+        most_elements: usize,
+        options: PipelineOptions,
+    ) -> Result<Self> {
+        if !(1..=16).contains(&options.slots) {
+            return Err(Error::invalid("slots", options.slots, "1 to 16"));
+        }
+        if options.queue == 0 {
+            return Err(Error::invalid("queue", 0, "at least 1"));
+        }
+        let no_thread = |error: std::io::Error| Error::Driver {
+            device: id.to_string(),
+            call: "starting a thread".to_owned(),
+            reason: error.to_string(),
+        };
+        let group = new_group(&egl, &id, target)?;
+        let core = Arc::new(Core {
+            id: id.clone(),
+            ring: Ring::new(options.slots, options.queue),
+            copiers: Copiers::start(&id).map_err(no_thread)?,
+            recorder: Mutex::new(Recorder::new(config().trace.is_some())),
+            epoch: Instant::now(),
+            open: Arc::default(),
+            cancelled: Arc::default(),
+            options,
+            most_elements,
+            memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
+            leases: Mutex::default(),
+            fault: Mutex::default(),
+            process: std::process::id(),
+        });
+        let (shared, device) = (core.clone(), id.clone());
+        let supervise = move || supervise(&shared, &egl, &device, target, group);
+        let thread = std::thread::Builder::new().name(format!("sparkle {id} pipeline"));
+        let supervisor = Some(thread.spawn(supervise).map_err(no_thread)?);
+        Ok(Pipeline { core, supervisor })
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let supervisor = self.supervisor.take();
+        if self.core.check_process().is_err() {
+            // Its threads and contexts are the parent's, and so are its locks.
+            std::mem::forget((self.core.clone(), supervisor));
+            return;
+        }
+        self.core.ring.close().into_iter().for_each(|work| self.core.call_off(work, Error::Cancelled));
+        if let Some(supervisor) = supervisor {
+            let _ = supervisor.join();
+        }
+        self.core.write_trace();
+    }
+}
+
+impl Queue for Pipeline {
+    unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
+        self.core.check_process()?;
+        let images = self.core.images_each(&job.recipe);
+        let flight = Flight::new(job, images, &self.core);
+        self.core.push(Work::Fly { flight, next: 0 }, pressure)
+    }
+
+    fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>> {
+        self.core.check_process()?;
+        let most = recipe.problem.input_len().max(recipe.problem.output_len());
+        if most > self.core.most_elements {
+            let what = format!("a batch of {most} elements in one slot; {} fit", self.core.most_elements);
+            return Err(Error::Unsupported { device: self.core.id.to_string(), what });
+        }
+        if pressure == Pressure::Refuse && !self.core.ring.has_free() {
+            return Err(self.core.busy());
+        }
+        let reservation = Reservation::new(recipe);
+        self.core.push(Work::Reserve(reservation.clone()), pressure)?;
+        reservation.wait().map(|slot| Box::new(slot) as Box<dyn Slot>)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.core.check_process()?;
+        self.core.open.wait_for_none();
+        Ok(())
+    }
+
+    fn stats(&self) -> PipelineStats {
+        if self.core.check_process().is_err() {
+            return PipelineStats::default();
+        }
+        let stats = lock(&self.core.recorder).stats();
+        let cancelled = self.core.cancelled.load(Ordering::Relaxed);
+        PipelineStats { cancelled, depth: self.core.ring.depth(), ..stats }
+    }
+}
+
+impl Core {
+    /// # Errors
+    /// [`Error::Forked`] in a process that was forked from the pipeline's.
+    pub fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { what: format!("a pipeline of {}", self.id) })
+    }
+
+    /// How steps are put behind each other.
+    pub fn order(&self) -> Order {
+        self.options.order
+    }
+
+    /// How many contexts it works in.
+    pub fn contexts(&self) -> Contexts {
+        self.options.contexts
+    }
+
+    /// The slots' numbers.
+    pub fn slots(&self) -> Range<usize> {
+        0..self.options.slots
+    }
+
+    /// The memory of `slot`.
+    pub fn memory(&self, slot: usize) -> SlotMemory {
+        lock(&self.memory)[slot]
+    }
+
+    /// Changes what is known of it.
+    pub fn update_memory(&self, slot: usize, change: impl FnOnce(&mut SlotMemory)) {
+        change(&mut lock(&self.memory)[slot]);
+    }
+
+    /// Slots of the present generation in callers' hands.
+    pub fn leases(&self) -> Arc<Leases> {
+        lock(&self.leases).clone()
+    }
+
+    /// The device is given up; for want of a context, if so.
+    pub fn give_up(&self, error: Error, no_context: bool) {
+        crate::log::warning!("{}: the pipeline's contexts are given up: {error}", self.id);
+        let mut fault = lock(&self.fault);
+        let is_lost = matches!(error, Error::DeviceLost { .. });
+        if fault.is_none() || is_lost || no_context {
+            let no_context = no_context || fault.as_ref().is_some_and(|(_, no_context)| *no_context);
+            *fault = Some((error, no_context));
+        }
+        drop(fault);
+        self.ring.break_up();
+    }
+
+    /// How many images of a job go into one slot: all pieces alike, as far as that is possible.
+    fn images_each(&self, recipe: &Recipe) -> usize {
+        let (problem, image) = (&recipe.problem, recipe.problem.with_batch(1));
+        let n = problem.sizes().n;
+        let image = image.input_len().max(image.output_len());
+        let most = (self.options.piece_bytes / 4).min(self.most_elements);
+        let pieces = n.div_ceil((most / image).clamp(1, n));
+        n.div_ceil(pieces)
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy { what: format!("the pipeline of {}", self.id) }
+    }
+
+    fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
+        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| match refused {
+            Refused::Full => self.busy(),
+            Refused::Closed => Error::Cancelled,
+        })
+    }
+
+    /// Ends work that was never begun, or never will go on.
+    fn call_off(self: &Arc<Self>, work: Work, error: Error) {
+        match work {
+            Work::Reserve(reservation) => reservation.fail(error),
+            Work::Fly { flight, .. } if error == Error::Cancelled => flight.cancel(),
+            Work::Fly { flight, .. } => flight.fail(self, error),
+        }
+    }
+
+    /// After all threads of a generation have ended because of a fault: what was on the device begins anew.
+    ///
+    /// `barren` says whether the generation before this had no contexts, either.
+    fn recover(self: &Arc<Self>, barren: &mut bool) {
+        let fault = lock(&self.fault).take();
+        let Some((error, no_context)) = fault else { return };
+        lock(&self.memory).fill(SlotMemory::NONE);
+        *lock(&self.leases) = Arc::default();
+        lock(&self.recorder).stats_mut().rebuilt += 1;
+        let lost = matches!(error, Error::DeviceLost { .. }).then_some(&error);
+        self.ring.recover(|pieces, waiting| {
+            let (mut again, mut seen): (VecDeque<Work>, Vec<Arc<Flight>>) = Default::default();
+            for piece in pieces {
+                match piece {
+                    Piece::Reserve(wish) if wish.is_open() => again.push_back(Work::Reserve(wish)),
+                    Piece::Part { flight, .. } if !seen.iter().any(|it| Arc::ptr_eq(it, &flight)) => {
+                        let flies = flight.recover(self, lost);
+                        again.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
+                        seen.push(flight);
+                    }
+                    _ => {}
+                }
+            }
+            let is_seen = |work: &Work| {
+                matches!(work, Work::Fly { flight, .. } if seen.iter().any(|it| Arc::ptr_eq(it, flight)))
+            };
+            again.extend(waiting.into_iter().filter(|work| !is_seen(work)));
+            again
+        });
+        // A device that is lost while contexts are being made is given a second chance, too.
+        if no_context && (lost.is_none() || *barren) {
+            self.fail_waiting(&error);
+        }
+        *barren = no_context;
+    }
+
+    /// There is no context to be had: what waits gets the error, and what comes later, a new try.
+    fn fail_waiting(self: &Arc<Self>, error: &Error) {
+        self.ring.take_waiting().into_iter().for_each(|work| self.call_off(work, error.clone()));
+    }
+
+    /// Writes the trace to where `SPARKLE_TRACE` says; a process's second pipeline appends its number to the name.
+    fn write_trace(&self) {
+        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+        let (Some(path), Some(trace)) = (&config().trace, lock(&self.recorder).trace(&self.id)) else {
+            return;
+        };
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = if number == 1 { path.clone() } else { format!("{path}.{number}") };
+        if let Err(error) = std::fs::write(&path, trace) {
+            crate::log::warning!("SPARKLE_TRACE: {path} cannot be written: {error}");
+        }
+    }
+}
+
+fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
+    let _inside = exit::enter();
+    ShareGroup::new(egl.clone(), id.clone(), target)
+}
+
+/// Keeps threads at work while there is work: a new generation of them, with contexts of their own, after each fault.
+fn supervise(core: &Arc<Core>, egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target, first: Arc<ShareGroup>) {
+    let (mut first, mut barren) = (Some(first), false);
+    while core.ring.wait_for_work() {
+        match first.take().map_or_else(|| new_group(egl, id, target), Ok) {
+            Ok(group) => {
+                Generation::start(core, &group).end(core);
+                core.recover(&mut barren);
+            }
+            Err(error) => core.fail_waiting(&error),
+        }
+    }
+    let _inside = exit::enter();
+    drop(first);
+    egl.release_thread();
+}
+
+/// The threads of one set of contexts.
+struct Generation {
+    /// The one that owns the memory.
+    keeper: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+    /// Says, or ends, when the keeper has nothing left to do.
+    served: Receiver<()>,
+    /// Dropped when the keeper may give up the memory.
+    gate: SyncSender<()>,
+}
+
+impl Generation {
+    fn start(core: &Arc<Core>, group: &Arc<ShareGroup>) -> Self {
+        let threads: &[&'static [Step]] = match core.options.contexts {
+            Contexts::One => &[&[Step::Upload, Step::Compute, Step::Download]],
+            Contexts::Three => &[&[Step::Upload], &[Step::Compute], &[Step::Download]],
+        };
+        let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
+        let leases = core.leases();
+        let wait_at_gate = move || {
+            let _ = serves.send(());
+            drop(serves);
+            let _ = opens.recv();
+            leases.wait_for_none();
+        };
+        let keeper = spawn(core, group, threads[0], wait_at_gate);
+        let others = threads[1..].iter().filter_map(|steps| spawn(core, group, steps, || ())).collect();
+        Generation { keeper, others, served, gate }
+    }
+
+    /// Waits for their end, and for that of the copies that they have begun. A keeper of memory that callers hold goes on
+    /// keeping it.
+    fn end(self, core: &Arc<Core>) {
+        let Generation { keeper, others, served, gate } = self;
+        for thread in others {
+            if thread.join().is_err() {
+                core.give_up(Error::Internal(format!("a thread of {} panicked", core.id)), false);
+            }
+        }
+        let _ = served.recv();
+        core.ring.wait_for_copiers();
+        drop(gate);
+        if !core.leases().any() {
+            keeper.map(JoinHandle::join);
+        }
+    }
+}
+
+fn spawn(
+    core: &Arc<Core>,
+    group: &Arc<ShareGroup>,
+    steps: &'static [Step],
+    gate: impl FnOnce() + Send + 'static,
+) -> Option<JoinHandle<()>> {
+    let name = if let [step] = steps { format!("{step:?}").to_lowercase() } else { "steps".to_owned() };
+    let (shared, group) = (core.clone(), group.clone());
+    let thread = std::thread::Builder::new().name(format!("sparkle {} {name}", core.id));
+    let spawned = thread.spawn(move || steps::thread(&shared, group, steps, gate));
+    spawned.map_err(|error| core.give_up(Error::Internal(format!("no thread: {error}")), true)).ok()
+}

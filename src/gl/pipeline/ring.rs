@@ -1,0 +1,413 @@
+//! The ring of slots: who may do what next. No device is touched here, and no clock is read.
+//!
+//! A slot is one place on the device. It goes around:
+//!
+//! ```text
+//!   free ─► prepare ─► fill ─► upload ─► compute ─► download ─► drain ─► free
+//!             │                  ▲                                │
+//!             └── or: lent to a caller, who fills it and submits ─┘ reads it there, and gives it back
+//! ```
+//!
+//! Every transition happens under one lock. A slot is in one place at a time: whoever was given it by [`Ring::next`], the
+//! copiers between `prepare` and `upload` and behind `download`, a caller who was lent it, or one of the queues here. That a slot is free
+//! therefore means that nobody uses its memory. A piece of work stays on record until its slot is freed, so that when
+//! the device is lost all unfinished work can be found ([`Ring::recover`]) and nothing is lost or done twice.
+//!
+//! `Condvar` and `Mutex` come from the parent module, so that a model checker can put its own in their place.
+
+use std::collections::VecDeque;
+
+use super::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+
+/// The steps on the device, each in a context of its own, and the one before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Input to the device; the same thread also prepares slots.
+    Upload,
+    /// The kernels.
+    Compute,
+    /// Output to the host.
+    Download,
+}
+
+/// All of them, last step first: what is nearly done goes first.
+pub const STEPS: [Step; 3] = [Step::Download, Step::Compute, Step::Upload];
+
+/// Work that waits for slots.
+pub trait Source {
+    /// What goes into one slot.
+    type Piece: Clone;
+    /// The next piece, and whether it is the last. `None` if the work has been called off.
+    fn cut(&mut self) -> Option<(Self::Piece, bool)>;
+    /// Whether a piece was cut off it already.
+    fn has_begun(&self) -> bool;
+}
+
+/// What a thread is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task<P> {
+    /// Make the slot ready for this piece and have it filled.
+    Prepare(usize, P),
+    /// Give this step's commands to the device.
+    Issue(Step, usize, P),
+    /// Stop: the ring is closed and empty, or broken.
+    End,
+}
+
+/// Why work was not taken; it comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The queue is full.
+    Full,
+    /// The ring is closed.
+    Closed,
+}
+
+/// The ring.
+pub struct Ring<S: Source> {
+    state: Mutex<State<S>>,
+    /// Whoever waits for a task, one for each step; and for room in the queue, or for the ring to be quiet.
+    work: [Condvar; 3],
+    room: Condvar,
+}
+
+struct State<S: Source> {
+    waiting: VecDeque<S>,
+    limit: usize,
+    /// Submitters that wait for room, so that nobody is woken for nothing.
+    crowd: usize,
+    free: VecDeque<usize>,
+    slots: Vec<Place<S::Piece>>,
+    /// Slots that wait for a step.
+    queues: [VecDeque<usize>; 3],
+    /// Slots with a piece on record.
+    active: usize,
+    /// Slots lent to callers, with nothing running in them.
+    lent: usize,
+    closed: bool,
+    broken: bool,
+    /// Times the device was given up: who was lent a slot before has nothing to give back.
+    generation: u64,
+}
+
+/// Where a slot is.
+#[derive(Clone)]
+struct Place<P> {
+    piece: Option<P>,
+    /// It belongs to a caller, and goes back there when its piece is done.
+    lent: bool,
+    /// Copiers are at its memory.
+    copying: bool,
+}
+
+impl<S: Source> Ring<S> {
+    /// A ring of `slots` free slots; `limit` works may wait for them.
+    pub fn new(slots: usize, limit: usize) -> Self {
+        let place = Place { piece: None, lent: false, copying: false };
+        Ring {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                limit,
+                crowd: 0,
+                free: (0..slots).collect(),
+                slots: vec![place; slots],
+                queues: Default::default(),
+                active: 0,
+                lent: 0,
+                closed: false,
+                broken: false,
+                generation: 0,
+            }),
+            work: [Condvar::new(), Condvar::new(), Condvar::new()],
+            room: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        lock(&self.state)
+    }
+
+    fn wake(&self, step: Step) {
+        self.work[step as usize].notify_one();
+    }
+
+    fn wake_all(&self) {
+        self.work.iter().for_each(Condvar::notify_all);
+        self.room.notify_all();
+    }
+
+    /// Queues work; waits for room if `patient`.
+    pub fn push(&self, work: S, patient: bool) -> Result<(), (Refused, S)> {
+        let mut state = self.state();
+        while !state.closed && state.waiting.len() >= state.limit {
+            if !patient {
+                return Err((Refused::Full, work));
+            }
+            state.crowd += 1;
+            state = wait(&self.room, state);
+            state.crowd -= 1;
+        }
+        if state.closed {
+            return Err((Refused::Closed, work));
+        }
+        state.waiting.push_back(work);
+        drop(state);
+        self.wake(Step::Upload);
+        Ok(())
+    }
+
+    /// The next task among `steps`; waits for one if `patient`. Tasks of the last steps come first.
+    pub fn next(&self, steps: &[Step], patient: bool) -> Option<Task<S::Piece>> {
+        let mut state = self.state();
+        loop {
+            if state.broken || (state.closed && state.active == 0 && state.waiting.is_empty()) {
+                return Some(Task::End);
+            }
+            for step in STEPS.into_iter().filter(|step| steps.contains(step)) {
+                if let Some(slot) = state.queues[step as usize].pop_front() {
+                    let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
+                    return Some(Task::Issue(step, slot, piece));
+                }
+            }
+            if steps.contains(&Step::Upload) {
+                let before = state.waiting.len();
+                let prepared = state.prepare();
+                if state.waiting.len() < before && state.crowd > 0 {
+                    self.room.notify_all();
+                }
+                if let Some((slot, piece)) = prepared {
+                    return Some(Task::Prepare(slot, piece));
+                }
+                if state.closed && state.is_quiet() {
+                    // What was called off was all there was.
+                    self.wake_all();
+                    continue;
+                }
+            }
+            if !patient {
+                return None;
+            }
+            state = wait(&self.work[station(steps) as usize], state);
+        }
+    }
+
+    /// Slot `slot` is ready for `step`.
+    pub fn pass(&self, step: Step, slot: usize, generation: u64) {
+        let mut state = self.state();
+        if state.generation != generation || state.broken {
+            return;
+        }
+        state.queues[step as usize].push_back(slot);
+        drop(state);
+        self.wake(step);
+    }
+
+    /// Copiers begin at the slot's memory.
+    pub fn copying(&self, slot: usize) {
+        self.state().slots[slot].copying = true;
+    }
+
+    /// Copiers are done with it: their work counts if the ring has not been broken meanwhile, which this tells.
+    pub fn copied(&self, slot: usize) -> bool {
+        let mut state = self.state();
+        state.slots[slot].copying = false;
+        let counts = !state.broken;
+        drop(state);
+        if !counts {
+            self.room.notify_all();
+        }
+        counts
+    }
+
+    /// Copiers have brought the slot's output to its place: its piece is done, also if the ring was broken meanwhile.
+    pub fn delivered(&self, slot: usize) {
+        let mut state = self.state();
+        state.slots[slot].copying = false;
+        state.slots[slot].piece = None;
+        state.active -= 1;
+        if state.broken {
+            drop(state);
+            return self.room.notify_all();
+        }
+        state.free.push_back(slot);
+        self.after_release(state);
+    }
+
+    /// The piece of `slot` is done: the slot is free again, or its borrower's. `false` if the ring was broken first: then the
+    /// piece is still on record, and will be recovered.
+    pub fn done(&self, slot: usize, generation: u64) -> bool {
+        let mut state = self.state();
+        if state.generation != generation || state.broken || state.slots[slot].piece.take().is_none() {
+            return false;
+        }
+        state.active -= 1;
+        if state.slots[slot].lent {
+            state.lent += 1;
+        } else {
+            state.free.push_back(slot);
+        }
+        self.after_release(state);
+        true
+    }
+
+    /// Lends a slot that was prepared: its piece is done, the slot stays with the caller.
+    pub fn lend(&self, slot: usize, generation: u64) {
+        let mut state = self.state();
+        if state.generation == generation && !state.broken {
+            state.slots[slot].lent = true;
+        }
+        drop(state);
+        self.done(slot, generation);
+    }
+
+    /// The borrower submits what it has filled.
+    pub fn submit(&self, slot: usize, generation: u64, piece: S::Piece) -> Result<(), Refused> {
+        let mut state = self.state();
+        if state.closed || state.broken || state.generation != generation {
+            return Err(Refused::Closed);
+        }
+        state.slots[slot].piece = Some(piece);
+        state.active += 1;
+        state.lent -= 1;
+        state.queues[Step::Upload as usize].push_back(slot);
+        drop(state);
+        self.wake(Step::Upload);
+        Ok(())
+    }
+
+    /// The borrower gives a slot back in which nothing is running; or does so when what is running ends.
+    pub fn give_back(&self, slot: usize, generation: u64) {
+        let mut state = self.state();
+        if state.generation != generation || state.broken {
+            return;
+        }
+        state.slots[slot].lent = false;
+        if state.slots[slot].piece.is_none() {
+            state.lent -= 1;
+            state.free.push_back(slot);
+        }
+        self.after_release(state);
+    }
+
+    /// A slot may be free, or all may be done.
+    fn after_release(&self, state: MutexGuard<'_, State<S>>) {
+        let ends = state.closed && state.is_quiet();
+        drop(state);
+        if ends { self.wake_all() } else { self.wake(Step::Upload) }
+    }
+
+    /// Takes no more work. What has not begun comes back, to be called off; the rest ends normally.
+    pub fn close(&self) -> Vec<S> {
+        let mut state = self.state();
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        let (begun, waiting) = waiting.into_iter().partition::<Vec<S>, _>(Source::has_begun);
+        state.waiting = begun.into();
+        drop(state);
+        self.wake_all();
+        waiting
+    }
+
+    /// The device is of no use any more: all threads are to end. Gives whether this is the first to say so.
+    pub fn break_up(&self) -> bool {
+        let first = !std::mem::replace(&mut self.state().broken, true);
+        self.wake_all();
+        first
+    }
+
+    /// Whether it is broken.
+    pub fn is_broken(&self) -> bool {
+        self.state().broken
+    }
+
+    /// Waits until no copier is at any slot's memory.
+    pub fn wait_for_copiers(&self) {
+        let mut state = self.state();
+        while state.slots.iter().any(|place| place.copying) {
+            state = wait(&self.room, state);
+        }
+    }
+
+    /// After all threads have ended: starts anew with all slots free. `again` gets the pieces that were not done and the work that
+    /// waits, and gives the work that is to wait now. Slots that are lent stay with their borrowers and lead nowhere.
+    pub fn recover(&self, again: impl FnOnce(Vec<S::Piece>, VecDeque<S>) -> VecDeque<S>) {
+        let mut state = self.state();
+        let slots = state.slots.len();
+        let pieces = state.slots.iter_mut().filter_map(|place| place.piece.take()).collect();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.waiting = again(pieces, waiting);
+        let place = Place { piece: None, lent: false, copying: false };
+        state.slots = vec![place; slots];
+        state.free = (0..slots).collect();
+        state.queues = Default::default();
+        (state.active, state.lent, state.broken) = (0, 0, false);
+        state.generation += 1;
+        drop(state);
+        self.wake_all();
+    }
+
+    /// Takes out all work that waits.
+    pub fn take_waiting(&self) -> Vec<S> {
+        let waiting = std::mem::take(&mut self.state().waiting);
+        self.wake_all();
+        waiting.into()
+    }
+
+    /// Waits until there is work; `false` if the ring was closed instead and nothing is left to do.
+    pub fn wait_for_work(&self) -> bool {
+        let mut state = self.state();
+        while state.waiting.is_empty() && !state.closed {
+            state = wait(&self.work[Step::Upload as usize], state);
+        }
+        !state.waiting.is_empty()
+    }
+
+    /// Whether a slot is free and nothing waits for it.
+    pub fn has_free(&self) -> bool {
+        let state = self.state();
+        !state.free.is_empty() && state.waiting.is_empty()
+    }
+
+    /// The present generation, which slots and pieces are given out under.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// Works that wait, and slots at work.
+    pub fn depth(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.waiting.len(), state.active)
+    }
+}
+
+/// Where the thread of `steps` waits.
+fn station(steps: &[Step]) -> Step {
+    if steps.contains(&Step::Upload) { Step::Upload } else { steps[0] }
+}
+
+impl<S: Source> State<S> {
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.active == 0
+    }
+
+    /// Gives a free slot to the next piece of the work in front.
+    fn prepare(&mut self) -> Option<(usize, S::Piece)> {
+        while !self.free.is_empty() {
+            match self.waiting.front_mut()?.cut() {
+                None => {
+                    self.waiting.pop_front();
+                }
+                Some((piece, last)) => {
+                    if last {
+                        self.waiting.pop_front();
+                    }
+                    let slot = self.free.pop_front().expect("not empty");
+                    self.slots[slot].piece = Some(piece.clone());
+                    self.active += 1;
+                    return Some((slot, piece));
+                }
+            }
+        }
+        None
+    }
+}

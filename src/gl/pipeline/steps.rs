@@ -1,0 +1,426 @@
+//! The threads: what each step does with a piece.
+//!
+//! ```text
+//!   upload    prepares slots; host memory ─► device memory
+//!   compute   waits on the device for the upload; the convolution
+//!   download  waits on the device for the convolution; device memory ─► host memory
+//! ```
+//!
+//! A thread has one context and one or all of the steps. It takes tasks from the ring, and between them looks what the device
+//! has finished.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::api;
+use super::super::context::{Context, ShareGroup};
+use super::super::exit;
+use super::super::worker::panic_text;
+use super::Core;
+use super::encode::Encoders;
+use super::job::Piece;
+use super::lane::{Commands, Landed, Lane};
+use super::memory::{SlotBuffers, SlotMemory};
+use super::ring::{Step, Task};
+use super::slot::LentSlot;
+use crate::backend::Order;
+use crate::error::{Error, Result};
+use crate::problem::Conv2d;
+
+/// How long a thread listens to the device before it looks for a task again.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
+/// memory that is read too early is seen.
+const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
+
+/// One thread's steps.
+pub struct Steps {
+    lanes: Vec<Lane>,
+    steps: Vec<Step>,
+    /// Of the upload.
+    buffers: Vec<SlotBuffers>,
+    /// Of the computing.
+    encoders: Encoders,
+    core: Arc<Core>,
+    context: Rc<Context>,
+    generation: u64,
+    /// What is being worked at.
+    at: Option<(usize, Piece)>,
+}
+
+/// What a turn gives.
+type Turn<T> = std::result::Result<T, Box<Failed>>;
+
+/// An error, and the piece that it befell.
+struct Failed {
+    error: Error,
+    place: Option<(usize, Piece)>,
+    /// Whether the device is as good as before.
+    harmless: bool,
+}
+
+impl Steps {
+    /// Makes a context on the calling thread.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
+        let context = group.context()?;
+        Ok(Steps {
+            lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
+            steps: steps.to_vec(),
+            buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
+            encoders: Encoders::new(&context, core.contexts()),
+            core: core.clone(),
+            context,
+            generation: core.ring.generation(),
+            at: None,
+        })
+    }
+
+    /// Works until the ring ends. Gives why the device has to be given up, if so.
+    pub fn serve(&mut self) -> Option<Error> {
+        let failed = loop {
+            self.at = None;
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
+            let turn = turn.unwrap_or_else(|panic| {
+                let error = Error::Internal(format!("{} panicked: {}", self.core.id, panic_text(&*panic)));
+                Err(Box::new(Failed { error, place: self.at.take(), harmless: false }))
+            });
+            match turn {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(failed) if failed.harmless => self.fail_piece(*failed),
+                Err(failed) => break failed,
+            }
+        };
+        let error = failed.error.clone();
+        if let Some((_, Piece::Part { flight, .. })) = &failed.place
+            && !flight.survives(&error)
+        {
+            flight.fail(&self.core, error.clone());
+        }
+        Some(error)
+    }
+
+    /// One task, or a look at the device. `false` at the end.
+    fn turn(&mut self) -> Turn<bool> {
+        self.land_all(Duration::ZERO)?;
+        // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
+        self.at = None;
+        let busy = self.lanes.iter().any(Lane::is_busy);
+        match self.core.ring.next(&self.steps, !busy) {
+            None => self.land_one(PATIENCE)?,
+            // Nothing is left on record; but times may still come in, which tickets wait for.
+            Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENCE)?,
+            Some(Task::End) => return Ok(false),
+            Some(Task::Prepare(slot, piece)) => {
+                let _inside = exit::enter();
+                self.at = Some((slot, piece.clone()));
+                self.context.forget_errors();
+                let prepared = self.prepare(slot, &piece);
+                prepared.map_err(|error| Failed::at(error, slot, piece, true))?;
+            }
+            Some(Task::Issue(step, slot, piece)) => {
+                let _inside = exit::enter();
+                self.at = Some((slot, piece.clone()));
+                self.context.forget_errors();
+                let issued = self.issue(step, slot, &piece);
+                issued.map_err(|error| Failed::at(error, slot, piece, step == Step::Compute))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A piece cannot be computed, but the device can go on.
+    fn fail_piece(&self, failed: Failed) {
+        let Some((slot, piece)) = failed.place else { return };
+        match piece {
+            Piece::Reserve(reservation) => {
+                reservation.fail(failed.error);
+                self.core.ring.done(slot, self.generation);
+            }
+            Piece::Part { flight, .. } => {
+                if self.core.ring.done(slot, self.generation) {
+                    flight.fail(&self.core, failed.error);
+                    flight.part_done(&self.core, 2);
+                }
+            }
+        }
+    }
+
+    /// Looks at all lanes for what is done by now.
+    fn land_all(&mut self, patience: Duration) -> Turn<()> {
+        for index in 0..self.lanes.len() {
+            while self.land(index, patience)? {}
+        }
+        Ok(())
+    }
+
+    /// Listens to the lane whose work comes first.
+    fn land_one(&mut self, patience: Duration) -> Turn<()> {
+        let busy = (0..self.lanes.len()).filter(|&index| self.lanes[index].is_busy());
+        let first = busy.min_by_key(|&index| self.lanes[index].step as usize);
+        first.map_or(Ok(()), |index| self.land(index, patience).map(|_| ()))
+    }
+
+    fn land(&mut self, index: usize, patience: Duration) -> Turn<bool> {
+        if !self.lanes[index].is_busy() {
+            return Ok(false);
+        }
+        let _inside = exit::enter();
+        let place = self.lanes[index].oldest();
+        self.at = place.clone();
+        // Deletions may have left some, which nobody has to answer for.
+        self.context.forget_errors();
+        let landed = self.lanes[index].land(patience);
+        let landed =
+            landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
+        let Some(landed) = landed else { return Ok(false) };
+        if self.core.order() == Order::Host {
+            self.pass_on(self.lanes[index].step, landed.issued.slot);
+        }
+        let after = match self.lanes[index].step {
+            Step::Upload => Ok(()),
+            Step::Compute => {
+                self.computed(&landed);
+                Ok(())
+            }
+            Step::Download => self.downloaded(&landed),
+        };
+        after.map_err(|error| Box::new(Failed { error, place, harmless: false }))?;
+        Ok(true)
+    }
+
+    fn computed(&self, landed: &Landed) {
+        let Piece::Part { flight, images, .. } = &landed.issued.piece else { return };
+        let encode = landed.issued.encode.as_ref().expect("computing has an encoder");
+        encode.learn(*images, landed.time);
+        flight.computed(&self.core, landed.time, landed.issued.dispatches, encode.kernel());
+    }
+
+    /// The output is in the slot: off to its place, unless that is the slot.
+    fn downloaded(&self, landed: &Landed) -> Result<()> {
+        let Piece::Part { flight, first, images } = &landed.issued.piece else { return Ok(()) };
+        let (slot, bytes) = (landed.issued.slot, bytes_of(&flight.recipe.problem, *images)[1]);
+        let memory = self.core.memory(slot);
+        if memory.staging.is_none() {
+            // SAFETY: the slot's output is as large as that, and this piece's alone.
+            let into = unsafe { std::slice::from_raw_parts_mut(memory.output.as_ptr(), bytes) };
+            self.read(memory.regions([0, bytes])[1].buffer, into)?;
+        }
+        let (core, flight) = (self.core.clone(), flight.clone());
+        let Some(to) = flight.destination(*first) else {
+            if core.ring.done(slot, self.generation) {
+                flight.part_done(&core, 1);
+            }
+            return Ok(());
+        };
+        core.ring.copying(slot);
+        let from = memory.output.as_ptr();
+        let then = move || {
+            core.ring.delivered(slot);
+            flight.part_done(&core, 1);
+        };
+        // SAFETY: the slot's memory stays while the ring says that it is being copied; the output is the job's until it is done.
+        unsafe { self.core.copiers.copy(from, to.cast(), bytes, then) };
+        Ok(())
+    }
+
+    /// Reads a buffer where nothing can be mapped.
+    fn read(&self, buffer: u32, into: &mut [u8]) -> Result<()> {
+        let api = self.context.api();
+        api.bind_buffer(api::COPY_READ_BUFFER, buffer);
+        self.context.check("glBindBuffer")?;
+        api.get_buffer_sub_data(api::COPY_READ_BUFFER, 0, into);
+        self.context.check("glGetBufferSubData")?;
+        self.context.check_reset("glGetBufferSubData")
+    }
+
+    /// Gives the slot memory enough, and its input to the copiers, or the slot to a caller.
+    fn prepare(&mut self, slot: usize, piece: &Piece) -> Result<()> {
+        match piece {
+            Piece::Reserve(reservation) => {
+                let problem = &reservation.recipe.problem;
+                let memory = self.grow(slot, bytes_of(problem, problem.sizes().n))?;
+                let lease = self.core.leases().take();
+                let lent = LentSlot::new(&self.core, &reservation.recipe, slot, &memory, lease);
+                self.core.ring.lend(slot, self.generation);
+                reservation.give(lent);
+            }
+            Piece::Part { flight, first, images } => {
+                let problem = &flight.recipe.problem;
+                let bytes = bytes_of(problem, *images);
+                let memory = self.grow(slot, bytes)?;
+                let job = flight.job.as_ref().expect("data in slots is not prepared");
+                poison(memory.input.as_ptr(), bytes[0]);
+                self.core.ring.copying(slot);
+                let (core, generation) = (self.core.clone(), self.generation);
+                let then = move || {
+                    if core.ring.copied(slot) {
+                        core.ring.pass(Step::Upload, slot, generation);
+                    }
+                };
+                // SAFETY: `first` is below the batch.
+                let from = unsafe { job.input.add(first * problem.with_batch(1).input_len()) };
+                // SAFETY: the input is the job's until it is done; the slot's memory stays while the ring says that it is being
+                // copied, and nobody else has it.
+                unsafe { self.core.copiers.copy(from.cast(), memory.input.as_ptr(), bytes[0], then) };
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot's memory, made larger if need be.
+    fn grow(&mut self, slot: usize, bytes: [usize; 2]) -> Result<SlotMemory> {
+        let memory = self.core.memory(slot);
+        if memory.fits(bytes) {
+            return Ok(memory);
+        }
+        // The old goes first: both at once may be too much.
+        self.core.update_memory(slot, |it| *it = SlotMemory::NONE);
+        self.buffers[slot] = SlotBuffers::default();
+        self.context.forget_errors();
+        let (buffers, memory) = SlotBuffers::new(&self.context, bytes)?;
+        self.buffers[slot] = buffers;
+        self.core.update_memory(slot, |it| *it = memory);
+        Ok(memory)
+    }
+
+    /// Gives the device a step's commands, and the slot to the next step.
+    fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
+        let Piece::Part { flight, images, .. } = piece else { return Ok(()) };
+        let bytes = bytes_of(&flight.recipe.problem, *images);
+        let (context, encoders) = (self.context.clone(), &mut self.encoders);
+        let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");
+        let moved = [bytes[0], 0, bytes[1]][step as usize] as u64;
+        let commands = Commands { slot, piece: piece.clone(), bytes: moved };
+        match step {
+            Step::Upload => lane.issue(commands, |memory| {
+                poison(memory.output.as_ptr(), bytes[1]);
+                upload(&context, memory, bytes).map(|()| (0, None))
+            })?,
+            Step::Compute => {
+                let encode = encoders.get(&flight.recipe, *images)?;
+                lane.issue(commands, |memory| {
+                    let [input, output] = memory.regions(bytes);
+                    let dispatches = encode.encode(input, output, *images)?;
+                    Ok((dispatches, Some(encode)))
+                })?;
+            }
+            Step::Download => {
+                lane.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
+            }
+        }
+        if self.core.order() == Order::Device {
+            self.pass_on(step, slot);
+        }
+        Ok(())
+    }
+
+    /// The slot is ready for the step behind `step`, if there is one.
+    fn pass_on(&self, step: Step, slot: usize) {
+        let next = [Some(Step::Compute), Some(Step::Download), None][step as usize];
+        if let Some(next) = next {
+            self.core.ring.pass(next, slot, self.generation);
+        }
+    }
+
+    /// After the end: what landed nowhere is in as far as it can be.
+    pub fn leave(&mut self) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.step == Step::Compute) {
+            for issued in lane.take_flights() {
+                // Its time is not known. If its data is not in either, it is on record, and flies again.
+                if let Piece::Part { flight, .. } = &issued.piece {
+                    flight.part_done(&self.core, 1);
+                }
+            }
+        }
+        let messages = self.context.take_messages();
+        messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
+    }
+}
+
+impl Failed {
+    fn at(error: Error, slot: usize, piece: Piece, may_be_harmless: bool) -> Box<Self> {
+        let harmless = may_be_harmless
+            && matches!(error, Error::OutOfMemory { .. } | Error::Shader { .. } | Error::Unsupported { .. });
+        Box::new(Failed { error, place: Some((slot, piece)), harmless })
+    }
+}
+
+/// Bytes of the input and the output of `images` images.
+fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
+    let part = problem.with_batch(images);
+    [4 * part.input_len(), 4 * part.output_len()]
+}
+
+/// Host's side to device's side, of the input.
+fn upload(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
+    let target = memory.regions(bytes)[0].buffer;
+    match memory.staging {
+        Some([from, _]) => copy(context, from, target, bytes[0]),
+        None => {
+            // SAFETY: the slot's input is as large as that, and this piece's alone.
+            let data = unsafe { std::slice::from_raw_parts(memory.input.as_ptr(), bytes[0]) };
+            context.api().bind_buffer(api::COPY_WRITE_BUFFER, target);
+            context.check("glBindBuffer")?;
+            context.api().buffer_sub_data(api::COPY_WRITE_BUFFER, 0, data);
+            context.check("glBufferSubData")
+        }
+    }
+}
+
+/// Device's side to host's side, of the output; where nothing is mapped, that is done when it has landed.
+fn download(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
+    let source = memory.regions(bytes)[1].buffer;
+    memory.staging.map_or(Ok(()), |[_, to]| copy(context, source, to, bytes[1]))
+}
+
+/// Copies between buffers of the share group. Each is bound anew, which is when a context sees what others have done to it.
+fn copy(context: &Context, from: u32, to: u32, bytes: usize) -> Result<()> {
+    let api = context.api();
+    api.bind_buffer(api::COPY_READ_BUFFER, from);
+    context.check("glBindBuffer")?;
+    api.bind_buffer(api::COPY_WRITE_BUFFER, to);
+    context.check("glBindBuffer")?;
+    api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, 0, 0, bytes as i64);
+    context.check("glCopyBufferSubData")
+}
+
+fn poison(memory: *mut u8, bytes: usize) {
+    if let Some(poison) = POISON {
+        // SAFETY: the slot's memory is as large as that, aligned as buffers are, and in this thread's hands alone.
+        unsafe { std::slice::from_raw_parts_mut(memory.cast::<u32>(), bytes / 4) }.fill(poison);
+    }
+}
+
+/// Runs a thread's steps from its context's beginning to its end. `gate` holds the thread until nobody needs its memory.
+pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: impl FnOnce()) {
+    let made = {
+        let _inside = exit::enter();
+        let made = catch_unwind(AssertUnwindSafe(|| Steps::new(core, &group, steps)));
+        made.unwrap_or_else(|panic| {
+            Err(Error::Internal(format!("{} panicked: {}", core.id, panic_text(&*panic))))
+        })
+    };
+    let mut steps = match made {
+        Ok(steps) => steps,
+        Err(error) => {
+            core.give_up(error, true);
+            let _inside = exit::enter();
+            return group.release_thread();
+        }
+    };
+    if let Some(error) = steps.serve() {
+        core.give_up(error, false);
+    }
+    steps.leave();
+    gate();
+    let _inside = exit::enter();
+    drop(steps);
+    group.release_thread();
+}

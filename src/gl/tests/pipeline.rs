@@ -1,0 +1,289 @@
+//! The pipeline on machines that fail: every job ends, well or with its own error; nothing is lost, nothing is written twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::api;
+use super::super::pipeline::Pipeline;
+use super::faulty::{Fault, Machine, SentBy};
+use super::rig::{Case, Rig, SMALL_BLOCK};
+use crate::backend::{Contexts, Job, Order, PipelineOptions, Plan, Pressure, Queue, Run, Ticket};
+use crate::error::{Error, Result};
+
+/// What outputs are filled with: a NaN that nobody computes.
+const CANARY: u32 = 0x7fc0_dead;
+/// Longer than any test should take, and shorter than anybody's patience.
+const LONG: Duration = Duration::from_secs(60);
+
+const OPTIONS: PipelineOptions = PipelineOptions {
+    slots: 2,
+    queue: 8,
+    piece_bytes: 16 << 10,
+    contexts: Contexts::Three,
+    order: Order::Device,
+};
+
+fn machine() -> Machine {
+    Machine { max_block: Some(SMALL_BLOCK), ..Default::default() }
+}
+
+fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
+    let egl: Arc<dyn super::super::egl::Egl> = rig.egl.clone();
+    Pipeline::start(egl, "gl:faulty".into(), rig.target, SMALL_BLOCK as usize / 4, options)
+}
+
+/// A job of `case` whose output outlives everything.
+struct Sent<'a> {
+    case: &'a Case,
+    ticket: Ticket,
+    output: Box<[f32]>,
+}
+
+fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket) -> Job {
+    Job {
+        ticket: ticket.clone(),
+        recipe: plan.recipe().unwrap().clone(),
+        input: case.input.as_ptr(),
+        output: output.as_mut_ptr(),
+        output_is_private: false,
+        owner: None,
+        stand_in: None,
+    }
+}
+
+fn send<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
+    let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
+    let ticket = Ticket::new();
+    let job = job(case, plan, &mut output, &ticket);
+    // SAFETY: input and output live until the ticket is done, as every caller here waits for it.
+    unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+    Sent { case, ticket, output }
+}
+
+impl Sent<'_> {
+    /// Waits; the output is right, or untouched.
+    fn end(self) -> Result<Run> {
+        let result = self.ticket.wait_for(LONG).expect("a job that never ends");
+        match &result {
+            Ok(_) => assert_eq!(&*self.output, &self.case.expected[..], "wrong numbers, and no error"),
+            Err(error) => {
+                let untouched = self.output.iter().all(|value| value.to_bits() == CANARY);
+                assert!(untouched, "the output was touched, but {error}");
+            }
+        }
+        result
+    }
+}
+
+/// Sends a few jobs through a pipeline in which `fault` befalls the `number`-th call. Gives the call, and the results.
+fn with_fault(
+    rig: &Rig,
+    plans: &[(&Case, Box<dyn Plan>)],
+    options: PipelineOptions,
+    (fault, number): (Fault, u64),
+) -> (Option<&'static str>, Vec<Result<Run>>) {
+    let pipeline = start(rig, options).unwrap();
+    rig.faults.arm(fault, number);
+    let sent: Vec<Sent> = plans.iter().map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
+    let results: Vec<Result<Run>> = sent.into_iter().map(Sent::end).collect();
+    pipeline.flush().unwrap();
+    let befell = rig.faults.disarm();
+    // And after that everything works.
+    for (case, plan) in plans {
+        send(&pipeline, case, &**plan).end().unwrap();
+    }
+    let stats = pipeline.stats();
+    let failed = results.iter().filter(|it| it.is_err()).count() as u64;
+    let all = 2 * plans.len() as u64;
+    assert_eq!((stats.completed, stats.failed, stats.cancelled), (all - failed, failed, 0));
+    (befell, results)
+}
+
+/// Lets a fault befall every `step`-th call of a short stream.
+fn fault_loop(
+    machine: Machine,
+    options: PipelineOptions,
+    fault: Fault,
+    step: u64,
+    most_failed: usize,
+) -> u64 {
+    let Some(rig) = Rig::new(machine) else { return u64::MAX };
+    let engine = rig.open().unwrap();
+    let cases = [&rig.square, &rig.batch, &rig.direct];
+    let plans: Vec<_> = cases.iter().map(|case| (*case, case.plan(&engine).unwrap())).collect();
+    let healthy = rig.faults.objects();
+    let mut injected = 0;
+    for number in (1..).step_by(step as usize) {
+        let (befell, results) = with_fault(&rig, &plans, options, (fault, number));
+        let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
+        let when = format!("{fault:?} at call {number}, {befell:?}: {errors:?}");
+        assert!(errors.len() <= most_failed, "{when}");
+        assert_eq!(rig.faults.objects(), healthy, "{when}");
+        assert_eq!(rig.faults.violations(), Vec::<String>::new(), "{when}");
+        if befell.is_none() {
+            assert!(errors.is_empty(), "{when}");
+            break;
+        }
+        injected += 1;
+    }
+    injected
+}
+
+#[test]
+fn a_device_lost_at_any_call_costs_no_job() {
+    for (fault, contexts) in
+        [(Fault::Lost, Contexts::Three), (Fault::LostSilently, Contexts::Three), (Fault::Lost, Contexts::One)]
+    {
+        // Made again once, everything flies again. Only what makes the new contexts, or is lost with them, fails.
+        let injected = fault_loop(machine(), PipelineOptions { contexts, ..OPTIONS }, fault, 3, 0);
+        assert!(injected > 20, "{fault:?}: {injected}");
+    }
+}
+
+#[test]
+fn errors_befall_one_job_and_the_others_go_on() {
+    for fault in [
+        Fault::Error(api::OUT_OF_MEMORY),
+        Fault::Error(api::INVALID_OPERATION),
+        Fault::NoObject,
+        Fault::WaitFails,
+        Fault::Panic,
+    ] {
+        let injected = fault_loop(machine(), OPTIONS, fault, 5, 3);
+        assert!(injected > 2, "{fault:?}: {injected}");
+    }
+    let injected = fault_loop(machine(), OPTIONS, Fault::NoCompile, 1, 1);
+    assert!(injected >= 2, "{injected}");
+}
+
+#[test]
+fn without_mapped_memory_it_works_and_fails_as_well() {
+    let plain = Machine { no_storage: true, ..machine() };
+    for fault in [Fault::ReadFails, Fault::Lost] {
+        let injected = fault_loop(plain, OPTIONS, fault, 4, 3);
+        assert!(injected >= 1, "{fault:?}: {injected}");
+    }
+}
+
+#[test]
+fn a_device_that_hangs_fails_jobs_and_holds_nobody_up() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    let pipeline = start(&rig, OPTIONS).unwrap();
+    send(&pipeline, &rig.square, &*plan).end().unwrap();
+    rig.faults.arm(Fault::NeverSignals, 1);
+    let sent: Vec<Sent> = (0..4).map(|_| send(&pipeline, &rig.square, &*plan)).collect();
+    for sent in sent {
+        let error = sent.end().unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    }
+    assert_eq!(rig.faults.disarm(), Some("client_wait_sync"));
+    send(&pipeline, &rig.square, &*plan).end().unwrap();
+}
+
+/// No thread may wait, on the device or off it, for commands that sit in another context's queue.
+#[test]
+fn every_fence_is_sent_off_before_another_context_waits_for_it() {
+    let machine = Machine { lazy: Some(SentBy { flush: true, wait: false }), ..machine() };
+    let Some(rig) = Rig::new(machine) else { return };
+    let engine = rig.open().unwrap();
+    let plans: Vec<_> = [&rig.square, &rig.batch].map(|case| (case, case.plan(&engine).unwrap())).into();
+    let pipeline = start(&rig, OPTIONS).unwrap();
+    let sent: Vec<Sent> =
+        (0..20).map(|index| &plans[index % 2]).map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
+    assert_eq!(sent.len(), 20);
+    sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    let recipe = plan.recipe().unwrap();
+    let pipeline = start(&rig, PipelineOptions { slots: 3, ..OPTIONS }).unwrap();
+    let mut held = pipeline.acquire(recipe, Pressure::Wait).unwrap();
+    let mut running = pipeline.acquire(recipe, Pressure::Wait).unwrap();
+    rig.faults.arm(Fault::Lost, 1);
+    let ticket = Ticket::new();
+    running.submit(&ticket).unwrap();
+    assert!(matches!(ticket.wait_for(LONG), Some(Err(Error::DeviceLost { .. }))));
+    rig.faults.disarm();
+    // The others go on in new contexts, with all slots, while the old memory is still there.
+    for _ in 0..6 {
+        send(&pipeline, &rig.square, &*plan).end().unwrap();
+    }
+    // SAFETY: the memory is the slot's as long as it lives, and nothing runs in it.
+    unsafe { std::slice::from_raw_parts_mut(held.input(), rig.square.input.len()) }.fill(1.0);
+    let late = Ticket::new();
+    assert!(matches!(held.submit(&late), Err(Error::DeviceLost { .. })));
+    drop((held, running));
+    assert_eq!(pipeline.stats().rebuilt, 1);
+}
+
+#[test]
+fn a_stand_in_computes_what_the_device_cannot() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.batch.plan(&engine).unwrap();
+    let pipeline = start(&rig, OPTIONS).unwrap();
+    rig.faults.arm(Fault::CreateContexts, 1);
+    rig.faults.arm(Fault::NoCompile, 1);
+    let expected = rig.batch.expected.clone();
+    let mut output = vec![f32::from_bits(CANARY); expected.len()];
+    let ticket = Ticket::new();
+    let mut job = job(&rig.batch, &*plan, &mut output, &ticket);
+    job.stand_in = Some(Arc::new(move |error, _, output| {
+        output.copy_from_slice(&expected);
+        let fallback = Some(error.to_string().into());
+        Ok(Run { device: "cpu".into(), kernel: "k".into(), timing: Default::default(), fallback })
+    }));
+    // SAFETY: input and output live until the ticket is done.
+    unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+    let run = ticket.wait_for(LONG).unwrap().unwrap();
+    assert!(run.fallback.unwrap().contains("could not build shader"));
+    assert_eq!(output, rig.batch.expected);
+}
+
+#[test]
+fn closing_calls_off_what_has_not_begun_and_waits_for_the_rest() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.batch.plan(&engine).unwrap();
+    let healthy = rig.faults.objects();
+    let (mut completed, mut cancelled) = (0, 0);
+    for jobs in 1..8 {
+        let pipeline = start(&rig, PipelineOptions { slots: 1, ..OPTIONS }).unwrap();
+        let sent: Vec<Sent> = (0..jobs).map(|_| send(&pipeline, &rig.batch, &*plan)).collect();
+        drop(pipeline);
+        for sent in sent {
+            assert!(sent.ticket.poll().is_some(), "closed, and a job is not over");
+            match sent.end() {
+                Ok(_) => completed += 1,
+                Err(Error::Cancelled) => cancelled += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(rig.faults.objects(), healthy);
+    }
+    assert_eq!(completed + cancelled, 28);
+    assert!(cancelled > 0, "{completed}");
+}
+
+#[test]
+fn without_contexts_jobs_say_so_and_later_ones_work() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    rig.faults.arm(Fault::CreateContexts, 1);
+    assert!(start(&rig, OPTIONS).is_err(), "a pipeline that cannot work is not made");
+    rig.faults.disarm();
+    let pipeline = start(&rig, OPTIONS).unwrap();
+    rig.faults.arm(Fault::CreateContexts, 1);
+    let error = send(&pipeline, &rig.square, &*plan).end().unwrap_err();
+    assert!(matches!(&error, Error::Driver { call, .. } if call.contains("eglCreateContext")), "{error}");
+    rig.faults.disarm();
+    send(&pipeline, &rig.square, &*plan).end().unwrap();
+}

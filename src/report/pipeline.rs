@@ -1,0 +1,194 @@
+//! What a pipeline did: how busy its engines were, and a trace to look at.
+//!
+//! An engine's busy time is the length of the union of its intervals: work that overlaps counts once. Intervals of one engine arrive in
+//! the order in which they ended, since each engine does one thing after the other.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// The engines of a pipeline, in the order of a job's way.
+pub const ENGINES: [&str; 3] = ["upload", "compute", "download"];
+
+/// What a pipeline has done since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PipelineStats {
+    /// Jobs that ended well.
+    pub completed: u64,
+    /// Jobs that ended with an error.
+    pub failed: u64,
+    /// Jobs that were cancelled.
+    pub cancelled: u64,
+    /// Pieces of jobs that went through the device.
+    pub pieces: u64,
+    /// Times the device's contexts were made again.
+    pub rebuilt: u64,
+    /// Bytes moved to the device.
+    pub uploaded: u64,
+    /// Bytes moved from it.
+    pub downloaded: u64,
+    /// Time in which each of [`ENGINES`] was at work.
+    pub busy: [Duration; 3],
+    /// From the first interval's beginning to the last one's end.
+    pub span: Duration,
+    /// Jobs that wait for a slot, and slots at work, at present.
+    pub depth: (usize, usize),
+}
+
+impl PipelineStats {
+    /// Which part of the time each engine was at work, 0 to 1.
+    pub fn utilisation(&self) -> [f64; 3] {
+        let span = self.span.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.busy.map(|busy| busy.as_secs_f64() / span)
+    }
+}
+
+/// One piece of work on one engine; times are since the pipeline was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// Index into [`ENGINES`].
+    pub engine: usize,
+    /// The slot it was in.
+    pub slot: usize,
+    /// When it began.
+    pub start: Duration,
+    /// When it ended.
+    pub end: Duration,
+    /// Bytes moved; 0 for computing.
+    pub bytes: u64,
+}
+
+/// The most intervals that a trace keeps, so that a long run cannot fill the memory.
+const MOST_TRACED: usize = 1 << 20;
+
+/// Adds intervals up.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    stats: PipelineStats,
+    /// Up to where each engine's union has been counted.
+    counted: [Duration; 3],
+    first: Option<Duration>,
+    last: Duration,
+    trace: Option<Vec<Interval>>,
+    untraced: u64,
+}
+
+impl Recorder {
+    /// A recorder; one that traces keeps every interval.
+    pub fn new(traces: bool) -> Self {
+        Recorder { trace: traces.then(Vec::new), ..Default::default() }
+    }
+
+    /// Counts an interval.
+    pub fn add(&mut self, interval: Interval) {
+        let Interval { engine, start, end, bytes, .. } = interval;
+        let end = end.max(start);
+        let from = start.max(self.counted[engine]);
+        self.stats.busy[engine] += end.saturating_sub(from);
+        self.counted[engine] = self.counted[engine].max(end);
+        self.first = Some(self.first.map_or(start, |first| first.min(start)));
+        self.last = self.last.max(end);
+        match engine {
+            0 => self.stats.uploaded += bytes,
+            2 => {
+                self.stats.downloaded += bytes;
+                self.stats.pieces += 1;
+            }
+            _ => {}
+        }
+        if let Some(trace) = &mut self.trace {
+            if trace.len() < MOST_TRACED { trace.push(interval) } else { self.untraced += 1 }
+        }
+    }
+
+    /// The figures, to be changed where they are not about intervals.
+    pub fn stats_mut(&mut self) -> &mut PipelineStats {
+        &mut self.stats
+    }
+
+    /// The figures so far.
+    pub fn stats(&self) -> PipelineStats {
+        let span = self.first.map_or(Duration::ZERO, |first| self.last - first);
+        PipelineStats { span, ..self.stats }
+    }
+
+    /// The trace in the format of Chrome's and Perfetto's viewers: a track for each engine and each slot. `None` if this
+    /// recorder keeps none.
+    pub fn trace(&self, device: &str) -> Option<String> {
+        let trace = self.trace.as_ref()?;
+        let mut text = String::from("{\"traceEvents\":[\n");
+        let device: String = device.chars().filter(|it| !it.is_control() && !"\"\\".contains(*it)).collect();
+        let track = |text: &mut String, pid: usize, process: &str, tid: usize, name: &str| {
+            let _ = write!(
+                text,
+                "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"process_name\",\"args\":{{\"name\":\"{process}\"}}}},\n\
+                 {{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}},\n"
+            );
+        };
+        for (index, engine) in ENGINES.iter().enumerate() {
+            track(&mut text, 1, &format!("{device} engines"), index + 1, engine);
+        }
+        let slots = trace.iter().map(|interval| interval.slot + 1).max().unwrap_or(0);
+        for slot in 0..slots {
+            track(&mut text, 2, &format!("{device} slots"), slot + 1, &format!("slot {slot}"));
+        }
+        for Interval { engine, slot, start, end, bytes } in trace {
+            let (name, from) = (ENGINES[*engine], start.as_nanos() as f64 / 1e3);
+            let length = end.saturating_sub(*start).as_nanos() as f64 / 1e3;
+            for (pid, tid) in [(1, engine + 1), (2, slot + 1)] {
+                let _ = writeln!(
+                    text,
+                    "{{\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{name}\",\"ts\":{from:.3},\"dur\":{length:.3},\
+                     \"args\":{{\"slot\":{slot},\"bytes\":{bytes}}}}},"
+                );
+            }
+        }
+        let _ = writeln!(
+            text,
+            "{{\"ph\":\"M\",\"pid\":1,\"name\":\"process_labels\",\"args\":{{\"labels\":\"{} intervals left out\"}}}}\n]}}",
+            self.untraced
+        );
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(engine: usize, start: u64, end: u64) -> Interval {
+        let ms = Duration::from_millis;
+        Interval { engine, slot: engine, start: ms(start), end: ms(end), bytes: 7 }
+    }
+
+    #[test]
+    fn time_that_overlaps_counts_once() {
+        let mut recorder = Recorder::new(false);
+        for (start, end) in [(10, 20), (15, 25), (18, 22), (40, 50)] {
+            recorder.add(interval(1, start, end));
+        }
+        recorder.add(interval(0, 0, 10));
+        recorder.add(interval(2, 50, 100));
+        let stats = recorder.stats();
+        assert_eq!(stats.busy.map(|it| it.as_millis()), [10, 25, 50]);
+        assert_eq!((stats.span.as_millis(), stats.pieces), (100, 1));
+        assert_eq!((stats.uploaded, stats.downloaded), (7, 7));
+        let parts = stats.utilisation().into_iter().zip([0.1, 0.25, 0.5]);
+        parts.for_each(|(part, expected)| assert!((part - expected).abs() < 1e-9, "{part}"));
+        assert_eq!(recorder.trace("d"), None);
+    }
+
+    #[test]
+    fn a_trace_has_a_track_for_each_engine_and_slot() {
+        let mut recorder = Recorder::new(true);
+        (0..3).for_each(|engine| recorder.add(interval(engine, 10 * engine as u64, 10 * engine as u64 + 5)));
+        let text = recorder.trace("gl:0 \"quoted\\").unwrap();
+        let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let spans: Vec<_> = events.iter().filter(|it| it["ph"] == "X").collect();
+        assert_eq!(spans.len(), 6);
+        assert_eq!((&spans[2]["name"], spans[2]["ts"].as_f64()), (&"compute".into(), Some(10_000.0)));
+        let names = events.iter().filter(|it| it["name"] == "thread_name").map(|it| &it["args"]["name"]);
+        let expected = ["upload", "compute", "download", "slot 0", "slot 1", "slot 2"];
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+    }
+}

@@ -1,0 +1,296 @@
+//! Pipelines through the library's face: every job's result is exact, whatever is in flight beside it.
+//!
+//! On the first GL device, a software one is enough, and on the CPU. Without a GL device the tests of GL print so and pass, unless
+//! `SPARKLE_TEST_REQUIRE_GL=1`.
+
+use std::time::Duration;
+
+use sparkle::problem::exact::{Random, largest_integer};
+use sparkle::problem::oracle;
+use sparkle::{
+    Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, Order, PipelineOptions, Pressure, Ticket,
+};
+
+/// The CPU, and the first GL device.
+fn devices() -> Vec<Device> {
+    let mut all = vec![Device::open("cpu").unwrap()];
+    match Device::open("gl:0") {
+        Ok(device) => all.push(device),
+        Err(error) if std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1") => {
+            panic!("SPARKLE_TEST_REQUIRE_GL=1, but {error}")
+        }
+        Err(error) => println!("skipped: no GL device ({error})"),
+    }
+    all
+}
+
+/// A plan with exact answers: whole numbers, and an input that depends on a seed.
+struct Case {
+    problem: Conv2d,
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    plan: Conv2dPlan,
+}
+
+impl Case {
+    fn new(device: &Device, desc: Conv2dDesc, random: &mut Random) -> Self {
+        let problem = Conv2d::new(desc).unwrap();
+        let largest = largest_integer(problem.terms());
+        let weights = random.integers(problem.weights_len(), largest);
+        let bias = problem.bias().then(|| random.integers(problem.sizes().k, largest));
+        let plan = device.plan(&problem, &weights, bias.as_deref()).unwrap();
+        Case { problem, weights, bias, plan }
+    }
+
+    fn random(device: &Device, random: &mut Random) -> Self {
+        let size = random.pick(&[1, 3, 3, 5]);
+        let desc = Conv2dDesc {
+            n: random.between(1, 6),
+            c: random.between(1, 5),
+            h: size + random.between(0, 12),
+            w: size + random.between(0, 12),
+            k: random.between(1, 5),
+            r: size,
+            s: size,
+            stride_h: random.between(1, 2),
+            pad_w: random.between(0, 1),
+            bias: random.between(0, 1) == 1,
+            relu: random.between(0, 1) == 1,
+            algorithm: sparkle::Algorithm::Direct,
+            ..Default::default()
+        };
+        Case::new(device, desc, random)
+    }
+
+    fn input(&self, seed: u64) -> Vec<f32> {
+        Random::new(seed).integers(self.problem.input_len(), largest_integer(self.problem.terms()))
+    }
+
+    fn check(&self, input: &[f32], output: &[f32], what: &str) {
+        let expected = oracle::conv2d(&self.problem, input, &self.weights, self.bias.as_deref());
+        let wrong =
+            output.iter().zip(&expected).position(|(&got, expected)| f64::from(got) != expected.value);
+        assert_eq!((wrong, output.len()), (None, expected.len()), "{what}: {:?}", self.problem.sizes());
+    }
+}
+
+/// All ways to set a pipeline up that the machine has time for.
+fn options() -> Vec<PipelineOptions> {
+    let mut all = vec![];
+    for contexts in [Contexts::Three, Contexts::One] {
+        for (slots, piece_bytes) in [(1, 1 << 20), (2, 1500), (3, 1 << 20), (3, 1), (16, 4000)] {
+            for order in [Order::Device, Order::Host] {
+                all.push(PipelineOptions { slots, piece_bytes, contexts, order, queue: 4 });
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_way_of_submitting_is_exact() {
+    let mut ran = 0;
+    for device in devices() {
+        let mut random = Random::new(7);
+        let cases: Vec<Case> = (0..6).map(|_| Case::random(&device, &mut random)).collect();
+        for options in options() {
+            let pipeline = device.pipeline(options).unwrap();
+            let what = format!("{} {options:?}", device.id());
+            owned(&pipeline, &cases, &what);
+            borrowed(&pipeline, &cases, &what);
+            in_place(&pipeline, &cases, &what);
+            let stats = pipeline.stats();
+            assert_eq!((stats.completed, stats.failed, stats.cancelled), (36, 0, 0), "{what}");
+            ran += stats.completed;
+        }
+    }
+    assert!(ran >= 720, "{ran}");
+}
+
+fn owned(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
+    let submit = |(index, case): (usize, &Case)| {
+        let output = vec![f32::NAN; case.problem.output_len()];
+        pipeline.submit(&case.plan, case.input(index as u64), output, Pressure::Wait).unwrap()
+    };
+    let jobs: Vec<_> = cases.iter().chain(cases).enumerate().map(submit).collect();
+    for ((index, case), job) in cases.iter().chain(cases).enumerate().zip(jobs) {
+        let done = job.wait().unwrap();
+        assert_eq!(done.input, case.input(index as u64));
+        case.check(&done.input, &done.output, what);
+        assert!(!done.run.kernel.is_empty() && done.run.fallback.is_none());
+    }
+}
+
+fn borrowed(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
+    let inputs: Vec<Vec<f32>> =
+        cases.iter().enumerate().map(|(index, it)| it.input(index as u64 + 50)).collect();
+    let mut outputs: Vec<Vec<f32>> = cases.iter().map(|it| vec![f32::NAN; it.problem.output_len()]).collect();
+    pipeline.scope(|scope| {
+        let mut waited = None;
+        for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
+            let ticket = scope.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+            waited.get_or_insert(ticket);
+        }
+        let finished = waited.unwrap().wait().unwrap();
+        cases[0].check(&inputs[0], finished.output, what);
+    });
+    for ((case, input), output) in cases.iter().zip(&inputs).zip(&outputs) {
+        case.check(input, output, what);
+    }
+    // One at a time, too.
+    for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
+        output.fill(f32::NAN);
+        pipeline.scope(|scope| {
+            scope.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+        });
+        case.check(input, output, what);
+    }
+}
+
+fn in_place(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
+    for (round, case) in cases.iter().chain(cases).enumerate() {
+        let mut slot = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+        let input = case.input(round as u64 + 90);
+        slot.input().copy_from_slice(&input);
+        let (run, slot) = slot.submit().unwrap().wait().unwrap();
+        case.check(&input, slot.output(), what);
+        assert!(run.timing.wall > Duration::ZERO);
+    }
+}
+
+/// A few hundred jobs of random shapes from eight threads at once, some cancelled, some dropped, some in slots; each thread's
+/// results are right and in its own order.
+#[test]
+fn eight_threads_submit_at_once() {
+    for device in devices() {
+        let mut random = Random::new(11);
+        let cases: Vec<Case> = (0..8).map(|_| Case::random(&device, &mut random)).collect();
+        let options = PipelineOptions { slots: 3, queue: 5, piece_bytes: 3000, ..Default::default() };
+        let pipeline = device.pipeline(options).unwrap();
+        std::thread::scope(|threads| {
+            for thread in 0..8u64 {
+                let (pipeline, cases) = (&pipeline, &cases);
+                threads.spawn(move || mixed(pipeline, cases, thread, 60));
+            }
+        });
+        pipeline.flush().unwrap();
+        let stats = pipeline.stats();
+        assert_eq!(stats.completed + stats.cancelled, 8 * 60, "{stats:?}");
+        assert!(stats.completed > 300 && stats.failed == 0, "{stats:?}");
+    }
+}
+
+/// One thread's jobs.
+fn mixed(pipeline: &sparkle::Pipeline, cases: &[Case], thread: u64, jobs: u64) {
+    let mut random = Random::new(1000 + thread);
+    let mut flying = std::collections::VecDeque::new();
+    for number in 0..jobs {
+        let case = &cases[random.between(0, cases.len() as i64 - 1) as usize];
+        let input = case.input(1000 * thread + number);
+        if random.between(0, 3) == 0 {
+            let mut slot = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+            slot.input().copy_from_slice(&input);
+            let running = slot.submit().unwrap();
+            if random.between(0, 4) > 0 {
+                let (_, slot) = running.wait().unwrap();
+                case.check(&input, slot.output(), "a slot");
+            }
+            continue;
+        }
+        let output = vec![f32::NAN; case.problem.output_len()];
+        let job = pipeline.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+        match random.between(0, 7) {
+            0 => drop(job),
+            1 => drop(job.ticket().cancel()),
+            _ => flying.push_back((case, job)),
+        }
+        if flying.len() > 4 {
+            let (case, job): (&Case, sparkle::device::Submitted) = flying.pop_front().unwrap();
+            let done = job.wait().unwrap();
+            case.check(&done.input, &done.output, "a job");
+        }
+    }
+    for (case, job) in flying {
+        let done = job.wait().unwrap();
+        case.check(&done.input, &done.output, "a job");
+    }
+}
+
+#[test]
+fn ten_thousand_jobs_are_exact_and_in_order() {
+    for device in devices() {
+        let mut random = Random::new(21);
+        let cases: Vec<Case> = (0..4)
+            .map(|_| {
+                let desc = Conv2dDesc {
+                    n: random.between(1, 2),
+                    c: random.between(1, 3),
+                    h: random.between(3, 8),
+                    w: random.between(3, 8),
+                    k: random.between(1, 3),
+                    r: 3,
+                    s: 3,
+                    algorithm: sparkle::Algorithm::Direct,
+                    ..Default::default()
+                };
+                Case::new(&device, desc, &mut random)
+            })
+            .collect();
+        // Inputs and right results of a few seeds, so that comparing costs nothing.
+        let known: Vec<Vec<(Vec<f32>, Vec<f32>)>> = cases
+            .iter()
+            .map(|case| {
+                let known = |seed| {
+                    let input = case.input(seed);
+                    let expected = oracle::conv2d(&case.problem, &input, &case.weights, None);
+                    (input, expected.into_iter().map(|it| it.value as f32).collect())
+                };
+                (0..16).map(known).collect()
+            })
+            .collect();
+        let pipeline = device.pipeline(PipelineOptions { queue: 32, ..Default::default() }).unwrap();
+        let mut flying = std::collections::VecDeque::new();
+        let check = |(case, seed, job): (usize, usize, sparkle::device::Submitted)| {
+            let done = job.wait().unwrap();
+            assert!(done.output == known[case][seed].1, "case {case}, seed {seed}");
+        };
+        for _ in 0..10_000 {
+            let (case, seed) = (random.between(0, 3) as usize, random.between(0, 15) as usize);
+            let output = vec![f32::NAN; cases[case].problem.output_len()];
+            let input = known[case][seed].0.clone();
+            let job = pipeline.submit(&cases[case].plan, input, output, Pressure::Wait).unwrap();
+            flying.push_back((case, seed, job));
+            if flying.len() > 40 {
+                check(flying.pop_front().unwrap());
+            }
+        }
+        flying.into_iter().for_each(check);
+        assert_eq!(pipeline.stats().completed, 10_000);
+    }
+}
+
+#[test]
+fn tickets_are_polled_waited_for_and_cancelled() {
+    for device in devices() {
+        let case = Case::random(&device, &mut Random::new(3));
+        let options = PipelineOptions { slots: 1, queue: 2, ..Default::default() };
+        let pipeline = device.pipeline(options).unwrap();
+        let submit = |pressure| {
+            let output = vec![f32::NAN; case.problem.output_len()];
+            pipeline.submit(&case.plan, case.input(1), output, pressure)
+        };
+        // Full sooner or later, since nobody is that fast.
+        let mut accepted = vec![];
+        let refused = (0..10_000).find_map(|_| submit(Pressure::Refuse).map(|job| accepted.push(job)).err());
+        assert!(matches!(refused, Some(Error::Busy { .. })), "{refused:?}");
+        let cancelled = accepted.last().unwrap().ticket().cancel();
+        let tickets: Vec<&Ticket> = accepted.iter().map(|job| job.ticket()).collect();
+        assert!(Ticket::wait_any(&tickets, Duration::from_secs(60)).is_some());
+        let results: Vec<_> = accepted.into_iter().map(|job| job.wait()).collect();
+        let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
+        assert!(errors.iter().all(|&error| *error == Error::Cancelled), "{errors:?}");
+        assert_eq!(errors.len(), usize::from(cancelled));
+        let wrong = pipeline.submit(&case.plan, vec![0.0], vec![], Pressure::Wait).err();
+        assert!(matches!(wrong, Some(Error::InvalidArgument { .. })), "{wrong:?}");
+    }
+}

@@ -1,0 +1,141 @@
+//! The pipeline's ring under a model checker: in every interleaving of its threads each piece goes through each step once, and all
+//! threads end.
+
+use std::sync::Arc;
+
+#[path = "../src/gl/pipeline/ring.rs"]
+#[allow(dead_code)]
+mod ring;
+
+/// The checker's locks in place of the system's.
+mod sync {
+    pub use loom::sync::{Condvar, Mutex, MutexGuard};
+
+    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
+    }
+
+    pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar.wait(guard).unwrap()
+    }
+}
+
+use ring::{Ring, Source, Step, Task};
+
+/// Work of some pieces.
+struct Work {
+    left: usize,
+    begun: bool,
+}
+
+impl Source for Work {
+    type Piece = usize;
+    fn cut(&mut self) -> Option<(usize, bool)> {
+        self.begun = true;
+        self.left -= 1;
+        Some((self.left, self.left == 0))
+    }
+    fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
+/// Does `steps` until the ring ends. Gives how many tasks there were.
+fn serve(ring: &Ring<Work>, steps: &[Step]) -> usize {
+    let (generation, mut tasks) = (ring.generation(), 0);
+    loop {
+        match ring.next(steps, true) {
+            Some(Task::End) => return tasks,
+            Some(Task::Prepare(slot, _)) => ring.pass(Step::Upload, slot, generation),
+            Some(Task::Issue(Step::Upload, slot, _)) => ring.pass(Step::Compute, slot, generation),
+            Some(Task::Issue(Step::Compute, slot, _)) => ring.pass(Step::Download, slot, generation),
+            Some(Task::Issue(Step::Download, slot, _)) => drop(ring.done(slot, generation)),
+            None => unreachable!("a patient thread gets a task"),
+        }
+        tasks += 1;
+    }
+}
+
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(check);
+}
+
+fn work(pieces: usize) -> Work {
+    Work { left: pieces, begun: false }
+}
+
+#[test]
+fn two_steps_and_two_callers() {
+    model(|| {
+        let ring = Arc::new(Ring::new(1, 1));
+        let back = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || serve(&ring, &[Step::Compute, Step::Download]))
+        };
+        let front = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || serve(&ring, &[Step::Upload]))
+        };
+        for _ in 0..2 {
+            assert!(ring.push(work(1), true).is_ok());
+        }
+        let called_off = ring.close().len();
+        let (front, back) = (front.join().unwrap(), back.join().unwrap());
+        // Two tasks a piece on either side.
+        assert_eq!((front, back), (2 * (2 - called_off), 2 * (2 - called_off)));
+    });
+}
+
+#[test]
+fn a_break_at_any_moment_loses_nothing() {
+    model(|| {
+        let ring = Arc::new(Ring::new(2, 4));
+        assert!(ring.push(work(2), true).is_ok());
+        let breaker = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || ring.break_up())
+        };
+        serve_until_end(&ring);
+        assert!(breaker.join().unwrap());
+        let mut found = 0;
+        ring.recover(|pieces, waiting| {
+            found = pieces.len() + waiting.iter().map(|work| work.left).sum::<usize>();
+            Default::default()
+        });
+        let done = 2 - found;
+        assert!(done <= 2);
+        assert_eq!(ring.depth(), (0, 0));
+        // Everything works after that.
+        assert!(ring.push(work(1), true).is_ok());
+        let Some(Task::Prepare(slot, 0)) = ring.next(&[Step::Upload], false) else { panic!("no task") };
+        assert!(ring.done(slot, ring.generation()));
+    });
+}
+
+/// One thread with all steps, which ends when the ring breaks.
+fn serve_until_end(ring: &Ring<Work>) {
+    serve(ring, &[Step::Upload, Step::Compute, Step::Download]);
+}
+
+#[test]
+fn a_lent_slot_comes_back_however_it_is_returned() {
+    model(|| {
+        let ring = Arc::new(Ring::new(1, 1));
+        assert!(ring.push(work(1), true).is_ok());
+        let Some(Task::Prepare(slot, _)) = ring.next(&[Step::Upload], false) else { panic!("no task") };
+        let generation = ring.generation();
+        ring.lend(slot, generation);
+        assert!(ring.submit(slot, generation, 7).is_ok());
+        let worker = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || serve(&ring, &[Step::Upload, Step::Compute, Step::Download]))
+        };
+        // Given back while the job runs, or before, or after; then somebody else gets it.
+        ring.give_back(slot, generation);
+        assert!(ring.push(work(1), true).is_ok());
+        let called_off = ring.close().len();
+        assert_eq!(worker.join().unwrap(), 3 + 4 * (1 - called_off));
+    });
+}
