@@ -15,17 +15,19 @@ use super::exit;
 use super::gemm;
 use super::kept;
 use super::pipeline::Pipeline;
+use super::tuning;
 use super::worker::Worker;
 use crate::backend::{Backend, Memory, PipelineOptions, Plan, Queue, Recipe};
-use crate::config::config;
+use crate::config::{Tune, config};
 use crate::error::Result;
+use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::generate;
 use crate::shader::source::SGEMM_DIRECT;
-use crate::shader::variant::has_winograd_forms;
+use crate::shader::variant::{Variant, has_winograd_forms};
 
 /// A GL device with its worker.
 pub struct Engine {
@@ -180,6 +182,21 @@ struct GlPlan {
     recipe: Arc<Recipe>,
 }
 
+impl GlPlan {
+    /// Has a runner-up timed, behind the caller's back: the caller has the outputs already.
+    fn explore(&self) {
+        let (key, recipe) = (self.key, self.recipe.clone());
+        self.worker.post(move |session| {
+            let Some(prepared) = session.take(key) else { return };
+            match tuning::explore(session, &prepared, &recipe.problem, &recipe.weights) {
+                Ok(()) => session.keep(key, prepared),
+                // The next run prepares it anew.
+                Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
+            }
+        });
+    }
+}
+
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
         &self.kernel
@@ -199,7 +216,7 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = vec![0.0; output.len()];
-        let ran = self.worker.call(|session| {
+        let (ran, explore) = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
@@ -208,10 +225,14 @@ impl Plan for GlPlan {
                 }
             };
             let ran = prepared.run(input, &mut computed)?;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
             session.keep(self.key, prepared);
-            Ok(ran)
+            Ok((ran, explore))
         })?;
         output.copy_from_slice(&computed);
+        if explore && tuning::policy(&self.recipe.problem, config()) == Tune::Full {
+            self.explore();
+        }
         Ok(timing(ran, start))
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::capabilities::Capabilities;
 use super::context::Context;
-use super::resource::Program;
+use super::resource::{Building, Program};
 use crate::error::Result;
 use crate::log::Level;
 use crate::memory::Hierarchy;
@@ -26,27 +26,49 @@ pub(super) fn program_key(capabilities: &Capabilities, source: &Source) -> Strin
     format!("{}\n{}", device_key(capabilities), source.text)
 }
 
-/// The program of a generated shader: the driver's binary if there is one that it takes, else compiled, and kept.
+/// A program that is there, or that the driver is at work on.
+pub enum Coming {
+    /// The driver took a binary.
+    Ready(Program),
+    /// It compiles.
+    Building(Building),
+}
+
+impl Coming {
+    /// The program; kept in `store` if it had to be compiled.
+    ///
+    /// # Errors
+    /// As [`Program::build`].
+    pub fn finish(self, store: &Store, source: &Source) -> Result<Program> {
+        let program = match self {
+            Coming::Ready(program) => return Ok(program),
+            Coming::Building(building) => building.finish()?,
+        };
+        if let Some((format, binary)) = program.binary()? {
+            let key = program_key(program.context().capabilities(), source);
+            store.save("gl-program", &key, &[&format.to_le_bytes()[..], &binary].concat());
+        }
+        Ok(program)
+    }
+}
+
+/// The program of a shader: the driver's binary if there is one that it takes, else compiled from now on.
 ///
 /// # Errors
-/// As [`Program::build`].
-pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Program> {
+/// What GL reports at once.
+pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Coming> {
     let key = program_key(context.capabilities(), source);
     if let Some(bytes) = store.load::<Vec<u8>>("gl-program", &key)
         && let Some((format, binary)) = bytes.split_first_chunk::<4>()
     {
         let format = u32::from_le_bytes(*format);
         if let Some(program) = Program::from_binary(context, &source.name, format, binary)? {
-            return Ok(program);
+            return Ok(Coming::Ready(program));
         }
         let device = context.device();
         context.note(Level::Debug, format_args!("{device}: {}: its binary is refused", source.name));
     }
-    let program = Program::build(context, &source.name, &source.text)?;
-    if let Some((format, binary)) = program.binary()? {
-        store.save("gl-program", &key, &[&format.to_le_bytes()[..], &binary].concat());
-    }
-    Ok(program)
+    Building::begin(context, &source.name, &source.text).map(Coming::Building)
 }
 
 /// Whether a rate can be one.
@@ -100,9 +122,10 @@ pub fn hierarchy(
     Ok(measured)
 }
 
-/// Shapes that are tuned together: those that differ in nothing but how far the batch is from the next power of two.
+/// Shapes that are tuned together: those that differ in nothing but how far the batch is beyond a power of two.
 pub fn class(problem: &Conv2d) -> Conv2d {
-    problem.with_batch(problem.sizes().n.next_power_of_two())
+    let n = problem.sizes().n;
+    problem.with_batch(if n == 0 { 0 } else { 1 << n.ilog2() })
 }
 
 fn record_key(capabilities: &Capabilities, problem: &Conv2d) -> String {

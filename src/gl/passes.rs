@@ -63,9 +63,11 @@ impl Passes {
         pace: Pace,
     ) -> Result<Self> {
         let context = session.context().clone();
+        session.begin(recipe.sources())?;
         let mut build =
             |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
-        let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
+        let built = build(&recipe.prepare).and_then(|prepare| Ok((prepare, build(&recipe.run)?)));
+        let (prepare, run) = built.inspect_err(|_| session.give_up(recipe.sources()))?;
         let scratch = session.scratch();
         scratch.reserve(&context, &recipe.scratch)?;
         Ok(Passes { name: recipe.name.clone(), prepare, run, pace, packed, held: None, scratch, context })

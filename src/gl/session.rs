@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use super::context::Context;
 use super::conv2d::{self, Prepared};
-use super::kept;
+use super::kept::{self, Coming};
 use super::passes::Passes;
 use super::rates;
 use super::resource::Program;
@@ -31,8 +31,8 @@ pub struct Session {
     prepared: HashMap<u64, Prepared>,
     programs: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<Source, Rc<Program>>,
+    coming: HashMap<Source, Coming>,
     store: &'static Store,
-    planned: tuning::Counts,
     /// Held by those who use it.
     scratch: Weak<Scratch>,
     context: Rc<Context>,
@@ -50,8 +50,8 @@ impl Session {
             prepared: HashMap::new(),
             programs: HashMap::new(),
             generated: HashMap::new(),
+            coming: HashMap::new(),
             store,
-            planned: HashMap::new(),
             scratch: Weak::new(),
             context,
         }
@@ -71,17 +71,6 @@ impl Session {
         })
     }
 
-    /// Counts a plan of `problem`; says which one it is.
-    pub fn planned(&mut self, problem: &Conv2d) -> u64 {
-        // A program with so many shapes explores them again a little later.
-        if self.planned.len() >= 4 * KEPT {
-            self.planned.clear();
-        }
-        let count = self.planned.entry(*problem).or_default();
-        *count += 1;
-        *count
-    }
-
     /// Its context.
     pub fn context(&self) -> &Rc<Context> {
         &self.context
@@ -95,7 +84,9 @@ impl Session {
         if let Some(program) = self.programs.get(kernel.name) {
             return Ok(program.clone());
         }
-        let program = Rc::new(Program::kernel(&self.context, kernel)?);
+        let source = Source { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
+        let coming = kept::program(self.store, &self.context, &source)?;
+        let program = Rc::new(coming.finish(self.store, &source)?);
         self.programs.insert(kernel.name, program.clone());
         Ok(program)
     }
@@ -108,12 +99,35 @@ impl Session {
         if let Some(program) = self.generated.get(source) {
             return Ok(program.clone());
         }
-        let program = Rc::new(kept::program(self.store, &self.context, source)?);
+        let coming = match self.coming.remove(source) {
+            Some(coming) => coming,
+            None => kept::program(self.store, &self.context, source)?,
+        };
+        let program = Rc::new(coming.finish(self.store, source)?);
         if self.generated.len() >= KEPT {
             self.generated.clear();
         }
         self.generated.insert(source.clone(), program.clone());
         Ok(program)
+    }
+
+    /// Has the driver begin with the programs of `sources` that are not there yet: it may compile several at once.
+    ///
+    /// # Errors
+    /// What GL reports at once.
+    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) -> Result<()> {
+        for source in sources {
+            if !self.generated.contains_key(source) && !self.coming.contains_key(source) {
+                let coming = kept::program(self.store, &self.context, source)?;
+                self.coming.insert(source.clone(), coming);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up those of `sources` that were begun and that nobody asked for.
+    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
+        sources.for_each(|source| drop(self.coming.remove(source)));
     }
 
     /// Prepares a convolution as `variant` says.

@@ -4,11 +4,11 @@
 //! oracle. Direct algorithms get small integers and must be exact; Winograd gets reals and must stay within the direct bound. What
 //! fails is on record as refused. All candidates see the same buffers, so a large batch is in memory once.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::conv2d;
+use super::context::Context;
+use super::conv2d::{self, Prepared};
 use super::fence::Fence;
 use super::kept;
 use super::passes::{Buffers, Passes};
@@ -25,18 +25,15 @@ use crate::shader::recipe;
 use crate::shader::tuner::{BUDGET, BUILDING, Entry, Race, Record, shortlist};
 use crate::shader::variant::{self, Family, Variant};
 
-/// Rows of the output that are compared with the oracle.
-const ROWS: usize = 6;
 /// How long the device is kept busy before anything counts: an idle one is slow.
 const WARM_UP: Duration = Duration::from_millis(250);
 /// A timing of a short kernel is that of several, together about this long, but not more than so many.
 const TIMING: f64 = 3e-3;
 const MOST_CALLS: usize = 20;
+/// Rounds that a runner-up is timed for while real work waits.
+const EXPLORING_ROUNDS: usize = 3;
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
 const DISTINCT: usize = 1_000_003;
-
-/// How often each shape was planned in this session.
-pub type Counts = HashMap<Conv2d, u64>;
 
 /// Whether measurements decide for `problem`, and whether they are made.
 pub fn policy(problem: &Conv2d, config: &Config) -> Tune {
@@ -65,15 +62,6 @@ pub fn order(session: &mut Session, problem: &Conv2d, policy: Tune) -> Result<Ve
         record
     });
     let record = match (known.filter(|record| record.winners().next().is_some()), policy) {
-        (Some(mut record), Tune::Full) => {
-            let count = session.planned(problem);
-            let challengers = record.challengers(count);
-            if !challengers.is_empty() {
-                record.update(&race(session, problem, &challengers, BUDGET / 4)?);
-                kept::save_record(session.store(), &capabilities, problem, &record);
-            }
-            record
-        }
         (None, Tune::Full) => tune(session, problem, BUDGET)?,
         (known, _) => known.unwrap_or_default(),
     };
@@ -133,21 +121,27 @@ struct Data {
 }
 
 impl Data {
+    /// Input and weights are `values` again and again, so that a batch of any size is quickly made.
     fn new(session: &Session, problem: &Conv2d, bias: Option<&[f32]>, values: &[f32]) -> Result<Self> {
-        let cycle = |len: usize, skip: usize| values.iter().cycle().skip(skip).take(len).copied().collect();
-        let input: Vec<f32> = cycle(problem.input_len(), 0);
-        let weights: Vec<f32> = cycle(problem.weights_len(), DISTINCT / 3);
-        let Conv2dSizes { n, k, p, q, .. } = *problem.sizes();
+        let cycle = |len: usize, first: usize| -> Vec<f32> {
+            let (before, after) = values.split_at(first % values.len());
+            after.iter().chain(before.iter().chain(after).cycle()).take(len).copied().collect()
+        };
+        let weights = cycle(problem.weights_len(), DISTINCT / 3);
+        let (image, Conv2dSizes { n, k, p, q, .. }) = (problem.with_batch(1), *problem.sizes());
         let mut random = Random::new(12);
         let mut below = |high: usize| random.between(0, high as i64 - 1) as usize;
-        let mut row = |index: usize| {
-            let at = if index == 0 { (n - 1, k - 1, p - 1) } else { (below(n), below(k), below(p)) };
-            let mut expected = vec![Expected::default(); q];
-            oracle::conv2d_row(problem, (&input, &weights, bias), at, &mut expected);
-            (at, expected)
-        };
-        let rows = (0..ROWS).map(&mut row).collect();
-        let input = Buffer::with_data(session.context(), bytemuck::cast_slice(&input))?;
+        let mut rows = vec![];
+        for number in [n - 1, below(n)] {
+            let input = cycle(image.input_len(), number * image.input_len());
+            for at in [(k - 1, p - 1), (below(k), below(p)), (below(k), below(p))] {
+                let mut expected = vec![Expected::default(); q];
+                oracle::conv2d_row(&image, (&input, &weights, bias), (0, at.0, at.1), &mut expected);
+                rows.push(((number, at.0, at.1), expected));
+            }
+        }
+        let bytes = problem.input_len() * size_of::<f32>();
+        let input = Buffer::repeating(session.context(), bytes, bytemuck::cast_slice(values))?;
         Ok(Data { weights, input, rows })
     }
 
@@ -184,8 +178,7 @@ impl<'a> Course<'a> {
     fn new(session: &Session, problem: &'a Conv2d) -> Result<Self> {
         let context = session.context();
         let (mut random, limit) = (Random::new(11), largest_integer(problem.terms()));
-        let most = problem.input_len().max(problem.weights_len() + DISTINCT / 3).min(DISTINCT);
-        let values = random.integers(most, limit);
+        let values = random.integers(DISTINCT, limit);
         let bias = problem.bias().then(|| random.integers(problem.sizes().k, limit));
         let integers = Data::new(session, problem, bias.as_deref(), &values)?;
         let upload = |bias: Vec<f32>| -> Result<_> {
@@ -228,23 +221,107 @@ impl<'a> Course<'a> {
 
     /// Device seconds of a run among `calls` back to back.
     fn time(&self, session: &Session, passes: &Passes, calls: usize) -> Result<f64> {
-        let context: &Rc<_> = session.context();
         let buffers = self.buffers(&self.integers, passes);
-        let host = Instant::now();
-        let clock = context.capabilities().timestamp_bits > 0;
-        let stamp = || clock.then(|| Query::timestamp(context)).transpose();
-        let first = stamp()?;
-        for _ in 0..calls {
-            passes.enqueue(&buffers)?;
-        }
-        let last = stamp()?;
-        Fence::new(context)?.wait("tuning")?;
-        let time = match (first, last) {
-            (Some(first), Some(last)) => last.since(&first)?,
-            _ => host.elapsed(),
-        };
-        Ok(time.as_secs_f64() / calls as f64)
+        time(session.context(), calls, || passes.enqueue(&buffers))
     }
+}
+
+/// Device seconds of what `enqueue` hands over, among `calls` back to back.
+fn time(context: &Rc<Context>, calls: usize, enqueue: impl Fn() -> Result<()>) -> Result<f64> {
+    let host = Instant::now();
+    let clock = context.capabilities().timestamp_bits > 0;
+    let stamp = || clock.then(|| Query::timestamp(context)).transpose();
+    let first = stamp()?;
+    for _ in 0..calls {
+        enqueue()?;
+    }
+    let last = stamp()?;
+    Fence::new(context)?.wait("tuning")?;
+    let time = match (first, last) {
+        (Some(first), Some(last)) => last.since(&first)?,
+        _ => host.elapsed(),
+    };
+    Ok(time.as_secs_f64() / calls as f64)
+}
+
+/// Runs that are timed together, where one takes `once` seconds.
+fn calls(once: f64) -> usize {
+    ((TIMING / once.max(1e-9)) as usize).clamp(1, MOST_CALLS)
+}
+
+/// Times a runner-up of `prepared` beside it, on its own buffers, and puts both times on record for the next plan. This plan goes on
+/// as it is: its bits stay the same. What the buffers held is lost.
+///
+/// # Errors
+/// What the device failed to do.
+pub fn explore(session: &mut Session, prepared: &Prepared, problem: &Conv2d, weights: &[f32]) -> Result<()> {
+    let start = Instant::now();
+    let (tile, incumbent) = (tile(session, problem)?, prepared.variant());
+    let (gpu, context) = (session.gpu()?, session.context().clone());
+    let record = kept::record(session.store(), context.capabilities(), &tile);
+    let rivals = record.map_or(vec![], |mut record| {
+        record.retain(|entry| is_sound(&tile, &gpu, entry));
+        record.rivals(&incumbent)
+    });
+    let explorer = prepared.explorer();
+    if let Some(rival) = explorer.turn(&rivals)
+        && let Some(recipe) = recipe::generate(&rival, &tile)
+    {
+        let mut entries = vec![];
+        match compare(session, prepared, &recipe, weights) {
+            Ok(seconds) => {
+                for (variant, seconds) in [incumbent, rival].into_iter().zip(seconds) {
+                    entries.push(Entry {
+                        variant,
+                        source: source_hash(&tile, &variant),
+                        seconds: Some(seconds),
+                    });
+                }
+                context.note(Level::Debug, format_args!("exploring: {incumbent}, {rival}: {seconds:?} s"));
+            }
+            Err(Error::Shader { .. }) => {
+                entries.push(Entry { variant: rival, source: source_hash(&tile, &rival), seconds: None });
+            }
+            // Memory may be there another time.
+            Err(Error::OutOfMemory { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // Others may have written meanwhile.
+        if let Some(mut record) = kept::record(session.store(), context.capabilities(), &tile) {
+            record.update(&entries);
+            kept::save_record(session.store(), context.capabilities(), &tile, &record);
+        }
+    }
+    explorer.spend(start.elapsed());
+    Ok(())
+}
+
+/// The best seconds of a run of `prepared`, and of the passes of `recipe` in its place, in turns.
+fn compare(
+    session: &mut Session,
+    prepared: &Prepared,
+    recipe: &recipe::Recipe,
+    weights: &[f32],
+) -> Result<[f64; 2]> {
+    let context = session.context().clone();
+    let mut passes = Passes::new(session, recipe)?;
+    let weights = Buffer::with_data(&context, bytemuck::cast_slice(weights))?;
+    if !passes.prepare(&weights)? {
+        passes.hold(weights);
+    }
+    let lent = prepared.buffers();
+    let buffers = Buffers { weights: passes.held().map_or(lent.weights, |it| it as _), ..lent };
+    let ways: [&dyn Fn() -> Result<()>; 2] = [&|| prepared.enqueue(1), &|| passes.enqueue(&buffers)];
+    let mut best = [f64::INFINITY; 2];
+    for round in 0..=EXPLORING_ROUNDS {
+        for (best, enqueue) in best.iter_mut().zip(ways) {
+            // The first round only says how many to time together.
+            let calls = if round == 0 { 1 } else { calls(*best) };
+            let seconds = time(&context, calls, enqueue)?;
+            *best = if round <= 1 { seconds } else { best.min(seconds) };
+        }
+    }
+    Ok(best)
 }
 
 /// Has `variants` race. Gives what became of each that was reached in time.
@@ -264,6 +341,15 @@ fn race(
         course => course?,
     };
     let mut built = vec![];
+    let recipes: Vec<_> = variants.iter().filter_map(|variant| recipe::generate(variant, problem)).collect();
+    for recipe in &recipes {
+        // Where the driver is done at once, this is where the time goes.
+        if start.elapsed() > budget.mul_f64(BUILDING) {
+            break;
+        }
+        session.begin(recipe.sources())?;
+    }
+    let begun = start.elapsed();
     for variant in variants {
         if !built.is_empty() && start.elapsed() > budget.mul_f64(BUILDING) {
             break;
@@ -284,7 +370,9 @@ fn race(
             Err(error) => return Err(error),
         }
     }
+    session.give_up(recipes.iter().flat_map(|recipe| recipe.sources()));
     let racing: Vec<Variant> = built.iter().map(|(variant, _)| *variant).collect();
+    let ready = start.elapsed();
     let mut race = Race::new(&racing);
     let warm = Instant::now();
     let warm_up =
@@ -292,15 +380,15 @@ fn race(
     while let Some((_, passes)) = built.first().filter(|_| warm.elapsed() < warm_up) {
         course.time(session, passes, 2)?;
     }
-    let mut calls = vec![0; built.len()];
+    let mut together = vec![0; built.len()];
     'rounds: loop {
         for index in race.running() {
             let passes = &built[index].1;
-            if calls[index] == 0 {
+            if together[index] == 0 {
                 let once = course.time(session, passes, 1)?;
-                calls[index] = ((TIMING / once.max(1e-9)) as usize).clamp(1, MOST_CALLS);
+                together[index] = calls(once);
             }
-            race.take(index, course.time(session, passes, calls[index])?);
+            race.take(index, course.time(session, passes, together[index])?);
             if start.elapsed() > budget {
                 break 'rounds;
             }
@@ -309,6 +397,15 @@ fn race(
             break;
         }
     }
+    session.context().note(
+        Level::Debug,
+        format_args!(
+            "tuning: {} of {} variants built in {ready:.2?}, begun within {begun:.2?}; raced for {:.2?}",
+            racing.len(),
+            variants.len(),
+            start.elapsed() - ready
+        ),
+    );
     entries.extend(race.finish().into_iter().map(|(variant, seconds)| entry(variant, Some(seconds))));
     Ok(entries)
 }

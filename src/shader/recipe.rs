@@ -70,8 +70,12 @@ pub struct Recipe {
 impl Recipe {
     /// A hash of its shaders, the same in every process.
     pub fn hash(&self) -> u64 {
-        let texts = self.prepare.iter().chain(&self.run).map(|pass| pass.source.text.as_bytes());
-        crate::store::hash(texts.flatten().copied())
+        crate::store::hash(self.sources().flat_map(|source| source.text.bytes()))
+    }
+
+    /// Its shaders.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.prepare.iter().chain(&self.run).map(|pass| &pass.source)
     }
 }
 

@@ -4,8 +4,9 @@
 //! The planner's ranking is good but not exact, so the first few of it run a race: in every round each is timed once, in turns,
 //! so that a drifting clock is nobody's advantage, and whoever is clearly behind drops out. The tolerance shrinks from round to
 //! round, since the noise of a best-of does. All times go into a [`Record`], so the runner-up is known when a winner fails.
-//! Drivers and clocks change under way: now and then the front runners of a record race again ([`Record::challengers`]).
+//! Drivers and clocks change under way: now and then, while real work runs, a runner-up is timed beside the winner ([`Explorer`]).
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::variant::{Family, Variant};
@@ -20,11 +21,12 @@ const MOST: usize = 12;
 const FAR: f64 = 3.0;
 /// How much slower than the leader one may be and stay, round by round.
 const TOLERANCE: [f64; 6] = [1.5, 1.25, 1.15, 1.1, 1.06, 1.03];
-/// Every so many plans of a shape, its front runners race again.
-const EXPLORE_EVERY: u64 = 16;
-/// How close to the winner a front runner is, and how many there are.
+/// Share of a plan's time on the device that goes into timing its runner-ups, and what the first such timing may take.
+const EXPLORING: f64 = 0.02;
+const FIRST_EXPLORING: Duration = Duration::from_millis(50);
+/// How close to the winner a runner-up is, and how many of them get a turn.
 const FRONT: f64 = 1.1;
-const FRONT_RUNNERS: usize = 3;
+const RIVALS: usize = 3;
 
 /// Those of `ranked`, variants with their predicted seconds, best first, that race: the best few, and the best of each family
 /// that is not hopeless, since predictions are least exact between families. The floor does not race: it has no passes.
@@ -148,13 +150,12 @@ impl Record {
         *self = Record::new(kept.chain(later).copied().collect());
     }
 
-    /// Who is to race again before the shape is planned for the `count`-th time; mostly nobody.
-    pub fn challengers(&self, count: u64) -> Vec<Variant> {
+    /// Who may yet turn out to be faster than `incumbent`.
+    pub fn rivals(&self, incumbent: &Variant) -> Vec<Variant> {
         let front = self.entries.first().and_then(|first| first.seconds).map_or(0.0, |best| FRONT * best);
         let near = |entry: &&Entry| entry.seconds.is_some_and(|seconds| seconds <= front);
-        let front = self.entries.iter().filter(near).take(FRONT_RUNNERS).map(|entry| entry.variant);
-        let front: Vec<Variant> = front.collect();
-        if count.is_multiple_of(EXPLORE_EVERY) && front.len() > 1 { front } else { vec![] }
+        let near = self.entries.iter().filter(near).map(|entry| entry.variant);
+        near.filter(|variant| variant != incumbent).take(RIVALS).collect()
     }
 
     /// A line for each entry: variant, source, nanoseconds or `refused`.
@@ -178,6 +179,41 @@ impl Record {
             Some(Entry { variant: variant.parse().ok()?, source, seconds })
         };
         text.lines().map(entry).collect::<Option<_>>().map(Record::new)
+    }
+}
+
+/// When a plan's runner-ups are timed, and whose turn it is.
+#[derive(Debug, Default)]
+pub struct Explorer {
+    worked: Cell<Duration>,
+    spent: Cell<Duration>,
+    turns: Cell<usize>,
+}
+
+impl Explorer {
+    /// The plan has worked for so long.
+    pub fn work(&self, time: Duration) {
+        self.worked.set(self.worked.get().saturating_add(time));
+    }
+
+    /// Exploring took so long.
+    pub fn spend(&self, time: Duration) {
+        self.spent.set(self.spent.get().saturating_add(time));
+    }
+
+    /// Whether there was work enough that another turn, if it takes as long as those before, does not show.
+    pub fn is_due(&self) -> bool {
+        let next = match self.turns.get() {
+            0 => FIRST_EXPLORING,
+            turns => self.spent.get() / turns as u32,
+        };
+        self.worked.get().mul_f64(EXPLORING) >= self.spent.get() + next
+    }
+
+    /// Whose turn it is; that is then over.
+    pub fn turn(&self, rivals: &[Variant]) -> Option<Variant> {
+        let turn = self.turns.replace(self.turns.get() + 1);
+        rivals.get(turn % rivals.len().max(1)).copied()
     }
 }
 
@@ -317,11 +353,24 @@ mod tests {
     }
 
     #[test]
-    fn front_runners_race_again_now_and_then() {
+    fn runner_ups_get_their_turn_and_two_percent_of_the_time() {
         let record = record();
-        let when: Vec<u64> = (1..=64).filter(|&count| !record.challengers(count).is_empty()).collect();
-        assert_eq!(when, [16, 32, 48, 64]);
-        assert_eq!(record.challengers(16), record.winners().take(2).collect::<Vec<_>>());
-        assert_eq!(Record::default().challengers(16), []);
+        let winners: Vec<Variant> = record.winners().collect();
+        assert_eq!(record.rivals(&winners[0]), winners[1..2], "the others are far behind");
+        assert_eq!(record.rivals(&winners[3]), winners[..2]);
+        assert_eq!(Record::default().rivals(&winners[0]), []);
+
+        let (explorer, mut turns) = (Explorer::default(), vec![]);
+        for _ in 0..100_000 {
+            explorer.work(Duration::from_millis(1));
+            if explorer.is_due() {
+                turns.extend(explorer.turn(&winners[..2]));
+                explorer.spend(Duration::from_millis(100));
+            }
+        }
+        // 2 percent of 100 s, 100 ms each.
+        assert_eq!(turns.len(), 20);
+        assert_eq!(turns[..4], [winners[0], winners[1], winners[0], winners[1]]);
+        assert_eq!(explorer.turn(&[]), None);
     }
 }

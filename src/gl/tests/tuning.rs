@@ -35,8 +35,12 @@ fn session(store: &'static Store) -> Option<Session> {
 
 /// Large enough to have a choice, small enough for a software renderer.
 fn layer() -> Conv2d {
+    batch(5)
+}
+
+fn batch(n: i64) -> Conv2d {
     let desc =
-        Conv2dDesc { c: 16, h: 14, w: 14, k: 16, r: 3, s: 3, pad_h: 1, pad_w: 1, n: 5, ..Default::default() };
+        Conv2dDesc { c: 16, h: 14, w: 14, k: 16, r: 3, s: 3, pad_h: 1, pad_w: 1, n, ..Default::default() };
     Conv2d::new(Conv2dDesc { algorithm: Algorithm::Direct, ..desc }).unwrap()
 }
 
@@ -88,9 +92,9 @@ fn winners_are_found_kept_and_taken() {
     // Another process: of the same class, though not of the same batch.
     let mut second = session(store(Some(place.path()))).unwrap();
     assert_eq!(run(&mut second, Tune::Read), won);
-    let tile = layer().with_batch(6);
+    let tile = batch(6);
     assert_eq!(tuning::order(&mut second, &tile, Tune::Read).unwrap()[0], won);
-    let other = layer().with_batch(9);
+    let other = batch(9);
     let gpu = second.gpu().unwrap();
     assert_eq!(tuning::order(&mut second, &other, Tune::Read).unwrap(), candidates(&other, &gpu));
     assert_eq!(run(&mut second, Tune::Off), planned);
@@ -127,6 +131,51 @@ fn records_that_do_not_hold_fall_back() {
         let key = format!("{text}\n");
         assert!(text.is_empty() || Record::from_text(&key).is_none());
     }
+}
+
+#[test]
+fn runner_ups_are_timed_while_a_plan_works() {
+    let own = store(None);
+    let Some(mut session) = session(own) else { return };
+    let (problem, gpu) = (layer(), session.gpu().unwrap());
+    let all: Vec<Variant> =
+        candidates(&problem, &gpu).into_iter().filter(|it| it.family == Family::Igemm).collect();
+    let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
+    // What is on record is a lie, which exploring finds out.
+    let lie = |variant: Variant| Entry { variant, source: hash(&variant), seconds: Some(1e-9) };
+    let capabilities = session.context().capabilities().clone();
+    kept::save_record(
+        own,
+        &capabilities,
+        &problem,
+        &Record::new(all[..3].iter().copied().map(lie).collect()),
+    );
+    let weights = vec![1.0; problem.weights_len()];
+    let (input, mut output) = (vec![1.0; problem.input_len()], vec![0.0; problem.output_len()]);
+    let prepared = session.prepare_with(Tune::Read, &problem, &weights, None).unwrap();
+    prepared.run(&input, &mut output).unwrap();
+    let seconds = |session: &Session| -> Vec<(Variant, f64)> {
+        let found = record(session, own).unwrap();
+        assert_eq!(found.entries().len(), 3);
+        found.entries().iter().map(|it| (it.variant, it.seconds.unwrap())).collect()
+    };
+    let mut honest = 0;
+    for turn in 1..=2 {
+        tuning::explore(&mut session, &prepared, &problem, &weights).unwrap();
+        honest = seconds(&session).iter().filter(|(_, seconds)| *seconds > 1e-8).count();
+        assert!(honest >= 2, "after turn {turn}: the plan's own and a runner-up's");
+        assert!(
+            seconds(&session)
+                .iter()
+                .any(|(variant, seconds)| *variant == prepared.variant() && *seconds > 1e-8)
+        );
+    }
+    assert!(honest >= 2);
+    // The plan works as before.
+    let mut again = vec![0.0; problem.output_len()];
+    prepared.run(&input, &mut again).unwrap();
+    assert_eq!(output, again);
+    session.context().check("after exploring").unwrap();
 }
 
 /// A shader, and whether its program was in the store.
