@@ -83,7 +83,8 @@ pub struct Store {
 /// The store of this process: in the folder that the configuration names.
 pub fn store() -> &'static Store {
     static STORE: OnceLock<Store> = OnceLock::new();
-    STORE.get_or_init(|| Store::new(config().cache_folder()))
+    // What tests find does not depend on what was run before them.
+    STORE.get_or_init(|| Store::new(config().cache_folder().filter(|_| !cfg!(test))))
 }
 
 impl Store {

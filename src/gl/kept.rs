@@ -44,7 +44,9 @@ impl Coming {
             Coming::Ready(program) => return Ok(program),
             Coming::Building(building) => building.finish()?,
         };
-        if let Some((format, binary)) = program.binary()? {
+        if program.context().capabilities().program_binaries
+            && let Some((format, binary)) = program.binary()?
+        {
             let key = program_key(program.context().capabilities(), source);
             store.save("gl-program", &key, &[&format.to_le_bytes()[..], &binary].concat());
         }
@@ -58,7 +60,8 @@ impl Coming {
 /// What GL reports at once.
 pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Coming> {
     let key = program_key(context.capabilities(), source);
-    if let Some(bytes) = store.load::<Vec<u8>>("gl-program", &key)
+    if context.capabilities().program_binaries
+        && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &key)
         && let Some((format, binary)) = bytes.split_first_chunk::<4>()
     {
         let format = u32::from_le_bytes(*format);

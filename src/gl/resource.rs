@@ -389,13 +389,11 @@ impl Building {
         let Building { shader, program } = self;
         let (context, kernel) = (&program.context, &program.kernel);
         let api = context.api();
+        if !api.shader_compiled(shader.name) {
+            return Err(shader_error(context, kernel, api.shader_log(shader.name)));
+        }
         if !api.program_linked(program.name) {
-            // A shader that did not compile is why nothing could be linked.
-            let log = match api.shader_compiled(shader.name) {
-                true => api.program_log(program.name),
-                false => api.shader_log(shader.name),
-            };
-            return Err(shader_error(context, kernel, log));
+            return Err(shader_error(context, kernel, api.program_log(program.name)));
         }
         api.detach_shader(program.name, shader.name);
         context.check("glDetachShader")?;

@@ -165,7 +165,8 @@ fn may_pass(fault: Fault, call: &str) -> bool {
         // What comes of it is made again.
         Fault::Lost | Fault::LostSilently => true,
         // Nobody waits for deletions, and the next job does not take their errors for its own.
-        Fault::Error(_) => call.starts_with("delete_"),
+        // A program that is not to be had as a binary is compiled.
+        Fault::Error(_) => call.starts_with("delete_") || BINARIES.contains(&call),
         // The context goes with its thread.
         Fault::MakeCurrent => call == "egl_unbind",
         // A root context is tried with fewer and fewer features.
@@ -173,6 +174,8 @@ fn may_pass(fault: Fault, call: &str) -> bool {
         _ => false,
     }
 }
+
+const BINARIES: [&str; 2] = ["load_program_binary", "program_binary"];
 
 /// Runs a scenario with `fault` at each of its calls. Gives how many there were, and how many were reported.
 fn run_loop(bench: &Bench, scenario: &Scenario, fault: Fault) -> (u64, u64) {
@@ -218,14 +221,27 @@ fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u6
 const ERRORS: [Fault; 2] = [Fault::Error(api::OUT_OF_MEMORY), Fault::Error(api::INVALID_OPERATION)];
 const RUNNING: [Fault; 4] = [Fault::WaitFails, Fault::NeverSignals, Fault::ReadFails, Fault::NoObject];
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
-const SMALL: Machine =
-    Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, no_storage: false, lazy: None };
+const SMALL: Machine = Machine {
+    max_block: Some(SMALL_BLOCK),
+    needs_surface: false,
+    no_storage: false,
+    binaries: false,
+    lazy: None,
+};
 
 #[test]
 fn gl_errors_at_every_call() {
     let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE, &DROP_PLAN, &DROP_ENGINE];
     let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &ERRORS[..]))) else { return };
     assert!(total > 500, "{total}");
+}
+
+#[test]
+fn binaries_that_fail_at_every_call() {
+    let machine = Machine { binaries: true, ..SMALL };
+    let faults = [&ERRORS[..], &LOSSES, &[Fault::Panic]].concat();
+    let Some(total) = run_loops(machine, &[(&OPEN, &faults), (&RUN, &faults)]) else { return };
+    assert!(total > 100, "{total}");
 }
 
 #[test]

@@ -188,6 +188,8 @@ pub struct Machine {
     pub needs_surface: bool,
     /// Buffers cannot stay mapped.
     pub no_storage: bool,
+    /// Programs can be had as binaries. Otherwise each is compiled.
+    pub binaries: bool,
     /// A fence signals only once it was sent off; and what does that.
     pub lazy: Option<SentBy>,
 }
@@ -516,6 +518,7 @@ impl Api for FaultyApi {
     fn get_integer64(&self, name: u32) -> i64 {
         match self.machine.max_block {
             Some(most) if name == api::MAX_SHADER_STORAGE_BLOCK_SIZE => most,
+            _ if name == api::NUM_PROGRAM_BINARY_FORMATS && !self.machine.binaries => 0,
             _ => self.inner.get_integer64(name),
         }
     }
