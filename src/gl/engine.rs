@@ -216,7 +216,7 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = vec![0.0; output.len()];
-        let (ran, explore) = self.worker.call(|session| {
+        let (ran, explore, fresh) = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
@@ -227,9 +227,13 @@ impl Plan for GlPlan {
             let ran = prepared.run(input, &mut computed)?;
             let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
             session.keep(self.key, prepared);
-            Ok((ran, explore))
+            Ok((ran, explore, session.is_fresh()))
         })?;
         output.copy_from_slice(&computed);
+        if fresh {
+            // A lost device is the next run's to find out.
+            self.worker.post(|session| drop(session.settle()));
+        }
         if explore && tuning::policy(&self.recipe.problem, config()) == Tune::Full {
             self.explore();
         }

@@ -35,23 +35,36 @@ pub enum Coming {
 }
 
 impl Coming {
-    /// The program; kept in `store` if it had to be compiled.
+    /// The program, and whether it had to be compiled: then it is kept in `store`.
     ///
     /// # Errors
     /// As [`Program::build`].
-    pub fn finish(self, store: &Store, source: &Source) -> Result<Program> {
+    pub fn finish(self, store: &Store, source: &Source) -> Result<(Program, bool)> {
         let program = match self {
-            Coming::Ready(program) => return Ok(program),
+            Coming::Ready(program) => return Ok((program, false)),
             Coming::Building(building) => building.finish()?,
         };
-        if program.context().capabilities().program_binaries
-            && let Some((format, binary)) = program.binary()?
-        {
-            let key = program_key(program.context().capabilities(), source);
-            store.save("gl-program", &key, &[&format.to_le_bytes()[..], &binary].concat());
-        }
-        Ok(program)
+        keep(store, &program, source)?;
+        Ok((program, true))
     }
+}
+
+/// Keeps a program's binary.
+///
+/// # Errors
+/// If the device was lost.
+pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
+    let capabilities = program.context().capabilities();
+    if capabilities.program_binaries
+        && let Some((format, binary)) = program.binary()?
+    {
+        let bytes = [&format.to_le_bytes()[..], &binary].concat();
+        let key = program_key(capabilities, source);
+        if store.load::<Vec<u8>>("gl-program", &key).is_none_or(|kept| kept != bytes) {
+            store.save("gl-program", &key, &bytes);
+        }
+    }
+    Ok(())
 }
 
 /// The program of a shader: the driver's binary if there is one that it takes, else compiled from now on.

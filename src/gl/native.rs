@@ -64,6 +64,7 @@ raw! {
     get_debug_message_log: c"glGetDebugMessageLog" fn(u32, i32, *mut u32, *mut u32, *mut u32, *mut u32, *mut i32, *mut c_char) -> u32;
     ; optional
     buffer_storage: [c"glBufferStorage"] fn(u32, isize, *const c_void, u32);
+    compiler_threads: [c"glMaxShaderCompilerThreadsKHR", c"glMaxShaderCompilerThreadsARB"] fn(u32);
     reset_status: [c"glGetGraphicsResetStatus", c"glGetGraphicsResetStatusKHR", c"glGetGraphicsResetStatusARB"] fn() -> u32;
 }
 
@@ -105,6 +106,12 @@ impl Native {
         let at_least = |minor| (version.major, version.minor) >= (4, minor);
         let storage = at_least(4) || has("GL_ARB_buffer_storage");
         let resets = at_least(5) || has("GL_KHR_robustness") || has("GL_ARB_robustness");
+        let parallel = has("GL_KHR_parallel_shader_compile") || has("GL_ARB_parallel_shader_compile");
+        if let Some(compiler_threads) = raw.compiler_threads.filter(|_| parallel) {
+            // As many as the driver likes; some have none until they are asked.
+            // SAFETY: a context is current and its driver claims the extension.
+            unsafe { compiler_threads(u32::MAX) };
+        }
         Ok(Native { gl, raw, storage, resets })
     }
 

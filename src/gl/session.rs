@@ -32,6 +32,8 @@ pub struct Session {
     programs: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<Source, Rc<Program>>,
     coming: HashMap<Source, Coming>,
+    /// Compiled here, and not run yet when they were kept.
+    fresh: Vec<(Source, Rc<Program>)>,
     store: &'static Store,
     /// Held by those who use it.
     scratch: Weak<Scratch>,
@@ -51,6 +53,7 @@ impl Session {
             programs: HashMap::new(),
             generated: HashMap::new(),
             coming: HashMap::new(),
+            fresh: vec![],
             store,
             scratch: Weak::new(),
             context,
@@ -86,7 +89,7 @@ impl Session {
         }
         let source = Source { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
         let coming = kept::program(self.store, &self.context, &source)?;
-        let program = Rc::new(coming.finish(self.store, &source)?);
+        let program = self.finish(coming, &source)?;
         self.programs.insert(kernel.name, program.clone());
         Ok(program)
     }
@@ -103,12 +106,37 @@ impl Session {
             Some(coming) => coming,
             None => kept::program(self.store, &self.context, source)?,
         };
-        let program = Rc::new(coming.finish(self.store, source)?);
+        let program = self.finish(coming, source)?;
         if self.generated.len() >= KEPT {
             self.generated.clear();
         }
         self.generated.insert(source.clone(), program.clone());
         Ok(program)
+    }
+
+    fn finish(&mut self, coming: Coming, source: &Source) -> Result<Rc<Program>> {
+        let (program, compiled) = coming.finish(self.store, source)?;
+        let program = Rc::new(program);
+        if compiled && self.fresh.len() < KEPT {
+            self.fresh.push((source.clone(), program.clone()));
+        }
+        Ok(program)
+    }
+
+    /// Whether [`Session::settle`] has something to do.
+    pub fn is_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Keeps the programs that were compiled since the last time once more, now that they have run: some drivers complete them at
+    /// their first use, and the binary is then worth more.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn settle(&mut self) -> Result<()> {
+        std::mem::take(&mut self.fresh)
+            .iter()
+            .try_for_each(|(source, program)| kept::keep(self.store, program, source))
     }
 
     /// Has the driver begin with the programs of `sources` that are not there yet: it may compile several at once.
@@ -213,6 +241,7 @@ impl Session {
             true => kept::with_limits(Gpu::ASSUMED, &capabilities),
             false => kept::gpu(self.store, &capabilities, || rates::measure(self))?,
         };
+        self.settle()?;
         self.context.note(Level::Debug, format_args!("{}: planned for as {gpu:?}", self.context.device()));
         Ok(*self.context.group().gpu().get_or_init(|| gpu))
     }

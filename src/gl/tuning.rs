@@ -22,7 +22,7 @@ use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::recipe;
-use crate::shader::tuner::{BUDGET, BUILDING, Entry, Race, Record, shortlist};
+use crate::shader::tuner::{BEGINNING, BUDGET, BUILDING, Entry, Race, Record, shortlist};
 use crate::shader::variant::{self, Family, Variant};
 
 /// How long the device is kept busy before anything counts: an idle one is slow.
@@ -342,15 +342,17 @@ fn race(
     };
     let mut built = vec![];
     let recipes: Vec<_> = variants.iter().filter_map(|variant| recipe::generate(variant, problem)).collect();
+    let mut begun = 0;
     for recipe in &recipes {
         // Where the driver is done at once, this is where the time goes.
-        if start.elapsed() > budget.mul_f64(BUILDING) {
+        if begun > 0 && start.elapsed() > budget.mul_f64(BEGINNING) {
             break;
         }
         session.begin(recipe.sources())?;
+        begun += 1;
     }
-    let begun = start.elapsed();
-    for variant in variants {
+    let begun_within = start.elapsed();
+    for variant in variants.iter().take(begun) {
         if !built.is_empty() && start.elapsed() > budget.mul_f64(BUILDING) {
             break;
         }
@@ -400,12 +402,13 @@ fn race(
     session.context().note(
         Level::Debug,
         format_args!(
-            "tuning: {} of {} variants built in {ready:.2?}, begun within {begun:.2?}; raced for {:.2?}",
+            "tuning: {} of {begun} variants built in {ready:.2?}, begun within {begun_within:.2?}, of {}; raced for {:.2?}",
             racing.len(),
             variants.len(),
             start.elapsed() - ready
         ),
     );
+    session.settle()?;
     entries.extend(race.finish().into_iter().map(|(variant, seconds)| entry(variant, Some(seconds))));
     Ok(entries)
 }

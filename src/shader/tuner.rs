@@ -13,8 +13,10 @@ use super::variant::{Family, Variant};
 
 /// Time that tuning a new shape may take.
 pub const BUDGET: Duration = Duration::from_secs(3);
-/// Share of it that may have passed when the last candidate is built.
-pub const BUILDING: f64 = 0.5;
+/// Share of it that may have passed when a driver is told to build the last candidate, and when that is ready to race.
+pub const BEGINNING: f64 = 0.5;
+/// See [`BEGINNING`].
+pub const BUILDING: f64 = 0.8;
 /// Candidates that race.
 const MOST: usize = 12;
 /// Candidates predicted to take this much longer than the best stay at home.
@@ -35,7 +37,7 @@ pub fn shortlist(ranked: &[(Variant, f64)]) -> Vec<Variant> {
     let Some((_, best)) = racing().next() else { return vec![] };
     let near = |factor: f64| racing().filter(move |(_, seconds)| *seconds <= factor * best);
     let mut chosen: Vec<Variant> = near(FAR).take(MOST).map(|(variant, _)| *variant).collect();
-    for (variant, _) in near(2.0 * FAR) {
+    for (variant, _) in near(FAR) {
         if chosen.iter().all(|other| other.family != variant.family) {
             chosen.push(*variant);
         }
@@ -263,7 +265,7 @@ mod tests {
             let first = ranked.iter().find(|it| it.0.family != Family::Direct).unwrap();
             assert_eq!(chosen[0], first.0, "the planner's choice always races");
             for (variant, seconds) in &ranked {
-                let hopeful = *seconds <= 2.0 * FAR * first.1 && variant.family != Family::Direct;
+                let hopeful = *seconds <= FAR * first.1 && variant.family != Family::Direct;
                 assert!(!hopeful || chosen.iter().any(|it| it.family == variant.family), "{variant}");
             }
             lists += 1;

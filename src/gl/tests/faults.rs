@@ -239,9 +239,9 @@ fn gl_errors_at_every_call() {
 #[test]
 fn binaries_that_fail_at_every_call() {
     let machine = Machine { binaries: true, ..SMALL };
-    let faults = [&ERRORS[..], &LOSSES, &[Fault::Panic]].concat();
+    let faults = [&ERRORS[..], &LOSSES].concat();
     let Some(total) = run_loops(machine, &[(&OPEN, &faults), (&RUN, &faults)]) else { return };
-    assert!(total > 100, "{total}");
+    assert!(total > 50, "{total}");
 }
 
 #[test]

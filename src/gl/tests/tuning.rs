@@ -178,6 +178,34 @@ fn runner_ups_are_timed_while_a_plan_works() {
     session.context().check("after exploring").unwrap();
 }
 
+#[test]
+fn a_thousand_mutated_records_are_none() {
+    let place = tempfile::tempdir().unwrap();
+    let first = store(Some(place.path()));
+    let Some(session) = session(first) else { return };
+    let capabilities = session.context().capabilities().clone();
+    let entry = |seconds| Entry { variant: Variant::DIRECT, source: 7, seconds: Some(seconds) };
+    kept::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
+    let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
+    let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
+    // A store that has not seen it yet reads the file.
+    let found = || kept::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
+    let sound = std::fs::read(&file).unwrap();
+    assert_eq!(found().unwrap().entries().len(), 2);
+    let mut random = Random::new(21);
+    for number in 0..1000 {
+        let mut bytes = sound.clone();
+        let at = random.between(0, bytes.len() as i64 - 1) as usize;
+        match number % 3 {
+            0 => bytes[at] ^= 1 << random.between(0, 7),
+            1 => bytes.truncate(at),
+            _ => bytes.insert(at, random.between(0, 255) as u8),
+        }
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(found(), None, "{number}: at {at}");
+    }
+}
+
 /// A shader, and whether its program was in the store.
 fn build(session: &mut Session) -> Source {
     let problem = layer();
