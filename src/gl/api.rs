@@ -11,9 +11,9 @@ pub use glow::{
     COPY_WRITE_BUFFER, DEBUG_SEVERITY_HIGH, DYNAMIC_COPY, INVALID_ENUM, INVALID_FRAMEBUFFER_OPERATION,
     INVALID_OPERATION, INVALID_VALUE, MAP_COHERENT_BIT, MAP_PERSISTENT_BIT, MAP_READ_BIT, MAP_WRITE_BIT,
     MAX_COMPUTE_SHARED_MEMORY_SIZE, MAX_COMPUTE_WORK_GROUP_COUNT, MAX_COMPUTE_WORK_GROUP_INVOCATIONS,
-    MAX_SHADER_STORAGE_BLOCK_SIZE, NO_ERROR, OUT_OF_MEMORY, RENDERER, SHADER_STORAGE_BARRIER_BIT,
-    SHADER_STORAGE_BUFFER, SHADING_LANGUAGE_VERSION, STACK_OVERFLOW, STACK_UNDERFLOW,
-    SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, TIMESTAMP, VENDOR, VERSION, WAIT_FAILED,
+    MAX_SHADER_STORAGE_BLOCK_SIZE, NO_ERROR, NUM_PROGRAM_BINARY_FORMATS, OUT_OF_MEMORY, RENDERER,
+    SHADER_STORAGE_BARRIER_BIT, SHADER_STORAGE_BUFFER, SHADING_LANGUAGE_VERSION, STACK_OVERFLOW,
+    STACK_UNDERFLOW, SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, TIMESTAMP, VENDOR, VERSION, WAIT_FAILED,
 };
 
 /// `GL_SUBGROUP_SIZE_KHR`, of GL_KHR_shader_subgroup.
@@ -81,6 +81,12 @@ pub trait Api {
     fn program_linked(&self, program: u32) -> bool;
     /// `glGetProgramInfoLog`.
     fn program_log(&self, program: u32) -> String;
+    /// `GL_PROGRAM_BINARY_RETRIEVABLE_HINT`, before a program is linked.
+    fn keep_program_binary(&self, program: u32);
+    /// `glGetProgramBinary`: its format and its bytes; none if the driver gives none.
+    fn program_binary(&self, program: u32) -> Option<(u32, Vec<u8>)>;
+    /// `glProgramBinary`; `GL_LINK_STATUS` says whether the driver took it.
+    fn load_program_binary(&self, program: u32, format: u32, binary: &[u8]);
     /// `glDeleteProgram`.
     fn delete_program(&self, program: u32);
     /// `GL_COMPUTE_WORK_GROUP_SIZE`.

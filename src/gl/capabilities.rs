@@ -26,6 +26,8 @@ pub struct Capabilities {
     pub max_threads: usize,
     /// Bits of a timestamp query's counter; 0 if there are no timestamps.
     pub timestamp_bits: i32,
+    /// Whether programs can be had as bytes, and made of them.
+    pub program_binaries: bool,
     /// Persistent mapping (GL 4.4 or ARB_buffer_storage).
     pub buffer_storage: bool,
     /// Whether resets are reported (GL 4.5 or a robustness extension).
@@ -55,6 +57,7 @@ impl Capabilities {
             max_shared: api.get_integer64(api::MAX_COMPUTE_SHARED_MEMORY_SIZE).max(0) as usize,
             max_threads: api.get_integer64(api::MAX_COMPUTE_WORK_GROUP_INVOCATIONS).max(0) as usize,
             timestamp_bits: api.timestamp_bits(),
+            program_binaries: api.get_integer64(api::NUM_PROGRAM_BINARY_FORMATS) > 0,
             buffer_storage: api.has_buffer_storage(),
             reset_status: api.has_reset_status(),
             told: Told {

@@ -12,6 +12,7 @@ use super::resource::{Buffer, Program};
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
+use crate::shader::tuner::Explorer;
 use crate::shader::variant::Variant;
 
 /// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
@@ -119,6 +120,7 @@ pub struct Prepared {
     bias: Option<Buffer>,
     output: Buffer,
     params: Buffer,
+    explorer: Explorer,
     context: Rc<Context>,
 }
 
@@ -211,6 +213,7 @@ impl Prepared {
                 true => Buffer::with_data(context, &params(&tile))?,
                 false => Buffer::new(context, 0)?,
             },
+            explorer: Explorer::default(),
             context: context.clone(),
         })
     }
@@ -227,6 +230,7 @@ impl Prepared {
         for (input, output) in inputs.zip(outputs) {
             ran += self.run_tile(input, output)?;
         }
+        self.explorer.work(ran.time);
         Ok(ran)
     }
 
@@ -259,7 +263,13 @@ impl Prepared {
         Ok(ran)
     }
 
-    fn buffers(&self) -> passes::Buffers<'_> {
+    /// When its runner-ups get their turn.
+    pub fn explorer(&self) -> &Explorer {
+        &self.explorer
+    }
+
+    /// What its passes read and write.
+    pub fn buffers(&self) -> passes::Buffers<'_> {
         passes::Buffers {
             input: &self.input,
             weights: &self.weights,

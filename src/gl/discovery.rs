@@ -264,6 +264,7 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
         });
     }
     let ran = prepared.run(&input, &mut output)?;
+    session.settle()?;
     Ok(Probed {
         target: Target { rate: problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6), ..target },
         capabilities: session.context().capabilities().clone(),

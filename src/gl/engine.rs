@@ -15,11 +15,14 @@ use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
+use super::kept;
 use super::pipeline::Pipeline;
+use super::tuning;
 use super::worker::Worker;
 use crate::backend::{Backend, Contexts, Memory, PipelineOptions, Plan, Queue, Recipe};
-use crate::config::config;
+use crate::config::{Tune, config};
 use crate::error::Result;
+use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::{Algorithm, Conv2d, Gemm};
@@ -154,7 +157,10 @@ impl Backend for Engine {
         if let Some(hierarchy) = *hierarchy {
             return Ok(hierarchy);
         }
-        let measured = self.worker.call(|session| calibrate::measure(session, self.software))?;
+        let measured = self.worker.call(|session| {
+            let (store, capabilities) = (session.store(), session.context().capabilities().clone());
+            kept::hierarchy(store, &capabilities, || calibrate::measure(session, self.software))
+        })?;
         crate::log::debug!("{}: measured {measured:?}", self.id);
         Ok(*hierarchy.insert(measured))
     }
@@ -239,6 +245,21 @@ struct GlPlan {
     recipe: Arc<Recipe>,
 }
 
+impl GlPlan {
+    /// Has a runner-up timed, behind the caller's back: the caller has the outputs already.
+    fn explore(&self) {
+        let (key, recipe) = (self.key, self.recipe.clone());
+        self.worker.post(move |session| {
+            let Some(prepared) = session.take(key) else { return };
+            match tuning::explore(session, &prepared, &recipe.problem, &recipe.weights) {
+                Ok(()) => session.keep(key, prepared),
+                // The next run prepares it anew.
+                Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
+            }
+        });
+    }
+}
+
 impl Plan for GlPlan {
     fn kernel(&self) -> &str {
         &self.kernel
@@ -258,7 +279,7 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = vec![0.0; output.len()];
-        let ran = self.worker.call(|session| {
+        let (ran, explore, fresh) = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
@@ -267,10 +288,18 @@ impl Plan for GlPlan {
                 }
             };
             let ran = prepared.run(input, &mut computed)?;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
             session.keep(self.key, prepared);
-            Ok(ran)
+            Ok((ran, explore, session.is_fresh()))
         })?;
         output.copy_from_slice(&computed);
+        if fresh {
+            // A lost device is the next run's to find out.
+            self.worker.post(|session| drop(session.settle()));
+        }
+        if explore && tuning::policy(&self.recipe.problem, config()) == Tune::Full {
+            self.explore();
+        }
         Ok(timing(ran, start))
     }
 

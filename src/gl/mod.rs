@@ -6,6 +6,7 @@
 //!   worker     one thread a device, which owns its context
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
+//!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   baseline   one batch as the reference framework computes it, for comparison
 //!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
@@ -41,6 +42,7 @@ mod exit;
 pub mod experience;
 mod fence;
 mod gemm;
+mod kept;
 mod native;
 mod pace;
 mod passes;
@@ -48,8 +50,10 @@ mod pipeline;
 mod rates;
 pub mod reference;
 mod resource;
+mod scratch;
 mod session;
 pub mod trial;
+mod tuning;
 mod worker;
 
 use architecture::Architecture;

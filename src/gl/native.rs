@@ -56,11 +56,15 @@ raw! {
     wait_sync: c"glWaitSync" fn(*mut c_void, u32, u64);
     delete_sync: c"glDeleteSync" fn(*mut c_void);
     get_programiv: c"glGetProgramiv" fn(u32, u32, *mut i32);
+    program_parameteri: c"glProgramParameteri" fn(u32, u32, i32);
+    get_program_binary: c"glGetProgramBinary" fn(u32, i32, *mut i32, *mut u32, *mut c_void);
+    program_binary: c"glProgramBinary" fn(u32, u32, *const c_void, i32);
     get_queryiv: c"glGetQueryiv" fn(u32, u32, *mut i32);
     get_query_object_ui64v: c"glGetQueryObjectui64v" fn(u32, u32, *mut u64);
     get_debug_message_log: c"glGetDebugMessageLog" fn(u32, i32, *mut u32, *mut u32, *mut u32, *mut u32, *mut i32, *mut c_char) -> u32;
     ; optional
     buffer_storage: [c"glBufferStorage"] fn(u32, isize, *const c_void, u32);
+    compiler_threads: [c"glMaxShaderCompilerThreadsKHR", c"glMaxShaderCompilerThreadsARB"] fn(u32);
     reset_status: [c"glGetGraphicsResetStatus", c"glGetGraphicsResetStatusKHR", c"glGetGraphicsResetStatusARB"] fn() -> u32;
 }
 
@@ -102,6 +106,12 @@ impl Native {
         let at_least = |minor| (version.major, version.minor) >= (4, minor);
         let storage = at_least(4) || has("GL_ARB_buffer_storage");
         let resets = at_least(5) || has("GL_KHR_robustness") || has("GL_ARB_robustness");
+        let parallel = has("GL_KHR_parallel_shader_compile") || has("GL_ARB_parallel_shader_compile");
+        if let Some(compiler_threads) = raw.compiler_threads.filter(|_| parallel) {
+            // As many as the driver likes; some have none until they are asked.
+            // SAFETY: a context is current and its driver claims the extension.
+            unsafe { compiler_threads(u32::MAX) };
+        }
         Ok(Native { gl, raw, storage, resets })
     }
 
@@ -221,6 +231,25 @@ impl Api for Native {
     }
     fn program_log(&self, program: u32) -> String {
         name!(NativeProgram, program).map_or_else(String::new, |it| call!(self.gl.get_program_info_log(it)))
+    }
+    fn keep_program_binary(&self, program: u32) {
+        call!((self.raw.program_parameteri)(program, glow::PROGRAM_BINARY_RETRIEVABLE_HINT, 1));
+    }
+    fn program_binary(&self, program: u32) -> Option<(u32, Vec<u8>)> {
+        let mut capacity = 0;
+        call!((self.raw.get_programiv)(program, glow::PROGRAM_BINARY_LENGTH, &mut capacity));
+        if capacity <= 0 {
+            return None;
+        }
+        let (mut binary, mut length, mut format) = (vec![0u8; capacity as usize], 0, 0);
+        let into = binary.as_mut_ptr().cast();
+        call!((self.raw.get_program_binary)(program, capacity, &mut length, &mut format, into));
+        binary.truncate(length.max(0) as usize);
+        (!binary.is_empty()).then_some((format, binary))
+    }
+    fn load_program_binary(&self, program: u32, format: u32, binary: &[u8]) {
+        let Ok(length) = i32::try_from(binary.len()) else { return };
+        call!((self.raw.program_binary)(program, format, binary.as_ptr().cast(), length));
     }
     fn delete_program(&self, program: u32) {
         if let Some(program) = name!(NativeProgram, program) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::dispatch::{self, Pace, Ran, Step, Work};
 use super::resource::{Bind, Buffer, Program};
+use super::scratch::Scratch;
 use super::session::Session;
 use crate::error::Result;
 use crate::shader::recipe::{Pass, Recipe, Slot};
@@ -34,7 +35,9 @@ pub struct Passes {
     run: Vec<Built>,
     pace: Pace,
     packed: Option<Rc<Buffer>>,
-    scratch: Vec<Rc<Buffer>>,
+    /// Weights as they came, where they are read in that form and nobody else holds them.
+    held: Option<Buffer>,
+    scratch: Rc<Scratch>,
     context: Rc<Context>,
 }
 
@@ -44,28 +47,30 @@ impl Passes {
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
     pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
-        let context = session.context().clone();
-        let buffer = |elements: usize| Buffer::new(&context, elements * size_of::<f32>()).map(Rc::new);
-        let packed = (recipe.packed > 0).then(|| buffer(recipe.packed)).transpose()?;
-        let scratch = recipe.scratch.iter().map(|&elements| buffer(elements)).collect::<Result<_>>()?;
-        Passes::with(session, recipe, (packed, scratch), Pace::new())
+        let bytes = recipe.packed * size_of::<f32>();
+        let packed = (bytes > 0).then(|| Buffer::new(session.context(), bytes).map(Rc::new)).transpose()?;
+        Passes::with(session, recipe, packed, Pace::new())
     }
 
-    /// As [`Passes::new`], with buffers for packed weights and scratch that others may use, too, before and after it, and a pace.
+    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a pace.
     ///
     /// # Errors
-    /// The compiler's log.
+    /// As [`Passes::new`].
     pub fn with(
         session: &mut Session,
         recipe: &Recipe,
-        (packed, scratch): (Option<Rc<Buffer>>, Vec<Rc<Buffer>>),
+        packed: Option<Rc<Buffer>>,
         pace: Pace,
     ) -> Result<Self> {
         let context = session.context().clone();
+        session.begin(recipe.sources())?;
         let mut build =
             |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
-        let (prepare, run) = (build(&recipe.prepare)?, build(&recipe.run)?);
-        Ok(Passes { name: recipe.name.clone(), prepare, run, pace, packed, scratch, context })
+        let built = build(&recipe.prepare).and_then(|prepare| Ok((prepare, build(&recipe.run)?)));
+        let (prepare, run) = built.inspect_err(|_| session.give_up(recipe.sources()))?;
+        let scratch = session.scratch();
+        scratch.reserve(&context, &recipe.scratch)?;
+        Ok(Passes { name: recipe.name.clone(), prepare, run, pace, packed, held: None, scratch, context })
     }
 
     /// The kernel's name.
@@ -84,6 +89,16 @@ impl Passes {
             dispatch::run_steps(&self.context, steps, &Pace::new())
         })?;
         Ok(true)
+    }
+
+    /// Takes charge of weights.
+    pub fn hold(&mut self, weights: Buffer) {
+        self.held = Some(weights);
+    }
+
+    /// The weights it has charge of.
+    pub fn held(&self) -> Option<&Buffer> {
+        self.held.as_ref()
     }
 
     /// Runs it.
@@ -133,13 +148,19 @@ impl Passes {
             self.context.api().uniform_1ui(location, bits);
         }
         for &(index, slot) in &built.bindings {
+            if let Slot::Scratch(number) = slot {
+                if let Some(buffer) = self.scratch.buffer(number) {
+                    buffer.bind(index);
+                }
+                continue;
+            }
             let buffer = match slot {
                 Slot::Input => Some(buffers.input),
                 Slot::Weights => Some(buffers.weights),
                 Slot::Bias => buffers.bias,
                 Slot::Output => Some(buffers.output),
                 Slot::Packed => self.packed.as_deref().map(|it| it as &dyn Bind),
-                Slot::Scratch(number) => self.scratch.get(number).map(|it| &**it as &dyn Bind),
+                Slot::Scratch(_) => None,
             };
             if let Some(buffer) = buffer {
                 buffer.bind_on(&self.context, index);

@@ -137,6 +137,26 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// A buffer of `bytes` bytes that holds `pattern` again and again.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn repeating(context: &Rc<Context>, bytes: usize, pattern: &[u8]) -> Result<Self> {
+        let buffer = Buffer::new(context, bytes)?;
+        let mut filled = pattern.len().min(bytes);
+        buffer.upload(&pattern[..filled])?;
+        buffer.bind_to_copy(api::COPY_READ_BUFFER)?;
+        while filled < bytes && filled > 0 {
+            // What is there is whole patterns, and doubles.
+            let more = filled.min(bytes - filled);
+            let (from, to) = (api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER);
+            context.api().copy_buffer_sub_data(from, to, 0, filled as i64, more as i64);
+            context.check("glCopyBufferSubData")?;
+            filled += more;
+        }
+        Ok(buffer)
+    }
+
     /// Takes charge of a buffer object that somebody else made.
     pub fn adopt(context: &Rc<Context>, name: u32, bytes: usize) -> Self {
         let counted = Counted::new(context, |live| &live.buffers);
@@ -214,6 +234,18 @@ impl Buffer {
         self.context.check_reset("glMapBufferRange")
     }
 
+    /// Copies what begins `offset` bytes behind its beginning to `into`; otherwise like [`Buffer::read`].
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        debug_assert!(offset + into.len() <= self.bytes);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        self.context.api().get_buffer_sub_data(api::COPY_READ_BUFFER, offset as i64, into);
+        self.context.check("glGetBufferSubData")?;
+        self.context.check_reset("glGetBufferSubData")
+    }
+
     /// Copies the first `bytes` bytes to `to`, on the device.
     ///
     /// # Errors
@@ -263,25 +295,45 @@ impl Program {
     /// # Errors
     /// As [`Program::kernel`].
     pub fn build(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
-        let api = context.api();
-        let shader = Shader::compile(context, kernel, source)?;
-        let name = api.create_program();
+        Building::begin(context, kernel, source)?.finish()
+    }
+
+    fn new(context: &Rc<Context>, kernel: &str) -> Result<Self> {
+        let name = context.api().create_program();
         if name == 0 {
             return Err(no_object(context, "glCreateProgram"));
         }
         let counted = Counted::new(context, |live| &live.programs);
-        let program =
-            Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted };
-        api.attach_shader(name, shader.name);
-        api.link_program(name);
-        let linked = api.program_linked(name);
-        context.check("glLinkProgram")?;
-        if !linked {
-            return Err(shader_error(context, kernel, api.program_log(name)));
-        }
-        api.detach_shader(name, shader.name);
-        context.check("glDetachShader")?;
-        Ok(program)
+        Ok(Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted })
+    }
+
+    /// A program from what [`Program::binary`] gave; none if the driver does not take it, which it need not give a reason for.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn from_binary(
+        context: &Rc<Context>,
+        kernel: &str,
+        format: u32,
+        binary: &[u8],
+    ) -> Result<Option<Self>> {
+        let api = context.api();
+        let program = Program::new(context, kernel)?;
+        api.load_program_binary(program.name, format, binary);
+        let linked = api.program_linked(program.name);
+        refusal_is_no_error(context.check("glProgramBinary"))?;
+        context.check_reset("glProgramBinary")?;
+        Ok(linked.then_some(program))
+    }
+
+    /// The linked program as this driver's own bytes, with their format; none if it gives none.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn binary(&self) -> Result<Option<(u32, Vec<u8>)>> {
+        let binary = self.context.api().program_binary(self.name);
+        let got = refusal_is_no_error(self.context.check("glGetProgramBinary"))?;
+        Ok(binary.filter(|_| got))
     }
 
     /// Gives the program away: whoever has its name deletes it.
@@ -294,9 +346,22 @@ impl Program {
         self.name
     }
 
+    /// Where it was made.
+    pub fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+
     /// What messages call it.
     pub fn kernel_name(&self) -> &str {
         &self.kernel
+    }
+}
+
+/// Without binaries programs are compiled: only a lost device is an error. Says whether there was none at all.
+fn refusal_is_no_error(checked: Result<()>) -> Result<bool> {
+    match checked {
+        Err(lost @ Error::DeviceLost { .. }) => Err(lost),
+        checked => Ok(checked.is_ok()),
     }
 }
 
@@ -308,6 +373,52 @@ impl Drop for Program {
     }
 }
 
+/// A program that the driver was told to compile and link, and not yet asked whether it could: many drivers do several at
+/// once, on threads of their own, until somebody asks.
+pub struct Building {
+    shader: Shader,
+    program: Program,
+}
+
+impl Building {
+    /// Has the driver begin.
+    ///
+    /// # Errors
+    /// What GL reports at once.
+    pub fn begin(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
+        let api = context.api();
+        let shader = Shader::new(context)?;
+        api.shader_source(shader.name, source);
+        api.compile_shader(shader.name);
+        context.check("glCompileShader")?;
+        let program = Program::new(context, kernel)?;
+        api.keep_program_binary(program.name);
+        api.attach_shader(program.name, shader.name);
+        api.link_program(program.name);
+        context.check("glLinkProgram")?;
+        Ok(Building { shader, program })
+    }
+
+    /// The program, once the driver is ready.
+    ///
+    /// # Errors
+    /// As [`Program::kernel`].
+    pub fn finish(self) -> Result<Program> {
+        let Building { shader, program } = self;
+        let (context, kernel) = (&program.context, &program.kernel);
+        let api = context.api();
+        if !api.shader_compiled(shader.name) {
+            return Err(shader_error(context, kernel, api.shader_log(shader.name)));
+        }
+        if !api.program_linked(program.name) {
+            return Err(shader_error(context, kernel, api.program_log(program.name)));
+        }
+        api.detach_shader(program.name, shader.name);
+        context.check("glDetachShader")?;
+        Ok(program)
+    }
+}
+
 /// A compute shader, on its way into a program.
 struct Shader {
     name: u32,
@@ -316,22 +427,13 @@ struct Shader {
 }
 
 impl Shader {
-    fn compile(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
-        let api = context.api();
-        let name = api.create_compute_shader();
+    fn new(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().create_compute_shader();
         if name == 0 {
             return Err(no_object(context, "glCreateShader"));
         }
         let counted = Counted::new(context, |live| &live.programs);
-        let shader = Shader { name, context: context.clone(), _counted: counted };
-        api.shader_source(name, source);
-        api.compile_shader(name);
-        let compiled = api.shader_compiled(name);
-        context.check("glCompileShader")?;
-        if !compiled {
-            return Err(shader_error(context, kernel, api.shader_log(name)));
-        }
-        Ok(shader)
+        Ok(Shader { name, context: context.clone(), _counted: counted })
     }
 }
 

@@ -3,13 +3,17 @@
 //! All of it is gone when a context is lost; whoever holds a plan holds what it takes to prepare it again.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::context::Context;
 use super::conv2d::{self, Prepared};
+use super::kept::{self, Coming};
 use super::passes::Passes;
 use super::rates;
 use super::resource::Program;
+use super::scratch::Scratch;
+use super::tuning;
+use crate::config::{Tune, config};
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
@@ -17,6 +21,7 @@ use crate::problem::Conv2d;
 use crate::shader::recipe::{self, Source};
 use crate::shader::source::Kernel;
 use crate::shader::variant::{self, Variant};
+use crate::store::{Store, store};
 
 /// Generated programs that a session keeps beyond those in use.
 const KEPT: usize = 256;
@@ -26,13 +31,47 @@ pub struct Session {
     prepared: HashMap<u64, Prepared>,
     programs: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<Source, Rc<Program>>,
+    coming: HashMap<Source, Coming>,
+    /// Compiled here, and not run yet when they were kept.
+    fresh: Vec<(Source, Rc<Program>)>,
+    store: &'static Store,
+    /// Held by those who use it.
+    scratch: Weak<Scratch>,
     context: Rc<Context>,
 }
 
 impl Session {
     /// A session with nothing in it yet.
     pub fn new(context: Rc<Context>) -> Self {
-        Session { prepared: HashMap::new(), programs: HashMap::new(), generated: HashMap::new(), context }
+        Session::with_store(context, store())
+    }
+
+    /// The same, with what is kept from run to run in `store`.
+    pub fn with_store(context: Rc<Context>, store: &'static Store) -> Self {
+        Session {
+            prepared: HashMap::new(),
+            programs: HashMap::new(),
+            generated: HashMap::new(),
+            coming: HashMap::new(),
+            fresh: vec![],
+            store,
+            scratch: Weak::new(),
+            context,
+        }
+    }
+
+    /// What is kept from run to run.
+    pub fn store(&self) -> &'static Store {
+        self.store
+    }
+
+    /// The scratch buffers of all plans.
+    pub fn scratch(&mut self) -> Rc<Scratch> {
+        self.scratch.upgrade().unwrap_or_else(|| {
+            let scratch = Rc::default();
+            self.scratch = Rc::downgrade(&scratch);
+            scratch
+        })
     }
 
     /// Its context.
@@ -48,7 +87,9 @@ impl Session {
         if let Some(program) = self.programs.get(kernel.name) {
             return Ok(program.clone());
         }
-        let program = Rc::new(Program::kernel(&self.context, kernel)?);
+        let source = Source { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
+        let coming = kept::program(self.store, &self.context, &source)?;
+        let program = self.finish(coming, &source)?;
         self.programs.insert(kernel.name, program.clone());
         Ok(program)
     }
@@ -61,12 +102,60 @@ impl Session {
         if let Some(program) = self.generated.get(source) {
             return Ok(program.clone());
         }
-        let program = Rc::new(Program::build(&self.context, &source.name, &source.text)?);
+        let coming = match self.coming.remove(source) {
+            Some(coming) => coming,
+            None => kept::program(self.store, &self.context, source)?,
+        };
+        let program = self.finish(coming, source)?;
         if self.generated.len() >= KEPT {
             self.generated.clear();
         }
         self.generated.insert(source.clone(), program.clone());
         Ok(program)
+    }
+
+    fn finish(&mut self, coming: Coming, source: &Source) -> Result<Rc<Program>> {
+        let (program, compiled) = coming.finish(self.store, source)?;
+        let program = Rc::new(program);
+        if compiled && self.fresh.len() < KEPT {
+            self.fresh.push((source.clone(), program.clone()));
+        }
+        Ok(program)
+    }
+
+    /// Whether [`Session::settle`] has something to do.
+    pub fn is_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Keeps the programs that were compiled since the last time once more, now that they have run: some drivers complete them at
+    /// their first use, and the binary is then worth more.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn settle(&mut self) -> Result<()> {
+        std::mem::take(&mut self.fresh)
+            .iter()
+            .try_for_each(|(source, program)| kept::keep(self.store, program, source))
+    }
+
+    /// Has the driver begin with the programs of `sources` that are not there yet: it may compile several at once.
+    ///
+    /// # Errors
+    /// What GL reports at once.
+    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) -> Result<()> {
+        for source in sources {
+            if !self.generated.contains_key(source) && !self.coming.contains_key(source) {
+                let coming = kept::program(self.store, &self.context, source)?;
+                self.coming.insert(source.clone(), coming);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up those of `sources` that were begun and that nobody asked for.
+    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
+        sources.for_each(|source| drop(self.coming.remove(source)));
     }
 
     /// Prepares a convolution as `variant` says.
@@ -93,15 +182,32 @@ impl Session {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(&mut self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Prepared> {
-        let images = conv2d::images_at_once(&self.context, problem)?;
+        self.prepare_with(tuning::policy(problem, config()), problem, weights, bias)
+    }
+
+    /// The same, with measurements as `policy` says.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare_with(
+        &mut self,
+        policy: Tune,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Prepared> {
+        let tile = tuning::tile(self, problem)?;
         let mut refused = None;
-        for variant in self.candidates(&problem.with_batch(images))? {
+        for variant in self.candidates(&tile, policy)? {
             match self.prepare_variant(&variant, problem, weights, bias) {
                 // A driver may fail at one shader and compile the next.
                 Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                     if variant != Variant::DIRECT =>
                 {
                     self.context.note(Level::Warn, format_args!("{variant}: {error}"));
+                    if policy != Tune::Off && matches!(error, Error::Shader { .. }) {
+                        tuning::refuse(self, &tile, &variant);
+                    }
                     refused = Some(error);
                 }
                 other => return other,
@@ -110,13 +216,13 @@ impl Session {
         Err(refused.unwrap_or_else(|| self.no_winograd()))
     }
 
-    /// The way that the planner likes best; nothing is built.
+    /// The way that is known or predicted to be best; nothing is built but what measuring takes, where that is asked for.
     ///
     /// # Errors
     /// [`Error::Unsupported`].
     pub fn choose(&mut self, problem: &Conv2d) -> Result<Variant> {
-        let images = conv2d::images_at_once(&self.context, problem)?;
-        let best = self.candidates(&problem.with_batch(images))?.into_iter().next();
+        let tile = tuning::tile(self, problem)?;
+        let best = self.candidates(&tile, tuning::policy(problem, config()))?.into_iter().next();
         best.ok_or_else(|| self.no_winograd())
     }
 
@@ -127,12 +233,12 @@ impl Session {
     }
 
     /// Ways to compute `problem`, best first.
-    fn candidates(&mut self, problem: &Conv2d) -> Result<Vec<Variant>> {
+    fn candidates(&mut self, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
         if variant::is_small(problem) {
             // No rate of the device would change that; so none needs to be measured.
             return Ok(vec![Variant::DIRECT]);
         }
-        Ok(variant::candidates(problem, &self.gpu()?))
+        tuning::order(self, problem, policy)
     }
 
     /// The device as the planner sees it, measured at first use.
@@ -143,8 +249,14 @@ impl Session {
         if let Some(gpu) = self.context.group().gpu().get() {
             return Ok(*gpu);
         }
-        let gpu = rates::measure(self)?;
-        self.context.note(Level::Debug, format_args!("{}: measured {gpu:?}", self.context.device()));
+        let capabilities = self.context.capabilities().clone();
+        let gpu = match config().deterministic {
+            // Nothing that was measured may decide.
+            true => kept::with_limits(Gpu::ASSUMED, &capabilities),
+            false => kept::gpu(self.store, &capabilities, || rates::measure(self))?,
+        };
+        self.settle()?;
+        self.context.note(Level::Debug, format_args!("{}: planned for as {gpu:?}", self.context.device()));
         Ok(*self.context.group().gpu().get_or_init(|| gpu))
     }
 

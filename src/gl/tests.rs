@@ -12,6 +12,7 @@ mod queue;
 mod rates;
 mod recovery;
 mod rig;
+mod tuning;
 
 use std::time::Duration;
 

@@ -11,13 +11,14 @@ use super::engine::Engine;
 use super::fence::Fence;
 use super::resource::Query;
 use super::session::Session;
+use super::tuning;
 use crate::backend::{Backend, Job, PipelineOptions, Pressure, Recipe, Ticket};
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
-use crate::shader::variant::{Family, Variant};
+use crate::shader::variant::{self, Family, Variant};
 
 pub use bench::{Bench, Timed};
 
@@ -152,6 +153,46 @@ pub fn conv2d(
         done(variant, outcome);
     }
     Ok(())
+}
+
+/// What tuning found for a problem.
+#[derive(Debug, Clone)]
+pub struct Tuned {
+    /// The planner's first choice with its seconds, if it could be timed.
+    pub planned: (Variant, Option<f64>),
+    /// The fastest with its seconds; none where there is no choice, or nothing was fit to be timed.
+    pub best: Option<(Variant, f64)>,
+    /// How many were timed, and how many refused: not built, or wrong.
+    pub timed: usize,
+    /// See `timed`.
+    pub refused: usize,
+}
+
+/// Tunes `problem` on `gl:device`, whatever is on record of it, and records what is found.
+///
+/// # Errors
+/// If there is no such device, or it failed.
+pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> {
+    super::engine(device)?.worker().call(|session| {
+        let tile = tuning::tile(session, problem)?;
+        let gpu = session.gpu()?;
+        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
+        if variant::is_small(&tile) {
+            return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0 });
+        }
+        let record = tuning::tune(session, &tile, budget)?;
+        let seconds = |wanted: Variant| {
+            record.entries().iter().find(|entry| entry.variant == wanted).and_then(|entry| entry.seconds)
+        };
+        let best = record.winners().next();
+        let timed = record.winners().count();
+        Ok(Tuned {
+            planned: (first, seconds(first)),
+            best: best.and_then(|best| Some((best, seconds(best)?))),
+            timed,
+            refused: record.entries().len() - timed,
+        })
+    })
 }
 
 /// What the planner knows of `gl:device`.

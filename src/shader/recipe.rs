@@ -67,6 +67,18 @@ pub struct Recipe {
     pub run: Vec<Pass>,
 }
 
+impl Recipe {
+    /// A hash of its shaders, the same in every process.
+    pub fn hash(&self) -> u64 {
+        crate::store::hash(self.sources().flat_map(|source| source.text.bytes()))
+    }
+
+    /// Its shaders.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.prepare.iter().chain(&self.run).map(|pass| &pass.source)
+    }
+}
+
 const TILE: &str = include_str!("../../glsl/tile.comp");
 const SPLIT_SUM: &str = include_str!("../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../glsl/pack_weights.comp");

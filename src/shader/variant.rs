@@ -4,6 +4,7 @@
 //! reduction is cut into. [`candidates`] ranks them with the planner's cost model (`memory::tiles`); a tuner may try the first few.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
 use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
@@ -56,8 +57,34 @@ impl fmt::Display for Variant {
     }
 }
 
+impl FromStr for Variant {
+    type Err = ();
+
+    /// What [`Display`](fmt::Display) wrote, for tiles that the planner considers.
+    fn from_str(name: &str) -> Result<Self, ()> {
+        if name == Variant::DIRECT.to_string() {
+            return Ok(Variant::DIRECT);
+        }
+        let grouped = GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT });
+        if let Some(variant) = grouped.iter().find(|variant| variant.to_string() == name) {
+            return Ok(*variant);
+        }
+        let families = [Family::Igemm, Family::Table, Family::Winograd(2), Family::Winograd(4)];
+        let whole = families.iter().flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
+        let splits = |variant: &Variant| match name.strip_prefix(&variant.to_string())?.strip_prefix("_s") {
+            None => (name == variant.to_string()).then_some(1),
+            Some(splits) => splits.parse().ok().filter(|splits| (2..=MOST_SPLITS).contains(splits)),
+        };
+        let found =
+            whole.into_iter().find_map(|variant| Some(Variant { splits: splits(&variant)?, ..variant }));
+        found.filter(|it| it.to_string() == name).ok_or(())
+    }
+}
+
 /// Problems with less work stay with the floor: compiling takes longer than anything else could win.
 const LEAST_FLOPS: u64 = 4_000_000;
+/// Rows of outputs that a thread of `Grouped` may have.
+const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
 /// The most parts of a reduction.
 const MOST_SPLITS: usize = 32;
 /// Channels below which slices of channels would be mostly padding.
@@ -159,6 +186,20 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     }
 }
 
+/// Whether `variant`, from wherever it comes, may compute `problem` on the device.
+pub fn is_candidate(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
+    let sizes = problem.sizes();
+    let c = sizes.c / sizes.groups;
+    let asked = problem.algorithm() == Algorithm::Winograd;
+    let family = match variant.family {
+        Family::Winograd(m) => variant.splits == 1 && winograd_forms(problem).contains(&m),
+        Family::Igemm => !asked && c >= FEW_CHANNELS.min(variant.tile.bk),
+        Family::Table => !asked && c < FEW_CHANNELS,
+        Family::Direct | Family::Grouped(_) => !asked,
+    };
+    family && is_possible(problem, gpu, variant)
+}
+
 /// Whether the generator makes `variant` for `problem` and the device can run it.
 pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let sizes = problem.sizes();
@@ -222,7 +263,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     let mut variants = vec![];
     if !asked {
         variants.push(Variant::DIRECT);
-        variants.extend([8, 4, 2, 1].map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT }));
+        variants.extend(GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT }));
     }
     for &tile in &TILES {
         let mut cut = |family: Family| {
@@ -246,4 +287,66 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
         variants.sort_by_key(|variant| variant.family != Family::Direct);
     }
     variants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        let tiled = [Family::Igemm, Family::Table, Family::Winograd(4), Family::Winograd(2)]
+            .iter()
+            .flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
+        let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MOST_SPLITS });
+        let grouped = GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT });
+        let mut names = 0;
+        for variant in tiled.chain(split).chain(grouped).chain([Variant::DIRECT]) {
+            assert_eq!(variant.to_string().parse(), Ok(variant), "{variant}");
+            names += 1;
+        }
+        assert_eq!(names, 5 * TILES.len() + 5);
+        for name in [
+            "",
+            "conv_igemm",
+            "conv_igemm_128x128x8_t8x8_s1",
+            "conv_igemm_128x128x8_t8x8_s33",
+            "conv_igemm_128x128x8_t8x8_s+2",
+            "conv_igemm_128x128x9_t8x8",
+            "conv_winograd_f6x3_128x128x8_t8x8",
+            "conv_grouped_3x4",
+            "conv_direct_64 ",
+        ] {
+            assert!(name.parse::<Variant>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn candidates_are_candidates() {
+        let desc = crate::problem::Conv2dDesc {
+            c: 8,
+            h: 40,
+            w: 40,
+            k: 64,
+            r: 3,
+            s: 3,
+            pad_h: 1,
+            pad_w: 1,
+            ..Default::default()
+        };
+        let mut checked = 0;
+        for c in [8, 64] {
+            for algorithm in [Algorithm::Auto, Algorithm::Direct, Algorithm::Winograd] {
+                let problem = Conv2d::new(crate::problem::Conv2dDesc { c, algorithm, ..desc }).unwrap();
+                for variant in candidates(&problem, &Gpu::ASSUMED) {
+                    assert!(is_candidate(&problem, &Gpu::ASSUMED, &variant), "{variant}");
+                    checked += 1;
+                }
+                let winograd = Variant { family: Family::Winograd(4), tile: TILES[8], splits: 1 };
+                let allowed = c == 64 && algorithm != Algorithm::Direct;
+                assert_eq!(is_candidate(&problem, &Gpu::ASSUMED, &winograd), allowed);
+            }
+        }
+        assert!(checked > 100, "{checked}");
+    }
 }

@@ -93,7 +93,7 @@ fn sound_files_of_another_key_version_or_format_are_no_entries() {
         let mut bytes = entry(&mine, value);
         bytes.truncate(bytes.len() - CHECKSUM);
         change(&mut bytes);
-        let checksum = hash(&bytes).to_le_bytes();
+        let checksum = hash(bytes.iter().copied()).to_le_bytes();
         bytes.extend_from_slice(&checksum);
         bytes
     };

@@ -26,6 +26,7 @@ mod stats;
 mod stream;
 mod suite;
 mod trace;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ enum Command {
     Shaders(shaders::Args),
     Stats(stats::Args),
     Trace(trace::Args),
+    Tune(tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Shaders(args) => shaders::run(args, &mut console),
         Command::Stats(args) => stats::run(args, &mut console),
         Command::Trace(args) => trace::run(args, &mut console),
+        Command::Tune(args) => tune::run(args, &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,8 @@
 //! The seam to the convolution: its commands, put behind each other on a context, with nothing waited for.
 //!
 //! The lane that computes prepares a plan once more, on its own context: as the plan's variant says, with weights packed there
-//! once. What passes hand on to each other lies in scratch that all plans of the lane share, since a context does its commands
-//! one after the other.
+//! once. What passes hand on to each other lies in scratch that all plans of the lane share
+//! ([`Scratch`](super::super::scratch::Scratch)).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -57,7 +57,6 @@ pub trait Encode {
 /// What all the convolutions of a lane share.
 pub struct Shared {
     pub session: RefCell<Session>,
-    scratch: RefCell<Vec<Rc<Buffer>>>,
     pub context: Rc<Context>,
     /// What a dispatch should take.
     pub target: Duration,
@@ -78,7 +77,6 @@ impl Encoders {
     pub fn new(context: &Rc<Context>, contexts: Contexts) -> Self {
         let shared = Shared {
             session: RefCell::new(Session::new(context.clone())),
-            scratch: RefCell::default(),
             context: context.clone(),
             target: target(contexts),
         };
@@ -149,28 +147,10 @@ impl Shared {
         Buffer::with_data(&self.context, bytemuck::cast_slice(data))
     }
 
-    /// A recipe's passes, with the lane's scratch.
+    /// A recipe's passes.
     fn passes(&self, recipe: &recipe::Recipe, packed: Option<Rc<Buffer>>) -> Result<Passes> {
-        let scratch = self.scratch(&recipe.scratch)?;
         let pace = Pace::with_target(self.target);
-        Passes::with(&mut self.session.borrow_mut(), recipe, (packed, scratch), pace)
-    }
-
-    /// Scratch of at least these many elements each. Passes that have smaller ones keep them.
-    fn scratch(&self, elements: &[usize]) -> Result<Vec<Rc<Buffer>>> {
-        let mut scratch = self.scratch.borrow_mut();
-        for (number, elements) in elements.iter().enumerate() {
-            let bytes = elements * size_of::<f32>();
-            if scratch.get(number).is_some_and(|it| it.bytes() >= bytes) {
-                continue;
-            }
-            let buffer = Rc::new(Buffer::new(&self.context, bytes)?);
-            match scratch.get_mut(number) {
-                Some(smaller) => *smaller = buffer,
-                None => scratch.push(buffer),
-            }
-        }
-        Ok(scratch[..elements.len()].to_vec())
+        Passes::with(&mut self.session.borrow_mut(), recipe, packed, pace)
     }
 }
 

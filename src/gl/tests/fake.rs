@@ -456,6 +456,11 @@ impl Api for FakeApi {
     fn program_log(&self, _program: u32) -> String {
         String::new()
     }
+    fn keep_program_binary(&self, _program: u32) {}
+    fn program_binary(&self, _program: u32) -> Option<(u32, Vec<u8>)> {
+        None
+    }
+    fn load_program_binary(&self, _program: u32, _format: u32, _binary: &[u8]) {}
     fn delete_program(&self, _program: u32) {}
     fn program_local_size(&self, _program: u32) -> [i32; 3] {
         [64, 1, 1]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::super::{api, calibrate, reference};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
-use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::memory::tiles::Tile;
 use crate::shader::source::CONV_REFERENCE;
@@ -189,7 +188,8 @@ fn may_pass(fault: Fault, call: &str) -> bool {
         // What comes of it is made again.
         Fault::Lost | Fault::LostSilently => true,
         // Nobody waits for deletions, and the next job does not take their errors for its own.
-        Fault::Error(_) => call.starts_with("delete_"),
+        // A program that is not to be had as a binary is compiled.
+        Fault::Error(_) => call.starts_with("delete_") || BINARIES.contains(&call),
         // The context goes with its thread.
         Fault::MakeCurrent => call == "egl_unbind",
         // A root context is tried with fewer and fewer features.
@@ -197,6 +197,8 @@ fn may_pass(fault: Fault, call: &str) -> bool {
         _ => false,
     }
 }
+
+const BINARIES: [&str; 2] = ["load_program_binary", "program_binary"];
 
 /// Runs a scenario with `fault` at each of its calls. Gives how many there were, and how many were reported.
 fn run_loop(bench: &Bench, scenario: &Scenario, fault: Fault) -> (u64, u64) {
@@ -242,8 +244,13 @@ fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u6
 const ERRORS: [Fault; 2] = [Fault::Error(api::OUT_OF_MEMORY), Fault::Error(api::INVALID_OPERATION)];
 const RUNNING: [Fault; 4] = [Fault::WaitFails, Fault::NeverSignals, Fault::ReadFails, Fault::NoObject];
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
-const SMALL: Machine =
-    Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, no_storage: false, lazy: None };
+const SMALL: Machine = Machine {
+    max_block: Some(SMALL_BLOCK),
+    needs_surface: false,
+    no_storage: false,
+    binaries: false,
+    lazy: None,
+};
 
 /// Generated programs, packed weights and scratch go with their context, and come back with the next.
 #[test]
@@ -266,6 +273,14 @@ fn gl_errors_at_every_call() {
     let scenarios = [&OPEN, &RUN, &TILES, &PRODUCT, &CALIBRATE, &DROP_PLAN, &DROP_ENGINE];
     let Some(total) = run_loops(SMALL, &scenarios.map(|it| (it, &ERRORS[..]))) else { return };
     assert!(total > 500, "{total}");
+}
+
+#[test]
+fn binaries_that_fail_at_every_call() {
+    let machine = Machine { binaries: true, ..SMALL };
+    let faults = [&ERRORS[..], &LOSSES].concat();
+    let Some(total) = run_loops(machine, &[(&OPEN, &faults), (&RUN, &faults)]) else { return };
+    assert!(total > 50, "{total}");
 }
 
 #[test]
@@ -317,7 +332,8 @@ fn fences_are_sent_off() {
         let ran = [
             rig.batch.run(&*rig.batch.plan(&engine).unwrap()).map(|_| ()),
             rig.product.run(&engine),
-            engine.hierarchy().map(|_| ()),
+            // Not the engine's own, which may be known from an earlier process.
+            engine.worker().call(|session| calibrate::measure(session, true)).map(|_| ()),
         ];
         let timeouts = ran.iter().filter(|it| matches!(it, Err(Error::Timeout { .. }))).count();
         finished.push((ran.iter().filter(|it| it.is_ok()).count(), timeouts));

@@ -189,6 +189,8 @@ pub struct Machine {
     pub needs_surface: bool,
     /// Buffers cannot stay mapped.
     pub no_storage: bool,
+    /// Programs can be had as binaries. Otherwise each is compiled.
+    pub binaries: bool,
     /// A fence signals only once it was sent off; and what does that.
     pub lazy: Option<SentBy>,
 }
@@ -443,6 +445,9 @@ impl Api for FaultyApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn keep_program_binary(program: u32);
+        fn program_binary(program: u32) -> Option<(u32, Vec<u8>)>;
+        fn load_program_binary(program: u32, format: u32, binary: &[u8]);
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
         fn uniform_1ui(location: u32, value: u32);
@@ -520,6 +525,7 @@ impl Api for FaultyApi {
     fn get_integer64(&self, name: u32) -> i64 {
         match self.machine.max_block {
             Some(most) if name == api::MAX_SHADER_STORAGE_BLOCK_SIZE => most,
+            _ if name == api::NUM_PROGRAM_BINARY_FORMATS && !self.machine.binaries => 0,
             _ => self.inner.get_integer64(name),
         }
     }

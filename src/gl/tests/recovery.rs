@@ -7,8 +7,13 @@ use super::rig::{Rig, SMALL_BLOCK};
 use crate::error::Error;
 
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
-const MACHINE: Machine =
-    Machine { max_block: Some(SMALL_BLOCK), needs_surface: false, no_storage: false, lazy: None };
+const MACHINE: Machine = Machine {
+    max_block: Some(SMALL_BLOCK),
+    needs_surface: false,
+    no_storage: false,
+    binaries: false,
+    lazy: None,
+};
 
 fn is_lost<T>(result: crate::Result<T>) -> bool {
     matches!(result, Err(Error::DeviceLost { .. }))

@@ -1,0 +1,97 @@
+//! `sparkle tune`: finds the fastest kernel of every layer of a suite on a GL device, and remembers it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sparkle::report::geomean;
+use sparkle::trial::{self, Tuned};
+
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::suite;
+
+/// Measure the candidates of every layer of a suite and record the winners.
+///
+/// Candidates are built, compared with a float64 oracle in some rows, and timed in turns; who is clearly behind drops out. Plans
+/// then take the winners where SPARKLE_TUNE is read or full. planned us is the time of what the planner takes without measurements,
+/// tuned us that of the winner, both of one run among several back to back.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
+    #[arg(long, value_name = "FILE")]
+    suite: PathBuf,
+    /// Device to tune: gl:N
+    #[arg(long, value_name = "D", default_value = "gl:0", value_parser = index)]
+    device: usize,
+    /// Images a batch, instead of the suite's N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=i64::from(i32::MAX)))]
+    batch: Option<i64>,
+    /// Seconds a layer
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    budget: Duration,
+}
+
+fn index(text: &str) -> Result<usize, String> {
+    let number = text.strip_prefix("gl:").and_then(|number| number.parse().ok());
+    number.ok_or_else(|| "expected gl:N; other devices have nothing to tune".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected 0.01 to 3600 seconds".to_owned())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A bad suite; no such device; a device failure. A layer that fails does not keep the others from being tuned.
+pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    let layers = suite::read(&args.suite, args.batch)?;
+    // So that a device that is not there is one error, not one a layer.
+    trial::gpu(args.device)?;
+    let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
+    console.line(line(names, ["name", "planned", "planned us", "tuned", "tuned us", "gain", "tried"]));
+    let (mut gains, mut failure) = (vec![], None);
+    let bar = console.progress(layers.len() as u64, "layers");
+    for layer in &layers {
+        bar.set_message(layer.name.clone());
+        match trial::tune(args.device, &layer.problem, args.budget) {
+            Ok(tuned) => {
+                gains.extend(gain(&tuned));
+                console.line(row(names, &layer.name, &tuned));
+            }
+            Err(error) => {
+                console.note(&format!("{}: {error}", layer.name));
+                Failure::from(error).at(&layer.name).keep_worst(&mut failure);
+            }
+        }
+        bar.inc(1);
+    }
+    console.end_progress();
+    let mean = geomean(&gains).map_or("-".to_owned(), |mean| format!("{mean:.3}"));
+    console.line(line(names, ["geomean", "", "", "", "", &mean, ""]));
+    failure.map_or(Ok(()), Err)
+}
+
+/// How many times faster the winner is than what the planner would take.
+fn gain(tuned: &Tuned) -> Option<f64> {
+    Some(tuned.planned.1? / tuned.best?.1)
+}
+
+fn row(names: usize, name: &str, tuned: &Tuned) -> String {
+    let us = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{:.1}", seconds * 1e6));
+    let (planned, best) = (tuned.planned.0.to_string(), tuned.best.unwrap_or((tuned.planned.0, f64::NAN)));
+    let gain = gain(tuned).map_or("-".to_owned(), |gain| format!("{gain:.3}"));
+    let refused = if tuned.refused > 0 { format!(", {} refused", tuned.refused) } else { String::new() };
+    let tried = format!("{}{refused}", tuned.timed);
+    let (planned_us, best_us) = (us(tuned.planned.1), us(tuned.best.map(|best| best.1)));
+    line(names, [name, &planned, &planned_us, &best.0.to_string(), &best_us, &gain, &tried])
+}
+
+/// One line of the table.
+fn line(names: usize, [name, planned, planned_us, tuned, tuned_us, gain, tried]: [&str; 7]) -> String {
+    let text = format!(
+        "{name:<names$}  {planned:<34}  {planned_us:>10}  {tuned:<34}  {tuned_us:>10}  {gain:>6}  {tried}"
+    );
+    text.trim_end().to_owned()
+}

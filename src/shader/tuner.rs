@@ -1,0 +1,378 @@
+//! Which candidate is the fastest on this device: what is measured, for how long, and what is remembered. Pure policy; an engine
+//! builds, checks and times what it is told to.
+//!
+//! The planner's ranking is good but not exact, so the first few of it run a race: in every round each is timed once, in turns,
+//! so that a drifting clock is nobody's advantage, and whoever is clearly behind drops out. The tolerance shrinks from round to
+//! round, since the noise of a best-of does. All times go into a [`Record`], so the runner-up is known when a winner fails.
+//! Drivers and clocks change under way: now and then, while real work runs, a runner-up is timed beside the winner ([`Explorer`]).
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::variant::{Family, Variant};
+
+/// Time that tuning a new shape may take.
+pub const BUDGET: Duration = Duration::from_secs(3);
+/// Share of it that may have passed when a driver is told to build the last candidate, and when that is ready to race.
+pub const BEGINNING: f64 = 0.5;
+/// See [`BEGINNING`].
+pub const BUILDING: f64 = 0.8;
+/// Candidates that race.
+const MOST: usize = 12;
+/// Candidates predicted to take this much longer than the best stay at home.
+const FAR: f64 = 3.0;
+/// How much slower than the leader one may be and stay, round by round.
+const TOLERANCE: [f64; 6] = [1.5, 1.25, 1.15, 1.1, 1.06, 1.03];
+/// Share of a plan's time on the device that goes into timing its runner-ups, and what the first such timing may take.
+const EXPLORING: f64 = 0.02;
+const FIRST_EXPLORING: Duration = Duration::from_millis(50);
+/// How close to the winner a runner-up is, and how many of them get a turn.
+const FRONT: f64 = 1.1;
+const RIVALS: usize = 3;
+
+/// Those of `ranked`, variants with their predicted seconds, best first, that race: the best few, and the best of each family
+/// that is not hopeless, since predictions are least exact between families. The floor does not race: it has no passes.
+pub fn shortlist(ranked: &[(Variant, f64)]) -> Vec<Variant> {
+    let racing = || ranked.iter().filter(|(variant, _)| variant.family != Family::Direct);
+    let Some((_, best)) = racing().next() else { return vec![] };
+    let near = |factor: f64| racing().filter(move |(_, seconds)| *seconds <= factor * best);
+    let mut chosen: Vec<Variant> = near(FAR).take(MOST).map(|(variant, _)| *variant).collect();
+    for (variant, _) in near(FAR) {
+        if chosen.iter().all(|other| other.family != variant.family) {
+            chosen.push(*variant);
+        }
+    }
+    chosen
+}
+
+/// One who races.
+#[derive(Debug, Clone, Copy)]
+struct Runner {
+    variant: Variant,
+    best: f64,
+    running: bool,
+}
+
+/// A race among variants, each by the number it has in the list that [`Race::new`] was given.
+#[derive(Debug)]
+pub struct Race {
+    runners: Vec<Runner>,
+    rounds: usize,
+}
+
+impl Race {
+    /// A race that has not begun.
+    pub fn new(variants: &[Variant]) -> Self {
+        let runner = |&variant: &Variant| Runner { variant, best: f64::INFINITY, running: true };
+        Race { runners: variants.iter().map(runner).collect(), rounds: 0 }
+    }
+
+    /// Who is to be timed in this round.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.runners.len()).filter(|&index| self.runners[index].running).collect()
+    }
+
+    /// Takes a time of the `index`-th. One that is no time at all counts as none.
+    pub fn take(&mut self, index: usize, seconds: f64) {
+        if seconds.is_finite() && seconds > 0.0 {
+            let best = &mut self.runners[index].best;
+            *best = best.min(seconds);
+        }
+    }
+
+    /// Ends a round. Says whether there is to be another.
+    pub fn end_round(&mut self) -> bool {
+        let leader = self.runners.iter().map(|runner| runner.best).fold(f64::INFINITY, f64::min);
+        let tolerance = TOLERANCE[self.rounds.min(TOLERANCE.len() - 1)];
+        for runner in &mut self.runners {
+            runner.running &= runner.best <= tolerance * leader;
+        }
+        self.rounds += 1;
+        self.rounds < TOLERANCE.len() && self.running().len() > 1
+    }
+
+    /// All variants that were timed, the fastest first.
+    pub fn finish(self) -> Vec<(Variant, f64)> {
+        let timed = self.runners.into_iter().filter(|runner| runner.best.is_finite());
+        let mut timed: Vec<_> = timed.map(|runner| (runner.variant, runner.best)).collect();
+        timed.sort_by(|a, b| a.1.total_cmp(&b.1));
+        timed
+    }
+}
+
+/// A variant in a record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry {
+    /// The variant.
+    pub variant: Variant,
+    /// A hash of the shaders it was measured with.
+    pub source: u64,
+    /// Seconds of a run; `None` if it could not be built here, or computed something wrong.
+    pub seconds: Option<f64>,
+}
+
+/// What is known of a shape on a device.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    entries: Vec<Entry>,
+}
+
+impl Record {
+    /// The fastest first, those of no use last.
+    pub fn new(mut entries: Vec<Entry>) -> Self {
+        let key = |entry: &Entry| entry.seconds.unwrap_or(f64::INFINITY);
+        entries.sort_by(|a, b| key(a).total_cmp(&key(b)));
+        Record { entries }
+    }
+
+    /// All of it.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Keeps the entries that `sound` approves of: shaders change, and so may what a device can do.
+    pub fn retain(&mut self, sound: impl FnMut(&Entry) -> bool) {
+        self.entries.retain(sound);
+    }
+
+    /// Those that work, the fastest first.
+    pub fn winners(&self) -> impl Iterator<Item = Variant> {
+        self.entries.iter().filter(|entry| entry.seconds.is_some()).map(|entry| entry.variant)
+    }
+
+    /// Whether `variant` is known to be of no use.
+    pub fn refuses(&self, variant: &Variant) -> bool {
+        self.entries.iter().any(|entry| entry.variant == *variant && entry.seconds.is_none())
+    }
+
+    /// Takes what was measured later, in place of what it says of the same variants.
+    pub fn update(&mut self, later: &[Entry]) {
+        let replaced = |entry: &Entry| later.iter().any(|other| other.variant == entry.variant);
+        let kept = self.entries.iter().filter(|entry| !replaced(entry));
+        *self = Record::new(kept.chain(later).copied().collect());
+    }
+
+    /// Who may yet turn out to be faster than `incumbent`.
+    pub fn rivals(&self, incumbent: &Variant) -> Vec<Variant> {
+        let front = self.entries.first().and_then(|first| first.seconds).map_or(0.0, |best| FRONT * best);
+        let near = |entry: &&Entry| entry.seconds.is_some_and(|seconds| seconds <= front);
+        let near = self.entries.iter().filter(near).map(|entry| entry.variant);
+        near.filter(|variant| variant != incumbent).take(RIVALS).collect()
+    }
+
+    /// A line for each entry: variant, source, nanoseconds or `refused`.
+    pub fn to_text(&self) -> String {
+        let line = |Entry { variant, source, seconds }: &Entry| {
+            let time = seconds.map_or("refused".to_owned(), |seconds| format!("{:.1}", seconds * 1e9));
+            format!("{variant} {source:016x} {time}\n")
+        };
+        self.entries.iter().map(line).collect()
+    }
+
+    /// What [`Record::to_text`] wrote; `None` for anything else.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let entry = |line: &str| {
+            let [variant, source, time] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+            let seconds = match time {
+                "refused" => None,
+                time => Some(time.parse::<f64>().ok().filter(|time| time.is_finite() && *time > 0.0)? * 1e-9),
+            };
+            let source = u64::from_str_radix(source, 16).ok()?;
+            Some(Entry { variant: variant.parse().ok()?, source, seconds })
+        };
+        text.lines().map(entry).collect::<Option<_>>().map(Record::new)
+    }
+}
+
+/// When a plan's runner-ups are timed, and whose turn it is.
+#[derive(Debug, Default)]
+pub struct Explorer {
+    worked: Cell<Duration>,
+    spent: Cell<Duration>,
+    turns: Cell<usize>,
+}
+
+impl Explorer {
+    /// The plan has worked for so long.
+    pub fn work(&self, time: Duration) {
+        self.worked.set(self.worked.get().saturating_add(time));
+    }
+
+    /// Exploring took so long.
+    pub fn spend(&self, time: Duration) {
+        self.spent.set(self.spent.get().saturating_add(time));
+    }
+
+    /// Whether there was work enough that another turn, if it takes as long as those before, does not show.
+    pub fn is_due(&self) -> bool {
+        let next = match self.turns.get() {
+            0 => FIRST_EXPLORING,
+            turns => self.spent.get() / turns as u32,
+        };
+        self.worked.get().mul_f64(EXPLORING) >= self.spent.get() + next
+    }
+
+    /// Whose turn it is; that is then over.
+    pub fn turn(&self, rivals: &[Variant]) -> Option<Variant> {
+        let turn = self.turns.replace(self.turns.get() + 1);
+        rivals.get(turn % rivals.len().max(1)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tiles::{Gpu, TILES};
+    use crate::problem::exact::Random;
+    use crate::problem::{Conv2d, Conv2dDesc};
+    use crate::shader::variant::{candidates, seconds};
+
+    fn ranked(c: i64) -> Vec<(Variant, f64)> {
+        let desc =
+            Conv2dDesc { c, h: 56, w: 56, k: 64, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let all = candidates(&problem, &Gpu::ASSUMED);
+        all.into_iter().map(|variant| (variant, seconds(&problem, &Gpu::ASSUMED, &variant))).collect()
+    }
+
+    /// Runs a race in which the `index`-th takes `truth[index]`, with noise that only ever slows down.
+    fn race(
+        variants: &[Variant],
+        truth: &[f64],
+        noise: i64,
+        random: &mut Random,
+    ) -> (usize, Vec<(Variant, f64)>) {
+        let (mut race, mut timings) = (Race::new(variants), 0);
+        loop {
+            for index in race.running() {
+                race.take(index, truth[index] * (1.0 + random.between(0, noise) as f64 / 100.0));
+                timings += 1;
+            }
+            if !race.end_round() {
+                return (timings, race.finish());
+            }
+        }
+    }
+
+    #[test]
+    fn the_shortlist_is_short_and_has_every_hopeful_family() {
+        let mut lists = 0;
+        for c in [3, 8, 16, 64, 512] {
+            let ranked = ranked(c);
+            let chosen = shortlist(&ranked);
+            assert!(!chosen.is_empty() && chosen.len() <= MOST + 6, "{c}: {}", chosen.len());
+            assert!(chosen.iter().all(|it| it.family != Family::Direct));
+            let first = ranked.iter().find(|it| it.0.family != Family::Direct).unwrap();
+            assert_eq!(chosen[0], first.0, "the planner's choice always races");
+            for (variant, seconds) in &ranked {
+                let hopeful = *seconds <= FAR * first.1 && variant.family != Family::Direct;
+                assert!(!hopeful || chosen.iter().any(|it| it.family == variant.family), "{variant}");
+            }
+            lists += 1;
+        }
+        assert_eq!(lists, 5);
+        assert_eq!(shortlist(&[]), []);
+        assert_eq!(shortlist(&[(Variant::DIRECT, 1.0)]), []);
+    }
+
+    #[test]
+    fn the_fastest_wins_or_one_within_the_noise() {
+        let variants: Vec<Variant> = ranked(64).iter().map(|it| it.0).take(12).collect();
+        let mut random = Random::new(5);
+        let (mut exact, mut spent) = (0, 0);
+        for _ in 0..200 {
+            let truth: Vec<f64> = variants.iter().map(|_| random.between(100, 400) as f64 * 1e-6).collect();
+            let (timings, order) = race(&variants, &truth, 10, &mut random);
+            let best = truth.iter().copied().fold(f64::INFINITY, f64::min);
+            let winner = variants.iter().position(|it| *it == order[0].0).unwrap();
+            assert!(truth[winner] <= 1.1 * best, "{} of {best}", truth[winner]);
+            exact += usize::from(truth[winner] <= 1.02 * best);
+            spent += timings;
+            assert_eq!(order.len(), variants.len(), "everyone was timed at least once");
+        }
+        assert!(exact >= 190, "{exact} of 200");
+        assert!(spent < 200 * variants.len() * TOLERANCE.len() / 2, "{spent}: hardly anyone dropped out");
+    }
+
+    #[test]
+    fn races_end() {
+        let variants: Vec<Variant> = ranked(64).iter().map(|it| it.0).take(5).collect();
+        let mut random = Random::new(6);
+        assert_eq!(race(&variants, &[1.0; 5], 0, &mut random).0, 5 * TOLERANCE.len());
+        assert_eq!(race(&variants, &[9.0, 1.0, 9.0, 9.0, 9.0], 0, &mut random).0, 5);
+        let mut none = Race::new(&variants);
+        (0..5).for_each(|index| none.take(index, [f64::NAN, 0.0, -1.0, f64::INFINITY, f64::NAN][index]));
+        assert!(!none.end_round() || none.running().len() == 5);
+        assert_eq!(none.finish(), []);
+        assert!(!Race::new(&[]).end_round());
+    }
+
+    fn record() -> Record {
+        let times = [Some(3e-6), None, Some(1e-6), Some(1.05e-6), Some(2e-6)];
+        let entry = |(&(variant, _), seconds)| Entry { variant, source: 77, seconds };
+        Record::new(ranked(64).iter().zip(times).map(entry).collect())
+    }
+
+    #[test]
+    fn records_survive_as_text_and_nothing_else_is_one() {
+        let record = record();
+        assert_eq!(record.entries().len(), 5);
+        let text = record.to_text();
+        let again = Record::from_text(&text).unwrap();
+        assert_eq!(again.to_text(), text);
+        assert_eq!(again.winners().collect::<Vec<_>>(), record.winners().collect::<Vec<_>>());
+        // A mutated record is refused, or says something that could be so: that is what sources and limits are checked for.
+        let (mut random, mut refused) = (Random::new(8), 0);
+        for _ in 0..1000 {
+            let mut bytes = text.clone().into_bytes();
+            let at = random.between(0, bytes.len() as i64 - 1) as usize;
+            match random.between(0, 2) {
+                0 => bytes[at] = random.between(32, 126) as u8,
+                1 => bytes.truncate(at),
+                _ => drop(bytes.remove(at)),
+            }
+            let mutated = Record::from_text(&String::from_utf8(bytes).unwrap());
+            refused += usize::from(mutated.is_none());
+            for entry in mutated.iter().flat_map(|it| it.entries()) {
+                assert!(entry.seconds.is_none_or(|it| it > 0.0 && it.is_finite()));
+                assert!(entry.variant.tile == Variant::DIRECT.tile || TILES.contains(&entry.variant.tile));
+            }
+        }
+        assert!(refused > 300, "{refused}");
+    }
+
+    #[test]
+    fn later_measurements_replace_earlier_ones() {
+        let mut record = record();
+        let before: Vec<Variant> = record.winners().collect();
+        assert_eq!(before.len(), 4);
+        record.update(&[Entry { variant: before[0], source: 77, seconds: None }]);
+        assert_eq!(record.winners().collect::<Vec<_>>(), before[1..], "the next one takes over");
+        assert!(record.refuses(&before[0]) && !record.refuses(&before[1]));
+        record.update(&[Entry { variant: before[3], source: 77, seconds: Some(1e-9) }]);
+        assert_eq!(record.winners().next(), Some(before[3]));
+        assert_eq!(record.entries().len(), 5);
+    }
+
+    #[test]
+    fn runner_ups_get_their_turn_and_two_percent_of_the_time() {
+        let record = record();
+        let winners: Vec<Variant> = record.winners().collect();
+        assert_eq!(record.rivals(&winners[0]), winners[1..2], "the others are far behind");
+        assert_eq!(record.rivals(&winners[3]), winners[..2]);
+        assert_eq!(Record::default().rivals(&winners[0]), []);
+
+        let (explorer, mut turns) = (Explorer::default(), vec![]);
+        for _ in 0..100_000 {
+            explorer.work(Duration::from_millis(1));
+            if explorer.is_due() {
+                turns.extend(explorer.turn(&winners[..2]));
+                explorer.spend(Duration::from_millis(100));
+            }
+        }
+        // 2 percent of 100 s, 100 ms each.
+        assert_eq!(turns.len(), 20);
+        assert_eq!(turns[..4], [winners[0], winners[1], winners[0], winners[1]]);
+        assert_eq!(explorer.turn(&[]), None);
+    }
+}
