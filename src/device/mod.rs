@@ -50,7 +50,8 @@ impl Device {
     ///
     /// `auto` means what `SPARKLE_DEVICE` says, or else: for each problem, the device predicted fastest, transfers
     /// included (with `SPARKLE_DETERMINISTIC=1` the CPU); software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
-    /// A device asked for by name never falls back: its errors are returned.
+    /// A device asked for by name does not fall back: its errors are returned. One exception: where a GPU is lost for good in the middle of
+    /// a large convolution, whose output has begun to arrive, the CPU computes it whole, and [`Run::fallback`](crate::Run) says so.
     ///
     /// # Errors
     /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason, or [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a selector that is none.

@@ -81,6 +81,8 @@ pub trait Api {
     fn program_linked(&self, program: u32) -> bool;
     /// `glGetProgramInfoLog`.
     fn program_log(&self, program: u32) -> String;
+    /// `glMaxShaderCompilerThreads`: as many as the driver likes, where it has the extension; some have none until they are asked.
+    fn compile_in_parallel(&self);
     /// `GL_PROGRAM_BINARY_RETRIEVABLE_HINT`, before a program is linked.
     fn keep_program_binary(&self, program: u32);
     /// `glGetProgramBinary`: its format and its bytes; none if the driver gives none.

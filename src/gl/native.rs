@@ -75,6 +75,7 @@ pub struct Native {
     /// Some loaders return an address for any name, so an entry point only counts where the driver claims it.
     storage: bool,
     resets: bool,
+    parallel: bool,
 }
 
 /// Wraps a GL name for glow.
@@ -107,12 +108,7 @@ impl Native {
         let storage = at_least(4) || has("GL_ARB_buffer_storage");
         let resets = at_least(5) || has("GL_KHR_robustness") || has("GL_ARB_robustness");
         let parallel = has("GL_KHR_parallel_shader_compile") || has("GL_ARB_parallel_shader_compile");
-        if let Some(compiler_threads) = raw.compiler_threads.filter(|_| parallel) {
-            // As many as the driver likes; some have none until they are asked.
-            // SAFETY: a context is current and its driver claims the extension.
-            unsafe { compiler_threads(u32::MAX) };
-        }
-        Ok(Native { gl, raw, storage, resets })
+        Ok(Native { gl, raw, storage, resets, parallel })
     }
 
     /// A string that GL returned.
@@ -216,6 +212,13 @@ impl Api for Native {
             call!(self.gl.detach_shader(program, shader));
         }
     }
+    fn compile_in_parallel(&self) {
+        if let Some(compiler_threads) = self.raw.compiler_threads.filter(|_| self.parallel) {
+            // SAFETY: a context is current, as `load` was promised, and its driver claims the extension.
+            unsafe { compiler_threads(u32::MAX) };
+        }
+    }
+
     fn link_program(&self, program: u32) {
         if let Some(program) = name!(NativeProgram, program) {
             call!(self.gl.link_program(program));

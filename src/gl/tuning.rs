@@ -343,6 +343,7 @@ fn race(
     let mut built = vec![];
     let recipes: Vec<_> = variants.iter().filter_map(|variant| recipe::generate(variant, problem)).collect();
     let mut begun = 0;
+    session.context().api().compile_in_parallel();
     for recipe in &recipes {
         // Where the driver is done at once, this is where the time goes.
         if begun > 0 && start.elapsed() > budget.mul_f64(BEGINNING) {

@@ -456,6 +456,7 @@ impl Api for FakeApi {
     fn program_log(&self, _program: u32) -> String {
         String::new()
     }
+    fn compile_in_parallel(&self) {}
     fn keep_program_binary(&self, _program: u32) {}
     fn program_binary(&self, _program: u32) -> Option<(u32, Vec<u8>)> {
         None

@@ -445,6 +445,7 @@ impl Api for FaultyApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn compile_in_parallel();
         fn keep_program_binary(program: u32);
         fn program_binary(program: u32) -> Option<(u32, Vec<u8>)>;
         fn load_program_binary(program: u32, format: u32, binary: &[u8]);

@@ -147,6 +147,7 @@ impl Api for GuardedApi {
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
         fn program_log(program: u32) -> String;
+        fn compile_in_parallel();
         fn keep_program_binary(program: u32);
         fn program_binary(program: u32) -> Option<(u32, Vec<u8>)>;
         fn load_program_binary(program: u32, format: u32, binary: &[u8]);
