@@ -53,8 +53,11 @@ const LEAD: usize = 16;
 /// How far ahead of that rows are fetched.
 const FETCHED: usize = 64;
 
+/// One of [`view_packing`]'s instances.
+type Instance = unsafe fn(&Turn, &View, Tile, &Epilogue);
+
 /// [`view_packing`] for each number of vectors and of columns beside, without and with masks.
-const PACKING: [[[unsafe fn(&Turn, &View, Tile, &Epilogue); 2]; 3]; 3] = [
+const PACKING: [[[Instance; 2]; 3]; 3] = [
     [
         [view_packing::<1, 0, false>, view_packing::<1, 0, true>],
         [view_packing::<1, 1, false>, view_packing::<1, 1, true>],

@@ -58,7 +58,7 @@ use job::{Flight, Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
 use slot::{Leases, Reservation};
-use sync::{Mutex, lock};
+use sync::{Condvar, Mutex, lock, wait};
 
 /// A pipeline. Dropping it calls off what has not begun and waits for the rest.
 pub struct Pipeline {
@@ -375,6 +375,36 @@ fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
     }
 }
 
+/// Where the threads of a set of contexts wait for each other at their end: a fence must be there for as long as another may tell
+/// the device to wait for it.
+struct Farewell {
+    /// Threads that have not ended their work.
+    left: Mutex<usize>,
+    all: Condvar,
+}
+
+/// One thread's place in a [`Farewell`]; given up also if the thread never came to work.
+struct Leaving(Arc<Farewell>);
+
+impl Leaving {
+    /// The thread's work is over: waits until the others' is.
+    fn together(self) {
+        let farewell = self.0.clone();
+        drop(self);
+        let mut left = lock(&farewell.left);
+        while *left > 0 {
+            left = wait(&farewell.all, left);
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        *lock(&self.0.left) -= 1;
+        self.0.all.notify_all();
+    }
+}
+
 /// The threads of one set of contexts.
 struct Generation {
     /// The one that owns the memory.
@@ -391,14 +421,21 @@ impl Generation {
         let threads = lanes(core.options.contexts);
         let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
         let leases = core.leases();
+        let farewell = Arc::new(Farewell { left: Mutex::new(threads.len()), all: Condvar::new() });
+        let leaving = Leaving(farewell.clone());
         let wait_at_gate = move || {
+            leaving.together();
             let _ = serves.send(());
             drop(serves);
             let _ = opens.recv();
             leases.wait_for_none();
         };
         let keeper = spawn(core, group, threads[0], wait_at_gate);
-        let others = threads[1..].iter().filter_map(|steps| spawn(core, group, steps, || ())).collect();
+        let other = |steps: &&'static [Step]| {
+            let leaving = Leaving(farewell.clone());
+            spawn(core, group, steps, move || leaving.together())
+        };
+        let others = threads[1..].iter().filter_map(other).collect();
         Generation { keeper, others, served, gate }
     }
 
