@@ -25,6 +25,7 @@ use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
 use super::ring::{STEPS, Step, Task};
 use super::slot::LentSlot;
+use super::sync::{Mutex, lock};
 use crate::backend::Order;
 use crate::error::{Error, Result};
 
@@ -39,6 +40,9 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
 /// memory that is read too early is seen.
 const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
+
+/// Held while a thread deletes its objects and its context: threads that have waited for each other would all do so at the same moment.
+static DELETING: Mutex<()> = Mutex::new(());
 
 /// One thread's steps.
 pub struct Steps {
@@ -454,6 +458,7 @@ pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: im
     }
     steps.leave();
     gate();
+    let _alone = lock(&DELETING);
     let _inside = exit::enter();
     drop(steps);
     group.release_thread();
