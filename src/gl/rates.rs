@@ -1,8 +1,8 @@
 //! The device as the planner sees it: limits asked, rates measured by short shaders.
 //!
 //! Multiply-adds are measured with one workgroup and with many: their ratio is about the number of compute units, which
-//! GL does not tell; the number itself is how many workgroups take no longer than one. Reads are measured over more than most caches hold. An idle GPU runs at a
-//! fraction of its clock, so it is kept busy first, until it gets no faster.
+//! GL does not tell; the number itself is how many workgroups take no longer than one. Reads are measured over more than
+//! most caches hold. An idle GPU runs at a fraction of its clock, so it is kept busy first, until it gets no faster.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

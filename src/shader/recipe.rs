@@ -143,6 +143,29 @@ impl Shape {
         Shape { sizes, channel_stride: sizes.h * sizes.w, bias: problem.bias(), relu: problem.relu() }
     }
 
+    /// `count` products of `rows` x `depth` and `depth` x `cols`: 1x1 convolutions of one row, a group each.
+    fn products(count: usize, (rows, depth, cols): (usize, usize, usize), channel_stride: usize) -> Self {
+        let sizes = Conv2dSizes {
+            n: 1,
+            c: count * depth,
+            h: 1,
+            w: cols,
+            k: count * rows,
+            p: 1,
+            q: cols,
+            groups: count,
+            r: 1,
+            s: 1,
+            stride_h: 1,
+            stride_w: 1,
+            pad_h: 0,
+            pad_w: 0,
+            dilation_h: 1,
+            dilation_w: 1,
+        };
+        Shape { sizes, channel_stride, bias: false, relu: false }
+    }
+
     fn rows(&self) -> usize {
         self.sizes.k / self.sizes.groups
     }
@@ -304,25 +327,7 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let (down, across) = (sizes.p.div_ceil(m), sizes.q.div_ceil(m));
     let name = variant.to_string();
 
-    let row = Conv2dSizes {
-        n: 1,
-        c: frequencies * sizes.c,
-        h: 1,
-        w: tiles,
-        k: frequencies * sizes.k,
-        p: 1,
-        q: tiles,
-        groups: frequencies,
-        r: 1,
-        s: 1,
-        stride_h: 1,
-        stride_w: 1,
-        pad_h: 0,
-        pad_w: 0,
-        dilation_h: 1,
-        dilation_w: 1,
-    };
-    let product = Shape { sizes: row, channel_stride: tiles, bias: false, relu: false };
+    let product = Shape::products(frequencies, (sizes.k, sizes.c, tiles), tiles);
     let run = TileRun { tile: variant.tile, table: false, splits: 1, scaled: false };
     let (depth, rows) = packed_sizes(&product, &variant.tile, false);
 
@@ -398,26 +403,8 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile) -> Recipe {
     let (a, b) = if product.swapped { (Slot::Input, Slot::Weights) } else { (Slot::Weights, Slot::Input) };
     // B is read in place if its rows are contiguous.
     let in_place = product.b.1 == 1;
-    let row = Conv2dSizes {
-        n: 1,
-        c: depth,
-        h: 1,
-        w: cols,
-        k: rows,
-        p: 1,
-        q: cols,
-        groups: 1,
-        r: 1,
-        s: 1,
-        stride_h: 1,
-        stride_w: 1,
-        pad_h: 0,
-        pad_w: 0,
-        dilation_h: 1,
-        dilation_w: 1,
-    };
     let channel_stride = if in_place { product.b.0 } else { cols };
-    let shape = Shape { sizes: row, channel_stride, bias: false, relu: false };
+    let shape = Shape::products(1, (rows, depth, cols), channel_stride);
     let (depth_padded, rows_padded) = packed_sizes(&shape, tile, false);
     let mut run = vec![pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed))];
     let (input, scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
