@@ -18,7 +18,7 @@ use super::block::{Ahead, Panels, Shared, multiply};
 use super::buffer::{self, Buffer, Lent};
 use super::caches::described;
 use super::im2col;
-use super::kernels::{A_AHEAD, Epilogue, Kernel, Tile, Turn, View};
+use super::kernels::{A_AHEAD, Epilogue, Kernel, Part, Tile, Turn, View};
 use super::pack::{Lines, panels};
 use super::plan;
 use super::pool::{self, Team, num_threads};
@@ -356,7 +356,8 @@ impl<K: Kernel> ConvPlan<K> {
             let source = Source { image, planes };
             let group = product % groups;
             // A single panel of few pixels meets all panels of A at once.
-            let again = panels.len() > 1 || geometry.strip(panels.start).cols <= K::THIN;
+            let again =
+                panels.len() > 1 || (!geometry.gaps() && geometry.strip(panels.start).cols <= K::THIN);
             let (a, workspace) = match weights {
                 Weights::Packed(packed) => {
                     let packed = packed[group * padded * depth..][..padded * depth].as_ptr().cast_mut();
@@ -479,7 +480,8 @@ impl<K: Kernel> ConvPlan<K> {
         (table, thin): (&mut Table, &mut [f32]),
     ) {
         let kernel = self.kernel;
-        let all = strip.cols <= K::THIN;
+        let gaps = geometry.gaps();
+        let all = !gaps && strip.cols <= K::THIN;
         let packed = if all { strip.cols } else { strip.beside };
         // SAFETY: the strip lies inside of the map. The planes hold all that its taps see; lanes that would
         // see more are left out.
@@ -487,7 +489,11 @@ impl<K: Kernel> ConvPlan<K> {
             if packed > 0 {
                 geometry.pack(planes, &strip, (job.channels, packed), thin);
             }
-            let map = Tile { start: map.start.add(geometry.pixel(&strip)), cols: strip.cols, ..map };
+            let pixel = if gaps { 0 } else { geometry.pixel(&strip) };
+            let map = Tile { start: map.start.add(pixel), cols: strip.cols, ..map };
+            // What a tile with gaps leaves before its pixels are copied to their places.
+            let mut flat = [0.0f32; MOST_TILE];
+            const { assert!(K::MR * K::NR <= MOST_TILE) };
             let turn = |i: usize, given: &[f32]| Turn {
                 from: given[i * self.shape.depth..].as_ptr(),
                 line: self.shape.depth,
@@ -523,8 +529,15 @@ impl<K: Kernel> ConvPlan<K> {
                     beside: strip.beside,
                     thin: thin.as_ptr(),
                 };
-                let tile = Tile { start: map.start.add(i * map.ld), rows: K::MR.min(map.rows - i), ..map };
+                let below = map.start.add(i * map.ld);
+                let mut tile = Tile { start: below, rows: K::MR.min(map.rows - i), ..map };
                 let epilogue = job.epilogue.below(i);
+                if gaps {
+                    (tile.start, tile.ld) = (flat.as_mut_ptr(), K::NR);
+                    if epilogue.beta != 0.0 {
+                        self.pixels((geometry, &strip), (tile.start, tile.rows), (below, map.ld), true);
+                    }
+                }
                 let given = job.given.map(|given| turn(i, given));
                 // Only whole panels of A take columns along.
                 if tile.rows < K::MR && strip.beside > 0 {
@@ -540,6 +553,46 @@ impl<K: Kernel> ConvPlan<K> {
                 } else {
                     kernel.view(a, &view, tile, &epilogue);
                 }
+                if gaps {
+                    self.pixels((geometry, &strip), (flat.as_mut_ptr(), tile.rows), (below, map.ld), false);
+                }
+            }
+        }
+    }
+
+    /// Copies the pixels of a strip with gaps from a flat tile of some rows to C, or from there.
+    ///
+    /// # Safety
+    /// The tile has rows of NR elements; C, which begins at the map's first pixel, is as [`Kernel::tile`] says.
+    unsafe fn pixels(
+        &self,
+        (geometry, strip): (&Geometry, &Strip),
+        (flat, rows): (*mut f32, usize),
+        (map, ld): (*mut f32, usize),
+        from_map: bool,
+    ) {
+        for (pixel, columns) in geometry.pixels(strip) {
+            // SAFETY: a pixel of the map, and a column of the tile; they are apart.
+            unsafe {
+                let ((from, from_row), (to, to_row)) =
+                    ((flat.add(columns.start), K::NR), (map.add(pixel), ld));
+                let ((from, from_row), (to, to_row)) = if from_map {
+                    ((to, to_row), (from, from_row))
+                } else {
+                    ((from, from_row), (to, to_row))
+                };
+                self.kernel.copy(&Part {
+                    from,
+                    from_row,
+                    stride: 1,
+                    to,
+                    to_row,
+                    rows,
+                    len: columns.len(),
+                    groups: 1,
+                    from_group: 0,
+                    to_group: 0,
+                });
             }
         }
     }
@@ -660,6 +713,9 @@ thread_local! {
     /// Planes that threads copied together.
     static STAGED: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
+
+/// Elements of the largest register tile.
+const MOST_TILE: usize = 512;
 
 /// Elements of them at most, for each thread: 2 MiB.
 const MOST_STAGED: usize = 1 << 19;

@@ -113,6 +113,7 @@ pub fn columns<K: Kernel>(_: K) -> Columns {
 impl Geometry {
     pub fn new(views: Views, columns: Columns, problem: &Conv2d) -> Self {
         let (rows, cols) = Axis::both(problem.sizes());
+        let columns = views.columns(columns, problem);
         let run = Run::new(&columns, views.run);
         Geometry { views, columns, run, rows: Direction::new(rows), cols: Direction::new(cols) }
     }
@@ -145,12 +146,25 @@ impl Geometry {
             return Strip { p, q, cols, beside };
         }
         let (pixel, cols, beside) = self.run.panel(index);
-        Strip { p: pixel / self.cols.axis.output, q: pixel % self.cols.axis.output, cols, beside }
+        Strip { p: pixel / self.views.width, q: pixel % self.views.width, cols, beside }
     }
 
-    /// Where in C a strip begins.
+    /// Where in its run a strip begins; in C, if there are no gaps.
     pub fn pixel(&self, strip: &Strip) -> usize {
-        strip.p * self.cols.axis.output + strip.q
+        strip.p * self.views.width + strip.q
+    }
+
+    /// Whether rows have gaps between them, whose columns are no pixels.
+    pub fn gaps(&self) -> bool {
+        self.views.width != self.cols.axis.output
+    }
+
+    /// The pixels of a strip with gaps: where they lie in C, and which columns of the strip they are.
+    pub fn pixels(&self, strip: &Strip) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let width = self.cols.axis.output;
+        self.segments(strip, strip.cols).filter(move |&(_, q, _)| q < width).map(move |(p, q, columns)| {
+            (p * width + q, columns.start..columns.end.min(columns.start + width - q))
+        })
     }
 
     /// The image itself, `from` channel `first` on.
@@ -186,7 +200,8 @@ impl Geometry {
     fn layout(&self, panels: Range<usize>, stage: &[f32]) -> (Planes, isize) {
         let (least, most) = self.rows.axis.shifts();
         let last = self.strip(panels.end - 1);
-        let last_row = (self.pixel(&last) + last.cols - 1) / self.cols.axis.output;
+        // In a gap a tap sees the row behind the one that it sees else.
+        let last_row = (self.pixel(&last) + last.cols - 1) / self.views.width + usize::from(self.gaps());
         let first = self.strip(panels.start).p as isize + least;
         let height = last_row as isize + most - first + 1;
         let plane = height as usize * self.views.pitch;
@@ -206,7 +221,7 @@ impl Geometry {
         let (least, most) = self.rows.axis.shifts();
         let first = self.strip(panels.start).p as isize + if panels.start == 0 { least } else { most };
         let last = self.strip(panels.end - 1);
-        let last_row = (self.pixel(&last) + last.cols - 1) / self.cols.axis.output;
+        let last_row = (self.pixel(&last) + last.cols - 1) / self.views.width;
         let row =
             |plane_row: isize| (plane_row.max(0) as usize * self.rows.axis.stride).min(self.rows.axis.input);
         let (top, end) = (row(first), row(last_row as isize + most + 1));
@@ -264,13 +279,17 @@ impl Geometry {
             (&mut table.down[..self.rows.taps.len()], &mut table.across[..self.cols.taps.len()]);
         down.fill(0);
         across.fill(0);
+        // Without padding whatever lies between pixels can be read, and costs less than to leave it out.
+        let unpadded = self.rows.axis.pad + self.cols.axis.pad == 0;
+        let width = self.cols.axis.output;
         for (p, q, lanes) in self.segments(strip, cols) {
             let bits = |range: Range<usize>| (all >> (cols - range.len())) << range.start;
             for (down, tap) in down.iter_mut().zip(&self.rows.taps) {
                 *down |= if tap.stretch(p, 1).is_empty() { 0 } else { bits(lanes.clone()) };
             }
             for (across, tap) in across.iter_mut().zip(&self.cols.taps) {
-                let inside = tap.stretch(q, lanes.len());
+                let pixels = if unpadded { lanes.len() } else { lanes.len().min(width.saturating_sub(q)) };
+                let inside = if unpadded { 0..pixels } else { tap.stretch(q, pixels) };
                 if !inside.is_empty() {
                     *across |= bits(lanes.start + inside.start..lanes.start + inside.end);
                 }
@@ -304,7 +323,7 @@ impl Geometry {
     ) {
         let pixel = self.pixel(strip) + strip.cols - count;
         for x in 0..count {
-            let (p, q) = ((pixel + x) / self.cols.axis.output, (pixel + x) % self.cols.axis.output);
+            let (p, q) = ((pixel + x) / self.views.width, (pixel + x) % self.views.width);
             let start = self.start(planes, &Strip { p, q, cols: 1, beside: 0 });
             let pairs =
                 self.rows.taps.iter().flat_map(|row| self.cols.taps.iter().map(move |col| (row, col)));
@@ -335,9 +354,13 @@ impl Geometry {
         (plane * planes.plane) as isize + row.shift * self.views.pitch as isize + col.shift
     }
 
-    /// The first `cols` columns of a strip, cut where output rows end.
-    fn segments(&self, strip: &Strip, cols: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
-        let (width, mut p, mut q, mut at) = (self.cols.axis.output, strip.p, strip.q, 0);
+    /// The first `cols` columns of a strip, cut where output rows end, or their gaps.
+    fn segments(
+        &self,
+        strip: &Strip,
+        cols: usize,
+    ) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
+        let (width, mut p, mut q, mut at) = (self.views.width, strip.p, strip.q, 0);
         std::iter::from_fn(move || {
             let len = (width - q).min(cols - at);
             let segment = (p, q, at..at + len);

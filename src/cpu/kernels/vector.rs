@@ -505,6 +505,7 @@ pub(super) unsafe fn copy<T: Vector>(part: &Part) {
         match part.stride {
             1 => rows::<T, 1>(part),
             2 => rows::<T, 2>(part),
+            4 => rows::<T, 4>(part),
             _ => rows::<T, 0>(part),
         }
     }
@@ -534,17 +535,20 @@ unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
                     let mut at = 0;
                     while at < full {
                         let from = from.add(STRIDE * at);
-                        let value =
-                            if STRIDE == 1 { T::load(from) } else { T::load_every_other(from, T::LANES) };
+                        let value = match STRIDE {
+                            1 => T::load(from),
+                            2 => T::load_every_other(from, T::LANES),
+                            _ => load_every_fourth::<T>(from, T::LANES),
+                        };
                         value.store(to.add(at));
                         at += T::LANES;
                     }
                     if rest > 0 {
                         let from = from.add(STRIDE * full);
-                        let value = if STRIDE == 1 {
-                            T::load_part(from, mask)
-                        } else {
-                            T::load_every_other(from, rest)
+                        let value = match STRIDE {
+                            1 => T::load_part(from, mask),
+                            2 => T::load_every_other(from, rest),
+                            _ => load_every_fourth::<T>(from, rest),
                         };
                         value.store_part(to.add(full), mask);
                     }
@@ -555,6 +559,26 @@ unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
             group_from = group_from.wrapping_add(part.from_group);
             group_to = group_to.wrapping_add(part.to_group);
         }
+    }
+}
+
+/// Every fourth element from `from` on, `count` of them; reads no further than the last.
+///
+/// # Safety
+/// They are readable; `count` is 1 to LANES.
+#[inline(always)]
+unsafe fn load_every_fourth<T: Vector>(from: *const f32, count: usize) -> T {
+    const { assert!(T::LANES <= MOST_ROWS) };
+    let mut twos = [0.0f32; 2 * MOST_ROWS];
+    let wanted = 2 * count - 1;
+    // SAFETY: of every other element those up to the last that is wanted; the array has room for two vectors.
+    unsafe {
+        T::load_every_other(from, wanted.min(T::LANES)).store(twos.as_mut_ptr());
+        if wanted > T::LANES {
+            let second = T::load_every_other(from.add(2 * T::LANES), wanted - T::LANES);
+            second.store(twos.as_mut_ptr().add(T::LANES));
+        }
+        T::load_every_other(twos.as_ptr(), count)
     }
 }
 
