@@ -17,6 +17,7 @@ mod calibrate;
 mod confirm;
 mod conv2d;
 mod crew;
+mod deep;
 mod depthwise;
 mod gemm;
 mod im2col;
@@ -154,11 +155,15 @@ fn sgemm<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut
     Ok(Timing { kernel: end - computing, wall: end - start, dispatches: 1 })
 }
 
-/// The direct algorithm: straight from the image where an input meets few outputs, else as a matrix product.
+/// The direct algorithm: as sums of lines where few pixels meet deep weights, straight from the image where an input meets few
+/// outputs, else as a matrix product.
 fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
-        Some(plan) => Ok(plan),
-        None => Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?)),
+    with_kernel!(isa, kernel => if let Some(deep) = deep::choose(kernel, problem) {
+        Ok(Box::new(deep::DeepPlan::new(kernel, problem, deep, weights, bias)?))
+    } else if let Some(plan) = depthwise::plan(kernel, problem, weights, bias)? {
+        Ok(plan)
+    } else {
+        Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
     })
 }
 
@@ -177,6 +182,9 @@ fn direct_once(
         input: &[f32],
         output: &mut [f32],
     ) -> Result<(Arc<str>, Timing)> {
+        if let Some(deep) = deep::choose(kernel, problem) {
+            return Ok((K::DOTS.into(), deep::once(kernel, (problem, deep), given, input, output)?));
+        }
         Ok((K::CONV.into(), conv2d::once(kernel, problem, given, input, output)?))
     }
     with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {

@@ -7,11 +7,13 @@ pub(super) mod cpu_cases;
 use super::buffer::Buffer;
 use super::caches::described;
 use super::conv2d::ConvPlan;
+use super::deep::{self, DeepPlan, Lie};
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::Team;
 use super::views::columns;
 use super::{describe, gemm};
+use crate::memory::deep::Deep;
 use crate::memory::views::Views;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
@@ -226,6 +228,48 @@ fn every_way_to_read_images_is_exact() {
         }
     }
     assert!(cases >= 3 * 120);
+}
+
+/// Few pixels as sums of lines, weights as given and packed, in blocks of all depths, whether the planner would or not.
+#[test]
+fn sums_of_lines_are_exact_and_the_same_bits_with_many_threads() {
+    fn run<K: Kernel>(kernel: K, threads: usize, case: &ConvCase, kc: usize) -> [Vec<f32>; 2] {
+        let (deep, team) = (Deep { kc }, &mut Team::of(threads));
+        let plan = DeepPlan::new(kernel, &case.problem, deep, &case.weights, case.bias()).unwrap();
+        let bias = case.bias().unwrap_or_default();
+        [plan.weights(), Lie::Given(&case.weights)].map(|weights| {
+            let mut output = vec![f32::NAN; case.problem.output_len()];
+            deep::execute(kernel, (&case.problem, deep), team, (weights, bias), &case.input, &mut output)
+                .unwrap();
+            output
+        })
+    }
+    let (mut random, mut cases) = (Random::new(31), 0);
+    for isa in Isa::all() {
+        for number in 0..60 {
+            let desc = loop {
+                let desc = Conv2dDesc { k: random.between(1, 40), ..conv_desc(&mut random) };
+                let problem = Conv2d::new(Conv2dDesc { k: desc.k * desc.groups, ..desc });
+                if problem.is_ok_and(|problem| problem.sizes().p * problem.sizes().q <= 100) {
+                    break Conv2dDesc { k: desc.k * desc.groups, ..desc };
+                }
+            };
+            let case = ConvCase::new(desc, Values::Exact, &mut random);
+            let kc = random.pick(&[16, 48, 1024]);
+            let outputs = with_kernel!(isa, kernel => run(kernel, 1 + number % 3, &case, kc));
+            for output in outputs {
+                for (got, expected) in output.iter().zip(case.expected()) {
+                    assert!(same(*got, expected.value), "{isa:?} {kc} {:?}: {got}", case.desc);
+                }
+            }
+            let real = ConvCase::new(desc, Values::Real, &mut random);
+            let [packed, given] = with_kernel!(isa, kernel => run(kernel, 1, &real, kc));
+            let [others, _] = with_kernel!(isa, kernel => run(kernel, 3, &real, kc));
+            assert!(bits(&packed) == bits(&given) && bits(&packed) == bits(&others), "{isa:?} {desc:?}");
+            cases += 1;
+        }
+    }
+    assert!(cases >= 60);
 }
 
 /// Shapes that no suite of layers has, with every kernel.

@@ -4,6 +4,7 @@
 //! time, `blocking` turns its caches into block sizes, and `tile` its registers into register tiles. Engines measure their hierarchy, the device layer compares the times.
 
 pub(crate) mod blocking;
+pub(crate) mod deep;
 mod hierarchy;
 pub mod roofline;
 pub(crate) mod tile;

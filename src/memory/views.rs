@@ -47,6 +47,12 @@ const STAGING: f64 = 8.0;
 const PACKING: f64 = 6.0;
 /// Cycles to load, add to and store a vector of C.
 const PASSING: f64 = 6.0;
+/// What a tile of a single vector costs, in vectors of wider ones: it has a load for each multiply-add. Measured.
+const ALONE: f64 = 1.33;
+/// Cycles that a panel takes besides: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
+const PANEL: f64 = 250.0;
+/// Cycles that a register tile takes besides, of any kernel.
+pub const TILE: f64 = 150.0;
 /// Cycles to copy a vector of C out of a tile with gaps.
 const DROPPING: f64 = 4.0;
 /// What a vector costs whose lines of B are each read in two halves, over what it costs else. Measured: 1.05 to 1.15.
@@ -120,7 +126,9 @@ impl Run {
     /// What the run costs, in vectors of `lanes` columns.
     fn vectors(&self, columns: &Columns) -> f64 {
         let vectors = |cols: usize, beside: usize| {
-            ((cols - beside).div_ceil(columns.lanes)) as f64 + beside as f64 / columns.mr as f64
+            let vectors = (cols - beside).div_ceil(columns.lanes);
+            let alone = if vectors == 1 && columns.nr > columns.lanes { ALONE } else { vectors as f64 };
+            alone + beside as f64 / columns.mr as f64
         };
         let led = usize::from(self.lead > 0);
         let before = (self.panels - 1 - led) as f64 * vectors(self.nr + self.each, self.each);
@@ -219,6 +227,17 @@ impl Views {
         let model = Model::new(caches, columns, problem);
         let layouts = [false, true].into_iter();
         layouts.flat_map(|gaps| [model.in_place(gaps), model.staged(gaps)]).flatten().collect()
+    }
+
+    /// About how many cycles a core takes for one image and group of `problem`, the cheapest way of all, `kc` deep if it is
+    /// im2col; with what panels and tiles cost by themselves, which is much where there is little depth.
+    pub fn cycles(caches: &Caches, columns: Columns, problem: &Conv2d, kc: usize) -> f64 {
+        let model = Model::new(caches, columns, problem);
+        let ways = Self::ways(caches, columns, problem);
+        let cheapest = ways.iter().map(|way| way.0).fold(model.packed(kc), f64::min);
+        let panels = (model.rows.output * model.cols.output).div_ceil(columns.nr);
+        let tiles = model.channels_out.div_ceil(columns.mr);
+        cheapest + panels as f64 * (PANEL + tiles as f64 * TILE)
     }
 
     /// How panels are cut: with gaps, columns beside vectors are not worth finding out which of them are pixels.

@@ -19,9 +19,11 @@ mod shape;
 mod tests;
 
 use super::caches;
+use super::views::columns;
 use crate::backend::Plan;
 use crate::error::Result;
 use crate::memory::blocking::{L1_BYTES, known};
+use crate::memory::views::Views;
 use crate::problem::Conv2d;
 use engine::Engine;
 use plan::GroupedPlan;
@@ -38,23 +40,21 @@ pub fn plan<E: Engine>(
     bias: Option<&[f32]>,
 ) -> Result<Option<Box<dyn Plan>>> {
     cut(engine, problem)
-        .filter(|shape| is_better(engine, problem, shape))
+        .filter(|shape| is_better(engine, problem, shape, tiles(engine)))
         .map(|shape| Ok(Box::new(GroupedPlan::new(engine, shape, problem, weights, bias)?) as Box<dyn Plan>))
         .transpose()
 }
 
-/// Whether this beats the matrix product: where a panel of that would meet few rows, and where a band is small enough
-/// to stay near while all output channels read it. A panel of a 1x1 kernel is copied once in both ways.
-fn is_better<E: Engine>(_: E, problem: &Conv2d, shape: &Shape) -> bool {
+/// Whether this beats the matrix product: where a panel of that would meet a few rows only, or by the cycles that both
+/// are predicted. A panel of a 1x1 kernel is copied once in both ways.
+fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles) -> bool {
     let sizes = problem.sizes();
     if sizes.r * sizes.s == 1 {
         return shape.outputs <= 2 * E::CHANNELS;
     }
-    // A product's columns are the map's pixels; here each line ends with a part of a vector.
-    let (lines, len) = if shape.flat { (1, shape.map) } else { (sizes.p, sizes.q) };
-    let computed = lines * len.next_multiple_of(E::LANES);
-    let near = 4 * shape.inputs * shape.channel <= 5 * l1() && 4 * sizes.p * sizes.q >= 3 * computed;
-    shape.outputs <= 4 * E::CHANNELS || near
+    let kc = super::plan(engine, problem, 1).kc;
+    let product = Views::cycles(&caches::described().caches, columns(engine), problem, kc);
+    shape.outputs <= E::CHANNELS || shape.all_cycles(sizes, tiles) < product
 }
 
 /// Elements of the first cache.
@@ -63,7 +63,10 @@ fn l1() -> usize {
 }
 
 /// How the problem is cut; none if it cannot be done.
-fn cut<E: Engine>(_: E, problem: &Conv2d) -> Option<Shape> {
-    let tiles = Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len() };
-    Shape::new(problem, tiles, l1())
+fn cut<E: Engine>(engine: E, problem: &Conv2d) -> Option<Shape> {
+    Shape::new(problem, tiles(engine), l1())
+}
+
+fn tiles<E: Engine>(_: E) -> Tiles {
+    Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len(), widest: E::WIDEST }
 }

@@ -1,6 +1,7 @@
 //! How a problem is cut: which inner loop, the size of a band, the tiles.
 
 use crate::memory::blocking::{WORKSPACE, even};
+use crate::memory::views::TILE;
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// A problem cut for an instruction set and a first cache.
@@ -39,10 +40,15 @@ pub struct Tiles {
     /// The most channels of a tile, and the most rows that can be under way.
     pub channels: usize,
     pub rows: usize,
+    /// The most vectors of a tile with 1, 2, ... lines.
+    pub widest: &'static [usize],
 }
 
 /// Chains of additions that keep the units busy.
 const CHAINS: usize = 8;
+
+/// Cycles to copy a vector into a band.
+const COPYING: f64 = 4.0;
 
 /// Rows of output that a band has at least if it can: fewer, and too much is copied more than once.
 const LEAST_ROWS: usize = 8;
@@ -134,6 +140,16 @@ impl Shape {
         } else {
             p * taps * line(self.outputs, vectors(q))
         }
+    }
+
+    /// About how many cycles a group takes, with what its tiles and the copying of its bands cost.
+    pub fn all_cycles(&self, sizes: &Conv2dSizes, tiles: Tiles) -> f64 {
+        let vectors = |len: usize| len.div_ceil(tiles.lanes);
+        let (lines, len) = if self.flat { (1, self.map) } else { (sizes.p, sizes.q) };
+        let tiles_of_line = vectors(len).div_ceil(tiles.widest[self.panel - 1]);
+        let register_tiles = lines * tiles_of_line * self.outputs.div_ceil(self.panel);
+        let copied = self.inputs * self.lines(sizes, sizes.p) * vectors(self.phase.min(self.pitch));
+        (self.cycles(sizes, tiles) as f64) + register_tiles as f64 * TILE + copied as f64 * COPYING
     }
 
     /// Sets what follows from rows and columns.

@@ -2,7 +2,7 @@
 
 use super::Product;
 use crate::cpu::block::Shared;
-use crate::cpu::kernels::{Dots, Kernel};
+use crate::cpu::kernels::{DOT_LANES, Dots, Kernel};
 use crate::cpu::pool::Team;
 use crate::error::Result;
 use crate::memory::blocking::FEW;
@@ -45,7 +45,9 @@ pub fn run<K: Kernel>(
         let dots = Dots {
             a: many.data[first * many.line..].as_ptr(),
             line: many.line,
+            step: DOT_LANES,
             lines: each.min(lines - first),
+            next: std::ptr::null(),
             b: few.as_ptr(),
             vector,
             vectors,

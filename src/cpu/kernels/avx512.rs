@@ -3,20 +3,22 @@
 use std::arch::x86_64::*;
 
 use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, view_of};
-use super::{Avx2, Epilogue, Tile, Turn, View};
+use super::{Avx2, Dots, Epilogue, Tile, Turn, View, dots};
 
-/// Proof that this CPU has AVX-512F, and that the system saves its registers.
+/// Proof that this CPU has AVX-512F and its shorter vectors (VL), and that the system saves its registers.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512(());
 
 impl Avx512 {
     /// The proof, if it holds.
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f") && Avx2::detect().is_some()).then_some(Avx512(()))
+        let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        (found && Avx2::detect().is_some()).then_some(Avx512(()))
     }
 }
 
 define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, vectors: (1 2 3), columns: 1 2;
+    const LINES: bool = true;
     // A column costs half a cycle a panel and step this way, a vector of them four the other way.
     const THIN: usize = 6;
 
@@ -264,6 +266,41 @@ impl Vector for __m512 {
         unsafe {
             let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self, _mm512_setzero_ps());
             _mm512_maskz_mov_ps(kept, self)
+        }
+    }
+    #[inline(always)]
+    unsafe fn six_by_four(of: &Dots, l: usize, v: usize) {
+        // With AVX-512F alone, sums whose halves are used on their own would be confined to half of the registers.
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        unsafe fn compiled(of: &Dots, l: usize, v: usize) {
+            unsafe { dots::six_by_four::<__m512>(of, l, v) }
+        }
+        unsafe { compiled(of, l, v) }
+    }
+    #[inline(always)]
+    unsafe fn sums(of: [Self; 4]) -> [f32; 4] {
+        unsafe {
+            let [a, b, c, d] = of;
+            // Eight sums of each of two, then four of each of all.
+            let halves = |x, y| {
+                let (low, high) = (
+                    _mm512_shuffle_f32x4::<0b01_00_01_00>(x, y),
+                    _mm512_shuffle_f32x4::<0b11_10_11_10>(x, y),
+                );
+                _mm512_add_ps(low, high)
+            };
+            let (ab, cd) = (halves(a, b), halves(c, d));
+            let (even, odd) = (
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            );
+            let quarters = _mm512_add_ps(even, odd);
+            let pairs = _mm512_add_ps(quarters, _mm512_permute_ps::<0b01_00_11_10>(quarters));
+            let all = _mm512_add_ps(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs));
+            let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+            let mut sums = [0.0f32; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all)));
+            sums
         }
     }
     #[inline(always)]

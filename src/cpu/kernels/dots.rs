@@ -4,16 +4,20 @@
 //! Nothing is reused often enough to be packed: the large matrix streams once through the registers, each of
 //! whose lanes sums every LANES-th product. At the end the lanes of a sum are added in pairs.
 
-#[cfg(target_arch = "x86_64")]
 use super::vector::{Vector, unrolled};
 
-/// C(l, v) = alpha sum(l, v) + beta C(l, v), where sum(l, v) is the sum over p below `depth` of `a[l*line + p] *
-/// b[v*vector + p]`, and C(l, v) is at `c + l*c_line + v*c_vector`.
+/// C(l, v) = alpha sum(l, v) + beta C(l, v), where sum(l, v) is the sum over p below `depth` of `a[l*line + p/LANES*step +
+/// p%LANES] * b[v*vector + p]`, and C(l, v) is at `c + l*c_line + v*c_vector`.
 #[derive(Clone, Copy)]
 pub struct Dots {
     pub a: *const f32,
     pub line: usize,
+    /// From every [`LANES`] depths of a line to the next: LANES themselves where lines are contiguous in depth. Lines that are not
+    /// have whole LANES.
+    pub step: usize,
     pub lines: usize,
+    /// As many lines that will be wanted next, or null: they are prefetched.
+    pub next: *const f32,
     pub b: *const f32,
     pub vector: usize,
     pub vectors: usize,
@@ -27,7 +31,7 @@ pub struct Dots {
 }
 
 /// Lanes of a sum, whatever the CPU's registers hold.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 impl Dots {
     /// Finishes the sum of line `l` and vector `v`, which is in lanes.
@@ -42,9 +46,19 @@ impl Dots {
             }
         }
         // SAFETY: the caller vouches for this element.
+        unsafe { self.put(lanes[0], l, v) }
+    }
+
+    /// What becomes of the sum of line `l` and vector `v`.
+    ///
+    /// # Safety
+    /// As [`Dots::finish`].
+    #[inline(always)]
+    unsafe fn put(&self, sum: f32, l: usize, v: usize) {
+        // SAFETY: the caller vouches for this element.
         unsafe {
             let to = self.c.add(l * self.c_line + v * self.c_vector);
-            let sum = self.alpha * lanes[0];
+            let sum = self.alpha * sum;
             *to = if self.beta == 0.0 { sum } else { sum + self.beta * *to };
         }
     }
@@ -58,11 +72,11 @@ pub(super) unsafe fn plain(dots: &Dots) {
     for (l, v) in (0..dots.lines).flat_map(|l| (0..dots.vectors).map(move |v| (l, v))) {
         // SAFETY: the caller vouches for these lines and this element.
         unsafe {
-            let a = std::slice::from_raw_parts(dots.a.add(l * dots.line), dots.depth);
+            let a = dots.a.add(l * dots.line);
             let b = std::slice::from_raw_parts(dots.b.add(v * dots.vector), dots.depth);
             let mut lanes = [0.0f32; LANES];
-            let (a, b) = (a.chunks(LANES), b.chunks(LANES));
-            for (a, b) in a.zip(b) {
+            for (index, b) in b.chunks(LANES).enumerate() {
+                let a = std::slice::from_raw_parts(a.add(index * dots.step), b.len());
                 for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
                     *lane += a * b;
                 }
@@ -81,7 +95,24 @@ pub(super) unsafe fn plain(dots: &Dots) {
 pub(super) unsafe fn on_vectors<T: Vector>(dots: &Dots) {
     // SAFETY: lines and vectors stay below those that the caller vouches for.
     unsafe {
-        for v in (0..dots.vectors).step_by(2) {
+        // Wide registers are many: four vectors of six lines at a time.
+        let wide = if T::LANES == LANES && dots.lines >= 6 { dots.vectors / 4 * 4 } else { 0 };
+        for v in (0..wide).step_by(4) {
+            let mut l = 0;
+            while dots.lines - l >= 6 {
+                T::six_by_four(dots, l, v);
+                l += 6;
+            }
+            for v in [v, v + 2] {
+                let mut l = l;
+                while dots.lines - l >= 4 {
+                    block::<T, 4, 2>(dots, l, v);
+                    l += 4;
+                }
+                (l..dots.lines).for_each(|l| block::<T, 1, 2>(dots, l, v));
+            }
+        }
+        for v in (wide..dots.vectors).step_by(2) {
             let pair = dots.vectors - v > 1;
             let mut l = 0;
             while dots.lines - l >= 4 {
@@ -100,6 +131,53 @@ pub(super) unsafe fn on_vectors<T: Vector>(dots: &Dots) {
                 if pair { block::<T, 1, 2>(dots, l, v) } else { block::<T, 1, 1>(dots, l, v) }
             }
         }
+    }
+}
+
+/// Six lines times four vectors, in registers as wide as the lanes of a sum. Each four vectors fetch two of the lines that are
+/// wanted next.
+///
+/// # Safety
+/// As [`on_vectors`]; there are that many from `l` and `v` on.
+#[inline(always)]
+pub(super) unsafe fn six_by_four<T: Vector>(dots: &Dots, l: usize, v: usize) {
+    const L: usize = 6;
+    const V: usize = 4;
+    // SAFETY: as in block(); prefetches may point anywhere.
+    unsafe {
+        let (a, b) = (dots.a.add(l * dots.line), dots.b.add(v * dots.vector));
+        let ahead = |of: usize| {
+            let line = (v / V * 2 + of) % L;
+            if dots.next.is_null() { a } else { dots.next.wrapping_add((l + line) * dots.line) }
+        };
+        let next = [ahead(0), ahead(1)];
+        let mut sums = [[T::splat(0.0); V]; L];
+        let (mut p, mut at) = (0, 0);
+        // Masks are free, and a second loop for the end would cost registers.
+        while p < dots.depth {
+            let mask = T::mask(LANES.min(dots.depth - p));
+            let mut values = [T::splat(0.0); V];
+            unrolled!(x below V: { values[x] = T::load_part(b.add(x * dots.vector + p), mask) });
+            unrolled!(i below L: {
+                let row = T::load_part(a.add(i * dots.line + at), mask);
+                unrolled!(x below V: { sums[i][x] = row.mul_add(values[x], sums[i][x]) });
+            });
+            super::prefetch(next[0].wrapping_add(at));
+            super::prefetch(next[1].wrapping_add(at));
+            (p, at) = (p + LANES, at + dots.step);
+        }
+        if dots.c_vector == 1 && dots.alpha == 1.0 && dots.beta == 0.0 {
+            let to = dots.c.add(l * dots.c_line + v);
+            unrolled!(i below L: {
+                to.add(i * dots.c_line).cast::<[f32; V]>().write_unaligned(T::sums(sums[i]));
+            });
+            return;
+        }
+        unrolled!(i below L: {
+            for (x, sum) in T::sums(sums[i]).into_iter().enumerate() {
+                dots.put(sum, l + i, v + x);
+            }
+        });
     }
 }
 
@@ -124,7 +202,7 @@ unsafe fn block<T: Vector, const L: usize, const V: usize>(dots: &Dots, l: usize
                     let mut values = [T::splat(0.0); V];
                     unrolled!(x below V: { values[x] = T::load(b.add(x * dots.vector + at)) });
                     unrolled!(i below L: {
-                        let row = T::load(a.add(i * dots.line + at));
+                        let row = T::load(a.add(i * dots.line + p / LANES * dots.step + part * T::LANES));
                         unrolled!(x below V: { sums[i][x][part] = row.mul_add(values[x], sums[i][x][part]) });
                     });
                 }
@@ -137,7 +215,8 @@ unsafe fn block<T: Vector, const L: usize, const V: usize>(dots: &Dots, l: usize
                 if part < parts && at < dots.depth {
                     let mask = T::mask(T::LANES.min(dots.depth - at));
                     unrolled!(i below L: {
-                        let row = T::load_part(a.add(i * dots.line + at), mask);
+                        let from = a.add(i * dots.line + p / LANES * dots.step + part * T::LANES);
+                        let row = T::load_part(from, mask);
                         unrolled!(x below V: {
                             let value = T::load_part(b.add(x * dots.vector + at), mask);
                             sums[i][x][part] = row.mul_add(value, sums[i][x][part]);
@@ -169,11 +248,14 @@ mod tests {
     use crate::cpu::isa::{Isa, with_kernel};
     use crate::problem::exact::Random;
 
-    fn check<K: Kernel>(kernel: K, (lines, vectors, depth): (usize, usize, usize), beta: f32) {
+    fn check<K: Kernel>(kernel: K, (lines, vectors, depth, packed): (usize, usize, usize, bool), beta: f32) {
         let mut random = Random::new(depth as u64);
-        let (line, vector) = (depth + 3, depth + 1);
+        let vector = depth + 1;
+        // Contiguous in depth, and lines side by side.
+        let (line, step) = if packed { (LANES, lines * LANES) } else { (depth + 3, LANES) };
+        let at = |l: usize, p: usize| l * line + p / LANES * step + p % LANES;
         // Exactly as long as the contract says.
-        let a = random.integers((lines - 1) * line + depth, 8);
+        let a = random.integers(at(lines - 1, depth - 1) + 1, 8);
         let b = random.integers((vectors - 1) * vector + depth, 8);
         let c_line = vectors + 2;
         let old =
@@ -182,6 +264,7 @@ mod tests {
         let dots = Dots {
             a: a.as_ptr(),
             line,
+            step,
             lines,
             b: b.as_ptr(),
             vector,
@@ -190,19 +273,20 @@ mod tests {
             c: c.as_mut_ptr(),
             c_line,
             c_vector: 1,
+            next: a.as_ptr(),
             alpha: 2.0,
             beta,
         };
         // SAFETY: the matrices have the lengths the contract asks for.
         unsafe { kernel.dots(&dots) };
-        for (at, &got) in c.iter().enumerate() {
-            let (l, v) = (at / c_line, at % c_line);
+        for (index, &got) in c.iter().enumerate() {
+            let (l, v) = (index / c_line, index % c_line);
             if v >= vectors {
-                assert_eq!(got.to_bits(), old[at].to_bits(), "a gap");
+                assert_eq!(got.to_bits(), old[index].to_bits(), "a gap");
                 continue;
             }
-            let sum: f32 = (0..depth).map(|p| a[l * line + p] * b[v * vector + p]).sum();
-            let expected = 2.0 * sum + if beta == 0.0 { 0.0 } else { beta * old[at] };
+            let sum: f32 = (0..depth).map(|p| a[at(l, p)] * b[v * vector + p]).sum();
+            let expected = 2.0 * sum + if beta == 0.0 { 0.0 } else { beta * old[index] };
             assert_eq!(got, expected, "{} {lines}x{vectors}x{depth} at {l}, {v}", K::SGEMM);
         }
     }
@@ -211,10 +295,13 @@ mod tests {
     fn every_kernel_adds_up_lines_and_touches_nothing_else() {
         let mut cases = 0;
         for isa in Isa::all() {
-            for (lines, vectors) in (1..10).flat_map(|lines| (1..6).map(move |vectors| (lines, vectors))) {
+            for (lines, vectors) in (1..14).flat_map(|lines| (1..10).map(move |vectors| (lines, vectors))) {
                 for depth in [1, 7, 8, 15, 16, 17, 31, 33, 100] {
-                    with_kernel!(isa, kernel => check(kernel, (lines, vectors, depth), (depth % 2) as f32));
-                    cases += 1;
+                    for packed in [false, true] {
+                        let shape = (lines, vectors, depth, packed);
+                        with_kernel!(isa, kernel => check(kernel, shape, (depth % 2) as f32));
+                        cases += 1;
+                    }
                 }
             }
         }

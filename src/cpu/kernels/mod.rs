@@ -18,7 +18,7 @@ pub(super) mod vector;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-pub use dots::Dots;
+pub use dots::{Dots, LANES as DOT_LANES};
 pub use portable::Portable;
 
 /// Rows of A as a kernel reads them: element p of row i is at `start + i*row + p*step`.
@@ -175,6 +175,10 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     const SGEMM: &'static str;
     /// The kernel's name in a convolution.
     const CONV: &'static str;
+    /// Its name where a convolution is sums of lines.
+    const DOTS: &'static str;
+    /// Whether [`Kernel::dots`] keeps the units busy with several lines on either side.
+    const LINES: bool = false;
 
     /// Computes one tile of C.
     ///

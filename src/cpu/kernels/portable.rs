@@ -22,6 +22,7 @@ macro_rules! define_kernel {
             const LANES: usize = $lanes;
             const SGEMM: &'static str = concat!("sgemm_portable_", $mr, "x", $nr);
             const CONV: &'static str = concat!("conv_igemm_portable_", $mr, "x", $nr);
+            const DOTS: &'static str = "conv_dots_portable";
 
             #[inline]
             unsafe fn tile(

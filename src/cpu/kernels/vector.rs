@@ -15,7 +15,7 @@
 //! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
 //! beyond its edge.
 
-use super::{A_AHEAD, Epilogue, Panel, Part, Tile, View};
+use super::{A_AHEAD, Dots, Epilogue, Panel, Part, Tile, View, dots};
 
 /// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
 /// vouches for that.
@@ -46,6 +46,25 @@ pub(in crate::cpu) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// Zero where a lane is below zero; NaN stays.
     unsafe fn relu(self) -> Self;
+    /// [`dots::six_by_four`], in a function of its own where registers are scarce otherwise.
+    unsafe fn six_by_four(of: &Dots, l: usize, v: usize) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { dots::six_by_four::<Self>(of, l, v) }
+    }
+    /// The sums of the lanes of four vectors: of those half a vector apart first, then a quarter, to the last two.
+    unsafe fn sums(of: [Self; 4]) -> [f32; 4] {
+        of.map(|vector| {
+            let mut lanes = [0.0f32; MOST_ROWS];
+            // SAFETY: no vector has more lanes.
+            unsafe { vector.store(lanes.as_mut_ptr()) };
+            let mut half = Self::LANES / 2;
+            while half > 0 {
+                (0..half).for_each(|lane| lanes[lane] += lanes[lane + half]);
+                half /= 2;
+            }
+            lanes[0]
+        })
+    }
     /// Every other element from `from` on, as many as the mask has; reads no further than the last of them.
     unsafe fn load_every_other(from: *const f32, count: usize) -> Self;
     unsafe fn prefetch(from: *const f32);
@@ -600,6 +619,7 @@ macro_rules! define_vector_kernel {
             const LANES: usize = <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
             const SGEMM: &'static str = concat!("sgemm_", $isa, "_", $mr, "x", $nr);
             const CONV: &'static str = concat!("conv_igemm_", $isa, "_", $mr, "x", $nr);
+            const DOTS: &'static str = concat!("conv_dots_", $isa);
 
             unsafe fn tile(
                 self,
