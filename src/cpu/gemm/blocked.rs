@@ -155,13 +155,21 @@ impl Pass {
         let panel = &mut workspace[..K::NR * depth];
         let mut columns = Columns { a, b_in_place: self.blocks.b_in_place, panel };
         // LOOP 2: columns by NR.
-        for j in cols.clone().step_by(K::NR) {
+        let mut j = cols.start;
+        while j < cols.end {
             let start = c.start().wrapping_add(rows.start * product.ld + j);
-            let tile = Tile { start, ld: product.ld, rows: rows.len(), cols: K::NR.min(cols.end - j) };
+            let tile = Tile { start, ld: product.ld, rows: rows.len(), cols: width::<K>(cols.end - j) };
             // SAFETY: the caller vouches for the block of A and for C; the tasks' rows and columns do not overlap.
             unsafe { strip.multiply(kernel, &mut columns, j, tile) };
+            j += tile.cols;
         }
     }
+}
+
+/// Columns of the next strip of `left`: a tile of a single vector is slow, so rather than that the last two are narrower.
+fn width<K: Kernel>(left: usize) -> usize {
+    let behind = left.saturating_sub(K::NR);
+    if K::NR > 2 * K::LANES && (1..=K::LANES).contains(&behind) { K::NR - K::LANES } else { K::NR.min(left) }
 }
 
 #[cfg(test)]
