@@ -33,7 +33,7 @@ float finish(float sum, int k) {
 }
 
 void main() {
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     int index = int((first + number) * 64u + gl_LocalInvocationID.x);
     if (number >= count || index >= N * GROUPS * BLOCKS * P * QUADS) return;
     int q = index % QUADS * 4;

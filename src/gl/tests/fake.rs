@@ -469,6 +469,7 @@ impl Api for FakeApi {
     fn use_program(&self, program: u32) {
         self.used.set(program);
     }
+    fn forget_program(&self) {}
     fn uniform_1ui(&self, location: u32, value: u32) {
         let mut uniforms = self.uniforms.get();
         uniforms[location as usize] = value;

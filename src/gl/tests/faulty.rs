@@ -463,6 +463,10 @@ impl Api for FaultyApi {
         fn enable_debug_log();
     }
 
+    fn forget_program(&self) {
+        // No call of GL's.
+        self.inner.forget_program();
+    }
     fn shader_log(&self, _shader: u32) -> String {
         "a fault\n\0".to_owned()
     }

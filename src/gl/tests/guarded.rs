@@ -13,10 +13,11 @@ use super::super::trial::differences_on;
 use super::faulty::{Faults, FaultyEgl, Machine};
 use super::first_device;
 use super::guards::Guards;
-use crate::memory::tiles::{Gpu, TILES};
+use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
 use crate::problem::{Gemm, GemmDesc, Layout, Transpose, oracle};
 use crate::shader::cases::Cases;
+use crate::shader::recipe;
 
 /// Cases of all four tests together, unless told otherwise: what a software driver compiles in half a minute.
 const CASES: usize = 132;
@@ -109,33 +110,63 @@ fn families_are_exact_between_guards_4() {
     exact(3);
 }
 
+/// A product of any sizes, from any layout.
+fn any_product(random: &mut Random) -> GemmDesc {
+    let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+    let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
+    let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
+    let (lda, ldb, ldc) = (m.max(k) + 3, k.max(n) + random.between(0, 1), m.max(n));
+    let beta = random.pick(&[0.0, 2.0]);
+    GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc }
+}
+
+/// A product of whole tiles whose first matrix lies as the kernel reads it; the second is packed or not.
+fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
+    let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+    let (rows, cols) = (tile.bm as i64 * random.between(1, 2), 4 * random.between(1, 20));
+    let k = tile.bk as i64 * random.between(1, 3);
+    let (other, gap) = (random.pick(&[Transpose::No, Transpose::Yes]), random.pick(&[0, 4]));
+    let beta = random.pick(&[0.0, 2.0]);
+    // Of the second matrix, a line is as long as the columns or the depth.
+    let line = if other == Transpose::No { cols } else { k } + random.pick(&[0, 3]);
+    let desc = GemmDesc { layout, k, alpha: -2.0, beta, ..GemmDesc::packed(layout, 1, 1, 1) };
+    match layout {
+        Layout::RowMajor => {
+            let (trans_a, lda, ldb) = (Transpose::Yes, rows + gap, line);
+            GemmDesc { trans_a, trans_b: other, m: rows, n: cols, lda, ldb, ldc: cols, ..desc }
+        }
+        Layout::ColMajor => {
+            let (trans_b, lda, ldb) = (Transpose::Yes, line, rows + gap);
+            GemmDesc { trans_a: other, trans_b, m: cols, n: rows, lda, ldb, ldc: cols, ..desc }
+        }
+    }
+}
+
 /// Products in each tile, from all layouts, with and without an old result.
 #[test]
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };
     let (mut random, gpu, mut ran) = (Random::new(45), limits(&engine), 0);
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
-        let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
-        let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
-        let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
-        let (lda, ldb, ldc) = (m.max(k) + 3, k.max(n) + random.between(0, 1), m.max(n));
-        let beta = random.pick(&[0.0, 2.0]);
-        let desc = GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc };
-        let problem = Gemm::new(desc).unwrap();
-        let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
-        let sizes = *problem.sizes();
-        let mut tight = vec![f32::NAN; sizes.m * sizes.n];
-        let run = |session: &mut super::Session| {
-            gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
-        };
-        engine.worker().call(run).unwrap();
-        for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
-            let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
-            let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
-            assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+        for whole in [false, true] {
+            let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
+            let problem = Gemm::new(desc).unwrap();
+            assert!(!whole || recipe::gemm(&problem, &tile).packed == 0, "{tile}: {desc:?}");
+            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
+            let sizes = *problem.sizes();
+            let mut tight = vec![f32::NAN; sizes.m * sizes.n];
+            let run = |session: &mut super::Session| {
+                gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
+            };
+            engine.worker().call(run).unwrap();
+            for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
+                let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
+                let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
+                assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+            }
+            assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
+            ran += 1;
         }
-        assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
-        ran += 1;
     }
-    assert!(ran > 10 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
+    assert!(ran > 20 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
 }

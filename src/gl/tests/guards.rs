@@ -154,6 +154,7 @@ impl Api for GuardedApi {
         fn delete_program(program: u32);
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
+        fn forget_program();
         fn uniform_1ui(location: u32, value: u32);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
