@@ -18,6 +18,9 @@ layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
+// Vector multiply-adds of a thread that may stand in a row.
+#define UNROLLED 256
+
 const int QUADS = (Q + 3) / 4;
 const int BLOCKS = ROWS / TM;
 
@@ -46,7 +49,13 @@ void main() {
 
     vec4 sums[TM];
     for (int i = 0; i < TM; ++i) sums[i] = vec4(0.0);
-    for (int c = 0; c < CHANNELS; ++c) {
+#if CHANNELS * R * S * TM > UNROLLED
+    // More than this is not to be unrolled: the compiler must not know the number, which is never 0.
+    int channels = count > 0u ? CHANNELS : 0;
+#else
+    const int channels = CHANNELS;
+#endif
+    for (int c = 0; c < channels; ++c) {
         int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
         for (int r = 0; r < R; ++r) {
             int y = top + r * DILATION_H;

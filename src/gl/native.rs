@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 
 use glow::HasContext as _;
 
-use super::api::{Api, DebugMessage};
+use super::api::{Api, COMPLETION_STATUS, DebugMessage};
 
 /// Declares the table of raw entry points and how it is loaded.
 macro_rules! raw {
@@ -229,6 +229,13 @@ impl Api for Native {
     }
     fn program_linked(&self, program: u32) -> bool {
         name!(NativeProgram, program).is_some_and(|program| call!(self.gl.get_program_link_status(program)))
+    }
+    fn program_is_ready(&self, program: u32) -> bool {
+        let mut ready = 1;
+        if self.parallel {
+            call!((self.raw.get_programiv)(program, COMPLETION_STATUS, &mut ready));
+        }
+        ready != 0
     }
     fn program_local_size(&self, program: u32) -> [i32; 3] {
         let mut size = [0; 3];

@@ -153,6 +153,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether nobody would have to wait for those of `sources` that were begun.
+    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a Source>) -> bool {
+        sources.all(|source| self.coming.get(source).is_none_or(Coming::is_ready))
+    }
+
     /// Gives up those of `sources` that were begun and that nobody asked for.
     pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
         sources.for_each(|source| drop(self.coming.remove(source)));

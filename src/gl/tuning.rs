@@ -4,6 +4,7 @@
 //! oracle. Direct algorithms get small integers and must be exact; Winograd gets reals and must stay within the direct bound. What
 //! fails is on record as refused. All candidates see the same buffers, so a large batch is in memory once.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ const TIMING: f64 = 3e-3;
 const MOST_CALLS: usize = 20;
 /// Rounds that a runner-up is timed for while real work waits.
 const EXPLORING_ROUNDS: usize = 3;
+/// How long is waited for the driver's compiler before it is asked again.
+const POLL: Duration = Duration::from_micros(300);
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
 const DISTINCT: usize = 1_000_003;
 
@@ -353,10 +356,19 @@ fn race(
         begun += 1;
     }
     let begun_within = start.elapsed();
-    for variant in variants.iter().take(begun) {
-        if !built.is_empty() && start.elapsed() > budget.mul_f64(BUILDING) {
+    let mut waiting: VecDeque<usize> = (0..begun).collect();
+    while let Some(index) = waiting.pop_front() {
+        let late = start.elapsed() > budget.mul_f64(BUILDING);
+        if late && !built.is_empty() {
             break;
         }
+        // One that still compiles makes room for those behind it; the budget does not wait for it either.
+        if !session.is_ready(recipes[index].sources()) && !late {
+            waiting.push_back(index);
+            std::thread::sleep(POLL);
+            continue;
+        }
+        let variant = &variants[index];
         match course.admit(session, variant) {
             Ok(Some(passes)) => built.push((*variant, passes)),
             Ok(None) => {

@@ -146,6 +146,7 @@ impl Api for GuardedApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn program_is_ready(program: u32) -> bool;
         fn program_log(program: u32) -> String;
         fn compile_in_parallel();
         fn keep_program_binary(program: u32);
