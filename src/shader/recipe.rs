@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use super::variant::{Family, Variant, winograd_tiles};
+use super::variant::{Family, POINTWISE_TILE, Variant, winograd_tiles};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
@@ -83,6 +83,7 @@ const TILE: &str = include_str!("../../glsl/tile.comp");
 const SPLIT_SUM: &str = include_str!("../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../glsl/pack_weights.comp");
 const GROUPED: &str = include_str!("../../glsl/conv_grouped.comp");
+const POINTWISE: &str = include_str!("../../glsl/conv_pointwise.comp");
 const WINOGRAD_INPUT: &str = include_str!("../../glsl/winograd_input.comp");
 const WINOGRAD_OUTPUT: &str = include_str!("../../glsl/winograd_output.comp");
 const WINOGRAD_WEIGHTS: &str = include_str!("../../glsl/winograd_weights.comp");
@@ -334,6 +335,23 @@ fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
     Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
 }
 
+fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> Recipe {
+    let shape = Shape::of(problem);
+    // As far as packing sees it.
+    let tile = Tile::new(POINTWISE_TILE, POINTWISE_TILE, kg, 4, 4, kg);
+    let (prepare, packed) = pack(&shape, &tile, false);
+    let (_, rows_padded) = packed_sizes(&shape, &tile, false);
+    let defines = shape.defines().size("KG", kg).size("THREADS", 64 * kg).size("ROWS_PADDED", rows_padded);
+    let name = variant.to_string();
+    let source = shape.finishing(defines, true).finish(&name, &[POINTWISE]);
+    let bindings = vec![(0, Slot::Input), (1, Slot::Packed), (2, Slot::Output), (3, Slot::Bias)];
+    let columns = shape.sizes.n * shape.pixels();
+    let groups = columns.div_ceil(POINTWISE_TILE) * shape.rows().div_ceil(POINTWISE_TILE);
+    let operations = (2 * POINTWISE_TILE * POINTWISE_TILE * problem.reduction()) as f64;
+    let pass = Pass { source, bindings, groups, operations, uniforms: vec![] };
+    Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] }
+}
+
 fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let shape = Shape::of(problem);
     let sizes = shape.sizes;
@@ -474,6 +492,7 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
         Family::Direct => None,
         Family::Grouped(tm) => Some(grouped(problem, variant, tm)),
         Family::Igemm | Family::Table => Some(tiled(problem, variant)),
+        Family::Pointwise(kg) => Some(pointwise(problem, variant, kg)),
         Family::Winograd(m) => Some(winograd(problem, variant, m)),
     }
 }
@@ -537,7 +556,7 @@ mod tests {
             assert!(!all.is_empty());
             for variant in &all {
                 let Some(recipe) = generate(variant, &problem) else { continue };
-                let tiled = !matches!(variant.family, Family::Grouped(_));
+                let tiled = !matches!(variant.family, Family::Grouped(_) | Family::Pointwise(_));
                 assert!(!tiled || variant.tile.fits(&small), "{variant}");
                 assert!(
                     recipe.packed <= 1 << 16 && recipe.scratch.iter().all(|&it| it <= 1 << 16),
