@@ -19,7 +19,7 @@ layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
 // Vector multiply-adds of a thread that may stand in a row.
-#define UNROLLED 256
+#define UNROLLED 144
 
 const int QUADS = (Q + 3) / 4;
 const int BLOCKS = ROWS / TM;
@@ -50,14 +50,16 @@ void main() {
     vec4 sums[TM];
     for (int i = 0; i < TM; ++i) sums[i] = vec4(0.0);
 #if CHANNELS * R * S * TM > UNROLLED
-    // More than this is not to be unrolled: the compiler must not know the number, which is never 0.
+    // Loops that the compiler must not unroll, or it takes seconds: it is not told that `count` is never 0.
     int channels = count > 0u ? CHANNELS : 0;
+    int lines = count > 0u ? R : 0;
 #else
     const int channels = CHANNELS;
+    const int lines = R;
 #endif
     for (int c = 0; c < channels; ++c) {
         int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
-        for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < lines; ++r) {
             int y = top + r * DILATION_H;
             if (uint(y) >= uint(H)) continue;
             float line[3 * STRIDE_W + S];

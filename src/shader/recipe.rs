@@ -370,18 +370,23 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
     let store4 = m == 4 && sizes.q.is_multiple_of(4);
     let defines = defines.flag("STORE4", store4).vector("STORE", store4);
-    let defines = shape.finishing(defines.size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows), true);
-    let transform = |what: &str, body: &str| defines.finish(&format!("{name}_{what}"), &[form, body]);
+    let defines = shape.finishing(defines, true);
+    let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
+    // Named without the tile, which they do not depend on: variants share them, and the driver compiles them once.
+    let transform = |defines: &Defines, what: &str, body: &str| {
+        defines.finish(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
+    };
 
     let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
     let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
     let output = [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias)].to_vec();
     let work = (8 * frequencies) as f64;
-    let prepare = vec![simple(transform("weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
+    let prepare =
+        vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
     let run = vec![
-        simple(transform("input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
+        simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
         tile_pass(&name, &product, &run, Slot::Scratch(0), Slot::Scratch(1)),
-        simple(transform("output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
+        simple(transform(&defines, "output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
     Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }

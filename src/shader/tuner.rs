@@ -16,7 +16,7 @@ pub const BUDGET: Duration = Duration::from_secs(3);
 /// Share of it that may have passed when a driver is told to build the last candidate, and when that is ready to race.
 pub const BEGINNING: f64 = 0.5;
 /// See [`BEGINNING`].
-pub const BUILDING: f64 = 0.8;
+pub const BUILDING: f64 = 0.65;
 /// Candidates that race.
 const MOST: usize = 12;
 /// Candidates predicted to take this much longer than the best stay at home.

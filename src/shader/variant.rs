@@ -108,10 +108,11 @@ const LONGEST_TABLE: usize = 1024;
 const DIRECT_SHARE: f64 = 0.012;
 /// Seconds of a step of a reduction that a thread does by itself.
 const STEP_LATENCY: f64 = 0.45e-6;
-/// What `Pointwise` takes to begin and to end, and for each step of a part; threads of a unit that go on at once.
-const POINTWISE_START: f64 = 0.4e-6;
-const POINTWISE_STEP: f64 = 0.07e-6;
-const POINTWISE_THREADS: f64 = 1024.0;
+/// Seconds that `Pointwise` takes for a step that it waits for, and to add a part; share of the multiply-add rate that it
+/// reaches where threads are many. Fitted to four layers on an H100, batch 1 and 32.
+const POINTWISE_STEP: f64 = 0.11e-6;
+const POINTWISE_PART: f64 = 0.2e-6;
+const POINTWISE_SHARE: f64 = 0.25;
 /// How long the transforms' transfers take, of the least possible: some of them stay in caches.
 const TRANSFORMS: f64 = 0.88;
 /// Tiles may begin up to this far beyond the last column.
@@ -196,11 +197,9 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
             (flops / (share * gpu.flops)).max(2.0 * memory).max(alone) + gpu.launch
         }
         Family::Pointwise(kg) => {
-            let Conv2dSizes { n, c, k, p, q, .. } = *problem.sizes();
-            let groups = (n * p * q).div_ceil(POINTWISE_TILE) * k.div_ceil(POINTWISE_TILE);
-            let waves = (64 * kg * groups) as f64 / (gpu.units as f64 * POINTWISE_THREADS);
-            let computing = POINTWISE_STEP * c.div_ceil(kg) as f64 * waves.max(1.0);
-            POINTWISE_START + computing.max(2.0 * memory) + gpu.launch
+            let waiting = POINTWISE_STEP * problem.sizes().c.div_ceil(kg) as f64;
+            let computing = waiting.max(flops / (POINTWISE_SHARE * gpu.flops)) + POINTWISE_PART * kg as f64;
+            computing.max(2.0 * memory) + gpu.launch
         }
         Family::Igemm | Family::Table => {
             let products = products(problem, &variant.tile, variant.family);
