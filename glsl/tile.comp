@@ -240,12 +240,12 @@ float finish(float sum, int row) {
 void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
     for (int j = 0; j < TN4; ++j) {
         int column = tile_n * BN + (tx + j * TX) * 4;
+#if STORE4
         for (int i = 0; i < TM; ++i) {
             int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
             if (ROWS % BM != 0 && row >= ROWS) continue;
             row += group * ROWS;
             vec4 sum = sums[i * TN4 + j];
-#if STORE4
             if (COLUMNS % BN != 0 && column >= COLUMNS) continue;
             int address = part * PART_STRIDE + (column / (P * Q) * GROUPS * ROWS + row) * OUT_STRIDE + column % (P * Q);
             sum = vec4(finish(sum.x, row), finish(sum.y, row), finish(sum.z, row), finish(sum.w, row));
@@ -253,19 +253,26 @@ void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
             sum += uintBitsToFloat(beta_bits) * old_data[address / 4];
 #endif
             output_data[address / 4] = sum;
+        }
 #else
-            for (int e = 0; e < 4; ++e) {
-                int c = column + e;
-                if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
-                int address = part * PART_STRIDE + (c / (P * Q) * GROUPS * ROWS + row) * OUT_STRIDE + c % (P * Q);
-                float value = finish(sum[e], row);
+        for (int e = 0; e < 4; ++e) {
+            int c = column + e;
+            if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
+            // Once a column: divisions for each output would be most of the program, and of the time to compile it.
+            int first_row = part * PART_STRIDE + c / (P * Q) * (GROUPS * ROWS * OUT_STRIDE) + c % (P * Q);
+            for (int i = 0; i < TM; ++i) {
+                int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
+                if (ROWS % BM != 0 && row >= ROWS) continue;
+                row += group * ROWS;
+                int address = first_row + row * OUT_STRIDE;
+                float value = finish(sums[i * TN4 + j][e], row);
 #if OLD
                 value += uintBitsToFloat(beta_bits) * old_data[address];
 #endif
                 output_data[address] = value;
             }
-#endif
         }
+#endif
     }
 }
 

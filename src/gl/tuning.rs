@@ -33,7 +33,7 @@ const MOST_CALLS: usize = 20;
 /// Rounds that a runner-up is timed for while real work waits.
 const EXPLORING_ROUNDS: usize = 3;
 /// Variants that the driver compiles at once, at least and at most: the best of them are to be ready first.
-const AT_ONCE: (usize, usize) = (2, 8);
+const AT_ONCE: (usize, usize) = (2, 6);
 /// How long is waited for the driver's compiler before it is asked again.
 const POLL: Duration = Duration::from_micros(300);
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
@@ -328,8 +328,8 @@ fn compare(
     Ok(best)
 }
 
-/// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more once half
-/// the budget has gone.
+/// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
+/// late.
 struct BuildQueue {
     recipes: Vec<recipe::Recipe>,
     /// Begun and not handed out yet, by number.
