@@ -18,6 +18,9 @@ layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
+// Vector multiply-adds of a thread that may stand in a row.
+#define UNROLLED 144
+
 const int QUADS = (Q + 3) / 4;
 const int BLOCKS = ROWS / TM;
 
@@ -33,7 +36,7 @@ float finish(float sum, int k) {
 }
 
 void main() {
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     int index = int((first + number) * 64u + gl_LocalInvocationID.x);
     if (number >= count || index >= N * GROUPS * BLOCKS * P * QUADS) return;
     int q = index % QUADS * 4;
@@ -46,9 +49,17 @@ void main() {
 
     vec4 sums[TM];
     for (int i = 0; i < TM; ++i) sums[i] = vec4(0.0);
-    for (int c = 0; c < CHANNELS; ++c) {
+#if CHANNELS * R * S * TM > UNROLLED
+    // Loops that the compiler must not unroll, or it takes seconds: it is not told that `count` is never 0.
+    int channels = count > 0u ? CHANNELS : 0;
+    int lines = count > 0u ? R : 0;
+#else
+    const int channels = CHANNELS;
+    const int lines = R;
+#endif
+    for (int c = 0; c < channels; ++c) {
         int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
-        for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < lines; ++r) {
             int y = top + r * DILATION_H;
             if (uint(y) >= uint(H)) continue;
             float line[3 * STRIDE_W + S];

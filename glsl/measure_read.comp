@@ -10,7 +10,7 @@ layout(location = 1) uniform uint count;
 
 void main() {
     vec4 sum = vec4(0.0);
-    uint number = first + gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = first + gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     for (uint i = 0u; i < 16u; ++i) {
         sum += input_data[((number * 16u + i) * 256u + gl_LocalInvocationID.x) % VECTORS];
     }

@@ -16,7 +16,7 @@ layout(location = 1) uniform uint count;
 shared float square[32][33];
 
 void main() {
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     if (number >= count) return;
     int at = int(first + number);
     int row0 = at % SQUARES_ACROSS * 32;

@@ -12,7 +12,7 @@ layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
 void main() {
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     int index = int((first + number) * 64u + gl_LocalInvocationID.x);
     if (number >= count || index >= GROUPS * DEPTH_PADDED * ROWS_PADDED) return;
     int row = index % ROWS_PADDED;

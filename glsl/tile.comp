@@ -26,7 +26,11 @@ layout(local_size_x = THREADS) in;
 layout(std430, binding = 0) readonly buffer InputBuffer { PIXELS input_data[]; };
 layout(std430, binding = 1) readonly buffer WeightBuffer { vec4 weight_data[]; };
 layout(std430, binding = 2) ACCESS buffer OutputBuffer { STORE output_data[]; };
+#if OLD
+layout(std430, binding = 3) readonly buffer OldBuffer { STORE old_data[]; };
+#else
 layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
+#endif
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
@@ -220,11 +224,9 @@ void multiply(int tx, int ty, int kg, int half_index) {
     }
 }
 
-float finish(float sum, int row, int address) {
+float finish(float sum, int row) {
 #if SCALED
     sum *= uintBitsToFloat(alpha_bits);
-    float beta = uintBitsToFloat(beta_bits);
-    if (beta != 0.0) sum += beta * bias_data[address];
 #elif BIAS
     sum += bias_data[row];
 #endif
@@ -238,31 +240,45 @@ float finish(float sum, int row, int address) {
 void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
     for (int j = 0; j < TN4; ++j) {
         int column = tile_n * BN + (tx + j * TX) * 4;
+#if STORE4
         for (int i = 0; i < TM; ++i) {
             int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
             if (ROWS % BM != 0 && row >= ROWS) continue;
             row += group * ROWS;
             vec4 sum = sums[i * TN4 + j];
-#if STORE4
             if (COLUMNS % BN != 0 && column >= COLUMNS) continue;
             int address = part * PART_STRIDE + (column / (P * Q) * GROUPS * ROWS + row) * OUT_STRIDE + column % (P * Q);
-            output_data[address / 4] = vec4(finish(sum.x, row, address), finish(sum.y, row, address + 1),
-                                            finish(sum.z, row, address + 2), finish(sum.w, row, address + 3));
-#else
-            for (int e = 0; e < 4; ++e) {
-                int c = column + e;
-                if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
-                int address = part * PART_STRIDE + (c / (P * Q) * GROUPS * ROWS + row) * OUT_STRIDE + c % (P * Q);
-                output_data[address] = finish(sum[e], row, address);
-            }
+            sum = vec4(finish(sum.x, row), finish(sum.y, row), finish(sum.z, row), finish(sum.w, row));
+#if OLD
+            sum += uintBitsToFloat(beta_bits) * old_data[address / 4];
 #endif
+            output_data[address / 4] = sum;
         }
+#else
+        for (int e = 0; e < 4; ++e) {
+            int c = column + e;
+            if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
+            // Once a column: divisions for each output would be most of the program, and of the time to compile it.
+            int first_row = part * PART_STRIDE + c / (P * Q) * (GROUPS * ROWS * OUT_STRIDE) + c % (P * Q);
+            for (int i = 0; i < TM; ++i) {
+                int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
+                if (ROWS % BM != 0 && row >= ROWS) continue;
+                row += group * ROWS;
+                int address = first_row + row * OUT_STRIDE;
+                float value = finish(sums[i * TN4 + j][e], row);
+#if OLD
+                value += uintBitsToFloat(beta_bits) * old_data[address];
+#endif
+                output_data[address] = value;
+            }
+        }
+#endif
     }
 }
 
 void main() {
     int invocation = int(gl_LocalInvocationID.x);
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     if (number >= count) return;
     int tile = int(first + number);
     int tile_m = tile % TILES_M;

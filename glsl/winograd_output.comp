@@ -23,7 +23,7 @@ float finish(float sum, int row) {
 }
 
 void main() {
-    uint number = gl_WorkGroupID.x + gl_NumWorkGroups.x * gl_WorkGroupID.y;
+    uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
     int index = int((first + number) * 64u + gl_LocalInvocationID.x);
     if (number >= count || index >= ROWS * TILES_PADDED) return;
     int tile = index % TILES_PADDED;

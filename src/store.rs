@@ -255,4 +255,4 @@ fn prune(folder: &Path, limit: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

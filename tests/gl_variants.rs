@@ -61,7 +61,7 @@ fn families_are_exact_on_integers() {
             continue;
         }
         let mut variant = *random.pick(&direct);
-        if !matches!(variant.family, Family::Grouped(_)) {
+        if matches!(variant.family, Family::Igemm | Family::Table) {
             variant.splits = random.pick(&[1, 1, 2, 3, 7]);
         }
         let differing = trial::differences(0, &problem, &variant, random.bits()).unwrap();
@@ -71,12 +71,13 @@ fn families_are_exact_on_integers() {
                 Family::Igemm => "igemm",
                 Family::Table => "table",
                 Family::Grouped(_) => "grouped",
+                Family::Pointwise(_) => "pointwise",
                 _ => unreachable!("filtered"),
             })
             .or_default() += 1;
     }
     println!("{seen:?}");
-    assert_eq!(seen.len(), 3);
+    assert!(seen.len() >= 3);
 }
 
 #[test]

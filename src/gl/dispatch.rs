@@ -17,6 +17,7 @@ use super::pace::believed;
 use super::resource::{Program, Query};
 use crate::error::{Error, Result};
 use crate::log::Level;
+use crate::shader::recipe::GRID_X;
 
 pub use super::pace::{Pace, Work};
 
@@ -255,9 +256,9 @@ fn dispatch(context: &Context, first: u32, units: u32, per_group: u32) -> Result
     let api = context.api();
     api.uniform_1ui(FIRST, first);
     api.uniform_1ui(COUNT, units);
-    // Kernels number their workgroups over x, y and z and stride by the grid, so its shape is free.
+    // Generated kernels number their workgroups along rows of GRID_X; the others stride by the grid, whatever its shape.
     let groups = units.div_ceil(per_group);
-    let x = groups.min(context.capabilities().max_groups[0]);
+    let x = groups.min(GRID_X);
     let y = groups.div_ceil(x).min(context.capabilities().max_groups[1]);
     api.dispatch_compute(x, y, 1);
     context.check("glDispatchCompute")

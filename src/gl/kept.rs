@@ -35,6 +35,14 @@ pub enum Coming {
 }
 
 impl Coming {
+    /// Whether [`Coming::finish`] would not wait for the driver.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Coming::Ready(_) => true,
+            Coming::Building(building) => building.is_ready(),
+        }
+    }
+
     /// The program, and whether it had to be compiled: then it is kept in `store`.
     ///
     /// # Errors

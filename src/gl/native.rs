@@ -4,12 +4,13 @@
 //! a driver that has lost its context returns nothing (a name of 0, a null string). Those entry points are loaded
 //! here. All are core since GL 4.3 but the ones in `Option`.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::num::NonZeroU32;
 
 use glow::HasContext as _;
 
-use super::api::{Api, DebugMessage};
+use super::api::{Api, COMPLETION_STATUS, DebugMessage};
 
 /// Declares the table of raw entry points and how it is loaded.
 macro_rules! raw {
@@ -76,6 +77,8 @@ pub struct Native {
     storage: bool,
     resets: bool,
     parallel: bool,
+    /// The program in use, if that is known.
+    used: Cell<Option<u32>>,
 }
 
 /// Wraps a GL name for glow.
@@ -108,7 +111,7 @@ impl Native {
         let storage = at_least(4) || has("GL_ARB_buffer_storage");
         let resets = at_least(5) || has("GL_KHR_robustness") || has("GL_ARB_robustness");
         let parallel = has("GL_KHR_parallel_shader_compile") || has("GL_ARB_parallel_shader_compile");
-        Ok(Native { gl, raw, storage, resets, parallel })
+        Ok(Native { gl, raw, storage, resets, parallel, used: Cell::new(None) })
     }
 
     /// A string that GL returned.
@@ -227,6 +230,13 @@ impl Api for Native {
     fn program_linked(&self, program: u32) -> bool {
         name!(NativeProgram, program).is_some_and(|program| call!(self.gl.get_program_link_status(program)))
     }
+    fn program_is_ready(&self, program: u32) -> bool {
+        let mut ready = 1;
+        if self.parallel {
+            call!((self.raw.get_programiv)(program, COMPLETION_STATUS, &mut ready));
+        }
+        ready != 0
+    }
     fn program_local_size(&self, program: u32) -> [i32; 3] {
         let mut size = [0; 3];
         call!((self.raw.get_programiv)(program, glow::COMPUTE_WORK_GROUP_SIZE, size.as_mut_ptr()));
@@ -255,12 +265,18 @@ impl Api for Native {
         call!((self.raw.program_binary)(program, format, binary.as_ptr().cast(), length));
     }
     fn delete_program(&self, program: u32) {
+        self.forget_program();
         if let Some(program) = name!(NativeProgram, program) {
             call!(self.gl.delete_program(program));
         }
     }
     fn use_program(&self, program: u32) {
-        call!(self.gl.use_program(name!(NativeProgram, program)));
+        if self.used.replace(Some(program)) != Some(program) {
+            call!(self.gl.use_program(name!(NativeProgram, program)));
+        }
+    }
+    fn forget_program(&self) {
+        self.used.set(None);
     }
     fn uniform_1ui(&self, location: u32, value: u32) {
         call!(self.gl.uniform_1_u32(Some(&glow::NativeUniformLocation(location)), value));
@@ -319,7 +335,12 @@ impl Api for Native {
     }
 
     fn get_error(&self) -> u32 {
-        call!(self.gl.get_error())
+        let error = call!(self.gl.get_error());
+        if error != glow::NO_ERROR {
+            // The call that failed may have been glUseProgram.
+            self.forget_program();
+        }
+        error
     }
     fn get_integer64(&self, name: u32) -> i64 {
         call!(self.gl.get_parameter_i64(name))

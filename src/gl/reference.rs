@@ -323,7 +323,9 @@ fn on_thread<T>(
         if !context.is_current() {
             context.make_current()?;
         }
+        // Since the last call the context was the caller's.
         context.forget_errors();
+        context.api().forget_program();
         let result = job(state, thread);
         Ok((result, context.take_messages()))
     });

@@ -399,6 +399,11 @@ impl Building {
         Ok(Building { shader, program })
     }
 
+    /// Whether [`Building::finish`] would not wait, as far as the driver tells.
+    pub fn is_ready(&self) -> bool {
+        self.program.context.api().program_is_ready(self.program.name)
+    }
+
     /// The program, once the driver is ready.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ pub struct Session {
     programs: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<Source, Rc<Program>>,
     coming: HashMap<Source, Coming>,
+    /// Begun, of no use any more, and not ready when that was clear: some drivers wait for the compiler where a program is deleted.
+    abandoned: Vec<Coming>,
     /// Compiled here, and not run yet when they were kept.
     fresh: Vec<(Source, Rc<Program>)>,
     store: &'static Store,
@@ -53,6 +55,7 @@ impl Session {
             programs: HashMap::new(),
             generated: HashMap::new(),
             coming: HashMap::new(),
+            abandoned: vec![],
             fresh: vec![],
             store,
             scratch: Weak::new(),
@@ -153,9 +156,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether nobody would have to wait for those of `sources` that were begun.
+    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a Source>) -> bool {
+        sources.all(|source| self.coming.get(source).is_none_or(Coming::is_ready))
+    }
+
     /// Gives up those of `sources` that were begun and that nobody asked for.
     pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
-        sources.for_each(|source| drop(self.coming.remove(source)));
+        self.abandoned.extend(sources.filter_map(|source| self.coming.remove(source)));
+        self.abandoned.retain(|coming| !coming.is_ready());
     }
 
     /// Prepares a convolution as `variant` says.

@@ -125,6 +125,45 @@ fn a_shader_that_does_not_compile_shows_the_drivers_log() {
     context.check("after a shader error").unwrap();
 }
 
+/// Which program is in use is remembered, and what is remembered is true, after errors and deletions, too.
+#[test]
+fn the_program_that_runs_is_the_one_that_was_asked_for() {
+    let Some(group) = share_group() else { return };
+    let context = group.context().unwrap();
+    let buffer = resource::Buffer::new(&context, 4).unwrap();
+    buffer.bind(0);
+    let program = |value: u32| {
+        let block = "layout(std430, binding = 0) buffer B { uint x; };";
+        let main = format!("void main() {{ x = {value}u; }}");
+        let source = format!("#version 430 core\nlayout(local_size_x = 1) in;\n{block}\n{main}");
+        resource::Program::build(&context, "writes a number", &source).unwrap()
+    };
+    let api = context.api();
+    let written = || {
+        api.dispatch_compute(1, 1, 1);
+        api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+        let mut bytes = [0; 4];
+        buffer.read(&mut bytes).unwrap();
+        u32::from_ne_bytes(bytes)
+    };
+    let (one, two) = (program(1), program(2));
+    for (used, number) in [(&one, 1), (&one, 1), (&two, 2), (&one, 1), (&two, 2)] {
+        api.use_program(used.name());
+        assert_eq!(written(), number);
+    }
+    // A new program may have the old one's name.
+    drop(two);
+    let three = program(3);
+    api.use_program(three.name());
+    assert_eq!(written(), 3);
+    api.use_program(u32::MAX);
+    assert!(context.check("glUseProgram").is_err(), "there is no such program");
+    api.use_program(three.name());
+    assert_eq!(written(), 3);
+    api.use_program(one.name());
+    assert_eq!(written(), 1);
+}
+
 #[test]
 fn an_engine_is_shared_while_it_is_held() {
     let Some(first) = first_engine() else { return };

@@ -166,6 +166,8 @@ pub struct Tuned {
     pub timed: usize,
     /// See `timed`.
     pub refused: usize,
+    /// How long it all took, compiling included.
+    pub took: Duration,
 }
 
 /// Tunes `problem` on `gl:device`, whatever is on record of it, and records what is found.
@@ -178,8 +180,10 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
         let gpu = session.gpu()?;
         let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
         if variant::is_small(&tile) {
-            return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0 });
+            let took = Duration::ZERO;
+            return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0, took });
         }
+        let start = Instant::now();
         let record = tuning::tune(session, &tile, budget)?;
         let seconds = |wanted: Variant| {
             record.entries().iter().find(|entry| entry.variant == wanted).and_then(|entry| entry.seconds)
@@ -191,6 +195,7 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
             best: best.and_then(|best| Some((best, seconds(best)?))),
             timed,
             refused: record.entries().len() - timed,
+            took: start.elapsed(),
         })
     })
 }

@@ -32,6 +32,10 @@ const TIMING: f64 = 3e-3;
 const MOST_CALLS: usize = 20;
 /// Rounds that a runner-up is timed for while real work waits.
 const EXPLORING_ROUNDS: usize = 3;
+/// Variants that the driver compiles at once, at least and at most: the best of them are to be ready first.
+const AT_ONCE: (usize, usize) = (2, 6);
+/// How long is waited for the driver's compiler before it is asked again.
+const POLL: Duration = Duration::from_micros(300);
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
 const DISTINCT: usize = 1_000_003;
 
@@ -324,6 +328,71 @@ fn compare(
     Ok(best)
 }
 
+/// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
+/// late.
+struct BuildQueue {
+    recipes: Vec<recipe::Recipe>,
+    /// Begun and not handed out yet, by number.
+    waiting: Vec<usize>,
+    begun: usize,
+    at_once: usize,
+    start: Instant,
+    budget: Duration,
+}
+
+impl BuildQueue {
+    fn new(session: &Session, problem: &Conv2d, variants: &[Variant], budget: Duration) -> Self {
+        session.context().api().compile_in_parallel();
+        let recipe = |variant| recipe::generate(variant, problem).expect("the floor does not race");
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        BuildQueue {
+            recipes: variants.iter().map(recipe).collect(),
+            waiting: vec![],
+            begun: 0,
+            at_once: threads.clamp(AT_ONCE.0, AT_ONCE.1),
+            start: Instant::now(),
+            budget,
+        }
+    }
+
+    /// Has the driver begin with as many as it is to compile at once.
+    fn begin(&mut self, session: &mut Session) -> Result<()> {
+        while self.waiting.len() < self.at_once && self.begun < self.recipes.len() {
+            // Where the driver is done at once, this is where the time goes.
+            if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BEGINNING) {
+                break;
+            }
+            session.begin(self.recipes[self.begun].sources())?;
+            self.waiting.push(self.begun);
+            self.begun += 1;
+        }
+        Ok(())
+    }
+
+    /// The number of one that is ready, waiting for it if need be; none when all are through, or it gets late and there is one
+    /// already. The planner's choice is waited for in any case: it must be among those that race.
+    fn next(&mut self, session: &mut Session, have_one: bool) -> Result<Option<usize>> {
+        loop {
+            self.begin(session)?;
+            let late = self.start.elapsed() > self.budget.mul_f64(BUILDING);
+            if self.waiting.is_empty() || (late && have_one && self.waiting[0] != 0) {
+                return Ok(None);
+            }
+            let is_ready = |&index: &usize| session.is_ready(self.recipes[index].sources());
+            let ready = self.waiting.iter().position(is_ready);
+            if let Some(next) = if late { Some(0) } else { ready } {
+                return Ok(Some(self.waiting.remove(next)));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Lets go of those that were begun and not handed out.
+    fn give_up(&self, session: &mut Session) {
+        session.give_up(self.recipes.iter().flat_map(|recipe| recipe.sources()));
+    }
+}
+
 /// Has `variants` race. Gives what became of each that was reached in time.
 fn race(
     session: &mut Session,
@@ -335,30 +404,23 @@ fn race(
     let mut entries = vec![];
     let entry =
         |variant: Variant, seconds| Entry { variant, source: source_hash(problem, &variant), seconds };
+    let mut queue = BuildQueue::new(session, problem, variants, budget);
+    // The driver compiles while the data are made.
+    queue.begin(session)?;
     let mut course = match Course::new(session, problem) {
         // The plan itself may fit all the same.
-        Err(Error::OutOfMemory { .. }) => return Ok(entries),
+        Err(Error::OutOfMemory { .. }) => {
+            queue.give_up(session);
+            return Ok(entries);
+        }
         course => course?,
     };
     let mut built = vec![];
-    let recipes: Vec<_> = variants.iter().filter_map(|variant| recipe::generate(variant, problem)).collect();
-    let mut begun = 0;
-    session.context().api().compile_in_parallel();
-    for recipe in &recipes {
-        // Where the driver is done at once, this is where the time goes.
-        if begun > 0 && start.elapsed() > budget.mul_f64(BEGINNING) {
-            break;
-        }
-        session.begin(recipe.sources())?;
-        begun += 1;
-    }
-    let begun_within = start.elapsed();
-    for variant in variants.iter().take(begun) {
-        if !built.is_empty() && start.elapsed() > budget.mul_f64(BUILDING) {
-            break;
-        }
+    let made_within = start.elapsed();
+    while let Some(index) = queue.next(session, !built.is_empty())? {
+        let variant = &variants[index];
         match course.admit(session, variant) {
-            Ok(Some(passes)) => built.push((*variant, passes)),
+            Ok(Some(passes)) => built.push((index, passes)),
             Ok(None) => {
                 session.context().note(Level::Warn, format_args!("{variant}: wrong results on this driver"));
                 entries.push(entry(*variant, None));
@@ -373,8 +435,10 @@ fn race(
             Err(error) => return Err(error),
         }
     }
-    session.give_up(recipes.iter().flat_map(|recipe| recipe.sources()));
-    let racing: Vec<Variant> = built.iter().map(|(variant, _)| *variant).collect();
+    queue.give_up(session);
+    // Those with the best chances first, whoever was ready first.
+    built.sort_by_key(|(index, _)| *index);
+    let racing: Vec<Variant> = built.iter().map(|(index, _)| variants[*index]).collect();
     let ready = start.elapsed();
     let mut race = Race::new(&racing);
     let warm = Instant::now();
@@ -384,6 +448,7 @@ fn race(
         course.time(session, passes, 2)?;
     }
     let mut together = vec![0; built.len()];
+    let mut rounds = 0;
     'rounds: loop {
         for index in race.running() {
             let passes = &built[index].1;
@@ -392,19 +457,22 @@ fn race(
                 together[index] = calls(once);
             }
             race.take(index, course.time(session, passes, together[index])?);
-            if start.elapsed() > budget {
+            // Everybody is timed once: what was built in time is to be judged by more than who came first.
+            if rounds > 0 && start.elapsed() > budget {
                 break 'rounds;
             }
         }
-        if !race.end_round() {
+        rounds += 1;
+        if !race.end_round() || start.elapsed() > budget {
             break;
         }
     }
     session.context().note(
         Level::Debug,
         format_args!(
-            "tuning: {} of {begun} variants built in {ready:.2?}, begun within {begun_within:.2?}, of {}; raced for {:.2?}",
+            "tuning: {} of {} variants built in {ready:.2?}, data made within {made_within:.2?}, of {}; raced for {:.2?}",
             racing.len(),
+            queue.begun,
             variants.len(),
             start.elapsed() - ready
         ),

@@ -98,7 +98,7 @@ impl fmt::Display for Tile {
 }
 
 /// The tiles that are worth considering, on any device.
-pub const TILES: [Tile; 18] = [
+pub const TILES: [Tile; 19] = [
     Tile::new(128, 128, 8, 8, 8, 1),
     Tile::new(64, 128, 8, 8, 8, 1),
     Tile::new(128, 64, 8, 8, 8, 1),
@@ -108,6 +108,7 @@ pub const TILES: [Tile; 18] = [
     Tile::new(32, 64, 16, 4, 4, 1),
     Tile::new(64, 32, 16, 4, 4, 1),
     Tile::new(32, 32, 16, 4, 4, 1),
+    Tile::new(32, 32, 16, 4, 4, 2),
     Tile::new(64, 64, 32, 4, 4, 1),
     Tile::new(32, 64, 32, 4, 4, 1),
     Tile::new(64, 32, 32, 4, 4, 1),

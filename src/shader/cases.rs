@@ -4,7 +4,7 @@
 //! tile: odd sides, channels one more or less than a slice, kernels larger than the image. The same seed gives the same
 //! cases.
 
-use super::variant::{Family, Variant, is_possible};
+use super::variant::{Family, POINTWISE_PARTS, Variant, is_possible};
 use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc};
@@ -41,6 +41,10 @@ impl Cases {
         for tm in [1, 2, 4, 8] {
             let variant = Variant { family: Family::Grouped(tm), ..Variant::DIRECT };
             kinds.extend([Form::Any, Form::WholeRows].map(|form| (variant, form)));
+        }
+        for kg in POINTWISE_PARTS {
+            let variant = Variant { family: Family::Pointwise(kg), ..Variant::DIRECT };
+            kinds.push((variant, Form::Pointwise));
         }
         for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
             kinds.extend(tiled(tile));
@@ -113,6 +117,10 @@ fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
             let groups = random.pick(&[1, 2, 3, 8]);
             let (c, k) = (groups * random.pick(&few), groups * tm as i64 * random.between(1, 2));
             shaped(random, form, Conv2dDesc { c, k, h, w, groups, ..base })
+        }
+        Family::Pointwise(_) => {
+            let (c, k) = (random.pick(&[8, 16, 17, 33, 63]), random.pick(&[1, 4, 5, 33, 65]));
+            Conv2dDesc { c, k, h, w, r: 1, s: 1, ..base }
         }
         family => {
             let groups = random.pick(&[1, 1, 1, 2, 3]);
@@ -193,6 +201,9 @@ mod tests {
             line.parse().ok()
         };
         let Some(threads) = size("THREADS") else { return (64, 0) };
+        if source.contains("shared vec4 parts[KG * 4 * 64]") {
+            return (threads, 16 * 4 * 64 * size("KG").unwrap());
+        }
         let [bm, bn, bk, kg] = ["BM", "BN", "BK", "KG"].map(|name| size(name).unwrap());
         let operands = 2 * bk * bm + 2 * bk * bn;
         let others = if kg > 1 { kg / 2 * bm * bn } else { 0 };

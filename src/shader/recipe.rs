@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use super::variant::{Family, Variant, winograd_tiles};
+use super::variant::{Family, POINTWISE_TILE, Variant, winograd_tiles};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
@@ -83,6 +83,7 @@ const TILE: &str = include_str!("../../glsl/tile.comp");
 const SPLIT_SUM: &str = include_str!("../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../glsl/pack_weights.comp");
 const GROUPED: &str = include_str!("../../glsl/conv_grouped.comp");
+const POINTWISE: &str = include_str!("../../glsl/conv_pointwise.comp");
 const WINOGRAD_INPUT: &str = include_str!("../../glsl/winograd_input.comp");
 const WINOGRAD_OUTPUT: &str = include_str!("../../glsl/winograd_output.comp");
 const WINOGRAD_WEIGHTS: &str = include_str!("../../glsl/winograd_weights.comp");
@@ -94,6 +95,9 @@ const WINOGRAD_F4: &str = include_str!("../../glsl/winograd_f4.glsl");
 
 /// Threads of a workgroup where nothing is shared.
 const SIMPLE_GROUP: usize = 64;
+/// Workgroups in a row of the grid, where there are several rows; every driver has so many. A constant: asking for the grid's size
+/// makes a shader wait 0.2 us, as measured on an H100.
+pub const GRID_X: u32 = 65535;
 
 /// The constants at the head of a shader.
 #[derive(Debug, Clone, Default)]
@@ -121,8 +125,8 @@ impl Defines {
     fn finish(&self, name: &str, bodies: &[&str]) -> Source {
         let bodies = bodies.join("\n");
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
-        let text =
-            format!("#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{}\n{bodies}", self.0);
+        let head = "#version 430 core\n#pragma optionNV(unroll all)";
+        let text = format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{bodies}", self.0);
         Source { name: name.to_owned(), text }
     }
 }
@@ -237,14 +241,26 @@ pub(super) struct TileRun {
     pub tile: Tile,
     pub table: bool,
     pub splits: usize,
-    /// Multiplied by alpha, and beta times another matrix added: a matrix product, not a convolution.
+    /// Multiplied by alpha: a matrix product, not a convolution.
     pub scaled: bool,
+    /// Beta times another matrix is added. A program of its own: where that is asked at run time, each of a thread's 64 stores
+    /// becomes a branch, and the whole kernel is 14 % slower (H100).
+    pub old: bool,
+    /// Weights that need no packing: where they are, and the elements from one step of the reduction to the next.
+    pub as_they_are: Option<(Slot, usize)>,
+}
+
+impl TileRun {
+    fn new(tile: Tile) -> Self {
+        TileRun { tile, table: false, splits: 1, scaled: false, old: false, as_they_are: None }
+    }
 }
 
 /// The pass that computes products in tiles.
 pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, output: Slot) -> Pass {
     let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
     let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
+    let (weights, weights_stride) = run.as_they_are.unwrap_or((Slot::Packed, rows_padded));
     let columns = shape.sizes.n * shape.pixels();
     let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
     let threads = run.tile.threads();
@@ -257,18 +273,19 @@ pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, o
     let defines = defines.size("THREADS", threads).size("WX", wx).size("V", v).vector("PIXELS", v == 4);
     let store4 = shape.pixels().is_multiple_of(4);
     let defines = defines.vector("STORE", store4).flag("STORE4", store4).text("ACCESS", "writeonly");
-    let defines = defines.size("ROWS_PADDED", rows_padded).size("COLUMNS", columns);
+    let defines = defines.size("ROWS_PADDED", weights_stride).size("COLUMNS", columns);
     let defines = defines.size("CHANNEL_STRIDE", shape.channel_stride);
     let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
     let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
     let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
     let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled);
+    let defines = defines.flag("OLD", run.old);
     let defines =
         defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
     let defines = shape.finishing(defines, run.splits == 1);
     let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
     let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
-    let bindings = vec![(0, input), (1, Slot::Packed), (2, output), (3, Slot::Bias)];
+    let bindings = vec![(0, input), (1, weights), (2, output), (3, Slot::Bias)];
     Pass { source: defines.finish(name, &[TILE]), bindings, groups, operations, uniforms: vec![] }
 }
 
@@ -289,7 +306,7 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
     let table = variant.family == Family::Table;
     let (prepare, packed) = pack(&shape, &variant.tile, table);
     let name = variant.to_string();
-    let run = TileRun { tile: variant.tile, table, splits: variant.splits, scaled: false };
+    let run = TileRun { table, splits: variant.splits, ..TileRun::new(variant.tile) };
     if variant.splits == 1 {
         let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Output);
         return Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] };
@@ -318,6 +335,23 @@ fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
     Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
 }
 
+fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> Recipe {
+    let shape = Shape::of(problem);
+    // As far as packing sees it.
+    let tile = Tile::new(POINTWISE_TILE, POINTWISE_TILE, kg, 4, 4, kg);
+    let (prepare, packed) = pack(&shape, &tile, false);
+    let (_, rows_padded) = packed_sizes(&shape, &tile, false);
+    let defines = shape.defines().size("KG", kg).size("THREADS", 64 * kg).size("ROWS_PADDED", rows_padded);
+    let name = variant.to_string();
+    let source = shape.finishing(defines, true).finish(&name, &[POINTWISE]);
+    let bindings = vec![(0, Slot::Input), (1, Slot::Packed), (2, Slot::Output), (3, Slot::Bias)];
+    let columns = shape.sizes.n * shape.pixels();
+    let groups = columns.div_ceil(POINTWISE_TILE) * shape.rows().div_ceil(POINTWISE_TILE);
+    let operations = (2 * POINTWISE_TILE * POINTWISE_TILE * problem.reduction()) as f64;
+    let pass = Pass { source, bindings, groups, operations, uniforms: vec![] };
+    Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] }
+}
+
 fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let shape = Shape::of(problem);
     let sizes = shape.sizes;
@@ -328,7 +362,7 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let name = variant.to_string();
 
     let product = Shape::products(frequencies, (sizes.k, sizes.c, tiles), tiles);
-    let run = TileRun { tile: variant.tile, table: false, splits: 1, scaled: false };
+    let run = TileRun::new(variant.tile);
     let (depth, rows) = packed_sizes(&product, &variant.tile, false);
 
     let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
@@ -336,18 +370,23 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
     let store4 = m == 4 && sizes.q.is_multiple_of(4);
     let defines = defines.flag("STORE4", store4).vector("STORE", store4);
-    let defines = shape.finishing(defines.size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows), true);
-    let transform = |what: &str, body: &str| defines.finish(&format!("{name}_{what}"), &[form, body]);
+    let defines = shape.finishing(defines, true);
+    let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
+    // Named without the tile, which they do not depend on: variants share them, and the driver compiles them once.
+    let transform = |defines: &Defines, what: &str, body: &str| {
+        defines.finish(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
+    };
 
     let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
     let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
     let output = [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias)].to_vec();
     let work = (8 * frequencies) as f64;
-    let prepare = vec![simple(transform("weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
+    let prepare =
+        vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
     let run = vec![
-        simple(transform("input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
+        simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
         tile_pass(&name, &product, &run, Slot::Scratch(0), Slot::Scratch(1)),
-        simple(transform("output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
+        simple(transform(&defines, "output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
     Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }
@@ -406,18 +445,26 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile) -> Recipe {
     let channel_stride = if in_place { product.b.0 } else { cols };
     let shape = Shape::products(1, (rows, depth, cols), channel_stride);
     let (depth_padded, rows_padded) = packed_sizes(&shape, tile, false);
-    let mut run = vec![pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed))];
+    // A is packed already if its rows are contiguous and no tile reaches beyond its end.
+    let whole = (rows_padded, depth_padded) == (rows, depth) && product.a.1.is_multiple_of(4);
+    let as_they_are = (whole && product.a.0 == 1).then_some((a, product.a.1));
+    let mut run = vec![];
+    if as_they_are.is_none() {
+        run.push(pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed)));
+    }
     let (input, scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
     if !in_place {
         let strides = (product.b.1, product.b.0);
         run.push(pack_matrix((cols, depth), strides, (cols, depth), (b, Slot::Scratch(0))));
     }
     let name = gemm_name(tile).to_owned();
-    let how = TileRun { tile: *tile, table: false, splits: 1, scaled: true };
+    let old = problem.beta() != 0.0;
+    let how = TileRun { scaled: true, old, as_they_are, ..TileRun::new(*tile) };
     let mut pass = tile_pass(&name, &shape, &how, input, Slot::Output);
     pass.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
     run.push(pass);
-    Recipe { name, packed: depth_padded * rows_padded, scratch, prepare: vec![], run }
+    let packed = if as_they_are.is_none() { depth_padded * rows_padded } else { 0 };
+    Recipe { name, packed, scratch, prepare: vec![], run }
 }
 
 /// The name of the kernel that computes products in tiles.
@@ -450,6 +497,7 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
         Family::Direct => None,
         Family::Grouped(tm) => Some(grouped(problem, variant, tm)),
         Family::Igemm | Family::Table => Some(tiled(problem, variant)),
+        Family::Pointwise(kg) => Some(pointwise(problem, variant, kg)),
         Family::Winograd(m) => Some(winograd(problem, variant, m)),
     }
 }
@@ -458,7 +506,7 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
 mod tests {
     use super::*;
     use crate::memory::tiles::Gpu;
-    use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+    use crate::problem::{Conv2dDesc, GemmDesc, Layout, Transpose};
     use crate::shader::source::check_with_glslang;
     use crate::shader::variant::candidates;
 
@@ -485,10 +533,15 @@ mod tests {
                 }
             }
         }
-        let product = Gemm::new(GemmDesc::packed(Layout::ColMajor, 100, 101, 102)).unwrap();
-        for pass in gemm(&product, &TILES[0]).run {
-            check_with_glslang(&pass.source.name, &pass.source.text);
-            checked += 1;
+        let odd = GemmDesc::packed(Layout::ColMajor, 100, 101, 102);
+        let whole = GemmDesc { trans_b: Transpose::Yes, ..GemmDesc::packed(Layout::ColMajor, 64, 128, 128) };
+        for (desc, beta, passes) in [(odd, 0.0, 2), (odd, 0.5, 2), (whole, 0.0, 1), (whole, 0.5, 1)] {
+            let run = gemm(&Gemm::new(GemmDesc { beta, ..desc }).unwrap(), &TILES[0]).run;
+            assert_eq!(run.len(), passes);
+            for pass in run {
+                check_with_glslang(&pass.source.name, &pass.source.text);
+                checked += 1;
+            }
         }
         for pass in [measure_fma(1, 1), measure_read(1 << 20)] {
             check_with_glslang(&pass.source.name, &pass.source.text);
@@ -508,7 +561,7 @@ mod tests {
             assert!(!all.is_empty());
             for variant in &all {
                 let Some(recipe) = generate(variant, &problem) else { continue };
-                let tiled = !matches!(variant.family, Family::Grouped(_));
+                let tiled = !matches!(variant.family, Family::Grouped(_) | Family::Pointwise(_));
                 assert!(!tiled || variant.tile.fits(&small), "{variant}");
                 assert!(
                     recipe.packed <= 1 << 16 && recipe.scratch.iter().all(|&it| it <= 1 << 16),

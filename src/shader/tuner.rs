@@ -14,9 +14,9 @@ use super::variant::{Family, Variant};
 /// Time that tuning a new shape may take.
 pub const BUDGET: Duration = Duration::from_secs(3);
 /// Share of it that may have passed when a driver is told to build the last candidate, and when that is ready to race.
-pub const BEGINNING: f64 = 0.5;
+pub const BEGINNING: f64 = 0.4;
 /// See [`BEGINNING`].
-pub const BUILDING: f64 = 0.8;
+pub const BUILDING: f64 = 0.5;
 /// Candidates that race.
 const MOST: usize = 12;
 /// Candidates predicted to take this much longer than the best stay at home.

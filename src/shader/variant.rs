@@ -20,6 +20,8 @@ pub enum Family {
     Igemm,
     /// Implicit GEMM for few channels: the reduction over (c, r, s), with addresses from a table.
     Table,
+    /// 1x1 of little depth: the reduction in so many parts, side by side in a workgroup.
+    Pointwise(usize),
     /// Winograd's F(m x m, 3 x 3) in three passes.
     Winograd(usize),
 }
@@ -29,7 +31,7 @@ pub enum Family {
 pub struct Variant {
     /// The kernel family.
     pub family: Family,
-    /// How products are cut; of no meaning to `Direct` and `Grouped`.
+    /// How products are cut; of no meaning to `Direct`, `Grouped` and `Pointwise`.
     pub tile: Tile,
     /// Parts of the reduction.
     pub splits: usize,
@@ -48,6 +50,7 @@ impl fmt::Display for Variant {
         match self.family {
             Family::Direct => return f.write_str("conv_direct_64"),
             Family::Grouped(tm) => return write!(f, "conv_grouped_{tm}x4"),
+            Family::Pointwise(kg) => return write!(f, "conv_pointwise_4x4_k{kg}"),
             Family::Igemm => f.write_str("conv_igemm")?,
             Family::Table => f.write_str("conv_table")?,
             Family::Winograd(m) => write!(f, "conv_winograd_f{m}x3")?,
@@ -65,9 +68,8 @@ impl FromStr for Variant {
         if name == Variant::DIRECT.to_string() {
             return Ok(Variant::DIRECT);
         }
-        let grouped = GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT });
-        if let Some(variant) = grouped.iter().find(|variant| variant.to_string() == name) {
-            return Ok(*variant);
+        if let Some(variant) = untiled().find(|variant| variant.to_string() == name) {
+            return Ok(variant);
         }
         let families = [Family::Igemm, Family::Table, Family::Winograd(2), Family::Winograd(4)];
         let whole = families.iter().flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
@@ -81,10 +83,21 @@ impl FromStr for Variant {
     }
 }
 
+/// The variants that are no products in tiles, but for the floor.
+fn untiled() -> impl Iterator<Item = Variant> {
+    let pointwise = POINTWISE_PARTS.map(Family::Pointwise);
+    let families = GROUPED_ROWS.map(Family::Grouped).into_iter().chain(pointwise);
+    families.map(|family| Variant { family, ..Variant::DIRECT })
+}
+
 /// Problems with less work stay with the floor: compiling takes longer than anything else could win.
 const LEAST_FLOPS: u64 = 4_000_000;
 /// Rows of outputs that a thread of `Grouped` may have.
 const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
+/// Parts of the reduction that `Pointwise` may have, the most channels of each, and channels and pixels of a workgroup.
+pub(super) const POINTWISE_PARTS: [usize; 3] = [2, 4, 8];
+const POINTWISE_STEPS: usize = 32;
+pub(super) const POINTWISE_TILE: usize = 32;
 /// The most parts of a reduction.
 const MOST_SPLITS: usize = 32;
 /// Channels below which slices of channels would be mostly padding.
@@ -95,6 +108,11 @@ const LONGEST_TABLE: usize = 1024;
 const DIRECT_SHARE: f64 = 0.012;
 /// Seconds of a step of a reduction that a thread does by itself.
 const STEP_LATENCY: f64 = 0.45e-6;
+/// Seconds that `Pointwise` takes for a step that it waits for, and to add a part; share of the multiply-add rate that it
+/// reaches where threads are many. Fitted to four layers on an H100, batch 1 and 32.
+const POINTWISE_STEP: f64 = 0.11e-6;
+const POINTWISE_PART: f64 = 0.2e-6;
+const POINTWISE_SHARE: f64 = 0.25;
 /// How long the transforms' transfers take, of the least possible: some of them stay in caches.
 const TRANSFORMS: f64 = 0.88;
 /// Tiles may begin up to this far beyond the last column.
@@ -120,14 +138,20 @@ fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     }
 }
 
+/// Whether outputs see one pixel each, the one at their place.
+fn is_one_by_one(sizes: &Conv2dSizes) -> bool {
+    let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
+    (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
+}
+
 /// The products of `problem` as the tile kernel sees them. Images are side by side in the columns.
 fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
     let sizes = problem.sizes();
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
     let bytes = problem.bytes();
-    let Conv2dSizes { n, p, q, r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
-    let pointwise = (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0);
-    let gathered = family == Family::Table || !pointwise || !(p * q).is_multiple_of(4);
+    let Conv2dSizes { n, p, q, r, s, .. } = *sizes;
+    let one_by_one = is_one_by_one(sizes);
+    let gathered = family == Family::Table || !one_by_one || !(p * q).is_multiple_of(4);
     match family {
         Family::Winograd(m) => {
             let frequencies = (m + 2) * (m + 2);
@@ -172,6 +196,11 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
             let alone = problem.reduction() as f64 * STEP_LATENCY;
             (flops / (share * gpu.flops)).max(2.0 * memory).max(alone) + gpu.launch
         }
+        Family::Pointwise(kg) => {
+            let waiting = POINTWISE_STEP * problem.sizes().c.div_ceil(kg) as f64;
+            let computing = waiting.max(flops / (POINTWISE_SHARE * gpu.flops)) + POINTWISE_PART * kg as f64;
+            computing.max(2.0 * memory) + gpu.launch
+        }
         Family::Igemm | Family::Table => {
             let products = products(problem, &variant.tile, variant.family);
             tiles::seconds(gpu, &variant.tile, &products, variant.splits)
@@ -195,7 +224,7 @@ pub fn is_candidate(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         Family::Winograd(m) => variant.splits == 1 && winograd_forms(problem).contains(&m),
         Family::Igemm => !asked && c >= FEW_CHANNELS.min(variant.tile.bk),
         Family::Table => !asked && c < FEW_CHANNELS,
-        Family::Direct | Family::Grouped(_) => !asked,
+        Family::Direct | Family::Grouped(_) | Family::Pointwise(_) => !asked,
     };
     family && is_possible(problem, gpu, variant)
 }
@@ -220,6 +249,15 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
                 && sizes.stride_w <= 4
                 && sizes.s <= 16
                 && sizes.n * sizes.k * sizes.p * sizes.q.next_multiple_of(4) < i32::MAX as usize
+        }
+        Family::Pointwise(kg) => {
+            is_one_by_one(sizes)
+                && sizes.groups == 1
+                && (sizes.p * sizes.q).is_multiple_of(4)
+                && (kg..=POINTWISE_STEPS * kg).contains(&c)
+                && 64 * kg <= gpu.max_threads
+                && 64 * 16 * kg * size_of::<f32>() <= gpu.shared_bytes
+                && c.next_multiple_of(kg) * rows.next_multiple_of(POINTWISE_TILE) <= most
         }
         Family::Igemm => {
             let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
@@ -263,7 +301,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     let mut variants = vec![];
     if !asked {
         variants.push(Variant::DIRECT);
-        variants.extend(GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT }));
+        variants.extend(untiled());
     }
     for &tile in &TILES {
         let mut cut = |family: Family| {
@@ -299,13 +337,12 @@ mod tests {
             .iter()
             .flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
         let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MOST_SPLITS });
-        let grouped = GROUPED_ROWS.map(|tm| Variant { family: Family::Grouped(tm), ..Variant::DIRECT });
         let mut names = 0;
-        for variant in tiled.chain(split).chain(grouped).chain([Variant::DIRECT]) {
+        for variant in tiled.chain(split).chain(untiled()).chain([Variant::DIRECT]) {
             assert_eq!(variant.to_string().parse(), Ok(variant), "{variant}");
             names += 1;
         }
-        assert_eq!(names, 5 * TILES.len() + 5);
+        assert_eq!(names, 5 * TILES.len() + 8);
         for name in [
             "",
             "conv_igemm",

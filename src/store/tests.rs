@@ -149,24 +149,55 @@ fn what_is_no_file_is_no_entry_and_no_error() {
     }
 }
 
+/// Runs `job` while nobody may write to `folder`, which lies in a folder made for the test. Root may write whatever the permission
+/// bits say, so this thread has nobody's rights meanwhile. `None` where that cannot be had.
+#[cfg(target_os = "linux")]
+pub(crate) fn read_only<T>(folder: &Path, job: impl FnOnce() -> T) -> Option<T> {
+    use std::os::unix::fs::PermissionsExt;
+    /// Gives the thread its rights back, also where a test fails.
+    struct Rights(libc::c_int);
+    impl Drop for Rights {
+        fn drop(&mut self) {
+            // SAFETY: it takes a number and says who this thread is to file systems; nothing else depends on that.
+            unsafe { libc::setfsuid(self.0 as libc::uid_t) };
+        }
+    }
+    const NOBODY: libc::uid_t = 65534;
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(folder.parent().unwrap(), 0o755);
+    mode(folder, 0o555);
+    // SAFETY: as above.
+    let rights = Rights(unsafe { libc::setfsuid(NOBODY) });
+    let can_read = fs::read_dir(folder).is_ok();
+    let done = if can_read && File::create_new(folder.join("probe")).is_err() {
+        Some(job())
+    } else {
+        eprintln!("skipped: this process can make no folder that it may read and not write");
+        None
+    };
+    drop(rights);
+    mode(folder, 0o755);
+    done
+}
+
 #[test]
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn a_folder_that_cannot_be_written_is_harmless() {
     use std::os::unix::fs::PermissionsExt;
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("cache");
     assert!(fresh(&folder).save("a", "key", &"before".to_owned()));
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
-    // Root writes anyway.
-    let writable = File::create_new(folder.join("probe")).is_ok();
-    let store = fresh(&folder);
-    assert_eq!(store.save("a", "other", &"value".to_owned()), writable);
-    assert_eq!(store.load("a", "other"), Some("value".to_owned()));
-    assert_eq!(store.load("a", "key"), Some("before".to_owned()));
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    read_only(&folder, || {
+        let store = fresh(&folder);
+        assert!(!store.save("a", "other", &"value".to_owned()));
+        assert_eq!(store.load("a", "other"), Some("value".to_owned()), "known in memory");
+        assert!(!store.save("a", "key", &"after".to_owned()));
+        assert_eq!(fresh(&folder).load("a", "key"), Some("before".to_owned()));
+    });
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
     // Nobody writes here, not even root.
-    #[cfg(target_os = "linux")]
     assert!(!fresh(Path::new("/proc/self/sparkle")).save("a", "key", &"value".to_owned()));
 }
 

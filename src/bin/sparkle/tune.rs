@@ -14,7 +14,8 @@ use crate::suite;
 ///
 /// Candidates are built, compared with a float64 oracle in some rows, and timed in turns; who is clearly behind drops out. Plans
 /// then take the winners where SPARKLE_TUNE is read or full. planned us is the time of what the planner takes without measurements,
-/// tuned us that of the winner, both of one run among several back to back.
+/// tuned us that of the winner, both of one run among several back to back; seconds is what tuning the layer took, compiling
+/// included.
 #[derive(clap::Args)]
 pub struct Args {
     /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
@@ -50,14 +51,18 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     // So that a device that is not there is one error, not one a layer.
     trial::gpu(args.device)?;
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
-    console.line(line(names, ["name", "planned", "planned us", "tuned", "tuned us", "gain", "tried"]));
-    let (mut gains, mut failure) = (vec![], None);
+    console.line(line(
+        names,
+        ["name", "planned", "planned us", "tuned", "tuned us", "gain", "seconds", "tried"],
+    ));
+    let (mut gains, mut longest, mut failure) = (vec![], Duration::ZERO, None);
     let bar = console.progress(layers.len() as u64, "layers");
     for layer in &layers {
         bar.set_message(layer.name.clone());
         match trial::tune(args.device, &layer.problem, args.budget) {
             Ok(tuned) => {
                 gains.extend(gain(&tuned));
+                longest = longest.max(tuned.took);
                 console.line(row(names, &layer.name, &tuned));
             }
             Err(error) => {
@@ -69,7 +74,8 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     }
     console.end_progress();
     let mean = geomean(&gains).map_or("-".to_owned(), |mean| format!("{mean:.3}"));
-    console.line(line(names, ["geomean", "", "", "", "", &mean, ""]));
+    let longest = format!("{:.2}", longest.as_secs_f64());
+    console.line(line(names, ["geomean", "", "", "", "", &mean, &longest, "the longest"]));
     failure.map_or(Ok(()), Err)
 }
 
@@ -83,15 +89,19 @@ fn row(names: usize, name: &str, tuned: &Tuned) -> String {
     let (planned, best) = (tuned.planned.0.to_string(), tuned.best.unwrap_or((tuned.planned.0, f64::NAN)));
     let gain = gain(tuned).map_or("-".to_owned(), |gain| format!("{gain:.3}"));
     let refused = if tuned.refused > 0 { format!(", {} refused", tuned.refused) } else { String::new() };
+    let seconds = format!("{:.2}", tuned.took.as_secs_f64());
     let tried = format!("{}{refused}", tuned.timed);
     let (planned_us, best_us) = (us(tuned.planned.1), us(tuned.best.map(|best| best.1)));
-    line(names, [name, &planned, &planned_us, &best.0.to_string(), &best_us, &gain, &tried])
+    line(names, [name, &planned, &planned_us, &best.0.to_string(), &best_us, &gain, &seconds, &tried])
 }
 
 /// One line of the table.
-fn line(names: usize, [name, planned, planned_us, tuned, tuned_us, gain, tried]: [&str; 7]) -> String {
+fn line(
+    names: usize,
+    [name, planned, planned_us, tuned, tuned_us, gain, seconds, tried]: [&str; 8],
+) -> String {
     let text = format!(
-        "{name:<names$}  {planned:<34}  {planned_us:>10}  {tuned:<34}  {tuned_us:>10}  {gain:>6}  {tried}"
+        "{name:<names$}  {planned:<34}  {planned_us:>10}  {tuned:<34}  {tuned_us:>10}  {gain:>6}  {seconds:>7}  {tried}"
     );
     text.trim_end().to_owned()
 }

@@ -469,6 +469,10 @@ impl Api for FakeApi {
     fn use_program(&self, program: u32) {
         self.used.set(program);
     }
+    fn forget_program(&self) {}
+    fn program_is_ready(&self, _program: u32) -> bool {
+        true
+    }
     fn uniform_1ui(&self, location: u32, value: u32) {
         let mut uniforms = self.uniforms.get();
         uniforms[location as usize] = value;

@@ -463,6 +463,13 @@ impl Api for FaultyApi {
         fn enable_debug_log();
     }
 
+    fn forget_program(&self) {
+        // No call of GL's.
+        self.inner.forget_program();
+    }
+    fn program_is_ready(&self, program: u32) -> bool {
+        self.inner.program_is_ready(program)
+    }
     fn shader_log(&self, _shader: u32) -> String {
         "a fault\n\0".to_owned()
     }

@@ -1,8 +1,9 @@
 //! Every family times its options, exact on small integers, each buffer between guard words.
 //!
-//! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes (130 are all kinds on a driver with 32 KiB of shared memory),
-//! `SPARKLE_TEST_SEED` which.
+//! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes, `SPARKLE_TEST_SEED` which. All four together take nearly every
+//! kind there is on a driver with 32 KiB of shared memory; a software driver spends most of the time on compiling.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::api;
@@ -13,15 +14,15 @@ use super::super::trial::differences_on;
 use super::faulty::{Faults, FaultyEgl, Machine};
 use super::first_device;
 use super::guards::Guards;
-use crate::memory::tiles::{Gpu, TILES};
+use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
-use crate::problem::{Gemm, GemmDesc, Layout, Transpose, oracle};
+use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, Transpose, oracle};
 use crate::shader::cases::Cases;
+use crate::shader::recipe;
+use crate::shader::variant::Variant;
 
-/// Cases of all four tests together, unless told otherwise: what a software driver compiles in half a minute.
-const CASES: usize = 132;
-/// Inputs that each is run on.
-const INPUTS: usize = 4;
+/// Cases of all four tests together, unless told otherwise: distinct pairs of a problem and a variant.
+const CASES: usize = 520;
 /// So that few cases are of all kinds: cases next to each other are much alike.
 const STRIDE: usize = 7;
 
@@ -69,24 +70,36 @@ fn guards_see_writes_beyond_the_end() {
     assert_eq!(guards.checked(), 6);
 }
 
-/// A quarter of the cases: number `first`, and every fourth from there on.
+/// A quarter of the cases, for a device of these limits: number `first`, and every fourth from there on.
+fn chosen(first: usize, limits: Gpu) -> impl Iterator<Item = (usize, (Conv2d, Variant))> {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let cases = Cases::new(number("SPARKLE_TEST_SEED", 41) as u64, limits);
+    let count = number("SPARKLE_TEST_CASES", CASES / 4);
+    cases.enumerate().skip(STRIDE * first).step_by(4 * STRIDE).take(count)
+}
+
+/// Whatever the device: with less shared memory there are fewer tiles, and the walk through all kinds begins again sooner.
+#[test]
+fn the_cases_are_all_different() {
+    for shared_bytes in [16 << 10, 32 << 10, 48 << 10, 64 << 10] {
+        let limits = Gpu { shared_bytes, ..Gpu::ASSUMED };
+        let all: Vec<String> =
+            (0..4).flat_map(|first| chosen(first, limits)).map(|(_, case)| format!("{case:?}")).collect();
+        let distinct: BTreeSet<&String> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len(), "with {shared_bytes} bytes");
+    }
+}
+
 fn exact(first: usize) {
     let Some((engine, guards)) = guarded() else { return };
-    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let cases = Cases::new(number("SPARKLE_TEST_SEED", 41) as u64, limits(&engine));
-    let count = number("SPARKLE_TEST_CASES", CASES / 4);
     let mut ran = 0;
-    for (index, (problem, variant)) in cases.enumerate().skip(STRIDE * first).step_by(4 * STRIDE).take(count)
-    {
-        for input in 0..INPUTS {
-            let seed = (index * INPUTS + input) as u64;
-            let differing = differences_on(&engine, &problem, &variant, seed).unwrap();
-            assert_eq!(differing, 0, "{variant}: {problem:?}");
-            assert_eq!(guards.broken(), Vec::<String>::new(), "{variant}: {problem:?}");
-            ran += 1;
-        }
+    for (index, (problem, variant)) in chosen(first, limits(&engine)) {
+        let differing = differences_on(&engine, &problem, &variant, index as u64).unwrap();
+        assert_eq!(differing, 0, "{variant}: {problem:?}");
+        assert_eq!(guards.broken(), Vec::<String>::new(), "{variant}: {problem:?}");
+        ran += 1;
     }
-    assert!(ran == INPUTS * count && guards.checked() > 8 * ran, "{ran} runs, {} guards", guards.checked());
+    assert!(ran > 0 && guards.checked() > 8 * ran, "{ran} cases, {} guards", guards.checked());
 }
 
 #[test]
@@ -109,33 +122,63 @@ fn families_are_exact_between_guards_4() {
     exact(3);
 }
 
+/// A product of any sizes, from any layout.
+fn any_product(random: &mut Random) -> GemmDesc {
+    let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+    let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
+    let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
+    let (lda, ldb, ldc) = (m.max(k) + 3, k.max(n) + random.between(0, 1), m.max(n));
+    let beta = random.pick(&[0.0, 2.0]);
+    GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc }
+}
+
+/// A product of whole tiles whose first matrix lies as the kernel reads it; the second is packed or not.
+fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
+    let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
+    let (rows, cols) = (tile.bm as i64 * random.between(1, 2), 4 * random.between(1, 20));
+    let k = tile.bk as i64 * random.between(1, 3);
+    let (other, gap) = (random.pick(&[Transpose::No, Transpose::Yes]), random.pick(&[0, 4]));
+    let beta = random.pick(&[0.0, 2.0]);
+    // Of the second matrix, a line is as long as the columns or the depth.
+    let line = if other == Transpose::No { cols } else { k } + random.pick(&[0, 3]);
+    let desc = GemmDesc { layout, k, alpha: -2.0, beta, ..GemmDesc::packed(layout, 1, 1, 1) };
+    match layout {
+        Layout::RowMajor => {
+            let (trans_a, lda, ldb) = (Transpose::Yes, rows + gap, line);
+            GemmDesc { trans_a, trans_b: other, m: rows, n: cols, lda, ldb, ldc: cols, ..desc }
+        }
+        Layout::ColMajor => {
+            let (trans_b, lda, ldb) = (Transpose::Yes, line, rows + gap);
+            GemmDesc { trans_a: other, trans_b, m: cols, n: rows, lda, ldb, ldc: cols, ..desc }
+        }
+    }
+}
+
 /// Products in each tile, from all layouts, with and without an old result.
 #[test]
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };
     let (mut random, gpu, mut ran) = (Random::new(45), limits(&engine), 0);
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
-        let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
-        let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
-        let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
-        let (lda, ldb, ldc) = (m.max(k) + 3, k.max(n) + random.between(0, 1), m.max(n));
-        let beta = random.pick(&[0.0, 2.0]);
-        let desc = GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc };
-        let problem = Gemm::new(desc).unwrap();
-        let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
-        let sizes = *problem.sizes();
-        let mut tight = vec![f32::NAN; sizes.m * sizes.n];
-        let run = |session: &mut super::Session| {
-            gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
-        };
-        engine.worker().call(run).unwrap();
-        for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
-            let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
-            let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
-            assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+        for whole in [false, true] {
+            let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
+            let problem = Gemm::new(desc).unwrap();
+            assert!(!whole || recipe::gemm(&problem, &tile).packed == 0, "{tile}: {desc:?}");
+            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
+            let sizes = *problem.sizes();
+            let mut tight = vec![f32::NAN; sizes.m * sizes.n];
+            let run = |session: &mut super::Session| {
+                gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
+            };
+            engine.worker().call(run).unwrap();
+            for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
+                let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
+                let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
+                assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+            }
+            assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
+            ran += 1;
         }
-        assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
-        ran += 1;
     }
-    assert!(ran > 10 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
+    assert!(ran > 20 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
 }

@@ -146,6 +146,7 @@ impl Api for GuardedApi {
         fn detach_shader(program: u32, shader: u32);
         fn link_program(program: u32);
         fn program_linked(program: u32) -> bool;
+        fn program_is_ready(program: u32) -> bool;
         fn program_log(program: u32) -> String;
         fn compile_in_parallel();
         fn keep_program_binary(program: u32);
@@ -154,6 +155,7 @@ impl Api for GuardedApi {
         fn delete_program(program: u32);
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
+        fn forget_program();
         fn uniform_1ui(location: u32, value: u32);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);

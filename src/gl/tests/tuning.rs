@@ -262,7 +262,7 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
 }
 
 #[test]
-fn eight_tune_at_once_and_a_folder_that_cannot_be_written_is_harmless() {
+fn eight_tune_at_once_and_a_file_in_the_folders_place_is_harmless() {
     let place = tempfile::tempdir().unwrap();
     if share_group().is_none() {
         return;
@@ -282,6 +282,28 @@ fn eight_tune_at_once_and_a_folder_that_cannot_be_written_is_harmless() {
     let mut session = session(nowhere).unwrap();
     let won = run(&mut session, Tune::Full);
     assert_eq!(run(&mut session, Tune::Full), won, "known in memory all the same");
+}
+
+/// What others have measured and compiled there is used; what is new is measured, and kept by nobody.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_may_only_be_read_is_read() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("cache");
+    let Some(mut first) = session(store(Some(&folder))) else { return };
+    let won = run(&mut first, Tune::Full);
+    drop(first);
+    let files = || std::fs::read_dir(&folder).unwrap().count();
+    let before = files();
+    crate::store::tests::read_only(&folder, || {
+        let mut session = session(store(Some(&folder))).unwrap();
+        assert_eq!(run(&mut session, Tune::Read), won);
+        let binaries = session.context().capabilities().program_binaries;
+        assert!(!binaries || !session.is_fresh(), "the program comes from the folder, too");
+        let order = tuning::order(&mut session, &batch(2), Tune::Full).unwrap();
+        assert_eq!(tuning::order(&mut session, &batch(2), Tune::Read).unwrap(), order, "known in memory");
+    });
+    assert_eq!(files(), before);
 }
 
 #[test]
