@@ -514,6 +514,7 @@ impl<K: Kernel> ConvPlan<K> {
             let whole = geometry.fill(planes, &strip, table);
             let start = geometry.start(planes, &strip);
             let each = ahead.rows.div_ceil(map.rows.div_ceil(K::MR));
+            let alone = !gaps && job.given.is_none() && strip.beside == 0 && strip.cols <= K::LANES;
             for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
                 ahead.prefetch(index, each);
                 geometry.look_ahead([&strip, &next], index, table);
@@ -539,6 +540,14 @@ impl<K: Kernel> ConvPlan<K> {
                     }
                 }
                 let given = job.given.map(|given| turn(i, given));
+                // A single vector has a load for each multiply-add: two panels of A share those of B.
+                if alone && tile.rows == K::MR && (index % 2 == 1 || map.rows - i >= 2 * K::MR) {
+                    if index % 2 == 0 {
+                        let both = Tile { rows: 2 * K::MR, ..tile };
+                        kernel.view_two([a, a.add(job.panel)], &view, both, &epilogue);
+                    }
+                    continue;
+                }
                 // Only whole panels of A take columns along.
                 if tile.rows < K::MR && strip.beside > 0 {
                     if let Some(turn) = given {

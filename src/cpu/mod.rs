@@ -158,7 +158,7 @@ fn sgemm<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut
 /// The direct algorithm: as sums of lines where few pixels meet deep weights, straight from the image where an input meets few
 /// outputs, else as a matrix product.
 fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-    with_kernel!(isa, kernel => if let Some(deep) = deep::choose(kernel, problem) {
+    with_kernel!(isa, kernel => if let Some(deep) = deep::choose(kernel, problem, false) {
         Ok(Box::new(deep::DeepPlan::new(kernel, problem, deep, weights, bias)?))
     } else if let Some(plan) = depthwise::plan(kernel, problem, weights, bias)? {
         Ok(plan)
@@ -182,7 +182,7 @@ fn direct_once(
         input: &[f32],
         output: &mut [f32],
     ) -> Result<(Arc<str>, Timing)> {
-        if let Some(deep) = deep::choose(kernel, problem) {
+        if let Some(deep) = deep::choose(kernel, problem, true) {
             return Ok((K::DOTS.into(), deep::once(kernel, (problem, deep), given, input, output)?));
         }
         Ok((K::CONV.into(), conv2d::once(kernel, problem, given, input, output)?))

@@ -35,6 +35,8 @@ const LEAST_DEPTH: usize = 256;
 
 /// Cycles to add up the lanes of a tile.
 const ADDING: f64 = 50.0;
+/// Cycles to pack a weight, which a matrix product has to do where it is used once. Measured on one panel of pixels.
+pub const PACKING_WEIGHT: f64 = 0.25;
 /// Cycles to turn a square of 8 x 8, and to pack a piece of im2col's rows.
 const TURNING: f64 = 14.0;
 const PACKING: f64 = 6.0;

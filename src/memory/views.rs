@@ -48,7 +48,7 @@ const PACKING: f64 = 6.0;
 /// Cycles to load, add to and store a vector of C.
 const PASSING: f64 = 6.0;
 /// What a tile of a single vector costs, in vectors of wider ones: it has a load for each multiply-add. Measured.
-const ALONE: f64 = 1.33;
+const ALONE: f64 = 1.1;
 /// Cycles that a panel takes besides: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
 const PANEL: f64 = 250.0;
 /// Cycles that a register tile takes besides, of any kernel.
@@ -489,11 +489,9 @@ mod tests {
                 assert_eq!(at, len, "{columns:?}");
                 let vectors = run.vectors(&columns);
                 let least = len as f64 / columns.lanes as f64;
-                assert!(
-                    vectors >= least && vectors <= (len.div_ceil(columns.lanes) + 1) as f64 + 1e-9,
-                    "{len}"
-                );
-                assert!(lead > 0 || vectors <= len.div_ceil(columns.lanes) as f64 + 1e-9, "{len}");
+                // At either end there may be a panel of a single vector.
+                let most = len.div_ceil(columns.lanes) as f64 + ALONE - 1.0 + 1e-9;
+                assert!(vectors >= least && vectors <= if lead > 0 { most + ALONE } else { most }, "{len}");
                 cases += 1;
             }
         }
@@ -572,8 +570,10 @@ mod tests {
                     assert!(views.channels >= 1 && views.channels <= c as usize && views.panels >= 1);
                     let depth = views.channels * (size * size) as usize;
                     assert!(depth * MOST_BESIDE <= WORKSPACE - STAGE || views.channels == 1, "{views:?}");
-                    assert_eq!(views.run * views.runs, problem.sizes().p * problem.sizes().q);
-                    let panels = views.runs * Run::new(&AVX512, views.run).panels;
+                    let (p, q) = (problem.sizes().p, problem.sizes().q);
+                    let covered = if views.width == q { p * q } else { (p - 1) * views.width + q };
+                    assert!(views.width >= q && views.run * views.runs == covered, "{views:?}");
+                    let panels = views.runs * Run::new(&views.columns(AVX512, &problem), views.run).panels;
                     for threads in [1, 2, 16] {
                         let cut = Views::cut(&AVX512, panels, (2, k as usize), threads);
                         assert!(cut.width * cut.blocks >= panels);

@@ -261,6 +261,20 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// most BESIDE.
     unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue);
 
+    /// [`Kernel::view`] for twice as many rows of at most LANES columns, from two panels of A. The same arithmetic.
+    ///
+    /// # Safety
+    /// As there; there are 2 MR rows, and no columns beside.
+    unsafe fn view_two(self, a: [*const f32; 2], b: &View, c: Tile, epilogue: &Epilogue) {
+        // SAFETY: the caller keeps the contract.
+        unsafe {
+            let upper = Tile { rows: Self::MR, ..c };
+            self.view(a[0], b, upper, epilogue);
+            let lower = Tile { start: c.start.add(Self::MR * c.ld), ..upper };
+            self.view(a[1], b, lower, &epilogue.below(Self::MR));
+        }
+    }
+
     /// [`Kernel::view`] from rows of A that are not packed yet: leaves the panel that `turn` names behind, for the tiles
     /// that follow. The same arithmetic.
     ///

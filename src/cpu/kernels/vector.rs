@@ -240,6 +240,44 @@ pub(super) unsafe fn view_of<
     }
 }
 
+/// A tile of 2 M rows and a single vector, of a [`View`], from two panels of A of M rows.
+///
+/// # Safety
+/// The contract of [`Kernel::view_two`](super::Kernel::view_two), for M being MR.
+#[inline(always)]
+pub(super) unsafe fn view_two<T: Vector, const M: usize, const MASKED: bool>(
+    a: [*const f32; 2],
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let [mut upper, mut lower] = a;
+    // SAFETY: as in view_of().
+    unsafe {
+        let mask = T::mask(c.cols);
+        let mut sums = [[[T::splat(0.0); 1]; M]; 2];
+        for row in 0..2 * M {
+            T::prefetch(c.start.wrapping_add(row * c.ld));
+        }
+        // Nothing is fetched ahead: there is no time for more loads, and two streams a core finds by itself.
+        let mut channel = b.start;
+        for _ in 0..b.channels {
+            for tap in b.taps {
+                let at = channel.wrapping_offset(tap.offset);
+                let value = T::load_part(at, if MASKED { T::lanes(tap.lanes) } else { mask });
+                unrolled!(i below M: { sums[0][i][0] = T::splat(*upper.add(i)).mul_add(value, sums[0][i][0]) });
+                unrolled!(i below M: { sums[1][i][0] = T::splat(*lower.add(i)).mul_add(value, sums[1][i][0]) });
+                upper = upper.wrapping_add(M);
+                lower = lower.wrapping_add(M);
+            }
+            channel = channel.wrapping_add(b.pitch);
+        }
+        finish::<T, M, 1, false>(&sums[0], Tile { rows: M, ..c }, epilogue);
+        let below = Tile { start: c.start.add(M * c.ld), rows: M, ..c };
+        finish::<T, M, 1, false>(&sums[1], below, &epilogue.below(M));
+    }
+}
+
 /// Where the innermost loop stands in A and a [`View`].
 struct Walk {
     a: *const f32,
@@ -763,6 +801,24 @@ macro_rules! define_vector_kernel {
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
                 // features.
                 unsafe { table[vectors][usize::from(!b.whole)](a, b, c, epilogue) }
+            }
+
+            unsafe fn view_two(
+                self,
+                a: [*const f32; 2],
+                b: &$crate::cpu::kernels::View,
+                c: $crate::cpu::kernels::Tile,
+                epilogue: &$crate::cpu::kernels::Epilogue,
+            ) {
+                use $crate::cpu::kernels::{Epilogue, Tile, View, vector};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<const MASKED: bool>(a: [*const f32; 2], b: &View, c: Tile, epilogue: &Epilogue) {
+                    // SAFETY: the caller keeps the contract of Kernel::view_two.
+                    unsafe { vector::view_two::<$vector, $mr, MASKED>(a, b, c, epilogue) }
+                }
+                // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the features.
+                unsafe { if b.whole { compiled::<false>(a, b, c, epilogue) } else { compiled::<true>(a, b, c, epilogue) } }
             }
 
             $($thin)*
