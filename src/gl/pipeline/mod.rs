@@ -226,6 +226,11 @@ impl Core {
         self.options.contexts
     }
 
+    /// How many threads those have.
+    pub fn threads(&self) -> usize {
+        lanes(self.options.contexts).len()
+    }
+
     /// The slots' numbers.
     pub fn slots(&self) -> Range<usize> {
         0..self.options.slots

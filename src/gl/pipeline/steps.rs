@@ -53,6 +53,9 @@ pub struct Steps {
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
+    /// Whether it looks at the device again and again while that is at work. A renderer in software computes on the very
+    /// processors that this takes; and where they are few, copies need them more.
+    spins: bool,
     /// When the last task was begun, or found done.
     moved: Instant,
     /// When it was last looked what is done.
@@ -79,7 +82,9 @@ impl Steps {
     /// Why there is none.
     pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
         let context = group.context()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Steps {
+            spins: !context.capabilities().software && processors >= 2 * core.threads(),
             lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
             steps: steps.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
@@ -178,8 +183,7 @@ impl Steps {
 
     /// Rests while the device is at work.
     fn listen(&mut self) -> Turn<()> {
-        // A software renderer computes on the very processors that a thread which spins takes from it.
-        if self.context.capabilities().software || self.moved.elapsed() > EAGER {
+        if !self.spins || self.moved.elapsed() > EAGER {
             return self.land_one(PATIENCE);
         }
         let start = Instant::now();
