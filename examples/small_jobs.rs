@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! small_jobs throughput [DEVICE] [SECONDS] [WAYS]    each job by itself, and gathered; one and three contexts; all verified
-//! small_jobs soak [DEVICE] [JOBS]             so many jobs, and the memory in use before, meanwhile and after
+//! small_jobs soak [DEVICE] [JOBS]             so many jobs, and the memory in use after each tenth: the process's, and what this
+//!                                             program and the library have allocated
 //! small_jobs random [DEVICE] [JOBS]           random shapes and delays, every result compared, in order
 //! ```
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use sparkle::device::Submitted;
@@ -22,6 +25,40 @@ type Failure = Box<dyn std::error::Error>;
 const FLYING: usize = 900;
 /// Jobs that may wait: never so many as fly, so that nobody waits for room.
 const QUEUE: usize = 1024;
+
+/// The system's allocator; counts, once told to, what is allocated and not given back.
+struct Counting;
+
+static COUNTS: AtomicBool = AtomicBool::new(false);
+static BYTES: AtomicI64 = AtomicI64::new(0);
+static PIECES: AtomicI64 = AtomicI64::new(0);
+
+impl Counting {
+    fn count(pieces: i64, bytes: usize) {
+        if COUNTS.load(Ordering::Relaxed) {
+            PIECES.fetch_add(pieces, Ordering::Relaxed);
+            BYTES.fetch_add(pieces * bytes as i64, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: all is the system allocator's doing, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Counting::count(1, layout.size());
+        // SAFETY: passed on from the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        Counting::count(-1, layout.size());
+        // SAFETY: passed on from the caller; all memory given out is the system's.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -230,28 +267,34 @@ fn resident() -> u64 {
 }
 
 fn soak(device: &Device, jobs: usize) -> Result<(), Failure> {
+    COUNTS.store(true, Ordering::Relaxed);
     let case = Case::small(device)?;
     let pipeline = device.pipeline(PipelineOptions { queue: QUEUE, ..Default::default() })?;
     let mut round = Round::new(&pipeline, &case)?;
-    let (start, mut seen) = (Instant::now(), vec![]);
-    for tenth in 0..=10 {
+    let (start, mut seen) = (Instant::now(), Vec::with_capacity(10));
+    for tenth in 1..=10 {
         while round.done < jobs / 10 * tenth {
             round.turn(1)?;
         }
-        if tenth > 0 {
-            seen.push(resident());
-            println!(
-                "{:>9} jobs, {:>7.2} s, {:>8} kB",
-                round.done,
-                start.elapsed().as_secs_f64(),
-                resident()
-            );
-        }
+        // When nothing is under way, what is allocated does not depend on the moment.
+        pipeline.flush()?;
+        let (kilobytes, bytes) = (resident(), BYTES.load(Ordering::Relaxed));
+        let (done, pieces) = (round.done, PIECES.load(Ordering::Relaxed));
+        seen.push((kilobytes, bytes));
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{done:>9} jobs, {seconds:>7.2} s, {kilobytes:>8} kB in use; allocated: {pieces:>6} pieces, {bytes:>8} bytes"
+        );
     }
+    COUNTS.store(false, Ordering::Relaxed);
     round.end()?;
     let stats = pipeline.stats();
     println!("completed {}, failed {}, pieces {}", stats.completed, stats.failed, stats.pieces);
-    println!("growth from the first tenth to the last: {} kB", seen[9] as i64 - seen[0] as i64);
+    let growth = |from: usize| (seen[9].0 as i64 - seen[from].0 as i64, seen[9].1 - seen[from].1);
+    for (from, name) in [(0, "first"), (1, "second"), (4, "fifth")] {
+        let (kilobytes, bytes) = growth(from);
+        println!("growth from the {name} tenth to the last: {kilobytes} kB in use, {bytes} bytes allocated");
+    }
     Ok(())
 }
 

@@ -73,11 +73,11 @@ pub trait Backend: Send + Sync {
         self.queue(PipelineOptions::default())
     }
 
-    /// What a job for the engine's queues is made from; nothing is on the device before its first job.
+    /// What a job that brings its own weights along ([`Queue::submit_once`]) is made from; nothing is on the device before that.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) for what the engine cannot do.
-    fn recipe(&self, _problem: &Conv2d, _weights: &[f32], _bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
+    fn recipe(&self, _problem: &Conv2d, _bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
         let what = "queues of its own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
@@ -141,7 +141,7 @@ pub struct Recipe {
     pub problem: Conv2d,
     /// How the plan computes it.
     pub variant: Variant,
-    /// Its weights.
+    /// Its weights; none where jobs bring them along.
     pub weights: Vec<f32>,
     /// Its bias.
     pub bias: Option<Vec<f32>>,
@@ -168,6 +168,9 @@ pub struct PipelineOptions {
 /// How a step in one context is put behind a step in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait until the
+    /// wait is over.
+    Measured,
     /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
     Device,
     /// A thread sees the fence signal and then gives the next step's commands.
@@ -181,7 +184,7 @@ impl Default for PipelineOptions {
             queue: 256,
             piece_bytes: 128 << 20,
             contexts: Contexts::Measured,
-            order: Order::Device,
+            order: Order::Measured,
             gather: true,
         }
     }
@@ -251,6 +254,34 @@ pub struct Job {
     pub rescue: Option<StandIn>,
 }
 
+/// Numbers that stay their owner's.
+#[derive(Debug, Clone, Copy)]
+pub struct Lent {
+    address: *const f32,
+    len: usize,
+}
+
+// SAFETY: an address of numbers that nobody writes to while they are lent.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+
+impl Lent {
+    /// Lends `numbers`.
+    pub fn new(numbers: &[f32]) -> Self {
+        Lent { address: numbers.as_ptr(), len: numbers.len() }
+    }
+
+    /// The numbers.
+    ///
+    /// # Safety
+    /// They are still lent, and stay so for as long as they are looked at.
+    pub unsafe fn get<'a>(self) -> &'a [f32] {
+        // SAFETY: the address and length of a slice, which, as promised, is still there and unchanged.
+        unsafe { std::slice::from_raw_parts(self.address, self.len) }
+    }
+}
+
 // SAFETY: the pointers are to buffers that, by the contract of `Queue::submit`, any thread may use until the job is done.
 unsafe impl Send for Job {}
 // SAFETY: as above; `owner`, which need not be `Sync`, is never looked at, only dropped.
@@ -268,6 +299,16 @@ pub trait Queue: Send + Sync {
     /// [`Error::Busy`](crate::Error::Busy); [`Error::Unsupported`](crate::Error::Unsupported) for what the device cannot do;
     /// [`Error::Forked`](crate::Error::Forked). The job then never was.
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()>;
+
+    /// As [`Queue::submit`], for a plan used once: its recipe has no weights, and `weights` stay the caller's.
+    ///
+    /// # Safety
+    /// As [`Queue::submit`]; until the ticket is done, `weights`, which are as many as the recipe's problem says, stay valid and
+    /// unchanged, too.
+    ///
+    /// # Errors
+    /// As [`Queue::submit`].
+    unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()>;
 
     /// A slot with memory for the input and output of `recipe`: to be filled and submitted in place.
     ///

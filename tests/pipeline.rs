@@ -107,6 +107,25 @@ fn every_way_of_submitting_is_exact() {
     assert!(ran >= 1080, "{ran}");
 }
 
+/// Weights of a one-shot call are the caller's own, and change from call to call.
+#[test]
+fn each_large_call_uses_its_own_weights() {
+    for device in devices().iter().filter(|device| device.id() != "cpu") {
+        // 9 MB of input and output, and so many weights that they have their own way to the device.
+        let desc = Conv2dDesc { c: 256, h: 64, w: 64, k: 272, ..Default::default() };
+        let cases: Vec<Case> = (1..3).map(|seed| Case::new(device, desc, &mut Random::new(seed))).collect();
+        let input = cases[0].input(5);
+        for (sign, case) in [1.0, -1.0].iter().flat_map(|sign| cases.iter().map(move |case| (sign, case))) {
+            let weights: Vec<f32> = case.weights.iter().map(|weight| sign * weight).collect();
+            let mut output = vec![f32::NAN; case.problem.output_len()];
+            device.conv2d(&case.problem, &input, &weights, None, &mut output).unwrap();
+            drop(weights);
+            output.iter_mut().for_each(|value| *value *= sign);
+            case.check(&input, &output, "a call with weights of its own");
+        }
+    }
+}
+
 /// Calls that move much data go through a pipeline of the device's own, in pieces.
 #[test]
 fn large_calls_are_exact_from_any_number_of_threads() {

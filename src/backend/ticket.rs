@@ -51,7 +51,7 @@ impl Ticket {
         Ticket(Arc::new(Shared {
             state: Mutex::new(state),
             done: Condvar::new(),
-            process: std::process::id(),
+            process: crate::process::id(),
         }))
     }
 
@@ -61,7 +61,7 @@ impl Ticket {
 
     /// In a process forked from the job's nobody works on it, and the lock may be held for ever.
     fn check_process(&self) -> Result<()> {
-        if self.0.process == std::process::id() {
+        if self.0.process == crate::process::id() {
             return Ok(());
         }
         Err(Error::Forked { what: "the ticket of a job".to_owned() })

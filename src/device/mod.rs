@@ -125,8 +125,8 @@ impl Device {
         let problem = problem.once();
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             if backend.streams(&problem) {
-                let recipe = backend.recipe(&problem, weights, bias)?;
-                let run = call::run(backend, &recipe, input, output)?;
+                let recipe = backend.recipe(&problem, bias)?;
+                let run = call::run(backend, &recipe, Some(weights), input, output)?;
                 return Ok(Run { fallback: fallback.or(run.fallback), ..run });
             }
             let (kernel, timing) = backend.conv2d(&problem, (weights, bias), input, output)?;

@@ -82,7 +82,7 @@ impl Pipeline {
         let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         if let Some((queue, recipe)) = on_engine {
             let (recipe, stand_in) = (recipe.clone(), plan.stand_in());
-            let rescue = (!output_is_private).then(|| call::rescue(&recipe));
+            let rescue = (!output_is_private).then(|| call::rescue(&recipe, None));
             let ticket = ticket.clone();
             let job = Job { ticket, recipe, input, output, output_is_private, owner, stand_in, rescue };
             // SAFETY: passed on from the caller.

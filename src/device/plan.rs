@@ -48,7 +48,7 @@ impl Prepared {
 
     fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
         if let Some(recipe) = self.plan.recipe().filter(|recipe| self.backend.streams(&recipe.problem)) {
-            let run = call::run(&self.backend, recipe, input, output)?;
+            let run = call::run(&self.backend, recipe, None, input, output)?;
             return Ok(Run { fallback: fallback.or(run.fallback), ..run });
         }
         let timing = self.plan.run(input, output)?;

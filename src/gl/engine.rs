@@ -19,7 +19,7 @@ use super::kept;
 use super::pipeline::Pipeline;
 use super::tuning;
 use super::worker::Worker;
-use crate::backend::{Backend, Contexts, Memory, PipelineOptions, Plan, Queue, Recipe};
+use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::{Tune, config};
 use crate::error::Result;
 use crate::log::Level;
@@ -86,11 +86,12 @@ impl Engine {
             let (egl, id) = (self.egl.clone(), self.id.clone());
             Pipeline::start(egl, id, self.target, capabilities.max_elements(), options)
         };
-        let contexts = match options.contexts {
-            Contexts::Measured => contexts::measured(&capabilities, &start).contexts(),
-            asked => asked,
-        };
-        start(PipelineOptions { contexts, ..options })
+        let is_open = options.contexts == Contexts::Measured
+            || (options.order == Order::Measured && options.contexts != Contexts::One);
+        if !is_open {
+            return start(options);
+        }
+        start(contexts::measured(&capabilities, &start).choose(options))
     }
 
     /// How `problem` is computed by calls that move much data.
@@ -207,12 +208,11 @@ impl Backend for Engine {
         Ok(stream.insert(Arc::new(made)).clone())
     }
 
-    fn recipe(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
+    fn recipe(&self, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
         self.worker.check_process()?;
         let problem = preferred(problem, config().algorithm);
         let variant = self.variant(&problem)?;
-        let (weights, bias) = (weights.to_vec(), bias.map(<[f32]>::to_vec));
-        Ok(Arc::new(Recipe { problem, variant, weights, bias }))
+        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias: bias.map(<[f32]>::to_vec) }))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {

@@ -43,6 +43,21 @@ pub fn enter() -> Inside {
     inside
 }
 
+/// Runs `wait`, which touches no driver and cannot panic, and may wait for somebody who does: outside meanwhile, so that nobody
+/// waits for this thread while it waits for one that is kept out.
+pub fn outside<T>(wait: impl FnOnce() -> T) -> T {
+    let depth = DEPTH.replace(0);
+    if depth == 0 {
+        return wait();
+    }
+    INSIDE.fetch_sub(1, SeqCst);
+    let value = wait();
+    // What counted before goes on to.
+    std::mem::forget(enter());
+    DEPTH.set(depth);
+    value
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         let depth = DEPTH.get() - 1;
@@ -77,5 +92,21 @@ extern "C" fn at_exit() {
     // Polled: a lock could be held by the very thread that is leaving.
     while INSIDE.load(SeqCst) > 0 && start.elapsed() < limit {
         std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_outside_is_inside_again_as_deep_as_before() {
+        let _inside = (enter(), enter());
+        assert_eq!((outside(|| DEPTH.get()), DEPTH.get()), (0, 2));
+        let nested = outside(|| {
+            let _inside = enter();
+            outside(|| DEPTH.get()) + DEPTH.get()
+        });
+        assert_eq!((nested, DEPTH.get()), (1, 2));
     }
 }

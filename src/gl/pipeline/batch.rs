@@ -161,7 +161,7 @@ impl Batch {
         let copy = move |range: Range<usize>| {
             let _inside = exit::enter();
             for job in range {
-                let from = self.flights[job].job.as_ref().expect("only jobs with buffers share a slot").input;
+                let from = self.flights[job].job().expect("only jobs with buffers share a slot").input;
                 // SAFETY: the input is the job's until it is done, and as long as the problem says; the slot's memory has room
                 // for it there, stays while the ring says that it is being copied, and no other part copies to that place.
                 unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(job * input), len) };

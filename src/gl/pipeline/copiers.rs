@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,20 @@ impl Copiers {
         bytes: usize,
         then: impl FnOnce() + Send + 'static,
     ) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.begin((from, to, bytes), then, VecDeque::push_back) };
+    }
+
+    /// As [`Copiers::copy`]; `put` puts each part among what waits.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn begin(
+        &self,
+        (from, to, bytes): (*const u8, *mut u8, usize),
+        then: impl FnOnce() + Send + 'static,
+        put: fn(&mut VecDeque<Task>, Task),
+    ) {
         if bytes <= SMALL {
             {
                 let _inside = exit::enter();
@@ -112,11 +126,29 @@ impl Copiers {
             // SAFETY: within the memory that was promised.
             let (from, to) = unsafe { (from.add(offset), to.add(offset)) };
             let bytes = part.min(bytes - offset);
-            state.tasks.push_back(Task::Copy(Part { from, to, bytes, whole: whole.clone() }));
+            put(&mut state.tasks, Task::Copy(Part { from, to, bytes, whole: whole.clone() }));
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
         (0..sleepers).for_each(|_| self.shared.work.notify_one());
+    }
+
+    /// Copies `from` to `to` before all else that waits, and returns when that is done.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of as many bytes, by any thread; they do not overlap, and nobody else uses them meanwhile.
+    pub unsafe fn copy_now(&self, from: &[u8], to: *mut u8) {
+        let done = Arc::new(AtomicBool::new(false));
+        let tell = done.clone();
+        // SAFETY: both are there until this returns, which is not before `then` has run: it always does, since a copy cannot panic.
+        unsafe {
+            let then = move || tell.store(true, Ordering::Release);
+            self.begin((from.as_ptr(), to, from.len()), then, VecDeque::push_front);
+        }
+        // Some hundred microseconds at most: to be put to sleep and woken would take as long.
+        while !done.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
     }
 
     /// Runs `task` on one of the threads.
@@ -248,6 +280,33 @@ mod tests {
             is_done.recv().unwrap();
             assert!(to[..bytes] == from && to[bytes] == 0xff, "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_copy_that_is_waited_for_does_not_wait_for_others() {
+        let copiers = Copiers::start("test", usize::MAX).unwrap();
+        let from: Vec<u8> = (0..3 * PART + 17).map(|index| (index % 251) as u8).collect();
+        let mut to = vec![0xff; from.len()];
+        let (address, len) = (to.as_mut_ptr() as usize, to.len());
+        let ((begin, begun), (hold, held), (seen, later)) = (channel(), channel(), channel());
+        // The only thread is busy, and has more to do.
+        copiers.run(move || {
+            begin.send(()).unwrap();
+            held.recv().unwrap()
+        });
+        begun.recv().unwrap();
+        // SAFETY: this runs on the thread that copies, which has copied by then; nobody else uses the memory meanwhile.
+        let look = move || unsafe { std::slice::from_raw_parts(address as *const u8, len) }.to_vec();
+        copiers.run(move || seen.send(look()).unwrap());
+        std::thread::scope(|scope| {
+            // SAFETY: the memory is there until the scope ends, and as long.
+            scope.spawn(|| unsafe { copiers.copy_now(&from, address as *mut u8) });
+            while copiers.shared.waiting.load(Ordering::Relaxed) < 5 {
+                std::thread::yield_now();
+            }
+            hold.send(()).unwrap();
+        });
+        assert!(later.recv().unwrap() == from && to == from);
     }
 
     #[test]

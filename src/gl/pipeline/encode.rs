@@ -6,6 +6,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,10 +15,13 @@ use std::time::Duration;
 use super::super::context::Context;
 use super::super::conv2d;
 use super::super::dispatch::{self, Pace, Step, Work};
+use super::super::exit;
+use super::super::fence::Fence;
 use super::super::pace;
 use super::super::passes::{Buffers, Passes};
 use super::super::resource::{Bind, Buffer, Program, Region};
 use super::super::session::Session;
+use super::Core;
 use super::queue::Queued;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
@@ -31,6 +36,9 @@ const SHARED_TARGET: Duration = Duration::from_millis(1);
 
 /// Numbers of images for which parameters or passes are kept: a pipeline cuts into pieces of one size and a rest.
 const MOST_SIZES: usize = 8;
+
+/// Bytes of weights that are worth a way of their own to the device, and are not so many that memory would be kept for them.
+const STAGED: Range<usize> = if cfg!(test) { 64..1 << 20 } else { 256 << 10..64 << 20 };
 
 /// A convolution prepared on one context.
 pub trait Encode {
@@ -60,6 +68,17 @@ pub struct Shared {
     pub context: Rc<Context>,
     /// What a dispatch should take.
     pub target: Duration,
+    /// Where weights are on their way to the device.
+    staging: RefCell<Option<Staging>>,
+    core: Arc<Core>,
+}
+
+/// Mapped memory that weights go through.
+struct Staging {
+    buffer: Buffer,
+    address: NonNull<u8>,
+    /// Behind the last of them.
+    fence: Fence,
 }
 
 /// A convolution, and whose it is.
@@ -74,20 +93,28 @@ pub struct Encoders {
 
 impl Encoders {
     /// None yet.
-    pub fn new(context: &Rc<Context>, contexts: Contexts) -> Self {
+    pub fn new(core: &Arc<Core>, context: &Rc<Context>) -> Self {
         let shared = Shared {
             session: RefCell::new(Session::new(context.clone())),
             context: context.clone(),
-            target: target(contexts),
+            target: target(core.contexts()),
+            staging: RefCell::default(),
+            core: core.clone(),
         };
         Encoders { prepared: HashMap::new(), shared: Rc::new(shared) }
     }
 
-    /// That of `recipe`, ready for pieces of `images` images, or for so many jobs in a queue.
+    /// That of `recipe` with `weights`, ready for pieces of `images` images, or for so many jobs in a queue.
     ///
     /// # Errors
     /// What kept it from being prepared: a shader, memory.
-    pub fn get(&mut self, recipe: &Arc<Recipe>, images: usize, queued: bool) -> Result<Rc<dyn Encode>> {
+    pub fn get(
+        &mut self,
+        recipe: &Arc<Recipe>,
+        weights: &[f32],
+        images: usize,
+        queued: bool,
+    ) -> Result<Rc<dyn Encode>> {
         // A weak reference keeps the address from being given to another recipe.
         let key = (Arc::as_ptr(recipe), queued);
         if let Some((_, encode)) = self.prepared.get(&key) {
@@ -97,8 +124,8 @@ impl Encoders {
         self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
         self.shared.context.forget_errors();
         let encode = match queued {
-            true => Rc::new(Queued::new(&self.shared, recipe)?),
-            false => self.shared.prepare(recipe, images)?,
+            true => Rc::new(Queued::new(&self.shared, recipe, weights)?),
+            false => self.shared.prepare(recipe, weights, images)?,
         };
         self.prepared.insert(key, (Arc::downgrade(recipe), encode.clone()));
         Ok(encode)
@@ -122,8 +149,8 @@ pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
 
 impl Shared {
     /// Prepares `recipe` as its variant says; with the floor's kernel where the driver fails at that.
-    fn prepare(self: &Rc<Self>, recipe: &Recipe, images: usize) -> Result<Rc<dyn Encode>> {
-        match Generated::new(self, recipe, images) {
+    fn prepare(self: &Rc<Self>, recipe: &Recipe, weights: &[f32], images: usize) -> Result<Rc<dyn Encode>> {
+        match Generated::new(self, recipe, weights, images) {
             Ok(Some(generated)) => return Ok(Rc::new(generated)),
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                 if recipe.problem.algorithm() != Algorithm::Winograd =>
@@ -134,17 +161,37 @@ impl Shared {
             Err(error) => return Err(error),
             Ok(None) => {}
         }
-        let direct = Direct::new(self, recipe)?;
+        let direct = Direct::new(self, recipe, weights)?;
         direct.prepare(images)?;
         Ok(Rc::new(direct))
     }
 
-    /// A buffer with `data` in it.
+    /// A buffer with `data` in it. What is large goes the way of jobs' inputs: all copiers bring it to mapped memory, from which the
+    /// device fetches it later. The driver's own way is one thread's copy, while everything here waits.
     ///
     /// # Errors
     /// What the device lacks.
     pub fn upload(&self, data: &[f32]) -> Result<Buffer> {
-        Buffer::with_data(&self.context, bytemuck::cast_slice(data))
+        let data: &[u8] = bytemuck::cast_slice(data);
+        if !STAGED.contains(&data.len()) || !self.context.capabilities().buffer_storage {
+            return Buffer::with_data(&self.context, data);
+        }
+        let mut staging = self.staging.borrow_mut();
+        let last = staging.take();
+        if let Some(last) = &last {
+            last.fence.wait("weights on their way")?;
+        }
+        let (from, address) = match last.filter(|last| last.buffer.bytes() >= data.len()) {
+            Some(last) => (last.buffer, last.address),
+            None => Buffer::mapped(&self.context, data.len().next_power_of_two())?,
+        };
+        // SAFETY: the mapped memory is as long, and the device has fetched what was there; nobody else has its address. The copy is over
+        // when this returns.
+        exit::outside(|| unsafe { self.core.copiers.copy_now(data, address.as_ptr()) });
+        let to = Buffer::new(&self.context, data.len())?;
+        from.copy_to(&to, data.len())?;
+        *staging = Some(Staging { buffer: from, address, fence: Fence::new(&self.context)? });
+        Ok(to)
     }
 
     /// A recipe's passes.
@@ -170,7 +217,7 @@ struct Generated {
 
 impl Generated {
     /// For pieces of `images` images at first. `None` if the variant is not one of generated passes.
-    fn new(shared: &Rc<Shared>, plan: &Recipe, images: usize) -> Result<Option<Self>> {
+    fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32], images: usize) -> Result<Option<Self>> {
         let Some(recipe) = recipe::generate(&plan.variant, &plan.problem.with_batch(images)) else {
             return Ok(None);
         };
@@ -179,7 +226,7 @@ impl Generated {
             elements => Some(Rc::new(Buffer::new(&shared.context, elements * size_of::<f32>())?)),
         };
         let passes = shared.passes(&recipe, packed.clone())?;
-        let mut weights = shared.upload(&plan.weights)?;
+        let mut weights = shared.upload(weights)?;
         if passes.prepare(&weights)? {
             weights = Buffer::new(&shared.context, 0)?;
         }
@@ -248,12 +295,12 @@ struct Direct {
 }
 
 impl Direct {
-    fn new(shared: &Rc<Shared>, plan: &Recipe) -> Result<Self> {
+    fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32]) -> Result<Self> {
         let program = shared.session.borrow_mut().program(conv2d::kernel(&plan.problem))?;
         Ok(Direct {
             problem: plan.problem,
             program,
-            weights: shared.upload(&plan.weights)?,
+            weights: shared.upload(weights)?,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
             params: RefCell::default(),
             pace: Pace::with_target(shared.target),

@@ -14,7 +14,7 @@ use super::batch::Batch;
 use super::ring::Source;
 use super::slot::{Lease, Reservation};
 use super::sync::{Mutex, lock};
-use crate::backend::{Job, Recipe, Run, Ticket};
+use crate::backend::{Job, Lent, Recipe, Run, Ticket};
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::report::Timing;
@@ -23,8 +23,7 @@ use crate::report::Timing;
 pub struct Flight {
     pub recipe: Arc<Recipe>,
     ticket: Ticket,
-    /// The caller's buffers; `None` if the data is in the slot.
-    pub job: Option<Arc<Job>>,
+    sent: Arc<Sent>,
     images_each: usize,
     /// How many like it may share a slot; 0 if it flies alone.
     pub room: usize,
@@ -32,14 +31,35 @@ pub struct Flight {
     losses: u32,
     /// Whether its ticket has been started.
     begun: AtomicBool,
+    progress: Mutex<Progress>,
+}
+
+/// What all flights of a job share. It goes when the last of them does.
+struct Sent {
+    /// The caller's buffers; `None` if the data is in the slot.
+    job: Option<Job>,
+    /// The caller's weights, if the recipe has none.
+    weights: Option<Lent>,
     /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
-    touched: Arc<AtomicBool>,
+    touched: AtomicBool,
     /// Keeps whoever flushes waiting.
-    open: Arc<Lease>,
+    _open: Lease,
     /// The pipeline's count of jobs that never began.
     cancelled: Arc<AtomicU64>,
     start: Instant,
-    progress: Mutex<Progress>,
+}
+
+impl Sent {
+    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Arc<Self> {
+        Arc::new(Sent {
+            job,
+            weights,
+            touched: AtomicBool::new(false),
+            _open: core.open.take(),
+            cancelled: core.cancelled.clone(),
+            start: Instant::now(),
+        })
+    }
 }
 
 #[derive(Default)]
@@ -88,7 +108,7 @@ impl Source for Work {
                 // A job begins once, also one that flies again.
                 if !flight.begun.load(Ordering::Relaxed) {
                     if !flight.ticket.start() {
-                        flight.cancelled.fetch_add(1, Ordering::Relaxed);
+                        flight.sent.cancelled.fetch_add(1, Ordering::Relaxed);
                         return None;
                     }
                     flight.begun.store(true, Ordering::Relaxed);
@@ -134,6 +154,19 @@ impl Source for Work {
 }
 
 impl Piece {
+    /// Its job's weights.
+    ///
+    /// # Safety
+    /// It is outstanding for as long as they are looked at.
+    pub unsafe fn weights(&self) -> &[f32] {
+        match self {
+            // SAFETY: as promised.
+            Piece::Part { flight, .. } => unsafe { flight.weights() },
+            Piece::Batch(batch) => &batch.recipe.weights,
+            Piece::Reserve(_) => &[],
+        }
+    }
+
     /// The jobs that it is of.
     pub fn flights(&self) -> &[Arc<Flight>] {
         match self {
@@ -164,19 +197,15 @@ pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
 
 impl Flight {
     /// A job's first flight, `images_each` images a piece; `room` like it may share a slot.
-    pub fn new(job: Job, images_each: usize, room: usize, core: &Core) -> Arc<Self> {
+    pub fn new(job: Job, weights: Option<Lent>, images_each: usize, room: usize, core: &Core) -> Arc<Self> {
         Arc::new(Flight {
             recipe: job.recipe.clone(),
             ticket: job.ticket.clone(),
-            job: Some(Arc::new(job)),
+            sent: Sent::new(Some(job), weights, core),
             images_each,
             room,
             losses: 0,
             begun: AtomicBool::new(false),
-            touched: Arc::default(),
-            open: Arc::new(core.open.take()),
-            cancelled: core.cancelled.clone(),
-            start: Instant::now(),
             progress: Mutex::default(),
         })
     }
@@ -186,15 +215,11 @@ impl Flight {
         let flight = Flight {
             recipe: recipe.clone(),
             ticket: ticket.clone(),
-            job: None,
+            sent: Sent::new(None, None, core),
             images_each: recipe.problem.sizes().n,
             room: 0,
             losses: 0,
             begun: AtomicBool::new(true),
-            touched: Arc::default(),
-            open: Arc::new(core.open.take()),
-            cancelled: core.cancelled.clone(),
-            start: Instant::now(),
             progress: Mutex::default(),
         };
         flight.cut(true);
@@ -206,17 +231,27 @@ impl Flight {
         Arc::new(Flight {
             recipe: self.recipe.clone(),
             ticket: self.ticket.clone(),
-            job: self.job.clone(),
+            sent: self.sent.clone(),
             images_each: self.images_each,
             room: 0,
             losses: self.losses + u32::from(lost),
             begun: AtomicBool::new(true),
-            touched: self.touched.clone(),
-            open: self.open.clone(),
-            cancelled: self.cancelled.clone(),
-            start: self.start,
             progress: Mutex::default(),
         })
+    }
+
+    /// The caller's buffers; `None` if the data is in the slot.
+    pub fn job(&self) -> Option<&Job> {
+        self.sent.job.as_ref()
+    }
+
+    /// The weights.
+    ///
+    /// # Safety
+    /// A piece of it is outstanding for as long as they are looked at.
+    pub unsafe fn weights(&self) -> &[f32] {
+        // SAFETY: weights are lent until the ticket is done, which it is not while a piece is outstanding.
+        self.sent.weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
     }
 
     /// Counts a piece; `false` if the job has failed meanwhile.
@@ -225,7 +260,7 @@ impl Flight {
         if progress.error.is_some() {
             return false;
         }
-        let spills = self.job.as_ref().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
+        let spills = self.job().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
         if spills && !last && progress.spill.is_none() {
             progress.spill = Some(vec![0.0; self.recipe.problem.output_len()]);
         }
@@ -237,7 +272,7 @@ impl Flight {
     /// Where the output of the images from `first` on goes, of a job with buffers; `None` if it has failed. Once the caller's own
     /// output is being written, nothing that comes later makes the job fail: its data is right and complete by then.
     pub fn destination(&self, first: usize) -> Option<*mut f32> {
-        let job = self.job.as_ref()?;
+        let job = self.job()?;
         let mut progress = lock(&self.progress);
         if progress.error.is_some() {
             return None;
@@ -246,7 +281,7 @@ impl Flight {
         let is_whole = self.images_each >= self.recipe.problem.sizes().n;
         progress.delivers = is_seen && is_whole;
         if is_seen && !is_whole {
-            self.touched.store(true, Ordering::Relaxed);
+            self.sent.touched.store(true, Ordering::Relaxed);
         }
         let output = progress.spill.as_mut().map_or(job.output, |spill| spill.as_mut_ptr());
         let image = self.recipe.problem.with_batch(1).output_len();
@@ -283,7 +318,7 @@ impl Flight {
             kernel: progress.kernel.clone().unwrap_or_else(|| "".into()),
             timing: Timing {
                 kernel: progress.time,
-                wall: self.start.elapsed(),
+                wall: self.sent.start.elapsed(),
                 dispatches: progress.dispatches,
             },
             fallback: None,
@@ -298,11 +333,11 @@ impl Flight {
     /// Copies an output that was put together elsewhere to its place.
     fn deliver(self: &Arc<Self>, core: &Arc<Core>, spill: Vec<f32>, mut run: Run) {
         let (flight, keeper) = (self.clone(), core.clone());
-        let job = self.job.as_ref().expect("only jobs with buffers spill");
+        let job = self.job().expect("only jobs with buffers spill");
         let (from, to, bytes) = (spill.as_ptr().cast(), job.output.cast(), 4 * spill.len());
         let then = move || {
             drop(spill);
-            run.timing.wall = flight.start.elapsed();
+            run.timing.wall = flight.sent.start.elapsed();
             flight.finish(&keeper, Ok(run));
         };
         // SAFETY: the spill lives in `then`; the output is the job's until it is finished, which `then` does.
@@ -321,16 +356,17 @@ impl Flight {
 
     /// After an error: somebody else computes it, or it has failed.
     fn stand_in(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
-        let touched = self.touched.load(Ordering::Relaxed);
-        let helper = self.job.as_ref().and_then(|job| {
+        let touched = self.sent.touched.load(Ordering::Relaxed);
+        let helper = self.job().and_then(|job| {
             let stand_in = job.stand_in.as_ref().filter(|_| error.is_device_failure());
             let helper = stand_in.or(job.rescue.as_ref().filter(|_| touched))?;
-            Some((job.clone(), helper.clone()))
+            Some(helper.clone())
         });
-        let Some((job, helper)) = helper else { return self.finish(core, Err(error)) };
+        let Some(helper) = helper else { return self.finish(core, Err(error)) };
         let (flight, keeper) = (self.clone(), core.clone());
         core.copiers.run(move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let job = flight.job().expect("only jobs with buffers have helpers");
                 let problem = &flight.recipe.problem;
                 // SAFETY: the buffers are the job's until it is finished, are as long as the problem says, and no piece of it
                 // is outstanding.
@@ -359,7 +395,7 @@ impl Flight {
 
     /// Calls it off before it has begun.
     pub fn cancel(&self) {
-        self.cancelled.fetch_add(1, Ordering::Relaxed);
+        self.sent.cancelled.fetch_add(1, Ordering::Relaxed);
         self.ticket.cancel();
     }
 
@@ -374,7 +410,7 @@ impl Flight {
         let error = match (&progress.error, lost) {
             (Some(error), _) => Some(error.clone()),
             (None, Some(lost)) if self.losses > 0 => Some(lost.clone()),
-            (None, lost) if self.job.is_none() => Some(lost.cloned().unwrap_or_else(gone)),
+            (None, lost) if self.job().is_none() => Some(lost.cloned().unwrap_or_else(gone)),
             _ => None,
         };
         drop(progress);
@@ -389,6 +425,6 @@ impl Flight {
 
     /// Whether an error that befell it is to be forgotten, since it flies again.
     pub fn survives(&self, error: &Error) -> bool {
-        matches!(error, Error::DeviceLost { .. }) && self.losses == 0 && self.job.is_some()
+        matches!(error, Error::DeviceLost { .. }) && self.losses == 0 && self.job().is_some()
     }
 }

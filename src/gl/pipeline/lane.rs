@@ -89,7 +89,7 @@ impl Lane {
         let Commands { slot, piece, bytes } = commands;
         let memory = self.core.memory(slot);
         let api = self.context.api();
-        if self.core.order() == Order::Device
+        if self.core.order_before(self.step) == Some(Order::Device)
             && let Some(fence) = memory.fence_before(self.step)
         {
             api.wait_sync(fence);

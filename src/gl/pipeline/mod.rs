@@ -1,7 +1,7 @@
 //! The pipeline: a stream of jobs on one device, with upload, compute and download in flight at once.
 //!
 //! One context does its commands one after the other, so the three steps have one each, all of one share group, each on its own
-//! thread. What comes after what, the device is told by fences; threads do not wait for each other.
+//! thread. What comes after what in different contexts, fences tell: to the device, or, where it is slow to listen, to the threads.
 //!
 //! ```text
 //!   caller            copiers           upload            compute           download          copiers
@@ -36,7 +36,7 @@ use std::time::Instant;
 use super::context::{ShareGroup, Target};
 use super::egl::Egl;
 use super::exit;
-use crate::backend::{Contexts, Job, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
+use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::report::{PipelineStats, Recorder};
@@ -133,7 +133,7 @@ impl Pipeline {
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
             leases: Mutex::default(),
             fault: Mutex::default(),
-            process: std::process::id(),
+            process: crate::process::id(),
         });
         let (shared, device) = (core.clone(), id.clone());
         let supervise = move || supervise(&shared, &egl, &device, target, group);
@@ -162,10 +162,13 @@ impl Drop for Pipeline {
 impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
-        let images = self.core.options.images_each(&job.recipe.problem, self.core.most_elements);
         let room = self.core.room(&job.recipe);
-        let flight = Flight::new(job, images, room, &self.core);
-        self.core.push(Work::Fly { flight, next: 0 }, pressure)
+        self.core.fly(job, None, room, pressure)
+    }
+
+    unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()> {
+        self.core.check_process()?;
+        self.core.fly(job, Some(weights), 0, pressure)
     }
 
     fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>> {
@@ -203,20 +206,29 @@ impl Core {
     /// # Errors
     /// [`Error::Forked`] in a process that was forked from the pipeline's.
     pub fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process == crate::process::id() {
             return Ok(());
         }
         Err(Error::Forked { what: format!("a pipeline of {}", self.id) })
     }
 
-    /// How steps are put behind each other.
-    pub fn order(&self) -> Order {
-        self.options.order
+    /// Who puts `step` behind the one before it, the device unless it is known to be slow at that; nobody where both are in one
+    /// context, which does one after the other.
+    pub fn order_before(&self, step: Step) -> Option<Order> {
+        let before = (step as usize).checked_sub(1)?;
+        let in_one = |steps: &&[Step]| steps.contains(&step) && steps.iter().any(|&it| it as usize == before);
+        let order = if self.options.order == Order::Host { Order::Host } else { Order::Device };
+        (!lanes(self.options.contexts).iter().any(in_one)).then_some(order)
     }
 
     /// How many contexts it works in.
     pub fn contexts(&self) -> Contexts {
         self.options.contexts
+    }
+
+    /// How many threads those have.
+    pub fn threads(&self) -> usize {
+        lanes(self.options.contexts).len()
     }
 
     /// The slots' numbers.
@@ -267,6 +279,13 @@ impl Core {
 
     fn busy(&self) -> Error {
         Error::Busy { what: format!("the pipeline of {}", self.id) }
+    }
+
+    /// Sends a job off, with weights that are lent, if so; `room` like it may share a slot.
+    fn fly(&self, job: Job, weights: Option<Lent>, room: usize, pressure: Pressure) -> Result<()> {
+        let images = self.options.images_each(&job.recipe.problem, self.most_elements);
+        let flight = Flight::new(job, weights, images, room, self);
+        self.push(Work::Fly { flight, next: 0 }, pressure)
     }
 
     fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
@@ -375,8 +394,8 @@ fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
     }
 }
 
-/// Where the threads of a set of contexts wait for each other at their end: a fence must be there for as long as another may tell
-/// the device to wait for it.
+/// Where the threads of a set of contexts wait for each other at their end. One that ends with an error deletes its fences, whose
+/// names another may be about to give to `glWaitSync`; and of a deleted fence's name GL promises an error at best.
 struct Farewell {
     /// Threads that have not ended their work.
     left: Mutex<usize>,

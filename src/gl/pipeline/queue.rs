@@ -51,11 +51,11 @@ impl Queued {
     ///
     /// # Errors
     /// The compiler's log; what the device lacks.
-    pub fn new(shared: &Rc<Shared>, plan: &Recipe) -> Result<Self> {
+    pub fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32]) -> Result<Self> {
         Ok(Queued {
             problem: plan.problem,
             program: shared.session.borrow_mut().program(CONV_QUEUE)?,
-            weights: shared.upload(&plan.weights)?,
+            weights: shared.upload(weights)?,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
             params: Buffer::with_data(&shared.context, &conv2d::direct_params(&plan.problem))?,
             pace: Pace::with_target(shared.target),

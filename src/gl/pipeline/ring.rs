@@ -30,6 +30,13 @@ pub enum Step {
     Download,
 }
 
+impl Step {
+    /// The step behind it.
+    pub fn next(self) -> Option<Step> {
+        [Some(Step::Compute), Some(Step::Download), None][self as usize]
+    }
+}
+
 /// All of them, last step first: what is nearly done goes first.
 pub const STEPS: [Step; 3] = [Step::Download, Step::Compute, Step::Upload];
 

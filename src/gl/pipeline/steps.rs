@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   upload    prepares slots; host memory ─► device memory
-//!   compute   waits on the device for the upload; the convolution
-//!   download  waits on the device for the convolution; device memory ─► host memory
+//!   compute   behind the upload: the convolution
+//!   download  behind the convolution: device memory ─► host memory
 //! ```
 //!
 //! A thread has one context and one or all of the steps. It takes tasks from the ring, and between them looks what the device
@@ -25,13 +25,14 @@ use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
 use super::ring::{STEPS, Step, Task};
 use super::slot::LentSlot;
-use super::sync::{Mutex, lock};
 use crate::backend::Order;
 use crate::error::{Error, Result};
 
-/// How long the only thread of a pipeline rests between looks at the device and at the ring while the device is at work. It does not
-/// wait inside the driver, which would spin there just the same, deaf to tasks that the device could begin with meanwhile.
+/// How long a thread rests between looks at the ring while the device is at work. It does not wait inside the driver, which would
+/// spin there just the same, deaf to tasks that the device could begin with meanwhile.
 const REST: Duration = Duration::from_micros(2);
+/// How long at least it leaves the driver to the other threads between looks at the device, if there are any.
+const LOOK: Duration = Duration::from_micros(10);
 /// For how long it goes on like that; a device that takes longer is looked at less often.
 const EAGER: Duration = Duration::from_millis(10);
 /// How long it sleeps then between looks.
@@ -40,9 +41,6 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
 /// memory that is read too early is seen.
 const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
-
-/// Held while a thread deletes its objects and its context: threads that have waited for each other would all do so at the same moment.
-static DELETING: Mutex<()> = Mutex::new(());
 
 /// One thread's steps.
 pub struct Steps {
@@ -55,8 +53,13 @@ pub struct Steps {
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
+    /// Whether it looks at the device again and again while that is at work. A renderer in software computes on the very
+    /// processors that this takes; and where they are few, copies need them more.
+    spins: bool,
     /// When the last task was begun, or found done.
     moved: Instant,
+    /// When it was last looked what is done.
+    looked: Instant,
     /// What is being worked at.
     at: Option<(usize, Piece)>,
 }
@@ -79,15 +82,18 @@ impl Steps {
     /// Why there is none.
     pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
         let context = group.context()?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Steps {
+            spins: !context.capabilities().software && processors >= 2 * core.threads(),
             lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
             steps: steps.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
-            encoders: Encoders::new(&context, core.contexts()),
+            encoders: Encoders::new(core, &context),
             core: core.clone(),
             context,
             generation: core.ring.generation(),
             moved: Instant::now(),
+            looked: Instant::now(),
             at: None,
         })
     }
@@ -118,7 +124,11 @@ impl Steps {
 
     /// One task, or a look at the device. `false` at the end.
     fn turn(&mut self) -> Turn<bool> {
-        self.land_all(Duration::ZERO)?;
+        let alone = self.lanes.len() == STEPS.len();
+        if alone || self.looked.elapsed() >= LOOK {
+            self.land_all(Duration::ZERO)?;
+            self.looked = Instant::now();
+        }
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
         let busy = self.lanes.iter().any(Lane::is_busy);
@@ -173,10 +183,7 @@ impl Steps {
 
     /// Rests while the device is at work.
     fn listen(&mut self) -> Turn<()> {
-        // A software renderer computes on the very processors that a thread which spins takes from it. And where
-        // several threads asked an H200's driver again and again, with many small jobs in flight, a process crashed there; why is not known.
-        let alone = self.lanes.len() == STEPS.len();
-        if !alone || self.context.capabilities().software || self.moved.elapsed() > EAGER {
+        if !self.spins || self.moved.elapsed() > EAGER {
             return self.land_one(PATIENCE);
         }
         let start = Instant::now();
@@ -207,9 +214,7 @@ impl Steps {
             landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
         let Some(landed) = landed else { return Ok(false) };
         self.moved = Instant::now();
-        if self.core.order() == Order::Host {
-            self.pass_on(self.lanes[index].step, landed.issued.slot);
-        }
+        self.pass_on(self.lanes[index].step, landed.issued.slot, true);
         let after = match self.lanes[index].step {
             Step::Upload => Ok(()),
             Step::Compute => {
@@ -301,7 +306,7 @@ impl Steps {
                 let problem = &flight.recipe.problem;
                 let bytes = bytes_of(problem, *images);
                 let memory = self.grow(slot, bytes)?;
-                let job = flight.job.as_ref().expect("data in slots is not prepared");
+                let job = flight.job().expect("data in slots is not prepared");
                 poison(memory.input.as_ptr(), bytes[0]);
                 self.core.ring.copying(slot);
                 let (core, generation) = (self.core.clone(), self.generation);
@@ -350,7 +355,9 @@ impl Steps {
                 upload(&context, memory, bytes).map(|()| (0, None))
             })?,
             Step::Compute => {
-                let encode = encoders.get(recipe, count, matches!(piece, Piece::Batch(_)))?;
+                // SAFETY: the piece is outstanding until this step has landed.
+                let weights = unsafe { piece.weights() };
+                let encode = encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_)))?;
                 lane.issue(commands, |memory| {
                     let [input, output] = memory.regions(bytes);
                     let dispatches = encode.encode(input, output, count)?;
@@ -361,16 +368,15 @@ impl Steps {
                 lane.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
             }
         }
-        if self.core.order() == Order::Device {
-            self.pass_on(step, slot);
-        }
+        self.pass_on(step, slot, false);
         Ok(())
     }
 
-    /// The slot is ready for the step behind `step`, if there is one.
-    fn pass_on(&self, step: Step, slot: usize) {
-        let next = [Some(Step::Compute), Some(Step::Download), None][step as usize];
-        if let Some(next) = next {
+    /// The commands of `step` were given, or are `done`: the slot is ready for the step behind it, if that is when it is.
+    fn pass_on(&self, step: Step, slot: usize, done: bool) {
+        if let Some(next) = step.next()
+            && (self.core.order_before(next) == Some(Order::Host)) == done
+        {
             self.core.ring.pass(next, slot, self.generation);
         }
     }
@@ -458,7 +464,6 @@ pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: im
     }
     steps.leave();
     gate();
-    let _alone = lock(&DELETING);
     let _inside = exit::enter();
     drop(steps);
     group.release_thread();

@@ -118,6 +118,8 @@ struct State {
     /// Type, group and name.
     objects: BTreeSet<(&'static str, u32, usize)>,
     violations: Vec<String>,
+    /// Times that the device was told to wait for a fence.
+    waits: u64,
 }
 
 impl Faults {
@@ -153,6 +155,11 @@ impl Faults {
     /// What no driver would forgive.
     pub fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
+    }
+
+    /// Times that the device was told to wait for a fence.
+    pub fn waits(&self) -> u64 {
+        self.state().waits
     }
 
     /// Counts a call; gives what befalls it.
@@ -511,6 +518,7 @@ impl Api for FaultyApi {
         }
     }
     fn wait_sync(&self, sync: usize) {
+        self.faults.state().waits += 1;
         if self.is_unsent(sync) {
             self.faults.state().violations.push("the device waits for a fence that nobody sent".to_owned());
         }

@@ -8,7 +8,9 @@ use super::super::api;
 use super::super::pipeline::Pipeline;
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
-use crate::backend::{Contexts, Job, Order, PipelineOptions, Plan, Pressure, Queue, Run, StandIn, Ticket};
+use crate::backend::{
+    Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Recipe, Run, StandIn, Ticket,
+};
 use crate::error::{Error, Result};
 
 /// What outputs are filled with: a NaN that nobody computes.
@@ -234,6 +236,54 @@ fn every_fence_is_sent_off_before_another_context_waits_for_it() {
     assert_eq!(sent.len(), 20);
     sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
+
+/// Steps in one context follow each other by themselves; between contexts it depends on who sees to it.
+#[test]
+fn the_device_is_told_to_wait_between_contexts_alone() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    for (contexts, order, each) in [
+        (Contexts::One, Order::Device, 0),
+        (Contexts::Two, Order::Device, 1),
+        (Contexts::Three, Order::Device, 2),
+        (Contexts::Three, Order::Measured, 2),
+        (Contexts::Two, Order::Host, 0),
+        (Contexts::Three, Order::Host, 0),
+    ] {
+        let before = rig.faults.waits();
+        let pipeline = start(&rig, PipelineOptions { contexts, order, gather: false, ..OPTIONS }).unwrap();
+        (0..4).for_each(|_| drop(send(&pipeline, &rig.square, &*plan).end().unwrap()));
+        drop(pipeline);
+        assert_eq!(rig.faults.waits() - before, 4 * each, "{contexts:?} {order:?}");
+    }
+}
+
+/// A plan used once: its weights stay the caller's, also if the job has to fly again.
+#[test]
+fn lent_weights_outlast_a_device_that_is_lost() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let (case, mut injected) = (&rig.batch, 0);
+    let plan = case.plan(&engine).unwrap();
+    let (problem, variant) = (case.problem, plan.recipe().unwrap().variant);
+    let recipe = Arc::new(Recipe { problem, variant, weights: vec![], bias: case.bias.clone() });
+    for number in (1..).step_by(7) {
+        let pipeline = start(&rig, OPTIONS).unwrap();
+        rig.faults.arm(Fault::Lost, number);
+        let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
+        let ticket = Ticket::new();
+        let job = Job { recipe: recipe.clone(), ..job(case, &*plan, &mut output, &ticket, None) };
+        // SAFETY: input, weights and output live until the ticket is done, which `end` waits for.
+        unsafe { pipeline.submit_once(job, Lent::new(&case.weights), Pressure::Wait).unwrap() };
+        Sent { case, ticket, output }.end().unwrap();
+        if rig.faults.disarm().is_none() {
+            break;
+        }
+        injected += 1;
+    }
+    assert!(injected > 10, "{injected}");
 }
 
 #[test]
