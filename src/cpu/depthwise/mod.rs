@@ -46,15 +46,16 @@ pub fn plan<E: Engine>(
 }
 
 /// Whether this beats the matrix product: where a panel of that would meet a few rows only, or by the cycles that both
-/// are predicted. A panel of a 1x1 kernel is copied once in both ways.
+/// are predicted.
 fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles) -> bool {
     let sizes = problem.sizes();
-    if sizes.r * sizes.s == 1 {
-        return shape.outputs <= 2 * E::CHANNELS;
+    // The band of a 1x1 kernel would be read once.
+    if sizes.r * sizes.s > 1 && shape.outputs <= E::CHANNELS {
+        return true;
     }
     let kc = super::plan(engine, problem, 1).kc;
     let product = Views::cycles(&caches::described().caches, columns(engine), problem, kc);
-    shape.outputs <= E::CHANNELS || shape.all_cycles(sizes, tiles) < product
+    shape.all_cycles(sizes, tiles) < product
 }
 
 /// Elements of the first cache.
