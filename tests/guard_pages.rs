@@ -112,8 +112,11 @@ fn convolutions_touch_only_their_buffers() {
     let mut cases = 0;
     for count in [1, 2] {
         let _guard = threads(count);
-        for _ in 0..250 {
-            let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
+        for number in 0..250 {
+            // Some of few pixels under deep sums, where weights are read as they lie.
+            let few = Conv2dDesc { c: 300 + number, h: 3, w: 5, k: 31, r: 1, s: 1, ..Default::default() };
+            let desc = if number % 25 == 0 { few } else { conv_desc(&mut random) };
+            let case = ConvCase::new(desc, Values::Exact, &mut random);
             for flush in [Flush::Start, Flush::End] {
                 let input = Guarded::read_only(&case.input, flush);
                 let weights = Guarded::read_only(&case.weights, flush);

@@ -1,0 +1,229 @@
+//! Tiles whose B is read where it lies in an image.
+
+use super::super::{Epilogue, Tile, View};
+use super::{MOST_ROWS, Vector, finish, finish_one, unrolled};
+
+/// A tile of M rows and V vectors, and X more columns, of a [`View`]. Those columns lie across: one vector holds
+/// M rows of one column, so that they cost an Mth of a column of vectors each.
+///
+/// # Safety
+/// The contract of [`Kernel::view`](super::super::Kernel::view) for a tile of M rows and V vectors and X columns, panels
+/// of A being `step` rows. If X is not zero, M and `step` are the lanes of a column.
+#[inline(always)]
+pub(in crate::cpu::kernels) unsafe fn view<
+    T: Vector,
+    const M: usize,
+    const V: usize,
+    const X: usize,
+    const MASKED: bool,
+>(
+    step: usize,
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    unsafe {
+        if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
+            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
+        } else {
+            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
+        }
+    }
+}
+
+/// [`view`], WHOLE if its last vector is to be read without a mask. Before the depths of some channels,
+/// `most` or one channel's, are read from A, `before` is called with their end: it may be what writes them.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(in crate::cpu::kernels) unsafe fn view_of<
+    T: Vector,
+    const M: usize,
+    const V: usize,
+    const X: usize,
+    const MASKED: bool,
+    const WHOLE: bool,
+>(
+    step: usize,
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+    most: usize,
+    before: &mut impl FnMut(*const f32),
+) {
+    let last = c.cols - X - (V - 1) * T::LANES;
+    // SAFETY: as in tile(); rows of B lie where the taps say, and lanes that these leave out are not read. The
+    // further columns are packed one depth after the other.
+    unsafe {
+        let mask = T::mask(last);
+        let mut sums = [[T::splat(0.0); V]; M];
+        let mut columns = [T::Column::splat(0.0); X];
+        let mut walk = Walk { a, channel: b.start, thin: b.thin, step };
+        // As in tile().
+        let each = b.channels / (M + 2);
+        let mut row = c.start.cast_const();
+        for _ in 0..M {
+            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+            T::prefetch(row.wrapping_add(c.cols - 1));
+            row = row.wrapping_add(c.ld);
+            walk.groups::<T, M, V, X, MASKED, WHOLE>(
+                b,
+                (each, most),
+                (&mut sums, &mut columns),
+                mask,
+                before,
+            );
+        }
+        let rest = (b.channels - M * each, most);
+        walk.groups::<T, M, V, X, MASKED, WHOLE>(b, rest, (&mut sums, &mut columns), mask, before);
+        finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
+        unrolled!(x below X: {
+            let mut values = [0.0; MOST_ROWS];
+            columns[x].store(values.as_mut_ptr());
+            let to = c.start.add(c.cols - X + x);
+            for (i, &sum) in values[..M].iter().enumerate() {
+                finish_one(sum, to.add(i * c.ld), i, epilogue);
+            }
+        });
+    }
+}
+
+/// A tile of 2 M rows and a single vector, of a [`View`], from two panels of A of M rows.
+///
+/// # Safety
+/// The contract of [`Kernel::view_two`](super::super::Kernel::view_two), for M being MR.
+#[inline(always)]
+pub(in crate::cpu::kernels) unsafe fn view_two<T: Vector, const M: usize, const MASKED: bool>(
+    a: [*const f32; 2],
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    let [mut upper, mut lower] = a;
+    // SAFETY: as in view_of().
+    unsafe {
+        let mask = T::mask(c.cols);
+        let mut sums = [[[T::splat(0.0); 1]; M]; 2];
+        for row in 0..2 * M {
+            T::prefetch(c.start.wrapping_add(row * c.ld));
+        }
+        // Nothing is fetched ahead: there is no time for more loads, and two streams a core finds by itself.
+        let mut channel = b.start;
+        for _ in 0..b.channels {
+            for tap in b.taps {
+                let at = channel.wrapping_offset(tap.offset);
+                let value = T::load_part(at, if MASKED { T::lanes(tap.lanes) } else { mask });
+                unrolled!(i below M: { sums[0][i][0] = T::splat(*upper.add(i)).mul_add(value, sums[0][i][0]) });
+                unrolled!(i below M: { sums[1][i][0] = T::splat(*lower.add(i)).mul_add(value, sums[1][i][0]) });
+                upper = upper.wrapping_add(M);
+                lower = lower.wrapping_add(M);
+            }
+            channel = channel.wrapping_add(b.pitch);
+        }
+        finish::<T, M, 1, false>(&sums[0], Tile { rows: M, ..c }, epilogue);
+        let below = Tile { start: c.start.add(M * c.ld), rows: M, ..c };
+        finish::<T, M, 1, false>(&sums[1], below, &epilogue.below(M));
+    }
+}
+
+/// Where the innermost loop stands in A and a [`View`].
+struct Walk {
+    a: *const f32,
+    channel: *const f32,
+    thin: *const f32,
+    /// Rows of a panel of A.
+    step: usize,
+}
+
+impl Walk {
+    /// The next `count` channels, in groups of about `most` depths, before each of which `before` is called with its end.
+    ///
+    /// # Safety
+    /// As [`Walk::channels`].
+    #[inline(always)]
+    unsafe fn groups<
+        T: Vector,
+        const M: usize,
+        const V: usize,
+        const X: usize,
+        const MASKED: bool,
+        const WHOLE: bool,
+    >(
+        &mut self,
+        b: &View,
+        (count, most): (usize, usize),
+        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
+        mask: T::Mask,
+        before: &mut impl FnMut(*const f32),
+    ) {
+        let most = (most / b.taps.len()).max(1);
+        let mut left = count;
+        while left > 0 {
+            let count = left.min(most);
+            before(self.a.wrapping_add(count * b.taps.len() * self.step));
+            // SAFETY: the caller keeps the contract.
+            unsafe { self.channels::<T, M, V, X, MASKED, WHOLE>(b, count, (sums, columns), mask) };
+            left -= count;
+        }
+    }
+
+    /// The next `count` channels.
+    ///
+    /// # Safety
+    /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
+    #[inline(always)]
+    unsafe fn channels<
+        T: Vector,
+        const M: usize,
+        const V: usize,
+        const X: usize,
+        const MASKED: bool,
+        const WHOLE: bool,
+    >(
+        &mut self,
+        b: &View,
+        count: usize,
+        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
+        mask: T::Mask,
+    ) {
+        for _ in 0..count {
+            for tap in b.taps {
+                let row = self.channel.wrapping_offset(tap.offset);
+                // SAFETY: the caller vouches for these channels; prefetches may point anywhere.
+                unsafe {
+                    let mut values = [T::splat(0.0); V];
+                    unrolled!(v below V: {
+                        let at = row.wrapping_add(v * T::LANES);
+                        values[v] = if MASKED {
+                            T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
+                        } else if WHOLE || v + 1 < V {
+                            T::load(at)
+                        } else {
+                            T::load_part(at, mask)
+                        };
+                    });
+                    unrolled!(i below M: {
+                        let value = T::splat(*self.a.add(i));
+                        unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                    });
+                    unrolled!(x below X: {
+                        let value = T::Column::splat(*self.thin.add(x));
+                        columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
+                    });
+                    // Beside a single vector there is no time for more loads.
+                    if V > 1 {
+                        T::prefetch(self.channel.wrapping_offset(tap.ahead));
+                        T::prefetch(self.a.wrapping_offset(b.a_ahead));
+                    }
+                }
+                self.a = self.a.wrapping_add(self.step);
+                self.thin = self.thin.wrapping_add(X);
+            }
+            self.channel = self.channel.wrapping_add(b.pitch);
+        }
+    }
+}
