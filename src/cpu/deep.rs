@@ -18,7 +18,7 @@ use super::views::columns;
 use crate::backend::{Memory, Plan};
 use crate::error::Result;
 use crate::memory::blocking::WORKSPACE;
-use crate::memory::deep::{Deep, GAP, PACKING_WEIGHT, ROWS};
+use crate::memory::deep::{Deep, GAP, ROWS, packing_weights};
 use crate::memory::views::Views;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
@@ -42,8 +42,7 @@ pub fn choose<K: Kernel>(kernel: K, problem: &Conv2d, once: bool) -> Option<Deep
     let caches = &described().caches;
     let (cycles, deep) = Deep::plan(caches, K::LANES, problem).filter(|_| K::LINES)?;
     let kc = super::plan(kernel, problem, 1).kc;
-    let packing =
-        if once { (problem.weights_len() / problem.sizes().groups) as f64 * PACKING_WEIGHT } else { 0.0 };
+    let packing = if once { packing_weights(K::LANES, problem) } else { 0.0 };
     (cycles < Views::cycles(caches, columns(kernel), problem, kc) + packing).then_some(deep)
 }
 

@@ -35,8 +35,9 @@ const LEAST_DEPTH: usize = 256;
 
 /// Cycles to add up the lanes of a tile.
 const ADDING: f64 = 50.0;
-/// Cycles to pack a weight, which a matrix product has to do where it is used once. Measured on one panel of pixels.
-pub const PACKING_WEIGHT: f64 = 0.25;
+/// Cycles to pack a weight on the way, beside a tile of a single vector, and beside wider ones, which leave time for it. Measured on
+/// 4x4 and 7x7 maps.
+const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
 /// Cycles to turn a square of 8 x 8, and to pack a piece of im2col's rows.
 const TURNING: f64 = 14.0;
 const PACKING: f64 = 6.0;
@@ -49,12 +50,12 @@ pub struct Deep {
 }
 
 impl Deep {
-    /// The cut of `problem`, and about how many cycles an image's group takes, on vectors of `lanes`; none if it has too many
-    /// pixels or too little depth.
+    /// The cut of `problem`, and about how many cycles an image's group takes, on vectors of `lanes`; none if it has too few
+    /// pixels or too many, or too little depth.
     pub fn plan(caches: &Caches, lanes: usize, problem: &Conv2d) -> Option<(f64, Self)> {
         let sizes = problem.sizes();
         let (pixels, rows, depth) = (sizes.p * sizes.q, sizes.k / sizes.groups, problem.reduction());
-        if pixels > MOST_PIXELS || depth < LEAST_DEPTH || rows < 2 * ROWS {
+        if !(PIXELS..=MOST_PIXELS).contains(&pixels) || depth < LEAST_DEPTH || rows < 2 * ROWS {
             return None;
         }
         let most = (known(caches.l1, L1_BYTES) / 2 / ROWS).min(WORKSPACE / 4 / pixels).max(lanes);
@@ -65,6 +66,13 @@ impl Deep {
         let turning = depth as f64 * (pixels as f64 / 64.0 * TURNING + sizes.p as f64 * PACKING);
         Some((computing + adding + turning, Deep { kc }))
     }
+}
+
+/// Cycles that it takes a matrix product to pack a group's weights on the way, where they are used once.
+pub fn packing_weights(lanes: usize, problem: &Conv2d) -> f64 {
+    let sizes = problem.sizes();
+    let weights = (problem.weights_len() / sizes.groups) as f64;
+    weights * PACKING_WEIGHT[usize::from(sizes.p * sizes.q > lanes)]
 }
 
 #[cfg(test)]
@@ -98,7 +106,7 @@ mod tests {
         assert_eq!(deep.kc, 1024);
         let ideal = (2048 * 16 * 512) as f64 / 32.0;
         assert!(cycles > ideal && cycles < 1.2 * ideal, "{cycles} {ideal}");
-        for (l1, pixels) in [(16, 1), (32, 11), (1024, 11)] {
+        for (l1, pixels) in [(16, 2), (32, 11), (1024, 11)] {
             let caches = Caches { l1: l1 << 10, ..caches() };
             let (_, deep) = Deep::plan(&caches, 8, &layer(5000, pixels, 100, 3)).unwrap();
             assert!(deep.kc * ROWS * 4 <= (l1 << 10) / 2 && deep.kc.is_multiple_of(8), "{deep:?}");

@@ -53,6 +53,10 @@ fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles
     if sizes.r * sizes.s > 1 && shape.outputs <= E::CHANNELS {
         return true;
     }
+    // Maps of few pixels have a product of their own, its lanes being outputs.
+    if sizes.p * sizes.q <= E::THIN && shape.outputs > E::CHANNELS {
+        return false;
+    }
     let kc = super::plan(engine, problem, 1).kc;
     let product = Views::cycles(&caches::described().caches, columns(engine), problem, kc);
     shape.all_cycles(sizes, tiles) < product
