@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::isa::{Isa, model};
 use super::pool::num_threads;
-use super::{direct_plan, winograd};
+use super::{direct, winograd};
 use crate::backend::Plan;
 use crate::config::{Config, Tune, config};
 use crate::error::Result;
@@ -100,7 +100,7 @@ fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
 fn build(isa: Isa, candidate: &Candidate, problem: &Conv2d, (weights, bias): Data) -> Result<Box<dyn Plan>> {
     match candidate.form {
         Some(form) => winograd::build(isa, form, problem, (weights, bias)),
-        None => direct_plan(isa, problem, weights, bias),
+        None => direct::plan(isa, problem, weights, bias),
     }
 }
 

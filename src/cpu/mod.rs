@@ -19,6 +19,7 @@ mod conv2d;
 mod crew;
 mod deep;
 mod depthwise;
+mod direct;
 mod gemm;
 mod im2col;
 mod isa;
@@ -155,47 +156,6 @@ fn sgemm<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut
     Ok(Timing { kernel: end - computing, wall: end - start, dispatches: 1 })
 }
 
-/// The direct algorithm: as sums of lines where few pixels meet deep weights, straight from the image where an input meets few
-/// outputs, else as a matrix product.
-fn direct_plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-    with_kernel!(isa, kernel => if let Some(deep) = deep::choose(kernel, problem, false) {
-        Ok(Box::new(deep::DeepPlan::new(kernel, problem, deep, weights, bias)?))
-    } else if let Some(plan) = depthwise::plan(kernel, problem, weights, bias)? {
-        Ok(plan)
-    } else {
-        Ok(Box::new(conv2d::ConvPlan::new(kernel, problem, weights, bias)?))
-    })
-}
-
-/// The same for weights that are used once; gives the kernel's name.
-fn direct_once(
-    isa: Isa,
-    problem: &Conv2d,
-    (weights, bias): (&[f32], Option<&[f32]>),
-    input: &[f32],
-    output: &mut [f32],
-) -> Result<(Arc<str>, Timing)> {
-    fn product<K: Kernel>(
-        kernel: K,
-        problem: &Conv2d,
-        given: (&[f32], Option<&[f32]>),
-        input: &[f32],
-        output: &mut [f32],
-    ) -> Result<(Arc<str>, Timing)> {
-        if let Some(deep) = deep::choose(kernel, problem, true) {
-            return Ok((K::DOTS.into(), deep::once(kernel, (problem, deep), given, input, output)?));
-        }
-        Ok((K::CONV.into(), conv2d::once(kernel, problem, given, input, output)?))
-    }
-    with_kernel!(isa, kernel => match depthwise::plan(kernel, problem, weights, bias)? {
-        Some(plan) => {
-            let timing = plan.run(input, output)?;
-            Ok((plan.kernel().into(), timing))
-        }
-        None => product(kernel, problem, (weights, bias), input, output),
-    })
-}
-
 impl Backend for Engine {
     fn id(&self) -> &str {
         "cpu"
@@ -217,7 +177,7 @@ impl Backend for Engine {
         if let Some(plan) = winograd::plan(Isa::best(), problem, (weights, bias))? {
             return Ok(plan);
         }
-        direct_plan(Isa::best(), problem, weights, bias)
+        direct::plan(Isa::best(), problem, weights, bias)
     }
 
     fn conv2d(
@@ -235,7 +195,7 @@ impl Backend for Engine {
             let timing = plan.run(input, output)?;
             return Ok((plan.kernel().into(), timing));
         }
-        direct_once(Isa::best(), problem, (weights, bias), input, output)
+        direct::once(Isa::best(), problem, (weights, bias), input, output)
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {

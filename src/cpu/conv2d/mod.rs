@@ -119,6 +119,7 @@ impl<K: Kernel> ConvPlan<K> {
     ///
     /// # Errors
     /// Out of memory.
+    #[cfg(test)]
     pub fn new(kernel: K, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
         Self::with_views(kernel, problem, (weights, bias), views(kernel, problem))
     }
@@ -241,6 +242,7 @@ impl<K: Kernel> ConvPlan<K> {
     ///
     /// # Errors
     /// Out of memory.
+    #[cfg(test)]
     pub fn once(kernel: K, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Self> {
         Self::unpacked(kernel, problem, bias, views(kernel, problem))
     }
@@ -303,13 +305,13 @@ impl<K: Kernel> ConvPlan<K> {
 /// Out of memory; the output is untouched then.
 pub fn once<K: Kernel>(
     kernel: K,
-    problem: &Conv2d,
+    (problem, views): (&Conv2d, Option<Views>),
     (weights, bias): (&[f32], Option<&[f32]>),
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Timing> {
     let start = Instant::now();
-    let convolution = ConvPlan::once(kernel, problem, bias)?;
+    let convolution = ConvPlan::unpacked(kernel, problem, bias, views)?;
     let mut team = Team::for_work(problem.flops())?;
     let len = convolution.room(team.size());
     let mut packed = Lent::take(&PACKED, len)?;
@@ -324,7 +326,7 @@ pub fn once<K: Kernel>(
 }
 
 /// How images are best read.
-fn views<K: Kernel>(kernel: K, problem: &Conv2d) -> Option<Views> {
+pub fn views<K: Kernel>(kernel: K, problem: &Conv2d) -> Option<Views> {
     let kc = plan(kernel, problem, 1).kc;
     Views::plan(&described().caches, columns(kernel), problem, kc)
 }

@@ -20,29 +20,17 @@ mod tests;
 
 use super::caches;
 use super::views::columns;
-use crate::backend::Plan;
-use crate::error::Result;
 use crate::memory::blocking::{L1_BYTES, known};
 use crate::memory::views::Views;
 use crate::problem::Conv2d;
-use engine::Engine;
-use plan::GroupedPlan;
-use shape::{Shape, Tiles};
+pub use engine::Engine;
+pub use plan::GroupedPlan;
+pub use shape::Shape;
+use shape::Tiles;
 
-/// A plan, if the problem is one of these.
-///
-/// # Errors
-/// Out of memory.
-pub fn plan<E: Engine>(
-    engine: E,
-    problem: &Conv2d,
-    weights: &[f32],
-    bias: Option<&[f32]>,
-) -> Result<Option<Box<dyn Plan>>> {
-    cut(engine, problem)
-        .filter(|shape| is_better(engine, problem, shape, tiles(engine)))
-        .map(|shape| Ok(Box::new(GroupedPlan::new(engine, shape, problem, weights, bias)?) as Box<dyn Plan>))
-        .transpose()
+/// How the problem is cut, if it is one of these.
+pub fn choose<E: Engine>(engine: E, problem: &Conv2d) -> Option<Shape> {
+    cut(engine, problem).filter(|shape| is_better(engine, problem, shape, tiles(engine)))
 }
 
 /// Whether this beats the matrix product: where a panel of that would meet a few rows only, or by the cycles that both

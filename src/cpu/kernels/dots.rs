@@ -5,6 +5,7 @@
 //! whose lanes sums every LANES-th product. At the end the lanes of a sum are added in pairs.
 
 use super::vector::{Vector, unrolled};
+use crate::memory::deep::{PIXELS, ROWS};
 
 /// C(l, v) = alpha sum(l, v) + beta C(l, v), where sum(l, v) is the sum over p below `depth` of `a[l*line + p/LANES*step +
 /// p%LANES] * b[v*vector + p]`, and C(l, v) is at `c + l*c_line + v*c_vector`.
@@ -96,12 +97,13 @@ pub(super) unsafe fn on_vectors<T: Vector>(dots: &Dots) {
     // SAFETY: lines and vectors stay below those that the caller vouches for.
     unsafe {
         // Wide registers are many: four vectors of six lines at a time.
-        let wide = if T::LANES == LANES && dots.lines >= 6 { dots.vectors / 4 * 4 } else { 0 };
-        for v in (0..wide).step_by(4) {
+        let many = T::LANES == LANES && dots.lines >= ROWS;
+        let wide = if many { dots.vectors / PIXELS * PIXELS } else { 0 };
+        for v in (0..wide).step_by(PIXELS) {
             let mut l = 0;
-            while dots.lines - l >= 6 {
+            while dots.lines - l >= ROWS {
                 T::six_by_four(dots, l, v);
-                l += 6;
+                l += ROWS;
             }
             for v in [v, v + 2] {
                 let mut l = l;
@@ -141,8 +143,8 @@ pub(super) unsafe fn on_vectors<T: Vector>(dots: &Dots) {
 /// As [`on_vectors`]; there are that many from `l` and `v` on.
 #[inline(always)]
 pub(super) unsafe fn six_by_four<T: Vector>(dots: &Dots, l: usize, v: usize) {
-    const L: usize = 6;
-    const V: usize = 4;
+    const L: usize = ROWS;
+    const V: usize = PIXELS;
     // SAFETY: as in block(); prefetches may point anywhere.
     unsafe {
         let (a, b) = (dots.a.add(l * dots.line), dots.b.add(v * dots.vector));
