@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::Product;
 use crate::cpu::block::{Ahead, Panels, multiply};
-use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
+use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, Turn, View};
 use crate::cpu::pack::{Lines, panels};
 
 /// Where the rows of A are.
@@ -142,7 +142,30 @@ impl Strip<'_> {
         assert!(a.depth == 1 && from.len() >= (c.rows - 1) * a.line + depth);
         // SAFETY: A has these rows and depths, as asserted; the caller vouches for the rest.
         unsafe {
-            if c.rows == K::MR {
+            if c.rows == K::MR && K::TURNS && self.epilogue.only_adds() && self.epilogue.alpha == 1.0 {
+                let taps = [Tap { offset: 0, lanes: (1 << K::NR) - 1, ahead: 0 }];
+                // The panel of B as an image of NR pixels, a channel a depth.
+                let view = View {
+                    start: panel,
+                    channels: depth,
+                    pitch: K::NR,
+                    taps: &taps,
+                    whole: true,
+                    beside: 0,
+                    thin: std::ptr::null(),
+                    a_ahead: 0,
+                };
+                let turn = Turn {
+                    from: from.as_ptr(),
+                    line: a.line,
+                    to,
+                    width: K::MR,
+                    lines: K::MR,
+                    depths: depth,
+                    more: false,
+                };
+                kernel.view_packing(&turn, &view, c, &self.epilogue);
+            } else if c.rows == K::MR {
                 kernel.tile_packing_a(depth, (from.as_ptr(), a.line), panel, to, c, &self.epilogue);
             } else {
                 let to = std::slice::from_raw_parts_mut(to, K::MR * depth);

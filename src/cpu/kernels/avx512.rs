@@ -19,6 +19,7 @@ impl Avx512 {
 
 define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, vectors: (1 2 3), columns: 1 2;
     const LINES: bool = true;
+    const TURNS: bool = true;
     // A column costs half a cycle a panel and step this way, a vector of them four the other way.
     const THIN: usize = 6;
 

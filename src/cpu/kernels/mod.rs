@@ -289,6 +289,9 @@ pub trait Kernel: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Whether that hides the packing behind the arithmetic better than [`Kernel::tile_packing_a`].
+    const TURNS: bool = false;
+
     /// Most columns that [`Kernel::thin`] takes with advantage; zero if there are none.
     const THIN: usize = 0;
 
