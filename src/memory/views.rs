@@ -51,8 +51,8 @@ const PASSING: f64 = 6.0;
 const ALONE: f64 = 1.1;
 /// Cycles that a panel takes besides: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
 const PANEL: f64 = 250.0;
-/// Cycles that a register tile takes besides, of any kernel.
-pub const TILE: f64 = 150.0;
+/// Cycles that a vector of a register tile takes besides, of any kernel.
+pub const TILE: f64 = 6.25;
 /// Cycles to copy a vector of C out of a tile with gaps.
 const DROPPING: f64 = 4.0;
 /// What a vector costs whose lines of B are each read in two halves, over what it costs else. Measured: 1.05 to 1.15.
@@ -236,8 +236,8 @@ impl Views {
         let ways = Self::ways(caches, columns, problem);
         let cheapest = ways.iter().map(|way| way.0).fold(model.packed(kc), f64::min);
         let panels = (model.rows.output * model.cols.output).div_ceil(columns.nr);
-        let tiles = model.channels_out.div_ceil(columns.mr);
-        cheapest + panels as f64 * (PANEL + tiles as f64 * TILE)
+        let vectors = model.channels_out.next_multiple_of(columns.mr) * columns.nr / columns.lanes;
+        cheapest + panels as f64 * (PANEL + vectors as f64 * TILE)
     }
 
     /// How panels are cut: with gaps, columns beside vectors are not worth finding out which of them are pixels.

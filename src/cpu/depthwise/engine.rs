@@ -97,7 +97,7 @@ define_engine!(Avx512, std::arch::x86_64::__m512, "avx512", features: "avx512f,a
     5: [1 2 3 4] 6: [1 2 3 4] 7: [1 2 3] 8: [1 2 3]);
 #[cfg(target_arch = "x86_64")]
 define_engine!(Avx2, std::arch::x86_64::__m256, "avx2", features: "avx2,fma", channels: 4,
-    1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6] 3: [1 2 3 4] 4: [1 2 3]
+    1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4] 3: [1 2 3] 4: [1 2]
     5: [1 2] 6: [1 2] 7: [1] 8: [1]);
 define_engine!(Portable, Four, "portable", channels: 4,
     1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4] 3: [1 2 3] 4: [1 2]

@@ -37,12 +37,23 @@ pub fn choose<E: Engine>(engine: E, problem: &Conv2d) -> Option<Shape> {
 /// are predicted.
 fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles) -> bool {
     let sizes = problem.sizes();
-    // The band of a 1x1 kernel would be read once.
-    if sizes.r * sizes.s > 1 && shape.outputs <= E::CHANNELS {
+    // The band of a 1x1 kernel would be read once. But without masks a tile that misses rows is slow.
+    let few = if sizes.r * sizes.s > 1 {
+        E::CHANNELS
+    } else if E::MASKS {
+        0
+    } else {
+        E::MR - 1
+    };
+    if shape.outputs <= few {
         return true;
     }
     // Maps of few pixels have a product of their own, its lanes being outputs.
     if sizes.p * sizes.q <= E::THIN && shape.outputs > E::CHANNELS {
+        return false;
+    }
+    // The model knows no caches: a band is to stay near while all output channels read it.
+    if shape.inputs.saturating_mul(shape.channel) > 2 * l1() {
         return false;
     }
     let kc = super::plan(engine, problem, 1).kc;
@@ -61,5 +72,5 @@ fn cut<E: Engine>(engine: E, problem: &Conv2d) -> Option<Shape> {
 }
 
 fn tiles<E: Engine>(_: E) -> Tiles {
-    Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len(), widest: E::WIDEST }
+    Tiles { lanes: E::LANES, channels: E::CHANNELS, rows: E::WIDEST.len() }
 }

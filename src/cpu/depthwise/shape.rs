@@ -40,8 +40,6 @@ pub struct Tiles {
     /// The most channels of a tile, and the most rows that can be under way.
     pub channels: usize,
     pub rows: usize,
-    /// The most vectors of a tile with 1, 2, ... lines.
-    pub widest: &'static [usize],
 }
 
 /// Chains of additions that keep the units busy.
@@ -146,10 +144,9 @@ impl Shape {
     pub fn all_cycles(&self, sizes: &Conv2dSizes, tiles: Tiles) -> f64 {
         let vectors = |len: usize| len.div_ceil(tiles.lanes);
         let (lines, len) = if self.flat { (1, self.map) } else { (sizes.p, sizes.q) };
-        let tiles_of_line = vectors(len).div_ceil(tiles.widest[self.panel - 1]);
-        let register_tiles = lines * tiles_of_line * self.outputs.div_ceil(self.panel);
+        let computed = lines * vectors(len) * self.outputs;
         let copied = self.inputs * self.lines(sizes, sizes.p) * vectors(self.phase.min(self.pitch));
-        (self.cycles(sizes, tiles) as f64) + register_tiles as f64 * TILE + copied as f64 * COPYING
+        (self.cycles(sizes, tiles) as f64) + computed as f64 * TILE + copied as f64 * COPYING
     }
 
     /// Sets what follows from rows and columns.

@@ -49,7 +49,13 @@ macro_rules! define_kernel {
             #[inline]
             unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue) {
                 // SAFETY: the caller keeps the contract of Kernel::view.
-                unsafe { view::<$mr, $nr>(a, b, c, epilogue) }
+                unsafe {
+                    if b.whole && (c.rows, c.cols) == ($mr, $nr) {
+                        view::<$mr, $nr, true>(a, b, c, epilogue)
+                    } else {
+                        view::<$mr, $nr, false>(a, b, c, epilogue)
+                    }
+                }
             }
 
             #[inline]
@@ -113,27 +119,37 @@ unsafe fn tile<const MR: usize, const NR: usize, const WHOLE: bool>(
 /// # Safety
 /// The contract of [`Kernel::view`].
 #[inline(always)]
-unsafe fn view<const MR: usize, const NR: usize>(a: *const f32, b: &View, c: Tile, epilogue: &Epilogue) {
+unsafe fn view<const MR: usize, const NR: usize, const WHOLE: bool>(
+    a: *const f32,
+    b: &View,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
     let a = Panel::packed(a, MR);
     let mut sums = [[0.0f32; NR]; MR];
     for channel in 0..b.channels {
         for (index, tap) in b.taps.iter().enumerate() {
             let from = b.start.wrapping_add(channel * b.pitch).wrapping_offset(tap.offset);
             let mut values = [0.0; NR];
-            for (j, value) in values.iter_mut().enumerate().take(c.cols) {
-                if tap.lanes >> j & 1 != 0 {
-                    // SAFETY: the caller vouches for the lanes that are set.
-                    *value = unsafe { *from.add(j) };
+            if WHOLE {
+                // SAFETY: the caller vouches for all lanes.
+                values = unsafe { from.cast::<[f32; NR]>().read_unaligned() };
+            } else {
+                for (j, value) in values.iter_mut().enumerate().take(c.cols) {
+                    if tap.lanes >> j & 1 != 0 {
+                        // SAFETY: the caller vouches for the lanes that are set.
+                        *value = unsafe { *from.add(j) };
+                    }
                 }
             }
             // SAFETY: channel and tap are below their counts.
             unsafe {
-                step::<MR, NR, false>(&mut sums, a, channel * b.taps.len() + index, &values, c.rows);
+                step::<MR, NR, WHOLE>(&mut sums, a, channel * b.taps.len() + index, &values, c.rows);
             }
         }
     }
     // SAFETY: the caller keeps the contract.
-    unsafe { finish::<MR, NR, false>(&sums, c, epilogue) };
+    unsafe { finish::<MR, NR, WHOLE>(&sums, c, epilogue) };
 }
 
 /// Adds what depth `p` gives; rows that are missing repeat the last that exists.
