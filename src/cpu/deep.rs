@@ -6,7 +6,6 @@
 //! pairs: the same bits at any number of threads.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use super::block::Shared;
 use super::buffer::Buffer;
@@ -250,20 +249,8 @@ pub fn once<K: Kernel>(
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Timing> {
-    let start = Instant::now();
-    let mut team = Team::for_work(problem.flops())?;
-    let computing = Instant::now();
-    execute(
-        kernel,
-        (problem, deep),
-        &mut team,
-        (Lie::Given(weights), bias.unwrap_or_default()),
-        input,
-        output,
-    )?;
-    let kernel = computing.elapsed();
-    drop(team);
-    Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+    let given = (Lie::Given(weights), bias.unwrap_or_default());
+    pool::timed(problem.flops(), |team| execute(kernel, (problem, deep), team, given, input, output))
 }
 
 impl<K: Kernel> Plan for DeepPlan<K> {
@@ -279,13 +266,7 @@ impl<K: Kernel> Plan for DeepPlan<K> {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        let mut team = Team::for_work(self.problem.flops())?;
-        let computing = Instant::now();
-        let work = (&self.problem, self.deep);
-        execute(self.kernel, work, &mut team, (self.weights(), &self.bias), input, output)?;
-        let kernel = computing.elapsed();
-        drop(team);
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+        let (work, weights) = ((&self.problem, self.deep), (self.weights(), &*self.bias));
+        pool::timed(self.problem.flops(), |team| execute(self.kernel, work, team, weights, input, output))
     }
 }

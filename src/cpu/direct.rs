@@ -17,7 +17,7 @@ use crate::problem::Conv2d;
 use crate::report::Timing;
 
 /// A way to compute a problem.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Way {
     Lines(Deep),
     Bands(Shape),
@@ -103,5 +103,48 @@ fn once_with<E: Engine>(
         Way::Product(views) => {
             Ok((E::CONV.into(), conv2d::once(engine, (problem, views), given, input, output)?))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Conv2dDesc;
+
+    /// Problems of all ways, more of them than are remembered, and each asked for again at once and after all others.
+    #[test]
+    fn what_is_remembered_is_what_would_be_chosen() {
+        let layer = |index: i64| {
+            let (c, side, r) = [(3, 30, 3), (600, 4, 1), (40, 20, 3), (64, 9, 5)][index as usize % 4];
+            let pad = r / 2;
+            let desc = Conv2dDesc {
+                c,
+                k: 20 + index,
+                h: side,
+                w: side,
+                r,
+                s: r,
+                pad_h: pad,
+                pad_w: pad,
+                ..Default::default()
+            };
+            Conv2d::new(desc).unwrap()
+        };
+        let mut ways = [0; 3];
+        for isa in Isa::all() {
+            for index in (0..2 * MOST_RECENT as i64).flat_map(|index| [index, index]).chain(0..10) {
+                let problem = layer(index);
+                let (remembered, chosen) = with_kernel!(isa, kernel =>
+                    (Way::of_call(kernel, &problem), Way::choose(kernel, &problem, true)));
+                assert_eq!(format!("{remembered:?}"), format!("{chosen:?}"), "{isa:?} {problem:?}");
+                ways[match chosen {
+                    Way::Lines(_) => 0,
+                    Way::Bands(_) => 1,
+                    Way::Product(_) => 2,
+                }] += 1;
+            }
+        }
+        assert!(ways[1] > 0 && ways[2] > 0, "{ways:?}");
+        assert!(RECENT.with_borrow(Vec::len) == MOST_RECENT);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Read it from the inside out: [`kernels`], the register tile; [`block`], the loops around it; [`pack`] and
 //! [`im2col`], which bring data into the order these read; [`gemm`] and [`conv2d`], which cut a problem into
-//! tasks; [`pool`], which runs them. [`winograd`] is the other algorithm for 3 x 3 kernels, with a kernel of its own.
+//! tasks; [`pool`], which runs them. [`direct`] chooses among [`conv2d`], [`depthwise`] and [`deep`]. [`winograd`] is the other algorithm for 3 x 3 kernels, with a kernel of its own.
 //! [`crate::memory::blocking`] plans the direct path's block sizes, [`isa`] knows which kernels this
 //! CPU can run.
 //!

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::buffer::{self, Buffer, Lent};
 use super::crew::{Crew, Life};
@@ -25,6 +26,7 @@ use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
+use crate::report::Timing;
 
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
@@ -75,6 +77,27 @@ pub fn workspace_bytes(flops: u64) -> usize {
     let alone = flops < INLINE_FLOPS || num_threads() == 1;
     let buffers = if alone { 1 } else { num_threads() };
     buffers * WORKSPACE_LEN * size_of::<f32>()
+}
+
+/// Computes `work` on a team for so many operations, and takes its times.
+///
+/// # Errors
+/// Out of memory, before anything is computed; what `work` reports.
+pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<Timing> {
+    let start = Instant::now();
+    let mut team = Team::for_work(flops)?;
+    if flops < INLINE_FLOPS {
+        // There was no pool to get, so all of the time is computing; and it is so short that to look at the clock four
+        // times would be a good part of it.
+        work(&mut team)?;
+        let wall = start.elapsed();
+        return Ok(Timing { kernel: wall, wall, dispatches: 1 });
+    }
+    let computing = Instant::now();
+    work(&mut team)?;
+    let kernel = computing.elapsed();
+    drop(team);
+    Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
 }
 
 /// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The

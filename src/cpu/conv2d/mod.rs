@@ -375,19 +375,6 @@ impl<K: Kernel> Plan for ConvPlan<K> {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        let mut team = Team::for_work(self.problem.flops())?;
-        if self.problem.flops() < INLINE_FLOPS {
-            // There was no pool to get, so all of the time is computing; and it is so short that to look at the clock
-            // four times would be a good part of it.
-            self.execute(&mut team, input, output)?;
-            let wall = start.elapsed();
-            return Ok(Timing { kernel: wall, wall, dispatches: 1 });
-        }
-        let computing = Instant::now();
-        self.execute(&mut team, input, output)?;
-        let kernel = computing.elapsed();
-        drop(team);
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+        pool::timed(self.problem.flops(), |team| self.execute(team, input, output))
     }
 }

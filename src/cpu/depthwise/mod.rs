@@ -30,12 +30,12 @@ use shape::Tiles;
 
 /// How the problem is cut, if it is one of these.
 pub fn choose<E: Engine>(engine: E, problem: &Conv2d) -> Option<Shape> {
-    cut(engine, problem).filter(|shape| is_better(engine, problem, shape, tiles(engine)))
+    cut(engine, problem).filter(|shape| is_better(engine, problem, shape))
 }
 
 /// Whether this beats the matrix product: where a panel of that would meet a few rows only, or by the cycles that both
 /// are predicted.
-fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles) -> bool {
+fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape) -> bool {
     let sizes = problem.sizes();
     // The band of a 1x1 kernel would be read once. But without masks a tile that misses rows is slow.
     let few = if sizes.r * sizes.s > 1 {
@@ -58,7 +58,7 @@ fn is_better<E: Engine>(engine: E, problem: &Conv2d, shape: &Shape, tiles: Tiles
     }
     let kc = super::plan(engine, problem, 1).kc;
     let product = Views::cycles(&caches::described().caches, columns(engine), problem, kc);
-    shape.all_cycles(sizes, tiles) < product
+    shape.all_cycles(sizes, tiles(engine)) < product
 }
 
 /// Elements of the first cache.

@@ -1,7 +1,6 @@
 //! A plan, and how it runs: tasks over images, blocks of the output and groups.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use super::band::{self, Block};
 use super::engine::Engine;
@@ -359,12 +358,6 @@ impl<E: Engine> Plan for GroupedPlan<E> {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        let mut team = Team::for_work(self.problem.flops())?;
-        let computing = Instant::now();
-        self.execute(&mut team, input, output)?;
-        let kernel = computing.elapsed();
-        drop(team);
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+        pool::timed(self.problem.flops(), |team| self.execute(team, input, output))
     }
 }

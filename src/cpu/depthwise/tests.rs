@@ -3,9 +3,12 @@
 use super::cut;
 use super::engine::Engine;
 use super::plan::GroupedPlan;
+use super::shape::{Shape, Tiles};
 use crate::cpu::isa::{Isa, with_kernel};
 use crate::cpu::pool::Team;
 use crate::cpu::tests::cpu_cases::{ConvCase, Values, same, same_bits};
+use crate::memory::Caches;
+use crate::memory::views::{Columns, Views};
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc};
 
@@ -151,4 +154,41 @@ fn special_values_reach_their_outputs_and_no_others() {
         }
     }
     assert!(reached > 1_000, "{reached}");
+}
+
+/// The models of both ways on a cache of 48 KiB and tiles of 8 x 48, where it was measured which is faster.
+#[test]
+fn bands_are_for_little_depth_and_the_product_for_much() {
+    let caches =
+        Caches { l1: 48 << 10, l2: 1 << 20, l3: 32 << 20, l3_threads: 2, line: 64, ..Caches::UNKNOWN };
+    let columns = Columns { mr: 8, nr: 48, lanes: 16, beside: 2, masks: true };
+    let tiles = Tiles { lanes: 16, channels: 8, rows: 8 };
+    let layer = |(c, side, k): (i64, i64, i64), r: i64, pad: i64, groups: i64| {
+        let desc = Conv2dDesc {
+            c,
+            k,
+            h: side,
+            w: side,
+            r,
+            s: r,
+            pad_h: pad,
+            pad_w: pad,
+            groups,
+            ..Default::default()
+        };
+        Conv2d::new(desc).unwrap()
+    };
+    for (problem, bands) in [
+        (layer((3, 572, 64), 3, 0, 1), true),
+        (layer((1, 512, 16), 7, 3, 1), true),
+        (layer((3, 224, 32), 1, 0, 1), true),
+        (layer((32, 56, 32), 9, 4, 1), false),
+        (layer((512, 14, 512), 3, 1, 32), false),
+        (layer((64, 224, 3), 1, 0, 1), false),
+    ] {
+        let shape = Shape::new(&problem, tiles, caches.l1 / 4).unwrap();
+        let (one, other) =
+            (shape.all_cycles(problem.sizes(), tiles), Views::cycles(&caches, columns, &problem, 192));
+        assert_eq!(one < other, bands, "{one} {other} {:?}", problem.sizes());
+    }
 }

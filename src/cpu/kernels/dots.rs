@@ -99,24 +99,13 @@ pub(super) unsafe fn on_vectors<T: Vector>(dots: &Dots) {
         // Wide registers are many: four vectors of six lines at a time.
         let many = T::LANES == LANES && dots.lines >= ROWS;
         let wide = if many { dots.vectors / PIXELS * PIXELS } else { 0 };
+        let done = dots.lines / ROWS * ROWS;
         for v in (0..wide).step_by(PIXELS) {
-            let mut l = 0;
-            while dots.lines - l >= ROWS {
-                T::six_by_four(dots, l, v);
-                l += ROWS;
-            }
-            for v in [v, v + 2] {
-                let mut l = l;
-                while dots.lines - l >= 4 {
-                    block::<T, 4, 2>(dots, l, v);
-                    l += 4;
-                }
-                (l..dots.lines).for_each(|l| block::<T, 1, 2>(dots, l, v));
-            }
+            (0..done).step_by(ROWS).for_each(|l| T::six_by_four(dots, l, v));
         }
-        for v in (wide..dots.vectors).step_by(2) {
+        for v in (0..dots.vectors).step_by(2) {
             let pair = dots.vectors - v > 1;
-            let mut l = 0;
+            let mut l = if v < wide { done } else { 0 };
             while dots.lines - l >= 4 {
                 match (pair, T::LANES == LANES) {
                     (false, _) => block::<T, 4, 1>(dots, l, v),
