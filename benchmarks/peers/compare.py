@@ -197,6 +197,7 @@ def machine(options):
 
 def record(folder, stem, report, tables):
     """Dated files: the report as it was printed, the tables as CSV."""
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     pathlib.Path(folder, stem + ".txt").write_text(report, encoding="utf-8")
     for name, rows in tables.items():
         file = io.StringIO()
