@@ -192,9 +192,9 @@ impl Default for PipelineOptions {
 
 impl PipelineOptions {
     /// Those of the pipeline that calls from ordinary memory go through: pieces so small that the first is soon on its way and
-    /// the last soon over, all in one context, since to switch between contexts takes as long as a small piece.
+    /// the last soon over.
     pub fn of_calls() -> Self {
-        PipelineOptions { slots: 4, piece_bytes: 32 << 20, contexts: Contexts::One, ..Default::default() }
+        PipelineOptions { slots: 4, piece_bytes: 32 << 20, ..Default::default() }
     }
 
     /// How many images of `problem` go into one piece, all pieces being alike as far as that is possible. No buffer may have

@@ -56,7 +56,12 @@ fn serve(ring: &Ring<Work>, steps: &[Step]) -> usize {
     loop {
         match ring.next(steps, true) {
             Some(Task::End) => return tasks,
-            Some(Task::Prepare(slot, _)) => ring.pass(Step::Upload, slot, generation),
+            Some(Task::Prepare(slot, _)) => {
+                ring.expect(slot, generation);
+                ring.pass(Step::Upload, slot, generation);
+            }
+            // Whether it comes in time depends on the others: it is not counted.
+            Some(Task::Expect(..)) => continue,
             Some(Task::Issue(Step::Upload, slot, _)) => ring.pass(Step::Compute, slot, generation),
             Some(Task::Issue(Step::Compute, slot, _)) => ring.pass(Step::Download, slot, generation),
             Some(Task::Issue(Step::Download, slot, _)) => drop(ring.done(slot, generation)),
@@ -124,6 +129,34 @@ fn a_break_at_any_moment_loses_nothing() {
     });
 }
 
+/// Who computes may look at an expected piece as long as nobody else can be done with it: until its computing is given out.
+#[test]
+fn a_piece_is_expected_until_it_is_computed() {
+    model(|| {
+        let (front, back) = (&[Step::Upload], &[Step::Compute, Step::Download]);
+        for in_time in [true, false] {
+            let ring = Ring::new(2, 4);
+            assert!(ring.push(work(1), true).is_ok());
+            let generation = ring.generation();
+            let Some(Task::Prepare(slot, 0)) = ring.next(front, false) else { panic!("no task") };
+            ring.expect(slot, generation);
+            if in_time {
+                assert_eq!(ring.next(back, false), Some(Task::Expect(slot, 0)));
+            }
+            ring.pass(Step::Compute, slot, generation);
+            assert_eq!(ring.next(back, false), Some(Task::Issue(Step::Compute, slot, 0)));
+            assert_eq!(ring.next(back, false), None);
+            // A thread of contexts that are gone has nothing to expect.
+            ring.break_up();
+            ring.expect(slot, generation);
+            ring.recover(|_, _| [work(1)].into());
+            ring.expect(slot, generation);
+            let Some(Task::Prepare(..)) = ring.next(front, false) else { panic!("no task") };
+            assert_eq!(ring.next(back, false), None);
+        }
+    });
+}
+
 /// One thread with all steps, which ends when the ring breaks.
 fn serve_until_end(ring: &Ring<Work>) {
     serve(ring, &[Step::Upload, Step::Compute, Step::Download]);
@@ -173,6 +206,7 @@ fn what_shares_a_slot_is_never_left_behind() {
                             jobs += piece;
                             assert!(ring.done(slot, generation));
                         }
+                        Some(Task::Expect(..)) => {}
                         _ => unreachable!("there is more to come"),
                     }
                 }

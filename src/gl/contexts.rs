@@ -86,7 +86,7 @@ fn key(Capabilities { vendor, renderer, version, .. }: &Capabilities) -> String 
 
 /// What was measured of this device, by this process or one before it.
 pub fn known(capabilities: &Capabilities) -> Option<Seconds> {
-    let [one, three, device, host] = store().load("contexts", &key(capabilities))?;
+    let [one, three, device, host] = store().load("pipelines", &key(capabilities))?;
     Some(Seconds { one, three, device, host })
 }
 
@@ -99,7 +99,7 @@ pub fn measured(capabilities: &Capabilities, start: &dyn Fn(PipelineOptions) -> 
     match measure(capabilities, start) {
         Ok(seconds) => {
             store().save(
-                "contexts",
+                "pipelines",
                 &key(capabilities),
                 &[seconds.one, seconds.three, seconds.device, seconds.host],
             );

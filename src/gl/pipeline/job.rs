@@ -245,6 +245,11 @@ impl Flight {
         self.sent.job.as_ref()
     }
 
+    /// Whether its weights are its own, so that the device has to get them first.
+    pub fn brings_weights(&self) -> bool {
+        self.sent.weights.is_some()
+    }
+
     /// The weights.
     ///
     /// # Safety

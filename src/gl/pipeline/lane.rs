@@ -25,6 +25,9 @@ use crate::report::Interval;
 /// One context's commands.
 pub struct Lane {
     pub step: Step,
+    /// Whether its commands lie between timestamps. Copies in contexts of their own do not: a timestamp waits for what is before it
+    /// at the head of the device's queue, where kernels of other contexts then cannot pass, and copies and kernels took turns.
+    stamped: bool,
     pub context: Rc<Context>,
     core: Arc<Core>,
     clock: Clock,
@@ -67,6 +70,7 @@ impl Lane {
     pub fn new(core: &Arc<Core>, context: &Rc<Context>, step: Step) -> Self {
         Lane {
             step,
+            stamped: step == Step::Compute || core.threads() == 1,
             context: context.clone(),
             core: core.clone(),
             clock: Clock::default(),
@@ -113,7 +117,8 @@ impl Lane {
     }
 
     fn stamp(&self) -> Result<Option<Query>> {
-        (self.context.capabilities().timestamp_bits > 0).then(|| Query::timestamp(&self.context)).transpose()
+        let stamps = self.stamped && self.context.capabilities().timestamp_bits > 0;
+        stamps.then(|| Query::timestamp(&self.context)).transpose()
     }
 
     /// Whether the device has something left to do.
@@ -138,20 +143,25 @@ impl Lane {
             }
             return Ok(None);
         }
-        self.clock.set(&self.context, self.core.epoch);
         let issued = self.flights.front().expect("there is one");
         let (given, now) = (issued.at - self.core.epoch, self.core.epoch.elapsed());
         let (start, end) = match &issued.stamps {
             Some([begin, end]) => {
+                self.clock.set(&self.context, self.core.epoch);
                 let span = end.since(begin)?;
                 let end = self.clock.host_time(end.nanoseconds()?).unwrap_or(now).clamp(given, now);
                 // A clock that runs wild tells no more than ours does.
                 (end.saturating_sub(span).max(given), end)
             }
-            None => (given, now),
+            // It began behind what is before it: in this context, and in this slot.
+            None => {
+                let before = self.front_since.saturating_duration_since(self.core.epoch);
+                (given.max(before).max(self.core.memory(issued.slot).landed).min(now), now)
+            }
         };
         let issued = self.flights.pop_front().expect("there is one");
         self.front_since = Instant::now();
+        self.core.update_memory(issued.slot, |memory| memory.landed = end);
         let interval =
             Interval { engine: self.step as usize, slot: issued.slot, start, end, bytes: issued.bytes };
         lock(&self.core.recorder).add(interval);

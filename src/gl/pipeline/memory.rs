@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::super::context::Context;
 use super::super::resource::{Buffer, Region};
@@ -25,6 +26,8 @@ pub struct SlotMemory {
     pub fences: [usize; 3],
     /// Dispatches of the last step.
     pub dispatches: u32,
+    /// When the last step that was seen to end did so, as the pipeline's age.
+    pub landed: Duration,
 }
 
 // SAFETY: addresses and names; who uses what they stand for, the ring decides.
@@ -40,6 +43,7 @@ impl SlotMemory {
         device: [0; 2],
         fences: [0; 3],
         dispatches: 0,
+        landed: Duration::ZERO,
     };
 
     /// The device's side of the input and of the output.
@@ -109,6 +113,7 @@ impl SlotBuffers {
             device: [device[0].name(), device[1].name()],
             fences: [0; 3],
             dispatches: 0,
+            landed: Duration::ZERO,
         };
         Ok((SlotBuffers { _host: host, _device: device }, memory))
     }

@@ -70,6 +70,8 @@ const CROWDED: usize = 64;
 pub enum Task<P> {
     /// Make the slot ready for this piece and have it filled.
     Prepare(usize, P),
+    /// Get ready to compute this piece, which is on its way.
+    Expect(usize, P),
     /// Give this step's commands to the device.
     Issue(Step, usize, P),
     /// Stop: the ring is closed and empty, or broken.
@@ -106,6 +108,8 @@ struct State<S: Source> {
     slots: Vec<Place<S::Piece>>,
     /// Slots that wait for a step.
     queues: [VecDeque<usize>; 3],
+    /// Slots whose pieces take some preparation before they can be computed, and wait for no step yet.
+    expected: VecDeque<usize>,
     /// Slots with a piece on record.
     active: usize,
     /// Slots lent to callers, with nothing running in them.
@@ -142,6 +146,7 @@ impl<S: Source> Ring<S> {
                 free: (0..slots).collect(),
                 slots: vec![place; slots],
                 queues: Default::default(),
+                expected: VecDeque::new(),
                 active: 0,
                 lent: 0,
                 closed: false,
@@ -211,8 +216,17 @@ impl<S: Source> Ring<S> {
             for step in STEPS.into_iter().filter(|step| steps.contains(step)) {
                 if let Some(slot) = state.queues[step as usize].pop_front() {
                     let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
+                    if step == Step::Compute {
+                        state.expected.retain(|&it| it != slot);
+                    }
                     return Some(Task::Issue(step, slot, piece));
                 }
+            }
+            if steps.contains(&Step::Compute)
+                && let Some(slot) = state.expected.pop_front()
+                && let Some(piece) = state.slots[slot].piece.clone()
+            {
+                return Some(Task::Expect(slot, piece));
             }
             if steps.contains(&Step::Upload) {
                 let before = state.waiting.len();
@@ -244,6 +258,16 @@ impl<S: Source> Ring<S> {
         }
         state.queues[step as usize].push_back(slot);
         self.wake(state, step);
+    }
+
+    /// The piece in `slot`, which is being filled, takes some preparation before it can be computed: whoever computes it can begin with that
+    /// now. Nobody is told any more once its computing was given out.
+    pub fn expect(&self, slot: usize, generation: u64) {
+        let mut state = self.state();
+        if state.generation == generation && !state.broken {
+            state.expected.push_back(slot);
+            self.wake(state, Step::Compute);
+        }
     }
 
     /// Copiers begin at the slot's memory.
@@ -399,6 +423,7 @@ impl<S: Source> Ring<S> {
         state.slots = vec![place; slots];
         state.free = (0..slots).collect();
         state.queues = Default::default();
+        state.expected.clear();
         (state.active, state.lent, state.shared, state.broken) = (0, 0, 0, false);
         state.generation += 1;
         drop(state);

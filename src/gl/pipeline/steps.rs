@@ -144,6 +144,16 @@ impl Steps {
                 let prepared = self.prepare(slot, &piece);
                 prepared.map_err(|error| Failed::at(error, slot, piece, true))?;
             }
+            Some(Task::Expect(slot, piece)) => {
+                let _inside = exit::enter();
+                self.at = Some((slot, piece.clone()));
+                self.context.forget_errors();
+                if let Err(error) = self.get_ready(&piece) {
+                    let failed = Failed::at(error, slot, piece, true);
+                    // What is harmless is told when the piece comes, unless it is over by then.
+                    return if failed.harmless { Ok(true) } else { Err(failed) };
+                }
+            }
             Some(Task::Issue(step, slot, piece)) => {
                 let _inside = exit::enter();
                 self.at = Some((slot, piece.clone()));
@@ -308,6 +318,9 @@ impl Steps {
                 let memory = self.grow(slot, bytes)?;
                 let job = flight.job().expect("data in slots is not prepared");
                 poison(memory.input.as_ptr(), bytes[0]);
+                if flight.brings_weights() && *first == 0 {
+                    self.core.ring.expect(slot, self.generation);
+                }
                 self.core.ring.copying(slot);
                 let (core, generation) = (self.core.clone(), self.generation);
                 let then = move || {
@@ -370,6 +383,14 @@ impl Steps {
         }
         self.pass_on(step, slot, false);
         Ok(())
+    }
+
+    /// Prepares the convolution of a piece that will come.
+    fn get_ready(&mut self, piece: &Piece) -> Result<()> {
+        let Some((recipe, _, count)) = piece.load() else { return Ok(()) };
+        // SAFETY: the piece is outstanding until it has been computed, which nobody but this thread begins.
+        let weights = unsafe { piece.weights() };
+        self.encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_))).map(drop)
     }
 
     /// The commands of `step` were given, or are `done`: the slot is ready for the step behind it, if that is when it is.

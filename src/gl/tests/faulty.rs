@@ -120,6 +120,8 @@ struct State {
     violations: Vec<String>,
     /// Times that the device was told to wait for a fence.
     waits: u64,
+    /// Timestamps asked for.
+    stamps: u64,
 }
 
 impl Faults {
@@ -160,6 +162,11 @@ impl Faults {
     /// Times that the device was told to wait for a fence.
     pub fn waits(&self) -> u64 {
         self.state().waits
+    }
+
+    /// Timestamps asked for.
+    pub fn stamps(&self) -> u64 {
+        self.state().stamps
     }
 
     /// Counts a call; gives what befalls it.
@@ -462,7 +469,6 @@ impl Api for FaultyApi {
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
         fn finish();
-        fn query_timestamp(query: u32);
         fn query_result(query: u32) -> u64;
         fn timestamp_bits() -> i32;
         fn get_integer_indexed(name: u32, index: u32) -> i32;
@@ -516,6 +522,10 @@ impl Api for FaultyApi {
             // Patiently, so that limits made short for fences that never signal hit no others, however busy the machine.
             None => self.inner.client_wait_sync(sync, flags, PATIENCE.as_nanos() as u64),
         }
+    }
+    fn query_timestamp(&self, query: u32) {
+        self.faults.state().stamps += 1;
+        self.call("query_timestamp", || self.inner.query_timestamp(query));
     }
     fn wait_sync(&self, sync: usize) {
         self.faults.state().waits += 1;

@@ -260,6 +260,35 @@ fn the_device_is_told_to_wait_between_contexts_alone() {
     }
 }
 
+/// On a context that only copies, a timestamp would keep other contexts' kernels waiting; the host's clock tells what copies take.
+#[test]
+fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    let has_clock = engine.worker().call(|session| Ok(session.context().capabilities().timestamp_bits > 0));
+    let has_clock = has_clock.unwrap();
+    for (contexts, order, each) in [
+        (Contexts::One, Order::Device, 6),
+        (Contexts::Two, Order::Device, 2),
+        (Contexts::Three, Order::Device, 2),
+        (Contexts::Three, Order::Host, 2),
+    ] {
+        let pipeline = start(&rig, PipelineOptions { contexts, order, gather: false, ..OPTIONS }).unwrap();
+        send(&pipeline, &rig.square, &*plan).end().unwrap();
+        let before = rig.faults.stamps();
+        (0..4).for_each(|_| drop(send(&pipeline, &rig.square, &*plan).end().unwrap()));
+        let expected = if has_clock { 4 * each } else { 0 };
+        assert_eq!(rig.faults.stamps() - before, expected, "{contexts:?} {order:?}");
+        let stats = pipeline.stats();
+        assert_eq!(stats.pieces, 5);
+        assert!(
+            stats.busy.iter().all(|busy| !busy.is_zero() && *busy <= stats.span),
+            "{contexts:?}: {stats:?}"
+        );
+    }
+}
+
 /// A plan used once: its weights stay the caller's, also if the job has to fly again.
 #[test]
 fn lent_weights_outlast_a_device_that_is_lost() {
@@ -270,7 +299,8 @@ fn lent_weights_outlast_a_device_that_is_lost() {
     let (problem, variant) = (case.problem, plan.recipe().unwrap().variant);
     let recipe = Arc::new(Recipe { problem, variant, weights: vec![], bias: case.bias.clone() });
     for number in (1..).step_by(7) {
-        let pipeline = start(&rig, OPTIONS).unwrap();
+        let order = if number % 2 == 0 { Order::Host } else { Order::Device };
+        let pipeline = start(&rig, PipelineOptions { order, ..OPTIONS }).unwrap();
         rig.faults.arm(Fault::Lost, number);
         let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
         let ticket = Ticket::new();
