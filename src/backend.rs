@@ -246,7 +246,7 @@ pub struct Job {
     /// Whether the output may be written before the job has succeeded: if nobody sees it otherwise.
     pub output_is_private: bool,
     /// What owns the buffers, if the job does.
-    pub owner: Option<Box<dyn std::any::Any + Send>>,
+    pub owner: Option<Arc<dyn std::any::Any + Send + Sync>>,
     /// Who computes it if the device fails.
     pub stand_in: Option<StandIn>,
     /// Who computes it whole if the device fails for good after part of the output was written. With a rescuer, pieces go

@@ -75,7 +75,7 @@ impl Pipeline {
         &self,
         plan: &Conv2dPlan,
         (input, output): (*const f32, *mut f32),
-        (owner, output_is_private): (Option<Box<dyn std::any::Any + Send>>, bool),
+        (owner, output_is_private): (Option<Arc<dyn std::any::Any + Send + Sync>>, bool),
         pressure: Pressure,
     ) -> Result<Ticket> {
         let ticket = Ticket::new();
@@ -109,10 +109,10 @@ impl Pipeline {
     ) -> Result<Submitted> {
         plan.problem().check_data(&input, &output)?;
         let buffers = Arc::new(Buffers::new(input, output));
-        let owner: Box<dyn std::any::Any + Send> = Box::new(buffers.clone());
+        let owner = Some(buffers.clone() as _);
         // SAFETY: the buffers live as long as the job, which owns a share of them; they are taken out only when it is done.
         let ticket =
-            unsafe { self.submit_raw(plan, (buffers.input, buffers.output), (Some(owner), true), pressure)? };
+            unsafe { self.submit_raw(plan, (buffers.input, buffers.output), (owner, true), pressure)? };
         Ok(Submitted { ticket, buffers })
     }
 
@@ -296,10 +296,10 @@ impl<'scope> Scope<'scope, '_> {
         // SAFETY: `Pipeline::scope` borrows it until this scope has ended.
         let pipeline = unsafe { &*self.pipeline };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
-        let owner: Box<dyn std::any::Any + Send> = Box::new(self.open.one());
+        let owner = Some(Arc::new(self.open.one()) as _);
         // SAFETY: both are borrowed for 'scope, which ends when the job is over: it holds the scope open. The output is
         // given back only when the ticket is done.
-        let ticket = unsafe { pipeline.submit_raw(plan, addresses, (Some(owner), false), pressure)? };
+        let ticket = unsafe { pipeline.submit_raw(plan, addresses, (owner, false), pressure)? };
         Ok(ScopedTicket { ticket, output: addresses.1, len: output.len(), scope: PhantomData })
     }
 }

@@ -19,7 +19,7 @@ pub struct SerialJob {
     pub input: *const f32,
     pub output: *mut f32,
     /// What keeps the buffers, or counts the job.
-    pub owner: Option<Box<dyn Any + Send>>,
+    pub owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 // SAFETY: the pointers are to buffers that, by the contract of `Serial::submit`, any thread may use until the job is done.
@@ -216,7 +216,7 @@ impl Slot for HeapSlot {
             plan: self.plan.clone(),
             input: self.memory.input,
             output: self.memory.output,
-            owner: Some(Box::new(self.memory.clone())),
+            owner: Some(self.memory.clone()),
         };
         // SAFETY: the owner keeps the memory, which is as long as the problem says; nobody uses it while a job runs in the slot.
         unsafe { self.serial.submit(job, Pressure::Wait) }

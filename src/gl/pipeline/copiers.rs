@@ -20,6 +20,8 @@ const SMALL: usize = 64 << 10;
 const PART: usize = 256 << 10;
 /// More threads do not copy faster on any machine seen so far.
 const MOST_THREADS: usize = 16;
+/// Threads that one wakes.
+const WAKES: usize = 3;
 /// How long a thread without work stays awake.
 const STAY_AWAKE: Duration = Duration::from_micros(50);
 
@@ -130,7 +132,7 @@ impl Copiers {
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
-        (0..sleepers).for_each(|_| self.shared.work.notify_one());
+        self.shared.wake(sleepers);
     }
 
     /// Copies `from` to `to` before all else that waits, and returns when that is done.
@@ -182,6 +184,12 @@ impl Shared {
         }
     }
 
+    /// Wakes some of so many threads that there is work for. They wake the others: one by one that takes a thread as long as to copy
+    /// megabytes.
+    fn wake(&self, sleepers: usize) {
+        (0..sleepers.min(WAKES)).for_each(|_| self.work.notify_one());
+    }
+
     /// The next task; `None` if there will be none.
     fn next(&self) -> Option<Task> {
         let idle = Instant::now();
@@ -189,7 +197,10 @@ impl Shared {
             let mut state = lock(&self.state);
             loop {
                 if let Some(task) = state.tasks.pop_front() {
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    let left = self.waiting.fetch_sub(1, Ordering::Relaxed) - 1;
+                    let sleepers = state.asleep.min(left);
+                    drop(state);
+                    self.wake(sleepers);
                     return Some(task);
                 }
                 if state.closed {

@@ -23,7 +23,7 @@ use crate::report::Timing;
 pub struct Flight {
     pub recipe: Arc<Recipe>,
     ticket: Ticket,
-    sent: Arc<Sent>,
+    whose: Whose,
     images_each: usize,
     /// How many like it may share a slot; 0 if it flies alone.
     pub room: usize,
@@ -32,6 +32,12 @@ pub struct Flight {
     /// Whether its ticket has been started.
     begun: AtomicBool,
     progress: Mutex<Progress>,
+}
+
+/// Where what all flights of a job share is: with the first of them, to which the others hold on.
+enum Whose {
+    First(Sent),
+    Again(Arc<Flight>),
 }
 
 /// What all flights of a job share. It goes when the last of them does.
@@ -50,15 +56,15 @@ struct Sent {
 }
 
 impl Sent {
-    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Arc<Self> {
-        Arc::new(Sent {
+    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
+        Sent {
             job,
             weights,
             touched: AtomicBool::new(false),
             _open: core.open.take(),
             cancelled: core.cancelled.clone(),
             start: Instant::now(),
-        })
+        }
     }
 }
 
@@ -108,7 +114,7 @@ impl Source for Work {
                 // A job begins once, also one that flies again.
                 if !flight.begun.load(Ordering::Relaxed) {
                     if !flight.ticket.start() {
-                        flight.sent.cancelled.fetch_add(1, Ordering::Relaxed);
+                        flight.sent().cancelled.fetch_add(1, Ordering::Relaxed);
                         return None;
                     }
                     flight.begun.store(true, Ordering::Relaxed);
@@ -201,7 +207,7 @@ impl Flight {
         Arc::new(Flight {
             recipe: job.recipe.clone(),
             ticket: job.ticket.clone(),
-            sent: Sent::new(Some(job), weights, core),
+            whose: Whose::First(Sent::new(Some(job), weights, core)),
             images_each,
             room,
             losses: 0,
@@ -215,7 +221,7 @@ impl Flight {
         let flight = Flight {
             recipe: recipe.clone(),
             ticket: ticket.clone(),
-            sent: Sent::new(None, None, core),
+            whose: Whose::First(Sent::new(None, None, core)),
             images_each: recipe.problem.sizes().n,
             room: 0,
             losses: 0,
@@ -227,11 +233,12 @@ impl Flight {
     }
 
     /// The same job from the beginning: alone, and on a new device context if the device was `lost`.
-    pub fn again(&self, lost: bool) -> Arc<Self> {
+    pub fn again(self: &Arc<Self>, lost: bool) -> Arc<Self> {
+        let first = if let Whose::Again(first) = &self.whose { first } else { self };
         Arc::new(Flight {
             recipe: self.recipe.clone(),
             ticket: self.ticket.clone(),
-            sent: self.sent.clone(),
+            whose: Whose::Again(first.clone()),
             images_each: self.images_each,
             room: 0,
             losses: self.losses + u32::from(lost),
@@ -240,14 +247,21 @@ impl Flight {
         })
     }
 
+    fn sent(&self) -> &Sent {
+        match &self.whose {
+            Whose::First(sent) => sent,
+            Whose::Again(first) => first.sent(),
+        }
+    }
+
     /// The caller's buffers; `None` if the data is in the slot.
     pub fn job(&self) -> Option<&Job> {
-        self.sent.job.as_ref()
+        self.sent().job.as_ref()
     }
 
     /// Whether its weights are its own, so that the device has to get them first.
     pub fn brings_weights(&self) -> bool {
-        self.sent.weights.is_some()
+        self.sent().weights.is_some()
     }
 
     /// The weights.
@@ -256,7 +270,7 @@ impl Flight {
     /// A piece of it is outstanding for as long as they are looked at.
     pub unsafe fn weights(&self) -> &[f32] {
         // SAFETY: weights are lent until the ticket is done, which it is not while a piece is outstanding.
-        self.sent.weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
+        self.sent().weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
     }
 
     /// Counts a piece; `false` if the job has failed meanwhile.
@@ -286,7 +300,7 @@ impl Flight {
         let is_whole = self.images_each >= self.recipe.problem.sizes().n;
         progress.delivers = is_seen && is_whole;
         if is_seen && !is_whole {
-            self.sent.touched.store(true, Ordering::Relaxed);
+            self.sent().touched.store(true, Ordering::Relaxed);
         }
         let output = progress.spill.as_mut().map_or(job.output, |spill| spill.as_mut_ptr());
         let image = self.recipe.problem.with_batch(1).output_len();
@@ -323,7 +337,7 @@ impl Flight {
             kernel: progress.kernel.clone().unwrap_or_else(|| "".into()),
             timing: Timing {
                 kernel: progress.time,
-                wall: self.sent.start.elapsed(),
+                wall: self.sent().start.elapsed(),
                 dispatches: progress.dispatches,
             },
             fallback: None,
@@ -342,7 +356,7 @@ impl Flight {
         let (from, to, bytes) = (spill.as_ptr().cast(), job.output.cast(), 4 * spill.len());
         let then = move || {
             drop(spill);
-            run.timing.wall = flight.sent.start.elapsed();
+            run.timing.wall = flight.sent().start.elapsed();
             flight.finish(&keeper, Ok(run));
         };
         // SAFETY: the spill lives in `then`; the output is the job's until it is finished, which `then` does.
@@ -361,7 +375,7 @@ impl Flight {
 
     /// After an error: somebody else computes it, or it has failed.
     fn stand_in(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
-        let touched = self.sent.touched.load(Ordering::Relaxed);
+        let touched = self.sent().touched.load(Ordering::Relaxed);
         let helper = self.job().and_then(|job| {
             let stand_in = job.stand_in.as_ref().filter(|_| error.is_device_failure());
             let helper = stand_in.or(job.rescue.as_ref().filter(|_| touched))?;
@@ -400,7 +414,7 @@ impl Flight {
 
     /// Calls it off before it has begun.
     pub fn cancel(&self) {
-        self.sent.cancelled.fetch_add(1, Ordering::Relaxed);
+        self.sent().cancelled.fetch_add(1, Ordering::Relaxed);
         self.ticket.cancel();
     }
 

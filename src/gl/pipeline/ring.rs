@@ -78,6 +78,17 @@ pub enum Task<P> {
     End,
 }
 
+/// When a thread that finds no task waits for one, asleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Never: it has something else to look after.
+    Never,
+    /// While no piece is on its way: else there soon will be a task, and to be woken for it takes longer than many a step.
+    WhenQuiet,
+    /// Whenever there is none, until there is one, or the first piece is on its way.
+    Always,
+}
+
 /// Why work was not taken; it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -171,6 +182,16 @@ impl<S: Source> Ring<S> {
         }
     }
 
+    /// Lets go of the ring and, if its only piece has just begun, wakes the threads of the steps behind the upload: it is theirs next.
+    fn rouse(&self, state: MutexGuard<'_, State<S>>) {
+        let sleep = [Step::Compute, Step::Download]
+            .map(|step| state.active == 1 && state.sleepers[step as usize] > 0);
+        drop(state);
+        for (work, _) in self.work[1..].iter().zip(sleep).filter(|(_, sleep)| *sleep) {
+            work.notify_one();
+        }
+    }
+
     fn sleep<'a>(&self, mut state: MutexGuard<'a, State<S>>, step: Step) -> MutexGuard<'a, State<S>> {
         state.sleepers[step as usize] += 1;
         state = wait(&self.work[step as usize], state);
@@ -206,9 +227,9 @@ impl<S: Source> Ring<S> {
         Ok(())
     }
 
-    /// The next task among `steps`; waits for one if `patient`. Tasks of the last steps come first.
-    pub fn next(&self, steps: &[Step], patient: bool) -> Option<Task<S::Piece>> {
-        let mut state = self.state();
+    /// The next task among `steps`; waits for one as `rest` says. Tasks of the last steps come first.
+    pub fn next(&self, steps: &[Step], rest: Rest) -> Option<Task<S::Piece>> {
+        let (mut state, mut roused) = (self.state(), false);
         loop {
             if state.broken || (state.closed && state.active == 0 && state.waiting.is_empty()) {
                 return Some(Task::End);
@@ -216,8 +237,10 @@ impl<S: Source> Ring<S> {
             for step in STEPS.into_iter().filter(|step| steps.contains(step)) {
                 if let Some(slot) = state.queues[step as usize].pop_front() {
                     let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
-                    if step == Step::Compute {
-                        state.expected.retain(|&it| it != slot);
+                    match step {
+                        Step::Upload => self.rouse(state),
+                        Step::Compute => state.expected.retain(|&it| it != slot),
+                        Step::Download => {}
                     }
                     return Some(Task::Issue(step, slot, piece));
                 }
@@ -235,6 +258,7 @@ impl<S: Source> Ring<S> {
                     self.room.notify_all();
                 }
                 if let Some((slot, piece)) = prepared {
+                    self.rouse(state);
                     return Some(Task::Prepare(slot, piece));
                 }
                 if state.closed && state.is_quiet() {
@@ -243,10 +267,14 @@ impl<S: Source> Ring<S> {
                     continue;
                 }
             }
-            if !patient {
+            if roused || rest == Rest::Never || (rest == Rest::WhenQuiet && state.active > 0) {
                 return None;
             }
+            let quiet = state.active == 0;
             state = self.sleep(state, station(steps));
+            if quiet && state.active > 0 && rest == Rest::Always {
+                roused = true;
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use super::encode::Encoders;
 use super::job::{Piece, bytes_of};
 use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
-use super::ring::{STEPS, Step, Task};
+use super::ring::{Rest, STEPS, Step, Task};
 use super::slot::LentSlot;
 use crate::backend::Order;
 use crate::error::{Error, Result};
@@ -132,8 +132,18 @@ impl Steps {
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
         let busy = self.lanes.iter().any(Lane::is_busy);
-        match self.core.ring.next(&self.steps, !busy) {
-            None => self.listen()?,
+        let rest = match busy {
+            true => Rest::Never,
+            false if self.is_eager() => Rest::WhenQuiet,
+            false => Rest::Always,
+        };
+        match self.core.ring.next(&self.steps, rest) {
+            None => {
+                if rest == Rest::Always {
+                    self.moved = Instant::now();
+                }
+                self.listen()?
+            }
             // Nothing is left on record; but times may still come in, which tickets wait for.
             Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENCE)?,
             Some(Task::End) => return Ok(false),
@@ -145,6 +155,7 @@ impl Steps {
                 prepared.map_err(|error| Failed::at(error, slot, piece, true))?;
             }
             Some(Task::Expect(slot, piece)) => {
+                self.moved = Instant::now();
                 let _inside = exit::enter();
                 self.at = Some((slot, piece.clone()));
                 self.context.forget_errors();
@@ -191,9 +202,14 @@ impl Steps {
         Ok(())
     }
 
+    /// Whether it stays awake while the pipeline is at work.
+    fn is_eager(&self) -> bool {
+        self.spins && self.moved.elapsed() <= EAGER
+    }
+
     /// Rests while the device is at work.
     fn listen(&mut self) -> Turn<()> {
-        if !self.spins || self.moved.elapsed() > EAGER {
+        if !self.is_eager() {
             return self.land_one(PATIENCE);
         }
         let start = Instant::now();
