@@ -143,6 +143,7 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<Tile>> {
             slices,
             bytes: problem.bytes(),
             gathered: !cols.is_multiple_of(4),
+            checked: false,
         };
         tiles::seconds(&gpu, tile, &products, 1)
     };
