@@ -58,6 +58,8 @@ use job::{Flight, Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
 use slot::{Leases, Reservation};
+#[cfg(test)]
+pub use steps::SPIN_ANYWHERE;
 use sync::{Condvar, Mutex, lock, wait};
 
 /// A pipeline. Dropping it calls off what has not begun and waits for the rest.

@@ -82,9 +82,8 @@ impl Steps {
     /// Why there is none.
     pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
         let context = group.context()?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Steps {
-            spins: !context.capabilities().software && processors >= 2 * core.threads(),
+            spins: may_spin(&context, core),
             lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
             steps: steps.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
@@ -477,6 +476,19 @@ fn poison(memory: *mut u8, bytes: usize) {
         // SAFETY: the slot's memory is as large as that, aligned as buffers are, and in this thread's hands alone.
         unsafe { std::slice::from_raw_parts_mut(memory.cast::<u32>(), bytes / 4) }.fill(poison);
     }
+}
+
+/// Set while a test wants all pipelines to do as on a GPU beside many processors.
+#[cfg(test)]
+pub static SPIN_ANYWHERE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+fn may_spin(context: &Context, core: &Core) -> bool {
+    #[cfg(test)]
+    if SPIN_ANYWHERE.load(std::sync::atomic::Ordering::Relaxed) {
+        return true;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    !context.capabilities().software && processors >= 2 * core.threads()
 }
 
 /// Runs a thread's steps from its context's beginning to its end. `gate` holds the thread until nobody needs its memory.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::super::api;
-use super::super::pipeline::Pipeline;
+use super::super::pipeline::{Pipeline, SPIN_ANYWHERE};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
@@ -147,6 +147,23 @@ fn a_device_lost_at_any_call_costs_no_job() {
         let injected = fault_loop(machine(), PipelineOptions { contexts, ..OPTIONS }, fault, 3, 0);
         assert!(injected > 20, "{fault:?}: {injected}");
     }
+}
+
+/// As where processors are many: threads stay awake between their steps, and put these in order themselves.
+#[test]
+fn threads_that_stay_awake_lose_nothing_either() {
+    SPIN_ANYWHERE.store(true, Ordering::Relaxed);
+    let mut injected = vec![];
+    for (fault, contexts, step, failed) in [
+        (Fault::Lost, Contexts::Three, 5, 0),
+        (Fault::Lost, Contexts::One, 9, 0),
+        (Fault::Error(api::OUT_OF_MEMORY), Contexts::Three, 9, 3),
+    ] {
+        let options = PipelineOptions { contexts, order: Order::Host, ..OPTIONS };
+        injected.push(fault_loop(machine(), options, fault, step, failed));
+    }
+    SPIN_ANYWHERE.store(false, Ordering::Relaxed);
+    assert!(injected.iter().all(|&count| count > 5), "{injected:?}");
 }
 
 #[test]
