@@ -5,6 +5,8 @@
 DRIVER is the release build of the example `gpu_driver`; nothing else of Sparkle is needed, so a carried binary will do. The
 Python that runs this needs PyTorch with CUDA; with `--alone` only Sparkle is measured, on whatever GL device there is.
 
+`--suite shapes.csv --batches 0` does the same for layers outside of the suite, each at its own batch.
+
 Both sides hold a layer ready and are timed in turns, round by round, so that they see the same card at the same clock: kernel
 time of 20 calls back to back, best of 5 (graph replays, or timestamp queries), the card kept busy by the same work before. The
 figure is the median of the rounds. The ceiling of multiply-adds through OpenGL is measured beside each layer. A wrong result of

@@ -2,7 +2,7 @@
 
 | request | answer |
 | --- | --- |
-| `conv N C H W K kernel stride pad` | holds a layer, as `conv` |
+| `conv N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | holds a layer, as `conv` |
 | `gemm SIZE` | holds a square product, as `gemm` |
 | `time NAME BUSY` | `gflops=` and `us=` of one call |
 
@@ -65,10 +65,11 @@ def reals(*sizes):
     return torch.rand(*sizes, device="cuda") * 2 - 1
 
 
-def layer(n, c, h, w, k, size, stride, pad):
-    x, weights = reals(n, c, h, w), reals(k, c, size, size)
-    call = lambda: functional.conv2d(x, weights, stride=stride, padding=pad)
-    return Held(call, 2.0 * call().numel() * c * size * size)
+def layer(n, c, h, w, k, size, stride, pad, groups=1, dilation=1, width=None, pad_w=None):
+    width, pad_w = width or size, pad if pad_w is None else pad_w
+    x, weights = reals(n, c, h, w), reals(k, c // groups, size, width)
+    call = lambda: functional.conv2d(x, weights, stride=stride, padding=(pad, pad_w), dilation=dilation, groups=groups)
+    return Held(call, 2.0 * call().numel() * weights[0].numel())
 
 
 def product(size):

@@ -3,7 +3,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `conv WHICH TOP N C H W K kernel stride pad` | holds kernels of a layer; `kernel.NAME=` for each, `error=` over bound of the worst |
+//! | `conv WHICH TOP N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | holds kernels of a layer; `kernel.NAME=` for each, `error=` over bound of the worst |
 //! | `gemm SIZE` | holds a square product, as `gemm`; likewise |
 //! | `ceiling` | holds multiply-adds from registers, as `ceiling` |
 //! | `time NAME BUSY` | `gflops=` and `us=` of one run among 20 back to back, best of 5, after BUSY seconds of the same |
@@ -55,8 +55,13 @@ impl Server {
         match words[..] {
             ["conv", which, top, ref sizes @ ..] => {
                 self.held.retain(|name, _| name == "ceiling" || name == "gemm");
-                let sizes: Vec<i64> =
+                let mut sizes: Vec<i64> =
                     sizes.iter().map(|it| it.parse()).collect::<std::result::Result<_, _>>()?;
+                if let [.., kernel, _, pad] = sizes[..]
+                    && sizes.len() == 8
+                {
+                    sizes.extend([1, 1, kernel, pad]);
+                }
                 let problem = layer(sizes[..].try_into()?)?;
                 self.convolution(&problem, which, top.parse()?)
             }
@@ -142,7 +147,9 @@ fn worse(one: f64, other: f64) -> f64 {
     if one >= other || one.is_nan() { one } else { other }
 }
 
-fn layer([n, c, h, w, k, r, stride, pad]: [i64; 8]) -> sparkle::Result<Conv2d> {
-    let desc = Conv2dDesc { n, c, h, w, k, r, s: r, ..Default::default() };
-    Conv2d::new(Conv2dDesc { stride_h: stride, stride_w: stride, pad_h: pad, pad_w: pad, ..desc })
+fn layer(sizes: [i64; 12]) -> sparkle::Result<Conv2d> {
+    let [n, c, h, w, k, r, stride, pad_h, groups, dilation, s, pad_w] = sizes;
+    let (stride_h, stride_w, dilation_h, dilation_w) = (stride, stride, dilation, dilation);
+    let desc = Conv2dDesc { n, c, h, w, k, r, s, groups, ..Default::default() };
+    Conv2d::new(Conv2dDesc { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, ..desc })
 }
