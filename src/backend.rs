@@ -284,7 +284,7 @@ impl Lent {
 
 // SAFETY: the pointers are to buffers that, by the contract of `Queue::submit`, any thread may use until the job is done.
 unsafe impl Send for Job {}
-// SAFETY: as above; `owner`, which need not be `Sync`, is never looked at, only dropped.
+// SAFETY: as above.
 unsafe impl Sync for Job {}
 
 /// Jobs in flight on one device: uploads, computations and downloads overlap.

@@ -10,6 +10,8 @@
 //!   Workgroups come in waves of what all units hold; the last wave is rarely full, and its units share their rate among fewer.
 //!   Small outputs make less than a wave: then the steps of a slice are dealt to groups of threads, or the reduction is cut into
 //!   parts (`splits`), summed by a second pass.
+//! * **Company.** A workgroup that looks for each of its pixels, and checks whether it is there, keeps its unit less busy if it has the
+//!   unit to itself: nobody computes meanwhile.
 //! * **Latency.** However small a slice, it takes a round trip to memory, in which the unit's other workgroups go on.
 //! * **Memory.** Device memory moves everything once.
 //!
@@ -156,8 +158,8 @@ const STEP_COST: f64 = 1.0;
 const MOVE_COST: f64 = 2.1;
 const GATHER_COST: f64 = 25.3;
 const WEIGHT_COST: f64 = 6.0;
-/// How much longer a step takes in a workgroup that checks where its pixels are and has its unit to itself: nobody computes meanwhile. (3x3 kernels
-/// on an H100 and an H200 took 1.26 to 1.48 times what is predicted without this; 1x1, gathered or not, did not.)
+/// How much longer a step takes in a workgroup that checks where its pixels are and has its unit to itself. 3x3 kernels on two GPUs
+/// took 1.26 to 1.48 times what is predicted without this; 1x1 ones, gathered or not, did not.
 const ALONE: f64 = 1.3;
 /// Slices that beginning and ending a tile cost.
 const PROLOGUE: f64 = 6.4;

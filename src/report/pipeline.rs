@@ -28,6 +28,8 @@ pub struct PipelineStats {
     pub downloaded: u64,
     /// Time in which each of [`ENGINES`] was at work.
     pub busy: [Duration; 3],
+    /// Until when each engine's time has been counted, since the pipeline was made: work is counted when it is seen to have ended.
+    pub counted: [Duration; 3],
     /// From the first interval's beginning to the last one's end.
     pub span: Duration,
     /// Jobs that wait for a slot, and slots at work, at present.
@@ -39,6 +41,15 @@ impl PipelineStats {
     pub fn utilisation(&self) -> [f64; 3] {
         let span = self.span.as_secs_f64().max(f64::MIN_POSITIVE);
         self.busy.map(|busy| busy.as_secs_f64() / span)
+    }
+
+    /// Which part of the time since `earlier` figures of the same pipeline each engine was at work, as far as it has been counted.
+    pub fn utilisation_since(&self, earlier: &PipelineStats) -> [f64; 3] {
+        [0, 1, 2].map(|engine| {
+            let span = self.counted[engine].saturating_sub(earlier.counted[engine]).as_secs_f64();
+            let busy = self.busy[engine].saturating_sub(earlier.busy[engine]).as_secs_f64();
+            busy / span.max(f64::MIN_POSITIVE)
+        })
     }
 }
 
@@ -64,8 +75,6 @@ const MOST_TRACED: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Recorder {
     stats: PipelineStats,
-    /// Up to where each engine's union has been counted.
-    counted: [Duration; 3],
     first: Option<Duration>,
     last: Duration,
     trace: Option<Vec<Interval>>,
@@ -82,9 +91,9 @@ impl Recorder {
     pub fn add(&mut self, interval: Interval) {
         let Interval { engine, start, end, bytes, .. } = interval;
         let end = end.max(start);
-        let from = start.max(self.counted[engine]);
+        let from = start.max(self.stats.counted[engine]);
         self.stats.busy[engine] += end.saturating_sub(from);
-        self.counted[engine] = self.counted[engine].max(end);
+        self.stats.counted[engine] = self.stats.counted[engine].max(end);
         self.first = Some(self.first.map_or(start, |first| first.min(start)));
         self.last = self.last.max(end);
         match engine {
@@ -175,6 +184,24 @@ mod tests {
         let parts = stats.utilisation().into_iter().zip([0.1, 0.25, 0.5]);
         parts.for_each(|(part, expected)| assert!((part - expected).abs() < 1e-9, "{part}"));
         assert_eq!(recorder.trace("d"), None);
+    }
+
+    /// What began earlier and is seen to end late belongs to its own time, too: no engine is busier than always.
+    #[test]
+    fn a_part_of_the_time_is_told_by_what_each_engine_was_counted_for() {
+        let mut recorder = Recorder::new(false);
+        recorder.add(interval(1, 0, 10));
+        let earlier = recorder.stats();
+        recorder.add(interval(1, 10, 40));
+        recorder.add(interval(2, 20, 30));
+        recorder.add(interval(2, 35, 60));
+        let parts = recorder.stats().utilisation_since(&earlier);
+        let expected = [0.0, 1.0, 35.0 / 60.0];
+        parts
+            .iter()
+            .zip(expected)
+            .for_each(|(part, expected)| assert!((part - expected).abs() < 1e-9, "{parts:?}"));
+        assert_eq!(earlier.utilisation_since(&earlier), [0.0; 3]);
     }
 
     #[test]

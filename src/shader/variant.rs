@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     /// What an H100 was measured to do: 3x3 kernels take 2.67 ms in the tile that shares a compute unit and 3.42 in the largest, which
-    /// is the best for 1x1.
+    /// stays the choice for 1x1.
     #[test]
     fn kernels_of_many_taps_get_tiles_that_share_a_unit() {
         let gpu = Gpu {

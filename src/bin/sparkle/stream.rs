@@ -192,7 +192,7 @@ fn measured(args: &Args, work: &Work, layer: &Layer, copy_rate: f64) -> Result<F
             bound_ms,
             share_of_bound: bound_ms / ms(took),
             over_reference: reference.map(|reference| reference / ms(took)),
-            busy: took.stats.map(|stats| stats.utilisation()),
+            busy: took.busy,
         }
     };
     let n = layer.problem.sizes().n;

@@ -31,6 +31,8 @@ pub struct Took {
     pub way: &'static str,
     pub time: Duration,
     pub stats: Option<PipelineStats>,
+    /// Which part of the time each engine was at work, if it is known.
+    pub busy: Option<[f64; 3]>,
     /// What submitting one job cost the calling thread: the median.
     pub submit: Option<Duration>,
 }
@@ -106,7 +108,7 @@ impl<'a> Work<'a> {
         }
         let time = self.time(|| Ok(batch()?))?;
         self.check(&output)?;
-        Ok(Some(Took { way, time, stats: None, submit: None }))
+        Ok(Some(Took { way, time, stats: None, busy: None, submit: None }))
     }
 
     pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
@@ -116,7 +118,7 @@ impl<'a> Work<'a> {
             Ok(())
         })?;
         self.check(&output)?;
-        Ok(Took { way, time, stats: None, submit: None })
+        Ok(Took { way, time, stats: None, busy: None, submit: None })
     }
 
     pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
@@ -126,7 +128,7 @@ impl<'a> Work<'a> {
             Ok(())
         })?;
         self.check(&output)?;
-        Ok(Took { way, time, stats: None, submit: None })
+        Ok(Took { way, time, stats: None, busy: None, submit: None })
     }
 
     fn pipeline(&self, contexts: Contexts, order: Order) -> Result<Pipeline, Failure> {
@@ -159,10 +161,16 @@ impl<'a> Work<'a> {
             submits.push(start.elapsed());
             Ok(())
         };
-        let (time, stats) = self.time_and_stats(&pipeline, &mut next)?;
+        let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
         flying.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
         submits.sort_unstable();
-        Ok(Took { way, time, stats: Some(stats), submit: submits.get(submits.len() / 2).copied() })
+        Ok(Took {
+            way,
+            time,
+            stats: Some(stats),
+            busy: Some(busy),
+            submit: submits.get(submits.len() / 2).copied(),
+        })
     }
 
     pub fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
@@ -180,17 +188,17 @@ impl<'a> Work<'a> {
             flying.push_back(slot.submit()?);
             Ok(())
         };
-        let (time, stats) = self.time_and_stats(&pipeline, &mut next)?;
+        let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
         flying.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
-        Ok(Took { way, time, stats: Some(stats), submit: None })
+        Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None })
     }
 
-    /// The time of one batch, and what the pipeline did in the timed ones.
+    /// The time of one batch, what the pipeline did in the timed ones, and which part of the time each engine was at work.
     fn time_and_stats(
         &self,
         pipeline: &Pipeline,
         next: &mut dyn FnMut() -> Result<(), Failure>,
-    ) -> Result<(Duration, PipelineStats), Failure> {
+    ) -> Result<(Duration, PipelineStats, [f64; 3]), Failure> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
             next()?;
@@ -200,8 +208,8 @@ impl<'a> Work<'a> {
         let time = start.elapsed();
         let after = pipeline.stats();
         let busy = [0, 1, 2].map(|engine| after.busy[engine] - before.busy[engine]);
-        let stats = PipelineStats { busy, span: time, pieces: after.pieces - before.pieces, ..after };
-        Ok((time / self.batches as u32, stats))
+        let stats = PipelineStats { busy, pieces: after.pieces - before.pieces, ..after };
+        Ok((time / self.batches as u32, stats, after.utilisation_since(&before)))
     }
 }
 
