@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let option = |name: &str| args.iter().position(|it| it == name).and_then(|at| args.get(at + 1)).cloned();
     let number = |name: &str, default: i64| option(name).map_or(Ok(default), |text| text.parse());
-    let (batch, top) = (number("--batch", 1)?, number("--top", 1000)? as usize);
+    let (batch, top) = (number("--batch", 0)?, number("--top", 1000)? as usize);
     let (only, wanted) = (option("--only"), option("--variants"));
     let seconds_left = number("--seconds", 100_000)? as f64;
     let busy = Duration::from_millis(number("--busy", 400)? as u64);
@@ -82,26 +82,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     println!("layer,batch,variant,predicted_us,us,gflops,build_ms,error");
     let mut reader = csv::Reader::from_path(&args[1])?;
+    let columns = reader.headers()?.clone();
     for record in reader.records() {
         let record = record?;
         let name = &record[0];
         if only.as_ref().is_some_and(|only| !only.split(',').any(|it| name.contains(it))) {
             continue;
         }
-        let size = |index: usize| record[index].parse::<i64>();
-        let (r, stride, pad) = (size(6)?, size(7)?, size(8)?);
+        let column = |name: &str| columns.iter().position(|it| it == name);
+        let size =
+            |name: &str, missing: i64| column(name).map_or(Ok(missing), |index| record[index].parse::<i64>());
+        let (r, stride, pad) = (size("kernel", 1)?, size("stride", 1)?, size("pad", 0)?);
+        let batch = if batch == 0 { size("N", 1)? } else { batch };
         let problem = Conv2d::new(Conv2dDesc {
             n: batch,
-            c: size(2)?,
-            h: size(3)?,
-            w: size(4)?,
-            k: size(5)?,
+            c: size("C", 1)?,
+            h: size("H", 1)?,
+            w: size("W", 1)?,
+            k: size("K", 1)?,
             r,
-            s: r,
+            s: size("kernel_w", r)?,
             stride_h: stride,
             stride_w: stride,
             pad_h: pad,
-            pad_w: pad,
+            pad_w: size("pad_w", pad)?,
+            dilation_h: size("dilation", 1)?,
+            dilation_w: size("dilation", 1)?,
+            groups: size("groups", 1)?,
             ..Default::default()
         })?;
         let mut variants = candidates(&problem, &gpu);

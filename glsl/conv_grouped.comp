@@ -79,12 +79,15 @@ void main() {
     }
     for (int i = 0; i < TM; ++i) {
         int address = ((n * GROUPS * ROWS + k + i) * P + p) * Q + q;
-#if STORE4
-        output_data[address / 4] = vec4(finish(sums[i].x, k + i), finish(sums[i].y, k + i),
-                                        finish(sums[i].z, k + i), finish(sums[i].w, k + i));
+        vec4 sum = vec4(finish(sums[i].x, k + i), finish(sums[i].y, k + i), finish(sums[i].z, k + i), finish(sums[i].w, k + i));
+#if STORED == 4
+        output_data[address / 4] = sum;
+#elif STORED == 2
+        output_data[address / 2] = sum.xy;
+        if (q + 2 < Q) output_data[address / 2 + 1] = sum.zw;
 #else
         for (int e = 0; e < 4; ++e) {
-            if (q + e < Q) output_data[address + e] = finish(sums[i][e], k + i);
+            if (q + e < Q) output_data[address + e] = sum[e];
         }
 #endif
     }

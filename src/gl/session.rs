@@ -243,7 +243,7 @@ impl Session {
 
     /// Ways to compute `problem`, best first.
     fn candidates(&mut self, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
-        if variant::is_small(problem) {
+        if variant::stays_with_floor(problem) {
             // No rate of the device would change that; so none needs to be measured.
             return Ok(vec![Variant::DIRECT]);
         }

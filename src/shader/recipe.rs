@@ -325,8 +325,13 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
 fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
     let shape = Shape::of(problem);
     let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
-    let store4 = q.is_multiple_of(4);
-    let defines = shape.defines().size("TM", tm).flag("STORE4", store4).vector("STORE", store4);
+    // As many neighbours of a line as can be stored at once, wherever lines begin.
+    let (stored, store) = match q {
+        _ if q.is_multiple_of(4) => (4, "vec4"),
+        _ if q.is_multiple_of(2) => (2, "vec2"),
+        _ => (1, "float"),
+    };
+    let defines = shape.defines().size("TM", tm).size("STORED", stored).text("STORE", store);
     let name = variant.to_string();
     let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
     let bindings = vec![(0, Slot::Input), (1, Slot::Weights), (2, Slot::Output), (3, Slot::Bias)];

@@ -90,8 +90,10 @@ fn untiled() -> impl Iterator<Item = Variant> {
     families.map(|family| Variant { family, ..Variant::DIRECT })
 }
 
-/// Problems with less work stay with the floor: compiling takes longer than anything else could win.
-const LEAST_FLOPS: u64 = 4_000_000;
+/// Problems with less work are small: they are not worth tuning; and one that is computed once stays with the floor, since compiling
+/// takes longer than anything else could win. With less than the second, every one does.
+const SMALL_FLOPS: u64 = 4_000_000;
+const LEAST_FLOPS: u64 = 400_000;
 /// Rows of outputs that a thread of `Grouped` may have.
 const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
 /// Parts of the reduction that `Pointwise` may have, the most channels of each, and channels and pixels of a workgroup.
@@ -106,8 +108,14 @@ const FEW_CHANNELS: usize = 16;
 const LONGEST_TABLE: usize = 1024;
 /// Share of the multiply-add rate that one thread an output reaches.
 const DIRECT_SHARE: f64 = 0.012;
-/// Seconds of a step of a reduction that a thread does by itself.
-const STEP_LATENCY: f64 = 0.45e-6;
+/// Seconds that a line of a kernel takes a thread of `Direct` that waits for it; that of `Grouped` by itself, and for each weight
+/// more. Fitted to sixteen small layers on an H100.
+const DIRECT_LINE: f64 = 0.45e-6;
+const GROUPED_LINE: f64 = 0.18e-6;
+const GROUPED_WEIGHT: f64 = 0.02e-6;
+/// What `Grouped` reaches of the multiply-add rate with many rows a thread, and how long its transfers take, of the least possible.
+const GROUPED_SHARE: f64 = 0.25;
+const GROUPED_TRANSFERS: f64 = 1.5;
 /// Seconds that `Pointwise` takes for a step that it waits for, and to add a part; share of the multiply-add rate that it
 /// reaches where threads are many. Fitted to four layers on an H100, batch 1 and 32.
 const POINTWISE_STEP: f64 = 0.11e-6;
@@ -189,14 +197,19 @@ pub(super) fn winograd_tiles(sizes: &Conv2dSizes, m: usize) -> usize {
 pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     let memory = problem.bytes() as f64 / gpu.memory;
     let flops = problem.flops() as f64;
+    let Conv2dSizes { c, groups, r, s, .. } = *problem.sizes();
+    // A thread of these walks through its reduction alone: where there are few threads, nothing hides that.
+    let lines = (c / groups * r) as f64;
     match variant.family {
-        Family::Direct => (flops / (DIRECT_SHARE * gpu.flops)).max(memory) + gpu.launch,
+        Family::Direct => {
+            let computing = (flops / (DIRECT_SHARE * gpu.flops)).max(DIRECT_LINE * lines);
+            computing.max(memory) + gpu.launch
+        }
         Family::Grouped(tm) => {
-            // Two reads of weights and pixels for each four multiply-adds and output row.
-            let share = 0.2 * tm as f64 / (tm as f64 + 1.0);
-            // A thread walks through its reduction alone: where there are few threads, nothing hides that.
-            let alone = problem.reduction() as f64 * STEP_LATENCY;
-            (flops / (share * gpu.flops)).max(2.0 * memory).max(alone) + gpu.launch
+            // A read of a weight for each four multiply-adds, and of the pixels for all rows.
+            let share = GROUPED_SHARE * tm as f64 / (tm as f64 + 1.0);
+            let alone = lines * (GROUPED_LINE + GROUPED_WEIGHT * (s * tm) as f64);
+            (flops / (share * gpu.flops)).max(GROUPED_TRANSFERS * memory).max(alone) + gpu.launch
         }
         Family::Pointwise(kg) => {
             let waiting = POINTWISE_STEP * problem.sizes().c.div_ceil(kg) as f64;
@@ -289,9 +302,14 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     }
 }
 
-/// Whether `problem` stays with the floor in any case.
+/// Whether `problem` is not worth tuning.
 pub fn is_small(problem: &Conv2d) -> bool {
-    problem.flops() < LEAST_FLOPS && problem.algorithm() != Algorithm::Winograd
+    problem.flops() < SMALL_FLOPS && problem.algorithm() != Algorithm::Winograd
+}
+
+/// Whether `problem` stays with the floor in any case.
+pub fn stays_with_floor(problem: &Conv2d) -> bool {
+    is_small(problem) && (problem.is_once() || problem.flops() < LEAST_FLOPS)
 }
 
 /// All that the generator can do for `problem`, best first by the planner's prediction. Never empty: the floor is always among
@@ -323,7 +341,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     }
     variants.retain(|variant| is_possible(problem, gpu, variant));
     variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
-    if is_small(problem) {
+    if stays_with_floor(problem) {
         variants.sort_by_key(|variant| variant.family != Family::Direct);
     }
     variants
@@ -333,29 +351,53 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
 mod tests {
     use super::*;
 
+    const H100: Gpu = Gpu {
+        flops: 59.2e12,
+        memory: 2.85e12,
+        launch: 4.4e-6,
+        units: 132,
+        shared_bytes: 48 << 10,
+        ..Gpu::ASSUMED
+    };
+
     /// What an H100 was measured to do: 3x3 kernels take 2.67 ms in the tile that shares a compute unit and 3.42 in the largest, which
     /// stays the choice for 1x1.
     #[test]
     fn kernels_of_many_taps_get_tiles_that_share_a_unit() {
-        let gpu = Gpu {
-            flops: 59.2e12,
-            memory: 2.85e12,
-            launch: 4e-6,
-            units: 132,
-            shared_bytes: 48 << 10,
-            ..Gpu::ASSUMED
-        };
         let desc = crate::problem::Conv2dDesc { n: 32, c: 256, h: 56, w: 56, k: 256, ..Default::default() };
         let first = |desc| {
             let problem =
                 Conv2d::new(crate::problem::Conv2dDesc { algorithm: Algorithm::Direct, ..desc }).unwrap();
-            candidates(&problem, &gpu)[0].to_string()
+            candidates(&problem, &H100)[0].to_string()
         };
         assert_eq!(first(desc), "conv_igemm_128x128x8_t8x8");
         assert_eq!(
             first(crate::problem::Conv2dDesc { r: 3, s: 3, pad_h: 1, pad_w: 1, ..desc }),
             "conv_igemm_128x64x8_t8x8"
         );
+    }
+
+    /// What an H100 was measured to do: with little work a kernel of its own is three to nine times as fast as the floor, which stays
+    /// the choice where compiling would take longer than anything else could win.
+    #[test]
+    fn small_work_gets_kernels_of_its_own_unless_it_is_done_once() {
+        let desc = |c, size, k, r, groups| {
+            let pad = r / 2;
+            let desc =
+                crate::problem::Conv2dDesc { c, h: size, w: size, k, r, s: r, groups, ..Default::default() };
+            Conv2d::new(crate::problem::Conv2dDesc { pad_h: pad, pad_w: pad, ..desc }).unwrap()
+        };
+        let first = |problem: &Conv2d| candidates(problem, &H100)[0].to_string();
+        for (problem, family) in [
+            (desc(256, 28, 256, 3, 256), "conv_grouped_1x4"),
+            (desc(1024, 7, 1024, 3, 1024), "conv_grouped_1x4"),
+            (desc(64, 7, 32, 3, 1), "conv_igemm_"),
+            (desc(64, 14, 64, 1, 1), "conv_pointwise_"),
+        ] {
+            assert!(is_small(&problem) && first(&problem).starts_with(family), "{problem:?}");
+            assert_eq!(first(&problem.once()), "conv_direct_64");
+        }
+        assert_eq!(first(&desc(8, 14, 8, 3, 1)), "conv_direct_64");
     }
 
     #[test]
