@@ -245,7 +245,7 @@ pub struct Job {
     pub output: *mut f32,
     /// Whether the output may be written before the job has succeeded: if nobody sees it otherwise.
     pub output_is_private: bool,
-    /// What owns the buffers, if the job does.
+    /// What is to live as long as the job, its buffers for one, if the ticket does not keep them.
     pub owner: Option<Arc<dyn std::any::Any + Send + Sync>>,
     /// Who computes it if the device fails.
     pub stand_in: Option<StandIn>,

@@ -10,6 +10,7 @@ mod ring;
 
 /// The checker's locks in place of the system's.
 mod sync {
+    pub use loom::sync::atomic::{AtomicU64, Ordering};
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -155,6 +156,37 @@ fn a_piece_is_expected_until_it_is_computed() {
             let Some(Task::Prepare(..)) = ring.next(front, Rest::Never) else { panic!("no task") };
             assert_eq!(ring.next(back, Rest::Never), None);
         }
+    });
+}
+
+/// Whoever was given nothing need not ask again before there is news.
+#[test]
+fn who_listens_to_the_news_misses_no_task() {
+    model(|| {
+        let ring = Arc::new(Ring::new(1, 2));
+        let awake = {
+            let ring = ring.clone();
+            loom::thread::spawn(move || {
+                let (generation, mut heard, mut done) = (ring.generation(), None, 0);
+                loop {
+                    let news = ring.news();
+                    if heard == Some(news) {
+                        loom::thread::yield_now();
+                        continue;
+                    }
+                    match ring.next(&[Step::Upload, Step::Download], Rest::Never) {
+                        None => heard = Some(news),
+                        Some(Task::Prepare(slot, _)) => ring.pass(Step::Download, slot, generation),
+                        Some(Task::Issue(_, slot, _)) => done += usize::from(ring.done(slot, generation)),
+                        Some(Task::End) => return done,
+                        Some(Task::Expect(..)) => unreachable!("it computes nothing"),
+                    }
+                }
+            })
+        };
+        assert!(ring.push(work(1), true).is_ok());
+        let called_off = ring.close().len();
+        assert_eq!(awake.join().unwrap(), 1 - called_off);
     });
 }
 

@@ -7,6 +7,7 @@
 //!
 //! A ticket reaches `done` exactly once and stays there, whatever becomes of the queue it was given to.
 
+use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,14 @@ use crate::error::{Error, Result};
 
 /// A job that was submitted. Cheap to clone; all clones are the same job's.
 #[derive(Clone)]
-pub struct Ticket(Arc<Shared>);
+pub struct Ticket(Arc<Shared<dyn Any + Send + Sync>>);
 
-struct Shared {
+struct Shared<T: ?Sized> {
     state: Mutex<State>,
     done: Condvar,
     process: u32,
+    /// What lives as long as the ticket: a job has one, so that may be its buffers.
+    kept: T,
 }
 
 struct State {
@@ -47,12 +50,19 @@ struct Signal {
 impl Ticket {
     /// The ticket of a job that waits.
     pub(crate) fn new() -> Self {
+        Self::keeping(())
+    }
+
+    /// One that keeps `kept` until nobody holds it any more.
+    pub(crate) fn keeping<T: Any + Send + Sync>(kept: T) -> Self {
         let state = State { stage: Stage::Waiting, waiting: 0, listeners: vec![] };
-        Ticket(Arc::new(Shared {
-            state: Mutex::new(state),
-            done: Condvar::new(),
-            process: crate::process::id(),
-        }))
+        let (state, done, process) = (Mutex::new(state), Condvar::new(), crate::process::id());
+        Ticket(Arc::new(Shared { state, done, process, kept }))
+    }
+
+    /// What it keeps, if that is a `T`.
+    pub(crate) fn kept<T: Any>(&self) -> Option<&T> {
+        self.0.kept.downcast_ref()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -63,7 +63,7 @@ impl Pipeline {
         Err(Error::Forked { what: "a pipeline".to_owned() })
     }
 
-    /// Submits buffers that are addresses.
+    /// Submits buffers that are addresses, with a new ticket.
     ///
     /// # Safety
     /// Both are as long as the plan's problem says. Until the ticket is done the input stays valid and unchanged, and nobody but the
@@ -74,11 +74,11 @@ impl Pipeline {
     pub(crate) unsafe fn submit_raw(
         &self,
         plan: &Conv2dPlan,
+        ticket: Ticket,
         (input, output): (*const f32, *mut f32),
         (owner, output_is_private): (Option<Arc<dyn std::any::Any + Send + Sync>>, bool),
         pressure: Pressure,
     ) -> Result<Ticket> {
-        let ticket = Ticket::new();
         let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         if let Some((queue, recipe)) = on_engine {
             let (recipe, stand_in) = (recipe.clone(), plan.stand_in());
@@ -108,12 +108,11 @@ impl Pipeline {
         pressure: Pressure,
     ) -> Result<Submitted> {
         plan.problem().check_data(&input, &output)?;
-        let buffers = Arc::new(Buffers::new(input, output));
-        let owner = Some(buffers.clone() as _);
-        // SAFETY: the buffers live as long as the job, which owns a share of them; they are taken out only when it is done.
-        let ticket =
-            unsafe { self.submit_raw(plan, (buffers.input, buffers.output), (owner, true), pressure)? };
-        Ok(Submitted { ticket, buffers })
+        let (addresses, buffers) = owned(input, output);
+        let ticket = Ticket::keeping(buffers);
+        // SAFETY: the buffers live as long as the job, which holds its ticket; they are taken out only when it is done.
+        let ticket = unsafe { self.submit_raw(plan, ticket, addresses, (None, true), pressure)? };
+        Ok(Submitted { ticket })
     }
 
     /// Runs `work` with a [`Scope`], by which it submits buffers that it borrows; returns when all jobs of the scope are done.
@@ -175,29 +174,17 @@ impl Pipeline {
     }
 }
 
-/// Buffers that belong to a job.
-struct Buffers {
-    input: *const f32,
-    output: *mut f32,
-    owners: Mutex<Option<(Vec<f32>, Vec<f32>)>>,
-}
+/// Input and output that a job owns; taken out when it is done.
+type Buffers = Mutex<Option<(Vec<f32>, Vec<f32>)>>;
 
-// SAFETY: the addresses are of memory that `owners` owns; who uses it when, the job's ticket says.
-unsafe impl Send for Buffers {}
-// SAFETY: as above.
-unsafe impl Sync for Buffers {}
-
-impl Buffers {
-    fn new(input: Vec<f32>, mut output: Vec<f32>) -> Self {
-        let addresses = (input.as_ptr(), output.as_mut_ptr());
-        Buffers { input: addresses.0, output: addresses.1, owners: Mutex::new(Some((input, output))) }
-    }
+/// Buffers and their addresses, which stay the same wherever what owns them is moved.
+fn owned(input: Vec<f32>, mut output: Vec<f32>) -> ((*const f32, *mut f32), Buffers) {
+    ((input.as_ptr(), output.as_mut_ptr()), Mutex::new(Some((input, output))))
 }
 
 /// A job that owns its buffers. If this is dropped, the job goes on all the same.
 pub struct Submitted {
     ticket: Ticket,
-    buffers: Arc<Buffers>,
 }
 
 /// What becomes of a job that owned its buffers.
@@ -223,8 +210,9 @@ impl Submitted {
     /// The job's own.
     pub fn wait(self) -> Result<Done> {
         let run = self.ticket.wait()?;
-        let owners = self.buffers.owners.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (input, output) = owners.ok_or_else(|| Error::Internal("a job's buffers are gone".into()))?;
+        let buffers = self.ticket.kept::<Buffers>();
+        let buffers = buffers.and_then(|it| it.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let (input, output) = buffers.ok_or_else(|| Error::Internal("a job's buffers are gone".into()))?;
         Ok(Done { run, input, output })
     }
 }
@@ -299,7 +287,8 @@ impl<'scope> Scope<'scope, '_> {
         let owner = Some(Arc::new(self.open.one()) as _);
         // SAFETY: both are borrowed for 'scope, which ends when the job is over: it holds the scope open. The output is
         // given back only when the ticket is done.
-        let ticket = unsafe { pipeline.submit_raw(plan, addresses, (owner, false), pressure)? };
+        let ticket =
+            unsafe { pipeline.submit_raw(plan, Ticket::new(), addresses, (owner, false), pressure)? };
         Ok(ScopedTicket { ticket, output: addresses.1, len: output.len(), scope: PhantomData })
     }
 }

@@ -254,7 +254,8 @@ pub unsafe extern "C" fn sparkle_submit(
         let (input, output) = unsafe { conv2d::data(plan.conv2d().problem(), input, output, (&[], None))? };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
         // SAFETY: checked to be as long as the problem says; that they stay until the ticket is done is C's promise above.
-        let ticket = unsafe { stream.submit_raw(plan.conv2d(), addresses, (None, false), pressure)? };
+        let ticket =
+            unsafe { stream.submit_raw(plan.conv2d(), Ticket::new(), addresses, (None, false), pressure)? };
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, handle::insert(call, ticket)?) }
     })

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Core;
@@ -29,8 +29,6 @@ pub struct Flight {
     pub room: usize,
     /// Times the device was lost under it.
     losses: u32,
-    /// Whether its ticket has been started.
-    begun: AtomicBool,
     progress: Mutex<Progress>,
 }
 
@@ -40,8 +38,8 @@ enum Whose {
     Again(Arc<Flight>),
 }
 
-/// What all flights of a job share. It goes when the last of them does.
-struct Sent {
+/// A job as it was sent, and what all its flights share. It goes when the last of them does.
+pub struct Sent {
     /// The caller's buffers; `None` if the data is in the slot.
     job: Option<Job>,
     /// The caller's weights, if the recipe has none.
@@ -49,22 +47,14 @@ struct Sent {
     /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
     touched: AtomicBool,
     /// Keeps whoever flushes waiting.
-    _open: Lease,
-    /// The pipeline's count of jobs that never began.
-    cancelled: Arc<AtomicU64>,
+    open: Lease,
     start: Instant,
 }
 
 impl Sent {
-    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
-        Sent {
-            job,
-            weights,
-            touched: AtomicBool::new(false),
-            _open: core.open.take(),
-            cancelled: core.cancelled.clone(),
-            start: Instant::now(),
-        }
+    /// A job, or data that is in a slot.
+    pub fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
+        Sent { job, weights, touched: AtomicBool::new(false), open: core.open.take(), start: Instant::now() }
     }
 }
 
@@ -96,6 +86,9 @@ pub enum Piece {
 
 /// What waits for slots.
 pub enum Work {
+    /// A job that was submitted; `room` like it may share a slot. Whoever begins with it makes a flight of it: the thread that submits
+    /// has other things to do, and nothing of what that takes in its caches.
+    Sent { sent: Option<Sent>, images_each: usize, room: usize },
     /// A job, of which the images from `next` on are still to be cut.
     Fly { flight: Arc<Flight>, next: usize },
     /// A caller who wants a slot.
@@ -110,15 +103,16 @@ impl Source for Work {
             Work::Reserve(reservation) => {
                 reservation.is_open().then(|| (Piece::Reserve(reservation.clone()), true))
             }
-            Work::Fly { flight, next } => {
-                // A job begins once, also one that flies again.
-                if !flight.begun.load(Ordering::Relaxed) {
-                    if !flight.ticket.start() {
-                        flight.sent().cancelled.fetch_add(1, Ordering::Relaxed);
-                        return None;
-                    }
-                    flight.begun.store(true, Ordering::Relaxed);
+            Work::Sent { .. } => {
+                let flight = self.take_off()?;
+                if !flight.ticket.start() {
+                    flight.sent().open.cancelled();
+                    return None;
                 }
+                *self = Work::Fly { flight, next: 0 };
+                self.cut()
+            }
+            Work::Fly { flight, next } => {
                 let n = flight.recipe.problem.sizes().n;
                 let (first, images) = (*next, flight.images_each.min(n - *next));
                 *next += images;
@@ -130,13 +124,13 @@ impl Source for Work {
 
     fn has_begun(&self) -> bool {
         match self {
-            Work::Reserve(_) => false,
-            Work::Fly { flight, .. } => flight.begun.load(Ordering::Relaxed),
+            Work::Sent { .. } | Work::Reserve(_) => false,
+            Work::Fly { .. } => true,
         }
     }
 
     fn shares(&self) -> bool {
-        matches!(self, Work::Fly { flight, .. } if flight.room > 0)
+        self.recipe_to_share().is_some()
     }
 
     fn gather(piece: Piece, waiting: &mut VecDeque<Self>) -> Piece {
@@ -145,8 +139,7 @@ impl Source for Work {
         let mut flights = vec![flight];
         let mut index = 0;
         while index < waiting.len() && flights.len() < room {
-            let goes = matches!(&waiting[index], Work::Fly { flight, .. }
-                if flight.room > 0 && Arc::ptr_eq(&flight.recipe, &recipe));
+            let goes = waiting[index].recipe_to_share().is_some_and(|other| Arc::ptr_eq(other, &recipe));
             let work = if goes { waiting.remove(index) } else { None };
             match work.map(|mut work| work.cut()) {
                 None => index += 1,
@@ -156,6 +149,31 @@ impl Source for Work {
             }
         }
         Piece::Batch(Arc::new(Batch { recipe, flights }))
+    }
+}
+
+impl Work {
+    /// A job that was submitted.
+    pub fn new(job: Job, weights: Option<Lent>, images_each: usize, room: usize, core: &Core) -> Self {
+        Work::Sent { sent: Some(Sent::new(Some(job), weights, core)), images_each, room }
+    }
+
+    /// The flight of a job; the first of one that was only sent. None of a caller's wish for a slot.
+    pub fn take_off(&mut self) -> Option<Arc<Flight>> {
+        match self {
+            Work::Sent { sent, images_each, room } => Some(Flight::new(sent.take()?, *images_each, *room)),
+            Work::Fly { flight, .. } => Some(flight.clone()),
+            Work::Reserve(_) => None,
+        }
+    }
+
+    /// The plan of a job that shares a slot.
+    fn recipe_to_share(&self) -> Option<&Arc<Recipe>> {
+        match self {
+            Work::Sent { sent, room, .. } if *room > 0 => Some(&sent.as_ref()?.job.as_ref()?.recipe),
+            Work::Fly { flight, .. } if flight.room > 0 => Some(&flight.recipe),
+            _ => None,
+        }
     }
 }
 
@@ -202,18 +220,12 @@ pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
 }
 
 impl Flight {
-    /// A job's first flight, `images_each` images a piece; `room` like it may share a slot.
-    pub fn new(job: Job, weights: Option<Lent>, images_each: usize, room: usize, core: &Core) -> Arc<Self> {
-        Arc::new(Flight {
-            recipe: job.recipe.clone(),
-            ticket: job.ticket.clone(),
-            whose: Whose::First(Sent::new(Some(job), weights, core)),
-            images_each,
-            room,
-            losses: 0,
-            begun: AtomicBool::new(false),
-            progress: Mutex::default(),
-        })
+    /// The first flight of a job with buffers, `images_each` images a piece; `room` like it may share a slot.
+    fn new(sent: Sent, images_each: usize, room: usize) -> Arc<Self> {
+        let job = sent.job.as_ref().expect("data in slots has its own way");
+        let (recipe, ticket) = (job.recipe.clone(), job.ticket.clone());
+        let (whose, progress) = (Whose::First(sent), Mutex::default());
+        Arc::new(Flight { recipe, ticket, whose, images_each, room, losses: 0, progress })
     }
 
     /// The flight of data that is in a slot.
@@ -225,7 +237,6 @@ impl Flight {
             images_each: recipe.problem.sizes().n,
             room: 0,
             losses: 0,
-            begun: AtomicBool::new(true),
             progress: Mutex::default(),
         };
         flight.cut(true);
@@ -242,7 +253,6 @@ impl Flight {
             images_each: self.images_each,
             room: 0,
             losses: self.losses + u32::from(lost),
-            begun: AtomicBool::new(true),
             progress: Mutex::default(),
         })
     }
@@ -414,7 +424,7 @@ impl Flight {
 
     /// Calls it off before it has begun.
     pub fn cancel(&self) {
-        self.sent().cancelled.fetch_add(1, Ordering::Relaxed);
+        self.sent().open.cancelled();
         self.ticket.cancel();
     }
 

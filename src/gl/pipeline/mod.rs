@@ -28,7 +28,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -79,8 +79,6 @@ pub struct Core {
     pub epoch: Instant,
     /// Jobs that are not over.
     pub open: Arc<Leases>,
-    /// Jobs that never began.
-    pub cancelled: Arc<AtomicU64>,
     /// How fast batches of small jobs were.
     pub rate: batch::Rate,
     /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
@@ -127,7 +125,6 @@ impl Pipeline {
             recorder: Mutex::new(Recorder::new(config().trace.is_some())),
             epoch: Instant::now(),
             open: Arc::default(),
-            cancelled: Arc::default(),
             rate: batch::Rate::default(),
             no_queue: AtomicBool::new(false),
             options,
@@ -199,7 +196,7 @@ impl Queue for Pipeline {
             return PipelineStats::default();
         }
         let stats = lock(&self.core.recorder).stats();
-        let cancelled = self.core.cancelled.load(Ordering::Relaxed);
+        let cancelled = self.core.open.cancelled();
         PipelineStats { cancelled, depth: self.core.ring.depth(), ..stats }
     }
 }
@@ -286,8 +283,7 @@ impl Core {
     /// Sends a job off, with weights that are lent, if so; `room` like it may share a slot.
     fn fly(&self, job: Job, weights: Option<Lent>, room: usize, pressure: Pressure) -> Result<()> {
         let images = self.options.images_each(&job.recipe.problem, self.most_elements);
-        let flight = Flight::new(job, weights, images, room, self);
-        self.push(Work::Fly { flight, next: 0 }, pressure)
+        self.push(Work::new(job, weights, images, room, self), pressure)
     }
 
     fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
@@ -298,11 +294,12 @@ impl Core {
     }
 
     /// Ends work that was never begun, or never will go on.
-    fn call_off(self: &Arc<Self>, work: Work, error: Error) {
-        match work {
-            Work::Reserve(reservation) => reservation.fail(error),
-            Work::Fly { flight, .. } if error == Error::Cancelled => flight.cancel(),
-            Work::Fly { flight, .. } => flight.fail(self, error),
+    fn call_off(self: &Arc<Self>, mut work: Work, error: Error) {
+        match (work.take_off(), work) {
+            (_, Work::Reserve(reservation)) => reservation.fail(error),
+            (Some(flight), _) if error == Error::Cancelled => flight.cancel(),
+            (Some(flight), _) => flight.fail(self, error),
+            (None, _) => {}
         }
     }
 

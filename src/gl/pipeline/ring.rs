@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 
-use super::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+use super::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait};
 
 /// The steps on the device, each in a context of its own, and the one before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,9 @@ pub enum Refused {
 /// The ring.
 pub struct Ring<S: Source> {
     state: Mutex<State<S>>,
+    /// Counts changes that may mean a task for somebody, so that who stays awake need not lock the ring to hear that there was none:
+    /// whoever has to change it would find it locked, and its memory in others' caches.
+    news: AtomicU64,
     /// Whoever waits for a task, one for each step; and for room in the queue, or for the ring to be quiet.
     work: [Condvar; 3],
     room: Condvar,
@@ -164,6 +167,7 @@ impl<S: Source> Ring<S> {
                 broken: false,
                 generation: 0,
             }),
+            news: AtomicU64::new(0),
             work: [Condvar::new(), Condvar::new(), Condvar::new()],
             room: Condvar::new(),
         }
@@ -171,6 +175,19 @@ impl<S: Source> Ring<S> {
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
         lock(&self.state)
+    }
+
+    /// As [`Ring::state`], for a change that others have to hear of.
+    fn change(&self) -> MutexGuard<'_, State<S>> {
+        let state = self.state();
+        self.news.fetch_add(1, Ordering::Release);
+        state
+    }
+
+    /// A number that is another one after any change that may mean a task. Who was given none after looking at it will be given
+    /// none as long as it stays the same.
+    pub fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
     }
 
     /// Lets go of the ring and wakes who waits for a task of `step`. Telling nobody would cost a system call, too.
@@ -219,6 +236,7 @@ impl<S: Source> Ring<S> {
             return Err((Refused::Closed, work));
         }
         state.waiting.push_back(work);
+        self.news.fetch_add(1, Ordering::Release);
         // Without a free slot nobody could begin with it; whoever frees one wakes the thread that does, and to wake one costs more
         // than all the rest here.
         if !state.holds() && !state.free.is_empty() {
@@ -280,7 +298,7 @@ impl<S: Source> Ring<S> {
 
     /// Slot `slot` is ready for `step`.
     pub fn pass(&self, step: Step, slot: usize, generation: u64) {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation != generation || state.broken {
             return;
         }
@@ -291,7 +309,7 @@ impl<S: Source> Ring<S> {
     /// The piece in `slot`, which is being filled, takes some preparation before it can be computed: whoever computes it can begin with that
     /// now. Nobody is told any more once its computing was given out.
     pub fn expect(&self, slot: usize, generation: u64) {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation == generation && !state.broken {
             state.expected.push_back(slot);
             self.wake(state, Step::Compute);
@@ -305,7 +323,7 @@ impl<S: Source> Ring<S> {
 
     /// Copiers are done with it: their work counts if the ring has not been broken meanwhile, which this tells.
     pub fn copied(&self, slot: usize) -> bool {
-        let mut state = self.state();
+        let mut state = self.change();
         state.slots[slot].copying = false;
         let counts = !state.broken;
         drop(state);
@@ -317,7 +335,7 @@ impl<S: Source> Ring<S> {
 
     /// Copiers have brought the slot's output to its place: its piece is done, also if the ring was broken meanwhile.
     pub fn delivered(&self, slot: usize) {
-        let mut state = self.state();
+        let mut state = self.change();
         state.slots[slot].copying = false;
         state.finish(slot);
         if state.broken {
@@ -331,7 +349,7 @@ impl<S: Source> Ring<S> {
     /// The piece of `slot` is done: the slot is free again, or its borrower's. `false` if the ring was broken first: then the
     /// piece is still on record, and will be recovered.
     pub fn done(&self, slot: usize, generation: u64) -> bool {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
             return false;
         }
@@ -348,7 +366,7 @@ impl<S: Source> Ring<S> {
     /// The piece of `slot` cannot be computed as it is: the slot is free again, and `works` are next, in its place. `false` as
     /// with [`Ring::done`].
     pub fn again(&self, slot: usize, generation: u64, works: impl DoubleEndedIterator<Item = S>) -> bool {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
             return false;
         }
@@ -361,7 +379,7 @@ impl<S: Source> Ring<S> {
 
     /// Lends a slot that was prepared: its piece is done, the slot stays with the caller.
     pub fn lend(&self, slot: usize, generation: u64) {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation == generation && !state.broken {
             state.slots[slot].lent = true;
         }
@@ -371,7 +389,7 @@ impl<S: Source> Ring<S> {
 
     /// The borrower submits what it has filled.
     pub fn submit(&self, slot: usize, generation: u64, piece: S::Piece) -> Result<(), Refused> {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.closed || state.broken || state.generation != generation {
             return Err(Refused::Closed);
         }
@@ -385,7 +403,7 @@ impl<S: Source> Ring<S> {
 
     /// The borrower gives a slot back in which nothing is running; or does so when what is running ends.
     pub fn give_back(&self, slot: usize, generation: u64) {
-        let mut state = self.state();
+        let mut state = self.change();
         if state.generation != generation || state.broken {
             return;
         }
@@ -409,7 +427,7 @@ impl<S: Source> Ring<S> {
 
     /// Takes no more work. What has not begun comes back, to be called off; the rest ends normally.
     pub fn close(&self) -> Vec<S> {
-        let mut state = self.state();
+        let mut state = self.change();
         state.closed = true;
         let waiting = std::mem::take(&mut state.waiting);
         let (begun, waiting) = waiting.into_iter().partition::<Vec<S>, _>(Source::has_begun);
@@ -421,7 +439,7 @@ impl<S: Source> Ring<S> {
 
     /// The device is of no use any more: all threads are to end. Gives whether this is the first to say so.
     pub fn break_up(&self) -> bool {
-        let first = !std::mem::replace(&mut self.state().broken, true);
+        let first = !std::mem::replace(&mut self.change().broken, true);
         self.wake_all();
         first
     }
@@ -442,7 +460,7 @@ impl<S: Source> Ring<S> {
     /// After all threads have ended: starts anew with all slots free. `again` gets the pieces that were not done and the work that
     /// waits, and gives the work that is to wait now. Slots that are lent stay with their borrowers and lead nowhere.
     pub fn recover(&self, again: impl FnOnce(Vec<S::Piece>, VecDeque<S>) -> VecDeque<S>) {
-        let mut state = self.state();
+        let mut state = self.change();
         let slots = state.slots.len();
         let pieces = state.slots.iter_mut().filter_map(|place| place.piece.take()).collect();
         let waiting = std::mem::take(&mut state.waiting);
@@ -460,7 +478,7 @@ impl<S: Source> Ring<S> {
 
     /// Takes out all work that waits.
     pub fn take_waiting(&self) -> Vec<S> {
-        let waiting = std::mem::take(&mut self.state().waiting);
+        let waiting = std::mem::take(&mut self.change().waiting);
         self.wake_all();
         waiting.into()
     }

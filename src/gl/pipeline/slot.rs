@@ -5,6 +5,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Core;
 use super::job::{Flight, Piece};
@@ -13,42 +14,57 @@ use super::sync::{Condvar, Mutex, lock, wait};
 use crate::backend::{Recipe, Slot, Ticket};
 use crate::error::{Error, Result};
 
-/// Counts the slots of one generation that callers hold.
+/// Counts what is out: the slots of one generation that callers hold, or a pipeline's jobs.
 #[derive(Default)]
 pub struct Leases {
-    count: Mutex<usize>,
+    count: AtomicUsize,
+    cancelled: AtomicU64,
+    /// Whoever waits for the last.
+    waits: Mutex<()>,
     ended: Condvar,
 }
 
 impl Leases {
     /// One more.
     pub fn take(self: &Arc<Self>) -> Lease {
-        *lock(&self.count) += 1;
+        self.count.fetch_add(1, Ordering::Relaxed);
         Lease(self.clone())
     }
 
     /// Whether there is any.
     pub fn any(&self) -> bool {
-        *lock(&self.count) > 0
+        self.count.load(Ordering::Acquire) > 0
     }
 
     /// Waits until there is none.
     pub fn wait_for_none(&self) {
-        let mut count = lock(&self.count);
-        while *count > 0 {
-            count = wait(&self.ended, count);
+        let mut waits = lock(&self.waits);
+        while self.any() {
+            waits = wait(&self.ended, waits);
         }
+    }
+
+    /// How many were of jobs that never began.
+    pub fn cancelled(&self) -> u64 {
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
 
-/// Keeps a generation's memory.
+/// One of them, out for as long as this lives.
 pub struct Lease(Arc<Leases>);
+
+impl Lease {
+    /// It is that of a job that never began.
+    pub fn cancelled(&self) {
+        self.0.cancelled.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut count = lock(&self.0.count);
-        *count -= 1;
-        if *count == 0 {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Whoever has looked before this is waiting by now.
+            drop(lock(&self.0.waits));
             self.0.ended.notify_all();
         }
     }

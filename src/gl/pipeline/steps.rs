@@ -56,6 +56,8 @@ pub struct Steps {
     /// Whether it looks at the device again and again while that is at work. A renderer in software computes on the very
     /// processors that this takes; and where they are few, copies need them more.
     spins: bool,
+    /// The ring's news when it last had no task.
+    heard: Option<u64>,
     /// When the last task was begun, or found done.
     moved: Instant,
     /// When it was last looked what is done.
@@ -91,6 +93,7 @@ impl Steps {
             core: core.clone(),
             context,
             generation: core.ring.generation(),
+            heard: None,
             moved: Instant::now(),
             looked: Instant::now(),
             at: None,
@@ -136,7 +139,14 @@ impl Steps {
             false if self.is_eager() => Rest::WhenQuiet,
             false => Rest::Always,
         };
-        match self.core.ring.next(&self.steps, rest) {
+        let news = self.core.ring.news();
+        if rest != Rest::Always && self.heard == Some(news) {
+            self.listen()?;
+            return Ok(true);
+        }
+        let task = self.core.ring.next(&self.steps, rest);
+        self.heard = task.is_none().then_some(news);
+        match task {
             None => {
                 if rest == Rest::Always {
                     self.moved = Instant::now();

@@ -1,6 +1,7 @@
 //! Locks that do not mind a panic elsewhere: what they guard is changed in single steps.
 
 use std::sync::PoisonError;
+pub use std::sync::atomic::{AtomicU64, Ordering};
 pub use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Locks it.
