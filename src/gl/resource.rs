@@ -97,21 +97,6 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// One that only the device touches, with storage that is never made anew if the driver has such: then it need not ask, whenever
-    /// another context uses the buffer, whether it has been.
-    ///
-    /// # Errors
-    /// As [`Buffer::new`].
-    pub fn fixed(context: &Rc<Context>, bytes: usize) -> Result<Self> {
-        if !context.capabilities().buffer_storage {
-            return Buffer::new(context, bytes);
-        }
-        let buffer = Buffer::unallocated(context, bytes)?;
-        context.api().buffer_storage(api::COPY_WRITE_BUFFER, buffer.bytes as i64, 0);
-        context.check(&format!("glBufferStorage of {} bytes", buffer.bytes))?;
-        Ok(buffer)
-    }
-
     /// A buffer object without memory, bound as the target of copies.
     fn unallocated(context: &Rc<Context>, bytes: usize) -> Result<Self> {
         let name = context.api().gen_buffer();

@@ -100,7 +100,7 @@ impl SlotBuffers {
                 addresses.push(NonNull::new(memory.as_mut_ptr().cast()).expect("a Vec's address"));
                 host.push(Host::Plain { _memory: memory });
             }
-            device.push(Buffer::fixed(context, bytes)?);
+            device.push(Buffer::new(context, bytes)?);
         }
         // Other contexts see the buffers once they are there.
         context.api().finish();
