@@ -204,7 +204,7 @@ pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
 /// What GL reports.
 pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<u32> {
     let (api, mut dispatches) = (context.api(), 0);
-    for Step { program, work, bind, .. } in steps {
+    for (index, Step { program, work, bind, .. }) in steps.iter().enumerate() {
         api.use_program(program.name());
         bind();
         context.check("glUseProgram")?;
@@ -215,9 +215,10 @@ pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result
             first += units;
             dispatches += 1;
         }
-        api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
+        let last = index + 1 == steps.len();
+        let copies = if last { api::BUFFER_UPDATE_BARRIER_BIT } else { 0 };
+        api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT | copies);
     }
-    api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
     context.check("glMemoryBarrier")?;
     Ok(dispatches)
 }

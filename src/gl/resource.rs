@@ -476,9 +476,17 @@ impl Query {
         }
         let counted = Counted::new(context, |live| &live.queries);
         let query = Query { name, context: context.clone(), _counted: counted };
-        context.api().query_timestamp(name);
-        context.check("glQueryCounter")?;
+        query.restamp()?;
         Ok(query)
+    }
+
+    /// Puts it behind the commands given so far, in place of where it was.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn restamp(&self) -> Result<()> {
+        self.context.api().query_timestamp(self.name);
+        self.context.check("glQueryCounter")
     }
 
     /// The time from `start` to this. A fence behind both must have signalled: then this does not wait.

@@ -32,6 +32,8 @@ pub struct Lane {
     core: Arc<Core>,
     clock: Clock,
     flights: VecDeque<Issued>,
+    /// Timestamps that were read. To make new ones takes the share group's lock, which contexts that copy hold for long.
+    spare: Vec<Query>,
     /// When the oldest became that.
     front_since: Instant,
     /// The fence of each slot's last commands: kept until the next, since another context may be about to wait for it.
@@ -75,6 +77,7 @@ impl Lane {
             core: core.clone(),
             clock: Clock::default(),
             flights: VecDeque::new(),
+            spare: vec![],
             front_since: Instant::now(),
             fences: core.slots().map(|_| None).collect(),
         }
@@ -116,9 +119,14 @@ impl Lane {
         Ok(())
     }
 
-    fn stamp(&self) -> Result<Option<Query>> {
-        let stamps = self.stamped && self.context.capabilities().timestamp_bits > 0;
-        stamps.then(|| Query::timestamp(&self.context)).transpose()
+    fn stamp(&mut self) -> Result<Option<Query>> {
+        if !self.stamped || self.context.capabilities().timestamp_bits == 0 {
+            return Ok(None);
+        }
+        match self.spare.pop() {
+            Some(query) => query.restamp().map(|()| Some(query)),
+            None => Query::timestamp(&self.context).map(Some),
+        }
     }
 
     /// Whether the device has something left to do.
@@ -159,7 +167,8 @@ impl Lane {
                 (given.max(before).max(self.core.memory(issued.slot).landed).min(now), now)
             }
         };
-        let issued = self.flights.pop_front().expect("there is one");
+        let mut issued = self.flights.pop_front().expect("there is one");
+        self.spare.extend(issued.stamps.take().into_iter().flatten());
         self.front_since = Instant::now();
         self.core.update_memory(issued.slot, |memory| memory.landed = end);
         let interval =

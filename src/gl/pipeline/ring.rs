@@ -492,6 +492,11 @@ impl<S: Source> Ring<S> {
         !state.waiting.is_empty()
     }
 
+    /// Whether a slot waits for `step`.
+    pub fn awaits(&self, step: Step) -> bool {
+        !self.state().queues[step as usize].is_empty()
+    }
+
     /// Whether a slot is free and nothing waits for it.
     pub fn has_free(&self) -> bool {
         let state = self.state();

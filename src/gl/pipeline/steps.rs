@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_micros(10);
 const EAGER: Duration = Duration::from_millis(10);
 /// How long it sleeps then between looks.
 const PATIENCE: Duration = Duration::from_micros(200);
+/// How long a copy waits at most for kernels to be given to the device before it.
+const COURTESY: Duration = Duration::from_millis(1);
 
 /// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
 /// memory that is read too early is seen.
@@ -127,7 +129,9 @@ impl Steps {
     /// One task, or a look at the device. `false` at the end.
     fn turn(&mut self) -> Turn<bool> {
         let alone = self.lanes.len() == STEPS.len();
-        if alone || self.looked.elapsed() >= LOOK {
+        // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
+        let has_kernels = self.steps == [Step::Compute] && self.heard.is_none();
+        if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
@@ -383,6 +387,9 @@ impl Steps {
     fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
         self.moved = Instant::now();
         let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
+        if self.spins && !self.steps.contains(&Step::Compute) {
+            self.let_kernels_go_first();
+        }
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
         let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");
         let moved = [bytes[0], 0, bytes[1]][step as usize] as u64;
@@ -408,6 +415,15 @@ impl Steps {
         }
         self.pass_on(step, slot, false);
         Ok(())
+    }
+
+    /// A driver may keep a thread that copies from or to what another context has used until the kernel that is running is over, and
+    /// with it every other thread that needs something from the share group, the one with the next kernel, too.
+    fn let_kernels_go_first(&self) {
+        let start = Instant::now();
+        while self.core.ring.awaits(Step::Compute) && start.elapsed() < COURTESY {
+            (0..64).for_each(|_| std::hint::spin_loop());
+        }
     }
 
     /// Prepares the convolution of a piece that will come.
