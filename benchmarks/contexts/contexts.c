@@ -1,0 +1,298 @@
+/* What upload, compute and download cost each other in three contexts of one share group, without anything of Sparkle.
+ *
+ *     gcc -O2 -std=gnu11 -Wall -Wextra -o contexts contexts.c -lEGL -lpthread      (headers: libegl-dev, libgl-dev)
+ *     ./contexts [name=value ...]
+ *
+ * Batches go around in slots, as in a pipeline whose steps the host puts in order: a copy to the device, a kernel of so many microseconds, a
+ * copy back, each in a context on a thread of its own that looks at its fences again and again. Printed are, for each step, the
+ * wall time a batch, how long a batch was under way, and how long its thread was inside each kind of call. What comes back is
+ * compared with what was sent.
+ *
+ *     slots=8 mib=12.25 kernel_us=700 seconds=0.3 look_us=10
+ *     kernels=8 copies=8   the most of them in flight
+ *     stamps=1             timestamps around kernels
+ *     uses=rw              what of its slot a kernel reads and writes: n for nothing, r, w, rw
+ *     copy=bound           glCopyBufferSubData; named: glCopyNamedBufferSubData
+ *     behind=none          what follows a kernel: unbind its buffers; touch the output with a copy of 16 bytes; twin: copy all of it to a
+ *                          second buffer, from which it is downloaded
+ *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
+ */
+#include <EGL/egl.h>
+#include <EGL/eglext.h>
+#include <GL/glcorearb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FUNCTIONS(F) \
+    F(PFNGLATTACHSHADERPROC, glAttachShader) F(PFNGLBINDBUFFERPROC, glBindBuffer) F(PFNGLBINDBUFFERBASEPROC, glBindBufferBase) \
+    F(PFNGLBUFFERSTORAGEPROC, glBufferStorage) F(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync) F(PFNGLCOMPILESHADERPROC, glCompileShader) \
+    F(PFNGLCOPYBUFFERSUBDATAPROC, glCopyBufferSubData) F(PFNGLCOPYNAMEDBUFFERSUBDATAPROC, glCopyNamedBufferSubData) \
+    F(PFNGLCREATEPROGRAMPROC, glCreateProgram) F(PFNGLCREATESHADERPROC, glCreateShader) F(PFNGLDELETESYNCPROC, glDeleteSync) \
+    F(PFNGLDISPATCHCOMPUTEPROC, glDispatchCompute) F(PFNGLFENCESYNCPROC, glFenceSync) F(PFNGLFINISHPROC, glFinish) \
+    F(PFNGLFLUSHPROC, glFlush) F(PFNGLGENBUFFERSPROC, glGenBuffers) F(PFNGLGENQUERIESPROC, glGenQueries) \
+    F(PFNGLGETERRORPROC, glGetError) F(PFNGLGETPROGRAMIVPROC, glGetProgramiv) F(PFNGLGETQUERYOBJECTUI64VPROC, glGetQueryObjectui64v) \
+    F(PFNGLGETSTRINGPROC, glGetString) F(PFNGLLINKPROGRAMPROC, glLinkProgram) F(PFNGLMAPBUFFERRANGEPROC, glMapBufferRange) \
+    F(PFNGLMEMORYBARRIERPROC, glMemoryBarrier) F(PFNGLQUERYCOUNTERPROC, glQueryCounter) F(PFNGLSHADERSOURCEPROC, glShaderSource) \
+    F(PFNGLUNIFORM1IPROC, glUniform1i) F(PFNGLUSEPROGRAMPROC, glUseProgram) F(PFNGLWAITSYNCPROC, glWaitSync)
+#define DECLARE(type, name) static type name;
+FUNCTIONS(DECLARE)
+
+enum { UP, COMPUTE, DOWN, STEPS, MOST_SLOTS = 64, GROUPS = 1056, EXACT = 4096 };
+enum { IN_BIND, IN_WORK, IN_STAMP, IN_BARRIER, IN_FENCE, IN_FLUSH, IN_LOOK, KINDS };
+static const char *const step_names[STEPS] = {"upload", "compute", "download"};
+static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier", "fence", "flush", "looks"};
+
+static struct { const char *name, *value; } options[] = {
+    {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
+    {"stamps", "1"}, {"uses", "rw"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
+};
+
+static const char *option(const char *name) {
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (!strcmp(options[i].name, name)) return options[i].value;
+    abort();
+}
+
+static int is(const char *name, const char *value) { return !strcmp(option(name), value); }
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + 1e-9 * time.tv_nsec;
+}
+
+struct slot {
+    GLuint host_in, host_out, in, out, twin;
+    float *input, *output;
+    GLsync fences[STEPS];
+};
+
+static struct slot slots[MOST_SLOTS];
+static GLuint program, own_in, own_out;
+static int slot_count, elements, loops, groups = GROUPS;
+static EGLDisplay display;
+static EGLContext root;
+static atomic_int ready, stop, issued[STEPS], landed[STEPS];
+static struct tally { double calls[KINDS], latency, gap; int done, gaps, wrong; } tallies[STEPS];
+
+#define IN(kind, call) do { double begin_ = now(); call; tally->calls[kind] += now() - begin_; } while (0)
+
+static EGLContext new_context(void) {
+    const EGLint attributes[] = {EGL_CONTEXT_MAJOR_VERSION, 4, EGL_CONTEXT_MINOR_VERSION, 5, EGL_NONE};
+    eglBindAPI(EGL_OPENGL_API);
+    EGLContext context = eglCreateContext(display, NULL, root, attributes);
+    if (!context || !eglMakeCurrent(display, EGL_NO_SURFACE, EGL_NO_SURFACE, context)) {
+        fprintf(stderr, "no OpenGL 4.5 context\n");
+        exit(1);
+    }
+    return context;
+}
+
+static void copy(struct tally *tally, GLuint from, GLuint to, size_t bytes) {
+    if (is("copy", "named")) {
+        IN(IN_WORK, glCopyNamedBufferSubData(from, to, 0, 0, bytes));
+        return;
+    }
+    IN(IN_BIND, glBindBuffer(GL_COPY_READ_BUFFER, from); glBindBuffer(GL_COPY_WRITE_BUFFER, to));
+    IN(IN_WORK, glCopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0, 0, bytes));
+}
+
+static void kernel(struct tally *tally, const struct slot *slot, const GLuint stamps[2]) {
+    const char *uses = option("uses");
+    GLuint out = strchr(uses, 'w') ? slot->out : own_out, in = strchr(uses, 'r') ? slot->in : own_in;
+    if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[0], GL_TIMESTAMP));
+    IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, out); glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, in));
+    IN(IN_WORK, glDispatchCompute(groups, 1, 1));
+    IN(IN_BARRIER, glMemoryBarrier(GL_SHADER_STORAGE_BARRIER_BIT | GL_BUFFER_UPDATE_BARRIER_BIT));
+    if (is("behind", "unbind"))
+        IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, 0); glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, 0));
+    if (is("behind", "touch")) copy(tally, out, slot->twin, 16);
+    if (is("behind", "twin")) copy(tally, out, slot->twin, 4 * (size_t)elements);
+    if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[1], GL_TIMESTAMP));
+}
+
+/* Whether the next batch may begin with a step: its slot is free, or the step before is seen to be done. */
+static int may_begin(int step) {
+    int next = atomic_load(&issued[step]);
+    return step == UP ? next < atomic_load(&landed[DOWN]) + slot_count : next < atomic_load(&landed[step - 1]);
+}
+
+static void *serve(void *argument) {
+    const int step = (int)(size_t)argument;
+    struct tally *tally = &tallies[step];
+    EGLContext context = new_context();
+    const int most = atoi(option(step == COMPUTE ? "kernels" : "copies"));
+    const double look = 1e-6 * atof(option("look_us"));
+    const size_t bytes = 4 * (size_t)elements;
+    double began[MOST_SLOTS], looked = 0;
+    GLuint stamps[MOST_SLOTS][2];
+    GLuint64 end = 0;
+    glGenQueries(2 * MOST_SLOTS, stamps[0]);
+    glUseProgram(program);
+    glUniform1i(0, loops);
+    atomic_fetch_add(&ready, 1);
+    while (atomic_load(&ready) <= STEPS) { }
+    while (!atomic_load(&stop)) {
+        int first = atomic_load(&landed[step]), next = atomic_load(&issued[step]);
+        if (next - first < most && may_begin(step)) {
+            struct slot *slot = &slots[next % slot_count];
+            GLsync before = slot->fences[step == UP ? DOWN : step - 1];
+            began[next % slot_count] = now();
+            if (step != COMPUTE && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
+            if (step != COMPUTE && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
+            if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
+            if (step == UP) copy(tally, slot->host_in, slot->in, bytes);
+            if (step == COMPUTE) kernel(tally, slot, stamps[next % slot_count]);
+            if (step == DOWN) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
+            GLsync old = slot->fences[step];
+            IN(IN_FENCE, slot->fences[step] = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0); if (old) glDeleteSync(old));
+            IN(IN_FLUSH, glFlush());
+            atomic_fetch_add(&issued[step], 1);
+        } else if (first < next && now() - looked >= look) {
+            const struct slot *slot = &slots[first % slot_count];
+            GLenum status;
+            IN(IN_LOOK, status = glClientWaitSync(slot->fences[step], 0, 0));
+            looked = now();
+            if (status != GL_ALREADY_SIGNALED && status != GL_CONDITION_SATISFIED) continue;
+            tally->latency += looked - began[first % slot_count];
+            if (step == COMPUTE && is("stamps", "1")) {
+                GLuint64 times[2];
+                IN(IN_STAMP, for (int i = 0; i < 2; i++) glGetQueryObjectui64v(stamps[first % slot_count][i], GL_QUERY_RESULT, &times[i]));
+                if (end) tally->gap += 1e-9 * (double)(times[0] - end), tally->gaps++;
+                end = times[1];
+            }
+            if (step == DOWN && is("uses", "rw"))
+                tally->wrong += slot->output[5] != (float)first || slot->output[EXACT - 1] != (float)first;
+            tally->done++;
+            atomic_fetch_add(&landed[step], 1);
+        }
+    }
+    glFinish();
+    if (glGetError()) fprintf(stderr, "%s: a GL error\n", step_names[step]);
+    eglMakeCurrent(display, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
+    eglDestroyContext(display, context);
+    return NULL;
+}
+
+static GLuint new_buffer(size_t bytes, float **address) {
+    const GLbitfield flags = GL_MAP_READ_BIT | GL_MAP_WRITE_BIT | GL_MAP_PERSISTENT_BIT | GL_MAP_COHERENT_BIT;
+    GLuint buffer;
+    glGenBuffers(1, &buffer);
+    glBindBuffer(GL_COPY_WRITE_BUFFER, buffer);
+    glBufferStorage(GL_COPY_WRITE_BUFFER, bytes, NULL, address ? flags : 0);
+    if (address) memset(*address = glMapBufferRange(GL_COPY_WRITE_BUFFER, 0, bytes, flags), 0, bytes);
+    return buffer;
+}
+
+static void open_display(void) {
+    PFNEGLQUERYDEVICESEXTPROC query = (PFNEGLQUERYDEVICESEXTPROC)eglGetProcAddress("eglQueryDevicesEXT");
+    PFNEGLGETPLATFORMDISPLAYEXTPROC get = (PFNEGLGETPLATFORMDISPLAYEXTPROC)eglGetProcAddress("eglGetPlatformDisplayEXT");
+    EGLDeviceEXT devices[16];
+    EGLint count = 0;
+    if (query && get) query(16, devices, &count);
+    for (int i = 0; i < count; i++) {
+        display = get(EGL_PLATFORM_DEVICE_EXT, devices[i], NULL);
+        if (eglInitialize(display, NULL, NULL)) return;
+    }
+    fprintf(stderr, "no EGL device\n");
+    exit(1);
+}
+
+/* A kernel of so many microseconds. */
+static void make_program(double wanted) {
+    const char *source =
+        "#version 430\n"
+        "layout(local_size_x = 256) in;\n"
+        "layout(location = 0) uniform int loops;\n"
+        "layout(std430, binding = 0) writeonly buffer Out { float a[]; };\n"
+        "layout(std430, binding = 1) readonly buffer In { float b[]; };\n"
+        "void main() {\n"
+        "    uint first = gl_GlobalInvocationID.x, step = gl_NumWorkGroups.x * 256u;\n"
+        "    float x = b[first], y = x + 1.0, z = x + 2.0, w = x + 3.0;\n"
+        "    for (int i = 0; i < loops; ++i) { x = x * 1.0001 + y; y = y * 0.9999 + z; z = z * 1.0002 + w; w = w * 0.9998 + x; }\n"
+        "    for (uint k = first; k < uint(b.length()); k += step) a[k] = k < 4096u ? b[k] : b[k] + x + y + z + w;\n"
+        "}\n";
+    GLint linked;
+    GLuint shader = glCreateShader(GL_COMPUTE_SHADER);
+    glShaderSource(shader, 1, &source, NULL);
+    glCompileShader(shader);
+    program = glCreateProgram();
+    glAttachShader(program, shader);
+    glLinkProgram(program);
+    glGetProgramiv(program, GL_LINK_STATUS, &linked);
+    if (!linked) fprintf(stderr, "the kernel does not link\n"), exit(1);
+    glUseProgram(program);
+    glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, own_out);
+    glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, own_in);
+    loops = 200;
+    for (int round = 0; round < 4; round++) {
+        glUniform1i(0, loops);
+        glFinish();
+        double begin = now();
+        for (int i = 0; i < 20; i++) glDispatchCompute(groups, 1, 1), glMemoryBarrier(GL_SHADER_STORAGE_BARRIER_BIT);
+        glFinish();
+        double us = 1e6 * (now() - begin) / 20;
+        if (round == 3) printf("%s, kernel alone: %.0f us\n", (const char *)glGetString(GL_RENDERER), us);
+        else loops = (int)(loops * wanted / us) + 1;
+    }
+}
+
+int main(int count, char **arguments) {
+    for (int i = 1; i < count; i++) {
+        char *value = strchr(arguments[i], '=');
+        size_t known = 0, all = sizeof options / sizeof *options;
+        while (value && known < all && strncmp(options[known].name, arguments[i], value - arguments[i])) known++;
+        if (!value || known == all) return fprintf(stderr, "unknown: %s\n", arguments[i]), 2;
+        options[known].value = value + 1;
+    }
+    elements = (int)(atof(option("mib")) * (1 << 18));
+    slot_count = atoi(option("slots"));
+    if (slot_count < 1 || slot_count > MOST_SLOTS || elements < EXACT) return fprintf(stderr, "slots or mib: out of range\n"), 2;
+    open_display();
+    root = EGL_NO_CONTEXT;
+    root = new_context();
+#define LOAD(type, name) if (!(name = (type)eglGetProcAddress(#name))) return fprintf(stderr, "no " #name "\n"), 1;
+    FUNCTIONS(LOAD)
+    const size_t bytes = 4 * (size_t)elements;
+    own_in = new_buffer(bytes, NULL);
+    own_out = new_buffer(bytes, NULL);
+    for (struct slot *slot = slots; slot < slots + slot_count; slot++) {
+        slot->host_in = new_buffer(bytes, &slot->input);
+        slot->host_out = new_buffer(bytes, &slot->output);
+        slot->in = new_buffer(bytes, NULL);
+        slot->out = new_buffer(bytes, NULL);
+        slot->twin = new_buffer(bytes, NULL);
+    }
+    make_program(atof(option("kernel_us")));
+    pthread_t threads[STEPS];
+    for (size_t step = 0; step < STEPS; step++) pthread_create(&threads[step], NULL, serve, (void *)step);
+    while (atomic_load(&ready) < STEPS) { }
+    atomic_fetch_add(&ready, 1);
+    /* A tenth of a second to warm up. */
+    usleep(100000);
+    struct tally before[STEPS], after[STEPS];
+    memcpy(before, tallies, sizeof before);
+    double begin = now();
+    usleep((useconds_t)(1e6 * atof(option("seconds"))));
+    memcpy(after, tallies, sizeof after);
+    double took = now() - begin;
+    atomic_store(&stop, 1);
+    for (int step = 0; step < STEPS; step++) pthread_join(threads[step], NULL);
+    for (int step = 0; step < STEPS; step++) {
+        const struct tally *from = &before[step], *to = &after[step];
+        int done = to->done - from->done;
+        if (!done) { printf("%-9s none\n", step_names[step]); continue; }
+        printf("%-9s %7.1f us a batch, %7.1f under way; in calls:", step_names[step], 1e6 * took / done, 1e6 * (to->latency - from->latency) / done);
+        for (int kind = 0; kind < KINDS; kind++)
+            if (to->calls[kind] > from->calls[kind]) printf(" %s %.0f", kind_names[kind], 1e6 * (to->calls[kind] - from->calls[kind]) / done);
+        if (to->gaps > from->gaps) printf("; %.0f between kernels", 1e6 * (to->gap - from->gap) / (to->gaps - from->gaps));
+        printf("\n");
+    }
+    printf("wrong: %d\n", tallies[DOWN].wrong);
+    return tallies[DOWN].wrong > 0;
+}
