@@ -387,7 +387,9 @@ impl Steps {
     fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
         self.moved = Instant::now();
         let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
-        if self.spins && !self.steps.contains(&Step::Compute) {
+        // Where the device puts steps in order, kernels may be given long before they can begin.
+        let kernels_begin = self.core.order_before(Step::Compute) != Some(Order::Device);
+        if self.spins && kernels_begin && !self.steps.contains(&Step::Compute) {
             self.let_kernels_go_first();
         }
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
