@@ -494,10 +494,14 @@ impl Query {
     /// # Errors
     /// What GL reports.
     pub fn since(&self, start: &Query) -> Result<Duration> {
-        let nanoseconds = self.nanoseconds()?.wrapping_sub(start.nanoseconds()?);
+        Ok(self.between(start.nanoseconds()?, self.nanoseconds()?))
+    }
+
+    /// The time from one to another of the device's clock.
+    pub fn between(&self, start: u64, end: u64) -> Duration {
         // A counter of fewer than 64 bits starts again at 0.
         let unused_bits = 64 - self.context.capabilities().timestamp_bits.clamp(1, 64);
-        Ok(Duration::from_nanos(nanoseconds & (u64::MAX >> unused_bits)))
+        Duration::from_nanos(end.wrapping_sub(start) & (u64::MAX >> unused_bits))
     }
 
     /// The device's clock at that point.

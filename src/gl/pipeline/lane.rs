@@ -156,8 +156,10 @@ impl Lane {
         let (start, end) = match &issued.stamps {
             Some([begin, end]) => {
                 self.clock.set(&self.context, self.core.epoch);
-                let span = end.since(begin)?;
-                let end = self.clock.host_time(end.nanoseconds()?).unwrap_or(now).clamp(given, now);
+                // Each is asked for once: that takes the share group's lock, too.
+                let (start, stop) = (begin.nanoseconds()?, end.nanoseconds()?);
+                let span = end.between(start, stop);
+                let end = self.clock.host_time(stop).unwrap_or(now).clamp(given, now);
                 // A clock that runs wild tells no more than ours does.
                 (end.saturating_sub(span).max(given), end)
             }
