@@ -16,6 +16,7 @@
  *     behind=none          what follows a kernel: unbind its buffers; touch the output with a copy of 16 bytes; twin: copy all of it to a
  *                          second buffer, from which it is downloaded
  *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
+ *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
  */
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
@@ -50,6 +51,7 @@ static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier
 static struct { const char *name, *value; } options[] = {
     {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
     {"stamps", "1"}, {"uses", "rw"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
+    {"computing", "1"},
 };
 
 static const char *option(const char *name) {
@@ -116,17 +118,29 @@ static void kernel(struct tally *tally, const struct slot *slot, const GLuint st
     if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[1], GL_TIMESTAMP));
 }
 
+/* Batches that are back, each behind all before it. Where two contexts compute, landed[COMPUTE] counts the even ones and landed[DOWN] the odd. */
+static int back(void) {
+    int even = atomic_load(&landed[COMPUTE]), odd = atomic_load(&landed[DOWN]);
+    if (is("computing", "1")) return odd;
+    return even > odd ? 2 * odd + 1 : 2 * even;
+}
+
+/* The batch that a step's n-th is. */
+static int batch(int step, int n) { return step == UP || is("computing", "1") ? n : 2 * n + (step == DOWN); }
+
 /* Whether the next batch may begin with a step: its slot is free, or the step before is seen to be done. */
 static int may_begin(int step) {
-    int next = atomic_load(&issued[step]);
-    return step == UP ? next < atomic_load(&landed[DOWN]) + slot_count : next < atomic_load(&landed[step - 1]);
+    int next = batch(step, atomic_load(&issued[step]));
+    if (step == UP) return next < back() + slot_count;
+    return next < atomic_load(&landed[is("computing", "1") ? step - 1 : UP]);
 }
 
 static void *serve(void *argument) {
     const int step = (int)(size_t)argument;
     struct tally *tally = &tallies[step];
     EGLContext context = new_context();
-    const int most = atoi(option(step == COMPUTE ? "kernels" : "copies"));
+    const int computes = step == COMPUTE || (step == DOWN && is("computing", "2")), downloads = step == DOWN || is("computing", "2");
+    const int most = atoi(option(computes ? "kernels" : "copies"));
     const double look = 1e-6 * atof(option("look_us"));
     const size_t bytes = 4 * (size_t)elements;
     double began[MOST_SLOTS], looked = 0;
@@ -138,35 +152,35 @@ static void *serve(void *argument) {
     atomic_fetch_add(&ready, 1);
     while (atomic_load(&ready) <= STEPS) { }
     while (!atomic_load(&stop)) {
-        int first = atomic_load(&landed[step]), next = atomic_load(&issued[step]);
-        if (next - first < most && may_begin(step)) {
+        int first = batch(step, atomic_load(&landed[step])), next = batch(step, atomic_load(&issued[step]));
+        if (atomic_load(&issued[step]) - atomic_load(&landed[step]) < most && may_begin(step)) {
             struct slot *slot = &slots[next % slot_count];
             GLsync before = slot->fences[step == UP ? DOWN : step - 1];
             began[next % slot_count] = now();
-            if (step != COMPUTE && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
-            if (step != COMPUTE && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
+            if (!computes && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
+            if (!computes && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
             if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
             if (step == UP) copy(tally, slot->host_in, slot->in, bytes);
-            if (step == COMPUTE) kernel(tally, slot, stamps[next % slot_count]);
-            if (step == DOWN) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
+            if (computes) kernel(tally, slot, stamps[next % slot_count]);
+            if (step != UP && downloads) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
             GLsync old = slot->fences[step];
             IN(IN_FENCE, slot->fences[step] = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0); if (old) glDeleteSync(old));
             IN(IN_FLUSH, glFlush());
             atomic_fetch_add(&issued[step], 1);
-        } else if (first < next && now() - looked >= look) {
+        } else if (atomic_load(&landed[step]) < atomic_load(&issued[step]) && now() - looked >= look) {
             const struct slot *slot = &slots[first % slot_count];
             GLenum status;
             IN(IN_LOOK, status = glClientWaitSync(slot->fences[step], 0, 0));
             looked = now();
             if (status != GL_ALREADY_SIGNALED && status != GL_CONDITION_SATISFIED) continue;
             tally->latency += looked - began[first % slot_count];
-            if (step == COMPUTE && is("stamps", "1")) {
+            if (computes && is("stamps", "1")) {
                 GLuint64 times[2];
                 IN(IN_STAMP, for (int i = 0; i < 2; i++) glGetQueryObjectui64v(stamps[first % slot_count][i], GL_QUERY_RESULT, &times[i]));
                 if (end) tally->gap += 1e-9 * (double)(times[0] - end), tally->gaps++;
                 end = times[1];
             }
-            if (step == DOWN && is("uses", "rw"))
+            if (step != UP && downloads && is("uses", "rw"))
                 tally->wrong += slot->output[5] != (float)first || slot->output[EXACT - 1] != (float)first;
             tally->done++;
             atomic_fetch_add(&landed[step], 1);
@@ -293,6 +307,7 @@ int main(int count, char **arguments) {
         if (to->gaps > from->gaps) printf("; %.0f between kernels", 1e6 * (to->gap - from->gap) / (to->gaps - from->gaps));
         printf("\n");
     }
-    printf("wrong: %d\n", tallies[DOWN].wrong);
-    return tallies[DOWN].wrong > 0;
+    int wrong = tallies[COMPUTE].wrong + tallies[DOWN].wrong;
+    printf("wrong: %d\n", wrong);
+    return wrong > 0;
 }
