@@ -48,9 +48,13 @@ void main() {
         for (int j = 0; j < ALPHA; ++j) wide[j] = half_way[i * ALPHA + j];
         float line[M] = from_frequency(wide);
         int address = ((n * ROWS + row) * P + p + i) * Q + q;
-#if STORE4
+#if STORED == 4
         output_data[address / 4] = vec4(finish(line[0], row), finish(line[1], row), finish(line[2], row),
                                         finish(line[3], row));
+#elif STORED == 2
+        for (int j = 0; j < M; j += 2) {
+            if (Q % M == 0 || q + j < Q) output_data[(address + j) / 2] = vec2(finish(line[j], row), finish(line[j + 1], row));
+        }
 #else
         for (int j = 0; j < M; ++j) {
             if (Q % M == 0 || q + j < Q) output_data[address + j] = finish(line[j], row);

@@ -122,6 +122,16 @@ impl Defines {
         self.text(name, if four { "vec4" } else { "float" })
     }
 
+    /// As many neighbours of a line of `width` as can be stored at once, wherever lines begin, of the `most` that are at hand.
+    fn stored(self, width: usize, most: usize) -> Self {
+        let (stored, store) = match width {
+            _ if most == 4 && width.is_multiple_of(4) => (4, "vec4"),
+            _ if width.is_multiple_of(2) => (2, "vec2"),
+            _ => (1, "float"),
+        };
+        self.size("STORED", stored).text("STORE", store)
+    }
+
     fn finish(&self, name: &str, bodies: &[&str]) -> Source {
         let bodies = bodies.join("\n");
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
@@ -325,13 +335,7 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
 fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
     let shape = Shape::of(problem);
     let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
-    // As many neighbours of a line as can be stored at once, wherever lines begin.
-    let (stored, store) = match q {
-        _ if q.is_multiple_of(4) => (4, "vec4"),
-        _ if q.is_multiple_of(2) => (2, "vec2"),
-        _ => (1, "float"),
-    };
-    let defines = shape.defines().size("TM", tm).size("STORED", stored).text("STORE", store);
+    let defines = shape.defines().size("TM", tm).stored(q, 4);
     let name = variant.to_string();
     let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
     let bindings = vec![(0, Slot::Input), (1, Slot::Weights), (2, Slot::Output), (3, Slot::Bias)];
@@ -373,9 +377,7 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
     let defines =
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
-    let store4 = m == 4 && sizes.q.is_multiple_of(4);
-    let defines = defines.flag("STORE4", store4).vector("STORE", store4);
-    let defines = shape.finishing(defines, true);
+    let defines = shape.finishing(defines.stored(sizes.q, m), true);
     let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
     // Named without the tile, which they do not depend on: variants share them, and the driver compiles them once.
     let transform = |defines: &Defines, what: &str, body: &str| {
