@@ -4,7 +4,7 @@
 //!     ... -- --sgemm SIZE
 //!     ... -- --exact RUNS [--seed S] [--inputs I]
 //!
-//! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
+//! Layers have the batch of their row, unless N is given. Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
 //! build, error over bound. With `--exact`, runs every family with its options on odd shapes and small integers instead, each program
 //! on I inputs, and fails if any output differs in any bit.
 
@@ -89,26 +89,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if only.as_ref().is_some_and(|only| !only.split(',').any(|it| name.contains(it))) {
             continue;
         }
-        let column = |name: &str| columns.iter().position(|it| it == name);
-        let size =
-            |name: &str, missing: i64| column(name).map_or(Ok(missing), |index| record[index].parse::<i64>());
-        let (r, stride, pad) = (size("kernel", 1)?, size("stride", 1)?, size("pad", 0)?);
-        let batch = if batch == 0 { size("N", 1)? } else { batch };
+        let column =
+            |name: &str| columns.iter().position(|it| it == name).map(|index| record[index].parse::<i64>());
+        let size = |name: &str| column(name).unwrap_or_else(|| panic!("the file has no column {name}"));
+        let optional = |name: &str, missing: i64| column(name).unwrap_or(Ok(missing));
+        let (r, stride, pad) = (size("kernel")?, size("stride")?, size("pad")?);
+        let batch = if batch == 0 { size("N")? } else { batch };
         let problem = Conv2d::new(Conv2dDesc {
             n: batch,
-            c: size("C", 1)?,
-            h: size("H", 1)?,
-            w: size("W", 1)?,
-            k: size("K", 1)?,
+            c: size("C")?,
+            h: size("H")?,
+            w: size("W")?,
+            k: size("K")?,
             r,
-            s: size("kernel_w", r)?,
+            s: optional("kernel_w", r)?,
             stride_h: stride,
             stride_w: stride,
             pad_h: pad,
-            pad_w: size("pad_w", pad)?,
-            dilation_h: size("dilation", 1)?,
-            dilation_w: size("dilation", 1)?,
-            groups: size("groups", 1)?,
+            pad_w: optional("pad_w", pad)?,
+            dilation_h: optional("dilation", 1)?,
+            dilation_w: optional("dilation", 1)?,
+            groups: optional("groups", 1)?,
             ..Default::default()
         })?;
         let mut variants = candidates(&problem, &gpu);

@@ -287,7 +287,7 @@ int main(int count, char **arguments) {
     for (size_t step = 0; step < STEPS; step++) pthread_create(&threads[step], NULL, serve, (void *)step);
     while (atomic_load(&ready) < STEPS) { }
     atomic_fetch_add(&ready, 1);
-    /* A tenth of a second to warm up. */
+    /* A tenth of a second to warm up. The threads count on while their figures are read: a batch more or less. */
     usleep(100000);
     struct tally before[STEPS], after[STEPS];
     memcpy(before, tallies, sizeof before);

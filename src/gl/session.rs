@@ -20,7 +20,7 @@ use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
 use crate::shader::recipe::{self, Source};
 use crate::shader::source::Kernel;
-use crate::shader::variant::{self, Variant};
+use crate::shader::variant::Variant;
 use crate::store::{Store, store};
 
 /// Generated programs that a session keeps beyond those in use.
@@ -243,7 +243,7 @@ impl Session {
 
     /// Ways to compute `problem`, best first.
     fn candidates(&mut self, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
-        if variant::stays_with_floor(problem) {
+        if tuning::stays_with_floor(problem, config()) {
             // No rate of the device would change that; so none needs to be measured.
             return Ok(vec![Variant::DIRECT]);
         }

@@ -39,6 +39,12 @@ const POLL: Duration = Duration::from_micros(300);
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
 const DISTINCT: usize = 1_000_003;
 
+/// Whether `problem` stays with the floor in any case. Where nothing measured may decide, all small ones do: in a pipeline, how fast the
+/// device is says which of them share a slot, and the queue's kernel sums up as the floor does.
+pub fn stays_with_floor(problem: &Conv2d, config: &Config) -> bool {
+    variant::stays_with_floor(problem) || (config.deterministic && variant::is_small(problem))
+}
+
 /// Whether measurements decide for `problem`, and whether they are made.
 pub fn policy(problem: &Conv2d, config: &Config) -> Tune {
     match config.tune {

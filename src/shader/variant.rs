@@ -377,7 +377,7 @@ mod tests {
         );
     }
 
-    /// What an H100 was measured to do: with little work a kernel of its own is three to nine times as fast as the floor, which stays
+    /// What an H100 was measured to do: with little work a kernel of its own is 1.5 to nine times as fast as the floor, which stays
     /// the choice where compiling would take longer than anything else could win.
     #[test]
     fn small_work_gets_kernels_of_its_own_unless_it_is_done_once() {

@@ -53,7 +53,7 @@ pub struct Sent {
 
 impl Sent {
     /// A job, or data that is in a slot.
-    pub fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
+    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
         Sent { job, weights, touched: AtomicBool::new(false), open: core.open.take(), start: Instant::now() }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::kept;
 use super::super::session::Session;
-use super::super::tuning::{self, policy};
+use super::super::tuning::{self, policy, stays_with_floor};
 use super::share_group;
 use crate::config::{Config, Tune};
 use crate::memory::tiles::Gpu;
@@ -59,6 +59,29 @@ fn run(session: &mut Session, policy: Tune) -> Variant {
 
 fn record(session: &Session, store: &Store) -> Option<Record> {
     kept::record(store, session.context().capabilities(), &layer())
+}
+
+/// Small layers have kernels of their own only where it is worth compiling them, and where what is measured may say how they are computed.
+#[test]
+fn small_layers_stay_with_the_floor_where_they_must() {
+    let sized = |size| Conv2dDesc {
+        c: 16,
+        h: size,
+        w: size,
+        k: 16,
+        r: 3,
+        s: 3,
+        pad_h: 1,
+        pad_w: 1,
+        ..Default::default()
+    };
+    let [tiny, small, large] = [8, 16, 64].map(|size| Conv2d::new(sized(size)).unwrap());
+    let free = Config::default();
+    let deterministic = Config { deterministic: true, ..Config::default() };
+    let stays = |problem: &Conv2d| [&free, &deterministic].map(|config| stays_with_floor(problem, config));
+    assert_eq!(stays(&tiny), [true, true]);
+    assert_eq!((stays(&small), stays(&small.once())), ([false, true], [true, true]));
+    assert_eq!((stays(&large), stays(&large.once())), ([false, false], [false, false]));
 }
 
 #[test]
