@@ -48,6 +48,9 @@ fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error
             *families.entry(format!("{:?}", variant.family)).or_default() += 1;
         }
         programs += 1;
+        if programs % 20 == 0 {
+            eprintln!("seed {seed}: {} runs so far, {wrong} wrong", programs * inputs);
+        }
     }
     let (runs, seconds) = (programs * inputs, start.elapsed().as_secs_f64());
     println!(

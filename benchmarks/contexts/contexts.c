@@ -12,11 +12,16 @@
  *     kernels=8 copies=8   the most of them in flight
  *     stamps=1             timestamps around kernels
  *     uses=rw              what of its slot a kernel reads and writes: n for nothing, r, w, rw
+ *     writes=block         how it writes: through a block; a pointer (GL_NV_shader_buffer_store), of which the driver sees nothing; an image
  *     copy=bound           glCopyBufferSubData; named: glCopyNamedBufferSubData
  *     behind=none          what follows a kernel: unbind its buffers; touch the output with a copy of 16 bytes; twin: copy all of it to a
- *                          second buffer, from which it is downloaded
+ *                          second buffer, from which it is downloaded; into, sub, clear: write 16 bytes behind the output with
+ *                          glCopyBufferSubData, glBufferSubData, glClearBufferSubData
  *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
  *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
+ *     fence_us=0           how long after a copy the fence behind it is given
+ *     up=1 down=1          whether anything is copied that way
+ *     priority=none        which contexts have a high priority, the others having a low one: compute, copies
  */
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
@@ -31,7 +36,9 @@
 
 #define FUNCTIONS(F) \
     F(PFNGLATTACHSHADERPROC, glAttachShader) F(PFNGLBINDBUFFERPROC, glBindBuffer) F(PFNGLBINDBUFFERBASEPROC, glBindBufferBase) \
-    F(PFNGLBUFFERSTORAGEPROC, glBufferStorage) F(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync) F(PFNGLCOMPILESHADERPROC, glCompileShader) \
+    F(PFNGLBINDIMAGETEXTUREPROC, glBindImageTexture) F(PFNGLBINDTEXTUREPROC, glBindTexture) F(PFNGLGENTEXTURESPROC, glGenTextures) \
+    F(PFNGLTEXBUFFERPROC, glTexBuffer) F(PFNGLBUFFERSTORAGEPROC, glBufferStorage) F(PFNGLBUFFERSUBDATAPROC, glBufferSubData) \
+    F(PFNGLCLEARBUFFERSUBDATAPROC, glClearBufferSubData) F(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync) F(PFNGLCOMPILESHADERPROC, glCompileShader) \
     F(PFNGLCOPYBUFFERSUBDATAPROC, glCopyBufferSubData) F(PFNGLCOPYNAMEDBUFFERSUBDATAPROC, glCopyNamedBufferSubData) \
     F(PFNGLCREATEPROGRAMPROC, glCreateProgram) F(PFNGLCREATESHADERPROC, glCreateShader) F(PFNGLDELETESYNCPROC, glDeleteSync) \
     F(PFNGLDISPATCHCOMPUTEPROC, glDispatchCompute) F(PFNGLFENCESYNCPROC, glFenceSync) F(PFNGLFINISHPROC, glFinish) \
@@ -40,8 +47,14 @@
     F(PFNGLGETSTRINGPROC, glGetString) F(PFNGLLINKPROGRAMPROC, glLinkProgram) F(PFNGLMAPBUFFERRANGEPROC, glMapBufferRange) \
     F(PFNGLMEMORYBARRIERPROC, glMemoryBarrier) F(PFNGLQUERYCOUNTERPROC, glQueryCounter) F(PFNGLSHADERSOURCEPROC, glShaderSource) \
     F(PFNGLUNIFORM1IPROC, glUniform1i) F(PFNGLUSEPROGRAMPROC, glUseProgram) F(PFNGLWAITSYNCPROC, glWaitSync)
+/* Of GL_NV_shader_buffer_load. */
+typedef void (APIENTRYP make_resident)(GLuint, GLenum);
+typedef void (APIENTRYP get_address)(GLuint, GLenum, GLuint64 *);
+typedef void (APIENTRYP set_address)(GLint, GLuint64);
+#define OF_POINTERS(F) F(make_resident, glMakeNamedBufferResidentNV) F(get_address, glGetNamedBufferParameterui64vNV) F(set_address, glUniformui64NV)
 #define DECLARE(type, name) static type name;
 FUNCTIONS(DECLARE)
+OF_POINTERS(DECLARE)
 
 enum { UP, COMPUTE, DOWN, STEPS, MOST_SLOTS = 64, GROUPS = 1056, EXACT = 4096 };
 enum { IN_BIND, IN_WORK, IN_STAMP, IN_BARRIER, IN_FENCE, IN_FLUSH, IN_LOOK, KINDS };
@@ -50,8 +63,8 @@ static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier
 
 static struct { const char *name, *value; } options[] = {
     {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
-    {"stamps", "1"}, {"uses", "rw"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
-    {"computing", "1"},
+    {"stamps", "1"}, {"uses", "rw"}, {"writes", "block"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
+    {"computing", "1"}, {"fence_us", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
 };
 
 static const char *option(const char *name) {
@@ -69,7 +82,8 @@ static double now(void) {
 }
 
 struct slot {
-    GLuint host_in, host_out, in, out, twin;
+    GLuint host_in, host_out, in, out, twin, image;
+    GLuint64 address;
     float *input, *output;
     GLsync fences[STEPS];
 };
@@ -80,12 +94,14 @@ static int slot_count, elements, loops, groups = GROUPS;
 static EGLDisplay display;
 static EGLContext root;
 static atomic_int ready, stop, issued[STEPS], landed[STEPS];
-static struct tally { double calls[KINDS], latency, gap; int done, gaps, wrong; } tallies[STEPS];
+static struct tally { double calls[KINDS], latency, gap, kernel; int done, gaps, wrong; } tallies[STEPS];
 
 #define IN(kind, call) do { double begin_ = now(); call; tally->calls[kind] += now() - begin_; } while (0)
 
-static EGLContext new_context(void) {
-    const EGLint attributes[] = {EGL_CONTEXT_MAJOR_VERSION, 4, EGL_CONTEXT_MINOR_VERSION, 5, EGL_NONE};
+static EGLContext new_context(int computes) {
+    const EGLint first = is("priority", computes ? "compute" : "copies") ? EGL_CONTEXT_PRIORITY_HIGH_IMG : EGL_CONTEXT_PRIORITY_LOW_IMG;
+    const EGLint attributes[] = {EGL_CONTEXT_MAJOR_VERSION, 4, EGL_CONTEXT_MINOR_VERSION, 5,
+                                 is("priority", "none") ? EGL_NONE : EGL_CONTEXT_PRIORITY_LEVEL_IMG, first, EGL_NONE};
     eglBindAPI(EGL_OPENGL_API);
     EGLContext context = eglCreateContext(display, NULL, root, attributes);
     if (!context || !eglMakeCurrent(display, EGL_NO_SURFACE, EGL_NO_SURFACE, context)) {
@@ -108,11 +124,20 @@ static void kernel(struct tally *tally, const struct slot *slot, const GLuint st
     const char *uses = option("uses");
     GLuint out = strchr(uses, 'w') ? slot->out : own_out, in = strchr(uses, 'r') ? slot->in : own_in;
     if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[0], GL_TIMESTAMP));
-    IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, out); glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, in));
+    if (is("writes", "block")) IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, out));
+    if (is("writes", "pointer")) IN(IN_BIND, glUniformui64NV(1, slot->address));
+    if (is("writes", "image")) IN(IN_BIND, glBindImageTexture(0, slot->image, 0, GL_FALSE, 0, GL_WRITE_ONLY, GL_R32F));
+    IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, in));
     IN(IN_WORK, glDispatchCompute(groups, 1, 1));
     IN(IN_BARRIER, glMemoryBarrier(GL_SHADER_STORAGE_BARRIER_BIT | GL_BUFFER_UPDATE_BARRIER_BIT));
     if (is("behind", "unbind"))
         IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, 0); glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, 0));
+    const GLintptr end = 4 * (GLintptr)elements;
+    if (is("behind", "into") || is("behind", "sub") || is("behind", "clear"))
+        IN(IN_BIND, glBindBuffer(GL_COPY_READ_BUFFER, own_in); glBindBuffer(GL_COPY_WRITE_BUFFER, out));
+    if (is("behind", "into")) IN(IN_WORK, glCopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0, end, 16));
+    if (is("behind", "sub")) IN(IN_WORK, glBufferSubData(GL_COPY_WRITE_BUFFER, end, 16, step_names));
+    if (is("behind", "clear")) IN(IN_WORK, glClearBufferSubData(GL_COPY_WRITE_BUFFER, GL_R32UI, end, 16, GL_RED_INTEGER, GL_UNSIGNED_INT, NULL));
     if (is("behind", "touch")) copy(tally, out, slot->twin, 16);
     if (is("behind", "twin")) copy(tally, out, slot->twin, 4 * (size_t)elements);
     if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[1], GL_TIMESTAMP));
@@ -135,13 +160,26 @@ static int may_begin(int step) {
     return next < atomic_load(&landed[is("computing", "1") ? step - 1 : UP]);
 }
 
+/* Makes a slot's output known to a context by its address, or as an image. */
+static void see(struct slot *slot) {
+    if (is("writes", "pointer")) {
+        glMakeNamedBufferResidentNV(slot->out, GL_READ_WRITE);
+        glGetNamedBufferParameterui64vNV(slot->out, 0x8F1D /* GL_BUFFER_GPU_ADDRESS_NV */, &slot->address);
+    } else if (is("writes", "image") && !slot->image) {
+        glGenTextures(1, &slot->image);
+        glBindTexture(GL_TEXTURE_BUFFER, slot->image);
+        glTexBuffer(GL_TEXTURE_BUFFER, GL_R32F, slot->out);
+    }
+}
+
 static void *serve(void *argument) {
     const int step = (int)(size_t)argument;
     struct tally *tally = &tallies[step];
-    EGLContext context = new_context();
     const int computes = step == COMPUTE || (step == DOWN && is("computing", "2")), downloads = step == DOWN || is("computing", "2");
+    EGLContext context = new_context(computes);
     const int most = atoi(option(computes ? "kernels" : "copies"));
-    const double look = 1e-6 * atof(option("look_us"));
+    const double look = 1e-6 * atof(option("look_us")), later = computes ? 0 : 1e-6 * atof(option("fence_us"));
+    int fenced = 0;
     const size_t bytes = 4 * (size_t)elements;
     double began[MOST_SLOTS], looked = 0;
     GLuint stamps[MOST_SLOTS][2];
@@ -149,6 +187,7 @@ static void *serve(void *argument) {
     glGenQueries(2 * MOST_SLOTS, stamps[0]);
     glUseProgram(program);
     glUniform1i(0, loops);
+    for (struct slot *slot = slots; computes && slot < slots + slot_count; slot++) see(slot);
     atomic_fetch_add(&ready, 1);
     while (atomic_load(&ready) <= STEPS) { }
     while (!atomic_load(&stop)) {
@@ -160,14 +199,16 @@ static void *serve(void *argument) {
             if (!computes && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
             if (!computes && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
             if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
-            if (step == UP) copy(tally, slot->host_in, slot->in, bytes);
+            if (step == UP && is("up", "1")) copy(tally, slot->host_in, slot->in, bytes);
             if (computes) kernel(tally, slot, stamps[next % slot_count]);
-            if (step != UP && downloads) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
-            GLsync old = slot->fences[step];
-            IN(IN_FENCE, slot->fences[step] = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0); if (old) glDeleteSync(old));
-            IN(IN_FLUSH, glFlush());
+            if (step != UP && downloads && is("down", "1")) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
+            if (later > 0) IN(IN_FLUSH, glFlush());
             atomic_fetch_add(&issued[step], 1);
-        } else if (atomic_load(&landed[step]) < atomic_load(&issued[step]) && now() - looked >= look) {
+        } else if (fenced < atomic_load(&issued[step]) && now() - began[batch(step, fenced) % slot_count] >= later) {
+            GLsync *fence = &slots[batch(step, fenced++) % slot_count].fences[step], old = *fence;
+            IN(IN_FENCE, *fence = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0); if (old) glDeleteSync(old));
+            IN(IN_FLUSH, glFlush());
+        } else if (atomic_load(&landed[step]) < fenced && now() - looked >= look) {
             const struct slot *slot = &slots[first % slot_count];
             GLenum status;
             IN(IN_LOOK, status = glClientWaitSync(slot->fences[step], 0, 0));
@@ -177,10 +218,11 @@ static void *serve(void *argument) {
             if (computes && is("stamps", "1")) {
                 GLuint64 times[2];
                 IN(IN_STAMP, for (int i = 0; i < 2; i++) glGetQueryObjectui64v(stamps[first % slot_count][i], GL_QUERY_RESULT, &times[i]));
+                tally->kernel += 1e-9 * (double)(times[1] - times[0]);
                 if (end) tally->gap += 1e-9 * (double)(times[0] - end), tally->gaps++;
                 end = times[1];
             }
-            if (step != UP && downloads && is("uses", "rw"))
+            if (step != UP && downloads && is("uses", "rw") && is("up", "1") && is("down", "1"))
                 tally->wrong += slot->output[5] != (float)first || slot->output[EXACT - 1] != (float)first;
             tally->done++;
             atomic_fetch_add(&landed[step], 1);
@@ -219,21 +261,26 @@ static void open_display(void) {
 
 /* A kernel of so many microseconds. */
 static void make_program(double wanted) {
-    const char *source =
-        "#version 430\n"
+    const char *const out = is("writes", "pointer") ? "layout(location = 1) uniform float *a;\n"
+        : is("writes", "image") ? "layout(r32f, binding = 0) writeonly uniform imageBuffer a;\n"
+        : "layout(std430, binding = 0) writeonly buffer Out { float a[]; };\n";
+    const char *const put = is("writes", "image") ? "void put(uint k, float x) { imageStore(a, int(k), vec4(x)); }\n"
+        : "void put(uint k, float x) { a[k] = x; }\n";
+    const char *const extensions = is("writes", "pointer")
+        ? "#extension GL_NV_gpu_shader5 : require\n#extension GL_NV_shader_buffer_load : require\n#extension GL_NV_shader_buffer_store : require\n" : "";
+    const char *source[] = {"#version 430\n", extensions, out, put,
         "layout(local_size_x = 256) in;\n"
         "layout(location = 0) uniform int loops;\n"
-        "layout(std430, binding = 0) writeonly buffer Out { float a[]; };\n"
         "layout(std430, binding = 1) readonly buffer In { float b[]; };\n"
         "void main() {\n"
         "    uint first = gl_GlobalInvocationID.x, step = gl_NumWorkGroups.x * 256u;\n"
         "    float x = b[first], y = x + 1.0, z = x + 2.0, w = x + 3.0;\n"
         "    for (int i = 0; i < loops; ++i) { x = x * 1.0001 + y; y = y * 0.9999 + z; z = z * 1.0002 + w; w = w * 0.9998 + x; }\n"
-        "    for (uint k = first; k < uint(b.length()); k += step) a[k] = k < 4096u ? b[k] : b[k] + x + y + z + w;\n"
-        "}\n";
+        "    for (uint k = first; k < uint(b.length()); k += step) put(k, k < 4096u ? b[k] : b[k] + x + y + z + w);\n"
+        "}\n"};
     GLint linked;
     GLuint shader = glCreateShader(GL_COMPUTE_SHADER);
-    glShaderSource(shader, 1, &source, NULL);
+    glShaderSource(shader, 5, source, NULL);
     glCompileShader(shader);
     program = glCreateProgram();
     glAttachShader(program, shader);
@@ -241,6 +288,10 @@ static void make_program(double wanted) {
     glGetProgramiv(program, GL_LINK_STATUS, &linked);
     if (!linked) fprintf(stderr, "the kernel does not link\n"), exit(1);
     glUseProgram(program);
+    struct slot own = {.out = own_out};
+    see(&own);
+    if (is("writes", "pointer")) glUniformui64NV(1, own.address);
+    if (is("writes", "image")) glBindImageTexture(0, own.image, 0, GL_FALSE, 0, GL_WRITE_ONLY, GL_R32F);
     glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, own_out);
     glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, own_in);
     loops = 200;
@@ -269,17 +320,18 @@ int main(int count, char **arguments) {
     if (slot_count < 1 || slot_count > MOST_SLOTS || elements < EXACT) return fprintf(stderr, "slots or mib: out of range\n"), 2;
     open_display();
     root = EGL_NO_CONTEXT;
-    root = new_context();
+    root = new_context(0);
 #define LOAD(type, name) if (!(name = (type)eglGetProcAddress(#name))) return fprintf(stderr, "no " #name "\n"), 1;
     FUNCTIONS(LOAD)
+    if (is("writes", "pointer")) { OF_POINTERS(LOAD) }
     const size_t bytes = 4 * (size_t)elements;
     own_in = new_buffer(bytes, NULL);
-    own_out = new_buffer(bytes, NULL);
+    own_out = new_buffer(bytes + 16, NULL);
     for (struct slot *slot = slots; slot < slots + slot_count; slot++) {
         slot->host_in = new_buffer(bytes, &slot->input);
         slot->host_out = new_buffer(bytes, &slot->output);
         slot->in = new_buffer(bytes, NULL);
-        slot->out = new_buffer(bytes, NULL);
+        slot->out = new_buffer(bytes + 16, NULL);
         slot->twin = new_buffer(bytes, NULL);
     }
     make_program(atof(option("kernel_us")));
@@ -304,7 +356,8 @@ int main(int count, char **arguments) {
         printf("%-9s %7.1f us a batch, %7.1f under way; in calls:", step_names[step], 1e6 * took / done, 1e6 * (to->latency - from->latency) / done);
         for (int kind = 0; kind < KINDS; kind++)
             if (to->calls[kind] > from->calls[kind]) printf(" %s %.0f", kind_names[kind], 1e6 * (to->calls[kind] - from->calls[kind]) / done);
-        if (to->gaps > from->gaps) printf("; %.0f between kernels", 1e6 * (to->gap - from->gap) / (to->gaps - from->gaps));
+        if (to->gaps > from->gaps)
+            printf("; kernels %.0f, between them %.0f", 1e6 * (to->kernel - from->kernel) / done, 1e6 * (to->gap - from->gap) / (to->gaps - from->gaps));
         printf("\n");
     }
     int wrong = tallies[COMPUTE].wrong + tallies[DOWN].wrong;

@@ -6,7 +6,7 @@ mod ways;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sparkle::{Contexts, Order, PipelineOptions};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions};
 
 use crate::console::Console;
 use crate::device::DeviceOption;
@@ -21,8 +21,9 @@ use ways::{Took, Work};
 /// Device::conv2d. prepared: a plan, run. one, two, three contexts: a pipeline, from ordinary memory. in place: from and in the
 /// pipeline's own slots; in place, one context: the three steps cannot overlap, which gives the time of each step alone.
 /// The bound is the slowest step alone; for ways from ordinary memory copies to and from slots, at the rate at which all cores copy
-/// memory, are a step, too. Times are wall time a batch, after 0.4 s of the same work; busy is the part of that
-/// time in which each engine was at work, overlaps counted once. Every way's results are verified.
+/// memory, are a step, too. Uploads and downloads may be slower at once than alone: how long both take together is measured by
+/// a stream of as many bytes with next to nothing to compute, and printed beside the bound. Times are wall time a batch, after 0.4 s of
+/// the same work; busy is the part of that time in which each engine was at work, overlaps counted once. Every way's results are verified.
 #[derive(clap::Args)]
 pub struct Args {
     /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad
@@ -67,8 +68,12 @@ struct Report {
 struct Figures {
     name: String,
     steps: Steps,
+    /// Upload and download at once.
+    both_ways: Option<f64>,
     /// Wall time of a one-shot call over the slowest step and one piece of the others.
     one_shot_over_bound: Option<f64>,
+    /// The same where both transfers at once are a step, too.
+    one_shot_over_transfers: Option<f64>,
     /// What submitting costs the calling thread: the median, in microseconds.
     submit_us: Option<f64>,
     rows: Vec<Row>,
@@ -100,6 +105,12 @@ impl Steps {
         let all = [self.copy_in, self.upload, self.compute, self.download, self.copy_out];
         let (sum, slowest) = (all.iter().sum::<f64>(), all.into_iter().fold(0.0, f64::max));
         slowest + (sum - slowest) / pieces as f64
+    }
+
+    /// The same, where upload and download take so long at once.
+    fn with_transfers(self, both_ways: f64, pieces: usize) -> f64 {
+        let others = self.copy_in + self.compute + self.copy_out;
+        self.alone(pieces).max(both_ways + others / pieces as f64)
     }
 }
 
@@ -140,7 +151,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     };
     for layer in &layers {
         let work = Work::new(args, &device, layer);
-        let measured = work.and_then(|work| measured(args, &work, layer, copies.bytes_per_second));
+        let measured = work.and_then(|work| measured(args, &device, &work, layer, copies.bytes_per_second));
         let figures = measured.map_err(|failure| failure.at(&layer.name))?;
         print(console, &figures);
         report.layers.push(figures);
@@ -151,7 +162,13 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measured(args: &Args, work: &Work, layer: &Layer, copy_rate: f64) -> Result<Figures, Failure> {
+fn measured(
+    args: &Args,
+    device: &Device,
+    work: &Work,
+    layer: &Layer,
+    copy_rate: f64,
+) -> Result<Figures, Failure> {
     const ALONE: &str = "in place, one context";
     let wanted = |way: &str| args.way.as_ref().is_none_or(|text| way.contains(text.as_str()));
     let mut took = vec![];
@@ -197,10 +214,16 @@ fn measured(args: &Args, work: &Work, layer: &Layer, copy_rate: f64) -> Result<F
     };
     let n = layer.problem.sizes().n;
     let pieces = n.div_ceil(PipelineOptions::of_calls().images_each(&layer.problem, usize::MAX));
+    let both_ways = both_ways(args, device, layer, steps)?;
+    let one_shot = find("one-shot").map(ms);
     Ok(Figures {
         name: layer.name.clone(),
         steps,
-        one_shot_over_bound: find("one-shot").map(|took| ms(took) / steps.alone(pieces)),
+        both_ways,
+        one_shot_over_bound: one_shot.map(|ms| ms / steps.alone(pieces)),
+        one_shot_over_transfers: one_shot
+            .zip(both_ways)
+            .map(|(ms, both)| ms / steps.with_transfers(both, pieces)),
         submit_us: took.iter().find_map(|it| it.submit).map(|it: Duration| it.as_secs_f64() * 1e6),
         rows: took.iter().map(row).collect(),
     })
@@ -214,6 +237,30 @@ fn steps(alone: &Took, layer: &Layer, copy_rate: f64) -> Steps {
     let copy = |elements: usize| (size_of::<f32>() * elements) as f64 / copy_rate * 1e3;
     let (copy_in, copy_out) = (copy(layer.problem.input_len()), copy(layer.problem.output_len()));
     Steps { copy_in, upload, compute, download, copy_out }
+}
+
+/// What upload and download of a layer take at once, from a stream that moves as many bytes each way as the smaller of them: what they save
+/// there by overlapping, they save here. `None` where its multiplication by one takes longer than that.
+fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Result<Option<f64>, Failure> {
+    if steps.upload + steps.download == 0.0 {
+        return Ok(None);
+    }
+    let (sizes, problem) = (layer.problem.sizes(), &layer.problem);
+    let (h, w) = match problem.input_len() < problem.output_len() {
+        true => (sizes.c * sizes.h, sizes.w),
+        false => (sizes.k * sizes.p, sizes.q),
+    };
+    let (n, h, w) = (sizes.n as i64, h as i64, w as i64);
+    let copied = Conv2d::new(Conv2dDesc { n, h, w, ..Default::default() })?;
+    let moved = copied.input_len() as f64;
+    let layer = Layer { name: layer.name.clone(), problem: copied };
+    let took = Work::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
+    let [_, computing, _] = took.busy.unwrap_or_default();
+    let upload = steps.upload * moved / problem.input_len() as f64;
+    let download = steps.download * moved / problem.output_len() as f64;
+    let saved = upload + download - took.time.as_secs_f64() * 1e3;
+    let slowest = steps.upload.max(steps.download);
+    Ok((computing < 0.9).then(|| (steps.upload + steps.download - saved.max(0.0)).max(slowest)))
 }
 
 fn print(console: &mut Console, figures: &Figures) {
@@ -231,9 +278,16 @@ fn print(console: &mut Console, figures: &Figures) {
          download {download:.3}, copy out {copy_out:.3}",
         figures.name
     ));
+    if let Some(both) = figures.both_ways {
+        let what = "upload and download at once, ms";
+        console.line(format!("{:<16}  {what}: {both:.3}", figures.name));
+    }
     if let Some(ratio) = figures.one_shot_over_bound {
         let what = "one-shot call over the slowest step and one piece of the others";
-        console.line(format!("{:<16}  {what}: {ratio:.2}", figures.name));
+        let too = figures.one_shot_over_transfers;
+        let too =
+            too.map_or_else(String::new, |it| format!("; with both transfers at once as a step: {it:.2}"));
+        console.line(format!("{:<16}  {what}: {ratio:.2}{too}", figures.name));
     }
     if let Some(us) = figures.submit_us {
         console.line(format!("{:<16}  submit, on the calling thread: {us:.2} us", figures.name));
