@@ -19,6 +19,8 @@
  *                          glCopyBufferSubData, glBufferSubData, glClearBufferSubData
  *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
  *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
+ *     pairs=slots          how many of the slots' buffers copies go between, if kernels use none
+ *     log=0                how many of the last fences that were seen to have signalled are printed
  *     fence_us=0           how long after a copy the fence behind it is given
  *     up=1 down=1          whether anything is copied that way
  *     priority=none        which contexts have a high priority, the others having a low one: compute, copies
@@ -64,7 +66,7 @@ static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier
 static struct { const char *name, *value; } options[] = {
     {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
     {"stamps", "1"}, {"uses", "rw"}, {"writes", "block"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
-    {"computing", "1"}, {"fence_us", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
+    {"computing", "1"}, {"fence_us", "0"}, {"pairs", "64"}, {"log", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
 };
 
 static const char *option(const char *name) {
@@ -95,6 +97,8 @@ static EGLDisplay display;
 static EGLContext root;
 static atomic_int ready, stop, issued[STEPS], landed[STEPS];
 static struct tally { double calls[KINDS], latency, gap, kernel; int done, gaps, wrong; } tallies[STEPS];
+static struct { int step, batch; double at; } seen[1 << 16];
+static atomic_int seen_count;
 
 #define IN(kind, call) do { double begin_ = now(); call; tally->calls[kind] += now() - begin_; } while (0)
 
@@ -194,14 +198,15 @@ static void *serve(void *argument) {
         int first = batch(step, atomic_load(&landed[step])), next = batch(step, atomic_load(&issued[step]));
         if (atomic_load(&issued[step]) - atomic_load(&landed[step]) < most && may_begin(step)) {
             struct slot *slot = &slots[next % slot_count];
+            struct slot *place = &slots[next % slot_count % atoi(option("pairs"))];
             GLsync before = slot->fences[step == UP ? DOWN : step - 1];
             began[next % slot_count] = now();
             if (!computes && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
             if (!computes && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
             if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
-            if (step == UP && is("up", "1")) copy(tally, slot->host_in, slot->in, bytes);
+            if (step == UP && is("up", "1")) copy(tally, place->host_in, place->in, bytes);
             if (computes) kernel(tally, slot, stamps[next % slot_count]);
-            if (step != UP && downloads && is("down", "1")) copy(tally, is("behind", "twin") ? slot->twin : slot->out, slot->host_out, bytes);
+            if (step != UP && downloads && is("down", "1")) copy(tally, is("behind", "twin") ? slot->twin : place->out, place->host_out, bytes);
             if (later > 0) IN(IN_FLUSH, glFlush());
             atomic_fetch_add(&issued[step], 1);
         } else if (fenced < atomic_load(&issued[step]) && now() - began[batch(step, fenced) % slot_count] >= later) {
@@ -214,6 +219,8 @@ static void *serve(void *argument) {
             IN(IN_LOOK, status = glClientWaitSync(slot->fences[step], 0, 0));
             looked = now();
             if (status != GL_ALREADY_SIGNALED && status != GL_CONDITION_SATISFIED) continue;
+            int entry = atomic_fetch_add(&seen_count, 1);
+            if (entry < 1 << 16) seen[entry].step = step, seen[entry].batch = first, seen[entry].at = looked;
             tally->latency += looked - began[first % slot_count];
             if (computes && is("stamps", "1")) {
                 GLuint64 times[2];
@@ -360,6 +367,9 @@ int main(int count, char **arguments) {
             printf("; kernels %.0f, between them %.0f", 1e6 * (to->kernel - from->kernel) / done, 1e6 * (to->gap - from->gap) / (to->gaps - from->gaps));
         printf("\n");
     }
+    const int logged = atomic_load(&seen_count) < 1 << 16 ? atomic_load(&seen_count) : 1 << 16;
+    for (int i = logged > atoi(option("log")) ? logged - atoi(option("log")) : 0; i < logged; i++)
+        printf("%c%d %.0f%s", "ucd"[seen[i].step], seen[i].batch, 1e6 * (seen[i].at - begin), i + 1 < logged ? ", " : "\n");
     int wrong = tallies[COMPUTE].wrong + tallies[DOWN].wrong;
     printf("wrong: %d\n", wrong);
     return wrong > 0;
