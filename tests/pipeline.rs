@@ -107,6 +107,32 @@ fn every_way_of_submitting_is_exact() {
     assert!(ran >= 1080, "{ran}");
 }
 
+/// Kernels that take long are not all given at once; those that wait for that, and short ones among them, come all the same.
+#[test]
+fn long_kernels_in_many_slots_are_exact_and_so_are_short_ones_among_them() {
+    for device in devices() {
+        let mut random = Random::new(8);
+        let long = Conv2dDesc { c: 16, h: 40, w: 40, k: 16, r: 3, s: 3, ..Default::default() };
+        let long = Conv2dDesc { algorithm: sparkle::Algorithm::Direct, ..long };
+        let cases = [Case::new(&device, long, &mut random), Case::random(&device, &mut random)];
+        for order in [Order::Device, Order::Host] {
+            let options =
+                PipelineOptions { slots: 8, contexts: Contexts::Three, order, ..Default::default() };
+            let pipeline = device.pipeline(options).unwrap();
+            let job = |number: usize| {
+                let case = &cases[usize::from(number % 4 == 3)];
+                let (input, output) = (case.input(number as u64), vec![f32::NAN; case.problem.output_len()]);
+                (case, pipeline.submit(&case.plan, input, output, Pressure::Wait).unwrap())
+            };
+            let jobs: Vec<_> = (0..16).map(job).collect();
+            for (number, (case, job)) in jobs.into_iter().enumerate() {
+                let done = job.wait().unwrap();
+                case.check(&done.input, &done.output, &format!("{} {order:?} {number}", device.id()));
+            }
+        }
+    }
+}
+
 /// Weights of a one-shot call are the caller's own, and change from call to call.
 #[test]
 fn each_large_call_uses_its_own_weights() {

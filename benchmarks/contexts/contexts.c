@@ -15,12 +15,14 @@
  *     writes=block         how it writes: through a block; a pointer (GL_NV_shader_buffer_store), of which the driver sees nothing; an image
  *     copy=bound           glCopyBufferSubData; named: glCopyNamedBufferSubData
  *     behind=none          what follows a kernel: unbind its buffers; touch the output with a copy of 16 bytes; twin: copy all of it to a
- *                          second buffer, from which it is downloaded; into, sub, clear: write 16 bytes behind the output with
- *                          glCopyBufferSubData, glBufferSubData, glClearBufferSubData
+ *                          second buffer, from which it is downloaded; into, clear: write 16 bytes behind the output with
+ *                          glCopyBufferSubData, glClearBufferSubData
  *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
  *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
  *     pairs=slots          how many of the slots' buffers copies go between, if kernels use none
  *     log=0                how many of the last fences that were seen to have signalled are printed
+ *     first_up=0 first_down=0   how many copies of 16 bytes a context that copies begins with
+ *     with_up=none with_down=none   a copy of 16 bytes before or after each
  *     fence_us=0           how long after a copy the fence behind it is given
  *     up=1 down=1          whether anything is copied that way
  *     priority=none        which contexts have a high priority, the others having a low one: compute, copies
@@ -39,13 +41,13 @@
 #define FUNCTIONS(F) \
     F(PFNGLATTACHSHADERPROC, glAttachShader) F(PFNGLBINDBUFFERPROC, glBindBuffer) F(PFNGLBINDBUFFERBASEPROC, glBindBufferBase) \
     F(PFNGLBINDIMAGETEXTUREPROC, glBindImageTexture) F(PFNGLBINDTEXTUREPROC, glBindTexture) F(PFNGLGENTEXTURESPROC, glGenTextures) \
-    F(PFNGLTEXBUFFERPROC, glTexBuffer) F(PFNGLBUFFERSTORAGEPROC, glBufferStorage) F(PFNGLBUFFERSUBDATAPROC, glBufferSubData) \
+    F(PFNGLTEXBUFFERPROC, glTexBuffer) F(PFNGLBUFFERSTORAGEPROC, glBufferStorage) \
     F(PFNGLCLEARBUFFERSUBDATAPROC, glClearBufferSubData) F(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync) F(PFNGLCOMPILESHADERPROC, glCompileShader) \
     F(PFNGLCOPYBUFFERSUBDATAPROC, glCopyBufferSubData) F(PFNGLCOPYNAMEDBUFFERSUBDATAPROC, glCopyNamedBufferSubData) \
     F(PFNGLCREATEPROGRAMPROC, glCreateProgram) F(PFNGLCREATESHADERPROC, glCreateShader) F(PFNGLDELETESYNCPROC, glDeleteSync) \
     F(PFNGLDISPATCHCOMPUTEPROC, glDispatchCompute) F(PFNGLFENCESYNCPROC, glFenceSync) F(PFNGLFINISHPROC, glFinish) \
     F(PFNGLFLUSHPROC, glFlush) F(PFNGLGENBUFFERSPROC, glGenBuffers) F(PFNGLGENQUERIESPROC, glGenQueries) \
-    F(PFNGLGETERRORPROC, glGetError) F(PFNGLGETPROGRAMIVPROC, glGetProgramiv) F(PFNGLGETQUERYOBJECTUI64VPROC, glGetQueryObjectui64v) \
+    F(PFNGLGETSHADERINFOLOGPROC, glGetShaderInfoLog) F(PFNGLGETERRORPROC, glGetError) F(PFNGLGETPROGRAMIVPROC, glGetProgramiv) F(PFNGLGETQUERYOBJECTUI64VPROC, glGetQueryObjectui64v) \
     F(PFNGLGETSTRINGPROC, glGetString) F(PFNGLLINKPROGRAMPROC, glLinkProgram) F(PFNGLMAPBUFFERRANGEPROC, glMapBufferRange) \
     F(PFNGLMEMORYBARRIERPROC, glMemoryBarrier) F(PFNGLQUERYCOUNTERPROC, glQueryCounter) F(PFNGLSHADERSOURCEPROC, glShaderSource) \
     F(PFNGLUNIFORM1IPROC, glUniform1i) F(PFNGLUSEPROGRAMPROC, glUseProgram) F(PFNGLWAITSYNCPROC, glWaitSync)
@@ -66,7 +68,8 @@ static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier
 static struct { const char *name, *value; } options[] = {
     {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
     {"stamps", "1"}, {"uses", "rw"}, {"writes", "block"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
-    {"computing", "1"}, {"fence_us", "0"}, {"pairs", "64"}, {"log", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
+    {"computing", "1"}, {"first_up", "0"}, {"first_down", "0"}, {"with_up", "none"}, {"with_down", "none"}, {"fence_us", "0"},
+    {"pairs", "64"}, {"log", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
 };
 
 static const char *option(const char *name) {
@@ -137,10 +140,9 @@ static void kernel(struct tally *tally, const struct slot *slot, const GLuint st
     if (is("behind", "unbind"))
         IN(IN_BIND, glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0, 0); glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1, 0));
     const GLintptr end = 4 * (GLintptr)elements;
-    if (is("behind", "into") || is("behind", "sub") || is("behind", "clear"))
+    if (is("behind", "into") || is("behind", "clear"))
         IN(IN_BIND, glBindBuffer(GL_COPY_READ_BUFFER, own_in); glBindBuffer(GL_COPY_WRITE_BUFFER, out));
     if (is("behind", "into")) IN(IN_WORK, glCopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0, end, 16));
-    if (is("behind", "sub")) IN(IN_WORK, glBufferSubData(GL_COPY_WRITE_BUFFER, end, 16, step_names));
     if (is("behind", "clear")) IN(IN_WORK, glClearBufferSubData(GL_COPY_WRITE_BUFFER, GL_R32UI, end, 16, GL_RED_INTEGER, GL_UNSIGNED_INT, NULL));
     if (is("behind", "touch")) copy(tally, out, slot->twin, 16);
     if (is("behind", "twin")) copy(tally, out, slot->twin, 4 * (size_t)elements);
@@ -192,6 +194,8 @@ static void *serve(void *argument) {
     glUseProgram(program);
     glUniform1i(0, loops);
     for (struct slot *slot = slots; computes && slot < slots + slot_count; slot++) see(slot);
+    const char *const with = computes ? "none" : option(step == UP ? "with_up" : "with_down");
+    for (int i = computes ? 0 : atoi(option(step == UP ? "first_up" : "first_down")); i > 0; i--) copy(tally, own_in, own_out, 16), glFinish();
     atomic_fetch_add(&ready, 1);
     while (atomic_load(&ready) <= STEPS) { }
     while (!atomic_load(&stop)) {
@@ -203,10 +207,12 @@ static void *serve(void *argument) {
             began[next % slot_count] = now();
             if (!computes && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
             if (!computes && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
+            if (!strcmp(with, "before")) copy(tally, own_in, own_out, 16);
             if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
             if (step == UP && is("up", "1")) copy(tally, place->host_in, place->in, bytes);
             if (computes) kernel(tally, slot, stamps[next % slot_count]);
             if (step != UP && downloads && is("down", "1")) copy(tally, is("behind", "twin") ? slot->twin : place->out, place->host_out, bytes);
+            if (!strcmp(with, "after")) copy(tally, own_in, own_out, 16);
             if (later > 0) IN(IN_FLUSH, glFlush());
             atomic_fetch_add(&issued[step], 1);
         } else if (fenced < atomic_load(&issued[step]) && now() - began[batch(step, fenced) % slot_count] >= later) {
@@ -293,7 +299,12 @@ static void make_program(double wanted) {
     glAttachShader(program, shader);
     glLinkProgram(program);
     glGetProgramiv(program, GL_LINK_STATUS, &linked);
-    if (!linked) fprintf(stderr, "the kernel does not link\n"), exit(1);
+    if (!linked) {
+        char log[1000] = "";
+        glGetShaderInfoLog(shader, sizeof log, NULL, log);
+        fprintf(stderr, "the kernel does not link: %s\n", log);
+        exit(1);
+    }
     glUseProgram(program);
     struct slot own = {.out = own_out};
     see(&own);

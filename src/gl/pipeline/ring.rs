@@ -104,6 +104,8 @@ pub struct Ring<S: Source> {
     /// Counts changes that may mean a task for somebody, so that who stays awake need not lock the ring to hear that there was none:
     /// whoever has to change it would find it locked, and its memory in others' caches.
     news: AtomicU64,
+    /// How many slots wait for a kernel, for those who only want to know that.
+    kernels: AtomicU64,
     /// Whoever waits for a task, one for each step; and for room in the queue, or for the ring to be quiet.
     work: [Condvar; 3],
     room: Condvar,
@@ -168,6 +170,7 @@ impl<S: Source> Ring<S> {
                 generation: 0,
             }),
             news: AtomicU64::new(0),
+            kernels: AtomicU64::new(0),
             work: [Condvar::new(), Condvar::new(), Condvar::new()],
             room: Condvar::new(),
         }
@@ -254,6 +257,7 @@ impl<S: Source> Ring<S> {
             }
             for step in STEPS.into_iter().filter(|step| steps.contains(step)) {
                 if let Some(slot) = state.queues[step as usize].pop_front() {
+                    self.count_kernels(&state);
                     let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
                     match step {
                         Step::Upload => self.rouse(state),
@@ -303,6 +307,7 @@ impl<S: Source> Ring<S> {
             return;
         }
         state.queues[step as usize].push_back(slot);
+        self.count_kernels(&state);
         self.wake(state, step);
     }
 
@@ -469,6 +474,7 @@ impl<S: Source> Ring<S> {
         state.slots = vec![place; slots];
         state.free = (0..slots).collect();
         state.queues = Default::default();
+        self.count_kernels(&state);
         state.expected.clear();
         (state.active, state.lent, state.shared, state.broken) = (0, 0, 0, false);
         state.generation += 1;
@@ -492,9 +498,13 @@ impl<S: Source> Ring<S> {
         !state.waiting.is_empty()
     }
 
-    /// Whether a slot waits for `step`.
-    pub fn awaits(&self, step: Step) -> bool {
-        !self.state().queues[step as usize].is_empty()
+    /// Whether a slot waits for a kernel.
+    pub fn has_kernels(&self) -> bool {
+        self.kernels.load(Ordering::Relaxed) > 0
+    }
+
+    fn count_kernels(&self, state: &State<S>) {
+        self.kernels.store(state.queues[Step::Compute as usize].len() as u64, Ordering::Relaxed);
     }
 
     /// Whether a slot is free and nothing waits for it.

@@ -12,6 +12,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::api;
@@ -60,6 +61,8 @@ pub struct Steps {
     spins: bool,
     /// The ring's news when it last had no task.
     heard: Option<u64>,
+    /// Its news when it was last known not to be broken.
+    sound: Option<u64>,
     /// When the last task was begun, or found done.
     moved: Instant,
     /// When it was last looked what is done.
@@ -96,6 +99,7 @@ impl Steps {
             context,
             generation: core.ring.generation(),
             heard: None,
+            sound: None,
             moved: Instant::now(),
             looked: Instant::now(),
             at: None,
@@ -130,13 +134,22 @@ impl Steps {
     fn turn(&mut self) -> Turn<bool> {
         let alone = self.lanes.len() == STEPS.len();
         // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
-        let has_kernels = self.steps == [Step::Compute] && self.heard.is_none();
+        let computes = self.steps == [Step::Compute];
+        let has_enough = computes && self.lanes[0].has_enough() && self.is_sound();
+        if computes && self.core.has_enough.load(Ordering::Relaxed) != has_enough {
+            self.core.has_enough.store(has_enough, Ordering::Relaxed);
+        }
+        let has_kernels = computes && self.heard.is_none() && !has_enough;
         if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
+        if has_enough && self.lanes[0].has_enough() {
+            self.listen()?;
+            return Ok(true);
+        }
         let busy = self.lanes.iter().any(Lane::is_busy);
         let rest = match busy {
             true => Rest::Never,
@@ -187,6 +200,15 @@ impl Steps {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the pipeline goes on; the ring is asked when it has news.
+    fn is_sound(&mut self) -> bool {
+        let news = self.core.ring.news();
+        if self.sound != Some(news) {
+            self.sound = (!self.core.ring.is_broken()).then_some(news);
+        }
+        self.sound.is_some()
     }
 
     /// A piece cannot be computed, but the device can go on.
@@ -423,7 +445,8 @@ impl Steps {
     /// with it every other thread that needs something from the share group, the one with the next kernel, too.
     fn let_kernels_go_first(&self) {
         let start = Instant::now();
-        while self.core.ring.awaits(Step::Compute) && start.elapsed() < COURTESY {
+        let may_come = || self.core.ring.has_kernels() && !self.core.has_enough.load(Ordering::Relaxed);
+        while may_come() && start.elapsed() < COURTESY {
             (0..64).for_each(|_| std::hint::spin_loop());
         }
     }
