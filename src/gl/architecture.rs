@@ -10,8 +10,6 @@
 
 use std::fmt;
 
-use super::capabilities::is_software;
-
 /// Who made a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vendor {
@@ -173,6 +171,14 @@ impl Words {
 fn leading_number(word: &str) -> Option<u32> {
     let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
     word[..end].parse().ok()
+}
+
+/// Whether a renderer's name is that of a software renderer.
+pub fn is_software(renderer: &str) -> bool {
+    let renderer = renderer.to_lowercase();
+    ["llvmpipe", "softpipe", "swrast", "swiftshader", "software rasterizer"]
+        .iter()
+        .any(|name| renderer.contains(name))
 }
 
 /// The renderer's name goes first: what a layer quotes there is the hardware, `GL_VENDOR` the layer's own.

@@ -1,7 +1,7 @@
 //! What a driver can do beyond the GL 4.3 floor, asked once for each context.
 
 use super::api::{self, Api};
-use super::architecture::{Architecture, Told};
+use super::architecture::{Architecture, Told, is_software};
 
 /// Limits and optional features of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,26 +76,5 @@ impl Capabilities {
     /// 32-bit index in a kernel wraps.
     pub fn max_elements(&self) -> usize {
         (self.max_block / 4).min((1 << 31) - 1) as usize
-    }
-}
-
-/// Whether a renderer's name is that of a software renderer.
-pub fn is_software(renderer: &str) -> bool {
-    let renderer = renderer.to_lowercase();
-    ["llvmpipe", "softpipe", "swrast", "swiftshader", "software rasterizer"]
-        .iter()
-        .any(|name| renderer.contains(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn software_is_known_by_its_name() {
-        assert!(is_software("llvmpipe (LLVM 15.0.6, 256 bits)"));
-        assert!(is_software("Google SwiftShader"));
-        assert!(!is_software("NVIDIA H200/PCIe/SSE2"));
-        assert!(!is_software("AMD Radeon RX 7900 XTX (radeonsi, navi31, LLVM 17.0.6)"));
     }
 }

@@ -155,3 +155,11 @@ fn no_name_makes_it_panic() {
         assert!(!found.name.is_empty(), "{name}");
     }
 }
+
+#[test]
+fn software_is_known_by_its_name() {
+    assert!(is_software("llvmpipe (LLVM 15.0.6, 256 bits)"));
+    assert!(is_software("Google SwiftShader"));
+    assert!(!is_software("NVIDIA H200/PCIe/SSE2"));
+    assert!(!is_software("AMD Radeon RX 7900 XTX (radeonsi, navi31, LLVM 17.0.6)"));
+}
