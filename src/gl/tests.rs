@@ -12,6 +12,7 @@ mod queue;
 mod rates;
 mod recovery;
 mod rig;
+mod slow;
 mod tuning;
 
 use std::time::Duration;

@@ -250,6 +250,7 @@ const SMALL: Machine = Machine {
     no_storage: false,
     binaries: false,
     lazy: None,
+    slow: None,
 };
 
 /// Generated programs, packed weights and scratch go with their context, and come back with the next.

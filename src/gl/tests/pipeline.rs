@@ -255,6 +255,23 @@ fn every_fence_is_sent_off_before_another_context_waits_for_it() {
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
 }
 
+/// However many slots wait, the device has no more than two kernels at once that take as long as this.
+#[test]
+fn long_kernels_are_not_all_given_at_once() {
+    let Some(rig) = Rig::new(Machine { slow: Some(Duration::from_millis(4)), ..machine() }) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    let options = PipelineOptions { slots: 8, order: Order::Host, gather: false, ..OPTIONS };
+    let pipeline = start(&rig, options).unwrap();
+    // Before the first has landed nobody knows how long they take.
+    send(&pipeline, &rig.square, &*plan).end().unwrap();
+    rig.faults.most_kernels();
+    let sent: Vec<Sent> = (0..24).map(|_| send(&pipeline, &rig.square, &*plan)).collect();
+    sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+    let most = rig.faults.most_kernels();
+    assert!((1..=2).contains(&most), "{most}");
+}
+
 /// Steps in one context follow each other by themselves; between contexts it depends on who sees to it.
 #[test]
 fn the_device_is_told_to_wait_between_contexts_alone() {
