@@ -319,7 +319,7 @@ typedef struct sparkle_experience {
 typedef struct sparkle_pipeline_options {
   /// sizeof(sparkle_pipeline_options), set by the caller.
   size_t size;
-  /// Places on the device, 1 to 16; 3 by default.
+  /// Places on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU computing.
   int32_t slots;
   /// Jobs that may wait for a place; 256 by default.
   int32_t queue;

@@ -150,7 +150,8 @@ pub struct Recipe {
 /// How a queue is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipelineOptions {
-    /// Places on the device, each with memory for the input and the output of one piece of work: 1 to 16.
+    /// Places on the device, each with memory for the input and the output of one piece of work: 1 to 16. Three
+    /// do where transfers take longest; where kernels do, eight keep a GPU computing.
     pub slots: usize,
     /// Jobs that may wait for a place; beyond that [`Pressure`] says what happens.
     pub queue: usize,

@@ -54,7 +54,8 @@ module sparkle_stream
 
 contains
 
-  !> Opens a pipeline on `device`, or on what `auto` means, with `slots` places on the device, 3 unless given.
+  !> Opens a pipeline on `device`, or on what `auto` means, with `slots` places on the device, 3 unless given;
+  !> where kernels take longer than transfers, 8 keep a GPU computing.
   subroutine pipeline_open(self, device, slots, stat, errmsg)
     class(sparkle_pipeline), intent(inout) :: self
     type(sparkle_device), intent(in), optional :: device

@@ -85,7 +85,7 @@ impl Opaque for sparkle_slot {
 pub struct sparkle_pipeline_options {
     /// sizeof(sparkle_pipeline_options), set by the caller.
     pub size: usize,
-    /// Places on the device, 1 to 16; 3 by default.
+    /// Places on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU computing.
     pub slots: i32,
     /// Jobs that may wait for a place; 256 by default.
     pub queue: i32,
