@@ -22,6 +22,10 @@ use crate::backend::Order;
 use crate::error::Result;
 use crate::report::Interval;
 
+/// How much work is given to the device ahead of time. It must outlast what a driver may keep a thread for, about as long as a kernel takes;
+/// but copies in other contexts waited for all kernels that were given before them, and so for longer, the more that were.
+const AHEAD: Duration = Duration::from_millis(6);
+
 /// One context's commands.
 pub struct Lane {
     pub step: Step,
@@ -198,10 +202,6 @@ impl Lane {
         std::mem::take(&mut self.flights).into_iter()
     }
 }
-
-/// How much work is given to the device ahead of time. It must outlast what a driver may keep a thread for, about as long as a kernel takes;
-/// but copies in other contexts waited for all kernels that were given before them, and so for longer, the more that were.
-const AHEAD: Duration = Duration::from_millis(6);
 
 /// Whether `count` lots of work that take `each` are as much as that.
 fn is_enough(count: usize, each: Duration) -> bool {

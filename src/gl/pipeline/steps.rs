@@ -61,8 +61,6 @@ pub struct Steps {
     spins: bool,
     /// The ring's news when it last had no task.
     heard: Option<u64>,
-    /// Its news when it was last known not to be broken.
-    sound: Option<u64>,
     /// When the last task was begun, or found done.
     moved: Instant,
     /// When it was last looked what is done.
@@ -99,7 +97,6 @@ impl Steps {
             context,
             generation: core.ring.generation(),
             heard: None,
-            sound: None,
             moved: Instant::now(),
             looked: Instant::now(),
             at: None,
@@ -133,22 +130,19 @@ impl Steps {
     /// One task, or a look at the device. `false` at the end.
     fn turn(&mut self) -> Turn<bool> {
         let alone = self.lanes.len() == STEPS.len();
-        // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
         let computes = self.steps == [Step::Compute];
-        let has_enough = computes && self.lanes[0].has_enough() && self.is_sound();
-        if computes && self.core.has_enough.load(Ordering::Relaxed) != has_enough {
-            self.core.has_enough.store(has_enough, Ordering::Relaxed);
-        }
-        let has_kernels = computes && self.heard.is_none() && !has_enough;
+        // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
+        let has_kernels = computes && self.heard.is_none() && !self.lanes[0].has_enough();
         if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
-        if has_enough && self.lanes[0].has_enough() {
-            self.listen()?;
-            return Ok(true);
+        let has_enough = computes && self.lanes[0].has_enough();
+        if computes && self.core.has_enough.swap(has_enough, Ordering::Relaxed) != has_enough {
+            // What was no task before may be one now.
+            self.heard = None;
         }
         let busy = self.lanes.iter().any(Lane::is_busy);
         let rest = match busy {
@@ -161,7 +155,9 @@ impl Steps {
             self.listen()?;
             return Ok(true);
         }
-        let task = self.core.ring.next(&self.steps, rest);
+        // Asked for no step, the ring tells of its end alone.
+        let steps = if has_enough { &[] } else { &self.steps[..] };
+        let task = self.core.ring.next(steps, rest);
         self.heard = task.is_none().then_some(news);
         match task {
             None => {
@@ -200,15 +196,6 @@ impl Steps {
             }
         }
         Ok(true)
-    }
-
-    /// Whether the pipeline goes on; the ring is asked when it has news.
-    fn is_sound(&mut self) -> bool {
-        let news = self.core.ring.news();
-        if self.sound != Some(news) {
-            self.sound = (!self.core.ring.is_broken()).then_some(news);
-        }
-        self.sound.is_some()
     }
 
     /// A piece cannot be computed, but the device can go on.
