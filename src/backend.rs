@@ -145,6 +145,8 @@ pub struct Recipe {
     pub weights: Vec<f32>,
     /// Its bias.
     pub bias: Option<Vec<f32>>,
+    /// Seconds that the planner expects it to take, if it was asked.
+    pub seconds: Option<f64>,
 }
 
 /// How a queue is to be.

@@ -107,7 +107,7 @@ fn every_way_of_submitting_is_exact() {
     assert!(ran >= 1080, "{ran}");
 }
 
-/// Kernels that take long are not all given at once; those that wait for that, and short ones among them, come all the same.
+/// Kernels that take long, and short ones among them, as many as there are slots.
 #[test]
 fn long_kernels_in_many_slots_are_exact_and_so_are_short_ones_among_them() {
     for device in devices() {

@@ -44,7 +44,7 @@ pub struct Engine {
     /// What calls that move much data go through; made at the first of them.
     stream: Mutex<Option<Arc<Pipeline>>>,
     /// How such calls compute which problem.
-    variants: Mutex<HashMap<Conv2d, Variant>>,
+    variants: Mutex<HashMap<Conv2d, (Variant, Option<f64>)>>,
 }
 
 /// Input and output of a call that is worth the way through a pipeline: copies by several threads, and steps that overlap.
@@ -94,19 +94,22 @@ impl Engine {
         start(contexts::measured(&capabilities, &start).choose(options))
     }
 
-    /// How `problem` is computed by calls that move much data.
-    fn variant(&self, problem: &Conv2d) -> Result<Variant> {
+    /// How `problem` is computed by calls that move much data, and the seconds that are expected of it.
+    fn variant(&self, problem: &Conv2d) -> Result<(Variant, Option<f64>)> {
         let variants = || self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(variant) = variants().get(problem) {
-            return Ok(*variant);
+        if let Some(chosen) = variants().get(problem) {
+            return Ok(*chosen);
         }
-        let variant = self.worker.call(|session| session.choose(problem))?;
+        let chosen = self.worker.call(|session| {
+            let variant = session.choose(problem)?;
+            Ok((variant, session.expected(problem, &variant)))
+        })?;
         let mut variants = variants();
         if variants.len() >= MOST_VARIANTS {
             variants.clear();
         }
-        variants.insert(*problem, variant);
-        Ok(variant)
+        variants.insert(*problem, chosen);
+        Ok(chosen)
     }
 
     /// The worker, for jobs of one's own.
@@ -169,9 +172,10 @@ impl Backend for Engine {
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         let problem = &preferred(problem, config().algorithm);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let (variant, kernel) = self.worker.call(|session| {
+        let (variant, seconds, kernel) = self.worker.call(|session| {
             let prepared = session.prepare(problem, weights, bias)?;
-            let made = (prepared.variant(), prepared.kernel().to_owned());
+            let variant = prepared.variant();
+            let made = (variant, session.expected(problem, &variant), prepared.kernel().to_owned());
             session.keep(key, prepared);
             Ok(made)
         })?;
@@ -183,6 +187,7 @@ impl Backend for Engine {
                 variant,
                 weights: weights.to_vec(),
                 bias: bias.map(<[f32]>::to_vec),
+                seconds,
             }),
             kernel,
         }))
@@ -211,8 +216,8 @@ impl Backend for Engine {
     fn recipe(&self, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
         self.worker.check_process()?;
         let problem = preferred(problem, config().algorithm);
-        let variant = self.variant(&problem)?;
-        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias: bias.map(<[f32]>::to_vec) }))
+        let (variant, seconds) = self.variant(&problem)?;
+        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias: bias.map(<[f32]>::to_vec), seconds }))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
@@ -268,7 +273,7 @@ impl Plan for GlPlan {
     fn memory(&self) -> Memory {
         // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
         // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
-        let Recipe { problem, variant, weights, bias } = &*self.recipe;
+        let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
         let held = weights.len() + bias.as_ref().map_or(0, Vec::len);
         let passes = generate(variant, problem);
         let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
@@ -283,7 +288,7 @@ impl Plan for GlPlan {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
-                    let Recipe { problem, variant, weights, bias } = &*self.recipe;
+                    let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
                     session.prepare_variant(variant, problem, weights, bias.as_deref())?
                 }
             };

@@ -1,8 +1,8 @@
 //! How much work one dispatch gets, so that none runs for long.
 //!
 //! A [`Pace`] knows how many operations a second a kernel reaches on a device, and gives no dispatch more than what that predicts
-//! to take its target. It starts from what the device last reached (the probe, at first), with a margin while a
-//! problem is new, and is corrected by each dispatch's own time, [`believed`] only as far as our own clock bears it out.
+//! to take its target. It starts from what the planner expects, or else from what the device last reached (the probe, at first), with
+//! a margin while a problem is new, and is corrected by each dispatch's own time, [`believed`] only as far as our own clock bears it out.
 //!
 //! Pure arithmetic: no device is touched here.
 
@@ -37,6 +37,8 @@ pub struct Work {
 pub struct Pace {
     /// Operations a second of this very problem, once it has run.
     own: Cell<Option<f64>>,
+    /// What is expected before, if anything.
+    expected: Option<f64>,
     /// What a dispatch should take.
     target: Duration,
 }
@@ -49,12 +51,18 @@ impl Pace {
 
     /// As [`Pace::new`], with dispatches of `target`.
     pub fn with_target(target: Duration) -> Self {
-        Pace { own: Cell::new(None), target }
+        Pace { own: Cell::new(None), expected: None, target }
+    }
+
+    /// The same, of a problem that is expected to reach `rate` operations a second, in place of what the device has lately reached:
+    /// where much is cut before anything has run, that would be thousands of dispatches after a small probe.
+    pub fn expecting(self, rate: Option<f64>) -> Self {
+        Pace { expected: rate, ..self }
     }
 
     /// Operations a second, on a device that has lately reached `device_rate`.
     fn rate(&self, device_rate: f64) -> f64 {
-        self.own.get().unwrap_or_else(|| sane(device_rate / MARGIN))
+        self.own.get().unwrap_or_else(|| sane(self.expected.unwrap_or(device_rate) / MARGIN))
     }
 
     /// Units of the next dispatch, whole workgroups; one at least.
@@ -216,6 +224,24 @@ mod tests {
             }
         }
         assert_eq!(ran, 9 * 5 * 4 * 2);
+    }
+
+    /// Work that nothing like it has run before: as a convolution of 62 GFLOP is cut after a probe of some 30 kFLOP.
+    #[test]
+    fn what_is_expected_counts_until_something_has_run() {
+        let work = Work { units: 3136, per_group: 1, operations: 37e6 };
+        let probed = 3e9;
+        assert_eq!(Pace::with_target(Duration::from_millis(1)).slice(probed, &work), 1);
+        let pace = Pace::with_target(Duration::from_millis(1)).expecting(Some(40e12));
+        let slice = pace.slice(probed, &work);
+        assert!((250..=290).contains(&slice), "{slice}");
+        pace.learn(probed, &work, work.units, Duration::from_millis(2));
+        assert_eq!(pace.slice(probed, &work), 1568);
+        // An expectation that makes no sense is none that does harm.
+        for rate in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+            let slice = Pace::new().expecting(Some(rate)).slice(probed, &work);
+            assert!(f64::from(slice) * work.operations / RATES.1 <= 0.25, "{rate}: {slice}");
+        }
     }
 
     #[test]

@@ -169,13 +169,18 @@ impl Passes {
     }
 }
 
+/// What a pass has to do.
+pub fn work(pass: &Pass) -> Work {
+    Work { units: pass.groups as u32, per_group: 1, operations: pass.operations }
+}
+
 impl Built {
     fn new(session: &mut Session, pass: &Pass) -> Result<Self> {
         Ok(Built {
             program: session.generated(&pass.source)?,
             bindings: pass.bindings.clone(),
             uniforms: pass.uniforms.clone(),
-            work: Work { units: pass.groups as u32, per_group: 1, operations: pass.operations },
+            work: work(pass),
             pace: Pace::new(),
         })
     }

@@ -20,7 +20,7 @@ use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
 use crate::shader::recipe::{self, Source};
 use crate::shader::source::Kernel;
-use crate::shader::variant::Variant;
+use crate::shader::variant::{self, Variant};
 use crate::store::{Store, store};
 
 /// Generated programs that a session keeps beyond those in use.
@@ -267,6 +267,12 @@ impl Session {
         self.settle()?;
         self.context.note(Level::Debug, format_args!("{}: planned for as {gpu:?}", self.context.device()));
         Ok(*self.context.group().gpu().get_or_init(|| gpu))
+    }
+
+    /// Seconds that the planner expects `variant` to take, if it knows the device.
+    pub fn expected(&self, problem: &Conv2d, variant: &Variant) -> Option<f64> {
+        let gpu = self.context.group().gpu().get()?;
+        Some(variant::seconds(problem, gpu, variant))
     }
 
     fn prepare_direct(

@@ -12,7 +12,6 @@ mod queue;
 mod rates;
 mod recovery;
 mod rig;
-mod slow;
 mod tuning;
 
 use std::time::Duration;

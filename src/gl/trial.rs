@@ -300,7 +300,7 @@ pub fn streamed_differences(
     let [input, weights, bias] = integers(problem, seed);
     let bias = problem.bias().then_some(bias);
     let expected = oracle::conv2d(problem, &input, &weights, bias.as_deref());
-    let recipe = Arc::new(Recipe { problem: *problem, variant: *variant, weights, bias });
+    let recipe = Arc::new(Recipe { problem: *problem, variant: *variant, weights, bias, seconds: None });
     let mut outputs = vec![vec![f32::NAN; problem.output_len()]; jobs];
     let submit = |output: &mut Vec<f32>| {
         let ticket = Ticket::new();

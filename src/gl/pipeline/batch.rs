@@ -247,7 +247,13 @@ mod tests {
     use crate::shader::variant::Variant;
 
     fn recipe(desc: Conv2dDesc) -> Recipe {
-        Recipe { problem: Conv2d::new(desc).unwrap(), variant: Variant::DIRECT, weights: vec![], bias: None }
+        Recipe {
+            problem: Conv2d::new(desc).unwrap(),
+            variant: Variant::DIRECT,
+            weights: vec![],
+            bias: None,
+            seconds: None,
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::super::dispatch::{self, Pace, Step, Work};
 use super::super::exit;
 use super::super::fence::Fence;
 use super::super::pace;
-use super::super::passes::{Buffers, Passes};
+use super::super::passes::{self, Buffers, Passes};
 use super::super::resource::{Bind, Buffer, Program, Region};
 use super::super::session::Session;
 use super::Core;
@@ -194,11 +194,35 @@ impl Shared {
         Ok(to)
     }
 
-    /// A recipe's passes.
-    fn passes(&self, recipe: &recipe::Recipe, packed: Option<Rc<Buffer>>) -> Result<Passes> {
-        let pace = Pace::with_target(self.target);
+    /// A recipe's passes, which are expected to take so many seconds.
+    fn passes(
+        &self,
+        recipe: &recipe::Recipe,
+        packed: Option<Rc<Buffer>>,
+        seconds: Option<f64>,
+    ) -> Result<Passes> {
+        let work = dispatch::together(recipe.run.iter().map(passes::work));
+        let pace = self.pace(&work, seconds);
         Passes::with(&mut self.session.borrow_mut(), recipe, packed, pace)
     }
+
+    /// The pace of work that is expected to take so many seconds.
+    fn pace(&self, work: &Work, seconds: Option<f64>) -> Pace {
+        let rate = seconds.map(|seconds| f64::from(work.units) * work.operations / seconds);
+        Pace::with_target(self.target).expecting(rate)
+    }
+}
+
+/// Seconds that an image of a plan is expected to take.
+fn of_an_image(plan: &Recipe) -> Option<f64> {
+    plan.seconds.map(|seconds| seconds / plan.problem.sizes().n.max(1) as f64)
+}
+
+/// What the direct kernels have to do.
+fn direct_work(problem: &Conv2d, images: usize) -> Work {
+    let units = problem.with_batch(images).output_len() as u32;
+    let operations = 2.0 * problem.reduction() as f64 + conv2d::PER_OUTPUT;
+    Work { units, per_group: 64, operations }
 }
 
 /// A plan of generated passes.
@@ -209,6 +233,8 @@ struct Generated {
     weights: Buffer,
     packed: Option<Rc<Buffer>>,
     bias: Option<Buffer>,
+    /// Seconds that an image is expected to take.
+    seconds: Option<f64>,
     /// By number of images: sizes are constants in the passes.
     passes: RefCell<HashMap<usize, Rc<Passes>>>,
     name: String,
@@ -225,7 +251,8 @@ impl Generated {
             0 => None,
             elements => Some(Rc::new(Buffer::new(&shared.context, elements * size_of::<f32>())?)),
         };
-        let passes = shared.passes(&recipe, packed.clone())?;
+        let seconds = of_an_image(plan);
+        let passes = shared.passes(&recipe, packed.clone(), seconds.map(|it| it * images as f64))?;
         let mut weights = shared.upload(weights)?;
         if passes.prepare(&weights)? {
             weights = Buffer::new(&shared.context, 0)?;
@@ -236,6 +263,7 @@ impl Generated {
             weights,
             packed,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
+            seconds,
             passes: RefCell::new(HashMap::from([(images, Rc::new(passes))])),
             name: recipe.name,
             shared: shared.clone(),
@@ -250,7 +278,8 @@ impl Generated {
         let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
         let recipe = recipe::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
         debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
-        let passes = Rc::new(self.shared.passes(&recipe, self.packed.clone())?);
+        let seconds = self.seconds.map(|it| it * images as f64);
+        let passes = Rc::new(self.shared.passes(&recipe, self.packed.clone(), seconds)?);
         let mut all = self.passes.borrow_mut();
         if all.len() >= MOST_SIZES {
             all.clear();
@@ -303,15 +332,13 @@ impl Direct {
             weights: shared.upload(weights)?,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
             params: RefCell::default(),
-            pace: Pace::with_target(shared.target),
+            pace: shared.pace(&direct_work(&plan.problem, 1), of_an_image(plan)),
             shared: shared.clone(),
         })
     }
 
     fn work(&self, images: usize) -> Work {
-        let units = self.problem.with_batch(images).output_len() as u32;
-        let operations = 2.0 * self.problem.reduction() as f64 + conv2d::PER_OUTPUT;
-        Work { units, per_group: 64, operations }
+        direct_work(&self.problem, images)
     }
 
     /// The parameter block for `images` images.

@@ -22,10 +22,6 @@ use crate::backend::Order;
 use crate::error::Result;
 use crate::report::Interval;
 
-/// How much work is given to the device ahead of time. It must outlast what a driver may keep a thread for, about as long as a kernel takes;
-/// but copies in other contexts waited for all kernels that were given before them, and so for longer, the more that were.
-const AHEAD: Duration = Duration::from_millis(6);
-
 /// One context's commands.
 pub struct Lane {
     pub step: Step,
@@ -40,8 +36,6 @@ pub struct Lane {
     spare: Vec<Query>,
     /// When the oldest became that.
     front_since: Instant,
-    /// How long the device was at what landed last.
-    last: Duration,
     /// The fence of each slot's last commands: kept until the next, since another context may be about to wait for it.
     fences: Vec<Option<Rc<Fence>>>,
 }
@@ -85,7 +79,6 @@ impl Lane {
             flights: VecDeque::new(),
             spare: vec![],
             front_since: Instant::now(),
-            last: Duration::ZERO,
             fences: core.slots().map(|_| None).collect(),
         }
     }
@@ -136,11 +129,6 @@ impl Lane {
         }
     }
 
-    /// Whether the device has enough to do of what takes as long as the last that landed did.
-    pub fn has_enough(&self) -> bool {
-        is_enough(self.flights.len(), self.last)
-    }
-
     /// Whether the device has something left to do.
     pub fn is_busy(&self) -> bool {
         !self.flights.is_empty()
@@ -188,8 +176,7 @@ impl Lane {
         let interval =
             Interval { engine: self.step as usize, slot: issued.slot, start, end, bytes: issued.bytes };
         lock(&self.core.recorder).add(interval);
-        self.last = end - start;
-        Ok(Some(Landed { issued, time: self.last }))
+        Ok(Some(Landed { issued, time: end - start }))
     }
 
     /// The piece of the oldest commands.
@@ -201,11 +188,6 @@ impl Lane {
     pub fn take_flights(&mut self) -> impl Iterator<Item = Issued> {
         std::mem::take(&mut self.flights).into_iter()
     }
-}
-
-/// Whether `count` lots of work that take `each` are as much as that.
-fn is_enough(count: usize, each: Duration) -> bool {
-    count >= 2 && each.saturating_mul(count as u32) >= AHEAD
 }
 
 /// What the device's clock shows when the host's shows the pipeline's age.
@@ -240,17 +222,5 @@ impl Clock {
         let (offset, _) = self.measured?;
         let age = (i128::from(nanoseconds) + offset).max(0);
         Some(Duration::from_nanos(u64::try_from(age).ok()?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_work_is_given_less_far_ahead() {
-        let most = |us| (0..).find(|&count| is_enough(count, Duration::from_micros(us)));
-        assert_eq!([700, 1000, 2700, 5900, 6000, 1_000_000].map(most), [9, 6, 3, 2, 2, 2].map(Some));
-        assert!(!is_enough(1000, Duration::ZERO), "nothing has landed yet");
     }
 }

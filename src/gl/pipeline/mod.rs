@@ -83,8 +83,6 @@ pub struct Core {
     pub rate: batch::Rate,
     /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
     pub no_queue: AtomicBool,
-    /// Set while the device has kernels enough, and gets no more though they be ready.
-    pub has_enough: AtomicBool,
     options: PipelineOptions,
     /// The most elements of a buffer that a kernel gets.
     most_elements: usize,
@@ -129,7 +127,6 @@ impl Pipeline {
             open: Arc::default(),
             rate: batch::Rate::default(),
             no_queue: AtomicBool::new(false),
-            has_enough: AtomicBool::new(false),
             options,
             most_elements,
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),

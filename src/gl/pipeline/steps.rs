@@ -12,7 +12,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::api;
@@ -130,20 +129,14 @@ impl Steps {
     /// One task, or a look at the device. `false` at the end.
     fn turn(&mut self) -> Turn<bool> {
         let alone = self.lanes.len() == STEPS.len();
-        let computes = self.steps == [Step::Compute];
         // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
-        let has_kernels = computes && self.heard.is_none() && !self.lanes[0].has_enough();
+        let has_kernels = self.steps == [Step::Compute] && self.heard.is_none();
         if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
-        let has_enough = computes && self.lanes[0].has_enough();
-        if computes && self.core.has_enough.swap(has_enough, Ordering::Relaxed) != has_enough {
-            // What was no task before may be one now.
-            self.heard = None;
-        }
         let busy = self.lanes.iter().any(Lane::is_busy);
         let rest = match busy {
             true => Rest::Never,
@@ -155,9 +148,7 @@ impl Steps {
             self.listen()?;
             return Ok(true);
         }
-        // Asked for no step, the ring tells of its end alone.
-        let steps = if has_enough { &[] } else { &self.steps[..] };
-        let task = self.core.ring.next(steps, rest);
+        let task = self.core.ring.next(&self.steps, rest);
         self.heard = task.is_none().then_some(news);
         match task {
             None => {
@@ -432,8 +423,7 @@ impl Steps {
     /// with it every other thread that needs something from the share group, the one with the next kernel, too.
     fn let_kernels_go_first(&self) {
         let start = Instant::now();
-        let may_come = || self.core.ring.has_kernels() && !self.core.has_enough.load(Ordering::Relaxed);
-        while may_come() && start.elapsed() < COURTESY {
+        while self.core.ring.has_kernels() && start.elapsed() < COURTESY {
             (0..64).for_each(|_| std::hint::spin_loop());
         }
     }

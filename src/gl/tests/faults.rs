@@ -250,7 +250,6 @@ const SMALL: Machine = Machine {
     no_storage: false,
     binaries: false,
     lazy: None,
-    slow: None,
 };
 
 /// Generated programs, packed weights and scratch go with their context, and come back with the next.

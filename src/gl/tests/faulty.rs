@@ -14,7 +14,6 @@ use super::super::egl::{
     self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
 };
 use super::guards::{GuardedApi, Guards};
-use super::slow::Kernels;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +122,6 @@ struct State {
     waits: u64,
     /// Timestamps asked for.
     stamps: u64,
-    /// Where they are slow.
-    kernels: Kernels,
 }
 
 impl Faults {
@@ -172,11 +169,6 @@ impl Faults {
         self.state().stamps
     }
 
-    /// Where kernels are slow: the most that were on the device at once, since it was last asked.
-    pub fn most_kernels(&self) -> usize {
-        self.state().kernels.take_most()
-    }
-
     /// Counts a call; gives what befalls it.
     fn next(&self, call: &'static str) -> Option<Fault> {
         let mut state = self.state();
@@ -215,8 +207,6 @@ pub struct Machine {
     pub binaries: bool,
     /// A fence signals only once it was sent off; and what does that.
     pub lazy: Option<SentBy>,
-    /// What a kernel takes at least, as fences tell it; then there are no timestamps.
-    pub slow: Option<Duration>,
 }
 
 /// What sends commands to a device that otherwise never gets them.
@@ -351,7 +341,6 @@ impl Egl for FaultyEgl {
             machine: self.machine,
             group: self.faults.groups(),
             error: Cell::new(api::NO_ERROR),
-            computes: Cell::new(false),
         }))
     }
 }
@@ -366,8 +355,6 @@ struct FaultyApi {
     group: u32,
     /// An error made up, not yet asked for.
     error: Cell<u32>,
-    /// Whether a kernel was given since the last fence.
-    computes: Cell<bool>,
 }
 
 impl FaultyApi {
@@ -479,24 +466,16 @@ impl Api for FaultyApi {
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
         fn uniform_1ui(location: u32, value: u32);
+        fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
         fn finish();
         fn query_result(query: u32) -> u64;
+        fn timestamp_bits() -> i32;
         fn get_integer_indexed(name: u32, index: u32) -> i32;
         fn get_string(name: u32) -> String;
         fn enable_debug_log();
     }
 
-    fn dispatch_compute(&self, x: u32, y: u32, z: u32) {
-        self.computes.set(self.machine.slow.is_some());
-        self.call("dispatch_compute", || self.inner.dispatch_compute(x, y, z));
-    }
-    fn timestamp_bits(&self) -> i32 {
-        self.call(
-            "timestamp_bits",
-            || if self.machine.slow.is_some() { 0 } else { self.inner.timestamp_bits() },
-        )
-    }
     fn forget_program(&self) {
         // No call of GL's.
         self.inner.forget_program();
@@ -514,9 +493,6 @@ impl Api for FaultyApi {
         let sync = self.call("fence_sync", || self.inner.fence_sync());
         if self.machine.lazy.is_some() {
             self.faults.state().unsent.entry(self.key()).or_default().insert(sync);
-        }
-        if self.computes.take() {
-            self.faults.state().kernels.give(sync);
         }
         self.faults.made("sync", self.group, sync);
         sync
@@ -537,11 +513,6 @@ impl Api for FaultyApi {
         }
         if self.is_unsent(sync) {
             return never();
-        }
-        let left = self.machine.slow.and_then(|time| self.faults.state().kernels.look(sync, time));
-        if let Some(left) = left {
-            std::thread::sleep(Duration::from_nanos(timeout_ns).min(left));
-            return api::TIMEOUT_EXPIRED;
         }
         match self.faults.next("client_wait_sync") {
             Some(Fault::NeverSignals) => never(),

@@ -13,7 +13,6 @@ const MACHINE: Machine = Machine {
     no_storage: false,
     binaries: false,
     lazy: None,
-    slow: None,
 };
 
 fn is_lost<T>(result: crate::Result<T>) -> bool {
