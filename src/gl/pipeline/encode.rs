@@ -190,6 +190,7 @@ impl Shared {
         exit::outside(|| unsafe { self.core.copiers.copy_now(data, address.as_ptr()) });
         let to = Buffer::new(&self.context, data.len())?;
         from.copy_to(&to, data.len())?;
+        self.core.engines.other(data.len());
         *staging = Some(Staging { buffer: from, address, fence: Fence::new(&self.context)? });
         Ok(to)
     }

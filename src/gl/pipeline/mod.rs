@@ -15,6 +15,7 @@
 //! | `job` | a job's pieces, errors and end |
 //! | `batch`, `queue` | small jobs together in one slot, and the kernel that draws them from a queue |
 //! | `steps`, `lane` | the threads, and what they wait for |
+//! | `engines` | how uploads and downloads come to have a copy engine each |
 //! | `encode` | the seam to the convolution |
 //! | `memory`, `copiers`, `slot` | the slots' memory; copies in and out; slots in callers' hands |
 //!
@@ -44,6 +45,7 @@ use crate::report::{PipelineStats, Recorder};
 mod batch;
 mod copiers;
 mod encode;
+mod engines;
 mod job;
 mod lane;
 mod memory;
@@ -54,6 +56,7 @@ mod steps;
 mod sync;
 
 use copiers::Copiers;
+use engines::Engines;
 use job::{Flight, Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
@@ -83,6 +86,7 @@ pub struct Core {
     pub rate: batch::Rate,
     /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
     pub no_queue: AtomicBool,
+    pub engines: Engines,
     options: PipelineOptions,
     /// The most elements of a buffer that a kernel gets.
     most_elements: usize,
@@ -127,6 +131,7 @@ impl Pipeline {
             open: Arc::default(),
             rate: batch::Rate::default(),
             no_queue: AtomicBool::new(false),
+            engines: Engines::default(),
             options,
             most_elements,
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
@@ -260,6 +265,7 @@ impl Core {
             *fault = Some((error, no_context));
         }
         drop(fault);
+        self.engines.downloaded();
         self.ring.break_up();
     }
 

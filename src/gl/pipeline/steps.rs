@@ -20,6 +20,7 @@ use super::super::exit;
 use super::super::worker::panic_text;
 use super::Core;
 use super::encode::Encoders;
+use super::engines::Filler;
 use super::job::{Piece, bytes_of};
 use super::lane::{Commands, Landed, Lane};
 use super::memory::{SlotBuffers, SlotMemory};
@@ -27,6 +28,7 @@ use super::ring::{Rest, STEPS, Step, Task};
 use super::slot::LentSlot;
 use crate::backend::Order;
 use crate::error::{Error, Result};
+use crate::log::Level;
 
 /// How long a thread rests between looks at the ring while the device is at work. It does not wait inside the driver, which would
 /// spin there just the same, deaf to tasks that the device could begin with meanwhile.
@@ -52,6 +54,8 @@ pub struct Steps {
     buffers: Vec<SlotBuffers>,
     /// Of the computing.
     encoders: Encoders,
+    /// What it copies where a copy is missing.
+    filler: Option<Filler>,
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
@@ -86,12 +90,16 @@ impl Steps {
     /// Why there is none.
     pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
         let context = group.context()?;
+        if steps.contains(&Step::Upload) {
+            core.engines.start();
+        }
         Ok(Steps {
             spins: may_spin(&context, core),
             lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
             steps: steps.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
             encoders: Encoders::new(core, &context),
+            filler: None,
             core: core.clone(),
             context,
             generation: core.ring.generation(),
@@ -192,6 +200,7 @@ impl Steps {
     /// A piece cannot be computed, but the device can go on.
     fn fail_piece(&self, failed: Failed) {
         let Some((slot, piece)) = failed.place else { return };
+        self.core.engines.landed(slot);
         match piece {
             Piece::Reserve(reservation) => {
                 reservation.fail(failed.error);
@@ -253,7 +262,10 @@ impl Steps {
             landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
         let Some(landed) = landed else { return Ok(false) };
         self.moved = Instant::now();
-        self.pass_on(self.lanes[index].step, landed.issued.slot, true);
+        self.pass_on(self.lanes[index].step, landed.issued.slot, &landed.issued.piece, true);
+        if self.lanes[index].step == Step::Download {
+            self.core.engines.landed(landed.issued.slot);
+        }
         let after = match self.lanes[index].step {
             Step::Upload => Ok(()),
             Step::Compute => {
@@ -392,15 +404,21 @@ impl Steps {
         if self.spins && kernels_begin && !self.steps.contains(&Step::Compute) {
             self.let_kernels_go_first();
         }
+        let counts = self.counts_copies();
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
         let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");
         let moved = [bytes[0], 0, bytes[1]][step as usize] as u64;
         let commands = Commands { slot, piece: piece.clone(), bytes: moved };
         match step {
-            Step::Upload => lane.issue(commands, |memory| {
-                poison(memory.output.as_ptr(), bytes[1]);
-                upload(&context, memory, bytes).map(|()| (0, None))
-            })?,
+            Step::Upload => {
+                let give = || {
+                    lane.issue(commands, |memory| {
+                        poison(memory.output.as_ptr(), bytes[1]);
+                        upload(&context, memory, bytes).map(|()| (0, None))
+                    })
+                };
+                if counts { self.core.engines.upload(slot, bytes[0], give)? } else { give()? }
+            }
             Step::Compute => {
                 // SAFETY: the piece is outstanding until this step has landed.
                 let weights = unsafe { piece.weights() };
@@ -413,9 +431,10 @@ impl Steps {
             }
             Step::Download => {
                 lane.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
+                self.core.engines.downloaded();
             }
         }
-        self.pass_on(step, slot, false);
+        self.pass_on(step, slot, piece, false);
         Ok(())
     }
 
@@ -437,11 +456,34 @@ impl Steps {
     }
 
     /// The commands of `step` were given, or are `done`: the slot is ready for the step behind it, if that is when it is.
-    fn pass_on(&self, step: Step, slot: usize, done: bool) {
+    fn pass_on(&mut self, step: Step, slot: usize, piece: &Piece, done: bool) {
         if let Some(next) = step.next()
             && (self.core.order_before(next) == Some(Order::Host)) == done
         {
+            if next == Step::Download && self.counts_copies() {
+                self.keep_engines_apart(piece);
+            }
             self.core.ring.pass(next, slot, self.generation);
+        }
+    }
+
+    /// Whether uploads and downloads are copies in contexts of their own.
+    fn counts_copies(&self) -> bool {
+        self.core.threads() == STEPS.len() && self.context.capabilities().buffer_storage
+    }
+
+    /// Sees to it that the download of `piece` and uploads beside it do not share an engine.
+    fn keep_engines_apart(&mut self, piece: &Piece) {
+        let Some((_, [_, bytes], _)) = piece.load() else { return };
+        let (context, filler) = (&self.context, &mut self.filler);
+        let copy = || match filler {
+            Some(filler) => filler.copy(context),
+            None => filler.insert(Filler::new(context)?).copy(context),
+        };
+        // Without it all is as right, and slower. What else ails the device shows elsewhere.
+        if let Err(error) = self.core.engines.before_download(bytes, copy) {
+            self.context.note(Level::Debug, format_args!("{}: {error}", self.core.id));
+            self.context.forget_errors();
         }
     }
 

@@ -122,6 +122,8 @@ struct State {
     waits: u64,
     /// Timestamps asked for.
     stamps: u64,
+    /// Bytes of each copy between buffers.
+    copies: Vec<i64>,
 }
 
 impl Faults {
@@ -167,6 +169,11 @@ impl Faults {
     /// Timestamps asked for.
     pub fn stamps(&self) -> u64 {
         self.state().stamps
+    }
+
+    /// Bytes of each copy between buffers since they were last asked for.
+    pub fn take_copies(&self) -> Vec<i64> {
+        std::mem::take(&mut self.state().copies)
     }
 
     /// Counts a call; gives what befalls it.
@@ -451,7 +458,6 @@ impl Api for FaultyApi {
         fn buffer_data(target: u32, size: i64, usage: u32);
         fn buffer_sub_data(target: u32, offset: i64, data: &[u8]);
         fn get_buffer_sub_data(target: u32, offset: i64, into: &mut [u8]);
-        fn copy_buffer_sub_data(from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64);
         fn shader_source(shader: u32, source: &str);
         fn compile_shader(shader: u32);
         fn shader_compiled(shader: u32) -> bool;
@@ -476,6 +482,11 @@ impl Api for FaultyApi {
         fn enable_debug_log();
     }
 
+    fn copy_buffer_sub_data(&self, from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64) {
+        self.faults.state().copies.push(size);
+        let copy = || self.inner.copy_buffer_sub_data(from, to, from_offset, to_offset, size);
+        self.call("copy_buffer_sub_data", copy);
+    }
     fn forget_program(&self) {
         // No call of GL's.
         self.inner.forget_program();

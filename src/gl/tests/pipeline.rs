@@ -331,6 +331,32 @@ fn a_first_piece_is_cut_as_the_planner_expects() {
     assert!(dispatches[0] == 1 && dispatches[1] > 1, "{dispatches:?}");
 }
 
+/// Uploads, or uploads and weights, before the first download after a rest, made odd by one more copy where they are even.
+#[test]
+fn an_odd_number_of_large_copies_comes_before_the_first_download() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let case = &rig.square;
+    let plan = case.plan(&engine).unwrap();
+    let mut filled = 0;
+    for (slots, order) in (1..=6).flat_map(|slots| [(slots, Order::Host), (slots, Order::Device)]) {
+        let pipeline = start(&rig, PipelineOptions { slots, order, gather: false, ..OPTIONS }).unwrap();
+        for _ in 0..2 {
+            rig.faults.take_copies();
+            let sent: Vec<Sent> = (0..8).map(|_| send(&pipeline, case, &*plan)).collect();
+            sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+            let copies = rig.faults.take_copies();
+            let large: Vec<i64> = copies.into_iter().filter(|bytes| *bytes >= 256).collect();
+            let count = |elements: usize| large.iter().filter(|it| **it == 4 * elements as i64).count();
+            assert_eq!([&case.input, &case.expected].map(|data| count(data.len())), [8, 8]);
+            let before = large.iter().take_while(|it| **it != 4 * case.expected.len() as i64).count();
+            assert!(before % 2 == 1, "{slots} {order:?}: {before} copies, then a download: {large:?}");
+            filled += large.len() - 16;
+        }
+    }
+    assert!(filled > 0, "it was never even");
+}
+
 /// A plan used once: its weights stay the caller's, also if the job has to fly again.
 #[test]
 fn lent_weights_outlast_a_device_that_is_lost() {

@@ -1,0 +1,218 @@
+//! An engine each for uploads and downloads.
+//!
+//! NVIDIA's driver (580) copies with two engines. Which of them a context gets is settled at its first large copy after a rest, by whether an
+//! even or an odd number of large copies, of whatever context, came before; and that lasts until the next rest. If
+//! an even number lies between the first upload, itself counted, and the first download, both directions share one engine and take
+//! twice as long, however long the stream is; if an odd number, each has its own. No document says so: it is what 300 streams of a bare
+//! program did (`benchmarks/contexts`). So where it would be even, one small copy is put in between, and one more
+//! behind, so that after the next rest the count is what it was. Elsewhere these two copies do no harm.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::super::context::Context;
+use super::super::resource::Buffer;
+use super::sync::{Mutex, lock};
+use crate::error::Result;
+
+/// Bytes of a copy that counts. (1 MiB does, 64 KiB do not.)
+const LARGE: usize = if cfg!(test) { 256 } else { 1 << 20 };
+/// How long uploads wait at most for the first download to be given.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5 });
+
+/// What the threads of a pipeline with three contexts know of each other's large copies.
+#[derive(Default)]
+pub struct Engines {
+    /// Slots between their upload and the end of their download, a bit each.
+    under_way: AtomicU32,
+    /// Large copies since there were none, until the first large download.
+    copies: Mutex<usize>,
+    /// Whether that has been decided upon.
+    settled: AtomicBool,
+    /// Set while it is being given: an upload in between would make an odd number even.
+    held: AtomicBool,
+    /// Whether a copy was put in between, and none behind yet.
+    owes: AtomicBool,
+}
+
+impl Engines {
+    /// Contexts are new, and nothing is under way.
+    pub fn start(&self) {
+        self.under_way.store(0, Ordering::Release);
+    }
+
+    /// Nothing of `slot` is under way any more.
+    pub fn landed(&self, slot: usize) {
+        self.under_way.fetch_and(!(1 << slot), Ordering::AcqRel);
+    }
+
+    /// Has `give` give `slot`'s upload of `bytes`.
+    pub fn upload<T>(&self, slot: usize, bytes: usize, give: impl FnOnce() -> T) -> T {
+        let first = self.under_way.fetch_or(1 << slot, Ordering::AcqRel) & !(1 << slot) == 0;
+        if bytes < LARGE {
+            return give();
+        }
+        let start = Instant::now();
+        while self.held.load(Ordering::Acquire) {
+            if start.elapsed() > PATIENCE {
+                self.downloaded();
+            }
+            std::hint::spin_loop();
+        }
+        if self.settled.load(Ordering::Acquire) && !first {
+            return give();
+        }
+        let mut copies = lock(&self.copies);
+        if first {
+            *copies = 0;
+            self.settled.store(false, Ordering::Release);
+        }
+        *copies += 1;
+        // Under the lock, so that it does not come behind a download that it was counted before.
+        give()
+    }
+
+    /// Another copy of `bytes` was given, as that of weights.
+    pub fn other(&self, bytes: usize) {
+        if bytes >= LARGE && !self.settled.load(Ordering::Acquire) {
+            *lock(&self.copies) += 1;
+        }
+    }
+
+    /// A download of `bytes` is about to be given; `copy` gives a large copy, in a context that neither uploads nor downloads.
+    ///
+    /// # Errors
+    /// Those of `copy`.
+    pub fn before_download(&self, bytes: usize, copy: impl FnOnce() -> Result<()>) -> Result<()> {
+        if bytes < LARGE {
+            return Ok(());
+        }
+        if self.settled.load(Ordering::Acquire) {
+            // Behind the first download, not beside it.
+            let given = !self.held.load(Ordering::Acquire);
+            return if given && self.owes.swap(false, Ordering::AcqRel) { copy() } else { Ok(()) };
+        }
+        let copies = lock(&self.copies);
+        if *copies == 0 {
+            // Uploads are small: nobody shares anything with them for long.
+            return Ok(());
+        }
+        self.settled.store(true, Ordering::Release);
+        if copies.is_multiple_of(2) {
+            copy()?;
+            self.owes.fetch_xor(true, Ordering::AcqRel);
+        }
+        self.held.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A download was given.
+    pub fn downloaded(&self) {
+        self.held.store(false, Ordering::Release);
+    }
+}
+
+/// What is copied only to be counted.
+pub struct Filler {
+    from: Buffer,
+    to: Buffer,
+}
+
+impl Filler {
+    /// Memory for it.
+    ///
+    /// # Errors
+    /// What the device lacks.
+    pub fn new(context: &Rc<Context>) -> Result<Self> {
+        // From the host's side: that such a copy counts is what was measured.
+        Ok(Filler { from: Buffer::mapped(context, LARGE)?.0, to: Buffer::new(context, LARGE)? })
+    }
+
+    /// Gives the copy to the device.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn copy(&self, context: &Context) -> Result<()> {
+        self.from.copy_to(&self.to, LARGE)?;
+        context.api().flush();
+        context.check("glFlush")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy, counted by `count`.
+    fn counted(count: &mut usize) -> Result<()> {
+        *count += 1;
+        Ok(())
+    }
+
+    /// Whatever is uploaded before the first download, and whatever weights go with it.
+    #[test]
+    fn an_odd_number_of_copies_comes_before_the_first_download_and_an_even_one_between_rests() {
+        let (engines, mut filled) = (Engines::default(), 0);
+        for uploads in 1..9 {
+            for weights in [0, 1, 2] {
+                let (mut before, mut behind) = (0, 0);
+                for slot in 0..uploads {
+                    engines.upload(slot, LARGE, || before += 1);
+                    engines.upload(8 + slot, LARGE - 1, || ());
+                    if slot == 0 {
+                        (0..weights).for_each(|_| engines.other(LARGE));
+                        before += weights;
+                    }
+                }
+                let copies = before;
+                engines.before_download(LARGE, || counted(&mut before)).unwrap();
+                assert!(before % 2 == 1, "{uploads} and {weights}: {before}");
+                filled += before - copies;
+                engines.downloaded();
+                for slot in 1..uploads {
+                    engines.before_download(LARGE, || counted(&mut behind)).unwrap();
+                    engines.landed(slot - 1);
+                    engines.upload(slot - 1, LARGE, || ());
+                }
+                (0..16).for_each(|slot| engines.landed(slot));
+                // One upload alone cannot have made an even number; weights beside it can.
+                let owed = uploads == 1 && before > copies;
+                assert_eq!(behind, usize::from(before > copies && !owed), "{uploads} and {weights}");
+                if owed {
+                    engines.before_download(LARGE, || counted(&mut behind)).unwrap();
+                    assert_eq!(behind, 1);
+                }
+            }
+        }
+        assert_eq!(filled, 4 + 4 + 4);
+    }
+
+    #[test]
+    fn small_copies_do_not_count_and_a_failed_one_owes_nothing() {
+        let engines = Engines::default();
+        let never = || -> Result<()> { panic!("a copy that is not needed") };
+        engines.upload(0, LARGE - 1, || ());
+        engines.before_download(LARGE, never).unwrap();
+        engines.before_download(LARGE - 1, never).unwrap();
+        engines.landed(0);
+        engines.upload(0, LARGE, || ());
+        engines.upload(1, LARGE, || ());
+        let error = || Err(crate::Error::Internal("no memory".into()));
+        engines.before_download(LARGE, error).unwrap_err();
+        engines.before_download(LARGE, never).unwrap();
+    }
+
+    /// An upload waits for the first download to be given; but not for ever, should that never be.
+    #[test]
+    fn no_upload_comes_between() {
+        let engines = Engines::default();
+        engines.upload(0, LARGE, || ());
+        engines.before_download(LARGE, || Ok(())).unwrap();
+        let start = Instant::now();
+        engines.upload(1, LARGE, || assert!(start.elapsed() >= PATIENCE));
+        let start = Instant::now();
+        engines.before_download(LARGE, || Ok(())).unwrap();
+        engines.upload(1, LARGE, || assert!(start.elapsed() < PATIENCE * 100));
+    }
+}
