@@ -21,8 +21,11 @@
  *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
  *     pairs=slots          how many of the slots' buffers copies go between, if kernels use none
  *     log=0                how many of the last fences that were seen to have signalled are printed
- *     first_up=0 first_down=0   how many copies of 16 bytes a context that copies begins with
- *     with_up=none with_down=none   a copy of 16 bytes before or after each
+ *     odd=0                whether a copy of odd_kib is put in before the first download after a rest where it is an even number otherwise
+ *     odd_kib=1024
+ *     free=0 late_us=0     no step waits for another, and copies back begin so much later
+ *     tokens=64 then=0 then_ms=80   the most batches under way, and how many later on
+ *     window_ms=0          what a batch took in each such part of the time
  *     fence_us=0           how long after a copy the fence behind it is given
  *     up=1 down=1          whether anything is copied that way
  *     priority=none        which contexts have a high priority, the others having a low one: compute, copies
@@ -68,7 +71,8 @@ static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier
 static struct { const char *name, *value; } options[] = {
     {"slots", "8"}, {"mib", "12.25"}, {"kernel_us", "700"}, {"seconds", "0.3"}, {"look_us", "10"}, {"kernels", "8"}, {"copies", "8"},
     {"stamps", "1"}, {"uses", "rw"}, {"writes", "block"}, {"copy", "bound"}, {"behind", "none"}, {"before", "none"},
-    {"computing", "1"}, {"first_up", "0"}, {"first_down", "0"}, {"with_up", "none"}, {"with_down", "none"}, {"fence_us", "0"},
+    {"computing", "1"}, {"odd", "0"}, {"odd_kib", "1024"},
+    {"free", "0"}, {"late_us", "0"}, {"tokens", "64"}, {"then", "0"}, {"then_ms", "80"}, {"window_ms", "0"}, {"fence_us", "0"},
     {"pairs", "64"}, {"log", "0"}, {"up", "1"}, {"down", "1"}, {"priority", "none"},
 };
 
@@ -94,8 +98,9 @@ struct slot {
 };
 
 static struct slot slots[MOST_SLOTS];
-static GLuint program, own_in, own_out;
+static GLuint program, own_in, own_out, odd_from, odd_to;
 static int slot_count, elements, loops, groups = GROUPS;
+static double started = 1e30;
 static EGLDisplay display;
 static EGLContext root;
 static atomic_int ready, stop, issued[STEPS], landed[STEPS];
@@ -162,7 +167,12 @@ static int batch(int step, int n) { return step == UP || is("computing", "1") ? 
 /* Whether the next batch may begin with a step: its slot is free, or the step before is seen to be done. */
 static int may_begin(int step) {
     int next = batch(step, atomic_load(&issued[step]));
-    if (step == UP) return next < back() + slot_count;
+    if (is("free", "1")) return 1;
+    if (step == UP) {
+        int tokens = atoi(option("tokens")), then = atoi(option("then"));
+        if (then && now() - started > 1e-3 * atof(option("then_ms"))) tokens = then;
+        return next < back() + (tokens < slot_count ? tokens : slot_count);
+    }
     return next < atomic_load(&landed[is("computing", "1") ? step - 1 : UP]);
 }
 
@@ -185,7 +195,7 @@ static void *serve(void *argument) {
     EGLContext context = new_context(computes);
     const int most = atoi(option(computes ? "kernels" : "copies"));
     const double look = 1e-6 * atof(option("look_us")), later = computes ? 0 : 1e-6 * atof(option("fence_us"));
-    int fenced = 0;
+    int fenced = 0, rested = 1;
     const size_t bytes = 4 * (size_t)elements;
     double began[MOST_SLOTS], looked = 0;
     GLuint stamps[MOST_SLOTS][2];
@@ -194,11 +204,11 @@ static void *serve(void *argument) {
     glUseProgram(program);
     glUniform1i(0, loops);
     for (struct slot *slot = slots; computes && slot < slots + slot_count; slot++) see(slot);
-    const char *const with = computes ? "none" : option(step == UP ? "with_up" : "with_down");
-    for (int i = computes ? 0 : atoi(option(step == UP ? "first_up" : "first_down")); i > 0; i--) copy(tally, own_in, own_out, 16), glFinish();
     atomic_fetch_add(&ready, 1);
     while (atomic_load(&ready) <= STEPS) { }
+    if (step == DOWN) usleep((useconds_t)atof(option("late_us")));
     while (!atomic_load(&stop)) {
+        if (computes && atomic_load(&issued[UP]) == atomic_load(&landed[DOWN])) rested = 1;
         int first = batch(step, atomic_load(&landed[step])), next = batch(step, atomic_load(&issued[step]));
         if (atomic_load(&issued[step]) - atomic_load(&landed[step]) < most && may_begin(step)) {
             struct slot *slot = &slots[next % slot_count];
@@ -207,12 +217,10 @@ static void *serve(void *argument) {
             began[next % slot_count] = now();
             if (!computes && before && is("before", "wait")) IN(IN_WORK, glWaitSync(before, 0, GL_TIMEOUT_IGNORED));
             if (!computes && before && is("before", "look")) IN(IN_LOOK, glClientWaitSync(before, 0, 0));
-            if (!strcmp(with, "before")) copy(tally, own_in, own_out, 16);
             if (step == UP) slot->input[5] = slot->input[EXACT - 1] = (float)next;
             if (step == UP && is("up", "1")) copy(tally, place->host_in, place->in, bytes);
             if (computes) kernel(tally, slot, stamps[next % slot_count]);
             if (step != UP && downloads && is("down", "1")) copy(tally, is("behind", "twin") ? slot->twin : place->out, place->host_out, bytes);
-            if (!strcmp(with, "after")) copy(tally, own_in, own_out, 16);
             if (later > 0) IN(IN_FLUSH, glFlush());
             atomic_fetch_add(&issued[step], 1);
         } else if (fenced < atomic_load(&issued[step]) && now() - began[batch(step, fenced) % slot_count] >= later) {
@@ -236,8 +244,15 @@ static void *serve(void *argument) {
                 end = times[1];
             }
             if (step != UP && downloads && is("uses", "rw") && is("up", "1") && is("down", "1"))
-                tally->wrong += slot->output[5] != (float)first || slot->output[EXACT - 1] != (float)first;
+                tally->wrong += is("free", "0") && (slot->output[5] != (float)first || slot->output[EXACT - 1] != (float)first);
             tally->done++;
+            if (computes && rested && is("odd", "1")) {
+                rested = 0;
+                if ((atomic_load(&issued[UP]) - atomic_load(&landed[DOWN])) % 2 == 0) {
+                    copy(tally, odd_from, odd_to, 1024 * (size_t)atof(option("odd_kib")));
+                    glFlush();
+                }
+            }
             atomic_fetch_add(&landed[step], 1);
         }
     }
@@ -343,6 +358,9 @@ int main(int count, char **arguments) {
     FUNCTIONS(LOAD)
     if (is("writes", "pointer")) { OF_POINTERS(LOAD) }
     const size_t bytes = 4 * (size_t)elements;
+    float *odd;
+    odd_from = new_buffer(1024 * (size_t)atof(option("odd_kib")), &odd);
+    odd_to = new_buffer(1024 * (size_t)atof(option("odd_kib")), NULL);
     own_in = new_buffer(bytes, NULL);
     own_out = new_buffer(bytes + 16, NULL);
     for (struct slot *slot = slots; slot < slots + slot_count; slot++) {
@@ -361,7 +379,7 @@ int main(int count, char **arguments) {
     usleep(100000);
     struct tally before[STEPS], after[STEPS];
     memcpy(before, tallies, sizeof before);
-    double begin = now();
+    double begin = started = now();
     usleep((useconds_t)(1e6 * atof(option("seconds"))));
     memcpy(after, tallies, sizeof after);
     double took = now() - begin;
@@ -381,6 +399,14 @@ int main(int count, char **arguments) {
     const int logged = atomic_load(&seen_count) < 1 << 16 ? atomic_load(&seen_count) : 1 << 16;
     for (int i = logged > atoi(option("log")) ? logged - atoi(option("log")) : 0; i < logged; i++)
         printf("%c%d %.0f%s", "ucd"[seen[i].step], seen[i].batch, 1e6 * (seen[i].at - begin), i + 1 < logged ? ", " : "\n");
+    const double window = 1e-3 * atof(option("window_ms"));
+    const int seen_all = atomic_load(&seen_count) < 1 << 16 ? atomic_load(&seen_count) : 1 << 16;
+    double end = begin + window;
+    for (int i = 0, n = 0; window > 0 && i < seen_all; i++) {
+        for (; seen[i].at >= end; end += window, n = 0) printf("%.2f ", n ? 1e3 * window / n : 0.0);
+        n += seen[i].step == DOWN && seen[i].at >= begin;
+    }
+    if (window > 0) printf("ms a batch in each %g ms\n", 1e3 * window);
     int wrong = tallies[COMPUTE].wrong + tallies[DOWN].wrong;
     printf("wrong: %d\n", wrong);
     return wrong > 0;

@@ -3,9 +3,9 @@
 //! NVIDIA's driver (580) copies with two engines. Which of them a context gets is settled at its first large copy after a rest, by whether an
 //! even or an odd number of large copies, of whatever context, came before; and that lasts until the next rest. If
 //! an even number lies between the first upload, itself counted, and the first download, both directions share one engine and take
-//! twice as long, however long the stream is; if an odd number, each has its own. No document says so: it is what 300 streams of a bare
-//! program did (`benchmarks/contexts`). So where it would be even, one small copy is put in between, and one more
-//! behind, so that after the next rest the count is what it was. Elsewhere these two copies do no harm.
+//! twice as long, however long the stream is; if an odd number, each has its own. No document says so: it is what some hundreds of streams
+//! of a bare program did (`benchmarks/contexts`). So where it would be even, one small copy is put in between, and one
+//! more behind, so that after the next rest the count is what it was. Elsewhere these two copies do no harm.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,8 +16,10 @@ use super::super::resource::Buffer;
 use super::sync::{Mutex, lock};
 use crate::error::Result;
 
-/// Bytes of a copy that counts. (1 MiB does, 64 KiB do not.)
-const LARGE: usize = if cfg!(test) { 256 } else { 1 << 20 };
+/// Bytes of a copy that counts. (512 KiB do, 256 KiB do not.)
+const LARGE: usize = if cfg!(test) { 256 } else { 512 << 10 };
+/// Bytes of one that is put in.
+const FILLER: usize = 2 * LARGE;
 /// How long uploads wait at most for the first download to be given.
 const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5 });
 
@@ -126,7 +128,7 @@ impl Filler {
     /// What the device lacks.
     pub fn new(context: &Rc<Context>) -> Result<Self> {
         // From the host's side: that such a copy counts is what was measured.
-        Ok(Filler { from: Buffer::mapped(context, LARGE)?.0, to: Buffer::new(context, LARGE)? })
+        Ok(Filler { from: Buffer::mapped(context, FILLER)?.0, to: Buffer::new(context, FILLER)? })
     }
 
     /// Gives the copy to the device.
@@ -134,7 +136,7 @@ impl Filler {
     /// # Errors
     /// What GL reports.
     pub fn copy(&self, context: &Context) -> Result<()> {
-        self.from.copy_to(&self.to, LARGE)?;
+        self.from.copy_to(&self.to, FILLER)?;
         context.api().flush();
         context.check("glFlush")
     }
