@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install bench-peers bench-gpu clean
+.PHONY: all test lint check deps lib fortran header install bench-peers bench-gpu bench-stream clean
 
 all: lib
 
@@ -89,6 +89,25 @@ bench-gpu:
 	$(CARGO) build --release --locked --example gpu_driver
 	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
 	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
+	$(MAKE) bench-stream
+
+DEVICE ?= gl:0
+BATCH ?= 32
+BATCHES ?= 20
+STREAMED ?= r50_conv1 vgg_3_2 vgg_5
+BOUND_BY_KERNELS ?= vgg_3_2 vgg_5
+JOBS ?= 1000000
+STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(DEVICE) --batch $(BATCH)
+
+## Pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
+bench-stream:
+	$(CARGO) build --release --locked --features cli --bin sparkle --example small_jobs
+	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
+	for layer in $(BOUND_BY_KERNELS); do \
+	  SPARKLE_ALGORITHM=direct $(STREAM) --batches 100 --layer $$layer --way "in place, host" --slots 8 || exit 1; done
+	$(TARGET)/examples/small_jobs throughput $(DEVICE)
+	$(TARGET)/examples/small_jobs random $(DEVICE)
+	$(TARGET)/examples/small_jobs soak $(DEVICE) $(JOBS)
 
 $(PEERS)/venv/installed:
 	python3 -m venv $(PEERS)/venv

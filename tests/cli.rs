@@ -504,6 +504,65 @@ fn bench_refuses_bad_suites_and_selectors() {
     assert_eq!(code(&sparkle(folder.path(), &["bench", "--suite", "none.csv"])), 3);
 }
 
+// ---------------------------------------------------------------------------------------------------- stream
+
+#[test]
+fn stream_verifies_every_way_and_says_what_it_is_measured_by() {
+    let folder = folder();
+    let info = json(&sparkle(folder.path(), &["info", "--json"]));
+    if !info["devices"].as_array().unwrap().iter().any(|it| it["id"] == "gl:0") {
+        return eprintln!("skipped: no OpenGL device");
+    }
+    fs::write(folder.path().join("suite.csv"), SUITE).unwrap();
+    let arguments =
+        ["stream", "--suite", "suite.csv", "--device", "gl:0", "--layer", "one", "--batches", "12"];
+    let output = sparkle(folder.path(), &[&arguments[..], &["--json", "out.json"]].concat());
+    let ways = [
+        "reference",
+        "one-shot",
+        "prepared",
+        "one context",
+        "two contexts",
+        "three contexts",
+        "three, host order",
+        "in place, one context",
+        "in place, two",
+        "in place",
+        "in place, host order",
+    ];
+    for words in ["host copies", "steps alone, ms", "one-shot call over the slowest step", "submit"] {
+        assert!(success(&output).contains(words), "{words} in {}", stdout(&output));
+    }
+    let report: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json")).unwrap()).unwrap();
+    let layers = report["layers"].as_array().unwrap();
+    assert!(layers.len() == 1 && layers[0]["name"] == "one");
+    let rows = layers[0]["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["way"].as_str().unwrap()).collect::<Vec<_>>(), ways);
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("ms") > 0.0, "{row}");
+        assert!((number("share_of_bound") * number("ms") / number("bound_ms") - 1.0).abs() < 1e-6, "{row}");
+        let busy = row["busy"].as_array().into_iter().flatten();
+        assert!(busy.map(|it| it.as_f64().unwrap()).all(|it| (0.0..=1.0).contains(&it)), "{row}");
+    }
+}
+
+#[test]
+fn stream_refuses_what_would_tell_nothing() {
+    let folder = folder();
+    fs::write(folder.path().join("suite.csv"), SUITE).unwrap();
+    for (options, exit, message) in [
+        (&["--batches", "11"][..], 2, "--batches 11: at least 12, four for each of 3 slots"),
+        (&["--slots", "16"], 2, "--batches 50: at least 64, four for each of 16 slots"),
+        (&["--layer", "none"], 3, "suite.csv: no layer of that name"),
+        (&["--slots", "17"], 2, "17"),
+    ] {
+        let output = sparkle(folder.path(), &[&["stream", "--suite", "suite.csv"], options].concat());
+        assert_eq!(code(&output), exit, "{options:?}");
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------- demo
 
 /// The mosaic's layout: eight by eight maps of 112 pixels, 2 apart, at the lower edge.

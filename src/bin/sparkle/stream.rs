@@ -37,7 +37,7 @@ pub struct Args {
     /// Only ways whose name contains this, beside those that the bound is measured by
     #[arg(long, value_name = "TEXT")]
     way: Option<String>,
-    /// Batches a way
+    /// Batches a way, at least four for each slot
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     batches: u32,
     /// Slots of the pipelines
@@ -132,6 +132,14 @@ struct Row {
 /// # Errors
 /// A bad suite; a wrong result; a device failure.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    // What is in flight when the timed ones begin may be nearly done, and would count as done in no time.
+    let least = 4 * args.slots;
+    if args.batches < least {
+        let (batches, slots) = (args.batches, args.slots);
+        return Err(Failure::Usage(format!(
+            "--batches {batches}: at least {least}, four for each of {slots} slots"
+        )));
+    }
     args.json.as_deref().map_or(Ok(()), files::check_target)?;
     let mut layers = suite::read(&args.suite, args.batch)?;
     layers.retain(|layer| args.layer.as_ref().is_none_or(|text| layer.name.contains(text.as_str())));

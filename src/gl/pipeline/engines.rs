@@ -8,7 +8,7 @@
 //! more behind, so that after the next rest the count is what it was. Elsewhere these two copies do no harm.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::context::Context;
@@ -30,15 +30,24 @@ pub struct Engines {
     under_way: AtomicU32,
     /// Large copies since there were none, until the first large download.
     copies: Mutex<usize>,
-    /// Whether that has been decided upon.
-    settled: AtomicBool,
-    /// Set while it is being given: an upload in between would make an odd number even.
-    held: AtomicBool,
+    /// How far the first large download is.
+    phase: AtomicU8,
     /// Whether a copy was put in between, and none behind yet.
     owes: AtomicBool,
 }
 
+/// It has not come up: copies are counted.
+const COUNTING: u8 = 0;
+/// It is being given: an upload in between would make an odd number even.
+const GIVING: u8 = 1;
+/// It was given: nothing changes until the next rest.
+const SETTLED: u8 = 2;
+
 impl Engines {
+    fn phase(&self) -> u8 {
+        self.phase.load(Ordering::Acquire)
+    }
+
     /// Contexts are new, and nothing is under way.
     pub fn start(&self) {
         self.under_way.store(0, Ordering::Release);
@@ -54,30 +63,32 @@ impl Engines {
         let first = self.under_way.fetch_or(1 << slot, Ordering::AcqRel) & !(1 << slot) == 0;
         if first {
             *lock(&self.copies) = 0;
-            self.settled.store(false, Ordering::Release);
+            self.phase.store(COUNTING, Ordering::Release);
         }
         if bytes < LARGE {
             return give();
         }
         let start = Instant::now();
-        while self.held.load(Ordering::Acquire) {
-            if start.elapsed() > PATIENCE {
-                self.downloaded();
+        loop {
+            match self.phase() {
+                SETTLED => return give(),
+                GIVING if start.elapsed() > PATIENCE => self.downloaded(),
+                GIVING => std::hint::spin_loop(),
+                _ => {
+                    let mut copies = lock(&self.copies);
+                    // Under the lock, so that it does not come behind a download that it was counted before.
+                    if self.phase() == COUNTING {
+                        *copies += 1;
+                        return give();
+                    }
+                }
             }
-            std::hint::spin_loop();
         }
-        if self.settled.load(Ordering::Acquire) {
-            return give();
-        }
-        let mut copies = lock(&self.copies);
-        *copies += 1;
-        // Under the lock, so that it does not come behind a download that it was counted before.
-        give()
     }
 
     /// Another copy of `bytes` was given, as that of weights.
     pub fn other(&self, bytes: usize) {
-        if bytes >= LARGE && !self.settled.load(Ordering::Acquire) {
+        if bytes >= LARGE && self.phase() == COUNTING {
             *lock(&self.copies) += 1;
         }
     }
@@ -90,28 +101,29 @@ impl Engines {
         if bytes < LARGE {
             return Ok(());
         }
-        if self.settled.load(Ordering::Acquire) {
+        match self.phase() {
+            COUNTING => {}
             // Behind the first download, not beside it.
-            let given = !self.held.load(Ordering::Acquire);
-            return if given && self.owes.swap(false, Ordering::AcqRel) { copy() } else { Ok(()) };
+            SETTLED if self.owes.swap(false, Ordering::AcqRel) => return copy(),
+            _ => return Ok(()),
         }
         let copies = lock(&self.copies);
         if *copies == 0 {
             // Uploads are small: nobody shares anything with them for long.
             return Ok(());
         }
-        self.settled.store(true, Ordering::Release);
+        self.phase.store(GIVING, Ordering::Release);
         if copies.is_multiple_of(2) {
             copy()?;
             self.owes.fetch_xor(true, Ordering::AcqRel);
         }
-        self.held.store(true, Ordering::Release);
         Ok(())
     }
 
     /// A download was given.
     pub fn downloaded(&self) {
-        self.held.store(false, Ordering::Release);
+        // One that comes up while there is none to be given changes nothing.
+        let _ = self.phase.compare_exchange(GIVING, SETTLED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

@@ -12,6 +12,8 @@ use crate::backend::{
     Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Recipe, Run, StandIn, Ticket,
 };
 use crate::error::{Error, Result};
+use crate::memory::tiles::Tile;
+use crate::shader::variant::{Family, Variant};
 
 /// What outputs are filled with: a NaN that nobody computes.
 const CANARY: u32 = 0x7fc0_dead;
@@ -311,24 +313,28 @@ fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same
 fn a_first_piece_is_cut_as_the_planner_expects() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
-    let (case, known) = (&rig.square, plan.recipe().unwrap());
-    let dispatches = [1e-9, 1e3].map(|seconds| {
-        let recipe = Recipe {
-            problem: known.problem,
-            variant: known.variant,
-            weights: known.weights.clone(),
-            bias: known.bias.clone(),
-            seconds: Some(seconds),
-        };
-        let pipeline = start(&rig, PipelineOptions { gather: false, ..OPTIONS }).unwrap();
-        let (mut output, ticket) = (vec![0.0; case.expected.len()].into_boxed_slice(), Ticket::new());
-        let job = Job { recipe: Arc::new(recipe), ..job(case, &*plan, &mut output, &ticket, None) };
-        // SAFETY: input and output live until the ticket is done, which `end` waits for.
-        unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
-        Sent { case, ticket, output }.end().unwrap().timing.dispatches
-    });
-    assert!(dispatches[0] == 1 && dispatches[1] > 1, "{dispatches:?}");
+    let generated = Variant { family: Family::Igemm, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 2 };
+    // Uncut they are one dispatch; and one of products, one that adds up.
+    for (case, variant, whole) in [(&rig.square, Variant::DIRECT, 1), (&rig.mixed, generated, 2)] {
+        let plan = case.plan(&engine).unwrap();
+        let dispatches = [1e-9, 1e3].map(|seconds| {
+            let recipe = Recipe {
+                problem: case.problem,
+                variant,
+                weights: case.weights.clone(),
+                bias: case.bias.clone(),
+                seconds: Some(seconds),
+            };
+            let pipeline = start(&rig, PipelineOptions { gather: false, ..OPTIONS }).unwrap();
+            let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
+            let ticket = Ticket::new();
+            let job = Job { recipe: Arc::new(recipe), ..job(case, &*plan, &mut output, &ticket, None) };
+            // SAFETY: input and output live until the ticket is done, which `end` waits for.
+            unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+            Sent { case, ticket, output }.end().unwrap().timing.dispatches
+        });
+        assert!(dispatches[0] == whole && dispatches[1] > whole, "{variant}: {dispatches:?}");
+    }
 }
 
 /// Uploads, or uploads and weights, before the first download after a rest, made odd by one more copy where they are even.
