@@ -530,7 +530,13 @@ fn stream_verifies_every_way_and_says_what_it_is_measured_by() {
         "in place",
         "in place, host order",
     ];
-    for words in ["host copies", "steps alone, ms", "one-shot call over the slowest step", "submit"] {
+    for words in [
+        "host copies",
+        "steps alone, ms",
+        "one-shot call over the slowest step",
+        "one-shot calls, ms: least",
+        "submit",
+    ] {
         assert!(success(&output).contains(words), "{words} in {}", stdout(&output));
     }
     let report: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json")).unwrap()).unwrap();
@@ -544,6 +550,12 @@ fn stream_verifies_every_way_and_says_what_it_is_measured_by() {
         assert!((number("share_of_bound") * number("ms") / number("bound_ms") - 1.0).abs() < 1e-6, "{row}");
         let busy = row["busy"].as_array().into_iter().flatten();
         assert!(busy.map(|it| it.as_f64().unwrap()).all(|it| (0.0..=1.0).contains(&it)), "{row}");
+        assert_eq!(row["calls"].is_null(), !row["busy"].is_null(), "{row}");
+        if row["calls"].is_object() {
+            let calls =
+                ["least", "median", "ninth_decile", "longest"].map(|it| row["calls"][it].as_f64().unwrap());
+            assert!(calls.is_sorted() && calls[0] <= number("ms") && number("ms") <= calls[3], "{row}");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::device::DeviceOption;
 use crate::failure::Failure;
 use crate::files;
 use crate::suite::{self, Layer};
-use ways::{Took, Work};
+use ways::{Calls, Took, Work};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
@@ -125,6 +125,8 @@ struct Row {
     over_reference: Option<f64>,
     /// Upload, compute, download; none for ways without a pipeline.
     busy: Option<[f64; 3]>,
+    /// Single calls; none for pipelines.
+    calls: Option<Calls>,
 }
 
 /// Runs the command.
@@ -218,6 +220,7 @@ fn measured(
             share_of_bound: bound_ms / ms(took),
             over_reference: reference.map(|reference| reference / ms(took)),
             busy: took.busy,
+            calls: took.calls,
         }
     };
     let n = layer.problem.sizes().n;
@@ -296,6 +299,14 @@ fn print(console: &mut Console, figures: &Figures) {
         let too =
             too.map_or_else(String::new, |it| format!("; with both transfers at once as a step: {it:.2}"));
         console.line(format!("{:<16}  {what}: {ratio:.2}{too}", figures.name));
+    }
+    let one_shot = figures.rows.iter().find(|row| row.way == "one-shot");
+    if let Some(Calls { least, median, ninth_decile, longest }) = one_shot.and_then(|row| row.calls) {
+        console.line(format!(
+            "{:<16}  one-shot calls, ms: least {least:.3}, median {median:.3}, nine of ten within {ninth_decile:.3}, \
+             longest {longest:.3}",
+            figures.name
+        ));
     }
     if let Some(us) = figures.submit_us {
         console.line(format!("{:<16}  submit, on the calling thread: {us:.2} us", figures.name));

@@ -35,6 +35,28 @@ pub struct Took {
     pub busy: Option<[f64; 3]>,
     /// What submitting one job cost the calling thread: the median.
     pub submit: Option<Duration>,
+    /// Of ways that are one call a batch.
+    pub calls: Option<Calls>,
+}
+
+/// How long single calls took, in milliseconds.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Calls {
+    pub least: f64,
+    pub median: f64,
+    /// Nine of ten took no longer.
+    pub ninth_decile: f64,
+    pub longest: f64,
+}
+
+impl Calls {
+    /// `times`: at least one.
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let [least, median, ninth_decile, longest] = [0, 5, 9, 10]
+            .map(|tenths| times[(times.len() * tenths).div_ceil(10).max(1) - 1].as_secs_f64() * 1e3);
+        Calls { least, median, ninth_decile, longest }
+    }
 }
 
 impl<'a> Work<'a> {
@@ -83,15 +105,21 @@ impl<'a> Work<'a> {
         images.filter_map(wrong).try_for_each(|index| self.check_image(output, index))
     }
 
-    /// Does the same again for 0.4 s, then as often as asked for: the time of one.
-    fn time(&self, mut batch: impl FnMut() -> Result<(), Failure>) -> Result<Duration, Failure> {
+    /// Does the same again for 0.4 s, then as often as asked for: the time of one, and of each.
+    fn time(&self, mut batch: impl FnMut() -> Result<(), Failure>) -> Result<(Duration, Calls), Failure> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
             batch()?;
         }
         let start = Instant::now();
-        (0..self.batches).try_for_each(|_| batch())?;
-        Ok(start.elapsed() / self.batches as u32)
+        let mut ends = Vec::with_capacity(1 + self.batches);
+        ends.push(start);
+        for _ in 0..self.batches {
+            batch()?;
+            ends.push(Instant::now());
+        }
+        let each = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        Ok((start.elapsed() / self.batches as u32, Calls::new(each)))
     }
 
     /// As the reference framework does it; `None` where that is not possible.
@@ -106,29 +134,29 @@ impl<'a> Work<'a> {
         if matches!(batch(), Err(sparkle::Error::Unsupported { .. })) {
             return Ok(None);
         }
-        let time = self.time(|| Ok(batch()?))?;
+        let (time, calls) = self.time(|| Ok(batch()?))?;
         self.check(&output)?;
-        Ok(Some(Took { way, time, stats: None, busy: None, submit: None }))
+        Ok(Some(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) }))
     }
 
     pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
         let mut output = verify::unwritten(self.problem().output_len());
-        let time = self.time(|| {
+        let (time, calls) = self.time(|| {
             self.device.conv2d(self.problem(), &self.input, &self.weights, None, &mut output)?;
             Ok(())
         })?;
         self.check(&output)?;
-        Ok(Took { way, time, stats: None, busy: None, submit: None })
+        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) })
     }
 
     pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
         let mut output = verify::unwritten(self.problem().output_len());
-        let time = self.time(|| {
+        let (time, calls) = self.time(|| {
             self.plan.run(&self.input, &mut output)?;
             Ok(())
         })?;
         self.check(&output)?;
-        Ok(Took { way, time, stats: None, busy: None, submit: None })
+        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) })
     }
 
     fn pipeline(&self, contexts: Contexts, order: Order) -> Result<Pipeline, Failure> {
@@ -170,6 +198,7 @@ impl<'a> Work<'a> {
             stats: Some(stats),
             busy: Some(busy),
             submit: submits.get(submits.len() / 2).copied(),
+            calls: None,
         })
     }
 
@@ -190,7 +219,7 @@ impl<'a> Work<'a> {
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
         flying.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
-        Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None })
+        Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
     }
 
     /// The time of one batch, what the pipeline did in the timed ones, and which part of the time each engine was at work.
