@@ -105,21 +105,28 @@ impl<'a> Work<'a> {
         images.filter_map(wrong).try_for_each(|index| self.check_image(output, index))
     }
 
-    /// Does the same again for 0.4 s, then as often as asked for: the time of one, and of each.
-    fn time(&self, mut batch: impl FnMut() -> Result<(), Failure>) -> Result<(Duration, Calls), Failure> {
+    /// A way that is one call a batch, which writes its output: it is done again for 0.4 s, and then as often as asked for.
+    fn by_calls(
+        &self,
+        way: &'static str,
+        mut call: impl FnMut(&mut [f32]) -> sparkle::Result<()>,
+    ) -> Result<Took, Failure> {
+        let mut output = verify::unwritten(self.problem().output_len());
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
-            batch()?;
+            call(&mut output)?;
         }
-        let start = Instant::now();
-        let mut ends = Vec::with_capacity(1 + self.batches);
-        ends.push(start);
+        let mut each = Vec::with_capacity(self.batches);
+        let mut start = Instant::now();
         for _ in 0..self.batches {
-            batch()?;
-            ends.push(Instant::now());
+            call(&mut output)?;
+            let end = Instant::now();
+            each.push(end - start);
+            start = end;
         }
-        let each = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        Ok((start.elapsed() / self.batches as u32, Calls::new(each)))
+        self.check(&output)?;
+        let time = each.iter().sum::<Duration>() / self.batches as u32;
+        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
     }
 
     /// As the reference framework does it; `None` where that is not possible.
@@ -127,36 +134,25 @@ impl<'a> Work<'a> {
         let Some(index) = self.device.id().strip_prefix("gl:").and_then(|index| index.parse().ok()) else {
             return Ok(None);
         };
-        let mut output = verify::unwritten(self.problem().output_len());
         let data = (&self.input[..], &self.weights[..], None);
-        let mut batch = || sparkle::baseline::conv2d(index, self.problem(), data, &mut output);
+        let call = |output: &mut [f32]| sparkle::baseline::conv2d(index, self.problem(), data, output);
         // A batch that its buffers cannot hold at once, it cannot compute.
-        if matches!(batch(), Err(sparkle::Error::Unsupported { .. })) {
+        let first = call(&mut verify::unwritten(self.problem().output_len()));
+        if matches!(first, Err(sparkle::Error::Unsupported { .. })) {
             return Ok(None);
         }
-        let (time, calls) = self.time(|| Ok(batch()?))?;
-        self.check(&output)?;
-        Ok(Some(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) }))
+        self.by_calls(way, call).map(Some)
     }
 
     pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
-        let mut output = verify::unwritten(self.problem().output_len());
-        let (time, calls) = self.time(|| {
-            self.device.conv2d(self.problem(), &self.input, &self.weights, None, &mut output)?;
-            Ok(())
-        })?;
-        self.check(&output)?;
-        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) })
+        let conv2d = |output: &mut [f32]| {
+            self.device.conv2d(self.problem(), &self.input, &self.weights, None, output).map(|_| ())
+        };
+        self.by_calls(way, conv2d)
     }
 
     pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
-        let mut output = verify::unwritten(self.problem().output_len());
-        let (time, calls) = self.time(|| {
-            self.plan.run(&self.input, &mut output)?;
-            Ok(())
-        })?;
-        self.check(&output)?;
-        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(calls) })
+        self.by_calls(way, |output| self.plan.run(&self.input, output).map(|_| ()))
     }
 
     fn pipeline(&self, contexts: Contexts, order: Order) -> Result<Pipeline, Failure> {
@@ -260,4 +256,22 @@ fn one_image(problem: &Conv2d) -> Result<Conv2d, Failure> {
         ..Default::default()
     };
     Ok(Conv2d::new(desc)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_calls_that_were_timed() {
+        let calls = |ms: &[u64]| {
+            let Calls { least, median, ninth_decile, longest } =
+                Calls::new(ms.iter().map(|ms| Duration::from_millis(*ms)).collect());
+            [least, median, ninth_decile, longest]
+        };
+        assert_eq!(calls(&[7]), [7.0; 4]);
+        assert_eq!(calls(&[5, 1, 4, 2, 3]), [1.0, 3.0, 5.0, 5.0]);
+        let twenty: Vec<u64> = (1..=20).rev().collect();
+        assert_eq!(calls(&twenty), [1.0, 10.0, 18.0, 20.0]);
+    }
 }
