@@ -51,6 +51,8 @@ pub struct Config {
     pub tune: Tune,
     /// `SPARKLE_DETERMINISTIC`: nothing that was measured decides what is computed where.
     pub deterministic: bool,
+    /// `SPARKLE_FLUSH_DENORMALS`: the CPU path takes denormal numbers for zero.
+    pub flush_denormals: bool,
     /// What could not be used, and why.
     pub complaints: Vec<String>,
 }
@@ -104,6 +106,11 @@ impl Config {
             "SPARKLE_DETERMINISTIC" => match value {
                 "0" => self.deterministic = false,
                 "1" => self.deterministic = true,
+                _ => return Some("expected 0 or 1"),
+            },
+            "SPARKLE_FLUSH_DENORMALS" => match value {
+                "0" => self.flush_denormals = false,
+                "1" => self.flush_denormals = true,
                 _ => return Some("expected 0 or 1"),
             },
             "SPARKLE_DEVICE" => self.device = Some(value.to_owned()),
@@ -181,6 +188,7 @@ mod tests {
             ("HOME", "/home/me"),
             ("SPARKLE_TUNE", "full"),
             ("SPARKLE_DETERMINISTIC", "1"),
+            ("SPARKLE_FLUSH_DENORMALS", "1"),
             ("PATH", "/bin"),
         ]);
         let expected = Config {
@@ -197,6 +205,7 @@ mod tests {
             home: Some("/home/me".into()),
             tune: Tune::Full,
             deterministic: true,
+            flush_denormals: true,
             complaints: vec![],
         };
         assert_eq!(config, expected);
@@ -214,11 +223,12 @@ mod tests {
             ("SPARKLE_ISA", "avx1024"),
             ("SPARKLE_TUNE", "always"),
             ("SPARKLE_DETERMINISTIC", "yes"),
+            ("SPARKLE_FLUSH_DENORMALS", "2"),
         ]);
         assert_eq!(config.isa, None);
         assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
         assert_eq!(config.gl_timeout_ms(), 10_000);
-        assert_eq!((config.complaints.len(), config.algorithm), (8, None));
+        assert_eq!((config.complaints.len(), config.algorithm), (9, None));
         assert_eq!(
             config.complaints[0],
             "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"

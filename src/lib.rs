@@ -40,6 +40,7 @@ mod cpu;
 pub mod device;
 mod error;
 pub mod ffi;
+mod float_env;
 mod gl;
 pub mod log;
 pub mod memory;
@@ -48,6 +49,7 @@ mod process;
 pub mod report;
 pub mod shader;
 mod store;
+mod thread;
 
 pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};

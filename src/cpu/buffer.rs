@@ -124,6 +124,8 @@ impl Lent {
             Some(buffer) => buffer,
             None => Buffer::zeroed(len)?,
         };
+        #[cfg(test)]
+        let buffer = tests::poisoned(buffer);
         Ok(Lent { shelf, buffer: Some(buffer) })
     }
 }
@@ -154,8 +156,26 @@ pub fn clear(shelf: &'static Shelf) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    thread_local! { static POISON: Cell<bool> = const { Cell::new(false) }; }
+
+    /// Runs `body` while all that this thread is lent is full of signalling NaNs, which arithmetic cannot overlook.
+    pub fn with_poison<T>(body: impl FnOnce() -> T) -> T {
+        POISON.set(true);
+        let value = body();
+        POISON.set(false);
+        value
+    }
+
+    pub fn poisoned(mut buffer: Buffer) -> Buffer {
+        const SIGNALLING: u32 = 0x7fa0_0000;
+        if POISON.get() {
+            bytemuck::cast_slice_mut::<f32, u32>(&mut buffer).fill(SIGNALLING);
+        }
+        buffer
+    }
 
     #[test]
     fn buffers_are_aligned_and_zero() {

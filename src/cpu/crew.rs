@@ -19,12 +19,13 @@
 //! there is none, and gives them back at its end. Callers that come together have equal shares of the threads; as
 //! many callers as places compute alone, which is what suits them best. What a job runs must not offer another one.
 
-use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use crate::error::Result;
 
 /// How long a thread that has nothing to do stays awake: somewhat longer than it takes to wake one.
 const STAY_AWAKE: Duration = Duration::from_micros(50);
@@ -102,8 +103,8 @@ impl Crew {
         size: usize,
         cores: usize,
         workspaces: Vec<B>,
-        mut spawn: impl FnMut(usize, Life) -> io::Result<JoinHandle<()>>,
-    ) -> io::Result<Self> {
+        mut spawn: impl FnMut(usize, Life) -> Result<JoinHandle<()>>,
+    ) -> Result<Self> {
         let helper = |_: &B| Helper {
             offer: AtomicPtr::new(ptr::null_mut()),
             asleep: AtomicBool::new(false),

@@ -1,8 +1,8 @@
 //! Packing: copies a part of a matrix into panels, in the order in which a micro-kernel reads them.
 //!
 //! A panel holds `width` lines (rows of A, columns of B) side by side: element p of line l is at `p*width +
-//! l`. Panels follow each other; lines missing in the last one keep whatever was there, as no kernel reads
-//! them.
+//! l`. Panels follow each other. Columns of B that are missing in the last one keep whatever was there, as no kernel
+//! reads them; rows of A become zero where kernels read panels to their end ([`Kernel::THIN`]).
 
 use std::ops::Range;
 
@@ -40,6 +40,17 @@ pub fn panels<K: Kernel>(
         } else {
             one_by_one(from, (matrix.line, matrix.depth), (width, count, depths.len()), panel);
         }
+        if K::THIN > 0 && width == K::MR {
+            clear_missing(panel, width, count);
+        }
+    }
+}
+
+/// Makes the lines of a panel zero that are missing behind its first `count`.
+#[inline]
+pub fn clear_missing(panel: &mut [f32], width: usize, count: usize) {
+    if count < width {
+        panel.chunks_exact_mut(width).for_each(|depth| depth[count..].fill(0.0));
     }
 }
 

@@ -13,7 +13,6 @@
 //! work stays on the caller ([`Team::for_work`]).
 
 use std::cell::Cell;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -313,17 +312,15 @@ struct Pool {
 
 impl Pool {
     /// `size` threads, each but the caller started by `spawn`; without threads if that fails.
-    fn build(size: usize, spawn: impl FnMut(usize, Life) -> io::Result<JoinHandle<()>>) -> Self {
+    fn build(size: usize, spawn: impl FnMut(usize, Life) -> Result<JoinHandle<()>>) -> Self {
         let workspaces: Result<Vec<Buffer>> = (1..size).map(|_| Buffer::zeroed(WORKSPACE_LEN)).collect();
-        let crew = workspaces.map_err(|error| error.to_string()).and_then(|workspaces| {
-            Crew::start(size, available(), workspaces, spawn).map_err(|error| error.to_string())
-        });
-        Pool { size, crew }
+        let crew = workspaces.and_then(|workspaces| Crew::start(size, available(), workspaces, spawn));
+        Pool { size, crew: crew.map_err(|error| error.to_string()) }
     }
 }
 
-fn spawn(index: usize, life: Life) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("sparkle-{index}")).spawn(life)
+fn spawn(index: usize, life: Life) -> Result<JoinHandle<()>> {
+    crate::thread::spawn("cpu", &format!("thread {index}"), life)
 }
 
 #[cfg(test)]
@@ -480,7 +477,7 @@ mod tests {
         let mut left = 2;
         let pool = Pool::build(4, |index, life| {
             if left == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
+                return Err(Error::OutOfMemory { device: "cpu".into(), what: "a test".into() });
             }
             left -= 1;
             spawn(index, life)
@@ -497,7 +494,7 @@ mod tests {
         let ended = Arc::new(AtomicUsize::new(0));
         let pool = Pool::build(3, |_, life| {
             let ended = ended.clone();
-            std::thread::Builder::new().spawn(move || {
+            crate::thread::spawn("cpu", "test", move || {
                 life();
                 ended.fetch_add(1, Ordering::SeqCst);
             })

@@ -234,12 +234,23 @@ impl Geometry {
         }
     }
 
-    /// Copies some rows of one plane of a channel; those that do not exist keep what was there.
+    /// Without padding whatever lies between pixels is read, which costs less than to leave it out.
+    fn reads_between(&self) -> bool {
+        self.rows.axis.pad + self.cols.axis.pad == 0
+    }
+
+    /// Copies some rows of one plane of a channel. What lies between them and rows that do not exist become zero if they
+    /// are read, and else keep what was there.
     fn plane<K: Kernel>(&self, kernel: K, image: &[f32], index: usize, rows: Range<isize>, to: &mut [f32]) {
         let (across, pitch) = (self.cols.phases.len(), self.views.pitch);
         let (y, x) = (self.rows.phases[index / across], self.cols.phases[index % across]);
         let (height, len) = (self.rows.axis.len(y) as isize, self.cols.axis.len(x));
         let (top, end) = (rows.start.clamp(0, height), rows.end.clamp(0, height));
+        if self.reads_between() && (len < pitch || rows != (top..end)) {
+            for (row, line) in rows.clone().zip(to.chunks_exact_mut(pitch)) {
+                line[if (top..end).contains(&row) { len } else { 0 }..].fill(0.0);
+            }
+        }
         if top >= end || len == 0 {
             return;
         }
@@ -279,8 +290,7 @@ impl Geometry {
             (&mut table.down[..self.rows.taps.len()], &mut table.across[..self.cols.taps.len()]);
         down.fill(0);
         across.fill(0);
-        // Without padding whatever lies between pixels can be read, and costs less than to leave it out.
-        let unpadded = self.rows.axis.pad + self.cols.axis.pad == 0;
+        let unpadded = self.reads_between();
         let width = self.cols.axis.output;
         for (p, q, lanes) in self.segments(strip, cols) {
             let bits = |range: Range<usize>| (all >> (cols - range.len())) << range.start;

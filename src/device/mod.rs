@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::backend::Backend;
 pub use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Run, Ticket};
 use crate::error::Result;
+use crate::float_env::FloatEnv;
 use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 
@@ -56,6 +57,7 @@ impl Device {
     /// # Errors
     /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason, or [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a selector that is none.
     pub fn open(selector: &str) -> Result<Self> {
+        let _library = FloatEnv::enter();
         discovery::open(selector).map(|choice| Device { choice })
     }
 
@@ -70,6 +72,7 @@ impl Device {
     /// The engines this device chooses among and the time each is predicted to need for `problem`, the CPU first. The first
     /// call measures the engines, for some tens of milliseconds each.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
+        let _library = FloatEnv::enter();
         let backends = match &self.choice {
             Choice::Fixed(backend) => vec![backend],
             Choice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
@@ -86,6 +89,7 @@ impl Device {
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do.
     pub fn plan(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Conv2dPlan> {
+        let _library = FloatEnv::enter();
         problem.check_weights(weights, bias)?;
         match &self.choice {
             Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
@@ -102,6 +106,7 @@ impl Device {
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for options that make no sense; else what the device failed to do.
     pub fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
+        let _library = FloatEnv::enter();
         match &self.choice {
             Choice::Fixed(backend) => Pipeline::new(&[backend], options),
             Choice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
@@ -118,6 +123,21 @@ impl Device {
         input: &[f32],
         weights: &[f32],
         bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.conv2d_inside(problem, input, (weights, bias), output)
+    }
+
+    /// [`Device::conv2d`] for a caller that is in the library's floating-point environment already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn conv2d_inside(
+        &self,
+        problem: &Conv2d,
+        input: &[f32],
+        (weights, bias): (&[f32], Option<&[f32]>),
         output: &mut [f32],
     ) -> Result<Run> {
         problem.check_data(input, output)?;
@@ -146,6 +166,15 @@ impl Device {
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers that are too short; else what the device failed to do. C is untouched then.
     pub fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.sgemm_inside(problem, a, b, c)
+    }
+
+    /// [`Device::sgemm`] for a caller that is in the library's floating-point environment already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn sgemm_inside(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.sgemm(problem, a, b, c)?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Run, call, fall_back};
 use crate::backend::{Backend, Plan, Recipe, StandIn};
 use crate::error::Result;
+use crate::float_env::FloatEnv;
 use crate::problem::Conv2d;
 
 /// A prepared convolution; may be run from any number of threads at once. Cheap to clone.
@@ -142,6 +143,16 @@ impl Conv2dPlan {
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do. The
     /// output is untouched then.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.run_inside(input, output)
+    }
+
+    /// [`Conv2dPlan::run`] for a caller that is in the library's floating-point environment already.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub(crate) fn run_inside(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
         let Inside { problem, first, fallback } = &*self.0;
         problem.check_data(input, output)?;
         let Some(fallback) = fallback else {

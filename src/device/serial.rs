@@ -49,17 +49,12 @@ impl Serial {
     /// Starts it; `queue` jobs may wait.
     ///
     /// # Errors
-    /// [`Error::Driver`] if the system gives no thread.
+    /// [`Error::OutOfMemory`] if the system gives no thread.
     pub fn start(queue: usize) -> Result<Self> {
         let (jobs, waiting) = sync_channel(queue);
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();
-        let thread = std::thread::Builder::new().name("sparkle jobs".to_owned());
-        let thread = thread.spawn(move || serving.serve(&waiting)).map_err(|error| Error::Driver {
-            device: "cpu".to_owned(),
-            call: "starting a thread".to_owned(),
-            reason: error.to_string(),
-        })?;
+        let thread = crate::thread::spawn("cpu", "jobs", move || serving.serve(&waiting))?;
         Ok(Serial { jobs: Some(jobs), thread: Some(thread), shared, process: std::process::id() })
     }
 

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use super::status::{Failure, Outcome, sparkle_status};
+use crate::float_env::FloatEnv;
 
 /// The body of an exported function: a closure that gets the [`Call`](boundary::Call) and may use `?`.
 macro_rules! boundary {
@@ -93,6 +94,7 @@ fails_as! {
 
 /// What [`boundary!`] does.
 pub(super) fn run<R: Returned>(body: impl FnOnce(&Call) -> Outcome<R::Value>) -> R {
+    let _library = FloatEnv::enter();
     let call = Call { process: crate::process::id() };
     match catch(|| body(&call)) {
         Ok(value) => R::success(value),
@@ -109,6 +111,8 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// Message and place of the panic that is unwinding this thread.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether there may be one: cheaper to look at.
+    static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
 // Thread-locals are reached with `try_with`: C may call from a destructor at the very end of a thread, when they are
@@ -133,7 +137,9 @@ fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     quiet_panics();
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
     // A note of a panic that somebody inside caught has no place in a later one.
-    let _ = PANIC.try_with(RefCell::take);
+    if NOTED.replace(false) {
+        let _ = PANIC.try_with(RefCell::take);
+    }
     // What the body could leave half-done is either its own or behind a lock that tolerates poison.
     let caught = catch_unwind(AssertUnwindSafe(body));
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
@@ -162,6 +168,7 @@ fn quiet_panics() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if DEPTH.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
+                NOTED.set(true);
                 let _ = PANIC.try_with(|noted| *noted.borrow_mut() = Some(panic.to_string()));
             } else if !std::thread::current().name().is_some_and(|name| name.starts_with("sparkle")) {
                 previous(panic);

@@ -15,6 +15,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Candidate;
@@ -79,11 +80,10 @@ pub fn discovered() -> &'static Discovered {
             exit::register();
             (found, egl.ok())
         };
-        let thread = std::thread::Builder::new().name("sparkle discovery".to_owned()).spawn(work);
-        let (found, egl) = match thread.map(|thread| thread.join()) {
+        let (found, egl) = match crate::thread::spawn("gl", "discovery", work).map(JoinHandle::join) {
             Ok(Ok(all)) => all,
             Ok(Err(_)) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
-            Err(error) => (vec![rejected("OpenGL", format!("no thread for discovery: {error}"))], None),
+            Err(error) => (vec![rejected("OpenGL", error.to_string())], None),
         };
         Discovered { found, egl }
     })

@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use super::api;
 use super::context::{Context, ShareGroup};
@@ -395,7 +396,8 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
     if deleted.is_none() {
         let group = group.clone();
         // If even that fails, the program goes with the group's last context.
-        let _ = std::thread::spawn(move || group.context().map(|context| delete(&context))).join();
+        let work = move || drop(group.context().map(|context| delete(&context)));
+        let _ = crate::thread::spawn("gl", "cleanup", work).map(JoinHandle::join);
     }
 }
 

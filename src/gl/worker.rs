@@ -56,7 +56,7 @@ impl Worker {
     /// Starts the thread. Its context is made by the first job.
     ///
     /// # Errors
-    /// [`Error::Driver`] if the system gives no thread.
+    /// [`Error::OutOfMemory`] if the system gives no thread.
     pub fn start(egl: Arc<dyn Egl>, device: Arc<str>, make_context: MakeContext) -> Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
         let name = device.clone();
@@ -67,12 +67,7 @@ impl Worker {
             drop(host);
             egl.release_thread();
         };
-        let thread = std::thread::Builder::new().name(format!("sparkle {device}")).spawn(work);
-        let thread = thread.map_err(|error| Error::Driver {
-            device: device.to_string(),
-            call: "starting a thread".to_owned(),
-            reason: error.to_string(),
-        })?;
+        let thread = crate::thread::spawn(&device, "worker", work)?;
         Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })
     }
 

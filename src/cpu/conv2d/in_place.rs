@@ -9,6 +9,7 @@ use super::{Block, ConvPlan, Job, MOST_TILE, STAGE_TASKS, STAGED, Shape, Source,
 use crate::cpu::block::{Ahead, Shared};
 use crate::cpu::buffer::Lent;
 use crate::cpu::kernels::{A_AHEAD, Epilogue, Kernel, Part, Tile, Turn, View};
+use crate::cpu::pack::clear_missing;
 use crate::cpu::pool::Team;
 use crate::cpu::views::{Geometry, Planes, Strip, Table};
 use crate::error::Result;
@@ -224,11 +225,23 @@ impl<K: Kernel> ConvPlan<K> {
                 depths: job.depth,
                 more: false,
             };
+            // The kernel reads panels to their end where columns are few.
+            let clear_rest = |turn: &Turn| {
+                if K::THIN > 0 && turn.lines < K::MR {
+                    clear_missing(
+                        std::slice::from_raw_parts_mut(turn.to, turn.depths * K::MR),
+                        K::MR,
+                        turn.lines,
+                    );
+                }
+            };
             if all {
                 for (i, given) in
                     job.given.iter().flat_map(|given| (0..map.rows).step_by(K::MR).map(move |i| (i, given)))
                 {
-                    kernel.transpose(&turn(i, given));
+                    let turn = turn(i, given);
+                    kernel.transpose(&turn);
+                    clear_rest(&turn);
                 }
                 return kernel.thin(job.depth, job.a, (thin.as_ptr(), packed), map, &job.epilogue);
             }
@@ -273,6 +286,7 @@ impl<K: Kernel> ConvPlan<K> {
                 if tile.rows < K::MR && strip.beside > 0 {
                     if let Some(turn) = given {
                         kernel.transpose(&turn);
+                        clear_rest(&turn);
                     }
                     let wide = strip.cols - strip.beside;
                     let rest = Tile { start: tile.start.add(wide), cols: strip.beside, ..tile };
@@ -280,6 +294,7 @@ impl<K: Kernel> ConvPlan<K> {
                     kernel.thin(job.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
                 } else if let Some(turn) = given {
                     kernel.view_packing(&turn, &view, tile, &epilogue);
+                    clear_rest(&turn);
                 } else {
                     kernel.view(a, &view, tile, &epilogue);
                 }

@@ -47,6 +47,8 @@ pub fn fill<K: Kernel>(
     let seen = |phase: usize, taps: usize, dilation: usize, stride: usize| {
         (0..taps.min(stride)).any(|tap| tap * dilation % stride == phase)
     };
+    // A vector may reach over the last channel's end.
+    band[channels.len() * shape.channel..][..K::LANES].fill(0.0);
     for (row, col) in (0..step).flat_map(|row| (0..stride_w).map(move |col| (row, col))) {
         if shape.flat && !seen(row, r, dilation_h, stride_h) || !seen(col, s, dilation_w, stride_w) {
             continue;
@@ -83,9 +85,12 @@ pub fn fill<K: Kernel>(
     }
 }
 
-/// Makes the padding of a band for a block; the same for all channels, so once a block.
-pub fn clear(sizes: &Conv2dSizes, band: &mut [f32]) {
-    if sizes.pad_h > 0 || sizes.pad_w > 0 {
+/// Makes zeros of what [`fill`] leaves as it is and the inner loops read: the padding, and elements beside lines that
+/// vectors reach over. The same for all channels, so once a block.
+pub fn clear(sizes: &Conv2dSizes, shape: &Shape, block: &Block, band: &mut [f32]) {
+    let whole = (block.rows.len(), block.cols.len()) == (shape.rows, shape.cols);
+    let dense = (sizes.pad_h, sizes.pad_w, sizes.stride_w) == (0, 0, 1) && !shape.flat;
+    if !(whole && dense) {
         band.fill(0.0);
     }
 }

@@ -128,7 +128,7 @@ impl<E: Engine> GroupedPlan<E> {
         let (sizes, shape) = (self.problem.sizes(), &self.shape);
         assert!(workspace.len() >= shape.band() + E::LANES + shape.panel * shape.map);
         let (band, maps) = workspace.split_at_mut(shape.band() + E::LANES);
-        band::clear(sizes, band);
+        band::clear(sizes, shape, block, band);
         for first in groups.clone().step_by(shape.batch) {
             let batch = first..groups.end.min(first + shape.batch);
             let channels = batch.start * shape.inputs..batch.end * shape.inputs;

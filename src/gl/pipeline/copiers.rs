@@ -70,15 +70,17 @@ struct Whole {
 
 impl Copiers {
     /// Starts them: one a processor, but for `others`, which are threads that are busy while copies are made.
-    pub fn start(device: &str, others: usize) -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the system gives no thread.
+    pub fn start(device: &str, others: usize) -> crate::Result<Self> {
         let shared = Arc::new(Shared::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let count = processors.min(MOST_THREADS).saturating_sub(others).max(1);
         let mut copiers = Copiers { shared, threads: vec![] };
         for _ in 0..count {
             let shared = copiers.shared.clone();
-            let thread = std::thread::Builder::new().name(format!("sparkle {device} copy"));
-            copiers.threads.push(thread.spawn(move || shared.serve())?);
+            copiers.threads.push(crate::thread::spawn(device, "copy", move || shared.serve())?);
         }
         Ok(copiers)
     }

@@ -116,16 +116,11 @@ impl Pipeline {
         if options.queue == 0 {
             return Err(Error::invalid("queue", 0, "at least 1"));
         }
-        let no_thread = |error: std::io::Error| Error::Driver {
-            device: id.to_string(),
-            call: "starting a thread".to_owned(),
-            reason: error.to_string(),
-        };
         let group = new_group(&egl, &id, target)?;
         let core = Arc::new(Core {
             id: id.clone(),
             ring: Ring::new(options.slots, options.queue),
-            copiers: Copiers::start(&id, lanes(options.contexts).len()).map_err(no_thread)?,
+            copiers: Copiers::start(&id, lanes(options.contexts).len())?,
             recorder: Mutex::new(Recorder::new(config().trace.is_some())),
             epoch: Instant::now(),
             open: Arc::default(),
@@ -141,8 +136,7 @@ impl Pipeline {
         });
         let (shared, device) = (core.clone(), id.clone());
         let supervise = move || supervise(&shared, &egl, &device, target, group);
-        let thread = std::thread::Builder::new().name(format!("sparkle {id} pipeline"));
-        let supervisor = Some(thread.spawn(supervise).map_err(no_thread)?);
+        let supervisor = Some(crate::thread::spawn(&id, "pipeline", supervise)?);
         Ok(Pipeline { core, supervisor })
     }
 }
@@ -489,7 +483,6 @@ fn spawn(
 ) -> Option<JoinHandle<()>> {
     let name = if let [step] = steps { format!("{step:?}").to_lowercase() } else { "steps".to_owned() };
     let (shared, group) = (core.clone(), group.clone());
-    let thread = std::thread::Builder::new().name(format!("sparkle {} {name}", core.id));
-    let spawned = thread.spawn(move || steps::thread(&shared, group, steps, gate));
-    spawned.map_err(|error| core.give_up(Error::Internal(format!("no thread: {error}")), true)).ok()
+    let spawned = crate::thread::spawn(&core.id, &name, move || steps::thread(&shared, group, steps, gate));
+    spawned.map_err(|error| core.give_up(error, true)).ok()
 }
