@@ -29,19 +29,17 @@ pub fn conv2d_row(
     let start = bias.map_or(0.0, |bias| f64::from(bias[k]));
     row.fill(Expected { value: start, magnitude: start.abs() });
     for (ci, ri) in (0..c_group).flat_map(|ci| (0..r).map(move |ri| (ci, ri))) {
-        let Some(y) = (p * stride_h + ri * dilation_h).checked_sub(pad_h).filter(|&y| y < h) else {
-            continue;
-        };
-        let line = &input[((n * c + first + ci) * h + y) * w..][..w];
+        let y = (p * stride_h + ri * dilation_h).checked_sub(pad_h).filter(|&y| y < h);
+        let line = y.map(|y| &input[((n * c + first + ci) * h + y) * w..][..w]);
         for si in 0..s {
             let weight = f64::from(weights[((k * c_group + ci) * r + ri) * s + si]);
             for (q, expected) in row.iter_mut().enumerate() {
                 let x = (q * stride_w + si * dilation_w).wrapping_sub(pad_w);
-                if x < w {
-                    let term = weight * f64::from(line[x]);
-                    expected.value += term;
-                    expected.magnitude += term.abs();
-                }
+                // Padding is zeros like any others: an infinite weight makes NaN of them.
+                let value = line.and_then(|line| line.get(x)).map_or(0.0, |&value| f64::from(value));
+                let term = weight * value;
+                expected.value += term;
+                expected.magnitude += term.abs();
             }
         }
     }

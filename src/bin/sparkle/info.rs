@@ -156,6 +156,7 @@ fn environment(config: &Config) -> Vec<Variable> {
         home: _,
         tune,
         deterministic,
+        flush_denormals,
         complaints: _,
     } = config;
     let variable = |name, value, meaning| Variable { name, value, meaning };
@@ -199,6 +200,11 @@ fn environment(config: &Config) -> Vec<Variable> {
             "SPARKLE_DETERMINISTIC",
             deterministic.then(|| "1".to_owned()),
             "1: nothing that was measured decides what is computed where",
+        ),
+        variable(
+            "SPARKLE_FLUSH_DENORMALS",
+            flush_denormals.then(|| "1".to_owned()),
+            "whether the CPU path takes denormal numbers for zero",
         ),
     ]
 }

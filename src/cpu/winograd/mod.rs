@@ -25,6 +25,7 @@ mod once;
 mod output;
 mod plan;
 mod product;
+mod recompute;
 mod steps;
 #[cfg(test)]
 mod tests;

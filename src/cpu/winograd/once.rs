@@ -157,7 +157,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         }
         for first in (0..k).step_by(space.plan.blocks) {
             // SAFETY: V has been filled, and blocks of tiles do not overlap.
-            unsafe { self.outputs(space, block, first, v, output, own) };
+            unsafe { self.outputs(space, block, first, v, (input, output), own) };
         }
     }
 
@@ -184,7 +184,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
                     unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
                 } else {
                     // SAFETY: V has been filled, and each task has output channels of its own.
-                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, output, own) };
+                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
                 }
             });
         })
@@ -200,7 +200,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         block: &Block,
         first: usize,
         v: Shared,
-        output: Shared,
+        (input, output): (&[f32], Shared),
         own: &mut [f32],
     ) {
         let (c, k) = (self.steps.channels().0, self.steps.blocks().1);
@@ -229,7 +229,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         for (at, channels) in blocks.enumerate() {
             let part = ((channels, at), block.tiles.clone());
             // SAFETY: as the caller promises.
-            unsafe { self.steps.output(block, part, (m, space.m), output, scratch) };
+            unsafe { self.steps.output(block, (input, self.weights), part, (m, space.m), output, scratch) };
         }
     }
 

@@ -7,7 +7,11 @@ use std::ops::Range;
 
 use super::form::{Form, MAX_ALPHA};
 use super::geometry::{Channels, Geometry, Planes, Segment};
+use super::recompute::{CHANNELS, by_definition};
 use super::vector::{MAX_LANES, Vector};
+
+/// The most outputs of a tile in one direction.
+const MAX_M: usize = MAX_ALPHA - 2;
 
 /// Some tiles of one block of output channels.
 pub struct OutputJob<'a> {
@@ -22,6 +26,9 @@ pub struct OutputJob<'a> {
     /// Bias of the block's channels.
     pub bias: &'a [f32],
     pub relu: bool,
+    /// All images, and all weights as given: for outputs that are not finite.
+    pub input: &'a [f32],
+    pub weights: &'a [f32],
     /// All images.
     pub output: *mut f32,
 }
@@ -52,8 +59,54 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]
         // the caller vouches for CPU and output.
         unsafe {
             across::<V, F>(job, &segment, strip.as_mut_ptr(), pitch);
-            down::<V, F>(job, strip.as_ptr(), pitch, width, pixels.as_mut_ptr());
+            let finite = down::<V, F>(job, strip.as_ptr(), pitch, width, pixels.as_mut_ptr());
             scatter::<V, F>(job, &segment, width, pixels.as_ptr());
+            let mut lanes = [0.0f32; MAX_LANES];
+            finite.store(lanes.as_mut_ptr());
+            if lanes[..job.channels.present].iter().any(|lane| lane.is_nan()) {
+                mend::<V, F>(job, &segment, (strip.as_ptr(), pitch), width, pixels);
+            }
+        }
+    }
+}
+
+/// Computes the tiles of a segment by the definition, in the channels in which some output of the tile is not finite. Which
+/// outputs these are does not depend on how tiles are cut into segments.
+///
+/// # Safety
+/// As for [`transform`]; the strip is what [`across`] left, and pixels have room for a vector a tile.
+#[inline(always)]
+unsafe fn mend<V: Vector, F: Form>(
+    job: &OutputJob,
+    segment: &Segment,
+    (strip, pitch): (*const f32, usize),
+    width: usize,
+    pixels: &mut [f32],
+) {
+    let mut tile = [0.0f32; MAX_M * MAX_M * MAX_LANES];
+    let tiles = segment.tiles.len();
+    for (index, finite) in pixels.chunks_exact_mut(V::LANES).take(tiles).enumerate() {
+        // SAFETY: the tile's columns are in the strip, and there is room for its pixels.
+        unsafe {
+            let columns = F::M.min(width - index * F::M);
+            let strip = strip.add(index * F::M * V::LANES);
+            down::<V, F>(job, strip, pitch, columns, tile.as_mut_ptr()).store(finite.as_mut_ptr());
+        }
+    }
+    let is_finite = |index: usize, lane: usize| !pixels[index * V::LANES + lane].is_nan();
+    let left = segment.tiles.start * F::M;
+    for first in (0..job.channels.present).step_by(CHANNELS) {
+        let lanes = first..job.channels.present.min(first + CHANNELS);
+        let any = |index: usize| lanes.clone().any(|lane| !is_finite(index, lane));
+        let mut index = 0;
+        while index < tiles {
+            // Tiles side by side are computed together.
+            let end = (index..tiles).find(|&index| !any(index)).unwrap_or(tiles);
+            let columns = left + index * F::M..left + width.min(end * F::M);
+            let wanted = |lane: usize, q: usize| !is_finite((q - left) / F::M, lane);
+            // SAFETY: as the caller promises.
+            unsafe { by_definition(job, segment, (lanes.clone(), F::M), columns, wanted) };
+            index = end + 1;
         }
     }
 }
@@ -82,7 +135,8 @@ unsafe fn across<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, strip: 
     }
 }
 
-/// A^T down each of `width` columns, bias and ReLU; the rows of pixels lie `width` apart, without a gap.
+/// A^T down each of `width` columns, bias and ReLU; the rows of pixels lie `width` apart, without a gap. Gives zeros, and NaN
+/// for the channels of which some output, before its bias, is not finite.
 ///
 /// # Safety
 /// The CPU has V; the strip holds ALPHA x pitch vectors, pixels M x width; the bias reaches to the block.
@@ -93,21 +147,23 @@ unsafe fn down<V: Vector, F: Form>(
     pitch: usize,
     width: usize,
     pixels: *mut f32,
-) {
-    // SAFETY: the bias was measured by transform().
-    let bias = unsafe { V::load(job.bias.as_ptr()) };
+) -> V {
+    // SAFETY: the bias was measured by transform(); the caller vouches for the CPU.
+    let (bias, mut finite) = unsafe { (V::load(job.bias.as_ptr()), V::splat(0.0)) };
     for x in 0..width {
         // SAFETY: rows below ALPHA and columns below width, which is at most the pitch.
         unsafe {
             let t: [V; MAX_ALPHA] =
                 std::array::from_fn(|f| V::load(strip.add((f.min(F::ALPHA - 1) * pitch + x) * V::LANES)));
             for (y, value) in F::output(t).into_iter().enumerate().take(F::M) {
+                finite = finite.add_scaled(0.0, value);
                 let value = value.add(bias);
                 let value = if job.relu { value.relu() } else { value };
                 value.store(pixels.add((y * width + x) * V::LANES));
             }
         }
     }
+    finite
 }
 
 /// Pixels into the rows of each channel.

@@ -38,6 +38,8 @@ pub struct WinogradPlan<E, F> {
     name: &'static str,
     /// U of each group: see [`super::product`].
     weights: Buffer,
+    /// The weights as given, for outputs that are not finite: see [`super::recompute`].
+    given: Buffer,
 }
 
 /// The memory for one block of tiles, or for a thread's part of one.
@@ -65,10 +67,13 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         let ((c, _), (_, k)) = (steps.channels(), steps.blocks());
         // Saturating: a size that overflows is refused as out of memory.
         let group = Steps::<E, F>::FREQUENCIES.saturating_mul(u_plane(c, k, E::LANES));
+        let mut given = Buffer::zeroed(weights.len())?;
+        given.copy_from_slice(weights);
         let mut plan = WinogradPlan {
             steps,
             name,
             weights: Buffer::zeroed(group.saturating_mul(problem.sizes().groups))?,
+            given,
         };
         plan.transform(weights, team)?;
         Ok(plan)
@@ -176,7 +181,7 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         for channels in 0..k {
             let part = ((channels, channels), block.tiles.clone());
             // SAFETY: M has been filled, and blocks of tiles do not overlap.
-            unsafe { self.steps.output(block, part, (m, space.m), output, scratch) };
+            unsafe { self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch) };
         }
     }
 
@@ -217,7 +222,7 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
                 // output of its own.
                 unsafe {
                     let m = std::slice::from_raw_parts(products.start(), space.m_len);
-                    self.steps.output(block, part, (m, space.m), output, scratch);
+                    self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch);
                 }
             }),
         })
@@ -312,7 +317,7 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
         let flops = self.steps.problem.flops();
         let threads = if flops < INLINE_FLOPS { 1 } else { num_threads() };
         Memory {
-            packed: (self.weights.len() + self.steps.bias_len()) * size_of::<f32>(),
+            packed: (self.weights.len() + self.given.len() + self.steps.bias_len()) * size_of::<f32>(),
             workspace: pool::workspace_bytes(flops) + self.workspace_len(threads) * size_of::<f32>(),
         }
     }

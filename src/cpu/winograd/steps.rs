@@ -136,13 +136,14 @@ impl<E: Engine, F: Form> Steps<E, F> {
     }
 
     /// Transforms the products of tiles `tiles` of a block, in output channel vector `channels.0` of its group, which
-    /// is number `channels.1` of M.
+    /// is number `channels.1` of M. Input and weights are all of them, as given.
     ///
     /// # Safety
     /// The outputs of the tiles are writable, by nobody else meanwhile.
     pub unsafe fn output(
         &self,
         block: &Block,
+        (input, weights): (&[f32], &[f32]),
         ((channels, at), tiles): ((usize, usize), Range<usize>),
         (products, planes): (&[f32], Planes),
         output: Shared,
@@ -158,6 +159,8 @@ impl<E: Engine, F: Form> Steps<E, F> {
             planes,
             bias: &self.bias[(block.group * self.blocks().1 + channels) * E::LANES..],
             relu: self.problem.relu(),
+            input,
+            weights,
             output: output.start(),
         };
         // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
