@@ -14,6 +14,12 @@
  * Threads. Every function may be called from any thread at any time; a handle may be shared by all threads. Closing
  * one while another thread uses it is fine: the running call ends undisturbed. Buffers are the caller's to guard.
  *
+ * Floating point. The library computes in an environment of its own: round to nearest, no traps, denormals kept unless
+ * SPARKLE_FLUSH_DENORMALS=1. The caller's modes and exception flags have no influence and are left as they are.
+ *
+ * Stack. A call needs at most 64 KiB of the calling thread's stack. The reference functions (gpu_...) need what the
+ * driver needs besides.
+ *
  * Processes. After fork(), CPU handles go on working in the child; GL handles give SPARKLE_ERROR_FORKED there.
  *
  * The library never prints, exits, or aborts, and installs no signal handlers.
@@ -91,12 +97,16 @@ enum sparkle_algorithm
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /// What the environment variable SPARKLE_ALGORITHM says; or else Winograd where it is predicted faster and its error,
-  /// measured on random data, stays within a quarter of the direct algorithm's bound.
+  /// measured on random data, stays within a quarter of the direct algorithm's bound. A result is finite wherever the
+  /// direct algorithm's is.
   SPARKLE_ALGORITHM_AUTO = 0,
-  /// Every product of the definition: exact on small integers.
+  /// Every product of the definition: exact on small integers, each output within gamma_(K+3) of the exact sum (K terms).
   SPARKLE_ALGORITHM_DIRECT = 1,
-  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on the CPU; for anything else
-  /// SPARKLE_ERROR_UNSUPPORTED. A NaN or infinity in the input reaches more outputs than the definition says.
+  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1; for anything else
+  /// SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's bound, taken with the largest
+  /// magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6 outputs. So it is relative to
+  /// a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs may have no digits left.
+  /// A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
   SPARKLE_ALGORITHM_WINOGRAD = 2,
 };
 #ifndef __cplusplus

@@ -141,6 +141,40 @@ fn streams() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn every_floating_point_environment() {
+    let program = compile_c("float_env.c", &["-D_GNU_SOURCE"]);
+    for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
+        let mut command = std::process::Command::new(&program);
+        command.arg(device);
+        support::run_command(command).expect("11 modes\n");
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn denormals_kept_and_flushed() {
+    for isa in ["avx512", "avx2", "portable"] {
+        let isa = ("SPARKLE_ISA", isa);
+        program("denormals.c", &[], &["kept"], &[isa]).expect("kept\n");
+        program("denormals.c", &[], &["kept"], &[isa, ("SPARKLE_FLUSH_DENORMALS", "0")]).expect("kept\n");
+        program("denormals.c", &[], &["flushed"], &[isa, ("SPARKLE_FLUSH_DENORMALS", "1")]).expect("flushed\n");
+    }
+}
+
+#[test]
+fn sixty_four_kibibytes_of_stack() {
+    let program = compile_c("small_stack.c", &PEDANTIC);
+    for device in ["cpu".to_owned(), "auto".to_owned()].into_iter().chain(gl_devices()) {
+        for isa in ["avx512", "avx2", "portable"] {
+            let mut command = std::process::Command::new(&program);
+            command.arg(&device).env("SPARKLE_ISA", isa);
+            support::run_command(command).expect("64 KiB\n");
+        }
+    }
+}
+
+#[test]
 fn loaded_and_unloaded() {
     let library = support::library_dir().join("libsparkle.so.0");
     // Nothing refers to the library, so the linker leaves it out.

@@ -7,8 +7,8 @@
 //! CPU can run.
 //!
 //! The engine adds in fp32, in an order that depends on the problem alone: the same bits at any number of
-//! threads. It leaves the floating-point mode as it finds it, and treats NaN, infinity and denormals as IEEE
-//! 754 asks.
+//! threads. It runs in the library's floating-point environment ([`crate::float_env`]) and treats NaN, infinity and
+//! denormals as IEEE 754 asks (`docs/numbers.md`).
 
 mod block;
 mod buffer;

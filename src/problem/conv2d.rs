@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
     /// What `SPARKLE_ALGORITHM` says; or else Winograd where it is predicted faster and its error, measured on random
-    /// data, stays within a quarter of the direct algorithm's bound.
+    /// data, stays within a quarter of the direct algorithm's bound. A result is finite wherever the direct algorithm's is.
     #[default]
     Auto,
     /// Every product of the definition is computed and added: exact on small integers.
     Direct,
-    /// Winograd's algorithm: fewer products, more additions, a larger rounding error; see `docs/winograd.md`. A NaN or
-    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1.
+    /// Winograd's algorithm: fewer products, more additions, a larger rounding error, which is relative to a tile's largest
+    /// input; see `docs/winograd.md`. A tile that overflows, or holds a NaN or an infinity, is computed by the definition. For
+    /// 3x3 kernels with stride and dilation 1.
     Winograd,
 }
 
