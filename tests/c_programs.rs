@@ -158,7 +158,8 @@ fn denormals_kept_and_flushed() {
         let isa = ("SPARKLE_ISA", isa);
         program("denormals.c", &[], &["kept"], &[isa]).expect("kept\n");
         program("denormals.c", &[], &["kept"], &[isa, ("SPARKLE_FLUSH_DENORMALS", "0")]).expect("kept\n");
-        program("denormals.c", &[], &["flushed"], &[isa, ("SPARKLE_FLUSH_DENORMALS", "1")]).expect("flushed\n");
+        program("denormals.c", &[], &["flushed"], &[isa, ("SPARKLE_FLUSH_DENORMALS", "1")])
+            .expect("flushed\n");
     }
 }
 

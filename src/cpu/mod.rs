@@ -29,6 +29,8 @@ mod peak;
 mod pool;
 mod process_lock;
 #[cfg(test)]
+mod special_values;
+#[cfg(test)]
 mod tests;
 mod views;
 mod winograd;

@@ -12,12 +12,11 @@ use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::Team;
 use super::views::columns;
-use super::winograd::Choice;
 use super::{describe, gemm};
 use crate::memory::deep::Deep;
 use crate::memory::views::Views;
 use crate::problem::exact::Random;
-use crate::problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
+use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits};
 
 fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
@@ -502,84 +501,4 @@ fn the_description_names_the_kernels_in_use() {
     assert!(!name.is_empty());
     let kernels = &facts.iter().find(|fact| fact.0 == "kernels").unwrap().1;
     with_kernel!(Isa::best(), kernel => assert_eq!(*kernels, super::names(kernel)));
-}
-
-/// Nothing is computed from what a workspace held before: neither what flags a call raises nor what it takes may depend
-/// on calls before it.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn no_arithmetic_on_what_is_left_in_workspaces() {
-    use super::buffer::tests::with_poison;
-    use crate::float_env::raised;
-
-    let mut random = Random::new(37);
-    let (mut cases, mut wrong) = (0, vec![]);
-    // On the calling thread alone, whose workspace is poisoned and whose flags are seen.
-    let mut check = |what: String, call: &mut dyn FnMut()| {
-        cases += 1;
-        if raised(|| with_poison(call)) != 0 {
-            wrong.push(what);
-        }
-    };
-    for isa in Isa::all() {
-        for _ in 0..400 {
-            let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
-            let what = format!("{} {:?}", isa.name(), case.desc);
-            let given = (&case.weights[..], case.bias());
-            // Signalling NaNs again: the output is not read either.
-            let mut output = vec![f32::from_bits(0x7fa0_0000); case.problem.output_len()];
-            check(format!("call {what}"), &mut || {
-                super::direct::once(isa, &case.problem, given, &case.input, &mut output).map(drop).unwrap();
-            });
-            let plan = super::direct::plan(isa, &case.problem, given.0, given.1).unwrap();
-            check(format!("plan {what}"), &mut || {
-                plan.run(&case.input, &mut output).unwrap();
-            });
-            let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
-            let mut c = case.c.clone();
-            check(format!("sgemm {} {:?}", isa.name(), case.desc), &mut || {
-                with_kernel!(isa, kernel => super::sgemm(kernel, &case.problem, (&case.a, &case.b), &mut c).map(drop)).unwrap()
-            });
-        }
-    }
-    for isa in Isa::all() {
-        for _ in 0..40 {
-            let mut size = |least, most| random.between(least, most);
-            let (groups, pad) = (size(1, 2), size(0, 2));
-            let desc = Conv2dDesc {
-                n: size(1, 2),
-                c: groups * size(1, 40),
-                k: groups * size(1, 40),
-                h: size(3, 20),
-                w: size(3, 30),
-                r: 3,
-                s: 3,
-                pad_h: pad,
-                pad_w: size(0, 2),
-                groups,
-                bias: size(0, 1) == 1,
-                algorithm: Algorithm::Winograd,
-                ..Default::default()
-            };
-            let case = ConvCase::new(desc, Values::Real, &mut random);
-            let given = (&case.weights[..], case.bias());
-            let mut output = vec![f32::from_bits(0x7fa0_0000); case.problem.output_len()];
-            if matches!(isa, Isa::Portable(_)) {
-                continue;
-            }
-            for choice in [Choice::F2, Choice::F4, Choice::F6] {
-                let plan = super::winograd::build(isa, choice, &case.problem, given).unwrap();
-                check(format!("{} {desc:?}", plan.kernel()), &mut || {
-                    plan.run(&case.input, &mut output).unwrap();
-                });
-            }
-            {
-                check(format!("once {} {desc:?}", isa.name()), &mut || {
-                    super::winograd::once(isa, &case.problem, given, &case.input, &mut output).unwrap();
-                });
-            }
-        }
-    }
-    assert!(cases > 1_000);
-    assert!(wrong.is_empty(), "{} of {cases}: {:#?}", wrong.len(), &wrong[..wrong.len().min(40)]);
 }
