@@ -149,21 +149,23 @@ unsafe fn down<V: Vector, F: Form>(
     pixels: *mut f32,
 ) -> V {
     // SAFETY: the bias was measured by transform(); the caller vouches for the CPU.
-    let (bias, mut finite) = unsafe { (V::load(job.bias.as_ptr()), V::splat(0.0)) };
+    let (bias, zero) = unsafe { (V::load(job.bias.as_ptr()), V::splat(0.0)) };
+    // One sum for each row, so that none waits for another.
+    let mut finite = [zero; MAX_M];
     for x in 0..width {
         // SAFETY: rows below ALPHA and columns below width, which is at most the pitch.
         unsafe {
             let t: [V; MAX_ALPHA] =
                 std::array::from_fn(|f| V::load(strip.add((f.min(F::ALPHA - 1) * pitch + x) * V::LANES)));
             for (y, value) in F::output(t).into_iter().enumerate().take(F::M) {
-                finite = finite.add_scaled(0.0, value);
+                finite[y] = finite[y].add_scaled(0.0, value);
                 let value = value.add(bias);
                 let value = if job.relu { value.relu() } else { value };
                 value.store(pixels.add((y * width + x) * V::LANES));
             }
         }
     }
-    finite
+    finite.into_iter().fold(zero, V::add)
 }
 
 /// Pixels into the rows of each channel.
