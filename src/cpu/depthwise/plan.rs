@@ -26,6 +26,8 @@ pub struct GroupedPlan<E> {
     engine: E,
     problem: Conv2d,
     shape: Shape,
+    /// How one thread cuts it: to find that out takes as long as a good part of the smallest convolutions.
+    alone: Grid,
     taps: Vec<usize>,
     /// As [`by_rows`] or [`by_channels`] orders them.
     weights: Buffer,
@@ -41,6 +43,21 @@ struct Grid {
     /// Groups of a task.
     groups: usize,
     group_blocks: usize,
+}
+
+impl Grid {
+    fn new(problem: &Conv2d, shape: &Shape, threads: usize) -> Self {
+        let Conv2dSizes { n, p, q, groups, .. } = *problem.sizes();
+        let (row_blocks, col_blocks) = (p.div_ceil(shape.rows), q.div_ceil(shape.cols));
+        let blocks = n * row_blocks * col_blocks;
+        let sensible = (problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
+        let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
+        let mut groups_of_task = groups.div_ceil(wanted);
+        if shape.maps {
+            groups_of_task = groups_of_task.next_multiple_of(shape.panel);
+        }
+        Grid { row_blocks, col_blocks, groups: groups_of_task, group_blocks: groups.div_ceil(groups_of_task) }
+    }
 }
 
 impl<E: Engine> GroupedPlan<E> {
@@ -67,20 +84,8 @@ impl<E: Engine> GroupedPlan<E> {
         let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
         kept.copy_from_slice(bias.unwrap_or_default());
         let taps = shape.taps(problem.sizes());
-        Ok(GroupedPlan { engine, problem: *problem, shape, taps, weights: ordered, bias: kept })
-    }
-
-    fn grid(&self, threads: usize) -> Grid {
-        let Conv2dSizes { n, p, q, groups, .. } = *self.problem.sizes();
-        let (row_blocks, col_blocks) = (p.div_ceil(self.shape.rows), q.div_ceil(self.shape.cols));
-        let blocks = n * row_blocks * col_blocks;
-        let sensible = (self.problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
-        let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
-        let mut groups_of_task = groups.div_ceil(wanted);
-        if self.shape.maps {
-            groups_of_task = groups_of_task.next_multiple_of(self.shape.panel);
-        }
-        Grid { row_blocks, col_blocks, groups: groups_of_task, group_blocks: groups.div_ceil(groups_of_task) }
+        let alone = Grid::new(problem, &shape, 1);
+        Ok(GroupedPlan { engine, problem: *problem, shape, alone, taps, weights: ordered, bias: kept })
     }
 
     /// Computes the convolution on `team`. The lengths have been checked.
@@ -91,7 +96,10 @@ impl<E: Engine> GroupedPlan<E> {
         let sizes = self.problem.sizes();
         let Conv2dSizes { n, k, p, q, groups, .. } = *sizes;
         assert_eq!((input.len(), output.len()), (self.problem.input_len(), self.problem.output_len()));
-        let grid = self.grid(team.size());
+        let grid = match team.size() {
+            1 => self.alone,
+            threads => Grid::new(&self.problem, &self.shape, threads),
+        };
         let Grid { row_blocks, col_blocks, group_blocks, .. } = grid;
         let output = Shared::new(output);
         team.run(n * group_blocks * row_blocks * col_blocks, |task, workspace| {
