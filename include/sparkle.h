@@ -20,9 +20,13 @@
  * Stack. A call needs at most 64 KiB of the calling thread's stack. The reference functions (gpu_...) need what the
  * driver needs besides.
  *
+ * Memory. Whatever is sized by data (inputs, weights, plans, slots, copies, staging) and cannot be allocated gives
+ * SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function; outputs are untouched then. All other
+ * allocations are smaller than 64 KiB each. If the system cannot give even one of those, the process is aborted.
+ *
  * Processes. After fork(), CPU handles go on working in the child; GL handles give SPARKLE_ERROR_FORKED there.
  *
- * The library never prints, exits, or aborts, and installs no signal handlers.
+ * The library never prints, exits, or aborts (but for the last case under Memory), and installs no signal handlers.
  */
 
 #ifndef SPARKLE_H

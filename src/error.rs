@@ -3,6 +3,8 @@
 //! Every message names what was wrong: the argument, its value and what was expected, or the device,
 //! the call that failed and what it said. The C ABI maps each variant to one status code (`ffi::status`).
 
+use std::fmt;
+
 /// A `Result` with Sparkle's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -109,7 +111,7 @@ impl Error {
         value: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
-        Error::InvalidArgument { argument, value: value.to_string(), expected: expected.into() }
+        Error::InvalidArgument { argument, value: clipped(value), expected: expected.into() }
     }
 
     /// Whether the problem itself is fine and another device could still solve it.
@@ -118,5 +120,47 @@ impl Error {
             self,
             Error::InvalidArgument { .. } | Error::Cancelled | Error::Busy { .. } | Error::Internal(_)
         )
+    }
+}
+
+/// The most bytes of a caller's text that a message repeats.
+const CLIPPED: usize = 400;
+
+/// `value` as text, cut short if it is long: it may be a caller's, of any length.
+pub(crate) fn clipped(value: impl fmt::Display) -> String {
+    struct Clip(String);
+    impl fmt::Write for Clip {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = CLIPPED - self.0.len();
+            if text.len() <= room {
+                self.0.push_str(text);
+                return Ok(());
+            }
+            let cut = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+            self.0.push_str(&text[..cut]);
+            self.0.push_str("...");
+            // Nobody has to write the rest.
+            Err(fmt::Error)
+        }
+    }
+    let mut clip = Clip(String::new());
+    let _ = fmt::write(&mut clip, format_args!("{value}"));
+    clip.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(clipped("short"), "short");
+        assert_eq!(clipped("x".repeat(CLIPPED)), "x".repeat(CLIPPED));
+        let long = format!("{}{}", "x".repeat(CLIPPED - 1), "\u{e9}".repeat(1_000_000));
+        assert_eq!(clipped(long), "x".repeat(CLIPPED - 1) + "...");
+        assert_eq!(
+            clipped(format_args!("a {} {}", "y".repeat(500), 7)),
+            format!("a {}...", "y".repeat(CLIPPED - 2))
+        );
     }
 }

@@ -34,6 +34,7 @@
 #[cfg(test)]
 extern crate self as sparkle;
 
+mod allocate;
 pub mod backend;
 mod config;
 mod cpu;

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, TryLockError};
 use std::time::SystemTime;
 
+use crate::allocate;
 use crate::config::config;
 
 /// Bytes that an entry may have; larger ones are not kept, and files that are larger not read.
@@ -37,41 +38,45 @@ const CHECKSUM: usize = size_of::<u64>();
 const ENDING: &str = "entry";
 const WRITING: &str = "writing";
 
-/// What can be kept.
+/// What can be kept. Memory that cannot be had makes an entry one that is not there.
 pub trait Stored: Sized {
-    /// Its bytes.
-    fn to_bytes(&self) -> Vec<u8>;
+    /// Its bytes, if there is memory for them.
+    fn to_bytes(&self) -> Option<Vec<u8>>;
     /// The value that these bytes stand for, if any.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 impl Stored for Vec<u8> {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.clone()
+    fn to_bytes(&self) -> Option<Vec<u8>> {
+        copied(self)
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(bytes.to_vec())
+        copied(bytes)
     }
 }
 
 impl Stored for String {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.as_bytes().to_vec()
+    fn to_bytes(&self) -> Option<Vec<u8>> {
+        copied(self.as_bytes())
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        String::from_utf8(bytes.to_vec()).ok()
+        String::from_utf8(copied(bytes)?).ok()
     }
 }
 
 impl<const N: usize> Stored for [f64; N] {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.iter().flat_map(|value| value.to_le_bytes()).collect()
+    fn to_bytes(&self) -> Option<Vec<u8>> {
+        Some(self.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (values, rest) = bytes.as_chunks::<8>();
         let values: [[u8; 8]; N] = values.try_into().ok()?;
         rest.is_empty().then(|| values.map(f64::from_le_bytes))
     }
+}
+
+fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
+    allocate::copied(bytes, "an entry of the store").ok()
 }
 
 /// A folder of entries, and what of it is in memory.
@@ -96,7 +101,7 @@ impl Store {
     /// The entry of `kind`, a short word in lower case, that was saved with `key` by this version of the library.
     pub fn load<T: Stored>(&self, kind: &str, key: &str) -> Option<T> {
         let key = whole_key(kind, key);
-        if let Some(bytes) = self.remembered(|memory| memory.get(&key).cloned()).flatten() {
+        if let Some(bytes) = self.remembered(|memory| memory.get(&key).and_then(|it| copied(it))).flatten() {
             return T::from_bytes(&bytes);
         }
         let bytes = read(&self.folder.as_ref()?.join(file_name(kind, &key)))?;
@@ -107,13 +112,15 @@ impl Store {
 
     /// Keeps an entry, in place of one with the same key. Says whether other processes will find it.
     pub fn save<T: Stored>(&self, kind: &str, key: &str, value: &T) -> bool {
-        let (key, value) = (whole_key(kind, key), value.to_bytes());
+        let key = whole_key(kind, key);
+        let Some(value) = value.to_bytes() else { return false };
         self.remember(&key, &value);
         let Some(folder) = &self.folder else { return false };
         if value.len() > LARGEST {
             return false;
         }
-        let written = write(folder, &file_name(kind, &key), &entry(&key, &value));
+        let Some(entry) = entry(&key, &value) else { return false };
+        let written = write(folder, &file_name(kind, &key), &entry);
         if let Err(error) = &written {
             crate::log::debug!("store: {} is not kept in {}: {error}", kind, folder.display());
         }
@@ -133,7 +140,7 @@ impl Store {
         if value.len() <= REMEMBERED_BYTES {
             self.remembered(|memory| {
                 if memory.len() < REMEMBERED || memory.contains_key(key) {
-                    memory.insert(key.to_owned(), value.to_vec());
+                    copied(value).map(|value| memory.insert(key.to_owned(), value));
                 }
             });
         }
@@ -157,16 +164,17 @@ pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     })
 }
 
-/// A file's bytes.
-fn entry(key: &str, value: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + key.len() + value.len() + CHECKSUM);
+/// A file's bytes, if there is memory for them.
+fn entry(key: &str, value: &[u8]) -> Option<Vec<u8>> {
+    let len = HEADER + key.len() + value.len() + CHECKSUM;
+    let mut bytes = allocate::with_capacity(len, "an entry of the store").ok()?;
     bytes.extend_from_slice(MARK);
     bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
     bytes.extend_from_slice(key.as_bytes());
     bytes.extend_from_slice(value);
     bytes.extend_from_slice(&hash(bytes.iter().copied()).to_le_bytes());
-    bytes
+    Some(bytes)
 }
 
 /// The value in a file's bytes, if they are a sound entry for `key`.
@@ -197,8 +205,9 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     if !facts.is_file() || facts.len() > longest {
         return None;
     }
-    let mut bytes = vec![];
-    file.take(longest).read_to_end(&mut bytes).ok()?;
+    // One that grows meanwhile is another process's mistake; what is read of it is no sound entry.
+    let mut bytes = allocate::with_capacity(facts.len() as usize, "an entry of the store").ok()?;
+    file.take(facts.len()).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 

@@ -96,7 +96,8 @@ fn measure() -> Result<Rates> {
     })?;
 
     let problem = Gemm::new(GemmDesc::packed(Layout::RowMajor, SIDE, SIDE, SIDE))?;
-    let (ones, mut product) = (vec![1.0; problem.lens()[0]], vec![0.0; problem.lens()[2]]);
+    let (mut ones, mut product) = (Buffer::zeroed(problem.lens()[0])?, Buffer::zeroed(problem.lens()[2])?);
+    ones.fill(1.0);
     let arithmetic = best(REPEATS, || {
         with_kernel!(Isa::best(), kernel => sgemm(kernel, &problem, (&ones, &ones), &mut product)).map(drop)
     })?;

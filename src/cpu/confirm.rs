@@ -9,12 +9,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::buffer::Buffer;
 use super::isa::{Isa, model};
 use super::pool::num_threads;
 use super::{direct, winograd};
 use crate::backend::Plan;
 use crate::config::{Config, Tune, config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d};
 use crate::store::{Store, store};
 
@@ -85,7 +86,11 @@ fn decide(
         return Ok(None);
     }
     let plans = candidates.iter().map(|candidate| build(isa, candidate, problem, data));
-    let (index, fastest) = fastest(plans.collect::<Result<_>>()?, problem)?;
+    let (index, fastest) = match plans.collect::<Result<_>>().and_then(|plans| fastest(plans, problem)) {
+        // What there is no memory to measure can still be computed as predicted.
+        Err(Error::OutOfMemory { .. }) => return Ok(None),
+        measured => measured?,
+    };
     store.save("conv", &key, &candidates[index].name.to_owned());
     Ok(Some(fastest))
 }
@@ -107,8 +112,9 @@ fn build(isa: Isa, candidate: &Candidate, problem: &Conv2d, (weights, bias): Dat
 /// The one whose best run is the shortest, and its index.
 fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<(usize, Box<dyn Plan>)> {
     // How long arithmetic on normal numbers takes does not depend on them.
-    let input = vec![1.0; problem.input_len()];
-    let mut output = vec![0.0; problem.output_len()];
+    let mut input = Buffer::zeroed(problem.input_len())?;
+    input.fill(1.0);
+    let mut output = Buffer::zeroed(problem.output_len())?;
     let mut times = vec![Duration::MAX; plans.len()];
     for round in 0..=ROUNDS {
         for (plan, best) in plans.iter().zip(&mut times) {

@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use crate::allocate;
 use crate::error::Result;
 
 /// How long a thread that has nothing to do stays awake: somewhat longer than it takes to wake one.
@@ -57,7 +58,7 @@ struct Shared {
     size: usize,
     /// Cores there are for them.
     cores: usize,
-    helpers: Box<[Helper]>,
+    helpers: Vec<Helper>,
     /// Places taken by callers, for themselves and those they offer jobs to.
     taken: AtomicUsize,
     /// Callers that are there.
@@ -105,15 +106,17 @@ impl Crew {
         workspaces: Vec<B>,
         mut spawn: impl FnMut(usize, Life) -> Result<JoinHandle<()>>,
     ) -> Result<Self> {
-        let helper = |_: &B| Helper {
-            offer: AtomicPtr::new(ptr::null_mut()),
-            asleep: AtomicBool::new(false),
-            thread: OnceLock::new(),
+        let helper = |_: &B| {
+            Ok(Helper {
+                offer: AtomicPtr::new(ptr::null_mut()),
+                asleep: AtomicBool::new(false),
+                thread: OnceLock::new(),
+            })
         };
         let shared = Arc::new(Shared {
             size,
             cores,
-            helpers: workspaces.iter().map(helper).collect(),
+            helpers: allocate::collected(workspaces.iter().map(helper), "the threads of the CPU path")?,
             taken: AtomicUsize::new(0),
             callers: AtomicUsize::new(0),
             offering: Mutex::new(()),

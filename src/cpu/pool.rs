@@ -30,6 +30,9 @@ use crate::report::Timing;
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
 
+/// More threads than this have shares in common: all shares of a step are less than 64 KiB.
+const MOST_SHARES: usize = 256;
+
 /// How often a thread looks for the end of a step before it offers its core to others.
 const SPINS: usize = 256;
 
@@ -261,6 +264,7 @@ pub struct Apart<T>(pub T);
 
 impl Step {
     fn new(tasks: usize, threads: usize) -> Self {
+        let threads = threads.min(MOST_SHARES);
         let shares = (0..threads).map(|share| Apart(AtomicUsize::new(share * tasks / threads))).collect();
         let (done, ended) = (Apart(AtomicUsize::new(0)), Apart(AtomicBool::new(false)));
         Step { tasks, shares, done, ended }

@@ -69,6 +69,9 @@ pub fn devices() -> Vec<DeviceInfo> {
     std::iter::once(cpu).chain(gl).collect()
 }
 
+/// Bytes that a selector may have: messages repeat it.
+const LONGEST_SELECTOR: usize = 1000;
+
 /// Opens what `selector` names; `auto` gives way to `SPARKLE_DEVICE`.
 pub(super) fn open(selector: &str) -> Result<Choice> {
     // Not a `Once`: the log's callback may open a device itself, and would wait for its own end.
@@ -85,6 +88,10 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
     }
     if asked == "cpu" {
         return Ok(Choice::Fixed(cpu::open()));
+    }
+    if asked.len() > LONGEST_SELECTOR {
+        let expected = format!("a selector of at most {LONGEST_SELECTOR} bytes");
+        return Err(Error::invalid("device", format_args!("\"{asked}\""), expected));
     }
     if let Some(index) = asked.strip_prefix("gl:") {
         let index = index

@@ -134,7 +134,7 @@ impl Pipeline {
         let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         let slot: Box<dyn Slot> = match on_engine {
             Some((queue, recipe)) => queue.acquire(recipe, pressure)?,
-            None => Box::new(HeapSlot::new(plan, &self.serial()?)),
+            None => Box::new(HeapSlot::new(plan, &self.serial()?)?),
         };
         let lens = (plan.problem().input_len(), plan.problem().output_len());
         Ok(PipelineSlot { slot, lens })

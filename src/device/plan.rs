@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Run, call, fall_back};
+use crate::allocate;
 use crate::backend::{Backend, Plan, Recipe, StandIn};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
@@ -79,8 +80,8 @@ impl Conv2dPlan {
     ) -> Result<Self> {
         let fallback = Fallback {
             cpu: cpu.clone(),
-            weights: weights.to_vec(),
-            bias: bias.map(<[f32]>::to_vec),
+            weights: allocate::copied(weights, "a copy of the weights")?,
+            bias: bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?,
             taken: OnceLock::new(),
         };
         let first = match Prepared::new(gpu, problem, weights, bias) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::plan::Conv2dPlan;
+use crate::allocate;
 use crate::backend::{Pressure, Slot, Ticket};
 use crate::error::{Error, Result};
 use crate::report::PipelineStats;
@@ -187,12 +188,18 @@ unsafe impl Sync for Heap {}
 
 impl HeapSlot {
     /// Memory for one run of `plan`.
-    pub fn new(plan: &Conv2dPlan, serial: &Arc<Serial>) -> Self {
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(plan: &Conv2dPlan, serial: &Arc<Serial>) -> Result<Self> {
         let problem = plan.problem();
-        let mut owners = [vec![0.0; problem.input_len()], vec![0.0; problem.output_len()]];
+        let mut owners = [
+            allocate::zeroed(problem.input_len(), "a slot's input")?,
+            allocate::zeroed(problem.output_len(), "a slot's output")?,
+        ];
         let [input, output] = owners.each_mut().map(|owner| owner.as_mut_ptr());
         let memory = Arc::new(Heap { input, output, _owners: owners });
-        HeapSlot { memory, plan: plan.clone(), serial: serial.clone() }
+        Ok(HeapSlot { memory, plan: plan.clone(), serial: serial.clone() })
     }
 }
 

@@ -239,7 +239,7 @@ pub unsafe extern "C" fn sparkle_experience_load(
     boundary!(|_call| {
         pointer::check("out", out)?;
         // SAFETY: C's promises for the texts.
-        let (what, way) = unsafe { (pointer::text("what", what)?, pointer::text("way", way)?) };
+        let (what, way) = unsafe { (pointer::name("what", what)?, pointer::name("way", way)?) };
         let Experience { runs, mean_ms, rate } =
             experience::load(gl_device(index)?.0, what, way)?.unwrap_or_default();
         let found =
@@ -261,7 +261,7 @@ pub unsafe extern "C" fn sparkle_experience_save(
     boundary!(|_call| {
         // SAFETY: C's promises for the texts and the struct.
         let (what, way, given) = unsafe {
-            (pointer::text("what", what)?, pointer::text("way", way)?, pointer::read_struct(experience)?)
+            (pointer::name("what", what)?, pointer::name("way", way)?, pointer::read_struct(experience)?)
         };
         let sparkle_experience { runs, mean_ms, rate, .. } = given;
         let experience = Experience { runs: u64::try_from(runs).unwrap_or(0), mean_ms, rate };

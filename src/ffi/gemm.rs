@@ -139,11 +139,11 @@ pub unsafe extern "C" fn sparkle_sgemm(
         };
         let mut problem = problem;
         if pointer::overlap(&a, c, c_need) {
-            let (reads_copy, copy) = problem.with_copied_a(&a);
+            let (reads_copy, copy) = problem.with_copied_a(&a)?;
             (problem, a) = (reads_copy, Cow::Owned(copy));
         }
         if pointer::overlap(&b, c, c_need) {
-            let (reads_copy, copy) = problem.with_copied_b(&b);
+            let (reads_copy, copy) = problem.with_copied_b(&b)?;
             (problem, b) = (reads_copy, Cow::Owned(copy));
         }
         // SAFETY: C's promise for the buffer.

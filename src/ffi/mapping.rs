@@ -5,6 +5,7 @@
 //! touched, so that the answer is an error and not a crash. Small buffers are taken at their word: looking them up
 //! would cost more than using them.
 
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
 /// Buffers from this size on are looked up: to read the map takes a few 100 us, to read so much memory some 10 ms.
@@ -33,13 +34,15 @@ pub(super) fn may_be_memory(range: &Range<usize>, access: Access) -> bool {
         return true;
     }
     // Where there is no such file, there is no way to know.
-    std::fs::read_to_string("/proc/self/maps").map_or(true, |maps| covers(&maps, range, access))
+    std::fs::File::open("/proc/self/maps").map_or(true, |maps| covers(BufReader::new(maps), range, access))
 }
 
 /// Whether the mappings that `maps` lists, sorted by address, leave no gap in `range`.
-fn covers(maps: &str, range: &Range<usize>, access: Access) -> bool {
+fn covers(maps: impl BufRead, range: &Range<usize>, access: Access) -> bool {
     let mut reached = range.start;
-    for (start, end) in maps.lines().filter_map(|line| mapping(line, access)) {
+    // The file of a large process has megabytes: it is read line by line.
+    let lines = maps.lines().map_while(Result::ok);
+    for (start, end) in lines.filter_map(|line| mapping(&line, access)) {
         if reached >= range.end || start > reached {
             break;
         }
@@ -77,7 +80,8 @@ mod tests {
             (0x800, 0x1800, false, false),
             (0x9000, 0xa000, false, false),
         ] {
-            let got = [Access::Read, Access::Write].map(|access| covers(maps, &(start..end), access));
+            let got =
+                [Access::Read, Access::Write].map(|access| covers(maps.as_bytes(), &(start..end), access));
             assert_eq!(got, [read, write], "{start:#x}..{end:#x}");
         }
     }

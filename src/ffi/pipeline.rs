@@ -10,6 +10,7 @@ use super::plan::sparkle_plan;
 use super::pointer::{self, Growing, truth};
 use super::status::{Failure, Outcome, sparkle_status};
 use super::timing;
+use crate::allocate;
 use crate::backend::{Contexts, PipelineOptions, Pressure, Ticket};
 use crate::device::{Pipeline, PipelineSlot, SlotTicket};
 use crate::error::{Error, Result};
@@ -306,8 +307,11 @@ pub unsafe extern "C" fn sparkle_ticket_wait_any(
         // SAFETY: C's promise for `tickets`: an array of `count` handles.
         let handles = unsafe { std::slice::from_raw_parts(tickets, count) };
         let tickets = handles.iter().map(|&ticket| handle::get(call, "ticket", ticket));
-        let tickets = tickets.collect::<Outcome<Vec<_>>>()?;
-        let all: Vec<&Ticket> = tickets.iter().map(|ticket| &**ticket).collect();
+        let mut found = allocate::with_capacity(count, "tickets")?;
+        for ticket in tickets {
+            found.push(ticket?);
+        }
+        let all = allocate::collected(found.iter().map(|ticket| Ok(&**ticket)), "tickets")?;
         let index = Ticket::wait_any(&all, limit(timeout_ms));
         let index = index.ok_or_else(|| too_late("any of the jobs", timeout_ms))?;
         // SAFETY: C's promise for `out_index`.

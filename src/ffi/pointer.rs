@@ -1,6 +1,7 @@
 //! What C's pointers become: checked first, slices and values after.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
 
 use super::mapping::{self, Access};
 use super::status::{Failure, Outcome};
@@ -102,8 +103,26 @@ pub(super) unsafe fn text<'a>(argument: &'static str, pointer: *const c_char) ->
     check(argument, pointer)?;
     // SAFETY: not NULL, as just checked; NUL-terminated and unchanging, as promised.
     let bytes = unsafe { CStr::from_ptr(pointer) };
-    let lossy = || format!("\"{}\"", bytes.to_string_lossy());
-    bytes.to_str().map_err(|_| Error::invalid(argument, lossy(), "UTF-8").into())
+    bytes.to_str().map_err(|_| {
+        let lossy = OsStr::from_bytes(bytes.to_bytes());
+        Error::invalid(argument, format_args!("\"{}\"", lossy.display()), "UTF-8").into()
+    })
+}
+
+/// Bytes that a name may have.
+const LONGEST_NAME: usize = 1000;
+
+/// A C string as a name: a text that is not too long.
+///
+/// # Safety
+/// As [`text`].
+pub(super) unsafe fn name<'a>(argument: &'static str, pointer: *const c_char) -> Outcome<&'a str> {
+    // SAFETY: as promised.
+    let name = unsafe { text(argument, pointer)? };
+    if name.len() <= LONGEST_NAME {
+        return Ok(name);
+    }
+    Err(Error::invalid(argument, format_args!("\"{name}\""), format!("at most {LONGEST_NAME} bytes")).into())
 }
 
 /// Copies `text` into a C array of characters, cut at a character's boundary if it is too long.

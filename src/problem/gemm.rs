@@ -1,6 +1,7 @@
 //! Matrix products: shape, validation, work.
 
 use super::{elements, least_length, side};
+use crate::allocate;
 use crate::error::{Error, Result};
 
 /// How a matrix lies in memory, as in CBLAS.
@@ -177,17 +178,23 @@ impl Gemm {
     }
 
     /// A copy of A without its gaps, and the product that reads that instead. For operands that share memory with C.
-    pub(crate) fn with_copied_a(self, a: &[f32]) -> (Self, Vec<f32>) {
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn with_copied_a(self, a: &[f32]) -> Result<(Self, Vec<f32>)> {
         let GemmSizes { m, k, a_row, a_col, .. } = self.sizes;
-        let (copy, a_row, a_col) = tight((m, k), (a_row, a_col), a);
-        (self.with_sizes(GemmSizes { a_row, a_col, ..self.sizes }, 0, copy.len()), copy)
+        let (copy, a_row, a_col) = tight((m, k), (a_row, a_col), a)?;
+        Ok((self.with_sizes(GemmSizes { a_row, a_col, ..self.sizes }, 0, copy.len()), copy))
     }
 
     /// The same for B.
-    pub(crate) fn with_copied_b(self, b: &[f32]) -> (Self, Vec<f32>) {
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn with_copied_b(self, b: &[f32]) -> Result<(Self, Vec<f32>)> {
         let GemmSizes { n, k, b_row, b_col, .. } = self.sizes;
-        let (copy, b_row, b_col) = tight((k, n), (b_row, b_col), b);
-        (self.with_sizes(GemmSizes { b_row, b_col, ..self.sizes }, 1, copy.len()), copy)
+        let (copy, b_row, b_col) = tight((k, n), (b_row, b_col), b)?;
+        Ok((self.with_sizes(GemmSizes { b_row, b_col, ..self.sizes }, 1, copy.len()), copy))
     }
 
     fn with_sizes(mut self, sizes: GemmSizes, operand: usize, len: usize) -> Self {
@@ -227,14 +234,18 @@ fn operand(
 }
 
 /// The rows x cols matrix in `data` without gaps, its lines in the same order, and its strides.
-fn tight((rows, cols): (usize, usize), (row, col): (usize, usize), data: &[f32]) -> (Vec<f32>, usize, usize) {
+fn tight(
+    (rows, cols): (usize, usize),
+    (row, col): (usize, usize),
+    data: &[f32],
+) -> Result<(Vec<f32>, usize, usize)> {
     if rows == 0 || cols == 0 {
-        return (vec![], row, col);
+        return Ok((vec![], row, col));
     }
     let (lines, line, ld) = if col == 1 { (rows, cols, row) } else { (cols, rows, col) };
-    let mut copy = Vec::with_capacity(lines * line);
+    let mut copy = allocate::with_capacity(lines * line, "a copy of a matrix that overlaps C")?;
     (0..lines).for_each(|index| copy.extend_from_slice(&data[index * ld..][..line]));
-    if col == 1 { (copy, line, 1) } else { (copy, 1, line) }
+    Ok(if col == 1 { (copy, line, 1) } else { (copy, 1, line) })
 }
 
 #[cfg(test)]
@@ -265,8 +276,8 @@ mod tests {
                 let desc = GemmDesc { trans_a: trans, trans_b: trans, lda: 6, ldb: 7, ..packed };
                 let problem = Gemm::new(desc).unwrap();
                 let data: Vec<f32> = (0..64).map(|value| value as f32).collect();
-                let (copied_a, a) = problem.with_copied_a(&data);
-                let (copied, b) = copied_a.with_copied_b(&data);
+                let (copied_a, a) = problem.with_copied_a(&data).unwrap();
+                let (copied, b) = copied_a.with_copied_b(&data).unwrap();
                 assert_eq!((a.len(), b.len(), copied.lens()), (6, 12, [6, 12, problem.lens()[2]]));
                 let (old, new) = (problem.sizes(), copied.sizes());
                 for (i, p, j) in [(0, 0, 0), (1, 2, 3), (1, 0, 2), (0, 1, 1)] {

@@ -3,7 +3,7 @@
 //! An engine's busy time is the length of the union of its intervals: work that overlaps counts once. Intervals of one engine arrive in
 //! the order in which they ended, since each engine does one thing after the other.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// The engines of a pipeline, in the order of a job's way.
@@ -105,7 +105,11 @@ impl Recorder {
             _ => {}
         }
         if let Some(trace) = &mut self.trace {
-            if trace.len() < MOST_TRACED { trace.push(interval) } else { self.untraced += 1 }
+            if trace.len() < MOST_TRACED && trace.try_reserve(1).is_ok() {
+                trace.push(interval);
+            } else {
+                self.untraced += 1;
+            }
         }
     }
 
@@ -120,44 +124,53 @@ impl Recorder {
         PipelineStats { span, ..self.stats }
     }
 
-    /// The trace in the format of Chrome's and Perfetto's viewers: a track for each engine and each slot. `None` if this
-    /// recorder keeps none.
-    pub fn trace(&self, device: &str) -> Option<String> {
-        let trace = self.trace.as_ref()?;
-        let mut text = String::from("{\"traceEvents\":[\n");
+    /// Whether there is a trace.
+    pub fn traces(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Writes the trace in the format of Chrome's and Perfetto's viewers: a track for each engine and each slot. Nothing if
+    /// this recorder keeps none.
+    ///
+    /// # Errors
+    /// The writer's own.
+    pub fn write_trace(&self, device: &str, to: &mut impl Write) -> io::Result<()> {
+        let Some(trace) = &self.trace else { return Ok(()) };
+        writeln!(to, "{{\"traceEvents\":[")?;
         let device: String = device.chars().filter(|it| !it.is_control() && !"\"\\".contains(*it)).collect();
-        let track = |text: &mut String, pid: usize, process: &str, tid: usize, name: &str| {
-            let _ = write!(
-                text,
-                "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"process_name\",\"args\":{{\"name\":\"{process}\"}}}},\n\
-                 {{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}},\n"
-            );
-        };
         for (index, engine) in ENGINES.iter().enumerate() {
-            track(&mut text, 1, &format!("{device} engines"), index + 1, engine);
+            track(to, (1, &format!("{device} engines")), (index + 1, engine))?;
         }
         let slots = trace.iter().map(|interval| interval.slot + 1).max().unwrap_or(0);
         for slot in 0..slots {
-            track(&mut text, 2, &format!("{device} slots"), slot + 1, &format!("slot {slot}"));
+            track(to, (2, &format!("{device} slots")), (slot + 1, &format!("slot {slot}")))?;
         }
         for Interval { engine, slot, start, end, bytes } in trace {
             let (name, from) = (ENGINES[*engine], start.as_nanos() as f64 / 1e3);
             let length = end.saturating_sub(*start).as_nanos() as f64 / 1e3;
             for (pid, tid) in [(1, engine + 1), (2, slot + 1)] {
-                let _ = writeln!(
-                    text,
+                writeln!(
+                    to,
                     "{{\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{name}\",\"ts\":{from:.3},\"dur\":{length:.3},\
                      \"args\":{{\"slot\":{slot},\"bytes\":{bytes}}}}},"
-                );
+                )?;
             }
         }
-        let _ = writeln!(
-            text,
+        writeln!(
+            to,
             "{{\"ph\":\"M\",\"pid\":1,\"name\":\"process_labels\",\"args\":{{\"labels\":\"{} intervals left out\"}}}}\n]}}",
             self.untraced
-        );
-        Some(text)
+        )
     }
+}
+
+/// Names a track of a trace: of process `pid`, thread `tid`.
+fn track(to: &mut impl Write, (pid, process): (usize, &str), (tid, name): (usize, &str)) -> io::Result<()> {
+    writeln!(
+        to,
+        "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"process_name\",\"args\":{{\"name\":\"{process}\"}}}},\n\
+         {{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}},"
+    )
 }
 
 #[cfg(test)]
@@ -183,7 +196,7 @@ mod tests {
         assert_eq!((stats.uploaded, stats.downloaded), (7, 7));
         let parts = stats.utilisation().into_iter().zip([0.1, 0.25, 0.5]);
         parts.for_each(|(part, expected)| assert!((part - expected).abs() < 1e-9, "{part}"));
-        assert_eq!(recorder.trace("d"), None);
+        assert!(!recorder.traces());
     }
 
     /// What began earlier and is seen to end late belongs to its own time, too: no engine is busier than always.
@@ -208,8 +221,9 @@ mod tests {
     fn a_trace_has_a_track_for_each_engine_and_slot() {
         let mut recorder = Recorder::new(true);
         (0..3).for_each(|engine| recorder.add(interval(engine, 10 * engine as u64, 10 * engine as u64 + 5)));
-        let text = recorder.trace("gl:0 \"quoted\\").unwrap();
-        let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut text = vec![];
+        recorder.write_trace("gl:0 \"quoted\\", &mut text).unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let spans: Vec<_> = events.iter().filter(|it| it["ph"] == "X").collect();
         assert_eq!(spans.len(), 6);

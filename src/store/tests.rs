@@ -90,7 +90,7 @@ fn sound_files_of_another_key_version_or_format_are_no_entries() {
     let path = place.path().join(file_name("a", &mine));
     let value = b"value";
     let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut bytes = entry(&mine, value);
+        let mut bytes = entry(&mine, value).unwrap();
         bytes.truncate(bytes.len() - CHECKSUM);
         change(&mut bytes);
         let checksum = hash(bytes.iter().copied()).to_le_bytes();
@@ -98,8 +98,8 @@ fn sound_files_of_another_key_version_or_format_are_no_entries() {
         bytes
     };
     let foreign = [
-        entry(&whole_key("a", "another"), value),
-        entry(&mine.replacen(env!("CARGO_PKG_VERSION"), "0.0.0", 1), value),
+        entry(&whole_key("a", "another"), value).unwrap(),
+        entry(&mine.replacen(env!("CARGO_PKG_VERSION"), "0.0.0", 1), value).unwrap(),
         damaged(&|bytes| bytes[7] = b'2'),
         damaged(&|bytes| bytes[8..16].fill(0xff)),
         damaged(&|bytes| bytes[16..24].fill(0xff)),

@@ -174,7 +174,7 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        std::fs::write(&path, recorder.trace("gl:0").unwrap()).unwrap();
+        recorder.write_trace("gl:0", &mut std::fs::File::create(&path).unwrap()).unwrap();
         let report = report(&read(&path).unwrap());
         let busy: Vec<_> =
             report.engines.iter().map(|it| (it.pieces, it.busy_ms.round(), it.bytes)).collect();

@@ -83,7 +83,7 @@ impl<E: Engine> GroupedPlan<E> {
         }
         let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
         kept.copy_from_slice(bias.unwrap_or_default());
-        let taps = shape.taps(problem.sizes());
+        let taps = shape.taps(problem.sizes())?;
         let alone = Grid::new(problem, &shape, 1);
         Ok(GroupedPlan { engine, problem: *problem, shape, alone, taps, weights: ordered, bias: kept })
     }

@@ -1,5 +1,7 @@
 //! How a problem is cut: which inner loop, the size of a band, the tiles.
 
+use crate::allocate;
+use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
 use crate::memory::views::TILE;
 use crate::problem::{Conv2d, Conv2dSizes};
@@ -190,8 +192,14 @@ impl Shape {
     }
 
     /// Offsets of all taps in a band of one group, in the order of the weights.
-    pub fn taps(&self, sizes: &Conv2dSizes) -> Vec<usize> {
-        let taps = (0..self.inputs).flat_map(|c| (0..sizes.r).map(move |r| (c, r)));
-        taps.flat_map(|(c, r)| (0..sizes.s).map(move |s| c * self.channel + self.tap(sizes, r, s))).collect()
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn taps(&self, sizes: &Conv2dSizes) -> Result<Vec<usize>> {
+        let mut taps = allocate::with_capacity(self.inputs * sizes.r * sizes.s, "the offsets of taps")?;
+        for (c, r) in (0..self.inputs).flat_map(|c| (0..sizes.r).map(move |r| (c, r))) {
+            taps.extend((0..sizes.s).map(|s| c * self.channel + self.tap(sizes, r, s)));
+        }
+        Ok(taps)
     }
 }

@@ -132,13 +132,13 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         let all = problem.sizes().groups * blocks.count;
         let output = Shared::new(output);
         if space.plan.schedule.alone {
-            let slots = Slots::new(workspace, space.v_len + space.own_len(), team.size());
+            let slots = Slots::new(workspace, space.v_len + space.own_len(), team.size())?;
             return team.run(all, |task, _| {
                 slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
             });
         }
         let (v, own) = workspace.split_at_mut(space.v_len);
-        let slots = Slots::new(own, space.own_len(), team.size());
+        let slots = Slots::new(own, space.own_len(), team.size())?;
         for block in 0..all {
             self.together(team, &space, &blocks.of(block), input, output, (v, &slots))?;
         }

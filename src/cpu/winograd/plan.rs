@@ -11,6 +11,7 @@ use super::geometry::Planes;
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
 use super::steps::{Block, Steps};
 use super::weights::WeightsJob;
+use crate::allocate;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::{self, Buffer, Lent};
@@ -153,13 +154,13 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         let output = Shared::new(output);
         if schedule.alone {
             let len = space.v_len + space.m_len + space.scratch_len;
-            let slots = Slots::new(workspace, len, team.size());
+            let slots = Slots::new(workspace, len, team.size())?;
             return team.run(groups * blocks.count, |task, _| {
                 slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
             });
         }
         let (both, scratch) = workspace.split_at_mut(space.v_len + space.m_len);
-        let slots = Slots::new(scratch, space.scratch_len, team.size());
+        let slots = Slots::new(scratch, space.scratch_len, team.size())?;
         for block in 0..groups * blocks.count {
             self.together(team, &space, &blocks.of(block), input, output, (both, &slots))?;
         }
@@ -297,8 +298,11 @@ impl Parts {
 pub struct Slots<'a>(Vec<Apart<Mutex<&'a mut [f32]>>>);
 
 impl<'a> Slots<'a> {
-    pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Self {
-        Slots(workspace.chunks_exact_mut(len).take(count).map(|slot| Apart(Mutex::new(slot))).collect())
+    /// # Errors
+    /// Out of memory.
+    pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Result<Self> {
+        let parts = workspace.chunks_exact_mut(len).take(count).map(|slot| Ok(Apart(Mutex::new(slot))));
+        allocate::collected(parts, "the parts of a workspace").map(Slots)
     }
 
     /// Gives `task` its thread's slot.

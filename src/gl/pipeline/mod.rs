@@ -351,12 +351,17 @@ impl Core {
     /// Writes the trace to where `SPARKLE_TRACE` says; a process's second pipeline appends its number to the name.
     fn write_trace(&self) {
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
-        let (Some(path), Some(trace)) = (&config().trace, lock(&self.recorder).trace(&self.id)) else {
-            return;
-        };
+        let recorder = lock(&self.recorder);
+        let Some(path) = config().trace.as_ref().filter(|_| recorder.traces()) else { return };
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed) + 1;
         let path = if number == 1 { path.clone() } else { format!("{path}.{number}") };
-        if let Err(error) = std::fs::write(&path, trace) {
+        let written = std::fs::File::create(&path).and_then(|file| {
+            let mut file = std::io::BufWriter::new(file);
+            recorder.write_trace(&self.id, &mut file)?;
+            std::io::Write::flush(&mut file)
+        });
+        drop(recorder);
+        if let Err(error) = written {
             crate::log::warning!("SPARKLE_TRACE: {path} cannot be written: {error}");
         }
     }

@@ -1,0 +1,80 @@
+//! Memory whose size follows from data.
+//!
+//! An allocation that fails where nobody asks aborts the process, which is the caller's. So whatever is sized by buffers,
+//! problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`, which give an error instead.
+//! What is left to the language's own collections is small: less than [`SMALL`] bytes at a time, whatever is asked of the
+//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory.rs` fails every larger allocation in turn.
+
+use crate::error::{Error, Result};
+
+/// Bytes from which on an allocation must be able to fail.
+#[cfg(test)]
+pub const SMALL: usize = 64 << 10;
+
+fn exhausted(bytes: Option<usize>, what: &str) -> Error {
+    let bytes = bytes.map_or("more bytes than there can be".to_owned(), |bytes| format!("{bytes} bytes"));
+    Error::OutOfMemory { device: "the host".to_owned(), what: format!("{bytes} for {what}") }
+}
+
+/// An empty vector with room for `capacity` elements.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], which names the bytes and `what` they were for.
+pub fn with_capacity<T>(capacity: usize, what: &str) -> Result<Vec<T>> {
+    let mut memory = Vec::new();
+    let reserved = memory.try_reserve_exact(capacity);
+    reserved.map_err(|_| exhausted(capacity.checked_mul(size_of::<T>()), what))?;
+    Ok(memory)
+}
+
+/// `len` zeros, which memory fresh from the system is without being written to.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn zeroed<T: bytemuck::Zeroable>(len: usize, what: &str) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| exhausted(len.checked_mul(size_of::<T>()), what))
+}
+
+/// A copy of `data`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn copied<T: Copy>(data: &[T], what: &str) -> Result<Vec<T>> {
+    let mut copy = with_capacity(data.len(), what)?;
+    copy.extend_from_slice(data);
+    Ok(copy)
+}
+
+/// What `items` give, of which there are as many as they say.
+///
+/// # Errors
+/// As [`with_capacity`]; an item's own.
+pub fn collected<T>(items: impl ExactSizeIterator<Item = Result<T>>, what: &str) -> Result<Vec<T>> {
+    let mut all = with_capacity(items.len(), what)?;
+    for item in items.take(all.capacity()) {
+        all.push(item?);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_there_and_what_does_not_is_named() {
+        assert_eq!(zeroed::<f32>(3, "a test").unwrap(), [0.0; 3]);
+        assert_eq!(copied(&[1, 2], "a test").unwrap(), [1, 2]);
+        assert_eq!(collected((0..4).map(Ok), "a test").unwrap(), [0, 1, 2, 3]);
+        assert_eq!(collected([Ok(1), Err(Error::Cancelled)].into_iter(), "a test"), Err(Error::Cancelled));
+        let message = |error: Error| error.to_string();
+        assert_eq!(
+            message(zeroed::<f32>(1 << 60, "a test").unwrap_err()),
+            "the host is out of memory: 4611686018427387904 bytes for a test"
+        );
+        assert_eq!(
+            message(with_capacity::<f32>(usize::MAX, "a test").unwrap_err()),
+            "the host is out of memory: more bytes than there can be for a test"
+        );
+    }
+}
