@@ -2,14 +2,10 @@
 //!
 //! An allocation that fails where nobody asks aborts the process, which is the caller's. So whatever is sized by buffers,
 //! problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`, which give an error instead.
-//! What is left to the language's own collections is small: less than [`SMALL`] bytes at a time, whatever is asked of the
+//! What is left to the language's own collections is small: less than 64 KiB at a time, whatever is asked of the
 //! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory.rs` fails every larger allocation in turn.
 
 use crate::error::{Error, Result};
-
-/// Bytes from which on an allocation must be able to fail.
-#[cfg(test)]
-pub const SMALL: usize = 64 << 10;
 
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
     let bytes = bytes.map_or("more bytes than there can be".to_owned(), |bytes| format!("{bytes} bytes"));

@@ -118,3 +118,56 @@ fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
     assert!(LEAVES.iter().all(|&leaf| names.contains(leaf)));
     assert_eq!(names, exported());
 }
+
+/// A source without its items for tests.
+fn without_tests(text: &str) -> String {
+    let (mut library, mut in_item) = (String::new(), false);
+    for line in text.lines() {
+        in_item |= line == "#[cfg(test)]";
+        if !in_item {
+            library += &format!("{line}\n");
+        }
+        // An item ends where it began, in the first column.
+        in_item &= !(line == "}" || (line.ends_with(';') && !line.starts_with(' ')));
+    }
+    library
+}
+
+/// The library neither prints nor ends the process: no source outside of the program says so, but for the log, and what the
+/// compiler puts in for panics never gets out of a boundary.
+#[test]
+fn no_source_of_the_library_prints_or_ends_the_process() {
+    const WAYS: [&str; 13] = [
+        "println!",
+        "print!(",
+        "eprint",
+        "dbg!",
+        "stdout()",
+        "process::exit",
+        "process::abort",
+        "libc::exit",
+        "libc::_exit",
+        "libc::abort",
+        "libc::raise",
+        "libc::kill",
+        "libc::printf",
+    ];
+    let (mut read, mut log) = (0, 0);
+    for path in sources(&manifest("src")) {
+        let name = path.strip_prefix(manifest("src")).unwrap().to_str().unwrap().to_owned();
+        let of_tests = name.contains("tests") || name.ends_with("special_values.rs");
+        if name.starts_with("bin/") || of_tests {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let library = without_tests(&text);
+        for line in library.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let way = WAYS.iter().find(|&&way| line.contains(way));
+            assert!(way.is_none(), "{name}: {line}");
+            log += usize::from(line.contains("stderr()"));
+            assert!(!line.contains("stderr()") || name == "log.rs", "{name}: {line}");
+        }
+        read += 1;
+    }
+    assert!(read >= 100 && log == 1, "{read} files, {log} places that write to stderr");
+}

@@ -2,13 +2,15 @@
 
 mod cpu_cases;
 
-use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, is_large, same, same_bits, threads};
+use cpu_cases::{
+    ConvCase, GemmCase, Values, conv_desc, gemm_desc, is_large, on_every_isa, same, same_bits, threads,
+};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle::error_over_bound;
 use sparkle::{Algorithm, Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
 
 /// Thread counts that the cases are spread over.
-const THREADS: [usize; 4] = [1, 2, 3, 7];
+const THREADS: [usize; 5] = [1, 2, 3, 7, 16];
 
 fn cpu() -> Device {
     Device::open("cpu").expect("there is always a CPU")
@@ -36,12 +38,17 @@ fn check_run(run: &Run, prefix: &str) {
 }
 
 #[test]
+fn all_of_this_with_every_instruction_set() {
+    on_every_isa("all_of_this_with_every_instruction_set", 15);
+}
+
+#[test]
 fn a_thousand_exact_convolutions() {
     let mut random = Random::new(1);
     let (mut cases, mut large) = (0, 0);
     for count in THREADS {
         let _guard = threads(count);
-        for _ in 0..250 {
+        for _ in 0..200 {
             let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
             for (index, (got, expected)) in conv2d(&case).iter().zip(case.expected()).enumerate() {
                 assert!(
@@ -60,12 +67,12 @@ fn a_thousand_exact_convolutions() {
 }
 
 #[test]
-fn a_thousand_exact_products() {
+fn two_thousand_exact_products() {
     let mut random = Random::new(2);
     let (mut cases, mut large) = (0, 0);
     for count in THREADS {
         let _guard = threads(count);
-        for _ in 0..250 {
+        for _ in 0..400 {
             let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
             let mut c = sgemm(&case);
             for (index, expected) in case.expected() {
@@ -77,7 +84,7 @@ fn a_thousand_exact_products() {
             large += usize::from(is_large(case.problem.flops()));
         }
     }
-    assert_eq!(cases, 1_000);
+    assert_eq!(cases, 2_000);
     assert!(large >= 100, "only {large} use the pool");
 }
 
@@ -87,7 +94,7 @@ fn real_values_stay_within_the_bound() {
     let (mut worst_conv, mut worst_gemm, mut cases) = (0.0f64, 0.0f64, 0);
     for count in THREADS {
         let _guard = threads(count);
-        for _ in 0..63 {
+        for _ in 0..50 {
             let case = ConvCase::new(conv_desc(&mut random), Values::Real, &mut random);
             for (&got, expected) in conv2d(&case).iter().zip(case.expected()) {
                 let error = error_over_bound(got, expected, case.problem.terms());
@@ -114,21 +121,21 @@ fn results_are_the_same_bits_every_time_and_at_any_number_of_threads() {
     let mut random = Random::new(4);
     let mut cases = 0;
     let convs: Vec<_> =
-        (0..20).map(|_| ConvCase::new(conv_desc(&mut random), Values::Real, &mut random)).collect();
+        (0..100).map(|_| ConvCase::new(conv_desc(&mut random), Values::Real, &mut random)).collect();
     let gemms: Vec<_> =
-        (0..20).map(|_| GemmCase::new(gemm_desc(&mut random), Values::Real, &mut random)).collect();
+        (0..100).map(|_| GemmCase::new(gemm_desc(&mut random), Values::Real, &mut random)).collect();
     let first: Vec<_> = {
         let _guard = threads(1);
         convs.iter().map(conv2d).chain(gemms.iter().map(sgemm)).collect()
     };
     for repeat in 0..50 {
-        let _guard = threads(THREADS[repeat % 4]);
+        let _guard = threads(THREADS[repeat % THREADS.len()]);
         for (got, first) in convs.iter().map(conv2d).chain(gemms.iter().map(sgemm)).zip(&first) {
             assert!(same_bits(&got, first));
             cases += 1;
         }
     }
-    assert_eq!(cases, 50 * 40);
+    assert_eq!(cases, 50 * 200);
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod cpu_cases;
 
 use std::ops::{Deref, DerefMut};
 
-use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits, threads};
+use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, on_every_isa, same, same_bits, threads};
 use sparkle::problem::exact::Random;
 use sparkle::{Algorithm, Conv2dDesc, Device, Error};
 
@@ -106,13 +106,19 @@ impl Drop for Guarded {
     }
 }
 
+/// Two thousand shapes with each of them.
+#[test]
+fn all_of_this_with_every_instruction_set() {
+    on_every_isa("all_of_this_with_every_instruction_set", 4);
+}
+
 #[test]
 fn convolutions_touch_only_their_buffers() {
     let mut random = Random::new(31);
     let mut cases = 0;
     for count in [1, 2] {
         let _guard = threads(count);
-        for number in 0..250 {
+        for number in 0..400 {
             // Some of few pixels under deep sums, where weights are read as they lie.
             let few = Conv2dDesc { c: 300 + number, h: 3, w: 5, k: 31, r: 1, s: 1, ..Default::default() };
             let desc = if number % 25 == 0 { few } else { conv_desc(&mut random) };
@@ -132,7 +138,7 @@ fn convolutions_touch_only_their_buffers() {
             }
         }
     }
-    assert_eq!(cases, 1_000);
+    assert_eq!(cases, 1_600);
 }
 
 #[test]
@@ -141,7 +147,7 @@ fn winograd_touches_only_its_buffers() {
     let mut cases = 0;
     for count in [1, 2, 3] {
         let _guard = threads(count);
-        for _ in 0..100 {
+        for _ in 0..140 {
             let (pad_h, pad_w) = (random.between(0, 2), random.between(0, 2));
             let desc = Conv2dDesc {
                 n: random.between(1, 2),
@@ -182,7 +188,7 @@ fn winograd_touches_only_its_buffers() {
             }
         }
     }
-    assert_eq!(cases, 600);
+    assert_eq!(cases, 840);
 }
 
 #[test]
@@ -191,7 +197,7 @@ fn products_touch_only_their_matrices() {
     let mut cases = 0;
     for count in [1, 2] {
         let _guard = threads(count);
-        for _ in 0..250 {
+        for _ in 0..400 {
             let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
             // The least lengths that are allowed: right behind the last element is a page without access.
             let [a_len, b_len, c_len] = case.problem.lens();
@@ -207,7 +213,7 @@ fn products_touch_only_their_matrices() {
             }
         }
     }
-    assert_eq!(cases, 1_000);
+    assert_eq!(cases, 1_600);
 }
 
 /// The guards themselves: a read behind and one before a buffer end a child process with a signal.

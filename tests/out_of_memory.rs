@@ -58,12 +58,14 @@ fn with_failure(which: usize, operation: &mut dyn FnMut() -> sparkle_status) -> 
     (status, COUNT.load(SeqCst))
 }
 
+type Run<'a> = Box<dyn FnMut(&mut [f32]) -> sparkle_status + 'a>;
+
 /// An operation under test: what it computes lands in `output`, whose right value is `expected` all over.
 struct Operation<'a> {
     name: String,
     /// Makes what the operation needs and is not itself under test.
     before: Box<dyn FnMut() + 'a>,
-    run: Box<dyn FnMut(&mut [f32]) -> sparkle_status + 'a>,
+    run: Run<'a>,
     output_len: usize,
     expected: f32,
 }

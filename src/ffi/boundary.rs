@@ -96,6 +96,8 @@ fails_as! {
 pub(super) fn run<R: Returned>(body: impl FnOnce(&Call) -> Outcome<R::Value>) -> R {
     let _library = FloatEnv::enter();
     let call = Call { process: crate::process::id() };
+    #[cfg(test)]
+    let body = super::panics::before(body);
     match catch(|| body(&call)) {
         Ok(value) => R::success(value),
         Err(failure) => {

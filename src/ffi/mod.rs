@@ -52,6 +52,8 @@ mod boundary;
 mod handle;
 mod instructions;
 mod mapping;
+#[cfg(test)]
+mod panics;
 mod pointer;
 
 pub mod architecture;

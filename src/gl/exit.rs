@@ -5,11 +5,11 @@
 //! inside, and those that come later wait outside until the process has ended.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::config::config;
+use crate::float_env::DriverFloatEnv;
 
 /// Threads inside the driver.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
@@ -23,13 +23,16 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Being inside; ends when dropped. Stays on its thread.
-pub struct Inside(PhantomData<*const ()>);
+/// Being inside, in a floating-point environment that is fit for drivers; ends when dropped. Stays on its thread.
+pub struct Inside {
+    /// None if the thread was inside already.
+    _env: Option<DriverFloatEnv>,
+}
 
 /// Goes inside; never returns once the process is ending, unless the thread is inside already.
 pub fn enter() -> Inside {
     let depth = DEPTH.replace(DEPTH.get() + 1);
-    let inside = Inside(PhantomData);
+    let inside = Inside { _env: (depth == 0).then(DriverFloatEnv::enter) };
     if depth == 0 {
         INSIDE.fetch_add(1, SeqCst);
         // Either this sees that it is closed or the handler sees that we are inside: both are one total order.

@@ -46,7 +46,7 @@ fn without_a_folder_the_process_remembers() {
 }
 
 #[test]
-fn a_thousand_damaged_files_are_no_entries() {
+fn ten_thousand_damaged_files_are_no_entries() {
     let place = tempfile::tempdir().unwrap();
     let value: Vec<u8> = (0..200).collect();
     assert!(fresh(place.path()).save("a", "key", &value));
@@ -54,7 +54,7 @@ fn a_thousand_damaged_files_are_no_entries() {
     let whole = fs::read(&path).unwrap();
     let mut random = Random::new(31);
     let mut cases = 0;
-    for case in 0..1_200 {
+    for case in 0..10_500 {
         let mut bytes = whole.clone();
         let at = random.between(0, bytes.len() as i64 - 1) as usize;
         match case % 6 {
@@ -78,7 +78,7 @@ fn a_thousand_damaged_files_are_no_entries() {
         assert_eq!(fresh(place.path()).load::<Vec<u8>>("a", "key"), None, "case {case} at {at}");
         cases += 1;
     }
-    assert!(cases >= 1_000, "{cases}");
+    assert!(cases >= 10_000, "{cases}");
     assert!(fresh(place.path()).save("a", "key", &value), "damage is overwritten");
     assert_eq!(fresh(place.path()).load("a", "key"), Some(value));
 }
@@ -201,6 +201,41 @@ fn a_folder_that_cannot_be_written_is_harmless() {
     assert!(!fresh(Path::new("/proc/self/sparkle")).save("a", "key", &"value".to_owned()));
 }
 
+/// Files that end after some bytes, as on a full disk: nothing is kept, nothing is left behind, and what was there stays.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_harmless() {
+    let name = "store::tests::a_full_disk_is_harmless";
+    let Ok(folder) = std::env::var("SPARKLE_TEST_FOLDER") else {
+        let place = tempfile::tempdir().unwrap();
+        assert!(fresh(place.path()).save("a", "key", &"before".to_owned()));
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args([name, "--exact"]).env("SPARKLE_TEST_FOLDER", place.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        assert_eq!(fresh(place.path()).load("a", "key"), Some("before".to_owned()));
+        only_file(place.path());
+        return;
+    };
+    let folder = Path::new(&folder);
+    // SAFETY: changes how this process, which is the test's own, writes files: to write more is an error and no signal.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit), 0);
+    }
+    let mut cases = 0;
+    for len in [100, 10_000, 1_000_000] {
+        let store = fresh(folder);
+        assert!(!store.save("a", "key", &vec![7u8; len]));
+        // In memory what is small; else what was there.
+        let expected = if len <= REMEMBERED_BYTES { vec![7u8; len] } else { b"before".to_vec() };
+        assert_eq!(store.load("a", "key"), Some(expected));
+        cases += 1;
+    }
+    assert_eq!(cases, 3);
+}
+
 /// Writes and reads one key; every value seen must be one that somebody wrote.
 fn write_and_read(folder: &Path, writer: u8) {
     for round in 0..100 {
@@ -225,14 +260,14 @@ fn eight_threads_at_once() {
 }
 
 #[test]
-fn eight_processes_at_once() {
-    let name = "store::tests::eight_processes_at_once";
+fn sixteen_processes_at_once() {
+    let name = "store::tests::sixteen_processes_at_once";
     if let Ok(writer) = std::env::var("SPARKLE_TEST_CHILD") {
         let folder = std::env::var("SPARKLE_TEST_FOLDER").unwrap();
         return write_and_read(Path::new(&folder), writer.parse().unwrap());
     }
     let place = tempfile::tempdir().unwrap();
-    let children: Vec<_> = (8..16)
+    let children: Vec<_> = (0..16)
         .map(|writer| {
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             child.args([name, "--exact"]).env("SPARKLE_TEST_CHILD", writer.to_string());
@@ -240,7 +275,7 @@ fn eight_processes_at_once() {
             child.spawn().unwrap()
         })
         .collect();
-    assert_eq!(children.len(), 8);
+    assert_eq!(children.len(), 16);
     for child in children {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

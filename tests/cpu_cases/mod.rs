@@ -182,6 +182,34 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
+/// Runs this program's tests once more for each other instruction set that this CPU has, in a process of its own, as the
+/// environment is read once. `tests` is how many there are at least, `name` this one's.
+pub fn on_every_isa(name: &str, tests: usize) {
+    if std::env::var_os("SPARKLE_TEST_ISA").is_some() {
+        return;
+    }
+    let features =
+        sparkle::devices()[0].facts.iter().find(|it| it.0 == "kernels").expect("a CPU has kernels").1.clone();
+    // The best is what all other tests have run with.
+    let others: &[&str] = match features {
+        best if best.contains("avx512") => &["avx2", "portable"],
+        best if best.contains("avx2") => &["portable"],
+        _ => &[],
+    };
+    for isa in others {
+        let mut child = std::process::Command::new(std::env::current_exe().expect("a test has a path"));
+        child.args(["--skip", name]).env("SPARKLE_ISA", isa).env("SPARKLE_TEST_ISA", isa);
+        let output = child.output().expect("a test can be run again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{isa}: {text}");
+        let passed = text
+            .split("test result: ok. ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+        assert!(passed.is_some_and(|passed| passed >= tests), "{isa}: {text}");
+    }
+}
+
 /// Sets the number of threads; tests that do, or that need it to stay, hold the guard and so run one after
 /// the other.
 pub fn threads(count: usize) -> MutexGuard<'static, ()> {

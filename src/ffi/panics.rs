@@ -1,0 +1,158 @@
+//! A panic inside of each exported function in turn: it gives its failure, says what happened, and works at the next call.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::{null, null_mut};
+
+use super::boundary::{self, Call};
+use super::reference::gpu_buffer_t;
+use super::status::sparkle_status::{self, *};
+use super::{
+    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, library::*, pipeline::*, plan::*,
+    reference::*, timing::*,
+};
+
+thread_local! {
+    /// The function that is to panic.
+    static VICTIM: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// `body`, which panics first if its function is the victim.
+pub fn before<T>(body: impl FnOnce(&Call) -> T) -> impl FnOnce(&Call) -> T {
+    let function = std::any::type_name_of_val(&body);
+    move |call| {
+        if let Some(victim) = VICTIM.get().filter(|victim| function.contains(&format!("::{victim}::"))) {
+            VICTIM.set(None);
+            panic!("{victim} was asked to");
+        }
+        body(call)
+    }
+}
+
+/// Whether a result is what its type says of failure.
+trait Failure {
+    fn fails(self) -> bool;
+}
+
+macro_rules! failures {
+    ($($type:ty: |$value:pat_param| $failure:expr;)*) => {
+        $(impl Failure for $type {
+            fn fails(self) -> bool {
+                let $value = self;
+                $failure
+            }
+        })*
+    };
+}
+failures! {
+    sparkle_status: |status| status == SPARKLE_ERROR_INTERNAL;
+    f32: |time| time == -1.0;
+    f64: |time| time == -1.0;
+    i32: |truth| truth == 0;
+    u32: |number| number == 0;
+    // SAFETY: a NUL-terminated string that lives on.
+    *const c_char: |text| unsafe { CStr::from_ptr(text) }.is_empty();
+    *mut c_void: |memory| memory.is_null();
+    gpu_buffer_t: |buffer| (buffer.buffer_id, buffer.size_bytes) == (0, 0);
+    (): |()| true;
+}
+
+/// Asks a function to panic, and checks what comes of it; `next` is a call that works.
+fn check<R: Failure>(name: &'static str, call: impl Fn() -> R) {
+    VICTIM.set(Some(name));
+    assert!(call().fails(), "{name}");
+    assert_eq!(VICTIM.get(), None, "{name} did not get to the panic");
+    // SAFETY: this thread's last error, copied at once.
+    let message = unsafe { CStr::from_ptr(boundary::last_error()) }.to_string_lossy().into_owned();
+    assert!(
+        message.starts_with("internal error, please report it: panicked at src/ffi/panics.rs"),
+        "{message}"
+    );
+    assert!(message.ends_with(&format!("{name} was asked to")), "{message}");
+    assert_eq!(sparkle_version(), SPARKLE_VERSION_NUMBER, "after {name}");
+    let mut count = 0;
+    // SAFETY: NULL is refused.
+    let status = unsafe { sparkle_conv2d_output_size(null(), null_mut(), &mut count) };
+    assert_eq!(status, SPARKLE_ERROR_NULL_POINTER, "after {name}");
+}
+
+#[test]
+fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
+    let mut tried = BTreeSet::new();
+    macro_rules! panics {
+        ($($name:ident($($argument:expr),*);)*) => {
+            $(
+                // SAFETY: the function panics before it looks at its arguments.
+                #[allow(unused_unsafe)]
+                check(stringify!($name), || unsafe { $name($($argument),*) });
+                tried.insert(stringify!($name));
+            )*
+        };
+    }
+    let (f, m, d, h) = (null::<f32>(), null_mut::<f32>(), null_mut(), null_mut());
+    let buffer = gpu_buffer_t { buffer_id: 0, size_bytes: 0 };
+    panics! {
+        sparkle_version();
+        sparkle_version_string();
+        sparkle_status_string(0);
+        sparkle_last_error();
+        sparkle_set_log_callback(None, null_mut());
+        sparkle_set_num_threads(1);
+        sparkle_get_num_threads();
+        sparkle_finalize();
+        sparkle_device_count(null_mut());
+        sparkle_device_describe(0, null_mut());
+        sparkle_device_open(null(), null_mut());
+        sparkle_device_close(d);
+        sparkle_device_architecture(0, null_mut());
+        sparkle_shader_source(null(), null(), null_mut(), 0, null_mut());
+        sparkle_experience_load(0, null(), null(), null_mut());
+        sparkle_experience_save(0, null(), null(), null());
+        sparkle_conv2d_desc_init(null_mut());
+        sparkle_conv2d_output_size(null(), null_mut(), null_mut());
+        sparkle_conv2d(d, null(), f, 0, f, 0, f, 0, m, 0);
+        sparkle_sgemm(d, null(), f, 0, f, 0, m, 0);
+        sparkle_plan_create(d, null(), f, 0, f, 0, null_mut());
+        sparkle_plan_execute(h, f, 0, m, 0);
+        sparkle_plan_memory(null_mut(), null_mut(), null_mut());
+        sparkle_plan_destroy(null_mut());
+        sparkle_pipeline_create(d, null(), null_mut());
+        sparkle_pipeline_destroy(null_mut());
+        sparkle_pipeline_flush(null_mut());
+        sparkle_pipeline_get_stats(null_mut(), null_mut());
+        sparkle_submit(null_mut(), h, f, 0, m, 0, 1, null_mut());
+        sparkle_ticket_poll(null_mut(), null_mut());
+        sparkle_ticket_wait(null_mut(), 0);
+        sparkle_ticket_wait_any(null(), 0, 0, null_mut());
+        sparkle_ticket_cancel(null_mut(), null_mut());
+        sparkle_ticket_release(null_mut());
+        sparkle_slot_acquire(null_mut(), h, 1, null_mut());
+        sparkle_slot_memory(null_mut(), null_mut(), null_mut());
+        sparkle_slot_submit(null_mut(), null_mut());
+        sparkle_slot_release(null_mut());
+        sparkle_last_timing(null_mut());
+        gpu_initialize_opengl();
+        gpu_cleanup_opengl();
+        gpu_is_initialized();
+        gpu_compile_conv2d_shader();
+        gpu_get_compute_program();
+        gpu_execute_conv2d_fortran(f, f, m, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1);
+        gpu_execute_conv2d(f, f, m, null());
+        gpu_execute_conv2d_custom(0, f, f, m, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1);
+        gpu_execute_conv2d_with_shader(f, f, m, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, null());
+        gpu_compile_custom_shader(null());
+        gpu_create_buffer(null(), 4);
+        gpu_download_buffer(buffer, null_mut());
+        gpu_free_buffer(buffer);
+        create_egl_context();
+        set_conv2d_shader_source(0);
+        posix_memalign_wrapper(4);
+    }
+    // All but the helpers that have no boundary, which `tests/abi.rs` knows.
+    let exported = include_str!("../../include/abi.txt").lines();
+    let without_boundary = ["prefetch", "stream_ps", "sfence", "rdtsc", "is_aligned"];
+    let expected: BTreeSet<_> =
+        exported.filter(|name| !without_boundary.iter().any(|part| name.contains(part))).collect();
+    assert_eq!(tried, expected);
+}
