@@ -9,7 +9,8 @@
 // CHAINS: sums that take turns over the reduction, so that consecutive multiply-adds do not wait for each other.
 //
 // Sizes are constants, the batch is a parameter. Parameters that are not those the constants were made from select
-// `convolve`, the reference kernel's own loop, which reads them all: right, only slower. Any grid covers every output.
+// `convolve`, the reference kernel's own loop, which reads them all: right, only slower. Any grid covers every output. As in the
+// reference kernel, parameters that cannot be those of the buffers make every output NaN.
 //
 // The host accepts no problem with 2^31 or more elements in a buffer, so no index wraps unless it is meant to: a position
 // left of or above the image does, and is then larger than any size.
@@ -137,14 +138,17 @@ void main() {
     uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
     // Wrapped round it may be any number but 0: tiles are then computed more than once, each time the same.
     uint groups = max(gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z, 1u);
-    bool made_for = is_made_for();
-    uint total = uint(N) * uint(K) * uint(H_out) * uint(W_out);
+    // Only a square kernel's parameters say how many weights there are.
+    bool sound = SQUARE == 0 || belong_together();
+    bool made_for = sound && is_made_for();
+    uint total = sound ? uint(N) * uint(K) * uint(H_out) * uint(W_out) : uint(output_data.length());
     uint pieces = (total + THREADS - 1u) / THREADS;
     if (made_for) pieces = TILES_M * ((uint(N) * PIXELS + BN - 1u) / BN);
     for (uint piece = group; piece < pieces; piece += groups) {
         uint index = piece * THREADS + gl_LocalInvocationIndex;
         if (made_for) compute_tile(piece);
-        else if (index < total) output_data[index] = convolve(index);
+        else if (index < total && sound) output_data[index] = convolve(index);
+        else if (index < total) output_data[index] = uintBitsToFloat(NOT_A_NUMBER);
         if (groups >= pieces - piece) break;
     }
 }

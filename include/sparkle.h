@@ -712,8 +712,10 @@ sparkle_status sparkle_last_timing(struct sparkle_timing *out);
 /// Makes a GL context current on the calling thread; 1 if that worked, else 0. May be called any number of times.
 int gpu_initialize_opengl(void);
 
-/// Ends what gpu_initialize_opengl began: no context is current any more, the program is gone. All of it can be used
-/// again.
+/// Ends what gpu_initialize_opengl began, for the whole process: no context is current any more, the program is gone. Once is
+/// enough, however often gpu_initialize_opengl was called: calls are not counted, as existing programs initialise more often
+/// than they clean up, and lazily. All of it can be used again: gpu_execute_conv2d_fortran initialises anew, and buffers and
+/// programs of before are gone.
 void gpu_cleanup_opengl(void);
 
 /// 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
@@ -742,7 +744,29 @@ float gpu_execute_conv2d_fortran(const float *input,
 
 /// The GL name of the program, for the caller's own gl* calls on this thread; 0 if there is none. Buffers: input at
 /// binding 0, weights at 1, output at 2, a conv2d_params_t at 3. Any grid of workgroups covers all outputs.
+///
+/// At binding 3 are the parameters of the last call on this thread, or at first none, until the caller binds its own. All
+/// outputs become NaN if the buffers are shorter than these parameters say, or, where they are those of a call, not exactly as
+/// long: buffers longer than needed go with parameters of the caller's own.
 int gpu_get_compute_program(void);
+
+/// Queues the convolution of three buffer objects on the calling thread's context and returns, as a dispatch of `program` would;
+/// but by the fastest kernel there is for it. `program` is the reference program, `params` what it would find at index 3; the
+/// buffers may be larger than that says. NULL for `params` means those that the last call on this thread left there; then the
+/// buffers must be exactly as large. 1 if it is queued. Else 0: for small convolutions and those that only the reference program
+/// can do, for another program, for parameters that are not known, for buffers that do not go with them. `output` may be written
+/// in part then; a dispatch of `program` computes it, or makes it NaN. Leaves the buffers bound at 0 to 2, index 3 as it was, and
+/// the program in use. Needs gpu_initialize_opengl. The reference framework had no such function; `gpu_async_executor` of this
+/// library's Fortran modules calls it.
+int gpu_enqueue_conv2d(int program,
+                       unsigned int input,
+                       unsigned int weights,
+                       unsigned int output,
+                       const struct conv2d_params_t *params);
+
+/// 1 if `program` is the reference kernel's that gpu_get_compute_program returns, 0 if it is another, for instance one that
+/// gpu_compile_custom_shader has put in its place.
+int gpu_is_reference_program(int program);
 
 /// As gpu_execute_conv2d_fortran, with the sizes in a struct and more digits of the time.
 double gpu_execute_conv2d(const float *input,

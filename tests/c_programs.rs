@@ -218,6 +218,21 @@ fn an_asynchronous_loop_of_the_users_own() {
 }
 
 #[test]
+fn parameters_and_buffers_that_do_not_belong_together() {
+    if support::gl_available() {
+        let ran = program("parameters.c", &["-lGL"], &[], &[]);
+        ran.expect("every output of 321 dispatches\n");
+    }
+}
+
+#[test]
+fn convolutions_queued_on_buffers_of_the_users_own() {
+    if support::gl_available() {
+        program("queue.c", &["-lGL"], &[], &[]).expect("queued\n");
+    }
+}
+
+#[test]
 fn millions_of_outputs() {
     if support::gl_available() {
         program("large.c", &[], &[], &[]).expect("all of them\n");

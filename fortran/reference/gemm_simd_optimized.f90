@@ -1,7 +1,7 @@
 !> The matrix product of existing programs, through libsparkle's CPU device, which picks the widest SIMD there is.
 module gemm_simd_optimized
   use, intrinsic :: iso_c_binding, only: c_int64_t, c_size_t
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32
   use sparkle_c, only: c_gemm_desc, c_sgemm, SPARKLE_OK
   use sparkle_reference_support, only: finish_without_status
   use sparkle_runtime, only: handle_of, sparkle_device
@@ -24,7 +24,7 @@ contains
     logical :: succeeded
 
     succeeded = .false.
-    if (min(m, n, k) >= 0) then
+    if (min(m, n, k) >= 0 .and. max(m, n, k) <= huge(0_int32)) then
       if (size(A, kind=int64) >= int(m, int64) * k .and. size(B, kind=int64) >= int(k, int64) * n &
         .and. size(C, kind=int64) >= int(m, int64) * n) then
         succeeded = multiplied(A, B, C, m, n, k, alpha, beta)

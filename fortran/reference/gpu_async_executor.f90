@@ -1,5 +1,4 @@
-!> Convolutions in flight: up to three at once, each with buffers of its own, on the program that
-!> `gpu_opengl_interface` builds.
+!> Convolutions in flight: up to three at once, each with buffers of its own.
 !>
 !>     call gpu_async_executor_init(state, gpu_get_program_id(), weight_buffer)
 !>     call gpu_async_set_shape(state, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
@@ -8,20 +7,28 @@
 !>     ... other work ...
 !>     call gpu_wait_for_completion(state, set)        ! output is there now
 !>
-!> The kernel reads its shape from the buffer at SSBO index 3. That is the shape of the last convolution on this
-!> context: of `gpu_async_set_shape`, of `gpu_async_conv2d`, or of a synchronous call, which leaves its own there.
+!> The convolution's sizes are in the buffer at SSBO index 3: those of the last convolution on this context, which are those
+!> of `gpu_async_set_shape`, of `gpu_async_conv2d`, or of a synchronous call, which leaves its own there. If they cannot be
+!> the sizes of what is submitted, the output becomes NaN.
+!>
+!> With the program of `gpu_opengl_interface`, what is submitted is computed by the library's fastest kernels for these sizes,
+!> queued where the program would be dispatched: on this context, between these buffers. Any other program is dispatched as
+!> it is. `gpu_async_conv2d`, which waits, hands the whole convolution to the library's GPU device instead, which moves large
+!> ones through a pipeline.
 !>
 !> An output is delivered into `output_data` when its completion is first observed: by `gpu_wait_for_completion`, by
 !> `gpu_is_work_complete`, or when `gpu_get_next_buffer_set` needs its set. Until then the array must exist and must not
 !> be touched; give it the TARGET or ASYNCHRONOUS attribute. Work that failed leaves its output untouched and counts in
-!> `failed_operations`. Sets complete in the order in which they were submitted. A state belongs to the thread
-!> that initialised it, because its queries belong to that thread's context.
+!> `failed_operations`. Sets complete in the order in which they were submitted; one that is complete is in use until it has
+!> been waited for. A state belongs to the thread that initialised it, because its queries belong to that thread's context.
 module gpu_async_executor
-  use, intrinsic :: iso_c_binding, only: c_associated, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
+  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use gpu_opengl_interface, only: gpu_conv2d_params
+  use sparkle, only: sparkle_conv2d_desc, sparkle_device, sparkle_last_timing, sparkle_plan, sparkle_timing
   use sparkle_gl
-  use sparkle_reference_support, only: arrays_suffice, clock_ns
+  use sparkle_reference_support, only: arrays_suffice, clock_ns, gpu_selector
+  use sparkle_support, only: narrowed
   implicit none
   private
   public :: MAX_IN_FLIGHT, gpu_async_state
@@ -48,25 +55,61 @@ module gpu_async_executor
     integer :: queries(2) = 0
   end type gpu_buffer_set
 
+  !> How far a set's work is.
+  integer, parameter :: UNDER_WAY = 0, DELIVERED = 1, FAILED = 2
+
+  !> What changes where a state is only looked at, and what is kept from call to call.
+  type :: gpu_async_inner
+    integer :: outcome(MAX_IN_FLIGHT) = UNDER_WAY
+    !> The last whole convolution, for the next one with the same sizes and weights.
+    type(sparkle_device) :: device
+    type(sparkle_plan) :: plan
+    integer :: sizes(8) = 0
+    !> As bits, so that NaN equals itself.
+    integer(c_int32_t), allocatable :: weights(:)
+  end type gpu_async_inner
+
   type :: gpu_async_state
     type(gpu_buffer_set) :: buffer_sets(MAX_IN_FLIGHT)
     integer :: current_set = 1
     integer :: weight_buffer = 0
     integer :: compute_program = 0
-    !> Nanoseconds on the GPU's clock during which it ran collected work, and between such work. Work that overlaps
-    !> counts once.
+    !> Nanoseconds during which the GPU ran collected work, and between such work. Work that overlaps counts once.
     integer(int64) :: total_gpu_time = 0
     integer(int64) :: total_idle_time = 0
     integer :: completed_operations = 0
-    integer :: failed_operations = 0
+    !> Of the times above, a second.
+    integer :: clock_rate = 0
     logical :: initialized = .false.
     integer :: max_workgroup_size = 256
+    integer :: failed_operations = 0
     integer :: parameter_buffer = 0
+    !> What the parameter buffer holds.
+    type(gpu_conv2d_params) :: shape = gpu_conv2d_params(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     !> Holds the weights that `gpu_async_conv2d` is called with; `weight_buffer` stays as the caller made it.
     integer :: own_weight_buffer = 0
     integer(int64) :: submissions = 0
     integer(int64) :: last_gpu_end = 0
+    !> When the last whole convolution was done, on the clock of `submit_time`.
+    integer(int64) :: last_whole_end = 0
+    type(gpu_async_inner), pointer :: inner => null()
   end type gpu_async_state
+
+  interface
+    function c_enqueue(program_id, input, weights, output, params) bind(C, name="gpu_enqueue_conv2d") result(queued)
+      import :: c_int, c_int32_t, c_ptr
+      integer(c_int), value :: program_id
+      integer(c_int32_t), value :: input, weights, output
+      type(c_ptr), value :: params
+      integer(c_int) :: queued
+    end function c_enqueue
+
+    function c_is_reference_program(program_id) bind(C, name="gpu_is_reference_program") result(truth)
+      import :: c_int
+      integer(c_int), value :: program_id
+      integer(c_int) :: truth
+    end function c_is_reference_program
+  end interface
 
 contains
 
@@ -94,7 +137,9 @@ contains
     state%own_weight_buffer = names(size(names))
     state%compute_program = compute_program
     state%weight_buffer = weight_buffer
+    state%clock_rate = 1000000000
     state%initialized = .not. gl_had_error()
+    if (state%initialized) allocate (state%inner)
   end subroutine gpu_async_executor_init
 
   !> Waits for what is in flight, delivers it and deletes the executor's buffers. The figures stay readable.
@@ -108,12 +153,13 @@ contains
       call gpu_wait_for_completion(state, i)
       associate (set => state%buffer_sets(i))
         if (c_associated(set%fence)) call glDeleteSync(set%fence)
-        call glDeleteBuffers(2_c_int32_t, [set%input_buffer, set%output_buffer])
-        call glDeleteQueries(2_c_int32_t, set%queries)
+        call glDeleteBuffers(2_c_int32_t, int([set%input_buffer, set%output_buffer], c_int32_t))
+        call glDeleteQueries(2_c_int32_t, int(set%queries, c_int32_t))
       end associate
       state%buffer_sets(i) = gpu_buffer_set()
     end do
-    call glDeleteBuffers(2_c_int32_t, [state%parameter_buffer, state%own_weight_buffer])
+    call glDeleteBuffers(2_c_int32_t, int([state%parameter_buffer, state%own_weight_buffer], c_int32_t))
+    deallocate (state%inner)
     state%parameter_buffer = 0
     state%own_weight_buffer = 0
     state%initialized = .false.
@@ -127,10 +173,12 @@ contains
 
     if (.not. state%initialized) return
     if (.not. gl_is_ready()) return
-    parameters = gpu_conv2d_params(N=N, H=H, W=W, C=C, K=K, kernel_size=kernel_size, stride=stride, pad=pad, &
-      H_out=H_out, W_out=W_out)
+    parameters = gpu_conv2d_params(N=narrowed(N), H=narrowed(H), W=narrowed(W), C=narrowed(C), K=narrowed(K), &
+      kernel_size=narrowed(kernel_size), stride=narrowed(stride), pad=narrowed(pad), H_out=narrowed(H_out), &
+      W_out=narrowed(W_out))
+    state%shape = parameters
     call fill(state%parameter_buffer, int(storage_size(parameters) / 8, int64), c_loc(parameters), GL_DYNAMIC_DRAW)
-    call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, PARAMETER_INDEX, state%parameter_buffer)
+    call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, narrowed(PARAMETER_INDEX), narrowed(state%parameter_buffer))
   end subroutine gpu_async_set_shape
 
   !> A set that is free, after waiting for the oldest if all are in flight; 0 if the GPU frees none.
@@ -143,12 +191,10 @@ contains
     do turn = 0, MAX_IN_FLIGHT - 1
       candidate = 1 + mod(state%current_set - 1 + turn, MAX_IN_FLIGHT)
       if (gpu_is_work_complete(state, candidate)) exit
+      if (turn == MAX_IN_FLIGHT - 1) candidate = oldest_in_flight(state)
     end do
-    if (state%buffer_sets(candidate)%in_use) then
-      candidate = oldest_in_flight(state)
-      call gpu_wait_for_completion(state, candidate)
-      if (state%buffer_sets(candidate)%in_use) return
-    end if
+    call gpu_wait_for_completion(state, candidate)
+    if (state%buffer_sets(candidate)%in_use) return
     set_id = candidate
     state%current_set = 1 + mod(set_id, MAX_IN_FLIGHT)
   end function gpu_get_next_buffer_set
@@ -225,11 +271,11 @@ contains
 
   !> Whether the set's work is done, without waiting; if it is, its output is delivered.
   logical function gpu_is_work_complete(state, set_id)
-    type(gpu_async_state), intent(inout) :: state
+    type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
 
     gpu_is_work_complete = .true.
-    if (is_set(set_id)) gpu_is_work_complete = finished_within(state, set_id, 0_int64)
+    if (is_set(set_id)) gpu_is_work_complete = delivered_within(state, set_id, 0_int64)
   end function gpu_is_work_complete
 
   !> Waits until the set's work is done and its output delivered, at most SPARKLE_GL_TIMEOUT_MS, 10 s unless set. After
@@ -237,9 +283,16 @@ contains
   subroutine gpu_wait_for_completion(state, set_id)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
-    logical :: ignored
+    integer :: oldest
 
-    if (is_set(set_id)) ignored = finished_within(state, set_id, timeout_ns())
+    if (.not. is_set(set_id)) return
+    if (.not. state%buffer_sets(set_id)%in_use) return
+    if (.not. delivered_within(state, set_id, gl_timeout_ns())) return
+    do while (any(state%buffer_sets%in_use))
+      oldest = oldest_in_flight(state)
+      if (state%inner%outcome(oldest) == UNDER_WAY) exit
+      call collect(state, oldest)
+    end do
   end subroutine gpu_wait_for_completion
 
   !> One whole convolution with the weights given, through the next buffer set; `output` is there on return.
@@ -262,13 +315,81 @@ contains
       return
     end if
     call gpu_async_set_shape(state, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
+    if (c_is_reference_program(narrowed(state%compute_program)) /= 0) then
+      if (computed_whole(state, set_id, input, weights, output, &
+        N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
+    end if
     call fill(state%own_weight_buffer, 4_int64 * K * C * kernel_size * kernel_size, c_loc(weights), GL_STATIC_DRAW)
     ! The kernel strides over whatever grid it gets; this is the one that existing programs use.
     call submit(state, set_id, c_loc(input), c_loc(output), 4_int64 * N * C * H * W, &
-      4_int64 * N * K * H_out * W_out, [(W_out + 15) / 16, (H_out + 15) / 16, int(min(int(N, int64) * K, 65535_int64))], &
+      4_int64 * N * K * H_out * W_out, &
+      [(W_out + 15) / 16, (H_out + 15) / 16, int(min(int(N, int64) * K, 65535_int64), kind(N))], &
       state%own_weight_buffer)
     call wait_or_abandon(state, set_id)
   end subroutine gpu_async_conv2d
+
+  !> Computes on the library's GPU device; false if it cannot, with `output` untouched. The plan is kept, since many calls
+  !> have the same weights; whether these do is looked at each time, which costs little beside the convolution.
+  logical function computed_whole(state, set_id, input, weights, output, &
+    N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
+    type(gpu_async_state), intent(inout) :: state
+    integer, intent(in) :: set_id
+    real(real32), intent(in), target :: input(*)
+    real(real32), intent(in), target :: weights(*)
+    real(real32), intent(inout), target :: output(*)
+    integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
+    integer(c_int32_t), pointer :: bits(:)
+    integer(int64) :: start
+    integer :: stat
+    logical :: same
+
+    computed_whole = .false.
+    start = clock_ns()
+    call c_f_pointer(c_loc(weights), bits, [int(K, int64) * C * kernel_size * kernel_size])
+    associate (kept => state%inner, sizes => [N, C, H, W, K, kernel_size, stride, pad])
+      same = kept%plan%is_created() .and. all(kept%sizes == sizes)
+      if (same) same = all(kept%weights == bits)
+      if (.not. same) then
+        call kept%plan%destroy()
+        if (.not. kept%device%is_open()) then
+          call kept%device%open(gpu_selector(), stat=stat)
+          if (stat /= 0) return
+        end if
+        call kept%plan%create(sparkle_conv2d_desc(n=N, c=C, h=H, w=W, k=K, r=kernel_size, s=kernel_size, &
+          stride_h=stride, stride_w=stride, pad_h=pad, pad_w=pad), weights(:size(bits)), device=kept%device, stat=stat)
+        if (stat /= 0) call kept%device%close()
+        if (stat /= 0) return
+        kept%sizes = sizes
+        kept%weights = bits
+      end if
+      call kept%plan%execute(input(:int(N, int64) * C * H * W), output(:int(N, int64) * K * H_out * W_out), stat=stat)
+      ! It may be the library that has been finalized meanwhile: then a new plan helps.
+      if (stat /= 0) call kept%plan%destroy()
+    end associate
+    if (stat /= 0) return
+    computed_whole = .true.
+    call account_whole(state, set_id, start, clock_ns())
+  end function computed_whole
+
+  !> Notes a whole convolution, from `start` to `end` on our clock.
+  subroutine account_whole(state, set_id, start, end)
+    type(gpu_async_state), intent(inout) :: state
+    integer, intent(in) :: set_id
+    integer(int64), intent(in) :: start, end
+    type(sparkle_timing) :: timing
+    integer(int64) :: busy
+    integer :: stat
+
+    call sparkle_last_timing(timing, stat)
+    busy = 0
+    if (stat == 0) busy = min(end - start, int(timing%kernel_ms * 1.0e6_real64, int64))
+    state%total_gpu_time = state%total_gpu_time + busy
+    if (state%last_whole_end /= 0) state%total_idle_time = state%total_idle_time + (end - state%last_whole_end) - busy
+    state%last_whole_end = end
+    state%completed_operations = state%completed_operations + 1
+    state%buffer_sets(set_id)%submit_time = start
+    state%buffer_sets(set_id)%complete_time = end
+  end subroutine account_whole
 
   !> Waits for a set whose output may not exist any longer than that; if it takes too long, the output goes nowhere.
   subroutine wait_or_abandon(state, set_id)
@@ -298,7 +419,7 @@ contains
     type(c_ptr), intent(in) :: data
     integer(c_int32_t), intent(in) :: usage
 
-    call glBindBuffer(GL_COPY_WRITE_BUFFER, buffer)
+    call glBindBuffer(GL_COPY_WRITE_BUFFER, narrowed(buffer))
     call glBufferData(GL_COPY_WRITE_BUFFER, bytes, data, usage)
     call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
   end subroutine fill
@@ -330,6 +451,7 @@ contains
       set%destination = output
       set%destination_bytes = output_bytes
       set%in_use = .true.
+      state%inner%outcome(set_id) = UNDER_WAY
     end associate
   end subroutine submit
 
@@ -346,21 +468,22 @@ contains
     if (.not. gl_is_ready()) return
     call gl_forget_errors()
     bound = 0
-    call glGetIntegeri_v(GL_SHADER_STORAGE_BUFFER_BINDING, PARAMETER_INDEX, bound)
-    ! Without a shape the kernel would do nothing, and the output be whatever the memory held.
+    call glGetIntegeri_v(GL_SHADER_STORAGE_BUFFER_BINDING, narrowed(PARAMETER_INDEX), bound)
     if (bound(1) == 0) return
     associate (set => state%buffer_sets(set_id))
       call fill(set%input_buffer, input_bytes, input, GL_DYNAMIC_DRAW)
       call fill(set%output_buffer, output_bytes, c_null_ptr, GL_DYNAMIC_COPY)
-      call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0_c_int32_t, set%input_buffer)
-      if (weight_buffer > 0) call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1_c_int32_t, weight_buffer)
-      call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 2_c_int32_t, set%output_buffer)
-      call glUseProgram(state%compute_program)
+      call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 0_c_int32_t, narrowed(set%input_buffer))
+      if (weight_buffer > 0) call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1_c_int32_t, narrowed(weight_buffer))
+      call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 2_c_int32_t, narrowed(set%output_buffer))
+      call glUseProgram(narrowed(state%compute_program))
       if (gl_had_error()) return
-      call glQueryCounter(set%queries(1), GL_TIMESTAMP)
-      call glDispatchCompute(grid(1), grid(2), grid(3))
-      call glMemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT)
-      call glQueryCounter(set%queries(2), GL_TIMESTAMP)
+      call glQueryCounter(narrowed(set%queries(1)), GL_TIMESTAMP)
+      if (.not. enqueued(state, set, weight_buffer, bound(1))) then
+        call glDispatchCompute(narrowed(grid(1)), narrowed(grid(2)), narrowed(grid(3)))
+      end if
+      call glMemoryBarrier(GL_ALL_BARRIER_BITS)
+      call glQueryCounter(narrowed(set%queries(2)), GL_TIMESTAMP)
       set%fence = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0_c_int32_t)
       call glFlush()
       dispatched = c_associated(set%fence)
@@ -371,55 +494,85 @@ contains
     end associate
   end function dispatched
 
-  !> Waits up to `nanoseconds` for a set; once it is done, delivers it and all that were submitted before it.
-  logical function finished_within(state, set_id, nanoseconds)
-    type(gpu_async_state), intent(inout) :: state
+  !> Has the library queue the convolution, if the program is its own and the sizes are known. They are where the parameters
+  !> at index 3 are ours, or, as the library says, those that a synchronous call left there.
+  logical function enqueued(state, set, weight_buffer, parameter_buffer)
+    type(gpu_async_state), intent(in) :: state
+    type(gpu_buffer_set), intent(in) :: set
+    integer, intent(in) :: weight_buffer
+    integer(c_int32_t), intent(in) :: parameter_buffer
+    type(gpu_conv2d_params), target :: shape
+    type(c_ptr) :: params
+
+    enqueued = .false.
+    if (weight_buffer <= 0) return
+    shape = state%shape
+    params = c_null_ptr
+    if (parameter_buffer == state%parameter_buffer) params = c_loc(shape)
+    enqueued = c_enqueue(narrowed(state%compute_program), narrowed(set%input_buffer), &
+      narrowed(weight_buffer), narrowed(set%output_buffer), params) /= 0
+  end function enqueued
+
+  !> Waits up to `nanoseconds` for a set; once it is done, delivers its output and those of all sets submitted before it.
+  logical function delivered_within(state, set_id, nanoseconds)
+    type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
     integer(int64), intent(in) :: nanoseconds
     integer(c_int32_t) :: outcome
-    integer :: oldest
+    integer :: next
+    logical :: waiting(MAX_IN_FLIGHT)
 
-    finished_within = .not. state%buffer_sets(set_id)%in_use
-    if (finished_within) return
+    delivered_within = .not. state%buffer_sets(set_id)%in_use
+    if (delivered_within) return
+    delivered_within = state%inner%outcome(set_id) /= UNDER_WAY
+    if (delivered_within) return
     if (.not. gl_is_ready()) return
     outcome = glClientWaitSync(state%buffer_sets(set_id)%fence, GL_SYNC_FLUSH_COMMANDS_BIT, nanoseconds)
     if (outcome == GL_TIMEOUT_EXPIRED) return
     do
-      oldest = oldest_in_flight(state)
-      call deliver(state, oldest, outcome == GL_ALREADY_SIGNALED .or. outcome == GL_CONDITION_SATISFIED)
-      if (oldest == set_id) exit
+      waiting = state%buffer_sets%in_use .and. state%inner%outcome == UNDER_WAY
+      next = minloc(state%buffer_sets%sequence, dim=1, mask=waiting)
+      call deliver(state, next, outcome == GL_ALREADY_SIGNALED .or. outcome == GL_CONDITION_SATISFIED)
+      if (next == set_id) exit
     end do
-    finished_within = .true.
-  end function finished_within
+    delivered_within = .true.
+  end function delivered_within
 
-  !> Ends the work of one set whose fence has signalled, or whose waiting failed.
+  !> Delivers the output of a set whose fence has signalled, or whose waiting failed.
   subroutine deliver(state, set_id, signalled)
-    type(gpu_async_state), intent(inout) :: state
+    type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
     logical, intent(in) :: signalled
-    logical :: delivered
+
+    state%inner%outcome(set_id) = FAILED
+    associate (set => state%buffer_sets(set_id))
+      if (.not. (signalled .and. c_associated(set%destination))) return
+      call gl_forget_errors()
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, narrowed(set%output_buffer))
+      call glGetBufferSubData(GL_COPY_WRITE_BUFFER, 0_c_int64_t, set%destination_bytes, set%destination)
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
+    end associate
+    if (.not. gl_had_error()) state%inner%outcome(set_id) = DELIVERED
+  end subroutine deliver
+
+  !> Ends the work of a set whose output is delivered, or could not be.
+  subroutine collect(state, set_id)
+    type(gpu_async_state), intent(inout) :: state
+    integer, intent(in) :: set_id
 
     associate (set => state%buffer_sets(set_id))
       call glDeleteSync(set%fence)
       set%fence = c_null_ptr
       set%in_use = .false.
       set%complete_time = clock_ns()
-      delivered = signalled .and. c_associated(set%destination)
-      if (delivered) then
-        call gl_forget_errors()
-        call glBindBuffer(GL_COPY_WRITE_BUFFER, set%output_buffer)
-        call glGetBufferSubData(GL_COPY_WRITE_BUFFER, 0_c_int64_t, set%destination_bytes, set%destination)
-        call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
-        delivered = .not. gl_had_error()
-      end if
     end associate
-    if (delivered) then
+    if (state%inner%outcome(set_id) == DELIVERED) then
       state%completed_operations = state%completed_operations + 1
       call account(state, set_id)
     else
       state%failed_operations = state%failed_operations + 1
     end if
-  end subroutine deliver
+  end subroutine collect
 
   !> Adds the set's time on the GPU, less what overlaps with the work before it, and the gap between the two.
   subroutine account(state, set_id)
@@ -429,8 +582,8 @@ contains
 
     begun = 0
     ended = 0
-    call glGetQueryObjectui64v(state%buffer_sets(set_id)%queries(1), GL_QUERY_RESULT, begun)
-    call glGetQueryObjectui64v(state%buffer_sets(set_id)%queries(2), GL_QUERY_RESULT, ended)
+    call glGetQueryObjectui64v(narrowed(state%buffer_sets(set_id)%queries(1)), GL_QUERY_RESULT, begun)
+    call glGetQueryObjectui64v(narrowed(state%buffer_sets(set_id)%queries(2)), GL_QUERY_RESULT, ended)
     if (state%last_gpu_end /= 0) then
       state%total_idle_time = state%total_idle_time + max(0_int64, begun - state%last_gpu_end)
       begun = max(begun, state%last_gpu_end)
@@ -438,18 +591,4 @@ contains
     state%total_gpu_time = state%total_gpu_time + max(0_int64, ended - begun)
     state%last_gpu_end = max(state%last_gpu_end, ended)
   end subroutine account
-
-  !> How long to wait for the GPU, as the library does.
-  integer(int64) function timeout_ns()
-    character(len=20) :: value
-    integer(int64) :: milliseconds
-    integer :: length, stat
-
-    call get_environment_variable('SPARKLE_GL_TIMEOUT_MS', value, length, stat)
-    milliseconds = 0
-    if (stat == 0 .and. length > 0) read (value, *, iostat=stat) milliseconds
-    if (stat /= 0 .or. milliseconds < 1) milliseconds = 10000
-    ! A year stands for longer times, which would not fit in nanoseconds.
-    timeout_ns = min(milliseconds, 31536000000_int64) * 1000000
-  end function timeout_ns
 end module gpu_async_executor

@@ -9,6 +9,7 @@ module gpu_dynamic_execution
     shader_system, update_performance_system
   use sparkle_glsl_generator, only: convolution_config
   use sparkle_reference_support, only: arrays_suffice, conv2d_work, finish_without_status
+  use sparkle_support, only: narrowed
   implicit none
   private
   public :: gpu_execute_with_dynamic_shader, gpu_benchmark_shader_variants
@@ -63,7 +64,8 @@ contains
         config_of(C, H, W, K, kernel_size, stride, pad, H_out, W_out))
       if (source == '') return
       attempts = size(shader_sys%cache(find_in_cache_system(shader_sys, 'conv2d'))%variants)
-      time_ms = c_execute_with_shader(input, weights, output, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out, &
+      time_ms = c_execute_with_shader(input, weights, output, narrowed(N), narrowed(C), narrowed(H), narrowed(W), &
+        narrowed(K), narrowed(kernel_size), narrowed(stride), narrowed(pad), narrowed(H_out), narrowed(W_out), &
         source // c_null_char)
       if (shader_sys%auto_tune .or. time_ms < 0.0_real32) then
         call update_performance_system(shader_sys, 'conv2d', 'dynamic', time_ms, multiply_adds)
@@ -136,8 +138,9 @@ contains
         associate (variant => shader_sys%cache(index)%variants(i))
           best = -1.0_real32
           do run = 1, BENCHMARK_RUNS
-            best = fastest(best, c_execute_with_shader(input, weights, computed, N, C, H, W, K, kernel_size, stride, &
-              pad, H_out, W_out, variant%source_code // c_null_char))
+            best = fastest(best, c_execute_with_shader(input, weights, computed, narrowed(N), narrowed(C), narrowed(H), &
+              narrowed(W), narrowed(K), narrowed(kernel_size), narrowed(stride), narrowed(pad), narrowed(H_out), &
+              narrowed(W_out), variant%source_code // c_null_char))
           end do
           call print_row(trim(variant%variant_id), best, work, all(abs(computed - expected) <= tolerance()))
         end associate
@@ -148,7 +151,7 @@ contains
     function tolerance() result(bound)
       real(real32) :: bound(size(scale))
 
-      bound = 2.0_real32 * (real(C, real32) * kernel_size * kernel_size + 3.0_real32) * 2.0_real32**(-24) * scale &
+      bound = 2.0_real32 * (real(C, real32) * real(kernel_size, real32)**2 + 3.0_real32) * 2.0_real32**(-24) * scale &
         + tiny(scale)
     end function tolerance
   end subroutine gpu_benchmark_shader_variants

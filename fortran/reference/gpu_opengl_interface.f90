@@ -7,6 +7,7 @@ module gpu_opengl_interface
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use sparkle_reference_support, only: arrays_suffice
+  use sparkle_support, only: narrowed
   implicit none
   private
   public :: gpu_conv2d_params
@@ -79,7 +80,8 @@ contains
     if (.not. gpu_init) call gpu_cleanup()
   end function gpu_init
 
-  !> Destroys context and program. `gpu_init` works again afterwards.
+  !> Destroys context, program and all buffers, for the whole process, however often it was initialised. `gpu_init` works
+  !> again afterwards.
   subroutine gpu_cleanup()
     call c_cleanup()
   end subroutine gpu_cleanup
@@ -106,14 +108,15 @@ contains
     milliseconds = -1.0_real32
     if (.not. arrays_suffice(size(input, kind=int64), size(weights, kind=int64), size(output, kind=int64), &
       N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
-    milliseconds = c_execute(input, weights, output, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
+    milliseconds = c_execute(input, weights, output, narrowed(N), narrowed(C), narrowed(H), narrowed(W), &
+      narrowed(K), narrowed(kernel_size), narrowed(stride), narrowed(pad), narrowed(H_out), narrowed(W_out))
   end function gpu_execute_conv2d_ref
 
-  !> Builds `source` in place of the convolution program; returns its GL name, 0 on failure.
-  integer function gpu_compile_custom_shader_fortran(source)
-    character(len=*), intent(in) :: source
+  !> Builds `shader_source` in place of the convolution program; returns its GL name, 0 on failure.
+  integer function gpu_compile_custom_shader_fortran(shader_source)
+    character(len=*), intent(in) :: shader_source
 
-    gpu_compile_custom_shader_fortran = int(c_compile_custom(source // c_null_char))
+    gpu_compile_custom_shader_fortran = int(c_compile_custom(shader_source // c_null_char))
   end function gpu_compile_custom_shader_fortran
 
   !> Convolves with a program of the caller's; 0 or less means the current one.
@@ -129,7 +132,8 @@ contains
     milliseconds = -1.0_real32
     if (.not. arrays_suffice(size(input, kind=int64), size(weights, kind=int64), size(output, kind=int64), &
       N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
-    milliseconds = c_execute_custom(int(program_id, c_int), input, weights, output, &
-      N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
+    milliseconds = c_execute_custom(narrowed(program_id), input, weights, output, narrowed(N), narrowed(C), &
+      narrowed(H), narrowed(W), narrowed(K), narrowed(kernel_size), narrowed(stride), narrowed(pad), &
+      narrowed(H_out), narrowed(W_out))
   end function gpu_execute_conv2d_custom_fortran
 end module gpu_opengl_interface

@@ -1,16 +1,16 @@
 !> One convolution routine with a choice of device, asynchronous execution and statistics.
 !>
-!> All times are measured: the wall time of the whole call, transfers included, whatever way was taken. `use_async`, or
-!> SPORKLE_GPU_ASYNC set to 1, on, true or yes, sends GPU work through `gpu_async_executor`. A GPU that is missing or
-!> fails is replaced by the CPU. Of a call whose sizes are not a convolution or whose arrays are too short, `stat` is -1
+!> All times are measured: the wall time of the whole call, transfers included, whatever way was taken. If SPORKLE_GPU_ASYNC
+!> is 1, on, true or yes, GPU work is asynchronous unless `use_async` is false; otherwise it is not, whatever `use_async` is.
+!> Asynchronous work goes to the library's GPU device, which moves what is large through its pipeline; synchronous work is
+!> done on the caller's own context. A GPU that is missing or fails is replaced by the CPU. Of a call whose sizes are not a convolution or whose arrays are too short, `stat` is -1
 !> and `output` untouched; for a caller without `stat`, `output` becomes NaN.
 module sparkle_conv2d_v2
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
-  use gpu_async_executor, only: gpu_async_conv2d, gpu_async_executor_cleanup, gpu_async_executor_init, gpu_async_state
-  use gpu_opengl_interface, only: gpu_cleanup, gpu_get_program_id, gpu_init
+  use gpu_opengl_interface, only: gpu_init
   use sparkle, only: sparkle_device_info, sparkle_devices, SPARKLE_KIND_GL
   use sparkle_gpu_dispatch, only: execute_conv2d_gpu
-  use sparkle_reference_support, only: arrays_suffice, clock_ns, conv2d_work, finish_without_status, solve_conv2d
+  use sparkle_reference_support, only: clock_ns, conv2d_work, finish_without_status, gpu_selector, solve_conv2d
   implicit none
   private
   public :: conv2d, conv2d_init, conv2d_cleanup, conv2d_set_profiling, conv2d_show_stats
@@ -84,9 +84,9 @@ contains
     ignored = gpu_init()
   end subroutine conv2d_init
 
-  !> Releases the GPU and forgets the statistics.
+  !> Forgets the statistics. The GPU's context stays, since other parts of the program may have buffers in it; `gpu_cleanup`
+  !> ends it for all.
   subroutine conv2d_cleanup()
-    call gpu_cleanup()
     !$omp critical (sparkle_conv2d_v2_statistics)
     done = statistics()
     !$omp end critical (sparkle_conv2d_v2_statistics)
@@ -142,7 +142,7 @@ contains
     hint = 'auto'
     if (present(device_hint)) hint = device_hint
     async = asked_by_environment()
-    if (present(use_async)) async = use_async
+    if (async .and. present(use_async)) async = use_async
     select case (hint)
     case ('cpu')
       intended_way = ON_CPU
@@ -184,23 +184,16 @@ contains
       any(devices%kind == SPARKLE_KIND_GL .and. devices%usable .and. .not. devices%software)
   end function has_hardware_gpu
 
-  !> One convolution through an executor of its own, so that threads do not meet in it.
+  !> One convolution on the library's GPU device. It stays open from call to call as long as the interface is initialised.
   logical function executed_asynchronously(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     real(real32), intent(in) :: input(:)
     real(real32), intent(in) :: weights(:)
     real(real32), intent(inout) :: output(:)
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
-    type(gpu_async_state) :: state
 
-    executed_asynchronously = .false.
-    if (.not. arrays_suffice(size(input, kind=int64), size(weights, kind=int64), size(output, kind=int64), &
-      N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
-    if (.not. gpu_init()) return
-    call gpu_async_executor_init(state, gpu_get_program_id(), 0)
-    call gpu_async_conv2d(state, input, weights, output, &
-      N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
-    call gpu_async_executor_cleanup(state)
-    executed_asynchronously = state%completed_operations == 1
+    executed_asynchronously = gpu_init()
+    if (executed_asynchronously) executed_asynchronously = solve_conv2d(gpu_selector(), input, weights, output, &
+      N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) >= 0.0_real32
   end function executed_asynchronously
 end module sparkle_conv2d_v2

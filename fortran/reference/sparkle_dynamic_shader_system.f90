@@ -16,7 +16,7 @@
 module sparkle_dynamic_shader_system
   use, intrinsic :: ieee_arithmetic, only: ieee_is_finite
   use, intrinsic :: iso_c_binding, only: c_int32_t
-  use, intrinsic :: iso_fortran_env, only: int64, real64
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle_glsl_generator, only: convolution_config, generate_conv_glsl_shader
   use sparkle_rdna_shader_generator, only: detect_rdna_arch, generate_rdna_conv_shader, rdna_config
   use sparkle_reference_shaders, only: architecture_of, c_architecture, load_experience, save_experience, text_of
@@ -90,17 +90,16 @@ module sparkle_dynamic_shader_system
   contains
     procedure :: add_to_cache
     procedure :: find_in_cache
-    procedure, private :: update_performance_default
-    procedure, private :: update_performance_long
-    generic :: update_performance => update_performance_default, update_performance_long
+    procedure, private :: update_int32, update_int64, update_real64_int32, update_real64_int64
+    generic :: update_performance => update_int32, update_int64, update_real64_int32, update_real64_int64
     procedure :: save_cache
     procedure :: load_cache
   end type shader_system
 
-  !> Multiply-adds of the run as a default integer or, since those overflow at 2^31, as a long one.
+  !> The multiply-adds of the run may be a long integer, since a default one overflows at 2^31. Default kinds may be longer, too,
+  !> if a flag of the compiler makes them so.
   interface update_performance_system
-    module procedure update_system_default
-    module procedure update_system_long
+    module procedure update_int32, update_int64, update_real64_int32, update_real64_int64
   end interface update_performance_system
 
 contains
@@ -338,46 +337,53 @@ contains
     idx = system%find_in_cache(kernel_type)
   end function find_in_cache_system
 
-  !> As `system%update_performance`.
-  subroutine update_system_default(system, kernel_type, variant_id, execution_time_ms, problem_size)
-    type(shader_system), intent(inout) :: system
-    character(len=*), intent(in) :: kernel_type
-    character(len=*), intent(in) :: variant_id
-    real, intent(in) :: execution_time_ms
-    integer, intent(in) :: problem_size
-
-    call system%update_performance(kernel_type, variant_id, execution_time_ms, int(problem_size, int64))
-  end subroutine update_system_default
-
-  !> As `system%update_performance`.
-  subroutine update_system_long(system, kernel_type, variant_id, execution_time_ms, problem_size)
-    type(shader_system), intent(inout) :: system
-    character(len=*), intent(in) :: kernel_type
-    character(len=*), intent(in) :: variant_id
-    real, intent(in) :: execution_time_ms
-    integer(int64), intent(in) :: problem_size
-
-    call system%update_performance(kernel_type, variant_id, execution_time_ms, problem_size)
-  end subroutine update_system_long
-
-  !> As below.
-  subroutine update_performance_default(system, kernel_type, variant_id, execution_time_ms, problem_size)
-    class(shader_system), intent(inout) :: system
-    character(len=*), intent(in) :: kernel_type
-    character(len=*), intent(in) :: variant_id
-    real, intent(in) :: execution_time_ms
-    integer, intent(in) :: problem_size
-
-    call system%update_performance(kernel_type, variant_id, execution_time_ms, int(problem_size, int64))
-  end subroutine update_performance_default
-
   !> Reports a run: its milliseconds and its multiply-adds; where those are not positive, as when they have overflowed, one image's
   !> count. A variant or kernel type that nobody knows changes nothing.
-  subroutine update_performance_long(system, kernel_type, variant_id, execution_time_ms, problem_size)
+  subroutine update_int32(system, kernel_type, variant_id, execution_time_ms, problem_size)
     class(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type
     character(len=*), intent(in) :: variant_id
-    real, intent(in) :: execution_time_ms
+    real(real32), intent(in) :: execution_time_ms
+    integer(int32), intent(in) :: problem_size
+
+    call report(system, kernel_type, variant_id, real(execution_time_ms, real64), int(problem_size, int64))
+  end subroutine update_int32
+
+  subroutine update_int64(system, kernel_type, variant_id, execution_time_ms, problem_size)
+    class(shader_system), intent(inout) :: system
+    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: variant_id
+    real(real32), intent(in) :: execution_time_ms
+    integer(int64), intent(in) :: problem_size
+
+    call report(system, kernel_type, variant_id, real(execution_time_ms, real64), int(problem_size, int64))
+  end subroutine update_int64
+
+  subroutine update_real64_int32(system, kernel_type, variant_id, execution_time_ms, problem_size)
+    class(shader_system), intent(inout) :: system
+    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: variant_id
+    real(real64), intent(in) :: execution_time_ms
+    integer(int32), intent(in) :: problem_size
+
+    call report(system, kernel_type, variant_id, real(execution_time_ms, real64), int(problem_size, int64))
+  end subroutine update_real64_int32
+
+  subroutine update_real64_int64(system, kernel_type, variant_id, execution_time_ms, problem_size)
+    class(shader_system), intent(inout) :: system
+    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: variant_id
+    real(real64), intent(in) :: execution_time_ms
+    integer(int64), intent(in) :: problem_size
+
+    call report(system, kernel_type, variant_id, real(execution_time_ms, real64), int(problem_size, int64))
+  end subroutine update_real64_int64
+
+  subroutine report(system, kernel_type, variant_id, milliseconds, problem_size)
+    class(shader_system), intent(inout) :: system
+    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: variant_id
+    real(real64), intent(in) :: milliseconds
     integer(int64), intent(in) :: problem_size
     integer :: index, which
     real(real64) :: work
@@ -390,11 +396,11 @@ contains
       work = real(problem_size, real64)
       if (problem_size <= 0) work = multiply_adds(entry%params)
       entry%total_executions = entry%total_executions + 1
-      call note(entry%variants(which), execution_time_ms, work)
+      call note(entry%variants(which), real(milliseconds), work)
       call judge(entry)
       if (is_time_to_save(entry%variants(which)%test_runs)) call save_variant(entry, which, system%device_id)
     end associate
-  end subroutine update_performance_long
+  end subroutine report
 
   !> The variant that a report means; 0 if nobody knows it.
   pure integer function variant_named(entry, variant_id)

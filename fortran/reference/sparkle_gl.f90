@@ -1,20 +1,28 @@
-!> The OpenGL calls that the reference modules make themselves, on the context that libsparkle leaves current.
+!> The OpenGL calls that the reference modules make themselves, on the context that libsparkle leaves current, and what they
+!> do with them again and again.
 !>
 !> They are looked up when first needed instead of at link time, so a program that uses these modules links with
 !> `-lsparkle` alone and still computes, on the CPU, where there is no OpenGL library at all. GLenum and GLuint are
 !> signed here, as Fortran has no other kind.
 module sparkle_gl
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_funptr, c_int, c_int32_t, &
-    c_int64_t, c_null_char, c_ptr, c_signed_char
+  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_float, c_funptr, c_int, c_int32_t, &
+    c_int64_t, c_int8_t, c_loc, c_null_char, c_ptr, c_signed_char
+  use, intrinsic :: iso_fortran_env, only: int64
+  use sparkle_support, only: text_at
   implicit none
   private
   public :: gl_is_ready, gl_forget_errors, gl_had_error
+  public :: gl_build, gl_bytes_of, gl_has_extension, gl_integer, gl_is_buffer, gl_largest_block, gl_read, gl_spoil, gl_text, &
+    gl_timeout_ns
 
   integer(c_int32_t), parameter, public :: GL_NO_ERROR = 0
   integer(c_int32_t), parameter, public :: GL_VENDOR = int(z'1F00', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_RENDERER = int(z'1F01', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_EXTENSIONS = int(z'1F03', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_NUM_EXTENSIONS = int(z'821D', c_int32_t)
+  integer(c_int32_t), parameter, public :: GL_UNSIGNED_BYTE = int(z'1401', c_int32_t)
+  integer(c_int32_t), parameter, public :: GL_R8UI = int(z'8232', c_int32_t)
+  integer(c_int32_t), parameter, public :: GL_RED_INTEGER = int(z'8D94', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_PROGRAM = int(z'82E2', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_BUFFER_SIZE = int(z'8764', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_QUERY_RESULT = int(z'8866', c_int32_t)
@@ -24,10 +32,11 @@ module sparkle_gl
   integer(c_int32_t), parameter, public :: GL_COMPILE_STATUS = int(z'8B81', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_LINK_STATUS = int(z'8B82', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_TIMESTAMP = int(z'8E28', c_int32_t)
+  integer(c_int32_t), parameter, public :: GL_COPY_READ_BUFFER = int(z'8F36', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_COPY_WRITE_BUFFER = int(z'8F37', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_SHADER_STORAGE_BUFFER = int(z'90D2', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_SHADER_STORAGE_BUFFER_BINDING = int(z'90D3', c_int32_t)
-  integer(c_int32_t), parameter, public :: GL_MAX_SHADER_STORAGE_BUFFER_BINDINGS = int(z'90DD', c_int32_t)
+  integer(c_int32_t), parameter, public :: GL_MAX_SHADER_STORAGE_BLOCK_SIZE = int(z'90DE', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_SYNC_GPU_COMMANDS_COMPLETE = int(z'9117', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_ALREADY_SIGNALED = int(z'911A', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_TIMEOUT_EXPIRED = int(z'911B', c_int32_t)
@@ -97,6 +106,12 @@ module sparkle_gl
       integer(c_int32_t), intent(inout) :: values(*)
     end subroutine get_2
 
+    subroutine get_1_wide(what, value) bind(C)
+      import :: c_int32_t, c_int64_t
+      integer(c_int32_t), value :: what
+      integer(c_int64_t), intent(inout) :: value
+    end subroutine get_1_wide
+
     subroutine get_2_wide(which, what, value) bind(C)
       import :: c_int32_t, c_int64_t
       integer(c_int32_t), value :: which, what
@@ -150,6 +165,30 @@ module sparkle_gl
       type(c_ptr), value :: data
     end subroutine buffer_part
 
+    subroutine buffer_copy(from, to, from_offset, to_offset, bytes) bind(C)
+      import :: c_int32_t, c_int64_t
+      integer(c_int32_t), value :: from, to
+      integer(c_int64_t), value :: from_offset, to_offset, bytes
+    end subroutine buffer_copy
+
+    subroutine buffer_clear(target, internal_format, format, kind, data) bind(C)
+      import :: c_int32_t, c_ptr
+      integer(c_int32_t), value :: target, internal_format, format, kind
+      type(c_ptr), value :: data
+    end subroutine buffer_clear
+
+    subroutine bind_range(target, index, buffer, offset, bytes) bind(C)
+      import :: c_int32_t, c_int64_t
+      integer(c_int32_t), value :: target, index, buffer
+      integer(c_int64_t), value :: offset, bytes
+    end subroutine bind_range
+
+    subroutine set_float(location, value) bind(C)
+      import :: c_float, c_int32_t
+      integer(c_int32_t), value :: location
+      real(c_float), value :: value
+    end subroutine set_float
+
     function make_fence(condition, flags) bind(C) result(fence)
       import :: c_int32_t, c_ptr
       integer(c_int32_t), value :: condition, flags
@@ -187,6 +226,7 @@ module sparkle_gl
   procedure(call_2), pointer, protected, public :: glAttachShader => null()
   procedure(call_2), pointer, protected, public :: glBindBuffer => null()
   procedure(call_2), pointer, protected, public :: glQueryCounter => null()
+  procedure(call_2), pointer, protected, public :: glUniform1ui => null()
   procedure(call_3), pointer, protected, public :: glBindBufferBase => null()
   procedure(call_3), pointer, protected, public :: glDispatchCompute => null()
   procedure(return_0), pointer, protected, public :: glCreateProgram => null()
@@ -202,6 +242,7 @@ module sparkle_gl
   procedure(get_2), pointer, protected, public :: glGetIntegeri_v => null()
   procedure(get_2), pointer, protected, public :: glGetProgramiv => null()
   procedure(get_2), pointer, protected, public :: glGetShaderiv => null()
+  procedure(get_1_wide), pointer, protected, public :: glGetInteger64v => null()
   procedure(get_2_wide), pointer, protected, public :: glGetBufferParameteri64v => null()
   procedure(get_2_wide), pointer, protected, public :: glGetQueryObjectui64v => null()
   procedure(get_text), pointer, protected, public :: glGetString => null()
@@ -212,6 +253,10 @@ module sparkle_gl
   procedure(buffer_data), pointer, protected, public :: glBufferData => null()
   procedure(buffer_part), pointer, protected, public :: glBufferSubData => null()
   procedure(buffer_part), pointer, protected, public :: glGetBufferSubData => null()
+  procedure(buffer_copy), pointer, protected, public :: glCopyBufferSubData => null()
+  procedure(buffer_clear), pointer, protected, public :: glClearBufferData => null()
+  procedure(bind_range), pointer, protected, public :: glBindBufferRange => null()
+  procedure(set_float), pointer, protected, public :: glUniform1f => null()
   procedure(make_fence), pointer, protected, public :: glFenceSync => null()
   procedure(wait_fence), pointer, protected, public :: glClientWaitSync => null()
   procedure(delete_fence), pointer, protected, public :: glDeleteSync => null()
@@ -266,6 +311,153 @@ contains
     ignored = gl_had_error()
   end subroutine gl_forget_errors
 
+  !> Whether a number is the name of a buffer. Makes the context current.
+  logical function gl_is_buffer(name)
+    integer(int64), intent(in) :: name
+
+    gl_is_buffer = .false.
+    if (name < 1 .or. name > huge(0_c_int32_t)) return
+    if (.not. gl_is_ready()) return
+    gl_is_buffer = glIsBuffer(int(name, c_int32_t)) /= 0
+  end function gl_is_buffer
+
+  !> Bytes of a buffer.
+  integer(int64) function gl_bytes_of(name) result(bytes)
+    integer(int64), intent(in) :: name
+
+    bytes = 0
+    call glBindBuffer(GL_COPY_READ_BUFFER, int(name, c_int32_t))
+    call glGetBufferParameteri64v(GL_COPY_READ_BUFFER, GL_BUFFER_SIZE, bytes)
+    call glBindBuffer(GL_COPY_READ_BUFFER, 0_c_int32_t)
+  end function gl_bytes_of
+
+  !> Reads the first bytes of a buffer, after all work that was launched before.
+  subroutine gl_read(buffer, into, bytes)
+    integer(int64), intent(in) :: buffer
+    type(c_ptr), intent(in) :: into
+    integer(int64), intent(in) :: bytes
+
+    call glBindBuffer(GL_COPY_READ_BUFFER, int(buffer, c_int32_t))
+    call glMemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT)
+    call glGetBufferSubData(GL_COPY_READ_BUFFER, 0_c_int64_t, bytes, into)
+    call glBindBuffer(GL_COPY_READ_BUFFER, 0_c_int32_t)
+  end subroutine gl_read
+
+  !> Sets all bytes of GPU memory, so that nobody takes what it holds for numbers.
+  subroutine gl_spoil(name)
+    integer(int64), intent(in) :: name
+    integer(c_int8_t), target :: all_ones
+
+    if (.not. gl_is_buffer(name)) return
+    all_ones = -1
+    call glBindBuffer(GL_COPY_WRITE_BUFFER, int(name, c_int32_t))
+    call glClearBufferData(GL_COPY_WRITE_BUFFER, GL_R8UI, GL_RED_INTEGER, GL_UNSIGNED_BYTE, c_loc(all_ones))
+    call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
+    call gl_forget_errors()
+  end subroutine gl_spoil
+
+  !> Bytes of the largest buffer that a shader may see.
+  integer(int64) function gl_largest_block() result(bytes)
+    bytes = 0
+    call glGetInteger64v(GL_MAX_SHADER_STORAGE_BLOCK_SIZE, bytes)
+  end function gl_largest_block
+
+  !> How long to wait for the GPU, as the library does.
+  integer(int64) function gl_timeout_ns()
+    character(len=20) :: value
+    integer(int64) :: milliseconds
+    integer :: length, stat
+
+    call get_environment_variable('SPARKLE_GL_TIMEOUT_MS', value, length, stat)
+    milliseconds = 0
+    if (stat == 0 .and. length > 0) read (value, *, iostat=stat) milliseconds
+    if (stat /= 0 .or. milliseconds < 1) milliseconds = 10000
+    ! A year stands for longer times, which would not fit in nanoseconds.
+    gl_timeout_ns = min(milliseconds, 31536000000_int64) * 1000000
+  end function gl_timeout_ns
+
+  integer function gl_integer(what)
+    integer(c_int32_t), intent(in) :: what
+    integer(c_int32_t) :: values(4)
+
+    ! Some of these questions are answered with four numbers.
+    values = 0
+    call glGetIntegerv(what, values)
+    gl_integer = values(1)
+  end function gl_integer
+
+  function gl_text(what) result(text)
+    integer(c_int32_t), intent(in) :: what
+    character(len=:), allocatable :: text
+
+    text = text_at(glGetString(what))
+  end function gl_text
+
+  logical function gl_has_extension(name)
+    character(len=*), intent(in) :: name
+    integer :: i
+
+    gl_has_extension = .false.
+    do i = 0, gl_integer(GL_NUM_EXTENSIONS) - 1
+      gl_has_extension = text_at(glGetStringi(GL_EXTENSIONS, int(i, c_int32_t))) == name
+      if (gl_has_extension) return
+    end do
+  end function gl_has_extension
+
+  !> Builds a program from one compute shader and puts its name into `program_id`, 0 if that fails; unless that is its
+  !> name already. The label tells a program from a stranger that got its name after the context was made anew.
+  subroutine gl_build(label, source, program_id)
+    character(len=*), intent(in) :: label
+    character(len=*), intent(in) :: source
+    integer(c_int32_t), intent(inout) :: program_id
+
+    if (label_of(program_id) == label) return
+    program_id = built(source)
+    if (program_id /= 0) call glObjectLabel(GL_PROGRAM, program_id, len(label, c_int32_t), label)
+  end subroutine gl_build
+
+  function label_of(program_id) result(label)
+    integer(c_int32_t), intent(in) :: program_id
+    character(len=:), allocatable :: label
+    character(kind=c_char, len=64) :: buffer
+    integer(c_int32_t) :: length
+
+    label = ''
+    if (glIsProgram(program_id) == 0) return
+    length = 0
+    call glGetObjectLabel(GL_PROGRAM, program_id, len(buffer, c_int32_t), length, buffer)
+    label = buffer(:length)
+  end function label_of
+
+  integer(c_int32_t) function built(source) result(program_id)
+    character(len=*), intent(in) :: source
+    character(kind=c_char, len=len(source) + 1), target :: text
+    integer(c_int32_t) :: shader, done(1)
+    logical :: failed
+
+    text = source // c_null_char
+    program_id = 0
+    call gl_forget_errors()
+    shader = glCreateShader(GL_COMPUTE_SHADER)
+    if (shader == 0) return
+    call glShaderSource(shader, 1_c_int32_t, [c_loc(text)], [len(source, c_int32_t)])
+    call glCompileShader(shader)
+    done = 0
+    call glGetShaderiv(shader, GL_COMPILE_STATUS, done)
+    if (done(1) /= 0) then
+      program_id = glCreateProgram()
+      call glAttachShader(program_id, shader)
+      call glLinkProgram(program_id)
+      done = 0
+      call glGetProgramiv(program_id, GL_LINK_STATUS, done)
+    end if
+    call glDeleteShader(shader)
+    failed = gl_had_error()
+    if (done(1) /= 0 .and. .not. failed) return
+    if (program_id /= 0) call glDeleteProgram(program_id)
+    program_id = 0
+  end function built
+
   !> Asks EGL for every call. The library's context came from this EGL, so it is there, and stays.
   subroutine load()
     integer(c_int), parameter :: RTLD_NOW = 2
@@ -315,6 +507,12 @@ contains
     call c_f_procpointer(find('glBufferData' // c_null_char), glBufferData)
     call c_f_procpointer(find('glBufferSubData' // c_null_char), glBufferSubData)
     call c_f_procpointer(find('glGetBufferSubData' // c_null_char), glGetBufferSubData)
+    call c_f_procpointer(find('glUniform1ui' // c_null_char), glUniform1ui)
+    call c_f_procpointer(find('glGetInteger64v' // c_null_char), glGetInteger64v)
+    call c_f_procpointer(find('glCopyBufferSubData' // c_null_char), glCopyBufferSubData)
+    call c_f_procpointer(find('glClearBufferData' // c_null_char), glClearBufferData)
+    call c_f_procpointer(find('glBindBufferRange' // c_null_char), glBindBufferRange)
+    call c_f_procpointer(find('glUniform1f' // c_null_char), glUniform1f)
     call c_f_procpointer(find('glFenceSync' // c_null_char), glFenceSync)
     call c_f_procpointer(find('glClientWaitSync' // c_null_char), glClientWaitSync)
     ! Last: gl_is_ready takes it as the sign that all are there.

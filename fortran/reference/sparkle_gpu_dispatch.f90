@@ -1,17 +1,36 @@
 !> Memory, kernels and convolution on the GPU, as existing programs call them, each doing what its name says.
 !>
 !> GPU memory is an OpenGL buffer; `gpu_ptr` holds its name. Where a C pointer stands for GPU memory it is that name,
-!> `transfer(mem%gpu_ptr, c_null_ptr)`. Functions say by their result whether they worked (`allocated`, `compiled`,
-!> `initialized`, a time of -1); subroutines by an optional `stat`, 0 or -1, at the end of their argument list. The
-!> kernels and their arguments are listed in `sparkle_gpu_kernels`.
+!> `transfer(mem%gpu_ptr, c_null_ptr)`.
+!>
+!> `launch_gpu_kernel` takes these arguments. Elements are fp32 numbers; k and the lengths follow from the buffers' sizes.
+!>
+!> | kernel     | arguments          | result                                                                        |
+!> | ---------- | ------------------ | ----------------------------------------------------------------------------- |
+!> | vector_add | x, y, z            | z = x + y                                                                     |
+!> | saxpy      | alpha, x, y        | y = alpha x + y; alpha is a buffer of one element                             |
+!> | gemm       | A, B, C            | C = A B, column-major and packed; `global_size` is [m, n]; sizes fit exactly  |
+!> |            | A, B, C, [m, n, k] | the same, with the sizes in a buffer of three int32                           |
+!> | reduction  | data               | data(g) becomes the sum of the g-th 256 elements, of global_size(1) in all    |
+!> |            | x, sums            | the elements of sums add up to the sum of x                                   |
+!> | complex    | x, y, z            | z = sqrt(x**2 + y**2); or, if all three buffers hold exactly two numbers for  |
+!> |            |                    | each element of `global_size`, the product of complex numbers                 |
+!>
+!> All other kernels work on as many elements as the shortest buffer has, whatever the grid. The reference's saxpy has x and
+!> y only, and no way to say what alpha is; that form is refused.
+!>
+!> Functions say by their result whether they worked (`allocated`, `compiled`, `initialized`, a time of -1); subroutines
+!> by `stat`, 0 or -1, and `errmsg`, at the end of their argument list. If a subroutine without `stat` fails, every byte
+!> of what it should have written becomes 255: NaN, as fp32 and float64 numbers.
 module sparkle_gpu_dispatch
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_int32_t, c_int64_t, c_loc, c_null_char, &
-    c_null_ptr, c_ptr, c_size_t
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, &
+    c_size_t
+  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use gpu_opengl_interface, only: gpu_execute_conv2d_ref, gpu_init
   use sparkle_gl
-  use sparkle_gpu_kernels, only: glsl_of_kernel, KERNEL_TYPES
-  use sparkle_support, only: text_at
+  use sparkle_gpu_kernel_forms, only: KERNEL_NAMES, KERNEL_TYPES, source_of
+  use sparkle_reference_support, only: spoil_memory
+  use sparkle_support, only: decimal
   implicit none
   private
   public :: gpu_device, gpu_kernel, gpu_memory, HOST_TO_GPU, GPU_TO_HOST
@@ -25,22 +44,22 @@ module sparkle_gpu_dispatch
   type :: gpu_device
     integer :: device_id = 0
     logical :: initialized = .false.
-    character(len=256) :: name = ''
+    character(len=256) :: name = 'Unknown GPU'
     !> Bytes.
     integer(int64) :: memory_total = 0
     integer(int64) :: memory_free = 0
     integer :: compute_units = 0
-    integer :: clock_mhz = 0
+    real(real32) :: clock_mhz = 0.0_real32
     logical :: opengl_ready = .false.
   end type gpu_device
 
   !> A kernel. Its program belongs to the module, so kernels may be copied and dropped at will.
   type :: gpu_kernel
-    character(len=256) :: name = ''
+    character(len=:), allocatable :: name
     character(len=:), allocatable :: source
     integer :: work_group_size = 256
     logical :: compiled = .false.
-    character(len=len(KERNEL_TYPES)) :: kernel_type = ''
+    character(len=16) :: kernel_type = ''
   end type gpu_kernel
 
   type :: gpu_memory
@@ -49,11 +68,12 @@ module sparkle_gpu_dispatch
     logical :: allocated = .false.
   end type gpu_memory
 
-  !> The GPU side is a `gpu_memory`, or a C pointer that holds a buffer's name.
+  !> The GPU side is a `gpu_memory`, or a C pointer that holds a buffer's name. Existing programs name it first in both
+  !> directions; to name the destination first is as well.
   interface gpu_memcpy
     module procedure memcpy_pointers
-    module procedure memcpy_to_gpu
-    module procedure memcpy_to_host
+    module procedure memcpy_memory_first
+    module procedure memcpy_memory_second
   end interface gpu_memcpy
 
   interface launch_gpu_kernel
@@ -61,8 +81,13 @@ module sparkle_gpu_dispatch
     module procedure launch_with_pointers
   end interface launch_gpu_kernel
 
-  !> GL names of the kernels' programs, in the order of KERNEL_TYPES.
-  integer, save :: programs(size(KERNEL_TYPES)) = 0
+  !> GL names of the programs, in the order of KERNEL_NAMES.
+  integer(c_int32_t), save :: programs(size(KERNEL_NAMES)) = 0
+
+  !> Invocations of a workgroup, and the workgroups that every driver takes in one dimension.
+  integer(int64), parameter :: GROUP = 256, MOST_GROUPS = 65535
+  !> Turns that an invocation's loops make at most: llvmpipe ends them silently after 65535.
+  integer(int64), parameter :: MOST_TURNS = 60000
 
   !> A GL buffer as the C interface passes it, by value.
   type, bind(C) :: gpu_buffer_t
@@ -94,14 +119,14 @@ contains
     if (.not. gl_is_ready()) return
     device%initialized = .true.
     device%opengl_ready = .true.
-    device%name = text_at(glGetString(GL_RENDERER))
-    if (has_extension('GL_NVX_gpu_memory_info')) then
-      device%memory_total = 1024_int64 * integer_of(int(z'9047', c_int32_t))
-      device%memory_free = 1024_int64 * integer_of(int(z'9049', c_int32_t))
-    else if (has_extension('GL_ATI_meminfo')) then
-      device%memory_free = 1024_int64 * integer_of(int(z'87FB', c_int32_t))
+    device%name = gl_text(GL_RENDERER)
+    if (gl_has_extension('GL_NVX_gpu_memory_info')) then
+      device%memory_total = 1024_int64 * gl_integer(int(z'9047', c_int32_t))
+      device%memory_free = 1024_int64 * gl_integer(int(z'9049', c_int32_t))
+    else if (gl_has_extension('GL_ATI_meminfo')) then
+      device%memory_free = 1024_int64 * gl_integer(int(z'87FB', c_int32_t))
     end if
-    if (has_extension('GL_NV_shader_thread_group')) device%compute_units = integer_of(int(z'933B', c_int32_t))
+    if (gl_has_extension('GL_NV_shader_thread_group')) device%compute_units = gl_integer(int(z'933B', c_int32_t))
     call gl_forget_errors()
   end function init_gpu_device
 
@@ -113,9 +138,12 @@ contains
 
     kernel%name = name
     kernel%kernel_type = kernel_type
-    kernel%source = glsl_of_kernel(kernel%kernel_type)
-    if (.not. gl_is_ready()) return
-    kernel%compiled = program_of(kernel%kernel_type) /= 0
+    kernel%source = ''
+    if (all(KERNEL_NAMES(:KERNEL_TYPES) /= kernel_type)) return
+    kernel%source = source_of(kernel_type)
+    ! A workgroup of 16 x 16 outputs.
+    if (kernel_type == 'gemm') kernel%work_group_size = 16
+    kernel%compiled = program_of(kernel_type) /= 0
   end function create_gpu_kernel
 
   !> Allocates GPU memory; `allocated` tells whether it worked.
@@ -136,136 +164,407 @@ contains
     type(gpu_memory), intent(inout) :: mem
 
     if (mem%allocated) then
-      if (gl_is_ready()) call c_free_buffer(gpu_buffer_t(int(mem%gpu_ptr, c_int32_t), int(mem%size_bytes, c_size_t)))
+      if (gl_is_buffer(mem%gpu_ptr)) call c_free_buffer(gpu_buffer_t(int(mem%gpu_ptr, c_int32_t), int(mem%size_bytes, c_size_t)))
     end if
     mem = gpu_memory()
   end subroutine gpu_free
 
-  !> Copies between host and GPU memory, after all work that was launched before.
-  subroutine memcpy_pointers(dst, src, size_bytes, direction, stat)
+  !> Copies between host and GPU memory, after all work that was launched before. Of the two pointers, the one at the
+  !> GPU's side holds a buffer's name.
+  subroutine memcpy_pointers(dst, src, size_bytes, direction, stat, errmsg)
     type(c_ptr), intent(in) :: dst
     type(c_ptr), intent(in) :: src
     integer(int64), intent(in) :: size_bytes
     integer, intent(in) :: direction
     integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    integer(int64) :: first, second
 
-    select case (direction)
-    case (HOST_TO_GPU)
-      call copy(transfer(dst, 0_int64), src, size_bytes, .true., stat)
-    case (GPU_TO_HOST)
-      call copy(transfer(src, 0_int64), dst, size_bytes, .false., stat)
-    case default
-      if (present(stat)) stat = -1
-    end select
+    first = transfer(dst, 0_int64)
+    second = transfer(src, 0_int64)
+    if (direction == GPU_TO_HOST .and. .not. gl_is_buffer(first)) then
+      call copy(second, dst, size_bytes, direction, .true., stat, errmsg)
+    else
+      call copy(first, src, size_bytes, direction, .true., stat, errmsg)
+    end if
   end subroutine memcpy_pointers
 
-  subroutine memcpy_to_gpu(dst, src, size_bytes, direction, stat)
+  subroutine memcpy_memory_first(dst, src, size_bytes, direction, stat, errmsg)
     type(gpu_memory), intent(in) :: dst
     type(c_ptr), intent(in) :: src
     integer(int64), intent(in) :: size_bytes
     integer, intent(in) :: direction
     integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
 
-    call memcpy_pointers(transfer(dst%gpu_ptr, c_null_ptr), src, size_bytes, &
-      merge(direction, 0, direction == HOST_TO_GPU), stat)
-  end subroutine memcpy_to_gpu
+    call copy(dst%gpu_ptr, src, size_bytes, direction, .true., stat, errmsg)
+  end subroutine memcpy_memory_first
 
-  subroutine memcpy_to_host(dst, src, size_bytes, direction, stat)
+  !> Only from the GPU to the host, since the destination comes first.
+  subroutine memcpy_memory_second(dst, src, size_bytes, direction, stat, errmsg)
     type(c_ptr), intent(in) :: dst
     type(gpu_memory), intent(in) :: src
     integer(int64), intent(in) :: size_bytes
     integer, intent(in) :: direction
     integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
 
-    call memcpy_pointers(dst, transfer(src%gpu_ptr, c_null_ptr), size_bytes, &
-      merge(direction, 0, direction == GPU_TO_HOST), stat)
-  end subroutine memcpy_to_host
+    call copy(src%gpu_ptr, dst, size_bytes, direction, direction == GPU_TO_HOST, stat, errmsg)
+  end subroutine memcpy_memory_second
 
-  subroutine copy(gpu_side, host_side, size_bytes, to_gpu, stat)
+  !> Copies, if `agrees`: whether the direction is that of the order in which the arguments came.
+  subroutine copy(gpu_side, host_side, size_bytes, direction, agrees, stat, errmsg)
     integer(int64), intent(in) :: gpu_side
     type(c_ptr), intent(in) :: host_side
     integer(int64), intent(in) :: size_bytes
-    logical, intent(in) :: to_gpu
+    integer, intent(in) :: direction
+    logical, intent(in) :: agrees
     integer, intent(out), optional :: stat
-    integer(c_int64_t) :: capacity
+    character(len=*), intent(inout), optional :: errmsg
+    character(len=:), allocatable :: problem
 
-    if (present(stat)) stat = -1
-    if (size_bytes < 0 .or. .not. c_associated(host_side)) return
-    if (.not. is_buffer(gpu_side)) return
-    call gl_forget_errors()
-    call glBindBuffer(GL_COPY_WRITE_BUFFER, int(gpu_side, c_int32_t))
-    capacity = 0
-    call glGetBufferParameteri64v(GL_COPY_WRITE_BUFFER, GL_BUFFER_SIZE, capacity)
-    if (size_bytes <= capacity) then
+    problem = problem_of_copy(gpu_side, host_side, size_bytes, direction)
+    if (.not. agrees) problem = 'the direction is not that of the arguments'
+    if (problem == '') then
+      call gl_forget_errors()
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, int(gpu_side, c_int32_t))
       call glMemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT)
-      if (to_gpu) then
+      if (direction == HOST_TO_GPU) then
         call glBufferSubData(GL_COPY_WRITE_BUFFER, 0_c_int64_t, size_bytes, host_side)
       else
         call glGetBufferSubData(GL_COPY_WRITE_BUFFER, 0_c_int64_t, size_bytes, host_side)
       end if
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
+      if (gl_had_error()) problem = 'OpenGL reports an error'
     end if
-    call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
-    if (gl_had_error() .or. size_bytes > capacity) return
-    if (present(stat)) stat = 0
+    if (problem /= '' .and. .not. present(stat)) then
+      if (direction /= GPU_TO_HOST) call gl_spoil(gpu_side)
+      if (direction /= HOST_TO_GPU) call spoil_memory(host_side, size_bytes)
+    end if
+    call settle('gpu_memcpy', problem, stat, errmsg)
   end subroutine copy
 
-  !> Starts a kernel on ceil(global_size / local_size) workgroups and returns. `local_size` defaults to the kernel's
-  !> `work_group_size` in x and 1 in y and z; it only shapes the grid, since every kernel strides over all its work.
-  subroutine launch_with_memory(kernel, args, global_size, local_size, stat)
+  !> Why these arguments cannot be copied; empty if they can.
+  function problem_of_copy(gpu_side, host_side, size_bytes, direction) result(problem)
+    integer(int64), intent(in) :: gpu_side
+    type(c_ptr), intent(in) :: host_side
+    integer(int64), intent(in) :: size_bytes
+    integer, intent(in) :: direction
+    character(len=:), allocatable :: problem
+
+    problem = ''
+    if (direction /= HOST_TO_GPU .and. direction /= GPU_TO_HOST) then
+      problem = 'direction is neither HOST_TO_GPU nor GPU_TO_HOST'
+    else if (.not. c_associated(host_side)) then
+      problem = 'the host pointer is null'
+    else if (.not. gl_is_buffer(gpu_side)) then
+      problem = 'neither argument is GPU memory'
+    else if (size_bytes < 0 .or. size_bytes > gl_bytes_of(gpu_side)) then
+      problem = 'size_bytes is ' // decimal(size_bytes) // '; the GPU memory has ' // decimal(gl_bytes_of(gpu_side))
+    end if
+  end function problem_of_copy
+
+  !> Runs a kernel on its arguments and returns before it is done. `global_size` and `local_size` must be positive; only
+  !> gemm's sizes, and what complex means, depend on them.
+  subroutine launch_with_memory(kernel, args, global_size, local_size, stat, errmsg)
     type(gpu_kernel), intent(in) :: kernel
     type(gpu_memory), intent(in) :: args(:)
     integer, intent(in) :: global_size(:)
     integer, intent(in), optional :: local_size(:)
     integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
 
-    call launch(kernel, args%gpu_ptr, global_size, local_size, stat)
+    call launch(kernel, args%gpu_ptr, global_size, local_size, stat, errmsg)
   end subroutine launch_with_memory
 
-  subroutine launch_with_pointers(kernel, args, global_size, local_size, stat)
+  subroutine launch_with_pointers(kernel, args, global_size, local_size, stat, errmsg)
     type(gpu_kernel), intent(in) :: kernel
     type(c_ptr), intent(in) :: args(:)
     integer, intent(in) :: global_size(:)
     integer, intent(in), optional :: local_size(:)
     integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
     integer(int64) :: names(size(args))
     integer :: i
 
     do i = 1, size(args)
       names(i) = transfer(args(i), 0_int64)
     end do
-    call launch(kernel, names, global_size, local_size, stat)
+    call launch(kernel, names, global_size, local_size, stat, errmsg)
   end subroutine launch_with_pointers
 
-  subroutine launch(kernel, buffers, global_size, local_size, stat)
+  subroutine launch(kernel, buffers, global_size, local_size, stat, errmsg)
     type(gpu_kernel), intent(in) :: kernel
     integer(int64), intent(in) :: buffers(:)
     integer, intent(in) :: global_size(:)
     integer, intent(in), optional :: local_size(:)
     integer, intent(out), optional :: stat
-    integer(c_int32_t) :: groups
-    integer :: program_id, i
+    character(len=*), intent(inout), optional :: errmsg
+    character(len=:), allocatable :: problem
+    integer :: i
 
-    if (present(stat)) stat = -1
-    if (.not. kernel%compiled) return
-    if (.not. gl_is_ready()) return
-    groups = grid_of(global_size, local_size, kernel%work_group_size)
-    if (groups < 1) return
-    if (size(buffers) > integer_of(GL_MAX_SHADER_STORAGE_BUFFER_BINDINGS)) return
+    problem = ''
+    if (size(global_size) < 1 .or. any(global_size < 1)) problem = 'global_size is not positive'
+    if (present(local_size)) then
+      if (any(local_size < 1)) problem = 'local_size is not positive'
+    end if
+    if (.not. kernel%compiled) problem = 'the kernel was not built'
     do i = 1, size(buffers)
-      if (.not. is_buffer(buffers(i))) return
+      if (.not. gl_is_buffer(buffers(i))) problem = 'argument ' // decimal(int(i, int64)) // ' is no GPU memory'
     end do
-    program_id = program_of(kernel%kernel_type)
-    if (program_id == 0) return
-    call gl_forget_errors()
+    if (problem == '') then
+      call gl_forget_errors()
+      select case (kernel%kernel_type)
+      case ('vector_add')
+        call run_on_elements('vector_add', buffers, 4, problem)
+      case ('saxpy')
+        call run_saxpy(buffers, problem)
+      case ('gemm')
+        call run_gemm(buffers, global_size, problem)
+      case ('reduction')
+        call run_reduction(buffers, global_size, problem)
+      case ('complex')
+        call run_complex(buffers, global_size, problem)
+      case default
+        problem = 'the kernel was not made by create_gpu_kernel'
+      end select
+      call glMemoryBarrier(GL_ALL_BARRIER_BITS)
+      if (gl_had_error() .and. problem == '') problem = 'OpenGL reports an error'
+    end if
+    ! The result comes last; only gemm's may be followed by the sizes.
+    i = size(buffers)
+    if (kernel%kernel_type == 'gemm') i = min(i, 3)
+    if (problem /= '' .and. i > 0 .and. .not. present(stat)) call gl_spoil(buffers(i))
+    call settle('launch_gpu_kernel', problem, stat, errmsg)
+  end subroutine launch
+
+  subroutine run_saxpy(buffers, problem)
+    integer(int64), intent(in) :: buffers(:)
+    character(len=:), allocatable, intent(inout) :: problem
+    real(c_float), target :: alpha
+
+    if (size(buffers) /= 3) then
+      problem = 'saxpy takes alpha, x and y'
+    else if (gl_bytes_of(buffers(1)) /= 4) then
+      problem = 'alpha has ' // decimal(gl_bytes_of(buffers(1))) // ' bytes; it is a buffer of one element, before x and y'
+    else
+      call gl_read(buffers(1), c_loc(alpha), 4_int64)
+      call use('saxpy', problem)
+      if (problem /= '') return
+      call glUniform1f(1_c_int32_t, alpha)
+      call run_on_elements('saxpy', buffers(2:), 4, problem)
+    end if
+  end subroutine run_saxpy
+
+  subroutine run_complex(buffers, global_size, problem)
+    integer(int64), intent(in) :: buffers(:)
+    integer, intent(in) :: global_size(:)
+    character(len=:), allocatable, intent(inout) :: problem
+    integer :: i
+    logical :: pairs
+
+    pairs = .true.
+    do i = 1, size(buffers)
+      ! As reals, which do not overflow.
+      pairs = pairs .and. abs(real(gl_bytes_of(buffers(i)), real64) - 8 * product(real(global_size, real64))) <= 0
+    end do
+    if (pairs) then
+      call run_on_elements('complex_product', buffers, 8, problem)
+    else
+      call run_on_elements('complex', buffers, 4, problem)
+    end if
+  end subroutine run_complex
+
+  !> Runs a kernel whose i-th result depends on the i-th elements alone, in parts that the driver lets a shader see.
+  subroutine run_on_elements(name, buffers, element_bytes, problem)
+    character(len=*), intent(in) :: name
+    integer(int64), intent(in) :: buffers(:)
+    integer, intent(in) :: element_bytes
+    character(len=:), allocatable, intent(inout) :: problem
+    integer(int64) :: first, elements, length, part
+    integer :: i
+
+    if (size(buffers) /= merge(2, 3, name == 'saxpy')) then
+      problem = name // ' takes three arguments'
+      return
+    end if
+    elements = huge(elements)
+    do i = 1, size(buffers)
+      elements = min(elements, gl_bytes_of(buffers(i)) / element_bytes)
+    end do
+    call use(name, problem)
+    if (problem /= '') return
+    ! Parts begin where every driver lets a binding begin.
+    part = max(1_int64, min(gl_largest_block(), 2_int64**30) / element_bytes / 1024) * 1024
+    do first = 0, elements - 1, part
+      length = min(part, elements - first)
+      do i = 1, size(buffers)
+        call glBindBufferRange(GL_SHADER_STORAGE_BUFFER, int(i - 1, c_int32_t), int(buffers(i), c_int32_t), &
+          first * element_bytes, length * element_bytes)
+      end do
+      call glUniform1ui(0_c_int32_t, int(length, c_int32_t))
+      call dispatch(length)
+    end do
+  end subroutine run_on_elements
+
+  !> C = A B for Fortran's matrices. The kernel's are row-major, so that it sees C**T = B**T A**T.
+  subroutine run_gemm(buffers, global_size, problem)
+    integer(int64), intent(in) :: buffers(:)
+    integer, intent(in) :: global_size(:)
+    character(len=:), allocatable, intent(inout) :: problem
+    integer(int64) :: m, n, k, outputs, first, slice
+
+    call gemm_sizes(buffers, global_size, m, n, k, problem)
+    if (problem /= '') return
+    call use('gemm', problem)
+    if (problem /= '') return
+    outputs = m * n
+    call bind_whole([buffers(2), buffers(1), buffers(3)])
+    call glUniform1ui(0_c_int32_t, int(n, c_int32_t))
+    call glUniform1ui(1_c_int32_t, int(m, c_int32_t))
+    call glUniform1ui(2_c_int32_t, int(k, c_int32_t))
+    slice = max(1_int64, MOST_TURNS / ((outputs - 1) / (GROUP * MOST_GROUPS) + 1) - 1)
+    do first = 0, k - 1, slice
+      call glUniform1ui(3_c_int32_t, int(first, c_int32_t))
+      call glUniform1ui(4_c_int32_t, int(min(first + slice, k), c_int32_t))
+      call dispatch(outputs)
+      call glMemoryBarrier(GL_ALL_BARRIER_BITS)
+    end do
+  end subroutine run_gemm
+
+  !> m, n and k from the fourth buffer, or from `global_size` and the sizes of the others.
+  subroutine gemm_sizes(buffers, global_size, m, n, k, problem)
+    integer(int64), intent(in) :: buffers(:)
+    integer, intent(in) :: global_size(:)
+    integer(int64), intent(out) :: m, n, k
+    character(len=:), allocatable, intent(inout) :: problem
+    integer(c_int32_t), target :: sizes(3)
+    integer(int64) :: bytes(3)
+    integer :: i
+
+    m = 0
+    n = 0
+    k = 0
+    if (size(buffers) /= 3 .and. size(buffers) /= 4) then
+      problem = 'gemm takes A, B and C, and a buffer with m, n and k or none'
+      return
+    end if
+    bytes = [(gl_bytes_of(buffers(i)), i=1, 3)]
+    if (size(buffers) == 4) then
+      sizes = 0
+      if (gl_bytes_of(buffers(4)) >= 12) call gl_read(buffers(4), c_loc(sizes), 12_int64)
+      m = sizes(1)
+      n = sizes(2)
+      k = sizes(3)
+      if (min(m, n, k) < 1) then
+        problem = 'the fourth buffer does not hold m, n and k'
+      else if (any(bytes / 4 < [m * k, k * n, m * n])) then
+        problem = 'A, B or C is smaller than m, n and k say'
+      end if
+    else
+      if (size(global_size) < 2 .or. any(global_size > huge(0_c_int32_t)) .or. any(global_size(3:) /= 1)) then
+        problem = 'global_size is not [m, n]'
+        return
+      end if
+      m = global_size(1)
+      n = global_size(2)
+      ! No other k fits; and only if all three fit exactly is it known to be right.
+      k = bytes(1) / 4 / m
+      if (k < 1 .or. any(mod(bytes, 4_int64) /= 0) .or. any(bytes / 4 /= [m * k, k * n, m * n])) &
+        problem = 'the sizes of A, B and C are not those of m x k, k x n and m x n, for any k'
+    end if
+    if (problem == '' .and. (maxval(bytes) > min(gl_largest_block(), 2_int64**33 - 4))) &
+      problem = 'a matrix is larger than the driver lets a shader see'
+    if (problem == '' .and. any(buffers(:2) == buffers(3))) problem = 'C is one of its factors'
+  end subroutine gemm_sizes
+
+  subroutine run_reduction(buffers, global_size, problem)
+    integer(int64), intent(in) :: buffers(:)
+    integer, intent(in) :: global_size(:)
+    character(len=:), allocatable, intent(inout) :: problem
+    integer(int64) :: elements, blocks, groups
+    type(gpu_buffer_t) :: partial
+
+    if (size(buffers) /= 1 .and. size(buffers) /= 2) then
+      problem = 'reduction takes data, or x and sums'
+      return
+    end if
+    elements = gl_bytes_of(buffers(1)) / 4
+    ! In place, numbers after those that are meant would enter the last sum.
+    if (size(buffers) == 1) elements = min(elements, int(global_size(1), int64))
+    blocks = (elements - 1) / GROUP + 1
+    if (elements > min(gl_largest_block() / 4, 2_int64**31 - 1)) then
+      problem = 'the buffer is larger than the driver lets a shader see'
+    else if (size(buffers) == 2) then
+      groups = max(1_int64, min(blocks, MOST_GROUPS, gl_bytes_of(buffers(2)) / 4))
+      if (elements / (groups * GROUP) > MOST_TURNS) problem = 'sums is too short for so many numbers'
+      if (buffers(1) == buffers(2)) problem = 'sums is x'
+      if (problem == '') call use('sums', problem)
+      if (problem /= '') return
+      call bind_whole(buffers)
+      call glDispatchCompute(int(groups, c_int32_t), 1_c_int32_t, 1_c_int32_t)
+    else
+      call use('block_sums', problem)
+      if (problem /= '') return
+      ! Not in place, since a sum goes where another workgroup has yet to read.
+      partial = c_create_buffer(c_null_ptr, int(4 * blocks, c_size_t))
+      if (partial%buffer_id == 0) then
+        problem = 'no memory for the sums'
+        return
+      end if
+      call glBindBufferRange(GL_SHADER_STORAGE_BUFFER, 0_c_int32_t, int(buffers(1), c_int32_t), 0_c_int64_t, 4 * elements)
+      call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 1_c_int32_t, partial%buffer_id)
+      call dispatch(blocks * GROUP)
+      call glMemoryBarrier(GL_ALL_BARRIER_BITS)
+      call glBindBuffer(GL_COPY_READ_BUFFER, partial%buffer_id)
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, int(buffers(1), c_int32_t))
+      call glCopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0_c_int64_t, 0_c_int64_t, 4 * blocks)
+      call glBindBuffer(GL_COPY_READ_BUFFER, 0_c_int32_t)
+      call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
+      call c_free_buffer(partial)
+    end if
+  end subroutine run_reduction
+
+  !> Takes the program of that name into use.
+  subroutine use(name, problem)
+    character(len=*), intent(in) :: name
+    character(len=:), allocatable, intent(inout) :: problem
+    integer(c_int32_t) :: program_id
+
+    program_id = program_of(name)
+    if (program_id == 0) then
+      problem = 'the kernel does not build'
+    else
+      call glUseProgram(program_id)
+    end if
+  end subroutine use
+
+  !> Binds buffers to the indices from 0 on.
+  subroutine bind_whole(buffers)
+    integer(int64), intent(in) :: buffers(:)
+    integer :: i
+
     do i = 1, size(buffers)
       call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, int(i - 1, c_int32_t), int(buffers(i), c_int32_t))
     end do
-    call glUseProgram(program_id)
-    call glDispatchCompute(groups, 1_c_int32_t, 1_c_int32_t)
-    call glMemoryBarrier(GL_ALL_BARRIER_BITS)
-    if (gl_had_error()) return
-    if (present(stat)) stat = 0
-  end subroutine launch
+  end subroutine bind_whole
+
+  !> Starts an invocation for each unit, or as many as every driver takes: the kernels stride over their work.
+  subroutine dispatch(units)
+    integer(int64), intent(in) :: units
+
+    call glDispatchCompute(int(min((units - 1) / GROUP + 1, MOST_GROUPS), c_int32_t), 1_c_int32_t, 1_c_int32_t)
+  end subroutine dispatch
+
+  !> Tells the caller how it went.
+  subroutine settle(procedure_name, problem, stat, errmsg)
+    character(len=*), intent(in) :: procedure_name, problem
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+
+    if (present(stat)) stat = merge(0, -1, problem == '')
+    if (present(errmsg) .and. problem /= '') errmsg = procedure_name // ': ' // problem
+  end subroutine settle
 
   !> Waits until the GPU has done everything.
   subroutine gpu_synchronize()
@@ -285,129 +584,16 @@ contains
       N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
   end function execute_conv2d_gpu
 
-  !> Workgroups: as many as ask for, up to what every driver takes in one dimension. The kernels stride over their work,
-  !> so more of them would compute nothing else, and the number of an invocation must fit in 32 bits. 0 for sizes that
-  !> are not positive.
-  function grid_of(global_size, local_size, default_local) result(groups)
-    integer, intent(in) :: global_size(:)
-    integer, intent(in), optional :: local_size(:)
-    integer, intent(in) :: default_local
-    integer(c_int32_t) :: groups
-    integer(int64), parameter :: MOST = 65535
-    integer(int64) :: total
-    integer :: local(3), i
-
-    local = [default_local, 1, 1]
-    if (present(local_size)) then
-      do i = 1, min(3, size(local_size))
-        local(i) = local_size(i)
-      end do
-    end if
-    groups = 0
-    if (size(global_size) < 1 .or. any(local < 1) .or. any(global_size < 1)) return
-    total = 1
-    do i = 1, min(3, size(global_size))
-      total = min(total * ((int(global_size(i), int64) - 1) / local(i) + 1), MOST)
-    end do
-    groups = int(total, c_int32_t)
-  end function grid_of
-
-  !> Whether a number is the name of a GL buffer.
-  logical function is_buffer(name)
-    integer(int64), intent(in) :: name
-
-    is_buffer = .false.
-    if (name < 1 .or. name > huge(0_c_int32_t)) return
-    if (.not. gl_is_ready()) return
-    is_buffer = glIsBuffer(int(name, c_int32_t)) /= 0
-  end function is_buffer
-
-  integer function integer_of(what)
-    integer(c_int32_t), intent(in) :: what
-    integer(c_int32_t) :: values(4)
-
-    ! Some of these questions are answered with four numbers.
-    values = 0
-    call glGetIntegerv(what, values)
-    integer_of = values(1)
-  end function integer_of
-
-  logical function has_extension(name)
+  !> The program of a kernel, built once a context; 0 if that fails.
+  integer(c_int32_t) function program_of(name)
     character(len=*), intent(in) :: name
-    integer :: i
-
-    has_extension = .false.
-    do i = 0, integer_of(GL_NUM_EXTENSIONS) - 1
-      has_extension = text_at(glGetStringi(GL_EXTENSIONS, int(i, c_int32_t))) == name
-      if (has_extension) return
-    end do
-  end function has_extension
-
-  !> The program of a kernel, built once a context; 0 if that fails. Its label tells it from a stranger that got the
-  !> same GL name after the context was made anew.
-  integer function program_of(kernel_type) result(program_id)
-    character(len=*), intent(in) :: kernel_type
     integer :: number
 
-    program_id = 0
-    number = findloc(KERNEL_TYPES, kernel_type, dim=1)
+    program_of = 0
+    number = findloc(KERNEL_NAMES, name, dim=1)
     if (number == 0) return
-    program_id = programs(number)
-    if (label_of(program_id) == label_for(kernel_type)) return
-    program_id = built(glsl_of_kernel(kernel_type))
-    if (program_id /= 0) then
-      call glObjectLabel(GL_PROGRAM, program_id, len(label_for(kernel_type), c_int32_t), label_for(kernel_type))
-    end if
-    programs(number) = program_id
+    if (.not. gl_is_ready()) return
+    call gl_build('sparkle_gpu_dispatch ' // name, source_of(name), programs(number))
+    program_of = programs(number)
   end function program_of
-
-  pure function label_for(kernel_type) result(label)
-    character(len=*), intent(in) :: kernel_type
-    character(len=:), allocatable :: label
-
-    label = 'sparkle_gpu_dispatch ' // trim(kernel_type)
-  end function label_for
-
-  function label_of(program_id) result(label)
-    integer, intent(in) :: program_id
-    character(len=:), allocatable :: label
-    character(kind=c_char, len=64) :: buffer
-    integer(c_int32_t) :: length
-
-    label = ''
-    if (glIsProgram(program_id) == 0) return
-    length = 0
-    call glGetObjectLabel(GL_PROGRAM, program_id, len(buffer, c_int32_t), length, buffer)
-    label = buffer(:length)
-  end function label_of
-
-  !> A program from one compute shader, 0 if it does not build.
-  integer function built(source) result(program_id)
-    character(len=*), intent(in) :: source
-    character(kind=c_char, len=len(source) + 1), target :: text
-    integer(c_int32_t) :: shader, done(1)
-    logical :: failed
-
-    text = source // c_null_char
-    program_id = 0
-    call gl_forget_errors()
-    shader = glCreateShader(GL_COMPUTE_SHADER)
-    if (shader == 0) return
-    call glShaderSource(shader, 1_c_int32_t, [c_loc(text)], [len(source, c_int32_t)])
-    call glCompileShader(shader)
-    done = 0
-    call glGetShaderiv(shader, GL_COMPILE_STATUS, done)
-    if (done(1) /= 0) then
-      program_id = glCreateProgram()
-      call glAttachShader(program_id, shader)
-      call glLinkProgram(program_id)
-      done = 0
-      call glGetProgramiv(program_id, GL_LINK_STATUS, done)
-    end if
-    call glDeleteShader(shader)
-    failed = gl_had_error()
-    if (done(1) /= 0 .and. .not. failed) return
-    if (program_id /= 0) call glDeleteProgram(program_id)
-    program_id = 0
-  end function built
 end module sparkle_gpu_dispatch

@@ -1,24 +1,21 @@
-!> The compute kernels of `sparkle_gpu_dispatch`, as GLSL.
+!> The five compute kernels of the reference framework, as GLSL with its bindings and uniforms.
 !>
-!> Buffers are bound to the SSBO indices in the order of the argument list:
+!> | getter                | 0    | 1 | 2 | uniforms  | result                                                     |
+!> | --------------------- | ---- | - | - | --------- | ---------------------------------------------------------- |
+!> | get_vector_add_shader | x    | y | z | n         | z = x + y                                                  |
+!> | get_saxpy_shader      | x    | y |   | n, alpha  | y = alpha x + y                                            |
+!> | get_gemm_shader       | A    | B | C | M, N, K   | C = A B, row-major: A is M x K, B is K x N, C is M x N     |
+!> | get_reduction_shader  | data |   |   | n, stride | element g becomes the sum of the g-th 256 elements         |
+!> | get_complex_shader    | x    | y | z | n         | z = sqrt(x**2 + y**2)                                      |
 !>
-!> | kernel     | 0           | 1           | 2          | 3                | result                                  |
-!> | ---------- | ----------- | ----------- | ---------- | ---------------- | --------------------------------------- |
-!> | vector_add | a, float    | b, float    | c, float   |                  | c = a + b                               |
-!> | saxpy      | alpha, one  | x, float    | y, float   |                  | y = alpha x + y                         |
-!> | gemm       | A, m x k    | B, k x n    | C, m x n   | m, n, k as int32 | C = A B, column-major, packed           |
-!> | reduction  | x, float    | sums, float |            |                  | the elements of sums add up to sum(x)   |
-!> | complex    | a, re and im| b           | c          |                  | c = a b, element by element             |
+!> Buffers hold fp32 numbers, uniforms are uint but for alpha. A uniform n that is 0, as at first, means as many elements
+!> as the shortest buffer has. Any grid of workgroups computes everything. `stride` has no effect.
 !>
-!> Lengths are those of the shortest buffer. Every kernel strides over its work, so any grid computes all of it, and a
-!> `sums` of one element holds the whole sum. 256 invocations make a workgroup.
+!> `sparkle_gpu_dispatch` launches these kernels, and says there how it reads their arguments.
 module sparkle_gpu_kernels
   implicit none
   private
-  public :: glsl_of_kernel, KERNEL_TYPES
-
-  character(len=10), parameter :: KERNEL_TYPES(5) = &
-    [character(len=10) :: 'vector_add', 'saxpy', 'gemm', 'reduction', 'complex']
+  public :: get_vector_add_shader, get_saxpy_shader, get_gemm_shader, get_reduction_shader, get_complex_shader
 
   character(len=1), parameter :: NL = new_line('a')
 
@@ -33,89 +30,198 @@ module sparkle_gpu_kernels
     'uint first() { return group() * 256u + gl_LocalInvocationIndex; }' // NL // &
     'uint invocations() { return groups() * 256u; }' // NL
 
-  character(len=*), parameter :: VECTOR_ADD = &
-    'layout(std430, binding = 0) readonly buffer BufferA { float a[]; };' // NL // &
-    'layout(std430, binding = 1) readonly buffer BufferB { float b[]; };' // NL // &
-    'layout(std430, binding = 2) writeonly buffer BufferC { float c[]; };' // NL // &
-    'void main() {' // NL // &
-    '  uint n = uint(min(min(a.length(), b.length()), c.length()));' // NL // &
-    '  for (uint i = first(); i < n; i += invocations()) c[i] = a[i] + b[i];' // NL // &
-    '}' // NL
+  !> `n` elements, or as many as there are.
+  character(len=*), parameter :: COUNT = &
+    'layout(location = 0) uniform uint n;' // NL // &
+    'uint count(int there) { return n == 0u ? uint(there) : min(n, uint(there)); }' // NL
 
-  character(len=*), parameter :: SAXPY = &
-    'layout(std430, binding = 0) readonly buffer BufferAlpha { float alpha; };' // NL // &
-    'layout(std430, binding = 1) readonly buffer BufferX { float x[]; };' // NL // &
-    'layout(std430, binding = 2) buffer BufferY { float y[]; };' // NL // &
-    'void main() {' // NL // &
-    '  uint n = uint(min(x.length(), y.length()));' // NL // &
-    '  for (uint i = first(); i < n; i += invocations()) y[i] = alpha * x[i] + y[i];' // NL // &
-    '}' // NL
+contains
 
-  character(len=*), parameter :: GEMM = &
-    'layout(std430, binding = 0) readonly buffer BufferA { float a[]; };' // NL // &
-    'layout(std430, binding = 1) readonly buffer BufferB { float b[]; };' // NL // &
-    'layout(std430, binding = 2) writeonly buffer BufferC { float c[]; };' // NL // &
-    'layout(std430, binding = 3) readonly buffer BufferSizes { int m, n, k; };' // NL // &
-    'void main() {' // NL // &
-    '  uint rows = uint(m), inner = uint(k);' // NL // &
-    '  for (uint i = first(); i < rows * uint(n); i += invocations()) {' // NL // &
-    '    uint row = i % rows, column = i / rows;' // NL // &
-    '    float sum = 0.0;' // NL // &
-    '    for (uint p = 0u; p < inner; ++p) sum += a[p * rows + row] * b[column * inner + p];' // NL // &
-    '    c[i] = sum;' // NL // &
-    '  }' // NL // &
-    '}' // NL
+  pure function get_vector_add_shader() result(source)
+    character(len=:), allocatable :: source
 
-  !> One sum a workgroup; groups beyond the length of `sums` stay idle, elements beyond the groups become zero.
-  character(len=*), parameter :: REDUCTION = &
-    'layout(std430, binding = 0) readonly buffer BufferX { float x[]; };' // NL // &
-    'layout(std430, binding = 1) writeonly buffer BufferSums { float sums[]; };' // NL // &
+    source = HEAD // COUNT // &
+      'layout(std430, binding = 0) readonly buffer XBuffer { float x[]; };' // NL // &
+      'layout(std430, binding = 1) readonly buffer YBuffer { float y[]; };' // NL // &
+      'layout(std430, binding = 2) writeonly buffer ZBuffer { float z[]; };' // NL // &
+      'void main() {' // NL // &
+      '  uint end = count(min(min(x.length(), y.length()), z.length()));' // NL // &
+      '  for (uint i = first(); i < end; i += invocations()) z[i] = x[i] + y[i];' // NL // &
+      '}' // NL
+  end function get_vector_add_shader
+
+  pure function get_saxpy_shader() result(source)
+    character(len=:), allocatable :: source
+
+    source = HEAD // COUNT // &
+      'layout(location = 1) uniform float alpha;' // NL // &
+      'layout(std430, binding = 0) readonly buffer XBuffer { float x[]; };' // NL // &
+      'layout(std430, binding = 1) buffer YBuffer { float y[]; };' // NL // &
+      'void main() {' // NL // &
+      '  uint end = count(min(x.length(), y.length()));' // NL // &
+      '  for (uint i = first(); i < end; i += invocations()) y[i] = alpha * x[i] + y[i];' // NL // &
+      '}' // NL
+  end function get_saxpy_shader
+
+  !> The reduction over `from` to `until` - 1 is added to C, unless `from` is 0; an `until` of 0 means K. So a long
+  !> reduction can be cut into several dispatches.
+  pure function get_gemm_shader() result(source)
+    character(len=:), allocatable :: source
+
+    source = HEAD // &
+      'layout(location = 0) uniform uint M;' // NL // &
+      'layout(location = 1) uniform uint N;' // NL // &
+      'layout(location = 2) uniform uint K;' // NL // &
+      'layout(location = 3) uniform uint from;' // NL // &
+      'layout(location = 4) uniform uint until;' // NL // &
+      'layout(std430, binding = 0) readonly buffer ABuffer { float A[]; };' // NL // &
+      'layout(std430, binding = 1) readonly buffer BBuffer { float B[]; };' // NL // &
+      'layout(std430, binding = 2) buffer CBuffer { float C[]; };' // NL // &
+      'void main() {' // NL // &
+      '  uint end = until == 0u ? K : min(until, K);' // NL // &
+      '  for (uint i = first(); i < M * N; i += invocations()) {' // NL // &
+      '    uint row = i / N, column = i % N;' // NL // &
+      '    float sum = from == 0u ? 0.0 : C[i];' // NL // &
+      '    for (uint p = from; p < end; ++p) sum += A[row * K + p] * B[p * N + column];' // NL // &
+      '    C[i] = sum;' // NL // &
+      '  }' // NL // &
+      '}' // NL
+  end function get_gemm_shader
+
+  !> In place: a sum goes where a number of an earlier block was. So one workgroup does all blocks, in order.
+  pure function get_reduction_shader() result(source)
+    character(len=:), allocatable :: source
+
+    source = HEAD // COUNT // &
+      'layout(std430, binding = 0) buffer DataBuffer { float data[]; };' // NL // &
+      'shared float partial[256];' // NL // &
+      'void halve(uint width) {' // NL // &
+      '  uint i = gl_LocalInvocationIndex;' // NL // &
+      '  if (i < width) partial[i] += partial[i + width];' // NL // &
+      '  barrier();' // NL // &
+      '}' // NL // &
+      'void main() {' // NL // &
+      '  if (group() != 0u) return;' // NL // &
+      '  uint end = count(data.length());' // NL // &
+      '  for (uint block = 0u; block * 256u < end; ++block) {' // NL // &
+      '    uint i = block * 256u + gl_LocalInvocationIndex;' // NL // &
+      '    partial[gl_LocalInvocationIndex] = i < end ? data[i] : 0.0;' // NL // &
+      '    barrier();' // NL // &
+      '    halve(128u); halve(64u); halve(32u); halve(16u); halve(8u); halve(4u); halve(2u); halve(1u);' // NL // &
+      '    if (gl_LocalInvocationIndex == 0u) data[block] = partial[0];' // NL // &
+      '    barrier();' // NL // &
+      '  }' // NL // &
+      '}' // NL
+  end function get_reduction_shader
+
+  pure function get_complex_shader() result(source)
+    character(len=:), allocatable :: source
+
+    source = HEAD // COUNT // &
+      'layout(std430, binding = 0) readonly buffer XBuffer { float x[]; };' // NL // &
+      'layout(std430, binding = 1) readonly buffer YBuffer { float y[]; };' // NL // &
+      'layout(std430, binding = 2) writeonly buffer ZBuffer { float z[]; };' // NL // &
+      'void main() {' // NL // &
+      '  uint end = count(min(min(x.length(), y.length()), z.length()));' // NL // &
+      '  for (uint i = first(); i < end; i += invocations()) z[i] = sqrt(x[i] * x[i] + y[i] * y[i]);' // NL // &
+      '}' // NL
+  end function get_complex_shader
+end module sparkle_gpu_kernels
+
+!> Those kernels by name, and the other forms of them that `sparkle_gpu_dispatch` launches. Private to that module.
+module sparkle_gpu_kernel_forms
+  use sparkle_gpu_kernels
+  implicit none
+  private
+  public :: KERNEL_NAMES, KERNEL_TYPES, source_of
+
+  !> The first of them are those that programs create by name.
+  character(len=*), parameter :: KERNEL_NAMES(8) = [character(len=16) :: 'vector_add', 'saxpy', 'gemm', 'reduction', &
+    'complex', 'block_sums', 'sums', 'complex_product']
+  integer, parameter :: KERNEL_TYPES = 5
+
+  character(len=1), parameter :: NL = new_line('a')
+
+  !> data(g) becomes the sum of the g-th 256 elements; a workgroup does every groups()-th of them.
+  character(len=*), parameter :: BLOCK_SUMS = &
+    '#version 430 core' // NL // &
+    'layout(local_size_x = 256) in;' // NL // &
+    'layout(std430, binding = 0) readonly buffer XBuffer { float x[]; };' // NL // &
+    'layout(std430, binding = 1) writeonly buffer SumsBuffer { float sums[]; };' // NL // &
     'shared float partial[256];' // NL // &
     'void main() {' // NL // &
-    '  uint n = uint(x.length()), working = min(groups(), uint(sums.length()));' // NL // &
+    '  uint local = gl_LocalInvocationIndex, n = uint(x.length());' // NL // &
+    '  for (uint block = gl_WorkGroupID.x; block < uint(sums.length()); block += gl_NumWorkGroups.x) {' // NL // &
+    '    uint i = block * 256u + local;' // NL // &
+    '    partial[local] = i < n ? x[i] : 0.0;' // NL // &
+    '    barrier();' // NL // &
+    '    for (uint width = 128u; width > 0u; width /= 2u) {' // NL // &
+    '      if (local < width) partial[local] += partial[local + width];' // NL // &
+    '      barrier();' // NL // &
+    '    }' // NL // &
+    '    if (local == 0u) sums[block] = partial[0];' // NL // &
+    '  }' // NL // &
+    '}' // NL
+
+  !> One sum a workgroup; elements beyond the workgroups become zero.
+  character(len=*), parameter :: SUMS = &
+    '#version 430 core' // NL // &
+    'layout(local_size_x = 256) in;' // NL // &
+    'layout(std430, binding = 0) readonly buffer XBuffer { float x[]; };' // NL // &
+    'layout(std430, binding = 1) writeonly buffer SumsBuffer { float sums[]; };' // NL // &
+    'shared float partial[256];' // NL // &
+    'void main() {' // NL // &
+    '  uint local = gl_LocalInvocationIndex, step = gl_NumWorkGroups.x * 256u, start = gl_WorkGroupID.x * 256u + local;' // NL // &
     '  float sum = 0.0;' // NL // &
-    '  if (group() < working) for (uint i = first(); i < n; i += working * 256u) sum += x[i];' // NL // &
-    '  partial[gl_LocalInvocationIndex] = sum;' // NL // &
+    '  for (uint i = start; i < uint(x.length()); i += step) sum += x[i];' // NL // &
+    '  partial[local] = sum;' // NL // &
     '  barrier();' // NL // &
     '  for (uint width = 128u; width > 0u; width /= 2u) {' // NL // &
-    '    if (gl_LocalInvocationIndex < width)' // NL // &
-    '      partial[gl_LocalInvocationIndex] += partial[gl_LocalInvocationIndex + width];' // NL // &
+    '    if (local < width) partial[local] += partial[local + width];' // NL // &
     '    barrier();' // NL // &
     '  }' // NL // &
-    '  if (group() < working && gl_LocalInvocationIndex == 0u) sums[group()] = partial[0];' // NL // &
-    '  for (uint i = working + first(); i < uint(sums.length()); i += invocations()) sums[i] = 0.0;' // NL // &
+    '  if (local == 0u) sums[gl_WorkGroupID.x] = partial[0];' // NL // &
+    '  for (uint i = gl_NumWorkGroups.x + start; i < uint(sums.length()); i += step) sums[i] = 0.0;' // NL // &
     '}' // NL
 
   character(len=*), parameter :: COMPLEX_PRODUCT = &
-    'layout(std430, binding = 0) readonly buffer BufferA { vec2 a[]; };' // NL // &
-    'layout(std430, binding = 1) readonly buffer BufferB { vec2 b[]; };' // NL // &
-    'layout(std430, binding = 2) writeonly buffer BufferC { vec2 c[]; };' // NL // &
+    '#version 430 core' // NL // &
+    'layout(local_size_x = 256) in;' // NL // &
+    'layout(location = 0) uniform uint n;' // NL // &
+    'layout(std430, binding = 0) readonly buffer ABuffer { vec2 a[]; };' // NL // &
+    'layout(std430, binding = 1) readonly buffer BBuffer { vec2 b[]; };' // NL // &
+    'layout(std430, binding = 2) writeonly buffer CBuffer { vec2 c[]; };' // NL // &
     'void main() {' // NL // &
-    '  uint n = uint(min(min(a.length(), b.length()), c.length()));' // NL // &
-    '  for (uint i = first(); i < n; i += invocations())' // NL // &
+    '  for (uint i = gl_GlobalInvocationID.x; i < n; i += gl_NumWorkGroups.x * 256u)' // NL // &
     '    c[i] = vec2(a[i].x * b[i].x - a[i].y * b[i].y, a[i].x * b[i].y + a[i].y * b[i].x);' // NL // &
     '}' // NL
 
 contains
 
   !> The source of a kernel; empty if there is none of that name.
-  pure function glsl_of_kernel(kernel_type) result(source)
-    character(len=*), intent(in) :: kernel_type
+  pure function source_of(name) result(source)
+    character(len=*), intent(in) :: name
     character(len=:), allocatable :: source
 
-    select case (kernel_type)
+    select case (name)
     case ('vector_add')
-      source = HEAD // VECTOR_ADD
+      source = get_vector_add_shader()
     case ('saxpy')
-      source = HEAD // SAXPY
+      source = get_saxpy_shader()
     case ('gemm')
-      source = HEAD // GEMM
+      source = get_gemm_shader()
     case ('reduction')
-      source = HEAD // REDUCTION
+      source = get_reduction_shader()
     case ('complex')
-      source = HEAD // COMPLEX_PRODUCT
+      source = get_complex_shader()
+    case ('block_sums')
+      source = BLOCK_SUMS
+    case ('sums')
+      source = SUMS
+    case ('complex_product')
+      source = COMPLEX_PRODUCT
     case default
       source = ''
     end select
-  end function glsl_of_kernel
-end module sparkle_gpu_kernels
+  end function source_of
+end module sparkle_gpu_kernel_forms

@@ -4,11 +4,12 @@
 !> may be longer than needed, never shorter. Times are of a monotonic clock: CPU time would add up all threads.
 module sparkle_reference_support
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
+  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int8_t, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use sparkle, only: conv2d, sparkle_conv2d_desc, sparkle_device, sparkle_output_size
   implicit none
   private
-  public :: arrays_suffice, clock_ns, conv2d_work, finish_without_status, solve_conv2d
+  public :: arrays_suffice, clock_ns, conv2d_work, finish_without_status, gpu_selector, solve_conv2d, spoil_memory
 
 contains
 
@@ -94,6 +95,28 @@ contains
       result_array = ieee_value(1.0_real32, ieee_quiet_nan)
     end if
   end subroutine finish_without_status
+
+  !> The same for memory of which only the address is known: all its bytes become 255, NaN as fp32 and float64 numbers.
+  subroutine spoil_memory(memory, bytes)
+    type(c_ptr), intent(in) :: memory
+    integer(int64), intent(in) :: bytes
+    integer(c_int8_t), pointer :: contents(:)
+
+    if (bytes < 1 .or. .not. c_associated(memory)) return
+    call c_f_pointer(memory, contents, [bytes])
+    contents = -1
+  end subroutine spoil_memory
+
+  !> The device that the reference interface computes on: the GL device that SPARKLE_DEVICE names, or else the first.
+  function gpu_selector() result(selector)
+    character(len=:), allocatable :: selector
+    character(len=32) :: value
+    integer :: stat
+
+    selector = 'gl:0'
+    call get_environment_variable('SPARKLE_DEVICE', value, status=stat)
+    if (stat == 0 .and. value(:3) == 'gl:') selector = trim(value)
+  end function gpu_selector
 
   !> A monotonic clock, in nanoseconds.
   integer(int64) function clock_ns()

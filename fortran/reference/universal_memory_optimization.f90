@@ -5,7 +5,7 @@
 !> multiplying the two, as was once done, is no convolution. Nothing is printed. Subroutines, which have no result to
 !> report failure with, take an optional `stat`; see `finish_without_status`.
 module universal_memory_optimization
-  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use gemm_simd_optimized, only: gemm_simd_avx512
   use sparkle, only: sparkle_num_threads
   use sparkle_reference_support, only: arrays_suffice, clock_ns, finish_without_status, solve_conv2d
@@ -91,8 +91,10 @@ contains
     integer(int64) :: length
     logical :: sound
 
-    length = int(max(0, m), int64) * max(0, n)
-    sound = min(m, n) >= 0 .and. layout /= '' .and. min(size(data, kind=int64), size(optimized_data, kind=int64)) >= length
+    sound = min(m, n) >= 0 .and. max(m, n) <= huge(0_int32) .and. layout /= ''
+    length = 0
+    if (sound) length = int(m, int64) * n
+    sound = sound .and. min(size(data, kind=int64), size(optimized_data, kind=int64)) >= length
     if (sound) optimized_data(:length) = data(:length)
     call finish_without_status(sound, optimized_data, stat)
   end subroutine optimize_memory_layout
@@ -111,8 +113,8 @@ contains
 
     ! As a convolution to as many channels as a pixel has taps, its output would be this matrix; so the library judges.
     sound = .false.
-    if (min(C, kernel_size) > 0) then
-      if (int(C, int64) * kernel_size <= huge(0) / kernel_size) then
+    if (min(C, kernel_size) > 0 .and. max(C, kernel_size) <= huge(0_int32)) then
+      if (int(C, int64) * kernel_size <= huge(0_int32) / kernel_size) then
         sound = arrays_suffice(size(input, kind=int64), huge(0_int64), size(output, kind=int64), &
           N, C, H, W, C * kernel_size * kernel_size, kernel_size, stride, pad, H_out, W_out)
       end if

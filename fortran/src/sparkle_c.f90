@@ -5,9 +5,18 @@
 !> function `sparkle_conv2d` is left out: its name as a binding label would be the same global identifier as the
 !> reference module `sparkle_conv2d`, and Fortran forbids that in one program. A plan used once does the same.
 module sparkle_c
-  use, intrinsic :: iso_c_binding, only: c_char, c_double, c_float, c_funptr, c_int32_t, c_int64_t, c_ptr, c_size_t
+  use, intrinsic :: iso_c_binding, only: c_char, c_double, c_float, c_funptr, c_int, c_int32_t, &
+    c_int64_t, c_ptr, c_size_t
   implicit none
   public
+
+  ! A flag that promotes explicit kinds makes C's types longer or shorter than they are in C. Nothing would fit the library
+  ! then, so one of these lines does not compile. Flags for default kinds (-fdefault-real-8, -fdefault-integer-8) do no harm.
+  integer, parameter :: &
+    c_float_must_have_32_bits = 1 / merge(1, 0, storage_size(1.0_c_float) == 32), & ! compile without -freal-4-real-8
+    c_double_must_have_64_bits = 1 / merge(1, 0, storage_size(1.0_c_double) == 64), & ! compile without -freal-8-real-4
+    c_int_must_have_32_bits = 1 / merge(1, 0, storage_size(0_c_int) == 32), & ! compile without -finteger-4-integer-8
+    c_int32_t_must_have_32_bits = 1 / merge(1, 0, storage_size(0_c_int32_t) == 32) ! compile without -finteger-4-integer-8
 
   integer, parameter :: SPARKLE_OK = 0
   integer, parameter :: SPARKLE_ERROR_INVALID_ARGUMENT = 1

@@ -36,7 +36,7 @@ module sparkle_convolution
     integer(c_int64_t) :: groups = 1
     logical :: relu = .false.
     !> How it is computed: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT (every product of the definition, exact on
-    !> small integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1, one group, on the CPU).
+    !> small integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1, one group).
     integer :: algorithm = SPARKLE_ALGORITHM_AUTO
   end type sparkle_conv2d_desc
 
@@ -345,7 +345,7 @@ contains
       stride_h=desc%stride_h, stride_w=desc%stride_w, pad_h=desc%pad_h, pad_w=desc%pad_w, &
       dilation_h=desc%dilation_h, dilation_w=desc%dilation_w, groups=desc%groups, &
       bias=merge(1_c_int32_t, 0_c_int32_t, bias), relu=merge(1_c_int32_t, 0_c_int32_t, desc%relu), &
-      algorithm=int(desc%algorithm, c_int32_t))
+      algorithm=narrowed(desc%algorithm))
     as_c%size = storage_size(as_c) / 8
   end function as_c
 

@@ -2,7 +2,7 @@
 !>
 !> Part of module `sparkle`; use that one.
 module sparkle_runtime
-  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_funloc, c_int32_t, c_loc, &
+  use, intrinsic :: iso_c_binding, only: c_associated, c_double, c_f_pointer, c_funloc, c_int32_t, c_loc, &
     c_null_char, c_null_funptr, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
   use sparkle_support
@@ -58,9 +58,9 @@ module sparkle_runtime
   !> What this thread's last successful conv2d, execute or sgemm did.
   type :: sparkle_timing
     !> Time of the kernel alone, on the device's own clock.
-    double precision :: kernel_ms = 0.0d0
+    real(c_double) :: kernel_ms = 0.0_c_double
     !> Time of the whole call, transfers included, on a monotonic clock.
-    double precision :: wall_ms = 0.0d0
+    real(c_double) :: wall_ms = 0.0_c_double
     integer :: dispatches = 0
     !> Whether the CPU did it because a GPU failed; `fallback` then says why.
     logical :: fell_back = .false.
@@ -237,7 +237,7 @@ contains
     character(len=*), intent(inout), optional :: errmsg
     type(failure) :: problem
 
-    call take_status(problem, c_set_num_threads(int(count, c_int32_t)))
+    call take_status(problem, c_set_num_threads(narrowed(count)))
     call settle('sparkle_set_num_threads', problem, stat, errmsg)
   end subroutine sparkle_set_num_threads
 

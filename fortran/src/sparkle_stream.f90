@@ -68,7 +68,7 @@ contains
 
     device_handle = handle_of(device, problem)
     options%size = storage_size(options) / storage_size(c_null_char)
-    if (present(slots)) options%slots = int(slots, c_int32_t)
+    if (present(slots)) options%slots = narrowed(slots)
     handle = c_null_ptr
     if (problem%status == SPARKLE_OK) then
       call take_status(problem, c_pipeline_create(device_handle, options, handle))

@@ -1,12 +1,12 @@
-!> What the Fortran layer adds to the C one: a failure that carries its own message, and C text as Fortran text.
+!> What the Fortran layer adds to the C one: a failure that carries its own message, C text as Fortran text, numbers for C.
 !>
-!> Private to module `sparkle`.
+!> Private to this library's modules.
 module sparkle_support
   use, intrinsic :: iso_c_binding, only: c_char, c_f_pointer, c_int32_t, c_int64_t, c_null_char, c_ptr
   use sparkle_c, only: c_last_error, c_strlen, SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_OK
   implicit none
   private
-  public :: failure, decimal, require_extent, require_length, settle, take_status, text_at, text_in
+  public :: failure, decimal, narrowed, require_extent, require_length, settle, take_status, text_at, text_in
 
   !> The first thing that went wrong in a call; nothing yet while `status` is zero.
   type :: failure
@@ -80,6 +80,14 @@ contains
     if (present(errmsg)) errmsg = problem%message
     if (.not. present(stat)) error stop 'sparkle: ' // procedure_name // ': ' // problem%message
   end subroutine settle
+
+  !> A default integer for C, which may be shorter: where it does not fit, the nearest number that does, for the library to judge.
+  pure integer(c_int32_t) function narrowed(number)
+    integer, intent(in) :: number
+    integer(c_int64_t), parameter :: MOST = huge(0_c_int32_t)
+
+    narrowed = int(max(-MOST, min(MOST, int(number, c_int64_t))), c_int32_t)
+  end function narrowed
 
   !> A number as text, without blanks.
   pure function decimal(number) result(text)

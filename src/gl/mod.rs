@@ -6,6 +6,7 @@
 //!   worker     one thread a device, which owns its context
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
+//!   queued     convolutions between a caller's buffers, for the reference interface
 //!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   baseline   one batch as the reference framework computes it, for comparison
@@ -47,6 +48,7 @@ mod native;
 mod pace;
 mod passes;
 mod pipeline;
+mod queued;
 mod rates;
 pub mod reference;
 mod resource;

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 
 use glow::HasContext as _;
 
-use super::api::{Api, COMPLETION_STATUS, DebugMessage};
+use super::api::{Api, BUFFER_SIZE, COMPLETION_STATUS, DebugMessage};
 
 /// Declares the table of raw entry points and how it is loaded.
 macro_rules! raw {
@@ -50,6 +50,7 @@ raw! {
     buffer_sub_data: c"glBufferSubData" fn(u32, isize, isize, *const c_void);
     get_buffer_sub_data: c"glGetBufferSubData" fn(u32, isize, isize, *mut c_void);
     copy_buffer_sub_data: c"glCopyBufferSubData" fn(u32, u32, isize, isize, isize);
+    get_buffer_parameter_i64v: c"glGetBufferParameteri64v" fn(u32, u32, *mut i64);
     bind_buffer_range: c"glBindBufferRange" fn(u32, u32, u32, isize, isize);
     map_buffer_range: c"glMapBufferRange" fn(u32, isize, isize, u32) -> *mut c_void;
     fence_sync: c"glFenceSync" fn(u32, u32) -> *mut c_void;
@@ -176,6 +177,11 @@ impl Api for Native {
     fn copy_buffer_sub_data(&self, from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64) {
         let (from_offset, to_offset) = (from_offset as isize, to_offset as isize);
         call!((self.raw.copy_buffer_sub_data)(from, to, from_offset, to_offset, size as isize));
+    }
+    fn buffer_size(&self, target: u32) -> i64 {
+        let mut size = 0;
+        call!((self.raw.get_buffer_parameter_i64v)(target, BUFFER_SIZE, &raw mut size));
+        size
     }
 
     fn create_compute_shader(&self) -> u32 {

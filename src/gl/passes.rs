@@ -47,9 +47,17 @@ impl Passes {
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
     pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
+        Passes::with_packed(session, recipe, Pace::new())
+    }
+
+    /// As [`Passes::new`], with a pace.
+    ///
+    /// # Errors
+    /// As [`Passes::new`].
+    pub fn with_packed(session: &mut Session, recipe: &Recipe, pace: Pace) -> Result<Self> {
         let bytes = recipe.packed * size_of::<f32>();
         let packed = (bytes > 0).then(|| Buffer::new(session.context(), bytes).map(Rc::new)).transpose()?;
-        Passes::with(session, recipe, packed, Pace::new())
+        Passes::with(session, recipe, packed, pace)
     }
 
     /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a pace.
@@ -89,6 +97,16 @@ impl Passes {
             dispatch::run_steps(&self.context, steps, &Pace::new())
         })?;
         Ok(true)
+    }
+
+    /// Has the device pack `weights`, if the recipe wants that, before what is queued next. Does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue_packing(&self, weights: &dyn Bind) -> Result<()> {
+        let Some(packed) = &self.packed else { return Ok(()) };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
+        self.with_steps(&self.prepare, &buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
     /// Takes charge of weights.

@@ -7,7 +7,8 @@
 //!
 //! A thread's context is made at its first call and ends with the thread, or at the first call after [`cleanup`]. What
 //! [`execute`] leaves behind is part of the contract: the program in use, bindings 0 to 2 empty, the parameters at binding 3.
-//! A caller who then dispatches the program himself finds its parameters bound.
+//! A caller who then dispatches the program himself finds its parameters bound; before the first call, a block of zeros. The kernel
+//! writes NaN where these cannot be the parameters of the buffers that it finds (`glsl/conv_reference.comp`).
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use super::conv2d;
 use super::conv2d::Prepared;
 use super::engine::Engine;
 use super::exit::{self, Inside};
+use super::queued::Recent;
 use super::resource::{Buffer, Program};
 use super::session::Session;
 use crate::config::config;
@@ -54,13 +56,45 @@ struct Named {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
+/// What is bound at index 3 between calls.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct LeftOver {
+    params: conv2d::ReferenceParams,
+    /// [`LEFT_BY_A_CALL`] tells the kernel that these are the parameters of a call, not of the dispatch that reads them.
+    mark: i32,
+}
+
+/// As in `glsl/conv_reference.comp`.
+const LEFT_BY_A_CALL: i32 = 0x4c45_4654;
+
 /// What one thread has.
 struct Thread {
-    /// Bound at index 3 between calls.
-    params: Option<Buffer>,
+    /// A [`LeftOver`], bound at index 3 between calls.
+    params: Buffer,
+    /// The convolution that they are of, after a call.
+    last: Option<Conv2d>,
+    /// Convolutions that were queued on the caller's buffers.
+    recent: Recent,
     session: Session,
     /// Last: the others end inside.
     inside: Option<Inside>,
+}
+
+impl Thread {
+    /// With parameters bound that are no convolution's: a caller who dispatches the program before the first call gets NaN.
+    fn new(context: Rc<Context>) -> Result<Self> {
+        let nothing = <LeftOver as bytemuck::Zeroable>::zeroed();
+        let params = Buffer::with_data(&context, bytemuck::bytes_of(&nothing))?;
+        bind_params(&context, &params)?;
+        Ok(Thread {
+            params,
+            last: None,
+            recent: Recent::default(),
+            session: Session::new(context),
+            inside: None,
+        })
+    }
 }
 
 impl Drop for Thread {
@@ -132,6 +166,11 @@ pub fn compile() -> Result<()> {
 /// The program's GL name, 0 if there is none.
 pub fn program() -> u32 {
     state().as_ref().and_then(|state| state.program).map_or(0, |program| program.name)
+}
+
+/// Whether a program is the reference kernel that [`program`] names, not one of the caller's.
+pub fn is_reference_program(program: u32) -> bool {
+    state().as_ref().and_then(|state| state.program).is_some_and(|it| it.name == program && !it.custom)
 }
 
 /// Runs one convolution on the current program, initialising and compiling first if need be. Returns milliseconds.
@@ -219,6 +258,46 @@ pub fn compile_custom(source: &str) -> Result<u32> {
         let context = thread.session.context();
         let program = Program::build(context, "the caller's shader", source)?;
         replace_program(state, context, program, true).map(|program| program.name)
+    })
+}
+
+/// Queues `problem` between the caller's buffer objects `[input, weights, output]`, by a better kernel than the reference program,
+/// which `program` must be. No `problem` means that of the last call on this thread, if its parameters are bound. Leaves everything
+/// as a dispatch of that program by the caller would. Needs [`initialize`].
+///
+/// # Errors
+/// [`Error::Unsupported`] where there is no better kernel; [`Error::InvalidArgument`] for another program, for parameters that are
+/// not known, for buffers that do not go with them; what GL reports. The caller may then dispatch `program`.
+pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Result<()> {
+    let state = state();
+    if state.is_none() {
+        return Err(not_initialized("gpu_enqueue_conv2d"));
+    }
+    on_thread(state, |state, thread| {
+        if !state.program.is_some_and(|current| current.name == program && !current.custom) {
+            return Err(Error::invalid("program", program, "the program of gpu_compile_conv2d_shader"));
+        }
+        let context = thread.session.context().clone();
+        let api = context.api();
+        let params = api.get_integer_indexed(api::SHADER_STORAGE_BUFFER_BINDING, conv2d::PARAMS) as u32;
+        let left = thread.last.filter(|_| params == thread.params.name());
+        let (problem, exactly) = problem.map_or((left, true), |problem| (Some(*problem), false));
+        let problem = problem.ok_or_else(|| {
+            Error::invalid(
+                "params",
+                "NULL",
+                "the parameters, or those that a call left behind bound at index 3",
+            )
+        })?;
+        let queued = thread.recent.enqueue(&mut thread.session, &problem, buffers, exactly);
+        let [input, weights, output] = buffers;
+        let bound = [(conv2d::INPUT, input), (conv2d::WEIGHTS, weights), (conv2d::OUTPUT, output)];
+        for (index, buffer) in bound.into_iter().chain([(conv2d::PARAMS, params)]) {
+            api.bind_buffer_base(api::SHADER_STORAGE_BUFFER, index, buffer);
+        }
+        api.bind_buffer(api::SHADER_STORAGE_BUFFER, 0);
+        api.use_program(program);
+        queued.and_then(|()| context.check("glUseProgram"))
     })
 }
 
@@ -314,11 +393,7 @@ fn on_thread<T>(
         }
         let thread = match slot {
             Some(thread) => thread,
-            None => slot.insert(Thread {
-                params: None,
-                session: Session::new(state.group.context()?),
-                inside: None,
-            }),
+            None => slot.insert(Thread::new(state.group.context()?)?),
         };
         let context = thread.session.context().clone();
         if !context.is_current() {
@@ -404,15 +479,19 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
 /// Leaves the thread as the contract says: parameters at binding 3, the program in use.
 fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()> {
     let context = thread.session.context();
-    let block = conv2d::reference_params(problem);
-    let params = match &mut thread.params {
-        Some(params) => params,
-        None => thread.params.insert(Buffer::new(context, size_of_val(&block))?),
-    };
-    params.upload(bytemuck::bytes_of(&block))?;
+    let block = LeftOver { params: conv2d::reference_params(problem), mark: LEFT_BY_A_CALL };
+    thread.last = None;
+    thread.params.upload(bytemuck::bytes_of(&block))?;
+    thread.last = Some(*problem);
+    bind_params(context, &thread.params)?;
+    context.api().use_program(program);
+    context.check("glUseProgram")
+}
+
+/// Binds `params` where the program reads its parameters.
+fn bind_params(context: &Context, params: &Buffer) -> Result<()> {
     params.bind(conv2d::PARAMS);
     // Binding to an index binds the general point too.
     context.api().bind_buffer(api::SHADER_STORAGE_BUFFER, 0);
-    context.api().use_program(program);
-    context.check("glUseProgram")
+    context.check("glBindBufferBase")
 }

@@ -163,6 +163,19 @@ impl Buffer {
         Buffer { name, bytes, context: context.clone(), _counted: counted }
     }
 
+    /// How long somebody else's buffer object is.
+    ///
+    /// # Errors
+    /// What GL reports, for instance that there is no such buffer.
+    pub fn bytes_of(context: &Context, name: u32) -> Result<u64> {
+        let api = context.api();
+        api.bind_buffer(api::COPY_READ_BUFFER, name);
+        context.check("glBindBuffer")?;
+        let bytes = if name == 0 { 0 } else { api.buffer_size(api::COPY_READ_BUFFER) };
+        context.check("glGetBufferParameteri64v")?;
+        Ok(bytes.max(0) as u64)
+    }
+
     /// Gives the buffer object away: whoever has its name deletes it.
     pub fn into_name(mut self) -> u32 {
         std::mem::take(&mut self.name)

@@ -9,6 +9,7 @@ mod limits;
 mod machines;
 mod pipeline;
 mod queue;
+mod queued;
 mod rates;
 mod recovery;
 mod rig;

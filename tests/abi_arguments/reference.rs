@@ -139,6 +139,34 @@ fn the_reference_functions_on_buffers() {
 }
 
 #[test]
+fn the_reference_function_that_queues() {
+    let mut cases = Cases::default();
+    let enqueue = |program, params: *const conv2d_params_t| {
+        // SAFETY: `params` is NULL or readable, or the call must refuse it.
+        unsafe { gpu_enqueue_conv2d(program, 1, 2, 3, params) }
+    };
+    let [N, C, H, W, K, kernel_size, stride, pad, H_out, W_out] = NUMBERS;
+    let good = conv2d_params_t { N, H, W, C, K, kernel_size, stride, pad, H_out, W_out };
+    let odd = (&raw const good).wrapping_byte_add(2);
+    cases.refused(0, "params is at address", || enqueue(1, odd));
+    cases.refused(0, "H_out is 4; expected 3", || enqueue(1, &conv2d_params_t { H_out: 4, ..good }));
+    cases.refused(0, "expected 1 to", || enqueue(1, &conv2d_params_t { N: -1, ..good }));
+    for program in [-1, c_int::MIN] {
+        cases.refused(0, "program is", || enqueue(program, &good));
+        cases.refused(0, "program is", || enqueue(program, null()));
+    }
+    // No such program, whether or not there is a device.
+    for program in [0, c_int::MAX] {
+        cases.refused(0, "", || enqueue(program, &good));
+        cases.refused(0, "", || enqueue(program, null()));
+    }
+    for program in [c_int::MIN, -1, 0, c_int::MAX] {
+        assert_eq!(gpu_is_reference_program(program), 0);
+    }
+    cases.at_least(11);
+}
+
+#[test]
 fn the_reference_functions_before_initialisation() {
     // A process of its own, since the state is the process's.
     let name = "reference::the_reference_functions_before_initialisation";

@@ -1,19 +1,31 @@
 !> `gpu_async_executor` on a GL device: every output of a stream is right and arrives, in whatever order one asks; figures
 !> add up; what cannot be done is counted and harms nothing. Needs a GL device.
 module async_cases
+  use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_c_binding, only: c_associated
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use checks
   use gpu_async_executor
   use gpu_opengl_interface
-  use sparkle_gpu_dispatch, only: gpu_free, gpu_malloc, gpu_memcpy, gpu_memory, HOST_TO_GPU
+  use sparkle_glsl_generator, only: convolution_config, generate_conv_glsl_shader
+  use sparkle_gpu_dispatch, only: gpu_free, gpu_malloc, gpu_memcpy, gpu_memory, GPU_TO_HOST, HOST_TO_GPU
   use, intrinsic :: iso_c_binding, only: c_loc
   implicit none
   public
   integer, parameter :: LENGTH = 10
   type(conv), parameter :: SHAPE_HERE = conv(n=2, c=3, h=18, w=23, k=5, r=3, s=3, pad_h=1, pad_w=1)
+  !> Large enough for the library's own kernels to take the reference program's place.
+  type(conv), parameter :: LARGE = conv(n=2, c=20, h=20, w=23, k=16, r=3, s=3, pad_h=1, pad_w=1)
 
 contains
+
+  !> Whether work is done, by somebody who may only look.
+  logical function looks_done(state, set)
+    type(gpu_async_state), intent(in) :: state
+    integer, intent(in) :: set
+
+    looks_done = gpu_is_work_complete(state, set)
+  end function looks_done
 
   !> GPU memory with weights in it.
   function weights_on_gpu(w) result(mem)
@@ -101,16 +113,27 @@ contains
       set(i) = gpu_get_next_buffer_set(state)
       call submit(state, set(i), SHAPE_HERE, x, y(:, i))
     end do
-    do while (.not. gpu_is_work_complete(state, set(2)))
+    do while (.not. looks_done(state, set(2)))
     end do
     call check(agrees(SHAPE_HERE, x, w, y(:, 2)) .and. agrees(SHAPE_HERE, x, w, y(:, 1)), 'two are delivered')
-    call check(.not. (state%buffer_sets(set(1))%in_use .or. state%buffer_sets(set(2))%in_use), 'and free')
+    ! From now on they are the program's again.
+    y(:, 1:2) = 3.0_real32
+    call check(looks_done(state, set(2)) .and. looks_done(state, set(1)), 'and stay so')
+    call gpu_wait_for_completion(state, set(2))
+    call check(.not. (state%buffer_sets(set(1))%in_use .or. state%buffer_sets(set(2))%in_use), 'after waiting they are free')
+    call check(all(abs(y(:, 1:2) - 3.0_real32) <= 0.0_real32), 'an output is delivered once')
     call gpu_wait_for_completion(state, set(3))
     call gpu_wait_for_completion(state, set(3))
     call check(agrees(SHAPE_HERE, x, w, y(:, 3)), 'the third after waiting, twice')
     before = state%buffer_sets(set(3))%submit_time
     call check(state%buffer_sets(set(3))%complete_time >= before .and. before > 0, 'times')
-    call check(state%completed_operations == 3, 'three completed')
+    call check(state%completed_operations == 3 .and. state%clock_rate == 1000000000, 'three completed')
+
+    ! The set's own buffer holds the output, too, for programs that read it by themselves.
+    y(:, 1) = huge(y)
+    call gpu_memcpy(gpu_memory(4_int64 * size(y, 1), int(state%buffer_sets(set(3))%output_buffer, int64), .true.), &
+      c_loc(y), 4_int64 * size(y, 1), GPU_TO_HOST)
+    call check(agrees(SHAPE_HERE, x, w, y(:, 1)), 'the buffer of the set')
 
     ! A set in flight that is submitted again is finished first.
     y = huge(y)
@@ -220,6 +243,168 @@ contains
     call gpu_free(weights)
   end subroutine whole_calls
 
+  !> Convolutions that other kernels than the reference program compute: by the shape that was set, by that of a synchronous
+  !> call; with weights that change in their buffer while others are in flight; into the caller's buffers.
+  subroutine large_ones()
+    type(gpu_async_state) :: state
+    type(gpu_memory) :: weights
+    real(real32), allocatable, target :: x(:, :), w(:, :), y(:, :), z(:)
+    real(real32) :: time
+    integer :: i, set, round
+
+    allocate (x(LARGE%x_len(), 6), w(LARGE%w_len(), 6), y(LARGE%y_len(), 6), z(LARGE%y_len()))
+    do i = 1, 6
+      x(:, i) = data_of(size(x, 1), 10 + i)
+      w(:, i) = data_of(size(w, 1), 20 + i)
+    end do
+    weights = weights_on_gpu(w(:, 1))
+    call gpu_async_executor_init(state, gpu_get_program_id(), int(weights%gpu_ptr))
+    do round = 1, 2
+      if (round == 1) then
+        call set_shape(state, LARGE)
+      else
+        time = gpu_execute_conv2d_ref(x(:, 1), w(:, 1), z, LARGE%n, LARGE%c, LARGE%h, LARGE%w, LARGE%k, LARGE%r, &
+          LARGE%stride_h, LARGE%pad_h, LARGE%p(), LARGE%q())
+        call check(time >= 0.0_real32 .and. agrees(LARGE, x(:, 1), w(:, 1), z), 'a synchronous call')
+      end if
+      y = huge(y)
+      do i = 1, 6
+        call gpu_memcpy(weights, c_loc(w(1, i)), weights%size_bytes, HOST_TO_GPU)
+        set = gpu_get_next_buffer_set(state)
+        call submit(state, set, LARGE, x(:, i), y(:, i))
+        ! The input was copied.
+        x(:, i) = -x(:, i)
+      end do
+      do i = 1, 3
+        call gpu_wait_for_completion(state, i)
+      end do
+      x = -x
+      do i = 1, 6
+        call check(agrees(LARGE, x(:, i), w(:, i), y(:, i)), 'a large one')
+      end do
+      ! What is bound and in use is what the program's own dispatch would find.
+      z = huge(z)
+      call submit(state, 1, LARGE, x(:, 2), z)
+      call gpu_wait_for_completion(state, 1)
+      call check(agrees(LARGE, x(:, 2), w(:, 6), z), 'and another')
+    end do
+    call check(state%completed_operations == 14 .and. state%failed_operations == 0, 'all completed')
+    call check(state%total_gpu_time > 0, 'a time')
+    call gpu_async_executor_cleanup(state)
+    call gpu_free(weights)
+  end subroutine large_ones
+
+  !> Parameters at index 3 that belong to something else: NaN, in whatever way it would have been computed.
+  subroutine stale_shapes(cv)
+    type(conv), intent(in) :: cv
+    type(gpu_async_state) :: state
+    type(gpu_memory) :: weights
+    type(conv) :: others(4)
+    real(real32), allocatable, target :: x(:), w(:), y(:), small(:)
+    real(real32) :: time
+    integer :: i
+
+    allocate (x(cv%x_len()), w(cv%w_len()), y(cv%y_len()))
+    x = data_of(size(x), 31)
+    w = data_of(size(w), 32)
+    weights = weights_on_gpu(w)
+    ! A context of its own, where nothing was computed before.
+    call gpu_async_executor_init(state, gpu_get_program_id(), int(weights%gpu_ptr))
+    y = huge(y)
+    call submit(state, 1, cv, x, y)
+    call gpu_wait_for_completion(state, 1)
+    call check(all_nan(y), 'no call before')
+    others = cv
+    others(1)%c = cv%c + 1
+    others(2)%h = cv%h - 1
+    others(3)%k = cv%k - 1
+    others(4)%n = 1
+    do i = 1, size(others)
+      associate (other => others(i))
+        allocate (small(other%y_len()))
+        time = gpu_execute_conv2d_ref(data_of(other%x_len(), 33), data_of(other%w_len(), 34), small, other%n, other%c, &
+          other%h, other%w, other%k, other%r, other%stride_h, other%pad_h, other%p(), other%q())
+        call check(time >= 0.0_real32, 'a call of other sizes')
+        deallocate (small)
+      end associate
+      y = huge(y)
+      call submit(state, 1, cv, x, y)
+      call gpu_wait_for_completion(state, 1)
+      call check(all_nan(y), 'NaN after a call of other sizes')
+      ! Whole calls have sizes of their own.
+      call gpu_async_conv2d(state, x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q())
+      call check(agrees(cv, x, w, y), 'a whole call')
+    end do
+    call set_shape(state, cv)
+    y = huge(y)
+    call submit(state, 2, cv, x, y)
+    call gpu_wait_for_completion(state, 2)
+    call check(agrees(cv, x, w, y), 'the right shape')
+    call gpu_async_executor_cleanup(state)
+    call gpu_free(weights)
+  end subroutine stale_shapes
+
+  !> The same sizes again and again: with the same weights, with one changed, with NaN among them.
+  subroutine kept_plans()
+    type(gpu_async_state) :: state
+    real(real32), allocatable, target :: x(:), w(:), y(:)
+    integer :: i
+
+    allocate (x(LARGE%x_len()), w(LARGE%w_len()), y(LARGE%y_len()))
+    call gpu_async_executor_init(state, gpu_get_program_id(), 0)
+    w = data_of(size(w), 41)
+    do i = 1, 6
+      x = data_of(size(x), 42 + i)
+      if (mod(i, 2) == 0) w(1 + 100 * i) = -w(1 + 100 * i)
+      y = huge(y)
+      call gpu_async_conv2d(state, x, w, y, LARGE%n, LARGE%c, LARGE%h, LARGE%w, LARGE%k, 3, 1, 1, LARGE%h, LARGE%w)
+      call check(agrees(LARGE, x, w, y), 'weights that change now and then')
+    end do
+    w = ieee_value(w, ieee_quiet_nan)
+    do i = 1, 2
+      y = huge(y)
+      call gpu_async_conv2d(state, x, w, y, LARGE%n, LARGE%c, LARGE%h, LARGE%w, LARGE%k, 3, 1, 1, LARGE%h, LARGE%w)
+      call check(all_nan(y), 'weights that are no numbers')
+    end do
+    call check(state%completed_operations == 8 .and. state%failed_operations == 0, 'all completed')
+    call check(state%total_gpu_time > 0 .and. state%total_idle_time >= 0, 'figures')
+    call gpu_async_executor_cleanup(state)
+  end subroutine kept_plans
+
+  !> A program of the caller's is dispatched as it is.
+  subroutine own_program()
+    character(len=*), parameter :: NL = new_line('a')
+    character(len=*), parameter :: ONES = '#version 430 core' // NL // 'layout(local_size_x = 64) in;' // NL // &
+      'layout(std430, binding = 2) writeonly buffer Y { float y[]; };' // NL // &
+      'void main() { uint i = gl_GlobalInvocationID.x; if (i < uint(y.length())) y[i] = 1.0; }' // NL
+    type(gpu_async_state) :: state
+    type(gpu_memory) :: weights
+    real(real32), allocatable, target :: x(:), y(:)
+
+    call check(gpu_compile_custom_shader_fortran(shader_source=ONES) > 0, 'a program of its own')
+    allocate (x(LARGE%x_len()), y(LARGE%y_len()))
+    x = 2.0_real32
+    weights = weights_on_gpu(data_of(LARGE%w_len(), 1))
+    call gpu_async_executor_init(state, gpu_get_program_id(), int(weights%gpu_ptr))
+    call set_shape(state, LARGE)
+    y = huge(y)
+    call gpu_submit_work_async(state, 1, x, y, 4_int64 * size(x), 4_int64 * size(y), (size(y) + 63) / 64, 1, 1)
+    call gpu_wait_for_completion(state, 1)
+    call check(all(abs(y - 1.0_real32) <= 0.0_real32), 'it runs')
+    call gpu_async_executor_cleanup(state)
+    call gpu_free(weights)
+    ! One of the library's texts, which looks at its parameters as the reference program does.
+    call gpu_cleanup()
+    call check(gpu_init(), 'gpu_init')
+    call check(gpu_compile_custom_shader_fortran(generate_conv_glsl_shader(convolution_config(input_height=SHAPE_HERE%h, &
+      input_width=SHAPE_HERE%w, input_channels=SHAPE_HERE%c, kernel_height=3, kernel_width=3, &
+      output_height=SHAPE_HERE%h, output_width=SHAPE_HERE%w, output_channels=SHAPE_HERE%k, pad_y=1, pad_x=1))) > 0, 'a text')
+    call stale_shapes(SHAPE_HERE)
+    ! The reference program comes back with a new beginning.
+    call gpu_cleanup()
+    call check(gpu_init(), 'gpu_init')
+  end subroutine own_program
+
   subroutine failures()
     type(gpu_async_state) :: state
     real(real32), target :: x(60), w(24), y(60)
@@ -260,10 +445,15 @@ program async_executor
   implicit none
 
   call check(gpu_init(), 'gpu_init')
+  call stale_shapes(SHAPE_HERE)
   call stream()
   call polling()
   call sections()
   call whole_calls()
+  call large_ones()
+  call kept_plans()
+  call own_program()
+  call stale_shapes(LARGE)
   call failures()
   call gpu_cleanup()
   call check(gpu_init(), 'gpu_init again')

@@ -1,9 +1,11 @@
 !> What the Fortran test programs share: counted checks, reproducible data, and convolution the naive way in float64.
 module checks
-  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
+  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
+  use, intrinsic :: iso_c_binding, only: c_char, c_int, c_null_char
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   implicit none
   private
-  public :: check, finish, data_of, shape_of_conv, convolve, agrees, same_bits, report_unless_equal
+  public :: check, finish, set_variable, data_of, shape_of_conv, convolve, agrees, all_nan, same_bits, report_unless_equal
 
   !> A convolution as the oracle takes it.
   type, public :: conv
@@ -20,6 +22,16 @@ module checks
 
   integer, save :: count = 0
 
+  interface
+    function c_setenv(name, value, overwrite) bind(C, name="setenv") result(status)
+      import :: c_char, c_int
+      character(kind=c_char), intent(in) :: name(*)
+      character(kind=c_char), intent(in) :: value(*)
+      integer(c_int), value :: overwrite
+      integer(c_int) :: status
+    end function c_setenv
+  end interface
+
 contains
 
   !> Ends the program at the first thing that is not as it should be.
@@ -33,6 +45,14 @@ contains
     print '(2a)', 'FAILED: ', what
     error stop 1
   end subroutine check
+
+  !> Sets a variable of the environment, which the library reads at its first use. So a program that needs one does not depend
+  !> on who runs it.
+  subroutine set_variable(name, value)
+    character(len=*), intent(in) :: name, value
+
+    call check(c_setenv(name // c_null_char, value // c_null_char, 1_c_int) == 0, 'setenv')
+  end subroutine set_variable
 
   !> Shows both texts if they differ.
   subroutine report_unless_equal(found, expected)
@@ -162,6 +182,13 @@ contains
     real(real32), intent(in) :: a(:), b(:)
 
     same_bits = size(a) == size(b)
-    if (same_bits) same_bits = all(transfer(a, [0]) == transfer(b, [0]))
+    if (same_bits) same_bits = all(transfer(a, [0_int32]) == transfer(b, [0_int32]))
   end function same_bits
+
+  !> Whether no element is a number.
+  pure logical function all_nan(a)
+    real(real32), intent(in) :: a(:)
+
+    all_nan = all(ieee_is_nan(a))
+  end function all_nan
 end module checks

@@ -1,7 +1,8 @@
-!> `sparkle_gpu_dispatch` on a GL device: memory that is really allocated and copied, kernels that really run. Needs one.
+!> `sparkle_gpu_dispatch` on a GL device: memory that is really allocated and copied, kernels that really run, in this library's
+!> forms and in those of the reference. Needs one.
 program gpu_dispatch
   use, intrinsic :: iso_c_binding, only: c_loc, c_null_ptr, c_ptr
-  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use checks
   use gpu_opengl_interface, only: gpu_cleanup
   use sparkle_gpu_dispatch
@@ -18,6 +19,14 @@ program gpu_dispatch
   call reduction()
   call complex_product()
   call bad_launches()
+  call copies_in_the_references_form()
+  call copies_that_fail()
+  call gemm_in_the_references_form()
+  call gemm_that_does_not_fit()
+  call reduction_in_place()
+  call modulus()
+  call saxpy_without_alpha()
+  call more_than_a_shader_sees()
   call kernels_survive_cleanup()
   call finish()
 
@@ -98,7 +107,8 @@ contains
     integer, parameter :: GRIDS(3, 4) = reshape([MANY, 1, 1, 1, 1, 1, 30, 7, 3, huge(0), 1, 1], [3, 4])
 
     kernel = create_gpu_kernel('my sum', 'vector_add')
-    call check(kernel%compiled .and. kernel%name == 'my sum' .and. kernel%work_group_size == 256, 'vector_add builds')
+    call check(kernel%compiled .and. len(kernel%name) == 6 .and. kernel%name == 'my sum', 'vector_add builds')
+    call check(kernel%work_group_size == 256, 'its workgroups')
     call check(index(kernel%source, '#version') == 1, 'its source')
     a = data_of(MANY, 2)
     b = data_of(MANY, 3)
@@ -142,16 +152,18 @@ contains
     type(gpu_kernel) :: kernel
     type(gpu_memory) :: args(4)
     type(c_ptr) :: pointers(4)
-    real(real32) :: a(m, k), b(k, n), c(m * n)
+    real(real32) :: a(m, k), b(k, n)
+    real(real32), target :: c(m * n)
     real(real64) :: expected(m, n)
-    integer, target :: sizes(3) = [m, n, k]
+    integer(int32), target :: sizes(3)
     integer :: stat, i
 
     kernel = create_gpu_kernel('gemm', 'gemm')
-    call check(kernel%compiled, 'gemm builds')
+    call check(kernel%compiled .and. kernel%work_group_size == 16, 'gemm builds')
     a = reshape(data_of(m * k, 6), [m, k])
     b = reshape(data_of(k * n, 7), [k, n])
     c = 0.0_real32
+    sizes = [m, n, k]
     args = [uploaded([a]), uploaded([b]), uploaded(c), gpu_malloc(12_int64)]
     call gpu_memcpy(args(4), c_loc(sizes), 12_int64, HOST_TO_GPU)
     do i = 1, 4
@@ -161,6 +173,22 @@ contains
     call download(args(3), c)
     expected = matmul(real(a, real64), real(b, real64))
     call check(stat == 0 .and. all(abs(reshape(c, [m, n]) - expected) <= 1.0e-5_real64), 'gemm')
+    ! Sizes that the buffers are too small for, or none.
+    c = 5.0_real32
+    call gpu_memcpy(args(3), c_loc(c), 4_int64 * size(c), HOST_TO_GPU)
+    do i = 1, 3
+      sizes = [m, n, k]
+      sizes(i) = sizes(i) + 1
+      call gpu_memcpy(args(4), c_loc(sizes), 12_int64, HOST_TO_GPU)
+      call launch_gpu_kernel(kernel, args, [m, n], stat=stat)
+      call check(stat == -1, 'gemm of larger matrices')
+      sizes(i) = 0
+      call gpu_memcpy(args(4), c_loc(sizes), 12_int64, HOST_TO_GPU)
+      call launch_gpu_kernel(kernel, args, [m, n], stat=stat)
+      call check(stat == -1, 'gemm of no matrices')
+    end do
+    call download(args(3), c)
+    call check(all(abs(c - 5.0_real32) <= 0.0_real32), 'gemm that was refused')
     call free(args)
   end subroutine gemm
 
@@ -220,6 +248,10 @@ contains
     call check(.not. unknown%compiled, 'no such kernel')
     call launch_gpu_kernel(unknown, args, [8], stat=stat)
     call check(stat == -1, 'an unknown kernel is not launched')
+    unknown%compiled = .true.
+    unknown%kernel_type = ''
+    call launch_gpu_kernel(unknown, args, [8], stat=stat)
+    call check(stat == -1, 'nor one that the program made by itself')
     call launch_gpu_kernel(kernel, args, [0], stat=stat)
     call check(stat == -1, 'an empty grid')
     call launch_gpu_kernel(kernel, args, [8, -1], stat=stat)
@@ -235,6 +267,265 @@ contains
     call launch_gpu_kernel(kernel, stale, [8], stat=stat)
     call check(stat == -1, 'freed memory is no argument')
   end subroutine bad_launches
+
+  !> Memory first and the host's pointer second, in both directions.
+  subroutine copies_in_the_references_form()
+    type(gpu_memory) :: mem
+    real(real32), target :: sent(MANY), received(MANY)
+    type(c_ptr) :: handle
+
+    sent = data_of(MANY, 21)
+    received = 0.0_real32
+    mem = gpu_malloc(4_int64 * MANY)
+    call gpu_memcpy(mem, c_loc(sent), 4_int64 * MANY, HOST_TO_GPU)
+    call gpu_memcpy(mem, c_loc(received), 4_int64 * MANY, GPU_TO_HOST)
+    call check(same_bits(sent, received), 'there and back, memory first')
+    received = 0.0_real32
+    call gpu_memcpy(dst=mem, src=c_loc(received), size_bytes=4_int64 * MANY, direction=GPU_TO_HOST)
+    call check(same_bits(sent, received), 'by the names of the arguments')
+    received = 0.0_real32
+    call gpu_memcpy(dst=c_loc(received), src=mem, size_bytes=4_int64 * MANY, direction=GPU_TO_HOST)
+    call check(same_bits(sent, received), 'the destination first')
+    ! The same with C pointers on both sides.
+    handle = transfer(mem%gpu_ptr, c_null_ptr)
+    sent = data_of(MANY, 22)
+    received = 0.0_real32
+    call gpu_memcpy(handle, c_loc(sent), 4_int64 * MANY, HOST_TO_GPU)
+    call gpu_memcpy(handle, c_loc(received), 4_int64 * MANY, GPU_TO_HOST)
+    call check(same_bits(sent, received), 'C pointers, memory first')
+    received = 0.0_real32
+    call gpu_memcpy(c_loc(received), handle, 4_int64 * MANY, GPU_TO_HOST)
+    call check(same_bits(sent, received), 'C pointers, the destination first')
+    call gpu_free(mem)
+  end subroutine copies_in_the_references_form
+
+  !> What cannot be copied is reported, or, to a caller who does not ask, becomes NaN.
+  subroutine copies_that_fail()
+    type(gpu_memory) :: mem, none
+    real(real32), target :: sent(10), received(12)
+    character(len=120) :: errmsg
+    integer :: stat
+
+    sent = data_of(10, 23)
+    mem = uploaded(sent)
+    received = 7.0_real32
+    errmsg = 'as before'
+    call gpu_memcpy(mem, c_loc(received), 48_int64, GPU_TO_HOST, stat, errmsg)
+    call check(stat == -1 .and. errmsg == 'gpu_memcpy: size_bytes is 48; the GPU memory has 40', 'more than there is')
+    call gpu_memcpy(mem, c_loc(received), 4_int64, 0, stat, errmsg)
+    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'no direction')
+    call gpu_memcpy(c_loc(received), mem, 4_int64, HOST_TO_GPU, stat, errmsg)
+    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'another direction than that of the arguments')
+    call gpu_memcpy(none, c_loc(received), 4_int64, GPU_TO_HOST, stat, errmsg)
+    call check(stat == -1 .and. index(errmsg, 'GPU memory') > 0, 'no memory')
+    call gpu_memcpy(mem, c_null_ptr, 4_int64, GPU_TO_HOST, stat, errmsg)
+    call check(stat == -1 .and. index(errmsg, 'null') > 0, 'nowhere')
+    call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'nothing was copied')
+    errmsg = 'as before'
+    call gpu_memcpy(mem, c_loc(received), 40_int64, GPU_TO_HOST, stat, errmsg)
+    call check(stat == 0 .and. errmsg == 'as before' .and. same_bits(received(:10), sent), 'what works')
+
+    received = 7.0_real32
+    call gpu_memcpy(mem, c_loc(received), 48_int64, GPU_TO_HOST)
+    call check(all_nan(received), 'NaN where nothing was copied to the host')
+    received = 7.0_real32
+    call gpu_memcpy(none, c_loc(received), 20_int64, GPU_TO_HOST)
+    call check(all_nan(received(:5)) .and. all(abs(received(6:) - 7.0_real32) <= 0.0_real32), 'and no further')
+    received = 7.0_real32
+    call gpu_memcpy(mem, c_loc(received), 48_int64, HOST_TO_GPU)
+    call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'what was to be copied from stays')
+    call download(mem, received(:10))
+    call check(all_nan(received(:10)), 'NaN where nothing was copied to the GPU')
+    call gpu_free(mem)
+  end subroutine copies_that_fail
+
+  !> Three buffers and global_size [m, n], small integers, so that every sum is exact. Deep sums among them.
+  subroutine gemm_in_the_references_form()
+    integer, parameter :: SIZES(3, 8) = reshape([64, 64, 64, 13, 9, 21, 1, 1, 1, 1, 7, 5, 7, 1, 5, 16, 17, 1, 300, 5, 3, &
+      2, 3, 70001], [3, 8])
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: args(3)
+    real(real32), allocatable :: a(:, :), b(:, :)
+    real(real32), allocatable, target :: c(:, :)
+    integer :: i, m, n, k, stat
+
+    kernel = create_gpu_kernel('gemm_tiled', 'gemm')
+    do i = 1, size(SIZES, 2)
+      m = SIZES(1, i)
+      n = SIZES(2, i)
+      k = SIZES(3, i)
+      a = reshape(anint(3.0_real32 * data_of(m * k, 30 + i)), [m, k])
+      b = reshape(anint(3.0_real32 * data_of(k * n, 40 + i)), [k, n])
+      allocate (c(m, n))
+      c = huge(c)
+      args = [uploaded([a]), uploaded([b]), uploaded([c])]
+      call launch_gpu_kernel(kernel, args, [m, n], [16, 16])
+      call gpu_synchronize()
+      call gpu_memcpy(args(3), c_loc(c), args(3)%size_bytes, GPU_TO_HOST)
+      call check(all(abs(c - matmul(real(a, real64), real(b, real64))) <= 0.0_real64) .and. any(abs(c) > 0.5_real32), &
+        'gemm of three buffers')
+      ! And again without workgroups, and with a third dimension.
+      call launch_gpu_kernel(kernel, args, [m, n, 1], stat=stat)
+      c = huge(c)
+      call gpu_memcpy(args(3), c_loc(c), args(3)%size_bytes, GPU_TO_HOST)
+      call check(stat == 0 .and. all(abs(c - matmul(real(a, real64), real(b, real64))) <= 0.0_real64), 'gemm, again')
+      deallocate (c)
+      call free(args)
+    end do
+  end subroutine gemm_in_the_references_form
+
+  !> Buffers of which nobody can tell what k is meant.
+  subroutine gemm_that_does_not_fit()
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: args(3)
+    real(real32) :: c(16)
+    character(len=120) :: errmsg
+    integer :: stat
+
+    kernel = create_gpu_kernel('gemm', 'gemm')
+    ! 4 x 5 = 4 x 3 * 3 x 5, and everything that is a little off.
+    call attempt(kernel, 12, 15, 20, [4, 5], .true.)
+    call attempt(kernel, 12, 15, 21, [4, 5], .false.)
+    call attempt(kernel, 12, 15, 19, [4, 5], .false.)
+    call attempt(kernel, 13, 15, 20, [4, 5], .false.)
+    call attempt(kernel, 16, 15, 20, [4, 5], .false.)
+    call attempt(kernel, 12, 20, 20, [4, 5], .false.)
+    call attempt(kernel, 24, 30, 40, [4, 5], .false.)
+    call attempt(kernel, 3, 15, 20, [4, 5], .false.)
+    call attempt(kernel, 12, 15, 20, [5, 4], .false.)
+    call attempt(kernel, 12, 15, 20, [20], .false.)
+    call attempt(kernel, 12, 15, 20, [4, 5, 2], .false.)
+    call attempt(kernel, 12, 15, 20, [2, 5], .false.)
+
+    args = [uploaded(data_of(16, 1)), uploaded(data_of(16, 2)), uploaded(data_of(16, 3))]
+    call launch_gpu_kernel(kernel, [args(1), args(2), args(2)], [4, 4], stat=stat, errmsg=errmsg)
+    call check(stat == -1 .and. index(errmsg, 'C is one of its factors') > 0, 'a product into its own factor')
+    call launch_gpu_kernel(kernel, args(:2), [4, 4], stat=stat)
+    call check(stat == -1, 'two buffers')
+    call launch_gpu_kernel(kernel, args, [4, 4])
+    call gpu_synchronize()
+    call launch_gpu_kernel(kernel, args, [4, 5])
+    call download(args(3), c)
+    call check(all_nan(c), 'NaN where nothing was computed')
+    call free(args)
+  end subroutine gemm_that_does_not_fit
+
+  !> One product, refused or not, with all of C changed or none.
+  subroutine attempt(kernel, a_length, b_length, c_length, global_size, fits)
+    type(gpu_kernel), intent(in) :: kernel
+    integer, intent(in) :: a_length, b_length, c_length, global_size(:)
+    logical, intent(in) :: fits
+    type(gpu_memory) :: args(3)
+    integer :: stat
+    real(real32) :: before(c_length), after(c_length)
+
+    before = data_of(c_length, 9)
+    args = [uploaded(data_of(a_length, 7)), uploaded(data_of(b_length, 8)), uploaded(before)]
+    call launch_gpu_kernel(kernel, args, global_size, [16, 16], stat)
+    call download(args(3), after)
+    call check((stat == 0) .eqv. fits, 'what fits')
+    call check(same_bits(before, after) .neqv. fits, 'what does not fit is left alone')
+    call free(args)
+  end subroutine attempt
+
+  !> One buffer: sums of 256 numbers each, where the first numbers were.
+  subroutine reduction_in_place()
+    integer, parameter :: LENGTHS(6) = [1, 255, 256, 257, MANY, 70001]
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: args(1)
+    real(real32), allocatable :: x(:), after(:)
+    integer :: i, j, used, stat
+
+    kernel = create_gpu_kernel('sum', 'reduction')
+    do i = 1, size(LENGTHS)
+      x = anint(5.0_real32 * data_of(LENGTHS(i), 50 + i))
+      allocate (after(LENGTHS(i)))
+      ! All of it, and what a program says that keeps less in a larger buffer.
+      do used = LENGTHS(i), max(1, LENGTHS(i) - 3), -3
+        args = [uploaded(x)]
+        call launch_gpu_kernel(kernel, args, [used], [256], stat)
+        call download(args(1), after)
+        call check(stat == 0, 'reduction in place')
+        do j = 1, (used + 255) / 256
+          call check(nint(after(j)) == nint(sum(x(256 * j - 255:min(256 * j, used)))), 'a sum')
+        end do
+        call check(same_bits(after(j:), x(j:)), 'what lies after the sums')
+        call free(args)
+      end do
+      deallocate (after)
+    end do
+  end subroutine reduction_in_place
+
+  subroutine modulus()
+    integer, parameter :: LENGTH = 3001
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: args(3)
+    real(real32) :: x(LENGTH), y(LENGTH), z(LENGTH)
+    real(real64) :: expected(LENGTH)
+
+    kernel = create_gpu_kernel('modulus', 'complex')
+    x = data_of(LENGTH, 61)
+    y = data_of(LENGTH, 62)
+    z = 0.0_real32
+    args = [uploaded(x), uploaded(y), uploaded(z)]
+    call launch_gpu_kernel(kernel, args, [LENGTH])
+    call download(args(3), z)
+    expected = sqrt(real(x, real64)**2 + real(y, real64)**2)
+    call check(all(abs(z - expected) <= 1.0e-6_real64 * expected + 1.0e-20_real64), 'complex of real numbers')
+    call free(args)
+  end subroutine modulus
+
+  !> The reference's form has no way to say what alpha is, so it is refused.
+  subroutine saxpy_without_alpha()
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: args(3)
+    real(real32) :: x(9), y(9), after(9)
+    character(len=120) :: errmsg
+    integer :: stat
+
+    kernel = create_gpu_kernel('saxpy', 'saxpy')
+    x = data_of(9, 63)
+    y = data_of(9, 64)
+    args = [uploaded(x), uploaded(y), uploaded([2.0_real32])]
+    call launch_gpu_kernel(kernel, args(:2), [9], stat=stat, errmsg=errmsg)
+    call check(stat == -1 .and. errmsg == 'launch_gpu_kernel: saxpy takes alpha, x and y', 'saxpy of x and y')
+    call launch_gpu_kernel(kernel, args, [9], stat=stat, errmsg=errmsg)
+    call check(stat == -1 .and. index(errmsg, 'one element') > 0, 'alpha is not the first')
+    call download(args(2), after)
+    call check(same_bits(y, after), 'y is as it was')
+    call launch_gpu_kernel(kernel, args(:2), [9])
+    call download(args(2), after)
+    call check(all_nan(after), 'NaN where nothing was computed')
+    call download(args(1), after)
+    call check(same_bits(x, after), 'x is as it was')
+    call free(args)
+  end subroutine saxpy_without_alpha
+
+  !> A buffer longer than llvmpipe lets a shader see at once, with the work of many loop iterations.
+  subroutine more_than_a_shader_sees()
+    integer, parameter :: LENGTH = 2**25 + 1003
+    type(gpu_kernel) :: kernel
+    type(gpu_memory) :: mem
+    real(real32), allocatable, target :: x(:)
+    integer :: i, stat
+
+    kernel = create_gpu_kernel('double', 'vector_add')
+    allocate (x(LENGTH))
+    do i = 1, LENGTH
+      x(i) = real(mod(i, 1009), real32)
+    end do
+    mem = gpu_malloc(4_int64 * LENGTH)
+    call gpu_memcpy(mem, c_loc(x), mem%size_bytes, HOST_TO_GPU)
+    call launch_gpu_kernel(kernel, [mem, mem, mem], [LENGTH], stat=stat)
+    x = 0.0_real32
+    call gpu_memcpy(mem, c_loc(x), mem%size_bytes, GPU_TO_HOST)
+    call check(stat == 0, 'a long sum')
+    do i = 1, LENGTH
+      if (abs(x(i) - 2.0_real32 * real(mod(i, 1009), real32)) > 0.0_real32) exit
+    end do
+    call check(i == LENGTH + 1, 'all of it')
+    call gpu_free(mem)
+  end subroutine more_than_a_shader_sees
 
   !> After the context is made anew, other programs have the old names.
   subroutine kernels_survive_cleanup()

@@ -1,7 +1,7 @@
 !> Module `sparkle`: each argument that cannot be used is named, with what it is and what was expected; `stat` and
 !> `errmsg` behave as ALLOCATE's; outputs keep their values.
 program modern_errors
-  use, intrinsic :: iso_fortran_env, only: int64, real32
+  use, intrinsic :: iso_fortran_env, only: int32, int64, real32
   use checks
   use sparkle
   implicit none
@@ -10,6 +10,7 @@ program modern_errors
   type(sparkle_plan) :: plan
   integer :: stat
   character(len=200) :: errmsg
+  integer(int64), parameter :: MOST = huge(0_int32)
 
   call cpu%open('cpu')
   x = reshape(data_of(size(x), 1), shape(x))
@@ -119,7 +120,7 @@ contains
     call sparkle_output_size(desc, p, q, stat, errmsg)
     call refused('c is 0; expected 1 to 2147483647')
     call check(p == 4 .and. q == 4, 'output size untouched')
-    desc = sparkle_conv2d_desc(n=huge(0), c=huge(0), h=huge(0), w=huge(0), k=1, r=1, s=1)
+    desc = sparkle_conv2d_desc(n=MOST, c=MOST, h=MOST, w=MOST, k=1, r=1, s=1)
     call conv2d(desc, fx, fw, fy, stat=stat, errmsg=errmsg)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(errmsg, 'input size n*c*h*w is') == 1, 'overflow')
     call check(all(abs(fy - 5.0_real32) <= 0.0_real32), 'flat y untouched')

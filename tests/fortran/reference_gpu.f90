@@ -1,11 +1,13 @@
 !> The reference modules on a GL device: `gpu_opengl_interface`, and the production modules on top of it. Needs one.
 module reference_gpu_cases
-  use, intrinsic :: iso_fortran_env, only: real32
+  use, intrinsic :: iso_c_binding, only: c_loc
+  use, intrinsic :: iso_fortran_env, only: int64, real32
   use checks
   use gpu_opengl_interface
   use sparkle_conv2d, only: conv2d_gpu
   use sparkle_conv2d_v2, only: conv2d, conv2d_cleanup, conv2d_init, conv2d_show_stats
-  use sparkle_gpu_dispatch, only: execute_conv2d_gpu, gpu_device, init_gpu_device
+  use sparkle_gpu_dispatch, only: execute_conv2d_gpu, gpu_device, gpu_free, gpu_malloc, gpu_memcpy, gpu_memory, &
+    GPU_TO_HOST, HOST_TO_GPU, init_gpu_device
   implicit none
   public
   type(conv), parameter :: SHAPES(6) = [ &
@@ -66,6 +68,27 @@ contains
     call check(device%memory_free >= 0 .and. device%memory_total >= 0 .and. device%compute_units >= 0, 'its figures')
     call conv2d_init()
   end subroutine life_cycle
+
+  !> A part of the program that is done with its convolutions leaves the buffers of other parts alone.
+  subroutine cleanup_of_one_part(cv)
+    type(conv), intent(in) :: cv
+    real(real32), target :: sent(50), received(50)
+    real(real32) :: x(cv%x_len()), w(cv%w_len()), y(cv%y_len())
+    type(gpu_memory) :: mem
+
+    sent = data_of(50, 61)
+    received = 0.0_real32
+    mem = gpu_malloc(200_int64)
+    call gpu_memcpy(mem, c_loc(sent), 200_int64, HOST_TO_GPU)
+    x = data_of(size(x), 62)
+    w = data_of(size(w), 63)
+    call conv2d_init()
+    call conv2d(x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q(), 'gpu')
+    call conv2d_cleanup()
+    call gpu_memcpy(mem, c_loc(received), 200_int64, GPU_TO_HOST)
+    call check(agrees(cv, x, w, y) .and. same_bits(sent, received), 'memory of another part')
+    call gpu_free(mem)
+  end subroutine cleanup_of_one_part
 
   subroutine strided_and_bad(cv)
     type(conv), intent(in) :: cv
@@ -153,6 +176,7 @@ program reference_gpu
     call one_shape(SHAPES(i), i)
   end do
   call life_cycle()
+  call cleanup_of_one_part(SHAPES(3))
   call strided_and_bad(SHAPES(3))
   call custom_shader(SHAPES(3))
   call conv2d_cleanup()

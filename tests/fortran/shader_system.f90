@@ -1,7 +1,8 @@
 !> The shader modules on a GL device: what the device is, texts that compile and compute, variants chosen by their times, and what
 !> was learnt found by the next process. The first argument says which part: `first`, `again` in the same cache folder, `benchmark`.
+!> Without one the program runs itself, part by part, with a cache folder of its own.
 module shader_system_cases
-  use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char
+  use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use checks
   use gpu_dynamic_execution, only: gpu_benchmark_shader_variants, gpu_execute_with_dynamic_shader
@@ -29,6 +30,12 @@ module shader_system_cases
       character(kind=c_char), intent(in) :: shader_source(*)
       real(c_float) :: milliseconds
     end function execute_with_shader
+
+    function mkdtemp(pattern) bind(C, name="mkdtemp") result(folder)
+      import :: c_char, c_ptr
+      character(kind=c_char), intent(inout) :: pattern(*)
+      type(c_ptr) :: folder
+    end function mkdtemp
   end interface
 
 contains
@@ -310,10 +317,13 @@ contains
 end module shader_system_cases
 
 program shader_system_test
-  use checks, only: check, finish
+  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_null_char
+  use checks, only: check, finish, set_variable
   use shader_system_cases
   implicit none
   character(len=16) :: part
+  integer :: i
+  character(len=*), parameter :: PARTS(3) = [character(len=9) :: 'first', 'again', 'benchmark']
 
   call get_command_argument(1, part)
   select case (part)
@@ -331,7 +341,41 @@ program shader_system_test
     call execution(SHAPES(2), .true.)
   case ('benchmark')
     call benchmark(SHAPES(5))
+  case ('')
+    call set_variable('SPARKLE_CACHE_DIR', folder_of_its_own())
+    do i = 1, size(PARTS)
+      call run_itself(trim(PARTS(i)))
+    end do
+    call execute_command_line('rm -r "$SPARKLE_CACHE_DIR"')
+  case default
+    error stop 'the argument is none of first, again, benchmark'
   end select
   call gpu_cleanup()
   call finish()
+
+contains
+
+  !> A new folder.
+  function folder_of_its_own() result(folder)
+    character(len=:), allocatable :: folder
+    character(kind=c_char, len=*), parameter :: PATTERN = '/tmp/sparkle_shader_system_XXXXXX'
+    character(kind=c_char), target :: name(len(PATTERN) + 1)
+
+    name = transfer(PATTERN // c_null_char, name)
+    call check(c_associated(mkdtemp(name)), 'a folder')
+    allocate (character(len=len(PATTERN)) :: folder)
+    folder = transfer(name(:len(PATTERN)), folder)
+  end function folder_of_its_own
+
+  !> Runs a part in a process of its own, which must find everything right.
+  subroutine run_itself(argument)
+    character(len=*), intent(in) :: argument
+    character(len=4096) :: path
+    integer :: length, status
+
+    call get_command_argument(0, path, length)
+    status = -1
+    call execute_command_line('"' // path(:length) // '" ' // argument, exitstat=status)
+    call check(status == 0, argument)
+  end subroutine run_itself
 end program shader_system_test

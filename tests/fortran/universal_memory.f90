@@ -1,7 +1,7 @@
 !> Module universal_memory_optimization: parameters that this machine really has, im2col element by element, products and
 !> convolutions against double precision.
 module universal_memory_cases
-  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan, ieee_quiet_nan, ieee_value
+  use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use checks
   use sparkle, only: sparkle_num_threads, sparkle_set_num_threads
@@ -92,7 +92,7 @@ contains
     call optimize_memory_layout(data, 3, 4, copy, ' ', stat)
     call check(stat == -1 .and. all(abs(copy - CANARY) <= 0.0_real32), 'nothing was written')
     call optimize_memory_layout(data, 3, 5, copy, 'row_major')
-    call check(all(ieee_is_nan(copy)), 'NaN where nothing was copied')
+    call check(all_nan(copy), 'NaN where nothing was copied')
   end subroutine layouts
 
   !> Every element at its documented place, and nothing behind the last.
@@ -163,7 +163,7 @@ contains
     call im2col_cache_optimal(x, matrix, 1, -1, 4, 4, 3, 1, 0, 2, 2, stat)
     call check(stat == -1 .and. all(abs(matrix - CANARY) <= 0.0_real32), 'nothing was written')
     call im2col_cache_optimal(x, matrix, 1, 1, 4, 4, 3, 1, 0, 2, 3)
-    call check(all(ieee_is_nan(matrix)), 'NaN where nothing was computed')
+    call check(all_nan(matrix), 'NaN where nothing was computed')
   end subroutine bad_im2col
 
   subroutine convolution(cv, seed)

@@ -424,6 +424,9 @@ impl Api for FakeApi {
     fn copy_buffer_sub_data(&self, _: u32, _: u32, _: i64, _: i64, _: i64) {
         unreachable!("convolutions copy nothing")
     }
+    fn buffer_size(&self, _: u32) -> i64 {
+        unreachable!("the sizes of its own buffers the library knows")
+    }
     fn create_compute_shader(&self) -> u32 {
         self.new_name()
     }

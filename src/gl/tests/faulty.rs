@@ -51,7 +51,8 @@ pub enum Fault {
 }
 
 /// GL calls that ask or tidy up rather than do: those that make no errors.
-const ASKING: [&str; 9] = [
+const ASKING: [&str; 10] = [
+    "buffer_size",
     "client_wait_sync",
     "get_error",
     "get_integer64",
@@ -478,6 +479,7 @@ impl Api for FaultyApi {
         fn query_result(query: u32) -> u64;
         fn timestamp_bits() -> i32;
         fn get_integer_indexed(name: u32, index: u32) -> i32;
+        fn buffer_size(target: u32) -> i64;
         fn get_string(name: u32) -> String;
         fn enable_debug_log();
     }

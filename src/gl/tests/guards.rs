@@ -130,6 +130,9 @@ impl Api for GuardedApi {
         let (from_offset, to_offset) = (self.shift(from) + from_offset, self.shift(to) + to_offset);
         self.inner.copy_buffer_sub_data(from, to, from_offset, to_offset, size);
     }
+    fn buffer_size(&self, target: u32) -> i64 {
+        self.guards.bytes(self.at(target)).unwrap_or_else(|| self.inner.buffer_size(target))
+    }
 
     forward! {
         fn gen_buffer() -> u32;
