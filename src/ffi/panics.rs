@@ -137,6 +137,8 @@ fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
         gpu_is_initialized();
         gpu_compile_conv2d_shader();
         gpu_get_compute_program();
+        gpu_is_reference_program(0);
+        gpu_enqueue_conv2d(0, 0, 0, 0, null());
         gpu_execute_conv2d_fortran(f, f, m, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1);
         gpu_execute_conv2d(f, f, m, null());
         gpu_execute_conv2d_custom(0, f, f, m, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1);
