@@ -64,6 +64,8 @@ enum Build {
     LongIntegers,
     /// With all of them of 8 bytes.
     LongDefaults,
+    /// With a signal for each floating-point exception but rounding.
+    Trapping,
 }
 
 impl Build {
@@ -73,6 +75,7 @@ impl Build {
             Build::Threaded => [&STRICT[..], &["-fopenmp"]].concat(),
             // No warnings here: the optimiser's guesses about uninitialised array descriptors are wrong (GCC bug 77504).
             Build::Optimised => vec!["-std=f2018", "-O2"],
+            Build::Trapping => vec!["-O1", "-ffpe-trap=invalid,zero,overflow,underflow,denormal"],
             Build::LongReals => vec!["-O1", "-fdefault-real-8"],
             Build::LongRealsAlone => vec!["-O1", "-fdefault-real-8", "-fdefault-double-8"],
             Build::LongIntegers => vec!["-O1", "-fdefault-integer-8"],
@@ -84,7 +87,7 @@ impl Build {
 
     /// The directory with the compiled modules.
     fn modules(self) -> &'static Path {
-        static DIRS: [OnceLock<PathBuf>; 7] = [const { OnceLock::new() }; 7];
+        static DIRS: [OnceLock<PathBuf>; 8] = [const { OnceLock::new() }; 8];
         DIRS[self as usize].get_or_init(|| {
             let dir = directory("modules");
             for module in MODULES {
@@ -426,6 +429,16 @@ fn words(statement: &str) -> impl Iterator<Item = &str> {
 
 fn names_in(list: &str) -> BTreeSet<String> {
     words(list).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Programs that get a signal for their own mistakes get none from inside of the library or a driver.
+#[test]
+fn floating_point_traps() {
+    let everywhere = ["modern_conv2d", "modern_sgemm", "modern_handles", "modern_stream", "reference_cpu"];
+    let gl = ["modern_gl", "reference_gpu", "gpu_dispatch", "async_executor"];
+    for name in everywhere.iter().chain(gl.iter().filter(|_| support::gl_available())) {
+        passed(&ran(&Build::Trapping.program(&format!("tests/fortran/{name}.f90"), &[]), &[], &[]));
+    }
 }
 
 /// With other default kinds everything builds and works; those of C's types are the same.

@@ -120,7 +120,9 @@ contains
     integer, intent(in) :: weight_buffer
     integer(c_int32_t) :: names(2 * MAX_IN_FLIGHT + 2), queries(2 * MAX_IN_FLIGHT)
     integer :: i
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (compute_program <= 0) return
     if (.not. gl_is_ready()) return
     call gl_forget_errors()
@@ -146,7 +148,9 @@ contains
   subroutine gpu_async_executor_cleanup(state)
     type(gpu_async_state), intent(inout) :: state
     integer :: i
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (.not. state%initialized) return
     if (.not. gl_is_ready()) return
     do i = 1, MAX_IN_FLIGHT
@@ -170,7 +174,9 @@ contains
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
     type(gpu_conv2d_params), target :: parameters
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (.not. state%initialized) return
     if (.not. gl_is_ready()) return
     parameters = gpu_conv2d_params(N=narrowed(N), H=narrowed(H), W=narrowed(W), C=narrowed(C), K=narrowed(K), &
@@ -185,7 +191,9 @@ contains
   integer function gpu_get_next_buffer_set(state) result(set_id)
     type(gpu_async_state), intent(inout) :: state
     integer :: turn, candidate
+    type(driver_float_env) :: env
 
+    call env%enter()
     set_id = 0
     if (.not. state%initialized) return
     do turn = 0, MAX_IN_FLIGHT - 1
@@ -273,7 +281,9 @@ contains
   logical function gpu_is_work_complete(state, set_id)
     type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
+    type(driver_float_env) :: env
 
+    call env%enter()
     gpu_is_work_complete = .true.
     if (is_set(set_id)) gpu_is_work_complete = delivered_within(state, set_id, 0_int64)
   end function gpu_is_work_complete
@@ -284,7 +294,9 @@ contains
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
     integer :: oldest
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (.not. is_set(set_id)) return
     if (.not. state%buffer_sets(set_id)%in_use) return
     if (.not. delivered_within(state, set_id, gl_timeout_ns())) return
@@ -305,7 +317,9 @@ contains
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
     integer(int64), parameter :: unknown = huge(0_int64)
     integer :: set_id
+    type(driver_float_env) :: env
 
+    call env%enter()
     set_id = 0
     if (arrays_suffice(unknown, unknown, unknown, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) then
       set_id = gpu_get_next_buffer_set(state)
@@ -342,7 +356,9 @@ contains
     integer(int64) :: start
     integer :: stat
     logical :: same
+    type(driver_float_env) :: env
 
+    call env%enter()
     computed_whole = .false.
     start = clock_ns()
     call c_f_pointer(c_loc(weights), bits, [int(K, int64) * C * kernel_size * kernel_size])
@@ -433,7 +449,9 @@ contains
     integer, intent(in) :: grid(3)
     integer, intent(in) :: weight_buffer
     logical :: started
+    type(driver_float_env) :: env
 
+    call env%enter()
     ! A set that is still in flight is finished first, whoever forgot to ask.
     call gpu_wait_for_completion(state, set_id)
     started = .false.

@@ -4,6 +4,9 @@
 !> They are looked up when first needed instead of at link time, so a program that uses these modules links with
 !> `-lsparkle` alone and still computes, on the CPU, where there is no OpenGL library at all. GLenum and GLuint are
 !> signed here, as Fortran has no other kind.
+!>
+!> Drivers raise floating-point exceptions as they please. So procedures that call OpenGL enter a floating-point environment
+!> without traps, and give the caller its own back at their end (`driver_float_env`).
 module sparkle_gl
   use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_float, c_funptr, c_int, c_int32_t, &
     c_int64_t, c_int8_t, c_loc, c_null_char, c_ptr, c_signed_char
@@ -45,6 +48,30 @@ module sparkle_gl
   integer(c_int32_t), parameter, public :: GL_SYNC_FLUSH_COMMANDS_BIT = 1
   integer(c_int32_t), parameter, public :: GL_BUFFER_UPDATE_BARRIER_BIT = int(z'200', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_ALL_BARRIER_BITS = -1
+
+  !> A procedure's time in a driver: no floating-point exception is trapped from `enter` to the procedure's end, where the
+  !> caller's environment comes back, flags included.
+  type, public :: driver_float_env
+    private
+    !> The C library's `fenv_t`, which is smaller.
+    integer(c_int64_t) :: callers(16) = 0
+    logical :: entered = .false.
+  contains
+    procedure :: enter => enter_driver_float_env
+    final :: leave_driver_float_env
+  end type driver_float_env
+
+  interface
+    integer(c_int) function feholdexcept(env) bind(C)
+      import :: c_int, c_int64_t
+      integer(c_int64_t), intent(inout) :: env(*)
+    end function feholdexcept
+
+    integer(c_int) function fesetenv(env) bind(C)
+      import :: c_int, c_int64_t
+      integer(c_int64_t), intent(in) :: env(*)
+    end function fesetenv
+  end interface
 
   abstract interface
     subroutine call_0() bind(C)
@@ -284,6 +311,19 @@ module sparkle_gl
 
 contains
 
+  subroutine enter_driver_float_env(this)
+    class(driver_float_env), intent(inout) :: this
+
+    this%entered = feholdexcept(this%callers) == 0
+  end subroutine enter_driver_float_env
+
+  impure elemental subroutine leave_driver_float_env(this)
+    type(driver_float_env), intent(inout) :: this
+
+    ! It can only fail if nothing was entered.
+    if (this%entered) this%entered = fesetenv(this%callers) /= 0
+  end subroutine leave_driver_float_env
+
   !> Makes libsparkle's context current on this thread and the calls above usable; false where there is no GL device.
   logical function gl_is_ready()
     gl_is_ready = .false.
@@ -296,7 +336,9 @@ contains
   !> Whether a GL call failed since this was last asked. Bounded, because a lost context reports errors without end.
   logical function gl_had_error()
     integer :: attempt
+    type(driver_float_env) :: env
 
+    call env%enter()
     gl_had_error = .false.
     do attempt = 1, 16
       if (glGetError() == GL_NO_ERROR) return
@@ -307,14 +349,18 @@ contains
   !> Drops errors that earlier calls left behind, the caller's own among them.
   subroutine gl_forget_errors()
     logical :: ignored
+    type(driver_float_env) :: env
 
+    call env%enter()
     ignored = gl_had_error()
   end subroutine gl_forget_errors
 
   !> Whether a number is the name of a buffer. Makes the context current.
   logical function gl_is_buffer(name)
     integer(int64), intent(in) :: name
+    type(driver_float_env) :: env
 
+    call env%enter()
     gl_is_buffer = .false.
     if (name < 1 .or. name > huge(0_c_int32_t)) return
     if (.not. gl_is_ready()) return
@@ -324,7 +370,9 @@ contains
   !> Bytes of a buffer.
   integer(int64) function gl_bytes_of(name) result(bytes)
     integer(int64), intent(in) :: name
+    type(driver_float_env) :: env
 
+    call env%enter()
     bytes = 0
     call glBindBuffer(GL_COPY_READ_BUFFER, int(name, c_int32_t))
     call glGetBufferParameteri64v(GL_COPY_READ_BUFFER, GL_BUFFER_SIZE, bytes)
@@ -336,7 +384,9 @@ contains
     integer(int64), intent(in) :: buffer
     type(c_ptr), intent(in) :: into
     integer(int64), intent(in) :: bytes
+    type(driver_float_env) :: env
 
+    call env%enter()
     call glBindBuffer(GL_COPY_READ_BUFFER, int(buffer, c_int32_t))
     call glMemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT)
     call glGetBufferSubData(GL_COPY_READ_BUFFER, 0_c_int64_t, bytes, into)
@@ -347,7 +397,9 @@ contains
   subroutine gl_spoil(name)
     integer(int64), intent(in) :: name
     integer(c_int8_t), target :: all_ones
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (.not. gl_is_buffer(name)) return
     all_ones = -1
     call glBindBuffer(GL_COPY_WRITE_BUFFER, int(name, c_int32_t))
@@ -358,6 +410,9 @@ contains
 
   !> Bytes of the largest buffer that a shader may see.
   integer(int64) function gl_largest_block() result(bytes)
+    type(driver_float_env) :: env
+
+    call env%enter()
     bytes = 0
     call glGetInteger64v(GL_MAX_SHADER_STORAGE_BLOCK_SIZE, bytes)
   end function gl_largest_block
@@ -379,7 +434,9 @@ contains
   integer function gl_integer(what)
     integer(c_int32_t), intent(in) :: what
     integer(c_int32_t) :: values(4)
+    type(driver_float_env) :: env
 
+    call env%enter()
     ! Some of these questions are answered with four numbers.
     values = 0
     call glGetIntegerv(what, values)
@@ -389,14 +446,18 @@ contains
   function gl_text(what) result(text)
     integer(c_int32_t), intent(in) :: what
     character(len=:), allocatable :: text
+    type(driver_float_env) :: env
 
+    call env%enter()
     text = text_at(glGetString(what))
   end function gl_text
 
   logical function gl_has_extension(name)
     character(len=*), intent(in) :: name
     integer :: i
+    type(driver_float_env) :: env
 
+    call env%enter()
     gl_has_extension = .false.
     do i = 0, gl_integer(GL_NUM_EXTENSIONS) - 1
       gl_has_extension = text_at(glGetStringi(GL_EXTENSIONS, int(i, c_int32_t))) == name
@@ -410,7 +471,9 @@ contains
     character(len=*), intent(in) :: label
     character(len=*), intent(in) :: source
     integer(c_int32_t), intent(inout) :: program_id
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (label_of(program_id) == label) return
     program_id = built(source)
     if (program_id /= 0) call glObjectLabel(GL_PROGRAM, program_id, len(label, c_int32_t), label)

@@ -114,7 +114,9 @@ contains
   !> Initialises the GPU that the library picks and asks its driver what it is.
   function init_gpu_device() result(device)
     type(gpu_device) :: device
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (.not. gpu_init()) return
     if (.not. gl_is_ready()) return
     device%initialized = .true.
@@ -135,7 +137,9 @@ contains
     character(len=*), intent(in) :: name
     character(len=*), intent(in) :: kernel_type
     type(gpu_kernel) :: kernel
+    type(driver_float_env) :: env
 
+    call env%enter()
     kernel%name = name
     kernel%kernel_type = kernel_type
     kernel%source = ''
@@ -151,7 +155,9 @@ contains
     integer(int64), intent(in) :: size_bytes
     type(gpu_memory) :: mem
     type(gpu_buffer_t) :: buffer
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (size_bytes <= 0) return
     if (.not. gl_is_ready()) return
     buffer = c_create_buffer(c_null_ptr, int(size_bytes, c_size_t))
@@ -162,7 +168,9 @@ contains
   !> Frees GPU memory; freeing what is not allocated does nothing.
   subroutine gpu_free(mem)
     type(gpu_memory), intent(inout) :: mem
+    type(driver_float_env) :: env
 
+    call env%enter()
     if (mem%allocated) then
       if (gl_is_buffer(mem%gpu_ptr)) call c_free_buffer(gpu_buffer_t(int(mem%gpu_ptr, c_int32_t), int(mem%size_bytes, c_size_t)))
     end if
@@ -222,7 +230,9 @@ contains
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
     character(len=:), allocatable :: problem
+    type(driver_float_env) :: env
 
+    call env%enter()
     problem = problem_of_copy(gpu_side, host_side, size_bytes, direction)
     if (.not. agrees) problem = 'the direction is not that of the arguments'
     if (problem == '') then
@@ -302,7 +312,9 @@ contains
     character(len=*), intent(inout), optional :: errmsg
     character(len=:), allocatable :: problem
     integer :: i
+    type(driver_float_env) :: env
 
+    call env%enter()
     problem = ''
     if (size(global_size) < 1 .or. any(global_size < 1)) problem = 'global_size is not positive'
     if (present(local_size)) then
@@ -568,6 +580,9 @@ contains
 
   !> Waits until the GPU has done everything.
   subroutine gpu_synchronize()
+    type(driver_float_env) :: env
+
+    call env%enter()
     if (gl_is_ready()) call glFinish()
   end subroutine gpu_synchronize
 
