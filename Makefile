@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib fortran header install fuzz bench-peers bench-gpu bench-stream clean
 
 all: lib
 
@@ -46,6 +46,14 @@ deps:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
 	else echo "missing:$$missing. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi
+
+## Random calls of the C interface under the address sanitizer: make fuzz [CALLS=n] [SEED=n] [DEVICE=cpu]
+CALLS ?= 1000000
+SEED ?= 1
+fuzz:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
+	  SPARKLE_FUZZ_CALLS=$(CALLS) SPARKLE_FUZZ_SEED=$(SEED) $(if $(DEVICE),SPARKLE_FUZZ_DEVICE=$(DEVICE)) \
+	  $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/asan --test fuzz -- --nocapture
 
 ## Writes include/sparkle.h and include/abi.txt anew from src/ffi.
 header:

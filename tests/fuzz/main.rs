@@ -1,0 +1,69 @@
+//! Random sequences of calls of the C interface from four threads that share all handles, on every device: nothing crashes,
+//! every status is one that the call may give, results are exact, outputs of calls that failed are untouched.
+//!
+//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 unless set; `SPARKLE_FUZZ_CALLS` goes on until there were so
+//! many calls on each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as far as threads repeat. `make fuzz` runs it under
+//! the address sanitizer.
+
+mod calls;
+mod world;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use calls::Caller;
+use sparkle::DeviceKind;
+use world::World;
+
+const THREADS: u64 = 4;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
+}
+
+/// Calls until `enough`, on `device`; gives how many.
+fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
+    let world = World::new(device);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (world, enough) = (&world, &enough);
+            scope.spawn(move || {
+                let mut caller = Caller::new(world, seed.wrapping_mul(1_000) + thread);
+                while !enough(world.calls.load(Relaxed)) {
+                    caller.step();
+                }
+                caller.end();
+            });
+        }
+    });
+    world.finalize();
+    let (calls, right) = (world.calls.load(Relaxed), world.verified.load(Relaxed));
+    println!(
+        "{device}, seed {seed}: {calls} calls, {right} results verified; statuses {:?}",
+        world.statuses()
+    );
+    assert!(right * 50 >= calls, "{right} results of {calls} calls: too little was computed");
+    calls
+}
+
+#[test]
+fn random_calls_from_four_threads() {
+    let all = sparkle::devices();
+    let devices = all.iter().filter(|it| it.id.is_some()).map(|it| (it.id.clone().unwrap(), it.kind));
+    // A GL device's worker is one thread, whoever calls; the first is enough.
+    let gl = devices.clone().find(|it| it.1 == DeviceKind::Gl);
+    let mut devices: Vec<String> = devices.take(1).chain(gl).map(|it| it.0).collect();
+    if let Ok(only) = std::env::var("SPARKLE_FUZZ_DEVICE") {
+        devices = vec![only];
+    }
+    let seed = number("SPARKLE_FUZZ_SEED").unwrap_or(1);
+    let seconds = number("SPARKLE_FUZZ_SECONDS").unwrap_or(60) / devices.len() as u64;
+    for device in &devices {
+        let start = Instant::now();
+        let calls = match number("SPARKLE_FUZZ_CALLS") {
+            Some(wanted) => run(device, seed, |calls| calls >= wanted),
+            None => run(device, seed, |_| start.elapsed() >= Duration::from_secs(seconds)),
+        };
+        assert!(calls >= 500, "{device}: only {calls} calls");
+    }
+}
