@@ -100,6 +100,7 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
         shared_bytes: capabilities.max_shared,
         max_threads: capabilities.max_threads,
         max_elements: capabilities.max_elements(),
+        max_iterations: context.group().max_iterations(),
     })
 }
 

@@ -162,13 +162,13 @@ fn products_are_exact_between_guards() {
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
         for whole in [false, true] {
             let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
-            let problem = Gemm::new(desc).unwrap();
-            assert!(!whole || recipe::gemm(&problem, &tile).packed == 0, "{tile}: {desc:?}");
+            let (problem, splits) = (Gemm::new(desc).unwrap(), random.pick(&[1, 1, 2, 5]));
+            assert!(!whole || recipe::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
             let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
             let sizes = *problem.sizes();
             let mut tight = vec![f32::NAN; sizes.m * sizes.n];
             let run = |session: &mut super::Session| {
-                gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
+                gemm::run_tiled(session, (&tile, splits), &problem, (&a, &b, &old), &mut tight).map(drop)
             };
             engine.worker().call(run).unwrap();
             for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {

@@ -31,7 +31,7 @@ pub fn context_on(gpu: Gpu) -> Rc<Context> {
     };
     let egl: Arc<dyn Egl> = FakeEgl::new(machine);
     let display = egl.default_display().unwrap();
-    let target = Target { display, rate: 1e9, wait_limit: Duration::from_secs(1) };
+    let target = Target { display, rate: 1e9, wait_limit: Duration::from_secs(1), max_iterations: 1 << 19 };
     ShareGroup::new(egl, "gl:fake".into(), target).unwrap().context().unwrap()
 }
 
