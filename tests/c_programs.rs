@@ -183,6 +183,14 @@ fn an_asynchronous_loop_of_the_users_own() {
 }
 
 #[test]
+fn sums_deeper_than_a_drivers_loops() {
+    if support::gl_available() {
+        program("deep_reference.c", &["-lGL"], &[], &[]).expect("five deep convolutions\n");
+        program("deep_shaders.c", &[], &[], &[]).expect("right or refused\n");
+    }
+}
+
+#[test]
 fn millions_of_outputs() {
     if support::gl_available() {
         program("large.c", &[], &[], &[]).expect("all of them\n");

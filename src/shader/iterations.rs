@@ -144,18 +144,20 @@ pub fn measure_read() -> usize {
     plain(16).made
 }
 
-/// A tile of `conv_single`; its loops over the tile's rows and columns are written out.
+/// A tile of `conv_single`, in shared memory with slices of so many steps and so many loads of each operand. Loops over the rows and
+/// columns of a thread are written out there.
 pub fn single(problem: &Conv2d, shared: Option<(usize, [usize; 2])>, chains: usize) -> usize {
     let Conv2dSizes { c, r, s, .. } = *problem.sizes();
     let reduction = match shared {
         Some((slice, loads)) => {
-            let one = plain(loads[0]).then(plain(loads[1])).then(plain(slice));
+            let [weights, pixels] = loads.map(plain);
+            let one = weights.then(pixels).then(plain(slice));
             Iterations::times((c * r * s).div_ceil(slice), one)
         }
         None => {
             let channel = Iterations::times(r, plain(s));
-            let in_turns = Iterations::times(c / chains, if chains > 1 { channel.then(channel) } else { channel });
-            in_turns.then(Iterations::times(c % chains, channel))
+            let in_turns = if chains > 1 { channel.then(channel) } else { channel };
+            Iterations::times(c / chains, in_turns).then(channel)
         }
     };
     reduction.made
