@@ -67,7 +67,7 @@ void main() {
                 int x = left + i;
                 bool valid = row_valid && uint(x) < uint(W);
                 float value = input_data[valid ? image + y * W + x : 0];
-                line[i] = valid ? value : 0.0;
+                line[i] = valid ? value : PADDING;
             }
             for (int s = 0; s < S; ++s) {
                 vec4 pixels = vec4(line[s], line[s + STRIDE_W], line[s + 2 * STRIDE_W], line[s + 3 * STRIDE_W]);

@@ -51,7 +51,7 @@ float convolve(uint begin, uint index) {
                 uint x = q * stride_w + s * dilation_w - pad_w;
                 bool inside = y < H && x < W;
                 float value = input_data[inside ? line + x : 0u];
-                sum += (inside ? value : 0.0) * weight_data[(kernel + r) * S + s];
+                sum += (inside ? value : PADDING) * weight_data[(kernel + r) * S + s];
             }
         }
     }

@@ -44,7 +44,7 @@ Corner corner(uint column) {
 
 float pixel(Corner at, uint c, uint r, uint s) {
     uint y = at.top + r, x = at.left + s;
-    return y < IN_H && x < IN_W ? input_data[at.image + (c * IN_H + y) * IN_W + x] : 0.0;
+    return y < IN_H && x < IN_W ? input_data[at.image + (c * IN_H + y) * IN_W + x] : PADDING;
 }
 
 #if SHARED

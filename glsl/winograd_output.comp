@@ -46,7 +46,7 @@ float finish(float sum, int row) {
 float pixel(int image, int y, int x) {
     bool inside = uint(y) < uint(H) && uint(x) < uint(W);
     float value = image_data[inside ? image + y * W + x : 0];
-    return inside ? value : 0.0;
+    return inside ? value : PADDING;
 }
 
 // M pixels side by side.

@@ -29,9 +29,10 @@ pub(super) const BIAS: u32 = 4;
 /// # Errors
 /// [`Error::Unsupported`] if the weights or a single image are too large.
 pub(super) fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
-    let most = context.capabilities().max_elements();
+    let (most, reason) =
+        (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let refuse = |what: String| {
-        let what = format!("{what}; a buffer holds at most {most} (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)");
+        let what = format!("{what}; a buffer holds at most {most} ({reason})");
         Err(Error::Unsupported { device: context.device().to_owned(), what })
     };
     let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();

@@ -229,9 +229,7 @@ impl Backend for Engine {
         }
         let mut tight = vec![0.0; elements];
         let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
-            Some((tile, splits)) => {
-                gemm::run_tiled(session, (&tile, splits), problem, (a, b, c), &mut tight)
-            }
+            Some((tile, splits)) => gemm::run_tiled(session, (&tile, splits), problem, (a, b, c), &mut tight),
             None => gemm::run(session, problem, (a, b, c), &mut tight),
         })?;
         gemm::store(problem, &tight, c);

@@ -173,8 +173,7 @@ impl Fallback {
                 context.api().uniform_1ui(location, bound as u32);
             }
         };
-        let binds: Vec<_> =
-            self.choice.parts.iter().map(|part| move || bind_part(part)).collect();
+        let binds: Vec<_> = self.choice.parts.iter().map(|part| move || bind_part(part)).collect();
         let step = |(work, bind)| Step { program: &self.program, work, pace: &self.pace, bind };
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
         let steps: Vec<Step> = self.choice.work(problem).zip(binds).map(step).collect();

@@ -207,17 +207,16 @@ fn gather(problem: &Gemm, c: &[f32]) -> Vec<f32> {
     (0..count).flat_map(|line| &c[line * distance..][..length]).copied().collect()
 }
 
-/// Refuses matrices that a shader could not see as a whole, or not index in 32 bits.
+/// Refuses matrices that a shader could not see as a whole.
 pub(super) fn fits(context: &Context, problem: &Gemm) -> Result<()> {
-    let most = context.capabilities().max_elements();
+    let (most, reason) =
+        (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let [a_len, b_len, c_len] = problem.lens();
     let GemmSizes { m, n, k, .. } = *problem.sizes();
     let largest = a_len.max(b_len).max(c_len);
-    // The last tile may reach beyond the matrix, so sides need room for one more.
-    if largest > most || m.max(n).max(k) > (1 << 31) - 1 - TILE {
+    if largest > most {
         let what = format!(
-            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} \
-             (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)"
+            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} ({reason})"
         );
         return Err(Error::Unsupported { device: context.device().to_owned(), what });
     }

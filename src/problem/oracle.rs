@@ -121,11 +121,20 @@ mod tests {
 
     #[test]
     fn infinite_weights_meet_the_padding() {
-        let desc = Conv2dDesc { h: 2, w: 2, r: 2, s: 2, pad_h: 1, pad_w: 1, relu: true, ..Default::default() };
+        let desc =
+            Conv2dDesc { h: 2, w: 2, r: 2, s: 2, pad_h: 1, pad_w: 1, relu: true, ..Default::default() };
         let problem = Conv2d::new(desc).unwrap();
         let weights = [1.0, f32::INFINITY, 1.0, 1.0];
         let output = conv2d(&problem, &[1.0, 2.0, 3.0, -4.0], &weights, None);
-        let kind = |value: f64| if value.is_nan() { 'n' } else if value.is_infinite() { 'i' } else { 'f' };
+        let kind = |value: f64| {
+            if value.is_nan() {
+                'n'
+            } else if value.is_infinite() {
+                'i'
+            } else {
+                'f'
+            }
+        };
         let kinds: String = output.iter().map(|expected| kind(expected.value)).collect();
         // The infinite weight lies on the pixel above each output's own: on padding in the first row and the last column.
         assert_eq!(kinds, "nnniinifn");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::iterations;
-use super::source::RELU;
+use super::source::NUMBERS;
 use super::variant::{Family, POINTWISE_TILE, Variant, winograd_tiles};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
@@ -143,10 +143,11 @@ impl Defines {
 
     fn finish(&self, name: &str, bodies: &[&str]) -> Source {
         let bodies = bodies.join("\n");
-        let relu = if bodies.contains("relu(") { RELU } else { "" };
+        let numbers = if bodies.contains("relu(") { NUMBERS } else { "" };
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
         let head = "#version 430 core\n#pragma optionNV(unroll all)";
-        let text = format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{relu}\n{bodies}", self.0);
+        let text =
+            format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{numbers}\n{bodies}", self.0);
         Source { name: name.to_owned(), text }
     }
 }
@@ -347,13 +348,7 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
     }
     let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Scratch(0));
     let scratch = vec![shape.output_len() * variant.splits];
-    Recipe {
-        name,
-        packed,
-        scratch,
-        prepare: vec![prepare],
-        run: vec![pass, split_sum(&shape, &run, 0)],
-    }
+    Recipe { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, &run, 0)] }
 }
 
 fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
@@ -413,7 +408,8 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
     let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
     let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
     // The last two are for outputs that are summed again.
-    let output = [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias), (1, Slot::Weights), (4, Slot::Input)];
+    let output =
+        [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias), (1, Slot::Weights), (4, Slot::Input)];
     let (work, few) = ((8 * frequencies) as f64, iterations::winograd_transform(m));
     let many = iterations::winograd_output(sizes.c, m);
     let prepare =

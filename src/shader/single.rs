@@ -165,12 +165,15 @@ impl Single {
     /// Macros that write out what is to be done for each row, column and chain of a thread's tile.
     fn written_out(&self) -> String {
         let each = |name: &str, numbers: std::ops::Range<usize>, of_row: bool| {
-            let call = |number: usize| if of_row { format!(" DO(i, {number}u)") } else { format!(" DO({number}u)") };
+            let call =
+                |number: usize| if of_row { format!(" DO(i, {number}u)") } else { format!(" DO({number}u)") };
             let arguments = if of_row { "DO, i" } else { "DO" };
             format!("#define {name}({arguments}){}\n", numbers.map(call).collect::<String>())
         };
-        let (rows, columns) = (each("EACH_ROW", 0..self.rows, false), each("EACH_COLUMN", 0..self.columns, true));
-        let chains = each("EACH_CHAIN", 0..self.chains, false) + &each("EACH_OTHER_CHAIN", 1..self.chains, false);
+        let (rows, columns) =
+            (each("EACH_ROW", 0..self.rows, false), each("EACH_COLUMN", 0..self.columns, true));
+        let chains =
+            each("EACH_CHAIN", 0..self.chains, false) + &each("EACH_OTHER_CHAIN", 1..self.chains, false);
         rows + &columns + &chains
     }
 }

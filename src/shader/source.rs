@@ -21,14 +21,14 @@ pub fn reference_for_callers() -> String {
     CONV_REFERENCE.source.replacen('\n', "\n#define FOR_CALLERS 1\n", 1)
 }
 
-/// A file of `glsl/` that uses ReLU, or comes in two forms.
+/// A file of `glsl/` that uses `numbers.glsl`, or comes in two forms.
 macro_rules! with_head {
     ($part:literal, $file:literal) => {
         concat!(
             "#version 430 core\n#define PART ",
             $part,
             "\n\n",
-            include_str!("../../glsl/relu.glsl"),
+            include_str!("../../glsl/numbers.glsl"),
             "\n",
             include_str!(concat!("../../glsl/", $file))
         )
@@ -44,8 +44,7 @@ pub const CONV_PART: Kernel =
     Kernel { name: "conv_direct_64_parts", source: with_head!("1", "conv_direct.comp") };
 
 /// Many small convolutions at once, out of a queue.
-pub const CONV_QUEUE: Kernel =
-    Kernel { name: "conv_queue_64", source: with_head!("0", "conv_queue.comp") };
+pub const CONV_QUEUE: Kernel = Kernel { name: "conv_queue_64", source: with_head!("0", "conv_queue.comp") };
 
 /// Every matrix product.
 pub const SGEMM_DIRECT: Kernel =
@@ -59,8 +58,8 @@ pub const SGEMM_PART: Kernel =
 pub const PROBE_LOOPS: Kernel =
     Kernel { name: "probe_loops", source: include_str!("../../glsl/probe_loops.comp") };
 
-/// ReLU, for what uses it.
-pub(super) const RELU: &str = include_str!("../../glsl/relu.glsl");
+/// ReLU and the padding's zeros, for what uses them.
+pub(super) const NUMBERS: &str = include_str!("../../glsl/numbers.glsl");
 
 /// All of them.
 #[cfg(test)]

@@ -267,7 +267,9 @@ fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
 /// Steps of the table, and whether kernels have more than one tap, as `family` sees `problem` in tiles.
 fn table_and_taps(problem: &Conv2d, tile: &Tile, family: Family) -> (usize, bool) {
     match family {
-        Family::Table => (problem.reduction().next_multiple_of(tile.bk), problem.sizes().r * problem.sizes().s > 1),
+        Family::Table => {
+            (problem.reduction().next_multiple_of(tile.bk), problem.sizes().r * problem.sizes().s > 1)
+        }
         Family::Winograd(_) => (0, false),
         _ => (0, problem.sizes().r * problem.sizes().s > 1),
     }

@@ -393,13 +393,31 @@ impl FakeApi {
         let (input, weights, params) = (self.block::<f32>(0), self.block::<f32>(1), self.block::<i32>(3));
         let params: Vec<usize> = params.into_iter().map(|it| it as usize).collect();
         let reference = source == CONV_REFERENCE.source;
-        let [n, c, h, w, k, r, s, p, q, down, across, top, left_pad, far_down, far_across, groups, biased, relu] =
-            match params[..] {
-                [n, h, w, c, k, size, stride, pad, p, q] if reference => {
-                    [n, c, h, w, k, size, size, p, q, stride, stride, pad, pad, 1, 1, 1, 0, 0]
-                }
-                ref all => <[usize; 18]>::try_from(all).unwrap(),
-            };
+        let [
+            n,
+            c,
+            h,
+            w,
+            k,
+            r,
+            s,
+            p,
+            q,
+            down,
+            across,
+            top,
+            left_pad,
+            far_down,
+            far_across,
+            groups,
+            biased,
+            relu,
+        ] = match params[..] {
+            [n, h, w, c, k, size, stride, pad, p, q] if reference => {
+                [n, c, h, w, k, size, size, p, q, stride, stride, pad, pad, 1, 1, 1, 0, 0]
+            }
+            ref all => <[usize; 18]>::try_from(all).unwrap(),
+        };
         let mut output = self.block::<f32>(2);
         let [first, count, ranges @ ..] = self.uniforms.get().map(|it| it as usize);
         let whole = [0, c / groups, 0, r, 0, s];
@@ -416,9 +434,12 @@ impl FakeApi {
                 turns(left, r_begin..r_end, &mut |left, ri| {
                     turns(left, s_begin..s_end, &mut |_, si| {
                         let (row, column) = (y * down + ri * far_down, x * across + si * far_across);
-                        let inside = (top..h + top).contains(&row) && (left_pad..w + left_pad).contains(&column);
+                        let inside =
+                            (top..h + top).contains(&row) && (left_pad..w + left_pad).contains(&column);
                         let channel = ki / (k / groups) * (c / groups) + ci;
-                        let at = |row: usize, column: usize| ((ni * c + channel) * h + row - top) * w + column - left_pad;
+                        let at = |row: usize, column: usize| {
+                            ((ni * c + channel) * h + row - top) * w + column - left_pad
+                        };
                         let pixel = if inside { input[at(row, column)] } else { 0.0 };
                         sum += pixel * weights[((ki * (c / groups) + ci) * r + ri) * s + si];
                     });

@@ -1,4 +1,5 @@
-//! Every family times its options, exact on small integers, each buffer between guard words.
+//! Every family times its options, exact on small integers, with NaN and infinities among them and without, each buffer between guard
+//! words.
 //!
 //! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes, `SPARKLE_TEST_SEED` which. All four together take nearly every
 //! kind there is on a driver with 32 KiB of shared memory; a software driver spends most of the time on compiling.
@@ -10,7 +11,7 @@ use super::super::api;
 use super::super::engine::Engine;
 use super::super::gemm;
 use super::super::resource::{Buffer, Program};
-use super::super::trial::differences_on;
+use super::super::trial::{Numbers, compare_on};
 use super::faulty::{Faults, FaultyEgl, Machine};
 use super::first_device;
 use super::guards::Guards;
@@ -92,14 +93,18 @@ fn the_cases_are_all_different() {
 
 fn exact(first: usize) {
     let Some((engine, guards)) = guarded() else { return };
-    let mut ran = 0;
+    let (mut ran, mut not_finite) = (0, 0);
     for (index, (problem, variant)) in chosen(first, limits(&engine)) {
-        let differing = differences_on(&engine, &problem, &variant, index as u64).unwrap();
-        assert_eq!(differing, 0, "{variant}: {problem:?}");
+        for numbers in [Numbers::Integers, Numbers::NotFinite] {
+            let compared = compare_on(&engine, &problem, &variant, numbers, index as u64).unwrap();
+            assert_eq!(compared.wrong, 0, "{variant}, {numbers:?}: {problem:?}");
+            not_finite += compared.not_finite;
+        }
         assert_eq!(guards.broken(), Vec::<String>::new(), "{variant}: {problem:?}");
         ran += 1;
     }
     assert!(ran > 0 && guards.checked() > 8 * ran, "{ran} cases, {} guards", guards.checked());
+    assert!(not_finite > ran, "{not_finite} outputs that are not finite");
 }
 
 #[test]

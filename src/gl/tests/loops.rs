@@ -57,7 +57,10 @@ fn deep_sums_are_exact_whatever_the_device_makes() {
 fn a_device_whose_loops_cannot_be_relied_on_is_not_used() {
     let mut refused = 0;
     for (gpu, why) in [
-        (Gpu { iterations: 4_000, ..Gpu::new("fake") }, "loops of 1048576 iterations made 4000, or a wrong value"),
+        (
+            Gpu { iterations: 4_000, ..Gpu::new("fake") },
+            "loops of 1048576 iterations made 4000, or a wrong value",
+        ),
         (
             Gpu { numbers: Numbers::MiscountedLoops, ..Gpu::new("fake") },
             "loops of 1048576 iterations made 1048575, or a wrong value",
