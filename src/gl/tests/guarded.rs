@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::super::api;
 use super::super::engine::Engine;
 use super::super::gemm;
+use super::super::kept;
 use super::super::resource::{Buffer, Program};
 use super::super::trial::{Numbers, compare_on};
 use super::faulty::{Faults, FaultyEgl, Machine};
@@ -42,8 +43,7 @@ fn guarded() -> Option<(Engine, Arc<Guards>)> {
 fn limits(engine: &Engine) -> Gpu {
     let limits = |session: &mut super::Session| {
         let it = session.context().capabilities();
-        let (shared_bytes, max_threads) = (it.max_shared, it.max_threads);
-        Ok(Gpu { shared_bytes, max_threads, max_elements: it.max_elements(), ..Gpu::ASSUMED })
+        Ok(kept::with_limits(Gpu::ASSUMED, it, session.context().group().max_iterations()))
     };
     engine.worker().call(limits).unwrap()
 }

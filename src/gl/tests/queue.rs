@@ -64,17 +64,19 @@ fn jobs_with_numbers_that_are_none_go_together() {
     let desc =
         Conv2dDesc { n: 2, c: 4, h: 6, w: 5, k: 4, r: 3, s: 2, pad_h: 1, pad_w: 1, ..Default::default() };
     let desc = Conv2dDesc { groups: 2, dilation_h: 2, bias: true, relu: true, pad_h: 3, ..desc };
-    let pipeline = start(&rig, ONE_SLOT).unwrap();
     let mut not_finite = 0;
     for seed in 0..4 {
         let case = Case::spoilt(desc, seed);
         let plan = case.plan(&engine).unwrap();
+        // A new one each, since one learns.
+        let pipeline = start(&rig, ONE_SLOT).unwrap();
         for run in ends(send_together(&pipeline, &case, &*plan, 6)) {
             assert_eq!(&*run.unwrap().kernel, "conv_queue_64");
         }
+        assert_eq!(pipeline.stats().pieces, 1);
         not_finite += case.expected.iter().filter(|value| !value.is_finite()).count();
     }
-    assert!(not_finite > 50 && pipeline.stats().pieces == 4, "{not_finite}");
+    assert!(not_finite > 50, "{not_finite}");
 }
 
 /// Sums that a workgroup of the queue could not end: such jobs go one by one, in as many passes as it takes.
@@ -88,7 +90,7 @@ fn jobs_with_deep_sums_go_one_by_one() {
     for (desc, kernel) in [
         (desc, "conv_reference_64"),
         (Conv2dDesc { c: 2000, w: 1, ..desc }, "conv_direct_64_parts"),
-        (Conv2dDesc { c: 250, relu: true, ..desc }, "conv_queue_64"),
+        (Conv2dDesc { c: 100, relu: true, ..desc }, "conv_queue_64"),
     ] {
         let case = Case::new(desc, 3);
         let plan = case.plan(&engine).unwrap();
