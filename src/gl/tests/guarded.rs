@@ -159,31 +159,45 @@ fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
     }
 }
 
-/// Products in each tile, from all layouts, with and without an old result.
+/// Products in each tile, from all layouts, with and without an old result, the depth in parts or not; on integers, and with NaN and
+/// infinities among them.
 #[test]
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };
-    let (mut random, gpu, mut ran) = (Random::new(45), limits(&engine), 0);
+    let (mut random, gpu, mut ran, mut not_finite) = (Random::new(45), limits(&engine), 0, 0);
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
         for whole in [false, true] {
             let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
             let (problem, splits) = (Gemm::new(desc).unwrap(), random.pick(&[1, 1, 2, 5]));
             assert!(!whole || recipe::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
-            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
-            let sizes = *problem.sizes();
-            let mut tight = vec![f32::NAN; sizes.m * sizes.n];
-            let run = |session: &mut super::Session| {
-                gemm::run_tiled(session, (&tile, splits), &problem, (&a, &b, &old), &mut tight).map(drop)
-            };
-            engine.worker().call(run).unwrap();
-            for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
-                let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
-                let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
-                assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+            let mut data = problem.lens().map(|len| random.integers(len, 3));
+            for spoilt in [false, true] {
+                if spoilt {
+                    for (values, what) in data.iter_mut().zip([f32::INFINITY, f32::NEG_INFINITY, f32::NAN]) {
+                        let place = random.between(0, values.len() as i64 - 1) as usize;
+                        values[place] = what;
+                    }
+                }
+                let [a, b, old] = &data;
+                let sizes = *problem.sizes();
+                let mut tight = vec![12345.5; sizes.m * sizes.n];
+                let run = |session: &mut super::Session| {
+                    gemm::run_tiled(session, (&tile, splits), &problem, (a, b, old), &mut tight).map(drop)
+                };
+                engine.worker().call(run).unwrap();
+                for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
+                    let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
+                    let (got, expected) =
+                        (f64::from(tight[at]), oracle::gemm_element(&problem, a, b, old, i, j).value);
+                    let right = got == expected || (got.is_nan() && expected.is_nan());
+                    assert!(right, "{tile} {splits}: {desc:?} at {i}, {j}: {got}, not {expected}");
+                    not_finite += usize::from(!expected.is_finite());
+                }
+                assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
             }
-            assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
             ran += 1;
         }
     }
     assert!(ran > 20 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
+    assert!(not_finite > 100 * ran, "{not_finite} elements that are not finite");
 }
