@@ -183,6 +183,13 @@ fn an_asynchronous_loop_of_the_users_own() {
 }
 
 #[test]
+fn numbers_that_are_none() {
+    if support::gl_available() {
+        program("not_finite.c", &["-lGL"], &[], &[]).expect("as the definition says\n");
+    }
+}
+
+#[test]
 fn sums_deeper_than_a_drivers_loops() {
     if support::gl_available() {
         program("deep_reference.c", &["-lGL"], &[], &[]).expect("five deep convolutions\n");
