@@ -35,46 +35,67 @@ float finish(float sum, int row) {
     return sum;
 }
 
-#if M == 4
-#define LINE vec4
-#define EACH(value) vec4(value(0), value(1), value(2), value(3))
-#else
-#define LINE vec2
-#define EACH(value) vec2(value(0), value(1))
-#endif
-
 float pixel(int image, int y, int x) {
     bool inside = uint(y) < uint(H) && uint(x) < uint(W);
     float value = image_data[inside ? image + y * W + x : 0];
     return inside ? value : PADDING;
 }
 
-// M pixels side by side.
-LINE pixels(int image, int y, int x) {
-#define PIXEL(j) pixel(image, y, x + j)
-    return EACH(PIXEL);
+// M pixels side by side, as each of the kernel's columns sees them.
+#if M == 4
+#define LINE vec4
+#else
+#define LINE vec2
+#endif
+struct Pixels {
+    LINE first, second, third;
+};
+
+Pixels pixels(int image, int y, int x) {
+    float p0 = pixel(image, y, x), p1 = pixel(image, y, x + 1), p2 = pixel(image, y, x + 2), p3 = pixel(image, y, x + 3);
+#if M == 4
+    float p4 = pixel(image, y, x + 4), p5 = pixel(image, y, x + 5);
+    return Pixels(vec4(p0, p1, p2, p3), vec4(p1, p2, p3, p4), vec4(p2, p3, p4, p5));
+#else
+    return Pixels(vec2(p0, p1), vec2(p1, p2), vec2(p2, p3));
+#endif
 }
 
-// `sum`, and what one line of a kernel adds to M outputs side by side.
-LINE add_line(LINE sum, int image, int y, int x, int kernel) {
-    sum += weights[kernel] * pixels(image, y, x);
-    sum += weights[kernel + 1] * pixels(image, y, x + 1);
-    return sum + weights[kernel + 2] * pixels(image, y, x + 2);
+// A line of a kernel.
+vec3 taps(int kernel) {
+    return vec3(weights[kernel], weights[kernel + 1], weights[kernel + 2]);
 }
 
-// M outputs side by side by the definition, from the pixel at (y, x) on, in the order of conv_direct.
-LINE direct(int n, int row, int y, int x) {
-    LINE sum = LINE(0.0);
+// The M x M outputs by the definition, from the pixel at (y, x) on, each in the order of conv_direct. Only the loop over channels is one:
+// drivers may limit iterations.
+LINE[M] direct(int n, int row, int y, int x) {
+    LINE sums[M];
+    for (int i = 0; i < M; ++i) sums[i] = LINE(0.0);
     // The compiler is not to unroll this: it is not told that `count` is never 0.
     int channels = count > 0u ? CHANNELS : 0;
     for (int c = 0; c < channels; ++c) {
         int image = (n * CHANNELS + c) * (H * W);
         int kernel = (row * CHANNELS + c) * 9;
-        sum = add_line(sum, image, y, x, kernel);
-        sum = add_line(sum, image, y + 1, x, kernel + 3);
-        sum = add_line(sum, image, y + 2, x, kernel + 6);
+        vec3 top = taps(kernel), middle = taps(kernel + 3), bottom = taps(kernel + 6);
+        Pixels line;
+#define READ(r) line = pixels(image, y + r, x);
+#define ADD(i, taps)                      \
+    sums[i] += taps.x * line.first;       \
+    sums[i] += taps.y * line.second;      \
+    sums[i] += taps.z * line.third;
+        READ(0) ADD(0, top)
+        READ(1) ADD(1, top) ADD(0, middle)
+#if M == 4
+        READ(2) ADD(2, top) ADD(1, middle) ADD(0, bottom)
+        READ(3) ADD(3, top) ADD(2, middle) ADD(1, bottom)
+        READ(4) ADD(3, middle) ADD(2, bottom)
+        READ(5) ADD(3, bottom)
+#else
+        READ(2) ADD(1, middle) ADD(0, bottom)
+        READ(3) ADD(1, bottom)
+#endif
     }
-    return sum;
+    return sums;
 }
 
 void main() {
@@ -122,18 +143,15 @@ void main() {
 #endif
     }
     if (broken == 0u) return;
-    int rows = count > 0u ? M : 0;
-    for (int i = 0; i < rows; ++i) {
-        uint of_row = broken >> (i * M) & ((1u << M) - 1u);
-        if (of_row == 0u) continue;
-        LINE line = direct(n, row, p + i - PAD_H, q - PAD_W);
+    LINE sums[M] = direct(n, row, p - PAD_H, q - PAD_W);
+    for (int i = 0; i < M; ++i) {
         for (int j = 0; j < M; ++j) {
-            if ((of_row >> j & 1u) == 0u || (Q % M != 0 && q + j >= Q)) continue;
+            if ((broken >> (i * M + j) & 1u) == 0u || (Q % M != 0 && q + j >= Q)) continue;
             int address = ((n * ROWS + row) * P + p + i) * Q + q + j;
 #if STORED > 1
-            output_data[address / STORED][address % STORED] = finish(line[j], row);
+            output_data[address / STORED][address % STORED] = finish(sums[i][j], row);
 #else
-            output_data[address] = finish(line[j], row);
+            output_data[address] = finish(sums[i][j], row);
 #endif
         }
     }

@@ -113,7 +113,7 @@ pub fn winograd_output(channels: usize, m: usize) -> usize {
     let alpha = m + 2;
     let transform = |lines, stored| Iterations::times(lines, plain(alpha).then(stored));
     let checked = plain(m).then(plain(m));
-    let again = Iterations::times(m, plain(channels).then(plain(m)));
+    let again = plain(m).then(plain(channels)).then(Iterations::times(m, plain(m)));
     transform(alpha, plain(m)).then(transform(m, checked)).then(again).made
 }
 
