@@ -1,7 +1,7 @@
 //! How many iterations the loops of an invocation make, and reductions cut into parts that make few.
 //!
 //! Some drivers end all loops of an invocation after so many iterations together, without an error: llvmpipe after 65,535. No query
-//! tells the number, so the probe of a device finds it by counting ([`LOOPS`](super::source::LOOPS)). Every kernel's iterations are
+//! tells the number, so the probe of a device finds it by counting ([`PROBE_LOOPS`](super::source::PROBE_LOOPS)). Every kernel's iterations are
 //! counted here, for a compiler that unrolls nothing; what has more than the device makes is cut, or left to another kernel.
 //!
 //! The driver that counts also counts the turn in which a loop finds that it is over, and runs through the loops inside once more
@@ -232,4 +232,110 @@ pub fn depth_parts(problem: &Gemm, most: usize) -> Vec<Part> {
 /// 0..`end` in ranges of `each`.
 fn cut(end: usize, each: usize) -> impl Iterator<Item = [usize; 2]> {
     (0..end).step_by(each).map(move |begin| [begin, (begin + each).min(end)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tiles::TILES;
+    use crate::problem::exact::Random;
+    use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+
+    /// What llvmpipe, which ends loops after 65,535 iterations, was seen to make of loops inside each other.
+    #[test]
+    fn iterations_are_counted_as_a_driver_counts_them() {
+        for (rows, columns, channels) in
+            [(1, 1, 10_923), (1, 7, 5461), (4, 1, 4369), (4, 4, 2427), (7, 1, 2730), (7, 7, 993)]
+        {
+            // The turn of each loop that finds that it is over is not needed for the last products.
+            let [fits, too_many] = [channels, channels + 1].map(|channels| sum(channels, rows, columns).made);
+            assert!(fits <= 65_535 + 6 && too_many > 65_535, "{rows} x {columns}: {fits} and {too_many}");
+        }
+        assert_eq!((plain(16).made, plain(16).idle), (17, 1));
+        assert_eq!((sum(2, 3, 5).made, sum(2, 3, 5).idle), (2 * (1 + 3 * (1 + 6) + 2) + 3, 3));
+    }
+
+    /// Whatever the sizes and the limit: the parts follow each other in the order of one pass, have every product once, and stay within
+    /// the limit.
+    #[test]
+    fn parts_are_the_whole_in_order() {
+        let (mut random, mut cut) = (Random::new(1), [0; 4]);
+        for _ in 0..2000 {
+            let groups = random.pick(&[1, 2]);
+            let (r, s) = random.pick(&[(1, 1), (3, 3), (1, 900), (70, 2), (90, 110), (2, 5000)]);
+            let c = groups * random.pick(&[1, 2, 5, 100]);
+            let problem =
+                Conv2d::new(Conv2dDesc { c, h: r, w: s, k: groups, r, s, groups, ..Default::default() })
+                    .unwrap();
+            let most = random.pick(&[LEAST, 5000, 57_344, 900_000]);
+            let parts = parts(&problem, most);
+            let (channels, r, s) = ((c / groups) as usize, r as usize, s as usize);
+            let mut expected = (0..channels * r * s).map(|tap| (tap / (r * s), tap / s % r, tap % s));
+            for part in &parts {
+                let [channels, rows, columns] = part.ranges;
+                let each = |[begin, end]: [usize; 2]| begin..end;
+                let counted =
+                    sum(part.ranges[0][1] - channels[0], rows[1] - rows[0], columns[1] - columns[0]);
+                assert!(1 + counted.made <= most.min(MOST_OF_A_PASS), "{part:?} makes {counted:?} of {most}");
+                for channel in each(channels) {
+                    for row in each(rows) {
+                        for column in each(columns) {
+                            assert_eq!(expected.next(), Some((channel, row, column)), "{part:?}");
+                        }
+                    }
+                }
+            }
+            assert_eq!(expected.next(), None);
+            // Whole, by channels, by rows, by columns.
+            let [_, rows, columns] = parts[0].ranges;
+            let kind = match parts.len() {
+                1 => 0,
+                _ if columns != [0, s] => 3,
+                _ if rows != [0, r] => 2,
+                _ => 1,
+            };
+            cut[kind] += 1;
+        }
+        assert!(cut.iter().all(|&count| count > 20), "{cut:?}");
+    }
+
+    #[test]
+    fn depths_are_cut_into_whole_steps() {
+        let parts =
+            |k, most| depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most);
+        assert_eq!(parts(50_000, 57_344).len(), 1);
+        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, LEAST)] {
+            let parts = parts(k, most);
+            let (mut next, last) = (0, parts.len() - 1);
+            for (index, part) in parts.iter().enumerate() {
+                let [begin, end] = part.ranges[0];
+                assert_eq!(begin, next);
+                assert!(index == last || end % DEPTH_STEP == 0);
+                assert_eq!(part.products(), end - begin);
+                next = end;
+            }
+            assert!(next == k as usize && last > 0, "{k}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn splits_are_as_few_as_fit() {
+        let mut checked = 0;
+        for of in TILES {
+            for (slices, table, taps, most) in [
+                (1, 0, false, 57_344),
+                (1000, 0, true, 57_344),
+                (9000, 0, true, 900_000),
+                (40, 640, true, 5000),
+            ] {
+                let Some(splits) = least_splits(&of, slices, table, taps, most) else { continue };
+                let with = |splits: usize| tile(&of, slices.div_ceil(splits), table, taps);
+                assert!(with(splits) <= most, "{of}: {splits} of {slices}");
+                assert!(splits == 1 || with(splits - 1) > most, "{of}: {splits} of {slices} are too many");
+                checked += 1;
+            }
+            assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+        }
+        assert!(checked > 60, "{checked}");
+    }
 }
