@@ -3,18 +3,23 @@
 //!     cargo run --release --example gl_variants -- SUITE.csv [--batch N] [--top N] [--only TEXT] [--variants TEXT]
 //!     ... -- --sgemm SIZE
 //!     ... -- --exact RUNS [--seed S] [--inputs I]
+//!     ... -- --check RUNS [--seed S]
 //!
 //! Layers have the batch of their row, unless N is given. Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
 //! build, error over bound. With `--exact`, runs every family with its options on odd shapes and small integers instead, each program
-//! on I inputs, and fails if any output differs in any bit.
+//! on I inputs, and fails if any output differs in any bit. With `--check`, does so on three kinds of numbers, small integers, the same with NaN
+//! and infinities among them, and, for Winograd, inputs up to the largest numbers; then the deepest sums of every family; each by a
+//! call and in a pipeline; then products that are deep, or have NaN and infinities in them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sparkle::problem::exact::Random;
-use sparkle::shader::cases::Cases;
-use sparkle::shader::variant::{Variant, candidates, seconds};
-use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, trial};
+use sparkle::problem::oracle;
+use sparkle::shader::cases::{Cases, deep};
+use sparkle::shader::variant::{Family, Variant, candidates, seconds};
+use sparkle::trial::{self, Compared, Numbers};
+use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose};
 
 /// Times a square product, several times: device time of one product, whatever is packed included.
 fn sgemm(size: i64) -> Result<(), Box<dyn std::error::Error>> {
@@ -59,6 +64,111 @@ fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error
     if wrong > 0 { Err("results differ".into()) } else { Ok(()) }
 }
 
+/// What was checked so far.
+#[derive(Default)]
+struct Tally {
+    runs: usize,
+    not_finite: usize,
+    wrong: usize,
+    kinds: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    /// Checks a call and two jobs of a pipeline.
+    fn check(
+        &mut self,
+        problem: &Conv2d,
+        variant: &Variant,
+        numbers: Numbers,
+        seed: u64,
+    ) -> Result<(), sparkle::Error> {
+        let called = trial::compare(0, problem, variant, numbers, seed)?;
+        let options = PipelineOptions { slots: 2, gather: false, ..Default::default() };
+        let (streamed, _) = trial::compare_streamed(0, problem, variant, (numbers, 2, seed), options)?;
+        for (way, Compared { wrong, not_finite }) in [("a call", called), ("a pipeline", streamed)] {
+            if wrong > 0 {
+                println!("{variant}, {numbers:?}, by {way}: {wrong} outputs are wrong: {problem:?}");
+            }
+            self.wrong += wrong;
+            self.not_finite += not_finite;
+        }
+        self.runs += 3;
+        *self.kinds.entry(format!("{numbers:?} {:?}", variant.family)).or_default() += 1;
+        Ok(())
+    }
+
+    /// Checks some elements of a product.
+    fn product(
+        &mut self,
+        device: &Device,
+        (m, n, k): (i64, i64, i64),
+        spoilt: bool,
+    ) -> Result<(), sparkle::Error> {
+        let (trans_b, alpha, beta) = (Transpose::Yes, -2.0, 2.0);
+        let desc = GemmDesc { trans_b, alpha, beta, ldb: k, ..GemmDesc::packed(Layout::RowMajor, m, n, k) };
+        let (problem, mut random) = (Gemm::new(desc)?, Random::new(k as u64));
+        let [mut a, mut b, old] = problem.lens().map(|len| random.integers(len, 2));
+        if spoilt {
+            (a[1], b[k as usize - 1]) = (f32::INFINITY, f32::NAN);
+        }
+        let mut c = old.clone();
+        let run = device.sgemm(&problem, &a, &b, &mut c)?;
+        for number in 0..200 {
+            // The first row and the first column among them.
+            let [i, j] = [m, n].map(|side| random.between(0, side - 1) as usize);
+            let (i, j) = if number % 3 == 0 { (0, j) } else { (i, j * (number % 3 - 1)) };
+            let (got, expected) =
+                (f64::from(c[i * n as usize + j]), oracle::gemm_element(&problem, &a, &b, &old, i, j).value);
+            if got != expected && !(got.is_nan() && expected.is_nan()) {
+                println!("{}, {m} x {n} x {k}: C({i}, {j}) is {got}, not {expected}", run.kernel);
+                self.wrong += 1;
+            }
+            self.not_finite += usize::from(!expected.is_finite());
+        }
+        self.runs += 1;
+        *self.kinds.entry(format!("product {}", if spoilt { "NotFinite" } else { "deep" })).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// Checks `count` cases on every kind of numbers, the deepest sums of all families, and products.
+fn check(count: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let (start, gpu, mut tally) = (Instant::now(), trial::gpu(0)?, Tally::default());
+    println!("{gpu:?}");
+    let cases = Cases::new(seed, gpu);
+    let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
+    // An odd step, so that few cases are of all kinds.
+    for (index, (problem, variant)) in cases.skip(begin).step_by(7).take(count).enumerate() {
+        let mut kinds = vec![Numbers::Integers, Numbers::NotFinite];
+        kinds.extend(matches!(variant.family, Family::Winograd(_)).then_some(Numbers::Huge));
+        for numbers in kinds {
+            tally.check(&problem, &variant, numbers, seed.wrapping_add(index as u64))?;
+        }
+        if index % 20 == 19 {
+            eprintln!("{} cases, {} runs so far, {} outputs wrong", index + 1, tally.runs, tally.wrong);
+        }
+    }
+    for (problem, variant) in deep(&gpu) {
+        tally.check(&problem, &variant, Numbers::Integers, seed)?;
+        // Seeds that put infinities into the weights: Winograd then sums all outputs of some channels again.
+        tally.check(&problem, &variant, Numbers::NotFinite, 6 * seed + 1)?;
+    }
+    eprintln!("deep sums: {} runs so far, {} outputs wrong", tally.runs, tally.wrong);
+    let device = Device::open("gl:0")?;
+    for sizes in
+        [(1, 1, 300_000), (40, 50, 200_000), (128, 128, 52_428), (16, 16, 1_000_000), (500, 501, 502)]
+    {
+        tally.product(&device, sizes, false)?;
+        tally.product(&device, sizes, true)?;
+    }
+    let Tally { runs, not_finite, wrong, kinds } = tally;
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "seed {seed}: {runs} runs, {not_finite} outputs that are not finite, {wrong} wrong, {seconds:.1} s: {kinds:?}"
+    );
+    if wrong > 0 { Err("results differ".into()) } else { Ok(()) }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let option = |name: &str| args.iter().position(|it| it == name).and_then(|at| args.get(at + 1)).cloned();
@@ -69,6 +179,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let busy = Duration::from_millis(number("--busy", 400)? as u64);
     if let Some(runs) = option("--exact") {
         return exact(runs.parse()?, number("--seed", 1)? as u64, number("--inputs", 2)? as usize);
+    }
+    if let Some(runs) = option("--check") {
+        return check(runs.parse()?, number("--seed", 1)? as u64);
     }
     let mut gpu = trial::gpu(0)?;
     if let Some(rates) = option("--gpu") {

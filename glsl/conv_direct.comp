@@ -1,6 +1,9 @@
-#version 430 core
-
 // conv_direct_64: every convolution. Rectangular kernels, strides and paddings, dilation, groups, bias, ReLU.
+//
+// The padding's zeros are multiplied like any other pixel: an infinite weight makes NaN of them.
+//
+// With PART a pass sums a part of the reduction only: some channels, or some rows of one channel, or some columns of one row. It goes on
+// from what the pass before it stored, so the parts together are summed in the order of one pass.
 //
 //     input  [N][C][H][W]          weights [K][C/G][R][S]          output [N][K][P][Q]
 //
@@ -14,7 +17,11 @@ layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
 
 layout(std430, binding = 0) readonly buffer InputBuffer { float input_data[]; };
 layout(std430, binding = 1) readonly buffer WeightBuffer { float weight_data[]; };
+#if PART
+layout(std430, binding = 2) buffer OutputBuffer { float output_data[]; };
+#else
 layout(std430, binding = 2) writeonly buffer OutputBuffer { float output_data[]; };
+#endif
 layout(std430, binding = 3) readonly buffer ParamBuffer {
     uint N, C, H, W, K, R, S, P, Q;
     uint stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
@@ -24,6 +31,20 @@ layout(std430, binding = 4) readonly buffer BiasBuffer { float bias_data[]; };
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
+// The part of the reduction: channels of the group, and rows and columns of the kernel.
+#if PART
+layout(location = 2) uniform uint channel_begin;
+layout(location = 3) uniform uint channel_end;
+layout(location = 4) uniform uint row_begin;
+layout(location = 5) uniform uint row_end;
+layout(location = 6) uniform uint column_begin;
+layout(location = 7) uniform uint column_end;
+#else
+const uint channel_begin = 0u, row_begin = 0u, column_begin = 0u;
+#define channel_end channels
+#define row_end R
+#define column_end S
+#endif
 
 // The output at flat index ((n*K + k)*P + p)*Q + q.
 float convolve(uint index) {
@@ -34,21 +55,25 @@ float convolve(uint index) {
     uint channels = C / groups_of_channels;
     uint first_channel = k / (K / groups_of_channels) * channels;
     float sum = has_bias != 0u ? bias_data[k] : 0.0;
-    for (uint c = 0u; c < channels; ++c) {
+#if PART
+    if (channel_begin + row_begin + column_begin > 0u) sum = output_data[index];
+#endif
+    for (uint c = channel_begin; c < channel_end; ++c) {
         uint image = (n * C + first_channel + c) * H;
         uint kernel = (k * channels + c) * R;
-        for (uint r = 0u; r < R; ++r) {
+        for (uint r = row_begin; r < row_end; ++r) {
             uint y = p * stride_h + r * dilation_h - pad_h;
-            if (y >= H) continue;
             uint line = (image + y) * W;
-            for (uint s = 0u; s < S; ++s) {
+            for (uint s = column_begin; s < column_end; ++s) {
                 uint x = q * stride_w + s * dilation_w - pad_w;
-                if (x < W) sum += input_data[line + x] * weight_data[(kernel + r) * S + s];
+                bool inside = y < H && x < W;
+                float value = input_data[inside ? line + x : 0u];
+                sum += (inside ? value : PADDING) * weight_data[(kernel + r) * S + s];
             }
         }
     }
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
-    return has_relu != 0u && sum < 0.0 ? 0.0 : sum;
+    bool is_last = channel_end == channels && row_end == R && column_end == S;
+    return is_last && has_relu != 0u ? relu(sum) : sum;
 }
 
 void main() {

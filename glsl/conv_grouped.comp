@@ -29,8 +29,7 @@ float finish(float sum, int k) {
     sum += bias_data[k];
 #endif
 #if RELU
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
-    sum = sum < 0.0 ? 0.0 : sum;
+    sum = relu(sum);
 #endif
     return sum;
 }
@@ -61,13 +60,14 @@ void main() {
         int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
         for (int r = 0; r < lines; ++r) {
             int y = top + r * DILATION_H;
-            if (uint(y) >= uint(H)) continue;
+            // The padding's zeros are multiplied, too: with an infinite weight they make NaN.
+            bool row_valid = uint(y) < uint(H);
             float line[3 * STRIDE_W + S];
             for (int i = 0; i < 3 * STRIDE_W + S; ++i) {
                 int x = left + i;
-                bool valid = uint(x) < uint(W);
+                bool valid = row_valid && uint(x) < uint(W);
                 float value = input_data[valid ? image + y * W + x : 0];
-                line[i] = valid ? value : 0.0;
+                line[i] = valid ? value : PADDING;
             }
             for (int s = 0; s < S; ++s) {
                 vec4 pixels = vec4(line[s], line[s + STRIDE_W], line[s + 2 * STRIDE_W], line[s + 3 * STRIDE_W]);

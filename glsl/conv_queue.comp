@@ -1,5 +1,3 @@
-#version 430 core
-
 // conv_queue_64: many small convolutions of one plan in one dispatch. A queue of jobs, drained by as many workgroups as there are.
 //
 //     taken[counter]   the next ticket: workgroups draw them one by one, until none is left
@@ -48,22 +46,22 @@ float convolve(uint begin, uint index) {
         uint kernel = (k * channels + c) * R;
         for (uint r = 0u; r < R; ++r) {
             uint y = p * stride_h + r * dilation_h - pad_h;
-            if (y >= H) continue;
             uint line = begin + (image + y) * W;
             for (uint s = 0u; s < S; ++s) {
                 uint x = q * stride_w + s * dilation_w - pad_w;
-                if (x < W) sum += input_data[line + x] * weight_data[(kernel + r) * S + s];
+                bool inside = y < H && x < W;
+                float value = input_data[inside ? line + x : 0u];
+                sum += (inside ? value : PADDING) * weight_data[(kernel + r) * S + s];
             }
         }
     }
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
-    return has_relu != 0u && sum < 0.0 ? 0.0 : sum;
+    return has_relu != 0u ? relu(sum) : sum;
 }
 
 void main() {
     uint total = N * K * P * Q;
     uint blocks = (total + block - 1u) / block;
-    // Bounded: some drivers end all loops of an invocation after 65535 turns together, without a word.
+    // Bounded: some drivers end all loops of an invocation after 65,535 iterations together, without an error.
     for (uint draws = 0u; draws < most; ++draws) {
         if (gl_LocalInvocationID.x == 0u) drawn = atomicAdd(taken[counter], 1u);
         memoryBarrierShared();

@@ -15,11 +15,15 @@
 //
 // `first` and `count` cut long work into several dispatches; left at 0 they mean everything.
 //
-// A caller who dispatches this program may have other parameters bound than go with the buffers, or none. Where that shows,
-// every output becomes NaN. See `belong_together`.
-//
 // The host accepts no problem with 2^31 or more elements in a buffer or rows or columns in a padded image, so no
 // index below wraps. A position left of or above the image wraps on purpose: as uint it is larger than any size.
+//
+// The padding's zeros are multiplied like any other pixel: an infinite weight makes NaN of them.
+//
+// Some drivers end the loops of an invocation after 65,535 iterations together, without an error. The library gives this kernel no sum
+// that is too long. Programs that dispatch it themselves may: they get it with FOR_CALLERS, where long sums take 16 steps an
+// iteration, and a sum that was ended all the same is NaN. Such programs may also have other parameters bound than go with the
+// buffers, or none. Where that shows, every output becomes NaN: see `belong_together`.
 
 layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
 
@@ -37,6 +41,14 @@ const uint NOT_A_NUMBER = 0x7fc00000u;
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
+// A pixel of the padding: 0, which the compiler does not know. It would drop products with a zero that it knows.
+#define PADDING uintBitsToFloat(count >> 31)
+
+#ifdef FOR_CALLERS
+// Iterations that every driver makes.
+const float FEW = 32768.0;
+#endif
+
 // The output at flat index ((n*K + k)*H_out + p)*W_out + q.
 float convolve(uint index) {
     uint q = index % uint(W_out);
@@ -45,21 +57,53 @@ float convolve(uint index) {
     uint n = index / uint(W_out) / uint(H_out) / uint(K);
     uint size = uint(kernel_size);
     float sum = 0.0;
-    for (uint c = 0u; c < uint(C); ++c) {
+    uint c = 0u, kh = size, kw = size;
+    for (; c < uint(C); ++c) {
         uint image = (n * uint(C) + c) * uint(H);
         uint kernel = (k * uint(C) + c) * size;
-        for (uint kh = 0u; kh < size; ++kh) {
+        for (kh = 0u; kh < size; ++kh) {
             uint y = p * uint(stride) + kh - uint(pad);
-            if (y >= uint(H)) continue;
             uint line = (image + y) * uint(W);
-            for (uint kw = 0u; kw < size; ++kw) {
+            for (kw = 0u; kw < size; ++kw) {
                 uint x = q * uint(stride) + kw - uint(pad);
-                if (x < uint(W)) sum += input_data[line + x] * weight_data[(kernel + kh) * size + kw];
+                bool inside = y < uint(H) && x < uint(W);
+                float value = input_data[inside ? line + x : 0u];
+                sum += (inside ? value : PADDING) * weight_data[(kernel + kh) * size + kw];
             }
         }
     }
+#ifdef FOR_CALLERS
+    // Where the driver has ended the loops, the innermost one it was in stands before its end.
+    if (c != uint(C) || kh != size || kw != size) return uintBitsToFloat(NOT_A_NUMBER);
+#endif
     return sum;
 }
+
+#ifdef FOR_CALLERS
+// The same, 16 steps an iteration.
+#define STEP                                                                                           \
+    if (c < uint(C)) {                                                                                 \
+        uint y = p * uint(stride) + kh - uint(pad);                                                    \
+        uint x = q * uint(stride) + kw - uint(pad);                                                    \
+        bool inside = y < uint(H) && x < uint(W);                                                      \
+        float value = input_data[inside ? ((n * uint(C) + c) * uint(H) + y) * uint(W) + x : 0u];       \
+        sum += (inside ? value : PADDING) * weight_data[((k * uint(C) + c) * size + kh) * size + kw];      \
+        if (++kw >= size) { kw = 0u; if (++kh >= size) { kh = 0u; ++c; } }                             \
+    }
+#define STEPS STEP STEP STEP STEP
+
+float convolve_deep(uint index) {
+    uint q = index % uint(W_out);
+    uint p = index / uint(W_out) % uint(H_out);
+    uint k = index / uint(W_out) / uint(H_out) % uint(K);
+    uint n = index / uint(W_out) / uint(H_out) / uint(K);
+    uint size = uint(kernel_size);
+    float sum = 0.0;
+    uint c = 0u, kh = 0u, kw = 0u;
+    while (c < uint(C)) { STEPS STEPS STEPS STEPS }
+    return c == uint(C) ? sum : uintBitsToFloat(NOT_A_NUMBER);
+}
+#endif
 
 // Whether a buffer of `there` elements holds a x b x c x d: at least, or exactly.
 bool holds(int there, int a, int b, int c, int d, bool exactly) {
@@ -82,8 +126,12 @@ bool belong_together() {
 }
 
 void main() {
-    // The library's own dispatches set `count`; their buffers are made for the parameters.
-    bool sound = count != 0u || belong_together();
+#ifdef FOR_CALLERS
+    bool sound = belong_together();
+#else
+    // The library's own buffers are made for the parameters.
+    const bool sound = true;
+#endif
     uint total = sound ? uint(N) * uint(K) * uint(H_out) * uint(W_out) : uint(output_data.length());
     uint end = count == 0u ? total : min(total, first + count);
     uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
@@ -93,6 +141,25 @@ void main() {
     if (group > most || first >= end || group * 64u + gl_LocalInvocationID.x >= end - first) return;
     uint step = groups > most ? 0xffffffffu : groups * 64u;
     uint index = first + group * 64u + gl_LocalInvocationID.x;
+#ifdef FOR_CALLERS
+    // Outputs of this invocation, and iterations for each, at most.
+    float outputs = float(end - index) / float(step) + 1.0;
+    float depth = float(C) * float(kernel_size) * float(kernel_size);
+    if (sound && outputs * (depth + float(C) * float(2 * kernel_size + 4) + 4.0) > FEW) {
+        if (outputs * (depth / 16.0 + 4.0) > FEW) {
+            // The loops may end before the last outputs are begun.
+            for (uint at = index; ; at += step) {
+                output_data[at] = uintBitsToFloat(NOT_A_NUMBER);
+                if (step >= end - at) break;
+            }
+        }
+        for (;;) {
+            output_data[index] = convolve_deep(index);
+            if (step >= end - index) return;
+            index += step;
+        }
+    }
+#endif
     for (;;) {
         if (sound) output_data[index] = convolve(index);
         else output_data[index] = uintBitsToFloat(NOT_A_NUMBER);

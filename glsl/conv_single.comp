@@ -8,6 +8,10 @@
 // SHARED: slices of BK steps of the reduction lie in shared memory; otherwise each thread reads for itself.
 // CHAINS: sums that take turns over the reduction, so that consecutive multiply-adds do not wait for each other.
 //
+// EACH_ROW(DO), EACH_COLUMN(DO, i) and EACH_CHAIN(DO) write out DO(i) for each row, DO(i, j) for each column and DO(chain) for each chain:
+// some drivers end the loops of an invocation after 65,535 iterations together, without an error, so there are few loops. A sum that was
+// ended all the same is NaN.
+//
 // Sizes are constants, the batch is a parameter. Parameters that are not those the constants were made from select
 // `convolve`, the reference kernel's own loop, which reads them all: right, only slower. Any grid covers every output. As in the
 // reference kernel, parameters that cannot be those of the buffers make every output NaN.
@@ -28,6 +32,8 @@ struct Corner {
 };
 
 float sums[CHAINS * TM * TN];
+// Steps of the reduction so far.
+uint steps;
 
 Corner corner(uint column) {
     // Columns behind the last one compute it again and are not stored.
@@ -39,7 +45,7 @@ Corner corner(uint column) {
 
 float pixel(Corner at, uint c, uint r, uint s) {
     uint y = at.top + r, x = at.left + s;
-    return y < IN_H && x < IN_W ? input_data[at.image + (c * IN_H + y) * IN_W + x] : 0.0;
+    return y < IN_H && x < IN_W ? input_data[at.image + (c * IN_H + y) * IN_W + x] : PADDING;
 }
 
 #if SHARED
@@ -65,14 +71,17 @@ void reduce(uint first_row, uint first_column, uint once) {
     for (uint first = 0u; first < DEPTH * once; first += BK) {
         load_slice(first_row, mine, first);
         barrier();
-        for (uint k = 0u; k < BK; ++k) {
+        uint k = 0u;
+        for (; k < BK; ++k) {
             float pixels[TN];
-            for (uint j = 0u; j < TN; ++j) pixels[j] = pixels_slice[k * BN + j * THREADS_X + gl_LocalInvocationID.x];
-            for (uint i = 0u; i < TM; ++i) {
-                float weight = weights_slice[k * BM + i * THREADS_Y + gl_LocalInvocationID.y];
-                for (uint j = 0u; j < TN; ++j) sums[(k % CHAINS * TM + i) * TN + j] += weight * pixels[j];
-            }
+            float weight;
+#define FETCH(i, j) pixels[j] = pixels_slice[k * BN + (j) * THREADS_X + gl_LocalInvocationID.x];
+#define ADD(i, j) sums[(k % CHAINS * TM + (i)) * TN + (j)] += weight * pixels[j];
+#define ADD_ROW(i) weight = weights_slice[k * BM + (i) * THREADS_Y + gl_LocalInvocationID.y]; EACH_COLUMN(ADD, i)
+            EACH_COLUMN(FETCH, 0u)
+            EACH_ROW(ADD_ROW)
         }
+        if (k == BK) steps += min(BK, DEPTH - first);
         barrier();
     }
 }
@@ -82,46 +91,65 @@ uint rows[TM];
 
 void add_channel(uint c, uint chain, uint once) {
     for (uint r = 0u; r < R * once; ++r) {
-        for (uint s = 0u; s < S; ++s) {
+        uint s = 0u;
+        for (; s < S; ++s) {
             float pixels[TN];
-            for (uint j = 0u; j < TN; ++j) pixels[j] = pixel(corners[j], c, r, s);
-            for (uint i = 0u; i < TM; ++i) {
-                float weight = weight_data[rows[i] * DEPTH + (c * R + r) * S + s];
-                for (uint j = 0u; j < TN; ++j) sums[(chain * TM + i) * TN + j] += weight * pixels[j];
-            }
+            float weight;
+#define FETCH(i, j) pixels[j] = pixel(corners[j], c, r, s);
+#define ADD(i, j) sums[(chain * TM + (i)) * TN + (j)] += weight * pixels[j];
+#define ADD_ROW(i) weight = weight_data[rows[i] * DEPTH + (c * R + r) * S + s]; EACH_COLUMN(ADD, i)
+            EACH_COLUMN(FETCH, 0u)
+            EACH_ROW(ADD_ROW)
         }
+        steps += s;
     }
 }
 
 void reduce(uint first_row, uint first_column, uint once) {
-    for (uint j = 0u; j < TN; ++j) corners[j] = corner(first_column + j * THREADS_X + gl_LocalInvocationID.x);
-    for (uint i = 0u; i < TM; ++i) {
-        rows[i] = min(first_row + i * THREADS_Y + gl_LocalInvocationID.y, OUT_K - 1u);
-    }
+#define LOCATE_COLUMN(i, j) corners[j] = corner(first_column + (j) * THREADS_X + gl_LocalInvocationID.x);
+#define LOCATE_ROW(i) rows[i] = min(first_row + (i) * THREADS_Y + gl_LocalInvocationID.y, OUT_K - 1u);
+#define ADD_CHANNEL(chain) add_channel(c + (chain), chain, once);
+    EACH_COLUMN(LOCATE_COLUMN, 0u)
+    EACH_ROW(LOCATE_ROW)
     uint c = 0u;
-    for (; c + CHAINS <= IN_C * once; c += CHAINS) {
-        for (uint chain = 0u; chain < CHAINS; ++chain) add_channel(c + chain, chain, once);
-    }
-    for (; c < IN_C * once; ++c) add_channel(c, 0u, once);
+    for (; c + CHAINS <= IN_C * once; c += CHAINS) { EACH_CHAIN(ADD_CHANNEL) }
+    // What is left where channels do not divide by two.
+    if (c < IN_C * once) add_channel(c, 0u, once);
 }
 #endif
 
+// Stores the sums of a tile, or NaN if they are not complete.
+void store(uint first_row, uint first_column) {
+    uint row, column;
+    float sum;
+#define ADD_UP(chain) sum += sums[((chain) * TM * TN) + at];
+#define STORE(i, j)                                                                                  \
+    {                                                                                                \
+        uint at = (i) * TN + (j);                                                                    \
+        row = first_row + (i) * THREADS_Y + gl_LocalInvocationID.y;                                  \
+        column = first_column + (j) * THREADS_X + gl_LocalInvocationID.x;                            \
+        sum = sums[at];                                                                              \
+        EACH_OTHER_CHAIN(ADD_UP)                                                                     \
+        if (steps != DEPTH) sum = uintBitsToFloat(NOT_A_NUMBER);                                     \
+        if (row < OUT_K && column < uint(N) * PIXELS) {                                              \
+            output_data[(column / PIXELS * OUT_K + row) * PIXELS + column % PIXELS] = sum;           \
+        }                                                                                            \
+    }
+#define STORE_ROW(i) EACH_COLUMN(STORE, i)
+    EACH_ROW(STORE_ROW)
+}
+
 void compute_tile(uint tile) {
     uint first_row = tile % TILES_M * BM, first_column = tile / TILES_M * BN;
-    for (uint i = 0u; i < CHAINS * TM * TN; ++i) sums[i] = 0.0;
+#define CLEAR(i, j) sums[at + (i) * TN + (j)] = 0.0;
+#define CLEAR_ROW(i) EACH_COLUMN(CLEAR, i)
+#define CLEAR_CHAIN(chain) at = (chain) * TM * TN; EACH_ROW(CLEAR_ROW)
+    uint at;
+    EACH_CHAIN(CLEAR_CHAIN)
+    steps = 0u;
     // Always 1, which the compiler cannot know: it must not unroll loops as long as the reduction.
     reduce(first_row, first_column, min(uint(N), 1u));
-    for (uint i = 0u; i < TM; ++i) {
-        uint row = first_row + i * THREADS_Y + gl_LocalInvocationID.y;
-        for (uint j = 0u; j < TN; ++j) {
-            uint column = first_column + j * THREADS_X + gl_LocalInvocationID.x;
-            float sum = sums[i * TN + j];
-            for (uint chain = 1u; chain < CHAINS; ++chain) sum += sums[(chain * TM + i) * TN + j];
-            if (row < OUT_K && column < uint(N) * PIXELS) {
-                output_data[(column / PIXELS * OUT_K + row) * PIXELS + column % PIXELS] = sum;
-            }
-        }
-    }
+    store(first_row, first_column);
 }
 
 // Whether the parameters are those that the constants were made from.
@@ -144,6 +172,14 @@ void main() {
     uint total = sound ? uint(N) * uint(K) * uint(H_out) * uint(W_out) : uint(output_data.length());
     uint pieces = (total + THREADS - 1u) / THREADS;
     if (made_for) pieces = TILES_M * ((uint(N) * PIXELS + BN - 1u) / BN);
+    if (made_for && pieces > groups && (float(pieces) / float(groups) + 1.0) * float(ITERATIONS) > FEW) {
+        // The loops may end before the last tiles are begun.
+        steps = 0u;
+        for (uint piece = group; piece < pieces; piece += groups) {
+            store(piece % TILES_M * BM, piece / TILES_M * BN);
+            if (groups >= pieces - piece) break;
+        }
+    }
     for (uint piece = group; piece < pieces; piece += groups) {
         uint index = piece * THREADS + gl_LocalInvocationIndex;
         if (made_for) compute_tile(piece);

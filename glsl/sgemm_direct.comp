@@ -1,5 +1,3 @@
-#version 430 core
-
 // sgemm_direct_16x16: C = alpha op(A) op(B) + beta C, all layouts by strides.
 //
 //             n
@@ -16,6 +14,9 @@
 // result goes to a tight matrix of its own, at i*out_row + j*out_col: the gaps that a leading dimension leaves in
 // the caller's C are never written. The old C is read only if beta is not 0.
 //
+// With PART a pass sums the steps of k from `depth_begin` to `depth_end` only, and goes on from what the pass before it stored; the last
+// one scales. So the parts together are summed in the order of one pass.
+//
 // Any grid covers all tiles: groups are numbered over x, y and z and each takes every `groups`-th tile. `first` and
 // `count` (in tiles) cut long work into several dispatches; 0 means everything. Fewer than 2^31 elements a matrix.
 
@@ -23,7 +24,11 @@ layout(local_size_x = 16, local_size_y = 16, local_size_z = 1) in;
 
 layout(std430, binding = 0) readonly buffer ABuffer { float a_data[]; };
 layout(std430, binding = 1) readonly buffer BBuffer { float b_data[]; };
+#if PART
+layout(std430, binding = 2) buffer OutputBuffer { float output_data[]; };
+#else
 layout(std430, binding = 2) writeonly buffer OutputBuffer { float output_data[]; };
+#endif
 layout(std430, binding = 3) readonly buffer ParamBuffer {
     uint M, N, K;
     uint a_row, a_col, b_row, b_col, c_row, c_col, out_row, out_col;
@@ -33,6 +38,13 @@ layout(std430, binding = 4) readonly buffer CBuffer { float c_data[]; };
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
+#if PART
+layout(location = 2) uniform uint depth_begin;
+layout(location = 3) uniform uint depth_end;
+#else
+const uint depth_begin = 0u;
+#define depth_end K
+#endif
 
 shared float a_tile[16][16];
 // One column more, so that the 16 rows do not all start in the same bank.
@@ -51,19 +63,24 @@ void main() {
     for (;;) {
         uint i = tile / columns * 16u + y, j = tile % columns * 16u + x;
         float sum = 0.0;
-        for (uint p = 0u; p < K; p += 16u) {
-            a_tile[y][x] = i < M && p + x < K ? a_data[i * a_row + (p + x) * a_col] : 0.0;
-            b_tile[y][x] = j < N && p + y < K ? b_data[(p + y) * b_row + j * b_col] : 0.0;
+#if PART
+        if (depth_begin > 0u && i < M && j < N) sum = output_data[i * out_row + j * out_col];
+#endif
+        for (uint p = depth_begin; p < depth_end; p += 16u) {
+            a_tile[y][x] = i < M && p + x < depth_end ? a_data[i * a_row + (p + x) * a_col] : 0.0;
+            b_tile[y][x] = j < N && p + y < depth_end ? b_data[(p + y) * b_row + j * b_col] : 0.0;
             barrier();
-            // Stops at K: a zero behind the end would turn an infinity on the other side into NaN.
-            uint depth = min(16u, K - p);
+            // Stops at the end: a zero after it would turn an infinity on the other side into NaN.
+            uint depth = min(16u, depth_end - p);
             for (uint d = 0u; d < depth; ++d) sum += a_tile[y][d] * b_tile[d][x];
             barrier();
         }
         if (i < M && j < N) {
-            float result = alpha * sum;
-            if (beta != 0.0) result += beta * c_data[i * c_row + j * c_col];
-            output_data[i * out_row + j * out_col] = result;
+            if (depth_end == K) {
+                sum *= alpha;
+                if (beta != 0.0) sum += beta * c_data[i * c_row + j * c_col];
+            }
+            output_data[i * out_row + j * out_col] = sum;
         }
         if (groups >= end - tile) return;
         tile += groups;

@@ -1,15 +1,23 @@
 // The second pass of a product whose reduction was cut: the parts are added, always in the same order.
 //
-//     parts [part][n][row][pixel]  -->  output [n][row][pixel], with bias and ReLU
+//     parts [part][n][row][pixel]  -->  output [n][row][pixel], with bias and ReLU; of a matrix product, scaled, with the old result
 
 layout(local_size_x = 64) in;
 
 layout(std430, binding = 0) readonly buffer InputBuffer { PIXELS parts[]; };
 layout(std430, binding = 2) writeonly buffer OutputBuffer { PIXELS output_data[]; };
+#if OLD
+layout(std430, binding = 3) readonly buffer OldBuffer { PIXELS old_data[]; };
+#else
 layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
+#endif
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
+#if SCALED
+layout(location = 2) uniform uint alpha_bits;
+layout(location = 3) uniform uint beta_bits;
+#endif
 
 void main() {
     uint number = gl_WorkGroupID.x + GRID_X * gl_WorkGroupID.y;
@@ -17,15 +25,20 @@ void main() {
     if (number >= count || index >= PART_STRIDE / V) return;
     PIXELS sum = parts[index];
     for (int part = 1; part < SPLITS; ++part) sum += parts[part * (PART_STRIDE / V) + index];
+#if SCALED
+    sum *= uintBitsToFloat(alpha_bits);
+#endif
+#if OLD
+    sum += uintBitsToFloat(beta_bits) * old_data[index];
+#endif
 #if BIAS
     sum += bias_data[index * V / OUT_STRIDE % ROWS];
 #endif
 #if RELU
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
 #if V == 4
-    sum = mix(sum, vec4(0.0), lessThan(sum, vec4(0.0)));
+    sum = vec4(relu(sum.x), relu(sum.y), relu(sum.z), relu(sum.w));
 #else
-    sum = sum < 0.0 ? 0.0 : sum;
+    sum = relu(sum);
 #endif
 #endif
     output_data[index] = sum;

@@ -231,8 +231,7 @@ float finish(float sum, int row) {
     sum += bias_data[row];
 #endif
 #if RELU
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
-    sum = sum < 0.0 ? 0.0 : sum;
+    sum = relu(sum);
 #endif
     return sum;
 }

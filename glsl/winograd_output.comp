@@ -1,12 +1,26 @@
 // Winograd F(M x M, 3 x 3), last pass: out of the frequency domain, Y = A^T m A, with bias and ReLU.
 //
 //     products [frequency][row][tile]  --->  output [n][row][P][Q]      a thread: M x M outputs of one channel
+//
+// An output that is not finite here is summed again by the definition, from the image and the weights as they came. So outputs are finite
+// where the definition's sum is, and NaN or infinite where that is. No output slips through, for two reasons.
+//
+// Once a value is not finite, whatever is computed from it is not finite either: the passes only add and multiply, and a sum or a product
+// with an infinity is infinite or NaN, also the product with 0. That holds for what overflows on the way, too.
+//
+// And each output is computed from every pixel and every weight that its definition names. Along one axis, for F(4): frequency 0 sees pixels
+// 0 to 4 of the window, 1 to 4 see pixels 1 to 4, 5 sees pixels 1 to 5; output 0 is made of frequencies 0 to 4, outputs 1 and 2 of 1 to 4,
+// output 3 of 1 to 5. Pixel 0, which only output 0 sees by the definition, reaches it through frequency 0; pixel 5 reaches output 3
+// through frequency 5; the others reach every output. All three weights of a line are in frequencies 1 to 4, which all outputs
+// are made of. F(2) is alike: pixels 0 and 3 have frequencies 0 and 3 to themselves, the others are in 1 and 2.
 
 layout(local_size_x = 64) in;
 
 layout(std430, binding = 0) readonly buffer InputBuffer { float products[]; };
+layout(std430, binding = 1) readonly buffer WeightBuffer { float weights[]; };
 layout(std430, binding = 2) writeonly buffer OutputBuffer { STORE output_data[]; };
 layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
+layout(std430, binding = 4) readonly buffer ImageBuffer { float image_data[]; };
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
@@ -16,10 +30,72 @@ float finish(float sum, int row) {
     sum += bias_data[row];
 #endif
 #if RELU
-    // Not max(sum, 0.0): that may turn NaN into 0 and hide it.
-    sum = sum < 0.0 ? 0.0 : sum;
+    sum = relu(sum);
 #endif
     return sum;
+}
+
+float pixel(int image, int y, int x) {
+    bool inside = uint(y) < uint(H) && uint(x) < uint(W);
+    float value = image_data[inside ? image + y * W + x : 0];
+    return inside ? value : PADDING;
+}
+
+// M pixels side by side, as each of the kernel's columns sees them.
+#if M == 4
+#define LINE vec4
+#else
+#define LINE vec2
+#endif
+struct Pixels {
+    LINE first, second, third;
+};
+
+Pixels pixels(int image, int y, int x) {
+    float p0 = pixel(image, y, x), p1 = pixel(image, y, x + 1), p2 = pixel(image, y, x + 2), p3 = pixel(image, y, x + 3);
+#if M == 4
+    float p4 = pixel(image, y, x + 4), p5 = pixel(image, y, x + 5);
+    return Pixels(vec4(p0, p1, p2, p3), vec4(p1, p2, p3, p4), vec4(p2, p3, p4, p5));
+#else
+    return Pixels(vec2(p0, p1), vec2(p1, p2), vec2(p2, p3));
+#endif
+}
+
+// A line of a kernel.
+vec3 taps(int kernel) {
+    return vec3(weights[kernel], weights[kernel + 1], weights[kernel + 2]);
+}
+
+// The M x M outputs by the definition, from the pixel at (y, x) on, each in the order of conv_direct. Only the loop over channels is one:
+// drivers may limit iterations.
+LINE[M] direct(int n, int row, int y, int x) {
+    LINE sums[M];
+    for (int i = 0; i < M; ++i) sums[i] = LINE(0.0);
+    // The compiler is not to unroll this: it is not told that `count` is never 0.
+    int channels = count > 0u ? CHANNELS : 0;
+    for (int c = 0; c < channels; ++c) {
+        int image = (n * CHANNELS + c) * (H * W);
+        int kernel = (row * CHANNELS + c) * 9;
+        vec3 top = taps(kernel), middle = taps(kernel + 3), bottom = taps(kernel + 6);
+        Pixels line;
+#define READ(r) line = pixels(image, y + r, x);
+#define ADD(i, taps)                      \
+    sums[i] += taps.x * line.first;       \
+    sums[i] += taps.y * line.second;      \
+    sums[i] += taps.z * line.third;
+        READ(0) ADD(0, top)
+        READ(1) ADD(1, top) ADD(0, middle)
+#if M == 4
+        READ(2) ADD(2, top) ADD(1, middle) ADD(0, bottom)
+        READ(3) ADD(3, top) ADD(2, middle) ADD(1, bottom)
+        READ(4) ADD(3, middle) ADD(2, bottom)
+        READ(5) ADD(3, bottom)
+#else
+        READ(2) ADD(1, middle) ADD(0, bottom)
+        READ(3) ADD(1, bottom)
+#endif
+    }
+    return sums;
 }
 
 void main() {
@@ -42,11 +118,16 @@ void main() {
         float narrow[M] = from_frequency(column);
         for (int i = 0; i < M; ++i) half_way[i * ALPHA + j] = narrow[i];
     }
+    // Outputs that are not finite, a bit each.
+    uint broken = 0u;
     for (int i = 0; i < M; ++i) {
         if (P % M != 0 && p + i >= P) continue;
         float wide[ALPHA];
         for (int j = 0; j < ALPHA; ++j) wide[j] = half_way[i * ALPHA + j];
         float line[M] = from_frequency(wide);
+        for (int j = 0; j < M; ++j) {
+            if ((floatBitsToUint(line[j]) & 0x7f800000u) == 0x7f800000u) broken |= 1u << (i * M + j);
+        }
         int address = ((n * ROWS + row) * P + p + i) * Q + q;
 #if STORED == 4
         output_data[address / 4] = vec4(finish(line[0], row), finish(line[1], row), finish(line[2], row),
@@ -60,5 +141,18 @@ void main() {
             if (Q % M == 0 || q + j < Q) output_data[address + j] = finish(line[j], row);
         }
 #endif
+    }
+    if (broken == 0u) return;
+    LINE sums[M] = direct(n, row, p - PAD_H, q - PAD_W);
+    for (int i = 0; i < M; ++i) {
+        for (int j = 0; j < M; ++j) {
+            if ((broken >> (i * M + j) & 1u) == 0u || (Q % M != 0 && q + j >= Q)) continue;
+            int address = ((n * ROWS + row) * P + p + i) * Q + q + j;
+#if STORED > 1
+            output_data[address / STORED][address % STORED] = finish(sums[i][j], row);
+#else
+            output_data[address] = finish(sums[i][j], row);
+#endif
+        }
     }
 }

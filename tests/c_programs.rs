@@ -233,6 +233,21 @@ fn convolutions_queued_on_buffers_of_the_users_own() {
 }
 
 #[test]
+fn numbers_that_are_none() {
+    if support::gl_available() {
+        program("not_finite.c", &["-lGL"], &[], &[]).expect("as the definition says\n");
+    }
+}
+
+#[test]
+fn sums_deeper_than_a_drivers_loops() {
+    if support::gl_available() {
+        program("deep_reference.c", &["-lGL"], &[], &[]).expect("five deep convolutions\n");
+        program("deep_shaders.c", &[], &[], &[]).expect("right or refused\n");
+    }
+}
+
+#[test]
 fn millions_of_outputs() {
     if support::gl_available() {
         program("large.c", &[], &[], &[]).expect("all of them\n");

@@ -3,8 +3,9 @@
 use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
+use sparkle::shader::cases::deep;
 use sparkle::shader::variant::{Family, Variant, candidates};
-use sparkle::trial;
+use sparkle::trial::{self, Compared, Numbers};
 use sparkle::{
     Algorithm, Contexts, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose,
 };
@@ -118,6 +119,118 @@ fn winograd_stays_within_its_bound() {
         }
     }
     assert_eq!(ran, 8);
+}
+
+/// What became of `problem` by a call and in a pipeline that cuts it into pieces.
+fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -> Compared {
+    let called = trial::compare(0, problem, variant, numbers, seed).unwrap();
+    let image = (problem.input_len().max(problem.output_len()) / problem.sizes().n).max(64);
+    let piece_bytes = 2 * 4 * image;
+    let base = PipelineOptions { slots: 2, contexts: Contexts::One, gather: false, ..Default::default() };
+    let options = PipelineOptions { piece_bytes, ..base };
+    let (streamed, kernel) =
+        trial::compare_streamed(0, problem, variant, (numbers, 2, seed), options).unwrap();
+    let family = variant.to_string();
+    let is_fallback = *variant == Variant::DIRECT;
+    assert!(is_fallback || *kernel == *family, "{variant}: {kernel} computed it");
+    Compared { wrong: called.wrong + streamed.wrong, not_finite: called.not_finite + streamed.not_finite }
+}
+
+/// NaN and infinities in input, weights and bias reach the outputs that the definition says, and no others, in every family: with
+/// padding on all sides, also where all that a shader does is known when it is compiled, strides, dilation, groups, bias and ReLU.
+#[test]
+fn nan_and_infinity_reach_what_the_definition_says() {
+    if trial::gpu(0).is_err() {
+        return;
+    }
+    let tile = Tile::new(32, 32, 16, 4, 4, 1);
+    let tiled = |family, splits| Variant { family, tile, splits };
+    let untiled = |family| Variant { family, ..Variant::DIRECT };
+    let square = Conv2dDesc { n: 3, h: 6, w: 7, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+    let finished = Conv2dDesc { bias: true, relu: true, ..square };
+    let tiny = Conv2dDesc { n: 1, h: 3, w: 3, ..square };
+    let moved = Conv2dDesc { stride_h: 2, stride_w: 2, dilation_h: 2, pad_h: 3, pad_w: 2, s: 4, ..finished };
+    let groups = Conv2dDesc { c: 6, k: 12, groups: 3, ..finished };
+    let point = Conv2dDesc { h: 4, w: 6, r: 1, s: 1, pad_h: 0, pad_w: 0, ..finished };
+    let cases = [
+        (Conv2dDesc { c: 4, k: 5, ..square }, Variant::DIRECT),
+        (Conv2dDesc { c: 6, k: 4, groups: 2, ..moved }, Variant::DIRECT),
+        (Conv2dDesc { dilation_h: 2, pad_h: 2, ..groups }, untiled(Family::Grouped(4))),
+        (Conv2dDesc { c: 2, k: 2, groups: 2, ..tiny }, untiled(Family::Grouped(1))),
+        (Conv2dDesc { c: 2, k: 4, stride_w: 2, ..finished }, untiled(Family::Grouped(2))),
+        (Conv2dDesc { c: 40, k: 9, ..point }, untiled(Family::Pointwise(4))),
+        (Conv2dDesc { c: 33, k: 8, ..point }, tiled(Family::Igemm, 1)),
+        (Conv2dDesc { c: 17, k: 5, ..tiny }, tiled(Family::Igemm, 1)),
+        (Conv2dDesc { c: 20, k: 6, ..moved }, tiled(Family::Igemm, 3)),
+        (Conv2dDesc { c: 3, k: 5, ..moved }, tiled(Family::Table, 1)),
+        (Conv2dDesc { w: 8, ..groups }, tiled(Family::Table, 2)),
+        (Conv2dDesc { c: 17, k: 5, ..tiny }, tiled(Family::Winograd(2), 1)),
+        (Conv2dDesc { c: 17, k: 5, ..tiny }, tiled(Family::Winograd(4), 1)),
+        (Conv2dDesc { c: 18, k: 6, h: 9, w: 11, ..finished }, tiled(Family::Winograd(2), 1)),
+        (Conv2dDesc { c: 18, k: 6, h: 9, w: 12, ..finished }, tiled(Family::Winograd(4), 1)),
+        (
+            Conv2dDesc { c: 18, k: 6, h: 9, w: 12, pad_h: 0, pad_w: 0, ..finished },
+            tiled(Family::Winograd(4), 1),
+        ),
+    ];
+    let (mut ran, mut not_finite) = (0, 0);
+    for (index, (desc, variant)) in cases.into_iter().enumerate() {
+        let problem = Conv2d::new(desc).unwrap();
+        for turn in 0..6 {
+            let compared = both_ways(&problem, &variant, Numbers::NotFinite, 6 * index as u64 + turn);
+            assert_eq!(compared.wrong, 0, "{variant}, {turn}: {problem:?}");
+            not_finite += compared.not_finite;
+            ran += 1;
+        }
+    }
+    assert!(ran == 96 && not_finite > 1000, "{ran}, {not_finite}");
+}
+
+/// Winograd's transforms overflow on inputs of this size, the direct sums do not.
+#[test]
+fn winograd_is_finite_where_direct_sums_are() {
+    if trial::gpu(0).is_err() {
+        return;
+    }
+    let tile = Tile::new(32, 32, 16, 4, 4, 1);
+    let desc =
+        Conv2dDesc { n: 3, c: 20, h: 10, w: 9, k: 9, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+    let mut ran = 0;
+    for m in [2, 4] {
+        for (bias, relu, w) in [(false, false, 9), (true, true, 8), (true, false, 14)] {
+            let problem = Conv2d::new(Conv2dDesc { bias, relu, w, ..desc }).unwrap();
+            let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
+            for seed in 0..4 {
+                let compared = both_ways(&problem, &variant, Numbers::Huge, seed);
+                assert_eq!(compared, Compared::default(), "{variant}, {seed}: {problem:?}");
+                ran += 1;
+            }
+        }
+    }
+    assert_eq!(ran, 24);
+}
+
+/// Sums so deep that some drivers would end the loops of a single pass.
+#[test]
+fn the_deepest_sums_of_every_family_are_exact() {
+    let Ok(gpu) = trial::gpu(0) else { return };
+    let (mut families, mut ran) = (std::collections::BTreeMap::<_, usize>::new(), 0);
+    let all = deep(&gpu);
+    let few = |(index, (_, variant)): &(usize, (Conv2d, Variant))| {
+        // A tile in nine, each family's four ways; all that have no tile.
+        matches!(variant.family, Family::Direct | Family::Grouped(_)) || index / 4 % 9 == 8
+    };
+    for (_, (problem, variant)) in all.into_iter().enumerate().filter(few) {
+        assert_eq!(both_ways(&problem, &variant, Numbers::Integers, 47).wrong, 0, "{variant}: {problem:?}");
+        if matches!(variant.family, Family::Winograd(_)) {
+            // All outputs of some channels are summed again.
+            let compared = both_ways(&problem, &variant, Numbers::NotFinite, 1);
+            assert!(compared.wrong == 0 && compared.not_finite > 0, "{variant}: {compared:?} {problem:?}");
+        }
+        *families.entry(variant.family).or_default() += 1;
+        ran += 1;
+    }
+    assert!(families.len() == 6 && ran >= 10, "{families:?}");
 }
 
 /// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, scratch shared, slots used again.

@@ -156,7 +156,9 @@ pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
 }
 
 /// The GL name of the program, for the caller's own gl* calls on this thread; 0 if there is none. Buffers: input at
-/// binding 0, weights at 1, output at 2, a conv2d_params_t at 3. Any grid of workgroups covers all outputs.
+/// binding 0, weights at 1, output at 2, a conv2d_params_t at 3. Any grid of workgroups covers all outputs. Some drivers end the
+/// loops of an invocation early, without an error: an output whose sum was ended is NaN. Enough workgroups for an output per
+/// invocation avoid that.
 ///
 /// At binding 3 are the parameters of the last call on this thread, or at first none, until the caller binds its own. All
 /// outputs become NaN if the buffers are shorter than these parameters say, or, where they are those of a call, not exactly as
@@ -311,7 +313,7 @@ pub unsafe extern "C" fn gpu_execute_conv2d_custom(
 
 /// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text at its first use on this thread. Needs
 /// gpu_initialize_opengl. It gets workgroups enough in x for an invocation of each output, or fewer where the driver does not allow as
-/// many and the text has a line `// any grid`.
+/// many and the text has a line `// any grid`. A text of sparkle_shader_source whose loops are too long for the device is refused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_with_shader(
     input: *const c_float,

@@ -6,9 +6,10 @@
 
 use super::api;
 use super::context::Context;
-use super::conv2d::{self, BIAS, INPUT, OUTPUT, PARAMS, PER_OUTPUT, WEIGHTS};
-use super::dispatch::{self, Pace, Step, Work};
-use super::resource::{Buffer, Program};
+use super::conv2d::{self, BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
+use super::dispatch::Pace;
+use super::fallback::{Choice, Fallback};
+use super::resource::Buffer;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
@@ -27,22 +28,29 @@ pub fn conv2d(
     problem.check_data(input, output)?;
     problem.check_weights(weights, bias)?;
     super::engine(device)?.worker().call(|session| {
-        let program = program(session, problem)?;
-        run(session.context(), &program, problem, (input, weights, bias), output)
+        let kernel = kernel(session, problem)?;
+        run(session.context(), &kernel, problem, (input, weights, bias), output)
     })
 }
 
-fn program(session: &mut Session, problem: &Conv2d) -> Result<Rc<Program>> {
+fn kernel(session: &mut Session, problem: &Conv2d) -> Result<Fallback> {
+    let refuse = |session: &Session, what: &str| {
+        Err(Error::Unsupported { device: session.context().device().to_owned(), what: what.to_owned() })
+    };
     if conv2d::images_at_once(session.context(), problem)? < problem.sizes().n {
-        let what = "a batch larger than its largest buffer at once".to_owned();
-        return Err(Error::Unsupported { device: session.context().device().to_owned(), what });
+        return refuse(session, "a batch larger than its largest buffer at once");
     }
-    session.program(conv2d::kernel(problem))
+    let choice = Choice::new(problem, session.context().group().max_iterations());
+    if choice.parts.len() > 1 {
+        return refuse(session, "a sum with more iterations than its loops make, in one pass");
+    }
+    let program = session.program(choice.kernel)?;
+    Ok(Fallback::new(choice, program, Pace::new))
 }
 
 fn run(
     context: &Rc<Context>,
-    program: &Program,
+    kernel: &Fallback,
     problem: &Conv2d,
     (input, weights, bias): (&[f32], &[f32], Option<&[f32]>),
     output: &mut [f32],
@@ -50,15 +58,13 @@ fn run(
     let api = context.api();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
     let (input, weights, bias) = (upload(input)?, upload(weights)?, bias.map(upload).transpose()?);
-    let params = Buffer::with_data(context, &conv2d::params(problem))?;
+    let params = Buffer::with_data(context, &kernel.params(problem))?;
     let result = Buffer::new(context, size_of_val(output))?;
     let bind = || {
         let buffers = [(INPUT, &input), (WEIGHTS, &weights), (OUTPUT, &result), (PARAMS, &params)];
         buffers.into_iter().chain(bias.iter().map(|it| (BIAS, it))).for_each(|(index, it)| it.bind(index));
     };
-    let operations = 2.0 * problem.reduction() as f64 + PER_OUTPUT;
-    let work = Work { units: problem.output_len() as u32, per_group: 64, operations };
-    dispatch::enqueue(context, &[Step { program, work, pace: &Pace::new(), bind: &bind }])?;
+    kernel.enqueue(context, problem, &bind)?;
     api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
     api.finish();
     context.check("glFinish")?;

@@ -3,6 +3,9 @@
 use super::api::{self, Api};
 use super::architecture::{Architecture, Told, is_software};
 
+/// The most bytes of a buffer that a kernel gets, whatever the driver allows: offsets beyond were never tried.
+const LARGEST_BLOCK: u64 = i32::MAX as u64;
+
 /// Limits and optional features of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
@@ -72,9 +75,14 @@ impl Capabilities {
         Architecture::identify(&self.vendor, &self.renderer, self.told)
     }
 
-    /// The most fp32 elements of a buffer that a kernel gets: what the driver allows, and fewer than 2^31, so that no
-    /// 32-bit index in a kernel wraps.
+    /// The most fp32 elements of a buffer that a kernel gets: what the driver allows, and at most 2^31 - 1 bytes. So no index in a
+    /// kernel needs more than 29 bits, and no driver has to compute an offset in bytes of more than 31.
     pub fn max_elements(&self) -> usize {
-        (self.max_block / 4).min((1 << 31) - 1) as usize
+        (self.max_block.min(LARGEST_BLOCK) / 4) as usize
+    }
+
+    /// What [`Capabilities::max_elements`] comes from, for messages.
+    pub fn max_elements_reason(&self) -> &'static str {
+        if self.max_block <= LARGEST_BLOCK { "GL_MAX_SHADER_STORAGE_BLOCK_SIZE" } else { "2^31 - 1 bytes" }
     }
 }

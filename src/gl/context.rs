@@ -70,6 +70,8 @@ pub struct Target {
     pub rate: f64,
     /// How long one waits for it.
     pub wait_limit: Duration,
+    /// Iterations that all loops of an invocation may make together; the probe's figure.
+    pub max_iterations: usize,
 }
 
 /// One device's contexts, which share their objects.
@@ -89,6 +91,7 @@ pub struct ShareGroup {
     /// The device as the planner sees it, once measured.
     gpu: OnceLock<Gpu>,
     wait_limit: Duration,
+    max_iterations: AtomicUsize,
     process: u32,
 }
 
@@ -98,7 +101,7 @@ impl ShareGroup {
     /// # Errors
     /// [`Error::Driver`] names the EGL call that failed.
     pub fn new(egl: Arc<dyn Egl>, device: Arc<str>, target: Target) -> Result<Arc<Self>> {
-        let Target { display, rate, wait_limit } = target;
+        let Target { display, rate, wait_limit, max_iterations } = target;
         let failed = |call: &str, error: EglError| egl_error(&device, call, error);
         // Again, since the host may have terminated the display meanwhile. Harmless otherwise.
         egl.initialize(display).map_err(|error| failed("eglInitialize", error))?;
@@ -125,6 +128,7 @@ impl ShareGroup {
             rate: AtomicU64::new(rate.to_bits()),
             gpu: OnceLock::new(),
             wait_limit,
+            max_iterations: AtomicUsize::new(max_iterations),
             process: std::process::id(),
         }))
     }
@@ -200,6 +204,16 @@ impl ShareGroup {
     /// The device as the planner sees it, if it was measured.
     pub fn gpu(&self) -> &OnceLock<Gpu> {
         &self.gpu
+    }
+
+    /// Iterations that all loops of an invocation may make together. Beyond that a driver may end them, without an error.
+    pub fn max_iterations(&self) -> usize {
+        self.max_iterations.load(Ordering::Relaxed)
+    }
+
+    /// The probe has found out.
+    pub fn set_max_iterations(&self, most: usize) {
+        self.max_iterations.store(most, Ordering::Relaxed);
     }
 
     /// Replaces the rate.

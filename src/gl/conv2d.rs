@@ -6,17 +6,16 @@
 use std::rc::Rc;
 
 use super::context::Context;
-use super::dispatch::{self, Pace, Ran, Work};
+use super::dispatch::{self, Ran};
+use super::fallback::Fallback;
 use super::passes::{self, Passes};
-use super::resource::{Buffer, Program};
+use super::resource::Buffer;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
-use crate::shader::source::{CONV_DIRECT, CONV_REFERENCE, Kernel};
 use crate::shader::tuner::Explorer;
 use crate::shader::variant::Variant;
 
-/// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
-pub(super) const PER_OUTPUT: f64 = 32.0;
+pub use super::fallback::reference_params;
 
 /// Indices of the shaders' blocks.
 pub(super) const INPUT: u32 = 0;
@@ -25,60 +24,15 @@ pub(super) const OUTPUT: u32 = 2;
 pub(super) const PARAMS: u32 = 3;
 pub(super) const BIAS: u32 = 4;
 
-/// The kernel that runs `problem`.
-pub fn kernel(problem: &Conv2d) -> Kernel {
-    let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
-        *problem.sizes();
-    let square = r == s && stride_h == stride_w && pad_h == pad_w;
-    let plain = (dilation_h, dilation_w, groups) == (1, 1, 1) && !problem.bias() && !problem.relu();
-    if square && plain { CONV_REFERENCE } else { CONV_DIRECT }
-}
-
-/// The parameter block of `conv_reference_64`: 40 bytes, also `conv2d_params_t` in C.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct ReferenceParams([i32; 10]);
-
-/// `problem` as the reference kernel reads it: a square kernel, one stride, one padding.
-pub fn reference_params(problem: &Conv2d) -> ReferenceParams {
-    debug_assert_eq!(kernel(problem), CONV_REFERENCE);
-    let Conv2dSizes { n, c, h, w, k, r, stride_h, pad_h, p, q, .. } = *problem.sizes();
-    ReferenceParams([n, h, w, c, k, r, stride_h, pad_h, p, q].map(|size| size as i32))
-}
-
-/// The parameter block of `conv_direct_64`, in the shader's order.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct DirectParams([u32; 18]);
-
-/// The parameter block of `problem`'s kernel. All sizes fit in 31 bits: [`images_at_once`] has refused others.
-pub(super) fn params(problem: &Conv2d) -> Vec<u8> {
-    if kernel(problem) == CONV_REFERENCE {
-        return bytemuck::bytes_of(&reference_params(problem)).to_vec();
-    }
-    direct_params(problem)
-}
-
-/// The parameter block of `problem` as `conv_direct_64` reads it.
-pub(super) fn direct_params(problem: &Conv2d) -> Vec<u8> {
-    let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
-    let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
-    let (bias, relu) = (usize::from(problem.bias()), usize::from(problem.relu()));
-    let sizes = [
-        n, c, h, w, k, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, bias,
-        relu,
-    ];
-    bytemuck::bytes_of(&DirectParams(sizes.map(|size| size as u32))).to_vec()
-}
-
 /// How many images of the batch are computed at once: as many as the largest buffer that a shader may see can hold.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if the weights or a single image are too large.
 pub(super) fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
-    let most = context.capabilities().max_elements();
+    let (most, reason) =
+        (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let refuse = |what: String| {
-        let what = format!("{what}; a buffer holds at most {most} (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)");
+        let what = format!("{what}; a buffer holds at most {most} ({reason})");
         Err(Error::Unsupported { device: context.device().to_owned(), what })
     };
     let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();
@@ -102,10 +56,21 @@ pub(super) fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usiz
 enum Launch {
     /// Generated for the problem.
     Generated(Box<Passes>),
-    /// Ours: in slices.
-    Sliced(Rc<Program>, Pace),
+    /// Ours, for any problem.
+    Fallback(Fallback),
     /// A caller's own program with the reference kernel's interface, by its GL name, and whether it strides over any grid.
     Whole(u32, bool),
+}
+
+impl Launch {
+    /// The parameter block for `problem`; empty if there is none.
+    fn params(&self, problem: &Conv2d) -> Vec<u8> {
+        match self {
+            Launch::Generated(_) => vec![],
+            Launch::Fallback(fallback) => fallback.params(problem),
+            Launch::Whole(..) => bytemuck::bytes_of(&reference_params(problem)).to_vec(),
+        }
+    }
 }
 
 /// A convolution on the device: weights uploaded, buffers allocated, kernel built.
@@ -125,18 +90,18 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Uploads weights and bias and allocates what a run needs. `program` is that of [`kernel`].
+    /// Uploads weights and bias and allocates what a run of `fallback`, which was chosen for the problem, needs.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for sizes beyond the device's limits; else what it failed to do.
     pub fn new(
         context: &Rc<Context>,
-        program: Rc<Program>,
+        fallback: Fallback,
         problem: &Conv2d,
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        Prepared::with(context, Launch::Sliced(program, Pace::new()), problem, weights, bias)
+        Prepared::with(context, Launch::Fallback(fallback), problem, weights, bias)
     }
 
     /// How it is computed.
@@ -148,7 +113,7 @@ impl Prepared {
     pub fn kernel(&self) -> &str {
         match &self.launch {
             Launch::Generated(passes) => passes.name(),
-            Launch::Sliced(program, _) => program.kernel_name(),
+            Launch::Fallback(fallback) => fallback.name(),
             Launch::Whole(..) => "the caller's program",
         }
     }
@@ -170,7 +135,7 @@ impl Prepared {
         prepared.variant = variant;
         let Launch::Generated(passes) = &prepared.launch else { unreachable!("as made") };
         if passes.prepare(&prepared.weights)? {
-            // From now on the packed ones are read.
+            // From now on only the packed ones are read.
             prepared.weights = Buffer::new(context, 0)?;
         }
         Ok(prepared)
@@ -199,7 +164,7 @@ impl Prepared {
         let images = images_at_once(context, problem)?;
         let tile = problem.with_batch(images);
         let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
-        let launch_needs_params = !matches!(launch, Launch::Generated(_));
+        let params = launch.params(&tile);
         Ok(Prepared {
             problem: *problem,
             variant: Variant::DIRECT,
@@ -209,10 +174,7 @@ impl Prepared {
             weights: upload(weights)?,
             bias: bias.map(upload).transpose()?,
             output: Buffer::new(context, tile.output_len() * size_of::<f32>())?,
-            params: match launch_needs_params {
-                true => Buffer::with_data(context, &params(&tile))?,
-                false => Buffer::new(context, 0)?,
-            },
+            params: Buffer::with_data(context, &params)?,
             explorer: Explorer::default(),
             context: context.clone(),
         })
@@ -239,25 +201,18 @@ impl Prepared {
         let image = self.problem.with_batch(1);
         let tile = self.problem.with_batch(input.len() / image.input_len());
         self.input.upload(bytemuck::cast_slice(input))?;
-        let generated = matches!(self.launch, Launch::Generated(_));
-        if self.images != self.problem.sizes().n && !generated {
-            self.params.upload(&params(&tile))?;
-        }
-        if !generated {
-            self.bind();
-            self.context.check("glBindBufferBase")?;
+        if self.images != self.problem.sizes().n && !matches!(self.launch, Launch::Generated(_)) {
+            self.params.upload(&self.launch.params(&tile))?;
         }
         let ran = match &self.launch {
             // A smaller last part of the batch is computed as if it were whole: the rest is never read.
             Launch::Generated(passes) => passes.run(&self.buffers()),
             Launch::Whole(program, any_grid) => {
+                self.bind();
+                self.context.check("glBindBufferBase")?;
                 dispatch::run_whole(&self.context, *program, tile.output_len(), *any_grid)
             }
-            Launch::Sliced(program, pace) => {
-                let operations = 2.0 * tile.reduction() as f64 + PER_OUTPUT;
-                let work = Work { units: tile.output_len() as u32, per_group: 64, operations };
-                dispatch::run(&self.context, program, &work, pace)
-            }
+            Launch::Fallback(fallback) => fallback.run(&self.context, &tile, &|| self.bind()),
         }?;
         self.output.read(bytemuck::cast_slice_mut(output))?;
         Ok(ran)
@@ -286,11 +241,9 @@ impl Prepared {
         for _ in 0..times {
             match &self.launch {
                 Launch::Generated(passes) => passes.enqueue(&self.buffers())?,
-                Launch::Sliced(program, pace) => {
-                    let bind = || self.bind();
-                    let units = self.problem.with_batch(self.images).output_len() as u32;
-                    let work = Work { units, per_group: 64, operations: 1.0 };
-                    dispatch::enqueue(&self.context, &[dispatch::Step { program, work, pace, bind: &bind }])?;
+                Launch::Fallback(fallback) => {
+                    let tile = self.problem.with_batch(self.images);
+                    fallback.enqueue(&self.context, &tile, &|| self.bind())?;
                 }
                 Launch::Whole(..) => unreachable!("a caller's program is not measured"),
             }

@@ -21,13 +21,17 @@ use std::time::Duration;
 use super::Candidate;
 use super::capabilities::Capabilities;
 use super::context::{ShareGroup, Target};
+use super::conv2d::Prepared;
+use super::dispatch::Ran;
 use super::egl::{self, DeviceHandle, Display, Egl, EglResult};
 use super::exit;
+use super::loops;
 use super::session::Session;
 use crate::config::config;
 use crate::error::Result;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
+use crate::shader::iterations;
 
 /// A candidate and how to open it.
 pub struct Found {
@@ -226,11 +230,12 @@ struct Probed {
     egl_version: String,
 }
 
-/// Runs a small convolution twice: once to compare it, and once more, with everything warm, to see how fast it is.
+/// Runs a small convolution and compares it; counts how many iterations the device's loops make; compares one whose sums are as deep as
+/// one pass may be; and runs the small one once more, with everything warm, to see how fast it is.
 fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     let wait_limit = Duration::from_millis(config().gl_timeout_ms());
     // A guess too low only makes the first dispatches short.
-    let target = Target { display, rate: 1e8, wait_limit };
+    let target = Target { display, rate: 1e8, wait_limit, max_iterations: iterations::LEAST };
     let group = ShareGroup::new(egl.clone(), name.into(), target)?;
     let mut session = Session::new(group.context()?);
     let problem = Conv2d::new(Conv2dDesc {
@@ -247,29 +252,54 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
         pad_w: 1,
         ..Default::default()
     })?;
-    let mut random = Random::new(1);
-    let input = random.integers(problem.input_len(), 8);
-    let weights = random.integers(problem.weights_len(), 8);
-    let prepared = session.prepare(&problem, &weights, None)?;
-    let mut output = vec![f32::NAN; problem.output_len()];
-    prepared.run(&input, &mut output)?;
-    let expected = oracle::conv2d(&problem, &input, &weights, None);
-    let wrong =
-        output.iter().zip(&expected).filter(|&(&got, expected)| f64::from(got) != expected.value).count();
-    if wrong > 0 {
-        return Err(crate::Error::Driver {
-            device: name.to_owned(),
-            call: "the probe".to_owned(),
-            reason: format!("{wrong} of {} results of a small convolution are wrong", output.len()),
-        });
-    }
-    let ran = prepared.run(&input, &mut output)?;
+    let small = Checked::new(&mut session, name, "small", &problem)?;
+    let max_iterations = loops::max_iterations(&mut session)?;
+    group.set_max_iterations(max_iterations);
+    let c = iterations::deepest(max_iterations) as i64;
+    Checked::new(&mut session, name, "deep", &Conv2d::new(Conv2dDesc { c, k: 2, ..Default::default() })?)?;
+    let ran = small.again()?;
     session.settle()?;
+    let rate = problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6);
     Ok(Probed {
-        target: Target { rate: problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6), ..target },
+        target: Target { rate, max_iterations, ..target },
         capabilities: session.context().capabilities().clone(),
         egl_version: egl.query_string(Some(display), egl::VERSION).unwrap_or_default(),
     })
+}
+
+/// A convolution of small integers whose every output was right.
+struct Checked {
+    prepared: Prepared,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Checked {
+    /// Runs `problem`, which messages call `what`, and compares.
+    fn new(session: &mut Session, name: &str, what: &str, problem: &Conv2d) -> Result<Self> {
+        let mut random = Random::new(1);
+        let input = random.integers(problem.input_len(), 8);
+        let weights = random.integers(problem.weights_len(), 8);
+        let prepared = session.prepare(problem, &weights, None)?;
+        let mut output = vec![f32::NAN; problem.output_len()];
+        prepared.run(&input, &mut output)?;
+        let expected = oracle::conv2d(problem, &input, &weights, None);
+        let is_wrong = |&(&got, expected): &(&f32, &oracle::Expected)| f64::from(got) != expected.value;
+        let wrong = output.iter().zip(&expected).filter(is_wrong).count();
+        if wrong > 0 {
+            return Err(crate::Error::Driver {
+                device: name.to_owned(),
+                call: "the probe".to_owned(),
+                reason: format!("{wrong} of {} results of a {what} convolution are wrong", output.len()),
+            });
+        }
+        Ok(Checked { prepared, input, output })
+    }
+
+    /// Runs it once more.
+    fn again(mut self) -> Result<Ran> {
+        self.prepared.run(&self.input, &mut self.output)
+    }
 }
 
 fn facts(route: &str, probed: &Probed) -> Vec<(&'static str, String)> {
@@ -286,6 +316,7 @@ fn facts(route: &str, probed: &Probed) -> Vec<(&'static str, String)> {
         ("largest shader buffer", format!("{} MiB", it.max_block >> 20)),
         ("shared memory", format!("{} KiB a workgroup", it.max_shared >> 10)),
         ("largest workgroup", it.max_threads.to_string()),
+        ("loop iterations", format!("{} relied on", probed.target.max_iterations)),
         ("most workgroups", format!("{x} x {y} x {z}")),
         ("timestamp bits", it.timestamp_bits.to_string()),
         ("persistent mapping", yes_no(it.buffer_storage)),

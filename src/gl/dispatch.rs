@@ -260,7 +260,12 @@ fn dispatch(context: &Context, first: u32, units: u32, per_group: u32) -> Result
     // Generated kernels number their workgroups along rows of GRID_X; the others stride by the grid, whatever its shape.
     let groups = units.div_ceil(per_group);
     let x = groups.min(GRID_X);
-    let y = groups.div_ceil(x).min(context.capabilities().max_groups[1]);
+    let y = groups.div_ceil(x);
+    let [most_x, most_y, _] = context.capabilities().max_groups;
+    if x > most_x || y > most_y {
+        let what = format!("a grid of {x} x {y} workgroups; it takes {most_x} x {most_y}");
+        return Err(Error::Unsupported { device: context.device().to_owned(), what });
+    }
     api.dispatch_compute(x, y, 1);
     context.check("glDispatchCompute")
 }

@@ -229,12 +229,8 @@ impl Backend for Engine {
         }
         let mut tight = vec![0.0; elements];
         let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
-            Some(tile) => gemm::run_tiled(session, &tile, problem, (a, b, c), &mut tight),
-            None => {
-                let program = session.program(SGEMM_DIRECT)?;
-                let ran = gemm::run(session.context(), &program, problem, (a, b, c), &mut tight)?;
-                Ok((SGEMM_DIRECT.name, ran))
-            }
+            Some((tile, splits)) => gemm::run_tiled(session, (&tile, splits), problem, (a, b, c), &mut tight),
+            None => gemm::run(session, problem, (a, b, c), &mut tight),
         })?;
         gemm::store(problem, &tight, c);
         Ok((kernel.into(), timing(ran, start)))

@@ -3,18 +3,20 @@
 //! The kernel writes a tight matrix of its own in the order of C's memory; [`run`] hands that out, and [`store`] puts it into the
 //! caller's C row by row, so the gaps that a leading dimension leaves are never touched.
 
-use std::rc::Rc;
-
 use super::context::Context;
-use super::dispatch::{self, Pace, Ran, Work};
+use super::dispatch::{self, Pace, Ran, Step, Work};
 use super::passes::{Buffers, Passes};
-use super::resource::{Buffer, Program};
+use super::resource::Buffer;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::memory::tiles::{self, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
+use crate::shader::iterations::{self, Part};
 use crate::shader::recipe::{self, Product};
+use crate::shader::source::{SGEMM_DIRECT, SGEMM_PART};
 
+/// Uniform locations of the bounds of a part of the depth.
+const DEPTH: [u32; 2] = [2, 3];
 /// Rows and columns of the tile that a workgroup computes.
 const TILE: usize = 16;
 /// As for convolutions: operations a result takes beside its multiply-adds.
@@ -69,18 +71,21 @@ pub fn scale(problem: &Gemm, c: &mut [f32]) {
     }
 }
 
-/// Computes the product into `tight`, a matrix of m*n elements in the order of C's memory. It is undefined if this
-/// fails. `c` is read only if beta is not zero.
+/// Computes the product into `tight`, a matrix of m*n elements in the order of C's memory; its depth in several passes where one would
+/// make too many iterations. `tight` is undefined if this fails. `c` is read only if beta is not zero. Gives the kernel's name, too.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for matrices beyond the device's limits; else what it failed to do.
 pub fn run(
-    context: &Rc<Context>,
-    program: &Program,
+    session: &mut Session,
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
-) -> Result<Ran> {
+) -> Result<(&'static str, Ran)> {
+    let parts = iterations::depth_parts(problem, session.context().group().max_iterations());
+    let kernel = if parts.len() == 1 { SGEMM_DIRECT } else { SGEMM_PART };
+    let program = session.program(kernel)?;
+    let context = session.context();
     let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *problem.sizes();
     let [a_len, b_len, c_len] = problem.lens();
     fits(context, problem)?;
@@ -93,48 +98,65 @@ pub fn run(
     let output = Buffer::new(context, size_of_val(tight))?;
     let params = Buffer::with_data(context, bytemuck::bytes_of(&params))?;
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
-    for (index, buffer) in
-        [Some(&a), Some(&b), Some(&output), Some(&params), old.as_ref()].into_iter().enumerate()
-    {
-        if let Some(buffer) = buffer {
-            buffer.bind(index as u32);
-        }
-    }
-    context.check("glBindBufferBase")?;
-    let work = Work {
+    let bind = || {
+        let buffers = [Some(&a), Some(&b), Some(&output), Some(&params), old.as_ref()];
+        (0..).zip(buffers).for_each(|(index, buffer)| buffer.into_iter().for_each(|it| it.bind(index)));
+    };
+    let work = |part: &Part| Work {
         units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
         per_group: 1,
-        operations: (TILE * TILE) as f64 * (2.0 * k as f64 + PER_RESULT),
+        operations: (TILE * TILE) as f64 * (2.0 * part.products() as f64 + PER_RESULT),
     };
-    let ran = dispatch::run(context, program, &work, &Pace::new())?;
+    let pace = Pace::new();
+    let ran = if let [whole] = &parts[..] {
+        bind();
+        context.check("glBindBufferBase")?;
+        dispatch::run(context, &program, &work(whole), &pace)
+    } else {
+        let bind_part = |part: &Part| {
+            bind();
+            let bounds = DEPTH.into_iter().zip(part.ranges[0]);
+            bounds.for_each(|(location, bound)| context.api().uniform_1ui(location, bound as u32));
+        };
+        let binds: Vec<_> = parts.iter().map(|part| move || bind_part(part)).collect();
+        let step = |(part, bind)| Step { program: &program, work: work(part), pace: &pace, bind };
+        let steps: Vec<Step> =
+            parts.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
+        dispatch::run_steps(context, &steps, &Pace::new())
+    }?;
     output.read(bytemuck::cast_slice_mut(tight))?;
-    Ok(ran)
+    Ok((kernel.name, ran))
 }
 
 /// Products with less work stay with the one kernel that needs no compiling.
 const LEAST_FLOPS: u64 = 50_000_000;
+/// The most parts of the depth.
+const MOST_SPLITS: usize = 32;
 /// Tiles may begin up to this far beyond the end.
 const MARGIN: usize = 4096;
 
-/// The tile to compute `problem` with; none if that does not pay, or cannot be.
+/// The tile to compute `problem` with, and the parts of its depth; none if that does not pay, or cannot be.
 ///
 /// # Errors
 /// What the device failed to do while it was measured.
-pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<Tile>> {
+pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
     if problem.flops() < LEAST_FLOPS {
         return Ok(None);
     }
     fits(session.context(), problem)?;
     let gpu = session.gpu()?;
     let Product { rows, cols, depth, .. } = Product::new(problem);
-    let possible = |tile: &&Tile| {
+    let possible = |&tile: &Tile| {
+        let slices = depth.div_ceil(tile.bk);
+        let splits = iterations::least_splits(&tile, slices, 0, false, gpu.max_iterations)?;
         let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
-        tile.fits(&gpu) && packed.max(depth * cols).max(rows * cols) <= gpu.max_elements
+        let largest = packed.max(depth * cols).max(splits * rows * cols);
+        (tile.fits(&gpu) && splits <= MOST_SPLITS && largest <= gpu.max_elements).then_some((tile, splits))
     };
     if rows.max(cols).max(depth) + MARGIN > i32::MAX as usize {
         return Ok(None);
     }
-    let seconds = |tile: &Tile| {
+    let seconds = |(tile, splits): &(Tile, usize)| {
         let slices = depth.div_ceil(tile.bk);
         let products = TiledProducts {
             count: 1,
@@ -145,24 +167,24 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<Tile>> {
             gathered: !cols.is_multiple_of(4),
             checked: false,
         };
-        tiles::seconds(&gpu, tile, &products, 1)
+        tiles::seconds(&gpu, tile, &products, *splits)
     };
-    let possible = tiles::TILES.iter().filter(possible);
-    Ok(possible.min_by(|a, b| seconds(a).total_cmp(&seconds(b))).copied())
+    let possible = tiles::TILES.iter().filter_map(possible);
+    Ok(possible.min_by(|a, b| seconds(a).total_cmp(&seconds(b))))
 }
 
-/// Computes the product in tiles; otherwise like [`run`]. Gives the kernel's name, too.
+/// Computes the product in tiles, its depth in so many parts; otherwise like [`run`].
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_tiled(
     session: &mut Session,
-    tile: &Tile,
+    (tile, splits): (&Tile, usize),
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let passes = Passes::new(session, &recipe::gemm(problem, tile))?;
+    let passes = Passes::new(session, &recipe::gemm(problem, tile, splits))?;
     let context = session.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
@@ -185,17 +207,16 @@ fn gather(problem: &Gemm, c: &[f32]) -> Vec<f32> {
     (0..count).flat_map(|line| &c[line * distance..][..length]).copied().collect()
 }
 
-/// Refuses matrices that a shader could not see as a whole, or not index in 32 bits.
+/// Refuses matrices that a shader could not see as a whole.
 pub(super) fn fits(context: &Context, problem: &Gemm) -> Result<()> {
-    let most = context.capabilities().max_elements();
+    let (most, reason) =
+        (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let [a_len, b_len, c_len] = problem.lens();
     let GemmSizes { m, n, k, .. } = *problem.sizes();
     let largest = a_len.max(b_len).max(c_len);
-    // The last tile may reach beyond the matrix, so sides need room for one more.
-    if largest > most || m.max(n).max(k) > (1 << 31) - 1 - TILE {
+    if largest > most {
         let what = format!(
-            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} \
-             (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)"
+            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} ({reason})"
         );
         return Err(Error::Unsupported { device: context.device().to_owned(), what });
     }

@@ -104,12 +104,18 @@ fn sensible(rate: &f64) -> bool {
 ///
 /// # Errors
 /// Those of `measure`.
-pub fn gpu(store: &Store, capabilities: &Capabilities, measure: impl FnOnce() -> Result<Gpu>) -> Result<Gpu> {
+pub fn gpu(
+    store: &Store,
+    capabilities: &Capabilities,
+    max_iterations: usize,
+    measure: impl FnOnce() -> Result<Gpu>,
+) -> Result<Gpu> {
     let key = device_key(capabilities);
     let known = store.load::<[f64; 4]>("gl-rates", &key);
     if let Some([flops, memory, launch, units]) = known.filter(|rates| rates.iter().all(sensible)) {
         let units = units.clamp(1.0, 4096.0) as usize;
-        return Ok(with_limits(Gpu { flops, memory, launch, units, ..Gpu::ASSUMED }, capabilities));
+        let known = Gpu { flops, memory, launch, units, ..Gpu::ASSUMED };
+        return Ok(with_limits(known, capabilities, max_iterations));
     }
     let gpu = measure()?;
     store.save("gl-rates", &key, &[gpu.flops, gpu.memory, gpu.launch, gpu.units as f64]);
@@ -117,8 +123,9 @@ pub fn gpu(store: &Store, capabilities: &Capabilities, measure: impl FnOnce() ->
 }
 
 /// `gpu` with the limits of this driver.
-pub fn with_limits(gpu: Gpu, capabilities: &Capabilities) -> Gpu {
+pub fn with_limits(gpu: Gpu, capabilities: &Capabilities, max_iterations: usize) -> Gpu {
     Gpu {
+        max_iterations,
         shared_bytes: capabilities.max_shared,
         max_threads: capabilities.max_threads,
         max_elements: capabilities.max_elements(),

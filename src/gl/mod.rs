@@ -7,6 +7,7 @@
 //!   session    the programs and prepared convolutions that live with a context
 //!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
 //!   queued     convolutions between a caller's buffers, for the reference interface
+//!   fallback   the kernels that compute everything, deep reductions in several passes;   loops   how deep is too deep
 //!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
 //!   baseline   one batch as the reference framework computes it, for comparison
@@ -41,9 +42,11 @@ mod egl;
 mod engine;
 mod exit;
 pub mod experience;
+mod fallback;
 mod fence;
 mod gemm;
 mod kept;
+mod loops;
 mod native;
 mod pace;
 mod passes;

@@ -8,7 +8,7 @@ use super::dispatch::{self, Pace, Ran, Step, Work};
 use super::resource::{Bind, Buffer, Program};
 use super::scratch::Scratch;
 use super::session::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shader::recipe::{Pass, Recipe, Slot};
 
 /// The caller's side of a recipe.
@@ -35,6 +35,8 @@ pub struct Passes {
     run: Vec<Built>,
     pace: Pace,
     packed: Option<Rc<Buffer>>,
+    /// Whether the passes read the weights as they came.
+    reads_weights: bool,
     /// Weights as they came, where they are read in that form and nobody else holds them.
     held: Option<Buffer>,
     scratch: Rc<Scratch>,
@@ -71,6 +73,7 @@ impl Passes {
         pace: Pace,
     ) -> Result<Self> {
         let context = session.context().clone();
+        check_iterations(&context, recipe)?;
         session.begin(recipe.sources())?;
         let mut build =
             |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
@@ -78,7 +81,8 @@ impl Passes {
         let (prepare, run) = built.inspect_err(|_| session.give_up(recipe.sources()))?;
         let scratch = session.scratch();
         scratch.reserve(&context, &recipe.scratch)?;
-        Ok(Passes { name: recipe.name.clone(), prepare, run, pace, packed, held: None, scratch, context })
+        let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
+        Ok(Passes { name, prepare, run, pace, packed, reads_weights, held: None, scratch, context })
     }
 
     /// The kernel's name.
@@ -86,7 +90,7 @@ impl Passes {
         &self.name
     }
 
-    /// Packs `weights`, if the recipe wants that; says whether it did.
+    /// Packs `weights`, if the recipe wants that; says whether they are of no more use.
     ///
     /// # Errors
     /// What the device failed to do.
@@ -96,7 +100,7 @@ impl Passes {
         self.with_steps(&self.prepare, &buffers, |steps| {
             dispatch::run_steps(&self.context, steps, &Pace::new())
         })?;
-        Ok(true)
+        Ok(!self.reads_weights)
     }
 
     /// Has the device pack `weights`, if the recipe wants that, before what is queued next. Does not wait.
@@ -185,6 +189,19 @@ impl Passes {
             }
         }
     }
+}
+
+/// Refuses a recipe whose loops the device might end early. The planner offers none.
+fn check_iterations(context: &Context, recipe: &Recipe) -> Result<()> {
+    let most = context.group().max_iterations();
+    let Some(pass) = recipe.prepare.iter().chain(&recipe.run).find(|pass| pass.iterations > most) else {
+        return Ok(());
+    };
+    let what = format!(
+        "{}: loops of up to {} iterations in {}; it makes {most}",
+        recipe.name, pass.iterations, pass.source.name
+    );
+    Err(Error::Unsupported { device: context.device().to_owned(), what })
 }
 
 /// What a pass has to do.

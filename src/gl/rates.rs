@@ -47,6 +47,9 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     let context = session.context().clone();
     let capabilities = context.capabilities();
     let size = if capabilities.software { SOFTWARE } else { HARDWARE };
+    // Of loops that end early nothing would be measured.
+    let steps = size.steps.min(context.group().max_iterations() / (16 * measure_fma(1, 1).iterations));
+    let size = Size { steps, ..size };
     let output = Buffer::new(&context, 4)?;
     let far = size.far.min(capabilities.max_elements());
     let input = zeros(&context, far)?;
@@ -100,6 +103,7 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
         shared_bytes: capabilities.max_shared,
         max_threads: capabilities.max_threads,
         max_elements: capabilities.max_elements(),
+        max_iterations: context.group().max_iterations(),
     })
 }
 

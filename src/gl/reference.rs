@@ -21,6 +21,7 @@ use super::conv2d;
 use super::conv2d::Prepared;
 use super::engine::Engine;
 use super::exit::{self, Inside};
+use super::fallback;
 use super::queued::Recent;
 use super::resource::{Buffer, Program};
 use super::session::Session;
@@ -28,8 +29,8 @@ use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::shader::recipe::Source;
-use crate::shader::single::ANY_GRID;
-use crate::shader::source::CONV_REFERENCE;
+use crate::shader::single::{ANY_GRID, iterations_of};
+use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 
 /// What the process shares.
 struct State {
@@ -52,6 +53,8 @@ struct Named {
     name: u32,
     /// Whether it came from the caller and not from `glsl/`.
     custom: bool,
+    /// Iterations that a tile takes, if it is a text of ours.
+    iterations: Option<usize>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -60,7 +63,7 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct LeftOver {
-    params: conv2d::ReferenceParams,
+    params: fallback::ReferenceParams,
     /// [`LEFT_BY_A_CALL`] tells the kernel that these are the parameters of a call, not of the dispatch that reads them.
     mark: i32,
 }
@@ -198,10 +201,11 @@ pub fn execute_custom(
         let current = match state.program {
             None if program == 0 => reference_program(state, thread)?,
             Some(current) if program == 0 || program == current.name => current,
-            _ => Named { name: program, custom: true },
+            _ => Named { name: program, custom: true, iterations: None },
         };
         let mut computed = vec![0.0; output.len()];
         let prepared = if current.custom {
+            check_iterations(thread.session.context(), current.iterations)?;
             Prepared::custom(thread.session.context(), (current.name, false), problem, weights)?
         } else {
             thread.session.prepare(problem, weights, None)?
@@ -233,6 +237,7 @@ pub fn execute_source(
         let context = thread.session.context().clone();
         let text = Source { name: "the caller's shader".to_owned(), text: source.to_owned() };
         let program = thread.session.generated(&text)?;
+        check_iterations(&context, iterations_of(source))?;
         let any_grid = source.lines().any(|line| line == ANY_GRID);
         let prepared = Prepared::custom(&context, (program.name(), any_grid), problem, weights)?;
         let mut computed = vec![0.0; output.len()];
@@ -257,7 +262,8 @@ pub fn compile_custom(source: &str) -> Result<u32> {
     on_thread(state, |state, thread| {
         let context = thread.session.context();
         let program = Program::build(context, "the caller's shader", source)?;
-        replace_program(state, context, program, true).map(|program| program.name)
+        let custom = Named { name: 0, custom: true, iterations: iterations_of(source) };
+        replace_program(state, context, program, custom).map(|program| program.name)
     })
 }
 
@@ -347,7 +353,7 @@ pub fn free_buffer(buffer: u32) -> Result<()> {
 /// What GL reports, for instance that there is no such shader.
 pub fn set_shader_source(shader: u32) -> Result<()> {
     on_initialized("set_conv2d_shader_source", |context| {
-        context.api().shader_source(shader, CONV_REFERENCE.source);
+        context.api().shader_source(shader, &reference_for_callers());
         context.check("glShaderSource")
     })
 }
@@ -440,18 +446,26 @@ fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
         Some(program) if !program.custom => Ok(program),
         _ => {
             let context = thread.session.context();
-            let program = Program::kernel(context, CONV_REFERENCE)?;
-            replace_program(state, context, program, false)
+            let program = Program::build(context, CONV_REFERENCE.name, &reference_for_callers())?;
+            replace_program(state, context, program, Named { name: 0, custom: false, iterations: None })
         }
     }
 }
 
-/// Puts `program` in the place of the current one, which is deleted.
-fn replace_program(state: &mut State, context: &Context, program: Program, custom: bool) -> Result<Named> {
+/// Refuses a program whose tile takes more iterations than the device's loops make: its results would be NaN.
+fn check_iterations(context: &Context, iterations: Option<usize>) -> Result<()> {
+    let most = context.group().max_iterations();
+    let Some(iterations) = iterations.filter(|&iterations| iterations > most) else { return Ok(()) };
+    let what = format!("a shader whose loops make {iterations} iterations for a tile; its loops make {most}");
+    Err(Error::Unsupported { device: context.device().to_owned(), what })
+}
+
+/// Puts `program`, which `named` tells of, in the place of the current one, which is deleted.
+fn replace_program(state: &mut State, context: &Context, program: Program, named: Named) -> Result<Named> {
     // Finished here before another context of the group may use it.
     context.api().finish();
     context.check("glFinish")?;
-    let named = Named { name: program.into_name(), custom };
+    let named = Named { name: program.into_name(), ..named };
     if let Some(old) = state.program.replace(named) {
         context.api().delete_program(old.name);
     }
@@ -479,7 +493,7 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
 /// Leaves the thread as the contract says: parameters at binding 3, the program in use.
 fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()> {
     let context = thread.session.context();
-    let block = LeftOver { params: conv2d::reference_params(problem), mark: LEFT_BY_A_CALL };
+    let block = LeftOver { params: fallback::reference_params(problem), mark: LEFT_BY_A_CALL };
     thread.last = None;
     thread.params.upload(bytemuck::bytes_of(&block))?;
     thread.last = Some(*problem);

@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::api;
 use super::context::{Context, Live};
 use crate::error::{Error, Result};
-use crate::shader::source::Kernel;
 
 /// The most bytes that one call uploads or reads back. Some drivers hold a copy of that size meanwhile.
 const SLICE: usize = 256 << 20;
@@ -295,18 +294,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// Compiles and links one of our kernels.
-    ///
-    /// # Errors
-    /// [`Error::Shader`] with the driver's log.
-    pub fn kernel(context: &Rc<Context>, kernel: Kernel) -> Result<Self> {
-        Program::build(context, kernel.name, kernel.source)
-    }
-
     /// Compiles and links `source`; messages call it `kernel`.
     ///
     /// # Errors
-    /// As [`Program::kernel`].
+    /// [`Error::Shader`] with the driver's log.
     pub fn build(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
         Building::begin(context, kernel, source)?.finish()
     }
@@ -420,7 +411,7 @@ impl Building {
     /// The program, once the driver is ready.
     ///
     /// # Errors
-    /// As [`Program::kernel`].
+    /// As [`Program::build`].
     pub fn finish(self) -> Result<Program> {
         let Building { shader, program } = self;
         let (context, kernel) = (&program.context, &program.kernel);

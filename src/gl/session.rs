@@ -7,6 +7,8 @@ use std::rc::{Rc, Weak};
 
 use super::context::Context;
 use super::conv2d::{self, Prepared};
+use super::dispatch::Pace;
+use super::fallback::{Choice, Fallback};
 use super::kept::{self, Coming};
 use super::passes::Passes;
 use super::rates;
@@ -222,7 +224,7 @@ impl Session {
                 other => return other,
             }
         }
-        Err(refused.unwrap_or_else(|| self.no_winograd()))
+        Err(refused.unwrap_or_else(|| self.no_winograd(problem)))
     }
 
     /// The way that is known or predicted to be best; nothing is built but what measuring takes, where that is asked for.
@@ -232,12 +234,22 @@ impl Session {
     pub fn choose(&mut self, problem: &Conv2d) -> Result<Variant> {
         let tile = tuning::tile(self, problem)?;
         let best = self.candidates(&tile, tuning::policy(problem, config()))?.into_iter().next();
-        best.ok_or_else(|| self.no_winograd())
+        best.ok_or_else(|| self.no_winograd(problem))
     }
 
-    fn no_winograd(&self) -> Error {
-        let what =
-            "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into();
+    fn no_winograd(&self, problem: &Conv2d) -> Error {
+        let most = self.context.group().max_iterations();
+        let what = match variant::has_winograd_forms(problem.sizes()) {
+            false => {
+                "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into()
+            }
+            true => format!(
+                "Winograd's algorithm for {} channels and outputs of {} elements: it takes too large a buffer, or more than \
+                 the {most} iterations that the device's loops make",
+                problem.sizes().c,
+                problem.output_len()
+            ),
+        };
         Error::Unsupported { device: self.context.device().to_owned(), what }
     }
 
@@ -259,10 +271,11 @@ impl Session {
             return Ok(*gpu);
         }
         let capabilities = self.context.capabilities().clone();
+        let most = self.context.group().max_iterations();
         let gpu = match config().deterministic {
             // Nothing that was measured may decide.
-            true => kept::with_limits(Gpu::ASSUMED, &capabilities),
-            false => kept::gpu(self.store, &capabilities, || rates::measure(self))?,
+            true => kept::with_limits(Gpu::ASSUMED, &capabilities, most),
+            false => kept::gpu(self.store, &capabilities, most, || rates::measure(self))?,
         };
         self.settle()?;
         self.context.note(Level::Debug, format_args!("{}: planned for as {gpu:?}", self.context.device()));
@@ -282,8 +295,9 @@ impl Session {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Prepared> {
-        let program = self.program(conv2d::kernel(problem))?;
-        Prepared::new(&self.context, program, problem, weights, bias)
+        let choice = Choice::new(problem, self.context.group().max_iterations());
+        let program = self.program(choice.kernel)?;
+        Prepared::new(&self.context, Fallback::new(choice, program, Pace::new), problem, weights, bias)
     }
 
     /// The convolution kept under `key`. It leaves the session: one that failed is not put back.

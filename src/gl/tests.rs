@@ -6,6 +6,7 @@ mod faulty;
 mod guarded;
 mod guards;
 mod limits;
+mod loops;
 mod machines;
 mod pipeline;
 mod queue;

@@ -1,6 +1,7 @@
 //! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
 
 mod bench;
+mod numbers;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use super::tuning;
 use crate::backend::{Backend, Job, PipelineOptions, Pressure, Recipe, Ticket};
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
-use crate::problem::exact::{Random, largest_integer};
+use crate::problem::exact::Random;
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
-use crate::shader::variant::{self, Family, Variant};
+use crate::shader::variant::{self, Variant};
 
 pub use bench::{Bench, Timed};
+use numbers::Given;
+pub use numbers::{Compared, Numbers};
 
 /// What is measured, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -213,78 +216,45 @@ pub fn gpu(device: usize) -> Result<Gpu> {
 /// # Errors
 /// If there is no such device, or the variant failed.
 pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
-    differences_on(&*super::engine(device)?, problem, variant, seed)
+    compare(device, problem, variant, Numbers::Integers, seed).map(|compared| compared.wrong)
 }
 
-/// As [`differences`], on an engine of one's own.
+/// Runs `variant` on such numbers, and compares every output.
 ///
 /// # Errors
 /// As [`differences`].
-pub(super) fn differences_on(
+pub fn compare(
+    device: usize,
+    problem: &Conv2d,
+    variant: &Variant,
+    numbers: Numbers,
+    seed: u64,
+) -> Result<Compared> {
+    compare_on(&*super::engine(device)?, problem, variant, numbers, seed)
+}
+
+/// As [`compare`], on an engine of one's own.
+///
+/// # Errors
+/// As [`differences`].
+pub(super) fn compare_on(
     engine: &Engine,
     problem: &Conv2d,
     variant: &Variant,
+    numbers: Numbers,
     seed: u64,
-) -> Result<usize> {
-    let [input, weights, bias] = match variant.family {
-        Family::Winograd(m) => transformable(problem, m, seed),
-        _ => integers(problem, seed),
-    };
-    let bias = problem.bias().then_some(&bias[..]);
-    let mut output = vec![f32::NAN; problem.output_len()];
+) -> Result<Compared> {
+    let given = Given::new(problem, variant, numbers, seed);
+    // Not NaN, which may be right.
+    let mut output = vec![12345.5; problem.output_len()];
     engine.worker().call(|session| {
-        session.prepare_variant(variant, problem, &weights, bias)?.run(&input, &mut output)
+        let prepared = session.prepare_variant(variant, problem, &given.weights, given.bias.as_deref())?;
+        prepared.run(&given.input, &mut output)
     })?;
-    Ok(differing(&output, &oracle::conv2d(problem, &input, &weights, bias)))
+    Ok(given.compare(problem, &output))
 }
 
-/// Input, weights and bias of integers that every sum of `problem` is exact with.
-fn integers(problem: &Conv2d, seed: u64) -> [Vec<f32>; 3] {
-    let (mut random, limit) = (Random::new(seed), largest_integer(problem.terms()));
-    let bias = if problem.bias() { problem.sizes().k } else { 0 };
-    [problem.input_len(), problem.weights_len(), bias].map(|len| random.integers(len, limit))
-}
-
-/// As [`integers`], for Winograd's F(m x m, 3 x 3), whose transforms have fractions: with these all they come to are integers, and
-/// powers of two below.
-///
-/// F(2 x 2) has halves only. F(4 x 4) has fifteenths, in both directions; and its points make numbers grow by some hundred and
-/// shrink by as much, so a kernel has one tap there, and few pixels of a channel are not zero.
-fn transformable(problem: &Conv2d, m: usize, seed: u64) -> [Vec<f32>; 3] {
-    let mut random = Random::new(seed);
-    let bias = random.integers(if problem.bias() { problem.sizes().k } else { 0 }, 8);
-    let (inputs, weights) = (problem.input_len(), problem.weights_len());
-    if m == 2 {
-        let weights = random.integers(weights, 2).iter().map(|weight| 4.0 * weight).collect();
-        return [random.integers(inputs, 2), weights, bias];
-    }
-    let mut taps = vec![0.0; weights];
-    for kernel in taps.chunks_exact_mut(9) {
-        kernel[random.between(0, 8) as usize] = random.pick(&[225.0, -225.0]);
-    }
-    // About six in the 36 pixels that a tile sees, in all channels together.
-    let gap = 6 * problem.sizes().c as i64;
-    let mut pixel = |_| if random.between(1, gap) == 1 { random.pick(&[1.0, -1.0]) } else { 0.0 };
-    [(0..inputs).map(&mut pixel).collect(), taps, bias]
-}
-
-fn differing(output: &[f32], expected: &[Expected]) -> usize {
-    output.iter().zip(expected).filter(|(got, expected)| f64::from(**got) != expected.value).count()
-}
-
-/// Outputs that are not what they have to be: exact, or within the bound where the algorithm rounds.
-fn wrong(problem: &Conv2d, variant: &Variant, output: &[f32], expected: &[Expected]) -> usize {
-    if !matches!(variant.family, Family::Winograd(_)) {
-        return differing(output, expected);
-    }
-    let is_wrong = |got: f32, it: Expected| {
-        let error = oracle::error_over_bound(got, it, problem.terms());
-        error.is_nan() || error > 1.0
-    };
-    output.iter().zip(expected).filter(|(got, expected)| is_wrong(**got, **expected)).count()
-}
-
-/// As [`differences`], of `jobs` jobs in a pipeline of these options, Winograd's within the bound; also what computed the last one.
+/// As [`differences`], of `jobs` jobs in a pipeline of these options; also what computed the last one.
 ///
 /// # Errors
 /// As [`differences`].
@@ -295,19 +265,34 @@ pub fn streamed_differences(
     (jobs, seed): (usize, u64),
     options: PipelineOptions,
 ) -> Result<(usize, Arc<str>)> {
+    let (compared, kernel) =
+        compare_streamed(device, problem, variant, (Numbers::Integers, jobs, seed), options)?;
+    Ok((compared.wrong, kernel))
+}
+
+/// As [`compare`], of so many jobs in a pipeline of these options; also what computed the last one.
+///
+/// # Errors
+/// As [`differences`].
+pub fn compare_streamed(
+    device: usize,
+    problem: &Conv2d,
+    variant: &Variant,
+    (numbers, jobs, seed): (Numbers, usize, u64),
+    options: PipelineOptions,
+) -> Result<(Compared, Arc<str>)> {
     let engine = super::engine(device)?;
     let queue = engine.queue(options)?;
-    let [input, weights, bias] = integers(problem, seed);
-    let bias = problem.bias().then_some(bias);
-    let expected = oracle::conv2d(problem, &input, &weights, bias.as_deref());
+    let given = Given::new(problem, variant, numbers, seed);
+    let (weights, bias) = (given.weights.clone(), given.bias.clone());
     let recipe = Arc::new(Recipe { problem: *problem, variant: *variant, weights, bias, seconds: None });
-    let mut outputs = vec![vec![f32::NAN; problem.output_len()]; jobs];
+    let mut outputs = vec![vec![12345.5; problem.output_len()]; jobs];
     let submit = |output: &mut Vec<f32>| {
         let ticket = Ticket::new();
         let job = Job {
             ticket: ticket.clone(),
             recipe: recipe.clone(),
-            input: input.as_ptr(),
+            input: given.input.as_ptr(),
             output: output.as_mut_ptr(),
             output_is_private: false,
             owner: None,
@@ -323,5 +308,10 @@ pub fn streamed_differences(
     for ticket in tickets {
         kernel = ticket?.wait()?.kernel;
     }
-    Ok((outputs.iter().map(|output| wrong(problem, variant, output, &expected)).sum(), kernel))
+    let mut all = Compared::default();
+    for output in &outputs {
+        let Compared { wrong, not_finite } = given.compare(problem, output);
+        (all.wrong, all.not_finite) = (all.wrong + wrong, all.not_finite + not_finite);
+    }
+    Ok((all, kernel))
 }

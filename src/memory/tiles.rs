@@ -37,6 +37,8 @@ pub struct Gpu {
     pub max_threads: usize,
     /// The most elements of a buffer.
     pub max_elements: usize,
+    /// Iterations that all loops of an invocation may make together.
+    pub max_iterations: usize,
 }
 
 impl Gpu {
@@ -49,6 +51,7 @@ impl Gpu {
         shared_bytes: 32 << 10,
         max_threads: 1024,
         max_elements: (1 << 31) - 1,
+        max_iterations: 900_000,
     };
 }
 

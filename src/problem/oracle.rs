@@ -4,6 +4,9 @@
 //! order, with or without fused multiply-adds, differs from the exact one by at most gamma_(K+3) times the
 //! magnitude, where gamma_n = n u / (1 - n u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical
 //! Algorithms, 2nd ed., section 3.1). ReLU moves no two values further apart, so the bound holds behind it too.
+//!
+//! NaN and infinity are numbers like any other here: an output is the sum of all its C/G*R*S products, those with the padding's zeros
+//! among them, so that an infinite weight there makes NaN. ReLU leaves NaN as it is.
 
 use super::{Conv2d, Conv2dSizes, Gemm, GemmSizes};
 
@@ -29,15 +32,13 @@ pub fn conv2d_row(
     let start = bias.map_or(0.0, |bias| f64::from(bias[k]));
     row.fill(Expected { value: start, magnitude: start.abs() });
     for (ci, ri) in (0..c_group).flat_map(|ci| (0..r).map(move |ri| (ci, ri))) {
-        let y = (p * stride_h + ri * dilation_h).checked_sub(pad_h).filter(|&y| y < h);
-        let line = y.map(|y| &input[((n * c + first + ci) * h + y) * w..][..w]);
+        let y = (p * stride_h + ri * dilation_h).wrapping_sub(pad_h);
+        let line = if y < h { &input[((n * c + first + ci) * h + y) * w..][..w] } else { &[] };
         for si in 0..s {
             let weight = f64::from(weights[((k * c_group + ci) * r + ri) * s + si]);
             for (q, expected) in row.iter_mut().enumerate() {
                 let x = (q * stride_w + si * dilation_w).wrapping_sub(pad_w);
-                // Padding is zeros like any others: an infinite weight makes NaN of them.
-                let value = line.and_then(|line| line.get(x)).map_or(0.0, |&value| f64::from(value));
-                let term = weight * value;
+                let term = weight * line.get(x).map_or(0.0, |&pixel| f64::from(pixel));
                 expected.value += term;
                 expected.magnitude += term.abs();
             }
@@ -116,6 +117,28 @@ mod tests {
         let values: Vec<f64> = output.iter().map(|expected| expected.value).collect();
         assert_eq!(values, [210.5, 320.5, -1.0 + 870.0 + 0.5, -1.0 + 980.0 + 0.5]);
         assert_eq!(output[2].magnitude, 0.5 + 4.0 + 5.0 + 70.0 + 800.0);
+    }
+
+    #[test]
+    fn infinite_weights_meet_the_padding() {
+        let desc =
+            Conv2dDesc { h: 2, w: 2, r: 2, s: 2, pad_h: 1, pad_w: 1, relu: true, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let weights = [1.0, f32::INFINITY, 1.0, 1.0];
+        let output = conv2d(&problem, &[1.0, 2.0, 3.0, -4.0], &weights, None);
+        let kind = |value: f64| {
+            if value.is_nan() {
+                'n'
+            } else if value.is_infinite() {
+                'i'
+            } else {
+                'f'
+            }
+        };
+        let kinds: String = output.iter().map(|expected| kind(expected.value)).collect();
+        // The infinite weight lies on the pixel above each output's own: on padding in the first row and the last column.
+        assert_eq!(kinds, "nnniinifn");
+        assert_eq!((output[3].value, output[7].value), (f64::INFINITY, 0.0));
     }
 
     #[test]

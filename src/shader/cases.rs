@@ -2,8 +2,9 @@
 //!
 //! [`Cases`] walks through all families, tiles and ways to cut a reduction in a fixed order, and draws a shape for each that fits no
 //! tile: odd sides, channels one more or less than a slice, kernels larger than the image. The same seed gives the same
-//! cases.
+//! cases. [`deep`] has the deepest sums that each family can do.
 
+use super::iterations;
 use super::variant::{Family, POINTWISE_PARTS, Variant, is_possible};
 use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
@@ -77,6 +78,60 @@ impl Iterator for Cases {
             }
         }
     }
+}
+
+/// Few outputs of sums as deep as each family and tile can do on a device: what comes of them if its loops end early. The fallback kernels
+/// need several passes for theirs.
+pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
+    let base = Conv2dDesc { k: 5, w: 3, relu: true, ..Default::default() };
+    let square = Conv2dDesc { h: 3, w: 3, r: 3, s: 3, pad_h: 1, pad_w: 1, ..base };
+    let mut deepest = vec![];
+    let mut add = |variant: Variant, desc: Conv2dDesc| {
+        let problem = |c| Conv2d::new(Conv2dDesc { c, ..desc }).ok();
+        let can = |&c: &i64| problem(c).is_some_and(|it| is_possible(&it, gpu, &variant));
+        // The most that is possible, by halves: whether it is possible does not change twice.
+        let most = if matches!(variant.family, Family::Winograd(_)) { DEEPEST_WINOGRAD } else { DEEPEST };
+        let (mut possible, mut too_many) = (16, most);
+        while too_many - possible > 1 {
+            let middle = possible.midpoint(too_many);
+            *(if can(&middle) { &mut possible } else { &mut too_many }) = middle;
+        }
+        deepest.extend(Some(possible).filter(can).and_then(problem).map(|problem| (problem, variant)));
+    };
+    for tile in TILES.into_iter().filter(|tile| tile.fits(gpu)) {
+        for (splits, desc) in [(1, base), (2, square)] {
+            add(Variant { family: Family::Igemm, tile, splits }, desc);
+        }
+        for m in [2, 4] {
+            add(Variant { family: Family::Winograd(m), tile, splits: 1 }, square);
+        }
+    }
+    for tm in [1, 4] {
+        let family = Family::Grouped(tm);
+        add(Variant { family, ..Variant::DIRECT }, Conv2dDesc { k: tm as i64, ..square });
+    }
+    let pass = iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations)[0];
+    let c = 2 * pass.products() as i64 + 3;
+    let long = 2 * gpu.max_iterations.min(iterations::MOST_OF_A_PASS) as i64;
+    let rows = Conv2dDesc { h: long / 50, w: 60, r: long / 50, s: 59, bias: true, ..base };
+    for desc in [
+        Conv2dDesc { c, ..base },
+        Conv2dDesc { c: 2 * (c / 5), groups: 2, k: 4, bias: true, dilation_h: 2, ..square },
+        rows,
+        Conv2dDesc { w: long, s: long - 1, pad_w: 1, ..base },
+    ] {
+        deepest.push((problem_of(desc), Variant::DIRECT));
+    }
+    deepest
+}
+
+/// No sum is deeper: integers that it is exact with end here.
+const DEEPEST: i64 = 1 << 21;
+/// Beyond this, transformed weights take gigabytes.
+const DEEPEST_WINOGRAD: i64 = 1 << 15;
+
+fn problem_of(desc: Conv2dDesc) -> Conv2d {
+    Conv2d::new(desc).expect("sound sizes")
 }
 
 /// The ways in which the tile's template is used.
@@ -184,6 +239,39 @@ mod tests {
         let sources: Vec<(&str, &str)> =
             sources.iter().map(|(text, name)| (name.as_str(), text.as_str())).collect();
         check_all_with_glslang(&sources);
+    }
+
+    /// Every family has its deepest sums: all but the shallow ones, of which memory limits some.
+    #[test]
+    fn deep_sums_are_as_deep_as_can_be() {
+        for most in [3584, 57_344, 917_504] {
+            let gpu = Gpu { max_iterations: most, ..LARGE };
+            let all = deep(&gpu);
+            let mut seen = BTreeMap::<String, usize>::new();
+            for (problem, variant) in &all {
+                let iterations = match generate(variant, problem) {
+                    Some(recipe) => passes(&recipe).map(|pass| pass.iterations).max().unwrap(),
+                    None => {
+                        let parts = iterations::parts(problem, most);
+                        assert!(parts.len() > 1, "{problem:?}");
+                        assert_eq!(
+                            parts.iter().map(|part| part.products()).sum::<usize>(),
+                            problem.reduction()
+                        );
+                        most
+                    }
+                };
+                assert!(iterations <= most, "{variant}: {iterations} of {most}");
+                let near = iterations > most / 2 || problem.reduction() > 1 << 18;
+                assert!(
+                    near || matches!(variant.family, Family::Winograd(_)),
+                    "{variant}: {iterations} of {most}"
+                );
+                *seen.entry(format!("{:?}", variant.family)).or_default() += 1;
+            }
+            let families = ["Direct", "Grouped(1)", "Grouped(4)", "Igemm", "Winograd(2)", "Winograd(4)"];
+            assert!(seen.keys().eq(families), "{most}: {seen:?}");
+        }
     }
 
     /// The same seed gives the same cases, another one others.

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use super::iterations;
+use super::source::NUMBERS;
 use super::variant::{Family, POINTWISE_TILE, Variant, winograd_tiles};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
@@ -48,6 +50,8 @@ pub struct Pass {
     pub groups: usize,
     /// Operations of a workgroup.
     pub operations: f64,
+    /// Iterations of all loops of an invocation, at most.
+    pub iterations: usize,
     /// Uniforms besides `first` and `count`: location and bits.
     pub uniforms: Vec<(u32, u32)>,
 }
@@ -71,6 +75,11 @@ impl Recipe {
     /// A hash of its shaders, the same in every process.
     pub fn hash(&self) -> u64 {
         crate::store::hash(self.sources().flat_map(|source| source.text.bytes()))
+    }
+
+    /// Whether a convolution reads the weights as they came, packed or not.
+    pub fn reads_weights(&self) -> bool {
+        self.run.iter().any(|pass| pass.bindings.iter().any(|(_, slot)| *slot == Slot::Weights))
     }
 
     /// Its shaders.
@@ -134,9 +143,11 @@ impl Defines {
 
     fn finish(&self, name: &str, bodies: &[&str]) -> Source {
         let bodies = bodies.join("\n");
+        let numbers = if bodies.contains("relu(") { NUMBERS } else { "" };
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
         let head = "#version 430 core\n#pragma optionNV(unroll all)";
-        let text = format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{bodies}", self.0);
+        let text =
+            format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{numbers}\n{bodies}", self.0);
         Source { name: name.to_owned(), text }
     }
 }
@@ -232,9 +243,15 @@ fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
 }
 
 /// A pass over `elements` elements, one a thread.
-fn simple(source: Source, bindings: Vec<(u32, Slot)>, elements: usize, operations: f64) -> Pass {
-    let groups = elements.div_ceil(SIMPLE_GROUP);
-    Pass { source, bindings, groups, operations: operations * SIMPLE_GROUP as f64, uniforms: vec![] }
+fn simple(
+    source: Source,
+    bindings: Vec<(u32, Slot)>,
+    elements: usize,
+    operations: f64,
+    iterations: usize,
+) -> Pass {
+    let (groups, operations) = (elements.div_ceil(SIMPLE_GROUP), operations * SIMPLE_GROUP as f64);
+    Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
 fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
@@ -243,7 +260,7 @@ fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
     let defines = defines.size("CHANNELS_PADDED", shape.channels().next_multiple_of(tile.bk));
     let source = defines.finish("pack_weights", &[PACK_WEIGHTS]);
     let packed = shape.sizes.groups * depth * rows;
-    (simple(source, vec![(0, Slot::Weights), (2, Slot::Packed)], packed, 32.0), packed)
+    (simple(source, vec![(0, Slot::Weights), (2, Slot::Packed)], packed, 32.0, 0), packed)
 }
 
 /// How a tile pass is run, besides its shape.
@@ -288,27 +305,35 @@ pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, o
     let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
     let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
     let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
-    let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled);
-    let defines = defines.flag("OLD", run.old);
+    let whole = run.splits == 1;
+    let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled && whole);
+    let defines = defines.flag("OLD", run.old && whole);
     let defines =
         defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
-    let defines = shape.finishing(defines, run.splits == 1);
+    let defines = shape.finishing(defines, whole);
     let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
     let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
     let bindings = vec![(0, input), (1, weights), (2, output), (3, Slot::Bias)];
-    Pass { source: defines.finish(name, &[TILE]), bindings, groups, operations, uniforms: vec![] }
+    let slices = (depth / bk).div_ceil(run.splits);
+    let table = if run.table { depth } else { 0 };
+    let iterations = iterations::tile(&run.tile, slices, table, shape.sizes.r * shape.sizes.s > 1);
+    let source = defines.finish(name, &[TILE]);
+    Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
-/// The pass that adds up the parts.
-fn split_sum(shape: &Shape, splits: usize) -> Pass {
+/// The pass that adds up the parts, which are in scratch buffer `parts`; scaled, with an old result, if `run` says so.
+fn split_sum(shape: &Shape, run: &TileRun, parts: usize) -> Pass {
     let four = shape.pixels().is_multiple_of(4);
     let v = if four { 4 } else { 1 };
+    let splits = run.splits;
     let defines = Defines::default().size("V", v).vector("PIXELS", four).size("SPLITS", splits);
     let defines = defines.size("ROWS", shape.sizes.k).size("OUT_STRIDE", shape.pixels());
+    let defines = defines.flag("SCALED", run.scaled).flag("OLD", run.old);
     let defines = shape.finishing(defines.size("PART_STRIDE", shape.output_len()), true);
     let source = defines.finish("split_sum", &[SPLIT_SUM]);
-    let bindings = vec![(0, Slot::Scratch(0)), (2, Slot::Output), (3, Slot::Bias)];
-    simple(source, bindings, shape.output_len() / v, (8 * splits) as f64)
+    let bindings = vec![(0, Slot::Scratch(parts)), (2, Slot::Output), (3, Slot::Bias)];
+    let operations = (8 * splits) as f64;
+    simple(source, bindings, shape.output_len() / v, operations, iterations::split_sum(splits))
 }
 
 fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
@@ -323,13 +348,7 @@ fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
     }
     let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Scratch(0));
     let scratch = vec![shape.output_len() * variant.splits];
-    Recipe {
-        name,
-        packed,
-        scratch,
-        prepare: vec![prepare],
-        run: vec![pass, split_sum(&shape, variant.splits)],
-    }
+    Recipe { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, &run, 0)] }
 }
 
 fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
@@ -340,7 +359,8 @@ fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
     let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
     let bindings = vec![(0, Slot::Input), (1, Slot::Weights), (2, Slot::Output), (3, Slot::Bias)];
     let operations = (8 * tm * problem.reduction()) as f64 + 32.0;
-    let pass = simple(source, bindings, n * (k / tm) * p * q.div_ceil(4), operations);
+    let (threads, iterations) = (n * (k / tm) * p * q.div_ceil(4), iterations::grouped(problem, tm));
+    let pass = simple(source, bindings, threads, operations, iterations);
     Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
 }
 
@@ -357,7 +377,8 @@ fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> Recipe {
     let columns = shape.sizes.n * shape.pixels();
     let groups = columns.div_ceil(POINTWISE_TILE) * shape.rows().div_ceil(POINTWISE_TILE);
     let operations = (2 * POINTWISE_TILE * POINTWISE_TILE * problem.reduction()) as f64;
-    let pass = Pass { source, bindings, groups, operations, uniforms: vec![] };
+    let iterations = iterations::pointwise(problem.reduction(), kg);
+    let pass = Pass { source, bindings, groups, operations, iterations, uniforms: vec![] };
     Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] }
 }
 
@@ -386,14 +407,17 @@ fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
 
     let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
     let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
-    let output = [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias)].to_vec();
-    let work = (8 * frequencies) as f64;
+    // The last two are for outputs that are summed again.
+    let output =
+        [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias), (1, Slot::Weights), (4, Slot::Input)];
+    let (work, few) = ((8 * frequencies) as f64, iterations::winograd_transform(m));
+    let many = iterations::winograd_output(sizes.c, m);
     let prepare =
-        vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work)];
+        vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work, few)];
     let run = vec![
-        simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work),
+        simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work, few),
         tile_pass(&name, &product, &run, Slot::Scratch(0), Slot::Scratch(1)),
-        simple(transform(&defines, "output", WINOGRAD_OUTPUT), output, sizes.k * tiles, work),
+        simple(transform(&defines, "output", WINOGRAD_OUTPUT), output.to_vec(), sizes.k * tiles, work, many),
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
     Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }
@@ -438,12 +462,14 @@ fn pack_matrix(
     let source = defines.size("DEPTH_PADDED", depth_padded).size("SQUARES_ACROSS", across);
     let source = source.finish("pack_matrix", &[PACK_MATRIX]);
     let groups = across * depth_padded.div_ceil(32);
-    Pass { source, bindings: vec![(0, from), (2, to)], groups, operations: 32.0 * 1024.0, uniforms: vec![] }
+    let iterations = iterations::pack_matrix();
+    let bindings = vec![(0, from), (2, to)];
+    Pass { source, bindings, groups, operations: 32.0 * 1024.0, iterations, uniforms: vec![] }
 }
 
-/// How a matrix product is computed in tiles: A is `Weights`, B `Input`, the old C `Bias`, in the order of the result, which is tight;
-/// with A and B in each other's place if the product is swapped.
-pub(crate) fn gemm(problem: &Gemm, tile: &Tile) -> Recipe {
+/// How a matrix product is computed in tiles, its depth in `splits` parts: A is `Weights`, B `Input`, the old C `Bias`, in the order of the
+/// result, which is tight; with A and B in each other's place if the product is swapped.
+pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> Recipe {
     let product = Product::new(problem);
     let Product { rows, cols, depth, .. } = product;
     let (a, b) = if product.swapped { (Slot::Input, Slot::Weights) } else { (Slot::Weights, Slot::Input) };
@@ -459,17 +485,24 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile) -> Recipe {
     if as_they_are.is_none() {
         run.push(pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed)));
     }
-    let (input, scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
+    let (input, mut scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
     if !in_place {
         let strides = (product.b.1, product.b.0);
         run.push(pack_matrix((cols, depth), strides, (cols, depth), (b, Slot::Scratch(0))));
     }
     let name = gemm_name(tile).to_owned();
     let old = problem.beta() != 0.0;
-    let how = TileRun { scaled: true, old, as_they_are, ..TileRun::new(*tile) };
-    let mut pass = tile_pass(&name, &shape, &how, input, Slot::Output);
-    pass.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
-    run.push(pass);
+    let how = TileRun { scaled: true, old, as_they_are, splits, ..TileRun::new(*tile) };
+    let parts = scratch.len();
+    let output = if splits == 1 { Slot::Output } else { Slot::Scratch(parts) };
+    run.push(tile_pass(&name, &shape, &how, input, output));
+    if splits > 1 {
+        scratch.push(splits * rows * cols);
+        run.push(split_sum(&shape, &how, parts));
+    }
+    if let Some(last) = run.last_mut() {
+        last.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
+    }
     let packed = if as_they_are.is_none() { depth_padded * rows_padded } else { 0 };
     Recipe { name, packed, scratch, prepare: vec![], run }
 }
@@ -484,8 +517,9 @@ pub(crate) fn gemm_name(tile: &Tile) -> &'static str {
 /// Measures multiply-adds: `groups` workgroups of 512 threads, 64 operations a step.
 pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
     let source = Defines::default().finish("measure_fma", &[MEASURE_FMA]);
-    let operations = (512 * 64 * steps) as f64;
-    Pass { source, bindings: vec![(2, Slot::Output)], groups, operations, uniforms: vec![(2, steps as u32)] }
+    let (operations, iterations) = ((512 * 64 * steps) as f64, iterations::measure_fma(steps));
+    let (bindings, uniforms) = (vec![(2, Slot::Output)], vec![(2, steps as u32)]);
+    Pass { source, bindings, groups, operations, iterations, uniforms }
 }
 
 /// Measures reads: `elements` of `Input`.
@@ -495,7 +529,8 @@ pub(crate) fn measure_read(elements: usize) -> Pass {
         Defines::default().text("VECTORS", &format!("{vectors}u")).finish("measure_read", &[MEASURE_READ]);
     let groups = vectors.div_ceil(16 * 256);
     let bindings = vec![(0, Slot::Input), (2, Slot::Output)];
-    Pass { source, bindings, groups, operations: (16 * 256 * 8) as f64, uniforms: vec![] }
+    let (operations, iterations) = ((16 * 256 * 8) as f64, iterations::measure_read());
+    Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
 /// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.
@@ -543,11 +578,13 @@ mod tests {
         let odd = GemmDesc::packed(Layout::ColMajor, 100, 101, 102);
         let whole = GemmDesc { trans_b: Transpose::Yes, ..GemmDesc::packed(Layout::ColMajor, 64, 128, 128) };
         for (desc, beta, passes) in [(odd, 0.0, 2), (odd, 0.5, 2), (whole, 0.0, 1), (whole, 0.5, 1)] {
-            let run = gemm(&Gemm::new(GemmDesc { beta, ..desc }).unwrap(), &TILES[0]).run;
-            assert_eq!(run.len(), passes);
-            for pass in run {
-                check_with_glslang(&pass.source.name, &pass.source.text);
-                checked += 1;
+            for splits in [1, 3] {
+                let run = gemm(&Gemm::new(GemmDesc { beta, ..desc }).unwrap(), &TILES[0], splits).run;
+                assert_eq!(run.len(), passes + usize::from(splits > 1));
+                for pass in run {
+                    check_with_glslang(&pass.source.name, &pass.source.text);
+                    checked += 1;
+                }
             }
         }
         for pass in [measure_fma(1, 1), measure_read(1 << 20)] {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::iterations;
 use super::recipe::Source;
 use super::source::CONV_REFERENCE;
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Wish {
     pub chains: usize,
 }
 
+/// The line that tells how many iterations a tile takes.
+const ITERATIONS: &str = "#define ITERATIONS ";
 /// Threads that a workgroup may have on every device.
 const MOST_THREADS: usize = 1024;
 /// Registers for addresses and the like.
@@ -135,10 +138,12 @@ impl Single {
             ("CHAINS", self.chains),
         ];
         let sizes: String = sizes.iter().map(|(name, size)| format!("#define {name} {size}u\n")).collect();
+        let iterations = self.iterations(problem);
+        let (sizes, each) = (format!("{sizes}{ITERATIONS}{iterations}u\n"), self.written_out());
         let name = self.to_string();
         let text = format!(
             "#version 430 core\n#pragma optionNV(unroll all)\n// {name}\n{ANY_GRID}\n{sizes}\
-             #define SHARED {}\n#define SQUARE {}\n\n\
+             #define SHARED {}\n#define SQUARE {}\n#define FOR_CALLERS 1\n{each}\n\
              layout(local_size_x = {x}, local_size_y = {y}, local_size_z = 1) in;\n\n{}\n{}",
             u32::from(self.shared),
             u32::from(square),
@@ -147,6 +152,36 @@ impl Single {
         );
         Ok(Source { name, text })
     }
+}
+
+impl Single {
+    /// Iterations of an invocation over a tile.
+    fn iterations(&self, problem: &Conv2d) -> usize {
+        let [x, y] = self.threads;
+        let loads = [(SLICE * y * self.rows).div_ceil(x * y), SLICE.div_ceil((y / self.columns).max(1))];
+        iterations::single(problem, self.shared.then_some((SLICE, loads)), self.chains)
+    }
+
+    /// Macros that write out what is to be done for each row, column and chain of a thread's tile.
+    fn written_out(&self) -> String {
+        let each = |name: &str, numbers: std::ops::Range<usize>, of_row: bool| {
+            let call =
+                |number: usize| if of_row { format!(" DO(i, {number}u)") } else { format!(" DO({number}u)") };
+            let arguments = if of_row { "DO, i" } else { "DO" };
+            format!("#define {name}({arguments}){}\n", numbers.map(call).collect::<String>())
+        };
+        let (rows, columns) =
+            (each("EACH_ROW", 0..self.rows, false), each("EACH_COLUMN", 0..self.columns, true));
+        let chains =
+            each("EACH_CHAIN", 0..self.chains, false) + &each("EACH_OTHER_CHAIN", 1..self.chains, false);
+        rows + &columns + &chains
+    }
+}
+
+/// Iterations that an invocation over one tile takes in the kernel of this text; none if it is not one of [`Single::source`].
+pub fn iterations_of(text: &str) -> Option<usize> {
+    let line = text.lines().find_map(|line| line.strip_prefix(ITERATIONS))?;
+    line.strip_suffix('u')?.parse().ok()
 }
 
 impl fmt::Display for Single {
@@ -192,6 +227,7 @@ mod tests {
                 assert!(source.text.contains(&format!("local_size_x = {}, ", threads[0])), "{}", source.text);
                 assert!(source.text.lines().any(|line| line == ANY_GRID));
                 assert_eq!(source.text.matches("void main()").count(), 1);
+                assert!(iterations_of(&source.text).is_some_and(|it| it > 5), "{}", source.text);
                 cases += 1;
             }
         }

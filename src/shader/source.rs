@@ -16,21 +16,55 @@ pub struct Kernel {
 pub const CONV_REFERENCE: Kernel =
     Kernel { name: "conv_reference_64", source: include_str!("../../glsl/conv_reference.comp") };
 
+/// The reference convolution for programs that dispatch it themselves, with any parameters.
+pub fn reference_for_callers() -> String {
+    CONV_REFERENCE.source.replacen('\n', "\n#define FOR_CALLERS 1\n", 1)
+}
+
+/// A file of `glsl/` that uses `numbers.glsl`, or comes in two forms.
+macro_rules! with_head {
+    ($part:literal, $file:literal) => {
+        concat!(
+            "#version 430 core\n#define PART ",
+            $part,
+            "\n\n",
+            include_str!("../../glsl/numbers.glsl"),
+            "\n",
+            include_str!(concat!("../../glsl/", $file))
+        )
+    };
+}
+
 /// Every convolution.
 pub const CONV_DIRECT: Kernel =
-    Kernel { name: "conv_direct_64", source: include_str!("../../glsl/conv_direct.comp") };
+    Kernel { name: "conv_direct_64", source: with_head!("0", "conv_direct.comp") };
+
+/// Every convolution, a part of its reduction at a time.
+pub const CONV_PART: Kernel =
+    Kernel { name: "conv_direct_64_parts", source: with_head!("1", "conv_direct.comp") };
 
 /// Many small convolutions at once, out of a queue.
-pub const CONV_QUEUE: Kernel =
-    Kernel { name: "conv_queue_64", source: include_str!("../../glsl/conv_queue.comp") };
+pub const CONV_QUEUE: Kernel = Kernel { name: "conv_queue_64", source: with_head!("0", "conv_queue.comp") };
 
 /// Every matrix product.
 pub const SGEMM_DIRECT: Kernel =
-    Kernel { name: "sgemm_direct_16x16", source: include_str!("../../glsl/sgemm_direct.comp") };
+    Kernel { name: "sgemm_direct_16x16", source: with_head!("0", "sgemm_direct.comp") };
+
+/// Every matrix product, a part of its depth at a time.
+pub const SGEMM_PART: Kernel =
+    Kernel { name: "sgemm_direct_16x16_parts", source: with_head!("1", "sgemm_direct.comp") };
+
+/// How many iterations a device's loops make.
+pub const PROBE_LOOPS: Kernel =
+    Kernel { name: "probe_loops", source: include_str!("../../glsl/probe_loops.comp") };
+
+/// ReLU and the padding's zeros, for what uses them.
+pub(super) const NUMBERS: &str = include_str!("../../glsl/numbers.glsl");
 
 /// All of them.
 #[cfg(test)]
-pub const ALL: [Kernel; 4] = [CONV_REFERENCE, CONV_DIRECT, CONV_QUEUE, SGEMM_DIRECT];
+pub const ALL: [Kernel; 7] =
+    [CONV_REFERENCE, CONV_DIRECT, CONV_PART, CONV_QUEUE, SGEMM_DIRECT, SGEMM_PART, PROBE_LOOPS];
 
 /// Has glslangValidator check a shader. It is part of the development setup; where it is missing, the driver's compiler is the
 /// judge.
@@ -69,7 +103,8 @@ mod tests {
     #[test]
     fn glslang_accepts_every_kernel() {
         ALL.iter().for_each(|kernel| check_with_glslang(kernel.name, kernel.source));
-        assert_eq!(ALL.len(), 4);
+        check_with_glslang("conv_reference_for_callers", &reference_for_callers());
+        assert_eq!(ALL.len(), 7);
     }
 
     #[test]

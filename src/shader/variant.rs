@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::iterations;
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
 use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
 
@@ -244,6 +245,36 @@ pub fn is_candidate(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     family && is_possible(problem, gpu, variant)
 }
 
+/// Iterations of an invocation of `variant`, in the pass that makes the most.
+fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
+    let Variant { family, tile, splits } = *variant;
+    let sizes = problem.sizes();
+    let products = || {
+        let slices = products(problem, &tile, family).slices;
+        let (table, taps) = table_and_taps(problem, &tile, family);
+        iterations::tile(&tile, slices.div_ceil(splits), table, taps)
+    };
+    match family {
+        // Cut by whoever runs it.
+        Family::Direct => 0,
+        Family::Grouped(tm) => iterations::grouped(problem, tm),
+        Family::Pointwise(kg) => iterations::pointwise(problem.reduction(), kg),
+        Family::Igemm | Family::Table => products().max(iterations::split_sum(splits)),
+        Family::Winograd(m) => products().max(iterations::winograd_output(sizes.c, m)),
+    }
+}
+
+/// Steps of the table, and whether kernels have more than one tap, as `family` sees `problem` in tiles.
+fn table_and_taps(problem: &Conv2d, tile: &Tile, family: Family) -> (usize, bool) {
+    match family {
+        Family::Table => {
+            (problem.reduction().next_multiple_of(tile.bk), problem.sizes().r * problem.sizes().s > 1)
+        }
+        Family::Winograd(_) => (0, false),
+        _ => (0, problem.sizes().r * problem.sizes().s > 1),
+    }
+}
+
 /// Whether the generator makes `variant` for `problem` and the device can run it.
 pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let sizes = problem.sizes();
@@ -255,6 +286,9 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let reach = sizes.h.max(sizes.w) + 2 * sizes.pad_h.max(sizes.pad_w);
     if columns + MARGIN > i32::MAX as usize || reach > 1 << 28 {
         return family == Family::Direct;
+    }
+    if iterations(problem, variant) > gpu.max_iterations {
+        return false;
     }
     match family {
         Family::Direct => true,
@@ -277,6 +311,7 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         Family::Igemm => {
             let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
             tile.fits(gpu)
+                && splits <= MOST_SPLITS
                 && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
         }
@@ -284,6 +319,7 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
             let depth = problem.reduction().next_multiple_of(tile.bk);
             tile.shared_bytes() + depth * 8 <= gpu.shared_bytes
                 && tile.fits(gpu)
+                && splits <= MOST_SPLITS
                 && depth <= LONGEST_TABLE
                 && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
@@ -326,8 +362,12 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     for &tile in &TILES {
         let mut cut = |family: Family| {
             let products = products(problem, &tile, family);
-            let splits = tiles::best_splits(gpu, &tile, &products, MOST_SPLITS);
-            variants.push(Variant { family, tile, splits });
+            let (table, taps) = table_and_taps(problem, &tile, family);
+            let most = gpu.max_iterations;
+            // Where that is none, the variant is dropped below.
+            let least = iterations::least_splits(&tile, products.slices, table, taps, most).unwrap_or(1);
+            let best = tiles::best_splits(gpu, &tile, &products, MOST_SPLITS);
+            variants.push(Variant { family, tile, splits: best.max(least) });
         };
         if !asked && c >= FEW_CHANNELS.min(tile.bk) {
             cut(Family::Igemm);

@@ -1,7 +1,8 @@
 //! The numeric self-test of one device: what `sparkle doctor` runs.
 //!
 //! Problems are small and odd, since that is where index arithmetic fails: sides that divide nothing, strides, dilation,
-//! padding up to the kernel, groups. Integers show any wrong index as a difference; real values show the quality of the sums.
+//! padding up to the kernel, groups; and now and then a sum so deep that a driver might end its loops early. Integers show any wrong
+//! index as a difference; real values show the quality of the sums.
 //! Outputs are full of NaN beforehand, so an element that nobody writes shows too.
 
 use std::thread;
@@ -163,7 +164,21 @@ fn run(device: &Device, problem: &Conv2d, (input, weights, bias): &Data) -> spar
 }
 
 fn exact_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Trouble> {
-    exactly(device, conv2d_problem(random)?, random)
+    let problem = if is_deep(random) { deep_conv2d_problem(random)? } else { conv2d_problem(random)? };
+    exactly(device, problem, random)
+}
+
+/// Whether a case is to have deep sums.
+fn is_deep(random: &mut Random) -> bool {
+    random.between(0, 7) == 0
+}
+
+/// Few outputs, each the sum of ten thousands of products.
+fn deep_conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
+    let (side, most) = random.pick(&[(1, 70_000), (3, 9_000), (7, 1_500)]);
+    let c = random.between(most * 3 / 4, most);
+    let (k, algorithm) = (random.between(1, 3), Algorithm::Direct);
+    Conv2d::new(Conv2dDesc { c, h: side, w: side + 1, k, r: side, s: side, algorithm, ..Default::default() })
 }
 
 /// More outputs than 65,535 groups of one thread could write, cheap as it is.
@@ -238,11 +253,12 @@ fn repeated_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Troub
     within(verdict.error_over_bound, first.len(), verdict.zeros).map_err(Trouble::Wrong)
 }
 
-/// A small matrix product with gaps between the lines of all three matrices.
-fn gemm_problem(random: &mut Random) -> sparkle::Result<Gemm> {
+/// A matrix product with gaps between the lines of all three matrices: small, but for a depth of up to `deepest`.
+fn gemm_problem(random: &mut Random, deepest: i64) -> sparkle::Result<Gemm> {
     let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
     let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
-    let [m, n, k] = [(); 3].map(|()| random.between(1, 40));
+    let [m, n] = [(); 2].map(|()| random.between(1, 40));
+    let k = if deepest > 40 { random.between(deepest * 3 / 4, deepest) } else { random.between(1, 40) };
     let mut line = |rows: i64, cols: i64, transpose| {
         let by_columns = (layout == Layout::ColMajor) != (transpose == Transpose::Yes);
         (if by_columns { rows } else { cols }) + random.between(0, 3)
@@ -262,7 +278,8 @@ fn real_sgemm(device: &Device, random: &mut Random) -> Result<Passed, Trouble> {
 }
 
 fn sgemm(device: &Device, random: &mut Random, integers: bool) -> Result<Passed, Trouble> {
-    let problem = gemm_problem(random)?;
+    let deepest = if integers && is_deep(random) { 70_000 } else { 40 };
+    let problem = gemm_problem(random, deepest)?;
     let mut values = |len| if integers { random.integers(len, 8) } else { random.reals(len) };
     let [a, b, old] = problem.lens().map(&mut values);
     // With beta = 0 the old C must not be read.
@@ -302,7 +319,14 @@ mod tests {
         assert!(with(|it| it.bias()) > 5 && with(|it| it.relu()) > 5);
         assert!(with(|it| it.sizes().q % 2 == 1) > 5);
         assert!(problems.iter().all(|it| it.flops() < 20_000_000));
-        assert!((0..48).all(|seed| gemm_problem(&mut Random::new(seed)).is_ok()));
+        assert!((0..48).all(|seed| gemm_problem(&mut Random::new(seed), 40).is_ok()));
+        let deep: Vec<u64> = (0..48).filter(|&seed| is_deep(&mut Random::new(seed))).collect();
+        assert!(deep.len() > 3 && deep.len() < 12, "{deep:?}");
+        for seed in deep {
+            let (conv2d, gemm) =
+                (deep_conv2d_problem(&mut Random::new(seed)), gemm_problem(&mut Random::new(seed), 70_000));
+            assert!(conv2d.unwrap().reduction() > 50_000 && gemm.unwrap().sizes().k > 50_000);
+        }
     }
 
     #[test]

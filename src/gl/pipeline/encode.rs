@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use super::super::context::Context;
 use super::super::conv2d;
-use super::super::dispatch::{self, Pace, Step, Work};
+use super::super::dispatch::{self, Pace, Work};
 use super::super::exit;
+use super::super::fallback::{Choice, Fallback};
 use super::super::fence::Fence;
 use super::super::pace;
 use super::super::passes::{self, Buffers, Passes};
-use super::super::resource::{Bind, Buffer, Program, Region};
+use super::super::resource::{Bind, Buffer, Region};
 use super::super::session::Session;
 use super::Core;
 use super::queue::Queued;
@@ -219,13 +220,6 @@ fn of_an_image(plan: &Recipe) -> Option<f64> {
     plan.seconds.map(|seconds| seconds / plan.problem.sizes().n.max(1) as f64)
 }
 
-/// What the direct kernels have to do.
-fn direct_work(problem: &Conv2d, images: usize) -> Work {
-    let units = problem.with_batch(images).output_len() as u32;
-    let operations = 2.0 * problem.reduction() as f64 + conv2d::PER_OUTPUT;
-    Work { units, per_group: 64, operations }
-}
-
 /// A plan of generated passes.
 struct Generated {
     problem: Conv2d,
@@ -312,34 +306,31 @@ impl Encode for Generated {
     }
 }
 
-/// The direct kernels of `conv2d`.
+/// The fallback kernels.
 struct Direct {
     problem: Conv2d,
-    program: Rc<Program>,
+    fallback: Fallback,
     weights: Buffer,
     bias: Option<Buffer>,
     /// Parameter blocks by number of images.
     params: RefCell<HashMap<usize, Rc<Buffer>>>,
-    pace: Pace,
     shared: Rc<Shared>,
 }
 
 impl Direct {
     fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32]) -> Result<Self> {
-        let program = shared.session.borrow_mut().program(conv2d::kernel(&plan.problem))?;
+        let choice = Choice::new(&plan.problem, shared.context.group().max_iterations());
+        let program = shared.session.borrow_mut().program(choice.kernel)?;
+        let work = dispatch::together(choice.work(&plan.problem.with_batch(1)));
+        let pace = || shared.pace(&work, of_an_image(plan));
         Ok(Direct {
             problem: plan.problem,
-            program,
+            fallback: Fallback::new(choice, program, pace),
             weights: shared.upload(weights)?,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
             params: RefCell::default(),
-            pace: shared.pace(&direct_work(&plan.problem, 1), of_an_image(plan)),
             shared: shared.clone(),
         })
-    }
-
-    fn work(&self, images: usize) -> Work {
-        direct_work(&self.problem, images)
     }
 
     /// The parameter block for `images` images.
@@ -351,7 +342,7 @@ impl Direct {
         if params.len() >= MOST_SIZES {
             params.clear();
         }
-        let block = conv2d::params(&self.problem.with_batch(images));
+        let block = self.fallback.params(&self.problem.with_batch(images));
         let buffer = Rc::new(Buffer::with_data(&self.shared.context, &block)?);
         params.insert(images, buffer.clone());
         Ok(buffer)
@@ -374,16 +365,14 @@ impl Encode for Direct {
                 bias.bind(conv2d::BIAS);
             }
         };
-        let step = Step { program: &self.program, work: self.work(images), pace: &self.pace, bind: &bind };
-        dispatch::enqueue_cut(context, &[step], &self.pace)
+        self.fallback.enqueue_cut(context, &self.problem.with_batch(images), &bind)
     }
 
     fn learn(&self, images: usize, took: Duration) {
-        let (work, group) = (self.work(images), self.shared.context.group());
-        group.set_rate(self.pace.learn(group.rate(), &work, work.units, took));
+        self.fallback.learn(&self.shared.context, &self.problem.with_batch(images), took);
     }
 
     fn kernel(&self) -> &str {
-        self.program.kernel_name()
+        self.fallback.name()
     }
 }

@@ -90,6 +90,8 @@ pub struct Core {
     options: PipelineOptions,
     /// The most elements of a buffer that a kernel gets.
     most_elements: usize,
+    /// Iterations that all loops of an invocation may make together.
+    most_iterations: usize,
     memory: Mutex<Vec<SlotMemory>>,
     /// Slots of the present generation in callers' hands.
     leases: Mutex<Arc<Leases>>,
@@ -129,6 +131,7 @@ impl Pipeline {
             engines: Engines::default(),
             options,
             most_elements,
+            most_iterations: target.max_iterations,
             memory: Mutex::new(vec![SlotMemory::NONE; options.slots]),
             leases: Mutex::default(),
             fault: Mutex::default(),
@@ -273,6 +276,9 @@ impl Core {
 
     /// How many at most, however fast the device is.
     pub fn most_room(&self, recipe: &Recipe) -> usize {
+        if !queue::fits(&recipe.problem, self.most_iterations) {
+            return 0;
+        }
         batch::room(recipe, self.options.piece_bytes.min(4 * self.most_elements))
     }
 

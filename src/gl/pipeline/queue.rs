@@ -10,12 +10,14 @@ use std::time::Duration;
 use super::super::api;
 use super::super::conv2d;
 use super::super::dispatch::{Pace, Work};
+use super::super::fallback;
 use super::super::resource::{Bind, Buffer, Program, Region};
 use super::batch::{COUNTERS, head_bytes};
 use super::encode::{Encode, Shared};
 use crate::backend::Recipe;
 use crate::error::Result;
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::problem::Conv2d;
+use crate::shader::iterations;
 use crate::shader::source::CONV_QUEUE;
 
 /// The most workgroups of a dispatch: of 64 threads, what fills the largest devices.
@@ -30,8 +32,10 @@ const COUNT: u32 = 1;
 const COUNTER: u32 = 2;
 const BLOCK: u32 = 3;
 const MOST: u32 = 4;
-/// Turns of all its loops together that an invocation may take: renderers in software end loops after 65535, without a word.
-const TURNS: usize = 32_768;
+/// Iterations of all its loops together that an invocation should make.
+const ITERATIONS: usize = 32_768;
+/// The most outputs of a ticket for one invocation.
+const MOST_OUTPUTS: usize = 4;
 /// The most tickets that a workgroup draws.
 const MOST_DRAWS: usize = 64;
 
@@ -46,6 +50,11 @@ pub struct Queued {
     shared: Rc<Shared>,
 }
 
+/// Whether an invocation that makes at most `most` iterations can compute its part of a ticket.
+pub fn fits(problem: &Conv2d, most: usize) -> bool {
+    iterations::ticket(problem, MOST_OUTPUTS) <= most
+}
+
 impl Queued {
     /// For `plan`.
     ///
@@ -57,14 +66,14 @@ impl Queued {
             program: shared.session.borrow_mut().program(CONV_QUEUE)?,
             weights: shared.upload(weights)?,
             bias: plan.bias.as_deref().map(|bias| shared.upload(bias)).transpose()?,
-            params: Buffer::with_data(&shared.context, &conv2d::direct_params(&plan.problem))?,
+            params: Buffer::with_data(&shared.context, &fallback::direct_params(&plan.problem))?,
             pace: Pace::with_target(shared.target),
             shared: shared.clone(),
         })
     }
 
     fn work(&self, jobs: usize) -> Work {
-        let operations = 2.0 * self.problem.reduction() as f64 + conv2d::PER_OUTPUT;
+        let operations = 2.0 * self.problem.reduction() as f64 + fallback::PER_OUTPUT;
         let block = self.block(jobs);
         let tickets = jobs * self.problem.output_len().div_ceil(block);
         Work { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
@@ -73,15 +82,14 @@ impl Queued {
     /// Outputs of a ticket: with fewer, drawing costs more; with more, there are not tickets enough for all workgroups.
     fn block(&self, jobs: usize) -> usize {
         let all = jobs * self.problem.output_len();
-        (all / RESIDENT as usize).next_multiple_of(THREADS).clamp(THREADS, 4 * THREADS)
+        (all / RESIDENT as usize).next_multiple_of(THREADS).clamp(THREADS, MOST_OUTPUTS * THREADS)
     }
 
     /// Tickets that a workgroup may draw.
     fn draws(&self, jobs: usize) -> u32 {
-        let Conv2dSizes { c, r, s, groups, .. } = *self.problem.sizes();
-        let output = 2 + c / groups * (1 + r * (1 + s));
-        let ticket = 1 + self.block(jobs).div_ceil(THREADS) * output;
-        (TURNS / ticket).clamp(1, MOST_DRAWS) as u32
+        let ticket = iterations::ticket(&self.problem, self.block(jobs).div_ceil(THREADS));
+        let most = self.shared.context.group().max_iterations().min(ITERATIONS);
+        (most / ticket).clamp(1, MOST_DRAWS) as u32
     }
 
     fn bind(&self, input: Region, output: Region, jobs: usize) {

@@ -1,4 +1,5 @@
-//! Machines that do not exist: EGL as described, and behind it a GPU of plain loops that runs `conv_reference_64`.
+//! Machines that do not exist: EGL as described, and behind it a GPU of plain loops that runs the fallback kernels of convolution and
+//! the shader that counts iterations.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use super::super::api::{self, Api, DebugMessage};
 use super::super::egl::{
     self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
 };
-use crate::shader::source::CONV_REFERENCE;
+use crate::shader::source::{CONV_DIRECT, CONV_PART, CONV_REFERENCE, PROBE_LOOPS};
 
 pub const SUCCESS: EglError = EglError(0x3000);
 pub const NOT_INITIALIZED: EglError = EglError(0x3001);
@@ -25,6 +26,8 @@ pub enum Numbers {
     Right,
     /// All right but the seventh.
     OneWrong,
+    /// Right ones, but for the number of iterations.
+    MiscountedLoops,
     /// Reads leave the caller's memory as it is.
     Nothing,
     /// The driver panics.
@@ -46,6 +49,8 @@ pub struct Gpu {
     pub missing: Option<&'static str>,
     pub numbers: Numbers,
     pub max_block: i64,
+    /// Iterations after which all loops of an invocation end, without an error.
+    pub iterations: usize,
     /// Extensions of OpenGL.
     pub gl_extensions: &'static [&'static str],
     /// How fast it is; then it computes nothing, and runs whatever it is given.
@@ -81,6 +86,7 @@ impl Gpu {
             missing: None,
             numbers: Numbers::Right,
             max_block: 128 << 20,
+            iterations: usize::MAX,
             gl_extensions: &[],
             speed: None,
         }
@@ -302,7 +308,7 @@ impl Egl for FakeEgl {
             buffers: RefCell::default(),
             bound: RefCell::default(),
             blocks: RefCell::default(),
-            uniforms: Cell::new([0; 4]),
+            uniforms: Cell::default(),
             sources: RefCell::default(),
             used: Cell::new(0),
             clock: Cell::new(0),
@@ -319,8 +325,8 @@ struct FakeApi {
     buffers: RefCell<HashMap<u32, Vec<u8>>>,
     bound: RefCell<HashMap<u32, u32>>,
     blocks: RefCell<[u32; 8]>,
-    /// `first` and `count`.
-    uniforms: Cell<[u32; 4]>,
+    /// By location, `first` and `count` before all.
+    uniforms: Cell<[u32; 8]>,
     /// What was last given to compile, and by program.
     sources: RefCell<HashMap<u32, String>>,
     used: Cell<u32>,
@@ -347,7 +353,7 @@ impl FakeApi {
 
     /// A dispatch on a GPU of that speed. The clock of the host goes on as far.
     fn take_time(&self, speed: &Speed) {
-        let [_, groups, steps, _] = self.uniforms.get().map(u64::from);
+        let [_, groups, steps, ..] = self.uniforms.get().map(u64::from);
         let sources = self.sources.borrow();
         let source = &sources[&self.used.get()];
         let work = match source.contains("measure_fma") {
@@ -361,30 +367,105 @@ impl FakeApi {
         std::thread::sleep(std::time::Duration::from_nanos(time));
     }
 
-    /// `conv_reference_64`.
-    fn convolve(&self) {
+    fn write<T: bytemuck::Pod>(&self, index: usize, data: &[T]) {
+        let name = self.blocks.borrow()[index];
+        self.buffers.borrow_mut().insert(name, bytemuck::pod_collect_to_vec(data));
+    }
+
+    /// `probe_loops`.
+    fn count(&self) {
+        let [_, _, outer, middle, inner, ..] = self.uniforms.get().map(|it| it as usize);
+        let (mut left, mut value, mut made) = (self.gpu.iterations, 1u32, 0u32);
+        turns(&mut left, 0..outer, &mut |left, _| {
+            turns(left, 0..middle, &mut |left, _| {
+                turns(left, 0..inner, &mut |_, _| {
+                    value = value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    made += 1;
+                });
+            });
+        });
+        let lie = u32::from(self.gpu.numbers == Numbers::MiscountedLoops);
+        self.write(2, &[value, made - lie]);
+    }
+
+    /// `conv_reference_64`, `conv_direct_64` and that in parts.
+    fn convolve(&self, source: &str) {
         let (input, weights, params) = (self.block::<f32>(0), self.block::<f32>(1), self.block::<i32>(3));
         let params: Vec<usize> = params.into_iter().map(|it| it as usize).collect();
-        let [_, h, w, c, k, size, stride, pad, p, q] = params[..] else { panic!("{params:?}") };
+        let reference = source == CONV_REFERENCE.source;
+        let [
+            n,
+            c,
+            h,
+            w,
+            k,
+            r,
+            s,
+            p,
+            q,
+            down,
+            across,
+            top,
+            left_pad,
+            far_down,
+            far_across,
+            groups,
+            biased,
+            relu,
+        ] = match params[..] {
+            [n, h, w, c, k, size, stride, pad, p, q] if reference => {
+                [n, c, h, w, k, size, size, p, q, stride, stride, pad, pad, 1, 1, 1, 0, 0]
+            }
+            ref all => <[usize; 18]>::try_from(all).unwrap(),
+        };
         let mut output = self.block::<f32>(2);
-        let [first, count, ..] = self.uniforms.get().map(|it| it as usize);
-        assert!(first + count <= output.len(), "a dispatch beyond the end");
+        let [first, count, ranges @ ..] = self.uniforms.get().map(|it| it as usize);
+        let whole = [0, c / groups, 0, r, 0, s];
+        let ranges = if source == CONV_PART.source { ranges } else { whole };
+        let [c_begin, c_end, r_begin, r_end, s_begin, s_end] = ranges;
+        assert!(first + count <= output.len() && output.len() >= n * k * p * q, "a dispatch beyond the end");
         for (index, result) in output.iter_mut().enumerate().skip(first).take(count) {
-            let (x, y, k_index, n) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
-            let mut sum = 0.0;
-            for tap in 0..c * size * size {
-                let (kw, kh, channel) = (tap % size, tap / size % size, tap / size / size);
-                let (row, column) = (y * stride + kh, x * stride + kw);
-                if (pad..h + pad).contains(&row) && (pad..w + pad).contains(&column) {
-                    let at = ((n * c + channel) * h + row - pad) * w + column - pad;
-                    sum += input[at] * weights[k_index * c * size * size + tap];
-                }
+            let (x, y, ki, ni) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
+            let begins = c_begin + r_begin + s_begin == 0;
+            let bias = if biased > 0 { self.block::<f32>(4)[ki] } else { 0.0 };
+            let mut sum = if begins { bias } else { *result };
+            let mut left = self.gpu.iterations;
+            turns(&mut left, c_begin..c_end, &mut |left, ci| {
+                turns(left, r_begin..r_end, &mut |left, ri| {
+                    turns(left, s_begin..s_end, &mut |_, si| {
+                        let (row, column) = (y * down + ri * far_down, x * across + si * far_across);
+                        let inside =
+                            (top..h + top).contains(&row) && (left_pad..w + left_pad).contains(&column);
+                        let channel = ki / (k / groups) * (c / groups) + ci;
+                        let at = |row: usize, column: usize| {
+                            ((ni * c + channel) * h + row - top) * w + column - left_pad
+                        };
+                        let pixel = if inside { input[at(row, column)] } else { 0.0 };
+                        sum += pixel * weights[((ki * (c / groups) + ci) * r + ri) * s + si];
+                    });
+                });
+            });
+            if ranges[1] == whole[1] && ranges[3] == r && ranges[5] == s && relu > 0 && sum < 0.0 {
+                sum = 0.0;
             }
             *result = if self.gpu.numbers == Numbers::OneWrong && index == 7 { -1e6 } else { sum };
         }
-        let name = self.blocks.borrow()[2];
-        self.buffers.borrow_mut().insert(name, bytemuck::pod_collect_to_vec(&output));
+        self.write(2, &output);
     }
+}
+
+/// A loop of an invocation that makes `left` iterations yet, in all its loops.
+fn turns(left: &mut usize, range: std::ops::Range<usize>, body: &mut dyn FnMut(&mut usize, usize)) {
+    for index in range {
+        body(left, index);
+        if *left <= 1 {
+            *left = 0;
+            return;
+        }
+        *left -= 1;
+    }
+    // The turn in which it finds that it is over.
+    *left = left.saturating_sub(1);
 }
 
 impl Api for FakeApi {
@@ -431,7 +512,8 @@ impl Api for FakeApi {
         self.new_name()
     }
     fn shader_source(&self, _shader: u32, source: &str) {
-        assert!(self.gpu.speed.is_some() || source == CONV_REFERENCE.source);
+        let known = [CONV_REFERENCE, CONV_DIRECT, CONV_PART, PROBE_LOOPS];
+        assert!(self.gpu.speed.is_some() || known.iter().any(|kernel| kernel.source == source));
         // Programs are linked one after the other, each from the last shader.
         self.sources.borrow_mut().insert(0, source.to_owned());
     }
@@ -485,7 +567,10 @@ impl Api for FakeApi {
         match self.gpu.numbers {
             _ if self.gpu.speed.is_some() => self.take_time(&self.gpu.speed.unwrap()),
             Numbers::Panic => std::panic::resume_unwind(Box::new("a driver's wrapper")),
-            _ => self.convolve(),
+            _ => {
+                let source = self.sources.borrow()[&self.used.get()].clone();
+                if source == PROBE_LOOPS.source { self.count() } else { self.convolve(&source) }
+            }
         }
     }
     fn memory_barrier(&self, _barriers: u32) {}

@@ -1,4 +1,5 @@
-//! Every family times its options, exact on small integers, each buffer between guard words.
+//! Every family times its options, exact on small integers, with NaN and infinities among them and without, each buffer between guard
+//! words.
 //!
 //! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes, `SPARKLE_TEST_SEED` which. All four together take nearly every
 //! kind there is on a driver with 32 KiB of shared memory; a software driver spends most of the time on compiling.
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use super::super::api;
 use super::super::engine::Engine;
 use super::super::gemm;
+use super::super::kept;
 use super::super::resource::{Buffer, Program};
-use super::super::trial::differences_on;
+use super::super::trial::{Numbers, compare_on};
 use super::faulty::{Faults, FaultyEgl, Machine};
 use super::first_device;
 use super::guards::Guards;
@@ -41,8 +43,7 @@ fn guarded() -> Option<(Engine, Arc<Guards>)> {
 fn limits(engine: &Engine) -> Gpu {
     let limits = |session: &mut super::Session| {
         let it = session.context().capabilities();
-        let (shared_bytes, max_threads) = (it.max_shared, it.max_threads);
-        Ok(Gpu { shared_bytes, max_threads, max_elements: it.max_elements(), ..Gpu::ASSUMED })
+        Ok(kept::with_limits(Gpu::ASSUMED, it, session.context().group().max_iterations()))
     };
     engine.worker().call(limits).unwrap()
 }
@@ -92,14 +93,18 @@ fn the_cases_are_all_different() {
 
 fn exact(first: usize) {
     let Some((engine, guards)) = guarded() else { return };
-    let mut ran = 0;
+    let (mut ran, mut not_finite) = (0, 0);
     for (index, (problem, variant)) in chosen(first, limits(&engine)) {
-        let differing = differences_on(&engine, &problem, &variant, index as u64).unwrap();
-        assert_eq!(differing, 0, "{variant}: {problem:?}");
+        for numbers in [Numbers::Integers, Numbers::NotFinite] {
+            let compared = compare_on(&engine, &problem, &variant, numbers, index as u64).unwrap();
+            assert_eq!(compared.wrong, 0, "{variant}, {numbers:?}: {problem:?}");
+            not_finite += compared.not_finite;
+        }
         assert_eq!(guards.broken(), Vec::<String>::new(), "{variant}: {problem:?}");
         ran += 1;
     }
     assert!(ran > 0 && guards.checked() > 8 * ran, "{ran} cases, {} guards", guards.checked());
+    assert!(not_finite > ran, "{not_finite} outputs that are not finite");
 }
 
 #[test]
@@ -154,31 +159,45 @@ fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
     }
 }
 
-/// Products in each tile, from all layouts, with and without an old result.
+/// Products in each tile, from all layouts, with and without an old result, the depth in parts or not; on integers, and with NaN and
+/// infinities among them.
 #[test]
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };
-    let (mut random, gpu, mut ran) = (Random::new(45), limits(&engine), 0);
+    let (mut random, gpu, mut ran, mut not_finite) = (Random::new(45), limits(&engine), 0, 0);
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
         for whole in [false, true] {
             let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
-            let problem = Gemm::new(desc).unwrap();
-            assert!(!whole || recipe::gemm(&problem, &tile).packed == 0, "{tile}: {desc:?}");
-            let [a, b, old] = problem.lens().map(|len| random.integers(len, 3));
-            let sizes = *problem.sizes();
-            let mut tight = vec![f32::NAN; sizes.m * sizes.n];
-            let run = |session: &mut super::Session| {
-                gemm::run_tiled(session, &tile, &problem, (&a, &b, &old), &mut tight).map(drop)
-            };
-            engine.worker().call(run).unwrap();
-            for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
-                let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
-                let expected = oracle::gemm_element(&problem, &a, &b, &old, i, j).value;
-                assert_eq!(f64::from(tight[at]), expected, "{tile}: {desc:?} at {i}, {j}");
+            let (problem, splits) = (Gemm::new(desc).unwrap(), random.pick(&[1, 1, 2, 5]));
+            assert!(!whole || recipe::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
+            let mut data = problem.lens().map(|len| random.integers(len, 3));
+            for spoilt in [false, true] {
+                if spoilt {
+                    for (values, what) in data.iter_mut().zip([f32::INFINITY, f32::NEG_INFINITY, f32::NAN]) {
+                        let place = random.between(0, values.len() as i64 - 1) as usize;
+                        values[place] = what;
+                    }
+                }
+                let [a, b, old] = &data;
+                let sizes = *problem.sizes();
+                let mut tight = vec![12345.5; sizes.m * sizes.n];
+                let run = |session: &mut super::Session| {
+                    gemm::run_tiled(session, (&tile, splits), &problem, (a, b, old), &mut tight).map(drop)
+                };
+                engine.worker().call(run).unwrap();
+                for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {
+                    let at = if sizes.c_col == 1 { i * sizes.n + j } else { j * sizes.m + i };
+                    let (got, expected) =
+                        (f64::from(tight[at]), oracle::gemm_element(&problem, a, b, old, i, j).value);
+                    let right = got == expected || (got.is_nan() && expected.is_nan());
+                    assert!(right, "{tile} {splits}: {desc:?} at {i}, {j}: {got}, not {expected}");
+                    not_finite += usize::from(!expected.is_finite());
+                }
+                assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
             }
-            assert_eq!(guards.broken(), Vec::<String>::new(), "{tile}: {desc:?}");
             ran += 1;
         }
     }
     assert!(ran > 20 && guards.checked() > 8 * ran, "{ran} products, {} guards", guards.checked());
+    assert!(not_finite > 100 * ran, "{not_finite} elements that are not finite");
 }

@@ -76,7 +76,7 @@ impl Sent<'_> {
     pub(super) fn end(self) -> Result<Run> {
         let result = self.ticket.wait_for(LONG).expect("a job that never ends");
         match &result {
-            Ok(_) => assert_eq!(&*self.output, &self.case.expected[..], "wrong numbers, and no error"),
+            Ok(_) => self.case.assert_right(&self.output),
             Err(error) => {
                 let untouched = self.output.iter().all(|value| value.to_bits() == CANARY);
                 assert!(untouched, "the output was touched, but {error}");

@@ -56,8 +56,56 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
     assert_eq!((ran, rig.faults.violations()), (44, vec![]));
 }
 
-/// Some drivers end loops after a number of turns, all loops of an invocation together: a workgroup that drew all of this would meet
-/// that.
+/// NaN and infinities reach what the definition says, and no other job.
+#[test]
+fn jobs_with_numbers_that_are_none_go_together() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let desc =
+        Conv2dDesc { n: 2, c: 4, h: 6, w: 5, k: 4, r: 3, s: 2, pad_h: 1, pad_w: 1, ..Default::default() };
+    let desc = Conv2dDesc { groups: 2, dilation_h: 2, bias: true, relu: true, pad_h: 3, ..desc };
+    let mut not_finite = 0;
+    for seed in 0..4 {
+        let case = Case::spoilt(desc, seed);
+        let plan = case.plan(&engine).unwrap();
+        // A new one each, since one learns.
+        let pipeline = start(&rig, ONE_SLOT).unwrap();
+        for run in ends(send_together(&pipeline, &case, &*plan, 6)) {
+            assert_eq!(&*run.unwrap().kernel, "conv_queue_64");
+        }
+        assert_eq!(pipeline.stats().pieces, 1);
+        not_finite += case.expected.iter().filter(|value| !value.is_finite()).count();
+    }
+    assert!(not_finite > 50, "{not_finite}");
+}
+
+/// Sums that a workgroup of the queue could not end: such jobs go one by one, in as many passes as it takes.
+#[test]
+fn jobs_with_deep_sums_go_one_by_one() {
+    let Some(mut rig) = Rig::new(machine()) else { return };
+    rig.target.max_iterations = rig.target.max_iterations.min(10_000);
+    let engine = rig.open().unwrap();
+    let desc = Conv2dDesc { c: 500, h: 2, w: 2, k: 1, algorithm: Algorithm::Direct, ..Default::default() };
+    let mut pieces = 0;
+    for (desc, kernel) in [
+        (desc, "conv_reference_64"),
+        (Conv2dDesc { c: 2000, w: 1, ..desc }, "conv_direct_64_parts"),
+        (Conv2dDesc { c: 100, relu: true, ..desc }, "conv_queue_64"),
+    ] {
+        let case = Case::new(desc, 3);
+        let plan = case.plan(&engine).unwrap();
+        // A new one each, since one learns.
+        let pipeline = start(&rig, ONE_SLOT).unwrap();
+        for run in ends(send_together(&pipeline, &case, &*plan, 5)) {
+            assert_eq!(&*run.unwrap().kernel, kernel);
+        }
+        pieces += pipeline.stats().pieces;
+    }
+    assert_eq!(pieces, 5 + 5 + 1);
+}
+
+/// Some drivers end loops after a number of iterations, all loops of an invocation together: a workgroup that drew all of this would
+/// meet that.
 #[test]
 fn a_long_queue_is_drained_whole() {
     let Some(rig) = Rig::new(Machine::default()) else { return };

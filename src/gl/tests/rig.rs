@@ -35,6 +35,28 @@ impl Case {
         Case { problem, input, weights, bias, expected }
     }
 
+    /// The same with NaN and infinities in some places.
+    pub fn spoilt(desc: Conv2dDesc, seed: u64) -> Self {
+        let Case { problem, mut input, mut weights, bias, .. } = Case::new(desc, seed);
+        let mut random = Random::new(!seed);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for values in [&mut input, &mut weights] {
+                let place = random.between(0, values.len() as i64 - 1) as usize;
+                values[place] = value;
+            }
+        }
+        let expected = oracle::conv2d(&problem, &input, &weights, bias.as_deref());
+        let expected = expected.into_iter().map(|it| it.value as f32).collect();
+        Case { problem, input, weights, bias, expected }
+    }
+
+    /// Asserts that `output` is right.
+    pub fn assert_right(&self, output: &[f32]) {
+        let same = |(got, expected): (&f32, &f32)| got == expected || (got.is_nan() && expected.is_nan());
+        let right = output.len() == self.expected.len() && output.iter().zip(&self.expected).all(same);
+        assert!(right, "wrong numbers, and no error: {output:?}, not {:?}", self.expected);
+    }
+
     pub fn plan(&self, engine: &Engine) -> Result<Box<dyn Plan>> {
         engine.plan_conv2d(&self.problem, &self.weights, self.bias.as_deref())
     }
@@ -49,7 +71,7 @@ impl Case {
         let mut output = vec![f32::from_bits(CANARY); self.expected.len()];
         let ran = run(&mut output);
         match &ran {
-            Ok(_) => assert_eq!(output, self.expected, "wrong numbers, and no error"),
+            Ok(_) => self.assert_right(&output),
             Err(error) => {
                 let untouched = output.iter().all(|value| value.to_bits() == CANARY);
                 assert!(untouched, "the output was touched, but {error}");

@@ -102,11 +102,11 @@ impl Bench {
         let mut random = Random::new(size as u64);
         let [a, b, mut c] = problem.lens().map(|len| random.reals(len));
         let start = Instant::now();
-        let Some(tile) = gemm::tile(&mut self.session, &problem)? else {
+        let Some((tile, splits)) = gemm::tile(&mut self.session, &problem)? else {
             let what = "tiles for a product this small".to_owned();
             return Err(Error::Unsupported { device: self.session.context().device().to_owned(), what });
         };
-        let recipe = recipe::gemm(&problem, &tile);
+        let recipe = recipe::gemm(&problem, &tile, splits);
         let product = Held::new(&mut self.session, &recipe, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;

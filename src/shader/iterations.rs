@@ -1,0 +1,341 @@
+//! How many iterations the loops of an invocation make, and reductions cut into parts that make few.
+//!
+//! Some drivers end all loops of an invocation after so many iterations together, without an error: llvmpipe after 65,535. No query
+//! tells the number, so the probe of a device finds it by counting ([`PROBE_LOOPS`](super::source::PROBE_LOOPS)). Every kernel's iterations are
+//! counted here, for a compiler that unrolls nothing; what has more than the device makes is cut, or left to another kernel.
+//!
+//! The driver that counts also counts the turn in which a loop finds that it is over, and runs through the loops inside once more
+//! in that turn, with nothing to do: [`Iterations`] does as it does.
+
+use crate::memory::tiles::Tile;
+use crate::problem::{Conv2d, Conv2dSizes, Gemm};
+
+/// The most iterations that a probe asks for: ten milliseconds of one thread of a GPU. A device that makes them is taken to make no more.
+pub const PROBED: usize = 1 << 20;
+/// A device that makes fewer is of no use: the kernels that have no deep sums need some hundred.
+pub const LEAST: usize = 4096;
+/// The most iterations that one pass of the fallback kernels makes. Deeper sums continue in another pass, which costs next to
+/// nothing; and the probe can try this many on every device.
+pub const MOST_OF_A_PASS: usize = 1 << 17;
+
+/// What may be relied on where `made` iterations were made: less, since drivers may count other things as well.
+pub fn relied_on(made: usize) -> usize {
+    made - made / 8
+}
+
+/// What some code adds to an invocation's count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Iterations {
+    /// When it runs.
+    made: usize,
+    /// When it is passed through with nothing to do.
+    idle: usize,
+}
+
+impl Iterations {
+    /// Code without a loop.
+    const NONE: Self = Iterations { made: 0, idle: 0 };
+
+    /// A loop of `times` turns.
+    const fn times(times: usize, body: Self) -> Self {
+        let idle = 1 + body.idle;
+        Iterations { made: (1 + body.made).saturating_mul(times).saturating_add(idle), idle }
+    }
+
+    /// This, then `next`.
+    const fn then(self, next: Self) -> Self {
+        Iterations { made: self.made.saturating_add(next.made), idle: self.idle + next.idle }
+    }
+}
+
+/// A loop without loops inside.
+const fn plain(times: usize) -> Iterations {
+    Iterations::times(times, Iterations::NONE)
+}
+
+/// The sum over channels, rows and columns of one output in the fallback kernels.
+const fn sum(channels: usize, rows: usize, columns: usize) -> Iterations {
+    Iterations::times(channels, Iterations::times(rows, plain(columns)))
+}
+
+/// A ticket of `outputs` outputs for each invocation in `conv_queue_64`.
+pub fn ticket(problem: &Conv2d, outputs: usize) -> usize {
+    let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
+    1 + Iterations::times(outputs, sum(c / groups, r, s)).made
+}
+
+/// A tile over `slices` slices of the reduction, with a table of so many steps; `taps` if its kernel has more than one.
+pub fn tile(tile: &Tile, slices: usize, table: usize, taps: bool) -> usize {
+    let Tile { bm, bn, bk, tm, tn, kg } = *tile;
+    let (threads, bn4) = (tile.threads(), bn / 4);
+    let a_loads = plain((bk * bm / 4).div_ceil(threads));
+    let b_columns = bn4.div_ceil(threads);
+    let b_rows = bk.div_ceil((threads / bn4).max(1));
+    let columns = plain(4 * b_columns);
+    let of_columns = |inside| Iterations::times(b_rows, Iterations::times(b_columns, inside));
+    let (load, keep) = (a_loads.then(of_columns(plain(4))), a_loads.then(of_columns(Iterations::NONE)));
+    let fetch = plain(tm / 4).then(plain(tn / 4));
+    let step = fetch.then(Iterations::times(tm / 4, plain(tn / 4)));
+    let multiply = fetch.then(Iterations::times(bk / kg, step));
+    let slice = load.then(multiply).then(keep).then(if taps { columns } else { Iterations::NONE });
+    let sums = plain(tm * tn / 4);
+    let start = columns.then(columns).then(plain(table.div_ceil(threads))).then(sums).then(a_loads);
+    let other_groups = Iterations::times(kg.ilog2() as usize, sums.then(sums));
+    let store = Iterations::times(tn / 4, Iterations::times(4, plain(tm)));
+    start.then(Iterations::times(slices, slice)).then(other_groups).then(store).made
+}
+
+/// The fewest parts that `slices` slices of the reduction are cut into for [`tile`] to stay within `most`; none if one slice is too
+/// much.
+pub fn least_splits(of: &Tile, slices: usize, table: usize, taps: bool, most: usize) -> Option<usize> {
+    let count = |slices| tile(of, slices, table, taps);
+    let (none, one) = (count(0), count(1));
+    let fit = most.checked_sub(none)? / (one - none);
+    (fit > 0).then(|| slices.div_ceil(fit).max(1))
+}
+
+/// `conv_grouped`, with `tm` output channels a thread.
+pub fn grouped(problem: &Conv2d, tm: usize) -> usize {
+    let Conv2dSizes { c, r, s, stride_w, groups, .. } = *problem.sizes();
+    let line = plain(3 * stride_w + s).then(Iterations::times(s, plain(tm)));
+    let reduction = Iterations::times(c / groups, Iterations::times(r, line));
+    plain(tm).then(reduction).then(Iterations::times(tm, plain(4))).made
+}
+
+/// `conv_pointwise`, the reduction in `kg` parts.
+pub fn pointwise(channels: usize, kg: usize) -> usize {
+    let add = Iterations::times(4usize.div_ceil(kg), plain(kg));
+    plain(4).then(plain(channels.div_ceil(kg))).then(plain(4)).then(add).made
+}
+
+/// The last pass of Winograd's F(m x m, 3 x 3), with every output summed again.
+pub fn winograd_output(channels: usize, m: usize) -> usize {
+    let alpha = m + 2;
+    let transform = |lines, stored| Iterations::times(lines, plain(alpha).then(stored));
+    let checked = plain(m).then(plain(m));
+    let again = plain(m).then(plain(channels)).then(Iterations::times(m, plain(m)));
+    transform(alpha, plain(m)).then(transform(m, checked)).then(again).made
+}
+
+/// Its other transforms: of the image, and of the weights.
+pub fn winograd_transform(m: usize) -> usize {
+    let alpha = m + 2;
+    let lines = Iterations::times(alpha, plain(alpha).then(plain(alpha)));
+    plain(9).then(lines).then(lines).made
+}
+
+/// `split_sum`.
+pub fn split_sum(splits: usize) -> usize {
+    plain(splits - 1).made
+}
+
+/// `pack_matrix`.
+pub fn pack_matrix() -> usize {
+    plain(4).then(plain(4)).made
+}
+
+/// `steps` steps of `measure_fma`, whose body has eight multiply-adds.
+pub fn measure_fma(steps: usize) -> usize {
+    plain(8).then(Iterations::times(steps, plain(8))).then(plain(8)).made
+}
+
+/// `measure_read`.
+pub fn measure_read() -> usize {
+    plain(16).made
+}
+
+/// A tile of `conv_single`, in shared memory with slices of so many steps and so many loads of each operand. Loops over the rows and
+/// columns of a thread are written out there.
+pub fn single(problem: &Conv2d, shared: Option<(usize, [usize; 2])>, chains: usize) -> usize {
+    let Conv2dSizes { c, r, s, .. } = *problem.sizes();
+    let reduction = match shared {
+        Some((slice, loads)) => {
+            let [weights, pixels] = loads.map(plain);
+            let one = weights.then(pixels).then(plain(slice));
+            Iterations::times((c * r * s).div_ceil(slice), one)
+        }
+        None => {
+            let channel = Iterations::times(r, plain(s));
+            let in_turns = if chains > 1 { channel.then(channel) } else { channel };
+            Iterations::times(c / chains, in_turns).then(channel)
+        }
+    };
+    reduction.made
+}
+
+/// The part of a reduction that one pass of the fallback kernels sums: ranges of channels, of rows and of columns of the kernel. Of a
+/// matrix product, the ranges of its depth alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Begin and end of each range.
+    pub ranges: [[usize; 2]; 3],
+}
+
+impl Part {
+    /// Products that it sums for each output.
+    pub fn products(&self) -> usize {
+        self.ranges.iter().map(|[begin, end]| end - begin).product()
+    }
+}
+
+/// The reduction of `problem` in passes of at most `most` iterations, in the order of one pass: whole channels, or whole rows of one
+/// channel, or columns of one row.
+pub fn parts(problem: &Conv2d, most: usize) -> Vec<Part> {
+    let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
+    let (channels, most) = (c / groups, most.min(MOST_OF_A_PASS));
+    let by_channels = fit(most, |channels| sum(channels, r, s));
+    let by_rows = fit(most, |rows| sum(1, rows, s));
+    let by_columns = fit(most, |columns| sum(1, 1, columns)).max(1);
+    let mut parts = vec![];
+    if by_channels > 0 {
+        parts.extend(cut(channels, by_channels).map(|channels| Part { ranges: [channels, [0, r], [0, s]] }));
+        return parts;
+    }
+    for channel in (0..channels).map(|channel| [channel, channel + 1]) {
+        if by_rows > 0 {
+            parts.extend(cut(r, by_rows).map(|rows| Part { ranges: [channel, rows, [0, s]] }));
+            continue;
+        }
+        for row in (0..r).map(|row| [row, row + 1]) {
+            parts.extend(cut(s, by_columns).map(|columns| Part { ranges: [channel, row, columns] }));
+        }
+    }
+    parts
+}
+
+/// The most turns of an outer loop that a pass of at most `most` iterations makes; `count` says what so many turns make.
+fn fit(most: usize, count: impl Fn(usize) -> Iterations) -> usize {
+    // An invocation has one output, in a loop over outputs.
+    let (none, one) = (1 + count(0).made, 1 + count(1).made);
+    most.saturating_sub(none) / (one - none)
+}
+
+/// Turns of a loop, with two loops of one turn inside each other in it, that stay within `most` iterations.
+pub fn nested(most: usize) -> usize {
+    fit(most, |turns| sum(turns, 1, 1))
+}
+
+/// The most channels of a 1x1 convolution that a fallback kernel sums in one pass, on a device that makes `most` iterations.
+pub fn deepest(most: usize) -> usize {
+    nested(most.min(MOST_OF_A_PASS))
+}
+
+/// Steps of a product's depth that `sgemm_direct_16x16` takes through shared memory at a time.
+const DEPTH_STEP: usize = 16;
+
+/// The depth of `problem` in passes of `sgemm_direct_16x16` of at most `most` iterations.
+pub fn depth_parts(problem: &Gemm, most: usize) -> Vec<Part> {
+    let steps = fit(most.min(MOST_OF_A_PASS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
+    cut(problem.sizes().k, steps * DEPTH_STEP).map(|range| Part { ranges: [range, [0, 1], [0, 1]] }).collect()
+}
+
+/// 0..`end` in ranges of `each`.
+fn cut(end: usize, each: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..end).step_by(each).map(move |begin| [begin, (begin + each).min(end)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tiles::TILES;
+    use crate::problem::exact::Random;
+    use crate::problem::{Conv2dDesc, GemmDesc, Layout};
+
+    /// What llvmpipe, which ends loops after 65,535 iterations, was seen to make of loops inside each other.
+    #[test]
+    fn iterations_are_counted_as_a_driver_counts_them() {
+        for (rows, columns, channels) in
+            [(1, 1, 10_923), (1, 7, 5461), (4, 1, 4369), (4, 4, 2427), (7, 1, 2730), (7, 7, 993)]
+        {
+            // The turn of each loop that finds that it is over is not needed for the last products.
+            let [fits, too_many] = [channels, channels + 1].map(|channels| sum(channels, rows, columns).made);
+            assert!(fits <= 65_535 + 6 && too_many > 65_535, "{rows} x {columns}: {fits} and {too_many}");
+        }
+        assert_eq!((plain(16).made, plain(16).idle), (17, 1));
+        assert_eq!((sum(2, 3, 5).made, sum(2, 3, 5).idle), (2 * (1 + 3 * (1 + 6) + 2) + 3, 3));
+    }
+
+    /// Whatever the sizes and the limit: the parts follow each other in the order of one pass, have every product once, and stay within
+    /// the limit.
+    #[test]
+    fn parts_are_the_whole_in_order() {
+        let (mut random, mut cut) = (Random::new(1), [0; 4]);
+        for _ in 0..2000 {
+            let groups = random.pick(&[1, 2]);
+            let (r, s) = random.pick(&[(1, 1), (3, 3), (1, 900), (70, 2), (90, 110), (2, 5000)]);
+            let c = groups * random.pick(&[1, 2, 5, 100]);
+            let problem =
+                Conv2d::new(Conv2dDesc { c, h: r, w: s, k: groups, r, s, groups, ..Default::default() })
+                    .unwrap();
+            let most = random.pick(&[LEAST, 5000, 57_344, 900_000]);
+            let parts = parts(&problem, most);
+            let (channels, r, s) = ((c / groups) as usize, r as usize, s as usize);
+            let mut expected = (0..channels * r * s).map(|tap| (tap / (r * s), tap / s % r, tap % s));
+            for part in &parts {
+                let [channels, rows, columns] = part.ranges;
+                let each = |[begin, end]: [usize; 2]| begin..end;
+                let counted =
+                    sum(part.ranges[0][1] - channels[0], rows[1] - rows[0], columns[1] - columns[0]);
+                assert!(counted.made < most.min(MOST_OF_A_PASS), "{part:?} makes {counted:?} of {most}");
+                for channel in each(channels) {
+                    for row in each(rows) {
+                        for column in each(columns) {
+                            assert_eq!(expected.next(), Some((channel, row, column)), "{part:?}");
+                        }
+                    }
+                }
+            }
+            assert_eq!(expected.next(), None);
+            // Whole, by channels, by rows, by columns.
+            let [_, rows, columns] = parts[0].ranges;
+            let kind = match parts.len() {
+                1 => 0,
+                _ if columns != [0, s] => 3,
+                _ if rows != [0, r] => 2,
+                _ => 1,
+            };
+            cut[kind] += 1;
+        }
+        assert!(cut.iter().all(|&count| count > 20), "{cut:?}");
+    }
+
+    #[test]
+    fn depths_are_cut_into_whole_steps() {
+        let parts =
+            |k, most| depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most);
+        assert_eq!(parts(50_000, 57_344).len(), 1);
+        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, LEAST)] {
+            let parts = parts(k, most);
+            let (mut next, last) = (0, parts.len() - 1);
+            for (index, part) in parts.iter().enumerate() {
+                let [begin, end] = part.ranges[0];
+                assert_eq!(begin, next);
+                assert!(index == last || end % DEPTH_STEP == 0);
+                assert_eq!(part.products(), end - begin);
+                next = end;
+            }
+            assert!(next == k as usize && last > 0, "{k}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn splits_are_as_few_as_fit() {
+        let mut checked = 0;
+        for of in TILES {
+            for (slices, table, taps, most) in [
+                (1, 0, false, 57_344),
+                (1000, 0, true, 57_344),
+                (9000, 0, true, 900_000),
+                (40, 640, true, 5000),
+            ] {
+                let Some(splits) = least_splits(&of, slices, table, taps, most) else { continue };
+                let with = |splits: usize| tile(&of, slices.div_ceil(splits), table, taps);
+                assert!(with(splits) <= most, "{of}: {splits} of {slices}");
+                assert!(splits == 1 || with(splits - 1) > most, "{of}: {splits} of {slices} are too many");
+                checked += 1;
+            }
+            assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+        }
+        assert!(checked > 60, "{checked}");
+    }
+}
