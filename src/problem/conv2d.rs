@@ -14,7 +14,8 @@ pub enum Algorithm {
     /// Every product of the definition is computed and added: exact on small integers.
     Direct,
     /// Winograd's algorithm: fewer products, more additions, a larger rounding error; see `docs/winograd.md`. A NaN or
-    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1.
+    /// infinity in the input reaches more outputs than the definition says. For 3x3 kernels with stride and dilation 1, on
+    /// CPUs with AVX-512 or AVX2, and on OpenGL devices in one group.
     Winograd,
 }
 
@@ -35,7 +36,7 @@ pub enum Algorithm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Conv2dDesc {
-    /// Images in the batch.
+    /// Images in the batch. An empty batch, 0, is valid: there is nothing to compute, and input and output have no elements.
     pub n: i64,
     /// Input channels.
     pub c: i64,
@@ -146,17 +147,18 @@ pub struct Conv2d {
     once: bool,
     /// Whether a plan for it is to be confirmed by measurement.
     measured: bool,
-    flops: u64,
+    /// Floating-point operations of one image.
+    image_flops: u64,
 }
 
 impl Conv2d {
     /// Validates `desc`, in checked 64-bit arithmetic.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the first argument that is zero, negative, too large, does not divide, or
-    /// makes a buffer or the work overflow.
+    /// [`Error::InvalidArgument`] names the first argument that is negative, too large, zero where it must not be, does not
+    /// divide, or makes a buffer or the work overflow. In an empty batch the image must still be sound.
     pub fn new(desc: Conv2dDesc) -> Result<Self> {
-        let (n, c) = (side("n", desc.n, 1)?, side("c", desc.c, 1)?);
+        let (n, c) = (side("n", desc.n, 0)?, side("c", desc.c, 1)?);
         let (h, w) = (side("h", desc.h, 1)?, side("w", desc.w, 1)?);
         let (k, r, s) = (side("k", desc.k, 1)?, side("r", desc.r, 1)?, side("s", desc.s, 1)?);
         let (stride_h, stride_w) = (side("stride_h", desc.stride_h, 1)?, side("stride_w", desc.stride_w, 1)?);
@@ -171,13 +173,16 @@ impl Conv2d {
         // Sides are below 2^31, so these sums and products cannot overflow 64 bits.
         let p = output_side("r", h, r, stride_h, pad_h, dilation_h)?;
         let q = output_side("s", w, s, stride_w, pad_w, dilation_w)?;
-        elements("input size n*c*h*w", &[n, c, h, w])?;
-        elements("padded input size", &[n, c, h + 2 * pad_h, w + 2 * pad_w])?;
+        // An empty batch is measured by one image: products of that must not overflow either.
+        let images = n.max(1);
+        elements("input size n*c*h*w", &[images, c, h, w])?;
+        elements("padded input size", &[images, c, h + 2 * pad_h, w + 2 * pad_w])?;
         elements("weights size k*(c/groups)*r*s", &[k, c / groups, r, s])?;
-        elements("output size n*k*p*q", &[n, k, p, q])?;
-        let flops = [2, n, k, p, q, c / groups, r, s]
+        elements("output size n*k*p*q", &[images, k, p, q])?;
+        let image_flops = [2, k, p, q, c / groups, r, s]
             .iter()
             .try_fold(1u64, |product, &side| product.checked_mul(side as u64))
+            .filter(|flops| flops.checked_mul(images as u64).is_some())
             .ok_or_else(|| Error::invalid("work 2*n*k*p*q*(c/groups)*r*s", "over 2^64", "under 2^64"))?;
         let sizes = Conv2dSizes {
             n,
@@ -204,7 +209,7 @@ impl Conv2d {
             algorithm: desc.algorithm,
             once: false,
             measured: false,
-            flops,
+            image_flops,
         })
     }
 
@@ -254,11 +259,15 @@ impl Conv2d {
         self.measured
     }
 
-    /// The same convolution over `n` of the batch's images.
+    /// The same convolution over `n` of the batch's images; one image can be had of an empty batch as well.
     pub(crate) fn with_batch(&self, n: usize) -> Self {
-        debug_assert!(n >= 1 && n <= self.sizes.n);
-        let flops = self.flops / self.sizes.n as u64 * n as u64;
-        Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, flops, ..*self }
+        debug_assert!(n <= self.sizes.n.max(1));
+        Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, ..*self }
+    }
+
+    /// Whether the batch has no images: there is nothing to compute then.
+    pub fn is_empty(&self) -> bool {
+        self.sizes.n == 0
     }
 
     /// Elements of the input, N*C*H*W.
@@ -288,11 +297,14 @@ impl Conv2d {
 
     /// Floating-point operations of the direct algorithm, a multiply-add counted as two.
     pub fn flops(&self) -> u64 {
-        self.flops
+        self.image_flops * self.sizes.n as u64
     }
 
-    /// Bytes that must move at least: input, weights, bias and output once each.
+    /// Bytes that must move at least: input, weights, bias and output once each; none for an empty batch.
     pub fn bytes(&self) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
         let bias = if self.bias { self.sizes.k } else { 0 };
         let elements = [self.input_len(), self.weights_len(), bias, self.output_len()];
         elements.iter().map(|&count| count as u64 * size_of::<f32>() as u64).sum()
@@ -399,7 +411,7 @@ mod tests {
                 let message = refused(desc);
                 assert!(message.starts_with(&format!("{name} is {value}; expected ")), "{message}");
             }
-            if !name.starts_with("pad") {
+            if name != "n" && !name.starts_with("pad") {
                 let mut desc = Conv2dDesc::default();
                 set(&mut desc, 0);
                 assert!(refused(desc).starts_with(&format!("{name} is 0; ")));

@@ -35,7 +35,14 @@ impl Random {
 
     /// `len` real values, uniform in -1..1.
     pub fn reals(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+        let mut values = vec![0.0; len];
+        self.fill_reals(&mut values);
+        values
+    }
+
+    /// Fills `values` as [`Random::reals`] does.
+    pub fn fill_reals(&mut self, values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0);
     }
 
     /// `len` integers in -largest..=largest.
