@@ -385,6 +385,71 @@ mod tests {
         assert_eq!(conv.with_batch(1).flops() * 2, conv.flops());
     }
 
+    /// Every side another number, groups, bias, and a stride that does not divide.
+    fn odd() -> Conv2dDesc {
+        Conv2dDesc {
+            n: 3,
+            c: 8,
+            h: 11,
+            w: 13,
+            k: 6,
+            r: 2,
+            s: 5,
+            stride_h: 2,
+            stride_w: 3,
+            pad_h: 1,
+            pad_w: 2,
+            dilation_h: 3,
+            dilation_w: 2,
+            groups: 2,
+            bias: true,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn sizes_and_work_worked_by_hand() {
+        let conv = Conv2d::new(odd()).unwrap();
+        // (11 + 2 - 3 - 1) / 2 + 1 and (13 + 4 - 8 - 1) / 3 + 1.
+        assert_eq!((conv.sizes().p, conv.sizes().q), (5, 3));
+        assert_eq!((conv.reduction(), conv.terms(), conv.weights_len()), (4 * 10, 41, 6 * 40));
+        assert_eq!((conv.input_len(), conv.output_len()), (3 * 8 * 143, 3 * 6 * 15));
+        // A group's channels, not all.
+        assert_eq!(conv.flops(), 2 * (3 * 6 * 15) * 40);
+        assert_eq!(conv.bytes(), 4 * (3432 + 240 + 6 + 270));
+        let without = Conv2d::new(Conv2dDesc { bias: false, ..odd() }).unwrap();
+        assert_eq!((without.bytes(), without.terms()), (4 * (3432 + 240 + 270), 40));
+        let part = conv.with_batch(2);
+        assert_eq!((part.sizes().n, part.flops(), part.input_len()), (2, 2 * 2 * 90 * 40, 2 * 1144));
+        assert_eq!(part, Conv2d::new(Conv2dDesc { n: 2, ..odd() }).unwrap());
+        let none = conv.with_batch(0);
+        assert!(none.is_empty() && !part.is_empty() && none.with_batch(1).output_len() == 90);
+        assert_eq!((none.flops(), none.bytes(), none.weights_len()), (0, 0, 240));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_kept() {
+        for (bias, relu, algorithm) in [
+            (false, true, Algorithm::Direct),
+            (true, false, Algorithm::Winograd),
+            (false, false, Algorithm::Auto),
+        ] {
+            let conv = Conv2d::new(Conv2dDesc { bias, relu, algorithm, ..odd() }).unwrap();
+            assert_eq!((conv.bias(), conv.relu(), conv.algorithm()), (bias, relu, algorithm));
+            assert_eq!((conv.is_once(), conv.is_measured()), (false, false));
+            assert_eq!((conv.once().is_once(), conv.once().is_measured()), (true, false));
+            assert_eq!((conv.measured().is_once(), conv.measured().is_measured()), (false, true));
+            let direct = conv.with_algorithm(Algorithm::Direct);
+            assert_eq!(
+                direct,
+                Conv2d::new(Conv2dDesc { bias, relu, algorithm: Algorithm::Direct, ..odd() }).unwrap()
+            );
+            for same in [conv.once(), conv.measured(), direct] {
+                assert_eq!((same.sizes(), same.flops(), same.bias()), (conv.sizes(), conv.flops(), bias));
+            }
+        }
+    }
+
     #[test]
     fn every_bad_size_is_named_with_its_value() {
         type Set = fn(&mut Conv2dDesc, i64);
@@ -438,6 +503,36 @@ mod tests {
         assert!(refused(padding).starts_with("padded input size is "));
         let work = Conv2dDesc { h: 1 << 30, c: 1 << 20, k: 1 << 20, ..Default::default() };
         assert!(refused(work).starts_with("work "), "{}", refused(work));
+        // 2^65 operations of a batch, 2^62 of an image; and 2^63 of half as many.
+        let batch = Conv2dDesc { n: 8, h: 1 << 21, c: 1 << 20, k: 1 << 20, ..Default::default() };
+        assert!(refused(batch).starts_with("work "), "{}", refused(batch));
+        assert_eq!(Conv2d::new(Conv2dDesc { n: 2, ..batch }).unwrap().flops(), 1 << 63);
+        // An empty batch of what would be too large.
+        let large = |desc: Conv2dDesc| refused(Conv2dDesc { n: 0, ..desc });
+        assert!(large(Conv2dDesc { c: big, h: big, w: big, ..input }).starts_with("input size n*c*h*w is"));
+        assert!(
+            large(Conv2dDesc { k: big, w: 2, h: 1 << 30, ..Default::default() })
+                .starts_with("output size n*k*p*q is")
+        );
+        assert!(large(padding).starts_with("padded input size is ") && large(work).starts_with("work "));
+        let weights = Conv2dDesc { c: big, k: big, h: 8, r: 8, ..Default::default() };
+        assert!(refused(weights).starts_with("weights size k*(c/groups)*r*s is"));
+    }
+
+    /// 2^61 - 1 elements are the most; (2^31 - 1) (2^30 + 1) of a padded image are more, by less than a column.
+    #[test]
+    fn padding_and_groups_are_measured_exactly() {
+        let far = i64::from(i32::MAX);
+        let desc = Conv2dDesc { stride_h: far, stride_w: far, ..Default::default() };
+        for (pad_h, pad_w) in [((1 << 30) - 1, 1 << 29), (1 << 29, (1 << 30) - 1)] {
+            let message = refused(Conv2dDesc { pad_h, pad_w, ..desc });
+            assert!(message.starts_with("padded input size is 1 x 1 x "), "{message}");
+            assert!(Conv2d::new(Conv2dDesc { pad_h: pad_h - 1, pad_w, ..desc }).is_ok());
+        }
+        // So many groups that their square is no number of weights.
+        let wide = Conv2dDesc { c: 1 << 21, k: 1 << 21, groups: 1 << 21, ..Default::default() };
+        let wide = Conv2d::new(wide).unwrap();
+        assert_eq!((wide.weights_len(), wide.flops()), (1 << 21, 1 << 22));
     }
 
     #[test]
