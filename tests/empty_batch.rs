@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 use std::time::Duration;
 
 use sparkle::ffi::status::sparkle_status::{self, *};
-use sparkle::ffi::{conv2d::*, device::*, gemm::*, pipeline::*, plan::*, timing::*};
+use sparkle::ffi::{architecture::*, conv2d::*, device::*, gemm::*, pipeline::*, plan::*, timing::*};
 use sparkle::report::Timing;
 use sparkle::{
     Algorithm, Conv2d, Conv2dDesc, Device, Error, Gemm, GemmDesc, Layout, PipelineOptions, Pressure, Run,
@@ -177,6 +177,24 @@ fn tuning_and_the_reference_s_way_have_nothing_to_do() {
     assert_eq!((tuned.best, tuned.planned.1, tuned.timed, tuned.refused), (None, None, 0, 0));
     let weights = vec![1.0; problem.weights_len()];
     sparkle::baseline::conv2d(0, &problem, (&[], &weights, None), &mut []).unwrap();
+}
+
+/// A text for a convolution is made for its sizes, whatever the batch.
+#[test]
+fn shaders_for_programs_of_their_own() {
+    let desc = Conv2dDesc { groups: 1, bias: false, ..desc() };
+    let text = |n| {
+        let desc = sparkle_conv2d_desc::from(Conv2dDesc { n, ..desc });
+        let (mut text, mut length) = (vec![0u8; 1 << 16], 0);
+        // SAFETY: the text has room for its capacity, all other pointers are sound.
+        let status = unsafe {
+            sparkle_shader_source(&desc, null(), text.as_mut_ptr().cast(), text.len(), &mut length)
+        };
+        assert_eq!(status, SPARKLE_OK);
+        text.truncate(length);
+        text
+    };
+    assert!(!text(0).is_empty() && text(0) == text(5));
 }
 
 /// NULL is fine for what has no elements.
