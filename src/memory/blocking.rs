@@ -357,6 +357,9 @@ mod tests {
             (586, 824),
             "7 blocks of depth; 2 MiB hold 894 rows, in 5 even blocks"
         );
+        // However large the caches, a panel of B fits a workspace: 5,461 deep.
+        let deep = Products { depth: 6000, ..square };
+        assert_eq!(Blocking::product(&machine(1 << 20, 64 << 20), TILES[0], deep, 1).kc, 3000);
     }
 
     /// The least time of all cuts that are looked at: columns in ever more pieces, until there are so many tasks for each thread.

@@ -351,6 +351,19 @@ mod tests {
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
     }
 
+    /// Two workgroups are company enough.
+    #[test]
+    fn looking_for_pixels_costs_more_only_where_a_workgroup_is_alone() {
+        let time = |tile: Tile, checked| {
+            let products = TiledProducts { checked, ..products(50, 1024) };
+            seconds(&DEVICE, &tile, &products, 1)
+        };
+        let two = Tile::new(96, 128, 8, 8, 8, 1);
+        assert_eq!((resident(&LARGE), resident(&two)), (1.0, 2.0));
+        assert!(time(LARGE, true) > time(LARGE, false));
+        assert_eq!(time(two, true), time(two, false));
+    }
+
     #[test]
     fn a_slice_takes_a_round_trip_and_all_that_moves_takes_its_time() {
         let tiny = Tile::new(16, 16, 1, 4, 4, 1);

@@ -170,6 +170,9 @@ fn runs_worked_by_hand() {
     );
     // A lead of 12 is a panel of a single vector, too.
     assert_eq!(Run::led(&AVX512, 3136, 12).vectors(&AVX512), ALONE + 65.0 * 3.0 + ALONE);
+    // Vectors of one lane: eight and a column beside, twice.
+    let scalars = Columns { mr: 16, nr: 8, lanes: 1, beside: 2, masks: true };
+    assert_eq!(Run::new(&scalars, 18).vectors(&scalars), 2.0 * (8.0 + 1.0 / 16.0));
     // Of one vector for all, none is dearer.
     let single = Columns { nr: 16, ..AVX512 };
     assert_eq!(Run::new(&single, 32).vectors(&single), 2.0);
@@ -227,7 +230,8 @@ fn a_model_of_a_group() {
             &Conv2d::new(Conv2dDesc { h: 5, w: 5, stride_h, stride_w, ..Default::default() }).unwrap(),
         )
     };
-    assert!(!strided(2, 1).is_point() && !strided(1, 2).is_point() && strided(1, 1).is_point());
+    assert!(!strided(2, 1).is_point() && !strided(1, 2).is_point() && !strided(2, 2).is_point());
+    assert!(strided(1, 1).is_point());
 }
 
 #[test]
@@ -271,6 +275,11 @@ fn reading_in_place_worked_by_hand() {
     assert_eq!((views.run, views.runs, views.width), (54 * 57 + 55, 1, 57));
     let vectors = 195.0 + ALONE;
     assert_eq!(cost, computing(vectors, 576.0, 1.0) + vectors * 64.0 * DROPPING);
+    // With gaps, no column is computed beside vectors: two panels and a vector for a single column.
+    let (cost, views) = model(&layer(64, 11, 64, 3, 1, 0)).in_place(true).unwrap();
+    assert_eq!(views.run, 97);
+    assert_eq!(cost, computing(6.0 + ALONE, 576.0, 1.0) + (6.0 + ALONE) * 64.0 * DROPPING);
+    let views = valid.in_place(true).unwrap().1;
     // In two passes the sums come back once.
     let views = Views { channels: 32, ..views };
     assert_eq!(valid.viewing(&views, 2), computing(vectors, 576.0, 2.0) + vectors * (64.0 * 3.0) * DROPPING);
@@ -302,6 +311,17 @@ fn staging_worked_by_hand() {
     let copied = 3.0 * ((112.0 + 2.0 * 4.0) * 4.0) * 7.0;
     assert_eq!(cost, computing(261.0 * 3.0 + ALONE, 147.0, 1.0) + copied * STAGING);
     assert_eq!(first.staged(true), None, "no gaps to be had");
+    // Three planes of rows by two of columns, all seen without a halo; rows of 30 in planes of 31.
+    let desc =
+        Conv2dDesc { c: 5, h: 60, w: 61, k: 64, r: 3, s: 3, stride_h: 3, stride_w: 2, ..Default::default() };
+    let uneven = model(&Conv2d::new(desc).unwrap());
+    let copied = (5 * (20 + 1) * 6 * 2) as f64;
+    let (cost, views) = uneven.staged(false).unwrap();
+    assert_eq!((views.pitch, views.run, views.runs, views.channels, views.panels), (31, 30, 20, 5, 20));
+    assert_eq!(cost, computing(20.0 * 2.0, 45.0, 1.0) + copied * STAGING);
+    let (cost, views) = uneven.staged(true).unwrap();
+    assert_eq!((views.run, views.runs, views.width, views.panels), (19 * 31 + 30, 1, 31, 13));
+    assert_eq!(cost, computing(39.0, 45.0, 1.0) + 39.0 * 64.0 * DROPPING + copied * STAGING);
     // Planes of 57 columns under rows of 55: row by row.
     let gaps = model(&layer(3, 227, 64, 11, 4, 0));
     let (_, views) = gaps.staged(false).unwrap();
@@ -329,10 +349,14 @@ fn channels_of_a_block_worked_by_hand() {
     // A is small enough for the last cache: all channels, if half of L2 holds a panel of B: 131,072 of 249 elements.
     assert_eq!(channels(&layer(64, 56, 64, 3, 1, 1)), 64);
     assert_eq!(channels(&layer(1000, 56, 64, 3, 1, 1)), 500, "at most 526");
+    assert_eq!(channels(&layer(1100, 56, 64, 3, 1, 1)), 367);
     // 4 M elements of A are too many: half of L2 holds 28 channels of 512 x 9, L1 21.
     assert_eq!(channels(&layer(1024, 56, 512, 3, 1, 1)), 28);
     // A single panel meets A only once.
     assert_eq!(channels(&layer(1024, 7, 512, 3, 1, 1)), 512);
+    assert_eq!([8, 10].map(|side| channels(&layer(1024, side, 512, 3, 1, 1))), [28; 2], "two or more panels");
+    // At least as many as L1 holds of a tile's columns and rows: 21 of nine taps.
+    assert_eq!(channels(&layer(1024, 56, 1024, 3, 1, 1)), 21);
     // Of many taps few fit beside vectors: 8,192 of 121.
     assert_eq!(channels(&layer(1000, 56, 8, 11, 1, 5)), 67);
     // L1 holds 192 of a tile's columns and rows: at least so many, however large A.
