@@ -272,6 +272,7 @@ mod tests {
         assert_eq!(cut(324, 1, 120, 4), (41, true), "two");
         assert_eq!(cut(216, 1, 120, 4), (54, true), "one");
         assert_eq!(cut(216, 1, 50, 4), (50, true));
+        assert_eq!(cut(252, 1, 28, 4), (28, true), "nine blocks are not three for each of four threads");
         assert_eq!(cut(112, 2, 120, 4), (28, true), "two rounds, shared with the other group");
         // Else all work on one block, which may be as large as what they have together.
         assert_eq!(cut(100, 1, 120, 4), (100, false));
@@ -289,6 +290,9 @@ mod tests {
         let four = tiling(256, 256, 224, 1, 4, 16);
         assert_eq!(plan(&four, 1, 1), (32, 4));
         assert_eq!(plan(&four, 4, 1), (128, 4));
+        let exactly = Caches { l2: 2 * 32 * 11_520, ..Caches::UNKNOWN };
+        let OnceSchedule { depth, blocks, .. } = OnceSchedule::plan(&exactly, &four, 1);
+        assert_eq!((depth, blocks), (32, 4), "half holds two vectors of channels of four, just so");
         // 73 x 16: half holds 28 of four, less than two vectors; all of it 112 of two, so 96.
         assert_eq!(plan(&large(), 1, 1), (96, 2));
         assert_eq!(plan(&large(), 2, 1), (48, 4));
