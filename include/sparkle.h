@@ -106,11 +106,11 @@ enum sparkle_algorithm
   SPARKLE_ALGORITHM_AUTO = 0,
   /// Every product of the definition: exact on small integers, each output within gamma_(K+3) of the exact sum (K terms).
   SPARKLE_ALGORITHM_DIRECT = 1,
-  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1; for anything else
-  /// SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's bound, taken with the largest
-  /// magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6 outputs. So it is relative to
-  /// a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs may have no digits left.
-  /// A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
+  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL
+  /// devices in one group; for anything else SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's
+  /// bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6
+  /// outputs. So it is relative to a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs
+  /// may have no digits left. A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
   SPARKLE_ALGORITHM_WINOGRAD = 2,
 };
 #ifndef __cplusplus
@@ -261,19 +261,20 @@ typedef struct sparkle_architecture {
 typedef struct sparkle_conv2d_desc {
   /// sizeof(sparkle_conv2d_desc), so that the struct can grow. Fields that the caller does not know are zero.
   size_t size;
-  /// Images.
+  /// Images. An empty batch, 0, is valid: there is nothing to compute, input and output have length 0 and may be NULL, and
+  /// all times are 0. Weights and bias are checked as ever.
   int64_t n;
-  /// Input channels.
+  /// Input channels, at least 1.
   int64_t c;
-  /// Input height.
+  /// Input height, at least 1.
   int64_t h;
-  /// Input width.
+  /// Input width, at least 1.
   int64_t w;
-  /// Output channels.
+  /// Output channels, at least 1.
   int64_t k;
-  /// Kernel height.
+  /// Kernel height, at least 1.
   int64_t r;
-  /// Kernel width.
+  /// Kernel width, at least 1.
   int64_t s;
   /// Step of the kernel down the image, at least 1.
   int64_t stride_h;
@@ -603,7 +604,8 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
 
 /// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
 /// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
-/// at most 4 MiB a thread for a direct algorithm on the CPU, kept for the runs that follow.
+/// for a direct algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided
+/// image together. It is kept for the runs that follow.
 sparkle_status sparkle_plan_memory(struct sparkle_plan *plan,
                                    size_t *out_packed,
                                    size_t *out_workspace);
@@ -725,9 +727,9 @@ int gpu_is_initialized(void);
 int gpu_compile_conv2d_shader(void);
 
 /// Computes one convolution, initialising first if need be. Input `[N][C][H][W]`, weights
-/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. Returns the milliseconds that the kernel took, or
-/// -1 on failure, and then the output is untouched. Leaves the context current on the calling thread and the
-/// parameters bound at index 3.
+/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`; all sizes but `pad` are at least 1, N as well. Returns
+/// the milliseconds that the kernel took, or -1 on failure, and then the output is untouched. Leaves the context current on
+/// the calling thread and the parameters bound at index 3.
 float gpu_execute_conv2d_fortran(const float *input,
                                  const float *weights,
                                  float *output,

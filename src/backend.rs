@@ -28,7 +28,8 @@ pub struct Run {
 /// An engine bound to one device.
 ///
 /// Callers have validated every problem and measured every buffer against it (`Conv2d::check_weights`,
-/// `Conv2d::check_data`, `Gemm::check_data`); an engine need not check again. An engine writes an output only inside its bounds,
+/// `Conv2d::check_data`, `Gemm::check_data`); an engine need not check again. Empty batches of convolutions do not get here:
+/// the device layer answers those itself. An engine writes an output only inside its bounds,
 /// and leaves it untouched when it returns an error.
 pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
@@ -200,10 +201,13 @@ impl PipelineOptions {
         PipelineOptions { slots: 4, piece_bytes: 32 << 20, ..Default::default() }
     }
 
-    /// How many images of `problem` go into one piece, all pieces being alike as far as that is possible. No buffer may have
-    /// more than `most_elements`.
+    /// How many images of `problem` go into one piece, all pieces being alike as far as that is possible: at least one, but
+    /// none of an empty batch. No buffer may have more than `most_elements`.
     pub fn images_each(&self, problem: &Conv2d, most_elements: usize) -> usize {
         let (n, image) = (problem.sizes().n, problem.with_batch(1));
+        if n == 0 {
+            return 0;
+        }
         let image = image.input_len().max(image.output_len());
         let most = (self.piece_bytes / size_of::<f32>()).min(most_elements);
         let pieces = n.div_ceil((most / image).clamp(1, n));

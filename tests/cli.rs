@@ -1,28 +1,18 @@
 //! The `sparkle` program, run as its users run it.
 #![cfg(feature = "cli")]
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use program::{code, folder, json, notes, npy, program, sparkle, stderr, stdout, success};
 use serde_json::Value;
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::{Conv2d, Conv2dDesc};
 use tempfile::TempDir;
-
-/// The program in `folder`, with an environment that says nothing about Sparkle.
-fn program(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sparkle"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SPARKLE_") {
-            command.env_remove(name);
-        }
-    }
-    // Nothing remembered, and no file in the folder but what a command is asked for.
-    command.current_dir(folder).env("SPARKLE_CACHE_DIR", "off");
-    command
-}
 
 /// The program on a machine whose EGL library does not load.
 #[cfg(target_os = "linux")]
@@ -33,41 +23,6 @@ fn without_egl(folder: &Path, arguments: &[&str]) -> Output {
         fs::write(libraries.join(name), "no library").unwrap();
     }
     program(folder).env("LD_LIBRARY_PATH", libraries).args(arguments).output().unwrap()
-}
-
-fn sparkle(folder: &Path, arguments: &[&str]) -> Output {
-    program(folder).args(arguments).output().expect("the program starts")
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-/// What the program itself says on stderr; drivers may chat there too.
-fn notes(output: &Output) -> Vec<&str> {
-    stderr(output).lines().filter(|line| line.contains("sparkle") || line.contains("panicked")).collect()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("the program ends by itself")
-}
-
-/// Asserts success without notes; returns stdout.
-fn success(output: &Output) -> &str {
-    assert_eq!((code(output), notes(output)), (0, vec![]), "{}", stdout(output));
-    stdout(output)
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_str(stdout(output)).expect("standard output is JSON")
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
 }
 
 // ---------------------------------------------------------------------------------------------------- usage
@@ -193,18 +148,6 @@ fn without_egl_the_cpu_does_everything_and_the_doctor_says_what_is_missing() {
 }
 
 // ---------------------------------------------------------------------------------------------------- conv2d
-
-/// A `.npy` file, version 1, written by hand so that the program's own writer is not its judge.
-fn npy(path: &Path, descr: &str, fortran: bool, shape: &[usize], data: &[u8]) {
-    let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
-    let order = if fortran { "True" } else { "False" };
-    let dict = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({sides}), }}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((dict.len() as u16).to_le_bytes());
-    bytes.extend(dict.as_bytes());
-    bytes.extend(data);
-    fs::write(path, bytes).unwrap();
-}
 
 /// How an array is stored.
 #[derive(Debug, Clone, Copy)]
@@ -473,6 +416,37 @@ fn bench_does_not_trust_a_result_that_is_mostly_zero() {
 }
 
 #[test]
+fn bench_passes_over_empty_batches() {
+    let folder = folder();
+    let (output, report) =
+        bench(folder.path(), &format!("{SUITE}none,0,3,9,7,5,3,2,1\n"), &["--device", "cpu"]);
+    assert!(success(&output).contains("none"), "{}", stdout(&output));
+    let rows = report["rows"].as_array().unwrap();
+    let none = |row: &Value| {
+        assert_eq!(
+            (&row["flops"], &row["device"], &row["variant"]),
+            (&0.into(), &"cpu".into(), &"none".into())
+        );
+        assert_eq!(
+            (&row["kernel_ms"], &row["wall_ms"], &row["gflops"]),
+            (&0.0.into(), &0.0.into(), &Value::Null)
+        );
+    };
+    none(&rows[2]);
+    // It has no rate, and the others keep their mean.
+    let product = rows[..2].iter().map(|row| row["gflops"].as_f64().unwrap()).product::<f64>();
+    assert!((report["geomean_gflops"].as_f64().unwrap() / product.sqrt() - 1.0).abs() < 1e-6);
+    for options in
+        [&["--device", "cpu", "--batch", "0"][..], &["--device", "cpu", "--batch", "0", "--prepacked"]]
+    {
+        let (output, report) = bench(folder.path(), SUITE, options);
+        success(&output);
+        report["rows"].as_array().unwrap().iter().for_each(none);
+        assert!(report["geomean_gflops"].is_null() && report["failed"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn bench_refuses_bad_suites_and_selectors() {
     let folder = folder();
     let head = "name,N,C,H,W,K,kernel,stride,pad\n";
@@ -556,6 +530,42 @@ fn stream_verifies_every_way_and_says_what_it_is_measured_by() {
                 ["least", "median", "ninth_decile", "longest"].map(|it| row["calls"][it].as_f64().unwrap());
             assert!(calls.is_sorted() && calls[0] <= number("ms") && number("ms") <= calls[3], "{row}");
         }
+    }
+}
+
+/// Also of groups, which are verified image by image.
+#[test]
+fn stream_verifies_groups_and_dilation() {
+    let folder = folder();
+    let suite = "name,N,C,H,W,K,kernel,stride,pad,groups,dilation\ngrouped,3,4,9,9,6,3,1,1,2,2\n";
+    fs::write(folder.path().join("suite.csv"), suite).unwrap();
+    let arguments =
+        ["stream", "--suite", "suite.csv", "--device", "cpu", "--batches", "12", "--way", "one-shot"];
+    assert!(success(&sparkle(folder.path(), &arguments)).contains("one-shot"));
+}
+
+#[test]
+fn stream_passes_over_empty_batches() {
+    let folder = folder();
+    fs::write(folder.path().join("suite.csv"), SUITE).unwrap();
+    let info = json(&sparkle(folder.path(), &["info", "--json"]));
+    let devices: Vec<&str> =
+        info["devices"].as_array().unwrap().iter().filter_map(|it| it["id"].as_str()).collect();
+    assert!(devices.contains(&"cpu"));
+    for device in devices {
+        let arguments =
+            ["stream", "--suite", "suite.csv", "--batch", "0", "--json", "out.json", "--device", device];
+        let output = sparkle(folder.path(), &arguments);
+        assert_eq!(
+            success(&output).matches("an empty batch: nothing to stream").count(),
+            2,
+            "{}",
+            stdout(&output)
+        );
+        let report: Value =
+            serde_json::from_slice(&fs::read(folder.path().join("out.json")).unwrap()).unwrap();
+        let layers = report["layers"].as_array().unwrap();
+        assert!(layers.len() == 2 && layers.iter().all(|layer| layer["rows"].as_array().unwrap().is_empty()));
     }
 }
 

@@ -52,7 +52,7 @@ fn peak(work: impl FnOnce()) -> usize {
 const SUNDRIES: usize = 256 << 10;
 
 #[test]
-fn a_direct_call_takes_at_most_4_mib_a_thread() {
+fn a_direct_call_takes_at_most_3_mib_a_thread() {
     let device = Device::open("cpu").unwrap();
     let layer = |c, side, k, r| Conv2dDesc {
         c,
@@ -98,7 +98,9 @@ fn a_direct_call_takes_at_most_4_mib_a_thread() {
             assert!(packed >= 4 * problem.weights_len(), "{packed}");
             assert!(workspace <= (threads + 1) << 20, "the plan says {workspace}");
             assert!(call <= packed + workspace + SUNDRIES, "{call} bytes, not {packed} + {workspace}");
-            assert!(call <= packed + (threads << 22), "4 MiB a thread");
+            // A workspace of 1 MiB; planes that threads copy together are at most 2 MiB more.
+            assert!(workspace >= 1 << 20 && workspace <= (3 * threads) << 20, "{workspace}");
+            assert!(call <= packed + ((3 * threads) << 20) + SUNDRIES, "3 MiB a thread");
             assert!(again <= 4096 * threads, "workspaces are reused, not {again} bytes");
             let im2col = 4 * problem.sizes().p * problem.sizes().q * problem.weights_len() / desc.k as usize;
             assert!(desc.r == 1 || call - packed < im2col, "nothing of the im2col matrix's {im2col} bytes");

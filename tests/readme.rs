@@ -1,5 +1,8 @@
-//! The README's C and Fortran examples compile as they stand and run. Its Rust example is a documentation test.
+//! The README's C and Fortran examples compile as they stand and run; its Rust example is a documentation test. Its tables list the
+//! commands and variables that there are, and what pages tell to type exists.
 
+#[cfg(feature = "cli")]
+mod program;
 mod support;
 
 use std::path::PathBuf;
@@ -61,4 +64,128 @@ fn fortran() {
         ran.stdout.trim().strip_prefix("largest output:").and_then(|it| it.trim().parse::<f64>().ok());
     // 147 products of two numbers in 0..1.
     assert!(largest.is_some_and(|value| value > 20.0 && value < 147.0), "{ran:?}");
+}
+
+/// The first cells of the rows below the README's table whose head begins with `head`, without the rows of its frame.
+#[cfg(feature = "cli")]
+fn first_cells(head: &str) -> Vec<&'static str> {
+    let table = include_str!("../README.md")
+        .split(&format!("\n| {head} |"))
+        .nth(1)
+        .expect("README.md has that table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.split('|').nth(1).unwrap().trim().trim_matches('`')).collect()
+}
+
+/// The words under the `heading` of a help text, the first of each line.
+#[cfg(feature = "cli")]
+fn listed<'a>(help: &'a str, heading: &str) -> Vec<&'a str> {
+    let list = help.split(&format!("{heading}:\n")).nth(1).expect("that heading").lines();
+    let entries = list.take_while(|line| !line.is_empty());
+    entries.filter_map(|line| line.split_whitespace().next()).collect()
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn the_tables_list_all_commands_and_variables() {
+    let folder = program::folder();
+    let help = program::sparkle(folder.path(), &["--help"]);
+    let mut commands = listed(program::stdout(&help), "Commands");
+    commands.retain(|command| *command != "help");
+    commands.sort_unstable();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let rows = first_cells("command");
+    let mut told: Vec<&str> = rows
+        .iter()
+        .map(|row| row.strip_prefix("sparkle ").expect("a command").split(' ').next().unwrap())
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, commands);
+    // `sparkle info` lists every variable that is read; those of others stand in the rows of ours.
+    let info = program::json(&program::sparkle(folder.path(), &["info", "--json"]));
+    let names = info["environment"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap());
+    let (mut ours, others): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with("SPARKLE_"));
+    ours.sort_unstable();
+    let mut told = first_cells("variable");
+    told.sort_unstable();
+    assert_eq!(told, ours);
+    assert!(
+        !others.is_empty() && others.iter().all(|name| include_str!("../README.md").contains(name)),
+        "{others:?}"
+    );
+}
+
+/// What stands in backquotes or code blocks of a page and begins with `sparkle`: a command as it is to be typed.
+#[cfg(feature = "cli")]
+fn typed(page: &str) -> Vec<Vec<&str>> {
+    let spans = page.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
+    let lines = page.split("```").skip(1).step_by(2).flat_map(str::lines);
+    spans
+        .chain(lines)
+        .filter_map(|text| text.trim().strip_prefix("sparkle "))
+        .map(|text| text.split_whitespace().collect())
+        .filter(|words: &Vec<&str>| !words.is_empty())
+        .collect()
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn commands_that_pages_tell_to_type_exist_with_their_options() {
+    let (folder, root) = (program::folder(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
+    let mut helps = std::collections::BTreeMap::new();
+    let (mut commands, mut options) = (0, 0);
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for words in typed(&text) {
+            let command = words[0];
+            let help = helps.entry(command.to_owned()).or_insert_with(|| {
+                let output = program::sparkle(folder.path(), &[command, "--help"]);
+                assert!(output.status.success(), "{}: there is no `sparkle {command}`", page.display());
+                program::stdout(&output).to_owned()
+            });
+            let known: Vec<&str> = help.split_whitespace().collect();
+            for option in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(known.contains(option), "{}: `sparkle {command}` has no {option}", page.display());
+                options += 1;
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands > 15 && options > 10 && helps.len() >= 10, "{commands} {options} {helps:?}");
+}
+
+/// Names of variables that pages, the header and messages tell are known to the library.
+#[cfg(feature = "cli")]
+#[test]
+fn variables_that_pages_name_exist() {
+    let (folder, root) = (program::folder(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
+    let mut pages = vec![root.join("README.md"), root.join("include/sparkle.h"), root.join("CHANGELOG.md")];
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let header = std::fs::read_to_string(root.join("include/sparkle.h")).unwrap();
+    // What C defines is no variable.
+    let defined = |name: &str| {
+        let ours = header.lines().filter(|line| !line.trim_start().starts_with("//"));
+        ours.flat_map(|line| line.split(|it: char| !it.is_alphanumeric() && it != '_'))
+            .any(|word| word == name)
+    };
+    let mut names = std::collections::BTreeSet::new();
+    for page in pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        for word in text.split(|it: char| !it.is_alphanumeric() && it != '_') {
+            if word.starts_with("SPARKLE_") && !word.ends_with('_') && !defined(word) {
+                names.insert(word.to_owned());
+            }
+        }
+    }
+    assert!(names.len() >= 9, "{names:?}");
+    let mut command = program::program(folder.path());
+    command.args(["info", "--json"]);
+    command.envs(names.iter().map(|name| (name, "x")));
+    let info = program::json(&command.output().unwrap());
+    for complaint in info["complaints"].as_array().unwrap() {
+        assert!(!complaint.as_str().unwrap().contains("knows no such variable"), "{complaint}");
+    }
 }

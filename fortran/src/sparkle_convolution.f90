@@ -17,7 +17,8 @@ module sparkle_convolution
 
   !> A convolution: N images of C channels, H x W pixels; K output channels; an R x S kernel.
   !>
-  !> A size left 0 is taken from the rank-4 arrays of the call; flat arrays need all seven. Name what differs:
+  !> A size left 0 is taken from the rank-4 arrays of the call; flat arrays need all seven, of which n may be 0: an empty
+  !> batch, with nothing to compute and arrays without elements. Name what differs:
   !> `sparkle_conv2d_desc(stride_h=2, pad_w=1)`.
   type :: sparkle_conv2d_desc
     integer(c_int64_t) :: n = 0
@@ -173,7 +174,8 @@ contains
     call settle('sparkle_output_size', problem, stat, errmsg)
   end subroutine sparkle_output_size
 
-  !> Prepares a convolution of rank-4 arrays; n, h and w must be given, the other sizes are those of `weights`.
+  !> Prepares a convolution of rank-4 arrays; n, h and w must be given, the other sizes are those of `weights`. With n = 0
+  !> the plan is for an empty batch.
   subroutine plan_create_rank4(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::float_env::FloatEnv;
 use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
+use crate::report::Timing;
 
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
@@ -69,28 +70,44 @@ impl Device {
         }
     }
 
-    /// The engines this device chooses among and the time each is predicted to need for `problem`, the CPU first. The first
-    /// call measures the engines, for some tens of milliseconds each.
+    /// The engines this device chooses among and the time each is predicted to need for `problem`, the CPU first: none for an
+    /// empty batch. The first call measures the engines, for some tens of milliseconds each.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
             Choice::Fixed(backend) => vec![backend],
             Choice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
         };
+        let seconds = |backend: &Arc<dyn Backend>| match problem.is_empty() {
+            true => Ok(0.0),
+            false => Ok(roofline::seconds(&backend.hierarchy()?, conv2d_work(problem))),
+        };
         let predict = |backend: &Arc<dyn Backend>| Prediction {
             device: backend.id().to_owned(),
-            seconds: backend.hierarchy().map(|hierarchy| roofline::seconds(&hierarchy, conv2d_work(problem))),
+            seconds: seconds(backend),
         };
         backends.into_iter().map(predict).collect()
     }
 
-    /// Prepares a convolution whose weights stay the same: run it any number of times.
+    /// The engine that is asked first: the CPU where there is a choice.
+    fn first(&self) -> &Arc<dyn Backend> {
+        match &self.choice {
+            Choice::Fixed(backend) => backend,
+            Choice::Auto { cpu, .. } => cpu,
+        }
+    }
+
+    /// Prepares a convolution whose weights stay the same: run it any number of times. A plan for an empty batch holds nothing,
+    /// and its runs do nothing.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do.
     pub fn plan(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Conv2dPlan> {
         let _library = FloatEnv::enter();
         problem.check_weights(weights, bias)?;
+        if problem.is_empty() {
+            return Ok(Conv2dPlan::of_nothing(self.first(), problem));
+        }
         match &self.choice {
             Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
             Choice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(problem)) {
@@ -113,7 +130,7 @@ impl Device {
         }
     }
 
-    /// Computes one convolution: a plan used once.
+    /// Computes one convolution: a plan used once. An empty batch is done at once: no kernel runs, and all times are zero.
     ///
     /// # Errors
     /// As [`Device::plan`]; `output` is untouched then.
@@ -142,6 +159,15 @@ impl Device {
     ) -> Result<Run> {
         problem.check_data(input, output)?;
         problem.check_weights(weights, bias)?;
+        if problem.is_empty() {
+            let device = self.first().shared_id();
+            return Ok(Run {
+                device,
+                kernel: plan::NO_KERNEL.into(),
+                timing: Timing::default(),
+                fallback: None,
+            });
+        }
         let problem = problem.once();
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             if backend.streams(&problem) {

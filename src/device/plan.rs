@@ -4,10 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Run, call, fall_back};
 use crate::allocate;
-use crate::backend::{Backend, Plan, Recipe, StandIn};
+use crate::backend::{Backend, Memory, Plan, Recipe, StandIn};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
 use crate::problem::Conv2d;
+use crate::report::Timing;
+
+/// The kernel's name where there was nothing to compute.
+pub(super) const NO_KERNEL: &str = "none";
 
 /// A prepared convolution; may be run from any number of threads at once. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +31,23 @@ struct Prepared {
     plan: Box<dyn Plan>,
 }
 
+/// The plan for an empty batch: no engine is asked.
+struct Nothing;
+
+impl Plan for Nothing {
+    fn kernel(&self) -> &str {
+        NO_KERNEL
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
+    fn run(&self, _: &[f32], _: &mut [f32]) -> Result<Timing> {
+        Ok(Timing::default())
+    }
+}
+
 /// What it takes to go on without the GPU.
 struct Fallback {
     cpu: Arc<dyn Backend>,
@@ -43,9 +64,12 @@ impl Prepared {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        let plan = backend.plan_conv2d(problem, weights, bias)?;
+        Ok(Prepared::with_plan(backend, backend.plan_conv2d(problem, weights, bias)?))
+    }
+
+    fn with_plan(backend: &Arc<dyn Backend>, plan: Box<dyn Plan>) -> Self {
         let kernel = plan.kernel().into();
-        Ok(Prepared { backend: backend.clone(), device: backend.id().into(), kernel, plan })
+        Prepared { backend: backend.clone(), device: backend.id().into(), kernel, plan }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
@@ -68,6 +92,12 @@ impl Conv2dPlan {
     ) -> Result<Self> {
         let first = Prepared::new(backend, problem, weights, bias)?;
         Ok(Conv2dPlan(Arc::new(Inside { problem: *problem, first: Some(first), fallback: None })))
+    }
+
+    /// A plan for an empty batch, in the name of `backend`.
+    pub(super) fn of_nothing(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
+        let first = Prepared::with_plan(backend, Box::new(Nothing));
+        Conv2dPlan(Arc::new(Inside { problem: *problem, first: Some(first), fallback: None }))
     }
 
     /// A plan on `gpu`, and on `cpu` from the moment that fails.
@@ -126,8 +156,9 @@ impl Conv2dPlan {
         self.prepared().map(|prepared| prepared.plan.memory().packed).sum::<usize>() + copies
     }
 
-    /// Bytes that a run works in at most, beside the caller's buffers, with the threads there are at present: at most
-    /// 4 MiB a thread for a direct algorithm on the CPU. They are kept for the runs that follow.
+    /// Bytes that a run works in at most, beside the caller's buffers, with the threads there are at present: for a direct
+    /// algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided image
+    /// together. They are kept for the runs that follow.
     pub fn workspace_bytes(&self) -> usize {
         self.prepared().map(|prepared| prepared.plan.memory().workspace).sum()
     }

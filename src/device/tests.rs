@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::{Memory, Plan};
+use crate::backend::{Memory, Plan, Recipe};
 use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 use crate::report::Timing;
+use crate::shader::variant::Variant;
 
 /// An engine that fills outputs with a constant, or fails.
 struct Stub {
@@ -16,19 +17,29 @@ struct Stub {
     value: f32,
     fails_plan: bool,
     fails_run: bool,
+    /// Whether its plans can go through a queue.
+    has_recipes: bool,
     runs: Arc<AtomicUsize>,
 }
 
 impl Stub {
     fn new(id: &'static str, flops: f64, value: f32) -> Self {
-        Stub { id, flops, value, fails_plan: false, fails_run: false, runs: Arc::default() }
+        Stub {
+            id,
+            flops,
+            value,
+            fails_plan: false,
+            fails_run: false,
+            has_recipes: false,
+            runs: Arc::default(),
+        }
     }
     fn lost(&self) -> Error {
         Error::DeviceLost { device: self.id.into(), what: "a test".into() }
     }
 }
 
-struct StubPlan(f32, Option<Error>, Arc<AtomicUsize>);
+struct StubPlan(f32, Option<Error>, Arc<AtomicUsize>, Option<Arc<Recipe>>);
 
 impl Plan for StubPlan {
     fn kernel(&self) -> &str {
@@ -44,6 +55,9 @@ impl Plan for StubPlan {
         }
         output.fill(self.0);
         Ok(Timing::default())
+    }
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        self.3.as_ref()
     }
 }
 
@@ -62,11 +76,14 @@ impl Backend for Stub {
             ..Hierarchy::UNKNOWN
         })
     }
-    fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+    fn plan_conv2d(&self, problem: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         if self.fails_plan {
             return Err(self.lost());
         }
-        Ok(Box::new(StubPlan(self.value, self.fails_run.then(|| self.lost()), self.runs.clone())))
+        let (problem, variant) = (*problem, Variant::DIRECT);
+        let recipe = || Arc::new(Recipe { problem, variant, weights: vec![], bias: None, seconds: None });
+        let recipe = self.has_recipes.then(recipe);
+        Ok(Box::new(StubPlan(self.value, self.fails_run.then(|| self.lost()), self.runs.clone(), recipe)))
     }
     fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
         if self.fails_run {
@@ -116,6 +133,91 @@ fn predictions_say_what_auto_will_take() {
         let least = predictions.iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).unwrap();
         assert_eq!(least.device, run(&device, &problem(side)).0.device.as_ref());
     }
+}
+
+/// Transfers at 1 GB/s take nearly all of a GPU's time here: 0.26 ms for each matrix of 256 x 256.
+#[test]
+fn what_a_product_moves_decides_where_it_is_computed() {
+    let taken = |beta, cpu_seconds: f64| {
+        let problem =
+            Gemm::new(GemmDesc { beta, ..GemmDesc::packed(Layout::RowMajor, 256, 256, 256) }).unwrap();
+        let cpu = Stub::new("cpu", problem.flops() as f64 / cpu_seconds, 1.0);
+        let device = auto(cpu, vec![Stub::new("gl:0", 1e15, 2.0)]);
+        let (a, mut c) = (vec![0.0; 65_536], vec![0.0; 65_536]);
+        device.sgemm(&problem, &a, &a, &mut c).unwrap().device
+    };
+    let matrix = 4.0 * 65_536.0 / 1e9;
+    // A, B and the result; with beta the old C as well.
+    for (beta, matrices) in [(0.0, 3.0), (1.0, 4.0)] {
+        assert_eq!(&*taken(beta, (matrices + 0.4) * matrix), "gl:0", "{beta}");
+        assert_eq!(&*taken(beta, (matrices - 0.4) * matrix), "cpu", "{beta}");
+    }
+}
+
+/// The same of convolutions, whose weights are on the device already.
+#[test]
+fn what_a_convolution_moves_decides_where_it_is_computed() {
+    for (c, k) in [(64, 16), (16, 64)] {
+        let desc = Conv2dDesc { c, h: 40, w: 40, k, r: 9, s: 9, pad_h: 4, pad_w: 4, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let moved = 4.0 * (problem.input_len() + problem.output_len()) as f64 / 1e9;
+        for (share, expected) in [(1.2, "gl:0"), (0.8, "cpu")] {
+            let cpu = Stub::new("cpu", problem.flops() as f64 / (share * moved), 1.0);
+            let device = auto(cpu, vec![Stub::new("gl:0", 1e15, 2.0)]);
+            assert_eq!(&*run(&device, &problem).0.device, expected, "{c} channels, {share}");
+            let predictions = device.predictions(&problem);
+            let seconds = |index: usize| predictions[index].seconds.clone().unwrap();
+            assert!(
+                (seconds(0) / (share * moved) - 1.0).abs() < 1e-3 && (seconds(1) / moved - 1.0).abs() < 0.1
+            );
+        }
+    }
+}
+
+#[test]
+fn a_plan_tells_the_memory_of_its_engines_and_of_the_copies_for_a_fallback() {
+    let desc = Conv2dDesc { c: 64, k: 64, h: 100, w: 100, bias: true, ..Default::default() };
+    let problem = Conv2d::new(desc).unwrap();
+    let (weights, bias) = (vec![0.0; problem.weights_len()], vec![0.0; 64]);
+    let memory = |device: &Device, run: bool| {
+        let plan = device.plan(&problem, &weights, Some(&bias)).unwrap();
+        if run {
+            plan.run(&vec![0.0; problem.input_len()], &mut vec![0.0; problem.output_len()]).unwrap();
+        }
+        (plan.packed_bytes(), plan.workspace_bytes())
+    };
+    let fixed = Device { choice: Choice::Fixed(Arc::new(Stub::new("gl:0", 1e13, 2.0))) };
+    assert_eq!(memory(&fixed, true), (10, 20));
+    let with = |gpu| auto(Stub::new("cpu", 1e9, 1.0), vec![gpu]);
+    let (gpu, copies) = (|| Stub::new("gl:0", 1e13, 2.0), 4 * (64 * 64 + 64));
+    assert_eq!(memory(&with(gpu()), true), (10 + copies, 20));
+    let failing = with(Stub { fails_run: true, ..gpu() });
+    assert_eq!(memory(&failing, false), (10 + copies, 20));
+    assert_eq!(memory(&failing, true), (2 * 10 + copies, 2 * 20), "now there is the CPU's plan, too");
+    assert_eq!(memory(&with(Stub { fails_plan: true, ..gpu() }), false), (10 + copies, 20));
+    let plan = fixed.plan(&Conv2d::new(Conv2dDesc { n: 0, ..desc }).unwrap(), &weights, Some(&bias)).unwrap();
+    assert_eq!((plan.packed_bytes(), plan.workspace_bytes()), (0, 0));
+}
+
+#[test]
+fn a_plan_has_a_recipe_for_its_own_engine_until_that_fails() {
+    let problem = problem(100);
+    let weights = vec![0.0; problem.weights_len()];
+    let gpu = |fails_run| Stub { has_recipes: true, fails_run, ..Stub::new("gl:0", 1e13, 2.0) };
+    let has = |plan: &Conv2dPlan| ["gl:0", "gl:1", "cpu"].map(|id| plan.recipe_on(id).is_some());
+    for fails in [false, true] {
+        let device = auto(Stub::new("cpu", 1e9, 1.0), vec![gpu(fails)]);
+        let plan = device.plan(&problem, &weights, None).unwrap();
+        assert_eq!((has(&plan), plan.stand_in().is_some()), ([true, false, false], true));
+        plan.run(&vec![0.0; problem.input_len()], &mut vec![0.0; problem.output_len()]).unwrap();
+        assert_eq!(has(&plan), [!fails, false, false]);
+    }
+    let fixed = Device { choice: Choice::Fixed(Arc::new(gpu(false))) };
+    let plan = fixed.plan(&problem, &weights, None).unwrap();
+    assert_eq!((has(&plan), plan.stand_in().is_some()), ([true, false, false], false));
+    let plan =
+        auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new("gl:0", 1e13, 2.0)]).plan(&problem, &weights, None);
+    assert_eq!(has(&plan.unwrap()), [false; 3]);
 }
 
 #[test]

@@ -17,11 +17,11 @@ pub enum sparkle_algorithm {
     SPARKLE_ALGORITHM_AUTO = 0,
     /// Every product of the definition: exact on small integers, each output within gamma_(K+3) of the exact sum (K terms).
     SPARKLE_ALGORITHM_DIRECT = 1,
-    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1; for anything else
-    /// SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's bound, taken with the largest
-    /// magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6 outputs. So it is relative to
-    /// a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs may have no digits left.
-    /// A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
+    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL
+    /// devices in one group; for anything else SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's
+    /// bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6
+    /// outputs. So it is relative to a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs
+    /// may have no digits left. A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
     SPARKLE_ALGORITHM_WINOGRAD = 2,
 }
 
@@ -34,19 +34,20 @@ pub enum sparkle_algorithm {
 pub struct sparkle_conv2d_desc {
     /// sizeof(sparkle_conv2d_desc), so that the struct can grow. Fields that the caller does not know are zero.
     pub size: usize,
-    /// Images.
+    /// Images. An empty batch, 0, is valid: there is nothing to compute, input and output have length 0 and may be NULL, and
+    /// all times are 0. Weights and bias are checked as ever.
     pub n: i64,
-    /// Input channels.
+    /// Input channels, at least 1.
     pub c: i64,
-    /// Input height.
+    /// Input height, at least 1.
     pub h: i64,
-    /// Input width.
+    /// Input width, at least 1.
     pub w: i64,
-    /// Output channels.
+    /// Output channels, at least 1.
     pub k: i64,
-    /// Kernel height.
+    /// Kernel height, at least 1.
     pub r: i64,
-    /// Kernel width.
+    /// Kernel width, at least 1.
     pub s: i64,
     /// Step of the kernel down the image, at least 1.
     pub stride_h: i64,

@@ -52,6 +52,10 @@ pub struct gpu_buffer_t {
 impl conv2d_params_t {
     /// The convolution these ten numbers describe, if they agree with each other.
     fn problem(&self) -> Result<Conv2d> {
+        if self.N < 1 {
+            // A time of 0 could not be told from a kernel's, and no buffers could be bound for the caller's own dispatch.
+            return Err(Error::invalid("n", self.N, format!("1 to {}", i32::MAX)));
+        }
         let problem = Conv2d::new(Conv2dDesc {
             n: self.N.into(),
             c: self.C.into(),
@@ -129,9 +133,9 @@ pub extern "C" fn gpu_compile_conv2d_shader() -> c_int {
 }
 
 /// Computes one convolution, initialising first if need be. Input `[N][C][H][W]`, weights
-/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. Returns the milliseconds that the kernel took, or
-/// -1 on failure, and then the output is untouched. Leaves the context current on the calling thread and the
-/// parameters bound at index 3.
+/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`; all sizes but `pad` are at least 1, N as well. Returns
+/// the milliseconds that the kernel took, or -1 on failure, and then the output is untouched. Leaves the context current on
+/// the calling thread and the parameters bound at index 3.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     input: *const c_float,

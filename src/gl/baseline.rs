@@ -27,7 +27,11 @@ pub fn conv2d(
 ) -> Result<()> {
     problem.check_data(input, output)?;
     problem.check_weights(weights, bias)?;
-    super::engine(device)?.worker().call(|session| {
+    let engine = super::engine(device)?;
+    if problem.is_empty() {
+        return Ok(());
+    }
+    engine.worker().call(|session| {
         let kernel = kernel(session, problem)?;
         run(session.context(), &kernel, problem, (input, weights, bias), output)
     })

@@ -138,7 +138,7 @@ fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &E
     Ok(time)
 }
 
-/// Tries `variants` of `problem` on `gl:device`, one after the other. What fails does not stop the others.
+/// Tries `variants` of `problem` on `gl:device`, one after the other; none of an empty batch. What fails does not stop the others.
 ///
 /// # Errors
 /// If there is no such device.
@@ -150,6 +150,9 @@ pub fn conv2d(
     mut done: impl FnMut(&Variant, Result<Outcome>),
 ) -> Result<()> {
     let engine = super::engine(device)?;
+    if problem.is_empty() {
+        return Ok(());
+    }
     let data = Data::new(problem, effort.rows);
     for variant in variants {
         let outcome = engine.worker().call(|session| measure(session, problem, &data, variant, effort));

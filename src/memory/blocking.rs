@@ -297,6 +297,7 @@ pub(crate) fn even(total: usize, limit: usize, step: usize) -> usize {
 mod tests {
     use super::*;
     use crate::memory::Caches;
+    use crate::problem::Conv2dDesc;
 
     fn machine(l1: usize, l2: usize) -> Hierarchy {
         Hierarchy { caches: Caches { l1, l2, ..Caches::UNKNOWN }, ..Hierarchy::UNKNOWN }
@@ -308,6 +309,114 @@ mod tests {
         Ukernel { mr: 4, nr: 8 },
         Ukernel { mr: 14, nr: 32 },
     ];
+
+    #[test]
+    fn what_is_assumed_and_what_a_thread_packs_in() {
+        assert_eq!((4 * WORKSPACE, L1_BYTES, L2_BYTES), (1_048_576, 32_768, 262_144));
+        assert_eq!(
+            (known(0, 400), known(800, 400), known_bytes(0, 400), known_bytes(8, 400)),
+            (100, 200, 400, 8)
+        );
+    }
+
+    #[test]
+    fn a_convolution_as_products() {
+        let desc = Conv2dDesc { n: 3, c: 8, h: 10, w: 11, k: 6, r: 2, s: 5, groups: 2, ..Default::default() };
+        let products = Products::from(&Conv2d::new(desc).unwrap());
+        let expected = Products { count: 6, rows: 3, cols: 9 * 7, depth: 4 * 10, unit: 10 };
+        assert_eq!(products, expected);
+    }
+
+    #[test]
+    fn blocks_worked_by_hand() {
+        // 12,288 elements of L1 hold 192 of (48 + 2 x 8); 576 in four even blocks of whole channels; L2 holds 1,820 rows of those.
+        let problem = Products { count: 1, rows: 64, cols: 50_176, depth: 576, unit: 9 };
+        let plan = Blocking::plan(&machine(48 << 10, 1 << 20), TILES[0], problem, 1);
+        // Half of L2 holds 2,048 columns of 64 rows: 42 panels; 1,046 panels are 25 times that.
+        let expected = Blocking { kc: 144, mc: 64, nc: 42 * 48, col_blocks: 25, panels: 8, row_groups: 1 };
+        assert_eq!((plan, plan.tasks()), (expected, 25));
+        // 4,096 rows leave 32 columns of that half; twice KC is more.
+        let tall = Products { rows: 4096, cols: 1000, ..problem };
+        let plan = Blocking::plan(&machine(48 << 10, 1 << 20), TILES[0], tall, 1);
+        assert_eq!((plan.mc, plan.nc, plan.col_blocks), (1368, 6 * 48, 4));
+        // With an L2 that two threads share, each has half: 21 panels.
+        let caches = Caches { l2_threads: 2, ..machine(48 << 10, 1 << 20).caches };
+        let shared = Hierarchy { threads: 2, caches, ..Hierarchy::UNKNOWN };
+        let panels = |threads| Blocking::plan(&shared, TILES[0], problem, threads).nc / 48;
+        assert_eq!(panels(1), 42);
+        assert!(panels(2) <= 21);
+        let tasks = Blocking { col_blocks: 7, row_groups: 3, ..expected }.tasks();
+        assert_eq!(tasks, 21);
+        // A panel of B fills an eighth of L2, 682 deep; A's block a quarter of L3, but no more than 4 MiB.
+        let mut large = machine(48 << 10, 1 << 20);
+        large.caches.l3 = 8 << 20;
+        let square = Products { count: 1, rows: 4096, cols: 4096, depth: 4096, unit: 1 };
+        let plan = Blocking::product(&large, TILES[0], square, 1);
+        assert_eq!(
+            (plan.kc, plan.mc),
+            (586, 824),
+            "7 blocks of depth; 2 MiB hold 894 rows, in 5 even blocks"
+        );
+        // However large the caches, a panel of B fits a workspace: 5,461 deep.
+        let deep = Products { depth: 6000, ..square };
+        assert_eq!(Blocking::product(&machine(1 << 20, 64 << 20), TILES[0], deep, 1).kc, 3000);
+    }
+
+    /// The least time of all cuts that are looked at: columns in ever more pieces, until there are so many tasks for each thread.
+    #[test]
+    fn a_cut_is_the_best_there_is() {
+        let (mut cases, mut cut_up) = (0, 0);
+        let shapes = [
+            (1, 1, 1),
+            (1, 3, 5),
+            (3, 2, 4),
+            (2, 1, 7),
+            (1, 8, 1047),
+            (5, 3, 65),
+            (1, 64, 2),
+            (300, 8, 2),
+            (1, 40, 40),
+        ];
+        for ((products, panels, blocks), threads) in
+            shapes.into_iter().flat_map(|it| [2usize, 3, 8, 16].map(|threads| (it, threads)))
+        {
+            for (grain, preparing, most) in [(Grain::PACKED, 1.0, 8), (Grain::VIEWED, 0.25, 16)] {
+                for widest in [usize::MAX, 20] {
+                    let tasks = |width: usize, group: usize| {
+                        products * usize::div_ceil(panels, group) * usize::div_ceil(blocks, width)
+                    };
+                    let time = |(width, group): (usize, usize)| {
+                        let rounds = tasks(width, group).div_ceil(threads) as f64;
+                        (rounds + 0.5) * width as f64 * (group as f64 + preparing)
+                    };
+                    let fewest = blocks.div_ceil(widest.min(blocks));
+                    let mut least = f64::INFINITY;
+                    for group in (1..=panels.min(2 * threads)).map(|groups| panels.div_ceil(groups)) {
+                        for pieces in fewest..=blocks {
+                            let many =
+                                |pieces: usize| tasks(blocks.div_ceil(pieces), group) >= most * threads;
+                            if pieces > fewest && many(pieces - 1) {
+                                break;
+                            }
+                            least = least.min(time((blocks.div_ceil(pieces), group)));
+                        }
+                    }
+                    let got = cut(products, panels, blocks, &grain.of(widest), threads);
+                    assert_eq!(time(got), least, "{products} {panels} {blocks} {threads}: {got:?}");
+                    assert!(got.0 <= widest);
+                    cut_up += usize::from(got != (blocks, panels));
+                    cases += 1;
+                }
+            }
+        }
+        assert!(cases > 100 && cut_up > 80, "{cases} {cut_up}");
+        assert_eq!(
+            cut(2, 7, 100, &Grain::PACKED.of(30), 1),
+            (25, 7),
+            "one thread: as wide as allowed, evenly"
+        );
+        assert_eq!(cut(1, 0, 0, &Grain::PACKED, 4), (1, 1));
+    }
 
     #[test]
     fn even_pieces_cover_the_whole_and_keep_the_limit() {
@@ -383,6 +492,12 @@ mod tests {
         // Four columns that long cannot be brought together in a workspace.
         assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
         assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
+        // Three panels each way are needed for that.
+        assert_eq!((way(17, 97, 8, plain), way(17, 97, SHALLOW, plain)), (Way::Sweep, Way::Sweep));
+        assert_eq!(
+            (way(16, 97, 8, plain), way(17, 96, 8, plain)),
+            (in_place(true, true), in_place(true, true))
+        );
         // B's columns cannot be read in place, however small it is.
         assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
         // A's columns only if all of it is small.

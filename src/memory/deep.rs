@@ -115,6 +115,36 @@ mod tests {
     }
 
     #[test]
+    fn cycles_worked_by_hand() {
+        let (cycles, _) = Deep::plan(&caches(), 16, &layer(2048, 4, 512, 1)).unwrap();
+        // 86 x 4 tiles, in two blocks of depth; 16 pixels are a quarter of a square of 8 x 8, in four rows.
+        let (adding, turning) = (86.0 * 4.0 * 2.0 * ADDING, 2048.0 * (0.25 * TURNING + 4.0 * PACKING));
+        assert_eq!(cycles, 512.0 * 2048.0 * 16.0 / 32.0 + adding + turning);
+        // One of four groups; 3 x 3 kernels on 5 x 7 pixels, 8 lanes.
+        let desc = Conv2dDesc { c: 400, h: 7, w: 9, k: 80, r: 3, s: 3, groups: 4, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let (cycles, deep) = Deep::plan(&caches(), 8, &problem).unwrap();
+        assert_eq!(deep.kc, 904, "900 in one block, as a multiple of 8");
+        let (adding, turning) = (4.0 * 9.0 * ADDING, 900.0 * (35.0 / 64.0 * TURNING + 5.0 * PACKING));
+        assert_eq!(cycles, 20.0 * 900.0 * 35.0 / 16.0 + adding + turning);
+        // 80 x 900 weights of the groups, used by pixels that fill more vectors than one, or not.
+        assert_eq!(packing_weights(8, &problem), 20.0 * 900.0 * PACKING_WEIGHT[1]);
+        assert_eq!(packing_weights(35, &problem), 20.0 * 900.0 * PACKING_WEIGHT[0]);
+        assert_eq!(packing_weights(34, &problem), 20.0 * 900.0 * PACKING_WEIGHT[1]);
+    }
+
+    #[test]
+    fn the_limits_are_met_exactly() {
+        let plan = |c, h, w, k| {
+            let problem = Conv2d::new(Conv2dDesc { c, h, w, k, ..Default::default() }).unwrap();
+            Deep::plan(&caches(), 8, &problem).is_some()
+        };
+        assert!(plan(256, 2, 2, 12) && plan(256, 1, 128, 12));
+        assert!(!plan(255, 2, 2, 12) && !plan(256, 2, 2, 11));
+        assert!(!plan(256, 1, 3, 12) && !plan(256, 1, 129, 12));
+    }
+
+    #[test]
     fn large_maps_shallow_sums_and_few_rows_are_not_for_this() {
         for problem in [layer(2048, 14, 512, 1), layer(64, 4, 512, 1), layer(2048, 4, 8, 1)] {
             assert_eq!(Deep::plan(&caches(), 16, &problem), None);

@@ -240,6 +240,183 @@ mod tests {
         seconds(&DEVICE, &LARGE, &products(tiles, 1024), splits) - DEVICE.launch
     }
 
+    #[test]
+    fn threads_and_shared_memory_worked_by_hand() {
+        for (tile, threads, elements) in [
+            // Two slices of 8 x (128 + 128).
+            (LARGE, 16 * 16, 2 * 8 * 256),
+            (Tile::new(64, 128, 8, 8, 8, 1), 8 * 16, 2 * 8 * 192),
+            (Tile::new(64, 64, 16, 8, 4, 1), 8 * 16, 2 * 16 * 128),
+            // One of two groups hands its sums over at the end, two of four do.
+            (Tile::new(32, 32, 16, 4, 4, 2), 8 * 8 * 2, 2 * 16 * 64 + 32 * 32),
+            (Tile::new(64, 32, 32, 8, 4, 4), 8 * 8 * 4, 2 * 32 * 96 + 2 * 64 * 32),
+        ] {
+            assert_eq!((tile.threads(), tile.shared_bytes()), (threads, 4 * elements), "{tile}");
+            // Just enough, and one less of either.
+            let gpu = Gpu { max_threads: threads, shared_bytes: 4 * elements, ..Gpu::ASSUMED };
+            assert!(tile.fits(&gpu), "{tile}");
+            assert!(!tile.fits(&Gpu { max_threads: threads - 1, ..gpu }), "{tile}");
+            assert!(!tile.fits(&Gpu { shared_bytes: 4 * elements - 1, ..gpu }), "{tile}");
+        }
+        assert!(TILES.iter().any(|tile| !tile.fits(&Gpu::ASSUMED)), "the largest is for larger devices");
+        assert_eq!(LARGE.to_string(), "128x128x8_t8x8");
+        assert_eq!(Tile::new(64, 32, 32, 8, 4, 4).to_string(), "64x32x32_t8x4_k4");
+    }
+
+    #[test]
+    fn what_a_unit_holds_worked_by_hand() {
+        for (tile, registers, held) in [
+            // Sums, and two steps' operands.
+            (LARGE, 64 + 2 * 16, 1.0),
+            (
+                Tile::new(64, 64, 16, 8, 4, 1),
+                32 + 2 * 12,
+                (65536.0f64 / (128.0 * (56.0 + OTHER_REGISTERS))).floor(),
+            ),
+            (
+                Tile::new(32, 32, 16, 4, 4, 2),
+                16 + 2 * 8,
+                (65536.0f64 / (128.0 * (32.0 + OTHER_REGISTERS))).floor(),
+            ),
+            (Tile::new(256, 256, 8, 8, 8, 1), 64 + 2 * 16, 1.0),
+            (Tile::new(16, 16, 8, 4, 4, 1), 16 + 2 * 8, MOST_RESIDENT),
+        ] {
+            let all = UNIT_REGISTERS / (tile.threads() as f64 * (f64::from(registers) + OTHER_REGISTERS));
+            assert_eq!((resident(&tile), all.floor().clamp(1.0, MOST_RESIDENT)), (held, held), "{tile}");
+        }
+    }
+
+    /// Two parts of 3 x 2 x 8 tiles in a wave that is not full, each alone on its unit.
+    #[test]
+    fn the_time_of_large_tiles_worked_by_hand() {
+        let products = TiledProducts {
+            count: 3,
+            rows: 200,
+            cols: 1000,
+            slices: 99,
+            bytes: 1000,
+            gathered: true,
+            checked: true,
+        };
+        for (gathered, checked, splits) in
+            [(true, true, 2.0), (false, true, 1.0), (true, false, 1.0), (false, false, 4.0)]
+        {
+            let moves =
+                (WEIGHT_COST * 128.0 + if gathered { GATHER_COST } else { MOVE_COST } * 128.0) / 256.0;
+            let step = (64.0 + READ_COST * 4.0 + STEP_COST + moves) * if checked { ALONE } else { 1.0 };
+            // 8 steps of 256 threads, two operations each, at a unit's share of 60 TFLOPS.
+            let slice = 2.0 * 256.0 * step * 8.0 / 0.6e12;
+            // 48 tiles, of which a unit computes one at a time: 48, 96 or 192 of 100 at once.
+            let waves = (48.0 * splits / 100.0f64).ceil();
+            let computing = ((99.0 / splits).ceil() + PROLOGUE) * slice * waves;
+            let outputs = 4.0 * 3.0 * 200.0 * 1000.0;
+            let second_pass = if splits > 1.0 { 3e-6 + PARTS * splits * outputs / 4e12 } else { 0.0 };
+            let got =
+                seconds(&DEVICE, &LARGE, &TiledProducts { gathered, checked, ..products }, splits as usize);
+            let expected = computing + 3e-6 + second_pass;
+            assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}: {gathered} {checked} {splits}");
+        }
+    }
+
+    /// Two groups of threads share a slice; a unit holds three workgroups, of which one keeps it busy in part.
+    #[test]
+    fn the_time_of_small_tiles_worked_by_hand() {
+        let slow = Gpu { flops: 6e12, ..DEVICE };
+        let tile = Tile::new(32, 64, 16, 4, 4, 2);
+        assert_eq!((tile.threads(), resident(&tile)), (256, 3.0));
+        let moves = 2.0 * (WEIGHT_COST * 32.0 + MOVE_COST * 64.0) / 256.0;
+        // Checked, but a unit holds others meanwhile.
+        let step = 16.0 + READ_COST * 2.0 + STEP_COST + moves;
+        let slice = 2.0 * 256.0 * step * 8.0 / 0.06e12;
+        let products = |tiles: usize| TiledProducts {
+            count: 1,
+            rows: 32,
+            cols: 64 * tiles,
+            slices: 500,
+            bytes: 0,
+            gathered: false,
+            checked: true,
+        };
+        // 650 tiles: two full waves of 300, and 50 on as many units.
+        let got = seconds(&slow, &tile, &products(650), 1);
+        let expected = (500.0 + PROLOGUE) * (2.0 * 3.0 * slice + slice) + 3e-6;
+        assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
+        // 150 tiles: two on some units.
+        let got = seconds(&slow, &tile, &products(150), 1);
+        let expected = (500.0 + PROLOGUE) * 2.0 * slice + 3e-6;
+        assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
+        // A workgroup of 64 threads alone on its unit: 210 would keep that busy.
+        let tile = Tile::new(32, 32, 64, 4, 4, 1);
+        let moves = (WEIGHT_COST * 32.0 + MOVE_COST * 32.0) / 64.0;
+        let slice = 2.0 * 64.0 * (16.0 + READ_COST * 2.0 + STEP_COST + moves) * 64.0 / 0.06e12;
+        let got = seconds(&slow, &tile, &TiledProducts { cols: 32, ..products(1) }, 1);
+        let expected = (500.0 + PROLOGUE) * slice * BUSY_THREADS / 64.0 + 3e-6;
+        assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
+    }
+
+    /// Two workgroups are company enough.
+    #[test]
+    fn looking_for_pixels_costs_more_only_where_a_workgroup_is_alone() {
+        let time = |tile: Tile, checked| {
+            let products = TiledProducts { checked, ..products(50, 1024) };
+            seconds(&DEVICE, &tile, &products, 1)
+        };
+        let two = Tile::new(96, 128, 8, 8, 8, 1);
+        assert_eq!((resident(&LARGE), resident(&two)), (1.0, 2.0));
+        assert!(time(LARGE, true) > time(LARGE, false));
+        assert_eq!(time(two, true), time(two, false));
+    }
+
+    #[test]
+    fn a_slice_takes_a_round_trip_and_all_that_moves_takes_its_time() {
+        let tiny = Tile::new(16, 16, 1, 4, 4, 1);
+        let products = TiledProducts {
+            count: 1,
+            rows: 16,
+            cols: 16,
+            slices: 10,
+            bytes: 0,
+            gathered: false,
+            checked: false,
+        };
+        let got = seconds(&DEVICE, &tiny, &products, 1);
+        assert!((got / ((10.0 + PROLOGUE) * LATENCY + 3e-6) - 1.0).abs() < 1e-12, "{got}");
+        let got = seconds(&DEVICE, &tiny, &TiledProducts { bytes: 1 << 30, ..products }, 1);
+        assert!((got / (MIXED * (1 << 30) as f64 / 4e12 + 3e-6) - 1.0).abs() < 1e-12, "{got}");
+    }
+
+    /// Parts are few or even in number, and at least four slices long; of those the best is taken.
+    #[test]
+    fn the_best_number_of_parts_is_the_best() {
+        let mut several = 0;
+        for (tiles, slices) in
+            [1, 3, 10, 40, 101].into_iter().flat_map(|tiles| [1, 3, 7, 16, 100, 3000].map(|it| (tiles, it)))
+        {
+            for most in [0, 1, 2, 3, 9, 32] {
+                let products = products(tiles, slices);
+                let best = best_splits(&DEVICE, &LARGE, &products, most);
+                let allowed = |splits: &usize| {
+                    *splits == 1
+                        || *splits <= most
+                            && slices / *splits >= 4
+                            && (*splits <= 4 || splits.is_multiple_of(2))
+                };
+                assert!(allowed(&best), "{best} of {most} parts, {slices} slices");
+                let time = |splits| seconds(&DEVICE, &LARGE, &products, splits);
+                let least = (1..=32).filter(allowed).map(time).fold(f64::INFINITY, f64::min);
+                assert_eq!(time(best), least);
+                several += usize::from(best > 1);
+            }
+        }
+        assert!(several > 10, "{several}");
+    }
+
+    #[test]
+    fn what_is_assumed_is_what_gl_4_3_promises() {
+        let Gpu { shared_bytes, max_threads, max_elements, .. } = Gpu::ASSUMED;
+        assert_eq!((shared_bytes, max_threads, max_elements), (32_768, 1024, 2_147_483_647));
+    }
+
     /// A unit holds one workgroup of this tile: the 101st waits until the others are done.
     #[test]
     fn one_workgroup_too_many_makes_another_wave() {

@@ -201,6 +201,112 @@ mod tests {
             .into_iter()
     }
 
+    /// Tiles of 6 x 6 outputs and vectors of 16 lanes, 4,096 bytes for all frequencies.
+    fn large() -> Tiling {
+        tiling(256, 256, 224, 1, 6, 16)
+    }
+
+    fn mib(l2: usize, l3: usize) -> Caches {
+        Caches { l2: l2 << 20, l3: l3 << 20, ..Caches::UNKNOWN }
+    }
+
+    #[test]
+    fn tiles_worked_by_hand() {
+        let desc = Conv2dDesc {
+            n: 3,
+            c: 40,
+            h: 14,
+            w: 10,
+            k: 70,
+            r: 3,
+            s: 3,
+            pad_h: 1,
+            pad_w: 1,
+            groups: 2,
+            ..Default::default()
+        };
+        let of = |m| Tiling::new(Conv2d::new(desc).unwrap().sizes(), m, 16);
+        // 4 x 3 tiles an image, or 3 x 2.
+        let expected =
+            Tiling { tiles: 36, frequencies: 36, lanes: 16, c: 20, c_blocks: 2, k_blocks: 3, groups: 2 };
+        assert_eq!((of(4), of(6).tiles, of(6).frequencies), (expected, 18, 64));
+        assert_eq!((of(4).vector_bytes(), large().vector_bytes()), (2304, 4096));
+        assert_eq!((large().tiles, large().c_blocks, large().k_blocks), (38 * 38, 16, 16));
+    }
+
+    #[test]
+    fn blocks_worked_by_hand() {
+        // 2 MiB hold 16 tiles of 32 vectors; U arrives for 28. 1,444 tiles are 52 times 28.
+        assert_eq!((large().block(&mib(1, 0)), large().block(&mib(4, 0))), (28, 63));
+        assert_eq!(tiling(256, 256, 224, 1, 6, 8).block(&mib(1, 0)), 16, "with 8 lanes 14 would do");
+        assert_eq!(tiling(256, 256, 224, 1, 6, 32).block(&mib(1, 0)), 56);
+        // V alone: 1 MiB holds 16 tiles of 16 vectors, 4 MiB 64.
+        assert_eq!((large().once_block(&mib(1, 0)), large().once_block(&mib(4, 0))), (28, 63));
+        // 16 MiB of U stay in half of 32 MiB.
+        let bytes = (16 << 20) as f64;
+        assert_eq!(large().fetching(&mib(1, 32)), bytes / L3_BYTES_A_CYCLE);
+        assert_eq!(large().fetching(&mib(1, 31)), bytes / OUTER_BYTES);
+        // 28 tiles of 32 vectors less what fits, out and back.
+        let over = 28 * 32 * 4096 - (2 << 20);
+        assert_eq!(large().spilling(&mib(1, 0)), 2.0 * f64::from(over) / OUTER_BYTES);
+        assert_eq!(large().spilling(&mib(8, 0)), 0.0);
+        assert_eq!((l2(&Caches::UNKNOWN), l2(&mib(3, 0))), (1 << 20, 3 << 20));
+    }
+
+    #[test]
+    fn schedules_worked_by_hand() {
+        let cut = |tiles, groups, most, threads| {
+            let Schedule { tiles, alone } =
+                Schedule::cut(&Tiling { tiles, groups, ..large() }, most, threads);
+            (tiles, alone)
+        };
+        // Blocks enough: as many for each thread.
+        assert_eq!(cut(1444, 1, 28, 1), (28, true));
+        assert_eq!(cut(1444, 1, 28, 3), (27, true), "54 blocks");
+        assert_eq!(cut(1444, 1, 28, 17), (22, true), "52 blocks, one more than 51, become 68");
+        // Groups bring blocks of their own.
+        assert_eq!(cut(1444, 4, 28, 17), (28, true));
+        assert_eq!(cut(20, 4, 28, 1), (20, true));
+        // Fewer than three for each thread: even ones, as many rounds as leave 28 tiles, in blocks no larger than fit.
+        assert_eq!(cut(336, 1, 120, 4), (28, true), "three rounds");
+        assert_eq!(cut(324, 1, 120, 4), (41, true), "two");
+        assert_eq!(cut(216, 1, 120, 4), (54, true), "one");
+        assert_eq!(cut(216, 1, 50, 4), (50, true));
+        assert_eq!(cut(252, 1, 28, 4), (28, true), "nine blocks are not three for each of four threads");
+        assert_eq!(cut(112, 2, 120, 4), (28, true), "two rounds, shared with the other group");
+        // Else all work on one block, which may be as large as what they have together.
+        assert_eq!(cut(100, 1, 120, 4), (100, false));
+        assert_eq!(cut(100, 1, 20, 4), (50, false));
+        assert_eq!(Schedule::plan(&mib(1, 0), &large(), 3), Schedule { tiles: 27, alone: true });
+    }
+
+    #[test]
+    fn pieces_of_weights_worked_by_hand() {
+        let plan = |tiling: &Tiling, l2, threads| {
+            let OnceSchedule { depth, blocks, .. } = OnceSchedule::plan(&mib(l2, 0), tiling, threads);
+            (depth, blocks)
+        };
+        // 45 x 16 elements for each input channel and vector: half of 1 MiB holds 45 channels of four, so 32.
+        let four = tiling(256, 256, 224, 1, 4, 16);
+        assert_eq!(plan(&four, 1, 1), (32, 4));
+        assert_eq!(plan(&four, 4, 1), (128, 4));
+        let exactly = Caches { l2: 2 * 32 * 11_520, ..Caches::UNKNOWN };
+        let OnceSchedule { depth, blocks, .. } = OnceSchedule::plan(&exactly, &four, 1);
+        assert_eq!((depth, blocks), (32, 4), "half holds two vectors of channels of four, just so");
+        // 73 x 16: half holds 28 of four, less than two vectors; all of it 112 of two, so 96.
+        assert_eq!(plan(&large(), 1, 1), (96, 2));
+        assert_eq!(plan(&large(), 2, 1), (48, 4));
+        // No more than there are.
+        assert_eq!(plan(&tiling(40, 20, 224, 1, 4, 16), 4, 1), (40, 2));
+        // Few output channels of a small map, many threads: one panel at a time, unless there are many panels.
+        let small = |k| tiling(256, k, 14, 1, 4, 16);
+        assert_eq!(plan(&small(256), 4, 8), (256, 2));
+        assert_eq!(plan(&small(32 * 48), 4, 8), (128, 4));
+        assert_eq!(plan(&small(32 * 47), 4, 8), (256, 2));
+        let once = OnceSchedule::plan(&mib(4, 0), &large(), 3).schedule;
+        assert_eq!(once, Schedule { tiles: 61, alone: true }, "24 blocks of at most 63");
+    }
+
     #[test]
     fn blocks_fit_the_cache_or_feed_the_multipliers() {
         let mut cases = 0;

@@ -15,7 +15,7 @@ pub enum Algorithm {
     Direct,
     /// Winograd's algorithm: fewer products, more additions, a larger rounding error, which is relative to a tile's largest
     /// input; see `docs/winograd.md`. A tile that overflows, or holds a NaN or an infinity, is computed by the definition. For
-    /// 3x3 kernels with stride and dilation 1.
+    /// 3x3 kernels with stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL devices in one group.
     Winograd,
 }
 
@@ -36,7 +36,7 @@ pub enum Algorithm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Conv2dDesc {
-    /// Images in the batch.
+    /// Images in the batch. An empty batch, 0, is valid: there is nothing to compute, and input and output have no elements.
     pub n: i64,
     /// Input channels.
     pub c: i64,
@@ -147,17 +147,18 @@ pub struct Conv2d {
     once: bool,
     /// Whether a plan for it is to be confirmed by measurement.
     measured: bool,
-    flops: u64,
+    /// Floating-point operations of one image.
+    image_flops: u64,
 }
 
 impl Conv2d {
     /// Validates `desc`, in checked 64-bit arithmetic.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the first argument that is zero, negative, too large, does not divide, or
-    /// makes a buffer or the work overflow.
+    /// [`Error::InvalidArgument`] names the first argument that is negative, too large, zero where it must not be, does not
+    /// divide, or makes a buffer or the work overflow. In an empty batch the image must still be sound.
     pub fn new(desc: Conv2dDesc) -> Result<Self> {
-        let (n, c) = (side("n", desc.n, 1)?, side("c", desc.c, 1)?);
+        let (n, c) = (side("n", desc.n, 0)?, side("c", desc.c, 1)?);
         let (h, w) = (side("h", desc.h, 1)?, side("w", desc.w, 1)?);
         let (k, r, s) = (side("k", desc.k, 1)?, side("r", desc.r, 1)?, side("s", desc.s, 1)?);
         let (stride_h, stride_w) = (side("stride_h", desc.stride_h, 1)?, side("stride_w", desc.stride_w, 1)?);
@@ -172,13 +173,16 @@ impl Conv2d {
         // Sides are below 2^31, so these sums and products cannot overflow 64 bits.
         let p = output_side("r", h, r, stride_h, pad_h, dilation_h)?;
         let q = output_side("s", w, s, stride_w, pad_w, dilation_w)?;
-        elements("input size n*c*h*w", &[n, c, h, w])?;
-        elements("padded input size", &[n, c, h + 2 * pad_h, w + 2 * pad_w])?;
+        // An empty batch is measured by one image: products of that must not overflow either.
+        let images = n.max(1);
+        elements("input size n*c*h*w", &[images, c, h, w])?;
+        elements("padded input size", &[images, c, h + 2 * pad_h, w + 2 * pad_w])?;
         elements("weights size k*(c/groups)*r*s", &[k, c / groups, r, s])?;
-        elements("output size n*k*p*q", &[n, k, p, q])?;
-        let flops = [2, n, k, p, q, c / groups, r, s]
+        elements("output size n*k*p*q", &[images, k, p, q])?;
+        let image_flops = [2, k, p, q, c / groups, r, s]
             .iter()
             .try_fold(1u64, |product, &side| product.checked_mul(side as u64))
+            .filter(|flops| flops.checked_mul(images as u64).is_some())
             .ok_or_else(|| Error::invalid("work 2*n*k*p*q*(c/groups)*r*s", "over 2^64", "under 2^64"))?;
         let sizes = Conv2dSizes {
             n,
@@ -205,7 +209,7 @@ impl Conv2d {
             algorithm: desc.algorithm,
             once: false,
             measured: false,
-            flops,
+            image_flops,
         })
     }
 
@@ -255,11 +259,15 @@ impl Conv2d {
         self.measured
     }
 
-    /// The same convolution over `n` of the batch's images.
+    /// The same convolution over `n` of the batch's images; one image can be had of an empty batch as well.
     pub(crate) fn with_batch(&self, n: usize) -> Self {
-        debug_assert!(n >= 1 && n <= self.sizes.n);
-        let flops = self.flops / self.sizes.n as u64 * n as u64;
-        Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, flops, ..*self }
+        debug_assert!(n <= self.sizes.n.max(1));
+        Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, ..*self }
+    }
+
+    /// Whether the batch has no images: there is nothing to compute then.
+    pub fn is_empty(&self) -> bool {
+        self.sizes.n == 0
     }
 
     /// Elements of the input, N*C*H*W.
@@ -289,11 +297,14 @@ impl Conv2d {
 
     /// Floating-point operations of the direct algorithm, a multiply-add counted as two.
     pub fn flops(&self) -> u64 {
-        self.flops
+        self.image_flops * self.sizes.n as u64
     }
 
-    /// Bytes that must move at least: input, weights, bias and output once each.
+    /// Bytes that must move at least: input, weights, bias and output once each; none for an empty batch.
     pub fn bytes(&self) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
         let bias = if self.bias { self.sizes.k } else { 0 };
         let elements = [self.input_len(), self.weights_len(), bias, self.output_len()];
         elements.iter().map(|&count| count as u64 * size_of::<f32>() as u64).sum()
@@ -374,6 +385,71 @@ mod tests {
         assert_eq!(conv.with_batch(1).flops() * 2, conv.flops());
     }
 
+    /// Every side another number, groups, bias, and a stride that does not divide.
+    fn odd() -> Conv2dDesc {
+        Conv2dDesc {
+            n: 3,
+            c: 8,
+            h: 11,
+            w: 13,
+            k: 6,
+            r: 2,
+            s: 5,
+            stride_h: 2,
+            stride_w: 3,
+            pad_h: 1,
+            pad_w: 2,
+            dilation_h: 3,
+            dilation_w: 2,
+            groups: 2,
+            bias: true,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn sizes_and_work_worked_by_hand() {
+        let conv = Conv2d::new(odd()).unwrap();
+        // (11 + 2 - 3 - 1) / 2 + 1 and (13 + 4 - 8 - 1) / 3 + 1.
+        assert_eq!((conv.sizes().p, conv.sizes().q), (5, 3));
+        assert_eq!((conv.reduction(), conv.terms(), conv.weights_len()), (4 * 10, 41, 6 * 40));
+        assert_eq!((conv.input_len(), conv.output_len()), (3 * 8 * 143, 3 * 6 * 15));
+        // A group's channels, not all.
+        assert_eq!(conv.flops(), 2 * (3 * 6 * 15) * 40);
+        assert_eq!(conv.bytes(), 4 * (3432 + 240 + 6 + 270));
+        let without = Conv2d::new(Conv2dDesc { bias: false, ..odd() }).unwrap();
+        assert_eq!((without.bytes(), without.terms()), (4 * (3432 + 240 + 270), 40));
+        let part = conv.with_batch(2);
+        assert_eq!((part.sizes().n, part.flops(), part.input_len()), (2, 2 * 2 * 90 * 40, 2 * 1144));
+        assert_eq!(part, Conv2d::new(Conv2dDesc { n: 2, ..odd() }).unwrap());
+        let none = conv.with_batch(0);
+        assert!(none.is_empty() && !part.is_empty() && none.with_batch(1).output_len() == 90);
+        assert_eq!((none.flops(), none.bytes(), none.weights_len()), (0, 0, 240));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_kept() {
+        for (bias, relu, algorithm) in [
+            (false, true, Algorithm::Direct),
+            (true, false, Algorithm::Winograd),
+            (false, false, Algorithm::Auto),
+        ] {
+            let conv = Conv2d::new(Conv2dDesc { bias, relu, algorithm, ..odd() }).unwrap();
+            assert_eq!((conv.bias(), conv.relu(), conv.algorithm()), (bias, relu, algorithm));
+            assert_eq!((conv.is_once(), conv.is_measured()), (false, false));
+            assert_eq!((conv.once().is_once(), conv.once().is_measured()), (true, false));
+            assert_eq!((conv.measured().is_once(), conv.measured().is_measured()), (false, true));
+            let direct = conv.with_algorithm(Algorithm::Direct);
+            assert_eq!(
+                direct,
+                Conv2d::new(Conv2dDesc { bias, relu, algorithm: Algorithm::Direct, ..odd() }).unwrap()
+            );
+            for same in [conv.once(), conv.measured(), direct] {
+                assert_eq!((same.sizes(), same.flops(), same.bias()), (conv.sizes(), conv.flops(), bias));
+            }
+        }
+    }
+
     #[test]
     fn every_bad_size_is_named_with_its_value() {
         type Set = fn(&mut Conv2dDesc, i64);
@@ -400,7 +476,7 @@ mod tests {
                 let message = refused(desc);
                 assert!(message.starts_with(&format!("{name} is {value}; expected ")), "{message}");
             }
-            if !name.starts_with("pad") {
+            if name != "n" && !name.starts_with("pad") {
                 let mut desc = Conv2dDesc::default();
                 set(&mut desc, 0);
                 assert!(refused(desc).starts_with(&format!("{name} is 0; ")));
@@ -427,6 +503,36 @@ mod tests {
         assert!(refused(padding).starts_with("padded input size is "));
         let work = Conv2dDesc { h: 1 << 30, c: 1 << 20, k: 1 << 20, ..Default::default() };
         assert!(refused(work).starts_with("work "), "{}", refused(work));
+        // 2^65 operations of a batch, 2^62 of an image; and 2^63 of half as many.
+        let batch = Conv2dDesc { n: 8, h: 1 << 21, c: 1 << 20, k: 1 << 20, ..Default::default() };
+        assert!(refused(batch).starts_with("work "), "{}", refused(batch));
+        assert_eq!(Conv2d::new(Conv2dDesc { n: 2, ..batch }).unwrap().flops(), 1 << 63);
+        // An empty batch of what would be too large.
+        let large = |desc: Conv2dDesc| refused(Conv2dDesc { n: 0, ..desc });
+        assert!(large(Conv2dDesc { c: big, h: big, w: big, ..input }).starts_with("input size n*c*h*w is"));
+        assert!(
+            large(Conv2dDesc { k: big, w: 2, h: 1 << 30, ..Default::default() })
+                .starts_with("output size n*k*p*q is")
+        );
+        assert!(large(padding).starts_with("padded input size is ") && large(work).starts_with("work "));
+        let weights = Conv2dDesc { c: big, k: big, h: 8, r: 8, ..Default::default() };
+        assert!(refused(weights).starts_with("weights size k*(c/groups)*r*s is"));
+    }
+
+    /// 2^61 - 1 elements are the most; (2^31 - 1) (2^30 + 1) of a padded image are more, by less than a column.
+    #[test]
+    fn padding_and_groups_are_measured_exactly() {
+        let far = i64::from(i32::MAX);
+        let desc = Conv2dDesc { stride_h: far, stride_w: far, ..Default::default() };
+        for (pad_h, pad_w) in [((1 << 30) - 1, 1 << 29), (1 << 29, (1 << 30) - 1)] {
+            let message = refused(Conv2dDesc { pad_h, pad_w, ..desc });
+            assert!(message.starts_with("padded input size is 1 x 1 x "), "{message}");
+            assert!(Conv2d::new(Conv2dDesc { pad_h: pad_h - 1, pad_w, ..desc }).is_ok());
+        }
+        // So many groups that their square is no number of weights.
+        let wide = Conv2dDesc { c: 1 << 21, k: 1 << 21, groups: 1 << 21, ..Default::default() };
+        let wide = Conv2d::new(wide).unwrap();
+        assert_eq!((wide.weights_len(), wide.flops()), (1 << 21, 1 << 22));
     }
 
     #[test]

@@ -35,7 +35,14 @@ impl Random {
 
     /// `len` real values, uniform in -1..1.
     pub fn reals(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+        let mut values = vec![0.0; len];
+        self.fill_reals(&mut values);
+        values
+    }
+
+    /// Fills `values` as [`Random::reals`] does.
+    pub fn fill_reals(&mut self, values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0);
     }
 
     /// `len` integers in -largest..=largest.
@@ -57,6 +64,31 @@ pub fn largest_integer(terms: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The generator's published test values.
+    #[test]
+    fn bits_are_those_of_splitmix64() {
+        let mut random = Random::new(1_234_567);
+        let bits: Vec<u64> = (0..5).map(|_| random.bits()).collect();
+        let published = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        assert_eq!(bits, published);
+    }
+
+    #[test]
+    fn every_choice_is_picked() {
+        let mut random = Random::new(3);
+        let mut counts = [0; 5];
+        (0..1000).for_each(|_| counts[random.pick(&[0, 1, 2, 3, 4usize])] += 1);
+        assert!(counts.iter().all(|&count| count > 100), "{counts:?}");
+        assert!((0..100).all(|_| (-2..=1).contains(&random.between(-2, 1))));
+        assert_eq!(random.between(7, 7), 7);
+    }
 
     #[test]
     fn integers_stay_within_their_limit_and_reach_it() {

@@ -291,6 +291,35 @@ mod tests {
     }
 
     #[test]
+    fn work_worked_by_hand() {
+        let packed = GemmDesc::packed(Layout::RowMajor, 3, 4, 5);
+        // Beta, alpha, operands read, terms of a sum, elements of A and B, of C.
+        for (beta, alpha, reads, terms, operands, result) in [
+            (0.0, 1.0, true, 5, 15 + 20, 12),
+            (0.5, -2.0, true, 6, 15 + 20, 2 * 12),
+            (0.0, 0.0, false, 5, 0, 12),
+            (-1.0, 0.0, false, 6, 0, 2 * 12),
+        ] {
+            let gemm = Gemm::new(GemmDesc { alpha, beta, ..packed }).unwrap();
+            assert_eq!((gemm.alpha(), gemm.beta(), gemm.flops()), (alpha, beta, 2 * 3 * 4 * 5));
+            assert_eq!((gemm.reads_operands(), gemm.is_scaling(), gemm.terms()), (reads, !reads, terms));
+            assert_eq!(gemm.bytes(), 4 * (operands + result));
+        }
+        let wide = Gemm::new(GemmDesc { lda: 9, ldb: 10, ldc: 11, ..packed }).unwrap();
+        assert_eq!(wide.lens(), [2 * 9 + 5, 4 * 10 + 4, 2 * 11 + 4]);
+        assert_eq!(wide.bytes(), 4 * (15 + 20 + 12), "gaps need not move");
+    }
+
+    #[test]
+    fn work_that_overflows_is_refused() {
+        let side = 1 << 21;
+        let desc = GemmDesc::packed(Layout::RowMajor, side, side, 2 * side);
+        let message = Gemm::new(desc).unwrap_err().to_string();
+        assert!(message.starts_with("work 2*m*n*k is over 2^64"), "{message}");
+        assert_eq!(Gemm::new(GemmDesc { k: side / 2, ..desc }).unwrap().flops(), 1 << 63);
+    }
+
+    #[test]
     fn bad_arguments_are_named() {
         let refused = |desc| Gemm::new(desc).expect_err("should be refused").to_string();
         let good = GemmDesc::packed(Layout::ColMajor, 3, 4, 5);
@@ -313,6 +342,14 @@ mod tests {
         for (m, n) in [(0, 0), (0, 5), (5, 0)] {
             let empty = Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, 7)).unwrap();
             assert!(!empty.reads_operands() && empty.check_data(&[], &[], &[]).is_ok());
+        }
+        // Three rows of nothing have no place in memory.
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            let gemm = Gemm::new(GemmDesc::packed(layout, 3, 2, 0)).unwrap();
+            assert_eq!(
+                (gemm.with_copied_a(&[]).unwrap().1, gemm.with_copied_b(&[]).unwrap().1),
+                (vec![], vec![])
+            );
         }
     }
 }

@@ -103,7 +103,8 @@ pub fn error_over_bound(got: f32, expected: Expected, terms: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Conv2dDesc, GemmDesc, Layout};
+    use super::super::exact::Random;
+    use super::super::{Conv2dDesc, GemmDesc, Layout, Transpose};
     use super::*;
 
     #[test]
@@ -147,6 +148,144 @@ mod tests {
         let problem = Gemm::new(desc).unwrap();
         let got = gemm_element(&problem, &[3.0, -4.0], &[5.0, 6.0], &[7.0], 0, 0);
         assert_eq!(got, Expected { value: 2.0 * (15.0 - 24.0) - 7.0, magnitude: 30.0 + 48.0 + 7.0 });
+    }
+
+    /// The definition, term by term, with coordinates that may lie outside of the image.
+    fn defined(problem: &Conv2d, input: &[f32], weights: &[f32], bias: Option<&[f32]>) -> Vec<Expected> {
+        let sizes = problem.sizes();
+        let (c_group, k_group) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
+        let mut output = vec![];
+        for index in 0..problem.output_len() {
+            let (q, p) = (index % sizes.q, index / sizes.q % sizes.p);
+            let (k, n) = (index / (sizes.p * sizes.q) % sizes.k, index / (sizes.p * sizes.q * sizes.k));
+            let mut expected = Expected::default();
+            let mut add = |term: f64| {
+                expected.value += term;
+                expected.magnitude += term.abs();
+            };
+            add(bias.map_or(0.0, |bias| bias[k].into()));
+            for tap in 0..c_group * sizes.r * sizes.s {
+                let (s, r, c) = (tap % sizes.s, tap / sizes.s % sizes.r, tap / (sizes.r * sizes.s));
+                let y = (p * sizes.stride_h + r * sizes.dilation_h) as i64 - sizes.pad_h as i64;
+                let x = (q * sizes.stride_w + s * sizes.dilation_w) as i64 - sizes.pad_w as i64;
+                if (0..sizes.h as i64).contains(&y) && (0..sizes.w as i64).contains(&x) {
+                    let channel = n * sizes.c + k / k_group * c_group + c;
+                    let pixel = input[(channel * sizes.h + y as usize) * sizes.w + x as usize];
+                    add(f64::from(weights[k * c_group * sizes.r * sizes.s + tap]) * f64::from(pixel));
+                }
+            }
+            if problem.relu() && expected.value < 0.0 {
+                expected.value = 0.0;
+            }
+            output.push(expected);
+        }
+        output
+    }
+
+    #[test]
+    fn convolutions_of_every_kind_are_as_defined() {
+        let mut random = Random::new(11);
+        let mut with = [0; 5];
+        for _ in 0..200 {
+            let groups = random.between(1, 3);
+            let mut small = |least| random.between(least, 3);
+            let desc = Conv2dDesc {
+                n: small(1),
+                c: groups * small(1),
+                h: small(1) + 6,
+                w: small(1) + 7,
+                k: groups * small(1),
+                r: small(1),
+                s: small(1),
+                stride_h: small(1),
+                stride_w: small(1),
+                pad_h: small(0),
+                pad_w: small(0),
+                dilation_h: small(1),
+                dilation_w: small(1),
+                groups,
+                bias: small(0) > 1,
+                relu: small(0) > 1,
+                ..Default::default()
+            };
+            let problem = Conv2d::new(desc).unwrap();
+            let input = random.integers(problem.input_len(), 5);
+            let weights = random.integers(problem.weights_len(), 5);
+            let bias = desc.bias.then(|| random.integers(problem.sizes().k, 5));
+            let expected = defined(&problem, &input, &weights, bias.as_deref());
+            assert_eq!(conv2d(&problem, &input, &weights, bias.as_deref()), expected, "{desc:?}");
+            let kinds = [groups > 1, desc.stride_h > 1, desc.dilation_w > 1, desc.pad_h > desc.r, desc.relu];
+            with.iter_mut().zip(kinds).for_each(|(count, is)| *count += usize::from(is));
+        }
+        assert!(with.iter().all(|&count| count > 10), "{with:?}");
+    }
+
+    #[test]
+    fn relu_keeps_nan_and_zero() {
+        let problem = Conv2d::new(Conv2dDesc { w: 5, relu: true, ..Default::default() }).unwrap();
+        let output = conv2d(&problem, &[-2.0, 0.0, 3.0, f32::NAN, f32::NEG_INFINITY], &[1.0], None);
+        let values: Vec<f64> = output.iter().map(|it| it.value).collect();
+        assert_eq!((&values[..3], values[4]), (&[0.0, 0.0, 3.0][..], 0.0));
+        assert!(values[3].is_nan());
+        assert_eq!(output[0].magnitude, 2.0, "the bound is that of the sum");
+    }
+
+    #[test]
+    fn products_of_every_layout_are_as_defined() {
+        let (m, n, k) = (3, 4, 5);
+        let mut random = Random::new(12);
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            for (trans_a, trans_b) in [(false, false), (true, false), (false, true), (true, true)] {
+                let transpose = |yes| if yes { Transpose::Yes } else { Transpose::No };
+                let desc = GemmDesc {
+                    trans_a: transpose(trans_a),
+                    trans_b: transpose(trans_b),
+                    lda: 6,
+                    ldb: 7,
+                    ldc: 8,
+                    alpha: -3.0,
+                    beta: 2.0,
+                    ..GemmDesc::packed(layout, m, n, k)
+                };
+                let problem = Gemm::new(desc).unwrap();
+                let [a, b, c] = problem.lens().map(|len| random.integers(len, 9));
+                // Stored row i, column j: side by side along a row, or along a column.
+                let at = |data: &[f32], ld: usize, i: usize, j: usize| match layout {
+                    Layout::RowMajor => f64::from(data[i * ld + j]),
+                    Layout::ColMajor => f64::from(data[j * ld + i]),
+                };
+                for (i, j) in (0..m as usize).flat_map(|i| (0..n as usize).map(move |j| (i, j))) {
+                    let of_a = |p| if trans_a { at(&a, 6, p, i) } else { at(&a, 6, i, p) };
+                    let of_b = |p| if trans_b { at(&b, 7, j, p) } else { at(&b, 7, p, j) };
+                    let terms =
+                        || (0..k as usize).map(|p| -3.0 * of_a(p) * of_b(p)).chain([2.0 * at(&c, 8, i, j)]);
+                    let value = terms().sum::<f64>();
+                    let magnitude = terms().map(f64::abs).sum::<f64>();
+                    assert_eq!(gemm_element(&problem, &a, &b, &c, i, j), Expected { value, magnitude });
+                }
+            }
+        }
+        // Neither the operands nor the old C are looked at where their factor is zero.
+        let none =
+            Gemm::new(GemmDesc { alpha: 0.0, beta: 2.0, ..GemmDesc::packed(Layout::RowMajor, 1, 1, 1) })
+                .unwrap();
+        assert_eq!(gemm_element(&none, &[], &[], &[4.0], 0, 0), Expected { value: 8.0, magnitude: 8.0 });
+        let fresh = Gemm::new(GemmDesc::packed(Layout::RowMajor, 1, 1, 1)).unwrap();
+        assert_eq!(gemm_element(&fresh, &[2.0], &[4.0], &[], 0, 0), Expected { value: 8.0, magnitude: 8.0 });
+    }
+
+    #[test]
+    fn the_bound_worked_by_hand() {
+        // 2^20 + 3 - 3 roundings of 2^-24 each: 1/16, over 15/16.
+        assert_eq!(gamma((1 << 20) - 3), 1.0 / 15.0);
+        assert_eq!(gamma(1), 4.0 * 2f64.powi(-24) / (1.0 - 4.0 * 2f64.powi(-24)));
+        let expected = Expected { value: 3.0, magnitude: 5.0 };
+        let denormal = f64::from(f32::from_bits(1));
+        let bound = 5.0 / 15.0 + denormal * ((1 << 20) - 3) as f64;
+        assert_eq!(error_over_bound(3.25, expected, (1 << 20) - 3), 0.25 / bound);
+        assert_eq!(error_over_bound(2.75, expected, (1 << 20) - 3), 0.25 / bound);
+        // Nothing but underflow: a denormal for each term.
+        assert_eq!(error_over_bound(f32::from_bits(6), Expected::default(), 3), 2.0);
     }
 
     #[test]

@@ -14,9 +14,9 @@ pub struct Timing {
     pub dispatches: u32,
 }
 
-/// `flops` done in `time`, as 10^9 a second.
+/// `flops` done in `time`, as 10^9 a second; 0 for no work, however long it took.
 pub fn gflops(flops: u64, time: Duration) -> f64 {
-    flops as f64 / time.as_secs_f64() / 1e9
+    if flops == 0 { 0.0 } else { flops as f64 / time.as_secs_f64() / 1e9 }
 }
 
 #[cfg(test)]
@@ -26,5 +26,10 @@ mod tests {
     #[test]
     fn a_gigaflop_in_half_a_second_is_two_gflops() {
         assert_eq!(gflops(1_000_000_000, Duration::from_millis(500)), 2.0);
+    }
+
+    #[test]
+    fn no_work_has_no_rate_even_in_no_time() {
+        assert_eq!([Duration::ZERO, Duration::from_secs(1)].map(|time| gflops(0, time)), [0.0; 2]);
     }
 }

@@ -14,9 +14,59 @@ program modern_conv2d
   call plans()
   call algorithms()
   call memory_of_a_plan()
+  call empty_batches('cpu')
+  call empty_batches('auto')
   call finish()
 
 contains
+
+  !> No images: nothing to compute, but sizes and weights are checked as ever.
+  subroutine empty_batches(selector)
+    character(len=*), intent(in) :: selector
+    type(sparkle_device) :: device
+    type(sparkle_plan) :: plan
+    type(sparkle_pipeline) :: pipeline
+    type(sparkle_ticket) :: ticket
+    type(sparkle_timing) :: timing
+    type(sparkle_conv2d_desc) :: desc
+    real(real32) :: x(9, 7, 4, 0), w(3, 3, 2, 6), b(6), y(9, 7, 6, 0), other(9, 7, 6, 1)
+    real(real32), target, asynchronous :: none_in(0), none_out(0)
+    integer(int64) :: packed, workspace
+    integer :: p, q, stat
+
+    w = reshape(data_of(size(w), 2), shape(w))
+    b = data_of(size(b), 3)
+    call device%open(selector)
+    call conv2d(x, w, y, bias=b, pad=1, groups=2, relu=.true., device=device, stat=stat)
+    call check(stat == SPARKLE_OK, selector // ': an empty batch')
+    call sparkle_last_timing(timing)
+    call check(timing%kernel_ms <= 0 .and. timing%wall_ms <= 0 .and. timing%device == 'cpu', selector // ': no time')
+    desc = sparkle_conv2d_desc(n=0, c=4, h=7, w=9, k=6, r=3, s=3, pad_h=1, pad_w=1, groups=2)
+    call sparkle_output_size(desc, p, q)
+    call check(p == 7 .and. q == 9, 'its output has a height and a width')
+    call conv2d(desc, none_in, [w], none_out, bias=b, device=device, stat=stat)
+    call check(stat == SPARKLE_OK, selector // ': flat')
+    call plan%create(desc, [w], bias=b, device=device)
+    call plan%memory(packed, workspace)
+    call check(packed == 0 .and. workspace == 0, 'a plan that holds nothing')
+    call plan%execute(x, y, stat)
+    call check(stat == SPARKLE_OK, selector // ': a plan, rank 4')
+    call plan%execute(none_in, none_out, stat)
+    call check(stat == SPARKLE_OK, selector // ': a plan, flat')
+    call pipeline%open(device)
+    call pipeline%submit(plan, none_in, none_out, ticket)
+    call ticket%wait(stat=stat)
+    call check(stat == SPARKLE_OK, selector // ': a job')
+    call pipeline%close()
+    other = 5.0_real32
+    call conv2d(x, w, other, pad=1, groups=2, device=device, stat=stat)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'an output for a batch of one')
+    call conv2d(x, w(:, :, :, 1:5), y, pad=1, groups=2, device=device, stat=stat)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'too few weights')
+    call conv2d(x, w, y, bias=b(1:5), pad=1, groups=2, device=device, stat=stat)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'too few biases')
+    call check(all(abs(other - 5.0_real32) <= 0.0_real32), 'untouched')
+  end subroutine empty_batches
 
   subroutine rank4_with_every_option()
     type(conv) :: cv

@@ -65,7 +65,7 @@ contains
     call conv2d(x, w, y, groups=2, dilation=3, device=cpu, stat=stat, errmsg=errmsg)
     call refused('r is 3; expected a kernel no larger than the padded input: with dilation 3 it spans 7, the input 6')
     call conv2d(x(:, :, :, 1:0), w, y, groups=2, device=cpu, stat=stat, errmsg=errmsg)
-    call refused('n is 0; expected 1 to 2147483647')
+    call refused('y has extent 2 in dimension 4; expected 0')
   end subroutine descriptor_errors
 
   subroutine rank4_errors()
@@ -133,7 +133,7 @@ contains
     call plan%execute(x, y, stat, errmsg)
     call refused('the plan is not created')
     call plan%create(sparkle_conv2d_desc(groups=2), w, device=cpu, stat=stat, errmsg=errmsg)
-    call refused('n is 0; expected 1 to 2147483647')
+    call refused('h is 0; expected 1 to 2147483647')
     call plan%create(sparkle_conv2d_desc(n=2, h=6, w=7, groups=2), w, device=cpu)
     call plan%execute(x(:, :, :, 1:1), y, stat, errmsg)
     call refused('x has extent 1 in dimension 4; expected 2')

@@ -12,7 +12,7 @@ use crate::device::{DeviceOption, Listed, label};
 use crate::failure::Failure;
 use crate::measure::{Effort, Measured, measure};
 use crate::suite::{self, Layer};
-use crate::{files, verify};
+use crate::{files, memory, verify};
 
 /// Verify and time every layer of a suite.
 ///
@@ -20,7 +20,7 @@ use crate::{files, verify};
 /// units of the rounding error bound, and at most 1. Then the layer is timed: the device is kept busy for 0.4 s, then calls
 /// are timed one by one. kernel ms is the median time of the kernels alone, wall ms that of the whole call, transfers
 /// included; GFLOPS count the direct algorithm's operations and kernel time. The result must be the same after the
-/// last call as after the first.
+/// last call as after the first. A layer of an empty batch, N = 0, takes no time and has no rate.
 #[derive(clap::Args)]
 pub struct Args {
     /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
@@ -29,7 +29,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceOption,
     /// Images a batch, instead of the suite's N
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=i64::from(i32::MAX)))]
     batch: Option<i64>,
     /// Threads of the CPU path
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
@@ -78,7 +78,8 @@ struct Remark {
     reason: String,
 }
 
-/// One layer. Times are missing if the result was wrong: it has no speed then.
+/// One layer. Times are missing if the result was wrong: it has no speed then. The rate is missing also where there was nothing
+/// to compute.
 #[derive(serde::Serialize)]
 struct Row {
     name: String,
@@ -179,9 +180,11 @@ impl Results {
         }
     }
 
-    /// The geometric mean of all rates; none if a layer is missing, as the others' mean would look like the suite's.
+    /// The geometric mean of all rates; none if a layer is missing, as the others' mean would look like the suite's. Empty batches
+    /// have no rate and count for nothing.
     fn geomean(&self) -> Option<f64> {
-        let rates: Option<Vec<f64>> = self.rows.iter().map(|row| row.gflops).collect();
+        let with_work = self.rows.iter().filter(|row| row.flops > 0);
+        let rates: Option<Vec<f64>> = with_work.map(|row| row.gflops).collect();
         rates.filter(|_| self.failed.is_empty()).and_then(|rates| geomean(&rates))
     }
 }
@@ -190,24 +193,27 @@ impl Results {
 fn one(args: &Args, device: &Device, Layer { name, problem }: &Layer) -> Result<Outcome, Failure> {
     verify::check_memory(problem)?;
     let mut random = Random::new(problem.flops());
-    let input = random.reals(problem.input_len());
-    let weights = random.reals(problem.weights_len());
-    let mut output = verify::unwritten(problem.output_len());
+    let input = memory::reals("the input", &mut random, problem.input_len())?;
+    let weights = memory::reals("the weights", &mut random, problem.weights_len())?;
+    let mut output = memory::unwritten(problem.output_len())?;
     let plan = args.prepacked.then(|| device.plan(problem, &weights, None)).transpose()?;
     let call = |output: &mut [f32]| match &plan {
         Some(plan) => plan.run(&input, output),
         None => device.conv2d(problem, &input, &weights, None, output),
     };
     let run = call(&mut output)?;
-    let mut verdict = verify::conv2d(problem, (&input, &weights, None), &output);
+    if problem.is_empty() {
+        return Ok(outcome(name, problem, &run, Some(Measured::of_one(&run)), 0.0, None));
+    }
+    let mut verdict = verify::conv2d(problem, (&input, &weights, None), &output)?;
     if let Some(wrong) = verdict.complaint() {
         return Ok(outcome(name, problem, &run, None, verdict.error_over_bound, Some(wrong)));
     }
-    let first = output.clone();
+    let first = memory::copied("the first output", &output)?;
     let measured = measure(Effort::figure(args.repeat.map(|repeat| repeat as usize)), || call(&mut output))?;
     // The same device gives the same bits every time; another one, after a fallback, is judged like the first.
     if !first.iter().map(|value| value.to_bits()).eq(output.iter().map(|value| value.to_bits())) {
-        verdict = verdict.and(verify::conv2d(problem, (&input, &weights, None), &output));
+        verdict = verdict.and(verify::conv2d(problem, (&input, &weights, None), &output)?);
     }
     let wrong = verdict.complaint().map(|wrong| format!("after the last call {wrong}"));
     Ok(outcome(name, problem, &run, Some(measured), verdict.error_over_bound, wrong))
@@ -223,7 +229,7 @@ fn outcome(
 ) -> Outcome {
     let timed = measured.as_ref().filter(|_| wrong.is_none());
     let time = |pick: fn(&Measured) -> Duration| timed.map(|it| pick(it).as_secs_f64() * 1e3);
-    let rate = timed.map(|it| gflops(problem.flops(), it.kernel_time));
+    let rate = timed.filter(|_| problem.flops() > 0).map(|it| gflops(problem.flops(), it.kernel_time));
     let row = Row {
         name: name.to_owned(),
         flops: problem.flops(),

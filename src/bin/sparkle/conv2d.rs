@@ -9,12 +9,12 @@ use crate::console::{Console, ms};
 use crate::device::DeviceOption;
 use crate::failure::Failure;
 use crate::npy::{self, Array};
-use crate::{files, verify};
+use crate::{files, memory};
 
 /// Convolve arrays from .npy files.
 ///
-/// Files hold float32; float64, Fortran order and big-endian files are converted. The output is float32 in C order,
-/// and appears only if everything went well.
+/// Files hold float32; float64, Fortran order and big-endian files are converted as they are read. The output is float32 in C
+/// order, and appears only if everything went well. An empty batch, N = 0, gives an empty output.
 #[derive(clap::Args)]
 pub struct Args {
     /// Input, shape (N, C, H, W); or (C, H, W) for one image, whose output then is (K, P, Q)
@@ -93,8 +93,8 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let bias = args.bias.as_deref().map(|path| read(path, &[1], "(K,)")).transpose()?;
     let problem = problem(args, &input, &weights, bias.as_ref())?;
     let device = args.device.open()?;
-    verify::check_memory(&problem)?;
-    let mut output = verify::unwritten(problem.output_len());
+    let output = memory::unwritten(problem.output_len());
+    let mut output = output.map_err(|failure| failure.at(args.output.display()))?;
     let bias = bias.as_ref().map(|bias| &bias.data[..]);
     let run = device.conv2d(&problem, &input.data, &weights.data, bias, &mut output)?;
     let sizes = problem.sizes();

@@ -11,7 +11,7 @@ use crate::chart::SIDE;
 use crate::console::{Console, ms};
 use crate::failure::Failure;
 use crate::measure::{Effort, Measured, measure};
-use crate::{files, filters, mosaic, photo, verify};
+use crate::{files, filters, memory, mosaic, photo, verify};
 
 /// Filter a picture on every device, compare and time them, and draw the feature maps.
 ///
@@ -29,6 +29,9 @@ pub struct Args {
     #[arg(long, value_name = "D")]
     device: Option<String>,
 }
+
+/// Bytes that the demo takes for pictures and maps, at most: they have fixed sizes.
+const MEMORY: usize = 32 << 20;
 
 /// The layer with its data.
 struct Layer {
@@ -52,6 +55,7 @@ struct Done {
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     files::check_target(&args.output)?;
     let picture = photo::picture(args.image.as_deref())?;
+    memory::check("the demo's pictures and feature maps", MEMORY)?;
     let layer = layer(&picture);
     let source = args.image.as_ref().map_or("a test chart".to_owned(), |path| path.display().to_string());
     let work = layer.problem.flops() as f64 / 1e9;
@@ -147,13 +151,13 @@ fn targets(args: &Args) -> Result<Vec<(String, String)>, Failure> {
 fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
     let Layer { problem, input, weights } = layer;
     let plan = Device::open(selector)?.plan(problem, weights, None)?;
-    let mut output = verify::unwritten(problem.output_len());
+    let mut output = memory::unwritten(problem.output_len())?;
     plan.run(input, &mut output)?;
-    let verdict = verify::conv2d(problem, (input, weights, None), &output);
+    let verdict = verify::conv2d(problem, (input, weights, None), &output)?;
     if let Some(wrong) = verdict.complaint() {
         return Err(Failure::Wrong(format!("wrong result: {wrong}")));
     }
-    let mut again = verify::unwritten(problem.output_len());
+    let mut again = memory::unwritten(problem.output_len())?;
     let measured = measure(Effort::impression(), || plan.run(input, &mut again))?;
     Ok(Done { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
 }
@@ -191,9 +195,9 @@ fn compare(first: &Done, other: &Done) -> String {
 
 /// What `auto` takes for this layer, and why.
 fn auto(layer: &Layer) -> String {
-    let taken = || -> sparkle::Result<(Run, Vec<String>)> {
+    let taken = || -> Result<(Run, Vec<String>), Failure> {
         let device = Device::open("auto")?;
-        let mut output = verify::unwritten(layer.problem.output_len());
+        let mut output = memory::unwritten(layer.problem.output_len())?;
         let run = device.conv2d(&layer.problem, &layer.input, &layer.weights, None, &mut output)?;
         let one = |it: sparkle::Prediction| match it.seconds {
             Ok(seconds) => format!("{} {:.3} ms", it.device, seconds * 1e3),

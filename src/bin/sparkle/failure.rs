@@ -8,7 +8,8 @@ Exit codes:
   0  success
   1  a device computed a wrong result
   2  wrong usage: an unknown option, a malformed value or device selector
-  3  bad input: a file that is missing, unreadable, malformed or of the wrong type or shape, or cannot be written
+  3  bad input: a file that is missing, unreadable, malformed or of the wrong type or shape, or cannot be written;
+     or data for which there is not enough memory
   4  no usable device of that name, or the device failed
 
 Devices: auto (the default: what SPARKLE_DEVICE says, or the one predicted fastest), cpu, gl:N, name=TEXT.";
@@ -68,6 +69,10 @@ impl From<sparkle::Error> for Failure {
         match error {
             sparkle::Error::InvalidArgument { argument: "device", .. } => Failure::Usage(error.to_string()),
             sparkle::Error::InvalidArgument { .. } => Failure::Input(error.to_string()),
+            // The machine's own memory, not a GPU's: the data is too large, and no device is at fault.
+            sparkle::Error::OutOfMemory { ref device, .. } if device == "cpu" => {
+                Failure::Input(error.to_string())
+            }
             _ => Failure::Device(error.to_string()),
         }
     }
@@ -97,5 +102,8 @@ mod tests {
         assert_eq!(message("name=no such thing").code(), 4);
         let shape = sparkle::Conv2d::new(sparkle::Conv2dDesc { h: 0, ..Default::default() });
         assert_eq!(Failure::from(shape.unwrap_err()).code(), 3);
+        let memory =
+            |device: &str| sparkle::Error::OutOfMemory { device: device.into(), what: "a test".into() };
+        assert_eq!(["cpu", "gl:0"].map(|device| Failure::from(memory(device)).code()), [3, 4]);
     }
 }

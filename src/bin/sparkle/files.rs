@@ -1,33 +1,85 @@
 //! Output files that appear whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::failure::Failure;
+
+/// Symbolic links that may lead to a file. Linux follows as many.
+const MOST_LINKS: usize = 40;
+
+/// Where an output goes.
+#[derive(Debug)]
+enum Target {
+    /// A pipe, a device or an open descriptor: written to as it is.
+    Through,
+    /// A file of this name, at the end of all links, which is replaced; with what is there now, if anything is.
+    Replaced(PathBuf, Option<Metadata>),
+}
 
 /// Checks early, before any long work, that a file can be made at `path`.
 ///
 /// # Errors
-/// If it is a directory or lies in none.
+/// If it is a directory or lies in none, may not be written to, or is a link that leads nowhere.
 pub fn check_target(path: &Path) -> Result<(), Failure> {
-    if path.is_dir() {
-        return Err(failure(path, "it is a directory"));
-    }
-    let folder = folder_of(path);
-    if folder.is_dir() { Ok(()) } else { Err(failure(path, format!("{} is no directory", folder.display()))) }
+    target(path).map(drop).map_err(|reason| failure(path, reason))
 }
 
-/// Writes a file: a temporary one beside it takes its place when it is complete. On an error what was there stays.
+/// Writes a file: a temporary one beside it takes its place when it is complete. On an error what was there stays. A symbolic link
+/// stays one: the file that it leads to is replaced, or made. A file that was there keeps its permissions.
 ///
 /// # Errors
 /// If anything could not be written.
 pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    check_target(path)?;
-    // A pipe or a device such as /dev/null must be written to, not replaced.
-    let special = fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-    let written = if special { write_through(path, content) } else { write_and_rename(path, content) };
-    written.map_err(|error| failure(path, error))
+    let written = match target(path).map_err(|reason| failure(path, reason))? {
+        Target::Through => write_through(path, content).map_err(|error| error.to_string()),
+        Target::Replaced(target, before) => write_and_rename(&target, before, content),
+    };
+    written.map_err(|reason| failure(path, reason))
+}
+
+/// Follows `path` to where its content belongs.
+fn target(path: &Path) -> Result<Target, String> {
+    let mut at = path.to_owned();
+    for _ in 0..=MOST_LINKS {
+        let linked = if at == path { String::new() } else { format!("it is a link to {}: ", at.display()) };
+        let refuse = |reason: String| Err(format!("{linked}{reason}"));
+        let name = at.file_name().filter(|_| !ends_as_folder(&at));
+        let Some(name) = name.map(ToOwned::to_owned) else { return refuse("it is a directory".to_owned()) };
+        let folder = match fs::canonicalize(folder_of(&at)) {
+            Ok(folder) if folder.is_dir() => folder,
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return refuse(format!("{}: {error}", folder_of(&at).display()));
+            }
+            _ => return refuse(format!("{} is no directory", folder_of(&at).display())),
+        };
+        at = folder.join(name);
+        let facts = match fs::symlink_metadata(&at) {
+            Ok(facts) => facts,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Target::Replaced(at, None)),
+            Err(error) => return refuse(error.to_string()),
+        };
+        if facts.is_symlink() {
+            // /dev/stdout leads to a link in /proc that stands for an open descriptor, and names what is open if that is a file.
+            if folder.starts_with("/proc") && fs::metadata(&at).is_ok_and(|facts| !facts.is_file()) {
+                return Ok(Target::Through);
+            }
+            at = folder.join(fs::read_link(&at).map_err(|error| format!("{linked}{error}"))?);
+        } else if facts.is_dir() {
+            return refuse("it is a directory".to_owned());
+        } else if !facts.is_file() {
+            return Ok(Target::Through);
+        } else if facts.permissions().readonly() {
+            return refuse("it is read-only".to_owned());
+        } else if let Err(error) = OpenOptions::new().write(true).open(&at) {
+            return refuse(error.to_string());
+        } else {
+            return Ok(Target::Replaced(at, Some(facts)));
+        }
+    }
+    Err("its symbolic links lead in a circle, or are too many".to_owned())
 }
 
 fn write_through(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -36,16 +88,36 @@ fn write_through(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result
     file.flush()
 }
 
-fn write_and_rename(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    // A symbolic link stays one: the file it points to is replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let temporary = Temporary::create(&target)?;
-    let mut file = BufWriter::new(&temporary.file);
-    content(&mut file)?;
-    file.flush()?;
-    drop(file);
-    temporary.file.sync_all()?;
-    fs::rename(&temporary.path, &target)
+fn write_and_rename(
+    target: &Path,
+    before: Option<Metadata>,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), String> {
+    let temporary = Temporary::create(folder_of(target))?;
+    let fill = || {
+        let mut file = BufWriter::new(&temporary.file);
+        content(&mut file)?;
+        file.flush()?;
+        drop(file);
+        if let Some(before) = before {
+            keep_owner(&temporary.file, &before);
+            temporary.file.set_permissions(before.permissions())?;
+        }
+        temporary.file.sync_all()?;
+        fs::rename(&temporary.path, target)
+    };
+    fill().map_err(|error: io::Error| error.to_string())
+}
+
+/// Gives `file` the owner and group of what it replaces, where that is allowed: only root may give files away.
+fn keep_owner(file: &File, before: &Metadata) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let _ = fchown(file, Some(before.uid()), Some(before.gid()));
+    }
+    #[cfg(not(unix))]
+    let _ = (file, before);
 }
 
 /// A file that is gone when it is dropped, unless it was renamed.
@@ -55,11 +127,18 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn create(target: &Path) -> io::Result<Self> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = folder_of(target).join(format!(".{name}.{}.tmp", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Temporary { path, file })
+    fn create(folder: &Path) -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Another process of this number, in a container that is gone, may have left a file of this name.
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!(".sparkle-{}-{number}.tmp", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Temporary { path, file }),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && number < u32::MAX => {}
+                Err(error) => return Err(format!("no file can be made in {}: {error}", folder.display())),
+            }
+        }
     }
 }
 
@@ -68,6 +147,12 @@ impl Drop for Temporary {
         // After the rename there is nothing under this name any more.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Whether a path names a folder by how it ends.
+fn ends_as_folder(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    text.ends_with(b"/") || text.ends_with(b"/.")
 }
 
 /// The directory `path` lies in.
@@ -101,26 +186,119 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_as_long_as_the_system_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("y".repeat(255));
+        write(&path, |file| file.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
     fn folders_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let message = |path: &Path| check_target(path).unwrap_err().to_string();
         assert!(message(folder.path()).ends_with("it is a directory"));
+        assert!(message(&folder.path().join("y.npy/")).ends_with("it is a directory"));
+        assert!(message(&folder.path().join("..")).ends_with("it is a directory"));
         assert!(message(&folder.path().join("none/y.npy")).ends_with("none is no directory"));
+        assert!(message(Path::new("")).ends_with("it is a directory"));
     }
 
     #[cfg(unix)]
-    #[test]
-    fn links_and_devices_are_written_through() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
-        fs::write(&file, "old").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        write(&link, |file| file.write_all(b"new")).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read(&file).unwrap(), b"new");
-        let null = folder.path().join("null");
-        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
-        write(&null, |file| file.write_all(b"gone")).unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    mod unix {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+        use super::*;
+
+        fn mode(path: &Path) -> u32 {
+            fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+        }
+
+        #[test]
+        fn links_stay_and_what_they_lead_to_is_written() {
+            let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let at = |name: &str| folder.path().join(name);
+            let there = elsewhere.path().join("there.npy");
+            symlink("file.npy", at("to a file")).unwrap();
+            symlink(&there, at("elsewhere")).unwrap();
+            symlink("to a file", at("to a link")).unwrap();
+            fs::create_dir(at("folder")).unwrap();
+            symlink("folder", at("to a folder")).unwrap();
+            symlink("../to a file", at("folder/up")).unwrap();
+            // What the links lead to is not there at first: then it is made.
+            let links = [("to a file", at("file.npy")), ("elsewhere", there), ("to a link", at("file.npy"))];
+            let folders = [("to a folder/up", at("file.npy")), ("to a folder/new", at("folder/new"))];
+            let cases = [&links[..], &folders].concat();
+            for (round, (link, target)) in cases.iter().chain(&cases).enumerate() {
+                check_target(&at(link)).unwrap();
+                write(&at(link), |file| write!(file, "{round}")).unwrap();
+                assert_eq!(fs::read_to_string(target).unwrap(), round.to_string(), "{link}");
+            }
+            for link in ["to a file", "elsewhere", "to a link", "to a folder", "folder/up"] {
+                assert!(fs::symlink_metadata(at(link)).unwrap().is_symlink(), "{link}");
+            }
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6, "nothing else was left");
+            assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+        }
+
+        #[test]
+        fn links_that_lead_nowhere_are_refused_and_stay() {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            symlink("none/y.npy", at("to none")).unwrap();
+            symlink("circle", at("circle")).unwrap();
+            symlink(".", at("to a folder")).unwrap();
+            for (link, reason) in [
+                ("to none", "none is no directory"),
+                ("circle", "its symbolic links lead in a circle, or are too many"),
+                ("to a folder", "it is a directory"),
+            ] {
+                let refused = [check_target(&at(link)), write(&at(link), |file| file.write_all(b"new"))];
+                for message in refused.map(|it| it.unwrap_err().to_string()) {
+                    assert!(message.starts_with("cannot write ") && message.ends_with(reason), "{message}");
+                }
+                assert!(fs::symlink_metadata(at(link)).unwrap().is_symlink());
+            }
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        }
+
+        #[test]
+        fn permissions_stay_and_read_only_files_are_refused() {
+            let folder = tempfile::tempdir().unwrap();
+            let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+            symlink("file", &link).unwrap();
+            for bits in [0o600, 0o664, 0o751] {
+                fs::write(&file, "old").unwrap();
+                fs::set_permissions(&file, fs::Permissions::from_mode(bits)).unwrap();
+                let owner = fs::metadata(&file).unwrap().uid();
+                write(&link, |file| file.write_all(b"new")).unwrap();
+                assert_eq!((fs::read(&file).unwrap(), mode(&file)), (b"new".to_vec(), bits));
+                assert_eq!(fs::metadata(&file).unwrap().uid(), owner);
+            }
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+            let refused = [check_target(&file), write(&link, |file| file.write_all(b"newer"))];
+            for message in refused.map(|it| it.unwrap_err().to_string()) {
+                assert!(message.ends_with("it is read-only"), "{message}");
+            }
+            assert_eq!((fs::read(&file).unwrap(), mode(&file)), (b"new".to_vec(), 0o444));
+        }
+
+        #[test]
+        fn devices_and_pipes_are_written_through() {
+            let folder = tempfile::tempdir().unwrap();
+            let null = folder.path().join("null");
+            symlink("/dev/null", &null).unwrap();
+            write(&null, |file| file.write_all(b"gone")).unwrap();
+            assert!(!fs::metadata("/dev/null").unwrap().is_file());
+            assert!(fs::symlink_metadata(&null).unwrap().is_symlink());
+            let (mut reader, writer) = io::pipe().unwrap();
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(&writer);
+            for path in [format!("/dev/fd/{descriptor}"), format!("/proc/self/fd/{descriptor}")] {
+                write(Path::new(&path), |file| file.write_all(b"through")).unwrap();
+                let mut got = [0; 7];
+                io::Read::read_exact(&mut reader, &mut got).unwrap();
+                assert_eq!(&got, b"through", "{path}");
+            }
+        }
     }
 }

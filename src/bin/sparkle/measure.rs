@@ -11,6 +11,7 @@ use sparkle::report::median;
 
 use crate::device::label;
 use crate::failure::Failure;
+use crate::memory;
 
 /// How much to measure.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +55,23 @@ pub struct Measured {
     pub fallback: Option<String>,
 }
 
+impl Measured {
+    /// One call, for what needs no second.
+    pub fn of_one(run: &Run) -> Self {
+        Measured {
+            device: label(run),
+            kernel: run.kernel.to_string(),
+            kernel_time: run.timing.kernel,
+            wall_time: run.timing.wall,
+            fallback: run.fallback.as_deref().map(str::to_owned),
+        }
+    }
+}
+
 /// Calls `call` again and again.
 ///
 /// # Errors
-/// The first error of a call.
+/// The first error of a call; if there is no memory for so many times.
 pub fn measure(effort: Effort, mut call: impl FnMut() -> sparkle::Result<Run>) -> Result<Measured, Failure> {
     let start = Instant::now();
     call()?;
@@ -69,12 +83,14 @@ pub fn measure(effort: Effort, mut call: impl FnMut() -> sparkle::Result<Run>) -
     let start = Instant::now();
     while wall_times.len() < effort.least.max(1) || start.elapsed() < effort.time {
         let run = call()?;
-        kernel_times.push(run.timing.kernel);
-        wall_times.push(run.timing.wall);
+        memory::push("times of calls", &mut kernel_times, run.timing.kernel)?;
+        memory::push("times of calls", &mut wall_times, run.timing.wall)?;
         devices.insert(label(&run));
         kernels.insert(run.kernel.to_string());
         fallback = run.fallback.map(|reason| reason.to_string()).or(fallback);
     }
+    // The median sorts a copy.
+    memory::check("times of calls", size_of_val(&wall_times[..]))?;
     let joined = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(" + ");
     let counted = "at least one call was made";
     Ok(Measured {

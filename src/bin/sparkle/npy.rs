@@ -1,11 +1,21 @@
 //! NumPy's `.npy` files: float32 in C order out; float32 and float64, either byte order, C and Fortran order in.
+//!
+//! A file is read in one pass. Its elements become float32 as they come, each at its place, so that reading takes the memory of
+//! the array and of one small buffer. Whether the file is long enough, and whether there is memory, is known before.
 
-use std::io::{self, Write};
+mod header;
+mod literal;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use npyz::{DType, NpyFile, NpyHeader, Order, TypeChar, WriterBuilder};
-
 use crate::failure::Failure;
+use crate::memory;
+use header::Header;
+
+/// Bytes that are read or written at a time.
+const CHUNK: usize = 64 << 10;
 
 /// An array in C order: the last index runs fastest.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,11 +36,20 @@ impl Array {
 /// Reads a file.
 ///
 /// # Errors
-/// Names the file, and its dtype and shape if these are the trouble.
+/// Names the file, its dtype and shape if these are the trouble, and how much memory is lacking if it is that.
 pub fn read(path: &Path) -> Result<Array, Failure> {
     let at = |reason: String| Failure::Input(format!("{}: {reason}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| at(format!("cannot be read: {error}")))?;
-    parse(&bytes).map_err(at)
+    let open = || {
+        let file = File::open(path)?;
+        let facts = file.metadata()?;
+        // Of a pipe nobody knows how long it is.
+        Ok((file, facts.is_file().then_some(facts.len())))
+    };
+    let (file, length) = open().map_err(|error: io::Error| at(format!("cannot be read: {error}")))?;
+    parse(file, length).map_err(|failure| match failure {
+        Failure::Input(reason) => at(reason),
+        other => other,
+    })
 }
 
 /// Writes `data`, of `shape` in C order, as float32.
@@ -38,190 +57,119 @@ pub fn read(path: &Path) -> Result<Array, Failure> {
 /// # Errors
 /// Those of `file`.
 pub fn write(file: &mut dyn Write, shape: &[usize], data: &[f32]) -> io::Result<()> {
-    let shape: Vec<u64> = shape.iter().map(|&side| side as u64).collect();
-    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(file).begin_nd()?;
-    writer.extend(data.iter().copied())?;
-    writer.finish()
-}
-
-fn parse(bytes: &[u8]) -> Result<Array, String> {
-    check_header(bytes)?;
-    let mut rest = bytes;
-    let header = NpyHeader::from_reader(&mut rest).map_err(|error| format!("is no .npy file: {error}"))?;
-    let sides = header.shape().to_vec();
-    let text = format!("dtype {}, shape {}", header.dtype().descr(), shape_text(&sides));
-    let size = match header.dtype() {
-        DType::Plain(kind) if kind.type_char() == TypeChar::Float => kind.size_field(),
-        _ => 0,
-    };
-    if size != 4 && size != 8 {
-        return Err(format!("{text}; expected float32 or float64"));
-    }
-    let count = sides.iter().try_fold(1u64, |product, &side| product.checked_mul(side));
-    match count.and_then(|count| count.checked_mul(size)) {
-        Some(needed) if needed <= rest.len() as u64 => {}
-        Some(needed) => return Err(format!("{text}: needs {needed} bytes of data, has {}", rest.len())),
-        None => return Err(format!("{text}: too large")),
-    }
-    let order = header.order();
-    let file = NpyFile::with_header(header, rest);
-    let data = match size {
-        4 => file.into_vec::<f32>().map_err(|error| error.to_string())?,
-        _ => narrow(&file.into_vec::<f64>().map_err(|error| error.to_string())?)
-            .map_err(|error| format!("{text}: {error}"))?,
-    };
-    let shape: Vec<usize> = sides.iter().map(|&side| side as usize).collect();
-    let data = if order == Order::Fortran { to_c_order(&shape, &data) } else { data };
-    Ok(Array { shape, data })
-}
-
-/// Refuses headers that the parser would choke on: it recurses into brackets, and multiplies sizes unchecked.
-fn check_header(bytes: &[u8]) -> Result<(), String> {
-    let (start, length) = match bytes {
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
-            (10, usize::from(u16::from_le_bytes([*a, *b])))
-        }
-        [0x93, b'N', b'U', b'M', b'P', b'Y', _, _, a, b, c, d, ..] => {
-            (12, u32::from_le_bytes([*a, *b, *c, *d]) as usize)
-        }
-        _ => return Err("is no .npy file".to_owned()),
-    };
-    let header = bytes[start..].get(..length).ok_or("is cut short within its header")?;
-    let open = header.iter().filter(|&byte| b"([{".contains(byte)).count();
-    let numbers = header.split(|byte| !byte.is_ascii_digit()).filter(|digits| !digits.is_empty());
-    let product = numbers
-        .map(|digits| std::str::from_utf8(digits).expect("digits are text").parse().unwrap_or(u64::MAX))
-        .try_fold(1u64, |product, number| product.checked_mul(number.max(1)));
-    if open > 64 || product.is_none() {
-        return Err("its header describes no array of reasonable size".to_owned());
+    let shape = shape_text(shape);
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    // The elements begin at a multiple of 64, as NumPy has it.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header = format!("{header:<width$}\n", width = padded - 1);
+    let length = u16::try_from(header.len()).map_err(io::Error::other)?;
+    file.write_all(b"\x93NUMPY\x01\x00")?;
+    file.write_all(&length.to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    let mut bytes = Vec::with_capacity(CHUNK);
+    for part in data.chunks(CHUNK / size_of::<f32>()) {
+        bytes.clear();
+        bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+        file.write_all(&bytes)?;
     }
     Ok(())
 }
 
-/// Rounds to float32; what float32 cannot hold is refused rather than made infinite.
-fn narrow(values: &[f64]) -> Result<Vec<f32>, String> {
-    let convert = |(index, &value): (usize, &f64)| {
-        let rounded = value as f32;
-        if rounded.is_infinite() && value.is_finite() {
-            return Err(format!("stored element {index} is {value:e}, which float32 cannot hold"));
-        }
-        Ok(rounded)
+/// Reads a file's content, of `length` bytes if that is known. Failures do not name the file yet.
+fn parse(mut file: impl Read, length: Option<u64>) -> Result<Array, Failure> {
+    let header = header::read(&mut file).map_err(Failure::Input)?;
+    let short = |has: u64| {
+        Failure::Input(format!("{}: needs {} bytes of data, has {has}", header.text, header.bytes))
     };
-    values.iter().enumerate().map(convert).collect()
+    let data = length.map(|length| length.saturating_sub(header.start));
+    if let Some(has) = data.filter(|&has| has < header.bytes) {
+        return Err(short(has));
+    }
+    let mut array = memory::reserved(&header.text, header.count)?;
+    let mut place = Places::new(&header);
+    if header.fortran_order {
+        array.resize(header.count, 0.0);
+    }
+    let (size, mut buffer) = (header.float.size, vec![0; CHUNK]);
+    let mut read = 0;
+    while read < header.bytes {
+        let wanted = (CHUNK as u64).min(header.bytes - read) as usize;
+        let got = fill(&mut file, &mut buffer[..wanted]);
+        let got = got.map_err(|error| Failure::Input(format!("cannot be read: {error}")))?;
+        if got < wanted {
+            return Err(short(read + got as u64));
+        }
+        for (index, bytes) in (read / size as u64..).zip(buffer[..wanted].chunks_exact(size)) {
+            let value = header.float.decode(bytes).map_err(|stored| {
+                let what = format!("stored element {index} is {stored:e}, which float32 cannot hold");
+                Failure::Input(format!("{}: {what}", header.text))
+            })?;
+            if header.fortran_order {
+                array[place.next()] = value;
+            } else {
+                array.push(value);
+            }
+        }
+        read += wanted as u64;
+    }
+    Ok(Array { shape: header.shape, data: array })
 }
 
-/// Reorders from Fortran order, where the first index runs fastest.
-fn to_c_order(shape: &[usize], stored: &[f32]) -> Vec<f32> {
-    let strides: Vec<usize> = shape
-        .iter()
-        .scan(1, |product, &side| {
-            let stride = *product;
-            *product *= side;
-            Some(stride)
-        })
-        .collect();
-    let mut index = vec![0; shape.len()];
-    let mut next = || {
-        let offset: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
-        for (i, &side) in index.iter_mut().zip(shape).rev() {
-            *i += 1;
-            if *i < side {
+/// Reads until `buffer` is full or the file ends.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read(&mut buffer[got..]) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}
+
+/// Where elements stored in Fortran order, the first index running fastest, belong in C order.
+struct Places {
+    /// Each side, how far apart its elements are in C order, and the present index.
+    sides: Vec<(usize, usize, usize)>,
+    at: usize,
+}
+
+impl Places {
+    fn new(header: &Header) -> Self {
+        // With a side of 0 there are no places; the distances are of no use then and may be anything.
+        let mut distance = 1usize;
+        let sides = header.shape.iter().rev().map(|&side| {
+            let this = (side, distance, 0);
+            distance = distance.wrapping_mul(side);
+            this
+        });
+        let mut sides: Vec<_> = sides.collect();
+        sides.reverse();
+        Places { sides, at: 0 }
+    }
+
+    /// The next element's place.
+    fn next(&mut self) -> usize {
+        let place = self.at;
+        for (side, distance, index) in &mut self.sides {
+            *index += 1;
+            self.at += *distance;
+            if *index < *side {
                 break;
             }
-            *i = 0;
+            self.at -= *distance * *side;
+            *index = 0;
         }
-        stored[offset]
-    };
-    (0..stored.len()).map(|_| next()).collect()
+        place
+    }
 }
 
-fn shape_text<T: ToString>(shape: &[T]) -> String {
-    let sides: Vec<String> = shape.iter().map(T::to_string).collect();
+fn shape_text(shape: &[usize]) -> String {
+    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
     if sides.len() == 1 { format!("({},)", sides[0]) } else { format!("({})", sides.join(", ")) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A version 1 file.
-    fn file(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-        let dict = format!("{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend((dict.len() as u16).to_le_bytes());
-        bytes.extend(dict.as_bytes());
-        bytes.extend(data);
-        bytes
-    }
-
-    fn bytes<const SIZE: usize>(values: &[f32], encode: fn(f32) -> [u8; SIZE]) -> Vec<u8> {
-        values.iter().flat_map(|&value| encode(value)).collect()
-    }
-
-    #[test]
-    fn what_was_written_is_read() {
-        let array = Array { shape: vec![2, 1, 3], data: vec![1.0, -2.5, f32::MAX, 0.0, 1e-40, -7.0] };
-        let mut bytes = vec![];
-        write(&mut bytes, &array.shape, &array.data).unwrap();
-        assert_eq!(parse(&bytes).unwrap(), array);
-    }
-
-    #[test]
-    fn every_encoding_gives_the_same_array() {
-        let expected = Array { shape: vec![2, 3], data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] };
-        let c = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let fortran = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
-        for (descr, order, data) in [
-            ("'<f4'", "False", bytes(&c, f32::to_le_bytes)),
-            ("'>f4'", "False", bytes(&c, f32::to_be_bytes)),
-            ("'<f8'", "False", bytes(&c, |value| f64::from(value).to_le_bytes())),
-            ("'>f8'", "False", bytes(&c, |value| f64::from(value).to_be_bytes())),
-            ("'<f4'", "True", bytes(&fortran, f32::to_le_bytes)),
-            ("'>f8'", "True", bytes(&fortran, |value| f64::from(value).to_be_bytes())),
-        ] {
-            assert_eq!(parse(&file(descr, order, "(2, 3)", &data)).unwrap(), expected, "{descr} {order}");
-        }
-    }
-
-    #[test]
-    fn fortran_order_of_four_sides() {
-        let shape = [2, 3, 4, 5];
-        let value = |i: [usize; 4]| (((i[0] * 3 + i[1]) * 4 + i[2]) * 5 + i[3]) as f32;
-        let stored: Vec<f32> = (0..120).map(|at| value([at % 2, at / 2 % 3, at / 6 % 4, at / 24])).collect();
-        let expected: Vec<f32> = (0..120).map(|i| i as f32).collect();
-        assert_eq!(to_c_order(&shape, &stored), expected);
-    }
-
-    #[test]
-    fn anything_else_is_refused_with_dtype_and_shape() {
-        let refused = |bytes: &[u8]| parse(bytes).unwrap_err();
-        let message = refused(&file("'<i4'", "False", "(2, 3)", &[0; 24]));
-        assert_eq!(message, "dtype '<i4', shape (2, 3); expected float32 or float64");
-        assert!(refused(&file("'<f2'", "False", "(7,)", &[0; 14])).contains("dtype '<f2', shape (7,)"));
-        assert!(refused(&file("'<c8'", "False", "(1,)", &[0; 8])).contains("expected float32"));
-        assert!(refused(&file("'|O'", "False", "(1,)", &[0; 8])).contains("expected float32"));
-        assert!(refused(&file("[('a', '<f4')]", "False", "(1,)", &[0; 4])).contains("expected float32"));
-        assert!(
-            refused(&file("'<f4'", "False", "(2, 3)", &[0; 23])).ends_with("needs 24 bytes of data, has 23")
-        );
-        let big = bytes(&[1.0], |_| 1e300f64.to_le_bytes());
-        assert!(
-            refused(&file("'<f8'", "False", "(1,)", &big)).ends_with("is 1e300, which float32 cannot hold")
-        );
-    }
-
-    #[test]
-    fn malformed_files_are_refused() {
-        let good = file("'<f4'", "False", "(2, 3)", &[0; 24]);
-        let refused = |bytes: &[u8]| parse(bytes).unwrap_err();
-        for length in 0..good.len() {
-            refused(&good[..length]);
-        }
-        assert_eq!(refused(b"PK\x03\x04 an archive"), "is no .npy file");
-        let huge = "(4294967296, 4294967296, 4294967296)";
-        assert!(refused(&file("'<f4'", "False", huge, &[0; 4])).contains("no array of reasonable size"));
-        let deep = "(".repeat(20_000);
-        assert!(refused(&file("'<f4'", "False", &deep, &[])).contains("no array of reasonable size"));
-        assert!(refused(&file("'<f4'", "Maybe", "(1,)", &[0; 4])).starts_with("is no .npy file"));
-    }
-}
+mod tests;

@@ -2,27 +2,40 @@
 
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage, imageops::FilterType};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage, imageops::FilterType};
 
 use crate::chart::{SIDE, chart};
 use crate::failure::Failure;
+use crate::memory;
 
 /// Reads a PNG or JPEG file, turned upright, its middle square scaled to 224 x 224; without a path, draws the chart.
 ///
 /// # Errors
-/// Names the file and what is wrong with it.
+/// Names the file and what is wrong with it, or the memory that it would take.
 pub fn picture(path: Option<&Path>) -> Result<RgbImage, Failure> {
     let Some(path) = path else {
         return Ok(chart());
     };
-    let read = || {
+    let failure = |error: ImageError| Failure::Input(format!("{}: {error}", path.display()));
+    let open = || {
         let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
         let orientation = decoder.orientation()?;
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
-        Ok::<_, image::ImageError>(image)
+        Ok((decoder, orientation))
     };
-    read().map(|image| square(&image)).map_err(|error| Failure::Input(format!("{}: {error}", path.display())))
+    let (decoder, orientation) = open().map_err(failure)?;
+    // The decoder allocates without asking. What it holds itself is no more than the file and a picture.
+    let length = std::fs::metadata(path).map_or(0, |facts| facts.len());
+    let bytes = memory_of(decoder.dimensions(), decoder.total_bytes()).saturating_add(length);
+    memory::check(path.display(), usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failure)?;
+    image.apply_orientation(orientation);
+    Ok(square(&image))
+}
+
+/// Bytes that a picture of so many pixels and bytes takes from the file to the square, at most: as it is decoded, turned and cut,
+/// a copy each and one of the decoder's; and 16 for each pixel of a strip as high as the result, where it is scaled.
+fn memory_of((width, height): (u32, u32), bytes: u64) -> u64 {
+    bytes.saturating_mul(4).saturating_add(16 * u64::from(SIDE) * u64::from(width.max(height)))
 }
 
 fn square(image: &DynamicImage) -> RgbImage {

@@ -11,6 +11,7 @@ use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, Transpose};
 
+use crate::failure::Failure;
 use crate::verify;
 
 /// One check of a device.
@@ -40,12 +41,18 @@ pub enum Outcome {
 /// Why a case did not pass.
 enum Trouble {
     Wrong(String),
-    Failed(sparkle::Error),
+    Failed(String),
 }
 
 impl From<sparkle::Error> for Trouble {
     fn from(error: sparkle::Error) -> Self {
-        Trouble::Failed(error)
+        Trouble::Failed(error.to_string())
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Failed(failure.to_string())
     }
 }
 
@@ -158,7 +165,7 @@ fn data(problem: &Conv2d, mut values: impl FnMut(usize) -> Vec<f32>) -> Data {
 }
 
 fn run(device: &Device, problem: &Conv2d, (input, weights, bias): &Data) -> sparkle::Result<Vec<f32>> {
-    let mut output = verify::unwritten(problem.output_len());
+    let mut output = vec![f32::NAN; problem.output_len()];
     device.conv2d(problem, input, weights, bias.as_deref(), &mut output)?;
     Ok(output)
 }
@@ -215,7 +222,7 @@ fn real_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Trouble> 
     let problem = conv2d_problem(random)?;
     let data = data(&problem, |len| random.reals(len));
     let output = run(device, &problem, &data)?;
-    let verdict = verify::conv2d(&problem, (&data.0, &data.1, data.2.as_deref()), &output);
+    let verdict = verify::conv2d(&problem, (&data.0, &data.1, data.2.as_deref()), &output)?;
     within(verdict.error_over_bound, output.len(), verdict.zeros)
         .map_err(|what| Trouble::Wrong(format!("{what} in {:?}", problem.sizes())))
 }
@@ -234,22 +241,27 @@ fn repeated_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Troub
     let (input, weights, bias) = data(&problem, |len| random.reals(len));
     let plan = device.plan(&problem, &weights, bias.as_deref())?;
     let call = || {
-        let mut output = verify::unwritten(problem.output_len());
+        let mut output = vec![f32::NAN; problem.output_len()];
         plan.run(&input, &mut output).map(|_| output)
     };
     let first = call()?;
-    let mut others = vec![call()];
-    thread::scope(|scope| {
-        let callers: Vec<_> = (0..4).map(|_| scope.spawn(call)).collect();
-        others.extend(callers.into_iter().map(|caller| caller.join().expect("a call does not panic")));
+    let others = thread::scope(|scope| {
+        let callers = (0..4).map(|_| thread::Builder::new().spawn_scoped(scope, call));
+        let callers: Vec<_> =
+            callers.collect::<Result<_, _>>().map_err(|error| format!("no thread: {error}"))?;
+        Ok(callers
+            .into_iter()
+            .map(|caller| caller.join().expect("a call does not panic"))
+            .collect::<Vec<_>>())
     });
-    for other in others {
+    let others = others.map_err(Trouble::Failed)?;
+    for other in std::iter::once(call()).chain(others) {
         let same = other?.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
         if !same {
             return Err(Trouble::Wrong(format!("two calls differ for {:?}", problem.sizes())));
         }
     }
-    let verdict = verify::conv2d(&problem, (&input, &weights, bias.as_deref()), &first);
+    let verdict = verify::conv2d(&problem, (&input, &weights, bias.as_deref()), &first)?;
     within(verdict.error_over_bound, first.len(), verdict.zeros).map_err(Trouble::Wrong)
 }
 
@@ -283,7 +295,7 @@ fn sgemm(device: &Device, random: &mut Random, integers: bool) -> Result<Passed,
     let mut values = |len| if integers { random.integers(len, 8) } else { random.reals(len) };
     let [a, b, old] = problem.lens().map(&mut values);
     // With beta = 0 the old C must not be read.
-    let mut c = if problem.beta() == 0.0 { verify::unwritten(old.len()) } else { old.clone() };
+    let mut c = if problem.beta() == 0.0 { vec![f32::NAN; old.len()] } else { old.clone() };
     let before = c.clone();
     device.sgemm(&problem, &a, &b, &mut c)?;
     let wrong = |what: String| Trouble::Wrong(format!("{what} in {:?}", problem.sizes()));

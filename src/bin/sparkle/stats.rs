@@ -1,14 +1,14 @@
 //! `sparkle stats`: what a pipeline's trace amounts to.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sparkle::report::{ENGINES, Interval, Recorder};
 
 use crate::console::Console;
+use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::files;
+use crate::{files, memory};
 
 /// Figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
 ///
@@ -54,7 +54,7 @@ struct Report {
 /// A file that is no trace of a pipeline.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     args.json.as_deref().map_or(Ok(()), files::check_target)?;
-    let report = report(&read(&args.trace)?);
+    let report = report(&read(&args.trace)?)?;
     let line = |cells: [&str; 6]| {
         let [engine, rest @ ..] = cells;
         let rest: String = rest.iter().map(|cell| format!("  {cell:>10}")).collect();
@@ -85,34 +85,41 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 
 /// The intervals of a trace, in the order in which they ended.
 fn read(path: &Path) -> Result<Vec<Interval>, Failure> {
-    let wrong = |what: String| Failure::Input(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let trace: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let events = trace["traceEvents"].as_array().ok_or_else(|| wrong("not a trace".to_owned()))?;
-    // Every interval is there twice: on its engine's track, which is meant, and on its slot's.
-    let on_engines = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 1);
-    let mut intervals = on_engines.filter_map(interval).collect::<Vec<_>>();
+    let mut intervals = vec![];
+    events::read(path, |event| {
+        // Every interval is there twice: on its engine's track, which is meant, and on its slot's.
+        match Some(event)
+            .filter(|event| event.kind == "X" && event.pid == 1)
+            .and_then(|event| interval(&event))
+        {
+            Some(interval) => memory::push("intervals", &mut intervals, interval),
+            None => Ok(()),
+        }
+    })?;
     if intervals.is_empty() {
-        return Err(wrong("no work of a pipeline in it".to_owned()));
+        return Err(Failure::Input(format!("{}: no work of a pipeline in it", path.display())));
     }
-    intervals.sort_by_key(|interval| interval.end);
+    intervals.sort_unstable_by_key(|interval| (interval.end, interval.start, interval.engine, interval.slot));
     Ok(intervals)
 }
 
-fn interval(event: &serde_json::Value) -> Option<Interval> {
-    let engine = ENGINES.iter().position(|engine| event["name"] == *engine)?;
-    let microseconds = |field: &str| Duration::try_from_secs_f64(event[field].as_f64()? / 1e6).ok();
-    let start = microseconds("ts")?;
+fn interval(event: &Event) -> Option<Interval> {
+    let engine = ENGINES.iter().position(|engine| event.name == *engine)?;
+    let microseconds = |time: Option<f64>| Duration::try_from_secs_f64(time? / 1e6).ok();
+    let start = microseconds(event.ts)?;
     Some(Interval {
         engine,
-        slot: usize::try_from(event["args"]["slot"].as_u64()?).ok()?,
+        slot: usize::try_from(event.args.slot?).ok()?,
         start,
-        end: start + microseconds("dur")?,
-        bytes: event["args"]["bytes"].as_u64()?,
+        end: start.checked_add(microseconds(event.dur)?)?,
+        // So few that no sum of them overflows.
+        bytes: event.args.bytes.filter(|bytes| *bytes < 1 << 40)?,
     })
 }
 
-fn report(intervals: &[Interval]) -> Report {
+/// # Errors
+/// If there is not enough memory.
+fn report(intervals: &[Interval]) -> Result<Report, Failure> {
     let mut recorder = Recorder::new(false);
     intervals.iter().for_each(|interval| recorder.add(*interval));
     let stats = recorder.stats();
@@ -129,36 +136,45 @@ fn report(intervals: &[Interval]) -> Report {
         }
     });
     let engines = engines.collect();
-    let (mean, most) = at_work(intervals, stats.span);
-    Report {
+    let (mean, most) = at_work(intervals, stats.span)?;
+    Ok(Report {
         span_ms: stats.span.as_secs_f64() * 1e3,
         engines,
-        slots: intervals.iter().map(|interval| interval.slot + 1).max().unwrap_or(0),
+        slots: intervals.iter().map(|interval| interval.slot.saturating_add(1)).max().unwrap_or(0),
         mean_slots_at_work: mean,
         most_slots_at_work: most,
-    }
+    })
 }
 
 /// How many slots had work on an engine, on average over `span` and at most.
-fn at_work(intervals: &[Interval], span: Duration) -> (f64, usize) {
-    // At each moment, the slots that begin or end work then; ends count first.
-    let mut changes: BTreeMap<(Duration, bool), Vec<usize>> = BTreeMap::new();
+fn at_work(intervals: &[Interval], span: Duration) -> Result<(f64, usize), Failure> {
+    // The slots that begin or end work at each moment; ends count first.
+    let mut changes = memory::reserved("intervals", 2 * intervals.len())?;
     for interval in intervals {
-        changes.entry((interval.start, true)).or_default().push(interval.slot);
-        changes.entry((interval.end, false)).or_default().push(interval.slot);
+        changes.push((interval.start, true, interval.slot));
+        changes.push((interval.end, false, interval.slot));
     }
-    let mut works = BTreeMap::<usize, i64>::new();
-    let (mut time, mut sum, mut most) = (Duration::ZERO, 0.0, 0);
-    for ((at, begins), slots) in changes {
-        let busy = works.values().filter(|works| **works > 0).count();
+    changes.sort_unstable();
+    let mut slots: Vec<usize> = memory::reserved("slots", intervals.len())?;
+    slots.extend(intervals.iter().map(|interval| interval.slot));
+    slots.sort_unstable();
+    slots.dedup();
+    // The work of each slot that has begun and not ended.
+    let mut works = memory::filled("slots", slots.len(), 0i64)?;
+    let (mut time, mut sum, mut busy, mut most) = (Duration::ZERO, 0.0, 0usize, 0);
+    for moment in changes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (at, begins, _) = moment[0];
         sum += busy as f64 * (at - time).as_secs_f64();
         time = at;
-        for slot in slots {
-            *works.entry(slot).or_default() += if begins { 1 } else { -1 };
+        for (_, _, slot) in moment {
+            let work = &mut works[slots.binary_search(slot).expect("all slots are there")];
+            let before = *work > 0;
+            *work += if begins { 1 } else { -1 };
+            busy = busy + usize::from(*work > 0) - usize::from(before);
         }
-        most = most.max(works.values().filter(|works| **works > 0).count());
+        most = most.max(busy);
     }
-    (sum / span.as_secs_f64().max(f64::MIN_POSITIVE), most)
+    Ok((sum / span.as_secs_f64().max(f64::MIN_POSITIVE), most))
 }
 
 #[cfg(test)]
@@ -175,7 +191,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
         recorder.write_trace("gl:0", &mut std::fs::File::create(&path).unwrap()).unwrap();
-        let report = report(&read(&path).unwrap());
+        let report = report(&read(&path).unwrap()).unwrap();
         let busy: Vec<_> =
             report.engines.iter().map(|it| (it.pieces, it.busy_ms.round(), it.bytes)).collect();
         assert_eq!(busy, [(2, 20.0, 2_000_000), (1, 20.0, 1_000_000), (1, 10.0, 1_000_000)]);

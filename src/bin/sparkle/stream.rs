@@ -6,13 +6,13 @@ mod ways;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions, Pressure};
 
 use crate::console::Console;
 use crate::device::DeviceOption;
 use crate::failure::Failure;
-use crate::files;
 use crate::suite::{self, Layer};
+use crate::{files, memory};
 use ways::{Calls, Took, Work};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
@@ -23,10 +23,11 @@ use ways::{Calls, Took, Work};
 /// The bound is the slowest step alone; for ways from ordinary memory copies to and from slots, at the rate at which all cores copy
 /// memory, are a step, too. Uploads and downloads may be slower at once than alone: how long both take together is measured by
 /// a stream of as many bytes with next to nothing to compute, and printed beside the bound. Times are wall time a batch, after 0.4 s of
-/// the same work; busy is the part of that time in which each engine was at work, overlaps counted once. Every way's results are verified.
+/// the same work; busy is the part of that time in which each engine was at work, overlaps counted once. Every way's results are
+/// verified. Of an empty batch, N = 0, there is nothing to stream: it has no rows.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
     piece: u32,
     /// Images a batch, instead of the suite's N
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=i64::from(i32::MAX)))]
     batch: Option<i64>,
     /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
@@ -80,7 +81,7 @@ struct Figures {
 }
 
 /// Milliseconds of each step by itself.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 struct Steps {
     copy_in: f64,
     upload: f64,
@@ -149,7 +150,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         return Err(Failure::Input(format!("{}: no layer of that name", args.suite.display())));
     }
     let device = args.device.open()?;
-    let copies = memcpy::measure();
+    let copies = memcpy::measure()?;
     let rate = copies.bytes_per_second / 1e9;
     console.line(format!("host copies: {rate:.1} GB/s by {} threads", copies.threads));
     let titles = ["ms/batch", "of bound", "x reference", "busy: up", "compute", "down"];
@@ -160,6 +161,12 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         layers: vec![],
     };
     for layer in &layers {
+        if layer.problem.is_empty() {
+            let figures = nothing(&device, layer).map_err(|failure| failure.at(&layer.name))?;
+            console.line(format!("{:<16}  an empty batch: nothing to stream", layer.name));
+            report.layers.push(figures);
+            continue;
+        }
         let work = Work::new(args, &device, layer);
         let measured = work.and_then(|work| measured(args, &device, &work, layer, copies.bytes_per_second));
         let figures = measured.map_err(|failure| failure.at(&layer.name))?;
@@ -170,6 +177,25 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
     }
     Ok(())
+}
+
+/// The figures of an empty batch, which is submitted once, to see that it comes back.
+fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
+    let problem = &layer.problem;
+    let weights = memory::filled("the weights", problem.weights_len(), 0.0)?;
+    let plan = device.plan(problem, &weights, None)?;
+    let pipeline = device.pipeline(PipelineOptions::default())?;
+    pipeline.submit(&plan, vec![], vec![], Pressure::Wait)?.wait()?;
+    pipeline.acquire(&plan, Pressure::Wait)?.submit()?.wait()?;
+    Ok(Figures {
+        name: layer.name.clone(),
+        steps: Steps::default(),
+        both_ways: None,
+        one_shot_over_bound: None,
+        one_shot_over_transfers: None,
+        submit_us: None,
+        rows: vec![],
+    })
 }
 
 fn measured(

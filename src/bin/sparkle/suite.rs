@@ -4,12 +4,14 @@
 //! Columns that may be there or not: `groups` and `dilation`, else 1; `kernel_w` and `pad_w`, else as `kernel` and `pad`,
 //! which then hold for the height alone.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
 
 use sparkle::{Conv2d, Conv2dDesc};
 
 use crate::failure::Failure;
+use crate::memory;
 
 /// One row.
 #[derive(Debug, Clone)]
@@ -26,6 +28,12 @@ const SIZES: [&str; 8] = ["N", "C", "H", "W", "K", "kernel", "stride", "pad"];
 /// The columns that may be missing.
 const OPTIONAL: [&str; 4] = ["groups", "dilation", "kernel_w", "pad_w"];
 
+/// Bytes that a suite may have.
+const LARGEST: u64 = 16 << 20;
+
+/// Bytes of memory that reading a byte of it takes at most: a field may be empty, a row as short as twenty characters.
+const MEMORY_A_BYTE: usize = 128;
+
 /// Where each column is: `name`, [`SIZES`] and [`OPTIONAL`].
 struct Columns {
     name: usize,
@@ -39,19 +47,26 @@ struct Columns {
 /// Names the file, and the line and column if it was one.
 pub fn read(path: &Path, batch: Option<i64>) -> Result<Vec<Layer>, Failure> {
     let at = |reason: String| Failure::Input(format!("{}: {reason}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| at(format!("cannot be read: {error}")))?;
-    parse(file, batch).map_err(at)
+    let mut text = vec![];
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
+    read.map_err(|error| at(format!("cannot be read: {error}")))?;
+    if text.len() as u64 > LARGEST {
+        return Err(at(format!("has more than {LARGEST} bytes; expected a suite of layers")));
+    }
+    memory::check(path.display(), text.len() * MEMORY_A_BYTE)?;
+    parse(&text[..], batch).map_err(at)
 }
 
 fn parse(file: impl Read, batch: Option<i64>) -> Result<Vec<Layer>, String> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(file);
     let columns = columns(reader.headers().map_err(|error| error.to_string())?)?;
-    let mut layers: Vec<Layer> = vec![];
+    let (mut layers, mut names) = (vec![], HashSet::new());
     for record in reader.records() {
         let record = record.map_err(|error| error.to_string())?;
         let line = record.position().map_or(0, csv::Position::line);
         let layer = layer(&record, &columns, batch).map_err(|reason| format!("line {line}, {reason}"))?;
-        if layers.iter().any(|other| other.name == layer.name) {
+        if !names.insert(layer.name.clone()) {
             return Err(format!("line {line}, column name: \"{}\" is there already", layer.name));
         }
         layers.push(layer);
@@ -188,7 +203,7 @@ mod tests {
             "line 3, column kernel: \"x\" is no whole number"
         );
         assert_eq!(refused("b,1,3,8,8,4,3,0,1\n"), "line 2, column stride: 0; expected 1 to 2147483647");
-        assert_eq!(refused("b,-1,3,8,8,4,3,1,1\n"), "line 2, column N: -1; expected 1 to 2147483647");
+        assert_eq!(refused("b,-1,3,8,8,4,3,1,1\n"), "line 2, column N: -1; expected 0 to 2147483647");
         assert!(
             refused("b,1,3,8,8,4,9,1,0\n")
                 .starts_with("line 2, column kernel: 9; expected a kernel no larger")

@@ -1,11 +1,14 @@
 //! `sparkle trace`: a picture of what a pipeline's trace holds.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use crate::console::Console;
+use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::files;
+use crate::{files, memory};
 
 /// Draw the trace that a pipeline wrote to the file of SPARKLE_TRACE: one track an engine and one a slot.
 #[derive(clap::Args)]
@@ -29,7 +32,7 @@ pub struct Args {
 struct Span {
     /// Process and thread, as the format calls them: a track.
     track: (u64, u64),
-    name: String,
+    name: Rc<str>,
     start: f64,
     end: f64,
 }
@@ -39,6 +42,42 @@ struct Span {
 struct Trace {
     tracks: Vec<((u64, u64), String)>,
     spans: Vec<Span>,
+    /// The names of spans: many have the same.
+    names: HashSet<Rc<str>>,
+}
+
+impl Trace {
+    /// Takes an event, if it is one that is drawn.
+    fn take(&mut self, event: &Event) -> Result<(), Failure> {
+        let track = (event.pid, event.tid);
+        if event.kind == "M" && event.name == "thread_name" {
+            memory::check("tracks", event.args.name.len())?;
+            return memory::push("tracks", &mut self.tracks, (track, event.args.name.clone().into_owned()));
+        }
+        if event.kind != "X" {
+            return Ok(());
+        }
+        let time = |time: Option<f64>, key| {
+            time.map(|it| it / 1e3).ok_or_else(|| Failure::Input(format!("an event without {key}")))
+        };
+        let (start, length) = (time(event.ts, "ts")?, time(event.dur, "dur")?);
+        let name = match self.names.get(&*event.name) {
+            Some(name) => name.clone(),
+            None => {
+                // A table that grows, and a text.
+                memory::check("names", self.names.len().saturating_mul(64).saturating_add(event.name.len()))?;
+                let name: Rc<str> = (&*event.name).into();
+                self.names.insert(name.clone());
+                name
+            }
+        };
+        memory::push("intervals", &mut self.spans, Span { track, name, start, end: start + length })
+    }
+
+    /// The trace, if there is anything in it.
+    fn complete(self) -> Result<Self, Failure> {
+        if self.spans.is_empty() { Err(Failure::Input("no intervals".to_owned())) } else { Ok(self) }
+    }
 }
 
 /// Sizes in pixels.
@@ -48,92 +87,72 @@ const TOP: f64 = 30.0;
 const TRACK: f64 = 26.0;
 const BAR: f64 = 18.0;
 
+/// Marks of time in a picture, at most.
+const TICKS: u32 = 12;
+
 /// Runs the command.
 ///
 /// # Errors
 /// A file that is no trace, or cannot be written.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     files::check_target(&args.svg)?;
-    let at = |what: String| Failure::Input(format!("{}: {what}", args.trace.display()));
-    let text = std::fs::read_to_string(&args.trace).map_err(|error| at(error.to_string()))?;
-    let trace = read(&text).map_err(at)?;
+    let mut trace = Trace::default();
+    events::read(&args.trace, |event| trace.take(&event))?;
+    let trace = trace.complete().map_err(|failure| failure.at(args.trace.display()))?;
     let first = trace.spans.iter().map(|span| span.start).fold(f64::INFINITY, f64::min);
     let from = args.from.unwrap_or(first);
     let last = trace.spans.iter().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
     let to = args.length.map_or(last, |length| from + length);
     let shown = trace.spans.iter().filter(|span| span.end > from && span.start < to).count();
     if shown == 0 {
-        return Err(at(format!("nothing happens from {from} to {to} ms")));
+        let what = format!("nothing happens from {from} to {to} ms");
+        return Err(Failure::Input(what).at(args.trace.display()));
     }
-    save(&args.svg, &draw(&trace, from, to))?;
+    memory::check("tracks", trace.tracks.len().saturating_mul(64))?;
+    files::write(&args.svg, |file| draw(file, &trace, from, to))?;
     console.line(format!("{}: {shown} of {} intervals", args.svg.display(), trace.spans.len()));
     Ok(())
 }
 
-fn save(path: &Path, text: &str) -> Result<(), Failure> {
-    files::write(path, |file| file.write_all(text.as_bytes()))
-}
-
-/// Reads Chrome's trace format, as far as `SPARKLE_TRACE` uses it.
-fn read(text: &str) -> Result<Trace, String> {
-    let document: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let events = document["traceEvents"].as_array().ok_or("no traceEvents")?;
-    let mut trace = Trace::default();
-    for event in events {
-        let track = (event["pid"].as_u64().unwrap_or(0), event["tid"].as_u64().unwrap_or(0));
-        let name = event["name"].as_str().unwrap_or_default();
-        match event["ph"].as_str() {
-            Some("M") if name == "thread_name" => {
-                let name = event["args"]["name"].as_str().unwrap_or_default();
-                trace.tracks.push((track, name.to_owned()));
-            }
-            Some("X") => {
-                let time = |key: &str| event[key].as_f64().ok_or(format!("an event without {key}"));
-                let (start, length) = (time("ts")? / 1e3, time("dur")? / 1e3);
-                trace.spans.push(Span { track, name: name.to_owned(), start, end: start + length });
-            }
-            _ => {}
-        }
-    }
-    if trace.spans.is_empty() { Err("no intervals".to_owned()) } else { Ok(trace) }
-}
-
 /// The picture of what happens from `from` to `to`.
-fn draw(trace: &Trace, from: f64, to: f64) -> String {
+fn draw(svg: &mut dyn Write, trace: &Trace, from: f64, to: f64) -> io::Result<()> {
     let height = TOP + TRACK * trace.tracks.len() as f64 + 34.0;
     let x = |ms: f64| LEFT + (WIDTH - LEFT - 20.0) * ((ms - from) / (to - from)).clamp(0.0, 1.0);
     let y = |row: usize| TOP + TRACK * row as f64;
-    let mut svg = format!(
+    writeln!(
+        svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
-    );
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"
+    )?;
     let bottom = y(trace.tracks.len());
     let step = tick(to - from);
-    let mut ms = (from / step).ceil() * step;
-    while ms <= to {
+    let first = (from / step).ceil() * step;
+    // Counted: beside a very late beginning a step may be too small to make a difference.
+    for ms in (0..=TICKS).map(|index| first + f64::from(index) * step).take_while(|ms| *ms <= to) {
         let x = x(ms);
-        let _ = writeln!(
+        writeln!(
             svg,
             "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#dddddd\"/>\
              <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#444444\">{} ms</text>",
             bottom + 18.0,
             trimmed(ms - from)
-        );
-        ms += step;
+        )?;
     }
-    for (row, (_, name)) in trace.tracks.iter().enumerate() {
+    let mut rows = HashMap::new();
+    for (row, (track, name)) in trace.tracks.iter().enumerate() {
+        rows.entry(*track).or_insert(row);
         let (name, y) = (escaped(name), y(row) + BAR - 4.0);
-        let _ = writeln!(
+        writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{y}\" text-anchor=\"end\" fill=\"#000000\">{name}</text>",
             LEFT - 8.0
-        );
+        )?;
     }
     for span in trace.spans.iter().filter(|span| span.end > from && span.start < to) {
-        let Some(row) = trace.tracks.iter().position(|(track, _)| *track == span.track) else { continue };
+        let Some(&row) = rows.get(&span.track) else { continue };
         let (left, right) = (x(span.start), x(span.end));
-        let _ = writeln!(
+        writeln!(
             svg,
             "<rect x=\"{left:.2}\" y=\"{}\" width=\"{:.2}\" height=\"{BAR}\" fill=\"{}\"><title>{} {:.3} ms</title></rect>",
             y(row),
@@ -141,19 +160,18 @@ fn draw(trace: &Trace, from: f64, to: f64) -> String {
             colour(&span.name),
             escaped(&span.name),
             span.end - span.start
-        );
+        )?;
     }
     for (index, name) in ["upload", "compute", "download"].into_iter().enumerate() {
         let left = LEFT + 110.0 * index as f64;
-        let _ = writeln!(
+        writeln!(
             svg,
             "<rect x=\"{left}\" y=\"8\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"19\">{name}</text>",
             colour(name),
             left + 18.0
-        );
+        )?;
     }
-    svg.push_str("</svg>\n");
-    svg
+    writeln!(svg, "</svg>")
 }
 
 /// Told apart also by those who see few colours.
@@ -170,7 +188,7 @@ fn colour(name: &str) -> &'static str {
 fn tick(length: f64) -> f64 {
     let power = 10f64.powf((length / 10.0).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
-    steps.into_iter().find(|step| length / step <= 12.0).unwrap_or(10.0 * power)
+    steps.into_iter().find(|step| length / step <= f64::from(TICKS)).unwrap_or(10.0 * power)
 }
 
 /// A number without zeros at its end.
@@ -194,6 +212,18 @@ mod tests {
         {"ph":"X","pid":2,"tid":1,"name":"upload","ts":1000,"dur":500,"args":{}},
         {"ph":"X","pid":1,"tid":1,"name":"upload","ts":9000,"dur":1000,"args":{}}]}"#;
 
+    fn read(text: &str) -> Result<Trace, Failure> {
+        let mut trace = Trace::default();
+        events::parse(text, |event| trace.take(&event))?;
+        trace.complete()
+    }
+
+    fn draw(trace: &Trace, from: f64, to: f64) -> String {
+        let mut svg = vec![];
+        super::draw(&mut svg, trace, from, to).unwrap();
+        String::from_utf8(svg).unwrap()
+    }
+
     #[test]
     fn a_trace_becomes_a_picture_of_the_time_asked_for() {
         let trace = read(TEXT).unwrap();
@@ -211,6 +241,15 @@ mod tests {
     fn what_is_no_trace_is_refused() {
         for text in ["", "{}", "[]", r#"{"traceEvents":[]}"#, r#"{"traceEvents":[{"ph":"X","ts":1}]}"#] {
             assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    /// A millisecond is less than numbers so large can tell.
+    #[test]
+    fn a_late_beginning_makes_no_endless_picture() {
+        let trace = Trace { spans: vec![], ..read(TEXT).unwrap() };
+        for (from, to) in [(1e18, 1e18 + 256.0), (1e300, 1e300), (0.0, f64::INFINITY)] {
+            assert!(draw(&trace, from, to).lines().count() < 40, "{from} {to}");
         }
     }
 

@@ -8,7 +8,7 @@ use sparkle::trial::{self, Tuned};
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::suite;
+use crate::{suite, verify};
 
 /// Measure the candidates of every layer of a suite and record the winners.
 ///
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "D", default_value = "gl:0", value_parser = index)]
     device: usize,
     /// Images a batch, instead of the suite's N
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=i64::from(i32::MAX)))]
     batch: Option<i64>,
     /// Seconds a layer
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
@@ -59,7 +59,9 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let bar = console.progress(layers.len() as u64, "layers");
     for layer in &layers {
         bar.set_message(layer.name.clone());
-        match trial::tune(args.device, &layer.problem, args.budget) {
+        let tuned = verify::check_memory(&layer.problem)
+            .and_then(|()| Ok(trial::tune(args.device, &layer.problem, args.budget)?));
+        match tuned {
             Ok(tuned) => {
                 gains.extend(gain(&tuned));
                 longest = longest.max(tuned.took);
@@ -67,7 +69,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             }
             Err(error) => {
                 console.note(&format!("{}: {error}", layer.name));
-                Failure::from(error).at(&layer.name).keep_worst(&mut failure);
+                error.at(&layer.name).keep_worst(&mut failure);
             }
         }
         bar.inc(1);

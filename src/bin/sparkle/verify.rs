@@ -7,6 +7,7 @@ use sparkle::Conv2d;
 use sparkle::problem::oracle::{self, Expected};
 
 use crate::failure::Failure;
+use crate::memory;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,18 +35,25 @@ impl Verdict {
     }
 }
 
-/// Compares a convolution's output with the oracle, on all cores.
-pub fn conv2d(problem: &Conv2d, data: (&[f32], &[f32], Option<&[f32]>), output: &[f32]) -> Verdict {
+/// Compares a convolution's output with the oracle, on all cores that threads can be had for.
+///
+/// # Errors
+/// If there is no memory for what is expected.
+pub fn conv2d(
+    problem: &Conv2d,
+    data: (&[f32], &[f32], Option<&[f32]>),
+    output: &[f32],
+) -> Result<Verdict, Failure> {
     let (k, p, q) = (problem.sizes().k, problem.sizes().p, problem.sizes().q);
     let rows = output.len() / q;
     let next = AtomicUsize::new(0);
-    let work = || {
-        let mut expected = vec![Expected::default(); q];
+    let work = || -> Result<Verdict, Failure> {
+        let mut expected = memory::filled("the expected outputs", q, Expected::default())?;
         let (mut worst, mut zeros, mut compared) = (0f64, 0, 0);
         loop {
             let row = next.fetch_add(1, Ordering::Relaxed);
             if row >= rows {
-                return Verdict { error_over_bound: worst, zeros, compared };
+                return Ok(Verdict { error_over_bound: worst, zeros, compared });
             }
             oracle::conv2d_row(problem, data, (row / p / k, row / p % k, row % p), &mut expected);
             for (&got, &expected) in output[row * q..][..q].iter().zip(&expected) {
@@ -55,11 +63,14 @@ pub fn conv2d(problem: &Conv2d, data: (&[f32], &[f32], Option<&[f32]>), output: 
             }
         }
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(rows.max(1));
+    let helpers = thread::available_parallelism().map_or(1, usize::from).min(rows).saturating_sub(1);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let verdicts = workers.into_iter().map(|worker| worker.join().expect("the oracle does not panic"));
-        verdicts.reduce(Verdict::and).expect("there is at least one worker")
+        // Without helpers this thread does it all.
+        let helpers = (0..helpers).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+        let helpers: Vec<_> = helpers.collect();
+        let own = work()?;
+        let verdicts = helpers.into_iter().map(|helper| helper.join().expect("the oracle does not panic"));
+        verdicts.into_iter().try_fold(own, |all, verdict| Ok(all.and(verdict?)))
     })
 }
 
@@ -74,25 +85,14 @@ impl Verdict {
     }
 }
 
-/// Checks that a problem's buffers, with two outputs, can be had at all.
+/// Checks that a problem's buffers, with two outputs, can be had at all: before any of the work, not in its midst.
 ///
 /// # Errors
 /// If there is not enough memory.
 pub fn check_memory(problem: &Conv2d) -> Result<(), Failure> {
     let lens = [problem.input_len(), problem.weights_len(), problem.output_len(), problem.output_len()];
-    let total = lens.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
-    // Reserved and given back untouched: this costs nothing.
-    let fits = total.is_some_and(|total| Vec::<f32>::new().try_reserve_exact(total).is_ok());
-    if fits {
-        Ok(())
-    } else {
-        Err(Failure::Input(format!("buffers of {lens:?} elements do not fit into memory")))
-    }
-}
-
-/// A buffer of `len` elements, all NaN, so that an element which nobody writes shows.
-pub fn unwritten(len: usize) -> Vec<f32> {
-    vec![f32::NAN; len]
+    let bytes = lens.iter().fold(0usize, |sum, len| sum.saturating_add(len.saturating_mul(size_of::<f32>())));
+    memory::check(format_args!("buffers of {lens:?} elements"), bytes)
 }
 
 #[cfg(test)]
@@ -110,14 +110,14 @@ mod tests {
         let data = (&input[..], &weights[..], None);
         let mut output: Vec<f32> =
             oracle::conv2d(&problem, &input, &weights, None).iter().map(|it| it.value as f32).collect();
-        let verdict = conv2d(&problem, data, &output);
+        let verdict = conv2d(&problem, data, &output).unwrap();
         assert_eq!((verdict.compared, verdict.zeros), (2 * 4 * 4 * 5, 0));
         assert!(verdict.error_over_bound <= 1.0 && verdict.error_over_bound > 0.0);
         assert_eq!(verdict.complaint(), None);
         for index in [0, 77, output.len() - 1] {
             for wrong in [f32::NAN, f32::INFINITY, output[index] + 1e-3] {
                 let right = std::mem::replace(&mut output[index], wrong);
-                assert!(conv2d(&problem, data, &output).complaint().is_some(), "{index} {wrong}");
+                assert!(conv2d(&problem, data, &output).unwrap().complaint().is_some(), "{index} {wrong}");
                 output[index] = right;
             }
         }

@@ -1,13 +1,20 @@
 //! How fast all cores together copy ordinary memory.
 
-use std::sync::Barrier;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
+
+use crate::failure::Failure;
+use crate::memory;
 
 /// More than caches hold, or nearly so; no more than small machines can spare.
 const BYTES: usize = 256 << 20;
 /// Times that it is measured; the best counts.
 const ROUNDS: usize = 7;
+
+/// What the memory is for.
+const WHAT: &str = "memory to copy";
 
 /// What was measured.
 pub struct Copies {
@@ -16,28 +23,60 @@ pub struct Copies {
 }
 
 /// Measures it: each thread copies a part of its own, again and again.
-pub fn measure() -> Copies {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let part = BYTES / threads;
-    let barrier = Barrier::new(threads);
-    let copy = || {
-        let (from, mut to) = (vec![1u8; part], vec![2u8; part]);
-        let mut best = f64::INFINITY;
-        for _ in 0..ROUNDS {
-            barrier.wait();
-            let start = Instant::now();
-            to.copy_from_slice(std::hint::black_box(&from));
-            std::hint::black_box(&mut to);
-            // All of them: the slowest counts.
-            barrier.wait();
-            best = best.min(start.elapsed().as_secs_f64());
+///
+/// # Errors
+/// If there is no memory to copy, or no thread to do it.
+pub fn measure() -> Result<Copies, Failure> {
+    let wanted = thread::available_parallelism().map_or(1, usize::from);
+    let part = BYTES / wanted;
+    thread::scope(|scope| {
+        let mut started = vec![];
+        for _ in 0..wanted {
+            let (begin, beginning) = channel();
+            match thread::Builder::new().spawn_scoped(scope, move || copy(&beginning, part)) {
+                Ok(thread) => started.push((begin, thread)),
+                // The others do it.
+                Err(_) => break,
+            }
         }
-        best
-    };
-    let seconds = thread::scope(|scope| {
-        let copying: Vec<_> = (0..threads).map(|_| scope.spawn(copy)).collect();
-        let times = copying.into_iter().map(|it| it.join().expect("copying does not panic"));
-        times.fold(0.0, f64::max)
-    });
-    Copies { bytes_per_second: (part * threads) as f64 / seconds.max(1e-9), threads }
+        let threads = started.len();
+        let barrier = Arc::new(Barrier::new(threads));
+        let mut copying = vec![];
+        for (begin, thread) in started {
+            let _ = begin.send(barrier.clone());
+            copying.push(thread);
+        }
+        let mut seconds = 0f64;
+        for thread in copying {
+            seconds = seconds.max(thread.join().expect("copying does not panic")?);
+        }
+        match threads {
+            0 => Err(Failure::Device("no thread can be started".to_owned())),
+            _ => Ok(Copies { bytes_per_second: (part * threads) as f64 / seconds.max(1e-9), threads }),
+        }
+    })
+}
+
+/// Copies `bytes` with those that wait at the same barrier, once it is known how many they are; the least seconds.
+///
+/// # Errors
+/// If there is no memory to copy. The others are not kept waiting.
+fn copy(beginning: &Receiver<Arc<Barrier>>, bytes: usize) -> Result<f64, Failure> {
+    // A thread's memory is its own to allocate and to touch first, so that it is near.
+    let memory = || Ok((memory::filled(WHAT, bytes, 1u8)?, memory::filled(WHAT, bytes, 2u8)?));
+    let mut memory: Result<(Vec<u8>, Vec<u8>), Failure> = memory();
+    let barrier = beginning.recv().map_err(|_| Failure::Device("no thread can be started".to_owned()))?;
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        barrier.wait();
+        let start = Instant::now();
+        if let Ok((from, to)) = &mut memory {
+            to.copy_from_slice(std::hint::black_box(from));
+            std::hint::black_box(to);
+        }
+        // All of them: the slowest counts.
+        barrier.wait();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    memory.map(|_| best)
 }

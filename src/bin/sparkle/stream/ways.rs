@@ -11,7 +11,7 @@ use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline,
 use super::Args;
 use crate::failure::Failure;
 use crate::suite::Layer;
-use crate::verify;
+use crate::{memory, verify};
 
 /// A layer with its data and its right result.
 pub struct Work<'a> {
@@ -68,9 +68,10 @@ impl<'a> Work<'a> {
         let problem = &layer.problem;
         verify::check_memory(problem)?;
         let mut random = Random::new(problem.flops());
-        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
+        let input = memory::reals("the input", &mut random, problem.input_len())?;
+        let weights = memory::reals("the weights", &mut random, problem.weights_len())?;
         let plan = device.plan(problem, &weights, None)?;
-        let mut right = verify::unwritten(problem.output_len());
+        let mut right = memory::unwritten(problem.output_len())?;
         plan.run(&input, &mut right)?;
         let (batches, slots) = (args.batches as usize, args.slots as usize);
         let piece_bytes = (args.piece as usize) << 20;
@@ -90,7 +91,7 @@ impl<'a> Work<'a> {
         let one = one_image(self.problem())?;
         let input = &self.input[image * one.input_len()..][..one.input_len()];
         let output = &output[image * one.output_len()..][..one.output_len()];
-        let verdict = verify::conv2d(&one, (input, &self.weights, None), output);
+        let verdict = verify::conv2d(&one, (input, &self.weights, None), output)?;
         verdict.complaint().map_or(Ok(()), |wrong| Err(Failure::Wrong(format!("image {image}: {wrong}"))))
     }
 
@@ -111,12 +112,12 @@ impl<'a> Work<'a> {
         way: &'static str,
         mut call: impl FnMut(&mut [f32]) -> sparkle::Result<()>,
     ) -> Result<Took, Failure> {
-        let mut output = verify::unwritten(self.problem().output_len());
+        let mut output = memory::unwritten(self.problem().output_len())?;
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
             call(&mut output)?;
         }
-        let mut each = Vec::with_capacity(self.batches);
+        let mut each = memory::reserved("times of batches", self.batches)?;
         let mut start = Instant::now();
         for _ in 0..self.batches {
             call(&mut output)?;
@@ -137,7 +138,7 @@ impl<'a> Work<'a> {
         let data = (&self.input[..], &self.weights[..], None);
         let call = |output: &mut [f32]| sparkle::baseline::conv2d(index, self.problem(), data, output);
         // A batch that its buffers cannot hold at once, it cannot compute.
-        let first = call(&mut verify::unwritten(self.problem().output_len()));
+        let first = call(&mut memory::unwritten(self.problem().output_len())?);
         if matches!(first, Err(sparkle::Error::Unsupported { .. })) {
             return Ok(None);
         }
@@ -172,17 +173,20 @@ impl<'a> Work<'a> {
         order: Order,
     ) -> Result<Took, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
-        let buffers = || (self.input.clone(), verify::unwritten(self.problem().output_len()));
         let submit = |(input, output)| pipeline.submit(&self.plan, input, output, Pressure::Wait);
+        let fresh = || -> Result<Submitted, Failure> {
+            let input = memory::copied("another input", &self.input)?;
+            Ok(submit((input, memory::unwritten(self.problem().output_len())?))?)
+        };
         let mut flying: VecDeque<Submitted> =
-            (0..self.slots + 2).map(|_| submit(buffers())).collect::<Result<_, _>>()?;
+            (0..self.slots + 2).map(|_| fresh()).collect::<Result<_, _>>()?;
         let mut submits = vec![];
         let mut next = || -> Result<(), Failure> {
             let done = flying.pop_front().expect("jobs are in flight").wait()?;
             // The queue has room for all of them, so that this never waits for the device.
             let start = Instant::now();
             flying.push_back(submit((done.input, done.output))?);
-            submits.push(start.elapsed());
+            memory::push("times of batches", &mut submits, start.elapsed())?;
             Ok(())
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
@@ -253,6 +257,9 @@ fn one_image(problem: &Conv2d) -> Result<Conv2d, Failure> {
         stride_w: sizes.stride_w as i64,
         pad_h: sizes.pad_h as i64,
         pad_w: sizes.pad_w as i64,
+        dilation_h: sizes.dilation_h as i64,
+        dilation_w: sizes.dilation_w as i64,
+        groups: sizes.groups as i64,
         ..Default::default()
     };
     Ok(Conv2d::new(desc)?)

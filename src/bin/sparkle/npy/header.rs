@@ -1,0 +1,230 @@
+//! The header of a `.npy` file: which kind of numbers, in which order, of which shape.
+//!
+//! NumPy writes it as a Python dictionary, and reads whatever Python takes for one; so does this. NumPy's format
+//! specification: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+
+use std::io::{ErrorKind, Read};
+
+use super::literal::{self, Literal};
+use super::shape_text;
+
+/// Bytes of a header that are read. Version 1 allows as many; a longer one describes no plain array.
+const LONGEST: usize = 0xffff;
+
+/// Characters of a type's description that messages repeat.
+const TOLD: usize = 200;
+
+/// What a file says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Its numbers.
+    pub float: Float,
+    /// Whether the first index runs fastest.
+    pub fortran_order: bool,
+    /// Its sides.
+    pub shape: Vec<usize>,
+    /// The number of its elements.
+    pub count: usize,
+    /// The bytes of its elements.
+    pub bytes: u64,
+    /// Type and shape, for messages.
+    pub text: String,
+    /// Where its elements begin.
+    pub start: u64,
+}
+
+/// How a number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Float {
+    /// Bytes: 4 or 8.
+    pub size: usize,
+    /// Whether the most significant byte comes first.
+    pub big_endian: bool,
+}
+
+impl Float {
+    /// The type that NumPy takes `descr` for, if it is a float32 or float64.
+    fn named(descr: &str) -> Option<Self> {
+        let native = cfg!(target_endian = "big");
+        let size = |name: &str| match name {
+            "f" => Some(4),
+            "d" => Some(8),
+            _ => name
+                .strip_prefix('f')?
+                .trim_start_matches(' ')
+                .parse()
+                .ok()
+                .filter(|size| matches!(size, 4 | 8)),
+        };
+        let (name, big_endian) = match descr {
+            "float32" | "single" => return Some(Float { size: 4, big_endian: native }),
+            "float64" | "double" | "float" => return Some(Float { size: 8, big_endian: native }),
+            _ => match descr.split_at_checked(1) {
+                Some(("<", name)) => (name, false),
+                Some((">", name)) => (name, true),
+                Some(("=" | "|", name)) => (name, native),
+                _ => (descr, native),
+            },
+        };
+        Some(Float { size: size(name)?, big_endian })
+    }
+
+    /// The number in `bytes`, which are as many as it has, as float32.
+    ///
+    /// # Errors
+    /// A number that float32 cannot hold.
+    pub fn decode(self, bytes: &[u8]) -> Result<f32, f64> {
+        let stored = match (bytes, self.big_endian) {
+            (&[a, b, c, d], false) => return Ok(f32::from_le_bytes([a, b, c, d])),
+            (&[a, b, c, d], true) => return Ok(f32::from_be_bytes([a, b, c, d])),
+            (&[a, b, c, d, e, f, g, h], false) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            (&[a, b, c, d, e, f, g, h], true) => f64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            _ => unreachable!("a number has 4 or 8 bytes"),
+        };
+        let value = stored as f32;
+        // Refused rather than made infinite.
+        if value.is_infinite() && stored.is_finite() { Err(stored) } else { Ok(value) }
+    }
+}
+
+/// Reads a header, and nothing behind it.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn read(file: &mut impl Read) -> Result<Header, String> {
+    let cut = |error: std::io::Error| match error.kind() {
+        ErrorKind::UnexpectedEof => "is cut short within its header".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    let mut start = [0; 8];
+    let mark = file.read_exact(&mut start).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => "is no .npy file".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    });
+    mark?;
+    let version = match start {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', version @ 1..=3, 0] => version,
+        [0x93, b'N', b'U', b'M', b'P', b'Y', major, minor] => {
+            return Err(format!("has version {major}.{minor} of the .npy format; expected 1.0, 2.0 or 3.0"));
+        }
+        [b'P', b'K', ..] => {
+            return Err("is no .npy file but an archive; extract one of its arrays".to_owned());
+        }
+        _ => return Err("is no .npy file".to_owned()),
+    };
+    let mut length = [0; 4];
+    let field = if version == 1 { 2 } else { 4 };
+    file.read_exact(&mut length[..field]).map_err(cut)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > LONGEST {
+        return Err(format!("its header has {length} bytes and so describes no array of reasonable size"));
+    }
+    let mut bytes = vec![0; length];
+    file.read_exact(&mut bytes).map_err(cut)?;
+    let text = match version {
+        3 => String::from_utf8(bytes).map_err(|_| "is no .npy file: its header is not UTF-8".to_owned())?,
+        _ => bytes.into_iter().map(char::from).collect(),
+    };
+    let header = literal::parse(&text, version < 3)
+        .map_err(|what| format!("is no .npy file: {what} of its header"))?;
+    describe(header, (8 + field + length) as u64)
+}
+
+/// What a header means, whose elements begin at `start`.
+fn describe(header: Literal, start: u64) -> Result<Header, String> {
+    let broken = |what: &str| format!("is no .npy file: its header {what}");
+    let Literal::Dict(entries) = header else { return Err(broken("is no dictionary")) };
+    let (mut descr, mut order, mut sides) = (None, None, None);
+    for (key, value) in entries {
+        match &key {
+            Literal::Text(key) if key == "descr" => descr = Some(value),
+            Literal::Text(key) if key == "fortran_order" => order = Some(value),
+            Literal::Text(key) if key == "shape" => sides = Some(value),
+            key => return Err(broken(&format!("has an entry {}", told(key)))),
+        }
+    }
+    let (Some(descr), Some(order), Some(Literal::Tuple(sides))) = (descr, order, sides) else {
+        return Err(broken("has not the three entries descr, fortran_order and shape, a tuple"));
+    };
+    let Literal::Truth(fortran_order) = order else {
+        return Err(broken("has a fortran_order that is neither True nor False"));
+    };
+    let shape = sides.iter().map(|side| match *side {
+        Literal::Number(side) => usize::try_from(side).ok().filter(|&side| isize::try_from(side).is_ok()),
+        _ => None,
+    });
+    let shape: Option<Vec<usize>> = shape.collect();
+    let shape = shape.ok_or_else(|| broken(&format!("has the shape {}", told(&Literal::Tuple(sides)))))?;
+    let text = format!("dtype {}, shape {}", told(&descr), shape_text(&shape));
+    let float = match &descr {
+        Literal::Text(name)
+            if matches!(name.trim_start_matches(['<', '>', '=', '|']), "O" | "O8" | "object") =>
+        {
+            return Err(format!("{text}: pickled Python objects are not read; expected float32 or float64"));
+        }
+        Literal::Text(name) => Float::named(name),
+        _ => None,
+    };
+    let float = float.ok_or_else(|| format!("{text}; expected float32 or float64"))?;
+    // A side of 0 makes an empty array, whatever the others are.
+    let mut sides = shape.iter();
+    let count = if shape.contains(&0) {
+        Some(0)
+    } else {
+        sides.try_fold(1usize, |product, &side| product.checked_mul(side))
+    };
+    let bytes =
+        count.and_then(|count| count.checked_mul(float.size)).filter(|&bytes| isize::try_from(bytes).is_ok());
+    match (count, bytes) {
+        (Some(count), Some(bytes)) => {
+            Ok(Header { float, fortran_order, shape, count, bytes: bytes as u64, text, start })
+        }
+        _ => Err(format!("{text}: describes no array of reasonable size")),
+    }
+}
+
+/// A literal for a message: as much of it as fits into a line.
+fn told(literal: &Literal) -> String {
+    let text = literal.to_string();
+    match text.char_indices().nth(TOLD) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_floats_as_numpy_takes_them() {
+        let native = cfg!(target_endian = "big");
+        for (descr, size, big_endian) in [
+            ("<f4", 4, false),
+            (">f4", 4, true),
+            ("=f4", 4, native),
+            ("|f4", 4, native),
+            ("f4", 4, native),
+            ("f", 4, native),
+            (">f", 4, true),
+            ("float32", 4, native),
+            ("single", 4, native),
+            ("f04", 4, native),
+            ("f 4", 4, native),
+            ("<f8", 8, false),
+            (">d", 8, true),
+            ("=d", 8, native),
+            ("float64", 8, native),
+            ("double", 8, native),
+            ("float", 8, native),
+        ] {
+            assert_eq!(Float::named(descr), Some(Float { size, big_endian }), "{descr}");
+        }
+        for descr in [
+            "", "<", "f2", "e", "f16", "g", "i4", "F4", "Float32", "<float32", "<<f4", " f4", "f4,",
+            "(1,)f4", "f-4", "é4",
+        ] {
+            assert_eq!(Float::named(descr), None, "{descr}");
+        }
+    }
+}
