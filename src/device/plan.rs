@@ -148,7 +148,9 @@ impl Conv2dPlan {
         }))
     }
 
-    /// Bytes that the plan holds as long as it lives, weights packed or uploaded; after a fallback also the CPU's.
+    /// Bytes that the plan holds as long as it lives, weights packed or uploaded; after a fallback also the CPU's. On an OpenGL
+    /// device, a plan with 8 MiB or more of input and output uploads them at its first run. Each pipeline that the plan is
+    /// submitted to makes a copy of the weights there, which counts as the pipeline's.
     pub fn packed_bytes(&self) -> usize {
         let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
             (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()

@@ -94,7 +94,9 @@ pub unsafe extern "C" fn sparkle_plan_execute(
 /// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
 /// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
 /// for a direct algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided
-/// image together. It is kept for the runs that follow.
+/// image together. It is kept for the runs that follow. On an OpenGL device, a plan with 8 MiB or more of input and output takes
+/// the device's memory at its first run. Each pipeline that a plan is submitted to makes a copy of its weights there, which
+/// counts as the pipeline's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_memory(
     plan: *mut sparkle_plan,

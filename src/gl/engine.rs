@@ -11,12 +11,13 @@ use std::time::Instant;
 use super::calibrate;
 use super::context::{ShareGroup, Target};
 use super::contexts;
+use super::conv2d;
 use super::dispatch::Ran;
 use super::egl::Egl;
 use super::exit;
 use super::gemm;
 use super::kept;
-use super::pipeline::Pipeline;
+use super::pipeline::{self, Pipeline};
 use super::tuning;
 use super::worker::Worker;
 use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
@@ -27,7 +28,7 @@ use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
-use crate::shader::recipe::generate;
+use crate::shader::recipe::{self, generate};
 use crate::shader::source::SGEMM_DIRECT;
 use crate::shader::variant::{Variant, has_winograd_forms};
 
@@ -171,17 +172,27 @@ impl Backend for Engine {
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         let problem = &preferred(problem, config().algorithm);
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let (variant, seconds, kernel) = self.worker.call(|session| {
+        let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
+        let (images, variant, seconds, kernel) = self.worker.call(|session| {
+            let most = conv2d::images_at_once(session.context(), problem)?;
+            if streams {
+                // The queue that its runs go through prepares it, on a context of its own, for its pieces.
+                let most = session.context().capabilities().max_elements();
+                let images = PipelineOptions::of_calls().images_each(problem, most);
+                let (variant, kernel) = session.choose_built(problem, images)?;
+                return Ok((images, variant, session.expected(problem, &variant), kernel));
+            }
             let prepared = session.prepare(problem, weights, bias)?;
             let variant = prepared.variant();
-            let made = (variant, session.expected(problem, &variant), prepared.kernel().to_owned());
+            let made = (most, variant, session.expected(problem, &variant), prepared.kernel().to_owned());
             session.keep(key, prepared);
             Ok(made)
         })?;
         Ok(Box::new(GlPlan {
             worker: self.worker.clone(),
             key,
+            streams,
+            images,
             recipe: Arc::new(Recipe {
                 problem: *problem,
                 variant,
@@ -241,6 +252,10 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
+    /// Whether its runs go through the engine's queue of calls.
+    streams: bool,
+    /// Images that are computed at once.
+    images: usize,
     kernel: String,
     /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
     recipe: Arc<Recipe>,
@@ -267,14 +282,21 @@ impl Plan for GlPlan {
     }
 
     fn memory(&self) -> Memory {
-        // Weights are on the device and, for a lost context, here; a run has input and output there, what its passes
-        // hand on to each other, and its output once more here. Where the device's limits cut the batch it is less.
         let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
-        let held = weights.len() + bias.as_ref().map_or(0, Vec::len);
-        let passes = generate(variant, problem);
+        let piece = problem.with_batch(self.images);
+        let passes = generate(variant, &piece);
+        let as_they_came =
+            if passes.as_ref().is_none_or(recipe::Recipe::reads_weights) { weights.len() } else { 0 };
         let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
-        let moved = problem.input_len() + 2 * problem.output_len() + scratch;
-        Memory { packed: (2 * held + packed) * size_of::<f32>(), workspace: moved * size_of::<f32>() }
+        let bias = bias.as_ref().map_or(0, Vec::len);
+        // Once here, for the day the context is lost and everything has to be uploaded again, and once on the device.
+        let held = weights.len() + bias + as_they_came + packed + bias;
+        let moved = match self.streams {
+            true => pipeline::workspace(&PipelineOptions::of_calls(), &piece),
+            // The whole output is once more here until the run has succeeded.
+            false => (piece.input_len() + piece.output_len() + problem.output_len()) * size_of::<f32>(),
+        };
+        Memory { packed: held * size_of::<f32>(), workspace: moved + scratch * size_of::<f32>() }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {

@@ -20,7 +20,7 @@ pub struct Buffers<'a> {
 }
 
 /// A pass with its program.
-struct Built {
+pub struct Built {
     program: Rc<Program>,
     bindings: Vec<(u32, Slot)>,
     uniforms: Vec<(u32, u32)>,
@@ -73,12 +73,7 @@ impl Passes {
         pace: Pace,
     ) -> Result<Self> {
         let context = session.context().clone();
-        check_iterations(&context, recipe)?;
-        session.begin(recipe.sources())?;
-        let mut build =
-            |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
-        let built = build(&recipe.prepare).and_then(|prepare| Ok((prepare, build(&recipe.run)?)));
-        let (prepare, run) = built.inspect_err(|_| session.give_up(recipe.sources()))?;
+        let [prepare, run] = build(session, recipe)?;
         let scratch = session.scratch();
         scratch.reserve(&context, &recipe.scratch)?;
         let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
@@ -189,6 +184,19 @@ impl Passes {
             }
         }
     }
+}
+
+/// The passes of `recipe` with their programs: those that pack the weights, and those that run.
+///
+/// # Errors
+/// The compiler's log.
+pub fn build(session: &mut Session, recipe: &Recipe) -> Result<[Vec<Built>; 2]> {
+    check_iterations(session.context(), recipe)?;
+    session.begin(recipe.sources())?;
+    let mut build =
+        |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
+    let built = build(&recipe.prepare).and_then(|prepare| Ok([prepare, build(&recipe.run)?]));
+    built.inspect_err(|_| session.give_up(recipe.sources()))
 }
 
 /// Refuses a recipe whose loops the device might end early. The planner offers none.

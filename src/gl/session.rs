@@ -10,7 +10,7 @@ use super::conv2d::{self, Prepared};
 use super::dispatch::Pace;
 use super::fallback::{Choice, Fallback};
 use super::kept::{self, Coming};
-use super::passes::Passes;
+use super::passes::{self, Passes};
 use super::rates;
 use super::resource::Program;
 use super::scratch::Scratch;
@@ -207,10 +207,22 @@ impl Session {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Prepared> {
+        self.first_that_works(policy, problem, |session, variant| {
+            session.prepare_variant(variant, problem, weights, bias)
+        })
+    }
+
+    /// What `prepare` makes of the best of the ways to compute `problem` that the driver can do.
+    fn first_that_works<T>(
+        &mut self,
+        policy: Tune,
+        problem: &Conv2d,
+        mut prepare: impl FnMut(&mut Session, &Variant) -> Result<T>,
+    ) -> Result<T> {
         let tile = tuning::tile(self, problem)?;
         let mut refused = None;
         for variant in self.candidates(&tile, policy)? {
-            match self.prepare_variant(&variant, problem, weights, bias) {
+            match prepare(self, &variant) {
                 // A driver may fail at one shader and compile the next.
                 Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                     if variant != Variant::DIRECT =>
@@ -235,6 +247,23 @@ impl Session {
         let tile = tuning::tile(self, problem)?;
         let best = self.candidates(&tile, tuning::policy(problem, config()))?.into_iter().next();
         best.ok_or_else(|| self.no_winograd(problem))
+    }
+
+    /// The best way that the driver compiles for pieces of `images` images of `problem`, and its kernel's name. Nothing but
+    /// programs is made.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn choose_built(&mut self, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
+        let policy = tuning::policy(problem, config());
+        self.first_that_works(policy, problem, |session, variant| {
+            let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
+                let choice = Choice::new(problem, session.context.group().max_iterations());
+                return Ok((*variant, session.program(choice.kernel)?.kernel_name().to_owned()));
+            };
+            passes::build(session, &recipe)?;
+            Ok((*variant, recipe.name))
+        })
     }
 
     fn no_winograd(&self, problem: &Conv2d) -> Error {

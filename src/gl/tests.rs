@@ -8,6 +8,7 @@ mod guards;
 mod limits;
 mod loops;
 mod machines;
+mod memory;
 mod pipeline;
 mod queue;
 mod queued;

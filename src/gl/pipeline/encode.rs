@@ -41,6 +41,11 @@ const MOST_SIZES: usize = 8;
 /// Bytes of weights that are worth a way of their own to the device, and are not so many that memory would be kept for them.
 const STAGED: Range<usize> = if cfg!(test) { 64..1 << 20 } else { 256 << 10..64 << 20 };
 
+/// Bytes of mapped memory that `bytes` of weights go through at most.
+pub fn bytes_of_staging(bytes: usize) -> usize {
+    if STAGED.contains(&bytes) { bytes.next_power_of_two() } else { 0 }
+}
+
 /// A convolution prepared on one context.
 pub trait Encode {
     /// Gets ready for pieces of `images` images, if it is not.

@@ -119,6 +119,11 @@ impl SlotBuffers {
     }
 }
 
+/// Bytes of a slot for `bytes` of input and output: on the host's side, where the device fetches and leaves them, and on the device's.
+pub fn bytes_of_slot(bytes: [usize; 2]) -> usize {
+    2 * bytes.into_iter().map(rounded).sum::<usize>()
+}
+
 /// Rounds up, so that jobs of slightly different sizes do not each need new memory.
 fn rounded(bytes: usize) -> usize {
     const STEP: usize = 1 << 20;

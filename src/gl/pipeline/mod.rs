@@ -40,6 +40,7 @@ use super::exit;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::problem::Conv2d;
 use crate::report::{PipelineStats, Recorder};
 
 mod batch;
@@ -142,6 +143,12 @@ impl Pipeline {
         let supervisor = Some(crate::thread::spawn(&id, "pipeline", supervise)?);
         Ok(Pipeline { core, supervisor })
     }
+}
+
+/// Bytes that jobs work in, cut into pieces like `piece`, beside what passes hand on to each other.
+pub fn workspace(options: &PipelineOptions, piece: &Conv2d) -> usize {
+    let slot = memory::bytes_of_slot(job::bytes_of(piece, piece.sizes().n));
+    options.slots * slot + encode::bytes_of_staging(size_of::<f32>() * piece.weights_len())
 }
 
 impl Drop for Pipeline {

@@ -118,6 +118,8 @@ struct State {
     unsent: BTreeMap<Option<usize>, BTreeSet<usize>>,
     /// Type, group and name.
     objects: BTreeSet<(&'static str, u32, usize)>,
+    /// Bytes of each buffer that has memory, by group and name.
+    bytes: BTreeMap<(u32, u32), i64>,
     violations: Vec<String>,
     /// Times that the device was told to wait for a fence.
     waits: u64,
@@ -150,6 +152,11 @@ impl Faults {
         let mut objects = Objects::new();
         self.state().objects.iter().for_each(|(kind, ..)| *objects.entry(kind).or_default() += 1);
         objects
+    }
+
+    /// Bytes of all live buffers.
+    pub fn bytes(&self) -> i64 {
+        self.state().bytes.values().sum()
     }
 
     /// Share groups made so far.
@@ -349,6 +356,7 @@ impl Egl for FaultyEgl {
             machine: self.machine,
             group: self.faults.groups(),
             error: Cell::new(api::NO_ERROR),
+            written: Cell::new(0),
         }))
     }
 }
@@ -363,6 +371,8 @@ struct FaultyApi {
     group: u32,
     /// An error made up, not yet asked for.
     error: Cell<u32>,
+    /// The buffer that is given memory: the one bound as the target of copies.
+    written: Cell<u32>,
 }
 
 impl FaultyApi {
@@ -401,6 +411,12 @@ impl FaultyApi {
         let context = self.context.map_or(0, |context| context.0);
         let own = if kind == "query" && name != 0 { context.wrapping_shl(16) } else { 0 };
         own ^ name as usize
+    }
+
+    /// The bound buffer has memory now.
+    fn gets(&self, target: u32, bytes: i64) {
+        assert_eq!(target, api::COPY_WRITE_BUFFER);
+        self.faults.state().bytes.insert((self.group, self.written.get()), bytes);
     }
 
     fn key(&self) -> Option<usize> {
@@ -445,18 +461,38 @@ macro_rules! objects {
 
 impl Api for FaultyApi {
     objects! {
-        "buffer": gen_buffer, delete_buffer;
         "shader": create_compute_shader, delete_shader;
         "program": create_program, delete_program;
         "query": gen_query, delete_query;
     }
+    fn gen_buffer(&self) -> u32 {
+        let name = self.call("gen_buffer", || self.inner.gen_buffer());
+        self.faults.made("buffer", self.group, self.identity("buffer", name));
+        name
+    }
+    fn delete_buffer(&self, name: u32) {
+        self.faults.deleted("buffer", self.group, self.identity("buffer", name));
+        self.faults.state().bytes.remove(&(self.group, name));
+        self.call("delete_buffer", || self.inner.delete_buffer(name));
+    }
+    fn bind_buffer(&self, target: u32, buffer: u32) {
+        if target == api::COPY_WRITE_BUFFER {
+            self.written.set(buffer);
+        }
+        self.call("bind_buffer", || self.inner.bind_buffer(target, buffer));
+    }
+    fn buffer_storage(&self, target: u32, size: i64, flags: u32) {
+        self.gets(target, size);
+        self.call("buffer_storage", || self.inner.buffer_storage(target, size, flags));
+    }
+    fn buffer_data(&self, target: u32, size: i64, usage: u32) {
+        self.gets(target, size);
+        self.call("buffer_data", || self.inner.buffer_data(target, size, usage));
+    }
     forward! {
-        fn bind_buffer(target: u32, buffer: u32);
         fn bind_buffer_base(target: u32, index: u32, buffer: u32);
         fn bind_buffer_range(target: u32, index: u32, buffer: u32, offset: i64, size: i64);
-        fn buffer_storage(target: u32, size: i64, flags: u32);
         fn map_buffer_range(target: u32, offset: i64, size: i64, access: u32) -> usize;
-        fn buffer_data(target: u32, size: i64, usage: u32);
         fn buffer_sub_data(target: u32, offset: i64, data: &[u8]);
         fn get_buffer_sub_data(target: u32, offset: i64, into: &mut [u8]);
         fn shader_source(shader: u32, source: &str);

@@ -58,11 +58,11 @@ fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket, rescue
     }
 }
 
-pub(super) fn send<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
+pub(super) fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
     send_with(pipeline, case, plan, None)
 }
 
-fn send_with<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan, rescue: Option<StandIn>) -> Sent<'a> {
+fn send_with<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan, rescue: Option<StandIn>) -> Sent<'a> {
     let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
     let ticket = Ticket::new();
     let job = job(case, plan, &mut output, &ticket, rescue);

@@ -30,6 +30,10 @@ impl Case {
         let mut data = |len| random.integers(len, 8);
         let (input, weights) = (data(problem.input_len()), data(problem.weights_len()));
         let bias = problem.bias().then(|| data(problem.sizes().k));
+        Case::of(problem, input, weights, bias)
+    }
+
+    fn of(problem: Conv2d, input: Vec<f32>, weights: Vec<f32>, bias: Option<Vec<f32>>) -> Self {
         let expected = oracle::conv2d(&problem, &input, &weights, bias.as_deref());
         let expected = expected.into_iter().map(|it| it.value as f32).collect();
         Case { problem, input, weights, bias, expected }
@@ -45,16 +49,22 @@ impl Case {
                 values[place] = value;
             }
         }
-        let expected = oracle::conv2d(&problem, &input, &weights, bias.as_deref());
-        let expected = expected.into_iter().map(|it| it.value as f32).collect();
-        Case { problem, input, weights, bias, expected }
+        Case::of(problem, input, weights, bias)
+    }
+
+    /// The same with inputs of zero: exact by every algorithm.
+    pub fn blank(desc: Conv2dDesc, seed: u64) -> Self {
+        let Case { problem, input, weights, bias, .. } = Case::new(desc, seed);
+        Case::of(problem, vec![0.0; input.len()], weights, bias)
     }
 
     /// Asserts that `output` is right.
     pub fn assert_right(&self, output: &[f32]) {
         let same = |(got, expected): (&f32, &f32)| got == expected || (got.is_nan() && expected.is_nan());
-        let right = output.len() == self.expected.len() && output.iter().zip(&self.expected).all(same);
-        assert!(right, "wrong numbers, and no error: {output:?}, not {:?}", self.expected);
+        assert_eq!(output.len(), self.expected.len());
+        let wrong = output.iter().zip(&self.expected).position(|pair| !same(pair));
+        let numbers = wrong.map(|at| (at, output[at], self.expected[at]));
+        assert_eq!(numbers, None, "wrong numbers, and no error: place, got, expected");
     }
 
     pub fn plan(&self, engine: &Engine) -> Result<Box<dyn Plan>> {
