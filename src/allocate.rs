@@ -5,6 +5,8 @@
 //! What is left to the language's own collections is small: less than 64 KiB at a time, whatever is asked of the
 //! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory.rs` fails every larger allocation in turn.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
 
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
@@ -41,6 +43,36 @@ pub fn copied<T: Copy>(data: &[T], what: &str) -> Result<Vec<T>> {
     Ok(copy)
 }
 
+/// A copy of `text`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn text(text: &str, what: &str) -> Result<String> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| exhausted(Some(text.len()), what))?;
+    copy.push_str(text);
+    Ok(copy)
+}
+
+/// `len` times `value`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn filled<T: Copy>(value: T, len: usize, what: &str) -> Result<Vec<T>> {
+    let mut memory = with_capacity(len, what)?;
+    memory.resize(len, value);
+    Ok(memory)
+}
+
+/// Makes room for one more in `map`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn one_more<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str) -> Result<()> {
+    let bytes = (map.len() + 1).checked_mul(size_of::<(K, V)>());
+    map.try_reserve(1).map_err(|_| exhausted(bytes, what))
+}
+
 /// What `items` give, of which there are as many as they say.
 ///
 /// # Errors
@@ -61,6 +93,8 @@ mod tests {
     fn what_fits_is_there_and_what_does_not_is_named() {
         assert_eq!(zeroed::<f32>(3, "a test").unwrap(), [0.0; 3]);
         assert_eq!(copied(&[1, 2], "a test").unwrap(), [1, 2]);
+        assert_eq!(text("ab", "a test").unwrap(), "ab");
+        assert_eq!(filled(7, 2, "a test").unwrap(), [7, 7]);
         assert_eq!(collected((0..4).map(Ok), "a test").unwrap(), [0, 1, 2, 3]);
         assert_eq!(collected([Ok(1), Err(Error::Cancelled)].into_iter(), "a test"), Err(Error::Cancelled));
         let message = |error: Error| error.to_string();

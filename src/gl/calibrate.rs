@@ -11,6 +11,7 @@ use super::dispatch::{self, Pace, Work};
 use super::fence::Fence;
 use super::resource::Buffer;
 use super::session::Session;
+use crate::allocate;
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Conv2dDesc};
@@ -35,7 +36,7 @@ pub fn measure(session: &mut Session, software: bool) -> Result<Hierarchy> {
     let launch = launch(session)?;
     let context = session.context();
     let (near, far) = (Buffer::new(context, size.bytes)?, Buffer::new(context, size.bytes)?);
-    let mut data = vec![0u8; size.bytes];
+    let mut data = allocate::zeroed(size.bytes, "a transfer that is timed")?;
     let upload = seconds(context, || near.upload(&data))?;
     // Read once and written once.
     let copy = seconds(context, || near.copy_to(&far, size.bytes))? / 2.0;
@@ -64,8 +65,9 @@ fn flops(session: &mut Session, size: &Size) -> Result<f64> {
         pad_w: 1,
         ..Default::default()
     })?;
-    let prepared = session.prepare(&problem, &vec![1.0; problem.weights_len()], None)?;
-    let (input, mut output) = (vec![1.0; problem.input_len()], vec![0.0; problem.output_len()]);
+    let ones = |len| allocate::filled(1.0, len, "a convolution that is timed");
+    let prepared = session.prepare(&problem, &ones(problem.weights_len())?, None)?;
+    let (input, mut output) = (ones(problem.input_len())?, ones(problem.output_len())?);
     prepared.run(&input, &mut output)?;
     let ran = prepared.run(&input, &mut output)?;
     Ok(problem.flops() as f64 / ran.time.as_secs_f64().max(1e-9))

@@ -20,6 +20,7 @@ use super::kept;
 use super::pipeline::{self, Pipeline};
 use super::tuning;
 use super::worker::Worker;
+use crate::allocate;
 use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::{Tune, config};
 use crate::error::Result;
@@ -109,7 +110,10 @@ impl Engine {
         if variants.len() >= MOST_VARIANTS {
             variants.clear();
         }
-        variants.insert(*problem, chosen);
+        // What cannot be remembered is chosen anew.
+        if variants.try_reserve(1).is_ok() {
+            variants.insert(*problem, chosen);
+        }
         Ok(chosen)
     }
 
@@ -172,6 +176,8 @@ impl Backend for Engine {
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         let problem = &preferred(problem, config().algorithm);
+        let recipe_weights = allocate::copied(weights, "a copy of the weights")?;
+        let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
         let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
         let (images, variant, seconds, kernel) = self.worker.call(|session| {
             let most = conv2d::images_at_once(session.context(), problem)?;
@@ -185,7 +191,7 @@ impl Backend for Engine {
             let prepared = session.prepare(problem, weights, bias)?;
             let variant = prepared.variant();
             let made = (most, variant, session.expected(problem, &variant), prepared.kernel().to_owned());
-            session.keep(key, prepared);
+            session.keep(key, prepared)?;
             Ok(made)
         })?;
         Ok(Box::new(GlPlan {
@@ -196,8 +202,8 @@ impl Backend for Engine {
             recipe: Arc::new(Recipe {
                 problem: *problem,
                 variant,
-                weights: weights.to_vec(),
-                bias: bias.map(<[f32]>::to_vec),
+                weights: recipe_weights,
+                bias: recipe_bias,
                 seconds,
             }),
             kernel,
@@ -228,7 +234,8 @@ impl Backend for Engine {
         self.worker.check_process()?;
         let problem = preferred(problem, config().algorithm);
         let (variant, seconds) = self.variant(&problem)?;
-        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias: bias.map(<[f32]>::to_vec), seconds }))
+        let bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
+        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias, seconds }))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
@@ -238,7 +245,7 @@ impl Backend for Engine {
             gemm::scale(problem, c);
             return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
         }
-        let mut tight = vec![0.0; elements];
+        let mut tight = allocate::zeroed(elements, "the product")?;
         let (kernel, ran) = self.worker.call(|session| match gemm::tile(session, problem)? {
             Some((tile, splits)) => gemm::run_tiled(session, (&tile, splits), problem, (a, b, c), &mut tight),
             None => gemm::run(session, problem, (a, b, c), &mut tight),
@@ -268,8 +275,8 @@ impl GlPlan {
         self.worker.post(move |session| {
             let Some(prepared) = session.take(key) else { return };
             match tuning::explore(session, &prepared, &recipe.problem, &recipe.weights) {
-                Ok(()) => session.keep(key, prepared),
-                // The next run prepares it anew.
+                // What is not kept, the next run prepares anew.
+                Ok(()) => drop(session.keep(key, prepared)),
                 Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
             }
         });
@@ -301,7 +308,7 @@ impl Plan for GlPlan {
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
-        let mut computed = vec![0.0; output.len()];
+        let mut computed = allocate::zeroed(output.len(), "the output")?;
         let (ran, explore, fresh) = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
@@ -312,7 +319,8 @@ impl Plan for GlPlan {
             };
             let ran = prepared.run(input, &mut computed)?;
             let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
-            session.keep(self.key, prepared);
+            // The outputs are there; what is not kept, the next run prepares anew.
+            let _ = session.keep(self.key, prepared);
             Ok((ran, explore, session.is_fresh()))
         })?;
         output.copy_from_slice(&computed);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::capabilities::Capabilities;
 use super::context::Context;
 use super::resource::{Building, Program};
+use crate::allocate;
 use crate::error::Result;
 use crate::log::Level;
 use crate::memory::Hierarchy;
@@ -14,6 +15,9 @@ use crate::problem::Conv2d;
 use crate::shader::recipe::Source;
 use crate::shader::tuner::Record;
 use crate::store::Store;
+
+/// Bytes of a shader's text beyond which its binary is not kept: a caller's, ours are shorter.
+pub(super) const LONGEST_TEXT: usize = 48 << 10;
 
 /// The device and its driver, as far as GL tells.
 fn device_key(capabilities: &Capabilities) -> String {
@@ -64,9 +68,12 @@ impl Coming {
 pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
     let capabilities = program.context().capabilities();
     if capabilities.program_binaries
+        && source.text.len() <= LONGEST_TEXT
         && let Some((format, binary)) = program.binary()?
+        && let Ok(mut bytes) = allocate::with_capacity(size_of_val(&format) + binary.len(), "a program")
     {
-        let bytes = [&format.to_le_bytes()[..], &binary].concat();
+        bytes.extend_from_slice(&format.to_le_bytes());
+        bytes.extend_from_slice(&binary);
         let key = program_key(capabilities, source);
         if store.load::<Vec<u8>>("gl-program", &key).is_none_or(|kept| kept != bytes) {
             store.save("gl-program", &key, &bytes);
@@ -80,9 +87,9 @@ pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
 /// # Errors
 /// What GL reports at once.
 pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Coming> {
-    let key = program_key(context.capabilities(), source);
     if context.capabilities().program_binaries
-        && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &key)
+        && source.text.len() <= LONGEST_TEXT
+        && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))
         && let Some((format, binary)) = bytes.split_first_chunk::<4>()
     {
         let format = u32::from_le_bytes(*format);

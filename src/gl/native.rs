@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use glow::HasContext as _;
 
 use super::api::{Api, BUFFER_SIZE, COMPLETION_STATUS, DebugMessage};
+use crate::allocate;
 
 /// Declares the table of raw entry points and how it is loaded.
 macro_rules! raw {
@@ -57,6 +58,8 @@ raw! {
     client_wait_sync: c"glClientWaitSync" fn(*mut c_void, u32, u64) -> u32;
     wait_sync: c"glWaitSync" fn(*mut c_void, u32, u64);
     delete_sync: c"glDeleteSync" fn(*mut c_void);
+    get_shader_info_log: c"glGetShaderInfoLog" fn(u32, i32, *mut i32, *mut c_char);
+    get_program_info_log: c"glGetProgramInfoLog" fn(u32, i32, *mut i32, *mut c_char);
     get_programiv: c"glGetProgramiv" fn(u32, u32, *mut i32);
     program_parameteri: c"glProgramParameteri" fn(u32, u32, i32);
     get_program_binary: c"glGetProgramBinary" fn(u32, i32, *mut i32, *mut u32, *mut c_void);
@@ -69,6 +72,9 @@ raw! {
     compiler_threads: [c"glMaxShaderCompilerThreadsKHR", c"glMaxShaderCompilerThreadsARB"] fn(u32);
     reset_status: [c"glGetGraphicsResetStatus", c"glGetGraphicsResetStatusKHR", c"glGetGraphicsResetStatusARB"] fn() -> u32;
 }
+
+/// Bytes of a compiler's log that are read.
+const LONGEST_LOG: usize = 16 << 10;
 
 /// OpenGL itself.
 pub struct Native {
@@ -125,6 +131,9 @@ impl Native {
     }
 }
 
+/// `glGetShaderInfoLog` or `glGetProgramInfoLog`.
+type GetInfoLog = unsafe extern "system" fn(u32, i32, *mut i32, *mut c_char);
+
 /// Calls an entry point.
 macro_rules! call {
     ($call:expr) => {{
@@ -133,6 +142,15 @@ macro_rules! call {
         // outlive the call. GL answers wrong names, sizes and enums with an error, not with undefined behaviour.
         unsafe { $call }
     }};
+}
+
+impl Native {
+    /// The beginning of what the compiler said of an object.
+    fn log(&self, get: GetInfoLog, object: u32) -> String {
+        let (mut text, mut length) = ([0u8; LONGEST_LOG], 0);
+        call!(get(object, LONGEST_LOG as i32, &mut length, text.as_mut_ptr().cast()));
+        String::from_utf8_lossy(&text[..length.clamp(0, LONGEST_LOG as i32) as usize]).into_owned()
+    }
 }
 
 impl Api for Native {
@@ -201,7 +219,7 @@ impl Api for Native {
         name!(NativeShader, shader).is_some_and(|shader| call!(self.gl.get_shader_compile_status(shader)))
     }
     fn shader_log(&self, shader: u32) -> String {
-        name!(NativeShader, shader).map_or_else(String::new, |it| call!(self.gl.get_shader_info_log(it)))
+        self.log(self.raw.get_shader_info_log, shader)
     }
     fn delete_shader(&self, shader: u32) {
         if let Some(shader) = name!(NativeShader, shader) {
@@ -249,7 +267,7 @@ impl Api for Native {
         size
     }
     fn program_log(&self, program: u32) -> String {
-        name!(NativeProgram, program).map_or_else(String::new, |it| call!(self.gl.get_program_info_log(it)))
+        self.log(self.raw.get_program_info_log, program)
     }
     fn keep_program_binary(&self, program: u32) {
         call!((self.raw.program_parameteri)(program, glow::PROGRAM_BINARY_RETRIEVABLE_HINT, 1));
@@ -260,7 +278,9 @@ impl Api for Native {
         if capacity <= 0 {
             return None;
         }
-        let (mut binary, mut length, mut format) = (vec![0u8; capacity as usize], 0, 0);
+        // What memory cannot hold is not kept.
+        let mut binary: Vec<u8> = allocate::zeroed(capacity as usize, "a program").ok()?;
+        let (mut length, mut format) = (0, 0);
         let into = binary.as_mut_ptr().cast();
         call!((self.raw.get_program_binary)(program, capacity, &mut length, &mut format, into));
         binary.truncate(length.max(0) as usize);

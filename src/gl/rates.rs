@@ -11,6 +11,7 @@ use super::context::Context;
 use super::passes::{Buffers, Passes};
 use super::resource::Buffer;
 use super::session::Session;
+use crate::allocate;
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
 use crate::shader::recipe::{Pass, Recipe, measure_fma, measure_read};
@@ -123,7 +124,8 @@ fn most_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Res
 
 /// A buffer of zeros: its contents would be undefined otherwise, and NaNs may be slow.
 fn zeros(context: &Rc<Context>, elements: usize) -> Result<Buffer> {
-    Buffer::with_data(context, bytemuck::cast_slice(&vec![0f32; elements]))
+    let zeros: Vec<f32> = allocate::zeroed(elements, "a measurement")?;
+    Buffer::with_data(context, bytemuck::cast_slice(&zeros))
 }
 
 /// `times` runs of `pass`, ready to be made together.

@@ -25,6 +25,7 @@ use super::fallback;
 use super::queued::Recent;
 use super::resource::{Buffer, Program};
 use super::session::Session;
+use crate::allocate;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
@@ -203,7 +204,7 @@ pub fn execute_custom(
             Some(current) if program == 0 || program == current.name => current,
             _ => Named { name: program, custom: true, iterations: None },
         };
-        let mut computed = vec![0.0; output.len()];
+        let mut computed = allocate::zeroed(output.len(), "the output")?;
         let prepared = if current.custom {
             check_iterations(thread.session.context(), current.iterations)?;
             Prepared::custom(thread.session.context(), (current.name, false), problem, weights)?
@@ -235,12 +236,13 @@ pub fn execute_source(
     }
     on_thread(state, |state, thread| {
         let context = thread.session.context().clone();
-        let text = Source { name: "the caller's shader".to_owned(), text: source.to_owned() };
+        let text =
+            Source { name: "the caller's shader".to_owned(), text: allocate::text(source, "a shader")? };
         let program = thread.session.generated(&text)?;
         check_iterations(&context, iterations_of(source))?;
         let any_grid = source.lines().any(|line| line == ANY_GRID);
         let prepared = Prepared::custom(&context, (program.name(), any_grid), problem, weights)?;
-        let mut computed = vec![0.0; output.len()];
+        let mut computed = allocate::zeroed(output.len(), "the output")?;
         let ran = prepared.run(input, &mut computed)?;
         drop(prepared);
         leave_bound(thread, state.program.map_or(0, |program| program.name), problem)?;
@@ -326,10 +328,10 @@ pub fn create_buffer(data: Option<&[u8]>, bytes: usize) -> Result<u32> {
 /// What GL reports, for instance that the buffer is smaller; `into` is untouched then.
 pub fn download_buffer(buffer: u32, into: &mut [u8]) -> Result<()> {
     on_initialized("gpu_download_buffer", |context| {
+        let mut read = allocate::zeroed(into.len(), "what is read from a buffer")?;
         context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
         context.check("glMemoryBarrier")?;
         let buffer = Buffer::adopt(context, buffer, into.len());
-        let mut read = vec![0; into.len()];
         let result = buffer.read(&mut read);
         buffer.into_name();
         result.map(|()| into.copy_from_slice(&read))

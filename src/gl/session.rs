@@ -15,6 +15,7 @@ use super::rates;
 use super::resource::Program;
 use super::scratch::Scratch;
 use super::tuning;
+use crate::allocate;
 use crate::config::{Tune, config};
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -115,7 +116,7 @@ impl Session {
         if self.generated.len() >= KEPT {
             self.generated.clear();
         }
-        self.generated.insert(source.clone(), program.clone());
+        self.generated.insert(source.copied()?, program.clone());
         Ok(program)
     }
 
@@ -123,7 +124,7 @@ impl Session {
         let (program, compiled) = coming.finish(self.store, source)?;
         let program = Rc::new(program);
         if compiled && self.fresh.len() < KEPT {
-            self.fresh.push((source.clone(), program.clone()));
+            self.fresh.push((source.copied()?, program.clone()));
         }
         Ok(program)
     }
@@ -152,7 +153,7 @@ impl Session {
         for source in sources {
             if !self.generated.contains_key(source) && !self.coming.contains_key(source) {
                 let coming = kept::program(self.store, &self.context, source)?;
-                self.coming.insert(source.clone(), coming);
+                self.coming.insert(source.copied()?, coming);
             }
         }
         Ok(())
@@ -335,7 +336,12 @@ impl Session {
     }
 
     /// Keeps a convolution under `key`.
-    pub fn keep(&mut self, key: u64, prepared: Prepared) {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn keep(&mut self, key: u64, prepared: Prepared) -> Result<()> {
+        allocate::one_more(&mut self.prepared, "the plans of a device")?;
         self.prepared.insert(key, prepared);
+        Ok(())
     }
 }

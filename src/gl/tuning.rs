@@ -14,6 +14,7 @@ use super::kept;
 use super::passes::{Buffers, Passes};
 use super::resource::{Bind, Buffer, Query};
 use super::session::Session;
+use crate::allocate;
 use crate::config::{Config, Tune};
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -133,19 +134,21 @@ struct Data {
 impl Data {
     /// Input and weights are `values` again and again, so that a batch of any size is quickly made.
     fn new(session: &Session, problem: &Conv2d, bias: Option<&[f32]>, values: &[f32]) -> Result<Self> {
-        let cycle = |len: usize, first: usize| -> Vec<f32> {
+        let cycle = |len: usize, first: usize| -> Result<Vec<f32>> {
             let (before, after) = values.split_at(first % values.len());
-            after.iter().chain(before.iter().chain(after).cycle()).take(len).copied().collect()
+            let mut all = allocate::with_capacity(len, "data for measurements")?;
+            all.extend(after.iter().chain(before.iter().chain(after).cycle()).take(len));
+            Ok(all)
         };
-        let weights = cycle(problem.weights_len(), DISTINCT / 3);
+        let weights = cycle(problem.weights_len(), DISTINCT / 3)?;
         let (image, Conv2dSizes { n, k, p, q, .. }) = (problem.with_batch(1), *problem.sizes());
         let mut random = Random::new(12);
         let mut below = |high: usize| random.between(0, high as i64 - 1) as usize;
         let mut rows = vec![];
         for number in [n - 1, below(n)] {
-            let input = cycle(image.input_len(), number * image.input_len());
+            let input = cycle(image.input_len(), number * image.input_len())?;
             for at in [(k - 1, p - 1), (below(k), below(p)), (below(k), below(p))] {
-                let mut expected = vec![Expected::default(); q];
+                let mut expected = allocate::filled(Expected::default(), q, "a row to compare")?;
                 oracle::conv2d_row(&image, (&input, &weights, bias), (0, at.0, at.1), &mut expected);
                 rows.push(((number, at.0, at.1), expected));
             }
@@ -158,7 +161,7 @@ impl Data {
     /// Whether the sampled rows are right: exactly, or within the bound.
     fn passes(&self, problem: &Conv2d, output: &Buffer, exactly: bool) -> Result<bool> {
         let Conv2dSizes { k, p, q, .. } = *problem.sizes();
-        let mut got = vec![0f32; q];
+        let mut got = allocate::zeroed(q, "a row to compare")?;
         for ((n, ki, pi), expected) in &self.rows {
             let first = ((n * k + ki) * p + pi) * q;
             output.read_at(first * size_of::<f32>(), bytemuck::cast_slice_mut(&mut got))?;

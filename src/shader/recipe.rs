@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use super::iterations;
 use super::source::NUMBERS;
 use super::variant::{Family, POINTWISE_TILE, Variant, winograd_tiles};
+use crate::allocate;
+use crate::error::Result;
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
@@ -20,6 +22,16 @@ pub struct Source {
     pub name: String,
     /// Its GLSL.
     pub text: String,
+}
+
+impl Source {
+    /// A copy; a text of a caller's may be long.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn copied(&self) -> Result<Self> {
+        Ok(Source { name: self.name.clone(), text: allocate::text(&self.text, "a shader")? })
+    }
 }
 
 /// A buffer of a recipe.

@@ -14,6 +14,7 @@ use super::batch::Batch;
 use super::ring::Source;
 use super::slot::{Lease, Reservation};
 use super::sync::{Mutex, lock};
+use crate::allocate;
 use crate::backend::{Job, Lent, Recipe, Run, Ticket};
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
@@ -289,13 +290,24 @@ impl Flight {
         if progress.error.is_some() {
             return false;
         }
-        let spills = self.job().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
-        if spills && !last && progress.spill.is_none() {
-            progress.spill = Some(vec![0.0; self.recipe.problem.output_len()]);
-        }
         progress.outstanding += 2;
         progress.all_cut = last;
         true
+    }
+
+    /// Makes sure that an output that somebody sees, and that comes in pieces, can be put together elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn make_room(&self) -> Result<()> {
+        let problem = &self.recipe.problem;
+        let is_seen = self.job().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
+        let comes_in_pieces = self.images_each < problem.sizes().n;
+        if is_seen && comes_in_pieces && lock(&self.progress).spill.is_none() {
+            let spill = allocate::zeroed(problem.output_len(), "an output that comes in pieces")?;
+            lock(&self.progress).spill = Some(spill);
+        }
+        Ok(())
     }
 
     /// Where the output of the images from `first` on goes, of a job with buffers; `None` if it has failed. Once the caller's own

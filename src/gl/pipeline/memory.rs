@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::context::Context;
 use super::super::resource::{Buffer, Region};
 use super::ring::Step;
+use crate::allocate;
 use crate::error::Result;
 
 /// What all threads know of a slot's memory. It changes only while the slot is being prepared.
@@ -96,7 +97,7 @@ impl SlotBuffers {
                 addresses.push(address);
                 host.push(Host::Mapped { _buffer: buffer });
             } else {
-                let mut memory = vec![0u64; bytes.div_ceil(8)];
+                let mut memory: Vec<u64> = allocate::zeroed(bytes.div_ceil(8), "a slot")?;
                 addresses.push(NonNull::new(memory.as_mut_ptr().cast()).expect("a Vec's address"));
                 host.push(Host::Plain { _memory: memory });
             }

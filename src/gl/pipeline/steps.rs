@@ -354,6 +354,7 @@ impl Steps {
                 batch.clone().fill(&self.core, slot, self.generation, memory);
             }
             Piece::Part { flight, first, images } => {
+                flight.make_room()?;
                 let problem = &flight.recipe.problem;
                 let bytes = bytes_of(problem, *images);
                 let memory = self.grow(slot, bytes)?;
