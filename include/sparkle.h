@@ -85,6 +85,8 @@ enum sparkle_status
   SPARKLE_ERROR_CANCELLED = 13,
   /// A queue is full, and the caller asked not to wait.
   SPARKLE_ERROR_BUSY = 14,
+  /// The process, or the calling thread, is ending: its OpenGL devices can no longer be used. To close handles still works.
+  SPARKLE_ERROR_ENDING = 15,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -90,6 +90,12 @@ pub enum Error {
         /// The object.
         what: String,
     },
+    /// The process, or the calling thread, is ending, and the device can no longer be used from it.
+    #[error("{what} is ending: OpenGL can no longer be used")]
+    Ending {
+        /// The process or the thread.
+        what: String,
+    },
     /// The job was cancelled before it started, or its queue was closed; its buffers are untouched.
     #[error("the job was cancelled before it started")]
     Cancelled,

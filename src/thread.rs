@@ -1,9 +1,26 @@
 //! The library's own threads: how each of them starts.
 
+use std::cell::Cell;
+use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::float_env;
+
+thread_local! {
+    static OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is one of the library's own.
+pub fn is_ours() -> bool {
+    OURS.get()
+}
+
+/// Whether `thread` is the calling one. `std::thread::current` would panic in a destructor at the end of a thread.
+pub fn is_current<T>(thread: &JoinHandle<T>) -> bool {
+    // SAFETY: tells the calling thread's own id; takes no argument.
+    thread.as_pthread_t() == unsafe { libc::pthread_self() }
+}
 
 /// Starts a thread that does `role` for `device`, in the library's floating-point environment.
 ///
@@ -15,9 +32,9 @@ pub fn spawn<T: Send + 'static>(
     role: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
-    // The panic hook of `ffi::boundary` knows the library's threads by this prefix.
     let builder = std::thread::Builder::new().name(format!("sparkle {device} {role}").trim_end().to_owned());
     let in_environment = move || {
+        OURS.set(true);
         float_env::set_for_own_thread();
         body()
     };
@@ -33,8 +50,9 @@ mod tests {
 
     #[test]
     fn a_thread_has_a_name_and_a_result() {
-        let name = || std::thread::current().name().map(str::to_owned);
+        let name = || (std::thread::current().name().map(str::to_owned), is_ours());
         let thread = spawn("gl:0", "uploads", name).unwrap();
-        assert_eq!(thread.join().unwrap().as_deref(), Some("sparkle gl:0 uploads"));
+        assert!(!is_current(&thread) && !is_ours());
+        assert_eq!(thread.join().unwrap(), (Some("sparkle gl:0 uploads".to_owned()), true));
     }
 }

@@ -231,6 +231,29 @@ fn without_stat_a_failure_stops_the_program() {
 }
 
 #[test]
+fn handlers_at_the_end_of_a_program() {
+    if !support::gl_available() {
+        return;
+    }
+    let program = Build::Checked.program("tests/fortran/leaving.f90", &[]);
+    let mut cases = 0;
+    for device in ["gl:0", "cpu", "auto"] {
+        for when in ["early", "late"] {
+            for (how, code, said) in [("end", 0, ""), ("stop", 0, ""), ("error stop", 3, "ERROR STOP 3")] {
+                let ran = ran(&program, &[device, when, how], &[]);
+                let right = ran.status.code() == Some(code)
+                    && ran.stdout == "leaving\nleft\n"
+                    && ran.stderr.starts_with(said)
+                    && ran.stderr.is_empty() == said.is_empty();
+                assert!(right, "{device} {when} {how}: {ran:?}");
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 18);
+}
+
+#[test]
 fn reference_modules_on_the_cpu() {
     silent("reference_cpu", &[]);
     silent("reference_cpu", &[("SPORKLE_GPU_ASYNC", "yes")]);

@@ -33,6 +33,7 @@ module sparkle_c
   integer, parameter :: SPARKLE_ERROR_INTERNAL = 12
   integer, parameter :: SPARKLE_ERROR_CANCELLED = 13
   integer, parameter :: SPARKLE_ERROR_BUSY = 14
+  integer, parameter :: SPARKLE_ERROR_ENDING = 15
 
   integer, parameter :: SPARKLE_ALGORITHM_AUTO = 0
   integer, parameter :: SPARKLE_ALGORITHM_DIRECT = 1

@@ -172,7 +172,7 @@ fn quiet_panics() {
             if DEPTH.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
                 NOTED.set(true);
                 let _ = PANIC.try_with(|noted| *noted.borrow_mut() = Some(panic.to_string()));
-            } else if !std::thread::current().name().is_some_and(|name| name.starts_with("sparkle")) {
+            } else if !crate::thread::is_ours() {
                 previous(panic);
             }
         }));

@@ -40,6 +40,8 @@ pub enum sparkle_status {
     SPARKLE_ERROR_CANCELLED = 13,
     /// A queue is full, and the caller asked not to wait.
     SPARKLE_ERROR_BUSY = 14,
+    /// The process, or the calling thread, is ending: its OpenGL devices can no longer be used. To close handles still works.
+    SPARKLE_ERROR_ENDING = 15,
 }
 
 use sparkle_status::*;
@@ -63,6 +65,7 @@ impl sparkle_status {
             SPARKLE_ERROR_INTERNAL => c"internal error",
             SPARKLE_ERROR_CANCELLED => c"cancelled",
             SPARKLE_ERROR_BUSY => c"busy",
+            SPARKLE_ERROR_ENDING => c"the process is ending",
         }
     }
 
@@ -84,6 +87,7 @@ impl sparkle_status {
             SPARKLE_ERROR_INTERNAL,
             SPARKLE_ERROR_CANCELLED,
             SPARKLE_ERROR_BUSY,
+            SPARKLE_ERROR_ENDING,
         ];
         all.into_iter().find(|status| *status as i32 == code)
     }
@@ -104,6 +108,7 @@ impl From<&Error> for sparkle_status {
             Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
             Error::Cancelled => SPARKLE_ERROR_CANCELLED,
             Error::Busy { .. } => SPARKLE_ERROR_BUSY,
+            Error::Ending { .. } => SPARKLE_ERROR_ENDING,
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::api::{self, Api};
 use super::capabilities::Capabilities;
+use super::exit;
 use super::egl::{self, Config, ContextHandle, Display, Egl, EglError, EglResult, Surface};
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -105,6 +106,7 @@ impl ShareGroup {
         let failed = |call: &str, error: EglError| egl_error(&device, call, error);
         // Again, since the host may have terminated the display meanwhile. Harmless otherwise.
         egl.initialize(display).map_err(|error| failed("eglInitialize", error))?;
+        exit::register();
         egl.bind_opengl().map_err(|error| failed("eglBindAPI", error))?;
         let extensions = egl.query_string(Some(display), egl::EXTENSIONS).unwrap_or_default();
         let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
@@ -116,6 +118,7 @@ impl ShareGroup {
         }
         let (root, attributes) = create_root(&*egl, display, config)
             .map_err(|error| failed("eglCreateContext for OpenGL 4.3 core", error))?;
+        exit::register();
         Ok(Arc::new(ShareGroup {
             egl,
             display,
@@ -168,7 +171,7 @@ impl ShareGroup {
 
     /// EGL forgets the calling thread, whose contexts are gone.
     pub fn release_thread(&self) {
-        if !self.is_forked() {
+        if !self.is_gone() {
             self.egl.release_thread();
         }
     }
@@ -176,6 +179,12 @@ impl ShareGroup {
     /// Whether this process was forked from the one that made the group: nothing of it may be touched then.
     pub fn is_forked(&self) -> bool {
         self.process != std::process::id()
+    }
+
+    /// Whether the driver and all that it holds for the group must be left alone: after a fork they are the parent's, and while the
+    /// process is ending the driver takes itself down.
+    pub fn is_gone(&self) -> bool {
+        self.is_forked() || exit::is_shut_out()
     }
 
     /// The objects alive in the group's contexts.
@@ -224,8 +233,7 @@ impl ShareGroup {
 
 impl Drop for ShareGroup {
     fn drop(&mut self) {
-        // After fork() the driver's state belongs to the parent.
-        if !self.is_forked() {
+        if !self.is_gone() {
             self.egl.destroy_context(self.display, self.root);
         }
     }
@@ -303,7 +311,7 @@ impl Binding {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if self.group.is_forked() {
+        if self.group.is_gone() {
             return;
         }
         let ShareGroup { egl, display, .. } = &*self.group;

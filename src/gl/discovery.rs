@@ -74,14 +74,17 @@ pub fn discovered() -> &'static Discovered {
     }
     DISCOVERED.get_or_init(|| {
         let work = || {
-            let _inside = exit::enter();
+            let _inside = match exit::enter() {
+                Ok(inside) => inside,
+                Err(error) => return (vec![rejected("OpenGL", error.to_string())], None),
+            };
+            // Early, so that there is a handler at all if the process ends before the drivers are loaded.
+            exit::register();
             let egl = egl::native();
             let found = discover(egl.as_ref().map_err(Clone::clone));
             if let Ok(egl) = &egl {
                 egl.release_thread();
             }
-            // Drivers are loaded now, and have been used.
-            exit::register();
             (found, egl.ok())
         };
         let (found, egl) = match crate::thread::spawn("gl", "discovery", work).map(JoinHandle::join) {
@@ -203,6 +206,8 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
             .and_then(|probed| probed.map_err(|error| error.to_string())),
         Err(error) => Err(format!("{}: no display: {error}", route.name)),
     };
+    // Another driver may have been loaded, and has been used.
+    exit::register();
     let probed = match probed {
         Ok(probed) => probed,
         Err(reason) => return found.push(rejected(&route.name, reason)),

@@ -133,7 +133,9 @@ pub fn shutdown() {
     if discovery::is_forked() {
         return;
     }
-    ENGINES.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, engine| engine.strong_count() > 0);
+    if let Ok(mut engines) = exit::lock(&ENGINES) {
+        engines.retain(|_, engine| engine.strong_count() > 0);
+    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use super::api;
 use super::context::{Context, ShareGroup};
 use super::conv2d;
 use super::conv2d::Prepared;
+use super::discovery;
 use super::engine::Engine;
 use super::exit::{self, Inside};
 use super::fallback;
@@ -81,7 +82,7 @@ struct Thread {
     /// Convolutions that were queued on the caller's buffers.
     recent: Recent,
     session: Session,
-    /// Last: the others end inside.
+    /// Last: the others end inside, unless the process is ending.
     inside: Option<Inside>,
 }
 
@@ -103,10 +104,10 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.inside = Some(exit::enter());
+        self.inside = exit::enter().ok();
         // The thread may be ending with another context current; objects must not be deleted from that one.
         let context = self.session.context();
-        if !context.group().is_forked() && !context.is_current() {
+        if !context.group().is_gone() && !context.is_current() {
             // If this fails, `resource::delete` leaves them alone.
             let _ = context.make_current();
         }
@@ -117,8 +118,13 @@ thread_local! {
     static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
 }
 
-fn state() -> MutexGuard<'static, Option<State>> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+/// # Errors
+/// [`Error::Forked`] in the child of a process that used OpenGL: a thread that does not exist here may hold the lock.
+fn state() -> Result<MutexGuard<'static, Option<State>>> {
+    if discovery::is_forked() {
+        return Err(Error::Forked { what: "the OpenGL context".to_owned() });
+    }
+    exit::lock(&STATE)
 }
 
 fn not_initialized(what: &'static str) -> Error {
@@ -131,7 +137,7 @@ fn not_initialized(what: &'static str) -> Error {
 /// # Errors
 /// Why there is no device or no context.
 pub fn initialize() -> Result<()> {
-    let mut state = state();
+    let mut state = state()?;
     ensure_state(&mut state)?;
     on_thread(state, |_, _| Ok(()))
 }
@@ -139,7 +145,7 @@ pub fn initialize() -> Result<()> {
 /// As [`initialize`], on an engine of the test's.
 #[cfg(test)]
 pub(super) fn initialize_on(engine: Arc<Engine>) -> Result<()> {
-    let mut state = state();
+    let mut state = state()?;
     *state = Some(State::new(engine)?);
     on_thread(state, |_, _| Ok(()))
 }
@@ -147,12 +153,14 @@ pub(super) fn initialize_on(engine: Arc<Engine>) -> Result<()> {
 /// Ends what [`initialize`] began: the program is deleted, the calling thread's context destroyed. Contexts of other threads end
 /// with their threads, or at their next call.
 pub fn cleanup() {
-    end(&mut state());
+    if let Ok(mut state) = state() {
+        end(&mut state);
+    }
 }
 
 /// Whether [`initialize`] has succeeded and [`cleanup`] has not been called since.
 pub fn is_initialized() -> bool {
-    state().is_some()
+    state().is_ok_and(|state| state.is_some())
 }
 
 /// Sees to it that the program is the reference kernel. Needs [`initialize`].
@@ -160,7 +168,7 @@ pub fn is_initialized() -> bool {
 /// # Errors
 /// The compiler's log, or why there is no context.
 pub fn compile() -> Result<()> {
-    let state = state();
+    let state = state()?;
     if state.is_none() {
         return Err(not_initialized("gpu_compile_conv2d_shader"));
     }
@@ -169,12 +177,16 @@ pub fn compile() -> Result<()> {
 
 /// The program's GL name, 0 if there is none.
 pub fn program() -> u32 {
-    state().as_ref().and_then(|state| state.program).map_or(0, |program| program.name)
+    current().map_or(0, |program| program.name)
 }
 
 /// Whether a program is the reference kernel that [`program`] names, not one of the caller's.
 pub fn is_reference_program(program: u32) -> bool {
-    state().as_ref().and_then(|state| state.program).is_some_and(|it| it.name == program && !it.custom)
+    current().is_some_and(|it| it.name == program && !it.custom)
+}
+
+fn current() -> Option<Named> {
+    state().ok()?.as_ref()?.program
 }
 
 /// Runs one convolution on the current program, initialising and compiling first if need be. Returns milliseconds.
@@ -196,7 +208,7 @@ pub fn execute_custom(
     weights: &[f32],
     output: &mut [f32],
 ) -> Result<f64> {
-    let mut state = state();
+    let mut state = state()?;
     ensure_state(&mut state)?;
     on_thread(state, |state, thread| {
         let current = match state.program {
@@ -230,7 +242,7 @@ pub fn execute_source(
     weights: &[f32],
     output: &mut [f32],
 ) -> Result<f64> {
-    let state = state();
+    let state = state()?;
     if state.is_none() {
         return Err(not_initialized("gpu_execute_conv2d_with_shader"));
     }
@@ -257,7 +269,7 @@ pub fn execute_source(
 /// # Errors
 /// The compiler's log; nothing has changed then.
 pub fn compile_custom(source: &str) -> Result<u32> {
-    let state = state();
+    let state = state()?;
     if state.is_none() {
         return Err(not_initialized("gpu_compile_custom_shader"));
     }
@@ -277,7 +289,7 @@ pub fn compile_custom(source: &str) -> Result<u32> {
 /// [`Error::Unsupported`] where there is no better kernel; [`Error::InvalidArgument`] for another program, for parameters that are
 /// not known, for buffers that do not go with them; what GL reports. The caller may then dispatch `program`.
 pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Result<()> {
-    let state = state();
+    let state = state()?;
     if state.is_none() {
         return Err(not_initialized("gpu_enqueue_conv2d"));
     }
@@ -363,11 +375,12 @@ pub fn set_shader_source(shader: u32) -> Result<()> {
 /// Gives up the program, the calling thread's context and the device.
 fn end(state: &mut Option<State>) {
     let Some(ended) = state.take() else { return };
-    let _inside = exit::enter();
-    if let Some(program) = ended.program.filter(|_| !ended.group.is_forked()) {
+    let inside = exit::enter();
+    if let Some(program) = ended.program.filter(|_| inside.is_ok()) {
         delete_program(&ended.group, program.name);
     }
-    THREAD.take();
+    // A thread that is ending has given up its context already.
+    let _ = THREAD.try_with(RefCell::take);
 }
 
 /// The device, if there is one already or can be.
@@ -391,11 +404,9 @@ fn on_thread<T>(
     job: impl FnOnce(&mut State, &mut Thread) -> Result<T>,
 ) -> Result<T> {
     let state = guard.as_mut().expect("set by the caller");
-    if state.group.is_forked() {
-        return Err(Error::Forked { what: "the OpenGL context".to_owned() });
-    }
-    let inside = exit::enter();
-    let outcome: Result<_> = THREAD.with_borrow_mut(|slot| {
+    let inside = exit::enter()?;
+    let outcome = THREAD.try_with(|slot| {
+        let slot = &mut *slot.borrow_mut();
         if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), &state.group)) {
             *slot = None;
         }
@@ -413,6 +424,8 @@ fn on_thread<T>(
         let result = job(state, thread);
         Ok((result, context.take_messages()))
     });
+    // In a destructor at the end of a thread its context is gone, and there is no place for another.
+    let outcome = outcome.unwrap_or_else(|_| Err(Error::Ending { what: "the calling thread".to_owned() }));
     let (result, messages) = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -435,7 +448,7 @@ fn on_thread<T>(
 
 /// As [`on_thread`], for calls that need [`initialize`] and nothing but the context.
 fn on_initialized<T>(what: &'static str, job: impl FnOnce(&Rc<Context>) -> Result<T>) -> Result<T> {
-    let state = state();
+    let state = state()?;
     if state.is_none() {
         return Err(not_initialized(what));
     }
@@ -478,16 +491,20 @@ fn replace_program(state: &mut State, context: &Context, program: Program, named
 fn delete_program(group: &Arc<ShareGroup>, name: u32) {
     // Contexts that have it in use keep it until they end.
     let delete = move |context: &Context| context.api().delete_program(name);
-    let deleted = THREAD.with_borrow(|slot| {
+    let deleted = THREAD.try_with(|slot| {
+        let slot = slot.borrow();
         let context = slot.as_ref().map(|thread| thread.session.context())?;
         let ours =
             Arc::ptr_eq(context.group(), group) && (context.is_current() || context.make_current().is_ok());
         ours.then(|| delete(context))
     });
-    if deleted.is_none() {
+    if deleted.ok().flatten().is_none() {
         let group = group.clone();
         // If even that fails, the program goes with the group's last context.
-        let work = move || drop(group.context().map(|context| delete(&context)));
+        let work = move || {
+            let inside = exit::enter();
+            drop(inside.and_then(|_inside| group.context().map(|context| delete(&context))));
+        };
         let _ = crate::thread::spawn("gl", "cleanup", work).map(JoinHandle::join);
     }
 }

@@ -38,10 +38,10 @@ fn no_object(context: &Context, call: &str) -> Error {
     context.check(call).and_then(|()| context.check_reset(call)).err().unwrap_or(nothing_said)
 }
 
-/// Has the driver delete an object. Not after a fork, when the driver's state is the parent's; nor while another context is
-/// current, whose objects go by the same names: then the object goes with the group's last context.
+/// Has the driver delete an object. Not when the driver is to be left alone; nor while another context is current, whose
+/// objects go by the same names: then the object goes with the group's last context.
 fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
-    if !context.group().is_forked() && context.is_current() {
+    if !context.group().is_gone() && context.is_current() {
         how(context.api());
     }
 }

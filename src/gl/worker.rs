@@ -63,9 +63,11 @@ impl Worker {
         let work = move || {
             let mut host = Host { device: name, make_context, session: None };
             serve(&queue, &mut host);
-            let _inside = exit::enter();
+            let inside = exit::enter();
             drop(host);
-            egl.release_thread();
+            if inside.is_ok() {
+                egl.release_thread();
+            }
         };
         let thread = crate::thread::spawn(&device, "worker", work)?;
         Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })
@@ -74,7 +76,7 @@ impl Worker {
     /// Runs `job` on the worker and returns what it gives. Messages of the context go to the log, on the calling thread.
     ///
     /// # Errors
-    /// The job's own; [`Error::Forked`] in a child process; [`Error::Internal`] if the job panicked; and if there is no context,
+    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process; [`Error::Internal`] if the job panicked; and if there is no context,
     /// why none could be made.
     pub fn call<R: Send>(&self, job: impl FnOnce(&mut Session) -> Result<R> + Send) -> Result<R> {
         self.check_process()?;
@@ -92,7 +94,10 @@ impl Worker {
         // If the worker is gone, this drops the job.
         let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
         let _ = is_over.recv();
-        let gone = || Error::Internal(format!("the worker thread of {} is gone", self.device));
+        let gone = || match exit::is_closed() {
+            true => exit::ending(),
+            false => Error::Internal(format!("the worker thread of {} is gone", self.device)),
+        };
         let (result, messages): (Result<R>, Vec<(Level, String)>) = answer.ok_or_else(gone)?;
         messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
         result
@@ -135,7 +140,7 @@ impl Drop for Worker {
         drop(jobs);
         if let Some(thread) = thread {
             // Jobs cannot panic through; if the driver did, the thread is over all the same.
-            let _ = thread.join();
+            let _ = exit::join(thread);
         }
     }
 }
@@ -143,7 +148,8 @@ impl Drop for Worker {
 /// Runs jobs until no handle is left.
 fn serve(queue: &Receiver<Job>, host: &mut Host) {
     while let Ok(Job { task, _over }) = queue.recv() {
-        let _inside = exit::enter();
+        // At the end of the process jobs are thrown away, which their callers are told.
+        let Ok(_inside) = exit::enter() else { continue };
         // What a job gives to its caller is caught inside; this is for jobs without a caller.
         if catch_unwind(AssertUnwindSafe(|| task(host))).is_err() {
             host.session = None;

@@ -22,7 +22,7 @@
 #define CANARY (-12345.0f)
 
 static inline float *floats(size_t count) {
-  float *memory = malloc((count ? count : 1) * sizeof(float));
+  float *memory = (float *)malloc((count ? count : 1) * sizeof(float));
   CHECK(memory != NULL, "%zu floats", count);
   return memory;
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::exit;
+use super::super::exit::Copying;
 use super::Core;
 use super::job::{Flight, Work};
 use super::memory::SlotMemory;
@@ -145,21 +145,17 @@ impl Batch {
         core.ring.copying(slot);
         let (jobs, [input, output]) = (self.flights.len(), strides(&self.recipe.problem));
         let head = head_bytes(jobs);
-        {
-            let _inside = exit::enter();
-            // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
-            let queue =
-                unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
-            queue.fill(0);
-            for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
-                begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);
-            }
+        // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
+        let queue =
+            unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
+        queue.fill(0);
+        for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
+            begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);
         }
         let len = self.recipe.problem.input_len();
         // SAFETY: behind the head, for which there is room.
         let inputs = Base(unsafe { memory.input.as_ptr().add(head) }.cast());
         let copy = move |range: Range<usize>| {
-            let _inside = exit::enter();
             for job in range {
                 let from = self.flights[job].job().expect("only jobs with buffers share a slot").input;
                 // SAFETY: the input is the job's until it is done, and as long as the problem says; the slot's memory has room
@@ -187,7 +183,6 @@ impl Batch {
             for job in range {
                 let flight = &self.flights[job];
                 if let Some(to) = flight.destination(0) {
-                    let _inside = exit::enter();
                     // SAFETY: the output is the job's until it is done, and as long as the problem says; the slot's output has
                     // it there, and stays while the ring says that it is being copied.
                     unsafe { std::ptr::copy_nonoverlapping(outputs.at(job * stride), to, len) };
@@ -233,7 +228,7 @@ fn in_parts(
         return drop(finally);
     }
     // What comes last runs when the last part is gone, also if one has panicked.
-    let shared = Arc::new((work, finally));
+    let shared = Arc::new((work, finally, Copying::begin()));
     for first in (0..jobs).step_by(each) {
         let shared = shared.clone();
         core.copiers.run(move || (shared.0)(first..(first + each).min(jobs)));

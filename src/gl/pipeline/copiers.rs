@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::exit;
+use super::super::exit::{self, Copying};
+use crate::thread::is_current;
 use super::sync::{Condvar, Mutex, lock, wait};
 
 /// Copies up to this size are done by whoever asks.
@@ -57,6 +58,8 @@ struct Part {
     to: *mut u8,
     bytes: usize,
     whole: Arc<Whole>,
+    /// At exit a driver takes its mapped memory away.
+    copying: Copying,
 }
 
 // SAFETY: who asks for a copy promises that the memory is there, for any thread, until it is over.
@@ -112,11 +115,8 @@ impl Copiers {
         put: fn(&mut VecDeque<Task>, Task),
     ) {
         if bytes <= SMALL {
-            {
-                let _inside = exit::enter();
-                // SAFETY: as promised.
-                unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
-            }
+            // SAFETY: as promised.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
             return then();
         }
         let part = bytes.div_ceil(4 * self.threads.len()).max(PART).next_multiple_of(64);
@@ -130,7 +130,7 @@ impl Copiers {
             // SAFETY: within the memory that was promised.
             let (from, to) = unsafe { (from.add(offset), to.add(offset)) };
             let bytes = part.min(bytes - offset);
-            put(&mut state.tasks, Task::Copy(Part { from, to, bytes, whole: whole.clone() }));
+            put(&mut state.tasks, Task::Copy(Part { from, to, bytes, whole: whole.clone(), copying: Copying::begin() }));
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
@@ -169,9 +169,8 @@ impl Drop for Copiers {
     fn drop(&mut self) {
         lock(&self.shared.state).closed = true;
         self.shared.work.notify_all();
-        let this = std::thread::current().id();
         // The last to hold a pipeline may be a task of its own.
-        self.threads.drain(..).filter(|it| it.thread().id() != this).for_each(|it| drop(it.join()));
+        self.threads.drain(..).filter(|it| !is_current(it)).for_each(|it| drop(exit::join(it)));
     }
 }
 
@@ -225,12 +224,9 @@ impl Shared {
 
 impl Part {
     fn copy(self) {
-        {
-            // At exit a driver takes its mapped memory away.
-            let _inside = exit::enter();
-            // SAFETY: the promise to `Copiers::copy`; parts are disjoint.
-            unsafe { copy_past_caches(self.from, self.to, self.bytes) };
-        }
+        // SAFETY: the promise to `Copiers::copy`; parts are disjoint.
+        unsafe { copy_past_caches(self.from, self.to, self.bytes) };
+        drop(self.copying);
         if self.whole.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let then = lock(&self.whole.then).take();
             then.expect("only the last part takes it")();

@@ -161,7 +161,7 @@ impl Drop for Pipeline {
         }
         self.core.ring.close().into_iter().for_each(|work| self.core.call_off(work, Error::Cancelled));
         if let Some(supervisor) = supervisor {
-            let _ = supervisor.join();
+            let _ = exit::join(supervisor);
         }
         self.core.write_trace();
     }
@@ -261,7 +261,10 @@ impl Core {
 
     /// The device is given up; for want of a context, if so.
     pub fn give_up(&self, error: Error, no_context: bool) {
-        crate::log::warning!("{}: the pipeline's contexts are given up: {error}", self.id);
+        // At the end of the process that is as it should be.
+        if !matches!(error, Error::Ending { .. }) {
+            crate::log::warning!("{}: the pipeline's contexts are given up: {error}", self.id);
+        }
         let mut fault = lock(&self.fault);
         let is_lost = matches!(error, Error::DeviceLost { .. });
         if fault.is_none() || is_lost || no_context {
@@ -325,7 +328,7 @@ impl Core {
         lock(&self.memory).fill(SlotMemory::NONE);
         *lock(&self.leases) = Arc::default();
         lock(&self.recorder).stats_mut().rebuilt += 1;
-        let lost = matches!(error, Error::DeviceLost { .. }).then_some(&error);
+        let lost = matches!(error, Error::DeviceLost { .. } | Error::Ending { .. }).then_some(&error);
         self.ring.recover(|pieces, waiting| {
             let (mut again, mut seen): (VecDeque<Work>, Vec<Arc<Flight>>) = Default::default();
             for piece in pieces {
@@ -381,7 +384,7 @@ impl Core {
 }
 
 fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
-    let _inside = exit::enter();
+    let _inside = exit::enter()?;
     ShareGroup::new(egl.clone(), id.clone(), target)
 }
 
@@ -397,9 +400,11 @@ fn supervise(core: &Arc<Core>, egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target
             Err(error) => core.fail_waiting(&error),
         }
     }
-    let _inside = exit::enter();
+    let inside = exit::enter();
     drop(first);
-    egl.release_thread();
+    if inside.is_ok() {
+        egl.release_thread();
+    }
 }
 
 /// The steps of each thread.

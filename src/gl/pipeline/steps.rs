@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::super::api;
 use super::super::context::{Context, ShareGroup};
-use super::super::exit;
+use super::super::exit::{self, Inside};
 use super::super::worker::panic_text;
 use super::Core;
 use super::encode::Encoders;
@@ -169,16 +169,16 @@ impl Steps {
             Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENCE)?,
             Some(Task::End) => return Ok(false),
             Some(Task::Prepare(slot, piece)) => {
-                let _inside = exit::enter();
                 self.at = Some((slot, piece.clone()));
+                let _inside = self.enter()?;
                 self.context.forget_errors();
                 let prepared = self.prepare(slot, &piece);
                 prepared.map_err(|error| Failed::at(error, slot, piece, true))?;
             }
             Some(Task::Expect(slot, piece)) => {
                 self.moved = Instant::now();
-                let _inside = exit::enter();
                 self.at = Some((slot, piece.clone()));
+                let _inside = self.enter()?;
                 self.context.forget_errors();
                 if let Err(error) = self.get_ready(&piece) {
                     let failed = Failed::at(error, slot, piece, true);
@@ -187,14 +187,19 @@ impl Steps {
                 }
             }
             Some(Task::Issue(step, slot, piece)) => {
-                let _inside = exit::enter();
                 self.at = Some((slot, piece.clone()));
+                let _inside = self.enter()?;
                 self.context.forget_errors();
                 let issued = self.issue(step, slot, &piece);
                 issued.map_err(|error| Failed::at(error, slot, piece, step == Step::Compute))?;
             }
         }
         Ok(true)
+    }
+
+    /// Goes inside the driver for the piece at hand.
+    fn enter(&mut self) -> Turn<Inside> {
+        exit::enter().map_err(|error| Box::new(Failed { error, place: self.at.take(), harmless: false }))
     }
 
     /// A piece cannot be computed, but the device can go on.
@@ -252,9 +257,9 @@ impl Steps {
         if !self.lanes[index].is_busy() {
             return Ok(false);
         }
-        let _inside = exit::enter();
         let place = self.lanes[index].oldest();
         self.at = place.clone();
+        let _inside = self.enter()?;
         // Deletions may have left some, which nobody has to answer for.
         self.context.forget_errors();
         let landed = self.lanes[index].land(patience);
@@ -564,13 +569,12 @@ fn may_spin(context: &Context, core: &Core) -> bool {
 
 /// Runs a thread's steps from its context's beginning to its end. `gate` holds the thread until nobody needs its memory.
 pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: impl FnOnce()) {
-    let made = {
-        let _inside = exit::enter();
+    let made = exit::enter().and_then(|_inside| {
         let made = catch_unwind(AssertUnwindSafe(|| Steps::new(core, &group, steps)));
         made.unwrap_or_else(|panic| {
             Err(Error::Internal(format!("{} panicked: {}", core.id, panic_text(&*panic))))
         })
-    };
+    });
     let mut steps = match made {
         Ok(steps) => steps,
         Err(error) => {

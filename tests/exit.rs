@@ -1,0 +1,104 @@
+//! The end of a process, in every state, by both interfaces, in C, C++ and Fortran: every exported function is called from handlers,
+//! destructors and threads that outlive main. None may hang or die. What computes is right or says why not, what closes succeeds.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{compile_c, run_command};
+
+const INTERFACES: [&str; 4] = ["gl:0", "cpu", "auto", "reference"];
+
+/// Runs `program` once with each list of arguments, and counts.
+#[track_caller]
+fn each(program: &Path, arguments: impl IntoIterator<Item = Vec<String>>, expected: &str) -> usize {
+    let run = |arguments: Vec<String>| {
+        let mut command = Command::new(program);
+        command.args(&arguments);
+        let ran = run_command(command);
+        let right = ran.status.success() && ran.stdout == expected && ran.stderr.is_empty();
+        assert!(right, "{arguments:?}: {ran:?}");
+    };
+    arguments.into_iter().map(run).count()
+}
+
+/// All of these, each with each.
+fn combined(lists: &[&[&str]]) -> Vec<Vec<String>> {
+    lists.iter().fold(vec![vec![]], |begun, list| {
+        let with = |words: &Vec<String>| {
+            let words = words.clone();
+            list.iter().map(move |word| [words.clone(), vec![(*word).to_owned()]].concat())
+        };
+        begun.iter().flat_map(with).collect()
+    })
+}
+
+fn in_c() -> PathBuf {
+    compile_c("leaving.c", &["-Wpedantic"])
+}
+
+const LEAVING_LEFT: &str = "leaving\nleft\n";
+
+#[test]
+fn handlers_in_c_registered_before_the_first_use() {
+    if support::gl_available() {
+        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized", "unused"], &["early"]]);
+        assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 20);
+    }
+}
+
+#[test]
+fn handlers_in_c_registered_after_the_first_use() {
+    if support::gl_available() {
+        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized"], &["late"]]);
+        assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 16);
+    }
+}
+
+#[test]
+fn destructors_of_the_program_in_c() {
+    if support::gl_available() {
+        let states = ["idle", "busy", "flying", "finalized", "unused"];
+        assert_eq!(each(&in_c(), combined(&[&INTERFACES, &states, &["destructor"]]), LEAVING_LEFT), 20);
+    }
+}
+
+#[test]
+fn handlers_in_c_that_wait_for_a_thread_that_computes() {
+    if support::gl_available() {
+        let cases = combined(&[&INTERFACES, &["idle", "flying"], &["joining"]]);
+        assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 8);
+    }
+}
+
+#[test]
+fn destructors_of_a_thread_and_children_in_c() {
+    if support::gl_available() {
+        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized"], &["thread", "child"]]);
+        assert_eq!(each(&in_c(), cases, "left\nleaving\n"), 32);
+    }
+}
+
+#[test]
+fn objects_in_cpp() {
+    if support::gl_available() {
+        let program = compile_c("leaving.cpp", &["-Wpedantic"]);
+        let at_exit = ["global", "local", "worker", "pointer", "thread of main"];
+        let cases = combined(&[&INTERFACES, &["idle", "flying"], &at_exit]);
+        assert_eq!(each(&program, cases, LEAVING_LEFT), 40);
+        let cases = combined(&[&INTERFACES, &["idle", "flying"], &["thread"]]);
+        assert_eq!(each(&program, cases, "left\nleaving\n"), 8);
+    }
+}
+
+#[test]
+fn plugins_that_are_unloaded_or_not() {
+    if support::gl_available() {
+        let plugin = compile_c("plugin.c", &["-Wpedantic", "-shared", "-fPIC"]);
+        let program = compile_c("unloading.c", &[]);
+        let cases =
+            combined(&[&[plugin.to_str().unwrap()], &INTERFACES, &["idle", "flying"], &["dlclose", "exit"]]);
+        assert_eq!(each(&program, cases, LEAVING_LEFT), 16);
+    }
+}
