@@ -5,7 +5,7 @@ use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
-use crate::float_env;
+use crate::{float_env, loader};
 
 thread_local! {
     static OURS: Cell<bool> = const { Cell::new(false) };
@@ -26,13 +26,15 @@ pub fn is_current<T>(thread: &JoinHandle<T>) -> bool {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] if the system gives no thread: for want of memory, or because the user has as many as are
-/// allowed. Nothing has begun then.
+/// allowed; [`Error::Ending`] where the thread could not begin since the calling one holds the loader's lock. Nothing has
+/// begun then.
 pub fn spawn<T: Send + 'static>(
     device: &str,
     role: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
     let builder = std::thread::Builder::new().name(format!("sparkle {device} {role}").trim_end().to_owned());
+    loader::check()?;
     let in_environment = move || {
         OURS.set(true);
         float_env::set_for_own_thread();

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use crate::allocate;
 use crate::error::Result;
+use crate::loader;
 
 /// How long a thread that has nothing to do stays awake: somewhat longer than it takes to wake one.
 const STAY_AWAKE: Duration = Duration::from_micros(50);
@@ -340,6 +341,10 @@ impl Drop for Crew {
         self.shared.ending.store(true, Ordering::SeqCst);
         for handle in self.handles.drain(..) {
             handle.thread().unpark();
+            if loader::is_held() {
+                // One that has just been started cannot begin before that is over, and has nothing of a caller's.
+                continue;
+            }
             // A job's panic is caught within it, so there is nothing to learn here.
             let _ = handle.join();
         }

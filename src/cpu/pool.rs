@@ -24,6 +24,7 @@ use super::crew::{Crew, Life};
 use super::process_lock::ProcessLock;
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::loader;
 use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
 use crate::report::Timing;
 
@@ -139,7 +140,8 @@ impl Team {
     /// Out of memory.
     pub fn shared() -> Result<Self> {
         let size = num_threads();
-        if size == 1 {
+        // Under the loader's lock no thread can be started, and one that was just started may not have begun.
+        if size == 1 || loader::is_held() {
             return Team::new(None);
         }
         let (pool, fresh, outgrown) = POOL.with(|current| match current {

@@ -66,11 +66,17 @@ pub fn is_forked() -> bool {
 pub fn discovered() -> &'static Discovered {
     static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
     static FORKED: OnceLock<Discovered> = OnceLock::new();
+    static LOADING: OnceLock<Discovered> = OnceLock::new();
     let _ = LOOKED.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
     if is_forked() {
         let reason = "this process was forked from one that used OpenGL, whose drivers do not survive that";
         return FORKED
             .get_or_init(|| Discovered { found: vec![rejected("OpenGL", reason.to_owned())], egl: None });
+    }
+    if DISCOVERED.get().is_none()
+        && let Err(error) = crate::loader::check()
+    {
+        return LOADING.get_or_init(|| Discovered { found: vec![rejected("OpenGL", error.to_string())], egl: None });
     }
     DISCOVERED.get_or_init(|| {
         let work = || {

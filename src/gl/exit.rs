@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::float_env::DriverFloatEnv;
+use crate::loader;
 
 /// Threads inside the driver, and copies from and to its memory that are under way.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
@@ -99,9 +100,13 @@ pub fn is_shut_out() -> bool {
     DEPTH.get() == 0 && is_closed()
 }
 
-/// Waits for a thread of ours to end; once the process is ending, no longer than a device may take. What has not ended by then is
-/// stuck in the driver, and goes with the process.
+/// Waits for a thread of ours, which has nothing of a caller's, to end. Once the process is ending, that is no longer than a device
+/// may take: what has not ended by then is stuck in the driver, and goes with the process. Where the thread could need the
+/// loader's lock, which the calling one holds, it ends later.
 pub fn join<T>(thread: JoinHandle<T>) -> Option<std::thread::Result<T>> {
+    if loader::is_held() {
+        return None;
+    }
     if is_closed() && patiently(|| thread.is_finished().then_some(())).is_none() {
         return None;
     }

@@ -76,10 +76,12 @@ impl Worker {
     /// Runs `job` on the worker and returns what it gives. Messages of the context go to the log, on the calling thread.
     ///
     /// # Errors
-    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process; [`Error::Internal`] if the job panicked; and if there is no context,
+    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process and under the loader's
+    /// lock; [`Error::Internal`] if the job panicked; and if there is no context,
     /// why none could be made.
     pub fn call<R: Send>(&self, job: impl FnOnce(&mut Session) -> Result<R> + Send) -> Result<R> {
         self.check_process()?;
+        crate::loader::check()?;
         let mut answer = None;
         let slot = &mut answer;
         let task: Box<dyn FnOnce(&mut Host) + Send + '_> = Box::new(move |host| *slot = Some(host.run(job)));

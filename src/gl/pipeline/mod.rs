@@ -37,6 +37,7 @@ use std::time::Instant;
 use super::context::{ShareGroup, Target};
 use super::egl::Egl;
 use super::exit;
+use crate::loader;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -170,17 +171,20 @@ impl Drop for Pipeline {
 impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
+        loader::check()?;
         let room = self.core.room(&job.recipe);
         self.core.fly(job, None, room, pressure)
     }
 
     unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()> {
         self.core.check_process()?;
+        loader::check()?;
         self.core.fly(job, Some(weights), 0, pressure)
     }
 
     fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>> {
         self.core.check_process()?;
+        loader::check()?;
         let most = recipe.problem.input_len().max(recipe.problem.output_len());
         if most > self.core.most_elements {
             let what = format!("a batch of {most} elements in one slot; {} fit", self.core.most_elements);

@@ -184,6 +184,7 @@ impl Slot for LentSlot {
 
     fn submit(&mut self, ticket: &Ticket) -> Result<()> {
         self.core.check_process()?;
+        crate::loader::check()?;
         let images = self.recipe.problem.sizes().n;
         let flight = Flight::in_slot(&self.recipe, ticket, &self.core);
         ticket.start();
