@@ -73,6 +73,18 @@ pub fn one_more<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str)
     map.try_reserve(1).map_err(|_| exhausted(bytes, what))
 }
 
+/// Adds `items` to `to`.
+///
+/// # Errors
+/// As [`with_capacity`]; some of the items may have been added then.
+pub fn append<T>(to: &mut Vec<T>, items: impl Iterator<Item = T>, what: &str) -> Result<()> {
+    for item in items {
+        to.try_reserve(1).map_err(|_| exhausted((to.len() + 1).checked_mul(size_of::<T>()), what))?;
+        to.push(item);
+    }
+    Ok(())
+}
+
 /// What `items` give, of which there are as many as they say.
 ///
 /// # Errors
@@ -97,6 +109,9 @@ mod tests {
         assert_eq!(filled(7, 2, "a test").unwrap(), [7, 7]);
         assert_eq!(collected((0..4).map(Ok), "a test").unwrap(), [0, 1, 2, 3]);
         assert_eq!(collected([Ok(1), Err(Error::Cancelled)].into_iter(), "a test"), Err(Error::Cancelled));
+        let mut all = vec![1];
+        append(&mut all, 2..4, "a test").unwrap();
+        assert_eq!(all, [1, 2, 3]);
         let message = |error: Error| error.to_string();
         assert_eq!(
             message(zeroed::<f32>(1 << 60, "a test").unwrap_err()),

@@ -5,6 +5,7 @@
 
 mod call;
 mod discovery;
+mod jobs;
 mod pipeline;
 mod plan;
 mod serial;
