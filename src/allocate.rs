@@ -9,9 +9,22 @@ use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 
+/// Who has no memory left, in messages.
+const HOST: &str = "the host";
+
+/// There is no memory for `what`.
+pub fn refused(what: &str) -> Error {
+    Error::OutOfMemory { device: HOST.to_owned(), what: what.to_owned() }
+}
+
+/// Whether it was the host's memory that ran out, and not a device's.
+pub fn is_of_host(error: &Error) -> bool {
+    matches!(error, Error::OutOfMemory { device, .. } if device == HOST)
+}
+
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
     let bytes = bytes.map_or("more bytes than there can be".to_owned(), |bytes| format!("{bytes} bytes"));
-    Error::OutOfMemory { device: "the host".to_owned(), what: format!("{bytes} for {what}") }
+    refused(&format!("{bytes} for {what}"))
 }
 
 /// An empty vector with room for `capacity` elements.
@@ -112,6 +125,7 @@ mod tests {
         let mut all = vec![1];
         append(&mut all, 2..4, "a test").unwrap();
         assert_eq!(all, [1, 2, 3]);
+        assert!(is_of_host(&zeroed::<f32>(1 << 60, "a test").unwrap_err()) && !is_of_host(&Error::Cancelled));
         let message = |error: Error| error.to_string();
         assert_eq!(
             message(zeroed::<f32>(1 << 60, "a test").unwrap_err()),

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::allocate;
 use crate::backend::Pressure;
 use crate::error::{Error, Result};
 
@@ -52,9 +53,7 @@ impl<T> Jobs<T> {
         if state.closed {
             return Err(Error::Cancelled);
         }
-        let what = || "a longer queue of jobs".to_owned();
-        let full = |_| Error::OutOfMemory { device: "the host".to_owned(), what: what() };
-        state.waiting.try_reserve(1).map_err(full)?;
+        state.waiting.try_reserve(1).map_err(|_| allocate::refused("a longer queue of jobs"))?;
         state.waiting.push_back(job);
         state.came += 1;
         drop(state);

@@ -37,7 +37,9 @@ pub fn operations(device: &str, tally: &mut Tally) {
                 let name = format!("{device}, {threads} threads, {state}: {what}");
                 tally.check(Operation { name, before: Box::new(reset), run, expected, tolerance });
             };
-            for (name, layer) in layers.iter().filter(|(name, _)| !few || *name == "direct") {
+            // A renderer in software takes its time for long kernels.
+            let kept = |name: &str| if on_cpu { true } else { name == "direct" || !(few || name == "long") };
+            for (name, layer) in layers.iter().filter(|(name, _)| kept(name)) {
                 for (what, way) in WAYS {
                     let run = Box::new(move |output: &mut [f32]| way(device, layer, output));
                     all(&format!("{what} of {name}"), run, &layer.expected, layer.tolerance);
@@ -88,49 +90,53 @@ pub fn operations(device: &str, tally: &mut Tally) {
 pub fn measured(device: &str, tally: &mut Tally) {
     ok(sparkle_set_num_threads(2));
     let mut width = 20;
-    for (state, reset) in STATES {
-        for (what, way) in &WAYS[..2] {
-            let run = Box::new(|output: &mut [f32]| {
-                let (mut computed, layer) = own(|| {
-                    width += 1;
-                    let desc = Conv2dDesc { c: 64, h: 20, w: width, k: 64, r: 3, s: 3, ..Default::default() };
-                    let layer = layer(&Conv2dDesc { bias: true, pad_h: 1, pad_w: 1, ..desc });
-                    (vec![CANARY; layer.expected.len()], layer)
-                });
-                let status = way(device, &layer, &mut computed);
-                // Any variant may be the fastest, so they may round.
-                let is = |value: f32, expected: f32| (value - expected).abs() < 0.5;
-                if status == SPARKLE_OK {
-                    let right = computed.iter().zip(&layer.expected).all(|(&value, &it)| is(value, it));
-                    output[0] = f32::from(u8::from(right));
-                } else if computed.iter().any(|&value| value != CANARY) {
-                    output[0] = -1.0;
-                }
-                own(|| drop((computed, layer)));
-                status
-            });
-            let name = format!("{device}, {state}: measured {what}");
-            tally.check(Operation { name, before: Box::new(reset), run, expected: &[1.0], tolerance: 0.0 });
+    let run = Box::new(|output: &mut [f32]| {
+        let (mut computed, layer) = own(|| {
+            width += 1;
+            let desc = Conv2dDesc { c: 32, h: 20, w: width, k: 32, r: 3, s: 3, ..Default::default() };
+            let layer = layer(&Conv2dDesc { bias: true, pad_h: 1, pad_w: 1, ..desc });
+            (vec![CANARY; layer.expected.len()], layer)
+        });
+        let status = plan(device, &layer, &mut computed);
+        // Any variant may be the fastest, so they may round.
+        let is = |value: f32, expected: f32| (value - expected).abs() < 0.5;
+        if status == SPARKLE_OK {
+            let right = computed.iter().zip(&layer.expected).all(|(&value, &it)| is(value, it));
+            output[0] = f32::from(u8::from(right));
+        } else if computed.iter().any(|&value| value != CANARY) {
+            output[0] = -1.0;
+        }
+        own(|| drop((computed, layer)));
+        status
+    });
+    let (name, before) = (format!("{device}: measured plan"), Box::new(|| ()));
+    tally.check(Operation { name, before, run, expected: &[1.0], tolerance: 0.0 });
+}
+
+/// Tuning, whatever is on record: a Rust program's way to what plans that measure do.
+pub fn tuned() {
+    let desc = Conv2dDesc { c: 32, h: 20, w: 20, k: 32, r: 3, s: 3, bias: true, ..Default::default() };
+    let problem = Conv2d::new(desc).unwrap();
+    let mut noticed = 0;
+    for which in 1.. {
+        let tune = || sparkle::trial::tune(0, &problem, std::time::Duration::from_millis(20));
+        let mut result = None;
+        let (_, count) = crate::with_failure(which, &mut || {
+            result = Some(tune());
+            SPARKLE_OK
+        });
+        match result.unwrap() {
+            Ok(tuned) => assert!(count < which || tuned.timed > 0, "{tuned:?}"),
+            Err(sparkle::Error::OutOfMemory { .. }) if count >= which => noticed += 1,
+            Err(error) => panic!("{error} at failure {which} of {count}"),
+        }
+        if count < which {
+            break;
         }
     }
-    if let Some(index) = device.strip_prefix("gl:") {
-        let index = index.parse().unwrap();
-        let desc = Conv2dDesc { c: 64, h: 20, w: 20, k: 64, r: 3, s: 3, ..Default::default() };
-        let problem = Conv2d::new(desc).unwrap();
-        let run = Box::new(|_: &mut [f32]| {
-            let budget = std::time::Duration::from_millis(200);
-            // The status alone counts; what it is called is asked of the library's last error.
-            match sparkle::trial::tune(index, &problem, budget) {
-                Ok(tuned) => {
-                    assert!(tuned.timed > 0, "{tuned:?}");
-                    SPARKLE_OK
-                }
-                Err(error) => panic!("{error}"),
-            }
-        });
-        let name = format!("{device}: tune");
-        tally.check(Operation { name, before: Box::new(|| ()), run, expected: &[], tolerance: 0.0 });
-    }
+    println!("gl:0: tuned: {noticed} noticed");
+    assert!(noticed > 0);
+    assert!(sparkle::trial::tune(0, &problem, std::time::Duration::from_millis(20)).unwrap().timed > 0);
 }
 
 type Way = fn(&str, &Layer, &mut [f32]) -> sparkle_status;

@@ -36,6 +36,7 @@ use std::time::Instant;
 use super::context::{ShareGroup, Target};
 use super::egl::Egl;
 use super::exit;
+use crate::allocate;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -302,10 +303,7 @@ impl Core {
         self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| match refused {
             Refused::Full => self.busy(),
             Refused::Closed => Error::Cancelled,
-            Refused::NoMemory => Error::OutOfMemory {
-                device: "the host".to_owned(),
-                what: "a longer queue of jobs".to_owned(),
-            },
+            Refused::NoMemory => allocate::refused("a longer queue of jobs"),
         })
     }
 
