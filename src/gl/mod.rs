@@ -98,6 +98,14 @@ pub fn candidates() -> Vec<Candidate> {
     }
 }
 
+/// Looks for devices, if nobody has yet.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if the host has no memory for that at present.
+pub fn look() -> Result<()> {
+    discovered().map(drop)
+}
+
 /// The engines in use, by device. Weak: whoever uses one holds it.
 static ENGINES: Mutex<BTreeMap<usize, Weak<Engine>>> = Mutex::new(BTreeMap::new());
 

@@ -30,6 +30,10 @@ pub fn operations(device: &str, tally: &mut Tally) {
     let layers = layers();
     for &threads in threads {
         ok(sparkle_set_num_threads(threads));
+        // The first to look for devices.
+        let run = Box::new(|_: &mut [f32]| count());
+        let (name, before) = (format!("{device}: devices"), Box::new(|| ()));
+        tally.check(Operation { name, before, run, expected: &[], tolerance: 0.0 });
         for (state, reset) in STATES {
             // A GL device that is found anew costs too much for all.
             let few = !on_cpu && state == "cold";
@@ -93,7 +97,7 @@ pub fn measured(device: &str, tally: &mut Tally) {
     let run = Box::new(|output: &mut [f32]| {
         let (mut computed, layer) = own(|| {
             width += 1;
-            let desc = Conv2dDesc { c: 32, h: 20, w: width, k: 32, r: 3, s: 3, ..Default::default() };
+            let desc = Conv2dDesc { c: 64, h: 20, w: width, k: 64, r: 3, s: 3, ..Default::default() };
             let layer = layer(&Conv2dDesc { bias: true, pad_h: 1, pad_w: 1, ..desc });
             (vec![CANARY; layer.expected.len()], layer)
         });
@@ -144,18 +148,30 @@ type Way = fn(&str, &Layer, &mut [f32]) -> sparkle_status;
 /// Ways to compute a layer.
 const WAYS: [(&str, Way); 4] = [("call", call), ("plan", plan), ("job", job), ("slot", slot)];
 
-fn open(selector: &str) -> *mut sparkle_device {
+fn open(selector: &str) -> Result<*mut sparkle_device, sparkle_status> {
     let (selector, mut device) = (CString::new(selector).unwrap(), null_mut());
     // SAFETY: a string and a place for the handle.
-    ok(unsafe { sparkle_device_open(selector.as_ptr(), &mut device) });
-    device
+    match unsafe { sparkle_device_open(selector.as_ptr(), &mut device) } {
+        SPARKLE_OK => Ok(device),
+        status => Err(status),
+    }
+}
+
+/// What `job` does with `device`, which is opened for it.
+fn with_device(device: &str, job: impl FnOnce(*mut sparkle_device) -> sparkle_status) -> sparkle_status {
+    let device = match open(device) {
+        Ok(device) => device,
+        Err(status) => return status,
+    };
+    let status = job(device);
+    ok(sparkle_device_close(device));
+    status
 }
 
 fn call(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
-    let device = open(device);
     let Layer { desc, input, weights, bias, .. } = layer;
     // SAFETY: all buffers are as long as given.
-    let status = unsafe {
+    with_device(device, |device| unsafe {
         sparkle_conv2d(
             device,
             desc,
@@ -168,9 +184,7 @@ fn call(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
             output.as_mut_ptr(),
             output.len(),
         )
-    };
-    ok(sparkle_device_close(device));
-    status
+    })
 }
 
 /// A plan of `layer`.
@@ -201,35 +215,34 @@ fn execute(plan: *mut sparkle_plan, layer: &Layer, output: &mut [f32]) -> sparkl
 }
 
 fn plan(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
-    let device = open(device);
-    let plan = plan_of(device, layer);
-    ok(sparkle_device_close(device));
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(status) => return status,
-    };
-    let status = execute(plan, layer, output);
-    ok(sparkle_plan_destroy(plan));
-    status
+    with_device(device, |device| {
+        let plan = match plan_of(device, layer) {
+            Ok(plan) => plan,
+            Err(status) => return status,
+        };
+        let status = execute(plan, layer, output);
+        ok(sparkle_plan_destroy(plan));
+        status
+    })
 }
 
 /// More plans than small tables hold, of which the last is run.
 fn many_plans(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     const PLANS: usize = 400;
-    let device = open(device);
-    let (mut plans, mut status) = (Vec::with_capacity(PLANS), SPARKLE_OK);
-    while status == SPARKLE_OK && plans.len() < PLANS {
-        match plan_of(device, layer) {
-            Ok(plan) => plans.push(plan),
-            Err(refused) => status = refused,
+    with_device(device, |device| {
+        let (mut plans, mut status) = (Vec::with_capacity(PLANS), SPARKLE_OK);
+        while status == SPARKLE_OK && plans.len() < PLANS {
+            match plan_of(device, layer) {
+                Ok(plan) => plans.push(plan),
+                Err(refused) => status = refused,
+            }
         }
-    }
-    if status == SPARKLE_OK {
-        status = execute(plans[PLANS - 1], layer, output);
-    }
-    plans.into_iter().for_each(|plan| ok(sparkle_plan_destroy(plan)));
-    ok(sparkle_device_close(device));
-    status
+        if status == SPARKLE_OK {
+            status = execute(plans[PLANS - 1], layer, output);
+        }
+        plans.into_iter().for_each(|plan| ok(sparkle_plan_destroy(plan)));
+        status
+    })
 }
 
 const PRODUCTS: [(usize, usize, usize); 5] =
@@ -269,12 +282,10 @@ impl Product {
 
     fn run_on(&self, device: &str, a: (&[f32], usize), c: (*mut f32, usize)) -> sparkle_status {
         let (m, n, k) = self.sizes;
-        let (device, desc) = (open(device), gemm(m, n, k));
-        let (a, b) = ((a.0.as_ptr(), a.1), &self.b);
+        let (desc, a, b) = (gemm(m, n, k), (a.0.as_ptr(), a.1), &self.b);
         // SAFETY: all buffers are as long as given.
-        let status = unsafe { sparkle_sgemm(device, &desc, a.0, a.1, b.as_ptr(), b.len(), c.0, c.1) };
-        ok(sparkle_device_close(device));
-        status
+        let job = |device| unsafe { sparkle_sgemm(device, &desc, a.0, a.1, b.as_ptr(), b.len(), c.0, c.1) };
+        with_device(device, job)
     }
 }
 
@@ -310,7 +321,7 @@ impl Stream {
         layer: &Layer,
         options: Option<sparkle_pipeline_options>,
     ) -> Result<Self, sparkle_status> {
-        let (device, mut pipeline) = (open(device), null_mut());
+        let (device, mut pipeline) = (open(device)?, null_mut());
         let options = options.as_ref().map_or(null(), |options| options);
         // SAFETY: options that live as long as the call, or none.
         let piped = unsafe { sparkle_pipeline_create(device, options, &mut pipeline) };
@@ -467,11 +478,16 @@ fn long_texts() -> sparkle_status {
     SPARKLE_OK
 }
 
+/// How many devices there are.
+fn count() -> sparkle_status {
+    let mut count = 0;
+    // SAFETY: a place for the count.
+    unsafe { sparkle_device_count(&mut count) }
+}
+
 /// What the first GPU is, which is measured.
 fn architecture() -> sparkle_status {
-    let (size, mut count) = (size_of::<sparkle_architecture>(), 0);
-    // SAFETY: a place for the count.
-    ok(unsafe { sparkle_device_count(&mut count) });
+    let size = size_of::<sparkle_architecture>();
     // SAFETY: plain numbers, for which zeros are values.
     let mut found = sparkle_architecture { size, ..unsafe { std::mem::zeroed() } };
     // SAFETY: a struct of its own size.
