@@ -95,13 +95,15 @@ struct Operation<'a> {
     /// What is right, and how far from it an output may be.
     expected: &'a [f32],
     tolerance: f32,
+    /// Whether it is done once more after each failure; else only after the last.
+    again: bool,
 }
 
 const CANARY: f32 = -12345.5;
 
 /// Fails each of the operation's large allocations; gives how many failures it noticed and how many it did without.
 fn check(operation: &mut Operation) -> (usize, usize) {
-    let Operation { name, before, run, expected, tolerance } = operation;
+    let Operation { name, before, run, expected, tolerance, again } = operation;
     let mut output = vec![CANARY; expected.len()];
     let is_right = |output: &[f32]| {
         output.iter().zip(*expected).all(|(value, expected)| (value - expected).abs() <= *tolerance)
@@ -126,6 +128,9 @@ fn check(operation: &mut Operation) -> (usize, usize) {
                 noticed += 1;
             }
             other => panic!("{name}: {other:?} at failure {which} of {count}: {}", last_error()),
+        }
+        if failed && !*again {
+            continue;
         }
         // The same call at once, in the state that the failure left behind.
         output.fill(CANARY);
@@ -227,7 +232,7 @@ fn gl() {
         alone("gl", &[("SPARKLE_CACHE_DIR", "off")], || {
             let mut tally = Tally::default();
             interface::operations("gl:0", &mut tally);
-            tally.expect(40, 60);
+            tally.expect(40, 45);
         });
     }
 }
