@@ -3,7 +3,7 @@
 //! An allocation that fails where nobody asks aborts the process, which is the caller's. So whatever is sized by buffers,
 //! problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`, which give an error instead.
 //! What is left to the language's own collections is small: less than 64 KiB at a time, whatever is asked of the
-//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory.rs` fails every larger allocation in turn.
+//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory` fails every larger allocation in turn.
 
 use std::collections::HashMap;
 

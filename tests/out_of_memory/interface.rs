@@ -126,31 +126,31 @@ pub fn measured(device: &str, tally: &mut Tally) {
     tally.check(Operation { name, before, run, expected: &[1.0], tolerance: 0.0, again });
 }
 
-/// Tuning, whatever is on record: a Rust program's way to what plans that measure do.
+/// Tuning, whatever is on record: a Rust program's way to what plans that measure do. What there is no memory to measure is not
+/// measured, which is no error.
 pub fn tuned() {
     let desc = Conv2dDesc { c: 32, h: 20, w: 20, k: 32, r: 3, s: 3, bias: true, ..Default::default() };
     let problem = Conv2d::new(desc).unwrap();
-    let mut noticed = 0;
+    let tune = |ms| sparkle::trial::tune(0, &problem, std::time::Duration::from_millis(ms));
+    let mut failures = 0;
     for which in 1.. {
-        let tune = || sparkle::trial::tune(0, &problem, std::time::Duration::from_millis(20));
         let mut result = None;
-        let (_, count) = crate::with_failure(which, &mut || {
-            result = Some(tune());
+        let mut run = || {
+            result = Some(tune(20));
             SPARKLE_OK
-        });
-        match result.unwrap() {
-            // In so little time it may have timed none.
-            Ok(_) => {}
-            Err(sparkle::Error::OutOfMemory { .. }) if count >= which => noticed += 1,
-            Err(error) => panic!("{error} at failure {which} of {count}"),
+        };
+        let (_, count) = crate::with_failure(which, &mut run);
+        if let Some(Err(error)) = result {
+            panic!("{error} at failure {which} of {count}");
         }
         if count < which {
             break;
         }
+        failures += 1;
     }
-    println!("gl:0: tuned: {noticed} noticed");
-    assert!(noticed > 0);
-    assert!(sparkle::trial::tune(0, &problem, std::time::Duration::from_secs(1)).unwrap().timed > 0);
+    println!("gl:0: tuned: {failures} overcome");
+    assert!(failures > 0);
+    assert!(tune(1000).unwrap().timed > 0);
 }
 
 type Way = fn(&str, &Layer, &mut [f32]) -> sparkle_status;
