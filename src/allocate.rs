@@ -3,15 +3,28 @@
 //! An allocation that fails where nobody asks aborts the process, which is the caller's. So whatever is sized by buffers,
 //! problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`, which give an error instead.
 //! What is left to the language's own collections is small: less than 64 KiB at a time, whatever is asked of the
-//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory.rs` fails every larger allocation in turn.
+//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory` fails every larger allocation in turn.
 
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 
+/// Who has no memory left, in messages.
+const HOST: &str = "the host";
+
+/// There is no memory for `what`.
+pub fn refused(what: &str) -> Error {
+    Error::OutOfMemory { device: HOST.to_owned(), what: what.to_owned() }
+}
+
+/// Whether it was the host's memory that ran out, and not a device's.
+pub fn is_of_host(error: &Error) -> bool {
+    matches!(error, Error::OutOfMemory { device, .. } if device == HOST)
+}
+
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
     let bytes = bytes.map_or("more bytes than there can be".to_owned(), |bytes| format!("{bytes} bytes"));
-    Error::OutOfMemory { device: "the host".to_owned(), what: format!("{bytes} for {what}") }
+    refused(&format!("{bytes} for {what}"))
 }
 
 /// An empty vector with room for `capacity` elements.
@@ -73,6 +86,18 @@ pub fn one_more<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str)
     map.try_reserve(1).map_err(|_| exhausted(bytes, what))
 }
 
+/// Adds `items` to `to`.
+///
+/// # Errors
+/// As [`with_capacity`]; some of the items may have been added then.
+pub fn append<T>(to: &mut Vec<T>, items: impl Iterator<Item = T>, what: &str) -> Result<()> {
+    for item in items {
+        to.try_reserve(1).map_err(|_| exhausted((to.len() + 1).checked_mul(size_of::<T>()), what))?;
+        to.push(item);
+    }
+    Ok(())
+}
+
 /// What `items` give, of which there are as many as they say.
 ///
 /// # Errors
@@ -97,6 +122,10 @@ mod tests {
         assert_eq!(filled(7, 2, "a test").unwrap(), [7, 7]);
         assert_eq!(collected((0..4).map(Ok), "a test").unwrap(), [0, 1, 2, 3]);
         assert_eq!(collected([Ok(1), Err(Error::Cancelled)].into_iter(), "a test"), Err(Error::Cancelled));
+        let mut all = vec![1];
+        append(&mut all, 2..4, "a test").unwrap();
+        assert_eq!(all, [1, 2, 3]);
+        assert!(is_of_host(&zeroed::<f32>(1 << 60, "a test").unwrap_err()) && !is_of_host(&Error::Cancelled));
         let message = |error: Error| error.to_string();
         assert_eq!(
             message(zeroed::<f32>(1 << 60, "a test").unwrap_err()),

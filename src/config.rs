@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::error::clipped;
 use crate::log::Level;
 use crate::problem::Algorithm;
 
@@ -84,7 +85,8 @@ impl Config {
         let mut config = Config::default();
         for (name, value) in variables {
             let complaint = config.set(&name, value.trim());
-            config.complaints.extend(complaint.map(|what| format!("{name}={value} is ignored: {what}")));
+            let ignored = |what| clipped(format_args!("{name}={value} is ignored: {what}"));
+            config.complaints.extend(complaint.map(ignored));
         }
         config
     }

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::error::{Error, Result};
 
+/// How often whoever could not be made a listener looks for himself.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// A job that was submitted. Cheap to clone; all clones are the same job's.
 #[derive(Clone)]
 pub struct Ticket(Arc<Shared<dyn Any + Send + Sync>>);
@@ -32,6 +35,20 @@ struct State {
     waiting: usize,
     /// Those who wait for any of several tickets.
     listeners: Vec<Arc<Signal>>,
+}
+
+impl State {
+    /// Tells `signal` when the job is done; once, however often it is asked. `false` if there is no memory for that.
+    fn listen(&mut self, signal: &Arc<Signal>) -> bool {
+        if self.listeners.iter().any(|other| Arc::ptr_eq(other, signal)) {
+            return true;
+        }
+        let has_room = self.listeners.try_reserve(1).is_ok();
+        if has_room {
+            self.listeners.push(signal.clone());
+        }
+        has_room
+    }
 }
 
 enum Stage {
@@ -132,7 +149,8 @@ impl Ticket {
             return None;
         }
         let signal = Arc::new(Signal::default());
-        tickets.iter().for_each(|ticket| ticket.state().listeners.push(signal.clone()));
+        let listened =
+            tickets.iter().filter(|ticket| ticket.state().listen(&signal)).count() == tickets.len();
         let deadline = Instant::now().checked_add(limit);
         // Again, since one may have been done before it was listened to.
         let mut found = first_done();
@@ -141,7 +159,7 @@ impl Ticket {
             if left.is_zero() {
                 break;
             }
-            signal.wait(left);
+            signal.wait(if listened { left } else { left.min(LOOK) });
             found = first_done();
         }
         for ticket in tickets {
@@ -245,6 +263,10 @@ mod tests {
         let tickets: Vec<Ticket> = (0..8).map(|_| Ticket::new()).collect();
         let all: Vec<&Ticket> = tickets.iter().collect();
         assert_eq!(Ticket::wait_any(&[], Duration::MAX), None);
+        // One many times over listens once.
+        let signal = Arc::new(Signal::default());
+        assert!((0..10).all(|_| tickets[0].state().listen(&signal)));
+        assert_eq!(std::mem::take(&mut tickets[0].state().listeners).len(), 1);
         assert_eq!(Ticket::wait_any(&all, Duration::from_millis(1)), None);
         for index in [5, 2, 7] {
             let ticket = tickets[index].clone();

@@ -69,6 +69,15 @@ pub fn devices() -> Vec<DeviceInfo> {
     std::iter::once(cpu).chain(gl).collect()
 }
 
+/// As [`devices`], where an error can be given.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if the host has no memory to look for devices at present.
+pub(crate) fn found() -> Result<Vec<DeviceInfo>> {
+    gl::look()?;
+    Ok(devices())
+}
+
 /// Bytes that a selector may have: messages repeat it.
 const LONGEST_SELECTOR: usize = 1000;
 
@@ -107,7 +116,7 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
 
 /// The first usable device whose name contains `text`, given in lower case.
 fn by_name(selector: &str, text: &str) -> Result<Choice> {
-    let all = devices();
+    let all = found()?;
     let found = all.iter().find(|device| device.id.is_some() && device.name.to_lowercase().contains(text));
     match found.and_then(|device| device.id.as_deref()) {
         Some(id) => open(id),

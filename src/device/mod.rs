@@ -5,6 +5,7 @@
 
 mod call;
 mod discovery;
+mod jobs;
 mod pipeline;
 mod plan;
 mod serial;
@@ -19,6 +20,7 @@ use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
+pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
 pub use plan::Conv2dPlan;

@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::jobs::Jobs;
 use super::plan::Conv2dPlan;
 use crate::allocate;
 use crate::backend::{Pressure, Slot, Ticket};
@@ -26,22 +26,15 @@ pub struct SerialJob {
 // SAFETY: the pointers are to buffers that, by the contract of `Serial::submit`, any thread may use until the job is done.
 unsafe impl Send for SerialJob {}
 
-enum Message {
-    Job(SerialJob),
-    /// Answered when all before it is done.
-    Flush(SyncSender<()>),
-}
-
 /// The thread. Dropping it calls off what has not begun and waits for the job that runs.
 pub struct Serial {
-    jobs: Option<SyncSender<Message>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     process: u32,
 }
 
-#[derive(Default)]
 struct Shared {
+    jobs: Jobs<SerialJob>,
     closed: AtomicBool,
     stats: Mutex<PipelineStats>,
 }
@@ -52,11 +45,11 @@ impl Serial {
     /// # Errors
     /// [`Error::OutOfMemory`] if the system gives no thread.
     pub fn start(queue: usize) -> Result<Self> {
-        let (jobs, waiting) = sync_channel(queue);
-        let shared = Arc::new(Shared::default());
+        let (jobs, closed, stats) = (Jobs::new(queue), AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { jobs, closed, stats });
         let serving = shared.clone();
-        let thread = crate::thread::spawn("cpu", "jobs", move || serving.serve(&waiting))?;
-        Ok(Serial { jobs: Some(jobs), thread: Some(thread), shared, process: std::process::id() })
+        let thread = crate::thread::spawn("cpu", "jobs", move || serving.serve())?;
+        Ok(Serial { thread: Some(thread), shared, process: std::process::id() })
     }
 
     fn check_process(&self) -> Result<()> {
@@ -73,17 +66,10 @@ impl Serial {
     /// else; both are as long as the plan's problem says.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full and `pressure` says to refuse; [`Error::Forked`].
+    /// [`Error::Busy`] if the queue is full and `pressure` says to refuse; [`Error::OutOfMemory`]; [`Error::Forked`].
     pub unsafe fn submit(&self, job: SerialJob, pressure: Pressure) -> Result<()> {
         self.check_process()?;
-        let jobs = self.jobs.as_ref().expect("only drop() takes it");
-        match pressure {
-            Pressure::Wait => jobs.send(Message::Job(job)).map_err(|_| Error::Cancelled),
-            Pressure::Refuse => jobs.try_send(Message::Job(job)).map_err(|error| match error {
-                TrySendError::Full(_) => Error::Busy { what: "the queue of jobs".to_owned() },
-                TrySendError::Disconnected(_) => Error::Cancelled,
-            }),
-        }
+        self.shared.jobs.push(job, pressure)
     }
 
     /// Waits until all that was submitted is done.
@@ -92,9 +78,7 @@ impl Serial {
     /// [`Error::Forked`].
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
-        let (answer, answered) = sync_channel(1);
-        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Message::Flush(answer));
-        let _ = answered.recv();
+        self.shared.jobs.flush();
         Ok(())
     }
 
@@ -109,13 +93,13 @@ impl Serial {
 
 impl Drop for Serial {
     fn drop(&mut self) {
-        let (jobs, thread) = (self.jobs.take(), self.thread.take());
+        let thread = self.thread.take();
         if self.check_process().is_err() {
-            std::mem::forget((jobs, thread, self.shared.clone()));
+            std::mem::forget((thread, self.shared.clone()));
             return;
         }
         self.shared.closed.store(true, Ordering::Relaxed);
-        drop(jobs);
+        self.shared.jobs.close();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -127,12 +111,10 @@ impl Shared {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, waiting: &Receiver<Message>) {
-        while let Ok(message) = waiting.recv() {
-            match message {
-                Message::Flush(answer) => drop(answer.send(())),
-                Message::Job(job) => self.run(job),
-            }
+    fn serve(&self) {
+        while let Some(job) = self.jobs.next() {
+            self.run(job);
+            self.jobs.ended();
         }
     }
 

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use super::conv2d::{self, sparkle_conv2d_desc};
 use super::pointer::{self, Growing, truth};
 use super::status::{Outcome, sparkle_status};
-use crate::device::devices;
+use crate::device::found;
 use crate::error::Error;
 use crate::gl::architecture::Architecture;
 use crate::gl::experience::{self, Experience};
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn sparkle_device_architecture(
 
 /// The number among usable GL devices, and the architecture, of the device at `index` in the list of all.
 fn gl_device(index: usize) -> Outcome<(usize, Architecture)> {
-    let found = devices().into_iter().nth(index).and_then(|device| {
+    let found = found()?.into_iter().nth(index).and_then(|device| {
         let number = device.id?.strip_prefix("gl:")?.parse().ok()?;
         Some((number, device.architecture?))
     });

@@ -7,7 +7,7 @@ use super::boundary::Call;
 use super::handle::{self, Opaque, Shared, Table};
 use super::pointer::{self, Growing};
 use super::status::{Outcome, sparkle_status};
-use crate::device::{Device, DeviceInfo, DeviceKind, devices};
+use crate::device::{Device, DeviceInfo, DeviceKind, found};
 use crate::error::Error;
 
 /// An opened device.
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn sparkle_device_count(out: *mut usize) -> sparkle_status
     boundary!(|_call| {
         pointer::check("out", out)?;
         // SAFETY: C's promise for `out`.
-        unsafe { pointer::write("out", out, devices().len()) }
+        unsafe { pointer::write("out", out, found()?.len()) }
     })
 }
 
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn sparkle_device_describe(
 ) -> sparkle_status {
     boundary!(|_call| {
         pointer::check("out", out)?;
-        let all = devices();
+        let all = found()?;
         let expected = || format!("less than the number of devices, {}", all.len());
         let device = all.get(index).ok_or_else(|| Error::invalid("index", index, expected()))?;
         // SAFETY: C's promise for `out`.

@@ -44,7 +44,7 @@ fn kernel(session: &mut Session, problem: &Conv2d) -> Result<Fallback> {
     if conv2d::images_at_once(session.context(), problem)? < problem.sizes().n {
         return refuse(session, "a batch larger than its largest buffer at once");
     }
-    let choice = Choice::new(problem, session.context().group().max_iterations());
+    let choice = Choice::new(problem, session.context().group().max_iterations())?;
     if choice.parts.len() > 1 {
         return refuse(session, "a sum with more iterations than its loops make, in one pass");
     }

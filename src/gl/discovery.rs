@@ -10,12 +10,11 @@
 //! output. That a device is listed means nothing (containers list GPUs they may not open), nor that its context can be
 //! created. Every rejected candidate keeps its reason.
 //!
-//! Discovery runs once a process, on a thread of its own, so that the caller's EGL state stays as it was.
+//! Discovery runs once a process, and again if there was no memory for it, on a thread of its own, so that the caller's EGL state stays as it was.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Candidate;
@@ -27,6 +26,7 @@ use super::egl::{self, DeviceHandle, Display, Egl, EglResult};
 use super::exit;
 use super::loops;
 use super::session::Session;
+use crate::allocate;
 use crate::config::config;
 use crate::error::Result;
 use crate::problem::exact::Random;
@@ -63,46 +63,48 @@ pub fn is_forked() -> bool {
 }
 
 /// The devices of this machine. In a process that [`is_forked`] there are none.
-pub fn discovered() -> &'static Discovered {
+///
+/// # Errors
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the host has no memory, or no thread, to look for them; the next call looks
+/// again.
+pub fn discovered() -> Result<&'static Discovered> {
     static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
+    static LOOKING: Mutex<()> = Mutex::new(());
     static FORKED: OnceLock<Discovered> = OnceLock::new();
-    static LOADING: OnceLock<Discovered> = OnceLock::new();
     let _ = LOOKED.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
     if is_forked() {
         let reason = "this process was forked from one that used OpenGL, whose drivers do not survive that";
-        return FORKED
-            .get_or_init(|| Discovered { found: vec![rejected("OpenGL", reason.to_owned())], egl: None });
+        return Ok(FORKED
+            .get_or_init(|| Discovered { found: vec![rejected("OpenGL", reason.to_owned())], egl: None }));
     }
-    if DISCOVERED.get().is_none()
-        && let Err(error) = crate::loader::check()
-    {
-        return LOADING.get_or_init(|| Discovered { found: vec![rejected("OpenGL", error.to_string())], egl: None });
+    if let Some(all) = DISCOVERED.get() {
+        return Ok(all);
     }
-    DISCOVERED.get_or_init(|| {
-        let work = || {
-            let _inside = match exit::enter() {
-                Ok(inside) => inside,
-                Err(error) => return (vec![rejected("OpenGL", error.to_string())], None),
-            };
-            // Early, so that there is a handler at all if the process ends before the drivers are loaded.
-            exit::register();
-            let egl = egl::native();
-            let found = discover(egl.as_ref().map_err(Clone::clone));
-            if let Ok(egl) = &egl {
-                egl.release_thread();
-            }
-            (found, egl.ok())
-        };
-        let (found, egl) = match crate::thread::spawn("gl", "discovery", work).map(JoinHandle::join) {
-            Ok(Ok(all)) => all,
-            Ok(Err(_)) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
-            Err(error) => (vec![rejected("OpenGL", error.to_string())], None),
-        };
-        Discovered { found, egl }
-    })
+    crate::loader::check()?;
+    let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(all) = DISCOVERED.get() {
+        return Ok(all);
+    }
+    let work = || {
+        let _inside = exit::enter()?;
+        // Early, so that there is a handler at all if the process ends before the drivers are loaded.
+        exit::register();
+        let egl = egl::native();
+        let found = discover(egl.as_ref().map_err(Clone::clone));
+        if let Ok(egl) = &egl {
+            egl.release_thread();
+        }
+        Ok((found?, egl.ok()))
+    };
+    let (found, egl) = match crate::thread::spawn("gl", "discovery", work)?.join() {
+        Ok(all) => all?,
+        Err(_) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
+    };
+    Ok(DISCOVERED.get_or_init(|| Discovered { found, egl }))
 }
 
-fn rejected(name: &str, reason: String) -> Found {
+/// A candidate that cannot be used, and why.
+pub fn rejected(name: &str, reason: String) -> Found {
     let candidate = Candidate {
         name: name.to_owned(),
         software: false,
@@ -134,32 +136,36 @@ impl Route {
 }
 
 /// Finds and probes all devices.
-pub(super) fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Vec<Found> {
+///
+/// # Errors
+/// No memory of the host's to probe one.
+pub(super) fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Result<Vec<Found>> {
     let egl = match egl {
         Ok(egl) => egl,
-        Err(reason) => return vec![rejected("OpenGL", reason)],
+        Err(reason) => return Ok(vec![rejected("OpenGL", reason)]),
     };
     let extensions = egl.query_string(None, egl::EXTENSIONS).unwrap_or_default();
     let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
     let mut found: Vec<Found> = vec![];
     if has("EGL_EXT_device_enumeration") || has("EGL_EXT_device_base") {
         if has("EGL_EXT_platform_device") {
-            enumerated(&**egl, &mut found).into_iter().for_each(|route| add(egl, route, &mut found));
+            let routes = enumerated(&**egl, &mut found);
+            routes.into_iter().try_for_each(|route| add(egl, route, &mut found))?;
         } else {
             found.push(rejected("EGL devices", "EGL_EXT_platform_device is missing".to_owned()));
         }
     }
     if !any_hardware(&found) && has("EGL_MESA_platform_surfaceless") {
         let display = egl.platform_display(egl::PLATFORM_SURFACELESS, None);
-        add(egl, Route::any("surfaceless", display), &mut found);
+        add(egl, Route::any("surfaceless", display), &mut found)?;
     }
     if !any_hardware(&found) {
         let display = egl.default_display();
-        add(egl, Route::any("default display", display), &mut found);
+        add(egl, Route::any("default display", display), &mut found)?;
     }
     // Stable: within each kind the order of discovery stays.
     found.sort_by_key(|it| (it.target.is_none(), it.candidate.software));
-    found
+    Ok(found)
 }
 
 fn any_hardware(found: &[Found]) -> bool {
@@ -200,23 +206,32 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
 }
 
 /// Probes a route's device and adds it, unless it is one that is listed already.
-fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
+///
+/// # Errors
+/// No memory of the host's to probe it.
+fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) -> Result<()> {
     // Where several vendors' EGLs are installed each may list the same GPU. The first that works has it.
     if found.iter().any(|it| it.target.is_some() && it.files.iter().any(|file| route.files.contains(file))) {
-        return;
+        return Ok(());
     }
     let probed = match route.display {
         // One driver's panic is no reason to do without the others.
-        Ok(display) => catch_unwind(AssertUnwindSafe(|| probe(egl, display, &route.name)))
-            .map_err(|_| format!("{}: the probe panicked", route.name))
-            .and_then(|probed| probed.map_err(|error| error.to_string())),
+        Ok(display) => match catch_unwind(AssertUnwindSafe(|| probe(egl, display, &route.name))) {
+            Err(_) => Err(format!("{}: the probe panicked", route.name)),
+            // That says nothing about the device.
+            Ok(Err(error)) if allocate::is_of_host(&error) => return Err(error),
+            Ok(probed) => probed.map_err(|error| error.to_string()),
+        },
         Err(error) => Err(format!("{}: no display: {error}", route.name)),
     };
     // Another driver may have been loaded, and has been used.
     exit::register();
     let probed = match probed {
         Ok(probed) => probed,
-        Err(reason) => return found.push(rejected(&route.name, reason)),
+        Err(reason) => {
+            found.push(rejected(&route.name, reason));
+            return Ok(());
+        }
     };
     let software = route.software || probed.capabilities.software;
     let name = Some(probed.capabilities.renderer.clone()).filter(|name| !name.is_empty());
@@ -225,13 +240,14 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) {
     // one of them. Two GPUs of the same model are enumerated side by side: those are two.
     let same = |it: &Found| it.target.is_some() && it.candidate.name == name;
     if (software || !route.enumerated) && found.iter().any(same) {
-        return;
+        return Ok(());
     }
     let facts = facts(&route.name, &probed);
     let architecture = Some(probed.capabilities.architecture());
     let candidate = Candidate { name, software, unusable: None, architecture, facts };
     let (target, capabilities) = (Some(probed.target), Some(probed.capabilities));
     found.push(Found { candidate, target, files: route.files, capabilities });
+    Ok(())
 }
 
 /// A device that has passed its probe.
@@ -289,8 +305,12 @@ impl Checked {
     /// Runs `problem`, which messages call `what`, and compares.
     fn new(session: &mut Session, name: &str, what: &str, problem: &Conv2d) -> Result<Self> {
         let mut random = Random::new(1);
-        let input = random.integers(problem.input_len(), 8);
-        let weights = random.integers(problem.weights_len(), 8);
+        let mut integers = |len| -> Result<Vec<f32>> {
+            let mut values = allocate::zeroed(len, "the probe of a device")?;
+            random.fill_integers(&mut values, 8);
+            Ok(values)
+        };
+        let (input, weights) = (integers(problem.input_len())?, integers(problem.weights_len())?);
         let prepared = session.prepare(problem, &weights, None)?;
         let mut output = vec![f32::NAN; problem.output_len()];
         prepared.run(&input, &mut output)?;

@@ -131,6 +131,9 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
     Ok(Ran { time, dispatches })
 }
 
+/// What lists of [`Step`]s are for.
+pub const STEPS: &str = "the passes of a long sum";
+
 /// A kernel of several that follow each other, with a way to bind its buffers.
 pub struct Step<'a> {
     /// Its program.

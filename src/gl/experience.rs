@@ -61,7 +61,8 @@ pub fn save(device: usize, what: &str, way: &str, experience: &Experience) -> Re
 }
 
 fn key(device: usize, what: &str, way: &str) -> Result<String> {
-    let usable = || discovered().found.iter().map(|it| &it.candidate).filter(|it| it.unusable.is_none());
+    let all = discovered()?;
+    let usable = || all.found.iter().map(|it| &it.candidate).filter(|it| it.unusable.is_none());
     let Some(found) = usable().nth(device) else {
         let reason = format!("{} usable GL devices", usable().count());
         return Err(Error::NoDevice { selector: format!("gl:{device}"), reason });

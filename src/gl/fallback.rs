@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::context::Context;
-use super::dispatch::{self, Pace, Ran, Step, Work};
+use super::dispatch::{self, Pace, Ran, STEPS, Step, Work};
 use super::resource::Program;
+use crate::allocate;
 use crate::error::Result;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations::{self, Part};
@@ -67,14 +68,17 @@ pub struct Choice {
 
 impl Choice {
     /// For `problem`, on a device whose invocations make at most `most` iterations.
-    pub fn new(problem: &Conv2d, most: usize) -> Self {
-        let parts = iterations::parts(problem, most);
+    ///
+    /// # Errors
+    /// No memory for the list of its passes.
+    pub fn new(problem: &Conv2d, most: usize) -> Result<Self> {
+        let parts = iterations::parts(problem, most)?;
         let kernel = match parts.len() {
             1 if has_reference_form(problem) => CONV_REFERENCE,
             1 => CONV_DIRECT,
             _ => CONV_PART,
         };
-        Choice { kernel, parts }
+        Ok(Choice { kernel, parts })
     }
 
     /// The parameter block of the kernel for `problem`, which is that of the choice but for the batch.
@@ -163,8 +167,8 @@ impl Fallback {
         context: &Context,
         problem: &Conv2d,
         bind: &dyn Fn(),
-        job: impl FnOnce(&[Step]) -> T,
-    ) -> T {
+        job: impl FnOnce(&[Step]) -> Result<T>,
+    ) -> Result<T> {
         let is_cut = self.choice.parts.len() > 1;
         let bind_part = |part: &Part| {
             bind();
@@ -173,10 +177,12 @@ impl Fallback {
                 context.api().uniform_1ui(location, bound as u32);
             }
         };
-        let binds: Vec<_> = self.choice.parts.iter().map(|part| move || bind_part(part)).collect();
+        let parts = &self.choice.parts;
+        let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
         let step = |(work, bind)| Step { program: &self.program, work, pace: &self.pace, bind };
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
-        let steps: Vec<Step> = self.choice.work(problem).zip(binds).map(step).collect();
+        let mut steps = allocate::with_capacity(parts.len(), STEPS)?;
+        steps.extend(self.choice.work(problem).zip(binds).map(step));
         job(&steps)
     }
 }

@@ -4,10 +4,11 @@
 //! caller's C row by row, so the gaps that a leading dimension leaves are never touched.
 
 use super::context::Context;
-use super::dispatch::{self, Pace, Ran, Step, Work};
+use super::dispatch::{self, Pace, Ran, STEPS, Step, Work};
 use super::passes::{Buffers, Passes};
 use super::resource::Buffer;
 use super::session::Session;
+use crate::allocate;
 use crate::error::{Error, Result};
 use crate::memory::tiles::{self, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
@@ -82,7 +83,7 @@ pub fn run(
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let parts = iterations::depth_parts(problem, session.context().group().max_iterations());
+    let parts = iterations::depth_parts(problem, session.context().group().max_iterations())?;
     let kernel = if parts.len() == 1 { SGEMM_DIRECT } else { SGEMM_PART };
     let program = session.program(kernel)?;
     let context = session.context();
@@ -118,10 +119,10 @@ pub fn run(
             let bounds = DEPTH.into_iter().zip(part.ranges[0]);
             bounds.for_each(|(location, bound)| context.api().uniform_1ui(location, bound as u32));
         };
-        let binds: Vec<_> = parts.iter().map(|part| move || bind_part(part)).collect();
-        let step = |(part, bind)| Step { program: &program, work: work(part), pace: &pace, bind };
-        let steps: Vec<Step> =
-            parts.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
+        let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
+        let step = |(part, bind)| Ok(Step { program: &program, work: work(part), pace: &pace, bind });
+        let binds = binds.iter().map(|bind| bind as &dyn Fn());
+        let steps = allocate::collected(parts.iter().zip(binds).map(step), STEPS)?;
         dispatch::run_steps(context, &steps, &Pace::new())
     }?;
     output.read(bytemuck::cast_slice_mut(tight))?;
@@ -189,7 +190,7 @@ pub fn run_tiled(
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
-    let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c))?) };
+    let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c)?)?) };
     let output = Buffer::new(context, size_of_val(tight))?;
     let ran = passes.run(&Buffers {
         input: &b,
@@ -202,9 +203,11 @@ pub fn run_tiled(
 }
 
 /// C as a tight matrix, in the order of its memory.
-fn gather(problem: &Gemm, c: &[f32]) -> Vec<f32> {
+fn gather(problem: &Gemm, c: &[f32]) -> Result<Vec<f32>> {
     let Lines { count, length, distance } = lines(problem);
-    (0..count).flat_map(|line| &c[line * distance..][..length]).copied().collect()
+    let mut tight = allocate::with_capacity(count * length, "C without the gaps between its lines")?;
+    (0..count).for_each(|line| tight.extend_from_slice(&c[line * distance..][..length]));
+    Ok(tight)
 }
 
 /// Refuses matrices that a shader could not see as a whole.

@@ -80,7 +80,8 @@ pub struct Candidate {
     pub facts: Vec<(&'static str, String)>,
 }
 
-/// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so.
+/// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so; and one where there
+/// is no memory to look for them at present.
 pub fn candidates() -> Vec<Candidate> {
     let candidate = |found: &discovery::Found| {
         let mut candidate = found.candidate.clone();
@@ -91,7 +92,18 @@ pub fn candidates() -> Vec<Candidate> {
         }
         candidate
     };
-    discovered().found.iter().map(candidate).collect()
+    match discovered() {
+        Ok(all) => all.found.iter().map(candidate).collect(),
+        Err(error) => vec![discovery::rejected("OpenGL", error.to_string()).candidate],
+    }
+}
+
+/// Looks for devices, if nobody has yet.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if the host has no memory for that at present.
+pub fn look() -> Result<()> {
+    discovered().map(drop)
 }
 
 /// The engines in use, by device. Weak: whoever uses one holds it.
@@ -107,7 +119,7 @@ pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
 
 fn engine(index: usize) -> Result<Arc<Engine>> {
     let no_device = |reason: String| Error::NoDevice { selector: format!("gl:{index}"), reason };
-    let all = discovered();
+    let all = discovered()?;
     let usable = all.found.iter().filter_map(|found| Some((found, found.target?)));
     let (Some((found, target)), Some(egl)) = (usable.clone().nth(index), &all.egl) else {
         let reasons = all.found.iter().filter_map(|it| it.candidate.unusable.as_deref()).collect::<Vec<_>>();

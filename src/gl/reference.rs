@@ -390,7 +390,7 @@ fn ensure_state(state: &mut Option<State>) -> Result<()> {
     }
     let engine = match config().device.as_deref().and_then(|device| device.strip_prefix("gl:")) {
         Some(index) => super::engine(index.parse().map_err(|_| {
-            Error::invalid("SPARKLE_DEVICE", format!("\"gl:{index}\""), "gl:N, N from 0 up")
+            Error::invalid("SPARKLE_DEVICE", format_args!("\"gl:{index}\""), "gl:N, N from 0 up")
         })?)?,
         None => super::engine(0)?,
     };

@@ -259,7 +259,7 @@ impl Session {
         let policy = tuning::policy(problem, config());
         self.first_that_works(policy, problem, |session, variant| {
             let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
-                let choice = Choice::new(problem, session.context.group().max_iterations());
+                let choice = Choice::new(problem, session.context.group().max_iterations())?;
                 return Ok((*variant, session.program(choice.kernel)?.kernel_name().to_owned()));
             };
             passes::build(session, &recipe)?;
@@ -325,7 +325,7 @@ impl Session {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Prepared> {
-        let choice = Choice::new(problem, self.context.group().max_iterations());
+        let choice = Choice::new(problem, self.context.group().max_iterations())?;
         let program = self.program(choice.kernel)?;
         Prepared::new(&self.context, Fallback::new(choice, program, Pace::new), problem, weights, bias)
     }

@@ -27,7 +27,7 @@ use crate::problem::{Conv2d, Conv2dDesc, oracle};
 
 /// The first device; says so if there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
 fn first_device() -> Option<context::Target> {
-    let target = discovered().found.iter().find_map(|found| found.target);
+    let target = discovered().unwrap().found.iter().find_map(|found| found.target);
     if target.is_none() {
         let required = std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1");
         assert!(!required, "SPARKLE_TEST_REQUIRE_GL=1, but there is only {:?}", candidates());
@@ -43,7 +43,7 @@ fn first_engine() -> Option<Arc<Engine>> {
 
 /// A share group of its own on it.
 fn share_group() -> Option<Arc<ShareGroup>> {
-    let (all, target) = (discovered(), first_device()?);
+    let (all, target) = (discovered().unwrap(), first_device()?);
     let egl = all.egl.as_ref().expect("what was found, was found by EGL");
     Some(ShareGroup::new(egl.clone(), "test device".into(), target).unwrap())
 }
@@ -191,7 +191,7 @@ fn a_panic_in_a_job_is_an_error_and_the_next_job_works() {
 #[test]
 fn the_callers_thread_is_left_alone() {
     let Some(engine) = first_engine() else { return };
-    let egl = discovered().egl.as_ref().unwrap();
+    let egl = discovered().unwrap().egl.as_ref().unwrap();
     assert_eq!(egl.current_context(), None);
     let group = engine.share_group().unwrap();
     let mine = group.context().unwrap();

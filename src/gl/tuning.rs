@@ -191,8 +191,13 @@ impl<'a> Course<'a> {
     fn new(session: &Session, problem: &'a Conv2d) -> Result<Self> {
         let context = session.context();
         let (mut random, limit) = (Random::new(11), largest_integer(problem.terms()));
-        let values = random.integers(DISTINCT, limit);
-        let bias = problem.bias().then(|| random.integers(problem.sizes().k, limit));
+        let mut integers = |len| -> Result<Vec<f32>> {
+            let mut values = allocate::zeroed(len, "data for measurements")?;
+            random.fill_integers(&mut values, limit);
+            Ok(values)
+        };
+        let values = integers(DISTINCT)?;
+        let bias = problem.bias().then(|| integers(problem.sizes().k)).transpose()?;
         let integers = Data::new(session, problem, bias.as_deref(), &values)?;
         let upload = |bias: Vec<f32>| -> Result<_> {
             let buffer = Buffer::with_data(context, bytemuck::cast_slice(&bias))?;
@@ -208,7 +213,8 @@ impl<'a> Course<'a> {
         let Some(recipe) = recipe::generate(variant, self.problem) else { return Ok(None) };
         let exactly = !matches!(variant.family, Family::Winograd(_));
         if !exactly && self.reals.is_none() {
-            let values = Random::new(13).reals(DISTINCT);
+            let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
+            Random::new(13).fill_reals(&mut values);
             let bias = self.bias.as_ref().map(|bias| &*bias.0);
             self.reals = Some(Data::new(session, self.problem, bias, &values)?);
         }

@@ -47,7 +47,14 @@ impl Random {
 
     /// `len` integers in -largest..=largest.
     pub fn integers(&mut self, len: usize, largest: i64) -> Vec<f32> {
-        (0..len).map(|_| self.between(-largest, largest) as f32).collect()
+        let mut values = vec![0.0; len];
+        self.fill_integers(&mut values, largest);
+        values
+    }
+
+    /// Fills `values` as [`Random::integers`] does.
+    pub fn fill_integers(&mut self, values: &mut [f32], largest: i64) {
+        values.iter_mut().for_each(|value| *value = self.between(-largest, largest) as f32);
     }
 }
 

@@ -110,7 +110,8 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
         let family = Family::Grouped(tm);
         add(Variant { family, ..Variant::DIRECT }, Conv2dDesc { k: tm as i64, ..square });
     }
-    let pass = iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations)[0];
+    let pass =
+        iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations).unwrap()[0];
     let c = 2 * pass.products() as i64 + 3;
     let long = 2 * gpu.max_iterations.min(iterations::MOST_OF_A_PASS) as i64;
     let rows = Conv2dDesc { h: long / 50, w: 60, r: long / 50, s: 59, bias: true, ..base };
@@ -252,7 +253,7 @@ mod tests {
                 let iterations = match generate(variant, problem) {
                     Some(recipe) => passes(&recipe).map(|pass| pass.iterations).max().unwrap(),
                     None => {
-                        let parts = iterations::parts(problem, most);
+                        let parts = iterations::parts(problem, most).unwrap();
                         assert!(parts.len() > 1, "{problem:?}");
                         assert_eq!(
                             parts.iter().map(|part| part.products()).sum::<usize>(),

@@ -7,6 +7,8 @@
 //! The driver that counts also counts the turn in which a loop finds that it is over, and runs through the loops inside once more
 //! in that turn, with nothing to do: [`Iterations`] does as it does.
 
+use crate::allocate;
+use crate::error::Result;
 use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
@@ -180,7 +182,10 @@ impl Part {
 
 /// The reduction of `problem` in passes of at most `most` iterations, in the order of one pass: whole channels, or whole rows of one
 /// channel, or columns of one row.
-pub fn parts(problem: &Conv2d, most: usize) -> Vec<Part> {
+///
+/// # Errors
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+pub fn parts(problem: &Conv2d, most: usize) -> Result<Vec<Part>> {
     let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
     let (channels, most) = (c / groups, most.min(MOST_OF_A_PASS));
     let by_channels = fit(most, |channels| sum(channels, r, s));
@@ -188,20 +193,26 @@ pub fn parts(problem: &Conv2d, most: usize) -> Vec<Part> {
     let by_columns = fit(most, |columns| sum(1, 1, columns)).max(1);
     let mut parts = vec![];
     if by_channels > 0 {
-        parts.extend(cut(channels, by_channels).map(|channels| Part { ranges: [channels, [0, r], [0, s]] }));
-        return parts;
+        let whole = |channels| Part { ranges: [channels, [0, r], [0, s]] };
+        allocate::append(&mut parts, cut(channels, by_channels).map(whole), PASSES)?;
+        return Ok(parts);
     }
     for channel in (0..channels).map(|channel| [channel, channel + 1]) {
         if by_rows > 0 {
-            parts.extend(cut(r, by_rows).map(|rows| Part { ranges: [channel, rows, [0, s]] }));
+            let rows = cut(r, by_rows).map(|rows| Part { ranges: [channel, rows, [0, s]] });
+            allocate::append(&mut parts, rows, PASSES)?;
             continue;
         }
         for row in (0..r).map(|row| [row, row + 1]) {
-            parts.extend(cut(s, by_columns).map(|columns| Part { ranges: [channel, row, columns] }));
+            let columns = cut(s, by_columns).map(|columns| Part { ranges: [channel, row, columns] });
+            allocate::append(&mut parts, columns, PASSES)?;
         }
     }
-    parts
+    Ok(parts)
 }
+
+/// What lists of them are for.
+const PASSES: &str = "the passes of a long sum";
 
 /// The most turns of an outer loop that a pass of at most `most` iterations makes; `count` says what so many turns make.
 fn fit(most: usize, count: impl Fn(usize) -> Iterations) -> usize {
@@ -224,9 +235,15 @@ pub fn deepest(most: usize) -> usize {
 const DEPTH_STEP: usize = 16;
 
 /// The depth of `problem` in passes of `sgemm_direct_16x16` of at most `most` iterations.
-pub fn depth_parts(problem: &Gemm, most: usize) -> Vec<Part> {
+///
+/// # Errors
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+pub fn depth_parts(problem: &Gemm, most: usize) -> Result<Vec<Part>> {
     let steps = fit(most.min(MOST_OF_A_PASS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
-    cut(problem.sizes().k, steps * DEPTH_STEP).map(|range| Part { ranges: [range, [0, 1], [0, 1]] }).collect()
+    let mut parts = vec![];
+    let part = |range| Part { ranges: [range, [0, 1], [0, 1]] };
+    allocate::append(&mut parts, cut(problem.sizes().k, steps * DEPTH_STEP).map(part), PASSES)?;
+    Ok(parts)
 }
 
 /// 0..`end` in ranges of `each`.
@@ -268,7 +285,7 @@ mod tests {
                 Conv2d::new(Conv2dDesc { c, h: r, w: s, k: groups, r, s, groups, ..Default::default() })
                     .unwrap();
             let most = random.pick(&[LEAST, 5000, 57_344, 900_000]);
-            let parts = parts(&problem, most);
+            let parts = parts(&problem, most).unwrap();
             let (channels, r, s) = ((c / groups) as usize, r as usize, s as usize);
             let mut expected = (0..channels * r * s).map(|tap| (tap / (r * s), tap / s % r, tap % s));
             for part in &parts {
@@ -301,8 +318,9 @@ mod tests {
 
     #[test]
     fn depths_are_cut_into_whole_steps() {
-        let parts =
-            |k, most| depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most);
+        let parts = |k, most| {
+            depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most).unwrap()
+        };
         assert_eq!(parts(50_000, 57_344).len(), 1);
         for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, LEAST)] {
             let parts = parts(k, most);

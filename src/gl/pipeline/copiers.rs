@@ -4,7 +4,7 @@
 //! anybody: they are done on the spot. Threads stay awake a moment after a copy, since pieces come in rows and waking a core of a
 //! virtual machine takes as long as copying some megabytes.
 
-use std::collections::VecDeque;
+use std::collections::LinkedList;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,7 +42,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    tasks: VecDeque<Task>,
+    /// What waits, piece by piece: however many there are, none asks for much memory at once.
+    tasks: LinkedList<Task>,
     /// Threads that sleep.
     asleep: usize,
     closed: bool,
@@ -101,7 +102,7 @@ impl Copiers {
         then: impl FnOnce() + Send + 'static,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { self.begin((from, to, bytes), then, VecDeque::push_back) };
+        unsafe { self.begin((from, to, bytes), then, LinkedList::push_back) };
     }
 
     /// As [`Copiers::copy`]; `put` puts each part among what waits.
@@ -112,7 +113,7 @@ impl Copiers {
         &self,
         (from, to, bytes): (*const u8, *mut u8, usize),
         then: impl FnOnce() + Send + 'static,
-        put: fn(&mut VecDeque<Task>, Task),
+        put: fn(&mut LinkedList<Task>, Task),
     ) {
         if bytes <= SMALL {
             // SAFETY: as promised.
@@ -147,7 +148,7 @@ impl Copiers {
         // SAFETY: both are there until this returns, which is not before `then` has run: it always does, since a copy cannot panic.
         unsafe {
             let then = move || tell.store(true, Ordering::Release);
-            self.begin((from.as_ptr(), to, from.len()), then, VecDeque::push_front);
+            self.begin((from.as_ptr(), to, from.len()), then, LinkedList::push_front);
         }
         // Some hundred microseconds at most: to be put to sleep and woken would take as long.
         while !done.load(Ordering::Acquire) {

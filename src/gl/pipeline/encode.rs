@@ -23,6 +23,7 @@ use super::super::resource::{Bind, Buffer, Region};
 use super::super::session::Session;
 use super::Core;
 use super::queue::Queued;
+use crate::allocate;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
 use crate::log::Level;
@@ -132,6 +133,7 @@ impl Encoders {
             true => Rc::new(Queued::new(&self.shared, recipe, weights)?),
             false => self.shared.prepare(recipe, weights, images)?,
         };
+        allocate::one_more(&mut self.prepared, "one more plan in a pipeline")?;
         self.prepared.insert(key, (Arc::downgrade(recipe), encode.clone()));
         Ok(encode)
     }
@@ -323,7 +325,7 @@ struct Direct {
 
 impl Direct {
     fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32]) -> Result<Self> {
-        let choice = Choice::new(&plan.problem, shared.context.group().max_iterations());
+        let choice = Choice::new(&plan.problem, shared.context.group().max_iterations())?;
         let program = shared.session.borrow_mut().program(choice.kernel)?;
         let work = dispatch::together(choice.work(&plan.problem.with_batch(1)));
         let pace = || shared.pace(&work, of_an_image(plan));

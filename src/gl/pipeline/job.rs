@@ -64,6 +64,8 @@ struct Progress {
     outstanding: usize,
     all_cut: bool,
     ended: bool,
+    /// It was on a device that was given up.
+    recovered: bool,
     /// The caller's own output is being written.
     delivers: bool,
     error: Option<Error>,
@@ -440,9 +442,13 @@ impl Flight {
         self.ticket.cancel();
     }
 
-    /// After the device was given up while this had pieces on it, and nobody is at its buffers: it flies again, or ends.
+    /// After the device was given up while this had pieces on it, and nobody is at its buffers: it flies again, or ends. Of several
+    /// pieces, that is done for the first.
     pub fn recover(self: &Arc<Self>, core: &Arc<Core>, lost: Option<&Error>) -> Option<Arc<Self>> {
         let mut progress = lock(&self.progress);
+        if std::mem::replace(&mut progress.recovered, true) {
+            return None;
+        }
         progress.outstanding = 0;
         let gone = || Error::DeviceLost {
             device: core.id.to_string(),
@@ -462,6 +468,11 @@ impl Flight {
                 None
             }
         }
+    }
+
+    /// Whether it has given way to another, or ended, after the device was given up.
+    pub fn is_over(&self) -> bool {
+        lock(&self.progress).recovered
     }
 
     /// Whether an error that befell it is to be forgotten, since it flies again.

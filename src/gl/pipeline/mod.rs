@@ -26,7 +26,6 @@
 //! begin anew: nobody has seen anything of them. A job whose device was lost twice ends with that error, and so does the one
 //! whose commands failed for another reason. Where a job has a stand-in, that computes it before the ticket says anything.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,10 +36,11 @@ use std::time::Instant;
 use super::context::{ShareGroup, Target};
 use super::egl::Egl;
 use super::exit;
-use crate::loader;
+use crate::allocate;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::loader;
 use crate::problem::Conv2d;
 use crate::report::{PipelineStats, Recorder};
 
@@ -59,7 +59,7 @@ mod sync;
 
 use copiers::Copiers;
 use engines::Engines;
-use job::{Flight, Piece, Work};
+use job::{Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
 use slot::{Leases, Reservation};
@@ -160,7 +160,7 @@ impl Drop for Pipeline {
             std::mem::forget((self.core.clone(), supervisor));
             return;
         }
-        self.core.ring.close().into_iter().for_each(|work| self.core.call_off(work, Error::Cancelled));
+        self.core.ring.close(|work| self.core.call_off(work, Error::Cancelled));
         if let Some(supervisor) = supervisor {
             let _ = exit::join(supervisor);
         }
@@ -310,6 +310,7 @@ impl Core {
         self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| match refused {
             Refused::Full => self.busy(),
             Refused::Closed => Error::Cancelled,
+            Refused::NoMemory => allocate::refused("a longer queue of jobs"),
         })
     }
 
@@ -334,27 +335,20 @@ impl Core {
         lock(&self.recorder).stats_mut().rebuilt += 1;
         let lost = matches!(error, Error::DeviceLost { .. } | Error::Ending { .. }).then_some(&error);
         self.ring.recover(|pieces, waiting| {
-            let (mut again, mut seen): (VecDeque<Work>, Vec<Arc<Flight>>) = Default::default();
+            let waited = waiting.len();
             for piece in pieces {
                 match piece {
-                    Piece::Reserve(wish) if wish.is_open() => again.push_back(Work::Reserve(wish)),
+                    Piece::Reserve(wish) if wish.is_open() => waiting.push_back(Work::Reserve(wish)),
                     Piece::Reserve(_) => {}
                     piece => {
-                        for flight in piece.flights() {
-                            if !seen.iter().any(|it| Arc::ptr_eq(it, flight)) {
-                                let flies = flight.recover(self, lost);
-                                again.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
-                                seen.push(flight.clone());
-                            }
-                        }
+                        let flies = piece.flights().iter().filter_map(|flight| flight.recover(self, lost));
+                        waiting.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
                     }
                 }
             }
-            let is_seen = |work: &Work| {
-                matches!(work, Work::Fly { flight, .. } if seen.iter().any(|it| Arc::ptr_eq(it, flight)))
-            };
-            again.extend(waiting.into_iter().filter(|work| !is_seen(work)));
-            again
+            // What was on the device is first again; what of it still waited begins anew with it.
+            waiting.rotate_left(waited);
+            waiting.retain(|work| !matches!(work, Work::Fly { flight, .. } if flight.is_over()));
         });
         // A device that is lost while contexts are being made is given a second chance, too.
         if no_context && (lost.is_none() || *barren) {

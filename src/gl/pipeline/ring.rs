@@ -96,6 +96,8 @@ pub enum Refused {
     Full,
     /// The ring is closed.
     Closed,
+    /// There is no memory for a longer queue.
+    NoMemory,
 }
 
 /// The ring.
@@ -112,7 +114,10 @@ pub struct Ring<S: Source> {
 }
 
 struct State<S: Source> {
+    /// It has room for what is out, too, and for one more a slot: what comes back cannot fail.
     waiting: VecDeque<S>,
+    /// Works whose last piece is on record in a slot, and which wait again if it cannot be computed.
+    out: usize,
     limit: usize,
     /// Submitters that wait for room, so that nobody is woken for nothing.
     crowd: usize,
@@ -146,21 +151,28 @@ struct Place<P> {
     copying: bool,
     /// Several works share its piece.
     shared: bool,
+    /// Works that its piece is of, as far as they are out.
+    works: usize,
+}
+
+impl<P> Place<P> {
+    /// Of a free slot.
+    const FREE: Self = Place { piece: None, lent: false, copying: false, shared: false, works: 0 };
 }
 
 impl<S: Source> Ring<S> {
     /// A ring of `slots` free slots; `limit` works may wait for them.
     pub fn new(slots: usize, limit: usize) -> Self {
-        let place = Place { piece: None, lent: false, copying: false, shared: false };
         Ring {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
+                out: 0,
                 limit,
                 crowd: 0,
                 sleepers: [0; 3],
                 shared: 0,
                 free: (0..slots).collect(),
-                slots: vec![place; slots],
+                slots: vec![Place::FREE; slots],
                 queues: Default::default(),
                 expected: VecDeque::new(),
                 active: 0,
@@ -237,6 +249,10 @@ impl<S: Source> Ring<S> {
         }
         if state.closed {
             return Err((Refused::Closed, work));
+        }
+        let room = 1 + state.out + state.slots.len();
+        if state.waiting.try_reserve(room).is_err() {
+            return Err((Refused::NoMemory, work));
         }
         state.waiting.push_back(work);
         self.news.fetch_add(1, Ordering::Release);
@@ -430,16 +446,19 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Takes no more work. What has not begun comes back, to be called off; the rest ends normally.
-    pub fn close(&self) -> Vec<S> {
-        let mut state = self.change();
-        state.closed = true;
-        let waiting = std::mem::take(&mut state.waiting);
-        let (begun, waiting) = waiting.into_iter().partition::<Vec<S>, _>(Source::has_begun);
-        state.waiting = begun.into();
-        drop(state);
+    /// Takes no more work. What has not begun goes to `call_off`, and will not begin; the rest ends normally.
+    pub fn close(&self, mut call_off: impl FnMut(S)) {
+        self.change().closed = true;
+        let next = || {
+            let mut state = self.change();
+            // What has begun is in front.
+            let first = state.waiting.iter().position(|work| !work.has_begun())?;
+            state.waiting.remove(first)
+        };
+        while let Some(work) = next() {
+            call_off(work);
+        }
         self.wake_all();
-        waiting
     }
 
     /// The device is of no use any more: all threads are to end. Gives whether this is the first to say so.
@@ -463,20 +482,18 @@ impl<S: Source> Ring<S> {
     }
 
     /// After all threads have ended: starts anew with all slots free. `again` gets the pieces that were not done and the work that
-    /// waits, and gives the work that is to wait now. Slots that are lent stay with their borrowers and lead nowhere.
-    pub fn recover(&self, again: impl FnOnce(Vec<S::Piece>, VecDeque<S>) -> VecDeque<S>) {
+    /// waits, which has room for the work that those pieces are of. Slots that are lent stay with their borrowers and lead nowhere.
+    pub fn recover(&self, again: impl FnOnce(Vec<S::Piece>, &mut VecDeque<S>)) {
         let mut state = self.change();
         let slots = state.slots.len();
         let pieces = state.slots.iter_mut().filter_map(|place| place.piece.take()).collect();
-        let waiting = std::mem::take(&mut state.waiting);
-        state.waiting = again(pieces, waiting);
-        let place = Place { piece: None, lent: false, copying: false, shared: false };
-        state.slots = vec![place; slots];
+        again(pieces, &mut state.waiting);
+        state.slots = vec![Place::FREE; slots];
         state.free = (0..slots).collect();
         state.queues = Default::default();
         self.count_kernels(&state);
         state.expected.clear();
-        (state.active, state.lent, state.shared, state.broken) = (0, 0, 0, false);
+        (state.active, state.lent, state.shared, state.out, state.broken) = (0, 0, 0, 0, false);
         state.generation += 1;
         drop(state);
         self.wake_all();
@@ -540,6 +557,7 @@ impl<S: Source> State<S> {
         let place = &mut self.slots[slot];
         place.piece = None;
         self.shared -= usize::from(std::mem::take(&mut place.shared));
+        self.out -= std::mem::take(&mut place.works);
         self.active -= 1;
     }
 
@@ -552,8 +570,14 @@ impl<S: Source> State<S> {
     /// Gives a free slot to the next piece of the work in front.
     fn prepare(&mut self) -> Option<(usize, S::Piece)> {
         while !self.free.is_empty() && !self.holds() {
-            let shares = self.waiting.front()?.shares();
-            match self.waiting.front_mut()?.cut() {
+            let before = self.waiting.len();
+            let first = self.waiting.front_mut()?;
+            if self.closed && !first.has_begun() {
+                // It is about to be called off.
+                return None;
+            }
+            let shares = first.shares();
+            match first.cut() {
                 None => {
                     self.waiting.pop_front();
                 }
@@ -563,6 +587,9 @@ impl<S: Source> State<S> {
                     }
                     let piece = if shares { S::gather(piece, &mut self.waiting) } else { piece };
                     let slot = self.free.pop_front().expect("not empty");
+                    let works = (before - self.waiting.len()).max(1);
+                    self.slots[slot].works = works;
+                    self.out += works;
                     self.slots[slot].shared = shares;
                     self.shared += usize::from(shares);
                     self.slots[slot].piece = Some(piece.clone());

@@ -31,7 +31,7 @@ const STRIDE: usize = 7;
 /// An engine with guards, on the machine's first device.
 fn guarded() -> Option<(Engine, Arc<Guards>)> {
     let target = first_device()?;
-    let inner = super::discovered().egl.clone().expect("what was found, was found by EGL");
+    let inner = super::discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
     let guards = Arc::new(Guards::default());
     let machine = Machine::default();
     let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };

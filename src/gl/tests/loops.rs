@@ -27,7 +27,7 @@ fn deep_sums_are_exact_whatever_the_device_makes() {
     let mut ran = 0;
     for (made, relied_on) in [(5_000, 4_375), (65_535, 57_344), (usize::MAX, 917_504)] {
         let egl = machine(Gpu { iterations: made, ..Gpu::new("fake") });
-        let found = discover(Ok(&egl));
+        let found = discover(Ok(&egl)).unwrap();
         let target = found[0].target.expect("it is of use");
         assert_eq!(target.max_iterations, relied_on);
         let facts = &found[0].candidate.facts;
@@ -66,7 +66,7 @@ fn a_device_whose_loops_cannot_be_relied_on_is_not_used() {
             "loops of 1048576 iterations made 1048575, or a wrong value",
         ),
     ] {
-        let found = discover(Ok(&machine(gpu)));
+        let found = discover(Ok(&machine(gpu))).unwrap();
         let reason = found[0].candidate.unusable.as_deref().unwrap();
         assert_eq!(reason, format!("EGL device 0: the probe failed: {why}"));
         refused += 1;

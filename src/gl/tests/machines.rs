@@ -47,7 +47,7 @@ fn unusable<'a>(name: &'a str, why: &'a str) -> Expected<'a> {
 fn check(what: &str, machine: Machine, expected: &[Expected]) -> Vec<String> {
     let fake = FakeEgl::new(machine);
     let egl: Arc<dyn Egl> = fake.clone();
-    let found = discover(Ok(&egl));
+    let found = discover(Ok(&egl)).unwrap();
     let seen: Vec<Expected> = found
         .iter()
         .map(|it| &it.candidate)
@@ -71,7 +71,7 @@ fn check(what: &str, machine: Machine, expected: &[Expected]) -> Vec<String> {
 #[test]
 fn machines_without_a_usable_egl() {
     for reason in ["no EGL library: libEGL.so.1: cannot open", "the EGL library is too old: eglBindAPI"] {
-        let found = discover(Err(reason.to_owned()));
+        let found = discover(Err(reason.to_owned())).unwrap();
         assert_eq!(found.len(), 1);
         let it = &found[0].candidate;
         assert_eq!((it.name.as_str(), it.software, it.unusable.as_deref()), ("OpenGL", false, Some(reason)));
@@ -88,7 +88,7 @@ fn machines_without_a_usable_egl() {
 /// Looks for EGL in these libraries; gives the reason of the one candidate.
 fn reason_without(libraries: &[&str]) -> String {
     let egl = egl::load(libraries);
-    let found = discover(egl.as_ref().map_err(Clone::clone));
+    let found = discover(egl.as_ref().map_err(Clone::clone)).unwrap();
     assert_eq!(found.len(), 1, "{libraries:?}");
     assert_eq!(found[0].candidate.name, "OpenGL");
     found[0].candidate.unusable.clone().expect("it cannot be used")
@@ -319,7 +319,7 @@ fn drivers_are_asked_what_their_extensions_can_tell() {
     {
         let gpu = Gpu { gl_extensions, ..Gpu::new("NVIDIA H200/PCIe/SSE2") };
         let egl: Arc<dyn Egl> = FakeEgl::new(machine(vec![gpu]));
-        let found = discover(Ok(&egl));
+        let found = discover(Ok(&egl)).unwrap();
         let architecture = found[0].candidate.architecture.as_ref().expect("it is usable");
         assert_eq!((architecture.subgroup_size, architecture.subgroup_size_told), subgroup);
         assert_eq!((architecture.name, architecture.compute_units), ("Hopper", units));

@@ -145,7 +145,7 @@ impl Rig {
     /// On the machine's first device; `None` if it has none.
     pub fn new(machine: Machine) -> Option<Self> {
         let target = Target { wait_limit: Duration::from_millis(20), ..super::first_device()? };
-        let inner = discovered().egl.clone().expect("what was found, was found by EGL");
+        let inner = discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
         let faults = Arc::new(Faults::default());
         let square = Conv2dDesc { n: 2, c: 2, h: 6, w: 5, k: 3, r: 3, s: 3, ..Default::default() };
         let direct =
