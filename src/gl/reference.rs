@@ -22,6 +22,7 @@ use super::conv2d::Prepared;
 use super::engine::Engine;
 use super::exit::{self, Inside};
 use super::fallback;
+use super::forgotten::{self, Member};
 use super::queued::Recent;
 use super::resource::{Buffer, Program};
 use super::session::Session;
@@ -81,7 +82,9 @@ struct Thread {
     /// Convolutions that were queued on the caller's buffers.
     recent: Recent,
     session: Session,
-    /// Last: the others end inside.
+    member: Member,
+    /// The others end while no other thread dispatches, and inside.
+    turn: Option<MutexGuard<'static, ()>>,
     inside: Option<Inside>,
 }
 
@@ -96,6 +99,8 @@ impl Thread {
             last: None,
             recent: Recent::default(),
             session: Session::new(context),
+            member: Member::new(),
+            turn: None,
             inside: None,
         })
     }
@@ -106,7 +111,11 @@ impl Drop for Thread {
         self.inside = Some(exit::enter());
         // The thread may be ending with another context current; objects must not be deleted from that one.
         let context = self.session.context();
-        if !context.group().is_forked() && !context.is_current() {
+        if context.group().is_forked() {
+            return;
+        }
+        self.turn = Some(forgotten::turn());
+        if !context.is_current() {
             // If this fails, `resource::delete` leaves them alone.
             let _ = context.make_current();
         }
@@ -410,7 +419,8 @@ fn on_thread<T>(
         // Since the last call the context was the caller's.
         context.forget_errors();
         context.api().forget_program();
-        let result = job(state, thread);
+        let _turn = forgotten::turn();
+        let result = thread.member.remember(&context).and_then(|()| job(state, thread));
         Ok((result, context.take_messages()))
     });
     let (result, messages) = match outcome {
