@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::plan::Conv2dPlan;
@@ -19,6 +19,8 @@ pub struct SerialJob {
     pub plan: Conv2dPlan,
     pub input: *const f32,
     pub output: *mut f32,
+    /// Whether it has begun with its submission, so that it cannot be called off.
+    pub begun: bool,
     /// What keeps the buffers, or counts the job.
     pub owner: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -32,11 +34,13 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// The thread. Dropping it calls off what has not begun and waits for the job that runs.
+/// The thread, and the slots. [`Serial::end`], or dropping it, calls off what has not begun and waits for the rest.
 pub struct Serial {
-    jobs: Option<SyncSender<Message>>,
-    thread: Option<JoinHandle<()>>,
+    /// None once it is closed.
+    jobs: Mutex<Option<SyncSender<Message>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
+    places: Arc<Places>,
     process: u32,
 }
 
@@ -47,16 +51,23 @@ struct Shared {
 }
 
 impl Serial {
-    /// Starts it; `queue` jobs may wait.
+    /// Starts it; `queue` jobs may wait, and callers may hold `slots` slots.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the system gives no thread.
-    pub fn start(queue: usize) -> Result<Self> {
+    pub fn start(queue: usize, slots: usize) -> Result<Self> {
         let (jobs, waiting) = sync_channel(queue);
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();
         let thread = crate::thread::spawn("cpu", "jobs", move || serving.serve(&waiting))?;
-        Ok(Serial { jobs: Some(jobs), thread: Some(thread), shared, process: std::process::id() })
+        let places = Places { state: Mutex::new((slots, false)), given_back: Condvar::new() };
+        Ok(Serial {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            shared,
+            places: Arc::new(places),
+            process: std::process::id(),
+        })
     }
 
     fn check_process(&self) -> Result<()> {
@@ -73,16 +84,44 @@ impl Serial {
     /// else; both are as long as the plan's problem says.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full and `pressure` says to refuse; [`Error::Forked`].
+    /// [`Error::Busy`] if the queue is full and `pressure` says to refuse; [`Error::Closed`] after the end; [`Error::Forked`].
     pub unsafe fn submit(&self, job: SerialJob, pressure: Pressure) -> Result<()> {
         self.check_process()?;
-        let jobs = self.jobs.as_ref().expect("only drop() takes it");
+        let closed = || Error::closed("the pipeline");
+        let jobs = self.jobs().ok_or_else(closed)?;
         match pressure {
-            Pressure::Wait => jobs.send(Message::Job(job)).map_err(|_| Error::Cancelled),
+            Pressure::Wait => jobs.send(Message::Job(job)).map_err(|_| closed()),
             Pressure::Refuse => jobs.try_send(Message::Job(job)).map_err(|error| match error {
                 TrySendError::Full(_) => Error::Busy { what: "the queue of jobs".to_owned() },
-                TrySendError::Disconnected(_) => Error::Cancelled,
+                TrySendError::Disconnected(_) => closed(),
             }),
+        }
+    }
+
+    fn jobs(&self) -> Option<SyncSender<Message>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes no more jobs, calls off those that have not begun, and sends away who waits for a slot. Waits for nothing.
+    pub fn close(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        self.shared.closed.store(true, Ordering::Relaxed);
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.places.state().1 = true;
+        self.places.given_back.notify_all();
+    }
+
+    /// Closes it, and waits for the jobs that have begun. Slots' memory stays their holders'.
+    pub fn end(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        self.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
         }
     }
 
@@ -93,8 +132,13 @@ impl Serial {
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
         let (answer, answered) = sync_channel(1);
-        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Message::Flush(answer));
-        let _ = answered.recv();
+        match self.jobs() {
+            Some(jobs) => {
+                let _ = jobs.send(Message::Flush(answer));
+                let _ = answered.recv();
+            }
+            None => self.end(),
+        }
         Ok(())
     }
 
@@ -109,21 +153,19 @@ impl Serial {
 
 impl Drop for Serial {
     fn drop(&mut self) {
-        let (jobs, thread) = (self.jobs.take(), self.thread.take());
         if self.check_process().is_err() {
-            std::mem::forget((jobs, thread, self.shared.clone()));
+            // Its thread and its locks are the parent's.
+            let (jobs, thread) = (self.jobs.get_mut(), self.thread.get_mut());
+            let parts = (jobs.map(Option::take), thread.map(Option::take));
+            std::mem::forget((parts.0.ok(), parts.1.ok(), self.shared.clone()));
             return;
         }
-        self.shared.closed.store(true, Ordering::Relaxed);
-        drop(jobs);
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 
 impl Shared {
-    fn stats(&self) -> std::sync::MutexGuard<'_, PipelineStats> {
+    fn stats(&self) -> MutexGuard<'_, PipelineStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,11 +179,11 @@ impl Shared {
     }
 
     fn run(&self, job: SerialJob) {
-        let SerialJob { ticket, plan, input, output, owner } = job;
-        if self.closed.load(Ordering::Relaxed) {
+        let SerialJob { ticket, plan, input, output, begun, owner } = job;
+        if !begun && self.closed.load(Ordering::Relaxed) {
             ticket.cancel();
         }
-        if !ticket.start() {
+        if !begun && !ticket.start() {
             self.stats().cancelled += 1;
             return;
         }
@@ -167,6 +209,50 @@ impl Shared {
     }
 }
 
+/// How many slots callers may still take, and whether the end has come.
+struct Places {
+    state: Mutex<(usize, bool)>,
+    given_back: Condvar,
+}
+
+impl Places {
+    fn state(&self) -> MutexGuard<'_, (usize, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, pressure: Pressure) -> Result<Taken> {
+        let mut state = self.state();
+        loop {
+            match *state {
+                (_, true) => return Err(Error::closed("the pipeline")),
+                (0, _) if pressure == Pressure::Refuse => {
+                    return Err(Error::Busy { what: "the pipeline of cpu".to_owned() });
+                }
+                (0, _) => state = self.given_back.wait(state).unwrap_or_else(PoisonError::into_inner),
+                (left, _) => {
+                    state.0 = left - 1;
+                    return Ok(Taken { places: self.clone(), process: std::process::id() });
+                }
+            }
+        }
+    }
+}
+
+/// One of the slots, taken until this is dropped.
+struct Taken {
+    places: Arc<Places>,
+    process: u32,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.places.state().0 += 1;
+            self.places.given_back.notify_one();
+        }
+    }
+}
+
 /// A slot in ordinary memory.
 pub struct HeapSlot {
     memory: Arc<Heap>,
@@ -179,6 +265,8 @@ struct Heap {
     output: *mut f32,
     /// Own the memory; reached only through the pointers.
     _owners: [Vec<f32>; 2],
+    /// Given back when the slot is, and the job in it done.
+    _taken: Taken,
 }
 
 // SAFETY: addresses of memory that is owned; who uses it when is what `backend::Slot` says.
@@ -187,18 +275,19 @@ unsafe impl Send for Heap {}
 unsafe impl Sync for Heap {}
 
 impl HeapSlot {
-    /// Memory for one run of `plan`.
+    /// Memory for one run of `plan`. While callers hold all slots this waits, unless `pressure` says to refuse.
     ///
     /// # Errors
-    /// Out of memory.
-    pub fn new(plan: &Conv2dPlan, serial: &Arc<Serial>) -> Result<Self> {
+    /// [`Error::Busy`]; [`Error::Closed`]; out of memory.
+    pub fn new(plan: &Conv2dPlan, serial: &Arc<Serial>, pressure: Pressure) -> Result<Self> {
+        let taken = serial.places.take(pressure)?;
         let problem = plan.problem();
         let mut owners = [
             allocate::zeroed(problem.input_len(), "a slot's input")?,
             allocate::zeroed(problem.output_len(), "a slot's output")?,
         ];
         let [input, output] = owners.each_mut().map(|owner| owner.as_mut_ptr());
-        let memory = Arc::new(Heap { input, output, _owners: owners });
+        let memory = Arc::new(Heap { input, output, _owners: owners, _taken: taken });
         Ok(HeapSlot { memory, plan: plan.clone(), serial: serial.clone() })
     }
 }
@@ -213,14 +302,20 @@ impl Slot for HeapSlot {
     }
 
     fn submit(&mut self, ticket: &Ticket) -> Result<()> {
+        ticket.start();
         let job = SerialJob {
             ticket: ticket.clone(),
             plan: self.plan.clone(),
             input: self.memory.input,
             output: self.memory.output,
+            begun: true,
             owner: Some(self.memory.clone()),
         };
         // SAFETY: the owner keeps the memory, which is as long as the problem says; nobody uses it while a job runs in the slot.
-        unsafe { self.serial.submit(job, Pressure::Wait) }
+        let submitted = unsafe { self.serial.submit(job, Pressure::Wait) };
+        submitted.map_err(|error| match error {
+            Error::Closed { .. } => Error::closed("the pipeline of this slot"),
+            other => other,
+        })
     }
 }

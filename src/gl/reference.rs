@@ -38,14 +38,14 @@ use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 struct State {
     group: Arc<ShareGroup>,
     /// The device stays open as long as the interface is in use.
-    _engine: Arc<Engine>,
+    engine: Arc<Engine>,
     /// The program that callers get. Never the one that runs [`execute`]: that sets uniforms, this one's stay 0.
     program: Option<Named>,
 }
 
 impl State {
     fn new(engine: Arc<Engine>) -> Result<Self> {
-        Ok(State { group: engine.share_group()?, _engine: engine, program: None })
+        Ok(State { group: engine.share_group()?, engine, program: None })
     }
 }
 
@@ -405,17 +405,16 @@ fn on_thread<T>(
     }
     let inside = exit::enter();
     let outcome: Result<_> = THREAD.with_borrow_mut(|slot| {
-        if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), &state.group)) {
+        let mut made = make_current(slot, &state.group);
+        if matches!(made, Err(Error::DeviceLost { .. })) {
+            // By another library that has ended the display, say. Nothing has begun: in another group it can.
             *slot = None;
+            *state = exit::outside(|| State::new(state.engine.clone()))?;
+            made = make_current(slot, &state.group);
         }
-        let thread = match slot {
-            Some(thread) => thread,
-            None => slot.insert(Thread::new(state.group.context()?)?),
-        };
+        made?;
+        let thread = slot.as_mut().expect("just made");
         let context = thread.session.context().clone();
-        if !context.is_current() {
-            context.make_current()?;
-        }
         // Since the last call the context was the caller's.
         context.forget_errors();
         context.api().forget_program();
@@ -441,6 +440,19 @@ fn on_thread<T>(
     // A log callback may call this interface.
     messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
     result
+}
+
+/// Makes the calling thread's context of `group` current, and makes it, if need be.
+fn make_current(slot: &mut Option<Thread>, group: &Arc<ShareGroup>) -> Result<()> {
+    if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), group)) {
+        *slot = None;
+    }
+    let thread = match slot {
+        Some(thread) => thread,
+        None => slot.insert(Thread::new(group.context()?)?),
+    };
+    let context = thread.session.context();
+    if context.is_current() { Ok(()) } else { context.make_current() }
 }
 
 /// As [`on_thread`], for calls that need [`initialize`] and nothing but the context.

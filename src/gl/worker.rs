@@ -171,7 +171,14 @@ impl Host {
         self.session.take_if(|session| session.context().is_lost());
         match &mut self.session {
             Some(session) => Ok(session),
-            none => Ok(none.insert(Session::new((self.make_context)()?))),
+            none => {
+                let mut made = (self.make_context)();
+                if matches!(made, Err(Error::DeviceLost { .. })) {
+                    // Another library may have ended the display just then.
+                    made = (self.make_context)();
+                }
+                Ok(none.insert(Session::new(made?)))
+            }
         }
     }
 }

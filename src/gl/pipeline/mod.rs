@@ -61,7 +61,7 @@ use engines::Engines;
 use job::{Flight, Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
-use slot::{Leases, Reservation};
+use slot::{Leases, LentSlot, Reservation};
 #[cfg(test)]
 pub use steps::SPIN_ANYWHERE;
 use sync::{Condvar, Mutex, lock, wait};
@@ -159,7 +159,7 @@ impl Drop for Pipeline {
             std::mem::forget((self.core.clone(), supervisor));
             return;
         }
-        self.core.ring.close().into_iter().for_each(|work| self.core.call_off(work, Error::Cancelled));
+        self.core.close();
         if let Some(supervisor) = supervisor {
             let _ = supervisor.join();
         }
@@ -186,12 +186,30 @@ impl Queue for Pipeline {
             let what = format!("a batch of {most} elements in one slot; {} fit", self.core.most_elements);
             return Err(Error::Unsupported { device: self.core.id.to_string(), what });
         }
-        if pressure == Pressure::Refuse && !self.core.ring.has_free() {
-            return Err(self.core.busy());
-        }
+        let bytes = job::bytes_of(&recipe.problem, recipe.problem.sizes().n);
         let reservation = Reservation::new(recipe);
-        self.core.push(Work::Reserve(reservation.clone()), pressure)?;
+        // The lease before the slot: whoever gives the contexts up after that sees it, and keeps the memory.
+        let (generation, lease) = (self.core.ring.generation(), self.core.leases().take());
+        let is_ready = |slot| Some(self.core.memory(slot)).filter(|memory| memory.fits(bytes));
+        match self.core.ring.reserve(Piece::Reserve(reservation.clone()), generation, is_ready) {
+            Ok(Some((slot, memory))) => {
+                let place = (slot, generation);
+                return Ok(Box::new(LentSlot::new(&self.core, recipe, place, &memory, lease)));
+            }
+            Ok(None) => {}
+            Err(Refused::Full) if pressure == Pressure::Wait => {
+                self.core.push(Work::Reserve(reservation.clone()), pressure)?
+            }
+            Err(refused) => return Err(self.core.refusal(refused)),
+        }
+        drop(lease);
         reservation.wait().map(|slot| Box::new(slot) as Box<dyn Slot>)
+    }
+
+    fn close(&self) {
+        if self.core.check_process().is_ok() {
+            self.core.close();
+        }
     }
 
     fn flush(&self) -> Result<()> {
@@ -300,15 +318,27 @@ impl Core {
     }
 
     fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
-        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| match refused {
+        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| self.refusal(refused))
+    }
+
+    fn refusal(&self, refused: Refused) -> Error {
+        match refused {
             Refused::Full => self.busy(),
-            Refused::Closed => Error::Cancelled,
-        })
+            Refused::Closed | Refused::Gone => Error::closed("the pipeline"),
+        }
+    }
+
+    /// Takes no more work, and calls off what has not begun.
+    fn close(self: &Arc<Self>) {
+        self.ring.close().into_iter().for_each(|work| self.call_off(work, Error::Cancelled));
     }
 
     /// Ends work that was never begun, or never will go on.
     fn call_off(self: &Arc<Self>, mut work: Work, error: Error) {
         match (work.take_off(), work) {
+            (_, Work::Reserve(reservation)) if error == Error::Cancelled => {
+                reservation.fail(Error::closed("the pipeline"))
+            }
             (_, Work::Reserve(reservation)) => reservation.fail(error),
             (Some(flight), _) if error == Error::Cancelled => flight.cancel(),
             (Some(flight), _) => flight.fail(self, error),
@@ -359,6 +389,11 @@ impl Core {
     /// There is no context to be had: what waits gets the error, and what comes later, a new try.
     fn fail_waiting(self: &Arc<Self>, error: &Error) {
         self.ring.take_waiting().into_iter().for_each(|work| self.call_off(work, error.clone()));
+        for piece in self.ring.take_reserved() {
+            if let Piece::Reserve(reservation) = piece {
+                reservation.fail(error.clone());
+            }
+        }
     }
 
     /// Writes the trace to where `SPARKLE_TRACE` says; a process's second pipeline appends its number to the name.
@@ -382,7 +417,9 @@ impl Core {
 
 fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
     let _inside = exit::enter();
-    ShareGroup::new(egl.clone(), id.clone(), target)
+    let new = || ShareGroup::new(egl.clone(), id.clone(), target);
+    // Another library may end the display just then; and once more at the next try, but then it means it.
+    new().or_else(|error| if matches!(error, Error::DeviceLost { .. }) { new() } else { Err(error) })
 }
 
 /// Keeps threads at work while there is work: a new generation of them, with contexts of their own, after each fault.

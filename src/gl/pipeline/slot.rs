@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::Core;
 use super::job::{Flight, Piece};
 use super::memory::SlotMemory;
+use super::ring::Refused;
 use super::sync::{Condvar, Mutex, lock, wait};
 use crate::backend::{Recipe, Slot, Ticket};
 use crate::error::{Error, Result};
@@ -153,11 +154,11 @@ pub struct LentSlot {
 unsafe impl Send for LentSlot {}
 
 impl LentSlot {
-    /// Slot `slot`, with this memory.
+    /// Slot `slot` of `generation`, with this memory.
     pub fn new(
         core: &Arc<Core>,
         recipe: &Arc<Recipe>,
-        slot: usize,
+        (slot, generation): (usize, u64),
         memory: &SlotMemory,
         lease: Lease,
     ) -> Self {
@@ -165,7 +166,7 @@ impl LentSlot {
             core: core.clone(),
             recipe: recipe.clone(),
             slot,
-            generation: core.ring.generation(),
+            generation,
             input: memory.input,
             output: memory.output,
             _lease: lease,
@@ -188,9 +189,12 @@ impl Slot for LentSlot {
         let flight = Flight::in_slot(&self.recipe, ticket, &self.core);
         ticket.start();
         let piece = Piece::Part { flight, first: 0, images };
-        self.core.ring.submit(self.slot, self.generation, piece).map_err(|_| Error::DeviceLost {
-            device: self.core.id.to_string(),
-            what: "the slot belongs to contexts that are gone".to_owned(),
+        self.core.ring.submit(self.slot, self.generation, piece).map_err(|refused| match refused {
+            Refused::Closed => Error::closed("the pipeline of this slot"),
+            _ => Error::DeviceLost {
+                device: self.core.id.to_string(),
+                what: "the slot belongs to contexts that are gone".to_owned(),
+            },
         })
     }
 }

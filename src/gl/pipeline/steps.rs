@@ -344,7 +344,8 @@ impl Steps {
                 let problem = &reservation.recipe.problem;
                 let memory = self.grow(slot, bytes_of(problem, problem.sizes().n))?;
                 let lease = self.core.leases().take();
-                let lent = LentSlot::new(&self.core, &reservation.recipe, slot, &memory, lease);
+                let place = (slot, self.generation);
+                let lent = LentSlot::new(&self.core, &reservation.recipe, place, &memory, lease);
                 self.core.ring.lend(slot, self.generation);
                 reservation.give(lent);
             }
