@@ -69,9 +69,11 @@ pub trait Backend: Send + Sync {
     /// The queue of calls from ordinary memory, the same one at every call.
     ///
     /// # Errors
-    /// As [`Backend::queue`].
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, as one for which nothing
+    /// [`streams`](Backend::streams); else as [`Backend::queue`].
     fn stream(&self) -> Result<Arc<dyn Queue>> {
-        self.queue(PipelineOptions::default())
+        let what = "a queue of calls".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
     /// What a job that brings its own weights along ([`Queue::submit_once`]) is made from; nothing is on the device before that.

@@ -248,10 +248,17 @@ impl Drop for ShareGroup {
     }
 }
 
-/// The error where another library has ended the display, and the contexts with it: new ones can be had.
+/// What ends the words of an error that [`is_terminated`].
+const TERMINATED: &str = "the display was terminated";
+
+/// The error where another library has ended the display, and the contexts with it.
 fn terminated(device: &Arc<str>, call: &str, error: EglError) -> Error {
-    let what = format!("{call} says {error}: the display was terminated");
-    Error::DeviceLost { device: device.to_string(), what }
+    Error::DeviceLost { device: device.to_string(), what: format!("{call} says {error}: {TERMINATED}") }
+}
+
+/// Whether nothing is wrong with the device but that the display was ended: a new group can be had at once.
+pub fn is_terminated(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { what, .. } if what.ends_with(TERMINATED))
 }
 
 fn egl_error(device: &Arc<str>, call: &str, error: EglError) -> Error {

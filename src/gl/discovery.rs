@@ -14,7 +14,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use super::exit;
 use super::loops;
 use super::session::Session;
 use crate::config::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 use crate::shader::iterations;
@@ -51,6 +51,8 @@ pub struct Discovered {
     pub found: Vec<Found>,
     /// libEGL, if there is one.
     pub egl: Option<Arc<dyn Egl>>,
+    /// Why nobody could look.
+    pub prevented: Option<Error>,
 }
 
 /// The process that looked for devices first; 0 before that.
@@ -66,31 +68,43 @@ pub fn is_forked() -> bool {
 pub fn discovered() -> &'static Discovered {
     static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
     static FORKED: OnceLock<Discovered> = OnceLock::new();
+    static LOOKING: Mutex<()> = Mutex::new(());
     let _ = LOOKED.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
     if is_forked() {
         let reason = "this process was forked from one that used OpenGL, whose drivers do not survive that";
-        return FORKED
-            .get_or_init(|| Discovered { found: vec![rejected("OpenGL", reason.to_owned())], egl: None });
+        return FORKED.get_or_init(|| nothing(reason.to_owned(), None));
     }
-    DISCOVERED.get_or_init(|| {
-        let work = || {
-            let _inside = exit::enter();
-            let egl = egl::native();
-            let found = discover(egl.as_ref().map_err(Clone::clone));
-            if let Ok(egl) = &egl {
-                egl.release_thread();
-            }
-            // Drivers are loaded now, and have been used.
-            exit::register();
-            (found, egl.ok())
-        };
-        let (found, egl) = match crate::thread::spawn("gl", "discovery", work).map(JoinHandle::join) {
-            Ok(Ok(all)) => all,
-            Ok(Err(_)) => (vec![rejected("OpenGL", "discovery panicked".to_owned())], None),
-            Err(error) => (vec![rejected("OpenGL", error.to_string())], None),
-        };
-        Discovered { found, egl }
-    })
+    if let Some(discovered) = DISCOVERED.get() {
+        return discovered;
+    }
+    let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(discovered) = DISCOVERED.get() {
+        return discovered;
+    }
+    let work = || {
+        let _inside = exit::enter();
+        let egl = egl::native();
+        let found = discover(egl.as_ref().map_err(Clone::clone));
+        if let Ok(egl) = &egl {
+            egl.release_thread();
+        }
+        // Drivers are loaded now, and have been used.
+        exit::register();
+        Discovered { found, egl: egl.ok(), prevented: None }
+    };
+    let discovered = match crate::thread::spawn("gl", "discovery", work).map(JoinHandle::join) {
+        Ok(looked) => looked.unwrap_or_else(|_| nothing("discovery panicked".to_owned(), None)),
+        // There may be a thread to be had the next time.
+        Err(error) => {
+            static PREVENTED: OnceLock<Discovered> = OnceLock::new();
+            return PREVENTED.get_or_init(|| nothing(error.to_string(), Some(error)));
+        }
+    };
+    DISCOVERED.get_or_init(|| discovered)
+}
+
+fn nothing(reason: String, prevented: Option<Error>) -> Discovered {
+    Discovered { found: vec![rejected("OpenGL", reason)], egl: None, prevented }
 }
 
 fn rejected(name: &str, reason: String) -> Found {

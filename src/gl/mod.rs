@@ -110,6 +110,9 @@ pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
 fn engine(index: usize) -> Result<Arc<Engine>> {
     let no_device = |reason: String| Error::NoDevice { selector: format!("gl:{index}"), reason };
     let all = discovered();
+    if let Some(error) = &all.prevented {
+        return Err(error.clone());
+    }
     let usable = all.found.iter().filter_map(|found| Some((found, found.target?)));
     let (Some((found, target)), Some(egl)) = (usable.clone().nth(index), &all.egl) else {
         let reasons = all.found.iter().filter_map(|it| it.candidate.unusable.as_deref()).collect::<Vec<_>>();

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::api;
-use super::context::{Context, ShareGroup};
+use super::context::{Context, ShareGroup, is_terminated};
 use super::conv2d;
 use super::conv2d::Prepared;
 use super::engine::Engine;
@@ -406,8 +406,8 @@ fn on_thread<T>(
     let inside = exit::enter();
     let outcome: Result<_> = THREAD.with_borrow_mut(|slot| {
         let mut made = make_current(slot, &state.group);
-        if matches!(made, Err(Error::DeviceLost { .. })) {
-            // By another library that has ended the display, say. Nothing has begun: in another group it can.
+        if made.as_ref().is_err_and(is_terminated) {
+            // Nothing has begun: in another group it can.
             *slot = None;
             *state = exit::outside(|| State::new(state.engine.clone()))?;
             made = make_current(slot, &state.group);

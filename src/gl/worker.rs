@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::context::Context;
+use super::context::{Context, is_terminated};
 use super::egl::Egl;
 use super::exit;
 use super::session::Session;
@@ -173,7 +173,7 @@ impl Host {
             Some(session) => Ok(session),
             none => {
                 let mut made = (self.make_context)();
-                if matches!(made, Err(Error::DeviceLost { .. })) {
+                if made.as_ref().is_err_and(is_terminated) {
                     // Another library may have ended the display just then.
                     made = (self.make_context)();
                 }

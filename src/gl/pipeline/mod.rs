@@ -34,7 +34,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::context::{ShareGroup, Target};
+use super::context::{ShareGroup, Target, is_terminated};
 use super::egl::Egl;
 use super::exit;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
@@ -419,7 +419,7 @@ fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<Sh
     let _inside = exit::enter();
     let new = || ShareGroup::new(egl.clone(), id.clone(), target);
     // Another library may end the display just then; and once more at the next try, but then it means it.
-    new().or_else(|error| if matches!(error, Error::DeviceLost { .. }) { new() } else { Err(error) })
+    new().or_else(|error| if is_terminated(&error) { new() } else { Err(error) })
 }
 
 /// Keeps threads at work while there is work: a new generation of them, with contexts of their own, after each fault.
