@@ -448,30 +448,37 @@ fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
     }
 }
 
-/// Where the threads of a set of contexts wait for each other at their end. One that ends with an error deletes its fences, whose
+/// Where the threads of a set of contexts wait for each other. At their beginning, until each has its context: a slot that is lent
+/// before may be lost for want of one. And at their end: one that ends with an error deletes its fences, whose
 /// names another may be about to give to `glWaitSync`; and of a deleted fence's name GL promises an error at best.
-struct Farewell {
-    /// Threads that have not ended their work.
+struct Meeting {
+    /// Threads that have not come.
     left: Mutex<usize>,
     all: Condvar,
 }
 
-/// One thread's place in a [`Farewell`]; given up also if the thread never came to work.
-struct Leaving(Arc<Farewell>);
+impl Meeting {
+    fn of(threads: usize) -> Arc<Self> {
+        Arc::new(Meeting { left: Mutex::new(threads), all: Condvar::new() })
+    }
+}
 
-impl Leaving {
-    /// The thread's work is over: waits until the others' is.
+/// One thread's place in a [`Meeting`]; given up also if the thread never comes to it.
+struct Place(Arc<Meeting>);
+
+impl Place {
+    /// The thread is there: waits until the others are.
     fn together(self) {
-        let farewell = self.0.clone();
+        let meeting = self.0.clone();
         drop(self);
-        let mut left = lock(&farewell.left);
+        let mut left = lock(&meeting.left);
         while *left > 0 {
-            left = wait(&farewell.all, left);
+            left = wait(&meeting.all, left);
         }
     }
 }
 
-impl Drop for Leaving {
+impl Drop for Place {
     fn drop(&mut self) {
         *lock(&self.0.left) -= 1;
         self.0.all.notify_all();
@@ -494,8 +501,8 @@ impl Generation {
         let threads = lanes(core.options.contexts);
         let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
         let leases = core.leases();
-        let farewell = Arc::new(Farewell { left: Mutex::new(threads.len()), all: Condvar::new() });
-        let leaving = Leaving(farewell.clone());
+        let (beginning, end) = (Meeting::of(threads.len()), Meeting::of(threads.len()));
+        let leaving = Place(end.clone());
         let wait_at_gate = move || {
             leaving.together();
             let _ = serves.send(());
@@ -503,10 +510,10 @@ impl Generation {
             let _ = opens.recv();
             leases.wait_for_none();
         };
-        let keeper = spawn(core, group, threads[0], wait_at_gate);
+        let keeper = spawn(core, group, threads[0], Place(beginning.clone()), wait_at_gate);
         let other = |steps: &&'static [Step]| {
-            let leaving = Leaving(farewell.clone());
-            spawn(core, group, steps, move || leaving.together())
+            let leaving = Place(end.clone());
+            spawn(core, group, steps, Place(beginning.clone()), move || leaving.together())
         };
         let others = threads[1..].iter().filter_map(other).collect();
         Generation { keeper, others, served, gate }
@@ -534,10 +541,12 @@ fn spawn(
     core: &Arc<Core>,
     group: &Arc<ShareGroup>,
     steps: &'static [Step],
+    arriving: Place,
     gate: impl FnOnce() + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let name = if let [step] = steps { format!("{step:?}").to_lowercase() } else { "steps".to_owned() };
     let (shared, group) = (core.clone(), group.clone());
-    let spawned = crate::thread::spawn(&core.id, &name, move || steps::thread(&shared, group, steps, gate));
+    let body = move || steps::thread(&shared, group, steps, || arriving.together(), gate);
+    let spawned = crate::thread::spawn(&core.id, &name, body);
     spawned.map_err(|error| core.give_up(error, true)).ok()
 }

@@ -563,8 +563,15 @@ fn may_spin(context: &Context, core: &Core) -> bool {
     !context.capabilities().software && processors >= 2 * core.threads()
 }
 
-/// Runs a thread's steps from its context's beginning to its end. `gate` holds the thread until nobody needs its memory.
-pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: impl FnOnce()) {
+/// Runs a thread's steps from its context's beginning to its end. It calls `arrive` when it has a context, and drops it when it has
+/// said that there is none. `gate` holds the thread until nobody needs its memory.
+pub fn thread(
+    core: &Arc<Core>,
+    group: Arc<ShareGroup>,
+    steps: &[Step],
+    arrive: impl FnOnce(),
+    gate: impl FnOnce(),
+) {
     let made = {
         let _inside = exit::enter();
         let made = catch_unwind(AssertUnwindSafe(|| Steps::new(core, &group, steps)));
@@ -580,6 +587,7 @@ pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: im
             return group.release_thread();
         }
     };
+    arrive();
     if let Some(error) = steps.serve() {
         core.give_up(error, false);
     }
