@@ -204,6 +204,8 @@ impl Shared {
             Err(_) => self.stats().failed += 1,
         }
         drop(plan);
+        // Whoever has seen a slot's job done and gives the slot back may take it again at once.
+        let owner = owner.filter(|_| !begun);
         ticket.finish(result);
         drop(owner);
     }
