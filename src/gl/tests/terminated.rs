@@ -4,7 +4,7 @@
 use super::faulty::Fault;
 use super::pipeline::{OPTIONS, machine, send, start};
 use super::rig::Rig;
-use crate::backend::{Contexts, PipelineOptions, Pressure, Queue as _, Slot as _, Ticket};
+use crate::backend::{Contexts, PipelineOptions, Pressure, Queue as _, Ticket};
 
 const CONTEXTS: [Contexts; 3] = [Contexts::One, Contexts::Two, Contexts::Three];
 
