@@ -624,7 +624,9 @@ sparkle_status sparkle_pipeline_create(struct sparkle_device *device,
                                        struct sparkle_pipeline **out);
 
 /// Destroys a pipeline; NULL is fine. Jobs that have not begun are cancelled, the others are waited for; after that the
-/// library uses none of their buffers any more. Tickets and slots stay valid until they are released.
+/// library uses none of their buffers any more. Calls of other threads that wait for a slot of it, or for room in its
+/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory may be
+/// read and written, its last job's ticket asked, but nothing can be submitted in it any more.
 sparkle_status sparkle_pipeline_destroy(struct sparkle_pipeline *pipeline);
 
 /// Submits a run of `plan` and puts its ticket into `*out`; the caller releases the ticket. Until the ticket is done the
@@ -674,7 +676,9 @@ sparkle_status sparkle_pipeline_get_stats(struct sparkle_pipeline *pipeline,
                                           struct sparkle_pipeline_stats *out);
 
 /// Acquires a slot for runs of `plan`, to be filled and read in place, without a copy, and puts its handle into `*out`; the
-/// caller releases it. While all slots are held this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+/// caller releases it. While all slots are held or at work, or others wait for them, this waits until another
+/// thread gives one back; or, if `wait` is 0, returns SPARKLE_ERROR_BUSY at once. Only a slot that is used for the first time, or
+/// for larger data than before, takes the time that its memory takes.
 sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
                                     struct sparkle_plan *plan,
                                     int32_t wait,
@@ -682,13 +686,16 @@ sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
 
 /// The slot's memory, as long as the plan's input and output, into `*out_input` and `*out_output`; either may be NULL. It is
 /// the caller's from the acquisition, or the end of the job in it, until the next sparkle_slot_submit or
-/// sparkle_slot_release. SPARKLE_ERROR_BUSY while a job runs in the slot.
+/// sparkle_slot_release, also after its pipeline was destroyed. SPARKLE_ERROR_BUSY while a job runs in the slot.
 sparkle_status sparkle_slot_memory(struct sparkle_slot *slot,
                                    float **out_input,
                                    const float **out_output);
 
 /// Computes what is in the slot, and puts the job's ticket into `*out`; the caller releases the ticket. Until it is done the
 /// slot's memory is not to be touched.
+///
+/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed, SPARKLE_ERROR_DEVICE_LOST if the device was lost since the
+/// slot was acquired. Nothing was computed then, and the memory stays as it is, the caller's, until the slot is released.
 sparkle_status sparkle_slot_submit(struct sparkle_slot *slot,
                                    struct sparkle_ticket **out);
 

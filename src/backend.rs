@@ -69,9 +69,11 @@ pub trait Backend: Send + Sync {
     /// The queue of calls from ordinary memory, the same one at every call.
     ///
     /// # Errors
-    /// As [`Backend::queue`].
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, as one for which nothing
+    /// [`streams`](Backend::streams); else as [`Backend::queue`].
     fn stream(&self) -> Result<Arc<dyn Queue>> {
-        self.queue(PipelineOptions::default())
+        let what = "a queue of calls".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
     /// What a job that brings its own weights along ([`Queue::submit_once`]) is made from; nothing is on the device before that.
@@ -317,11 +319,15 @@ pub trait Queue: Send + Sync {
     /// As [`Queue::submit`].
     unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()>;
 
-    /// A slot with memory for the input and output of `recipe`: to be filled and submitted in place.
+    /// A slot with memory for the input and output of `recipe`: to be filled and submitted in place. Refused, if that is wanted, at
+    /// once: whoever else waits or holds slots, this waits for none of them.
     ///
     /// # Errors
     /// As [`Queue::submit`]; also what keeps the device from giving the memory.
     fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>>;
+
+    /// Takes no more work, calls off what has not begun, and sends away who waits for a place. Waits for nothing.
+    fn close(&self);
 
     /// Waits until no job is waiting or running.
     ///
@@ -339,9 +345,9 @@ pub trait Slot: Send {
     fn input(&self) -> *mut f32;
     /// The output's memory, as [`Slot::input`].
     fn output(&self) -> *const f32;
-    /// Computes what is in it. `ticket` is done when the output is there.
+    /// Computes what is in it; the job has then begun. `ticket` is done when the output is there.
     ///
     /// # Errors
-    /// As [`Queue::submit`].
+    /// As [`Queue::submit`]; [`Error::Closed`](crate::Error::Closed) after the queue's end. The memory stays as it is then.
     fn submit(&mut self, ticket: &Ticket) -> Result<()>;
 }

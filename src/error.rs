@@ -99,6 +99,12 @@ pub enum Error {
     /// The job was cancelled before it started, or its queue was closed; its buffers are untouched.
     #[error("the job was cancelled before it started")]
     Cancelled,
+    /// What the call needs was destroyed meanwhile, as the pipeline of a slot.
+    #[error("{what} was destroyed")]
+    Closed {
+        /// What is gone.
+        what: String,
+    },
     /// A queue is full, and the caller asked not to wait.
     #[error("{what} is full")]
     Busy {
@@ -120,11 +126,20 @@ impl Error {
         Error::InvalidArgument { argument, value: clipped(value), expected: expected.into() }
     }
 
+    /// An [`Error::Closed`].
+    pub(crate) fn closed(what: &str) -> Self {
+        Error::Closed { what: what.to_owned() }
+    }
+
     /// Whether the problem itself is fine and another device could still solve it.
     pub fn is_device_failure(&self) -> bool {
         !matches!(
             self,
-            Error::InvalidArgument { .. } | Error::Cancelled | Error::Busy { .. } | Error::Internal(_)
+            Error::InvalidArgument { .. }
+                | Error::Cancelled
+                | Error::Closed { .. }
+                | Error::Busy { .. }
+                | Error::Internal(_)
         )
     }
 }

@@ -8,7 +8,12 @@
 //! holds while it calls back, so that one is looked for in a callback. Where there is no such place, nobody is said to
 //! hold the lock.
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
+
+/// How long one waits, holding the lock, for what may need no lock.
+pub const PATIENCE: Duration = Duration::from_millis(250);
 
 /// # Errors
 /// [`Error::Ending`] if the calling thread holds the loader's lock, so that other threads can do nothing for it.

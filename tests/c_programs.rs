@@ -90,6 +90,32 @@ fn the_static_library() {
     support::run_command(command).expect(NEW_API);
 }
 
+/// The libraries that a program linked with `libsparkle.a` needs: what `rustc --print native-static-libs` names, but for those of
+/// the C library itself.
+#[test]
+#[cfg(target_os = "linux")]
+fn programs_without_a_dynamic_linker() {
+    let library = support::library_dir().join("libsparkle.a");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for way in ["-static", "-static-pie"] {
+        let program = support::scratch().join(format!("program{way}"));
+        let mut compiler = support::compiler(false);
+        compiler.args(["-std=c99", "-O1", "-g", way, "-I"]).arg(root.join("include"));
+        compiler.arg(root.join("tests/c/static.c")).arg(&library).args([
+            "-lm",
+            "-lpthread",
+            "-ldl",
+            "-lgcc_eh",
+        ]);
+        // The linker warns of functions that would need a shared C library, `dlopen` first.
+        let output = compiler.arg("-o").arg(&program).output().unwrap();
+        assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
+        let headers = std::process::Command::new("readelf").arg("-lW").arg(&program).output().unwrap().stdout;
+        assert!(!String::from_utf8_lossy(&headers).contains("INTERP"), "{way}: not static");
+        run(&program, &[]).expect("without a linker\n");
+    }
+}
+
 #[test]
 fn the_log_callback() {
     let with = |way: &str, variables: &[(&str, &str)]| {
@@ -179,7 +205,24 @@ fn sixty_four_kibibytes_of_stack() {
 fn loaded_and_unloaded() {
     let library = support::library_dir().join("libsparkle.so.0");
     // Nothing refers to the library, so the linker leaves it out.
-    program("dlopen.c", &["-Wl,--as-needed"], &[library.to_str().unwrap()], &[]).expect("50 times\n");
+    let program = compile_c("dlopen.c", &[PEDANTIC[0], "-Wl,--as-needed"]);
+    for device in ["cpu".to_owned(), "auto".to_owned()].into_iter().chain(gl_devices()) {
+        let mut command = std::process::Command::new(&program);
+        command.args([library.to_str().unwrap(), &device]);
+        support::run_command(command).expect("50 times\n");
+    }
+}
+
+#[test]
+fn a_thread_that_ends_before_main() {
+    let program = compile_c("thread_first.c", &PEDANTIC);
+    for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
+        for _ in 0..50 {
+            let mut command = std::process::Command::new(&program);
+            command.arg(&device);
+            support::run_command(command).expect("the thread first\n");
+        }
+    }
 }
 
 #[test]
@@ -187,11 +230,61 @@ fn leaving_while_another_thread_computes() {
     let program = compile_c("exit.c", &PEDANTIC);
     let devices = std::iter::once("cpu".to_owned()).chain(gl_devices());
     for device in devices {
-        for _ in 0..20 {
+        for _ in 0..50 {
             let mut command = std::process::Command::new(&program);
             command.arg(&device);
             support::run_command(command).expect("leaving\n");
         }
+    }
+}
+
+/// Slots: as many as there are, nobody held up who does not want to wait, and what becomes of them behind their pipeline.
+#[test]
+fn slots_in_callers_hands() {
+    let program = compile_c("slots.c", &PEDANTIC);
+    for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
+        let mut command = std::process::Command::new(&program);
+        command.arg(device);
+        let all =
+            "as many as there are\nnobody is held up\nslots outlive their pipeline\nwho waits is answered\n";
+        support::run_command(command).expect(all);
+    }
+}
+
+#[test]
+fn both_interfaces_from_several_threads() {
+    if support::gl_available() {
+        program("mixed.c", &[], &[], &[]).expect("in turn\nmixed\n");
+    }
+}
+
+#[test]
+fn a_display_that_another_library_ends() {
+    if support::gl_available() {
+        let ran = program("terminate.c", &["-lEGL"], &[], &[]);
+        ran.expect("calls and plans\npipelines\nthe reference interface\n");
+    }
+}
+
+/// The library gets no thread from the Nth on, for every N that it comes to.
+#[test]
+fn threads_that_cannot_be_had() {
+    let program = compile_c("no_threads.c", &[]);
+    for device in std::iter::once("cpu".to_owned()).chain(gl_devices().into_iter().take(1)) {
+        let mut without = 0;
+        loop {
+            let mut command = std::process::Command::new(&program);
+            command.args([&device, &(without + 1).to_string()]).env("SPARKLE_NUM_THREADS", "3");
+            let ran = support::run_command(command);
+            if ran.stdout == "threads enough\n" {
+                break;
+            }
+            ran.expect("without\n");
+            without += 1;
+        }
+        // The pool's, and the pipeline's; on GL discovery's, the worker's and the steps', too.
+        let least = if device == "cpu" { 3 } else { 6 };
+        assert!(without >= least, "{device}: {without}");
     }
 }
 

@@ -15,6 +15,12 @@ fn entries(directory: &str) -> usize {
     std::fs::read_dir(directory).unwrap().count()
 }
 
+/// Bytes of memory that this process has in use.
+fn resident() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
+}
+
 /// The number of threads, once it is no more than `expected`: a joined thread may stay listed for a moment.
 fn threads_settled(expected: usize) -> usize {
     let start = Instant::now();
@@ -25,7 +31,7 @@ fn threads_settled(expected: usize) -> usize {
 }
 
 #[test]
-fn a_hundred_cycles_leave_nothing_behind() {
+fn a_thousand_cycles_leave_nothing_behind() {
     sparkle::set_num_threads(4).unwrap();
     let desc = Conv2dDesc { c: 32, h: 40, w: 40, k: 16, r: 3, s: 3, ..Default::default() };
     let case = ConvCase::new(desc, Values::Real, &mut Random::new(51));
@@ -38,12 +44,18 @@ fn a_hundred_cycles_leave_nothing_behind() {
     let (threads, descriptors) = (entries("/proc/self/task"), entries("/proc/self/fd"));
     let first = compute();
     assert_eq!(entries("/proc/self/task"), threads + 3, "the pool runs; the caller takes part");
-    for _ in 0..100 {
+    let mut used = 0;
+    for cycle in 0..1050 {
+        if cycle == 50 {
+            used = resident();
+        }
         sparkle::finalize();
         sparkle::finalize();
         assert_eq!(threads_settled(threads), threads);
         assert!(same_bits(&compute(), &first));
     }
+    let grown = resident() - used;
+    assert!(grown <= 1000 << 10, "{grown} bytes in a thousand cycles");
     sparkle::finalize();
     assert_eq!((threads_settled(threads), entries("/proc/self/fd")), (threads, descriptors));
 }

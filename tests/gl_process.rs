@@ -104,6 +104,12 @@ impl Case {
     }
 }
 
+/// Bytes of memory that this process has in use.
+fn resident() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
+}
+
 /// Open descriptors and threads of this process.
 fn descriptors_and_threads() -> (usize, usize) {
     let count = |path: &str| std::fs::read_dir(path).unwrap().count();
@@ -128,11 +134,12 @@ fn opens_and_closes() {
         drop(device);
         sparkle::finalize();
     };
-    (0..5).for_each(|_| cycle());
-    let before = descriptors_and_threads();
+    (0..50).for_each(|_| cycle());
+    let (before, used) = (descriptors_and_threads(), resident());
     (0..100).for_each(|_| cycle());
-    let after = descriptors_and_threads();
+    let (after, grown) = (descriptors_and_threads(), resident() - used);
     assert_eq!(after, before, "descriptors and threads, after and before");
+    assert!(grown <= 100 << 10, "{grown} bytes in a hundred cycles");
 }
 
 /// Forks; the child does `work`, which must be true, and must end within 20 seconds. It ends by `_exit`, as a child should: Mesa's
@@ -295,7 +302,7 @@ fn threads_end() {
     };
     // Discovery, the engine and a plan begin on a thread that ends.
     let Some((device, plan)) = std::thread::scope(|scope| scope.spawn(open).join().unwrap()) else { return };
-    for _ in 0..10 {
+    for _ in 0..50 {
         case.run(&plan).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| case.run(&plan).unwrap());
@@ -312,11 +319,11 @@ fn threads_end() {
 #[test]
 fn exit_in_the_midst_of_work_is_clean() {
     let mut exits = 0;
-    for _ in 0..20 {
+    for _ in 0..50 {
         in_own_process("exits");
         exits += 1;
     }
-    assert_eq!(exits, 20);
+    assert_eq!(exits, 50);
 }
 
 #[test]

@@ -295,6 +295,104 @@ fn mixed(pipeline: &sparkle::Pipeline, cases: &[Case], thread: u64, jobs: u64) {
     }
 }
 
+/// A plan and its input.
+fn one_case(device: &Device) -> (Case, Vec<f32>) {
+    let desc = Conv2dDesc { c: 3, h: 9, w: 8, k: 4, r: 3, s: 3, ..Default::default() };
+    let case = Case::new(device, desc, &mut Random::new(77));
+    let input = case.input(1);
+    (case, input)
+}
+
+fn is_busy<T>(result: sparkle::Result<T>) -> bool {
+    matches!(result, Err(Error::Busy { .. }))
+}
+
+#[test]
+fn there_are_as_many_slots_as_the_options_say() {
+    for device in devices() {
+        for slots in [0, 17] {
+            let options = PipelineOptions { slots, ..Default::default() };
+            assert!(matches!(
+                device.pipeline(options),
+                Err(Error::InvalidArgument { argument: "slots", .. })
+            ));
+        }
+        let (case, input) = one_case(&device);
+        for slots in [1, 2, 16] {
+            let pipeline = device.pipeline(PipelineOptions { slots, ..Default::default() }).unwrap();
+            let acquire = || pipeline.acquire(&case.plan, Pressure::Refuse);
+            let mut held: Vec<_> = (0..slots).map(|_| acquire().unwrap()).collect();
+            assert!(is_busy(acquire()), "{} {slots}", device.id());
+            // Also while a job is in it.
+            let mut slot = held.pop().unwrap();
+            slot.input().copy_from_slice(&input);
+            let running = slot.submit().unwrap();
+            assert!(is_busy(acquire()));
+            let (_, slot) = running.wait().unwrap();
+            case.check(&input, slot.output(), "a slot");
+            assert!(is_busy(acquire()));
+            drop(slot);
+            held.push(acquire().unwrap());
+            // Whoever waits gets what is given back.
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| pipeline.acquire(&case.plan, Pressure::Wait).is_ok());
+                held.pop();
+                assert!(waiter.join().unwrap());
+            });
+        }
+    }
+}
+
+/// Ends a slot's pipeline with no job in the slot, with one that is done, and with one that runs.
+#[test]
+fn slots_outlive_their_pipeline_and_say_so() {
+    for device in devices() {
+        let (case, input) = one_case(&device);
+        let pipeline = device.pipeline(PipelineOptions { slots: 3, ..Default::default() }).unwrap();
+        let mut slots = [(); 3].map(|()| pipeline.acquire(&case.plan, Pressure::Wait).unwrap());
+        slots.iter_mut().for_each(|slot| slot.input().copy_from_slice(&input));
+        let [empty, done, running] = slots;
+        let (_, done) = done.submit().unwrap().wait().unwrap();
+        let running = running.submit().unwrap();
+        assert!(!running.ticket().cancel(), "a job in a slot has begun with its submission");
+        drop(pipeline);
+        assert!(running.wait_for(Duration::ZERO), "{}: the pipeline's end waits for it", device.id());
+        let (_, running) = running.wait().unwrap();
+        for slot in [&done, &running] {
+            case.check(&input, slot.output(), "after the end");
+        }
+        for mut slot in [empty, done, running] {
+            slot.input().fill(7.0);
+            let error = slot.submit().err().unwrap();
+            assert_eq!(error.to_string(), "the pipeline of this slot was destroyed", "{}", device.id());
+            assert!(matches!(error, Error::Closed { .. }));
+        }
+    }
+}
+
+/// Who waits for a slot, or for room, is sent away when somebody closes the pipeline.
+#[test]
+fn closing_sends_away_who_waits() {
+    for device in devices() {
+        let (case, _) = one_case(&device);
+        let pipeline = device.pipeline(PipelineOptions { slots: 1, ..Default::default() }).unwrap();
+        let held = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| pipeline.acquire(&case.plan, Pressure::Wait).err());
+            pipeline.close();
+            assert!(matches!(waiter.join().unwrap(), Some(Error::Closed { .. })), "{}", device.id());
+        });
+        drop(held);
+        for pressure in [Pressure::Wait, Pressure::Refuse] {
+            assert!(matches!(pipeline.acquire(&case.plan, pressure).err(), Some(Error::Closed { .. })));
+            let (input, output) = (vec![0.0; case.problem.input_len()], vec![0.0; case.problem.output_len()]);
+            let error = pipeline.submit(&case.plan, input, output, pressure).err();
+            assert!(matches!(error, Some(Error::Closed { .. })), "{}", device.id());
+        }
+        pipeline.flush().unwrap();
+    }
+}
+
 #[test]
 fn ten_thousand_jobs_are_exact_and_in_order_whatever_the_delays() {
     for device in devices() {

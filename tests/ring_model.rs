@@ -22,7 +22,7 @@ mod sync {
     }
 }
 
-use ring::{Rest, Ring, Source, Step, Task};
+use ring::{Refused, Rest, Ring, Source, Step, Task};
 
 /// Work of some pieces. One that shares is of one piece, whose number is how many are in it.
 struct Work {
@@ -222,6 +222,118 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
         let mut called_off = 0;
         ring.close(|_| called_off += 1);
         assert_eq!(worker.join().unwrap(), 3 + 4 * (1 - called_off));
+    });
+}
+
+/// However many ask at once, a slot is one caller's; and each is answered without anybody's help.
+#[test]
+fn a_slot_is_reserved_at_once_or_refused_at_once() {
+    model(|| {
+        let ring = Arc::new(Ring::<Work>::new(1, 1));
+        let held = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+        let ask = |ring: &Ring<Work>, held: &loom::sync::atomic::AtomicUsize| {
+            let order = loom::sync::atomic::Ordering::SeqCst;
+            match ring.reserve(0, 0, Some) {
+                Ok(Some((slot, memory))) => {
+                    assert_eq!((slot, memory, held.fetch_add(1, order)), (0, 0, 0));
+                    held.fetch_sub(1, order);
+                    ring.give_back(slot, 0);
+                    1
+                }
+                Err(Refused::Full) => 0,
+                other => panic!("{:?}", other.map(|_| ())),
+            }
+        };
+        let threads = [(), ()].map(|()| {
+            let (ring, held) = (ring.clone(), held.clone());
+            loom::thread::spawn(move || ask(&ring, &held))
+        });
+        let own = ask(&ring, &held);
+        let given = threads.into_iter().map(|thread| thread.join().unwrap()).sum::<i32>() + own;
+        assert!(given >= 1, "a slot was free, and nobody got it");
+        assert_eq!((ask(&ring, &held), ring.depth()), (1, (0, 0)));
+    });
+}
+
+/// A slot without memory is prepared next, for the one who reserved it; jobs come after that, and while one waits nobody gets
+/// past it. Nothing is lost when the ring breaks or closes meanwhile.
+#[test]
+fn a_reserved_slot_is_prepared_or_found_again() {
+    for breaks in [false, true] {
+        model(move || {
+            let ring = Arc::new(Ring::<Work>::new(1, 2));
+            let server = {
+                let ring = ring.clone();
+                // Lends what is prepared; what is computed goes its way.
+                loom::thread::spawn(move || {
+                    let mut lent = 0;
+                    loop {
+                        match ring.next(&[Step::Upload, Step::Compute, Step::Download], Rest::Always) {
+                            Some(Task::End) => return lent,
+                            Some(Task::Prepare(slot, 7)) => {
+                                ring.lend(slot, 0);
+                                lent += 1;
+                                ring.give_back(slot, 0);
+                            }
+                            Some(Task::Prepare(slot, _)) => ring.pass(Step::Upload, slot, 0),
+                            Some(Task::Issue(step, slot, _)) => match step.next() {
+                                Some(next) => ring.pass(next, slot, 0),
+                                None => drop(ring.done(slot, 0)),
+                            },
+                            Some(Task::Expect(..)) | None => {}
+                        }
+                    }
+                })
+            };
+            let ender = {
+                let ring = ring.clone();
+                loom::thread::spawn(move || match breaks {
+                    true => drop(ring.break_up()),
+                    false => ring.close(|_| {}),
+                })
+            };
+            let reserved = match ring.reserve(7, 0, |_| None::<()>) {
+                Ok(None) => 1,
+                Err(Refused::Closed) if !breaks => 0,
+                Err(Refused::Full) if breaks => 0,
+                other => panic!("{other:?}"),
+            };
+            if reserved == 1 && !breaks {
+                // Behind the reservation, or not at all.
+                let pushed = ring.push(work(1), false);
+                assert!(matches!(pushed, Ok(()) | Err((Refused::Closed, _))));
+            }
+            ender.join().unwrap();
+            let lent = server.join().unwrap();
+            let mut found = 0;
+            if breaks {
+                ring.recover(|pieces, _| {
+                    found = pieces.len();
+                    Default::default()
+                });
+                ring.close(|_| {});
+            }
+            // What was lent as the ring broke is found, too: who asked for it has been answered by then.
+            assert!(lent <= reserved && found <= reserved && lent + found >= reserved, "{lent}, {found}");
+            assert_eq!(ring.depth(), (0, 0));
+        });
+    }
+}
+
+/// Where no contexts can be had, what was reserved is free again.
+#[test]
+fn a_reservation_can_be_taken_back() {
+    model(|| {
+        let ring = Ring::<Work>::new(1, 1);
+        assert_eq!(ring.reserve(7, 0, |_| None::<()>), Ok(None));
+        assert_eq!(ring.reserve(8, 0, Some), Err(Refused::Full));
+        assert!(ring.wait_for_work());
+        assert_eq!((ring.take_reserved(), ring.depth()), (vec![7], (0, 0)));
+        assert_eq!(ring.reserve(9, 0, Some), Ok(Some((0, 0))));
+        // Work that waits goes first.
+        ring.give_back(0, 0);
+        assert!(ring.push(work(1), false).is_ok());
+        assert_eq!(ring.reserve(9, 0, Some), Err(Refused::Full));
     });
 }
 

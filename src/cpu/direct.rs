@@ -61,6 +61,11 @@ thread_local! {
     static RECENT: RefCell<Vec<(Conv2d, &'static str, Way)>> = const { RefCell::new(vec![]) };
 }
 
+/// Forgets the calling thread's.
+pub fn clear() {
+    let _ = RECENT.try_with(|recent| recent.borrow_mut().clear());
+}
+
 /// A plan.
 ///
 /// # Errors

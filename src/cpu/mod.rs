@@ -127,9 +127,21 @@ fn plan<K: Kernel>(_: K, problem: impl Into<Products>, threads: usize) -> Blocki
 /// Ends the pool once no call uses it; the next call starts another.
 pub fn shutdown() {
     pool::shutdown();
+    clear();
+}
+
+/// Frees what the calling thread keeps between calls.
+fn clear() {
     buffer::clear(&SHARED);
     winograd::clear();
     conv2d::clear();
+}
+
+/// Notes the calling thread's destructors now, which takes the dynamic loader's lock: its calls need no such lock later.
+pub fn prepare_thread() {
+    clear();
+    pool::clear();
+    direct::clear();
 }
 
 thread_local! {

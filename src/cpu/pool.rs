@@ -109,6 +109,11 @@ pub fn shutdown() {
     // Dropped outside the lock: that joins threads.
     let pool = POOL.with(Option::take);
     drop(pool);
+    clear();
+}
+
+/// Frees the calling thread's workspace.
+pub fn clear() {
     buffer::clear(&WORKSPACE);
 }
 

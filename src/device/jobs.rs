@@ -40,7 +40,7 @@ impl<T> Jobs<T> {
     /// Adds a job.
     ///
     /// # Errors
-    /// [`Error::Busy`] if as many wait as may, and `pressure` says to refuse; [`Error::Cancelled`] after [`Jobs::close`];
+    /// [`Error::Busy`] if as many wait as may, and `pressure` says to refuse; [`Error::Closed`] after [`Jobs::close`];
     /// [`Error::OutOfMemory`].
     pub fn push(&self, job: T, pressure: Pressure) -> Result<()> {
         let mut state = self.state();
@@ -51,7 +51,7 @@ impl<T> Jobs<T> {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
-            return Err(Error::Cancelled);
+            return Err(Error::closed("the pipeline"));
         }
         state.waiting.try_reserve(1).map_err(|_| allocate::refused("a longer queue of jobs"))?;
         state.waiting.push_back(job);
@@ -122,7 +122,7 @@ mod tests {
         });
         jobs.push(4, Pressure::Wait).unwrap();
         jobs.close();
-        assert_eq!(jobs.push(5, Pressure::Wait), Err(Error::Cancelled));
+        assert_eq!(jobs.push(5, Pressure::Wait), Err(Error::closed("the pipeline")));
         assert_eq!([jobs.next(), jobs.next()], [Some(4), None]);
     }
 

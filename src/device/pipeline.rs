@@ -32,6 +32,12 @@ pub struct Pipeline {
 impl Pipeline {
     /// On the first of `backends` that has queues; if none has, on a thread that computes in order.
     pub(super) fn new(backends: &[&Arc<dyn Backend>], options: PipelineOptions) -> Result<Self> {
+        if !(1..=16).contains(&options.slots) {
+            return Err(Error::invalid("slots", options.slots, "1 to 16"));
+        }
+        if options.queue == 0 {
+            return Err(Error::invalid("queue", 0, "at least 1"));
+        }
         let mut engine = None;
         for backend in backends {
             match backend.queue(options) {
@@ -52,7 +58,29 @@ impl Pipeline {
         let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
         match &*serial {
             Some(serial) => Ok(serial.clone()),
-            None => Ok(serial.insert(Arc::new(Serial::start(self.options.queue.max(1))?)).clone()),
+            None => {
+                let started = Serial::start(self.options.queue, self.options.slots)?;
+                Ok(serial.insert(Arc::new(started)).clone())
+            }
+        }
+    }
+
+    /// The thread that computes in order, if it was ever needed.
+    fn started_serial(&self) -> Option<Arc<Serial>> {
+        self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes no more jobs, calls off those that have not begun, and sends away who waits for a slot or for room, with
+    /// [`Error::Closed`]. Waits for nothing: dropping the pipeline does.
+    pub fn close(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        if let Some((_, queue)) = &self.engine {
+            queue.close();
+        }
+        if let Some(serial) = self.started_serial() {
+            serial.close();
         }
     }
 
@@ -88,7 +116,8 @@ impl Pipeline {
             // SAFETY: passed on from the caller.
             unsafe { queue.submit(job, pressure)? };
         } else {
-            let job = SerialJob { ticket: ticket.clone(), plan: plan.clone(), input, output, owner };
+            let (ticket, plan) = (ticket.clone(), plan.clone());
+            let job = SerialJob { ticket, plan, input, output, begun: false, owner };
             // SAFETY: passed on from the caller.
             unsafe { self.serial()?.submit(job, pressure)? };
         }
@@ -125,7 +154,8 @@ impl Pipeline {
     }
 
     /// A slot of the device: to be filled, submitted and read in place. While all slots are held, jobs wait; and so does this,
-    /// unless `pressure` says to refuse.
+    /// unless `pressure` says to refuse. It then waits for nobody; only the memory of a slot used for the first time takes
+    /// the time that the device needs to give it.
     ///
     /// # Errors
     /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; and what keeps the device from
@@ -134,7 +164,7 @@ impl Pipeline {
         let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         let slot: Box<dyn Slot> = match on_engine {
             Some((queue, recipe)) => queue.acquire(recipe, pressure)?,
-            None => Box::new(HeapSlot::new(plan, &self.serial()?)?),
+            None => Box::new(HeapSlot::new(plan, &self.serial()?, pressure)?),
         };
         let lens = (plan.problem().input_len(), plan.problem().output_len());
         Ok(PipelineSlot { slot, lens })
@@ -147,8 +177,7 @@ impl Pipeline {
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
         self.engine.as_ref().map_or(Ok(()), |(_, queue)| queue.flush())?;
-        let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        serial.map_or(Ok(()), |serial| serial.flush())
+        self.started_serial().map_or(Ok(()), |serial| serial.flush())
     }
 
     /// What it has done so far. Busy times are the engine's, in its contexts; jobs that were computed in order elsewhere count as
@@ -158,8 +187,7 @@ impl Pipeline {
             return PipelineStats::default();
         }
         let stats = self.engine.as_ref().map_or_else(PipelineStats::default, |(_, queue)| queue.stats());
-        let serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let serial = serial.map_or_else(PipelineStats::default, |serial| serial.stats());
+        let serial = self.started_serial().map_or_else(PipelineStats::default, |serial| serial.stats());
         PipelineStats {
             completed: stats.completed + serial.completed,
             failed: stats.failed + serial.failed,
@@ -171,6 +199,17 @@ impl Pipeline {
     /// The id of the device whose engine it streams through; `None` if jobs are computed in order.
     pub fn device(&self) -> Option<&str> {
         self.engine.as_ref().map(|(id, _)| id.as_str())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // Slots hold on to it, too, and may be held for long; and in a child process its lock is nobody's.
+        if self.check_process().is_ok()
+            && let Some(serial) = self.started_serial()
+        {
+            serial.end();
+        }
     }
 }
 
@@ -353,11 +392,19 @@ impl PipelineSlot {
     /// Computes what is in the slot.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] if the device was, and the slot's memory with it: acquire another.
-    pub fn submit(mut self) -> Result<SlotTicket> {
+    /// [`Error::Closed`] after the pipeline was dropped; [`Error::DeviceLost`] if the device was, and the slot's memory with
+    /// it: acquire another.
+    pub fn submit(self) -> Result<SlotTicket> {
+        self.try_submit().map_err(|(error, _)| error)
+    }
+
+    /// As [`PipelineSlot::submit`]; gives the slot back, too, if it cannot be computed, with what is in it.
+    pub(crate) fn try_submit(mut self) -> std::result::Result<SlotTicket, (Error, Self)> {
         let ticket = Ticket::new();
-        self.slot.submit(&ticket)?;
-        Ok(SlotTicket { ticket, slot: self })
+        match self.slot.submit(&ticket) {
+            Ok(()) => Ok(SlotTicket { ticket, slot: self }),
+            Err(error) => Err((error, self)),
+        }
     }
 }
 

@@ -111,6 +111,13 @@ fn run(device: &Device, problem: &Conv2d) -> (Run, f32) {
     (run, output[0])
 }
 
+/// Not one for each call.
+#[test]
+fn an_engine_that_keeps_no_queue_of_calls_gives_none() {
+    let stub = Stub::new("gl:0", 1e9, 1.0);
+    assert!(matches!(stub.stream().err(), Some(Error::Unsupported { device, .. }) if device == "gl:0"));
+}
+
 #[test]
 fn auto_takes_the_device_predicted_fastest() {
     let device =

@@ -163,6 +163,10 @@ pub(super) fn resolve(call: &Call, device: *const sparkle_device) -> Outcome<Arc
     }
     // Unlocked: to open takes time, and writes to the log, whose callback may call Sparkle.
     let device = Arc::new(Device::open("auto")?);
+    if crate::loader::is_held() {
+        // GPUs could not be looked for: not to be kept.
+        return Ok(device);
+    }
     let mut auto = AUTO.lock(call)?;
     if let Some(first) = own(&auto) {
         return Ok(first);

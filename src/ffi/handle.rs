@@ -28,6 +28,8 @@ pub(super) trait Opaque: Sized + 'static {
     fn table() -> &'static Table<Self::Value>;
     /// Whether the value is of no use in a process forked from its own.
     fn dies_in_a_fork(value: &Self::Value) -> bool;
+    /// Called when the handle ends, before the table lets go of the value: sends away the calls that wait for something of it.
+    fn retire(_value: &Arc<Self::Value>) {}
 }
 
 /// All kinds' marks are in these bits.
@@ -75,23 +77,25 @@ pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> O
 /// Takes the value out of its table; it is freed when the last running call is done with it.
 pub(super) fn remove<O: Opaque>(call: &Call, argument: &str, handle: *mut O) -> Outcome<()> {
     let entry = O::table().lock(call)?.remove(&handle.addr());
-    entry.ok_or_else(|| unknown(argument, handle))?.end(call);
+    entry.ok_or_else(|| unknown(argument, handle))?.end::<O>(call);
     Ok(())
 }
 
 /// Takes all values out of their table.
 pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
     let entries = std::mem::take(&mut *O::table().lock(call)?);
-    entries.into_values().for_each(|entry| entry.end(call));
+    entries.into_values().for_each(|entry| entry.end::<O>(call));
     Ok(())
 }
 
 impl<T> Entry<T> {
     /// Ends the table's ownership. The table is unlocked by now: freeing a plan takes time.
-    fn end(self, call: &Call) {
+    fn end<O: Opaque<Value = T>>(self, call: &Call) {
         if self.process != call.process() {
             // Its threads and GPU objects are the parent's: cleaning up would wait for the ones and hit the others.
             std::mem::forget(self.value);
+        } else {
+            O::retire(&self.value);
         }
     }
 }

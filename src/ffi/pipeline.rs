@@ -1,6 +1,6 @@
 //! Pipelines: jobs in flight on one device.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::conv2d;
@@ -14,6 +14,7 @@ use crate::allocate;
 use crate::backend::{Contexts, PipelineOptions, Pressure, Ticket};
 use crate::device::{Pipeline, PipelineSlot, SlotTicket};
 use crate::error::{Error, Result};
+use crate::loader;
 use crate::report::PipelineStats;
 
 /// A stream of jobs on one device: uploads, computations and downloads overlap.
@@ -41,6 +42,13 @@ impl Opaque for sparkle_pipeline {
     }
     fn dies_in_a_fork(_: &Pipeline) -> bool {
         true
+    }
+    fn retire(pipeline: &Arc<Pipeline>) {
+        pipeline.close();
+        // A call on another thread holds it, too, and may be the last to let go: nobody waits for the jobs then but we.
+        if Arc::strong_count(pipeline) > 1 {
+            let _ = pipeline.flush();
+        }
     }
 }
 
@@ -223,7 +231,9 @@ pub unsafe extern "C" fn sparkle_pipeline_create(
 }
 
 /// Destroys a pipeline; NULL is fine. Jobs that have not begun are cancelled, the others are waited for; after that the
-/// library uses none of their buffers any more. Tickets and slots stay valid until they are released.
+/// library uses none of their buffers any more. Calls of other threads that wait for a slot of it, or for room in its
+/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory may be
+/// read and written, its last job's ticket asked, but nothing can be submitted in it any more.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_pipeline_destroy(pipeline: *mut sparkle_pipeline) -> sparkle_status {
     boundary!(|call| { if pipeline.is_null() { Ok(()) } else { handle::remove(call, "pipeline", pipeline) } })
@@ -362,7 +372,9 @@ pub unsafe extern "C" fn sparkle_pipeline_get_stats(
 }
 
 /// Acquires a slot for runs of `plan`, to be filled and read in place, without a copy, and puts its handle into `*out`; the
-/// caller releases it. While all slots are held this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+/// caller releases it. While all slots are held or at work, or others wait for them, this waits until another
+/// thread gives one back; or, if `wait` is 0, returns SPARKLE_ERROR_BUSY at once. Only a slot that is used for the first time, or
+/// for larger data than before, takes the time that its memory takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_acquire(
     pipeline: *mut sparkle_pipeline,
@@ -383,7 +395,7 @@ pub unsafe extern "C" fn sparkle_slot_acquire(
 
 /// The slot's memory, as long as the plan's input and output, into `*out_input` and `*out_output`; either may be NULL. It is
 /// the caller's from the acquisition, or the end of the job in it, until the next sparkle_slot_submit or
-/// sparkle_slot_release. SPARKLE_ERROR_BUSY while a job runs in the slot.
+/// sparkle_slot_release, also after its pipeline was destroyed. SPARKLE_ERROR_BUSY while a job runs in the slot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_memory(
     slot: *mut sparkle_slot,
@@ -410,6 +422,9 @@ pub unsafe extern "C" fn sparkle_slot_memory(
 
 /// Computes what is in the slot, and puts the job's ticket into `*out`; the caller releases the ticket. Until it is done the
 /// slot's memory is not to be touched.
+///
+/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed, SPARKLE_ERROR_DEVICE_LOST if the device was lost since the
+/// slot was acquired. Nothing was computed then, and the memory stays as it is, the caller's, until the slot is released.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_submit(
     slot: *mut sparkle_slot,
@@ -421,7 +436,13 @@ pub unsafe extern "C" fn sparkle_slot_submit(
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         settle(&mut place)?;
         let Place::Idle(slot) = std::mem::replace(&mut *place, Place::Gone) else { return Err(gone()) };
-        let running = slot.submit()?;
+        let running = match slot.try_submit() {
+            Ok(running) => running,
+            Err((error, slot)) => {
+                *place = Place::Idle(slot);
+                return Err(error.into());
+            }
+        };
         let ticket = handle::insert(call, running.ticket().clone())?;
         *place = Place::Busy(running);
         // SAFETY: C's promise for `out`.
@@ -453,10 +474,16 @@ fn gone() -> Failure {
 }
 
 fn limit(timeout_ms: i64) -> Duration {
-    u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis)
+    let asked = u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis);
+    if loader::is_held() { asked.min(loader::PATIENCE) } else { asked }
 }
 
 fn too_late(what: &str, timeout_ms: i64) -> Error {
+    if !(0..=loader::PATIENCE.as_millis() as i64).contains(&timeout_ms)
+        && let Err(error) = loader::check()
+    {
+        return error;
+    }
     let limit_ms = timeout_ms.unsigned_abs();
     Error::Timeout { device: "the pipeline".to_owned(), what: what.to_owned(), limit_ms }
 }

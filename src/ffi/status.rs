@@ -107,6 +107,7 @@ impl From<&Error> for sparkle_status {
             Error::Forked { .. } => SPARKLE_ERROR_FORKED,
             Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
             Error::Cancelled => SPARKLE_ERROR_CANCELLED,
+            Error::Closed { .. } => SPARKLE_ERROR_INVALID_HANDLE,
             Error::Busy { .. } => SPARKLE_ERROR_BUSY,
             Error::Ending { .. } => SPARKLE_ERROR_ENDING,
         }
@@ -166,6 +167,7 @@ mod tests {
             (Error::Forked { what: what() }, 11),
             (Error::Internal(text()), 12),
             (Error::Cancelled, 13),
+            (Error::Closed { what: what() }, 3),
             (Error::Busy { what: what() }, 14),
         ];
         for (error, code) in errors {

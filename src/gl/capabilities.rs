@@ -35,6 +35,8 @@ pub struct Capabilities {
     pub buffer_storage: bool,
     /// Whether resets are reported (GL 4.5 or a robustness extension).
     pub reset_status: bool,
+    /// Whether contexts may forget their shaders when another deletes a program (`forgotten.rs`): Mesa's do.
+    pub forgets_shaders: bool,
     /// What the driver says of the hardware in numbers.
     pub told: Told,
 }
@@ -48,12 +50,14 @@ impl Capabilities {
             true => api.get_integer64(name).clamp(0, 1 << 20) as u32,
             false => 0,
         };
+        let version = api.get_string(api::VERSION);
         let groups = |axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_COUNT, axis).max(1) as u32;
         Capabilities {
             vendor: api.get_string(api::VENDOR),
             software: is_software(&renderer),
             renderer,
-            version: api.get_string(api::VERSION),
+            forgets_shaders: version.contains("Mesa"),
+            version,
             glsl: api.get_string(api::SHADING_LANGUAGE_VERSION),
             max_block: api.get_integer64(api::MAX_SHADER_STORAGE_BLOCK_SIZE).max(0) as u64,
             max_groups: [groups(0), groups(1), groups(2)],

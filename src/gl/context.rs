@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -93,6 +93,9 @@ pub struct ShareGroup {
     gpu: OnceLock<Gpu>,
     wait_limit: Duration,
     max_iterations: AtomicUsize,
+    /// Set when the display turns out to have been terminated: EGL has forgotten all contexts then, but for those that are current
+    /// somewhere, and makes none that share with them.
+    forgotten: AtomicBool,
     process: u32,
 }
 
@@ -116,8 +119,11 @@ impl ShareGroup {
             let reason = "no framebuffer configuration for OpenGL".to_owned();
             return Err(Error::Driver { device: device.to_string(), call: "eglChooseConfig".into(), reason });
         }
-        let (root, attributes) = create_root(&*egl, display, config)
-            .map_err(|error| failed("eglCreateContext for OpenGL 4.3 core", error))?;
+        let (root, attributes) = create_root(&*egl, display, config).map_err(|error| match error.0 {
+            // It was initialised a moment ago.
+            khronos_egl::NOT_INITIALIZED => terminated(&device, "eglCreateContext", error),
+            _ => failed("eglCreateContext for OpenGL 4.3 core", error),
+        })?;
         exit::register();
         Ok(Arc::new(ShareGroup {
             egl,
@@ -132,6 +138,7 @@ impl ShareGroup {
             gpu: OnceLock::new(),
             wait_limit,
             max_iterations: AtomicUsize::new(max_iterations),
+            forgotten: AtomicBool::new(false),
             process: std::process::id(),
         }))
     }
@@ -141,7 +148,7 @@ impl ShareGroup {
     /// # Errors
     /// [`Error::Driver`] names the EGL call that failed; the thread's current context is then as before.
     pub fn context(self: &Arc<Self>) -> Result<Rc<Context>> {
-        let failed = |call: &str, error: EglError| egl_error(&self.device, call, error);
+        let failed = |call: &str, error: EglError| self.error(call, error);
         self.egl.bind_opengl().map_err(|error| failed("eglBindAPI", error))?;
         // Owns both handles from here on, so that an early return leaks neither.
         let mut binding = Binding { group: self.clone(), context: None, surface: None };
@@ -167,6 +174,16 @@ impl ShareGroup {
         let context = Rc::new(Context { api, capabilities, messages: RefCell::default(), binding });
         context.check("setting up the context")?;
         Ok(context)
+    }
+
+    /// What an error of a call on a context of the group's means.
+    fn error(&self, call: &str, error: EglError) -> Error {
+        use khronos_egl::{BAD_CONTEXT, BAD_DISPLAY, NOT_INITIALIZED};
+        if [NOT_INITIALIZED, BAD_CONTEXT, BAD_DISPLAY].contains(&error.0) {
+            self.forgotten.store(true, Ordering::Relaxed);
+            return terminated(&self.device, call, error);
+        }
+        egl_error(&self.device, call, error)
     }
 
     /// EGL forgets the calling thread, whose contexts are gone.
@@ -239,6 +256,19 @@ impl Drop for ShareGroup {
     }
 }
 
+/// What ends the words of an error that [`is_terminated`].
+const TERMINATED: &str = "the display was terminated";
+
+/// The error where another library has ended the display, and the contexts with it.
+fn terminated(device: &Arc<str>, call: &str, error: EglError) -> Error {
+    Error::DeviceLost { device: device.to_string(), what: format!("{call} says {error}: {TERMINATED}") }
+}
+
+/// Whether nothing is wrong with the device but that the display was ended: a new group can be had at once.
+pub fn is_terminated(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { what, .. } if what.ends_with(TERMINATED))
+}
+
 fn egl_error(device: &Arc<str>, call: &str, error: EglError) -> Error {
     let device = device.to_string();
     match error.0 {
@@ -299,9 +329,9 @@ struct Binding {
 
 impl Binding {
     fn make_current(&self) -> Result<()> {
-        let ShareGroup { egl, display, device, .. } = &*self.group;
+        let ShareGroup { egl, display, .. } = &*self.group;
         egl.make_current(*display, self.surface, self.context)
-            .map_err(|error| egl_error(device, "eglMakeCurrent", error))
+            .map_err(|error| self.group.error("eglMakeCurrent", error))
     }
 
     fn is_current(&self) -> bool {
@@ -382,7 +412,9 @@ impl Context {
 
     /// Whether the context was lost since the last call, and is of no use any more. Forgets errors, too.
     pub fn is_lost(&self) -> bool {
-        self.take_error() == api::CONTEXT_LOST || self.check_reset("idling").is_err()
+        self.take_error() == api::CONTEXT_LOST
+            || self.check_reset("idling").is_err()
+            || self.group().forgotten.load(Ordering::Relaxed)
     }
 
     /// Reads GL's error.

@@ -156,7 +156,40 @@ const LIBRARIES: [&str; 2] = ["libEGL.so.1", "libEGL.so"];
 /// libEGL, loaded at the first call and never unloaded; or why there is none.
 pub fn native() -> Result<Arc<dyn Egl>, String> {
     static EGL: OnceLock<Result<Arc<dyn Egl>, String>> = OnceLock::new();
-    EGL.get_or_init(|| load(&LIBRARIES)).clone()
+    EGL.get_or_init(|| {
+        if is_static() {
+            return Err(
+                "this program is linked statically, so that no driver can be loaded into it".to_owned()
+            );
+        }
+        load(&LIBRARIES)
+    })
+    .clone()
+}
+
+/// Whether the program has no dynamic linker, being linked with `-static` or `-static-pie`: what it loads would come with a C library
+/// of its own beside the program's, and drivers crash in that.
+#[cfg(target_os = "linux")]
+fn is_static() -> bool {
+    #[cfg(target_pointer_width = "32")]
+    use libc::Elf32_Phdr as Header;
+    #[cfg(target_pointer_width = "64")]
+    use libc::Elf64_Phdr as Header;
+    // SAFETY: no preconditions. What the kernel does not tell is 0.
+    let [headers, count, size] =
+        [libc::AT_PHDR, libc::AT_PHNUM, libc::AT_PHENT].map(|what| unsafe { libc::getauxval(what) } as usize);
+    if headers == 0 || count == 0 || size != size_of::<Header>() {
+        return false;
+    }
+    // SAFETY: the program's own headers, of this type as their size says, and as many: they stay mapped as long as it runs.
+    let headers =
+        unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<Header>(headers), count) };
+    headers.iter().all(|header| header.p_type != libc::PT_INTERP)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_static() -> bool {
+    false
 }
 
 /// The first of `libraries` that is there.

@@ -10,6 +10,7 @@
 //!   fallback   the kernels that compute everything, deep reductions in several passes;   loops   how deep is too deep
 //!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
 //!   resource, fence               GL objects that delete themselves; waiting
+//!   forgotten  a driver's contexts that forget their shaders, where several share a program
 //!   baseline   one batch as the reference framework computes it, for comparison
 //!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
 //!   exit       leaving the process while a device works
@@ -44,6 +45,7 @@ mod exit;
 pub mod experience;
 mod fallback;
 mod fence;
+mod forgotten;
 mod gemm;
 mod kept;
 mod loops;

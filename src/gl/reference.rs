@@ -16,13 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use super::api;
-use super::context::{Context, ShareGroup};
+use super::context::{Context, ShareGroup, is_terminated};
 use super::conv2d;
 use super::conv2d::Prepared;
 use super::discovery;
 use super::engine::Engine;
 use super::exit::{self, Inside};
 use super::fallback;
+use super::forgotten::{self, Member};
 use super::queued::Recent;
 use super::resource::{Buffer, Program};
 use super::session::Session;
@@ -38,14 +39,14 @@ use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 struct State {
     group: Arc<ShareGroup>,
     /// The device stays open as long as the interface is in use.
-    _engine: Arc<Engine>,
+    engine: Arc<Engine>,
     /// The program that callers get. Never the one that runs [`execute`]: that sets uniforms, this one's stay 0.
     program: Option<Named>,
 }
 
 impl State {
     fn new(engine: Arc<Engine>) -> Result<Self> {
-        Ok(State { group: engine.share_group()?, _engine: engine, program: None })
+        Ok(State { group: engine.share_group()?, engine, program: None })
     }
 }
 
@@ -82,7 +83,9 @@ struct Thread {
     /// Convolutions that were queued on the caller's buffers.
     recent: Recent,
     session: Session,
-    /// Last: the others end inside, unless the process is ending.
+    member: Member,
+    /// The others end while no other thread dispatches, and inside, unless the process is ending.
+    turn: Option<MutexGuard<'static, ()>>,
     inside: Option<Inside>,
 }
 
@@ -97,6 +100,8 @@ impl Thread {
             last: None,
             recent: Recent::default(),
             session: Session::new(context),
+            member: Member::new(),
+            turn: None,
             inside: None,
         })
     }
@@ -107,7 +112,11 @@ impl Drop for Thread {
         self.inside = exit::enter().ok();
         // The thread may be ending with another context current; objects must not be deleted from that one.
         let context = self.session.context();
-        if !context.group().is_gone() && !context.is_current() {
+        if context.group().is_gone() {
+            return;
+        }
+        self.turn = forgotten::turn().ok();
+        if !context.is_current() {
             // If this fails, `resource::delete` leaves them alone.
             let _ = context.make_current();
         }
@@ -407,21 +416,21 @@ fn on_thread<T>(
     let inside = exit::enter()?;
     let outcome = THREAD.try_with(|slot| {
         let slot = &mut *slot.borrow_mut();
-        if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), &state.group)) {
+        let mut made = make_current(slot, &state.group);
+        if made.as_ref().is_err_and(is_terminated) {
+            // Nothing has begun: in another group it can.
             *slot = None;
+            *state = State::new(state.engine.clone())?;
+            made = make_current(slot, &state.group);
         }
-        let thread = match slot {
-            Some(thread) => thread,
-            None => slot.insert(Thread::new(state.group.context()?)?),
-        };
+        made?;
+        let thread = slot.as_mut().expect("just made");
         let context = thread.session.context().clone();
-        if !context.is_current() {
-            context.make_current()?;
-        }
         // Since the last call the context was the caller's.
         context.forget_errors();
         context.api().forget_program();
-        let result = job(state, thread);
+        let _turn = forgotten::turn()?;
+        let result = thread.member.remember(&context).and_then(|()| job(state, thread));
         Ok((result, context.take_messages()))
     });
     // In a destructor at the end of a thread its context is gone, and there is no place for another.
@@ -444,6 +453,19 @@ fn on_thread<T>(
     // A log callback may call this interface.
     messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
     result
+}
+
+/// Makes the calling thread's context of `group` current, and makes it, if need be.
+fn make_current(slot: &mut Option<Thread>, group: &Arc<ShareGroup>) -> Result<()> {
+    if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), group)) {
+        *slot = None;
+    }
+    let thread = match slot {
+        Some(thread) => thread,
+        None => slot.insert(Thread::new(group.context()?)?),
+    };
+    let context = thread.session.context();
+    if context.is_current() { Ok(()) } else { context.make_current() }
 }
 
 /// As [`on_thread`], for calls that need [`initialize`] and nothing but the context.

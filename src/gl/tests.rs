@@ -15,6 +15,7 @@ mod queued;
 mod rates;
 mod recovery;
 mod rig;
+mod terminated;
 mod tuning;
 
 use std::time::Duration;

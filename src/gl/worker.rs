@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::context::Context;
+use super::context::{Context, is_terminated};
 use super::egl::Egl;
 use super::exit;
 use super::session::Session;
@@ -179,7 +179,14 @@ impl Host {
         self.session.take_if(|session| session.context().is_lost());
         match &mut self.session {
             Some(session) => Ok(session),
-            none => Ok(none.insert(Session::new((self.make_context)()?))),
+            none => {
+                let mut made = (self.make_context)();
+                if made.as_ref().is_err_and(is_terminated) {
+                    // Another library may have ended the display just then.
+                    made = (self.make_context)();
+                }
+                Ok(none.insert(Session::new(made?)))
+            }
         }
     }
 }

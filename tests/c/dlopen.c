@@ -1,4 +1,4 @@
-/* Loads, uses and closes the library whose path is the argument, 50 times. */
+/* Loads, uses and closes the library whose path is the first argument, 50 times, on the device that the second one names. */
 #define _POSIX_C_SOURCE 200809L
 #include <sparkle.h>
 
@@ -16,13 +16,15 @@
 static const struct conv CONV = {1, 3, 9, 8, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1};
 
 int main(int argc, char **argv) {
-  CHECK(argc == 2, "usage: dlopen LIBRARY");
+  CHECK(argc == 3, "usage: dlopen LIBRARY DEVICE");
   CHECK(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD) == NULL, "the program is linked with the library");
   float *input = integers(input_len(&CONV), 1), *weights = integers(weights_len(&CONV), 2);
   for (int round = 0; round < 50; round++) {
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     CHECK(library != NULL, "%s", dlerror());
     SYMBOL(library, sparkle_conv2d_desc_init);
+    SYMBOL(library, sparkle_device_open);
+    SYMBOL(library, sparkle_device_close);
     SYMBOL(library, sparkle_conv2d);
     SYMBOL(library, sparkle_last_error);
     SYMBOL(library, sparkle_finalize);
@@ -31,11 +33,14 @@ int main(int argc, char **argv) {
     desc.n = CONV.n, desc.c = CONV.c, desc.h = CONV.h, desc.w = CONV.w;
     desc.k = CONV.k, desc.r = CONV.r, desc.s = CONV.s, desc.pad_h = CONV.pad_h, desc.pad_w = CONV.pad_w;
     float *output = filled(output_len(&CONV), NAN);
-    CHECK(sparkle_conv2d_(NULL, &desc, input, input_len(&CONV), weights, weights_len(&CONV), NULL, 0, output,
+    sparkle_device *device = NULL;
+    CHECK(sparkle_device_open_(argv[2], &device) == SPARKLE_OK, "%s", sparkle_last_error_());
+    CHECK(sparkle_conv2d_(device, &desc, input, input_len(&CONV), weights, weights_len(&CONV), NULL, 0, output,
                           output_len(&CONV)) == SPARKLE_OK, "%s", sparkle_last_error_());
     check_conv("dlopen", &CONV, input, weights, NULL, 0, output);
     free(output);
     /* With and without an orderly end. */
+    if (round % 4 > 1) CHECK(sparkle_device_close_(device) == SPARKLE_OK, "%s", sparkle_last_error_());
     if (round % 2) CHECK(sparkle_finalize_() == SPARKLE_OK, "%s", sparkle_last_error_());
     CHECK(dlclose(library) == 0, "%s", dlerror());
   }

@@ -142,7 +142,9 @@ impl Batch {
 
     /// Writes the queue and the inputs into slot `slot`, which is prepared, and passes it on to the upload.
     pub fn fill(self: Arc<Self>, core: &Arc<Core>, slot: usize, generation: u64, memory: SlotMemory) {
-        core.ring.copying(slot);
+        if !core.ring.copying(slot) {
+            return;
+        }
         let (jobs, [input, output]) = (self.flights.len(), strides(&self.recipe.problem));
         let head = head_bytes(jobs);
         // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
@@ -174,7 +176,9 @@ impl Batch {
 
     /// Brings the outputs from slot `slot`, into which they were downloaded, to their places; then the slot is free.
     pub fn deliver(self: Arc<Self>, core: &Arc<Core>, slot: usize, memory: SlotMemory) {
-        core.ring.copying(slot);
+        if !core.ring.copying(slot) {
+            return;
+        }
         let stride = strides(&self.recipe.problem)[1];
         let (jobs, len) = (self.flights.len(), self.recipe.problem.output_len());
         let outputs = Base(memory.output.as_ptr().cast());

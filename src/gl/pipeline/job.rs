@@ -442,6 +442,19 @@ impl Flight {
         self.ticket.cancel();
     }
 
+    /// Ends it although pieces of it are outstanding, whose threads cannot go on now. What these still do has no effect; nobody is at its
+    /// buffers.
+    pub fn abandon(&self, core: &Core, error: Error) {
+        let mut progress = lock(&self.progress);
+        progress.recovered = true;
+        progress.error.get_or_insert(error.clone());
+        let ended = std::mem::replace(&mut progress.ended, true);
+        drop(progress);
+        if !ended {
+            self.finish(core, Err(error));
+        }
+    }
+
     /// After the device was given up while this had pieces on it, and nobody is at its buffers: it flies again, or ends. Of several
     /// pieces, that is done for the first.
     pub fn recover(self: &Arc<Self>, core: &Arc<Core>, lost: Option<&Error>) -> Option<Arc<Self>> {

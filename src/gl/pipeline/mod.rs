@@ -33,7 +33,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::context::{ShareGroup, Target};
+use super::context::{ShareGroup, Target, is_terminated};
 use super::egl::Egl;
 use super::exit;
 use crate::allocate;
@@ -62,7 +62,7 @@ use engines::Engines;
 use job::{Piece, Work};
 use memory::SlotMemory;
 use ring::{Refused, Ring, Step};
-use slot::{Leases, Reservation};
+use slot::{Leases, LentSlot, Reservation};
 #[cfg(test)]
 pub use steps::SPIN_ANYWHERE;
 use sync::{Condvar, Mutex, lock, wait};
@@ -160,7 +160,10 @@ impl Drop for Pipeline {
             std::mem::forget((self.core.clone(), supervisor));
             return;
         }
-        self.core.ring.close(|work| self.core.call_off(work, Error::Cancelled));
+        self.core.close();
+        if loader::is_held() {
+            self.core.abandon();
+        }
         if let Some(supervisor) = supervisor {
             let _ = exit::join(supervisor);
         }
@@ -190,16 +193,37 @@ impl Queue for Pipeline {
             let what = format!("a batch of {most} elements in one slot; {} fit", self.core.most_elements);
             return Err(Error::Unsupported { device: self.core.id.to_string(), what });
         }
-        if pressure == Pressure::Refuse && !self.core.ring.has_free() {
-            return Err(self.core.busy());
-        }
+        let bytes = job::bytes_of(&recipe.problem, recipe.problem.sizes().n);
         let reservation = Reservation::new(recipe);
-        self.core.push(Work::Reserve(reservation.clone()), pressure)?;
+        // The lease before the slot: whoever gives the contexts up after that sees it, and keeps the memory.
+        let (generation, lease) = (self.core.ring.generation(), self.core.leases().take());
+        let is_ready = |slot| Some(self.core.memory(slot)).filter(|memory| memory.fits(bytes));
+        match self.core.ring.reserve(Piece::Reserve(reservation.clone()), generation, is_ready) {
+            Ok(Some((slot, memory))) => {
+                let place = (slot, generation);
+                return Ok(Box::new(LentSlot::new(&self.core, recipe, place, &memory, lease)));
+            }
+            Ok(None) => {}
+            Err(Refused::Full) if pressure == Pressure::Wait => {
+                self.core.push(Work::Reserve(reservation.clone()), pressure)?
+            }
+            Err(refused) => return Err(self.core.refusal(refused)),
+        }
+        drop(lease);
         reservation.wait().map(|slot| Box::new(slot) as Box<dyn Slot>)
+    }
+
+    fn close(&self) {
+        if self.core.check_process().is_ok() {
+            self.core.close();
+        }
     }
 
     fn flush(&self) -> Result<()> {
         self.core.check_process()?;
+        if loader::is_held() && !self.core.open.wait_within(loader::PATIENCE) {
+            return loader::check();
+        }
         self.core.open.wait_for_none();
         Ok(())
     }
@@ -307,16 +331,52 @@ impl Core {
     }
 
     fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
-        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| match refused {
+        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| self.refusal(refused))
+    }
+
+    fn refusal(&self, refused: Refused) -> Error {
+        match refused {
             Refused::Full => self.busy(),
-            Refused::Closed => Error::Cancelled,
+            Refused::Closed | Refused::Gone => Error::closed("the pipeline"),
             Refused::NoMemory => allocate::refused("a longer queue of jobs"),
-        })
+        }
+    }
+
+    /// Takes no more work, and calls off what has not begun.
+    fn close(self: &Arc<Self>) {
+        self.ring.close(|work| self.call_off(work, Error::Cancelled));
+    }
+
+    /// Under the loader's lock, which threads or the driver may be waiting for: ends all jobs as they are. The threads
+    /// end later.
+    fn abandon(self: &Arc<Self>) {
+        if self.open.wait_within(loader::PATIENCE) {
+            return;
+        }
+        let Err(error) = loader::check() else { return };
+        self.give_up(error.clone(), true);
+        self.ring.wait_for_copiers();
+        for piece in self.ring.pieces() {
+            match &piece {
+                Piece::Reserve(reservation) => reservation.fail(error.clone()),
+                piece => piece.flights().iter().for_each(|flight| flight.abandon(self, error.clone())),
+            }
+        }
+        for mut work in self.ring.take_waiting() {
+            match (work.take_off(), work) {
+                (_, Work::Reserve(reservation)) => reservation.fail(error.clone()),
+                (Some(flight), _) => flight.abandon(self, error.clone()),
+                (None, _) => {}
+            }
+        }
     }
 
     /// Ends work that was never begun, or never will go on.
     fn call_off(self: &Arc<Self>, mut work: Work, error: Error) {
         match (work.take_off(), work) {
+            (_, Work::Reserve(reservation)) if error == Error::Cancelled => {
+                reservation.fail(Error::closed("the pipeline"))
+            }
             (_, Work::Reserve(reservation)) => reservation.fail(error),
             (Some(flight), _) if error == Error::Cancelled => flight.cancel(),
             (Some(flight), _) => flight.fail(self, error),
@@ -360,6 +420,11 @@ impl Core {
     /// There is no context to be had: what waits gets the error, and what comes later, a new try.
     fn fail_waiting(self: &Arc<Self>, error: &Error) {
         self.ring.take_waiting().into_iter().for_each(|work| self.call_off(work, error.clone()));
+        for piece in self.ring.take_reserved() {
+            if let Piece::Reserve(reservation) = piece {
+                reservation.fail(error.clone());
+            }
+        }
     }
 
     /// Writes the trace to where `SPARKLE_TRACE` says; a process's second pipeline appends its number to the name.
@@ -383,7 +448,9 @@ impl Core {
 
 fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
     let _inside = exit::enter()?;
-    ShareGroup::new(egl.clone(), id.clone(), target)
+    let new = || ShareGroup::new(egl.clone(), id.clone(), target);
+    // Another library may end the display just then; and once more at the next try, but then it means it.
+    new().or_else(|error| if is_terminated(&error) { new() } else { Err(error) })
 }
 
 /// Keeps threads at work while there is work: a new generation of them, with contexts of their own, after each fault.
@@ -414,30 +481,37 @@ fn lanes(contexts: Contexts) -> &'static [&'static [Step]] {
     }
 }
 
-/// Where the threads of a set of contexts wait for each other at their end. One that ends with an error deletes its fences, whose
+/// Where the threads of a set of contexts wait for each other. At their beginning, until each has its context: a slot that is lent
+/// before may be lost for want of one. And at their end: one that ends with an error deletes its fences, whose
 /// names another may be about to give to `glWaitSync`; and of a deleted fence's name GL promises an error at best.
-struct Farewell {
-    /// Threads that have not ended their work.
+struct Meeting {
+    /// Threads that have not come.
     left: Mutex<usize>,
     all: Condvar,
 }
 
-/// One thread's place in a [`Farewell`]; given up also if the thread never came to work.
-struct Leaving(Arc<Farewell>);
+impl Meeting {
+    fn of(threads: usize) -> Arc<Self> {
+        Arc::new(Meeting { left: Mutex::new(threads), all: Condvar::new() })
+    }
+}
 
-impl Leaving {
-    /// The thread's work is over: waits until the others' is.
+/// One thread's place in a [`Meeting`]; given up also if the thread never comes to it.
+struct Place(Arc<Meeting>);
+
+impl Place {
+    /// The thread is there: waits until the others are.
     fn together(self) {
-        let farewell = self.0.clone();
+        let meeting = self.0.clone();
         drop(self);
-        let mut left = lock(&farewell.left);
+        let mut left = lock(&meeting.left);
         while *left > 0 {
-            left = wait(&farewell.all, left);
+            left = wait(&meeting.all, left);
         }
     }
 }
 
-impl Drop for Leaving {
+impl Drop for Place {
     fn drop(&mut self) {
         *lock(&self.0.left) -= 1;
         self.0.all.notify_all();
@@ -460,8 +534,8 @@ impl Generation {
         let threads = lanes(core.options.contexts);
         let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
         let leases = core.leases();
-        let farewell = Arc::new(Farewell { left: Mutex::new(threads.len()), all: Condvar::new() });
-        let leaving = Leaving(farewell.clone());
+        let (beginning, end) = (Meeting::of(threads.len()), Meeting::of(threads.len()));
+        let leaving = Place(end.clone());
         let wait_at_gate = move || {
             leaving.together();
             let _ = serves.send(());
@@ -469,10 +543,10 @@ impl Generation {
             let _ = opens.recv();
             leases.wait_for_none();
         };
-        let keeper = spawn(core, group, threads[0], wait_at_gate);
+        let keeper = spawn(core, group, threads[0], Place(beginning.clone()), wait_at_gate);
         let other = |steps: &&'static [Step]| {
-            let leaving = Leaving(farewell.clone());
-            spawn(core, group, steps, move || leaving.together())
+            let leaving = Place(end.clone());
+            spawn(core, group, steps, Place(beginning.clone()), move || leaving.together())
         };
         let others = threads[1..].iter().filter_map(other).collect();
         Generation { keeper, others, served, gate }
@@ -500,10 +574,12 @@ fn spawn(
     core: &Arc<Core>,
     group: &Arc<ShareGroup>,
     steps: &'static [Step],
+    arriving: Place,
     gate: impl FnOnce() + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let name = if let [step] = steps { format!("{step:?}").to_lowercase() } else { "steps".to_owned() };
     let (shared, group) = (core.clone(), group.clone());
-    let spawned = crate::thread::spawn(&core.id, &name, move || steps::thread(&shared, group, steps, gate));
+    let body = move || steps::thread(&shared, group, steps, || arriving.together(), gate);
+    let spawned = crate::thread::spawn(&core.id, &name, body);
     spawned.map_err(|error| core.give_up(error, true)).ok()
 }

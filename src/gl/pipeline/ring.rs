@@ -98,6 +98,8 @@ pub enum Refused {
     Closed,
     /// There is no memory for a longer queue.
     NoMemory,
+    /// The slot's memory is that of contexts that are gone.
+    Gone,
 }
 
 /// The ring.
@@ -126,6 +128,8 @@ struct State<S: Source> {
     /// Slots with a piece that works share.
     shared: usize,
     free: VecDeque<usize>,
+    /// Slots that were reserved, to be prepared.
+    reserved: VecDeque<usize>,
     slots: Vec<Place<S::Piece>>,
     /// Slots that wait for a step.
     queues: [VecDeque<usize>; 3],
@@ -172,6 +176,7 @@ impl<S: Source> Ring<S> {
                 sleepers: [0; 3],
                 shared: 0,
                 free: (0..slots).collect(),
+                reserved: VecDeque::new(),
                 slots: vec![Place::FREE; slots],
                 queues: Default::default(),
                 expected: VecDeque::new(),
@@ -264,6 +269,40 @@ impl<S: Source> Ring<S> {
         Ok(())
     }
 
+    /// Reserves a free slot that nobody waits for, at once or not at all: whether there is one is seen under the lock that it is
+    /// taken under. If `is_ready` has its memory, which the contexts of `generation` have made, the slot is lent. Else
+    /// `piece` is prepared in it next.
+    pub fn reserve<T>(
+        &self,
+        piece: S::Piece,
+        generation: u64,
+        is_ready: impl Fn(usize) -> Option<T>,
+    ) -> Result<Option<(usize, T)>, Refused> {
+        let mut state = self.change();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if state.broken || state.free.is_empty() || !state.waiting.is_empty() {
+            return Err(Refused::Full);
+        }
+        if state.generation == generation {
+            let ready =
+                state.free.iter().enumerate().find_map(|(at, &slot)| Some((at, slot, is_ready(slot)?)));
+            if let Some((at, slot, memory)) = ready {
+                state.free.remove(at);
+                state.slots[slot].lent = true;
+                state.lent += 1;
+                return Ok(Some((slot, memory)));
+            }
+        }
+        let slot = state.free.pop_front().expect("not empty");
+        state.slots[slot].piece = Some(piece);
+        state.active += 1;
+        state.reserved.push_back(slot);
+        self.wake(state, Step::Upload);
+        Ok(None)
+    }
+
     /// The next task among `steps`; waits for one as `rest` says. Tasks of the last steps come first.
     pub fn next(&self, steps: &[Step], rest: Rest) -> Option<Task<S::Piece>> {
         let (mut state, mut roused) = (self.state(), false);
@@ -290,6 +329,10 @@ impl<S: Source> Ring<S> {
                 return Some(Task::Expect(slot, piece));
             }
             if steps.contains(&Step::Upload) {
+                if let Some(slot) = state.reserved.pop_front() {
+                    let piece = state.slots[slot].piece.clone().expect("a reserved slot has a piece");
+                    return Some(Task::Prepare(slot, piece));
+                }
                 let before = state.waiting.len();
                 let prepared = state.prepare();
                 if state.waiting.len() < before && state.crowd > 0 {
@@ -337,9 +380,14 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Copiers begin at the slot's memory.
-    pub fn copying(&self, slot: usize) {
-        self.state().slots[slot].copying = true;
+    /// Copiers begin at the slot's memory, and at a job's buffers. `false` if the ring was broken first: then the latter may be
+    /// their owner's again.
+    #[must_use]
+    pub fn copying(&self, slot: usize) -> bool {
+        let mut state = self.state();
+        let goes_on = !state.broken;
+        state.slots[slot].copying |= goes_on;
+        goes_on
     }
 
     /// Copiers are done with it: their work counts if the ring has not been broken meanwhile, which this tells.
@@ -411,8 +459,11 @@ impl<S: Source> Ring<S> {
     /// The borrower submits what it has filled.
     pub fn submit(&self, slot: usize, generation: u64, piece: S::Piece) -> Result<(), Refused> {
         let mut state = self.change();
-        if state.closed || state.broken || state.generation != generation {
+        if state.closed {
             return Err(Refused::Closed);
+        }
+        if state.broken || state.generation != generation {
+            return Err(Refused::Gone);
         }
         state.slots[slot].piece = Some(piece);
         state.active += 1;
@@ -490,6 +541,7 @@ impl<S: Source> Ring<S> {
         again(pieces, &mut state.waiting);
         state.slots = vec![Place::FREE; slots];
         state.free = (0..slots).collect();
+        state.reserved.clear();
         state.queues = Default::default();
         self.count_kernels(&state);
         state.expected.clear();
@@ -499,6 +551,11 @@ impl<S: Source> Ring<S> {
         self.wake_all();
     }
 
+    /// The pieces on record.
+    pub fn pieces(&self) -> Vec<S::Piece> {
+        self.state().slots.iter().filter_map(|place| place.piece.clone()).collect()
+    }
+
     /// Takes out all work that waits.
     pub fn take_waiting(&self) -> Vec<S> {
         let waiting = std::mem::take(&mut self.change().waiting);
@@ -506,13 +563,26 @@ impl<S: Source> Ring<S> {
         waiting.into()
     }
 
+    /// Frees the slots that were reserved and not prepared yet; gives what they are for.
+    pub fn take_reserved(&self) -> Vec<S::Piece> {
+        let mut state = self.change();
+        let reserved = std::mem::take(&mut state.reserved);
+        let pieces = reserved.iter().filter_map(|&slot| state.slots[slot].piece.clone()).collect();
+        for slot in reserved {
+            state.finish(slot);
+            state.free.push_back(slot);
+        }
+        self.after_release(state);
+        pieces
+    }
+
     /// Waits until there is work; `false` if the ring was closed instead and nothing is left to do.
     pub fn wait_for_work(&self) -> bool {
         let mut state = self.state();
-        while state.waiting.is_empty() && !state.closed {
+        while state.waiting.is_empty() && state.reserved.is_empty() && !state.closed {
             state = self.sleep(state, Step::Upload);
         }
-        !state.waiting.is_empty()
+        !state.waiting.is_empty() || !state.reserved.is_empty()
     }
 
     /// Whether a slot waits for a kernel.
@@ -522,12 +592,6 @@ impl<S: Source> Ring<S> {
 
     fn count_kernels(&self, state: &State<S>) {
         self.kernels.store(state.queues[Step::Compute as usize].len() as u64, Ordering::Relaxed);
-    }
-
-    /// Whether a slot is free and nothing waits for it.
-    pub fn has_free(&self) -> bool {
-        let state = self.state();
-        !state.free.is_empty() && state.waiting.is_empty()
     }
 
     /// The present generation, which slots and pieces are given out under.

@@ -6,11 +6,13 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Core;
 use super::job::{Flight, Piece};
 use super::memory::SlotMemory;
-use super::sync::{Condvar, Mutex, lock, wait};
+use super::ring::Refused;
+use super::sync::{Condvar, Mutex, lock, wait, wait_timeout};
 use crate::backend::{Recipe, Slot, Ticket};
 use crate::error::{Error, Result};
 
@@ -42,6 +44,20 @@ impl Leases {
         while self.any() {
             waits = wait(&self.ended, waits);
         }
+    }
+
+    /// As [`Leases::wait_for_none`], at most `limit` long; whether there is none.
+    pub fn wait_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut waits = lock(&self.waits);
+        while self.any() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            waits = wait_timeout(&self.ended, waits, left);
+        }
+        true
     }
 
     /// How many were of jobs that never began.
@@ -153,11 +169,11 @@ pub struct LentSlot {
 unsafe impl Send for LentSlot {}
 
 impl LentSlot {
-    /// Slot `slot`, with this memory.
+    /// Slot `slot` of `generation`, with this memory.
     pub fn new(
         core: &Arc<Core>,
         recipe: &Arc<Recipe>,
-        slot: usize,
+        (slot, generation): (usize, u64),
         memory: &SlotMemory,
         lease: Lease,
     ) -> Self {
@@ -165,7 +181,7 @@ impl LentSlot {
             core: core.clone(),
             recipe: recipe.clone(),
             slot,
-            generation: core.ring.generation(),
+            generation,
             input: memory.input,
             output: memory.output,
             _lease: lease,
@@ -189,9 +205,12 @@ impl Slot for LentSlot {
         let flight = Flight::in_slot(&self.recipe, ticket, &self.core);
         ticket.start();
         let piece = Piece::Part { flight, first: 0, images };
-        self.core.ring.submit(self.slot, self.generation, piece).map_err(|_| Error::DeviceLost {
-            device: self.core.id.to_string(),
-            what: "the slot belongs to contexts that are gone".to_owned(),
+        self.core.ring.submit(self.slot, self.generation, piece).map_err(|refused| match refused {
+            Refused::Closed => Error::closed("the pipeline of this slot"),
+            _ => Error::DeviceLost {
+                device: self.core.id.to_string(),
+                what: "the slot belongs to contexts that are gone".to_owned(),
+            },
         })
     }
 }

@@ -321,7 +321,9 @@ impl Steps {
             }
             return Ok(());
         };
-        core.ring.copying(slot);
+        if !core.ring.copying(slot) {
+            return Ok(());
+        }
         let from = memory.output.as_ptr();
         let then = move || {
             core.ring.delivered(slot);
@@ -349,7 +351,8 @@ impl Steps {
                 let problem = &reservation.recipe.problem;
                 let memory = self.grow(slot, bytes_of(problem, problem.sizes().n))?;
                 let lease = self.core.leases().take();
-                let lent = LentSlot::new(&self.core, &reservation.recipe, slot, &memory, lease);
+                let place = (slot, self.generation);
+                let lent = LentSlot::new(&self.core, &reservation.recipe, place, &memory, lease);
                 self.core.ring.lend(slot, self.generation);
                 reservation.give(lent);
             }
@@ -368,7 +371,9 @@ impl Steps {
                 if flight.brings_weights() && *first == 0 {
                     self.core.ring.expect(slot, self.generation);
                 }
-                self.core.ring.copying(slot);
+                if !self.core.ring.copying(slot) {
+                    return Ok(());
+                }
                 let (core, generation) = (self.core.clone(), self.generation);
                 let then = move || {
                     if core.ring.copied(slot) {
@@ -567,8 +572,15 @@ fn may_spin(context: &Context, core: &Core) -> bool {
     !context.capabilities().software && processors >= 2 * core.threads()
 }
 
-/// Runs a thread's steps from its context's beginning to its end. `gate` holds the thread until nobody needs its memory.
-pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: impl FnOnce()) {
+/// Runs a thread's steps from its context's beginning to its end. It calls `arrive` when it has a context, and drops it when it has
+/// said that there is none. `gate` holds the thread until nobody needs its memory.
+pub fn thread(
+    core: &Arc<Core>,
+    group: Arc<ShareGroup>,
+    steps: &[Step],
+    arrive: impl FnOnce(),
+    gate: impl FnOnce(),
+) {
     let made = exit::enter().and_then(|_inside| {
         let made = catch_unwind(AssertUnwindSafe(|| Steps::new(core, &group, steps)));
         made.unwrap_or_else(|panic| {
@@ -583,6 +595,7 @@ pub fn thread(core: &Arc<Core>, group: Arc<ShareGroup>, steps: &[Step], gate: im
             return group.release_thread();
         }
     };
+    arrive();
     if let Some(error) = steps.serve() {
         core.give_up(error, false);
     }

@@ -147,7 +147,7 @@ fn on_reference(bench: &Bench, arm: &dyn Fn(), uses: &dyn Fn() -> Result<()>) ->
 
 #[test]
 fn the_reference_interface_at_every_call() {
-    let building = [Fault::NoCompile, Fault::NoLink, Fault::CreateContexts];
+    let building = [Fault::NoCompile, Fault::NoLink, Fault::CreateContexts, Fault::Terminated];
     let all = [&ERRORS[..], &RUNNING, &LOSSES, &building].concat();
     // A caller's buffer goes with a lost device, and nobody can free it then.
     let buffers = [&ERRORS[..], &[Fault::ReadFails, Fault::NoObject]].concat();
@@ -179,6 +179,8 @@ fn is_reported(fault: Fault, error: &Error) -> bool {
         Fault::Error(_) | Fault::ReadFails => {
             matches!(error, Error::Driver { reason, .. } if reason == "GL_INVALID_OPERATION")
         }
+        // Nobody hears of it.
+        Fault::Terminated => false,
     }
 }
 
@@ -186,7 +188,7 @@ fn is_reported(fault: Fault, error: &Error) -> bool {
 fn may_pass(fault: Fault, call: &str) -> bool {
     match fault {
         // What comes of it is made again.
-        Fault::Lost | Fault::LostSilently => true,
+        Fault::Lost | Fault::LostSilently | Fault::Terminated => true,
         // Nobody waits for deletions, and the next job does not take their errors for its own.
         // A program that is not to be had as a binary is compiled.
         Fault::Error(_) => call.starts_with("delete_") || BINARIES.contains(&call),

@@ -42,6 +42,9 @@ pub enum Fault {
     CreateContext,
     /// `eglCreateContext` fails from here on.
     CreateContexts,
+    /// Somebody else terminates the display before this call, which makes a context or makes it current. What is current stays so;
+    /// everything else that there is so far is gone, and there is nothing new before the display is initialised again.
+    Terminated,
     /// `eglCreatePbufferSurface` fails for want of memory.
     CreatePbuffer,
     /// An entry point is missing.
@@ -86,6 +89,7 @@ impl Fault {
             Fault::NoLink => is(&["program_linked"]),
             Fault::MakeCurrent => is(&["egl_make_current", "egl_unbind"]),
             Fault::CreateContext | Fault::CreateContexts => is(&["egl_create_root", "egl_create_context"]),
+            Fault::Terminated => is(&["egl_create_root", "egl_create_context", "egl_make_current"]),
             Fault::CreatePbuffer => is(&["egl_create_pbuffer"]),
             Fault::LoadGl => is(&["egl_load_gl"]),
         }
@@ -121,6 +125,9 @@ struct State {
     /// Bytes of each buffer that has memory, by group and name.
     bytes: BTreeMap<(u32, u32), i64>,
     violations: Vec<String>,
+    /// Whether the display was terminated and not initialised since; and the contexts that went with it.
+    terminated: bool,
+    forgotten: BTreeSet<usize>,
     /// Times that the device was told to wait for a fence.
     waits: u64,
     /// Timestamps asked for.
@@ -196,6 +203,25 @@ impl Faults {
         now.then_some(fault)
     }
 
+    /// Terminates the display.
+    pub fn terminate(&self) {
+        let mut state = self.state();
+        state.terminated = true;
+        let contexts: Vec<usize> =
+            state.objects.iter().filter(|it| it.0 == "context").map(|&(_, _, context)| context).collect();
+        state.forgotten.extend(contexts);
+    }
+
+    /// Whether the display or `context` is gone, and what EGL says of it then.
+    fn gone(&self, context: Option<ContextHandle>) -> EglResult<()> {
+        let state = self.state();
+        match context {
+            _ if state.terminated => Err(NOT_INITIALIZED),
+            Some(context) if state.forgotten.contains(&context.0) => Err(BAD_CONTEXT),
+            _ => Ok(()),
+        }
+    }
+
     fn made(&self, kind: &'static str, group: u32, name: usize) {
         if name != 0 && !self.state().objects.insert((kind, group, name)) {
             self.state().violations.push(format!("{kind} {name} was made twice"));
@@ -249,6 +275,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const BAD_ALLOC: EglError = EglError(0x3003);
 /// `EGL_BAD_MATCH`.
 const BAD_MATCH: EglError = EglError(0x3009);
+/// `EGL_BAD_CONTEXT`.
+const BAD_CONTEXT: EglError = EglError(0x3006);
+/// `EGL_NOT_INITIALIZED`.
+const NOT_INITIALIZED: EglError = EglError(0x3001);
 
 impl FaultyEgl {
     fn call<R>(
@@ -257,7 +287,14 @@ impl FaultyEgl {
         error: EglError,
         forward: impl FnOnce() -> EglResult<R>,
     ) -> EglResult<R> {
-        if self.faults.next(call).is_some() { Err(error) } else { forward() }
+        match self.faults.next(call) {
+            None => forward(),
+            Some(Fault::Terminated) => {
+                self.faults.terminate();
+                Err(NOT_INITIALIZED)
+            }
+            Some(_) => Err(error),
+        }
     }
 }
 
@@ -280,6 +317,7 @@ impl Egl for FaultyEgl {
         self.inner.default_display()
     }
     fn initialize(&self, display: Display) -> EglResult<(i32, i32)> {
+        self.faults.state().terminated = false;
         self.inner.initialize(display)
     }
     fn bind_opengl(&self) -> EglResult<()> {
@@ -296,6 +334,7 @@ impl Egl for FaultyEgl {
         attributes: &[i32],
     ) -> EglResult<ContextHandle> {
         let call = if share.is_some() { "egl_create_context" } else { "egl_create_root" };
+        self.faults.gone(share)?;
         let made =
             self.call(call, BAD_MATCH, || self.inner.create_context(display, config, share, attributes))?;
         self.faults.state().group += u32::from(share.is_none());
@@ -304,6 +343,7 @@ impl Egl for FaultyEgl {
     }
     fn destroy_context(&self, display: Display, context: ContextHandle) {
         self.faults.deleted("context", 0, context.0);
+        self.faults.state().forgotten.remove(&context.0);
         self.inner.destroy_context(display, context);
     }
     fn create_pbuffer(
@@ -329,6 +369,9 @@ impl Egl for FaultyEgl {
         context: Option<ContextHandle>,
     ) -> EglResult<()> {
         let call = if context.is_some() { "egl_make_current" } else { "egl_unbind" };
+        if context.is_some() && self.inner.current_context() != context {
+            self.faults.gone(context)?;
+        }
         if context.is_some() && self.machine.needs_surface && surface.is_none() {
             return Err(BAD_MATCH);
         }

@@ -141,6 +141,19 @@ fn a_device_that_hangs_holds_nobody_up() {
     assert_eq!(faults.objects(), healthy);
 }
 
+#[test]
+fn a_hundred_engines_leave_no_object_behind() {
+    let Some(rig) = Rig::new(MACHINE) else { return };
+    for cycle in 0..100 {
+        let engine = rig.open().unwrap();
+        let plan = rig.square.plan(&engine).unwrap();
+        rig.square.run(&*plan).unwrap();
+        drop((plan, engine));
+        assert_eq!(rig.faults.objects(), Default::default(), "cycle {cycle}");
+    }
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
+
 /// Also not while a context is made again.
 #[test]
 fn the_callers_thread_never_has_our_context() {

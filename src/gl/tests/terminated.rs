@@ -1,0 +1,81 @@
+//! Another library terminates the display: what is current on some thread goes on, and whoever needs something new makes a
+//! group of its own, without anybody's hearing of it. (The reference interface has its turn in `faults`.)
+
+use super::faulty::Fault;
+use super::pipeline::{OPTIONS, machine, send, start};
+use super::rig::Rig;
+use crate::backend::{Contexts, PipelineOptions, Pressure, Queue as _, Ticket};
+
+const CONTEXTS: [Contexts; 3] = [Contexts::One, Contexts::Two, Contexts::Three];
+
+/// Before the first job, when the pipeline has a group and no contexts; and later.
+#[test]
+fn between_a_pipelines_beginning_and_its_jobs() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    let healthy = rig.faults.objects();
+    for contexts in CONTEXTS {
+        let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
+        for _ in 0..3 {
+            rig.faults.terminate();
+            send(&pipeline, &rig.square, &*plan).end().unwrap();
+            rig.faults.terminate();
+            rig.square.run(&*plan).unwrap();
+            rig.product.run(&engine).unwrap();
+        }
+        let stats = pipeline.stats();
+        assert_eq!((stats.completed, stats.failed), (3, 0), "{contexts:?}");
+        drop(pipeline);
+        assert_eq!(rig.faults.objects(), healthy, "{contexts:?}");
+    }
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
+
+/// The same for whoever fills a slot.
+#[test]
+fn between_a_pipelines_beginning_and_its_slots() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let engine = rig.open().unwrap();
+    let plan = rig.square.plan(&engine).unwrap();
+    for pressure in [Pressure::Wait, Pressure::Refuse] {
+        let pipeline = start(&rig, OPTIONS).unwrap();
+        rig.faults.terminate();
+        let mut slot = pipeline.acquire(plan.recipe().unwrap(), pressure).unwrap();
+        // SAFETY: the slot's memory is as long as the problem says, ours while no job runs in it, and lives as long as it.
+        let input = unsafe { std::slice::from_raw_parts_mut(slot.input(), rig.square.input.len()) };
+        input.copy_from_slice(&rig.square.input);
+        let ticket = Ticket::new();
+        slot.submit(&ticket).unwrap();
+        ticket.wait().unwrap();
+        // SAFETY: as above.
+        rig.square
+            .assert_right(unsafe { std::slice::from_raw_parts(slot.output(), rig.square.expected.len()) });
+    }
+}
+
+/// Before every call of EGL's that it can befall, from an engine's beginning to the end of a pipeline's job.
+#[test]
+fn at_every_call() {
+    let Some(rig) = Rig::new(machine()) else { return };
+    let mut befell = vec![];
+    for contexts in CONTEXTS {
+        for number in 1.. {
+            rig.faults.arm(Fault::Terminated, number);
+            let engine = rig.open().unwrap();
+            let plan = rig.square.plan(&engine).unwrap();
+            rig.square.run(&*plan).unwrap();
+            let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
+            send(&pipeline, &rig.square, &*plan).end().unwrap();
+            drop((pipeline, plan, engine));
+            match rig.faults.disarm() {
+                Some(call) => befell.push(call),
+                None => break,
+            }
+            assert_eq!(rig.faults.objects(), Default::default(), "{befell:?}");
+        }
+    }
+    // A root, a context and its becoming current, for the worker and for each thread of the pipelines.
+    assert!(befell.len() >= 3 * 6, "{befell:?}");
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
