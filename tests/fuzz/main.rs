@@ -21,6 +21,15 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
 }
 
+/// A thread that makes calls, until this is dropped: also if it fails.
+struct Works<'a>(&'a AtomicU64);
+
+impl Drop for Works<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Calls until `enough`, on `device`; gives how many.
 fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
     let world = World::new(device);
@@ -41,12 +50,12 @@ fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
         for thread in 0..THREADS {
             let (world, enough, working) = (&world, &enough, &working);
             scope.spawn(move || {
+                let _works = Works(working);
                 let mut caller = Caller::new(world, seed.wrapping_mul(1_000) + thread);
                 while !enough(world.calls.load(Relaxed)) {
                     caller.step();
                 }
                 caller.end();
-                working.fetch_sub(1, Relaxed);
             });
         }
     });
