@@ -2,7 +2,7 @@
 //!
 //! Where a driver cannot share compiled shaders between contexts (llvmpipe cannot), each context of a share group has its own. If
 //! one context deletes a program, the others' shaders of it are put aside, and each context frees its own at its next flush.
-//! Mesa (seen in 22.3, and still so in the sources of 25) then unbinds whatever shader the context has bound, behind the back
+//! Mesa (seen in 22.3; later sources read the same) then unbinds whatever shader the context has bound, behind the back
 //! of its state cache (`free_zombie_shaders` in `st_context.c`). The cache takes the shader for bound, and the next dispatch of
 //! the same program runs none: llvmpipe follows a null pointer.
 //!

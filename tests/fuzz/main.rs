@@ -8,7 +8,7 @@
 mod calls;
 mod world;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use calls::Caller;
@@ -21,13 +21,36 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
 }
 
+/// A thread that makes calls, until this is dropped: also if it fails.
+struct Works<'a>(&'a AtomicU64);
+
+impl Drop for Works<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Calls until `enough`, on `device`; gives how many.
 fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
     let world = World::new(device);
+    let working = AtomicU64::new(THREADS);
     std::thread::scope(|scope| {
+        // On GL jobs wait while callers hold all slots. When all callers wait for jobs, nobody but this gives one back.
+        scope.spawn(|| {
+            let mut before = 0;
+            while working.load(Relaxed) > 0 {
+                std::thread::sleep(Duration::from_millis(100));
+                let calls = world.calls.load(Relaxed);
+                if calls == before {
+                    world.release_slots();
+                }
+                before = calls;
+            }
+        });
         for thread in 0..THREADS {
-            let (world, enough) = (&world, &enough);
+            let (world, enough, working) = (&world, &enough, &working);
             scope.spawn(move || {
+                let _works = Works(working);
                 let mut caller = Caller::new(world, seed.wrapping_mul(1_000) + thread);
                 while !enough(world.calls.load(Relaxed)) {
                     caller.step();

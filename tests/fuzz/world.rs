@@ -7,6 +7,7 @@ use std::sync::{Mutex, RwLock};
 
 use sparkle::ffi::conv2d::sparkle_conv2d_desc;
 use sparkle::ffi::library::sparkle_finalize;
+use sparkle::ffi::pipeline::sparkle_slot_release;
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
@@ -172,6 +173,13 @@ impl World {
     /// A handle that has ended.
     pub fn forget(&self, kind: Kind, handle: usize) {
         self.handles.lock().unwrap().entry(kind).or_default().retain(|held| held.handle != handle);
+    }
+
+    /// Gives back the slots that nobody is using.
+    pub fn release_slots(&self) {
+        while let Some(Held { handle, .. }) = self.some(Kind::Slot, 0, true) {
+            self.note(sparkle_slot_release(pointer(handle)));
+        }
     }
 
     pub fn count(&self, kind: Kind) -> usize {

@@ -14,6 +14,8 @@ fn between_a_pipelines_beginning_and_its_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.plan(&engine).unwrap();
+    rig.square.run(&*plan).unwrap();
+    rig.product.run(&engine).unwrap();
     let healthy = rig.faults.objects();
     for contexts in CONTEXTS {
         let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
