@@ -115,9 +115,9 @@ mod lock {
         let is_held = |mutex: &[AtomicI32]| mutex[OWNER].load(Ordering::Relaxed) == this;
         // If the loader's lock is held, too, it comes first; so the last is the other one.
         let pairs = search.words.windows(2 * WORDS).step_by(2).rev();
-        let pair = pairs.map(|pair| pair.split_at(WORDS)).find(|(lock, other)| {
-            is_recursive(lock) && is_recursive(other) && is_held(other)
-        });
+        let pair = pairs
+            .map(|pair| pair.split_at(WORDS))
+            .find(|(lock, other)| is_recursive(lock) && is_recursive(other) && is_held(other));
         search.found = pair.map(|(lock, _)| &lock[OWNER]);
         // Once is enough.
         1

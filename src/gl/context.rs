@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::api::{self, Api};
 use super::capabilities::Capabilities;
-use super::exit;
 use super::egl::{self, Config, ContextHandle, Display, Egl, EglError, EglResult, Surface};
+use super::exit;
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::memory::tiles::Gpu;

@@ -148,8 +148,7 @@ impl Batch {
         let (jobs, [input, output]) = (self.flights.len(), strides(&self.recipe.problem));
         let head = head_bytes(jobs);
         // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
-        let queue =
-            unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
+        let queue = unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
         queue.fill(0);
         for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
             begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);

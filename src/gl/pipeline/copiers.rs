@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::super::exit::{self, Copying};
-use crate::thread::is_current;
 use super::sync::{Condvar, Mutex, lock, wait};
+use crate::thread::is_current;
 
 /// Copies up to this size are done by whoever asks.
 const SMALL: usize = 64 << 10;
@@ -131,7 +131,10 @@ impl Copiers {
             // SAFETY: within the memory that was promised.
             let (from, to) = unsafe { (from.add(offset), to.add(offset)) };
             let bytes = part.min(bytes - offset);
-            put(&mut state.tasks, Task::Copy(Part { from, to, bytes, whole: whole.clone(), copying: Copying::begin() }));
+            put(
+                &mut state.tasks,
+                Task::Copy(Part { from, to, bytes, whole: whole.clone(), copying: Copying::begin() }),
+            );
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
