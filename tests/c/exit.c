@@ -17,7 +17,9 @@ static void *work(void *argument) {
   OK(sparkle_device_open(argument, &device));
   OK(sparkle_plan_create(device, &desc, weights, weights_len(&CONV), NULL, 0, &plan));
   for (long round = 0;; round++) {
-    OK(sparkle_plan_execute(plan, input, input_len(&CONV), output, output_len(&CONV)));
+    sparkle_status status = sparkle_plan_execute(plan, input, input_len(&CONV), output, output_len(&CONV));
+    if (status == SPARKLE_ERROR_ENDING && round > 1) return NULL;
+    OK(status);
     if (round == 1) pthread_barrier_wait(&computing);
   }
 }

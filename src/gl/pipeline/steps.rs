@@ -500,8 +500,11 @@ impl Steps {
 
     /// After the end: what landed nowhere is in as far as it can be.
     pub fn leave(&mut self) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.step == Step::Compute) {
-            for issued in lane.take_flights() {
+        // Nor is any piece held until callers have given their slots back: jobs are over when nobody holds them.
+        self.at = None;
+        let _inside = exit::enter();
+        for lane in &mut self.lanes {
+            for issued in lane.take_flights().filter(|_| lane.step == Step::Compute) {
                 // Its time is not known. If its data is not in either, it is on record, and flies again.
                 issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core, 1));
             }
