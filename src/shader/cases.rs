@@ -208,6 +208,9 @@ fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
 }
 
 #[cfg(test)]
+mod drawn;
+
+#[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeMap;
 
