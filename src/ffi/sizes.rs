@@ -1,11 +1,15 @@
-//! The least sizes of the structs that grow, as the first header gave them; and what is done for a process of another number.
+//! Small promises of the C interface: the least sizes of structs that grow, units, and whose process a value belongs to.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::boundary::Call;
+use super::handle::Opaque;
 use super::pointer::Growing;
 use super::{architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*};
+use crate::device::{Device, Run, Ticket};
+use crate::report::{PipelineStats, Timing};
 
 /// Programs that were compiled with the first header go on being understood: these numbers never change.
 #[cfg(target_pointer_width = "64")]
@@ -55,4 +59,26 @@ fn the_device_of_null_belongs_to_a_process() {
     let own = resolve(&here);
     device::forget_auto(&here).unwrap();
     assert_eq!(Arc::strong_count(&own), 1, "one's own is");
+}
+
+/// Times go to C in milliseconds.
+#[test]
+fn seconds_become_milliseconds() {
+    let busy = [250, 500, 750].map(Duration::from_millis);
+    let stats = sparkle_pipeline_stats::from(PipelineStats { busy, ..Default::default() });
+    assert_eq!([stats.upload_ms, stats.compute_ms, stats.download_ms], [250.0, 500.0, 750.0]);
+    let [kernel, wall] = [125, 1500].map(Duration::from_millis);
+    let timing = Timing { kernel, wall, ..Default::default() };
+    let run = Run { device: "cpu".into(), kernel: "none".into(), timing, fallback: None };
+    let timing = sparkle_timing::from(&run);
+    assert_eq!((timing.kernel_ms, timing.wall_ms), (125.0, 1500.0));
+}
+
+/// What has a thread or a queue of its own process is of no use in a child; the CPU is.
+#[test]
+fn what_runs_on_threads_dies_in_a_fork() {
+    let cpu = Device::open("cpu").unwrap();
+    assert!(sparkle_pipeline::dies_in_a_fork(&cpu.pipeline(Default::default()).unwrap()));
+    assert!(sparkle_ticket::dies_in_a_fork(&Ticket::new()));
+    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(Place::Gone)));
 }

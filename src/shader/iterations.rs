@@ -335,6 +335,9 @@ mod tests {
                 checked += 1;
             }
             assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+            let slice = tile(&of, 1, 0, false);
+            assert_eq!(least_splits(&of, 3, 0, false, slice - 1), None, "{of}");
+            assert_eq!(least_splits(&of, 3, 0, false, slice), Some(3), "{of}");
         }
         assert!(checked > 60, "{checked}");
     }
@@ -442,7 +445,7 @@ mod tests {
         }
         for (channels, kg, each, turns) in [(33, 2, 17, 2), (64, 4, 16, 1), (60, 8, 8, 1)] {
             let counted = Driver::count(|driver| {
-                [4, each, 4].map(|times| driver.plain(true, times));
+                [4, each, 4].iter().for_each(|&times| driver.plain(true, times));
                 driver.turns(true, turns, |driver, runs| driver.plain(runs, kg));
             });
             assert_eq!(pointwise(channels, kg), counted);

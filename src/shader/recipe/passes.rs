@@ -159,7 +159,9 @@ fn check_winograd(problem: &Conv2d, variant: &Variant, m: usize, recipe: &Recipe
     ];
     for pass in [weights, input, output] {
         let constants = constants(&pass.source.text);
-        [&expected[..], &sizes_of(problem), &finished(problem)].map(|it| check(&constants, it, &name));
+        for expected in [&expected[..], &sizes_of(problem), &finished(problem)] {
+            check(&constants, expected, &name);
+        }
         assert!(pass.source.text.contains(if m == 2 { WINOGRAD_F2 } else { WINOGRAD_F4 }));
     }
     check(&constants(&weights.source.text), &[("DEPTH_PADDED", depth), ("ROWS_PADDED", rows)], &name);

@@ -43,11 +43,11 @@ fn a_variant_needs_what_its_kernels_take() {
         let Some(gpu) = taken(&problem, &variant) else { continue };
         assert!(is_possible(&problem, &gpu, &variant), "{variant} on {gpu:?}: {problem:?}");
         exact += 1;
-        let tiled = !matches!(variant.family, Family::Grouped(_) | Family::Pointwise(_));
+        let shared = !matches!(variant.family, Family::Grouped(_));
         let limits = [gpu.max_threads - 1, gpu.shared_bytes.saturating_sub(1), gpu.max_elements.max(1) - 1];
         let [max_threads, shared_bytes, max_elements] = limits;
         let smaller = [
-            (tiled && gpu.max_threads > 64).then_some(Gpu { max_threads, ..gpu }),
+            shared.then_some(Gpu { max_threads, ..gpu }),
             (gpu.shared_bytes > 0).then_some(Gpu { shared_bytes, ..gpu }),
             (gpu.max_elements > 0).then_some(Gpu { max_elements, ..gpu }),
             Some(Gpu { max_iterations: gpu.max_iterations - 1, ..gpu }),
@@ -97,6 +97,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
         if family == Family::Igemm {
             ends(line(most / 3, 1, 3), line(most / 3 + 1, 3, 1), family);
             ends(line(most / 3, 3, 1), line(most + 1, 1, 1), family);
+            ends(line(most / 3, 1, 3), line(most / 3 + 1, 1, 3), family);
         }
     }
     // Outputs of `Grouped`, in lines of whole vectors.
@@ -124,9 +125,11 @@ fn sizes_end_where_a_kernels_numbers_do() {
     let wide = |s, dilation_w| Conv2dDesc { c: 1, w: 32_000, pad_w: 350, s, dilation_w, ..base };
     ends(wide(2, 0x3fff), wide(2, 0x4000), Family::Table);
     ends(wide(6, 5461), wide(6, 5462), Family::Table);
+    ends(wide(6, 5461), wide(7, 4681), Family::Table);
     let high = |r, dilation_h| Conv2dDesc { c: 1, h: 32_000, pad_h: 350, r, dilation_h, ..base };
     ends(high(2, 0x3fff), high(2, 0x4000), Family::Table);
     ends(high(6, 5461), high(6, 5462), Family::Table);
+    ends(high(6, 5461), high(7, 4681), Family::Table);
     let deep = |c, h| Conv2dDesc { c, h, r: h, w: 3, s: 3, ..base };
     ends(deep(1, 341), deep(1, 342), Family::Table);
     ends(deep(4, 85), deep(4, 86), Family::Table);
@@ -136,6 +139,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
         ends(map(32 * kg, 4, 4), map(32 * kg + 1, 4, 4), family);
         ends(map(kg, 4, 4), map(kg - 1, 4, 4), family);
         ends(map(kg, 2, 6), map(kg, 3, 6), family);
+        ends(map(kg, 1, 4), map(kg, 1, 7), family);
         ends(map(2 * kg, 2, 6), Conv2dDesc { groups: 2, ..map(2 * kg, 2, 6) }, family);
         for other in [
             Conv2dDesc { r: 2, ..map(kg, 5, 4) },
