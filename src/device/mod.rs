@@ -268,4 +268,6 @@ fn fall_back(gpu: &Arc<dyn Backend>, error: crate::Error) -> Result<Arc<str>> {
 }
 
 #[cfg(test)]
+mod pipeline_tests;
+#[cfg(test)]
 mod tests;

@@ -285,3 +285,45 @@ fn selectors_that_are_none_say_what_would_be() {
         message("name=no such thing").starts_with("no usable device for \"name=no such thing\": the usable")
     );
 }
+
+#[test]
+fn the_longest_selector_is_repeated_and_a_longer_one_is_not_looked_at() {
+    let message = |len: usize| Device::open(&"x".repeat(len)).err().expect("should be refused").to_string();
+    assert!(message(1000).ends_with("expected auto, cpu, gl:N or name=TEXT"));
+    assert!(message(1001).ends_with("expected a selector of at most 1000 bytes"));
+}
+
+#[test]
+fn devices_have_the_names_that_open_them() {
+    assert_eq!(Device::open("cpu").unwrap().id(), "cpu");
+    let stub = || Stub::new("gl:3", 1e12, 1.0);
+    assert_eq!(Device { choice: Choice::Fixed(Arc::new(stub())) }.id(), "gl:3");
+    assert_eq!(auto(stub(), vec![]).id(), "auto");
+}
+
+/// A GPU that would take as long as the CPU is not worth a transfer.
+#[test]
+fn a_tie_is_the_cpus() {
+    let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
+    let work = conv2d_work(&problem(100));
+    assert!(fastest(&backend(1e12), &[backend(1e12)], work).is_none());
+    assert!(fastest(&backend(1e10), &[backend(1e12)], work).is_some());
+}
+
+/// The environment names the device that `auto` means, and what it says wrong is told once. In a process of its own.
+#[test]
+fn the_environment_names_the_device_that_auto_means() {
+    let name = "the_environment_names_the_device_that_auto_means";
+    if std::env::var_os("SPARKLE_TEST_CHILD").is_some() {
+        for _ in 0..2 {
+            assert_eq!(Device::open("auto").unwrap().id(), "cpu");
+        }
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args([name, "--nocapture"]).env("SPARKLE_TEST_CHILD", "1").env("SPARKLE_DEVICE", "cpu");
+    let output = child.env("SPARKLE_DETERMINISTIC", "perhaps").env("SPARKLE_LOG", "warn").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr.matches("SPARKLE_DETERMINISTIC").count(), 1, "{stderr}");
+}

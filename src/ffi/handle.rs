@@ -260,4 +260,11 @@ mod tests {
         drop(held);
         assert_eq!(*shared.lock(&child).unwrap(), 7);
     }
+
+    /// No address of a program has these bits.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_handle_is_no_address() {
+        assert_eq!((ABOVE_ADDRESSES, NO_ADDRESS), (0xffff << 48, 0x5350 << 48));
+    }
 }

@@ -158,3 +158,17 @@ unsafe fn stream<const LANES: usize>(dst: *mut c_float, src: *const c_float) {
 fn refuse(argument: &'static str) {
     let _: sparkle_status = boundary!(|_call| { Err(Failure::null(argument)) });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No prefetch shows where a line went, so the numbers' meaning is told here.
+    #[test]
+    fn localities_have_their_numbers() {
+        assert!(matches!(locality(0), Locality::None));
+        assert!(matches!(locality(1), Locality::L3));
+        assert!(matches!(locality(2), Locality::L2));
+        assert!([3, 4, -1, i32::MAX].iter().all(|&number| matches!(locality(number), Locality::L1)));
+    }
+}

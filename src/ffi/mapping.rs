@@ -98,4 +98,18 @@ mod tests {
             assert!(may_be_memory(&(start..start + 1), access));
         }
     }
+
+    /// Small buffers are taken at their word, and the first size that is not is the documented one.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn buffers_are_looked_up_from_a_size_on() {
+        // Never mapped: the system keeps the lowest addresses free.
+        let start = 4096;
+        for access in [Access::Read, Access::Write] {
+            assert!(may_be_memory(&(start..start + 1), access));
+            assert!(may_be_memory(&(start..start + LARGE - 1), access));
+            assert!(!may_be_memory(&(start..start + LARGE), access));
+        }
+        assert_eq!(LARGE, 268_435_456);
+    }
 }

@@ -55,6 +55,8 @@ mod mapping;
 #[cfg(test)]
 mod panics;
 mod pointer;
+#[cfg(test)]
+mod sizes;
 
 pub mod architecture;
 pub mod conv2d;

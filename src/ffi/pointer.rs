@@ -346,4 +346,14 @@ mod tests {
             unsafe { write_struct(memory.as_mut_ptr().cast(), &Grown { size: 24, old: 5, new: 6 }) };
         assert_eq!((refused(outcome).0, memory), (SPARKLE_ERROR_INVALID_ARGUMENT as i32, [8, 7, 7, 7]));
     }
+
+    #[test]
+    fn nothing_overlaps_nothing() {
+        let mut memory = [0.0_f32; 8];
+        let start = memory.as_mut_ptr();
+        let at = |index: usize| start.wrapping_add(index);
+        assert!(overlap(&memory[2..4], at(3), 1) && overlap(&memory[2..4], at(0), 3));
+        assert!(!overlap(&memory[2..4], at(4), 4) && !overlap(&memory[2..4], at(0), 2));
+        assert!(!overlap(&memory[2..4], at(3), 0) && !overlap(&memory[3..3], at(0), 8));
+    }
 }

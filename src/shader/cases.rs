@@ -209,7 +209,10 @@ fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
 }
 
 #[cfg(test)]
-mod tests {
+mod drawn;
+
+#[cfg(test)]
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -218,9 +221,10 @@ mod tests {
     use crate::shader::variant::candidates;
 
     /// Limits of a device that can run every tile.
-    const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
+    pub const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
 
-    fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
+    /// All passes of a recipe.
+    pub fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
         recipe.prepare.iter().chain(&recipe.run)
     }
 
@@ -284,7 +288,7 @@ mod tests {
     }
 
     /// Threads and bytes of shared memory of a workgroup, as its GLSL declares them.
-    fn declared(source: &str) -> (usize, usize) {
+    pub fn declared(source: &str) -> (usize, usize) {
         let size = |name: &str| -> Option<usize> {
             let line = source.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")))?;
             line.parse().ok()

@@ -353,7 +353,181 @@ mod tests {
                 checked += 1;
             }
             assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+            let slice = tile(&of, 1, 0, false);
+            assert_eq!(least_splits(&of, 3, 0, false, slice - 1), None, "{of}");
+            assert_eq!(least_splits(&of, 3, 0, false, slice), Some(3), "{of}");
         }
         assert!(checked > 60, "{checked}");
+    }
+
+    /// A driver that ends loops: it counts turns, the last of each loop, which finds that it is over, with them.
+    #[derive(Default)]
+    struct Driver(usize);
+
+    impl Driver {
+        /// A loop; what is inside is passed through once more at its end, with nothing to do.
+        fn turns(&mut self, runs: bool, times: usize, mut body: impl FnMut(&mut Self, bool)) {
+            let times = if runs { times } else { 0 };
+            for turn in 0..=times {
+                self.0 += 1;
+                body(self, runs && turn < times);
+            }
+        }
+
+        fn plain(&mut self, runs: bool, times: usize) {
+            self.turns(runs, times, |_, _| {});
+        }
+
+        fn count(code: impl FnOnce(&mut Self)) -> usize {
+            let mut driver = Self::default();
+            code(&mut driver);
+            driver.0
+        }
+    }
+
+    /// The loops of `tile.comp`, run.
+    fn run_tile(of: &Tile, slices: usize, table: usize, taps: bool) -> usize {
+        let Tile { bm, bn, bk, tm, tn, kg } = *of;
+        let threads = bm / tm * (bn / tn) * kg;
+        // Vectors of weights for each thread; columns, and rows of them, of the pixels that one loads.
+        let weights = (bk * bm / 4).div_ceil(threads);
+        let (columns, rows) = ((bn / 4).div_ceil(threads), bk.div_ceil((threads / (bn / 4)).max(1)));
+        Driver::count(|driver| {
+            driver.plain(true, 4 * columns);
+            driver.plain(true, 4 * columns);
+            driver.plain(true, table.div_ceil(threads));
+            driver.plain(true, tm * tn / 4);
+            driver.plain(true, weights);
+            driver.turns(true, slices, |driver, runs| {
+                driver.plain(runs, weights);
+                driver.turns(runs, rows, |driver, runs| {
+                    driver.turns(runs, columns, |driver, runs| driver.plain(runs, 4))
+                });
+                driver.plain(runs, tm / 4);
+                driver.plain(runs, tn / 4);
+                driver.turns(runs, bk / kg, |driver, runs| {
+                    driver.plain(runs, tm / 4);
+                    driver.plain(runs, tn / 4);
+                    driver.turns(runs, tm / 4, |driver, runs| driver.plain(runs, tn / 4));
+                });
+                driver.plain(runs, weights);
+                driver.turns(runs, rows, |driver, runs| driver.plain(runs, columns));
+                if taps {
+                    driver.plain(runs, 4 * columns);
+                }
+            });
+            let others = [1, 2, 4].iter().position(|&groups| groups == kg).unwrap();
+            driver.turns(true, others, |driver, runs| {
+                driver.plain(runs, tm * tn / 4);
+                driver.plain(runs, tm * tn / 4);
+            });
+            driver.turns(true, tn / 4, |driver, runs| {
+                driver.turns(runs, 4, |driver, runs| driver.plain(runs, tm))
+            });
+        })
+    }
+
+    /// Every formula counts what a driver counts that runs the loops.
+    #[test]
+    fn formulas_count_what_loops_make() {
+        for of in TILES {
+            for (slices, table, taps) in
+                [(0, 0, false), (1, 0, true), (7, 0, false), (5, 640, true), (40, 333, false)]
+            {
+                assert_eq!(tile(&of, slices, table, taps), run_tile(&of, slices, table, taps), "{of}");
+            }
+        }
+        for (c, groups, r, s, stride_w, tm) in [(6, 2, 3, 5, 1, 4), (5, 1, 1, 2, 3, 1), (16, 4, 2, 3, 2, 8)] {
+            let desc = Conv2dDesc { c, groups, k: groups, h: 9, w: 9, r, s, stride_w, ..Default::default() };
+            let problem = Conv2d::new(desc).unwrap();
+            let [channels, r, s, stride] = [c / groups, r, s, stride_w].map(|size| size as usize);
+            let counted = Driver::count(|driver| {
+                driver.plain(true, tm);
+                driver.turns(true, channels, |driver, runs| {
+                    driver.turns(runs, r, |driver, runs| {
+                        driver.plain(runs, 3 * stride + s);
+                        driver.turns(runs, s, |driver, runs| driver.plain(runs, tm));
+                    });
+                });
+                driver.turns(true, tm, |driver, runs| driver.plain(runs, 4));
+            });
+            assert_eq!(grouped(&problem, tm), counted);
+            let counted = Driver::count(|driver| {
+                driver.turns(true, 3, |driver, runs| {
+                    driver.turns(runs, channels, |driver, runs| {
+                        driver.turns(runs, r, |driver, runs| driver.plain(runs, s));
+                    });
+                });
+            });
+            assert_eq!(ticket(&problem, 3), 1 + counted);
+        }
+        for (channels, kg, each, turns) in [(33, 2, 17, 2), (64, 4, 16, 1), (60, 8, 8, 1)] {
+            let counted = Driver::count(|driver| {
+                [4, each, 4].iter().for_each(|&times| driver.plain(true, times));
+                driver.turns(true, turns, |driver, runs| driver.plain(runs, kg));
+            });
+            assert_eq!(pointwise(channels, kg), counted);
+        }
+        for (m, alpha, channels) in [(2, 4, 16), (4, 6, 33)] {
+            let counted = Driver::count(|driver| {
+                driver.turns(true, alpha, |driver, runs| {
+                    [alpha, m].iter().for_each(|&it| driver.plain(runs, it))
+                });
+                driver.turns(true, m, |driver, runs| {
+                    [alpha, m, m].iter().for_each(|&it| driver.plain(runs, it))
+                });
+                driver.plain(true, m);
+                driver.plain(true, channels);
+                driver.turns(true, m, |driver, runs| driver.plain(runs, m));
+            });
+            assert_eq!(winograd_output(channels, m), counted);
+            let counted = Driver::count(|driver| {
+                driver.plain(true, 9);
+                for _ in 0..2 {
+                    driver.turns(true, alpha, |driver, runs| {
+                        driver.plain(runs, alpha);
+                        driver.plain(runs, alpha);
+                    });
+                }
+            });
+            assert_eq!(winograd_transform(m), counted);
+        }
+        assert_eq!([1, 2, 32].map(split_sum), [1, 2, 32]);
+        assert_eq!((pack_matrix(), measure_read(), measure_fma(3)), (5 + 5, 17, 9 + (3 * 10 + 2) + 9));
+    }
+
+    /// The loops of `conv_single.comp`: slices in shared memory, or channels, rows and columns, in one or two sums that take turns.
+    #[test]
+    fn loops_of_one_pass_are_counted() {
+        let desc = Conv2dDesc { c: 7, h: 9, w: 9, r: 2, s: 3, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let shared = Driver::count(|driver| {
+            // 42 products in slices of eight.
+            driver.turns(true, 6, |driver, runs| [3, 5, 8].iter().for_each(|&it| driver.plain(runs, it)));
+        });
+        assert_eq!(single(&problem, Some((8, [3, 5])), 1), shared);
+        for (chains, turns) in [(1, 7), (2, 3)] {
+            let counted = Driver::count(|driver| {
+                let channel =
+                    |driver: &mut Driver, runs| driver.turns(runs, 2, |driver, runs| driver.plain(runs, 3));
+                driver.turns(true, turns, |driver, runs| (0..chains).for_each(|_| channel(driver, runs)));
+                channel(driver, true);
+            });
+            assert_eq!(single(&problem, None, chains), counted);
+        }
+    }
+
+    #[test]
+    fn limits_leave_an_eighth_and_hold_the_deepest_sum() {
+        assert_eq!([8, 4096, 65_536].map(relied_on), [7, 3584, 57_344]);
+        // An output, an end of the loop over channels, and four turns for each channel.
+        for most in [5000, 57_344] {
+            let turns = nested(most);
+            let makes = |turns| 1 + sum(turns, 1, 1).made;
+            assert!(makes(turns) <= most && makes(turns + 1) > most, "{turns} of {most}");
+            assert_eq!(deepest(most), turns);
+        }
+        assert_eq!(deepest(900_000), nested(MOST_OF_A_PASS));
+        assert!(nested(900_000) > nested(MOST_OF_A_PASS));
     }
 }

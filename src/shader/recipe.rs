@@ -557,6 +557,9 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
 }
 
 #[cfg(test)]
+mod passes;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::tiles::Gpu;

@@ -284,4 +284,89 @@ mod tests {
         }
         assert_eq!(cases, 14);
     }
+
+    /// `#define NAME value` in a text.
+    fn defined(text: &str, name: &str) -> usize {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("#define {name} "))).unwrap();
+        line.trim_end_matches('u').parse().unwrap()
+    }
+
+    #[test]
+    fn square_kernels_are_told_apart() {
+        let desc =
+            Conv2dDesc { c: 2, h: 9, w: 9, k: 2, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+        let square = |desc| {
+            let problem = Conv2d::new(desc).unwrap();
+            let text = Single::new(&WISH, &problem).unwrap().source(&problem).unwrap().text;
+            defined(&text, "SQUARE")
+        };
+        assert_eq!([desc, Conv2dDesc { stride_h: 2, stride_w: 2, ..desc }].map(square), [1, 1]);
+        for desc in [
+            Conv2dDesc { r: 5, ..desc },
+            Conv2dDesc { stride_w: 2, ..desc },
+            Conv2dDesc { pad_h: 0, ..desc },
+            Conv2dDesc { r: 5, stride_w: 2, ..desc },
+            Conv2dDesc { r: 5, pad_w: 0, ..desc },
+        ] {
+            assert_eq!(square(desc), 0, "{desc:?}");
+        }
+    }
+
+    /// Lines of an image with its padding are numbers of 31 bits.
+    #[test]
+    fn images_end_where_their_numbers_do() {
+        let last = i64::from(i32::MAX);
+        let single = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        let sound = |desc| single.source(&Conv2d::new(desc).unwrap()).is_ok();
+        for pad in [0, 3] {
+            let most = last - 2 * pad;
+            let high = |h| Conv2dDesc { c: 1, h, k: 1, r: 4, stride_h: 8, pad_h: pad, ..Default::default() };
+            let wide = |w| Conv2dDesc { c: 1, w, k: 1, s: 4, stride_w: 8, pad_w: pad, ..Default::default() };
+            assert!(sound(high(most)) && sound(wide(most)));
+            assert!(pad == 0 || !(sound(high(most + 1)) || sound(wide(most + 1))));
+        }
+        let image = |c| Conv2dDesc { c, h: 1 << 15, w: 1 << 15, k: 1, stride_h: 2, ..Default::default() };
+        assert!(sound(image(1)) && !sound(image(2)));
+    }
+
+    /// The text says how many iterations a tile takes; nothing else is such a text.
+    #[test]
+    fn texts_tell_their_iterations() {
+        let problem = problem(512, (3, 3), (1, 1));
+        let text = |wish: Wish| Single::new(&wish, &problem).unwrap().source(&problem).unwrap().text;
+        for (wish, loads) in [
+            // 8 x 4 a thread: 8 steps of 128 channels, and of 64 pixels, which rows of 16 threads load four lines of at a time.
+            (WISH, Some([4, 2])),
+            // 8 x 8: two lines at a time.
+            (Wish { registers: 128, ..WISH }, Some([4, 4])),
+            // 8 x 1: 8 steps of 8 channels for 64 threads, one line of pixels at a time.
+            (Wish { threads: [64, 1], ..WISH }, Some([1, 8])),
+            (Wish { shared: false, ..WISH }, None),
+            (Wish { shared: false, chains: 2, ..WISH }, None),
+        ] {
+            let text = text(wish);
+            let counted = iterations::single(&problem, loads.map(|loads| (8, loads)), wish.chains);
+            assert_eq!(iterations_of(&text), Some(counted), "{wish:?}");
+            assert_eq!(defined(&text, "ITERATIONS"), counted);
+            let [rows, columns] = ["TM", "TN"].map(|name| defined(&text, name));
+            let written = |name: &str| {
+                let line = text.lines().find(|line| line.starts_with(&format!("#define {name}("))).unwrap();
+                line.matches(" DO(").count()
+            };
+            let each = ["EACH_ROW", "EACH_COLUMN", "EACH_CHAIN", "EACH_OTHER_CHAIN"].map(written);
+            assert_eq!(each, [rows, columns, wish.chains, wish.chains - 1]);
+        }
+        assert_eq!(iterations_of("void main() {}"), None);
+        assert_eq!(iterations_of("#define ITERATIONS 12"), None);
+    }
+
+    /// The reference kernel's buffers and sum are taken as they stand, without its main function.
+    #[test]
+    fn the_reference_part_is_all_but_main() {
+        let part = reference_part();
+        assert!(part.starts_with("layout(std430, binding = 0)") && !part.contains("void main"), "{part}");
+        assert!(CONV_REFERENCE.source.contains(&format!("{part}void main()")));
+        let source = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        assert!(source.source(&problem(8, (3, 3), (1, 1))).unwrap().text.contains(part));
+    }
 }

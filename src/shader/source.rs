@@ -122,4 +122,14 @@ mod tests {
             assert!(source.contains(block), "{block}");
         }
     }
+
+    /// A line more, the second, and nothing less.
+    #[test]
+    fn callers_get_the_reference_kernel_and_a_line() {
+        let text = reference_for_callers();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "#define FOR_CALLERS 1");
+        let others = lines.iter().enumerate().filter(|(index, _)| *index != 1).map(|(_, line)| *line);
+        assert!(others.eq(CONV_REFERENCE.source.lines()));
+    }
 }

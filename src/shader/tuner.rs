@@ -375,4 +375,35 @@ mod tests {
         assert_eq!(turns[..4], [winners[0], winners[1], winners[0], winners[1]]);
         assert_eq!(explorer.turn(&[]), None);
     }
+
+    #[test]
+    fn who_is_far_behind_stays_at_home() {
+        let variant = |kg| Variant { family: Family::Pointwise(kg), ..Variant::DIRECT };
+        let ranked = [(variant(2), 2.0), (variant(4), 5.9), (variant(8), 6.1)];
+        assert_eq!(shortlist(&ranked), [variant(2), variant(4)]);
+        let ranked = [(variant(2), 0.5), (variant(4), 1.4), (variant(8), 1.6)];
+        assert_eq!(shortlist(&ranked), [variant(2), variant(4)]);
+    }
+
+    /// Whoever goes on after the last round finds that it is the last.
+    #[test]
+    fn rounds_after_the_last_change_nothing() {
+        let variants: Vec<Variant> = ranked(64).iter().map(|it| it.0).take(3).collect();
+        let mut race = Race::new(&variants);
+        for round in 1..=2 * TOLERANCE.len() {
+            (0..3).for_each(|index| race.take(index, 1.0 + 0.01 * index as f64));
+            assert_eq!(race.end_round(), round < TOLERANCE.len());
+            assert_eq!(race.running().len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_what_is_sound() {
+        let mut record = record();
+        record.retain(|entry| entry.seconds.is_some_and(|seconds| seconds < 1.5e-6));
+        assert_eq!(
+            record.entries().iter().map(|it| it.seconds.unwrap()).collect::<Vec<_>>(),
+            [1e-6, 1.05e-6]
+        );
+    }
 }

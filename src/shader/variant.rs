@@ -388,6 +388,11 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
 }
 
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

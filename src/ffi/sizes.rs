@@ -1,0 +1,84 @@
+//! Small promises of the C interface: the least sizes of structs that grow, units, and whose process a value belongs to.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::boundary::Call;
+use super::handle::Opaque;
+use super::pointer::Growing;
+use super::{architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*};
+use crate::device::{Device, Run, Ticket};
+use crate::report::{PipelineStats, Timing};
+
+/// Programs that were compiled with the first header go on being understood: these numbers never change.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn first_sizes_are_those_of_the_first_header() {
+    let sizes = [
+        (sparkle_architecture::NAME, sparkle_architecture::FIRST_SIZE, 144),
+        (sparkle_shader_options::NAME, sparkle_shader_options::FIRST_SIZE, 32),
+        (sparkle_experience::NAME, sparkle_experience::FIRST_SIZE, 32),
+        (sparkle_conv2d_desc::NAME, sparkle_conv2d_desc::FIRST_SIZE, 136),
+        (sparkle_device_info::NAME, sparkle_device_info::FIRST_SIZE, 820),
+        (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),
+        (sparkle_pipeline_options::NAME, sparkle_pipeline_options::FIRST_SIZE, 32),
+        (sparkle_pipeline_stats::NAME, sparkle_pipeline_stats::FIRST_SIZE, 112),
+        (sparkle_timing::NAME, sparkle_timing::FIRST_SIZE, 416),
+    ];
+    for (name, first, expected) in sizes {
+        assert_eq!(first, expected, "{name}");
+    }
+}
+
+/// The device that NULL means is opened once for each process, and closed by its own process alone. In a process of its own: the
+/// device is everybody's.
+#[test]
+fn the_device_of_null_belongs_to_a_process() {
+    let name = "the_device_of_null_belongs_to_a_process";
+    if std::env::var_os("SPARKLE_TEST_CHILD").is_none() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let child =
+            child.arg(name).env("SPARKLE_TEST_CHILD", "1").env("SPARKLE_DEVICE", "cpu").output().unwrap();
+        let text = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let (here, there) = (Call::of_process(1), Call::of_process(2));
+    let resolve = |call| device::resolve(call, std::ptr::null()).unwrap();
+    let (first, again) = (resolve(&here), resolve(&here));
+    assert!(Arc::ptr_eq(&first, &again));
+    drop(again);
+    assert_eq!((first.id(), Arc::strong_count(&first)), ("cpu", 2));
+    let other = resolve(&there);
+    assert!(!Arc::ptr_eq(&first, &other));
+    // The first one is left to its process.
+    assert_eq!((Arc::strong_count(&first), Arc::strong_count(&other)), (2, 2));
+    device::forget_auto(&here).unwrap();
+    assert_eq!(Arc::strong_count(&other), 2, "another process's is not closed");
+    let own = resolve(&here);
+    device::forget_auto(&here).unwrap();
+    assert_eq!(Arc::strong_count(&own), 1, "one's own is");
+}
+
+/// Times go to C in milliseconds.
+#[test]
+fn seconds_become_milliseconds() {
+    let busy = [250, 500, 750].map(Duration::from_millis);
+    let stats = sparkle_pipeline_stats::from(PipelineStats { busy, ..Default::default() });
+    assert_eq!([stats.upload_ms, stats.compute_ms, stats.download_ms], [250.0, 500.0, 750.0]);
+    let [kernel, wall] = [125, 1500].map(Duration::from_millis);
+    let timing = Timing { kernel, wall, ..Default::default() };
+    let run = Run { device: "cpu".into(), kernel: "none".into(), timing, fallback: None };
+    let timing = sparkle_timing::from(&run);
+    assert_eq!((timing.kernel_ms, timing.wall_ms), (125.0, 1500.0));
+}
+
+/// What has a thread or a queue of its own process is of no use in a child; the CPU is.
+#[test]
+fn what_runs_on_threads_dies_in_a_fork() {
+    let cpu = Device::open("cpu").unwrap();
+    assert!(sparkle_pipeline::dies_in_a_fork(&cpu.pipeline(Default::default()).unwrap()));
+    assert!(sparkle_ticket::dies_in_a_fork(&Ticket::new()));
+    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(Place::Gone)));
+}
