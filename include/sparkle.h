@@ -26,6 +26,12 @@
  *
  * Processes. After fork(), CPU handles go on working in the child; GL handles give SPARKLE_ERROR_FORKED there.
  *
+ * The end. Every function may be called from exit handlers and destructors, at the end of a thread, too; none waits for
+ * ever. Once the drivers take themselves down, calls and jobs on GL give SPARKLE_ERROR_ENDING, "auto" and "cpu" compute on
+ * the CPU, and what closes a handle succeeds and leaves the rest to the system. The same holds in a constructor or
+ * destructor that dlopen or dlclose runs, since other threads can do nothing meanwhile: a wait for a job on GL may end
+ * with SPARKLE_ERROR_ENDING there although the job runs; its buffers are in use until it ends or its pipeline is destroyed.
+ *
  * The library never prints, exits, or aborts (but for the last case under Memory), and installs no signal handlers.
  */
 

@@ -169,6 +169,7 @@ mod tests {
             (Error::Cancelled, 13),
             (Error::Closed { what: what() }, 3),
             (Error::Busy { what: what() }, 14),
+            (Error::Ending { what: what() }, 15),
         ];
         for (error, code) in errors {
             let message = error.to_string();
@@ -181,9 +182,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_text() {
-        let texts: std::collections::BTreeSet<_> = (0..=14).map(text).collect();
-        assert_eq!(texts.len(), 15);
-        for code in [i32::MIN, -1, 15, i32::MAX] {
+        let texts: std::collections::BTreeSet<_> = (0..=15).map(text).collect();
+        assert_eq!(texts.len(), 16);
+        for code in [i32::MIN, -1, 16, i32::MAX] {
             assert_eq!(text(code), c"unknown status");
             assert!(!texts.contains(text(code)));
         }

@@ -504,7 +504,8 @@ impl Steps {
         self.at = None;
         let _inside = exit::enter();
         for lane in &mut self.lanes {
-            for issued in lane.take_flights().filter(|_| lane.step == Step::Compute) {
+            let computes = lane.step == Step::Compute;
+            for issued in lane.take_flights().filter(|_| computes) {
                 // Its time is not known. If its data is not in either, it is on record, and flies again.
                 issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core, 1));
             }
