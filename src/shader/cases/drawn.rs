@@ -139,7 +139,7 @@ fn deep_sums_have_the_shapes_that_they_are_said_to_have() {
     let [line, groups, rows, columns] = &floor[..] else { panic!("{} for the floor", floor.len()) };
     assert!(floor.iter().all(|(problem, _)| problem.relu()));
     // Two whole passes, and three channels.
-    let parts = iterations::parts(&line.0, gpu.max_iterations);
+    let parts = iterations::parts(&line.0, gpu.max_iterations).unwrap();
     assert_eq!(parts.iter().map(|part| part.products()).collect::<Vec<_>>()[1..], [parts[0].products(), 3]);
     let c = line.0.sizes().c;
     let it = *groups.0.sizes();
