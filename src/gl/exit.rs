@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 use crate::float_env::DriverFloatEnv;
 use crate::loader;
 
+/// How long one waits for jobs once the process is ending: they end at once, but for those that the CPU takes over.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Threads inside the driver, and copies from and to its memory that are under way.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// Nobody gets in any more.

@@ -221,11 +221,15 @@ impl Queue for Pipeline {
 
     fn flush(&self) -> Result<()> {
         self.core.check_process()?;
-        if loader::is_held() && !self.core.open.wait_within(loader::PATIENCE) {
-            return loader::check();
-        }
-        self.core.open.wait_for_none();
-        Ok(())
+        let limit = match (loader::is_held(), exit::is_closed()) {
+            (true, _) => loader::PATIENCE,
+            (_, true) => exit::PATIENCE,
+            _ => {
+                self.core.open.wait_for_none();
+                return Ok(());
+            }
+        };
+        if self.core.open.wait_within(limit) { Ok(()) } else { loader::check().and(Err(exit::ending())) }
     }
 
     fn stats(&self) -> PipelineStats {

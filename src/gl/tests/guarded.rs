@@ -3,6 +3,7 @@
 //!
 //! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes, `SPARKLE_TEST_SEED` which. All four together take nearly every
 //! kind there is on a driver with 32 KiB of shared memory; a software driver spends most of the time on compiling.
+//! `SPARKLE_TEST_PRODUCTS` says how many products each tile computes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,9 +72,12 @@ fn guards_see_writes_beyond_the_end() {
     assert_eq!(guards.checked(), 6);
 }
 
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
 /// A quarter of the cases, for a device of these limits: number `first`, and every fourth from there on.
 fn chosen(first: usize, limits: Gpu) -> impl Iterator<Item = (usize, (Conv2d, Variant))> {
-    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let cases = Cases::new(number("SPARKLE_TEST_SEED", 41) as u64, limits);
     let count = number("SPARKLE_TEST_CASES", CASES / 4);
     cases.enumerate().skip(STRIDE * first).step_by(4 * STRIDE).take(count)
@@ -165,8 +169,9 @@ fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };
     let (mut random, gpu, mut ran, mut not_finite) = (Random::new(45), limits(&engine), 0, 0);
+    let rounds = number("SPARKLE_TEST_PRODUCTS", 2).div_ceil(2);
     for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
-        for whole in [false, true] {
+        for whole in [false, true].repeat(rounds) {
             let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
             let (problem, splits) = (Gemm::new(desc).unwrap(), random.pick(&[1, 1, 2, 5]));
             assert!(!whole || recipe::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
