@@ -90,10 +90,10 @@ pub enum Error {
         /// The object.
         what: String,
     },
-    /// The process, or the calling thread, is ending, and the device can no longer be used from it.
-    #[error("{what} is ending: OpenGL can no longer be used")]
+    /// The process or the calling thread is ending, or the thread is loading or unloading a library: no device of OpenGL can be used.
+    #[error("{what}: OpenGL cannot be used now")]
     Ending {
-        /// The process or the thread.
+        /// Which of these it is.
         what: String,
     },
     /// The job was cancelled before it started, or its queue was closed; its buffers are untouched.

@@ -90,7 +90,7 @@ impl Drop for Copying {
 
 /// What is said to those who are turned away.
 pub fn ending() -> Error {
-    Error::Ending { what: "the process".to_owned() }
+    Error::Ending { what: "the process is ending".to_owned() }
 }
 
 /// Whether the process is ending.

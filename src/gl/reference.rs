@@ -434,7 +434,8 @@ fn on_thread<T>(
         Ok((result, context.take_messages()))
     });
     // In a destructor at the end of a thread its context is gone, and there is no place for another.
-    let outcome = outcome.unwrap_or_else(|_| Err(Error::Ending { what: "the calling thread".to_owned() }));
+    let outcome =
+        outcome.unwrap_or_else(|_| Err(Error::Ending { what: "the calling thread is ending".to_owned() }));
     let (result, messages) = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
