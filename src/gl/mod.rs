@@ -1,27 +1,21 @@
 //! Layer 5: the OpenGL engine. Compute shaders on any GPU with a GL 4.3 driver, headless through EGL.
 //!
-//! ```text
-//!   mod        candidates(), open(): one engine a device, shared by all who hold it
-//!   engine     Backend and Plan; results reach the caller only when all has succeeded
-//!   worker     one thread a device, which owns its context
-//!   session    the programs and prepared convolutions that live with a context
-//!   conv2d, gemm, calibrate       what is run;   dispatch, pace   how: cut short, timed
-//!   queued     convolutions between a caller's buffers, for the reference interface
-//!   fallback   the kernels that compute everything, deep reductions in several passes;   loops   how deep is too deep
-//!   passes, tuning, trial         generated kernels: run, raced against each other, tried;   rates, kept   measured, remembered
-//!   resource, fence               GL objects that delete themselves; waiting
-//!   forgotten  a driver's contexts that forget their shaders, where several share a program
-//!   baseline   one batch as the reference framework computes it, for comparison
-//!   pipeline   jobs in flight: upload, compute and download at once, each in a context of its own
-//!   exit       leaving the process while a device works
-//!   contexts   whether pipelines are faster with three of them
-//!   context    share groups and contexts;   capabilities   what the driver can do;   architecture   what the device is
-//!   discovery  finding devices and probing them
-//!   api, egl   the seams;   native   OpenGL itself
-//! ```
+//! | folder | what it holds |
+//! | --- | --- |
+//! | `driver` | EGL, OpenGL and its objects; what a driver can do; leaving the process |
+//! | `execution` | programs, passes of generated shaders, dispatches cut short and timed |
+//! | `cache` | what is kept from run to run |
+//! | `convolution`, `product` | a convolution prepared on a context; matrix products |
+//! | `measure` | a device's rates and limits, measured |
+//! | `tune` | which variant computes a problem, by prediction and by measurement |
+//! | `device` | discovery, the engine, its worker thread and its session |
+//! | `pipeline` | jobs in flight: upload, compute and download at once |
+//! | `reference` | the reference interface, on the caller's own thread |
+//! | `lab` | timing and checking variants, for benchmarks and tests |
 //!
-//! Everything from `session` down works on any thread whose current context is the one it is given: the worker's, or a caller's
-//! own in [`reference`](mod@reference).
+//! `crate::device` opens engines here and calls them through `Backend`. Imports point down this table's floors, which
+//! `docs/architecture.md` draws. Everything from `execution` to `tune` works on any thread whose current context is the one it is given: the
+//! worker's, a pipeline's, or a caller's own in [`reference`](mod@reference).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -29,43 +23,26 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
-mod api;
-pub mod architecture;
-pub mod baseline;
-mod calibrate;
-mod capabilities;
-mod context;
-pub(crate) mod contexts;
-mod conv2d;
-mod discovery;
-mod dispatch;
-mod egl;
-mod engine;
-mod exit;
+mod cache;
+mod convolution;
+mod device;
+mod driver;
+mod execution;
 pub mod experience;
-mod fallback;
-mod fence;
-mod forgotten;
-mod gemm;
-mod kept;
-mod loops;
-mod native;
-mod pace;
-mod passes;
+pub mod lab;
+mod measure;
 mod pipeline;
-mod queued;
-mod rates;
+mod product;
 pub mod reference;
-mod resource;
-mod scratch;
-mod session;
-pub mod trial;
-mod tuning;
-mod worker;
+mod tune;
 
-use architecture::Architecture;
-use discovery::discovered;
-use engine::Engine;
+use device::contexts;
+use device::discovery::{self, discovered};
+use device::engine::Engine;
+use driver::architecture::Architecture;
+use driver::exit;
+
+pub use driver::architecture;
 
 /// A GL device that was found, usable or not.
 #[derive(Debug, Clone)]

@@ -20,14 +20,15 @@ mod tuning;
 
 use std::time::Duration;
 
-use super::context::{LiveObjects, ShareGroup};
-use super::session::Session;
 use super::*;
+use crate::gl::device::session::Session;
+use crate::gl::driver::context::{LiveObjects, ShareGroup, Target};
+use crate::gl::driver::{api, fence, resource};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 
 /// The first device; says so if there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
-fn first_device() -> Option<context::Target> {
+fn first_device() -> Option<Target> {
     let target = discovered().unwrap().found.iter().find_map(|found| found.target);
     if target.is_none() {
         let required = std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1");

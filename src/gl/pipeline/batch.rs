@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::exit::Copying;
 use super::Core;
 use super::job::{Flight, Work};
 use super::memory::SlotMemory;
 use super::ring::Step;
 use crate::backend::Recipe;
 use crate::error::Error;
+use crate::gl::driver::exit::Copying;
 use crate::problem::Conv2d;
 use crate::shader::variant;
 

@@ -2,7 +2,7 @@
 //!
 //! The lane that computes prepares a plan once more, on its own context: as the plan's variant says, with weights packed there
 //! once. What passes hand on to each other lies in scratch that all plans of the lane share
-//! ([`Scratch`](super::super::scratch::Scratch)).
+//! ([`Scratch`](crate::gl::execution::scratch::Scratch)).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,20 +12,20 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::conv2d;
-use super::super::dispatch::{self, Pace, Work};
-use super::super::fallback::{Choice, Fallback};
-use super::super::fence::Fence;
-use super::super::pace;
-use super::super::passes::{self, Buffers, Passes};
-use super::super::resource::{Bind, Buffer, Region};
-use super::super::session::Session;
 use super::Core;
 use super::queue::Queued;
 use crate::allocate;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
+use crate::gl::convolution;
+use crate::gl::convolution::fallback::{Choice, Fallback};
+use crate::gl::device::session::Session;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::fence::Fence;
+use crate::gl::driver::resource::{Bind, Buffer, Region};
+use crate::gl::execution::budget;
+use crate::gl::execution::dispatch::{self, Pace, Work};
+use crate::gl::execution::passes::{self, Buffers, Passes};
 use crate::log::Level;
 use crate::problem::{Algorithm, Conv2d};
 use crate::shader::recipe;
@@ -142,7 +142,7 @@ impl Encoders {
 /// What a dispatch should take in a pipeline with these contexts.
 fn target(contexts: Contexts) -> Duration {
     match contexts {
-        Contexts::One => pace::TARGET,
+        Contexts::One => budget::TARGET,
         Contexts::Two | Contexts::Three | Contexts::Measured => SHARED_TARGET,
     }
 }
@@ -150,7 +150,7 @@ fn target(contexts: Contexts) -> Duration {
 /// How many times the time limit of one dispatch so many of a pipeline's may take: those that are cut short for others'
 /// sake make one of usual length together.
 pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
-    let share = pace::TARGET.as_micros() / target(contexts).as_micros();
+    let share = budget::TARGET.as_micros() / target(contexts).as_micros();
     dispatches.div_ceil(share as u32).max(1)
 }
 
@@ -363,12 +363,12 @@ impl Encode for Direct {
     fn encode(&self, input: Region, output: Region, images: usize) -> Result<u32> {
         let (context, params) = (&self.shared.context, self.params(images)?);
         let bind = || {
-            input.bind_on(context, conv2d::INPUT);
-            output.bind_on(context, conv2d::OUTPUT);
-            params.bind(conv2d::PARAMS);
-            self.weights.bind(conv2d::WEIGHTS);
+            input.bind_on(context, convolution::INPUT);
+            output.bind_on(context, convolution::OUTPUT);
+            params.bind(convolution::PARAMS);
+            self.weights.bind(convolution::WEIGHTS);
             if let Some(bias) = &self.bias {
-                bias.bind(conv2d::BIAS);
+                bias.bind(convolution::BIAS);
             }
         };
         self.fallback.enqueue_cut(context, &self.problem.with_batch(images), &bind)

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::context::Context;
-use super::super::resource::Buffer;
 use super::sync::{Mutex, lock};
 use crate::error::Result;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
 
 /// Bytes of a copy that counts. (512 KiB do, 256 KiB do not.)
 const LARGE: usize = if cfg!(test) { 256 } else { 512 << 10 };

@@ -8,10 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::api;
-use super::super::context::Context;
-use super::super::fence::{self, Fence};
-use super::super::resource::Query;
 use super::Core;
 use super::encode::{self, Encode};
 use super::job::Piece;
@@ -20,6 +16,10 @@ use super::ring::Step;
 use super::sync::lock;
 use crate::backend::Order;
 use crate::error::Result;
+use crate::gl::driver::api;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::fence::{self, Fence};
+use crate::gl::driver::resource::Query;
 use crate::report::Interval;
 
 /// One context's commands.

@@ -4,11 +4,11 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::resource::{Buffer, Region};
 use super::ring::Step;
 use crate::allocate;
 use crate::error::Result;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::{Buffer, Region};
 
 /// What all threads know of a slot's memory. It changes only while the slot is being prepared.
 #[derive(Debug, Clone, Copy)]

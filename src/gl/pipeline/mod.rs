@@ -33,13 +33,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::context::{ShareGroup, Target, is_terminated};
-use super::egl::Egl;
-use super::exit;
 use crate::allocate;
 use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Queue, Recipe, Slot};
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::gl::driver::context::{ShareGroup, Target, is_terminated};
+use crate::gl::driver::egl::Egl;
+use crate::gl::driver::exit;
 use crate::loader;
 use crate::problem::Conv2d;
 use crate::report::{PipelineStats, Recorder};

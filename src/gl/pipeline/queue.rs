@@ -7,15 +7,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::api;
-use super::super::conv2d;
-use super::super::dispatch::{Pace, Work};
-use super::super::fallback;
-use super::super::resource::{Bind, Buffer, Program, Region};
 use super::batch::{COUNTERS, head_bytes};
 use super::encode::{Encode, Shared};
 use crate::backend::Recipe;
 use crate::error::Result;
+use crate::gl::convolution;
+use crate::gl::convolution::fallback;
+use crate::gl::driver::api;
+use crate::gl::driver::resource::{Bind, Buffer, Program, Region};
+use crate::gl::execution::dispatch::{Pace, Work};
 use crate::problem::Conv2d;
 use crate::shader::iterations;
 use crate::shader::source::CONV_QUEUE;
@@ -96,12 +96,12 @@ impl Queued {
         let (context, head) = (&self.shared.context, head_bytes(jobs));
         Region { bytes: head, ..input }.bind_on(context, QUEUE);
         let inputs = Region { offset: input.offset + head, bytes: input.bytes - head, ..input };
-        inputs.bind_on(context, conv2d::INPUT);
-        output.bind_on(context, conv2d::OUTPUT);
-        self.params.bind(conv2d::PARAMS);
-        self.weights.bind(conv2d::WEIGHTS);
+        inputs.bind_on(context, convolution::INPUT);
+        output.bind_on(context, convolution::OUTPUT);
+        self.params.bind(convolution::PARAMS);
+        self.weights.bind(convolution::WEIGHTS);
         if let Some(bias) = &self.bias {
-            bias.bind(conv2d::BIAS);
+            bias.bind(convolution::BIAS);
         }
     }
 }

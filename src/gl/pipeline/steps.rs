@@ -14,10 +14,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::api;
-use super::super::context::{Context, ShareGroup};
-use super::super::exit::{self, Inside};
-use super::super::worker::panic_text;
 use super::Core;
 use super::encode::Encoders;
 use super::engines::Filler;
@@ -28,6 +24,10 @@ use super::ring::{Rest, STEPS, Step, Task};
 use super::slot::LentSlot;
 use crate::backend::Order;
 use crate::error::{Error, Result};
+use crate::gl::device::worker::panic_text;
+use crate::gl::driver::api;
+use crate::gl::driver::context::{Context, ShareGroup};
+use crate::gl::driver::exit::{self, Inside};
 use crate::log::Level;
 
 /// How long a thread rests between looks at the ring while the device is at work. It does not wait inside the driver, which would

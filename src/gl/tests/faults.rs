@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use super::super::{api, calibrate, reference};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
 use crate::error::{Error, Result};
+use crate::gl::driver::api;
+use crate::gl::measure::hierarchy;
+use crate::gl::reference;
 use crate::memory::tiles::Tile;
 use crate::shader::source::CONV_REFERENCE;
 use crate::shader::variant::{Family, Variant};
@@ -65,7 +67,7 @@ const CALIBRATE: Scenario = Scenario {
     name: "calibrate",
     run: |bench, arm| {
         arm();
-        let measured = bench.engine.worker().call(|session| calibrate::measure(session, true))?;
+        let measured = bench.engine.worker().call(|session| hierarchy::measure(session, true))?;
         assert!(measured.flops > 0.0 && measured.upload > 0.0 && measured.launch > 0.0, "{measured:?}");
         Ok(())
     },
@@ -336,7 +338,7 @@ fn fences_are_sent_off() {
             rig.batch.run(&*rig.batch.plan(&engine).unwrap()).map(|_| ()),
             rig.product.run(&engine),
             // Not the engine's own, which may be known from an earlier process.
-            engine.worker().call(|session| calibrate::measure(session, true)).map(|_| ()),
+            engine.worker().call(|session| hierarchy::measure(session, true)).map(|_| ()),
         ];
         let timeouts = ran.iter().filter(|it| matches!(it, Err(Error::Timeout { .. }))).count();
         finished.push((ran.iter().filter(|it| it.is_ok()).count(), timeouts));

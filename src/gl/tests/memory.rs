@@ -1,10 +1,10 @@
 //! The memory of plans: what they say is what they take, counted in the driver's buffers.
 
-use super::super::engine::Engine;
 use super::faulty::Machine;
 use super::pipeline::send;
 use super::rig::{Case, Rig};
 use crate::backend::Backend;
+use crate::gl::device::engine::Engine;
 use crate::problem::{Algorithm, Conv2dDesc};
 
 /// Parameter blocks, buffers that hold nothing, and what a queue copies only for the order of its steps.

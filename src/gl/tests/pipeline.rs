@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::super::api;
-use super::super::pipeline::{Pipeline, SPIN_ANYWHERE};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
     Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Recipe, Run, StandIn, Ticket,
 };
 use crate::error::{Error, Result};
+use crate::gl::driver::api;
+use crate::gl::pipeline::{Pipeline, SPIN_ANYWHERE};
 use crate::memory::tiles::Tile;
 use crate::shader::variant::{Family, Variant};
 
@@ -20,7 +20,7 @@ const CANARY: u32 = 0x7fc0_dead;
 /// Longer than any test should take, and shorter than anybody's patience.
 const LONG: Duration = Duration::from_secs(60);
 
-pub(super) const OPTIONS: PipelineOptions = PipelineOptions {
+pub const OPTIONS: PipelineOptions = PipelineOptions {
     slots: 2,
     queue: 8,
     piece_bytes: 16 << 10,
@@ -29,19 +29,19 @@ pub(super) const OPTIONS: PipelineOptions = PipelineOptions {
     gather: true,
 };
 
-pub(super) fn machine() -> Machine {
+pub fn machine() -> Machine {
     Machine { max_block: Some(SMALL_BLOCK), ..Default::default() }
 }
 
-pub(super) fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
-    let egl: Arc<dyn super::super::egl::Egl> = rig.egl.clone();
+pub fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
+    let egl: Arc<dyn crate::gl::driver::egl::Egl> = rig.egl.clone();
     Pipeline::start(egl, "gl:faulty".into(), rig.target, SMALL_BLOCK as usize / 4, options)
 }
 
 /// A job of `case` whose output outlives everything.
-pub(super) struct Sent<'a> {
+pub struct Sent<'a> {
     case: &'a Case,
-    pub(super) ticket: Ticket,
+    pub ticket: Ticket,
     output: Box<[f32]>,
 }
 
@@ -58,7 +58,7 @@ fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket, rescue
     }
 }
 
-pub(super) fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
+pub fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
     send_with(pipeline, case, plan, None)
 }
 
@@ -73,7 +73,7 @@ fn send_with<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan, rescue: 
 
 impl Sent<'_> {
     /// Waits; the output is right, or untouched.
-    pub(super) fn end(self) -> Result<Run> {
+    pub fn end(self) -> Result<Run> {
         let result = self.ticket.wait_for(LONG).expect("a job that never ends");
         match &result {
             Ok(_) => self.case.assert_right(&self.output),

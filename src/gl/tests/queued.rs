@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
-use super::super::context::Context;
-use super::super::dispatch::Pace;
-use super::super::passes::{Buffers, Passes};
-use super::super::queued::Recent;
-use super::super::resource::Buffer;
-use super::super::{api, session::Session};
 use super::share_group;
 use crate::error::Error;
+use crate::gl::device::session::Session;
+use crate::gl::driver::api;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::dispatch::Pace;
+use crate::gl::execution::passes::{Buffers, Passes};
+use crate::gl::reference::queued::Recent;
 use crate::memory::tiles::Tile;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};

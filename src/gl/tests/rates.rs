@@ -1,9 +1,9 @@
 //! What `rates` makes of a device whose speed is known.
 
-use super::super::rates;
 use super::fake::{Gpu, Speed};
 use super::limits::context_on;
-use crate::gl::session::Session;
+use crate::gl::device::session::Session;
+use crate::gl::measure::rates;
 
 /// Launches, units, arithmetic and reads each come out as they are, whatever else the device does at times.
 #[test]

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::super::kept;
-use super::super::session::Session;
-use super::super::tuning::{self, policy, stays_with_floor};
 use super::share_group;
 use crate::config::{Config, Tune};
+use crate::gl::cache;
+use crate::gl::device::session::Session;
+use crate::gl::tune::{self, policy, stays_with_floor};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, oracle};
@@ -27,7 +27,7 @@ fn session(store: &'static Store) -> Option<Session> {
         .context()
         .group()
         .gpu()
-        .set(kept::with_limits(Gpu::ASSUMED, session.context().capabilities(), 1 << 15))
+        .set(cache::with_limits(Gpu::ASSUMED, session.context().capabilities(), 1 << 15))
         .unwrap();
     session.gpu().unwrap();
     Some(session)
@@ -58,7 +58,7 @@ fn run(session: &mut Session, policy: Tune) -> Variant {
 }
 
 fn record(session: &Session, store: &Store) -> Option<Record> {
-    kept::record(store, session.context().capabilities(), &layer())
+    cache::record(store, session.context().capabilities(), &layer())
 }
 
 /// Small layers have kernels of their own only where it is worth compiling them, and where what is measured may say how they are computed.
@@ -116,10 +116,10 @@ fn winners_are_found_kept_and_taken() {
     let mut second = session(store(Some(place.path()))).unwrap();
     assert_eq!(run(&mut second, Tune::Read), won);
     let tile = batch(6);
-    assert_eq!(tuning::order(&mut second, &tile, Tune::Read).unwrap()[0], won);
+    assert_eq!(tune::order(&mut second, &tile, Tune::Read).unwrap()[0], won);
     let other = batch(9);
     let gpu = second.gpu().unwrap();
-    assert_eq!(tuning::order(&mut second, &other, Tune::Read).unwrap(), candidates(&other, &gpu));
+    assert_eq!(tune::order(&mut second, &other, Tune::Read).unwrap(), candidates(&other, &gpu));
     assert_eq!(run(&mut second, Tune::Off), planned);
 }
 
@@ -131,17 +131,17 @@ fn records_that_do_not_hold_fall_back() {
     let capabilities = session.context().capabilities().clone();
     let all: Vec<Variant> =
         candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).collect();
-    let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
+    let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
     let entry = |variant: Variant, seconds| Entry { variant, source: hash(&variant), seconds: Some(seconds) };
     let worst = *all.last().unwrap();
-    let save = |entries: Vec<Entry>| kept::save_record(own, &capabilities, &problem, &Record::new(entries));
+    let save = |entries: Vec<Entry>| cache::save_record(own, &capabilities, &problem, &Record::new(entries));
     let planned = run(&mut session, Tune::Off);
 
     save(vec![entry(worst, 1e-6), entry(all[1], 2e-6)]);
     assert_eq!(run(&mut session, Tune::Read), worst, "whatever is on record is taken");
-    tuning::refuse(&session, &problem, &worst);
+    tune::refuse(&session, &problem, &worst);
     assert_eq!(run(&mut session, Tune::Read), all[1], "the next one takes over");
-    let order = tuning::order(&mut session, &problem, Tune::Read).unwrap();
+    let order = tune::order(&mut session, &problem, Tune::Read).unwrap();
     assert!(!order.contains(&worst) && order.len() == candidates(&problem, &gpu).len() - 1);
 
     save(vec![Entry { source: 1, ..entry(worst, 1e-6) }]);
@@ -163,11 +163,11 @@ fn runner_ups_are_timed_while_a_plan_works() {
     let (problem, gpu) = (layer(), session.gpu().unwrap());
     let all: Vec<Variant> =
         candidates(&problem, &gpu).into_iter().filter(|it| it.family == Family::Igemm).collect();
-    let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
+    let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
     // What is on record is a lie, which exploring finds out.
     let lie = |variant: Variant| Entry { variant, source: hash(&variant), seconds: Some(1e-9) };
     let capabilities = session.context().capabilities().clone();
-    kept::save_record(
+    cache::save_record(
         own,
         &capabilities,
         &problem,
@@ -184,7 +184,7 @@ fn runner_ups_are_timed_while_a_plan_works() {
     };
     let mut honest = 0;
     for turn in 1..=2 {
-        tuning::explore(&mut session, &prepared, &problem, &weights).unwrap();
+        tune::explore(&mut session, &prepared, &problem, &weights).unwrap();
         honest = seconds(&session).iter().filter(|(_, seconds)| *seconds > 1e-8).count();
         assert!(honest >= 2, "after turn {turn}: the plan's own and a runner-up's");
         assert!(
@@ -208,11 +208,11 @@ fn a_thousand_mutated_records_are_none() {
     let Some(session) = session(first) else { return };
     let capabilities = session.context().capabilities().clone();
     let entry = |seconds| Entry { variant: Variant::DIRECT, source: 7, seconds: Some(seconds) };
-    kept::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
+    cache::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
     let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
     let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
     // A store that has not seen it yet reads the file.
-    let found = || kept::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
+    let found = || cache::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
     let sound = std::fs::read(&file).unwrap();
     assert_eq!(found().unwrap().entries().len(), 2);
     let mut random = Random::new(21);
@@ -272,7 +272,7 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         for variant in candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).take(2)
         {
             for pass in generate(&variant, &problem).unwrap().run {
-                let key = kept::program_key(session.context().capabilities(), &pass.source);
+                let key = cache::program_key(session.context().capabilities(), &pass.source);
                 own.save("gl-program", &key, &value);
                 session.generated(&pass.source).unwrap();
                 refused += 1;
@@ -323,8 +323,8 @@ fn a_folder_that_may_only_be_read_is_read() {
         assert_eq!(run(&mut session, Tune::Read), won);
         let binaries = session.context().capabilities().program_binaries;
         assert!(!binaries || !session.is_fresh(), "the program comes from the folder, too");
-        let order = tuning::order(&mut session, &batch(2), Tune::Full).unwrap();
-        assert_eq!(tuning::order(&mut session, &batch(2), Tune::Read).unwrap(), order, "known in memory");
+        let order = tune::order(&mut session, &batch(2), Tune::Full).unwrap();
+        assert_eq!(tune::order(&mut session, &batch(2), Tune::Read).unwrap(), order, "known in memory");
     });
     assert_eq!(files(), before);
 }
@@ -364,11 +364,12 @@ fn rates_are_measured_once_and_checked() {
     let capabilities = session.context().capabilities().clone();
     let measured = session.gpu().unwrap();
     assert!(measured.flops > 0.0 && measured.memory > 0.0 && measured.launch > 0.0 && measured.units > 0);
-    let again = kept::gpu(own, &capabilities, measured.max_iterations, || panic!("they are known"));
+    let again = cache::gpu(own, &capabilities, measured.max_iterations, || panic!("they are known"));
     assert_eq!(again.unwrap(), measured);
-    let other = super::super::capabilities::Capabilities { version: "another driver".into(), ..capabilities };
+    let other =
+        crate::gl::driver::capabilities::Capabilities { version: "another driver".into(), ..capabilities };
     let mut asked = 0;
-    kept::gpu(own, &other, 1 << 15, || {
+    cache::gpu(own, &other, 1 << 15, || {
         asked += 1;
         Ok(Gpu::ASSUMED)
     })
