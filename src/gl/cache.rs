@@ -31,19 +31,19 @@ pub fn program_key(capabilities: &Capabilities, source: &Source) -> String {
 }
 
 /// A program that is there, or that the driver is at work on.
-pub enum Coming {
+pub enum PendingProgram {
     /// The driver took a binary.
     Ready(Program),
     /// It compiles.
     Building(Building),
 }
 
-impl Coming {
-    /// Whether [`Coming::finish`] would not wait for the driver.
+impl PendingProgram {
+    /// Whether [`PendingProgram::finish`] would not wait for the driver.
     pub fn is_ready(&self) -> bool {
         match self {
-            Coming::Ready(_) => true,
-            Coming::Building(building) => building.is_ready(),
+            PendingProgram::Ready(_) => true,
+            PendingProgram::Building(building) => building.is_ready(),
         }
     }
 
@@ -53,8 +53,8 @@ impl Coming {
     /// As [`Program::build`].
     pub fn finish(self, store: &Store, source: &Source) -> Result<(Program, bool)> {
         let program = match self {
-            Coming::Ready(program) => return Ok((program, false)),
-            Coming::Building(building) => building.finish()?,
+            PendingProgram::Ready(program) => return Ok((program, false)),
+            PendingProgram::Building(building) => building.finish()?,
         };
         keep(store, &program, source)?;
         Ok((program, true))
@@ -86,7 +86,7 @@ pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
 ///
 /// # Errors
 /// What GL reports at once.
-pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Coming> {
+pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<PendingProgram> {
     if context.capabilities().program_binaries
         && source.text.len() <= LONGEST_TEXT
         && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))
@@ -94,12 +94,12 @@ pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<
     {
         let format = u32::from_le_bytes(*format);
         if let Some(program) = Program::from_binary(context, &source.name, format, binary)? {
-            return Ok(Coming::Ready(program));
+            return Ok(PendingProgram::Ready(program));
         }
         let device = context.device();
         context.note(Level::Debug, format_args!("{device}: {}: its binary is refused", source.name));
     }
-    Building::begin(context, &source.name, &source.text).map(Coming::Building)
+    Building::begin(context, &source.name, &source.text).map(PendingProgram::Building)
 }
 
 /// Whether a rate can be one.

@@ -5,12 +5,12 @@
 
 use crate::allocate;
 use crate::error::{Error, Result};
-use crate::gl::device::session::Session;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, Pace, Ran, STEPS, Step, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
 use crate::gl::execution::passes::{Buffers, Passes};
-use crate::memory::tiles::{self, Tile, TiledProducts};
+use crate::gl::execution::programs::Programs;
+use crate::memory::tiles::{self, Gpu, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
 use crate::shader::iterations::{self, Part};
 use crate::shader::recipe::{self, Product};
@@ -78,15 +78,15 @@ pub fn scale(problem: &Gemm, c: &mut [f32]) {
 /// # Errors
 /// [`Error::Unsupported`] for matrices beyond the device's limits; else what it failed to do.
 pub fn run(
-    session: &mut Session,
+    programs: &mut Programs,
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let parts = iterations::depth_parts(problem, session.context().group().max_iterations())?;
+    let parts = iterations::depth_parts(problem, programs.context().group().max_iterations())?;
     let kernel = if parts.len() == 1 { SGEMM_DIRECT } else { SGEMM_PART };
-    let program = session.program(kernel)?;
-    let context = session.context();
+    let program = programs.kernel(kernel)?;
+    let context = programs.context();
     let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *problem.sizes();
     let [a_len, b_len, c_len] = problem.lens();
     fits(context, problem)?;
@@ -108,11 +108,11 @@ pub fn run(
         per_group: 1,
         operations: (TILE * TILE) as f64 * (2.0 * part.products() as f64 + PER_RESULT),
     };
-    let pace = Pace::new();
+    let budget = DispatchBudget::new();
     let ran = if let [whole] = &parts[..] {
         bind();
         context.check("glBindBufferBase")?;
-        dispatch::run(context, &program, &work(whole), &pace)
+        dispatch::run(context, &program, &work(whole), &budget)
     } else {
         let bind_part = |part: &Part| {
             bind();
@@ -120,39 +120,43 @@ pub fn run(
             bounds.for_each(|(location, bound)| context.api().uniform_1ui(location, bound as u32));
         };
         let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
-        let step = |(part, bind)| Ok(Step { program: &program, work: work(part), pace: &pace, bind });
+        let step = |(part, bind)| Ok(Step { program: &program, work: work(part), budget: &budget, bind });
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
         let steps = allocate::collected(parts.iter().zip(binds).map(step), STEPS)?;
-        dispatch::run_steps(context, &steps, &Pace::new())
+        dispatch::run_steps(context, &steps, &DispatchBudget::new())
     }?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok((kernel.name, ran))
 }
 
 /// Products with less work stay with the one kernel that needs no compiling.
-const LEAST_FLOPS: u64 = 50_000_000;
+const MIN_FLOPS: u64 = 50_000_000;
 /// The most parts of the depth.
-const MOST_SPLITS: usize = 32;
+const MAX_SPLITS: usize = 32;
 /// Tiles may begin up to this far beyond the end.
 const MARGIN: usize = 4096;
 
-/// The tile to compute `problem` with, and the parts of its depth; none if that does not pay, or cannot be.
+/// Whether `problem` is large enough for tiles, whose shaders have to be compiled.
+pub fn is_large(problem: &Gemm) -> bool {
+    problem.flops() >= MIN_FLOPS
+}
+
+/// The tile to compute `problem` with on `gpu`, and the parts of its depth; none if tiles do not pay or do not fit.
 ///
 /// # Errors
-/// What the device failed to do while it was measured.
-pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
-    if problem.flops() < LEAST_FLOPS {
+/// [`Error::Unsupported`] for matrices beyond the device's limits.
+pub fn tile(context: &Context, gpu: &Gpu, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
+    if !is_large(problem) {
         return Ok(None);
     }
-    fits(session.context(), problem)?;
-    let gpu = session.gpu()?;
+    fits(context, problem)?;
     let Product { rows, cols, depth, .. } = Product::new(problem);
     let possible = |&tile: &Tile| {
         let slices = depth.div_ceil(tile.bk);
         let splits = iterations::least_splits(&tile, slices, 0, false, gpu.max_iterations)?;
         let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
         let largest = packed.max(depth * cols).max(splits * rows * cols);
-        (tile.fits(&gpu) && splits <= MOST_SPLITS && largest <= gpu.max_elements).then_some((tile, splits))
+        (tile.fits(gpu) && splits <= MAX_SPLITS && largest <= gpu.max_elements).then_some((tile, splits))
     };
     if rows.max(cols).max(depth) + MARGIN > i32::MAX as usize {
         return Ok(None);
@@ -168,7 +172,7 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<(Tile, usize
             gathered: !cols.is_multiple_of(4),
             checked: false,
         };
-        tiles::seconds(&gpu, tile, &products, *splits)
+        tiles::seconds(gpu, tile, &products, *splits)
     };
     let possible = tiles::TILES.iter().filter_map(possible);
     Ok(possible.min_by(|a, b| seconds(a).total_cmp(&seconds(b))))
@@ -179,14 +183,14 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<(Tile, usize
 /// # Errors
 /// As [`run`].
 pub fn run_tiled(
-    session: &mut Session,
+    programs: &mut Programs,
     (tile, splits): (&Tile, usize),
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let passes = Passes::new(session, &recipe::gemm(problem, tile, splits))?;
-    let context = session.context();
+    let passes = Passes::new(programs, &recipe::gemm(problem, tile, splits))?;
+    let context = programs.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);

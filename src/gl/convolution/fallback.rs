@@ -3,14 +3,16 @@
 //! A reduction with more iterations than an invocation may make is summed in several passes over its parts. Each goes on from what the
 //! one before it stored, so the bits are those of one pass.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::allocate;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
-use crate::gl::driver::resource::Program;
-use crate::gl::execution::dispatch::{self, Pace, Ran, STEPS, Step, Work};
+use crate::gl::driver::resource::{Buffer, Program};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations::{self, Part};
 use crate::shader::source::{CONV_DIRECT, CONV_PART, CONV_REFERENCE, Kernel};
@@ -82,7 +84,7 @@ impl Choice {
     }
 
     /// The parameter block of the kernel for `problem`, which is that of the choice but for the batch.
-    pub fn params(&self, problem: &Conv2d) -> Vec<u8> {
+    fn params(&self, problem: &Conv2d) -> Vec<u8> {
         if self.kernel == CONV_REFERENCE {
             return bytemuck::bytes_of(&reference_params(problem)).to_vec();
         }
@@ -99,20 +101,25 @@ impl Choice {
     }
 }
 
+/// Numbers of images for which parameter blocks are kept.
+const MAX_SIZES: usize = 8;
+
 /// A chosen kernel, built.
 pub struct Fallback {
     choice: Choice,
     program: Rc<Program>,
+    /// Parameter blocks, by number of images.
+    params: RefCell<HashMap<usize, Rc<Buffer>>>,
     /// Of one pass.
-    pace: Pace,
+    budget: DispatchBudget,
     /// Of all passes together.
-    together: Pace,
+    together: DispatchBudget,
 }
 
 impl Fallback {
-    /// `program` is that of the choice's kernel; `pace` is that of its passes together.
-    pub fn new(choice: Choice, program: Rc<Program>, pace: impl Fn() -> Pace) -> Self {
-        Fallback { choice, program, pace: pace(), together: pace() }
+    /// `program` is that of the choice's kernel; `budget` is that of its passes together.
+    pub fn new(choice: Choice, program: Rc<Program>, budget: impl Fn() -> DispatchBudget) -> Self {
+        Fallback { choice, program, params: RefCell::default(), budget: budget(), together: budget() }
     }
 
     /// Its kernel's name.
@@ -120,9 +127,21 @@ impl Fallback {
         self.program.kernel_name()
     }
 
-    /// See [`Choice::params`].
-    pub fn params(&self, problem: &Conv2d) -> Vec<u8> {
-        self.choice.params(problem)
+    /// The parameter block for `problem`, which is that of the choice but for the batch.
+    ///
+    /// # Errors
+    /// What the device lacks.
+    pub fn params(&self, context: &Rc<Context>, problem: &Conv2d) -> Result<Rc<Buffer>> {
+        let (mut params, images) = (self.params.borrow_mut(), problem.sizes().n);
+        if let Some(params) = params.get(&images) {
+            return Ok(params.clone());
+        }
+        if params.len() >= MAX_SIZES {
+            params.clear();
+        }
+        let buffer = Rc::new(Buffer::with_data(context, &self.choice.params(problem))?);
+        params.insert(images, buffer.clone());
+        Ok(buffer)
     }
 
     /// Runs it; `bind` binds its buffers.
@@ -134,7 +153,7 @@ impl Fallback {
             [Step { work, .. }] => {
                 bind();
                 context.check("glBindBufferBase")?;
-                dispatch::run(context, &self.program, work, &self.pace)
+                dispatch::run(context, &self.program, work, &self.budget)
             }
             steps => dispatch::run_steps(context, steps, &self.together),
         })
@@ -148,18 +167,18 @@ impl Fallback {
         self.with_steps(context, problem, bind, |steps| dispatch::enqueue(context, steps))
     }
 
-    /// As [`Fallback::enqueue`], in dispatches as short as the pace says. Gives their number.
+    /// As [`Fallback::enqueue`], in dispatches as short as the budget says. Gives their number.
     ///
     /// # Errors
     /// What GL reports.
     pub fn enqueue_cut(&self, context: &Rc<Context>, problem: &Conv2d, bind: &dyn Fn()) -> Result<u32> {
-        self.with_steps(context, problem, bind, |steps| dispatch::enqueue_cut(context, steps, &self.pace))
+        self.with_steps(context, problem, bind, |steps| dispatch::enqueue_cut(context, steps, &self.budget))
     }
 
     /// Learns what running it took.
     pub fn learn(&self, context: &Context, problem: &Conv2d, took: Duration) {
         let (work, group) = (dispatch::together(self.choice.work(problem)), context.group());
-        group.set_rate(self.pace.learn(group.rate(), &work, work.units, took));
+        group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
     }
 
     fn with_steps<T>(
@@ -179,7 +198,7 @@ impl Fallback {
         };
         let parts = &self.choice.parts;
         let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
-        let step = |(work, bind)| Step { program: &self.program, work, pace: &self.pace, bind };
+        let step = |(work, bind)| Step { program: &self.program, work, budget: &self.budget, bind };
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
         let mut steps = allocate::with_capacity(parts.len(), STEPS)?;
         steps.extend(self.choice.work(problem).zip(binds).map(step));

@@ -20,18 +20,34 @@ use std::time::Duration;
 use crate::allocate;
 use crate::config::config;
 use crate::error::Result;
-use crate::gl::Candidate;
-use crate::gl::convolution::Prepared;
-use crate::gl::device::session::Session;
+use crate::gl::convolution::Buffered;
+use crate::gl::driver::architecture::Architecture;
 use crate::gl::driver::capabilities::Capabilities;
 use crate::gl::driver::context::{ShareGroup, Target};
 use crate::gl::driver::egl::{self, DeviceHandle, Display, Egl, EglResult};
 use crate::gl::driver::exit;
 use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::programs::Programs;
 use crate::gl::measure;
+use crate::gl::tune;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 use crate::shader::iterations;
+
+/// A GL device that was found, usable or not.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Renderer, or what is known of a device that could not be used.
+    pub name: String,
+    /// Whether it renders in software.
+    pub software: bool,
+    /// Why it cannot be used; `None` if it can. Usable candidates are `gl:0`, `gl:1`... in this order.
+    pub unusable: Option<String>,
+    /// What it is; `None` if it cannot be used.
+    pub architecture: Option<Architecture>,
+    /// Facts for `sparkle info`: vendor, version, how it was found, limits.
+    pub facts: Vec<(&'static str, String)>,
+}
 
 /// A candidate and how to open it.
 pub struct Found {
@@ -264,7 +280,7 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     // A guess too low only makes the first dispatches short.
     let target = Target { display, rate: 1e8, wait_limit, max_iterations: iterations::LEAST };
     let group = ShareGroup::new(egl.clone(), name.into(), target)?;
-    let mut session = Session::new(group.context()?);
+    let mut programs = Programs::new(group.context()?);
     let problem = Conv2d::new(Conv2dDesc {
         n: 2,
         c: 5,
@@ -279,31 +295,31 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
         pad_w: 1,
         ..Default::default()
     })?;
-    let small = Checked::new(&mut session, name, "small", &problem)?;
-    let max_iterations = measure::iterations::max_iterations(&mut session)?;
+    let small = Checked::new(&mut programs, name, "small", &problem)?;
+    let max_iterations = measure::iterations::max_iterations(&mut programs)?;
     group.set_max_iterations(max_iterations);
     let c = iterations::deepest(max_iterations) as i64;
-    Checked::new(&mut session, name, "deep", &Conv2d::new(Conv2dDesc { c, k: 2, ..Default::default() })?)?;
+    Checked::new(&mut programs, name, "deep", &Conv2d::new(Conv2dDesc { c, k: 2, ..Default::default() })?)?;
     let ran = small.again()?;
-    session.settle()?;
+    programs.settle()?;
     let rate = problem.flops() as f64 / ran.time.as_secs_f64().max(1e-6);
     Ok(Probed {
         target: Target { rate, max_iterations, ..target },
-        capabilities: session.context().capabilities().clone(),
+        capabilities: programs.context().capabilities().clone(),
         egl_version: egl.query_string(Some(display), egl::VERSION).unwrap_or_default(),
     })
 }
 
 /// A convolution of small integers whose every output was right.
 struct Checked {
-    prepared: Prepared,
+    prepared: Buffered,
     input: Vec<f32>,
     output: Vec<f32>,
 }
 
 impl Checked {
     /// Runs `problem`, which messages call `what`, and compares.
-    fn new(session: &mut Session, name: &str, what: &str, problem: &Conv2d) -> Result<Self> {
+    fn new(programs: &mut Programs, name: &str, what: &str, problem: &Conv2d) -> Result<Self> {
         let mut random = Random::new(1);
         let mut integers = |len| -> Result<Vec<f32>> {
             let mut values = allocate::zeroed(len, "the probe of a device")?;
@@ -311,7 +327,7 @@ impl Checked {
             Ok(values)
         };
         let (input, weights) = (integers(problem.input_len())?, integers(problem.weights_len())?);
-        let prepared = session.prepare(problem, &weights, None)?;
+        let prepared = tune::prepare(programs, tune::policy(problem, config()), problem, &weights, None)?;
         let mut output = vec![f32::NAN; problem.output_len()];
         prepared.run(&input, &mut output)?;
         let expected = oracle::conv2d(problem, &input, &weights, None);

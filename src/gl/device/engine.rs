@@ -4,7 +4,7 @@
 //! last step is a copy that cannot fail.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,20 +13,21 @@ use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Qu
 use crate::config::{Tune, config};
 use crate::error::Result;
 use crate::gl::cache;
-use crate::gl::convolution;
+use crate::gl::convolution::{self, Buffered};
 use crate::gl::device::contexts;
 use crate::gl::device::worker::Worker;
 use crate::gl::driver::context::{ShareGroup, Target};
 use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
 use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::programs::Programs;
 use crate::gl::measure::hierarchy;
 use crate::gl::pipeline::{self, Pipeline};
 use crate::gl::product;
 use crate::gl::tune;
 use crate::log::Level;
 use crate::memory::Hierarchy;
-use crate::memory::tiles::Gpu;
+use crate::memory::tiles::{Gpu, Tile};
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
 use crate::shader::recipe::{self, generate};
@@ -103,8 +104,8 @@ impl Engine {
             return Ok(*chosen);
         }
         let chosen = self.worker.call(|session| {
-            let variant = session.choose(problem)?;
-            Ok((variant, session.expected(problem, &variant)))
+            let variant = tune::choose(&mut session.programs, problem)?;
+            Ok((variant, tune::expected(session.context(), problem, &variant)))
         })?;
         let mut variants = variants();
         if variants.len() >= MOST_VARIANTS {
@@ -127,7 +128,7 @@ impl Engine {
     /// # Errors
     /// Why it could not be measured.
     pub fn gpu(&self) -> Result<Gpu> {
-        self.worker.call(|session| session.gpu())
+        self.worker.call(|session| tune::gpu(&mut session.programs))
     }
 
     /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
@@ -149,6 +150,18 @@ fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
     }
 }
 
+/// The tile to compute `problem` with, and the parts of its depth; none if tiles do not pay or do not fit.
+///
+/// # Errors
+/// What the device failed to do while it was measured.
+fn tile(programs: &mut Programs, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
+    if !product::is_large(problem) {
+        return Ok(None);
+    }
+    let gpu = tune::gpu(programs)?;
+    product::tile(programs.context(), &gpu, problem)
+}
+
 /// The time of a call that began at `start`.
 fn timing(ran: Ran, start: Instant) -> Timing {
     Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
@@ -167,8 +180,13 @@ impl Backend for Engine {
             return Ok(hierarchy);
         }
         let measured = self.worker.call(|session| {
-            let (store, capabilities) = (session.store(), session.context().capabilities().clone());
-            cache::hierarchy(store, &capabilities, || hierarchy::measure(session, self.software))
+            let (store, capabilities) = (session.programs.store(), session.context().capabilities().clone());
+            cache::hierarchy(store, &capabilities, || {
+                let prepare: hierarchy::Prepare = &|programs, problem, weights| {
+                    tune::prepare(programs, tune::policy(problem, config()), problem, weights, None)
+                };
+                hierarchy::measure(&mut session.programs, self.software, prepare)
+            })
         })?;
         crate::log::debug!("{}: measured {measured:?}", self.id);
         Ok(*hierarchy.insert(measured))
@@ -185,12 +203,23 @@ impl Backend for Engine {
                 // The queue that its runs go through prepares it, on a context of its own, for its pieces.
                 let most = session.context().capabilities().max_elements();
                 let images = PipelineOptions::of_calls().images_each(problem, most);
-                let (variant, kernel) = session.choose_built(problem, images)?;
-                return Ok((images, variant, session.expected(problem, &variant), kernel));
+                let (variant, kernel) = tune::choose_built(&mut session.programs, problem, images)?;
+                return Ok((images, variant, tune::expected(session.context(), problem, &variant), kernel));
             }
-            let prepared = session.prepare(problem, weights, bias)?;
+            let prepared = tune::prepare(
+                &mut session.programs,
+                tune::policy(problem, config()),
+                problem,
+                weights,
+                bias,
+            )?;
             let variant = prepared.variant();
-            let made = (most, variant, session.expected(problem, &variant), prepared.kernel().to_owned());
+            let made = (
+                most,
+                variant,
+                tune::expected(session.context(), problem, &variant),
+                prepared.kernel().to_owned(),
+            );
             session.keep(key, prepared)?;
             Ok(made)
         })?;
@@ -199,6 +228,8 @@ impl Backend for Engine {
             key,
             streams,
             images,
+            is_held: AtomicBool::new(!streams),
+            has_run: AtomicBool::new(false),
             recipe: Arc::new(Recipe {
                 problem: *problem,
                 variant,
@@ -246,11 +277,11 @@ impl Backend for Engine {
             return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
         }
         let mut tight = allocate::zeroed(elements, "the product")?;
-        let (kernel, ran) = self.worker.call(|session| match product::tile(session, problem)? {
+        let (kernel, ran) = self.worker.call(|session| match tile(&mut session.programs, problem)? {
             Some((tile, splits)) => {
-                product::run_tiled(session, (&tile, splits), problem, (a, b, c), &mut tight)
+                product::run_tiled(&mut session.programs, (&tile, splits), problem, (a, b, c), &mut tight)
             }
-            None => product::run(session, problem, (a, b, c), &mut tight),
+            None => product::run(&mut session.programs, problem, (a, b, c), &mut tight),
         })?;
         product::store(problem, &tight, c);
         Ok((kernel.into(), timing(ran, start)))
@@ -266,17 +297,27 @@ struct GlPlan {
     /// Images that are computed at once.
     images: usize,
     kernel: String,
+    /// Whether the worker may hold it, with buffers for a whole batch.
+    is_held: AtomicBool,
+    /// Whether it was run by itself. One that only goes through pipelines holds nothing on the worker.
+    has_run: AtomicBool,
     /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
     recipe: Arc<Recipe>,
 }
 
 impl GlPlan {
+    /// Drops what the worker holds of it.
+    fn release(&self) {
+        let key = self.key;
+        self.worker.post(move |session| drop(session.take(key)));
+    }
+
     /// Has a runner-up timed, behind the caller's back: the caller has the outputs already.
     fn explore(&self) {
         let (key, recipe) = (self.key, self.recipe.clone());
         self.worker.post(move |session| {
             let Some(prepared) = session.take(key) else { return };
-            match tune::explore(session, &prepared, &recipe.problem, &recipe.weights) {
+            match tune::explore(&mut session.programs, &prepared, &recipe.problem, &recipe.weights) {
                 // What is not kept, the next run prepares anew.
                 Ok(()) => drop(session.keep(key, prepared)),
                 Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
@@ -311,24 +352,25 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = allocate::zeroed(output.len(), "the output")?;
+        self.has_run.store(true, Ordering::Relaxed);
         let (ran, explore, fresh) = self.worker.call(|session| {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
                     let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
-                    session.prepare_variant(variant, problem, weights, bias.as_deref())?
+                    Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
                 }
             };
             let ran = prepared.run(input, &mut computed)?;
             let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
             // The outputs are there; what is not kept, the next run prepares anew.
             let _ = session.keep(self.key, prepared);
-            Ok((ran, explore, session.is_fresh()))
+            Ok((ran, explore, session.programs.is_fresh()))
         })?;
         output.copy_from_slice(&computed);
         if fresh {
             // A lost device is the next run's to find out.
-            self.worker.post(|session| drop(session.settle()));
+            self.worker.post(|session| drop(session.programs.settle()));
         }
         if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {
             self.explore();
@@ -337,13 +379,15 @@ impl Plan for GlPlan {
     }
 
     fn recipe(&self) -> Option<&Arc<Recipe>> {
+        if !self.has_run.load(Ordering::Relaxed) && self.is_held.swap(false, Ordering::Relaxed) {
+            self.release();
+        }
         Some(&self.recipe)
     }
 }
 
 impl Drop for GlPlan {
     fn drop(&mut self) {
-        let key = self.key;
-        self.worker.post(move |session| drop(session.take(key)));
+        self.release();
     }
 }

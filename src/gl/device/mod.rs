@@ -5,5 +5,6 @@
 pub mod contexts;
 pub mod discovery;
 pub mod engine;
+pub mod registry;
 pub mod session;
 pub mod worker;

@@ -11,7 +11,6 @@
 //!
 //! A job may borrow from its caller, since [`Worker::call`] returns only when the job is done or thrown away.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use crate::gl::driver::context::{Context, is_terminated};
 use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
 use crate::log::Level;
+use crate::thread::panic_text;
 
 /// Jobs that may wait; callers beyond wait to hand theirs over.
 const QUEUE: usize = 16;
@@ -189,10 +189,4 @@ impl Host {
             }
         }
     }
-}
-
-/// What a panic says.
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

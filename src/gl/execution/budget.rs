@@ -1,6 +1,6 @@
 //! How much work one dispatch gets, so that none runs for long.
 //!
-//! A [`Pace`] knows how many operations a second a kernel reaches on a device, and gives no dispatch more than what that predicts
+//! A [`DispatchBudget`] knows how many operations a second a kernel reaches on a device, and gives no dispatch more than what that predicts
 //! to take its target. It starts from what the planner expects, or else from what the device last reached (the probe, at first), with
 //! a margin while a problem is new, and is corrected by each dispatch's own time, [`believed`] only as far as our own clock bears it out.
 //!
@@ -34,7 +34,7 @@ pub struct Work {
 }
 
 /// How fast a problem runs on a device.
-pub struct Pace {
+pub struct DispatchBudget {
     /// Operations a second of this very problem, once it has run.
     own: Cell<Option<f64>>,
     /// What is expected before, if anything.
@@ -43,21 +43,21 @@ pub struct Pace {
     target: Duration,
 }
 
-impl Pace {
-    /// The pace of a problem that has not run yet.
+impl DispatchBudget {
+    /// The budget of a problem that has not run yet.
     pub fn new() -> Self {
-        Pace::with_target(TARGET)
+        DispatchBudget::with_target(TARGET)
     }
 
-    /// As [`Pace::new`], with dispatches of `target`.
+    /// As [`DispatchBudget::new`], with dispatches of `target`.
     pub fn with_target(target: Duration) -> Self {
-        Pace { own: Cell::new(None), expected: None, target }
+        DispatchBudget { own: Cell::new(None), expected: None, target }
     }
 
     /// The same, of a problem that is expected to reach `rate` operations a second, in place of what the device has lately reached:
     /// where much is cut before anything has run, that would be thousands of dispatches after a small probe.
     pub fn expecting(self, rate: Option<f64>) -> Self {
-        Pace { expected: rate, ..self }
+        DispatchBudget { expected: rate, ..self }
     }
 
     /// Operations a second, on a device that has lately reached `device_rate`.
@@ -125,13 +125,13 @@ mod tests {
     ];
 
     /// Runs work on a device as `dispatch::run` does, two dispatches in flight. Gives the longest dispatch and their number.
-    fn simulate(device: &Device, pace: &Pace, device_rate: &mut f64, work: &Work) -> (f64, u32) {
+    fn simulate(device: &Device, budget: &DispatchBudget, device_rate: &mut f64, work: &Work) -> (f64, u32) {
         let (mut left, mut longest, mut dispatches) = (u64::from(work.units), 0.0f64, 0);
         let (mut now, mut busy_until, mut last_seen) = (0.0f64, 0.0f64, 0.0f64);
         let mut flights = std::collections::VecDeque::new();
         while left > 0 || !flights.is_empty() {
             if left > 0 && flights.len() < 2 {
-                let units = u64::from(pace.slice(*device_rate, work)).min(left);
+                let units = u64::from(budget.slice(*device_rate, work)).min(left);
                 left -= units;
                 dispatches += 1;
                 let truth = units as f64 * work.operations / device.rate;
@@ -147,7 +147,7 @@ mod tests {
                 let claimed = (device.clock)(Duration::from_secs_f64(truth));
                 let took = believed(claimed, since(last_seen.max(sent)), since(sent));
                 last_seen = now;
-                *device_rate = pace.learn(*device_rate, work, units, took);
+                *device_rate = budget.learn(*device_rate, work, units, took);
             }
         }
         (longest, dispatches)
@@ -168,9 +168,9 @@ mod tests {
                     let seconds = random.between(1, 5_000) as f64 / 1000.0;
                     let units = (seconds * rate / operations).max(1.0) as u32;
                     let work = Work { units, per_group: 64, operations };
-                    let pace = Pace::new();
+                    let budget = DispatchBudget::new();
                     for _ in 0..3 {
-                        let (longest, dispatches) = simulate(&device, &pace, &mut device_rate, &work);
+                        let (longest, dispatches) = simulate(&device, &budget, &mut device_rate, &work);
                         assert!(longest <= LIMIT.as_secs_f64(), "{longest} s: {rate} {work:?}");
                         cut += usize::from(dispatches > 1);
                         ran += 1;
@@ -185,9 +185,9 @@ mod tests {
     fn a_true_clock_makes_dispatches_of_the_right_length() {
         let device = Device { rate: 1e12, clock: |truth| truth };
         let work = Work { units: 1 << 30, per_group: 64, operations: 1e4 };
-        let (pace, mut device_rate) = (Pace::new(), 1e9);
-        simulate(&device, &pace, &mut device_rate, &work);
-        let (longest, dispatches) = simulate(&device, &pace, &mut device_rate, &work);
+        let (budget, mut device_rate) = (DispatchBudget::new(), 1e9);
+        simulate(&device, &budget, &mut device_rate, &work);
+        let (longest, dispatches) = simulate(&device, &budget, &mut device_rate, &work);
         // 10.7 seconds of work.
         assert!(
             (0.09..=0.11).contains(&longest) && (98..=120).contains(&dispatches),
@@ -206,14 +206,14 @@ mod tests {
                 [(1, 64, 34.0), (u32::MAX, 64, 34.0), (u32::MAX, 1, 1e12), (1 << 20, 64, 4.3e9)]
             {
                 let work = Work { units, per_group, operations };
-                let pace = Pace::new();
+                let budget = DispatchBudget::new();
                 for learnt in [None, Some(took)] {
                     if let Some(took) = learnt {
-                        let rate = pace.learn(device_rate, &work, units, took);
+                        let rate = budget.learn(device_rate, &work, units, took);
                         assert!((RATES.0..=RATES.1).contains(&rate), "{rate}");
                     }
-                    let slice = pace.slice(device_rate, &work);
-                    let predicted = f64::from(slice) * operations / pace.rate(device_rate);
+                    let slice = budget.slice(device_rate, &work);
+                    let predicted = f64::from(slice) * operations / budget.rate(device_rate);
                     assert!(
                         slice >= 1 && (slice <= per_group || predicted <= 0.25),
                         "{slice}: {predicted} s"
@@ -231,15 +231,15 @@ mod tests {
     fn what_is_expected_counts_until_something_has_run() {
         let work = Work { units: 3136, per_group: 1, operations: 37e6 };
         let probed = 3e9;
-        assert_eq!(Pace::with_target(Duration::from_millis(1)).slice(probed, &work), 1);
-        let pace = Pace::with_target(Duration::from_millis(1)).expecting(Some(40e12));
-        let slice = pace.slice(probed, &work);
+        assert_eq!(DispatchBudget::with_target(Duration::from_millis(1)).slice(probed, &work), 1);
+        let budget = DispatchBudget::with_target(Duration::from_millis(1)).expecting(Some(40e12));
+        let slice = budget.slice(probed, &work);
         assert!((250..=290).contains(&slice), "{slice}");
-        pace.learn(probed, &work, work.units, Duration::from_millis(2));
-        assert_eq!(pace.slice(probed, &work), 1568);
+        budget.learn(probed, &work, work.units, Duration::from_millis(2));
+        assert_eq!(budget.slice(probed, &work), 1568);
         // An expectation that makes no sense is none that does harm.
         for rate in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
-            let slice = Pace::new().expecting(Some(rate)).slice(probed, &work);
+            let slice = DispatchBudget::new().expecting(Some(rate)).slice(probed, &work);
             assert!(f64::from(slice) * work.operations / RATES.1 <= 0.25, "{rate}: {slice}");
         }
     }
@@ -247,11 +247,11 @@ mod tests {
     #[test]
     fn a_narrow_dispatch_that_is_slow_says_little_unless_it_is_far_too_long() {
         let work = Work { units: 64 * 100, per_group: 64, operations: 1e6 };
-        let (pace, before) = (Pace::new(), 1e12);
-        let slice = pace.slice(before, &work);
-        assert_eq!(pace.learn(before, &work, work.units, TARGET), before);
-        assert_eq!(pace.slice(before, &work), slice);
-        pace.learn(before, &work, work.units, LIMIT * 2);
-        assert!(pace.slice(before, &work) < slice);
+        let (budget, before) = (DispatchBudget::new(), 1e12);
+        let slice = budget.slice(before, &work);
+        assert_eq!(budget.learn(before, &work, work.units, TARGET), before);
+        assert_eq!(budget.slice(before, &work), slice);
+        budget.learn(before, &work, work.units, LIMIT * 2);
+        assert!(budget.slice(before, &work) < slice);
     }
 }

@@ -1,7 +1,7 @@
 //! Running a kernel over all its work: in dispatches short enough for a GPU that also draws a desktop, and timed.
 //!
 //! Drivers kill, or at least freeze the desktop behind, a dispatch that runs for long. So work is cut into slices, as long as a
-//! [`Pace`] says (`pace.rs`).
+//! [`DispatchBudget`] says (`budget.rs`).
 //!
 //! Two dispatches are in flight at once, so that the device does not idle while its last one is looked at. The time
 //! reported runs from a timestamp query before the first dispatch to one behind the last.
@@ -19,7 +19,7 @@ use crate::gl::execution::budget::believed;
 use crate::log::Level;
 use crate::shader::recipe::GRID_X;
 
-pub use crate::gl::execution::budget::{Pace, Work};
+pub use crate::gl::execution::budget::{DispatchBudget, Work};
 
 /// Dispatches in flight at once.
 const IN_FLIGHT: usize = 2;
@@ -88,7 +88,7 @@ impl Clock {
 ///
 /// # Errors
 /// What the device failed to do. Dispatches may then still be running.
-pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -> Result<Ran> {
+pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &DispatchBudget) -> Result<Ran> {
     let (api, group) = (context.api(), context.group());
     api.use_program(program.name());
     context.check("glUseProgram")?;
@@ -98,7 +98,7 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
     let mut flights: VecDeque<Flight> = VecDeque::new();
     while first < work.units || !flights.is_empty() {
         if first < work.units && flights.len() < IN_FLIGHT {
-            let units = pace.slice(group.rate(), work).min(work.units - first);
+            let units = budget.slice(group.rate(), work).min(work.units - first);
             let sent = Instant::now();
             dispatch(context, first, units, work.per_group)?;
             first += units;
@@ -115,7 +115,7 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, pace: &Pace) -
             let took = believed(over.saturating_sub(time), now - before, now - flight.sent);
             last_seen = now;
 
-            group.set_rate(pace.learn(group.rate(), work, flight.units, took));
+            group.set_rate(budget.learn(group.rate(), work, flight.units, took));
             time = over;
         }
     }
@@ -141,26 +141,26 @@ pub struct Step<'a> {
     /// Its work.
     pub work: Work,
     /// How long its dispatches may be.
-    pub pace: &'a Pace,
+    pub budget: &'a DispatchBudget,
     /// Binds its buffers.
     pub bind: &'a dyn Fn(),
 }
 
 /// Runs `steps` one after the other, each seeing what those before it wrote: all at once if that is predicted to be short, else
-/// cut like [`run`]. `pace` is that of all of them together.
+/// cut like [`run`]. `budget` is that of all of them together.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<Ran> {
+pub fn run_steps(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget) -> Result<Ran> {
     let all = together(steps.iter().map(|step| step.work));
     let [.., last] = steps else { return Ok(Ran::default()) };
-    if pace.slice(context.group().rate(), &all) < all.units {
+    if budget.slice(context.group().rate(), &all) < all.units {
         let mut ran = Ran::default();
         for step in steps {
             context.api().use_program(step.program.name());
             (step.bind)();
             context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
-            ran += run(context, step.program, &step.work, step.pace)?;
+            ran += run(context, step.program, &step.work, step.budget)?;
         }
         return Ok(ran);
     }
@@ -171,7 +171,12 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<R
     Fence::new(context)?.wait(last.program.kernel_name())?;
     let time = clock.read(stamp.as_ref())?;
     let host = clock.host.elapsed();
-    context.group().set_rate(pace.learn(context.group().rate(), &all, all.units, believed(time, host, host)));
+    context.group().set_rate(budget.learn(
+        context.group().rate(),
+        &all,
+        all.units,
+        believed(time, host, host),
+    ));
     let (device, name) = (context.device(), last.program.kernel_name());
     context.note(Level::Debug, format_args!("{device}: {name}: {} dispatches, {time:?}", steps.len()));
     Ok(Ran { time, dispatches: steps.len() as u32 })
@@ -193,19 +198,19 @@ pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// The work of several steps together, as a [`Pace`] sees it.
+/// The work of several steps together, as a [`DispatchBudget`] sees it.
 pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
     let units: u32 = steps.clone().map(|work| work.units.div_ceil(work.per_group)).sum();
     let operations: f64 = steps.map(|work| f64::from(work.units) * work.operations).sum();
     Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) }
 }
 
-/// Hands all of `steps` to the device like [`enqueue`], but in dispatches as short as `pace`, that of all of them together, says.
+/// Hands all of `steps` to the device like [`enqueue`], but in dispatches as short as `budget`, that of all of them together, says.
 /// Gives their number.
 ///
 /// # Errors
 /// What GL reports.
-pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result<u32> {
+pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget) -> Result<u32> {
     let (api, mut dispatches) = (context.api(), 0);
     for (index, Step { program, work, bind, .. }) in steps.iter().enumerate() {
         api.use_program(program.name());
@@ -213,7 +218,7 @@ pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], pace: &Pace) -> Result
         context.check("glUseProgram")?;
         let mut first = 0;
         while first < work.units {
-            let units = pace.slice(context.group().rate(), work).min(work.units - first);
+            let units = budget.slice(context.group().rate(), work).min(work.units - first);
             dispatch(context, first, units, work.per_group)?;
             first += units;
             dispatches += 1;

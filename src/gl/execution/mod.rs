@@ -6,4 +6,5 @@
 pub mod budget;
 pub mod dispatch;
 pub mod passes;
+pub mod programs;
 pub mod scratch;

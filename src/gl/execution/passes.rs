@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gl::device::session::Session;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Program};
-use crate::gl::execution::dispatch::{self, Pace, Ran, Step, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, Step, Work};
+use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
 use crate::shader::recipe::{Pass, Recipe, Slot};
 
@@ -25,7 +25,7 @@ pub struct Built {
     bindings: Vec<(u32, Slot)>,
     uniforms: Vec<(u32, u32)>,
     work: Work,
-    pace: Pace,
+    budget: DispatchBudget,
 }
 
 /// A recipe, ready to run.
@@ -33,7 +33,7 @@ pub struct Passes {
     name: String,
     prepare: Vec<Built>,
     run: Vec<Built>,
-    pace: Pace,
+    budget: DispatchBudget,
     packed: Option<Rc<Buffer>>,
     /// Whether the passes read the weights as they came.
     reads_weights: bool,
@@ -48,36 +48,36 @@ impl Passes {
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
-    pub fn new(session: &mut Session, recipe: &Recipe) -> Result<Self> {
-        Passes::with_packed(session, recipe, Pace::new())
+    pub fn new(programs: &mut Programs, recipe: &Recipe) -> Result<Self> {
+        Passes::with_packed(programs, recipe, DispatchBudget::new())
     }
 
-    /// As [`Passes::new`], with a pace.
+    /// As [`Passes::new`], with a budget.
     ///
     /// # Errors
     /// As [`Passes::new`].
-    pub fn with_packed(session: &mut Session, recipe: &Recipe, pace: Pace) -> Result<Self> {
+    pub fn with_packed(programs: &mut Programs, recipe: &Recipe, budget: DispatchBudget) -> Result<Self> {
         let bytes = recipe.packed * size_of::<f32>();
-        let packed = (bytes > 0).then(|| Buffer::new(session.context(), bytes).map(Rc::new)).transpose()?;
-        Passes::with(session, recipe, packed, pace)
+        let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
+        Passes::with(programs, recipe, packed, budget)
     }
 
-    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a pace.
+    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a budget.
     ///
     /// # Errors
     /// As [`Passes::new`].
     pub fn with(
-        session: &mut Session,
+        programs: &mut Programs,
         recipe: &Recipe,
         packed: Option<Rc<Buffer>>,
-        pace: Pace,
+        budget: DispatchBudget,
     ) -> Result<Self> {
-        let context = session.context().clone();
-        let [prepare, run] = build(session, recipe)?;
-        let scratch = session.scratch();
+        let context = programs.context().clone();
+        let [prepare, run] = build(programs, recipe)?;
+        let scratch = programs.scratch();
         scratch.reserve(&context, &recipe.scratch)?;
         let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
-        Ok(Passes { name, prepare, run, pace, packed, reads_weights, held: None, scratch, context })
+        Ok(Passes { name, prepare, run, budget, packed, reads_weights, held: None, scratch, context })
     }
 
     /// The kernel's name.
@@ -93,7 +93,7 @@ impl Passes {
         let Some(packed) = &self.packed else { return Ok(false) };
         let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
         self.with_steps(&self.prepare, &buffers, |steps| {
-            dispatch::run_steps(&self.context, steps, &Pace::new())
+            dispatch::run_steps(&self.context, steps, &DispatchBudget::new())
         })?;
         Ok(!self.reads_weights)
     }
@@ -123,7 +123,7 @@ impl Passes {
     /// # Errors
     /// What the device failed to do.
     pub fn run(&self, buffers: &Buffers) -> Result<Ran> {
-        self.with_steps(&self.run, buffers, |steps| dispatch::run_steps(&self.context, steps, &self.pace))
+        self.with_steps(&self.run, buffers, |steps| dispatch::run_steps(&self.context, steps, &self.budget))
     }
 
     /// Hands it to the device, whole, and does not wait.
@@ -134,26 +134,26 @@ impl Passes {
         self.with_steps(&self.run, buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
-    /// As [`Passes::enqueue`], in dispatches as short as the pace says. Gives their number.
+    /// As [`Passes::enqueue`], in dispatches as short as the budget says. Gives their number.
     ///
     /// # Errors
     /// What GL reports.
     pub fn enqueue_cut(&self, buffers: &Buffers) -> Result<u32> {
-        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue_cut(&self.context, steps, &self.pace))
+        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue_cut(&self.context, steps, &self.budget))
     }
 
     /// Learns what running it took.
     pub fn learn(&self, took: Duration) {
         let work = dispatch::together(self.run.iter().map(|pass| pass.work));
         let group = self.context.group();
-        group.set_rate(self.pace.learn(group.rate(), &work, work.units, took));
+        group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
     }
 
     fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[Step]) -> T) -> T {
         let binds: Vec<_> = built.iter().map(|built| move || self.bind(built, buffers)).collect();
         let step = |(built, bind)| {
-            let Built { program, work, pace, .. }: &Built = built;
-            Step { program, work: *work, pace, bind }
+            let Built { program, work, budget, .. }: &Built = built;
+            Step { program, work: *work, budget, bind }
         };
         let steps: Vec<Step> =
             built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
@@ -190,13 +190,13 @@ impl Passes {
 ///
 /// # Errors
 /// The compiler's log.
-pub fn build(session: &mut Session, recipe: &Recipe) -> Result<[Vec<Built>; 2]> {
-    check_iterations(session.context(), recipe)?;
-    session.begin(recipe.sources())?;
+pub fn build(programs: &mut Programs, recipe: &Recipe) -> Result<[Vec<Built>; 2]> {
+    check_iterations(programs.context(), recipe)?;
+    programs.begin(recipe.sources())?;
     let mut build =
-        |passes: &[Pass]| passes.iter().map(|pass| Built::new(session, pass)).collect::<Result<_>>();
+        |passes: &[Pass]| passes.iter().map(|pass| Built::new(programs, pass)).collect::<Result<_>>();
     let built = build(&recipe.prepare).and_then(|prepare| Ok([prepare, build(&recipe.run)?]));
-    built.inspect_err(|_| session.give_up(recipe.sources()))
+    built.inspect_err(|_| programs.give_up(recipe.sources()))
 }
 
 /// Refuses a recipe whose loops the device might end early. The planner offers none.
@@ -218,13 +218,13 @@ pub fn work(pass: &Pass) -> Work {
 }
 
 impl Built {
-    fn new(session: &mut Session, pass: &Pass) -> Result<Self> {
+    fn new(programs: &mut Programs, pass: &Pass) -> Result<Self> {
         Ok(Built {
-            program: session.generated(&pass.source)?,
+            program: programs.generated(&pass.source)?,
             bindings: pass.bindings.clone(),
             uniforms: pass.uniforms.clone(),
             work: work(pass),
-            pace: Pace::new(),
+            budget: DispatchBudget::new(),
         })
     }
 }

@@ -5,15 +5,13 @@
 //! pipeline gains.
 
 use crate::error::{Error, Result};
-use crate::gl::convolution::fallback::{Choice, Fallback};
-use crate::gl::convolution::{self, BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
-use crate::gl::device::session::Session;
+use crate::gl::convolution::fallback::Choice;
+use crate::gl::convolution::{self, Convolution, Images, Timing};
+use crate::gl::device::registry;
 use crate::gl::driver::api;
-use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::Pace;
+use crate::gl::execution::programs::Programs;
 use crate::problem::Conv2d;
-use std::rc::Rc;
 
 /// Computes one batch on `gl:device`.
 ///
@@ -27,50 +25,44 @@ pub fn conv2d(
 ) -> Result<()> {
     problem.check_data(input, output)?;
     problem.check_weights(weights, bias)?;
-    let engine = crate::gl::engine(device)?;
+    let engine = registry::engine(device)?;
     if problem.is_empty() {
         return Ok(());
     }
     engine.worker().call(|session| {
-        let kernel = kernel(session, problem)?;
-        run(session.context(), &kernel, problem, (input, weights, bias), output)
+        check(&session.programs, problem)?;
+        run(&mut session.programs, problem, (input, weights, bias), output)
     })
 }
 
-fn kernel(session: &mut Session, problem: &Conv2d) -> Result<Fallback> {
-    let refuse = |session: &Session, what: &str| {
-        Err(Error::Unsupported { device: session.context().device().to_owned(), what: what.to_owned() })
-    };
-    if convolution::images_at_once(session.context(), problem)? < problem.sizes().n {
-        return refuse(session, "a batch larger than its largest buffer at once");
+/// Refuses what takes more than one dispatch.
+fn check(programs: &Programs, problem: &Conv2d) -> Result<()> {
+    let context = programs.context();
+    let refuse =
+        |what: &str| Err(Error::Unsupported { device: context.device().to_owned(), what: what.to_owned() });
+    if convolution::images_at_once(context, problem)? < problem.sizes().n {
+        return refuse("a batch larger than its largest buffer at once");
     }
-    let choice = Choice::new(problem, session.context().group().max_iterations())?;
-    if choice.parts.len() > 1 {
-        return refuse(session, "a sum with more iterations than its loops make, in one pass");
+    if Choice::new(problem, context.group().max_iterations())?.parts.len() > 1 {
+        return refuse("a sum with more iterations than its loops make, in one pass");
     }
-    let program = session.program(choice.kernel)?;
-    Ok(Fallback::new(choice, program, Pace::new))
+    Ok(())
 }
 
 fn run(
-    context: &Rc<Context>,
-    kernel: &Fallback,
+    programs: &mut Programs,
     problem: &Conv2d,
     (input, weights, bias): (&[f32], &[f32], Option<&[f32]>),
     output: &mut [f32],
 ) -> Result<()> {
-    let api = context.api();
-    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
-    let (input, weights, bias) = (upload(input)?, upload(weights)?, bias.map(upload).transpose()?);
-    let params = Buffer::with_data(context, &kernel.params(problem))?;
-    let result = Buffer::new(context, size_of_val(output))?;
-    let bind = || {
-        let buffers = [(INPUT, &input), (WEIGHTS, &weights), (OUTPUT, &result), (PARAMS, &params)];
-        buffers.into_iter().chain(bias.iter().map(|it| (BIAS, it))).for_each(|(index, it)| it.bind(index));
-    };
-    kernel.enqueue(context, problem, &bind)?;
-    api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
-    api.finish();
+    let context = programs.context().clone();
+    let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
+    let input = upload(input)?;
+    let convolution = Convolution::fallback(programs, problem, (weights, bias), Timing::default(), &upload)?;
+    let result = Buffer::new(&context, size_of_val(output))?;
+    convolution.enqueue(Images { input: &input, output: &result, count: problem.sizes().n })?;
+    context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
+    context.api().finish();
     context.check("glFinish")?;
     result.read_mapped(bytemuck::cast_slice_mut(output))
 }

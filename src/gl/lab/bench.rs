@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::{Data, Effort, time, worse};
 use crate::error::{Error, Result};
+use crate::gl::convolution::Buffered;
 use crate::gl::device::engine::Engine;
-use crate::gl::device::session::Session;
+use crate::gl::device::registry;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::passes::{Buffers, Passes};
+use crate::gl::execution::programs::Programs;
 use crate::gl::product;
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
@@ -29,7 +31,7 @@ const SOFTWARE_CEILING: (usize, usize) = (4, 64);
 
 /// A device to time kernels on.
 pub struct Bench {
-    session: Session,
+    programs: Programs,
     // Closed after the context, which belongs to its share group.
     engine: Arc<Engine>,
 }
@@ -64,9 +66,9 @@ impl Bench {
     /// # Errors
     /// If there is no such device, or it gives no context.
     pub fn open(device: usize) -> Result<Self> {
-        let engine = crate::gl::engine(device)?;
-        let session = Session::new(engine.share_group()?.context()?);
-        Ok(Bench { session, engine })
+        let engine = registry::engine(device)?;
+        let programs = Programs::new(engine.share_group()?.context()?);
+        Ok(Bench { programs, engine })
     }
 
     /// What the planner knows of the device.
@@ -83,13 +85,14 @@ impl Bench {
     /// What the device failed to do.
     pub fn conv2d(&mut self, problem: &Conv2d, data: &Data, variant: &Variant) -> Result<Timed> {
         let start = Instant::now();
-        let prepared = self.session.prepare_variant(variant, problem, &data.weights, data.bias.as_deref())?;
+        let prepared =
+            Buffered::new(&mut self.programs, *variant, problem, &data.weights, data.bias.as_deref())?;
         let (name, build) = (prepared.kernel().to_owned(), start.elapsed());
         let mut output = vec![f32::NAN; problem.output_len()];
         prepared.run(&data.input, &mut output)?;
         let error = data.error(problem, &output);
         let enqueue = Box::new(move |calls| prepared.enqueue(calls));
-        let context = self.session.context().clone();
+        let context = self.programs.context().clone();
         Ok(Timed { name, build, error, flops: problem.flops() as f64, enqueue, context })
     }
 
@@ -102,12 +105,13 @@ impl Bench {
         let mut random = Random::new(size as u64);
         let [a, b, mut c] = problem.lens().map(|len| random.reals(len));
         let start = Instant::now();
-        let Some((tile, splits)) = product::tile(&mut self.session, &problem)? else {
+        let Some((tile, splits)) = product::tile(self.programs.context(), &self.engine.gpu()?, &problem)?
+        else {
             let what = "tiles for a product this small".to_owned();
-            return Err(Error::Unsupported { device: self.session.context().device().to_owned(), what });
+            return Err(Error::Unsupported { device: self.programs.context().device().to_owned(), what });
         };
         let recipe = recipe::gemm(&problem, &tile, splits);
-        let product = Held::new(&mut self.session, &recipe, [&b, &a], c.len())?;
+        let product = Held::new(&mut self.programs, &recipe, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;
         let side = problem.sizes().n;
@@ -125,14 +129,14 @@ impl Bench {
     /// # Errors
     /// What the device failed to do.
     pub fn ceiling(&mut self) -> Result<Timed> {
-        let software = self.session.context().capabilities().software;
+        let software = self.programs.context().capabilities().software;
         let (groups, steps) = if software { SOFTWARE_CEILING } else { CEILING };
         let pass = measure_fma(groups, steps);
         let flops = pass.operations * pass.groups as f64;
         let name = "measure_fma".to_owned();
         let recipe = Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
         let start = Instant::now();
-        let held = Held::new(&mut self.session, &recipe, [&[0.0], &[0.0]], 1)?;
+        let held = Held::new(&mut self.programs, &recipe, [&[0.0], &[0.0]], 1)?;
         Ok(held.timed(&recipe.name, start.elapsed(), 0.0, flops))
     }
 }
@@ -148,13 +152,13 @@ struct Held {
 
 impl Held {
     fn new(
-        session: &mut Session,
+        programs: &mut Programs,
         recipe: &Recipe,
         [input, weights]: [&[f32]; 2],
         outputs: usize,
     ) -> Result<Self> {
-        let passes = Passes::new(session, recipe)?;
-        let context = session.context().clone();
+        let passes = Passes::new(programs, recipe)?;
+        let context = programs.context().clone();
         let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
         let (input, weights) = (upload(input)?, upload(weights)?);
         let output = Buffer::new(&context, outputs * size_of::<f32>())?;

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Job, PipelineOptions, Pressure, Recipe, Ticket};
 use crate::error::Result;
+use crate::gl::convolution::Buffered;
 use crate::gl::device::engine::Engine;
-use crate::gl::device::session::Session;
+use crate::gl::device::registry;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Query;
+use crate::gl::execution::programs::Programs;
 use crate::gl::tune;
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
@@ -95,20 +97,20 @@ fn worse(one: f64, other: f64) -> f64 {
 }
 
 fn measure(
-    session: &mut Session,
+    programs: &mut Programs,
     problem: &Conv2d,
     data: &Data,
     variant: &Variant,
     effort: &Effort,
 ) -> Result<Outcome> {
     let start = Instant::now();
-    let prepared = session.prepare_variant(variant, problem, &data.weights, data.bias.as_deref())?;
+    let prepared = Buffered::new(programs, *variant, problem, &data.weights, data.bias.as_deref())?;
     let build = start.elapsed();
     let mut output = vec![f32::NAN; problem.output_len()];
     prepared.run(&data.input, &mut output)?;
     let error = data.error(problem, &output);
     drop(output);
-    let context = session.context().clone();
+    let context = programs.context().clone();
     let time = time(&context, &|calls| prepared.enqueue(calls), effort)?;
     Ok(Outcome { variant: *variant, build, time, error })
 }
@@ -150,13 +152,14 @@ pub fn conv2d(
     effort: &Effort,
     mut done: impl FnMut(&Variant, Result<Outcome>),
 ) -> Result<()> {
-    let engine = crate::gl::engine(device)?;
+    let engine = registry::engine(device)?;
     if problem.is_empty() {
         return Ok(());
     }
     let data = Data::new(problem, effort.rows);
     for variant in variants {
-        let outcome = engine.worker().call(|session| measure(session, problem, &data, variant, effort));
+        let outcome =
+            engine.worker().call(|session| measure(&mut session.programs, problem, &data, variant, effort));
         done(variant, outcome);
     }
     Ok(())
@@ -182,16 +185,17 @@ pub struct Tuned {
 /// # Errors
 /// If there is no such device, or it failed.
 pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> {
-    crate::gl::engine(device)?.worker().call(|session| {
-        let tile = tune::tile(session, problem)?;
-        let gpu = session.gpu()?;
+    registry::engine(device)?.worker().call(|session| {
+        let programs = &mut session.programs;
+        let tile = tune::clip_batch(programs.context(), problem)?;
+        let gpu = tune::gpu(programs)?;
         let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
         if variant::is_small(&tile) {
             let took = Duration::ZERO;
             return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0, took });
         }
         let start = Instant::now();
-        let record = tune::tune(session, &tile, budget)?;
+        let record = tune::tune(programs, &tile, budget)?;
         let seconds = |wanted: Variant| {
             record.entries().iter().find(|entry| entry.variant == wanted).and_then(|entry| entry.seconds)
         };
@@ -212,7 +216,7 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
 /// # Errors
 /// If there is no such device, or it could not be measured.
 pub fn gpu(device: usize) -> Result<Gpu> {
-    crate::gl::engine(device)?.gpu()
+    registry::engine(device)?.gpu()
 }
 
 /// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
@@ -234,7 +238,7 @@ pub fn compare(
     numbers: Numbers,
     seed: u64,
 ) -> Result<Compared> {
-    compare_on(&*crate::gl::engine(device)?, problem, variant, numbers, seed)
+    compare_on(&*registry::engine(device)?, problem, variant, numbers, seed)
 }
 
 /// As [`compare`], on an engine of one's own.
@@ -252,7 +256,8 @@ pub fn compare_on(
     // Not NaN, which may be right.
     let mut output = vec![12345.5; problem.output_len()];
     engine.worker().call(|session| {
-        let prepared = session.prepare_variant(variant, problem, &given.weights, given.bias.as_deref())?;
+        let prepared =
+            Buffered::new(&mut session.programs, *variant, problem, &given.weights, given.bias.as_deref())?;
         prepared.run(&given.input, &mut output)
     })?;
     Ok(given.compare(problem, &output))
@@ -285,7 +290,7 @@ pub fn compare_streamed(
     (numbers, jobs, seed): (Numbers, usize, u64),
     options: PipelineOptions,
 ) -> Result<(Compared, Arc<str>)> {
-    let engine = crate::gl::engine(device)?;
+    let engine = registry::engine(device)?;
     let queue = engine.queue(options)?;
     let given = Given::new(problem, variant, numbers, seed);
     let (weights, bias) = (given.weights.clone(), given.bias.clone());

@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use crate::allocate;
 use crate::error::Result;
-use crate::gl::device::session::Session;
+use crate::gl::convolution::Buffered;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, Pace, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
+use crate::gl::execution::programs::Programs;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::shader::source::CONV_REFERENCE;
@@ -29,12 +30,18 @@ struct Size {
 const HARDWARE: Size = Size { channels: 64, side: 56, bytes: 32 << 20 };
 const SOFTWARE: Size = Size { channels: 8, side: 16, bytes: 1 << 20 };
 
-/// Measures the device of `session`.
-pub fn measure(session: &mut Session, software: bool) -> Result<Hierarchy> {
+/// Prepares a convolution as the planner likes best.
+pub type Prepare<'a> = &'a dyn Fn(&mut Programs, &Conv2d, &[f32]) -> Result<Buffered>;
+
+/// Measures the device of `programs`, by convolutions that `prepare` prepares.
+///
+/// # Errors
+/// What the device failed to do.
+pub fn measure(programs: &mut Programs, software: bool, prepare: Prepare) -> Result<Hierarchy> {
     let size = if software { SOFTWARE } else { HARDWARE };
-    let flops = flops(session, &size)?;
-    let launch = launch(session)?;
-    let context = session.context();
+    let flops = flops(programs, &size, prepare)?;
+    let launch = launch(programs, prepare)?;
+    let context = programs.context();
     let (near, far) = (Buffer::new(context, size.bytes)?, Buffer::new(context, size.bytes)?);
     let mut data = allocate::zeroed(size.bytes, "a transfer that is timed")?;
     let upload = seconds(context, || near.upload(&data))?;
@@ -53,7 +60,7 @@ pub fn measure(session: &mut Session, software: bool) -> Result<Hierarchy> {
 }
 
 /// Operations a second of a convolution.
-fn flops(session: &mut Session, size: &Size) -> Result<f64> {
+fn flops(programs: &mut Programs, size: &Size, prepare: Prepare) -> Result<f64> {
     let problem = Conv2d::new(Conv2dDesc {
         c: size.channels,
         k: size.channels,
@@ -66,7 +73,7 @@ fn flops(session: &mut Session, size: &Size) -> Result<f64> {
         ..Default::default()
     })?;
     let ones = |len| allocate::filled(1.0, len, "a convolution that is timed");
-    let prepared = session.prepare(&problem, &ones(problem.weights_len())?, None)?;
+    let prepared = prepare(programs, &problem, &ones(problem.weights_len())?)?;
     let (input, mut output) = (ones(problem.input_len())?, ones(problem.output_len())?);
     prepared.run(&input, &mut output)?;
     let ran = prepared.run(&input, &mut output)?;
@@ -74,15 +81,15 @@ fn flops(session: &mut Session, size: &Size) -> Result<f64> {
 }
 
 /// Seconds from an empty dispatch to the end of the wait for it.
-fn launch(session: &mut Session) -> Result<f64> {
+fn launch(programs: &mut Programs, prepare: Prepare) -> Result<f64> {
     let problem = Conv2d::new(Conv2dDesc::default())?;
     // Leaves the buffers of a convolution of one element bound, which is as empty as it gets.
-    let prepared = session.prepare(&problem, &[1.0], None)?;
+    let prepared = prepare(programs, &problem, &[1.0])?;
     prepared.run(&[1.0], &mut [0.0])?;
-    let program = session.program(CONV_REFERENCE)?;
+    let program = programs.kernel(CONV_REFERENCE)?;
     let work = Work { units: 1, per_group: 64, operations: 1.0 };
     let start = Instant::now();
-    dispatch::run(session.context(), &program, &work, &Pace::new())?;
+    dispatch::run(programs.context(), &program, &work, &DispatchBudget::new())?;
     Ok(start.elapsed().as_secs_f64())
 }
 

@@ -4,10 +4,10 @@
 //! no query tells the number. So the probe of a device runs a shader that counts.
 
 use crate::error::{Error, Result};
-use crate::gl::device::session::Session;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, Pace, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
+use crate::gl::execution::programs::Programs;
 use crate::shader::iterations::{LEAST, PROBED, nested, relied_on};
 use crate::shader::source::PROBE_LOOPS;
 
@@ -21,9 +21,9 @@ fn expected(iterations: usize) -> u32 {
 }
 
 /// Has the device make `sizes` iterations of loops inside each other. Gives how many it made, and whether their value is right.
-fn made(session: &mut Session, sizes: [usize; 3]) -> Result<(usize, bool)> {
-    let program = session.program(PROBE_LOOPS)?;
-    let context = session.context();
+fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
+    let program = programs.kernel(PROBE_LOOPS)?;
+    let context = programs.context();
     let output = Buffer::with_data(context, &[0; 8])?;
     let api = context.api();
     api.use_program(program.name());
@@ -33,7 +33,7 @@ fn made(session: &mut Session, sizes: [usize; 3]) -> Result<(usize, bool)> {
     output.bind(OUTPUT);
     context.check("glUniform1ui")?;
     let work = Work { units: 1, per_group: 1, operations: sizes.iter().product::<usize>() as f64 };
-    dispatch::run(context, &program, &work, &Pace::new())?;
+    dispatch::run(context, &program, &work, &DispatchBudget::new())?;
     let mut result = [0u32; 2];
     output.read(bytemuck::cast_slice_mut(&mut result))?;
     let made = (result[1] as usize).min(PROBED);
@@ -44,17 +44,17 @@ fn made(session: &mut Session, sizes: [usize; 3]) -> Result<(usize, bool)> {
 ///
 /// # Errors
 /// What the device failed to do; [`Error::Driver`] if its loops are of no use.
-pub fn max_iterations(session: &mut Session) -> Result<usize> {
-    let (all, right) = made(session, [1, 1, PROBED])?;
+pub fn max_iterations(programs: &mut Programs) -> Result<usize> {
+    let (all, right) = made(programs, [1, 1, PROBED])?;
     if !right || all < LEAST {
-        return Err(useless(session.context(), PROBED, all));
+        return Err(useless(programs.context(), PROBED, all));
     }
     let most = relied_on(all);
     // Loops inside each other must make as many, counted as the planner counts them.
     let turns = nested(most);
-    let (all, right) = made(session, [turns, 1, 1])?;
+    let (all, right) = made(programs, [turns, 1, 1])?;
     if !right || all < turns {
-        return Err(useless(session.context(), turns, all));
+        return Err(useless(programs.context(), turns, all));
     }
     Ok(most)
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::allocate;
 use crate::error::Result;
-use crate::gl::device::session::Session;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::passes::{Buffers, Passes};
+use crate::gl::execution::programs::Programs;
 use crate::memory::tiles::Gpu;
 use crate::shader::recipe::{Pass, Recipe, measure_fma, measure_read};
 
@@ -40,12 +40,12 @@ struct Size {
 const HARDWARE: Size = Size { groups: 4096, steps: 128, far: 32 << 20, warm_up: Duration::from_millis(300) };
 const SOFTWARE: Size = Size { groups: 4, steps: 64, far: 1 << 20, warm_up: Duration::ZERO };
 
-/// Measures the device of `session`.
+/// Measures the device of `programs`.
 ///
 /// # Errors
 /// What the device failed to do.
-pub fn measure(session: &mut Session) -> Result<Gpu> {
-    let context = session.context().clone();
+pub fn measure(programs: &mut Programs) -> Result<Gpu> {
+    let context = programs.context().clone();
     let capabilities = context.capabilities();
     let size = if capabilities.software { SOFTWARE } else { HARDWARE };
     // Of loops that end early nothing would be measured.
@@ -59,16 +59,16 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     // All built first: while a shader is compiled the clock falls.
     let (many, one) = (measure_fma(size.groups, size.steps), measure_fma(1, 16 * size.steps));
     let (many_flops, one_flops) = (flops_of(&many), flops_of(&one));
-    let many = repeated(session, many, 1)?;
-    let one = repeated(session, one, 1)?;
+    let many = repeated(programs, many, 1)?;
+    let one = repeated(programs, one, 1)?;
     let some =
-        |session: &mut Session, groups: usize| repeated(session, measure_fma(groups, 16 * size.steps), 1);
+        |programs: &mut Programs, groups: usize| repeated(programs, measure_fma(groups, 16 * size.steps), 1);
     // Two programs in turns, as passes follow each other: going on with the same one is cheaper on some drivers.
     let mut other = measure_fma(1, 1);
     other.source.text += "// another program\n";
     let launches = [measure_fma(1, 1), other].into_iter().cycle().take(LAUNCHES).collect();
-    let launches = passes_of(session, launches)?;
-    let read = repeated(session, measure_read(far), READS)?;
+    let launches = passes_of(programs, launches)?;
+    let read = repeated(programs, measure_read(far), READS)?;
     let keep_busy = |time: Duration| -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -92,7 +92,7 @@ pub fn measure(session: &mut Session) -> Result<Gpu> {
     let units = if capabilities.software {
         about
     } else {
-        most_at_once(about, |groups| Ok(seconds(&some(session, groups)?)? < CROWDED * alone))?
+        most_at_once(about, |groups| Ok(seconds(&some(programs, groups)?)? < CROWDED * alone))?
     };
     let launch = seconds(&launches)? / LAUNCHES as f64;
     let memory = (READS * 4 * far) as f64 / seconds(&read)?;
@@ -129,13 +129,16 @@ fn zeros(context: &Rc<Context>, elements: usize) -> Result<Buffer> {
 }
 
 /// `times` runs of `pass`, ready to be made together.
-fn repeated(session: &mut Session, pass: Pass, times: usize) -> Result<Passes> {
-    passes_of(session, vec![pass; times])
+fn repeated(programs: &mut Programs, pass: Pass, times: usize) -> Result<Passes> {
+    passes_of(programs, vec![pass; times])
 }
 
 /// `run`, ready to be made.
-fn passes_of(session: &mut Session, run: Vec<Pass>) -> Result<Passes> {
-    Passes::new(session, &Recipe { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run })
+fn passes_of(programs: &mut Programs, run: Vec<Pass>) -> Result<Passes> {
+    Passes::new(
+        programs,
+        &Recipe { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run },
+    )
 }
 
 /// Operations of all of `pass`.

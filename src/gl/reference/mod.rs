@@ -21,17 +21,19 @@ use crate::allocate;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::gl::convolution;
-use crate::gl::convolution::Prepared;
+use crate::gl::convolution::Buffered;
 use crate::gl::convolution::fallback;
 use crate::gl::device::discovery;
 use crate::gl::device::engine::Engine;
-use crate::gl::device::session::Session;
+use crate::gl::device::registry;
 use crate::gl::driver::api;
 use crate::gl::driver::context::{Context, ShareGroup, is_terminated};
 use crate::gl::driver::exit::{self, Inside};
 use crate::gl::driver::forgotten::{self, Member};
 use crate::gl::driver::resource::{Buffer, Program};
+use crate::gl::execution::programs::Programs;
 use crate::gl::reference::queued::Recent;
+use crate::gl::tune;
 use crate::problem::Conv2d;
 use crate::shader::recipe::Source;
 use crate::shader::single::{ANY_GRID, iterations_of};
@@ -84,7 +86,7 @@ struct Thread {
     last: Option<Conv2d>,
     /// Convolutions that were queued on the caller's buffers.
     recent: Recent,
-    session: Session,
+    programs: Programs,
     member: Member,
     /// The others end while no other thread dispatches, and inside, unless the process is ending.
     turn: Option<MutexGuard<'static, ()>>,
@@ -101,7 +103,7 @@ impl Thread {
             params,
             last: None,
             recent: Recent::default(),
-            session: Session::new(context),
+            programs: Programs::new(context),
             member: Member::new(),
             turn: None,
             inside: None,
@@ -113,7 +115,7 @@ impl Drop for Thread {
     fn drop(&mut self) {
         self.inside = exit::enter().ok();
         // The thread may be ending with another context current; objects must not be deleted from that one.
-        let context = self.session.context();
+        let context = self.programs.context();
         if context.group().is_gone() {
             return;
         }
@@ -229,10 +231,10 @@ pub fn execute_custom(
         };
         let mut computed = allocate::zeroed(output.len(), "the output")?;
         let prepared = if current.custom {
-            check_iterations(thread.session.context(), current.iterations)?;
-            Prepared::custom(thread.session.context(), (current.name, false), problem, weights)?
+            check_iterations(thread.programs.context(), current.iterations)?;
+            Buffered::custom(thread.programs.context(), (current.name, false), problem, weights)?
         } else {
-            thread.session.prepare(problem, weights, None)?
+            tune::prepare(&mut thread.programs, tune::policy(problem, config()), problem, weights, None)?
         };
         let ran = prepared.run(input, &mut computed)?;
         drop(prepared);
@@ -258,13 +260,13 @@ pub fn execute_source(
         return Err(not_initialized("gpu_execute_conv2d_with_shader"));
     }
     on_thread(state, |state, thread| {
-        let context = thread.session.context().clone();
+        let context = thread.programs.context().clone();
         let text =
             Source { name: "the caller's shader".to_owned(), text: allocate::text(source, "a shader")? };
-        let program = thread.session.generated(&text)?;
+        let program = thread.programs.generated(&text)?;
         check_iterations(&context, iterations_of(source))?;
         let any_grid = source.lines().any(|line| line == ANY_GRID);
-        let prepared = Prepared::custom(&context, (program.name(), any_grid), problem, weights)?;
+        let prepared = Buffered::custom(&context, (program.name(), any_grid), problem, weights)?;
         let mut computed = allocate::zeroed(output.len(), "the output")?;
         let ran = prepared.run(input, &mut computed)?;
         drop(prepared);
@@ -285,7 +287,7 @@ pub fn compile_custom(source: &str) -> Result<u32> {
         return Err(not_initialized("gpu_compile_custom_shader"));
     }
     on_thread(state, |state, thread| {
-        let context = thread.session.context();
+        let context = thread.programs.context();
         let program = Program::build(context, "the caller's shader", source)?;
         let custom = Named { name: 0, custom: true, iterations: iterations_of(source) };
         replace_program(state, context, program, custom).map(|program| program.name)
@@ -308,7 +310,7 @@ pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Res
         if !state.program.is_some_and(|current| current.name == program && !current.custom) {
             return Err(Error::invalid("program", program, "the program of gpu_compile_conv2d_shader"));
         }
-        let context = thread.session.context().clone();
+        let context = thread.programs.context().clone();
         let api = context.api();
         let params = api.get_integer_indexed(api::SHADER_STORAGE_BUFFER_BINDING, convolution::PARAMS) as u32;
         let left = thread.last.filter(|_| params == thread.params.name());
@@ -320,7 +322,7 @@ pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Res
                 "the parameters, or those that a call left behind bound at index 3",
             )
         })?;
-        let queued = thread.recent.enqueue(&mut thread.session, &problem, buffers, exactly);
+        let queued = thread.recent.enqueue(&mut thread.programs, &problem, buffers, exactly);
         let [input, weights, output] = buffers;
         let bound =
             [(convolution::INPUT, input), (convolution::WEIGHTS, weights), (convolution::OUTPUT, output)];
@@ -401,10 +403,10 @@ fn ensure_state(state: &mut Option<State>) -> Result<()> {
         return Ok(());
     }
     let engine = match config().device.as_deref().and_then(|device| device.strip_prefix("gl:")) {
-        Some(index) => crate::gl::engine(index.parse().map_err(|_| {
+        Some(index) => registry::engine(index.parse().map_err(|_| {
             Error::invalid("SPARKLE_DEVICE", format_args!("\"gl:{index}\""), "gl:N, N from 0 up")
         })?)?,
-        None => crate::gl::engine(0)?,
+        None => registry::engine(0)?,
     };
     *state = Some(State::new(engine)?);
     Ok(())
@@ -428,7 +430,7 @@ fn on_thread<T>(
         }
         made?;
         let thread = slot.as_mut().expect("just made");
-        let context = thread.session.context().clone();
+        let context = thread.programs.context().clone();
         // Since the last call the context was the caller's.
         context.forget_errors();
         context.api().forget_program();
@@ -461,14 +463,14 @@ fn on_thread<T>(
 
 /// Makes the calling thread's context of `group` current, and makes it, if need be.
 fn make_current(slot: &mut Option<Thread>, group: &Arc<ShareGroup>) -> Result<()> {
-    if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.session.context().group(), group)) {
+    if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.programs.context().group(), group)) {
         *slot = None;
     }
     let thread = match slot {
         Some(thread) => thread,
         None => slot.insert(Thread::new(group.context()?)?),
     };
-    let context = thread.session.context();
+    let context = thread.programs.context();
     if context.is_current() { Ok(()) } else { context.make_current() }
 }
 
@@ -478,7 +480,7 @@ fn on_initialized<T>(what: &'static str, job: impl FnOnce(&Rc<Context>) -> Resul
     if state.is_none() {
         return Err(not_initialized(what));
     }
-    on_thread(state, |_, thread| job(thread.session.context()))
+    on_thread(state, |_, thread| job(thread.programs.context()))
 }
 
 /// The reference program, built if the current one is another or none.
@@ -486,7 +488,7 @@ fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
     match state.program {
         Some(program) if !program.custom => Ok(program),
         _ => {
-            let context = thread.session.context();
+            let context = thread.programs.context();
             let program = Program::build(context, CONV_REFERENCE.name, &reference_for_callers())?;
             replace_program(state, context, program, Named { name: 0, custom: false, iterations: None })
         }
@@ -519,7 +521,7 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
     let delete = move |context: &Context| context.api().delete_program(name);
     let deleted = THREAD.try_with(|slot| {
         let slot = slot.borrow();
-        let context = slot.as_ref().map(|thread| thread.session.context())?;
+        let context = slot.as_ref().map(|thread| thread.programs.context())?;
         let ours =
             Arc::ptr_eq(context.group(), group) && (context.is_current() || context.make_current().is_ok());
         ours.then(|| delete(context))
@@ -537,7 +539,7 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
 
 /// Leaves the thread as the contract says: parameters at binding 3, the program in use.
 fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()> {
-    let context = thread.session.context();
+    let context = thread.programs.context();
     let block = LeftOver { params: fallback::reference_params(problem), mark: LEFT_BY_A_CALL };
     thread.last = None;
     thread.params.upload(bytemuck::bytes_of(&block))?;

@@ -6,11 +6,12 @@
 
 use crate::error::{Error, Result};
 use crate::gl::convolution;
-use crate::gl::device::session::Session;
 use crate::gl::driver::resource::{Buffer, Region};
-use crate::gl::execution::budget::Pace;
+use crate::gl::execution::budget::DispatchBudget;
 use crate::gl::execution::dispatch;
 use crate::gl::execution::passes::{self, Buffers, Passes};
+use crate::gl::execution::programs::Programs;
+use crate::gl::tune;
 use crate::log::Level;
 use crate::problem::Conv2d;
 use crate::shader::recipe;
@@ -31,20 +32,20 @@ impl Recent {
     /// of another size; what GL reports. The output is then undefined.
     pub fn enqueue(
         &mut self,
-        session: &mut Session,
+        programs: &mut Programs,
         problem: &Conv2d,
         [input, weights, output]: [u32; 3],
         exactly: bool,
     ) -> Result<()> {
-        let region = |name, buffer, elements| region(session, name, buffer, elements, exactly);
+        let region = |name, buffer, elements| region(programs, name, buffer, elements, exactly);
         let input = region("input", input, problem.input_len())?;
         let weights = region("weights", weights, problem.weights_len())?;
         let output = region("output", output, problem.output_len())?;
-        let passes = self.passes(session, problem)?;
+        let passes = self.passes(programs, problem)?;
         passes.enqueue_packing(&weights)?;
         let buffers = Buffers { input: &input, weights: &weights, bias: None, output: &output };
         let dispatches = passes.enqueue_cut(&buffers)?;
-        let (context, name) = (session.context(), passes.name());
+        let (context, name) = (programs.context(), passes.name());
         context.note(
             Level::Debug,
             format_args!("{}: {name}: queued, {dispatches} dispatches", context.device()),
@@ -53,38 +54,38 @@ impl Recent {
     }
 
     /// The passes for a problem, built at its first use.
-    fn passes(&mut self, session: &mut Session, problem: &Conv2d) -> Result<&Passes> {
+    fn passes(&mut self, programs: &mut Programs, problem: &Conv2d) -> Result<&Passes> {
         let kept = self.0.iter().position(|(kept, _)| kept == problem).map(|index| self.0.remove(index));
         let kept = match kept {
             Some(kept) => kept,
-            None => (*problem, build(session, problem)?),
+            None => (*problem, build(programs, problem)?),
         };
         if self.0.len() == KEPT {
             self.0.remove(0);
         }
         self.0.push(kept);
         self.0.last().and_then(|(_, passes)| passes.as_ref()).ok_or_else(|| Error::Unsupported {
-            device: session.context().device().to_owned(),
+            device: programs.context().device().to_owned(),
             what: "a better kernel than the reference program for this convolution".to_owned(),
         })
     }
 }
 
 /// Passes for the whole batch at once; `None` if the planner prefers the reference program or the driver can do no other.
-fn build(session: &mut Session, problem: &Conv2d) -> Result<Option<Passes>> {
-    if convolution::images_at_once(session.context(), problem)? < problem.sizes().n {
+fn build(programs: &mut Programs, problem: &Conv2d) -> Result<Option<Passes>> {
+    if convolution::images_at_once(programs.context(), problem)? < problem.sizes().n {
         return Ok(None);
     }
-    let variant = session.choose(problem)?;
+    let variant = tune::choose(programs, problem)?;
     let Some(recipe) = recipe::generate(&variant, problem) else { return Ok(None) };
     let work = dispatch::together(recipe.run.iter().map(passes::work));
-    let expected = session.expected(problem, &variant);
+    let expected = tune::expected(programs.context(), problem, &variant);
     let rate = expected.map(|seconds| f64::from(work.units) * work.operations / seconds);
-    match Passes::with_packed(session, &recipe, Pace::new().expecting(rate)) {
+    match Passes::with_packed(programs, &recipe, DispatchBudget::new().expecting(rate)) {
         Ok(passes) => Ok(Some(passes)),
         Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) => {
-            session.context().note(Level::Warn, format_args!("{variant}: {error}"));
-            session.context().forget_errors();
+            programs.context().note(Level::Warn, format_args!("{variant}: {error}"));
+            programs.context().forget_errors();
             Ok(None)
         }
         Err(error) => Err(error),
@@ -93,13 +94,13 @@ fn build(session: &mut Session, problem: &Conv2d) -> Result<Option<Passes>> {
 
 /// The beginning of a buffer object that holds at least, or `exactly`, so many numbers.
 fn region(
-    session: &Session,
+    programs: &Programs,
     name: &'static str,
     buffer: u32,
     elements: usize,
     exactly: bool,
 ) -> Result<Region> {
-    let (context, bytes) = (session.context(), elements * size_of::<f32>());
+    let (context, bytes) = (programs.context(), elements * size_of::<f32>());
     let there = Buffer::bytes_of(context, buffer)?;
     if there < bytes as u64 || exactly && there > bytes as u64 {
         let given = format!("a buffer of {there} bytes");

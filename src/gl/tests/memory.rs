@@ -54,6 +54,28 @@ fn plans_take_what_they_say() {
     }
 }
 
+/// A plan whose jobs go through a pipeline of the caller's holds nothing on the worker, unless it is run by itself, too.
+#[test]
+fn plans_in_pipelines_take_nothing_of_the_worker() {
+    let Some(rig) = Rig::new(Machine::default()) else { return };
+    let engine = rig.open().unwrap();
+    let case = case(Conv2dDesc { n: 2, c: 32, h: 20, w: 20, k: 48, r: 3, s: 3, ..Default::default() });
+    // The first measures the device.
+    case.run(&*case.plan(&engine).unwrap()).unwrap();
+    settle(&engine);
+    let before = rig.faults.bytes();
+    let plan = case.plan(&engine).unwrap();
+    assert!(plan.recipe().is_some());
+    settle(&engine);
+    assert_eq!(rig.faults.bytes(), before, "{}: held for runs that never come", plan.kernel());
+    case.run(&*plan).unwrap();
+    let held = rig.faults.bytes();
+    assert!(held > before, "a plan that is run keeps what it runs with");
+    assert!(plan.recipe().is_some());
+    settle(&engine);
+    assert_eq!(rig.faults.bytes(), held, "a plan that is used both ways is not prepared again and again");
+}
+
 /// The queue that their runs go through prepares them, when the first comes; nothing else does.
 #[test]
 fn plans_that_stream_take_nothing_before_they_run_and_what_they_say_after() {

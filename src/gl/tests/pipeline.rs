@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::gl::driver::api;
-use crate::gl::pipeline::{Pipeline, SPIN_ANYWHERE};
+use crate::gl::pipeline::{Pipeline, Thresholds};
 use crate::memory::tiles::Tile;
 use crate::shader::variant::{Family, Variant};
 
@@ -34,8 +34,19 @@ pub fn machine() -> Machine {
 }
 
 pub fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
+    start_with(rig, options, thresholds())
+}
+
+fn start_with(rig: &Rig, options: PipelineOptions, thresholds: Thresholds) -> Result<Pipeline> {
     let egl: Arc<dyn crate::gl::driver::egl::Egl> = rig.egl.clone();
-    Pipeline::start(egl, "gl:faulty".into(), rig.target, SMALL_BLOCK as usize / 4, options)
+    let most = SMALL_BLOCK as usize / 4;
+    Pipeline::start_with(egl, "gl:faulty".into(), rig.target, most, options, thresholds)
+}
+
+/// So small that these tests' jobs go every way.
+fn thresholds() -> Thresholds {
+    let upload_wait = Duration::from_secs(1);
+    Thresholds { staged: 64..1 << 20, counted_copy: 256, upload_wait, spins_anywhere: false }
 }
 
 /// A job of `case` whose output outlives everything.
@@ -90,10 +101,10 @@ impl Sent<'_> {
 fn with_fault(
     rig: &Rig,
     plans: &[(&Case, Box<dyn Plan>)],
-    options: PipelineOptions,
+    (options, thresholds): &(PipelineOptions, Thresholds),
     (fault, number): (Fault, u64),
 ) -> (Option<&'static str>, Vec<Result<Run>>) {
-    let pipeline = start(rig, options).unwrap();
+    let pipeline = start_with(rig, *options, thresholds.clone()).unwrap();
     rig.faults.arm(fault, number);
     let sent: Vec<Sent> = plans.iter().map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
     let results: Vec<Result<Run>> = sent.into_iter().map(Sent::end).collect();
@@ -118,6 +129,16 @@ fn fault_loop(
     step: u64,
     most_failed: usize,
 ) -> u64 {
+    fault_loop_with(machine, (options, thresholds()), fault, step, most_failed)
+}
+
+fn fault_loop_with(
+    machine: Machine,
+    options: (PipelineOptions, Thresholds),
+    fault: Fault,
+    step: u64,
+    most_failed: usize,
+) -> u64 {
     let Some(rig) = Rig::new(machine) else { return u64::MAX };
     let engine = rig.open().unwrap();
     let cases = [&rig.square, &rig.batch, &rig.direct];
@@ -125,7 +146,7 @@ fn fault_loop(
     let healthy = rig.faults.objects();
     let mut injected = 0;
     for number in (1..).step_by(step as usize) {
-        let (befell, results) = with_fault(&rig, &plans, options, (fault, number));
+        let (befell, results) = with_fault(&rig, &plans, &options, (fault, number));
         let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
         let when = format!("{fault:?} at call {number}, {befell:?}: {errors:?}");
         assert!(errors.len() <= most_failed, "{when}");
@@ -154,7 +175,6 @@ fn a_device_lost_at_any_call_costs_no_job() {
 /// As where processors are many: threads stay awake between their steps, and put these in order themselves.
 #[test]
 fn threads_that_stay_awake_lose_nothing_either() {
-    SPIN_ANYWHERE.store(true, Ordering::Relaxed);
     let mut injected = vec![];
     for (fault, contexts, step, failed) in [
         (Fault::Lost, Contexts::Three, 5, 0),
@@ -162,9 +182,9 @@ fn threads_that_stay_awake_lose_nothing_either() {
         (Fault::Error(api::OUT_OF_MEMORY), Contexts::Three, 9, 3),
     ] {
         let options = PipelineOptions { contexts, order: Order::Host, ..OPTIONS };
-        injected.push(fault_loop(machine(), options, fault, step, failed));
+        let awake = Thresholds { spins_anywhere: true, ..thresholds() };
+        injected.push(fault_loop_with(machine(), (options, awake), fault, step, failed));
     }
-    SPIN_ANYWHERE.store(false, Ordering::Relaxed);
     assert!(injected.iter().all(|&count| count > 5), "{injected:?}");
 }
 

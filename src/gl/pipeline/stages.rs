@@ -1,4 +1,4 @@
-//! The threads: what each step does with a piece.
+//! The threads: what each stage does with a piece.
 //!
 //! ```text
 //!   upload    prepares slots; host memory ─► device memory
@@ -6,29 +6,32 @@
 //!   download  behind the convolution: device memory ─► host memory
 //! ```
 //!
-//! A thread has one context and one or all of the steps. It takes tasks from the ring, and between them looks what the device
+//! A thread has one context and one or all of the stages. It takes tasks from the ring, and between them looks what the device
 //! has finished.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Core;
-use super::encode::Encoders;
-use super::engines::Filler;
-use super::job::{Piece, bytes_of};
-use super::lane::{Commands, Landed, Lane};
+use super::batch::Batch;
+use super::command_stream::{CommandStream, Commands, Landed};
+use super::copy_engines::Filler;
+use super::core::Core;
+use super::encoders::Encoders;
+use super::job::bytes_of;
 use super::memory::{SlotBuffers, SlotMemory};
-use super::ring::{Rest, STEPS, Step, Task};
+use super::ring::{Rest, STAGES, Stage, Task};
 use super::slot::LentSlot;
+use super::transfers::{self, download, poison, upload};
+use super::work::{Piece, Work};
 use crate::backend::Order;
 use crate::error::{Error, Result};
-use crate::gl::device::worker::panic_text;
-use crate::gl::driver::api;
 use crate::gl::driver::context::{Context, ShareGroup};
 use crate::gl::driver::exit::{self, Inside};
 use crate::log::Level;
+use crate::thread::panic_text;
 
 /// How long a thread rests between looks at the ring while the device is at work. It does not wait inside the driver, which would
 /// spin there just the same, deaf to tasks that the device could begin with meanwhile.
@@ -42,14 +45,10 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// How long a copy waits at most for kernels to be given to the device before it.
 const COURTESY: Duration = Duration::from_millis(1);
 
-/// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
-/// memory that is read too early is seen.
-const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
-
-/// One thread's steps.
-pub struct Steps {
-    lanes: Vec<Lane>,
-    steps: Vec<Step>,
+/// One thread's stages.
+pub struct StageThread {
+    streams: Vec<CommandStream>,
+    stages: Vec<Stage>,
     /// Of the upload.
     buffers: Vec<SlotBuffers>,
     /// Of the computing.
@@ -83,20 +82,20 @@ struct Failed {
     harmless: bool,
 }
 
-impl Steps {
+impl StageThread {
     /// Makes a context on the calling thread.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, steps: &[Step]) -> Result<Self> {
+    pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, stages: &[Stage]) -> Result<Self> {
         let context = group.context()?;
-        if steps.contains(&Step::Upload) {
-            core.engines.start();
+        if stages.contains(&Stage::Upload) {
+            core.copy_engines.start();
         }
-        Ok(Steps {
+        Ok(StageThread {
             spins: may_spin(&context, core),
-            lanes: steps.iter().map(|&step| Lane::new(core, &context, step)).collect(),
-            steps: steps.to_vec(),
+            streams: stages.iter().map(|&stage| CommandStream::new(core, &context, stage)).collect(),
+            stages: stages.to_vec(),
             buffers: core.slots().map(|_| SlotBuffers::default()).collect(),
             encoders: Encoders::new(core, &context),
             filler: None,
@@ -116,7 +115,7 @@ impl Steps {
             self.at = None;
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
             let turn = turn.unwrap_or_else(|panic| {
-                let error = Error::Internal(format!("{} panicked: {}", self.core.id, panic_text(&*panic)));
+                let error = Error::Internal(format!("{} panicked: {}", self.core.id(), panic_text(&*panic)));
                 Err(Box::new(Failed { error, place: self.at.take(), harmless: false }))
             });
             match turn {
@@ -129,23 +128,23 @@ impl Steps {
         let error = failed.error.clone();
         let flights = failed.place.as_ref().map_or(&[][..], |(_, piece)| piece.flights());
         for flight in flights.iter().filter(|flight| !flight.survives(&error)) {
-            flight.fail(&self.core, error.clone());
+            flight.fail(&self.core.completion, error.clone());
         }
         Some(error)
     }
 
     /// One task, or a look at the device. `false` at the end.
     fn turn(&mut self) -> Turn<bool> {
-        let alone = self.lanes.len() == STEPS.len();
+        let alone = self.streams.len() == STAGES.len();
         // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
-        let has_kernels = self.steps == [Step::Compute] && self.heard.is_none();
+        let has_kernels = self.stages == [Stage::Compute] && self.heard.is_none();
         if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
         // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
         self.at = None;
-        let busy = self.lanes.iter().any(Lane::is_busy);
+        let busy = self.streams.iter().any(CommandStream::is_busy);
         let rest = match busy {
             true => Rest::Never,
             false if self.is_eager() => Rest::WhenQuiet,
@@ -156,7 +155,7 @@ impl Steps {
             self.listen()?;
             return Ok(true);
         }
-        let task = self.core.ring.next(&self.steps, rest);
+        let task = self.core.ring.next(&self.stages, rest);
         self.heard = task.is_none().then_some(news);
         match task {
             None => {
@@ -186,12 +185,12 @@ impl Steps {
                     return if failed.harmless { Ok(true) } else { Err(failed) };
                 }
             }
-            Some(Task::Issue(step, slot, piece)) => {
+            Some(Task::Issue(stage, slot, piece)) => {
                 self.at = Some((slot, piece.clone()));
                 let _inside = self.enter()?;
                 self.context.forget_errors();
-                let issued = self.issue(step, slot, &piece);
-                issued.map_err(|error| Failed::at(error, slot, piece, step == Step::Compute))?;
+                let issued = self.issue(stage, slot, &piece);
+                issued.map_err(|error| Failed::at(error, slot, piece, stage == Stage::Compute))?;
             }
         }
         Ok(true)
@@ -205,7 +204,7 @@ impl Steps {
     /// A piece cannot be computed, but the device can go on.
     fn fail_piece(&self, failed: Failed) {
         let Some((slot, piece)) = failed.place else { return };
-        self.core.engines.landed(slot);
+        self.core.copy_engines.landed(slot);
         match piece {
             Piece::Reserve(reservation) => {
                 reservation.fail(failed.error);
@@ -213,17 +212,26 @@ impl Steps {
             }
             Piece::Part { flight, .. } => {
                 if self.core.ring.done(slot, self.generation) {
-                    flight.fail(&self.core, failed.error);
-                    flight.part_done(&self.core, 2);
+                    flight.fail(&self.core.completion, failed.error);
+                    flight.part_done(&self.core.completion, 2);
                 }
             }
-            Piece::Batch(batch) => batch.take_apart(&self.core, slot, self.generation, &failed.error),
+            Piece::Batch(batch) => self.take_apart(&batch, slot, &failed.error),
         }
     }
 
-    /// Looks at all lanes for what is done by now.
+    /// A batch cannot be computed as one, but the device can go on: its jobs do so alone.
+    fn take_apart(&self, batch: &Batch, slot: usize, error: &Error) {
+        if matches!(error, Error::Shader { .. }) && !self.core.no_queue.swap(true, Ordering::Relaxed) {
+            crate::log::warning!("{}: small jobs go one by one: {error}", self.core.id());
+        }
+        let alone = batch.flights.iter().map(|flight| Work::Fly { flight: flight.again(false), next: 0 });
+        self.core.ring.again(slot, self.generation, alone);
+    }
+
+    /// Looks at all streams for what is done by now.
     fn land_all(&mut self, patience: Duration) -> Turn<()> {
-        for index in 0..self.lanes.len() {
+        for index in 0..self.streams.len() {
             while self.land(index, patience)? {}
         }
         Ok(())
@@ -246,38 +254,38 @@ impl Steps {
         Ok(())
     }
 
-    /// Listens to the lane whose work comes first.
+    /// Listens to the stream whose work comes first.
     fn land_one(&mut self, patience: Duration) -> Turn<()> {
-        let busy = (0..self.lanes.len()).filter(|&index| self.lanes[index].is_busy());
-        let first = busy.min_by_key(|&index| self.lanes[index].step as usize);
+        let busy = (0..self.streams.len()).filter(|&index| self.streams[index].is_busy());
+        let first = busy.min_by_key(|&index| self.streams[index].stage as usize);
         first.map_or(Ok(()), |index| self.land(index, patience).map(|_| ()))
     }
 
     fn land(&mut self, index: usize, patience: Duration) -> Turn<bool> {
-        if !self.lanes[index].is_busy() {
+        if !self.streams[index].is_busy() {
             return Ok(false);
         }
-        let place = self.lanes[index].oldest();
+        let place = self.streams[index].oldest();
         self.at = place.clone();
         let _inside = self.enter()?;
         // Deletions may have left some, which nobody has to answer for.
         self.context.forget_errors();
-        let landed = self.lanes[index].land(patience);
+        let landed = self.streams[index].land(patience);
         let landed =
             landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
         let Some(landed) = landed else { return Ok(false) };
         self.moved = Instant::now();
-        self.pass_on(self.lanes[index].step, landed.issued.slot, &landed.issued.piece, true);
-        if self.lanes[index].step == Step::Download {
-            self.core.engines.landed(landed.issued.slot);
+        self.pass_on(self.streams[index].stage, landed.issued.slot, &landed.issued.piece, true);
+        if self.streams[index].stage == Stage::Download {
+            self.core.copy_engines.landed(landed.issued.slot);
         }
-        let after = match self.lanes[index].step {
-            Step::Upload => Ok(()),
-            Step::Compute => {
+        let after = match self.streams[index].stage {
+            Stage::Upload => Ok(()),
+            Stage::Compute => {
                 self.computed(&landed);
                 Ok(())
             }
-            Step::Download => self.downloaded(&landed),
+            Stage::Download => self.downloaded(&landed),
         };
         after.map_err(|error| Box::new(Failed { error, place, harmless: false }))?;
         Ok(true)
@@ -292,7 +300,7 @@ impl Steps {
         encode.learn(count, landed.time);
         let kernel = encode.kernel().into();
         for flight in landed.issued.piece.flights() {
-            flight.computed(&self.core, landed.time, landed.issued.dispatches, &kernel);
+            flight.computed(&self.core.completion, landed.time, landed.issued.dispatches, &kernel);
         }
     }
 
@@ -304,12 +312,12 @@ impl Steps {
         if memory.staging.is_none() {
             // SAFETY: the slot's output is as large as that, and this piece's alone.
             let into = unsafe { std::slice::from_raw_parts_mut(memory.output.as_ptr(), bytes) };
-            self.read(memory.regions([0, bytes])[1].buffer, into)?;
+            transfers::read(&self.context, memory.regions([0, bytes])[1].buffer, into)?;
         }
         let (flight, first) = match &landed.issued.piece {
             Piece::Part { flight, first, .. } => (flight.clone(), first),
             Piece::Batch(batch) => {
-                batch.clone().deliver(&self.core, slot, memory);
+                transfers::deliver_batch(batch.clone(), &self.core, slot, memory);
                 return Ok(());
             }
             Piece::Reserve(_) => return Ok(()),
@@ -317,7 +325,7 @@ impl Steps {
         let core = self.core.clone();
         let Some(to) = flight.destination(*first) else {
             if core.ring.done(slot, self.generation) {
-                flight.part_done(&core, 1);
+                flight.part_done(&core.completion, 1);
             }
             return Ok(());
         };
@@ -327,21 +335,11 @@ impl Steps {
         let from = memory.output.as_ptr();
         let then = move || {
             core.ring.delivered(slot);
-            flight.part_done(&core, 1);
+            flight.part_done(&core.completion, 1);
         };
         // SAFETY: the slot's memory stays while the ring says that it is being copied; the output is the job's until it is done.
-        unsafe { self.core.copiers.copy(from, to.cast(), bytes, then) };
+        unsafe { self.core.copiers().copy(from, to.cast(), bytes, then) };
         Ok(())
-    }
-
-    /// Reads a buffer where nothing can be mapped.
-    fn read(&self, buffer: u32, into: &mut [u8]) -> Result<()> {
-        let api = self.context.api();
-        api.bind_buffer(api::COPY_READ_BUFFER, buffer);
-        self.context.check("glBindBuffer")?;
-        api.get_buffer_sub_data(api::COPY_READ_BUFFER, 0, into);
-        self.context.check("glGetBufferSubData")?;
-        self.context.check_reset("glGetBufferSubData")
     }
 
     /// Gives the slot memory enough, and its input to the copiers, or the slot to a caller.
@@ -354,12 +352,12 @@ impl Steps {
                 let place = (slot, self.generation);
                 let lent = LentSlot::new(&self.core, &reservation.recipe, place, &memory, lease);
                 self.core.ring.lend(slot, self.generation);
-                reservation.give(lent);
+                reservation.give(Box::new(lent));
             }
             Piece::Batch(batch) => {
-                let memory = self.grow(slot, batch.capacity(&self.core))?;
+                let memory = self.grow(slot, batch.capacity(self.core.max_room(&batch.recipe)))?;
                 poison(memory.input.as_ptr(), batch.bytes()[0]);
-                batch.clone().fill(&self.core, slot, self.generation, memory);
+                transfers::fill_batch(batch.clone(), &self.core, slot, self.generation, memory);
             }
             Piece::Part { flight, first, images } => {
                 flight.make_room()?;
@@ -377,14 +375,14 @@ impl Steps {
                 let (core, generation) = (self.core.clone(), self.generation);
                 let then = move || {
                     if core.ring.copied(slot) {
-                        core.ring.pass(Step::Upload, slot, generation);
+                        core.ring.pass(Stage::Upload, slot, generation);
                     }
                 };
                 // SAFETY: `first` is below the batch.
                 let from = unsafe { job.input.add(first * problem.with_batch(1).input_len()) };
                 // SAFETY: the input is the job's until it is done; the slot's memory stays while the ring says that it is being
                 // copied, and nobody else has it.
-                unsafe { self.core.copiers.copy(from.cast(), memory.input.as_ptr(), bytes[0], then) };
+                unsafe { self.core.copiers().copy(from.cast(), memory.input.as_ptr(), bytes[0], then) };
             }
         }
         Ok(())
@@ -406,46 +404,47 @@ impl Steps {
         Ok(memory)
     }
 
-    /// Gives the device a step's commands, and the slot to the next step.
-    fn issue(&mut self, step: Step, slot: usize, piece: &Piece) -> Result<()> {
+    /// Gives the device a stage's commands, and the slot to the next stage.
+    fn issue(&mut self, stage: Stage, slot: usize, piece: &Piece) -> Result<()> {
         self.moved = Instant::now();
         let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
-        // Where the device puts steps in order, kernels may be given long before they can begin.
-        let kernels_begin = self.core.order_before(Step::Compute) != Some(Order::Device);
-        if self.spins && kernels_begin && !self.steps.contains(&Step::Compute) {
+        // Where the device puts stages in order, kernels may be given long before they can begin.
+        let kernels_begin = self.core.order_before(Stage::Compute) != Some(Order::Device);
+        if self.spins && kernels_begin && !self.stages.contains(&Stage::Compute) {
             self.let_kernels_go_first();
         }
         let counts = self.counts_copies();
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
-        let lane = self.lanes.iter_mut().find(|lane| lane.step == step).expect("the ring knows our steps");
-        let moved = [bytes[0], 0, bytes[1]][step as usize] as u64;
+        let stream =
+            self.streams.iter_mut().find(|stream| stream.stage == stage).expect("the ring knows our stages");
+        let moved = [bytes[0], 0, bytes[1]][stage as usize] as u64;
         let commands = Commands { slot, piece: piece.clone(), bytes: moved };
-        match step {
-            Step::Upload => {
+        match stage {
+            Stage::Upload => {
                 let give = || {
-                    lane.issue(commands, |memory| {
+                    stream.issue(commands, |memory| {
                         poison(memory.output.as_ptr(), bytes[1]);
                         upload(&context, memory, bytes).map(|()| (0, None))
                     })
                 };
-                if counts { self.core.engines.upload(slot, bytes[0], give)? } else { give()? }
+                if counts { self.core.copy_engines.upload(slot, bytes[0], give)? } else { give()? }
             }
-            Step::Compute => {
-                // SAFETY: the piece is outstanding until this step has landed.
+            Stage::Compute => {
+                // SAFETY: the piece is outstanding until this stage has landed.
                 let weights = unsafe { piece.weights() };
                 let encode = encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_)))?;
-                lane.issue(commands, |memory| {
+                stream.issue(commands, |memory| {
                     let [input, output] = memory.regions(bytes);
                     let dispatches = encode.encode(input, output, count)?;
                     Ok((dispatches, Some(encode)))
                 })?;
             }
-            Step::Download => {
-                lane.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
-                self.core.engines.downloaded();
+            Stage::Download => {
+                stream.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
+                self.core.copy_engines.downloaded();
             }
         }
-        self.pass_on(step, slot, piece, false);
+        self.pass_on(stage, slot, piece, false);
         Ok(())
     }
 
@@ -466,12 +465,12 @@ impl Steps {
         self.encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_))).map(drop)
     }
 
-    /// The commands of `step` were given, or are `done`: the slot is ready for the step behind it, if that is when it is.
-    fn pass_on(&mut self, step: Step, slot: usize, piece: &Piece, done: bool) {
-        if let Some(next) = step.next()
+    /// The commands of `stage` were given, or are `done`: the slot is ready for the stage behind it, if that is when it is.
+    fn pass_on(&mut self, stage: Stage, slot: usize, piece: &Piece, done: bool) {
+        if let Some(next) = stage.next()
             && (self.core.order_before(next) == Some(Order::Host)) == done
         {
-            if next == Step::Download && self.counts_copies() {
+            if next == Stage::Download && self.counts_copies() {
                 self.keep_engines_apart(piece);
             }
             self.core.ring.pass(next, slot, self.generation);
@@ -480,7 +479,7 @@ impl Steps {
 
     /// Whether uploads and downloads are copies in contexts of their own.
     fn counts_copies(&self) -> bool {
-        self.core.threads() == STEPS.len() && self.context.capabilities().buffer_storage
+        self.core.threads() == STAGES.len() && self.context.capabilities().buffer_storage
     }
 
     /// Sees to it that the download of `piece` and uploads beside it do not share an engine.
@@ -489,11 +488,11 @@ impl Steps {
         let (context, filler) = (&self.context, &mut self.filler);
         let copy = || match filler {
             Some(filler) => filler.copy(context),
-            None => filler.insert(Filler::new(context)?).copy(context),
+            None => filler.insert(self.core.copy_engines.filler(context)?).copy(context),
         };
         // Without it all is as right, and slower. What else ails the device shows elsewhere.
-        if let Err(error) = self.core.engines.before_download(bytes, copy) {
-            self.context.note(Level::Debug, format_args!("{}: {error}", self.core.id));
+        if let Err(error) = self.core.copy_engines.before_download(bytes, copy) {
+            self.context.note(Level::Debug, format_args!("{}: {error}", self.core.id()));
             self.context.forget_errors();
         }
     }
@@ -503,11 +502,11 @@ impl Steps {
         // Nor is any piece held until callers have given their slots back: jobs are over when nobody holds them.
         self.at = None;
         let _inside = exit::enter();
-        for lane in &mut self.lanes {
-            let computes = lane.step == Step::Compute;
-            for issued in lane.take_flights().filter(|_| computes) {
+        for stream in &mut self.streams {
+            let computes = stream.stage == Stage::Compute;
+            for issued in stream.take_flights().filter(|_| computes) {
                 // Its time is not known. If its data is not in either, it is on record, and flies again.
-                issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core, 1));
+                issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core.completion, 1));
             }
         }
         let messages = self.context.take_messages();
@@ -523,76 +522,31 @@ impl Failed {
     }
 }
 
-/// Host's side to device's side, of the input.
-fn upload(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
-    let target = memory.regions(bytes)[0].buffer;
-    match memory.staging {
-        Some([from, _]) => copy(context, from, target, bytes[0]),
-        None => {
-            // SAFETY: the slot's input is as large as that, and this piece's alone.
-            let data = unsafe { std::slice::from_raw_parts(memory.input.as_ptr(), bytes[0]) };
-            context.api().bind_buffer(api::COPY_WRITE_BUFFER, target);
-            context.check("glBindBuffer")?;
-            context.api().buffer_sub_data(api::COPY_WRITE_BUFFER, 0, data);
-            context.check("glBufferSubData")
-        }
-    }
-}
-
-/// Device's side to host's side, of the output; where nothing is mapped, that is done when it has landed.
-fn download(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
-    let source = memory.regions(bytes)[1].buffer;
-    memory.staging.map_or(Ok(()), |[_, to]| copy(context, source, to, bytes[1]))
-}
-
-/// Copies between buffers of the share group. Each is bound anew, which is when a context sees what others have done to it.
-fn copy(context: &Context, from: u32, to: u32, bytes: usize) -> Result<()> {
-    let api = context.api();
-    api.bind_buffer(api::COPY_READ_BUFFER, from);
-    context.check("glBindBuffer")?;
-    api.bind_buffer(api::COPY_WRITE_BUFFER, to);
-    context.check("glBindBuffer")?;
-    api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, 0, 0, bytes as i64);
-    context.check("glCopyBufferSubData")
-}
-
-fn poison(memory: *mut u8, bytes: usize) {
-    if let Some(poison) = POISON {
-        // SAFETY: the slot's memory is as large as that, aligned as buffers are, and in this thread's hands alone.
-        unsafe { std::slice::from_raw_parts_mut(memory.cast::<u32>(), bytes / 4) }.fill(poison);
-    }
-}
-
-/// Set while a test wants all pipelines to do as on a GPU beside many processors.
-#[cfg(test)]
-pub static SPIN_ANYWHERE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
 fn may_spin(context: &Context, core: &Core) -> bool {
-    #[cfg(test)]
-    if SPIN_ANYWHERE.load(std::sync::atomic::Ordering::Relaxed) {
+    if core.thresholds().spins_anywhere {
         return true;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     !context.capabilities().software && processors >= 2 * core.threads()
 }
 
-/// Runs a thread's steps from its context's beginning to its end. It calls `arrive` when it has a context, and drops it when it has
+/// Runs a thread's stages from its context's beginning to its end. It calls `arrive` when it has a context, and drops it when it has
 /// said that there is none. `gate` holds the thread until nobody needs its memory.
 pub fn thread(
     core: &Arc<Core>,
     group: Arc<ShareGroup>,
-    steps: &[Step],
+    stages: &[Stage],
     arrive: impl FnOnce(),
     gate: impl FnOnce(),
 ) {
     let made = exit::enter().and_then(|_inside| {
-        let made = catch_unwind(AssertUnwindSafe(|| Steps::new(core, &group, steps)));
+        let made = catch_unwind(AssertUnwindSafe(|| StageThread::new(core, &group, stages)));
         made.unwrap_or_else(|panic| {
-            Err(Error::Internal(format!("{} panicked: {}", core.id, panic_text(&*panic))))
+            Err(Error::Internal(format!("{} panicked: {}", core.id(), panic_text(&*panic))))
         })
     });
-    let mut steps = match made {
-        Ok(steps) => steps,
+    let mut stages = match made {
+        Ok(stages) => stages,
         Err(error) => {
             core.give_up(error, true);
             let _inside = exit::enter();
@@ -600,12 +554,12 @@ pub fn thread(
         }
     };
     arrive();
-    if let Some(error) = steps.serve() {
+    if let Some(error) = stages.serve() {
         core.give_up(error, false);
     }
-    steps.leave();
+    stages.leave();
     gate();
     let _inside = exit::enter();
-    drop(steps);
+    drop(stages);
     group.release_thread();
 }

@@ -16,16 +16,12 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 
-/// Bytes of a copy that counts. (512 KiB do, 256 KiB do not.)
-const LARGE: usize = if cfg!(test) { 256 } else { 512 << 10 };
-/// Bytes of one that is put in.
-const FILLER: usize = 2 * LARGE;
-/// How long uploads wait at most for the first download to be given.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 5 });
-
 /// What the threads of a pipeline with three contexts know of each other's large copies.
-#[derive(Default)]
-pub struct Engines {
+pub struct CopyEngines {
+    /// Bytes of a copy that counts: on NVIDIA's driver 512 KiB do, 256 KiB do not.
+    counted: usize,
+    /// How long uploads wait at most until the first download is submitted.
+    wait: Duration,
     /// Slots between their upload and the end of their download, a bit each.
     under_way: AtomicU32,
     /// Large copies since there were none, until the first large download.
@@ -43,7 +39,27 @@ const GIVING: u8 = 1;
 /// It was given: nothing changes until the next rest.
 const SETTLED: u8 = 2;
 
-impl Engines {
+impl CopyEngines {
+    /// Nothing is under way. Copies of `counted` bytes count; uploads wait at most `wait` for the first download.
+    pub fn new(counted: usize, wait: Duration) -> Self {
+        CopyEngines {
+            counted,
+            wait,
+            under_way: AtomicU32::new(0),
+            copies: Mutex::new(0),
+            phase: AtomicU8::new(COUNTING),
+            owes: AtomicBool::new(false),
+        }
+    }
+
+    /// A small copy that counts, on `context`.
+    ///
+    /// # Errors
+    /// What the device lacks.
+    pub fn filler(&self, context: &Rc<Context>) -> Result<Filler> {
+        Filler::new(context, 2 * self.counted)
+    }
+
     fn phase(&self) -> u8 {
         self.phase.load(Ordering::Acquire)
     }
@@ -65,14 +81,14 @@ impl Engines {
             *lock(&self.copies) = 0;
             self.phase.store(COUNTING, Ordering::Release);
         }
-        if bytes < LARGE {
+        if bytes < self.counted {
             return give();
         }
         let start = Instant::now();
         loop {
             match self.phase() {
                 SETTLED => return give(),
-                GIVING if start.elapsed() > PATIENCE => self.downloaded(),
+                GIVING if start.elapsed() > self.wait => self.downloaded(),
                 GIVING => std::hint::spin_loop(),
                 _ => {
                     let mut copies = lock(&self.copies);
@@ -88,7 +104,7 @@ impl Engines {
 
     /// Another copy of `bytes` was given, as that of weights.
     pub fn other(&self, bytes: usize) {
-        if bytes >= LARGE && self.phase() == COUNTING {
+        if bytes >= self.counted && self.phase() == COUNTING {
             *lock(&self.copies) += 1;
         }
     }
@@ -98,7 +114,7 @@ impl Engines {
     /// # Errors
     /// Those of `copy`.
     pub fn before_download(&self, bytes: usize, copy: impl FnOnce() -> Result<()>) -> Result<()> {
-        if bytes < LARGE {
+        if bytes < self.counted {
             return Ok(());
         }
         match self.phase() {
@@ -131,16 +147,13 @@ impl Engines {
 pub struct Filler {
     from: Buffer,
     to: Buffer,
+    bytes: usize,
 }
 
 impl Filler {
-    /// Memory for it.
-    ///
-    /// # Errors
-    /// What the device lacks.
-    pub fn new(context: &Rc<Context>) -> Result<Self> {
-        // From the host's side: that such a copy counts is what was measured.
-        Ok(Filler { from: Buffer::mapped(context, FILLER)?.0, to: Buffer::new(context, FILLER)? })
+    fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        // From mapped memory: copies of that kind were measured to count.
+        Ok(Filler { from: Buffer::mapped(context, bytes)?.0, to: Buffer::new(context, bytes)?, bytes })
     }
 
     /// Gives the copy to the device.
@@ -148,7 +161,7 @@ impl Filler {
     /// # Errors
     /// What GL reports.
     pub fn copy(&self, context: &Context) -> Result<()> {
-        self.from.copy_to(&self.to, FILLER)?;
+        self.from.copy_to(&self.to, self.bytes)?;
         context.api().flush();
         context.check("glFlush")
     }
@@ -157,6 +170,13 @@ impl Filler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LARGE: usize = 512 << 10;
+    const WAIT: Duration = Duration::from_millis(50);
+
+    fn engines() -> CopyEngines {
+        CopyEngines::new(LARGE, WAIT)
+    }
 
     /// A copy, counted by `count`.
     fn counted(count: &mut usize) -> Result<()> {
@@ -167,7 +187,7 @@ mod tests {
     /// Whatever is uploaded before the first download, and whatever weights go with it.
     #[test]
     fn an_odd_number_of_copies_comes_before_the_first_download_and_an_even_one_between_rests() {
-        let (engines, mut filled) = (Engines::default(), 0);
+        let (engines, mut filled) = (engines(), 0);
         for uploads in 1..9 {
             for weights in [0, 1, 2] {
                 let (mut before, mut behind) = (0, 0);
@@ -204,7 +224,7 @@ mod tests {
 
     #[test]
     fn small_copies_do_not_count_and_a_failed_one_owes_nothing() {
-        let engines = Engines::default();
+        let engines = engines();
         let never = || -> Result<()> { panic!("a copy that is not needed") };
         engines.upload(0, LARGE - 1, || ());
         engines.before_download(LARGE, never).unwrap();
@@ -225,13 +245,13 @@ mod tests {
     /// An upload waits for the first download to be given; but not for ever, should that never be.
     #[test]
     fn no_upload_comes_between() {
-        let engines = Engines::default();
+        let engines = engines();
         engines.upload(0, LARGE, || ());
         engines.before_download(LARGE, || Ok(())).unwrap();
         let start = Instant::now();
-        engines.upload(1, LARGE, || assert!(start.elapsed() >= PATIENCE));
+        engines.upload(1, LARGE, || assert!(start.elapsed() >= WAIT));
         let start = Instant::now();
         engines.before_download(LARGE, || Ok(())).unwrap();
-        engines.upload(1, LARGE, || assert!(start.elapsed() < PATIENCE * 100));
+        engines.upload(1, LARGE, || assert!(start.elapsed() < WAIT * 100));
     }
 }

@@ -1,6 +1,6 @@
-//! A lane: one context on one thread, into which one step's commands go, and what of them the device has not finished.
+//! A stream: one context on one thread, into which one stage's commands go, and what of them the device has not finished.
 //!
-//! Commands are never waited for on the spot. Each lot of them is followed by a fence; [`Lane::land`] looks whether the oldest has
+//! Commands are never waited for on the spot. Each lot of them is followed by a fence; [`CommandStream::land`] looks whether the oldest has
 //! signalled.
 
 use std::collections::VecDeque;
@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Core;
-use super::encode::{self, Encode};
-use super::job::Piece;
+use super::core::Core;
+use super::encoders::{self, Encoder};
 use super::memory::SlotMemory;
-use super::ring::Step;
+use super::ring::Stage;
 use super::sync::lock;
+use super::work::Piece;
 use crate::backend::Order;
 use crate::error::Result;
 use crate::gl::driver::api;
@@ -23,8 +23,8 @@ use crate::gl::driver::resource::Query;
 use crate::report::Interval;
 
 /// One context's commands.
-pub struct Lane {
-    pub step: Step,
+pub struct CommandStream {
+    pub stage: Stage,
     /// Whether its commands lie between timestamps. Copies in contexts of their own do not: a timestamp waits for what is before it
     /// at the head of the device's queue, where kernels of other contexts then cannot pass, and copies and kernels took turns.
     stamped: bool,
@@ -46,7 +46,7 @@ pub struct Issued {
     pub piece: Piece,
     pub dispatches: u32,
     /// Who computes, if this is computing.
-    pub encode: Option<Rc<dyn Encode>>,
+    pub encode: Option<Rc<Encoder>>,
     bytes: u64,
     fence: Rc<Fence>,
     stamps: Option<[Query; 2]>,
@@ -67,12 +67,12 @@ pub struct Commands {
     pub bytes: u64,
 }
 
-impl Lane {
-    /// A lane on `context`, the calling thread's.
-    pub fn new(core: &Arc<Core>, context: &Rc<Context>, step: Step) -> Self {
-        Lane {
-            step,
-            stamped: step == Step::Compute || core.threads() == 1,
+impl CommandStream {
+    /// A stream on `context`, the calling thread's.
+    pub fn new(core: &Arc<Core>, context: &Rc<Context>, stage: Stage) -> Self {
+        CommandStream {
+            stage,
+            stamped: stage == Stage::Compute || core.threads() == 1,
             context: context.clone(),
             core: core.clone(),
             clock: Clock::default(),
@@ -83,7 +83,7 @@ impl Lane {
         }
     }
 
-    /// Gives the device `commands`, behind what the step before has done in this slot. `give` gives the commands, and says
+    /// Gives the device `commands`, behind what the stage before has done in this slot. `give` gives the commands, and says
     /// how many dispatches they are, and of whom.
     ///
     /// # Errors
@@ -91,13 +91,13 @@ impl Lane {
     pub fn issue(
         &mut self,
         commands: Commands,
-        give: impl FnOnce(&SlotMemory) -> Result<(u32, Option<Rc<dyn Encode>>)>,
+        give: impl FnOnce(&SlotMemory) -> Result<(u32, Option<Rc<Encoder>>)>,
     ) -> Result<()> {
         let Commands { slot, piece, bytes } = commands;
         let memory = self.core.memory(slot);
         let api = self.context.api();
-        if self.core.order_before(self.step) == Some(Order::Device)
-            && let Some(fence) = memory.fence_before(self.step)
+        if self.core.order_before(self.stage) == Some(Order::Device)
+            && let Some(fence) = memory.fence_before(self.stage)
         {
             api.wait_sync(fence);
             self.context.check("glWaitSync")?;
@@ -110,11 +110,11 @@ impl Lane {
         self.fences[slot] = Some(fence.clone());
         let dispatches_before = memory.dispatches;
         self.core.update_memory(slot, |memory| {
-            memory.fences[self.step as usize] = fence.name();
+            memory.fences[self.stage as usize] = fence.name();
             memory.dispatches = dispatches;
         });
         // A download waits for the convolution, which may be many dispatches.
-        let dispatches = if self.step == Step::Download { dispatches_before } else { dispatches };
+        let dispatches = if self.stage == Stage::Download { dispatches_before } else { dispatches };
         self.flights.push_back(Issued { slot, piece, dispatches, encode, bytes, fence, stamps, at });
         Ok(())
     }
@@ -140,11 +140,11 @@ impl Lane {
     /// What GL reports; [`Error::Timeout`](crate::Error::Timeout) for commands that take too long. They are then still the oldest.
     pub fn land(&mut self, patience: Duration) -> Result<Option<Landed>> {
         let Some(oldest) = self.flights.front() else { return Ok(None) };
-        let what = ["an upload", "a convolution", "a download"][self.step as usize];
+        let what = ["an upload", "a convolution", "a download"][self.stage as usize];
         if !oldest.fence.poll(what, patience)? {
             // Each dispatch may take as long as the limit says, as where they are waited for one by one; and what comes
-            // before this step has limits of its own, and is to be blamed first.
-            let times = self.step as u32 + encode::limits(oldest.dispatches, self.core.contexts());
+            // before this stage has limits of its own, and is to be blamed first.
+            let times = self.stage as u32 + encoders::limits(oldest.dispatches, self.core.contexts());
             let limit = self.context.group().wait_limit().saturating_mul(times);
             if self.front_since.max(oldest.at).elapsed() > limit {
                 return Err(fence::timeout(&self.context, what, limit));
@@ -174,8 +174,8 @@ impl Lane {
         self.front_since = Instant::now();
         self.core.update_memory(issued.slot, |memory| memory.landed = end);
         let interval =
-            Interval { engine: self.step as usize, slot: issued.slot, start, end, bytes: issued.bytes };
-        lock(&self.core.recorder).add(interval);
+            Interval { engine: self.stage as usize, slot: issued.slot, start, end, bytes: issued.bytes };
+        lock(&self.core.completion.recorder).add(interval);
         Ok(Some(Landed { issued, time: end - start }))
     }
 
