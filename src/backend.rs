@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
-use crate::shader::variant::Variant;
 
 mod ticket;
 
@@ -142,14 +141,12 @@ pub trait Plan: Send + Sync {
 pub struct Recipe {
     /// The convolution.
     pub problem: Conv2d,
-    /// How the plan computes it.
-    pub variant: Variant,
     /// Its weights; none where jobs bring them along.
     pub weights: Vec<f32>,
     /// Its bias.
     pub bias: Option<Vec<f32>>,
-    /// Seconds that the planner expects it to take, if it was asked.
-    pub seconds: Option<f64>,
+    /// How the engine that made it computes it. Only that engine reads this.
+    pub choice: Box<dyn std::any::Any + Send + Sync>,
 }
 
 /// How a queue is to be.

@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 use crate::report::Timing;
-use crate::shader::variant::Variant;
 
 /// An engine that fills outputs with a constant, or fails.
 struct Stub {
@@ -80,8 +79,8 @@ impl Backend for Stub {
         if self.fails_plan {
             return Err(self.lost());
         }
-        let (problem, variant) = (*problem, Variant::DIRECT);
-        let recipe = || Arc::new(Recipe { problem, variant, weights: vec![], bias: None, seconds: None });
+        let problem = *problem;
+        let recipe = || Arc::new(Recipe { problem, weights: vec![], bias: None, choice: Box::new(()) });
         let recipe = self.has_recipes.then(recipe);
         Ok(Box::new(StubPlan(self.value, self.fails_run.then(|| self.lost()), self.runs.clone(), recipe)))
     }

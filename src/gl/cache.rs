@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::gl::driver::capabilities::Capabilities;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Building, Program};
+use crate::gl::tunables::MAX_CACHED_TEXT;
 use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
@@ -16,18 +17,9 @@ use crate::shader::recipe::Source;
 use crate::shader::tuner::Record;
 use crate::store::Store;
 
-/// Bytes of a shader's text beyond which its binary is not kept: a caller's, ours are shorter.
-pub const LONGEST_TEXT: usize = 48 << 10;
-
-/// The device and its driver, as far as GL tells.
-fn device_key(capabilities: &Capabilities) -> String {
-    let Capabilities { vendor, renderer, version, glsl, .. } = capabilities;
-    format!("{vendor}; {renderer}; {version}; {glsl}")
-}
-
 /// What a shader's program is kept under.
 pub fn program_key(capabilities: &Capabilities, source: &Source) -> String {
-    format!("{}\n{}", device_key(capabilities), source.text)
+    format!("{}\n{}", capabilities.key(), source.text)
 }
 
 /// A program that is there, or that the driver is at work on.
@@ -68,7 +60,7 @@ impl PendingProgram {
 pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
     let capabilities = program.context().capabilities();
     if capabilities.program_binaries
-        && source.text.len() <= LONGEST_TEXT
+        && source.text.len() <= MAX_CACHED_TEXT
         && let Some((format, binary)) = program.binary()?
         && let Ok(mut bytes) = allocate::with_capacity(size_of_val(&format) + binary.len(), "a program")
     {
@@ -88,7 +80,7 @@ pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
 /// What GL reports at once.
 pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<PendingProgram> {
     if context.capabilities().program_binaries
-        && source.text.len() <= LONGEST_TEXT
+        && source.text.len() <= MAX_CACHED_TEXT
         && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))
         && let Some((format, binary)) = bytes.split_first_chunk::<4>()
     {
@@ -117,7 +109,7 @@ pub fn gpu(
     max_iterations: usize,
     measure: impl FnOnce() -> Result<Gpu>,
 ) -> Result<Gpu> {
-    let key = device_key(capabilities);
+    let key = capabilities.key();
     let known = store.load::<[f64; 4]>("gl-rates", &key);
     if let Some([flops, memory, launch, units]) = known.filter(|rates| rates.iter().all(sensible)) {
         let units = units.clamp(1.0, 4096.0) as usize;
@@ -149,7 +141,7 @@ pub fn hierarchy(
     capabilities: &Capabilities,
     measure: impl FnOnce() -> Result<Hierarchy>,
 ) -> Result<Hierarchy> {
-    let key = device_key(capabilities);
+    let key = capabilities.key();
     let known = store.load::<[f64; 5]>("gl-hierarchy", &key);
     if let Some([flops, memory, upload, download, launch]) = known.filter(|it| it.iter().all(sensible)) {
         return Ok(Hierarchy { flops, memory, upload, download, launch, ..Hierarchy::UNKNOWN });
@@ -169,7 +161,7 @@ pub fn class(problem: &Conv2d) -> Conv2d {
 fn record_key(capabilities: &Capabilities, problem: &Conv2d) -> String {
     let class = class(problem);
     let (bias, relu, algorithm) = (class.bias(), class.relu(), class.algorithm());
-    format!("{}\n{:?} {bias} {relu} {algorithm:?}", device_key(capabilities), class.sizes())
+    format!("{}\n{:?} {bias} {relu} {algorithm:?}", capabilities.key(), class.sizes())
 }
 
 /// What was measured of `problem`'s class.

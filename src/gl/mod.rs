@@ -11,6 +11,7 @@
 //! | `device` | discovery, the engine, its worker thread and its session |
 //! | `pipeline` | jobs in flight: upload, compute and download at once |
 //! | `reference` | the reference interface, on the caller's own thread |
+//! | `tunables` | every number chosen for speed |
 //! | `lab` | timing and checking variants, for benchmarks and tests |
 //!
 //! `crate::device` opens engines here and calls them through `Backend`. Imports point down this table's floors, which
@@ -28,6 +29,7 @@ mod measure;
 mod pipeline;
 mod product;
 pub mod reference;
+mod tunables;
 mod tune;
 
 pub use device::registry::{candidates, look, open, shutdown};

@@ -10,6 +10,7 @@ use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::{MAX_DEPTH_SPLITS, MIN_TILED_FLOPS, OPERATIONS_PER_OUTPUT};
 use crate::memory::tiles::{self, Gpu, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
 use crate::shader::iterations::{self, Part};
@@ -20,8 +21,6 @@ use crate::shader::source::{SGEMM_DIRECT, SGEMM_PART};
 const DEPTH: [u32; 2] = [2, 3];
 /// Rows and columns of the tile that a workgroup computes.
 const TILE: usize = 16;
-/// As for convolutions: operations a result takes beside its multiply-adds.
-const PER_RESULT: f64 = 32.0;
 
 /// The parameter block of `sgemm_direct_16x16`.
 #[repr(C)]
@@ -106,7 +105,7 @@ pub fn run(
     let work = |part: &Part| Work {
         units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
         per_group: 1,
-        operations: (TILE * TILE) as f64 * (2.0 * part.products() as f64 + PER_RESULT),
+        operations: (TILE * TILE) as f64 * (2.0 * part.products() as f64 + OPERATIONS_PER_OUTPUT),
     };
     let budget = DispatchBudget::new();
     let ran = if let [whole] = &parts[..] {
@@ -129,16 +128,12 @@ pub fn run(
     Ok((kernel.name, ran))
 }
 
-/// Products with less work stay with the one kernel that needs no compiling.
-const MIN_FLOPS: u64 = 50_000_000;
-/// The most parts of the depth.
-const MAX_SPLITS: usize = 32;
 /// Tiles may begin up to this far beyond the end.
 const MARGIN: usize = 4096;
 
 /// Whether `problem` is large enough for tiles, whose shaders have to be compiled.
 pub fn is_large(problem: &Gemm) -> bool {
-    problem.flops() >= MIN_FLOPS
+    problem.flops() >= MIN_TILED_FLOPS
 }
 
 /// The tile to compute `problem` with on `gpu`, and the parts of its depth; none if tiles do not pay or do not fit.
@@ -156,7 +151,8 @@ pub fn tile(context: &Context, gpu: &Gpu, problem: &Gemm) -> Result<Option<(Tile
         let splits = iterations::least_splits(&tile, slices, 0, false, gpu.max_iterations)?;
         let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
         let largest = packed.max(depth * cols).max(splits * rows * cols);
-        (tile.fits(gpu) && splits <= MAX_SPLITS && largest <= gpu.max_elements).then_some((tile, splits))
+        (tile.fits(gpu) && splits <= MAX_DEPTH_SPLITS && largest <= gpu.max_elements)
+            .then_some((tile, splits))
     };
     if rows.max(cols).max(depth) + MARGIN > i32::MAX as usize {
         return Ok(None);

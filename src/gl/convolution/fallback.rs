@@ -13,12 +13,11 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Buffer, Program};
 use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
+use crate::gl::tunables::{MAX_BATCH_SIZES, OPERATIONS_PER_OUTPUT};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations::{self, Part};
 use crate::shader::source::{CONV_DIRECT, CONV_PART, CONV_REFERENCE, Kernel};
 
-/// What a kernel spends on each output beside its multiply-adds, in operations: index arithmetic and the store.
-pub const PER_OUTPUT: f64 = 32.0;
 /// The uniform location of the first bound of a part; the others follow it.
 const RANGES: u32 = 2;
 
@@ -95,14 +94,11 @@ impl Choice {
     pub fn work(&self, problem: &Conv2d) -> impl Iterator<Item = Work> + Clone {
         let units = problem.output_len() as u32;
         self.parts.iter().map(move |part| {
-            let operations = 2.0 * part.products() as f64 + PER_OUTPUT;
+            let operations = 2.0 * part.products() as f64 + OPERATIONS_PER_OUTPUT;
             Work { units, per_group: 64, operations }
         })
     }
 }
-
-/// Numbers of images for which parameter blocks are kept.
-const MAX_SIZES: usize = 8;
 
 /// A chosen kernel, built.
 pub struct Fallback {
@@ -136,7 +132,7 @@ impl Fallback {
         if let Some(params) = params.get(&images) {
             return Ok(params.clone());
         }
-        if params.len() >= MAX_SIZES {
+        if params.len() >= MAX_BATCH_SIZES {
             params.clear();
         }
         let buffer = Rc::new(Buffer::with_data(context, &self.choice.params(problem))?);

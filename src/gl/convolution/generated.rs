@@ -11,12 +11,10 @@ use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch;
 use crate::gl::execution::passes::{self, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::MAX_BATCH_SIZES;
 use crate::problem::Conv2d;
 use crate::shader::recipe::{self, Recipe};
 use crate::shader::variant::Variant;
-
-/// Numbers of images for which passes are kept: a pipeline cuts batches into pieces of one size and a rest.
-const MAX_SIZES: usize = 8;
 
 /// Passes of one variant of one problem, by number of images.
 pub struct Generated {
@@ -64,7 +62,7 @@ impl Generated {
         let budget = self.timing.budget(&work, images);
         let passes = Passes::with(programs, recipe, self.packed.clone(), budget)?;
         let mut all = self.passes.borrow_mut();
-        if all.len() >= MAX_SIZES {
+        if all.len() >= MAX_BATCH_SIZES {
             all.clear();
         }
         all.insert(images, Rc::new(passes));

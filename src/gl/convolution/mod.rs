@@ -7,10 +7,12 @@
 //! | --- | --- |
 //! | `prepared` | [`Convolution`]: weights on the device and the kernel; start here |
 //! | `generated`, `fallback` | the two kinds of kernels |
+//! | `choice` | the planner's choice, as a recipe carries it |
 //! | `buffered` | a convolution with buffers of its own, for calls from ordinary memory |
 //! | `queue` | many small convolutions in one dispatch |
 
 pub mod buffered;
+mod choice;
 pub mod fallback;
 mod generated;
 mod prepared;
@@ -21,6 +23,7 @@ use crate::gl::driver::context::Context;
 use crate::problem::{Conv2d, Conv2dSizes};
 
 pub use buffered::Buffered;
+pub use choice::Chosen;
 pub use fallback::reference_params;
 pub use prepared::{Convolution, Images, Timing};
 

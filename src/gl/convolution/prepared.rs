@@ -11,10 +11,11 @@ use super::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS, reference_params};
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
-use crate::gl::execution::budget::{self, DispatchBudget, Work};
+use crate::gl::execution::budget::{DispatchBudget, Work};
 use crate::gl::execution::dispatch::{self, Ran};
 use crate::gl::execution::passes::Buffers;
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::DISPATCH_TARGET;
 use crate::problem::Conv2d;
 use crate::shader::variant::Variant;
 
@@ -29,7 +30,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { target: budget::TARGET, image_seconds: None }
+        Timing { target: DISPATCH_TARGET, image_seconds: None }
     }
 }
 

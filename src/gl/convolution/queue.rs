@@ -12,7 +12,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::fallback::{PER_OUTPUT, direct_params};
+use super::fallback::direct_params;
 use super::prepared::Upload;
 use super::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
 use crate::error::Result;
@@ -21,6 +21,9 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Program, Region};
 use crate::gl::execution::budget::{DispatchBudget, Work};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::{
+    MAX_DRAWS, MAX_QUEUE_ITERATIONS, MAX_RESIDENT_GROUPS, MAX_TICKET_OUTPUTS, OPERATIONS_PER_OUTPUT,
+};
 use crate::problem::Conv2d;
 use crate::shader::iterations;
 use crate::shader::source::CONV_QUEUE;
@@ -29,8 +32,6 @@ use crate::shader::source::CONV_QUEUE;
 pub const COUNTERS: usize = 64;
 /// Parts of a buffer that are bound by themselves begin at a multiple of this, on any device.
 const ALIGNMENT: usize = 256;
-/// The most workgroups of a dispatch: of 64 threads, what fills the largest devices.
-const MAX_RESIDENT: u32 = 4096;
 /// Threads of a workgroup.
 const THREADS: usize = 64;
 /// Index of the queue's block.
@@ -41,12 +42,6 @@ const COUNT: u32 = 1;
 const COUNTER: u32 = 2;
 const BLOCK: u32 = 3;
 const MAX_TICKETS: u32 = 4;
-/// Iterations of all its loops together that an invocation should make.
-const ITERATIONS: usize = 32_768;
-/// The most outputs of a ticket for one invocation.
-const MAX_OUTPUTS: usize = 4;
-/// The most tickets that a workgroup draws.
-const MAX_DRAWS: usize = 64;
 
 /// A plan's small jobs on one context.
 pub struct QueueKernel {
@@ -61,7 +56,7 @@ pub struct QueueKernel {
 
 /// Whether an invocation that makes at most `most` iterations can compute its part of a ticket.
 pub fn fits(problem: &Conv2d, most: usize) -> bool {
-    iterations::ticket(problem, MAX_OUTPUTS) <= most
+    iterations::ticket(problem, MAX_TICKET_OUTPUTS) <= most
 }
 
 /// Bytes of the queue before the inputs of `jobs` jobs.
@@ -105,7 +100,7 @@ impl QueueKernel {
     }
 
     fn work(&self, jobs: usize) -> Work {
-        let operations = 2.0 * self.problem.reduction() as f64 + PER_OUTPUT;
+        let operations = 2.0 * self.problem.reduction() as f64 + OPERATIONS_PER_OUTPUT;
         let block = self.block(jobs);
         let tickets = jobs * self.problem.output_len().div_ceil(block);
         Work { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
@@ -114,13 +109,15 @@ impl QueueKernel {
     /// Outputs of a ticket: with fewer, drawing costs more; with more, there are not tickets enough for all workgroups.
     fn block(&self, jobs: usize) -> usize {
         let all = jobs * self.problem.output_len();
-        (all / MAX_RESIDENT as usize).next_multiple_of(THREADS).clamp(THREADS, MAX_OUTPUTS * THREADS)
+        (all / MAX_RESIDENT_GROUPS as usize)
+            .next_multiple_of(THREADS)
+            .clamp(THREADS, MAX_TICKET_OUTPUTS * THREADS)
     }
 
     /// Tickets that a workgroup may draw.
     fn draws(&self, jobs: usize) -> u32 {
         let ticket = iterations::ticket(&self.problem, self.block(jobs).div_ceil(THREADS));
-        let most = self.context.group().max_iterations().min(ITERATIONS);
+        let most = self.context.group().max_iterations().min(MAX_QUEUE_ITERATIONS);
         (most / ticket).clamp(1, MAX_DRAWS) as u32
     }
 
@@ -160,7 +157,7 @@ impl QueueKernel {
             api.uniform_1ui(COUNT, tickets);
             api.uniform_1ui(COUNTER, dispatches);
             // Workgroups enough for all tickets.
-            api.dispatch_compute(tickets.min(MAX_RESIDENT).max(tickets.div_ceil(draws)), 1, 1);
+            api.dispatch_compute(tickets.min(MAX_RESIDENT_GROUPS).max(tickets.div_ceil(draws)), 1, 1);
             context.check("glDispatchCompute")?;
             dispatches += 1;
         }

@@ -10,16 +10,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Queue, Recipe, Slot, Ticket};
+use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Queue, Slot, Ticket};
 use crate::error::Result;
+use crate::gl::convolution::Chosen;
 use crate::gl::driver::capabilities::Capabilities;
 use crate::gl::pipeline::Pipeline;
+use crate::gl::tunables::WORTHWHILE;
 use crate::problem::{Conv2d, Conv2dDesc};
-use crate::shader::variant::Variant;
 use crate::store::store;
 
-/// What three contexts must save to be worth their threads.
-const WORTH: f64 = 0.95;
 /// Jobs of 16 images of 4 MiB: to switch between contexts takes as long as to move some of these.
 const LARGE: Jobs = Jobs { images: 16, side: 1024, before: 6, timed: 12 };
 /// Jobs of 64 KiB.
@@ -50,12 +49,12 @@ pub struct Seconds {
 impl Seconds {
     /// How many contexts.
     pub fn contexts(self) -> Contexts {
-        if self.three < WORTH * self.one { Contexts::Three } else { Contexts::One }
+        if self.three < WORTHWHILE * self.one { Contexts::Three } else { Contexts::One }
     }
 
     /// Who puts their steps in order.
     pub fn order(self) -> Order {
-        if self.host < WORTH * self.device { Order::Host } else { Order::Device }
+        if self.host < WORTHWHILE * self.device { Order::Host } else { Order::Device }
     }
 
     /// `options` with what is to be measured filled in.
@@ -79,14 +78,9 @@ impl Seconds {
     }
 }
 
-/// The entry that a device's measurement is kept under.
-fn key(Capabilities { vendor, renderer, version, .. }: &Capabilities) -> String {
-    format!("{vendor}\n{renderer}\n{version}")
-}
-
 /// What was measured of this device, by this process or one before it.
 pub fn known(capabilities: &Capabilities) -> Option<Seconds> {
-    let [one, three, device, host] = store().load("pipelines", &key(capabilities))?;
+    let [one, three, device, host] = store().load("pipelines", &capabilities.key())?;
     Some(Seconds { one, three, device, host })
 }
 
@@ -100,7 +94,7 @@ pub fn measured(capabilities: &Capabilities, start: &dyn Fn(PipelineOptions) -> 
         Ok(seconds) => {
             store().save(
                 "pipelines",
-                &key(capabilities),
+                &capabilities.key(),
                 &[seconds.one, seconds.three, seconds.device, seconds.host],
             );
             crate::log::debug!("{}: pipelines: {}", capabilities.renderer, seconds.words());
@@ -137,8 +131,7 @@ fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
     // As many elements in as out, and one multiplication for each.
     let Jobs { images: n, side, before, timed } = jobs;
     let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
-    let recipe =
-        Arc::new(Recipe { problem, variant: Variant::DIRECT, weights: vec![1.0], bias: None, seconds: None });
+    let recipe = Arc::new(Chosen::FALLBACK.recipe(problem, vec![1.0], None));
     let acquire = |_| pipeline.acquire(&recipe, Pressure::Wait);
     let mut slots: Vec<Box<dyn Slot>> =
         (0..PipelineOptions::default().slots).map(acquire).collect::<Result<_>>()?;

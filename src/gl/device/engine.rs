@@ -13,7 +13,7 @@ use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Qu
 use crate::config::{Tune, config};
 use crate::error::Result;
 use crate::gl::cache;
-use crate::gl::convolution::{self, Buffered};
+use crate::gl::convolution::{self, Buffered, Chosen};
 use crate::gl::device::contexts;
 use crate::gl::device::worker::Worker;
 use crate::gl::driver::context::{ShareGroup, Target};
@@ -24,6 +24,7 @@ use crate::gl::execution::programs::Programs;
 use crate::gl::measure::hierarchy;
 use crate::gl::pipeline::{self, Pipeline};
 use crate::gl::product;
+use crate::gl::tunables::{MAX_CHOICES, STREAMED_BYTES};
 use crate::gl::tune;
 use crate::log::Level;
 use crate::memory::Hierarchy;
@@ -49,12 +50,6 @@ pub struct Engine {
     /// How such calls compute which problem.
     variants: Mutex<HashMap<Conv2d, (Variant, Option<f64>)>>,
 }
-
-/// Input and output of a call that is worth the way through a pipeline: copies by several threads, and steps that overlap.
-const STREAMED_BYTES: usize = 8 << 20;
-
-/// The most problems whose variants are remembered.
-const MOST_VARIANTS: usize = 1024;
 
 impl Engine {
     /// Starts the device's worker and makes its context.
@@ -108,7 +103,7 @@ impl Engine {
             Ok((variant, tune::expected(session.context(), problem, &variant)))
         })?;
         let mut variants = variants();
-        if variants.len() >= MOST_VARIANTS {
+        if variants.len() >= MAX_CHOICES {
             variants.clear();
         }
         // What cannot be remembered is chosen anew.
@@ -230,13 +225,7 @@ impl Backend for Engine {
             images,
             is_held: AtomicBool::new(!streams),
             has_run: AtomicBool::new(false),
-            recipe: Arc::new(Recipe {
-                problem: *problem,
-                variant,
-                weights: recipe_weights,
-                bias: recipe_bias,
-                seconds,
-            }),
+            recipe: Arc::new(Chosen { variant, seconds }.recipe(*problem, recipe_weights, recipe_bias)),
             kernel,
         }))
     }
@@ -266,7 +255,7 @@ impl Backend for Engine {
         let problem = preferred(problem, config().algorithm);
         let (variant, seconds) = self.variant(&problem)?;
         let bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
-        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias, seconds }))
+        Ok(Arc::new(Chosen { variant, seconds }.recipe(problem, vec![], bias)))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
@@ -332,7 +321,8 @@ impl Plan for GlPlan {
     }
 
     fn memory(&self) -> Memory {
-        let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
+        let Recipe { problem, weights, bias, .. } = &*self.recipe;
+        let variant = &Chosen::of(&self.recipe).variant;
         let piece = problem.with_batch(self.images);
         let passes = generate(variant, &piece);
         let as_they_came =
@@ -357,7 +347,8 @@ impl Plan for GlPlan {
             let prepared = match session.take(self.key) {
                 Some(prepared) => prepared,
                 None => {
-                    let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
+                    let Recipe { problem, weights, bias, .. } = &*self.recipe;
+                    let variant = &Chosen::of(&self.recipe).variant;
                     Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
                 }
             };

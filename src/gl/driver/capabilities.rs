@@ -74,6 +74,12 @@ impl Capabilities {
         }
     }
 
+    /// The device and its driver as a key: what was measured or compiled under one holds under no other.
+    pub fn key(&self) -> String {
+        let Capabilities { vendor, renderer, version, glsl, .. } = self;
+        format!("{vendor}; {renderer}; {version}; {glsl}")
+    }
+
     /// What it is, as far as can be told.
     pub fn architecture(&self) -> Architecture {
         Architecture::identify(&self.vendor, &self.renderer, self.told)

@@ -12,3 +12,4 @@ pub mod fence;
 pub mod forgotten;
 pub mod native;
 pub mod resource;
+pub mod workarounds;

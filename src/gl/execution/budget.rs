@@ -6,17 +6,10 @@
 //!
 //! Pure arithmetic: no device is touched here.
 
+use crate::gl::tunables::{DISPATCH_LIMIT, DISPATCH_TARGET, NEW_PROBLEM_MARGIN, WIDE_DISPATCH};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// What a dispatch should take where nothing else wants the device.
-pub const TARGET: Duration = Duration::from_millis(100);
-/// What none should be predicted to exceed.
-const LIMIT: Duration = Duration::from_millis(250);
-/// How much slower than its predecessors a problem that never ran is taken to be.
-const MARGIN: f64 = 4.0;
-/// Dispatches of fewer workgroups than this may leave a GPU half empty: they say nothing about how slow it is.
-const WIDE: u32 = 4096;
 /// Operations a second of which no device is slower, and none faster. Beyond lie measurements that went wrong.
 const RATES: (f64, f64) = (1e5, 1e16);
 /// No clock is trusted with less.
@@ -46,7 +39,7 @@ pub struct DispatchBudget {
 impl DispatchBudget {
     /// The budget of a problem that has not run yet.
     pub fn new() -> Self {
-        DispatchBudget::with_target(TARGET)
+        DispatchBudget::with_target(DISPATCH_TARGET)
     }
 
     /// As [`DispatchBudget::new`], with dispatches of `target`.
@@ -62,7 +55,7 @@ impl DispatchBudget {
 
     /// Operations a second, on a device that has lately reached `device_rate`.
     fn rate(&self, device_rate: f64) -> f64 {
-        self.own.get().unwrap_or_else(|| sane(self.expected.unwrap_or(device_rate) / MARGIN))
+        self.own.get().unwrap_or_else(|| sane(self.expected.unwrap_or(device_rate) / NEW_PROBLEM_MARGIN))
     }
 
     /// Units of the next dispatch, whole workgroups; one at least.
@@ -77,8 +70,8 @@ impl DispatchBudget {
     pub fn learn(&self, device_rate: f64, work: &Work, units: u32, took: Duration) -> f64 {
         let device_rate = sane(device_rate);
         let measured = sane(f64::from(units) * work.operations / took.max(TICK).as_secs_f64());
-        let wide = units.div_ceil(work.per_group) >= WIDE;
-        if wide || took > LIMIT || measured > self.rate(device_rate) {
+        let wide = units.div_ceil(work.per_group) >= WIDE_DISPATCH;
+        if wide || took > DISPATCH_LIMIT || measured > self.rate(device_rate) {
             self.own.set(Some(measured));
         }
         if wide || measured > device_rate { measured } else { device_rate }
@@ -171,7 +164,7 @@ mod tests {
                     let budget = DispatchBudget::new();
                     for _ in 0..3 {
                         let (longest, dispatches) = simulate(&device, &budget, &mut device_rate, &work);
-                        assert!(longest <= LIMIT.as_secs_f64(), "{longest} s: {rate} {work:?}");
+                        assert!(longest <= DISPATCH_LIMIT.as_secs_f64(), "{longest} s: {rate} {work:?}");
                         cut += usize::from(dispatches > 1);
                         ran += 1;
                     }
@@ -199,7 +192,7 @@ mod tests {
     #[test]
     fn no_slice_is_predicted_to_take_long() {
         let absurd = [0.0, -1.0, 1e-300, 1.0, 1e9, 1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
-        let times = [Duration::ZERO, Duration::from_nanos(1), TARGET, LIMIT, Duration::MAX];
+        let times = [Duration::ZERO, Duration::from_nanos(1), DISPATCH_TARGET, DISPATCH_LIMIT, Duration::MAX];
         let mut ran = 0;
         for (device_rate, took) in absurd.iter().flat_map(|rate| times.map(|took| (*rate, took))) {
             for (units, per_group, operations) in
@@ -249,9 +242,9 @@ mod tests {
         let work = Work { units: 64 * 100, per_group: 64, operations: 1e6 };
         let (budget, before) = (DispatchBudget::new(), 1e12);
         let slice = budget.slice(before, &work);
-        assert_eq!(budget.learn(before, &work, work.units, TARGET), before);
+        assert_eq!(budget.learn(before, &work, work.units, DISPATCH_TARGET), before);
         assert_eq!(budget.slice(before, &work), slice);
-        budget.learn(before, &work, work.units, LIMIT * 2);
+        budget.learn(before, &work, work.units, DISPATCH_LIMIT * 2);
         assert!(budget.slice(before, &work) < slice);
     }
 }

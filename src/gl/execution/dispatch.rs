@@ -16,13 +16,12 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::{Program, Query};
 use crate::gl::execution::budget::believed;
+use crate::gl::tunables::DISPATCHES_IN_FLIGHT;
 use crate::log::Level;
 use crate::shader::recipe::GRID_X;
 
 pub use crate::gl::execution::budget::{DispatchBudget, Work};
 
-/// Dispatches in flight at once.
-const IN_FLIGHT: usize = 2;
 /// Uniform locations of every kernel here.
 const FIRST: u32 = 0;
 const COUNT: u32 = 1;
@@ -97,7 +96,7 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &Dispa
     let (mut first, mut dispatches, mut time) = (0, 0, Duration::ZERO);
     let mut flights: VecDeque<Flight> = VecDeque::new();
     while first < work.units || !flights.is_empty() {
-        if first < work.units && flights.len() < IN_FLIGHT {
+        if first < work.units && flights.len() < DISPATCHES_IN_FLIGHT {
             let units = budget.slice(group.rate(), work).min(work.units - first);
             let sent = Instant::now();
             dispatch(context, first, units, work.per_group)?;

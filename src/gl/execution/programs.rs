@@ -10,12 +10,10 @@ use crate::gl::cache::{self, PendingProgram};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Program;
 use crate::gl::execution::scratch::Scratch;
+use crate::gl::tunables::MAX_PROGRAMS;
 use crate::shader::recipe::Source;
 use crate::shader::source::Kernel;
 use crate::store::{Store, store};
-
-/// Generated programs that are kept beyond those in use.
-const MAX_KEPT: usize = 256;
 
 /// A context with its programs.
 pub struct Programs {
@@ -101,7 +99,7 @@ impl Programs {
             None => cache::program(self.store, &self.context, source)?,
         };
         let program = self.finish(pending, source)?;
-        if self.generated.len() >= MAX_KEPT {
+        if self.generated.len() >= MAX_PROGRAMS {
             self.generated.clear();
         }
         self.generated.insert(source.copied()?, program.clone());
@@ -111,7 +109,7 @@ impl Programs {
     fn finish(&mut self, pending: PendingProgram, source: &Source) -> Result<Rc<Program>> {
         let (program, compiled) = pending.finish(self.store, source)?;
         let program = Rc::new(program);
-        if compiled && self.fresh.len() < MAX_KEPT {
+        if compiled && self.fresh.len() < MAX_PROGRAMS {
             self.fresh.push((source.copied()?, program.clone()));
         }
         Ok(program)

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Job, PipelineOptions, Pressure, Recipe, Ticket};
+use crate::backend::{Backend, Job, PipelineOptions, Pressure, Ticket};
 use crate::error::Result;
-use crate::gl::convolution::Buffered;
+use crate::gl::convolution::{Buffered, Chosen};
 use crate::gl::device::engine::Engine;
 use crate::gl::device::registry;
 use crate::gl::driver::context::Context;
@@ -294,7 +294,7 @@ pub fn compare_streamed(
     let queue = engine.queue(options)?;
     let given = Given::new(problem, variant, numbers, seed);
     let (weights, bias) = (given.weights.clone(), given.bias.clone());
-    let recipe = Arc::new(Recipe { problem: *problem, variant: *variant, weights, bias, seconds: None });
+    let recipe = Arc::new(Chosen::variant(*variant).recipe(*problem, weights, bias));
     let mut outputs = vec![vec![12345.5; problem.output_len()]; jobs];
     let submit = |output: &mut Vec<f32>| {
         let ticket = Ticket::new();

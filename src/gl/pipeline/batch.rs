@@ -23,21 +23,12 @@ use std::time::Duration;
 use super::job::InFlightJob;
 use crate::backend::Recipe;
 use crate::gl::convolution::queue::head_bytes;
+use crate::gl::tunables::{
+    MAX_BATCH_BYTES, MAX_BATCH_JOBS, MAX_BATCH_TIME, SMALL_JOB_BYTES, SMALL_JOB_TIME, TRIAL_JOBS,
+};
 use crate::problem::Conv2d;
 use crate::shader::variant;
 
-/// The most jobs of a batch.
-const MOST_JOBS: usize = 256;
-/// The most bytes of a batch's inputs, and of its outputs: what takes a bus to a GPU about ten times as long as a slot costs.
-const MOST_BYTES: usize = 4 << 20;
-/// The largest input or output of a small job.
-const SMALL: usize = 64 << 10;
-/// A job that takes the device longer is not small: it has no use for company.
-const SMALL_TIME: Duration = Duration::from_millis(1);
-/// What a batch should take the device at most, so that nobody waits long for the jobs beside his own.
-const LONGEST: Duration = Duration::from_millis(20);
-/// Jobs of a batch as long as nothing is known of the device; and so many that they tell its rate, not what a job takes alone.
-const TRIAL: usize = 16;
 /// Numbers that jobs begin at a multiple of: a line of memory.
 const LINE: usize = 16;
 
@@ -56,7 +47,7 @@ impl Rate {
     pub fn learn(&self, jobs: usize, operations: u64, took: Duration) {
         let before = f64::from_bits(self.0.load(Ordering::Relaxed));
         let seen = jobs as f64 * operations as f64 / took.max(Duration::from_micros(1)).as_secs_f64();
-        if jobs >= TRIAL || seen > before {
+        if jobs >= TRIAL_JOBS || seen > before {
             self.0.store(seen.to_bits(), Ordering::Relaxed);
         }
     }
@@ -65,21 +56,21 @@ impl Rate {
     pub fn room(&self, operations: u64) -> usize {
         let rate = f64::from_bits(self.0.load(Ordering::Relaxed));
         if rate == 0.0 {
-            return TRIAL;
+            return TRIAL_JOBS;
         }
         let job = operations as f64 / rate;
-        if job > SMALL_TIME.as_secs_f64() { 0 } else { (LONGEST.as_secs_f64() / job) as usize }
+        if job > SMALL_JOB_TIME.as_secs_f64() { 0 } else { (MAX_BATCH_TIME.as_secs_f64() / job) as usize }
     }
 }
 
 /// How many jobs of `recipe` a slot may hold that has `most_bytes` for input and output each; 0 if they are not small.
 pub fn room(recipe: &Recipe, most_bytes: usize) -> usize {
     let job = 4 * strides(&recipe.problem).into_iter().max().unwrap_or(usize::MAX / 8);
-    if job > SMALL || !variant::is_small(&recipe.problem) {
+    if job > SMALL_JOB_BYTES || !variant::is_small(&recipe.problem) {
         return 0;
     }
-    let fit = MOST_BYTES.min(most_bytes).saturating_sub(head_bytes(MOST_JOBS)) / job;
-    fit.min(MOST_JOBS)
+    let fit = MAX_BATCH_BYTES.min(most_bytes).saturating_sub(head_bytes(MAX_BATCH_JOBS)) / job;
+    fit.min(MAX_BATCH_JOBS)
 }
 
 /// Elements from one job's input to the next, and from output to output.
@@ -109,16 +100,9 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::problem::Conv2dDesc;
-    use crate::shader::variant::Variant;
 
     fn recipe(desc: Conv2dDesc) -> Recipe {
-        Recipe {
-            problem: Conv2d::new(desc).unwrap(),
-            variant: Variant::DIRECT,
-            weights: vec![],
-            bias: None,
-            seconds: None,
-        }
+        Recipe { problem: Conv2d::new(desc).unwrap(), weights: vec![], bias: None, choice: Box::new(()) }
     }
 
     #[test]
@@ -132,7 +116,7 @@ mod tests {
         assert!(few == 6 && input <= most && output <= most, "{few}");
         assert_eq!(room(&recipe(small), 1), 0);
         let tiny = Conv2dDesc { h: 3, w: 3, c: 1, k: 1, ..small };
-        assert_eq!(room(&recipe(tiny), usize::MAX), MOST_JOBS);
+        assert_eq!(room(&recipe(tiny), usize::MAX), MAX_BATCH_JOBS);
         let wide = Conv2dDesc { h: 130, w: 130, c: 1, k: 1, ..small };
         assert_eq!(room(&recipe(wide), usize::MAX), 0);
         let deep = Conv2dDesc { k: 64, ..small };
@@ -142,18 +126,18 @@ mod tests {
     #[test]
     fn a_slow_device_gets_jobs_one_by_one_and_a_fast_one_many() {
         let (rate, job) = (Rate::default(), 1_000_000);
-        assert_eq!(rate.room(job), TRIAL);
+        assert_eq!(rate.room(job), TRIAL_JOBS);
         // One alone says that the device is no slower than that.
         rate.learn(1, job, Duration::from_micros(100));
         assert_eq!(rate.room(job), 200);
         rate.learn(1, job, Duration::from_millis(100));
         assert_eq!(rate.room(job), 200);
-        rate.learn(TRIAL, job, Duration::from_micros(100));
+        rate.learn(TRIAL_JOBS, job, Duration::from_micros(100));
         assert_eq!(rate.room(job), 3200);
         // Many say what it is.
-        rate.learn(TRIAL, job, Duration::from_secs(1));
+        rate.learn(TRIAL_JOBS, job, Duration::from_secs(1));
         assert_eq!((rate.room(job), rate.room(1000)), (0, 320));
-        rate.learn(TRIAL, job, Duration::ZERO);
+        rate.learn(TRIAL_JOBS, job, Duration::ZERO);
         assert!(rate.room(job) > 3200);
     }
 }

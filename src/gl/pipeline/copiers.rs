@@ -9,22 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::sync::{Condvar, Mutex, lock, wait};
 use crate::gl::driver::exit::{self, Copying};
+use crate::gl::tunables::{COPIER_AWAKE, COPY_PART, MAX_COPIERS, SMALL_COPY, WAKES};
 use crate::thread::is_current;
-
-/// Copies up to this size are done by whoever asks.
-const SMALL: usize = 64 << 10;
-/// No part is smaller.
-const PART: usize = 256 << 10;
-/// More threads do not copy faster on any machine seen so far.
-const MOST_THREADS: usize = 16;
-/// Threads that one wakes.
-const WAKES: usize = 3;
-/// How long a thread without work stays awake.
-const STAY_AWAKE: Duration = Duration::from_micros(50);
 
 /// The threads. Dropping them ends what was asked for first.
 pub struct Copiers {
@@ -80,7 +70,7 @@ impl Copiers {
     pub fn start(device: &str, others: usize) -> crate::Result<Self> {
         let shared = Arc::new(Shared::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = processors.min(MOST_THREADS).saturating_sub(others).max(1);
+        let count = processors.min(MAX_COPIERS).saturating_sub(others).max(1);
         let mut copiers = Copiers { shared, threads: vec![] };
         for _ in 0..count {
             let shared = copiers.shared.clone();
@@ -115,12 +105,12 @@ impl Copiers {
         then: impl FnOnce() + Send + 'static,
         put: fn(&mut LinkedList<Task>, Task),
     ) {
-        if bytes <= SMALL {
+        if bytes <= SMALL_COPY {
             // SAFETY: as promised.
             unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
             return then();
         }
-        let part = bytes.div_ceil(4 * self.threads.len()).max(PART).next_multiple_of(64);
+        let part = bytes.div_ceil(4 * self.threads.len()).max(COPY_PART).next_multiple_of(64);
         let parts = bytes.div_ceil(part);
         let then: Box<dyn FnOnce() + Send> = Box::new(then);
         let whole = Arc::new(Whole { left: AtomicUsize::new(parts), then: Mutex::new(Some(then)) });
@@ -211,7 +201,7 @@ impl Shared {
                 if state.closed {
                     return None;
                 }
-                if idle.elapsed() < STAY_AWAKE {
+                if idle.elapsed() < COPIER_AWAKE {
                     break;
                 }
                 state.asleep += 1;
@@ -219,7 +209,7 @@ impl Shared {
                 state.asleep -= 1;
             }
             drop(state);
-            while self.waiting.load(Ordering::Relaxed) == 0 && idle.elapsed() < STAY_AWAKE {
+            while self.waiting.load(Ordering::Relaxed) == 0 && idle.elapsed() < COPIER_AWAKE {
                 std::hint::spin_loop();
             }
         }
@@ -284,7 +274,7 @@ mod tests {
     #[test]
     fn copies_of_all_sizes_arrive_whole() {
         let copiers = Copiers::start("test", 0).unwrap();
-        for bytes in [0, 1, SMALL, SMALL + 1, PART, 3 * PART + 17, 40 * PART + 1] {
+        for bytes in [0, 1, SMALL_COPY, SMALL_COPY + 1, COPY_PART, 3 * COPY_PART + 17, 40 * COPY_PART + 1] {
             let from: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
             let mut to = vec![0xff; bytes + 1];
             let (done, is_done) = channel();
@@ -298,7 +288,7 @@ mod tests {
     #[test]
     fn a_copy_that_is_waited_for_does_not_wait_for_others() {
         let copiers = Copiers::start("test", usize::MAX).unwrap();
-        let from: Vec<u8> = (0..3 * PART + 17).map(|index| (index % 251) as u8).collect();
+        let from: Vec<u8> = (0..3 * COPY_PART + 17).map(|index| (index % 251) as u8).collect();
         let mut to = vec![0xff; from.len()];
         let (address, len) = (to.as_mut_ptr() as usize, to.len());
         let ((begin, begun), (hold, held), (seen, later)) = (channel(), channel(), channel());

@@ -19,6 +19,8 @@ use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Reci
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::gl::convolution::queue;
+use crate::gl::driver::workarounds::{COUNTED_COPY, UPLOAD_WAIT};
+use crate::gl::tunables::STAGED_WEIGHTS;
 use crate::loader;
 use crate::report::Recorder;
 
@@ -38,20 +40,17 @@ pub struct Thresholds {
 impl Default for Thresholds {
     fn default() -> Self {
         Thresholds {
-            staged: STAGED,
-            counted_copy: 512 << 10,
-            upload_wait: std::time::Duration::from_millis(5),
+            staged: STAGED_WEIGHTS,
+            counted_copy: COUNTED_COPY,
+            upload_wait: UPLOAD_WAIT,
             spins_anywhere: false,
         }
     }
 }
 
-/// Bytes of weights that are copied through mapped memory.
-const STAGED: Range<usize> = 256 << 10..64 << 20;
-
 /// Bytes of mapped memory that `bytes` of weights go through at most.
 pub fn bytes_of_staging(bytes: usize) -> usize {
-    if STAGED.contains(&bytes) { bytes.next_power_of_two() } else { 0 }
+    if STAGED_WEIGHTS.contains(&bytes) { bytes.next_power_of_two() } else { 0 }
 }
 
 /// What the device can do.

@@ -15,31 +15,28 @@ use crate::allocate;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
 use crate::gl::convolution::queue::QueueKernel;
-use crate::gl::convolution::{Convolution, Images, Timing};
+use crate::gl::convolution::{Chosen, Convolution, Images, Timing};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::{Buffer, Region};
-use crate::gl::execution::budget;
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::{DISPATCH_TARGET, SHARED_DISPATCH_TARGET};
 use crate::log::Level;
 use crate::problem::Algorithm;
-
-/// What a dispatch should take while other contexts have work for the device. Drivers switch contexts between two dispatches at
-/// best, so an upload submitted during a long dispatch waits until it ends.
-const SHARED_TARGET: Duration = Duration::from_millis(1);
+use crate::shader::variant::Variant;
 
 /// What a dispatch should take in a pipeline with these contexts.
 fn target(contexts: Contexts) -> Duration {
     match contexts {
-        Contexts::One => budget::TARGET,
-        Contexts::Two | Contexts::Three | Contexts::Measured => SHARED_TARGET,
+        Contexts::One => DISPATCH_TARGET,
+        Contexts::Two | Contexts::Three | Contexts::Measured => SHARED_DISPATCH_TARGET,
     }
 }
 
 /// How many times the time limit of one dispatch so many dispatches of a pipeline may take. Those cut short for other contexts' sake
 /// together make one of usual length.
 pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
-    let share = budget::TARGET.as_micros() / target(contexts).as_micros();
+    let share = DISPATCH_TARGET.as_micros() / target(contexts).as_micros();
     dispatches.div_ceil(share as u32).max(1)
 }
 
@@ -140,16 +137,17 @@ impl Encoders {
 
     /// Prepares `recipe` as its variant says, or with a fallback kernel where the driver fails at that.
     fn convolution(&mut self, recipe: &Recipe, weights: &[f32], images: usize) -> Result<Convolution> {
-        let image_seconds = recipe.seconds.map(|seconds| seconds / recipe.problem.sizes().n.max(1) as f64);
+        let Chosen { variant, seconds } = Chosen::of(recipe);
+        let image_seconds = seconds.map(|seconds| seconds / recipe.problem.sizes().n.max(1) as f64);
         let timing = Timing { target: self.target, image_seconds };
         let (data, upload) = ((weights, recipe.bias.as_deref()), |data: &[f32]| self.upload.upload(data));
-        let way = (&recipe.problem, recipe.variant);
+        let way = (&recipe.problem, variant);
         match Convolution::new(&mut self.programs, way, data, (images, timing), &upload) {
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
-                if recipe.problem.algorithm() != Algorithm::Winograd =>
+                if variant != Variant::DIRECT && recipe.problem.algorithm() != Algorithm::Winograd =>
             {
                 let context = &self.upload.context;
-                context.note(Level::Warn, format_args!("{}: {error}", recipe.variant));
+                context.note(Level::Warn, format_args!("{variant}: {error}"));
                 context.forget_errors();
             }
             other => return other,

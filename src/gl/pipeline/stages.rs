@@ -30,20 +30,9 @@ use crate::backend::Order;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::{Context, ShareGroup};
 use crate::gl::driver::exit::{self, Inside};
+use crate::gl::tunables::{DEVICE_LOOK, EAGER_TIME, MAX_COPY_DELAY, PATIENT_LOOK, POLL_REST};
 use crate::log::Level;
 use crate::thread::panic_text;
-
-/// How long a thread rests between looks at the ring while the device is at work. It does not wait inside the driver, which would
-/// spin there just the same, deaf to tasks that the device could begin with meanwhile.
-const REST: Duration = Duration::from_micros(2);
-/// How long at least it leaves the driver to the other threads between looks at the device, if there are any.
-const LOOK: Duration = Duration::from_micros(10);
-/// For how long it goes on like that; a device that takes longer is looked at less often.
-const EAGER: Duration = Duration::from_millis(10);
-/// How long it sleeps then between looks.
-const PATIENCE: Duration = Duration::from_micros(200);
-/// How long a copy waits at most for kernels to be given to the device before it.
-const COURTESY: Duration = Duration::from_millis(1);
 
 /// One thread's stages.
 pub struct StageThread {
@@ -138,7 +127,7 @@ impl StageThread {
         let alone = self.streams.len() == STAGES.len();
         // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
         let has_kernels = self.stages == [Stage::Compute] && self.heard.is_none();
-        if alone || (!has_kernels && self.looked.elapsed() >= LOOK) {
+        if alone || (!has_kernels && self.looked.elapsed() >= DEVICE_LOOK) {
             self.land_all(Duration::ZERO)?;
             self.looked = Instant::now();
         }
@@ -165,7 +154,7 @@ impl StageThread {
                 self.listen()?
             }
             // Nothing is left on record; but times may still come in, which tickets wait for.
-            Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENCE)?,
+            Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENT_LOOK)?,
             Some(Task::End) => return Ok(false),
             Some(Task::Prepare(slot, piece)) => {
                 self.at = Some((slot, piece.clone()));
@@ -239,16 +228,16 @@ impl StageThread {
 
     /// Whether it stays awake while the pipeline is at work.
     fn is_eager(&self) -> bool {
-        self.spins && self.moved.elapsed() <= EAGER
+        self.spins && self.moved.elapsed() <= EAGER_TIME
     }
 
     /// Rests while the device is at work.
     fn listen(&mut self) -> Turn<()> {
         if !self.is_eager() {
-            return self.land_one(PATIENCE);
+            return self.land_one(PATIENT_LOOK);
         }
         let start = Instant::now();
-        while start.elapsed() < REST {
+        while start.elapsed() < POLL_REST {
             std::hint::spin_loop();
         }
         Ok(())
@@ -452,7 +441,7 @@ impl StageThread {
     /// with it every other thread that needs something from the share group, the one with the next kernel, too.
     fn let_kernels_go_first(&self) {
         let start = Instant::now();
-        while self.core.ring.has_kernels() && start.elapsed() < COURTESY {
+        while self.core.ring.has_kernels() && start.elapsed() < MAX_COPY_DELAY {
             (0..64).for_each(|_| std::hint::spin_loop());
         }
     }

@@ -11,13 +11,11 @@ use crate::gl::execution::budget::DispatchBudget;
 use crate::gl::execution::dispatch;
 use crate::gl::execution::passes::{self, Buffers, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::MAX_QUEUED_SHAPES;
 use crate::gl::tune;
 use crate::log::Level;
 use crate::problem::Conv2d;
 use crate::shader::recipe;
-
-/// Shapes for which passes are kept: a program in a loop over the layers of a block.
-const KEPT: usize = 8;
 
 /// What is ready on one context, the latest last. `None` where the reference program is as good, or all there is.
 #[derive(Default)]
@@ -60,7 +58,7 @@ impl Recent {
             Some(kept) => kept,
             None => (*problem, build(programs, problem)?),
         };
-        if self.0.len() == KEPT {
+        if self.0.len() == MAX_QUEUED_SHAPES {
             self.0.remove(0);
         }
         self.0.push(kept);

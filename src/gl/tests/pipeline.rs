@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
-    Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Recipe, Run, StandIn, Ticket,
+    Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Run, StandIn, Ticket,
 };
 use crate::error::{Error, Result};
+use crate::gl::convolution::Chosen;
 use crate::gl::driver::api;
 use crate::gl::pipeline::{Pipeline, Thresholds};
 use crate::memory::tiles::Tile;
@@ -142,7 +143,7 @@ fn fault_loop_with(
     let Some(rig) = Rig::new(machine) else { return u64::MAX };
     let engine = rig.open().unwrap();
     let cases = [&rig.square, &rig.batch, &rig.direct];
-    let plans: Vec<_> = cases.iter().map(|case| (*case, case.plan(&engine).unwrap())).collect();
+    let plans: Vec<_> = cases.iter().map(|case| (*case, case.piped(&engine).unwrap())).collect();
     let healthy = rig.faults.objects();
     let mut injected = 0;
     for number in (1..).step_by(step as usize) {
@@ -209,7 +210,7 @@ fn errors_befall_one_job_and_the_others_go_on() {
 fn an_output_that_is_written_in_part_is_computed_to_its_end() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.batch.plan(&engine).unwrap();
+    let plan = rig.batch.piped(&engine).unwrap();
     let (rescued, mut untouched, mut number) = (Arc::new(AtomicUsize::new(0)), 0, 1);
     loop {
         let pipeline = start(&rig, OPTIONS).unwrap();
@@ -249,7 +250,7 @@ fn without_mapped_memory_it_works_and_fails_as_well() {
 fn a_device_that_hangs_fails_jobs_and_holds_nobody_up() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, OPTIONS).unwrap();
     send(&pipeline, &rig.square, &*plan).end().unwrap();
     rig.faults.arm(Fault::NeverSignals, 1);
@@ -268,7 +269,7 @@ fn every_fence_is_sent_off_before_another_context_waits_for_it() {
     let machine = Machine { lazy: Some(SentBy { flush: true, wait: false }), ..machine() };
     let Some(rig) = Rig::new(machine) else { return };
     let engine = rig.open().unwrap();
-    let plans: Vec<_> = [&rig.square, &rig.batch].map(|case| (case, case.plan(&engine).unwrap())).into();
+    let plans: Vec<_> = [&rig.square, &rig.batch].map(|case| (case, case.piped(&engine).unwrap())).into();
     let pipeline = start(&rig, OPTIONS).unwrap();
     let sent: Vec<Sent> =
         (0..20).map(|index| &plans[index % 2]).map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
@@ -282,7 +283,7 @@ fn every_fence_is_sent_off_before_another_context_waits_for_it() {
 fn the_device_is_told_to_wait_between_contexts_alone() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     for (contexts, order, each) in [
         (Contexts::One, Order::Device, 0),
         (Contexts::Two, Order::Device, 1),
@@ -304,7 +305,7 @@ fn the_device_is_told_to_wait_between_contexts_alone() {
 fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let has_clock = engine.worker().call(|session| Ok(session.context().capabilities().timestamp_bits > 0));
     let has_clock = has_clock.unwrap();
     for (contexts, order, each) in [
@@ -336,15 +337,10 @@ fn a_first_piece_is_cut_as_the_planner_expects() {
     let generated = Variant { family: Family::Igemm, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 2 };
     // Uncut they are one dispatch; and one of products, one that adds up.
     for (case, variant, whole) in [(&rig.square, Variant::DIRECT, 1), (&rig.mixed, generated, 2)] {
-        let plan = case.plan(&engine).unwrap();
+        let plan = case.piped(&engine).unwrap();
         let dispatches = [1e-9, 1e3].map(|seconds| {
-            let recipe = Recipe {
-                problem: case.problem,
-                variant,
-                weights: case.weights.clone(),
-                bias: case.bias.clone(),
-                seconds: Some(seconds),
-            };
+            let chosen = Chosen { variant, seconds: Some(seconds) };
+            let recipe = chosen.recipe(case.problem, case.weights.clone(), case.bias.clone());
             let pipeline = start(&rig, PipelineOptions { gather: false, ..OPTIONS }).unwrap();
             let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
             let ticket = Ticket::new();
@@ -363,7 +359,7 @@ fn an_odd_number_of_large_copies_comes_before_the_first_download() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let case = &rig.square;
-    let plan = case.plan(&engine).unwrap();
+    let plan = case.piped(&engine).unwrap();
     let mut filled = 0;
     for (slots, order) in (1..=6).flat_map(|slots| [(slots, Order::Host), (slots, Order::Device)]) {
         let pipeline = start(&rig, PipelineOptions { slots, order, gather: false, ..OPTIONS }).unwrap();
@@ -389,10 +385,9 @@ fn lent_weights_outlast_a_device_that_is_lost() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let (case, mut injected) = (&rig.batch, 0);
-    let plan = case.plan(&engine).unwrap();
-    let (problem, variant) = (case.problem, plan.recipe().unwrap().variant);
-    let recipe =
-        Arc::new(Recipe { problem, variant, weights: vec![], bias: case.bias.clone(), seconds: None });
+    let plan = case.piped(&engine).unwrap();
+    let chosen = Chosen::of(plan.recipe().unwrap());
+    let recipe = Arc::new(chosen.recipe(case.problem, vec![], case.bias.clone()));
     for number in (1..).step_by(7) {
         let order = if number % 2 == 0 { Order::Host } else { Order::Device };
         let pipeline = start(&rig, PipelineOptions { order, ..OPTIONS }).unwrap();
@@ -415,7 +410,7 @@ fn lent_weights_outlast_a_device_that_is_lost() {
 fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let recipe = plan.recipe().unwrap();
     let pipeline = start(&rig, PipelineOptions { slots: 3, ..OPTIONS }).unwrap();
     let mut held = pipeline.acquire(recipe, Pressure::Wait).unwrap();
@@ -441,7 +436,7 @@ fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
 fn a_stand_in_computes_what_the_device_cannot() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.batch.plan(&engine).unwrap();
+    let plan = rig.batch.piped(&engine).unwrap();
     let pipeline = start(&rig, OPTIONS).unwrap();
     rig.faults.arm(Fault::CreateContexts, 1);
     rig.faults.arm(Fault::NoCompile, 1);
@@ -465,7 +460,7 @@ fn a_stand_in_computes_what_the_device_cannot() {
 fn closing_calls_off_what_has_not_begun_and_waits_for_the_rest() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.batch.plan(&engine).unwrap();
+    let plan = rig.batch.piped(&engine).unwrap();
     let healthy = rig.faults.objects();
     let (mut completed, mut cancelled) = (0, 0);
     for jobs in 1..8 {
@@ -490,7 +485,7 @@ fn closing_calls_off_what_has_not_begun_and_waits_for_the_rest() {
 fn without_contexts_jobs_say_so_and_later_ones_work() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     rig.faults.arm(Fault::CreateContexts, 1);
     assert!(start(&rig, OPTIONS).is_err(), "a pipeline that cannot work is not made");
     rig.faults.disarm();

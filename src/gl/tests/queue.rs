@@ -36,7 +36,7 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
     let mut ran = 0;
     for contexts in [Contexts::One, Contexts::Three] {
         for case in [&rig.square, &rig.direct] {
-            let plan = case.plan(&engine).unwrap();
+            let plan = case.piped(&engine).unwrap();
             let pipeline = start(&rig, PipelineOptions { contexts, ..ONE_SLOT }).unwrap();
             let held = pipeline.acquire(plan.recipe().unwrap(), Pressure::Wait).unwrap();
             let sent: Vec<Sent> = (0..12).map(|_| send(&pipeline, case, &*plan)).collect();
@@ -67,7 +67,7 @@ fn jobs_with_numbers_that_are_none_go_together() {
     let mut not_finite = 0;
     for seed in 0..4 {
         let case = Case::spoilt(desc, seed);
-        let plan = case.plan(&engine).unwrap();
+        let plan = case.piped(&engine).unwrap();
         // A new one each, since one learns.
         let pipeline = start(&rig, ONE_SLOT).unwrap();
         for run in ends(send_together(&pipeline, &case, &*plan, 6)) {
@@ -93,7 +93,7 @@ fn jobs_with_deep_sums_go_one_by_one() {
         (Conv2dDesc { c: 100, relu: true, ..desc }, "conv_queue_64"),
     ] {
         let case = Case::new(desc, 3);
-        let plan = case.plan(&engine).unwrap();
+        let plan = case.piped(&engine).unwrap();
         // A new one each, since one learns.
         let pipeline = start(&rig, ONE_SLOT).unwrap();
         for run in ends(send_together(&pipeline, &case, &*plan, 5)) {
@@ -112,7 +112,7 @@ fn a_long_queue_is_drained_whole() {
     let engine = rig.open().unwrap();
     let sizes = Conv2dDesc { c: 16, h: 8, w: 8, k: 64, r: 3, s: 3, ..Default::default() };
     let case = Case::new(Conv2dDesc { pad_h: 1, pad_w: 1, algorithm: Algorithm::Direct, ..sizes }, 9);
-    let plan = case.plan(&engine).unwrap();
+    let plan = case.piped(&engine).unwrap();
     let (egl, options): (Arc<dyn Egl>, _) =
         (rig.egl.clone(), PipelineOptions { contexts: Contexts::One, piece_bytes: 1 << 20, ..ONE_SLOT });
     let target = Target { wait_limit: Duration::from_secs(30), ..rig.target };
@@ -126,7 +126,7 @@ fn a_long_queue_is_drained_whole() {
 fn without_the_queue_s_shader_jobs_go_one_by_one() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, ONE_SLOT).unwrap();
     rig.faults.arm(Fault::NoCompile, 1);
     for round in 1..3 {
@@ -141,7 +141,7 @@ fn without_the_queue_s_shader_jobs_go_one_by_one() {
 fn a_device_lost_under_a_batch_costs_none_of_its_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let healthy = rig.faults.objects();
     let mut injected = 0;
     for number in (1..).step_by(9) {
@@ -167,7 +167,7 @@ fn a_device_lost_under_a_batch_costs_none_of_its_jobs() {
 fn objects_of_the_driver_do_not_grow_with_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, PipelineOptions { slots: 3, queue: 64, ..OPTIONS }).unwrap();
     let stream = |jobs: usize| {
         let mut flying = std::collections::VecDeque::new();

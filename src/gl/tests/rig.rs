@@ -71,6 +71,14 @@ impl Case {
         engine.plan_conv2d(&self.problem, &self.weights, self.bias.as_deref())
     }
 
+    /// A plan that only goes through pipelines: the worker holds nothing of it any more.
+    pub fn piped(&self, engine: &Engine) -> Result<Box<dyn Plan>> {
+        let plan = self.plan(engine)?;
+        plan.recipe().expect("plans on GL have recipes");
+        engine.worker().call(|_| Ok(()))?;
+        Ok(plan)
+    }
+
     /// Runs a plan of it. Afterwards the output is right, or untouched. Gives the number of dispatches.
     pub fn run(&self, plan: &dyn Plan) -> Result<u32> {
         self.check(|output| plan.run(&self.input, output)).map(|timing| timing.dispatches)

@@ -13,7 +13,7 @@ const CONTEXTS: [Contexts; 3] = [Contexts::One, Contexts::Two, Contexts::Three];
 fn between_a_pipelines_beginning_and_its_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     rig.square.run(&*plan).unwrap();
     rig.product.run(&engine).unwrap();
     let healthy = rig.faults.objects();
@@ -39,7 +39,7 @@ fn between_a_pipelines_beginning_and_its_jobs() {
 fn between_a_pipelines_beginning_and_its_slots() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
-    let plan = rig.square.plan(&engine).unwrap();
+    let plan = rig.square.piped(&engine).unwrap();
     for pressure in [Pressure::Wait, Pressure::Refuse] {
         let pipeline = start(&rig, OPTIONS).unwrap();
         rig.faults.terminate();
@@ -65,7 +65,7 @@ fn at_every_call() {
         for number in 1.. {
             rig.faults.arm(Fault::Terminated, number);
             let engine = rig.open().unwrap();
-            let plan = rig.square.plan(&engine).unwrap();
+            let plan = rig.square.piped(&engine).unwrap();
             rig.square.run(&*plan).unwrap();
             let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
             send(&pipeline, &rig.square, &*plan).end().unwrap();

@@ -10,13 +10,11 @@ use crate::gl::convolution::Buffered;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::EXPLORING_ROUNDS;
 use crate::log::Level;
 use crate::problem::Conv2d;
 use crate::shader::recipe;
 use crate::shader::tuner::Entry;
-
-/// Rounds that a runner-up is timed for while real work waits.
-const ROUNDS: usize = 3;
 
 /// Times a runner-up of `prepared` beside it, on its own buffers, and puts both times on record for the next plan. This plan goes on
 /// as it is: its bits stay the same. What the buffers held is lost.
@@ -87,7 +85,7 @@ fn compare(
     let buffers = Buffers { weights: passes.held().map_or(lent.weights, |it| it as _), ..lent };
     let ways: [&dyn Fn() -> Result<()>; 2] = [&|| prepared.enqueue(1), &|| passes.enqueue(&buffers)];
     let mut best = [f64::INFINITY; 2];
-    for round in 0..=ROUNDS {
+    for round in 0..=EXPLORING_ROUNDS {
         for (best, enqueue) in best.iter_mut().zip(ways) {
             // The first round only says how many to time together.
             let calls = if round == 0 { 1 } else { calls(*best) };

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::gl::driver::resource::{Bind, Buffer};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
+use crate::gl::tunables::{COMPILER_POLL, COMPILES_AT_ONCE, WARM_UP};
 use crate::log::Level;
 use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
@@ -21,12 +22,6 @@ use crate::shader::recipe;
 use crate::shader::tuner::{BEGINNING, BUILDING, Entry, Race};
 use crate::shader::variant::{Family, Variant};
 
-/// How long the device is kept busy before anything counts: an idle one is slow.
-const WARM_UP: Duration = Duration::from_millis(250);
-/// Variants that the driver compiles at once, at least and at most: the best should be ready first.
-const AT_ONCE: (usize, usize) = (2, 6);
-/// How long the tuner waits before it asks the driver's compiler again.
-const POLL: Duration = Duration::from_micros(300);
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
 const DISTINCT: usize = 1_000_003;
 
@@ -172,7 +167,7 @@ impl BuildQueue {
             recipes: variants.iter().map(recipe).collect(),
             waiting: vec![],
             begun: 0,
-            at_once: threads.clamp(AT_ONCE.0, AT_ONCE.1),
+            at_once: threads.clamp(COMPILES_AT_ONCE.0, COMPILES_AT_ONCE.1),
             start: Instant::now(),
             budget,
         }
@@ -206,7 +201,7 @@ impl BuildQueue {
             if let Some(next) = if late { Some(0) } else { ready } {
                 return Ok(Some(self.waiting.remove(next)));
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(COMPILER_POLL);
         }
     }
 

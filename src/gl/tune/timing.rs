@@ -7,10 +7,7 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Query;
-
-/// Seconds of runs that are timed together, where one is shorter; but no more runs than [`MAX_CALLS`].
-const TIMING: f64 = 3e-3;
-const MAX_CALLS: usize = 20;
+use crate::gl::tunables::{MAX_TIMED_RUNS, TIMING_SECONDS};
 
 /// Device seconds of one run that `enqueue` submits, among `calls` back to back.
 ///
@@ -35,5 +32,5 @@ pub fn time(context: &Rc<Context>, calls: usize, enqueue: impl Fn() -> Result<()
 
 /// Runs that are timed together, where one takes `once` seconds.
 pub fn calls(once: f64) -> usize {
-    ((TIMING / once.max(1e-9)) as usize).clamp(1, MAX_CALLS)
+    ((TIMING_SECONDS / once.max(1e-9)) as usize).clamp(1, MAX_TIMED_RUNS)
 }
