@@ -131,6 +131,11 @@ pub trait Plan: Send + Sync {
     /// What the device failed to do; the output is untouched then.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
 
+    /// Whether its runs should go through [`Backend::stream`]: they move much data.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// What the plan was made from, if jobs of it can go through the engine's [`Queue`].
     fn recipe(&self) -> Option<&Arc<Recipe>> {
         None

@@ -61,6 +61,7 @@ pub use device::{
 };
 pub use error::{Error, Result};
 pub use gl::architecture::{Architecture, Vendor};
+#[cfg(feature = "lab")]
 pub use gl::lab;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 

@@ -28,6 +28,8 @@ struct Prepared {
     backend: Arc<dyn Backend>,
     device: Arc<str>,
     kernel: Arc<str>,
+    /// Whether its runs go through the engine's queue of calls.
+    streams: bool,
     plan: Box<dyn Plan>,
 }
 
@@ -69,11 +71,14 @@ impl Prepared {
 
     fn with_plan(backend: &Arc<dyn Backend>, plan: Box<dyn Plan>) -> Self {
         let kernel = plan.kernel().into();
-        Prepared { backend: backend.clone(), device: backend.id().into(), kernel, plan }
+        let streams = plan.streams();
+        Prepared { backend: backend.clone(), device: backend.id().into(), kernel, streams, plan }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
-        if let Some(recipe) = self.plan.recipe().filter(|recipe| self.backend.streams(&recipe.problem)) {
+        if self.streams
+            && let Some(recipe) = self.plan.recipe()
+        {
             let run = call::run(&self.backend, recipe, None, input, output)?;
             return Ok(Run { fallback: fallback.or(run.fallback), ..run });
         }

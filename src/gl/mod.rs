@@ -24,6 +24,7 @@ mod device;
 mod driver;
 mod execution;
 pub mod experience;
+#[cfg(feature = "lab")]
 pub mod lab;
 mod measure;
 mod pipeline;
@@ -32,7 +33,7 @@ pub mod reference;
 mod tunables;
 mod tune;
 
-pub use device::registry::{candidates, look, open, shutdown};
+pub use device::registry::{candidates, gpu, look, open, shutdown};
 pub use driver::architecture;
 
 #[cfg(test)]

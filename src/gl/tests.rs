@@ -3,6 +3,7 @@
 mod fake;
 mod faults;
 mod faulty;
+#[cfg(feature = "lab")]
 mod guarded;
 mod guards;
 mod limits;

@@ -23,6 +23,7 @@ impl Chosen {
     }
 
     /// `variant`, with nothing expected of it.
+    #[cfg(feature = "lab")]
     pub fn variant(variant: Variant) -> Self {
         Chosen { variant, seconds: None }
     }

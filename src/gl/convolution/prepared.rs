@@ -165,16 +165,6 @@ impl Convolution {
         matches!(self.kernel, Kernel::Generated(_))
     }
 
-    /// The weights as they came; empty if only packed ones are read.
-    pub fn weights(&self) -> &Buffer {
-        &self.weights
-    }
-
-    /// The bias.
-    pub fn bias(&self) -> Option<&Buffer> {
-        self.bias.as_ref()
-    }
-
     /// Gets ready for runs of `images` images.
     ///
     /// # Errors

@@ -114,6 +114,7 @@ impl Engine {
     }
 
     /// The worker, for jobs of one's own.
+    #[cfg(any(test, feature = "lab"))]
     pub fn worker(&self) -> &Worker {
         &self.worker
     }
@@ -367,6 +368,10 @@ impl Plan for GlPlan {
             self.explore();
         }
         Ok(timing(ran, start))
+    }
+
+    fn streams(&self) -> bool {
+        self.streams
     }
 
     fn recipe(&self) -> Option<&Arc<Recipe>> {

@@ -9,6 +9,7 @@ use super::engine::Engine;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::gl::driver::exit;
+use crate::memory::tiles::Gpu;
 
 /// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so; and one where there
 /// is no memory to look for them at present.
@@ -72,6 +73,14 @@ pub fn engine(index: usize) -> Result<Arc<Engine>> {
     let engine = Arc::new(Engine::new(egl, &id, found.candidate.software, target)?);
     engines.insert(index, Arc::downgrade(&engine));
     Ok(engine)
+}
+
+/// What the planner knows of `gl:index`.
+///
+/// # Errors
+/// If there is no such device, or it could not be measured.
+pub fn gpu(index: usize) -> Result<Gpu> {
+    engine(index)?.gpu()
 }
 
 /// Forgets engines that nobody holds; those have closed already when their last holder let go.

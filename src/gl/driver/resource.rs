@@ -232,6 +232,7 @@ impl Buffer {
     ///
     /// # Errors
     /// As [`Buffer::read`].
+    #[cfg(feature = "lab")]
     pub fn read_mapped(self, into: &mut [u8]) -> Result<()> {
         debug_assert!(into.len() <= self.bytes);
         self.bind_to_copy(api::COPY_READ_BUFFER)?;

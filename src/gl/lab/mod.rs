@@ -18,12 +18,12 @@ use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Query;
 use crate::gl::execution::programs::Programs;
 use crate::gl::tune;
-use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::variant::{self, Variant};
 
+pub use crate::gl::device::registry::gpu;
 pub use bench::{Bench, Timed};
 use numbers::Given;
 pub use numbers::{Compared, Numbers};
@@ -209,14 +209,6 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
             took: start.elapsed(),
         })
     })
-}
-
-/// What the planner knows of `gl:device`.
-///
-/// # Errors
-/// If there is no such device, or it could not be measured.
-pub fn gpu(device: usize) -> Result<Gpu> {
-    registry::engine(device)?.gpu()
 }
 
 /// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
