@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::convolution::{WINOGRAD_F2, WINOGRAD_F4};
+use super::defines::Shape;
+use super::tile::{TileRun, tile_pass};
 use super::*;
-use crate::problem::{GemmDesc, Layout, Transpose};
+use crate::memory::tiles::{TILES, Tile};
+use crate::problem::{Gemm, GemmDesc, Layout, Transpose};
 use crate::shader::cases::Cases;
 use crate::shader::cases::tests::LARGE;
+use crate::shader::iterations;
 
 /// The constants at the head of a shader.
 fn constants(text: &str) -> BTreeMap<&str, &str> {

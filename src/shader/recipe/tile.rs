@@ -1,0 +1,118 @@
+//! Products in tiles: the pass that packs weights, the tile pass and the pass that adds parts of the reduction.
+
+use super::defines::{Defines, Shape};
+use super::{Pass, Slot, Source};
+use crate::memory::tiles::Tile;
+use crate::shader::iterations;
+
+const TILE: &str = include_str!("../../../glsl/tile.comp");
+const SPLIT_SUM: &str = include_str!("../../../glsl/split_sum.comp");
+const PACK_WEIGHTS: &str = include_str!("../../../glsl/pack_weights.comp");
+
+/// Threads of a workgroup where nothing is shared.
+const SIMPLE_GROUP: usize = 64;
+
+/// The packed weights of a shape: how deep, and how many rows, both padded to whole blocks.
+pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
+    let taps = shape.sizes.r * shape.sizes.s;
+    let depth = if table {
+        (shape.channels() * taps).next_multiple_of(tile.bk)
+    } else {
+        shape.channels().next_multiple_of(tile.bk) * taps
+    };
+    (depth, shape.rows().next_multiple_of(tile.bm))
+}
+
+/// A pass over `elements` elements, one a thread.
+pub(super) fn simple(
+    source: Source,
+    bindings: Vec<(u32, Slot)>,
+    elements: usize,
+    operations: f64,
+    iterations: usize,
+) -> Pass {
+    let (groups, operations) = (elements.div_ceil(SIMPLE_GROUP), operations * SIMPLE_GROUP as f64);
+    Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
+}
+
+pub(super) fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
+    let (depth, rows) = packed_sizes(shape, tile, table);
+    let defines = shape.defines().flag("TABLE", table).size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
+    let defines = defines.size("CHANNELS_PADDED", shape.channels().next_multiple_of(tile.bk));
+    let source = defines.finish("pack_weights", &[PACK_WEIGHTS]);
+    let packed = shape.sizes.groups * depth * rows;
+    (simple(source, vec![(0, Slot::Weights), (2, Slot::Packed)], packed, 32.0, 0), packed)
+}
+
+/// How a tile pass is run, besides its shape.
+pub(super) struct TileRun {
+    pub tile: Tile,
+    pub table: bool,
+    pub splits: usize,
+    /// Multiplied by alpha: a matrix product, not a convolution.
+    pub scaled: bool,
+    /// Beta times another matrix is added. A program of its own: where that is asked at run time, each of a thread's 64 stores
+    /// becomes a branch, and the whole kernel is 14 % slower (H100).
+    pub old: bool,
+    /// Weights that need no packing: where they are, and the elements from one step of the reduction to the next.
+    pub as_they_are: Option<(Slot, usize)>,
+}
+
+impl TileRun {
+    pub fn new(tile: Tile) -> Self {
+        TileRun { tile, table: false, splits: 1, scaled: false, old: false, as_they_are: None }
+    }
+}
+
+/// The pass that computes products in tiles.
+pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, output: Slot) -> Pass {
+    let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
+    let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
+    let (weights, weights_stride) = run.as_they_are.unwrap_or((Slot::Packed, rows_padded));
+    let columns = shape.sizes.n * shape.pixels();
+    let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
+    let threads = run.tile.threads();
+    let (tiles_m, tiles_n) = (shape.rows().div_ceil(bm), columns.div_ceil(bn));
+    let tx = bn / tn;
+    // A warp of 8 x 4 threads reads the fewest different vectors.
+    let wx = if threads >= 32 && tx.is_multiple_of(8) && (bm / tm).is_multiple_of(4) { 8 } else { 0 };
+    let edges = shape.sizes.pad_h + shape.sizes.pad_w > 0 || !shape.channels().is_multiple_of(bk);
+    let defines = shape.defines().size("BM", bm).size("BN", bn).size("BK", bk).size("TM", tm).size("TN", tn);
+    let defines = defines.size("THREADS", threads).size("WX", wx).size("V", v).vector("PIXELS", v == 4);
+    let store4 = shape.pixels().is_multiple_of(4);
+    let defines = defines.vector("STORE", store4).flag("STORE4", store4).text("ACCESS", "writeonly");
+    let defines = defines.size("ROWS_PADDED", weights_stride).size("COLUMNS", columns);
+    let defines = defines.size("CHANNEL_STRIDE", shape.channel_stride);
+    let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
+    let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
+    let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
+    let whole = run.splits == 1;
+    let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled && whole);
+    let defines = defines.flag("OLD", run.old && whole);
+    let defines =
+        defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
+    let defines = shape.finishing(defines, whole);
+    let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
+    let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
+    let bindings = vec![(0, input), (1, weights), (2, output), (3, Slot::Bias)];
+    let slices = (depth / bk).div_ceil(run.splits);
+    let table = if run.table { depth } else { 0 };
+    let iterations = iterations::tile(&run.tile, slices, table, shape.sizes.r * shape.sizes.s > 1);
+    let source = defines.finish(name, &[TILE]);
+    Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
+}
+
+/// The pass that adds up the parts, which are in scratch buffer `parts`; scaled, with an old result, if `run` says so.
+pub(super) fn split_sum(shape: &Shape, run: &TileRun, parts: usize) -> Pass {
+    let four = shape.pixels().is_multiple_of(4);
+    let v = if four { 4 } else { 1 };
+    let splits = run.splits;
+    let defines = Defines::default().size("V", v).vector("PIXELS", four).size("SPLITS", splits);
+    let defines = defines.size("ROWS", shape.sizes.k).size("OUT_STRIDE", shape.pixels());
+    let defines = defines.flag("SCALED", run.scaled).flag("OLD", run.old);
+    let defines = shape.finishing(defines.size("PART_STRIDE", shape.output_len()), true);
+    let source = defines.finish("split_sum", &[SPLIT_SUM]);
+    let bindings = vec![(0, Slot::Scratch(parts)), (2, Slot::Output), (3, Slot::Bias)];
+    let operations = (8 * splits) as f64;
+    simple(source, bindings, shape.output_len() / v, operations, iterations::split_sum(splits))
+}
