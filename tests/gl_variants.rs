@@ -57,7 +57,7 @@ fn families_are_exact_on_integers() {
         let problem = problem(&mut random);
         let all = candidates(&problem, &gpu);
         let direct: Vec<&Variant> =
-            all.iter().filter(|it| !matches!(it.family, Family::Winograd(_) | Family::Direct)).collect();
+            all.iter().filter(|it| !matches!(it.family, Family::Winograd(_) | Family::Fallback)).collect();
         if direct.is_empty() {
             continue;
         }
@@ -131,7 +131,7 @@ fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -
     let (streamed, kernel) =
         trial::compare_streamed(0, problem, variant, (numbers, 2, seed), options).unwrap();
     let family = variant.to_string();
-    let is_fallback = *variant == Variant::DIRECT;
+    let is_fallback = *variant == Variant::FALLBACK;
     assert!(is_fallback || *kernel == *family, "{variant}: {kernel} computed it");
     Compared { wrong: called.wrong + streamed.wrong, not_finite: called.not_finite + streamed.not_finite }
 }
@@ -145,7 +145,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     }
     let tile = Tile::new(32, 32, 16, 4, 4, 1);
     let tiled = |family, splits| Variant { family, tile, splits };
-    let untiled = |family| Variant { family, ..Variant::DIRECT };
+    let untiled = |family| Variant { family, ..Variant::FALLBACK };
     let square = Conv2dDesc { n: 3, h: 6, w: 7, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
     let finished = Conv2dDesc { bias: true, relu: true, ..square };
     let tiny = Conv2dDesc { n: 1, h: 3, w: 3, ..square };
@@ -153,8 +153,8 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     let groups = Conv2dDesc { c: 6, k: 12, groups: 3, ..finished };
     let point = Conv2dDesc { h: 4, w: 6, r: 1, s: 1, pad_h: 0, pad_w: 0, ..finished };
     let cases = [
-        (Conv2dDesc { c: 4, k: 5, ..square }, Variant::DIRECT),
-        (Conv2dDesc { c: 6, k: 4, groups: 2, ..moved }, Variant::DIRECT),
+        (Conv2dDesc { c: 4, k: 5, ..square }, Variant::FALLBACK),
+        (Conv2dDesc { c: 6, k: 4, groups: 2, ..moved }, Variant::FALLBACK),
         (Conv2dDesc { dilation_h: 2, pad_h: 2, ..groups }, untiled(Family::Grouped(4))),
         (Conv2dDesc { c: 2, k: 2, groups: 2, ..tiny }, untiled(Family::Grouped(1))),
         (Conv2dDesc { c: 2, k: 4, stride_w: 2, ..finished }, untiled(Family::Grouped(2))),
@@ -218,7 +218,7 @@ fn the_deepest_sums_of_every_family_are_exact() {
     let all = deep(&gpu);
     let few = |(index, (_, variant)): &(usize, (Conv2d, Variant))| {
         // A tile in nine, each family's four ways; all that have no tile.
-        matches!(variant.family, Family::Direct | Family::Grouped(_)) || index / 4 % 9 == 8
+        matches!(variant.family, Family::Fallback | Family::Grouped(_)) || index / 4 % 9 == 8
     };
     for (_, (problem, variant)) in all.into_iter().enumerate().filter(few) {
         assert_eq!(both_ways(&problem, &variant, Numbers::Integers, 47).wrong, 0, "{variant}: {problem:?}");
@@ -257,8 +257,8 @@ fn streams_of_every_family_are_right() {
     let few = Conv2dDesc { c: 3, stride_h: 2, ..desc };
     let groups = Conv2dDesc { c: 24, groups: 24, bias: false, ..desc };
     let cases = [
-        (desc, Variant::DIRECT),
-        (groups, Variant { family: Family::Grouped(1), ..Variant::DIRECT }),
+        (desc, Variant::FALLBACK),
+        (groups, Variant { family: Family::Grouped(1), ..Variant::FALLBACK }),
         (desc, Variant { family: Family::Igemm, tile, splits: 3 }),
         (few, Variant { family: Family::Table, tile, splits: 1 }),
         (desc, Variant { family: Family::Winograd(2), tile, splits: 1 }),
@@ -274,7 +274,7 @@ fn streams_of_every_family_are_right() {
             let (wrong, kernel) =
                 trial::streamed_differences(0, &problem, &variant, (jobs, 44), options).unwrap();
             assert_eq!(wrong, 0, "{variant} {contexts:?}");
-            assert!(variant == Variant::DIRECT || *kernel == *variant.to_string(), "{variant}: {kernel}");
+            assert!(variant == Variant::FALLBACK || *kernel == *variant.to_string(), "{variant}: {kernel}");
             ran += jobs;
         }
     }

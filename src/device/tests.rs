@@ -80,7 +80,7 @@ impl Backend for Stub {
         if self.fails_plan {
             return Err(self.lost());
         }
-        let (problem, variant) = (*problem, Variant::DIRECT);
+        let (problem, variant) = (*problem, Variant::FALLBACK);
         let recipe = || Arc::new(Recipe { problem, variant, weights: vec![], bias: None, seconds: None });
         let recipe = self.has_recipes.then(recipe);
         Ok(Box::new(StubPlan(self.value, self.fails_run.then(|| self.lost()), self.runs.clone(), recipe)))

@@ -137,8 +137,13 @@ fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
     // As many elements in as out, and one multiplication for each.
     let Jobs { images: n, side, before, timed } = jobs;
     let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
-    let recipe =
-        Arc::new(Recipe { problem, variant: Variant::DIRECT, weights: vec![1.0], bias: None, seconds: None });
+    let recipe = Arc::new(Recipe {
+        problem,
+        variant: Variant::FALLBACK,
+        weights: vec![1.0],
+        bias: None,
+        seconds: None,
+    });
     let acquire = |_| pipeline.acquire(&recipe, Pressure::Wait);
     let mut slots: Vec<Box<dyn Slot>> =
         (0..PipelineOptions::default().slots).map(acquire).collect::<Result<_>>()?;

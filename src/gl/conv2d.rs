@@ -167,7 +167,7 @@ impl Prepared {
         let params = launch.params(&tile);
         Ok(Prepared {
             problem: *problem,
-            variant: Variant::DIRECT,
+            variant: Variant::FALLBACK,
             images,
             launch,
             input: Buffer::new(context, tile.input_len() * size_of::<f32>())?,

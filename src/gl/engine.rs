@@ -318,7 +318,7 @@ impl Plan for GlPlan {
                 }
             };
             let ran = prepared.run(input, &mut computed)?;
-            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
             // The outputs are there; what is not kept, the next run prepares anew.
             let _ = session.keep(self.key, prepared);
             Ok((ran, explore, session.is_fresh()))

@@ -226,7 +226,7 @@ impl Session {
             match prepare(self, &variant) {
                 // A driver may fail at one shader and compile the next.
                 Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
-                    if variant != Variant::DIRECT =>
+                    if variant != Variant::FALLBACK =>
                 {
                     self.context.note(Level::Warn, format_args!("{variant}: {error}"));
                     if policy != Tune::Off && matches!(error, Error::Shader { .. }) {
@@ -285,9 +285,9 @@ impl Session {
 
     /// Ways to compute `problem`, best first.
     fn candidates(&mut self, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
-        if tuning::stays_with_floor(problem, config()) {
+        if tuning::stays_with_fallback(problem, config()) {
             // No rate of the device would change that; so none needs to be measured.
-            return Ok(vec![Variant::DIRECT]);
+            return Ok(vec![Variant::FALLBACK]);
         }
         tuning::order(self, problem, policy)
     }

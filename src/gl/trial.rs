@@ -184,7 +184,7 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
     super::engine(device)?.worker().call(|session| {
         let tile = tuning::tile(session, problem)?;
         let gpu = session.gpu()?;
-        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
+        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::FALLBACK);
         if variant::is_small(&tile) {
             let took = Duration::ZERO;
             return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0, took });

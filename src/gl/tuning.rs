@@ -42,8 +42,8 @@ const DISTINCT: usize = 1_000_003;
 
 /// Whether `problem` stays with the floor in any case. Where nothing measured may decide, all small ones do: in a pipeline, how fast the
 /// device is says which of them share a slot, and the queue's kernel sums up as the floor does.
-pub fn stays_with_floor(problem: &Conv2d, config: &Config) -> bool {
-    variant::stays_with_floor(problem) || (config.deterministic && variant::is_small(problem))
+pub fn stays_with_fallback(problem: &Conv2d, config: &Config) -> bool {
+    variant::stays_with_fallback(problem) || (config.deterministic && variant::is_small(problem))
 }
 
 /// Whether measurements decide for `problem`, and whether they are made.

@@ -38,13 +38,13 @@ pub struct Cases {
 impl Cases {
     /// The cases of `seed` for a device of these limits.
     pub fn new(seed: u64, gpu: Gpu) -> Self {
-        let mut kinds = vec![(Variant::DIRECT, Form::Any)];
+        let mut kinds = vec![(Variant::FALLBACK, Form::Any)];
         for tm in [1, 2, 4, 8] {
-            let variant = Variant { family: Family::Grouped(tm), ..Variant::DIRECT };
+            let variant = Variant { family: Family::Grouped(tm), ..Variant::FALLBACK };
             kinds.extend([Form::Any, Form::WholeRows].map(|form| (variant, form)));
         }
         for kg in POINTWISE_PARTS {
-            let variant = Variant { family: Family::Pointwise(kg), ..Variant::DIRECT };
+            let variant = Variant { family: Family::Pointwise(kg), ..Variant::FALLBACK };
             kinds.push((variant, Form::Pointwise));
         }
         for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
@@ -108,7 +108,7 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
     }
     for tm in [1, 4] {
         let family = Family::Grouped(tm);
-        add(Variant { family, ..Variant::DIRECT }, Conv2dDesc { k: tm as i64, ..square });
+        add(Variant { family, ..Variant::FALLBACK }, Conv2dDesc { k: tm as i64, ..square });
     }
     let pass =
         iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations).unwrap()[0];
@@ -121,7 +121,7 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
         rows,
         Conv2dDesc { w: long, s: long - 1, pad_w: 1, ..base },
     ] {
-        deepest.push((problem_of(desc), Variant::DIRECT));
+        deepest.push((problem_of(desc), Variant::FALLBACK));
     }
     deepest
 }
@@ -274,7 +274,7 @@ pub(super) mod tests {
                 );
                 *seen.entry(format!("{:?}", variant.family)).or_default() += 1;
             }
-            let families = ["Direct", "Grouped(1)", "Grouped(4)", "Igemm", "Winograd(2)", "Winograd(4)"];
+            let families = ["Fallback", "Grouped(1)", "Grouped(4)", "Igemm", "Winograd(2)", "Winograd(4)"];
             assert!(seen.keys().eq(families), "{most}: {seen:?}");
         }
     }

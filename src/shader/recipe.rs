@@ -107,7 +107,7 @@ impl Recipe {
 /// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.
 pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
     match variant.family {
-        Family::Direct => None,
+        Family::Fallback => None,
         Family::Grouped(tm) => Some(convolution::grouped(problem, variant, tm)),
         Family::Igemm | Family::Table => Some(convolution::tiled(problem, variant)),
         Family::Pointwise(kg) => Some(convolution::pointwise(problem, variant, kg)),

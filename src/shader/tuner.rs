@@ -33,7 +33,7 @@ const RIVALS: usize = 3;
 /// Those of `ranked`, variants with their predicted seconds, best first, that race: the best few, and the best of each family
 /// that is not hopeless, since predictions are least exact between families. The floor does not race: it has no passes.
 pub fn shortlist(ranked: &[(Variant, f64)]) -> Vec<Variant> {
-    let racing = || ranked.iter().filter(|(variant, _)| variant.family != Family::Direct);
+    let racing = || ranked.iter().filter(|(variant, _)| variant.family != Family::Fallback);
     let Some((_, best)) = racing().next() else { return vec![] };
     let near = |factor: f64| racing().filter(move |(_, seconds)| *seconds <= factor * best);
     let mut chosen: Vec<Variant> = near(FAR).take(MOST).map(|(variant, _)| *variant).collect();
@@ -261,18 +261,18 @@ mod tests {
             let ranked = ranked(c);
             let chosen = shortlist(&ranked);
             assert!(!chosen.is_empty() && chosen.len() <= MOST + 6, "{c}: {}", chosen.len());
-            assert!(chosen.iter().all(|it| it.family != Family::Direct));
-            let first = ranked.iter().find(|it| it.0.family != Family::Direct).unwrap();
+            assert!(chosen.iter().all(|it| it.family != Family::Fallback));
+            let first = ranked.iter().find(|it| it.0.family != Family::Fallback).unwrap();
             assert_eq!(chosen[0], first.0, "the planner's choice always races");
             for (variant, seconds) in &ranked {
-                let hopeful = *seconds <= FAR * first.1 && variant.family != Family::Direct;
+                let hopeful = *seconds <= FAR * first.1 && variant.family != Family::Fallback;
                 assert!(!hopeful || chosen.iter().any(|it| it.family == variant.family), "{variant}");
             }
             lists += 1;
         }
         assert_eq!(lists, 5);
         assert_eq!(shortlist(&[]), []);
-        assert_eq!(shortlist(&[(Variant::DIRECT, 1.0)]), []);
+        assert_eq!(shortlist(&[(Variant::FALLBACK, 1.0)]), []);
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
             refused += usize::from(mutated.is_none());
             for entry in mutated.iter().flat_map(|it| it.entries()) {
                 assert!(entry.seconds.is_none_or(|it| it > 0.0 && it.is_finite()));
-                assert!(entry.variant.tile == Variant::DIRECT.tile || TILES.contains(&entry.variant.tile));
+                assert!(entry.variant.tile == Variant::FALLBACK.tile || TILES.contains(&entry.variant.tile));
             }
         }
         assert!(refused > 300, "{refused}");
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn who_is_far_behind_stays_at_home() {
-        let variant = |kg| Variant { family: Family::Pointwise(kg), ..Variant::DIRECT };
+        let variant = |kg| Variant { family: Family::Pointwise(kg), ..Variant::FALLBACK };
         let ranked = [(variant(2), 2.0), (variant(4), 5.9), (variant(8), 6.1)];
         assert_eq!(shortlist(&ranked), [variant(2), variant(4)]);
         let ranked = [(variant(2), 0.5), (variant(4), 1.4), (variant(8), 1.6)];

@@ -14,7 +14,7 @@ use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// One thread an output, sizes read at run time: never fast, always there.
-    Direct,
+    Fallback,
     /// Few channels a group: `TM` outputs by four pixels a thread.
     Grouped(usize),
     /// Implicit GEMM, the reduction over (r, s) outside and channels inside.
@@ -43,13 +43,13 @@ const NO_TILE: Tile = Tile::new(0, 0, 0, 0, 0, 1);
 
 impl Variant {
     /// The floor, which computes everything.
-    pub const DIRECT: Self = Variant { family: Family::Direct, tile: NO_TILE, splits: 1 };
+    pub const FALLBACK: Self = Variant { family: Family::Fallback, tile: NO_TILE, splits: 1 };
 }
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.family {
-            Family::Direct => return f.write_str("conv_direct_64"),
+            Family::Fallback => return f.write_str("conv_direct_64"),
             Family::Grouped(tm) => return write!(f, "conv_grouped_{tm}x4"),
             Family::Pointwise(kg) => return write!(f, "conv_pointwise_4x4_k{kg}"),
             Family::Igemm => f.write_str("conv_igemm")?,
@@ -66,8 +66,8 @@ impl FromStr for Variant {
 
     /// What [`Display`](fmt::Display) wrote, for tiles that the planner considers.
     fn from_str(name: &str) -> Result<Self, ()> {
-        if name == Variant::DIRECT.to_string() {
-            return Ok(Variant::DIRECT);
+        if name == Variant::FALLBACK.to_string() {
+            return Ok(Variant::FALLBACK);
         }
         if let Some(variant) = untiled().find(|variant| variant.to_string() == name) {
             return Ok(variant);
@@ -88,7 +88,7 @@ impl FromStr for Variant {
 fn untiled() -> impl Iterator<Item = Variant> {
     let pointwise = POINTWISE_PARTS.map(Family::Pointwise);
     let families = GROUPED_ROWS.map(Family::Grouped).into_iter().chain(pointwise);
-    families.map(|family| Variant { family, ..Variant::DIRECT })
+    families.map(|family| Variant { family, ..Variant::FALLBACK })
 }
 
 /// Problems with less work are small: they are not worth tuning; and one that is computed once stays with the floor, since compiling
@@ -202,7 +202,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     // A thread of these walks through its reduction alone: where there are few threads, nothing hides that.
     let lines = (c / groups * r) as f64;
     match variant.family {
-        Family::Direct => {
+        Family::Fallback => {
             let computing = (flops / (DIRECT_SHARE * gpu.flops)).max(DIRECT_LINE * lines);
             computing.max(memory) + gpu.launch
         }
@@ -240,7 +240,7 @@ pub fn is_candidate(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         Family::Winograd(m) => variant.splits == 1 && winograd_forms(problem).contains(&m),
         Family::Igemm => !asked && c >= FEW_CHANNELS.min(variant.tile.bk),
         Family::Table => !asked && c < FEW_CHANNELS,
-        Family::Direct | Family::Grouped(_) | Family::Pointwise(_) => !asked,
+        Family::Fallback | Family::Grouped(_) | Family::Pointwise(_) => !asked,
     };
     family && is_possible(problem, gpu, variant)
 }
@@ -256,7 +256,7 @@ fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
     };
     match family {
         // Cut by whoever runs it.
-        Family::Direct => 0,
+        Family::Fallback => 0,
         Family::Grouped(tm) => iterations::grouped(problem, tm),
         Family::Pointwise(kg) => iterations::pointwise(problem.reduction(), kg),
         Family::Igemm | Family::Table => products().max(iterations::split_sum(splits)),
@@ -285,13 +285,13 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let rows_padded = rows.next_multiple_of(tile.bm.max(1));
     let reach = sizes.h.max(sizes.w) + 2 * sizes.pad_h.max(sizes.pad_w);
     if columns + MARGIN > i32::MAX as usize || reach > 1 << 28 {
-        return family == Family::Direct;
+        return family == Family::Fallback;
     }
     if iterations(problem, variant) > gpu.max_iterations {
         return false;
     }
     match family {
-        Family::Direct => true,
+        Family::Fallback => true,
         Family::Grouped(tm) => {
             rows.is_multiple_of(tm)
                 && sizes.dilation_w == 1
@@ -344,7 +344,7 @@ pub fn is_small(problem: &Conv2d) -> bool {
 }
 
 /// Whether `problem` stays with the floor in any case.
-pub fn stays_with_floor(problem: &Conv2d) -> bool {
+pub fn stays_with_fallback(problem: &Conv2d) -> bool {
     is_small(problem) && (problem.is_once() || problem.flops() < LEAST_FLOPS)
 }
 
@@ -356,7 +356,7 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     let asked = problem.algorithm() == Algorithm::Winograd;
     let mut variants = vec![];
     if !asked {
-        variants.push(Variant::DIRECT);
+        variants.push(Variant::FALLBACK);
         variants.extend(untiled());
     }
     for &tile in &TILES {
@@ -381,8 +381,8 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     }
     variants.retain(|variant| is_possible(problem, gpu, variant));
     variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
-    if stays_with_floor(problem) {
-        variants.sort_by_key(|variant| variant.family != Family::Direct);
+    if stays_with_fallback(problem) {
+        variants.sort_by_key(|variant| variant.family != Family::Fallback);
     }
     variants
 }
@@ -452,7 +452,7 @@ mod tests {
             .flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
         let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MOST_SPLITS });
         let mut names = 0;
-        for variant in tiled.chain(split).chain(untiled()).chain([Variant::DIRECT]) {
+        for variant in tiled.chain(split).chain(untiled()).chain([Variant::FALLBACK]) {
             assert_eq!(variant.to_string().parse(), Ok(variant), "{variant}");
             names += 1;
         }

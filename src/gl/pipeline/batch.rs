@@ -247,7 +247,7 @@ mod tests {
     fn recipe(desc: Conv2dDesc) -> Recipe {
         Recipe {
             problem: Conv2d::new(desc).unwrap(),
-            variant: Variant::DIRECT,
+            variant: Variant::FALLBACK,
             weights: vec![],
             bias: None,
             seconds: None,

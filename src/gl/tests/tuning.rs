@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::kept;
 use super::super::session::Session;
-use super::super::tuning::{self, policy, stays_with_floor};
+use super::super::tuning::{self, policy, stays_with_fallback};
 use super::share_group;
 use crate::config::{Config, Tune};
 use crate::memory::tiles::Gpu;
@@ -78,7 +78,7 @@ fn small_layers_stay_with_the_floor_where_they_must() {
     let [tiny, small, large] = [8, 16, 64].map(|size| Conv2d::new(sized(size)).unwrap());
     let free = Config::default();
     let deterministic = Config { deterministic: true, ..Config::default() };
-    let stays = |problem: &Conv2d| [&free, &deterministic].map(|config| stays_with_floor(problem, config));
+    let stays = |problem: &Conv2d| [&free, &deterministic].map(|config| stays_with_fallback(problem, config));
     assert_eq!(stays(&tiny), [true, true]);
     assert_eq!((stays(&small), stays(&small.once())), ([false, true], [true, true]));
     assert_eq!((stays(&large), stays(&large.once())), ([false, false], [false, false]));
@@ -130,7 +130,7 @@ fn records_that_do_not_hold_fall_back() {
     let (problem, gpu) = (layer(), session.gpu().unwrap());
     let capabilities = session.context().capabilities().clone();
     let all: Vec<Variant> =
-        candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).collect();
+        candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Fallback).collect();
     let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
     let entry = |variant: Variant, seconds| Entry { variant, source: hash(&variant), seconds: Some(seconds) };
     let worst = *all.last().unwrap();
@@ -207,7 +207,7 @@ fn a_thousand_mutated_records_are_none() {
     let first = store(Some(place.path()));
     let Some(session) = session(first) else { return };
     let capabilities = session.context().capabilities().clone();
-    let entry = |seconds| Entry { variant: Variant::DIRECT, source: 7, seconds: Some(seconds) };
+    let entry = |seconds| Entry { variant: Variant::FALLBACK, source: 7, seconds: Some(seconds) };
     kept::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
     let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
     let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
@@ -233,7 +233,7 @@ fn a_thousand_mutated_records_are_none() {
 fn build(session: &mut Session) -> Source {
     let problem = layer();
     let gpu = session.gpu().unwrap();
-    let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Direct).unwrap();
+    let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Fallback).unwrap();
     let source = generate(&variant, &problem).unwrap().run[0].source.clone();
     session.generated(&source).unwrap();
     source
@@ -269,7 +269,8 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         let mut session = session(own).unwrap();
         let gpu = session.gpu().unwrap();
         let problem = layer();
-        for variant in candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).take(2)
+        for variant in
+            candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Fallback).take(2)
         {
             for pass in generate(&variant, &problem).unwrap().run {
                 let key = kept::program_key(session.context().capabilities(), &pass.source);

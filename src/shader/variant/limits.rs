@@ -81,7 +81,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
     let ends = |last, first, family| {
         assert!(can(last, family), "{family:?}: {last:?}");
         assert!(!can(first, family), "{family:?}: {first:?}");
-        assert!(can(first, Family::Direct));
+        assert!(can(first, Family::Fallback));
     };
     let base = Conv2dDesc { c: 16, k: 4, ..Default::default() };
     // Columns of all images together, and a margin, are numbers of 31 bits.
@@ -225,7 +225,7 @@ fn families_are_for_the_problems_that_they_fit() {
     };
     assert_eq!([2, 4].map(tables), [false, true]);
     let winograd = Conv2dDesc { algorithm: Algorithm::Winograd, ..square };
-    for family in [Family::Direct, Family::Grouped(1), Family::Igemm, Family::Table] {
+    for family in [Family::Fallback, Family::Grouped(1), Family::Igemm, Family::Table] {
         let c = if family == Family::Table { 3 } else { 16 };
         let (desc, variant) = (Conv2dDesc { c, ..square }, of(family));
         assert!(may(desc, &variant), "{family:?}");
@@ -247,9 +247,9 @@ fn small_work_ends_where_it_is_said_to() {
     let auto = |half| work(half, Algorithm::Auto);
     assert_eq!(auto(2_000_000).flops(), SMALL_FLOPS);
     assert!(is_small(&auto(1_999_996)) && !is_small(&auto(2_000_000)));
-    assert!(!stays_with_floor(&auto(1_999_996)) && stays_with_floor(&auto(1_999_996).once()));
-    assert!(!stays_with_floor(&auto(2_000_000).once()));
-    assert!(stays_with_floor(&auto(199_996)) && !stays_with_floor(&auto(200_000)));
+    assert!(!stays_with_fallback(&auto(1_999_996)) && stays_with_fallback(&auto(1_999_996).once()));
+    assert!(!stays_with_fallback(&auto(2_000_000).once()));
+    assert!(stays_with_fallback(&auto(199_996)) && !stays_with_fallback(&auto(200_000)));
     let square = Conv2dDesc { c: 16, h: 4, w: 4, k: 4, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
     assert!(is_small(&with(square)));
     assert!(!is_small(&with(Conv2dDesc { algorithm: Algorithm::Winograd, ..square })));
