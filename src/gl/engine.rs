@@ -293,7 +293,7 @@ impl Plan for GlPlan {
         let piece = problem.with_batch(self.images);
         let passes = generate(variant, &piece);
         let as_they_came =
-            if passes.as_ref().is_none_or(recipe::Recipe::reads_weights) { weights.len() } else { 0 };
+            if passes.as_ref().is_none_or(recipe::PassPlan::reads_weights) { weights.len() } else { 0 };
         let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
         let bias = bias.as_ref().map_or(0, Vec::len);
         // Once here, for the day the context is lost and everything has to be uploaded again, and once on the device.

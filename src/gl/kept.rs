@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe::Source;
+use crate::shader::recipe::ShaderSource;
 use crate::shader::tuner::Record;
 use crate::store::Store;
 
@@ -26,7 +26,7 @@ fn device_key(capabilities: &Capabilities) -> String {
 }
 
 /// What a shader's program is kept under.
-pub(super) fn program_key(capabilities: &Capabilities, source: &Source) -> String {
+pub(super) fn program_key(capabilities: &Capabilities, source: &ShaderSource) -> String {
     format!("{}\n{}", device_key(capabilities), source.text)
 }
 
@@ -51,7 +51,7 @@ impl Coming {
     ///
     /// # Errors
     /// As [`Program::build`].
-    pub fn finish(self, store: &Store, source: &Source) -> Result<(Program, bool)> {
+    pub fn finish(self, store: &Store, source: &ShaderSource) -> Result<(Program, bool)> {
         let program = match self {
             Coming::Ready(program) => return Ok((program, false)),
             Coming::Building(building) => building.finish()?,
@@ -65,7 +65,7 @@ impl Coming {
 ///
 /// # Errors
 /// If the device was lost.
-pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
+pub fn keep(store: &Store, program: &Program, source: &ShaderSource) -> Result<()> {
     let capabilities = program.context().capabilities();
     if capabilities.program_binaries
         && source.text.len() <= LONGEST_TEXT
@@ -86,7 +86,7 @@ pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
 ///
 /// # Errors
 /// What GL reports at once.
-pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<Coming> {
+pub fn program(store: &Store, context: &Rc<Context>, source: &ShaderSource) -> Result<Coming> {
     if context.capabilities().program_binaries
         && source.text.len() <= LONGEST_TEXT
         && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))

@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
-use crate::shader::recipe::{Pass, Recipe, measure_fma, measure_read};
+use crate::shader::recipe::{Pass, PassPlan, measure_fma, measure_read};
 
 /// Dispatches of which the time of one is taken.
 const LAUNCHES: usize = 16;
@@ -135,7 +135,10 @@ fn repeated(session: &mut Session, pass: Pass, times: usize) -> Result<Passes> {
 
 /// `run`, ready to be made.
 fn passes_of(session: &mut Session, run: Vec<Pass>) -> Result<Passes> {
-    Passes::new(session, &Recipe { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run })
+    Passes::new(
+        session,
+        &PassPlan { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run },
+    )
 }
 
 /// Operations of all of `pass`.

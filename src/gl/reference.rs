@@ -31,7 +31,7 @@ use crate::allocate;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
-use crate::shader::recipe::Source;
+use crate::shader::recipe::ShaderSource;
 use crate::shader::single::{ANY_GRID, iterations_of};
 use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 
@@ -257,8 +257,10 @@ pub fn execute_source(
     }
     on_thread(state, |state, thread| {
         let context = thread.session.context().clone();
-        let text =
-            Source { name: "the caller's shader".to_owned(), text: allocate::text(source, "a shader")? };
+        let text = ShaderSource {
+            name: "the caller's shader".to_owned(),
+            text: allocate::text(source, "a shader")?,
+        };
         let program = thread.session.generated(&text)?;
         check_iterations(&context, iterations_of(source))?;
         let any_grid = source.lines().any(|line| line == ANY_GRID);

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe::{self, Source};
+use crate::shader::recipe::{self, ShaderSource};
 use crate::shader::source::Kernel;
 use crate::shader::variant::{self, Variant};
 use crate::store::{Store, store};
@@ -33,12 +33,12 @@ const KEPT: usize = 256;
 pub struct Session {
     prepared: HashMap<u64, Prepared>,
     programs: HashMap<&'static str, Rc<Program>>,
-    generated: HashMap<Source, Rc<Program>>,
-    coming: HashMap<Source, Coming>,
+    generated: HashMap<ShaderSource, Rc<Program>>,
+    coming: HashMap<ShaderSource, Coming>,
     /// Begun, of no use any more, and not ready when that was clear: some drivers wait for the compiler where a program is deleted.
     abandoned: Vec<Coming>,
     /// Compiled here, and not run yet when they were kept.
-    fresh: Vec<(Source, Rc<Program>)>,
+    fresh: Vec<(ShaderSource, Rc<Program>)>,
     store: &'static Store,
     /// Held by those who use it.
     scratch: Weak<Scratch>,
@@ -93,7 +93,7 @@ impl Session {
         if let Some(program) = self.programs.get(kernel.name) {
             return Ok(program.clone());
         }
-        let source = Source { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
+        let source = ShaderSource { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
         let coming = kept::program(self.store, &self.context, &source)?;
         let program = self.finish(coming, &source)?;
         self.programs.insert(kernel.name, program.clone());
@@ -104,7 +104,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::program`].
-    pub fn generated(&mut self, source: &Source) -> Result<Rc<Program>> {
+    pub fn generated(&mut self, source: &ShaderSource) -> Result<Rc<Program>> {
         if let Some(program) = self.generated.get(source) {
             return Ok(program.clone());
         }
@@ -120,7 +120,7 @@ impl Session {
         Ok(program)
     }
 
-    fn finish(&mut self, coming: Coming, source: &Source) -> Result<Rc<Program>> {
+    fn finish(&mut self, coming: Coming, source: &ShaderSource) -> Result<Rc<Program>> {
         let (program, compiled) = coming.finish(self.store, source)?;
         let program = Rc::new(program);
         if compiled && self.fresh.len() < KEPT {
@@ -149,7 +149,7 @@ impl Session {
     ///
     /// # Errors
     /// What GL reports at once.
-    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) -> Result<()> {
+    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) -> Result<()> {
         for source in sources {
             if !self.generated.contains_key(source) && !self.coming.contains_key(source) {
                 let coming = kept::program(self.store, &self.context, source)?;
@@ -160,12 +160,12 @@ impl Session {
     }
 
     /// Whether nobody would have to wait for those of `sources` that were begun.
-    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a Source>) -> bool {
+    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a ShaderSource>) -> bool {
         sources.all(|source| self.coming.get(source).is_none_or(Coming::is_ready))
     }
 
     /// Gives up those of `sources` that were begun and that nobody asked for.
-    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
+    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) {
         self.abandoned.extend(sources.filter_map(|source| self.coming.remove(source)));
         self.abandoned.retain(|coming| !coming.is_ready());
     }

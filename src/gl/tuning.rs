@@ -319,7 +319,7 @@ pub fn explore(session: &mut Session, prepared: &Prepared, problem: &Conv2d, wei
 fn compare(
     session: &mut Session,
     prepared: &Prepared,
-    recipe: &recipe::Recipe,
+    recipe: &recipe::PassPlan,
     weights: &[f32],
 ) -> Result<[f64; 2]> {
     let context = session.context().clone();
@@ -346,7 +346,7 @@ fn compare(
 /// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
 /// late.
 struct BuildQueue {
-    recipes: Vec<recipe::Recipe>,
+    recipes: Vec<recipe::PassPlan>,
     /// Begun and not handed out yet, by number.
     waiting: Vec<usize>,
     begun: usize,

@@ -216,7 +216,7 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::shader::recipe::{Pass, Recipe, generate};
+    use crate::shader::recipe::{Pass, PassPlan, generate};
     use crate::shader::source::check_all_with_glslang;
     use crate::shader::variant::candidates;
 
@@ -224,7 +224,7 @@ pub(super) mod tests {
     pub const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
 
     /// All passes of a recipe.
-    pub fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
+    pub fn passes(recipe: &PassPlan) -> impl Iterator<Item = &Pass> {
         recipe.prepare.iter().chain(&recipe.run)
     }
 

@@ -1,6 +1,6 @@
 //! From a variant to GLSL: what is run on the device, and in which order.
 //!
-//! A [`Recipe`] is data: passes with their source, the buffers they see and the work they do. Some run once, when weights are
+//! A [`PassPlan`] is data: passes with their source, the buffers they see and the work they do. Some run once, when weights are
 //! prepared, the others at each convolution; an engine needs to know no more. Everything is specialised on the problem: sizes are
 //! constants in the source, so that the compiler folds address arithmetic and unrolls loops.
 
@@ -21,26 +21,26 @@ use crate::problem::Conv2d;
 
 /// A shader, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct ShaderSource {
     /// What messages call it.
     pub name: String,
     /// Its GLSL.
     pub text: String,
 }
 
-impl Source {
+impl ShaderSource {
     /// A copy; a text of a caller's may be long.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn copied(&self) -> Result<Self> {
-        Ok(Source { name: self.name.clone(), text: allocate::text(&self.text, "a shader")? })
+        Ok(ShaderSource { name: self.name.clone(), text: allocate::text(&self.text, "a shader")? })
     }
 }
 
 /// A buffer of a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
+pub enum BufferRole {
     /// The caller's input.
     Input,
     /// The caller's weights, as they came.
@@ -59,9 +59,9 @@ pub enum Slot {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pass {
     /// The shader.
-    pub source: Source,
+    pub source: ShaderSource,
     /// What is bound where.
-    pub bindings: Vec<(u32, Slot)>,
+    pub bindings: Vec<(u32, BufferRole)>,
     /// Workgroups.
     pub groups: usize,
     /// Operations of a workgroup.
@@ -74,7 +74,7 @@ pub struct Pass {
 
 /// How a variant computes a problem.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recipe {
+pub struct PassPlan {
     /// The variant's name.
     pub name: String,
     /// Elements of the packed weights; 0 if weights are used as they came.
@@ -87,7 +87,7 @@ pub struct Recipe {
     pub run: Vec<Pass>,
 }
 
-impl Recipe {
+impl PassPlan {
     /// A hash of its shaders, the same in every process.
     pub fn hash(&self) -> u64 {
         crate::store::hash(self.sources().flat_map(|source| source.text.bytes()))
@@ -95,17 +95,17 @@ impl Recipe {
 
     /// Whether a convolution reads the weights as they came, packed or not.
     pub fn reads_weights(&self) -> bool {
-        self.run.iter().any(|pass| pass.bindings.iter().any(|(_, slot)| *slot == Slot::Weights))
+        self.run.iter().any(|pass| pass.bindings.iter().any(|(_, slot)| *slot == BufferRole::Weights))
     }
 
     /// Its shaders.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+    pub fn sources(&self) -> impl Iterator<Item = &ShaderSource> {
         self.prepare.iter().chain(&self.run).map(|pass| &pass.source)
     }
 }
 
 /// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.
-pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<Recipe> {
+pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<PassPlan> {
     match variant.family {
         Family::Fallback => None,
         Family::Grouped(tm) => Some(convolution::grouped(problem, variant, tm)),

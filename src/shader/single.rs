@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::iterations;
-use super::recipe::Source;
+use super::recipe::ShaderSource;
 use super::source::CONV_REFERENCE;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
@@ -101,7 +101,7 @@ impl Single {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for what the interface cannot express or its indices cannot hold.
-    pub fn source(&self, problem: &Conv2d) -> Result<Source> {
+    pub fn source(&self, problem: &Conv2d) -> Result<ShaderSource> {
         let Conv2dSizes { c, h, w, k, r, s, p, q, .. } = *problem.sizes();
         let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
             *problem.sizes();
@@ -150,7 +150,7 @@ impl Single {
             reference_part(),
             include_str!("../../glsl/conv_single.comp"),
         );
-        Ok(Source { name, text })
+        Ok(ShaderSource { name, text })
     }
 }
 

@@ -205,7 +205,7 @@ impl Shared {
     /// A recipe's passes, which are expected to take so many seconds.
     fn passes(
         &self,
-        recipe: &recipe::Recipe,
+        recipe: &recipe::PassPlan,
         packed: Option<Rc<Buffer>>,
         seconds: Option<f64>,
     ) -> Result<Passes> {

@@ -10,7 +10,7 @@ use crate::config::{Config, Tune};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, oracle};
-use crate::shader::recipe::{Source, generate};
+use crate::shader::recipe::{ShaderSource, generate};
 use crate::shader::tuner::{Entry, Record};
 use crate::shader::variant::{Family, Variant, candidates};
 use crate::store::Store;
@@ -230,7 +230,7 @@ fn a_thousand_mutated_records_are_none() {
 }
 
 /// A shader, and whether its program was in the store.
-fn build(session: &mut Session) -> Source {
+fn build(session: &mut Session) -> ShaderSource {
     let problem = layer();
     let gpu = session.gpu().unwrap();
     let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Fallback).unwrap();

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, oracle};
-use crate::shader::recipe::{self, Recipe, measure_fma};
+use crate::shader::recipe::{self, PassPlan, measure_fma};
 use crate::shader::variant::Variant;
 
 /// Elements of a product that are compared with the oracle.
@@ -130,7 +130,7 @@ impl Bench {
         let pass = measure_fma(groups, steps);
         let flops = pass.operations * pass.groups as f64;
         let name = "measure_fma".to_owned();
-        let recipe = Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
+        let recipe = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
         let start = Instant::now();
         let held = Held::new(&mut self.session, &recipe, [&[0.0], &[0.0]], 1)?;
         Ok(held.timed(&recipe.name, start.elapsed(), 0.0, flops))
@@ -149,7 +149,7 @@ struct Held {
 impl Held {
     fn new(
         session: &mut Session,
-        recipe: &Recipe,
+        recipe: &PassPlan,
         [input, weights]: [&[f32]; 2],
         outputs: usize,
     ) -> Result<Self> {

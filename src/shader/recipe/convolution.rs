@@ -2,7 +2,7 @@
 
 use super::defines::{Defines, Shape};
 use super::tile::{TileRun, pack, packed_sizes, simple, split_sum, tile_pass};
-use super::{Pass, Recipe, Slot};
+use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations;
@@ -16,35 +16,40 @@ const WINOGRAD_WEIGHTS: &str = include_str!("../../../glsl/winograd_weights.comp
 pub(super) const WINOGRAD_F2: &str = include_str!("../../../glsl/winograd_f2.glsl");
 pub(super) const WINOGRAD_F4: &str = include_str!("../../../glsl/winograd_f4.glsl");
 
-pub(super) fn tiled(problem: &Conv2d, variant: &Variant) -> Recipe {
+pub(super) fn tiled(problem: &Conv2d, variant: &Variant) -> PassPlan {
     let shape = Shape::of(problem);
     let table = variant.family == Family::Table;
     let (prepare, packed) = pack(&shape, &variant.tile, table);
     let name = variant.to_string();
     let run = TileRun { table, splits: variant.splits, ..TileRun::new(variant.tile) };
     if variant.splits == 1 {
-        let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Output);
-        return Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] };
+        let pass = tile_pass(&name, &shape, &run, BufferRole::Input, BufferRole::Output);
+        return PassPlan { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] };
     }
-    let pass = tile_pass(&name, &shape, &run, Slot::Input, Slot::Scratch(0));
+    let pass = tile_pass(&name, &shape, &run, BufferRole::Input, BufferRole::Scratch(0));
     let scratch = vec![shape.output_len() * variant.splits];
-    Recipe { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, &run, 0)] }
+    PassPlan { name, packed, scratch, prepare: vec![prepare], run: vec![pass, split_sum(&shape, &run, 0)] }
 }
 
-pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> Recipe {
+pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> PassPlan {
     let shape = Shape::of(problem);
     let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
     let defines = shape.defines().size("TM", tm).stored(q, 4);
     let name = variant.to_string();
     let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
-    let bindings = vec![(0, Slot::Input), (1, Slot::Weights), (2, Slot::Output), (3, Slot::Bias)];
+    let bindings = vec![
+        (0, BufferRole::Input),
+        (1, BufferRole::Weights),
+        (2, BufferRole::Output),
+        (3, BufferRole::Bias),
+    ];
     let operations = (8 * tm * problem.reduction()) as f64 + 32.0;
     let (threads, iterations) = (n * (k / tm) * p * q.div_ceil(4), iterations::grouped(problem, tm));
     let pass = simple(source, bindings, threads, operations, iterations);
-    Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
+    PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
 }
 
-pub(super) fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> Recipe {
+pub(super) fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> PassPlan {
     let shape = Shape::of(problem);
     // As far as packing sees it.
     let tile = Tile::new(POINTWISE_TILE, POINTWISE_TILE, kg, 4, 4, kg);
@@ -53,16 +58,17 @@ pub(super) fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> Recip
     let defines = shape.defines().size("KG", kg).size("THREADS", 64 * kg).size("ROWS_PADDED", rows_padded);
     let name = variant.to_string();
     let source = shape.finishing(defines, true).finish(&name, &[POINTWISE]);
-    let bindings = vec![(0, Slot::Input), (1, Slot::Packed), (2, Slot::Output), (3, Slot::Bias)];
+    let bindings =
+        vec![(0, BufferRole::Input), (1, BufferRole::Packed), (2, BufferRole::Output), (3, BufferRole::Bias)];
     let columns = shape.sizes.n * shape.pixels();
     let groups = columns.div_ceil(POINTWISE_TILE) * shape.rows().div_ceil(POINTWISE_TILE);
     let operations = (2 * POINTWISE_TILE * POINTWISE_TILE * problem.reduction()) as f64;
     let iterations = iterations::pointwise(problem.reduction(), kg);
     let pass = Pass { source, bindings, groups, operations, iterations, uniforms: vec![] };
-    Recipe { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] }
+    PassPlan { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] }
 }
 
-pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe {
+pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> PassPlan {
     let shape = Shape::of(problem);
     let sizes = shape.sizes;
     let (alpha, form) = (m + 2, if m == 2 { WINOGRAD_F2 } else { WINOGRAD_F4 });
@@ -85,20 +91,25 @@ pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> Recipe 
         defines.finish(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
     };
 
-    let weights = [(0, Slot::Weights), (2, Slot::Packed)].to_vec();
-    let input = [(0, Slot::Input), (2, Slot::Scratch(0))].to_vec();
+    let weights = [(0, BufferRole::Weights), (2, BufferRole::Packed)].to_vec();
+    let input = [(0, BufferRole::Input), (2, BufferRole::Scratch(0))].to_vec();
     // The last two are for outputs that are summed again.
-    let output =
-        [(0, Slot::Scratch(1)), (2, Slot::Output), (3, Slot::Bias), (1, Slot::Weights), (4, Slot::Input)];
+    let output = [
+        (0, BufferRole::Scratch(1)),
+        (2, BufferRole::Output),
+        (3, BufferRole::Bias),
+        (1, BufferRole::Weights),
+        (4, BufferRole::Input),
+    ];
     let (work, few) = ((8 * frequencies) as f64, iterations::winograd_transform(m));
     let many = iterations::winograd_output(sizes.c, m);
     let prepare =
         vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work, few)];
     let run = vec![
         simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work, few),
-        tile_pass(&name, &product, &run, Slot::Scratch(0), Slot::Scratch(1)),
+        tile_pass(&name, &product, &run, BufferRole::Scratch(0), BufferRole::Scratch(1)),
         simple(transform(&defines, "output", WINOGRAD_OUTPUT), output.to_vec(), sizes.k * tiles, work, many),
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
-    Recipe { name, packed: frequencies * depth * rows, scratch, prepare, run }
+    PassPlan { name, packed: frequencies * depth * rows, scratch, prepare, run }
 }

@@ -1,6 +1,6 @@
 //! The constants at the head of a generated shader, and the sizes of a convolution that they state.
 
-use super::Source;
+use super::ShaderSource;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::NUMBERS;
 
@@ -41,14 +41,14 @@ impl Defines {
         self.size("STORED", stored).text("STORE", store)
     }
 
-    pub fn finish(&self, name: &str, bodies: &[&str]) -> Source {
+    pub fn finish(&self, name: &str, bodies: &[&str]) -> ShaderSource {
         let bodies = bodies.join("\n");
         let numbers = if bodies.contains("relu(") { NUMBERS } else { "" };
         // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
         let head = "#version 430 core\n#pragma optionNV(unroll all)";
         let text =
             format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{numbers}\n{bodies}", self.0);
-        Source { name: name.to_owned(), text }
+        ShaderSource { name: name.to_owned(), text }
     }
 }
 

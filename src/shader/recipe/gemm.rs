@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::defines::{Defines, Shape};
 use super::tile::{TileRun, packed_sizes, split_sum, tile_pass};
-use super::{Pass, Recipe, Slot};
+use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::Gemm;
 use crate::shader::iterations;
@@ -43,7 +43,7 @@ fn pack_matrix(
     (rows, depth): (usize, usize),
     (row_stride, depth_stride): (usize, usize),
     (rows_padded, depth_padded): (usize, usize),
-    (from, to): (Slot, Slot),
+    (from, to): (BufferRole, BufferRole),
 ) -> Pass {
     let across = rows_padded.div_ceil(32);
     let defines = Defines::default().size("ROWS", rows).size("DEPTH", depth).size("ROW_STRIDE", row_stride);
@@ -58,10 +58,14 @@ fn pack_matrix(
 
 /// How a matrix product is computed in tiles, its depth in `splits` parts: A is `Weights`, B `Input`, the old C `Bias`, in the order of the
 /// result, which is tight; with A and B in each other's place if the product is swapped.
-pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> Recipe {
+pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> PassPlan {
     let product = Product::new(problem);
     let Product { rows, cols, depth, .. } = product;
-    let (a, b) = if product.swapped { (Slot::Input, Slot::Weights) } else { (Slot::Weights, Slot::Input) };
+    let (a, b) = if product.swapped {
+        (BufferRole::Input, BufferRole::Weights)
+    } else {
+        (BufferRole::Weights, BufferRole::Input)
+    };
     // B is read in place if its rows are contiguous.
     let in_place = product.b.1 == 1;
     let channel_stride = if in_place { product.b.0 } else { cols };
@@ -72,18 +76,19 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> Recipe {
     let as_they_are = (whole && product.a.0 == 1).then_some((a, product.a.1));
     let mut run = vec![];
     if as_they_are.is_none() {
-        run.push(pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, Slot::Packed)));
+        run.push(pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, BufferRole::Packed)));
     }
-    let (input, mut scratch) = if in_place { (b, vec![]) } else { (Slot::Scratch(0), vec![cols * depth]) };
+    let (input, mut scratch) =
+        if in_place { (b, vec![]) } else { (BufferRole::Scratch(0), vec![cols * depth]) };
     if !in_place {
         let strides = (product.b.1, product.b.0);
-        run.push(pack_matrix((cols, depth), strides, (cols, depth), (b, Slot::Scratch(0))));
+        run.push(pack_matrix((cols, depth), strides, (cols, depth), (b, BufferRole::Scratch(0))));
     }
     let name = gemm_name(tile).to_owned();
     let old = problem.beta() != 0.0;
     let how = TileRun { scaled: true, old, as_they_are, splits, ..TileRun::new(*tile) };
     let parts = scratch.len();
-    let output = if splits == 1 { Slot::Output } else { Slot::Scratch(parts) };
+    let output = if splits == 1 { BufferRole::Output } else { BufferRole::Scratch(parts) };
     run.push(tile_pass(&name, &shape, &how, input, output));
     if splits > 1 {
         scratch.push(splits * rows * cols);
@@ -93,7 +98,7 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> Recipe {
         last.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
     }
     let packed = if as_they_are.is_none() { depth_padded * rows_padded } else { 0 };
-    Recipe { name, packed, scratch, prepare: vec![], run }
+    PassPlan { name, packed, scratch, prepare: vec![], run }
 }
 
 /// The name of the kernel that computes products in tiles.

@@ -67,7 +67,7 @@ fn simple_pass(pass: &Pass, elements: usize, operations: f64) {
     );
 }
 
-fn check_tiled(problem: &Conv2d, variant: &Variant, recipe: &Recipe) {
+fn check_tiled(problem: &Conv2d, variant: &Variant, recipe: &PassPlan) {
     let (it, Tile { bm, bn, bk, tm, tn, kg }) = (*problem.sizes(), variant.tile);
     let (c, rows, taps, pixels) = (it.c / it.groups, it.k / it.groups, it.r * it.s, it.p * it.q);
     let table = variant.family == Family::Table;
@@ -136,7 +136,7 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, recipe: &Recipe) {
     check(&sum, &finished(problem), &name);
 }
 
-fn check_winograd(problem: &Conv2d, variant: &Variant, m: usize, recipe: &Recipe) {
+fn check_winograd(problem: &Conv2d, variant: &Variant, m: usize, recipe: &PassPlan) {
     let (it, Tile { bm, bn, bk, .. }) = (*problem.sizes(), variant.tile);
     let (alpha, down, across) = (m + 2, it.p.div_ceil(m), it.q.div_ceil(m));
     let (frequencies, tiles) = (alpha * alpha, it.n * down * across);
@@ -227,7 +227,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
         }
         let reads = matches!(variant.family, Family::Grouped(_) | Family::Winograd(_));
         assert_eq!(recipe.reads_weights(), reads, "{variant}");
-        let sources: Vec<&Source> = recipe.sources().collect();
+        let sources: Vec<&ShaderSource> = recipe.sources().collect();
         assert_eq!(sources.len(), recipe.prepare.len() + recipe.run.len());
         assert_eq!(recipe.hash(), generate(&variant, &problem).unwrap().hash());
         hashes.insert(recipe.hash());
@@ -250,7 +250,7 @@ fn warps_are_eight_threads_across_where_tiles_have_so_many() {
         (Tile::new(16, 32, 8, 4, 4, 1), "8"),
         (Tile::new(16, 16, 8, 4, 4, 4), "0"),
     ] {
-        let pass = tile_pass("test", &shape, &TileRun::new(tile), Slot::Input, Slot::Output);
+        let pass = tile_pass("test", &shape, &TileRun::new(tile), BufferRole::Input, BufferRole::Output);
         assert_eq!(constants(&pass.source.text)["WX"], wx, "{tile}");
     }
 }
@@ -279,13 +279,13 @@ fn products_are_packed_where_they_must_be() {
         check(&constants(&product.source.text), &expected, "a product");
         let last = recipe.run.last().unwrap();
         assert_eq!(last.uniforms, uniforms(2.5, beta));
-        assert!(last.bindings.contains(&(2, Slot::Output)));
+        assert!(last.bindings.contains(&(2, BufferRole::Output)));
         if splits == 1 {
             assert!(recipe.scratch.is_empty() && recipe.run.len() == 2);
         } else {
             assert_eq!((recipe.run.len(), &recipe.scratch[..]), (3, &[splits * 200 * 70][..]));
             check(&constants(&last.source.text), &[("SCALED", 1), ("OLD", old), ("ROWS", 200)], "the sum");
-            assert!(product.bindings.contains(&(2, Slot::Scratch(0))) && product.uniforms.is_empty());
+            assert!(product.bindings.contains(&(2, BufferRole::Scratch(0))) && product.uniforms.is_empty());
         }
     }
     // A transposed B is turned round first, then the parts are the second buffer.
@@ -309,7 +309,7 @@ fn products_are_packed_where_they_must_be() {
     assert_eq!(packed(GemmDesc { lda: 132, ..whole }), (0, 1));
     let as_it_is = gemm(&Gemm::new(GemmDesc { lda: 132, ..whole }).unwrap(), &tile, 1);
     check(&constants(&as_it_is.run[0].source.text), &[("ROWS_PADDED", 132)], "A");
-    assert!(as_it_is.run[0].bindings.contains(&(1, Slot::Weights)));
+    assert!(as_it_is.run[0].bindings.contains(&(1, BufferRole::Weights)));
     assert_eq!(packed(GemmDesc { lda: 130, ..whole }), (128 * 104, 2));
     assert_eq!(packed(GemmDesc { m: 127, lda: 128, ..whole }), (128 * 104, 2));
     assert_eq!(packed(GemmDesc { k: 103, lda: 128, ..whole }), (128 * 104, 2));
@@ -317,7 +317,7 @@ fn products_are_packed_where_they_must_be() {
     assert_eq!(gemm_name(&Tile::new(1, 2, 3, 4, 5, 6)), "sgemm_tiled");
     // Matrices by columns are the transposed product.
     let by_columns = gemm(&Gemm::new(GemmDesc::packed(Layout::ColMajor, 70, 200, 100)).unwrap(), &tile, 1);
-    assert_eq!(by_columns.run[1].bindings[..2], [(0, Slot::Weights), (1, Slot::Packed)]);
+    assert_eq!(by_columns.run[1].bindings[..2], [(0, BufferRole::Weights), (1, BufferRole::Packed)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Products in tiles: the pass that packs weights, the tile pass and the pass that adds parts of the reduction.
 
 use super::defines::{Defines, Shape};
-use super::{Pass, Slot, Source};
+use super::{BufferRole, Pass, ShaderSource};
 use crate::memory::tiles::Tile;
 use crate::shader::iterations;
 
@@ -25,8 +25,8 @@ pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, u
 
 /// A pass over `elements` elements, one a thread.
 pub(super) fn simple(
-    source: Source,
-    bindings: Vec<(u32, Slot)>,
+    source: ShaderSource,
+    bindings: Vec<(u32, BufferRole)>,
     elements: usize,
     operations: f64,
     iterations: usize,
@@ -41,7 +41,7 @@ pub(super) fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
     let defines = defines.size("CHANNELS_PADDED", shape.channels().next_multiple_of(tile.bk));
     let source = defines.finish("pack_weights", &[PACK_WEIGHTS]);
     let packed = shape.sizes.groups * depth * rows;
-    (simple(source, vec![(0, Slot::Weights), (2, Slot::Packed)], packed, 32.0, 0), packed)
+    (simple(source, vec![(0, BufferRole::Weights), (2, BufferRole::Packed)], packed, 32.0, 0), packed)
 }
 
 /// How a tile pass is run, besides its shape.
@@ -55,7 +55,7 @@ pub(super) struct TileRun {
     /// becomes a branch, and the whole kernel is 14 % slower (H100).
     pub old: bool,
     /// Weights that need no packing: where they are, and the elements from one step of the reduction to the next.
-    pub as_they_are: Option<(Slot, usize)>,
+    pub as_they_are: Option<(BufferRole, usize)>,
 }
 
 impl TileRun {
@@ -65,10 +65,16 @@ impl TileRun {
 }
 
 /// The pass that computes products in tiles.
-pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, output: Slot) -> Pass {
+pub(super) fn tile_pass(
+    name: &str,
+    shape: &Shape,
+    run: &TileRun,
+    input: BufferRole,
+    output: BufferRole,
+) -> Pass {
     let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
     let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
-    let (weights, weights_stride) = run.as_they_are.unwrap_or((Slot::Packed, rows_padded));
+    let (weights, weights_stride) = run.as_they_are.unwrap_or((BufferRole::Packed, rows_padded));
     let columns = shape.sizes.n * shape.pixels();
     let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
     let threads = run.tile.threads();
@@ -94,7 +100,7 @@ pub(super) fn tile_pass(name: &str, shape: &Shape, run: &TileRun, input: Slot, o
     let defines = shape.finishing(defines, whole);
     let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
     let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
-    let bindings = vec![(0, input), (1, weights), (2, output), (3, Slot::Bias)];
+    let bindings = vec![(0, input), (1, weights), (2, output), (3, BufferRole::Bias)];
     let slices = (depth / bk).div_ceil(run.splits);
     let table = if run.table { depth } else { 0 };
     let iterations = iterations::tile(&run.tile, slices, table, shape.sizes.r * shape.sizes.s > 1);
@@ -112,7 +118,7 @@ pub(super) fn split_sum(shape: &Shape, run: &TileRun, parts: usize) -> Pass {
     let defines = defines.flag("SCALED", run.scaled).flag("OLD", run.old);
     let defines = shape.finishing(defines.size("PART_STRIDE", shape.output_len()), true);
     let source = defines.finish("split_sum", &[SPLIT_SUM]);
-    let bindings = vec![(0, Slot::Scratch(parts)), (2, Slot::Output), (3, Slot::Bias)];
+    let bindings = vec![(0, BufferRole::Scratch(parts)), (2, BufferRole::Output), (3, BufferRole::Bias)];
     let operations = (8 * splits) as f64;
     simple(source, bindings, shape.output_len() / v, operations, iterations::split_sum(splits))
 }
