@@ -17,7 +17,7 @@ use super::pace::believed;
 use super::resource::{Program, Query};
 use crate::error::{Error, Result};
 use crate::log::Level;
-use crate::shader::recipe::GRID_X;
+use crate::shader::pass_plan::GRID_X;
 
 pub use super::pace::{Pace, Work};
 

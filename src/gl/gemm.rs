@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::tiles::{self, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
 use crate::shader::iterations::{self, Part};
-use crate::shader::recipe::{self, Product};
+use crate::shader::pass_plan::{self, Product};
 use crate::shader::source::{SGEMM_DIRECT, SGEMM_PART};
 
 /// Uniform locations of the bounds of a part of the depth.
@@ -185,7 +185,7 @@ pub fn run_tiled(
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let passes = Passes::new(session, &recipe::gemm(problem, tile, splits))?;
+    let passes = Passes::new(session, &pass_plan::gemm(problem, tile, splits))?;
     let context = session.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
@@ -199,7 +199,7 @@ pub fn run_tiled(
         output: &output,
     })?;
     output.read(bytemuck::cast_slice_mut(tight))?;
-    Ok((recipe::gemm_name(tile), ran))
+    Ok((pass_plan::gemm_name(tile), ran))
 }
 
 /// C as a tight matrix, in the order of its memory.

@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe::ShaderSource;
+use crate::shader::pass_plan::ShaderSource;
 use crate::shader::tuner::Record;
 use crate::store::Store;
 

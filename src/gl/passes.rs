@@ -9,7 +9,7 @@ use super::resource::{Bind, Buffer, Program};
 use super::scratch::Scratch;
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::shader::recipe::{BufferRole, Pass, PassPlan};
+use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
 
 /// The caller's side of a recipe.
 pub struct Buffers<'a> {

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::problem::Conv2d;
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 
 /// Shapes for which passes are kept: a program in a loop over the layers of a block.
 const KEPT: usize = 8;
@@ -76,7 +76,7 @@ fn build(session: &mut Session, problem: &Conv2d) -> Result<Option<Passes>> {
         return Ok(None);
     }
     let variant = session.choose(problem)?;
-    let Some(recipe) = recipe::generate(&variant, problem) else { return Ok(None) };
+    let Some(recipe) = pass_plan::generate(&variant, problem) else { return Ok(None) };
     let work = dispatch::together(recipe.run.iter().map(passes::work));
     let expected = session.expected(problem, &variant);
     let rate = expected.map(|seconds| f64::from(work.units) * work.operations / seconds);

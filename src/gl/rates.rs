@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
-use crate::shader::recipe::{Pass, PassPlan, measure_fma, measure_read};
+use crate::shader::pass_plan::{Pass, PassPlan, measure_fma, measure_read};
 
 /// Dispatches of which the time of one is taken.
 const LAUNCHES: usize = 16;

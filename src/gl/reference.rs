@@ -31,7 +31,7 @@ use crate::allocate;
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
-use crate::shader::recipe::ShaderSource;
+use crate::shader::pass_plan::ShaderSource;
 use crate::shader::single::{ANY_GRID, iterations_of};
 use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe::{self, ShaderSource};
+use crate::shader::pass_plan::{self, ShaderSource};
 use crate::shader::source::Kernel;
 use crate::shader::variant::{self, Variant};
 use crate::store::{Store, store};
@@ -182,7 +182,7 @@ impl Session {
         bias: Option<&[f32]>,
     ) -> Result<Prepared> {
         let images = conv2d::images_at_once(&self.context, problem)?;
-        let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
+        let Some(recipe) = pass_plan::generate(variant, &problem.with_batch(images)) else {
             return self.prepare_direct(problem, weights, bias);
         };
         let passes = Passes::new(self, &recipe)?;
@@ -258,7 +258,7 @@ impl Session {
     pub fn choose_built(&mut self, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
         let policy = tuning::policy(problem, config());
         self.first_that_works(policy, problem, |session, variant| {
-            let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
+            let Some(recipe) = pass_plan::generate(variant, &problem.with_batch(images)) else {
                 let choice = Choice::new(problem, session.context.group().max_iterations())?;
                 return Ok((*variant, session.program(choice.kernel)?.kernel_name().to_owned()));
             };

@@ -22,7 +22,7 @@ use crate::memory::tiles::Gpu;
 use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 use crate::shader::tuner::{BEGINNING, BUDGET, BUILDING, Entry, Race, Record, shortlist};
 use crate::shader::variant::{self, Family, Variant};
 
@@ -100,7 +100,7 @@ fn is_sound(problem: &Conv2d, gpu: &Gpu, entry: &Entry) -> bool {
 
 /// A hash of the shaders of `variant`, for the problem's class.
 fn source_hash(problem: &Conv2d, variant: &Variant) -> u64 {
-    recipe::generate(variant, &kept::class(problem)).map_or(0, |recipe| recipe.hash())
+    pass_plan::generate(variant, &kept::class(problem)).map_or(0, |recipe| recipe.hash())
 }
 
 /// Measures `problem`'s shortlist, whatever is on record, and records it.
@@ -210,7 +210,7 @@ impl<'a> Course<'a> {
 
     /// Builds `variant` and puts it to the test; none if it fails it.
     fn admit(&mut self, session: &mut Session, variant: &Variant) -> Result<Option<Passes>> {
-        let Some(recipe) = recipe::generate(variant, self.problem) else { return Ok(None) };
+        let Some(recipe) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
         let exactly = !matches!(variant.family, Family::Winograd(_));
         if !exactly && self.reals.is_none() {
             let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
@@ -284,7 +284,7 @@ pub fn explore(session: &mut Session, prepared: &Prepared, problem: &Conv2d, wei
     });
     let explorer = prepared.explorer();
     if let Some(rival) = explorer.turn(&rivals)
-        && let Some(recipe) = recipe::generate(&rival, &tile)
+        && let Some(recipe) = pass_plan::generate(&rival, &tile)
     {
         let mut entries = vec![];
         match compare(session, prepared, &recipe, weights) {
@@ -319,7 +319,7 @@ pub fn explore(session: &mut Session, prepared: &Prepared, problem: &Conv2d, wei
 fn compare(
     session: &mut Session,
     prepared: &Prepared,
-    recipe: &recipe::PassPlan,
+    recipe: &pass_plan::PassPlan,
     weights: &[f32],
 ) -> Result<[f64; 2]> {
     let context = session.context().clone();
@@ -346,7 +346,7 @@ fn compare(
 /// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
 /// late.
 struct BuildQueue {
-    recipes: Vec<recipe::PassPlan>,
+    recipes: Vec<pass_plan::PassPlan>,
     /// Begun and not handed out yet, by number.
     waiting: Vec<usize>,
     begun: usize,
@@ -358,7 +358,7 @@ struct BuildQueue {
 impl BuildQueue {
     fn new(session: &Session, problem: &Conv2d, variants: &[Variant], budget: Duration) -> Self {
         session.context().api().compile_in_parallel();
-        let recipe = |variant| recipe::generate(variant, problem).expect("the floor does not race");
+        let recipe = |variant| pass_plan::generate(variant, problem).expect("the floor does not race");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         BuildQueue {
             recipes: variants.iter().map(recipe).collect(),

@@ -216,16 +216,16 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::shader::recipe::{Pass, PassPlan, generate};
+    use crate::shader::pass_plan::{Pass, PassPlan, generate};
     use crate::shader::source::check_all_with_glslang;
     use crate::shader::variant::candidates;
 
     /// Limits of a device that can run every tile.
     pub const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
 
-    /// All passes of a recipe.
-    pub fn passes(recipe: &PassPlan) -> impl Iterator<Item = &Pass> {
-        recipe.prepare.iter().chain(&recipe.run)
+    /// All passes of a plan.
+    pub fn passes(plan: &PassPlan) -> impl Iterator<Item = &Pass> {
+        plan.prepare.iter().chain(&plan.run)
     }
 
     #[test]
@@ -235,9 +235,9 @@ pub(super) mod tests {
         assert!(kinds > 500, "{kinds}");
         let mut sources = BTreeMap::new();
         for (problem, variant) in cases.take(kinds) {
-            if let Some(recipe) = generate(&variant, &problem) {
+            if let Some(plan) = generate(&variant, &problem) {
                 sources
-                    .extend(passes(&recipe).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
+                    .extend(passes(&plan).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
             }
         }
         assert!(sources.len() > 900, "{}", sources.len());
@@ -255,7 +255,7 @@ pub(super) mod tests {
             let mut seen = BTreeMap::<String, usize>::new();
             for (problem, variant) in &all {
                 let iterations = match generate(variant, problem) {
-                    Some(recipe) => passes(&recipe).map(|pass| pass.iterations).max().unwrap(),
+                    Some(plan) => passes(&plan).map(|pass| pass.iterations).max().unwrap(),
                     None => {
                         let parts = iterations::parts(problem, most).unwrap();
                         assert!(parts.len() > 1, "{problem:?}");
@@ -318,10 +318,10 @@ pub(super) mod tests {
                 ..Gpu::ASSUMED
             };
             let fits = |problem: &Conv2d, variant: &Variant| {
-                let Some(recipe) = generate(variant, problem) else { return };
-                let largest = recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed);
+                let Some(plan) = generate(variant, problem) else { return };
+                let largest = plan.scratch.iter().copied().max().unwrap_or_default().max(plan.packed);
                 assert!(largest <= gpu.max_elements, "{variant}: {largest} elements, {gpu:?}");
-                for pass in passes(&recipe) {
+                for pass in passes(&plan) {
                     let (threads, shared) = declared(&pass.source.text);
                     let right = threads <= gpu.max_threads && shared <= gpu.shared_bytes;
                     assert!(right, "{variant}: {threads} threads, {shared} bytes, {gpu:?}");

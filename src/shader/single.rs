@@ -1,13 +1,13 @@
 //! Convolutions in one pass behind the reference interface: text that existing programs compile and run themselves.
 //!
-//! The recipes of [`recipe`](mod@super::recipe) pack weights first and take several passes; programs written for the reference
+//! The recipes of [`plan`](mod@super::pass_plan) pack weights first and take several passes; programs written for the reference
 //! interface know neither. [`Single`] is for them: input, weights, output and ten integers at bindings 0 to 3, as
 //! `conv_reference_64` has them, and any grid covers every output.
 
 use std::fmt;
 
 use super::iterations;
-use super::recipe::ShaderSource;
+use super::pass_plan::ShaderSource;
 use super::source::CONV_REFERENCE;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};

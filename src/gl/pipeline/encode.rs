@@ -28,7 +28,7 @@ use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::problem::{Algorithm, Conv2d};
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 use crate::shader::variant::Variant;
 
 /// What a dispatch should take while other contexts have work for the device. Drivers switch between contexts from one
@@ -205,7 +205,7 @@ impl Shared {
     /// A recipe's passes, which are expected to take so many seconds.
     fn passes(
         &self,
-        recipe: &recipe::PassPlan,
+        recipe: &pass_plan::PassPlan,
         packed: Option<Rc<Buffer>>,
         seconds: Option<f64>,
     ) -> Result<Passes> {
@@ -245,7 +245,7 @@ struct Generated {
 impl Generated {
     /// For pieces of `images` images at first. `None` if the variant is not one of generated passes.
     fn new(shared: &Rc<Shared>, plan: &Recipe, weights: &[f32], images: usize) -> Result<Option<Self>> {
-        let Some(recipe) = recipe::generate(&plan.variant, &plan.problem.with_batch(images)) else {
+        let Some(recipe) = pass_plan::generate(&plan.variant, &plan.problem.with_batch(images)) else {
             return Ok(None);
         };
         let packed = match recipe.packed {
@@ -277,7 +277,8 @@ impl Generated {
             return Ok(passes.clone());
         }
         let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
-        let recipe = recipe::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
+        let recipe =
+            pass_plan::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
         debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
         let seconds = self.seconds.map(|it| it * images as f64);
         let passes = Rc::new(self.shared.passes(&recipe, self.packed.clone(), seconds)?);

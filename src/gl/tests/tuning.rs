@@ -10,7 +10,7 @@ use crate::config::{Config, Tune};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, oracle};
-use crate::shader::recipe::{ShaderSource, generate};
+use crate::shader::pass_plan::{ShaderSource, generate};
 use crate::shader::tuner::{Entry, Record};
 use crate::shader::variant::{Family, Variant, candidates};
 use crate::store::Store;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, oracle};
-use crate::shader::recipe::{self, PassPlan, measure_fma};
+use crate::shader::pass_plan::{self, PassPlan, measure_fma};
 use crate::shader::variant::Variant;
 
 /// Elements of a product that are compared with the oracle.
@@ -106,7 +106,7 @@ impl Bench {
             let what = "tiles for a product this small".to_owned();
             return Err(Error::Unsupported { device: self.session.context().device().to_owned(), what });
         };
-        let recipe = recipe::gemm(&problem, &tile, splits);
+        let recipe = pass_plan::gemm(&problem, &tile, splits);
         let product = Held::new(&mut self.session, &recipe, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;
@@ -117,7 +117,7 @@ impl Bench {
             let expected = oracle::gemm_element(&problem, &a, &b, &[], i, j);
             error = worse(error, oracle::error_over_bound(c[i * side + j], expected, problem.terms()));
         }
-        Ok(product.timed(recipe::gemm_name(&tile), build, error, problem.flops() as f64))
+        Ok(product.timed(pass_plan::gemm_name(&tile), build, error, problem.flops() as f64))
     }
 
     /// Multiply-adds from registers, and nothing else: what no kernel of the direct algorithm can pass.

@@ -4,7 +4,7 @@ use super::*;
 use crate::problem::Conv2dDesc;
 use crate::shader::cases::Cases;
 use crate::shader::cases::tests::{LARGE, declared, passes};
-use crate::shader::recipe::generate;
+use crate::shader::pass_plan::generate;
 
 /// A device without limits but those of its driver's numbers.
 const ENDLESS: Gpu = Gpu {
@@ -17,8 +17,8 @@ const ENDLESS: Gpu = Gpu {
 
 /// What the kernels of a variant take: threads, bytes of shared memory, elements of the largest buffer, iterations.
 fn taken(problem: &Conv2d, variant: &Variant) -> Option<Gpu> {
-    let recipe = generate(variant, problem)?;
-    let declared = || passes(&recipe).map(|pass| declared(&pass.source.text));
+    let plan = generate(variant, problem)?;
+    let declared = || passes(&plan).map(|pass| declared(&pass.source.text));
     // A table's kernels are judged by the output as well where that is in one part.
     let parts = match variant.family {
         Family::Igemm | Family::Table => variant.splits * problem.output_len(),
@@ -27,8 +27,8 @@ fn taken(problem: &Conv2d, variant: &Variant) -> Option<Gpu> {
     Some(Gpu {
         max_threads: declared().map(|it| it.0).max()?,
         shared_bytes: declared().map(|it| it.1).max()?,
-        max_elements: recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed).max(parts),
-        max_iterations: passes(&recipe).map(|pass| pass.iterations).max()?,
+        max_elements: plan.scratch.iter().copied().max().unwrap_or_default().max(plan.packed).max(parts),
+        max_iterations: passes(&plan).map(|pass| pass.iterations).max()?,
         ..Gpu::ASSUMED
     })
 }

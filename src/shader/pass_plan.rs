@@ -38,7 +38,7 @@ impl ShaderSource {
     }
 }
 
-/// A buffer of a recipe.
+/// A buffer of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BufferRole {
     /// The caller's input.
@@ -116,78 +116,4 @@ pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<PassPlan> {
 }
 
 #[cfg(test)]
-mod passes;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::tiles::{Gpu, TILES};
-    use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
-    use crate::shader::source::check_with_glslang;
-    use crate::shader::variant::candidates;
-
-    fn problems() -> Vec<Conv2d> {
-        let layer =
-            Conv2dDesc { c: 32, k: 33, h: 14, w: 14, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
-        let first = Conv2dDesc { c: 3, r: 7, s: 7, stride_h: 2, stride_w: 2, relu: true, ..layer };
-        let pointwise = Conv2dDesc { r: 1, s: 1, pad_h: 0, pad_w: 0, bias: true, ..layer };
-        let depthwise = Conv2dDesc { k: 32, groups: 32, ..layer };
-        let dilated = Conv2dDesc { dilation_h: 2, dilation_w: 3, n: 2, ..layer };
-        [layer, first, pointwise, depthwise, dilated].map(|desc| Conv2d::new(desc).unwrap()).to_vec()
-    }
-
-    /// Of each family the first and some others of every problem.
-    #[test]
-    fn glslang_accepts_what_is_generated() {
-        let mut checked = 0;
-        for problem in problems() {
-            for variant in candidates(&problem, &Gpu::ASSUMED).iter().step_by(4) {
-                let Some(recipe) = generate(variant, &problem) else { continue };
-                for pass in recipe.prepare.iter().chain(&recipe.run) {
-                    check_with_glslang(&pass.source.name, &pass.source.text);
-                    checked += 1;
-                }
-            }
-        }
-        let odd = GemmDesc::packed(Layout::ColMajor, 100, 101, 102);
-        let whole = GemmDesc { trans_b: Transpose::Yes, ..GemmDesc::packed(Layout::ColMajor, 64, 128, 128) };
-        for (desc, beta, passes) in [(odd, 0.0, 2), (odd, 0.5, 2), (whole, 0.0, 1), (whole, 0.5, 1)] {
-            for splits in [1, 3] {
-                let run = gemm(&Gemm::new(GemmDesc { beta, ..desc }).unwrap(), &TILES[0], splits).run;
-                assert_eq!(run.len(), passes + usize::from(splits > 1));
-                for pass in run {
-                    check_with_glslang(&pass.source.name, &pass.source.text);
-                    checked += 1;
-                }
-            }
-        }
-        for pass in [measure_fma(1, 1), measure_read(1 << 20)] {
-            check_with_glslang(&pass.source.name, &pass.source.text);
-            checked += 1;
-        }
-        assert!(checked > 50, "{checked}");
-    }
-
-    /// What a device cannot run is not offered to it, and the same question has the same answer.
-    #[test]
-    fn candidates_fit_the_device() {
-        let small = Gpu { shared_bytes: 16 << 10, max_threads: 128, max_elements: 1 << 16, ..Gpu::ASSUMED };
-        let mut offered = 0;
-        for problem in problems() {
-            let all = candidates(&problem, &small);
-            assert_eq!(all, candidates(&problem, &small));
-            assert!(!all.is_empty());
-            for variant in &all {
-                let Some(recipe) = generate(variant, &problem) else { continue };
-                let tiled = !matches!(variant.family, Family::Grouped(_) | Family::Pointwise(_));
-                assert!(!tiled || variant.tile.fits(&small), "{variant}");
-                assert!(
-                    recipe.packed <= 1 << 16 && recipe.scratch.iter().all(|&it| it <= 1 << 16),
-                    "{variant}"
-                );
-                offered += 1;
-            }
-        }
-        assert!(offered > 10, "{offered}");
-    }
-}
+mod tests;
