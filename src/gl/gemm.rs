@@ -149,7 +149,7 @@ pub fn tile(session: &mut Session, problem: &Gemm) -> Result<Option<(Tile, usize
     let Product { rows, cols, depth, .. } = Product::new(problem);
     let possible = |&tile: &Tile| {
         let slices = depth.div_ceil(tile.bk);
-        let splits = iterations::least_splits(&tile, slices, 0, false, gpu.max_iterations)?;
+        let splits = iterations::min_splits(&tile, slices, 0, false, gpu.max_iterations)?;
         let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
         let largest = packed.max(depth * cols).max(splits * rows * cols);
         (tile.fits(&gpu) && splits <= MOST_SPLITS && largest <= gpu.max_elements).then_some((tile, splits))

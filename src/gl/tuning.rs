@@ -23,7 +23,9 @@ use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::pass_plan;
-use crate::shader::tuner::{BEGINNING, BUDGET, BUILDING, Entry, Race, Record, shortlist};
+use crate::shader::tuner::{
+    BUILD_READY_SHARE, BUILD_START_SHARE, Entry, Race, Record, TUNING_BUDGET, shortlist,
+};
 use crate::shader::variant::{self, Family, Variant};
 
 /// How long the device is kept busy before anything counts: an idle one is slow.
@@ -73,7 +75,7 @@ pub fn order(session: &mut Session, problem: &Conv2d, policy: Tune) -> Result<Ve
         record
     });
     let record = match (known.filter(|record| record.winners().next().is_some()), policy) {
-        (None, Tune::Full) => tune(session, problem, BUDGET)?,
+        (None, Tune::Full) => tune(session, problem, TUNING_BUDGET)?,
         (known, _) => known.unwrap_or_default(),
     };
     let measured: Vec<Variant> = record.winners().collect();
@@ -374,7 +376,7 @@ impl BuildQueue {
     fn begin(&mut self, session: &mut Session) -> Result<()> {
         while self.waiting.len() < self.at_once && self.begun < self.recipes.len() {
             // Where the driver is done at once, this is where the time goes.
-            if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BEGINNING) {
+            if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BUILD_START_SHARE) {
                 break;
             }
             session.begin(self.recipes[self.begun].sources())?;
@@ -389,7 +391,7 @@ impl BuildQueue {
     fn next(&mut self, session: &mut Session, have_one: bool) -> Result<Option<usize>> {
         loop {
             self.begin(session)?;
-            let late = self.start.elapsed() > self.budget.mul_f64(BUILDING);
+            let late = self.start.elapsed() > self.budget.mul_f64(BUILD_READY_SHARE);
             if self.waiting.is_empty() || (late && have_one && self.waiting[0] != 0) {
                 return Ok(None);
             }

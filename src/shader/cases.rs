@@ -113,7 +113,7 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
     let pass =
         iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations).unwrap()[0];
     let c = 2 * pass.products() as i64 + 3;
-    let long = 2 * gpu.max_iterations.min(iterations::MOST_OF_A_PASS) as i64;
+    let long = 2 * gpu.max_iterations.min(iterations::MAX_PASS_ITERATIONS) as i64;
     let rows = Conv2dDesc { h: long / 50, w: 60, r: long / 50, s: 59, bias: true, ..base };
     for desc in [
         Conv2dDesc { c, ..base },

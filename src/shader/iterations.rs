@@ -13,15 +13,15 @@ use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
 /// The most iterations that a probe asks for: ten milliseconds of one thread of a GPU. A device that makes them is taken to make no more.
-pub const PROBED: usize = 1 << 20;
+pub const MAX_PROBED: usize = 1 << 20;
 /// A device that makes fewer is of no use: the kernels that have no deep sums need some hundred.
-pub const LEAST: usize = 4096;
+pub const MIN_ITERATIONS: usize = 4096;
 /// The most iterations that one pass of the fallback kernels makes. Deeper sums continue in another pass, which costs next to
 /// nothing; and the probe can try this many on every device.
-pub const MOST_OF_A_PASS: usize = 1 << 17;
+pub const MAX_PASS_ITERATIONS: usize = 1 << 17;
 
 /// What may be relied on where `made` iterations were made: less, since drivers may count other things as well.
-pub fn relied_on(made: usize) -> usize {
+pub fn safe_limit(made: usize) -> usize {
     made - made / 8
 }
 
@@ -89,7 +89,7 @@ pub fn tile(tile: &Tile, slices: usize, table: usize, taps: bool) -> usize {
 
 /// The fewest parts that `slices` slices of the reduction are cut into for [`tile`] to stay within `most`; none if one slice is too
 /// much.
-pub fn least_splits(of: &Tile, slices: usize, table: usize, taps: bool, most: usize) -> Option<usize> {
+pub fn min_splits(of: &Tile, slices: usize, table: usize, taps: bool, most: usize) -> Option<usize> {
     let count = |slices| tile(of, slices, table, taps);
     let (none, one) = (count(0), count(1));
     let fit = most.checked_sub(none)? / (one - none);
@@ -187,7 +187,7 @@ impl Part {
 /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
 pub fn parts(problem: &Conv2d, most: usize) -> Result<Vec<Part>> {
     let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
-    let (channels, most) = (c / groups, most.min(MOST_OF_A_PASS));
+    let (channels, most) = (c / groups, most.min(MAX_PASS_ITERATIONS));
     let by_channels = fit(most, |channels| sum(channels, r, s));
     let by_rows = fit(most, |rows| sum(1, rows, s));
     let by_columns = fit(most, |columns| sum(1, 1, columns)).max(1);
@@ -227,8 +227,8 @@ pub fn nested(most: usize) -> usize {
 }
 
 /// The most channels of a 1x1 convolution that a fallback kernel sums in one pass, on a device that makes `most` iterations.
-pub fn deepest(most: usize) -> usize {
-    nested(most.min(MOST_OF_A_PASS))
+pub fn max_channels(most: usize) -> usize {
+    nested(most.min(MAX_PASS_ITERATIONS))
 }
 
 /// Steps of a product's depth that `sgemm_direct_16x16` takes through shared memory at a time.
@@ -239,7 +239,8 @@ const DEPTH_STEP: usize = 16;
 /// # Errors
 /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
 pub fn depth_parts(problem: &Gemm, most: usize) -> Result<Vec<Part>> {
-    let steps = fit(most.min(MOST_OF_A_PASS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
+    let steps =
+        fit(most.min(MAX_PASS_ITERATIONS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
     let mut parts = vec![];
     let part = |range| Part { ranges: [range, [0, 1], [0, 1]] };
     allocate::append(&mut parts, cut(problem.sizes().k, steps * DEPTH_STEP).map(part), PASSES)?;
@@ -284,7 +285,7 @@ mod tests {
             let problem =
                 Conv2d::new(Conv2dDesc { c, h: r, w: s, k: groups, r, s, groups, ..Default::default() })
                     .unwrap();
-            let most = random.pick(&[LEAST, 5000, 57_344, 900_000]);
+            let most = random.pick(&[MIN_ITERATIONS, 5000, 57_344, 900_000]);
             let parts = parts(&problem, most).unwrap();
             let (channels, r, s) = ((c / groups) as usize, r as usize, s as usize);
             let mut expected = (0..channels * r * s).map(|tap| (tap / (r * s), tap / s % r, tap % s));
@@ -293,7 +294,7 @@ mod tests {
                 let each = |[begin, end]: [usize; 2]| begin..end;
                 let counted =
                     sum(part.ranges[0][1] - channels[0], rows[1] - rows[0], columns[1] - columns[0]);
-                assert!(counted.made < most.min(MOST_OF_A_PASS), "{part:?} makes {counted:?} of {most}");
+                assert!(counted.made < most.min(MAX_PASS_ITERATIONS), "{part:?} makes {counted:?} of {most}");
                 for channel in each(channels) {
                     for row in each(rows) {
                         for column in each(columns) {
@@ -322,7 +323,8 @@ mod tests {
             depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most).unwrap()
         };
         assert_eq!(parts(50_000, 57_344).len(), 1);
-        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, LEAST)] {
+        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, MIN_ITERATIONS)]
+        {
             let parts = parts(k, most);
             let (mut next, last) = (0, parts.len() - 1);
             for (index, part) in parts.iter().enumerate() {
@@ -346,16 +348,16 @@ mod tests {
                 (9000, 0, true, 900_000),
                 (40, 640, true, 5000),
             ] {
-                let Some(splits) = least_splits(&of, slices, table, taps, most) else { continue };
+                let Some(splits) = min_splits(&of, slices, table, taps, most) else { continue };
                 let with = |splits: usize| tile(&of, slices.div_ceil(splits), table, taps);
                 assert!(with(splits) <= most, "{of}: {splits} of {slices}");
                 assert!(splits == 1 || with(splits - 1) > most, "{of}: {splits} of {slices} are too many");
                 checked += 1;
             }
-            assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+            assert_eq!(min_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
             let slice = tile(&of, 1, 0, false);
-            assert_eq!(least_splits(&of, 3, 0, false, slice - 1), None, "{of}");
-            assert_eq!(least_splits(&of, 3, 0, false, slice), Some(3), "{of}");
+            assert_eq!(min_splits(&of, 3, 0, false, slice - 1), None, "{of}");
+            assert_eq!(min_splits(&of, 3, 0, false, slice), Some(3), "{of}");
         }
         assert!(checked > 60, "{checked}");
     }
@@ -519,15 +521,15 @@ mod tests {
 
     #[test]
     fn limits_leave_an_eighth_and_hold_the_deepest_sum() {
-        assert_eq!([8, 4096, 65_536].map(relied_on), [7, 3584, 57_344]);
+        assert_eq!([8, 4096, 65_536].map(safe_limit), [7, 3584, 57_344]);
         // An output, an end of the loop over channels, and four turns for each channel.
         for most in [5000, 57_344] {
             let turns = nested(most);
             let makes = |turns| 1 + sum(turns, 1, 1).made;
             assert!(makes(turns) <= most && makes(turns + 1) > most, "{turns} of {most}");
-            assert_eq!(deepest(most), turns);
+            assert_eq!(max_channels(most), turns);
         }
-        assert_eq!(deepest(900_000), nested(MOST_OF_A_PASS));
-        assert!(nested(900_000) > nested(MOST_OF_A_PASS));
+        assert_eq!(max_channels(900_000), nested(MAX_PASS_ITERATIONS));
+        assert!(nested(900_000) > nested(MAX_PASS_ITERATIONS));
     }
 }

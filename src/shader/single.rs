@@ -32,7 +32,7 @@ pub struct Single {
 
 /// What a program asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub struct Request {
     /// Threads of a workgroup along pixels and along output channels.
     pub threads: [usize; 2],
     /// Registers that a thread may take, about.
@@ -46,9 +46,9 @@ pub struct Wish {
 /// The line that tells how many iterations a tile takes.
 const ITERATIONS: &str = "#define ITERATIONS ";
 /// Threads that a workgroup may have on every device.
-const MOST_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 /// Registers for addresses and the like.
-const ADDRESSES: usize = 16;
+const ADDRESS_REGISTERS: usize = 16;
 /// Rows and columns of a thread, those with the most multiply-adds for each operand first.
 const TILES: [(usize, usize); 16] = [
     (8, 8),
@@ -72,15 +72,15 @@ const TILES: [(usize, usize); 16] = [
 const SLICE: usize = 8;
 
 impl Single {
-    /// The kernel that comes nearest to `wish`: the largest tile whose sums and operands its registers hold.
+    /// The kernel that comes nearest to `request`: the largest tile whose sums and operands its registers hold.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] names what cannot be had on every device.
-    pub fn new(wish: &Wish, problem: &Conv2d) -> Result<Self> {
-        let Wish { threads: [x, y], registers, shared, chains } = *wish;
-        let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MOST_THREADS;
+    pub fn new(request: &Request, problem: &Conv2d) -> Result<Self> {
+        let Request { threads: [x, y], registers, shared, chains } = *request;
+        let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MAX_THREADS;
         if !sound {
-            let expected = format!("powers of two whose product is at most {MOST_THREADS}");
+            let expected = format!("powers of two whose product is at most {MAX_THREADS}");
             return Err(Error::invalid("threads", format!("{x} x {y}"), expected));
         }
         if !(1..=2).contains(&chains) {
@@ -91,7 +91,7 @@ impl Single {
             let useful = rows == 1 || y * rows / 2 < problem.sizes().k;
             // In shared memory a thread stays in its column: there are no more columns than threads.
             let columns_fit = !shared || columns <= y;
-            useful && columns_fit && chains * rows * columns + rows + columns + ADDRESSES <= registers
+            useful && columns_fit && chains * rows * columns + rows + columns + ADDRESS_REGISTERS <= registers
         };
         let (rows, columns) = TILES.into_iter().find(fits).unwrap_or((1, 1));
         Ok(Single { threads: [x, y], rows, columns, shared, chains })
@@ -212,7 +212,7 @@ mod tests {
         Conv2d::new(Conv2dDesc { pad_h: r / 2, pad_w: s / 2, ..sizes }).unwrap()
     }
 
-    const WISH: Wish = Wish { threads: [16, 16], registers: 64, shared: true, chains: 1 };
+    const REQUEST: Request = Request { threads: [16, 16], registers: 64, shared: true, chains: 1 };
 
     #[test]
     fn every_text_is_glsl() {
@@ -221,8 +221,8 @@ mod tests {
         for threads in [[64, 1], [16, 16], [8, 8], [32, 8], [32, 1], [1, 1]] {
             for (shared, chains) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
                 let problem = &problems[cases % 3];
-                let wish = Wish { threads, shared, chains, ..WISH };
-                let source = Single::new(&wish, problem).unwrap().source(problem).unwrap();
+                let request = Request { threads, shared, chains, ..REQUEST };
+                let source = Single::new(&request, problem).unwrap().source(problem).unwrap();
                 check_with_glslang(&source.name, &source.text);
                 assert!(source.text.contains(&format!("local_size_x = {}, ", threads[0])), "{}", source.text);
                 assert!(source.text.lines().any(|line| line == ANY_GRID));
@@ -236,24 +236,25 @@ mod tests {
 
     #[test]
     fn tiles_follow_registers_and_channels() {
-        let tile = |wish: Wish, k| {
-            let single = Single::new(&wish, &problem(k, (3, 3), (1, 1))).unwrap();
+        let tile = |request: Request, k| {
+            let single = Single::new(&request, &problem(k, (3, 3), (1, 1))).unwrap();
             (single.rows, single.columns)
         };
-        assert_eq!(tile(WISH, 512), (8, 4));
-        assert_eq!(tile(Wish { registers: 128, ..WISH }, 512), (8, 8));
-        assert_eq!(tile(Wish { registers: 32, ..WISH }, 512), (4, 2));
-        assert_eq!(tile(Wish { registers: 32, chains: 2, ..WISH }, 512), (2, 2));
-        assert_eq!(tile(Wish { registers: 0, ..WISH }, 512), (1, 1));
+        assert_eq!(tile(REQUEST, 512), (8, 4));
+        assert_eq!(tile(Request { registers: 128, ..REQUEST }, 512), (8, 8));
+        assert_eq!(tile(Request { registers: 32, ..REQUEST }, 512), (4, 2));
+        assert_eq!(tile(Request { registers: 32, chains: 2, ..REQUEST }, 512), (2, 2));
+        assert_eq!(tile(Request { registers: 0, ..REQUEST }, 512), (1, 1));
         // 16 threads have 16 channels already.
-        assert_eq!(tile(WISH, 16), (1, 8));
-        assert_eq!(tile(WISH, 33), (4, 8));
+        assert_eq!(tile(REQUEST, 16), (1, 8));
+        assert_eq!(tile(REQUEST, 33), (4, 8));
         // One thread a column, so as many columns as threads.
-        assert_eq!(tile(Wish { threads: [64, 1], ..WISH }, 512), (8, 1));
-        assert_eq!(tile(Wish { threads: [64, 1], shared: false, ..WISH }, 512), (8, 4));
-        let name = |wish: Wish| Single::new(&wish, &problem(64, (3, 3), (1, 1))).unwrap().to_string();
-        assert_eq!(name(WISH), "conv_single_16x16_t4x8_shared");
-        assert_eq!(name(Wish { shared: false, chains: 2, ..WISH }), "conv_single_16x16_t4x4_dual");
+        assert_eq!(tile(Request { threads: [64, 1], ..REQUEST }, 512), (8, 1));
+        assert_eq!(tile(Request { threads: [64, 1], shared: false, ..REQUEST }, 512), (8, 4));
+        let name =
+            |request: Request| Single::new(&request, &problem(64, (3, 3), (1, 1))).unwrap().to_string();
+        assert_eq!(name(REQUEST), "conv_single_16x16_t4x8_shared");
+        assert_eq!(name(Request { shared: false, chains: 2, ..REQUEST }), "conv_single_16x16_t4x4_dual");
     }
 
     #[test]
@@ -261,15 +262,15 @@ mod tests {
         let mut cases = 0;
         let good = problem(8, (3, 3), (1, 1));
         for threads in [[0, 1], [1, 0], [3, 4], [4, 12], [64, 32], [usize::MAX, 2], [1 << 63, 1 << 63]] {
-            let refused = Single::new(&Wish { threads, ..WISH }, &good).unwrap_err();
+            let refused = Single::new(&Request { threads, ..REQUEST }, &good).unwrap_err();
             assert!(refused.to_string().contains("threads"), "{refused}");
             cases += 1;
         }
         for chains in [0, 3] {
-            assert!(Single::new(&Wish { chains, ..WISH }, &good).is_err());
+            assert!(Single::new(&Request { chains, ..REQUEST }, &good).is_err());
             cases += 1;
         }
-        let single = Single::new(&WISH, &good).unwrap();
+        let single = Single::new(&REQUEST, &good).unwrap();
         let desc = Conv2dDesc { c: 4, h: 8, w: 8, k: 4, r: 3, s: 3, ..Default::default() };
         for desc in [
             Conv2dDesc { groups: 2, ..desc },
@@ -297,7 +298,7 @@ mod tests {
             Conv2dDesc { c: 2, h: 9, w: 9, k: 2, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
         let square = |desc| {
             let problem = Conv2d::new(desc).unwrap();
-            let text = Single::new(&WISH, &problem).unwrap().source(&problem).unwrap().text;
+            let text = Single::new(&REQUEST, &problem).unwrap().source(&problem).unwrap().text;
             defined(&text, "SQUARE")
         };
         assert_eq!([desc, Conv2dDesc { stride_h: 2, stride_w: 2, ..desc }].map(square), [1, 1]);
@@ -316,7 +317,7 @@ mod tests {
     #[test]
     fn images_end_where_their_numbers_do() {
         let last = i64::from(i32::MAX);
-        let single = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        let single = Single::new(&REQUEST, &problem(8, (3, 3), (1, 1))).unwrap();
         let sound = |desc| single.source(&Conv2d::new(desc).unwrap()).is_ok();
         for pad in [0, 3] {
             let most = last - 2 * pad;
@@ -333,20 +334,20 @@ mod tests {
     #[test]
     fn texts_tell_their_iterations() {
         let problem = problem(512, (3, 3), (1, 1));
-        let text = |wish: Wish| Single::new(&wish, &problem).unwrap().source(&problem).unwrap().text;
-        for (wish, loads) in [
+        let text = |request: Request| Single::new(&request, &problem).unwrap().source(&problem).unwrap().text;
+        for (request, loads) in [
             // 8 x 4 a thread: 8 steps of 128 channels, and of 64 pixels, which rows of 16 threads load four lines of at a time.
-            (WISH, Some([4, 2])),
+            (REQUEST, Some([4, 2])),
             // 8 x 8: two lines at a time.
-            (Wish { registers: 128, ..WISH }, Some([4, 4])),
+            (Request { registers: 128, ..REQUEST }, Some([4, 4])),
             // 8 x 1: 8 steps of 8 channels for 64 threads, one line of pixels at a time.
-            (Wish { threads: [64, 1], ..WISH }, Some([1, 8])),
-            (Wish { shared: false, ..WISH }, None),
-            (Wish { shared: false, chains: 2, ..WISH }, None),
+            (Request { threads: [64, 1], ..REQUEST }, Some([1, 8])),
+            (Request { shared: false, ..REQUEST }, None),
+            (Request { shared: false, chains: 2, ..REQUEST }, None),
         ] {
-            let text = text(wish);
-            let counted = iterations::single(&problem, loads.map(|loads| (8, loads)), wish.chains);
-            assert_eq!(iterations_of(&text), Some(counted), "{wish:?}");
+            let text = text(request);
+            let counted = iterations::single(&problem, loads.map(|loads| (8, loads)), request.chains);
+            assert_eq!(iterations_of(&text), Some(counted), "{request:?}");
             assert_eq!(defined(&text, "ITERATIONS"), counted);
             let [rows, columns] = ["TM", "TN"].map(|name| defined(&text, name));
             let written = |name: &str| {
@@ -354,7 +355,7 @@ mod tests {
                 line.matches(" DO(").count()
             };
             let each = ["EACH_ROW", "EACH_COLUMN", "EACH_CHAIN", "EACH_OTHER_CHAIN"].map(written);
-            assert_eq!(each, [rows, columns, wish.chains, wish.chains - 1]);
+            assert_eq!(each, [rows, columns, request.chains, request.chains - 1]);
         }
         assert_eq!(iterations_of("void main() {}"), None);
         assert_eq!(iterations_of("#define ITERATIONS 12"), None);
@@ -366,7 +367,7 @@ mod tests {
         let part = reference_part();
         assert!(part.starts_with("layout(std430, binding = 0)") && !part.contains("void main"), "{part}");
         assert!(CONV_REFERENCE.source.contains(&format!("{part}void main()")));
-        let source = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        let source = Single::new(&REQUEST, &problem(8, (3, 3), (1, 1))).unwrap();
         assert!(source.source(&problem(8, (3, 3), (1, 1))).unwrap().text.contains(part));
     }
 }

@@ -12,23 +12,23 @@ use std::time::Duration;
 use super::variant::{Family, Variant};
 
 /// Time that tuning a new shape may take.
-pub const BUDGET: Duration = Duration::from_secs(3);
+pub const TUNING_BUDGET: Duration = Duration::from_secs(3);
 /// Share of it that may have passed when a driver is told to build the last candidate, and when that is ready to race.
-pub const BEGINNING: f64 = 0.4;
-/// See [`BEGINNING`].
-pub const BUILDING: f64 = 0.5;
+pub const BUILD_START_SHARE: f64 = 0.4;
+/// See [`BUILD_START_SHARE`].
+pub const BUILD_READY_SHARE: f64 = 0.5;
 /// Candidates that race.
-const MOST: usize = 12;
+const MAX_RACING: usize = 12;
 /// Candidates predicted to take this much longer than the best stay at home.
-const FAR: f64 = 3.0;
+const MAX_PREDICTED_RATIO: f64 = 3.0;
 /// How much slower than the leader one may be and stay, round by round.
 const TOLERANCE: [f64; 6] = [1.5, 1.25, 1.15, 1.1, 1.06, 1.03];
 /// Share of a plan's time on the device that goes into timing its runner-ups, and what the first such timing may take.
-const EXPLORING: f64 = 0.02;
-const FIRST_EXPLORING: Duration = Duration::from_millis(50);
+const EXPLORATION_SHARE: f64 = 0.02;
+const FIRST_EXPLORATION: Duration = Duration::from_millis(50);
 /// How close to the winner a runner-up is, and how many of them get a turn.
-const FRONT: f64 = 1.1;
-const RIVALS: usize = 3;
+const RIVAL_RATIO: f64 = 1.1;
+const MAX_RIVALS: usize = 3;
 
 /// Those of `ranked`, variants with their predicted seconds, best first, that race: the best few, and the best of each family
 /// that is not hopeless, since predictions are least exact between families. The floor does not race: it has no passes.
@@ -36,8 +36,9 @@ pub fn shortlist(ranked: &[(Variant, f64)]) -> Vec<Variant> {
     let racing = || ranked.iter().filter(|(variant, _)| variant.family != Family::Fallback);
     let Some((_, best)) = racing().next() else { return vec![] };
     let near = |factor: f64| racing().filter(move |(_, seconds)| *seconds <= factor * best);
-    let mut chosen: Vec<Variant> = near(FAR).take(MOST).map(|(variant, _)| *variant).collect();
-    for (variant, _) in near(FAR) {
+    let mut chosen: Vec<Variant> =
+        near(MAX_PREDICTED_RATIO).take(MAX_RACING).map(|(variant, _)| *variant).collect();
+    for (variant, _) in near(MAX_PREDICTED_RATIO) {
         if chosen.iter().all(|other| other.family != variant.family) {
             chosen.push(*variant);
         }
@@ -154,10 +155,11 @@ impl Record {
 
     /// Who may yet turn out to be faster than `incumbent`.
     pub fn rivals(&self, incumbent: &Variant) -> Vec<Variant> {
-        let front = self.entries.first().and_then(|first| first.seconds).map_or(0.0, |best| FRONT * best);
+        let front =
+            self.entries.first().and_then(|first| first.seconds).map_or(0.0, |best| RIVAL_RATIO * best);
         let near = |entry: &&Entry| entry.seconds.is_some_and(|seconds| seconds <= front);
         let near = self.entries.iter().filter(near).map(|entry| entry.variant);
-        near.filter(|variant| variant != incumbent).take(RIVALS).collect()
+        near.filter(|variant| variant != incumbent).take(MAX_RIVALS).collect()
     }
 
     /// A line for each entry: variant, source, nanoseconds or `refused`.
@@ -206,10 +208,10 @@ impl Explorer {
     /// Whether there was work enough that another turn, if it takes as long as those before, does not show.
     pub fn is_due(&self) -> bool {
         let next = match self.turns.get() {
-            0 => FIRST_EXPLORING,
+            0 => FIRST_EXPLORATION,
             turns => self.spent.get() / turns as u32,
         };
-        self.worked.get().mul_f64(EXPLORING) >= self.spent.get() + next
+        self.worked.get().mul_f64(EXPLORATION_SHARE) >= self.spent.get() + next
     }
 
     /// Whose turn it is; that is then over.
@@ -260,12 +262,12 @@ mod tests {
         for c in [3, 8, 16, 64, 512] {
             let ranked = ranked(c);
             let chosen = shortlist(&ranked);
-            assert!(!chosen.is_empty() && chosen.len() <= MOST + 6, "{c}: {}", chosen.len());
+            assert!(!chosen.is_empty() && chosen.len() <= MAX_RACING + 6, "{c}: {}", chosen.len());
             assert!(chosen.iter().all(|it| it.family != Family::Fallback));
             let first = ranked.iter().find(|it| it.0.family != Family::Fallback).unwrap();
             assert_eq!(chosen[0], first.0, "the planner's choice always races");
             for (variant, seconds) in &ranked {
-                let hopeful = *seconds <= FAR * first.1 && variant.family != Family::Fallback;
+                let hopeful = *seconds <= MAX_PREDICTED_RATIO * first.1 && variant.family != Family::Fallback;
                 assert!(!hopeful || chosen.iter().any(|it| it.family == variant.family), "{variant}");
             }
             lists += 1;

@@ -76,7 +76,7 @@ impl FromStr for Variant {
         let whole = families.iter().flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
         let splits = |variant: &Variant| match name.strip_prefix(&variant.to_string())?.strip_prefix("_s") {
             None => (name == variant.to_string()).then_some(1),
-            Some(splits) => splits.parse().ok().filter(|splits| (2..=MOST_SPLITS).contains(splits)),
+            Some(splits) => splits.parse().ok().filter(|splits| (2..=MAX_SPLITS).contains(splits)),
         };
         let found =
             whole.into_iter().find_map(|variant| Some(Variant { splits: splits(&variant)?, ..variant }));
@@ -94,7 +94,7 @@ fn untiled() -> impl Iterator<Item = Variant> {
 /// Problems with less work are small: they are not worth tuning; and one that is computed once stays with the floor, since compiling
 /// takes longer than anything else could win. With less than the second, every one does.
 const SMALL_FLOPS: u64 = 4_000_000;
-const LEAST_FLOPS: u64 = 400_000;
+const MIN_GENERATED_FLOPS: u64 = 400_000;
 /// Rows of outputs that a thread of `Grouped` may have.
 const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
 /// Parts of the reduction that `Pointwise` may have, the most channels of each, and channels and pixels of a workgroup.
@@ -102,16 +102,16 @@ pub(super) const POINTWISE_PARTS: [usize; 3] = [2, 4, 8];
 const POINTWISE_STEPS: usize = 32;
 pub(super) const POINTWISE_TILE: usize = 32;
 /// The most parts of a reduction.
-const MOST_SPLITS: usize = 32;
+const MAX_SPLITS: usize = 32;
 /// Channels below which slices of channels would be mostly padding.
 const FEW_CHANNELS: usize = 16;
 /// The longest reduction that gets a table, which lies in shared memory.
-const LONGEST_TABLE: usize = 1024;
+const MAX_TABLE: usize = 1024;
 /// Share of the multiply-add rate that one thread an output reaches.
-const DIRECT_SHARE: f64 = 0.012;
+const FALLBACK_SHARE: f64 = 0.012;
 /// Seconds that a line of a kernel takes a thread of `Direct` that waits for it; that of `Grouped` by itself, and for each weight
 /// more. Fitted to sixteen small layers on an H100.
-const DIRECT_LINE: f64 = 0.45e-6;
+const FALLBACK_LINE: f64 = 0.45e-6;
 const GROUPED_LINE: f64 = 0.18e-6;
 const GROUPED_WEIGHT: f64 = 0.02e-6;
 /// What `Grouped` reaches of the multiply-add rate with many rows a thread, and how long its transfers take, of the least possible.
@@ -203,7 +203,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     let lines = (c / groups * r) as f64;
     match variant.family {
         Family::Fallback => {
-            let computing = (flops / (DIRECT_SHARE * gpu.flops)).max(DIRECT_LINE * lines);
+            let computing = (flops / (FALLBACK_SHARE * gpu.flops)).max(FALLBACK_LINE * lines);
             computing.max(memory) + gpu.launch
         }
         Family::Grouped(tm) => {
@@ -311,7 +311,7 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         Family::Igemm => {
             let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
             tile.fits(gpu)
-                && splits <= MOST_SPLITS
+                && splits <= MAX_SPLITS
                 && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
         }
@@ -319,8 +319,8 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
             let depth = problem.reduction().next_multiple_of(tile.bk);
             tile.shared_bytes() + depth * 8 <= gpu.shared_bytes
                 && tile.fits(gpu)
-                && splits <= MOST_SPLITS
-                && depth <= LONGEST_TABLE
+                && splits <= MAX_SPLITS
+                && depth <= MAX_TABLE
                 && sizes.groups * depth * rows_padded <= most
                 && splits * problem.output_len() <= most
                 && reach < 0x7fff
@@ -345,7 +345,7 @@ pub fn is_small(problem: &Conv2d) -> bool {
 
 /// Whether `problem` stays with the floor in any case.
 pub fn stays_with_fallback(problem: &Conv2d) -> bool {
-    is_small(problem) && (problem.is_once() || problem.flops() < LEAST_FLOPS)
+    is_small(problem) && (problem.is_once() || problem.flops() < MIN_GENERATED_FLOPS)
 }
 
 /// All that the generator can do for `problem`, best first by the planner's prediction. Never empty: the floor is always among
@@ -365,8 +365,8 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
             let (table, taps) = table_and_taps(problem, &tile, family);
             let most = gpu.max_iterations;
             // Where that is none, the variant is dropped below.
-            let least = iterations::least_splits(&tile, products.slices, table, taps, most).unwrap_or(1);
-            let best = tiles::best_splits(gpu, &tile, &products, MOST_SPLITS);
+            let least = iterations::min_splits(&tile, products.slices, table, taps, most).unwrap_or(1);
+            let best = tiles::best_splits(gpu, &tile, &products, MAX_SPLITS);
             variants.push(Variant { family, tile, splits: best.max(least) });
         };
         if !asked && c >= FEW_CHANNELS.min(tile.bk) {
@@ -450,7 +450,7 @@ mod tests {
         let tiled = [Family::Igemm, Family::Table, Family::Winograd(4), Family::Winograd(2)]
             .iter()
             .flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
-        let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MOST_SPLITS });
+        let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MAX_SPLITS });
         let mut names = 0;
         for variant in tiled.chain(split).chain(untiled()).chain([Variant::FALLBACK]) {
             assert_eq!(variant.to_string().parse(), Ok(variant), "{variant}");

@@ -157,7 +157,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
         let parts = |splits| {
             is_possible(&with(Conv2dDesc { c, ..base }), &ENDLESS, &Variant { splits, ..of(family) })
         };
-        assert_eq!([1, MOST_SPLITS, MOST_SPLITS + 1].map(parts), [true, true, false]);
+        assert_eq!([1, MAX_SPLITS, MAX_SPLITS + 1].map(parts), [true, true, false]);
     }
     // Winograd's form: 3x3, and nothing else about it.
     let square = Conv2dDesc { c: 16, h: 9, w: 9, r: 3, s: 3, ..base };
