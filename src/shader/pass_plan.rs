@@ -1,8 +1,8 @@
-//! From a variant to GLSL: what is run on the device, and in which order.
+//! Generates the GLSL passes of a variant, in the order in which they run.
 //!
-//! A [`PassPlan`] is data: passes with their source, the buffers they see and the work they do. Some run once, when weights are
-//! prepared, the others at each convolution; an engine needs to know no more. Everything is specialised on the problem: sizes are
-//! constants in the source, so that the compiler folds address arithmetic and unrolls loops.
+//! A [`PassPlan`] is data: passes with their source, their buffers and the amount of their work. Some passes run once, to prepare
+//! the weights. The others run for each convolution. The engine that runs a plan needs to know no more than that.
+//! Sizes are constants in the source, so that the compiler folds address arithmetic and unrolls loops.
 
 mod convolution;
 mod defines;
@@ -19,17 +19,17 @@ use crate::allocate;
 use crate::error::Result;
 use crate::problem::Conv2d;
 
-/// A shader, complete.
+/// A complete shader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ShaderSource {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
     /// Its GLSL.
     pub text: String,
 }
 
 impl ShaderSource {
-    /// A copy; a text of a caller's may be long.
+    /// Copies the shader. A caller's text may be long, so running out of memory is an error.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -38,46 +38,46 @@ impl ShaderSource {
     }
 }
 
-/// A buffer of a plan.
+/// What a buffer of a plan holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BufferRole {
     /// The caller's input.
     Input,
-    /// The caller's weights, as they came.
+    /// The caller's weights, unpacked.
     Weights,
     /// The caller's bias.
     Bias,
     /// The output.
     Output,
-    /// Weights as the kernel reads them.
+    /// Packed weights, in the layout that the kernel reads.
     Packed,
-    /// What passes hand on to each other, by number.
+    /// An intermediate buffer, by its index in [`PassPlan::scratch`].
     Scratch(usize),
 }
 
-/// One kernel over all its work.
+/// One kernel and all its work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pass {
     /// The shader.
     pub source: ShaderSource,
-    /// What is bound where.
+    /// Binding points and their buffers.
     pub bindings: Vec<(u32, BufferRole)>,
-    /// Workgroups.
+    /// Number of workgroups.
     pub groups: usize,
-    /// Operations of a workgroup.
+    /// Arithmetic operations of one workgroup.
     pub operations: f64,
-    /// Iterations of all loops of an invocation, at most.
+    /// Upper bound of the iterations of all loops of one invocation.
     pub iterations: usize,
-    /// Uniforms besides `first` and `count`: location and bits.
+    /// Uniforms besides `first` and `count`: location and bit pattern.
     pub uniforms: Vec<(u32, u32)>,
 }
 
-/// How a variant computes a problem.
+/// The passes by which a variant computes a problem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassPlan {
     /// The variant's name.
     pub name: String,
-    /// Elements of the packed weights; 0 if weights are used as they came.
+    /// Elements of the packed weights; 0 if the passes read the weights unpacked.
     pub packed: usize,
     /// Elements of each scratch buffer.
     pub scratch: Vec<usize>,
@@ -88,23 +88,23 @@ pub struct PassPlan {
 }
 
 impl PassPlan {
-    /// A hash of its shaders, the same in every process.
+    /// Hashes all shaders. The hash is the same in every process.
     pub fn hash(&self) -> u64 {
         crate::store::hash(self.sources().flat_map(|source| source.text.bytes()))
     }
 
-    /// Whether a convolution reads the weights as they came, packed or not.
+    /// Whether the passes of a convolution read the unpacked weights, also if there are packed ones.
     pub fn reads_weights(&self) -> bool {
         self.run.iter().any(|pass| pass.bindings.iter().any(|(_, slot)| *slot == BufferRole::Weights))
     }
 
-    /// Its shaders.
+    /// All shaders.
     pub fn sources(&self) -> impl Iterator<Item = &ShaderSource> {
         self.prepare.iter().chain(&self.run).map(|pass| &pass.source)
     }
 }
 
-/// How `variant` computes `problem`; `None` for the floor, whose kernels are not generated.
+/// Generates the passes by which `variant` computes `problem`; `None` for the fallback kernels, which are not generated.
 pub fn generate(variant: &Variant, problem: &Conv2d) -> Option<PassPlan> {
     match variant.family {
         Family::Fallback => None,

@@ -51,7 +51,7 @@ pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> PassPla
 
 pub(super) fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> PassPlan {
     let shape = Shape::of(problem);
-    // As far as packing sees it.
+    // Only packing sees this tile.
     let tile = Tile::new(POINTWISE_TILE, POINTWISE_TILE, kg, 4, 4, kg);
     let (prepare, packed) = pack(&shape, &tile, false);
     let (_, rows_padded) = packed_sizes(&shape, &tile, false);
@@ -86,14 +86,14 @@ pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> PassPla
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
     let defines = shape.finishing(defines.stored(sizes.q, m), true);
     let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
-    // Named without the tile, which they do not depend on: variants share them, and the driver compiles them once.
+    // The names omit the tile, on which the transforms do not depend: variants share them, and the driver compiles them once.
     let transform = |defines: &Defines, what: &str, body: &str| {
         defines.finish(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
     };
 
     let weights = [(0, BufferRole::Weights), (2, BufferRole::Packed)].to_vec();
     let input = [(0, BufferRole::Input), (2, BufferRole::Scratch(0))].to_vec();
-    // The last two are for outputs that are summed again.
+    // The last two are read where outputs are not finite and are summed again.
     let output = [
         (0, BufferRole::Scratch(1)),
         (2, BufferRole::Output),

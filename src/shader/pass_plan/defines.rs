@@ -4,11 +4,11 @@ use super::ShaderSource;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::NUMBERS;
 
-/// Workgroups in a row of the grid, where there are several rows; every driver has so many. A constant: asking for the grid's size
-/// makes a shader wait 0.2 us, as measured on an H100.
+/// Workgroups in one row of the grid, if the grid has several rows. Every driver supports this many. It is a constant because
+/// reading the grid's size takes a shader 0.2 us (H100).
 pub const GRID_X: u32 = 65535;
 
-/// The constants at the head of a shader.
+/// The `#define` lines at the head of a shader.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Defines(String);
 
@@ -26,25 +26,26 @@ impl Defines {
         self.size(name, usize::from(value))
     }
 
-    /// The type of elements read or written four at a time, or one.
+    /// Defines the type of elements that are accessed four at a time, or one at a time.
     pub fn vector(self, name: &str, four: bool) -> Self {
         self.text(name, if four { "vec4" } else { "float" })
     }
 
-    /// As many neighbours of a line of `width` as can be stored at once, wherever lines begin, of the `most` that are at hand.
-    pub fn stored(self, width: usize, most: usize) -> Self {
+    /// Defines the widest aligned store to lines of `width` elements, if an invocation has `available` neighbours to store.
+    pub fn stored(self, width: usize, available: usize) -> Self {
         let (stored, store) = match width {
-            _ if most == 4 && width.is_multiple_of(4) => (4, "vec4"),
+            _ if available == 4 && width.is_multiple_of(4) => (4, "vec4"),
             _ if width.is_multiple_of(2) => (2, "vec2"),
             _ => (1, "float"),
         };
         self.size("STORED", stored).text("STORE", store)
     }
 
+    /// Completes the shader `name`: the version, these lines, then `bodies`.
     pub fn finish(&self, name: &str, bodies: &[&str]) -> ShaderSource {
         let bodies = bodies.join("\n");
         let numbers = if bodies.contains("relu(") { NUMBERS } else { "" };
-        // The driver's compiler of one vendor unrolls only what it is told to; others skip the line.
+        // NVIDIA's compiler unrolls only loops that it is told to unroll; other compilers ignore the line.
         let head = "#version 430 core\n#pragma optionNV(unroll all)";
         let text =
             format!("{head}\n// {name}\n{}const uint GRID_X = {GRID_X}u;\n\n{numbers}\n{bodies}", self.0);
@@ -52,7 +53,7 @@ impl Defines {
     }
 }
 
-/// A convolution over memory that need not be an image: batched products are 1x1 convolutions of one long row.
+/// The sizes of a convolution. Its memory need not be an image: batched products are 1x1 convolutions of one long row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub sizes: Conv2dSizes,
@@ -68,7 +69,7 @@ impl Shape {
         Shape { sizes, channel_stride: sizes.h * sizes.w, bias: problem.bias(), relu: problem.relu() }
     }
 
-    /// `count` products of `rows` x `depth` and `depth` x `cols`: 1x1 convolutions of one row, a group each.
+    /// `count` products of `rows` x `depth` by `depth` x `cols` matrices: 1x1 convolutions of one row, one group each.
     pub fn products(count: usize, (rows, depth, cols): (usize, usize, usize), channel_stride: usize) -> Self {
         let sizes = Conv2dSizes {
             n: 1,
@@ -107,7 +108,7 @@ impl Shape {
         self.sizes.n * self.sizes.k * self.pixels()
     }
 
-    /// Whether pixels may be read four at a time.
+    /// Whether the kernel can read pixels four at a time.
     pub fn reads_vectors(&self) -> bool {
         let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = self.sizes;
         (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
@@ -126,6 +127,7 @@ impl Shape {
         defines.size("DILATION_H", dilation_h).size("DILATION_W", dilation_w)
     }
 
+    /// Adds bias and ReLU to `defines`; neither of them unless `finish`.
     pub fn finishing(&self, defines: Defines, finish: bool) -> Defines {
         defines.flag("BIAS", finish && self.bias).flag("RELU", finish && self.relu)
     }

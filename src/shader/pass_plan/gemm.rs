@@ -12,13 +12,13 @@ use crate::shader::iterations;
 
 const PACK_MATRIX: &str = include_str!("../../../glsl/pack_matrix.comp");
 
-/// A matrix product with the result's rows contiguous: op(A) is `rows` x `depth`, op(B) `depth` x `cols`, by strides. A result with
-/// contiguous columns is the transposed product.
+/// A matrix product whose result has contiguous rows: op(A) is `rows` x `depth` and op(B) `depth` x `cols`, both with strides.
+/// A result with contiguous columns becomes the transposed product.
 pub(crate) struct Product {
     pub rows: usize,
     pub cols: usize,
     pub depth: usize,
-    /// Whether A and B have changed places.
+    /// Whether A and B are swapped.
     pub swapped: bool,
     a: (usize, usize),
     b: (usize, usize),
@@ -38,7 +38,7 @@ impl Product {
     }
 }
 
-/// A matrix packed by strides into [depth][row].
+/// The pass that packs a matrix with any strides into [depth][row].
 fn pack_matrix(
     (rows, depth): (usize, usize),
     (row_stride, depth_stride): (usize, usize),
@@ -56,8 +56,8 @@ fn pack_matrix(
     Pass { source, bindings, groups, operations: 32.0 * 1024.0, iterations, uniforms: vec![] }
 }
 
-/// How a matrix product is computed in tiles, its depth in `splits` parts: A is `Weights`, B `Input`, the old C `Bias`, in the order of the
-/// result, which is tight; with A and B in each other's place if the product is swapped.
+/// The passes of a tiled matrix product whose depth is split into `splits` parts. A is `Weights`, B is `Input`, and the old C is
+/// `Bias`. The old C and the result are dense. If the product is swapped, so are A and B.
 pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> PassPlan {
     let product = Product::new(problem);
     let Product { rows, cols, depth, .. } = product;
@@ -66,16 +66,16 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> PassPlan {
     } else {
         (BufferRole::Weights, BufferRole::Input)
     };
-    // B is read in place if its rows are contiguous.
+    // A B with contiguous rows is read in place.
     let in_place = product.b.1 == 1;
     let channel_stride = if in_place { product.b.0 } else { cols };
     let shape = Shape::products(1, (rows, depth, cols), channel_stride);
     let (depth_padded, rows_padded) = packed_sizes(&shape, tile, false);
-    // A is packed already if its rows are contiguous and no tile reaches beyond its end.
+    // An A with contiguous columns needs no packing if it consists of whole tiles and aligned vectors.
     let whole = (rows_padded, depth_padded) == (rows, depth) && product.a.1.is_multiple_of(4);
-    let as_they_are = (whole && product.a.0 == 1).then_some((a, product.a.1));
+    let unpacked = (whole && product.a.0 == 1).then_some((a, product.a.1));
     let mut run = vec![];
-    if as_they_are.is_none() {
+    if unpacked.is_none() {
         run.push(pack_matrix((rows, depth), product.a, (rows_padded, depth_padded), (a, BufferRole::Packed)));
     }
     let (input, mut scratch) =
@@ -86,22 +86,22 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> PassPlan {
     }
     let name = gemm_name(tile).to_owned();
     let old = problem.beta() != 0.0;
-    let how = TileRun { scaled: true, old, as_they_are, splits, ..TileRun::new(*tile) };
+    let options = TileRun { scaled: true, old, unpacked, splits, ..TileRun::new(*tile) };
     let parts = scratch.len();
     let output = if splits == 1 { BufferRole::Output } else { BufferRole::Scratch(parts) };
-    run.push(tile_pass(&name, &shape, &how, input, output));
+    run.push(tile_pass(&name, &shape, &options, input, output));
     if splits > 1 {
         scratch.push(splits * rows * cols);
-        run.push(split_sum(&shape, &how, parts));
+        run.push(split_sum(&shape, &options, parts));
     }
     if let Some(last) = run.last_mut() {
         last.uniforms = vec![(2, problem.alpha().to_bits()), (3, problem.beta().to_bits())];
     }
-    let packed = if as_they_are.is_none() { depth_padded * rows_padded } else { 0 };
+    let packed = if unpacked.is_none() { depth_padded * rows_padded } else { 0 };
     PassPlan { name, packed, scratch, prepare: vec![], run }
 }
 
-/// The name of the kernel that computes products in tiles.
+/// The name of the tiled kernel.
 pub(crate) fn gemm_name(tile: &Tile) -> &'static str {
     static NAMES: OnceLock<BTreeMap<Tile, String>> = OnceLock::new();
     let names = NAMES.get_or_init(|| TILES.iter().map(|tile| (*tile, format!("sgemm_{tile}"))).collect());

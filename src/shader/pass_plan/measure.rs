@@ -7,7 +7,7 @@ use crate::shader::iterations;
 const MEASURE_FMA: &str = include_str!("../../../glsl/measure_fma.comp");
 const MEASURE_READ: &str = include_str!("../../../glsl/measure_read.comp");
 
-/// Measures multiply-adds: `groups` workgroups of 512 threads, 64 operations a step.
+/// Measures multiply-adds: `groups` workgroups of 512 threads, 64 operations per step and thread.
 pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
     let source = Defines::default().finish("measure_fma", &[MEASURE_FMA]);
     let (operations, iterations) = ((512 * 64 * steps) as f64, iterations::measure_fma(steps));
@@ -15,7 +15,7 @@ pub(crate) fn measure_fma(groups: usize, steps: usize) -> Pass {
     Pass { source, bindings, groups, operations, iterations, uniforms }
 }
 
-/// Measures reads: `elements` of `Input`.
+/// Measures reads of `elements` elements of `Input`.
 pub(crate) fn measure_read(elements: usize) -> Pass {
     let vectors = elements / 4;
     let source =

@@ -1,4 +1,4 @@
-//! Products in tiles: the pass that packs weights, the tile pass and the pass that adds parts of the reduction.
+//! Tiled products: the pass that packs weights, the tile pass, and the pass that adds the parts of a split reduction.
 
 use super::defines::{Defines, Shape};
 use super::{BufferRole, Pass, ShaderSource};
@@ -9,10 +9,10 @@ const TILE: &str = include_str!("../../../glsl/tile.comp");
 const SPLIT_SUM: &str = include_str!("../../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../../glsl/pack_weights.comp");
 
-/// Threads of a workgroup where nothing is shared.
+/// Threads of a workgroup that uses no shared memory.
 const SIMPLE_GROUP: usize = 64;
 
-/// The packed weights of a shape: how deep, and how many rows, both padded to whole blocks.
+/// Depth and rows of the packed weights, both padded to whole blocks.
 pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
     let taps = shape.sizes.r * shape.sizes.s;
     let depth = if table {
@@ -23,7 +23,7 @@ pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, u
     (depth, shape.rows().next_multiple_of(tile.bm))
 }
 
-/// A pass over `elements` elements, one a thread.
+/// A pass over `elements` elements, one per thread; `operations` of each.
 pub(super) fn simple(
     source: ShaderSource,
     bindings: Vec<(u32, BufferRole)>,
@@ -35,6 +35,7 @@ pub(super) fn simple(
     Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
+/// The pass that packs the weights, and the number of packed elements.
 pub(super) fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
     let (depth, rows) = packed_sizes(shape, tile, table);
     let defines = shape.defines().flag("TABLE", table).size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
@@ -44,27 +45,27 @@ pub(super) fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
     (simple(source, vec![(0, BufferRole::Weights), (2, BufferRole::Packed)], packed, 32.0, 0), packed)
 }
 
-/// How a tile pass is run, besides its shape.
+/// Options of a tile pass, besides its shape.
 pub(super) struct TileRun {
     pub tile: Tile,
     pub table: bool,
     pub splits: usize,
-    /// Multiplied by alpha: a matrix product, not a convolution.
+    /// Whether the result is multiplied by alpha: a matrix product, not a convolution.
     pub scaled: bool,
-    /// Beta times another matrix is added. A program of its own: where that is asked at run time, each of a thread's 64 stores
-    /// becomes a branch, and the whole kernel is 14 % slower (H100).
+    /// Whether beta times another matrix is added. This is a compile-time option: a test at run time turns each of a thread's
+    /// 64 stores into a branch, which makes the kernel 14 % slower (H100).
     pub old: bool,
-    /// Weights that need no packing: where they are, and the elements from one step of the reduction to the next.
-    pub as_they_are: Option<(BufferRole, usize)>,
+    /// Weights that need no packing: their buffer, and the stride in elements between steps of the reduction.
+    pub unpacked: Option<(BufferRole, usize)>,
 }
 
 impl TileRun {
     pub fn new(tile: Tile) -> Self {
-        TileRun { tile, table: false, splits: 1, scaled: false, old: false, as_they_are: None }
+        TileRun { tile, table: false, splits: 1, scaled: false, old: false, unpacked: None }
     }
 }
 
-/// The pass that computes products in tiles.
+/// The pass that computes the products, one tile per workgroup.
 pub(super) fn tile_pass(
     name: &str,
     shape: &Shape,
@@ -74,13 +75,13 @@ pub(super) fn tile_pass(
 ) -> Pass {
     let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
     let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
-    let (weights, weights_stride) = run.as_they_are.unwrap_or((BufferRole::Packed, rows_padded));
+    let (weights, weights_stride) = run.unpacked.unwrap_or((BufferRole::Packed, rows_padded));
     let columns = shape.sizes.n * shape.pixels();
     let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
     let threads = run.tile.threads();
     let (tiles_m, tiles_n) = (shape.rows().div_ceil(bm), columns.div_ceil(bn));
     let tx = bn / tn;
-    // A warp of 8 x 4 threads reads the fewest different vectors.
+    // A warp of 8 x 4 threads reads the fewest distinct vectors.
     let wx = if threads >= 32 && tx.is_multiple_of(8) && (bm / tm).is_multiple_of(4) { 8 } else { 0 };
     let edges = shape.sizes.pad_h + shape.sizes.pad_w > 0 || !shape.channels().is_multiple_of(bk);
     let defines = shape.defines().size("BM", bm).size("BN", bn).size("BK", bk).size("TM", tm).size("TN", tn);
@@ -108,7 +109,7 @@ pub(super) fn tile_pass(
     Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
-/// The pass that adds up the parts, which are in scratch buffer `parts`; scaled, with an old result, if `run` says so.
+/// The pass that adds the parts in scratch buffer `parts`, and scales and adds the old result as `run` says.
 pub(super) fn split_sum(shape: &Shape, run: &TileRun, parts: usize) -> Pass {
     let four = shape.pixels().is_multiple_of(4);
     let v = if four { 4 } else { 1 };
