@@ -12,10 +12,10 @@ use super::source::CONV_REFERENCE;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 
-/// The line by which a shader says that its invocations stride over all work, however few of them there are.
+/// The line that marks a shader whose invocations stride over all work, however small the grid is.
 pub const ANY_GRID: &str = "// any grid";
 
-/// How such a kernel is cut.
+/// A one-pass kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Single {
     /// Threads of a workgroup along pixels and along output channels; powers of two.
@@ -24,32 +24,32 @@ pub struct Single {
     pub rows: usize,
     /// Pixels of a thread.
     pub columns: usize,
-    /// Whether slices of the reduction lie in shared memory.
+    /// Whether slices of the reduction are staged in shared memory.
     pub shared: bool,
-    /// Sums that take turns: 1 or 2.
+    /// Independent accumulators per output: 1 or 2.
     pub chains: usize,
 }
 
-/// What a program asks for.
+/// The properties that a program asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     /// Threads of a workgroup along pixels and along output channels.
     pub threads: [usize; 2],
-    /// Registers that a thread may take, about.
+    /// Approximate number of registers that a thread may use.
     pub registers: usize,
     /// Whether to use shared memory.
     pub shared: bool,
-    /// Sums that take turns.
+    /// Independent accumulators per output: 1 or 2.
     pub chains: usize,
 }
 
-/// The line that tells how many iterations a tile takes.
+/// The line that states the loop iterations of a tile.
 const ITERATIONS: &str = "#define ITERATIONS ";
-/// Threads that a workgroup may have on every device.
+/// Threads of a workgroup that every device supports.
 const MAX_THREADS: usize = 1024;
 /// Registers for addresses and the like.
 const ADDRESS_REGISTERS: usize = 16;
-/// Rows and columns of a thread, those with the most multiply-adds for each operand first.
+/// Rows and columns of a thread, sorted by multiply-adds per operand.
 const TILES: [(usize, usize); 16] = [
     (8, 8),
     (8, 4),
@@ -72,10 +72,10 @@ const TILES: [(usize, usize); 16] = [
 const SLICE: usize = 8;
 
 impl Single {
-    /// The kernel that comes nearest to `request`: the largest tile whose sums and operands its registers hold.
+    /// Chooses the kernel nearest to `request`: the largest tile whose accumulators and operands fit in the registers.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names what cannot be had on every device.
+    /// [`Error::InvalidArgument`] for threads or chains that some device does not support.
     pub fn new(request: &Request, problem: &Conv2d) -> Result<Self> {
         let Request { threads: [x, y], registers, shared, chains } = *request;
         let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MAX_THREADS;
@@ -87,9 +87,9 @@ impl Single {
             return Err(Error::invalid("chains", chains, "1 or 2"));
         }
         let fits = |&(rows, columns): &(usize, usize)| {
-            // Rows that no channel is left for are work for nothing.
+            // Rows beyond the last channel would be wasted work.
             let useful = rows == 1 || y * rows / 2 < problem.sizes().k;
-            // In shared memory a thread stays in its column: there are no more columns than threads.
+            // With shared memory a thread stays in its column: there are at most as many columns as threads.
             let columns_fit = !shared || columns <= y;
             useful && columns_fit && chains * rows * columns + rows + columns + ADDRESS_REGISTERS <= registers
         };
@@ -97,7 +97,7 @@ impl Single {
         Ok(Single { threads: [x, y], rows, columns, shared, chains })
     }
 
-    /// Its text for `problem`, whatever the batch.
+    /// Generates the GLSL for `problem`. The text is the same for every batch size.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for what the interface cannot express or its indices cannot hold.
@@ -155,14 +155,14 @@ impl Single {
 }
 
 impl Single {
-    /// Iterations of an invocation over a tile.
+    /// Loop iterations of an invocation for one tile.
     fn iterations(&self, problem: &Conv2d) -> usize {
         let [x, y] = self.threads;
         let loads = [(SLICE * y * self.rows).div_ceil(x * y), SLICE.div_ceil((y / self.columns).max(1))];
         iterations::single(problem, self.shared.then_some((SLICE, loads)), self.chains)
     }
 
-    /// Macros that write out what is to be done for each row, column and chain of a thread's tile.
+    /// Macros that unroll code over each row, column and accumulator of a thread's tile.
     fn written_out(&self) -> String {
         let each = |name: &str, numbers: std::ops::Range<usize>, of_row: bool| {
             let call =
@@ -178,7 +178,7 @@ impl Single {
     }
 }
 
-/// Iterations that an invocation over one tile takes in the kernel of this text; none if it is not one of [`Single::source`].
+/// Reads the loop iterations of a tile from the text of a kernel; `None` if [`Single::source`] did not generate the text.
 pub fn iterations_of(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix(ITERATIONS))?;
     line.strip_suffix('u')?.parse().ok()
@@ -245,10 +245,10 @@ mod tests {
         assert_eq!(tile(Request { registers: 32, ..REQUEST }, 512), (4, 2));
         assert_eq!(tile(Request { registers: 32, chains: 2, ..REQUEST }, 512), (2, 2));
         assert_eq!(tile(Request { registers: 0, ..REQUEST }, 512), (1, 1));
-        // 16 threads have 16 channels already.
+        // 16 threads with one row each already cover 16 channels.
         assert_eq!(tile(REQUEST, 16), (1, 8));
         assert_eq!(tile(REQUEST, 33), (4, 8));
-        // One thread a column, so as many columns as threads.
+        // One thread along the channels allows one column.
         assert_eq!(tile(Request { threads: [64, 1], ..REQUEST }, 512), (8, 1));
         assert_eq!(tile(Request { threads: [64, 1], shared: false, ..REQUEST }, 512), (8, 4));
         let name =
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused() {
+    fn invalid_requests_are_refused() {
         let mut cases = 0;
         let good = problem(8, (3, 3), (1, 1));
         for threads in [[0, 1], [1, 0], [3, 4], [4, 12], [64, 32], [usize::MAX, 2], [1 << 63, 1 << 63]] {
@@ -313,9 +313,9 @@ mod tests {
         }
     }
 
-    /// Lines of an image with its padding are numbers of 31 bits.
+    /// The sides of a padded image must fit in 31 bits.
     #[test]
-    fn images_end_where_their_numbers_do() {
+    fn sides_of_images_fit_in_31_bits() {
         let last = i64::from(i32::MAX);
         let single = Single::new(&REQUEST, &problem(8, (3, 3), (1, 1))).unwrap();
         let sound = |desc| single.source(&Conv2d::new(desc).unwrap()).is_ok();
@@ -330,17 +330,17 @@ mod tests {
         assert!(sound(image(1)) && !sound(image(2)));
     }
 
-    /// The text says how many iterations a tile takes; nothing else is such a text.
+    /// A generated text states the iterations of a tile; other texts do not.
     #[test]
     fn texts_tell_their_iterations() {
         let problem = problem(512, (3, 3), (1, 1));
         let text = |request: Request| Single::new(&request, &problem).unwrap().source(&problem).unwrap().text;
         for (request, loads) in [
-            // 8 x 4 a thread: 8 steps of 128 channels, and of 64 pixels, which rows of 16 threads load four lines of at a time.
+            // 8 x 4 per thread: 8 steps of 128 channels and of 64 pixels. Rows of 16 threads load four lines of pixels at a time.
             (REQUEST, Some([4, 2])),
             // 8 x 8: two lines at a time.
             (Request { registers: 128, ..REQUEST }, Some([4, 4])),
-            // 8 x 1: 8 steps of 8 channels for 64 threads, one line of pixels at a time.
+            // 8 x 1: 8 steps of 8 channels for 64 threads; one line of pixels at a time.
             (Request { threads: [64, 1], ..REQUEST }, Some([1, 8])),
             (Request { shared: false, ..REQUEST }, None),
             (Request { shared: false, chains: 2, ..REQUEST }, None),
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(iterations_of("#define ITERATIONS 12"), None);
     }
 
-    /// The reference kernel's buffers and sum are taken as they stand, without its main function.
+    /// The text includes the reference kernel's buffers and sum unchanged, without its main function.
     #[test]
     fn the_reference_part_is_all_but_main() {
         let part = reference_part();

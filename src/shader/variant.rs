@@ -139,7 +139,8 @@ pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
     (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
 }
 
-/// The Winograd forms F(m x m, 3 x 3), as m, that are accurate enough for `problem` and that its algorithm allows.
+/// The m of the Winograd forms F(m x m, 3 x 3) that may compute `problem`. Winograd rounds differently, and with few channels it
+/// is not worth its transforms.
 fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     let sizes = problem.sizes();
     // Every output must see two rows and two columns of its kernel. Otherwise the error, which depends on the whole tile,

@@ -1,4 +1,4 @@
-//! Passes, buffers and constants of every family, worked out from the problem by themselves.
+//! Passes, buffers and constants of every family, derived independently from the problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ fn check(constants: &BTreeMap<&str, &str>, expected: &[(&str, usize)], what: &st
     }
 }
 
-/// What a shader knows of its problem.
+/// The constants that state the problem.
 fn sizes_of(problem: &Conv2d) -> Vec<(&'static str, usize)> {
     let it = *problem.sizes();
     vec![
@@ -53,13 +53,13 @@ fn finished(problem: &Conv2d) -> [(&'static str, usize); 2] {
     [("BIAS", problem.bias().into()), ("RELU", problem.relu().into())]
 }
 
-/// Neighbours that are stored at once, of `most`.
+/// The number of neighbours that are stored at once, of `most`.
 fn stored(width: usize, most: usize) -> (&'static str, usize) {
     let stored = [4, 2, 1].into_iter().find(|&it| it <= most && width.is_multiple_of(it)).unwrap();
     ("STORED", stored)
 }
 
-/// Groups of 64 threads, and what each of them does.
+/// Checks the groups of 64 threads and the operations of each group.
 fn simple_pass(pass: &Pass, elements: usize, operations: f64) {
     assert_eq!(
         (pass.groups, pass.operations),
@@ -225,7 +225,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
                 check(&constants, &sizes_of(&problem), "pointwise");
                 check(&constants, &finished(&problem), "pointwise");
             }
-            Family::Fallback => unreachable!("it has no plan"),
+            Family::Fallback => unreachable!("the fallback has no plan"),
         }
         let reads = matches!(variant.family, Family::Grouped(_) | Family::Winograd(_));
         assert_eq!(plan.reads_weights(), reads, "{variant}");
@@ -239,7 +239,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
     assert!(seen.len() == 11 && hashes.len() == texts.len(), "{seen:?}");
 }
 
-/// Threads of eight columns and of two lines of a warp.
+/// A warp of 8 x 4 threads needs both sides of the workgroup and 32 threads.
 #[test]
 fn warps_are_eight_threads_across_where_tiles_have_so_many() {
     let desc = crate::problem::Conv2dDesc { c: 64, h: 4, w: 4, k: 64, ..Default::default() };
@@ -263,7 +263,7 @@ fn products_are_packed_where_they_must_be() {
     let packs = |groups: usize| (groups, 32.0 * 1024.0, iterations::pack_matrix());
     let of = |pass: &Pass| (pass.groups, pass.operations, pass.iterations);
     let uniforms = |alpha: f32, beta: f32| vec![(2, alpha.to_bits()), (3, beta.to_bits())];
-    // 200 x 70 x 100 fits no tile of 128 x 128 x 8: A is packed to 256 x 104; B lies as it is read.
+    // 200 x 70 x 100 is no multiple of a 128 x 128 x 8 tile: A is packed to 256 x 104. B is read in place.
     let desc = GemmDesc { alpha: 2.5, ..GemmDesc::packed(Layout::RowMajor, 200, 70, 100) };
     for (beta, splits) in [(0.0, 1), (0.5, 1), (0.0, 3), (0.5, 3)] {
         let problem = Gemm::new(GemmDesc { beta, ..desc }).unwrap();
@@ -290,7 +290,7 @@ fn products_are_packed_where_they_must_be() {
             assert!(product.bindings.contains(&(2, BufferRole::Scratch(0))) && product.uniforms.is_empty());
         }
     }
-    // A transposed B is turned round first, then the parts are the second buffer.
+    // A transposed B is transposed into the first scratch buffer; the parts are in the second.
     let turned = Gemm::new(GemmDesc { trans_b: Transpose::Yes, ldb: 100, ..desc }).unwrap();
     let plan = gemm(&turned, &tile, 2);
     assert_eq!(plan.scratch, [70 * 100, 2 * 200 * 70]);
@@ -301,7 +301,7 @@ fn products_are_packed_where_they_must_be() {
     let expected =
         [("ROWS", 70), ("DEPTH", 100), ("ROW_STRIDE", 100), ("DEPTH_STRIDE", 1), ("SQUARES_ACROSS", 3)];
     check(&constants(&plan.run[1].source.text), &expected, "B");
-    // Whole tiles of a transposed A are read as they are, where its lines are whole vectors.
+    // A transposed A of whole tiles is read in place if its lines are whole vectors.
     let whole = GemmDesc { trans_a: Transpose::Yes, ..GemmDesc::packed(Layout::RowMajor, 128, 70, 104) };
     let packed = |desc| {
         let plan = gemm(&Gemm::new(desc).unwrap(), &tile, 1);
@@ -317,13 +317,13 @@ fn products_are_packed_where_they_must_be() {
     assert_eq!(packed(GemmDesc { k: 103, lda: 128, ..whole }), (128 * 104, 2));
     assert_eq!(packed(GemmDesc { trans_a: Transpose::No, lda: 104, ..whole }), (128 * 104, 2));
     assert_eq!(gemm_name(&Tile::new(1, 2, 3, 4, 5, 6)), "sgemm_tiled");
-    // Matrices by columns are the transposed product.
+    // Column-major matrices become the transposed product.
     let by_columns = gemm(&Gemm::new(GemmDesc::packed(Layout::ColMajor, 70, 200, 100)).unwrap(), &tile, 1);
     assert_eq!(by_columns.run[1].bindings[..2], [(0, BufferRole::Weights), (1, BufferRole::Packed)]);
 }
 
 #[test]
-fn measurements_say_what_they_do() {
+fn measurements_state_their_work() {
     let fma = measure_fma(7, 5);
     assert_eq!((fma.groups, fma.operations, fma.iterations), (7, 163_840.0, iterations::measure_fma(5)));
     assert_eq!(fma.uniforms, [(2, 5)]);
@@ -342,7 +342,7 @@ fn problems() -> Vec<Conv2d> {
     [layer, first, pointwise, depthwise, dilated].map(|desc| Conv2d::new(desc).unwrap()).to_vec()
 }
 
-/// Of each family the first and some others of every problem.
+/// Checks every fourth candidate of every problem.
 #[test]
 fn glslang_accepts_what_is_generated() {
     let mut checked = 0;
@@ -374,7 +374,7 @@ fn glslang_accepts_what_is_generated() {
     assert!(checked > 50, "{checked}");
 }
 
-/// What a device cannot run is not offered to it, and the same question has the same answer.
+/// Candidates stay within the limits of the device, and the same call returns the same list.
 #[test]
 fn candidates_fit_the_device() {
     let small = Gpu { shared_bytes: 16 << 10, max_threads: 128, max_elements: 1 << 16, ..Gpu::ASSUMED };
