@@ -1,8 +1,8 @@
-//! Convolutions in one pass behind the reference interface: text that existing programs compile and run themselves.
+//! One-pass convolution kernels with the reference interface, which existing programs compile and run themselves.
 //!
-//! The recipes of [`plan`](mod@super::pass_plan) pack weights first and take several passes; programs written for the reference
-//! interface know neither. [`Single`] is for them: input, weights, output and ten integers at bindings 0 to 3, as
-//! `conv_reference_64` has them, and any grid covers every output.
+//! The plans of [`pass_plan`](mod@super::pass_plan) pack weights and may have several passes. Programs for the reference
+//! interface do neither. [`Single`] is for them. Like `conv_reference_64`, it has input, weights, output and ten integers at
+//! bindings 0 to 3. Any grid covers every output.
 
 use std::fmt;
 
