@@ -1,4 +1,4 @@
-//! Every kernel family on whatever GL device the machine has: exact on small integers, for shapes that fit no tile.
+//! Every kernel family on the first GL device: exact on small integers, for shapes that fit no tile.
 
 use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
@@ -50,7 +50,7 @@ fn families_are_exact_on_integers() {
     let seed = std::env::var("SPARKLE_TEST_SEED").map_or(41, |seed| seed.parse().unwrap());
     let mut random = Random::new(seed);
     let count: usize = std::env::var("SPARKLE_TEST_VARIANTS").map_or(24, |count| count.parse().unwrap());
-    // Not the measured one: the cases are to be the same everywhere.
+    // Not the measured limits: the cases must be the same on every device.
     let gpu = Gpu::ASSUMED;
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
     for _ in 0..count {
@@ -121,7 +121,7 @@ fn winograd_stays_within_its_bound() {
     assert_eq!(ran, 8);
 }
 
-/// What became of `problem` by a call and in a pipeline that cuts it into pieces.
+/// Compares the results of `problem` by a call, and by a pipeline that cuts it into pieces.
 fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -> Compared {
     let called = trial::compare(0, problem, variant, numbers, seed).unwrap();
     let image = (problem.input_len().max(problem.output_len()) / problem.sizes().n).max(64);
@@ -136,8 +136,8 @@ fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -
     Compared { wrong: called.wrong + streamed.wrong, not_finite: called.not_finite + streamed.not_finite }
 }
 
-/// NaN and infinities in input, weights and bias reach the outputs that the definition says, and no others, in every family: with
-/// padding on all sides, also where all that a shader does is known when it is compiled, strides, dilation, groups, bias and ReLU.
+/// In every family, NaN and infinities in input, weights and bias reach exactly the outputs of the definition. The cases have
+/// padding on all sides, also in kernels whose sizes are compile-time constants, and strides, dilation, groups, bias and ReLU.
 #[test]
 fn nan_and_infinity_reach_what_the_definition_says() {
     if trial::gpu(0).is_err() {
@@ -186,7 +186,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     assert!(ran == 96 && not_finite > 1000, "{ran}, {not_finite}");
 }
 
-/// Winograd's transforms overflow on inputs of this size, the direct sums do not.
+/// On inputs this large, Winograd's transforms overflow and direct sums do not.
 #[test]
 fn winograd_is_finite_where_direct_sums_are() {
     if trial::gpu(0).is_err() {
@@ -217,13 +217,13 @@ fn the_deepest_sums_of_every_family_are_exact() {
     let (mut families, mut ran) = (std::collections::BTreeMap::<_, usize>::new(), 0);
     let all = deep(&gpu);
     let few = |(index, (_, variant)): &(usize, (Conv2d, Variant))| {
-        // A tile in nine, each family's four ways; all that have no tile.
+        // Every ninth tile, with four cases each, and all variants without a tile.
         matches!(variant.family, Family::Fallback | Family::Grouped(_)) || index / 4 % 9 == 8
     };
     for (_, (problem, variant)) in all.into_iter().enumerate().filter(few) {
         assert_eq!(both_ways(&problem, &variant, Numbers::Integers, 47).wrong, 0, "{variant}: {problem:?}");
         if matches!(variant.family, Family::Winograd(_)) {
-            // All outputs of some channels are summed again.
+            // In these cases, all outputs of some channels are summed again.
             let compared = both_ways(&problem, &variant, Numbers::NotFinite, 1);
             assert!(compared.wrong == 0 && compared.not_finite > 0, "{variant}: {compared:?} {problem:?}");
         }
@@ -233,7 +233,7 @@ fn the_deepest_sums_of_every_family_are_exact() {
     assert!(families.len() == 6 && ran >= 10, "{families:?}");
 }
 
-/// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, scratch shared, slots used again.
+/// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, shared scratch buffers, reused slots.
 #[test]
 fn streams_of_every_family_are_right() {
     if trial::gpu(0).is_err() {
@@ -281,7 +281,7 @@ fn streams_of_every_family_are_right() {
     assert_eq!(ran, 48);
 }
 
-/// Products large enough for tiles: all layouts, odd sizes, gaps, old results.
+/// Products that are large enough for tiles: all layouts, odd sizes, gaps, nonzero beta.
 #[test]
 fn products_in_tiles_are_exact() {
     let Ok(device) = Device::open("gl:0") else { return };
