@@ -372,7 +372,7 @@ fn slots_outlive_their_pipeline_and_say_so() {
 
 /// Closing a pipeline ends the calls that wait for a slot or for room in the queue.
 #[test]
-fn closing_sends_away_who_waits() {
+fn closing_ends_waiting_calls() {
     for device in devices() {
         let (case, _) = one_case(&device);
         let pipeline = device.pipeline(PipelineOptions { slots: 1, ..Default::default() }).unwrap();

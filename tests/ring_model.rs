@@ -164,7 +164,7 @@ fn a_piece_is_expected_until_it_is_computed() {
 /// A thread that got no task need not ask again before the news counter changes. Only the work itself changes the counter, and
 /// the ring is closed when the work is done. A thread that missed the change would listen forever, which the checker detects.
 #[test]
-fn who_listens_to_the_news_misses_no_task() {
+fn a_thread_that_listens_to_the_news_misses_no_task() {
     fn work_off(ring: &Ring<Work>, step: Step, listens: bool) {
         let (generation, mut heard) = (ring.generation(), None);
         loop {
