@@ -354,7 +354,10 @@ mod tests {
                 let Some(splits) = min_splits(&of, slices, table, taps, most) else { continue };
                 let with = |splits: usize| tile(&of, slices.div_ceil(splits), table, taps);
                 assert!(with(splits) <= most, "{of}: {splits} of {slices}");
-                assert!(splits == 1 || with(splits - 1) > most, "{of}: {splits} of {slices} are more than needed");
+                assert!(
+                    splits == 1 || with(splits - 1) > most,
+                    "{of}: {splits} of {slices} are more than needed"
+                );
                 checked += 1;
             }
             assert_eq!(min_splits(&of, 1, 0, false, 20), None, "one slice exceeds the limit");

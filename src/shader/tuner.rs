@@ -296,7 +296,10 @@ mod tests {
             assert_eq!(order.len(), variants.len(), "every variant is timed at least once");
         }
         assert!(exact >= 190, "{exact} of 200");
-        assert!(spent < 200 * variants.len() * TOLERANCE.len() / 2, "{spent} timings: too few variants dropped out");
+        assert!(
+            spent < 200 * variants.len() * TOLERANCE.len() / 2,
+            "{spent} timings: too few variants dropped out"
+        );
     }
 
     #[test]

@@ -136,7 +136,9 @@ fn deep_sums_have_the_documented_shapes() {
         assert!(!possible || it.c as i64 + 1 == most, "{variant}: {}", it.c);
         assert!(it.c > 100, "{variant}: {}", it.c);
     }
-    let [line, groups, rows, columns] = &fallback[..] else { panic!("{} cases for the fallback", fallback.len()) };
+    let [line, groups, rows, columns] = &fallback[..] else {
+        panic!("{} cases for the fallback", fallback.len())
+    };
     assert!(fallback.iter().all(|(problem, _)| problem.relu()));
     // Two whole passes and three channels.
     let parts = iterations::parts(&line.0, gpu.max_iterations).unwrap();

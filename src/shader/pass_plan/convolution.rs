@@ -1,7 +1,7 @@
 //! The passes of a convolution, for each family of variants.
 
 use super::defines::{Defines, Shape};
-use super::tile::{TileRun, pack, packed_sizes, simple, split_sum, tile_pass};
+use super::tile::{TileOptions, elementwise, pack, packed_sizes, split_sum, tile_pass};
 use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes};
@@ -21,7 +21,7 @@ pub(super) fn tiled(problem: &Conv2d, variant: &Variant) -> PassPlan {
     let table = variant.family == Family::Table;
     let (prepare, packed) = pack(&shape, &variant.tile, table);
     let name = variant.to_string();
-    let run = TileRun { table, splits: variant.splits, ..TileRun::new(variant.tile) };
+    let run = TileOptions { table, splits: variant.splits, ..TileOptions::new(variant.tile) };
     if variant.splits == 1 {
         let pass = tile_pass(&name, &shape, &run, BufferRole::Input, BufferRole::Output);
         return PassPlan { name, packed, scratch: vec![], prepare: vec![prepare], run: vec![pass] };
@@ -36,7 +36,7 @@ pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> PassPla
     let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
     let defines = shape.defines().size("TM", tm).stored(q, 4);
     let name = variant.to_string();
-    let source = shape.finishing(defines, true).finish(&name, &[GROUPED]);
+    let source = shape.with_epilogue(defines, true).source(&name, &[GROUPED]);
     let bindings = vec![
         (0, BufferRole::Input),
         (1, BufferRole::Weights),
@@ -45,7 +45,7 @@ pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> PassPla
     ];
     let operations = (8 * tm * problem.reduction()) as f64 + 32.0;
     let (threads, iterations) = (n * (k / tm) * p * q.div_ceil(4), iterations::grouped(problem, tm));
-    let pass = simple(source, bindings, threads, operations, iterations);
+    let pass = elementwise(source, bindings, threads, operations, iterations);
     PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn pointwise(problem: &Conv2d, variant: &Variant, kg: usize) -> PassP
     let (_, rows_padded) = packed_sizes(&shape, &tile, false);
     let defines = shape.defines().size("KG", kg).size("THREADS", 64 * kg).size("ROWS_PADDED", rows_padded);
     let name = variant.to_string();
-    let source = shape.finishing(defines, true).finish(&name, &[POINTWISE]);
+    let source = shape.with_epilogue(defines, true).source(&name, &[POINTWISE]);
     let bindings =
         vec![(0, BufferRole::Input), (1, BufferRole::Packed), (2, BufferRole::Output), (3, BufferRole::Bias)];
     let columns = shape.sizes.n * shape.pixels();
@@ -78,17 +78,17 @@ pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> PassPla
     let name = variant.to_string();
 
     let product = Shape::products(frequencies, (sizes.k, sizes.c, tiles), tiles);
-    let run = TileRun::new(variant.tile);
+    let run = TileOptions::new(variant.tile);
     let (depth, rows) = packed_sizes(&product, &variant.tile, false);
 
     let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
     let defines =
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
-    let defines = shape.finishing(defines.stored(sizes.q, m), true);
+    let defines = shape.with_epilogue(defines.stored(sizes.q, m), true);
     let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
     // The names omit the tile, on which the transforms do not depend: variants share them, and the driver compiles them once.
     let transform = |defines: &Defines, what: &str, body: &str| {
-        defines.finish(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
+        defines.source(&format!("conv_winograd_f{m}x3_{what}"), &[form, body])
     };
 
     let weights = [(0, BufferRole::Weights), (2, BufferRole::Packed)].to_vec();
@@ -103,12 +103,23 @@ pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> PassPla
     ];
     let (work, few) = ((8 * frequencies) as f64, iterations::winograd_transform(m));
     let many = iterations::winograd_output(sizes.c, m);
-    let prepare =
-        vec![simple(transform(&padded, "weights", WINOGRAD_WEIGHTS), weights, depth * rows, 8.0 * work, few)];
+    let prepare = vec![elementwise(
+        transform(&padded, "weights", WINOGRAD_WEIGHTS),
+        weights,
+        depth * rows,
+        8.0 * work,
+        few,
+    )];
     let run = vec![
-        simple(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work, few),
+        elementwise(transform(&defines, "input", WINOGRAD_INPUT), input, sizes.c * tiles, work, few),
         tile_pass(&name, &product, &run, BufferRole::Scratch(0), BufferRole::Scratch(1)),
-        simple(transform(&defines, "output", WINOGRAD_OUTPUT), output.to_vec(), sizes.k * tiles, work, many),
+        elementwise(
+            transform(&defines, "output", WINOGRAD_OUTPUT),
+            output.to_vec(),
+            sizes.k * tiles,
+            work,
+            many,
+        ),
     ];
     let scratch = vec![frequencies * sizes.c * tiles, frequencies * sizes.k * tiles];
     PassPlan { name, packed: frequencies * depth * rows, scratch, prepare, run }

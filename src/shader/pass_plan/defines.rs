@@ -42,7 +42,7 @@ impl Defines {
     }
 
     /// Completes the shader `name`: the version, these lines, then `bodies`.
-    pub fn finish(&self, name: &str, bodies: &[&str]) -> ShaderSource {
+    pub fn source(&self, name: &str, bodies: &[&str]) -> ShaderSource {
         let bodies = bodies.join("\n");
         let numbers = if bodies.contains("relu(") { NUMBERS } else { "" };
         // NVIDIA's compiler unrolls only loops that it is told to unroll; other compilers ignore the line.
@@ -128,7 +128,7 @@ impl Shape {
     }
 
     /// Adds bias and ReLU to `defines`; neither of them unless `finish`.
-    pub fn finishing(&self, defines: Defines, finish: bool) -> Defines {
+    pub fn with_epilogue(&self, defines: Defines, finish: bool) -> Defines {
         defines.flag("BIAS", finish && self.bias).flag("RELU", finish && self.relu)
     }
 }

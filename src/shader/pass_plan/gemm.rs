@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::defines::{Defines, Shape};
-use super::tile::{TileRun, packed_sizes, split_sum, tile_pass};
+use super::tile::{TileOptions, packed_sizes, split_sum, tile_pass};
 use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::Gemm;
@@ -49,7 +49,7 @@ fn pack_matrix(
     let defines = Defines::default().size("ROWS", rows).size("DEPTH", depth).size("ROW_STRIDE", row_stride);
     let defines = defines.size("DEPTH_STRIDE", depth_stride).size("ROWS_PADDED", rows_padded);
     let source = defines.size("DEPTH_PADDED", depth_padded).size("SQUARES_ACROSS", across);
-    let source = source.finish("pack_matrix", &[PACK_MATRIX]);
+    let source = source.source("pack_matrix", &[PACK_MATRIX]);
     let groups = across * depth_padded.div_ceil(32);
     let iterations = iterations::pack_matrix();
     let bindings = vec![(0, from), (2, to)];
@@ -86,7 +86,7 @@ pub(crate) fn gemm(problem: &Gemm, tile: &Tile, splits: usize) -> PassPlan {
     }
     let name = gemm_name(tile).to_owned();
     let old = problem.beta() != 0.0;
-    let options = TileRun { scaled: true, old, unpacked, splits, ..TileRun::new(*tile) };
+    let options = TileOptions { scaled: true, old, unpacked, splits, ..TileOptions::new(*tile) };
     let parts = scratch.len();
     let output = if splits == 1 { BufferRole::Output } else { BufferRole::Scratch(parts) };
     run.push(tile_pass(&name, &shape, &options, input, output));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::convolution::{WINOGRAD_F2, WINOGRAD_F4};
 use super::defines::Shape;
-use super::tile::{TileRun, tile_pass};
+use super::tile::{TileOptions, tile_pass};
 use super::*;
 use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
@@ -60,7 +60,7 @@ fn stored(width: usize, most: usize) -> (&'static str, usize) {
 }
 
 /// Checks the groups of 64 threads and the operations of each group.
-fn simple_pass(pass: &Pass, elements: usize, operations: f64) {
+fn check_elementwise(pass: &Pass, elements: usize, operations: f64) {
     assert_eq!(
         (pass.groups, pass.operations),
         (elements.div_ceil(64), operations * 64.0),
@@ -77,7 +77,7 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, plan: &PassPlan) {
     let depth = if table { up(c * taps, bk) } else { up(c, bk) * taps };
     assert_eq!(plan.packed, it.groups * depth * up(rows, bm));
     let [pack] = &plan.prepare[..] else { panic!("one pass packs") };
-    simple_pass(pack, plan.packed, 32.0);
+    check_elementwise(pack, plan.packed, 32.0);
     let name = variant.to_string();
     let packing = [("TABLE", table.into()), ("DEPTH_PADDED", depth), ("ROWS_PADDED", up(rows, bm))];
     check(&constants(&pack.source.text), &packing, &name);
@@ -132,7 +132,7 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, plan: &PassPlan) {
     }
     assert_eq!((plan.run.len(), &plan.scratch[..]), (2, &[splits * problem.output_len()][..]), "{name}");
     let v = if pixels.is_multiple_of(4) { 4 } else { 1 };
-    simple_pass(&plan.run[1], problem.output_len() / v, 8.0 * splits as f64);
+    check_elementwise(&plan.run[1], problem.output_len() / v, 8.0 * splits as f64);
     let sum = constants(&plan.run[1].source.text);
     check(&sum, &[("V", v), ("SPLITS", splits), ("ROWS", it.k), ("OUT_STRIDE", pixels)], &name);
     check(&sum, &finished(problem), &name);
@@ -148,10 +148,10 @@ fn check_winograd(problem: &Conv2d, variant: &Variant, m: usize, plan: &PassPlan
     assert_eq!(plan.scratch, [frequencies * it.c * padded, frequencies * it.k * padded]);
     let work = 8.0 * frequencies as f64;
     let [weights] = &plan.prepare[..] else { panic!("one pass prepares") };
-    simple_pass(weights, depth * rows, 8.0 * work);
+    check_elementwise(weights, depth * rows, 8.0 * work);
     let [input, products, output] = &plan.run[..] else { panic!("three passes run") };
-    simple_pass(input, it.c * padded, work);
-    simple_pass(output, it.k * padded, work);
+    check_elementwise(input, it.c * padded, work);
+    check_elementwise(output, it.k * padded, work);
     assert_eq!(products.groups, it.k.div_ceil(bm) * padded.div_ceil(bn) * frequencies);
     assert_eq!(products.operations, 2.0 * (bm * bn * depth) as f64);
     let name = variant.to_string();
@@ -206,7 +206,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
             Family::Winograd(m) => check_winograd(&problem, &variant, m, &plan),
             Family::Grouped(tm) => {
                 let threads = it.n * it.k / tm * it.p * it.q.div_ceil(4);
-                simple_pass(&plan.run[0], threads, (8 * tm * problem.reduction() + 32) as f64);
+                check_elementwise(&plan.run[0], threads, (8 * tm * problem.reduction() + 32) as f64);
                 let constants = constants(&plan.run[0].source.text);
                 check(&constants, &[("TM", tm), stored(it.q, 4)], "grouped");
                 check(&constants, &sizes_of(&problem), "grouped");
@@ -216,7 +216,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
             Family::Pointwise(kg) => {
                 let (depth, rows) = (it.c.div_ceil(kg) * kg, it.k.div_ceil(32) * 32);
                 assert_eq!(plan.packed, depth * rows);
-                simple_pass(&plan.prepare[0], depth * rows, 32.0);
+                check_elementwise(&plan.prepare[0], depth * rows, 32.0);
                 let pass = &plan.run[0];
                 assert_eq!(pass.groups, (it.n * pixels).div_ceil(32) * it.k.div_ceil(32));
                 assert_eq!(pass.operations, (2 * 32 * 32 * it.c) as f64);
@@ -252,7 +252,7 @@ fn warps_are_eight_threads_across_where_tiles_have_so_many() {
         (Tile::new(16, 32, 8, 4, 4, 1), "8"),
         (Tile::new(16, 16, 8, 4, 4, 4), "0"),
     ] {
-        let pass = tile_pass("test", &shape, &TileRun::new(tile), BufferRole::Input, BufferRole::Output);
+        let pass = tile_pass("test", &shape, &TileOptions::new(tile), BufferRole::Input, BufferRole::Output);
         assert_eq!(constants(&pass.source.text)["WX"], wx, "{tile}");
     }
 }

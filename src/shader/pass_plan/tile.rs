@@ -10,7 +10,7 @@ const SPLIT_SUM: &str = include_str!("../../../glsl/split_sum.comp");
 const PACK_WEIGHTS: &str = include_str!("../../../glsl/pack_weights.comp");
 
 /// Threads of a workgroup that uses no shared memory.
-const SIMPLE_GROUP: usize = 64;
+const ELEMENTWISE_GROUP: usize = 64;
 
 /// Depth and rows of the packed weights, both padded to whole blocks.
 pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, usize) {
@@ -24,14 +24,14 @@ pub(super) fn packed_sizes(shape: &Shape, tile: &Tile, table: bool) -> (usize, u
 }
 
 /// A pass over `elements` elements, one per thread; `operations` of each.
-pub(super) fn simple(
+pub(super) fn elementwise(
     source: ShaderSource,
     bindings: Vec<(u32, BufferRole)>,
     elements: usize,
     operations: f64,
     iterations: usize,
 ) -> Pass {
-    let (groups, operations) = (elements.div_ceil(SIMPLE_GROUP), operations * SIMPLE_GROUP as f64);
+    let (groups, operations) = (elements.div_ceil(ELEMENTWISE_GROUP), operations * ELEMENTWISE_GROUP as f64);
     Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
@@ -40,13 +40,13 @@ pub(super) fn pack(shape: &Shape, tile: &Tile, table: bool) -> (Pass, usize) {
     let (depth, rows) = packed_sizes(shape, tile, table);
     let defines = shape.defines().flag("TABLE", table).size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
     let defines = defines.size("CHANNELS_PADDED", shape.channels().next_multiple_of(tile.bk));
-    let source = defines.finish("pack_weights", &[PACK_WEIGHTS]);
+    let source = defines.source("pack_weights", &[PACK_WEIGHTS]);
     let packed = shape.sizes.groups * depth * rows;
-    (simple(source, vec![(0, BufferRole::Weights), (2, BufferRole::Packed)], packed, 32.0, 0), packed)
+    (elementwise(source, vec![(0, BufferRole::Weights), (2, BufferRole::Packed)], packed, 32.0, 0), packed)
 }
 
 /// Options of a tile pass, besides its shape.
-pub(super) struct TileRun {
+pub(super) struct TileOptions {
     pub tile: Tile,
     pub table: bool,
     pub splits: usize,
@@ -59,9 +59,9 @@ pub(super) struct TileRun {
     pub unpacked: Option<(BufferRole, usize)>,
 }
 
-impl TileRun {
+impl TileOptions {
     pub fn new(tile: Tile) -> Self {
-        TileRun { tile, table: false, splits: 1, scaled: false, old: false, unpacked: None }
+        TileOptions { tile, table: false, splits: 1, scaled: false, old: false, unpacked: None }
     }
 }
 
@@ -69,16 +69,16 @@ impl TileRun {
 pub(super) fn tile_pass(
     name: &str,
     shape: &Shape,
-    run: &TileRun,
+    options: &TileOptions,
     input: BufferRole,
     output: BufferRole,
 ) -> Pass {
-    let Tile { bm, bn, bk, tm, tn, .. } = run.tile;
-    let (depth, rows_padded) = packed_sizes(shape, &run.tile, run.table);
-    let (weights, weights_stride) = run.unpacked.unwrap_or((BufferRole::Packed, rows_padded));
+    let Tile { bm, bn, bk, tm, tn, .. } = options.tile;
+    let (depth, rows_padded) = packed_sizes(shape, &options.tile, options.table);
+    let (weights, weights_stride) = options.unpacked.unwrap_or((BufferRole::Packed, rows_padded));
     let columns = shape.sizes.n * shape.pixels();
-    let v = if shape.reads_vectors() && !run.table { 4 } else { 1 };
-    let threads = run.tile.threads();
+    let v = if shape.reads_vectors() && !options.table { 4 } else { 1 };
+    let threads = options.tile.threads();
     let (tiles_m, tiles_n) = (shape.rows().div_ceil(bm), columns.div_ceil(bn));
     let tx = bn / tn;
     // A warp of 8 x 4 threads reads the fewest distinct vectors.
@@ -92,34 +92,35 @@ pub(super) fn tile_pass(
     let defines = defines.size("CHANNEL_STRIDE", shape.channel_stride);
     let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
     let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
-    let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", run.splits);
-    let whole = run.splits == 1;
-    let defines = defines.flag("TABLE", run.table).flag("EDGES", edges).flag("SCALED", run.scaled && whole);
-    let defines = defines.flag("OLD", run.old && whole);
+    let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", options.splits);
+    let whole = options.splits == 1;
     let defines =
-        defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", run.tile.kg);
-    let defines = shape.finishing(defines, whole);
-    let groups = tiles_m * tiles_n * shape.sizes.groups * run.splits;
-    let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(run.splits) as f64;
+        defines.flag("TABLE", options.table).flag("EDGES", edges).flag("SCALED", options.scaled && whole);
+    let defines = defines.flag("OLD", options.old && whole);
+    let defines =
+        defines.flag("CHANNELS_UNEVEN", !shape.channels().is_multiple_of(bk)).size("KG", options.tile.kg);
+    let defines = shape.with_epilogue(defines, whole);
+    let groups = tiles_m * tiles_n * shape.sizes.groups * options.splits;
+    let operations = 2.0 * (bm * bn) as f64 * depth.div_ceil(options.splits) as f64;
     let bindings = vec![(0, input), (1, weights), (2, output), (3, BufferRole::Bias)];
-    let slices = (depth / bk).div_ceil(run.splits);
-    let table = if run.table { depth } else { 0 };
-    let iterations = iterations::tile(&run.tile, slices, table, shape.sizes.r * shape.sizes.s > 1);
-    let source = defines.finish(name, &[TILE]);
+    let slices = (depth / bk).div_ceil(options.splits);
+    let table = if options.table { depth } else { 0 };
+    let iterations = iterations::tile(&options.tile, slices, table, shape.sizes.r * shape.sizes.s > 1);
+    let source = defines.source(name, &[TILE]);
     Pass { source, bindings, groups, operations, iterations, uniforms: vec![] }
 }
 
-/// The pass that adds the parts in scratch buffer `parts`, and scales and adds the old result as `run` says.
-pub(super) fn split_sum(shape: &Shape, run: &TileRun, parts: usize) -> Pass {
+/// The pass that adds the parts in scratch buffer `parts`, and scales and adds the old result as `options` says.
+pub(super) fn split_sum(shape: &Shape, options: &TileOptions, parts: usize) -> Pass {
     let four = shape.pixels().is_multiple_of(4);
     let v = if four { 4 } else { 1 };
-    let splits = run.splits;
+    let splits = options.splits;
     let defines = Defines::default().size("V", v).vector("PIXELS", four).size("SPLITS", splits);
     let defines = defines.size("ROWS", shape.sizes.k).size("OUT_STRIDE", shape.pixels());
-    let defines = defines.flag("SCALED", run.scaled).flag("OLD", run.old);
-    let defines = shape.finishing(defines.size("PART_STRIDE", shape.output_len()), true);
-    let source = defines.finish("split_sum", &[SPLIT_SUM]);
+    let defines = defines.flag("SCALED", options.scaled).flag("OLD", options.old);
+    let defines = shape.with_epilogue(defines.size("PART_STRIDE", shape.output_len()), true);
+    let source = defines.source("split_sum", &[SPLIT_SUM]);
     let bindings = vec![(0, BufferRole::Scratch(parts)), (2, BufferRole::Output), (3, BufferRole::Bias)];
     let operations = (8 * splits) as f64;
-    simple(source, bindings, shape.output_len() / v, operations, iterations::split_sum(splits))
+    elementwise(source, bindings, shape.output_len() / v, operations, iterations::split_sum(splits))
 }
