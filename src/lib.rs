@@ -61,7 +61,7 @@ pub use device::{
 };
 pub use error::{Error, Result};
 pub use gl::architecture::{Architecture, Vendor};
-pub use gl::{baseline, trial};
+pub use gl::lab;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
 /// Ends all threads and closes all GPU contexts that nothing refers to any more. Idempotent; Sparkle can be used again.

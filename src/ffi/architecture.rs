@@ -9,7 +9,7 @@ use crate::device::found;
 use crate::error::Error;
 use crate::gl::architecture::Architecture;
 use crate::gl::experience::{self, Experience};
-use crate::gl::trial;
+use crate::gl::lab;
 use crate::memory::tiles::Gpu;
 use crate::shader::single::{Request, Single};
 
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn sparkle_device_architecture(
     boundary!(|_call| {
         pointer::check("out", out)?;
         let (device, architecture) = gl_device(index)?;
-        let shown = sparkle_architecture::new(&architecture, &trial::gpu(device)?);
+        let shown = sparkle_architecture::new(&architecture, &lab::gpu(device)?);
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write_struct(out, &shown) }
     })

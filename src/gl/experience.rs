@@ -3,8 +3,8 @@
 //! A way is named by the program, and so is what it does; the device and its driver are added here, so that nothing
 //! measured on one is taken for true on another.
 
-use super::discovered;
 use crate::error::{Error, Result};
+use crate::gl::device::discovery::discovered;
 use crate::store::{Stored, store};
 
 /// What was measured of one way.
