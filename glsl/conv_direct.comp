@@ -1,17 +1,17 @@
-// conv_direct_64: every convolution. Rectangular kernels, strides and paddings, dilation, groups, bias, ReLU.
+// conv_direct_64: fallback kernel for every convolution. Rectangular kernels, strides and paddings, dilation, groups,
+// bias, ReLU.
 //
-// The padding's zeros are multiplied like any other pixel: an infinite weight makes NaN of them.
+// The zeros of the padding are multiplied like other pixels: with an infinite weight they make NaN.
 //
-// With PART a pass sums a part of the reduction only: some channels, or some rows of one channel, or some columns of one row. It goes on
-// from what the pass before it stored, so the parts together are summed in the order of one pass.
+// With PART, a pass sums only a part of the reduction: some channels, some rows of one channel, or some columns of one
+// row. It continues the sum that the previous pass stored, so all passes together sum in the order of a single pass.
 //
 //     input  [N][C][H][W]          weights [K][C/G][R][S]          output [N][K][P][Q]
 //
 //     group g of G:   channels  g*C/G ... (g+1)*C/G - 1   feed   outputs  g*K/G ... (g+1)*K/G - 1
 //
-// One invocation sums one output over (c, r, s) and goes on to the one that lies as many further as there are
-// invocations, exactly as conv_reference_64 does; see there for the numbering of invocations, for `first` and
-// `count`, and for why no index wraps unless it is meant to.
+// One invocation sums one output over (c, r, s), then strides by the number of invocations, like conv_reference_64. See
+// there for the numbering of invocations, for `first` and `count`, and for why no index wraps by mistake.
 
 layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
 
@@ -31,7 +31,7 @@ layout(std430, binding = 4) readonly buffer BiasBuffer { float bias_data[]; };
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
-// The part of the reduction: channels of the group, and rows and columns of the kernel.
+// The part of the reduction: ranges of the channels of the group, of kernel rows and of kernel columns.
 #if PART
 layout(location = 2) uniform uint channel_begin;
 layout(location = 3) uniform uint channel_end;

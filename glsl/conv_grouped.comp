@@ -1,12 +1,12 @@
-// Convolution with few channels a group, depthwise above all: bound by memory, so no shared memory and no packing.
+// Convolution with few channels per group, mainly depthwise. It is memory-bound, so it uses no shared memory and no packing.
 //
 //     a thread:  TM output channels of a group  x  4 neighbouring pixels of a row
 //
-//     |-- the line of the image that four pixels see, read once for each (c, r) --|
+//     |-- the line of the image that four pixels read, loaded once for each (c, r) --|
 //      0 . . s           pixel 0
 //          1 . . s       pixel 1 ...
 //
-// Neighbouring threads have neighbouring pixels, and the same weights.
+// Neighbouring threads have neighbouring pixels and the same weights.
 
 layout(local_size_x = 64) in;
 
@@ -18,7 +18,7 @@ layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
-// Vector multiply-adds of a thread that may stand in a row.
+// The most vector multiply-adds of a thread that may be unrolled.
 #define UNROLLED 144
 
 const int QUADS = (Q + 3) / 4;
@@ -49,7 +49,7 @@ void main() {
     vec4 sums[TM];
     for (int i = 0; i < TM; ++i) sums[i] = vec4(0.0);
 #if CHANNELS * R * S * TM > UNROLLED
-    // Loops that the compiler must not unroll, or it takes seconds: it is not told that `count` is never 0.
+    // The compiler must not unroll these loops, which would take it seconds. It does not know that `count` is never 0.
     int channels = count > 0u ? CHANNELS : 0;
     int lines = count > 0u ? R : 0;
 #else
@@ -60,7 +60,7 @@ void main() {
         int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
         for (int r = 0; r < lines; ++r) {
             int y = top + r * DILATION_H;
-            // The padding's zeros are multiplied, too: with an infinite weight they make NaN.
+            // The zeros of the padding are multiplied, too: with an infinite weight they make NaN.
             bool row_valid = uint(y) < uint(H);
             float line[3 * STRIDE_W + S];
             for (int i = 0; i < 3 * STRIDE_W + S; ++i) {

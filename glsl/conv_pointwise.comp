@@ -1,11 +1,11 @@
-// 1x1 convolution of little depth on few pixels: such a layer is over before a slice of it has passed through shared memory.
+// 1x1 convolution of little depth on few pixels. Staging such a layer in shared memory takes longer than computing it.
 //
-//     a workgroup:  8 x 8 threads, KG times;  a thread:  4 output channels  x  4 neighbouring pixels, a KG-th of the channels
+//     a workgroup:  8 x 8 threads, KG times;  a thread:  4 output channels  x  4 neighbouring pixels, 1/KG of the channels
 //
 //                         8 x 4 pixels
 //                       +--------------+
-//            8 x 4      |  KG parts,   |     Pixels and packed weights come through the L1 cache into registers, and all reads of
-//            channels   |  added in    |     a thread may be on their way at once: there is nothing to wait for between them.
+//            8 x 4      |  KG parts,   |     Pixels and packed weights are read through the L1 cache into registers. All reads of
+//            channels   |  added in    |     a thread may be in flight at once: no barrier separates them.
 //                       |  order       |
 //                       +--------------+
 
@@ -19,13 +19,13 @@ layout(std430, binding = 3) readonly buffer BiasBuffer { float bias_data[]; };
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
-// Fours of pixels, of an image and of all; blocks of eight fours of channels; channels of a part.
+// Quads of pixels in an image and in the batch; blocks of eight quads of channels; channels of a part.
 const int IMAGE = P * Q / 4;
 const int QUADS = N * IMAGE;
 const int BLOCKS = (ROWS + 31) / 32;
 const int STEPS = (CHANNELS + KG - 1) / KG;
 
-// Four channels of four pixels by 64 threads and KG parts.
+// Four channels of four pixels, for 64 threads and KG parts.
 shared vec4 parts[KG * 4 * 64];
 
 float finish(float sum, int k) {

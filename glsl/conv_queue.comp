@@ -1,12 +1,12 @@
-// conv_queue_64: many small convolutions of one plan in one dispatch. A queue of jobs, drained by as many workgroups as there are.
+// conv_queue_64: many small convolutions of one plan in one dispatch. Any number of workgroups drains a queue of jobs.
 //
-//     taken[counter]   the next ticket: workgroups draw them one by one, until none is left
+//     taken[counter]   the next ticket: workgroups draw tickets one by one until none is left
 //     ticket t         `block` outputs of job t / blocks
-//     jobs[j]          where the input and the output of job j begin
+//     jobs[j]          offsets of the input and the output of job j
 //
-// No workgroup waits for another, so none has to be resident for the others to go on; and a dispatch ends when its `count`
-// tickets are drawn, so its length is the host's to choose. What a job computes, and in which order it sums up, does not depend on
-// which jobs are beside it: the bits are those of conv_direct_64, which see for the layout of the data.
+// No workgroup waits for another, so none has to be resident for the others to continue. A dispatch ends when its `count`
+// tickets are drawn, so the host chooses its length. The other jobs of the dispatch do not change a job's results or the order
+// of its sums: the bits equal those of conv_direct_64. See there for the layout of the data.
 
 layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
 
@@ -61,13 +61,13 @@ float convolve(uint begin, uint index) {
 void main() {
     uint total = N * K * P * Q;
     uint blocks = (total + block - 1u) / block;
-    // Bounded: some drivers end all loops of an invocation after 65,535 iterations together, without an error.
+    // Bounded: some drivers end all loops of an invocation after 65,535 iterations in total, without an error.
     for (uint draws = 0u; draws < most; ++draws) {
         if (gl_LocalInvocationID.x == 0u) drawn = atomicAdd(taken[counter], 1u);
         memoryBarrierShared();
         barrier();
         uint ticket = drawn;
-        // Nobody draws again before all have seen it.
+        // All invocations read the ticket before the next is drawn.
         memoryBarrierShared();
         barrier();
         if (ticket >= count) return;

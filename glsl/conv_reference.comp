@@ -5,25 +5,25 @@
 //     input  [N][C][H][W]                  output [N][K][H_out][W_out]
 //       +-----------+                        +--------+
 //       |  +---+    |   sum over             |        |     one invocation sums one output,
-//       |  |   |----+--- c, kh, kw --------> |   x    |     then goes on to the one that lies
-//       |  +---+    |   in this order        |        |     as many further as there are invocations
+//       |  |   |----+--- c, kh, kw --------> |   x    |     then strides by the number
+//       |  +---+    |   in this order        |        |     of invocations
 //       +-----------+                        +--------+
 //
 // Any grid covers every output: invocations are numbered over x, y and z of the grid, and each takes every
 // `invocations`-th output. So a caller may dispatch one group or (ceil(W_out/16), ceil(H_out/16), N*K) groups, and
-// the driver's limit of 65,535 groups a dimension limits nothing.
+// the driver's limit of 65,535 groups per dimension does not matter.
 //
-// `first` and `count` cut long work into several dispatches; left at 0 they mean everything.
+// `first` and `count` cut long work into several dispatches. Both 0 means all work.
 //
-// The host accepts no problem with 2^31 or more elements in a buffer or rows or columns in a padded image, so no
-// index below wraps. A position left of or above the image wraps on purpose: as uint it is larger than any size.
+// The host rejects problems with 2^31 or more elements in a buffer, or rows or columns in a padded image. So no index below
+// wraps by mistake. A position left of or above the image wraps on purpose: as uint it is larger than any size.
 //
-// The padding's zeros are multiplied like any other pixel: an infinite weight makes NaN of them.
+// The zeros of the padding are multiplied like other pixels: with an infinite weight they make NaN.
 //
-// Some drivers end the loops of an invocation after 65,535 iterations together, without an error. The library gives this kernel no sum
-// that is too long. Programs that dispatch it themselves may: they get it with FOR_CALLERS, where long sums take 16 steps an
-// iteration, and a sum that was ended all the same is NaN. Such programs may also have other parameters bound than go with the
-// buffers, or none. Where that shows, every output becomes NaN: see `belong_together`.
+// Some drivers end all loops of an invocation after 65,535 iterations in total, without an error. The library does not use
+// this kernel for longer sums. Programs that dispatch it themselves may. They get it with FOR_CALLERS: long sums take 16
+// steps per iteration, and a sum that the driver ended is NaN. Such programs may also bind parameters that do not fit the
+// buffers, or none. If that is detectable, every output becomes NaN: see `belong_together`.
 
 layout(local_size_x = 64, local_size_y = 1, local_size_z = 1) in;
 
@@ -34,18 +34,18 @@ layout(std430, binding = 3) readonly buffer ParamBuffer {
     int N, H, W, C, K, kernel_size, stride, pad, H_out, W_out;
     int mark[];
 };
-// Stands at the end of the block that the library leaves bound after a call: the parameters of that call.
+// The end of the parameter block that the library leaves bound after a call.
 const int LEFT_BY_A_CALL = 0x4c454654;
 const uint NOT_A_NUMBER = 0x7fc00000u;
 
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
-// A pixel of the padding: 0, which the compiler does not know. It would drop products with a zero that it knows.
+// A pixel of the padding: 0, in a form that the compiler cannot fold. It drops products with a constant zero.
 #define PADDING uintBitsToFloat(count >> 31)
 
 #ifdef FOR_CALLERS
-// Iterations that every driver makes.
+// Iterations that every driver executes.
 const float FEW = 32768.0;
 #endif
 
@@ -73,14 +73,14 @@ float convolve(uint index) {
         }
     }
 #ifdef FOR_CALLERS
-    // Where the driver has ended the loops, the innermost one it was in stands before its end.
+    // If the driver ended the loops, the counter of the innermost loop is below its end.
     if (c != uint(C) || kh != size || kw != size) return uintBitsToFloat(NOT_A_NUMBER);
 #endif
     return sum;
 }
 
 #ifdef FOR_CALLERS
-// The same, 16 steps an iteration.
+// The same with 16 steps per iteration.
 #define STEP                                                                                           \
     if (c < uint(C)) {                                                                                 \
         uint y = p * uint(stride) + kh - uint(pad);                                                    \
@@ -105,7 +105,7 @@ float convolve_deep(uint index) {
 }
 #endif
 
-// Whether a buffer of `there` elements holds a x b x c x d: at least, or exactly.
+// Whether a buffer of `there` elements holds a x b x c x d elements: at least, or exactly.
 bool holds(int there, int a, int b, int c, int d, bool exactly) {
     uint high[3], product[3];
     umulExtended(uint(a), uint(b), high[0], product[0]);
@@ -115,8 +115,8 @@ bool holds(int there, int a, int b, int c, int d, bool exactly) {
     return exactly ? product[2] == uint(there) : product[2] <= uint(there);
 }
 
-// Whether the parameters can be those of the buffers. A caller's own parameters may go with buffers that are larger. Those that
-// a call left behind have nothing to do with this dispatch unless its sizes happen to be the same: so they must fit exactly.
+// Whether the parameters can belong to the buffers. With a caller's own parameters, the buffers may be larger. Parameters that
+// the library left bound after a call belong to this dispatch only if its sizes are the same, so the buffers must fit exactly.
 bool belong_together() {
     int least = min(min(min(N, H), min(W, C)), min(min(K, kernel_size), min(stride, min(H_out, W_out))));
     bool exactly = mark.length() > 0 && mark[0] == LEFT_BY_A_CALL;
@@ -129,25 +129,25 @@ void main() {
 #ifdef FOR_CALLERS
     bool sound = belong_together();
 #else
-    // The library's own buffers are made for the parameters.
+    // The library's own buffers fit the parameters.
     const bool sound = true;
 #endif
     uint total = sound ? uint(N) * uint(K) * uint(H_out) * uint(W_out) : uint(output_data.length());
     uint end = count == 0u ? total : min(total, first + count);
     uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
     uint groups = gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z;
-    // Beyond 2^26 groups of 64 the number of an invocation does not fit in 32 bits; they have nothing to do.
+    // Beyond 2^26 groups of 64, the index of an invocation does not fit in 32 bits. Those groups have no work.
     const uint most = 0x3ffffffu;
     if (group > most || first >= end || group * 64u + gl_LocalInvocationID.x >= end - first) return;
     uint step = groups > most ? 0xffffffffu : groups * 64u;
     uint index = first + group * 64u + gl_LocalInvocationID.x;
 #ifdef FOR_CALLERS
-    // Outputs of this invocation, and iterations for each, at most.
+    // Upper bounds of the outputs of this invocation and of the iterations of each.
     float outputs = float(end - index) / float(step) + 1.0;
     float depth = float(C) * float(kernel_size) * float(kernel_size);
     if (sound && outputs * (depth + float(C) * float(2 * kernel_size + 4) + 4.0) > FEW) {
         if (outputs * (depth / 16.0 + 4.0) > FEW) {
-            // The loops may end before the last outputs are begun.
+            // The driver may end the loops before the last outputs begin.
             for (uint at = index; ; at += step) {
                 output_data[at] = uintBitsToFloat(NOT_A_NUMBER);
                 if (step >= end - at) break;

@@ -1,23 +1,23 @@
-// conv_single: a whole convolution in one pass, straight from the caller's weights, behind the reference interface.
+// conv_single: a convolution in one pass from the caller's unpacked weights, with the reference interface.
 //
 //     rows: output channels                 a workgroup computes THREADS_Y*TM rows by THREADS_X*TN columns,
-//       +-------+-------+                   a thread TM x TN of it, THREADS_Y and THREADS_X apart, so that
-//       |       |       |                   threads side by side read pixels side by side
+//       +-------+-------+                   a thread TM x TN of these, THREADS_Y and THREADS_X apart, so that
+//       |       |       |                   neighbouring threads read neighbouring pixels
 //       +-------+-------+  columns: pixels of all images
 //
-// SHARED: slices of BK steps of the reduction lie in shared memory; otherwise each thread reads for itself.
-// CHAINS: sums that take turns over the reduction, so that consecutive multiply-adds do not wait for each other.
+// SHARED: slices of BK steps of the reduction are staged in shared memory; otherwise each thread reads its own operands.
+// CHAINS: independent accumulators of an output, so that consecutive multiply-adds do not wait for each other.
 //
-// EACH_ROW(DO), EACH_COLUMN(DO, i) and EACH_CHAIN(DO) write out DO(i) for each row, DO(i, j) for each column and DO(chain) for each chain:
-// some drivers end the loops of an invocation after 65,535 iterations together, without an error, so there are few loops. A sum that was
-// ended all the same is NaN.
+// EACH_ROW(DO), EACH_COLUMN(DO, i) and EACH_CHAIN(DO) unroll DO(i) over rows, DO(i, j) over columns and DO(chain) over chains.
+// They replace loops, because some drivers end all loops of an invocation after 65,535 iterations in total, without an error.
+// A sum that the driver ended is NaN.
 //
-// Sizes are constants, the batch is a parameter. Parameters that are not those the constants were made from select
-// `convolve`, the reference kernel's own loop, which reads them all: right, only slower. Any grid covers every output. As in the
-// reference kernel, parameters that cannot be those of the buffers make every output NaN.
+// Sizes are constants, the batch is a parameter. If the parameters differ from the constants, `convolve` computes the outputs:
+// the reference kernel's loop, which reads all parameters and is slower. Any grid covers every output. As in the reference
+// kernel, parameters that cannot belong to the buffers make every output NaN.
 //
-// The host accepts no problem with 2^31 or more elements in a buffer, so no index wraps unless it is meant to: a position
-// left of or above the image does, and is then larger than any size.
+// The host rejects problems with 2^31 or more elements in a buffer, so no index wraps by mistake. A position left of or above
+// the image wraps on purpose, and is then larger than any size.
 
 #define THREADS (THREADS_X * THREADS_Y)
 #define BM (THREADS_Y * TM)
@@ -26,17 +26,17 @@
 #define DEPTH (IN_C * R * S)
 #define TILES_M ((OUT_K + BM - 1u) / BM)
 
-// Where the kernel's corner lies in an image for one column of outputs.
+// The position of the kernel's corner in an image, for one column of outputs.
 struct Corner {
     uint image, top, left;
 };
 
 float sums[CHAINS * TM * TN];
-// Steps of the reduction so far.
+// Steps of the reduction that are done.
 uint steps;
 
 Corner corner(uint column) {
-    // Columns behind the last one compute it again and are not stored.
+    // Columns after the last compute it again and are not stored.
     uint last = min(column, uint(N) * PIXELS - 1u);
     uint pixel = last % PIXELS;
     return Corner(last / PIXELS * (IN_C * IN_H * IN_W),
@@ -113,12 +113,12 @@ void reduce(uint first_row, uint first_column, uint once) {
     EACH_ROW(LOCATE_ROW)
     uint c = 0u;
     for (; c + CHAINS <= IN_C * once; c += CHAINS) { EACH_CHAIN(ADD_CHANNEL) }
-    // What is left where channels do not divide by two.
+    // The last channel, if their number is odd.
     if (c < IN_C * once) add_channel(c, 0u, once);
 }
 #endif
 
-// Stores the sums of a tile, or NaN if they are not complete.
+// Stores the sums of a tile, or NaN if they are incomplete.
 void store(uint first_row, uint first_column) {
     uint row, column;
     float sum;
@@ -147,12 +147,12 @@ void compute_tile(uint tile) {
     uint at;
     EACH_CHAIN(CLEAR_CHAIN)
     steps = 0u;
-    // Always 1, which the compiler cannot know: it must not unroll loops as long as the reduction.
+    // Always 1, but the compiler does not know it: it must not unroll loops over the whole reduction.
     reduce(first_row, first_column, min(uint(N), 1u));
     store(first_row, first_column);
 }
 
-// Whether the parameters are those that the constants were made from.
+// Whether the parameters equal the constants.
 bool is_made_for() {
     bool same = uint(C) == IN_C && uint(H) == IN_H && uint(W) == IN_W && uint(K) == OUT_K;
     same = same && uint(H_out) == OUT_P && uint(W_out) == OUT_Q;
@@ -164,16 +164,16 @@ bool is_made_for() {
 
 void main() {
     uint group = gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGroupID.y + gl_NumWorkGroups.y * gl_WorkGroupID.z);
-    // Wrapped round it may be any number but 0: tiles are then computed more than once, each time the same.
+    // After wrapping it may be any number but 0. Some tiles are then computed more than once, with the same result.
     uint groups = max(gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z, 1u);
-    // Only a square kernel's parameters say how many weights there are.
+    // Only the parameters of a square kernel determine the number of weights.
     bool sound = SQUARE == 0 || belong_together();
     bool made_for = sound && is_made_for();
     uint total = sound ? uint(N) * uint(K) * uint(H_out) * uint(W_out) : uint(output_data.length());
     uint pieces = (total + THREADS - 1u) / THREADS;
     if (made_for) pieces = TILES_M * ((uint(N) * PIXELS + BN - 1u) / BN);
     if (made_for && pieces > groups && (float(pieces) / float(groups) + 1.0) * float(ITERATIONS) > FEW) {
-        // The loops may end before the last tiles are begun.
+        // The driver may end the loops before the last tiles begin.
         steps = 0u;
         for (uint piece = group; piece < pieces; piece += groups) {
             store(piece % TILES_M * BM, piece / TILES_M * BN);

@@ -1,4 +1,4 @@
-// How fast a buffer is read, 16 bytes a time, neighbours by neighbours.
+// Measures the rate of reads, 16 bytes at a time; neighbouring threads read neighbouring elements.
 
 layout(local_size_x = 256) in;
 
@@ -14,6 +14,6 @@ void main() {
     for (uint i = 0u; i < 16u; ++i) {
         sum += input_data[((number * 16u + i) * 256u + gl_LocalInvocationID.x) % VECTORS];
     }
-    // Never so for a buffer of zeros; but the sums must not be thrown away.
+    // Never true for a buffer of zeros, but it keeps the compiler from removing the sums.
     if (dot(sum, sum) == -1.0) output_data[0] = sum.x;
 }

@@ -1,8 +1,9 @@
-// A matrix with any strides, op(A), as tile.comp reads weights: the reduction outside, rows side by side, zeros beyond the end.
+// Packs op(A), with any strides, in the layout of the weights of tile.comp: the reduction outside, rows adjacent, padded with
+// zeros.
 //
 //     element (row, depth) at row*ROW_STRIDE + depth*DEPTH_STRIDE  -->  [depth][row]
 //
-// Squares of 32 x 32 pass through shared memory, so that both sides are read and written along their lines.
+// Squares of 32 x 32 are transposed in shared memory, so that both matrices are accessed along their contiguous dimension.
 
 layout(local_size_x = 32, local_size_y = 8) in;
 
@@ -12,7 +13,7 @@ layout(std430, binding = 2) writeonly buffer OutputBuffer { float packed_matrix[
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
-// One column more, so that a column's elements lie in different banks.
+// One more column puts the elements of a column into different banks.
 shared float square[32][33];
 
 void main() {
@@ -24,7 +25,7 @@ void main() {
     int x = int(gl_LocalInvocationID.x);
     int y = int(gl_LocalInvocationID.y);
     for (int i = y; i < 32; i += 8) {
-        // Along whichever index is contiguous.
+        // Along the contiguous index.
         int row = row0 + (DEPTH_STRIDE == 1 ? i : x);
         int depth = depth0 + (DEPTH_STRIDE == 1 ? x : i);
         bool exists = row < ROWS && depth < DEPTH;

@@ -1,5 +1,5 @@
-// Weights as tile.comp reads them: the reduction outside, output channels side by side, zeros where a block of either
-// goes beyond the end.
+// Packs weights in the layout of tile.comp: the reduction outside, output channels adjacent, both padded with zeros to whole
+// blocks.
 //
 //     [group][row][c][r][s]  -->  [group][depth][row]       depth: (r, s, c) with c padded to BK, or with TABLE (c, r, s)
 

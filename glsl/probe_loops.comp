@@ -1,8 +1,8 @@
 #version 430 core
 
-// probe_loops: how many iterations the loops of an invocation make, all together. Some drivers end them early, without an error.
+// probe_loops: counts the iterations of all loops of an invocation. Some drivers end loops early, without an error.
 //
-// Three loops inside each other, as in a convolution's sum, and a value that no compiler can work out without making every iteration.
+// Three nested loops, as in the sum of a convolution, and a value that a compiler can only compute by executing every iteration.
 
 layout(local_size_x = 1, local_size_y = 1, local_size_z = 1) in;
 

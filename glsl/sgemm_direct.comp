@@ -1,8 +1,8 @@
-// sgemm_direct_16x16: C = alpha op(A) op(B) + beta C, all layouts by strides.
+// sgemm_direct_16x16: fallback kernel for every matrix product, C = alpha op(A) op(B) + beta C. Strides express all layouts.
 //
 //             n
 //         +---+---+---+        A workgroup computes one 16 x 16 tile of C, an invocation one element. Both operands
-//       k | B |   |   |        come through shared memory, 16 steps of k at a time:
+//       k | B |   |   |        are staged in shared memory, 16 steps of k at a time:
 //         +---+---+---+
 //      k                           for each 16 steps of k:   a_tile <- A, b_tile <- B   (zero outside the matrices)
 //     +--+ +---+---+---+                                     barrier
@@ -11,14 +11,14 @@
 //     |  | |   |   |   |
 //
 // op(A)(i, p) is at i*a_row + p*a_col, op(B)(p, j) at p*b_row + j*b_col, the old C(i, j) at i*c_row + j*c_col. The
-// result goes to a tight matrix of its own, at i*out_row + j*out_col: the gaps that a leading dimension leaves in
-// the caller's C are never written. The old C is read only if beta is not 0.
+// result is a dense matrix of its own, at i*out_row + j*out_col, so gaps between the lines of the caller's C are never
+// written. The old C is read only if beta is not 0.
 //
-// With PART a pass sums the steps of k from `depth_begin` to `depth_end` only, and goes on from what the pass before it stored; the last
-// one scales. So the parts together are summed in the order of one pass.
+// With PART, a pass sums only the steps of k from `depth_begin` to `depth_end` and continues the sum that the previous pass
+// stored; the last pass scales. So all passes together sum in the order of a single pass.
 //
-// Any grid covers all tiles: groups are numbered over x, y and z and each takes every `groups`-th tile. `first` and
-// `count` (in tiles) cut long work into several dispatches; 0 means everything. Fewer than 2^31 elements a matrix.
+// Any grid covers all tiles: groups are numbered over x, y and z, and each takes every `groups`-th tile. `first` and
+// `count` (in tiles) cut long work into several dispatches. Both 0 means all work. A matrix has fewer than 2^31 elements.
 
 layout(local_size_x = 16, local_size_y = 16, local_size_z = 1) in;
 
@@ -47,7 +47,7 @@ const uint depth_begin = 0u;
 #endif
 
 shared float a_tile[16][16];
-// One column more, so that the 16 rows do not all start in the same bank.
+// One more column, so that the 16 rows do not all start in the same bank.
 shared float b_tile[16][17];
 
 void main() {
@@ -59,7 +59,7 @@ void main() {
     if (first >= end || group >= end - first) return;
     uint x = gl_LocalInvocationID.x, y = gl_LocalInvocationID.y;
     uint tile = first + group;
-    // The same for all invocations of a group, as barrier() demands.
+    // The same for all invocations of a group, as barrier() requires.
     for (;;) {
         uint i = tile / columns * 16u + y, j = tile % columns * 16u + x;
         float sum = 0.0;
@@ -70,7 +70,7 @@ void main() {
             a_tile[y][x] = i < M && p + x < depth_end ? a_data[i * a_row + (p + x) * a_col] : 0.0;
             b_tile[y][x] = j < N && p + y < depth_end ? b_data[(p + y) * b_row + j * b_col] : 0.0;
             barrier();
-            // Stops at the end: a zero after it would turn an infinity on the other side into NaN.
+            // Stops at the end: a padding zero times an infinity of the other operand would be NaN.
             uint depth = min(16u, depth_end - p);
             for (uint d = 0u; d < depth; ++d) sum += a_tile[y][d] * b_tile[d][x];
             barrier();

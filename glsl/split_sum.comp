@@ -1,6 +1,6 @@
-// The second pass of a product whose reduction was cut: the parts are added, always in the same order.
+// The second pass of a product with a split reduction: adds the parts, always in the same order.
 //
-//     parts [part][n][row][pixel]  -->  output [n][row][pixel], with bias and ReLU; of a matrix product, scaled, with the old result
+//     parts [part][n][row][pixel]  -->  output [n][row][pixel], with bias and ReLU; a matrix product: scaled, plus the old result
 
 layout(local_size_x = 64) in;
 

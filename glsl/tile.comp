@@ -1,4 +1,4 @@
-// A tile of a matrix product: the kernel behind convolutions of every size, batched products and sgemm.
+// Tiled matrix product: the kernel of convolutions of every size, batched products and sgemm.
 //
 //     weights, packed [group][depth][ROWS, padded]        image [n][channel][H][W], read in place: implicit GEMM
 //
@@ -10,13 +10,13 @@
 //             +--------------------+                          +-----------------------------+
 //                                                       a thread: TM x TN outputs in registers, in fours:
 //     columns  0123 ---- TX threads ----  0123 ...      rows and columns 4*t .. 4*t+3 and again 4*(t + threads) ..,
-//                                                       so that every shared read is 16 bytes and a warp's are neighbours.
+//                                                       so that shared reads are 16 bytes and adjacent in a warp.
 //
-// Two slices lie in shared memory: one is used while the next is on its way from memory through registers. The
+// Shared memory is double-buffered: one slice is used while the next is loaded from memory through registers. The
 // reduction runs over (r, s) outside and channels inside, so that a pixel's address and bounds are computed once for each
-// (r, s); or, with TABLE, over (c, r, s) as it comes, for few channels, with the address of each step in a table.
+// (r, s). With TABLE, for few channels, it runs over (c, r, s), with the address of each step in a table.
 //
-// A slice's steps may be dealt to KG groups of threads, each with the whole tile in registers: a small tile then keeps more
+// KG groups of threads may share the steps of a slice, each with the whole tile in registers: a small tile then keeps more
 // threads busy. Their sums are added at the end, always in the same order.
 //
 // A workgroup computes one tile of one part of the reduction. `first` and `count` number the workgroups of a dispatch.
@@ -46,18 +46,18 @@ const int BN4 = BN / 4;
 const int TM4 = TM / 4;
 const int TN4 = TN / 4;
 
-// Weights: vectors of a slice, dealt to threads in turn.
+// Weights: the threads load the vectors of a slice in turn.
 const int A_VECTORS = BK * BM4;
 const int A_LOADS = (A_VECTORS + THREADS - 1) / THREADS;
 
-// Pixels: a thread keeps its columns, in fours, and goes through rows. Four pixels side by side in memory are one
-// read (V = 4), others four.
+// Pixels: a thread keeps its columns, in fours, and loops over rows. Four adjacent pixels take one read (V = 4),
+// others take four.
 const int E = 4 / V;
 const int B_COLS = BN4 > THREADS ? BN4 / THREADS : 1;
 const int B_STEP = BN4 > THREADS ? 1 : THREADS / BN4;
 const int B_ROWS = (BK + B_STEP - 1) / B_STEP;
 
-// Slices of the reduction, and how many a part has.
+// Slices of the reduction, and slices of a part.
 const int C_SLICES = (CHANNELS + BK - 1) / BK;
 #if TABLE
 const int DEPTH = CHANNELS * R * S;
@@ -70,7 +70,7 @@ const int PART = (SLICES + SPLITS - 1) / SPLITS;
 shared vec4 a_shared[2 * BK * BM4];
 shared vec4 b_shared[2 * BK * BN4];
 #if TABLE
-// Of each step of the reduction: where it reads, relative to a pixel, and its row and column in the kernel.
+// For each step of the reduction: its offset from a pixel, and its row and column in the kernel.
 shared ivec2 steps[SLICES * BK];
 #endif
 
@@ -78,14 +78,14 @@ shared ivec2 steps[SLICES * BK];
 shared vec4 others[KG / 2 * BM * BN4];
 #endif
 
-// What a thread needs of its columns.
+// State of a thread's columns.
 int base[B_COLS * E];   // the address of the pixel at (r, s) = (0, 0), channel 0
 int top[B_COLS * E];    // its row and column in the image
 int left[B_COLS * E];
-int place[B_COLS * E];  // the address at the present (r, s), or any valid one
+int place[B_COLS * E];  // the address at the current (r, s), or any valid one
 bool inside[B_COLS * E];
 
-// Where a thread's weights of the next slice lie.
+// Addresses of a thread's weights in the next slice.
 int weights_place[A_LOADS];
 
 vec4 a_next[A_LOADS];
@@ -116,7 +116,7 @@ void move_to(int tap, int group) {
 }
 
 #if TABLE
-// Four pixels of step `step` of the reduction.
+// Loads four pixels of step `step` of the reduction.
 vec4 pixels(int i, int step) {
     ivec2 move = steps[step];
     vec4 value;
@@ -129,7 +129,7 @@ vec4 pixels(int i, int step) {
     return value;
 }
 #else
-// Four pixels of channel `c` at the present kernel position.
+// Loads four pixels of channel `c` at the current kernel position.
 vec4 pixels(int i, int c) {
 #if CHANNELS_UNEVEN
     bool exists = c < CHANNELS;
@@ -155,8 +155,7 @@ vec4 pixels(int i, int c) {
 }
 #endif
 
-// Reads the next slice of the weights and, from channel `channel` of the columns' place on (of the table: slice `slice`),
-// of the pixels.
+// Loads the next slice into registers: weights, and pixels from channel `channel` on (with TABLE: of slice `slice`).
 void load(int thread, int slice, int channel) {
     for (int i = 0; i < A_LOADS; ++i) {
         int vector = thread + i * THREADS;
@@ -175,7 +174,7 @@ void load(int thread, int slice, int channel) {
     }
 }
 
-// Puts the slice that was read into half `half_index` of shared memory.
+// Stores the loaded slice in half `half_index` of shared memory.
 void keep(int thread, int half_index) {
     for (int i = 0; i < A_LOADS; ++i) {
         int vector = thread + i * THREADS;
@@ -195,11 +194,11 @@ void keep(int thread, int half_index) {
 
 vec4 sums[TM * TN4];
 
-// What a thread needs of a step: of one while the next one's are on their way.
+// Double-buffered operands of a step.
 vec4 a[2 * TM4];
 vec4 b[2 * TN4];
 
-// Fetches step `k` of the slice in half `half_index` of shared memory as the `place`-th of the two.
+// Fetches step `k` of the slice in half `half_index` of shared memory into operand buffer `place`.
 void fetch(int tx, int ty, int k, int half_index, int place) {
     for (int i = 0; i < TM4; ++i) a[place * TM4 + i] = a_shared[half_index * A_VECTORS + k * BM4 + ty + i * TY];
     for (int j = 0; j < TN4; ++j) b[place * TN4 + j] = b_shared[half_index * BK * BN4 + k * BN4 + tx + j * TX];
@@ -257,7 +256,7 @@ void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
         for (int e = 0; e < 4; ++e) {
             int c = column + e;
             if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
-            // Once a column: divisions for each output would be most of the program, and of the time to compile it.
+            // Divides once per column: divisions per output would dominate the program and its compile time.
             int first_row = part * PART_STRIDE + c / (P * Q) * (GROUPS * ROWS * OUT_STRIDE) + c % (P * Q);
             for (int i = 0; i < TM; ++i) {
                 int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
@@ -285,10 +284,10 @@ void main() {
     int group = tile / (TILES_M * TILES_N) % GROUPS;
     int part = tile / (TILES_M * TILES_N * GROUPS);
 
-    // A group of threads for each part of a slice's steps.
+    // The group of threads, of the KG that share the steps of a slice.
     int kg = invocation / (TX * TY);
     int thread = invocation % (TX * TY);
-    // A warp of 32 threads covers WX x 32/WX of the threads' grid.
+    // A warp of 32 threads covers WX x 32/WX threads of the workgroup.
 #if WX > 0
     int lane = thread % 32;
     int warp = thread / 32;
@@ -325,7 +324,7 @@ void main() {
         weights_place[i] = weights + (slice * BK + vector / BM4) * (ROWS_PADDED / 4) + vector % BM4;
     }
 
-    // A part may be empty where the reduction is cut unevenly.
+    // A part may be empty if the reduction is cut unevenly.
     if (slice < end) {
         int half_index = 0;
         load(thread, slice, channel);

@@ -1,4 +1,4 @@
-// F(2 x 2, 3 x 3) with the points 0, 1, -1 and infinity; src/cpu/winograd/form.rs says where the matrices come from.
+// F(2 x 2, 3 x 3) with the points 0, 1, -1 and infinity. src/cpu/winograd/form.rs derives the matrices.
 
 const dvec3 G[4] = dvec3[4](dvec3(-1.0lf, 0.0lf, 0.0lf), dvec3(0.5lf, 0.5lf, 0.5lf), dvec3(0.5lf, -0.5lf, 0.5lf),
                             dvec3(0.0lf, 0.0lf, 1.0lf));

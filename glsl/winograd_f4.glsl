@@ -1,4 +1,4 @@
-// F(4 x 4, 3 x 3) with the points 0, 1, -1, 2, -1/2 and infinity; src/cpu/winograd/form.rs says where the matrices come from.
+// F(4 x 4, 3 x 3) with the points 0, 1, -1, 2, -1/2 and infinity. src/cpu/winograd/form.rs derives the matrices.
 
 const dvec3 G[6] = dvec3[6](dvec3(1.0lf, 0.0lf, 0.0lf), dvec3(-1.0lf, -1.0lf, -1.0lf) / 3.0lf,
                             dvec3(1.0lf, -1.0lf, 1.0lf) / 3.0lf, dvec3(1.0lf, 2.0lf, 4.0lf) / 15.0lf,

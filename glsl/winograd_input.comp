@@ -1,6 +1,6 @@
-// Winograd F(M x M, 3 x 3), first pass: windows of the image into the frequency domain, V = B^T d B.
+// Winograd F(M x M, 3 x 3), first pass: transforms windows of the image to the frequency domain, V = B^T d B.
 //
-//     image [n][c][H][W]  --->  V [frequency][c][tile]      a thread: one window of one channel; tiles side by side
+//     image [n][c][H][W]  --->  V [frequency][c][tile]      a thread: one window of one channel; tiles are adjacent
 //
 //     windows of ALPHA = M + 2, one every M pixels:    |--------|
 //                                                          |--------|

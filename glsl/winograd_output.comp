@@ -1,18 +1,20 @@
-// Winograd F(M x M, 3 x 3), last pass: out of the frequency domain, Y = A^T m A, with bias and ReLU.
+// Winograd F(M x M, 3 x 3), last pass: transforms products back from the frequency domain, Y = A^T m A, with bias and ReLU.
 //
 //     products [frequency][row][tile]  --->  output [n][row][P][Q]      a thread: M x M outputs of one channel
 //
-// An output that is not finite here is summed again by the definition, from the image and the weights as they came. So outputs are finite
-// where the definition's sum is, and NaN or infinite where that is. No output slips through, for two reasons.
+// An output that is not finite is summed again by the definition, from the image and the unpacked weights. So an output is
+// finite exactly if the sum of the definition is, and otherwise NaN or infinite like that sum. No output is missed, for two
+// reasons.
 //
-// Once a value is not finite, whatever is computed from it is not finite either: the passes only add and multiply, and a sum or a product
-// with an infinity is infinite or NaN, also the product with 0. That holds for what overflows on the way, too.
+// First, a result of a value that is not finite is not finite either. The passes only add and multiply, and a sum or a product
+// with an infinity is infinite or NaN, even the product with 0. The same holds for intermediate overflow.
 //
-// And each output is computed from every pixel and every weight that its definition names. Along one axis, for F(4): frequency 0 sees pixels
-// 0 to 4 of the window, 1 to 4 see pixels 1 to 4, 5 sees pixels 1 to 5; output 0 is made of frequencies 0 to 4, outputs 1 and 2 of 1 to 4,
-// output 3 of 1 to 5. Pixel 0, which only output 0 sees by the definition, reaches it through frequency 0; pixel 5 reaches output 3
-// through frequency 5; the others reach every output. All three weights of a line are in frequencies 1 to 4, which all outputs
-// are made of. F(2) is alike: pixels 0 and 3 have frequencies 0 and 3 to themselves, the others are in 1 and 2.
+// Second, each output depends on every pixel and every weight of its definition. Along one axis, for F(4): frequency 0 reads
+// pixels 0 to 4 of the window, frequencies 1 to 4 read pixels 1 to 4, and frequency 5 reads pixels 1 to 5. Output 0 is the sum
+// of frequencies 0 to 4, outputs 1 and 2 of frequencies 1 to 4, output 3 of frequencies 1 to 5. Pixel 0, which only output 0
+// needs, reaches it through frequency 0. Pixel 5 reaches output 3 through frequency 5. The other pixels reach every output. All
+// three weights of a line are in frequencies 1 to 4, which contribute to all outputs. F(2) is similar: pixel 0 is in frequency
+// 0 alone, pixel 3 in frequency 3 alone, and the others are in frequencies 1 and 2.
 
 layout(local_size_x = 64) in;
 
@@ -41,7 +43,7 @@ float pixel(int image, int y, int x) {
     return inside ? value : PADDING;
 }
 
-// M pixels side by side, as each of the kernel's columns sees them.
+// M neighbouring pixels, for each of the kernel's columns.
 #if M == 4
 #define LINE vec4
 #else
@@ -61,17 +63,17 @@ Pixels pixels(int image, int y, int x) {
 #endif
 }
 
-// A line of a kernel.
+// A row of a kernel.
 vec3 taps(int kernel) {
     return vec3(weights[kernel], weights[kernel + 1], weights[kernel + 2]);
 }
 
-// The M x M outputs by the definition, from the pixel at (y, x) on, each in the order of conv_direct. Only the loop over channels is one:
-// drivers may limit iterations.
+// Sums M x M outputs by the definition, from the pixel at (y, x) on, each in the order of conv_direct. Only the channels are a
+// loop, because drivers may limit iterations.
 LINE[M] direct(int n, int row, int y, int x) {
     LINE sums[M];
     for (int i = 0; i < M; ++i) sums[i] = LINE(0.0);
-    // The compiler is not to unroll this: it is not told that `count` is never 0.
+    // The compiler must not unroll this loop. It does not know that `count` is never 0.
     int channels = count > 0u ? CHANNELS : 0;
     for (int c = 0; c < channels; ++c) {
         int image = (n * CHANNELS + c) * (H * W);
@@ -118,7 +120,7 @@ void main() {
         float narrow[M] = from_frequency(column);
         for (int i = 0; i < M; ++i) half_way[i * ALPHA + j] = narrow[i];
     }
-    // Outputs that are not finite, a bit each.
+    // One bit for each output that is not finite.
     uint broken = 0u;
     for (int i = 0; i < M; ++i) {
         if (P % M != 0 && p + i >= P) continue;

@@ -1,5 +1,5 @@
-// Winograd F(M x M, 3 x 3), once a plan: U = G g G^T, computed in float64, in the layout of pack_weights.comp with
-// frequencies as groups.
+// Winograd F(M x M, 3 x 3), once per plan: transforms weights, U = G g G^T, in float64. The layout is that of
+// pack_weights.comp, with frequencies as groups.
 //
 //     weights [row][c][3][3]  --->  U [frequency][c][row]      a thread: one kernel
 

@@ -1,11 +1,11 @@
-//! What `SPARKLE_ALGORITHM` does, each value in a process of its own as the environment is read once; and what GL devices
-//! say of Winograd's algorithm.
+//! Tests of `SPARKLE_ALGORITHM`, and of Winograd on GL devices. Each value of the variable needs its own process, because the
+//! environment is read once.
 
 use std::process::Command;
 
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Error};
 
-/// A layer that `auto` computes by Winograd's algorithm wherever there are kernels for it.
+/// A layer that `auto` computes with Winograd if the CPU has kernels for it.
 const LAYER: Conv2dDesc = Conv2dDesc {
     n: 1,
     c: 64,
@@ -26,7 +26,7 @@ const LAYER: Conv2dDesc = Conv2dDesc {
     algorithm: Algorithm::Auto,
 };
 
-/// Prints the kernels of some convolutions, by a plan and by one call. Run by the test below in a child.
+/// Prints the kernels of some convolutions, for a plan and for a single call. The test below runs it in a child process.
 #[test]
 #[ignore = "a part of the test below"]
 fn kernels() {
@@ -52,7 +52,7 @@ fn kernels() {
     }
 }
 
-/// Name, the plan's kernel and the call's, as [`kernels`] prints them under a value of the variable.
+/// Name, kernel of the plan and kernel of the call, as [`kernels`] prints them with a value of the variable.
 fn kernels_under(value: &str) -> Vec<[String; 3]> {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["kernels", "--exact", "--ignored", "--nocapture"])
@@ -80,11 +80,11 @@ fn the_environment_says_what_auto_means() {
     for (value, winograd) in [
         ("auto", ["layer"].as_slice()),
         ("direct", &[]),
-        // What it cannot do stays direct, and so does what the descriptor says is to be.
+        // Winograd is not used where it is unsupported, or where the descriptor asks for the direct algorithm.
         ("winograd", &["layer", "small", "gl"]),
     ] {
         for [name, planned, once] in kernels_under(value) {
-            // A GPU's forms do not depend on this CPU.
+            // Winograd on a GPU does not depend on this CPU.
             let expected = (kernels_exist || name == "gl") && winograd.contains(&name.as_str());
             for kernel in [planned, once] {
                 assert_eq!(kernel.starts_with("conv_winograd_"), expected, "{value}: {name} by {kernel}");

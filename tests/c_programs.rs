@@ -1,4 +1,4 @@
-//! C programs against the shared library, as a user's would be built and run. What they print is compared to the byte: the
+//! C programs that are built with the shared library and run as a user's would be. Their output is compared byte by byte: the
 //! library prints nothing.
 
 mod support;
@@ -10,7 +10,7 @@ use support::{compile_c, run};
 
 const PEDANTIC: [&str; 1] = ["-Wpedantic"];
 
-/// The usable GL devices' selectors; where there are none, says so or fails.
+/// The selectors of the usable GL devices. Without any, reports a skip or fails.
 #[track_caller]
 fn gl_devices() -> Vec<String> {
     if !support::gl_available() {
@@ -79,7 +79,7 @@ fn handles_that_end_while_they_are_used() {
 #[test]
 fn the_static_library() {
     let library = support::library_dir().join("libsparkle.a");
-    // What `rustc --print native-static-libs` names.
+    // The list of `rustc --print native-static-libs`.
     let flags = [library.to_str().unwrap(), "-Wl,--as-needed", "-lgcc_s", "-lpthread", "-lm", "-ldl"];
     let program = compile_c("new_api.c", &flags);
     let needed = std::process::Command::new("readelf").arg("-d").arg(&program).output().unwrap().stdout;
@@ -90,8 +90,8 @@ fn the_static_library() {
     support::run_command(command).expect(NEW_API);
 }
 
-/// The libraries that a program linked with `libsparkle.a` needs: what `rustc --print native-static-libs` names, but for those of
-/// the C library itself.
+/// The libraries that a program linked with `libsparkle.a` needs: the list of `rustc --print native-static-libs` without those
+/// of the C library itself.
 #[test]
 #[cfg(target_os = "linux")]
 fn programs_without_a_dynamic_linker() {
@@ -107,7 +107,7 @@ fn programs_without_a_dynamic_linker() {
             "-ldl",
             "-lgcc_eh",
         ]);
-        // The linker warns of functions that would need a shared C library, `dlopen` first.
+        // The linker warns of functions that need a shared C library, such as `dlopen`.
         let output = compiler.arg("-o").arg(&program).output().unwrap();
         assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
         let headers = std::process::Command::new("readelf").arg("-lW").arg(&program).output().unwrap().stdout;
@@ -123,7 +123,7 @@ fn the_log_callback() {
     };
     let warning = "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable";
     with("set", &[]).expect(&format!("1: {warning}\n"));
-    // A callback takes the place of stderr.
+    // A callback replaces stderr.
     with("set", &[("SPARKLE_LOG", "warn")]).expect(&format!("1: {warning}\n"));
     with("unset", &[]).expect("0: \n");
     with("none", &[]).expect("0: \n");
@@ -204,7 +204,7 @@ fn sixty_four_kibibytes_of_stack() {
 #[test]
 fn loaded_and_unloaded() {
     let library = support::library_dir().join("libsparkle.so.0");
-    // Nothing refers to the library, so the linker leaves it out.
+    // The program does not refer to the library, so the linker omits it.
     let program = compile_c("dlopen.c", &[PEDANTIC[0], "-Wl,--as-needed"]);
     for device in ["cpu".to_owned(), "auto".to_owned()].into_iter().chain(gl_devices()) {
         let mut command = std::process::Command::new(&program);
@@ -238,7 +238,7 @@ fn leaving_while_another_thread_computes() {
     }
 }
 
-/// Slots: as many as there are, nobody held up who does not want to wait, and what becomes of them behind their pipeline.
+/// Slots: their number, callers that do not wait, and slots that outlive their pipeline.
 #[test]
 fn slots_in_callers_hands() {
     let program = compile_c("slots.c", &PEDANTIC);
@@ -266,7 +266,7 @@ fn a_display_that_another_library_ends() {
     }
 }
 
-/// The library gets no thread from the Nth on, for every N that it comes to.
+/// Thread creation fails from the Nth thread on, for every N that the library reaches.
 #[test]
 fn threads_that_cannot_be_had() {
     let program = compile_c("no_threads.c", &[]);
@@ -282,7 +282,7 @@ fn threads_that_cannot_be_had() {
             ran.expect("without\n");
             without += 1;
         }
-        // The pool's, and the pipeline's; on GL discovery's, the worker's and the steps', too.
+        // Threads of the pool and of the pipeline; on GL also of the discovery, the worker and the steps.
         let least = if device == "cpu" { 3 } else { 6 };
         assert!(without >= least, "{device}: {without}");
     }

@@ -1,4 +1,4 @@
-//! The CPU engine through the public API: right numbers, whatever the shape, the threads and the values.
+//! The CPU engine through the public API: correct results for all shapes, thread counts and values.
 
 mod cpu_cases;
 
@@ -9,14 +9,14 @@ use sparkle::problem::exact::Random;
 use sparkle::problem::oracle::error_over_bound;
 use sparkle::{Algorithm, Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
 
-/// Thread counts that the cases are spread over.
+/// The thread counts of the cases, in turn.
 const THREADS: [usize; 5] = [1, 2, 3, 7, 16];
 
 fn cpu() -> Device {
-    Device::open("cpu").expect("there is always a CPU")
+    Device::open("cpu").expect("a CPU is always available")
 }
 
-/// Runs a convolution into an output full of NaN, so that what is not written shows.
+/// Runs a convolution into an output full of NaN, which reveals elements that are not written.
 fn conv2d(case: &ConvCase) -> Vec<f32> {
     let mut output = vec![f32::NAN; case.problem.output_len()];
     let run = cpu().conv2d(&case.problem, &case.input, &case.weights, case.bias(), &mut output);
@@ -24,7 +24,7 @@ fn conv2d(case: &ConvCase) -> Vec<f32> {
     output
 }
 
-/// Runs a product into a copy of C; with beta zero C's elements are NaN before, as they must not be read.
+/// Runs a product into a copy of C. With beta zero, the elements of C are NaN before, because they must not be read.
 fn sgemm(case: &GemmCase) -> Vec<f32> {
     let mut c = if case.desc.beta == 0.0 { vec![f32::NAN; case.c.len()] } else { case.c.clone() };
     check_run(&cpu().sgemm(&case.problem, &case.a, &case.b, &mut c).unwrap(), "sgemm_");
@@ -148,13 +148,13 @@ fn winograd_through_the_public_api() {
         ConvCase::new(Conv2dDesc { algorithm: Algorithm::Winograd, ..desc }, Values::Real, &mut random);
     let plan = match cpu().plan(&case.problem, &case.weights, case.bias()) {
         Ok(plan) => plan,
-        // Not on this CPU.
+        // This CPU has no Winograd kernels.
         Err(error) => return assert!(matches!(error, Error::Unsupported { .. }), "{error}"),
     };
     let mut output = vec![f32::NAN; case.problem.output_len()];
     check_run(&plan.run(&case.input, &mut output).unwrap(), "conv_winograd_f");
     for (&got, expected) in output.iter().zip(case.expected()) {
-        // A form with more rounding than a quarter of the bound is not taken for 64 channels.
+        // For 64 channels, no form that may exceed a quarter of the bound is used.
         let error = error_over_bound(got, expected, case.problem.terms());
         assert!(error <= 0.25, "{got}, not {}", expected.value);
     }
@@ -164,7 +164,7 @@ fn winograd_through_the_public_api() {
         plan.run(&case.input, &mut again).unwrap();
         assert!(same_bits(&again, &output), "run {at} with {count} threads");
     }
-    // What it cannot do is refused, and nothing written.
+    // Unsupported problems are refused, and nothing is written.
     let strided = Conv2dDesc { stride_h: 2, algorithm: Algorithm::Winograd, ..desc };
     let case = ConvCase::new(strided, Values::Real, &mut random);
     let mut output = vec![7.0; case.problem.output_len()];
@@ -196,11 +196,10 @@ fn nan_and_infinity_in_an_input_reach_its_outputs_and_no_others() {
     let (mut reached, mut spared) = (0, 0);
     for round in 0..200 {
         let special = random.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
-        // ReLU is left out: what it makes of minus infinity would hide that it arrived.
+        // No ReLU: it would turn minus infinity into 0 and hide it.
         let desc = Conv2dDesc { relu: false, ..conv_desc(&mut random) };
         let mut case = ConvCase::new(desc, Values::Exact, &mut random);
-        // No zero weights: they turn infinity into NaN, which the oracle does too, but only for weights that
-        // meet it.
+        // No zero weights: they turn infinity into NaN, which the oracle does only for weights that meet an infinity.
         case.weights.iter_mut().for_each(|weight| *weight = weight.abs() + 1.0);
         let clean = conv2d(&case);
         let at = random.between(0, case.input.len() as i64 - 1) as usize;
@@ -246,7 +245,7 @@ fn nan_and_infinity_in_a_matrix_reach_its_row_or_column_and_no_other() {
         for (row, col) in (0..s.m).flat_map(|row| (0..s.n).map(move |col| (row, col))) {
             let at = row * s.c_row + col * s.c_col;
             let hit = if in_a { row == i } else { col == j };
-            // A zero times infinity is NaN, anything else stays infinite: never finite.
+            // Zero times infinity is NaN, other products stay infinite: none is finite.
             let right = if hit { !c[at].is_finite() } else { c[at].to_bits() == clean[at].to_bits() };
             assert!(right, "{desc:?} at {row}, {col}: {}", c[at]);
             cases += 1;
@@ -340,7 +339,7 @@ fn sixty_four_threads_at_once_compute_what_one_does() {
         output
     };
     let serial: Vec<_> = convs.iter().map(conv2d).chain(gemms.iter().map(sgemm)).collect();
-    // Weights packed once may be worth another kernel than weights given at the call.
+    // A plan, which packs weights once, may use another kernel than a call.
     let planned: Vec<_> = (0..convs.len()).map(run).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -398,8 +397,8 @@ fn the_cpu_is_listed_first_with_its_facts() {
     assert!(fact("features").is_some());
 }
 
-/// The floating-point control word: rounding, flushing of denormals, exception masks; without the sticky
-/// flags, which any inexact operation sets.
+/// The floating-point control word: rounding, flushing of denormals and exception masks, without the sticky flags, which any
+/// inexact operation sets.
 #[cfg(target_arch = "x86_64")]
 fn control_word() -> u32 {
     let mut word = 0u32;
@@ -413,13 +412,13 @@ fn control_word() -> u32 {
 fn the_floating_point_mode_is_left_alone() {
     for count in [1, 2] {
         let _guard = threads(count);
-        // In a thread of its own, as a mode is the thread's.
+        // In a separate thread, because the mode belongs to a thread.
         let unchanged = || {
             let mut random = Random::new(14);
             let standard = control_word();
             let flushing = standard | 0x8040;
             for mode in [standard, flushing] {
-                // SAFETY: loads a valid control word; Rust code in this mode only handles ordinary values.
+                // SAFETY: this loads a valid control word. Rust code in this mode only handles ordinary values.
                 unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &mode, options(nostack)) };
                 for _ in 0..10 {
                     conv2d(&ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random));

@@ -1,5 +1,5 @@
-//! `SPARKLE_DETERMINISTIC`, `SPARKLE_TUNE` and `SPARKLE_CACHE_DIR`, each in a process of its own, as the environment is
-//! read once.
+//! Tests of `SPARKLE_DETERMINISTIC`, `SPARKLE_TUNE` and `SPARKLE_CACHE_DIR`, each in its own process, because the environment
+//! is read once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,14 +8,14 @@ use std::process::Command;
 use sparkle::problem::exact::Random;
 use sparkle::{Conv2d, Conv2dDesc, Device};
 
-/// A layer that measurement has something to choose for.
+/// A layer with several kernels to measure.
 fn problem() -> Conv2d {
     let desc =
         Conv2dDesc { c: 64, h: 28, w: 27, k: 64, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
     Conv2d::new(desc).unwrap()
 }
 
-/// In a child: computes at several thread counts and prints the kernel and a sum over the bits of each result.
+/// In the child process: computes with several thread counts, and prints the kernel and a checksum of each result.
 fn child() {
     let mut random = Random::new(91);
     let problem = problem();
@@ -32,7 +32,7 @@ fn child() {
     }
 }
 
-/// The lines of a child with `variables`.
+/// The lines that a child process with `variables` prints.
 fn results(folder: &Path, variables: &[(&str, &str)]) -> Vec<String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["deterministic", "--exact", "--nocapture"]).env("SPARKLE_TEST_CHILD", "1");
@@ -49,7 +49,7 @@ fn results(folder: &Path, variables: &[(&str, &str)]) -> Vec<String> {
     lines
 }
 
-/// Entries of a kind in the cache.
+/// The number of cache entries of a kind.
 fn entries(folder: &Path, kind: &str) -> usize {
     let Ok(files) = std::fs::read_dir(folder) else { return 0 };
     files.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().starts_with(kind)).count()
@@ -63,13 +63,13 @@ fn deterministic() {
     let place = tempfile::tempdir().unwrap();
     let tuned = [("SPARKLE_TUNE", "full"), ("SPARKLE_DEVICE", "cpu")];
     let measured = results(place.path(), &tuned);
-    // One for each number of threads, if there is anything to choose from on this CPU.
+    // One entry per thread count, if this CPU has several kernels to choose from.
     let kept = entries(place.path(), "conv-");
     assert!(kept == 5 || (kept == 0 && measured.iter().all(|line| line.contains("portable"))), "{kept}");
-    assert_eq!(results(place.path(), &tuned), measured, "what is on record decides");
+    assert_eq!(results(place.path(), &tuned), measured, "the record decides");
     assert_eq!(results(place.path(), &[("SPARKLE_TUNE", "read"), tuned[1]]), measured);
 
-    // Whatever is on record, on `auto` and at any number of threads: the prediction's kernel on the CPU.
+    // Deterministic runs ignore the record: `auto` uses the predicted kernel on the CPU, with any number of threads.
     let fixed = [("SPARKLE_TUNE", "full"), ("SPARKLE_DETERMINISTIC", "1")];
     let distinct: BTreeSet<_> = results(place.path(), &fixed).into_iter().collect();
     assert_eq!(distinct.len(), 1, "{distinct:?}");
@@ -79,7 +79,7 @@ fn deterministic() {
     assert_eq!(results(elsewhere.path(), &tuned[1..]).into_iter().collect::<BTreeSet<_>>(), distinct);
     assert_eq!(entries(elsewhere.path(), ""), 0, "nothing was measured");
 
-    // Turned off, measurements stay in the process.
+    // Without a cache, measurements stay in the process.
     let home = tempfile::tempdir().unwrap();
     for off in ["", "off"] {
         let home = home.path().to_str().unwrap();

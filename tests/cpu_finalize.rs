@@ -1,5 +1,5 @@
-//! `finalize()` gives everything back, and the engine can be used again. The only test of its binary: it
-//! counts the threads and descriptors of the process.
+//! `finalize()` releases everything, and the engine can be used again. It is the only test of its binary, because it counts
+//! the threads and descriptors of the process.
 
 #![cfg(target_os = "linux")]
 
@@ -15,13 +15,13 @@ fn entries(directory: &str) -> usize {
     std::fs::read_dir(directory).unwrap().count()
 }
 
-/// Bytes of memory that this process has in use.
+/// Resident bytes of this process.
 fn resident() -> i64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
 }
 
-/// The number of threads, once it is no more than `expected`: a joined thread may stay listed for a moment.
+/// Waits until the number of threads is at most `expected`: a joined thread may stay listed for a moment.
 fn threads_settled(expected: usize) -> usize {
     let start = Instant::now();
     while entries("/proc/self/task") > expected && start.elapsed() < Duration::from_secs(10) {
@@ -43,7 +43,7 @@ fn a_thousand_cycles_leave_nothing_behind() {
     };
     let (threads, descriptors) = (entries("/proc/self/task"), entries("/proc/self/fd"));
     let first = compute();
-    assert_eq!(entries("/proc/self/task"), threads + 3, "the pool runs; the caller takes part");
+    assert_eq!(entries("/proc/self/task"), threads + 3, "the pool runs, and the caller works, too");
     let mut used = 0;
     for cycle in 0..1050 {
         if cycle == 50 {

@@ -1,6 +1,5 @@
-//! `fork()` of a process whose CPU pool is warm and busy: the child computes right, with threads of its own,
-//! and so does a child of the child. The only test of its binary, for a fork copies whatever the other
-//! threads are doing.
+//! `fork()` of a process whose CPU pool is busy: the child computes correctly with its own threads, and so does a child of the
+//! child. It is the only test of its binary, because a fork copies the state of all other threads.
 
 #![cfg(unix)]
 
@@ -12,7 +11,7 @@ use cpu_cases::{ConvCase, GemmCase, Values, same_bits};
 use sparkle::problem::exact::Random;
 use sparkle::{Conv2dDesc, Device, GemmDesc, Layout};
 
-/// A convolution and a product that are large enough for the pool, with what they gave before the fork.
+/// A convolution and a product that are large enough for the pool, with their results from before the fork.
 struct Work {
     conv: ConvCase,
     product: GemmCase,
@@ -46,11 +45,10 @@ impl Work {
     }
 }
 
-/// Forks; the child does `work` and ends with status 0 if that is true. A child that hangs is ended by an
-/// alarm.
+/// Forks. The child runs `work` and exits with status 0 if that returns true. An alarm ends a child that hangs.
 fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library
-    // makes usable after a fork; it never returns into the test harness.
+    // SAFETY: the child uses only this library, which is under test, and memory, which the C library makes usable after a
+    // fork. It never returns into the test harness.
     unsafe {
         let child = libc::fork();
         assert!(child >= 0, "fork failed");
@@ -72,7 +70,7 @@ fn a_forked_child_computes_right() {
     let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut forks = 0;
     std::thread::scope(|scope| {
-        // Keep the pool and its lock busy, so that forks fall into the middle of calls.
+        // Keep the pool and its lock busy, so that forks happen during calls.
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -81,8 +79,7 @@ fn a_forked_child_computes_right() {
                 }
             });
         }
-        // A fork while another thread is starting is not survivable: the standard library's own lock stays
-        // held in the child.
+        // The child cannot survive a fork during the start of another thread: a lock of the standard library stays held.
         while calls.load(Ordering::Relaxed) < 10 {
             std::thread::yield_now();
         }
@@ -99,5 +96,5 @@ fn a_forked_child_computes_right() {
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(forks, 150);
-    assert!(work.is_right(), "the parent goes on");
+    assert!(work.is_right(), "the parent still computes correctly");
 }

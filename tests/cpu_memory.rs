@@ -1,5 +1,5 @@
-//! How much memory a direct convolution takes beside the caller's buffers and packed weights, counted by the allocator.
-//! The only test of its binary. Thread stacks are the system's and not counted.
+//! Measures, in the allocator, the memory of a direct convolution besides the caller's buffers and packed weights. It is the
+//! only test of its binary. Thread stacks do not come from the allocator and are not counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use sparkle::problem::exact::Random;
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device};
 
-/// The system's allocator, with the bytes in use and the most there ever were.
+/// The system's allocator, with the bytes in use and their maximum.
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most bytes in use during `work`, beyond those in use before.
+/// The peak of the bytes in use during `work`, minus those in use before.
 fn peak(work: impl FnOnce()) -> usize {
     let before = IN_USE.load(SeqCst);
     PEAK.store(before, SeqCst);
@@ -48,7 +48,7 @@ fn peak(work: impl FnOnce()) -> usize {
     PEAK.load(SeqCst) - before
 }
 
-/// Beside workspaces: the pool's queues, names and handles.
+/// Allowance for the pool's queues, names and handles.
 const SUNDRIES: usize = 256 << 10;
 
 #[test]
@@ -79,7 +79,7 @@ fn a_direct_call_takes_at_most_3_mib_a_thread() {
                 let plan = device.plan(&problem, &weights, None).unwrap();
                 (plan.packed_bytes(), plan.workspace_bytes())
             };
-            // Cold: neither threads nor workspaces are there.
+            // Cold: threads and workspaces do not exist yet.
             sparkle::finalize();
             let call = peak(|| {
                 device.conv2d(&problem, &input, &weights, None, &mut output).unwrap();
@@ -98,7 +98,7 @@ fn a_direct_call_takes_at_most_3_mib_a_thread() {
             assert!(packed >= 4 * problem.weights_len(), "{packed}");
             assert!(workspace <= (threads + 1) << 20, "the plan says {workspace}");
             assert!(call <= packed + workspace + SUNDRIES, "{call} bytes, not {packed} + {workspace}");
-            // A workspace of 1 MiB; planes that threads copy together are at most 2 MiB more.
+            // A workspace has 1 MiB. Planes that threads copy together take at most 2 MiB more.
             assert!(workspace >= 1 << 20 && workspace <= (3 * threads) << 20, "{workspace}");
             assert!(call <= packed + ((3 * threads) << 20) + SUNDRIES, "3 MiB a thread");
             assert!(again <= 4096 * threads, "workspaces are reused, not {again} bytes");

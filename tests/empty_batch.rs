@@ -1,4 +1,4 @@
-//! A batch without images is a valid problem with nothing to do: on every device, by every way to compute, in Rust and in C.
+//! A batch without images is a valid problem without work, on every device and through every interface, in Rust and in C.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn desc() -> Conv2dDesc {
     }
 }
 
-/// Every device there is, and `auto`.
+/// Every device, and `auto`.
 fn all() -> Vec<String> {
     let mut all: Vec<String> = devices().into_iter().filter_map(|device| device.id).collect();
     assert!(all.iter().any(|id| id == "cpu"));
@@ -38,7 +38,7 @@ fn all() -> Vec<String> {
     all
 }
 
-/// What a run says that had nothing to do on `id`.
+/// Checks the result of a run without work on `id`.
 #[track_caller]
 fn nothing_done(id: &str, run: &Run) {
     assert_eq!(&*run.device, if id == "auto" { "cpu" } else { id });
@@ -54,7 +54,7 @@ fn sizes_and_work_are_zero() {
     assert!(!Conv2d::new(Conv2dDesc { n: 1, ..desc() }).unwrap().is_empty());
     assert_eq!(PipelineOptions::default().images_each(&problem, usize::MAX), 0);
     assert!(sparkle::problem::oracle::conv2d(&problem, &[], &[1.0; 108], Some(&[1.0; 6])).is_empty());
-    // One image must be sound all the same.
+    // A single image must still be valid.
     let refused = |desc| Conv2d::new(desc).unwrap_err().to_string();
     let large = i64::from(i32::MAX);
     assert!(
@@ -89,7 +89,7 @@ fn calls_plans_and_predictions() {
         let predictions = device.predictions(&problem);
         assert!(!predictions.is_empty());
         assert!(predictions.iter().all(|it| it.seconds == Ok(0.0)), "{predictions:?}");
-        // What is given is checked as ever.
+        // Arguments are checked as usual.
         let invalid = |result: sparkle::Result<Run>, part: &str| match result {
             Err(error @ Error::InvalidArgument { .. }) => {
                 assert!(error.to_string().starts_with(part), "{error}")
@@ -121,7 +121,7 @@ fn pipelines() {
         let mut jobs = vec![];
         for _ in 0..3 {
             jobs.push(pipeline.submit(&plan, vec![], vec![], Pressure::Wait).unwrap());
-            // Beside jobs that have something to do.
+            // Together with jobs that have work.
             let output = vec![f32::NAN; full.problem().output_len()];
             jobs.push(pipeline.submit(&full, vec![1.0; 252], output, Pressure::Wait).unwrap());
         }
@@ -151,7 +151,7 @@ fn pipelines() {
     }
 }
 
-/// The text of the generated shaders does not ask how many images there are, and the planner divides by nothing.
+/// Generated shaders do not depend on the number of images, and the planner does not divide by zero.
 #[test]
 fn plans_on_paper() {
     let gpu = sparkle::memory::tiles::Gpu::ASSUMED;
@@ -179,14 +179,14 @@ fn tuning_and_the_reference_s_way_have_nothing_to_do() {
     sparkle::lab::baseline::conv2d(0, &problem, (&[], &weights, None), &mut []).unwrap();
 }
 
-/// A text for a convolution is made for its sizes, whatever the batch.
+/// The text of a shader depends on the sizes of a convolution, not on its batch.
 #[test]
 fn shaders_for_programs_of_their_own() {
     let desc = Conv2dDesc { groups: 1, bias: false, ..desc() };
     let text = |n| {
         let desc = sparkle_conv2d_desc::from(Conv2dDesc { n, ..desc });
         let (mut text, mut length) = (vec![0u8; 1 << 16], 0);
-        // SAFETY: the text has room for its capacity, all other pointers are sound.
+        // SAFETY: the text buffer is as large as its capacity, and all other pointers are valid.
         let status = unsafe {
             sparkle_shader_source(&desc, null(), text.as_mut_ptr().cast(), text.len(), &mut length)
         };
@@ -197,7 +197,7 @@ fn shaders_for_programs_of_their_own() {
     assert!(!text(0).is_empty() && text(0) == text(5));
 }
 
-/// NULL is fine for what has no elements.
+/// NULL is valid for buffers without elements.
 #[test]
 fn the_c_interface() {
     let weights = [1.0f32; 108];
@@ -210,7 +210,7 @@ fn the_c_interface() {
         let (mut ticket, mut slot) = (null_mut(), null_mut());
         let (mut p, mut q, mut packed, mut workspace) = (-1, -1, 9, 9);
         let ok = |status: sparkle_status| assert_eq!(status, SPARKLE_OK, "{id}");
-        // SAFETY: every pointer is sound, and NULL only for buffers without elements.
+        // SAFETY: every pointer is valid, and NULL only for buffers without elements.
         unsafe {
             ok(sparkle_device_open(name.as_ptr(), &mut device));
             ok(sparkle_conv2d_output_size(&desc, &mut p, &mut q));
@@ -235,7 +235,7 @@ fn the_c_interface() {
             ok(sparkle_ticket_wait(ticket, -1));
             ok(sparkle_ticket_release(ticket));
             ok(sparkle_slot_release(slot));
-            // Weights, bias and lengths are checked as ever.
+            // Weights, bias and lengths are checked as usual.
             let call = |weights: (_, _), bias: (_, _), input: (*const f32, usize)| {
                 sparkle_conv2d(
                     device,
@@ -262,7 +262,7 @@ fn the_c_interface() {
     }
 }
 
-/// As BLAS has it: without rows or columns there is nothing to do, without depth C becomes beta C.
+/// As in BLAS: without rows or columns there is no work; without depth, C becomes beta C.
 #[test]
 fn products_without_elements() {
     for id in all() {
@@ -284,7 +284,7 @@ fn products_without_elements() {
             }
         }
         assert_eq!(cases, 36);
-        // The same from C, with NULL for what has no elements.
+        // The same from C, with NULL for buffers without elements.
         let name = std::ffi::CString::new(id.as_str()).unwrap();
         let mut handle = null_mut();
         let gemm = |m, n, k| sparkle_gemm_desc {
@@ -302,7 +302,7 @@ fn products_without_elements() {
             beta: 2.0,
         };
         let mut c = [3.0f32; 10];
-        // SAFETY: every pointer is sound, and NULL only for matrices without elements.
+        // SAFETY: every pointer is valid, and NULL only for matrices without elements.
         unsafe {
             assert_eq!(sparkle_device_open(name.as_ptr(), &mut handle), SPARKLE_OK);
             for (m, n, k) in [(0, 5, 5), (2, 0, 5), (0, 0, 0)] {

@@ -1,5 +1,6 @@
-//! The end of a process, in every state, by both interfaces, in C, C++ and Fortran: every exported function is called from handlers,
-//! destructors and threads that outlive main. None may hang or die. What computes is right or says why not, what closes succeeds.
+//! The end of a process, in every state and through both interfaces, in C, C++ and Fortran. Exit handlers, destructors and
+//! threads that outlive main call every exported function. No call may hang or crash. Calls that compute return correct results
+//! or an error with a reason; calls that close something succeed.
 
 mod support;
 
@@ -10,7 +11,7 @@ use support::{compile_c, run_command};
 
 const INTERFACES: [&str; 4] = ["gl:0", "cpu", "auto", "reference"];
 
-/// Runs `program` once with each list of arguments, and counts.
+/// Runs `program` once with each list of arguments, and returns the number of runs.
 #[track_caller]
 fn each(program: &Path, arguments: impl IntoIterator<Item = Vec<String>>, expected: &str) -> usize {
     let run = |arguments: Vec<String>| {
@@ -23,7 +24,7 @@ fn each(program: &Path, arguments: impl IntoIterator<Item = Vec<String>>, expect
     arguments.into_iter().map(run).count()
 }
 
-/// All of these, each with each.
+/// All combinations of the lists.
 fn combined(lists: &[&[&str]]) -> Vec<Vec<String>> {
     lists.iter().fold(vec![vec![]], |begun, list| {
         let with = |words: &Vec<String>| {

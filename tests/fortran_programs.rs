@@ -1,7 +1,6 @@
-//! Fortran programs against the shared library, as a user's would be built and run: the modules and examples under
-//! `fortran/`, the programs under `tests/fortran/`. Everything compiles with all warnings as errors. A program checks
-//! itself and ends by saying how much it checked. None needs arguments or variables for that: see
-//! [`every_program_checks_something_by_itself`].
+//! Fortran programs that are built with the shared library and run as a user's would be: the modules and examples in `fortran/`,
+//! and the programs in `tests/fortran/`. Everything compiles with all warnings as errors. A program checks itself and prints the
+//! number of its checks at the end. It needs no arguments or variables: see [`every_program_checks_something_by_itself`].
 
 mod support;
 
@@ -12,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use support::{Ran, run_command};
 
-/// Module files in the order in which they depend on each other.
+/// Module files, sorted by dependency.
 const MODULES: [&str; 26] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
@@ -42,8 +41,8 @@ const MODULES: [&str; 26] = [
     "tests/fortran/checks.f90",
 ];
 
-/// The strictest flags. `-fcheck=all` would also report at run time, to stderr, each strided section that is packed, which
-/// the tests do on purpose.
+/// The strictest flags. `array-temps` is off: it would report on stderr each strided section that is packed, which the tests do
+/// on purpose.
 const STRICT: [&str; 7] =
     ["-std=f2018", "-Wall", "-Wextra", "-fcheck=all", "-fcheck=no-array-temps", "-Werror", "-g"];
 
@@ -54,7 +53,7 @@ enum Build {
     Checked,
     /// With run-time checks and OpenMP.
     Threaded,
-    /// Optimised, as a release would be: what may be assumed of arguments is assumed.
+    /// Optimised like a release: the compiler uses all assumptions about arguments.
     Optimised,
     /// With default reals of 8 bytes, so that double precision has 16.
     LongReals,
@@ -73,7 +72,7 @@ impl Build {
         match self {
             Build::Checked => STRICT.to_vec(),
             Build::Threaded => [&STRICT[..], &["-fopenmp"]].concat(),
-            // No warnings here: the optimiser's guesses about uninitialised array descriptors are wrong (GCC bug 77504).
+            // No warnings here: the optimiser warns of uninitialised array descriptors by mistake (GCC bug 77504).
             Build::Optimised => vec!["-std=f2018", "-O2"],
             Build::Trapping => vec!["-O1", "-ffpe-trap=invalid,zero,overflow,underflow,denormal"],
             Build::LongReals => vec!["-O1", "-fdefault-real-8"],
@@ -100,7 +99,7 @@ impl Build {
         })
     }
 
-    /// gfortran with this build's flags, finding modules in `dir` and nowhere else.
+    /// gfortran with this build's flags; it finds modules only in `dir`.
     fn gfortran(self, dir: &Path) -> Command {
         let mut command = Command::new("gfortran");
         // gfortran looks for module files in the current directory first.
@@ -118,7 +117,7 @@ impl Build {
 
     fn compiled_program(self, program: &str, libraries: &[&str]) -> PathBuf {
         let modules = self.modules();
-        // Its own modules go elsewhere, since several programs are compiled at once.
+        // Its own modules go into a separate directory, because several programs are compiled concurrently.
         let dir = directory("program");
         let executable = dir.join("program");
         let mut command = self.gfortran(&dir);
@@ -141,7 +140,7 @@ fn directory(prefix: &str) -> PathBuf {
     tempfile::Builder::new().prefix(prefix).tempdir_in(support::scratch()).unwrap().keep()
 }
 
-/// Runs the compiler, which must succeed in silence.
+/// Runs the compiler, which must succeed without output.
 fn compiled(command: &mut Command) {
     let Output { status, stdout, stderr } = command
         .output()
@@ -157,8 +156,8 @@ fn ran(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     run_command(command)
 }
 
-/// Asserts that a program found everything right, and that it and the library wrote only its last line; returns what
-/// stands before that.
+/// Asserts that all checks of a program passed, and that it and the library wrote nothing but its output. Returns the output
+/// before its last line.
 #[track_caller]
 fn passed(ran: &Ran) -> String {
     assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
@@ -170,7 +169,7 @@ fn passed(ran: &Ran) -> String {
     before.to_owned()
 }
 
-/// Compiles and runs a program of `tests/fortran/`, checked and optimised, where it prints nothing but its checks.
+/// Compiles and runs a program of `tests/fortran/`, with run-time checks and optimised. It must print only its checks.
 #[track_caller]
 fn silent(name: &str, variables: &[(&str, &str)]) {
     for build in [Build::Checked, Build::Optimised] {
@@ -199,7 +198,7 @@ fn modern_sgemm() {
     silent("modern_sgemm", &[]);
 }
 
-/// Where there is a GL device, `auto` is that here.
+/// With a GL device, `auto` selects it here.
 #[test]
 fn modern_stream() {
     let device = if support::gl_available() { "gl:0" } else { "cpu" };
@@ -257,7 +256,7 @@ fn handlers_at_the_end_of_a_program() {
 fn reference_modules_on_the_cpu() {
     silent("reference_cpu", &[]);
     silent("reference_cpu", &[("SPORKLE_GPU_ASYNC", "yes")]);
-    // The same where GPU calls fail, so that the CPU takes over.
+    // The same with failing GPU calls, so that the CPU takes over.
     let program = Build::Checked.program("tests/fortran/reference_cpu.f90", &[]);
     let no_gl = [("__EGL_VENDOR_LIBRARY_DIRS", "/nonexistent"), ("EGL_PLATFORM", "nonexistent")];
     for asynchronous in ["no", "yes"] {
@@ -274,7 +273,7 @@ fn memory_parameters_im2col_and_products() {
     }
 }
 
-/// L1, L2 and L3 in kilobytes, the cache line, the cores, as the system describes them; 0 where it does not.
+/// L1, L2 and L3 in kilobytes, the cache line, and the cores, from the system; 0 if unknown.
 fn caches_and_cores() -> [u64; 5] {
     let line = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let folders = |path: &str| {
@@ -307,7 +306,7 @@ fn reference_modules_on_gl() {
     }
     for build in [Build::Checked, Build::Optimised] {
         let program = build.program("tests/fortran/reference_gpu.f90", &[]);
-        // Asynchronous is what the environment allows and the caller does not forbid; the statistics say which way was taken.
+        // Asynchronous if the environment allows it and the caller does not forbid it; the statistics tell which mode ran.
         for (value, synchronous, asynchronous) in [("", 3, 0), ("off", 3, 0), ("ON", 1, 2), ("1", 1, 2)] {
             let printed = passed(&ran(&program, &[], &[("SPORKLE_GPU_ASYNC", value)]));
             let calls = |way: &str| {
@@ -339,7 +338,7 @@ fn generated_shaders_that_are_chosen_by_their_times() {
             let variables = [("SPARKLE_CACHE_DIR", folder.to_str().unwrap())];
             passed(&ran(&program, &[how], &variables))
         };
-        // The second process knows what the first one learnt.
+        // The second process uses the tuning history of the first.
         assert_eq!(run("first"), "");
         assert_eq!(run("again"), "");
         let table = run("benchmark");
@@ -360,7 +359,7 @@ fn asynchronous_executor() {
         return;
     }
     silent("async_executor", &[]);
-    // What it submits is computed by the library's own kernels, where it can be.
+    // The library's own kernels compute its jobs if possible.
     let program = Build::Checked.program("tests/fortran/async_executor.f90", &[]);
     let ran = ran(&program, &[], &[("SPARKLE_LOG", "debug")]);
     let queued = ran.stderr.lines().filter(|line| line.contains(": queued, ")).count();
@@ -384,11 +383,11 @@ fn every_public_name_in_the_references_form() {
     }
 }
 
-/// Modules that the others share; programs do not use them.
+/// Modules that only other modules use.
 const HELPERS: [&str; 4] =
     ["sparkle_gl", "sparkle_gpu_kernel_forms", "sparkle_reference_shaders", "sparkle_reference_support"];
 
-/// `interfaces.f90` imports all that the reference modules make public, and nothing else, and uses each of it.
+/// `interfaces.f90` imports exactly the public names of the reference modules, and uses each of them.
 #[test]
 fn the_list_of_public_names_is_whole() {
     let program = statements(&source("tests/fortran/interfaces.f90"));
@@ -431,7 +430,7 @@ fn the_list_of_public_names_is_whole() {
     }
 }
 
-/// The statements of a Fortran file: without comments, continued lines joined, in lower case.
+/// The statements of a Fortran file in lower case, without comments, with continued lines joined.
 fn statements(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap().to_lowercase();
     let lines = text.lines().map(|line| line.split('!').next().unwrap_or_default().trim());
@@ -454,7 +453,7 @@ fn names_in(list: &str) -> BTreeSet<String> {
     words(list).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Programs that get a signal for their own mistakes get none from inside of the library or a driver.
+/// A program that traps its own floating-point exceptions gets no signal from the library or a driver.
 #[test]
 fn floating_point_traps() {
     let everywhere = ["modern_conv2d", "modern_sgemm", "modern_handles", "modern_stream", "reference_cpu"];
@@ -464,7 +463,7 @@ fn floating_point_traps() {
     }
 }
 
-/// With other default kinds everything builds and works; those of C's types are the same.
+/// With other default kinds, everything builds and works; the kinds of C types stay the same.
 #[test]
 fn other_default_kinds() {
     let gl = ["interfaces", "reference_gpu", "gpu_dispatch", "async_executor"];
@@ -479,7 +478,7 @@ fn other_default_kinds() {
     }
 }
 
-/// Flags that change the kinds of C's types do not get far, and learn why: in whichever module a user's build comes to first.
+/// Flags that change the kinds of C types are refused with the reason, in every module that a build may compile first.
 #[test]
 fn promoted_kinds_are_refused() {
     let cases = [
@@ -507,12 +506,12 @@ fn promoted_kinds_are_refused() {
                 );
             }
         }
-        // Texts alone have no kinds.
+        // The module of texts has no kinds.
         assert_eq!(built, ["fortran/reference/sparkle_gpu_kernels.f90"], "{flag}");
     }
 }
 
-/// Outside of this harness, as inside: no program needs an argument or a variable to check something.
+/// No program needs an argument or a variable to check something, inside or outside of this harness.
 #[test]
 fn every_program_checks_something_by_itself() {
     let gl = support::gl_available();
@@ -522,7 +521,7 @@ fn every_program_checks_something_by_itself() {
     let mut count = 0;
     for file in std::fs::read_dir(source("tests/fortran")).unwrap() {
         let name = format!("tests/fortran/{}", file.unwrap().file_name().to_str().unwrap());
-        // One of them ends as its arguments say, and is looked at from outside.
+        // One program ends as its arguments say, and another test checks it from outside.
         let is_no_test = ["checks", "leaving"].iter().any(|it| name.ends_with(&format!("/{it}.f90")));
         if is_no_test || needs_gl(&name) && !gl {
             continue;

@@ -1,6 +1,6 @@
-//! The OpenGL engine through the library's face, on whatever GL device the machine has; a software one is enough.
+//! The OpenGL engine through the public API, on the first GL device of the machine; a software renderer is enough.
 //!
-//! Without any device each test prints "skipped: no GL device" and passes, unless `SPARKLE_TEST_REQUIRE_GL=1`.
+//! Without a device, each test prints "skipped: no GL device" and passes, unless `SPARKLE_TEST_REQUIRE_GL=1`.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn device() -> Option<Device> {
 fn random_conv2d(random: &mut Random) -> Conv2d {
     loop {
         let groups = random.pick(&[1, 1, 2, 3]);
-        // Half of them square, with the same stride and padding both ways.
+        // Half of them square, with one stride and one padding for both dimensions.
         let square = random.between(0, 1) == 0;
         let mut pair = |low, high: [i64; 2]| {
             let first = random.between(low, high[0]);
@@ -55,15 +55,15 @@ fn random_conv2d(random: &mut Random) -> Conv2d {
             relu: random.between(0, 2) == 0,
             algorithm: sparkle::Algorithm::Direct,
         };
-        // A kernel may not fit into so small an image.
+        // A kernel may not fit into an image this small.
         if let Ok(problem) = Conv2d::new(desc) {
             return problem;
         }
     }
 }
 
-/// Runs a convolution into an output full of NaN and compares with the oracle: exactly, or within the bound. Returns
-/// the kernel's name.
+/// Runs a convolution into an output full of NaN, and compares it with the oracle: exactly, or within the bound. Returns the
+/// name of the kernel.
 fn check_conv2d(device: &Device, problem: &Conv2d, random: &mut Random, exact: bool) -> String {
     let limit = largest_integer(problem.terms());
     let mut data = |len| if exact { random.integers(len, limit) } else { random.reals(len) };
@@ -111,7 +111,7 @@ fn real_convolutions_stay_within_the_bound() {
     assert_eq!(ran, 60);
 }
 
-/// More workgroups of 64 than the 65,535 that a dispatch may have along one dimension on many drivers.
+/// More workgroups of 64 than 65,535, the limit of many drivers for one dimension of a dispatch.
 #[test]
 fn more_outputs_than_one_grid_dimension_holds() {
     let Some(device) = device() else { return };
@@ -138,7 +138,7 @@ fn a_plan_runs_many_times() {
     }
 }
 
-/// A random small product, with everything BLAS allows.
+/// A random small product, with all options of BLAS.
 fn random_gemm(random: &mut Random) -> Gemm {
     let mut side = || if random.between(0, 9) == 0 { 0 } else { random.between(1, 40) };
     let (m, n, k) = (side(), side(), side());
@@ -154,7 +154,7 @@ fn random_gemm(random: &mut Random) -> Gemm {
     Gemm::new(GemmDesc { layout, trans_a, trans_b, m, n, k, alpha, lda, ldb, beta, ldc }).unwrap()
 }
 
-/// Runs a product and compares every element of C with the oracle, and everything else in C with what it was.
+/// Runs a product, and compares every element of C with the oracle. The gaps in C must be unchanged.
 fn check_gemm(device: &Device, problem: &Gemm, random: &mut Random, exact: bool) {
     let [a_len, b_len, c_len] = problem.lens();
     let mut data = |len| if exact { random.integers(len, 8) } else { random.reals(len) };
@@ -208,7 +208,7 @@ fn real_products_stay_within_the_bound() {
     assert_eq!(ran, 60);
 }
 
-/// An infinity reaches its own row only: tiles at the border must not multiply it by zero.
+/// An infinity reaches only its own row: tiles at the border must not multiply it by zero.
 #[test]
 fn an_infinity_stays_in_its_row() {
     let Some(device) = device() else { return };
@@ -225,16 +225,16 @@ fn an_infinity_stays_in_its_row() {
 
 #[test]
 fn a_device_that_is_not_there_says_so() {
-    let error = Device::open("gl:99").err().expect("no machine has so many");
+    let error = Device::open("gl:99").err().expect("no machine has 100 devices");
     assert!(matches!(&error, Error::NoDevice { selector, .. } if selector == "gl:99"), "{error}");
 }
 
-/// What `sparkle info` shows. Ids count the usable devices, hardware first; the rest say why they are not.
+/// The list that `sparkle info` shows. Ids count the usable devices, hardware first. Other devices state why they are unusable.
 #[test]
 fn every_device_is_usable_or_says_why_not() {
     let all = sparkle::devices();
     let gl: Vec<_> = all.iter().filter(|device| device.kind == sparkle::DeviceKind::Gl).collect();
-    assert!(!gl.is_empty(), "a machine without EGL has a candidate that says so");
+    assert!(!gl.is_empty(), "a machine without EGL lists a candidate with the reason");
     println!("{gl:#?}");
     let usable: Vec<_> = gl.iter().filter(|device| device.unusable.is_none()).collect();
     for (index, device) in usable.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Sums so deep that some drivers would end the loops of a single pass, without an error: by call, by plan, by pipeline, and as matrix
-//! products. All on small integers, and exact.
+//! Sums so deep that some drivers would end the loops of a single pass, without an error. They are computed by calls, plans,
+//! pipelines and matrix products, all exactly, on small integers.
 //!
-//! On whatever GL device the machine has; without one each test prints "skipped: no GL device" and passes, unless
+//! The tests use the first GL device. Without one, each test prints "skipped: no GL device" and passes, unless
 //! `SPARKLE_TEST_REQUIRE_GL=1`.
 
 use sparkle::problem::exact::{Random, largest_integer};
@@ -47,11 +47,11 @@ fn convolutions_by_call_by_plan_and_by_pipeline() {
         square(70_000, 1, 2, 1, 0),
         square(1, 256, 1, 256, 0),
         square(20_000, 2, 3, 2, 1),
-        // Few channels a group and large kernels; one line; bias, ReLU, dilation and strides.
+        // Few channels per group and large kernels; a single line; bias, ReLU, dilation.
         Conv2dDesc { groups: 4, bias: true, ..square(8, 140, 8, 131, 2) },
         Conv2dDesc { w: 150_000, s: 149_999, pad_w: 1, k: 2, relu: true, ..base },
         Conv2dDesc { n: 2, groups: 2, bias: true, relu: true, dilation_h: 2, ..square(9_000, 6, 4, 3, 1) },
-        // Enough work for a tile.
+        // Enough work for the tiled kernel.
         Conv2dDesc { n: 2, ..square(2_600, 8, 64, 5, 2) },
     ]
     .into_iter()
@@ -107,7 +107,7 @@ fn products() {
         for (trans_a, trans_b, alpha, beta) in
             [(Transpose::No, Transpose::No, 1.0, 0.0), (Transpose::Yes, Transpose::No, -2.0, 2.0)]
         {
-            // The stored matrix has as many lines as the other side.
+            // The smallest leading dimension: the length of a stored line.
             let ld = |rows: i64, cols: i64, trans: Transpose| {
                 if (layout == Layout::ColMajor) != (trans == Transpose::Yes) { rows } else { cols }
             };
@@ -131,7 +131,8 @@ fn products() {
     assert_eq!(ran, 12);
 }
 
-/// Explicitly asked for, Winograd is refused where its sums are too deep for a device, and the limit is named; `auto` takes another way.
+/// An explicit request for Winograd is refused if its sums are too deep for the device, with the limit in the message. `auto`
+/// uses another algorithm.
 #[test]
 fn winograd_is_right_or_refused() {
     let Some(device) = device() else { return };

@@ -1,8 +1,7 @@
-//! The OpenGL engine and the process around it: descriptors and threads, forks, threads that end, and exit in the midst of work.
+//! The OpenGL engine in its process: descriptors and threads, forks, threads that end, and exit during work.
 //!
-//! Each test runs in a process of its own, which is this binary started again for one ignored test: what is counted is then
-//! that test's, and a crash or a hang ends nothing else. Without a GL device they say so and pass, unless
-//! `SPARKLE_TEST_REQUIRE_GL=1`.
+//! Each test starts this binary again for one ignored test. In that process, only that test is counted, and a crash or a hang
+//! affects no other test. Without a GL device, the tests report it and pass, unless `SPARKLE_TEST_REQUIRE_GL=1`.
 
 #![cfg(target_os = "linux")]
 
@@ -37,7 +36,7 @@ fn in_own_process(name: &str) {
     let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
     assert!(!hung, "{name} hung:\n{text}");
     assert!(output.status.success(), "{name}: {}\n{text}", output.status);
-    // A test that ends its process leaves its own mark.
+    // A test that ends its process prints its own mark.
     assert!(text.contains("1 passed") || text.contains("skipped: ") || text.contains(EXITING), "{text}");
     text.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
 }
@@ -66,7 +65,7 @@ struct Case {
 }
 
 impl Case {
-    /// A square image of so many rows.
+    /// A square image with this number of rows.
     fn new(side: i64) -> Self {
         let desc = Conv2dDesc {
             n: 2,
@@ -91,7 +90,7 @@ impl Case {
         device.plan(&self.problem, &self.weights, None).unwrap()
     }
 
-    /// Runs a plan of it and checks every output.
+    /// Runs a plan of the convolution and checks every output.
     fn run(&self, plan: &Conv2dPlan) -> Result<(), Error> {
         let mut output = vec![f32::NAN; self.expected.len()];
         plan.run(&self.input, &mut output)?;
@@ -104,7 +103,7 @@ impl Case {
     }
 }
 
-/// Bytes of memory that this process has in use.
+/// Resident bytes of this process.
 fn resident() -> i64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
@@ -142,11 +141,11 @@ fn opens_and_closes() {
     assert!(grown <= 100 << 10, "{grown} bytes in a hundred cycles");
 }
 
-/// Forks; the child does `work`, which must be true, and must end within 20 seconds. It ends by `_exit`, as a child should: Mesa's
-/// own exit handler joins threads that only the parent has, and crashes, whoever forked.
+/// Forks. In the child, `work` must return true within 20 seconds. The child ends with `_exit`, as a forked child should: Mesa's
+/// exit handler joins threads that exist only in the parent, and crashes.
 fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is what is tested, and memory, which the C library makes usable
-    // after a fork; it never returns into the test harness.
+    // SAFETY: the child uses only this library, which is under test, and memory, which the C library makes usable after a
+    // fork. It never returns into the test harness.
     unsafe {
         let child = libc::fork();
         assert!(child >= 0, "fork failed");
@@ -197,7 +196,7 @@ fn forks() {
         assert!(in_child(|| in_child(check_child) && check_child()), "child {round} with a child failed");
         case.run(&plan).unwrap();
     }
-    // In the midst of calls: no lock of ours may be left held in the child.
+    // Forks during calls: no lock of the library may stay held in the child.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
     let mut forks = 0;
@@ -300,7 +299,7 @@ fn threads_end() {
         let plan = case.plan(&device);
         Some((device, plan))
     };
-    // Discovery, the engine and a plan begin on a thread that ends.
+    // Discovery, the engine and a plan start on a thread that ends.
     let Some((device, plan)) = std::thread::scope(|scope| scope.spawn(open).join().unwrap()) else { return };
     for _ in 0..50 {
         case.run(&plan).unwrap();
@@ -309,7 +308,7 @@ fn threads_end() {
         });
         case.run_on(&device);
     }
-    // And end on another.
+    // They end on another thread.
     std::thread::scope(|scope| {
         scope.spawn(move || drop((device, plan)));
     });
@@ -345,7 +344,7 @@ fn exits() {
             }
         });
     }
-    // Wherever the others then are.
+    // The other threads may be anywhere.
     std::thread::sleep(Duration::from_millis(10 + u64::from(std::process::id()) % 40));
     println!("{EXITING}");
     std::process::exit(0);

@@ -1,4 +1,4 @@
-//! Every kernel family on whatever GL device the machine has: exact on small integers, for shapes that fit no tile.
+//! Every kernel family on the first GL device: exact on small integers, for shapes that fit no tile.
 
 use sparkle::lab::{self, Compared, Numbers};
 use sparkle::memory::tiles::{Gpu, Tile};
@@ -50,14 +50,14 @@ fn families_are_exact_on_integers() {
     let seed = std::env::var("SPARKLE_TEST_SEED").map_or(41, |seed| seed.parse().unwrap());
     let mut random = Random::new(seed);
     let count: usize = std::env::var("SPARKLE_TEST_VARIANTS").map_or(24, |count| count.parse().unwrap());
-    // Not the measured one: the cases are to be the same everywhere.
+    // Not the measured limits: the cases must be the same on every device.
     let gpu = Gpu::ASSUMED;
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
     for _ in 0..count {
         let problem = problem(&mut random);
         let all = candidates(&problem, &gpu);
         let direct: Vec<&Variant> =
-            all.iter().filter(|it| !matches!(it.family, Family::Winograd(_) | Family::Direct)).collect();
+            all.iter().filter(|it| !matches!(it.family, Family::Winograd(_) | Family::Fallback)).collect();
         if direct.is_empty() {
             continue;
         }
@@ -121,7 +121,7 @@ fn winograd_stays_within_its_bound() {
     assert_eq!(ran, 8);
 }
 
-/// What became of `problem` by a call and in a pipeline that cuts it into pieces.
+/// Compares the results of `problem` by a call, and by a pipeline that cuts it into pieces.
 fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -> Compared {
     let called = lab::compare(0, problem, variant, numbers, seed).unwrap();
     let image = (problem.input_len().max(problem.output_len()) / problem.sizes().n).max(64);
@@ -130,13 +130,13 @@ fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -
     let options = PipelineOptions { piece_bytes, ..base };
     let (streamed, kernel) = lab::compare_streamed(0, problem, variant, (numbers, 2, seed), options).unwrap();
     let family = variant.to_string();
-    let is_fallback = *variant == Variant::DIRECT;
+    let is_fallback = *variant == Variant::FALLBACK;
     assert!(is_fallback || *kernel == *family, "{variant}: {kernel} computed it");
     Compared { wrong: called.wrong + streamed.wrong, not_finite: called.not_finite + streamed.not_finite }
 }
 
-/// NaN and infinities in input, weights and bias reach the outputs that the definition says, and no others, in every family: with
-/// padding on all sides, also where all that a shader does is known when it is compiled, strides, dilation, groups, bias and ReLU.
+/// In every family, NaN and infinities in input, weights and bias reach exactly the outputs of the definition. The cases have
+/// padding on all sides, also in kernels whose sizes are compile-time constants, and strides, dilation, groups, bias and ReLU.
 #[test]
 fn nan_and_infinity_reach_what_the_definition_says() {
     if lab::gpu(0).is_err() {
@@ -144,7 +144,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     }
     let tile = Tile::new(32, 32, 16, 4, 4, 1);
     let tiled = |family, splits| Variant { family, tile, splits };
-    let untiled = |family| Variant { family, ..Variant::DIRECT };
+    let untiled = |family| Variant { family, ..Variant::FALLBACK };
     let square = Conv2dDesc { n: 3, h: 6, w: 7, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
     let finished = Conv2dDesc { bias: true, relu: true, ..square };
     let tiny = Conv2dDesc { n: 1, h: 3, w: 3, ..square };
@@ -152,8 +152,8 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     let groups = Conv2dDesc { c: 6, k: 12, groups: 3, ..finished };
     let point = Conv2dDesc { h: 4, w: 6, r: 1, s: 1, pad_h: 0, pad_w: 0, ..finished };
     let cases = [
-        (Conv2dDesc { c: 4, k: 5, ..square }, Variant::DIRECT),
-        (Conv2dDesc { c: 6, k: 4, groups: 2, ..moved }, Variant::DIRECT),
+        (Conv2dDesc { c: 4, k: 5, ..square }, Variant::FALLBACK),
+        (Conv2dDesc { c: 6, k: 4, groups: 2, ..moved }, Variant::FALLBACK),
         (Conv2dDesc { dilation_h: 2, pad_h: 2, ..groups }, untiled(Family::Grouped(4))),
         (Conv2dDesc { c: 2, k: 2, groups: 2, ..tiny }, untiled(Family::Grouped(1))),
         (Conv2dDesc { c: 2, k: 4, stride_w: 2, ..finished }, untiled(Family::Grouped(2))),
@@ -185,7 +185,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
     assert!(ran == 96 && not_finite > 1000, "{ran}, {not_finite}");
 }
 
-/// Winograd's transforms overflow on inputs of this size, the direct sums do not.
+/// On inputs this large, Winograd's transforms overflow and direct sums do not.
 #[test]
 fn winograd_is_finite_where_direct_sums_are() {
     if lab::gpu(0).is_err() {
@@ -216,13 +216,13 @@ fn the_deepest_sums_of_every_family_are_exact() {
     let (mut families, mut ran) = (std::collections::BTreeMap::<_, usize>::new(), 0);
     let all = deep(&gpu);
     let few = |(index, (_, variant)): &(usize, (Conv2d, Variant))| {
-        // A tile in nine, each family's four ways; all that have no tile.
-        matches!(variant.family, Family::Direct | Family::Grouped(_)) || index / 4 % 9 == 8
+        // Every ninth tile, with four cases each, and all variants without a tile.
+        matches!(variant.family, Family::Fallback | Family::Grouped(_)) || index / 4 % 9 == 8
     };
     for (_, (problem, variant)) in all.into_iter().enumerate().filter(few) {
         assert_eq!(both_ways(&problem, &variant, Numbers::Integers, 47).wrong, 0, "{variant}: {problem:?}");
         if matches!(variant.family, Family::Winograd(_)) {
-            // All outputs of some channels are summed again.
+            // In these cases, all outputs of some channels are summed again.
             let compared = both_ways(&problem, &variant, Numbers::NotFinite, 1);
             assert!(compared.wrong == 0 && compared.not_finite > 0, "{variant}: {compared:?} {problem:?}");
         }
@@ -232,7 +232,7 @@ fn the_deepest_sums_of_every_family_are_exact() {
     assert!(families.len() == 6 && ran >= 10, "{families:?}");
 }
 
-/// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, scratch shared, slots used again.
+/// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, shared scratch buffers, reused slots.
 #[test]
 fn streams_of_every_family_are_right() {
     if lab::gpu(0).is_err() {
@@ -256,8 +256,8 @@ fn streams_of_every_family_are_right() {
     let few = Conv2dDesc { c: 3, stride_h: 2, ..desc };
     let groups = Conv2dDesc { c: 24, groups: 24, bias: false, ..desc };
     let cases = [
-        (desc, Variant::DIRECT),
-        (groups, Variant { family: Family::Grouped(1), ..Variant::DIRECT }),
+        (desc, Variant::FALLBACK),
+        (groups, Variant { family: Family::Grouped(1), ..Variant::FALLBACK }),
         (desc, Variant { family: Family::Igemm, tile, splits: 3 }),
         (few, Variant { family: Family::Table, tile, splits: 1 }),
         (desc, Variant { family: Family::Winograd(2), tile, splits: 1 }),
@@ -273,14 +273,14 @@ fn streams_of_every_family_are_right() {
             let (wrong, kernel) =
                 lab::streamed_differences(0, &problem, &variant, (jobs, 44), options).unwrap();
             assert_eq!(wrong, 0, "{variant} {contexts:?}");
-            assert!(variant == Variant::DIRECT || *kernel == *variant.to_string(), "{variant}: {kernel}");
+            assert!(variant == Variant::FALLBACK || *kernel == *variant.to_string(), "{variant}: {kernel}");
             ran += jobs;
         }
     }
     assert_eq!(ran, 48);
 }
 
-/// Products large enough for tiles: all layouts, odd sizes, gaps, old results.
+/// Products that are large enough for tiles: all layouts, odd sizes, gaps, nonzero beta.
 #[test]
 fn products_in_tiles_are_exact() {
     let Ok(device) = Device::open("gl:0") else { return };

@@ -1,6 +1,5 @@
-//! Memory the CPU engine must not touch: pages without access right before or right behind every buffer,
-//! inputs without write access, and canaries in what is left of an output's pages. A stray access ends this
-//! program with a signal.
+//! Memory that the CPU engine must not touch: inaccessible pages directly before or after every buffer, read-only inputs, and
+//! canaries in the rest of the pages of an output. A stray access ends this program with a signal.
 
 #![cfg(unix)]
 
@@ -12,22 +11,22 @@ use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, on_every_isa, 
 use sparkle::problem::exact::Random;
 use sparkle::{Algorithm, Conv2dDesc, Device, Error};
 
-/// Where a buffer lies in its pages.
+/// The position of a buffer in its pages.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Flush {
-    /// Right behind the page before, which has no access.
+    /// Directly after the inaccessible page before it.
     Start,
-    /// Right before the page behind.
+    /// Directly before the inaccessible page after it.
     End,
 }
 
-/// A buffer between two pages without access.
+/// A buffer between two inaccessible pages.
 struct Guarded {
     mapping: *mut u8,
     /// Bytes of the accessible pages between the two guards.
     bytes: usize,
     page: usize,
-    /// Of the buffer, from the start of the accessible pages.
+    /// Offset of the buffer from the start of the accessible pages.
     offset: usize,
     len: usize,
 }
@@ -36,12 +35,12 @@ const CANARY: u8 = 0xa5;
 
 impl Guarded {
     fn new(values: &[f32], flush: Flush) -> Self {
-        // SAFETY: asks a constant of the system.
+        // SAFETY: it only queries a system constant.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let wanted = size_of_val(values);
         let bytes = wanted.next_multiple_of(page).max(page);
-        // SAFETY: a new anonymous mapping; the pages between the guards are then made accessible, filled with
-        // canaries and values, and the values fit: offset + wanted <= bytes.
+        // SAFETY: this is a new anonymous mapping. The pages between the guards are made accessible, then filled with canaries
+        // and values. The values fit: offset + wanted <= bytes.
         unsafe {
             let (anonymous, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
             let mapping = libc::mmap(std::ptr::null_mut(), bytes + 2 * page, none, anonymous, -1, 0);
@@ -59,7 +58,7 @@ impl Guarded {
         }
     }
 
-    /// A buffer that cannot be written to.
+    /// A read-only buffer.
     fn read_only(values: &[f32], flush: Flush) -> Self {
         let guarded = Self::new(values, flush);
         // SAFETY: the accessible pages of this mapping.
@@ -71,11 +70,11 @@ impl Guarded {
     }
 
     fn start(&self) -> *mut f32 {
-        // SAFETY: inside of the mapping.
+        // SAFETY: the address is inside the mapping.
         unsafe { self.mapping.add(self.page + self.offset).cast() }
     }
 
-    /// Whether the rest of the accessible pages is as it was.
+    /// Whether the rest of the accessible pages is unchanged.
     fn canaries_live(&self) -> bool {
         // SAFETY: the accessible pages of this mapping, all initialised.
         let pages = unsafe { std::slice::from_raw_parts(self.mapping.add(self.page), self.bytes) };
@@ -87,7 +86,7 @@ impl Guarded {
 impl Deref for Guarded {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: len initialised elements, aligned since pages and sizes are multiples of four.
+        // SAFETY: there are len initialised elements, aligned because pages and sizes are multiples of four.
         unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 }
@@ -106,7 +105,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Two thousand shapes with each of them.
+/// Two thousand shapes with each instruction set.
 #[test]
 fn all_of_this_with_every_instruction_set() {
     on_every_isa("all_of_this_with_every_instruction_set", 4);
@@ -119,7 +118,7 @@ fn convolutions_touch_only_their_buffers() {
     for count in [1, 2] {
         let _guard = threads(count);
         for number in 0..400 {
-            // Some of few pixels under deep sums, where weights are read as they lie.
+            // Some with few pixels and deep sums, where weights are read unpacked.
             let few = Conv2dDesc { c: 300 + number, h: 3, w: 5, k: 31, r: 1, s: 1, ..Default::default() };
             let desc = if number % 25 == 0 { few } else { conv_desc(&mut random) };
             let case = ConvCase::new(desc, Values::Exact, &mut random);
@@ -151,7 +150,7 @@ fn winograd_touches_only_its_buffers() {
             let (pad_h, pad_w) = (random.between(0, 2), random.between(0, 2));
             let desc = Conv2dDesc {
                 n: random.between(1, 2),
-                // From 16 and from 64 on other forms come into question.
+                // From 16 and from 64 channels on, other forms are candidates.
                 c: random.pick(&[1, 5, 16, 17, 31, 64, 70]),
                 h: random.between(3, 30),
                 w: random.between(3, 40),
@@ -171,7 +170,7 @@ fn winograd_touches_only_its_buffers() {
             let run = device.conv2d(&case.problem, &case.input, &case.weights, case.bias(), &mut plain);
             match run {
                 Ok(run) => assert!(run.kernel.starts_with("conv_winograd_"), "{}", run.kernel),
-                // On CPUs without kernels for it.
+                // Only on CPUs without Winograd kernels.
                 Err(error) => {
                     return assert!(matches!(error, Error::Unsupported { .. }), "{error}");
                 }
@@ -199,7 +198,7 @@ fn products_touch_only_their_matrices() {
         let _guard = threads(count);
         for _ in 0..400 {
             let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
-            // The least lengths that are allowed: right behind the last element is a page without access.
+            // The smallest valid lengths: an inaccessible page directly follows the last element.
             let [a_len, b_len, c_len] = case.problem.lens();
             for flush in [Flush::Start, Flush::End] {
                 let (a, b) = (&case.a[..a_len], &case.b[..b_len]);
@@ -216,12 +215,12 @@ fn products_touch_only_their_matrices() {
     assert_eq!(cases, 1_600);
 }
 
-/// The guards themselves: a read behind and one before a buffer end a child process with a signal.
+/// Tests the guards: a read after and a read before a buffer each end a child process with a signal.
 #[test]
 fn guards_guard() {
     for (flush, at) in [(Flush::End, 3), (Flush::Start, -1)] {
         let buffer = Guarded::new(&[1.0, 2.0, 3.0], flush);
-        // SAFETY: the child does nothing but the one forbidden read, and ends.
+        // SAFETY: the child only does the one forbidden read, and ends.
         unsafe {
             let child = libc::fork();
             assert!(child >= 0);
@@ -231,7 +230,7 @@ fn guards_guard() {
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(child, &mut status, 0), child);
-            assert!(libc::WIFSIGNALED(status), "{flush:?}: the forbidden read went through");
+            assert!(libc::WIFSIGNALED(status), "{flush:?}: the forbidden read succeeded");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The devices and another library beside each other: what each gives is within the error bound of what the others give.
+//! Compares the devices and another library: their results agree within the error bounds.
 
 mod cpu_cases;
 
@@ -16,7 +16,7 @@ fn devices() -> Vec<Device> {
     ids.filter_map(|it| it.id.as_deref()).map(|id| Device::open(id).unwrap()).collect()
 }
 
-/// Two fp32 results of one sum are at most two bounds apart.
+/// Two float32 results of one sum differ by at most two bounds.
 #[track_caller]
 fn check(what: &dyn std::fmt::Debug, got: f32, other: f32, expected: Expected, terms: usize) {
     let bound = 2.0 * gamma(terms) * expected.magnitude + 2.0 * f64::from(f32::from_bits(1)) * terms as f64;
@@ -31,14 +31,14 @@ fn products() {
     while cases < 300 {
         let case = GemmCase::new(gemm_desc(&mut random), Values::Real, &mut random);
         let s = *case.problem.sizes();
-        // Software GL takes its time.
+        // Software GL is slow.
         if s.m * s.n * s.k > 1 << 20 {
             continue;
         }
         let mut theirs = case.c.clone();
         let [a, b, c] = [(s.a_row, s.a_col), (s.b_row, s.b_col), (s.c_row, s.c_col)]
             .map(|(row, col)| (row as isize, col as isize));
-        // SAFETY: the matrices hold all elements that sizes and strides name.
+        // SAFETY: the matrices hold all elements of the sizes and strides.
         unsafe {
             matrixmultiply::sgemm(
                 s.m,
@@ -70,7 +70,7 @@ fn products() {
     assert!(compared > 100_000, "{compared} in {cases} cases");
 }
 
-/// Convolutions, theirs as the im2col matrix times the weights.
+/// Convolutions. The other library multiplies the weights by the im2col matrix.
 #[test]
 fn convolutions() {
     let mut random = Random::new(72);
@@ -114,7 +114,7 @@ fn by_im2col(case: &ConvCase) -> Vec<f32> {
         }
         let (weights, to) = (&case.weights[group * k * depth..], (n * s.k + group * k) * pixels);
         let (depth_step, pixel_step) = (depth as isize, pixels as isize);
-        // SAFETY: weights are k x depth, the matrix depth x pixels, the output k x pixels from there on.
+        // SAFETY: weights are k x depth, the matrix is depth x pixels, and the output has k x pixels elements from this address.
         unsafe {
             let (a, b, c) = (weights.as_ptr(), matrix.as_ptr(), output[to..].as_mut_ptr());
             matrixmultiply::sgemm(

@@ -1,7 +1,7 @@
-//! Pipelines through the library's face: every job's result is exact, whatever is in flight beside it.
+//! Pipelines through the public API: every job's result is exact, whatever else is in flight.
 //!
-//! On the first GL device, a software one is enough, and on the CPU. Without a GL device the tests of GL print so and pass, unless
-//! `SPARKLE_TEST_REQUIRE_GL=1`.
+//! The tests use the CPU and the first GL device; a software renderer is enough. Without a GL device, they report a skip and
+//! test only the CPU, unless `SPARKLE_TEST_REQUIRE_GL=1`.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn devices() -> Vec<Device> {
     all
 }
 
-/// A plan with exact answers: whole numbers, and an input that depends on a seed.
+/// A plan with exact results: integers, and an input that depends on a seed.
 struct Case {
     problem: Conv2d,
     weights: Vec<f32>,
@@ -74,7 +74,7 @@ impl Case {
     }
 }
 
-/// All ways to set a pipeline up that the machine has time for.
+/// The pipeline options to test, as many as the machine has time for.
 fn options() -> Vec<PipelineOptions> {
     let mut all = vec![];
     for contexts in [Contexts::Three, Contexts::Two, Contexts::One] {
@@ -107,7 +107,7 @@ fn every_way_of_submitting_is_exact() {
     assert!(ran >= 1080, "{ran}");
 }
 
-/// Kernels that take long, and short ones among them, as many as there are slots.
+/// Long kernels with short ones among them, as many as there are slots.
 #[test]
 fn long_kernels_in_many_slots_are_exact_and_so_are_short_ones_among_them() {
     for device in devices() {
@@ -133,11 +133,11 @@ fn long_kernels_in_many_slots_are_exact_and_so_are_short_ones_among_them() {
     }
 }
 
-/// Weights of a one-shot call are the caller's own, and change from call to call.
+/// The weights of a one-shot call belong to the caller, and change from call to call.
 #[test]
 fn each_large_call_uses_its_own_weights() {
     for device in devices().iter().filter(|device| device.id() != "cpu") {
-        // 9 MB of input and output, and so many weights that they have their own way to the device.
+        // 9 MB of input and output, and so many weights that they are uploaded separately.
         let desc = Conv2dDesc { c: 256, h: 64, w: 64, k: 272, ..Default::default() };
         let cases: Vec<Case> = (1..3).map(|seed| Case::new(device, desc, &mut Random::new(seed))).collect();
         let input = cases[0].input(5);
@@ -152,12 +152,12 @@ fn each_large_call_uses_its_own_weights() {
     }
 }
 
-/// Calls that move much data go through a pipeline of the device's own, in pieces.
+/// Calls that move much data go through the device's own pipeline, in pieces.
 #[test]
 fn large_calls_are_exact_from_any_number_of_threads() {
     let mut ran = 0;
     for device in devices().iter().filter(|device| device.id() != "cpu") {
-        // 1.0 MB in and 2.1 MB out an image: pieces of three images and a rest.
+        // 1.0 MB in and 2.1 MB out per image: pieces of three images and a remainder.
         let desc = Conv2dDesc { n: 7, c: 1, h: 512, w: 512, k: 2, bias: true, ..Default::default() };
         let call = |seed: u64| {
             let case = Case::new(device, desc, &mut Random::new(seed));
@@ -216,7 +216,7 @@ fn borrowed(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     for ((case, input), output) in cases.iter().zip(&inputs).zip(&outputs) {
         case.check(input, output, what);
     }
-    // One at a time, too.
+    // Also one at a time.
     for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
         output.fill(f32::NAN);
         pipeline.scope(|scope| {
@@ -237,8 +237,8 @@ fn in_place(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     }
 }
 
-/// A few hundred jobs of random shapes from eight threads at once, some cancelled, some dropped, some in slots; each thread's
-/// results are right and in its own order.
+/// Eight threads submit a few hundred jobs of random shapes. Some jobs are cancelled, some dropped, some in slots. The results of
+/// each thread are correct and in its order.
 #[test]
 fn eight_threads_submit_at_once() {
     for device in devices() {
@@ -333,7 +333,7 @@ fn there_are_as_many_slots_as_the_options_say() {
             assert!(is_busy(acquire()));
             drop(slot);
             held.push(acquire().unwrap());
-            // Whoever waits gets what is given back.
+            // A waiting caller gets the slot that is returned.
             std::thread::scope(|scope| {
                 let waiter = scope.spawn(|| pipeline.acquire(&case.plan, Pressure::Wait).is_ok());
                 held.pop();
@@ -354,9 +354,9 @@ fn slots_outlive_their_pipeline_and_say_so() {
         let [empty, done, running] = slots;
         let (_, done) = done.submit().unwrap().wait().unwrap();
         let running = running.submit().unwrap();
-        assert!(!running.ticket().cancel(), "a job in a slot has begun with its submission");
+        assert!(!running.ticket().cancel(), "a job in a slot begins when it is submitted");
         drop(pipeline);
-        assert!(running.wait_for(Duration::ZERO), "{}: the pipeline's end waits for it", device.id());
+        assert!(running.wait_for(Duration::ZERO), "{}: ending the pipeline waits for the job", device.id());
         let (_, running) = running.wait().unwrap();
         for slot in [&done, &running] {
             case.check(&input, slot.output(), "after the end");
@@ -370,9 +370,9 @@ fn slots_outlive_their_pipeline_and_say_so() {
     }
 }
 
-/// Who waits for a slot, or for room, is sent away when somebody closes the pipeline.
+/// Closing a pipeline ends the calls that wait for a slot or for room in the queue.
 #[test]
-fn closing_sends_away_who_waits() {
+fn closing_ends_waiting_calls() {
     for device in devices() {
         let (case, _) = one_case(&device);
         let pipeline = device.pipeline(PipelineOptions { slots: 1, ..Default::default() }).unwrap();
@@ -413,7 +413,7 @@ fn ten_thousand_jobs_are_exact_and_in_order_whatever_the_delays() {
                 Case::new(&device, desc, &mut random)
             })
             .collect();
-        // Inputs and right results of a few seeds, so that comparing costs nothing.
+        // Inputs and expected results of a few seeds, so that comparing is cheap.
         let known: Vec<Vec<(Vec<f32>, Vec<f32>)>> = cases
             .iter()
             .map(|case| {
@@ -440,7 +440,7 @@ fn ten_thousand_jobs_are_exact_and_in_order_whatever_the_delays() {
             if flying.len() > 40 {
                 check(flying.pop_front().unwrap());
             }
-            // Now and then a pause, in which the device may come to rest.
+            // An occasional pause, in which the device may become idle.
             if random.between(0, 99) == 0 {
                 std::thread::sleep(Duration::from_micros(random.between(0, 4000) as u64));
             }
@@ -460,7 +460,7 @@ fn tickets_are_polled_waited_for_and_cancelled() {
             let output = vec![f32::NAN; case.problem.output_len()];
             pipeline.submit(&case.plan, case.input(1), output, pressure)
         };
-        // Full sooner or later, since nobody is that fast.
+        // The queue becomes full, because no device is this fast.
         let mut accepted = vec![];
         let refused = (0..10_000).find_map(|_| submit(Pressure::Refuse).map(|job| accepted.push(job)).err());
         assert!(matches!(refused, Some(Error::Busy { .. })), "{refused:?}");

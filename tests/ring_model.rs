@@ -1,4 +1,4 @@
-//! The pipeline's ring under a model checker: in every interleaving of its threads each piece goes through each stage once, and all
+//! The pipeline's ring under a model checker: in every interleaving of its threads, each piece passes each stage once, and all
 //! threads end.
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[allow(dead_code)]
 mod ring;
 
-/// The checker's locks in place of the system's.
+/// The checker's locks, which replace the system's.
 mod sync {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
@@ -24,7 +24,7 @@ mod sync {
 
 use ring::{Refused, Rest, Ring, Source, Stage, Task};
 
-/// Work of some pieces. One that shares is of one piece, whose number is how many are in it.
+/// Work of `left` pieces. Work that shares a slot has one piece, whose value is the number of works in it.
 struct Work {
     left: usize,
     begun: bool,
@@ -51,7 +51,7 @@ impl Source for Work {
     }
 }
 
-/// Does `stages` until the ring ends. Gives how many tasks there were.
+/// Executes `stages` until the ring ends. Returns the number of tasks.
 fn serve(ring: &Ring<Work>, stages: &[Stage]) -> usize {
     let (generation, mut tasks) = (ring.generation(), 0);
     loop {
@@ -61,12 +61,12 @@ fn serve(ring: &Ring<Work>, stages: &[Stage]) -> usize {
                 ring.expect(slot, generation);
                 ring.pass(Stage::Upload, slot, generation);
             }
-            // Whether it comes in time depends on the others: it is not counted.
+            // Whether it comes in time depends on the other threads, so it is not counted.
             Some(Task::Expect(..)) => continue,
             Some(Task::Issue(Stage::Upload, slot, _)) => ring.pass(Stage::Compute, slot, generation),
             Some(Task::Issue(Stage::Compute, slot, _)) => ring.pass(Stage::Download, slot, generation),
             Some(Task::Issue(Stage::Download, slot, _)) => drop(ring.done(slot, generation)),
-            // Roused, since the first piece is on its way.
+            // Woken, because the first piece is in flight.
             None => continue,
         }
         tasks += 1;
@@ -101,7 +101,7 @@ fn two_steps_and_two_callers() {
         let mut called_off = 0;
         ring.close(|_| called_off += 1);
         let (front, back) = (front.join().unwrap(), back.join().unwrap());
-        // Two tasks a piece on either side.
+        // Two tasks per piece on each side.
         assert_eq!((front, back), (2 * (2 - called_off), 2 * (2 - called_off)));
     });
 }
@@ -134,7 +134,8 @@ fn a_break_at_any_moment_loses_nothing() {
     });
 }
 
-/// Who computes may look at an expected piece as long as nobody else can be done with it: until its computing is given out.
+/// The computing thread may look at an expected piece until its compute task is issued. Before that, no other thread can finish
+/// the piece.
 #[test]
 fn a_piece_is_expected_until_it_is_computed() {
     model(|| {
@@ -151,7 +152,7 @@ fn a_piece_is_expected_until_it_is_computed() {
             ring.pass(Stage::Compute, slot, generation);
             assert_eq!(ring.next(back, Rest::Never), Some(Task::Issue(Stage::Compute, slot, 0)));
             assert_eq!(ring.next(back, Rest::Never), None);
-            // A thread of contexts that are gone has nothing to expect.
+            // A thread whose contexts are gone expects nothing.
             ring.break_up();
             ring.expect(slot, generation);
             ring.recover(|_, waiting| waiting.push_back(work(1)));
@@ -162,10 +163,10 @@ fn a_piece_is_expected_until_it_is_computed() {
     });
 }
 
-/// Whoever was given nothing need not ask again before there is news. Nothing but the work itself makes any, and the ring is closed when
-/// it is done: a thread that missed it would listen for ever, which the checker does not allow.
+/// A thread that got no task need not ask again before the news counter changes. Only the work itself changes the counter, and
+/// the ring is closed when the work is done. A thread that missed the change would listen forever, which the checker detects.
 #[test]
-fn who_listens_to_the_news_misses_no_task() {
+fn a_thread_that_listens_to_the_news_misses_no_task() {
     fn work_off(ring: &Ring<Work>, stage: Stage, listens: bool) {
         let (generation, mut heard) = (ring.generation(), None);
         loop {
@@ -220,7 +221,7 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
             let ring = ring.clone();
             loom::thread::spawn(move || serve(&ring, &[Stage::Upload, Stage::Compute, Stage::Download]))
         };
-        // Given back while the job runs, or before, or after; then somebody else gets it.
+        // The slot is returned while the job runs, before or after; then another caller gets it.
         ring.give_back(slot, generation);
         assert!(ring.push(work(1), true).is_ok());
         let mut called_off = 0;
@@ -229,7 +230,8 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
     });
 }
 
-/// However many ask at once, a slot is one caller's; and each is answered without anybody's help.
+/// With any number of concurrent callers, a slot belongs to one of them. Each caller gets an answer without the help of another
+/// thread.
 #[test]
 fn a_slot_is_reserved_at_once_or_refused_at_once() {
     model(|| {
@@ -254,13 +256,13 @@ fn a_slot_is_reserved_at_once_or_refused_at_once() {
         });
         let own = ask(&ring, &held);
         let given = threads.into_iter().map(|thread| thread.join().unwrap()).sum::<i32>() + own;
-        assert!(given >= 1, "a slot was free, and nobody got it");
+        assert!(given >= 1, "a slot was free, and no caller got it");
         assert_eq!((ask(&ring, &held), ring.depth()), (1, (0, 0)));
     });
 }
 
-/// A slot without memory is prepared next, for the one who reserved it; jobs come after that, and while one waits nobody gets
-/// past it. Nothing is lost when the ring breaks or closes meanwhile.
+/// A slot without memory is prepared next, for the caller that reserved it. Jobs come after that. While a job waits, no later
+/// request overtakes it. Nothing is lost if the ring breaks or closes meanwhile.
 #[test]
 fn a_reserved_slot_is_prepared_or_found_again() {
     for breaks in [false, true] {
@@ -268,7 +270,7 @@ fn a_reserved_slot_is_prepared_or_found_again() {
             let ring = Arc::new(Ring::<Work>::new(1, 2));
             let server = {
                 let ring = ring.clone();
-                // Lends what is prepared; what is computed goes its way.
+                // Lends a prepared slot; finishes computed pieces.
                 loom::thread::spawn(move || {
                     let mut lent = 0;
                     loop {
@@ -303,7 +305,7 @@ fn a_reserved_slot_is_prepared_or_found_again() {
                 other => panic!("{other:?}"),
             };
             if reserved == 1 && !breaks {
-                // Behind the reservation, or not at all.
+                // After the reservation, or not at all.
                 let pushed = ring.push(work(1), false);
                 assert!(matches!(pushed, Ok(()) | Err((Refused::Closed, _))));
             }
@@ -317,14 +319,14 @@ fn a_reserved_slot_is_prepared_or_found_again() {
                 });
                 ring.close(|_| {});
             }
-            // What was lent as the ring broke is found, too: who asked for it has been answered by then.
+            // Recovery also finds the slot that was lent when the ring broke. Its caller has got an answer by then.
             assert!(lent <= reserved && found <= reserved && lent + found >= reserved, "{lent}, {found}");
             assert_eq!(ring.depth(), (0, 0));
         });
     }
 }
 
-/// Where no contexts can be had, what was reserved is free again.
+/// If no context can be created, a reserved slot becomes free again.
 #[test]
 fn a_reservation_can_be_taken_back() {
     model(|| {
@@ -334,14 +336,14 @@ fn a_reservation_can_be_taken_back() {
         assert!(ring.wait_for_work());
         assert_eq!((ring.take_reserved(), ring.depth()), (vec![7], (0, 0)));
         assert_eq!(ring.reserve(9, 0, Some), Ok(Some((0, 0))));
-        // Work that waits goes first.
+        // Waiting work goes first.
         ring.give_back(0, 0);
         assert!(ring.push(work(1), false).is_ok());
         assert_eq!(ring.reserve(9, 0, Some), Err(Refused::Full));
     });
 }
 
-/// Whoever keeps small work back is woken for it.
+/// A thread that holds back small work is woken for it.
 #[test]
 fn what_shares_a_slot_is_never_left_behind() {
     model(|| {
@@ -352,7 +354,7 @@ fn what_shares_a_slot_is_never_left_behind() {
         };
         let back = {
             let ring = ring.clone();
-            // Ends by itself when all three have come, which nobody else tells it.
+            // Ends by itself when all three have arrived; no other thread tells it.
             loom::thread::spawn(move || {
                 let (generation, mut jobs) = (ring.generation(), 0);
                 while jobs < 3 {
@@ -365,7 +367,7 @@ fn what_shares_a_slot_is_never_left_behind() {
                             assert!(ring.done(slot, generation));
                         }
                         Some(Task::Expect(..)) | None => {}
-                        _ => unreachable!("there is more to come"),
+                        _ => unreachable!("more work is to come"),
                     }
                 }
                 jobs

@@ -1,4 +1,4 @@
-//! Tuning from process to process: `sparkle tune` measures and keeps, others take what it kept, or do well without.
+//! Tuning across processes: `sparkle tune` measures and records, other processes use the record, or work without one.
 #![cfg(feature = "cli")]
 
 use std::fs;
@@ -8,10 +8,10 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sparkle::problem::exact::Random;
 
-/// Enough work for a choice of kernels, and not more than a software renderer is done with at once.
+/// Enough work for a choice of kernels, and little enough for a software renderer.
 const SUITE: &str = "name,N,C,H,W,K,kernel,stride,pad\ndeep,1,32,16,16,32,3,1,1\n";
 
-/// `sparkle` in `folder`, which is also where it keeps what it learns, with `tune` in `SPARKLE_TUNE`.
+/// Runs `sparkle` in `folder`, with its cache there and with `tune` in `SPARKLE_TUNE`.
 fn sparkle(folder: &Path, tune: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparkle"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPARKLE_")) {
@@ -22,7 +22,7 @@ fn sparkle(folder: &Path, tune: &str, arguments: &[&str]) -> Output {
     command.args(arguments).output().expect("the program starts")
 }
 
-/// The columns of the one row that `sparkle tune` prints; none on a machine without OpenGL.
+/// The columns of the single row that `sparkle tune` prints; `None` on a machine without OpenGL.
 fn tune(folder: &Path) -> Option<Vec<String>> {
     let arguments = ["tune", "--suite", "suite.csv", "--device", "gl:0", "--budget", "1"];
     let output = sparkle(folder, "off", &arguments);
@@ -36,7 +36,7 @@ fn tune(folder: &Path) -> Option<Vec<String>> {
     Some(row.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The kernel that a plan takes; its result is checked.
+/// The kernel of a plan, whose result is checked.
 fn kernel(folder: &Path, tune: &str) -> String {
     let arguments = ["bench", "--suite", "suite.csv", "--device", "gl:0", "--prepacked", "--repeat", "1"];
     let output = sparkle(folder, tune, &[&arguments[..], &["--json", "out.json"]].concat());
@@ -61,11 +61,11 @@ fn suite() -> tempfile::TempDir {
 fn what_one_process_measured_others_take() {
     let folder = suite();
     let Some(row) = tune(folder.path()) else { return };
-    // Name, planner's choice and its time, winner and its time, gain, number tried.
+    // Name, the planner's choice and its time, the winner and its time, the gain, the number of candidates timed.
     let (planned, tuned) = (row[1].as_str(), row[3].as_str());
     assert_eq!(kernel(folder.path(), "off"), planned);
     assert_eq!(kernel(folder.path(), "read"), tuned);
-    assert_eq!(kernel(folder.path(), "full"), tuned, "known, so not measured again");
+    assert_eq!(kernel(folder.path(), "full"), tuned, "it is on record, so it is not measured again");
     let records =
         kept(folder.path()).iter().filter(|path| path.to_str().unwrap().contains("gl-tuned")).count();
     assert_eq!(records, 1);
@@ -93,7 +93,7 @@ fn whatever_is_wrong_with_the_cache_plans_work() {
     }
     assert!(mutated > 6, "{mutated}");
     assert!(kernel(folder.path(), "read").starts_with("conv_"));
-    // A file where the folder should be cannot be read or written by anyone.
+    // A file in place of the folder cannot be used as a cache.
     fs::remove_dir_all(folder.path().join("cache")).unwrap();
     fs::write(folder.path().join("cache"), "a file").unwrap();
     assert!(kernel(folder.path(), "full").starts_with("conv_"));

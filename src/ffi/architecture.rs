@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::gl::architecture::Architecture;
 use crate::gl::experience::{self, Experience};
 use crate::memory::tiles::Gpu;
-use crate::shader::single::{Single, Wish};
+use crate::shader::single::{Request, Single};
 
 /// A GPU's architecture. What cannot be told is 0. Texts end with a NUL.
 #[repr(C)]
@@ -139,7 +139,7 @@ unsafe impl Growing for sparkle_shader_options {
 }
 
 impl sparkle_shader_options {
-    fn wish(&self) -> Outcome<Wish> {
+    fn wish(&self) -> Outcome<Request> {
         if self.reserved != 0 {
             return Err(Error::invalid("reserved", self.reserved, "0").into());
         }
@@ -149,7 +149,7 @@ impl sparkle_shader_options {
             Err(_) => Err(Error::invalid(argument, value, "0 or more")),
         };
         let threads = |value| positive("threads", value, 16);
-        Ok(Wish {
+        Ok(Request {
             threads: [threads(self.threads_x)?, threads(self.threads_y)?],
             registers: positive("registers", self.registers, 64)?,
             shared: truth("shared", self.shared)?,
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn sparkle_shader_source(
         // SAFETY: C's promises for the structs and for `text`.
         let (problem, wish, into) = unsafe {
             let wish = match options.is_null() {
-                true => Wish { threads: [16, 16], registers: 64, shared: false, chains: 1 },
+                true => Request { threads: [16, 16], registers: 64, shared: false, chains: 1 },
                 false => pointer::read_struct(options)?.wish()?,
             };
             let only_length = text.is_null() && capacity == 0;

@@ -13,12 +13,12 @@ use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe::Source;
+use crate::shader::pass_plan::ShaderSource;
 use crate::shader::tuner::Record;
 use crate::store::Store;
 
 /// What a shader's program is kept under.
-pub fn program_key(capabilities: &Capabilities, source: &Source) -> String {
+pub fn program_key(capabilities: &Capabilities, source: &ShaderSource) -> String {
     format!("{}\n{}", capabilities.key(), source.text)
 }
 
@@ -43,7 +43,7 @@ impl PendingProgram {
     ///
     /// # Errors
     /// As [`Program::build`].
-    pub fn finish(self, store: &Store, source: &Source) -> Result<(Program, bool)> {
+    pub fn finish(self, store: &Store, source: &ShaderSource) -> Result<(Program, bool)> {
         let program = match self {
             PendingProgram::Ready(program) => return Ok((program, false)),
             PendingProgram::Building(building) => building.finish()?,
@@ -57,7 +57,7 @@ impl PendingProgram {
 ///
 /// # Errors
 /// If the device was lost.
-pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
+pub fn keep(store: &Store, program: &Program, source: &ShaderSource) -> Result<()> {
     let capabilities = program.context().capabilities();
     if capabilities.program_binaries
         && source.text.len() <= MAX_CACHED_TEXT
@@ -78,7 +78,7 @@ pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
 ///
 /// # Errors
 /// What GL reports at once.
-pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<PendingProgram> {
+pub fn program(store: &Store, context: &Rc<Context>, source: &ShaderSource) -> Result<PendingProgram> {
     if context.capabilities().program_binaries
         && source.text.len() <= MAX_CACHED_TEXT
         && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))

@@ -14,7 +14,7 @@ use crate::gl::tunables::{MAX_DEPTH_SPLITS, MIN_TILED_FLOPS, OPERATIONS_PER_OUTP
 use crate::memory::tiles::{self, Gpu, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
 use crate::shader::iterations::{self, Part};
-use crate::shader::recipe::{self, Product};
+use crate::shader::pass_plan::{self, Product};
 use crate::shader::source::{SGEMM_DIRECT, SGEMM_PART};
 
 /// Uniform locations of the bounds of a part of the depth.
@@ -148,7 +148,7 @@ pub fn tile(context: &Context, gpu: &Gpu, problem: &Gemm) -> Result<Option<(Tile
     let Product { rows, cols, depth, .. } = Product::new(problem);
     let possible = |&tile: &Tile| {
         let slices = depth.div_ceil(tile.bk);
-        let splits = iterations::least_splits(&tile, slices, 0, false, gpu.max_iterations)?;
+        let splits = iterations::min_splits(&tile, slices, 0, false, gpu.max_iterations)?;
         let packed = depth.next_multiple_of(tile.bk) * rows.next_multiple_of(tile.bm);
         let largest = packed.max(depth * cols).max(splits * rows * cols);
         (tile.fits(gpu) && splits <= MAX_DEPTH_SPLITS && largest <= gpu.max_elements)
@@ -185,7 +185,7 @@ pub fn run_tiled(
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let passes = Passes::new(programs, &recipe::gemm(problem, tile, splits))?;
+    let passes = Passes::new(programs, &pass_plan::gemm(problem, tile, splits))?;
     let context = programs.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
@@ -199,7 +199,7 @@ pub fn run_tiled(
         output: &output,
     })?;
     output.read(bytemuck::cast_slice_mut(tight))?;
-    Ok((recipe::gemm_name(tile), ran))
+    Ok((pass_plan::gemm_name(tile), ran))
 }
 
 /// C as a tight matrix, in the order of its memory.

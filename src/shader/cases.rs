@@ -1,8 +1,8 @@
-//! Convolutions and variants that together reach every option of every template: what correctness is tested on.
+//! Problems for correctness tests. Together they reach every option of every template.
 //!
-//! [`Cases`] walks through all families, tiles and ways to cut a reduction in a fixed order, and draws a shape for each that fits no
-//! tile: odd sides, channels one more or less than a slice, kernels larger than the image. The same seed gives the same
-//! cases. [`deep`] has the deepest sums that each family can do.
+//! [`Cases`] walks through all families, tiles and numbers of splits in a fixed order. For each it draws a shape that fits no
+//! tile: odd sides, one channel more or less than a slice, kernels larger than the image. The same seed draws the same cases.
+//! [`deep`] returns the deepest sums that each family supports.
 
 use super::iterations;
 use super::variant::{Family, POINTWISE_PARTS, Variant, is_possible};
@@ -10,23 +10,23 @@ use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc};
 
-/// Parts of the reduction that are tried with each tile.
+/// Numbers of parts of the reduction that are tested with each tile.
 const SPLITS: [usize; 4] = [1, 2, 3, 7];
-/// Shapes drawn before a variant counts as impossible on the device.
-const PATIENCE: usize = 200;
+/// Shapes to draw before a variant counts as impossible on the device.
+const MAX_DRAWS: usize = 200;
 
-/// How a template is asked to work, as far as the variant alone does not say it.
+/// The code path of a template that a drawn shape takes, where the variant does not determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Any kernel, stride, dilation and padding.
     Any,
-    /// 1x1 on a map of whole vectors: pixels and outputs four at a time.
+    /// 1x1 on an image of whole vectors: pixels and outputs are accessed four at a time.
     Pointwise,
-    /// Outputs four at a time, pixels one by one.
+    /// Outputs are stored four at a time, pixels are read one by one.
     WholeRows,
 }
 
-/// An endless walk through the cases that a device can run.
+/// An endless iterator over cases that a device can run.
 #[derive(Debug, Clone)]
 pub struct Cases {
     random: Random,
@@ -36,15 +36,15 @@ pub struct Cases {
 }
 
 impl Cases {
-    /// The cases of `seed` for a device of these limits.
+    /// The cases of `seed` for a device with these limits.
     pub fn new(seed: u64, gpu: Gpu) -> Self {
-        let mut kinds = vec![(Variant::DIRECT, Form::Any)];
+        let mut kinds = vec![(Variant::FALLBACK, Form::Any)];
         for tm in [1, 2, 4, 8] {
-            let variant = Variant { family: Family::Grouped(tm), ..Variant::DIRECT };
+            let variant = Variant { family: Family::Grouped(tm), ..Variant::FALLBACK };
             kinds.extend([Form::Any, Form::WholeRows].map(|form| (variant, form)));
         }
         for kg in POINTWISE_PARTS {
-            let variant = Variant { family: Family::Pointwise(kg), ..Variant::DIRECT };
+            let variant = Variant { family: Family::Pointwise(kg), ..Variant::FALLBACK };
             kinds.push((variant, Form::Pointwise));
         }
         for tile in TILES.into_iter().filter(|tile| tile.fits(&gpu)) {
@@ -53,14 +53,14 @@ impl Cases {
         Cases { random: Random::new(seed), gpu, kinds, next: 0 }
     }
 
-    /// How many cases one walk through all options is.
+    /// The number of cases of one walk through all options.
     pub fn kinds(&self) -> usize {
         self.kinds.len()
     }
 
     fn draw(&mut self, variant: &Variant, form: Form) -> Option<Conv2d> {
         let (random, gpu) = (&mut self.random, &self.gpu);
-        let drawn = std::iter::repeat_with(|| Conv2d::new(desc(random, variant, form)).ok()).take(PATIENCE);
+        let drawn = std::iter::repeat_with(|| Conv2d::new(desc(random, variant, form)).ok()).take(MAX_DRAWS);
         drawn.flatten().find(|problem| is_possible(problem, gpu, variant))
     }
 }
@@ -69,7 +69,7 @@ impl Iterator for Cases {
     type Item = (Conv2d, Variant);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Some kind is always possible: the floor.
+        // This ends: the fallback is always possible.
         loop {
             let (variant, form) = self.kinds[self.next % self.kinds.len()];
             self.next += 1;
@@ -80,8 +80,8 @@ impl Iterator for Cases {
     }
 }
 
-/// Few outputs of sums as deep as each family and tile can do on a device: what comes of them if its loops end early. The fallback kernels
-/// need several passes for theirs.
+/// The deepest sums that each family and tile supports on a device, with few outputs. They fail if the device ends loops early.
+/// The fallback kernels need several passes for theirs.
 pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
     let base = Conv2dDesc { k: 5, w: 3, relu: true, ..Default::default() };
     let square = Conv2dDesc { h: 3, w: 3, r: 3, s: 3, pad_h: 1, pad_w: 1, ..base };
@@ -89,7 +89,7 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
     let mut add = |variant: Variant, desc: Conv2dDesc| {
         let problem = |c| Conv2d::new(Conv2dDesc { c, ..desc }).ok();
         let can = |&c: &i64| problem(c).is_some_and(|it| is_possible(&it, gpu, &variant));
-        // The most that is possible, by halves: whether it is possible does not change twice.
+        // Binary search: all depths below the largest possible one are possible.
         let most = if matches!(variant.family, Family::Winograd(_)) { DEEPEST_WINOGRAD } else { DEEPEST };
         let (mut possible, mut too_many) = (16, most);
         while too_many - possible > 1 {
@@ -108,12 +108,12 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
     }
     for tm in [1, 4] {
         let family = Family::Grouped(tm);
-        add(Variant { family, ..Variant::DIRECT }, Conv2dDesc { k: tm as i64, ..square });
+        add(Variant { family, ..Variant::FALLBACK }, Conv2dDesc { k: tm as i64, ..square });
     }
     let pass =
         iterations::parts(&problem_of(Conv2dDesc { c: DEEPEST, ..base }), gpu.max_iterations).unwrap()[0];
     let c = 2 * pass.products() as i64 + 3;
-    let long = 2 * gpu.max_iterations.min(iterations::MOST_OF_A_PASS) as i64;
+    let long = 2 * gpu.max_iterations.min(iterations::MAX_PASS_ITERATIONS) as i64;
     let rows = Conv2dDesc { h: long / 50, w: 60, r: long / 50, s: 59, bias: true, ..base };
     for desc in [
         Conv2dDesc { c, ..base },
@@ -121,21 +121,21 @@ pub fn deep(gpu: &Gpu) -> Vec<(Conv2d, Variant)> {
         rows,
         Conv2dDesc { w: long, s: long - 1, pad_w: 1, ..base },
     ] {
-        deepest.push((problem_of(desc), Variant::DIRECT));
+        deepest.push((problem_of(desc), Variant::FALLBACK));
     }
     deepest
 }
 
-/// No sum is deeper: integers that it is exact with end here.
+/// The maximum depth: up to here, float32 sums of the test's integers are exact.
 const DEEPEST: i64 = 1 << 21;
-/// Beyond this, transformed weights take gigabytes.
+/// With more channels, transformed weights take gigabytes.
 const DEEPEST_WINOGRAD: i64 = 1 << 15;
 
 fn problem_of(desc: Conv2dDesc) -> Conv2d {
     Conv2d::new(desc).expect("sound sizes")
 }
 
-/// The ways in which the tile's template is used.
+/// All variants and forms of the tile template.
 fn tiled(tile: Tile) -> Vec<(Variant, Form)> {
     let mut kinds = vec![];
     for family in [Family::Igemm, Family::Table] {
@@ -151,7 +151,7 @@ fn tiled(tile: Tile) -> Vec<(Variant, Form)> {
     kinds
 }
 
-/// Sizes for `variant`, not all of which it can do.
+/// Draws sizes for `variant`, which may not support all of them.
 fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
     let few = [1, 2, 3, 5, 7, 15];
     let many = [16, 17, 31, 33, 40];
@@ -191,14 +191,14 @@ fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
     }
 }
 
-/// `desc` with a kernel, strides, dilation and padding.
+/// Adds a kernel, strides, dilation and padding to `desc`.
 fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
     if form == Form::Pointwise {
         return Conv2dDesc { r: 1, s: 1, ..desc };
     }
     let (r, s) = random.pick(&[(1, 1), (3, 3), (3, 3), (2, 3), (5, 5), (7, 7), (1, 4), (11, 11)]);
     if form == Form::WholeRows {
-        // As wide as it was: whole vectors, if the kernel is odd.
+        // An odd kernel keeps the width, and so the whole vectors.
         let s = s | 1;
         return Conv2dDesc { r, s, pad_h: r / 2, pad_w: s / 2, ..desc };
     }
@@ -216,16 +216,16 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::shader::recipe::{Pass, Recipe, generate};
+    use crate::shader::pass_plan::{Pass, PassPlan, generate};
     use crate::shader::source::check_all_with_glslang;
     use crate::shader::variant::candidates;
 
-    /// Limits of a device that can run every tile.
+    /// The limits of a device that can run every tile.
     pub const LARGE: Gpu = Gpu { shared_bytes: 128 << 10, ..Gpu::ASSUMED };
 
-    /// All passes of a recipe.
-    pub fn passes(recipe: &Recipe) -> impl Iterator<Item = &Pass> {
-        recipe.prepare.iter().chain(&recipe.run)
+    /// All passes of a plan.
+    pub fn passes(plan: &PassPlan) -> impl Iterator<Item = &Pass> {
+        plan.prepare.iter().chain(&plan.run)
     }
 
     #[test]
@@ -235,9 +235,9 @@ pub(super) mod tests {
         assert!(kinds > 500, "{kinds}");
         let mut sources = BTreeMap::new();
         for (problem, variant) in cases.take(kinds) {
-            if let Some(recipe) = generate(&variant, &problem) {
+            if let Some(plan) = generate(&variant, &problem) {
                 sources
-                    .extend(passes(&recipe).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
+                    .extend(passes(&plan).map(|pass| (pass.source.text.clone(), pass.source.name.clone())));
             }
         }
         assert!(sources.len() > 900, "{}", sources.len());
@@ -246,7 +246,7 @@ pub(super) mod tests {
         check_all_with_glslang(&sources);
     }
 
-    /// Every family has its deepest sums: all but the shallow ones, of which memory limits some.
+    /// The sums are as deep as the iterations allow, or as memory allows.
     #[test]
     fn deep_sums_are_as_deep_as_can_be() {
         for most in [3584, 57_344, 917_504] {
@@ -255,7 +255,7 @@ pub(super) mod tests {
             let mut seen = BTreeMap::<String, usize>::new();
             for (problem, variant) in &all {
                 let iterations = match generate(variant, problem) {
-                    Some(recipe) => passes(&recipe).map(|pass| pass.iterations).max().unwrap(),
+                    Some(plan) => passes(&plan).map(|pass| pass.iterations).max().unwrap(),
                     None => {
                         let parts = iterations::parts(problem, most).unwrap();
                         assert!(parts.len() > 1, "{problem:?}");
@@ -274,12 +274,12 @@ pub(super) mod tests {
                 );
                 *seen.entry(format!("{:?}", variant.family)).or_default() += 1;
             }
-            let families = ["Direct", "Grouped(1)", "Grouped(4)", "Igemm", "Winograd(2)", "Winograd(4)"];
+            let families = ["Fallback", "Grouped(1)", "Grouped(4)", "Igemm", "Winograd(2)", "Winograd(4)"];
             assert!(seen.keys().eq(families), "{most}: {seen:?}");
         }
     }
 
-    /// The same seed gives the same cases, another one others.
+    /// The same seed draws the same cases, another seed draws others.
     #[test]
     fn a_seed_stands_for_its_cases() {
         let of = |seed| Cases::new(seed, LARGE).take(40).collect::<Vec<_>>();
@@ -287,7 +287,7 @@ pub(super) mod tests {
         assert_ne!(of(1), of(2));
     }
 
-    /// Threads and bytes of shared memory of a workgroup, as its GLSL declares them.
+    /// Threads and shared bytes of a workgroup, as the GLSL declares them.
     pub fn declared(source: &str) -> (usize, usize) {
         let size = |name: &str| -> Option<usize> {
             let line = source.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")))?;
@@ -305,7 +305,7 @@ pub(super) mod tests {
         (threads, 4 * (operands + others + table))
     }
 
-    /// Whatever a device's limits, nothing beyond them is offered, neither by the planner nor here.
+    /// Neither the planner nor these cases exceed the limits of a device.
     #[test]
     fn what_exceeds_a_device_is_never_offered() {
         let mut random = Random::new(8);
@@ -318,10 +318,10 @@ pub(super) mod tests {
                 ..Gpu::ASSUMED
             };
             let fits = |problem: &Conv2d, variant: &Variant| {
-                let Some(recipe) = generate(variant, problem) else { return };
-                let largest = recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed);
+                let Some(plan) = generate(variant, problem) else { return };
+                let largest = plan.scratch.iter().copied().max().unwrap_or_default().max(plan.packed);
                 assert!(largest <= gpu.max_elements, "{variant}: {largest} elements, {gpu:?}");
-                for pass in passes(&recipe) {
+                for pass in passes(&plan) {
                     let (threads, shared) = declared(&pass.source.text);
                     let right = threads <= gpu.max_threads && shared <= gpu.shared_bytes;
                     assert!(right, "{variant}: {threads} threads, {shared} bytes, {gpu:?}");

@@ -1,36 +1,38 @@
-//! How many iterations the loops of an invocation make, and reductions cut into parts that make few.
+//! Counts the loop iterations of each kernel's invocations, and cuts reductions into parts with few iterations.
 //!
-//! Some drivers end all loops of an invocation after so many iterations together, without an error: llvmpipe after 65,535. No query
-//! tells the number, so the probe of a device finds it by counting ([`PROBE_LOOPS`](super::source::PROBE_LOOPS)). Every kernel's iterations are
-//! counted here, for a compiler that unrolls nothing; what has more than the device makes is cut, or left to another kernel.
+//! Some drivers end all loops of an invocation after a total number of iterations, without an error: llvmpipe after 65,535. No
+//! query returns the limit, so the probe of a device counts ([`PROBE_LOOPS`](super::source::PROBE_LOOPS)). This module counts
+//! the iterations of every kernel as if the compiler unrolled nothing. A kernel with more iterations than the device makes is
+//! cut into passes, or another kernel is used.
 //!
-//! The driver that counts also counts the turn in which a loop finds that it is over, and runs through the loops inside once more
-//! in that turn, with nothing to do: [`Iterations`] does as it does.
+//! llvmpipe also counts the iteration in which a loop finds its condition false. In that iteration it runs the inner loops once
+//! more, with nothing to do. [`Iterations`] counts the same way.
 
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes, Gemm};
 
-/// The most iterations that a probe asks for: ten milliseconds of one thread of a GPU. A device that makes them is taken to make no more.
-pub const PROBED: usize = 1 << 20;
-/// A device that makes fewer is of no use: the kernels that have no deep sums need some hundred.
-pub const LEAST: usize = 4096;
-/// The most iterations that one pass of the fallback kernels makes. Deeper sums continue in another pass, which costs next to
-/// nothing; and the probe can try this many on every device.
-pub const MOST_OF_A_PASS: usize = 1 << 17;
+/// The most iterations that a probe asks for: they take one GPU thread ten milliseconds. The limit of a device never counts as
+/// higher.
+pub const MAX_PROBED: usize = 1 << 20;
+/// A device with a lower limit is rejected: kernels without deep sums need some hundred iterations.
+pub const MIN_ITERATIONS: usize = 4096;
+/// The most iterations of one pass of the fallback kernels. Deeper sums continue in another pass, which costs almost nothing.
+/// The probe can test this many on every device.
+pub const MAX_PASS_ITERATIONS: usize = 1 << 17;
 
-/// What may be relied on where `made` iterations were made: less, since drivers may count other things as well.
-pub fn relied_on(made: usize) -> usize {
+/// The iterations to rely on, if the probe counted `made`: fewer, because drivers may count other things as well.
+pub fn safe_limit(made: usize) -> usize {
     made - made / 8
 }
 
-/// What some code adds to an invocation's count.
+/// What a piece of code adds to the iteration count of an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Iterations {
     /// When it runs.
     made: usize,
-    /// When it is passed through with nothing to do.
+    /// When it is run with nothing to do.
     idle: usize,
 }
 
@@ -38,19 +40,19 @@ impl Iterations {
     /// Code without a loop.
     const NONE: Self = Iterations { made: 0, idle: 0 };
 
-    /// A loop of `times` turns.
+    /// A loop of `times` iterations.
     const fn times(times: usize, body: Self) -> Self {
         let idle = 1 + body.idle;
         Iterations { made: (1 + body.made).saturating_mul(times).saturating_add(idle), idle }
     }
 
-    /// This, then `next`.
+    /// This code, then `next`.
     const fn then(self, next: Self) -> Self {
         Iterations { made: self.made.saturating_add(next.made), idle: self.idle + next.idle }
     }
 }
 
-/// A loop without loops inside.
+/// A loop without inner loops.
 const fn plain(times: usize) -> Iterations {
     Iterations::times(times, Iterations::NONE)
 }
@@ -60,13 +62,14 @@ const fn sum(channels: usize, rows: usize, columns: usize) -> Iterations {
     Iterations::times(channels, Iterations::times(rows, plain(columns)))
 }
 
-/// A ticket of `outputs` outputs for each invocation in `conv_queue_64`.
+/// Iterations of `conv_queue_64` for a ticket of `outputs` outputs per invocation.
 pub fn ticket(problem: &Conv2d, outputs: usize) -> usize {
     let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
     1 + Iterations::times(outputs, sum(c / groups, r, s)).made
 }
 
-/// A tile over `slices` slices of the reduction, with a table of so many steps; `taps` if its kernel has more than one.
+/// Iterations of `tile.comp` over `slices` slices of the reduction, with a table of `table` steps. `taps` says whether the
+/// convolution kernel has more than one tap.
 pub fn tile(tile: &Tile, slices: usize, table: usize, taps: bool) -> usize {
     let Tile { bm, bn, bk, tm, tn, kg } = *tile;
     let (threads, bn4) = (tile.threads(), bn / 4);
@@ -87,16 +90,16 @@ pub fn tile(tile: &Tile, slices: usize, table: usize, taps: bool) -> usize {
     start.then(Iterations::times(slices, slice)).then(other_groups).then(store).made
 }
 
-/// The fewest parts that `slices` slices of the reduction are cut into for [`tile`] to stay within `most`; none if one slice is too
-/// much.
-pub fn least_splits(of: &Tile, slices: usize, table: usize, taps: bool, most: usize) -> Option<usize> {
+/// The smallest number of parts of `slices` slices with which [`tile`] stays within `most` iterations; `None` if one slice
+/// already exceeds them.
+pub fn min_splits(of: &Tile, slices: usize, table: usize, taps: bool, most: usize) -> Option<usize> {
     let count = |slices| tile(of, slices, table, taps);
     let (none, one) = (count(0), count(1));
     let fit = most.checked_sub(none)? / (one - none);
     (fit > 0).then(|| slices.div_ceil(fit).max(1))
 }
 
-/// `conv_grouped`, with `tm` output channels a thread.
+/// Iterations of `conv_grouped`, with `tm` output channels per thread.
 pub fn grouped(problem: &Conv2d, tm: usize) -> usize {
     let Conv2dSizes { c, r, s, stride_w, groups, .. } = *problem.sizes();
     let line = plain(3 * stride_w + s).then(Iterations::times(s, plain(tm)));
@@ -104,13 +107,13 @@ pub fn grouped(problem: &Conv2d, tm: usize) -> usize {
     plain(tm).then(reduction).then(Iterations::times(tm, plain(4))).made
 }
 
-/// `conv_pointwise`, the reduction in `kg` parts.
+/// Iterations of `conv_pointwise`, with the reduction in `kg` parts.
 pub fn pointwise(channels: usize, kg: usize) -> usize {
     let add = Iterations::times(4usize.div_ceil(kg), plain(kg));
     plain(4).then(plain(channels.div_ceil(kg))).then(plain(4)).then(add).made
 }
 
-/// The last pass of Winograd's F(m x m, 3 x 3), with every output summed again.
+/// Iterations of the last pass of Winograd F(m x m, 3 x 3), in the case that it sums every output again.
 pub fn winograd_output(channels: usize, m: usize) -> usize {
     let alpha = m + 2;
     let transform = |lines, stored| Iterations::times(lines, plain(alpha).then(stored));
@@ -119,35 +122,35 @@ pub fn winograd_output(channels: usize, m: usize) -> usize {
     transform(alpha, plain(m)).then(transform(m, checked)).then(again).made
 }
 
-/// Its other transforms: of the image, and of the weights.
+/// Iterations of the other Winograd transforms: of the image and of the weights.
 pub fn winograd_transform(m: usize) -> usize {
     let alpha = m + 2;
     let lines = Iterations::times(alpha, plain(alpha).then(plain(alpha)));
     plain(9).then(lines).then(lines).made
 }
 
-/// `split_sum`.
+/// Iterations of `split_sum`.
 pub fn split_sum(splits: usize) -> usize {
     plain(splits - 1).made
 }
 
-/// `pack_matrix`.
+/// Iterations of `pack_matrix`.
 pub fn pack_matrix() -> usize {
     plain(4).then(plain(4)).made
 }
 
-/// `steps` steps of `measure_fma`, whose body has eight multiply-adds.
+/// Iterations of `steps` steps of `measure_fma`, whose body has eight multiply-adds.
 pub fn measure_fma(steps: usize) -> usize {
     plain(8).then(Iterations::times(steps, plain(8))).then(plain(8)).made
 }
 
-/// `measure_read`.
+/// Iterations of `measure_read`.
 pub fn measure_read() -> usize {
     plain(16).made
 }
 
-/// A tile of `conv_single`, in shared memory with slices of so many steps and so many loads of each operand. Loops over the rows and
-/// columns of a thread are written out there.
+/// Iterations of a tile of `conv_single`. With shared memory, `shared` has the steps of a slice and the loads of each operand.
+/// Loops over the rows and columns of a thread are unrolled in the source.
 pub fn single(problem: &Conv2d, shared: Option<(usize, [usize; 2])>, chains: usize) -> usize {
     let Conv2dSizes { c, r, s, .. } = *problem.sizes();
     let reduction = match shared {
@@ -165,8 +168,8 @@ pub fn single(problem: &Conv2d, shared: Option<(usize, [usize; 2])>, chains: usi
     reduction.made
 }
 
-/// The part of a reduction that one pass of the fallback kernels sums: ranges of channels, of rows and of columns of the kernel. Of a
-/// matrix product, the ranges of its depth alone.
+/// The part of a reduction that one pass of the fallback kernels sums: ranges of channels, kernel rows and kernel columns. A
+/// matrix product has a range of its depth alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Begin and end of each range.
@@ -174,20 +177,20 @@ pub struct Part {
 }
 
 impl Part {
-    /// Products that it sums for each output.
+    /// The number of products per output.
     pub fn products(&self) -> usize {
         self.ranges.iter().map(|[begin, end]| end - begin).product()
     }
 }
 
-/// The reduction of `problem` in passes of at most `most` iterations, in the order of one pass: whole channels, or whole rows of one
-/// channel, or columns of one row.
+/// Cuts the reduction of `problem` into passes of at most `most` iterations, in the order of a single pass. A pass has whole
+/// channels, or whole rows of one channel, or columns of one row.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
 pub fn parts(problem: &Conv2d, most: usize) -> Result<Vec<Part>> {
     let Conv2dSizes { c, r, s, groups, .. } = *problem.sizes();
-    let (channels, most) = (c / groups, most.min(MOST_OF_A_PASS));
+    let (channels, most) = (c / groups, most.min(MAX_PASS_ITERATIONS));
     let by_channels = fit(most, |channels| sum(channels, r, s));
     let by_rows = fit(most, |rows| sum(1, rows, s));
     let by_columns = fit(most, |columns| sum(1, 1, columns)).max(1);
@@ -211,42 +214,44 @@ pub fn parts(problem: &Conv2d, most: usize) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// What lists of them are for.
+/// What the lists of passes are for, in errors.
 const PASSES: &str = "the passes of a long sum";
 
-/// The most turns of an outer loop that a pass of at most `most` iterations makes; `count` says what so many turns make.
+/// The most iterations of an outer loop in a pass of at most `most` iterations altogether. `count` counts all iterations of a
+/// number of outer ones.
 fn fit(most: usize, count: impl Fn(usize) -> Iterations) -> usize {
-    // An invocation has one output, in a loop over outputs.
+    // An invocation computes one output, in a loop over outputs.
     let (none, one) = (1 + count(0).made, 1 + count(1).made);
     most.saturating_sub(none) / (one - none)
 }
 
-/// Turns of a loop, with two loops of one turn inside each other in it, that stay within `most` iterations.
+/// The most iterations of a loop that contains two nested loops of one iteration, within `most` iterations altogether.
 pub fn nested(most: usize) -> usize {
     fit(most, |turns| sum(turns, 1, 1))
 }
 
-/// The most channels of a 1x1 convolution that a fallback kernel sums in one pass, on a device that makes `most` iterations.
-pub fn deepest(most: usize) -> usize {
-    nested(most.min(MOST_OF_A_PASS))
+/// The most channels of a 1x1 convolution that a fallback kernel sums in one pass, on a device with a limit of `most` iterations.
+pub fn max_channels(most: usize) -> usize {
+    nested(most.min(MAX_PASS_ITERATIONS))
 }
 
-/// Steps of a product's depth that `sgemm_direct_16x16` takes through shared memory at a time.
+/// Steps of the depth that `sgemm_direct_16x16` stages in shared memory at a time.
 const DEPTH_STEP: usize = 16;
 
-/// The depth of `problem` in passes of `sgemm_direct_16x16` of at most `most` iterations.
+/// Cuts the depth of `problem` into passes of `sgemm_direct_16x16` of at most `most` iterations.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
 pub fn depth_parts(problem: &Gemm, most: usize) -> Result<Vec<Part>> {
-    let steps = fit(most.min(MOST_OF_A_PASS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
+    let steps =
+        fit(most.min(MAX_PASS_ITERATIONS), |steps| Iterations::times(steps, plain(DEPTH_STEP))).max(1);
     let mut parts = vec![];
     let part = |range| Part { ranges: [range, [0, 1], [0, 1]] };
     allocate::append(&mut parts, cut(problem.sizes().k, steps * DEPTH_STEP).map(part), PASSES)?;
     Ok(parts)
 }
 
-/// 0..`end` in ranges of `each`.
+/// Cuts 0..`end` into ranges of `each`.
 fn cut(end: usize, each: usize) -> impl Iterator<Item = [usize; 2]> {
     (0..end).step_by(each).map(move |begin| [begin, (begin + each).min(end)])
 }
@@ -258,13 +263,13 @@ mod tests {
     use crate::problem::exact::Random;
     use crate::problem::{Conv2dDesc, GemmDesc, Layout};
 
-    /// What llvmpipe, which ends loops after 65,535 iterations, was seen to make of loops inside each other.
+    /// Counts of nested loops that were measured on llvmpipe, which ends loops after 65,535 iterations.
     #[test]
     fn iterations_are_counted_as_a_driver_counts_them() {
         for (rows, columns, channels) in
             [(1, 1, 10_923), (1, 7, 5461), (4, 1, 4369), (4, 4, 2427), (7, 1, 2730), (7, 7, 993)]
         {
-            // The turn of each loop that finds that it is over is not needed for the last products.
+            // The last products do not need the iteration in which each loop finds its condition false.
             let [fits, too_many] = [channels, channels + 1].map(|channels| sum(channels, rows, columns).made);
             assert!(fits <= 65_535 + 6 && too_many > 65_535, "{rows} x {columns}: {fits} and {too_many}");
         }
@@ -272,8 +277,7 @@ mod tests {
         assert_eq!((sum(2, 3, 5).made, sum(2, 3, 5).idle), (2 * (1 + 3 * (1 + 6) + 2) + 3, 3));
     }
 
-    /// Whatever the sizes and the limit: the parts follow each other in the order of one pass, have every product once, and stay within
-    /// the limit.
+    /// With all sizes and limits, the parts are in the order of a single pass, have every product once, and stay within the limit.
     #[test]
     fn parts_are_the_whole_in_order() {
         let (mut random, mut cut) = (Random::new(1), [0; 4]);
@@ -284,7 +288,7 @@ mod tests {
             let problem =
                 Conv2d::new(Conv2dDesc { c, h: r, w: s, k: groups, r, s, groups, ..Default::default() })
                     .unwrap();
-            let most = random.pick(&[LEAST, 5000, 57_344, 900_000]);
+            let most = random.pick(&[MIN_ITERATIONS, 5000, 57_344, 900_000]);
             let parts = parts(&problem, most).unwrap();
             let (channels, r, s) = ((c / groups) as usize, r as usize, s as usize);
             let mut expected = (0..channels * r * s).map(|tap| (tap / (r * s), tap / s % r, tap % s));
@@ -293,7 +297,7 @@ mod tests {
                 let each = |[begin, end]: [usize; 2]| begin..end;
                 let counted =
                     sum(part.ranges[0][1] - channels[0], rows[1] - rows[0], columns[1] - columns[0]);
-                assert!(counted.made < most.min(MOST_OF_A_PASS), "{part:?} makes {counted:?} of {most}");
+                assert!(counted.made < most.min(MAX_PASS_ITERATIONS), "{part:?} makes {counted:?} of {most}");
                 for channel in each(channels) {
                     for row in each(rows) {
                         for column in each(columns) {
@@ -303,7 +307,7 @@ mod tests {
                 }
             }
             assert_eq!(expected.next(), None);
-            // Whole, by channels, by rows, by columns.
+            // Uncut, or cut by channels, by rows or by columns.
             let [_, rows, columns] = parts[0].ranges;
             let kind = match parts.len() {
                 1 => 0,
@@ -322,7 +326,8 @@ mod tests {
             depth_parts(&Gemm::new(GemmDesc::packed(Layout::RowMajor, 3, 4, k)).unwrap(), most).unwrap()
         };
         assert_eq!(parts(50_000, 57_344).len(), 1);
-        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, LEAST)] {
+        for (k, most) in [(50_969, 57_344), (1_000_000, 57_344), (200_000, 900_000), (10_001, MIN_ITERATIONS)]
+        {
             let parts = parts(k, most);
             let (mut next, last) = (0, parts.len() - 1);
             for (index, part) in parts.iter().enumerate() {
@@ -346,26 +351,29 @@ mod tests {
                 (9000, 0, true, 900_000),
                 (40, 640, true, 5000),
             ] {
-                let Some(splits) = least_splits(&of, slices, table, taps, most) else { continue };
+                let Some(splits) = min_splits(&of, slices, table, taps, most) else { continue };
                 let with = |splits: usize| tile(&of, slices.div_ceil(splits), table, taps);
                 assert!(with(splits) <= most, "{of}: {splits} of {slices}");
-                assert!(splits == 1 || with(splits - 1) > most, "{of}: {splits} of {slices} are too many");
+                assert!(
+                    splits == 1 || with(splits - 1) > most,
+                    "{of}: {splits} of {slices} are more than needed"
+                );
                 checked += 1;
             }
-            assert_eq!(least_splits(&of, 1, 0, false, 20), None, "a slice alone is too much");
+            assert_eq!(min_splits(&of, 1, 0, false, 20), None, "one slice exceeds the limit");
             let slice = tile(&of, 1, 0, false);
-            assert_eq!(least_splits(&of, 3, 0, false, slice - 1), None, "{of}");
-            assert_eq!(least_splits(&of, 3, 0, false, slice), Some(3), "{of}");
+            assert_eq!(min_splits(&of, 3, 0, false, slice - 1), None, "{of}");
+            assert_eq!(min_splits(&of, 3, 0, false, slice), Some(3), "{of}");
         }
         assert!(checked > 60, "{checked}");
     }
 
-    /// A driver that ends loops: it counts turns, the last of each loop, which finds that it is over, with them.
+    /// Simulates a driver that ends loops. It counts iterations, with the one in which a loop finds its condition false.
     #[derive(Default)]
     struct Driver(usize);
 
     impl Driver {
-        /// A loop; what is inside is passed through once more at its end, with nothing to do.
+        /// A loop. At its end, the body runs once more with nothing to do.
         fn turns(&mut self, runs: bool, times: usize, mut body: impl FnMut(&mut Self, bool)) {
             let times = if runs { times } else { 0 };
             for turn in 0..=times {
@@ -385,11 +393,11 @@ mod tests {
         }
     }
 
-    /// The loops of `tile.comp`, run.
+    /// Runs the loops of `tile.comp`.
     fn run_tile(of: &Tile, slices: usize, table: usize, taps: bool) -> usize {
         let Tile { bm, bn, bk, tm, tn, kg } = *of;
         let threads = bm / tm * (bn / tn) * kg;
-        // Vectors of weights for each thread; columns, and rows of them, of the pixels that one loads.
+        // Vectors of weights that a thread loads; columns and rows of pixels that it loads.
         let weights = (bk * bm / 4).div_ceil(threads);
         let (columns, rows) = ((bn / 4).div_ceil(threads), bk.div_ceil((threads / (bn / 4)).max(1)));
         Driver::count(|driver| {
@@ -427,7 +435,7 @@ mod tests {
         })
     }
 
-    /// Every formula counts what a driver counts that runs the loops.
+    /// Every formula counts what the simulated driver counts.
     #[test]
     fn formulas_count_what_loops_make() {
         for of in TILES {
@@ -496,7 +504,7 @@ mod tests {
         assert_eq!((pack_matrix(), measure_read(), measure_fma(3)), (5 + 5, 17, 9 + (3 * 10 + 2) + 9));
     }
 
-    /// The loops of `conv_single.comp`: slices in shared memory, or channels, rows and columns, in one or two sums that take turns.
+    /// The loops of `conv_single.comp`: slices in shared memory, or channels, rows and columns with one or two accumulators.
     #[test]
     fn loops_of_one_pass_are_counted() {
         let desc = Conv2dDesc { c: 7, h: 9, w: 9, r: 2, s: 3, ..Default::default() };
@@ -518,16 +526,16 @@ mod tests {
     }
 
     #[test]
-    fn limits_leave_an_eighth_and_hold_the_deepest_sum() {
-        assert_eq!([8, 4096, 65_536].map(relied_on), [7, 3584, 57_344]);
-        // An output, an end of the loop over channels, and four turns for each channel.
+    fn limits_leave_an_eighth_and_bound_the_deepest_sum() {
+        assert_eq!([8, 4096, 65_536].map(safe_limit), [7, 3584, 57_344]);
+        // One output, the end of the loop over channels, and four iterations per channel.
         for most in [5000, 57_344] {
             let turns = nested(most);
             let makes = |turns| 1 + sum(turns, 1, 1).made;
             assert!(makes(turns) <= most && makes(turns + 1) > most, "{turns} of {most}");
-            assert_eq!(deepest(most), turns);
+            assert_eq!(max_channels(most), turns);
         }
-        assert_eq!(deepest(900_000), nested(MOST_OF_A_PASS));
-        assert!(nested(900_000) > nested(MOST_OF_A_PASS));
+        assert_eq!(max_channels(900_000), nested(MAX_PASS_ITERATIONS));
+        assert!(nested(900_000) > nested(MAX_PASS_ITERATIONS));
     }
 }

@@ -1,11 +1,19 @@
-//! Layer 3: GLSL text. Fixed kernels in [`source`](mod@source); ways to compute a convolution in [`variant`](mod@variant); what they
-//! become in [`recipe`](mod@recipe); how many iterations their loops make in [`iterations`](mod@iterations); which is the fastest in
-//! [`tuner`](mod@tuner); what they are tested on in [`cases`](mod@cases); text for programs that compile it themselves in
-//! [`single`](mod@single). Pure: problem and device in, text out.
+//! Layer 3: GLSL kernels and the choice among them, as pure functions: problem and device limits in, text out.
+//!
+//! The GPU engine, the C interface and the command line call it. It uses only `problem`, `memory`, `allocate`, `error` and
+//! `store::hash`: no OpenGL, no files, no clock.
+//!
+//! - [`source`](mod@source): fixed kernels.
+//! - [`variant`](mod@variant): ways to compute a convolution, ranked by predicted time.
+//! - [`pass_plan`](mod@pass_plan): the passes and the generated GLSL of a variant.
+//! - [`iterations`](mod@iterations): loop iterations of each kernel, for drivers that limit them.
+//! - [`tuner`](mod@tuner): the policy that finds the fastest variant on a device.
+//! - [`single`](mod@single): one-pass kernels that other programs compile themselves.
+//! - [`cases`](mod@cases): problems for correctness tests.
 
 pub mod cases;
 pub mod iterations;
-pub mod recipe;
+pub mod pass_plan;
 pub mod single;
 pub mod source;
 pub mod tuner;

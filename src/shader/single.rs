@@ -1,21 +1,21 @@
-//! Convolutions in one pass behind the reference interface: text that existing programs compile and run themselves.
+//! One-pass convolution kernels with the reference interface, which existing programs compile and run themselves.
 //!
-//! The recipes of [`recipe`](mod@super::recipe) pack weights first and take several passes; programs written for the reference
-//! interface know neither. [`Single`] is for them: input, weights, output and ten integers at bindings 0 to 3, as
-//! `conv_reference_64` has them, and any grid covers every output.
+//! The plans of [`pass_plan`](mod@super::pass_plan) pack weights and may have several passes. Programs for the reference
+//! interface do neither. [`Single`] is for them. Like `conv_reference_64`, it has input, weights, output and ten integers at
+//! bindings 0 to 3. Any grid covers every output.
 
 use std::fmt;
 
 use super::iterations;
-use super::recipe::Source;
+use super::pass_plan::ShaderSource;
 use super::source::CONV_REFERENCE;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dSizes};
 
-/// The line by which a shader says that its invocations stride over all work, however few of them there are.
+/// The line that marks a shader whose invocations stride over all work, however small the grid is.
 pub const ANY_GRID: &str = "// any grid";
 
-/// How such a kernel is cut.
+/// A one-pass kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Single {
     /// Threads of a workgroup along pixels and along output channels; powers of two.
@@ -24,32 +24,32 @@ pub struct Single {
     pub rows: usize,
     /// Pixels of a thread.
     pub columns: usize,
-    /// Whether slices of the reduction lie in shared memory.
+    /// Whether slices of the reduction are staged in shared memory.
     pub shared: bool,
-    /// Sums that take turns: 1 or 2.
+    /// Independent accumulators per output: 1 or 2.
     pub chains: usize,
 }
 
-/// What a program asks for.
+/// The properties that a program asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub struct Request {
     /// Threads of a workgroup along pixels and along output channels.
     pub threads: [usize; 2],
-    /// Registers that a thread may take, about.
+    /// Approximate number of registers that a thread may use.
     pub registers: usize,
     /// Whether to use shared memory.
     pub shared: bool,
-    /// Sums that take turns.
+    /// Independent accumulators per output: 1 or 2.
     pub chains: usize,
 }
 
-/// The line that tells how many iterations a tile takes.
+/// The line that states the loop iterations of a tile.
 const ITERATIONS: &str = "#define ITERATIONS ";
-/// Threads that a workgroup may have on every device.
-const MOST_THREADS: usize = 1024;
+/// Threads of a workgroup that every device supports.
+const MAX_THREADS: usize = 1024;
 /// Registers for addresses and the like.
-const ADDRESSES: usize = 16;
-/// Rows and columns of a thread, those with the most multiply-adds for each operand first.
+const ADDRESS_REGISTERS: usize = 16;
+/// Rows and columns of a thread, sorted by multiply-adds per operand.
 const TILES: [(usize, usize); 16] = [
     (8, 8),
     (8, 4),
@@ -72,36 +72,36 @@ const TILES: [(usize, usize); 16] = [
 const SLICE: usize = 8;
 
 impl Single {
-    /// The kernel that comes nearest to `wish`: the largest tile whose sums and operands its registers hold.
+    /// Chooses the kernel nearest to `request`: the largest tile whose accumulators and operands fit in the registers.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names what cannot be had on every device.
-    pub fn new(wish: &Wish, problem: &Conv2d) -> Result<Self> {
-        let Wish { threads: [x, y], registers, shared, chains } = *wish;
-        let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MOST_THREADS;
+    /// [`Error::InvalidArgument`] for threads or chains that some device does not support.
+    pub fn new(request: &Request, problem: &Conv2d) -> Result<Self> {
+        let Request { threads: [x, y], registers, shared, chains } = *request;
+        let sound = x.is_power_of_two() && y.is_power_of_two() && x.saturating_mul(y) <= MAX_THREADS;
         if !sound {
-            let expected = format!("powers of two whose product is at most {MOST_THREADS}");
+            let expected = format!("powers of two whose product is at most {MAX_THREADS}");
             return Err(Error::invalid("threads", format!("{x} x {y}"), expected));
         }
         if !(1..=2).contains(&chains) {
             return Err(Error::invalid("chains", chains, "1 or 2"));
         }
         let fits = |&(rows, columns): &(usize, usize)| {
-            // Rows that no channel is left for are work for nothing.
+            // Rows beyond the last channel would be wasted work.
             let useful = rows == 1 || y * rows / 2 < problem.sizes().k;
-            // In shared memory a thread stays in its column: there are no more columns than threads.
+            // With shared memory a thread stays in its column: there are at most as many columns as threads.
             let columns_fit = !shared || columns <= y;
-            useful && columns_fit && chains * rows * columns + rows + columns + ADDRESSES <= registers
+            useful && columns_fit && chains * rows * columns + rows + columns + ADDRESS_REGISTERS <= registers
         };
         let (rows, columns) = TILES.into_iter().find(fits).unwrap_or((1, 1));
         Ok(Single { threads: [x, y], rows, columns, shared, chains })
     }
 
-    /// Its text for `problem`, whatever the batch.
+    /// Generates the GLSL for `problem`. The text is the same for every batch size.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for what the interface cannot express or its indices cannot hold.
-    pub fn source(&self, problem: &Conv2d) -> Result<Source> {
+    pub fn source(&self, problem: &Conv2d) -> Result<ShaderSource> {
         let Conv2dSizes { c, h, w, k, r, s, p, q, .. } = *problem.sizes();
         let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
             *problem.sizes();
@@ -150,19 +150,19 @@ impl Single {
             reference_part(),
             include_str!("../../glsl/conv_single.comp"),
         );
-        Ok(Source { name, text })
+        Ok(ShaderSource { name, text })
     }
 }
 
 impl Single {
-    /// Iterations of an invocation over a tile.
+    /// Loop iterations of an invocation for one tile.
     fn iterations(&self, problem: &Conv2d) -> usize {
         let [x, y] = self.threads;
         let loads = [(SLICE * y * self.rows).div_ceil(x * y), SLICE.div_ceil((y / self.columns).max(1))];
         iterations::single(problem, self.shared.then_some((SLICE, loads)), self.chains)
     }
 
-    /// Macros that write out what is to be done for each row, column and chain of a thread's tile.
+    /// Macros that unroll code over each row, column and accumulator of a thread's tile.
     fn written_out(&self) -> String {
         let each = |name: &str, numbers: std::ops::Range<usize>, of_row: bool| {
             let call =
@@ -178,7 +178,7 @@ impl Single {
     }
 }
 
-/// Iterations that an invocation over one tile takes in the kernel of this text; none if it is not one of [`Single::source`].
+/// Reads the loop iterations of a tile from the text of a kernel; `None` if [`Single::source`] did not generate the text.
 pub fn iterations_of(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix(ITERATIONS))?;
     line.strip_suffix('u')?.parse().ok()
@@ -212,7 +212,7 @@ mod tests {
         Conv2d::new(Conv2dDesc { pad_h: r / 2, pad_w: s / 2, ..sizes }).unwrap()
     }
 
-    const WISH: Wish = Wish { threads: [16, 16], registers: 64, shared: true, chains: 1 };
+    const REQUEST: Request = Request { threads: [16, 16], registers: 64, shared: true, chains: 1 };
 
     #[test]
     fn every_text_is_glsl() {
@@ -221,8 +221,8 @@ mod tests {
         for threads in [[64, 1], [16, 16], [8, 8], [32, 8], [32, 1], [1, 1]] {
             for (shared, chains) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
                 let problem = &problems[cases % 3];
-                let wish = Wish { threads, shared, chains, ..WISH };
-                let source = Single::new(&wish, problem).unwrap().source(problem).unwrap();
+                let request = Request { threads, shared, chains, ..REQUEST };
+                let source = Single::new(&request, problem).unwrap().source(problem).unwrap();
                 check_with_glslang(&source.name, &source.text);
                 assert!(source.text.contains(&format!("local_size_x = {}, ", threads[0])), "{}", source.text);
                 assert!(source.text.lines().any(|line| line == ANY_GRID));
@@ -236,40 +236,41 @@ mod tests {
 
     #[test]
     fn tiles_follow_registers_and_channels() {
-        let tile = |wish: Wish, k| {
-            let single = Single::new(&wish, &problem(k, (3, 3), (1, 1))).unwrap();
+        let tile = |request: Request, k| {
+            let single = Single::new(&request, &problem(k, (3, 3), (1, 1))).unwrap();
             (single.rows, single.columns)
         };
-        assert_eq!(tile(WISH, 512), (8, 4));
-        assert_eq!(tile(Wish { registers: 128, ..WISH }, 512), (8, 8));
-        assert_eq!(tile(Wish { registers: 32, ..WISH }, 512), (4, 2));
-        assert_eq!(tile(Wish { registers: 32, chains: 2, ..WISH }, 512), (2, 2));
-        assert_eq!(tile(Wish { registers: 0, ..WISH }, 512), (1, 1));
-        // 16 threads have 16 channels already.
-        assert_eq!(tile(WISH, 16), (1, 8));
-        assert_eq!(tile(WISH, 33), (4, 8));
-        // One thread a column, so as many columns as threads.
-        assert_eq!(tile(Wish { threads: [64, 1], ..WISH }, 512), (8, 1));
-        assert_eq!(tile(Wish { threads: [64, 1], shared: false, ..WISH }, 512), (8, 4));
-        let name = |wish: Wish| Single::new(&wish, &problem(64, (3, 3), (1, 1))).unwrap().to_string();
-        assert_eq!(name(WISH), "conv_single_16x16_t4x8_shared");
-        assert_eq!(name(Wish { shared: false, chains: 2, ..WISH }), "conv_single_16x16_t4x4_dual");
+        assert_eq!(tile(REQUEST, 512), (8, 4));
+        assert_eq!(tile(Request { registers: 128, ..REQUEST }, 512), (8, 8));
+        assert_eq!(tile(Request { registers: 32, ..REQUEST }, 512), (4, 2));
+        assert_eq!(tile(Request { registers: 32, chains: 2, ..REQUEST }, 512), (2, 2));
+        assert_eq!(tile(Request { registers: 0, ..REQUEST }, 512), (1, 1));
+        // 16 threads with one row each already cover 16 channels.
+        assert_eq!(tile(REQUEST, 16), (1, 8));
+        assert_eq!(tile(REQUEST, 33), (4, 8));
+        // One thread along the channels allows one column.
+        assert_eq!(tile(Request { threads: [64, 1], ..REQUEST }, 512), (8, 1));
+        assert_eq!(tile(Request { threads: [64, 1], shared: false, ..REQUEST }, 512), (8, 4));
+        let name =
+            |request: Request| Single::new(&request, &problem(64, (3, 3), (1, 1))).unwrap().to_string();
+        assert_eq!(name(REQUEST), "conv_single_16x16_t4x8_shared");
+        assert_eq!(name(Request { shared: false, chains: 2, ..REQUEST }), "conv_single_16x16_t4x4_dual");
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused() {
+    fn invalid_requests_are_refused() {
         let mut cases = 0;
         let good = problem(8, (3, 3), (1, 1));
         for threads in [[0, 1], [1, 0], [3, 4], [4, 12], [64, 32], [usize::MAX, 2], [1 << 63, 1 << 63]] {
-            let refused = Single::new(&Wish { threads, ..WISH }, &good).unwrap_err();
+            let refused = Single::new(&Request { threads, ..REQUEST }, &good).unwrap_err();
             assert!(refused.to_string().contains("threads"), "{refused}");
             cases += 1;
         }
         for chains in [0, 3] {
-            assert!(Single::new(&Wish { chains, ..WISH }, &good).is_err());
+            assert!(Single::new(&Request { chains, ..REQUEST }, &good).is_err());
             cases += 1;
         }
-        let single = Single::new(&WISH, &good).unwrap();
+        let single = Single::new(&REQUEST, &good).unwrap();
         let desc = Conv2dDesc { c: 4, h: 8, w: 8, k: 4, r: 3, s: 3, ..Default::default() };
         for desc in [
             Conv2dDesc { groups: 2, ..desc },
@@ -297,7 +298,7 @@ mod tests {
             Conv2dDesc { c: 2, h: 9, w: 9, k: 2, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
         let square = |desc| {
             let problem = Conv2d::new(desc).unwrap();
-            let text = Single::new(&WISH, &problem).unwrap().source(&problem).unwrap().text;
+            let text = Single::new(&REQUEST, &problem).unwrap().source(&problem).unwrap().text;
             defined(&text, "SQUARE")
         };
         assert_eq!([desc, Conv2dDesc { stride_h: 2, stride_w: 2, ..desc }].map(square), [1, 1]);
@@ -312,11 +313,11 @@ mod tests {
         }
     }
 
-    /// Lines of an image with its padding are numbers of 31 bits.
+    /// The sides of a padded image must fit in 31 bits.
     #[test]
-    fn images_end_where_their_numbers_do() {
+    fn sides_of_images_fit_in_31_bits() {
         let last = i64::from(i32::MAX);
-        let single = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        let single = Single::new(&REQUEST, &problem(8, (3, 3), (1, 1))).unwrap();
         let sound = |desc| single.source(&Conv2d::new(desc).unwrap()).is_ok();
         for pad in [0, 3] {
             let most = last - 2 * pad;
@@ -329,24 +330,24 @@ mod tests {
         assert!(sound(image(1)) && !sound(image(2)));
     }
 
-    /// The text says how many iterations a tile takes; nothing else is such a text.
+    /// A generated text states the iterations of a tile; other texts do not.
     #[test]
     fn texts_tell_their_iterations() {
         let problem = problem(512, (3, 3), (1, 1));
-        let text = |wish: Wish| Single::new(&wish, &problem).unwrap().source(&problem).unwrap().text;
-        for (wish, loads) in [
-            // 8 x 4 a thread: 8 steps of 128 channels, and of 64 pixels, which rows of 16 threads load four lines of at a time.
-            (WISH, Some([4, 2])),
+        let text = |request: Request| Single::new(&request, &problem).unwrap().source(&problem).unwrap().text;
+        for (request, loads) in [
+            // 8 x 4 per thread: 8 steps of 128 channels and of 64 pixels. Rows of 16 threads load four lines of pixels at a time.
+            (REQUEST, Some([4, 2])),
             // 8 x 8: two lines at a time.
-            (Wish { registers: 128, ..WISH }, Some([4, 4])),
-            // 8 x 1: 8 steps of 8 channels for 64 threads, one line of pixels at a time.
-            (Wish { threads: [64, 1], ..WISH }, Some([1, 8])),
-            (Wish { shared: false, ..WISH }, None),
-            (Wish { shared: false, chains: 2, ..WISH }, None),
+            (Request { registers: 128, ..REQUEST }, Some([4, 4])),
+            // 8 x 1: 8 steps of 8 channels for 64 threads; one line of pixels at a time.
+            (Request { threads: [64, 1], ..REQUEST }, Some([1, 8])),
+            (Request { shared: false, ..REQUEST }, None),
+            (Request { shared: false, chains: 2, ..REQUEST }, None),
         ] {
-            let text = text(wish);
-            let counted = iterations::single(&problem, loads.map(|loads| (8, loads)), wish.chains);
-            assert_eq!(iterations_of(&text), Some(counted), "{wish:?}");
+            let text = text(request);
+            let counted = iterations::single(&problem, loads.map(|loads| (8, loads)), request.chains);
+            assert_eq!(iterations_of(&text), Some(counted), "{request:?}");
             assert_eq!(defined(&text, "ITERATIONS"), counted);
             let [rows, columns] = ["TM", "TN"].map(|name| defined(&text, name));
             let written = |name: &str| {
@@ -354,19 +355,19 @@ mod tests {
                 line.matches(" DO(").count()
             };
             let each = ["EACH_ROW", "EACH_COLUMN", "EACH_CHAIN", "EACH_OTHER_CHAIN"].map(written);
-            assert_eq!(each, [rows, columns, wish.chains, wish.chains - 1]);
+            assert_eq!(each, [rows, columns, request.chains, request.chains - 1]);
         }
         assert_eq!(iterations_of("void main() {}"), None);
         assert_eq!(iterations_of("#define ITERATIONS 12"), None);
     }
 
-    /// The reference kernel's buffers and sum are taken as they stand, without its main function.
+    /// The text includes the reference kernel's buffers and sum unchanged, without its main function.
     #[test]
     fn the_reference_part_is_all_but_main() {
         let part = reference_part();
         assert!(part.starts_with("layout(std430, binding = 0)") && !part.contains("void main"), "{part}");
         assert!(CONV_REFERENCE.source.contains(&format!("{part}void main()")));
-        let source = Single::new(&WISH, &problem(8, (3, 3), (1, 1))).unwrap();
+        let source = Single::new(&REQUEST, &problem(8, (3, 3), (1, 1))).unwrap();
         assert!(source.source(&problem(8, (3, 3), (1, 1))).unwrap().text.contains(part));
     }
 }

@@ -1,7 +1,7 @@
-//! The kernels of `glsl/`, by name.
+//! The fixed kernels of `glsl/`, by name.
 //!
-//! A kernel's name is the same in the code, in logs, in benchmark rows and in `Run::kernel`; the number at its end is
-//! the size of a workgroup or of the tile it computes.
+//! A kernel has the same name in the code, in logs, in benchmark rows and in `Run::kernel`. The number at its end is the size
+//! of a workgroup or of the tile that it computes.
 
 /// One compute shader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,16 +12,16 @@ pub struct Kernel {
     pub source: &'static str,
 }
 
-/// Convolution with a square kernel, one stride and one padding: the reference ABI's, bindings 0 to 3.
+/// Convolution with a square kernel, one stride and one padding, with the bindings 0 to 3 of the reference ABI.
 pub const CONV_REFERENCE: Kernel =
     Kernel { name: "conv_reference_64", source: include_str!("../../glsl/conv_reference.comp") };
 
-/// The reference convolution for programs that dispatch it themselves, with any parameters.
+/// The reference kernel for programs that dispatch it themselves. It accepts any parameters.
 pub fn reference_for_callers() -> String {
     CONV_REFERENCE.source.replacen('\n', "\n#define FOR_CALLERS 1\n", 1)
 }
 
-/// A file of `glsl/` that uses `numbers.glsl`, or comes in two forms.
+/// The text of a file of `glsl/`, with a version, `PART` and `numbers.glsl` at its head.
 macro_rules! with_head {
     ($part:literal, $file:literal) => {
         concat!(
@@ -35,45 +35,44 @@ macro_rules! with_head {
     };
 }
 
-/// Every convolution.
+/// Fallback kernel for every convolution.
 pub const CONV_DIRECT: Kernel =
     Kernel { name: "conv_direct_64", source: with_head!("0", "conv_direct.comp") };
 
-/// Every convolution, a part of its reduction at a time.
+/// Fallback kernel for every convolution, one part of the reduction per pass.
 pub const CONV_PART: Kernel =
     Kernel { name: "conv_direct_64_parts", source: with_head!("1", "conv_direct.comp") };
 
-/// Many small convolutions at once, out of a queue.
+/// Many small convolutions in one dispatch, from a queue.
 pub const CONV_QUEUE: Kernel = Kernel { name: "conv_queue_64", source: with_head!("0", "conv_queue.comp") };
 
-/// Every matrix product.
+/// Fallback kernel for every matrix product.
 pub const SGEMM_DIRECT: Kernel =
     Kernel { name: "sgemm_direct_16x16", source: with_head!("0", "sgemm_direct.comp") };
 
-/// Every matrix product, a part of its depth at a time.
+/// Fallback kernel for every matrix product, one part of the depth per pass.
 pub const SGEMM_PART: Kernel =
     Kernel { name: "sgemm_direct_16x16_parts", source: with_head!("1", "sgemm_direct.comp") };
 
-/// How many iterations a device's loops make.
+/// Counts the loop iterations that a device makes.
 pub const PROBE_LOOPS: Kernel =
     Kernel { name: "probe_loops", source: include_str!("../../glsl/probe_loops.comp") };
 
-/// ReLU and the padding's zeros, for what uses them.
+/// ReLU and the padding value.
 pub(super) const NUMBERS: &str = include_str!("../../glsl/numbers.glsl");
 
-/// All of them.
+/// All fixed kernels.
 #[cfg(test)]
 pub const ALL: [Kernel; 7] =
     [CONV_REFERENCE, CONV_DIRECT, CONV_PART, CONV_QUEUE, SGEMM_DIRECT, SGEMM_PART, PROBE_LOOPS];
 
-/// Has glslangValidator check a shader. It is part of the development setup; where it is missing, the driver's compiler is the
-/// judge.
+/// Checks a shader with glslangValidator. Without that tool, only the driver's compiler checks shaders.
 #[cfg(test)]
 pub(super) fn check_with_glslang(name: &str, source: &str) {
     check_all_with_glslang(&[(name, source)]);
 }
 
-/// As [`check_with_glslang`], of many by name: starting it takes longer than checking one.
+/// Checks many shaders, by name: starting the tool takes longer than checking one shader.
 #[cfg(test)]
 pub(super) fn check_all_with_glslang(sources: &[(&str, &str)]) {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +88,7 @@ pub(super) fn check_all_with_glslang(sources: &[(&str, &str)]) {
                 assert!(output.status.success() && !text.contains("WARNING"), "{text}");
             }
             Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_GL").is_none() => {
-                return eprintln!("skipped: no glslangValidator");
+                return eprintln!("skipped: glslangValidator is not installed");
             }
             Err(error) => panic!("glslangValidator: {error}"),
         }
@@ -123,7 +122,7 @@ mod tests {
         }
     }
 
-    /// A line more, the second, and nothing less.
+    /// The text differs by its second line alone.
     #[test]
     fn callers_get_the_reference_kernel_and_a_line() {
         let text = reference_for_callers();

@@ -1,7 +1,7 @@
-//! Ways to compute a convolution on a GPU, and which of them look best.
+//! Variants: ways to compute a convolution on a GPU, ranked by predicted time.
 //!
-//! A [`Variant`] is everything that a generator needs besides the problem: the family, the tile, the number of parts the
-//! reduction is cut into. [`candidates`] ranks them with the planner's cost model (`memory::tiles`); a tuner may try the first few.
+//! A [`Variant`] is everything that the generator needs besides the problem: the family, the tile and the number of parts of
+//! the reduction. [`candidates`] ranks variants with the planner's cost model (`memory::tiles`); a tuner times the first few.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,20 +10,20 @@ use super::iterations;
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
 use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
 
-/// A kernel family; one template each in `glsl/`.
+/// A kernel family. Each has a template in `glsl/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// One thread an output, sizes read at run time: never fast, always there.
-    Direct,
-    /// Few channels a group: `TM` outputs by four pixels a thread.
+    /// The fallback kernels: one thread per output, sizes read at run time. Slow, but they compute every problem.
+    Fallback,
+    /// For groups of few channels: a thread computes `TM` output channels of four pixels.
     Grouped(usize),
-    /// Implicit GEMM, the reduction over (r, s) outside and channels inside.
+    /// Implicit GEMM whose reduction runs over (r, s) outside and over channels inside.
     Igemm,
-    /// Implicit GEMM for few channels: the reduction over (c, r, s), with addresses from a table.
+    /// Implicit GEMM for few channels: the reduction runs over (c, r, s), with addresses from a table.
     Table,
-    /// 1x1 of little depth: the reduction in so many parts, side by side in a workgroup.
+    /// 1x1 kernels of little depth: a workgroup computes this many parts of the reduction side by side.
     Pointwise(usize),
-    /// Winograd's F(m x m, 3 x 3) in three passes.
+    /// Winograd F(m x m, 3 x 3) in three passes.
     Winograd(usize),
 }
 
@@ -32,24 +32,24 @@ pub enum Family {
 pub struct Variant {
     /// The kernel family.
     pub family: Family,
-    /// How products are cut; of no meaning to `Direct`, `Grouped` and `Pointwise`.
+    /// The tile of the products; unused by `Fallback`, `Grouped` and `Pointwise`.
     pub tile: Tile,
-    /// Parts of the reduction.
+    /// Number of parts of the reduction.
     pub splits: usize,
 }
 
-/// The tile of families that have none.
+/// The tile of families without one.
 const NO_TILE: Tile = Tile::new(0, 0, 0, 0, 0, 1);
 
 impl Variant {
-    /// The floor, which computes everything.
-    pub const DIRECT: Self = Variant { family: Family::Direct, tile: NO_TILE, splits: 1 };
+    /// The fallback kernels, which compute every problem.
+    pub const FALLBACK: Self = Variant { family: Family::Fallback, tile: NO_TILE, splits: 1 };
 }
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.family {
-            Family::Direct => return f.write_str("conv_direct_64"),
+            Family::Fallback => return f.write_str("conv_direct_64"),
             Family::Grouped(tm) => return write!(f, "conv_grouped_{tm}x4"),
             Family::Pointwise(kg) => return write!(f, "conv_pointwise_4x4_k{kg}"),
             Family::Igemm => f.write_str("conv_igemm")?,
@@ -64,10 +64,10 @@ impl fmt::Display for Variant {
 impl FromStr for Variant {
     type Err = ();
 
-    /// What [`Display`](fmt::Display) wrote, for tiles that the planner considers.
+    /// Parses what [`Display`](fmt::Display) writes, for the tiles that the planner considers.
     fn from_str(name: &str) -> Result<Self, ()> {
-        if name == Variant::DIRECT.to_string() {
-            return Ok(Variant::DIRECT);
+        if name == Variant::FALLBACK.to_string() {
+            return Ok(Variant::FALLBACK);
         }
         if let Some(variant) = untiled().find(|variant| variant.to_string() == name) {
             return Ok(variant);
@@ -76,7 +76,7 @@ impl FromStr for Variant {
         let whole = families.iter().flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
         let splits = |variant: &Variant| match name.strip_prefix(&variant.to_string())?.strip_prefix("_s") {
             None => (name == variant.to_string()).then_some(1),
-            Some(splits) => splits.parse().ok().filter(|splits| (2..=MOST_SPLITS).contains(splits)),
+            Some(splits) => splits.parse().ok().filter(|splits| (2..=MAX_SPLITS).contains(splits)),
         };
         let found =
             whole.into_iter().find_map(|variant| Some(Variant { splits: splits(&variant)?, ..variant }));
@@ -84,59 +84,67 @@ impl FromStr for Variant {
     }
 }
 
-/// The variants that are no products in tiles, but for the floor.
+/// The generated variants without a tile.
 fn untiled() -> impl Iterator<Item = Variant> {
     let pointwise = POINTWISE_PARTS.map(Family::Pointwise);
     let families = GROUPED_ROWS.map(Family::Grouped).into_iter().chain(pointwise);
-    families.map(|family| Variant { family, ..Variant::DIRECT })
+    families.map(|family| Variant { family, ..Variant::FALLBACK })
 }
 
-/// Problems with less work are small: they are not worth tuning; and one that is computed once stays with the floor, since compiling
-/// takes longer than anything else could win. With less than the second, every one does.
+/// A problem with less work is small. It is not worth tuning. If it is computed once, it uses the fallback kernel, because
+/// compiling another takes longer than that could save.
 const SMALL_FLOPS: u64 = 4_000_000;
-const LEAST_FLOPS: u64 = 400_000;
-/// Rows of outputs that a thread of `Grouped` may have.
+/// A problem with less work always uses the fallback kernel.
+const MIN_GENERATED_FLOPS: u64 = 400_000;
+/// Output channels that a thread of `Grouped` may compute.
 const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
-/// Parts of the reduction that `Pointwise` may have, the most channels of each, and channels and pixels of a workgroup.
+/// Parts of the reduction that `Pointwise` may have.
 pub(super) const POINTWISE_PARTS: [usize; 3] = [2, 4, 8];
+/// The most channels of each part.
 const POINTWISE_STEPS: usize = 32;
+/// Output channels of a workgroup of `Pointwise`, and its pixels.
 pub(super) const POINTWISE_TILE: usize = 32;
 /// The most parts of a reduction.
-const MOST_SPLITS: usize = 32;
-/// Channels below which slices of channels would be mostly padding.
+const MAX_SPLITS: usize = 32;
+/// With fewer channels, slices of channels are mostly padding.
 const FEW_CHANNELS: usize = 16;
-/// The longest reduction that gets a table, which lies in shared memory.
-const LONGEST_TABLE: usize = 1024;
-/// Share of the multiply-add rate that one thread an output reaches.
-const DIRECT_SHARE: f64 = 0.012;
-/// Seconds that a line of a kernel takes a thread of `Direct` that waits for it; that of `Grouped` by itself, and for each weight
-/// more. Fitted to sixteen small layers on an H100.
-const DIRECT_LINE: f64 = 0.45e-6;
+/// The longest reduction with a table, which is in shared memory.
+const MAX_TABLE: usize = 1024;
+/// Share of the multiply-add rate that `Fallback` reaches.
+const FALLBACK_SHARE: f64 = 0.012;
+/// Latency in seconds of one kernel row in a thread of `Fallback`. This and the next two were fitted to sixteen small layers on
+/// an H100.
+const FALLBACK_LINE: f64 = 0.45e-6;
+/// Latency in seconds of one kernel row in a thread of `Grouped`, and of each weight in it.
 const GROUPED_LINE: f64 = 0.18e-6;
 const GROUPED_WEIGHT: f64 = 0.02e-6;
-/// What `Grouped` reaches of the multiply-add rate with many rows a thread, and how long its transfers take, of the least possible.
+/// Share of the multiply-add rate that `Grouped` reaches with many output channels per thread.
 const GROUPED_SHARE: f64 = 0.25;
+/// Time of its transfers, as a multiple of the shortest possible time.
 const GROUPED_TRANSFERS: f64 = 1.5;
-/// Seconds that `Pointwise` takes for a step that it waits for, and to add a part; share of the multiply-add rate that it
-/// reaches where threads are many. Fitted to four layers on an H100, batch 1 and 32.
+/// Latency in seconds of one step of `Pointwise`. This and the next two were fitted to four layers on an H100, batch 1 and 32.
 const POINTWISE_STEP: f64 = 0.11e-6;
+/// Seconds that `Pointwise` takes to add a part.
 const POINTWISE_PART: f64 = 0.2e-6;
+/// Share of the multiply-add rate that `Pointwise` reaches with many threads.
 const POINTWISE_SHARE: f64 = 0.25;
-/// How long the transforms' transfers take, of the least possible: some of them stay in caches.
+/// Time of the transfers of Winograd's transforms, as a multiple of the memory time: caches serve some of them.
 const TRANSFORMS: f64 = 0.88;
-/// Tiles may begin up to this far beyond the last column.
+/// Tiles may begin up to this many columns beyond the last.
 const MARGIN: usize = 4096;
 
-/// Whether there are Winograd forms for these sizes.
+/// Whether Winograd kernels support these sizes.
 pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
     let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
     (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
 }
 
-/// The Winograd forms that may compute `problem`: they round differently, and on small work it is not worth it.
+/// The m of the Winograd forms F(m x m, 3 x 3) that may compute `problem`. Winograd rounds differently, and with few channels it
+/// is not worth its transforms.
 fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     let sizes = problem.sizes();
-    // Every output must see two rows and two columns of its kernel: the error is that of the tile, the bound the output's.
+    // Every output must see two rows and two columns of its kernel. Otherwise the error, which depends on the whole tile,
+    // may exceed the bound, which depends on the output alone.
     let sees_enough = sizes.pad_h <= 1 && sizes.pad_w <= 1 && sizes.h >= 2 && sizes.w >= 2;
     match problem.algorithm() {
         Algorithm::Direct => &[],
@@ -147,13 +155,13 @@ fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     }
 }
 
-/// Whether outputs see one pixel each, the one at their place.
+/// Whether each output reads only the pixel at its own position.
 fn is_one_by_one(sizes: &Conv2dSizes) -> bool {
     let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
     (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
 }
 
-/// The products of `problem` as the tile kernel sees them. Images are side by side in the columns.
+/// The products of `problem` that the tile kernel computes. The images of a batch are adjacent in the columns.
 fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
     let sizes = problem.sizes();
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
@@ -189,25 +197,25 @@ fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
     }
 }
 
-/// Tiles of M x M outputs, all images together, padded to whole vectors.
+/// Tiles of m x m outputs of all images, padded to whole vectors.
 pub(super) fn winograd_tiles(sizes: &Conv2dSizes, m: usize) -> usize {
     (sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m)).next_multiple_of(4)
 }
 
-/// Predicted seconds of `variant`.
+/// The predicted time of `variant` in seconds.
 pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     let memory = problem.bytes() as f64 / gpu.memory;
     let flops = problem.flops() as f64;
     let Conv2dSizes { c, groups, r, s, .. } = *problem.sizes();
-    // A thread of these walks through its reduction alone: where there are few threads, nothing hides that.
+    // In families without a tile, a thread computes its whole reduction. With few threads, nothing hides its latency.
     let lines = (c / groups * r) as f64;
     match variant.family {
-        Family::Direct => {
-            let computing = (flops / (DIRECT_SHARE * gpu.flops)).max(DIRECT_LINE * lines);
+        Family::Fallback => {
+            let computing = (flops / (FALLBACK_SHARE * gpu.flops)).max(FALLBACK_LINE * lines);
             computing.max(memory) + gpu.launch
         }
         Family::Grouped(tm) => {
-            // A read of a weight for each four multiply-adds, and of the pixels for all rows.
+            // A thread reads one weight per four multiply-adds, and each pixel once for all its output channels.
             let share = GROUPED_SHARE * tm as f64 / (tm as f64 + 1.0);
             let alone = lines * (GROUPED_LINE + GROUPED_WEIGHT * (s * tm) as f64);
             (flops / (share * gpu.flops)).max(GROUPED_TRANSFERS * memory).max(alone) + gpu.launch
@@ -223,7 +231,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
         }
         Family::Winograd(_) => {
             let products = products(problem, &variant.tile, variant.family);
-            // The transforms read the image and write the outputs, and pass the frequency domain on.
+            // The transforms read the image, write the outputs, and write and read the frequency domain.
             let passed = (products.bytes + problem.bytes()) as f64;
             let transforms = 2.0 * gpu.launch + TRANSFORMS * passed / gpu.memory;
             tiles::seconds(gpu, &variant.tile, &products, 1) + transforms
@@ -231,21 +239,21 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     }
 }
 
-/// Whether `variant`, from wherever it comes, may compute `problem` on the device.
+/// Whether `variant` may compute `problem` on the device. Use it for variants that do not come from [`candidates`].
 pub fn is_candidate(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let sizes = problem.sizes();
     let c = sizes.c / sizes.groups;
-    let asked = problem.algorithm() == Algorithm::Winograd;
+    let winograd_only = problem.algorithm() == Algorithm::Winograd;
     let family = match variant.family {
         Family::Winograd(m) => variant.splits == 1 && winograd_forms(problem).contains(&m),
-        Family::Igemm => !asked && c >= FEW_CHANNELS.min(variant.tile.bk),
-        Family::Table => !asked && c < FEW_CHANNELS,
-        Family::Direct | Family::Grouped(_) | Family::Pointwise(_) => !asked,
+        Family::Igemm => !winograd_only && c >= FEW_CHANNELS.min(variant.tile.bk),
+        Family::Table => !winograd_only && c < FEW_CHANNELS,
+        Family::Fallback | Family::Grouped(_) | Family::Pointwise(_) => !winograd_only,
     };
     family && is_possible(problem, gpu, variant)
 }
 
-/// Iterations of an invocation of `variant`, in the pass that makes the most.
+/// Loop iterations of one invocation of `variant`, in the pass that makes the most.
 fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
     let Variant { family, tile, splits } = *variant;
     let sizes = problem.sizes();
@@ -255,8 +263,8 @@ fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
         iterations::tile(&tile, slices.div_ceil(splits), table, taps)
     };
     match family {
-        // Cut by whoever runs it.
-        Family::Direct => 0,
+        // Its passes are cut where they are run.
+        Family::Fallback => 0,
         Family::Grouped(tm) => iterations::grouped(problem, tm),
         Family::Pointwise(kg) => iterations::pointwise(problem.reduction(), kg),
         Family::Igemm | Family::Table => products().max(iterations::split_sum(splits)),
@@ -264,7 +272,7 @@ fn iterations(problem: &Conv2d, variant: &Variant) -> usize {
     }
 }
 
-/// Steps of the table, and whether kernels have more than one tap, as `family` sees `problem` in tiles.
+/// The length of the table, and whether the kernel has more than one tap, in the products that `family` computes.
 fn table_and_taps(problem: &Conv2d, tile: &Tile, family: Family) -> (usize, bool) {
     match family {
         Family::Table => {
@@ -275,23 +283,22 @@ fn table_and_taps(problem: &Conv2d, tile: &Tile, family: Family) -> (usize, bool
     }
 }
 
-/// Whether the generator makes `variant` for `problem` and the device can run it.
+/// Whether the generator supports `variant` for `problem`, and the device can run the result.
 pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let sizes = problem.sizes();
-    let most = gpu.max_elements;
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
     let columns = sizes.n * sizes.p * sizes.q;
     let Variant { family, tile, splits } = *variant;
     let rows_padded = rows.next_multiple_of(tile.bm.max(1));
     let reach = sizes.h.max(sizes.w) + 2 * sizes.pad_h.max(sizes.pad_w);
     if columns + MARGIN > i32::MAX as usize || reach > 1 << 28 {
-        return family == Family::Direct;
+        return family == Family::Fallback;
     }
     if iterations(problem, variant) > gpu.max_iterations {
         return false;
     }
     match family {
-        Family::Direct => true,
+        Family::Fallback => true,
         Family::Grouped(tm) => {
             rows.is_multiple_of(tm)
                 && sizes.dilation_w == 1
@@ -306,23 +313,23 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
                 && (kg..=POINTWISE_STEPS * kg).contains(&c)
                 && 64 * kg <= gpu.max_threads
                 && 64 * 16 * kg * size_of::<f32>() <= gpu.shared_bytes
-                && c.next_multiple_of(kg) * rows.next_multiple_of(POINTWISE_TILE) <= most
+                && c.next_multiple_of(kg) * rows.next_multiple_of(POINTWISE_TILE) <= gpu.max_elements
         }
         Family::Igemm => {
             let depth = c.next_multiple_of(tile.bk) * sizes.r * sizes.s;
             tile.fits(gpu)
-                && splits <= MOST_SPLITS
-                && sizes.groups * depth * rows_padded <= most
-                && splits * problem.output_len() <= most
+                && splits <= MAX_SPLITS
+                && sizes.groups * depth * rows_padded <= gpu.max_elements
+                && splits * problem.output_len() <= gpu.max_elements
         }
         Family::Table => {
             let depth = problem.reduction().next_multiple_of(tile.bk);
             tile.shared_bytes() + depth * 8 <= gpu.shared_bytes
                 && tile.fits(gpu)
-                && splits <= MOST_SPLITS
-                && depth <= LONGEST_TABLE
-                && sizes.groups * depth * rows_padded <= most
-                && splits * problem.output_len() <= most
+                && splits <= MAX_SPLITS
+                && depth <= MAX_TABLE
+                && sizes.groups * depth * rows_padded <= gpu.max_elements
+                && splits * problem.output_len() <= gpu.max_elements
                 && reach < 0x7fff
                 && sizes.s * sizes.dilation_w < 0x7fff
                 && sizes.r * sizes.dilation_h < 0x7fff
@@ -332,47 +339,47 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
             let widest = winograd_tiles(sizes, m) * c.max(sizes.k);
             has_winograd_forms(sizes)
                 && tile.fits(gpu)
-                && frequencies * widest <= most
-                && frequencies * c.next_multiple_of(tile.bk) * rows_padded <= most
+                && frequencies * widest <= gpu.max_elements
+                && frequencies * c.next_multiple_of(tile.bk) * rows_padded <= gpu.max_elements
         }
     }
 }
 
-/// Whether `problem` is not worth tuning.
+/// Whether `problem` is too small to tune.
 pub fn is_small(problem: &Conv2d) -> bool {
     problem.flops() < SMALL_FLOPS && problem.algorithm() != Algorithm::Winograd
 }
 
-/// Whether `problem` stays with the floor in any case.
-pub fn stays_with_floor(problem: &Conv2d) -> bool {
-    is_small(problem) && (problem.is_once() || problem.flops() < LEAST_FLOPS)
+/// Whether `problem` always uses the fallback kernel.
+pub fn stays_with_fallback(problem: &Conv2d) -> bool {
+    is_small(problem) && (problem.is_once() || problem.flops() < MIN_GENERATED_FLOPS)
 }
 
-/// All that the generator can do for `problem`, best first by the planner's prediction. Never empty: the floor is always among
-/// them, except where Winograd is asked for.
+/// All variants that can compute `problem`, sorted by predicted time. The fallback is always among them, so the list is never
+/// empty, except where the problem requires Winograd.
 pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     let sizes = problem.sizes();
     let (c, rows) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
-    let asked = problem.algorithm() == Algorithm::Winograd;
+    let winograd_only = problem.algorithm() == Algorithm::Winograd;
     let mut variants = vec![];
-    if !asked {
-        variants.push(Variant::DIRECT);
+    if !winograd_only {
+        variants.push(Variant::FALLBACK);
         variants.extend(untiled());
     }
     for &tile in &TILES {
         let mut cut = |family: Family| {
             let products = products(problem, &tile, family);
             let (table, taps) = table_and_taps(problem, &tile, family);
-            let most = gpu.max_iterations;
-            // Where that is none, the variant is dropped below.
-            let least = iterations::least_splits(&tile, products.slices, table, taps, most).unwrap_or(1);
-            let best = tiles::best_splits(gpu, &tile, &products, MOST_SPLITS);
+            // Without a sufficient number of parts, the variant is dropped below.
+            let least =
+                iterations::min_splits(&tile, products.slices, table, taps, gpu.max_iterations).unwrap_or(1);
+            let best = tiles::best_splits(gpu, &tile, &products, MAX_SPLITS);
             variants.push(Variant { family, tile, splits: best.max(least) });
         };
-        if !asked && c >= FEW_CHANNELS.min(tile.bk) {
+        if !winograd_only && c >= FEW_CHANNELS.min(tile.bk) {
             cut(Family::Igemm);
         }
-        if !asked && c < FEW_CHANNELS && rows > 1 {
+        if !winograd_only && c < FEW_CHANNELS && rows > 1 {
             cut(Family::Table);
         }
         for &m in winograd_forms(problem) {
@@ -381,8 +388,8 @@ pub fn candidates(problem: &Conv2d, gpu: &Gpu) -> Vec<Variant> {
     }
     variants.retain(|variant| is_possible(problem, gpu, variant));
     variants.sort_by(|a, b| seconds(problem, gpu, a).total_cmp(&seconds(problem, gpu, b)));
-    if stays_with_floor(problem) {
-        variants.sort_by_key(|variant| variant.family != Family::Direct);
+    if stays_with_fallback(problem) {
+        variants.sort_by_key(|variant| variant.family != Family::Fallback);
     }
     variants
 }
@@ -405,8 +412,8 @@ mod tests {
         ..Gpu::ASSUMED
     };
 
-    /// What an H100 was measured to do: 3x3 kernels take 2.67 ms in the tile that shares a compute unit and 3.42 in the largest, which
-    /// stays the choice for 1x1.
+    /// Measured on an H100: 3x3 kernels take 2.67 ms in the tile that shares a compute unit and 3.42 ms in the largest tile.
+    /// The largest is the choice for 1x1.
     #[test]
     fn kernels_of_many_taps_get_tiles_that_share_a_unit() {
         let desc = crate::problem::Conv2dDesc { n: 32, c: 256, h: 56, w: 56, k: 256, ..Default::default() };
@@ -422,10 +429,10 @@ mod tests {
         );
     }
 
-    /// What an H100 was measured to do: with little work a kernel of its own is 1.5 to nine times as fast as the floor, which stays
-    /// the choice where compiling would take longer than anything else could win.
+    /// Measured on an H100: a generated kernel is 1.5 to 9 times as fast as the fallback on small problems. The fallback is
+    /// the choice where compiling takes longer than a generated kernel could save.
     #[test]
-    fn small_work_gets_kernels_of_its_own_unless_it_is_done_once() {
+    fn small_problems_get_generated_kernels_unless_they_are_computed_once() {
         let desc = |c, size, k, r, groups| {
             let pad = r / 2;
             let desc =
@@ -450,9 +457,9 @@ mod tests {
         let tiled = [Family::Igemm, Family::Table, Family::Winograd(4), Family::Winograd(2)]
             .iter()
             .flat_map(|&family| TILES.map(|tile| Variant { family, tile, splits: 1 }));
-        let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MOST_SPLITS });
+        let split = TILES.map(|tile| Variant { family: Family::Igemm, tile, splits: MAX_SPLITS });
         let mut names = 0;
-        for variant in tiled.chain(split).chain(untiled()).chain([Variant::DIRECT]) {
+        for variant in tiled.chain(split).chain(untiled()).chain([Variant::FALLBACK]) {
             assert_eq!(variant.to_string().parse(), Ok(variant), "{variant}");
             names += 1;
         }

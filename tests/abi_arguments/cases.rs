@@ -1,4 +1,4 @@
-//! What is the same for all cases.
+//! Support for all cases.
 
 use std::ffi::CStr;
 use std::ptr::null_mut;
@@ -7,15 +7,15 @@ use sparkle::ffi::device::*;
 use sparkle::ffi::library::*;
 use sparkle::ffi::status::sparkle_status::*;
 
-/// What stands in an output before it is written.
+/// The value of outputs before they are written.
 pub const CANARY: f32 = -12345.0;
 
 pub fn last_error() -> String {
-    // SAFETY: a NUL-terminated string, copied before the next call.
+    // SAFETY: this is a NUL-terminated string, which is copied before the next call.
     unsafe { CStr::from_ptr(sparkle_last_error()) }.to_str().unwrap().to_owned()
 }
 
-/// Sets a last error that no other call gives.
+/// Sets a last error that no other call sets.
 fn old_error() -> String {
     let mut device = null_mut();
     // SAFETY: both arguments are sound.
@@ -24,12 +24,12 @@ fn old_error() -> String {
     last_error()
 }
 
-/// Counts cases, and checks what is the same for all of them.
+/// Counts cases, and checks their common conditions.
 #[derive(Default)]
 pub struct Cases(usize);
 
 impl Cases {
-    /// Runs `call`, which has to answer `expected` and to leave a message of its own with `part` in it.
+    /// Runs `call`, which must return `expected` and set a new last error that contains `part`.
     #[track_caller]
     pub fn refused<T: PartialEq + std::fmt::Debug>(
         &mut self,
@@ -50,7 +50,7 @@ impl Cases {
     }
 }
 
-/// Integers that are hard to get right, as any width.
+/// Extreme integers, for any width.
 pub fn extremes() -> impl Iterator<Item = i64> {
     let edges = [i64::MIN, i64::from(i32::MIN), -1, 0, 1, i64::from(i32::MAX), i64::from(u32::MAX), i64::MAX];
     edges.into_iter().flat_map(|edge| [edge.wrapping_sub(1), edge, edge.wrapping_add(1)])

@@ -7,7 +7,7 @@ use sparkle::ffi::{conv2d::*, device::*, plan::*};
 
 use super::cases::{CANARY, Cases, extremes, open_cpu};
 
-/// A convolution with its buffers, ready to be spoilt.
+/// A convolution with its buffers, whose arguments tests make invalid.
 #[derive(Clone)]
 pub struct Conv {
     pub device: *mut sparkle_device,
@@ -19,7 +19,7 @@ pub struct Conv {
     pub output: (*mut f32, usize),
 }
 
-/// The memory of a [`Conv`]: the inputs far apart in one block, the output between canaries and one itself.
+/// The memory of a [`Conv`]: the inputs far apart in one block, and an output full of canaries between canaries.
 pub struct Memory {
     pub inputs: Vec<f32>,
     output: Vec<f32>,
@@ -31,9 +31,9 @@ impl Memory {
     }
 
     pub fn conv(&mut self, device: *mut sparkle_device) -> Conv {
-        // SAFETY: integers only.
+        // SAFETY: the struct has only integers.
         let mut desc = unsafe { std::mem::zeroed() };
-        // SAFETY: a sound pointer.
+        // SAFETY: the pointer is valid.
         assert_eq!(unsafe { sparkle_conv2d_desc_init(&mut desc) }, SPARKLE_OK);
         let desc =
             sparkle_conv2d_desc { n: 2, c: 4, h: 5, w: 6, k: 6, r: 3, s: 3, groups: 2, bias: 1, ..desc };
@@ -61,7 +61,7 @@ impl Conv {
 
     pub fn conv2d(&self) -> sparkle_status {
         let Conv { input, weights, bias, output, .. } = *self;
-        // SAFETY: the buffers are as long as they say, or the call must refuse them.
+        // SAFETY: the buffers have the stated lengths, or the call must refuse them.
         unsafe {
             sparkle_conv2d(
                 self.device,
@@ -78,7 +78,7 @@ impl Conv {
         }
     }
 
-    /// Creates a plan, which has to fail without writing the handle.
+    /// Creates a plan, which must fail without writing the handle.
     pub fn plan_create(&self) -> sparkle_status {
         let canary = 0x7777_usize as *mut sparkle_plan;
         let mut plan = canary;
@@ -106,7 +106,7 @@ fn convolutions_with_bad_pointers_and_lengths() {
     let good = memory.conv(open_cpu());
     let mut cases = Cases::default();
     type Spoil = fn(&mut Conv);
-    // Each with whether plans have it too.
+    // Each with whether plans refuse it, too.
     let null: [(Spoil, &str, bool); 5] = [
         (|it| it.desc_pointer = Some(null()), "desc is NULL", true),
         (|it| it.input.0 = null(), "input is NULL", false),
@@ -157,13 +157,13 @@ fn convolutions_with_bad_pointers_and_lengths() {
             }
         }
     }
-    // A bias that the description does not have.
+    // A bias that the description does not state.
     let mut bad = good.clone();
     bad.desc.bias = 0;
     cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, "bias length is 6", || bad.conv2d());
     bad.bias.1 = 0;
     cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, "bias is given", || bad.conv2d());
-    // SAFETY: NULL for the handle is what is refused.
+    // SAFETY: the call refuses NULL for the handle.
     cases.refused(SPARKLE_ERROR_NULL_POINTER, "out is NULL", || unsafe {
         let (weights, bias) = (good.weights, good.bias);
         sparkle_plan_create(good.device, &good.desc, weights.0, weights.1, bias.0, bias.1, null_mut())
@@ -201,7 +201,7 @@ fn convolutions_with_extreme_sizes() {
                 continue;
             }
             *field(&mut bad.desc) = value;
-            // What is no size is named; what is one no longer fits the buffers, or makes them overflow.
+            // The message names an invalid size. A valid size no longer fits the buffers, or makes them overflow.
             let least = if name == "n" || name.starts_with("pad") { 0 } else { 1 };
             let is_size = (least..=i64::from(i32::MAX)).contains(&value);
             let part = if is_size { String::new() } else { format!("{name} is {value}; expected ") };
@@ -224,7 +224,7 @@ fn convolutions_with_extreme_sizes() {
             cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.output_size());
         }
     }
-    // Products that overflow 64 bits, and buffers that are as large as they are said to be, but not there.
+    // Products that overflow 64 bits, and buffers with huge lengths that do not exist.
     let most = i64::from(i32::MAX);
     let mut bad = good.clone();
     (bad.desc.n, bad.desc.c, bad.desc.h) = (most, 2 * (most / 2), most);
@@ -249,7 +249,7 @@ fn structs_with_sizes_that_are_none() {
         cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.plan_create());
         cases.refused(SPARKLE_ERROR_INVALID_ARGUMENT, part, || bad.output_size());
     }
-    /// What a later version's header could have.
+    /// A struct that the header of a later version could have.
     #[repr(C)]
     struct Later {
         desc: sparkle_conv2d_desc,

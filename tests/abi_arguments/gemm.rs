@@ -15,7 +15,7 @@ pub fn sgemm(
     b: (*const f32, usize),
     c: (*mut f32, usize),
 ) -> sparkle_status {
-    // SAFETY: the buffers are as long as they say, or the call must refuse them.
+    // SAFETY: the buffers have the stated lengths, or the call must refuse them.
     unsafe { sparkle_sgemm(device, desc, a.0, a.1, b.0, b.1, c.0, c.1) }
 }
 
@@ -84,7 +84,7 @@ fn products_with_bad_arguments() {
             let mut desc = GEMM;
             *field(&mut desc) = value;
             if (least..=i64::from(i32::MAX)).contains(&value) {
-                // A size of 0 or 1 is a smaller product, fine with these buffers; a large one does not fit them.
+                // A size of 0 or 1 is a smaller product, valid with these buffers. A large size does not fit them.
                 if value > 2 {
                     cases.refused(invalid, "", || sgemm(device, &desc, a, b, c));
                 }

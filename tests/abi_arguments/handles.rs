@@ -1,4 +1,4 @@
-//! Handles that are none, and the functions without buffers.
+//! Invalid handles, and the functions without buffers.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
@@ -41,7 +41,7 @@ fn handles_that_are_none() {
         let desc = sparkle_gemm_desc { trans_b: 111, m: 1, n: 1, k: 1, ..GEMM };
         cases.refused(invalid, "device is 0x", || sgemm(handle.cast(), &desc, a, a, c));
         let (input, output) = (good.input, good.output);
-        // SAFETY: the buffers are sound, and the handle is what is refused.
+        // SAFETY: the buffers are valid, and the call refuses the handle.
         cases.refused(invalid, "plan is 0x", || unsafe {
             sparkle_plan_execute(handle.cast(), input.0, input.1, output.0, output.1)
         });
@@ -52,7 +52,7 @@ fn handles_that_are_none() {
         });
         assert_eq!((packed, workspace), (7, 7));
     }
-    // An open device is no plan.
+    // An open device is not a plan.
     cases.refused(invalid, "which is not a plan", || sparkle_plan_destroy(good.device.cast()));
     // SAFETY: as above.
     cases.refused(invalid, "plan is NULL", || unsafe {
@@ -72,10 +72,10 @@ fn the_other_functions() {
     let mut cases = Cases::default();
     let (null_pointer, invalid) = (SPARKLE_ERROR_NULL_POINTER, SPARKLE_ERROR_INVALID_ARGUMENT);
     let mut device = null_mut();
-    // SAFETY: numbers only, in both.
+    // SAFETY: both structs have only numbers.
     let (mut info, mut timing): (sparkle_device_info, sparkle_timing) = unsafe { std::mem::zeroed() };
     let (mut p, desc) = (0, Memory::new().conv(null_mut()).desc);
-    // SAFETY: every pointer is sound, or NULL or misaligned, which is what is refused.
+    // SAFETY: every pointer is valid, or the call refuses it because it is NULL or misaligned.
     unsafe {
         cases.refused(null_pointer, "out is NULL", || sparkle_device_count(null_mut()));
         cases.refused(null_pointer, "out is NULL", || sparkle_device_describe(0, null_mut()));

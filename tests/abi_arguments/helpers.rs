@@ -12,7 +12,7 @@ type Stream = unsafe extern "C" fn(*mut f32, *const f32);
 #[test]
 fn memory() {
     let mut cases = Cases::default();
-    // More than any address space has; past that, sizes that an alignment would push over the end.
+    // More than any address space has, and sizes that overflow when they are aligned.
     for bytes in [usize::MAX, usize::MAX - 63, usize::MAX / 2 + 1, 1 << 60] {
         cases.refused(null_mut(), "bytes", || posix_memalign_wrapper(bytes));
     }
@@ -20,10 +20,10 @@ fn memory() {
     let mut sizes = 0;
     for bytes in [0, 1, 63, 64, 65, 1 << 20] {
         let memory = posix_memalign_wrapper(bytes);
-        // Of nothing, NULL is a fine place.
+        // NULL is valid for zero bytes.
         assert!(bytes == 0 || !memory.is_null());
         assert_eq!(memory.addr() % 64, 0);
-        // SAFETY: as many bytes as asked for, of the C allocator's, freed once.
+        // SAFETY: the memory has the requested size, comes from the C allocator, and is freed once.
         unsafe {
             memory.cast::<u8>().write_bytes(0x5A, bytes);
             libc::free(memory);
@@ -54,7 +54,7 @@ fn streams(lanes: usize, stream: Stream) {
     let from: Vec<f32> = (0..lanes + 1).map(|lane| lane as f32 + 0.5).collect();
     let mut to = vec![CANARY; 64];
     let mut cases = Cases::default();
-    // SAFETY: NULL is refused; the other pointer is sound.
+    // SAFETY: the call refuses NULL; the other pointer is valid.
     unsafe {
         cases.refused((), "dst is NULL", || stream(null_mut(), from.as_ptr()));
         cases.refused((), "dst is NULL", || stream(null_mut(), null()));
@@ -62,7 +62,7 @@ fn streams(lanes: usize, stream: Stream) {
     }
     cases.at_least(3);
     assert!(to.iter().all(|&value| value == CANARY));
-    // Whatever the alignment of either.
+    // With any alignment of both pointers.
     for offset in 0..32 {
         to.fill(CANARY);
         // SAFETY: at most 16 of 64 floats from at most the 32nd; `lanes` of `lanes + 1`.
@@ -103,13 +103,13 @@ fn ticks_go_on() {
     for clock in clocks {
         let before = clock();
         std::thread::sleep(std::time::Duration::from_millis(2));
-        // At the least a tick a microsecond, or it is no clock to measure kernels with.
+        // At least one tick per microsecond, which measuring kernels needs.
         let passed = clock().checked_sub(before).expect("time goes forward");
         assert!(passed > 2000, "{passed} ticks in 2 ms");
     }
-    // The test that looks for forgotten functions reads calls.
+    // The test for forgotten functions looks for calls in the source.
     assert!(rdtsc_wrapper() > 0 && rdtscp_wrapper() > 0 && rdtsc_fenced() > 0);
-    // SAFETY: both arrays have the floats that the widest copies.
+    // SAFETY: both arrays have enough floats for the widest function.
     unsafe {
         let (from, mut to) = ([1.0; 16], [0.0; 16]);
         mm128_stream_ps_wrapper(to.as_mut_ptr(), from.as_ptr());

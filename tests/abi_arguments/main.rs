@@ -1,7 +1,7 @@
-//! Every exported function with NULL, with misaligned, overlapping and oversized buffers, with extreme integers, and with handles
-//! that are none: the documented answer, a new last error, and nothing written.
+//! Every exported function with NULL, with misaligned, overlapping and oversized buffers, with extreme integers, and with invalid
+//! handles. Each call must return the documented status, set a new last error, and write nothing.
 
-// The reference interface's names.
+// The names of the reference interface.
 #![allow(non_snake_case)]
 
 mod cases;
@@ -27,7 +27,7 @@ fn no_function_is_forgotten() {
         include_str!("reference.rs"),
         include_str!("shaders.rs"),
     ];
-    // No argument to get wrong, or tested with the devices that they need.
+    // These have no arguments, or are tested with the devices that they need.
     let elsewhere = [
         "sparkle_version",
         "sparkle_version_string",

@@ -1,4 +1,4 @@
-//! Pipelines, tickets and slots with arguments that are wrong.
+//! Pipelines, tickets and slots with invalid arguments.
 
 use std::ptr::{null, null_mut};
 
@@ -30,7 +30,7 @@ fn pipelines_with_bad_arguments() {
     let size = size_of::<sparkle_pipeline_options>();
     let options =
         sparkle_pipeline_options { size, slots: 0, queue: 0, piece_bytes: 0, one_context: 0, reserved: 0 };
-    // SAFETY: every pointer is sound, or one that is refused; lengths are true, or refused.
+    // SAFETY: every pointer is valid and every length correct, or the call refuses them.
     unsafe {
         let mut other = null_mut();
         let mut create =
@@ -101,7 +101,7 @@ fn tickets_and_slots_that_are_none() {
     let stack = 0u64;
     for bad in [null_mut(), (&raw const stack).cast_mut(), std::ptr::without_provenance_mut(usize::MAX)] {
         let (ticket, slot) = (bad.cast::<sparkle_ticket>(), bad.cast::<sparkle_slot>());
-        // SAFETY: the handles are refused, every other pointer is sound.
+        // SAFETY: the call refuses the handles, and every other pointer is valid.
         unsafe {
             cases.refused(no_handle, "ticket is", || sparkle_ticket_poll(ticket, &mut number));
             cases.refused(no_handle, "ticket is", || sparkle_ticket_cancel(ticket, &mut number));
@@ -120,7 +120,7 @@ fn tickets_and_slots_that_are_none() {
             cases.refused(no_handle, "slot is", || sparkle_slot_release(slot));
         }
     }
-    // SAFETY: NULL is what is refused.
+    // SAFETY: the call refuses NULL.
     unsafe {
         cases.refused(null_pointer, "out_done is NULL", || sparkle_ticket_poll(null_mut(), null_mut()));
         let cancel = || sparkle_ticket_cancel(null_mut(), null_mut());

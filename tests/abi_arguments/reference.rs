@@ -7,7 +7,8 @@ use sparkle::ffi::reference::*;
 
 use super::cases::{CANARY, Cases};
 
-/// A convolution by the reference interface, ready to be spoilt: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out.
+/// A convolution of the reference interface, whose arguments tests make invalid: N, C, H, W, K, kernel_size, stride, pad, H_out,
+/// W_out.
 #[derive(Clone, Copy)]
 struct Reference {
     numbers: [c_int; 10],
@@ -18,7 +19,7 @@ struct Reference {
 
 const NUMBERS: [c_int; 10] = [2, 3, 5, 6, 2, 3, 2, 1, 3, 3];
 
-/// A kernel that compiles; no test here gets so far.
+/// A kernel that compiles. No test here reaches the compiler.
 const SHADER: &CStr = c"#version 430 core\nlayout(local_size_x = 64) in;\nvoid main() {}\n";
 
 impl Reference {
@@ -27,7 +28,7 @@ impl Reference {
         conv2d_params_t { N, H, W, C, K, kernel_size, stride, pad, H_out, W_out }
     }
 
-    /// All four functions that compute, each of which must refuse.
+    /// Calls all four functions that compute. Each must refuse.
     fn refused(&self, cases: &mut Cases, part: &str) {
         let [n, c, h, w, k, size, stride, pad, p, q] = self.numbers;
         let (x, f, y) = (self.input, self.weights, self.output);
@@ -67,7 +68,7 @@ fn the_reference_functions_that_compute() {
     Reference { output: good.weights.cast_mut(), ..good }.refused(&mut cases, "same memory as weights");
     for (index, number) in NUMBERS.into_iter().enumerate() {
         for value in [c_int::MIN, -1, 0, 1, c_int::MAX - 1, c_int::MAX] {
-            // A batch of one, or one channel in or out, is a smaller convolution in the same buffers.
+            // One image, or one input or output channel, is a smaller convolution in the same buffers.
             if value == number || value == 1 && [0, 1, 4].contains(&index) {
                 continue;
             }
@@ -83,12 +84,12 @@ fn the_reference_functions_that_compute() {
         [0; 10],
         [most, most, most, most, most, 1, 1, 0, most, most],
         [1, 1, 5, 6, most, 1, 1, 0, 5, 6],
-        // The struct's order where the function's is due.
+        // The order of the struct in place of the function's order.
         [2, 5, 6, 3, 2, 3, 2, 1, 3, 3],
     ] {
         Reference { numbers, ..good }.refused(&mut cases, "expected ");
     }
-    // SAFETY: the sizes are sound, and NULL is what is refused.
+    // SAFETY: the sizes are valid, and the call refuses NULL.
     unsafe {
         let [n, c, h, w, k, size, stride, pad, p, q] = NUMBERS;
         let (x, f, y) = (good.input, good.weights, start);
@@ -112,7 +113,7 @@ fn the_reference_functions_on_buffers() {
     let pointer: *mut c_void = memory.as_mut_ptr().cast();
     let mut cases = Cases::default();
     let create = |data, size| {
-        // SAFETY: `data` is NULL or the size must be refused.
+        // SAFETY: the call must refuse `data`, which is NULL, or the size.
         let buffer = unsafe { gpu_create_buffer(data, size) };
         (buffer.buffer_id, buffer.size_bytes)
     };
@@ -129,7 +130,7 @@ fn the_reference_functions_on_buffers() {
     cases.refused((), "buffer is 0", || download(0, 0, null_mut()));
     cases.refused((), "data is NULL", || download(1, 16, null_mut()));
     cases.refused((), "data is", || download(1, usize::MAX, pointer));
-    // No such buffer, whether or not there is a device.
+    // This buffer does not exist, with or without a device.
     cases.refused((), "", || download(u32::MAX, 16, pointer));
     gpu_free_buffer(gpu_buffer_t { buffer_id: 0, size_bytes: 0 });
     cases.refused((), "", || gpu_free_buffer(gpu_buffer_t { buffer_id: u32::MAX, size_bytes: 16 }));
@@ -155,7 +156,7 @@ fn the_reference_function_that_queues() {
         cases.refused(0, "program is", || enqueue(program, &good));
         cases.refused(0, "program is", || enqueue(program, null()));
     }
-    // No such program, whether or not there is a device.
+    // This program does not exist, with or without a device.
     for program in [0, c_int::MAX] {
         cases.refused(0, "", || enqueue(program, &good));
         cases.refused(0, "", || enqueue(program, null()));
@@ -168,7 +169,7 @@ fn the_reference_function_that_queues() {
 
 #[test]
 fn the_reference_functions_before_initialisation() {
-    // A process of its own, since the state is the process's.
+    // In its own process, because the state belongs to the process.
     let name = "reference::the_reference_functions_before_initialisation";
     if std::env::var("SPARKLE_TEST_CHILD").is_err() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
@@ -180,13 +181,13 @@ fn the_reference_functions_before_initialisation() {
     let mut cases = Cases::default();
     assert_eq!((gpu_is_initialized(), gpu_get_compute_program()), (0, 0));
     cases.refused(0, "", || gpu_compile_conv2d_shader());
-    // SAFETY: the text is sound.
+    // SAFETY: the text is valid.
     cases.refused(0, "", || unsafe { gpu_compile_custom_shader(SHADER.as_ptr()) });
     // SAFETY: no data, or room for one byte.
     cases.refused(0, "", || unsafe { gpu_create_buffer(null(), 16) }.buffer_id);
     let (x, mut y) = ([1.0f32], [CANARY]);
     let (input, output) = (x.as_ptr(), y.as_mut_ptr());
-    // SAFETY: one element each, as the sizes say.
+    // SAFETY: each buffer has one element, as the sizes say.
     cases.refused(-1.0, "", || unsafe {
         gpu_execute_conv2d_with_shader(input, input, output, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, SHADER.as_ptr())
     });

@@ -1,4 +1,4 @@
-//! What a GPU is, shaders as text, what programs learn of them.
+//! GPU architecture, texts of shaders, and the tuning history.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut};
@@ -9,9 +9,9 @@ use sparkle::ffi::{architecture::*, conv2d::*, device::*};
 use super::cases::{Cases, extremes};
 
 fn desc() -> sparkle_conv2d_desc {
-    // SAFETY: integers only.
+    // SAFETY: the struct has only integers.
     let mut desc = unsafe { std::mem::zeroed() };
-    // SAFETY: a sound pointer.
+    // SAFETY: the pointer is valid.
     assert_eq!(unsafe { sparkle_conv2d_desc_init(&mut desc) }, SPARKLE_OK);
     sparkle_conv2d_desc { c: 4, h: 5, w: 6, k: 6, r: 3, s: 3, ..desc }
 }
@@ -31,15 +31,15 @@ fn shaders_as_text() {
     let (mut cases, good) = (Cases::default(), desc());
     let mut text = vec![1; 1 << 16];
     let mut length = 7;
-    // SAFETY: every pointer is sound, or NULL or misaligned, which is what is refused.
+    // SAFETY: every pointer is valid, or the call refuses it because it is NULL or misaligned.
     let source = |desc: *const _, options: *const _, text: *mut c_char, capacity, length: *mut usize| unsafe {
         sparkle_shader_source(desc, options, text, capacity, length)
     };
     assert_eq!(source(&good, null(), null_mut(), 0, &mut length), SPARKLE_OK);
     assert!(length > 1000);
-    // To the byte, and not a byte less.
+    // A buffer of exactly the length suffices; one byte less does not.
     assert_eq!(source(&good, &OPTIONS, text.as_mut_ptr(), length + 1, &mut length), SPARKLE_OK);
-    // SAFETY: as just written; what follows the NUL stands as it was.
+    // SAFETY: the text was just written; the memory after the NUL is unchanged.
     let written = unsafe { CStr::from_ptr(text.as_ptr()) };
     assert_eq!((written.to_bytes().len(), text[length + 1]), (length, 1));
     assert!(written.to_str().unwrap().starts_with("#version 430"));
@@ -88,12 +88,12 @@ fn shaders_as_text() {
 fn devices_and_experience() {
     let mut cases = Cases::default();
     let (null_pointer, invalid) = (SPARKLE_ERROR_NULL_POINTER, SPARKLE_ERROR_INVALID_ARGUMENT);
-    // SAFETY: numbers only, in both.
+    // SAFETY: both structs have only numbers.
     let (mut found, mut known): (sparkle_architecture, sparkle_experience) = unsafe { std::mem::zeroed() };
     (found.size, known.size) = (size_of_val(&found), size_of_val(&known));
     let (what, way) = (c"a test".as_ptr(), c"a way".as_ptr());
     let mut count = 0;
-    // SAFETY: every pointer is sound, or NULL, which is what is refused.
+    // SAFETY: every pointer is valid, or the call refuses it because it is NULL.
     unsafe {
         assert_eq!(sparkle_device_count(&mut count), SPARKLE_OK);
         cases.refused(null_pointer, "out is NULL", || sparkle_device_architecture(1, null_mut()));
@@ -106,7 +106,7 @@ fn devices_and_experience() {
         cases.refused(null_pointer, "sparkle_experience is NULL", || {
             sparkle_experience_save(1, what, way, none)
         });
-        // The CPU is no GPU.
+        // The CPU is not a GPU.
         for index in [0, count, usize::MAX] {
             cases.refused(invalid, "index is", || sparkle_device_architecture(index, &mut found));
             cases.refused(invalid, "index is", || sparkle_experience_load(index, what, way, &mut known));
@@ -129,7 +129,7 @@ fn devices_and_experience() {
                 let save = || sparkle_experience_save(index, what, way, &bad);
                 cases.refused(invalid, "experience is", save);
             }
-            // Nothing was kept by that.
+            // This recorded nothing.
             assert_eq!(sparkle_experience_load(index, what, way, &mut known), SPARKLE_OK);
             assert_eq!((known.runs, known.mean_ms, known.rate), (0, 0.0, 0.0));
             let other = c"another way".as_ptr();

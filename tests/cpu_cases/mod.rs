@@ -1,4 +1,4 @@
-//! Random problems for the tests of the CPU engine, and how results are compared.
+//! Random problems for the tests of the CPU engine, and comparisons of results.
 
 #![allow(dead_code)] // Each test binary uses some of this.
 
@@ -26,7 +26,7 @@ impl Values {
     }
 }
 
-/// Whether a problem is large enough for the pool; smaller ones stay on the caller.
+/// Whether a problem is large enough for the pool. The calling thread computes smaller ones.
 pub fn is_large(flops: u64) -> bool {
     flops >= 3_000_000
 }
@@ -65,8 +65,8 @@ impl ConvCase {
     }
 }
 
-/// A random convolution: every third one depthwise or in groups, every third large enough for several blocks
-/// of depth and for the pool; outputs are at most some ten thousands. By the direct algorithm, which is exact.
+/// A random convolution with the direct algorithm, which is exact. Every third one is depthwise or grouped, and every third one
+/// is large enough for several blocks of depth and for the pool. It has at most some ten thousand outputs.
 pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
     loop {
         let groups = random.pick(&[1, 1, 1, 1, 2, 3]);
@@ -100,7 +100,7 @@ pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
     }
 }
 
-/// A matrix product with its matrices; whatever is not an element of one, ld gaps and the end, is NaN.
+/// A matrix product with its matrices. Memory outside of their elements, in gaps and after the end, is NaN.
 pub struct GemmCase {
     pub problem: Gemm,
     pub desc: GemmDesc,
@@ -128,7 +128,7 @@ impl GemmCase {
         GemmCase { problem, desc, a, b, c }
     }
 
-    /// Index and expectation of each element of C.
+    /// Index and expected value of each element of C.
     pub fn expected(&self) -> Vec<(usize, Expected)> {
         let s = self.problem.sizes();
         let indices = (0..s.m).flat_map(|i| (0..s.n).map(move |j| (i, j)));
@@ -152,7 +152,7 @@ pub fn gemm_desc(random: &mut Random) -> GemmDesc {
         _ => {}
     }
     let [m, n, k] = sizes;
-    // Length of what is contiguous in a matrix of rows x cols, stored as it is or transposed.
+    // The contiguous length of a rows x cols matrix, stored plain or transposed.
     let ld = |random: &mut Random, rows: i64, cols: i64, transpose| {
         let by_columns = (layout == Layout::ColMajor) != (transpose == Transpose::Yes);
         (if by_columns { rows } else { cols }).max(1) + random.pick(&[0, 0, 1, 5])
@@ -172,7 +172,7 @@ pub fn gemm_desc(random: &mut Random) -> GemmDesc {
     }
 }
 
-/// Whether two results are the same value: the same bits, but for the sign of a zero.
+/// Whether two results are the same value: the same bits, apart from the sign of a zero.
 pub fn same(got: f32, expected: f64) -> bool {
     (got + 0.0).to_bits() == (expected as f32 + 0.0).to_bits()
 }
@@ -182,15 +182,15 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Runs this program's tests once more for each other instruction set that this CPU has, in a process of its own, as the
-/// environment is read once. `tests` is how many there are at least, `name` this one's.
+/// Runs the tests of this program again for every other instruction set of this CPU. Each needs its own process, because the
+/// environment is read once. `tests` is the minimum number of tests, `name` the name of the calling one.
 pub fn on_every_isa(name: &str, tests: usize) {
     if std::env::var_os("SPARKLE_TEST_ISA").is_some() {
         return;
     }
     let features =
         sparkle::devices()[0].facts.iter().find(|it| it.0 == "kernels").expect("a CPU has kernels").1.clone();
-    // The best is what all other tests have run with.
+    // The other tests have already run with the best instruction set.
     let others: &[&str] = match features {
         best if best.contains("avx512") => &["avx2", "portable"],
         best if best.contains("avx2") => &["portable"],
@@ -210,8 +210,7 @@ pub fn on_every_isa(name: &str, tests: usize) {
     }
 }
 
-/// Sets the number of threads; tests that do, or that need it to stay, hold the guard and so run one after
-/// the other.
+/// Sets the number of threads. Tests that set it, or need it to stay the same, hold the guard and so run one after another.
 pub fn threads(count: usize) -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -19,7 +19,7 @@ pub fn operations(device: &str, tally: &mut Tally) {
     let threads: &[i32] = if on_cpu { &[1, 2] } else { &[1] };
     let products: Vec<Product> = PRODUCTS.into_iter().map(Product::new).collect();
     let in_place = Product::in_place(300);
-    // Through the pipeline of calls, whole and in pieces.
+    // Through the pipeline of calls, uncut and in pieces.
     let wide = Conv2dDesc { n: 2, c: 16, h: 256, w: 256, k: 4, bias: true, ..Default::default() };
     let streamed = [2, 9].map(|n| layer(&Conv2dDesc { n, ..wide }));
     let (n, algorithm) = (5, Algorithm::Direct);
@@ -30,12 +30,12 @@ pub fn operations(device: &str, tally: &mut Tally) {
     let layers = layers();
     for &threads in threads {
         ok(sparkle_set_num_threads(threads));
-        // The first to look for devices.
+        // The first operation that discovers devices.
         let run = Box::new(|_: &mut [f32]| count());
         let (name, before) = (format!("{device}: devices"), Box::new(|| ()));
         tally.check(Operation { name, before, run, expected: &[], tolerance: 0.0, again: true });
         for (state, reset) in STATES {
-            // A GL device that is found anew costs too much for all.
+            // Discovering a GL device again is too slow for all operations.
             let few = !on_cpu && state == "cold";
             let mut all = |what: &str, run: Run, expected: &[f32], tolerance| {
                 let name = format!("{device}, {threads} threads, {state}: {what}");
@@ -48,7 +48,7 @@ pub fn operations(device: &str, tally: &mut Tally) {
                     again: true,
                 });
             };
-            // A renderer in software takes its time for long kernels.
+            // A software renderer is slow with long kernels.
             let kept = |name: &str| if on_cpu { true } else { name == "direct" || !(few || name == "long") };
             for (name, layer) in layers.iter().filter(|(name, _)| kept(name)) {
                 for (what, way) in WAYS {
@@ -67,7 +67,7 @@ pub fn operations(device: &str, tally: &mut Tally) {
             // A and C are the same memory.
             let run = Box::new(|output: &mut [f32]| {
                 let c = (output.as_mut_ptr(), output.len());
-                // SAFETY: only an address and a length, as the C interface takes them.
+                // SAFETY: this makes only an address and a length, as the C interface takes them.
                 let a = unsafe { std::slice::from_raw_parts(c.0.cast_const(), 0) };
                 in_place.run_on(device, (a, c.1), c)
             });
@@ -97,7 +97,7 @@ pub fn operations(device: &str, tally: &mut Tally) {
     }
 }
 
-/// Plans that measure what they could do, each of a layer that was not measured before.
+/// Plans that measure kernels, each for a layer that was not measured before.
 pub fn measured(device: &str, tally: &mut Tally) {
     ok(sparkle_set_num_threads(2));
     let mut width = 20;
@@ -109,7 +109,7 @@ pub fn measured(device: &str, tally: &mut Tally) {
             (vec![CANARY; layer.expected.len()], layer)
         });
         let status = plan(device, &layer, &mut computed);
-        // Any variant may be the fastest, so they may round.
+        // Any variant may be the fastest, so the results may be rounded.
         let is = |value: f32, expected: f32| (value - expected).abs() < 0.5;
         if status == SPARKLE_OK {
             let right = computed.iter().zip(&layer.expected).all(|(&value, &it)| is(value, it));
@@ -120,14 +120,14 @@ pub fn measured(device: &str, tally: &mut Tally) {
         own(|| drop((computed, layer)));
         status
     });
-    // On a renderer in software it takes seconds.
+    // This takes seconds on a software renderer.
     let again = device == "cpu";
     let (name, before) = (format!("{device}: measured plan"), Box::new(|| ()));
     tally.check(Operation { name, before, run, expected: &[1.0], tolerance: 0.0, again });
 }
 
-/// Tuning, whatever is on record: a Rust program's way to what plans that measure do. What there is no memory to measure is not
-/// measured, which is no error.
+/// Tuning without regard to the record, as Rust programs call it. A variant without enough memory is not measured, which is not
+/// an error.
 pub fn tuned() {
     let desc = Conv2dDesc { c: 32, h: 20, w: 20, k: 32, r: 3, s: 3, bias: true, ..Default::default() };
     let problem = Conv2d::new(desc).unwrap();
@@ -160,14 +160,14 @@ const WAYS: [(&str, Way); 4] = [("call", call), ("plan", plan), ("job", job), ("
 
 fn open(selector: &str) -> Result<*mut sparkle_device, sparkle_status> {
     let (selector, mut device) = (CString::new(selector).unwrap(), null_mut());
-    // SAFETY: a string and a place for the handle.
+    // SAFETY: the string and the pointer to the handle are valid.
     match unsafe { sparkle_device_open(selector.as_ptr(), &mut device) } {
         SPARKLE_OK => Ok(device),
         status => Err(status),
     }
 }
 
-/// What `job` does with `device`, which is opened for it.
+/// Opens `device` and runs `job` with it.
 fn with_device(device: &str, job: impl FnOnce(*mut sparkle_device) -> sparkle_status) -> sparkle_status {
     let device = match open(device) {
         Ok(device) => device,
@@ -236,7 +236,7 @@ fn plan(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     })
 }
 
-/// More plans than small tables hold, of which the last is run.
+/// More plans than small tables hold; the last one is run.
 fn many_plans(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     const PLANS: usize = 400;
     with_device(device, |device| {
@@ -273,7 +273,7 @@ impl Product {
         Self::of((m, n, k), a, b)
     }
 
-    /// Of a matrix that C lies in.
+    /// A product in place: A and C are the same memory.
     fn in_place(n: usize) -> Self {
         Self::of((n, n, n), vec![CANARY; n * n], Random::new(8).integers(n * n, 2))
     }
@@ -342,11 +342,11 @@ impl Stream {
         failed.map_or(Ok(stream), Err)
     }
 
-    /// Hands over a job whose buffers stay until the stream ends.
+    /// Submits a job whose buffers live until the stream ends.
     fn submit(&self, layer: &Layer, output: &mut [f32]) -> Result<*mut sparkle_ticket, sparkle_status> {
         let mut ticket = null_mut();
         let (input, len, to) = (layer.input.as_ptr(), layer.input.len(), output.as_mut_ptr());
-        // SAFETY: both buffers stay until the pipeline was destroyed.
+        // SAFETY: both buffers live until the pipeline is destroyed.
         let status =
             unsafe { sparkle_submit(self.pipeline, self.plan, input, len, to, output.len(), 1, &mut ticket) };
         if status == SPARKLE_OK { Ok(ticket) } else { Err(status) }
@@ -367,7 +367,7 @@ fn wait(ticket: *mut sparkle_ticket) -> sparkle_status {
     status
 }
 
-/// A job of the caller's buffers.
+/// A job on the caller's buffers.
 fn job(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     let mut run = || wait_for(&Stream::new(device, layer, None)?, layer, output);
     run().err().unwrap_or(SPARKLE_OK)
@@ -391,7 +391,7 @@ fn options() -> sparkle_pipeline_options {
     }
 }
 
-/// A job whose images go one by one.
+/// A job that is cut into single images.
 fn job_in_pieces(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     let options = sparkle_pipeline_options { piece_bytes: 64 << 10, one_context: 1, ..options() };
     let mut run = || wait_for(&Stream::new(device, layer, Some(options))?, layer, output);
@@ -401,7 +401,7 @@ fn job_in_pieces(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_sta
 /// Jobs that wait at the same time, more than small tables hold.
 const JOBS: usize = 3000;
 
-/// They wait in one queue, and are waited for together.
+/// They wait in one queue, and the caller waits for all of them together.
 fn many_jobs(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     let mut computed = own(|| vec![CANARY; output.len()]);
     let mut run = || {
@@ -416,10 +416,10 @@ fn many_jobs(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status 
                 Err(status) => result = result.and(Err(status)),
             }
         }
-        // Enough handles for a large table of the library's own.
+        // Enough handles that the library needs a large table.
         let many = own(|| tickets.repeat(4));
         let mut first = 0;
-        // SAFETY: as many tickets as given, and a place for the index.
+        // SAFETY: the number of tickets is correct, and the pointer to the index is valid.
         let status = unsafe { sparkle_ticket_wait_any(many.as_ptr(), many.len(), -1, &mut first) };
         if !many.is_empty() && status != SPARKLE_OK {
             result = result.and(Err(status));
@@ -440,7 +440,7 @@ fn many_jobs(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status 
     status
 }
 
-/// A shader for a layer, as text.
+/// The text of a shader for a layer.
 fn shader(_: &mut [f32]) -> sparkle_status {
     let desc: sparkle_conv2d_desc =
         Conv2dDesc { c: 64, h: 40, w: 40, k: 64, r: 3, s: 3, ..Default::default() }.into();
@@ -457,7 +457,7 @@ fn shader(_: &mut [f32]) -> sparkle_status {
             reserved: 0,
         };
         let mut length = 0;
-        // SAFETY: structs of their own sizes; without a buffer only the length is told.
+        // SAFETY: the structs state their sizes; without a buffer, only the length is returned.
         status = unsafe { sparkle_shader_source(&desc, &options, null_mut(), 0, &mut length) };
         if status != SPARKLE_OK {
             break;
@@ -466,7 +466,7 @@ fn shader(_: &mut [f32]) -> sparkle_status {
     status
 }
 
-/// Texts that are too long for what they are, or of the wrong kind, are refused without a copy.
+/// Texts that are too long or invalid are refused without a copy.
 fn long_texts() -> sparkle_status {
     let text = own(|| CString::new("x".repeat(1 << 20)).unwrap());
     let broken = own(|| CString::new(vec![0xff; 1 << 20]).unwrap());
@@ -474,7 +474,7 @@ fn long_texts() -> sparkle_status {
     let mut experience =
         sparkle_experience { size: size_of::<sparkle_experience>(), runs: 1, mean_ms: 1.0, rate: 1.0 };
     let mut device = null_mut();
-    // SAFETY: texts that end with a NUL, and places for results.
+    // SAFETY: the texts end with a NUL, and the pointers to results are valid.
     let all = unsafe {
         [
             sparkle_device_open(text, &mut device),
@@ -488,30 +488,30 @@ fn long_texts() -> sparkle_status {
     SPARKLE_OK
 }
 
-/// How many devices there are.
+/// Counts the devices.
 fn count() -> sparkle_status {
     let mut count = 0;
-    // SAFETY: a place for the count.
+    // SAFETY: the pointer to the count is valid.
     unsafe { sparkle_device_count(&mut count) }
 }
 
-/// What the first GPU is, which is measured.
+/// Describes the first GPU, which is measured for that.
 fn architecture() -> sparkle_status {
     let size = size_of::<sparkle_architecture>();
-    // SAFETY: plain numbers, for which zeros are values.
+    // SAFETY: the struct has only numbers, for which zero is valid.
     let mut found = sparkle_architecture { size, ..unsafe { std::mem::zeroed() } };
-    // SAFETY: a struct of its own size.
+    // SAFETY: the struct states its size.
     unsafe { sparkle_device_architecture(1, &mut found) }
 }
 
-/// A job in a slot of the pipeline's.
+/// A job in a slot of the pipeline.
 fn slot(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     let stream = match Stream::new(device, layer, None) {
         Ok(stream) => stream,
         Err(status) => return status,
     };
     let (mut slot, mut ticket, mut fill, mut result) = (null_mut(), null_mut(), null_mut(), null());
-    // SAFETY: the slot's memory is as long as the plan's input and output.
+    // SAFETY: the slot's memory has the lengths of the plan's input and output.
     let status = unsafe {
         match sparkle_slot_acquire(stream.pipeline, stream.plan, 1, &mut slot) {
             SPARKLE_OK => {

@@ -1,18 +1,18 @@
-//! Layers of small integers, whose outputs are exact, by the float64 oracle.
+//! Layers of small integers with exact outputs from the float64 oracle.
 
 use sparkle::ffi::conv2d::sparkle_conv2d_desc;
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::{Algorithm, Conv2d, Conv2dDesc};
 
-/// A layer and what must come of it.
+/// A layer and its expected output.
 pub struct Layer {
     pub desc: sparkle_conv2d_desc,
     pub input: Vec<f32>,
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
     pub expected: Vec<f32>,
-    /// How far from that an output may be: Winograd's transforms round.
+    /// The tolerance of the output: Winograd's transforms round.
     pub tolerance: f32,
 }
 
@@ -34,7 +34,7 @@ pub fn layer(desc: &Conv2dDesc) -> Layer {
     }
 }
 
-/// Layers that are computed in different ways, large enough that their buffers are.
+/// Layers that use different algorithms, with buffers that are large allocations.
 pub fn layers() -> Vec<(&'static str, Layer)> {
     let base = Conv2dDesc { bias: true, ..Default::default() };
     let square = Conv2dDesc { c: 64, h: 24, w: 24, k: 64, r: 3, s: 3, ..base };

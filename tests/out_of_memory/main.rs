@@ -1,7 +1,7 @@
-//! Every allocation that is sized by data fails once, in every operation of both interfaces on every device: the operation
-//! gives a status and leaves outputs untouched, or does without that memory and gives the right result; and the same
-//! operation afterwards succeeds. Each test runs in a process of its own, which an allocation that cannot fail would
-//! abort, and whose error output stays empty.
+//! Every allocation whose size depends on data fails once, in every operation of both interfaces on every device. The operation
+//! returns a status and leaves outputs untouched, or works without that memory and returns the correct result. The same operation
+//! succeeds afterwards. Each test runs in its own process, because a failing infallible allocation would abort it. Its stderr
+//! must stay empty.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,13 +19,13 @@ use sparkle::ffi::library::{sparkle_finalize, sparkle_last_error};
 use sparkle::ffi::status::sparkle_status;
 use sparkle_status::{SPARKLE_ERROR_OUT_OF_MEMORY, SPARKLE_OK};
 
-/// What the header names: allocations of fewer bytes are not asked to fail.
+/// The limit that the header documents: smaller allocations do not fail.
 const SMALL: usize = 64 << 10;
 
-/// The system's allocator, one of whose large allocations fails if that was asked for.
+/// The system's allocator; a selected large allocation fails.
 struct Failing;
 
-/// Large allocations so far, while they are counted; and the one that fails, counted from 1.
+/// The number of large allocations while counting, and the one that fails, counted from 1.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static FAILS: AtomicUsize = AtomicUsize::new(0);
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -42,7 +42,7 @@ fn fails(bytes: usize) -> bool {
         && COUNT.fetch_add(1, SeqCst) + 1 == FAILS.load(SeqCst)
 }
 
-/// Runs `make`, whose allocations are the test's own, in the midst of an operation.
+/// Runs `make` during an operation. Its allocations belong to the test and do not count.
 fn own<T>(make: impl FnOnce() -> T) -> T {
     OWN.set(true);
     let made = make();
@@ -50,7 +50,7 @@ fn own<T>(make: impl FnOnce() -> T) -> T {
     made
 }
 
-// SAFETY: all memory is the system allocator's; a null pointer says that there is none.
+// SAFETY: all memory comes from the system allocator; a null pointer reports a failure.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promises.
@@ -73,7 +73,7 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Runs `operation` while large allocation `which` fails, or none for 0; gives its status and how many there were.
+/// Runs `operation` while large allocation `which` fails, or none for 0. Returns its status and the number of allocations.
 fn with_failure(which: usize, operation: &mut dyn FnMut() -> sparkle_status) -> (sparkle_status, usize) {
     FAILS.store(which, SeqCst);
     COUNT.store(0, SeqCst);
@@ -88,20 +88,20 @@ type Run<'a> = Box<dyn FnMut(&mut [f32]) -> sparkle_status + 'a>;
 /// An operation under test.
 struct Operation<'a> {
     name: String,
-    /// Makes what the operation needs and is not itself under test.
+    /// Prepares the operation; it is not under test.
     before: Box<dyn FnMut() + 'a>,
-    /// What it computes lands in the output.
+    /// Computes into the output.
     run: Run<'a>,
-    /// What is right, and how far from it an output may be.
+    /// The expected output, and the tolerance.
     expected: &'a [f32],
     tolerance: f32,
-    /// Whether it is done once more after each failure; else only after the last.
+    /// Whether it runs again after each failure, or only after the last.
     again: bool,
 }
 
 const CANARY: f32 = -12345.5;
 
-/// Fails each of the operation's large allocations; gives how many failures it noticed and how many it did without.
+/// Fails each large allocation of the operation. Returns how many failures it reported and how many it worked around.
 fn check(operation: &mut Operation) -> (usize, usize) {
     let Operation { name, before, run, expected, tolerance, again } = operation;
     let mut output = vec![CANARY; expected.len()];
@@ -132,7 +132,7 @@ fn check(operation: &mut Operation) -> (usize, usize) {
         if failed && !*again {
             continue;
         }
-        // The same call at once, in the state that the failure left behind.
+        // The same call again, in the state after the failure.
         output.fill(CANARY);
         let status = run(&mut output);
         assert_eq!(status, SPARKLE_OK, "{name} after failure {which}: {}", last_error());
@@ -145,7 +145,7 @@ fn check(operation: &mut Operation) -> (usize, usize) {
 }
 
 fn last_error() -> String {
-    // SAFETY: the text is this thread's until its next call.
+    // SAFETY: the text is valid on this thread until its next call.
     unsafe { std::ffi::CStr::from_ptr(sparkle_last_error()) }.to_string_lossy().into_owned()
 }
 
@@ -153,16 +153,16 @@ fn ok(status: sparkle_status) {
     assert_eq!(status, SPARKLE_OK, "{}", last_error());
 }
 
-/// The library as it is when nothing was used yet, and as it is when everything was.
+/// The library before its first use, and after everything was used.
 const STATES: [(&str, fn()); 2] = [("cold", || ok(sparkle_finalize())), ("warm", || ())];
 
-/// Operations so far, and what became of the failures in them.
+/// Counts operations, and the outcomes of the failures in them.
 #[derive(Debug, Default)]
 struct Tally {
     operations: usize,
-    /// Failures that the operation gave a status for.
+    /// Failures that operations reported with a status.
     noticed: usize,
-    /// Failures that it did without.
+    /// Failures that operations worked around.
     overcome: usize,
 }
 
@@ -176,22 +176,22 @@ impl Tally {
         self.overcome += overcome;
     }
 
-    /// There were at least so many operations and failures with a status.
+    /// Asserts the minimum numbers of operations and of reported failures.
     fn expect(&self, operations: usize, noticed: usize) {
         println!("{self:?}");
         assert!(self.operations >= operations && self.noticed >= noticed, "{self:?}");
     }
 }
 
-/// Says that this process is a test's own.
+/// The variable that marks the child process of a test.
 const CHILD: &str = "SPARKLE_TEST_CHILD";
 
-/// Whether it is: there, what looks for devices is under test, too.
+/// Whether this is such a child process, in which the discovery of devices is under test, too.
 fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Runs `test`, of the name `name`, in a process of its own, with these variables; that says nothing on its error output.
+/// Runs `test`, named `name`, in its own process with these variables. Its stderr must be empty.
 fn alone(name: &str, variables: &[(&str, &str)], test: fn()) {
     if is_child() {
         return test();

@@ -17,7 +17,7 @@ const C: c_int = 32;
 const K: c_int = 32;
 const SIZE: c_int = 40;
 
-/// What a call that says only whether it failed means.
+/// The status of a call that only returns whether it succeeded.
 fn status(succeeded: bool) -> sparkle_status {
     match succeeded {
         true => SPARKLE_OK,
@@ -26,7 +26,7 @@ fn status(succeeded: bool) -> sparkle_status {
     }
 }
 
-/// A caller's shader, longer than any of the library's.
+/// A caller's shader that is longer than all shaders of the library.
 fn long_text() -> CString {
     let desc = sparkle_conv2d_desc::from(Conv2dDesc {
         c: C.into(),
@@ -36,7 +36,7 @@ fn long_text() -> CString {
         ..Default::default()
     });
     let (mut text, mut length) = (vec![0u8; 100_000], 0);
-    // SAFETY: structs of their own sizes, a buffer as long as given.
+    // SAFETY: the structs state their sizes, and the length of the buffer is correct.
     ok(unsafe { sparkle_shader_source(&desc, null(), text.as_mut_ptr().cast(), text.len(), &mut length) });
     text.truncate(length);
     text.extend_from_slice("\n// a long text".repeat(8000).as_bytes());
@@ -72,7 +72,7 @@ pub fn operations(tally: &mut Tally) {
             tally.check(Operation { name, before, run, expected, tolerance: 0.0, again: true });
         };
         let run = Box::new(|output: &mut [f32]| {
-            // SAFETY: all buffers are as long as the parameters say.
+            // SAFETY: all buffers have the lengths of the parameters.
             status(unsafe {
                 gpu_execute_conv2d(input.as_ptr(), weights.as_ptr(), output.as_mut_ptr(), &params) >= 0.0
             })
@@ -153,7 +153,7 @@ pub fn operations(tally: &mut Tally) {
         let run = Box::new(|output: &mut [f32]| queued(&params, (input, weights), output));
         all("queued", run, expected);
         let run = Box::new(|output: &mut [f32]| {
-            // SAFETY: all buffers are as long as the sizes say.
+            // SAFETY: all buffers have the lengths of the sizes.
             status(unsafe {
                 gpu_execute_conv2d_fortran(
                     input.as_ptr(),
@@ -177,21 +177,21 @@ pub fn operations(tally: &mut Tally) {
     }
 }
 
-/// A buffer object with `data` in it.
+/// A buffer object with the content `data`.
 fn buffer(data: &[f32]) -> Option<gpu_buffer_t> {
-    // SAFETY: `data` has as many bytes.
+    // SAFETY: `data` has this many bytes.
     let buffer = unsafe { gpu_create_buffer(data.as_ptr().cast(), size_of_val(data)) };
     (buffer.buffer_id != 0).then_some(buffer)
 }
 
-/// Reads one, which is as long as `output`.
+/// Reads a buffer object that is as long as `output`.
 fn download(buffer: gpu_buffer_t, output: &mut [f32]) -> sparkle_status {
-    // SAFETY: `output` has as many bytes.
+    // SAFETY: `output` has this many bytes.
     unsafe { gpu_download_buffer(buffer, output.as_mut_ptr().cast()) };
     status(output[0] != CANARY)
 }
 
-/// The program in the caller's hands, between buffers of his.
+/// The program that the caller dispatches, with the caller's buffers.
 fn queued(
     params: &conv2d_params_t,
     (input, weights): (&[f32], &[f32]),
@@ -205,7 +205,7 @@ fn queued(
     let result = if let [Some(input), Some(weights), Some(to)] = buffers {
         let ids = [input, weights, to].map(|buffer| buffer.buffer_id);
         let program = gpu_get_compute_program();
-        // SAFETY: the parameters are there.
+        // SAFETY: the parameters are valid.
         match unsafe { gpu_enqueue_conv2d(program, ids[0], ids[1], ids[2], params) } {
             0 => status(false),
             _ => download(to, output),
@@ -218,7 +218,7 @@ fn queued(
     result
 }
 
-/// A caller's texts that no compiler takes, of which the messages are long.
+/// A caller's texts that no compiler accepts, with long messages.
 fn broken_shader() -> sparkle_status {
     if gpu_initialize_opengl() == 0 {
         return status(false);

@@ -105,7 +105,7 @@ impl Server {
                 "first" => ranked.iter().take(1).copied().collect(),
                 "best" => ranked.iter().take(top).copied().collect(),
                 "direct" => ranked.iter().filter(is_direct).take(top).copied().collect(),
-                "reference" => vec![Variant::DIRECT],
+                "reference" => vec![Variant::FALLBACK],
                 _ => return Err(format!("no kernels are called {name}").into()),
             };
             let mut kernels = vec![];

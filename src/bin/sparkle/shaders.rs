@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Parser;
 use sparkle::memory::tiles::Gpu;
-use sparkle::shader::recipe::{self, Pass};
+use sparkle::shader::pass_plan::{self, Pass};
 use sparkle::shader::variant::{candidates, seconds};
 use sparkle::{Conv2d, Conv2dDesc};
 
@@ -44,7 +44,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             "no kernel {name} for this convolution; without --show all are listed"
         )));
     };
-    let Some(recipe) = recipe::generate(variant, &problem) else {
+    let Some(recipe) = pass_plan::generate(variant, &problem) else {
         console.line(sparkle::shader::source::CONV_DIRECT.source);
         return Ok(());
     };

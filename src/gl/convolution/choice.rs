@@ -15,7 +15,7 @@ pub struct Chosen {
 
 impl Chosen {
     /// The fallback kernels, which compute everything.
-    pub const FALLBACK: Chosen = Chosen { variant: Variant::DIRECT, seconds: None };
+    pub const FALLBACK: Chosen = Chosen { variant: Variant::FALLBACK, seconds: None };
 
     /// Of a recipe of this engine's; another engine's is computed by the fallback kernels.
     pub fn of(recipe: &Recipe) -> Chosen {

@@ -13,7 +13,7 @@ use crate::gl::execution::passes::{self, Passes};
 use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::MAX_BATCH_SIZES;
 use crate::problem::Conv2d;
-use crate::shader::recipe::{self, Recipe};
+use crate::shader::pass_plan::{self, PassPlan};
 use crate::shader::variant::Variant;
 
 /// Passes of one variant of one problem, by number of images.
@@ -39,7 +39,9 @@ impl Generated {
         images: usize,
         timing: Timing,
     ) -> Result<Option<Self>> {
-        let Some(recipe) = recipe::generate(&variant, &problem.with_batch(images)) else { return Ok(None) };
+        let Some(recipe) = pass_plan::generate(&variant, &problem.with_batch(images)) else {
+            return Ok(None);
+        };
         let packed = match recipe.packed {
             0 => None,
             elements => Some(Rc::new(Buffer::new(programs.context(), elements * size_of::<f32>())?)),
@@ -56,7 +58,7 @@ impl Generated {
         Ok(Some(generated))
     }
 
-    fn build(&self, programs: &mut Programs, recipe: &Recipe, images: usize) -> Result<()> {
+    fn build(&self, programs: &mut Programs, recipe: &PassPlan, images: usize) -> Result<()> {
         debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
         let work = dispatch::together(recipe.run.iter().map(passes::work));
         let budget = self.timing.budget(&work, images);
@@ -78,7 +80,8 @@ impl Generated {
             return Ok(());
         }
         let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
-        let recipe = recipe::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
+        let recipe =
+            pass_plan::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
         self.build(programs, &recipe, images)
     }
 

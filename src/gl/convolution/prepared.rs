@@ -147,7 +147,7 @@ impl Convolution {
     pub fn variant(&self) -> Variant {
         match &self.kernel {
             Kernel::Generated(generated) => generated.variant(),
-            Kernel::Fallback(_) | Kernel::Custom { .. } => Variant::DIRECT,
+            Kernel::Fallback(_) | Kernel::Custom { .. } => Variant::FALLBACK,
         }
     }
 

@@ -278,7 +278,7 @@ struct Probed {
 fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     let wait_limit = Duration::from_millis(config().gl_timeout_ms());
     // A guess too low only makes the first dispatches short.
-    let target = Target { display, rate: 1e8, wait_limit, max_iterations: iterations::LEAST };
+    let target = Target { display, rate: 1e8, wait_limit, max_iterations: iterations::MIN_ITERATIONS };
     let group = ShareGroup::new(egl.clone(), name.into(), target)?;
     let mut programs = Programs::new(group.context()?);
     let problem = Conv2d::new(Conv2dDesc {
@@ -298,7 +298,7 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     let small = Checked::new(&mut programs, name, "small", &problem)?;
     let max_iterations = measure::iterations::max_iterations(&mut programs)?;
     group.set_max_iterations(max_iterations);
-    let c = iterations::deepest(max_iterations) as i64;
+    let c = iterations::max_channels(max_iterations) as i64;
     Checked::new(&mut programs, name, "deep", &Conv2d::new(Conv2dDesc { c, k: 2, ..Default::default() })?)?;
     let ran = small.again()?;
     programs.settle()?;

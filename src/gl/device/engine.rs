@@ -31,7 +31,7 @@ use crate::memory::Hierarchy;
 use crate::memory::tiles::{Gpu, Tile};
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
-use crate::shader::recipe::{self, generate};
+use crate::shader::pass_plan::{self, generate};
 use crate::shader::source::SGEMM_DIRECT;
 use crate::shader::variant::{Variant, has_winograd_forms};
 
@@ -327,7 +327,7 @@ impl Plan for GlPlan {
         let piece = problem.with_batch(self.images);
         let passes = generate(variant, &piece);
         let as_they_came =
-            if passes.as_ref().is_none_or(recipe::Recipe::reads_weights) { weights.len() } else { 0 };
+            if passes.as_ref().is_none_or(pass_plan::PassPlan::reads_weights) { weights.len() } else { 0 };
         let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
         let bias = bias.as_ref().map_or(0, Vec::len);
         // Once here, for the day the context is lost and everything has to be uploaded again, and once on the device.
@@ -354,7 +354,7 @@ impl Plan for GlPlan {
                 }
             };
             let ran = prepared.run(input, &mut computed)?;
-            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
             // The outputs are there; what is not kept, the next run prepares anew.
             let _ = session.keep(self.key, prepared);
             Ok((ran, explore, session.programs.is_fresh()))

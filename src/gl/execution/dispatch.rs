@@ -18,7 +18,7 @@ use crate::gl::driver::resource::{Program, Query};
 use crate::gl::execution::budget::believed;
 use crate::gl::tunables::DISPATCHES_IN_FLIGHT;
 use crate::log::Level;
-use crate::shader::recipe::GRID_X;
+use crate::shader::pass_plan::GRID_X;
 
 pub use crate::gl::execution::budget::{DispatchBudget, Work};
 

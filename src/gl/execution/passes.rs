@@ -9,7 +9,7 @@ use crate::gl::driver::resource::{Bind, Buffer, Program};
 use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, Step, Work};
 use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
-use crate::shader::recipe::{Pass, Recipe, Slot};
+use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
 
 /// The caller's side of a recipe.
 pub struct Buffers<'a> {
@@ -22,7 +22,7 @@ pub struct Buffers<'a> {
 /// A pass with its program.
 pub struct Built {
     program: Rc<Program>,
-    bindings: Vec<(u32, Slot)>,
+    bindings: Vec<(u32, BufferRole)>,
     uniforms: Vec<(u32, u32)>,
     work: Work,
     budget: DispatchBudget,
@@ -48,7 +48,7 @@ impl Passes {
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
-    pub fn new(programs: &mut Programs, recipe: &Recipe) -> Result<Self> {
+    pub fn new(programs: &mut Programs, recipe: &PassPlan) -> Result<Self> {
         Passes::with_packed(programs, recipe, DispatchBudget::new())
     }
 
@@ -56,7 +56,7 @@ impl Passes {
     ///
     /// # Errors
     /// As [`Passes::new`].
-    pub fn with_packed(programs: &mut Programs, recipe: &Recipe, budget: DispatchBudget) -> Result<Self> {
+    pub fn with_packed(programs: &mut Programs, recipe: &PassPlan, budget: DispatchBudget) -> Result<Self> {
         let bytes = recipe.packed * size_of::<f32>();
         let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
         Passes::with(programs, recipe, packed, budget)
@@ -68,7 +68,7 @@ impl Passes {
     /// As [`Passes::new`].
     pub fn with(
         programs: &mut Programs,
-        recipe: &Recipe,
+        recipe: &PassPlan,
         packed: Option<Rc<Buffer>>,
         budget: DispatchBudget,
     ) -> Result<Self> {
@@ -165,19 +165,19 @@ impl Passes {
             self.context.api().uniform_1ui(location, bits);
         }
         for &(index, slot) in &built.bindings {
-            if let Slot::Scratch(number) = slot {
+            if let BufferRole::Scratch(number) = slot {
                 if let Some(buffer) = self.scratch.buffer(number) {
                     buffer.bind(index);
                 }
                 continue;
             }
             let buffer = match slot {
-                Slot::Input => Some(buffers.input),
-                Slot::Weights => Some(buffers.weights),
-                Slot::Bias => buffers.bias,
-                Slot::Output => Some(buffers.output),
-                Slot::Packed => self.packed.as_deref().map(|it| it as &dyn Bind),
-                Slot::Scratch(_) => None,
+                BufferRole::Input => Some(buffers.input),
+                BufferRole::Weights => Some(buffers.weights),
+                BufferRole::Bias => buffers.bias,
+                BufferRole::Output => Some(buffers.output),
+                BufferRole::Packed => self.packed.as_deref().map(|it| it as &dyn Bind),
+                BufferRole::Scratch(_) => None,
             };
             if let Some(buffer) = buffer {
                 buffer.bind_on(&self.context, index);
@@ -190,7 +190,7 @@ impl Passes {
 ///
 /// # Errors
 /// The compiler's log.
-pub fn build(programs: &mut Programs, recipe: &Recipe) -> Result<[Vec<Built>; 2]> {
+pub fn build(programs: &mut Programs, recipe: &PassPlan) -> Result<[Vec<Built>; 2]> {
     check_iterations(programs.context(), recipe)?;
     programs.begin(recipe.sources())?;
     let mut build =
@@ -200,7 +200,7 @@ pub fn build(programs: &mut Programs, recipe: &Recipe) -> Result<[Vec<Built>; 2]
 }
 
 /// Refuses a recipe whose loops the device might end early. The planner offers none.
-fn check_iterations(context: &Context, recipe: &Recipe) -> Result<()> {
+fn check_iterations(context: &Context, recipe: &PassPlan) -> Result<()> {
     let most = context.group().max_iterations();
     let Some(pass) = recipe.prepare.iter().chain(&recipe.run).find(|pass| pass.iterations > most) else {
         return Ok(());

@@ -11,7 +11,7 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Program;
 use crate::gl::execution::scratch::Scratch;
 use crate::gl::tunables::MAX_PROGRAMS;
-use crate::shader::recipe::Source;
+use crate::shader::pass_plan::ShaderSource;
 use crate::shader::source::Kernel;
 use crate::store::{Store, store};
 
@@ -19,13 +19,13 @@ use crate::store::{Store, store};
 pub struct Programs {
     /// Those of `glsl/`, by name.
     kernels: HashMap<&'static str, Rc<Program>>,
-    generated: HashMap<Source, Rc<Program>>,
+    generated: HashMap<ShaderSource, Rc<Program>>,
     /// Begun by [`Programs::begin`]; nobody has asked for them yet.
-    pending: HashMap<Source, PendingProgram>,
+    pending: HashMap<ShaderSource, PendingProgram>,
     /// Begun, no longer wanted, and still compiling: some drivers block when a program is deleted while it compiles.
     abandoned: Vec<PendingProgram>,
     /// Compiled here, and stored before their first run.
-    fresh: Vec<(Source, Rc<Program>)>,
+    fresh: Vec<(ShaderSource, Rc<Program>)>,
     store: &'static Store,
     /// The plans that use it keep it alive.
     scratch: Weak<Scratch>,
@@ -79,7 +79,7 @@ impl Programs {
         if let Some(program) = self.kernels.get(kernel.name) {
             return Ok(program.clone());
         }
-        let source = Source { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
+        let source = ShaderSource { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
         let pending = cache::program(self.store, &self.context, &source)?;
         let program = self.finish(pending, &source)?;
         self.kernels.insert(kernel.name, program.clone());
@@ -90,7 +90,7 @@ impl Programs {
     ///
     /// # Errors
     /// As [`Programs::kernel`].
-    pub fn generated(&mut self, source: &Source) -> Result<Rc<Program>> {
+    pub fn generated(&mut self, source: &ShaderSource) -> Result<Rc<Program>> {
         if let Some(program) = self.generated.get(source) {
             return Ok(program.clone());
         }
@@ -106,7 +106,7 @@ impl Programs {
         Ok(program)
     }
 
-    fn finish(&mut self, pending: PendingProgram, source: &Source) -> Result<Rc<Program>> {
+    fn finish(&mut self, pending: PendingProgram, source: &ShaderSource) -> Result<Rc<Program>> {
         let (program, compiled) = pending.finish(self.store, source)?;
         let program = Rc::new(program);
         if compiled && self.fresh.len() < MAX_PROGRAMS {
@@ -135,7 +135,7 @@ impl Programs {
     ///
     /// # Errors
     /// What GL reports at once.
-    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) -> Result<()> {
+    pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) -> Result<()> {
         for source in sources {
             if !self.generated.contains_key(source) && !self.pending.contains_key(source) {
                 let pending = cache::program(self.store, &self.context, source)?;
@@ -146,12 +146,12 @@ impl Programs {
     }
 
     /// Whether those of `sources` that were begun are compiled.
-    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a Source>) -> bool {
+    pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a ShaderSource>) -> bool {
         sources.all(|source| self.pending.get(source).is_none_or(PendingProgram::is_ready))
     }
 
     /// Drops those of `sources` that were begun and not asked for since.
-    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a Source>) {
+    pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) {
         self.abandoned.extend(sources.filter_map(|source| self.pending.remove(source)));
         self.abandoned.retain(|pending| !pending.is_ready());
     }

@@ -20,7 +20,7 @@ use crate::gl::product;
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, oracle};
-use crate::shader::recipe::{self, Recipe, measure_fma};
+use crate::shader::pass_plan::{self, PassPlan, measure_fma};
 use crate::shader::variant::Variant;
 
 /// Elements of a product that are compared with the oracle.
@@ -110,7 +110,7 @@ impl Bench {
             let what = "tiles for a product this small".to_owned();
             return Err(Error::Unsupported { device: self.programs.context().device().to_owned(), what });
         };
-        let recipe = recipe::gemm(&problem, &tile, splits);
+        let recipe = pass_plan::gemm(&problem, &tile, splits);
         let product = Held::new(&mut self.programs, &recipe, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;
@@ -121,7 +121,7 @@ impl Bench {
             let expected = oracle::gemm_element(&problem, &a, &b, &[], i, j);
             error = worse(error, oracle::error_over_bound(c[i * side + j], expected, problem.terms()));
         }
-        Ok(product.timed(recipe::gemm_name(&tile), build, error, problem.flops() as f64))
+        Ok(product.timed(pass_plan::gemm_name(&tile), build, error, problem.flops() as f64))
     }
 
     /// Multiply-adds from registers, and nothing else: what no kernel of the direct algorithm can pass.
@@ -134,7 +134,7 @@ impl Bench {
         let pass = measure_fma(groups, steps);
         let flops = pass.operations * pass.groups as f64;
         let name = "measure_fma".to_owned();
-        let recipe = Recipe { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
+        let recipe = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
         let start = Instant::now();
         let held = Held::new(&mut self.programs, &recipe, [&[0.0], &[0.0]], 1)?;
         Ok(held.timed(&recipe.name, start.elapsed(), 0.0, flops))
@@ -153,7 +153,7 @@ struct Held {
 impl Held {
     fn new(
         programs: &mut Programs,
-        recipe: &Recipe,
+        recipe: &PassPlan,
         [input, weights]: [&[f32]; 2],
         outputs: usize,
     ) -> Result<Self> {

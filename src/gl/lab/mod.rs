@@ -189,7 +189,7 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
         let programs = &mut session.programs;
         let tile = tune::clip_batch(programs.context(), problem)?;
         let gpu = tune::gpu(programs)?;
-        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
+        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::FALLBACK);
         if variant::is_small(&tile) {
             let took = Duration::ZERO;
             return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0, took });

@@ -8,7 +8,7 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
 use crate::gl::execution::programs::Programs;
-use crate::shader::iterations::{LEAST, PROBED, nested, relied_on};
+use crate::shader::iterations::{MAX_PROBED, MIN_ITERATIONS, nested, safe_limit};
 use crate::shader::source::PROBE_LOOPS;
 
 /// Where the shader writes, and the location of its first size.
@@ -36,7 +36,7 @@ fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
     dispatch::run(context, &program, &work, &DispatchBudget::new())?;
     let mut result = [0u32; 2];
     output.read(bytemuck::cast_slice_mut(&mut result))?;
-    let made = (result[1] as usize).min(PROBED);
+    let made = (result[1] as usize).min(MAX_PROBED);
     Ok((made, result == [expected(made), made as u32]))
 }
 
@@ -45,11 +45,11 @@ fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
 /// # Errors
 /// What the device failed to do; [`Error::Driver`] if its loops are of no use.
 pub fn max_iterations(programs: &mut Programs) -> Result<usize> {
-    let (all, right) = made(programs, [1, 1, PROBED])?;
-    if !right || all < LEAST {
-        return Err(useless(programs.context(), PROBED, all));
+    let (all, right) = made(programs, [1, 1, MAX_PROBED])?;
+    if !right || all < MIN_ITERATIONS {
+        return Err(useless(programs.context(), MAX_PROBED, all));
     }
-    let most = relied_on(all);
+    let most = safe_limit(all);
     // Loops inside each other must make as many, counted as the planner counts them.
     let turns = nested(most);
     let (all, right) = made(programs, [turns, 1, 1])?;

@@ -14,7 +14,7 @@ use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
 use crate::memory::tiles::Gpu;
-use crate::shader::recipe::{Pass, Recipe, measure_fma, measure_read};
+use crate::shader::pass_plan::{Pass, PassPlan, measure_fma, measure_read};
 
 /// Dispatches of which the time of one is taken.
 const LAUNCHES: usize = 16;
@@ -137,7 +137,7 @@ fn repeated(programs: &mut Programs, pass: Pass, times: usize) -> Result<Passes>
 fn passes_of(programs: &mut Programs, run: Vec<Pass>) -> Result<Passes> {
     Passes::new(
         programs,
-        &Recipe { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run },
+        &PassPlan { name: "measure".into(), packed: 0, scratch: vec![], prepare: vec![], run },
     )
 }
 

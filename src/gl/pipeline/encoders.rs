@@ -144,7 +144,7 @@ impl Encoders {
         let way = (&recipe.problem, variant);
         match Convolution::new(&mut self.programs, way, data, (images, timing), &upload) {
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
-                if variant != Variant::DIRECT && recipe.problem.algorithm() != Algorithm::Winograd =>
+                if variant != Variant::FALLBACK && recipe.problem.algorithm() != Algorithm::Winograd =>
             {
                 let context = &self.upload.context;
                 context.note(Level::Warn, format_args!("{variant}: {error}"));

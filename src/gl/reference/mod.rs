@@ -35,7 +35,7 @@ use crate::gl::execution::programs::Programs;
 use crate::gl::reference::queued::Recent;
 use crate::gl::tune;
 use crate::problem::Conv2d;
-use crate::shader::recipe::Source;
+use crate::shader::pass_plan::ShaderSource;
 use crate::shader::single::{ANY_GRID, iterations_of};
 use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 
@@ -261,8 +261,10 @@ pub fn execute_source(
     }
     on_thread(state, |state, thread| {
         let context = thread.programs.context().clone();
-        let text =
-            Source { name: "the caller's shader".to_owned(), text: allocate::text(source, "a shader")? };
+        let text = ShaderSource {
+            name: "the caller's shader".to_owned(),
+            text: allocate::text(source, "a shader")?,
+        };
         let program = thread.programs.generated(&text)?;
         check_iterations(&context, iterations_of(source))?;
         let any_grid = source.lines().any(|line| line == ANY_GRID);

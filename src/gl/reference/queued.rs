@@ -15,7 +15,7 @@ use crate::gl::tunables::MAX_QUEUED_SHAPES;
 use crate::gl::tune;
 use crate::log::Level;
 use crate::problem::Conv2d;
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 
 /// What is ready on one context, the latest last. `None` where the reference program is as good, or all there is.
 #[derive(Default)]
@@ -75,7 +75,7 @@ fn build(programs: &mut Programs, problem: &Conv2d) -> Result<Option<Passes>> {
         return Ok(None);
     }
     let variant = tune::choose(programs, problem)?;
-    let Some(recipe) = recipe::generate(&variant, problem) else { return Ok(None) };
+    let Some(recipe) = pass_plan::generate(&variant, problem) else { return Ok(None) };
     let work = dispatch::together(recipe.run.iter().map(passes::work));
     let expected = tune::expected(programs.context(), problem, &variant);
     let rate = expected.map(|seconds| f64::from(work.units) * work.operations / seconds);

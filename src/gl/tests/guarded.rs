@@ -23,7 +23,7 @@ use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, Transpose, oracle};
 use crate::shader::cases::Cases;
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 use crate::shader::variant::Variant;
 
 /// Cases of all four tests together, unless told otherwise: distinct pairs of a problem and a variant.
@@ -176,7 +176,7 @@ fn products_are_exact_between_guards() {
         for whole in [false, true].repeat(rounds) {
             let desc = if whole { whole_product(&mut random, &tile) } else { any_product(&mut random) };
             let (problem, splits) = (Gemm::new(desc).unwrap(), random.pick(&[1, 1, 2, 5]));
-            assert!(!whole || recipe::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
+            assert!(!whole || pass_plan::gemm(&problem, &tile, 1).packed == 0, "{tile}: {desc:?}");
             let mut data = problem.lens().map(|len| random.integers(len, 3));
             for spoilt in [false, true] {
                 if spoilt {

@@ -14,7 +14,7 @@ use crate::gl::reference::queued::Recent;
 use crate::memory::tiles::Tile;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 use crate::shader::variant::{Family, Variant};
 
 fn problem(c: i64, k: i64) -> Conv2d {
@@ -80,7 +80,7 @@ fn every_kind_of_kernel_with_weights_that_change() {
     for family in [Family::Igemm, Family::Table, Family::Grouped(4), Family::Winograd(2)] {
         let problem = problem(16, 24);
         let variant = Variant { family, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 1 };
-        let Some(recipe) = recipe::generate(&variant, &problem) else { panic!("no recipe for {variant}") };
+        let Some(recipe) = pass_plan::generate(&variant, &problem) else { panic!("no recipe for {variant}") };
         packed += usize::from(recipe.packed > 0);
         let passes = Passes::with_packed(&mut programs, &recipe, DispatchBudget::new()).unwrap();
         let mut case = Case::new(&context, problem, 1, 0);

@@ -11,7 +11,7 @@ use crate::gl::tune::{self, policy, stays_with_fallback};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, oracle};
-use crate::shader::recipe::{Source, generate};
+use crate::shader::pass_plan::{ShaderSource, generate};
 use crate::shader::tuner::{Entry, Record};
 use crate::shader::variant::{Family, Variant, candidates};
 use crate::store::Store;
@@ -131,7 +131,7 @@ fn records_that_do_not_hold_fall_back() {
     let (problem, gpu) = (layer(), tune::gpu(&mut programs).unwrap());
     let capabilities = programs.context().capabilities().clone();
     let all: Vec<Variant> =
-        candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).collect();
+        candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Fallback).collect();
     let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
     let entry = |variant: Variant, seconds| Entry { variant, source: hash(&variant), seconds: Some(seconds) };
     let worst = *all.last().unwrap();
@@ -208,7 +208,7 @@ fn a_thousand_mutated_records_are_none() {
     let first = store(Some(place.path()));
     let Some(programs) = open(first) else { return };
     let capabilities = programs.context().capabilities().clone();
-    let entry = |seconds| Entry { variant: Variant::DIRECT, source: 7, seconds: Some(seconds) };
+    let entry = |seconds| Entry { variant: Variant::FALLBACK, source: 7, seconds: Some(seconds) };
     cache::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
     let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
     let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
@@ -231,10 +231,10 @@ fn a_thousand_mutated_records_are_none() {
 }
 
 /// A shader, and whether its program was in the store.
-fn build(programs: &mut Programs) -> Source {
+fn build(programs: &mut Programs) -> ShaderSource {
     let problem = layer();
     let gpu = tune::gpu(programs).unwrap();
-    let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Direct).unwrap();
+    let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Fallback).unwrap();
     let source = generate(&variant, &problem).unwrap().run[0].source.clone();
     programs.generated(&source).unwrap();
     source
@@ -270,7 +270,8 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         let mut programs = open(own).unwrap();
         let gpu = tune::gpu(&mut programs).unwrap();
         let problem = layer();
-        for variant in candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).take(2)
+        for variant in
+            candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Fallback).take(2)
         {
             for pass in generate(&variant, &problem).unwrap().run {
                 let key = cache::program_key(programs.context().capabilities(), &pass.source);

@@ -13,7 +13,7 @@ use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::EXPLORING_ROUNDS;
 use crate::log::Level;
 use crate::problem::Conv2d;
-use crate::shader::recipe;
+use crate::shader::pass_plan;
 use crate::shader::tuner::Entry;
 
 /// Times a runner-up of `prepared` beside it, on its own buffers, and puts both times on record for the next plan. This plan goes on
@@ -37,7 +37,7 @@ pub fn explore(
     });
     let explorer = prepared.explorer();
     if let Some(rival) = explorer.turn(&rivals)
-        && let Some(recipe) = recipe::generate(&rival, &tile)
+        && let Some(recipe) = pass_plan::generate(&rival, &tile)
     {
         let mut entries = vec![];
         match compare(programs, prepared, &recipe, weights) {
@@ -72,7 +72,7 @@ pub fn explore(
 fn compare(
     programs: &mut Programs,
     prepared: &Buffered,
-    recipe: &recipe::Recipe,
+    recipe: &pass_plan::PassPlan,
     weights: &[f32],
 ) -> Result<[f64; 2]> {
     let context = programs.context().clone();

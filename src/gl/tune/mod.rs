@@ -27,8 +27,8 @@ use crate::gl::measure::rates;
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
 use crate::problem::Conv2d;
-use crate::shader::recipe;
-use crate::shader::tuner::{BUDGET, Entry, Record, shortlist};
+use crate::shader::pass_plan;
+use crate::shader::tuner::{Entry, Record, TUNING_BUDGET, shortlist};
 use crate::shader::variant::{self, Variant};
 
 pub use explore::explore;
@@ -37,7 +37,7 @@ use race::race;
 /// Whether `problem` stays with the fallback kernels in any case. Where nothing measured may decide, all small ones do: in a pipeline, how fast the
 /// device is says which of them share a slot, and the queue's kernel sums up as the floor does.
 pub fn stays_with_fallback(problem: &Conv2d, config: &Config) -> bool {
-    variant::stays_with_floor(problem) || (config.deterministic && variant::is_small(problem))
+    variant::stays_with_fallback(problem) || (config.deterministic && variant::is_small(problem))
 }
 
 /// Whether measurements decide for `problem`, and whether they are made.
@@ -67,7 +67,7 @@ pub fn order(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result<
         record
     });
     let record = match (known.filter(|record| record.winners().next().is_some()), policy) {
-        (None, Tune::Full) => tune(programs, problem, BUDGET)?,
+        (None, Tune::Full) => tune(programs, problem, TUNING_BUDGET)?,
         (known, _) => known.unwrap_or_default(),
     };
     let measured: Vec<Variant> = record.winners().collect();
@@ -94,7 +94,7 @@ fn is_sound(problem: &Conv2d, gpu: &Gpu, entry: &Entry) -> bool {
 
 /// A hash of the shaders of `variant`, for the problem's class.
 fn source_hash(problem: &Conv2d, variant: &Variant) -> u64 {
-    recipe::generate(variant, &cache::class(problem)).map_or(0, |recipe| recipe.hash())
+    pass_plan::generate(variant, &cache::class(problem)).map_or(0, |recipe| recipe.hash())
 }
 
 /// Measures `problem`'s shortlist, whatever is on record, and records it.
@@ -154,7 +154,9 @@ fn first_that_works<T>(
     for variant in candidates(programs, &tile, policy)? {
         match prepare(programs, &variant) {
             // A driver may fail at one shader and compile the next.
-            Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) if variant != Variant::DIRECT => {
+            Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
+                if variant != Variant::FALLBACK =>
+            {
                 programs.context().note(Level::Warn, format_args!("{variant}: {error}"));
                 if policy != Tune::Off && matches!(error, Error::Shader { .. }) {
                     refuse(programs, &tile, &variant);
@@ -184,7 +186,7 @@ pub fn choose(programs: &mut Programs, problem: &Conv2d) -> Result<Variant> {
 /// As [`Prepared::new`].
 pub fn choose_built(programs: &mut Programs, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
     first_that_works(programs, policy(problem, config()), problem, |programs, variant| {
-        let Some(recipe) = recipe::generate(variant, &problem.with_batch(images)) else {
+        let Some(recipe) = pass_plan::generate(variant, &problem.with_batch(images)) else {
             let choice = Choice::new(problem, programs.context().group().max_iterations())?;
             return Ok((*variant, programs.kernel(choice.kernel)?.kernel_name().to_owned()));
         };
@@ -213,7 +215,7 @@ fn no_winograd(context: &Context, problem: &Conv2d) -> Error {
 fn candidates(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
     if stays_with_fallback(problem, config()) {
         // No rate of the device would change that; so none needs to be measured.
-        return Ok(vec![Variant::DIRECT]);
+        return Ok(vec![Variant::FALLBACK]);
     }
     order(programs, problem, policy)
 }

@@ -18,8 +18,8 @@ use crate::log::Level;
 use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::problem::{Conv2d, Conv2dSizes};
-use crate::shader::recipe;
-use crate::shader::tuner::{BEGINNING, BUILDING, Entry, Race};
+use crate::shader::pass_plan;
+use crate::shader::tuner::{BUILD_READY_SHARE, BUILD_START_SHARE, Entry, Race};
 use crate::shader::variant::{Family, Variant};
 
 /// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
@@ -111,7 +111,7 @@ impl<'a> TuningData<'a> {
 
     /// Builds `variant` and puts it to the test; none if it fails it.
     fn admit(&mut self, programs: &mut Programs, variant: &Variant) -> Result<Option<Passes>> {
-        let Some(recipe) = recipe::generate(variant, self.problem) else { return Ok(None) };
+        let Some(recipe) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
         let exactly = !matches!(variant.family, Family::Winograd(_));
         if !exactly && self.reals.is_none() {
             let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
@@ -149,7 +149,7 @@ impl<'a> TuningData<'a> {
 /// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
 /// late.
 struct BuildQueue {
-    recipes: Vec<recipe::Recipe>,
+    recipes: Vec<pass_plan::PassPlan>,
     /// Begun and not handed out yet, by number.
     waiting: Vec<usize>,
     begun: usize,
@@ -161,7 +161,7 @@ struct BuildQueue {
 impl BuildQueue {
     fn new(programs: &Programs, problem: &Conv2d, variants: &[Variant], budget: Duration) -> Self {
         programs.context().api().compile_in_parallel();
-        let recipe = |variant| recipe::generate(variant, problem).expect("the floor does not race");
+        let recipe = |variant| pass_plan::generate(variant, problem).expect("the floor does not race");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         BuildQueue {
             recipes: variants.iter().map(recipe).collect(),
@@ -177,7 +177,7 @@ impl BuildQueue {
     fn begin(&mut self, programs: &mut Programs) -> Result<()> {
         while self.waiting.len() < self.at_once && self.begun < self.recipes.len() {
             // Where the driver is done at once, this is where the time goes.
-            if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BEGINNING) {
+            if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BUILD_START_SHARE) {
                 break;
             }
             programs.begin(self.recipes[self.begun].sources())?;
@@ -192,7 +192,7 @@ impl BuildQueue {
     fn next(&mut self, programs: &mut Programs, have_one: bool) -> Result<Option<usize>> {
         loop {
             self.begin(programs)?;
-            let late = self.start.elapsed() > self.budget.mul_f64(BUILDING);
+            let late = self.start.elapsed() > self.budget.mul_f64(BUILD_READY_SHARE);
             if self.waiting.is_empty() || (late && have_one && self.waiting[0] != 0) {
                 return Ok(None);
             }

@@ -1,4 +1,4 @@
-//! What the drawn cases are: all that each kind says, and nothing else.
+//! The drawn cases have every value that their kind allows, and no other.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use crate::shader::cases::tests::LARGE;
 
 const FORMS: [Form; 3] = [Form::Any, Form::Pointwise, Form::WholeRows];
 
-/// Many draws of a kind.
+/// Draws a kind many times.
 fn draws(family: Family, form: Form) -> Vec<Conv2dDesc> {
-    let (mut random, variant) = (Random::new(17), Variant { family, ..Variant::DIRECT });
+    let (mut random, variant) = (Random::new(17), Variant { family, ..Variant::FALLBACK });
     (0..1500).map(|_| desc(&mut random, &variant, form)).collect()
 }
 
-/// The values that draws have.
+/// All values of a property of the draws.
 fn all<T: Ord>(draws: &[Conv2dDesc], of: impl Fn(&Conv2dDesc) -> T) -> BTreeSet<T> {
     draws.iter().map(of).collect()
 }
@@ -26,7 +26,7 @@ const FEW: [i64; 6] = [1, 2, 3, 5, 7, 15];
 const MANY: [i64; 5] = [16, 17, 31, 33, 40];
 
 #[test]
-fn batches_sides_and_flags_are_of_all_kinds() {
+fn batches_sides_and_flags_take_all_values() {
     let families =
         [Family::Winograd(2), Family::Grouped(2), Family::Pointwise(2), Family::Igemm, Family::Table];
     for (family, form) in families.iter().flat_map(|&family| FORMS.map(|form| (family, form))) {
@@ -46,7 +46,7 @@ fn batches_sides_and_flags_are_of_all_kinds() {
 }
 
 #[test]
-fn channels_are_those_that_a_family_is_for() {
+fn channels_suit_the_family() {
     let groups = |draws: &[Conv2dDesc]| all(draws, |it| it.groups);
     let channels = |draws: &[Conv2dDesc]| all(draws, |it| it.c / it.groups);
     let rows = |draws: &[Conv2dDesc]| all(draws, |it| it.k / it.groups);
@@ -74,7 +74,7 @@ fn channels_are_those_that_a_family_is_for() {
 }
 
 #[test]
-fn kernels_are_those_that_a_form_says() {
+fn kernels_suit_the_form() {
     let kernels = [(1, 1), (3, 3), (2, 3), (5, 5), (7, 7), (1, 4), (11, 11)];
     let strides = |it: &Conv2dDesc| (it.stride_h, it.stride_w);
     let dilations = |it: &Conv2dDesc| (it.dilation_h, it.dilation_w);
@@ -88,7 +88,7 @@ fn kernels_are_those_that_a_form_says() {
             assert_eq!(all(&of, |it| it.pad_h), (0..=r / 2 + 1).collect(), "{r} x {s}");
             assert_eq!(all(&of, |it| it.pad_w), (0..=s / 2 + 1).collect(), "{r} x {s}");
         }
-        // Odd kernels, so that rows stay as wide as they are.
+        // Odd kernels keep the width of rows.
         let whole = draws(family, Form::WholeRows);
         assert_eq!(
             all(&whole, |it| (it.r, it.s)),
@@ -107,13 +107,13 @@ fn kernels_are_those_that_a_form_says() {
     assert_eq!(pointwise, set(&[(1, 1, 0, 0)]));
 }
 
-/// The deepest sums are of few outputs, and one channel more is too much.
+/// The deepest sums have few outputs, and one channel more is too many.
 #[test]
-fn deep_sums_have_the_shapes_that_they_are_said_to_have() {
+fn deep_sums_have_the_documented_shapes() {
     let gpu = Gpu { max_iterations: 57_344, ..LARGE };
     let all = deep(&gpu);
-    let (floor, others): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|(_, variant)| *variant == Variant::DIRECT);
+    let (fallback, others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(_, variant)| *variant == Variant::FALLBACK);
     for (problem, variant) in others {
         let it = *problem.sizes();
         let wide = (it.h, it.w, it.r, it.s, it.pad_h, it.pad_w);
@@ -136,9 +136,11 @@ fn deep_sums_have_the_shapes_that_they_are_said_to_have() {
         assert!(!possible || it.c as i64 + 1 == most, "{variant}: {}", it.c);
         assert!(it.c > 100, "{variant}: {}", it.c);
     }
-    let [line, groups, rows, columns] = &floor[..] else { panic!("{} for the floor", floor.len()) };
-    assert!(floor.iter().all(|(problem, _)| problem.relu()));
-    // Two whole passes, and three channels.
+    let [line, groups, rows, columns] = &fallback[..] else {
+        panic!("{} cases for the fallback", fallback.len())
+    };
+    assert!(fallback.iter().all(|(problem, _)| problem.relu()));
+    // Two whole passes and three channels.
     let parts = iterations::parts(&line.0, gpu.max_iterations).unwrap();
     assert_eq!(parts.iter().map(|part| part.products()).collect::<Vec<_>>()[1..], [parts[0].products(), 3]);
     let c = line.0.sizes().c;

@@ -1,12 +1,12 @@
-//! What a device must have for a variant: all that its kernels take, and nothing more.
+//! A device can run a variant exactly if it has the resources that the kernels use.
 
 use super::*;
 use crate::problem::Conv2dDesc;
 use crate::shader::cases::Cases;
 use crate::shader::cases::tests::{LARGE, declared, passes};
-use crate::shader::recipe::generate;
+use crate::shader::pass_plan::generate;
 
-/// A device without limits but those of its driver's numbers.
+/// A device without limits, apart from the range of its integers.
 const ENDLESS: Gpu = Gpu {
     shared_bytes: usize::MAX,
     max_threads: usize::MAX,
@@ -15,11 +15,11 @@ const ENDLESS: Gpu = Gpu {
     ..Gpu::ASSUMED
 };
 
-/// What the kernels of a variant take: threads, bytes of shared memory, elements of the largest buffer, iterations.
-fn taken(problem: &Conv2d, variant: &Variant) -> Option<Gpu> {
-    let recipe = generate(variant, problem)?;
-    let declared = || passes(&recipe).map(|pass| declared(&pass.source.text));
-    // A table's kernels are judged by the output as well where that is in one part.
+/// The resources that the kernels of a variant use: threads, shared bytes, elements of the largest buffer, iterations.
+fn resources(problem: &Conv2d, variant: &Variant) -> Option<Gpu> {
+    let plan = generate(variant, problem)?;
+    let declared = || passes(&plan).map(|pass| declared(&pass.source.text));
+    // `Table` and `Igemm` count the output as well, also if the reduction is in one part.
     let parts = match variant.family {
         Family::Igemm | Family::Table => variant.splits * problem.output_len(),
         _ => 0,
@@ -27,20 +27,20 @@ fn taken(problem: &Conv2d, variant: &Variant) -> Option<Gpu> {
     Some(Gpu {
         max_threads: declared().map(|it| it.0).max()?,
         shared_bytes: declared().map(|it| it.1).max()?,
-        max_elements: recipe.scratch.iter().copied().max().unwrap_or_default().max(recipe.packed).max(parts),
-        max_iterations: passes(&recipe).map(|pass| pass.iterations).max()?,
+        max_elements: plan.scratch.iter().copied().max().unwrap_or_default().max(plan.packed).max(parts),
+        max_iterations: passes(&plan).map(|pass| pass.iterations).max()?,
         ..Gpu::ASSUMED
     })
 }
 
-/// With just what its kernels take a variant is possible, and with one thread, byte, element or iteration less it is not.
+/// A variant is possible with exactly these resources, and impossible with one thread, byte, element or iteration less.
 #[test]
-fn a_variant_needs_what_its_kernels_take() {
+fn a_variant_needs_what_its_kernels_use() {
     let (mut exact, mut less) = (0, [0; 4]);
     let cases = Cases::new(3, LARGE);
     let kinds = cases.kinds();
     for (problem, variant) in cases.take(2 * kinds) {
-        let Some(gpu) = taken(&problem, &variant) else { continue };
+        let Some(gpu) = resources(&problem, &variant) else { continue };
         assert!(is_possible(&problem, &gpu, &variant), "{variant} on {gpu:?}: {problem:?}");
         exact += 1;
         let shared = !matches!(variant.family, Family::Grouped(_));
@@ -74,17 +74,17 @@ fn of(family: Family) -> Variant {
     Variant { family, tile, splits: 1 }
 }
 
-/// Each pair is the last problem that a family can do and the first that it cannot.
+/// Each pair is the largest problem that a family supports and the next larger, which it does not.
 #[test]
-fn sizes_end_where_a_kernels_numbers_do() {
+fn sizes_are_limited_by_the_range_of_a_kernels_integers() {
     let can = |desc, family| is_possible(&with(desc), &ENDLESS, &of(family));
     let ends = |last, first, family| {
         assert!(can(last, family), "{family:?}: {last:?}");
         assert!(!can(first, family), "{family:?}: {first:?}");
-        assert!(can(first, Family::Direct));
+        assert!(can(first, Family::Fallback));
     };
     let base = Conv2dDesc { c: 16, k: 4, ..Default::default() };
-    // Columns of all images together, and a margin, are numbers of 31 bits.
+    // The columns of all images, plus a margin, must fit in 31 bits.
     let most = i64::from(i32::MAX) - MARGIN as i64;
     for (c, family) in [(16, Family::Igemm), (1, Family::Grouped(1))] {
         let line = |n, h, w| Conv2dDesc { n, c, h, w, k: 1, ..base };
@@ -100,13 +100,13 @@ fn sizes_end_where_a_kernels_numbers_do() {
             ends(line(most / 3, 1, 3), line(most / 3 + 1, 1, 3), family);
         }
     }
-    // Outputs of `Grouped`, in lines of whole vectors.
+    // Outputs of `Grouped`, in lines padded to whole vectors, must fit in 31 bits.
     let lines = |n, k, p, q| Conv2dDesc { n, c: 1, k, h: p, w: q, ..base };
     let group = Family::Grouped(1);
     ends(lines(1, 2, 4095, 1 << 18), lines(1, 2, 4096, 1 << 18), group);
     ends(lines(2, 1, 4095, 1 << 18), lines(2, 1, 4096, 1 << 18), group);
     ends(lines(1, 2, (1 << 28) - 1, 1), lines(1, 2, 1 << 28, 1), group);
-    // The last number itself is one too many: 2^31 - 1 is no multiple of four.
+    // 2^31 - 1 is not a multiple of four.
     let kernel = |s, stride_w, dilation_w| Conv2dDesc { c: 1, h: 4, w: 60, s, stride_w, dilation_w, ..base };
     ends(kernel(16, 1, 1), kernel(17, 1, 1), group);
     ends(kernel(1, 4, 1), kernel(1, 5, 1), group);
@@ -117,7 +117,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
         Conv2dDesc { k: 4, c: 2, groups: 2, ..base },
         Family::Grouped(4),
     );
-    // A table has places of 16 bits, and 1024 steps.
+    // A table has entries of 16 bits, and at most 1024 of them.
     let image = |h, w, pad_h, pad_w| Conv2dDesc { c: 1, h, w, pad_h, pad_w, ..base };
     ends(image(1, 0x7ffe, 0, 0), image(1, 0x7fff, 0, 0), Family::Table);
     ends(image(1, 0x7ff8, 0, 3), image(1, 0x7ff9, 0, 3), Family::Table);
@@ -133,7 +133,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
     let deep = |c, h| Conv2dDesc { c, h, r: h, w: 3, s: 3, ..base };
     ends(deep(1, 341), deep(1, 342), Family::Table);
     ends(deep(4, 85), deep(4, 86), Family::Table);
-    // 1x1 on whole vectors, in one group, with one to 32 channels for each part.
+    // `Pointwise`: 1x1 on whole vectors, in one group, with one to 32 channels per part.
     let map = |c, h, w| Conv2dDesc { c, h, w, ..base };
     for (kg, family) in [2, 4, 8].map(|kg| (kg, Family::Pointwise(kg as usize))) {
         ends(map(32 * kg, 4, 4), map(32 * kg + 1, 4, 4), family);
@@ -152,14 +152,14 @@ fn sizes_end_where_a_kernels_numbers_do() {
             ends(map(kg, 4, 4), other, family);
         }
     }
-    // Parts of a reduction, at most 32.
+    // A reduction has at most 32 parts.
     for (family, c) in [(Family::Igemm, 64), (Family::Table, 3)] {
         let parts = |splits| {
             is_possible(&with(Conv2dDesc { c, ..base }), &ENDLESS, &Variant { splits, ..of(family) })
         };
-        assert_eq!([1, MOST_SPLITS, MOST_SPLITS + 1].map(parts), [true, true, false]);
+        assert_eq!([1, MAX_SPLITS, MAX_SPLITS + 1].map(parts), [true, true, false]);
     }
-    // Winograd's form: 3x3, and nothing else about it.
+    // Winograd: 3x3 only, without strides, dilation or groups.
     let square = Conv2dDesc { c: 16, h: 9, w: 9, r: 3, s: 3, ..base };
     for other in [
         Conv2dDesc { r: 1, ..square },
@@ -174,7 +174,7 @@ fn sizes_end_where_a_kernels_numbers_do() {
     }
 }
 
-/// What may be offered at all: forms of Winograd, depths and algorithms.
+/// Which families may be candidates, by Winograd form, depth and algorithm.
 #[test]
 fn families_are_for_the_problems_that_they_fit() {
     let square = Conv2dDesc { c: 16, h: 9, w: 9, k: 4, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
@@ -218,14 +218,14 @@ fn families_are_for_the_problems_that_they_fit() {
         let offered = [has(Family::Igemm, deep), has(Family::Igemm, flat), has(Family::Table, deep)];
         assert_eq!(offered, [slices, slices_of_8, table], "{} in {}", desc.c, desc.groups);
     }
-    // Tables are not made for one output channel a group.
+    // `Table` is no candidate for one output channel per group.
     let tables = |k| {
         let all = candidates(&with(Conv2dDesc { k, ..channels(6, 2) }), &LARGE);
         all.iter().any(|it| it.family == Family::Table)
     };
     assert_eq!([2, 4].map(tables), [false, true]);
     let winograd = Conv2dDesc { algorithm: Algorithm::Winograd, ..square };
-    for family in [Family::Direct, Family::Grouped(1), Family::Igemm, Family::Table] {
+    for family in [Family::Fallback, Family::Grouped(1), Family::Igemm, Family::Table] {
         let c = if family == Family::Table { 3 } else { 16 };
         let (desc, variant) = (Conv2dDesc { c, ..square }, of(family));
         assert!(may(desc, &variant), "{family:?}");
@@ -236,9 +236,9 @@ fn families_are_for_the_problems_that_they_fit() {
     assert!(candidates(&with(winograd), &LARGE).iter().all(|it| matches!(it.family, Family::Winograd(_))));
 }
 
-/// Work is small below four million operations, and stays with the floor below a tenth of that, or if it is done once.
+/// A problem is small below four million operations. It uses the fallback below a tenth of that, or if it is computed once.
 #[test]
-fn small_work_ends_where_it_is_said_to() {
+fn small_problems_are_those_below_the_limits() {
     // 2 * c * k operations.
     let work = |half: i64, algorithm| {
         let square = Conv2dDesc { c: 2, h: 1, w: half / 4, k: 2, algorithm, ..Default::default() };
@@ -247,9 +247,9 @@ fn small_work_ends_where_it_is_said_to() {
     let auto = |half| work(half, Algorithm::Auto);
     assert_eq!(auto(2_000_000).flops(), SMALL_FLOPS);
     assert!(is_small(&auto(1_999_996)) && !is_small(&auto(2_000_000)));
-    assert!(!stays_with_floor(&auto(1_999_996)) && stays_with_floor(&auto(1_999_996).once()));
-    assert!(!stays_with_floor(&auto(2_000_000).once()));
-    assert!(stays_with_floor(&auto(199_996)) && !stays_with_floor(&auto(200_000)));
+    assert!(!stays_with_fallback(&auto(1_999_996)) && stays_with_fallback(&auto(1_999_996).once()));
+    assert!(!stays_with_fallback(&auto(2_000_000).once()));
+    assert!(stays_with_fallback(&auto(199_996)) && !stays_with_fallback(&auto(200_000)));
     let square = Conv2dDesc { c: 16, h: 4, w: 4, k: 4, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
     assert!(is_small(&with(square)));
     assert!(!is_small(&with(Conv2dDesc { algorithm: Algorithm::Winograd, ..square })));

@@ -1,14 +1,15 @@
-//! Predicted times, worked by hand: each term of the model where it is the one that counts.
+//! Predicted times, computed by hand. Each term of the model is tested where it dominates.
 
 use super::*;
 use crate::problem::Conv2dDesc;
 
-/// Operations, bytes and launches take round times.
+/// Round costs of operations, bytes and launches.
 const ROUND: Gpu = Gpu { flops: 1e12, memory: 1e11, launch: 1e-3, ..Gpu::ASSUMED };
-/// Arithmetic, or memory, is all that counts.
+/// Only arithmetic costs time.
 const COMPUTES: Gpu = Gpu { flops: 1e6, memory: 1e30, launch: 0.0, ..ROUND };
+/// Only memory costs time.
 const MOVES: Gpu = Gpu { flops: 1e30, memory: 1e3, launch: 0.0, ..ROUND };
-/// Neither does.
+/// Neither does: only latency remains.
 const WAITS: Gpu = Gpu { flops: 1e30, memory: 1e30, launch: 0.0, ..ROUND };
 
 fn problem() -> Conv2d {
@@ -21,18 +22,18 @@ fn near(value: f64, expected: f64, what: &str) {
 }
 
 #[test]
-fn kernels_without_tiles_take_what_their_slowest_part_takes() {
+fn kernels_without_tiles_take_as_long_as_their_slowest_part() {
     let problem = problem();
     // 2 images, 8 channels, 6 x 12 outputs of 6 x 5 x 3 products.
     let flops = 2.0 * (2 * 8 * 6 * 12) as f64 * 90.0;
-    // Image, weights and outputs, four bytes each.
+    // Images, weights and outputs, four bytes per element.
     let bytes = 4.0 * (2 * 12 * 10 * 14 + 8 * 6 * 15 + 2 * 8 * 6 * 12) as f64;
     assert_eq!((problem.flops() as f64, problem.bytes() as f64), (flops, bytes));
-    let time = |gpu: &Gpu, family| seconds(&problem, gpu, &Variant { family, ..Variant::DIRECT });
-    near(time(&COMPUTES, Family::Direct), flops / 1e6 / 0.012, "direct");
-    near(time(&MOVES, Family::Direct), bytes / 1e3, "direct");
-    // Six channels of five lines.
-    near(time(&WAITS, Family::Direct), 30.0 * 0.45e-6, "direct");
+    let time = |gpu: &Gpu, family| seconds(&problem, gpu, &Variant { family, ..Variant::FALLBACK });
+    near(time(&COMPUTES, Family::Fallback), flops / 1e6 / 0.012, "direct");
+    near(time(&MOVES, Family::Fallback), bytes / 1e3, "direct");
+    // Six channels of five kernel rows.
+    near(time(&WAITS, Family::Fallback), 30.0 * 0.45e-6, "direct");
     for tm in [1, 4] {
         let rows = tm as f64;
         let family = Family::Grouped(tm);
@@ -46,13 +47,13 @@ fn kernels_without_tiles_take_what_their_slowest_part_takes() {
         near(time(&MOVES, family), 2.0 * bytes / 1e3, "pointwise");
         near(time(&WAITS, family), waiting * 0.11e-6 + parts, "pointwise");
     }
-    for family in [Family::Direct, Family::Grouped(2), Family::Pointwise(4)] {
+    for family in [Family::Fallback, Family::Grouped(2), Family::Pointwise(4)] {
         near(time(&Gpu { launch: 0.5, ..WAITS }, family), time(&WAITS, family) + 0.5, "launch");
     }
 }
 
 #[test]
-fn products_are_as_large_as_a_convolution_says() {
+fn products_have_the_sizes_of_the_convolution() {
     let (problem, tile) = (problem(), TILES[0]);
     let bytes = problem.bytes();
     let grouped = TiledProducts {
@@ -64,7 +65,7 @@ fn products_are_as_large_as_a_convolution_says() {
         gathered: true,
         checked: true,
     };
-    // Slices of eight: six channels for each of 15 taps, or 90 products.
+    // Slices of eight: six channels for each of 15 taps, or 90 products altogether.
     assert_eq!(products(&problem, &tile, Family::Igemm), grouped);
     assert_eq!(products(&problem, &tile, Family::Table), TiledProducts { slices: 12, ..grouped });
     let seen = |desc, family| {
@@ -99,10 +100,10 @@ fn products_are_as_large_as_a_convolution_says() {
 }
 
 #[test]
-fn winograd_takes_its_products_and_the_ways_there_and_back() {
+fn winograd_takes_the_time_of_its_products_and_transforms() {
     let desc = Conv2dDesc { n: 3, c: 20, h: 9, w: 7, k: 10, r: 3, s: 3, ..Default::default() };
     let (problem, tile) = (Conv2d::new(desc).unwrap(), TILES[0]);
-    // 7 x 5 outputs: 2 x 2 tiles of 4 x 4, or 4 x 3 of 2 x 2, of each of three images.
+    // 7 x 5 outputs in each of three images: 2 x 2 tiles of 4 x 4, or 4 x 3 tiles of 2 x 2.
     for (m, tiles) in [(4, 12), (2, 36)] {
         let frequencies = (m + 2) * (m + 2);
         let bytes = 4 * frequencies * (tiles * 30 + 200);
@@ -125,7 +126,7 @@ fn winograd_takes_its_products_and_the_ways_there_and_back() {
         let whole = tiles::seconds(&MOVES, &tile, &expected, 1) + 0.88 * passed / 1e3;
         near(seconds(&problem, &MOVES, &variant), whole, "winograd");
     }
-    // One image has three tiles in a row: a fourth fills the vector.
+    // One image has three tiles in a row; a fourth pads the vector.
     let line = Conv2dDesc { h: 3, w: 12, pad_w: 1, ..desc };
     let one = Conv2d::new(Conv2dDesc { n: 1, ..line }).unwrap();
     assert_eq!(winograd_tiles(one.sizes(), 4), 4);
