@@ -9,8 +9,9 @@
 //! - [`iterations`](mod@iterations): loop iterations of each kernel, for drivers that limit them.
 //! - [`tuner`](mod@tuner): the policy that finds the fastest variant on a device.
 //! - [`single`](mod@single): one-pass kernels that other programs compile themselves.
-//! - [`cases`](mod@cases): problems for correctness tests.
+//! - `cases`: problems for correctness tests, with the feature `lab`.
 
+#[cfg(any(test, feature = "lab"))]
 pub mod cases;
 pub mod iterations;
 pub mod pass_plan;
