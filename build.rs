@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "status",
     "library",
     "device",
     "architecture",
+    "tuning_history",
     "conv2d",
     "plan",
     "pipeline",

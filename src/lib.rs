@@ -56,11 +56,10 @@ mod thread;
 pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{
-    Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions, Prediction,
-    Pressure, Run, Ticket, devices,
+    Architecture, Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions,
+    Prediction, Pressure, Run, Ticket, Vendor, devices,
 };
 pub use error::{Error, Result};
-pub use gl::architecture::{Architecture, Vendor};
 pub use gl::{baseline, trial};
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 

@@ -19,7 +19,7 @@ module sparkle_dynamic_shader_system
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle_glsl_generator, only: convolution_config, generate_conv_glsl_shader
   use sparkle_rdna_shader_generator, only: detect_rdna_arch, generate_rdna_conv_shader, rdna_config
-  use sparkle_reference_shaders, only: architecture_of, c_architecture, load_experience, save_experience, text_of
+  use sparkle_reference_shaders, only: architecture_of, c_architecture, load_tuning_record, save_tuning_record, text_of
   implicit none
   private
   public :: shader_system, init_shader_system, get_optimal_shader
@@ -485,7 +485,7 @@ contains
 
     associate (variant => entry%variants(which))
       if (variant%test_runs == 0) return
-      call save_experience(device_id, purpose(entry), trim(variant%variant_id), variant%test_runs, &
+      call save_tuning_record(device_id, purpose(entry), trim(variant%variant_id), variant%test_runs, &
         variant%avg_execution_time_ms, variant%performance_gflops * 1.0e9)
     end associate
   end subroutine save_variant
@@ -508,7 +508,7 @@ contains
 
     do i = 1, size(entry%variants)
       associate (variant => entry%variants(i))
-        call load_experience(device_id, purpose(entry), trim(variant%variant_id), runs, milliseconds, rate)
+        call load_tuning_record(device_id, purpose(entry), trim(variant%variant_id), runs, milliseconds, rate)
         if (runs <= variant%test_runs) cycle
         variant%test_runs = runs
         variant%avg_execution_time_ms = milliseconds

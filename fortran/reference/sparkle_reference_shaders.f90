@@ -9,7 +9,7 @@ module sparkle_reference_shaders
   implicit none
   private
   public :: c_architecture, c_shader_options, convolution_config
-  public :: architecture_of, shader_text, load_experience, save_experience, text_of
+  public :: architecture_of, shader_text, load_tuning_record, save_tuning_record, text_of
 
   !> A convolution, as `sparkle_glsl_generator` hands it on.
   type :: convolution_config
@@ -27,9 +27,9 @@ module sparkle_reference_shaders
     integer(c_size_t) :: size = 0
     integer(c_int32_t) :: rdna_generation = 0
     integer(c_int32_t) :: subgroup_size = 0
-    integer(c_int32_t) :: subgroup_size_told = 0
+    integer(c_int32_t) :: subgroup_size_reported = 0
     integer(c_int32_t) :: compute_units = 0
-    integer(c_int32_t) :: compute_units_told = 0
+    integer(c_int32_t) :: compute_units_reported = 0
     integer(c_int32_t) :: dual_issue = 0
     integer(c_int32_t) :: matrix_units = 0
     integer(c_int32_t) :: cache_line = 0
@@ -53,12 +53,12 @@ module sparkle_reference_shaders
     integer(c_int32_t) :: reserved = 0
   end type c_shader_options
 
-  type, bind(C) :: c_experience
+  type, bind(C) :: c_tuning_record
     integer(c_size_t) :: size = 0
     integer(c_int64_t) :: runs = 0
     real(c_double) :: mean_ms = 0.0_c_double
     real(c_double) :: rate = 0.0_c_double
-  end type c_experience
+  end type c_tuning_record
 
   interface
     function c_device_architecture(index, architecture) bind(C, name="sparkle_device_architecture") result(status)
@@ -78,23 +78,23 @@ module sparkle_reference_shaders
       integer(c_int32_t) :: status
     end function c_shader_source
 
-    function c_experience_load(index, what, way, experience) bind(C, name="sparkle_experience_load") result(status)
-      import :: c_char, c_experience, c_int32_t, c_size_t
+    function c_tuning_history_load(index, task, variant, record) bind(C, name="sparkle_tuning_history_load") result(status)
+      import :: c_char, c_tuning_record, c_int32_t, c_size_t
       integer(c_size_t), value :: index
-      character(kind=c_char), intent(in) :: what(*)
-      character(kind=c_char), intent(in) :: way(*)
-      type(c_experience), intent(inout) :: experience
+      character(kind=c_char), intent(in) :: task(*)
+      character(kind=c_char), intent(in) :: variant(*)
+      type(c_tuning_record), intent(inout) :: record
       integer(c_int32_t) :: status
-    end function c_experience_load
+    end function c_tuning_history_load
 
-    function c_experience_save(index, what, way, experience) bind(C, name="sparkle_experience_save") result(status)
-      import :: c_char, c_experience, c_int32_t, c_size_t
+    function c_tuning_history_save(index, task, variant, record) bind(C, name="sparkle_tuning_history_save") result(status)
+      import :: c_char, c_tuning_record, c_int32_t, c_size_t
       integer(c_size_t), value :: index
-      character(kind=c_char), intent(in) :: what(*)
-      character(kind=c_char), intent(in) :: way(*)
-      type(c_experience), intent(in) :: experience
+      character(kind=c_char), intent(in) :: task(*)
+      character(kind=c_char), intent(in) :: variant(*)
+      type(c_tuning_record), intent(in) :: record
       integer(c_int32_t) :: status
-    end function c_experience_save
+    end function c_tuning_history_save
   end interface
 
 contains
@@ -181,42 +181,42 @@ contains
       pad_h=int(config%pad_y, c_int64_t), pad_w=int(config%pad_x, c_int64_t))
   end function as_desc
 
-  !> What was kept of `way` to do `what`; `runs` is 0 if nothing was.
-  subroutine load_experience(device_id, what, way, runs, mean_ms, rate)
+  !> Loads the record of `variant` for `task`; `runs` is 0 if there is none.
+  subroutine load_tuning_record(device_id, task, variant, runs, mean_ms, rate)
     integer, intent(in) :: device_id
-    character(len=*), intent(in) :: what, way
+    character(len=*), intent(in) :: task, variant
     integer, intent(out) :: runs
     real, intent(out) :: mean_ms, rate
-    type(c_experience) :: experience
+    type(c_tuning_record) :: record
     integer(c_size_t) :: index
 
     runs = 0
     mean_ms = 0.0
     rate = 0.0
     if (.not. listed(device_id, index)) return
-    experience%size = storage_size(experience) / 8
-    if (c_experience_load(index, what // c_null_char, way // c_null_char, experience) /= SPARKLE_OK) return
-    runs = int(min(experience%runs, int(huge(runs) - 1, c_int64_t)))
-    mean_ms = real(experience%mean_ms)
-    rate = real(experience%rate)
-  end subroutine load_experience
+    record%size = storage_size(record) / 8
+    if (c_tuning_history_load(index, task // c_null_char, variant // c_null_char, record) /= SPARKLE_OK) return
+    runs = int(min(record%runs, int(huge(runs) - 1, c_int64_t)))
+    mean_ms = real(record%mean_ms)
+    rate = real(record%rate)
+  end subroutine load_tuning_record
 
-  !> Keeps it, where there is such a device.
-  subroutine save_experience(device_id, what, way, runs, mean_ms, rate)
+  !> Saves the record of `variant` for `task`, if the device exists.
+  subroutine save_tuning_record(device_id, task, variant, runs, mean_ms, rate)
     integer, intent(in) :: device_id
-    character(len=*), intent(in) :: what, way
+    character(len=*), intent(in) :: task, variant
     integer, intent(in) :: runs
     real, intent(in) :: mean_ms, rate
-    type(c_experience) :: experience
+    type(c_tuning_record) :: record
     integer(c_size_t) :: index
     integer(c_int32_t) :: ignored
 
     if (.not. listed(device_id, index)) return
-    experience = c_experience(size=storage_size(experience) / 8, runs=int(runs, c_int64_t), &
+    record = c_tuning_record(size=storage_size(record) / 8, runs=int(runs, c_int64_t), &
       mean_ms=real(mean_ms, c_double), rate=real(rate, c_double))
-    ! What cannot be kept costs only the time of measuring it again.
-    ignored = c_experience_save(index, what // c_null_char, way // c_null_char, experience)
-  end subroutine save_experience
+    ! If this fails, the variant is only measured again.
+    ignored = c_tuning_history_save(index, task // c_null_char, variant // c_null_char, record)
+  end subroutine save_tuning_record
 
   !> NUL-terminated text in a C array.
   pure function text_of(characters) result(text)

@@ -3,12 +3,15 @@
 //! This is the only layer that knows which engines exist. A [`Device`] is either one engine, as asked for by name, or
 //! `auto`: the engine predicted fastest for each problem, with the CPU standing in when a GPU fails.
 
+pub(crate) mod architecture;
 mod call;
 mod discovery;
 mod jobs;
 mod pipeline;
 mod plan;
+pub(crate) mod reference;
 mod serial;
+pub(crate) mod tuning_history;
 
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
+pub use architecture::{Architecture, Vendor};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};

@@ -69,3 +69,4 @@ pub mod plan;
 pub mod reference;
 pub mod status;
 pub mod timing;
+pub mod tuning_history;

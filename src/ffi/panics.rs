@@ -10,7 +10,7 @@ use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
     architecture::*, conv2d::*, device::*, gemm::*, helpers::*, library::*, pipeline::*, plan::*,
-    reference::*, timing::*,
+    reference::*, timing::*, tuning_history::*,
 };
 
 thread_local! {
@@ -107,8 +107,8 @@ fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
         sparkle_device_close(d);
         sparkle_device_architecture(0, null_mut());
         sparkle_shader_source(null(), null(), null_mut(), 0, null_mut());
-        sparkle_experience_load(0, null(), null(), null_mut());
-        sparkle_experience_save(0, null(), null(), null());
+        sparkle_tuning_history_load(0, null(), null(), null_mut());
+        sparkle_tuning_history_save(0, null(), null(), null());
         sparkle_conv2d_desc_init(null_mut());
         sparkle_conv2d_output_size(null(), null_mut(), null_mut());
         sparkle_conv2d(d, null(), f, 0, f, 0, f, 0, m, 0);

@@ -8,8 +8,8 @@ use std::ffi::{c_char, c_double, c_float, c_int, c_uint, c_void};
 
 use super::pointer;
 use super::status::Outcome;
+use crate::device::reference;
 use crate::error::{Error, Result};
-use crate::gl::reference;
 use crate::problem::{Conv2d, Conv2dDesc};
 
 /// A convolution with a square kernel, as the reference kernel reads it at binding 3. Mind the order: here C comes fourth,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::boundary::Call;
 use super::handle::Opaque;
 use super::pointer::Growing;
-use super::{architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*};
+use super::{
+    architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*, tuning_history::*,
+};
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
 
@@ -18,7 +20,7 @@ fn first_sizes_are_those_of_the_first_header() {
     let sizes = [
         (sparkle_architecture::NAME, sparkle_architecture::FIRST_SIZE, 144),
         (sparkle_shader_options::NAME, sparkle_shader_options::FIRST_SIZE, 32),
-        (sparkle_experience::NAME, sparkle_experience::FIRST_SIZE, 32),
+        (sparkle_tuning_record::NAME, sparkle_tuning_record::FIRST_SIZE, 32),
         (sparkle_conv2d_desc::NAME, sparkle_conv2d_desc::FIRST_SIZE, 136),
         (sparkle_device_info::NAME, sparkle_device_info::FIRST_SIZE, 820),
         (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),

@@ -42,7 +42,6 @@ mod dispatch;
 mod egl;
 mod engine;
 mod exit;
-pub mod experience;
 mod fallback;
 mod fence;
 mod forgotten;
@@ -61,6 +60,7 @@ mod scratch;
 mod session;
 pub mod trial;
 mod tuning;
+pub mod tuning_history;
 mod worker;
 
 use architecture::Architecture;
