@@ -1,6 +1,6 @@
-!> What the shader modules of the reference interface share: the library's own detection, generator and store.
+!> Common helpers of the reference shader modules: the library's device detection, shader generator and tuning history.
 !>
-!> A device is named by its number among the usable GL devices, as in `gl:0`. Private to those modules.
+!> `device_id` is the N of `gl:N`. Private to those modules.
 module sparkle_reference_shaders
   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_int32_t, c_int64_t, c_null_char, c_null_ptr, c_ptr, &
     c_size_t, c_loc
@@ -11,14 +11,14 @@ module sparkle_reference_shaders
   public :: c_architecture, c_shader_options, convolution_config
   public :: architecture_of, shader_text, load_tuning_record, save_tuning_record, text_of
 
-  !> A convolution, as `sparkle_glsl_generator` hands it on.
+  !> A convolution; `sparkle_glsl_generator` makes this type public.
   type :: convolution_config
     integer :: input_height = 0, input_width = 0, input_channels = 0
     integer :: kernel_height = 0, kernel_width = 0
     integer :: output_height = 0, output_width = 0, output_channels = 0
     integer :: stride_y = 1, stride_x = 1
     integer :: pad_y = 0, pad_x = 0
-    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32, or else the next of these below; 16 if it is below 4.
+    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32; other values are rounded down to one of these, below 4 to 16.
     integer :: tile_size = 16
     logical :: use_fp16 = .false.
   end type convolution_config
@@ -99,7 +99,7 @@ module sparkle_reference_shaders
 
 contains
 
-  !> What the library knows of a device; whether there is such a device.
+  !> The library's description of a device. Returns whether the device exists.
   logical function architecture_of(device_id, architecture)
     integer, intent(in) :: device_id
     type(c_architecture), intent(out) :: architecture
@@ -110,7 +110,7 @@ contains
     if (architecture_of) architecture_of = c_device_architecture(index, architecture) == SPARKLE_OK
   end function architecture_of
 
-  !> Looks for `gl:device_id` in the list of all devices.
+  !> Finds the index of `gl:device_id` in the list of all devices.
   logical function listed(device_id, index)
     integer, intent(in) :: device_id
     integer(c_size_t), intent(out) :: index
@@ -131,7 +131,7 @@ contains
     end do
   end function listed
 
-  !> The generator's text for a convolution; empty if its sizes are not those of one.
+  !> The generator's text for a convolution; empty if the sizes are not a valid convolution.
   function shader_text(config, options) result(text)
     type(convolution_config), intent(in) :: config
     type(c_shader_options), intent(in) :: options
@@ -153,7 +153,7 @@ contains
     if (c_shader_source(desc, wish, c_loc(characters), length + 1, length) == SPARKLE_OK) text = text_in(characters)
   end function shader_text
 
-  !> Whether the output is as large as it has to be. All else is for the library to judge.
+  !> Whether the output's size matches the other sizes. The library checks everything else.
   pure logical function is_sound(config)
     type(convolution_config), intent(in) :: config
 
@@ -218,7 +218,7 @@ contains
     ignored = c_tuning_history_save(index, task // c_null_char, variant // c_null_char, record)
   end subroutine save_tuning_record
 
-  !> NUL-terminated text in a C array.
+  !> The NUL-terminated text in a C array.
   pure function text_of(characters) result(text)
     character(kind=c_char), intent(in) :: characters(:)
     character(len=:), allocatable :: text
