@@ -1,4 +1,4 @@
-//! Small promises of the C interface: the least sizes of structs that grow, units, and whose process a value belongs to.
+//! Tests of the C interface: first sizes of growing structs, units, and the process that a value belongs to.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use super::{
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
 
-/// Programs that were compiled with the first header go on being understood: these numbers never change.
+/// Programs that were compiled with the first header must keep working: these numbers never change.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn first_sizes_are_those_of_the_first_header() {
@@ -33,8 +33,8 @@ fn first_sizes_are_those_of_the_first_header() {
     }
 }
 
-/// The device that NULL means is opened once for each process, and closed by its own process alone. In a process of its own: the
-/// device is everybody's.
+/// The device for NULL is opened once per process and closed only by its own process. Runs in a process of its own, because the
+/// device is shared.
 #[test]
 fn the_device_of_null_belongs_to_a_process() {
     let name = "the_device_of_null_belongs_to_a_process";
@@ -54,16 +54,16 @@ fn the_device_of_null_belongs_to_a_process() {
     assert_eq!((first.id(), Arc::strong_count(&first)), ("cpu", 2));
     let other = resolve(&there);
     assert!(!Arc::ptr_eq(&first, &other));
-    // The first one is left to its process.
+    // The first one still belongs to its process.
     assert_eq!((Arc::strong_count(&first), Arc::strong_count(&other)), (2, 2));
     device::forget_auto(&here).unwrap();
-    assert_eq!(Arc::strong_count(&other), 2, "another process's is not closed");
+    assert_eq!(Arc::strong_count(&other), 2, "the device of another process is not closed");
     let own = resolve(&here);
     device::forget_auto(&here).unwrap();
-    assert_eq!(Arc::strong_count(&own), 1, "one's own is");
+    assert_eq!(Arc::strong_count(&own), 1, "the process's own device is closed");
 }
 
-/// Times go to C in milliseconds.
+/// C receives times in milliseconds.
 #[test]
 fn seconds_become_milliseconds() {
     let busy = [250, 500, 750].map(Duration::from_millis);
@@ -76,11 +76,11 @@ fn seconds_become_milliseconds() {
     assert_eq!((timing.kernel_ms, timing.wall_ms), (125.0, 1500.0));
 }
 
-/// What has a thread or a queue of its own process is of no use in a child; the CPU is.
+/// Values with a thread or a queue cannot be used in a child process.
 #[test]
-fn what_runs_on_threads_dies_in_a_fork() {
+fn values_with_threads_die_in_a_fork() {
     let cpu = Device::open("cpu").unwrap();
     assert!(sparkle_pipeline::dies_in_a_fork(&cpu.pipeline(Default::default()).unwrap()));
     assert!(sparkle_ticket::dies_in_a_fork(&Ticket::new()));
-    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(Place::Gone)));
+    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(SlotState::Gone)));
 }

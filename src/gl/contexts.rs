@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::capabilities::Capabilities;
 use super::pipeline::Pipeline;
-use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Queue, Recipe, Slot, Ticket};
+use crate::backend::{Contexts, Order, PipelineOptions, Queue, Recipe, Slot, Ticket, WhenFull};
 use crate::error::Result;
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::shader::variant::Variant;
@@ -139,7 +139,7 @@ fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
     let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
     let recipe =
         Arc::new(Recipe { problem, variant: Variant::DIRECT, weights: vec![1.0], bias: None, seconds: None });
-    let acquire = |_| pipeline.acquire(&recipe, Pressure::Wait);
+    let acquire = |_| pipeline.acquire(&recipe, WhenFull::Wait);
     let mut slots: Vec<Box<dyn Slot>> =
         (0..PipelineOptions::default().slots).map(acquire).collect::<Result<_>>()?;
     let mut tickets: Vec<Option<Ticket>> = slots.iter().map(|_| None).collect();

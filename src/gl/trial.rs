@@ -13,7 +13,7 @@ use super::fence::Fence;
 use super::resource::Query;
 use super::session::Session;
 use super::tuning;
-use crate::backend::{Backend, Job, PipelineOptions, Pressure, Recipe, Ticket};
+use crate::backend::{Backend, Job, PipelineOptions, Recipe, Ticket, WhenFull};
 use crate::error::Result;
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
@@ -299,11 +299,11 @@ pub fn compare_streamed(
             output: output.as_mut_ptr(),
             output_is_private: false,
             owner: None,
-            stand_in: None,
-            rescue: None,
+            fallback: None,
+            partial_output_fallback: None,
         };
         // SAFETY: input and outputs are as long as the problem says and outlive `flush`, which nothing comes before.
-        unsafe { queue.submit(job, Pressure::Wait) }.map(|()| ticket)
+        unsafe { queue.submit(job, WhenFull::Wait) }.map(|()| ticket)
     };
     let tickets: Vec<Result<Ticket>> = outputs.iter_mut().map(submit).collect();
     queue.flush()?;

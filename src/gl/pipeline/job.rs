@@ -15,7 +15,7 @@ use super::ring::Source;
 use super::slot::{Lease, Reservation};
 use super::sync::{Mutex, lock};
 use crate::allocate;
-use crate::backend::{Job, Lent, Recipe, Run, Ticket};
+use crate::backend::{BorrowedSlice, Job, Recipe, Run, Ticket};
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::report::Timing;
@@ -44,7 +44,7 @@ pub struct Sent {
     /// The caller's buffers; `None` if the data is in the slot.
     job: Option<Job>,
     /// The caller's weights, if the recipe has none.
-    weights: Option<Lent>,
+    weights: Option<BorrowedSlice>,
     /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
     touched: AtomicBool,
     /// Keeps whoever flushes waiting.
@@ -54,7 +54,7 @@ pub struct Sent {
 
 impl Sent {
     /// A job, or data that is in a slot.
-    fn new(job: Option<Job>, weights: Option<Lent>, core: &Core) -> Self {
+    fn new(job: Option<Job>, weights: Option<BorrowedSlice>, core: &Core) -> Self {
         Sent { job, weights, touched: AtomicBool::new(false), open: core.open.take(), start: Instant::now() }
     }
 }
@@ -157,7 +157,13 @@ impl Source for Work {
 
 impl Work {
     /// A job that was submitted.
-    pub fn new(job: Job, weights: Option<Lent>, images_each: usize, room: usize, core: &Core) -> Self {
+    pub fn new(
+        job: Job,
+        weights: Option<BorrowedSlice>,
+        images_each: usize,
+        room: usize,
+        core: &Core,
+    ) -> Self {
         Work::Sent { sent: Some(Sent::new(Some(job), weights, core)), images_each, room }
     }
 
@@ -303,7 +309,8 @@ impl Flight {
     /// [`Error::OutOfMemory`].
     pub fn make_room(&self) -> Result<()> {
         let problem = &self.recipe.problem;
-        let is_seen = self.job().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
+        let is_seen =
+            self.job().is_some_and(|job| !job.output_is_private && job.partial_output_fallback.is_none());
         let comes_in_pieces = self.images_each < problem.sizes().n;
         if is_seen && comes_in_pieces && lock(&self.progress).spill.is_none() {
             let spill = allocate::zeroed(problem.output_len(), "an output that comes in pieces")?;
@@ -354,7 +361,7 @@ impl Flight {
         if let Some(error) = error {
             progress.error = Some(error.clone());
             drop(progress);
-            return self.stand_in(core, error);
+            return self.fall_back(core, error);
         }
         let run = Run {
             device: core.id.clone(),
@@ -398,11 +405,11 @@ impl Flight {
     }
 
     /// After an error: somebody else computes it, or it has failed.
-    fn stand_in(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
+    fn fall_back(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
         let touched = self.sent().touched.load(Ordering::Relaxed);
         let helper = self.job().and_then(|job| {
-            let stand_in = job.stand_in.as_ref().filter(|_| error.is_device_failure());
-            let helper = stand_in.or(job.rescue.as_ref().filter(|_| touched))?;
+            let fallback = job.fallback.as_ref().filter(|_| error.is_device_failure());
+            let helper = fallback.or(job.partial_output_fallback.as_ref().filter(|_| touched))?;
             Some(helper.clone())
         });
         let Some(helper) = helper else { return self.finish(core, Err(error)) };
@@ -421,7 +428,7 @@ impl Flight {
                 };
                 helper(&error, input, output)
             }));
-            let panicked = |_| Err(Error::Internal("a stand-in for the device panicked".to_owned()));
+            let panicked = |_| Err(Error::Internal("the fallback for the device panicked".to_owned()));
             flight.finish(&keeper, result.unwrap_or_else(panicked));
         });
     }
