@@ -1,7 +1,7 @@
 //! Layer 4: the contract that an engine implements.
 //!
-//! `device` calls it, and knows the engines only through it; `cpu` and `gl` implement it. It may use `problem`, `memory`,
-//! `report` and `shader`, but no engine.
+//! `device` calls it, and knows the engines only through it; `cpu` and `gl` implement it. It may use `problem`,
+//! `memory`, `report` and `shader`, but no engine.
 
 use std::sync::Arc;
 
@@ -30,9 +30,10 @@ pub struct Run {
 
 /// An engine bound to one device.
 ///
-/// Callers have validated every problem and checked the length of every buffer (`Conv2d::check_weights`, `Conv2d::check_data`,
-/// `Gemm::check_data`), so an engine does not check again. The device layer handles empty batches of convolutions; an engine
-/// never sees one. An engine writes an output only within its bounds, and leaves it untouched if it returns an error.
+/// Callers have validated every problem and checked the length of every buffer (`Conv2d::check_weights`,
+/// `Conv2d::check_data`, `Gemm::check_data`), so an engine does not check again. The device layer handles empty batches
+/// of convolutions; an engine never sees one. An engine writes an output only within its bounds, and leaves it
+/// untouched if it returns an error.
 pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
     fn id(&self) -> &str;
@@ -78,7 +79,8 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// A recipe without weights, for jobs that bring their own ([`Queue::submit_once`]). It allocates nothing on the device.
+    /// A recipe without weights, for jobs that bring their own ([`Queue::submit_once`]). It allocates nothing on the
+    /// device.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot compute the problem.
@@ -87,7 +89,8 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// Computes one convolution. By default this makes a plan and runs it once. Returns the kernel's name and the times.
+    /// Computes one convolution. By default this makes a plan and runs it once. Returns the kernel's name and the
+    /// times.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; the output is then untouched.
@@ -156,8 +159,8 @@ pub struct Recipe {
 /// Options of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipelineOptions {
-    /// Slots on the device, 1 to 16; each has memory for the input and the output of one piece of a job. Three suffice where
-    /// transfers take longest. Where kernels take longest, eight keep a GPU busy.
+    /// Slots on the device, 1 to 16; each has memory for the input and the output of one piece of a job. Three suffice
+    /// where transfers take longest. Where kernels take longest, eight keep a GPU busy.
     pub slots: usize,
     /// Maximum number of jobs that wait for a slot. [`WhenFull`] says what happens to more.
     pub queue: usize,
@@ -167,15 +170,16 @@ pub struct PipelineOptions {
     pub contexts: Contexts,
     /// Who sees to it that a step begins behind the one before it.
     pub order: Order,
-    /// Whether small jobs of one plan are batched into one slot when they arrive faster than the device computes them singly.
+    /// Whether small jobs of one plan are batched into one slot when they arrive faster than the device computes them
+    /// singly.
     pub gather: bool,
 }
 
 /// How a step in one context is put behind a step in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait until the
-    /// wait is over.
+    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait
+    /// until the wait is over.
     Measured,
     /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
     Device,
@@ -197,14 +201,14 @@ impl Default for PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// The options of the queue for blocking calls. Its pieces are small, so that the first upload ends early and the last
-    /// download starts early.
+    /// The options of the queue for blocking calls. Its pieces are small, so that the first upload ends early and the
+    /// last download starts early.
     pub fn of_calls() -> Self {
         PipelineOptions { slots: 4, piece_bytes: 32 << 20, ..Default::default() }
     }
 
-    /// Number of images of `problem` per piece, with pieces as equal as possible: at least one, but 0 for an empty batch. No
-    /// buffer may have more than `max_elements` elements.
+    /// Number of images of `problem` per piece, with pieces as equal as possible: at least one, but 0 for an empty
+    /// batch. No buffer may have more than `max_elements` elements.
     pub fn images_each(&self, problem: &Conv2d, max_elements: usize) -> usize {
         let (n, image) = (problem.sizes().n, problem.with_batch(1));
         if n == 0 {
@@ -258,8 +262,9 @@ pub struct Job {
     pub owner: Option<Arc<dyn std::any::Any + Send + Sync>>,
     /// Computes the job after a device failure. `None` if the caller chose the device by name.
     pub fallback: Option<FallbackFn>,
-    /// Recomputes the whole output if the device fails permanently after part of the output was written. If this is set,
-    /// pieces are written to the output as they arrive. If not, an output that is not private is assembled in a buffer first.
+    /// Recomputes the whole output if the device fails permanently after part of the output was written. If this is
+    /// set, pieces are written to the output as they arrive. If not, an output that is not private is assembled in a
+    /// buffer first.
     pub partial_output_fallback: Option<FallbackFn>,
 }
 
@@ -291,7 +296,8 @@ impl BorrowedSlice {
     }
 }
 
-// SAFETY: by the contract of `Queue::submit`, any thread may use the buffers that the pointers refer to until the job is done.
+// SAFETY: by the contract of `Queue::submit`, any thread may use the buffers that the pointers refer to until the job
+// is done.
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
@@ -301,8 +307,8 @@ pub trait Queue: Send + Sync {
     /// Submits a job; its ticket tells when it is done.
     ///
     /// # Safety
-    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes and nothing
-    /// else uses it. Both have the lengths of the recipe's problem.
+    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes
+    /// and nothing else uses it. Both have the lengths of the recipe's problem.
     ///
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy) if the queue is full and `when_full` refuses;
@@ -313,8 +319,8 @@ pub trait Queue: Send + Sync {
     /// As [`Queue::submit`], for a job that brings its own weights: its recipe has none.
     ///
     /// # Safety
-    /// As [`Queue::submit`]; `weights` have the length of the recipe's problem, and also stay valid and unchanged until the
-    /// ticket is done.
+    /// As [`Queue::submit`]; `weights` have the length of the recipe's problem, and also stay valid and unchanged until
+    /// the ticket is done.
     ///
     /// # Errors
     /// As [`Queue::submit`].
@@ -327,8 +333,8 @@ pub trait Queue: Send + Sync {
     /// As [`Queue::submit`]; also the device's failure to allocate the memory.
     fn acquire(&self, recipe: &Arc<Recipe>, when_full: WhenFull) -> Result<Box<dyn Slot>>;
 
-    /// Closes the queue without waiting: it accepts no more jobs, cancels those that have not started, and ends the waits for
-    /// room or slots with [`Error::Closed`](crate::Error::Closed).
+    /// Closes the queue without waiting: it accepts no more jobs, cancels those that have not started, and ends the
+    /// waits for room or slots with [`Error::Closed`](crate::Error::Closed).
     fn close(&self);
 
     /// Waits until no job is waiting or running.
@@ -350,6 +356,7 @@ pub trait Slot: Send {
     /// Submits the slot's contents; the job counts as started. `ticket` is done when the output is ready.
     ///
     /// # Errors
-    /// As [`Queue::submit`]; [`Error::Closed`](crate::Error::Closed) after the queue was closed. The memory is then unchanged.
+    /// As [`Queue::submit`]; [`Error::Closed`](crate::Error::Closed) after the queue was closed. The memory is then
+    /// unchanged.
     fn submit(&mut self, ticket: &Ticket) -> Result<()>;
 }

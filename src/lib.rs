@@ -1,5 +1,5 @@
-//! fp32 convolution and matrix products on any GPU with an OpenGL 4.3 driver (headless, through EGL) and on the CPU, with one
-//! description of a problem for all engines.
+//! fp32 convolution and matrix products on any GPU with an OpenGL 4.3 driver (headless, through EGL) and on the CPU,
+//! with one description of a problem for all engines.
 //!
 //! ```
 //! use sparkle::{Conv2d, Conv2dDesc, Device};
@@ -27,7 +27,8 @@
 //! | [`memory`] | the measured rates of a device, and predictions from them |
 //! | [`problem`] | validated problems and the float64 oracle |
 //!
-//! Start with [`problem`], then [`backend`], then `cpu`, which is simpler than the GL engine. `docs/architecture.md` has diagrams.
+//! Start with [`problem`], then [`backend`], then `cpu`, which is simpler than the GL engine. `docs/architecture.md`
+//! has diagrams.
 
 // Test helpers are shared by integration and unit tests, so they refer to the crate by its name.
 #[cfg(test)]
@@ -62,7 +63,8 @@ pub use error::{Error, Result};
 pub use gl::{baseline, trial};
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
-/// Ends all threads and closes all GPU contexts that are no longer in use. Idempotent; Sparkle can be used again afterwards.
+/// Ends all threads and closes all GPU contexts that are no longer in use. Idempotent; Sparkle can be used again
+/// afterwards.
 pub fn finalize() {
     gl::shutdown();
     cpu::shutdown();

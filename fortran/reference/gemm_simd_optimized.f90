@@ -12,8 +12,8 @@ module gemm_simd_optimized
 
 contains
 
-  !> C = alpha A B + beta C, column-major and packed: A is m x k, B is k x n, C is m x n. It uses the widest SIMD of the CPU;
-  !> AVX-512 is not required.
+  !> C = alpha A B + beta C, column-major and packed: A is m x k, B is k x n, C is m x n. It uses the widest SIMD of the
+  !> CPU; AVX-512 is not required.
   subroutine gemm_simd_avx512(A, B, C, m, n, k, alpha, beta, stat)
     real(real32), intent(in) :: A(:)
     real(real32), intent(in) :: B(:)

@@ -7,18 +7,19 @@
 !>     ... other work ...
 !>     call gpu_wait_for_completion(state, set)        ! output is ready now
 !>
-!> The buffer at SSBO index 3 holds the sizes. `gpu_async_set_shape`, `gpu_async_conv2d` and synchronous calls set them. If
-!> they do not match the submitted buffers, the output becomes NaN.
+!> The buffer at SSBO index 3 holds the sizes. `gpu_async_set_shape`, `gpu_async_conv2d` and synchronous calls set them.
+!> If they do not match the submitted buffers, the output becomes NaN.
 !>
-!> For the program of `gpu_opengl_interface`, the library enqueues its fastest kernels for these sizes on the same context and
-!> buffers. Any other program is dispatched unchanged. `gpu_async_conv2d`, which waits, runs the whole convolution on the
-!> library's GPU device instead, where large ones go through a pipeline.
+!> For the program of `gpu_opengl_interface`, the library enqueues its fastest kernels for these sizes on the same
+!> context and buffers. Any other program is dispatched unchanged. `gpu_async_conv2d`, which waits, runs the whole
+!> convolution on the library's GPU device instead, where large ones go through a pipeline.
 !>
 !> An output is written to `output_data` when its completion is first observed: by `gpu_wait_for_completion`, by
-!> `gpu_is_work_complete`, or when `gpu_get_next_buffer_set` needs its set. Until then the array must exist and must not be
-!> accessed; declare it TARGET or ASYNCHRONOUS. Failed work leaves its output untouched and counts in `failed_operations`.
-!> Sets complete in the order of submission. A complete set stays in use until `gpu_wait_for_completion`. A state belongs to
-!> the thread that initialised it, because its queries belong to that thread's context.
+!> `gpu_is_work_complete`, or when `gpu_get_next_buffer_set` needs its set. Until then the array must exist and must not
+!> be accessed; declare it TARGET or ASYNCHRONOUS. Failed work leaves its output untouched and counts in
+!> `failed_operations`. Sets complete in the order of submission. A complete set stays in use until
+!> `gpu_wait_for_completion`. A state belongs to the thread that initialised it, because its queries belong to that
+!> thread's context.
 module gpu_async_executor
   use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -39,13 +40,11 @@ module gpu_async_executor
 
   !> The resources of one convolution in flight.
   type :: gpu_buffer_set
-    integer :: input_buffer = 0
-    integer :: output_buffer = 0
+    integer :: input_buffer = 0, output_buffer = 0
     type(c_ptr) :: fence = c_null_ptr
     logical :: in_use = .false.
     !> Times of submission and observed completion, in nanoseconds of a monotonic clock.
-    integer(int64) :: submit_time = 0
-    integer(int64) :: complete_time = 0
+    integer(int64) :: submit_time = 0, complete_time = 0
     integer(int64) :: sequence = 0
     type(c_ptr) :: destination = c_null_ptr
     integer(int64) :: destination_bytes = 0
@@ -73,8 +72,7 @@ module gpu_async_executor
     integer :: weight_buffer = 0
     integer :: compute_program = 0
     !> Nanoseconds of GPU work that has completed, and of the gaps in between. Overlapping work counts once.
-    integer(int64) :: total_gpu_time = 0
-    integer(int64) :: total_idle_time = 0
+    integer(int64) :: total_gpu_time = 0, total_idle_time = 0
     integer :: completed_operations = 0
     !> Units of the times above per second.
     integer :: clock_rate = 0
@@ -114,8 +112,7 @@ contains
   !> Initialises `state` with a program and a buffer of weights. `initialized` is true on success.
   subroutine gpu_async_executor_init(state, compute_program, weight_buffer)
     type(gpu_async_state), intent(out) :: state
-    integer, intent(in) :: compute_program
-    integer, intent(in) :: weight_buffer
+    integer, intent(in) :: compute_program, weight_buffer
     integer(c_int32_t) :: names(2 * MAX_IN_FLIGHT + 2), queries(2 * MAX_IN_FLIGHT)
     integer :: i
     type(driver_float_env) :: env
@@ -207,8 +204,9 @@ contains
 
   !> Uploads `input_data`, starts the program on grid_x * grid_y * grid_z workgroups and returns. Sizes are in bytes.
   !>
-  !> `output_data` is assumed-rank, to detect a strided section. With assumed-size the compiler would pass a temporary copy of
-  !> a section, which would not exist any more when the result arrives. For a section this procedure waits instead.
+  !> `output_data` is assumed-rank, to detect a strided section. With assumed-size the compiler would pass a temporary
+  !> copy of a section, which would not exist any more when the result arrives. For a section this procedure waits
+  !> instead.
   subroutine gpu_submit_work_async(state, set_id, input_data, output_data, input_size, output_size, &
     grid_x, grid_y, grid_z)
     type(gpu_async_state), intent(inout) :: state
@@ -240,11 +238,10 @@ contains
   !> associate name of SELECT RANK as an argument.
   subroutine submit_strided(state, set_id, input, output_data, input_size, output_size, grid)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3)
     type(c_ptr), intent(in) :: input
     real(real32), intent(inout), target, asynchronous :: output_data(..)
     integer(int64), intent(in) :: input_size, output_size
-    integer, intent(in) :: grid(3)
     real(real32), allocatable, target :: packed(:)
 
     allocate (packed(size(output_data)))
@@ -340,8 +337,8 @@ contains
     call wait_or_abandon(state, set_id)
   end subroutine gpu_async_conv2d
 
-  !> Computes on the library's GPU device. Returns false if that fails, with `output` untouched. It keeps the plan, because
-  !> many calls have the same weights; comparing the weights costs little compared with the convolution.
+  !> Computes on the library's GPU device. Returns false if that fails, with `output` untouched. It keeps the plan,
+  !> because many calls have the same weights; comparing the weights costs little compared with the convolution.
   logical function computed_on_device(state, set_id, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     type(gpu_async_state), intent(inout) :: state
@@ -441,11 +438,9 @@ contains
   !> Uploads the input, dispatches the program and creates the fence of one set.
   subroutine submit(state, set_id, input, output, input_bytes, output_bytes, grid, weight_buffer)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3), weight_buffer
     type(c_ptr), intent(in) :: input, output
     integer(int64), intent(in) :: input_bytes, output_bytes
-    integer, intent(in) :: grid(3)
-    integer, intent(in) :: weight_buffer
     logical :: started
     type(driver_float_env) :: env
 
@@ -473,11 +468,9 @@ contains
 
   logical function dispatched(state, set_id, input, input_bytes, output_bytes, grid, weight_buffer)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3), weight_buffer
     type(c_ptr), intent(in) :: input
     integer(int64), intent(in) :: input_bytes, output_bytes
-    integer, intent(in) :: grid(3)
-    integer, intent(in) :: weight_buffer
     integer(c_int32_t) :: bound(1)
 
     dispatched = .false.
@@ -510,8 +503,8 @@ contains
     end associate
   end function dispatched
 
-  !> Lets the library enqueue the convolution. It accepts its own program only, and known sizes: the parameters at index 3 are
-  !> those of this state, or those of the last synchronous call, which the library knows.
+  !> Lets the library enqueue the convolution. It accepts its own program only, and known sizes: the parameters at index
+  !> 3 are those of this state, or those of the last synchronous call, which the library knows.
   logical function enqueued(state, set, weight_buffer, parameter_buffer)
     type(gpu_async_state), intent(in) :: state
     type(gpu_buffer_set), intent(in) :: set
@@ -529,7 +522,8 @@ contains
       narrowed(weight_buffer), narrowed(set%output_buffer), params) /= 0
   end function enqueued
 
-  !> Waits up to `nanoseconds` for a set. When it is done, delivers its output and those of all sets submitted before it.
+  !> Waits up to `nanoseconds` for a set. When it is done, delivers its output and those of all sets submitted before
+  !> it.
   logical function delivered_within(state, set_id, nanoseconds)
     type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id

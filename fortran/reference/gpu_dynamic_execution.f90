@@ -37,8 +37,8 @@ module gpu_dynamic_execution
 
 contains
 
-  !> Convolves with the shader that the system returns, and reports its time to the system. If a shader fails, the next is tried.
-  !> Initialises the GPU if necessary.
+  !> Convolves with the shader that the system returns, and reports its time to the system. If a shader fails, the next
+  !> is tried. Initialises the GPU if necessary.
   function gpu_execute_with_dynamic_shader(shader_sys, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     type(shader_system), intent(inout) :: shader_sys
@@ -74,8 +74,8 @@ contains
     end do
   end function gpu_execute_with_dynamic_shader
 
-  !> Runs every variant for this GPU and prints a table: the time and rate of each, and whether its output agrees with the
-  !> reference kernel's. `output` is that of the reference kernel.
+  !> Runs every variant for this GPU and prints a table: the time and rate of each, and whether its output agrees with
+  !> the reference kernel's. `output` is that of the reference kernel.
   subroutine gpu_benchmark_shader_variants(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out, stat)
     real(real32), intent(in) :: input(:)

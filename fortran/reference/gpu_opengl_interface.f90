@@ -1,8 +1,8 @@
-!> The reference OpenGL convolution with the interface of existing programs: the C functions of the reference interface, which
-!> libsparkle exports, with assumed-shape arrays.
+!> The reference OpenGL convolution with the interface of existing programs: the C functions of the reference interface,
+!> which libsparkle exports, with assumed-shape arrays.
 !>
-!> Functions return the kernel's milliseconds, or -1 with `output` untouched. After a successful call the GL context is current
-!> on the calling thread, so the program may make GL calls of its own.
+!> Functions return the kernel's milliseconds, or -1 with `output` untouched. After a successful call the GL context is
+!> current on the calling thread, so the program may make GL calls of its own.
 module gpu_opengl_interface
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char
   use, intrinsic :: iso_fortran_env, only: int64, real32
@@ -80,8 +80,8 @@ contains
     if (.not. gpu_init) call gpu_cleanup()
   end function gpu_init
 
-  !> Ends the interface for the whole process, however often it was initialised: destroys context and program, and invalidates all
-  !> buffers. `gpu_init` initialises it again.
+  !> Ends the interface for the whole process, however often it was initialised: destroys context and program, and
+  !> invalidates all buffers. `gpu_init` initialises it again.
   subroutine gpu_cleanup()
     call c_cleanup()
   end subroutine gpu_cleanup

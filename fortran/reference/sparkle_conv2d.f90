@@ -1,8 +1,8 @@
 !> Convolution on the CPU, on the GPU, or on the device predicted to be faster, with the interface of existing programs.
 !>
-!> All procedures compute the convolution once and print nothing. If the GPU is missing or fails, the CPU computes it. A call
-!> fails if the sizes are not a valid convolution or an array is too short: `stat` is then -1 and `output` untouched; without
-!> `stat`, `output` becomes NaN.
+!> All procedures compute the convolution once and print nothing. If the GPU is missing or fails, the CPU computes it. A
+!> call fails if the sizes are not a valid convolution or an array is too short: `stat` is then -1 and `output`
+!> untouched; without `stat`, `output` becomes NaN.
 module sparkle_conv2d
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use sparkle_gpu_dispatch, only: execute_conv2d_gpu
@@ -15,8 +15,8 @@ module sparkle_conv2d
 
 contains
 
-  !> Selects the implementation of a device. For the CPU, `naive` is a plain loop for comparison; every other name is the
-  !> library. For other devices this has no effect.
+  !> Selects the implementation of a device. For the CPU, `naive` is a plain loop for comparison; every other name is
+  !> the library. For other devices this has no effect.
   subroutine conv2d_select_implementation(device, impl_name)
     character(len=*), intent(in) :: device
     character(len=*), intent(in) :: impl_name

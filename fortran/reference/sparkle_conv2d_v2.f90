@@ -1,11 +1,12 @@
 !> One convolution routine with a choice of device, asynchronous execution and statistics.
 !>
-!> Times are the measured wall times of whole calls, transfers included. If SPORKLE_GPU_ASYNC is 1, on, true or yes, GPU work is
-!> asynchronous unless `use_async` is false. Otherwise it is synchronous, and `use_async` has no effect. Asynchronous work runs on
-!> the library's GPU device, where large convolutions go through a pipeline. Synchronous work runs on the caller's context.
+!> Times are the measured wall times of whole calls, transfers included. If SPORKLE_GPU_ASYNC is 1, on, true or yes, GPU
+!> work is asynchronous unless `use_async` is false. Otherwise it is synchronous, and `use_async` has no effect.
+!> Asynchronous work runs on the library's GPU device, where large convolutions go through a pipeline. Synchronous work
+!> runs on the caller's context.
 !>
-!> If the GPU is missing or fails, the CPU computes the convolution. A call fails if the sizes are not a valid convolution or
-!> an array is too short: `stat` is then -1 and `output` untouched; without `stat`, `output` becomes NaN.
+!> If the GPU is missing or fails, the CPU computes the convolution. A call fails if the sizes are not a valid
+!> convolution or an array is too short: `stat` is then -1 and `output` untouched; without `stat`, `output` becomes NaN.
 module sparkle_conv2d_v2
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use gpu_opengl_interface, only: gpu_init
@@ -85,21 +86,21 @@ contains
     ignored = gpu_init()
   end subroutine conv2d_init
 
-  !> Resets the statistics. The GPU's context remains, because other parts of the program may have buffers in it; `gpu_cleanup`
-  !> ends it.
+  !> Resets the statistics. The GPU's context remains, because other parts of the program may have buffers in it;
+  !> `gpu_cleanup` ends it.
   subroutine conv2d_cleanup()
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     done = statistics()
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine conv2d_cleanup
 
   !> Sets whether convolutions are counted in the statistics; by default they are.
   subroutine conv2d_set_profiling(enabled)
     logical, intent(in) :: enabled
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     profiling = enabled
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine conv2d_set_profiling
 
   !> Prints the number of calls, the mean wall time and the rate of each way.
@@ -107,9 +108,9 @@ contains
     type(statistics) :: shown(size(WAYS))
     integer :: way
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     shown = done
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
     print '(a20,a8,a14,a12)', 'conv2d', 'calls', 'mean wall ms', 'GFLOP/s'
     do way = 1, size(WAYS)
       if (shown(way)%calls == 0) cycle
@@ -123,17 +124,17 @@ contains
     integer(int64), intent(in) :: nanoseconds
     real(real64), intent(in) :: operations
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     if (profiling) then
       done(way)%calls = done(way)%calls + 1
       done(way)%milliseconds = done(way)%milliseconds + real(max(1_int64, nanoseconds), real64) / 1.0e6_real64
       done(way)%operations = done(way)%operations + operations
     end if
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine note
 
-  !> The way to try first. For "auto" the library chooses, and never a software renderer. It does not offer asynchronous work, so
-  !> with that the choice is a hardware GPU if there is one.
+  !> The way to try first. For "auto" the library chooses, and never a software renderer. It does not offer asynchronous
+  !> work, so with that the choice is a hardware GPU if there is one.
   integer function intended_way(device_hint, use_async)
     character(len=*), intent(in), optional :: device_hint
     logical, intent(in), optional :: use_async

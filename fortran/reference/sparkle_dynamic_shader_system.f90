@@ -5,15 +5,15 @@
 !>     ... run it, for instance by gpu_execute_conv2d_with_shader ...
 !>     call update_performance_system(system, 'conv2d', 'dynamic', milliseconds, multiply_adds)
 !>
-!> `gpu_dynamic_execution` combines the three steps. Each kernel type and set of sizes has its own entry. A report applies to the
-!> entry of its kernel type that was used last. It names its variant, or says `dynamic` or `current_variant` for the variant
-!> that was returned last. A time that is not positive reports a failure; a failed variant is not returned again while there is
-!> another.
+!> `gpu_dynamic_execution` combines the three steps. Each kernel type and set of sizes has its own entry. A report
+!> applies to the entry of its kernel type that was used last. It names its variant, or says `dynamic` or
+!> `current_variant` for the variant that was returned last. A time that is not positive reports a failure; a failed
+!> variant is not returned again while there is another.
 !>
-!> While an entry is learning, each call returns the variant with the fewest runs. After five runs of each it returns the
-!> fastest, and another one at the rate `exploration_rate`. The measurements are saved in the folder SPARKLE_CACHE_DIR, for this
-!> device and driver: by `save_cache`, and automatically after five runs of a variant and each time their number has doubled.
-!> Nothing is printed.
+!> While an entry is learning, each call returns the variant with the fewest runs. After five runs of each it returns
+!> the fastest, and another one at the rate `exploration_rate`. The measurements are saved in the folder
+!> SPARKLE_CACHE_DIR, for this device and driver: by `save_cache`, and automatically after five runs of a variant and
+!> each time their number has doubled. Nothing is printed.
 module sparkle_dynamic_shader_system
   use, intrinsic :: ieee_arithmetic, only: ieee_is_finite
   use, intrinsic :: iso_c_binding, only: c_int32_t
@@ -97,8 +97,8 @@ module sparkle_dynamic_shader_system
     procedure :: load_cache
   end type shader_system
 
-  !> The multiply-adds may be a 64-bit integer, because 32 bits overflow at 2^31. The other kinds are for compiler flags that make
-  !> default kinds longer.
+  !> The multiply-adds may be a 64-bit integer, because 32 bits overflow at 2^31. The other kinds are for compiler flags
+  !> that make default kinds longer.
   interface update_performance_system
     module procedure update_int32, update_int64, update_real64_int32, update_real64_int64
   end interface update_performance_system
@@ -193,7 +193,8 @@ contains
     end do
   end function least_run
 
-  !> Adds an entry with this device's variants and their saved records. Does nothing if the sizes are not a valid convolution.
+  !> Adds an entry with this device's variants and their saved records. Does nothing if the sizes are not a valid
+  !> convolution.
   subroutine add_to_cache(system, kernel_type, params)
     class(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type
@@ -338,8 +339,8 @@ contains
     idx = system%find_in_cache(kernel_type)
   end function find_in_cache_system
 
-  !> Reports a run with its milliseconds and its multiply-adds. If these are not positive, for instance after an overflow, those of
-  !> one image are used. An unknown variant or kernel type has no effect.
+  !> Reports a run with its milliseconds and its multiply-adds. If these are not positive, for instance after an
+  !> overflow, those of one image are used. An unknown variant or kernel type has no effect.
   subroutine update_int32(system, kernel_type, variant_id, execution_time_ms, problem_size)
     class(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type

@@ -1,11 +1,11 @@
 !> The OpenGL calls of the reference modules, on the context that libsparkle leaves current, and helpers built on them.
 !>
 !> The calls are looked up at their first use instead of at link time. So a program that uses these modules links with
-!> `-lsparkle` alone, and still computes, on the CPU, without any OpenGL library. GLenum and GLuint are signed here, because
-!> Fortran has no unsigned kind.
+!> `-lsparkle` alone, and still computes, on the CPU, without any OpenGL library. GLenum and GLuint are signed here,
+!> because Fortran has no unsigned kind.
 !>
-!> Drivers may raise floating-point exceptions. So procedures that call OpenGL enter a floating-point environment without
-!> traps, and restore the caller's at their end (`driver_float_env`).
+!> Drivers may raise floating-point exceptions. So procedures that call OpenGL enter a floating-point environment
+!> without traps, and restore the caller's at their end (`driver_float_env`).
 module sparkle_gl
   use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_float, c_funptr, c_int, c_int32_t, &
     c_int64_t, c_int8_t, c_loc, c_null_char, c_ptr, c_signed_char
@@ -332,7 +332,8 @@ contains
     gl_is_ready = associated(glDeleteSync)
   end function gl_is_ready
 
-  !> Whether a GL call has failed since the last query. The loop is bounded, because a lost context reports errors endlessly.
+  !> Whether a GL call has failed since the last query. The loop is bounded, because a lost context reports errors
+  !> endlessly.
   logical function gl_had_error()
     integer :: attempt
     type(driver_float_env) :: env
@@ -464,8 +465,9 @@ contains
     end do
   end function gl_has_extension
 
-  !> Builds a program from one compute shader and stores its name in `program_id`, 0 if that fails. Does nothing if `program_id`
-  !> is that program already. The label identifies the program: after the context was recreated, another may have its name.
+  !> Builds a program from one compute shader and stores its name in `program_id`, 0 if that fails. Does nothing if
+  !> `program_id` is that program already. The label identifies the program: after the context was recreated, another
+  !> may have its name.
   subroutine gl_build(label, source, program_id)
     character(len=*), intent(in) :: label
     character(len=*), intent(in) :: source

@@ -1,8 +1,8 @@
 !> GLSL text for a convolution, with the bindings and parameters of the reference interface: for
 !> `gpu_execute_conv2d_with_shader`, `gpu_compile_custom_shader_fortran`, or the program's own GL calls.
 !>
-!> A text is optimised for one shape and any batch size. With parameters of another shape its results are right, but it is
-!> slower. Any grid computes all outputs. It always computes in fp32; `use_fp16` has no effect.
+!> A text is optimised for one shape and any batch size. With parameters of another shape its results are right, but it
+!> is slower. Any grid computes all outputs. It always computes in fp32; `use_fp16` has no effect.
 module sparkle_glsl_generator
   use, intrinsic :: iso_c_binding, only: c_int32_t
   use sparkle_reference_shaders, only: c_shader_options, convolution_config, shader_text

@@ -3,7 +3,8 @@
 !> GPU memory is an OpenGL buffer; `gpu_ptr` holds its name. A C pointer to GPU memory holds that name as well:
 !> `transfer(mem%gpu_ptr, c_null_ptr)`.
 !>
-!> `launch_gpu_kernel` takes these arguments. Elements are fp32 numbers; k and the lengths follow from the buffers' sizes.
+!> `launch_gpu_kernel` takes these arguments. Elements are fp32 numbers; k and the lengths follow from the buffers'
+!> sizes.
 !>
 !> | kernel     | arguments          | result                                                                        |
 !> | ---------- | ------------------ | ----------------------------------------------------------------------------- |
@@ -16,12 +17,12 @@
 !> | complex    | x, y, z            | z = sqrt(x**2 + y**2); or, if all three buffers hold exactly two numbers for  |
 !> |            |                    | each element of `global_size`, the product of complex numbers                 |
 !>
-!> The other kernels process as many elements as the shortest buffer has, with any grid. saxpy without alpha, as in the original
-!> framework, is refused.
+!> The other kernels process as many elements as the shortest buffer has, with any grid. saxpy without alpha, as in the
+!> original framework, is refused.
 !>
-!> Functions report success in their result (`allocated`, `compiled`, `initialized`, or a time of -1 for failure). Subroutines
-!> report it in `stat`, 0 or -1, and `errmsg`. If a subroutine fails without `stat`, every byte of its output becomes 255, which
-!> is NaN in fp32 and float64.
+!> Functions report success in their result (`allocated`, `compiled`, `initialized`, or a time of -1 for failure).
+!> Subroutines report it in `stat`, 0 or -1, and `errmsg`. If a subroutine fails without `stat`, every byte of its
+!> output becomes 255, which is NaN in fp32 and float64.
 module sparkle_gpu_dispatch
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, &
     c_size_t
@@ -63,8 +64,7 @@ module sparkle_gpu_dispatch
   end type gpu_kernel
 
   type :: gpu_memory
-    integer(int64) :: size_bytes = 0
-    integer(int64) :: gpu_ptr = 0
+    integer(int64) :: size_bytes = 0, gpu_ptr = 0
     logical :: allocated = .false.
   end type gpu_memory
 
@@ -134,8 +134,7 @@ contains
 
   !> Builds the kernel `vector_add`, `saxpy`, `gemm`, `reduction` or `complex`. `compiled` is true on success.
   function create_gpu_kernel(name, kernel_type) result(kernel)
-    character(len=*), intent(in) :: name
-    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: name, kernel_type
     type(gpu_kernel) :: kernel
     type(driver_float_env) :: env
 
@@ -177,11 +176,10 @@ contains
     mem = gpu_memory()
   end subroutine gpu_free
 
-  !> Copies between host and GPU memory, after all work that was launched before. The pointer of the GPU side holds a buffer's
-  !> name.
+  !> Copies between host and GPU memory, after all work that was launched before. The pointer of the GPU side holds a
+  !> buffer's name.
   subroutine memcpy_pointers(dst, src, size_bytes, direction, stat, errmsg)
-    type(c_ptr), intent(in) :: dst
-    type(c_ptr), intent(in) :: src
+    type(c_ptr), intent(in) :: dst, src
     integer(int64), intent(in) :: size_bytes
     integer, intent(in) :: direction
     integer, intent(out), optional :: stat
@@ -470,8 +468,7 @@ contains
         problem = 'global_size is not [m, n]'
         return
       end if
-      m = global_size(1)
-      n = global_size(2)
+      m = global_size(1); n = global_size(2)
       ! This is the only possible k, and it is certain only if all three sizes match exactly.
       k = bytes(1) / 4 / m
       if (k < 1 .or. any(mod(bytes, 4_int64) /= 0) .or. any(bytes / 4 /= [m * k, k * n, m * n])) &
@@ -578,8 +575,7 @@ contains
   !> Computes one convolution on the GPU. Returns the kernel's milliseconds, or -1 with `output` untouched.
   function execute_conv2d_gpu(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
-    real(real32), intent(in) :: input(:)
-    real(real32), intent(in) :: weights(:)
+    real(real32), intent(in) :: input(:), weights(:)
     real(real32), intent(out) :: output(:)
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
     real(real32) :: time_ms

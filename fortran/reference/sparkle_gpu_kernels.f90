@@ -8,8 +8,8 @@
 !> | get_reduction_shader  | data |   |   | n, stride | element g becomes the sum of the g-th 256 elements         |
 !> | get_complex_shader    | x    | y | z | n         | z = sqrt(x**2 + y**2)                                      |
 !>
-!> Buffers hold fp32 numbers; uniforms are uint, except alpha. A uniform n of 0, its initial value, means the number of elements
-!> of the shortest buffer. Any grid of workgroups computes all elements. `stride` has no effect.
+!> Buffers hold fp32 numbers; uniforms are uint, except alpha. A uniform n of 0, its initial value, means the number of
+!> elements of the shortest buffer. Any grid of workgroups computes all elements. `stride` has no effect.
 !>
 !> `sparkle_gpu_dispatch` launches these kernels and documents their arguments.
 module sparkle_gpu_kernels
@@ -63,8 +63,8 @@ contains
       '}' // NL
   end function get_saxpy_shader
 
-  !> Sums over the indices `from` to `until` - 1 and adds the result to C; if `from` is 0 it overwrites C. `until` 0 means K. So a
-  !> long reduction can be split into several dispatches.
+  !> Sums over the indices `from` to `until` - 1 and adds the result to C; if `from` is 0 it overwrites C. `until` 0
+  !> means K. So a long reduction can be split into several dispatches.
   pure function get_gemm_shader() result(source)
     character(len=:), allocatable :: source
 

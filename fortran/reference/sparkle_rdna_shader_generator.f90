@@ -69,8 +69,8 @@ contains
     shader_source = shader_text(conv_params, options)
   end function generate_rdna_conv_shader
 
-  !> Threads along pixels and along channels. With local memory a square shares the most operands. Without it, a whole wave reads
-  !> adjacent pixels.
+  !> Threads along pixels and along channels. With local memory a square shares the most operands. Without it, a whole
+  !> wave reads adjacent pixels.
   pure function workgroup(config) result(threads)
     type(rdna_config), intent(in) :: config
     integer :: threads(2)

@@ -18,7 +18,8 @@ module sparkle_reference_shaders
     integer :: output_height = 0, output_width = 0, output_channels = 0
     integer :: stride_y = 1, stride_x = 1
     integer :: pad_y = 0, pad_x = 0
-    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32; other values are rounded down to one of these, below 4 to 16.
+    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32; other values are rounded down to one of these, below 4 to
+    !> 16.
     integer :: tile_size = 16
     logical :: use_fp16 = .false.
   end type convolution_config

@@ -1,7 +1,7 @@
 !> Common helpers of the reference modules: the check of their argument list, and convolution on a device by name.
 !>
-!> The reference interface has square kernels, one stride, one padding, and the output's size as arguments. Arrays may be
-!> longer than necessary, but not shorter. Times come from a monotonic clock, because CPU time would sum all threads.
+!> The reference interface has square kernels, one stride, one padding, and the output's size as arguments. Arrays may
+!> be longer than necessary, but not shorter. Times come from a monotonic clock, because CPU time would sum all threads.
 module sparkle_reference_support
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int8_t, c_ptr
@@ -83,8 +83,9 @@ contains
     conv2d_work = 2.0_real64 * N * K * H_out * W_out * C * kernel_size * kernel_size
   end function conv2d_work
 
-  !> Ends a reference subroutine, which has no function result. If the caller passes `stat`, it becomes 0 or -1. Otherwise a
-  !> failed result becomes NaN: the program continues, as with the original framework, but cannot mistake it for a result.
+  !> Ends a reference subroutine, which has no function result. If the caller passes `stat`, it becomes 0 or -1.
+  !> Otherwise a failed result becomes NaN: the program continues, as with the original framework, but cannot mistake it
+  !> for a result.
   subroutine finish_without_status(succeeded, result_array, stat)
     logical, intent(in) :: succeeded
     real(real32), intent(inout) :: result_array(:)

@@ -1,8 +1,8 @@
-!> Memory parameters of this machine, read from the system or measured; im2col as a matrix; matrix products and convolutions on
-!> libsparkle's CPU device. The interface is that of existing programs.
+!> Memory parameters of this machine, read from the system or measured; im2col as a matrix; matrix products and
+!> convolutions on libsparkle's CPU device. The interface is that of existing programs.
 !>
-!> The convolution does not use `im2col_cache_optimal`: the order of its rows differs from that of the weights' columns, so
-!> their product is not the convolution. Nothing is printed. Subroutines report failures in an optional `stat`; see
+!> The convolution does not use `im2col_cache_optimal`: the order of its rows differs from that of the weights' columns,
+!> so their product is not the convolution. Nothing is printed. Subroutines report failures in an optional `stat`; see
 !> `finish_without_status`.
 module universal_memory_optimization
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
@@ -79,8 +79,8 @@ contains
     if (bytes_accessed > 0) arithmetic_intensity = real(flops, real64) / real(bytes_accessed, real64)
   end function arithmetic_intensity
 
-  !> Copies an m x n matrix without changing its order, for every name of a `layout`: as in the original framework, programs read
-  !> the result in the order of `data`. Only an empty name is refused.
+  !> Copies an m x n matrix without changing its order, for every name of a `layout`: as in the original framework,
+  !> programs read the result in the order of `data`. Only an empty name is refused.
   subroutine optimize_memory_layout(data, m, n, optimized_data, layout, stat)
     real(real32), intent(in) :: data(:)
     integer, intent(in) :: m, n
@@ -99,8 +99,8 @@ contains
     call finish_without_status(sound, optimized_data, stat)
   end subroutine optimize_memory_layout
 
-  !> im2col: the inputs of each output pixel as a matrix of kernel_size**2 * C rows and N * H_out * W_out columns. Rows are in
-  !> the order (kh, kw, c), c fastest. A row is contiguous: output pixels, image by image. Padding is zero.
+  !> im2col: the inputs of each output pixel as a matrix of kernel_size**2 * C rows and N * H_out * W_out columns. Rows
+  !> are in the order (kh, kw, c), c fastest. A row is contiguous: output pixels, image by image. Padding is zero.
   subroutine im2col_cache_optimal(input, output, N, C, H, W, kernel_size, stride, pad, H_out, W_out, stat)
     real(real32), intent(in) :: input(:)
     real(real32), intent(inout) :: output(:)
@@ -137,7 +137,8 @@ contains
     call finish_without_status(sound, output, stat)
   end subroutine im2col_cache_optimal
 
-  !> One kernel position for all output pixels: every `stride`-th pixel of one channel from (down, right) on, zero outside.
+  !> One kernel position for all output pixels: every `stride`-th pixel of one channel from (down, right) on, zero
+  !> outside.
   pure subroutine shifted(image, pixels, H, W, H_out, W_out, stride, down, right)
     real(real32), intent(in) :: image(0:)
     real(real32), intent(inout) :: pixels(0:)
@@ -177,8 +178,8 @@ contains
     call gemm_simd_avx512(A, B, C, m, n, k, alpha, beta, stat)
   end subroutine gemm_universal_memory
 
-  !> Computes one convolution on the CPU, without an im2col matrix in memory. Returns the wall time in milliseconds, or -1 with
-  !> `output` untouched.
+  !> Computes one convolution on the CPU, without an im2col matrix in memory. Returns the wall time in milliseconds, or
+  !> -1 with `output` untouched.
   function fused_conv2d_cpu(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     real(real32), intent(in) :: input(:)

@@ -6,8 +6,8 @@
 !>
 !> ## Layout
 !>
-!> The library uses the array layouts of C: input NCHW, weights OIHW, output NCHW, with the last index fastest. In Fortran the
-!> first index is fastest, so the same memory is declared with reversed indices:
+!> The library uses the array layouts of C: input NCHW, weights OIHW, output NCHW, with the last index fastest. In
+!> Fortran the first index is fastest, so the same memory is declared with reversed indices:
 !>
 !> | array   | C                   | Fortran                | offset of the element in memory  |
 !> | ------- | ------------------- | ---------------------- | -------------------------------- |
@@ -16,20 +16,20 @@
 !> | bias    | `[K]`               | `bias(K)`              | `k`                              |
 !> | output  | `y[N][K][P][Q]`     | `y(Q,P,K,N)`           | `((n*K + k)*P + p)*Q + q`        |
 !>
-!> An image of 2 rows and 3 columns with the pixels 1 2 3 / 4 5 6 is 1 2 3 4 5 6 in memory: `x[0][0][1][2] == 6` in C and
-!> `x(3,2,1,1) == 6` in Fortran. The matrices of `sgemm` are column-major, as usual in Fortran.
+!> An image of 2 rows and 3 columns with the pixels 1 2 3 / 4 5 6 is 1 2 3 4 5 6 in memory: `x[0][0][1][2] == 6` in C
+!> and `x(3,2,1,1) == 6` in Fortran. The matrices of `sgemm` are column-major, as usual in Fortran.
 !>
 !> ## Arrays, errors, threads
 !>
-!> Actual arguments may be strided sections; the compiler then passes a packed copy and copies results back. Input and output
-!> must not overlap.
+!> Actual arguments may be strided sections; the compiler then passes a packed copy and copies results back. Input and
+!> output must not overlap.
 !>
-!> Every procedure takes `stat` and `errmsg` and uses them like ALLOCATE. On success `stat` is 0 and `errmsg` is unchanged. On
-!> failure `stat` is one of the codes below, `errmsg` is the reason, and outputs are unchanged. A failure without `stat` ends the
-!> program with ERROR STOP.
+!> Every procedure takes `stat` and `errmsg` and uses them like ALLOCATE. On success `stat` is 0 and `errmsg` is
+!> unchanged. On failure `stat` is one of the codes below, `errmsg` is the reason, and outputs are unchanged. A failure
+!> without `stat` ends the program with ERROR STOP.
 !>
-!> Any number of threads may call these procedures at once, also on the same device and plan. Opening, closing, creating and
-!> assigning modify the object, so no other thread may use it meanwhile.
+!> Any number of threads may call these procedures at once, also on the same device and plan. Opening, closing, creating
+!> and assigning modify the object, so no other thread may use it meanwhile.
 module sparkle
   use sparkle_runtime, only: sparkle_device, sparkle_device_info, sparkle_devices, sparkle_timing, &
     sparkle_last_timing, sparkle_version, sparkle_num_threads, sparkle_set_num_threads, sparkle_finalize, &

@@ -1,11 +1,11 @@
 !> Convolution on rank-4 and flat arrays, in one call or through a plan.
 !>
-!> Part of module `sparkle`; programs use that module. Every public procedure takes the same steps: it completes the descriptor
-!> from the arrays, lets the library check it, checks every array against it, and computes.
+!> Part of module `sparkle`; programs use that module. Every public procedure takes the same steps: it completes the
+!> descriptor from the arrays, lets the library check it, checks every array against it, and computes.
 !>
-!> Array arguments are assumed-shape without CONTIGUOUS, except in the procedures that call C, where they are assumed-size.
-!> gfortran then packs only strided arrays. For a CONTIGUOUS argument it would copy every array that the caller itself received
-!> as an argument.
+!> Array arguments are assumed-shape without CONTIGUOUS, except in the procedures that call C, where they are
+!> assumed-size. gfortran then packs only strided arrays. For a CONTIGUOUS argument it would copy every array that the
+!> caller itself received as an argument.
 module sparkle_convolution
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
@@ -17,8 +17,9 @@ module sparkle_convolution
 
   !> A convolution of N images with C channels and H x W pixels to K output channels, with an R x S kernel.
   !>
-  !> A size of 0 is taken from the rank-4 arrays of the call. Flat arrays need all seven sizes; n may be 0 for an empty batch,
-  !> whose arrays have no elements. Only fields that differ need a value: `sparkle_conv2d_desc(stride_h=2, pad_w=1)`.
+  !> A size of 0 is taken from the rank-4 arrays of the call. Flat arrays need all seven sizes; n may be 0 for an empty
+  !> batch, whose arrays have no elements. Only fields that differ need a value: `sparkle_conv2d_desc(stride_h=2,
+  !> pad_w=1)`.
   type :: sparkle_conv2d_desc
     integer(c_int64_t) :: n = 0
     integer(c_int64_t) :: c = 0
@@ -42,9 +43,9 @@ module sparkle_convolution
 
   !> A prepared convolution with packed weights. Any number of threads may execute it any number of times.
   !>
-  !> A plan owns its packed weights; finalisation releases them. It cannot be copied: the left side of an assignment becomes an
-  !> empty plan, whose execution fails with a message. Pass plans by reference, or use pointers. For copies without assignment,
-  !> see `sparkle_device`.
+  !> A plan owns its packed weights; finalisation releases them. It cannot be copied: the left side of an assignment
+  !> becomes an empty plan, whose execution fails with a message. Pass plans by reference, or use pointers. For copies
+  !> without assignment, see `sparkle_device`.
   type :: sparkle_plan
     private
     type(c_ptr) :: handle = c_null_ptr
@@ -67,7 +68,8 @@ module sparkle_convolution
     final :: plan_finalize
   end type sparkle_plan
 
-  !> `call conv2d(x, weights, y, ...)` for rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` for rank-4 or flat arrays.
+  !> `call conv2d(x, weights, y, ...)` for rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` for rank-4 or flat
+  !> arrays.
   interface conv2d
     module procedure conv2d_rank4
     module procedure conv2d_desc_rank4
@@ -134,7 +136,8 @@ contains
     call settle('conv2d', problem, stat, errmsg)
   end subroutine conv2d_desc_rank4
 
-  !> The same for flat arrays in C's order: element (n,c,h,w) is x((((n*C + c)*H + h)*W + w) + 1) with n, c, h, w from 0.
+  !> The same for flat arrays in C's order: element (n,c,h,w) is x((((n*C + c)*H + h)*W + w) + 1) with n, c, h, w from
+  !> 0.
   subroutine conv2d_desc_flat(desc, x, weights, y, bias, device, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
     real(c_float), intent(in) :: x(:)
@@ -173,8 +176,8 @@ contains
     call settle('sparkle_output_size', problem, stat, errmsg)
   end subroutine sparkle_output_size
 
-  !> Prepares a convolution of rank-4 arrays. `desc` gives n, h and w; the other sizes are taken from `weights`. With n = 0 the
-  !> plan is for an empty batch.
+  !> Prepares a convolution of rank-4 arrays. `desc` gives n, h and w; the other sizes are taken from `weights`. With n
+  !> = 0 the plan is for an empty batch.
   subroutine plan_create_rank4(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc
@@ -241,7 +244,8 @@ contains
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_flat
 
-  !> Bytes that the plan holds for its lifetime (packed or uploaded weights), and the maximum workspace of an execution in bytes.
+  !> Bytes that the plan holds for its lifetime (packed or uploaded weights), and the maximum workspace of an execution
+  !> in bytes.
   subroutine plan_memory(self, packed, workspace, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
     integer(c_int64_t), intent(inout) :: packed

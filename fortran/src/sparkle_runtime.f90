@@ -35,10 +35,10 @@ module sparkle_runtime
 
   !> An opened device. Any number of threads may use it at once. Finalisation closes it.
   !>
-  !> Assignment opens the same device again, so each side owns and closes its own handle. If the right side is closed, or its
-  !> device cannot be opened again, the left side becomes closed. Bitwise copies without assignment (ALLOCATE with SOURCE, and
-  !> with some compilers a structure that contains a device) share the handle of the original: they never close it, and must not
-  !> be used after the original is closed.
+  !> Assignment opens the same device again, so each side owns and closes its own handle. If the right side is closed,
+  !> or its device cannot be opened again, the left side becomes closed. Bitwise copies without assignment (ALLOCATE
+  !> with SOURCE, and with some compilers a structure that contains a device) share the handle of the original: they
+  !> never close it, and must not be used after the original is closed.
   type :: sparkle_device
     private
     type(c_ptr) :: handle = c_null_ptr
@@ -86,7 +86,8 @@ module sparkle_runtime
 
 contains
 
-  !> Opens a device: `auto` (the default), `cpu`, `gl:N` or `name=TEXT`. On success it closes the device that was open before.
+  !> Opens a device: `auto` (the default), `cpu`, `gl:N` or `name=TEXT`. On success it closes the device that was open
+  !> before.
   subroutine device_open(self, selector, stat, errmsg)
     class(sparkle_device), intent(inout), target :: self
     character(len=*), intent(in), optional :: selector
@@ -252,8 +253,8 @@ contains
     call settle('sparkle_finalize', problem, stat, errmsg)
   end subroutine sparkle_finalize
 
-  !> Sends the library's log messages to `handler`, a module or external procedure. Without a handler, messages go to stderr if
-  !> SPARKLE_LOG is set.
+  !> Sends the library's log messages to `handler`, a module or external procedure. Without a handler, messages go to
+  !> stderr if SPARKLE_LOG is set.
   subroutine sparkle_set_log_handler(handler, stat, errmsg)
     procedure(sparkle_log_handler), optional :: handler
     integer, intent(out), optional :: stat

@@ -12,8 +12,9 @@
 !>       call tickets(i)%wait()          ! y(:, i) is ready now
 !>     end do
 !>
-!> Until the ticket's wait, a flush or the close of the pipeline has returned, the arrays of a job must exist and must not be
-!> accessed; declare them TARGET or ASYNCHRONOUS. They must be contiguous, so that the compiler passes no temporary copy.
+!> Until the ticket's wait, a flush or the close of the pipeline has returned, the arrays of a job must exist and must
+!> not be accessed; declare them TARGET or ASYNCHRONOUS. They must be contiguous, so that the compiler passes no
+!> temporary copy.
 module sparkle_stream
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_null_char, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
@@ -54,8 +55,8 @@ module sparkle_stream
 
 contains
 
-  !> Opens a pipeline on `device`, by default `auto`, with `slots` slots on the device, by default 3. Where kernels take longer
-  !> than transfers, 8 keep a GPU busy.
+  !> Opens a pipeline on `device`, by default `auto`, with `slots` slots on the device, by default 3. Where kernels take
+  !> longer than transfers, 8 keep a GPU busy.
   subroutine pipeline_open(self, device, slots, stat, errmsg)
     class(sparkle_pipeline), intent(inout) :: self
     type(sparkle_device), intent(in), optional :: device
@@ -104,7 +105,8 @@ contains
     call left%close()
   end subroutine pipeline_assign
 
-  !> Submits a run of `plan` from `x` into `y`, flat arrays in the order of the rank-4 ones. If the queue is full it waits.
+  !> Submits a run of `plan` from `x` into `y`, flat arrays in the order of the rank-4 ones. If the queue is full it
+  !> waits.
   subroutine pipeline_submit(self, plan, x, y, ticket, stat, errmsg)
     class(sparkle_pipeline), intent(in) :: self
     type(sparkle_plan), intent(in) :: plan
@@ -137,8 +139,8 @@ contains
     call settle('flush', problem, stat, errmsg)
   end subroutine pipeline_flush
 
-  !> Waits for the job and reports its error if it has failed. With `timeout_ms` it waits at most that many milliseconds; if the
-  !> job is not done by then, `stat` is SPARKLE_ERROR_TIMEOUT and the job continues.
+  !> Waits for the job and reports its error if it has failed. With `timeout_ms` it waits at most that many
+  !> milliseconds; if the job is not done by then, `stat` is SPARKLE_ERROR_TIMEOUT and the job continues.
   subroutine ticket_wait(self, timeout_ms, stat, errmsg)
     class(sparkle_ticket), intent(in) :: self
     integer, intent(in), optional :: timeout_ms

@@ -81,8 +81,8 @@ contains
     if (.not. present(stat)) error stop 'sparkle: ' // procedure_name // ': ' // problem%message
   end subroutine settle
 
-  !> Converts a default integer, which may be longer than C's. A number that does not fit becomes the nearest one that does, which
-  !> the library then checks.
+  !> Converts a default integer, which may be longer than C's. A number that does not fit becomes the nearest one that
+  !> does, which the library then checks.
   pure integer(c_int32_t) function narrowed(number)
     integer, intent(in) :: number
     integer(c_int64_t), parameter :: MAX_INT32 = huge(0_c_int32_t)

@@ -38,8 +38,8 @@ struct TicketState {
 }
 
 impl TicketState {
-    /// Registers `signal`, to be set when the job is done. Registering it again has no effect. Returns `false` if there is no
-    /// memory for it.
+    /// Registers `signal`, to be set when the job is done. Registering it again has no effect. Returns `false` if there
+    /// is no memory for it.
     fn listen(&mut self, signal: &Arc<Signal>) -> bool {
         if self.listeners.iter().any(|other| Arc::ptr_eq(other, signal)) {
             return true;
@@ -139,8 +139,8 @@ impl Ticket {
         }
     }
 
-    /// Waits until one of `tickets` is done, but at most for `limit`. Returns the index of the first that is done; `None` after a
-    /// timeout or if `tickets` is empty.
+    /// Waits until one of `tickets` is done, but at most for `limit`. Returns the index of the first that is done;
+    /// `None` after a timeout or if `tickets` is empty.
     pub fn wait_any(tickets: &[&Ticket], limit: Duration) -> Option<usize> {
         let first_done = || tickets.iter().position(|ticket| ticket.poll().is_some());
         if let Some(index) = first_done() {
@@ -169,14 +169,15 @@ impl Ticket {
         found
     }
 
-    /// Cancels the job if it has not started. It is then done with [`Error::Cancelled`], and its buffers are no longer used.
-    /// Returns whether it was cancelled.
+    /// Cancels the job if it has not started. It is then done with [`Error::Cancelled`], and its buffers are no longer
+    /// used. Returns whether it was cancelled.
     pub fn cancel(&self) -> bool {
         self.check_process().is_ok()
             && self.end(Err(Error::Cancelled), |stage| matches!(stage, Stage::Waiting))
     }
 
-    /// Marks the job as started; called by the engine. Returns `false` if the job was cancelled: its buffers must then not be used.
+    /// Marks the job as started; called by the engine. Returns `false` if the job was cancelled: its buffers must then
+    /// not be used.
     pub(crate) fn start(&self) -> bool {
         let mut state = self.state();
         let starts = matches!(state.stage, Stage::Waiting);

@@ -6,8 +6,8 @@ pub use crate::gl::architecture::{Architecture, Vendor};
 use crate::gl::trial;
 use crate::memory::tiles::Gpu;
 
-/// The architecture and the measured limits of the device at `index` of [`devices`](super::devices). The first call measures
-/// the device, which takes some tenths of a second.
+/// The architecture and the measured limits of the device at `index` of [`devices`](super::devices). The first call
+/// measures the device, which takes some tenths of a second.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no usable GPU at `index`; an error of the device if the measurement failed.

@@ -1,4 +1,5 @@
-//! Blocking calls that move much data: split into pieces on the engine's queue, so that uploads, kernels and downloads overlap.
+//! Blocking calls that move much data: split into pieces on the engine's queue, so that uploads, kernels and downloads
+//! overlap.
 
 use std::sync::Arc;
 
@@ -29,8 +30,8 @@ pub(super) fn run(
         fallback: None,
         partial_output_fallback: Some(recompute_on_cpu(recipe, weights)),
     };
-    // SAFETY: the caller has checked that all have the lengths of the problem. They are borrowed until this function returns,
-    // which it does only after the ticket is done.
+    // SAFETY: the caller has checked that all have the lengths of the problem. They are borrowed until this function
+    // returns, which it does only after the ticket is done.
     unsafe {
         match weights {
             Some(weights) => queue.submit_once(job, weights, WhenFull::Wait)?,
@@ -40,8 +41,8 @@ pub(super) fn run(
     ticket.wait()
 }
 
-/// Recomputes an output on the CPU when the device fails permanently after part of it was written: a slow result is better than a
-/// partial one. It runs before the ticket is done, so borrowed buffers are still valid.
+/// Recomputes an output on the CPU when the device fails permanently after part of it was written: a slow result is
+/// better than a partial one. It runs before the ticket is done, so borrowed buffers are still valid.
 pub(super) fn recompute_on_cpu(recipe: &Arc<Recipe>, weights: Option<BorrowedSlice>) -> FallbackFn {
     let recipe = recipe.clone();
     Arc::new(move |error, input, output| {

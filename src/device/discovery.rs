@@ -129,8 +129,8 @@ fn by_name(selector: &str, text: &str) -> Result<Choice> {
     }
 }
 
-/// The CPU and every hardware GPU that can be opened. With `SPARKLE_DETERMINISTIC` only the CPU, because choosing the fastest
-/// device depends on measurements.
+/// The CPU and every hardware GPU that can be opened. With `SPARKLE_DETERMINISTIC` only the CPU, because choosing the
+/// fastest device depends on measurements.
 fn auto() -> Choice {
     if config().deterministic {
         return Choice::Auto { cpu: cpu::open(), gpus: vec![] };

@@ -1,5 +1,5 @@
-//! A bounded FIFO queue of jobs for one thread. Its memory grows with the jobs that wait, because the limit may be far larger
-//! than their number.
+//! A bounded FIFO queue of jobs for one thread. Its memory grows with the jobs that wait, because the limit may be far
+//! larger than their number.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

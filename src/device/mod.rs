@@ -1,10 +1,11 @@
 //! Layer 6: lists the devices, chooses one for each call, and falls back to the CPU when a GPU fails.
 //!
-//! `ffi`, the program and Rust callers use it. It is the only layer that may use the engines `cpu` and `gl`: through [`backend`](crate::backend),
-//! except to list and open devices, and in `reference`, `architecture` and `tuning_history`, the doors of `ffi` to the GL engine.
+//! `ffi`, the program and Rust callers use it. It is the only layer that may use the engines `cpu` and `gl`: through
+//! [`backend`](crate::backend), except to list and open devices, and in `reference`, `architecture` and
+//! `tuning_history`, the doors of `ffi` to the GL engine.
 //!
-//! A [`Device`] is either one engine that the caller named, or `auto`: for each problem the engine that is predicted fastest,
-//! with the CPU as the fallback.
+//! A [`Device`] is either one engine that the caller named, or `auto`: for each problem the engine that is predicted
+//! fastest, with the CPU as the fallback.
 
 pub(crate) mod architecture;
 mod call;
@@ -56,20 +57,21 @@ pub struct Prediction {
 }
 
 impl Device {
-    /// Opens a device. `selector` is `auto`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from 0) or `name=TEXT`
-    /// (the first usable device whose name contains TEXT; case is ignored).
+    /// Opens a device. `selector` is `auto`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from 0) or
+    /// `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
     ///
-    /// `auto` means the device that `SPARKLE_DEVICE` names. Without that variable it chooses, for each problem, the device with the
-    /// shortest predicted time, transfers included. It never chooses a software GL renderer, and with `SPARKLE_DETERMINISTIC=1` it
-    /// always chooses the CPU. If a GPU fails, the CPU computes the problem, and [`Run::fallback`] holds the reason.
+    /// `auto` means the device that `SPARKLE_DEVICE` names. Without that variable it chooses, for each problem, the
+    /// device with the shortest predicted time, transfers included. It never chooses a software GL renderer, and with
+    /// `SPARKLE_DETERMINISTIC=1` it always chooses the CPU. If a GPU fails, the CPU computes the problem, and
+    /// [`Run::fallback`] holds the reason.
     ///
-    /// A device chosen by name does not fall back: its errors are returned. There is one exception: if a GPU is lost in the middle
-    /// of a large convolution, after part of the output was written, the CPU recomputes the whole output, and [`Run::fallback`]
-    /// holds the reason.
+    /// A device chosen by name does not fall back: its errors are returned. There is one exception: if a GPU is lost in
+    /// the middle of a large convolution, after part of the output was written, the CPU recomputes the whole output,
+    /// and [`Run::fallback`] holds the reason.
     ///
     /// # Errors
-    /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason; [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an
-    /// invalid selector.
+    /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason;
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an invalid selector.
     pub fn open(selector: &str) -> Result<Self> {
         let _library = FloatEnv::enter();
         discovery::open(selector).map(|choice| Device { choice })
@@ -83,8 +85,8 @@ impl Device {
         }
     }
 
-    /// The engines this device chooses from, each with its predicted time for `problem`; the CPU is first. For an empty batch all
-    /// times are 0. The first call measures each engine, which takes some tens of milliseconds.
+    /// The engines this device chooses from, each with its predicted time for `problem`; the CPU is first. For an empty
+    /// batch all times are 0. The first call measures each engine, which takes some tens of milliseconds.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
@@ -110,11 +112,12 @@ impl Device {
         }
     }
 
-    /// Prepares a convolution with constant weights, to be run any number of times. A plan for an empty batch holds no memory, and
-    /// its runs do nothing.
+    /// Prepares a convolution with constant weights, to be run any number of times. A plan for an empty batch holds no
+    /// memory, and its runs do nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's failure.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's
+    /// failure.
     pub fn plan(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Conv2dPlan> {
         let _library = FloatEnv::enter();
         problem.check_weights(weights, bias)?;
@@ -130,8 +133,9 @@ impl Device {
         }
     }
 
-    /// Creates a pipeline on this device: a stream of jobs whose uploads, computations and downloads overlap. `auto` uses its first
-    /// GPU that supports it. A thread runs, in order, the jobs of CPU plans and of devices without such support.
+    /// Creates a pipeline on this device: a stream of jobs whose uploads, computations and downloads overlap. `auto`
+    /// uses its first GPU that supports it. A thread runs, in order, the jobs of CPU plans and of devices without such
+    /// support.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an invalid option, or the device's failure.
@@ -143,8 +147,8 @@ impl Device {
         }
     }
 
-    /// Computes one convolution. For several with the same weights, make a [`Device::plan`]. For an empty batch no kernel runs and
-    /// all times are zero.
+    /// Computes one convolution. For several with the same weights, make a [`Device::plan`]. For an empty batch no
+    /// kernel runs and all times are zero.
     ///
     /// # Errors
     /// As [`Device::plan`]; `output` is then untouched.
@@ -204,8 +208,8 @@ impl Device {
     /// Computes C = alpha op(A) op(B) + beta C.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer that is too short, or the device's failure. C is then
-    /// untouched.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer that is too short, or the device's
+    /// failure. C is then untouched.
     pub fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
         let _library = FloatEnv::enter();
         self.sgemm_inside(problem, a, b, c)

@@ -19,8 +19,8 @@ use crate::backend::{Backend, Job, PipelineOptions, Queue, Run, Slot, Ticket, Wh
 use crate::error::{Error, Result};
 use crate::report::PipelineStats;
 
-/// A stream of jobs on one device. Any number of threads may use it at once. Dropping it cancels the jobs that have not started
-/// and waits for the others.
+/// A stream of jobs on one device. Any number of threads may use it at once. Dropping it cancels the jobs that have not
+/// started and waits for the others.
 pub struct Pipeline {
     /// The id of the device whose engine has a queue, and that queue.
     queue: Option<(String, Arc<dyn Queue>)>,
@@ -71,8 +71,8 @@ impl Pipeline {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes the pipeline: it refuses further jobs, cancels those that have not started, and ends the waits for slots or room
-    /// with [`Error::Closed`]. It does not wait for running jobs; dropping the pipeline does.
+    /// Closes the pipeline: it refuses further jobs, cancels those that have not started, and ends the waits for slots
+    /// or room with [`Error::Closed`]. It does not wait for running jobs; dropping the pipeline does.
     pub fn close(&self) {
         if self.check_process().is_err() {
             return;
@@ -95,8 +95,8 @@ impl Pipeline {
     /// Submits a job whose buffers are given by address.
     ///
     /// # Safety
-    /// Both buffers have the lengths of the plan's problem. Until the ticket is done the input stays valid and unchanged, and the
-    /// output stays valid and only the job uses it.
+    /// Both buffers have the lengths of the plan's problem. Until the ticket is done the input stays valid and
+    /// unchanged, and the output stays valid and only the job uses it.
     ///
     /// # Errors
     /// As [`Pipeline::submit`]; `owner` is then dropped. Otherwise it is dropped some time after the ticket is done.
@@ -134,8 +134,8 @@ impl Pipeline {
     /// Submits a job that takes its buffers; [`Submitted::wait`] returns them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a buffer of the wrong length; [`Error::Busy`] if the queue is full and `when_full` refuses;
-    /// [`Error::Forked`] in a child process. The ticket returns the errors of the job itself.
+    /// [`Error::InvalidArgument`] for a buffer of the wrong length; [`Error::Busy`] if the queue is full and
+    /// `when_full` refuses; [`Error::Forked`] in a child process. The ticket returns the errors of the job itself.
     pub fn submit(
         &self,
         plan: &Conv2dPlan,
@@ -146,7 +146,8 @@ impl Pipeline {
         plan.problem().check_data(&input, &output)?;
         let (addresses, buffers) = owned(input, output);
         let ticket = Ticket::with_payload(buffers);
-        // SAFETY: the buffers live as long as the job, which holds its ticket; they are taken out only when the ticket is done.
+        // SAFETY: the buffers live as long as the job, which holds its ticket; they are taken out only when the ticket
+        // is done.
         let ticket = unsafe { self.submit_raw(plan, ticket, addresses, (None, true), when_full)? };
         Ok(Submitted { ticket })
     }
@@ -160,13 +161,13 @@ impl Pipeline {
         work(&scope)
     }
 
-    /// Acquires a slot of the device, to be filled, submitted and read in place. While all slots are held, jobs wait, and so does
-    /// this, unless `when_full` refuses. With [`WhenFull::Refuse`] it never waits for other jobs or callers. The first use of a
-    /// slot takes the time to allocate its memory.
+    /// Acquires a slot of the device, to be filled, submitted and read in place. While all slots are held, jobs wait,
+    /// and so does this, unless `when_full` refuses. With [`WhenFull::Refuse`] it never waits for other jobs or
+    /// callers. The first use of a slot takes the time to allocate its memory.
     ///
     /// # Errors
-    /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; the device's failure to
-    /// allocate the memory.
+    /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; the device's
+    /// failure to allocate the memory.
     pub fn acquire(&self, plan: &Conv2dPlan, when_full: WhenFull) -> Result<PipelineSlot> {
         let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         let slot: Box<dyn Slot> = match on_queue {
@@ -210,7 +211,8 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // Slots also own the executor, so dropping our share may not end it. In a child process its lock may never be released.
+        // Slots also own the executor, so dropping our share may not end it. In a child process its lock may never be
+        // released.
         if self.check_process().is_ok()
             && let Some(serial) = self.started_serial()
         {
@@ -302,8 +304,8 @@ impl Drop for WaitOnDrop {
     }
 }
 
-/// Submits borrowed buffers inside [`Pipeline::scope`]. As with `std::thread::scope`, `'scope` lasts until all jobs of the scope are
-/// done, and submitted buffers must outlive it.
+/// Submits borrowed buffers inside [`Pipeline::scope`]. As with `std::thread::scope`, `'scope` lasts until all jobs of
+/// the scope are done, and submitted buffers must outlive it.
 pub struct Scope<'scope, 'env: 'scope> {
     pipeline: *const Pipeline,
     jobs: ScopeJobs,
@@ -311,7 +313,8 @@ pub struct Scope<'scope, 'env: 'scope> {
     env: PhantomData<&'env mut &'env ()>,
 }
 
-// SAFETY: the pointer refers to a pipeline that is borrowed for the scope's lifetime, and any thread may use a pipeline.
+// SAFETY: the pointer refers to a pipeline that is borrowed for the scope's lifetime, and any thread may use a
+// pipeline.
 unsafe impl Sync for Scope<'_, '_> {}
 
 impl<'scope> Scope<'scope, '_> {
@@ -331,8 +334,8 @@ impl<'scope> Scope<'scope, '_> {
         let pipeline = unsafe { &*self.pipeline };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
         let owner = Some(Arc::new(self.jobs.add()) as _);
-        // SAFETY: both are borrowed for 'scope, which does not end before the job, because the scope counts it. The output is
-        // returned only when the ticket is done.
+        // SAFETY: both are borrowed for 'scope, which does not end before the job, because the scope counts it. The
+        // output is returned only when the ticket is done.
         let ticket =
             unsafe { pipeline.submit_raw(plan, Ticket::new(), addresses, (owner, false), when_full)? };
         Ok(ScopedTicket { ticket, output: addresses.1, len: output.len(), scope: PhantomData })
@@ -386,8 +389,8 @@ pub struct PipelineSlot {
 impl PipelineSlot {
     /// The input's memory, to be filled. Its initial contents are arbitrary numbers. Reading it may be slow.
     pub fn input(&mut self) -> &mut [f32] {
-        // SAFETY: this owns the slot, no job runs in it, and its memory has the lengths of the plan's problem and lives as long as
-        // the slot.
+        // SAFETY: this owns the slot, no job runs in it, and its memory has the lengths of the plan's problem and lives
+        // as long as the slot.
         unsafe { std::slice::from_raw_parts_mut(self.slot.input(), self.lens.0) }
     }
 
@@ -400,8 +403,8 @@ impl PipelineSlot {
     /// Submits the slot's contents as a job.
     ///
     /// # Errors
-    /// [`Error::Closed`] after the pipeline was dropped; [`Error::DeviceLost`] if the device was lost and the slot's memory with
-    /// it. In that case acquire another slot.
+    /// [`Error::Closed`] after the pipeline was dropped; [`Error::DeviceLost`] if the device was lost and the slot's
+    /// memory with it. In that case acquire another slot.
     pub fn submit(self) -> Result<SlotTicket> {
         self.try_submit().map_err(|(error, _)| error)
     }

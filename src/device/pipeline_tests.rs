@@ -83,7 +83,8 @@ fn submit(pipeline: &Pipeline, plan: &Conv2dPlan) -> Submitted {
     pipeline.submit(plan, vec![0.0; 4], vec![0.0; 4], WhenFull::Wait).unwrap()
 }
 
-/// Runs `work` while another thread opens the gate after a delay, so that a missing wait is detected. No result depends on the delay.
+/// Runs `work` while another thread opens the gate after a delay, so that a missing wait is detected. No result depends
+/// on the delay.
 fn open_later<R>(gate: &Gate, runs: usize, work: impl FnOnce() -> R) -> R {
     std::thread::scope(|scope| {
         let (sender, closed) = std::sync::mpsc::sync_channel(0);

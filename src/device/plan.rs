@@ -149,10 +149,10 @@ impl Conv2dPlan {
         }))
     }
 
-    /// Bytes that the plan holds for its lifetime: packed or uploaded weights, and copies of them for the fallback. After a
-    /// fallback this includes the CPU's plan. On an OpenGL device, a plan with 8 MiB or more of input and output uploads its
-    /// weights at the first run. Each pipeline that the plan is submitted to holds another copy of the weights on the device,
-    /// which is not counted here.
+    /// Bytes that the plan holds for its lifetime: packed or uploaded weights, and copies of them for the fallback.
+    /// After a fallback this includes the CPU's plan. On an OpenGL device, a plan with 8 MiB or more of input and
+    /// output uploads its weights at the first run. Each pipeline that the plan is submitted to holds another copy of
+    /// the weights on the device, which is not counted here.
     pub fn packed_bytes(&self) -> usize {
         let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
             (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
@@ -160,9 +160,9 @@ impl Conv2dPlan {
         self.engine_plans().map(|it| it.plan.memory().packed).sum::<usize>() + copies
     }
 
-    /// Maximum workspace of a run in bytes with the current number of threads, without the caller's buffers. A direct algorithm
-    /// on the CPU uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image
-    /// together. The workspace is kept for later runs.
+    /// Maximum workspace of a run in bytes with the current number of threads, without the caller's buffers. A direct
+    /// algorithm on the CPU uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of
+    /// a strided image together. The workspace is kept for later runs.
     pub fn workspace_bytes(&self) -> usize {
         self.engine_plans().map(|it| it.plan.memory().workspace).sum()
     }
@@ -176,8 +176,8 @@ impl Conv2dPlan {
     /// Runs it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's failure. The output
-    /// is then untouched.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's
+    /// failure. The output is then untouched.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
         let _library = FloatEnv::enter();
         self.run_inside(input, output)

@@ -27,10 +27,12 @@ pub struct SerialJob {
     pub owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: by the contract of `SerialExecutor::submit`, any thread may use the buffers that the pointers refer to until the job is done.
+// SAFETY: by the contract of `SerialExecutor::submit`, any thread may use the buffers that the pointers refer to until
+// the job is done.
 unsafe impl Send for SerialJob {}
 
-/// The thread and its slots. [`SerialExecutor::end`], or dropping it, cancels the jobs that have not started and waits for the others.
+/// The thread and its slots. [`SerialExecutor::end`], or dropping it, cancels the jobs that have not started and waits
+/// for the others.
 pub struct SerialExecutor {
     thread: Mutex<Option<JoinHandle<()>>>,
     worker: Arc<Worker>,
@@ -83,8 +85,8 @@ impl SerialExecutor {
     /// Submits a job.
     ///
     /// # Safety
-    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes and nothing
-    /// else uses it. Both have the lengths of the plan's problem.
+    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes
+    /// and nothing else uses it. Both have the lengths of the plan's problem.
     ///
     /// # Errors
     /// [`Error::Busy`] if the queue is full and `when_full` refuses; [`Error::Closed`] after [`SerialExecutor::close`];
@@ -94,8 +96,8 @@ impl SerialExecutor {
         self.worker.jobs.push(job, when_full)
     }
 
-    /// Closes the executor without waiting: it refuses further jobs, cancels those that have not started, and ends the waits for
-    /// slots with [`Error::Closed`].
+    /// Closes the executor without waiting: it refuses further jobs, cancels those that have not started, and ends the
+    /// waits for slots with [`Error::Closed`].
     pub fn close(&self) {
         if self.check_process().is_err() {
             return;
@@ -171,7 +173,8 @@ impl Worker {
         }
         let result = catch_unwind(AssertUnwindSafe(|| {
             let problem = plan.problem();
-            // SAFETY: the caller of `SerialExecutor::submit` promised that both are valid and of these lengths until the ticket is done.
+            // SAFETY: the caller of `SerialExecutor::submit` promised that both are valid and of these lengths until
+            // the ticket is done.
             let (input, output) = unsafe {
                 (
                     std::slice::from_raw_parts(input, problem.input_len()),
@@ -300,7 +303,8 @@ impl Slot for HeapSlot {
             started: true,
             owner: Some(self.memory.clone()),
         };
-        // SAFETY: the owner keeps the memory alive, which has the problem's lengths; nothing else uses it while a job runs in the slot.
+        // SAFETY: the owner keeps the memory alive, which has the problem's lengths; nothing else uses it while a job
+        // runs in the slot.
         let submitted = unsafe { self.executor.submit(job, WhenFull::Wait) };
         submitted.map_err(|error| match error {
             Error::Closed { .. } => Error::closed("the pipeline of this slot"),

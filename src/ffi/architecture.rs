@@ -83,8 +83,9 @@ impl sparkle_architecture {
     }
 }
 
-/// Describes a GPU into `*out`, whose `size` the caller has set: what its driver reports, what follows from its name, and what was
-/// measured. `index` counts as for sparkle_device_describe. The first call measures the device, which takes some tenths of a second.
+/// Describes a GPU into `*out`, whose `size` the caller has set: what its driver reports, what follows from its name,
+/// and what was measured. `index` counts as for sparkle_device_describe. The first call measures the device, which
+/// takes some tenths of a second.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
 #[unsafe(no_mangle)]
@@ -109,13 +110,15 @@ pub struct sparkle_shader_options {
     pub size: usize,
     /// Invocations of a workgroup along pixels, a power of two; 16 by default.
     pub threads_x: i32,
-    /// Invocations of a workgroup along output channels, a power of two; 16 by default. `threads_x` * `threads_y` is at most 1024.
+    /// Invocations of a workgroup along output channels, a power of two; 16 by default. `threads_x` * `threads_y` is at
+    /// most 1024.
     pub threads_y: i32,
     /// Approximate number of registers per invocation; 64 by default. More registers make a larger tile.
     pub registers: i32,
     /// 1 if a workgroup loads its operands through shared memory, else 0.
     pub shared: i32,
-    /// Independent accumulator chains per output, so that multiply-adds do not wait for each other: 1 or 2; 1 by default.
+    /// Independent accumulator chains per output, so that multiply-adds do not wait for each other: 1 or 2; 1 by
+    /// default.
     pub chains: i32,
     /// Zero.
     pub reserved: i32,
@@ -147,13 +150,13 @@ impl sparkle_shader_options {
     }
 }
 
-/// Writes a compute shader for a convolution as GLSL text. Pass it to gpu_execute_conv2d_with_shader or gpu_compile_custom_shader,
-/// or compile it yourself. Bindings and parameters are those of gpu_get_compute_program; any grid of workgroups covers every output.
-/// The shader is optimised for the sizes in `desc` and any batch size. With parameters of other sizes its results are right, but
-/// it is slower.
+/// Writes a compute shader for a convolution as GLSL text. Pass it to gpu_execute_conv2d_with_shader or
+/// gpu_compile_custom_shader, or compile it yourself. Bindings and parameters are those of gpu_get_compute_program; any
+/// grid of workgroups covers every output. The shader is optimised for the sizes in `desc` and any batch size. With
+/// parameters of other sizes its results are right, but it is slower.
 ///
-/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to `*length`. With
-/// `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
+/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to
+/// `*length`. With `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; it names the size that is needed.
 #[unsafe(no_mangle)]

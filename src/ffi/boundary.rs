@@ -1,8 +1,8 @@
 //! [`boundary!`], the body of every exported function.
 //!
-//! It records the calling process (to detect a fork), runs the body, catches panics, stores the message of a failure as the
-//! thread's last error, and returns the function's failure value. A panic that escaped an `extern "C"` function would abort the
-//! caller's program.
+//! It records the calling process (to detect a fork), runs the body, catches panics, stores the message of a failure as
+//! the thread's last error, and returns the function's failure value. A panic that escaped an `extern "C"` function
+//! would abort the caller's program.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,8 @@ macro_rules! boundary {
     };
 }
 
-/// The running call. Only [`boundary!`] creates one, and looking up a handle requires one, so no lookup can skip the fork check.
+/// The running call. Only [`boundary!`] creates one, and looking up a handle requires one, so no lookup can skip the
+/// fork check.
 pub(super) struct Call {
     process: u32,
 }
@@ -116,8 +117,8 @@ thread_local! {
     static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
-// Thread-locals are accessed with `try_with`: C may call from a destructor at the end of a thread, when they no longer exist. There
-// is no last error then, but everything else works.
+// Thread-locals are accessed with `try_with`: C may call from a destructor at the end of a thread, when they no longer
+// exist. There is no last error then, but everything else works.
 
 /// This thread's last error; valid until it changes.
 pub(super) fn last_error() -> *const c_char {
@@ -158,8 +159,9 @@ fn panicked(payload: Box<dyn Any + Send>) -> Failure {
 
 /// Installs a panic hook that records panics inside a boundary and prints nothing.
 ///
-/// In `libsparkle.so` the hook belongs to the library, which contains its own standard library. In a Rust program it belongs to the
-/// program: the previous hook still receives every panic that is neither inside a boundary nor on one of Sparkle's own threads.
+/// In `libsparkle.so` the hook belongs to the library, which contains its own standard library. In a Rust program it
+/// belongs to the program: the previous hook still receives every panic that is neither inside a boundary nor on one of
+/// Sparkle's own threads.
 fn quiet_panics() {
     static INSTALLED: Once = Once::new();
     if INSTALLED.is_completed() || std::thread::panicking() {

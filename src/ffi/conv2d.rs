@@ -11,32 +11,33 @@ use crate::problem::{Algorithm, Conv2d, Conv2dDesc, exact_length};
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum sparkle_algorithm {
-    /// The algorithm that the environment variable SPARKLE_ALGORITHM names. Without it: Winograd where it is predicted to be faster
-    /// and its error, measured on random data, is within a quarter of the direct algorithm's bound; else direct. A result is
-    /// finite wherever the direct algorithm's result is.
+    /// The algorithm that the environment variable SPARKLE_ALGORITHM names. Without it: Winograd where it is predicted
+    /// to be faster and its error, measured on random data, is within a quarter of the direct algorithm's bound; else
+    /// direct. A result is finite wherever the direct algorithm's result is.
     SPARKLE_ALGORITHM_AUTO = 0,
-    /// Computes every product of the definition. It is exact on small integers; each output is within gamma_(K+3) of the exact sum
-    /// of K terms.
+    /// Computes every product of the definition. It is exact on small integers; each output is within gamma_(K+3) of
+    /// the exact sum of K terms.
     SPARKLE_ALGORITHM_DIRECT = 1,
-    /// Winograd's algorithm, for 3x3 kernels with stride and dilation 1: on CPUs with AVX-512 or AVX2, and on OpenGL devices with one
-    /// group. SPARKLE_ERROR_UNSUPPORTED for anything else. Its error is at most f/C times the direct algorithm's bound, taken with
-    /// the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6 outputs. The error is
-    /// therefore relative to the largest input of a tile: if inputs of one tile differ by a factor of 1e6, small outputs may have
-    /// no correct digits. A tile that overflows, or contains a NaN or an infinity, is computed by the definition.
+    /// Winograd's algorithm, for 3x3 kernels with stride and dilation 1: on CPUs with AVX-512 or AVX2, and on OpenGL
+    /// devices with one group. SPARKLE_ERROR_UNSUPPORTED for anything else. Its error is at most f/C times the direct
+    /// algorithm's bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles
+    /// of 2x2, 4x4 or 6x6 outputs. The error is therefore relative to the largest input of a tile: if inputs of one
+    /// tile differ by a factor of 1e6, small outputs may have no correct digits. A tile that overflows, or contains a
+    /// NaN or an infinity, is computed by the definition.
     SPARKLE_ALGORITHM_WINOGRAD = 2,
 }
 
 /// A convolution of `n` images with `c` channels and `h` x `w` pixels to `k` output channels, with an `r` x `s` kernel.
 ///
-/// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output `[n][k][p][q]` where
-/// p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+/// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output
+/// `[n][k][p][q]` where p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_conv2d_desc {
     /// sizeof(sparkle_conv2d_desc), set by the caller. Fields that the caller does not know count as zero.
     pub size: usize,
-    /// Images, at least 0. For an empty batch (0) nothing is computed, input and output have length 0 and may be NULL, and all times
-    /// are 0. Weights and bias are checked as usual.
+    /// Images, at least 0. For an empty batch (0) nothing is computed, input and output have length 0 and may be NULL,
+    /// and all times are 0. Weights and bias are checked as usual.
     pub n: i64,
     /// Input channels, at least 1.
     pub c: i64,
@@ -198,8 +199,8 @@ pub(super) unsafe fn data<'a>(
     Ok((input, output))
 }
 
-/// Initialises `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups are 1, all other fields 0, and
-/// `size` is that of version 0.1. The caller then sets the fields that differ.
+/// Initialises `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups are 1, all other
+/// fields 0, and `size` is that of version 0.1. The caller then sets the fields that differ.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_conv2d_desc_init(out: *mut sparkle_conv2d_desc) -> sparkle_status {
     boundary!(|_call| {
@@ -232,12 +233,12 @@ pub unsafe extern "C" fn sparkle_conv2d_output_size(
     })
 }
 
-/// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]` (NULL and
-/// length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly. `device` NULL means "auto". For
-/// several convolutions with the same weights, create a plan.
+/// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`
+/// (NULL and length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly.
+/// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from the device.
-/// On an error the output is untouched.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error the output is untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_conv2d(
     device: *mut sparkle_device,

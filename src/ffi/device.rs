@@ -39,7 +39,8 @@ pub enum sparkle_device_kind {
     SPARKLE_DEVICE_KIND_GL = 1,
 }
 
-/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
+/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are truncated if they are too
+/// long.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_device_info {
@@ -87,8 +88,8 @@ impl From<&DeviceInfo> for sparkle_device_info {
     }
 }
 
-/// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which may take a
-/// second.
+/// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which
+/// may take a second.
 ///
 /// SPARKLE_ERROR_OUT_OF_MEMORY if there is no memory to look for GPUs.
 #[unsafe(no_mangle)]
@@ -100,7 +101,8 @@ pub unsafe extern "C" fn sparkle_device_count(out: *mut usize) -> sparkle_status
     })
 }
 
-/// Describes the device at `index` into `*out`, whose `size` the caller has set. `index` is less than the number of devices.
+/// Describes the device at `index` into `*out`, whose `size` the caller has set. `index` is less than the number of
+/// devices.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for any other `index`.
 #[unsafe(no_mangle)]
@@ -118,17 +120,18 @@ pub unsafe extern "C" fn sparkle_device_describe(
     })
 }
 
-/// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector` is one of:
+/// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector`
+/// is one of:
 /// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest predicted time.
 ///   If a GPU fails, the CPU computes the problem;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that is lost after
-/// part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing tells.
+/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing tells.
 ///
-/// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an invalid
-/// selector.
+/// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
+/// invalid selector.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_device_open(
     selector: *const c_char,

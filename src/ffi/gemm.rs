@@ -29,8 +29,8 @@ pub enum sparkle_transpose {
     SPARKLE_TRANS = 112,
 }
 
-/// A matrix product C = alpha op(A) op(B) + beta C, where op(A) is m x k, op(B) is k x n, and C is m x n. As in BLAS, m, n or k may
-/// be 0, C is not read if beta is 0, and A and B are not read if alpha or k is 0.
+/// A matrix product C = alpha op(A) op(B) + beta C, where op(A) is m x k, op(B) is k x n, and C is m x n. As in BLAS,
+/// m, n or k may be 0, C is not read if beta is 0, and A and B are not read if alpha or k is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_gemm_desc {
@@ -104,13 +104,13 @@ unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
     })?)
 }
 
-/// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the last element
-/// that the product accesses. A and B may be NULL if they are not read, and C if m or n is 0. A and B may overlap C, like parts of
-/// one matrix in a blocked algorithm: their values before the call are used. Gaps between the rows or columns of C are not
-/// changed.
+/// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the
+/// last element that the product accesses. A and B may be NULL if they are not read, and C if m or n is 0. A and B may
+/// overlap C, like parts of one matrix in a blocked algorithm: their values before the call are used. Gaps between the
+/// rows or columns of C are not changed.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from the device.
-/// On an error C is untouched.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error C is untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_sgemm(
     device: *mut sparkle_device,

@@ -1,11 +1,11 @@
 //! Handles: the ids that C holds, and the tables that own the values.
 //!
-//! A handle is never an address. It is a number that is used once, marked with its kind, and outside the range of valid addresses.
-//! A lookup either finds the living value or proves that the handle is invalid. So a double free, a use after free, a handle of
-//! the wrong kind and a stray pointer are all reported as errors.
+//! A handle is never an address. It is a number that is used once, marked with its kind, and outside the range of valid
+//! addresses. A lookup either finds the living value or proves that the handle is invalid. So a double free, a use
+//! after free, a handle of the wrong kind and a stray pointer are all reported as errors.
 //!
-//! A [`Table`] owns each value until its handle is destroyed or the library is finalised. [`get`] returns it to a call as an `Arc`,
-//! so that destroying the handle during the call does not free the value.
+//! A [`Table`] owns each value until its handle is destroyed or the library is finalised. [`get`] returns it to a call
+//! as an `Arc`, so that destroying the handle during the call does not free the value.
 
 use std::collections::BTreeMap;
 use std::ptr::without_provenance_mut;
@@ -20,7 +20,8 @@ use crate::error::Error;
 pub(super) trait Opaque: Sized + 'static {
     /// The type of the value.
     type Value: Send + Sync;
-    /// The mark of this kind in the handle's lowest bits. It is odd, so that no handle is an aligned address, and unique.
+    /// The mark of this kind in the handle's lowest bits. It is odd, so that no handle is an aligned address, and
+    /// unique.
     const MARK: usize;
     /// The name of this kind in messages.
     const NAME: &'static str;
@@ -28,7 +29,8 @@ pub(super) trait Opaque: Sized + 'static {
     fn table() -> &'static Table<Self::Value>;
     /// Whether the value cannot be used in a process forked from its own.
     fn dies_in_a_fork(value: &Self::Value) -> bool;
-    /// Called when the handle is destroyed, before the table drops the value. It ends the calls that wait for the value.
+    /// Called when the handle is destroyed, before the table drops the value. It ends the calls that wait for the
+    /// value.
     fn retire(_value: &Arc<Self::Value>) {}
 }
 
@@ -92,7 +94,8 @@ impl<T> Entry<T> {
     /// Ends the table's ownership. The table is not locked here, because freeing a plan takes time.
     fn end<O: Opaque<Value = T>>(self, call: &Call) {
         if self.process != call.process() {
-            // Its threads and GPU objects belong to the parent: a cleanup would wait for the former and damage the latter.
+            // Its threads and GPU objects belong to the parent: a cleanup would wait for the former and damage the
+            // latter.
             std::mem::forget(self.value);
         } else {
             O::retire(&self.value);
@@ -117,8 +120,8 @@ fn unknown<O: Opaque>(argument: &str, handle: *const O) -> Failure {
 
 /// A value behind a lock that does not deadlock after a fork.
 ///
-/// If a thread holds the lock at the moment of a fork, the lock stays held in the child, where no thread can release it. So the
-/// first calls in a child do not wait: they try for a while and then return an error.
+/// If a thread holds the lock at the moment of a fork, the lock stays held in the child, where no thread can release
+/// it. So the first calls in a child do not wait: they try for a while and then return an error.
 pub(super) struct Shared<T> {
     value: Mutex<T>,
     process: AtomicU32,

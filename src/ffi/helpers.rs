@@ -1,8 +1,9 @@
 //! The helpers of the reference interface: aligned memory, prefetch, non-temporal stores, the time-stamp counter.
 //!
-//! Existing Fortran kernels call these in their inner loops. Each is one instruction, or a few, and must cost no more: a
-//! `boundary!`, which reads the process id and prepares for a panic, takes longer than the store it would guard. They are `leaf!`s
-//! instead: they cannot panic, look up no handle and take no lock. Only the allocation and the refusal of NULL use a boundary.
+//! Existing Fortran kernels call these in their inner loops. Each is one instruction, or a few, and must cost no more:
+//! a `boundary!`, which reads the process id and prepares for a panic, takes longer than the store it would guard. They
+//! are `leaf!`s instead: they cannot panic, look up no handle and take no lock. Only the allocation and the refusal of
+//! NULL use a boundary.
 //!
 //! On a processor without an instruction, ordinary instructions have the same effect; there is never a fault.
 
@@ -39,15 +40,15 @@ pub extern "C" fn posix_memalign_wrapper(bytes: usize) -> *mut c_void {
     })
 }
 
-/// Prefetches the cache line at `address`, which need not be readable. `hint`: 0 bypasses the caches, 1 is L3, 2 is L2, anything else
-/// is L1.
+/// Prefetches the cache line at `address`, which need not be readable. `hint`: 0 bypasses the caches, 1 is L3, 2 is L2,
+/// anything else is L1.
 #[unsafe(no_mangle)]
 pub extern "C" fn mm_prefetch_wrapper(address: *const c_void, hint: c_int) {
     leaf!({ instructions::prefetch(address, locality(hint)) })
 }
 
-/// Prefetches the cache line at `address`, which need not be readable, for reading (`rw` 0) or writing. `locality`: 0 bypasses the
-/// caches, 1 is L3, 2 is L2, anything else is L1.
+/// Prefetches the cache line at `address`, which need not be readable, for reading (`rw` 0) or writing. `locality`: 0
+/// bypasses the caches, 1 is L3, 2 is L2, anything else is L1.
 #[unsafe(no_mangle)]
 pub extern "C" fn builtin_prefetch_wrapper(address: *const c_void, rw: c_int, locality: c_int) {
     leaf!({
@@ -66,9 +67,9 @@ pub extern "C" fn prefetchnta_wrapper(address: *const c_void) {
     leaf!({ instructions::prefetch(address, Locality::None) })
 }
 
-/// Copies 16 floats from `src` to `dst` with non-temporal stores, or with ordinary stores if `dst` is not aligned to 64 bytes or the
-/// processor lacks AVX-512. Other threads are guaranteed to see them only after sfence_wrapper. If a pointer is NULL nothing is
-/// copied, and sparkle_last_error names it.
+/// Copies 16 floats from `src` to `dst` with non-temporal stores, or with ordinary stores if `dst` is not aligned to 64
+/// bytes or the processor lacks AVX-512. Other threads are guaranteed to see them only after sfence_wrapper. If a
+/// pointer is NULL nothing is copied, and sparkle_last_error names it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mm512_stream_ps_wrapper(dst: *mut c_float, src: *const c_float) {
     leaf!({

@@ -50,8 +50,8 @@ mod x86_64 {
     #[inline(always)]
     pub unsafe fn stream<const LANES: usize>(to: *mut f32, values: &[f32; LANES]) {
         let aligned = to.addr().is_multiple_of(size_of::<[f32; LANES]>());
-        // SAFETY: `to` is writable as promised, and aligned where an arm requires it; the processor supports what each arm uses (SSE
-        // always, on x86-64), and `values` has as many floats as the arm stores.
+        // SAFETY: `to` is writable as promised, and aligned where an arm requires it; the processor supports what each
+        // arm uses (SSE always, on x86-64), and `values` has as many floats as the arm stores.
         unsafe {
             match LANES {
                 16 if aligned && is_x86_feature_detected!("avx512f") => stream_512(to, values.as_ptr()),

@@ -45,16 +45,16 @@ pub extern "C" fn sparkle_status_string(status: i32) -> *const c_char {
     boundary!(|_call| { Ok(status::text(status).as_ptr()) })
 }
 
-/// The message of this thread's last error, "" if there was none. Like errno, it stays until the thread's next error. The library
-/// owns the text, which is valid until this thread's next call of a Sparkle function.
+/// The message of this thread's last error, "" if there was none. Like errno, it stays until the thread's next error.
+/// The library owns the text, which is valid until this thread's next call of a Sparkle function.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_last_error() -> *const c_char {
     boundary!(|_call| { Ok(boundary::last_error()) })
 }
 
-/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer that was passed
-/// to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must return normally: no longjmp,
-/// no C++ exception. `message` is valid during the call only.
+/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer
+/// that was passed to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must
+/// return normally: no longjmp, no C++ exception. `message` is valid during the call only.
 pub type sparkle_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user: *mut c_void)>;
 
@@ -72,8 +72,9 @@ impl UserPointer {
     }
 }
 
-/// Sends all further log messages to `callback`. With NULL they go to stderr if SPARKLE_LOG is set, else nowhere. `callback` and
-/// `user` must stay valid until another callback is set and all calls that were running at that time have returned.
+/// Sends all further log messages to `callback`. With NULL they go to stderr if SPARKLE_LOG is set, else nowhere.
+/// `callback` and `user` must stay valid until another callback is set and all calls that were running at that time
+/// have returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_set_log_callback(
     callback: sparkle_log_callback,
@@ -92,8 +93,9 @@ pub unsafe extern "C" fn sparkle_set_log_callback(
     })
 }
 
-/// Sets the number of threads of the CPU engine, 1 to 1024; with 1 the calling thread computes. Precedence: this function,
-/// SPARKLE_NUM_THREADS, OMP_NUM_THREADS, the number of processors. Running calls keep their number of threads.
+/// Sets the number of threads of the CPU engine, 1 to 1024; with 1 the calling thread computes. Precedence: this
+/// function, SPARKLE_NUM_THREADS, OMP_NUM_THREADS, the number of processors. Running calls keep their number of
+/// threads.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for any other `count`.
 #[unsafe(no_mangle)]
@@ -110,9 +112,10 @@ pub extern "C" fn sparkle_get_num_threads() -> i32 {
     boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
 }
 
-/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid. It cancels
-/// jobs that have not started and waits for the others. Running calls end normally. It may be called any number of times, and
-/// Sparkle can be used again afterwards. It does not affect the reference interface, which gpu_cleanup_opengl ends.
+/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
+/// It cancels jobs that have not started and waits for the others. Running calls end normally. It may be called any
+/// number of times, and Sparkle can be used again afterwards. It does not affect the reference interface, which
+/// gpu_cleanup_opengl ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_finalize() -> sparkle_status {
     boundary!(|call| {

@@ -1,14 +1,15 @@
 //! Checks that a large range of addresses is mapped memory.
 //!
-//! The reference functions receive sizes as plain integers, without buffer lengths. An uninitialised or overflowed size describes a
-//! buffer of hundreds of gigabytes that does not exist. Such a buffer is looked up in the process's memory map before it is
-//! accessed, so that the result is an error and not a crash. Small buffers are not checked: the lookup would cost more than
-//! their use.
+//! The reference functions receive sizes as plain integers, without buffer lengths. An uninitialised or overflowed size
+//! describes a buffer of hundreds of gigabytes that does not exist. Such a buffer is looked up in the process's memory
+//! map before it is accessed, so that the result is an error and not a crash. Small buffers are not checked: the lookup
+//! would cost more than their use.
 
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
-/// Buffers of at least this size are looked up. Reading the map takes a few 100 us; reading so much memory takes some 10 ms.
+/// Buffers of at least this size are looked up. Reading the map takes a few 100 us; reading so much memory takes some
+/// 10 ms.
 const LARGE: usize = 256 << 20;
 
 /// The access to check for.

@@ -1,17 +1,18 @@
 //! Layer 8: the C ABI.
 //!
-//! Only C, Fortran and tests call it; no other module does. It may use `device` and the layers below it, but no engine (`cpu`, `gl`).
-//! It converts what C passes (pointers, lengths, ids) into slices, validated problems and owned values, calls `device`, and converts
-//! the result into a status.
+//! Only C, Fortran and tests call it; no other module does. It may use `device` and the layers below it, but no engine
+//! (`cpu`, `gl`). It converts what C passes (pointers, lengths, ids) into slices, validated problems and owned values,
+//! calls `device`, and converts the result into a status.
 //!
 //! There is no algorithm here, and no exported function anywhere else. The names are those of C. `build.rs` generates
 //! `include/sparkle.h` from these files, so the doc comments of the functions are the comments of the header.
 //!
 //! # What C must guarantee for every function
 //!
-//! A pointer that is not NULL points to memory of the size that its length argument or its type says (for a struct with a `size`
-//! field: what `size` says). The memory is readable, and writable unless `const`, for the duration of the call. During the call no
-//! other thread writes to it, nor reads it if it is an output. A C string ends with a NUL. Everything else is checked:
+//! A pointer that is not NULL points to memory of the size that its length argument or its type says (for a struct with
+//! a `size` field: what `size` says). The memory is readable, and writable unless `const`, for the duration of the
+//! call. During the call no other thread writes to it, nor reads it if it is an output. A C string ends with a NUL.
+//! Everything else is checked:
 //!
 //! | argument | result |
 //! | --- | --- |
@@ -23,9 +24,10 @@
 //!
 //! # Ownership
 //!
-//! A handle is an id in a table (`ffi::handle`). The table owns the value until C destroys the handle or finalises the library. A
-//! running call shares the ownership, so a value is not freed during a call. Buffers, strings and structs that C passes remain the
-//! caller's. Strings that are returned belong to the library: they are static, or the thread's last error.
+//! A handle is an id in a table (`ffi::handle`). The table owns the value until C destroys the handle or finalises the
+//! library. A running call shares the ownership, so a value is not freed during a call. Buffers, strings and structs
+//! that C passes remain the caller's. Strings that are returned belong to the library: they are static, or the thread's
+//! last error.
 //!
 //! # Threads
 //!
@@ -38,9 +40,10 @@
 //! # Panics
 //!
 //! No panic leaves the library. The body of each exported function is one `boundary!`, which turns a panic into
-//! `SPARKLE_ERROR_INTERNAL` (or the function's failure value) with the panic's message as the last error. A test reads these
-//! sources and rejects an exported function with any other body. The exceptions are the helpers of one instruction each
-//! (`ffi::helpers`), which cannot panic and for which a boundary would be too slow; the test lists them.
+//! `SPARKLE_ERROR_INTERNAL` (or the function's failure value) with the panic's message as the last error. A test reads
+//! these sources and rejects an exported function with any other body. The exceptions are the helpers of one
+//! instruction each (`ffi::helpers`), which cannot panic and for which a boundary would be too slow; the test lists
+//! them.
 
 // The names are C's.
 #![allow(non_camel_case_types, non_snake_case)]

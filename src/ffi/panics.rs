@@ -1,4 +1,5 @@
-//! Panics inside each exported function in turn: the function returns its failure value and a message, and the next call works.
+//! Panics inside each exported function in turn: the function returns its failure value and a message, and the next
+//! call works.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::loader;
 use crate::report::PipelineStats;
 
-/// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it at once.
+/// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it
+/// at once.
 pub struct sparkle_pipeline {
     _opaque: [u8; 0],
 }
@@ -100,8 +101,8 @@ pub struct sparkle_pipeline_options {
     pub queue: i32,
     /// A job whose input or output has more bytes than this is split into pieces of whole images; 128 MiB by default.
     pub piece_bytes: i64,
-    /// 1 if upload, computation and download share one context, so that they do not overlap. 0 to use three contexts where
-    /// measurements show that the device is faster with them.
+    /// 1 if upload, computation and download share one context, so that they do not overlap. 0 to use three contexts
+    /// where measurements show that the device is faster with them.
     pub one_context: i32,
     /// Zero.
     pub reserved: i32,
@@ -211,8 +212,9 @@ fn when_full(wait: i32) -> Outcome<WhenFull> {
     Ok(if truth("wait", wait)? { WhenFull::Wait } else { WhenFull::Refuse })
 }
 
-/// Creates a pipeline on `device` (NULL means "auto") and writes its handle to `*out`. `options` NULL means the defaults. On a device
-/// without support for overlapping, a thread runs the jobs in order. The caller destroys the pipeline with sparkle_pipeline_destroy.
+/// Creates a pipeline on `device` (NULL means "auto") and writes its handle to `*out`. `options` NULL means the
+/// defaults. On a device without support for overlapping, a thread runs the jobs in order. The caller destroys the
+/// pipeline with sparkle_pipeline_destroy.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an invalid option; other errors come from the device.
 #[unsafe(no_mangle)]
@@ -233,19 +235,19 @@ pub unsafe extern "C" fn sparkle_pipeline_create(
     })
 }
 
-/// Destroys a pipeline; NULL is ignored. It cancels jobs that have not started and waits for the others; after that the library no
-/// longer uses their buffers. Calls of other threads that wait for one of its slots, or for room in its queue, return
-/// SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory may be read and written, but
-/// the slot can no longer be submitted.
+/// Destroys a pipeline; NULL is ignored. It cancels jobs that have not started and waits for the others; after that the
+/// library no longer uses their buffers. Calls of other threads that wait for one of its slots, or for room in its
+/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory
+/// may be read and written, but the slot can no longer be submitted.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_pipeline_destroy(pipeline: *mut sparkle_pipeline) -> sparkle_status {
     boundary!(|call| { if pipeline.is_null() { Ok(()) } else { handle::remove(call, "pipeline", pipeline) } })
 }
 
-/// Submits a run of `plan` and writes its ticket to `*out`: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. The caller
-/// releases the ticket with sparkle_ticket_release. Until the job is done, the input must stay valid and unchanged, and the output
-/// must stay valid and not be accessed, even if the ticket is released earlier. If the queue is full, this waits for room when `wait`
-/// is 1, and returns SPARKLE_ERROR_BUSY when it is 0.
+/// Submits a run of `plan` and writes its ticket to `*out`: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in
+/// floats. The caller releases the ticket with sparkle_ticket_release. Until the job is done, the input must stay valid
+/// and unchanged, and the output must stay valid and not be accessed, even if the ticket is released earlier. If the
+/// queue is full, this waits for room when `wait` is 1, and returns SPARKLE_ERROR_BUSY when it is 0.
 ///
 /// Errors of the job itself are returned by sparkle_ticket_wait; the output is then untouched.
 #[unsafe(no_mangle)]
@@ -268,7 +270,8 @@ pub unsafe extern "C" fn sparkle_submit(
         // SAFETY: C's promises for both buffers; the plan owns its weights.
         let (input, output) = unsafe { conv2d::data(plan.conv2d().problem(), input, output, (&[], None))? };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
-        // SAFETY: both have the problem's lengths, as just checked; C promises above that they stay valid until the ticket is done.
+        // SAFETY: both have the problem's lengths, as just checked; C promises above that they stay valid until the
+        // ticket is done.
         let ticket = unsafe {
             pipeline.submit_raw(plan.conv2d(), Ticket::new(), addresses, (None, false), when_full)?
         };
@@ -291,8 +294,8 @@ pub unsafe extern "C" fn sparkle_ticket_poll(
     })
 }
 
-/// Waits until the job is done, but at most `timeout_ms` milliseconds; a negative value means no limit. Returns the job's result:
-/// SPARKLE_OK, after which sparkle_last_timing has its times, or the job's error.
+/// Waits until the job is done, but at most `timeout_ms` milliseconds; a negative value means no limit. Returns the
+/// job's result: SPARKLE_OK, after which sparkle_last_timing has its times, or the job's error.
 ///
 /// SPARKLE_ERROR_TIMEOUT if it is not done by then. The job continues, and the ticket can be waited for again.
 #[unsafe(no_mangle)]
@@ -306,8 +309,8 @@ pub extern "C" fn sparkle_ticket_wait(ticket: *mut sparkle_ticket, timeout_ms: i
     })
 }
 
-/// Waits until one of the `count` tickets is done and writes the index of the first that is done to `*out_index`. `count` is 1 to
-/// 1048576; `timeout_ms` is as for sparkle_ticket_wait, which then returns the job's result.
+/// Waits until one of the `count` tickets is done and writes the index of the first that is done to `*out_index`.
+/// `count` is 1 to 1048576; `timeout_ms` is as for sparkle_ticket_wait, which then returns the job's result.
 ///
 /// SPARKLE_ERROR_TIMEOUT if none is done by then.
 #[unsafe(no_mangle)]
@@ -338,8 +341,8 @@ pub unsafe extern "C" fn sparkle_ticket_wait_any(
     })
 }
 
-/// Cancels the job if it has not started. Writes 1 to `*out_cancelled` if it was cancelled, else 0. A cancelled job is done with
-/// SPARKLE_ERROR_CANCELLED, and the library no longer uses its buffers.
+/// Cancels the job if it has not started. Writes 1 to `*out_cancelled` if it was cancelled, else 0. A cancelled job is
+/// done with SPARKLE_ERROR_CANCELLED, and the library no longer uses its buffers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_ticket_cancel(
     ticket: *mut sparkle_ticket,
@@ -353,8 +356,8 @@ pub unsafe extern "C" fn sparkle_ticket_cancel(
     })
 }
 
-/// Releases a ticket; NULL is ignored. The job continues, and its buffers must stay valid until sparkle_pipeline_flush or
-/// sparkle_pipeline_destroy has returned.
+/// Releases a ticket; NULL is ignored. The job continues, and its buffers must stay valid until sparkle_pipeline_flush
+/// or sparkle_pipeline_destroy has returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_ticket_release(ticket: *mut sparkle_ticket) -> sparkle_status {
     boundary!(|call| { if ticket.is_null() { Ok(()) } else { handle::remove(call, "ticket", ticket) } })
@@ -380,10 +383,10 @@ pub unsafe extern "C" fn sparkle_pipeline_get_stats(
     })
 }
 
-/// Acquires a slot for runs of `plan`, to be filled and read in place without a copy, and writes its handle to `*out`. The caller
-/// releases it with sparkle_slot_release. If all slots are held or in use, or other callers wait for them, this waits for a slot
-/// when `wait` is 1, and returns SPARKLE_ERROR_BUSY at once when it is 0. A slot that is used for the first time, or for larger data
-/// than before, allocates its memory, which takes time.
+/// Acquires a slot for runs of `plan`, to be filled and read in place without a copy, and writes its handle to `*out`.
+/// The caller releases it with sparkle_slot_release. If all slots are held or in use, or other callers wait for them,
+/// this waits for a slot when `wait` is 1, and returns SPARKLE_ERROR_BUSY at once when it is 0. A slot that is used for
+/// the first time, or for larger data than before, allocates its memory, which takes time.
 ///
 /// SPARKLE_ERROR_UNSUPPORTED if the plan's batch does not fit into one slot.
 #[unsafe(no_mangle)]
@@ -404,9 +407,10 @@ pub unsafe extern "C" fn sparkle_slot_acquire(
     })
 }
 
-/// Writes the addresses of the slot's input and output memory to `*out_input` and `*out_output`; either pointer may be NULL. The memory
-/// has the lengths of the plan's input and output. The caller may use it from the acquisition, or the end of the slot's job, until
-/// the next sparkle_slot_submit or sparkle_slot_release, even after the pipeline was destroyed.
+/// Writes the addresses of the slot's input and output memory to `*out_input` and `*out_output`; either pointer may be
+/// NULL. The memory has the lengths of the plan's input and output. The caller may use it from the acquisition, or the
+/// end of the slot's job, until the next sparkle_slot_submit or sparkle_slot_release, even after the pipeline was
+/// destroyed.
 ///
 /// SPARKLE_ERROR_BUSY while a job runs in the slot.
 #[unsafe(no_mangle)]
@@ -418,7 +422,7 @@ pub unsafe extern "C" fn sparkle_slot_memory(
     boundary!(|call| {
         let slot = handle::get(call, "slot", slot)?;
         let mut state = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        end_if_done(&mut state)?;
+        make_idle_if_done(&mut state)?;
         let SlotState::Idle(slot) = &mut *state else { return Err(gone()) };
         let (input, output) = (slot.input().as_mut_ptr(), slot.output().as_ptr());
         if !out_input.is_null() {
@@ -433,11 +437,12 @@ pub unsafe extern "C" fn sparkle_slot_memory(
     })
 }
 
-/// Submits the contents of the slot as a job and writes its ticket to `*out`. The caller releases the ticket. Until the job is done the
-/// slot's memory must not be accessed.
+/// Submits the contents of the slot as a job and writes its ticket to `*out`. The caller releases the ticket. Until the
+/// job is done the slot's memory must not be accessed.
 ///
-/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed; SPARKLE_ERROR_DEVICE_LOST if the device was lost since the slot
-/// was acquired. Nothing is computed then, and the caller may still use the memory until the slot is released.
+/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed; SPARKLE_ERROR_DEVICE_LOST if the device was lost
+/// since the slot was acquired. Nothing is computed then, and the caller may still use the memory until the slot is
+/// released.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_submit(
     slot: *mut sparkle_slot,
@@ -447,7 +452,7 @@ pub unsafe extern "C" fn sparkle_slot_submit(
         pointer::check("out", out)?;
         let slot = handle::get(call, "slot", slot)?;
         let mut state = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        end_if_done(&mut state)?;
+        make_idle_if_done(&mut state)?;
         let SlotState::Idle(slot) = std::mem::replace(&mut *state, SlotState::Gone) else {
             return Err(gone());
         };
@@ -475,7 +480,7 @@ pub extern "C" fn sparkle_slot_release(slot: *mut sparkle_slot) -> sparkle_statu
 ///
 /// # Errors
 /// [`Error::Busy`] while the job runs; the error of a job that failed.
-fn end_if_done(state: &mut SlotState) -> Result<()> {
+fn make_idle_if_done(state: &mut SlotState) -> Result<()> {
     match std::mem::replace(state, SlotState::Gone) {
         SlotState::Busy(running) if !running.wait_for(Duration::ZERO) => {
             *state = SlotState::Busy(running);

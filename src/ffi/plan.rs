@@ -39,9 +39,9 @@ impl Opaque for sparkle_plan {
     }
 }
 
-/// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the kernel and copies
-/// the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0). `device` NULL means "auto". The
-/// caller destroys the plan with sparkle_plan_destroy.
+/// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the
+/// kernel and copies the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0).
+/// `device` NULL means "auto". The caller destroys the plan with sparkle_plan_destroy.
 ///
 /// The errors are those of sparkle_conv2d; `*out` is then untouched.
 #[unsafe(no_mangle)]
@@ -69,8 +69,8 @@ pub unsafe extern "C" fn sparkle_plan_create(
     })
 }
 
-/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of threads may
-/// run the same plan at once, each with an output of its own.
+/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of
+/// threads may run the same plan at once, each with an output of its own.
 ///
 /// The errors are those of sparkle_conv2d; the output is then untouched.
 #[unsafe(no_mangle)]
@@ -93,13 +93,13 @@ pub unsafe extern "C" fn sparkle_plan_execute(
 
 /// Writes the memory of a plan in bytes, without the caller's buffers.
 ///
-/// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with 8 MiB or more
-/// of input and output allocates device memory at its first run. Each pipeline that a plan is submitted to holds another copy of
-/// the weights on the device, which is not counted here.
+/// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with
+/// 8 MiB or more of input and output allocates device memory at its first run. Each pipeline that a plan is submitted
+/// to holds another copy of the weights on the device, which is not counted here.
 ///
-/// `*out_workspace` is the maximum workspace of a run with the current number of threads. A direct algorithm on the CPU uses 1 MiB
-/// per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image together. The workspace is
-/// kept for later runs.
+/// `*out_workspace` is the maximum workspace of a run with the current number of threads. A direct algorithm on the CPU
+/// uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image
+/// together. The workspace is kept for later runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_memory(
     plan: *mut sparkle_plan,

@@ -37,8 +37,8 @@ fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access:
 /// An input buffer of C as a slice.
 ///
 /// # Safety
-/// If `len` is not zero and `pointer` is neither NULL nor misaligned, the `len` elements at `pointer` are readable and not written to
-/// during `'a`.
+/// If `len` is not zero and `pointer` is neither NULL nor misaligned, the `len` elements at `pointer` are readable and
+/// not written to during `'a`.
 pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     argument: &'static str,
     pointer: *const T,
@@ -48,8 +48,8 @@ pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     if len == 0 {
         return Ok(&[]);
     }
-    // SAFETY: not NULL, aligned, and its size fits in isize, as just checked; readable and not written to, as promised; any bits
-    // are a valid `T`, since it is plain data.
+    // SAFETY: not NULL, aligned, and its size fits in isize, as just checked; readable and not written to, as promised;
+    // any bits are a valid `T`, since it is plain data.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
@@ -80,7 +80,8 @@ pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
             return Err(Error::invalid(argument, given, "memory of its own").into());
         }
     }
-    // SAFETY: as in `input`; nothing else refers to the memory: not the inputs, as just checked, and nothing else, as promised.
+    // SAFETY: as in `input`; nothing else refers to the memory: not the inputs, as just checked, and nothing else, as
+    // promised.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
 }
 
@@ -156,7 +157,8 @@ const MAX_STRUCT_SIZE: usize = 4096;
 /// If `pointer` is neither NULL nor misaligned, its first field is readable.
 unsafe fn callers_size<T: Growing>(pointer: *const T) -> Outcome<usize> {
     check(T::NAME, pointer)?;
-    // SAFETY: not NULL and aligned, as just checked; the first field is a readable usize, as promised and as `Growing` says.
+    // SAFETY: not NULL and aligned, as just checked; the first field is a readable usize, as promised and as `Growing`
+    // says.
     let size = unsafe { pointer.cast::<usize>().read() };
     if (T::FIRST_SIZE..=MAX_STRUCT_SIZE).contains(&size) {
         return Ok(size);
@@ -165,8 +167,8 @@ unsafe fn callers_size<T: Growing>(pointer: *const T) -> Outcome<usize> {
     Err(Error::invalid(T::NAME, given, format!("size = sizeof({}), {}", T::NAME, size_of::<T>())).into())
 }
 
-/// Reads a struct whose version may be older or newer than the library's. Fields that the caller does not know are zero; fields that
-/// the library does not know must be zero.
+/// Reads a struct whose version may be older or newer than the library's. Fields that the caller does not know are
+/// zero; fields that the library does not know must be zero.
 ///
 /// # Safety
 /// If `pointer` is neither NULL nor misaligned, as many bytes as its first field says are readable.
@@ -190,14 +192,15 @@ pub(super) unsafe fn read_struct<T: Growing>(pointer: *const T) -> Outcome<T> {
 /// Writes the fields of `value` that the caller knows to the caller's struct. Its size field is not changed.
 ///
 /// # Safety
-/// If `pointer` is neither NULL nor misaligned, its first field is readable and as many bytes as that says are writable.
+/// If `pointer` is neither NULL nor misaligned, its first field is readable and as many bytes as that says are
+/// writable.
 pub(super) unsafe fn write_struct<T: Growing>(pointer: *mut T, value: &T) -> Outcome<()> {
     // SAFETY: as promised.
     let size = unsafe { callers_size(pointer.cast_const())? };
     let (from, to, start) =
         (std::ptr::from_ref(value).cast::<u8>(), pointer.cast::<u8>(), size_of::<usize>());
-    // SAFETY: both are at least that long, the one by its type, the other as promised; they do not overlap, since `value` belongs to
-    // the library.
+    // SAFETY: both are at least that long, the one by its type, the other as promised; they do not overlap, since
+    // `value` belongs to the library.
     unsafe { to.add(start).copy_from_nonoverlapping(from.add(start), size.min(size_of::<T>()) - start) };
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The reference interface: the C functions that existing programs call, with their conventions.
 //!
-//! On failure a truth value or a GL name is 0 and a time is -1; the last error says why. Nothing is printed. The state is
-//! process-wide. A lock serialises calls from several threads, and each calling thread has a context current afterwards.
+//! On failure a truth value or a GL name is 0 and a time is -1; the last error says why. Nothing is printed. The state
+//! is process-wide. A lock serialises calls from several threads, and each calling thread has a context current
+//! afterwards.
 
 use std::ffi::{c_char, c_double, c_float, c_int, c_uint, c_void};
 
@@ -11,8 +12,8 @@ use crate::device::reference;
 use crate::error::{Error, Result};
 use crate::problem::{Conv2d, Conv2dDesc};
 
-/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth field here,
-/// but the second of the sizes in the functions.
+/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
+/// field here, but the second of the sizes in the functions.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct conv2d_params_t {
@@ -55,7 +56,8 @@ impl conv2d_params_t {
     /// [`Error::InvalidArgument`] if a size is invalid, or if the output's sizes do not match the others.
     fn problem(&self) -> Result<Conv2d> {
         if self.N < 1 {
-            // A time of 0 would look like a measured one, and there would be no buffers to bind for the caller's own dispatch.
+            // A time of 0 would look like a measured one, and there would be no buffers to bind for the caller's own
+            // dispatch.
             return Err(Error::invalid("n", self.N, format!("1 to {}", i32::MAX)));
         }
         let problem = Conv2d::new(Conv2dDesc {
@@ -104,16 +106,17 @@ unsafe fn execute(
     Ok(engine(&problem, input, weights, output)?)
 }
 
-/// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of times.
+/// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
+/// times.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_initialize_opengl() -> c_int {
     boundary!(|_call| { Ok(reference::initialize().map(|()| 1)?) })
 }
 
-/// Ends the reference interface for the whole process: it deletes the program and the calling thread's context, and buffers and
-/// programs from before become invalid. One call is enough, however often gpu_initialize_opengl was called; calls are not counted,
-/// because existing programs initialise more often than they clean up. The interface can be used again:
-/// gpu_initialize_opengl and gpu_execute_conv2d_fortran initialise it.
+/// Ends the reference interface for the whole process: it deletes the program and the calling thread's context, and
+/// buffers and programs from before become invalid. One call is enough, however often gpu_initialize_opengl was called;
+/// calls are not counted, because existing programs initialise more often than they clean up. The interface can be used
+/// again: gpu_initialize_opengl and gpu_execute_conv2d_fortran initialise it.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_cleanup_opengl() {
     boundary!(|_call| {
@@ -134,11 +137,12 @@ pub extern "C" fn gpu_compile_conv2d_shader() -> c_int {
     boundary!(|_call| { Ok(reference::compile().map(|()| 1)?) })
 }
 
-/// Computes one convolution and waits for its result; initialises the interface if necessary. Input `[N][C][H][W]`, weights
-/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. All sizes, including N, are at least 1; `pad` is at least 0.
+/// Computes one convolution and waits for its result; initialises the interface if necessary. Input `[N][C][H][W]`,
+/// weights `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. All sizes, including N, are at least 1;
+/// `pad` is at least 0.
 ///
-/// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context current on the
-/// calling thread and the parameters bound at index 3.
+/// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context
+/// current on the calling thread and the parameters bound at index 3.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     input: *const c_float,
@@ -162,28 +166,29 @@ pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     })
 }
 
-/// Returns the GL name of the current program, for the caller's own gl* calls on this thread; 0 if there is none. The program reads
-/// the input at binding 0, the weights at 1 and a conv2d_params_t at 3, and writes the output at 2. Any grid of workgroups covers all
-/// outputs. Some drivers end long loops of an invocation early without an error; the outputs concerned are then NaN. A grid with one
-/// invocation per output avoids that.
+/// Returns the GL name of the current program, for the caller's own gl* calls on this thread; 0 if there is none. The
+/// program reads the input at binding 0, the weights at 1 and a conv2d_params_t at 3, and writes the output at 2. Any
+/// grid of workgroups covers all outputs. Some drivers end long loops of an invocation early without an error; the
+/// outputs concerned are then NaN. A grid with one invocation per output avoids that.
 ///
-/// Until the caller binds its own parameters, binding 3 holds those of the last call on this thread, or none before the first call.
-/// All outputs become NaN if a buffer is shorter than the parameters require. With the parameters of a call, the buffers must
-/// have exactly the required sizes; with the caller's own parameters they may be larger.
+/// Until the caller binds its own parameters, binding 3 holds those of the last call on this thread, or none before the
+/// first call. All outputs become NaN if a buffer is shorter than the parameters require. With the parameters of a
+/// call, the buffers must have exactly the required sizes; with the caller's own parameters they may be larger.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_get_compute_program() -> c_int {
     boundary!(|_call| { Ok(reference::program() as c_int) })
 }
 
-/// Enqueues a convolution between three buffer objects on the calling thread's context and returns without waiting, like a dispatch
-/// of `program`, but with the fastest kernel for its sizes. `program` is the reference program. `params` are the parameters that it
-/// would read at index 3; the buffers may be larger than they require. NULL means the parameters that the last call on this thread
-/// left at index 3; the buffers must then have exactly the required sizes. Requires gpu_initialize_opengl.
+/// Enqueues a convolution between three buffer objects on the calling thread's context and returns without waiting,
+/// like a dispatch of `program`, but with the fastest kernel for its sizes. `program` is the reference program.
+/// `params` are the parameters that it would read at index 3; the buffers may be larger than they require. NULL means
+/// the parameters that the last call on this thread left at index 3; the buffers must then have exactly the required
+/// sizes. Requires gpu_initialize_opengl.
 ///
-/// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference program can
-/// compute, for another program, for unknown parameters, and for buffers that do not match them. `output` may then be partially
-/// written; a dispatch of `program` computes it, or makes it NaN. In both cases the buffers are bound at 0 to 2, index 3 is
-/// unchanged, and `program` is in use.
+/// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
+/// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
+/// may then be partially written; a dispatch of `program` computes it, or makes it NaN. In both cases the buffers are
+/// bound at 0 to 2, index 3 is unchanged, and `program` is in use.
 ///
 /// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
 #[unsafe(no_mangle)]
@@ -207,8 +212,8 @@ pub unsafe extern "C" fn gpu_enqueue_conv2d(
     })
 }
 
-/// Returns 1 if `program` is the current program of gpu_get_compute_program and it is the reference kernel. Returns 0 for any other,
-/// for instance one from gpu_compile_custom_shader.
+/// Returns 1 if `program` is the current program of gpu_get_compute_program and it is the reference kernel. Returns 0
+/// for any other, for instance one from gpu_compile_custom_shader.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_is_reference_program(program: c_int) -> c_int {
     boundary!(|_call| { Ok(u32::try_from(program).is_ok_and(reference::is_reference_program).into()) })
@@ -231,8 +236,8 @@ pub unsafe extern "C" fn gpu_execute_conv2d(
     })
 }
 
-/// Creates a buffer object of `size` bytes and fills it from `data` unless that is NULL. Returns {0, 0} on failure. The caller frees it
-/// with gpu_free_buffer. Requires gpu_initialize_opengl.
+/// Creates a buffer object of `size` bytes and fills it from `data` unless that is NULL. Returns {0, 0} on failure. The
+/// caller frees it with gpu_free_buffer. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_create_buffer(data: *const c_void, size: usize) -> gpu_buffer_t {
     boundary!(|_call| {
@@ -246,8 +251,8 @@ pub unsafe extern "C" fn gpu_create_buffer(data: *const c_void, size: usize) -> 
     })
 }
 
-/// Copies a buffer object to `data`, which holds at least `size_bytes` bytes. On failure `data` is untouched, and sparkle_last_error
-/// says why. Requires gpu_initialize_opengl.
+/// Copies a buffer object to `data`, which holds at least `size_bytes` bytes. On failure `data` is untouched, and
+/// sparkle_last_error says why. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_download_buffer(buffer: gpu_buffer_t, data: *mut c_void) {
     boundary!(|_call| {
@@ -281,8 +286,9 @@ pub extern "C" fn set_conv2d_shader_source(shader: c_uint) {
     boundary!(|_call| { Ok(reference::set_shader_source(shader)?) })
 }
 
-/// Builds a program from the text of a compute shader and replaces the current program, which is deleted. The bindings are those of
-/// gpu_get_compute_program. Returns the GL name; 0 on failure, and the current program then stays. Requires gpu_initialize_opengl.
+/// Builds a program from the text of a compute shader and replaces the current program, which is deleted. The bindings
+/// are those of gpu_get_compute_program. Returns the GL name; 0 on failure, and the current program then stays.
+/// Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_compile_custom_shader(shader_source: *const c_char) -> c_int {
     boundary!(|_call| {
@@ -292,7 +298,8 @@ pub unsafe extern "C" fn gpu_compile_custom_shader(shader_source: *const c_char)
     })
 }
 
-/// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if there is none.
+/// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if
+/// there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     program: c_int,
@@ -321,10 +328,10 @@ pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     })
 }
 
-/// As gpu_execute_conv2d_fortran, with a program that is built from the text of a compute shader at its first use on this thread.
-/// It is dispatched with one invocation per output in x. If the driver does not allow so many workgroups, and the text has a line
-/// `// any grid`, it is dispatched with fewer. A text of sparkle_shader_source whose loops are too long for the device is refused.
-/// Requires gpu_initialize_opengl.
+/// As gpu_execute_conv2d_fortran, with a program that is built from the text of a compute shader at its first use on
+/// this thread. It is dispatched with one invocation per output in x. If the driver does not allow so many workgroups,
+/// and the text has a line `// any grid`, it is dispatched with fewer. A text of sparkle_shader_source whose loops are
+/// too long for the device is refused. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_with_shader(
     input: *const c_float,

@@ -33,8 +33,8 @@ fn first_sizes_are_those_of_the_first_header() {
     }
 }
 
-/// The device for NULL is opened once per process and closed only by its own process. Runs in a process of its own, because the
-/// device is shared.
+/// The device for NULL is opened once per process and closed only by its own process. Runs in a process of its own,
+/// because the device is shared.
 #[test]
 fn the_device_of_null_belongs_to_a_process() {
     let name = "the_device_of_null_belongs_to_a_process";

@@ -40,7 +40,8 @@ pub enum sparkle_status {
     SPARKLE_ERROR_CANCELLED = 13,
     /// The queue is full or the slot is in use, and the call does not wait.
     SPARKLE_ERROR_BUSY = 14,
-    /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still works.
+    /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still
+    /// works.
     SPARKLE_ERROR_ENDING = 15,
 }
 

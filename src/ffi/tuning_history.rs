@@ -26,9 +26,9 @@ unsafe impl Growing for sparkle_tuning_record {
     const FIRST_SIZE: usize = std::mem::offset_of!(Self, rate) + size_of::<f64>();
 }
 
-/// Loads the record of `variant` for `task` on a GPU into `*out`, whose `size` the caller has set; zeros if there is none. The
-/// program chooses both names, of at most 1000 bytes each. A record is found only with the device, driver and version of Sparkle
-/// that it was saved with. `index` counts as for sparkle_device_describe.
+/// Loads the record of `variant` for `task` on a GPU into `*out`, whose `size` the caller has set; zeros if there is
+/// none. The program chooses both names, of at most 1000 bytes each. A record is found only with the device, driver and
+/// version of Sparkle that it was saved with. `index` counts as for sparkle_device_describe.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
 #[unsafe(no_mangle)]
@@ -51,10 +51,11 @@ pub unsafe extern "C" fn sparkle_tuning_history_load(
     })
 }
 
-/// Saves the record of `variant` for `task` on a GPU, replacing an earlier one: in the folder that SPARKLE_CACHE_DIR names, for
-/// later runs too, or in memory if there is no such folder. `index` counts as for sparkle_device_describe.
+/// Saves the record of `variant` for `task` on a GPU, replacing an earlier one: in the folder that SPARKLE_CACHE_DIR
+/// names, for later runs too, or in memory if there is no such folder. `index` counts as for sparkle_device_describe.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`, or if a number of the record is not positive and finite.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`, or if a number of the record is not positive
+/// and finite.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_tuning_history_save(
     index: usize,
