@@ -7,9 +7,9 @@
  * Pointers. NULL where a pointer is required is SPARKLE_ERROR_NULL_POINTER. const memory is not modified. Lengths
  * count floats. Floats must be aligned as floats, and an output must not overlap an input.
  *
- * Handles. sparkle_device, sparkle_plan, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that are never dereferenced
- * and never reused. A handle that was closed, never existed or is of another kind is SPARKLE_ERROR_INVALID_HANDLE. The caller
- * closes, destroys or releases each handle, or calls sparkle_finalize.
+ * Handles. sparkle_device, sparkle_plan, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that are never
+ * dereferenced and never reused. A handle that was closed, never existed or is of another kind is
+ * SPARKLE_ERROR_INVALID_HANDLE. The caller closes, destroys or releases each handle, or calls sparkle_finalize.
  *
  * Threads. Every function may be called from any thread at any time, and threads may share handles. A handle may be
  * closed while another thread uses it: the running call ends normally. The library does not protect the caller's buffers.
@@ -24,14 +24,15 @@
  * function returns SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function, and outputs are untouched.
  * All other allocations are smaller than 64 KiB each. If one of those fails, the process is aborted.
  *
- * Processes. After fork(), CPU handles continue to work in the child; GL handles return SPARKLE_ERROR_FORKED there.
+ * Processes. After fork(), devices and plans on the CPU continue to work in the child. GL devices and plans, and all pipelines,
+ * slots and tickets, return SPARKLE_ERROR_FORKED there.
  *
  * The end of the process. Every function may be called from exit handlers and destructors, also at the end of a thread; none
  * waits for ever. After the drivers have shut down, calls and jobs on GL return SPARKLE_ERROR_ENDING, "auto" and "cpu"
  * compute on the CPU, and functions that close a handle succeed and leave the rest to the system. The same holds in a
- * constructor or destructor that dlopen or dlclose runs, because other threads can make no progress meanwhile. A wait for a job
- * on GL may return SPARKLE_ERROR_ENDING there although the job still runs; its buffers are in use until it ends or its
- * pipeline is destroyed.
+ * constructor or destructor that dlopen or dlclose runs, because other threads can make no progress meanwhile. A wait
+ * for a job on GL may return SPARKLE_ERROR_ENDING there although the job still runs; its buffers are in use until it
+ * ends or its pipeline is destroyed.
  *
  * The library never prints, exits, or aborts (except for the last case under Memory), and installs no signal handlers.
  */
@@ -531,8 +532,8 @@ sparkle_status sparkle_device_describe(size_t index,
 
 /// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector`
 /// is one of:
-/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest predicted time.
-///   If a GPU fails, the CPU computes the problem;
+/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
+///   predicted time. If a GPU fails, the CPU computes the problem;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
@@ -563,7 +564,7 @@ sparkle_status sparkle_device_architecture(size_t index,
 /// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to
 /// `*length`. With `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; it names the size that is needed.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the required size.
 sparkle_status sparkle_shader_source(const struct sparkle_conv2d_desc *desc,
                                      const struct sparkle_shader_options *options,
                                      char *text,
@@ -831,8 +832,10 @@ int gpu_get_compute_program(void);
 ///
 /// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
 /// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
-/// may then be partially written; a dispatch of `program` computes it, or makes it NaN. In both cases the buffers are
-/// bound at 0 to 2, index 3 is unchanged, and `program` is in use.
+/// may then be partially written; a dispatch of `program` computes it, or makes it NaN.
+///
+/// Leaves the buffers bound at 0 to 2, index 3 unchanged, and `program` in use. For another program, and for parameters
+/// that are unknown or invalid, it changes nothing.
 ///
 /// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
 int gpu_enqueue_conv2d(int program,

@@ -158,7 +158,7 @@ impl sparkle_shader_options {
 /// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to
 /// `*length`. With `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; it names the size that is needed.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the required size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_shader_source(
     desc: *const sparkle_conv2d_desc,

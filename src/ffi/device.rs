@@ -122,8 +122,8 @@ pub unsafe extern "C" fn sparkle_device_describe(
 
 /// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector`
 /// is one of:
-/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest predicted time.
-///   If a GPU fails, the CPU computes the problem;
+/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
+///   predicted time. If a GPU fails, the CPU computes the problem;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///

@@ -187,8 +187,10 @@ pub extern "C" fn gpu_get_compute_program() -> c_int {
 ///
 /// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
 /// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
-/// may then be partially written; a dispatch of `program` computes it, or makes it NaN. In both cases the buffers are
-/// bound at 0 to 2, index 3 is unchanged, and `program` is in use.
+/// may then be partially written; a dispatch of `program` computes it, or makes it NaN.
+///
+/// Leaves the buffers bound at 0 to 2, index 3 unchanged, and `program` in use. For another program, and for parameters
+/// that are unknown or invalid, it changes nothing.
 ///
 /// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
 #[unsafe(no_mangle)]
