@@ -1,4 +1,4 @@
-//! Generates the C header from `src/ffi` and gives the shared library its name.
+//! Generates the C header from `src/ffi` and sets the name of the shared library.
 //!
 //! The header is written to `OUT_DIR`; `include/sparkle.h` is the committed copy, and a test compares the two.
 
