@@ -14,11 +14,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sparkle::lab::{self, Compared, Numbers};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::shader::cases::{Cases, deep};
 use sparkle::shader::variant::{Family, Variant, candidates, seconds};
-use sparkle::trial::{self, Compared, Numbers};
 use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose};
 
 /// Times a square product, several times: device time of one product, whatever is packed included.
@@ -39,13 +39,13 @@ fn sgemm(size: i64) -> Result<(), Box<dyn std::error::Error>> {
 fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error::Error>> {
     let (start, mut programs, mut wrong) = (Instant::now(), 0, 0);
     let mut families = BTreeMap::<String, usize>::new();
-    let (cases, count) = (Cases::new(seed, trial::gpu(0)?), runs.div_ceil(inputs));
+    let (cases, count) = (Cases::new(seed, lab::gpu(0)?), runs.div_ceil(inputs));
     // Seeds that follow each other go on where the one before ended: together they see all kinds.
     let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
     for (problem, variant) in cases.skip(begin).take(count) {
         for input in 0..inputs {
             let data = seed ^ (programs * inputs + input) as u64;
-            let differing = trial::differences(0, &problem, &variant, data)?;
+            let differing = lab::differences(0, &problem, &variant, data)?;
             if differing > 0 {
                 println!("{variant}: {differing} of {} outputs differ: {problem:?}", problem.output_len());
                 wrong += 1;
@@ -82,9 +82,9 @@ impl Tally {
         numbers: Numbers,
         seed: u64,
     ) -> Result<(), sparkle::Error> {
-        let called = trial::compare(0, problem, variant, numbers, seed)?;
+        let called = lab::compare(0, problem, variant, numbers, seed)?;
         let options = PipelineOptions { slots: 2, gather: false, ..Default::default() };
-        let (streamed, _) = trial::compare_streamed(0, problem, variant, (numbers, 2, seed), options)?;
+        let (streamed, _) = lab::compare_streamed(0, problem, variant, (numbers, 2, seed), options)?;
         for (way, Compared { wrong, not_finite }) in [("a call", called), ("a pipeline", streamed)] {
             if wrong > 0 {
                 println!("{variant}, {numbers:?}, by {way}: {wrong} outputs are wrong: {problem:?}");
@@ -133,7 +133,7 @@ impl Tally {
 
 /// Checks `count` cases on every kind of numbers, the deepest sums of all families, and products.
 fn check(count: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
-    let (start, gpu, mut tally) = (Instant::now(), trial::gpu(0)?, Tally::default());
+    let (start, gpu, mut tally) = (Instant::now(), lab::gpu(0)?, Tally::default());
     println!("{gpu:?}");
     let cases = Cases::new(seed, gpu);
     let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
@@ -183,7 +183,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(runs) = option("--check") {
         return check(runs.parse()?, number("--seed", 1)? as u64);
     }
-    let mut gpu = trial::gpu(0)?;
+    let mut gpu = lab::gpu(0)?;
     if let Some(rates) = option("--gpu") {
         let rates: Vec<f64> = rates.split(',').map(str::parse).collect::<Result<_, _>>()?;
         (gpu.flops, gpu.memory, gpu.launch) = (rates[0], rates[1], rates[2]);
@@ -244,8 +244,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             variants = variants.iter().flat_map(cut).collect();
         }
-        let effort = trial::Effort { busy, calls: 20, rounds: 3, rows: 12 };
-        trial::conv2d(0, &problem, &variants, &effort, |variant, outcome| {
+        let effort = lab::Effort { busy, calls: 20, rounds: 3, rows: 12 };
+        lab::conv2d(0, &problem, &variants, &effort, |variant, outcome| {
             let predicted = seconds(&problem, &gpu, variant) * 1e6;
             match outcome {
                 Ok(it) => {

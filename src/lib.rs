@@ -60,7 +60,7 @@ pub use device::{
     Prediction, Run, Ticket, Vendor, WhenFull, devices,
 };
 pub use error::{Error, Result};
-pub use gl::{baseline, trial};
+pub use gl::lab;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
 /// Ends all threads and closes all GPU contexts that are no longer in use. Idempotent; Sparkle can be used again

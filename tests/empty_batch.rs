@@ -173,10 +173,10 @@ fn tuning_and_the_reference_s_way_have_nothing_to_do() {
         return;
     }
     let problem = Conv2d::new(Conv2dDesc { groups: 1, bias: false, ..desc() }).unwrap();
-    let tuned = sparkle::trial::tune(0, &problem, Duration::from_millis(50)).unwrap();
+    let tuned = sparkle::lab::tune(0, &problem, Duration::from_millis(50)).unwrap();
     assert_eq!((tuned.best, tuned.planned.1, tuned.timed, tuned.refused), (None, None, 0, 0));
     let weights = vec![1.0; problem.weights_len()];
-    sparkle::baseline::conv2d(0, &problem, (&[], &weights, None), &mut []).unwrap();
+    sparkle::lab::baseline::conv2d(0, &problem, (&[], &weights, None), &mut []).unwrap();
 }
 
 /// A text for a convolution is made for its sizes, whatever the batch.

@@ -1,11 +1,11 @@
 //! Every kernel family on whatever GL device the machine has: exact on small integers, for shapes that fit no tile.
 
+use sparkle::lab::{self, Compared, Numbers};
 use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::shader::cases::deep;
 use sparkle::shader::variant::{Family, Variant, candidates};
-use sparkle::trial::{self, Compared, Numbers};
 use sparkle::{
     Algorithm, Contexts, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose,
 };
@@ -43,7 +43,7 @@ fn problem(random: &mut Random) -> Conv2d {
 
 #[test]
 fn families_are_exact_on_integers() {
-    if trial::gpu(0).is_err() {
+    if lab::gpu(0).is_err() {
         assert!(std::env::var("SPARKLE_TEST_REQUIRE_GL").as_deref() != Ok("1"), "no GL device");
         return;
     }
@@ -65,7 +65,7 @@ fn families_are_exact_on_integers() {
         if matches!(variant.family, Family::Igemm | Family::Table) {
             variant.splits = random.pick(&[1, 1, 2, 3, 7]);
         }
-        let differing = trial::differences(0, &problem, &variant, random.bits()).unwrap();
+        let differing = lab::differences(0, &problem, &variant, random.bits()).unwrap();
         assert_eq!(differing, 0, "{variant}: {problem:?}");
         *seen
             .entry(match variant.family {
@@ -83,11 +83,11 @@ fn families_are_exact_on_integers() {
 
 #[test]
 fn winograd_stays_within_its_bound() {
-    if trial::gpu(0).is_err() {
+    if lab::gpu(0).is_err() {
         return;
     }
     let mut random = Random::new(42);
-    let effort = trial::Effort { busy: std::time::Duration::ZERO, calls: 1, rounds: 1, rows: 40 };
+    let effort = lab::Effort { busy: std::time::Duration::ZERO, calls: 1, rounds: 1, rows: 40 };
     let mut ran = 0;
     for m in [2, 4] {
         for (c, k, h, w, pad, n) in
@@ -110,7 +110,7 @@ fn winograd_stays_within_its_bound() {
             let problem = Conv2d::new(desc).unwrap();
             let tile = Tile::new(32, 32, 16, 4, 4, 1);
             let variant = Variant { family: Family::Winograd(m), tile, splits: 1 };
-            trial::conv2d(0, &problem, &[variant], &effort, |variant, outcome| {
+            lab::conv2d(0, &problem, &[variant], &effort, |variant, outcome| {
                 let error = outcome.unwrap().error;
                 assert!(error <= 1.0 && error > 0.0, "{variant}: {error} {problem:?} {}", random.bits());
                 ran += 1;
@@ -123,13 +123,12 @@ fn winograd_stays_within_its_bound() {
 
 /// What became of `problem` by a call and in a pipeline that cuts it into pieces.
 fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -> Compared {
-    let called = trial::compare(0, problem, variant, numbers, seed).unwrap();
+    let called = lab::compare(0, problem, variant, numbers, seed).unwrap();
     let image = (problem.input_len().max(problem.output_len()) / problem.sizes().n).max(64);
     let piece_bytes = 2 * 4 * image;
     let base = PipelineOptions { slots: 2, contexts: Contexts::One, gather: false, ..Default::default() };
     let options = PipelineOptions { piece_bytes, ..base };
-    let (streamed, kernel) =
-        trial::compare_streamed(0, problem, variant, (numbers, 2, seed), options).unwrap();
+    let (streamed, kernel) = lab::compare_streamed(0, problem, variant, (numbers, 2, seed), options).unwrap();
     let family = variant.to_string();
     let is_fallback = *variant == Variant::DIRECT;
     assert!(is_fallback || *kernel == *family, "{variant}: {kernel} computed it");
@@ -140,7 +139,7 @@ fn both_ways(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -
 /// padding on all sides, also where all that a shader does is known when it is compiled, strides, dilation, groups, bias and ReLU.
 #[test]
 fn nan_and_infinity_reach_what_the_definition_says() {
-    if trial::gpu(0).is_err() {
+    if lab::gpu(0).is_err() {
         return;
     }
     let tile = Tile::new(32, 32, 16, 4, 4, 1);
@@ -189,7 +188,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
 /// Winograd's transforms overflow on inputs of this size, the direct sums do not.
 #[test]
 fn winograd_is_finite_where_direct_sums_are() {
-    if trial::gpu(0).is_err() {
+    if lab::gpu(0).is_err() {
         return;
     }
     let tile = Tile::new(32, 32, 16, 4, 4, 1);
@@ -213,7 +212,7 @@ fn winograd_is_finite_where_direct_sums_are() {
 /// Sums so deep that some drivers would end the loops of a single pass.
 #[test]
 fn the_deepest_sums_of_every_family_are_exact() {
-    let Ok(gpu) = trial::gpu(0) else { return };
+    let Ok(gpu) = lab::gpu(0) else { return };
     let (mut families, mut ran) = (std::collections::BTreeMap::<_, usize>::new(), 0);
     let all = deep(&gpu);
     let few = |(index, (_, variant)): &(usize, (Conv2d, Variant))| {
@@ -236,7 +235,7 @@ fn the_deepest_sums_of_every_family_are_exact() {
 /// Every family in pipelines: batches cut into pieces of two sizes, weights packed once, scratch shared, slots used again.
 #[test]
 fn streams_of_every_family_are_right() {
-    if trial::gpu(0).is_err() {
+    if lab::gpu(0).is_err() {
         return;
     }
     let tile = Tile::new(32, 32, 16, 4, 4, 1);
@@ -272,7 +271,7 @@ fn streams_of_every_family_are_right() {
             let options =
                 PipelineOptions { slots: 2, piece_bytes: 2 * 4 * image, contexts, ..Default::default() };
             let (wrong, kernel) =
-                trial::streamed_differences(0, &problem, &variant, (jobs, 44), options).unwrap();
+                lab::streamed_differences(0, &problem, &variant, (jobs, 44), options).unwrap();
             assert_eq!(wrong, 0, "{variant} {contexts:?}");
             assert!(variant == Variant::DIRECT || *kernel == *variant.to_string(), "{variant}: {kernel}");
             ran += jobs;

@@ -1,4 +1,4 @@
-//! The pipeline's ring under a model checker: in every interleaving of its threads each piece goes through each step once, and all
+//! The pipeline's ring under a model checker: in every interleaving of its threads each piece goes through each stage once, and all
 //! threads end.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ mod sync {
     }
 }
 
-use ring::{Refused, Rest, Ring, Source, Step, Task};
+use ring::{Refused, Rest, Ring, Source, Stage, Task};
 
 /// Work of some pieces. One that shares is of one piece, whose number is how many are in it.
 struct Work {
@@ -51,21 +51,21 @@ impl Source for Work {
     }
 }
 
-/// Does `steps` until the ring ends. Gives how many tasks there were.
-fn serve(ring: &Ring<Work>, steps: &[Step]) -> usize {
+/// Does `stages` until the ring ends. Gives how many tasks there were.
+fn serve(ring: &Ring<Work>, stages: &[Stage]) -> usize {
     let (generation, mut tasks) = (ring.generation(), 0);
     loop {
-        match ring.next(steps, Rest::Always) {
+        match ring.next(stages, Rest::Always) {
             Some(Task::End) => return tasks,
             Some(Task::Prepare(slot, _)) => {
                 ring.expect(slot, generation);
-                ring.pass(Step::Upload, slot, generation);
+                ring.pass(Stage::Upload, slot, generation);
             }
             // Whether it comes in time depends on the others: it is not counted.
             Some(Task::Expect(..)) => continue,
-            Some(Task::Issue(Step::Upload, slot, _)) => ring.pass(Step::Compute, slot, generation),
-            Some(Task::Issue(Step::Compute, slot, _)) => ring.pass(Step::Download, slot, generation),
-            Some(Task::Issue(Step::Download, slot, _)) => drop(ring.done(slot, generation)),
+            Some(Task::Issue(Stage::Upload, slot, _)) => ring.pass(Stage::Compute, slot, generation),
+            Some(Task::Issue(Stage::Compute, slot, _)) => ring.pass(Stage::Download, slot, generation),
+            Some(Task::Issue(Stage::Download, slot, _)) => drop(ring.done(slot, generation)),
             // Roused, since the first piece is on its way.
             None => continue,
         }
@@ -89,11 +89,11 @@ fn two_steps_and_two_callers() {
         let ring = Arc::new(Ring::new(1, 1));
         let back = {
             let ring = ring.clone();
-            loom::thread::spawn(move || serve(&ring, &[Step::Compute, Step::Download]))
+            loom::thread::spawn(move || serve(&ring, &[Stage::Compute, Stage::Download]))
         };
         let front = {
             let ring = ring.clone();
-            loom::thread::spawn(move || serve(&ring, &[Step::Upload]))
+            loom::thread::spawn(move || serve(&ring, &[Stage::Upload]))
         };
         for _ in 0..2 {
             assert!(ring.push(work(1), true).is_ok());
@@ -127,7 +127,9 @@ fn a_break_at_any_moment_loses_nothing() {
         assert_eq!(ring.depth(), (0, 0));
         // Everything works after that.
         assert!(ring.push(work(1), true).is_ok());
-        let Some(Task::Prepare(slot, 0)) = ring.next(&[Step::Upload], Rest::Never) else { panic!("no task") };
+        let Some(Task::Prepare(slot, 0)) = ring.next(&[Stage::Upload], Rest::Never) else {
+            panic!("no task")
+        };
         assert!(ring.done(slot, ring.generation()));
     });
 }
@@ -136,7 +138,7 @@ fn a_break_at_any_moment_loses_nothing() {
 #[test]
 fn a_piece_is_expected_until_it_is_computed() {
     model(|| {
-        let (front, back) = (&[Step::Upload], &[Step::Compute, Step::Download]);
+        let (front, back) = (&[Stage::Upload], &[Stage::Compute, Stage::Download]);
         for in_time in [true, false] {
             let ring = Ring::new(2, 4);
             assert!(ring.push(work(1), true).is_ok());
@@ -146,8 +148,8 @@ fn a_piece_is_expected_until_it_is_computed() {
             if in_time {
                 assert_eq!(ring.next(back, Rest::Never), Some(Task::Expect(slot, 0)));
             }
-            ring.pass(Step::Compute, slot, generation);
-            assert_eq!(ring.next(back, Rest::Never), Some(Task::Issue(Step::Compute, slot, 0)));
+            ring.pass(Stage::Compute, slot, generation);
+            assert_eq!(ring.next(back, Rest::Never), Some(Task::Issue(Stage::Compute, slot, 0)));
             assert_eq!(ring.next(back, Rest::Never), None);
             // A thread of contexts that are gone has nothing to expect.
             ring.break_up();
@@ -164,7 +166,7 @@ fn a_piece_is_expected_until_it_is_computed() {
 /// it is done: a thread that missed it would listen for ever, which the checker does not allow.
 #[test]
 fn who_listens_to_the_news_misses_no_task() {
-    fn work_off(ring: &Ring<Work>, step: Step, listens: bool) {
+    fn work_off(ring: &Ring<Work>, stage: Stage, listens: bool) {
         let (generation, mut heard) = (ring.generation(), None);
         loop {
             let news = ring.news();
@@ -172,9 +174,9 @@ fn who_listens_to_the_news_misses_no_task() {
                 loom::thread::yield_now();
                 continue;
             }
-            match ring.next(&[step], if listens { Rest::Never } else { Rest::Always }) {
+            match ring.next(&[stage], if listens { Rest::Never } else { Rest::Always }) {
                 None => heard = Some(news),
-                Some(Task::Prepare(slot, _)) => ring.pass(Step::Download, slot, generation),
+                Some(Task::Prepare(slot, _)) => ring.pass(Stage::Download, slot, generation),
                 Some(Task::Issue(_, slot, _)) => {
                     assert!(ring.done(slot, generation));
                     ring.close(|_| panic!("all has begun"));
@@ -184,12 +186,12 @@ fn who_listens_to_the_news_misses_no_task() {
             }
         }
     }
-    for listener in [Step::Upload, Step::Download] {
+    for listener in [Stage::Upload, Stage::Download] {
         model(move || {
             let ring = Arc::new(Ring::new(1, 2));
-            let threads = [Step::Upload, Step::Download].map(|step| {
+            let threads = [Stage::Upload, Stage::Download].map(|stage| {
                 let ring = ring.clone();
-                loom::thread::spawn(move || work_off(&ring, step, step == listener))
+                loom::thread::spawn(move || work_off(&ring, stage, stage == listener))
             });
             assert!(ring.push(work(1), true).is_ok());
             threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -198,9 +200,9 @@ fn who_listens_to_the_news_misses_no_task() {
     }
 }
 
-/// One thread with all steps, which ends when the ring breaks.
+/// One thread with all stages, which ends when the ring breaks.
 fn serve_until_end(ring: &Ring<Work>) {
-    serve(ring, &[Step::Upload, Step::Compute, Step::Download]);
+    serve(ring, &[Stage::Upload, Stage::Compute, Stage::Download]);
 }
 
 #[test]
@@ -208,13 +210,15 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
     model(|| {
         let ring = Arc::new(Ring::new(1, 1));
         assert!(ring.push(work(1), true).is_ok());
-        let Some(Task::Prepare(slot, _)) = ring.next(&[Step::Upload], Rest::Never) else { panic!("no task") };
+        let Some(Task::Prepare(slot, _)) = ring.next(&[Stage::Upload], Rest::Never) else {
+            panic!("no task")
+        };
         let generation = ring.generation();
         ring.lend(slot, generation);
         assert!(ring.submit(slot, generation, 7).is_ok());
         let worker = {
             let ring = ring.clone();
-            loom::thread::spawn(move || serve(&ring, &[Step::Upload, Step::Compute, Step::Download]))
+            loom::thread::spawn(move || serve(&ring, &[Stage::Upload, Stage::Compute, Stage::Download]))
         };
         // Given back while the job runs, or before, or after; then somebody else gets it.
         ring.give_back(slot, generation);
@@ -268,15 +272,15 @@ fn a_reserved_slot_is_prepared_or_found_again() {
                 loom::thread::spawn(move || {
                     let mut lent = 0;
                     loop {
-                        match ring.next(&[Step::Upload, Step::Compute, Step::Download], Rest::Always) {
+                        match ring.next(&[Stage::Upload, Stage::Compute, Stage::Download], Rest::Always) {
                             Some(Task::End) => return lent,
                             Some(Task::Prepare(slot, 7)) => {
                                 ring.lend(slot, 0);
                                 lent += 1;
                                 ring.give_back(slot, 0);
                             }
-                            Some(Task::Prepare(slot, _)) => ring.pass(Step::Upload, slot, 0),
-                            Some(Task::Issue(step, slot, _)) => match step.next() {
+                            Some(Task::Prepare(slot, _)) => ring.pass(Stage::Upload, slot, 0),
+                            Some(Task::Issue(stage, slot, _)) => match stage.next() {
                                 Some(next) => ring.pass(next, slot, 0),
                                 None => drop(ring.done(slot, 0)),
                             },
@@ -344,7 +348,7 @@ fn what_shares_a_slot_is_never_left_behind() {
         let ring = Arc::new(Ring::new(2, 4));
         let front = {
             let ring = ring.clone();
-            loom::thread::spawn(move || serve(&ring, &[Step::Upload]))
+            loom::thread::spawn(move || serve(&ring, &[Stage::Upload]))
         };
         let back = {
             let ring = ring.clone();
@@ -352,11 +356,11 @@ fn what_shares_a_slot_is_never_left_behind() {
             loom::thread::spawn(move || {
                 let (generation, mut jobs) = (ring.generation(), 0);
                 while jobs < 3 {
-                    match ring.next(&[Step::Compute, Step::Download], Rest::Always) {
-                        Some(Task::Issue(Step::Compute, slot, _)) => {
-                            ring.pass(Step::Download, slot, generation)
+                    match ring.next(&[Stage::Compute, Stage::Download], Rest::Always) {
+                        Some(Task::Issue(Stage::Compute, slot, _)) => {
+                            ring.pass(Stage::Download, slot, generation)
                         }
-                        Some(Task::Issue(Step::Download, slot, piece)) => {
+                        Some(Task::Issue(Stage::Download, slot, piece)) => {
                             jobs += piece;
                             assert!(ring.done(slot, generation));
                         }

@@ -3,7 +3,7 @@
 use super::discovery::found;
 use crate::error::{Error, Result};
 pub use crate::gl::architecture::{Architecture, Vendor};
-use crate::gl::trial;
+use crate::gl::lab;
 use crate::memory::tiles::Gpu;
 
 /// The architecture and the measured limits of the device at `index` of [`devices`](super::devices). The first call
@@ -13,7 +13,7 @@ use crate::memory::tiles::Gpu;
 /// [`Error::InvalidArgument`] if there is no usable GPU at `index`; an error of the device if the measurement failed.
 pub(crate) fn describe(index: usize) -> Result<(Architecture, Gpu)> {
     let (number, architecture) = gl_device(index)?;
-    Ok((architecture, trial::gpu(number)?))
+    Ok((architecture, lab::gpu(number)?))
 }
 
 /// The N of `gl:N` and the architecture of the device at `index` of [`devices`](super::devices).

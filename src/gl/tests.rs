@@ -20,14 +20,23 @@ mod tuning;
 
 use std::time::Duration;
 
-use super::context::{LiveObjects, ShareGroup};
-use super::session::Session;
+use std::sync::Arc;
+
 use super::*;
+use crate::backend::Backend;
+use crate::config::Tune;
+use crate::error::{Error, Result};
+use crate::gl::device::discovery::discovered;
+use crate::gl::device::engine::Engine;
+use crate::gl::device::registry::engine;
+use crate::gl::driver::context::{LiveObjects, ShareGroup, Target};
+use crate::gl::driver::{api, fence, resource};
+use crate::gl::execution::programs::Programs;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 
 /// The first device; says so if there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
-fn first_device() -> Option<context::Target> {
+fn first_device() -> Option<Target> {
     let target = discovered().unwrap().found.iter().find_map(|found| found.target);
     if target.is_none() {
         let required = std::env::var("SPARKLE_TEST_REQUIRE_GL").is_ok_and(|value| value == "1");
@@ -55,12 +64,12 @@ fn problem() -> Conv2d {
     Conv2d::new(desc).unwrap()
 }
 
-/// Runs [`problem`] in `session`, checks every output, returns the number of dispatches.
-fn run(session: &mut Session, seed: u64) -> u32 {
+/// Runs [`problem`] with `programs`, checks every output, returns the number of dispatches.
+fn run(programs: &mut Programs, seed: u64) -> u32 {
     let (problem, mut random) = (problem(), Random::new(seed));
     let (input, weights) =
         (random.integers(problem.input_len(), 8), random.integers(problem.weights_len(), 8));
-    let prepared = session.prepare(&problem, &weights, None).unwrap();
+    let prepared = tune::prepare(programs, Tune::Off, &problem, &weights, None).unwrap();
     let mut output = vec![f32::NAN; problem.output_len()];
     let ran = prepared.run(&input, &mut output).unwrap();
     let expected = oracle::conv2d(&problem, &input, &weights, None);
@@ -72,13 +81,15 @@ fn run(session: &mut Session, seed: u64) -> u32 {
 #[test]
 fn objects_live_as_long_as_they_are_held() {
     let Some(group) = share_group() else { return };
-    let mut session = Session::new(group.context().unwrap());
-    run(&mut session, 1);
+    let mut programs = Programs::new(group.context().unwrap());
+    run(&mut programs, 1);
     let idle = LiveObjects { programs: 1, contexts: 1, ..Default::default() };
-    assert_eq!(group.live_objects(), idle, "a session keeps its programs and nothing else");
-    let prepared = session.prepare(&problem(), &vec![0.0; problem().weights_len()], None).unwrap();
+    assert_eq!(group.live_objects(), idle, "programs stay and nothing else");
+    let prepared =
+        tune::prepare(&mut programs, Tune::Off, &problem(), &vec![0.0; problem().weights_len()], None)
+            .unwrap();
     assert_eq!(group.live_objects(), LiveObjects { buffers: 4, ..idle });
-    drop(session);
+    drop(programs);
     assert_eq!(group.live_objects().contexts, 1, "a prepared convolution keeps its context");
     drop(prepared);
     assert_eq!(group.live_objects(), LiveObjects::default());
@@ -87,13 +98,13 @@ fn objects_live_as_long_as_they_are_held() {
 #[test]
 fn long_work_is_cut() {
     let Some(group) = share_group() else { return };
-    let mut session = Session::new(group.context().unwrap());
+    let mut programs = Programs::new(group.context().unwrap());
     // 5100 outputs of some hundred operations each: a tenth of a second at this rate is a small part of them.
     group.set_rate(1e6);
-    let dispatches = run(&mut session, 2);
+    let dispatches = run(&mut programs, 2);
     assert!(dispatches > 1, "{dispatches}");
     group.set_rate(1e12);
-    assert_eq!(run(&mut session, 3), 1);
+    assert_eq!(run(&mut programs, 3), 1);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! The program names the task and the variant. The key adds the device and its driver, so that a measurement is only found on
 //! the device it was made on.
 
-use super::discovered;
 use crate::error::{Error, Result};
+use crate::gl::device::discovery::discovered;
 use crate::store::{Stored, store};
 
 /// What was measured of one variant.

@@ -132,7 +132,7 @@ pub fn measured(device: &str, tally: &mut Tally) {
 pub fn tuned() {
     let desc = Conv2dDesc { c: 32, h: 20, w: 20, k: 32, r: 3, s: 3, bias: true, ..Default::default() };
     let problem = Conv2d::new(desc).unwrap();
-    let tune = |ms| sparkle::trial::tune(0, &problem, std::time::Duration::from_millis(ms));
+    let tune = |ms| sparkle::lab::tune(0, &problem, std::time::Duration::from_millis(ms));
     let mut failures = 0;
     for which in 1.. {
         let mut result = None;

@@ -19,8 +19,8 @@ use std::io::{BufRead, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use sparkle::lab::{Bench, Data, Effort, Timed};
 use sparkle::shader::variant::{Family, Variant, candidates};
-use sparkle::trial::{Bench, Data, Effort, Timed};
 use sparkle::{Conv2d, Conv2dDesc};
 
 /// Runs between two timestamps, as the peers' graphs hold.

@@ -28,7 +28,7 @@ pub struct Args {
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let problem = problem(&args.conv)?;
     let gpu = match args.gl {
-        Some(index) => sparkle::trial::gpu(index)?,
+        Some(index) => sparkle::lab::gpu(index)?,
         None => Gpu::ASSUMED,
     };
     let ranked = candidates(&problem, &gpu);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sparkle::lab::{self, Tuned};
 use sparkle::report::geomean;
-use sparkle::trial::{self, Tuned};
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -49,7 +49,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let layers = suite::read(&args.suite, args.batch)?;
     // So that a device that is not there is one error, not one a layer.
-    trial::gpu(args.device)?;
+    lab::gpu(args.device)?;
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
     console.line(line(
         names,
@@ -60,7 +60,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     for layer in &layers {
         bar.set_message(layer.name.clone());
         let tuned = verify::check_memory(&layer.problem)
-            .and_then(|()| Ok(trial::tune(args.device, &layer.problem, args.budget)?));
+            .and_then(|()| Ok(lab::tune(args.device, &layer.problem, args.budget)?));
         match tuned {
             Ok(tuned) => {
                 gains.extend(gain(&tuned));

@@ -16,18 +16,13 @@
 //! Each job keeps its own ticket and its own end. A batch that cannot be computed for want of memory or of a shader is taken
 //! apart: its jobs fly again, each alone and the usual way.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::exit::Copying;
-use super::Core;
-use super::job::{Flight, Work};
-use super::memory::SlotMemory;
-use super::ring::Step;
+use super::job::InFlightJob;
 use crate::backend::Recipe;
-use crate::error::Error;
+use crate::gl::convolution::queue::head_bytes;
 use crate::problem::Conv2d;
 use crate::shader::variant;
 
@@ -43,39 +38,13 @@ const SMALL_TIME: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(20);
 /// Jobs of a batch as long as nothing is known of the device; and so many that they tell its rate, not what a job takes alone.
 const TRIAL: usize = 16;
-/// Bytes that one thread copies before another is worth waking.
-const PART: usize = 256 << 10;
-/// Dispatches that a batch may be cut into, and counters at the head of its queue.
-pub const COUNTERS: usize = 64;
-/// What parts of a buffer that are bound by themselves begin at a multiple of, on any device.
-const ALIGNMENT: usize = 256;
 /// Numbers that jobs begin at a multiple of: a line of memory.
 const LINE: usize = 16;
-
-/// Where numbers begin in a slot's memory.
-#[derive(Clone, Copy)]
-struct Base(*mut f32);
-
-// SAFETY: an address; who uses what it stands for, the ring decides.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
-
-impl Base {
-    /// The address of `element`.
-    ///
-    /// # Safety
-    /// It is inside the memory that this is the address of.
-    unsafe fn at(&self, element: usize) -> *mut f32 {
-        // SAFETY: as promised.
-        unsafe { self.0.add(element) }
-    }
-}
 
 /// Jobs of one plan in one slot.
 pub struct Batch {
     pub recipe: Arc<Recipe>,
-    pub flights: Vec<Arc<Flight>>,
+    pub flights: Vec<Arc<InFlightJob>>,
 }
 
 /// Operations a second that batches reach on a device.
@@ -114,13 +83,8 @@ pub fn room(recipe: &Recipe, most_bytes: usize) -> usize {
 }
 
 /// Elements from one job's input to the next, and from output to output.
-fn strides(problem: &Conv2d) -> [usize; 2] {
+pub fn strides(problem: &Conv2d) -> [usize; 2] {
     [problem.input_len(), problem.output_len()].map(|len| len.next_multiple_of(LINE))
-}
-
-/// Bytes of the queue before the inputs of `jobs` jobs.
-pub fn head_bytes(jobs: usize) -> usize {
-    (4 * COUNTERS + size_of::<[u32; 2]>() * jobs).next_multiple_of(ALIGNMENT)
 }
 
 /// Bytes of the slot's input and output with `jobs` jobs of `problem` in it.
@@ -136,105 +100,8 @@ impl Batch {
     }
 
     /// What a slot needs for any batch of this plan's, so that it need not grow with each that is larger than those before.
-    pub fn capacity(&self, core: &Core) -> [usize; 2] {
-        bytes(&self.recipe.problem, core.most_room(&self.recipe).max(self.flights.len()))
-    }
-
-    /// Writes the queue and the inputs into slot `slot`, which is prepared, and passes it on to the upload.
-    pub fn fill(self: Arc<Self>, core: &Arc<Core>, slot: usize, generation: u64, memory: SlotMemory) {
-        if !core.ring.copying(slot) {
-            return;
-        }
-        let (jobs, [input, output]) = (self.flights.len(), strides(&self.recipe.problem));
-        let head = head_bytes(jobs);
-        // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
-        let queue = unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
-        queue.fill(0);
-        for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
-            begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);
-        }
-        let len = self.recipe.problem.input_len();
-        // SAFETY: behind the head, for which there is room.
-        let inputs = Base(unsafe { memory.input.as_ptr().add(head) }.cast());
-        let copy = move |range: Range<usize>| {
-            for job in range {
-                let from = self.flights[job].job().expect("only jobs with buffers share a slot").input;
-                // SAFETY: the input is the job's until it is done, and as long as the problem says; the slot's memory has room
-                // for it there, stays while the ring says that it is being copied, and no other part copies to that place.
-                unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(job * input), len) };
-            }
-        };
-        let keeper = core.clone();
-        let then = move || {
-            if keeper.ring.copied(slot) {
-                keeper.ring.pass(Step::Upload, slot, generation);
-            }
-        };
-        in_parts(core, jobs, 4 * len, copy, then);
-    }
-
-    /// Brings the outputs from slot `slot`, into which they were downloaded, to their places; then the slot is free.
-    pub fn deliver(self: Arc<Self>, core: &Arc<Core>, slot: usize, memory: SlotMemory) {
-        if !core.ring.copying(slot) {
-            return;
-        }
-        let stride = strides(&self.recipe.problem)[1];
-        let (jobs, len) = (self.flights.len(), self.recipe.problem.output_len());
-        let outputs = Base(memory.output.as_ptr().cast());
-        let keeper = core.clone();
-        let deliver = move |range: Range<usize>| {
-            for job in range {
-                let flight = &self.flights[job];
-                if let Some(to) = flight.destination(0) {
-                    // SAFETY: the output is the job's until it is done, and as long as the problem says; the slot's output has
-                    // it there, and stays while the ring says that it is being copied.
-                    unsafe { std::ptr::copy_nonoverlapping(outputs.at(job * stride), to, len) };
-                }
-                flight.part_done(&keeper, 1);
-            }
-        };
-        let keeper = core.clone();
-        in_parts(core, jobs, 4 * len, deliver, move || keeper.ring.delivered(slot));
-    }
-
-    /// It cannot be computed, for `error`, but the device can go on: its jobs do so alone.
-    pub fn take_apart(&self, core: &Core, slot: usize, generation: u64, error: &Error) {
-        if matches!(error, Error::Shader { .. }) && !core.no_queue.swap(true, Ordering::Relaxed) {
-            crate::log::warning!("{}: small jobs go one by one: {error}", core.id);
-        }
-        let alone = self.flights.iter().map(|flight| Work::Fly { flight: flight.again(false), next: 0 });
-        core.ring.again(slot, generation, alone);
-    }
-}
-
-/// Runs what it holds when it is dropped.
-struct Finally<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for Finally<F> {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(|then| then());
-    }
-}
-
-/// Does `work` for each of `jobs` jobs of `bytes` bytes and then `then`: on the spot, or in parts that copiers take.
-fn in_parts(
-    core: &Core,
-    jobs: usize,
-    bytes: usize,
-    work: impl Fn(Range<usize>) + Send + Sync + 'static,
-    then: impl FnOnce() + Send + Sync + 'static,
-) {
-    let finally = Finally(Some(then));
-    let each = PART.div_ceil(bytes.max(1));
-    if jobs <= each {
-        work(0..jobs);
-        return drop(finally);
-    }
-    // What comes last runs when the last part is gone, also if one has panicked.
-    let shared = Arc::new((work, finally, Copying::begin()));
-    for first in (0..jobs).step_by(each) {
-        let shared = shared.clone();
-        core.copiers.run(move || (shared.0)(first..(first + each).min(jobs)));
+    pub fn capacity(&self, max_room: usize) -> [usize; 2] {
+        bytes(&self.recipe.problem, max_room.max(self.flights.len()))
     }
 }
 
@@ -288,15 +155,5 @@ mod tests {
         assert_eq!((rate.room(job), rate.room(1000)), (0, 320));
         rate.learn(TRIAL, job, Duration::ZERO);
         assert!(rate.room(job) > 3200);
-    }
-
-    #[test]
-    fn what_comes_last_runs_once_and_last() {
-        let order = Arc::new(std::sync::Mutex::new(vec![]));
-        let (first, last) = (order.clone(), order.clone());
-        let finally = Finally(Some(move || last.lock().unwrap().push(2)));
-        first.lock().unwrap().push(1);
-        drop(finally);
-        assert_eq!(*order.lock().unwrap(), [1, 2]);
     }
 }

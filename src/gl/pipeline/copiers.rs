@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::exit::{self, Copying};
 use super::sync::{Condvar, Mutex, lock, wait};
+use crate::gl::driver::exit::{self, Copying};
 use crate::thread::is_current;
 
 /// Copies up to this size are done by whoever asks.

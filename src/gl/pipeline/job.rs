@@ -1,18 +1,15 @@
 //! Jobs on their way: cut into pieces, put together again, ended once.
 //!
-//! A [`Flight`] counts what is outstanding: two parts a piece, its data and its time on the device. It ends when the last part is
+//! A [`InFlightJob`] counts what is outstanding: two parts a piece, its data and its time on the device. It ends when the last part is
 //! in, and after an error when nothing touches the caller's memory any more. An output that somebody may look at is
 //! written last, when nothing can go wrong any more.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Core;
-use super::batch::Batch;
-use super::ring::Source;
-use super::slot::{Lease, Reservation};
+use super::completion::Completion;
+use super::leases::Lease;
 use super::sync::{Mutex, lock};
 use crate::allocate;
 use crate::backend::{BorrowedSlice, Job, Recipe, Run, Ticket};
@@ -21,11 +18,11 @@ use crate::problem::Conv2d;
 use crate::report::Timing;
 
 /// A job under way, for the first or the second time.
-pub struct Flight {
+pub struct InFlightJob {
     pub recipe: Arc<Recipe>,
     ticket: Ticket,
     whose: Whose,
-    images_each: usize,
+    pub images_each: usize,
     /// How many like it may share a slot; 0 if it flies alone.
     pub room: usize,
     /// Times the device was lost under it.
@@ -36,7 +33,7 @@ pub struct Flight {
 /// Where what all flights of a job share is: with the first of them, to which the others hold on.
 enum Whose {
     First(Sent),
-    Again(Arc<Flight>),
+    Again(Arc<InFlightJob>),
 }
 
 /// A job as it was sent, and what all its flights share. It goes when the last of them does.
@@ -53,9 +50,20 @@ pub struct Sent {
 }
 
 impl Sent {
+    /// The plan of a job with buffers.
+    pub fn recipe(&self) -> Option<&Arc<Recipe>> {
+        self.job.as_ref().map(|job| &job.recipe)
+    }
+
     /// A job, or data that is in a slot.
-    fn new(job: Option<Job>, weights: Option<BorrowedSlice>, core: &Core) -> Self {
-        Sent { job, weights, touched: AtomicBool::new(false), open: core.open.take(), start: Instant::now() }
+    pub fn new(job: Option<Job>, weights: Option<BorrowedSlice>, completion: &Completion) -> Self {
+        Sent {
+            job,
+            weights,
+            touched: AtomicBool::new(false),
+            open: completion.open.take(),
+            start: Instant::now(),
+        }
     }
 }
 
@@ -76,173 +84,27 @@ struct Progress {
     dispatches: u32,
 }
 
-/// What goes into a slot.
-#[derive(Clone)]
-pub enum Piece {
-    /// `images` images of a job, from `first` on.
-    Part { flight: Arc<Flight>, first: usize, images: usize },
-    /// Small jobs together.
-    Batch(Arc<Batch>),
-    /// Nothing yet: the slot is for a caller.
-    Reserve(Arc<Reservation>),
-}
-
-/// What waits for slots.
-pub enum Work {
-    /// A job that was submitted; `room` like it may share a slot. Whoever begins with it makes a flight of it: the thread that submits
-    /// has other things to do, and nothing of what that takes in its caches.
-    Sent { sent: Option<Sent>, images_each: usize, room: usize },
-    /// A job, of which the images from `next` on are still to be cut.
-    Fly { flight: Arc<Flight>, next: usize },
-    /// A caller who wants a slot.
-    Reserve(Arc<Reservation>),
-}
-
-impl Source for Work {
-    type Piece = Piece;
-
-    fn cut(&mut self) -> Option<(Piece, bool)> {
-        match self {
-            Work::Reserve(reservation) => {
-                reservation.is_open().then(|| (Piece::Reserve(reservation.clone()), true))
-            }
-            Work::Sent { .. } => {
-                let flight = self.take_off()?;
-                if !flight.ticket.start() {
-                    flight.sent().open.cancelled();
-                    return None;
-                }
-                *self = Work::Fly { flight, next: 0 };
-                self.cut()
-            }
-            Work::Fly { flight, next } => {
-                let n = flight.recipe.problem.sizes().n;
-                let (first, images) = (*next, flight.images_each.min(n - *next));
-                *next += images;
-                let last = *next == n;
-                flight.cut(last).then(|| (Piece::Part { flight: flight.clone(), first, images }, last))
-            }
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        match self {
-            Work::Sent { .. } | Work::Reserve(_) => false,
-            Work::Fly { .. } => true,
-        }
-    }
-
-    fn shares(&self) -> bool {
-        self.recipe_to_share().is_some()
-    }
-
-    fn gather(piece: Piece, waiting: &mut VecDeque<Self>) -> Piece {
-        let Piece::Part { flight, .. } = piece else { return piece };
-        let (recipe, room) = (flight.recipe.clone(), flight.room);
-        let mut flights = vec![flight];
-        let mut index = 0;
-        while index < waiting.len() && flights.len() < room {
-            let goes = waiting[index].recipe_to_share().is_some_and(|other| Arc::ptr_eq(other, &recipe));
-            let work = if goes { waiting.remove(index) } else { None };
-            match work.map(|mut work| work.cut()) {
-                None => index += 1,
-                Some(Some((Piece::Part { flight, .. }, _))) => flights.push(flight),
-                // Called off meanwhile.
-                Some(_) => {}
-            }
-        }
-        Piece::Batch(Arc::new(Batch { recipe, flights }))
-    }
-}
-
-impl Work {
-    /// A job that was submitted.
-    pub fn new(
-        job: Job,
-        weights: Option<BorrowedSlice>,
-        images_each: usize,
-        room: usize,
-        core: &Core,
-    ) -> Self {
-        Work::Sent { sent: Some(Sent::new(Some(job), weights, core)), images_each, room }
-    }
-
-    /// The flight of a job; the first of one that was only sent. None of a caller's wish for a slot.
-    pub fn take_off(&mut self) -> Option<Arc<Flight>> {
-        match self {
-            Work::Sent { sent, images_each, room } => Some(Flight::new(sent.take()?, *images_each, *room)),
-            Work::Fly { flight, .. } => Some(flight.clone()),
-            Work::Reserve(_) => None,
-        }
-    }
-
-    /// The plan of a job that shares a slot.
-    fn recipe_to_share(&self) -> Option<&Arc<Recipe>> {
-        match self {
-            Work::Sent { sent, room, .. } if *room > 0 => Some(&sent.as_ref()?.job.as_ref()?.recipe),
-            Work::Fly { flight, .. } if flight.room > 0 => Some(&flight.recipe),
-            _ => None,
-        }
-    }
-}
-
-impl Piece {
-    /// Its job's weights.
-    ///
-    /// # Safety
-    /// It is outstanding for as long as they are looked at.
-    pub unsafe fn weights(&self) -> &[f32] {
-        match self {
-            // SAFETY: as promised.
-            Piece::Part { flight, .. } => unsafe { flight.weights() },
-            Piece::Batch(batch) => &batch.recipe.weights,
-            Piece::Reserve(_) => &[],
-        }
-    }
-
-    /// The jobs that it is of.
-    pub fn flights(&self) -> &[Arc<Flight>] {
-        match self {
-            Piece::Part { flight, .. } => std::slice::from_ref(flight),
-            Piece::Batch(batch) => &batch.flights,
-            Piece::Reserve(_) => &[],
-        }
-    }
-
-    /// What of it goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a
-    /// batch.
-    pub fn load(&self) -> Option<(&Arc<Recipe>, [usize; 2], usize)> {
-        match self {
-            Piece::Part { flight, images, .. } => {
-                Some((&flight.recipe, bytes_of(&flight.recipe.problem, *images), *images))
-            }
-            Piece::Batch(batch) => Some((&batch.recipe, batch.bytes(), batch.flights.len())),
-            Piece::Reserve(_) => None,
-        }
-    }
-}
-
 /// Bytes of the input and the output of `images` images.
 pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
     let part = problem.with_batch(images);
     [4 * part.input_len(), 4 * part.output_len()]
 }
 
-impl Flight {
+impl InFlightJob {
     /// The first flight of a job with buffers, `images_each` images a piece; `room` like it may share a slot.
-    fn new(sent: Sent, images_each: usize, room: usize) -> Arc<Self> {
+    pub fn new(sent: Sent, images_each: usize, room: usize) -> Arc<Self> {
         let job = sent.job.as_ref().expect("data in slots has its own way");
         let (recipe, ticket) = (job.recipe.clone(), job.ticket.clone());
         let (whose, progress) = (Whose::First(sent), Mutex::default());
-        Arc::new(Flight { recipe, ticket, whose, images_each, room, losses: 0, progress })
+        Arc::new(InFlightJob { recipe, ticket, whose, images_each, room, losses: 0, progress })
     }
 
     /// The flight of data that is in a slot.
-    pub fn in_slot(recipe: &Arc<Recipe>, ticket: &Ticket, core: &Core) -> Arc<Self> {
-        let flight = Flight {
+    pub fn in_slot(recipe: &Arc<Recipe>, ticket: &Ticket, completion: &Completion) -> Arc<Self> {
+        let flight = InFlightJob {
             recipe: recipe.clone(),
             ticket: ticket.clone(),
-            whose: Whose::First(Sent::new(None, None, core)),
+            whose: Whose::First(Sent::new(None, None, completion)),
             images_each: recipe.problem.sizes().n,
             room: 0,
             losses: 0,
@@ -255,7 +117,7 @@ impl Flight {
     /// The same job from the beginning: alone, and on a new device context if the device was `lost`.
     pub fn again(self: &Arc<Self>, lost: bool) -> Arc<Self> {
         let first = if let Whose::Again(first) = &self.whose { first } else { self };
-        Arc::new(Flight {
+        Arc::new(InFlightJob {
             recipe: self.recipe.clone(),
             ticket: self.ticket.clone(),
             whose: Whose::Again(first.clone()),
@@ -292,8 +154,17 @@ impl Flight {
         self.sent().weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
     }
 
+    /// Starts its ticket; `false` if the job was called off before.
+    pub fn begin(&self) -> bool {
+        let begins = self.ticket.start();
+        if !begins {
+            self.sent().open.cancelled();
+        }
+        begins
+    }
+
     /// Counts a piece; `false` if the job has failed meanwhile.
-    fn cut(&self, last: bool) -> bool {
+    pub fn cut(&self, last: bool) -> bool {
         let mut progress = lock(&self.progress);
         if progress.error.is_some() {
             return false;
@@ -340,18 +211,28 @@ impl Flight {
     }
 
     /// The device has computed a piece. Of a job in a batch, the time is that of all of the batch.
-    pub fn computed(self: &Arc<Self>, core: &Arc<Core>, time: Duration, dispatches: u32, kernel: &Arc<str>) {
+    pub fn computed(
+        self: &Arc<Self>,
+        completion: &Arc<Completion>,
+        time: Duration,
+        dispatches: u32,
+        kernel: &Arc<str>,
+    ) {
         let mut progress = lock(&self.progress);
         progress.time += time;
         progress.dispatches += dispatches;
         progress.kernel.get_or_insert_with(|| kernel.clone());
         drop(progress);
-        self.part_done(core, 1);
+        self.part_done(completion, 1);
     }
 
     /// `parts` more are in.
-    pub fn part_done(self: &Arc<Self>, core: &Arc<Core>, parts: usize) {
+    pub fn part_done(self: &Arc<Self>, completion: &Arc<Completion>, parts: usize) {
         let mut progress = lock(&self.progress);
+        if progress.recovered && parts > 0 {
+            // It has given way to another, or ended: a copier may say only now that it has delivered a piece.
+            return;
+        }
         progress.outstanding -= parts;
         let over = progress.outstanding == 0 && (progress.all_cut || progress.error.is_some());
         if !over || std::mem::replace(&mut progress.ended, true) {
@@ -361,10 +242,10 @@ impl Flight {
         if let Some(error) = error {
             progress.error = Some(error.clone());
             drop(progress);
-            return self.fall_back(core, error);
+            return self.fall_back(completion, error);
         }
         let run = Run {
-            device: core.id.clone(),
+            device: completion.id.clone(),
             kernel: progress.kernel.clone().unwrap_or_else(|| "".into()),
             timing: Timing {
                 kernel: progress.time,
@@ -375,14 +256,14 @@ impl Flight {
         };
         drop(progress);
         match spill {
-            None => self.finish(core, Ok(run)),
-            Some(spill) => self.deliver(core, spill, run),
+            None => self.finish(completion, Ok(run)),
+            Some(spill) => self.deliver(completion, spill, run),
         }
     }
 
     /// Copies an output that was put together elsewhere to its place.
-    fn deliver(self: &Arc<Self>, core: &Arc<Core>, spill: Vec<f32>, mut run: Run) {
-        let (flight, keeper) = (self.clone(), core.clone());
+    fn deliver(self: &Arc<Self>, completion: &Arc<Completion>, spill: Vec<f32>, mut run: Run) {
+        let (flight, keeper) = (self.clone(), completion.clone());
         let job = self.job().expect("only jobs with buffers spill");
         let (from, to, bytes) = (spill.as_ptr().cast(), job.output.cast(), 4 * spill.len());
         let then = move || {
@@ -391,30 +272,30 @@ impl Flight {
             flight.finish(&keeper, Ok(run));
         };
         // SAFETY: the spill lives in `then`; the output is the job's until it is finished, which `then` does.
-        unsafe { core.copiers.copy(from, to, bytes, then) };
+        unsafe { completion.copiers.copy(from, to, bytes, then) };
     }
 
     /// Notes an error; the first one counts. The flight ends when nothing of it is outstanding.
-    pub fn fail(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
+    pub fn fail(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
         let mut progress = lock(&self.progress);
         if !progress.delivers {
             progress.error.get_or_insert(error);
         }
         drop(progress);
-        self.part_done(core, 0);
+        self.part_done(completion, 0);
     }
 
     /// After an error: somebody else computes it, or it has failed.
-    fn fall_back(self: &Arc<Self>, core: &Arc<Core>, error: Error) {
+    fn fall_back(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
         let touched = self.sent().touched.load(Ordering::Relaxed);
         let helper = self.job().and_then(|job| {
             let fallback = job.fallback.as_ref().filter(|_| error.is_device_failure());
             let helper = fallback.or(job.partial_output_fallback.as_ref().filter(|_| touched))?;
             Some(helper.clone())
         });
-        let Some(helper) = helper else { return self.finish(core, Err(error)) };
-        let (flight, keeper) = (self.clone(), core.clone());
-        core.copiers.run(move || {
+        let Some(helper) = helper else { return self.finish(completion, Err(error)) };
+        let (flight, keeper) = (self.clone(), completion.clone());
+        completion.copiers.run(move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let job = flight.job().expect("only jobs with buffers have helpers");
                 let problem = &flight.recipe.problem;
@@ -433,8 +314,8 @@ impl Flight {
         });
     }
 
-    fn finish(&self, core: &Core, result: Result<Run>) {
-        let mut recorder = lock(&core.recorder);
+    fn finish(&self, completion: &Completion, result: Result<Run>) {
+        let mut recorder = lock(&completion.recorder);
         match &result {
             Ok(_) => recorder.stats_mut().completed += 1,
             Err(_) => recorder.stats_mut().failed += 1,
@@ -451,27 +332,31 @@ impl Flight {
 
     /// Ends it although pieces of it are outstanding, whose threads cannot go on now. What these still do has no effect; nobody is at its
     /// buffers.
-    pub fn abandon(&self, core: &Core, error: Error) {
+    pub fn abandon(&self, completion: &Completion, error: Error) {
         let mut progress = lock(&self.progress);
         progress.recovered = true;
         progress.error.get_or_insert(error.clone());
         let ended = std::mem::replace(&mut progress.ended, true);
         drop(progress);
         if !ended {
-            self.finish(core, Err(error));
+            self.finish(completion, Err(error));
         }
     }
 
     /// After the device was given up while this had pieces on it, and nobody is at its buffers: it flies again, or ends. Of several
     /// pieces, that is done for the first.
-    pub fn recover(self: &Arc<Self>, core: &Arc<Core>, lost: Option<&Error>) -> Option<Arc<Self>> {
+    pub fn recover(
+        self: &Arc<Self>,
+        completion: &Arc<Completion>,
+        lost: Option<&Error>,
+    ) -> Option<Arc<Self>> {
         let mut progress = lock(&self.progress);
         if std::mem::replace(&mut progress.recovered, true) {
             return None;
         }
         progress.outstanding = 0;
         let gone = || Error::DeviceLost {
-            device: core.id.to_string(),
+            device: completion.id.to_string(),
             what: "the slot's memory went with it".to_owned(),
         };
         let error = match (&progress.error, lost) {
@@ -484,7 +369,7 @@ impl Flight {
         match error {
             None => Some(self.again(lost.is_some())),
             Some(error) => {
-                self.fail(core, error);
+                self.fail(completion, error);
                 None
             }
         }

@@ -4,11 +4,11 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::resource::{Buffer, Region};
-use super::ring::Step;
+use super::ring::Stage;
 use crate::allocate;
 use crate::error::Result;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::{Buffer, Region};
 
 /// What all threads know of a slot's memory. It changes only while the slot is being prepared.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +25,9 @@ pub struct SlotMemory {
     device: [u32; 2],
     /// The fences behind the last upload and the last computation.
     pub fences: [usize; 3],
-    /// Dispatches of the last step.
+    /// Dispatches of the last stage.
     pub dispatches: u32,
-    /// When the last step that was seen to end did so, as the pipeline's age.
+    /// When the last stage that was seen to end did so, as the pipeline's age.
     pub landed: Duration,
 }
 
@@ -52,9 +52,9 @@ impl SlotMemory {
         [0, 1].map(|side| Region { buffer: self.device[side], offset: 0, bytes: bytes[side] })
     }
 
-    /// The fence that comes before `step`.
-    pub fn fence_before(&self, step: Step) -> Option<usize> {
-        (step as usize).checked_sub(1).map(|before| self.fences[before])
+    /// The fence that comes before `stage`.
+    pub fn fence_before(&self, stage: Stage) -> Option<usize> {
+        (stage as usize).checked_sub(1).map(|before| self.fences[before])
     }
 
     /// Whether it has room for these many bytes.

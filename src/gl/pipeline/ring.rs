@@ -19,9 +19,9 @@ use std::collections::VecDeque;
 
 use super::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait};
 
-/// The steps on the device, each in a context of its own, and the one before them.
+/// The stages on the device, each in a context of its own, and the one before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// Input to the device; the same thread also prepares slots.
     Upload,
     /// The kernels.
@@ -30,15 +30,15 @@ pub enum Step {
     Download,
 }
 
-impl Step {
-    /// The step behind it.
-    pub fn next(self) -> Option<Step> {
-        [Some(Step::Compute), Some(Step::Download), None][self as usize]
+impl Stage {
+    /// The stage behind it.
+    pub fn next(self) -> Option<Stage> {
+        [Some(Stage::Compute), Some(Stage::Download), None][self as usize]
     }
 }
 
-/// All of them, last step first: what is nearly done goes first.
-pub const STEPS: [Step; 3] = [Step::Download, Step::Compute, Step::Upload];
+/// All of them, last stage first: what is nearly done goes first.
+pub const STAGES: [Stage; 3] = [Stage::Download, Stage::Compute, Stage::Upload];
 
 /// Work that waits for slots.
 pub trait Source {
@@ -72,8 +72,8 @@ pub enum Task<P> {
     Prepare(usize, P),
     /// Get ready to compute this piece, which is on its way.
     Expect(usize, P),
-    /// Give this step's commands to the device.
-    Issue(Step, usize, P),
+    /// Give this stage's commands to the device.
+    Issue(Stage, usize, P),
     /// Stop: the ring is closed and empty, or broken.
     End,
 }
@@ -83,7 +83,7 @@ pub enum Task<P> {
 pub enum Rest {
     /// Never: it has something else to look after.
     Never,
-    /// While no piece is on its way: else there soon will be a task, and to be woken for it takes longer than many a step.
+    /// While no piece is on its way: else there soon will be a task, and to be woken for it takes longer than many a stage.
     WhenQuiet,
     /// Whenever there is none, until there is one, or the first piece is on its way.
     Always,
@@ -110,7 +110,7 @@ pub struct Ring<S: Source> {
     news: AtomicU64,
     /// How many slots wait for a kernel, for those who only want to know that.
     kernels: AtomicU64,
-    /// Whoever waits for a task, one for each step; and for room in the queue, or for the ring to be quiet.
+    /// Whoever waits for a task, one for each stage; and for room in the queue, or for the ring to be quiet.
     work: [Condvar; 3],
     room: Condvar,
 }
@@ -131,9 +131,9 @@ struct State<S: Source> {
     /// Slots that were reserved, to be prepared.
     reserved: VecDeque<usize>,
     slots: Vec<Place<S::Piece>>,
-    /// Slots that wait for a step.
+    /// Slots that wait for a stage.
     queues: [VecDeque<usize>; 3],
-    /// Slots whose pieces take some preparation before they can be computed, and wait for no step yet.
+    /// Slots whose pieces take some preparation before they can be computed, and wait for no stage yet.
     expected: VecDeque<usize>,
     /// Slots with a piece on record.
     active: usize,
@@ -210,29 +210,29 @@ impl<S: Source> Ring<S> {
         self.news.load(Ordering::Acquire)
     }
 
-    /// Lets go of the ring and wakes who waits for a task of `step`. Telling nobody would cost a system call, too.
-    fn wake(&self, state: MutexGuard<'_, State<S>>, step: Step) {
-        let sleeps = state.sleepers[step as usize] > 0;
+    /// Lets go of the ring and wakes who waits for a task of `stage`. Telling nobody would cost a system call, too.
+    fn wake(&self, state: MutexGuard<'_, State<S>>, stage: Stage) {
+        let sleeps = state.sleepers[stage as usize] > 0;
         drop(state);
         if sleeps {
-            self.work[step as usize].notify_one();
+            self.work[stage as usize].notify_one();
         }
     }
 
-    /// Lets go of the ring and, if its only piece has just begun, wakes the threads of the steps behind the upload: it is theirs next.
+    /// Lets go of the ring and, if its only piece has just begun, wakes the threads of the stages behind the upload: it is theirs next.
     fn rouse(&self, state: MutexGuard<'_, State<S>>) {
-        let sleep = [Step::Compute, Step::Download]
-            .map(|step| state.active == 1 && state.sleepers[step as usize] > 0);
+        let sleep = [Stage::Compute, Stage::Download]
+            .map(|stage| state.active == 1 && state.sleepers[stage as usize] > 0);
         drop(state);
         for (work, _) in self.work[1..].iter().zip(sleep).filter(|(_, sleep)| *sleep) {
             work.notify_one();
         }
     }
 
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State<S>>, step: Step) -> MutexGuard<'a, State<S>> {
-        state.sleepers[step as usize] += 1;
-        state = wait(&self.work[step as usize], state);
-        state.sleepers[step as usize] -= 1;
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State<S>>, stage: Stage) -> MutexGuard<'a, State<S>> {
+        state.sleepers[stage as usize] += 1;
+        state = wait(&self.work[stage as usize], state);
+        state.sleepers[stage as usize] -= 1;
         state
     }
 
@@ -264,7 +264,7 @@ impl<S: Source> Ring<S> {
         // Without a free slot nobody could begin with it; whoever frees one wakes the thread that does, and to wake one costs more
         // than all the rest here.
         if !state.holds() && !state.free.is_empty() {
-            self.wake(state, Step::Upload);
+            self.wake(state, Stage::Upload);
         }
         Ok(())
     }
@@ -299,36 +299,36 @@ impl<S: Source> Ring<S> {
         state.slots[slot].piece = Some(piece);
         state.active += 1;
         state.reserved.push_back(slot);
-        self.wake(state, Step::Upload);
+        self.wake(state, Stage::Upload);
         Ok(None)
     }
 
-    /// The next task among `steps`; waits for one as `rest` says. Tasks of the last steps come first.
-    pub fn next(&self, steps: &[Step], rest: Rest) -> Option<Task<S::Piece>> {
+    /// The next task among `stages`; waits for one as `rest` says. Tasks of the last stages come first.
+    pub fn next(&self, stages: &[Stage], rest: Rest) -> Option<Task<S::Piece>> {
         let (mut state, mut roused) = (self.state(), false);
         loop {
             if state.broken || (state.closed && state.active == 0 && state.waiting.is_empty()) {
                 return Some(Task::End);
             }
-            for step in STEPS.into_iter().filter(|step| steps.contains(step)) {
-                if let Some(slot) = state.queues[step as usize].pop_front() {
+            for stage in STAGES.into_iter().filter(|stage| stages.contains(stage)) {
+                if let Some(slot) = state.queues[stage as usize].pop_front() {
                     self.count_kernels(&state);
                     let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
-                    match step {
-                        Step::Upload => self.rouse(state),
-                        Step::Compute => state.expected.retain(|&it| it != slot),
-                        Step::Download => {}
+                    match stage {
+                        Stage::Upload => self.rouse(state),
+                        Stage::Compute => state.expected.retain(|&it| it != slot),
+                        Stage::Download => {}
                     }
-                    return Some(Task::Issue(step, slot, piece));
+                    return Some(Task::Issue(stage, slot, piece));
                 }
             }
-            if steps.contains(&Step::Compute)
+            if stages.contains(&Stage::Compute)
                 && let Some(slot) = state.expected.pop_front()
                 && let Some(piece) = state.slots[slot].piece.clone()
             {
                 return Some(Task::Expect(slot, piece));
             }
-            if steps.contains(&Step::Upload) {
+            if stages.contains(&Stage::Upload) {
                 if let Some(slot) = state.reserved.pop_front() {
                     let piece = state.slots[slot].piece.clone().expect("a reserved slot has a piece");
                     return Some(Task::Prepare(slot, piece));
@@ -352,22 +352,22 @@ impl<S: Source> Ring<S> {
                 return None;
             }
             let quiet = state.active == 0;
-            state = self.sleep(state, station(steps));
+            state = self.sleep(state, station(stages));
             if quiet && state.active > 0 && rest == Rest::Always {
                 roused = true;
             }
         }
     }
 
-    /// Slot `slot` is ready for `step`.
-    pub fn pass(&self, step: Step, slot: usize, generation: u64) {
+    /// Slot `slot` is ready for `stage`.
+    pub fn pass(&self, stage: Stage, slot: usize, generation: u64) {
         let mut state = self.change();
         if state.generation != generation || state.broken {
             return;
         }
-        state.queues[step as usize].push_back(slot);
+        state.queues[stage as usize].push_back(slot);
         self.count_kernels(&state);
-        self.wake(state, step);
+        self.wake(state, stage);
     }
 
     /// The piece in `slot`, which is being filled, takes some preparation before it can be computed: whoever computes it can begin with that
@@ -376,7 +376,7 @@ impl<S: Source> Ring<S> {
         let mut state = self.change();
         if state.generation == generation && !state.broken {
             state.expected.push_back(slot);
-            self.wake(state, Step::Compute);
+            self.wake(state, Stage::Compute);
         }
     }
 
@@ -468,8 +468,8 @@ impl<S: Source> Ring<S> {
         state.slots[slot].piece = Some(piece);
         state.active += 1;
         state.lent -= 1;
-        state.queues[Step::Upload as usize].push_back(slot);
-        self.wake(state, Step::Upload);
+        state.queues[Stage::Upload as usize].push_back(slot);
+        self.wake(state, Stage::Upload);
         Ok(())
     }
 
@@ -493,7 +493,7 @@ impl<S: Source> Ring<S> {
             drop(state);
             self.wake_all();
         } else {
-            self.wake(state, Step::Upload);
+            self.wake(state, Stage::Upload);
         }
     }
 
@@ -580,7 +580,7 @@ impl<S: Source> Ring<S> {
     pub fn wait_for_work(&self) -> bool {
         let mut state = self.state();
         while state.waiting.is_empty() && state.reserved.is_empty() && !state.closed {
-            state = self.sleep(state, Step::Upload);
+            state = self.sleep(state, Stage::Upload);
         }
         !state.waiting.is_empty() || !state.reserved.is_empty()
     }
@@ -591,7 +591,7 @@ impl<S: Source> Ring<S> {
     }
 
     fn count_kernels(&self, state: &State<S>) {
-        self.kernels.store(state.queues[Step::Compute as usize].len() as u64, Ordering::Relaxed);
+        self.kernels.store(state.queues[Stage::Compute as usize].len() as u64, Ordering::Relaxed);
     }
 
     /// The present generation, which slots and pieces are given out under.
@@ -606,9 +606,9 @@ impl<S: Source> Ring<S> {
     }
 }
 
-/// Where the thread of `steps` waits.
-fn station(steps: &[Step]) -> Step {
-    if steps.contains(&Step::Upload) { Step::Upload } else { steps[0] }
+/// Where the thread of `stages` waits.
+fn station(stages: &[Stage]) -> Stage {
+    if stages.contains(&Stage::Upload) { Stage::Upload } else { stages[0] }
 }
 
 impl<S: Source> State<S> {

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
-use super::super::api::{self, Api, DebugMessage};
-use super::super::egl::{
+use crate::gl::driver::api::{self, Api, DebugMessage};
+use crate::gl::driver::egl::{
     self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
 };
 use crate::shader::source::{CONV_DIRECT, CONV_PART, CONV_REFERENCE, PROBE_LOOPS};

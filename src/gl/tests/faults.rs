@@ -5,13 +5,26 @@
 
 use std::sync::Arc;
 
-use super::super::{api, calibrate, reference};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
+use crate::config::Tune;
 use crate::error::{Error, Result};
+use crate::gl::convolution::Buffered;
+use crate::gl::driver::api;
+use crate::gl::execution::programs::Programs;
+use crate::gl::measure::hierarchy;
+use crate::gl::{reference, tune};
+use crate::memory::Hierarchy;
 use crate::memory::tiles::Tile;
 use crate::shader::source::CONV_REFERENCE;
 use crate::shader::variant::{Family, Variant};
+
+/// Measures what `auto` compares devices by.
+fn measured(programs: &mut Programs) -> Result<Hierarchy> {
+    let prepare: hierarchy::Prepare =
+        &|programs, problem, weights| tune::prepare(programs, Tune::Off, problem, weights, None);
+    hierarchy::measure(programs, true, prepare)
+}
 
 /// Something to do, of which the part behind `arm` may fail.
 struct Scenario {
@@ -65,7 +78,7 @@ const CALIBRATE: Scenario = Scenario {
     name: "calibrate",
     run: |bench, arm| {
         arm();
-        let measured = bench.engine.worker().call(|session| calibrate::measure(session, true))?;
+        let measured = bench.engine.worker().call(|session| measured(&mut session.programs))?;
         assert!(measured.flops > 0.0 && measured.upload > 0.0 && measured.launch > 0.0, "{measured:?}");
         Ok(())
     },
@@ -129,7 +142,8 @@ fn run_generated(bench: &Bench) -> Result<()> {
     let mut output = vec![f32::NAN; case.expected.len()];
     bench.engine.worker().call(|session| {
         let bias = case.bias.as_deref();
-        session.prepare_variant(&variant, &case.problem, &case.weights, bias)?.run(&case.input, &mut output)
+        Buffered::new(&mut session.programs, variant, &case.problem, &case.weights, bias)?
+            .run(&case.input, &mut output)
     })?;
     assert_eq!(output, case.expected, "wrong numbers, and no error");
     Ok(())
@@ -336,7 +350,7 @@ fn fences_are_sent_off() {
             rig.batch.run(&*rig.batch.plan(&engine).unwrap()).map(|_| ()),
             rig.product.run(&engine),
             // Not the engine's own, which may be known from an earlier process.
-            engine.worker().call(|session| calibrate::measure(session, true)).map(|_| ()),
+            engine.worker().call(|session| measured(&mut session.programs)).map(|_| ()),
         ];
         let timeouts = ran.iter().filter(|it| matches!(it, Err(Error::Timeout { .. }))).count();
         finished.push((ran.iter().filter(|it| it.is_ok()).count(), timeouts));

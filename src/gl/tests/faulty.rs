@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::super::api::{self, Api, DebugMessage};
-use super::super::egl::{
+use super::guards::{GuardedApi, Guards};
+use crate::gl::driver::api::{self, Api, DebugMessage};
+use crate::gl::driver::egl::{
     self, Config, ContextHandle, DeviceHandle, Display, Egl, EglError, EglResult, Surface,
 };
-use super::guards::{GuardedApi, Guards};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

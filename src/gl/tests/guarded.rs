@@ -8,15 +8,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::api;
-use super::super::engine::Engine;
-use super::super::gemm;
-use super::super::kept;
-use super::super::resource::{Buffer, Program};
-use super::super::trial::{Numbers, compare_on};
 use super::faulty::{Faults, FaultyEgl, Machine};
 use super::first_device;
 use super::guards::Guards;
+use crate::gl::cache;
+use crate::gl::device::discovery::discovered;
+use crate::gl::device::engine::Engine;
+use crate::gl::device::session::Session;
+use crate::gl::driver::api;
+use crate::gl::driver::resource::{Buffer, Program};
+use crate::gl::lab::{Numbers, compare_on};
+use crate::gl::product;
 use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Gemm, GemmDesc, Layout, Transpose, oracle};
@@ -32,19 +34,19 @@ const STRIDE: usize = 7;
 /// An engine with guards, on the machine's first device.
 fn guarded() -> Option<(Engine, Arc<Guards>)> {
     let target = first_device()?;
-    let inner = super::discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
+    let inner = discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
     let guards = Arc::new(Guards::default());
     let machine = Machine::default();
     let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
-    let egl: Arc<dyn super::super::egl::Egl> = Arc::new(egl);
+    let egl: Arc<dyn crate::gl::driver::egl::Egl> = Arc::new(egl);
     Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
 }
 
 /// A device of these limits.
 fn limits(engine: &Engine) -> Gpu {
-    let limits = |session: &mut super::Session| {
+    let limits = |session: &mut Session| {
         let it = session.context().capabilities();
-        Ok(kept::with_limits(Gpu::ASSUMED, it, session.context().group().max_iterations()))
+        Ok(cache::with_limits(Gpu::ASSUMED, it, session.context().group().max_iterations()))
     };
     engine.worker().call(limits).unwrap()
 }
@@ -186,8 +188,15 @@ fn products_are_exact_between_guards() {
                 let [a, b, old] = &data;
                 let sizes = *problem.sizes();
                 let mut tight = vec![12345.5; sizes.m * sizes.n];
-                let run = |session: &mut super::Session| {
-                    gemm::run_tiled(session, (&tile, splits), &problem, (a, b, old), &mut tight).map(drop)
+                let run = |session: &mut Session| {
+                    product::run_tiled(
+                        &mut session.programs,
+                        (&tile, splits),
+                        &problem,
+                        (a, b, old),
+                        &mut tight,
+                    )
+                    .map(drop)
                 };
                 engine.worker().call(run).unwrap();
                 for (i, j) in (0..sizes.m).flat_map(|i| (0..sizes.n).map(move |j| (i, j))) {

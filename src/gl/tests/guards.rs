@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::api::{self, Api, DebugMessage};
+use crate::gl::driver::api::{self, Api, DebugMessage};
 
 /// Bytes of a guard: a multiple of every offset that a binding may have to begin at, and more than a tile's row.
 pub const GUARD: i64 = 4096;

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::context::{Context, ShareGroup, Target};
-use super::super::egl::Egl;
-use super::super::{conv2d, gemm};
 use super::fake::{self, FakeEgl, Gpu};
 use super::faulty::Machine;
 use super::rig::{Case, Rig};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::gl::driver::context::{Context, ShareGroup, Target};
+use crate::gl::driver::egl::Egl;
+use crate::gl::{convolution, product};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
 
@@ -96,7 +96,7 @@ fn a_plan_in_tiles_runs_many_times() {
 fn what_does_not_fit_is_named_with_its_size_and_the_limit() {
     let context = context(1024);
     let message =
-        |desc| conv2d::images_at_once(&context, &Conv2d::new(desc).unwrap()).unwrap_err().to_string();
+        |desc| convolution::images_at_once(&context, &Conv2d::new(desc).unwrap()).unwrap_err().to_string();
     let limit = "a buffer holds at most 256 (GL_MAX_SHADER_STORAGE_BLOCK_SIZE)";
     let base = Conv2dDesc { n: 4, ..Default::default() };
     assert_eq!(
@@ -112,12 +112,12 @@ fn what_does_not_fit_is_named_with_its_size_and_the_limit() {
         format!("gl:fake does not support weights of 289 elements; {limit}")
     );
     let product = |m, n, k| Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, k)).unwrap();
-    let error = gemm::fits(&context, &product(2, 129, 3)).unwrap_err().to_string();
+    let error = product::fits(&context, &product(2, 129, 3)).unwrap_err().to_string();
     assert_eq!(
         error,
         format!("gl:fake does not support a matrix of 387 elements (m = 2, n = 129, k = 3); {limit}")
     );
-    assert!(gemm::fits(&context, &product(16, 16, 16)).is_ok());
+    assert!(product::fits(&context, &product(16, 16, 16)).is_ok());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn sizes_around_31_and_32_bits_are_tiled_or_refused() {
     assert_eq!(context.capabilities().max_elements(), MOST as usize);
     let images = |desc| -> Result<i64> {
         let problem = Conv2d::new(desc)?;
-        let images = conv2d::images_at_once(&context, &problem)?;
+        let images = convolution::images_at_once(&context, &problem)?;
         let tile = problem.with_batch(images);
         assert!((1..=problem.sizes().n).contains(&images));
         assert!(tile.input_len().max(tile.output_len()).max(tile.weights_len()) <= MOST as usize);
@@ -200,7 +200,7 @@ fn sizes_around_31_and_32_bits_are_tiled_or_refused() {
 #[test]
 fn products_around_31_and_32_bits_are_refused() {
     let context = context(i64::MAX);
-    let fits = |desc| gemm::fits(&context, &Gemm::new(desc).unwrap());
+    let fits = |desc| product::fits(&context, &Gemm::new(desc).unwrap());
     let packed = |m, n, k| GemmDesc::packed(Layout::RowMajor, m, n, k);
     for (desc, right) in [
         (packed(1 << 14, 1 << 14, 1), true),

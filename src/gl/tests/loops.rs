@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::discovery::discover;
-use super::super::egl::Egl;
-use super::super::engine::Engine;
 use super::fake::{self, FakeEgl, Gpu, Listed, Numbers};
 use super::rig::Case;
 use crate::backend::Backend;
+use crate::gl::device::discovery::discover;
+use crate::gl::device::engine::Engine;
+use crate::gl::driver::egl::Egl;
 use crate::problem::{Algorithm, Conv2dDesc};
 
 /// A machine with one GPU.

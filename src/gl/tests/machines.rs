@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::discovery::discover;
-use super::super::egl::{self, Egl, EglError};
 use super::fake::{
     BAD_ALLOC, BAD_ATTRIBUTE, BAD_DISPLAY, BAD_MATCH, FakeEgl, Gpu, Listed, MODERN, Machine, NOT_INITIALIZED,
     Numbers, SUCCESS,
 };
+use crate::gl::device::discovery::discover;
+use crate::gl::driver::egl::{self, Egl, EglError};
 
 /// Extensions of a client library with all that we know.
 const ALL: &str = "EGL_EXT_client_extensions EGL_EXT_device_base EGL_EXT_device_enumeration \

@@ -1,10 +1,10 @@
 //! The memory of plans: what they say is what they take, counted in the driver's buffers.
 
-use super::super::engine::Engine;
 use super::faulty::Machine;
 use super::pipeline::send;
 use super::rig::{Case, Rig};
 use crate::backend::Backend;
+use crate::gl::device::engine::Engine;
 use crate::problem::{Algorithm, Conv2dDesc};
 
 /// Parameter blocks, buffers that hold nothing, and what a queue copies only for the order of its steps.
@@ -52,6 +52,28 @@ fn plans_take_what_they_say() {
         settle(&engine);
         assert_eq!(rig.faults.bytes(), before);
     }
+}
+
+/// A plan whose jobs go through a pipeline of the caller's holds nothing on the worker, unless it is run by itself, too.
+#[test]
+fn plans_in_pipelines_take_nothing_of_the_worker() {
+    let Some(rig) = Rig::new(Machine::default()) else { return };
+    let engine = rig.open().unwrap();
+    let case = case(Conv2dDesc { n: 2, c: 32, h: 20, w: 20, k: 48, r: 3, s: 3, ..Default::default() });
+    // The first measures the device.
+    case.run(&*case.plan(&engine).unwrap()).unwrap();
+    settle(&engine);
+    let before = rig.faults.bytes();
+    let plan = case.plan(&engine).unwrap();
+    assert!(plan.recipe().is_some());
+    settle(&engine);
+    assert_eq!(rig.faults.bytes(), before, "{}: held for runs that never come", plan.kernel());
+    case.run(&*plan).unwrap();
+    let held = rig.faults.bytes();
+    assert!(held > before, "a plan that is run keeps what it runs with");
+    assert!(plan.recipe().is_some());
+    settle(&engine);
+    assert_eq!(rig.faults.bytes(), held, "a plan that is used both ways is not prepared again and again");
 }
 
 /// The queue that their runs go through prepares them, when the first comes; nothing else does.

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::super::api;
-use super::super::pipeline::{Pipeline, SPIN_ANYWHERE};
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
@@ -13,6 +11,8 @@ use crate::backend::{
     WhenFull,
 };
 use crate::error::{Error, Result};
+use crate::gl::driver::api;
+use crate::gl::pipeline::{Pipeline, Thresholds};
 use crate::memory::tiles::Tile;
 use crate::shader::variant::{Family, Variant};
 
@@ -21,7 +21,7 @@ const CANARY: u32 = 0x7fc0_dead;
 /// Longer than any test should take, and shorter than anybody's patience.
 const LONG: Duration = Duration::from_secs(60);
 
-pub(super) const OPTIONS: PipelineOptions = PipelineOptions {
+pub const OPTIONS: PipelineOptions = PipelineOptions {
     slots: 2,
     queue: 8,
     piece_bytes: 16 << 10,
@@ -30,19 +30,30 @@ pub(super) const OPTIONS: PipelineOptions = PipelineOptions {
     gather: true,
 };
 
-pub(super) fn machine() -> Machine {
+pub fn machine() -> Machine {
     Machine { max_block: Some(SMALL_BLOCK), ..Default::default() }
 }
 
-pub(super) fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
-    let egl: Arc<dyn super::super::egl::Egl> = rig.egl.clone();
-    Pipeline::start(egl, "gl:faulty".into(), rig.target, SMALL_BLOCK as usize / 4, options)
+pub fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
+    start_with(rig, options, thresholds())
+}
+
+fn start_with(rig: &Rig, options: PipelineOptions, thresholds: Thresholds) -> Result<Pipeline> {
+    let egl: Arc<dyn crate::gl::driver::egl::Egl> = rig.egl.clone();
+    let most = SMALL_BLOCK as usize / 4;
+    Pipeline::start_with(egl, "gl:faulty".into(), rig.target, most, options, thresholds)
+}
+
+/// So small that these tests' jobs go every way.
+fn thresholds() -> Thresholds {
+    let upload_wait = Duration::from_secs(1);
+    Thresholds { staged: 64..1 << 20, counted_copy: 256, upload_wait, spins_anywhere: false }
 }
 
 /// A job of `case` whose output outlives everything.
-pub(super) struct Sent<'a> {
+pub struct Sent<'a> {
     case: &'a Case,
-    pub(super) ticket: Ticket,
+    pub ticket: Ticket,
     output: Box<[f32]>,
 }
 
@@ -65,7 +76,7 @@ fn job(
     }
 }
 
-pub(super) fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
+pub fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
     send_with(pipeline, case, plan, None)
 }
 
@@ -85,7 +96,7 @@ fn send_with<'a>(
 
 impl Sent<'_> {
     /// Waits; the output is right, or untouched.
-    pub(super) fn end(self) -> Result<Run> {
+    pub fn end(self) -> Result<Run> {
         let result = self.ticket.wait_for(LONG).expect("a job that never ends");
         match &result {
             Ok(_) => self.case.assert_right(&self.output),
@@ -102,10 +113,10 @@ impl Sent<'_> {
 fn with_fault(
     rig: &Rig,
     plans: &[(&Case, Box<dyn Plan>)],
-    options: PipelineOptions,
+    (options, thresholds): &(PipelineOptions, Thresholds),
     (fault, number): (Fault, u64),
 ) -> (Option<&'static str>, Vec<Result<Run>>) {
-    let pipeline = start(rig, options).unwrap();
+    let pipeline = start_with(rig, *options, thresholds.clone()).unwrap();
     rig.faults.arm(fault, number);
     let sent: Vec<Sent> = plans.iter().map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
     let results: Vec<Result<Run>> = sent.into_iter().map(Sent::end).collect();
@@ -130,6 +141,16 @@ fn fault_loop(
     step: u64,
     most_failed: usize,
 ) -> u64 {
+    fault_loop_with(machine, (options, thresholds()), fault, step, most_failed)
+}
+
+fn fault_loop_with(
+    machine: Machine,
+    options: (PipelineOptions, Thresholds),
+    fault: Fault,
+    step: u64,
+    most_failed: usize,
+) -> u64 {
     let Some(rig) = Rig::new(machine) else { return u64::MAX };
     let engine = rig.open().unwrap();
     let cases = [&rig.square, &rig.batch, &rig.direct];
@@ -137,7 +158,7 @@ fn fault_loop(
     let healthy = rig.faults.objects();
     let mut injected = 0;
     for number in (1..).step_by(step as usize) {
-        let (befell, results) = with_fault(&rig, &plans, options, (fault, number));
+        let (befell, results) = with_fault(&rig, &plans, &options, (fault, number));
         let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
         let when = format!("{fault:?} at call {number}, {befell:?}: {errors:?}");
         assert!(errors.len() <= most_failed, "{when}");
@@ -166,7 +187,6 @@ fn a_device_lost_at_any_call_costs_no_job() {
 /// As where processors are many: threads stay awake between their steps, and put these in order themselves.
 #[test]
 fn threads_that_stay_awake_lose_nothing_either() {
-    SPIN_ANYWHERE.store(true, Ordering::Relaxed);
     let mut injected = vec![];
     for (fault, contexts, step, failed) in [
         (Fault::Lost, Contexts::Three, 5, 0),
@@ -174,9 +194,9 @@ fn threads_that_stay_awake_lose_nothing_either() {
         (Fault::Error(api::OUT_OF_MEMORY), Contexts::Three, 9, 3),
     ] {
         let options = PipelineOptions { contexts, order: Order::Host, ..OPTIONS };
-        injected.push(fault_loop(machine(), options, fault, step, failed));
+        let awake = Thresholds { spins_anywhere: true, ..thresholds() };
+        injected.push(fault_loop_with(machine(), (options, awake), fault, step, failed));
     }
-    SPIN_ANYWHERE.store(false, Ordering::Relaxed);
     assert!(injected.iter().all(|&count| count > 5), "{injected:?}");
 }
 

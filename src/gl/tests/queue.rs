@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::context::Target;
-use super::super::egl::Egl;
-use super::super::pipeline::Pipeline;
 use super::faulty::{Fault, Machine};
 use super::pipeline::{OPTIONS, Sent, machine, send, start};
 use super::rig::{Case, Rig};
 use crate::backend::{Contexts, PipelineOptions, Plan, Queue, Run, WhenFull};
 use crate::error::{Error, Result};
+use crate::gl::driver::context::Target;
+use crate::gl::driver::egl::Egl;
+use crate::gl::pipeline::Pipeline;
 use crate::problem::{Algorithm, Conv2dDesc};
 
 const ONE_SLOT: PipelineOptions = PipelineOptions { slots: 1, queue: 64, ..OPTIONS };

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
-use super::super::context::Context;
-use super::super::dispatch::Pace;
-use super::super::passes::{Buffers, Passes};
-use super::super::queued::Recent;
-use super::super::resource::Buffer;
-use super::super::{api, session::Session};
 use super::share_group;
 use crate::error::Error;
+use crate::gl::driver::api;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::dispatch::DispatchBudget;
+use crate::gl::execution::passes::{Buffers, Passes};
+use crate::gl::execution::programs::Programs;
+use crate::gl::reference::queued::Recent;
 use crate::memory::tiles::Tile;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
@@ -21,7 +22,7 @@ fn problem(c: i64, k: i64) -> Conv2d {
     Conv2d::new(desc).unwrap()
 }
 
-/// Buffers of a caller's, which no session knows.
+/// Buffers of a caller's, which no programs knows.
 struct Case {
     problem: Conv2d,
     input: Vec<f32>,
@@ -74,14 +75,14 @@ impl Case {
 fn every_kind_of_kernel_with_weights_that_change() {
     let Some(group) = share_group() else { return };
     let context = group.context().unwrap();
-    let mut session = Session::new(context.clone());
+    let mut programs = Programs::new(context.clone());
     let mut packed = 0;
     for family in [Family::Igemm, Family::Table, Family::Grouped(4), Family::Winograd(2)] {
         let problem = problem(16, 24);
         let variant = Variant { family, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 1 };
         let Some(recipe) = recipe::generate(&variant, &problem) else { panic!("no recipe for {variant}") };
         packed += usize::from(recipe.packed > 0);
-        let passes = Passes::with_packed(&mut session, &recipe, Pace::new()).unwrap();
+        let passes = Passes::with_packed(&mut programs, &recipe, DispatchBudget::new()).unwrap();
         let mut case = Case::new(&context, problem, 1, 0);
         for seed in 2..5 {
             case.change_weights(seed);
@@ -98,13 +99,13 @@ fn every_kind_of_kernel_with_weights_that_change() {
 fn more_shapes_than_are_kept() {
     let Some(group) = share_group() else { return };
     let context = group.context().unwrap();
-    let mut session = Session::new(context.clone());
+    let mut programs = Programs::new(context.clone());
     let mut recent = Recent::default();
     for turn in 0..24 {
         // Ten of them, and the fallback each third time.
         let problem = if turn % 3 == 2 { problem(1, 2) } else { problem(14 + turn % 10, 17) };
         let case = Case::new(&context, problem, turn as u64, 0);
-        let queued = recent.enqueue(&mut session, &problem, case.names(), true);
+        let queued = recent.enqueue(&mut programs, &problem, case.names(), true);
         if turn % 3 == 2 {
             assert!(matches!(queued, Err(Error::Unsupported { .. })), "{queued:?}");
             assert!(case.output(&context).iter().all(|value| value.is_nan()));
@@ -119,24 +120,24 @@ fn more_shapes_than_are_kept() {
 fn buffers_of_the_wrong_size() {
     let Some(group) = share_group() else { return };
     let context = group.context().unwrap();
-    let mut session = Session::new(context.clone());
+    let mut programs = Programs::new(context.clone());
     let mut recent = Recent::default();
     let problem = problem(16, 24);
     let case = Case::new(&context, problem, 1, 5);
-    recent.enqueue(&mut session, &problem, case.names(), false).unwrap();
+    recent.enqueue(&mut programs, &problem, case.names(), false).unwrap();
     case.check(&context, false);
-    let refused = |recent: &mut Recent, session: &mut Session, names: [u32; 3], exactly: bool| {
-        let queued = recent.enqueue(session, &problem, names, exactly);
-        session.context().forget_errors();
+    let refused = |recent: &mut Recent, programs: &mut Programs, names: [u32; 3], exactly: bool| {
+        let queued = recent.enqueue(programs, &problem, names, exactly);
+        programs.context().forget_errors();
         assert!(queued.is_err());
     };
-    refused(&mut recent, &mut session, case.names(), true);
+    refused(&mut recent, &mut programs, case.names(), true);
     let small = Buffer::new(&context, 64).unwrap();
     for index in 0..3 {
         for bad in [small.name(), 0, 0x7fff_ffff] {
             let mut names = case.names();
             names[index] = bad;
-            refused(&mut recent, &mut session, names, false);
+            refused(&mut recent, &mut programs, names, false);
         }
     }
     case.check(&context, false);

@@ -1,9 +1,9 @@
 //! What `rates` makes of a device whose speed is known.
 
-use super::super::rates;
 use super::fake::{Gpu, Speed};
 use super::limits::context_on;
-use crate::gl::session::Session;
+use crate::gl::execution::programs::Programs;
+use crate::gl::measure::rates;
 
 /// Launches, units, arithmetic and reads each come out as they are, whatever else the device does at times.
 #[test]
@@ -12,8 +12,8 @@ fn a_device_is_measured_as_it_is() {
     for (units, launch, noise) in [(1, 2_000, 0), (16, 5_000, 0), (64, 3_000, 200_000)] {
         let speed = Speed { launch, units, step: 4_000, read: 4_000, noise };
         let gpu = Gpu { speed: Some(speed), max_block: 1 << 20, ..Gpu::new("llvmpipe with a clock") };
-        let mut session = Session::new(context_on(gpu));
-        let got = rates::measure(&mut session).unwrap();
+        let mut programs = Programs::new(context_on(gpu));
+        let got = rates::measure(&mut programs).unwrap();
         let near = |got: f64, expected: f64, what: &str| {
             assert!((got / expected - 1.0).abs() < 0.2, "{what}: {got:e}, not {expected:e}: {speed:?}");
         };

@@ -1,10 +1,10 @@
 //! A lost context is made again once, by the next call; one that is lost for good says so every time and holds nobody up.
 
-use super::super::egl::Egl as _;
-use super::super::session::Session;
 use super::faulty::{Fault, Faults, Machine};
 use super::rig::{Rig, SMALL_BLOCK};
 use crate::error::Error;
+use crate::gl::device::session::Session;
+use crate::gl::driver::egl::Egl as _;
 
 const LOSSES: [Fault; 2] = [Fault::Lost, Fault::LostSilently];
 const MACHINE: Machine = Machine {

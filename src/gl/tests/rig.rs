@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::context::Target;
-use super::super::discovery::discovered;
-use super::super::engine::Engine;
 use super::faulty::{Faults, FaultyEgl, Machine, Objects};
 use crate::backend::{Backend, Plan};
 use crate::error::Result;
+use crate::gl::device::discovery::discovered;
+use crate::gl::device::engine::Engine;
+use crate::gl::driver::context::Target;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, oracle};
 
@@ -165,7 +165,7 @@ impl Rig {
     }
 
     pub fn open(&self) -> Result<Engine> {
-        let egl: Arc<dyn super::super::egl::Egl> = self.egl.clone();
+        let egl: Arc<dyn crate::gl::driver::egl::Egl> = self.egl.clone();
         Engine::new(&egl, "gl:faulty", true, self.target)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::super::kept;
-use super::super::session::Session;
-use super::super::tuning::{self, policy, stays_with_floor};
 use super::share_group;
 use crate::config::{Config, Tune};
+use crate::gl::cache;
+use crate::gl::convolution::Buffered;
+use crate::gl::execution::programs::Programs;
+use crate::gl::tune::{self, policy, stays_with_fallback};
 use crate::memory::tiles::Gpu;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, oracle};
@@ -20,17 +21,17 @@ fn store(folder: Option<&Path>) -> &'static Store {
     Box::leak(Box::new(Store::new(folder.map(Path::to_owned))))
 }
 
-fn session(store: &'static Store) -> Option<Session> {
-    let mut session = Session::with_store(share_group()?.context().unwrap(), store);
+fn open(store: &'static Store) -> Option<Programs> {
+    let mut programs = Programs::with_store(share_group()?.context().unwrap(), store);
     // Known, so that nothing is measured here and all tests see the same device.
-    session
+    programs
         .context()
         .group()
         .gpu()
-        .set(kept::with_limits(Gpu::ASSUMED, session.context().capabilities(), 1 << 15))
+        .set(cache::with_limits(Gpu::ASSUMED, programs.context().capabilities(), 1 << 15))
         .unwrap();
-    session.gpu().unwrap();
-    Some(session)
+    tune::gpu(&mut programs).unwrap();
+    Some(programs)
 }
 
 /// Large enough to have a choice, small enough for a software renderer.
@@ -45,11 +46,11 @@ fn batch(n: i64) -> Conv2d {
 }
 
 /// Plans and runs [`layer`] exactly; gives the variant.
-fn run(session: &mut Session, policy: Tune) -> Variant {
+fn run(programs: &mut Programs, policy: Tune) -> Variant {
     let (problem, mut random) = (layer(), Random::new(3));
     let (input, weights) =
         (random.integers(problem.input_len(), 8), random.integers(problem.weights_len(), 8));
-    let prepared = session.prepare_with(policy, &problem, &weights, None).unwrap();
+    let prepared = tune::prepare(programs, policy, &problem, &weights, None).unwrap();
     let mut output = vec![f32::NAN; problem.output_len()];
     prepared.run(&input, &mut output).unwrap();
     let expected = oracle::conv2d(&problem, &input, &weights, None);
@@ -57,8 +58,8 @@ fn run(session: &mut Session, policy: Tune) -> Variant {
     prepared.variant()
 }
 
-fn record(session: &Session, store: &Store) -> Option<Record> {
-    kept::record(store, session.context().capabilities(), &layer())
+fn record(programs: &Programs, store: &Store) -> Option<Record> {
+    cache::record(store, programs.context().capabilities(), &layer())
 }
 
 /// Small layers have kernels of their own only where it is worth compiling them, and where what is measured may say how they are computed.
@@ -78,7 +79,7 @@ fn small_layers_stay_with_the_floor_where_they_must() {
     let [tiny, small, large] = [8, 16, 64].map(|size| Conv2d::new(sized(size)).unwrap());
     let free = Config::default();
     let deterministic = Config { deterministic: true, ..Config::default() };
-    let stays = |problem: &Conv2d| [&free, &deterministic].map(|config| stays_with_floor(problem, config));
+    let stays = |problem: &Conv2d| [&free, &deterministic].map(|config| stays_with_fallback(problem, config));
     assert_eq!(stays(&tiny), [true, true]);
     assert_eq!((stays(&small), stays(&small.once())), ([false, true], [true, true]));
     assert_eq!((stays(&large), stays(&large.once())), ([false, false], [false, false]));
@@ -104,7 +105,7 @@ fn who_may_decide() {
 fn winners_are_found_kept_and_taken() {
     let place = tempfile::tempdir().unwrap();
     let first_store = store(Some(place.path()));
-    let Some(mut first) = session(first_store) else { return };
+    let Some(mut first) = open(first_store) else { return };
     let planned = run(&mut first, Tune::Off);
     assert!(record(&first, first_store).is_none(), "off leaves no trace");
     assert_eq!(run(&mut first, Tune::Read), planned, "nothing is known yet");
@@ -113,43 +114,43 @@ fn winners_are_found_kept_and_taken() {
     assert_eq!(found.winners().next(), Some(won));
     assert!(found.entries().iter().all(|it| it.seconds.is_some()), "this driver is right: {found:?}");
     // Another process: of the same class, though not of the same batch.
-    let mut second = session(store(Some(place.path()))).unwrap();
+    let mut second = open(store(Some(place.path()))).unwrap();
     assert_eq!(run(&mut second, Tune::Read), won);
     let tile = batch(6);
-    assert_eq!(tuning::order(&mut second, &tile, Tune::Read).unwrap()[0], won);
+    assert_eq!(tune::order(&mut second, &tile, Tune::Read).unwrap()[0], won);
     let other = batch(9);
-    let gpu = second.gpu().unwrap();
-    assert_eq!(tuning::order(&mut second, &other, Tune::Read).unwrap(), candidates(&other, &gpu));
+    let gpu = tune::gpu(&mut second).unwrap();
+    assert_eq!(tune::order(&mut second, &other, Tune::Read).unwrap(), candidates(&other, &gpu));
     assert_eq!(run(&mut second, Tune::Off), planned);
 }
 
 #[test]
 fn records_that_do_not_hold_fall_back() {
     let own = store(None);
-    let Some(mut session) = session(own) else { return };
-    let (problem, gpu) = (layer(), session.gpu().unwrap());
-    let capabilities = session.context().capabilities().clone();
+    let Some(mut programs) = open(own) else { return };
+    let (problem, gpu) = (layer(), tune::gpu(&mut programs).unwrap());
+    let capabilities = programs.context().capabilities().clone();
     let all: Vec<Variant> =
         candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).collect();
-    let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
+    let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
     let entry = |variant: Variant, seconds| Entry { variant, source: hash(&variant), seconds: Some(seconds) };
     let worst = *all.last().unwrap();
-    let save = |entries: Vec<Entry>| kept::save_record(own, &capabilities, &problem, &Record::new(entries));
-    let planned = run(&mut session, Tune::Off);
+    let save = |entries: Vec<Entry>| cache::save_record(own, &capabilities, &problem, &Record::new(entries));
+    let planned = run(&mut programs, Tune::Off);
 
     save(vec![entry(worst, 1e-6), entry(all[1], 2e-6)]);
-    assert_eq!(run(&mut session, Tune::Read), worst, "whatever is on record is taken");
-    tuning::refuse(&session, &problem, &worst);
-    assert_eq!(run(&mut session, Tune::Read), all[1], "the next one takes over");
-    let order = tuning::order(&mut session, &problem, Tune::Read).unwrap();
+    assert_eq!(run(&mut programs, Tune::Read), worst, "whatever is on record is taken");
+    tune::refuse(&programs, &problem, &worst);
+    assert_eq!(run(&mut programs, Tune::Read), all[1], "the next one takes over");
+    let order = tune::order(&mut programs, &problem, Tune::Read).unwrap();
     assert!(!order.contains(&worst) && order.len() == candidates(&problem, &gpu).len() - 1);
 
     save(vec![Entry { source: 1, ..entry(worst, 1e-6) }]);
-    assert_eq!(run(&mut session, Tune::Read), planned, "measured with other shaders");
+    assert_eq!(run(&mut programs, Tune::Read), planned, "measured with other shaders");
     // What this problem may not be computed with, or the device cannot run.
     let winograd = Variant { family: Family::Winograd(4), splits: 1, ..all[0] };
     save(vec![entry(winograd, 1e-6)]);
-    assert_eq!(run(&mut session, Tune::Read), planned, "Winograd was ruled out");
+    assert_eq!(run(&mut programs, Tune::Read), planned, "Winograd was ruled out");
     for text in ["", "nonsense", "conv_igemm_32x32x16_t4x4 0 1.0 2"] {
         let key = format!("{text}\n");
         assert!(text.is_empty() || Record::from_text(&key).is_none());
@@ -159,15 +160,15 @@ fn records_that_do_not_hold_fall_back() {
 #[test]
 fn runner_ups_are_timed_while_a_plan_works() {
     let own = store(None);
-    let Some(mut session) = session(own) else { return };
-    let (problem, gpu) = (layer(), session.gpu().unwrap());
+    let Some(mut programs) = open(own) else { return };
+    let (problem, gpu) = (layer(), tune::gpu(&mut programs).unwrap());
     let all: Vec<Variant> =
         candidates(&problem, &gpu).into_iter().filter(|it| it.family == Family::Igemm).collect();
-    let hash = |variant: &Variant| generate(variant, &kept::class(&problem)).unwrap().hash();
+    let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
     // What is on record is a lie, which exploring finds out.
     let lie = |variant: Variant| Entry { variant, source: hash(&variant), seconds: Some(1e-9) };
-    let capabilities = session.context().capabilities().clone();
-    kept::save_record(
+    let capabilities = programs.context().capabilities().clone();
+    cache::save_record(
         own,
         &capabilities,
         &problem,
@@ -175,20 +176,20 @@ fn runner_ups_are_timed_while_a_plan_works() {
     );
     let weights = vec![1.0; problem.weights_len()];
     let (input, mut output) = (vec![1.0; problem.input_len()], vec![0.0; problem.output_len()]);
-    let prepared = session.prepare_with(Tune::Read, &problem, &weights, None).unwrap();
+    let prepared = tune::prepare(&mut programs, Tune::Read, &problem, &weights, None).unwrap();
     prepared.run(&input, &mut output).unwrap();
-    let seconds = |session: &Session| -> Vec<(Variant, f64)> {
-        let found = record(session, own).unwrap();
+    let seconds = |programs: &Programs| -> Vec<(Variant, f64)> {
+        let found = record(programs, own).unwrap();
         assert_eq!(found.entries().len(), 3);
         found.entries().iter().map(|it| (it.variant, it.seconds.unwrap())).collect()
     };
     let mut honest = 0;
     for turn in 1..=2 {
-        tuning::explore(&mut session, &prepared, &problem, &weights).unwrap();
-        honest = seconds(&session).iter().filter(|(_, seconds)| *seconds > 1e-8).count();
+        tune::explore(&mut programs, &prepared, &problem, &weights).unwrap();
+        honest = seconds(&programs).iter().filter(|(_, seconds)| *seconds > 1e-8).count();
         assert!(honest >= 2, "after turn {turn}: the plan's own and a runner-up's");
         assert!(
-            seconds(&session)
+            seconds(&programs)
                 .iter()
                 .any(|(variant, seconds)| *variant == prepared.variant() && *seconds > 1e-8)
         );
@@ -198,21 +199,21 @@ fn runner_ups_are_timed_while_a_plan_works() {
     let mut again = vec![0.0; problem.output_len()];
     prepared.run(&input, &mut again).unwrap();
     assert_eq!(output, again);
-    session.context().check("after exploring").unwrap();
+    programs.context().check("after exploring").unwrap();
 }
 
 #[test]
 fn a_thousand_mutated_records_are_none() {
     let place = tempfile::tempdir().unwrap();
     let first = store(Some(place.path()));
-    let Some(session) = session(first) else { return };
-    let capabilities = session.context().capabilities().clone();
+    let Some(programs) = open(first) else { return };
+    let capabilities = programs.context().capabilities().clone();
     let entry = |seconds| Entry { variant: Variant::DIRECT, source: 7, seconds: Some(seconds) };
-    kept::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
+    cache::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
     let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
     let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
     // A store that has not seen it yet reads the file.
-    let found = || kept::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
+    let found = || cache::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
     let sound = std::fs::read(&file).unwrap();
     assert_eq!(found().unwrap().entries().len(), 2);
     let mut random = Random::new(21);
@@ -230,19 +231,19 @@ fn a_thousand_mutated_records_are_none() {
 }
 
 /// A shader, and whether its program was in the store.
-fn build(session: &mut Session) -> Source {
+fn build(programs: &mut Programs) -> Source {
     let problem = layer();
-    let gpu = session.gpu().unwrap();
+    let gpu = tune::gpu(programs).unwrap();
     let variant = candidates(&problem, &gpu).into_iter().find(|it| it.family != Family::Direct).unwrap();
     let source = generate(&variant, &problem).unwrap().run[0].source.clone();
-    session.generated(&source).unwrap();
+    programs.generated(&source).unwrap();
     source
 }
 
 #[test]
 fn binaries_that_a_driver_refuses_are_compiled_anew() {
     let place = tempfile::tempdir().unwrap();
-    let Some(mut first) = session(store(Some(place.path()))) else { return };
+    let Some(mut first) = open(store(Some(place.path()))) else { return };
     build(&mut first);
     let files = || -> Vec<_> {
         let names = std::fs::read_dir(place.path()).into_iter().flatten();
@@ -252,7 +253,7 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         println!("skipped: the driver has no program binaries");
         return;
     };
-    run(&mut session(store(Some(place.path()))).unwrap(), Tune::Off);
+    run(&mut open(store(Some(place.path()))).unwrap(), Tune::Off);
     // Mutated on disk: the store does not let it pass. Mutated before it was saved: the driver does not.
     let sound = std::fs::read(&file).unwrap();
     let mut random = Random::new(9);
@@ -261,25 +262,25 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         let at = random.between(0, bytes.len() as i64 - 1) as usize;
         bytes[at] ^= 1 << random.between(0, 7);
         std::fs::write(&file, bytes).unwrap();
-        build(&mut session(store(Some(place.path()))).unwrap());
+        build(&mut open(store(Some(place.path()))).unwrap());
     }
     let mut refused = 0;
     for value in [vec![], vec![1, 2, 3], vec![0xff; 4], vec![0xff; 400], [[0u8; 4], [0x5a; 4]].concat()] {
         let own = store(None);
-        let mut session = session(own).unwrap();
-        let gpu = session.gpu().unwrap();
+        let mut programs = open(own).unwrap();
+        let gpu = tune::gpu(&mut programs).unwrap();
         let problem = layer();
         for variant in candidates(&problem, &gpu).into_iter().filter(|it| it.family != Family::Direct).take(2)
         {
             for pass in generate(&variant, &problem).unwrap().run {
-                let key = kept::program_key(session.context().capabilities(), &pass.source);
+                let key = cache::program_key(programs.context().capabilities(), &pass.source);
                 own.save("gl-program", &key, &value);
-                session.generated(&pass.source).unwrap();
+                programs.generated(&pass.source).unwrap();
                 refused += 1;
             }
         }
-        session.context().check("after refused binaries").unwrap();
-        run(&mut session, Tune::Off);
+        programs.context().check("after refused binaries").unwrap();
+        run(&mut programs, Tune::Off);
     }
     assert!(refused >= 10, "{refused}");
 }
@@ -292,19 +293,19 @@ fn eight_tune_at_once_and_a_file_in_the_folders_place_is_harmless() {
     }
     let mut winners = vec![];
     std::thread::scope(|scope| {
-        let tune = || run(&mut session(store(Some(place.path()))).unwrap(), Tune::Full);
+        let tune = || run(&mut open(store(Some(place.path()))).unwrap(), Tune::Full);
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(tune)).collect();
         winners.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
     });
-    let after = run(&mut session(store(Some(place.path()))).unwrap(), Tune::Read);
+    let after = run(&mut open(store(Some(place.path()))).unwrap(), Tune::Read);
     assert!(winners.contains(&after), "{after} of {winners:?}");
     // A file where the folder should be: nothing can be read or written, whoever one is.
     let file = place.path().join("file");
     std::fs::write(&file, "not a folder").unwrap();
     let nowhere = store(Some(&file));
-    let mut session = session(nowhere).unwrap();
-    let won = run(&mut session, Tune::Full);
-    assert_eq!(run(&mut session, Tune::Full), won, "known in memory all the same");
+    let mut programs = open(nowhere).unwrap();
+    let won = run(&mut programs, Tune::Full);
+    assert_eq!(run(&mut programs, Tune::Full), won, "known in memory all the same");
 }
 
 /// What others have measured and compiled there is used; what is new is measured, and kept by nobody.
@@ -313,37 +314,37 @@ fn eight_tune_at_once_and_a_file_in_the_folders_place_is_harmless() {
 fn a_folder_that_may_only_be_read_is_read() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("cache");
-    let Some(mut first) = session(store(Some(&folder))) else { return };
+    let Some(mut first) = open(store(Some(&folder))) else { return };
     let won = run(&mut first, Tune::Full);
     drop(first);
     let files = || std::fs::read_dir(&folder).unwrap().count();
     let before = files();
     crate::store::tests::read_only(&folder, || {
-        let mut session = session(store(Some(&folder))).unwrap();
-        assert_eq!(run(&mut session, Tune::Read), won);
-        let binaries = session.context().capabilities().program_binaries;
-        assert!(!binaries || !session.is_fresh(), "the program comes from the folder, too");
-        let order = tuning::order(&mut session, &batch(2), Tune::Full).unwrap();
-        assert_eq!(tuning::order(&mut session, &batch(2), Tune::Read).unwrap(), order, "known in memory");
+        let mut programs = open(store(Some(&folder))).unwrap();
+        assert_eq!(run(&mut programs, Tune::Read), won);
+        let binaries = programs.context().capabilities().program_binaries;
+        assert!(!binaries || !programs.is_fresh(), "the program comes from the folder, too");
+        let order = tune::order(&mut programs, &batch(2), Tune::Full).unwrap();
+        assert_eq!(tune::order(&mut programs, &batch(2), Tune::Read).unwrap(), order, "known in memory");
     });
     assert_eq!(files(), before);
 }
 
 #[test]
 fn plans_share_their_scratch() {
-    let Some(mut session) = session(store(None)) else { return };
+    let Some(mut programs) = open(store(None)) else { return };
     let problem = layer();
     let weights = vec![1.0; problem.weights_len()];
-    let gpu = session.gpu().unwrap();
+    let gpu = tune::gpu(&mut programs).unwrap();
     let split = |splits: usize| {
         let igemm = candidates(&problem, &gpu).into_iter().find(|it| it.family == Family::Igemm).unwrap();
         Variant { splits, ..igemm }
     };
     let mut held = vec![];
     for splits in [2, 4, 3] {
-        held.push(session.prepare_variant(&split(splits), &problem, &weights, None).unwrap());
+        held.push(Buffered::new(&mut programs, split(splits), &problem, &weights, None).unwrap());
     }
-    assert_eq!(session.scratch().elements(), [4 * problem.output_len()], "as much as the largest");
+    assert_eq!(programs.scratch().elements(), [4 * problem.output_len()], "as much as the largest");
     let input: Vec<f32> = (0..problem.input_len()).map(|index| (index % 5) as f32).collect();
     let mut outputs = vec![];
     for prepared in held.iter().chain(held.iter().rev()) {
@@ -353,22 +354,23 @@ fn plans_share_their_scratch() {
     }
     assert!(outputs.iter().all(|output| *output == outputs[0] && output.iter().any(|it| *it > 0.0)));
     drop(held);
-    assert_eq!(session.scratch().elements(), Vec::<usize>::new(), "it goes with the last plan");
+    assert_eq!(programs.scratch().elements(), Vec::<usize>::new(), "it goes with the last plan");
 }
 
 #[test]
 fn rates_are_measured_once_and_checked() {
     let Some(group) = share_group() else { return };
     let own = store(None);
-    let mut session = Session::with_store(group.context().unwrap(), own);
-    let capabilities = session.context().capabilities().clone();
-    let measured = session.gpu().unwrap();
+    let mut programs = Programs::with_store(group.context().unwrap(), own);
+    let capabilities = programs.context().capabilities().clone();
+    let measured = tune::gpu(&mut programs).unwrap();
     assert!(measured.flops > 0.0 && measured.memory > 0.0 && measured.launch > 0.0 && measured.units > 0);
-    let again = kept::gpu(own, &capabilities, measured.max_iterations, || panic!("they are known"));
+    let again = cache::gpu(own, &capabilities, measured.max_iterations, || panic!("they are known"));
     assert_eq!(again.unwrap(), measured);
-    let other = super::super::capabilities::Capabilities { version: "another driver".into(), ..capabilities };
+    let other =
+        crate::gl::driver::capabilities::Capabilities { version: "another driver".into(), ..capabilities };
     let mut asked = 0;
-    kept::gpu(own, &other, 1 << 15, || {
+    cache::gpu(own, &other, 1 << 15, || {
         asked += 1;
         Ok(Gpu::ASSUMED)
     })

@@ -136,7 +136,7 @@ impl<'a> Work<'a> {
             return Ok(None);
         };
         let data = (&self.input[..], &self.weights[..], None);
-        let call = |output: &mut [f32]| sparkle::baseline::conv2d(index, self.problem(), data, output);
+        let call = |output: &mut [f32]| sparkle::lab::baseline::conv2d(index, self.problem(), data, output);
         // A batch that its buffers cannot hold at once, it cannot compute.
         let first = call(&mut memory::unwritten(self.problem().output_len())?);
         if matches!(first, Err(sparkle::Error::Unsupported { .. })) {

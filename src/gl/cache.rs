@@ -1,0 +1,183 @@
+//! What is kept in the store from run to run: measured rates, program binaries, tuning records. All are keyed by device and
+//! driver; binaries by the shader as well, whole, so that a changed generator finds nothing.
+
+use std::rc::Rc;
+
+use crate::allocate;
+use crate::error::Result;
+use crate::gl::driver::capabilities::Capabilities;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::{Building, Program};
+use crate::log::Level;
+use crate::memory::Hierarchy;
+use crate::memory::tiles::Gpu;
+use crate::problem::Conv2d;
+use crate::shader::recipe::Source;
+use crate::shader::tuner::Record;
+use crate::store::Store;
+
+/// Bytes of a shader's text beyond which its binary is not kept: a caller's, ours are shorter.
+pub const LONGEST_TEXT: usize = 48 << 10;
+
+/// The device and its driver, as far as GL tells.
+fn device_key(capabilities: &Capabilities) -> String {
+    let Capabilities { vendor, renderer, version, glsl, .. } = capabilities;
+    format!("{vendor}; {renderer}; {version}; {glsl}")
+}
+
+/// What a shader's program is kept under.
+pub fn program_key(capabilities: &Capabilities, source: &Source) -> String {
+    format!("{}\n{}", device_key(capabilities), source.text)
+}
+
+/// A program that is there, or that the driver is at work on.
+pub enum PendingProgram {
+    /// The driver took a binary.
+    Ready(Program),
+    /// It compiles.
+    Building(Building),
+}
+
+impl PendingProgram {
+    /// Whether [`PendingProgram::finish`] would not wait for the driver.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            PendingProgram::Ready(_) => true,
+            PendingProgram::Building(building) => building.is_ready(),
+        }
+    }
+
+    /// The program, and whether it had to be compiled: then it is kept in `store`.
+    ///
+    /// # Errors
+    /// As [`Program::build`].
+    pub fn finish(self, store: &Store, source: &Source) -> Result<(Program, bool)> {
+        let program = match self {
+            PendingProgram::Ready(program) => return Ok((program, false)),
+            PendingProgram::Building(building) => building.finish()?,
+        };
+        keep(store, &program, source)?;
+        Ok((program, true))
+    }
+}
+
+/// Keeps a program's binary.
+///
+/// # Errors
+/// If the device was lost.
+pub fn keep(store: &Store, program: &Program, source: &Source) -> Result<()> {
+    let capabilities = program.context().capabilities();
+    if capabilities.program_binaries
+        && source.text.len() <= LONGEST_TEXT
+        && let Some((format, binary)) = program.binary()?
+        && let Ok(mut bytes) = allocate::with_capacity(size_of_val(&format) + binary.len(), "a program")
+    {
+        bytes.extend_from_slice(&format.to_le_bytes());
+        bytes.extend_from_slice(&binary);
+        let key = program_key(capabilities, source);
+        if store.load::<Vec<u8>>("gl-program", &key).is_none_or(|kept| kept != bytes) {
+            store.save("gl-program", &key, &bytes);
+        }
+    }
+    Ok(())
+}
+
+/// The program of a shader: the driver's binary if there is one that it takes, else compiled from now on.
+///
+/// # Errors
+/// What GL reports at once.
+pub fn program(store: &Store, context: &Rc<Context>, source: &Source) -> Result<PendingProgram> {
+    if context.capabilities().program_binaries
+        && source.text.len() <= LONGEST_TEXT
+        && let Some(bytes) = store.load::<Vec<u8>>("gl-program", &program_key(context.capabilities(), source))
+        && let Some((format, binary)) = bytes.split_first_chunk::<4>()
+    {
+        let format = u32::from_le_bytes(*format);
+        if let Some(program) = Program::from_binary(context, &source.name, format, binary)? {
+            return Ok(PendingProgram::Ready(program));
+        }
+        let device = context.device();
+        context.note(Level::Debug, format_args!("{device}: {}: its binary is refused", source.name));
+    }
+    Building::begin(context, &source.name, &source.text).map(PendingProgram::Building)
+}
+
+/// Whether a rate can be one.
+fn sensible(rate: &f64) -> bool {
+    rate.is_finite() && *rate > 0.0
+}
+
+/// The device as the planner sees it: rates from the store, or else from `measure`; limits as the driver has them now.
+///
+/// # Errors
+/// Those of `measure`.
+pub fn gpu(
+    store: &Store,
+    capabilities: &Capabilities,
+    max_iterations: usize,
+    measure: impl FnOnce() -> Result<Gpu>,
+) -> Result<Gpu> {
+    let key = device_key(capabilities);
+    let known = store.load::<[f64; 4]>("gl-rates", &key);
+    if let Some([flops, memory, launch, units]) = known.filter(|rates| rates.iter().all(sensible)) {
+        let units = units.clamp(1.0, 4096.0) as usize;
+        let known = Gpu { flops, memory, launch, units, ..Gpu::ASSUMED };
+        return Ok(with_limits(known, capabilities, max_iterations));
+    }
+    let gpu = measure()?;
+    store.save("gl-rates", &key, &[gpu.flops, gpu.memory, gpu.launch, gpu.units as f64]);
+    Ok(gpu)
+}
+
+/// `gpu` with the limits of this driver.
+pub fn with_limits(gpu: Gpu, capabilities: &Capabilities, max_iterations: usize) -> Gpu {
+    Gpu {
+        max_iterations,
+        shared_bytes: capabilities.max_shared,
+        max_threads: capabilities.max_threads,
+        max_elements: capabilities.max_elements(),
+        ..gpu
+    }
+}
+
+/// What `auto` compares devices by: from the store, or else from `measure`.
+///
+/// # Errors
+/// Those of `measure`.
+pub fn hierarchy(
+    store: &Store,
+    capabilities: &Capabilities,
+    measure: impl FnOnce() -> Result<Hierarchy>,
+) -> Result<Hierarchy> {
+    let key = device_key(capabilities);
+    let known = store.load::<[f64; 5]>("gl-hierarchy", &key);
+    if let Some([flops, memory, upload, download, launch]) = known.filter(|it| it.iter().all(sensible)) {
+        return Ok(Hierarchy { flops, memory, upload, download, launch, ..Hierarchy::UNKNOWN });
+    }
+    let measured = measure()?;
+    let Hierarchy { flops, memory, upload, download, launch, .. } = measured;
+    store.save("gl-hierarchy", &key, &[flops, memory, upload, download, launch]);
+    Ok(measured)
+}
+
+/// Shapes that are tuned together: those that differ in nothing but how far the batch is beyond a power of two.
+pub fn class(problem: &Conv2d) -> Conv2d {
+    let n = problem.sizes().n;
+    problem.with_batch(if n == 0 { 0 } else { 1 << n.ilog2() })
+}
+
+fn record_key(capabilities: &Capabilities, problem: &Conv2d) -> String {
+    let class = class(problem);
+    let (bias, relu, algorithm) = (class.bias(), class.relu(), class.algorithm());
+    format!("{}\n{:?} {bias} {relu} {algorithm:?}", device_key(capabilities), class.sizes())
+}
+
+/// What was measured of `problem`'s class.
+pub fn record(store: &Store, capabilities: &Capabilities, problem: &Conv2d) -> Option<Record> {
+    Record::from_text(&store.load::<String>("gl-tuned", &record_key(capabilities, problem))?)
+}
+
+/// Keeps it.
+pub fn save_record(store: &Store, capabilities: &Capabilities, problem: &Conv2d, record: &Record) {
+    store.save("gl-tuned", &record_key(capabilities, problem), &record.to_text());
+}

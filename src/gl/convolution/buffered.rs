@@ -1,0 +1,126 @@
+//! A prepared convolution with device buffers of its own: inputs are uploaded, outputs read back.
+
+use std::rc::Rc;
+
+use super::images_at_once;
+use super::prepared::{Convolution, Images, Timing};
+use crate::error::Result;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::programs::Programs;
+use crate::problem::Conv2d;
+use crate::shader::tuner::Explorer;
+use crate::shader::variant::Variant;
+
+/// A convolution with buffers for as many images as the device computes at once.
+pub struct Buffered {
+    convolution: Convolution,
+    /// Images computed at once.
+    images: usize,
+    input: Buffer,
+    output: Buffer,
+    explorer: Explorer,
+}
+
+impl Buffered {
+    /// Prepares `problem` as `variant` says.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for sizes beyond the device's limits; the compiler's log; what the device lacks.
+    pub fn new(
+        programs: &mut Programs,
+        variant: Variant,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let images = images_at_once(programs.context(), problem)?;
+        let context = programs.context().clone();
+        let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
+        let problem = (problem, variant);
+        let size = (images, Timing::default());
+        let convolution = Convolution::new(programs, problem, (weights, bias), size, &upload)?;
+        Buffered::with(&context, convolution, images)
+    }
+
+    /// As [`Buffered::new`], for a program of the caller's that has the reference kernel's interface; `any_grid` if it strides over any
+    /// grid.
+    ///
+    /// # Errors
+    /// As [`Buffered::new`].
+    pub fn custom(
+        context: &Rc<Context>,
+        program: (u32, bool),
+        problem: &Conv2d,
+        weights: &[f32],
+    ) -> Result<Self> {
+        let images = images_at_once(context, problem)?;
+        Buffered::with(context, Convolution::custom(context, program, problem, weights)?, images)
+    }
+
+    fn with(context: &Rc<Context>, convolution: Convolution, images: usize) -> Result<Self> {
+        let part = convolution.problem().with_batch(images);
+        Ok(Buffered {
+            images,
+            input: Buffer::new(context, part.input_len() * size_of::<f32>())?,
+            output: Buffer::new(context, part.output_len() * size_of::<f32>())?,
+            explorer: Explorer::default(),
+            convolution,
+        })
+    }
+
+    /// How it is computed.
+    pub fn variant(&self) -> Variant {
+        self.convolution.variant()
+    }
+
+    /// The kernel's name.
+    pub fn kernel(&self) -> &str {
+        self.convolution.kernel()
+    }
+
+    /// The convolution.
+    pub fn convolution(&self) -> &Convolution {
+        &self.convolution
+    }
+
+    /// Its buffers, for as many images as they hold.
+    pub fn images(&self) -> Images<'_> {
+        Images { input: &self.input, output: &self.output, count: self.images }
+    }
+
+    /// Computes `input` into `output`. The output is undefined if this fails, so callers pass a buffer of their own.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
+        let image = self.convolution.problem().with_batch(1);
+        let inputs = input.chunks(self.images * image.input_len());
+        let outputs = output.chunks_mut(self.images * image.output_len());
+        let mut ran = Ran::default();
+        for (input, output) in inputs.zip(outputs) {
+            self.input.upload(bytemuck::cast_slice(input))?;
+            // With sizes fixed in the shaders, the last part of a batch is computed as if it were whole; the rest is never read.
+            let whole = self.convolution.has_fixed_sizes();
+            let count = if whole { self.images } else { input.len() / image.input_len() };
+            ran += self.convolution.run(Images { count, ..self.images() })?;
+            self.output.read(bytemuck::cast_slice_mut(output))?;
+        }
+        self.explorer.work(ran.time);
+        Ok(ran)
+    }
+
+    /// When its runner-ups are timed.
+    pub fn explorer(&self) -> &Explorer {
+        &self.explorer
+    }
+
+    /// Submits the work `times` times, without waiting or reading back: for measurements.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue(&self, times: usize) -> Result<()> {
+        (0..times).try_for_each(|_| self.convolution.enqueue(self.images()))
+    }
+}

@@ -1,0 +1,113 @@
+//! A convolution by generated passes, whose sizes are constants in the shaders.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gl::convolution::Timing;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::dispatch;
+use crate::gl::execution::passes::{self, Passes};
+use crate::gl::execution::programs::Programs;
+use crate::problem::Conv2d;
+use crate::shader::recipe::{self, Recipe};
+use crate::shader::variant::Variant;
+
+/// Numbers of images for which passes are kept: a pipeline cuts batches into pieces of one size and a rest.
+const MAX_SIZES: usize = 8;
+
+/// Passes of one variant of one problem, by number of images.
+pub struct Generated {
+    problem: Conv2d,
+    variant: Variant,
+    name: String,
+    /// Weights as the passes read them. Packing does not depend on the number of images.
+    packed: Option<Rc<Buffer>>,
+    timing: Timing,
+    passes: RefCell<HashMap<usize, Rc<Passes>>>,
+}
+
+impl Generated {
+    /// Builds the passes for `images` images. `None` if `variant` is not one of generated passes.
+    ///
+    /// # Errors
+    /// The compiler's log; [`Error::OutOfMemory`].
+    pub fn new(
+        programs: &mut Programs,
+        problem: &Conv2d,
+        variant: Variant,
+        images: usize,
+        timing: Timing,
+    ) -> Result<Option<Self>> {
+        let Some(recipe) = recipe::generate(&variant, &problem.with_batch(images)) else { return Ok(None) };
+        let packed = match recipe.packed {
+            0 => None,
+            elements => Some(Rc::new(Buffer::new(programs.context(), elements * size_of::<f32>())?)),
+        };
+        let generated = Generated {
+            problem: *problem,
+            variant,
+            name: recipe.name.clone(),
+            packed,
+            timing,
+            passes: RefCell::default(),
+        };
+        generated.build(programs, &recipe, images)?;
+        Ok(Some(generated))
+    }
+
+    fn build(&self, programs: &mut Programs, recipe: &Recipe, images: usize) -> Result<()> {
+        debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
+        let work = dispatch::together(recipe.run.iter().map(passes::work));
+        let budget = self.timing.budget(&work, images);
+        let passes = Passes::with(programs, recipe, self.packed.clone(), budget)?;
+        let mut all = self.passes.borrow_mut();
+        if all.len() >= MAX_SIZES {
+            all.clear();
+        }
+        all.insert(images, Rc::new(passes));
+        Ok(())
+    }
+
+    /// Builds the passes for `images` images, if they are missing.
+    ///
+    /// # Errors
+    /// The compiler's log; [`Error::OutOfMemory`].
+    pub fn prepare(&self, programs: &mut Programs, images: usize) -> Result<()> {
+        if self.passes.borrow().contains_key(&images) {
+            return Ok(());
+        }
+        let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
+        let recipe = recipe::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
+        self.build(programs, &recipe, images)
+    }
+
+    /// The passes for `images` images.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if they were never prepared.
+    pub fn passes(&self, images: usize) -> Result<Rc<Passes>> {
+        let passes = self.passes.borrow().get(&images).cloned();
+        passes
+            .ok_or_else(|| Error::Internal(format!("{} was not prepared for {images} images", self.variant)))
+    }
+
+    /// Learns that `images` images took so long.
+    pub fn learn(&self, images: usize, took: Duration) {
+        if let Some(passes) = self.passes.borrow().get(&images) {
+            passes.learn(took);
+        }
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The variant.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+}

@@ -1,0 +1,60 @@
+//! A convolution on a context: prepared once, run any number of times.
+//!
+//! Plans, one-shot calls, pipelines, the tuner and the reference interface use it. It builds programs and submits work through
+//! `execution`; it touches no store and no thread.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `prepared` | [`Convolution`]: weights on the device and the kernel; start here |
+//! | `generated`, `fallback` | the two kinds of kernels |
+//! | `buffered` | a convolution with buffers of its own, for calls from ordinary memory |
+//! | `queue` | many small convolutions in one dispatch |
+
+pub mod buffered;
+pub mod fallback;
+mod generated;
+mod prepared;
+pub mod queue;
+
+use crate::error::{Error, Result};
+use crate::gl::driver::context::Context;
+use crate::problem::{Conv2d, Conv2dSizes};
+
+pub use buffered::Buffered;
+pub use fallback::reference_params;
+pub use prepared::{Convolution, Images, Timing};
+
+/// Indices of the shaders' blocks.
+pub const INPUT: u32 = 0;
+pub const WEIGHTS: u32 = 1;
+pub const OUTPUT: u32 = 2;
+pub const PARAMS: u32 = 3;
+pub const BIAS: u32 = 4;
+
+/// How many images of the batch are computed at once: as many as the largest buffer that a shader may see can hold.
+///
+/// # Errors
+/// [`Error::Unsupported`] if the weights or a single image are too large.
+pub fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
+    let (most, reason) =
+        (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
+    let refuse = |what: String| {
+        let what = format!("{what}; a buffer holds at most {most} ({reason})");
+        Err(Error::Unsupported { device: context.device().to_owned(), what })
+    };
+    let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();
+    let image = problem.with_batch(1);
+    if problem.weights_len() > most {
+        return refuse(format!("weights of {} elements", problem.weights_len()));
+    }
+    if image.input_len() > most {
+        return refuse(format!("an input image of {} elements", image.input_len()));
+    }
+    if image.output_len() > most {
+        return refuse(format!("an output image of {} elements", image.output_len()));
+    }
+    if (h + 2 * pad_h).max(w + 2 * pad_w) >= 1 << 31 {
+        return refuse(format!("a padded image of {} x {}", h + 2 * pad_h, w + 2 * pad_w));
+    }
+    Ok(n.min(most / image.input_len()).min(most / image.output_len()))
+}

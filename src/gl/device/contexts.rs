@@ -1,0 +1,185 @@
+//! Whether a pipeline is faster with three contexts than with one, and who puts steps in different contexts behind each other:
+//! measured once a device, and kept.
+//!
+//! Three contexts let uploads, kernels and downloads overlap where the device has engines for each and the driver uses them. Where it
+//! does not, they only cost switches from one to the other. And by `glWaitSync` commands can be given before what they
+//! wait for is done; but NVIDIA's driver keeps the thread that calls it until the fence has signalled, deaf to all else. No driver
+//! says which it is; so the same few jobs go through pipelines of each kind: small ones, which hardly take longer than
+//! it takes to pass them on, to tell the order; and large ones, nearly all of whose time is transfers, to tell the contexts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Contexts, Order, PipelineOptions, Queue, Recipe, Slot, Ticket, WhenFull};
+use crate::error::Result;
+use crate::gl::driver::capabilities::Capabilities;
+use crate::gl::pipeline::Pipeline;
+use crate::problem::{Conv2d, Conv2dDesc};
+use crate::shader::variant::Variant;
+use crate::store::store;
+
+/// What three contexts must save to be worth their threads.
+const WORTH: f64 = 0.95;
+/// Jobs of 16 images of 4 MiB: to switch between contexts takes as long as to move some of these.
+const LARGE: Jobs = Jobs { images: 16, side: 1024, before: 6, timed: 12 };
+/// Jobs of 64 KiB.
+const SMALL: Jobs = Jobs { images: 1, side: 128, before: 12, timed: 96 };
+/// In place of both where the device is software.
+const TINY: Jobs = Jobs { images: 1, side: 128, before: 6, timed: 12 };
+
+/// Jobs that are measured.
+#[derive(Clone, Copy)]
+struct Jobs {
+    images: i64,
+    /// Height and width of an image.
+    side: i64,
+    /// Those that do not count yet, and those that do.
+    before: usize,
+    timed: usize,
+}
+
+/// Seconds a job: a large one with one context and with three, and a small one with three that the device or the host puts in order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seconds {
+    pub one: f64,
+    pub three: f64,
+    pub device: f64,
+    pub host: f64,
+}
+
+impl Seconds {
+    /// How many contexts.
+    pub fn contexts(self) -> Contexts {
+        if self.three < WORTH * self.one { Contexts::Three } else { Contexts::One }
+    }
+
+    /// Who puts their steps in order.
+    pub fn order(self) -> Order {
+        if self.host < WORTH * self.device { Order::Host } else { Order::Device }
+    }
+
+    /// `options` with what is to be measured filled in.
+    pub fn choose(self, options: PipelineOptions) -> PipelineOptions {
+        let contexts =
+            if options.contexts == Contexts::Measured { self.contexts() } else { options.contexts };
+        let order = if options.order == Order::Measured { self.order() } else { options.order };
+        PipelineOptions { contexts, order, ..options }
+    }
+
+    /// That in words.
+    pub fn words(self) -> String {
+        let Seconds { one, three, device, host } = self;
+        let count = if self.contexts() == Contexts::Three { "three contexts" } else { "one context" };
+        let order = if self.order() == Order::Host { "host" } else { "device" };
+        let [one, three, device, host] = [one, three, device, host].map(|it| it * 1e3);
+        format!(
+            "{count}: a measured stream takes {three:.3} ms a job in three, {one:.3} in one; ordered by the {order}: \
+             small jobs take {host:.3} ms by the host, {device:.3} by the device"
+        )
+    }
+}
+
+/// The entry that a device's measurement is kept under.
+fn key(Capabilities { vendor, renderer, version, .. }: &Capabilities) -> String {
+    format!("{vendor}\n{renderer}\n{version}")
+}
+
+/// What was measured of this device, by this process or one before it.
+pub fn known(capabilities: &Capabilities) -> Option<Seconds> {
+    let [one, three, device, host] = store().load("pipelines", &key(capabilities))?;
+    Some(Seconds { one, three, device, host })
+}
+
+/// The same, measured now if need be, with pipelines that `start` makes. If that fails, three, ordered by
+/// the device: they are right everywhere.
+pub fn measured(capabilities: &Capabilities, start: &dyn Fn(PipelineOptions) -> Result<Pipeline>) -> Seconds {
+    if let Some(known) = known(capabilities) {
+        return known;
+    }
+    match measure(capabilities, start) {
+        Ok(seconds) => {
+            store().save(
+                "pipelines",
+                &key(capabilities),
+                &[seconds.one, seconds.three, seconds.device, seconds.host],
+            );
+            crate::log::debug!("{}: pipelines: {}", capabilities.renderer, seconds.words());
+            seconds
+        }
+        Err(error) => {
+            crate::log::debug!("{}: contexts could not be measured: {error}", capabilities.renderer);
+            Seconds { one: f64::INFINITY, three: 0.0, device: 0.0, host: f64::INFINITY }
+        }
+    }
+}
+
+fn measure(
+    capabilities: &Capabilities,
+    start: &dyn Fn(PipelineOptions) -> Result<Pipeline>,
+) -> Result<Seconds> {
+    let (large, small) = if capabilities.software { (TINY, TINY) } else { (LARGE, SMALL) };
+    let seconds = |contexts, order, jobs| -> Result<f64> {
+        let pipeline = start(PipelineOptions { contexts, order, ..Default::default() })?;
+        stream(&pipeline, jobs).map(|took| took.as_secs_f64())
+    };
+    let mut measured = Seconds {
+        one: seconds(Contexts::One, Order::Device, large)?,
+        three: f64::INFINITY,
+        device: seconds(Contexts::Three, Order::Device, small)?,
+        host: seconds(Contexts::Three, Order::Host, small)?,
+    };
+    measured.three = seconds(Contexts::Three, measured.order(), large)?;
+    Ok(measured)
+}
+
+/// The time of a job among jobs in all slots, in place.
+fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
+    // As many elements in as out, and one multiplication for each.
+    let Jobs { images: n, side, before, timed } = jobs;
+    let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
+    let recipe =
+        Arc::new(Recipe { problem, variant: Variant::DIRECT, weights: vec![1.0], bias: None, seconds: None });
+    let acquire = |_| pipeline.acquire(&recipe, WhenFull::Wait);
+    let mut slots: Vec<Box<dyn Slot>> =
+        (0..PipelineOptions::default().slots).map(acquire).collect::<Result<_>>()?;
+    let mut tickets: Vec<Option<Ticket>> = slots.iter().map(|_| None).collect();
+    let mut start = Instant::now();
+    for job in 0..before + timed {
+        if job == before {
+            start = Instant::now();
+        }
+        let place = job % slots.len();
+        if let Some(before) = tickets[place].take() {
+            before.wait()?;
+        }
+        let ticket = Ticket::new();
+        slots[place].submit(&ticket)?;
+        tickets[place] = Some(ticket);
+    }
+    tickets.into_iter().flatten().try_for_each(|ticket| ticket.wait().map(drop))?;
+    Ok(start.elapsed() / timed as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_fills_in_what_was_left_open() {
+        let asked = PipelineOptions { contexts: Contexts::Two, order: Order::Device, ..Default::default() };
+        let open = PipelineOptions::default();
+        for ((one, three, device, host), contexts, order) in [
+            ((3.0, 2.0, 1.0, 0.5), Contexts::Three, Order::Host),
+            ((3.0, 2.0, 1.0, 0.99), Contexts::Three, Order::Device),
+            ((3.0, 2.9, 1.0, 2.0), Contexts::One, Order::Device),
+            ((3.0, 4.0, 2.0, 1.0), Contexts::One, Order::Host),
+        ] {
+            let seconds = Seconds { one, three, device, host };
+            let chosen = seconds.choose(open);
+            assert_eq!((chosen.contexts, chosen.order), (contexts, order), "{seconds:?}");
+            assert_eq!(seconds.choose(asked), asked);
+            let named = if order == Order::Host { "ordered by the host" } else { "ordered by the device" };
+            assert!(seconds.words().contains(named), "{}", seconds.words());
+        }
+    }
+}

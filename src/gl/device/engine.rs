@@ -1,0 +1,393 @@
+//! The engine: one GL device as the device layer sees it.
+//!
+//! Results reach the caller's memory only when everything has succeeded: the worker reads them into a buffer of its own, and the
+//! last step is a copy that cannot fail.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::allocate;
+use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
+use crate::config::{Tune, config};
+use crate::error::Result;
+use crate::gl::cache;
+use crate::gl::convolution::{self, Buffered};
+use crate::gl::device::contexts;
+use crate::gl::device::worker::Worker;
+use crate::gl::driver::context::{ShareGroup, Target};
+use crate::gl::driver::egl::Egl;
+use crate::gl::driver::exit;
+use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::programs::Programs;
+use crate::gl::measure::hierarchy;
+use crate::gl::pipeline::{self, Pipeline};
+use crate::gl::product;
+use crate::gl::tune;
+use crate::log::Level;
+use crate::memory::Hierarchy;
+use crate::memory::tiles::{Gpu, Tile};
+use crate::problem::{Algorithm, Conv2d, Gemm};
+use crate::report::Timing;
+use crate::shader::recipe::{self, generate};
+use crate::shader::source::SGEMM_DIRECT;
+use crate::shader::variant::{Variant, has_winograd_forms};
+
+/// A GL device with its worker.
+pub struct Engine {
+    worker: Arc<Worker>,
+    id: Arc<str>,
+    software: bool,
+    hierarchy: Mutex<Option<Hierarchy>>,
+    egl: Arc<dyn Egl>,
+    target: Target,
+    /// Names of plans.
+    next_key: AtomicU64,
+    /// What calls that move much data go through; made at the first of them.
+    stream: Mutex<Option<Arc<Pipeline>>>,
+    /// How such calls compute which problem.
+    variants: Mutex<HashMap<Conv2d, (Variant, Option<f64>)>>,
+}
+
+/// Input and output of a call that is worth the way through a pipeline: copies by several threads, and steps that overlap.
+const STREAMED_BYTES: usize = 8 << 20;
+
+/// The most problems whose variants are remembered.
+const MOST_VARIANTS: usize = 1024;
+
+impl Engine {
+    /// Starts the device's worker and makes its context.
+    ///
+    /// # Errors
+    /// Why there is no context.
+    pub fn new(egl: &Arc<dyn Egl>, id: &str, software: bool, target: Target) -> Result<Self> {
+        let id: Arc<str> = id.into();
+        let (group_egl, device) = (egl.clone(), id.clone());
+        // A whole new group each time: a reset takes all contexts of a group.
+        let make_context =
+            Box::new(move || ShareGroup::new(group_egl.clone(), device.clone(), target)?.context());
+        let worker = Worker::start(egl.clone(), id.clone(), make_context)?;
+        worker.call(|_| Ok(()))?;
+        exit::register();
+        Ok(Engine {
+            worker: Arc::new(worker),
+            id,
+            software,
+            hierarchy: Mutex::new(None),
+            egl: egl.clone(),
+            target,
+            next_key: AtomicU64::new(0),
+            stream: Mutex::default(),
+            variants: Mutex::default(),
+        })
+    }
+
+    fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
+        let capabilities = self.worker.call(|session| Ok(session.context().capabilities().clone()))?;
+        let start = |options| {
+            let (egl, id) = (self.egl.clone(), self.id.clone());
+            Pipeline::start(egl, id, self.target, capabilities.max_elements(), options)
+        };
+        let is_open = options.contexts == Contexts::Measured
+            || (options.order == Order::Measured && options.contexts != Contexts::One);
+        if !is_open {
+            return start(options);
+        }
+        start(contexts::measured(&capabilities, &start).choose(options))
+    }
+
+    /// How `problem` is computed by calls that move much data, and the seconds that are expected of it.
+    fn variant(&self, problem: &Conv2d) -> Result<(Variant, Option<f64>)> {
+        let variants = || self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chosen) = variants().get(problem) {
+            return Ok(*chosen);
+        }
+        let chosen = self.worker.call(|session| {
+            let variant = tune::choose(&mut session.programs, problem)?;
+            Ok((variant, tune::expected(session.context(), problem, &variant)))
+        })?;
+        let mut variants = variants();
+        if variants.len() >= MOST_VARIANTS {
+            variants.clear();
+        }
+        // What cannot be remembered is chosen anew.
+        if variants.try_reserve(1).is_ok() {
+            variants.insert(*problem, chosen);
+        }
+        Ok(chosen)
+    }
+
+    /// The worker, for jobs of one's own.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The device as the planner sees it.
+    ///
+    /// # Errors
+    /// Why it could not be measured.
+    pub fn gpu(&self) -> Result<Gpu> {
+        self.worker.call(|session| tune::gpu(&mut session.programs))
+    }
+
+    /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
+    /// threads are made from it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn share_group(&self) -> Result<Arc<ShareGroup>> {
+        self.worker.call(|session| Ok(session.context().group().clone()))
+    }
+}
+
+/// The problem with what the environment wants instead of `auto`, where that can be done.
+fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
+    match (problem.algorithm(), preference) {
+        (Algorithm::Auto, Some(Algorithm::Winograd)) if !has_winograd_forms(problem.sizes()) => *problem,
+        (Algorithm::Auto, Some(preference)) => problem.with_algorithm(preference),
+        _ => *problem,
+    }
+}
+
+/// The tile to compute `problem` with, and the parts of its depth; none if tiles do not pay or do not fit.
+///
+/// # Errors
+/// What the device failed to do while it was measured.
+fn tile(programs: &mut Programs, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
+    if !product::is_large(problem) {
+        return Ok(None);
+    }
+    let gpu = tune::gpu(programs)?;
+    product::tile(programs.context(), &gpu, problem)
+}
+
+/// The time of a call that began at `start`.
+fn timing(ran: Ran, start: Instant) -> Timing {
+    Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
+}
+
+impl Backend for Engine {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        // Before the lock, which another thread may have held at the fork.
+        self.worker.check_process()?;
+        let mut hierarchy = self.hierarchy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hierarchy) = *hierarchy {
+            return Ok(hierarchy);
+        }
+        let measured = self.worker.call(|session| {
+            let (store, capabilities) = (session.programs.store(), session.context().capabilities().clone());
+            cache::hierarchy(store, &capabilities, || {
+                let prepare: hierarchy::Prepare = &|programs, problem, weights| {
+                    tune::prepare(programs, tune::policy(problem, config()), problem, weights, None)
+                };
+                hierarchy::measure(&mut session.programs, self.software, prepare)
+            })
+        })?;
+        crate::log::debug!("{}: measured {measured:?}", self.id);
+        Ok(*hierarchy.insert(measured))
+    }
+
+    fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        let problem = &preferred(problem, config().algorithm);
+        let recipe_weights = allocate::copied(weights, "a copy of the weights")?;
+        let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
+        let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
+        let (images, variant, seconds, kernel) = self.worker.call(|session| {
+            let most = convolution::images_at_once(session.context(), problem)?;
+            if streams {
+                // The queue that its runs go through prepares it, on a context of its own, for its pieces.
+                let most = session.context().capabilities().max_elements();
+                let images = PipelineOptions::of_calls().images_each(problem, most);
+                let (variant, kernel) = tune::choose_built(&mut session.programs, problem, images)?;
+                return Ok((images, variant, tune::expected(session.context(), problem, &variant), kernel));
+            }
+            let prepared = tune::prepare(
+                &mut session.programs,
+                tune::policy(problem, config()),
+                problem,
+                weights,
+                bias,
+            )?;
+            let variant = prepared.variant();
+            let made = (
+                most,
+                variant,
+                tune::expected(session.context(), problem, &variant),
+                prepared.kernel().to_owned(),
+            );
+            session.keep(key, prepared)?;
+            Ok(made)
+        })?;
+        Ok(Box::new(GlPlan {
+            worker: self.worker.clone(),
+            key,
+            streams,
+            images,
+            is_held: AtomicBool::new(!streams),
+            has_run: AtomicBool::new(false),
+            recipe: Arc::new(Recipe {
+                problem: *problem,
+                variant,
+                weights: recipe_weights,
+                bias: recipe_bias,
+                seconds,
+            }),
+            kernel,
+        }))
+    }
+
+    fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {
+        self.worker.check_process()?;
+        Ok(Arc::new(self.pipeline(options)?))
+    }
+
+    fn streams(&self, problem: &Conv2d) -> bool {
+        size_of::<f32>() * (problem.input_len() + problem.output_len()) >= STREAMED_BYTES
+    }
+
+    fn stream(&self) -> Result<Arc<dyn Queue>> {
+        // Before the lock, which another thread may have held at the fork.
+        self.worker.check_process()?;
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = &*stream {
+            return Ok(stream.clone());
+        }
+        let made = self.pipeline(PipelineOptions::of_calls())?;
+        Ok(stream.insert(Arc::new(made)).clone())
+    }
+
+    fn recipe(&self, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
+        self.worker.check_process()?;
+        let problem = preferred(problem, config().algorithm);
+        let (variant, seconds) = self.variant(&problem)?;
+        let bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
+        Ok(Arc::new(Recipe { problem, variant, weights: vec![], bias, seconds }))
+    }
+
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
+        let start = Instant::now();
+        let elements = problem.sizes().m * problem.sizes().n;
+        if elements == 0 || problem.is_scaling() {
+            product::scale(problem, c);
+            return Ok((SGEMM_DIRECT.name.into(), timing(Ran::default(), start)));
+        }
+        let mut tight = allocate::zeroed(elements, "the product")?;
+        let (kernel, ran) = self.worker.call(|session| match tile(&mut session.programs, problem)? {
+            Some((tile, splits)) => {
+                product::run_tiled(&mut session.programs, (&tile, splits), problem, (a, b, c), &mut tight)
+            }
+            None => product::run(&mut session.programs, problem, (a, b, c), &mut tight),
+        })?;
+        product::store(problem, &tight, c);
+        Ok((kernel.into(), timing(ran, start)))
+    }
+}
+
+/// A convolution prepared on the worker, under a key.
+struct GlPlan {
+    worker: Arc<Worker>,
+    key: u64,
+    /// Whether its runs go through the engine's queue of calls.
+    streams: bool,
+    /// Images that are computed at once.
+    images: usize,
+    kernel: String,
+    /// Whether the worker may hold it, with buffers for a whole batch.
+    is_held: AtomicBool,
+    /// Whether it was run by itself. One that only goes through pipelines holds nothing on the worker.
+    has_run: AtomicBool,
+    /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
+    recipe: Arc<Recipe>,
+}
+
+impl GlPlan {
+    /// Drops what the worker holds of it.
+    fn release(&self) {
+        let key = self.key;
+        self.worker.post(move |session| drop(session.take(key)));
+    }
+
+    /// Has a runner-up timed, behind the caller's back: the caller has the outputs already.
+    fn explore(&self) {
+        let (key, recipe) = (self.key, self.recipe.clone());
+        self.worker.post(move |session| {
+            let Some(prepared) = session.take(key) else { return };
+            match tune::explore(&mut session.programs, &prepared, &recipe.problem, &recipe.weights) {
+                // What is not kept, the next run prepares anew.
+                Ok(()) => drop(session.keep(key, prepared)),
+                Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
+            }
+        });
+    }
+}
+
+impl Plan for GlPlan {
+    fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    fn memory(&self) -> Memory {
+        let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
+        let piece = problem.with_batch(self.images);
+        let passes = generate(variant, &piece);
+        let as_they_came =
+            if passes.as_ref().is_none_or(recipe::Recipe::reads_weights) { weights.len() } else { 0 };
+        let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
+        let bias = bias.as_ref().map_or(0, Vec::len);
+        // Once here, for the day the context is lost and everything has to be uploaded again, and once on the device.
+        let held = weights.len() + bias + as_they_came + packed + bias;
+        let moved = match self.streams {
+            true => pipeline::workspace(&PipelineOptions::of_calls(), &piece),
+            // The whole output is once more here until the run has succeeded.
+            false => (piece.input_len() + piece.output_len() + problem.output_len()) * size_of::<f32>(),
+        };
+        Memory { packed: held * size_of::<f32>(), workspace: moved + scratch * size_of::<f32>() }
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
+        let start = Instant::now();
+        let mut computed = allocate::zeroed(output.len(), "the output")?;
+        self.has_run.store(true, Ordering::Relaxed);
+        let (ran, explore, fresh) = self.worker.call(|session| {
+            let prepared = match session.take(self.key) {
+                Some(prepared) => prepared,
+                None => {
+                    let Recipe { problem, variant, weights, bias, .. } = &*self.recipe;
+                    Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
+                }
+            };
+            let ran = prepared.run(input, &mut computed)?;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::DIRECT;
+            // The outputs are there; what is not kept, the next run prepares anew.
+            let _ = session.keep(self.key, prepared);
+            Ok((ran, explore, session.programs.is_fresh()))
+        })?;
+        output.copy_from_slice(&computed);
+        if fresh {
+            // A lost device is the next run's to find out.
+            self.worker.post(|session| drop(session.programs.settle()));
+        }
+        if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {
+            self.explore();
+        }
+        Ok(timing(ran, start))
+    }
+
+    fn recipe(&self) -> Option<&Arc<Recipe>> {
+        if !self.has_run.load(Ordering::Relaxed) && self.is_held.swap(false, Ordering::Relaxed) {
+            self.release();
+        }
+        Some(&self.recipe)
+    }
+}
+
+impl Drop for GlPlan {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

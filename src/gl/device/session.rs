@@ -1,0 +1,45 @@
+//! What lives on a device's worker: the programs built so far and the plans prepared on its context.
+//!
+//! All of it goes when the context is lost. A plan holds what it takes to prepare it again.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::allocate;
+use crate::error::Result;
+use crate::gl::convolution::Buffered;
+use crate::gl::driver::context::Context;
+use crate::gl::execution::programs::Programs;
+
+/// A context's programs and prepared plans.
+pub struct Session {
+    prepared: HashMap<u64, Buffered>,
+    pub programs: Programs,
+}
+
+impl Session {
+    /// Nothing in it yet.
+    pub fn new(context: Rc<Context>) -> Self {
+        Session { prepared: HashMap::new(), programs: Programs::new(context) }
+    }
+
+    /// Its context.
+    pub fn context(&self) -> &Rc<Context> {
+        self.programs.context()
+    }
+
+    /// Takes out the convolution kept under `key`. One that fails is not put back.
+    pub fn take(&mut self, key: u64) -> Option<Buffered> {
+        self.prepared.remove(&key)
+    }
+
+    /// Keeps a convolution under `key`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn keep(&mut self, key: u64, prepared: Buffered) -> Result<()> {
+        allocate::one_more(&mut self.prepared, "the plans of a device")?;
+        self.prepared.insert(key, prepared);
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! One thread a device, which owns its context for life.
+//!
+//! GL contexts belong to threads, callers come from any; so callers hand jobs to the worker over a bounded channel and wait
+//! for the answer. Their own current context is never touched, and nothing is made current from call to call.
+//!
+//! ```text
+//!   caller                           worker
+//!   call(job) --- bounded channel --> session of the context; made again if it was lost
+//!   waits    <--- answer, messages -- job(&mut session); a panic becomes an error
+//! ```
+//!
+//! A job may borrow from its caller, since [`Worker::call`] returns only when the job is done or thrown away.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::gl::device::session::Session;
+use crate::gl::driver::context::{Context, is_terminated};
+use crate::gl::driver::egl::Egl;
+use crate::gl::driver::exit;
+use crate::log::Level;
+use crate::thread::panic_text;
+
+/// Jobs that may wait; callers beyond wait to hand theirs over.
+const QUEUE: usize = 16;
+
+/// Makes the device's context, on the worker's thread.
+pub type MakeContext = Box<dyn FnMut() -> Result<Rc<Context>> + Send>;
+
+/// A job and the sign that it is over. The task is dropped first, the sign after it: that order is what lets a task borrow.
+struct Job {
+    task: Box<dyn FnOnce(&mut Host) + Send>,
+    _over: SyncSender<()>,
+}
+
+/// The worker's handle. Dropping it ends the thread, behind the jobs handed over so far.
+pub struct Worker {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    device: Arc<str>,
+    process: u32,
+}
+
+/// What the thread holds.
+struct Host {
+    device: Arc<str>,
+    make_context: MakeContext,
+    session: Option<Session>,
+}
+
+impl Worker {
+    /// Starts the thread. Its context is made by the first job.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the system gives no thread.
+    pub fn start(egl: Arc<dyn Egl>, device: Arc<str>, make_context: MakeContext) -> Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let name = device.clone();
+        let work = move || {
+            let mut host = Host { device: name, make_context, session: None };
+            serve(&queue, &mut host);
+            let inside = exit::enter();
+            drop(host);
+            if inside.is_ok() {
+                egl.release_thread();
+            }
+        };
+        let thread = crate::thread::spawn(&device, "worker", work)?;
+        Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })
+    }
+
+    /// Runs `job` on the worker and returns what it gives. Messages of the context go to the log, on the calling thread.
+    ///
+    /// # Errors
+    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process and under the loader's
+    /// lock; [`Error::Internal`] if the job panicked; and if there is no context,
+    /// why none could be made.
+    pub fn call<R: Send>(&self, job: impl FnOnce(&mut Session) -> Result<R> + Send) -> Result<R> {
+        self.check_process()?;
+        crate::loader::check()?;
+        let mut answer = None;
+        let slot = &mut answer;
+        let task: Box<dyn FnOnce(&mut Host) + Send + '_> = Box::new(move |host| *slot = Some(host.run(job)));
+        // SAFETY: only the lifetime changes. The task and all that it borrows are used until it has run or is dropped;
+        // `Job` drops its `_over` after that, and this function does not return before `is_over` has seen it drop.
+        let task = unsafe {
+            std::mem::transmute::<Box<dyn FnOnce(&mut Host) + Send + '_>, Box<dyn FnOnce(&mut Host) + Send>>(
+                task,
+            )
+        };
+        let (over, is_over) = sync_channel(0);
+        // If the worker is gone, this drops the job.
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+        let _ = is_over.recv();
+        let gone = || match exit::is_closed() {
+            true => exit::ending(),
+            false => Error::Internal(format!("the worker thread of {} is gone", self.device)),
+        };
+        let (result, messages): (Result<R>, Vec<(Level, String)>) = answer.ok_or_else(gone)?;
+        messages.iter().for_each(|(level, text)| crate::log::message(*level, format_args!("{text}")));
+        result
+    }
+
+    /// Runs `job` some time, if there is a session then: for giving things up.
+    pub fn post(&self, job: impl FnOnce(&mut Session) + Send + 'static) {
+        if self.check_process().is_err() {
+            return;
+        }
+        let task = Box::new(|host: &mut Host| {
+            if let Some(session) = &mut host.session {
+                job(session);
+            }
+        });
+        let (over, _) = sync_channel(0);
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+    }
+
+    /// Refuses to work in a process that was forked from the worker's.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] there.
+    pub fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { what: format!("device {}", self.device) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let (jobs, thread) = (self.jobs.take(), self.thread.take());
+        if self.process != std::process::id() {
+            // The thread did not survive the fork, and the channel's locks may be in any state.
+            std::mem::forget((jobs, thread));
+            return;
+        }
+        drop(jobs);
+        if let Some(thread) = thread {
+            // Jobs cannot panic through; if the driver did, the thread is over all the same.
+            let _ = exit::join(thread);
+        }
+    }
+}
+
+/// Runs jobs until no handle is left.
+fn serve(queue: &Receiver<Job>, host: &mut Host) {
+    while let Ok(Job { task, _over }) = queue.recv() {
+        // At the end of the process jobs are thrown away, which their callers are told.
+        let Ok(_inside) = exit::enter() else { continue };
+        // What a job gives to its caller is caught inside; this is for jobs without a caller.
+        if catch_unwind(AssertUnwindSafe(|| task(host))).is_err() {
+            host.session = None;
+        }
+    }
+}
+
+impl Host {
+    /// Runs a job on the session. Afterwards the session is as good as new, or gone, to be made again by the next job.
+    fn run<R>(&mut self, job: impl FnOnce(&mut Session) -> Result<R>) -> (Result<R>, Vec<(Level, String)>) {
+        let result = catch_unwind(AssertUnwindSafe(|| job(self.session()?)));
+        let result = result.unwrap_or_else(|panic| {
+            self.session = None;
+            Err(Error::Internal(format!("{} panicked: {}", self.device, panic_text(&*panic))))
+        });
+        let messages = self.session.as_ref().map_or_else(Vec::new, |it| it.context().take_messages());
+        if let Err(Error::DeviceLost { .. }) = result {
+            self.session = None;
+        }
+        (result, messages)
+    }
+
+    /// The session: a new one at first, and after the old one was lost, be it while nobody looked.
+    fn session(&mut self) -> Result<&mut Session> {
+        self.session.take_if(|session| session.context().is_lost());
+        match &mut self.session {
+            Some(session) => Ok(session),
+            none => {
+                let mut made = (self.make_context)();
+                if made.as_ref().is_err_and(is_terminated) {
+                    // Another library may have ended the display just then.
+                    made = (self.make_context)();
+                }
+                Ok(none.insert(Session::new(made?)))
+            }
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! GL objects that delete themselves, and are counted while they live.
+//!
+//! Each holds its context, so the context outlives it, and is deleted on the context's own thread. Each checks GL's error where it
+//! is made or moved, so an error is reported at the call that caused it.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gl::driver::api;
+use crate::gl::driver::context::{Context, Live};
+
+/// The most bytes that one call uploads or reads back. Some drivers hold a copy of that size meanwhile.
+const SLICE: usize = 256 << 20;
+
+/// Keeps a counter of live objects up while it lives.
+struct Counted(Rc<Context>, fn(&Live) -> &AtomicUsize);
+
+impl Counted {
+    fn new(context: &Rc<Context>, counter: fn(&Live) -> &AtomicUsize) -> Self {
+        counter(context.live()).fetch_add(1, Ordering::Relaxed);
+        Counted(context.clone(), counter)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1(self.0.live()).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The error for a call that gave no object. A lost context may give none without a word.
+fn no_object(context: &Context, call: &str) -> Error {
+    let reason = "it gave no object".to_owned();
+    let nothing_said = Error::Driver { device: context.device().to_owned(), call: call.to_owned(), reason };
+    context.check(call).and_then(|()| context.check_reset(call)).err().unwrap_or(nothing_said)
+}
+
+/// Has the driver delete an object. Not when the driver is to be left alone; nor while another context is current, whose
+/// objects go by the same names: then the object goes with the group's last context.
+fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
+    if !context.group().is_gone() && context.is_current() {
+        how(context.api());
+    }
+}
+
+/// Part of a buffer object of the share group.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// Its GL name.
+    pub buffer: u32,
+    /// Where the part begins.
+    pub offset: usize,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+/// What can be bound to a shader's block.
+pub trait Bind {
+    /// Binds it to the block at `index` of programs that run on `context`.
+    fn bind_on(&self, context: &Context, index: u32);
+}
+
+impl Bind for Buffer {
+    fn bind_on(&self, _: &Context, index: u32) {
+        self.bind(index);
+    }
+}
+
+impl Bind for Region {
+    fn bind_on(&self, context: &Context, index: u32) {
+        let (offset, bytes) = (self.offset as i64, self.bytes as i64);
+        context.api().bind_buffer_range(api::SHADER_STORAGE_BUFFER, index, self.buffer, offset, bytes);
+    }
+}
+
+/// A buffer in the device's memory.
+pub struct Buffer {
+    name: u32,
+    bytes: usize,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Buffer {
+    /// A buffer of `bytes` bytes with undefined contents. One of 0 bytes has 4: a binding must not be empty.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and the like.
+    pub fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        let buffer = Buffer::unallocated(context, bytes)?;
+        context.api().buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
+        context.check(&format!("glBufferData of {} bytes", buffer.bytes))?;
+        Ok(buffer)
+    }
+
+    /// A buffer object without memory, bound as the target of copies.
+    fn unallocated(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        let name = context.api().gen_buffer();
+        if name == 0 {
+            return Err(no_object(context, "glGenBuffers"));
+        }
+        let counted = Counted::new(context, |live| &live.buffers);
+        let buffer = Buffer { name, bytes: bytes.max(4), context: context.clone(), _counted: counted };
+        buffer.bind_to_copy(api::COPY_WRITE_BUFFER)?;
+        Ok(buffer)
+    }
+
+    /// A buffer whose memory the host sees, too, as long as the buffer lives: written by either side, read by the other once
+    /// a fence has signalled. Gives its address. Only with [`Capabilities::buffer_storage`](crate::gl::driver::capabilities::Capabilities).
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn mapped(context: &Rc<Context>, bytes: usize) -> Result<(Self, NonNull<u8>)> {
+        let api = context.api();
+        let buffer = Buffer::unallocated(context, bytes)?;
+        let access = api::MAP_READ_BIT | api::MAP_WRITE_BIT | api::MAP_PERSISTENT_BIT | api::MAP_COHERENT_BIT;
+        api.buffer_storage(api::COPY_WRITE_BUFFER, buffer.bytes as i64, access);
+        context.check(&format!("glBufferStorage of {} bytes", buffer.bytes))?;
+        let address = api.map_buffer_range(api::COPY_WRITE_BUFFER, 0, buffer.bytes as i64, access);
+        context.check("glMapBufferRange")?;
+        let address =
+            NonNull::new(address as *mut u8).ok_or_else(|| no_object(context, "glMapBufferRange"))?;
+        Ok((buffer, address))
+    }
+
+    /// A buffer that holds `data`.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn with_data(context: &Rc<Context>, data: &[u8]) -> Result<Self> {
+        let buffer = Buffer::new(context, data.len())?;
+        buffer.upload(data)?;
+        Ok(buffer)
+    }
+
+    /// A buffer of `bytes` bytes that holds `pattern` again and again.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn repeating(context: &Rc<Context>, bytes: usize, pattern: &[u8]) -> Result<Self> {
+        let buffer = Buffer::new(context, bytes)?;
+        let mut filled = pattern.len().min(bytes);
+        buffer.upload(&pattern[..filled])?;
+        buffer.bind_to_copy(api::COPY_READ_BUFFER)?;
+        while filled < bytes && filled > 0 {
+            // What is there is whole patterns, and doubles.
+            let more = filled.min(bytes - filled);
+            let (from, to) = (api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER);
+            context.api().copy_buffer_sub_data(from, to, 0, filled as i64, more as i64);
+            context.check("glCopyBufferSubData")?;
+            filled += more;
+        }
+        Ok(buffer)
+    }
+
+    /// Takes charge of a buffer object that somebody else made.
+    pub fn adopt(context: &Rc<Context>, name: u32, bytes: usize) -> Self {
+        let counted = Counted::new(context, |live| &live.buffers);
+        Buffer { name, bytes, context: context.clone(), _counted: counted }
+    }
+
+    /// How long somebody else's buffer object is.
+    ///
+    /// # Errors
+    /// What GL reports, for instance that there is no such buffer.
+    pub fn bytes_of(context: &Context, name: u32) -> Result<u64> {
+        let api = context.api();
+        api.bind_buffer(api::COPY_READ_BUFFER, name);
+        context.check("glBindBuffer")?;
+        let bytes = if name == 0 { 0 } else { api.buffer_size(api::COPY_READ_BUFFER) };
+        context.check("glGetBufferParameteri64v")?;
+        Ok(bytes.max(0) as u64)
+    }
+
+    /// Gives the buffer object away: whoever has its name deletes it.
+    pub fn into_name(mut self) -> u32 {
+        std::mem::take(&mut self.name)
+    }
+
+    /// Binds it to a target for copies. If that fails the target keeps what it has, and a copy would go into some other buffer:
+    /// so this is checked by itself.
+    fn bind_to_copy(&self, target: u32) -> Result<()> {
+        self.context.api().bind_buffer(target, self.name);
+        self.context.check("glBindBuffer")
+    }
+
+    /// Its GL name.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies `data` to its beginning.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn upload(&self, data: &[u8]) -> Result<()> {
+        debug_assert!(data.len() <= self.bytes);
+        let api = self.context.api();
+        self.bind_to_copy(api::COPY_WRITE_BUFFER)?;
+        for (index, slice) in data.chunks(SLICE).enumerate() {
+            api.buffer_sub_data(api::COPY_WRITE_BUFFER, (index * SLICE) as i64, slice);
+            self.context.check("glBufferSubData")?;
+        }
+        Ok(())
+    }
+
+    /// Copies its beginning to `into`. Shader writes must lie behind a barrier of `BUFFER_UPDATE_BARRIER_BIT`.
+    ///
+    /// # Errors
+    /// What GL reports; `into` is then undefined.
+    pub fn read(&self, into: &mut [u8]) -> Result<()> {
+        debug_assert!(into.len() <= self.bytes);
+        let api = self.context.api();
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        for (index, slice) in into.chunks_mut(SLICE).enumerate() {
+            api.get_buffer_sub_data(api::COPY_READ_BUFFER, (index * SLICE) as i64, slice);
+            self.context.check("glGetBufferSubData")?;
+        }
+        // A context that is lost need not make errors; reads then leave `into` as it is.
+        self.context.check_reset("glGetBufferSubData")
+    }
+
+    /// Like [`Buffer::read`], by a mapping that is made for it and goes with the buffer. The device must have finished.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_mapped(self, into: &mut [u8]) -> Result<()> {
+        debug_assert!(into.len() <= self.bytes);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        let bytes = into.len() as i64;
+        let address = self.context.api().map_buffer_range(api::COPY_READ_BUFFER, 0, bytes, api::MAP_READ_BIT);
+        self.context.check("glMapBufferRange")?;
+        let address =
+            NonNull::new(address as *mut u8).ok_or_else(|| no_object(&self.context, "glMapBufferRange"))?;
+        // SAFETY: the driver has mapped so many bytes for reading, until the buffer is deleted at the end of this function; nobody
+        // writes to them, since the device has finished and no other mapping is made.
+        into.copy_from_slice(unsafe { std::slice::from_raw_parts(address.as_ptr(), into.len()) });
+        self.context.check_reset("glMapBufferRange")
+    }
+
+    /// Copies what begins `offset` bytes behind its beginning to `into`; otherwise like [`Buffer::read`].
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        debug_assert!(offset + into.len() <= self.bytes);
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        self.context.api().get_buffer_sub_data(api::COPY_READ_BUFFER, offset as i64, into);
+        self.context.check("glGetBufferSubData")?;
+        self.context.check_reset("glGetBufferSubData")
+    }
+
+    /// Copies the first `bytes` bytes to `to`, on the device.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn copy_to(&self, to: &Buffer, bytes: usize) -> Result<()> {
+        debug_assert!(bytes <= self.bytes && bytes <= to.bytes);
+        let api = self.context.api();
+        self.bind_to_copy(api::COPY_READ_BUFFER)?;
+        to.bind_to_copy(api::COPY_WRITE_BUFFER)?;
+        api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, 0, 0, bytes as i64);
+        self.context.check("glCopyBufferSubData")
+    }
+
+    /// Binds it to the shaders' block at `index`.
+    pub fn bind(&self, index: u32) {
+        self.context.api().bind_buffer_base(api::SHADER_STORAGE_BUFFER, index, self.name);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.name != 0 {
+            delete(&self.context, |api| api.delete_buffer(self.name));
+        }
+    }
+}
+
+/// A compute program.
+pub struct Program {
+    name: u32,
+    kernel: String,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Program {
+    /// Compiles and links `source`; messages call it `kernel`.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] with the driver's log.
+    pub fn build(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
+        Building::begin(context, kernel, source)?.finish()
+    }
+
+    fn new(context: &Rc<Context>, kernel: &str) -> Result<Self> {
+        let name = context.api().create_program();
+        if name == 0 {
+            return Err(no_object(context, "glCreateProgram"));
+        }
+        let counted = Counted::new(context, |live| &live.programs);
+        Ok(Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted })
+    }
+
+    /// A program from what [`Program::binary`] gave; none if the driver does not take it, which it need not give a reason for.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn from_binary(
+        context: &Rc<Context>,
+        kernel: &str,
+        format: u32,
+        binary: &[u8],
+    ) -> Result<Option<Self>> {
+        let api = context.api();
+        let program = Program::new(context, kernel)?;
+        api.load_program_binary(program.name, format, binary);
+        let linked = api.program_linked(program.name);
+        refusal_is_no_error(context.check("glProgramBinary"))?;
+        context.check_reset("glProgramBinary")?;
+        Ok(linked.then_some(program))
+    }
+
+    /// The linked program as this driver's own bytes, with their format; none if it gives none.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn binary(&self) -> Result<Option<(u32, Vec<u8>)>> {
+        let binary = self.context.api().program_binary(self.name);
+        let got = refusal_is_no_error(self.context.check("glGetProgramBinary"))?;
+        Ok(binary.filter(|_| got))
+    }
+
+    /// Gives the program away: whoever has its name deletes it.
+    pub fn into_name(mut self) -> u32 {
+        std::mem::take(&mut self.name)
+    }
+
+    /// Its GL name.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
+    /// Where it was made.
+    pub fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+
+    /// What messages call it.
+    pub fn kernel_name(&self) -> &str {
+        &self.kernel
+    }
+}
+
+/// Without binaries programs are compiled: only a lost device is an error. Says whether there was none at all.
+fn refusal_is_no_error(checked: Result<()>) -> Result<bool> {
+    match checked {
+        Err(lost @ Error::DeviceLost { .. }) => Err(lost),
+        checked => Ok(checked.is_ok()),
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.name != 0 {
+            delete(&self.context, |api| api.delete_program(self.name));
+        }
+    }
+}
+
+/// A program that the driver was told to compile and link, and not yet asked whether it could: many drivers do several at
+/// once, on threads of their own, until somebody asks.
+pub struct Building {
+    shader: Shader,
+    program: Program,
+}
+
+impl Building {
+    /// Has the driver begin.
+    ///
+    /// # Errors
+    /// What GL reports at once.
+    pub fn begin(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
+        let api = context.api();
+        let shader = Shader::new(context)?;
+        api.shader_source(shader.name, source);
+        api.compile_shader(shader.name);
+        context.check("glCompileShader")?;
+        let program = Program::new(context, kernel)?;
+        api.keep_program_binary(program.name);
+        api.attach_shader(program.name, shader.name);
+        api.link_program(program.name);
+        context.check("glLinkProgram")?;
+        Ok(Building { shader, program })
+    }
+
+    /// Whether [`Building::finish`] would not wait, as far as the driver tells.
+    pub fn is_ready(&self) -> bool {
+        self.program.context.api().program_is_ready(self.program.name)
+    }
+
+    /// The program, once the driver is ready.
+    ///
+    /// # Errors
+    /// As [`Program::build`].
+    pub fn finish(self) -> Result<Program> {
+        let Building { shader, program } = self;
+        let (context, kernel) = (&program.context, &program.kernel);
+        let api = context.api();
+        if !api.shader_compiled(shader.name) {
+            return Err(shader_error(context, kernel, api.shader_log(shader.name)));
+        }
+        if !api.program_linked(program.name) {
+            return Err(shader_error(context, kernel, api.program_log(program.name)));
+        }
+        api.detach_shader(program.name, shader.name);
+        context.check("glDetachShader")?;
+        Ok(program)
+    }
+}
+
+/// A compute shader, on its way into a program.
+struct Shader {
+    name: u32,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Shader {
+    fn new(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().create_compute_shader();
+        if name == 0 {
+            return Err(no_object(context, "glCreateShader"));
+        }
+        let counted = Counted::new(context, |live| &live.programs);
+        Ok(Shader { name, context: context.clone(), _counted: counted })
+    }
+}
+
+impl Drop for Shader {
+    fn drop(&mut self) {
+        delete(&self.context, |api| api.delete_shader(self.name));
+    }
+}
+
+fn shader_error(context: &Context, kernel: &str, log: String) -> Error {
+    if let Err(lost) = context.check_reset("building a shader") {
+        return lost;
+    }
+    let log = log.trim_end_matches(['\0', '\n', ' ']);
+    let log = if log.is_empty() { "the driver gives no reason" } else { log }.to_owned();
+    Error::Shader { device: context.device().to_owned(), kernel: kernel.to_owned(), log }
+}
+
+/// A timestamp: the device's clock when it reaches this point of the commands.
+pub struct Query {
+    name: u32,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Query {
+    /// Puts a timestamp behind the commands given so far.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn timestamp(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().gen_query();
+        if name == 0 {
+            return Err(no_object(context, "glGenQueries"));
+        }
+        let counted = Counted::new(context, |live| &live.queries);
+        let query = Query { name, context: context.clone(), _counted: counted };
+        query.restamp()?;
+        Ok(query)
+    }
+
+    /// Puts it behind the commands given so far, in place of where it was.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn restamp(&self) -> Result<()> {
+        self.context.api().query_timestamp(self.name);
+        self.context.check("glQueryCounter")
+    }
+
+    /// The time from `start` to this. A fence behind both must have signalled: then this does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn since(&self, start: &Query) -> Result<Duration> {
+        Ok(self.between(start.nanoseconds()?, self.nanoseconds()?))
+    }
+
+    /// The time from one to another of the device's clock.
+    pub fn between(&self, start: u64, end: u64) -> Duration {
+        // A counter of fewer than 64 bits starts again at 0.
+        let unused_bits = 64 - self.context.capabilities().timestamp_bits.clamp(1, 64);
+        Duration::from_nanos(end.wrapping_sub(start) & (u64::MAX >> unused_bits))
+    }
+
+    /// The device's clock at that point.
+    ///
+    /// # Errors
+    /// As [`Query::since`].
+    pub fn nanoseconds(&self) -> Result<u64> {
+        let nanoseconds = self.context.api().query_result(self.name);
+        self.context.check("glGetQueryObjectui64v")?;
+        Ok(nanoseconds)
+    }
+}
+
+impl Drop for Query {
+    fn drop(&mut self) {
+        delete(&self.context, |api| api.delete_query(self.name));
+    }
+}
+
+/// A GL sync object; `fence.rs` says how one waits for it.
+pub struct Sync {
+    name: usize,
+    context: Rc<Context>,
+    _counted: Counted,
+}
+
+impl Sync {
+    pub fn new(context: &Rc<Context>) -> Result<Self> {
+        let name = context.api().fence_sync();
+        if name == 0 {
+            return Err(no_object(context, "glFenceSync"));
+        }
+        let counted = Counted::new(context, |live| &live.syncs);
+        Ok(Sync { name, context: context.clone(), _counted: counted })
+    }
+
+    pub fn name(&self) -> usize {
+        self.name
+    }
+
+    pub fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+}
+
+impl Drop for Sync {
+    fn drop(&mut self) {
+        delete(&self.context, |api| api.delete_sync(self.name));
+    }
+}

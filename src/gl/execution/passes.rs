@@ -1,0 +1,230 @@
+//! A recipe on a context: programs built, scratch allocated, passes run one after the other.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::{Bind, Buffer, Program};
+use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, Step, Work};
+use crate::gl::execution::programs::Programs;
+use crate::gl::execution::scratch::Scratch;
+use crate::shader::recipe::{Pass, Recipe, Slot};
+
+/// The caller's side of a recipe.
+pub struct Buffers<'a> {
+    pub input: &'a dyn Bind,
+    pub weights: &'a dyn Bind,
+    pub bias: Option<&'a dyn Bind>,
+    pub output: &'a dyn Bind,
+}
+
+/// A pass with its program.
+pub struct Built {
+    program: Rc<Program>,
+    bindings: Vec<(u32, Slot)>,
+    uniforms: Vec<(u32, u32)>,
+    work: Work,
+    budget: DispatchBudget,
+}
+
+/// A recipe, ready to run.
+pub struct Passes {
+    name: String,
+    prepare: Vec<Built>,
+    run: Vec<Built>,
+    budget: DispatchBudget,
+    packed: Option<Rc<Buffer>>,
+    /// Whether the passes read the weights as they came.
+    reads_weights: bool,
+    /// Weights as they came, where they are read in that form and nobody else holds them.
+    held: Option<Buffer>,
+    scratch: Rc<Scratch>,
+    context: Rc<Context>,
+}
+
+impl Passes {
+    /// Builds the programs of `recipe` and allocates what it needs.
+    ///
+    /// # Errors
+    /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
+    pub fn new(programs: &mut Programs, recipe: &Recipe) -> Result<Self> {
+        Passes::with_packed(programs, recipe, DispatchBudget::new())
+    }
+
+    /// As [`Passes::new`], with a budget.
+    ///
+    /// # Errors
+    /// As [`Passes::new`].
+    pub fn with_packed(programs: &mut Programs, recipe: &Recipe, budget: DispatchBudget) -> Result<Self> {
+        let bytes = recipe.packed * size_of::<f32>();
+        let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
+        Passes::with(programs, recipe, packed, budget)
+    }
+
+    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a budget.
+    ///
+    /// # Errors
+    /// As [`Passes::new`].
+    pub fn with(
+        programs: &mut Programs,
+        recipe: &Recipe,
+        packed: Option<Rc<Buffer>>,
+        budget: DispatchBudget,
+    ) -> Result<Self> {
+        let context = programs.context().clone();
+        let [prepare, run] = build(programs, recipe)?;
+        let scratch = programs.scratch();
+        scratch.reserve(&context, &recipe.scratch)?;
+        let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
+        Ok(Passes { name, prepare, run, budget, packed, reads_weights, held: None, scratch, context })
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Packs `weights`, if the recipe wants that; says whether they are of no more use.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
+        let Some(packed) = &self.packed else { return Ok(false) };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
+        self.with_steps(&self.prepare, &buffers, |steps| {
+            dispatch::run_steps(&self.context, steps, &DispatchBudget::new())
+        })?;
+        Ok(!self.reads_weights)
+    }
+
+    /// Has the device pack `weights`, if the recipe wants that, before what is queued next. Does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue_packing(&self, weights: &dyn Bind) -> Result<()> {
+        let Some(packed) = &self.packed else { return Ok(()) };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
+        self.with_steps(&self.prepare, &buffers, |steps| dispatch::enqueue(&self.context, steps))
+    }
+
+    /// Takes charge of weights.
+    pub fn hold(&mut self, weights: Buffer) {
+        self.held = Some(weights);
+    }
+
+    /// The weights it has charge of.
+    pub fn held(&self) -> Option<&Buffer> {
+        self.held.as_ref()
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What the device failed to do.
+    pub fn run(&self, buffers: &Buffers) -> Result<Ran> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::run_steps(&self.context, steps, &self.budget))
+    }
+
+    /// Hands it to the device, whole, and does not wait.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue(&self, buffers: &Buffers) -> Result<()> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue(&self.context, steps))
+    }
+
+    /// As [`Passes::enqueue`], in dispatches as short as the budget says. Gives their number.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn enqueue_cut(&self, buffers: &Buffers) -> Result<u32> {
+        self.with_steps(&self.run, buffers, |steps| dispatch::enqueue_cut(&self.context, steps, &self.budget))
+    }
+
+    /// Learns what running it took.
+    pub fn learn(&self, took: Duration) {
+        let work = dispatch::together(self.run.iter().map(|pass| pass.work));
+        let group = self.context.group();
+        group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
+    }
+
+    fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[Step]) -> T) -> T {
+        let binds: Vec<_> = built.iter().map(|built| move || self.bind(built, buffers)).collect();
+        let step = |(built, bind)| {
+            let Built { program, work, budget, .. }: &Built = built;
+            Step { program, work: *work, budget, bind }
+        };
+        let steps: Vec<Step> =
+            built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
+        job(&steps)
+    }
+
+    fn bind(&self, built: &Built, buffers: &Buffers) {
+        for &(location, bits) in &built.uniforms {
+            self.context.api().uniform_1ui(location, bits);
+        }
+        for &(index, slot) in &built.bindings {
+            if let Slot::Scratch(number) = slot {
+                if let Some(buffer) = self.scratch.buffer(number) {
+                    buffer.bind(index);
+                }
+                continue;
+            }
+            let buffer = match slot {
+                Slot::Input => Some(buffers.input),
+                Slot::Weights => Some(buffers.weights),
+                Slot::Bias => buffers.bias,
+                Slot::Output => Some(buffers.output),
+                Slot::Packed => self.packed.as_deref().map(|it| it as &dyn Bind),
+                Slot::Scratch(_) => None,
+            };
+            if let Some(buffer) = buffer {
+                buffer.bind_on(&self.context, index);
+            }
+        }
+    }
+}
+
+/// The passes of `recipe` with their programs: those that pack the weights, and those that run.
+///
+/// # Errors
+/// The compiler's log.
+pub fn build(programs: &mut Programs, recipe: &Recipe) -> Result<[Vec<Built>; 2]> {
+    check_iterations(programs.context(), recipe)?;
+    programs.begin(recipe.sources())?;
+    let mut build =
+        |passes: &[Pass]| passes.iter().map(|pass| Built::new(programs, pass)).collect::<Result<_>>();
+    let built = build(&recipe.prepare).and_then(|prepare| Ok([prepare, build(&recipe.run)?]));
+    built.inspect_err(|_| programs.give_up(recipe.sources()))
+}
+
+/// Refuses a recipe whose loops the device might end early. The planner offers none.
+fn check_iterations(context: &Context, recipe: &Recipe) -> Result<()> {
+    let most = context.group().max_iterations();
+    let Some(pass) = recipe.prepare.iter().chain(&recipe.run).find(|pass| pass.iterations > most) else {
+        return Ok(());
+    };
+    let what = format!(
+        "{}: loops of up to {} iterations in {}; it makes {most}",
+        recipe.name, pass.iterations, pass.source.name
+    );
+    Err(Error::Unsupported { device: context.device().to_owned(), what })
+}
+
+/// What a pass has to do.
+pub fn work(pass: &Pass) -> Work {
+    Work { units: pass.groups as u32, per_group: 1, operations: pass.operations }
+}
+
+impl Built {
+    fn new(programs: &mut Programs, pass: &Pass) -> Result<Self> {
+        Ok(Built {
+            program: programs.generated(&pass.source)?,
+            bindings: pass.bindings.clone(),
+            uniforms: pass.uniforms.clone(),
+            work: work(pass),
+            budget: DispatchBudget::new(),
+        })
+    }
+}

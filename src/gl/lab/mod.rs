@@ -1,0 +1,326 @@
+//! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
+
+pub mod baseline;
+mod bench;
+mod numbers;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Job, PipelineOptions, Recipe, Ticket, WhenFull};
+use crate::error::Result;
+use crate::gl::convolution::Buffered;
+use crate::gl::device::engine::Engine;
+use crate::gl::device::registry;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::fence::Fence;
+use crate::gl::driver::resource::Query;
+use crate::gl::execution::programs::Programs;
+use crate::gl::tune;
+use crate::memory::tiles::Gpu;
+use crate::problem::exact::Random;
+use crate::problem::oracle::{self, Expected};
+use crate::problem::{Conv2d, Conv2dSizes};
+use crate::shader::variant::{self, Variant};
+
+pub use bench::{Bench, Timed};
+use numbers::Given;
+pub use numbers::{Compared, Numbers};
+
+/// What is measured, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// How long the device is kept busy first: an idle one is slow.
+    pub busy: Duration,
+    /// Runs back to back between two timestamps.
+    pub calls: usize,
+    /// Times of which the best counts.
+    pub rounds: usize,
+    /// Rows of the output that are compared with the oracle.
+    pub rows: usize,
+}
+
+/// What a variant did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The variant.
+    pub variant: Variant,
+    /// Time to build its programs and prepare the weights.
+    pub build: Duration,
+    /// Device time of one run among [`Effort::calls`].
+    pub time: Duration,
+    /// Largest error of the rows compared, over the direct algorithm's bound.
+    pub error: f64,
+}
+
+/// Data for trials of one problem: reals, and some rows of what must come of them.
+pub struct Data {
+    input: Vec<f32>,
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    rows: Vec<((usize, usize, usize), Vec<Expected>)>,
+}
+
+impl Data {
+    /// The same data for the same problem each time; `rows` rows are worked out, the last one among them.
+    pub fn new(problem: &Conv2d, rows: usize) -> Self {
+        let mut random = Random::new(20);
+        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
+        let bias = problem.bias().then(|| random.reals(problem.sizes().k));
+        let Conv2dSizes { n, k, p, q, .. } = *problem.sizes();
+        let mut between = |high: usize| random.between(0, high as i64 - 1) as usize;
+        let mut row = |first: bool| {
+            let at = if first { (n - 1, k - 1, p - 1) } else { (between(n), between(k), between(p)) };
+            let mut expected = vec![Expected::default(); q];
+            oracle::conv2d_row(problem, (&input, &weights, bias.as_deref()), at, &mut expected);
+            (at, expected)
+        };
+        let rows = (0..rows).map(|index| row(index == 0)).collect();
+        Data { input, weights, bias, rows }
+    }
+
+    fn error(&self, problem: &Conv2d, output: &[f32]) -> f64 {
+        let Conv2dSizes { k, p, q, .. } = *problem.sizes();
+        let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
+            let got = &output[((n * k + ki) * p + pi) * q..][..q];
+            let errors = got.iter().zip(expected);
+            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, worse)
+        };
+        self.rows.iter().map(row_error).fold(0.0, worse)
+    }
+}
+
+/// The larger of two errors; NaN is the worst.
+fn worse(one: f64, other: f64) -> f64 {
+    if one >= other || one.is_nan() { one } else { other }
+}
+
+fn measure(
+    programs: &mut Programs,
+    problem: &Conv2d,
+    data: &Data,
+    variant: &Variant,
+    effort: &Effort,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let prepared = Buffered::new(programs, *variant, problem, &data.weights, data.bias.as_deref())?;
+    let build = start.elapsed();
+    let mut output = vec![f32::NAN; problem.output_len()];
+    prepared.run(&data.input, &mut output)?;
+    let error = data.error(problem, &output);
+    drop(output);
+    let context = programs.context().clone();
+    let time = time(&context, &|calls| prepared.enqueue(calls), effort)?;
+    Ok(Outcome { variant: *variant, build, time, error })
+}
+
+/// The most time that runs back to back take together: slow kernels are timed in fewer.
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// Device time of one of the runs that `enqueue` hands to the device by their number.
+fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &Effort) -> Result<Duration> {
+    let round = |calls: usize| -> Result<Duration> {
+        let first = Query::timestamp(context)?;
+        enqueue(calls)?;
+        let last = Query::timestamp(context)?;
+        Fence::new(context)?.wait("a trial")?;
+        Ok(last.since(&first)? / calls as u32)
+    };
+    let busy = Instant::now();
+    let mut time = round(1)?;
+    while busy.elapsed() < effort.busy {
+        time = round(2)?;
+    }
+    let most = LONGEST.as_nanos() / time.as_nanos().max(1);
+    let calls = effort.calls.min(most as usize).max(1);
+    for number in 0..effort.rounds {
+        let once = round(calls)?;
+        time = if number == 0 { once } else { time.min(once) };
+    }
+    Ok(time)
+}
+
+/// Tries `variants` of `problem` on `gl:device`, one after the other; none of an empty batch. What fails does not stop the others.
+///
+/// # Errors
+/// If there is no such device.
+pub fn conv2d(
+    device: usize,
+    problem: &Conv2d,
+    variants: &[Variant],
+    effort: &Effort,
+    mut done: impl FnMut(&Variant, Result<Outcome>),
+) -> Result<()> {
+    let engine = registry::engine(device)?;
+    if problem.is_empty() {
+        return Ok(());
+    }
+    let data = Data::new(problem, effort.rows);
+    for variant in variants {
+        let outcome =
+            engine.worker().call(|session| measure(&mut session.programs, problem, &data, variant, effort));
+        done(variant, outcome);
+    }
+    Ok(())
+}
+
+/// What tuning found for a problem.
+#[derive(Debug, Clone)]
+pub struct Tuned {
+    /// The planner's first choice with its seconds, if it could be timed.
+    pub planned: (Variant, Option<f64>),
+    /// The fastest with its seconds; none where there is no choice, or nothing was fit to be timed.
+    pub best: Option<(Variant, f64)>,
+    /// How many were timed, and how many refused: not built, or wrong.
+    pub timed: usize,
+    /// See `timed`.
+    pub refused: usize,
+    /// How long it all took, compiling included.
+    pub took: Duration,
+}
+
+/// Tunes `problem` on `gl:device`, whatever is on record of it, and records what is found.
+///
+/// # Errors
+/// If there is no such device, or it failed.
+pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> {
+    registry::engine(device)?.worker().call(|session| {
+        let programs = &mut session.programs;
+        let tile = tune::clip_batch(programs.context(), problem)?;
+        let gpu = tune::gpu(programs)?;
+        let first = variant::candidates(&tile, &gpu).first().copied().unwrap_or(Variant::DIRECT);
+        if variant::is_small(&tile) {
+            let took = Duration::ZERO;
+            return Ok(Tuned { planned: (first, None), best: None, timed: 0, refused: 0, took });
+        }
+        let start = Instant::now();
+        let record = tune::tune(programs, &tile, budget)?;
+        let seconds = |wanted: Variant| {
+            record.entries().iter().find(|entry| entry.variant == wanted).and_then(|entry| entry.seconds)
+        };
+        let best = record.winners().next();
+        let timed = record.winners().count();
+        Ok(Tuned {
+            planned: (first, seconds(first)),
+            best: best.and_then(|best| Some((best, seconds(best)?))),
+            timed,
+            refused: record.entries().len() - timed,
+            took: start.elapsed(),
+        })
+    })
+}
+
+/// What the planner knows of `gl:device`.
+///
+/// # Errors
+/// If there is no such device, or it could not be measured.
+pub fn gpu(device: usize) -> Result<Gpu> {
+    registry::engine(device)?.gpu()
+}
+
+/// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
+///
+/// # Errors
+/// If there is no such device, or the variant failed.
+pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
+    compare(device, problem, variant, Numbers::Integers, seed).map(|compared| compared.wrong)
+}
+
+/// Runs `variant` on such numbers, and compares every output.
+///
+/// # Errors
+/// As [`differences`].
+pub fn compare(
+    device: usize,
+    problem: &Conv2d,
+    variant: &Variant,
+    numbers: Numbers,
+    seed: u64,
+) -> Result<Compared> {
+    compare_on(&*registry::engine(device)?, problem, variant, numbers, seed)
+}
+
+/// As [`compare`], on an engine of one's own.
+///
+/// # Errors
+/// As [`differences`].
+pub fn compare_on(
+    engine: &Engine,
+    problem: &Conv2d,
+    variant: &Variant,
+    numbers: Numbers,
+    seed: u64,
+) -> Result<Compared> {
+    let given = Given::new(problem, variant, numbers, seed);
+    // Not NaN, which may be right.
+    let mut output = vec![12345.5; problem.output_len()];
+    engine.worker().call(|session| {
+        let prepared =
+            Buffered::new(&mut session.programs, *variant, problem, &given.weights, given.bias.as_deref())?;
+        prepared.run(&given.input, &mut output)
+    })?;
+    Ok(given.compare(problem, &output))
+}
+
+/// As [`differences`], of `jobs` jobs in a pipeline of these options; also what computed the last one.
+///
+/// # Errors
+/// As [`differences`].
+pub fn streamed_differences(
+    device: usize,
+    problem: &Conv2d,
+    variant: &Variant,
+    (jobs, seed): (usize, u64),
+    options: PipelineOptions,
+) -> Result<(usize, Arc<str>)> {
+    let (compared, kernel) =
+        compare_streamed(device, problem, variant, (Numbers::Integers, jobs, seed), options)?;
+    Ok((compared.wrong, kernel))
+}
+
+/// As [`compare`], of so many jobs in a pipeline of these options; also what computed the last one.
+///
+/// # Errors
+/// As [`differences`].
+pub fn compare_streamed(
+    device: usize,
+    problem: &Conv2d,
+    variant: &Variant,
+    (numbers, jobs, seed): (Numbers, usize, u64),
+    options: PipelineOptions,
+) -> Result<(Compared, Arc<str>)> {
+    let engine = registry::engine(device)?;
+    let queue = engine.queue(options)?;
+    let given = Given::new(problem, variant, numbers, seed);
+    let (weights, bias) = (given.weights.clone(), given.bias.clone());
+    let recipe = Arc::new(Recipe { problem: *problem, variant: *variant, weights, bias, seconds: None });
+    let mut outputs = vec![vec![12345.5; problem.output_len()]; jobs];
+    let submit = |output: &mut Vec<f32>| {
+        let ticket = Ticket::new();
+        let job = Job {
+            ticket: ticket.clone(),
+            recipe: recipe.clone(),
+            input: given.input.as_ptr(),
+            output: output.as_mut_ptr(),
+            output_is_private: false,
+            owner: None,
+            fallback: None,
+            partial_output_fallback: None,
+        };
+        // SAFETY: input and outputs are as long as the problem says and outlive `flush`, which nothing comes before.
+        unsafe { queue.submit(job, WhenFull::Wait) }.map(|()| ticket)
+    };
+    let tickets: Vec<Result<Ticket>> = outputs.iter_mut().map(submit).collect();
+    queue.flush()?;
+    let mut kernel = "".into();
+    for ticket in tickets {
+        kernel = ticket?.wait()?.kernel;
+    }
+    let mut all = Compared::default();
+    for output in &outputs {
+        let Compared { wrong, not_finite } = given.compare(problem, output);
+        (all.wrong, all.not_finite) = (all.wrong + wrong, all.not_finite + not_finite);
+    }
+    Ok((all, kernel))
+}

@@ -1,0 +1,65 @@
+//! How many iterations the loops of an invocation make on a device, found by counting.
+//!
+//! Drivers may end all loops of an invocation after a number of iterations together: llvmpipe after 65,535. They report no error, and
+//! no query tells the number. So the probe of a device runs a shader that counts.
+
+use crate::error::{Error, Result};
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
+use crate::gl::execution::programs::Programs;
+use crate::shader::iterations::{LEAST, PROBED, nested, relied_on};
+use crate::shader::source::PROBE_LOOPS;
+
+/// Where the shader writes, and the location of its first size.
+const OUTPUT: u32 = 2;
+const SIZES: u32 = 2;
+
+/// What the shader's value becomes in `iterations` iterations.
+fn expected(iterations: usize) -> u32 {
+    (0..iterations).fold(1u32, |value, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+}
+
+/// Has the device make `sizes` iterations of loops inside each other. Gives how many it made, and whether their value is right.
+fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
+    let program = programs.kernel(PROBE_LOOPS)?;
+    let context = programs.context();
+    let output = Buffer::with_data(context, &[0; 8])?;
+    let api = context.api();
+    api.use_program(program.name());
+    for (location, size) in (SIZES..).zip(sizes) {
+        api.uniform_1ui(location, size as u32);
+    }
+    output.bind(OUTPUT);
+    context.check("glUniform1ui")?;
+    let work = Work { units: 1, per_group: 1, operations: sizes.iter().product::<usize>() as f64 };
+    dispatch::run(context, &program, &work, &DispatchBudget::new())?;
+    let mut result = [0u32; 2];
+    output.read(bytemuck::cast_slice_mut(&mut result))?;
+    let made = (result[1] as usize).min(PROBED);
+    Ok((made, result == [expected(made), made as u32]))
+}
+
+/// How many iterations may be relied on.
+///
+/// # Errors
+/// What the device failed to do; [`Error::Driver`] if its loops are of no use.
+pub fn max_iterations(programs: &mut Programs) -> Result<usize> {
+    let (all, right) = made(programs, [1, 1, PROBED])?;
+    if !right || all < LEAST {
+        return Err(useless(programs.context(), PROBED, all));
+    }
+    let most = relied_on(all);
+    // Loops inside each other must make as many, counted as the planner counts them.
+    let turns = nested(most);
+    let (all, right) = made(programs, [turns, 1, 1])?;
+    if !right || all < turns {
+        return Err(useless(programs.context(), turns, all));
+    }
+    Ok(most)
+}
+
+fn useless(context: &Context, asked: usize, made: usize) -> Error {
+    let reason = format!("loops of {asked} iterations made {made}, or a wrong value");
+    Error::Driver { device: context.device().to_owned(), call: "the probe".to_owned(), reason }
+}

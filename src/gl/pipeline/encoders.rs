@@ -1,0 +1,209 @@
+//! The convolutions prepared on the compute context, each at its first use.
+//!
+//! The thread that computes prepares a plan once more, on its own context, as the plan's variant says. Weights are packed there
+//! once. Intermediate buffers are scratch that all plans of the context share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::core::Core;
+use crate::allocate;
+use crate::backend::{Contexts, Recipe};
+use crate::error::{Error, Result};
+use crate::gl::convolution::queue::QueueKernel;
+use crate::gl::convolution::{Convolution, Images, Timing};
+use crate::gl::driver::context::Context;
+use crate::gl::driver::fence::Fence;
+use crate::gl::driver::resource::{Buffer, Region};
+use crate::gl::execution::budget;
+use crate::gl::execution::programs::Programs;
+use crate::log::Level;
+use crate::problem::Algorithm;
+
+/// What a dispatch should take while other contexts have work for the device. Drivers switch contexts between two dispatches at
+/// best, so an upload submitted during a long dispatch waits until it ends.
+const SHARED_TARGET: Duration = Duration::from_millis(1);
+
+/// What a dispatch should take in a pipeline with these contexts.
+fn target(contexts: Contexts) -> Duration {
+    match contexts {
+        Contexts::One => budget::TARGET,
+        Contexts::Two | Contexts::Three | Contexts::Measured => SHARED_TARGET,
+    }
+}
+
+/// How many times the time limit of one dispatch so many dispatches of a pipeline may take. Those cut short for other contexts' sake
+/// together make one of usual length.
+pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
+    let share = budget::TARGET.as_micros() / target(contexts).as_micros();
+    dispatches.div_ceil(share as u32).max(1)
+}
+
+/// A plan prepared on the compute context.
+pub enum Encoder {
+    /// For pieces of whole images.
+    Convolution(Convolution),
+    /// For batches of small jobs.
+    Queue(QueueKernel),
+}
+
+impl Encoder {
+    /// Submits the commands that compute `count` images, or so many jobs of a queue. Does not wait. Returns the number of
+    /// dispatches.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn encode(&self, input: Region, output: Region, count: usize) -> Result<u32> {
+        match self {
+            Encoder::Convolution(it) => it.encode(Images { input: &input, output: &output, count }),
+            Encoder::Queue(it) => it.encode(input, output, count),
+        }
+    }
+
+    /// Learns that `count` images or jobs took so long.
+    pub fn learn(&self, count: usize, took: Duration) {
+        match self {
+            Encoder::Convolution(it) => it.learn(count, took),
+            Encoder::Queue(it) => it.learn(count, took),
+        }
+    }
+
+    /// The kernel's name.
+    pub fn kernel(&self) -> &str {
+        match self {
+            Encoder::Convolution(it) => it.kernel(),
+            Encoder::Queue(it) => it.name(),
+        }
+    }
+}
+
+/// The plans prepared on one context. Those of dropped plans are dropped when another is prepared.
+pub struct Encoders {
+    /// By plan, and by whether it is for jobs in a queue.
+    prepared: HashMap<(*const Recipe, bool), (Weak<Recipe>, Rc<Encoder>)>,
+    programs: Programs,
+    upload: Uploader,
+    target: Duration,
+}
+
+impl Encoders {
+    /// None yet.
+    pub fn new(core: &Arc<Core>, context: &Rc<Context>) -> Self {
+        Encoders {
+            prepared: HashMap::new(),
+            programs: Programs::new(context.clone()),
+            upload: Uploader { staging: RefCell::default(), core: core.clone(), context: context.clone() },
+            target: target(core.contexts()),
+        }
+    }
+
+    /// The encoder of `recipe` with `weights`, ready for pieces of `count` images, or for so many jobs in a queue.
+    ///
+    /// # Errors
+    /// What kept it from being prepared: a shader, memory.
+    pub fn get(
+        &mut self,
+        recipe: &Arc<Recipe>,
+        weights: &[f32],
+        count: usize,
+        queued: bool,
+    ) -> Result<Rc<Encoder>> {
+        // A weak reference keeps the address from being given to another recipe.
+        let key = (Arc::as_ptr(recipe), queued);
+        if let Some((_, encoder)) = self.prepared.get(&key) {
+            if let Encoder::Convolution(convolution) = &**encoder {
+                convolution.prepare(&mut self.programs, count)?;
+            }
+            return Ok(encoder.clone());
+        }
+        self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
+        self.upload.context.forget_errors();
+        let encoder = match queued {
+            true => {
+                let (data, upload) =
+                    ((weights, recipe.bias.as_deref()), |data: &[f32]| self.upload.upload(data));
+                let kernel =
+                    QueueKernel::new(&mut self.programs, &recipe.problem, data, self.target, &upload)?;
+                Encoder::Queue(kernel)
+            }
+            false => Encoder::Convolution(self.convolution(recipe, weights, count)?),
+        };
+        let encoder = Rc::new(encoder);
+        allocate::one_more(&mut self.prepared, "one more plan in a pipeline")?;
+        self.prepared.insert(key, (Arc::downgrade(recipe), encoder.clone()));
+        Ok(encoder)
+    }
+
+    /// Prepares `recipe` as its variant says, or with a fallback kernel where the driver fails at that.
+    fn convolution(&mut self, recipe: &Recipe, weights: &[f32], images: usize) -> Result<Convolution> {
+        let image_seconds = recipe.seconds.map(|seconds| seconds / recipe.problem.sizes().n.max(1) as f64);
+        let timing = Timing { target: self.target, image_seconds };
+        let (data, upload) = ((weights, recipe.bias.as_deref()), |data: &[f32]| self.upload.upload(data));
+        let way = (&recipe.problem, recipe.variant);
+        match Convolution::new(&mut self.programs, way, data, (images, timing), &upload) {
+            Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
+                if recipe.problem.algorithm() != Algorithm::Winograd =>
+            {
+                let context = &self.upload.context;
+                context.note(Level::Warn, format_args!("{}: {error}", recipe.variant));
+                context.forget_errors();
+            }
+            other => return other,
+        }
+        let convolution = Convolution::fallback(&mut self.programs, &recipe.problem, data, timing, &upload)?;
+        convolution.prepare(&mut self.programs, images)?;
+        Ok(convolution)
+    }
+}
+
+/// Takes weights to the device.
+struct Uploader {
+    /// Mapped memory that the last weights went through.
+    staging: RefCell<Option<Staging>>,
+    core: Arc<Core>,
+    context: Rc<Context>,
+}
+
+/// Mapped memory that weights go through.
+struct Staging {
+    buffer: Buffer,
+    address: NonNull<u8>,
+    /// Signals when the device has fetched the last of them.
+    fence: Fence,
+}
+
+impl Uploader {
+    /// A buffer with `data` in it. Large data goes the way of jobs' inputs: all copiers bring it to mapped memory, from which the device
+    /// fetches it later. The driver's own way is one thread's copy, while this thread waits.
+    ///
+    /// # Errors
+    /// What the device lacks.
+    fn upload(&self, data: &[f32]) -> Result<Buffer> {
+        let data: &[u8] = bytemuck::cast_slice(data);
+        if !self.core.thresholds().staged.contains(&data.len()) || !self.context.capabilities().buffer_storage
+        {
+            return Buffer::with_data(&self.context, data);
+        }
+        let mut staging = self.staging.borrow_mut();
+        let last = staging.take();
+        if let Some(last) = &last {
+            last.fence.wait("an upload of weights")?;
+        }
+        let (from, address) = match last.filter(|last| last.buffer.bytes() >= data.len()) {
+            Some(last) => (last.buffer, last.address),
+            None => Buffer::mapped(&self.context, data.len().next_power_of_two())?,
+        };
+        // SAFETY: the mapped memory is as long as the data. The device has fetched what was there, and no other code has its
+        // address. The copy has ended when this returns.
+        unsafe { self.core.copiers().copy_now(data, address.as_ptr()) };
+        let to = Buffer::new(&self.context, data.len())?;
+        from.copy_to(&to, data.len())?;
+        self.core.copy_engines.other(data.len());
+        *staging = Some(Staging { buffer: from, address, fence: Fence::new(&self.context)? });
+        Ok(to)
+    }
+}

@@ -1,0 +1,99 @@
+//! Exploring: a runner-up is timed beside the plan that runs, now and then, for the next plan.
+
+use std::time::Instant;
+
+use super::timing::{calls, time};
+use super::{clip_batch, gpu, is_sound, source_hash};
+use crate::error::{Error, Result};
+use crate::gl::cache;
+use crate::gl::convolution::Buffered;
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::passes::{Buffers, Passes};
+use crate::gl::execution::programs::Programs;
+use crate::log::Level;
+use crate::problem::Conv2d;
+use crate::shader::recipe;
+use crate::shader::tuner::Entry;
+
+/// Rounds that a runner-up is timed for while real work waits.
+const ROUNDS: usize = 3;
+
+/// Times a runner-up of `prepared` beside it, on its own buffers, and puts both times on record for the next plan. This plan goes on
+/// as it is: its bits stay the same. What the buffers held is lost.
+///
+/// # Errors
+/// What the device failed to do.
+pub fn explore(
+    programs: &mut Programs,
+    prepared: &Buffered,
+    problem: &Conv2d,
+    weights: &[f32],
+) -> Result<()> {
+    let start = Instant::now();
+    let (tile, incumbent) = (clip_batch(programs.context(), problem)?, prepared.variant());
+    let (gpu, context) = (gpu(programs)?, programs.context().clone());
+    let record = cache::record(programs.store(), context.capabilities(), &tile);
+    let rivals = record.map_or(vec![], |mut record| {
+        record.retain(|entry| is_sound(&tile, &gpu, entry));
+        record.rivals(&incumbent)
+    });
+    let explorer = prepared.explorer();
+    if let Some(rival) = explorer.turn(&rivals)
+        && let Some(recipe) = recipe::generate(&rival, &tile)
+    {
+        let mut entries = vec![];
+        match compare(programs, prepared, &recipe, weights) {
+            Ok(seconds) => {
+                for (variant, seconds) in [incumbent, rival].into_iter().zip(seconds) {
+                    entries.push(Entry {
+                        variant,
+                        source: source_hash(&tile, &variant),
+                        seconds: Some(seconds),
+                    });
+                }
+                context.note(Level::Debug, format_args!("exploring: {incumbent}, {rival}: {seconds:?} s"));
+            }
+            Err(Error::Shader { .. }) => {
+                entries.push(Entry { variant: rival, source: source_hash(&tile, &rival), seconds: None });
+            }
+            // Memory may be there another time.
+            Err(Error::OutOfMemory { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // Others may have written meanwhile.
+        if let Some(mut record) = cache::record(programs.store(), context.capabilities(), &tile) {
+            record.update(&entries);
+            cache::save_record(programs.store(), context.capabilities(), &tile, &record);
+        }
+    }
+    explorer.spend(start.elapsed());
+    Ok(())
+}
+
+/// The best seconds of a run of `prepared`, and of the passes of `recipe` in its place, in turns.
+fn compare(
+    programs: &mut Programs,
+    prepared: &Buffered,
+    recipe: &recipe::Recipe,
+    weights: &[f32],
+) -> Result<[f64; 2]> {
+    let context = programs.context().clone();
+    let mut passes = Passes::new(programs, recipe)?;
+    let weights = Buffer::with_data(&context, bytemuck::cast_slice(weights))?;
+    if !passes.prepare(&weights)? {
+        passes.hold(weights);
+    }
+    let lent = prepared.convolution().buffers(prepared.images());
+    let buffers = Buffers { weights: passes.held().map_or(lent.weights, |it| it as _), ..lent };
+    let ways: [&dyn Fn() -> Result<()>; 2] = [&|| prepared.enqueue(1), &|| passes.enqueue(&buffers)];
+    let mut best = [f64::INFINITY; 2];
+    for round in 0..=ROUNDS {
+        for (best, enqueue) in best.iter_mut().zip(ways) {
+            // The first round only says how many to time together.
+            let calls = if round == 0 { 1 } else { calls(*best) };
+            let seconds = time(&context, calls, enqueue)?;
+            *best = if round <= 1 { seconds } else { best.min(seconds) };
+        }
+    }
+    Ok(best)
+}
