@@ -1,15 +1,16 @@
-//! Generates the C header from `src/ffi` and gives the shared library its name.
+//! Generates the C header from `src/ffi` and sets the name of the shared library.
 //!
 //! The header is written to `OUT_DIR`; `include/sparkle.h` is the committed copy, and a test compares the two.
 
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "status",
     "library",
     "device",
     "architecture",
+    "tuning_history",
     "conv2d",
     "plan",
     "pipeline",

@@ -16,7 +16,7 @@ use sparkle::device::Submitted;
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
 use sparkle::{
-    Algorithm, Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Pipeline, PipelineOptions, Pressure,
+    Algorithm, Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Pipeline, PipelineOptions, WhenFull,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -155,7 +155,7 @@ impl<'a> Round<'a> {
 
     fn send(&mut self, seed: usize, (input, output): (Vec<f32>, Vec<f32>)) -> Result<(), Failure> {
         let begun = Instant::now();
-        let job = self.pipeline.submit(&self.case.plan, input, output, Pressure::Wait)?;
+        let job = self.pipeline.submit(&self.case.plan, input, output, WhenFull::Wait)?;
         if self.submits.len() < self.submits.capacity() {
             self.submits.push(begun.elapsed());
         }
@@ -333,7 +333,7 @@ fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
             flying.push_back((
                 case,
                 seed,
-                pipeline.submit(&cases[case].plan, input, output, Pressure::Wait)?,
+                pipeline.submit(&cases[case].plan, input, output, WhenFull::Wait)?,
             ));
             if random.between(0, 99) == 0 {
                 std::thread::sleep(Duration::from_micros(random.between(0, 400) as u64));

@@ -1,38 +1,40 @@
 /*
  * Sparkle: fp32 convolution and matrix products on the CPU and on any GPU with an OpenGL 4.3 driver.
  *
- * Status. A function returns sparkle_status, 0 (SPARKLE_OK) or an error, unless it says otherwise; the message of
- * this thread's last error is sparkle_last_error(). What a function writes through a pointer it writes only on success.
+ * Status. A function returns sparkle_status, 0 (SPARKLE_OK) or an error, unless its comment says otherwise. The message of
+ * this thread's last error is sparkle_last_error(). Results are written through pointers only on success.
  *
  * Pointers. NULL where a pointer is required is SPARKLE_ERROR_NULL_POINTER. const memory is not modified. Lengths
  * count floats. Floats must be aligned as floats, and an output must not overlap an input.
  *
- * Handles. sparkle_device and sparkle_plan are ids that are never dereferenced and never used twice: one that was
- * closed, made up or of the other kind is SPARKLE_ERROR_INVALID_HANDLE. Whoever opens or creates one closes or
- * destroys it, or calls sparkle_finalize.
+ * Handles. sparkle_device, sparkle_plan, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that are never
+ * dereferenced and never reused. A handle that was closed, never existed or is of another kind is
+ * SPARKLE_ERROR_INVALID_HANDLE. The caller closes, destroys or releases each handle, or calls sparkle_finalize.
  *
- * Threads. Every function may be called from any thread at any time; a handle may be shared by all threads. Closing
- * one while another thread uses it is fine: the running call ends undisturbed. Buffers are the caller's to guard.
+ * Threads. Every function may be called from any thread at any time, and threads may share handles. A handle may be
+ * closed while another thread uses it: the running call ends normally. The library does not protect the caller's buffers.
  *
- * Floating point. The library computes in an environment of its own: round to nearest, no traps, denormals kept unless
- * SPARKLE_FLUSH_DENORMALS=1. The caller's modes and exception flags have no influence and are left as they are.
+ * Floating point. The library computes in its own environment: round to nearest, no traps, denormals kept unless
+ * SPARKLE_FLUSH_DENORMALS=1. The caller's modes and exception flags have no influence and are not changed.
  *
- * Stack. A call needs at most 64 KiB of the calling thread's stack. The reference functions (gpu_...) need what the
- * driver needs besides.
+ * Stack. A call needs at most 64 KiB of the calling thread's stack. The reference functions (gpu_...) also need the
+ * stack of the driver.
  *
- * Memory. Whatever is sized by data (inputs, weights, plans, slots, copies, staging) and cannot be allocated gives
- * SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function; outputs are untouched then. All other
- * allocations are smaller than 64 KiB each. If the system cannot give even one of those, the process is aborted.
+ * Memory. If memory whose size depends on data (inputs, weights, plans, slots, copies, staging) cannot be allocated, the
+ * function returns SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function, and outputs are untouched.
+ * All other allocations are smaller than 64 KiB each. If one of those fails, the process is aborted.
  *
- * Processes. After fork(), CPU handles go on working in the child; GL handles give SPARKLE_ERROR_FORKED there.
+ * Processes. After fork(), devices and plans on the CPU continue to work in the child. GL devices and plans, and all pipelines,
+ * slots and tickets, return SPARKLE_ERROR_FORKED there.
  *
- * The end. Every function may be called from exit handlers and destructors, at the end of a thread, too; none waits for
- * ever. Once the drivers take themselves down, calls and jobs on GL give SPARKLE_ERROR_ENDING, "auto" and "cpu" compute on
- * the CPU, and what closes a handle succeeds and leaves the rest to the system. The same holds in a constructor or
- * destructor that dlopen or dlclose runs, since other threads can do nothing meanwhile: a wait for a job on GL may end
- * with SPARKLE_ERROR_ENDING there although the job runs; its buffers are in use until it ends or its pipeline is destroyed.
+ * The end of the process. Every function may be called from exit handlers and destructors, also at the end of a thread; none
+ * waits for ever. After the drivers have shut down, calls and jobs on GL return SPARKLE_ERROR_ENDING, "auto" and "cpu"
+ * compute on the CPU, and functions that close a handle succeed and leave the rest to the system. The same holds in a
+ * constructor or destructor that dlopen or dlclose runs, because other threads can make no progress meanwhile. A wait
+ * for a job on GL may return SPARKLE_ERROR_ENDING there although the job still runs; its buffers are in use until it
+ * ends or its pipeline is destroyed.
  *
- * The library never prints, exits, or aborts (but for the last case under Memory), and installs no signal handlers.
+ * The library never prints, exits, or aborts (except for the last case under Memory), and installs no signal handlers.
  */
 
 #ifndef SPARKLE_H
@@ -52,46 +54,47 @@
 /// The header's patch level.
 #define SPARKLE_VERSION_PATCH 0
 
-/// The header's version as one number that grows with each version.
+/// The header's version as one number, which increases with each version.
 #define SPARKLE_VERSION_NUMBER (((SPARKLE_VERSION_MAJOR << 16) | (SPARKLE_VERSION_MINOR << 8)) | SPARKLE_VERSION_PATCH)
 
-/// What a function returns: SPARKLE_OK or what went wrong. Codes keep their numbers; new ones are added at the end.
+/// The result of a function: SPARKLE_OK or an error. Codes never change; new ones are added at the end.
 enum sparkle_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  /// Done.
+  /// Success.
   SPARKLE_OK = 0,
-  /// An argument has a value it must not have.
+  /// An argument has an invalid value; the last error names it.
   SPARKLE_ERROR_INVALID_ARGUMENT = 1,
   /// NULL where a pointer is required.
   SPARKLE_ERROR_NULL_POINTER = 2,
-  /// A handle that was closed, never existed or is of another kind.
+  /// A handle that was closed, never existed, or is of another kind.
   SPARKLE_ERROR_INVALID_HANDLE = 3,
-  /// The problem is valid, but this device cannot do it.
+  /// The problem is valid, but this device cannot compute it.
   SPARKLE_ERROR_UNSUPPORTED = 4,
-  /// No usable device fits the selector.
+  /// No usable device matches the selector.
   SPARKLE_ERROR_NO_DEVICE = 5,
-  /// The device has no memory left.
+  /// The host or the device has no memory left.
   SPARKLE_ERROR_OUT_OF_MEMORY = 6,
   /// A shader did not compile or link.
   SPARKLE_ERROR_SHADER = 7,
-  /// The device was reset, hung or taken away.
+  /// The device was reset, has hung, or was removed.
   SPARKLE_ERROR_DEVICE_LOST = 8,
   /// A driver call failed.
   SPARKLE_ERROR_DRIVER = 9,
-  /// The device did not finish within SPARKLE_GL_TIMEOUT_MS.
+  /// The device did not finish within SPARKLE_GL_TIMEOUT_MS, or the job not within the given time.
   SPARKLE_ERROR_TIMEOUT = 10,
-  /// The object was made before fork() and did not survive it.
+  /// The object was created before fork() and cannot be used in the child process.
   SPARKLE_ERROR_FORKED = 11,
-  /// A defect in the library. Please report it.
+  /// A bug in the library. Please report it.
   SPARKLE_ERROR_INTERNAL = 12,
   /// The job was cancelled before it started.
   SPARKLE_ERROR_CANCELLED = 13,
-  /// A queue is full, and the caller asked not to wait.
+  /// The queue is full or the slot is in use, and the call does not wait.
   SPARKLE_ERROR_BUSY = 14,
-  /// The process, or the calling thread, is ending: its OpenGL devices can no longer be used. To close handles still works.
+  /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still
+  /// works.
   SPARKLE_ERROR_ENDING = 15,
 };
 #ifndef __cplusplus
@@ -102,23 +105,25 @@ typedef int32_t sparkle_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 enum sparkle_algorithm
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  /// What the environment variable SPARKLE_ALGORITHM says; or else Winograd where it is predicted faster and its error,
-  /// measured on random data, stays within a quarter of the direct algorithm's bound. A result is finite wherever the
-  /// direct algorithm's is.
+  /// The algorithm that the environment variable SPARKLE_ALGORITHM names. Without it: Winograd where it is predicted
+  /// to be faster and its error, measured on random data, is within a quarter of the direct algorithm's bound; else
+  /// direct. A result is finite wherever the direct algorithm's result is.
   SPARKLE_ALGORITHM_AUTO = 0,
-  /// Every product of the definition: exact on small integers, each output within gamma_(K+3) of the exact sum (K terms).
+  /// Computes every product of the definition. It is exact on small integers; each output is within gamma_(K+3) of
+  /// the exact sum of K terms.
   SPARKLE_ALGORITHM_DIRECT = 1,
-  /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL
-  /// devices in one group; for anything else SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's
-  /// bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6
-  /// outputs. So it is relative to a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs
-  /// may have no digits left. A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
+  /// Winograd's algorithm, for 3x3 kernels with stride and dilation 1: on CPUs with AVX-512 or AVX2, and on OpenGL
+  /// devices with one group. SPARKLE_ERROR_UNSUPPORTED for anything else. Its error is at most f/C times the direct
+  /// algorithm's bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles
+  /// of 2x2, 4x4 or 6x6 outputs. The error is therefore relative to the largest input of a tile: if inputs of one
+  /// tile differ by a factor of 1e6, small outputs may have no correct digits. A tile that overflows, or contains a
+  /// NaN or an infinity, is computed by the definition.
   SPARKLE_ALGORITHM_WINOGRAD = 2,
 };
 #ifndef __cplusplus
@@ -129,7 +134,7 @@ typedef int32_t sparkle_algorithm;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/// What kind of engine drives a device.
+/// The kind of engine that drives a device.
 enum sparkle_device_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -148,15 +153,15 @@ typedef int32_t sparkle_device_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/// How matrices lie in memory; the numbers are CBLAS's.
+/// The layout of matrices in memory; the values are those of CBLAS.
 enum sparkle_layout
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  /// Element (i, j) at i*ld + j.
+  /// Element (i, j) is at i*ld + j.
   SPARKLE_ROW_MAJOR = 101,
-  /// Element (i, j) at j*ld + i, Fortran's way.
+  /// Element (i, j) is at j*ld + i, as in Fortran.
   SPARKLE_COL_MAJOR = 102,
 };
 #ifndef __cplusplus
@@ -167,13 +172,13 @@ typedef int32_t sparkle_layout;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/// Whether an operand is transposed; the numbers are CBLAS's.
+/// Whether an operand is transposed; the values are those of CBLAS.
 enum sparkle_transpose
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  /// As it is stored.
+  /// Not transposed.
   SPARKLE_NO_TRANS = 111,
   /// Transposed.
   SPARKLE_TRANS = 112,
@@ -186,91 +191,93 @@ typedef int32_t sparkle_transpose;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/// An opened device.
+/// An opened device. Any number of threads may use it at once.
 typedef struct sparkle_device sparkle_device;
 
-/// A stream of jobs on one device: uploads, computations and downloads overlap.
+/// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it
+/// at once.
 typedef struct sparkle_pipeline sparkle_pipeline;
 
-/// A prepared convolution.
+/// A prepared convolution. Any number of threads may run it at once.
 typedef struct sparkle_plan sparkle_plan;
 
-/// A place in the device's memory for one input and one output.
+/// Memory of the device for the input and the output of one job.
 typedef struct sparkle_slot sparkle_slot;
 
-/// A job that was submitted.
+/// A submitted job.
 typedef struct sparkle_ticket sparkle_ticket;
 
-/// Receives a message: level 0 debug (decisions and their reasons), 1 info, 2 warning. `user` is what was given to
-/// sparkle_set_log_callback. May be called on any thread, from several at once; may call Sparkle. Must return: no
-/// longjmp, no C++ exception.
+/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer
+/// that was passed to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must
+/// return normally: no longjmp, no C++ exception. `message` is valid during the call only.
 typedef void (*sparkle_log_callback)(int32_t level, const char *message, void *user);
 
-/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are cut where they are too long.
+/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are truncated if they are too
+/// long.
 typedef struct sparkle_device_info {
   /// sizeof(sparkle_device_info), set by the caller.
   size_t size;
   /// A sparkle_device_kind.
   int32_t kind;
-  /// 1 if sparkle_device_open can open it.
+  /// 1 if sparkle_device_open can open it, else 0.
   int32_t usable;
-  /// 1 if it is OpenGL in software: right but slow, and never chosen by "auto".
+  /// 1 if it is a software renderer (correct but slow, and never chosen by "auto"), else 0.
   int32_t software;
   /// The selector that opens it, "" if it is not usable.
   char id[32];
-  /// Model or renderer.
+  /// The CPU's model or the GL renderer's name.
   char name[256];
   /// Why it is not usable, "" if it is.
   char reason[512];
 } sparkle_device_info;
 
-/// A GPU's architecture. What cannot be told is 0. Texts end with a NUL.
+/// A GPU's architecture. A number that is not known is 0. Texts end with a NUL.
 typedef struct sparkle_architecture {
   /// sizeof(sparkle_architecture), set by the caller.
   size_t size;
-  /// The generation of an RDNA architecture, 0 of any other.
+  /// The generation of an RDNA architecture; 0 for any other.
   int32_t rdna_generation;
-  /// Invocations that run in step (a wave, a warp); 0 also where the compiler chooses for each shader.
+  /// Invocations that run in lockstep (a wave, a warp). 0 also where the compiler chooses the size for each shader.
   int32_t subgroup_size;
-  /// 1 if the driver itself says so, 0 if that follows from the device's name.
-  int32_t subgroup_size_told;
+  /// 1 if the driver reports the size, 0 if it is derived from the device's name.
+  int32_t subgroup_size_reported;
   /// Compute units.
   int32_t compute_units;
-  /// 1 if the driver says how many, 0 if it was measured how many workgroups run at once.
-  int32_t compute_units_told;
+  /// 1 if the driver reports the number, 0 if it is the measured number of workgroups that run at once.
+  int32_t compute_units_reported;
   /// 1 if one instruction can hold two operations.
   int32_t dual_issue;
-  /// 1 if there are units for matrix products.
+  /// 1 if the device has units for matrix products.
   int32_t matrix_units;
-  /// Bytes of a line of the cache that all compute units share.
+  /// Line size in bytes of the cache that all compute units share.
   int32_t cache_line;
-  /// 32-bit vector registers that a SIMD unit has for each of its lanes.
+  /// 32-bit vector registers per lane of a SIMD unit.
   int32_t registers;
-  /// The most invocations of a workgroup.
+  /// Maximum number of invocations in a workgroup.
   int32_t max_workgroup;
-  /// Bytes of shared memory that a workgroup may have.
+  /// Maximum shared memory of a workgroup in bytes.
   int64_t shared_memory;
-  /// Bytes of shared memory of a compute unit.
+  /// Shared memory of a compute unit in bytes.
   int64_t local_memory;
-  /// Floating-point operations a second, as measured with nothing but multiply-adds.
+  /// Floating-point operations per second, measured with multiply-adds only.
   double flops;
-  /// Bytes a second from the device's memory, as measured.
+  /// Bandwidth of the device's memory in bytes per second, measured.
   double bandwidth;
   /// `AMD`, `NVIDIA`, `Intel`, `Apple`, `software` or `unknown`.
   char vendor[32];
-  /// For instance `RDNA3` or `Hopper`; `Generic` if it cannot be told.
+  /// For instance `RDNA3` or `Hopper`; `Generic` if it is not known.
   char name[32];
 } sparkle_architecture;
 
-/// A convolution: `n` images of `c` channels and `h` x `w` pixels, `k` output channels, an `r` x `s` kernel.
+/// A convolution of `n` images with `c` channels and `h` x `w` pixels to `k` output channels, with an `r` x `s` kernel.
 ///
-/// Layouts, without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output `[n][k][p][q]` where
-/// p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+/// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output
+/// `[n][k][p][q]` where p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
 typedef struct sparkle_conv2d_desc {
-  /// sizeof(sparkle_conv2d_desc), so that the struct can grow. Fields that the caller does not know are zero.
+  /// sizeof(sparkle_conv2d_desc), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
-  /// Images. An empty batch, 0, is valid: there is nothing to compute, input and output have length 0 and may be NULL, and
-  /// all times are 0. Weights and bias are checked as ever.
+  /// Images, at least 0. For an empty batch (0) nothing is computed, input and output have length 0 and may be NULL,
+  /// and all times are 0. Weights and bias are checked as usual.
   int64_t n;
   /// Input channels, at least 1.
   int64_t c;
@@ -284,23 +291,23 @@ typedef struct sparkle_conv2d_desc {
   int64_t r;
   /// Kernel width, at least 1.
   int64_t s;
-  /// Step of the kernel down the image, at least 1.
+  /// Vertical stride, at least 1.
   int64_t stride_h;
-  /// Step of the kernel across the image, at least 1.
+  /// Horizontal stride, at least 1.
   int64_t stride_w;
-  /// Rows of zeros above and below.
+  /// Rows of zeros above and below the image, at least 0.
   int64_t pad_h;
-  /// Columns of zeros left and right.
+  /// Columns of zeros left and right of the image, at least 0.
   int64_t pad_w;
   /// Distance of kernel rows in the image, at least 1.
   int64_t dilation_h;
   /// Distance of kernel columns in the image, at least 1.
   int64_t dilation_w;
-  /// Parts that c and k are cut into and that do not see each other, at least 1; must divide both.
+  /// Number of groups, at least 1; it divides `c` and `k`. Each group of outputs depends on its group of inputs only.
   int64_t groups;
   /// 1 if a bias is added to each output channel, else 0.
   int32_t bias;
-  /// 1 if outputs below zero become zero, else 0.
+  /// 1 if negative outputs become zero, else 0.
   int32_t relu;
   /// SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT or SPARKLE_ALGORITHM_WINOGRAD.
   int32_t algorithm;
@@ -308,89 +315,91 @@ typedef struct sparkle_conv2d_desc {
   int32_t reserved;
 } sparkle_conv2d_desc;
 
-/// How a shader is to be cut. All zeros but the size are fine.
+/// How a shader divides its work. Zero in a field means its default.
 typedef struct sparkle_shader_options {
-  /// sizeof(sparkle_shader_options). Fields that the caller does not know are zero.
+  /// sizeof(sparkle_shader_options), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
-  /// Invocations of a workgroup along pixels, a power of two; 0 means 16.
+  /// Invocations of a workgroup along pixels, a power of two; 16 by default.
   int32_t threads_x;
-  /// Invocations of a workgroup along output channels, a power of two; 0 means 16. At most 1024 with `threads_x`.
+  /// Invocations of a workgroup along output channels, a power of two; 16 by default. `threads_x` * `threads_y` is at
+  /// most 1024.
   int32_t threads_y;
-  /// Registers that an invocation may take, about: the more, the larger its tile. 0 means 64.
+  /// Approximate number of registers per invocation; 64 by default. More registers make a larger tile.
   int32_t registers;
-  /// 1 if a workgroup is to read through shared memory.
+  /// 1 if a workgroup loads its operands through shared memory, else 0.
   int32_t shared;
-  /// Sums that take turns, so that multiply-adds need not wait for each other: 1 or 2. 0 means 1.
+  /// Independent accumulator chains per output, so that multiply-adds do not wait for each other: 1 or 2; 1 by
+  /// default.
   int32_t chains;
   /// Zero.
   int32_t reserved;
 } sparkle_shader_options;
 
-/// What a program measured of one way to do something.
-typedef struct sparkle_experience {
-  /// sizeof(sparkle_experience), set by the caller.
+/// What a program measured of one variant of a shader.
+typedef struct sparkle_tuning_record {
+  /// sizeof(sparkle_tuning_record), set by the caller.
   size_t size;
-  /// How often it was run.
+  /// Number of runs.
   int64_t runs;
-  /// Mean milliseconds of a run.
+  /// Mean time of a run in milliseconds.
   double mean_ms;
-  /// Mean operations a second.
+  /// Mean operations per second.
   double rate;
-} sparkle_experience;
+} sparkle_tuning_record;
 
-/// How a pipeline is to be. Zero in a field means its default.
+/// Options of a pipeline. Zero in a field means its default.
 typedef struct sparkle_pipeline_options {
   /// sizeof(sparkle_pipeline_options), set by the caller.
   size_t size;
-  /// Places on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU computing.
+  /// Slots on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU busy.
   int32_t slots;
-  /// Jobs that may wait for a place; 256 by default.
+  /// Maximum number of jobs that wait for a slot; 256 by default.
   int32_t queue;
-  /// A job whose input or output has more bytes than this is cut into pieces of whole images; 128 MiB by default.
+  /// A job whose input or output has more bytes than this is split into pieces of whole images; 128 MiB by default.
   int64_t piece_bytes;
-  /// 1 if all steps are to share one context, so that they cannot overlap; 0 for three contexts where the device was measured
-  /// to be faster with them.
+  /// 1 if upload, computation and download share one context, so that they do not overlap. 0 to use three contexts
+  /// where measurements show that the device is faster with them.
   int32_t one_context;
   /// Zero.
   int32_t reserved;
 } sparkle_pipeline_options;
 
-/// What a pipeline has done. Busy times are of each engine, with what overlaps counted once.
+/// Statistics of a pipeline. The times are per stage; overlapping work of one stage counts once.
 typedef struct sparkle_pipeline_stats {
   /// sizeof(sparkle_pipeline_stats), set by the caller.
   size_t size;
-  /// Jobs that ended well.
+  /// Jobs that succeeded.
   uint64_t completed;
-  /// Jobs that ended with an error.
+  /// Jobs that failed.
   uint64_t failed;
   /// Jobs that were cancelled.
   uint64_t cancelled;
-  /// Pieces of jobs that went through the device.
+  /// Pieces of jobs that the device computed.
   uint64_t pieces;
-  /// Times the device's contexts were made again.
+  /// How often the device's contexts were recreated.
   uint64_t rebuilt;
-  /// Bytes moved to the device.
+  /// Bytes uploaded to the device.
   uint64_t uploaded;
-  /// Bytes moved from the device.
+  /// Bytes downloaded from the device.
   uint64_t downloaded;
-  /// Milliseconds in which data was moved to the device.
+  /// Milliseconds in which uploads ran.
   double upload_ms;
-  /// Milliseconds in which the device computed.
+  /// Milliseconds in which kernels ran.
   double compute_ms;
-  /// Milliseconds in which data was moved from the device.
+  /// Milliseconds in which downloads ran.
   double download_ms;
-  /// Milliseconds from the first of those to the end of the last.
+  /// Milliseconds from the start of the first of these to the end of the last.
   double span_ms;
-  /// Jobs that wait for a slot at present.
+  /// Jobs that currently wait for a slot.
   uint64_t waiting;
-  /// Slots at work at present.
+  /// Slots in which a job currently runs.
   uint64_t active;
 } sparkle_pipeline_stats;
 
-/// A matrix product C = alpha op(A) op(B) + beta C; op(A) is m x k, op(B) k x n, C m x n. As in BLAS: m, n or k may be
-/// 0; C is not read if beta is 0, A and B are not read if alpha or k is 0.
+/// A matrix product C = alpha op(A) op(B) + beta C, where op(A) is m x k, op(B) is k x n, and C is m x n. As in BLAS,
+/// m, n or k may be 0, C is not read if beta is 0, and A and B are not read if alpha or k is 0.
 typedef struct sparkle_gemm_desc {
-  /// sizeof(sparkle_gemm_desc), so that the struct can grow. Fields that the caller does not know are zero.
+  /// sizeof(sparkle_gemm_desc), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
   /// SPARKLE_ROW_MAJOR or SPARKLE_COL_MAJOR.
   int32_t layout;
@@ -404,7 +413,7 @@ typedef struct sparkle_gemm_desc {
   int64_t n;
   /// Columns of op(A), rows of op(B).
   int64_t k;
-  /// Distance of A's stored rows (row-major) or columns (column-major).
+  /// Distance in floats between the stored rows (row-major) or columns (column-major) of A.
   int64_t lda;
   /// The same for B.
   int64_t ldb;
@@ -416,28 +425,28 @@ typedef struct sparkle_gemm_desc {
   float beta;
 } sparkle_gemm_desc;
 
-/// What a call took and where it ran. Texts are UTF-8, end with a NUL, and are cut where they are too long.
+/// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
 typedef struct sparkle_timing {
   /// sizeof(sparkle_timing), set by the caller.
   size_t size;
-  /// Milliseconds that the kernels ran, without transfers.
+  /// Time of the kernels in milliseconds, without transfers.
   double kernel_ms;
-  /// Milliseconds from the call to its result in memory, transfers included.
+  /// Time in milliseconds from the call to the result in memory, transfers included.
   double wall_ms;
-  /// Dispatches that the call was cut into; 1 on the CPU.
+  /// Number of dispatches of the call; 1 on the CPU.
   int32_t dispatches;
-  /// 1 if the CPU did the work because a GPU failed.
+  /// 1 if the CPU computed it because a GPU failed, else 0.
   int32_t fell_back;
-  /// The device, as a selector.
+  /// The device that computed it, as a selector.
   char device[32];
-  /// The kernel.
+  /// The kernel's name.
   char kernel[96];
-  /// Why the GPU failed, "" if none did.
+  /// Why the GPU failed; "" if none did.
   char fallback[256];
 } sparkle_timing;
 
-/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Mind the order: here C comes fourth,
-/// in the functions second.
+/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
+/// field here, but the second of the sizes in the functions.
 typedef struct conv2d_params_t {
   /// Images.
   int N;
@@ -451,21 +460,21 @@ typedef struct conv2d_params_t {
   int K;
   /// Kernel height and width.
   int kernel_size;
-  /// Step in both directions.
+  /// Stride in both directions.
   int stride;
-  /// Zeros on all four sides.
+  /// Zero padding on all four sides.
   int pad;
   /// Output height, (H + 2 pad - kernel_size) / stride + 1.
   int H_out;
-  /// Output width, likewise.
+  /// Output width, (W + 2 pad - kernel_size) / stride + 1.
   int W_out;
 } conv2d_params_t;
 
-/// A buffer object.
+/// An OpenGL buffer object.
 typedef struct gpu_buffer_t {
-  /// Its GL name; 0 is none.
+  /// Its GL name; 0 means none.
   uint32_t buffer_id;
-  /// Its size.
+  /// Its size in bytes.
   size_t size_bytes;
 } gpu_buffer_t;
 
@@ -473,109 +482,132 @@ typedef struct gpu_buffer_t {
 extern "C" {
 #endif // __cplusplus
 
-/// SPARKLE_VERSION_NUMBER of the library that is in use, which may be newer than the header.
+/// The SPARKLE_VERSION_NUMBER of the loaded library, which may be newer than the header.
 uint32_t sparkle_version(void);
 
 /// The library's version as static text, for instance "0.1.0".
 const char *sparkle_version_string(void);
 
-/// What a status means, as static text; "unknown status" for a number that is none.
+/// A short description of a status, as static text; "unknown status" for any other number.
 const char *sparkle_status_string(int32_t status);
 
-/// The message of this thread's last error, "" if there was none. Like errno it stays until the thread's next error.
-/// The text is the library's and valid until this thread's next call of a Sparkle function.
+/// The message of this thread's last error, "" if there was none. Like errno, it stays until the thread's next error.
+/// The library owns the text, which is valid until this thread's next call of a Sparkle function.
 const char *sparkle_last_error(void);
 
-/// Sends all messages to `callback` from now on. NULL ends that; messages then go to stderr if SPARKLE_LOG asks for it,
-/// and nowhere if not. `callback` and `user` must stay valid until another one is set and all calls that were running
-/// then have ended.
+/// Sends all further log messages to `callback`. With NULL they go to stderr if SPARKLE_LOG is set, else nowhere.
+/// `callback` and `user` must stay valid until another callback is set and all calls that were running at that time
+/// have returned.
 sparkle_status sparkle_set_log_callback(sparkle_log_callback callback,
                                         void *user);
 
-/// Sets how many threads the CPU path uses, 1 to 1024; 1 computes on the calling thread. It wins over
-/// SPARKLE_NUM_THREADS, which wins over OMP_NUM_THREADS, which wins over the number of processors. Calls that are
-/// running end with the threads they have.
+/// Sets the number of threads of the CPU engine, 1 to 1024; with 1 the calling thread computes. Precedence: this
+/// function, SPARKLE_NUM_THREADS, OMP_NUM_THREADS, the number of processors. Running calls keep their number of
+/// threads.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for any other `count`.
 sparkle_status sparkle_set_num_threads(int32_t count);
 
-/// How many threads the CPU path uses. 0 only after an internal error.
+/// The number of threads of the CPU engine; 0 only after an internal error.
 int32_t sparkle_get_num_threads(void);
 
 /// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
-/// Jobs that have not begun are cancelled, the others are waited for. Calls that are running end
-/// normally. May be called any number of times; Sparkle can be used again. The reference interface is not touched:
-/// gpu_cleanup_opengl ends that.
+/// It cancels jobs that have not started and waits for the others. Running calls end normally. It may be called any
+/// number of times, and Sparkle can be used again afterwards. It does not affect the reference interface, which
+/// gpu_cleanup_opengl ends.
 sparkle_status sparkle_finalize(void);
 
-/// The number of devices, usable or not, into `*out`. Index 0 is the CPU. The first call probes the GPUs, which may
-/// take a second.
+/// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which
+/// may take a second.
+///
+/// SPARKLE_ERROR_OUT_OF_MEMORY if there is no memory to look for GPUs.
 sparkle_status sparkle_device_count(size_t *out);
 
-/// Describes a device into `*out`, whose `size` the caller has set. `index` counts from 0 to below the number of
-/// devices; another one is SPARKLE_ERROR_INVALID_ARGUMENT.
+/// Describes the device at `index` into `*out`, whose `size` the caller has set. `index` is less than the number of
+/// devices.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for any other `index`.
 sparkle_status sparkle_device_describe(size_t index,
                                        struct sparkle_device_info *out);
 
-/// Opens a device and puts its handle into `*out`. `selector`: "auto" or NULL (what SPARKLE_DEVICE says, or else for
-/// each problem the device predicted fastest, with the CPU standing in if a GPU fails), "cpu", "gl:0" and so on (as
-/// sparkle_device_describe lists them), or "name=TEXT" (the first whose name contains TEXT). A device other than
-/// "auto" never stands back: its errors are returned. The caller closes the handle.
+/// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector`
+/// is one of:
+/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
+///   predicted time. If a GPU fails, the CPU computes the problem;
+/// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
+/// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// SPARKLE_ERROR_NO_DEVICE if nothing usable fits; the last error says why.
+/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing tells.
+///
+/// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
+/// invalid selector.
 sparkle_status sparkle_device_open(const char *selector,
                                    struct sparkle_device **out);
 
-/// Closes a device; NULL is fine. Plans made from it stay valid.
+/// Closes a device; NULL is ignored. Plans made from it stay valid.
 sparkle_status sparkle_device_close(struct sparkle_device *device);
 
-/// What a GPU is, into `*out`, whose `size` the caller has set: as its driver says, as follows from its name, as measured. `index`
-/// counts as for sparkle_device_describe. The first call measures, for some tenths of a second.
+/// Describes a GPU into `*out`, whose `size` the caller has set: what its driver reports, what follows from its name,
+/// and what was measured. `index` counts as for sparkle_device_describe. The first call measures the device, which
+/// takes some tenths of a second.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT if that is no usable GPU.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
 sparkle_status sparkle_device_architecture(size_t index,
                                            struct sparkle_architecture *out);
 
-/// A compute shader for a convolution, as GLSL text for gpu_execute_conv2d_with_shader or gpu_compile_custom_shader, or to be
-/// compiled by the caller: bindings and parameters are those of gpu_get_compute_program, any grid covers every output. It is
-/// made for the sizes in `desc`, whatever the batch; parameters of other sizes give right results, more slowly.
+/// Writes a compute shader for a convolution as GLSL text. Pass it to gpu_execute_conv2d_with_shader or
+/// gpu_compile_custom_shader, or compile it yourself. Bindings and parameters are those of gpu_get_compute_program; any
+/// grid of workgroups covers every output. The shader is optimised for the sizes in `desc` and any batch size. With
+/// parameters of other sizes its results are right, but it is slower.
 ///
-/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without that goes to `*length`. With
-/// `text` NULL and `capacity` 0 only the length is told. `options` may be NULL.
+/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to
+/// `*length`. With `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the required size.
 sparkle_status sparkle_shader_source(const struct sparkle_conv2d_desc *desc,
                                      const struct sparkle_shader_options *options,
                                      char *text,
                                      size_t capacity,
                                      size_t *length);
 
-/// What was kept of `way` to do `what` on a GPU, into `*out`, whose `size` the caller has set; zeros if nothing was. Both names are
-/// the program's; what was measured on another device, driver or version of Sparkle is not found. `index` counts as for
-/// sparkle_device_describe.
-sparkle_status sparkle_experience_load(size_t index,
-                                       const char *what,
-                                       const char *way,
-                                       struct sparkle_experience *out);
+/// Loads the record of `variant` for `task` on a GPU into `*out`, whose `size` the caller has set; zeros if there is
+/// none. The program chooses both names, of at most 1000 bytes each. A record is found only with the device, driver and
+/// version of Sparkle that it was saved with. `index` counts as for sparkle_device_describe.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
+sparkle_status sparkle_tuning_history_load(size_t index,
+                                           const char *task,
+                                           const char *variant,
+                                           struct sparkle_tuning_record *out);
 
-/// Keeps what was measured of `way` to do `what` on a GPU, in place of what was kept before: in the folder that SPARKLE_CACHE_DIR
-/// names, for later runs, or in memory if there is none. SPARKLE_ERROR_INVALID_ARGUMENT for what cannot have been measured.
-sparkle_status sparkle_experience_save(size_t index,
-                                       const char *what,
-                                       const char *way,
-                                       const struct sparkle_experience *experience);
+/// Saves the record of `variant` for `task` on a GPU, replacing an earlier one: in the folder that SPARKLE_CACHE_DIR
+/// names, for later runs too, or in memory if there is no such folder. `index` counts as for sparkle_device_describe.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`, or if a number of the record is not positive
+/// and finite.
+sparkle_status sparkle_tuning_history_save(size_t index,
+                                           const char *task,
+                                           const char *variant,
+                                           const struct sparkle_tuning_record *record);
 
-/// Fills `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups 1, the rest 0, `size` as
-/// of version 0.1. A caller sets what differs.
+/// Initialises `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups are 1, all other
+/// fields 0, and `size` is that of version 0.1. The caller then sets the fields that differ.
 sparkle_status sparkle_conv2d_desc_init(struct sparkle_conv2d_desc *out);
 
-/// The output's height and width into `*out_p` and `*out_q`. SPARKLE_ERROR_INVALID_ARGUMENT names the first size that
-/// is wrong.
+/// Writes the output's height and width to `*out_p` and `*out_q`.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if the description is invalid; the last error names the first wrong size.
 sparkle_status sparkle_conv2d_output_size(const struct sparkle_conv2d_desc *desc,
                                           int64_t *out_p,
                                           int64_t *out_q);
 
-/// Computes one convolution: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]` (NULL and 0 if desc->bias
-/// is 0), output `[n][k][p][q]`. `device` NULL means "auto". For many convolutions with the same weights, make a plan.
+/// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`
+/// (NULL and length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly.
+/// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. The
-/// output is untouched then.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error the output is untouched.
 sparkle_status sparkle_conv2d(struct sparkle_device *device,
                               const struct sparkle_conv2d_desc *desc,
                               const float *input,
@@ -587,11 +619,11 @@ sparkle_status sparkle_conv2d(struct sparkle_device *device,
                               float *output,
                               size_t output_len);
 
-/// Prepares a convolution whose weights stay the same, and puts its handle into `*out`: the kernel is chosen and built,
-/// weights `[k][c/groups][r][s]` and bias `[k]` (NULL and 0 if desc->bias is 0) are copied. `device` NULL means "auto".
-/// The caller destroys the plan.
+/// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the
+/// kernel and copies the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0).
+/// `device` NULL means "auto". The caller destroys the plan with sparkle_plan_destroy.
 ///
-/// Errors as of sparkle_conv2d; `*out` is untouched then.
+/// The errors are those of sparkle_conv2d; `*out` is then untouched.
 sparkle_status sparkle_plan_create(struct sparkle_device *device,
                                    const struct sparkle_conv2d_desc *desc,
                                    const float *weights,
@@ -600,46 +632,53 @@ sparkle_status sparkle_plan_create(struct sparkle_device *device,
                                    size_t bias_len,
                                    struct sparkle_plan **out);
 
-/// Runs a plan: input `[n][c][h][w]`, output `[n][k][p][q]`. Any number of threads may run the same plan at once, each
-/// into an output of its own.
+/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of
+/// threads may run the same plan at once, each with an output of its own.
 ///
-/// Errors as of sparkle_conv2d; the output is untouched then.
+/// The errors are those of sparkle_conv2d; the output is then untouched.
 sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
                                     const float *input,
                                     size_t input_len,
                                     float *output,
                                     size_t output_len);
 
-/// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
-/// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
-/// for a direct algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided
-/// image together. It is kept for the runs that follow. On an OpenGL device, a plan with 8 MiB or more of input and output takes
-/// the device's memory at its first run. Each pipeline that a plan is submitted to makes a copy of its weights there, which
-/// counts as the pipeline's.
+/// Writes the memory of a plan in bytes, without the caller's buffers.
+///
+/// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with
+/// 8 MiB or more of input and output allocates device memory at its first run. Each pipeline that a plan is submitted
+/// to holds another copy of the weights on the device, which is not counted here.
+///
+/// `*out_workspace` is the maximum workspace of a run with the current number of threads. A direct algorithm on the CPU
+/// uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image
+/// together. The workspace is kept for later runs.
 sparkle_status sparkle_plan_memory(struct sparkle_plan *plan,
                                    size_t *out_packed,
                                    size_t *out_workspace);
 
-/// Destroys a plan; NULL is fine. Calls that are running it end normally.
+/// Destroys a plan; NULL is ignored. Running calls and submitted jobs of the plan end normally.
 sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);
 
-/// Makes a pipeline on `device` (NULL means "auto") and puts its handle into `*out`; `options` NULL means the defaults.
-/// On a device that cannot overlap its steps jobs are computed in order on a thread. The caller destroys the pipeline.
+/// Creates a pipeline on `device` (NULL means "auto") and writes its handle to `*out`. `options` NULL means the
+/// defaults. On a device without support for overlapping, a thread runs the jobs in order. The caller destroys the
+/// pipeline with sparkle_pipeline_destroy.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for an invalid option; other errors come from the device.
 sparkle_status sparkle_pipeline_create(struct sparkle_device *device,
                                        const struct sparkle_pipeline_options *options,
                                        struct sparkle_pipeline **out);
 
-/// Destroys a pipeline; NULL is fine. Jobs that have not begun are cancelled, the others are waited for; after that the
-/// library uses none of their buffers any more. Calls of other threads that wait for a slot of it, or for room in its
-/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory may be
-/// read and written, its last job's ticket asked, but nothing can be submitted in it any more.
+/// Destroys a pipeline; NULL is ignored. It cancels jobs that have not started and waits for the others; after that the
+/// library no longer uses their buffers. Calls of other threads that wait for one of its slots, or for room in its
+/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory
+/// may be read and written, but the slot can no longer be submitted.
 sparkle_status sparkle_pipeline_destroy(struct sparkle_pipeline *pipeline);
 
-/// Submits a run of `plan` and puts its ticket into `*out`; the caller releases the ticket. Until the ticket is done the
-/// input must stay valid and unchanged, and the output valid and used by nobody else, also if the ticket is released
-/// before. While the queue is full this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+/// Submits a run of `plan` and writes its ticket to `*out`: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in
+/// floats. The caller releases the ticket with sparkle_ticket_release. Until the job is done, the input must stay valid
+/// and unchanged, and the output must stay valid and not be accessed, even if the ticket is released earlier. If the
+/// queue is full, this waits for room when `wait` is 1, and returns SPARKLE_ERROR_BUSY when it is 0.
 ///
-/// What becomes of the job, its ticket tells. If it fails the output is untouched.
+/// Errors of the job itself are returned by sparkle_ticket_wait; the output is then untouched.
 sparkle_status sparkle_submit(struct sparkle_pipeline *pipeline,
                               struct sparkle_plan *plan,
                               const float *input,
@@ -649,72 +688,81 @@ sparkle_status sparkle_submit(struct sparkle_pipeline *pipeline,
                               int32_t wait,
                               struct sparkle_ticket **out);
 
-/// Puts 1 into `*out_done` if the job is done, well or not, else 0. Does not wait.
+/// Writes 1 to `*out_done` if the job is done, successfully or not, else 0. Does not wait.
 sparkle_status sparkle_ticket_poll(struct sparkle_ticket *ticket, int32_t *out_done);
 
-/// Waits until the job is done, at most `timeout_ms` milliseconds, negative for any time, and returns what became of it:
-/// SPARKLE_OK, with sparkle_last_timing telling what it took, or the job's own error. SPARKLE_ERROR_TIMEOUT if it is not
-/// done by then; it goes on, and may be waited for again.
+/// Waits until the job is done, but at most `timeout_ms` milliseconds; a negative value means no limit. Returns the
+/// job's result: SPARKLE_OK, after which sparkle_last_timing has its times, or the job's error.
+///
+/// SPARKLE_ERROR_TIMEOUT if it is not done by then. The job continues, and the ticket can be waited for again.
 sparkle_status sparkle_ticket_wait(struct sparkle_ticket *ticket,
                                    int64_t timeout_ms);
 
-/// Waits until one of `count` tickets is done, as sparkle_ticket_wait does, and puts the first such one's index into
-/// `*out_index`. The job's own result sparkle_ticket_wait tells.
+/// Waits until one of the `count` tickets is done and writes the index of the first that is done to `*out_index`.
+/// `count` is 1 to 1048576; `timeout_ms` is as for sparkle_ticket_wait, which then returns the job's result.
+///
+/// SPARKLE_ERROR_TIMEOUT if none is done by then.
 sparkle_status sparkle_ticket_wait_any(struct sparkle_ticket *const *tickets,
                                        size_t count,
                                        int64_t timeout_ms,
                                        size_t *out_index);
 
-/// Cancels the job if it has not begun, and puts 1 into `*out_cancelled` if that is so, else 0. A cancelled job is done,
-/// with SPARKLE_ERROR_CANCELLED, and its buffers are the caller's again.
+/// Cancels the job if it has not started. Writes 1 to `*out_cancelled` if it was cancelled, else 0. A cancelled job is
+/// done with SPARKLE_ERROR_CANCELLED, and the library no longer uses its buffers.
 sparkle_status sparkle_ticket_cancel(struct sparkle_ticket *ticket,
                                      int32_t *out_cancelled);
 
-/// Releases a ticket; NULL is fine. The job goes on all the same, and its buffers must stay until
-/// sparkle_pipeline_flush or sparkle_pipeline_destroy has returned.
+/// Releases a ticket; NULL is ignored. The job continues, and its buffers must stay valid until sparkle_pipeline_flush
+/// or sparkle_pipeline_destroy has returned.
 sparkle_status sparkle_ticket_release(struct sparkle_ticket *ticket);
 
 /// Waits until no job of the pipeline is waiting or running.
 sparkle_status sparkle_pipeline_flush(struct sparkle_pipeline *pipeline);
 
-/// What the pipeline has done so far, into `*out`, whose `size` the caller has set.
+/// Writes the pipeline's statistics so far to `*out`, whose `size` the caller has set.
 sparkle_status sparkle_pipeline_get_stats(struct sparkle_pipeline *pipeline,
                                           struct sparkle_pipeline_stats *out);
 
-/// Acquires a slot for runs of `plan`, to be filled and read in place, without a copy, and puts its handle into `*out`; the
-/// caller releases it. While all slots are held or at work, or others wait for them, this waits until another
-/// thread gives one back; or, if `wait` is 0, returns SPARKLE_ERROR_BUSY at once. Only a slot that is used for the first time, or
-/// for larger data than before, takes the time that its memory takes.
+/// Acquires a slot for runs of `plan`, to be filled and read in place without a copy, and writes its handle to `*out`.
+/// The caller releases it with sparkle_slot_release. If all slots are held or in use, or other callers wait for them,
+/// this waits for a slot when `wait` is 1, and returns SPARKLE_ERROR_BUSY at once when it is 0. A slot that is used for
+/// the first time, or for larger data than before, allocates its memory, which takes time.
+///
+/// SPARKLE_ERROR_UNSUPPORTED if the plan's batch does not fit into one slot.
 sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
                                     struct sparkle_plan *plan,
                                     int32_t wait,
                                     struct sparkle_slot **out);
 
-/// The slot's memory, as long as the plan's input and output, into `*out_input` and `*out_output`; either may be NULL. It is
-/// the caller's from the acquisition, or the end of the job in it, until the next sparkle_slot_submit or
-/// sparkle_slot_release, also after its pipeline was destroyed. SPARKLE_ERROR_BUSY while a job runs in the slot.
+/// Writes the addresses of the slot's input and output memory to `*out_input` and `*out_output`; either pointer may be
+/// NULL. The memory has the lengths of the plan's input and output. The caller may use it from the acquisition, or the
+/// end of the slot's job, until the next sparkle_slot_submit or sparkle_slot_release, even after the pipeline was
+/// destroyed.
+///
+/// SPARKLE_ERROR_BUSY while a job runs in the slot.
 sparkle_status sparkle_slot_memory(struct sparkle_slot *slot,
                                    float **out_input,
                                    const float **out_output);
 
-/// Computes what is in the slot, and puts the job's ticket into `*out`; the caller releases the ticket. Until it is done the
-/// slot's memory is not to be touched.
+/// Submits the contents of the slot as a job and writes its ticket to `*out`. The caller releases the ticket. Until the
+/// job is done the slot's memory must not be accessed.
 ///
-/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed, SPARKLE_ERROR_DEVICE_LOST if the device was lost since the
-/// slot was acquired. Nothing was computed then, and the memory stays as it is, the caller's, until the slot is released.
+/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed; SPARKLE_ERROR_DEVICE_LOST if the device was lost
+/// since the slot was acquired. Nothing is computed then, and the caller may still use the memory until the slot is
+/// released.
 sparkle_status sparkle_slot_submit(struct sparkle_slot *slot,
                                    struct sparkle_ticket **out);
 
-/// Gives a slot back; NULL is fine. A job that runs in it ends normally.
+/// Releases a slot; NULL is ignored. A job that runs in it ends normally.
 sparkle_status sparkle_slot_release(struct sparkle_slot *slot);
 
-/// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
-/// product touches. A and B may be NULL where they are not read, C if m or n is 0. A and B may share memory with C, as
-/// parts of one matrix do in blocked algorithms: they are read as they were before the call. Gaps between C's rows or
-/// columns stay as they are.
+/// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the
+/// last element that the product accesses. A and B may be NULL if they are not read, and C if m or n is 0. A and B may
+/// overlap C, like parts of one matrix in a blocked algorithm: their values before the call are used. Gaps between the
+/// rows or columns of C are not changed.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. C is
-/// untouched then.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error C is untouched.
 sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              const struct sparkle_gemm_desc *desc,
                              const float *a,
@@ -724,29 +772,34 @@ sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              float *c,
                              size_t c_len);
 
-/// What this thread's last successful sparkle_conv2d, sparkle_plan_execute or sparkle_sgemm took, into `*out`, whose
-/// `size` the caller has set. SPARKLE_ERROR_INVALID_ARGUMENT if there was none yet.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm or
+/// sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);
 
-/// Makes a GL context current on the calling thread; 1 if that worked, else 0. May be called any number of times.
+/// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
+/// times.
 int gpu_initialize_opengl(void);
 
-/// Ends what gpu_initialize_opengl began, for the whole process: no context is current any more, the program is gone. Once is
-/// enough, however often gpu_initialize_opengl was called: calls are not counted, as existing programs initialise more often
-/// than they clean up, and lazily. All of it can be used again: gpu_execute_conv2d_fortran initialises anew, and buffers and
-/// programs of before are gone.
+/// Ends the reference interface for the whole process: it deletes the program and the calling thread's context, and
+/// buffers and programs from before become invalid. One call is enough, however often gpu_initialize_opengl was called;
+/// calls are not counted, because existing programs initialise more often than they clean up. The interface can be used
+/// again: gpu_initialize_opengl and gpu_execute_conv2d_fortran initialise it.
 void gpu_cleanup_opengl(void);
 
-/// 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
+/// Returns 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
 int gpu_is_initialized(void);
 
-/// Builds the reference program, if that has not been done; 1 if it is there, else 0. Needs gpu_initialize_opengl.
+/// Builds the reference program if it is not built yet. Returns 1 on success, else 0. Requires gpu_initialize_opengl.
 int gpu_compile_conv2d_shader(void);
 
-/// Computes one convolution, initialising first if need be. Input `[N][C][H][W]`, weights
-/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`; all sizes but `pad` are at least 1, N as well. Returns
-/// the milliseconds that the kernel took, or -1 on failure, and then the output is untouched. Leaves the context current on
-/// the calling thread and the parameters bound at index 3.
+/// Computes one convolution and waits for its result; initialises the interface if necessary. Input `[N][C][H][W]`,
+/// weights `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. All sizes, including N, are at least 1;
+/// `pad` is at least 0.
+///
+/// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context
+/// current on the calling thread and the parameters bound at index 3.
 float gpu_execute_conv2d_fortran(const float *input,
                                  const float *weights,
                                  float *output,
@@ -761,65 +814,73 @@ float gpu_execute_conv2d_fortran(const float *input,
                                  int H_out,
                                  int W_out);
 
-/// The GL name of the program, for the caller's own gl* calls on this thread; 0 if there is none. Buffers: input at
-/// binding 0, weights at 1, output at 2, a conv2d_params_t at 3. Any grid of workgroups covers all outputs. Some drivers end the
-/// loops of an invocation early, without an error: an output whose sum was ended is NaN. Enough workgroups for an output per
-/// invocation avoid that.
+/// Returns the GL name of the current program, for the caller's own gl* calls on this thread; 0 if there is none. The
+/// program reads the input at binding 0, the weights at 1 and a conv2d_params_t at 3, and writes the output at 2. Any
+/// grid of workgroups covers all outputs. Some drivers end long loops of an invocation early without an error; the
+/// outputs concerned are then NaN. A grid with one invocation per output avoids that.
 ///
-/// At binding 3 are the parameters of the last call on this thread, or at first none, until the caller binds its own. All
-/// outputs become NaN if the buffers are shorter than these parameters say, or, where they are those of a call, not exactly as
-/// long: buffers longer than needed go with parameters of the caller's own.
+/// Until the caller binds its own parameters, binding 3 holds those of the last call on this thread, or none before the
+/// first call. All outputs become NaN if a buffer is shorter than the parameters require. With the parameters of a
+/// call, the buffers must have exactly the required sizes; with the caller's own parameters they may be larger.
 int gpu_get_compute_program(void);
 
-/// Queues the convolution of three buffer objects on the calling thread's context and returns, as a dispatch of `program` would;
-/// but by the fastest kernel there is for it. `program` is the reference program, `params` what it would find at index 3; the
-/// buffers may be larger than that says. NULL for `params` means those that the last call on this thread left there; then the
-/// buffers must be exactly as large. 1 if it is queued. Else 0: for small convolutions and those that only the reference program
-/// can do, for another program, for parameters that are not known, for buffers that do not go with them. `output` may be written
-/// in part then; a dispatch of `program` computes it, or makes it NaN. Leaves the buffers bound at 0 to 2, index 3 as it was, and
-/// the program in use. Needs gpu_initialize_opengl. The reference framework had no such function; `gpu_async_executor` of this
-/// library's Fortran modules calls it.
+/// Enqueues a convolution between three buffer objects on the calling thread's context and returns without waiting,
+/// like a dispatch of `program`, but with the fastest kernel for its sizes. `program` is the reference program.
+/// `params` are the parameters that it would read at index 3; the buffers may be larger than they require. NULL means
+/// the parameters that the last call on this thread left at index 3; the buffers must then have exactly the required
+/// sizes. Requires gpu_initialize_opengl.
+///
+/// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
+/// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
+/// may then be partially written; a dispatch of `program` computes it, or makes it NaN.
+///
+/// Leaves the buffers bound at 0 to 2, index 3 unchanged, and `program` in use. For another program, and for parameters
+/// that are unknown or invalid, it changes nothing.
+///
+/// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
 int gpu_enqueue_conv2d(int program,
                        unsigned int input,
                        unsigned int weights,
                        unsigned int output,
                        const struct conv2d_params_t *params);
 
-/// 1 if `program` is the reference kernel's that gpu_get_compute_program returns, 0 if it is another, for instance one that
-/// gpu_compile_custom_shader has put in its place.
+/// Returns 1 if `program` is the current program of gpu_get_compute_program and it is the reference kernel. Returns 0
+/// for any other, for instance one from gpu_compile_custom_shader.
 int gpu_is_reference_program(int program);
 
-/// As gpu_execute_conv2d_fortran, with the sizes in a struct and more digits of the time.
+/// As gpu_execute_conv2d_fortran, with the sizes in a struct and the time in double precision.
 double gpu_execute_conv2d(const float *input,
                           const float *weights,
                           float *output,
                           const struct conv2d_params_t *params);
 
-/// Makes a buffer object of `size` bytes, filled from `data` unless that is NULL. {0, 0} on failure. Needs
-/// gpu_initialize_opengl; the caller frees it.
+/// Creates a buffer object of `size` bytes and fills it from `data` unless that is NULL. Returns {0, 0} on failure. The
+/// caller frees it with gpu_free_buffer. Requires gpu_initialize_opengl.
 struct gpu_buffer_t gpu_create_buffer(const void *data,
                                       size_t size);
 
-/// Copies a buffer object to `data`, which has room for its `size_bytes`. On failure `data` is untouched.
+/// Copies a buffer object to `data`, which holds at least `size_bytes` bytes. On failure `data` is untouched, and
+/// sparkle_last_error says why. Requires gpu_initialize_opengl.
 void gpu_download_buffer(struct gpu_buffer_t buffer,
                          void *data);
 
-/// Deletes a buffer object; {0, 0} is fine.
+/// Deletes a buffer object; {0, 0} is ignored.
 void gpu_free_buffer(struct gpu_buffer_t buffer);
 
-/// Another name of gpu_initialize_opengl.
+/// Another name for gpu_initialize_opengl.
 int create_egl_context(void);
 
-/// Gives the caller's compute shader object the reference kernel's source, ready to be compiled. Needs a context current
-/// on the calling thread.
+/// Sets the source of the caller's compute shader object to the reference kernel, ready to be compiled. Requires
+/// gpu_initialize_opengl.
 void set_conv2d_shader_source(unsigned int shader);
 
-/// Builds a program from a compute shader's text and puts it in the place of the reference program. Returns its GL name, 0
-/// on failure, and then nothing has changed. Needs gpu_initialize_opengl. The bindings are those of
-/// gpu_get_compute_program.
+/// Builds a program from the text of a compute shader and replaces the current program, which is deleted. The bindings
+/// are those of gpu_get_compute_program. Returns the GL name; 0 on failure, and the current program then stays.
+/// Requires gpu_initialize_opengl.
 int gpu_compile_custom_shader(const char *shader_source);
 
-/// As gpu_execute_conv2d_fortran, with `program`, or the current one if that is 0 or less; -1 if there is none.
+/// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if
+/// there is none.
 float gpu_execute_conv2d_custom(int program,
                                 const float *input,
                                 const float *weights,
@@ -835,9 +896,10 @@ float gpu_execute_conv2d_custom(int program,
                                 int H_out,
                                 int W_out);
 
-/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text at its first use on this thread. Needs
-/// gpu_initialize_opengl. It gets workgroups enough in x for an invocation of each output, or fewer where the driver does not allow as
-/// many and the text has a line `// any grid`. A text of sparkle_shader_source whose loops are too long for the device is refused.
+/// As gpu_execute_conv2d_fortran, with a program that is built from the text of a compute shader at its first use on
+/// this thread. It is dispatched with one invocation per output in x. If the driver does not allow so many workgroups,
+/// and the text has a line `// any grid`, it is dispatched with fewer. A text of sparkle_shader_source whose loops are
+/// too long for the device is refused. Requires gpu_initialize_opengl.
 float gpu_execute_conv2d_with_shader(const float *input,
                                      const float *weights,
                                      float *output,
@@ -853,26 +915,26 @@ float gpu_execute_conv2d_with_shader(const float *input,
                                      int W_out,
                                      const char *shader_source);
 
-/// Memory of `bytes` bytes, aligned to 64, for the caller to release with free(); NULL on failure.
+/// Allocates `bytes` bytes aligned to 64. The caller releases them with free(). NULL on failure.
 void *posix_memalign_wrapper(size_t bytes);
 
-/// Fetches the cache line at `address`, which need not be readable, into the caches that `hint` names: 0 past them all, 1
-/// into L3, 2 into L2, any other into L1.
+/// Prefetches the cache line at `address`, which need not be readable. `hint`: 0 bypasses the caches, 1 is L3, 2 is L2,
+/// anything else is L1.
 void mm_prefetch_wrapper(const void *address,
                          int hint);
 
-/// Fetches the cache line at `address`, which need not be readable, to be read (`rw` 0) or written; `locality` says how
-/// near to keep it, from 0, not at all, to 3, L1; any other is 3.
+/// Prefetches the cache line at `address`, which need not be readable, for reading (`rw` 0) or writing. `locality`: 0
+/// bypasses the caches, 1 is L3, 2 is L2, anything else is L1.
 void builtin_prefetch_wrapper(const void *address,
                               int rw,
                               int locality);
 
-/// Fetches the cache line at `address`, which need not be readable, past the caches.
+/// Prefetches the cache line at `address`, which need not be readable, bypassing the caches.
 void prefetchnta_wrapper(const void *address);
 
-/// Copies 16 floats to `dst` past the caches; by ordinary stores if `dst` is not aligned to 64 bytes or the processor
-/// lacks AVX-512. Others may see them only after sfence_wrapper. NULL is refused: nothing is copied, and
-/// sparkle_last_error says so.
+/// Copies 16 floats from `src` to `dst` with non-temporal stores, or with ordinary stores if `dst` is not aligned to 64
+/// bytes or the processor lacks AVX-512. Other threads are guaranteed to see them only after sfence_wrapper. If a
+/// pointer is NULL nothing is copied, and sparkle_last_error names it.
 void mm512_stream_ps_wrapper(float *dst,
                              const float *src);
 
@@ -882,19 +944,19 @@ void mm256_stream_ps_wrapper(float *dst, const float *src);
 /// As mm512_stream_ps_wrapper, for 4 floats, 16 bytes and SSE.
 void mm128_stream_ps_wrapper(float *dst, const float *src);
 
-/// Ends the stores so far, the non-temporal ones too, before any later store.
+/// Completes all earlier stores, including non-temporal ones, before any later store.
 void sfence_wrapper(void);
 
-/// 1 if `address` is a multiple of `alignment`, else 0; 0 for an alignment of 0.
+/// Returns 1 if `address` is a multiple of `alignment`, else 0; 0 if `alignment` is 0.
 int is_aligned_for_streaming(const void *address, size_t alignment);
 
-/// The time-stamp counter; on other processors than x86 nanoseconds of a monotonic clock.
+/// Reads the time-stamp counter. On processors other than x86-64 it reads a monotonic clock in nanoseconds.
 uint64_t rdtsc_wrapper(void);
 
-/// As rdtsc_wrapper, read after all earlier instructions have been executed.
+/// As rdtsc_wrapper, after all earlier instructions have been executed.
 uint64_t rdtscp_wrapper(void);
 
-/// As rdtsc_wrapper, read after all earlier instructions have been executed and before any later one begins.
+/// As rdtsc_wrapper, after all earlier instructions have been executed and before any later one starts.
 uint64_t rdtsc_fenced(void);
 
 #ifdef __cplusplus

@@ -1,4 +1,7 @@
-//! Layer 4: the contract that an engine implements. The device layer above knows engines only through it.
+//! Layer 4: the contract that an engine implements.
+//!
+//! `device` calls it, and knows the engines only through it; `cpu` and `gl` implement it. It may use `problem`,
+//! `memory`, `report` and `shader`, but no engine.
 
 use std::sync::Arc;
 
@@ -14,81 +17,82 @@ pub use ticket::Ticket;
 /// What one call did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// Id of the device that did the work.
+    /// Id of the device that computed it.
     pub device: Arc<str>,
     /// Name of its kernel.
     pub kernel: Arc<str>,
-    /// What it took. After a fallback, only the successful part.
+    /// The times of the attempt that succeeded.
     pub timing: Timing,
-    /// Why the work was not done where it was planned, if so.
+    /// Why another device than the planned one computed it; `None` without a fallback.
     pub fallback: Option<Arc<str>>,
 }
 
 /// An engine bound to one device.
 ///
-/// Callers have validated every problem and measured every buffer against it (`Conv2d::check_weights`,
-/// `Conv2d::check_data`, `Gemm::check_data`); an engine need not check again. Empty batches of convolutions do not get here:
-/// the device layer answers those itself. An engine writes an output only inside its bounds,
-/// and leaves it untouched when it returns an error.
+/// Callers have validated every problem and checked the length of every buffer (`Conv2d::check_weights`,
+/// `Conv2d::check_data`, `Gemm::check_data`), so an engine does not check again. The device layer handles empty batches
+/// of convolutions; an engine never sees one. An engine writes an output only within its bounds, and leaves it
+/// untouched if it returns an error.
 pub trait Backend: Send + Sync {
     /// The device's stable id: `cpu`, `gl:0`.
     fn id(&self) -> &str;
 
-    /// The id, for a [`Run`] to keep. An engine whose calls may be short has it ready.
+    /// The id for a [`Run`]. An engine with short calls returns a stored one, to avoid an allocation.
     fn shared_id(&self) -> Arc<str> {
         self.id().into()
     }
 
-    /// What the device was measured to do. The first call may measure, for some tens of milliseconds.
+    /// The device's measured rates. The first call may measure, which takes some tens of milliseconds.
     ///
     /// # Errors
-    /// If the measurement failed; the device then is of no use.
+    /// If the measurement failed; the device is then unusable.
     fn hierarchy(&self) -> Result<Hierarchy>;
 
-    /// Prepares a convolution: kernel chosen and built, weights and bias packed or uploaded.
+    /// Prepares a convolution: chooses and builds the kernel, packs or uploads weights and bias.
     ///
     /// # Errors
-    /// What the device cannot do, or failed to do.
+    /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure.
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>>;
 
-    /// A queue for jobs of this engine's plans, with threads and memory of its own.
+    /// Creates a queue for jobs of this engine's plans, with threads and memory of its own.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none; else what the device failed to do.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has no queues, or the device's failure.
     fn queue(&self, _options: PipelineOptions) -> Result<Arc<dyn Queue>> {
         let what = "queues of its own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// Whether calls for `problem` move so much data that they had better go through [`Backend::stream`].
+    /// Whether calls for `problem` move so much data that they should go through [`Backend::stream`].
     fn streams(&self, _problem: &Conv2d) -> bool {
         false
     }
 
-    /// The queue of calls from ordinary memory, the same one at every call.
+    /// The engine's shared queue for blocking calls; every call returns the same queue.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, as one for which nothing
-    /// [`streams`](Backend::streams); else as [`Backend::queue`].
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, which is so if
+    /// [`streams`](Backend::streams) is never true; else as [`Backend::queue`].
     fn stream(&self) -> Result<Arc<dyn Queue>> {
         let what = "a queue of calls".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// What a job that brings its own weights along ([`Queue::submit_once`]) is made from; nothing is on the device before that.
+    /// A recipe without weights, for jobs that bring their own ([`Queue::submit_once`]). It allocates nothing on the
+    /// device.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for what the engine cannot do.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot compute the problem.
     fn recipe(&self, _problem: &Conv2d, _bias: Option<&[f32]>) -> Result<Arc<Recipe>> {
         let what = "queues of its own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
-    /// Computes one convolution: a plan used once, unless the engine can do without one. Returns the kernel's name and
-    /// the time.
+    /// Computes one convolution. By default this makes a plan and runs it once. Returns the kernel's name and the
+    /// times.
     ///
     /// # Errors
-    /// What the device cannot do, or failed to do; the output is untouched then.
+    /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; the output is then untouched.
     fn conv2d(
         &self,
         problem: &Conv2d,
@@ -101,34 +105,34 @@ pub trait Backend: Send + Sync {
         Ok((plan.kernel().into(), timing))
     }
 
-    /// C = alpha op(A) op(B) + beta C. Returns the kernel's name and the time.
+    /// Computes C = alpha op(A) op(B) + beta C. Returns the kernel's name and the times.
     ///
     /// # Errors
-    /// What the device cannot do, or failed to do; C is untouched then.
+    /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; C is then untouched.
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 }
 
-/// The memory that a plan takes, in bytes, beside the caller's buffers.
+/// The memory of a plan in bytes, without the caller's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// What the plan holds as long as it lives: weights and bias, packed, transformed or uploaded.
+    /// Held for the plan's lifetime: weights and bias, packed, transformed or uploaded.
     pub packed: usize,
-    /// What a run works in at most. Kept for the runs that follow, of whatever plan.
+    /// Maximum workspace of a run. It is kept and shared with later runs of any plan.
     pub workspace: usize,
 }
 
-/// A prepared convolution, run any number of times, from any thread.
+/// A prepared convolution. It runs any number of times, from any thread.
 pub trait Plan: Send + Sync {
     /// Name of the kernel that runs, for instance `conv_direct_gl64`.
     fn kernel(&self) -> &str;
 
-    /// The memory it takes, with the threads there are at present.
+    /// The memory it takes with the current number of threads.
     fn memory(&self) -> Memory;
 
     /// Runs it.
     ///
     /// # Errors
-    /// What the device failed to do; the output is untouched then.
+    /// The device's failure; the output is then untouched.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
 
     /// Whether its runs should go through [`Backend::stream`]: they move much data.
@@ -136,17 +140,17 @@ pub trait Plan: Send + Sync {
         false
     }
 
-    /// What the plan was made from, if jobs of it can go through the engine's [`Queue`].
+    /// The recipe of the plan; `None` if its jobs cannot go through the engine's [`Queue`].
     fn recipe(&self) -> Option<&Arc<Recipe>> {
         None
     }
 }
 
-/// What a plan is made from, kept to make it again.
+/// What a plan is made from, kept so that it can be made again in another context.
 pub struct Recipe {
     /// The convolution.
     pub problem: Conv2d,
-    /// Its weights; none where jobs bring them along.
+    /// Its weights; empty if jobs bring their own.
     pub weights: Vec<f32>,
     /// Its bias.
     pub bias: Option<Vec<f32>>,
@@ -154,30 +158,30 @@ pub struct Recipe {
     pub choice: Box<dyn std::any::Any + Send + Sync>,
 }
 
-/// How a queue is to be.
+/// Options of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipelineOptions {
-    /// Places on the device, each with memory for the input and the output of one piece of work: 1 to 16. Three
-    /// do where transfers take longest; where kernels do, eight keep a GPU computing.
+    /// Slots on the device, 1 to 16; each has memory for the input and the output of one piece of a job. Three suffice
+    /// where transfers take longest. Where kernels take longest, eight keep a GPU busy.
     pub slots: usize,
-    /// Jobs that may wait for a place; beyond that [`Pressure`] says what happens.
+    /// Maximum number of jobs that wait for a slot. [`WhenFull`] says what happens to more.
     pub queue: usize,
-    /// A job whose input or output is larger than this is cut into pieces of whole images.
+    /// A job whose input or output is larger than this many bytes is split into pieces of whole images.
     pub piece_bytes: usize,
     /// Upload, compute and download in contexts of their own, so that they overlap, or all in one.
     pub contexts: Contexts,
     /// Who sees to it that a step begins behind the one before it.
     pub order: Order,
-    /// Small jobs of one plan go through the device together, many in one place, if they come faster than one by one they
-    /// would be done.
+    /// Whether small jobs of one plan are batched into one slot when they arrive faster than the device computes them
+    /// singly.
     pub gather: bool,
 }
 
 /// How a step in one context is put behind a step in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait until the
-    /// wait is over.
+    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait
+    /// until the wait is over.
     Measured,
     /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
     Device,
@@ -199,22 +203,22 @@ impl Default for PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// Those of the pipeline that calls from ordinary memory go through: pieces so small that the first is soon on its way and
-    /// the last soon over.
+    /// The options of the queue for blocking calls. Its pieces are small, so that the first upload ends early and the
+    /// last download starts early.
     pub fn of_calls() -> Self {
         PipelineOptions { slots: 4, piece_bytes: 32 << 20, ..Default::default() }
     }
 
-    /// How many images of `problem` go into one piece, all pieces being alike as far as that is possible: at least one, but
-    /// none of an empty batch. No buffer may have more than `most_elements`.
-    pub fn images_each(&self, problem: &Conv2d, most_elements: usize) -> usize {
+    /// Number of images of `problem` per piece, with pieces as equal as possible: at least one, but 0 for an empty
+    /// batch. No buffer may have more than `max_elements` elements.
+    pub fn images_each(&self, problem: &Conv2d, max_elements: usize) -> usize {
         let (n, image) = (problem.sizes().n, problem.with_batch(1));
         if n == 0 {
             return 0;
         }
         let image = image.input_len().max(image.output_len());
-        let most = (self.piece_bytes / size_of::<f32>()).min(most_elements);
-        let pieces = n.div_ceil((most / image).clamp(1, n));
+        let max = (self.piece_bytes / size_of::<f32>()).min(max_elements);
+        let pieces = n.div_ceil((max / image).clamp(1, n));
         n.div_ceil(pieces)
     }
 }
@@ -234,101 +238,105 @@ pub enum Contexts {
 
 /// What to do with a job while the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pressure {
-    /// Wait.
+pub enum WhenFull {
+    /// Wait until there is room.
     Wait,
-    /// Refuse it with [`Error::Busy`](crate::Error::Busy).
+    /// Return [`Error::Busy`](crate::Error::Busy).
     Refuse,
 }
 
-/// Computes a job elsewhere when the device has failed, the error being given.
-pub type StandIn = Arc<dyn Fn(&crate::Error, &[f32], &mut [f32]) -> Result<Run> + Send + Sync>;
+/// Computes a job on another device after the given error. Arguments: the error, the input, the output.
+pub type FallbackFn = Arc<dyn Fn(&crate::Error, &[f32], &mut [f32]) -> Result<Run> + Send + Sync>;
 
-/// A job: a prepared convolution and the buffers of one run of it.
+/// One run of a prepared convolution, with its buffers.
 pub struct Job {
     /// Its ticket.
     pub ticket: Ticket,
     /// The convolution.
     pub recipe: Arc<Recipe>,
-    /// Its input, as long as the problem says.
+    /// Its input, of the problem's input length.
     pub input: *const f32,
-    /// Its output.
+    /// Its output, of the problem's output length.
     pub output: *mut f32,
-    /// Whether the output may be written before the job has succeeded: if nobody sees it otherwise.
+    /// Whether the output may be written before the job has succeeded. True if nothing can read it after a failure.
     pub output_is_private: bool,
-    /// What is to live as long as the job, its buffers for one, if the ticket does not keep them.
+    /// Kept alive until the job is done, for instance the buffers, unless the ticket keeps them.
     pub owner: Option<Arc<dyn std::any::Any + Send + Sync>>,
-    /// Who computes it if the device fails.
-    pub stand_in: Option<StandIn>,
-    /// Who computes it whole if the device fails for good after part of the output was written. With a rescuer, pieces go
-    /// to their place as they come; without, an output that somebody sees is put together elsewhere first.
-    pub rescue: Option<StandIn>,
+    /// Computes the job after a device failure. `None` if the caller chose the device by name.
+    pub fallback: Option<FallbackFn>,
+    /// Recomputes the whole output if the device fails permanently after part of the output was written. If this is
+    /// set, pieces are written to the output as they arrive. If not, an output that is not private is assembled in a
+    /// buffer first.
+    pub partial_output_fallback: Option<FallbackFn>,
 }
 
-/// Numbers that stay their owner's.
+/// A slice that its owner lends for the time of a job, without a lifetime.
 #[derive(Debug, Clone, Copy)]
-pub struct Lent {
+pub struct BorrowedSlice {
     address: *const f32,
     len: usize,
 }
 
-// SAFETY: an address of numbers that nobody writes to while they are lent.
-unsafe impl Send for Lent {}
+// SAFETY: it is read-only, and by the contract of `get` nothing writes to the numbers while they are borrowed.
+unsafe impl Send for BorrowedSlice {}
 // SAFETY: as above.
-unsafe impl Sync for Lent {}
+unsafe impl Sync for BorrowedSlice {}
 
-impl Lent {
-    /// Lends `numbers`.
+impl BorrowedSlice {
+    /// Borrows `numbers`.
     pub fn new(numbers: &[f32]) -> Self {
-        Lent { address: numbers.as_ptr(), len: numbers.len() }
+        BorrowedSlice { address: numbers.as_ptr(), len: numbers.len() }
     }
 
     /// The numbers.
     ///
     /// # Safety
-    /// They are still lent, and stay so for as long as they are looked at.
+    /// The slice is still valid and unchanged, and stays so during `'a`.
     pub unsafe fn get<'a>(self) -> &'a [f32] {
-        // SAFETY: the address and length of a slice, which, as promised, is still there and unchanged.
+        // SAFETY: address and length are those of a slice, which is still valid and unchanged, as promised.
         unsafe { std::slice::from_raw_parts(self.address, self.len) }
     }
 }
 
-// SAFETY: the pointers are to buffers that, by the contract of `Queue::submit`, any thread may use until the job is done.
+// SAFETY: by the contract of `Queue::submit`, any thread may use the buffers that the pointers refer to until the job
+// is done.
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
 
-/// Jobs in flight on one device: uploads, computations and downloads overlap.
+/// A queue of jobs on one device. Uploads, computations and downloads of different jobs overlap.
 pub trait Queue: Send + Sync {
-    /// Hands a job over; its ticket tells when it is done.
+    /// Submits a job; its ticket tells when it is done.
     ///
     /// # Safety
-    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output valid for writes and unused by anybody
-    /// else; both are as long as the recipe's problem says.
+    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes
+    /// and nothing else uses it. Both have the lengths of the recipe's problem.
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy); [`Error::Unsupported`](crate::Error::Unsupported) for what the device cannot do;
-    /// [`Error::Forked`](crate::Error::Forked). The job then never was.
-    unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()>;
+    /// [`Error::Busy`](crate::Error::Busy) if the queue is full and `when_full` refuses;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the device cannot compute the job;
+    /// [`Error::Forked`](crate::Error::Forked). The job is then not queued, and its buffers are not used.
+    unsafe fn submit(&self, job: Job, when_full: WhenFull) -> Result<()>;
 
-    /// As [`Queue::submit`], for a plan used once: its recipe has no weights, and `weights` stay the caller's.
+    /// As [`Queue::submit`], for a job that brings its own weights: its recipe has none.
     ///
     /// # Safety
-    /// As [`Queue::submit`]; until the ticket is done, `weights`, which are as many as the recipe's problem says, stay valid and
-    /// unchanged, too.
+    /// As [`Queue::submit`]; `weights` have the length of the recipe's problem, and also stay valid and unchanged until
+    /// the ticket is done.
     ///
     /// # Errors
     /// As [`Queue::submit`].
-    unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()>;
+    unsafe fn submit_once(&self, job: Job, weights: BorrowedSlice, when_full: WhenFull) -> Result<()>;
 
-    /// A slot with memory for the input and output of `recipe`: to be filled and submitted in place. Refused, if that is wanted, at
-    /// once: whoever else waits or holds slots, this waits for none of them.
+    /// Acquires a slot with memory for the input and output of `recipe`, to be filled and submitted in place. With
+    /// [`WhenFull::Refuse`] it never waits for other jobs, waiters or holders of slots.
     ///
     /// # Errors
-    /// As [`Queue::submit`]; also what keeps the device from giving the memory.
-    fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>>;
+    /// As [`Queue::submit`]; also the device's failure to allocate the memory.
+    fn acquire(&self, recipe: &Arc<Recipe>, when_full: WhenFull) -> Result<Box<dyn Slot>>;
 
-    /// Takes no more work, calls off what has not begun, and sends away who waits for a place. Waits for nothing.
+    /// Closes the queue without waiting: it accepts no more jobs, cancels those that have not started, and ends the
+    /// waits for room or slots with [`Error::Closed`](crate::Error::Closed).
     fn close(&self);
 
     /// Waits until no job is waiting or running.
@@ -337,19 +345,20 @@ pub trait Queue: Send + Sync {
     /// [`Error::Forked`](crate::Error::Forked) in a child process.
     fn flush(&self) -> Result<()>;
 
-    /// What it has done so far.
+    /// Statistics so far.
     fn stats(&self) -> PipelineStats;
 }
 
-/// A place in a queue's memory. The memory stays valid while the value lives; dropping it gives the place back.
+/// A slot of a queue. Its memory stays valid while the value lives; dropping the value releases the slot.
 pub trait Slot: Send {
-    /// The input's memory. Nobody else uses it unless a job is running in the slot.
+    /// The input's memory. Nothing else uses it unless a job is running in the slot.
     fn input(&self) -> *mut f32;
     /// The output's memory, as [`Slot::input`].
     fn output(&self) -> *const f32;
-    /// Computes what is in it; the job has then begun. `ticket` is done when the output is there.
+    /// Submits the slot's contents; the job counts as started. `ticket` is done when the output is ready.
     ///
     /// # Errors
-    /// As [`Queue::submit`]; [`Error::Closed`](crate::Error::Closed) after the queue's end. The memory stays as it is then.
+    /// As [`Queue::submit`]; [`Error::Closed`](crate::Error::Closed) after the queue was closed. The memory is then
+    /// unchanged.
     fn submit(&mut self, ticket: &Ticket) -> Result<()>;
 }

@@ -1,5 +1,5 @@
-//! fp32 convolution and matrix products on whatever the machine has: any GPU with an OpenGL 4.3 driver, headless
-//! through EGL, and the CPU. One description of a problem, one planner, several engines.
+//! fp32 convolution and matrix products on any GPU with an OpenGL 4.3 driver (headless, through EGL) and on the CPU,
+//! with one description of a problem for all engines.
 //!
 //! ```
 //! use sparkle::{Conv2d, Conv2dDesc, Device};
@@ -14,23 +14,23 @@
 //!
 //! # Where to start reading
 //!
-//! Floors, top to bottom; imports point down only, and no two engines know each other:
+//! The layers, from top to bottom. Imports point downwards only, and no engine imports another:
 //!
-//! | floor | what it is |
+//! | layer | purpose |
 //! | --- | --- |
 //! | `src/bin/sparkle` | the program |
-//! | `ffi` | the C ABI: checks pointers, calls the floors below, maps errors; no algorithm |
-//! | [`mod@device`] | which devices there are, which one a call gets, what happens when it fails |
+//! | `ffi` | the C ABI: checks pointers, calls the layers below, converts errors; no algorithm |
+//! | [`mod@device`] | lists the devices, chooses one for each call, falls back to the CPU |
 //! | `cpu`, `gl` | the engines |
-//! | [`backend`] | what an engine implements |
-//! | `shader`, [`report`] | GLSL text; times |
-//! | [`memory`] | a device as measured rates, and what they mean for a problem |
+//! | [`backend`] | the contract that an engine implements |
+//! | `shader`, [`report`] | GLSL text; times and statistics |
+//! | [`memory`] | the measured rates of a device, and predictions from them |
 //! | [`problem`] | validated problems and the float64 oracle |
 //!
-//! Start with [`problem`], then [`backend`], then `cpu`: the GL engine does the same with more ceremony.
-//! `docs/architecture.md` tells it with pictures.
+//! Start with [`problem`], then [`backend`], then `cpu`, which is simpler than the GL engine. `docs/architecture.md`
+//! has diagrams.
 
-// Test helpers that integration and unit tests share name the crate as a user would.
+// Test helpers are shared by integration and unit tests, so they refer to the crate by its name.
 #[cfg(test)]
 extern crate self as sparkle;
 
@@ -56,16 +56,16 @@ mod thread;
 pub use config::{Config, Tune, config};
 pub use cpu::{num_threads, set_num_threads};
 pub use device::{
-    Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions, Prediction,
-    Pressure, Run, Ticket, devices,
+    Architecture, Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions,
+    Prediction, Run, Ticket, Vendor, WhenFull, devices,
 };
 pub use error::{Error, Result};
-pub use gl::architecture::{Architecture, Vendor};
 #[cfg(feature = "lab")]
 pub use gl::lab;
 pub use problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 
-/// Ends all threads and closes all GPU contexts that nothing refers to any more. Idempotent; Sparkle can be used again.
+/// Ends all threads and closes all GPU contexts that are no longer in use. Idempotent; Sparkle can be used again
+/// afterwards.
 pub fn finalize() {
     gl::shutdown();
     cpu::shutdown();

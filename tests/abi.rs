@@ -119,6 +119,17 @@ fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
     assert_eq!(names, exported());
 }
 
+/// The C interface reaches the engines through `device` alone.
+#[test]
+fn no_source_of_ffi_names_an_engine() {
+    for path in sources(&manifest("src/ffi")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for engine in ["crate::gl", "crate::cpu", "crate::{"] {
+            assert!(!text.contains(engine), "{} names {engine}", path.display());
+        }
+    }
+}
+
 /// A source without its items for tests.
 fn without_tests(text: &str) -> String {
     let (mut library, mut in_item) = (String::new(), false);

@@ -9,8 +9,8 @@ use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{architecture::*, conv2d::*, device::*, gemm::*, pipeline::*, plan::*, timing::*};
 use sparkle::report::Timing;
 use sparkle::{
-    Algorithm, Conv2d, Conv2dDesc, Device, Error, Gemm, GemmDesc, Layout, PipelineOptions, Pressure, Run,
-    Transpose, devices,
+    Algorithm, Conv2d, Conv2dDesc, Device, Error, Gemm, GemmDesc, Layout, PipelineOptions, Run, Transpose,
+    WhenFull, devices,
 };
 
 fn desc() -> Conv2dDesc {
@@ -120,10 +120,10 @@ fn pipelines() {
         let pipeline = device.pipeline(PipelineOptions::default()).unwrap();
         let mut jobs = vec![];
         for _ in 0..3 {
-            jobs.push(pipeline.submit(&plan, vec![], vec![], Pressure::Wait).unwrap());
-            // Together with jobs that have work.
+            jobs.push(pipeline.submit(&plan, vec![], vec![], WhenFull::Wait).unwrap());
+            // Beside jobs that have something to do.
             let output = vec![f32::NAN; full.problem().output_len()];
-            jobs.push(pipeline.submit(&full, vec![1.0; 252], output, Pressure::Wait).unwrap());
+            jobs.push(pipeline.submit(&full, vec![1.0; 252], output, WhenFull::Wait).unwrap());
         }
         for (index, job) in jobs.into_iter().enumerate() {
             let done = job.wait().unwrap();
@@ -135,10 +135,10 @@ fn pipelines() {
             }
         }
         pipeline.scope(|scope| {
-            let finished = scope.submit(&plan, &[], &mut [], Pressure::Wait).unwrap().wait().unwrap();
+            let finished = scope.submit(&plan, &[], &mut [], WhenFull::Wait).unwrap().wait().unwrap();
             nothing_done(&id, &finished.run);
         });
-        let mut slot = pipeline.acquire(&plan, Pressure::Wait).unwrap();
+        let mut slot = pipeline.acquire(&plan, WhenFull::Wait).unwrap();
         for _ in 0..2 {
             assert!(slot.input().is_empty() && slot.output().is_empty());
             let run;

@@ -7,7 +7,7 @@
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
 use sparkle::{
-    Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Pressure, Transpose,
+    Algorithm, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose, WhenFull,
 };
 
 /// The first GL device.
@@ -77,7 +77,7 @@ fn convolutions_by_call_by_plan_and_by_pipeline() {
             assert_eq!(output, expected, "a plan, {}: {problem:?}", run.kernel);
         }
         let tickets: Vec<_> =
-            (0..3).map(|_| pipeline.submit(&plan, input.clone(), blank(), Pressure::Wait).unwrap()).collect();
+            (0..3).map(|_| pipeline.submit(&plan, input.clone(), blank(), WhenFull::Wait).unwrap()).collect();
         for ticket in tickets {
             let done = ticket.wait().unwrap();
             assert_eq!(done.output, expected, "a pipeline, {}: {problem:?}", done.run.kernel);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
 use sparkle::{
-    Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, Order, PipelineOptions, Pressure, Ticket,
+    Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, Order, PipelineOptions, Ticket, WhenFull,
 };
 
 /// The CPU, and the first GL device.
@@ -122,7 +122,7 @@ fn long_kernels_in_many_slots_are_exact_and_so_are_short_ones_among_them() {
             let job = |number: usize| {
                 let case = &cases[usize::from(number % 4 == 3)];
                 let (input, output) = (case.input(number as u64), vec![f32::NAN; case.problem.output_len()]);
-                (case, pipeline.submit(&case.plan, input, output, Pressure::Wait).unwrap())
+                (case, pipeline.submit(&case.plan, input, output, WhenFull::Wait).unwrap())
             };
             let jobs: Vec<_> = (0..16).map(job).collect();
             for (number, (case, job)) in jobs.into_iter().enumerate() {
@@ -189,7 +189,7 @@ fn large_calls_are_exact_from_any_number_of_threads() {
 fn owned(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     let submit = |(index, case): (usize, &Case)| {
         let output = vec![f32::NAN; case.problem.output_len()];
-        pipeline.submit(&case.plan, case.input(index as u64), output, Pressure::Wait).unwrap()
+        pipeline.submit(&case.plan, case.input(index as u64), output, WhenFull::Wait).unwrap()
     };
     let jobs: Vec<_> = cases.iter().chain(cases).enumerate().map(submit).collect();
     for ((index, case), job) in cases.iter().chain(cases).enumerate().zip(jobs) {
@@ -207,7 +207,7 @@ fn borrowed(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     pipeline.scope(|scope| {
         let mut waited = None;
         for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
-            let ticket = scope.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+            let ticket = scope.submit(&case.plan, input, output, WhenFull::Wait).unwrap();
             waited.get_or_insert(ticket);
         }
         let finished = waited.unwrap().wait().unwrap();
@@ -220,7 +220,7 @@ fn borrowed(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
         output.fill(f32::NAN);
         pipeline.scope(|scope| {
-            scope.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+            scope.submit(&case.plan, input, output, WhenFull::Wait).unwrap();
         });
         case.check(input, output, what);
     }
@@ -228,7 +228,7 @@ fn borrowed(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
 
 fn in_place(pipeline: &sparkle::Pipeline, cases: &[Case], what: &str) {
     for (round, case) in cases.iter().chain(cases).enumerate() {
-        let mut slot = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+        let mut slot = pipeline.acquire(&case.plan, WhenFull::Wait).unwrap();
         let input = case.input(round as u64 + 90);
         slot.input().copy_from_slice(&input);
         let (run, slot) = slot.submit().unwrap().wait().unwrap();
@@ -267,7 +267,7 @@ fn mixed(pipeline: &sparkle::Pipeline, cases: &[Case], thread: u64, jobs: u64) {
         let case = &cases[random.between(0, cases.len() as i64 - 1) as usize];
         let input = case.input(1000 * thread + number);
         if random.between(0, 3) == 0 {
-            let mut slot = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+            let mut slot = pipeline.acquire(&case.plan, WhenFull::Wait).unwrap();
             slot.input().copy_from_slice(&input);
             let running = slot.submit().unwrap();
             if random.between(0, 4) > 0 {
@@ -277,7 +277,7 @@ fn mixed(pipeline: &sparkle::Pipeline, cases: &[Case], thread: u64, jobs: u64) {
             continue;
         }
         let output = vec![f32::NAN; case.problem.output_len()];
-        let job = pipeline.submit(&case.plan, input, output, Pressure::Wait).unwrap();
+        let job = pipeline.submit(&case.plan, input, output, WhenFull::Wait).unwrap();
         match random.between(0, 7) {
             0 => drop(job),
             1 => drop(job.ticket().cancel()),
@@ -320,7 +320,7 @@ fn there_are_as_many_slots_as_the_options_say() {
         let (case, input) = one_case(&device);
         for slots in [1, 2, 16] {
             let pipeline = device.pipeline(PipelineOptions { slots, ..Default::default() }).unwrap();
-            let acquire = || pipeline.acquire(&case.plan, Pressure::Refuse);
+            let acquire = || pipeline.acquire(&case.plan, WhenFull::Refuse);
             let mut held: Vec<_> = (0..slots).map(|_| acquire().unwrap()).collect();
             assert!(is_busy(acquire()), "{} {slots}", device.id());
             // Also while a job is in it.
@@ -335,7 +335,7 @@ fn there_are_as_many_slots_as_the_options_say() {
             held.push(acquire().unwrap());
             // A waiting caller gets the slot that is returned.
             std::thread::scope(|scope| {
-                let waiter = scope.spawn(|| pipeline.acquire(&case.plan, Pressure::Wait).is_ok());
+                let waiter = scope.spawn(|| pipeline.acquire(&case.plan, WhenFull::Wait).is_ok());
                 held.pop();
                 assert!(waiter.join().unwrap());
             });
@@ -349,7 +349,7 @@ fn slots_outlive_their_pipeline_and_say_so() {
     for device in devices() {
         let (case, input) = one_case(&device);
         let pipeline = device.pipeline(PipelineOptions { slots: 3, ..Default::default() }).unwrap();
-        let mut slots = [(); 3].map(|()| pipeline.acquire(&case.plan, Pressure::Wait).unwrap());
+        let mut slots = [(); 3].map(|()| pipeline.acquire(&case.plan, WhenFull::Wait).unwrap());
         slots.iter_mut().for_each(|slot| slot.input().copy_from_slice(&input));
         let [empty, done, running] = slots;
         let (_, done) = done.submit().unwrap().wait().unwrap();
@@ -376,17 +376,17 @@ fn closing_ends_waiting_calls() {
     for device in devices() {
         let (case, _) = one_case(&device);
         let pipeline = device.pipeline(PipelineOptions { slots: 1, ..Default::default() }).unwrap();
-        let held = pipeline.acquire(&case.plan, Pressure::Wait).unwrap();
+        let held = pipeline.acquire(&case.plan, WhenFull::Wait).unwrap();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| pipeline.acquire(&case.plan, Pressure::Wait).err());
+            let waiter = scope.spawn(|| pipeline.acquire(&case.plan, WhenFull::Wait).err());
             pipeline.close();
             assert!(matches!(waiter.join().unwrap(), Some(Error::Closed { .. })), "{}", device.id());
         });
         drop(held);
-        for pressure in [Pressure::Wait, Pressure::Refuse] {
-            assert!(matches!(pipeline.acquire(&case.plan, pressure).err(), Some(Error::Closed { .. })));
+        for when_full in [WhenFull::Wait, WhenFull::Refuse] {
+            assert!(matches!(pipeline.acquire(&case.plan, when_full).err(), Some(Error::Closed { .. })));
             let (input, output) = (vec![0.0; case.problem.input_len()], vec![0.0; case.problem.output_len()]);
-            let error = pipeline.submit(&case.plan, input, output, pressure).err();
+            let error = pipeline.submit(&case.plan, input, output, when_full).err();
             assert!(matches!(error, Some(Error::Closed { .. })), "{}", device.id());
         }
         pipeline.flush().unwrap();
@@ -435,7 +435,7 @@ fn ten_thousand_jobs_are_exact_and_in_order_whatever_the_delays() {
             let (case, seed) = (random.between(0, 3) as usize, random.between(0, 15) as usize);
             let output = vec![f32::NAN; cases[case].problem.output_len()];
             let input = known[case][seed].0.clone();
-            let job = pipeline.submit(&cases[case].plan, input, output, Pressure::Wait).unwrap();
+            let job = pipeline.submit(&cases[case].plan, input, output, WhenFull::Wait).unwrap();
             flying.push_back((case, seed, job));
             if flying.len() > 40 {
                 check(flying.pop_front().unwrap());
@@ -456,13 +456,13 @@ fn tickets_are_polled_waited_for_and_cancelled() {
         let case = Case::random(&device, &mut Random::new(3));
         let options = PipelineOptions { slots: 1, queue: 2, ..Default::default() };
         let pipeline = device.pipeline(options).unwrap();
-        let submit = |pressure| {
+        let submit = |when_full| {
             let output = vec![f32::NAN; case.problem.output_len()];
-            pipeline.submit(&case.plan, case.input(1), output, pressure)
+            pipeline.submit(&case.plan, case.input(1), output, when_full)
         };
         // The queue becomes full, because no device is this fast.
         let mut accepted = vec![];
-        let refused = (0..10_000).find_map(|_| submit(Pressure::Refuse).map(|job| accepted.push(job)).err());
+        let refused = (0..10_000).find_map(|_| submit(WhenFull::Refuse).map(|job| accepted.push(job)).err());
         assert!(matches!(refused, Some(Error::Busy { .. })), "{refused:?}");
         let cancelled = accepted.last().unwrap().ticket().cancel();
         let tickets: Vec<&Ticket> = accepted.iter().map(|job| job.ticket()).collect();
@@ -471,7 +471,7 @@ fn tickets_are_polled_waited_for_and_cancelled() {
         let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
         assert!(errors.iter().all(|&error| *error == Error::Cancelled), "{errors:?}");
         assert_eq!(errors.len(), usize::from(cancelled));
-        let wrong = pipeline.submit(&case.plan, vec![0.0], vec![], Pressure::Wait).err();
+        let wrong = pipeline.submit(&case.plan, vec![0.0], vec![], WhenFull::Wait).err();
         assert!(matches!(wrong, Some(Error::InvalidArgument { .. })), "{wrong:?}");
     }
 }

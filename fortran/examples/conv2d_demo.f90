@@ -1,4 +1,4 @@
-!> The edges of a bright square, by two 3x3 kernels in one convolution.
+!> Finds the edges of a bright square with two 3x3 kernels in one convolution.
 program conv2d_demo
   use sparkle
   implicit none

@@ -1,4 +1,4 @@
-!> A program as it was written for the reference modules: flat arrays, C's element order, every size an argument.
+!> A program for the reference modules: flat arrays in C's order, with every size as an argument.
 program reference_demo
   use sparkle_conv2d
   implicit none

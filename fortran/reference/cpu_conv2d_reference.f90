@@ -1,6 +1,6 @@
-!> Convolution on the CPU, as existing programs call it, through libsparkle's CPU device.
+!> Convolution on libsparkle's CPU device, with the interface of existing programs.
 !>
-!> Results are milliseconds of wall time for one whole convolution, or -1 with `output` untouched. Nothing is printed.
+!> Functions return the wall time of one convolution in milliseconds, or -1 with `output` untouched. They print nothing.
 module cpu_conv2d_reference
   use, intrinsic :: iso_fortran_env, only: real32, real64
   use sparkle_reference_support, only: solve_conv2d
@@ -10,7 +10,7 @@ module cpu_conv2d_reference
 
 contains
 
-  !> One convolution.
+  !> Computes one convolution.
   function conv2d_cpu_reference(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     real(real32), intent(in) :: input(:)
@@ -22,7 +22,7 @@ contains
     time_ms = solve_conv2d('cpu', input, weights, output, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
   end function conv2d_cpu_reference
 
-  !> The mean of `iterations` convolutions, 10 unless given.
+  !> The mean time of `iterations` convolutions, by default 10.
   function conv2d_cpu_benchmark(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out, iterations) result(time_ms)
     real(real32), intent(in) :: input(:)
@@ -46,7 +46,7 @@ contains
     if (count > 0) time_ms = real(total / count, real32)
   end function conv2d_cpu_benchmark
 
-  !> Three convolutions to warm up, then the mean of 20.
+  !> The mean time of 20 convolutions, after three to warm up.
   function conv2d_cpu_with_warmup(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     real(real32), intent(in) :: input(:)

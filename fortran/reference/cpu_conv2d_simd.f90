@@ -1,4 +1,4 @@
-!> The same convolution as `cpu_conv2d_reference`, under another name that existing programs call.
+!> The convolution of `cpu_conv2d_reference` under another name that existing programs call.
 module cpu_conv2d_simd
   use, intrinsic :: iso_fortran_env, only: real32
   use sparkle_reference_support, only: solve_conv2d
@@ -8,7 +8,7 @@ module cpu_conv2d_simd
 
 contains
 
-  !> One convolution on the CPU: milliseconds of wall time, or -1 with `output` untouched.
+  !> Computes one convolution on the CPU. Returns the wall time in milliseconds, or -1 with `output` untouched.
   function conv2d_cpu_simd(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     real(real32), intent(in) :: input(:)

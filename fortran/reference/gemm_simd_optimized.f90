@@ -1,4 +1,4 @@
-!> The matrix product of existing programs, through libsparkle's CPU device, which picks the widest SIMD there is.
+!> The matrix product on libsparkle's CPU device, with the interface of existing programs.
 module gemm_simd_optimized
   use, intrinsic :: iso_c_binding, only: c_int64_t, c_size_t
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32
@@ -12,14 +12,15 @@ module gemm_simd_optimized
 
 contains
 
-  !> C = alpha A B + beta C, column-major and packed: A is m x k, B k x n, C m x n. Despite its name it runs anywhere.
+  !> C = alpha A B + beta C, column-major and packed: A is m x k, B is k x n, C is m x n. It uses the widest SIMD of the
+  !> CPU; AVX-512 is not required.
   subroutine gemm_simd_avx512(A, B, C, m, n, k, alpha, beta, stat)
     real(real32), intent(in) :: A(:)
     real(real32), intent(in) :: B(:)
     real(real32), intent(inout) :: C(:)
     integer, intent(in) :: m, n, k
     real(real32), intent(in) :: alpha, beta
-    !> 0, or -1 with C untouched; without it, a product that could not be computed is NaN.
+    !> 0, or -1 with C untouched. Without `stat`, C becomes NaN on failure.
     integer, intent(out), optional :: stat
     logical :: succeeded
 

@@ -1,26 +1,25 @@
-!> Convolutions in flight: up to three at once, each with buffers of its own.
+!> Asynchronous convolutions: up to three in flight, each with its own buffers.
 !>
 !>     call gpu_async_executor_init(state, gpu_get_program_id(), weight_buffer)
 !>     call gpu_async_set_shape(state, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
 !>     set = gpu_get_next_buffer_set(state)
 !>     call gpu_submit_work_async(state, set, input, output, input_bytes, output_bytes, grid_x, grid_y, grid_z)
 !>     ... other work ...
-!>     call gpu_wait_for_completion(state, set)        ! output is there now
+!>     call gpu_wait_for_completion(state, set)        ! output is ready now
 !>
-!> The convolution's sizes are in the buffer at SSBO index 3: those of the last convolution on this context, which are those
-!> of `gpu_async_set_shape`, of `gpu_async_conv2d`, or of a synchronous call, which leaves its own there. If they cannot be
-!> the sizes of what is submitted, the output becomes NaN.
+!> The buffer at SSBO index 3 holds the sizes. `gpu_async_set_shape`, `gpu_async_conv2d` and synchronous calls set them.
+!> If they do not match the submitted buffers, the output becomes NaN.
 !>
-!> With the program of `gpu_opengl_interface`, what is submitted is computed by the library's fastest kernels for these sizes,
-!> queued where the program would be dispatched: on this context, between these buffers. Any other program is dispatched as
-!> it is. `gpu_async_conv2d`, which waits, hands the whole convolution to the library's GPU device instead, which moves large
-!> ones through a pipeline.
+!> For the program of `gpu_opengl_interface`, the library enqueues its fastest kernels for these sizes on the same
+!> context and buffers. Any other program is dispatched unchanged. `gpu_async_conv2d`, which waits, runs the whole
+!> convolution on the library's GPU device instead, where large ones go through a pipeline.
 !>
-!> An output is delivered into `output_data` when its completion is first observed: by `gpu_wait_for_completion`, by
+!> An output is written to `output_data` when its completion is first observed: by `gpu_wait_for_completion`, by
 !> `gpu_is_work_complete`, or when `gpu_get_next_buffer_set` needs its set. Until then the array must exist and must not
-!> be touched; give it the TARGET or ASYNCHRONOUS attribute. Work that failed leaves its output untouched and counts in
-!> `failed_operations`. Sets complete in the order in which they were submitted; one that is complete is in use until it has
-!> been waited for. A state belongs to the thread that initialised it, because its queries belong to that thread's context.
+!> be accessed; declare it TARGET or ASYNCHRONOUS. Failed work leaves its output untouched and counts in
+!> `failed_operations`. Sets complete in the order of submission. A complete set stays in use until
+!> `gpu_wait_for_completion`. A state belongs to the thread that initialised it, because its queries belong to that
+!> thread's context.
 module gpu_async_executor
   use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -39,15 +38,13 @@ module gpu_async_executor
   integer, parameter :: MAX_IN_FLIGHT = 3
   integer, parameter :: PARAMETER_INDEX = 3
 
-  !> What one convolution in flight needs.
+  !> The resources of one convolution in flight.
   type :: gpu_buffer_set
-    integer :: input_buffer = 0
-    integer :: output_buffer = 0
+    integer :: input_buffer = 0, output_buffer = 0
     type(c_ptr) :: fence = c_null_ptr
     logical :: in_use = .false.
-    !> When it was submitted and when its completion was observed, in nanoseconds of a monotonic clock.
-    integer(int64) :: submit_time = 0
-    integer(int64) :: complete_time = 0
+    !> Times of submission and observed completion, in nanoseconds of a monotonic clock.
+    integer(int64) :: submit_time = 0, complete_time = 0
     integer(int64) :: sequence = 0
     type(c_ptr) :: destination = c_null_ptr
     integer(int64) :: destination_bytes = 0
@@ -55,17 +52,17 @@ module gpu_async_executor
     integer :: queries(2) = 0
   end type gpu_buffer_set
 
-  !> How far a set's work is.
-  integer, parameter :: UNDER_WAY = 0, DELIVERED = 1, FAILED = 2
+  !> The state of a set's work.
+  integer, parameter :: PENDING = 0, DELIVERED = 1, FAILED = 2
 
-  !> What changes where a state is only looked at, and what is kept from call to call.
+  !> The parts of a state that change although it is INTENT(IN), and those that are kept from call to call.
   type :: gpu_async_inner
-    integer :: outcome(MAX_IN_FLIGHT) = UNDER_WAY
-    !> The last whole convolution, for the next one with the same sizes and weights.
+    integer :: outcome(MAX_IN_FLIGHT) = PENDING
+    !> The plan of the last whole convolution, reused for the same sizes and weights.
     type(sparkle_device) :: device
     type(sparkle_plan) :: plan
     integer :: sizes(8) = 0
-    !> As bits, so that NaN equals itself.
+    !> As bits, so that NaNs compare equal.
     integer(c_int32_t), allocatable :: weights(:)
   end type gpu_async_inner
 
@@ -74,24 +71,23 @@ module gpu_async_executor
     integer :: current_set = 1
     integer :: weight_buffer = 0
     integer :: compute_program = 0
-    !> Nanoseconds during which the GPU ran collected work, and between such work. Work that overlaps counts once.
-    integer(int64) :: total_gpu_time = 0
-    integer(int64) :: total_idle_time = 0
+    !> Nanoseconds of GPU work that has completed, and of the gaps in between. Overlapping work counts once.
+    integer(int64) :: total_gpu_time = 0, total_idle_time = 0
     integer :: completed_operations = 0
-    !> Of the times above, a second.
+    !> Units of the times above per second.
     integer :: clock_rate = 0
     logical :: initialized = .false.
     integer :: max_workgroup_size = 256
     integer :: failed_operations = 0
     integer :: parameter_buffer = 0
-    !> What the parameter buffer holds.
+    !> The contents of the parameter buffer.
     type(gpu_conv2d_params) :: shape = gpu_conv2d_params(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    !> Holds the weights that `gpu_async_conv2d` is called with; `weight_buffer` stays as the caller made it.
+    !> The weights of `gpu_async_conv2d`; `weight_buffer` belongs to the caller and is not modified.
     integer :: own_weight_buffer = 0
     integer(int64) :: submissions = 0
     integer(int64) :: last_gpu_end = 0
-    !> When the last whole convolution was done, on the clock of `submit_time`.
-    integer(int64) :: last_whole_end = 0
+    !> The end of the last whole convolution, on the clock of `submit_time`.
+    integer(int64) :: last_device_end = 0
     type(gpu_async_inner), pointer :: inner => null()
   end type gpu_async_state
 
@@ -113,11 +109,10 @@ module gpu_async_executor
 
 contains
 
-  !> Takes a program and a buffer with the weights. `initialized` tells whether it worked.
+  !> Initialises `state` with a program and a buffer of weights. `initialized` is true on success.
   subroutine gpu_async_executor_init(state, compute_program, weight_buffer)
     type(gpu_async_state), intent(out) :: state
-    integer, intent(in) :: compute_program
-    integer, intent(in) :: weight_buffer
+    integer, intent(in) :: compute_program, weight_buffer
     integer(c_int32_t) :: names(2 * MAX_IN_FLIGHT + 2), queries(2 * MAX_IN_FLIGHT)
     integer :: i
     type(driver_float_env) :: env
@@ -144,7 +139,7 @@ contains
     if (state%initialized) allocate (state%inner)
   end subroutine gpu_async_executor_init
 
-  !> Waits for what is in flight, delivers it and deletes the executor's buffers. The figures stay readable.
+  !> Waits for work in flight, delivers its outputs and deletes the executor's buffers. The counters stay readable.
   subroutine gpu_async_executor_cleanup(state)
     type(gpu_async_state), intent(inout) :: state
     integer :: i
@@ -169,7 +164,7 @@ contains
     state%initialized = .false.
   end subroutine gpu_async_executor_cleanup
 
-  !> Puts the shape of the convolutions that follow at index 3. Work already in flight keeps its own.
+  !> Binds the sizes of the following convolutions at index 3. Work in flight keeps its own sizes.
   subroutine gpu_async_set_shape(state, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
@@ -187,7 +182,7 @@ contains
     call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, narrowed(PARAMETER_INDEX), narrowed(state%parameter_buffer))
   end subroutine gpu_async_set_shape
 
-  !> A set that is free, after waiting for the oldest if all are in flight; 0 if the GPU frees none.
+  !> Returns a free set. If all are in flight it waits for the oldest; 0 if that does not complete.
   integer function gpu_get_next_buffer_set(state) result(set_id)
     type(gpu_async_state), intent(inout) :: state
     integer :: turn, candidate
@@ -209,8 +204,9 @@ contains
 
   !> Uploads `input_data`, starts the program on grid_x * grid_y * grid_z workgroups and returns. Sizes are in bytes.
   !>
-  !> `output_data` is assumed-rank, which takes all that assumed-size takes, but knows a strided section when it sees
-  !> one. The compiler would pass a temporary copy of it, gone before the result arrives; here it is waited for instead.
+  !> `output_data` is assumed-rank, to detect a strided section. With assumed-size the compiler would pass a temporary
+  !> copy of a section, which would not exist any more when the result arrives. For a section this procedure waits
+  !> instead.
   subroutine gpu_submit_work_async(state, set_id, input_data, output_data, input_size, output_size, &
     grid_x, grid_y, grid_z)
     type(gpu_async_state), intent(inout) :: state
@@ -225,7 +221,7 @@ contains
       state%failed_operations = state%failed_operations + 1
       return
     end if
-    ! Negative for an assumed-size array, one for an element of an array: neither tells how much there is.
+    ! The size is negative for an assumed-size array and 1 for an array element; neither is the real length.
     available = 4 * size(output_data, kind=int64)
     if (rank(output_data) > 0 .and. available >= 0 .and. available < output_size) then
       state%failed_operations = state%failed_operations + 1
@@ -238,15 +234,14 @@ contains
     end if
   end subroutine gpu_submit_work_async
 
-  !> Submits and waits, with the output in a packed copy meanwhile. The copies are explicit, because gfortran 12 does not
-  !> pack the associate name of SELECT RANK when it is passed on.
+  !> Submits with a packed copy of the output, and waits. The copies are explicit because gfortran 12 does not pack the
+  !> associate name of SELECT RANK as an argument.
   subroutine submit_strided(state, set_id, input, output_data, input_size, output_size, grid)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3)
     type(c_ptr), intent(in) :: input
     real(real32), intent(inout), target, asynchronous :: output_data(..)
     integer(int64), intent(in) :: input_size, output_size
-    integer, intent(in) :: grid(3)
     real(real32), allocatable, target :: packed(:)
 
     allocate (packed(size(output_data)))
@@ -277,7 +272,7 @@ contains
     end select
   end subroutine submit_strided
 
-  !> Whether the set's work is done, without waiting; if it is, its output is delivered.
+  !> Whether the set's work is done, without waiting. If it is done, this delivers its output.
   logical function gpu_is_work_complete(state, set_id)
     type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
@@ -288,8 +283,8 @@ contains
     if (is_set(set_id)) gpu_is_work_complete = delivered_within(state, set_id, 0_int64)
   end function gpu_is_work_complete
 
-  !> Waits until the set's work is done and its output delivered, at most SPARKLE_GL_TIMEOUT_MS, 10 s unless set. After
-  !> that long the set is still in use, and may be waited for again.
+  !> Waits until the set's work is done and its output delivered, at most SPARKLE_GL_TIMEOUT_MS (default 10 s). After a
+  !> timeout the set is still in use, and another call can wait for it.
   subroutine gpu_wait_for_completion(state, set_id)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
@@ -302,12 +297,12 @@ contains
     if (.not. delivered_within(state, set_id, gl_timeout_ns())) return
     do while (any(state%buffer_sets%in_use))
       oldest = oldest_in_flight(state)
-      if (state%inner%outcome(oldest) == UNDER_WAY) exit
+      if (state%inner%outcome(oldest) == PENDING) exit
       call collect(state, oldest)
     end do
   end subroutine gpu_wait_for_completion
 
-  !> One whole convolution with the weights given, through the next buffer set; `output` is there on return.
+  !> Computes one convolution with `weights`, using the next buffer set; `output` is ready on return.
   subroutine gpu_async_conv2d(state, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     type(gpu_async_state), intent(inout) :: state
@@ -330,11 +325,11 @@ contains
     end if
     call gpu_async_set_shape(state, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     if (c_is_reference_program(narrowed(state%compute_program)) /= 0) then
-      if (computed_whole(state, set_id, input, weights, output, &
+      if (computed_on_device(state, set_id, input, weights, output, &
         N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)) return
     end if
     call fill(state%own_weight_buffer, 4_int64 * K * C * kernel_size * kernel_size, c_loc(weights), GL_STATIC_DRAW)
-    ! The kernel strides over whatever grid it gets; this is the one that existing programs use.
+    ! The kernel covers all outputs with any grid; existing programs use this one.
     call submit(state, set_id, c_loc(input), c_loc(output), 4_int64 * N * C * H * W, &
       4_int64 * N * K * H_out * W_out, &
       [(W_out + 15) / 16, (H_out + 15) / 16, int(min(int(N, int64) * K, 65535_int64), kind(N))], &
@@ -342,9 +337,9 @@ contains
     call wait_or_abandon(state, set_id)
   end subroutine gpu_async_conv2d
 
-  !> Computes on the library's GPU device; false if it cannot, with `output` untouched. The plan is kept, since many calls
-  !> have the same weights; whether these do is looked at each time, which costs little beside the convolution.
-  logical function computed_whole(state, set_id, input, weights, output, &
+  !> Computes on the library's GPU device. Returns false if that fails, with `output` untouched. It keeps the plan,
+  !> because many calls have the same weights; comparing the weights costs little compared with the convolution.
+  logical function computed_on_device(state, set_id, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
@@ -359,7 +354,7 @@ contains
     type(driver_float_env) :: env
 
     call env%enter()
-    computed_whole = .false.
+    computed_on_device = .false.
     start = clock_ns()
     call c_f_pointer(c_loc(weights), bits, [int(K, int64) * C * kernel_size * kernel_size])
     associate (kept => state%inner, sizes => [N, C, H, W, K, kernel_size, stride, pad])
@@ -379,16 +374,16 @@ contains
         kept%weights = bits
       end if
       call kept%plan%execute(input(:int(N, int64) * C * H * W), output(:int(N, int64) * K * H_out * W_out), stat=stat)
-      ! It may be the library that has been finalized meanwhile: then a new plan helps.
+      ! The library may have been finalized, in which case a new plan succeeds.
       if (stat /= 0) call kept%plan%destroy()
     end associate
     if (stat /= 0) return
-    computed_whole = .true.
-    call account_whole(state, set_id, start, clock_ns())
-  end function computed_whole
+    computed_on_device = .true.
+    call account_on_device(state, set_id, start, clock_ns())
+  end function computed_on_device
 
-  !> Notes a whole convolution, from `start` to `end` on our clock.
-  subroutine account_whole(state, set_id, start, end)
+  !> Adds a whole convolution, from `start` to `end` on this module's clock, to the counters.
+  subroutine account_on_device(state, set_id, start, end)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
     integer(int64), intent(in) :: start, end
@@ -400,14 +395,14 @@ contains
     busy = 0
     if (stat == 0) busy = min(end - start, int(timing%kernel_ms * 1.0e6_real64, int64))
     state%total_gpu_time = state%total_gpu_time + busy
-    if (state%last_whole_end /= 0) state%total_idle_time = state%total_idle_time + (end - state%last_whole_end) - busy
-    state%last_whole_end = end
+    if (state%last_device_end /= 0) state%total_idle_time = state%total_idle_time + (end - state%last_device_end) - busy
+    state%last_device_end = end
     state%completed_operations = state%completed_operations + 1
     state%buffer_sets(set_id)%submit_time = start
     state%buffer_sets(set_id)%complete_time = end
-  end subroutine account_whole
+  end subroutine account_on_device
 
-  !> Waits for a set whose output may not exist any longer than that; if it takes too long, the output goes nowhere.
+  !> Waits for a set whose output exists only during this call. After a timeout the output is discarded.
   subroutine wait_or_abandon(state, set_id)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
@@ -428,7 +423,7 @@ contains
     oldest_in_flight = minloc(state%buffer_sets%sequence, dim=1, mask=state%buffer_sets%in_use)
   end function oldest_in_flight
 
-  !> Gives a buffer new contents. The driver keeps the old ones for work in flight.
+  !> Replaces a buffer's contents. The driver keeps the old contents for work in flight.
   subroutine fill(buffer, bytes, data, usage)
     integer, intent(in) :: buffer
     integer(int64), intent(in) :: bytes
@@ -440,19 +435,17 @@ contains
     call glBindBuffer(GL_COPY_WRITE_BUFFER, 0_c_int32_t)
   end subroutine fill
 
-  !> Uploads, dispatches and fences one set.
+  !> Uploads the input, dispatches the program and creates the fence of one set.
   subroutine submit(state, set_id, input, output, input_bytes, output_bytes, grid, weight_buffer)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3), weight_buffer
     type(c_ptr), intent(in) :: input, output
     integer(int64), intent(in) :: input_bytes, output_bytes
-    integer, intent(in) :: grid(3)
-    integer, intent(in) :: weight_buffer
     logical :: started
     type(driver_float_env) :: env
 
     call env%enter()
-    ! A set that is still in flight is finished first, whoever forgot to ask.
+    ! The caller may not have waited for earlier work of this set.
     call gpu_wait_for_completion(state, set_id)
     started = .false.
     if (min(input_bytes, output_bytes) > 0 .and. minval(grid) > 0 .and. .not. state%buffer_sets(set_id)%in_use) then
@@ -469,17 +462,15 @@ contains
       set%destination = output
       set%destination_bytes = output_bytes
       set%in_use = .true.
-      state%inner%outcome(set_id) = UNDER_WAY
+      state%inner%outcome(set_id) = PENDING
     end associate
   end subroutine submit
 
   logical function dispatched(state, set_id, input, input_bytes, output_bytes, grid, weight_buffer)
     type(gpu_async_state), intent(inout) :: state
-    integer, intent(in) :: set_id
+    integer, intent(in) :: set_id, grid(3), weight_buffer
     type(c_ptr), intent(in) :: input
     integer(int64), intent(in) :: input_bytes, output_bytes
-    integer, intent(in) :: grid(3)
-    integer, intent(in) :: weight_buffer
     integer(c_int32_t) :: bound(1)
 
     dispatched = .false.
@@ -512,8 +503,8 @@ contains
     end associate
   end function dispatched
 
-  !> Has the library queue the convolution, if the program is its own and the sizes are known. They are where the parameters
-  !> at index 3 are ours, or, as the library says, those that a synchronous call left there.
+  !> Lets the library enqueue the convolution. It accepts its own program only, and known sizes: the parameters at index
+  !> 3 are those of this state, or those of the last synchronous call, which the library knows.
   logical function enqueued(state, set, weight_buffer, parameter_buffer)
     type(gpu_async_state), intent(in) :: state
     type(gpu_buffer_set), intent(in) :: set
@@ -531,7 +522,8 @@ contains
       narrowed(weight_buffer), narrowed(set%output_buffer), params) /= 0
   end function enqueued
 
-  !> Waits up to `nanoseconds` for a set; once it is done, delivers its output and those of all sets submitted before it.
+  !> Waits up to `nanoseconds` for a set. When it is done, delivers its output and those of all sets submitted before
+  !> it.
   logical function delivered_within(state, set_id, nanoseconds)
     type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
@@ -540,15 +532,13 @@ contains
     integer :: next
     logical :: waiting(MAX_IN_FLIGHT)
 
-    delivered_within = .not. state%buffer_sets(set_id)%in_use
-    if (delivered_within) return
-    delivered_within = state%inner%outcome(set_id) /= UNDER_WAY
+    delivered_within = .not. state%buffer_sets(set_id)%in_use .or. state%inner%outcome(set_id) /= PENDING
     if (delivered_within) return
     if (.not. gl_is_ready()) return
     outcome = glClientWaitSync(state%buffer_sets(set_id)%fence, GL_SYNC_FLUSH_COMMANDS_BIT, nanoseconds)
     if (outcome == GL_TIMEOUT_EXPIRED) return
     do
-      waiting = state%buffer_sets%in_use .and. state%inner%outcome == UNDER_WAY
+      waiting = state%buffer_sets%in_use .and. state%inner%outcome == PENDING
       next = minloc(state%buffer_sets%sequence, dim=1, mask=waiting)
       call deliver(state, next, outcome == GL_ALREADY_SIGNALED .or. outcome == GL_CONDITION_SATISFIED)
       if (next == set_id) exit
@@ -556,7 +546,7 @@ contains
     delivered_within = .true.
   end function delivered_within
 
-  !> Delivers the output of a set whose fence has signalled, or whose waiting failed.
+  !> Delivers the output of a set whose fence has signalled; otherwise marks the set as failed.
   subroutine deliver(state, set_id, signalled)
     type(gpu_async_state), intent(in) :: state
     integer, intent(in) :: set_id
@@ -573,7 +563,7 @@ contains
     if (.not. gl_had_error()) state%inner%outcome(set_id) = DELIVERED
   end subroutine deliver
 
-  !> Ends the work of a set whose output is delivered, or could not be.
+  !> Ends the work of a set whose output was delivered or has failed.
   subroutine collect(state, set_id)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id
@@ -592,7 +582,7 @@ contains
     end if
   end subroutine collect
 
-  !> Adds the set's time on the GPU, less what overlaps with the work before it, and the gap between the two.
+  !> Adds the set's time on the GPU, without overlap with earlier work, and the gap between the two.
   subroutine account(state, set_id)
     type(gpu_async_state), intent(inout) :: state
     integer, intent(in) :: set_id

@@ -1,6 +1,6 @@
-!> Convolutions on shaders that `sparkle_dynamic_shader_system` chooses, and whose times it learns from.
+!> Convolutions with shaders that `sparkle_dynamic_shader_system` chooses. It receives their times.
 !>
-!> Results are milliseconds on the GPU, or -1 with `output` untouched.
+!> Results are the GPU's milliseconds, or -1 with `output` untouched.
 module gpu_dynamic_execution
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char
   use, intrinsic :: iso_fortran_env, only: int64, output_unit, real32, real64
@@ -14,7 +14,7 @@ module gpu_dynamic_execution
   private
   public :: gpu_execute_with_dynamic_shader, gpu_benchmark_shader_variants
 
-  !> Runs of each variant in a benchmark, of which the fastest counts.
+  !> Runs of each variant in a benchmark; the fastest counts.
   integer, parameter :: BENCHMARK_RUNS = 5
 
   interface
@@ -37,8 +37,8 @@ module gpu_dynamic_execution
 
 contains
 
-  !> Convolves with the shader that the system hands out, and reports its time to the system. One that fails gives way to the
-  !> next. The GPU is initialised first if need be.
+  !> Convolves with the shader that the system returns, and reports its time to the system. If a shader fails, the next
+  !> is tried. Initialises the GPU if necessary.
   function gpu_execute_with_dynamic_shader(shader_sys, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     type(shader_system), intent(inout) :: shader_sys
@@ -74,15 +74,15 @@ contains
     end do
   end function gpu_execute_with_dynamic_shader
 
-  !> Runs every variant that there is for this GPU and prints a table of them: how fast each was, and whether its output agrees
-  !> with the reference kernel's. `output` is the reference kernel's.
+  !> Runs every variant for this GPU and prints a table: the time and rate of each, and whether its output agrees with
+  !> the reference kernel's. `output` is that of the reference kernel.
   subroutine gpu_benchmark_shader_variants(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out, stat)
     real(real32), intent(in) :: input(:)
     real(real32), intent(in) :: weights(:)
     real(real32), intent(inout) :: output(:)
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
-    !> 0, or -1 with `output` untouched; without it, what could not be computed is NaN.
+    !> 0, or -1 with `output` untouched. Without `stat`, `output` becomes NaN on failure.
     integer, intent(out), optional :: stat
     type(shader_system) :: shader_sys
     real(real32), allocatable :: expected(:), scale(:)
@@ -101,7 +101,7 @@ contains
     call finish_without_status(time_ms >= 0.0_real32, output, stat)
     if (time_ms < 0.0_real32) return
     output(:needed) = expected
-    ! What the sums' errors are measured by: the sum of the products' sizes.
+    ! The scale for the errors of the sums: the sum of the magnitudes of the products.
     if (reference(abs(input), abs(weights), scale) < 0.0_real32) return
     work = conv2d_work(N, C, K, kernel_size, H_out, W_out)
     print '(a24,2(1x,a12),2x,a)', 'variant', 'ms', 'GFLOPS', 'output'
@@ -147,7 +147,7 @@ contains
       end do
     end subroutine benchmark_variants
 
-    !> Two sums of as many terms, in any order, are no further apart.
+    !> A bound for the difference of two sums of the same terms in any order.
     function tolerance() result(bound)
       real(real32) :: bound(size(scale))
 
@@ -156,7 +156,7 @@ contains
     end function tolerance
   end subroutine gpu_benchmark_shader_variants
 
-  !> A time among times of which negative ones are failures.
+  !> The shorter of two times; negative if the new one is a failure.
   pure real(real32) function fastest(best, once)
     real(real32), intent(in) :: best, once
 
@@ -178,7 +178,7 @@ contains
     end if
   end subroutine print_row
 
-  !> Whether there is a GPU, initialised at first use.
+  !> Whether the GPU is usable; initialises it at the first use.
   logical function is_ready()
     is_ready = c_is_initialized() /= 0
     if (.not. is_ready) is_ready = gpu_init()

@@ -1,8 +1,8 @@
-!> The reference OpenGL convolution, as existing programs call it: the C symbols of the reference interface, which
-!> libsparkle exports, behind assumed-shape arrays.
+!> The reference OpenGL convolution with the interface of existing programs: the C functions of the reference interface,
+!> which libsparkle exports, with assumed-shape arrays.
 !>
-!> Results are milliseconds of one dispatch, or -1 with `output` untouched. After a successful call the GL context is
-!> current on the calling thread, so a program may go on with GL calls of its own.
+!> Functions return the kernel's milliseconds, or -1 with `output` untouched. After a successful call the GL context is
+!> current on the calling thread, so the program may make GL calls of its own.
 module gpu_opengl_interface
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char
   use, intrinsic :: iso_fortran_env, only: int64, real32
@@ -15,7 +15,7 @@ module gpu_opengl_interface
   public :: gpu_execute_conv2d_ref
   public :: gpu_compile_custom_shader_fortran, gpu_execute_conv2d_custom_fortran
 
-  !> The parameter block of the kernel, at SSBO index 3. Mind the order: C comes fourth here, second in argument lists.
+  !> The parameter block of the kernel, at SSBO index 3. Note the order: C is fourth here, but second in argument lists.
   type, bind(C) :: gpu_conv2d_params
     integer(c_int) :: N, H, W, C, K
     integer(c_int) :: kernel_size, stride, pad
@@ -72,7 +72,7 @@ module gpu_opengl_interface
 
 contains
 
-  !> Makes a context current on this thread and builds the convolution program; undone if that fails.
+  !> Makes a context current on this thread and builds the convolution program. If the build fails it cleans up.
   logical function gpu_init()
     gpu_init = c_initialize() /= 0
     if (.not. gpu_init) return
@@ -80,23 +80,23 @@ contains
     if (.not. gpu_init) call gpu_cleanup()
   end function gpu_init
 
-  !> Destroys context, program and all buffers, for the whole process, however often it was initialised. `gpu_init` works
-  !> again afterwards.
+  !> Ends the interface for the whole process, however often it was initialised: destroys context and program, and
+  !> invalidates all buffers. `gpu_init` initialises it again.
   subroutine gpu_cleanup()
     call c_cleanup()
   end subroutine gpu_cleanup
 
-  !> Builds the convolution program; needs a context.
+  !> Builds the convolution program; requires a context.
   logical function gpu_compile_shaders()
     gpu_compile_shaders = c_compile() /= 0
   end function gpu_compile_shaders
 
-  !> The program's GL name, 0 if there is none.
+  !> The program's GL name; 0 if there is none.
   integer function gpu_get_program_id()
     gpu_get_program_id = int(c_program())
   end function gpu_get_program_id
 
-  !> Convolves on the GPU, initialising it first if need be.
+  !> Convolves on the GPU; initialises it if necessary.
   function gpu_execute_conv2d_ref(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(milliseconds)
     real(real32), intent(in) :: input(:)
@@ -112,14 +112,14 @@ contains
       narrowed(K), narrowed(kernel_size), narrowed(stride), narrowed(pad), narrowed(H_out), narrowed(W_out))
   end function gpu_execute_conv2d_ref
 
-  !> Builds `shader_source` in place of the convolution program; returns its GL name, 0 on failure.
+  !> Builds `shader_source` and replaces the convolution program by it. Returns its GL name, or 0 on failure.
   integer function gpu_compile_custom_shader_fortran(shader_source)
     character(len=*), intent(in) :: shader_source
 
     gpu_compile_custom_shader_fortran = int(c_compile_custom(shader_source // c_null_char))
   end function gpu_compile_custom_shader_fortran
 
-  !> Convolves with a program of the caller's; 0 or less means the current one.
+  !> Convolves with the caller's program; 0 or less means the current program.
   function gpu_execute_conv2d_custom_fortran(program_id, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(milliseconds)
     integer, intent(in) :: program_id

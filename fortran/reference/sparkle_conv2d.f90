@@ -1,8 +1,8 @@
-!> Convolution as existing programs call it: on the CPU, on the GPU, or wherever it is predicted faster.
+!> Convolution on the CPU, on the GPU, or on the device predicted to be faster, with the interface of existing programs.
 !>
-!> Every way gives the same convolution, computed once, and prints nothing. A GPU that is missing or fails is replaced
-!> by the CPU. What is left to fail is a call whose sizes are not a convolution or whose arrays are too short: `stat`
-!> is then -1 and `output` untouched; for a caller without `stat`, `output` becomes NaN.
+!> All procedures compute the convolution once and print nothing. If the GPU is missing or fails, the CPU computes it. A
+!> call fails if the sizes are not a valid convolution or an array is too short: `stat` is then -1 and `output`
+!> untouched; without `stat`, `output` becomes NaN.
 module sparkle_conv2d
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use sparkle_gpu_dispatch, only: execute_conv2d_gpu
@@ -15,8 +15,8 @@ module sparkle_conv2d
 
 contains
 
-  !> Selects how a device convolves. For the CPU, `naive` is a plain loop to compare with, every other name the library.
-  !> The GPU has one implementation, and there are no other devices to select for.
+  !> Selects the implementation of a device. For the CPU, `naive` is a plain loop for comparison; every other name is
+  !> the library. For other devices this has no effect.
   subroutine conv2d_select_implementation(device, impl_name)
     character(len=*), intent(in) :: device
     character(len=*), intent(in) :: impl_name
@@ -78,7 +78,7 @@ contains
     end if
   end function on_cpu
 
-  !> Seven loops and nothing else.
+  !> A plain loop nest.
   logical function convolved_naively(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     real(real32), intent(in) :: input(:)

@@ -1,10 +1,12 @@
 !> One convolution routine with a choice of device, asynchronous execution and statistics.
 !>
-!> All times are measured: the wall time of the whole call, transfers included, whatever way was taken. If SPORKLE_GPU_ASYNC
-!> is 1, on, true or yes, GPU work is asynchronous unless `use_async` is false; otherwise it is not, whatever `use_async` is.
-!> Asynchronous work goes to the library's GPU device, which moves what is large through its pipeline; synchronous work is
-!> done on the caller's own context. A GPU that is missing or fails is replaced by the CPU. Of a call whose sizes are not a convolution or whose arrays are too short, `stat` is -1
-!> and `output` untouched; for a caller without `stat`, `output` becomes NaN.
+!> Times are the measured wall times of whole calls, transfers included. If SPORKLE_GPU_ASYNC is 1, on, true or yes, GPU
+!> work is asynchronous unless `use_async` is false. Otherwise it is synchronous, and `use_async` has no effect.
+!> Asynchronous work runs on the library's GPU device, where large convolutions go through a pipeline. Synchronous work
+!> runs on the caller's context.
+!>
+!> If the GPU is missing or fails, the CPU computes the convolution. A call fails if the sizes are not a valid
+!> convolution or an array is too short: `stat` is then -1 and `output` untouched; without `stat`, `output` becomes NaN.
 module sparkle_conv2d_v2
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use gpu_opengl_interface, only: gpu_init
@@ -19,7 +21,7 @@ module sparkle_conv2d_v2
   character(len=*), parameter :: WAYS(4) = &
     [character(len=20) :: 'CPU', 'GPU, synchronous', 'GPU, asynchronous', 'chosen by library']
 
-  !> What was done one way.
+  !> Statistics of one way to compute.
   type :: statistics
     integer :: calls = 0
     real(real64) :: milliseconds = 0.0_real64
@@ -31,7 +33,7 @@ module sparkle_conv2d_v2
 
 contains
 
-  !> Convolves. `device_hint` is "cpu", "gpu" or "auto"; other hints mean "auto", and so does none.
+  !> Convolves. `device_hint` is "cpu", "gpu" or "auto"; any other hint, or none, means "auto".
   subroutine conv2d(input, weights, output, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out, &
     device_hint, use_async, stat)
     real(real32), intent(in) :: input(:)
@@ -77,38 +79,38 @@ contains
     end function went
   end subroutine conv2d
 
-  !> Prepares the GPU, so that the first convolution need not.
+  !> Initialises the GPU, so that the first convolution does not have to.
   subroutine conv2d_init()
     logical :: ignored
 
     ignored = gpu_init()
   end subroutine conv2d_init
 
-  !> Forgets the statistics. The GPU's context stays, since other parts of the program may have buffers in it; `gpu_cleanup`
-  !> ends it for all.
+  !> Resets the statistics. The GPU's context remains, because other parts of the program may have buffers in it;
+  !> `gpu_cleanup` ends it.
   subroutine conv2d_cleanup()
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     done = statistics()
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine conv2d_cleanup
 
-  !> Whether convolutions enter the statistics; at first they do.
+  !> Sets whether convolutions are counted in the statistics; by default they are.
   subroutine conv2d_set_profiling(enabled)
     logical, intent(in) :: enabled
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     profiling = enabled
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine conv2d_set_profiling
 
-  !> Prints how often each way was taken, its mean wall time and its rate.
+  !> Prints the number of calls, the mean wall time and the rate of each way.
   subroutine conv2d_show_stats()
     type(statistics) :: shown(size(WAYS))
     integer :: way
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     shown = done
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
     print '(a20,a8,a14,a12)', 'conv2d', 'calls', 'mean wall ms', 'GFLOP/s'
     do way = 1, size(WAYS)
       if (shown(way)%calls == 0) cycle
@@ -122,17 +124,17 @@ contains
     integer(int64), intent(in) :: nanoseconds
     real(real64), intent(in) :: operations
 
-    !$omp critical (sparkle_conv2d_v2_statistics)
+    ! $omp critical (sparkle_conv2d_v2_statistics)
     if (profiling) then
       done(way)%calls = done(way)%calls + 1
       done(way)%milliseconds = done(way)%milliseconds + real(max(1_int64, nanoseconds), real64) / 1.0e6_real64
       done(way)%operations = done(way)%operations + operations
     end if
-    !$omp end critical (sparkle_conv2d_v2_statistics)
+    ! $omp end critical (sparkle_conv2d_v2_statistics)
   end subroutine note
 
-  !> The way to try first. The library chooses for "auto", which never means a GPU in software; asynchronous work it
-  !> does not know, so with that a hardware GPU is taken.
+  !> The way to try first. For "auto" the library chooses, and never a software renderer. It does not offer asynchronous
+  !> work, so with that the choice is a hardware GPU if there is one.
   integer function intended_way(device_hint, use_async)
     character(len=*), intent(in), optional :: device_hint
     logical, intent(in), optional :: use_async
@@ -184,7 +186,7 @@ contains
       any(devices%kind == SPARKLE_KIND_GL .and. devices%usable .and. .not. devices%software)
   end function has_hardware_gpu
 
-  !> One convolution on the library's GPU device. It stays open from call to call as long as the interface is initialised.
+  !> Computes one convolution on the library's GPU device, which stays open while the interface is initialised.
   logical function executed_asynchronously(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     real(real32), intent(in) :: input(:)

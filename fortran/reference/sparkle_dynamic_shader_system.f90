@@ -1,42 +1,43 @@
-!> Shaders that are chosen by how fast they were: a few ways to compute each convolution, each tried, the best one kept.
+!> Chooses shaders by measured speed: it tries a few variants for each convolution and keeps the fastest.
 !>
 !>     call init_shader_system(system, 0)                          ! gl:0
 !>     source = get_optimal_shader(system, 'conv2d', config)
 !>     ... run it, for instance by gpu_execute_conv2d_with_shader ...
 !>     call update_performance_system(system, 'conv2d', 'dynamic', milliseconds, multiply_adds)
 !>
-!> `gpu_dynamic_execution` does the three in one. The convolution's sizes belong to what is learnt: each has an entry of its own,
-!> and what a report speaks of is the entry of its kernel type that was handed out last. A report names its variant, or says
-!> `dynamic` or `current_variant` for the one that was handed out last. A time that is not positive reports a failure; that
-!> variant is not handed out again while there is another.
+!> `gpu_dynamic_execution` combines the three steps. Each kernel type and set of sizes has its own entry. A report
+!> applies to the entry of its kernel type that was used last. It names its variant, or says `dynamic` or
+!> `current_variant` for the variant that was returned last. A time that is not positive reports a failure; a failed
+!> variant is not returned again while there is another.
 !>
-!> While an entry learns, each call hands out the variant that was run least; after five runs of each the fastest, and by
-!> `exploration_rate` now and then another. What was learnt is kept where SPARKLE_CACHE_DIR says, for this device and driver, by
-!> `save_cache` and by itself after five runs of a variant and each time their number has doubled. Nothing is printed.
+!> While an entry is learning, each call returns the variant with the fewest runs. After five runs of each it returns
+!> the fastest, and another one at the rate `exploration_rate`. The measurements are saved in the folder
+!> SPARKLE_CACHE_DIR, for this device and driver: by `save_cache`, and automatically after five runs of a variant and
+!> each time their number has doubled. Nothing is printed.
 module sparkle_dynamic_shader_system
   use, intrinsic :: ieee_arithmetic, only: ieee_is_finite
   use, intrinsic :: iso_c_binding, only: c_int32_t
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle_glsl_generator, only: convolution_config, generate_conv_glsl_shader
   use sparkle_rdna_shader_generator, only: detect_rdna_arch, generate_rdna_conv_shader, rdna_config
-  use sparkle_reference_shaders, only: architecture_of, c_architecture, load_experience, save_experience, text_of
+  use sparkle_reference_shaders, only: architecture_of, c_architecture, load_tuning_record, save_tuning_record, text_of
   implicit none
   private
   public :: shader_system, init_shader_system, get_optimal_shader
   public :: gpu_architecture, detect_gpu_architecture
   public :: update_performance_system, find_in_cache_system
 
-  !> Runs of a variant before it may be called the best.
+  !> Runs of a variant before it can be the best.
   integer, parameter :: ENOUGH_RUNS = 5
 
-  !> What is known of a GPU; 0 and blank are unknown.
+  !> A GPU's architecture; 0 and blank mean unknown.
   type :: gpu_architecture
     character(len=32) :: vendor = 'Unknown'
     character(len=32) :: arch_name = 'Generic'
     integer :: wave_size = 0
     integer :: compute_units = 0
     integer :: max_workgroup_size = 0
-    !> Bytes that a workgroup may have.
+    !> Maximum local memory of a workgroup in bytes.
     integer :: local_memory_size = 0
     logical :: has_dual_issue = .false.
     logical :: has_tensor_cores = .false.
@@ -45,7 +46,7 @@ module sparkle_dynamic_shader_system
     real :: measured_tflops = 0.0
   end type gpu_architecture
 
-  !> One way to compute a convolution, and what became of it.
+  !> A shader for a convolution, with its measurements.
   type :: shader_variant
     character(len=:), allocatable :: source_code
     character(len=64) :: variant_id = ''
@@ -60,7 +61,7 @@ module sparkle_dynamic_shader_system
     logical :: failed = .false.
   end type shader_variant
 
-  !> A convolution under the name that the program gave it.
+  !> A convolution under the program's name for it.
   type :: shader_cache_entry
     character(len=64) :: kernel_type = ''
     type(gpu_architecture) :: arch
@@ -70,9 +71,9 @@ module sparkle_dynamic_shader_system
     integer :: total_executions = 0
     type(convolution_config) :: params
     integer :: last_variant_idx = 1
-    !> Grows with each use of the system.
+    !> The value of `uses` at its last use.
     integer(int64) :: last_use = 0
-    !> Collects the exploration rate; at 1 another variant's turn has come.
+    !> Accumulates the exploration rate; at 1 another variant is tried.
     real :: curiosity = 0.0
   end type shader_cache_entry
 
@@ -83,7 +84,7 @@ module sparkle_dynamic_shader_system
     logical :: initialized = .false.
     logical :: auto_tune = .true.
     real :: exploration_rate = 0.1
-    !> Of no effect: SPARKLE_CACHE_DIR says where everything that was learnt is kept.
+    !> Without effect: SPARKLE_CACHE_DIR names the folder.
     character(len=256) :: cache_dir = ''
     integer :: device_id = 0
     integer(int64) :: uses = 0
@@ -96,15 +97,15 @@ module sparkle_dynamic_shader_system
     procedure :: load_cache
   end type shader_system
 
-  !> The multiply-adds of the run may be a long integer, since a default one overflows at 2^31. Default kinds may be longer, too,
-  !> if a flag of the compiler makes them so.
+  !> The multiply-adds may be a 64-bit integer, because 32 bits overflow at 2^31. The other kinds are for compiler flags
+  !> that make default kinds longer.
   interface update_performance_system
     module procedure update_int32, update_int64, update_real64_int32, update_real64_int64
   end interface update_performance_system
 
 contains
 
-  !> Makes a system for the GPU `gl:device_id`. Where there is none, shaders are generated all the same.
+  !> Initialises a system for the GPU `gl:device_id`. If it does not exist, shaders are generated nevertheless.
   subroutine init_shader_system(system, device_id)
     type(shader_system), intent(out) :: system
     integer, intent(in) :: device_id
@@ -115,7 +116,7 @@ contains
     system%initialized = .true.
   end subroutine init_shader_system
 
-  !> What the GPU `gl:device_id` is: as its driver says, as follows from its name, as measured.
+  !> The architecture of the GPU `gl:device_id`: reported by its driver, derived from its name, or measured.
   function detect_gpu_architecture(device_id) result(arch)
     integer, intent(in) :: device_id
     type(gpu_architecture) :: arch
@@ -135,7 +136,7 @@ contains
     arch%measured_tflops = real(found%flops / 1.0e12_real64)
   end function detect_gpu_architecture
 
-  !> The text to run next; empty if the system is not initialised or the sizes are not those of a convolution.
+  !> The shader text to run next; empty if the system is not initialised or the sizes are not a valid convolution.
   function get_optimal_shader(system, kernel_type, params) result(shader_source)
     type(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type
@@ -159,7 +160,7 @@ contains
     end associate
   end function get_optimal_shader
 
-  !> Sets the variant that is to be run next.
+  !> Chooses the variant to run next.
   subroutine choose(entry, auto_tune, exploration_rate)
     type(shader_cache_entry), intent(inout) :: entry
     logical, intent(in) :: auto_tune
@@ -177,7 +178,7 @@ contains
     entry%last_variant_idx = least_run(entry, entry%best_variant_idx)
   end subroutine choose
 
-  !> The variant that was run least, of those that have not failed and are not `other`; the best if there is none.
+  !> The variant with the fewest runs, except failed ones and `other`; the best variant if there is none.
   pure integer function least_run(entry, other)
     type(shader_cache_entry), intent(in) :: entry
     integer, intent(in) :: other
@@ -192,7 +193,8 @@ contains
     end do
   end function least_run
 
-  !> Makes an entry with this device's variants and what is known of them; none if the sizes are not those of a convolution.
+  !> Adds an entry with this device's variants and their saved records. Does nothing if the sizes are not a valid
+  !> convolution.
   subroutine add_to_cache(system, kernel_type, params)
     class(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type
@@ -228,7 +230,7 @@ contains
     end do
   end function any_empty
 
-  !> The variants for an architecture: those of RDNA have its waves and its names.
+  !> The variants for an architecture.
   function variants_for(arch, device_id, params) result(variants)
     type(gpu_architecture), intent(in) :: arch
     integer, intent(in) :: device_id
@@ -285,7 +287,7 @@ contains
     end function described
   end function variants_for
 
-  !> The entry of a convolution under a name; 0 if there is none.
+  !> The index of the entry of a kernel type and its sizes; 0 if there is none.
   pure integer function entry_of(system, kernel_type, params)
     type(shader_system), intent(in) :: system
     character(len=*), intent(in) :: kernel_type
@@ -311,7 +313,7 @@ contains
       ' pad', params%pad_y, params%pad_x
   end function shape_of
 
-  !> The entry of this kernel type that was handed out last; 0 if there is none.
+  !> The index of the entry of this kernel type that was used last; 0 if there is none.
   function find_in_cache(system, kernel_type) result(idx)
     class(shader_system), intent(in) :: system
     character(len=*), intent(in) :: kernel_type
@@ -337,8 +339,8 @@ contains
     idx = system%find_in_cache(kernel_type)
   end function find_in_cache_system
 
-  !> Reports a run: its milliseconds and its multiply-adds; where those are not positive, as when they have overflowed, one image's
-  !> count. A variant or kernel type that nobody knows changes nothing.
+  !> Reports a run with its milliseconds and its multiply-adds. If these are not positive, for instance after an
+  !> overflow, those of one image are used. An unknown variant or kernel type has no effect.
   subroutine update_int32(system, kernel_type, variant_id, execution_time_ms, problem_size)
     class(shader_system), intent(inout) :: system
     character(len=*), intent(in) :: kernel_type
@@ -397,12 +399,12 @@ contains
       if (problem_size <= 0) work = multiply_adds(entry%params)
       entry%total_executions = entry%total_executions + 1
       call note(entry%variants(which), real(milliseconds), work)
-      call judge(entry)
+      call update_best(entry)
       if (is_time_to_save(entry%variants(which)%test_runs)) call save_variant(entry, which, system%device_id)
     end associate
   end subroutine report
 
-  !> The variant that a report means; 0 if nobody knows it.
+  !> The index of the variant that a report names; 0 if it is unknown.
   pure integer function variant_named(entry, variant_id)
     type(shader_cache_entry), intent(in) :: entry
     character(len=*), intent(in) :: variant_id
@@ -439,8 +441,8 @@ contains
       + weight * (real(2.0_real64 * work / (milliseconds * 1.0e6_real64)) - variant%performance_gflops)
   end subroutine note
 
-  !> Finds the best variant, and whether there is more to learn.
-  subroutine judge(entry)
+  !> Updates the best variant, and whether the entry is still learning.
+  subroutine update_best(entry)
     type(shader_cache_entry), intent(inout) :: entry
     logical :: sound(size(entry%variants)), known(size(entry%variants))
     integer :: first
@@ -454,9 +456,9 @@ contains
       if (.not. sound(entry%best_variant_idx)) entry%best_variant_idx = first
     end if
     entry%is_learning = any(sound .and. .not. known)
-  end subroutine judge
+  end subroutine update_best
 
-  !> After five runs, ten, twenty...
+  !> True after 5, 10, 20, 40, ... runs.
   pure logical function is_time_to_save(runs)
     integer, intent(in) :: runs
     integer :: multiple
@@ -467,7 +469,7 @@ contains
     is_time_to_save = popcnt(multiple) == 1
   end function is_time_to_save
 
-  !> What was learnt is kept for later runs of programs.
+  !> Saves all measurements for later runs of programs.
   subroutine save_cache(system)
     class(shader_system), intent(in) :: system
     integer :: i, j
@@ -485,12 +487,12 @@ contains
 
     associate (variant => entry%variants(which))
       if (variant%test_runs == 0) return
-      call save_experience(device_id, purpose(entry), trim(variant%variant_id), variant%test_runs, &
+      call save_tuning_record(device_id, task_of(entry), trim(variant%variant_id), variant%test_runs, &
         variant%avg_execution_time_ms, variant%performance_gflops * 1.0e9)
     end associate
   end subroutine save_variant
 
-  !> Takes over what was kept, where it rests on more runs. A new entry does so by itself.
+  !> Loads saved records that have more runs than those in memory. New entries load theirs automatically.
   subroutine load_cache(system)
     class(shader_system), intent(inout) :: system
     integer :: i
@@ -508,21 +510,21 @@ contains
 
     do i = 1, size(entry%variants)
       associate (variant => entry%variants(i))
-        call load_experience(device_id, purpose(entry), trim(variant%variant_id), runs, milliseconds, rate)
+        call load_tuning_record(device_id, task_of(entry), trim(variant%variant_id), runs, milliseconds, rate)
         if (runs <= variant%test_runs) cycle
         variant%test_runs = runs
         variant%avg_execution_time_ms = milliseconds
         variant%performance_gflops = rate / 1.0e9
       end associate
     end do
-    call judge(entry)
+    call update_best(entry)
   end subroutine load_entry
 
-  !> What an entry's variants are for, by name.
-  pure function purpose(entry) result(text)
+  !> The name of an entry's task in the tuning history.
+  pure function task_of(entry) result(text)
     type(shader_cache_entry), intent(in) :: entry
     character(len=:), allocatable :: text
 
     text = trim(entry%kernel_type) // ': ' // trim(shape_of(entry%params))
-  end function purpose
+  end function task_of
 end module sparkle_dynamic_shader_system

@@ -1,12 +1,11 @@
-!> The OpenGL calls that the reference modules make themselves, on the context that libsparkle leaves current, and what they
-!> do with them again and again.
+!> The OpenGL calls of the reference modules, on the context that libsparkle leaves current, and helpers built on them.
 !>
-!> They are looked up when first needed instead of at link time, so a program that uses these modules links with
-!> `-lsparkle` alone and still computes, on the CPU, where there is no OpenGL library at all. GLenum and GLuint are
-!> signed here, as Fortran has no other kind.
+!> The calls are looked up at their first use instead of at link time. So a program that uses these modules links with
+!> `-lsparkle` alone, and still computes, on the CPU, without any OpenGL library. GLenum and GLuint are signed here,
+!> because Fortran has no unsigned kind.
 !>
-!> Drivers raise floating-point exceptions as they please. So procedures that call OpenGL enter a floating-point environment
-!> without traps, and give the caller its own back at their end (`driver_float_env`).
+!> Drivers may raise floating-point exceptions. So procedures that call OpenGL enter a floating-point environment
+!> without traps, and restore the caller's at their end (`driver_float_env`).
 module sparkle_gl
   use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_float, c_funptr, c_int, c_int32_t, &
     c_int64_t, c_int8_t, c_loc, c_null_char, c_ptr, c_signed_char
@@ -49,11 +48,11 @@ module sparkle_gl
   integer(c_int32_t), parameter, public :: GL_BUFFER_UPDATE_BARRIER_BIT = int(z'200', c_int32_t)
   integer(c_int32_t), parameter, public :: GL_ALL_BARRIER_BITS = -1
 
-  !> A procedure's time in a driver: no floating-point exception is trapped from `enter` to the procedure's end, where the
-  !> caller's environment comes back, flags included.
+  !> Disables floating-point traps from `enter` to the end of the procedure, where finalisation restores the caller's
+  !> environment with its flags.
   type, public :: driver_float_env
     private
-    !> The C library's `fenv_t`, which is smaller.
+    !> Holds the C library's `fenv_t`, which is smaller.
     integer(c_int64_t) :: callers(16) = 0
     logical :: entered = .false.
   contains
@@ -320,20 +319,21 @@ contains
   impure elemental subroutine leave_driver_float_env(this)
     type(driver_float_env), intent(inout) :: this
 
-    ! It can only fail if nothing was entered.
+    ! This fails only if `enter` was not called.
     if (this%entered) this%entered = fesetenv(this%callers) /= 0
   end subroutine leave_driver_float_env
 
-  !> Makes libsparkle's context current on this thread and the calls above usable; false where there is no GL device.
+  !> Makes libsparkle's context current on this thread and looks up the calls above. False if there is no GL device.
   logical function gl_is_ready()
     gl_is_ready = .false.
     if (gpu_initialize_opengl() == 0) return
-    ! Every thread finds the same addresses, so it does not matter which one stores them.
+    ! All threads find the same addresses, so it does not matter which thread stores them.
     if (.not. associated(glDeleteSync)) call load()
     gl_is_ready = associated(glDeleteSync)
   end function gl_is_ready
 
-  !> Whether a GL call failed since this was last asked. Bounded, because a lost context reports errors without end.
+  !> Whether a GL call has failed since the last query. The loop is bounded, because a lost context reports errors
+  !> endlessly.
   logical function gl_had_error()
     integer :: attempt
     type(driver_float_env) :: env
@@ -346,7 +346,7 @@ contains
     end do
   end function gl_had_error
 
-  !> Drops errors that earlier calls left behind, the caller's own among them.
+  !> Discards errors of earlier calls, including the caller's own.
   subroutine gl_forget_errors()
     logical :: ignored
     type(driver_float_env) :: env
@@ -367,7 +367,7 @@ contains
     gl_is_buffer = glIsBuffer(int(name, c_int32_t)) /= 0
   end function gl_is_buffer
 
-  !> Bytes of a buffer.
+  !> The size of a buffer in bytes.
   integer(int64) function gl_bytes_of(name) result(bytes)
     integer(int64), intent(in) :: name
     type(driver_float_env) :: env
@@ -393,7 +393,7 @@ contains
     call glBindBuffer(GL_COPY_READ_BUFFER, 0_c_int32_t)
   end subroutine gl_read
 
-  !> Sets all bytes of GPU memory, so that nobody takes what it holds for numbers.
+  !> Sets all bytes of a buffer to 255, so that its contents are NaN.
   subroutine gl_spoil(name)
     integer(int64), intent(in) :: name
     integer(c_int8_t), target :: all_ones
@@ -408,7 +408,7 @@ contains
     call gl_forget_errors()
   end subroutine gl_spoil
 
-  !> Bytes of the largest buffer that a shader may see.
+  !> The driver's maximum shader storage block size in bytes.
   integer(int64) function gl_largest_block() result(bytes)
     type(driver_float_env) :: env
 
@@ -417,7 +417,7 @@ contains
     call glGetInteger64v(GL_MAX_SHADER_STORAGE_BLOCK_SIZE, bytes)
   end function gl_largest_block
 
-  !> How long to wait for the GPU, as the library does.
+  !> The time limit for the GPU in nanoseconds, the same as the library's.
   integer(int64) function gl_timeout_ns()
     character(len=20) :: value
     integer(int64) :: milliseconds
@@ -427,7 +427,7 @@ contains
     milliseconds = 0
     if (stat == 0 .and. length > 0) read (value, *, iostat=stat) milliseconds
     if (stat /= 0 .or. milliseconds < 1) milliseconds = 10000
-    ! A year stands for longer times, which would not fit in nanoseconds.
+    ! At most a year, because longer times would not fit in nanoseconds.
     gl_timeout_ns = min(milliseconds, 31536000000_int64) * 1000000
   end function gl_timeout_ns
 
@@ -437,7 +437,7 @@ contains
     type(driver_float_env) :: env
 
     call env%enter()
-    ! Some of these questions are answered with four numbers.
+    ! Some of these queries return four numbers.
     values = 0
     call glGetIntegerv(what, values)
     gl_integer = values(1)
@@ -465,8 +465,9 @@ contains
     end do
   end function gl_has_extension
 
-  !> Builds a program from one compute shader and puts its name into `program_id`, 0 if that fails; unless that is its
-  !> name already. The label tells a program from a stranger that got its name after the context was made anew.
+  !> Builds a program from one compute shader and stores its name in `program_id`, 0 if that fails. Does nothing if
+  !> `program_id` is that program already. The label identifies the program: after the context was recreated, another
+  !> may have its name.
   subroutine gl_build(label, source, program_id)
     character(len=*), intent(in) :: label
     character(len=*), intent(in) :: source
@@ -521,7 +522,7 @@ contains
     program_id = 0
   end function built
 
-  !> Asks EGL for every call. The library's context came from this EGL, so it is there, and stays.
+  !> Looks up every call through EGL. The library's context comes from this EGL, so it is loaded, and stays loaded.
   subroutine load()
     integer(c_int), parameter :: RTLD_NOW = 2
     procedure(look_up), pointer :: find
@@ -578,7 +579,7 @@ contains
     call c_f_procpointer(find('glUniform1f' // c_null_char), glUniform1f)
     call c_f_procpointer(find('glFenceSync' // c_null_char), glFenceSync)
     call c_f_procpointer(find('glClientWaitSync' // c_null_char), glClientWaitSync)
-    ! Last: gl_is_ready takes it as the sign that all are there.
+    ! Must be the last: gl_is_ready takes it as the sign that all are loaded.
     call c_f_procpointer(find('glDeleteSync' // c_null_char), glDeleteSync)
   end subroutine load
 end module sparkle_gl

@@ -1,8 +1,8 @@
-!> GLSL for a convolution, as existing programs ask for it: text that compiles, with the reference interface's bindings and
-!> parameters, for `gpu_execute_conv2d_with_shader`, `gpu_compile_custom_shader_fortran`, or calls of their own.
+!> GLSL text for a convolution, with the bindings and parameters of the reference interface: for
+!> `gpu_execute_conv2d_with_shader`, `gpu_compile_custom_shader_fortran`, or the program's own GL calls.
 !>
-!> A text is made for one shape, whatever the batch; with parameters of another shape it is right, only slower. Whatever the
-!> grid, every output is computed. It computes in fp32, also where `use_fp16` would have allowed less.
+!> A text is optimised for one shape and any batch size. With parameters of another shape its results are right, but it
+!> is slower. Any grid computes all outputs. It always computes in fp32; `use_fp16` has no effect.
 module sparkle_glsl_generator
   use, intrinsic :: iso_c_binding, only: c_int32_t
   use sparkle_reference_shaders, only: c_shader_options, convolution_config, shader_text
@@ -12,7 +12,7 @@ module sparkle_glsl_generator
 
 contains
 
-  !> A tiled kernel through shared memory; empty if the sizes are not those of a convolution.
+  !> A tiled kernel that uses shared memory; empty if the sizes are not a valid convolution.
   function generate_conv_glsl_shader(config) result(shader_source)
     type(convolution_config), intent(in) :: config
     character(len=:), allocatable :: shader_source

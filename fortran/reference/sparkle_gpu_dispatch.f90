@@ -1,27 +1,28 @@
-!> Memory, kernels and convolution on the GPU, as existing programs call them, each doing what its name says.
+!> Memory, kernels and convolution on the GPU, with the interface of existing programs.
 !>
-!> GPU memory is an OpenGL buffer; `gpu_ptr` holds its name. Where a C pointer stands for GPU memory it is that name,
+!> GPU memory is an OpenGL buffer; `gpu_ptr` holds its name. A C pointer to GPU memory holds that name as well:
 !> `transfer(mem%gpu_ptr, c_null_ptr)`.
 !>
-!> `launch_gpu_kernel` takes these arguments. Elements are fp32 numbers; k and the lengths follow from the buffers' sizes.
+!> `launch_gpu_kernel` takes these arguments. Elements are fp32 numbers; k and the lengths follow from the buffers'
+!> sizes.
 !>
 !> | kernel     | arguments          | result                                                                        |
 !> | ---------- | ------------------ | ----------------------------------------------------------------------------- |
 !> | vector_add | x, y, z            | z = x + y                                                                     |
 !> | saxpy      | alpha, x, y        | y = alpha x + y; alpha is a buffer of one element                             |
-!> | gemm       | A, B, C            | C = A B, column-major and packed; `global_size` is [m, n]; sizes fit exactly  |
-!> |            | A, B, C, [m, n, k] | the same, with the sizes in a buffer of three int32                           |
-!> | reduction  | data               | data(g) becomes the sum of the g-th 256 elements, of global_size(1) in all    |
-!> |            | x, sums            | the elements of sums add up to the sum of x                                   |
+!> | gemm       | A, B, C            | C = A B, column-major and packed; `global_size` is [m, n]; exact sizes        |
+!> |            | A, B, C, [m, n, k] | the same with the sizes in a buffer of three int32                            |
+!> | reduction  | data               | data(g) becomes the sum of the g-th 256 of the first global_size(1) elements  |
+!> |            | x, sums            | the sum of the elements of sums is the sum of x                               |
 !> | complex    | x, y, z            | z = sqrt(x**2 + y**2); or, if all three buffers hold exactly two numbers for  |
 !> |            |                    | each element of `global_size`, the product of complex numbers                 |
 !>
-!> All other kernels work on as many elements as the shortest buffer has, whatever the grid. The reference's saxpy has x and
-!> y only, and no way to say what alpha is; that form is refused.
+!> The other kernels process as many elements as the shortest buffer has, with any grid. saxpy without alpha, as in the
+!> original framework, is refused.
 !>
-!> Functions say by their result whether they worked (`allocated`, `compiled`, `initialized`, a time of -1); subroutines
-!> by `stat`, 0 or -1, and `errmsg`, at the end of their argument list. If a subroutine without `stat` fails, every byte
-!> of what it should have written becomes 255: NaN, as fp32 and float64 numbers.
+!> Functions report success in their result (`allocated`, `compiled`, `initialized`, or a time of -1 for failure).
+!> Subroutines report it in `stat`, 0 or -1, and `errmsg`. If a subroutine fails without `stat`, every byte of its
+!> output becomes 255, which is NaN in fp32 and float64.
 module sparkle_gpu_dispatch
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, &
     c_size_t
@@ -40,7 +41,7 @@ module sparkle_gpu_dispatch
   integer, parameter :: HOST_TO_GPU = 1
   integer, parameter :: GPU_TO_HOST = 2
 
-  !> What the driver says of the GPU; 0 where it says nothing, as of the clock, which OpenGL does not know.
+  !> What the driver reports of the GPU; 0 where it reports nothing. OpenGL never reports the clock.
   type :: gpu_device
     integer :: device_id = 0
     logical :: initialized = .false.
@@ -53,7 +54,7 @@ module sparkle_gpu_dispatch
     logical :: opengl_ready = .false.
   end type gpu_device
 
-  !> A kernel. Its program belongs to the module, so kernels may be copied and dropped at will.
+  !> A kernel. The module owns its program, so kernels may be copied and discarded freely.
   type :: gpu_kernel
     character(len=:), allocatable :: name
     character(len=:), allocatable :: source
@@ -63,13 +64,12 @@ module sparkle_gpu_dispatch
   end type gpu_kernel
 
   type :: gpu_memory
-    integer(int64) :: size_bytes = 0
-    integer(int64) :: gpu_ptr = 0
+    integer(int64) :: size_bytes = 0, gpu_ptr = 0
     logical :: allocated = .false.
   end type gpu_memory
 
-  !> The GPU side is a `gpu_memory`, or a C pointer that holds a buffer's name. Existing programs name it first in both
-  !> directions; to name the destination first is as well.
+  !> The GPU side is a `gpu_memory`, or a C pointer that holds a buffer's name. Existing programs pass it first in both
+  !> directions; passing the destination first is also accepted.
   interface gpu_memcpy
     module procedure memcpy_pointers
     module procedure memcpy_memory_first
@@ -84,12 +84,12 @@ module sparkle_gpu_dispatch
   !> GL names of the programs, in the order of KERNEL_NAMES.
   integer(c_int32_t), save :: programs(size(KERNEL_NAMES)) = 0
 
-  !> Invocations of a workgroup, and the workgroups that every driver takes in one dimension.
-  integer(int64), parameter :: GROUP = 256, MOST_GROUPS = 65535
-  !> Turns that an invocation's loops make at most: llvmpipe ends them silently after 65535.
-  integer(int64), parameter :: MOST_TURNS = 60000
+  !> Invocations per workgroup, and workgroups per dimension that every driver allows.
+  integer(int64), parameter :: GROUP = 256, MAX_GROUPS = 65535
+  !> Maximum iterations of an invocation's loops: llvmpipe ends loops silently after 65535.
+  integer(int64), parameter :: MAX_ITERATIONS = 60000
 
-  !> A GL buffer as the C interface passes it, by value.
+  !> A GL buffer, as the C interface passes it by value.
   type, bind(C) :: gpu_buffer_t
     integer(c_int32_t) :: buffer_id
     integer(c_size_t) :: size_bytes
@@ -111,7 +111,7 @@ module sparkle_gpu_dispatch
 
 contains
 
-  !> Initialises the GPU that the library picks and asks its driver what it is.
+  !> Initialises the GPU that the library chooses and queries its driver.
   function init_gpu_device() result(device)
     type(gpu_device) :: device
     type(driver_float_env) :: env
@@ -132,10 +132,9 @@ contains
     call gl_forget_errors()
   end function init_gpu_device
 
-  !> Builds one of `vector_add`, `saxpy`, `gemm`, `reduction` and `complex`. `compiled` tells whether it worked.
+  !> Builds the kernel `vector_add`, `saxpy`, `gemm`, `reduction` or `complex`. `compiled` is true on success.
   function create_gpu_kernel(name, kernel_type) result(kernel)
-    character(len=*), intent(in) :: name
-    character(len=*), intent(in) :: kernel_type
+    character(len=*), intent(in) :: name, kernel_type
     type(gpu_kernel) :: kernel
     type(driver_float_env) :: env
 
@@ -150,7 +149,7 @@ contains
     kernel%compiled = program_of(kernel_type) /= 0
   end function create_gpu_kernel
 
-  !> Allocates GPU memory; `allocated` tells whether it worked.
+  !> Allocates GPU memory. `allocated` is true on success.
   function gpu_malloc(size_bytes) result(mem)
     integer(int64), intent(in) :: size_bytes
     type(gpu_memory) :: mem
@@ -165,7 +164,7 @@ contains
     mem = gpu_memory(size_bytes=size_bytes, gpu_ptr=int(buffer%buffer_id, int64), allocated=.true.)
   end function gpu_malloc
 
-  !> Frees GPU memory; freeing what is not allocated does nothing.
+  !> Frees GPU memory. Does nothing if it is not allocated.
   subroutine gpu_free(mem)
     type(gpu_memory), intent(inout) :: mem
     type(driver_float_env) :: env
@@ -177,11 +176,10 @@ contains
     mem = gpu_memory()
   end subroutine gpu_free
 
-  !> Copies between host and GPU memory, after all work that was launched before. Of the two pointers, the one at the
-  !> GPU's side holds a buffer's name.
+  !> Copies between host and GPU memory, after all work that was launched before. The pointer of the GPU side holds a
+  !> buffer's name.
   subroutine memcpy_pointers(dst, src, size_bytes, direction, stat, errmsg)
-    type(c_ptr), intent(in) :: dst
-    type(c_ptr), intent(in) :: src
+    type(c_ptr), intent(in) :: dst, src
     integer(int64), intent(in) :: size_bytes
     integer, intent(in) :: direction
     integer, intent(out), optional :: stat
@@ -208,7 +206,7 @@ contains
     call copy(dst%gpu_ptr, src, size_bytes, direction, .true., stat, errmsg)
   end subroutine memcpy_memory_first
 
-  !> Only from the GPU to the host, since the destination comes first.
+  !> Copies from the GPU to the host only, because the destination comes first.
   subroutine memcpy_memory_second(dst, src, size_bytes, direction, stat, errmsg)
     type(c_ptr), intent(in) :: dst
     type(gpu_memory), intent(in) :: src
@@ -220,7 +218,7 @@ contains
     call copy(src%gpu_ptr, dst, size_bytes, direction, direction == GPU_TO_HOST, stat, errmsg)
   end subroutine memcpy_memory_second
 
-  !> Copies, if `agrees`: whether the direction is that of the order in which the arguments came.
+  !> Copies if `agrees`, which says whether `direction` matches the order of the caller's arguments.
   subroutine copy(gpu_side, host_side, size_bytes, direction, agrees, stat, errmsg)
     integer(int64), intent(in) :: gpu_side
     type(c_ptr), intent(in) :: host_side
@@ -234,7 +232,7 @@ contains
 
     call env%enter()
     problem = problem_of_copy(gpu_side, host_side, size_bytes, direction)
-    if (.not. agrees) problem = 'the direction is not that of the arguments'
+    if (.not. agrees) problem = 'direction does not match the order of the arguments'
     if (problem == '') then
       call gl_forget_errors()
       call glBindBuffer(GL_COPY_WRITE_BUFFER, int(gpu_side, c_int32_t))
@@ -254,7 +252,7 @@ contains
     call settle('gpu_memcpy', problem, stat, errmsg)
   end subroutine copy
 
-  !> Why these arguments cannot be copied; empty if they can.
+  !> Why these arguments are invalid; empty if they are valid.
   function problem_of_copy(gpu_side, host_side, size_bytes, direction) result(problem)
     integer(int64), intent(in) :: gpu_side
     type(c_ptr), intent(in) :: host_side
@@ -274,8 +272,8 @@ contains
     end if
   end function problem_of_copy
 
-  !> Runs a kernel on its arguments and returns before it is done. `global_size` and `local_size` must be positive; only
-  !> gemm's sizes, and what complex means, depend on them.
+  !> Starts a kernel and returns without waiting. `global_size` and `local_size` must be positive; only gemm and complex
+  !> depend on `global_size`.
   subroutine launch_with_memory(kernel, args, global_size, local_size, stat, errmsg)
     type(gpu_kernel), intent(in) :: kernel
     type(gpu_memory), intent(in) :: args(:)
@@ -322,7 +320,7 @@ contains
     end if
     if (.not. kernel%compiled) problem = 'the kernel was not built'
     do i = 1, size(buffers)
-      if (.not. gl_is_buffer(buffers(i))) problem = 'argument ' // decimal(int(i, int64)) // ' is no GPU memory'
+      if (.not. gl_is_buffer(buffers(i))) problem = 'argument ' // decimal(int(i, int64)) // ' is not GPU memory'
     end do
     if (problem == '') then
       call gl_forget_errors()
@@ -343,7 +341,7 @@ contains
       call glMemoryBarrier(GL_ALL_BARRIER_BITS)
       if (gl_had_error() .and. problem == '') problem = 'OpenGL reports an error'
     end if
-    ! The result comes last; only gemm's may be followed by the sizes.
+    ! The result is the last argument, except for gemm, where the sizes may follow it.
     i = size(buffers)
     if (kernel%kernel_type == 'gemm') i = min(i, 3)
     if (problem /= '' .and. i > 0 .and. .not. present(stat)) call gl_spoil(buffers(i))
@@ -362,9 +360,8 @@ contains
     else
       call gl_read(buffers(1), c_loc(alpha), 4_int64)
       call use('saxpy', problem)
-      if (problem /= '') return
-      call glUniform1f(1_c_int32_t, alpha)
-      call run_on_elements('saxpy', buffers(2:), 4, problem)
+      if (problem == '') call glUniform1f(1_c_int32_t, alpha)
+      if (problem == '') call run_on_elements('saxpy', buffers(2:), 4, problem)
     end if
   end subroutine run_saxpy
 
@@ -377,17 +374,14 @@ contains
 
     pairs = .true.
     do i = 1, size(buffers)
-      ! As reals, which do not overflow.
+      ! As reals, because integers could overflow.
       pairs = pairs .and. abs(real(gl_bytes_of(buffers(i)), real64) - 8 * product(real(global_size, real64))) <= 0
     end do
-    if (pairs) then
-      call run_on_elements('complex_product', buffers, 8, problem)
-    else
-      call run_on_elements('complex', buffers, 4, problem)
-    end if
+    if (pairs) call run_on_elements('complex_product', buffers, 8, problem)
+    if (.not. pairs) call run_on_elements('complex', buffers, 4, problem)
   end subroutine run_complex
 
-  !> Runs a kernel whose i-th result depends on the i-th elements alone, in parts that the driver lets a shader see.
+  !> Runs an element-wise kernel, in parts that fit the driver's maximum block size.
   subroutine run_on_elements(name, buffers, element_bytes, problem)
     character(len=*), intent(in) :: name
     integer(int64), intent(in) :: buffers(:)
@@ -406,7 +400,7 @@ contains
     end do
     call use(name, problem)
     if (problem /= '') return
-    ! Parts begin where every driver lets a binding begin.
+    ! Every driver accepts these offsets for a binding.
     part = max(1_int64, min(gl_largest_block(), 2_int64**30) / element_bytes / 1024) * 1024
     do first = 0, elements - 1, part
       length = min(part, elements - first)
@@ -419,7 +413,7 @@ contains
     end do
   end subroutine run_on_elements
 
-  !> C = A B for Fortran's matrices. The kernel's are row-major, so that it sees C**T = B**T A**T.
+  !> C = A B for column-major matrices. The kernel is row-major, so it computes C**T = B**T A**T.
   subroutine run_gemm(buffers, global_size, problem)
     integer(int64), intent(in) :: buffers(:)
     integer, intent(in) :: global_size(:)
@@ -435,7 +429,7 @@ contains
     call glUniform1ui(0_c_int32_t, int(n, c_int32_t))
     call glUniform1ui(1_c_int32_t, int(m, c_int32_t))
     call glUniform1ui(2_c_int32_t, int(k, c_int32_t))
-    slice = max(1_int64, MOST_TURNS / ((outputs - 1) / (GROUP * MOST_GROUPS) + 1) - 1)
+    slice = max(1_int64, MAX_ITERATIONS / ((outputs - 1) / (GROUP * MAX_GROUPS) + 1) - 1)
     do first = 0, k - 1, slice
       call glUniform1ui(3_c_int32_t, int(first, c_int32_t))
       call glUniform1ui(4_c_int32_t, int(min(first + slice, k), c_int32_t))
@@ -444,7 +438,7 @@ contains
     end do
   end subroutine run_gemm
 
-  !> m, n and k from the fourth buffer, or from `global_size` and the sizes of the others.
+  !> Determines m, n and k from the fourth buffer, or from `global_size` and the buffers' sizes.
   subroutine gemm_sizes(buffers, global_size, m, n, k, problem)
     integer(int64), intent(in) :: buffers(:)
     integer, intent(in) :: global_size(:)
@@ -454,40 +448,35 @@ contains
     integer(int64) :: bytes(3)
     integer :: i
 
-    m = 0
-    n = 0
-    k = 0
+    m = 0; n = 0; k = 0
     if (size(buffers) /= 3 .and. size(buffers) /= 4) then
-      problem = 'gemm takes A, B and C, and a buffer with m, n and k or none'
+      problem = 'gemm takes A, B and C, and optionally a buffer with m, n and k'
       return
     end if
     bytes = [(gl_bytes_of(buffers(i)), i=1, 3)]
     if (size(buffers) == 4) then
       sizes = 0
       if (gl_bytes_of(buffers(4)) >= 12) call gl_read(buffers(4), c_loc(sizes), 12_int64)
-      m = sizes(1)
-      n = sizes(2)
-      k = sizes(3)
+      m = sizes(1); n = sizes(2); k = sizes(3)
       if (min(m, n, k) < 1) then
         problem = 'the fourth buffer does not hold m, n and k'
       else if (any(bytes / 4 < [m * k, k * n, m * n])) then
-        problem = 'A, B or C is smaller than m, n and k say'
+        problem = 'A, B or C is too small for m, n and k'
       end if
     else
       if (size(global_size) < 2 .or. any(global_size > huge(0_c_int32_t)) .or. any(global_size(3:) /= 1)) then
         problem = 'global_size is not [m, n]'
         return
       end if
-      m = global_size(1)
-      n = global_size(2)
-      ! No other k fits; and only if all three fit exactly is it known to be right.
+      m = global_size(1); n = global_size(2)
+      ! This is the only possible k, and it is certain only if all three sizes match exactly.
       k = bytes(1) / 4 / m
       if (k < 1 .or. any(mod(bytes, 4_int64) /= 0) .or. any(bytes / 4 /= [m * k, k * n, m * n])) &
-        problem = 'the sizes of A, B and C are not those of m x k, k x n and m x n, for any k'
+        problem = 'the sizes of A, B and C do not match m x k, k x n and m x n for any k'
     end if
     if (problem == '' .and. (maxval(bytes) > min(gl_largest_block(), 2_int64**33 - 4))) &
-      problem = 'a matrix is larger than the driver lets a shader see'
-    if (problem == '' .and. any(buffers(:2) == buffers(3))) problem = 'C is one of its factors'
+      problem = 'a matrix is larger than the driver''s maximum block size'
+    if (problem == '' .and. any(buffers(:2) == buffers(3))) problem = 'C is the same buffer as A or B'
   end subroutine gemm_sizes
 
   subroutine run_reduction(buffers, global_size, problem)
@@ -502,15 +491,15 @@ contains
       return
     end if
     elements = gl_bytes_of(buffers(1)) / 4
-    ! In place, numbers after those that are meant would enter the last sum.
+    ! In place, elements after the requested ones would enter the last sum.
     if (size(buffers) == 1) elements = min(elements, int(global_size(1), int64))
     blocks = (elements - 1) / GROUP + 1
     if (elements > min(gl_largest_block() / 4, 2_int64**31 - 1)) then
-      problem = 'the buffer is larger than the driver lets a shader see'
+      problem = 'the buffer is larger than the driver''s maximum block size'
     else if (size(buffers) == 2) then
-      groups = max(1_int64, min(blocks, MOST_GROUPS, gl_bytes_of(buffers(2)) / 4))
-      if (elements / (groups * GROUP) > MOST_TURNS) problem = 'sums is too short for so many numbers'
-      if (buffers(1) == buffers(2)) problem = 'sums is x'
+      groups = max(1_int64, min(blocks, MAX_GROUPS, gl_bytes_of(buffers(2)) / 4))
+      if (elements / (groups * GROUP) > MAX_ITERATIONS) problem = 'sums has too few elements for the length of x'
+      if (buffers(1) == buffers(2)) problem = 'sums and x are the same buffer'
       if (problem == '') call use('sums', problem)
       if (problem /= '') return
       call bind_whole(buffers)
@@ -518,10 +507,10 @@ contains
     else
       call use('block_sums', problem)
       if (problem /= '') return
-      ! Not in place, since a sum goes where another workgroup has yet to read.
+      ! Not in place, because a sum could overwrite elements that another workgroup has not read yet.
       partial = c_create_buffer(c_null_ptr, int(4 * blocks, c_size_t))
       if (partial%buffer_id == 0) then
-        problem = 'no memory for the sums'
+        problem = 'the GPU has no memory for the partial sums'
         return
       end if
       call glBindBufferRange(GL_SHADER_STORAGE_BUFFER, 0_c_int32_t, int(buffers(1), c_int32_t), 0_c_int64_t, 4 * elements)
@@ -537,21 +526,18 @@ contains
     end if
   end subroutine run_reduction
 
-  !> Takes the program of that name into use.
+  !> Makes the named kernel's program current.
   subroutine use(name, problem)
     character(len=*), intent(in) :: name
     character(len=:), allocatable, intent(inout) :: problem
     integer(c_int32_t) :: program_id
 
     program_id = program_of(name)
-    if (program_id == 0) then
-      problem = 'the kernel does not build'
-    else
-      call glUseProgram(program_id)
-    end if
+    if (program_id == 0) problem = 'the shader of the kernel could not be built'
+    if (program_id /= 0) call glUseProgram(program_id)
   end subroutine use
 
-  !> Binds buffers to the indices from 0 on.
+  !> Binds whole buffers to the indices 0, 1, ...
   subroutine bind_whole(buffers)
     integer(int64), intent(in) :: buffers(:)
     integer :: i
@@ -561,14 +547,14 @@ contains
     end do
   end subroutine bind_whole
 
-  !> Starts an invocation for each unit, or as many as every driver takes: the kernels stride over their work.
+  !> Starts one invocation per unit, up to the number that every driver allows: the kernels loop over the rest.
   subroutine dispatch(units)
     integer(int64), intent(in) :: units
 
-    call glDispatchCompute(int(min((units - 1) / GROUP + 1, MOST_GROUPS), c_int32_t), 1_c_int32_t, 1_c_int32_t)
+    call glDispatchCompute(int(min((units - 1) / GROUP + 1, MAX_GROUPS), c_int32_t), 1_c_int32_t, 1_c_int32_t)
   end subroutine dispatch
 
-  !> Tells the caller how it went.
+  !> Sets the caller's `stat` and `errmsg`.
   subroutine settle(procedure_name, problem, stat, errmsg)
     character(len=*), intent(in) :: procedure_name, problem
     integer, intent(out), optional :: stat
@@ -578,7 +564,7 @@ contains
     if (present(errmsg) .and. problem /= '') errmsg = procedure_name // ': ' // problem
   end subroutine settle
 
-  !> Waits until the GPU has done everything.
+  !> Waits until the GPU has finished all work.
   subroutine gpu_synchronize()
     type(driver_float_env) :: env
 
@@ -586,11 +572,10 @@ contains
     if (gl_is_ready()) call glFinish()
   end subroutine gpu_synchronize
 
-  !> One convolution on the GPU: milliseconds of its dispatch, or -1 with `output` untouched.
+  !> Computes one convolution on the GPU. Returns the kernel's milliseconds, or -1 with `output` untouched.
   function execute_conv2d_gpu(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
-    real(real32), intent(in) :: input(:)
-    real(real32), intent(in) :: weights(:)
+    real(real32), intent(in) :: input(:), weights(:)
     real(real32), intent(out) :: output(:)
     integer, intent(in) :: N, C, H, W, K, kernel_size, stride, pad, H_out, W_out
     real(real32) :: time_ms
@@ -599,7 +584,7 @@ contains
       N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
   end function execute_conv2d_gpu
 
-  !> The program of a kernel, built once a context; 0 if that fails.
+  !> The program of a kernel, built once per context; 0 if that fails.
   integer(c_int32_t) function program_of(name)
     character(len=*), intent(in) :: name
     integer :: number

@@ -1,4 +1,4 @@
-!> The five compute kernels of the reference framework, as GLSL with its bindings and uniforms.
+!> The five compute kernels of the reference framework as GLSL, with the original bindings and uniforms.
 !>
 !> | getter                | 0    | 1 | 2 | uniforms  | result                                                     |
 !> | --------------------- | ---- | - | - | --------- | ---------------------------------------------------------- |
@@ -8,10 +8,10 @@
 !> | get_reduction_shader  | data |   |   | n, stride | element g becomes the sum of the g-th 256 elements         |
 !> | get_complex_shader    | x    | y | z | n         | z = sqrt(x**2 + y**2)                                      |
 !>
-!> Buffers hold fp32 numbers, uniforms are uint but for alpha. A uniform n that is 0, as at first, means as many elements
-!> as the shortest buffer has. Any grid of workgroups computes everything. `stride` has no effect.
+!> Buffers hold fp32 numbers; uniforms are uint, except alpha. A uniform n of 0, its initial value, means the number of
+!> elements of the shortest buffer. Any grid of workgroups computes all elements. `stride` has no effect.
 !>
-!> `sparkle_gpu_dispatch` launches these kernels, and says there how it reads their arguments.
+!> `sparkle_gpu_dispatch` launches these kernels and documents their arguments.
 module sparkle_gpu_kernels
   implicit none
   private
@@ -19,7 +19,7 @@ module sparkle_gpu_kernels
 
   character(len=1), parameter :: NL = new_line('a')
 
-  !> Flattens the three-dimensional grid: `first` is this invocation's number, `invocations` how many there are.
+  !> Flattens the three-dimensional grid: `first` is the index of this invocation, `invocations` their number.
   character(len=*), parameter :: HEAD = &
     '#version 430 core' // NL // &
     'layout(local_size_x = 256) in;' // NL // &
@@ -30,7 +30,7 @@ module sparkle_gpu_kernels
     'uint first() { return group() * 256u + gl_LocalInvocationIndex; }' // NL // &
     'uint invocations() { return groups() * 256u; }' // NL
 
-  !> `n` elements, or as many as there are.
+  !> The number of elements: `n`, or that of the shortest buffer.
   character(len=*), parameter :: COUNT = &
     'layout(location = 0) uniform uint n;' // NL // &
     'uint count(int there) { return n == 0u ? uint(there) : min(n, uint(there)); }' // NL
@@ -63,8 +63,8 @@ contains
       '}' // NL
   end function get_saxpy_shader
 
-  !> The reduction over `from` to `until` - 1 is added to C, unless `from` is 0; an `until` of 0 means K. So a long
-  !> reduction can be cut into several dispatches.
+  !> Sums over the indices `from` to `until` - 1 and adds the result to C; if `from` is 0 it overwrites C. `until` 0
+  !> means K. So a long reduction can be split into several dispatches.
   pure function get_gemm_shader() result(source)
     character(len=:), allocatable :: source
 
@@ -88,7 +88,7 @@ contains
       '}' // NL
   end function get_gemm_shader
 
-  !> In place: a sum goes where a number of an earlier block was. So one workgroup does all blocks, in order.
+  !> In place: a sum overwrites an element of an earlier block. So one workgroup processes all blocks in order.
   pure function get_reduction_shader() result(source)
     character(len=:), allocatable :: source
 
@@ -128,21 +128,21 @@ contains
   end function get_complex_shader
 end module sparkle_gpu_kernels
 
-!> Those kernels by name, and the other forms of them that `sparkle_gpu_dispatch` launches. Private to that module.
+!> The kernels by name, and further forms that `sparkle_gpu_dispatch` launches. Private to that module.
 module sparkle_gpu_kernel_forms
   use sparkle_gpu_kernels
   implicit none
   private
   public :: KERNEL_NAMES, KERNEL_TYPES, source_of
 
-  !> The first of them are those that programs create by name.
+  !> Programs create the first KERNEL_TYPES of these by name.
   character(len=*), parameter :: KERNEL_NAMES(8) = [character(len=16) :: 'vector_add', 'saxpy', 'gemm', 'reduction', &
     'complex', 'block_sums', 'sums', 'complex_product']
   integer, parameter :: KERNEL_TYPES = 5
 
   character(len=1), parameter :: NL = new_line('a')
 
-  !> data(g) becomes the sum of the g-th 256 elements; a workgroup does every groups()-th of them.
+  !> data(g) becomes the sum of the g-th 256 elements; each workgroup computes every groups()-th sum.
   character(len=*), parameter :: BLOCK_SUMS = &
     '#version 430 core' // NL // &
     'layout(local_size_x = 256) in;' // NL // &
@@ -163,7 +163,7 @@ module sparkle_gpu_kernel_forms
     '  }' // NL // &
     '}' // NL
 
-  !> One sum a workgroup; elements beyond the workgroups become zero.
+  !> One sum per workgroup; the remaining elements become zero.
   character(len=*), parameter :: SUMS = &
     '#version 430 core' // NL // &
     'layout(local_size_x = 256) in;' // NL // &
@@ -198,7 +198,7 @@ module sparkle_gpu_kernel_forms
 
 contains
 
-  !> The source of a kernel; empty if there is none of that name.
+  !> The source of a kernel; empty for an unknown name.
   pure function source_of(name) result(source)
     character(len=*), intent(in) :: name
     character(len=:), allocatable :: source

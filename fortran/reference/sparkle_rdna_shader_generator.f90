@@ -1,4 +1,4 @@
-!> GLSL for a convolution, cut as a program wishes: for AMD's RDNA, whose names these are, but right on every GPU.
+!> GLSL text for a convolution with options for AMD's RDNA; its results are right on every GPU.
 !>
 !> The text has the properties that `sparkle_glsl_generator` describes.
 module sparkle_rdna_shader_generator
@@ -8,37 +8,37 @@ module sparkle_rdna_shader_generator
   private
   public :: generate_rdna_conv_shader, rdna_config, rdna_arch, detect_rdna_arch
 
-  !> What is known of a GPU; 0 is unknown.
+  !> A GPU's architecture; 0 means unknown.
   type :: rdna_arch
-    !> 1 to 4; 0 if it is no RDNA.
+    !> 1 to 4; 0 if it is not RDNA.
     integer :: generation = 0
     integer :: wave_size = 0
     integer :: compute_units = 0
-    !> Operations that an instruction can hold: 2 from RDNA 3 on, else 1.
+    !> Operations per instruction: 2 from RDNA 3 on, else 1.
     integer :: dual_issue = 1
-    !> Bytes of local memory of a compute unit.
+    !> Local memory of a compute unit in bytes.
     integer :: lds_size = 0
-    !> Vector registers that a SIMD unit has for each of its lanes.
+    !> Vector registers per lane of a SIMD unit.
     integer :: vgpr_per_simd = 0
   end type rdna_arch
 
   type :: rdna_config
     type(rdna_arch) :: arch
-    !> Threads of a workgroup; a power of two, or else the next below.
+    !> Threads of a workgroup; rounded down to a power of two.
     integer :: workgroup_size = 64
-    !> Waves that a compute unit is to hold: a thread takes no more registers than leave room for them.
+    !> Waves per compute unit; this limits the registers of a thread.
     integer :: waves_per_cu = 4
-    !> Whether a workgroup reads through local memory.
+    !> Whether a workgroup loads its operands through local memory.
     logical :: use_lds = .false.
-    !> Whether two sums take turns, so that their multiply-adds can go together.
+    !> Whether each output has two accumulators, whose multiply-adds can be issued together.
     logical :: use_dual_issue = .false.
-    !> Registers that a thread may take, about.
+    !> Approximate number of registers per thread.
     integer :: vgpr_usage = 64
   end type rdna_config
 
 contains
 
-  !> What the GPU `gl:device_id` is; all unknown if there is none.
+  !> The architecture of the GPU `gl:device_id`; all fields are unknown if it does not exist.
   function detect_rdna_arch(device_id) result(arch)
     integer, intent(in) :: device_id
     type(rdna_arch) :: arch
@@ -49,12 +49,12 @@ contains
     arch%wave_size = int(found%subgroup_size)
     arch%compute_units = int(found%compute_units)
     arch%dual_issue = 1 + int(found%dual_issue)
-    ! Where the hardware's size is not known, a workgroup's limit is what a program can have.
+    ! If the hardware's size is unknown, use the limit of a workgroup.
     arch%lds_size = int(merge(found%local_memory, found%shared_memory, found%local_memory > 0))
     arch%vgpr_per_simd = int(found%registers)
   end function detect_rdna_arch
 
-  !> A kernel for the convolution; empty if the sizes are not those of one.
+  !> A kernel for the convolution; empty if the sizes are not a valid convolution.
   function generate_rdna_conv_shader(config, conv_params) result(shader_source)
     type(rdna_config), intent(in) :: config
     type(convolution_config), intent(in) :: conv_params
@@ -69,8 +69,8 @@ contains
     shader_source = shader_text(conv_params, options)
   end function generate_rdna_conv_shader
 
-  !> Threads along pixels and along channels. Through local memory a square shares most; without, a whole wave reads pixels
-  !> side by side.
+  !> Threads along pixels and along channels. With local memory a square shares the most operands. Without it, a whole
+  !> wave reads adjacent pixels.
   pure function workgroup(config) result(threads)
     type(rdna_config), intent(in) :: config
     integer :: threads(2)
@@ -86,7 +86,7 @@ contains
     threads(1) = 2**doublings / threads(2)
   end function workgroup
 
-  !> What a thread may take so that as many waves as wished fit beside each other on a compute unit's two SIMD units.
+  !> Registers per thread, so that the requested waves fit on the two SIMD units of a compute unit.
   pure integer function registers(config)
     type(rdna_config), intent(in) :: config
 

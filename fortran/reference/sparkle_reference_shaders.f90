@@ -1,6 +1,6 @@
-!> What the shader modules of the reference interface share: the library's own detection, generator and store.
+!> Common helpers of the reference shader modules: the library's device detection, shader generator and tuning history.
 !>
-!> A device is named by its number among the usable GL devices, as in `gl:0`. Private to those modules.
+!> `device_id` is the N of `gl:N`. Private to those modules.
 module sparkle_reference_shaders
   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_int32_t, c_int64_t, c_null_char, c_null_ptr, c_ptr, &
     c_size_t, c_loc
@@ -9,16 +9,17 @@ module sparkle_reference_shaders
   implicit none
   private
   public :: c_architecture, c_shader_options, convolution_config
-  public :: architecture_of, shader_text, load_experience, save_experience, text_of
+  public :: architecture_of, shader_text, load_tuning_record, save_tuning_record, text_of
 
-  !> A convolution, as `sparkle_glsl_generator` hands it on.
+  !> A convolution; `sparkle_glsl_generator` makes this type public.
   type :: convolution_config
     integer :: input_height = 0, input_width = 0, input_channels = 0
     integer :: kernel_height = 0, kernel_width = 0
     integer :: output_height = 0, output_width = 0, output_channels = 0
     integer :: stride_y = 1, stride_x = 1
     integer :: pad_y = 0, pad_x = 0
-    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32, or else the next of these below; 16 if it is below 4.
+    !> Workgroups are tile_size x tile_size: 4, 8, 16 or 32; other values are rounded down to one of these, below 4 to
+    !> 16.
     integer :: tile_size = 16
     logical :: use_fp16 = .false.
   end type convolution_config
@@ -27,9 +28,9 @@ module sparkle_reference_shaders
     integer(c_size_t) :: size = 0
     integer(c_int32_t) :: rdna_generation = 0
     integer(c_int32_t) :: subgroup_size = 0
-    integer(c_int32_t) :: subgroup_size_told = 0
+    integer(c_int32_t) :: subgroup_size_reported = 0
     integer(c_int32_t) :: compute_units = 0
-    integer(c_int32_t) :: compute_units_told = 0
+    integer(c_int32_t) :: compute_units_reported = 0
     integer(c_int32_t) :: dual_issue = 0
     integer(c_int32_t) :: matrix_units = 0
     integer(c_int32_t) :: cache_line = 0
@@ -53,12 +54,12 @@ module sparkle_reference_shaders
     integer(c_int32_t) :: reserved = 0
   end type c_shader_options
 
-  type, bind(C) :: c_experience
+  type, bind(C) :: c_tuning_record
     integer(c_size_t) :: size = 0
     integer(c_int64_t) :: runs = 0
     real(c_double) :: mean_ms = 0.0_c_double
     real(c_double) :: rate = 0.0_c_double
-  end type c_experience
+  end type c_tuning_record
 
   interface
     function c_device_architecture(index, architecture) bind(C, name="sparkle_device_architecture") result(status)
@@ -78,28 +79,28 @@ module sparkle_reference_shaders
       integer(c_int32_t) :: status
     end function c_shader_source
 
-    function c_experience_load(index, what, way, experience) bind(C, name="sparkle_experience_load") result(status)
-      import :: c_char, c_experience, c_int32_t, c_size_t
+    function c_tuning_history_load(index, task, variant, record) bind(C, name="sparkle_tuning_history_load") result(status)
+      import :: c_char, c_tuning_record, c_int32_t, c_size_t
       integer(c_size_t), value :: index
-      character(kind=c_char), intent(in) :: what(*)
-      character(kind=c_char), intent(in) :: way(*)
-      type(c_experience), intent(inout) :: experience
+      character(kind=c_char), intent(in) :: task(*)
+      character(kind=c_char), intent(in) :: variant(*)
+      type(c_tuning_record), intent(inout) :: record
       integer(c_int32_t) :: status
-    end function c_experience_load
+    end function c_tuning_history_load
 
-    function c_experience_save(index, what, way, experience) bind(C, name="sparkle_experience_save") result(status)
-      import :: c_char, c_experience, c_int32_t, c_size_t
+    function c_tuning_history_save(index, task, variant, record) bind(C, name="sparkle_tuning_history_save") result(status)
+      import :: c_char, c_tuning_record, c_int32_t, c_size_t
       integer(c_size_t), value :: index
-      character(kind=c_char), intent(in) :: what(*)
-      character(kind=c_char), intent(in) :: way(*)
-      type(c_experience), intent(in) :: experience
+      character(kind=c_char), intent(in) :: task(*)
+      character(kind=c_char), intent(in) :: variant(*)
+      type(c_tuning_record), intent(in) :: record
       integer(c_int32_t) :: status
-    end function c_experience_save
+    end function c_tuning_history_save
   end interface
 
 contains
 
-  !> What the library knows of a device; whether there is such a device.
+  !> The library's description of a device. Returns whether the device exists.
   logical function architecture_of(device_id, architecture)
     integer, intent(in) :: device_id
     type(c_architecture), intent(out) :: architecture
@@ -110,7 +111,7 @@ contains
     if (architecture_of) architecture_of = c_device_architecture(index, architecture) == SPARKLE_OK
   end function architecture_of
 
-  !> Looks for `gl:device_id` in the list of all devices.
+  !> Finds the index of `gl:device_id` in the list of all devices.
   logical function listed(device_id, index)
     integer, intent(in) :: device_id
     integer(c_size_t), intent(out) :: index
@@ -131,7 +132,7 @@ contains
     end do
   end function listed
 
-  !> The generator's text for a convolution; empty if its sizes are not those of one.
+  !> The generator's text for a convolution; empty if the sizes are not a valid convolution.
   function shader_text(config, options) result(text)
     type(convolution_config), intent(in) :: config
     type(c_shader_options), intent(in) :: options
@@ -153,7 +154,7 @@ contains
     if (c_shader_source(desc, wish, c_loc(characters), length + 1, length) == SPARKLE_OK) text = text_in(characters)
   end function shader_text
 
-  !> Whether the output is as large as it has to be. All else is for the library to judge.
+  !> Whether the output's size matches the other sizes. The library checks everything else.
   pure logical function is_sound(config)
     type(convolution_config), intent(in) :: config
 
@@ -181,44 +182,44 @@ contains
       pad_h=int(config%pad_y, c_int64_t), pad_w=int(config%pad_x, c_int64_t))
   end function as_desc
 
-  !> What was kept of `way` to do `what`; `runs` is 0 if nothing was.
-  subroutine load_experience(device_id, what, way, runs, mean_ms, rate)
+  !> Loads the record of `variant` for `task`; `runs` is 0 if there is none.
+  subroutine load_tuning_record(device_id, task, variant, runs, mean_ms, rate)
     integer, intent(in) :: device_id
-    character(len=*), intent(in) :: what, way
+    character(len=*), intent(in) :: task, variant
     integer, intent(out) :: runs
     real, intent(out) :: mean_ms, rate
-    type(c_experience) :: experience
+    type(c_tuning_record) :: record
     integer(c_size_t) :: index
 
     runs = 0
     mean_ms = 0.0
     rate = 0.0
     if (.not. listed(device_id, index)) return
-    experience%size = storage_size(experience) / 8
-    if (c_experience_load(index, what // c_null_char, way // c_null_char, experience) /= SPARKLE_OK) return
-    runs = int(min(experience%runs, int(huge(runs) - 1, c_int64_t)))
-    mean_ms = real(experience%mean_ms)
-    rate = real(experience%rate)
-  end subroutine load_experience
+    record%size = storage_size(record) / 8
+    if (c_tuning_history_load(index, task // c_null_char, variant // c_null_char, record) /= SPARKLE_OK) return
+    runs = int(min(record%runs, int(huge(runs) - 1, c_int64_t)))
+    mean_ms = real(record%mean_ms)
+    rate = real(record%rate)
+  end subroutine load_tuning_record
 
-  !> Keeps it, where there is such a device.
-  subroutine save_experience(device_id, what, way, runs, mean_ms, rate)
+  !> Saves the record of `variant` for `task`, if the device exists.
+  subroutine save_tuning_record(device_id, task, variant, runs, mean_ms, rate)
     integer, intent(in) :: device_id
-    character(len=*), intent(in) :: what, way
+    character(len=*), intent(in) :: task, variant
     integer, intent(in) :: runs
     real, intent(in) :: mean_ms, rate
-    type(c_experience) :: experience
+    type(c_tuning_record) :: record
     integer(c_size_t) :: index
     integer(c_int32_t) :: ignored
 
     if (.not. listed(device_id, index)) return
-    experience = c_experience(size=storage_size(experience) / 8, runs=int(runs, c_int64_t), &
+    record = c_tuning_record(size=storage_size(record) / 8, runs=int(runs, c_int64_t), &
       mean_ms=real(mean_ms, c_double), rate=real(rate, c_double))
-    ! What cannot be kept costs only the time of measuring it again.
-    ignored = c_experience_save(index, what // c_null_char, way // c_null_char, experience)
-  end subroutine save_experience
+    ! If this fails, the variant is only measured again.
+    ignored = c_tuning_history_save(index, task // c_null_char, variant // c_null_char, record)
+  end subroutine save_tuning_record
 
-  !> NUL-terminated text in a C array.
+  !> The NUL-terminated text in a C array.
   pure function text_of(characters) result(text)
     character(kind=c_char), intent(in) :: characters(:)
     character(len=:), allocatable :: text

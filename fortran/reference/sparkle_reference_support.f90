@@ -1,7 +1,7 @@
-!> What the reference modules share: their argument list, judged once, and one way to solve it on a device by name.
+!> Common helpers of the reference modules: the check of their argument list, and convolution on a device by name.
 !>
-!> The reference interface has square kernels, one stride and one padding, and passes the output's size along. Arrays
-!> may be longer than needed, never shorter. Times are of a monotonic clock: CPU time would add up all threads.
+!> The reference interface has square kernels, one stride, one padding, and the output's size as arguments. Arrays may
+!> be longer than necessary, but not shorter. Times come from a monotonic clock, because CPU time would sum all threads.
 module sparkle_reference_support
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_int8_t, c_ptr
@@ -13,7 +13,7 @@ module sparkle_reference_support
 
 contains
 
-  !> Convolves on `device_name`; returns the wall milliseconds of the whole call, or -1 with `output` untouched.
+  !> Convolves on `device_name`. Returns the wall time of the whole call in milliseconds, or -1 with `output` untouched.
   function solve_conv2d(device_name, input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(milliseconds)
     character(len=*), intent(in) :: device_name
@@ -40,7 +40,7 @@ contains
     if (stat == 0) milliseconds = real(real(clock_ns() - start, real64) / 1.0e6_real64, real32)
   end function solve_conv2d
 
-  !> Whether the sizes are a sound convolution whose output is H_out x W_out, and the arrays hold it.
+  !> Whether the sizes are a valid convolution with an output of H_out x W_out, and the arrays are long enough.
   logical function arrays_suffice(input_len, weights_len, output_len, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out)
     integer(int64), intent(in) :: input_len, weights_len, output_len
@@ -49,11 +49,11 @@ contains
     integer :: p, q, stat
 
     arrays_suffice = .false.
-    ! The reference interface knows no empty batch, which module `sparkle` takes.
+    ! Unlike module `sparkle`, the reference interface has no empty batches.
     if (N < 1) return
     p = 0
     q = 0
-    ! The library refuses sizes whose products overflow, so the lengths below are sound.
+    ! The library refuses sizes whose products overflow, so the lengths below are correct.
     call sparkle_output_size(as_desc(N, C, H, W, K, kernel_size, stride, pad), p, q, stat=stat)
     if (stat /= 0 .or. p /= H_out .or. q /= W_out) return
     call lengths(N, C, H, W, K, kernel_size, H_out, W_out, needed_input, needed_weights, needed_output)
@@ -76,16 +76,16 @@ contains
       stride_h=stride, stride_w=stride, pad_h=pad, pad_w=pad)
   end function as_desc
 
-  !> Floating-point operations, a multiply-add counted as two; a real, so that no size overflows it.
+  !> Number of floating-point operations, two per multiply-add. It is real, so that it cannot overflow.
   pure real(real64) function conv2d_work(N, C, K, kernel_size, H_out, W_out)
     integer, intent(in) :: N, C, K, kernel_size, H_out, W_out
 
     conv2d_work = 2.0_real64 * N * K * H_out * W_out * C * kernel_size * kernel_size
   end function conv2d_work
 
-  !> Ends a reference subroutine, which has no result to say -1 with. A caller that passes `stat` reads it. For one
-  !> that does not, a result that could not be computed becomes NaN: the program goes on, as it always did, and cannot
-  !> take what it finds for numbers.
+  !> Ends a reference subroutine, which has no function result. If the caller passes `stat`, it becomes 0 or -1.
+  !> Otherwise a failed result becomes NaN: the program continues, as with the original framework, but cannot mistake it
+  !> for a result.
   subroutine finish_without_status(succeeded, result_array, stat)
     logical, intent(in) :: succeeded
     real(real32), intent(inout) :: result_array(:)
@@ -98,7 +98,7 @@ contains
     end if
   end subroutine finish_without_status
 
-  !> The same for memory of which only the address is known: all its bytes become 255, NaN as fp32 and float64 numbers.
+  !> The same for memory by address: all its bytes become 255, which is NaN in fp32 and float64.
   subroutine spoil_memory(memory, bytes)
     type(c_ptr), intent(in) :: memory
     integer(int64), intent(in) :: bytes
@@ -109,7 +109,7 @@ contains
     contents = -1
   end subroutine spoil_memory
 
-  !> The device that the reference interface computes on: the GL device that SPARKLE_DEVICE names, or else the first.
+  !> The device of the reference interface: the GL device that SPARKLE_DEVICE names, or else the first.
   function gpu_selector() result(selector)
     character(len=:), allocatable :: selector
     character(len=32) :: value
@@ -120,7 +120,7 @@ contains
     if (stat == 0 .and. value(:3) == 'gl:') selector = trim(value)
   end function gpu_selector
 
-  !> A monotonic clock, in nanoseconds.
+  !> A monotonic clock in nanoseconds.
   integer(int64) function clock_ns()
     integer(int64) :: count, rate
 

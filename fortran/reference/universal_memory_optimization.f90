@@ -1,9 +1,9 @@
-!> What existing programs use to fit work to the memory hierarchy: parameters of this machine, read from the system or
-!> measured; im2col as a matrix; products and convolutions through libsparkle's CPU device.
+!> Memory parameters of this machine, read from the system or measured; im2col as a matrix; matrix products and
+!> convolutions on libsparkle's CPU device. The interface is that of existing programs.
 !>
-!> The convolution does not go through `im2col_cache_optimal`, whose rows are in another order than the weights' columns:
-!> multiplying the two, as was once done, is no convolution. Nothing is printed. Subroutines, which have no result to
-!> report failure with, take an optional `stat`; see `finish_without_status`.
+!> The convolution does not use `im2col_cache_optimal`: the order of its rows differs from that of the weights' columns,
+!> so their product is not the convolution. Nothing is printed. Subroutines report failures in an optional `stat`; see
+!> `finish_without_status`.
 module universal_memory_optimization
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use gemm_simd_optimized, only: gemm_simd_avx512
@@ -14,28 +14,28 @@ module universal_memory_optimization
   public :: memory_params, detect_memory_params, cache_optimal_tile_size, arithmetic_intensity
   public :: optimize_memory_layout, im2col_cache_optimal, gemm_universal_memory, fused_conv2d_cpu
 
-  !> This machine. 0 and .false. where the system does not say.
+  !> Parameters of this machine; 0 and .false. if the system does not report them.
   type :: memory_params
-    !> What the first core can use, its own or shared.
+    !> Caches of the first core, private or shared.
     integer :: l1_cache_kb = 0
     integer :: l2_cache_kb = 0
     integer :: l3_cache_kb = 0
     integer :: cache_line_bytes = 0
-    !> Gigabytes a second that one thread moves when it copies in memory, reads and writes added: the best run.
+    !> Copy bandwidth of one thread in GB/s, reads plus writes: the best run.
     real(real64) :: peak_bandwidth_gb = 0.0_real64
-    !> The middle run.
+    !> The same, median of the runs.
     real(real64) :: effective_bandwidth_gb = 0.0_real64
-    !> Cores, however many threads each runs.
+    !> Physical cores.
     integer :: num_cores = 0
-    !> Threads of the library's pool.
+    !> Threads of the library's CPU pool.
     integer :: num_threads = 0
-    !> A tile of floats of each of three matrices fits L1; `tile_k` makes two panels fit half of L2.
+    !> Three tiles of floats, one per matrix, fit in L1; with `tile_k` two panels fit in half of L2.
     integer :: tile_m = 0
     integer :: tile_n = 0
     integer :: tile_k = 0
     !> Whether the system may back memory with huge pages.
     logical :: use_hugepages = .false.
-    !> Whether memory is in more than one node.
+    !> Whether there is more than one NUMA node.
     logical :: use_numa_opt = .false.
   end type memory_params
 
@@ -45,7 +45,7 @@ module universal_memory_optimization
 
 contains
 
-  !> Reads and measures anew at each call, which takes some tens of milliseconds: keep the result.
+  !> Reads and measures at each call, which takes some tens of milliseconds: keep the result.
   function detect_memory_params() result(params)
     type(memory_params) :: params
 
@@ -56,13 +56,13 @@ contains
     params%tile_m = cache_optimal_tile_size(params%l1_cache_kb, FLOAT_BYTES)
     params%tile_n = params%tile_m
     params%tile_k = min(1024, max(8, params%l2_cache_kb * 512 / (FLOAT_BYTES * (params%tile_m + params%tile_n)) / 8 * 8))
-    ! The setting in force stands in brackets.
+    ! The active setting is in brackets.
     params%use_hugepages = index(line_of('/sys/kernel/mm/transparent_hugepage/enabled'), '[never]') == 0 &
       .and. line_of('/sys/kernel/mm/transparent_hugepage/enabled') /= ''
     params%use_numa_opt = scan(line_of(SYSTEM // 'node/online'), ',-') > 0
   end function detect_memory_params
 
-  !> The side of three square tiles that share a cache, rounded up to a multiple of 8, from 8 to 128.
+  !> The side of three square tiles that share a cache: a multiple of 8, rounded up, from 8 to 128.
   pure integer function cache_optimal_tile_size(cache_kb, element_bytes)
     integer, intent(in) :: cache_kb, element_bytes
     real(real64) :: elements
@@ -71,7 +71,7 @@ contains
     cache_optimal_tile_size = min(128, max(8, (int(min(1.0e4_real64, sqrt(elements / 3.0_real64))) + 7) / 8 * 8))
   end function cache_optimal_tile_size
 
-  !> Operations for each byte that is moved; 0 if none is.
+  !> Operations per byte moved; 0 if no bytes are moved.
   pure real(real64) function arithmetic_intensity(flops, bytes_accessed)
     integer(int64), intent(in) :: flops, bytes_accessed
 
@@ -79,14 +79,14 @@ contains
     if (bytes_accessed > 0) arithmetic_intensity = real(flops, real64) / real(bytes_accessed, real64)
   end function arithmetic_intensity
 
-  !> Copies an m x n matrix, in its order, whatever `layout` is named: that is what programs were always given, and they
-  !> go on reading the result in the order of `data`. Only a layout without a name is refused.
+  !> Copies an m x n matrix without changing its order, for every name of a `layout`: as in the original framework,
+  !> programs read the result in the order of `data`. Only an empty name is refused.
   subroutine optimize_memory_layout(data, m, n, optimized_data, layout, stat)
     real(real32), intent(in) :: data(:)
     integer, intent(in) :: m, n
     real(real32), intent(inout) :: optimized_data(:)
     character(len=*), intent(in) :: layout
-    !> 0, or -1 with `optimized_data` untouched; without it, NaN says that nothing was copied.
+    !> 0, or -1 with `optimized_data` untouched. Without `stat`, `optimized_data` becomes NaN on failure.
     integer, intent(out), optional :: stat
     integer(int64) :: length
     logical :: sound
@@ -99,19 +99,19 @@ contains
     call finish_without_status(sound, optimized_data, stat)
   end subroutine optimize_memory_layout
 
-  !> The pixels that each output pixel sees, as a matrix of kernel_size**2 * C rows and N * H_out * W_out columns. Rows
-  !> are in the order (kh, kw, c), c fastest; a row is contiguous: images, and in them output pixels. Padding is zeros.
+  !> im2col: the inputs of each output pixel as a matrix of kernel_size**2 * C rows and N * H_out * W_out columns. Rows
+  !> are in the order (kh, kw, c), c fastest. A row is contiguous: output pixels, image by image. Padding is zero.
   subroutine im2col_cache_optimal(input, output, N, C, H, W, kernel_size, stride, pad, H_out, W_out, stat)
     real(real32), intent(in) :: input(:)
     real(real32), intent(inout) :: output(:)
     integer, intent(in) :: N, C, H, W, kernel_size, stride, pad, H_out, W_out
-    !> 0, or -1 with `output` untouched; without it, NaN says that nothing was computed.
+    !> 0, or -1 with `output` untouched. Without `stat`, `output` becomes NaN on failure.
     integer, intent(out), optional :: stat
     integer(int64) :: at, image
     integer :: kh, kw, channel, batch
     logical :: sound
 
-    ! As a convolution to as many channels as a pixel has taps, its output would be this matrix; so the library judges.
+    ! A convolution with one output channel per row has an output of this size, so the library can check the arguments.
     sound = .false.
     if (min(C, kernel_size) > 0 .and. max(C, kernel_size) <= huge(0_int32)) then
       if (int(C, int64) * kernel_size <= huge(0_int32) / kernel_size) then
@@ -137,7 +137,8 @@ contains
     call finish_without_status(sound, output, stat)
   end subroutine im2col_cache_optimal
 
-  !> One tap for all output pixels: every `stride`-th pixel of one channel from (down, right) on, zero outside.
+  !> One kernel position for all output pixels: every `stride`-th pixel of one channel from (down, right) on, zero
+  !> outside.
   pure subroutine shifted(image, pixels, H, W, H_out, W_out, stride, down, right)
     real(real32), intent(in) :: image(0:)
     real(real32), intent(inout) :: pixels(0:)
@@ -145,7 +146,7 @@ contains
     integer(int64) :: row, at, first, beyond
     integer :: p
 
-    ! Columns first to beyond - 1 see the image.
+    ! Columns `first` to `beyond` - 1 read the image.
     first = min(int(W_out, int64), (int(max(0, -right), int64) + stride - 1) / stride)
     beyond = max(first, min(int(W_out, int64), (max(0_int64, int(W, int64) - right) + stride - 1) / stride))
     do p = 0, H_out - 1
@@ -164,20 +165,21 @@ contains
     end do
   end subroutine shifted
 
-  !> C = alpha A B + beta C, column-major and packed: A is m x k, B k x n, C m x n.
+  !> C = alpha A B + beta C, column-major and packed: A is m x k, B is k x n, C is m x n.
   subroutine gemm_universal_memory(A, B, C, m, n, k, alpha, beta, stat)
     real(real32), intent(in) :: A(:)
     real(real32), intent(in) :: B(:)
     real(real32), intent(inout) :: C(:)
     integer, intent(in) :: m, n, k
     real(real32), intent(in) :: alpha, beta
-    !> 0, or -1 with C untouched; without it, a product that could not be computed is NaN.
+    !> 0, or -1 with C untouched. Without `stat`, C becomes NaN on failure.
     integer, intent(out), optional :: stat
 
     call gemm_simd_avx512(A, B, C, m, n, k, alpha, beta, stat)
   end subroutine gemm_universal_memory
 
-  !> One convolution, im2col done panel by panel while it is multiplied. Wall milliseconds, or -1 with `output` untouched.
+  !> Computes one convolution on the CPU, without an im2col matrix in memory. Returns the wall time in milliseconds, or
+  !> -1 with `output` untouched.
   function fused_conv2d_cpu(input, weights, output, &
     N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) result(time_ms)
     real(real32), intent(in) :: input(:)
@@ -210,7 +212,7 @@ contains
     end do
   end subroutine read_caches
 
-  !> Copies from memory to memory: four times L3, from 32 to 256 MiB in all.
+  !> Measures copies in memory. Both arrays together have four times the size of L3, but 32 to 256 MiB.
   subroutine measure_bandwidth(params)
     type(memory_params), intent(inout) :: params
     real(real32), allocatable :: from(:), to(:)
@@ -228,9 +230,9 @@ contains
       start = clock_ns()
       to = from
       rate = 2.0_real64 * real(length * FLOAT_BYTES, real64) / real(max(1_int64, clock_ns() - start), real64)
-      ! Looked at, so that no run can be left out.
+      ! Read the result, so that the compiler cannot remove the run.
       if (abs(to(run) - from(run)) > 0.0_real32) return
-      ! Kept in ascending order.
+      ! Insert in ascending order.
       slower = count(rates(:run - 1) <= rate)
       rates(slower + 2:run) = rates(slower + 1:run - 1)
       rates(slower + 1) = rate
@@ -239,7 +241,7 @@ contains
     params%effective_bandwidth_gb = rates(MIDDLE)
   end subroutine measure_bandwidth
 
-  !> Cores: processors that come first among those that share their core.
+  !> Number of physical cores: processors that are the first of those that share their core.
   integer function cores()
     character(len=:), allocatable :: siblings
     character(len=12) :: digits
@@ -251,7 +253,7 @@ contains
       write (digits, '(i0)') processor
       siblings = line_of(SYSTEM // 'cpu/cpu' // trim(digits) // '/topology/thread_siblings_list')
       if (siblings == '') then
-        ! One that is offline says nothing; after many such there are no more.
+        ! An offline processor has no such file. After many of those there are no more processors.
         unknown = unknown + 1
         if (unknown > 64) exit
       else
@@ -261,7 +263,7 @@ contains
     end do
   end function cores
 
-  !> The first line of a file; empty if there is none.
+  !> The first line of a file; empty if it cannot be read.
   function line_of(path) result(line)
     character(len=*), intent(in) :: path
     character(len=:), allocatable :: line
@@ -276,7 +278,7 @@ contains
     close (unit)
   end function line_of
 
-  !> The number that `text` begins with; 0 if it begins with none.
+  !> The number at the start of `text`; 0 if there is none.
   pure integer function number_in(text)
     character(len=*), intent(in) :: text
     integer :: length, status

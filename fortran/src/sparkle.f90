@@ -6,30 +6,30 @@
 !>
 !> ## Layout
 !>
-!> The library knows arrays as C has them: input NCHW, weights OIHW, output NCHW, the last index running fastest. In
-!> Fortran the first index runs fastest, so the same bytes are declared with the indices reversed:
+!> The library uses the array layouts of C: input NCHW, weights OIHW, output NCHW, with the last index fastest. In
+!> Fortran the first index is fastest, so the same memory is declared with reversed indices:
 !>
-!> | array   | C                   | Fortran                | its element in memory            |
+!> | array   | C                   | Fortran                | offset of the element in memory  |
 !> | ------- | ------------------- | ---------------------- | -------------------------------- |
 !> | input   | `x[N][C][H][W]`     | `x(W,H,C,N)`           | `((n*C + c)*H + h)*W + w`        |
 !> | weights | `[K][C/G][R][S]`    | `weights(S,R,C/G,K)`   | `((k*(C/G) + c)*R + r)*S + s`    |
 !> | bias    | `[K]`               | `bias(K)`              | `k`                              |
 !> | output  | `y[N][K][P][Q]`     | `y(Q,P,K,N)`           | `((n*K + k)*P + p)*Q + q`        |
 !>
-!> An image of 2 rows and 3 columns whose pixels are 1 2 3 / 4 5 6 is 1 2 3 4 5 6 in memory, `x[0][0][1][2] == 6` in C
-!> and `x(3,2,1,1) == 6` in Fortran. Matrices of `sgemm` are column-major, as always in Fortran.
+!> An image of 2 rows and 3 columns with the pixels 1 2 3 / 4 5 6 is 1 2 3 4 5 6 in memory: `x[0][0][1][2] == 6` in C
+!> and `x(3,2,1,1) == 6` in Fortran. The matrices of `sgemm` are column-major, as usual in Fortran.
 !>
 !> ## Arrays, errors, threads
 !>
-!> Actual arguments may be strided sections; the compiler then passes a packed copy, and copies results back. Input and
+!> Actual arguments may be strided sections; the compiler then passes a packed copy and copies results back. Input and
 !> output must not overlap.
 !>
-!> Every procedure takes `stat` and `errmsg` and treats them as ALLOCATE does: on success `stat` is 0 and `errmsg` keeps
-!> its value; on failure `stat` is one of the codes below, `errmsg` the reason and no output is changed; a failure
-!> without `stat` ends the program by ERROR STOP.
+!> Every procedure takes `stat` and `errmsg` and uses them like ALLOCATE. On success `stat` is 0 and `errmsg` is
+!> unchanged. On failure `stat` is one of the codes below, `errmsg` is the reason, and outputs are unchanged. A failure
+!> without `stat` ends the program with ERROR STOP.
 !>
-!> All procedures may be called from any number of threads, also on the same device and plan. Opening, closing, creating
-!> and assigning change the object and need it for themselves.
+!> Any number of threads may call these procedures at once, also on the same device and plan. Opening, closing, creating
+!> and assigning modify the object, so no other thread may use it meanwhile.
 module sparkle
   use sparkle_runtime, only: sparkle_device, sparkle_device_info, sparkle_devices, sparkle_timing, &
     sparkle_last_timing, sparkle_version, sparkle_num_threads, sparkle_set_num_threads, sparkle_finalize, &

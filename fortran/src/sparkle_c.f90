@@ -1,17 +1,18 @@
-!> The C interface of libsparkle, one declaration a C function: `include/sparkle.h` read as Fortran.
+!> The C interface of libsparkle: the declarations of `include/sparkle.h` in Fortran.
 !>
-!> Programs use module `sparkle`, which is built on this one. Two rules hold here. Arrays are assumed-size, so the
-!> compiler packs a strided actual argument before C sees it, and an absent optional array arrives as NULL. The C
-!> function `sparkle_conv2d` is left out: its name as a binding label would be the same global identifier as the
-!> reference module `sparkle_conv2d`, and Fortran forbids that in one program. A plan used once does the same.
+!> Programs use module `sparkle`, which is built on this one. Arrays are assumed-size, so that the compiler packs a
+!> strided actual argument before C sees it. An absent optional array is passed as NULL. The C function `sparkle_conv2d`
+!> is missing: its binding label would be the same global identifier as the reference module `sparkle_conv2d`, which
+!> Fortran forbids in one program. A plan that runs once replaces it.
 module sparkle_c
   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_float, c_funptr, c_int, c_int32_t, &
     c_int64_t, c_ptr, c_size_t
   implicit none
   public
 
-  ! A flag that promotes explicit kinds makes C's types longer or shorter than they are in C. Nothing would fit the library
-  ! then, so one of these lines does not compile. Flags for default kinds (-fdefault-real-8, -fdefault-integer-8) do no harm.
+  ! A compiler flag that promotes explicit kinds changes the sizes of C's types, which then no longer match the library.
+  ! With such a flag one of these lines does not compile. Flags for default kinds (-fdefault-real-8,
+  ! -fdefault-integer-8) are fine.
   integer, parameter :: &
     c_float_must_have_32_bits = 1 / merge(1, 0, storage_size(1.0_c_float) == 32), & ! compile without -freal-4-real-8
     c_double_must_have_64_bits = 1 / merge(1, 0, storage_size(1.0_c_double) == 64), & ! compile without -freal-8-real-4
@@ -101,7 +102,7 @@ module sparkle_c
     character(kind=c_char) :: fallback(256)
   end type c_timing
 
-  !> Zero means the default.
+  !> Zero in a field means its default.
   type, bind(C) :: c_pipeline_options
     integer(c_size_t) :: size = 0
     integer(c_int32_t) :: slots = 0

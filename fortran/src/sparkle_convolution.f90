@@ -1,11 +1,11 @@
-!> Convolution on rank-4 and on flat arrays, once or through a plan.
+!> Convolution on rank-4 and flat arrays, in one call or through a plan.
 !>
-!> Part of module `sparkle`; use that one. Every public procedure goes the same way: complete the descriptor from the
-!> arrays, let the library judge it, check every array against it, compute.
+!> Part of module `sparkle`; programs use that module. Every public procedure takes the same steps: it completes the
+!> descriptor from the arrays, lets the library check it, checks every array against it, and computes.
 !>
-!> Array arguments are assumed-shape without CONTIGUOUS, down to the procedures that call C, where they are assumed-size:
-!> there gfortran packs what is strided and passes the rest as it is. To a CONTIGUOUS argument it would pass a copy of
-!> every array that the caller itself received as an argument.
+!> Array arguments are assumed-shape without CONTIGUOUS, except in the procedures that call C, where they are
+!> assumed-size. gfortran then packs only strided arrays. For a CONTIGUOUS argument it would copy every array that the
+!> caller itself received as an argument.
 module sparkle_convolution
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
@@ -15,11 +15,11 @@ module sparkle_convolution
   private
   public :: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan, plan_handle
 
-  !> A convolution: N images of C channels, H x W pixels; K output channels; an R x S kernel.
+  !> A convolution of N images with C channels and H x W pixels to K output channels, with an R x S kernel.
   !>
-  !> A size left 0 is taken from the rank-4 arrays of the call; flat arrays need all seven, of which n may be 0: an empty
-  !> batch, with nothing to compute and arrays without elements. Name what differs:
-  !> `sparkle_conv2d_desc(stride_h=2, pad_w=1)`.
+  !> A size of 0 is taken from the rank-4 arrays of the call. Flat arrays need all seven sizes; n may be 0 for an empty
+  !> batch, whose arrays have no elements. Only fields that differ need a value: `sparkle_conv2d_desc(stride_h=2,
+  !> pad_w=1)`.
   type :: sparkle_conv2d_desc
     integer(c_int64_t) :: n = 0
     integer(c_int64_t) :: c = 0
@@ -36,20 +36,20 @@ module sparkle_convolution
     integer(c_int64_t) :: dilation_w = 1
     integer(c_int64_t) :: groups = 1
     logical :: relu = .false.
-    !> How it is computed: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT (every product of the definition, exact on
-    !> small integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1, one group).
+    !> The algorithm: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT (every product of the definition, exact on small
+    !> integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1; on OpenGL one group).
     integer :: algorithm = SPARKLE_ALGORITHM_AUTO
   end type sparkle_conv2d_desc
 
-  !> A convolution prepared once, weights packed, to be executed any number of times, by any number of threads.
+  !> A prepared convolution with packed weights. Any number of threads may execute it any number of times.
   !>
-  !> A plan owns its packed weights and releases them when it ceases to exist. It cannot be copied: the left side of an
-  !> assignment becomes an empty plan that refuses to execute and says why. Pass plans by reference, or point at them.
-  !> For copies past the assignment, see `sparkle_device`.
+  !> A plan owns its packed weights; finalisation releases them. It cannot be copied: the left side of an assignment
+  !> becomes an empty plan, whose execution fails with a message. Pass plans by reference, or use pointers. For copies
+  !> without assignment, see `sparkle_device`.
   type :: sparkle_plan
     private
     type(c_ptr) :: handle = c_null_ptr
-    !> Where `handle` was when the plan was created. Elsewhere it is a copy of the bits.
+    !> The address of `handle` when the plan was created. At another address this is a bitwise copy.
     type(c_ptr) :: home = c_null_ptr
     type(sparkle_conv2d_desc) :: desc
     integer(c_int64_t) :: p = 0
@@ -68,7 +68,8 @@ module sparkle_convolution
     final :: plan_finalize
   end type sparkle_plan
 
-  !> `call conv2d(x, weights, y, ...)` on rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` on rank-4 or flat ones.
+  !> `call conv2d(x, weights, y, ...)` for rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` for rank-4 or flat
+  !> arrays.
   interface conv2d
     module procedure conv2d_rank4
     module procedure conv2d_desc_rank4
@@ -77,8 +78,8 @@ module sparkle_convolution
 
 contains
 
-  !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N). `stride`, `pad` and `dilation` count for both
-  !> directions; a descriptor sets them apart. Nothing of `y` is changed on failure, which is why it is INOUT.
+  !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N). `stride`, `pad` and `dilation` apply to both
+  !> directions; a descriptor can set them separately. `y` is INOUT because it is unchanged on failure.
   subroutine conv2d_rank4(x, weights, y, bias, stride, pad, dilation, groups, relu, device, stat, errmsg)
     real(c_float), intent(in) :: x(:, :, :, :)
     real(c_float), intent(in) :: weights(:, :, :, :)
@@ -111,7 +112,7 @@ contains
     call conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
   end subroutine conv2d_rank4
 
-  !> The same with a descriptor, whose sizes, where given, must be those of the arrays.
+  !> The same with a descriptor. Sizes that it gives must match the arrays.
   subroutine conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
     real(c_float), intent(in) :: x(:, :, :, :)
@@ -126,7 +127,7 @@ contains
     type(sparkle_conv2d_desc) :: complete
 
     complete = with_weights(with_input(desc, shape(x)), shape(weights))
-    call judge(complete, plan, problem)
+    call check_desc(complete, plan, problem)
     call check_weights(plan%desc, shape(weights), problem)
     call check_data(plan, shape(x), shape(y), problem)
     call prepare(plan, weights, size(weights, kind=c_int64_t), bias, device, problem)
@@ -135,7 +136,8 @@ contains
     call settle('conv2d', problem, stat, errmsg)
   end subroutine conv2d_desc_rank4
 
-  !> The same on flat arrays, whose elements lie as C has them: x((((n*C + c)*H + h)*W + w) + 1) and so on.
+  !> The same for flat arrays in C's order: element (n,c,h,w) is x((((n*C + c)*H + h)*W + w) + 1) with n, c, h, w from
+  !> 0.
   subroutine conv2d_desc_flat(desc, x, weights, y, bias, device, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
     real(c_float), intent(in) :: x(:)
@@ -148,7 +150,7 @@ contains
     type(failure) :: problem
     type(sparkle_plan) :: plan
 
-    call judge(desc, plan, problem)
+    call check_desc(desc, plan, problem)
     call check_lengths(plan, size(x, kind=c_int64_t), size(y, kind=c_int64_t), problem)
     call prepare(plan, weights, size(weights, kind=c_int64_t), bias, device, problem)
     call run(plan, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
@@ -156,7 +158,7 @@ contains
     call settle('conv2d', problem, stat, errmsg)
   end subroutine conv2d_desc_flat
 
-  !> Height and width of the output that `desc` describes; all its sizes must be given.
+  !> Height and width of the output of `desc`, which must give all sizes.
   subroutine sparkle_output_size(desc, p, q, stat, errmsg)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(inout) :: p
@@ -166,7 +168,7 @@ contains
     type(failure) :: problem
     type(sparkle_plan) :: plan
 
-    call judge(desc, plan, problem)
+    call check_desc(desc, plan, problem)
     if (problem%status == SPARKLE_OK) then
       p = int(plan%p)
       q = int(plan%q)
@@ -174,8 +176,8 @@ contains
     call settle('sparkle_output_size', problem, stat, errmsg)
   end subroutine sparkle_output_size
 
-  !> Prepares a convolution of rank-4 arrays; n, h and w must be given, the other sizes are those of `weights`. With n = 0
-  !> the plan is for an empty batch.
+  !> Prepares a convolution of rank-4 arrays. `desc` gives n, h and w; the other sizes are taken from `weights`. With n
+  !> = 0 the plan is for an empty batch.
   subroutine plan_create_rank4(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc
@@ -187,14 +189,14 @@ contains
     type(failure) :: problem
     type(sparkle_plan) :: fresh
 
-    call judge(with_weights(desc, shape(weights)), fresh, problem)
+    call check_desc(with_weights(desc, shape(weights)), fresh, problem)
     call check_weights(fresh%desc, shape(weights), problem)
     call prepare(fresh, weights, size(weights, kind=c_int64_t), bias, device, problem)
     if (problem%status == SPARKLE_OK) call move(fresh, self)
     call settle('create', problem, stat, errmsg)
   end subroutine plan_create_rank4
 
-  !> Prepares a convolution; all sizes must be given.
+  !> Prepares a convolution of flat arrays. `desc` gives all sizes.
   subroutine plan_create_flat(self, desc, weights, bias, device, stat, errmsg)
     class(sparkle_plan), intent(inout) :: self
     type(sparkle_conv2d_desc), intent(in) :: desc
@@ -206,7 +208,7 @@ contains
     type(failure) :: problem
     type(sparkle_plan) :: fresh
 
-    call judge(desc, fresh, problem)
+    call check_desc(desc, fresh, problem)
     call prepare(fresh, weights, size(weights, kind=c_int64_t), bias, device, problem)
     if (problem%status == SPARKLE_OK) call move(fresh, self)
     call settle('create', problem, stat, errmsg)
@@ -227,7 +229,7 @@ contains
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_rank4
 
-  !> The same on flat arrays.
+  !> The same for flat arrays.
   subroutine plan_execute_flat(self, x, y, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
     real(c_float), intent(in) :: x(:)
@@ -242,8 +244,8 @@ contains
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_flat
 
-  !> Bytes that the plan holds as long as it lives, weights packed or uploaded, and bytes that an execution works in at
-  !> most beside its arguments.
+  !> Bytes that the plan holds for its lifetime (packed or uploaded weights), and the maximum workspace of an execution
+  !> in bytes.
   subroutine plan_memory(self, packed, workspace, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
     integer(c_int64_t), intent(inout) :: packed
@@ -269,7 +271,7 @@ contains
     class(sparkle_plan), intent(inout), target :: self
     integer(c_int32_t) :: ignored
 
-    ! The only failure is a handle that sparkle_finalize has already taken back, which is released as well.
+    ! This fails only if sparkle_finalize has already released the handle.
     if (c_associated(self%home, c_loc(self%handle))) ignored = c_plan_destroy(self%handle)
     self%handle = c_null_ptr
     self%home = c_null_ptr
@@ -291,7 +293,7 @@ contains
     left%is_copy = right%is_created() .or. right%is_copy
   end subroutine plan_assign
 
-  !> The C handle, for the library's other modules; null if there is no plan.
+  !> The C handle, for the library's other modules; null if the plan is not created.
   pure function plan_handle(plan) result(handle)
     type(sparkle_plan), intent(in) :: plan
     type(c_ptr) :: handle
@@ -305,7 +307,7 @@ contains
     plan_is_created = c_associated(self%handle)
   end function plan_is_created
 
-  !> `desc` with the sizes of x(W,H,C,N) where it leaves them open.
+  !> `desc` with its missing sizes taken from x(W,H,C,N).
   pure type(sparkle_conv2d_desc) function with_input(desc, x_shape)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(in) :: x_shape(4)
@@ -317,7 +319,7 @@ contains
     if (desc%n == 0) with_input%n = x_shape(4)
   end function with_input
 
-  !> `desc` with the sizes of weights(S,R,C/groups,K) where it leaves them open.
+  !> `desc` with its missing sizes taken from weights(S,R,C/groups,K).
   pure type(sparkle_conv2d_desc) function with_weights(desc, weights_shape)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(in) :: weights_shape(4)
@@ -329,15 +331,15 @@ contains
     if (desc%k == 0) with_weights%k = weights_shape(4)
   end function with_weights
 
-  !> Lets the library judge a complete descriptor; a sound one goes into `plan`, with its output size.
-  subroutine judge(desc, plan, problem)
+  !> Lets the library check a complete descriptor, and stores it in `plan` with its output size.
+  subroutine check_desc(desc, plan, problem)
     type(sparkle_conv2d_desc), intent(in) :: desc
     type(sparkle_plan), intent(inout) :: plan
     type(failure), intent(inout) :: problem
 
     plan%desc = desc
     call take_status(problem, c_conv2d_output_size(as_c(desc, .false.), plan%p, plan%q))
-  end subroutine judge
+  end subroutine check_desc
 
   pure type(c_conv2d_desc) function as_c(desc, bias)
     type(sparkle_conv2d_desc), intent(in) :: desc
@@ -393,7 +395,7 @@ contains
     end associate
   end subroutine check_lengths
 
-  !> Makes the library's plan for the judged descriptor in `plan`.
+  !> Creates the library's plan for the checked descriptor in `plan`.
   subroutine prepare(plan, weights, weights_length, bias, device, problem)
     type(sparkle_plan), intent(inout), target :: plan
     integer(c_int64_t), intent(in) :: weights_length
@@ -425,7 +427,7 @@ contains
     type(failure), intent(inout) :: problem
 
     if (plan%is_copy) then
-      call problem%refuse('the plan is a copy made by assignment, and copies are empty; create it, or point at the original')
+      call problem%refuse('the plan is a copy made by assignment, which is empty; create it, or use a pointer to the original')
     else if (.not. plan%is_created()) then
       call problem%refuse('the plan is not created')
     end if
@@ -443,7 +445,7 @@ contains
     call take_status(problem, c_plan_execute(plan%handle, x, x_length, y, y_length))
   end subroutine run
 
-  !> Hands `from`'s plan over to `into`.
+  !> Moves the plan of `from` to `into`.
   subroutine move(from, into)
     type(sparkle_plan), intent(inout) :: from
     class(sparkle_plan), intent(inout), target :: into

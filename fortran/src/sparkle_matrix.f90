@@ -1,6 +1,6 @@
 !> Matrix products.
 !>
-!> Part of module `sparkle`; use that one.
+!> Part of module `sparkle`; programs use that module.
 module sparkle_matrix
   use, intrinsic :: iso_c_binding, only: c_float, c_int64_t, c_ptr, c_size_t
   use sparkle_c
@@ -12,11 +12,12 @@ module sparkle_matrix
 
 contains
 
-  !> c = alpha op(a) op(b) + beta c, where op(a) is m x k, op(b) k x n and c m x n; `transa` and `transb` are 'N' or 'T'.
+  !> Computes c = alpha op(a) op(b) + beta c, where op(a) is m x k, op(b) is k x n and c is m x n; `transa` and `transb`
+  !> are 'N' or 'T'.
   !>
-  !> m, n and k come from the arrays, whose shapes must then agree. Where they are given, the top left part of that size
-  !> is used: the leading dimension is always the first extent. As in BLAS, c is not read if beta is zero, nor a and b
-  !> if alpha or k is zero. Nothing of `c` is changed on failure.
+  !> Without m, n and k the arrays determine the sizes, and their shapes must agree. With them, the top left part of
+  !> that size is used; the leading dimension is always the first extent. As in BLAS, c is not read if beta is zero, and
+  !> a and b are not read if alpha or k is zero. `c` is unchanged on failure.
   subroutine sgemm(a, b, c, transa, transb, m, n, k, alpha, beta, device, stat, errmsg)
     real(c_float), intent(in) :: a(:, :)
     real(c_float), intent(in) :: b(:, :)
@@ -85,7 +86,8 @@ contains
     if (present(given)) given_or = given
   end function given_or
 
-  !> Checks a matrix that holds op(X) of `wanted` rows and columns; a size that was given may be exceeded.
+  !> Checks a matrix that stores op(X) with `wanted` rows and columns. It may be larger in a dimension whose size was
+  !> given.
   subroutine require_matrix(argument, stored, transposed, wanted, given, problem)
     character(len=*), intent(in) :: argument
     integer, intent(in) :: stored(2)

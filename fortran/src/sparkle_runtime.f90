@@ -1,6 +1,6 @@
-!> Devices, threads, log and timing: what a program asks of the library besides computing.
+!> Devices, threads, log and timing.
 !>
-!> Part of module `sparkle`; use that one.
+!> Part of module `sparkle`; programs use that module.
 module sparkle_runtime
   use, intrinsic :: iso_c_binding, only: c_associated, c_double, c_f_pointer, c_funloc, c_int32_t, c_loc, &
     c_null_char, c_null_funptr, c_null_ptr, c_ptr, c_size_t
@@ -21,28 +21,28 @@ module sparkle_runtime
   integer, parameter :: SPARKLE_LOG_INFO = 1
   integer, parameter :: SPARKLE_LOG_WARNING = 2
 
-  !> What is known of one device, usable or not.
+  !> One device, usable or not.
   type :: sparkle_device_info
     integer :: kind = SPARKLE_KIND_CPU
     logical :: usable = .false.
     logical :: software = .false.
-    !> What `open` takes to get this device; blank if it is unusable.
+    !> The selector that opens this device; blank if it is not usable.
     character(len=32) :: id = ''
     character(len=256) :: name = ''
-    !> Why it is unusable; blank if it is usable.
+    !> Why it is not usable; blank if it is usable.
     character(len=512) :: reason = ''
   end type sparkle_device_info
 
-  !> An opened device. It may be used by any number of threads at once, and closes itself when it ceases to exist.
+  !> An opened device. Any number of threads may use it at once. Finalisation closes it.
   !>
-  !> Assignment opens the same device a second time, so both sides own what they hold and each closes its own. If the
-  !> right side is closed, or its device cannot be opened again, the left side is closed. Copies that Fortran makes bit by
-  !> bit, past the assignment (ALLOCATE with SOURCE, a structure that contains a device under some compilers), share what
-  !> the original owns: they never close it, and must not be used after it is closed.
+  !> Assignment opens the same device again, so each side owns and closes its own handle. If the right side is closed,
+  !> or its device cannot be opened again, the left side becomes closed. Bitwise copies without assignment (ALLOCATE
+  !> with SOURCE, and with some compilers a structure that contains a device) share the handle of the original: they
+  !> never close it, and must not be used after the original is closed.
   type :: sparkle_device
     private
     type(c_ptr) :: handle = c_null_ptr
-    !> Where `handle` was when it was opened. Elsewhere it is a copy of the bits.
+    !> The address of `handle` when it was opened. At another address this is a bitwise copy.
     type(c_ptr) :: home = c_null_ptr
     character(len=:), allocatable :: selected
   contains
@@ -55,14 +55,14 @@ module sparkle_runtime
     final :: device_finalize
   end type sparkle_device
 
-  !> What this thread's last successful conv2d, execute or sgemm did.
+  !> The times of this thread's last successful conv2d, execute, wait or sgemm.
   type :: sparkle_timing
     !> Time of the kernel alone, on the device's own clock.
     real(c_double) :: kernel_ms = 0.0_c_double
     !> Time of the whole call, transfers included, on a monotonic clock.
     real(c_double) :: wall_ms = 0.0_c_double
     integer :: dispatches = 0
-    !> Whether the CPU did it because a GPU failed; `fallback` then says why.
+    !> Whether the CPU computed it because a GPU failed; `fallback` is then the reason.
     logical :: fell_back = .false.
     character(len=32) :: device = ''
     character(len=96) :: kernel = ''
@@ -70,14 +70,14 @@ module sparkle_runtime
   end type sparkle_timing
 
   abstract interface
-    !> Receives the library's messages. Any thread may call it, several at once.
+    !> Receives the library's log messages. Any thread may call it, several at once.
     subroutine sparkle_log_handler(level, message)
       integer, intent(in) :: level
       character(len=*), intent(in) :: message
     end subroutine sparkle_log_handler
   end interface
 
-  !> A procedure pointer in a box, because C carries only data pointers through its `user` argument.
+  !> Holds a procedure pointer, because the `user` argument of C is a data pointer.
   type :: handler_box
     procedure(sparkle_log_handler), pointer, nopass :: handler => null()
   end type handler_box
@@ -86,7 +86,8 @@ module sparkle_runtime
 
 contains
 
-  !> Opens a device: `auto` (the default), `cpu`, `gl:N` or `name=TEXT`. What was open before is closed.
+  !> Opens a device: `auto` (the default), `cpu`, `gl:N` or `name=TEXT`. On success it closes the device that was open
+  !> before.
   subroutine device_open(self, selector, stat, errmsg)
     class(sparkle_device), intent(inout), target :: self
     character(len=*), intent(in), optional :: selector
@@ -114,7 +115,7 @@ contains
     class(sparkle_device), intent(inout), target :: self
     integer(c_int32_t) :: ignored
 
-    ! The only failure is a handle that sparkle_finalize has already taken back, which is closed as well.
+    ! This fails only if sparkle_finalize has already closed the handle.
     if (c_associated(self%home, c_loc(self%handle))) ignored = c_device_close(self%handle)
     self%handle = c_null_ptr
     self%home = c_null_ptr
@@ -142,7 +143,7 @@ contains
     device_is_open = c_associated(self%handle)
   end function device_is_open
 
-  !> The selector it was opened with; empty if it is closed.
+  !> The selector that it was opened with; empty if it is closed.
   pure function device_selector(self) result(selector)
     class(sparkle_device), intent(in) :: self
     character(len=:), allocatable :: selector
@@ -151,7 +152,7 @@ contains
     if (self%is_open()) selector = self%selected
   end function device_selector
 
-  !> The C handle of an optional device argument; an absent one means `auto`, a closed one is refused.
+  !> The C handle of an optional device argument. An absent device means `auto`; a closed one is an error.
   function handle_of(device, problem) result(handle)
     type(sparkle_device), intent(in), optional :: device
     type(failure), intent(inout) :: problem
@@ -163,7 +164,7 @@ contains
     if (.not. c_associated(handle)) call problem%refuse('device is not open')
   end function handle_of
 
-  !> Lists every device, usable or not; the first is the CPU.
+  !> Lists all devices, usable or not; the first is the CPU.
   subroutine sparkle_devices(list, stat, errmsg)
     type(sparkle_device_info), intent(out), allocatable :: list(:)
     integer, intent(out), optional :: stat
@@ -197,6 +198,7 @@ contains
     info%reason = text_in(raw%reason)
   end subroutine describe
 
+  !> The times of this thread's last successful computation.
   subroutine sparkle_last_timing(timing, stat, errmsg)
     type(sparkle_timing), intent(out) :: timing
     integer, intent(out), optional :: stat
@@ -225,12 +227,12 @@ contains
     version = text_at(c_version_string())
   end function sparkle_version
 
-  !> Threads of the CPU pool, which all callers share.
+  !> Number of threads of the CPU pool, which all callers share.
   integer function sparkle_num_threads()
     sparkle_num_threads = int(c_get_num_threads())
   end function sparkle_num_threads
 
-  !> Sets the size of the CPU pool; 1 computes on the calling thread.
+  !> Sets the number of threads of the CPU pool, 1 to 1024; with 1 the calling thread computes.
   subroutine sparkle_set_num_threads(count, stat, errmsg)
     integer, intent(in) :: count
     integer, intent(out), optional :: stat
@@ -251,14 +253,15 @@ contains
     call settle('sparkle_finalize', problem, stat, errmsg)
   end subroutine sparkle_finalize
 
-  !> Sends the library's messages to `handler`, a module or external procedure; without one, nowhere.
+  !> Sends the library's log messages to `handler`, a module or external procedure. Without a handler, messages go to
+  !> stderr if SPARKLE_LOG is set.
   subroutine sparkle_set_log_handler(handler, stat, errmsg)
     procedure(sparkle_log_handler), optional :: handler
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
     type(failure) :: problem
 
-    ! Nobody may read the box while it changes.
+    ! No thread may read the box while it changes.
     call take_status(problem, c_set_log_callback(c_null_funptr, c_null_ptr))
     if (present(handler)) then
       log_box%handler => handler
@@ -267,7 +270,7 @@ contains
     call settle('sparkle_set_log_handler', problem, stat, errmsg)
   end subroutine sparkle_set_log_handler
 
-  !> The C callback: turns the message into Fortran text. It has no binding label, so it adds no global name.
+  !> The C callback: converts the message to Fortran text. Without a binding label it adds no global name.
   subroutine forward_log(level, message, user) bind(C, name="")
     integer(c_int32_t), value :: level
     type(c_ptr), value :: message

@@ -1,6 +1,6 @@
-!> Convolutions in flight: submit many, fetch their results later.
+!> Convolutions in flight: submit many, wait for their results later.
 !>
-!> Part of module `sparkle`; use that one.
+!> Part of module `sparkle`; programs use that module.
 !>
 !>     type(sparkle_pipeline) :: pipeline
 !>     type(sparkle_ticket) :: tickets(n)
@@ -9,11 +9,12 @@
 !>       call pipeline%submit(plan, x(:, i), y(:, i), tickets(i))
 !>     end do
 !>     do i = 1, n
-!>       call tickets(i)%wait()          ! y(:, i) is there now
+!>       call tickets(i)%wait()          ! y(:, i) is ready now
 !>     end do
 !>
-!> Until its ticket has been waited for, or the pipeline flushed or closed, the arrays of a job must exist and must not be
-!> touched; declare them TARGET or ASYNCHRONOUS. They are contiguous, so that no temporary copy is passed in their place.
+!> Until the ticket's wait, a flush or the close of the pipeline has returned, the arrays of a job must exist and must
+!> not be accessed; declare them TARGET or ASYNCHRONOUS. They must be contiguous, so that the compiler passes no
+!> temporary copy.
 module sparkle_stream
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_null_char, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
@@ -24,7 +25,7 @@ module sparkle_stream
   private
   public :: sparkle_pipeline, sparkle_ticket
 
-  !> A stream of jobs on one device. It cannot be copied: the left side of an assignment becomes a closed one.
+  !> A stream of jobs on one device. It cannot be copied: the left side of an assignment becomes a closed pipeline.
   type :: sparkle_pipeline
     private
     type(c_ptr) :: handle = c_null_ptr
@@ -38,7 +39,7 @@ module sparkle_stream
     final :: pipeline_finalize
   end type sparkle_pipeline
 
-  !> A job that was submitted. It cannot be copied, either.
+  !> A submitted job. It cannot be copied: the left side of an assignment becomes a ticket without a job.
   type :: sparkle_ticket
     private
     type(c_ptr) :: handle = c_null_ptr
@@ -54,8 +55,8 @@ module sparkle_stream
 
 contains
 
-  !> Opens a pipeline on `device`, or on what `auto` means, with `slots` places on the device, 3 unless given;
-  !> where kernels take longer than transfers, 8 keep a GPU computing.
+  !> Opens a pipeline on `device`, by default `auto`, with `slots` slots on the device, by default 3. Where kernels take
+  !> longer than transfers, 8 keep a GPU busy.
   subroutine pipeline_open(self, device, slots, stat, errmsg)
     class(sparkle_pipeline), intent(inout) :: self
     type(sparkle_device), intent(in), optional :: device
@@ -80,12 +81,12 @@ contains
     call settle('open', problem, stat, errmsg)
   end subroutine pipeline_open
 
-  !> Calls off what has not begun, waits for the rest, and closes. Closing a closed pipeline does nothing.
+  !> Cancels jobs that have not started, waits for the others, and closes. Closing a closed pipeline does nothing.
   subroutine pipeline_close(self)
     class(sparkle_pipeline), intent(inout) :: self
     integer(c_int32_t) :: ignored
 
-    ! The only failure is a handle that sparkle_finalize has already taken back.
+    ! This fails only if sparkle_finalize has already destroyed the handle.
     if (c_associated(self%handle)) ignored = c_pipeline_destroy(self%handle)
     self%handle = c_null_ptr
   end subroutine pipeline_close
@@ -104,7 +105,8 @@ contains
     call left%close()
   end subroutine pipeline_assign
 
-  !> Submits a run of `plan` from `x` into `y`, flat arrays in the order of the rank-4 ones. Waits while the queue is full.
+  !> Submits a run of `plan` from `x` into `y`, flat arrays in the order of the rank-4 ones. If the queue is full it
+  !> waits.
   subroutine pipeline_submit(self, plan, x, y, ticket, stat, errmsg)
     class(sparkle_pipeline), intent(in) :: self
     type(sparkle_plan), intent(in) :: plan
@@ -137,8 +139,8 @@ contains
     call settle('flush', problem, stat, errmsg)
   end subroutine pipeline_flush
 
-  !> Waits for the job, and reports its own error if it has failed. With `timeout_ms`, at most so long: then `stat` is
-  !> SPARKLE_ERROR_TIMEOUT, and the job goes on.
+  !> Waits for the job and reports its error if it has failed. With `timeout_ms` it waits at most that many
+  !> milliseconds; if the job is not done by then, `stat` is SPARKLE_ERROR_TIMEOUT and the job continues.
   subroutine ticket_wait(self, timeout_ms, stat, errmsg)
     class(sparkle_ticket), intent(in) :: self
     integer, intent(in), optional :: timeout_ms
@@ -153,7 +155,7 @@ contains
     call settle('wait', problem, stat, errmsg)
   end subroutine ticket_wait
 
-  !> Whether the job is done, well or not. A ticket without a job is done.
+  !> Whether the job is done, successfully or not. A ticket without a job is done.
   logical function ticket_is_done(self)
     class(sparkle_ticket), intent(in) :: self
     integer(c_int32_t) :: done
@@ -165,7 +167,7 @@ contains
     ticket_is_done = done /= 0
   end function ticket_is_done
 
-  !> Cancels the job if it has not begun; whether that is so.
+  !> Cancels the job if it has not started. Returns whether it was cancelled.
   logical function ticket_cancel(self)
     class(sparkle_ticket), intent(in) :: self
     integer(c_int32_t) :: cancelled
@@ -177,7 +179,7 @@ contains
     ticket_cancel = cancelled /= 0
   end function ticket_cancel
 
-  !> Forgets the job, which goes on all the same.
+  !> Releases the ticket; the job continues.
   subroutine ticket_release(self)
     class(sparkle_ticket), intent(inout) :: self
     integer(c_int32_t) :: ignored

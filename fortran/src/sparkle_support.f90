@@ -1,4 +1,4 @@
-!> What the Fortran layer adds to the C one: a failure that carries its own message, C text as Fortran text, numbers for C.
+!> Helpers of the Fortran modules: failures with their messages, conversion of text and numbers.
 !>
 !> Private to this library's modules.
 module sparkle_support
@@ -8,7 +8,7 @@ module sparkle_support
   private
   public :: failure, decimal, narrowed, require_extent, require_length, settle, take_status, text_at, text_in
 
-  !> The first thing that went wrong in a call; nothing yet while `status` is zero.
+  !> The first failure of a call; none while `status` is SPARKLE_OK.
   type :: failure
     integer :: status = SPARKLE_OK
     character(len=:), allocatable :: message
@@ -18,7 +18,7 @@ module sparkle_support
 
 contains
 
-  !> Notes an argument that cannot be used. The first failure stands.
+  !> Records an invalid argument. The first failure is kept.
   subroutine refuse(self, message)
     class(failure), intent(inout) :: self
     character(len=*), intent(in) :: message
@@ -28,7 +28,7 @@ contains
     self%message = message
   end subroutine refuse
 
-  !> Notes what a C function returned, with the library's own message.
+  !> Records the status of a C function, with the library's message. The first failure is kept.
   subroutine take_status(problem, status)
     type(failure), intent(inout) :: problem
     integer(c_int32_t), intent(in) :: status
@@ -68,7 +68,7 @@ contains
     call problem%refuse(argument // ' has ' // decimal(found) // ' elements; expected ' // decimal(expected))
   end subroutine require_length
 
-  !> Ends every public procedure the way ALLOCATE ends: a caller that gave no `stat` does not survive a failure.
+  !> Ends every public procedure like ALLOCATE: a failure without `stat` ends the program.
   subroutine settle(procedure_name, problem, stat, errmsg)
     character(len=*), intent(in) :: procedure_name
     type(failure), intent(in) :: problem
@@ -81,12 +81,13 @@ contains
     if (.not. present(stat)) error stop 'sparkle: ' // procedure_name // ': ' // problem%message
   end subroutine settle
 
-  !> A default integer for C, which may be shorter: where it does not fit, the nearest number that does, for the library to judge.
+  !> Converts a default integer, which may be longer than C's. A number that does not fit becomes the nearest one that
+  !> does, which the library then checks.
   pure integer(c_int32_t) function narrowed(number)
     integer, intent(in) :: number
-    integer(c_int64_t), parameter :: MOST = huge(0_c_int32_t)
+    integer(c_int64_t), parameter :: MAX_INT32 = huge(0_c_int32_t)
 
-    narrowed = int(max(-MOST, min(MOST, int(number, c_int64_t))), c_int32_t)
+    narrowed = int(max(-MAX_INT32, min(MAX_INT32, int(number, c_int64_t))), c_int32_t)
   end function narrowed
 
   !> A number as text, without blanks.
@@ -99,7 +100,7 @@ contains
     text = trim(buffer)
   end function decimal
 
-  !> NUL-terminated text behind a C pointer.
+  !> The NUL-terminated text at a C pointer.
   function text_at(pointer_to_text) result(text)
     type(c_ptr), intent(in) :: pointer_to_text
     character(len=:), allocatable :: text
@@ -109,7 +110,7 @@ contains
     text = text_in(characters)
   end function text_at
 
-  !> NUL-terminated text in a C array.
+  !> The NUL-terminated text in a C array.
   pure function text_in(characters) result(text)
     character(kind=c_char), intent(in) :: characters(:)
     character(len=:), allocatable :: text

@@ -1,11 +1,11 @@
-//! Tickets: what the giver of a job holds until it is done.
+//! Tickets: handles of submitted jobs.
 //!
 //! ```text
-//!   waiting ──start──► running ──finish──► done: a Run, or the job's own error
+//!   waiting ──start──► running ──finish──► done: a Run, or the job's error
 //!      └──────cancel──────────────────────► done: Error::Cancelled
 //! ```
 //!
-//! A ticket reaches `done` exactly once and stays there, whatever becomes of the queue it was given to.
+//! A ticket reaches `done` exactly once and stays there, even after its queue is gone.
 
 use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,31 +14,32 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::error::{Error, Result};
 
-/// How often whoever could not be made a listener looks for himself.
-const LOOK: Duration = Duration::from_millis(1);
+/// Polling interval of a wait that could not register with all its tickets.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A job that was submitted. Cheap to clone; all clones are the same job's.
+/// A submitted job. Cheap to clone; all clones refer to the same job.
 #[derive(Clone)]
-pub struct Ticket(Arc<Shared<dyn Any + Send + Sync>>);
+pub struct Ticket(Arc<TicketInner<dyn Any + Send + Sync>>);
 
-struct Shared<T: ?Sized> {
-    state: Mutex<State>,
+struct TicketInner<T: ?Sized> {
+    state: Mutex<TicketState>,
     done: Condvar,
     process: u32,
-    /// What lives as long as the ticket: a job has one, so that may be its buffers.
-    kept: T,
+    /// Lives as long as the ticket, and so as long as the job, which holds a clone. It may be the job's buffers.
+    payload: T,
 }
 
-struct State {
+struct TicketState {
     stage: Stage,
-    /// Threads that wait for it, so that nobody is woken for nothing: that is a system call.
+    /// Number of waiting threads; without one, `done` is not notified, which saves a system call.
     waiting: usize,
-    /// Those who wait for any of several tickets.
+    /// Waits for any of several tickets.
     listeners: Vec<Arc<Signal>>,
 }
 
-impl State {
-    /// Tells `signal` when the job is done; once, however often it is asked. `false` if there is no memory for that.
+impl TicketState {
+    /// Registers `signal`, to be set when the job is done. Registering it again has no effect. Returns `false` if there
+    /// is no memory for it.
     fn listen(&mut self, signal: &Arc<Signal>) -> bool {
         if self.listeners.iter().any(|other| Arc::ptr_eq(other, signal)) {
             return true;
@@ -65,28 +66,28 @@ struct Signal {
 }
 
 impl Ticket {
-    /// The ticket of a job that waits.
+    /// A ticket of a job that has not started.
     pub(crate) fn new() -> Self {
-        Self::keeping(())
+        Self::with_payload(())
     }
 
-    /// One that keeps `kept` until nobody holds it any more.
-    pub(crate) fn keeping<T: Any + Send + Sync>(kept: T) -> Self {
-        let state = State { stage: Stage::Waiting, waiting: 0, listeners: vec![] };
+    /// A ticket that owns `payload`, which lives until the last clone is dropped.
+    pub(crate) fn with_payload<T: Any + Send + Sync>(payload: T) -> Self {
+        let state = TicketState { stage: Stage::Waiting, waiting: 0, listeners: vec![] };
         let (state, done, process) = (Mutex::new(state), Condvar::new(), crate::process::id());
-        Ticket(Arc::new(Shared { state, done, process, kept }))
+        Ticket(Arc::new(TicketInner { state, done, process, payload }))
     }
 
-    /// What it keeps, if that is a `T`.
-    pub(crate) fn kept<T: Any>(&self) -> Option<&T> {
-        self.0.kept.downcast_ref()
+    /// The payload, if it is a `T`.
+    pub(crate) fn payload<T: Any>(&self) -> Option<&T> {
+        self.0.payload.downcast_ref()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TicketState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In a process forked from the job's nobody works on it, and the lock may be held for ever.
+    /// Refuses a ticket from before a fork: no thread of this process runs the job, and the lock may be held for ever.
     fn check_process(&self) -> Result<()> {
         if self.0.process == crate::process::id() {
             return Ok(());
@@ -94,7 +95,7 @@ impl Ticket {
         Err(Error::Forked { what: "the ticket of a job".to_owned() })
     }
 
-    /// What became of the job, if it is done.
+    /// The job's result, or `None` if it is not done.
     pub fn poll(&self) -> Option<Result<Run>> {
         if let Err(forked) = self.check_process() {
             return Some(Err(forked));
@@ -108,13 +109,13 @@ impl Ticket {
     /// Waits until the job is done.
     ///
     /// # Errors
-    /// The job's own; [`Error::Cancelled`]; [`Error::Forked`] in a child process.
+    /// The job's error; [`Error::Cancelled`]; [`Error::Forked`] in a child process.
     pub fn wait(&self) -> Result<Run> {
         self.wait_for(Duration::MAX)
-            .unwrap_or_else(|| Err(Error::Internal("a wait without end ended".into())))
+            .unwrap_or_else(|| Err(Error::Internal("a wait without a limit timed out".into())))
     }
 
-    /// Waits until the job is done, at most `limit` long; `None` if it is not done by then.
+    /// Waits until the job is done, but at most for `limit`; `None` if it is not done by then.
     pub fn wait_for(&self, limit: Duration) -> Option<Result<Run>> {
         if let Err(forked) = self.check_process() {
             return Some(Err(forked));
@@ -138,8 +139,8 @@ impl Ticket {
         }
     }
 
-    /// Waits until one of `tickets` is done, at most `limit` long: the first such ticket's index. `None` after that time,
-    /// and if there are no tickets.
+    /// Waits until one of `tickets` is done, but at most for `limit`. Returns the index of the first that is done;
+    /// `None` after a timeout or if `tickets` is empty.
     pub fn wait_any(tickets: &[&Ticket], limit: Duration) -> Option<usize> {
         let first_done = || tickets.iter().position(|ticket| ticket.poll().is_some());
         if let Some(index) = first_done() {
@@ -152,14 +153,14 @@ impl Ticket {
         let listened =
             tickets.iter().filter(|ticket| ticket.state().listen(&signal)).count() == tickets.len();
         let deadline = Instant::now().checked_add(limit);
-        // Again, since one may have been done before it was listened to.
+        // A ticket may have been done before the signal was registered.
         let mut found = first_done();
         while found.is_none() {
             let left = deadline.map_or(Duration::MAX, |it| it.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
-            signal.wait(if listened { left } else { left.min(LOOK) });
+            signal.wait(if listened { left } else { left.min(POLL_INTERVAL) });
             found = first_done();
         }
         for ticket in tickets {
@@ -168,14 +169,15 @@ impl Ticket {
         found
     }
 
-    /// Takes the job back if it has not started: it then is done, with [`Error::Cancelled`], and its buffers are not touched
-    /// any more. Gives whether that is so.
+    /// Cancels the job if it has not started. It is then done with [`Error::Cancelled`], and its buffers are no longer
+    /// used. Returns whether it was cancelled.
     pub fn cancel(&self) -> bool {
         self.check_process().is_ok()
             && self.end(Err(Error::Cancelled), |stage| matches!(stage, Stage::Waiting))
     }
 
-    /// Starts the job, for the engine. `false` if it was cancelled: its buffers are not to be touched then.
+    /// Marks the job as started; called by the engine. Returns `false` if the job was cancelled: its buffers must then
+    /// not be used.
     pub(crate) fn start(&self) -> bool {
         let mut state = self.state();
         let starts = matches!(state.stage, Stage::Waiting);
@@ -185,7 +187,7 @@ impl Ticket {
         starts
     }
 
-    /// Ends the job, for the engine. A ticket that is done stays as it is.
+    /// Sets the job's result; called by the engine. A ticket that is done does not change.
     pub(crate) fn finish(&self, result: Result<Run>) {
         self.end(result, |stage| !matches!(stage, Stage::Done(_)));
     }
@@ -218,11 +220,11 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Waits until it is set, at most about `limit` long, and clears it.
+    /// Waits until it is set, but at most for about `limit`, and clears it.
     fn wait(&self, limit: Duration) {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         if !*set {
-            // A wait of centuries overflows some systems' clocks.
+            // A wait of centuries overflows the clocks of some systems.
             let limit = limit.min(Duration::from_secs(3600));
             set = self.changed.wait_timeout(set, limit).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -259,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several_wakes_the_one_who_waits() {
+    fn wait_any_wakes_when_any_ticket_is_done() {
         let tickets: Vec<Ticket> = (0..8).map(|_| Ticket::new()).collect();
         let all: Vec<&Ticket> = tickets.iter().collect();
         assert_eq!(Ticket::wait_any(&[], Duration::MAX), None);
-        // One many times over listens once.
+        // The same signal is registered only once.
         let signal = Arc::new(Signal::default());
         assert!((0..10).all(|_| tickets[0].state().listen(&signal)));
         assert_eq!(std::mem::take(&mut tickets[0].state().listeners).len(), 1);

@@ -1,16 +1,17 @@
-//! Calls that move much data: through the engine's own queue, in pieces, so that copies, transfers and kernels overlap.
+//! Blocking calls that move much data: split into pieces on the engine's queue, so that uploads, kernels and downloads
+//! overlap.
 
 use std::sync::Arc;
 
 use super::Run;
-use crate::backend::{Backend, Job, Lent, Pressure, Recipe, StandIn, Ticket};
+use crate::backend::{Backend, BorrowedSlice, FallbackFn, Job, Recipe, Ticket, WhenFull};
 use crate::cpu;
 use crate::error::Result;
 
-/// Runs one job of `recipe` on the queue of `backend`, with `weights` if the recipe has none, and waits for it.
+/// Runs one job of `recipe` on the queue of `backend` and waits for it. `weights` are given if the recipe has none.
 ///
 /// # Errors
-/// What the device failed to do; the output is untouched then.
+/// The device's failure; the output is then untouched.
 pub(super) fn run(
     backend: &Arc<dyn Backend>,
     recipe: &Arc<Recipe>,
@@ -18,7 +19,7 @@ pub(super) fn run(
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Run> {
-    let (queue, ticket, lent) = (backend.stream()?, Ticket::new(), weights.map(Lent::new));
+    let (queue, ticket, weights) = (backend.stream()?, Ticket::new(), weights.map(BorrowedSlice::new));
     let job = Job {
         ticket: ticket.clone(),
         recipe: recipe.clone(),
@@ -26,28 +27,28 @@ pub(super) fn run(
         output: output.as_mut_ptr(),
         output_is_private: false,
         owner: None,
-        stand_in: None,
-        rescue: Some(rescue(recipe, lent)),
+        fallback: None,
+        partial_output_fallback: Some(recompute_on_cpu(recipe, weights)),
     };
-    // SAFETY: all are as long as the problem says, which the caller has checked, and are borrowed until the ticket is done,
-    // which nothing here comes before.
+    // SAFETY: the caller has checked that all have the lengths of the problem. They are borrowed until this function
+    // returns, which it does only after the ticket is done.
     unsafe {
-        match lent {
-            Some(weights) => queue.submit_once(job, weights, Pressure::Wait)?,
-            None => queue.submit(job, Pressure::Wait)?,
+        match weights {
+            Some(weights) => queue.submit_once(job, weights, WhenFull::Wait)?,
+            None => queue.submit(job, WhenFull::Wait)?,
         }
     }
     ticket.wait()
 }
 
-/// The CPU, for outputs that are written in part when the device fails for good: half a result is worse than a slow one.
-/// It runs before the ticket is done, so that what is lent is still there.
-pub(super) fn rescue(recipe: &Arc<Recipe>, weights: Option<Lent>) -> StandIn {
+/// Recomputes an output on the CPU when the device fails permanently after part of it was written: a slow result is
+/// better than a partial one. It runs before the ticket is done, so borrowed buffers are still valid.
+pub(super) fn recompute_on_cpu(recipe: &Arc<Recipe>, weights: Option<BorrowedSlice>) -> FallbackFn {
     let recipe = recipe.clone();
     Arc::new(move |error, input, output| {
-        crate::log::warning!("the device failed in the midst of an output, the CPU computes it: {error}");
-        // SAFETY: weights are lent until the ticket is done, which it is only after its stand-in.
-        let weights = weights.map_or(&recipe.weights[..], |lent| unsafe { lent.get() });
+        crate::log::warning!("the device failed in the middle of an output, the CPU recomputes it: {error}");
+        // SAFETY: the weights are borrowed until the ticket is done, and it is done only after its fallback has run.
+        let weights = weights.map_or(&recipe.weights[..], |borrowed| unsafe { borrowed.get() });
         let (cpu, data) = (cpu::open(), (weights, recipe.bias.as_deref()));
         let (kernel, timing) = cpu.conv2d(&recipe.problem, data, input, output)?;
         Ok(Run { device: cpu.shared_id(), kernel, timing, fallback: Some(error.to_string().into()) })

@@ -1,44 +1,44 @@
-//! Which devices there are, and what a selector means.
+//! Lists the devices and resolves selectors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Choice;
+use super::architecture::Architecture;
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
-use crate::gl::architecture::Architecture;
 use crate::{cpu, gl};
 
-/// What kind of engine drives a device.
+/// The kind of engine that drives a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// The CPU path.
+    /// The CPU engine.
     Cpu,
     /// OpenGL compute.
     Gl,
 }
 
-/// A device as [`devices`] lists it.
+/// One device in the list of [`devices`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// The selector that opens it, `cpu` or `gl:N`; `None` if it cannot be used.
     pub id: Option<String>,
-    /// What kind of engine drives it.
+    /// The engine that drives it.
     pub kind: DeviceKind,
-    /// Model or renderer.
+    /// The CPU's model or the GL renderer's name.
     pub name: String,
-    /// Whether it is OpenGL in software: right but slow, and never chosen by `auto`.
+    /// Whether it is a software renderer: correct but slow, and never chosen by `auto`.
     pub software: bool,
-    /// Why it cannot be used, if so.
+    /// Why it cannot be used; `None` if it can.
     pub unusable: Option<String>,
-    /// What GPU it is; `None` for the CPU and what cannot be used.
+    /// The GPU's architecture; `None` for the CPU and for unusable devices.
     pub architecture: Option<Architecture>,
-    /// More about it, name and value.
+    /// Further facts, as pairs of name and value.
     pub facts: Vec<(&'static str, String)>,
 }
 
-/// All devices: the CPU first, then every GL device that was found, usable or not, with the reason.
+/// Lists all devices: the CPU first, then every GL device that was found, usable or not.
 pub fn devices() -> Vec<DeviceInfo> {
     let (name, facts) = cpu::describe();
     let cpu = DeviceInfo {
@@ -69,23 +69,23 @@ pub fn devices() -> Vec<DeviceInfo> {
     std::iter::once(cpu).chain(gl).collect()
 }
 
-/// As [`devices`], where an error can be given.
+/// As [`devices`], but reports an error.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] if the host has no memory to look for devices at present.
+/// [`Error::OutOfMemory`] if the host has no memory for the search.
 pub(crate) fn found() -> Result<Vec<DeviceInfo>> {
     gl::look()?;
     Ok(devices())
 }
 
-/// Bytes that a selector may have: messages repeat it.
-const LONGEST_SELECTOR: usize = 1000;
+/// Maximum length of a selector in bytes. Error messages quote the selector.
+const MAX_SELECTOR_LEN: usize = 1000;
 
-/// Opens what `selector` names; `auto` gives way to `SPARKLE_DEVICE`.
+/// Opens the device that `selector` names. `SPARKLE_DEVICE` replaces `auto`.
 pub(super) fn open(selector: &str) -> Result<Choice> {
-    // Not a `Once`: the log's callback may open a device itself, and would wait for its own end.
-    static COMPLAINED: AtomicBool = AtomicBool::new(false);
-    if !COMPLAINED.swap(true, Ordering::Relaxed) {
+    // Not a `Once`: the log's callback may itself open a device, and would deadlock.
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
         config().complaints.iter().for_each(|what| crate::log::warning!("{what}"));
     }
     let asked = match (selector, &config().device) {
@@ -98,14 +98,14 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
     if asked == "cpu" {
         return Ok(Choice::Fixed(cpu::open()));
     }
-    if asked.len() > LONGEST_SELECTOR {
-        let expected = format!("a selector of at most {LONGEST_SELECTOR} bytes");
+    if asked.len() > MAX_SELECTOR_LEN {
+        let expected = format!("a selector of at most {MAX_SELECTOR_LEN} bytes");
         return Err(Error::invalid("device", format_args!("\"{asked}\""), expected));
     }
     if let Some(index) = asked.strip_prefix("gl:") {
         let index = index
             .parse()
-            .map_err(|_| Error::invalid("device", format!("\"{asked}\""), "gl:N, N from 0 up"))?;
+            .map_err(|_| Error::invalid("device", format!("\"{asked}\""), "gl:N with N = 0, 1, ..."))?;
         return gl::open(index).map(Choice::Fixed);
     }
     match asked.strip_prefix("name=").map(str::to_lowercase) {
@@ -114,7 +114,7 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
     }
 }
 
-/// The first usable device whose name contains `text`, given in lower case.
+/// Opens the first usable device whose name contains `text`, which is in lower case.
 fn by_name(selector: &str, text: &str) -> Result<Choice> {
     let all = found()?;
     let found = all.iter().find(|device| device.id.is_some() && device.name.to_lowercase().contains(text));
@@ -129,8 +129,8 @@ fn by_name(selector: &str, text: &str) -> Result<Choice> {
     }
 }
 
-/// The CPU and every hardware GPU that opens. Which of them is fastest is a measurement, so with
-/// `SPARKLE_DETERMINISTIC` it is the CPU.
+/// The CPU and every hardware GPU that can be opened. With `SPARKLE_DETERMINISTIC` only the CPU, because choosing the
+/// fastest device depends on measurements.
 fn auto() -> Choice {
     if config().deterministic {
         return Choice::Auto { cpu: cpu::open(), gpus: vec![] };
@@ -138,12 +138,12 @@ fn auto() -> Choice {
     let mut gpus: Vec<Arc<dyn Backend>> = vec![];
     for (index, candidate) in gl::candidates().iter().filter(|it| it.unusable.is_none()).enumerate() {
         if candidate.software {
-            crate::log::info!("auto: gl:{index} ({}) renders in software and is left out", candidate.name);
+            crate::log::info!("auto: gl:{index} ({}) is skipped: it is a software renderer", candidate.name);
             continue;
         }
         match gl::open(index) {
             Ok(gpu) => gpus.push(gpu),
-            Err(error) => crate::log::warning!("auto: gl:{index} is left out: {error}"),
+            Err(error) => crate::log::warning!("auto: gl:{index} is skipped: {error}"),
         }
     }
     Choice::Auto { cpu: cpu::open(), gpus }

@@ -1,51 +1,57 @@
-//! Jobs that wait for the thread that does them, in order. Room for them is made as they come: how many may wait is the caller's
-//! to say, and may be far more than ever do.
+//! A bounded FIFO queue of jobs for one thread. Its memory grows with the jobs that wait, because the limit may be far
+//! larger than their number.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::allocate;
-use crate::backend::Pressure;
+use crate::backend::WhenFull;
 use crate::error::{Error, Result};
 
 /// The queue.
-pub struct Jobs<T> {
-    state: Mutex<State<T>>,
-    /// Whoever waits for a job, for room, and for jobs to be over.
+pub struct JobQueue<T> {
+    state: Mutex<QueueState<T>>,
+    /// Notified when there is a job, when there is room, and when a job has ended.
     work: Condvar,
     room: Condvar,
-    over: Condvar,
+    ended: Condvar,
 }
 
-struct State<T> {
+struct QueueState<T> {
     waiting: VecDeque<T>,
     limit: usize,
-    /// Jobs that ever came, and that are over.
-    came: u64,
+    /// Total numbers of jobs that were pushed and that have ended.
+    pushed: u64,
     ended: u64,
     closed: bool,
 }
 
-impl<T> Jobs<T> {
-    /// None yet; `limit` may wait.
+impl<T> JobQueue<T> {
+    /// An empty queue; at most `limit` jobs may wait in it.
     pub fn new(limit: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), limit: limit.max(1), came: 0, ended: 0, closed: false };
-        Jobs { state: Mutex::new(state), work: Condvar::new(), room: Condvar::new(), over: Condvar::new() }
+        let state =
+            QueueState { waiting: VecDeque::new(), limit: limit.max(1), pushed: 0, ended: 0, closed: false };
+        JobQueue {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            ended: Condvar::new(),
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a job.
+    /// Appends a job.
     ///
     /// # Errors
-    /// [`Error::Busy`] if as many wait as may, and `pressure` says to refuse; [`Error::Closed`] after [`Jobs::close`];
+    /// [`Error::Busy`] if the queue is full and `when_full` refuses; [`Error::Closed`] after [`JobQueue::close`];
     /// [`Error::OutOfMemory`].
-    pub fn push(&self, job: T, pressure: Pressure) -> Result<()> {
+    pub fn push(&self, job: T, when_full: WhenFull) -> Result<()> {
         let mut state = self.state();
         while !state.closed && state.waiting.len() >= state.limit {
-            if pressure == Pressure::Refuse {
+            if when_full == WhenFull::Refuse {
                 return Err(Error::Busy { what: "the queue of jobs".to_owned() });
             }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -55,13 +61,13 @@ impl<T> Jobs<T> {
         }
         state.waiting.try_reserve(1).map_err(|_| allocate::refused("a longer queue of jobs"))?;
         state.waiting.push_back(job);
-        state.came += 1;
+        state.pushed += 1;
         drop(state);
         self.work.notify_one();
         Ok(())
     }
 
-    /// The next job, waited for; `None` when the queue is closed and empty.
+    /// Waits for the next job and removes it; `None` when the queue is closed and empty.
     pub fn next(&self) -> Option<T> {
         let mut state = self.state();
         loop {
@@ -77,22 +83,22 @@ impl<T> Jobs<T> {
         }
     }
 
-    /// A job that [`Jobs::next`] gave is over.
-    pub fn ended(&self) {
+    /// Counts a job from [`JobQueue::next`] as ended.
+    pub fn job_ended(&self) {
         self.state().ended += 1;
-        self.over.notify_all();
+        self.ended.notify_all();
     }
 
-    /// Waits until all that came before are over.
+    /// Waits until all jobs pushed before this call have ended.
     pub fn flush(&self) {
         let mut state = self.state();
-        let came = state.came;
-        while state.ended < came {
-            state = self.over.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let pushed = state.pushed;
+        while state.ended < pushed {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Takes no more jobs.
+    /// Refuses further jobs.
     pub fn close(&self) {
         self.state().closed = true;
         self.work.notify_all();
@@ -105,32 +111,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_come_in_order_and_no_more_wait_than_may() {
-        let jobs = Jobs::new(2);
-        jobs.push(1, Pressure::Refuse).unwrap();
-        jobs.push(2, Pressure::Wait).unwrap();
-        assert!(matches!(jobs.push(3, Pressure::Refuse), Err(Error::Busy { .. })));
+    fn jobs_stay_in_order_and_within_the_limit() {
+        let jobs = JobQueue::new(2);
+        jobs.push(1, WhenFull::Refuse).unwrap();
+        jobs.push(2, WhenFull::Wait).unwrap();
+        assert!(matches!(jobs.push(3, WhenFull::Refuse), Err(Error::Busy { .. })));
         std::thread::scope(|scope| {
-            // Waits for room, which the next line but one makes.
-            let third = scope.spawn(|| jobs.push(3, Pressure::Wait));
+            // Waits for the room that `next` makes below.
+            let third = scope.spawn(|| jobs.push(3, WhenFull::Wait));
             assert_eq!(jobs.next(), Some(1));
             third.join().unwrap().unwrap();
             let flushed = scope.spawn(|| jobs.flush());
             assert_eq!([jobs.next(), jobs.next()], [Some(2), Some(3)]);
-            (0..3).for_each(|_| jobs.ended());
+            (0..3).for_each(|_| jobs.job_ended());
             flushed.join().unwrap();
         });
-        jobs.push(4, Pressure::Wait).unwrap();
+        jobs.push(4, WhenFull::Wait).unwrap();
         jobs.close();
-        assert_eq!(jobs.push(5, Pressure::Wait), Err(Error::closed("the pipeline")));
+        assert_eq!(jobs.push(5, WhenFull::Wait), Err(Error::closed("the pipeline")));
         assert_eq!([jobs.next(), jobs.next()], [Some(4), None]);
     }
 
-    /// As many may wait as the largest option says, without room for so many.
+    /// A large limit allocates nothing in advance.
     #[test]
-    fn room_is_made_for_those_that_come_only() {
-        let jobs = Jobs::new(usize::MAX);
-        (0..10_000).for_each(|job| jobs.push(job, Pressure::Refuse).unwrap());
+    fn memory_grows_with_the_waiting_jobs() {
+        let jobs = JobQueue::new(usize::MAX);
+        (0..10_000).for_each(|job| jobs.push(job, WhenFull::Refuse).unwrap());
         assert!((0..10_000).all(|job| jobs.next() == Some(job)));
     }
 }

@@ -1,31 +1,39 @@
-//! Layer 6: which devices there are, which one a call gets, and what happens when it fails.
+//! Layer 6: lists the devices, chooses one for each call, and falls back to the CPU when a GPU fails.
 //!
-//! This is the only layer that knows which engines exist. A [`Device`] is either one engine, as asked for by name, or
-//! `auto`: the engine predicted fastest for each problem, with the CPU standing in when a GPU fails.
+//! `ffi`, the program and Rust callers use it. It is the only layer that may use the engines `cpu` and `gl`: through
+//! [`backend`](crate::backend), except to list and open devices, and in `reference`, `architecture` and
+//! `tuning_history`, the doors of `ffi` to the GL engine.
+//!
+//! A [`Device`] is either one engine that the caller named, or `auto`: for each problem the engine that is predicted
+//! fastest, with the CPU as the fallback.
 
+pub(crate) mod architecture;
 mod call;
 mod discovery;
 mod jobs;
 mod pipeline;
 mod plan;
+pub(crate) mod reference;
 mod serial;
+pub(crate) mod tuning_history;
 
 use std::sync::Arc;
 
 use crate::backend::Backend;
-pub use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Run, Ticket};
+pub use crate::backend::{Contexts, Order, PipelineOptions, Run, Ticket, WhenFull};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
 use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
+pub use architecture::{Architecture, Vendor};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
 pub use plan::Conv2dPlan;
 
-/// An opened device. Cheap to clone; may be used from any number of threads at once.
+/// An opened device. Cheap to clone; any number of threads may use it at once.
 #[derive(Clone)]
 pub struct Device {
     choice: Choice,
@@ -33,32 +41,37 @@ pub struct Device {
 
 #[derive(Clone)]
 enum Choice {
-    /// Asked for by name: its errors are the caller's to see.
+    /// Chosen by name: its errors are returned to the caller.
     Fixed(Arc<dyn Backend>),
     /// The CPU and all hardware GPUs.
     Auto { cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>> },
 }
 
-/// What one engine is predicted to need for a problem, transfers included: what `auto` decides by.
+/// The predicted time of one engine for a problem, transfers included. `auto` chooses by it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     /// The engine's device id.
     pub device: String,
-    /// Seconds; or why the device could not be measured, so that it is passed over.
+    /// Seconds, or the error why the device could not be measured; `auto` then skips it.
     pub seconds: Result<f64>,
 }
 
 impl Device {
-    /// Opens a device: `auto`, `cpu`, `gl:N` (N counts the usable GL devices that [`devices`] lists) or `name=TEXT` (the first
-    /// usable device whose name contains TEXT, in any case).
+    /// Opens a device. `selector` is `auto`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from 0) or
+    /// `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
     ///
-    /// `auto` means what `SPARKLE_DEVICE` says, or else: for each problem, the device predicted fastest, transfers
-    /// included (with `SPARKLE_DETERMINISTIC=1` the CPU); software GL never; and if a GPU fails, the CPU does the work, the reason standing in [`Run::fallback`].
-    /// A device asked for by name does not fall back: its errors are returned. One exception: where a GPU is lost for good in the middle of
-    /// a large convolution, whose output has begun to arrive, the CPU computes it whole, and [`Run::fallback`](crate::Run) says so.
+    /// `auto` means the device that `SPARKLE_DEVICE` names. Without that variable it chooses, for each problem, the
+    /// device with the shortest predicted time, transfers included. It never chooses a software GL renderer, and with
+    /// `SPARKLE_DETERMINISTIC=1` it always chooses the CPU. If a GPU fails, the CPU computes the problem, and
+    /// [`Run::fallback`] holds the reason.
+    ///
+    /// A device chosen by name does not fall back: its errors are returned. There is one exception: if a GPU is lost in
+    /// the middle of a large convolution, after part of the output was written, the CPU recomputes the whole output,
+    /// and [`Run::fallback`] holds the reason.
     ///
     /// # Errors
-    /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason, or [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a selector that is none.
+    /// [`Error::NoDevice`](crate::Error::NoDevice) with the reason;
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an invalid selector.
     pub fn open(selector: &str) -> Result<Self> {
         let _library = FloatEnv::enter();
         discovery::open(selector).map(|choice| Device { choice })
@@ -72,8 +85,8 @@ impl Device {
         }
     }
 
-    /// The engines this device chooses among and the time each is predicted to need for `problem`, the CPU first: none for an
-    /// empty batch. The first call measures the engines, for some tens of milliseconds each.
+    /// The engines this device chooses from, each with its predicted time for `problem`; the CPU is first. For an empty
+    /// batch all times are 0. The first call measures each engine, which takes some tens of milliseconds.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
@@ -91,7 +104,7 @@ impl Device {
         backends.into_iter().map(predict).collect()
     }
 
-    /// The engine that is asked first: the CPU where there is a choice.
+    /// The engine that names the device of an empty batch: the CPU for `auto`.
     fn first(&self) -> &Arc<dyn Backend> {
         match &self.choice {
             Choice::Fixed(backend) => backend,
@@ -99,16 +112,17 @@ impl Device {
         }
     }
 
-    /// Prepares a convolution whose weights stay the same: run it any number of times. A plan for an empty batch holds nothing,
-    /// and its runs do nothing.
+    /// Prepares a convolution with constant weights, to be run any number of times. A plan for an empty batch holds no
+    /// memory, and its runs do nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's
+    /// failure.
     pub fn plan(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Conv2dPlan> {
         let _library = FloatEnv::enter();
         problem.check_weights(weights, bias)?;
         if problem.is_empty() {
-            return Ok(Conv2dPlan::of_nothing(self.first(), problem));
+            return Ok(Conv2dPlan::empty_batch(self.first(), problem));
         }
         match &self.choice {
             Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
@@ -119,11 +133,12 @@ impl Device {
         }
     }
 
-    /// A stream of jobs on this device: uploads, computations and downloads overlap. `auto` streams through its first GPU that
-    /// can; plans that are the CPU's, and those of a device without such a stream, are computed in order on a thread.
+    /// Creates a pipeline on this device: a stream of jobs whose uploads, computations and downloads overlap. `auto`
+    /// uses its first GPU that supports it. A thread runs, in order, the jobs of CPU plans and of devices without such
+    /// support.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for options that make no sense; else what the device failed to do.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for an invalid option, or the device's failure.
     pub fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
         let _library = FloatEnv::enter();
         match &self.choice {
@@ -132,10 +147,11 @@ impl Device {
         }
     }
 
-    /// Computes one convolution: a plan used once. An empty batch is done at once: no kernel runs, and all times are zero.
+    /// Computes one convolution. For several with the same weights, make a [`Device::plan`]. For an empty batch no
+    /// kernel runs and all times are zero.
     ///
     /// # Errors
-    /// As [`Device::plan`]; `output` is untouched then.
+    /// As [`Device::plan`]; `output` is then untouched.
     pub fn conv2d(
         &self,
         problem: &Conv2d,
@@ -148,10 +164,10 @@ impl Device {
         self.conv2d_inside(problem, input, (weights, bias), output)
     }
 
-    /// [`Device::conv2d`] for a caller that is in the library's floating-point environment already.
+    /// [`Device::conv2d`] for a caller that has already entered the library's floating-point environment.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Device::conv2d`].
     pub(crate) fn conv2d_inside(
         &self,
         problem: &Conv2d,
@@ -192,16 +208,17 @@ impl Device {
     /// Computes C = alpha op(A) op(B) + beta C.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers that are too short; else what the device failed to do. C is untouched then.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer that is too short, or the device's
+    /// failure. C is then untouched.
     pub fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
         let _library = FloatEnv::enter();
         self.sgemm_inside(problem, a, b, c)
     }
 
-    /// [`Device::sgemm`] for a caller that is in the library's floating-point environment already.
+    /// [`Device::sgemm`] for a caller that has already entered the library's floating-point environment.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Device::sgemm`].
     pub(crate) fn sgemm_inside(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
@@ -223,7 +240,7 @@ impl Device {
     }
 }
 
-/// The work of one call of a plan: weights are on the device already.
+/// The work of one run of a plan. The weights are already on the device.
 fn conv2d_work(problem: &Conv2d) -> Work {
     Work {
         flops: problem.flops(),
@@ -233,7 +250,7 @@ fn conv2d_work(problem: &Conv2d) -> Work {
     }
 }
 
-/// The GPU that is predicted to finish `work` before the CPU and all others; `None` if that is the CPU.
+/// The GPU with the shortest predicted time for `work`; `None` if the CPU is at least as fast.
 fn fastest<'a>(
     cpu: &Arc<dyn Backend>,
     gpus: &'a [Arc<dyn Backend>],
@@ -242,7 +259,7 @@ fn fastest<'a>(
     let predict = |backend: &Arc<dyn Backend>| match backend.hierarchy() {
         Ok(hierarchy) => roofline::seconds(&hierarchy, work),
         Err(error) => {
-            crate::log::warning!("{} is passed over: {error}", backend.id());
+            crate::log::warning!("auto: {} is skipped: {error}", backend.id());
             f64::INFINITY
         }
     };
@@ -258,7 +275,10 @@ fn fastest<'a>(
     (gpu_seconds < cpu_seconds).then_some(gpu)
 }
 
-/// Logs why the CPU takes over; returns the reason, or the error itself if no other device could do better.
+/// Logs the fallback to the CPU and returns its reason.
+///
+/// # Errors
+/// `error` itself if it is not a device failure, because the CPU would fail as well.
 fn fall_back(gpu: &Arc<dyn Backend>, error: crate::Error) -> Result<Arc<str>> {
     if !error.is_device_failure() {
         return Err(error);

@@ -1,12 +1,12 @@
-//! Pipelines: jobs in flight, from ordinary memory or in the device's own slots.
+//! Pipelines: jobs in flight, from ordinary memory or in slots of the device.
 //!
-//! There are three ways to submit, each safe by its types:
+//! There are three safe ways to submit a job:
 //!
-//! | way | buffers | results |
+//! | function | buffers | result |
 //! | --- | --- | --- |
-//! | [`Pipeline::submit`] | given away with the job | come back with its end |
-//! | [`Pipeline::scope`] | borrowed until the scope ends, which waits for its jobs | in place; readable when the ticket has been waited for |
-//! | [`Pipeline::acquire`] | a slot's own memory, filled in place | read in place: nothing is copied |
+//! | [`Pipeline::submit`] | moved into the job | moved back by [`Submitted::wait`] |
+//! | [`Pipeline::scope`] | borrowed until the scope ends, which waits for its jobs | written in place; readable after [`ScopedTicket::wait`] |
+//! | [`Pipeline::acquire`] | a slot's memory, filled in place | read in place, without a copy |
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,23 +14,24 @@ use std::time::Duration;
 
 use super::call;
 use super::plan::Conv2dPlan;
-use super::serial::{HeapSlot, Serial, SerialJob};
-use crate::backend::{Backend, Job, PipelineOptions, Pressure, Queue, Run, Slot, Ticket};
+use super::serial::{HeapSlot, SerialExecutor, SerialJob};
+use crate::backend::{Backend, Job, PipelineOptions, Queue, Run, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
 use crate::report::PipelineStats;
 
-/// A stream of jobs on one device. May be used from any number of threads at once. Dropping it calls off the jobs that have not
-/// begun and waits for the others.
+/// A stream of jobs on one device. Any number of threads may use it at once. Dropping it cancels the jobs that have not
+/// started and waits for the others.
 pub struct Pipeline {
-    engine: Option<(String, Arc<dyn Queue>)>,
-    /// For what the engine does not do; started when first needed.
-    serial: Mutex<Option<Arc<Serial>>>,
+    /// The id of the device whose engine has a queue, and that queue.
+    queue: Option<(String, Arc<dyn Queue>)>,
+    /// Runs the jobs that the queue cannot; started when first needed.
+    serial: Mutex<Option<Arc<SerialExecutor>>>,
     options: PipelineOptions,
     process: u32,
 }
 
 impl Pipeline {
-    /// On the first of `backends` that has queues; if none has, on a thread that computes in order.
+    /// A pipeline on the first of `backends` that has queues. If none has, a thread runs the jobs in order.
     pub(super) fn new(backends: &[&Arc<dyn Backend>], options: PipelineOptions) -> Result<Self> {
         if !(1..=16).contains(&options.slots) {
             return Err(Error::invalid("slots", options.slots, "1 to 16"));
@@ -38,11 +39,11 @@ impl Pipeline {
         if options.queue == 0 {
             return Err(Error::invalid("queue", 0, "at least 1"));
         }
-        let mut engine = None;
+        let mut found = None;
         for backend in backends {
             match backend.queue(options) {
                 Ok(queue) => {
-                    engine = Some((backend.id().to_owned(), queue));
+                    found = Some((backend.id().to_owned(), queue));
                     break;
                 }
                 Err(Error::Unsupported { .. }) => {}
@@ -50,33 +51,33 @@ impl Pipeline {
                 Err(error) => crate::log::warning!("auto: no pipeline on {}: {error}", backend.id()),
             }
         }
-        Ok(Pipeline { engine, serial: Mutex::new(None), options, process: std::process::id() })
+        Ok(Pipeline { queue: found, serial: Mutex::new(None), options, process: std::process::id() })
     }
 
-    fn serial(&self) -> Result<Arc<Serial>> {
+    fn serial(&self) -> Result<Arc<SerialExecutor>> {
         self.check_process()?;
         let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
         match &*serial {
             Some(serial) => Ok(serial.clone()),
             None => {
-                let started = Serial::start(self.options.queue, self.options.slots)?;
+                let started = SerialExecutor::start(self.options.queue, self.options.slots)?;
                 Ok(serial.insert(Arc::new(started)).clone())
             }
         }
     }
 
-    /// The thread that computes in order, if it was ever needed.
-    fn started_serial(&self) -> Option<Arc<Serial>> {
+    /// The serial executor, if it was started.
+    fn started_serial(&self) -> Option<Arc<SerialExecutor>> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes no more jobs, calls off those that have not begun, and sends away who waits for a slot or for room, with
-    /// [`Error::Closed`]. Waits for nothing: dropping the pipeline does.
+    /// Closes the pipeline: it refuses further jobs, cancels those that have not started, and ends the waits for slots
+    /// or room with [`Error::Closed`]. It does not wait for running jobs; dropping the pipeline does.
     pub fn close(&self) {
         if self.check_process().is_err() {
             return;
         }
-        if let Some((_, queue)) = &self.engine {
+        if let Some((_, queue)) = &self.queue {
             queue.close();
         }
         if let Some(serial) = self.started_serial() {
@@ -91,80 +92,87 @@ impl Pipeline {
         Err(Error::Forked { what: "a pipeline".to_owned() })
     }
 
-    /// Submits buffers that are addresses, with a new ticket.
+    /// Submits a job whose buffers are given by address.
     ///
     /// # Safety
-    /// Both are as long as the plan's problem says. Until the ticket is done the input stays valid and unchanged, and nobody but the
-    /// job uses the output, which stays valid.
+    /// Both buffers have the lengths of the plan's problem. Until the ticket is done the input stays valid and
+    /// unchanged, and the output stays valid and only the job uses it.
     ///
     /// # Errors
-    /// As [`Pipeline::submit`]. `owner` is then dropped, as it is some time after the ticket is done.
+    /// As [`Pipeline::submit`]; `owner` is then dropped. Otherwise it is dropped some time after the ticket is done.
     pub(crate) unsafe fn submit_raw(
         &self,
         plan: &Conv2dPlan,
         ticket: Ticket,
         (input, output): (*const f32, *mut f32),
         (owner, output_is_private): (Option<Arc<dyn std::any::Any + Send + Sync>>, bool),
-        pressure: Pressure,
+        when_full: WhenFull,
     ) -> Result<Ticket> {
-        let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
-        if let Some((queue, recipe)) = on_engine {
-            let (recipe, stand_in) = (recipe.clone(), plan.stand_in());
-            let rescue = (!output_is_private).then(|| call::rescue(&recipe, None));
-            let ticket = ticket.clone();
-            let job = Job { ticket, recipe, input, output, output_is_private, owner, stand_in, rescue };
+        let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
+        if let Some((queue, recipe)) = on_queue {
+            let job = Job {
+                ticket: ticket.clone(),
+                recipe: recipe.clone(),
+                input,
+                output,
+                output_is_private,
+                owner,
+                fallback: plan.fallback(),
+                partial_output_fallback: (!output_is_private).then(|| call::recompute_on_cpu(recipe, None)),
+            };
             // SAFETY: passed on from the caller.
-            unsafe { queue.submit(job, pressure)? };
+            unsafe { queue.submit(job, when_full)? };
         } else {
             let (ticket, plan) = (ticket.clone(), plan.clone());
-            let job = SerialJob { ticket, plan, input, output, begun: false, owner };
+            let job = SerialJob { ticket, plan, input, output, started: false, owner };
             // SAFETY: passed on from the caller.
-            unsafe { self.serial()?.submit(job, pressure)? };
+            unsafe { self.serial()?.submit(job, when_full)? };
         }
         Ok(ticket)
     }
 
-    /// Submits buffers that are given away; [`Submitted::wait`] gives them back.
+    /// Submits a job that takes its buffers; [`Submitted::wait`] returns them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for buffers of the wrong length; [`Error::Busy`] if the queue is full and `pressure` says to
-    /// refuse; [`Error::Forked`] in a child process. The job's own errors are its ticket's to tell.
+    /// [`Error::InvalidArgument`] for a buffer of the wrong length; [`Error::Busy`] if the queue is full and
+    /// `when_full` refuses; [`Error::Forked`] in a child process. The ticket returns the errors of the job itself.
     pub fn submit(
         &self,
         plan: &Conv2dPlan,
         input: Vec<f32>,
         output: Vec<f32>,
-        pressure: Pressure,
+        when_full: WhenFull,
     ) -> Result<Submitted> {
         plan.problem().check_data(&input, &output)?;
         let (addresses, buffers) = owned(input, output);
-        let ticket = Ticket::keeping(buffers);
-        // SAFETY: the buffers live as long as the job, which holds its ticket; they are taken out only when it is done.
-        let ticket = unsafe { self.submit_raw(plan, ticket, addresses, (None, true), pressure)? };
+        let ticket = Ticket::with_payload(buffers);
+        // SAFETY: the buffers live as long as the job, which holds its ticket; they are taken out only when the ticket
+        // is done.
+        let ticket = unsafe { self.submit_raw(plan, ticket, addresses, (None, true), when_full)? };
         Ok(Submitted { ticket })
     }
 
-    /// Runs `work` with a [`Scope`], by which it submits buffers that it borrows; returns when all jobs of the scope are done.
+    /// Runs `work` with a [`Scope`] that submits borrowed buffers. Returns when all jobs of the scope are done.
     pub fn scope<'env, R>(&self, work: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
-        let open = Open::default();
-        let scope = Scope { pipeline: self, open: open.clone(), scope: PhantomData, env: PhantomData };
-        // Waits also when `work` panics: its buffers go away then.
-        let _end = WaitForNone(open);
+        let jobs = ScopeJobs::default();
+        let scope = Scope { pipeline: self, jobs: jobs.clone(), scope: PhantomData, env: PhantomData };
+        // Also waits when `work` panics, because its buffers are then dropped.
+        let _end = WaitOnDrop(jobs);
         work(&scope)
     }
 
-    /// A slot of the device: to be filled, submitted and read in place. While all slots are held, jobs wait; and so does this,
-    /// unless `pressure` says to refuse. It then waits for nobody; only the memory of a slot used for the first time takes
-    /// the time that the device needs to give it.
+    /// Acquires a slot of the device, to be filled, submitted and read in place. While all slots are held, jobs wait,
+    /// and so does this, unless `when_full` refuses. With [`WhenFull::Refuse`] it never waits for other jobs or
+    /// callers. The first use of a slot takes the time to allocate its memory.
     ///
     /// # Errors
-    /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; and what keeps the device from
-    /// giving the memory.
-    pub fn acquire(&self, plan: &Conv2dPlan, pressure: Pressure) -> Result<PipelineSlot> {
-        let on_engine = self.engine.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
-        let slot: Box<dyn Slot> = match on_engine {
-            Some((queue, recipe)) => queue.acquire(recipe, pressure)?,
-            None => Box::new(HeapSlot::new(plan, &self.serial()?, pressure)?),
+    /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; the device's
+    /// failure to allocate the memory.
+    pub fn acquire(&self, plan: &Conv2dPlan, when_full: WhenFull) -> Result<PipelineSlot> {
+        let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
+        let slot: Box<dyn Slot> = match on_queue {
+            Some((queue, recipe)) => queue.acquire(recipe, when_full)?,
+            None => Box::new(HeapSlot::new(plan, &self.serial()?, when_full)?),
         };
         let lens = (plan.problem().input_len(), plan.problem().output_len());
         Ok(PipelineSlot { slot, lens })
@@ -176,17 +184,16 @@ impl Pipeline {
     /// [`Error::Forked`] in a child process.
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
-        self.engine.as_ref().map_or(Ok(()), |(_, queue)| queue.flush())?;
+        self.queue.as_ref().map_or(Ok(()), |(_, queue)| queue.flush())?;
         self.started_serial().map_or(Ok(()), |serial| serial.flush())
     }
 
-    /// What it has done so far. Busy times are the engine's, in its contexts; jobs that were computed in order elsewhere count as
-    /// jobs only.
+    /// Statistics so far. Jobs of the serial executor count as jobs, but not in the busy times.
     pub fn stats(&self) -> PipelineStats {
         if self.check_process().is_err() {
             return PipelineStats::default();
         }
-        let stats = self.engine.as_ref().map_or_else(PipelineStats::default, |(_, queue)| queue.stats());
+        let stats = self.queue.as_ref().map_or_else(PipelineStats::default, |(_, queue)| queue.stats());
         let serial = self.started_serial().map_or_else(PipelineStats::default, |serial| serial.stats());
         PipelineStats {
             completed: stats.completed + serial.completed,
@@ -196,15 +203,16 @@ impl Pipeline {
         }
     }
 
-    /// The id of the device whose engine it streams through; `None` if jobs are computed in order.
+    /// The id of the device whose queue the pipeline uses; `None` if a thread runs the jobs in order.
     pub fn device(&self) -> Option<&str> {
-        self.engine.as_ref().map(|(id, _)| id.as_str())
+        self.queue.as_ref().map(|(id, _)| id.as_str())
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // Slots hold on to it, too, and may be held for long; and in a child process its lock is nobody's.
+        // Slots also own the executor, so dropping our share may not end it. In a child process its lock may never be
+        // released.
         if self.check_process().is_ok()
             && let Some(serial) = self.started_serial()
         {
@@ -213,20 +221,20 @@ impl Drop for Pipeline {
     }
 }
 
-/// Input and output that a job owns; taken out when it is done.
+/// Input and output that a job owns. They are taken out when it is done.
 type Buffers = Mutex<Option<(Vec<f32>, Vec<f32>)>>;
 
-/// Buffers and their addresses, which stay the same wherever what owns them is moved.
+/// The buffers and their addresses, which do not change when the owner moves.
 fn owned(input: Vec<f32>, mut output: Vec<f32>) -> ((*const f32, *mut f32), Buffers) {
     ((input.as_ptr(), output.as_mut_ptr()), Mutex::new(Some((input, output))))
 }
 
-/// A job that owns its buffers. If this is dropped, the job goes on all the same.
+/// A job that owns its buffers. Dropping this does not stop the job.
 pub struct Submitted {
     ticket: Ticket,
 }
 
-/// What becomes of a job that owned its buffers.
+/// The result of a [`Submitted`] job, with its buffers.
 #[derive(Debug)]
 pub struct Done {
     /// What it did.
@@ -246,35 +254,35 @@ impl Submitted {
     /// Waits for the job.
     ///
     /// # Errors
-    /// The job's own.
+    /// The job's error.
     pub fn wait(self) -> Result<Done> {
         let run = self.ticket.wait()?;
-        let buffers = self.ticket.kept::<Buffers>();
+        let buffers = self.ticket.payload::<Buffers>();
         let buffers = buffers.and_then(|it| it.lock().unwrap_or_else(PoisonError::into_inner).take());
         let (input, output) = buffers.ok_or_else(|| Error::Internal("a job's buffers are gone".into()))?;
         Ok(Done { run, input, output })
     }
 }
 
-/// Counts the jobs of a scope.
+/// Counts the running jobs of a scope.
 #[derive(Clone, Default)]
-struct Open(Arc<(Mutex<usize>, Condvar)>);
+struct ScopeJobs(Arc<(Mutex<usize>, Condvar)>);
 
-/// One of them; it is over when this is dropped.
-struct Opened(Open);
+/// Counts as one job until it is dropped.
+struct ScopeJob(ScopeJobs);
 
-impl Open {
+impl ScopeJobs {
     fn count(&self) -> std::sync::MutexGuard<'_, usize> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn one(&self) -> Opened {
+    fn add(&self) -> ScopeJob {
         *self.count() += 1;
-        Opened(self.clone())
+        ScopeJob(self.clone())
     }
 }
 
-impl Drop for Opened {
+impl Drop for ScopeJob {
     fn drop(&mut self) {
         let mut count = self.0.count();
         *count -= 1;
@@ -284,9 +292,10 @@ impl Drop for Opened {
     }
 }
 
-struct WaitForNone(Open);
+/// Waits until no job is running when it is dropped.
+struct WaitOnDrop(ScopeJobs);
 
-impl Drop for WaitForNone {
+impl Drop for WaitOnDrop {
     fn drop(&mut self) {
         let mut count = self.0.count();
         while *count > 0 {
@@ -295,16 +304,17 @@ impl Drop for WaitForNone {
     }
 }
 
-/// Submits borrowed buffers, inside [`Pipeline::scope`]. As with `std::thread::scope`, `'scope` is the time until all its jobs are
-/// done, and what is submitted must live so long.
+/// Submits borrowed buffers inside [`Pipeline::scope`]. As with `std::thread::scope`, `'scope` lasts until all jobs of
+/// the scope are done, and submitted buffers must outlive it.
 pub struct Scope<'scope, 'env: 'scope> {
     pipeline: *const Pipeline,
-    open: Open,
+    jobs: ScopeJobs,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
-// SAFETY: the address is of a pipeline that is borrowed as long as the scope lives, and pipelines may be used by any thread.
+// SAFETY: the pointer refers to a pipeline that is borrowed for the scope's lifetime, and any thread may use a
+// pipeline.
 unsafe impl Sync for Scope<'_, '_> {}
 
 impl<'scope> Scope<'scope, '_> {
@@ -317,22 +327,22 @@ impl<'scope> Scope<'scope, '_> {
         plan: &Conv2dPlan,
         input: &'scope [f32],
         output: &'scope mut [f32],
-        pressure: Pressure,
+        when_full: WhenFull,
     ) -> Result<ScopedTicket<'scope>> {
         plan.problem().check_data(input, output)?;
-        // SAFETY: `Pipeline::scope` borrows it until this scope has ended.
+        // SAFETY: `Pipeline::scope` borrows the pipeline until this scope has ended.
         let pipeline = unsafe { &*self.pipeline };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
-        let owner = Some(Arc::new(self.open.one()) as _);
-        // SAFETY: both are borrowed for 'scope, which ends when the job is over: it holds the scope open. The output is
-        // given back only when the ticket is done.
+        let owner = Some(Arc::new(self.jobs.add()) as _);
+        // SAFETY: both are borrowed for 'scope, which does not end before the job, because the scope counts it. The
+        // output is returned only when the ticket is done.
         let ticket =
-            unsafe { pipeline.submit_raw(plan, Ticket::new(), addresses, (owner, false), pressure)? };
+            unsafe { pipeline.submit_raw(plan, Ticket::new(), addresses, (owner, false), when_full)? };
         Ok(ScopedTicket { ticket, output: addresses.1, len: output.len(), scope: PhantomData })
     }
 }
 
-/// A job of a scope. If this is dropped, the job goes on all the same.
+/// A job of a scope. Dropping this does not stop the job.
 pub struct ScopedTicket<'scope> {
     ticket: Ticket,
     output: *mut f32,
@@ -340,10 +350,10 @@ pub struct ScopedTicket<'scope> {
     scope: PhantomData<&'scope mut [f32]>,
 }
 
-// SAFETY: it stands for the mutable borrow of a slice of numbers, which may cross threads.
+// SAFETY: it represents the mutable borrow of a slice of floats, which is `Send`.
 unsafe impl Send for ScopedTicket<'_> {}
 
-/// What became of a job of a scope.
+/// The result of a job of a scope.
 #[derive(Debug)]
 pub struct Finished<'scope> {
     /// What it did.
@@ -358,47 +368,48 @@ impl<'scope> ScopedTicket<'scope> {
         &self.ticket
     }
 
-    /// Waits for the job, and gives its output.
+    /// Waits for the job and returns its output.
     ///
     /// # Errors
-    /// The job's own; the output is untouched then.
+    /// The job's error; the output is then untouched.
     pub fn wait(self) -> Result<Finished<'scope>> {
         let run = self.ticket.wait()?;
-        // SAFETY: the slice was borrowed mutably for 'scope by `submit`, and the job, which had the borrow, is done.
+        // SAFETY: `submit` borrowed the slice mutably for 'scope, and the job, which used the borrow, is done.
         let output = unsafe { std::slice::from_raw_parts_mut(self.output, self.len) };
         Ok(Finished { run, output })
     }
 }
 
-/// A slot of the device in one's hands. Dropping it gives it back.
+/// An acquired slot of the device. Dropping it releases the slot.
 pub struct PipelineSlot {
     slot: Box<dyn Slot>,
     lens: (usize, usize),
 }
 
 impl PipelineSlot {
-    /// The input's memory, to be filled. Its contents are undefined numbers at first. Reading it may be slow.
+    /// The input's memory, to be filled. Its initial contents are arbitrary numbers. Reading it may be slow.
     pub fn input(&mut self) -> &mut [f32] {
-        // SAFETY: the slot is ours, nothing runs in it, and its memory is as long as the plan's problem says, as long as it lives.
+        // SAFETY: this owns the slot, no job runs in it, and its memory has the lengths of the plan's problem and lives
+        // as long as the slot.
         unsafe { std::slice::from_raw_parts_mut(self.slot.input(), self.lens.0) }
     }
 
-    /// The output's memory: what the last job has left there, at first undefined numbers.
+    /// The output's memory: the result of the last job, or initially arbitrary numbers.
     pub fn output(&self) -> &[f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(self.slot.output(), self.lens.1) }
     }
 
-    /// Computes what is in the slot.
+    /// Submits the slot's contents as a job.
     ///
     /// # Errors
-    /// [`Error::Closed`] after the pipeline was dropped; [`Error::DeviceLost`] if the device was, and the slot's memory with
-    /// it: acquire another.
+    /// [`Error::Closed`] after the pipeline was dropped; [`Error::DeviceLost`] if the device was lost and the slot's
+    /// memory with it. In that case acquire another slot.
     pub fn submit(self) -> Result<SlotTicket> {
         self.try_submit().map_err(|(error, _)| error)
     }
 
-    /// As [`PipelineSlot::submit`]; gives the slot back, too, if it cannot be computed, with what is in it.
+    /// As [`PipelineSlot::submit`], but on an error also returns the slot with its contents.
     pub(crate) fn try_submit(mut self) -> std::result::Result<SlotTicket, (Error, Self)> {
         let ticket = Ticket::new();
         match self.slot.submit(&ticket) {
@@ -408,7 +419,7 @@ impl PipelineSlot {
     }
 }
 
-/// A job in a slot. If this is dropped, the slot is given back when the job is done.
+/// A job in a slot. If this is dropped, the slot is released when the job is done.
 pub struct SlotTicket {
     ticket: Ticket,
     slot: PipelineSlot,
@@ -420,15 +431,15 @@ impl SlotTicket {
         &self.ticket
     }
 
-    /// Waits until the job is done, at most `limit` long; whether it is.
+    /// Waits until the job is done, but at most for `limit`. Returns whether it is done.
     pub fn wait_for(&self, limit: Duration) -> bool {
         self.ticket.wait_for(limit).is_some()
     }
 
-    /// Waits for the job; gives the slot with the output in it.
+    /// Waits for the job and returns the slot with the output.
     ///
     /// # Errors
-    /// The job's own; the slot is given back then.
+    /// The job's error; the slot is then released.
     pub fn wait(self) -> Result<(Run, PipelineSlot)> {
         let SlotTicket { ticket, slot } = self;
         Ok((ticket.wait()?, slot))

@@ -1,4 +1,4 @@
-//! Pipelines of an engine that has no queues: what is in order, what is waited for, and what is counted.
+//! Pipelines of an engine without queues: order, waits and counters.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::memory::Hierarchy;
 use crate::problem::Conv2dDesc;
 
-/// An engine whose runs wait at a gate, and fail for weights below zero.
+/// An engine whose runs wait at a gate, and fail if the first weight is negative.
 #[derive(Default)]
 struct Gated(Arc<Gate>);
 
@@ -51,11 +51,11 @@ impl Backend for Gated {
         Ok(Box::new(GatedPlan(self.0.clone(), weights[0])))
     }
     fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], _: &mut [f32]) -> Result<(Arc<str>, Timing)> {
-        unreachable!("nobody asks")
+        unreachable!("not called")
     }
 }
 
-/// The gate, a pipeline, and plans that give 7 and an error.
+/// The gate, a pipeline, a plan that outputs 7, and a plan that fails.
 fn gated() -> (Arc<Gate>, Pipeline, Conv2dPlan, Conv2dPlan) {
     let engine = Gated::default();
     let gate = engine.0.clone();
@@ -71,7 +71,7 @@ impl Gate {
         self.lock.lock().unwrap()
     }
 
-    /// Waits until so many runs have come to the gate.
+    /// Waits until `runs` runs have reached the gate.
     fn wait_for(&self, runs: usize) {
         while self.begun.load(Ordering::SeqCst) < runs {
             std::thread::yield_now();
@@ -80,10 +80,11 @@ impl Gate {
 }
 
 fn submit(pipeline: &Pipeline, plan: &Conv2dPlan) -> Submitted {
-    pipeline.submit(plan, vec![0.0; 4], vec![0.0; 4], Pressure::Wait).unwrap()
+    pipeline.submit(plan, vec![0.0; 4], vec![0.0; 4], WhenFull::Wait).unwrap()
 }
 
-/// Opens the gate after a while, on a thread: whoever does not wait is found out. Nothing depends on how long that takes.
+/// Runs `work` while another thread opens the gate after a delay, so that a missing wait is detected. No result depends
+/// on the delay.
 fn open_later<R>(gate: &Gate, runs: usize, work: impl FnOnce() -> R) -> R {
     std::thread::scope(|scope| {
         let (sender, closed) = std::sync::mpsc::sync_channel(0);
@@ -133,14 +134,14 @@ fn a_scope_waits_for_its_jobs() {
     let (gate, pipeline, good, _) = gated();
     let (input, mut output) = ([0.0; 4], [0.0; 4]);
     open_later(&gate, 1, || {
-        pipeline.scope(|scope| drop(scope.submit(&good, &input, &mut output, Pressure::Wait).unwrap()));
+        pipeline.scope(|scope| drop(scope.submit(&good, &input, &mut output, WhenFull::Wait).unwrap()));
         assert_eq!(pipeline.stats().completed, 1);
     });
     assert_eq!(output, [7.0; 4]);
 }
 
 #[test]
-fn a_pipeline_that_is_dropped_waits_for_the_job_that_runs_and_calls_off_the_others() {
+fn dropping_a_pipeline_waits_for_the_running_job_and_cancels_the_others() {
     let (gate, pipeline, good, _) = gated();
     open_later(&gate, 1, || {
         let running = submit(&pipeline, &good);
@@ -157,7 +158,7 @@ fn a_pipeline_that_is_dropped_waits_for_the_job_that_runs_and_calls_off_the_othe
 fn a_slot_is_done_when_its_job_is() {
     let (gate, pipeline, good, _) = gated();
     let closed = gate.close();
-    let mut slot = pipeline.acquire(&good, Pressure::Wait).unwrap();
+    let mut slot = pipeline.acquire(&good, WhenFull::Wait).unwrap();
     slot.input().fill(1.0);
     let job = slot.submit().unwrap();
     gate.wait_for(1);

@@ -1,30 +1,31 @@
-//! A convolution prepared on a device, with the CPU behind it where the choice was ours.
+//! A convolution prepared on a device, with a CPU fallback if `auto` chose the device.
 
 use std::sync::{Arc, OnceLock};
 
 use super::{Run, call, fall_back};
 use crate::allocate;
-use crate::backend::{Backend, Memory, Plan, Recipe, StandIn};
+use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
-/// The kernel's name where there was nothing to compute.
+/// The kernel's name for an empty batch.
 pub(super) const NO_KERNEL: &str = "none";
 
-/// A prepared convolution; may be run from any number of threads at once. Cheap to clone.
+/// A prepared convolution. Any number of threads may run it at once. Cheap to clone.
 #[derive(Clone)]
-pub struct Conv2dPlan(Arc<Inside>);
+pub struct Conv2dPlan(Arc<PlanInner>);
 
-struct Inside {
+struct PlanInner {
     problem: Conv2d,
-    first: Option<Prepared>,
-    fallback: Option<Fallback>,
+    /// The plan on the chosen engine; `None` if that engine failed to make one.
+    first: Option<EnginePlan>,
+    fallback: Option<CpuFallback>,
 }
 
-/// An engine's plan with its names.
-struct Prepared {
+/// A plan of one engine, with the names for its runs.
+struct EnginePlan {
     backend: Arc<dyn Backend>,
     device: Arc<str>,
     kernel: Arc<str>,
@@ -33,10 +34,10 @@ struct Prepared {
     plan: Box<dyn Plan>,
 }
 
-/// The plan for an empty batch: no engine is asked.
-struct Nothing;
+/// The plan for an empty batch. It uses no engine.
+struct EmptyBatchPlan;
 
-impl Plan for Nothing {
+impl Plan for EmptyBatchPlan {
     fn kernel(&self) -> &str {
         NO_KERNEL
     }
@@ -50,29 +51,29 @@ impl Plan for Nothing {
     }
 }
 
-/// What it takes to go on without the GPU.
-struct Fallback {
+/// What the CPU needs to replace the GPU after a failure.
+struct CpuFallback {
     cpu: Arc<dyn Backend>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
-    /// Set once the GPU has failed: why, and the CPU's plan.
-    taken: OnceLock<(Arc<str>, Result<Prepared>)>,
+    /// Set once the GPU has failed: the reason, and the CPU's plan.
+    taken: OnceLock<(Arc<str>, Result<EnginePlan>)>,
 }
 
-impl Prepared {
+impl EnginePlan {
     fn new(
         backend: &Arc<dyn Backend>,
         problem: &Conv2d,
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        Ok(Prepared::with_plan(backend, backend.plan_conv2d(problem, weights, bias)?))
+        Ok(EnginePlan::with_plan(backend, backend.plan_conv2d(problem, weights, bias)?))
     }
 
     fn with_plan(backend: &Arc<dyn Backend>, plan: Box<dyn Plan>) -> Self {
         let kernel = plan.kernel().into();
         let streams = plan.streams();
-        Prepared { backend: backend.clone(), device: backend.id().into(), kernel, streams, plan }
+        EnginePlan { backend: backend.clone(), device: backend.id().into(), kernel, streams, plan }
     }
 
     fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
@@ -88,24 +89,24 @@ impl Prepared {
 }
 
 impl Conv2dPlan {
-    /// A plan on `backend` alone.
+    /// A plan on `backend`, without fallback.
     pub(super) fn fixed(
         backend: &Arc<dyn Backend>,
         problem: &Conv2d,
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        let first = Prepared::new(backend, problem, weights, bias)?;
-        Ok(Conv2dPlan(Arc::new(Inside { problem: *problem, first: Some(first), fallback: None })))
+        let first = EnginePlan::new(backend, problem, weights, bias)?;
+        Ok(Conv2dPlan(Arc::new(PlanInner { problem: *problem, first: Some(first), fallback: None })))
     }
 
-    /// A plan for an empty batch, in the name of `backend`.
-    pub(super) fn of_nothing(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
-        let first = Prepared::with_plan(backend, Box::new(Nothing));
-        Conv2dPlan(Arc::new(Inside { problem: *problem, first: Some(first), fallback: None }))
+    /// A plan for an empty batch. Its runs name `backend` as their device.
+    pub(super) fn empty_batch(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
+        let first = EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan));
+        Conv2dPlan(Arc::new(PlanInner { problem: *problem, first: Some(first), fallback: None }))
     }
 
-    /// A plan on `gpu`, and on `cpu` from the moment that fails.
+    /// A plan on `gpu` that falls back to `cpu` when the GPU fails.
     pub(super) fn with_fallback(
         gpu: &Arc<dyn Backend>,
         cpu: &Arc<dyn Backend>,
@@ -113,20 +114,20 @@ impl Conv2dPlan {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        let fallback = Fallback {
+        let fallback = CpuFallback {
             cpu: cpu.clone(),
             weights: allocate::copied(weights, "a copy of the weights")?,
             bias: bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?,
             taken: OnceLock::new(),
         };
-        let first = match Prepared::new(gpu, problem, weights, bias) {
+        let first = match EnginePlan::new(gpu, problem, weights, bias) {
             Ok(first) => Some(first),
             Err(error) => {
                 fallback.take(problem, fall_back(gpu, error)?);
                 None
             }
         };
-        Ok(Conv2dPlan(Arc::new(Inside { problem: *problem, first, fallback: Some(fallback) })))
+        Ok(Conv2dPlan(Arc::new(PlanInner { problem: *problem, first, fallback: Some(fallback) })))
     }
 
     /// The convolution.
@@ -134,44 +135,45 @@ impl Conv2dPlan {
         &self.0.problem
     }
 
-    /// What the engine `id` can make the plan from, as long as it is this plan's engine and has not failed.
+    /// The plan's recipe, if `id` is this plan's engine and it has not failed.
     pub(super) fn recipe_on(&self, id: &str) -> Option<&Arc<Recipe>> {
         let failed = self.0.fallback.as_ref().is_some_and(|fallback| fallback.taken.get().is_some());
         let first = self.0.first.as_ref().filter(|first| !failed && &*first.device == id)?;
         first.plan.recipe()
     }
 
-    /// Who computes it when its engine has failed; nobody if that was asked for by name.
-    pub(super) fn stand_in(&self) -> Option<StandIn> {
+    /// The fallback for jobs of this plan; `None` if the caller chose the device by name.
+    pub(super) fn fallback(&self) -> Option<FallbackFn> {
         self.0.fallback.as_ref()?;
         let plan = self.clone();
         Some(Arc::new(move |error, input, output| {
-            let Inside { problem, first, fallback } = &*plan.0;
+            let PlanInner { problem, first, fallback } = &*plan.0;
             let (Some(first), Some(fallback)) = (first, fallback) else { return Err(error.clone()) };
             let (reason, cpu) = fallback.take(problem, fall_back(&first.backend, error.clone())?);
             cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))
         }))
     }
 
-    /// Bytes that the plan holds as long as it lives, weights packed or uploaded; after a fallback also the CPU's. On an OpenGL
-    /// device, a plan with 8 MiB or more of input and output uploads them at its first run. Each pipeline that the plan is
-    /// submitted to makes a copy of the weights there, which counts as the pipeline's.
+    /// Bytes that the plan holds for its lifetime: packed or uploaded weights, and copies of them for the fallback.
+    /// After a fallback this includes the CPU's plan. On an OpenGL device, a plan with 8 MiB or more of input and
+    /// output uploads its weights at the first run. Each pipeline that the plan is submitted to holds another copy of
+    /// the weights on the device, which is not counted here.
     pub fn packed_bytes(&self) -> usize {
         let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
             (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
         });
-        self.prepared().map(|prepared| prepared.plan.memory().packed).sum::<usize>() + copies
+        self.engine_plans().map(|it| it.plan.memory().packed).sum::<usize>() + copies
     }
 
-    /// Bytes that a run works in at most, beside the caller's buffers, with the threads there are at present: for a direct
-    /// algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided image
-    /// together. They are kept for the runs that follow.
+    /// Maximum workspace of a run in bytes with the current number of threads, without the caller's buffers. A direct
+    /// algorithm on the CPU uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of
+    /// a strided image together. The workspace is kept for later runs.
     pub fn workspace_bytes(&self) -> usize {
-        self.prepared().map(|prepared| prepared.plan.memory().workspace).sum()
+        self.engine_plans().map(|it| it.plan.memory().workspace).sum()
     }
 
-    /// The engines' plans there are.
-    fn prepared(&self) -> impl Iterator<Item = &Prepared> {
+    /// The engines' plans that exist.
+    fn engine_plans(&self) -> impl Iterator<Item = &EnginePlan> {
         let taken = self.0.fallback.as_ref().and_then(|fallback| fallback.taken.get()?.1.as_ref().ok());
         self.0.first.iter().chain(taken)
     }
@@ -179,20 +181,20 @@ impl Conv2dPlan {
     /// Runs it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for buffers of the wrong length; else what the device failed to do. The
-    /// output is untouched then.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a buffer of the wrong length, or the device's
+    /// failure. The output is then untouched.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
         let _library = FloatEnv::enter();
         self.run_inside(input, output)
     }
 
-    /// [`Conv2dPlan::run`] for a caller that is in the library's floating-point environment already.
+    /// [`Conv2dPlan::run`] for a caller that has already entered the library's floating-point environment.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Conv2dPlan::run`].
     #[inline]
     pub(crate) fn run_inside(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
-        let Inside { problem, first, fallback } = &*self.0;
+        let PlanInner { problem, first, fallback } = &*self.0;
         problem.check_data(input, output)?;
         let Some(fallback) = fallback else {
             return first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
@@ -209,9 +211,11 @@ impl Conv2dPlan {
     }
 }
 
-impl Fallback {
-    fn take(&self, problem: &Conv2d, reason: Arc<str>) -> &(Arc<str>, Result<Prepared>) {
-        self.taken
-            .get_or_init(|| (reason, Prepared::new(&self.cpu, problem, &self.weights, self.bias.as_deref())))
+impl CpuFallback {
+    /// Switches to the CPU for good, if that has not happened yet.
+    fn take(&self, problem: &Conv2d, reason: Arc<str>) -> &(Arc<str>, Result<EnginePlan>) {
+        self.taken.get_or_init(|| {
+            (reason, EnginePlan::new(&self.cpu, problem, &self.weights, self.bias.as_deref()))
+        })
     }
 }

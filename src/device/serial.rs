@@ -1,4 +1,4 @@
-//! Jobs one after the other, on a thread: the stream of a device that has none of its own.
+//! A pipeline that runs jobs in order on one thread: for devices without a queue of their own.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,10 +7,10 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::jobs::Jobs;
+use super::jobs::JobQueue;
 use super::plan::Conv2dPlan;
 use crate::allocate;
-use crate::backend::{Pressure, Slot, Ticket};
+use crate::backend::{Slot, Ticket, WhenFull};
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::report::PipelineStats;
@@ -21,52 +21,56 @@ pub struct SerialJob {
     pub plan: Conv2dPlan,
     pub input: *const f32,
     pub output: *mut f32,
-    /// Whether it has begun with its submission, so that it cannot be called off.
-    pub begun: bool,
-    /// What keeps the buffers, or counts the job.
+    /// Whether it counts as started since its submission, so that it cannot be cancelled.
+    pub started: bool,
+    /// Keeps the buffers alive, or counts the job.
     pub owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: the pointers are to buffers that, by the contract of `Serial::submit`, any thread may use until the job is done.
+// SAFETY: by the contract of `SerialExecutor::submit`, any thread may use the buffers that the pointers refer to until
+// the job is done.
 unsafe impl Send for SerialJob {}
 
-/// The thread, and the slots. [`Serial::end`], or dropping it, calls off what has not begun and waits for the rest.
-pub struct Serial {
+/// The thread and its slots. [`SerialExecutor::end`], or dropping it, cancels the jobs that have not started and waits
+/// for the others.
+pub struct SerialExecutor {
     thread: Mutex<Option<JoinHandle<()>>>,
-    shared: Arc<Shared>,
-    places: Arc<Places>,
+    worker: Arc<Worker>,
+    slots: Arc<SlotPool>,
     process: u32,
 }
 
-struct Shared {
-    jobs: Jobs<SerialJob>,
+/// What the thread and the callers share.
+struct Worker {
+    jobs: JobQueue<SerialJob>,
     closed: AtomicBool,
     stats: Mutex<PipelineStats>,
 }
 
-impl Serial {
-    /// Starts it; `queue` jobs may wait, and callers may hold `slots` slots.
+impl SerialExecutor {
+    /// Starts the thread. At most `queue` jobs may wait, and callers may hold at most `slots` slots.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the system gives no thread.
+    /// [`Error::OutOfMemory`] if the thread cannot be created.
     pub fn start(queue: usize, slots: usize) -> Result<Self> {
-        let (jobs, closed, stats) = (Jobs::new(queue), AtomicBool::new(false), Mutex::default());
-        let shared = Arc::new(Shared { jobs, closed, stats });
-        let serving = shared.clone();
-        let (begins, begun) = sync_channel(1);
+        let (jobs, closed, stats) = (JobQueue::new(queue), AtomicBool::new(false), Mutex::default());
+        let worker = Arc::new(Worker { jobs, closed, stats });
+        let serving = worker.clone();
+        let (ready, is_ready) = sync_channel(1);
         let serve = move || {
             cpu::prepare_thread();
-            let _ = begins.send(());
+            let _ = ready.send(());
             serving.serve();
         };
         let thread = crate::thread::spawn("cpu", "jobs", serve)?;
-        // From then on it needs no lock that a caller could hold, as that of the dynamic loader.
-        let _ = begun.recv();
-        let places = Places { state: Mutex::new((slots, false)), given_back: Condvar::new() };
-        Ok(Serial {
+        // From now on the thread needs no lock that a caller could hold, such as that of the dynamic loader.
+        let _ = is_ready.recv();
+        let state = SlotPoolState { free: slots, closed: false };
+        let slots = SlotPool { state: Mutex::new(state), released: Condvar::new() };
+        Ok(SerialExecutor {
             thread: Mutex::new(Some(thread)),
-            shared,
-            places: Arc::new(places),
+            worker,
+            slots: Arc::new(slots),
             process: std::process::id(),
         })
     }
@@ -78,32 +82,33 @@ impl Serial {
         Err(Error::Forked { what: "a pipeline".to_owned() })
     }
 
-    /// Hands a job over.
+    /// Submits a job.
     ///
     /// # Safety
-    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output valid for writes and unused by anybody
-    /// else; both are as long as the plan's problem says.
+    /// Until the ticket is done, the input stays valid for reads and unchanged, and the output stays valid for writes
+    /// and nothing else uses it. Both have the lengths of the plan's problem.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full and `pressure` says to refuse; [`Error::Closed`] after the end;
+    /// [`Error::Busy`] if the queue is full and `when_full` refuses; [`Error::Closed`] after [`SerialExecutor::close`];
     /// [`Error::OutOfMemory`]; [`Error::Forked`].
-    pub unsafe fn submit(&self, job: SerialJob, pressure: Pressure) -> Result<()> {
+    pub unsafe fn submit(&self, job: SerialJob, when_full: WhenFull) -> Result<()> {
         self.check_process()?;
-        self.shared.jobs.push(job, pressure)
+        self.worker.jobs.push(job, when_full)
     }
 
-    /// Takes no more jobs, calls off those that have not begun, and sends away who waits for a slot. Waits for nothing.
+    /// Closes the executor without waiting: it refuses further jobs, cancels those that have not started, and ends the
+    /// waits for slots with [`Error::Closed`].
     pub fn close(&self) {
         if self.check_process().is_err() {
             return;
         }
-        self.shared.closed.store(true, Ordering::Relaxed);
-        self.shared.jobs.close();
-        self.places.state().1 = true;
-        self.places.given_back.notify_all();
+        self.worker.closed.store(true, Ordering::Relaxed);
+        self.worker.jobs.close();
+        self.slots.state().closed = true;
+        self.slots.released.notify_all();
     }
 
-    /// Closes it, and waits for the jobs that have begun. Slots' memory stays their holders'.
+    /// Closes the executor and waits for the jobs that have started. Acquired slots keep their memory.
     pub fn end(&self) {
         if self.check_process().is_err() {
             return;
@@ -115,37 +120,37 @@ impl Serial {
         }
     }
 
-    /// Waits until all that was submitted is done.
+    /// Waits until all submitted jobs are done.
     ///
     /// # Errors
     /// [`Error::Forked`].
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
-        self.shared.jobs.flush();
+        self.worker.jobs.flush();
         Ok(())
     }
 
-    /// What it has done.
+    /// Statistics so far.
     pub fn stats(&self) -> PipelineStats {
         if self.check_process().is_err() {
             return PipelineStats::default();
         }
-        *self.shared.stats()
+        *self.worker.stats()
     }
 }
 
-impl Drop for Serial {
+impl Drop for SerialExecutor {
     fn drop(&mut self) {
         if self.check_process().is_err() {
-            // Its thread and its locks are the parent's.
-            std::mem::forget((self.thread.get_mut().map(Option::take).ok(), self.shared.clone()));
+            // The thread and the locks belong to the parent process.
+            std::mem::forget((self.thread.get_mut().map(Option::take).ok(), self.worker.clone()));
             return;
         }
         self.end();
     }
 }
 
-impl Shared {
+impl Worker {
     fn stats(&self) -> MutexGuard<'_, PipelineStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,22 +158,23 @@ impl Shared {
     fn serve(&self) {
         while let Some(job) = self.jobs.next() {
             self.run(job);
-            self.jobs.ended();
+            self.jobs.job_ended();
         }
     }
 
     fn run(&self, job: SerialJob) {
-        let SerialJob { ticket, plan, input, output, begun, owner } = job;
-        if !begun && self.closed.load(Ordering::Relaxed) {
+        let SerialJob { ticket, plan, input, output, started, owner } = job;
+        if !started && self.closed.load(Ordering::Relaxed) {
             ticket.cancel();
         }
-        if !begun && !ticket.start() {
+        if !started && !ticket.start() {
             self.stats().cancelled += 1;
             return;
         }
         let result = catch_unwind(AssertUnwindSafe(|| {
             let problem = plan.problem();
-            // SAFETY: `Serial::submit` was promised that both are there, as long as that, until the ticket is done.
+            // SAFETY: the caller of `SerialExecutor::submit` promised that both are valid and of these lengths until
+            // the ticket is done.
             let (input, output) = unsafe {
                 (
                     std::slice::from_raw_parts(input, problem.input_len()),
@@ -183,93 +189,98 @@ impl Shared {
             Err(_) => self.stats().failed += 1,
         }
         drop(plan);
-        // Whoever has seen a slot's job done and gives the slot back may take it again at once.
-        let owner = owner.filter(|_| !begun);
+        // Drop a slot's owner first: a caller who sees the job done and releases the slot may acquire it again at once.
+        let owner = owner.filter(|_| !started);
         ticket.finish(result);
         drop(owner);
     }
 }
 
-/// How many slots callers may still take, and whether the end has come.
-struct Places {
-    state: Mutex<(usize, bool)>,
-    given_back: Condvar,
+/// Counts the slots that callers may still acquire.
+struct SlotPool {
+    state: Mutex<SlotPoolState>,
+    released: Condvar,
 }
 
-impl Places {
-    fn state(&self) -> MutexGuard<'_, (usize, bool)> {
+struct SlotPoolState {
+    free: usize,
+    closed: bool,
+}
+
+impl SlotPool {
+    fn state(&self) -> MutexGuard<'_, SlotPoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(self: &Arc<Self>, pressure: Pressure) -> Result<Taken> {
+    fn acquire(self: &Arc<Self>, when_full: WhenFull) -> Result<SlotPermit> {
         let mut state = self.state();
         loop {
-            match *state {
-                (_, true) => return Err(Error::closed("the pipeline")),
-                (0, _) if pressure == Pressure::Refuse => {
-                    return Err(Error::Busy { what: "the pipeline of cpu".to_owned() });
-                }
-                (0, _) => state = self.given_back.wait(state).unwrap_or_else(PoisonError::into_inner),
-                (left, _) => {
-                    state.0 = left - 1;
-                    return Ok(Taken { places: self.clone(), process: std::process::id() });
-                }
+            if state.closed {
+                return Err(Error::closed("the pipeline"));
             }
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(SlotPermit { pool: self.clone(), process: std::process::id() });
+            }
+            if when_full == WhenFull::Refuse {
+                return Err(Error::Busy { what: "the pipeline of cpu".to_owned() });
+            }
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// One of the slots, taken until this is dropped.
-struct Taken {
-    places: Arc<Places>,
+/// The right to one slot, until this is dropped.
+struct SlotPermit {
+    pool: Arc<SlotPool>,
     process: u32,
 }
 
-impl Drop for Taken {
+impl Drop for SlotPermit {
     fn drop(&mut self) {
         if self.process == std::process::id() {
-            self.places.state().0 += 1;
-            self.places.given_back.notify_one();
+            self.pool.state().free += 1;
+            self.pool.released.notify_one();
         }
     }
 }
 
 /// A slot in ordinary memory.
 pub struct HeapSlot {
-    memory: Arc<Heap>,
+    memory: Arc<SlotMemory>,
     plan: Conv2dPlan,
-    serial: Arc<Serial>,
+    executor: Arc<SerialExecutor>,
 }
 
-struct Heap {
+struct SlotMemory {
     input: *mut f32,
     output: *mut f32,
-    /// Own the memory; reached only through the pointers.
+    /// Own the memory. It is accessed only through the pointers.
     _owners: [Vec<f32>; 2],
-    /// Given back when the slot is, and the job in it done.
-    _taken: Taken,
+    /// Released when the slot is released and its job is done.
+    _permit: SlotPermit,
 }
 
-// SAFETY: addresses of memory that is owned; who uses it when is what `backend::Slot` says.
-unsafe impl Send for Heap {}
+// SAFETY: the pointers refer to memory that this owns; the contract of `backend::Slot` says what may use it and when.
+unsafe impl Send for SlotMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Heap {}
+unsafe impl Sync for SlotMemory {}
 
 impl HeapSlot {
-    /// Memory for one run of `plan`. While callers hold all slots this waits, unless `pressure` says to refuse.
+    /// Allocates memory for one run of `plan`. While callers hold all slots this waits, unless `when_full` refuses.
     ///
     /// # Errors
-    /// [`Error::Busy`]; [`Error::Closed`]; out of memory.
-    pub fn new(plan: &Conv2dPlan, serial: &Arc<Serial>, pressure: Pressure) -> Result<Self> {
-        let taken = serial.places.take(pressure)?;
+    /// [`Error::Busy`]; [`Error::Closed`]; [`Error::OutOfMemory`].
+    pub fn new(plan: &Conv2dPlan, executor: &Arc<SerialExecutor>, when_full: WhenFull) -> Result<Self> {
+        let permit = executor.slots.acquire(when_full)?;
         let problem = plan.problem();
         let mut owners = [
             allocate::zeroed(problem.input_len(), "a slot's input")?,
             allocate::zeroed(problem.output_len(), "a slot's output")?,
         ];
         let [input, output] = owners.each_mut().map(|owner| owner.as_mut_ptr());
-        let memory = Arc::new(Heap { input, output, _owners: owners, _taken: taken });
-        Ok(HeapSlot { memory, plan: plan.clone(), serial: serial.clone() })
+        let memory = Arc::new(SlotMemory { input, output, _owners: owners, _permit: permit });
+        Ok(HeapSlot { memory, plan: plan.clone(), executor: executor.clone() })
     }
 }
 
@@ -289,11 +300,12 @@ impl Slot for HeapSlot {
             plan: self.plan.clone(),
             input: self.memory.input,
             output: self.memory.output,
-            begun: true,
+            started: true,
             owner: Some(self.memory.clone()),
         };
-        // SAFETY: the owner keeps the memory, which is as long as the problem says; nobody uses it while a job runs in the slot.
-        let submitted = unsafe { self.serial.submit(job, Pressure::Wait) };
+        // SAFETY: the owner keeps the memory alive, which has the problem's lengths; nothing else uses it while a job
+        // runs in the slot.
+        let submitted = unsafe { self.executor.submit(job, WhenFull::Wait) };
         submitted.map_err(|error| match error {
             Error::Closed { .. } => Error::closed("the pipeline of this slot"),
             other => other,

@@ -1,4 +1,4 @@
-//! Selection and fallback, with engines that do as they are told.
+//! Selection and fallback, with stub engines.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -110,9 +110,8 @@ fn run(device: &Device, problem: &Conv2d) -> (Run, f32) {
     (run, output[0])
 }
 
-/// Not one for each call.
 #[test]
-fn an_engine_that_keeps_no_queue_of_calls_gives_none() {
+fn an_engine_without_a_shared_queue_returns_an_error() {
     let stub = Stub::new("gl:0", 1e9, 1.0);
     assert!(matches!(stub.stream().err(), Some(Error::Unsupported { device, .. }) if device == "gl:0"));
 }
@@ -128,7 +127,7 @@ fn auto_takes_the_device_predicted_fastest() {
 }
 
 #[test]
-fn predictions_say_what_auto_will_take() {
+fn predictions_match_the_choice_of_auto() {
     let device =
         auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new("gl:0", 1e12, 2.0), Stub::new("gl:1", 1e13, 3.0)]);
     for side in [1, 100] {
@@ -143,7 +142,7 @@ fn predictions_say_what_auto_will_take() {
 
 /// Transfers at 1 GB/s take nearly all of a GPU's time here: 0.26 ms for each matrix of 256 x 256.
 #[test]
-fn what_a_product_moves_decides_where_it_is_computed() {
+fn transfers_of_a_product_decide_the_device() {
     let taken = |beta, cpu_seconds: f64| {
         let problem =
             Gemm::new(GemmDesc { beta, ..GemmDesc::packed(Layout::RowMajor, 256, 256, 256) }).unwrap();
@@ -160,9 +159,9 @@ fn what_a_product_moves_decides_where_it_is_computed() {
     }
 }
 
-/// The same of convolutions, whose weights are on the device already.
+/// The same for convolutions, whose weights are already on the device.
 #[test]
-fn what_a_convolution_moves_decides_where_it_is_computed() {
+fn transfers_of_a_convolution_decide_the_device() {
     for (c, k) in [(64, 16), (16, 64)] {
         let desc = Conv2dDesc { c, h: 40, w: 40, k, r: 9, s: 9, pad_h: 4, pad_w: 4, ..Default::default() };
         let problem = Conv2d::new(desc).unwrap();
@@ -181,7 +180,7 @@ fn what_a_convolution_moves_decides_where_it_is_computed() {
 }
 
 #[test]
-fn a_plan_tells_the_memory_of_its_engines_and_of_the_copies_for_a_fallback() {
+fn a_plans_memory_includes_the_copies_for_its_fallback() {
     let desc = Conv2dDesc { c: 64, k: 64, h: 100, w: 100, bias: true, ..Default::default() };
     let problem = Conv2d::new(desc).unwrap();
     let (weights, bias) = (vec![0.0; problem.weights_len()], vec![0.0; 64]);
@@ -199,7 +198,11 @@ fn a_plan_tells_the_memory_of_its_engines_and_of_the_copies_for_a_fallback() {
     assert_eq!(memory(&with(gpu()), true), (10 + copies, 20));
     let failing = with(Stub { fails_run: true, ..gpu() });
     assert_eq!(memory(&failing, false), (10 + copies, 20));
-    assert_eq!(memory(&failing, true), (2 * 10 + copies, 2 * 20), "now there is the CPU's plan, too");
+    assert_eq!(
+        memory(&failing, true),
+        (2 * 10 + copies, 2 * 20),
+        "includes the CPU's plan after the fallback"
+    );
     assert_eq!(memory(&with(Stub { fails_plan: true, ..gpu() }), false), (10 + copies, 20));
     let plan = fixed.plan(&Conv2d::new(Conv2dDesc { n: 0, ..desc }).unwrap(), &weights, Some(&bias)).unwrap();
     assert_eq!((plan.packed_bytes(), plan.workspace_bytes()), (0, 0));
@@ -214,13 +217,13 @@ fn a_plan_has_a_recipe_for_its_own_engine_until_that_fails() {
     for fails in [false, true] {
         let device = auto(Stub::new("cpu", 1e9, 1.0), vec![gpu(fails)]);
         let plan = device.plan(&problem, &weights, None).unwrap();
-        assert_eq!((has(&plan), plan.stand_in().is_some()), ([true, false, false], true));
+        assert_eq!((has(&plan), plan.fallback().is_some()), ([true, false, false], true));
         plan.run(&vec![0.0; problem.input_len()], &mut vec![0.0; problem.output_len()]).unwrap();
         assert_eq!(has(&plan), [!fails, false, false]);
     }
     let fixed = Device { choice: Choice::Fixed(Arc::new(gpu(false))) };
     let plan = fixed.plan(&problem, &weights, None).unwrap();
-    assert_eq!((has(&plan), plan.stand_in().is_some()), ([true, false, false], false));
+    assert_eq!((has(&plan), plan.fallback().is_some()), ([true, false, false], false));
     let plan =
         auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new("gl:0", 1e13, 2.0)]).plan(&problem, &weights, None);
     assert_eq!(has(&plan.unwrap()), [false; 3]);
@@ -264,7 +267,7 @@ fn sgemm_falls_back_too() {
 }
 
 #[test]
-fn a_device_asked_for_by_name_shows_its_errors() {
+fn a_device_chosen_by_name_returns_its_errors() {
     let backend = Stub { fails_run: true, ..Stub::new("gl:0", 1e13, 2.0) };
     let device = Device { choice: Choice::Fixed(Arc::new(backend)) };
     let problem = problem(2);
@@ -276,17 +279,17 @@ fn a_device_asked_for_by_name_shows_its_errors() {
 }
 
 #[test]
-fn selectors_that_are_none_say_what_would_be() {
+fn an_invalid_selector_says_what_is_valid() {
     let message = |selector| Device::open(selector).err().expect("should be refused").to_string();
     assert_eq!(message("cuda"), "device is \"cuda\"; expected auto, cpu, gl:N or name=TEXT");
-    assert_eq!(message("gl:x"), "device is \"gl:x\"; expected gl:N, N from 0 up");
+    assert_eq!(message("gl:x"), "device is \"gl:x\"; expected gl:N with N = 0, 1, ...");
     assert!(
         message("name=no such thing").starts_with("no usable device for \"name=no such thing\": the usable")
     );
 }
 
 #[test]
-fn the_longest_selector_is_repeated_and_a_longer_one_is_not_looked_at() {
+fn a_selector_that_is_too_long_is_refused_without_quoting_it() {
     let message = |len: usize| Device::open(&"x".repeat(len)).err().expect("should be refused").to_string();
     assert!(message(1000).ends_with("expected auto, cpu, gl:N or name=TEXT"));
     assert!(message(1001).ends_with("expected a selector of at most 1000 bytes"));
@@ -300,16 +303,15 @@ fn devices_have_the_names_that_open_them() {
     assert_eq!(auto(stub(), vec![]).id(), "auto");
 }
 
-/// A GPU that would take as long as the CPU is not worth a transfer.
 #[test]
-fn a_tie_is_the_cpus() {
+fn the_cpu_wins_a_tie() {
     let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
     let work = conv2d_work(&problem(100));
     assert!(fastest(&backend(1e12), &[backend(1e12)], work).is_none());
     assert!(fastest(&backend(1e10), &[backend(1e12)], work).is_some());
 }
 
-/// The environment names the device that `auto` means, and what it says wrong is told once. In a process of its own.
+/// `SPARKLE_DEVICE` replaces `auto`, and a wrong environment variable is reported once. Runs in a process of its own.
 #[test]
 fn the_environment_names_the_device_that_auto_means() {
     let name = "the_environment_names_the_device_that_auto_means";

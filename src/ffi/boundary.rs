@@ -1,8 +1,8 @@
-//! The one way in and out: [`boundary!`] is the body of every exported function.
+//! [`boundary!`], the body of every exported function.
 //!
-//! It notes which process is calling (a fork shows as a new one), runs the body with panics caught, keeps the message of a
-//! failure as the thread's last error, and returns what the function returns when it failed. A panic that escaped an
-//! `extern "C"` function would abort the caller's program.
+//! It records the calling process (to detect a fork), runs the body, catches panics, stores the message of a failure as
+//! the thread's last error, and returns the function's failure value. A panic that escaped an `extern "C"` function
+//! would abort the caller's program.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -13,15 +13,15 @@ use std::sync::Once;
 use super::status::{Failure, Outcome, sparkle_status};
 use crate::float_env::FloatEnv;
 
-/// The body of an exported function: a closure that gets the [`Call`](boundary::Call) and may use `?`.
+/// The body of an exported function: a closure that receives the [`Call`](boundary::Call) and may use `?`.
 macro_rules! boundary {
     (|$call:pat_param| $body:block) => {
         $crate::ffi::boundary::run(move |$call| $body)
     };
 }
 
-/// The call that is running. Only [`boundary!`] makes one, and only with one can a handle be looked up: there is no
-/// way to a device past the fork check.
+/// The running call. Only [`boundary!`] creates one, and looking up a handle requires one, so no lookup can skip the
+/// fork check.
 pub(super) struct Call {
     process: u32,
 }
@@ -40,11 +40,11 @@ impl Call {
 
 /// A type that an exported function returns.
 pub(super) trait Returned {
-    /// What the body gives on success.
+    /// The body's value on success.
     type Value;
-    /// That value as it goes to C.
+    /// That value as C receives it.
     fn success(value: Self::Value) -> Self;
-    /// What goes to C instead.
+    /// What C receives after a failure.
     fn failure(status: sparkle_status) -> Self;
 }
 
@@ -64,7 +64,7 @@ impl Returned for () {
     fn failure(_: sparkle_status) {}
 }
 
-/// Types whose value of failure is always the same.
+/// Types with a fixed failure value.
 macro_rules! fails_as {
     ($($type:ty: $failure:expr;)*) => {
         $(impl Returned for $type {
@@ -92,7 +92,7 @@ fails_as! {
     super::reference::gpu_buffer_t: super::reference::gpu_buffer_t { buffer_id: 0, size_bytes: 0 };
 }
 
-/// What [`boundary!`] does.
+/// The implementation of [`boundary!`].
 pub(super) fn run<R: Returned>(body: impl FnOnce(&Call) -> Outcome<R::Value>) -> R {
     let _library = FloatEnv::enter();
     let call = Call { process: crate::process::id() };
@@ -109,16 +109,16 @@ pub(super) fn run<R: Returned>(body: impl FnOnce(&Call) -> Outcome<R::Value>) ->
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
-    /// Boundaries this thread is inside of; more than one if a log callback calls back.
+    /// The number of boundaries that this thread is inside; more than one if a log callback calls the library.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Message and place of the panic that is unwinding this thread.
+    /// Message and location of the panic that is unwinding this thread.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Whether there may be one: cheaper to look at.
+    /// Whether there may be one; this is cheaper to read.
     static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
-// Thread-locals are reached with `try_with`: C may call from a destructor at the very end of a thread, when they are
-// gone. Then there is no last error, but everything else works.
+// Thread-locals are accessed with `try_with`: C may call from a destructor at the end of a thread, when they no longer
+// exist. There is no last error then, but everything else works.
 
 /// This thread's last error; valid until it changes.
 pub(super) fn last_error() -> *const c_char {
@@ -129,7 +129,7 @@ fn set_last_error(message: String) {
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = c_string(&message));
 }
 
-/// `text` as C wants it; C could not see past a NUL, so those become spaces.
+/// `text` as a C string. NULs inside become spaces, because they would hide the rest.
 pub(super) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).unwrap_or_default()
 }
@@ -138,11 +138,11 @@ pub(super) fn c_string(text: &str) -> CString {
 fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     quiet_panics();
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
-    // A note of a panic that somebody inside caught has no place in a later one.
+    // Discard the note of a panic that was caught inside an earlier body.
     if NOTED.replace(false) {
         let _ = PANIC.try_with(RefCell::take);
     }
-    // What the body could leave half-done is either its own or behind a lock that tolerates poison.
+    // State that the body could leave inconsistent is either local to it or behind a lock that tolerates poison.
     let caught = catch_unwind(AssertUnwindSafe(body));
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
     caught.unwrap_or_else(|payload| Err(panicked(payload)))
@@ -152,15 +152,16 @@ fn panicked(payload: Box<dyn Any + Send>) -> Failure {
     let noted = PANIC.try_with(RefCell::take).ok().flatten();
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     let text = noted.or(text).or_else(|| payload.downcast_ref::<String>().cloned());
-    // Dropping somebody's payload could panic again, this time with nobody to catch it.
+    // Dropping the payload could panic again, where nothing would catch it.
     std::mem::forget(payload);
     crate::Error::Internal(text.unwrap_or_else(|| "a panic without a message".into())).into()
 }
 
-/// Keeps panics inside a boundary off stderr, and notes where they happened.
+/// Installs a panic hook that records panics inside a boundary and prints nothing.
 ///
-/// In `libsparkle.so` the panic hook is the library's own, as the standard library in it is. In a Rust program it is
-/// the program's, which still gets every panic that is not inside a boundary or on one of Sparkle's own threads.
+/// In `libsparkle.so` the hook belongs to the library, which contains its own standard library. In a Rust program it
+/// belongs to the program: the previous hook still receives every panic that is neither inside a boundary nor on one of
+/// Sparkle's own threads.
 fn quiet_panics() {
     static INSTALLED: Once = Once::new();
     if INSTALLED.is_completed() || std::thread::panicking() {
@@ -202,7 +203,7 @@ mod tests {
         boundary!(|_call| { panic!("a test {}", "panics") })
     }
 
-    /// `failure` is what both an error and a panic give.
+    /// Checks that both an error and a panic return `failure`.
     fn check<R: Returned>(failure: impl Fn(R) -> bool) {
         assert!(failure(fails()));
         assert_eq!(message(), "internal error, please report it: a test");
@@ -239,7 +240,7 @@ mod tests {
         let status: sparkle_status = boundary!(|_call| { std::panic::resume_unwind(Box::new(7)) });
         assert_eq!(status, sparkle_status::SPARKLE_ERROR_INTERNAL);
         assert!(message().ends_with("a panic without a message"), "{}", message());
-        // As from a pool, which hands a worker's panic on.
+        // As from a thread pool, which rethrows the panic of a worker.
         let status: sparkle_status = boundary!(|_call| { std::panic::resume_unwind(Box::new("a worker's")) });
         assert_eq!(status, sparkle_status::SPARKLE_ERROR_INTERNAL);
         assert!(message().ends_with("a worker's"), "{}", message());

@@ -1,4 +1,4 @@
-//! Convolutions described by a struct, and computed at once.
+//! The description of a convolution, and its computation in one call.
 
 use super::device::{self, sparkle_device};
 use super::pointer::{self, Growing, truth};
@@ -7,35 +7,37 @@ use super::timing;
 use crate::error::Error;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc, exact_length};
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum sparkle_algorithm {
-    /// What the environment variable SPARKLE_ALGORITHM says; or else Winograd where it is predicted faster and its error,
-    /// measured on random data, stays within a quarter of the direct algorithm's bound. A result is finite wherever the
-    /// direct algorithm's is.
+    /// The algorithm that the environment variable SPARKLE_ALGORITHM names. Without it: Winograd where it is predicted
+    /// to be faster and its error, measured on random data, is within a quarter of the direct algorithm's bound; else
+    /// direct. A result is finite wherever the direct algorithm's result is.
     SPARKLE_ALGORITHM_AUTO = 0,
-    /// Every product of the definition: exact on small integers, each output within gamma_(K+3) of the exact sum (K terms).
+    /// Computes every product of the definition. It is exact on small integers; each output is within gamma_(K+3) of
+    /// the exact sum of K terms.
     SPARKLE_ALGORITHM_DIRECT = 1,
-    /// Winograd's, with its own error bound: 3x3 kernels, stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL
-    /// devices in one group; for anything else SPARKLE_ERROR_UNSUPPORTED. The error is at most f/C times the direct algorithm's
-    /// bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles of 2x2, 4x4 or 6x6
-    /// outputs. So it is relative to a tile's largest input: where inputs of one tile differ by a factor of 1e6, small outputs
-    /// may have no digits left. A tile that overflows, or holds a NaN or an infinity, is computed by the definition.
+    /// Winograd's algorithm, for 3x3 kernels with stride and dilation 1: on CPUs with AVX-512 or AVX2, and on OpenGL
+    /// devices with one group. SPARKLE_ERROR_UNSUPPORTED for anything else. Its error is at most f/C times the direct
+    /// algorithm's bound, taken with the largest magnitude in the output's image and channel: f = 1, 8 or 40 for tiles
+    /// of 2x2, 4x4 or 6x6 outputs. The error is therefore relative to the largest input of a tile: if inputs of one
+    /// tile differ by a factor of 1e6, small outputs may have no correct digits. A tile that overflows, or contains a
+    /// NaN or an infinity, is computed by the definition.
     SPARKLE_ALGORITHM_WINOGRAD = 2,
 }
 
-/// A convolution: `n` images of `c` channels and `h` x `w` pixels, `k` output channels, an `r` x `s` kernel.
+/// A convolution of `n` images with `c` channels and `h` x `w` pixels to `k` output channels, with an `r` x `s` kernel.
 ///
-/// Layouts, without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output `[n][k][p][q]` where
-/// p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+/// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output
+/// `[n][k][p][q]` where p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_conv2d_desc {
-    /// sizeof(sparkle_conv2d_desc), so that the struct can grow. Fields that the caller does not know are zero.
+    /// sizeof(sparkle_conv2d_desc), set by the caller. Fields that the caller does not know count as zero.
     pub size: usize,
-    /// Images. An empty batch, 0, is valid: there is nothing to compute, input and output have length 0 and may be NULL, and
-    /// all times are 0. Weights and bias are checked as ever.
+    /// Images, at least 0. For an empty batch (0) nothing is computed, input and output have length 0 and may be NULL,
+    /// and all times are 0. Weights and bias are checked as usual.
     pub n: i64,
     /// Input channels, at least 1.
     pub c: i64,
@@ -49,23 +51,23 @@ pub struct sparkle_conv2d_desc {
     pub r: i64,
     /// Kernel width, at least 1.
     pub s: i64,
-    /// Step of the kernel down the image, at least 1.
+    /// Vertical stride, at least 1.
     pub stride_h: i64,
-    /// Step of the kernel across the image, at least 1.
+    /// Horizontal stride, at least 1.
     pub stride_w: i64,
-    /// Rows of zeros above and below.
+    /// Rows of zeros above and below the image, at least 0.
     pub pad_h: i64,
-    /// Columns of zeros left and right.
+    /// Columns of zeros left and right of the image, at least 0.
     pub pad_w: i64,
     /// Distance of kernel rows in the image, at least 1.
     pub dilation_h: i64,
     /// Distance of kernel columns in the image, at least 1.
     pub dilation_w: i64,
-    /// Parts that c and k are cut into and that do not see each other, at least 1; must divide both.
+    /// Number of groups, at least 1; it divides `c` and `k`. Each group of outputs depends on its group of inputs only.
     pub groups: i64,
     /// 1 if a bias is added to each output channel, else 0.
     pub bias: i32,
-    /// 1 if outputs below zero become zero, else 0.
+    /// 1 if negative outputs become zero, else 0.
     pub relu: i32,
     /// SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT or SPARKLE_ALGORITHM_WINOGRAD.
     pub algorithm: i32,
@@ -155,7 +157,7 @@ fn algorithm(value: i32) -> Outcome<Algorithm> {
     })
 }
 
-/// Weights and bias of `problem`. Lengths are compared before any slice is made, here and in [`data`].
+/// Weights and bias of `problem`. All lengths are checked before any slice is made, here and in [`data`].
 ///
 /// # Safety
 /// C's promise for both buffers.
@@ -177,7 +179,7 @@ pub(super) unsafe fn weights<'a>(
     Ok((weights, problem.bias().then_some(bias)))
 }
 
-/// Input and output of `problem`; the output must not overlap the input nor `weights` nor `bias`, where the call has those.
+/// Input and output of `problem`. The output must not overlap the input, `weights` or `bias`.
 ///
 /// # Safety
 /// C's promise for both buffers.
@@ -197,20 +199,21 @@ pub(super) unsafe fn data<'a>(
     Ok((input, output))
 }
 
-/// Fills `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups 1, the rest 0, `size` as
-/// of version 0.1. A caller sets what differs.
+/// Initialises `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups are 1, all other
+/// fields 0, and `size` is that of version 0.1. The caller then sets the fields that differ.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_conv2d_desc_init(out: *mut sparkle_conv2d_desc) -> sparkle_status {
     boundary!(|_call| {
-        // A caller's struct may be as short as the first version's: what is behind that is not ours to write.
+        // The caller's struct may be as short as that of the first version, so no more may be written.
         const { assert!(size_of::<sparkle_conv2d_desc>() == sparkle_conv2d_desc::FIRST_SIZE) };
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, Conv2dDesc::default().into()) }
     })
 }
 
-/// The output's height and width into `*out_p` and `*out_q`. SPARKLE_ERROR_INVALID_ARGUMENT names the first size that
-/// is wrong.
+/// Writes the output's height and width to `*out_p` and `*out_q`.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if the description is invalid; the last error names the first wrong size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_conv2d_output_size(
     desc: *const sparkle_conv2d_desc,
@@ -230,11 +233,12 @@ pub unsafe extern "C" fn sparkle_conv2d_output_size(
     })
 }
 
-/// Computes one convolution: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]` (NULL and 0 if desc->bias
-/// is 0), output `[n][k][p][q]`. `device` NULL means "auto". For many convolutions with the same weights, make a plan.
+/// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`
+/// (NULL and length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly.
+/// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. The
-/// output is untouched then.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error the output is untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_conv2d(
     device: *mut sparkle_device,

@@ -1,4 +1,4 @@
-//! Devices: what there is, and handles to them.
+//! Devices: the list of them, and their handles.
 
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::status::{Outcome, sparkle_status};
 use crate::device::{Device, DeviceInfo, DeviceKind, found};
 use crate::error::Error;
 
-/// An opened device.
+/// An opened device. Any number of threads may use it at once.
 pub struct sparkle_device {
     _opaque: [u8; 0],
 }
@@ -24,12 +24,12 @@ impl Opaque for sparkle_device {
         &DEVICES
     }
     fn dies_in_a_fork(device: &Device) -> bool {
-        // `auto` goes on with the CPU.
+        // `auto` continues with the CPU.
         device.id().starts_with("gl:")
     }
 }
 
-/// What kind of engine drives a device.
+/// The kind of engine that drives a device.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum sparkle_device_kind {
@@ -39,7 +39,8 @@ pub enum sparkle_device_kind {
     SPARKLE_DEVICE_KIND_GL = 1,
 }
 
-/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are cut where they are too long.
+/// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are truncated if they are too
+/// long.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_device_info {
@@ -47,13 +48,13 @@ pub struct sparkle_device_info {
     pub size: usize,
     /// A sparkle_device_kind.
     pub kind: i32,
-    /// 1 if sparkle_device_open can open it.
+    /// 1 if sparkle_device_open can open it, else 0.
     pub usable: i32,
-    /// 1 if it is OpenGL in software: right but slow, and never chosen by "auto".
+    /// 1 if it is a software renderer (correct but slow, and never chosen by "auto"), else 0.
     pub software: i32,
     /// The selector that opens it, "" if it is not usable.
     pub id: [c_char; 32],
-    /// Model or renderer.
+    /// The CPU's model or the GL renderer's name.
     pub name: [c_char; 256],
     /// Why it is not usable, "" if it is.
     pub reason: [c_char; 512],
@@ -87,8 +88,10 @@ impl From<&DeviceInfo> for sparkle_device_info {
     }
 }
 
-/// The number of devices, usable or not, into `*out`. Index 0 is the CPU. The first call probes the GPUs, which may
-/// take a second.
+/// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which
+/// may take a second.
+///
+/// SPARKLE_ERROR_OUT_OF_MEMORY if there is no memory to look for GPUs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_device_count(out: *mut usize) -> sparkle_status {
     boundary!(|_call| {
@@ -98,8 +101,10 @@ pub unsafe extern "C" fn sparkle_device_count(out: *mut usize) -> sparkle_status
     })
 }
 
-/// Describes a device into `*out`, whose `size` the caller has set. `index` counts from 0 to below the number of
-/// devices; another one is SPARKLE_ERROR_INVALID_ARGUMENT.
+/// Describes the device at `index` into `*out`, whose `size` the caller has set. `index` is less than the number of
+/// devices.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for any other `index`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_device_describe(
     index: usize,
@@ -115,12 +120,18 @@ pub unsafe extern "C" fn sparkle_device_describe(
     })
 }
 
-/// Opens a device and puts its handle into `*out`. `selector`: "auto" or NULL (what SPARKLE_DEVICE says, or else for
-/// each problem the device predicted fastest, with the CPU standing in if a GPU fails), "cpu", "gl:0" and so on (as
-/// sparkle_device_describe lists them), or "name=TEXT" (the first whose name contains TEXT). A device other than
-/// "auto" never stands back: its errors are returned. The caller closes the handle.
+/// Opens a device and writes its handle to `*out`. The caller closes the handle with sparkle_device_close. `selector`
+/// is one of:
+/// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
+///   predicted time. If a GPU fails, the CPU computes the problem;
+/// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
+/// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// SPARKLE_ERROR_NO_DEVICE if nothing usable fits; the last error says why.
+/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing reports it.
+///
+/// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
+/// invalid selector.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_device_open(
     selector: *const c_char,
@@ -140,16 +151,16 @@ pub unsafe extern "C" fn sparkle_device_open(
     })
 }
 
-/// Closes a device; NULL is fine. Plans made from it stay valid.
+/// Closes a device; NULL is ignored. Plans made from it stay valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_device_close(device: *mut sparkle_device) -> sparkle_status {
     boundary!(|call| { if device.is_null() { Ok(()) } else { handle::remove(call, "device", device) } })
 }
 
-/// The device that NULL means, opened once, and the process that opened it.
+/// The device for a NULL handle, opened once per process, with the process that opened it.
 static AUTO: Shared<Option<(u32, Arc<Device>)>> = Shared::new(None);
 
-/// The device that a call is to use.
+/// The device of a handle; NULL means `auto`.
 pub(super) fn resolve(call: &Call, device: *const sparkle_device) -> Outcome<Arc<Device>> {
     if !device.is_null() {
         return handle::get(call, "device", device);
@@ -161,22 +172,22 @@ pub(super) fn resolve(call: &Call, device: *const sparkle_device) -> Outcome<Arc
     if let Some(device) = own(&*AUTO.lock(call)?) {
         return Ok(device);
     }
-    // Unlocked: to open takes time, and writes to the log, whose callback may call Sparkle.
+    // Not under the lock: opening takes time and writes to the log, whose callback may call Sparkle.
     let device = Arc::new(Device::open("auto")?);
     if crate::loader::is_held() {
-        // GPUs could not be looked for: not to be kept.
+        // GPUs cannot be searched for while the loader is held, so this device is not kept.
         return Ok(device);
     }
     let mut auto = AUTO.lock(call)?;
     if let Some(first) = own(&auto) {
         return Ok(first);
     }
-    // A parent process's, whose GPUs are of no use here and must not be closed from here.
+    // An entry of the parent process: its GPUs cannot be used or closed here.
     std::mem::forget(auto.replace((call.process(), device.clone())));
     Ok(device)
 }
 
-/// Closes the device that NULL means; the next call opens it again.
+/// Closes the device for NULL handles; the next call that needs it opens it again.
 pub(super) fn forget_auto(call: &Call) -> Outcome<()> {
     let auto = AUTO.lock(call)?.take();
     match auto {

@@ -9,32 +9,32 @@ use super::timing;
 use crate::error::Error;
 use crate::problem::{Gemm, GemmDesc, Layout, Transpose, least_length};
 
-/// How matrices lie in memory; the numbers are CBLAS's.
+/// The layout of matrices in memory; the values are those of CBLAS.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum sparkle_layout {
-    /// Element (i, j) at i*ld + j.
+    /// Element (i, j) is at i*ld + j.
     SPARKLE_ROW_MAJOR = 101,
-    /// Element (i, j) at j*ld + i, Fortran's way.
+    /// Element (i, j) is at j*ld + i, as in Fortran.
     SPARKLE_COL_MAJOR = 102,
 }
 
-/// Whether an operand is transposed; the numbers are CBLAS's.
+/// Whether an operand is transposed; the values are those of CBLAS.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum sparkle_transpose {
-    /// As it is stored.
+    /// Not transposed.
     SPARKLE_NO_TRANS = 111,
     /// Transposed.
     SPARKLE_TRANS = 112,
 }
 
-/// A matrix product C = alpha op(A) op(B) + beta C; op(A) is m x k, op(B) k x n, C m x n. As in BLAS: m, n or k may be
-/// 0; C is not read if beta is 0, A and B are not read if alpha or k is 0.
+/// A matrix product C = alpha op(A) op(B) + beta C, where op(A) is m x k, op(B) is k x n, and C is m x n. As in BLAS,
+/// m, n or k may be 0, C is not read if beta is 0, and A and B are not read if alpha or k is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_gemm_desc {
-    /// sizeof(sparkle_gemm_desc), so that the struct can grow. Fields that the caller does not know are zero.
+    /// sizeof(sparkle_gemm_desc), set by the caller. Fields that the caller does not know count as zero.
     pub size: usize,
     /// SPARKLE_ROW_MAJOR or SPARKLE_COL_MAJOR.
     pub layout: i32,
@@ -48,7 +48,7 @@ pub struct sparkle_gemm_desc {
     pub n: i64,
     /// Columns of op(A), rows of op(B).
     pub k: i64,
-    /// Distance of A's stored rows (row-major) or columns (column-major).
+    /// Distance in floats between the stored rows (row-major) or columns (column-major) of A.
     pub lda: i64,
     /// The same for B.
     pub ldb: i64,
@@ -104,13 +104,13 @@ unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
     })?)
 }
 
-/// C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths reach at least to the last element that the
-/// product touches. A and B may be NULL where they are not read, C if m or n is 0. A and B may share memory with C, as
-/// parts of one matrix do in blocked algorithms: they are read as they were before the call. Gaps between C's rows or
-/// columns stay as they are.
+/// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the
+/// last element that the product accesses. A and B may be NULL if they are not read, and C if m or n is 0. A and B may
+/// overlap C, like parts of one matrix in a blocked algorithm: their values before the call are used. Gaps between the
+/// rows or columns of C are not changed.
 ///
-/// SPARKLE_ERROR_INVALID_ARGUMENT names the size, length or buffer that is wrong; other errors are the device's. C is
-/// untouched then.
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
+/// the device. On an error C is untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_sgemm(
     device: *mut sparkle_device,
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn sparkle_sgemm(
         least_length("a length", a_len, a_need)?;
         least_length("b length", b_len, b_need)?;
         least_length("c length", c_len, c_need)?;
-        // Only what the product touches: the rest is not ours to look at.
+        // Only what the product accesses: the rest need not be readable.
         // SAFETY: C's promises for the two buffers.
         let (mut a, mut b) = unsafe {
             (Cow::Borrowed(pointer::input("a", a, a_need)?), Cow::Borrowed(pointer::input("b", b, b_need)?))

@@ -1,11 +1,11 @@
-//! Handles: ids that C holds, and the tables that own what they stand for.
+//! Handles: the ids that C holds, and the tables that own the values.
 //!
-//! A handle's value is never an address. It is a number that is given out once, marked with its kind, in a range where
-//! no memory can be; looking it up either finds the living value or shows that C gave something else. So a double free,
-//! a use after free, a handle of the wrong kind and a stray pointer are all errors with a name, not accidents.
+//! A handle is never an address. It is a number that is used once, marked with its kind, and outside the range of valid
+//! addresses. A lookup either finds the living value or proves that the handle is invalid. So a double free, a use
+//! after free, a handle of the wrong kind and a stray pointer are all reported as errors.
 //!
-//! Who owns what is in the types: a [`Table`] owns each value until its handle is destroyed or everything is
-//! finalised; [`get`] lends it to one call as an `Arc`, so that destroying the handle meanwhile frees nothing yet.
+//! A [`Table`] owns each value until its handle is destroyed or the library is finalised. [`get`] returns it to a call
+//! as an `Arc`, so that destroying the handle during the call does not free the value.
 
 use std::collections::BTreeMap;
 use std::ptr::without_provenance_mut;
@@ -16,43 +16,45 @@ use super::boundary::Call;
 use super::status::{Failure, Outcome};
 use crate::error::Error;
 
-/// An opaque C type and what it stands for.
+/// An opaque C type and the value it stands for.
 pub(super) trait Opaque: Sized + 'static {
-    /// What the handle stands for.
+    /// The type of the value.
     type Value: Send + Sync;
-    /// Marks the kind in the handle's lowest bits: odd, so that it is never an aligned address, and different for each kind.
+    /// The mark of this kind in the handle's lowest bits. It is odd, so that no handle is an aligned address, and
+    /// unique.
     const MARK: usize;
-    /// The kind as messages name it.
+    /// The name of this kind in messages.
     const NAME: &'static str;
     /// The table of all living values.
     fn table() -> &'static Table<Self::Value>;
-    /// Whether the value is of no use in a process forked from its own.
+    /// Whether the value cannot be used in a process forked from its own.
     fn dies_in_a_fork(value: &Self::Value) -> bool;
-    /// Called when the handle ends, before the table lets go of the value: sends away the calls that wait for something of it.
+    /// Called when the handle is destroyed, before the table drops the value. It ends the calls that wait for the
+    /// value.
     fn retire(_value: &Arc<Self::Value>) {}
 }
 
-/// All kinds' marks are in these bits.
+/// The bits that hold the marks.
 const MARKS: usize = 0xf;
 
-/// Where the addresses of the machines with 64 bits end, at least; others have no such bits.
+/// The bits that no address has set on a 64-bit machine; there are none on other machines.
 const ABOVE_ADDRESSES: usize = if usize::BITS == 64 { !(usize::MAX >> 16) } else { 0 };
 
-/// What a handle has there, and no address.
+/// The pattern in those bits that every handle has and no address has.
 const NO_ADDRESS: usize = ABOVE_ADDRESSES & 0x5350_5350_5350_5350_u64 as usize;
 
 /// The living values of one kind by their handles' value.
 pub(super) type Table<T> = Shared<BTreeMap<usize, Entry<T>>>;
 
-/// A living value and the process it was made in.
+/// A living value and the process that created it.
 pub(super) struct Entry<T> {
     value: Arc<T>,
     process: u32,
 }
 
-/// Puts `value` into its table, which owns it from now on; C gets the handle.
+/// Moves `value` into its table and returns the handle for C.
 pub(super) fn insert<O: Opaque>(call: &Call, value: O::Value) -> Outcome<*mut O> {
-    // Ids are shared by all kinds and never given out twice: at a billion a second they last for nine years.
+    // All kinds share the ids, and no id is used twice: at a billion per second they last for nine years.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let room = usize::MAX & !MARKS & !ABOVE_ADDRESSES;
@@ -64,7 +66,7 @@ pub(super) fn insert<O: Opaque>(call: &Call, value: O::Value) -> Outcome<*mut O>
     Ok(without_provenance_mut(handle))
 }
 
-/// Lends what `handle`, C's argument of the name `argument`, stands for.
+/// The value of `handle`, which is C's argument `argument`.
 pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> Outcome<Arc<O::Value>> {
     let table = O::table().lock(call)?;
     let entry = table.get(&handle.addr()).ok_or_else(|| unknown(argument, handle))?;
@@ -74,14 +76,14 @@ pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> O
     Ok(entry.value.clone())
 }
 
-/// Takes the value out of its table; it is freed when the last running call is done with it.
+/// Removes the value from its table; it is freed when the last call that uses it returns.
 pub(super) fn remove<O: Opaque>(call: &Call, argument: &str, handle: *mut O) -> Outcome<()> {
     let entry = O::table().lock(call)?.remove(&handle.addr());
     entry.ok_or_else(|| unknown(argument, handle))?.end::<O>(call);
     Ok(())
 }
 
-/// Takes all values out of their table.
+/// Removes all values from their table.
 pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
     let entries = std::mem::take(&mut *O::table().lock(call)?);
     entries.into_values().for_each(|entry| entry.end::<O>(call));
@@ -89,10 +91,11 @@ pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
 }
 
 impl<T> Entry<T> {
-    /// Ends the table's ownership. The table is unlocked by now: freeing a plan takes time.
+    /// Ends the table's ownership. The table is not locked here, because freeing a plan takes time.
     fn end<O: Opaque<Value = T>>(self, call: &Call) {
         if self.process != call.process() {
-            // Its threads and GPU objects are the parent's: cleaning up would wait for the ones and hit the others.
+            // Its threads and GPU objects belong to the parent: a cleanup would wait for the former and damage the
+            // latter.
             std::mem::forget(self.value);
         } else {
             O::retire(&self.value);
@@ -100,7 +103,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// Why `handle` is not in the table of its kind.
+/// The error for a `handle` that is not in the table of its kind.
 fn unknown<O: Opaque>(argument: &str, handle: *const O) -> Failure {
     let value = handle.addr();
     if handle.is_null() {
@@ -115,10 +118,10 @@ fn unknown<O: Opaque>(argument: &str, handle: *const O) -> Failure {
     Failure::handle(argument, format_args!("{value:#x}, a {} that no longer exists", O::NAME))
 }
 
-/// A value behind a lock that a fork does not leave locked for ever.
+/// A value behind a lock that does not deadlock after a fork.
 ///
-/// If some thread holds the lock at the moment of a fork, the child has the lock held and no thread that would ever
-/// release it. So the first calls in a child do not wait: they try for a while and then report the loss.
+/// If a thread holds the lock at the moment of a fork, the lock stays held in the child, where no thread can release
+/// it. So the first calls in a child do not wait: they try for a while and then return an error.
 pub(super) struct Shared<T> {
     value: Mutex<T>,
     process: AtomicU32,
@@ -144,7 +147,7 @@ impl<T> Shared<T> {
                     continue;
                 }
             };
-            // Free after the fork: from here on, whoever locks it is a thread of this process.
+            // The lock was free after the fork: from now on only threads of this process hold it.
             self.process.store(call.process(), Ordering::Relaxed);
             return Ok(guard);
         }

@@ -1,11 +1,11 @@
 //! The helpers of the reference interface: aligned memory, prefetch, non-temporal stores, the time-stamp counter.
 //!
-//! Existing Fortran kernels call these from their inner loops for what their language cannot say. Each is one
-//! instruction, or a few, and must cost no more: a `boundary!`, which asks for the process id and registers for a panic,
-//! takes longer than the store it would guard. They are `leaf!`s instead: nothing in them can panic, looks up a
-//! handle, or takes a lock. Only what asks the allocator, and the refusal of NULL, goes through the boundary.
+//! Existing Fortran kernels call these in their inner loops. Each is one instruction, or a few, and must cost no more:
+//! a `boundary!`, which reads the process id and prepares for a panic, takes longer than the store it would guard. They
+//! are `leaf!`s instead: they cannot panic, look up no handle and take no lock. Only the allocation and the refusal of
+//! NULL use a boundary.
 //!
-//! A processor that lacks an instruction gets the same effect by ordinary ones, never a fault.
+//! On a processor without an instruction, ordinary instructions have the same effect; there is never a fault.
 
 use std::ffi::{c_float, c_int, c_void};
 
@@ -13,7 +13,7 @@ use super::instructions::{self, Locality};
 use super::status::{Failure, sparkle_status};
 use crate::error::Error;
 
-/// What SIMD loads and a cache line want, in bytes.
+/// Alignment of SIMD loads and cache lines in bytes.
 const ALIGNMENT: usize = 64;
 
 /// The body of an exported function that needs no boundary.
@@ -23,12 +23,12 @@ macro_rules! leaf {
     };
 }
 
-/// Memory of `bytes` bytes, aligned to 64, for the caller to release with free(); NULL on failure.
+/// Allocates `bytes` bytes aligned to 64. The caller releases them with free(). NULL on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn posix_memalign_wrapper(bytes: usize) -> *mut c_void {
     boundary!(|_call| {
         let mut memory = std::ptr::null_mut();
-        // SAFETY: `memory` is there to be written to; the alignment is a power of two and a multiple of a pointer's size.
+        // SAFETY: `memory` is writable; the alignment is a power of two and a multiple of a pointer's size.
         match unsafe { libc::posix_memalign(&mut memory, ALIGNMENT, bytes) } {
             0 => Ok(memory),
             _ => Err(Error::OutOfMemory {
@@ -40,15 +40,15 @@ pub extern "C" fn posix_memalign_wrapper(bytes: usize) -> *mut c_void {
     })
 }
 
-/// Fetches the cache line at `address`, which need not be readable, into the caches that `hint` names: 0 past them all, 1
-/// into L3, 2 into L2, any other into L1.
+/// Prefetches the cache line at `address`, which need not be readable. `hint`: 0 bypasses the caches, 1 is L3, 2 is L2,
+/// anything else is L1.
 #[unsafe(no_mangle)]
 pub extern "C" fn mm_prefetch_wrapper(address: *const c_void, hint: c_int) {
     leaf!({ instructions::prefetch(address, locality(hint)) })
 }
 
-/// Fetches the cache line at `address`, which need not be readable, to be read (`rw` 0) or written; `locality` says how
-/// near to keep it, from 0, not at all, to 3, L1; any other is 3.
+/// Prefetches the cache line at `address`, which need not be readable, for reading (`rw` 0) or writing. `locality`: 0
+/// bypasses the caches, 1 is L3, 2 is L2, anything else is L1.
 #[unsafe(no_mangle)]
 pub extern "C" fn builtin_prefetch_wrapper(address: *const c_void, rw: c_int, locality: c_int) {
     leaf!({
@@ -61,15 +61,15 @@ pub extern "C" fn builtin_prefetch_wrapper(address: *const c_void, rw: c_int, lo
     })
 }
 
-/// Fetches the cache line at `address`, which need not be readable, past the caches.
+/// Prefetches the cache line at `address`, which need not be readable, bypassing the caches.
 #[unsafe(no_mangle)]
 pub extern "C" fn prefetchnta_wrapper(address: *const c_void) {
     leaf!({ instructions::prefetch(address, Locality::None) })
 }
 
-/// Copies 16 floats to `dst` past the caches; by ordinary stores if `dst` is not aligned to 64 bytes or the processor
-/// lacks AVX-512. Others may see them only after sfence_wrapper. NULL is refused: nothing is copied, and
-/// sparkle_last_error says so.
+/// Copies 16 floats from `src` to `dst` with non-temporal stores, or with ordinary stores if `dst` is not aligned to 64
+/// bytes or the processor lacks AVX-512. Other threads are guaranteed to see them only after sfence_wrapper. If a
+/// pointer is NULL nothing is copied, and sparkle_last_error names it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mm512_stream_ps_wrapper(dst: *mut c_float, src: *const c_float) {
     leaf!({
@@ -96,37 +96,37 @@ pub unsafe extern "C" fn mm128_stream_ps_wrapper(dst: *mut c_float, src: *const 
     })
 }
 
-/// Ends the stores so far, the non-temporal ones too, before any later store.
+/// Completes all earlier stores, including non-temporal ones, before any later store.
 #[unsafe(no_mangle)]
 pub extern "C" fn sfence_wrapper() {
     leaf!({ instructions::store_fence() })
 }
 
-/// 1 if `address` is a multiple of `alignment`, else 0; 0 for an alignment of 0.
+/// Returns 1 if `address` is a multiple of `alignment`, else 0; 0 if `alignment` is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn is_aligned_for_streaming(address: *const c_void, alignment: usize) -> c_int {
     leaf!({ address.addr().checked_rem(alignment).is_some_and(|rest| rest == 0).into() })
 }
 
-/// The time-stamp counter; on other processors than x86 nanoseconds of a monotonic clock.
+/// Reads the time-stamp counter. On processors other than x86-64 it reads a monotonic clock in nanoseconds.
 #[unsafe(no_mangle)]
 pub extern "C" fn rdtsc_wrapper() -> u64 {
     leaf!({ instructions::ticks() })
 }
 
-/// As rdtsc_wrapper, read after all earlier instructions have been executed.
+/// As rdtsc_wrapper, after all earlier instructions have been executed.
 #[unsafe(no_mangle)]
 pub extern "C" fn rdtscp_wrapper() -> u64 {
     leaf!({ instructions::ticks_after() })
 }
 
-/// As rdtsc_wrapper, read after all earlier instructions have been executed and before any later one begins.
+/// As rdtsc_wrapper, after all earlier instructions have been executed and before any later one starts.
 #[unsafe(no_mangle)]
 pub extern "C" fn rdtsc_fenced() -> u64 {
     leaf!({ instructions::ticks_fenced() })
 }
 
-/// The number that both prefetches give a locality.
+/// The locality for a number; both prefetches use the same numbers.
 #[inline(always)]
 fn locality(number: c_int) -> Locality {
     match number {
@@ -137,10 +137,10 @@ fn locality(number: c_int) -> Locality {
     }
 }
 
-/// Copies `LANES` floats past the caches.
+/// Copies `LANES` floats with non-temporal stores.
 ///
 /// # Safety
-/// What is not NULL is readable, or writable, for `LANES` floats.
+/// `dst` is NULL or writable, and `src` is NULL or readable, for `LANES` floats.
 #[inline(always)]
 unsafe fn stream<const LANES: usize>(dst: *mut c_float, src: *const c_float) {
     if dst.is_null() || src.is_null() {
@@ -152,7 +152,7 @@ unsafe fn stream<const LANES: usize>(dst: *mut c_float, src: *const c_float) {
     unsafe { instructions::stream(dst, &values) }
 }
 
-/// Notes that `argument` is NULL, in functions that return nothing.
+/// Sets the last error "`argument` is NULL", for functions that return nothing.
 #[cold]
 #[inline(never)]
 fn refuse(argument: &'static str) {
@@ -163,7 +163,7 @@ fn refuse(argument: &'static str) {
 mod tests {
     use super::*;
 
-    /// No prefetch shows where a line went, so the numbers' meaning is told here.
+    /// The effect of a prefetch cannot be observed, so this tests the numbers.
     #[test]
     fn localities_have_their_numbers() {
         assert!(matches!(locality(0), Locality::None));

@@ -1,11 +1,11 @@
-//! The instructions behind the helpers: on x86-64 the real ones, elsewhere what has the same effect.
+//! The instructions of the helpers: intrinsics on x86-64, portable code with the same effect elsewhere.
 
 use std::ffi::c_void;
 
-/// How near to the core a prefetched line is kept.
+/// The cache level into which a line is prefetched.
 #[derive(Clone, Copy)]
 pub enum Locality {
-    /// In no cache for longer than its one use takes.
+    /// Non-temporal: no cache keeps it after its use.
     None,
     L3,
     L2,
@@ -36,22 +36,22 @@ mod x86_64 {
         }
     }
 
-    /// There is one instruction for writing, into L1; x86-64 processors without it ignore it.
+    /// There is only one instruction for writing, into L1; processors without it ignore it.
     #[inline(always)]
     pub fn prefetch_write(address: *const c_void, _: Locality) {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) }
     }
 
-    /// Stores `values` past the caches if that can be done, else ordinarily.
+    /// Stores `values` with non-temporal stores if possible, else with ordinary ones.
     ///
     /// # Safety
     /// `to` is writable for as many floats; it may have any alignment.
     #[inline(always)]
     pub unsafe fn stream<const LANES: usize>(to: *mut f32, values: &[f32; LANES]) {
         let aligned = to.addr().is_multiple_of(size_of::<[f32; LANES]>());
-        // SAFETY: writable as promised and aligned; the processor has what each arm asks for (SSE always, on x86-64), and
-        // `values` has as many floats as the arm says.
+        // SAFETY: `to` is writable as promised, and aligned where an arm requires it; the processor supports what each
+        // arm uses (SSE always, on x86-64), and `values` has as many floats as the arm stores.
         unsafe {
             match LANES {
                 16 if aligned && is_x86_feature_detected!("avx512f") => stream_512(to, values.as_ptr()),
@@ -86,14 +86,14 @@ mod x86_64 {
 
     #[inline(always)]
     pub fn ticks() -> u64 {
-        // SAFETY: an instruction of every x86-64 processor, which operating systems allow to programs.
+        // SAFETY: every x86-64 processor has the instruction, and operating systems allow it in user mode.
         unsafe { _rdtsc() }
     }
 
     #[inline(always)]
     pub fn ticks_after() -> u64 {
         let mut processor = 0;
-        // SAFETY: as above; `processor` is there to be written to.
+        // SAFETY: as above; `processor` is writable.
         unsafe { __rdtscp(&mut processor) }
     }
 
@@ -147,7 +147,7 @@ mod portable {
         ticks_fenced()
     }
 
-    /// Reading a clock is ordered well enough by itself; only the compiler could move it.
+    /// Reading a clock is ordered by itself; only the compiler could move it.
     pub fn ticks_fenced() -> u64 {
         compiler_fence(Ordering::SeqCst);
         let ticks = ticks();
@@ -160,7 +160,7 @@ mod portable {
 mod tests {
     use super::*;
 
-    /// Every alignment that a float can have, and two that it cannot: `LANES` floats arrive, and nothing beside them.
+    /// At every alignment of a float, and two misaligned addresses, exactly `LANES` floats are stored.
     fn stores<const LANES: usize>(store: unsafe fn(*mut f32, &[f32; LANES])) {
         #[repr(align(64))]
         struct Line([u8; 256]);

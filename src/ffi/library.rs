@@ -1,4 +1,4 @@
-//! The library as a whole: version, last error, log, threads, end.
+//! The library as a whole: version, last error, log, threads, finalisation.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub const SPARKLE_VERSION_MAJOR: u32 = 0;
 pub const SPARKLE_VERSION_MINOR: u32 = 1;
 /// The header's patch level.
 pub const SPARKLE_VERSION_PATCH: u32 = 0;
-/// The header's version as one number that grows with each version.
+/// The header's version as one number, which increases with each version.
 pub const SPARKLE_VERSION_NUMBER: u32 =
     (SPARKLE_VERSION_MAJOR << 16) | (SPARKLE_VERSION_MINOR << 8) | SPARKLE_VERSION_PATCH;
 
@@ -27,7 +27,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
     Err(_) => panic!("the version has no NUL inside"),
 };
 
-/// SPARKLE_VERSION_NUMBER of the library that is in use, which may be newer than the header.
+/// The SPARKLE_VERSION_NUMBER of the loaded library, which may be newer than the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_version() -> u32 {
     boundary!(|_call| { Ok(SPARKLE_VERSION_NUMBER) })
@@ -39,52 +39,52 @@ pub extern "C" fn sparkle_version_string() -> *const c_char {
     boundary!(|_call| { Ok(VERSION.as_ptr()) })
 }
 
-/// What a status means, as static text; "unknown status" for a number that is none.
+/// A short description of a status, as static text; "unknown status" for any other number.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_status_string(status: i32) -> *const c_char {
     boundary!(|_call| { Ok(status::text(status).as_ptr()) })
 }
 
-/// The message of this thread's last error, "" if there was none. Like errno it stays until the thread's next error.
-/// The text is the library's and valid until this thread's next call of a Sparkle function.
+/// The message of this thread's last error, "" if there was none. Like errno, it stays until the thread's next error.
+/// The library owns the text, which is valid until this thread's next call of a Sparkle function.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_last_error() -> *const c_char {
     boundary!(|_call| { Ok(boundary::last_error()) })
 }
 
-/// Receives a message: level 0 debug (decisions and their reasons), 1 info, 2 warning. `user` is what was given to
-/// sparkle_set_log_callback. May be called on any thread, from several at once; may call Sparkle. Must return: no
-/// longjmp, no C++ exception.
+/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer
+/// that was passed to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must
+/// return normally: no longjmp, no C++ exception. `message` is valid during the call only.
 pub type sparkle_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user: *mut c_void)>;
 
-/// What C wants to have back with each message.
-struct User(*mut c_void);
+/// The pointer that C receives with each message.
+struct UserPointer(*mut c_void);
 
-// SAFETY: the library never looks behind the pointer; that several threads may get it is part of the callback's contract.
-unsafe impl Send for User {}
+// SAFETY: the library never dereferences the pointer; by the callback's contract several threads may receive it.
+unsafe impl Send for UserPointer {}
 // SAFETY: as above.
-unsafe impl Sync for User {}
+unsafe impl Sync for UserPointer {}
 
-impl User {
+impl UserPointer {
     fn pointer(&self) -> *mut c_void {
         self.0
     }
 }
 
-/// Sends all messages to `callback` from now on. NULL ends that; messages then go to stderr if SPARKLE_LOG asks for it,
-/// and nowhere if not. `callback` and `user` must stay valid until another one is set and all calls that were running
-/// then have ended.
+/// Sends all further log messages to `callback`. With NULL they go to stderr if SPARKLE_LOG is set, else nowhere.
+/// `callback` and `user` must stay valid until another callback is set and all calls that were running at that time
+/// have returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_set_log_callback(
     callback: sparkle_log_callback,
     user: *mut c_void,
 ) -> sparkle_status {
     boundary!(|_call| {
-        let user = User(user);
+        let user = UserPointer(user);
         crate::log::set_callback(callback.map(|callback| {
             let send = move |level: Level, text: &str| {
-                // SAFETY: the caller promises that the callback can be called so until it is replaced.
+                // SAFETY: the caller promises that the callback can be called with this pointer until it is replaced.
                 unsafe { callback(level as i32, c_string(text).as_ptr(), user.pointer()) };
             };
             Arc::new(send) as Arc<dyn Fn(Level, &str) + Send + Sync>
@@ -93,9 +93,11 @@ pub unsafe extern "C" fn sparkle_set_log_callback(
     })
 }
 
-/// Sets how many threads the CPU path uses, 1 to 1024; 1 computes on the calling thread. It wins over
-/// SPARKLE_NUM_THREADS, which wins over OMP_NUM_THREADS, which wins over the number of processors. Calls that are
-/// running end with the threads they have.
+/// Sets the number of threads of the CPU engine, 1 to 1024; with 1 the calling thread computes. Precedence: this
+/// function, SPARKLE_NUM_THREADS, OMP_NUM_THREADS, the number of processors. Running calls keep their number of
+/// threads.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for any other `count`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_set_num_threads(count: i32) -> sparkle_status {
     boundary!(|_call| {
@@ -104,16 +106,16 @@ pub extern "C" fn sparkle_set_num_threads(count: i32) -> sparkle_status {
     })
 }
 
-/// How many threads the CPU path uses. 0 only after an internal error.
+/// The number of threads of the CPU engine; 0 only after an internal error.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_get_num_threads() -> i32 {
     boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
 }
 
 /// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
-/// Jobs that have not begun are cancelled, the others are waited for. Calls that are running end
-/// normally. May be called any number of times; Sparkle can be used again. The reference interface is not touched:
-/// gpu_cleanup_opengl ends that.
+/// It cancels jobs that have not started and waits for the others. Running calls end normally. It may be called any
+/// number of times, and Sparkle can be used again afterwards. It does not affect the reference interface, which
+/// gpu_cleanup_opengl ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_finalize() -> sparkle_status {
     boundary!(|call| {

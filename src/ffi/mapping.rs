@@ -1,17 +1,18 @@
-//! Whether a large range of addresses can be memory at all.
+//! Checks that a large range of addresses is mapped memory.
 //!
-//! The reference functions get sizes as plain integers and no lengths: an uninitialised or overflown one describes a
-//! buffer of hundreds of gigabytes that is not there. Such a buffer is looked up in the process's memory map before it is
-//! touched, so that the answer is an error and not a crash. Small buffers are taken at their word: looking them up
-//! would cost more than using them.
+//! The reference functions receive sizes as plain integers, without buffer lengths. An uninitialised or overflowed size
+//! describes a buffer of hundreds of gigabytes that does not exist. Such a buffer is looked up in the process's memory
+//! map before it is accessed, so that the result is an error and not a crash. Small buffers are not checked: the lookup
+//! would cost more than their use.
 
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
-/// Buffers from this size on are looked up: to read the map takes a few 100 us, to read so much memory some 10 ms.
+/// Buffers of at least this size are looked up. Reading the map takes a few 100 us; reading so much memory takes some
+/// 10 ms.
 const LARGE: usize = 256 << 20;
 
-/// What is to be done with memory.
+/// The access to check for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
@@ -19,7 +20,7 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// What would have been accepted.
+    /// The expectation, for error messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
             Access::Read => "readable memory",
@@ -28,19 +29,19 @@ impl Access {
     }
 }
 
-/// False if `range` is large and some of it is certainly not memory for `access`.
+/// Returns false if `range` is large and part of it is not mapped for `access`.
 pub(super) fn may_be_memory(range: &Range<usize>, access: Access) -> bool {
     if range.len() < LARGE {
         return true;
     }
-    // Where there is no such file, there is no way to know.
+    // Without this file the answer is unknown.
     std::fs::File::open("/proc/self/maps").map_or(true, |maps| covers(BufReader::new(maps), range, access))
 }
 
-/// Whether the mappings that `maps` lists, sorted by address, leave no gap in `range`.
+/// Whether the mappings in `maps`, which are sorted by address, cover `range` without a gap.
 fn covers(maps: impl BufRead, range: &Range<usize>, access: Access) -> bool {
     let mut reached = range.start;
-    // The file of a large process has megabytes: it is read line by line.
+    // The file of a large process has megabytes, so it is read line by line.
     let lines = maps.lines().map_while(Result::ok);
     for (start, end) in lines.filter_map(|line| mapping(&line, access)) {
         if reached >= range.end || start > reached {
@@ -89,7 +90,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn large_buffers_are_looked_up() {
-        // Not touched, so not really there; but it may be, at any time.
+        // Mapped, but never touched.
         let memory = Vec::<u8>::with_capacity(LARGE);
         let start = memory.as_ptr().addr();
         for access in [Access::Read, Access::Write] {
@@ -99,11 +100,11 @@ mod tests {
         }
     }
 
-    /// Small buffers are taken at their word, and the first size that is not is the documented one.
+    /// Small buffers are not looked up; the threshold is the documented one.
     #[cfg(target_os = "linux")]
     #[test]
     fn buffers_are_looked_up_from_a_size_on() {
-        // Never mapped: the system keeps the lowest addresses free.
+        // Never mapped: the system reserves the lowest addresses.
         let start = 4096;
         for access in [Access::Read, Access::Write] {
             assert!(may_be_memory(&(start..start + 1), access));

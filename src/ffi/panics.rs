@@ -1,4 +1,5 @@
-//! A panic inside of each exported function in turn: it gives its failure, says what happened, and works at the next call.
+//! Panics inside each exported function in turn: the function returns its failure value and a message, and the next
+//! call works.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,15 +11,15 @@ use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
     architecture::*, conv2d::*, device::*, gemm::*, helpers::*, library::*, pipeline::*, plan::*,
-    reference::*, timing::*,
+    reference::*, timing::*, tuning_history::*,
 };
 
 thread_local! {
-    /// The function that is to panic.
+    /// The function that will panic.
     static VICTIM: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// `body`, which panics first if its function is the victim.
+/// Wraps `body`: it first panics if its function is the victim.
 pub fn before<T>(body: impl FnOnce(&Call) -> T) -> impl FnOnce(&Call) -> T {
     let function = std::any::type_name_of_val(&body);
     move |call| {
@@ -30,15 +31,15 @@ pub fn before<T>(body: impl FnOnce(&Call) -> T) -> impl FnOnce(&Call) -> T {
     }
 }
 
-/// Whether a result is what its type says of failure.
-trait Failure {
-    fn fails(self) -> bool;
+/// The failure value of a return type.
+trait FailureValue {
+    fn is_failure(self) -> bool;
 }
 
 macro_rules! failures {
     ($($type:ty: |$value:pat_param| $failure:expr;)*) => {
-        $(impl Failure for $type {
-            fn fails(self) -> bool {
+        $(impl FailureValue for $type {
+            fn is_failure(self) -> bool {
                 let $value = self;
                 $failure
             }
@@ -51,19 +52,19 @@ failures! {
     f64: |time| time == -1.0;
     i32: |truth| truth == 0;
     u32: |number| number == 0;
-    // SAFETY: a NUL-terminated string that lives on.
+    // SAFETY: a static NUL-terminated string.
     *const c_char: |text| unsafe { CStr::from_ptr(text) }.is_empty();
     *mut c_void: |memory| memory.is_null();
     gpu_buffer_t: |buffer| (buffer.buffer_id, buffer.size_bytes) == (0, 0);
     (): |()| true;
 }
 
-/// Asks a function to panic, and checks what comes of it; `next` is a call that works.
-fn check<R: Failure>(name: &'static str, call: impl Fn() -> R) {
+/// Makes the function `name` panic in `call`, and checks its result, its message, and that the next calls work.
+fn check<R: FailureValue>(name: &'static str, call: impl Fn() -> R) {
     VICTIM.set(Some(name));
-    assert!(call().fails(), "{name}");
-    assert_eq!(VICTIM.get(), None, "{name} did not get to the panic");
-    // SAFETY: this thread's last error, copied at once.
+    assert!(call().is_failure(), "{name}");
+    assert_eq!(VICTIM.get(), None, "{name} did not reach the panic");
+    // SAFETY: this thread's last error, which is copied at once.
     let message = unsafe { CStr::from_ptr(boundary::last_error()) }.to_string_lossy().into_owned();
     assert!(
         message.starts_with("internal error, please report it: panicked at src/ffi/panics.rs"),
@@ -78,12 +79,12 @@ fn check<R: Failure>(name: &'static str, call: impl Fn() -> R) {
 }
 
 #[test]
-fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
+fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
     let mut tried = BTreeSet::new();
     macro_rules! panics {
         ($($name:ident($($argument:expr),*);)*) => {
             $(
-                // SAFETY: the function panics before it looks at its arguments.
+                // SAFETY: the function panics before it reads its arguments.
                 #[allow(unused_unsafe)]
                 check(stringify!($name), || unsafe { $name($($argument),*) });
                 tried.insert(stringify!($name));
@@ -107,8 +108,8 @@ fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
         sparkle_device_close(d);
         sparkle_device_architecture(0, null_mut());
         sparkle_shader_source(null(), null(), null_mut(), 0, null_mut());
-        sparkle_experience_load(0, null(), null(), null_mut());
-        sparkle_experience_save(0, null(), null(), null());
+        sparkle_tuning_history_load(0, null(), null(), null_mut());
+        sparkle_tuning_history_save(0, null(), null(), null());
         sparkle_conv2d_desc_init(null_mut());
         sparkle_conv2d_output_size(null(), null_mut(), null_mut());
         sparkle_conv2d(d, null(), f, 0, f, 0, f, 0, m, 0);
@@ -151,7 +152,7 @@ fn a_panic_in_any_function_is_its_failure_and_the_next_call_works() {
         set_conv2d_shader_source(0);
         posix_memalign_wrapper(4);
     }
-    // All but the helpers that have no boundary, which `tests/abi.rs` knows.
+    // All but the helpers without a boundary, which `tests/abi.rs` lists.
     let exported = include_str!("../../include/abi.txt").lines();
     let without_boundary = ["prefetch", "stream_ps", "sfence", "rdtsc", "is_aligned"];
     let expected: BTreeSet<_> =

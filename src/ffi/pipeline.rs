@@ -11,23 +11,24 @@ use super::pointer::{self, Growing, truth};
 use super::status::{Failure, Outcome, sparkle_status};
 use super::timing;
 use crate::allocate;
-use crate::backend::{Contexts, PipelineOptions, Pressure, Ticket};
+use crate::backend::{Contexts, PipelineOptions, Ticket, WhenFull};
 use crate::device::{Pipeline, PipelineSlot, SlotTicket};
 use crate::error::{Error, Result};
 use crate::loader;
 use crate::report::PipelineStats;
 
-/// A stream of jobs on one device: uploads, computations and downloads overlap.
+/// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it
+/// at once.
 pub struct sparkle_pipeline {
     _opaque: [u8; 0],
 }
 
-/// A job that was submitted.
+/// A submitted job.
 pub struct sparkle_ticket {
     _opaque: [u8; 0],
 }
 
-/// A place in the device's memory for one input and one output.
+/// Memory of the device for the input and the output of one job.
 pub struct sparkle_slot {
     _opaque: [u8; 0],
 }
@@ -45,7 +46,7 @@ impl Opaque for sparkle_pipeline {
     }
     fn retire(pipeline: &Arc<Pipeline>) {
         pipeline.close();
-        // A call on another thread holds it, too, and may be the last to let go: nobody waits for the jobs then but we.
+        // If a running call of another thread also owns it, dropping ours does not wait for the jobs, so wait here.
         if Arc::strong_count(pipeline) > 1 {
             let _ = pipeline.flush();
         }
@@ -65,43 +66,43 @@ impl Opaque for sparkle_ticket {
     }
 }
 
-/// A slot as C holds it.
-pub(super) enum Place {
-    /// Nothing runs in it.
+/// The state of a slot that C has acquired.
+pub(super) enum SlotState {
+    /// No job runs in it.
     Idle(PipelineSlot),
     /// A job runs in it.
     Busy(SlotTicket),
-    /// A job in it has failed, or it was given back.
+    /// Its job failed, or it was released.
     Gone,
 }
 
 impl Opaque for sparkle_slot {
-    type Value = Mutex<Place>;
+    type Value = Mutex<SlotState>;
     const MARK: usize = 9;
     const NAME: &'static str = "slot";
-    fn table() -> &'static Table<Mutex<Place>> {
-        static SLOTS: Table<Mutex<Place>> = Shared::new(std::collections::BTreeMap::new());
+    fn table() -> &'static Table<Mutex<SlotState>> {
+        static SLOTS: Table<Mutex<SlotState>> = Shared::new(std::collections::BTreeMap::new());
         &SLOTS
     }
-    fn dies_in_a_fork(_: &Mutex<Place>) -> bool {
+    fn dies_in_a_fork(_: &Mutex<SlotState>) -> bool {
         true
     }
 }
 
-/// How a pipeline is to be. Zero in a field means its default.
+/// Options of a pipeline. Zero in a field means its default.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_pipeline_options {
     /// sizeof(sparkle_pipeline_options), set by the caller.
     pub size: usize,
-    /// Places on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU computing.
+    /// Slots on the device, 1 to 16; 3 by default. Where kernels take longer than transfers, 8 keep a GPU busy.
     pub slots: i32,
-    /// Jobs that may wait for a place; 256 by default.
+    /// Maximum number of jobs that wait for a slot; 256 by default.
     pub queue: i32,
-    /// A job whose input or output has more bytes than this is cut into pieces of whole images; 128 MiB by default.
+    /// A job whose input or output has more bytes than this is split into pieces of whole images; 128 MiB by default.
     pub piece_bytes: i64,
-    /// 1 if all steps are to share one context, so that they cannot overlap; 0 for three contexts where the device was measured
-    /// to be faster with them.
+    /// 1 if upload, computation and download share one context, so that they do not overlap. 0 to use three contexts
+    /// where measurements show that the device is faster with them.
     pub one_context: i32,
     /// Zero.
     pub reserved: i32,
@@ -113,37 +114,37 @@ unsafe impl Growing for sparkle_pipeline_options {
     const FIRST_SIZE: usize = std::mem::offset_of!(Self, reserved) + size_of::<i32>();
 }
 
-/// What a pipeline has done. Busy times are of each engine, with what overlaps counted once.
+/// Statistics of a pipeline. The times are per stage; overlapping work of one stage counts once.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_pipeline_stats {
     /// sizeof(sparkle_pipeline_stats), set by the caller.
     pub size: usize,
-    /// Jobs that ended well.
+    /// Jobs that succeeded.
     pub completed: u64,
-    /// Jobs that ended with an error.
+    /// Jobs that failed.
     pub failed: u64,
     /// Jobs that were cancelled.
     pub cancelled: u64,
-    /// Pieces of jobs that went through the device.
+    /// Pieces of jobs that the device computed.
     pub pieces: u64,
-    /// Times the device's contexts were made again.
+    /// How often the device's contexts were recreated.
     pub rebuilt: u64,
-    /// Bytes moved to the device.
+    /// Bytes uploaded to the device.
     pub uploaded: u64,
-    /// Bytes moved from the device.
+    /// Bytes downloaded from the device.
     pub downloaded: u64,
-    /// Milliseconds in which data was moved to the device.
+    /// Milliseconds in which uploads ran.
     pub upload_ms: f64,
-    /// Milliseconds in which the device computed.
+    /// Milliseconds in which kernels ran.
     pub compute_ms: f64,
-    /// Milliseconds in which data was moved from the device.
+    /// Milliseconds in which downloads ran.
     pub download_ms: f64,
-    /// Milliseconds from the first of those to the end of the last.
+    /// Milliseconds from the start of the first of these to the end of the last.
     pub span_ms: f64,
-    /// Jobs that wait for a slot at present.
+    /// Jobs that currently wait for a slot.
     pub waiting: u64,
-    /// Slots at work at present.
+    /// Slots in which a job currently runs.
     pub active: u64,
 }
 
@@ -176,14 +177,14 @@ impl From<PipelineStats> for sparkle_pipeline_stats {
     }
 }
 
-/// The options that C means.
+/// Reads and checks the options; NULL means the defaults.
 ///
 /// # Safety
 /// C's promise for `options`.
 unsafe fn options(options: *const sparkle_pipeline_options) -> Outcome<PipelineOptions> {
-    let mut meant = PipelineOptions::default();
+    let mut parsed = PipelineOptions::default();
     if options.is_null() {
-        return Ok(meant);
+        return Ok(parsed);
     }
     // SAFETY: as promised.
     let options = unsafe { pointer::read_struct(options)? };
@@ -191,27 +192,31 @@ unsafe fn options(options: *const sparkle_pipeline_options) -> Outcome<PipelineO
         Ok(value) => Ok((value > 0).then_some(value)),
         Err(_) => Err(Error::invalid(name, value, "0 or more")),
     };
-    meant.slots = given("slots", options.slots.into())?.unwrap_or(meant.slots);
-    meant.queue = given("queue", options.queue.into())?.unwrap_or(meant.queue);
-    meant.piece_bytes = given("piece_bytes", options.piece_bytes)?.unwrap_or(meant.piece_bytes);
+    parsed.slots = given("slots", options.slots.into())?.unwrap_or(parsed.slots);
+    parsed.queue = given("queue", options.queue.into())?.unwrap_or(parsed.queue);
+    parsed.piece_bytes = given("piece_bytes", options.piece_bytes)?.unwrap_or(parsed.piece_bytes);
     if truth("one_context", options.one_context)? {
-        meant.contexts = Contexts::One;
+        parsed.contexts = Contexts::One;
     }
-    if !(1..=16).contains(&meant.slots) {
-        return Err(Error::invalid("slots", meant.slots, "1 to 16").into());
+    if !(1..=16).contains(&parsed.slots) {
+        return Err(Error::invalid("slots", parsed.slots, "1 to 16").into());
     }
     if options.reserved != 0 {
         return Err(Error::invalid("reserved", options.reserved, "0").into());
     }
-    Ok(meant)
+    Ok(parsed)
 }
 
-fn pressure(wait: i32) -> Outcome<Pressure> {
-    Ok(if truth("wait", wait)? { Pressure::Wait } else { Pressure::Refuse })
+/// What to do when the queue is full, from C's argument `wait`.
+fn when_full(wait: i32) -> Outcome<WhenFull> {
+    Ok(if truth("wait", wait)? { WhenFull::Wait } else { WhenFull::Refuse })
 }
 
-/// Makes a pipeline on `device` (NULL means "auto") and puts its handle into `*out`; `options` NULL means the defaults.
-/// On a device that cannot overlap its steps jobs are computed in order on a thread. The caller destroys the pipeline.
+/// Creates a pipeline on `device` (NULL means "auto") and writes its handle to `*out`. `options` NULL means the
+/// defaults. On a device without support for overlapping, a thread runs the jobs in order. The caller destroys the
+/// pipeline with sparkle_pipeline_destroy.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for an invalid option; other errors come from the device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_pipeline_create(
     device: *mut sparkle_device,
@@ -230,20 +235,21 @@ pub unsafe extern "C" fn sparkle_pipeline_create(
     })
 }
 
-/// Destroys a pipeline; NULL is fine. Jobs that have not begun are cancelled, the others are waited for; after that the
-/// library uses none of their buffers any more. Calls of other threads that wait for a slot of it, or for room in its
-/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory may be
-/// read and written, its last job's ticket asked, but nothing can be submitted in it any more.
+/// Destroys a pipeline; NULL is ignored. It cancels jobs that have not started and waits for the others; after that the
+/// library no longer uses their buffers. Calls of other threads that wait for one of its slots, or for room in its
+/// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory
+/// may be read and written, but the slot can no longer be submitted.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_pipeline_destroy(pipeline: *mut sparkle_pipeline) -> sparkle_status {
     boundary!(|call| { if pipeline.is_null() { Ok(()) } else { handle::remove(call, "pipeline", pipeline) } })
 }
 
-/// Submits a run of `plan` and puts its ticket into `*out`; the caller releases the ticket. Until the ticket is done the
-/// input must stay valid and unchanged, and the output valid and used by nobody else, also if the ticket is released
-/// before. While the queue is full this waits, or, if `wait` is 0, returns SPARKLE_ERROR_BUSY.
+/// Submits a run of `plan` and writes its ticket to `*out`: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in
+/// floats. The caller releases the ticket with sparkle_ticket_release. Until the job is done, the input must stay valid
+/// and unchanged, and the output must stay valid and not be accessed, even if the ticket is released earlier. If the
+/// queue is full, this waits for room when `wait` is 1, and returns SPARKLE_ERROR_BUSY when it is 0.
 ///
-/// What becomes of the job, its ticket tells. If it fails the output is untouched.
+/// Errors of the job itself are returned by sparkle_ticket_wait; the output is then untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_submit(
     pipeline: *mut sparkle_pipeline,
@@ -257,22 +263,24 @@ pub unsafe extern "C" fn sparkle_submit(
 ) -> sparkle_status {
     boundary!(|call| {
         pointer::check("out", out)?;
-        let pressure = pressure(wait)?;
-        let stream = handle::get(call, "pipeline", pipeline)?;
+        let when_full = when_full(wait)?;
+        let pipeline = handle::get(call, "pipeline", pipeline)?;
         let plan = handle::get(call, "plan", plan)?;
         let (input, output) = ((input, input_len), (output, output_len));
-        // SAFETY: C's promises for both buffers; the plan has weights of its own.
+        // SAFETY: C's promises for both buffers; the plan owns its weights.
         let (input, output) = unsafe { conv2d::data(plan.conv2d().problem(), input, output, (&[], None))? };
         let addresses = (input.as_ptr(), output.as_mut_ptr());
-        // SAFETY: checked to be as long as the problem says; that they stay until the ticket is done is C's promise above.
-        let ticket =
-            unsafe { stream.submit_raw(plan.conv2d(), Ticket::new(), addresses, (None, false), pressure)? };
+        // SAFETY: both have the problem's lengths, as just checked; C promises above that they stay valid until the
+        // ticket is done.
+        let ticket = unsafe {
+            pipeline.submit_raw(plan.conv2d(), Ticket::new(), addresses, (None, false), when_full)?
+        };
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, handle::insert(call, ticket)?) }
     })
 }
 
-/// Puts 1 into `*out_done` if the job is done, well or not, else 0. Does not wait.
+/// Writes 1 to `*out_done` if the job is done, successfully or not, else 0. Does not wait.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_ticket_poll(
     ticket: *mut sparkle_ticket,
@@ -286,21 +294,25 @@ pub unsafe extern "C" fn sparkle_ticket_poll(
     })
 }
 
-/// Waits until the job is done, at most `timeout_ms` milliseconds, negative for any time, and returns what became of it:
-/// SPARKLE_OK, with sparkle_last_timing telling what it took, or the job's own error. SPARKLE_ERROR_TIMEOUT if it is not
-/// done by then; it goes on, and may be waited for again.
+/// Waits until the job is done, but at most `timeout_ms` milliseconds; a negative value means no limit. Returns the
+/// job's result: SPARKLE_OK, after which sparkle_last_timing has its times, or the job's error.
+///
+/// SPARKLE_ERROR_TIMEOUT if it is not done by then. The job continues, and the ticket can be waited for again.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_ticket_wait(ticket: *mut sparkle_ticket, timeout_ms: i64) -> sparkle_status {
     boundary!(|call| {
         let ticket = handle::get(call, "ticket", ticket)?;
-        let result = ticket.wait_for(limit(timeout_ms)).ok_or_else(|| too_late("the job", timeout_ms))?;
+        let result =
+            ticket.wait_for(wait_limit(timeout_ms)).ok_or_else(|| timeout_error("the job", timeout_ms))?;
         timing::keep(result?);
         Ok(())
     })
 }
 
-/// Waits until one of `count` tickets is done, as sparkle_ticket_wait does, and puts the first such one's index into
-/// `*out_index`. The job's own result sparkle_ticket_wait tells.
+/// Waits until one of the `count` tickets is done and writes the index of the first that is done to `*out_index`.
+/// `count` is 1 to 1048576; `timeout_ms` is as for sparkle_ticket_wait, which then returns the job's result.
+///
+/// SPARKLE_ERROR_TIMEOUT if none is done by then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_ticket_wait_any(
     tickets: *const *mut sparkle_ticket,
@@ -322,15 +334,15 @@ pub unsafe extern "C" fn sparkle_ticket_wait_any(
             found.push(ticket?);
         }
         let all = allocate::collected(found.iter().map(|ticket| Ok(&**ticket)), "tickets")?;
-        let index = Ticket::wait_any(&all, limit(timeout_ms));
-        let index = index.ok_or_else(|| too_late("any of the jobs", timeout_ms))?;
+        let index = Ticket::wait_any(&all, wait_limit(timeout_ms));
+        let index = index.ok_or_else(|| timeout_error("any of the jobs", timeout_ms))?;
         // SAFETY: C's promise for `out_index`.
         unsafe { pointer::write("out_index", out_index, index) }
     })
 }
 
-/// Cancels the job if it has not begun, and puts 1 into `*out_cancelled` if that is so, else 0. A cancelled job is done,
-/// with SPARKLE_ERROR_CANCELLED, and its buffers are the caller's again.
+/// Cancels the job if it has not started. Writes 1 to `*out_cancelled` if it was cancelled, else 0. A cancelled job is
+/// done with SPARKLE_ERROR_CANCELLED, and the library no longer uses its buffers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_ticket_cancel(
     ticket: *mut sparkle_ticket,
@@ -344,8 +356,8 @@ pub unsafe extern "C" fn sparkle_ticket_cancel(
     })
 }
 
-/// Releases a ticket; NULL is fine. The job goes on all the same, and its buffers must stay until
-/// sparkle_pipeline_flush or sparkle_pipeline_destroy has returned.
+/// Releases a ticket; NULL is ignored. The job continues, and its buffers must stay valid until sparkle_pipeline_flush
+/// or sparkle_pipeline_destroy has returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_ticket_release(ticket: *mut sparkle_ticket) -> sparkle_status {
     boundary!(|call| { if ticket.is_null() { Ok(()) } else { handle::remove(call, "ticket", ticket) } })
@@ -357,7 +369,7 @@ pub extern "C" fn sparkle_pipeline_flush(pipeline: *mut sparkle_pipeline) -> spa
     boundary!(|call| { Ok(handle::get(call, "pipeline", pipeline)?.flush()?) })
 }
 
-/// What the pipeline has done so far, into `*out`, whose `size` the caller has set.
+/// Writes the pipeline's statistics so far to `*out`, whose `size` the caller has set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_pipeline_get_stats(
     pipeline: *mut sparkle_pipeline,
@@ -371,10 +383,12 @@ pub unsafe extern "C" fn sparkle_pipeline_get_stats(
     })
 }
 
-/// Acquires a slot for runs of `plan`, to be filled and read in place, without a copy, and puts its handle into `*out`; the
-/// caller releases it. While all slots are held or at work, or others wait for them, this waits until another
-/// thread gives one back; or, if `wait` is 0, returns SPARKLE_ERROR_BUSY at once. Only a slot that is used for the first time, or
-/// for larger data than before, takes the time that its memory takes.
+/// Acquires a slot for runs of `plan`, to be filled and read in place without a copy, and writes its handle to `*out`.
+/// The caller releases it with sparkle_slot_release. If all slots are held or in use, or other callers wait for them,
+/// this waits for a slot when `wait` is 1, and returns SPARKLE_ERROR_BUSY at once when it is 0. A slot that is used for
+/// the first time, or for larger data than before, allocates its memory, which takes time.
+///
+/// SPARKLE_ERROR_UNSUPPORTED if the plan's batch does not fit into one slot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_acquire(
     pipeline: *mut sparkle_pipeline,
@@ -384,18 +398,21 @@ pub unsafe extern "C" fn sparkle_slot_acquire(
 ) -> sparkle_status {
     boundary!(|call| {
         pointer::check("out", out)?;
-        let pressure = pressure(wait)?;
-        let stream = handle::get(call, "pipeline", pipeline)?;
+        let when_full = when_full(wait)?;
+        let pipeline = handle::get(call, "pipeline", pipeline)?;
         let plan = handle::get(call, "plan", plan)?;
-        let slot = stream.acquire(plan.conv2d(), pressure)?;
+        let slot = pipeline.acquire(plan.conv2d(), when_full)?;
         // SAFETY: C's promise for `out`.
-        unsafe { pointer::write("out", out, handle::insert(call, Mutex::new(Place::Idle(slot)))?) }
+        unsafe { pointer::write("out", out, handle::insert(call, Mutex::new(SlotState::Idle(slot)))?) }
     })
 }
 
-/// The slot's memory, as long as the plan's input and output, into `*out_input` and `*out_output`; either may be NULL. It is
-/// the caller's from the acquisition, or the end of the job in it, until the next sparkle_slot_submit or
-/// sparkle_slot_release, also after its pipeline was destroyed. SPARKLE_ERROR_BUSY while a job runs in the slot.
+/// Writes the addresses of the slot's input and output memory to `*out_input` and `*out_output`; either pointer may be
+/// NULL. The memory has the lengths of the plan's input and output. The caller may use it from the acquisition, or the
+/// end of the slot's job, until the next sparkle_slot_submit or sparkle_slot_release, even after the pipeline was
+/// destroyed.
+///
+/// SPARKLE_ERROR_BUSY while a job runs in the slot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_memory(
     slot: *mut sparkle_slot,
@@ -403,10 +420,10 @@ pub unsafe extern "C" fn sparkle_slot_memory(
     out_output: *mut *const f32,
 ) -> sparkle_status {
     boundary!(|call| {
-        let place = handle::get(call, "slot", slot)?;
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        settle(&mut place)?;
-        let Place::Idle(slot) = &mut *place else { return Err(gone()) };
+        let slot = handle::get(call, "slot", slot)?;
+        let mut state = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        make_idle_if_done(&mut state)?;
+        let SlotState::Idle(slot) = &mut *state else { return Err(gone()) };
         let (input, output) = (slot.input().as_mut_ptr(), slot.output().as_ptr());
         if !out_input.is_null() {
             // SAFETY: C's promise for `out_input`.
@@ -420,11 +437,12 @@ pub unsafe extern "C" fn sparkle_slot_memory(
     })
 }
 
-/// Computes what is in the slot, and puts the job's ticket into `*out`; the caller releases the ticket. Until it is done the
-/// slot's memory is not to be touched.
+/// Submits the contents of the slot as a job and writes its ticket to `*out`. The caller releases the ticket. Until the
+/// job is done the slot's memory must not be accessed.
 ///
-/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed, SPARKLE_ERROR_DEVICE_LOST if the device was lost since the
-/// slot was acquired. Nothing was computed then, and the memory stays as it is, the caller's, until the slot is released.
+/// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed; SPARKLE_ERROR_DEVICE_LOST if the device was lost
+/// since the slot was acquired. Nothing is computed then, and the caller may still use the memory until the slot is
+/// released.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_slot_submit(
     slot: *mut sparkle_slot,
@@ -432,39 +450,44 @@ pub unsafe extern "C" fn sparkle_slot_submit(
 ) -> sparkle_status {
     boundary!(|call| {
         pointer::check("out", out)?;
-        let place = handle::get(call, "slot", slot)?;
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        settle(&mut place)?;
-        let Place::Idle(slot) = std::mem::replace(&mut *place, Place::Gone) else { return Err(gone()) };
+        let slot = handle::get(call, "slot", slot)?;
+        let mut state = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        make_idle_if_done(&mut state)?;
+        let SlotState::Idle(slot) = std::mem::replace(&mut *state, SlotState::Gone) else {
+            return Err(gone());
+        };
         let running = match slot.try_submit() {
             Ok(running) => running,
             Err((error, slot)) => {
-                *place = Place::Idle(slot);
+                *state = SlotState::Idle(slot);
                 return Err(error.into());
             }
         };
         let ticket = handle::insert(call, running.ticket().clone())?;
-        *place = Place::Busy(running);
+        *state = SlotState::Busy(running);
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, ticket) }
     })
 }
 
-/// Gives a slot back; NULL is fine. A job that runs in it ends normally.
+/// Releases a slot; NULL is ignored. A job that runs in it ends normally.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_slot_release(slot: *mut sparkle_slot) -> sparkle_status {
     boundary!(|call| { if slot.is_null() { Ok(()) } else { handle::remove(call, "slot", slot) } })
 }
 
-/// A slot whose job is done is idle again.
-fn settle(place: &mut Place) -> Result<()> {
-    match std::mem::replace(place, Place::Gone) {
-        Place::Busy(running) if !running.wait_for(Duration::ZERO) => {
-            *place = Place::Busy(running);
+/// Makes a slot idle whose job is done.
+///
+/// # Errors
+/// [`Error::Busy`] while the job runs; the error of a job that failed.
+fn make_idle_if_done(state: &mut SlotState) -> Result<()> {
+    match std::mem::replace(state, SlotState::Gone) {
+        SlotState::Busy(running) if !running.wait_for(Duration::ZERO) => {
+            *state = SlotState::Busy(running);
             return Err(Error::Busy { what: "the slot".to_owned() });
         }
-        Place::Busy(running) => *place = Place::Idle(running.wait()?.1),
-        other => *place = other,
+        SlotState::Busy(running) => *state = SlotState::Idle(running.wait()?.1),
+        other => *state = other,
     }
     Ok(())
 }
@@ -473,12 +496,14 @@ fn gone() -> Failure {
     Failure::handle("slot", "one whose job has failed; acquire another")
 }
 
-fn limit(timeout_ms: i64) -> Duration {
+/// The duration of a wait; negative means no limit.
+fn wait_limit(timeout_ms: i64) -> Duration {
     let asked = u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis);
     if loader::is_held() { asked.min(loader::PATIENCE) } else { asked }
 }
 
-fn too_late(what: &str, timeout_ms: i64) -> Error {
+/// The error of a wait that has timed out.
+fn timeout_error(what: &str, timeout_ms: i64) -> Error {
     if !(0..=loader::PATIENCE.as_millis() as i64).contains(&timeout_ms)
         && let Err(error) = loader::check()
     {

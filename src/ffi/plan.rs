@@ -1,4 +1,4 @@
-//! Plans: a convolution prepared once and run often.
+//! Plans: convolutions that are prepared once and run often.
 
 use super::conv2d::{self, sparkle_conv2d_desc};
 use super::device::{self, sparkle_device};
@@ -8,18 +8,18 @@ use super::status::sparkle_status;
 use super::timing;
 use crate::device::Conv2dPlan;
 
-/// A prepared convolution.
+/// A prepared convolution. Any number of threads may run it at once.
 pub struct sparkle_plan {
     _opaque: [u8; 0],
 }
 
 /// A plan, and whether it is bound to a GL device.
-pub(super) struct Plan {
+pub(super) struct OwnedPlan {
     plan: Conv2dPlan,
     dies_in_a_fork: bool,
 }
 
-impl Plan {
+impl OwnedPlan {
     /// The plan itself.
     pub(super) fn conv2d(&self) -> &Conv2dPlan {
         &self.plan
@@ -27,23 +27,23 @@ impl Plan {
 }
 
 impl Opaque for sparkle_plan {
-    type Value = Plan;
+    type Value = OwnedPlan;
     const MARK: usize = 3;
     const NAME: &'static str = "plan";
-    fn table() -> &'static Table<Plan> {
-        static PLANS: Table<Plan> = Shared::new(std::collections::BTreeMap::new());
+    fn table() -> &'static Table<OwnedPlan> {
+        static PLANS: Table<OwnedPlan> = Shared::new(std::collections::BTreeMap::new());
         &PLANS
     }
-    fn dies_in_a_fork(plan: &Plan) -> bool {
+    fn dies_in_a_fork(plan: &OwnedPlan) -> bool {
         plan.dies_in_a_fork
     }
 }
 
-/// Prepares a convolution whose weights stay the same, and puts its handle into `*out`: the kernel is chosen and built,
-/// weights `[k][c/groups][r][s]` and bias `[k]` (NULL and 0 if desc->bias is 0) are copied. `device` NULL means "auto".
-/// The caller destroys the plan.
+/// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the
+/// kernel and copies the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0).
+/// `device` NULL means "auto". The caller destroys the plan with sparkle_plan_destroy.
 ///
-/// Errors as of sparkle_conv2d; `*out` is untouched then.
+/// The errors are those of sparkle_conv2d; `*out` is then untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_create(
     device: *mut sparkle_device,
@@ -63,16 +63,16 @@ pub unsafe extern "C" fn sparkle_plan_create(
         };
         let device = device::resolve(call, device)?;
         let dies_in_a_fork = sparkle_device::dies_in_a_fork(&device);
-        let plan = Plan { plan: device.plan(&problem, weights, bias)?, dies_in_a_fork };
+        let plan = OwnedPlan { plan: device.plan(&problem, weights, bias)?, dies_in_a_fork };
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, handle::insert(call, plan)?) }
     })
 }
 
-/// Runs a plan: input `[n][c][h][w]`, output `[n][k][p][q]`. Any number of threads may run the same plan at once, each
-/// into an output of its own.
+/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of
+/// threads may run the same plan at once, each with an output of its own.
 ///
-/// Errors as of sparkle_conv2d; the output is untouched then.
+/// The errors are those of sparkle_conv2d; the output is then untouched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_execute(
     plan: *mut sparkle_plan,
@@ -84,19 +84,22 @@ pub unsafe extern "C" fn sparkle_plan_execute(
     boundary!(|call| {
         let plan = &handle::get(call, "plan", plan)?.plan;
         let (input, output) = ((input, input_len), (output, output_len));
-        // SAFETY: C's promises for both buffers; the plan has weights of its own.
+        // SAFETY: C's promises for both buffers; the plan owns its weights.
         let (input, output) = unsafe { conv2d::data(plan.problem(), input, output, (&[], None))? };
         timing::keep(plan.run_inside(input, output)?);
         Ok(())
     })
 }
 
-/// The memory of a plan in bytes: what it holds as long as it lives, weights packed or uploaded, into `*out_packed`, and
-/// what a run works in at most beside the caller's buffers, with the threads there are at present, into `*out_workspace`:
-/// for a direct algorithm on the CPU 1 MiB a thread, and at most 2 MiB more a thread where they copy the planes of a strided
-/// image together. It is kept for the runs that follow. On an OpenGL device, a plan with 8 MiB or more of input and output takes
-/// the device's memory at its first run. Each pipeline that a plan is submitted to makes a copy of its weights there, which
-/// counts as the pipeline's.
+/// Writes the memory of a plan in bytes, without the caller's buffers.
+///
+/// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with
+/// 8 MiB or more of input and output allocates device memory at its first run. Each pipeline that a plan is submitted
+/// to holds another copy of the weights on the device, which is not counted here.
+///
+/// `*out_workspace` is the maximum workspace of a run with the current number of threads. A direct algorithm on the CPU
+/// uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image
+/// together. The workspace is kept for later runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_memory(
     plan: *mut sparkle_plan,
@@ -115,7 +118,7 @@ pub unsafe extern "C" fn sparkle_plan_memory(
     })
 }
 
-/// Destroys a plan; NULL is fine. Calls that are running it end normally.
+/// Destroys a plan; NULL is ignored. Running calls and submitted jobs of the plan end normally.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_plan_destroy(plan: *mut sparkle_plan) -> sparkle_status {
     boundary!(|call| { if plan.is_null() { Ok(()) } else { handle::remove(call, "plan", plan) } })

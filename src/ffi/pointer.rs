@@ -1,4 +1,4 @@
-//! What C's pointers become: checked first, slices and values after.
+//! Checks C's pointers and turns them into slices and values.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use super::mapping::{self, Access};
 use super::status::{Failure, Outcome};
 use crate::error::Error;
 
-/// Checks that `pointer` is not NULL and aligned for a `T`.
+/// Checks that `pointer` is not NULL and is aligned for a `T`.
 pub(super) fn check<T>(argument: &'static str, pointer: *const T) -> Outcome<()> {
     if pointer.is_null() {
         return Err(Failure::null(argument));
@@ -21,7 +21,7 @@ pub(super) fn check<T>(argument: &'static str, pointer: *const T) -> Outcome<()>
     Ok(())
 }
 
-/// Checks `len` elements from `pointer` on; NULL is fine for none.
+/// Checks the range of `len` elements at `pointer`. NULL is allowed if `len` is 0.
 fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access: Access) -> Outcome<()> {
     if len == 0 {
         return Ok(());
@@ -34,11 +34,11 @@ fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access:
     range.map(drop).ok_or_else(|| Error::invalid(argument, given, access.expected()).into())
 }
 
-/// What C lets the call read.
+/// An input buffer of C as a slice.
 ///
 /// # Safety
-/// If `len` is not zero and `pointer` neither NULL nor misaligned, `len` elements from it on are readable and not written to
-/// during `'a`.
+/// If `len` is not zero and `pointer` is neither NULL nor misaligned, the `len` elements at `pointer` are readable and
+/// not written to during `'a`.
 pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     argument: &'static str,
     pointer: *const T,
@@ -48,22 +48,22 @@ pub(super) unsafe fn input<'a, T: bytemuck::Pod>(
     if len == 0 {
         return Ok(&[]);
     }
-    // SAFETY: not NULL, aligned, and its size fits in isize, as just checked; readable and unchanging, as promised; any bits
-    // are a `T`, since it is plain data.
+    // SAFETY: not NULL, aligned, and its size fits in isize, as just checked; readable and not written to, as promised;
+    // any bits are a valid `T`, since it is plain data.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
-/// Whether `memory` shares bytes with the `len` elements from `pointer` on, which need not be memory.
+/// Whether `memory` shares bytes with the `len` elements at `pointer`, which need not be mapped.
 pub(super) fn overlap<T>(memory: &[T], pointer: *mut T, len: usize) -> bool {
     let (other, start) = (memory.as_ptr_range(), pointer.addr());
     let end = start.saturating_add(len.saturating_mul(size_of::<T>()));
     !memory.is_empty() && len != 0 && start < other.end.addr() && other.start.addr() < end
 }
 
-/// What C lets the call write, which must not overlap any of `inputs` (name and memory).
+/// An output buffer of C as a slice. It must not overlap any of `inputs` (name and memory).
 ///
 /// # Safety
-/// As [`input`], and the elements are writable and not accessed otherwise during `'a`.
+/// As [`input`]; the elements are also writable, and nothing else accesses them during `'a`.
 pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
     argument: &'static str,
     pointer: *mut T,
@@ -80,11 +80,12 @@ pub(super) unsafe fn output<'a, T: bytemuck::Pod>(
             return Err(Error::invalid(argument, given, "memory of its own").into());
         }
     }
-    // SAFETY: as in `input`; nothing else refers to the memory: not the inputs, as just checked, and nobody else, as promised.
+    // SAFETY: as in `input`; nothing else refers to the memory: not the inputs, as just checked, and nothing else, as
+    // promised.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, len) })
 }
 
-/// Where a result goes that is one value.
+/// Writes a single result.
 ///
 /// # Safety
 /// If `pointer` is neither NULL nor misaligned, it is valid for writing a `T`.
@@ -98,10 +99,10 @@ pub(super) unsafe fn write<T>(argument: &'static str, pointer: *mut T, value: T)
 /// A C string as text.
 ///
 /// # Safety
-/// If `pointer` is not NULL, it points to a NUL-terminated string that does not change during `'a`.
+/// If `pointer` is not NULL, it points to a NUL-terminated string that is not modified during `'a`.
 pub(super) unsafe fn text<'a>(argument: &'static str, pointer: *const c_char) -> Outcome<&'a str> {
     check(argument, pointer)?;
-    // SAFETY: not NULL, as just checked; NUL-terminated and unchanging, as promised.
+    // SAFETY: not NULL, as just checked; NUL-terminated and not modified, as promised.
     let bytes = unsafe { CStr::from_ptr(pointer) };
     bytes.to_str().map_err(|_| {
         let lossy = OsStr::from_bytes(bytes.to_bytes());
@@ -109,69 +110,71 @@ pub(super) unsafe fn text<'a>(argument: &'static str, pointer: *const c_char) ->
     })
 }
 
-/// Bytes that a name may have.
-const LONGEST_NAME: usize = 1000;
+/// Maximum length of a name in bytes.
+const MAX_NAME_LEN: usize = 1000;
 
-/// A C string as a name: a text that is not too long.
+/// A C string as a name: a text of limited length.
 ///
 /// # Safety
 /// As [`text`].
 pub(super) unsafe fn name<'a>(argument: &'static str, pointer: *const c_char) -> Outcome<&'a str> {
     // SAFETY: as promised.
     let name = unsafe { text(argument, pointer)? };
-    if name.len() <= LONGEST_NAME {
+    if name.len() <= MAX_NAME_LEN {
         return Ok(name);
     }
-    Err(Error::invalid(argument, format_args!("\"{name}\""), format!("at most {LONGEST_NAME} bytes")).into())
+    Err(Error::invalid(argument, format_args!("\"{name}\""), format!("at most {MAX_NAME_LEN} bytes")).into())
 }
 
-/// Copies `text` into a C array of characters, cut at a character's boundary if it is too long.
+/// Copies `text` into a C array of characters. A text that is too long is truncated at a character boundary.
 pub(super) fn copy_text<const N: usize>(text: &str, into: &mut [c_char; N]) {
     let room = N - 1;
     let cut = (0..=room.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     into.fill(0);
     for (to, from) in into.iter_mut().zip(text[..cut].bytes()) {
-        // A NUL inside would hide the rest.
+        // A NUL inside the text would hide the rest.
         *to = if from == 0 { b' ' } else { from } as c_char;
     }
 }
 
-/// A struct that may grow in later versions: its first field says how much of it the caller knows.
+/// A struct that may grow in later versions. Its first field is the size that the caller knows.
 ///
 /// # Safety
-/// The type is `repr(C)` and plain data (any bits are a value), and starts with a `usize`, its size.
+/// The type is `repr(C)` and plain data (any bits are valid), and its first field is a `usize`, its size.
 pub(super) unsafe trait Growing: Sized {
     /// The struct's C name.
     const NAME: &'static str;
-    /// Where its last field ended when it was first released; callers know at least so much of it.
+    /// Its size when it was first released, without trailing padding. Every caller knows at least this much.
     const FIRST_SIZE: usize;
 }
 
-/// More than any of the structs will ever be: a larger size is not a size.
-const LARGEST_STRUCT: usize = 4096;
+/// An upper bound for the size of every struct; a larger `size` is invalid.
+const MAX_STRUCT_SIZE: usize = 4096;
 
-/// The size that the caller put into a growing struct.
+/// The size that the caller has set in a growing struct.
 ///
 /// # Safety
 /// If `pointer` is neither NULL nor misaligned, its first field is readable.
-unsafe fn size_of_callers<T: Growing>(pointer: *const T) -> Outcome<usize> {
+unsafe fn callers_size<T: Growing>(pointer: *const T) -> Outcome<usize> {
     check(T::NAME, pointer)?;
-    // SAFETY: not NULL and aligned, as just checked; the first field is a readable usize, as promised and as `Growing` says.
+    // SAFETY: not NULL and aligned, as just checked; the first field is a readable usize, as promised and as `Growing`
+    // says.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if (T::FIRST_SIZE..=LARGEST_STRUCT).contains(&size) {
+    if (T::FIRST_SIZE..=MAX_STRUCT_SIZE).contains(&size) {
         return Ok(size);
     }
     let given = format_args!("a struct with size = {size}");
     Err(Error::invalid(T::NAME, given, format!("size = sizeof({}), {}", T::NAME, size_of::<T>())).into())
 }
 
-/// Reads a struct that the caller may know less or more of than we do: what it does not know is zero, what we do not know must be.
+/// Reads a struct whose version may be older or newer than the library's. Fields that the caller does not know are
+/// zero; fields that the library does not know must be zero.
 ///
 /// # Safety
 /// If `pointer` is neither NULL nor misaligned, as many bytes as its first field says are readable.
 pub(super) unsafe fn read_struct<T: Growing>(pointer: *const T) -> Outcome<T> {
     // SAFETY: as promised.
-    let size = unsafe { size_of_callers(pointer)? };
+    let size = unsafe { callers_size(pointer)? };
     // SAFETY: the caller promises `size` readable bytes.
     let bytes = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), size) };
     let (known, unknown) = bytes.split_at(size.min(size_of::<T>()));
@@ -179,23 +182,25 @@ pub(super) unsafe fn read_struct<T: Growing>(pointer: *const T) -> Outcome<T> {
         let expected = "zeros in the fields that this version of Sparkle does not know";
         return Err(Error::invalid(T::NAME, "a struct of a later version", expected).into());
     }
-    // SAFETY: zeros are a value of a `Growing` type.
+    // SAFETY: zeros are a valid value of a `Growing` type.
     let mut value: T = unsafe { std::mem::zeroed() };
-    // SAFETY: `known` is no longer than `value`, and any bits are a value of a `Growing` type.
+    // SAFETY: `known` is no longer than `value`, and any bits are a valid value of a `Growing` type.
     unsafe { (&raw mut value).cast::<u8>().copy_from_nonoverlapping(known.as_ptr(), known.len()) };
     Ok(value)
 }
 
-/// Writes `value` into the caller's struct, as far as the caller knows it; its size field stays.
+/// Writes the fields of `value` that the caller knows to the caller's struct. Its size field is not changed.
 ///
 /// # Safety
-/// If `pointer` is neither NULL nor misaligned, its first field is readable and as many bytes as that says are writable.
+/// If `pointer` is neither NULL nor misaligned, its first field is readable and as many bytes as that says are
+/// writable.
 pub(super) unsafe fn write_struct<T: Growing>(pointer: *mut T, value: &T) -> Outcome<()> {
     // SAFETY: as promised.
-    let size = unsafe { size_of_callers(pointer.cast_const())? };
+    let size = unsafe { callers_size(pointer.cast_const())? };
     let (from, to, start) =
         (std::ptr::from_ref(value).cast::<u8>(), pointer.cast::<u8>(), size_of::<usize>());
-    // SAFETY: both are at least so long, the one by its type, the other as promised; they do not overlap, since `value` is ours.
+    // SAFETY: both are at least that long, the one by its type, the other as promised; they do not overlap, since
+    // `value` belongs to the library.
     unsafe { to.add(start).copy_from_nonoverlapping(from.add(start), size.min(size_of::<T>()) - start) };
     Ok(())
 }
@@ -220,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_are_none() {
+    fn invalid_ranges_are_refused() {
         let memory = [1.0f32, 2.0, 3.0, 4.0];
         let start = memory.as_ptr();
         // SAFETY: refused, or within `memory`.
@@ -234,7 +239,7 @@ mod tests {
             for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4 + 1] {
                 assert_eq!(refused(input("x", start, len)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
             }
-            // Past the end of all memory.
+            // Past the end of the address space.
             let last = std::ptr::without_provenance::<f32>(usize::MAX - 3);
             assert_eq!(refused(input("x", last, 2)).0, SPARKLE_ERROR_INVALID_ARGUMENT as i32);
         }
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_between_characters() {
+    fn texts_are_truncated_between_characters() {
         let copied = |text: &str| {
             let mut into = [1; 6];
             copy_text(text, &mut into);
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn results_fill_what_the_caller_knows() {
+    fn results_fill_the_fields_that_the_caller_knows() {
         for (size, expected) in [(16u64, [16u64, 5, 7, 7]), (24, [24, 5, 6, 7]), (32, [32, 5, 6, 7])] {
             let mut memory = [size, 7, 7, 7];
             // SAFETY: `memory` is as large as the largest size.

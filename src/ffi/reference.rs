@@ -1,19 +1,19 @@
-//! The reference symbols: the C interface that existing programs were written against, with its conventions.
+//! The reference interface: the C functions that existing programs call, with their conventions.
 //!
-//! A truth value or a GL name is 0 on failure, a time is -1; the last error says why. Nothing is printed. State is the
-//! process's, as it always was; what is new is that calls from several threads take turns and each thread finds a context
-//! current afterwards.
+//! On failure a truth value or a GL name is 0 and a time is -1; the last error says why. Nothing is printed. The state
+//! is process-wide. A lock serialises calls from several threads, and each calling thread has a context current
+//! afterwards.
 
 use std::ffi::{c_char, c_double, c_float, c_int, c_uint, c_void};
 
 use super::pointer;
 use super::status::Outcome;
+use crate::device::reference;
 use crate::error::{Error, Result};
-use crate::gl::reference;
 use crate::problem::{Conv2d, Conv2dDesc};
 
-/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Mind the order: here C comes fourth,
-/// in the functions second.
+/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
+/// field here, but the second of the sizes in the functions.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct conv2d_params_t {
@@ -29,31 +29,35 @@ pub struct conv2d_params_t {
     pub K: c_int,
     /// Kernel height and width.
     pub kernel_size: c_int,
-    /// Step in both directions.
+    /// Stride in both directions.
     pub stride: c_int,
-    /// Zeros on all four sides.
+    /// Zero padding on all four sides.
     pub pad: c_int,
     /// Output height, (H + 2 pad - kernel_size) / stride + 1.
     pub H_out: c_int,
-    /// Output width, likewise.
+    /// Output width, (W + 2 pad - kernel_size) / stride + 1.
     pub W_out: c_int,
 }
 
-/// A buffer object.
+/// An OpenGL buffer object.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct gpu_buffer_t {
-    /// Its GL name; 0 is none.
+    /// Its GL name; 0 means none.
     pub buffer_id: u32,
-    /// Its size.
+    /// Its size in bytes.
     pub size_bytes: usize,
 }
 
 impl conv2d_params_t {
-    /// The convolution these ten numbers describe, if they agree with each other.
+    /// The convolution that these numbers describe.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if a size is invalid, or if the output's sizes do not match the others.
     fn problem(&self) -> Result<Conv2d> {
         if self.N < 1 {
-            // A time of 0 could not be told from a kernel's, and no buffers could be bound for the caller's own dispatch.
+            // A time of 0 would look like a measured one, and there would be no buffers to bind for the caller's own
+            // dispatch.
             return Err(Error::invalid("n", self.N, format!("1 to {}", i32::MAX)));
         }
         let problem = Conv2d::new(Conv2dDesc {
@@ -74,7 +78,7 @@ impl conv2d_params_t {
             if usize::try_from(given) == Ok(computed) {
                 return Ok(());
             }
-            Err(Error::invalid(argument, given, format!("{computed}, as the other sizes say")))
+            Err(Error::invalid(argument, given, format!("{computed}, which follows from the other sizes")))
         };
         agrees("H_out", self.H_out, problem.sizes().p)?;
         agrees("W_out", self.W_out, problem.sizes().q)?;
@@ -82,7 +86,7 @@ impl conv2d_params_t {
     }
 }
 
-/// Checks the numbers, makes slices of the sizes they imply, and hands all to `engine`.
+/// Checks the parameters, makes slices of the sizes that they imply, and calls `engine` with them.
 ///
 /// # Safety
 /// C's promises for the three buffers, whose sizes `params` implies.
@@ -102,16 +106,17 @@ unsafe fn execute(
     Ok(engine(&problem, input, weights, output)?)
 }
 
-/// Makes a GL context current on the calling thread; 1 if that worked, else 0. May be called any number of times.
+/// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
+/// times.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_initialize_opengl() -> c_int {
     boundary!(|_call| { Ok(reference::initialize().map(|()| 1)?) })
 }
 
-/// Ends what gpu_initialize_opengl began, for the whole process: no context is current any more, the program is gone. Once is
-/// enough, however often gpu_initialize_opengl was called: calls are not counted, as existing programs initialise more often
-/// than they clean up, and lazily. All of it can be used again: gpu_execute_conv2d_fortran initialises anew, and buffers and
-/// programs of before are gone.
+/// Ends the reference interface for the whole process: it deletes the program and the calling thread's context, and
+/// buffers and programs from before become invalid. One call is enough, however often gpu_initialize_opengl was called;
+/// calls are not counted, because existing programs initialise more often than they clean up. The interface can be used
+/// again: gpu_initialize_opengl and gpu_execute_conv2d_fortran initialise it.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_cleanup_opengl() {
     boundary!(|_call| {
@@ -120,22 +125,24 @@ pub extern "C" fn gpu_cleanup_opengl() {
     })
 }
 
-/// 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
+/// Returns 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_is_initialized() -> c_int {
     boundary!(|_call| { Ok(reference::is_initialized().into()) })
 }
 
-/// Builds the reference program, if that has not been done; 1 if it is there, else 0. Needs gpu_initialize_opengl.
+/// Builds the reference program if it is not built yet. Returns 1 on success, else 0. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_compile_conv2d_shader() -> c_int {
     boundary!(|_call| { Ok(reference::compile().map(|()| 1)?) })
 }
 
-/// Computes one convolution, initialising first if need be. Input `[N][C][H][W]`, weights
-/// `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`; all sizes but `pad` are at least 1, N as well. Returns
-/// the milliseconds that the kernel took, or -1 on failure, and then the output is untouched. Leaves the context current on
-/// the calling thread and the parameters bound at index 3.
+/// Computes one convolution and waits for its result; initialises the interface if necessary. Input `[N][C][H][W]`,
+/// weights `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. All sizes, including N, are at least 1;
+/// `pad` is at least 0.
+///
+/// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context
+/// current on the calling thread and the parameters bound at index 3.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     input: *const c_float,
@@ -159,27 +166,33 @@ pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     })
 }
 
-/// The GL name of the program, for the caller's own gl* calls on this thread; 0 if there is none. Buffers: input at
-/// binding 0, weights at 1, output at 2, a conv2d_params_t at 3. Any grid of workgroups covers all outputs. Some drivers end the
-/// loops of an invocation early, without an error: an output whose sum was ended is NaN. Enough workgroups for an output per
-/// invocation avoid that.
+/// Returns the GL name of the current program, for the caller's own gl* calls on this thread; 0 if there is none. The
+/// program reads the input at binding 0, the weights at 1 and a conv2d_params_t at 3, and writes the output at 2. Any
+/// grid of workgroups covers all outputs. Some drivers end long loops of an invocation early without an error; the
+/// outputs concerned are then NaN. A grid with one invocation per output avoids that.
 ///
-/// At binding 3 are the parameters of the last call on this thread, or at first none, until the caller binds its own. All
-/// outputs become NaN if the buffers are shorter than these parameters say, or, where they are those of a call, not exactly as
-/// long: buffers longer than needed go with parameters of the caller's own.
+/// Until the caller binds its own parameters, binding 3 holds those of the last call on this thread, or none before the
+/// first call. All outputs become NaN if a buffer is shorter than the parameters require. With the parameters of a
+/// call, the buffers must have exactly the required sizes; with the caller's own parameters they may be larger.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_get_compute_program() -> c_int {
     boundary!(|_call| { Ok(reference::program() as c_int) })
 }
 
-/// Queues the convolution of three buffer objects on the calling thread's context and returns, as a dispatch of `program` would;
-/// but by the fastest kernel there is for it. `program` is the reference program, `params` what it would find at index 3; the
-/// buffers may be larger than that says. NULL for `params` means those that the last call on this thread left there; then the
-/// buffers must be exactly as large. 1 if it is queued. Else 0: for small convolutions and those that only the reference program
-/// can do, for another program, for parameters that are not known, for buffers that do not go with them. `output` may be written
-/// in part then; a dispatch of `program` computes it, or makes it NaN. Leaves the buffers bound at 0 to 2, index 3 as it was, and
-/// the program in use. Needs gpu_initialize_opengl. The reference framework had no such function; `gpu_async_executor` of this
-/// library's Fortran modules calls it.
+/// Enqueues a convolution between three buffer objects on the calling thread's context and returns without waiting,
+/// like a dispatch of `program`, but with the fastest kernel for its sizes. `program` is the reference program.
+/// `params` are the parameters that it would read at index 3; the buffers may be larger than they require. NULL means
+/// the parameters that the last call on this thread left at index 3; the buffers must then have exactly the required
+/// sizes. Requires gpu_initialize_opengl.
+///
+/// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
+/// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
+/// may then be partially written; a dispatch of `program` computes it, or makes it NaN.
+///
+/// Leaves the buffers bound at 0 to 2, index 3 unchanged, and `program` in use. For another program, and for parameters
+/// that are unknown or invalid, it changes nothing.
+///
+/// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_enqueue_conv2d(
     program: c_int,
@@ -201,14 +214,14 @@ pub unsafe extern "C" fn gpu_enqueue_conv2d(
     })
 }
 
-/// 1 if `program` is the reference kernel's that gpu_get_compute_program returns, 0 if it is another, for instance one that
-/// gpu_compile_custom_shader has put in its place.
+/// Returns 1 if `program` is the current program of gpu_get_compute_program and it is the reference kernel. Returns 0
+/// for any other, for instance one from gpu_compile_custom_shader.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_is_reference_program(program: c_int) -> c_int {
     boundary!(|_call| { Ok(u32::try_from(program).is_ok_and(reference::is_reference_program).into()) })
 }
 
-/// As gpu_execute_conv2d_fortran, with the sizes in a struct and more digits of the time.
+/// As gpu_execute_conv2d_fortran, with the sizes in a struct and the time in double precision.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d(
     input: *const c_float,
@@ -225,8 +238,8 @@ pub unsafe extern "C" fn gpu_execute_conv2d(
     })
 }
 
-/// Makes a buffer object of `size` bytes, filled from `data` unless that is NULL. {0, 0} on failure. Needs
-/// gpu_initialize_opengl; the caller frees it.
+/// Creates a buffer object of `size` bytes and fills it from `data` unless that is NULL. Returns {0, 0} on failure. The
+/// caller frees it with gpu_free_buffer. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_create_buffer(data: *const c_void, size: usize) -> gpu_buffer_t {
     boundary!(|_call| {
@@ -240,7 +253,8 @@ pub unsafe extern "C" fn gpu_create_buffer(data: *const c_void, size: usize) -> 
     })
 }
 
-/// Copies a buffer object to `data`, which has room for its `size_bytes`. On failure `data` is untouched.
+/// Copies a buffer object to `data`, which holds at least `size_bytes` bytes. On failure `data` is untouched, and
+/// sparkle_last_error says why. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_download_buffer(buffer: gpu_buffer_t, data: *mut c_void) {
     boundary!(|_call| {
@@ -253,7 +267,7 @@ pub unsafe extern "C" fn gpu_download_buffer(buffer: gpu_buffer_t, data: *mut c_
     })
 }
 
-/// Deletes a buffer object; {0, 0} is fine.
+/// Deletes a buffer object; {0, 0} is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpu_free_buffer(buffer: gpu_buffer_t) {
     boundary!(|_call| {
@@ -261,22 +275,22 @@ pub extern "C" fn gpu_free_buffer(buffer: gpu_buffer_t) {
     })
 }
 
-/// Another name of gpu_initialize_opengl.
+/// Another name for gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub extern "C" fn create_egl_context() -> c_int {
     boundary!(|_call| { Ok(reference::initialize().map(|()| 1)?) })
 }
 
-/// Gives the caller's compute shader object the reference kernel's source, ready to be compiled. Needs a context current
-/// on the calling thread.
+/// Sets the source of the caller's compute shader object to the reference kernel, ready to be compiled. Requires
+/// gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub extern "C" fn set_conv2d_shader_source(shader: c_uint) {
     boundary!(|_call| { Ok(reference::set_shader_source(shader)?) })
 }
 
-/// Builds a program from a compute shader's text and puts it in the place of the reference program. Returns its GL name, 0
-/// on failure, and then nothing has changed. Needs gpu_initialize_opengl. The bindings are those of
-/// gpu_get_compute_program.
+/// Builds a program from the text of a compute shader and replaces the current program, which is deleted. The bindings
+/// are those of gpu_get_compute_program. Returns the GL name; 0 on failure, and the current program then stays.
+/// Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_compile_custom_shader(shader_source: *const c_char) -> c_int {
     boundary!(|_call| {
@@ -286,7 +300,8 @@ pub unsafe extern "C" fn gpu_compile_custom_shader(shader_source: *const c_char)
     })
 }
 
-/// As gpu_execute_conv2d_fortran, with `program`, or the current one if that is 0 or less; -1 if there is none.
+/// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if
+/// there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     program: c_int,
@@ -315,9 +330,10 @@ pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     })
 }
 
-/// As gpu_execute_conv2d_fortran, with a program built from a compute shader's text at its first use on this thread. Needs
-/// gpu_initialize_opengl. It gets workgroups enough in x for an invocation of each output, or fewer where the driver does not allow as
-/// many and the text has a line `// any grid`. A text of sparkle_shader_source whose loops are too long for the device is refused.
+/// As gpu_execute_conv2d_fortran, with a program that is built from the text of a compute shader at its first use on
+/// this thread. It is dispatched with one invocation per output in x. If the driver does not allow so many workgroups,
+/// and the text has a line `// any grid`, it is dispatched with fewer. A text of sparkle_shader_source whose loops are
+/// too long for the device is refused. Requires gpu_initialize_opengl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_with_shader(
     input: *const c_float,

@@ -1,4 +1,4 @@
-//! Small promises of the C interface: the least sizes of structs that grow, units, and whose process a value belongs to.
+//! Tests of the C interface: first sizes of growing structs, units, and the process that a value belongs to.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -7,18 +7,20 @@ use std::time::Duration;
 use super::boundary::Call;
 use super::handle::Opaque;
 use super::pointer::Growing;
-use super::{architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*};
+use super::{
+    architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*, tuning_history::*,
+};
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
 
-/// Programs that were compiled with the first header go on being understood: these numbers never change.
+/// Programs that were compiled with the first header must keep working: these numbers never change.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn first_sizes_are_those_of_the_first_header() {
     let sizes = [
         (sparkle_architecture::NAME, sparkle_architecture::FIRST_SIZE, 144),
         (sparkle_shader_options::NAME, sparkle_shader_options::FIRST_SIZE, 32),
-        (sparkle_experience::NAME, sparkle_experience::FIRST_SIZE, 32),
+        (sparkle_tuning_record::NAME, sparkle_tuning_record::FIRST_SIZE, 32),
         (sparkle_conv2d_desc::NAME, sparkle_conv2d_desc::FIRST_SIZE, 136),
         (sparkle_device_info::NAME, sparkle_device_info::FIRST_SIZE, 820),
         (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),
@@ -31,8 +33,8 @@ fn first_sizes_are_those_of_the_first_header() {
     }
 }
 
-/// The device that NULL means is opened once for each process, and closed by its own process alone. In a process of its own: the
-/// device is everybody's.
+/// The device for NULL is opened once per process and closed only by its own process. Runs in a process of its own,
+/// because the device is shared.
 #[test]
 fn the_device_of_null_belongs_to_a_process() {
     let name = "the_device_of_null_belongs_to_a_process";
@@ -52,16 +54,16 @@ fn the_device_of_null_belongs_to_a_process() {
     assert_eq!((first.id(), Arc::strong_count(&first)), ("cpu", 2));
     let other = resolve(&there);
     assert!(!Arc::ptr_eq(&first, &other));
-    // The first one is left to its process.
+    // The first one still belongs to its process.
     assert_eq!((Arc::strong_count(&first), Arc::strong_count(&other)), (2, 2));
     device::forget_auto(&here).unwrap();
-    assert_eq!(Arc::strong_count(&other), 2, "another process's is not closed");
+    assert_eq!(Arc::strong_count(&other), 2, "the device of another process is not closed");
     let own = resolve(&here);
     device::forget_auto(&here).unwrap();
-    assert_eq!(Arc::strong_count(&own), 1, "one's own is");
+    assert_eq!(Arc::strong_count(&own), 1, "the process's own device is closed");
 }
 
-/// Times go to C in milliseconds.
+/// C receives times in milliseconds.
 #[test]
 fn seconds_become_milliseconds() {
     let busy = [250, 500, 750].map(Duration::from_millis);
@@ -74,11 +76,11 @@ fn seconds_become_milliseconds() {
     assert_eq!((timing.kernel_ms, timing.wall_ms), (125.0, 1500.0));
 }
 
-/// What has a thread or a queue of its own process is of no use in a child; the CPU is.
+/// Values with a thread or a queue cannot be used in a child process.
 #[test]
-fn what_runs_on_threads_dies_in_a_fork() {
+fn values_with_threads_die_in_a_fork() {
     let cpu = Device::open("cpu").unwrap();
     assert!(sparkle_pipeline::dies_in_a_fork(&cpu.pipeline(Default::default()).unwrap()));
     assert!(sparkle_ticket::dies_in_a_fork(&Ticket::new()));
-    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(Place::Gone)));
+    assert!(sparkle_slot::dies_in_a_fork(&Mutex::new(SlotState::Gone)));
 }

@@ -1,53 +1,54 @@
-//! Status codes, and what stands between an error and its code.
+//! Status codes, and the conversion of errors to them.
 
 use std::ffi::CStr;
 
 use crate::error::Error;
 
-/// What a function returns: SPARKLE_OK or what went wrong. Codes keep their numbers; new ones are added at the end.
-// A code that is no longer used stays here, as a comment, so that its number is not given away again.
+/// The result of a function: SPARKLE_OK or an error. Codes never change; new ones are added at the end.
+// A code that is no longer used stays here as a comment, so that its number is not used again.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names)]
 pub enum sparkle_status {
-    /// Done.
+    /// Success.
     SPARKLE_OK = 0,
-    /// An argument has a value it must not have.
+    /// An argument has an invalid value; the last error names it.
     SPARKLE_ERROR_INVALID_ARGUMENT = 1,
     /// NULL where a pointer is required.
     SPARKLE_ERROR_NULL_POINTER = 2,
-    /// A handle that was closed, never existed or is of another kind.
+    /// A handle that was closed, never existed, or is of another kind.
     SPARKLE_ERROR_INVALID_HANDLE = 3,
-    /// The problem is valid, but this device cannot do it.
+    /// The problem is valid, but this device cannot compute it.
     SPARKLE_ERROR_UNSUPPORTED = 4,
-    /// No usable device fits the selector.
+    /// No usable device matches the selector.
     SPARKLE_ERROR_NO_DEVICE = 5,
-    /// The device has no memory left.
+    /// The host or the device has no memory left.
     SPARKLE_ERROR_OUT_OF_MEMORY = 6,
     /// A shader did not compile or link.
     SPARKLE_ERROR_SHADER = 7,
-    /// The device was reset, hung or taken away.
+    /// The device was reset, has hung, or was removed.
     SPARKLE_ERROR_DEVICE_LOST = 8,
     /// A driver call failed.
     SPARKLE_ERROR_DRIVER = 9,
-    /// The device did not finish within SPARKLE_GL_TIMEOUT_MS.
+    /// The device did not finish within SPARKLE_GL_TIMEOUT_MS, or the job not within the given time.
     SPARKLE_ERROR_TIMEOUT = 10,
-    /// The object was made before fork() and did not survive it.
+    /// The object was created before fork() and cannot be used in the child process.
     SPARKLE_ERROR_FORKED = 11,
-    /// A defect in the library. Please report it.
+    /// A bug in the library. Please report it.
     SPARKLE_ERROR_INTERNAL = 12,
     /// The job was cancelled before it started.
     SPARKLE_ERROR_CANCELLED = 13,
-    /// A queue is full, and the caller asked not to wait.
+    /// The queue is full or the slot is in use, and the call does not wait.
     SPARKLE_ERROR_BUSY = 14,
-    /// The process, or the calling thread, is ending: its OpenGL devices can no longer be used. To close handles still works.
+    /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still
+    /// works.
     SPARKLE_ERROR_ENDING = 15,
 }
 
 use sparkle_status::*;
 
 impl sparkle_status {
-    /// What the code means, in a few words.
+    /// A short description of the code.
     fn text(self) -> &'static CStr {
         match self {
             SPARKLE_OK => c"ok",
@@ -114,28 +115,28 @@ impl From<&Error> for sparkle_status {
     }
 }
 
-/// The text of `code`; static, and fit for numbers that are no code.
+/// The description of `code`, as static text; any number is allowed.
 pub(super) fn text(code: i32) -> &'static CStr {
     sparkle_status::from_code(code).map_or(c"unknown status", sparkle_status::text)
 }
 
-/// Why an exported function failed: an [`Error`] of the layers below, or something only C can get wrong.
+/// Why an exported function failed: an [`Error`] of a layer below, or an error that only C can make.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: sparkle_status,
     pub(super) message: String,
 }
 
-/// What the body of an exported function comes to.
+/// The result of an exported function's body.
 pub(super) type Outcome<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// NULL for `argument`.
+    /// `argument` is NULL.
     pub(super) fn null(argument: &str) -> Self {
         Failure { status: SPARKLE_ERROR_NULL_POINTER, message: format!("{argument} is NULL") }
     }
 
-    /// `argument` is no handle of its kind, because of `reason`.
+    /// `argument` is not a valid handle; `reason` completes "argument is ...".
     pub(super) fn handle(argument: &str, reason: impl std::fmt::Display) -> Self {
         Failure { status: SPARKLE_ERROR_INVALID_HANDLE, message: format!("{argument} is {reason}") }
     }

@@ -1,4 +1,4 @@
-//! What the last call took.
+//! The times of the last call.
 
 use std::cell::RefCell;
 use std::ffi::c_char;
@@ -8,25 +8,25 @@ use super::status::sparkle_status;
 use crate::device::Run;
 use crate::error::Error;
 
-/// What a call took and where it ran. Texts are UTF-8, end with a NUL, and are cut where they are too long.
+/// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_timing {
     /// sizeof(sparkle_timing), set by the caller.
     pub size: usize,
-    /// Milliseconds that the kernels ran, without transfers.
+    /// Time of the kernels in milliseconds, without transfers.
     pub kernel_ms: f64,
-    /// Milliseconds from the call to its result in memory, transfers included.
+    /// Time in milliseconds from the call to the result in memory, transfers included.
     pub wall_ms: f64,
-    /// Dispatches that the call was cut into; 1 on the CPU.
+    /// Number of dispatches of the call; 1 on the CPU.
     pub dispatches: i32,
-    /// 1 if the CPU did the work because a GPU failed.
+    /// 1 if the CPU computed it because a GPU failed, else 0.
     pub fell_back: i32,
-    /// The device, as a selector.
+    /// The device that computed it, as a selector.
     pub device: [c_char; 32],
-    /// The kernel.
+    /// The kernel's name.
     pub kernel: [c_char; 96],
-    /// Why the GPU failed, "" if none did.
+    /// Why the GPU failed; "" if none did.
     pub fallback: [c_char; 256],
 }
 
@@ -59,14 +59,16 @@ thread_local! {
     static LAST: RefCell<Option<Run>> = const { RefCell::new(None) };
 }
 
-/// Keeps what a call did, for the thread's next sparkle_last_timing.
+/// Keeps the result of a call for the thread's next sparkle_last_timing.
 pub(super) fn keep(run: Run) {
-    // At the very end of a thread there is no place for it any more, and nobody to ask.
+    // At the end of a thread its thread-locals are gone; the result is then dropped.
     let _ = LAST.try_with(|last| *last.borrow_mut() = Some(run));
 }
 
-/// What this thread's last successful sparkle_conv2d, sparkle_plan_execute or sparkle_sgemm took, into `*out`, whose
-/// `size` the caller has set. SPARKLE_ERROR_INVALID_ARGUMENT if there was none yet.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm or
+/// sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_last_timing(out: *mut sparkle_timing) -> sparkle_status {
     boundary!(|_call| {

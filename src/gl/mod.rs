@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `driver` | EGL, OpenGL and its objects; what a driver can do; leaving the process |
 //! | `execution` | programs, passes of generated shaders, dispatches cut short and timed |
-//! | `cache` | what is kept from run to run |
+//! | `cache`, `tuning_history` | what is kept from run to run: the engine's measurements, and those of programs |
 //! | `convolution`, `product` | a convolution prepared on a context; matrix products |
 //! | `measure` | a device's rates and limits, measured |
 //! | `tune` | which variant computes a problem, by prediction and by measurement |
@@ -23,7 +23,6 @@ mod convolution;
 mod device;
 mod driver;
 mod execution;
-pub mod experience;
 #[cfg(feature = "lab")]
 pub mod lab;
 mod measure;
@@ -32,6 +31,7 @@ mod product;
 pub mod reference;
 mod tunables;
 mod tune;
+pub mod tuning_history;
 
 pub use device::registry::{candidates, gpu, look, open, shutdown};
 pub use driver::architecture;

@@ -1,10 +1,10 @@
-//! GPU architecture, texts of shaders, and the tuning history.
+//! A GPU's architecture, shaders as text, the tuning history.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::*;
-use sparkle::ffi::{architecture::*, conv2d::*, device::*};
+use sparkle::ffi::{architecture::*, conv2d::*, device::*, tuning_history::*};
 
 use super::cases::{Cases, extremes};
 
@@ -85,34 +85,46 @@ fn shaders_as_text() {
 }
 
 #[test]
-fn devices_and_experience() {
+fn devices_and_tuning_history() {
     let mut cases = Cases::default();
     let (null_pointer, invalid) = (SPARKLE_ERROR_NULL_POINTER, SPARKLE_ERROR_INVALID_ARGUMENT);
-    // SAFETY: both structs have only numbers.
-    let (mut found, mut known): (sparkle_architecture, sparkle_experience) = unsafe { std::mem::zeroed() };
+    // SAFETY: numbers only, in both.
+    let (mut found, mut known): (sparkle_architecture, sparkle_tuning_record) = unsafe { std::mem::zeroed() };
     (found.size, known.size) = (size_of_val(&found), size_of_val(&known));
-    let (what, way) = (c"a test".as_ptr(), c"a way".as_ptr());
+    let (task, variant) = (c"a test".as_ptr(), c"a variant".as_ptr());
     let mut count = 0;
     // SAFETY: every pointer is valid, or the call refuses it because it is NULL.
     unsafe {
         assert_eq!(sparkle_device_count(&mut count), SPARKLE_OK);
         cases.refused(null_pointer, "out is NULL", || sparkle_device_architecture(1, null_mut()));
-        cases.refused(null_pointer, "out is NULL", || sparkle_experience_load(1, what, way, null_mut()));
-        cases.refused(null_pointer, "what is NULL", || sparkle_experience_load(1, null(), way, &mut known));
-        cases.refused(null_pointer, "way is NULL", || sparkle_experience_load(1, what, null(), &mut known));
-        cases.refused(null_pointer, "what is NULL", || sparkle_experience_save(1, null(), way, &known));
-        cases.refused(null_pointer, "way is NULL", || sparkle_experience_save(1, what, null(), &known));
-        let none = null::<sparkle_experience>();
-        cases.refused(null_pointer, "sparkle_experience is NULL", || {
-            sparkle_experience_save(1, what, way, none)
+        cases.refused(null_pointer, "out is NULL", || {
+            sparkle_tuning_history_load(1, task, variant, null_mut())
+        });
+        cases.refused(null_pointer, "task is NULL", || {
+            sparkle_tuning_history_load(1, null(), variant, &mut known)
+        });
+        cases.refused(null_pointer, "variant is NULL", || {
+            sparkle_tuning_history_load(1, task, null(), &mut known)
+        });
+        cases.refused(null_pointer, "task is NULL", || {
+            sparkle_tuning_history_save(1, null(), variant, &known)
+        });
+        cases.refused(null_pointer, "variant is NULL", || {
+            sparkle_tuning_history_save(1, task, null(), &known)
+        });
+        let none = null::<sparkle_tuning_record>();
+        cases.refused(null_pointer, "sparkle_tuning_record is NULL", || {
+            sparkle_tuning_history_save(1, task, variant, none)
         });
         // The CPU is not a GPU.
         for index in [0, count, usize::MAX] {
             cases.refused(invalid, "index is", || sparkle_device_architecture(index, &mut found));
-            cases.refused(invalid, "index is", || sparkle_experience_load(index, what, way, &mut known));
-            cases.refused(invalid, "index is", || sparkle_experience_save(index, what, way, &known));
+            cases.refused(invalid, "index is", || {
+                sparkle_tuning_history_load(index, task, variant, &mut known)
+            });
+            cases.refused(invalid, "index is", || sparkle_tuning_history_save(index, task, variant, &known));
         }
-        let good = sparkle_experience { runs: 3, mean_ms: 1.5, rate: 1e9, ..known };
+        let good = sparkle_tuning_record { runs: 3, mean_ms: 1.5, rate: 1e9, ..known };
         for index in 1..count {
             if sparkle_device_architecture(index, &mut found) != SPARKLE_OK {
                 continue;
@@ -120,21 +132,21 @@ fn devices_and_experience() {
             assert!(found.compute_units >= 1 && found.flops > 0.0 && found.bandwidth > 0.0);
             assert!(found.max_workgroup >= 1024 && found.shared_memory >= 32768 && found.name[0] != 0);
             for bad in [
-                sparkle_experience { runs: 0, ..good },
-                sparkle_experience { runs: i64::MIN, ..good },
-                sparkle_experience { mean_ms: -1.0, ..good },
-                sparkle_experience { mean_ms: f64::NAN, ..good },
-                sparkle_experience { rate: f64::INFINITY, ..good },
+                sparkle_tuning_record { runs: 0, ..good },
+                sparkle_tuning_record { runs: i64::MIN, ..good },
+                sparkle_tuning_record { mean_ms: -1.0, ..good },
+                sparkle_tuning_record { mean_ms: f64::NAN, ..good },
+                sparkle_tuning_record { rate: f64::INFINITY, ..good },
             ] {
-                let save = || sparkle_experience_save(index, what, way, &bad);
-                cases.refused(invalid, "experience is", save);
+                let save = || sparkle_tuning_history_save(index, task, variant, &bad);
+                cases.refused(invalid, "record is", save);
             }
-            // This recorded nothing.
-            assert_eq!(sparkle_experience_load(index, what, way, &mut known), SPARKLE_OK);
+            // Nothing was kept by that.
+            assert_eq!(sparkle_tuning_history_load(index, task, variant, &mut known), SPARKLE_OK);
             assert_eq!((known.runs, known.mean_ms, known.rate), (0, 0.0, 0.0));
-            let other = c"another way".as_ptr();
-            assert_eq!(sparkle_experience_save(index, what, other, &good), SPARKLE_OK);
-            assert_eq!(sparkle_experience_load(index, what, other, &mut known), SPARKLE_OK);
+            let other = c"another variant".as_ptr();
+            assert_eq!(sparkle_tuning_history_save(index, task, other, &good), SPARKLE_OK);
+            assert_eq!(sparkle_tuning_history_load(index, task, other, &mut known), SPARKLE_OK);
             assert_eq!((known.runs, known.mean_ms, known.rate), (3, 1.5, 1e9));
         }
     }

@@ -156,11 +156,11 @@ static inline void compute_everything(const char *selector) {
   size_t devices = 0;
   SIZED(sparkle_device_info, info);
   SIZED(sparkle_architecture, architecture);
-  SIZED(sparkle_experience, experience);
+  SIZED(sparkle_tuning_record, record);
   want_status("count", sparkle_device_count(&devices));
   for (size_t device = 0; device < devices; device++) want_status("describe", sparkle_device_describe(device, &info));
   (void)sparkle_device_architecture(0, &architecture);
-  (void)sparkle_experience_load(0, "what", "way", &experience);
+  (void)sparkle_tuning_history_load(0, "task", "variant", &record);
   sparkle_device *device = NULL;
   status = sparkle_device_open(selector, &device);
   want_status("open", status);

@@ -95,9 +95,9 @@ ASSERT(sizeof(sparkle_architecture) == 144);
 FIELD(sparkle_architecture, size, 0, 8);
 FIELD(sparkle_architecture, rdna_generation, 8, 4);
 FIELD(sparkle_architecture, subgroup_size, 12, 4);
-FIELD(sparkle_architecture, subgroup_size_told, 16, 4);
+FIELD(sparkle_architecture, subgroup_size_reported, 16, 4);
 FIELD(sparkle_architecture, compute_units, 20, 4);
-FIELD(sparkle_architecture, compute_units_told, 24, 4);
+FIELD(sparkle_architecture, compute_units_reported, 24, 4);
 FIELD(sparkle_architecture, dual_issue, 28, 4);
 FIELD(sparkle_architecture, matrix_units, 32, 4);
 FIELD(sparkle_architecture, cache_line, 36, 4);
@@ -119,11 +119,11 @@ FIELD(sparkle_shader_options, shared, 20, 4);
 FIELD(sparkle_shader_options, chains, 24, 4);
 FIELD(sparkle_shader_options, reserved, 28, 4);
 
-ASSERT(sizeof(sparkle_experience) == 32);
-FIELD(sparkle_experience, size, 0, 8);
-FIELD(sparkle_experience, runs, 8, 8);
-FIELD(sparkle_experience, mean_ms, 16, 8);
-FIELD(sparkle_experience, rate, 24, 8);
+ASSERT(sizeof(sparkle_tuning_record) == 32);
+FIELD(sparkle_tuning_record, size, 0, 8);
+FIELD(sparkle_tuning_record, runs, 8, 8);
+FIELD(sparkle_tuning_record, mean_ms, 16, 8);
+FIELD(sparkle_tuning_record, rate, 24, 8);
 
 int main(void) {
   /* One call, so that the program is linked with the library as a caller's would be. */

@@ -5,6 +5,7 @@ use std::ptr::{null, null_mut};
 
 use sparkle::ffi::{
     architecture::*, conv2d::*, device::*, gemm::*, library::*, pipeline::*, plan::*, status::sparkle_status,
+    tuning_history::*,
 };
 use sparkle::problem::{exact::Random, oracle};
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
@@ -471,16 +472,16 @@ fn long_texts() -> sparkle_status {
     let text = own(|| CString::new("x".repeat(1 << 20)).unwrap());
     let broken = own(|| CString::new(vec![0xff; 1 << 20]).unwrap());
     let (text, broken) = (text.as_ptr(), broken.as_ptr());
-    let mut experience =
-        sparkle_experience { size: size_of::<sparkle_experience>(), runs: 1, mean_ms: 1.0, rate: 1.0 };
+    let mut record =
+        sparkle_tuning_record { size: size_of::<sparkle_tuning_record>(), runs: 1, mean_ms: 1.0, rate: 1.0 };
     let mut device = null_mut();
     // SAFETY: the texts end with a NUL, and the pointers to results are valid.
     let all = unsafe {
         [
             sparkle_device_open(text, &mut device),
             sparkle_device_open(broken, &mut device),
-            sparkle_experience_load(0, text, c"way".as_ptr(), &mut experience),
-            sparkle_experience_save(0, c"what".as_ptr(), broken, &experience),
+            sparkle_tuning_history_load(0, text, c"variant".as_ptr(), &mut record),
+            sparkle_tuning_history_save(0, c"task".as_ptr(), broken, &record),
         ]
     };
     assert_eq!(all, [SPARKLE_ERROR_INVALID_ARGUMENT; 4], "{}", crate::last_error());

@@ -6,7 +6,7 @@ mod ways;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions, Pressure};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions, WhenFull};
 
 use crate::console::Console;
 use crate::device::DeviceOption;
@@ -185,8 +185,8 @@ fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
     let weights = memory::filled("the weights", problem.weights_len(), 0.0)?;
     let plan = device.plan(problem, &weights, None)?;
     let pipeline = device.pipeline(PipelineOptions::default())?;
-    pipeline.submit(&plan, vec![], vec![], Pressure::Wait)?.wait()?;
-    pipeline.acquire(&plan, Pressure::Wait)?.submit()?.wait()?;
+    pipeline.submit(&plan, vec![], vec![], WhenFull::Wait)?.wait()?;
+    pipeline.acquire(&plan, WhenFull::Wait)?.submit()?.wait()?;
     Ok(Figures {
         name: layer.name.clone(),
         steps: Steps::default(),

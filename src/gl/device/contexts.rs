@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Contexts, Order, PipelineOptions, Pressure, Queue, Slot, Ticket};
+use crate::backend::{Contexts, Order, PipelineOptions, Queue, Slot, Ticket, WhenFull};
 use crate::error::Result;
 use crate::gl::convolution::Chosen;
 use crate::gl::driver::capabilities::Capabilities;
@@ -132,7 +132,7 @@ fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
     let Jobs { images: n, side, before, timed } = jobs;
     let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
     let recipe = Arc::new(Chosen::FALLBACK.recipe(problem, vec![1.0], None));
-    let acquire = |_| pipeline.acquire(&recipe, Pressure::Wait);
+    let acquire = |_| pipeline.acquire(&recipe, WhenFull::Wait);
     let mut slots: Vec<Box<dyn Slot>> =
         (0..PipelineOptions::default().slots).map(acquire).collect::<Result<_>>()?;
     let mut tickets: Vec<Option<Ticket>> = slots.iter().map(|_| None).collect();

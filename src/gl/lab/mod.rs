@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Job, PipelineOptions, Pressure, Ticket};
+use crate::backend::{Backend, Job, PipelineOptions, Ticket, WhenFull};
 use crate::error::Result;
 use crate::gl::convolution::{Buffered, Chosen};
 use crate::gl::device::engine::Engine;
@@ -297,11 +297,11 @@ pub fn compare_streamed(
             output: output.as_mut_ptr(),
             output_is_private: false,
             owner: None,
-            stand_in: None,
-            rescue: None,
+            fallback: None,
+            partial_output_fallback: None,
         };
         // SAFETY: input and outputs are as long as the problem says and outlive `flush`, which nothing comes before.
-        unsafe { queue.submit(job, Pressure::Wait) }.map(|()| ticket)
+        unsafe { queue.submit(job, WhenFull::Wait) }.map(|()| ticket)
     };
     let tickets: Vec<Result<Ticket>> = outputs.iter_mut().map(submit).collect();
     queue.flush()?;

@@ -15,7 +15,7 @@ use super::ring::{Refused, Ring, Stage};
 use super::sync::{Mutex, lock};
 use super::work::{Piece, Work};
 use crate::allocate;
-use crate::backend::{Contexts, Job, Lent, Order, PipelineOptions, Pressure, Recipe};
+use crate::backend::{BorrowedSlice, Contexts, Job, Order, PipelineOptions, Recipe, WhenFull};
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::gl::convolution::queue;
@@ -235,13 +235,19 @@ impl Core {
     }
 
     /// Sends a job off, with weights that are lent, if so; `room` like it may share a slot.
-    pub fn fly(&self, job: Job, weights: Option<Lent>, room: usize, pressure: Pressure) -> Result<()> {
+    pub fn fly(
+        &self,
+        job: Job,
+        weights: Option<BorrowedSlice>,
+        room: usize,
+        when_full: WhenFull,
+    ) -> Result<()> {
         let images = self.options.images_each(&job.recipe.problem, self.limits.max_elements);
-        self.push(Work::new(job, weights, images, room, &self.completion), pressure)
+        self.push(Work::new(job, weights, images, room, &self.completion), when_full)
     }
 
-    pub fn push(&self, work: Work, pressure: Pressure) -> Result<()> {
-        self.ring.push(work, pressure == Pressure::Wait).map_err(|(refused, _)| self.refusal(refused))
+    pub fn push(&self, work: Work, when_full: WhenFull) -> Result<()> {
+        self.ring.push(work, when_full == WhenFull::Wait).map_err(|(refused, _)| self.refusal(refused))
     }
 
     pub fn refusal(&self, refused: Refused) -> Error {

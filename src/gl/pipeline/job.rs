@@ -12,7 +12,7 @@ use super::completion::Completion;
 use super::leases::Lease;
 use super::sync::{Mutex, lock};
 use crate::allocate;
-use crate::backend::{Job, Lent, Recipe, Run, Ticket};
+use crate::backend::{BorrowedSlice, Job, Recipe, Run, Ticket};
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::report::Timing;
@@ -41,7 +41,7 @@ pub struct Sent {
     /// The caller's buffers; `None` if the data is in the slot.
     job: Option<Job>,
     /// The caller's weights, if the recipe has none.
-    weights: Option<Lent>,
+    weights: Option<BorrowedSlice>,
     /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
     touched: AtomicBool,
     /// Keeps whoever flushes waiting.
@@ -56,7 +56,7 @@ impl Sent {
     }
 
     /// A job, or data that is in a slot.
-    pub fn new(job: Option<Job>, weights: Option<Lent>, completion: &Completion) -> Self {
+    pub fn new(job: Option<Job>, weights: Option<BorrowedSlice>, completion: &Completion) -> Self {
         Sent {
             job,
             weights,
@@ -180,7 +180,8 @@ impl InFlightJob {
     /// [`Error::OutOfMemory`].
     pub fn make_room(&self) -> Result<()> {
         let problem = &self.recipe.problem;
-        let is_seen = self.job().is_some_and(|job| !job.output_is_private && job.rescue.is_none());
+        let is_seen =
+            self.job().is_some_and(|job| !job.output_is_private && job.partial_output_fallback.is_none());
         let comes_in_pieces = self.images_each < problem.sizes().n;
         if is_seen && comes_in_pieces && lock(&self.progress).spill.is_none() {
             let spill = allocate::zeroed(problem.output_len(), "an output that comes in pieces")?;
@@ -241,7 +242,7 @@ impl InFlightJob {
         if let Some(error) = error {
             progress.error = Some(error.clone());
             drop(progress);
-            return self.stand_in(completion, error);
+            return self.fall_back(completion, error);
         }
         let run = Run {
             device: completion.id.clone(),
@@ -285,11 +286,11 @@ impl InFlightJob {
     }
 
     /// After an error: somebody else computes it, or it has failed.
-    fn stand_in(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
+    fn fall_back(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
         let touched = self.sent().touched.load(Ordering::Relaxed);
         let helper = self.job().and_then(|job| {
-            let stand_in = job.stand_in.as_ref().filter(|_| error.is_device_failure());
-            let helper = stand_in.or(job.rescue.as_ref().filter(|_| touched))?;
+            let fallback = job.fallback.as_ref().filter(|_| error.is_device_failure());
+            let helper = fallback.or(job.partial_output_fallback.as_ref().filter(|_| touched))?;
             Some(helper.clone())
         });
         let Some(helper) = helper else { return self.finish(completion, Err(error)) };
@@ -308,7 +309,7 @@ impl InFlightJob {
                 };
                 helper(&error, input, output)
             }));
-            let panicked = |_| Err(Error::Internal("a stand-in for the device panicked".to_owned()));
+            let panicked = |_| Err(Error::Internal("the fallback for the device panicked".to_owned()));
             flight.finish(&keeper, result.unwrap_or_else(panicked));
         });
     }

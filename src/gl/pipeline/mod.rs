@@ -26,12 +26,12 @@
 //! An error that leaves the device as it was (no memory, a shader that does not compile) ends its job, and the others go on. After
 //! any other the contexts are given up and made again by the supervisor, and all jobs that were on the device
 //! begin anew: nobody has seen anything of them. A job whose device was lost twice ends with that error, and so does the one
-//! whose commands failed for another reason. Where a job has a stand-in, that computes it before the ticket says anything.
+//! whose commands failed for another reason. If a job has a fallback, that computes it before the ticket is done.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::backend::{Job, Lent, PipelineOptions, Pressure, Queue, Recipe, Slot};
+use crate::backend::{BorrowedSlice, Job, PipelineOptions, Queue, Recipe, Slot, WhenFull};
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Target;
 use crate::gl::driver::egl::Egl;
@@ -142,20 +142,20 @@ impl Drop for Pipeline {
 }
 
 impl Queue for Pipeline {
-    unsafe fn submit(&self, job: Job, pressure: Pressure) -> Result<()> {
+    unsafe fn submit(&self, job: Job, when_full: WhenFull) -> Result<()> {
         self.core.check_process()?;
         loader::check()?;
         let room = self.core.room(&job.recipe);
-        self.core.fly(job, None, room, pressure)
+        self.core.fly(job, None, room, when_full)
     }
 
-    unsafe fn submit_once(&self, job: Job, weights: Lent, pressure: Pressure) -> Result<()> {
+    unsafe fn submit_once(&self, job: Job, weights: BorrowedSlice, when_full: WhenFull) -> Result<()> {
         self.core.check_process()?;
         loader::check()?;
-        self.core.fly(job, Some(weights), 0, pressure)
+        self.core.fly(job, Some(weights), 0, when_full)
     }
 
-    fn acquire(&self, recipe: &Arc<Recipe>, pressure: Pressure) -> Result<Box<dyn Slot>> {
+    fn acquire(&self, recipe: &Arc<Recipe>, when_full: WhenFull) -> Result<Box<dyn Slot>> {
         self.core.check_process()?;
         loader::check()?;
         let most = recipe.problem.input_len().max(recipe.problem.output_len());
@@ -175,8 +175,8 @@ impl Queue for Pipeline {
                 return Ok(Box::new(LentSlot::new(&self.core, recipe, place, &memory, lease)));
             }
             Ok(None) => {}
-            Err(Refused::Full) if pressure == Pressure::Wait => {
-                self.core.push(Work::Reserve(reservation.clone()), pressure)?
+            Err(Refused::Full) if when_full == WhenFull::Wait => {
+                self.core.push(Work::Reserve(reservation.clone()), when_full)?
             }
             Err(refused) => return Err(self.core.refusal(refused)),
         }

@@ -8,7 +8,7 @@ use super::completion::Completion;
 use super::job::{InFlightJob, Sent, bytes_of};
 use super::reservation::Reservation;
 use super::ring::Source;
-use crate::backend::{Job, Lent, Recipe};
+use crate::backend::{BorrowedSlice, Job, Recipe};
 
 /// What goes into a slot.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl Work {
     /// A job that was submitted.
     pub fn new(
         job: Job,
-        weights: Option<Lent>,
+        weights: Option<BorrowedSlice>,
         images_each: usize,
         room: usize,
         completion: &Completion,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::faulty::{Fault, Machine, SentBy};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
-    Contexts, Job, Lent, Order, PipelineOptions, Plan, Pressure, Queue, Run, StandIn, Ticket,
+    BorrowedSlice, Contexts, FallbackFn, Job, Order, PipelineOptions, Plan, Queue, Run, Ticket, WhenFull,
 };
 use crate::error::{Error, Result};
 use crate::gl::convolution::Chosen;
@@ -57,7 +57,13 @@ pub struct Sent<'a> {
     output: Box<[f32]>,
 }
 
-fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket, rescue: Option<StandIn>) -> Job {
+fn job(
+    case: &Case,
+    plan: &dyn Plan,
+    output: &mut [f32],
+    ticket: &Ticket,
+    recompute: Option<FallbackFn>,
+) -> Job {
     Job {
         ticket: ticket.clone(),
         recipe: plan.recipe().unwrap().clone(),
@@ -65,8 +71,8 @@ fn job(case: &Case, plan: &dyn Plan, output: &mut [f32], ticket: &Ticket, rescue
         output: output.as_mut_ptr(),
         output_is_private: false,
         owner: None,
-        stand_in: None,
-        rescue,
+        fallback: None,
+        partial_output_fallback: recompute,
     }
 }
 
@@ -74,12 +80,17 @@ pub fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'
     send_with(pipeline, case, plan, None)
 }
 
-fn send_with<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan, rescue: Option<StandIn>) -> Sent<'a> {
+fn send_with<'a>(
+    pipeline: &dyn Queue,
+    case: &'a Case,
+    plan: &dyn Plan,
+    recompute: Option<FallbackFn>,
+) -> Sent<'a> {
     let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
     let ticket = Ticket::new();
-    let job = job(case, plan, &mut output, &ticket, rescue);
+    let job = job(case, plan, &mut output, &ticket, recompute);
     // SAFETY: input and output live until the ticket is done, as every caller here waits for it.
-    unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+    unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
     Sent { case, ticket, output }
 }
 
@@ -216,14 +227,14 @@ fn an_output_that_is_written_in_part_is_computed_to_its_end() {
         let pipeline = start(&rig, OPTIONS).unwrap();
         rig.faults.arm(Fault::Error(api::INVALID_OPERATION), number);
         let (expected, count) = (rig.batch.expected.clone(), rescued.clone());
-        let rescue: StandIn = Arc::new(move |error, _, output| {
+        let recompute: FallbackFn = Arc::new(move |error, _, output| {
             count.fetch_add(1, Ordering::Relaxed);
             output.copy_from_slice(&expected);
             let fallback = Some(error.to_string().into());
             Ok(Run { device: "test".into(), kernel: "copy".into(), timing: Default::default(), fallback })
         });
         let before = rescued.load(Ordering::Relaxed);
-        let result = send_with(&pipeline, &rig.batch, &*plan, Some(rescue)).end();
+        let result = send_with(&pipeline, &rig.batch, &*plan, Some(recompute)).end();
         let was_rescued = rescued.load(Ordering::Relaxed) > before;
         assert_eq!(was_rescued, result.as_ref().is_ok_and(|run| run.fallback.is_some()), "{number}");
         untouched += usize::from(result.is_err());
@@ -346,7 +357,7 @@ fn a_first_piece_is_cut_as_the_planner_expects() {
             let ticket = Ticket::new();
             let job = Job { recipe: Arc::new(recipe), ..job(case, &*plan, &mut output, &ticket, None) };
             // SAFETY: input and output live until the ticket is done, which `end` waits for.
-            unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+            unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
             Sent { case, ticket, output }.end().unwrap().timing.dispatches
         });
         assert!(dispatches[0] == whole && dispatches[1] > whole, "{variant}: {dispatches:?}");
@@ -396,7 +407,7 @@ fn lent_weights_outlast_a_device_that_is_lost() {
         let ticket = Ticket::new();
         let job = Job { recipe: recipe.clone(), ..job(case, &*plan, &mut output, &ticket, None) };
         // SAFETY: input, weights and output live until the ticket is done, which `end` waits for.
-        unsafe { pipeline.submit_once(job, Lent::new(&case.weights), Pressure::Wait).unwrap() };
+        unsafe { pipeline.submit_once(job, BorrowedSlice::new(&case.weights), WhenFull::Wait).unwrap() };
         Sent { case, ticket, output }.end().unwrap();
         if rig.faults.disarm().is_none() {
             break;
@@ -413,8 +424,8 @@ fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
     let plan = rig.square.piped(&engine).unwrap();
     let recipe = plan.recipe().unwrap();
     let pipeline = start(&rig, PipelineOptions { slots: 3, ..OPTIONS }).unwrap();
-    let mut held = pipeline.acquire(recipe, Pressure::Wait).unwrap();
-    let mut running = pipeline.acquire(recipe, Pressure::Wait).unwrap();
+    let mut held = pipeline.acquire(recipe, WhenFull::Wait).unwrap();
+    let mut running = pipeline.acquire(recipe, WhenFull::Wait).unwrap();
     rig.faults.arm(Fault::Lost, 1);
     let ticket = Ticket::new();
     running.submit(&ticket).unwrap();
@@ -444,13 +455,13 @@ fn a_stand_in_computes_what_the_device_cannot() {
     let mut output = vec![f32::from_bits(CANARY); expected.len()];
     let ticket = Ticket::new();
     let mut job = job(&rig.batch, &*plan, &mut output, &ticket, None);
-    job.stand_in = Some(Arc::new(move |error, _, output| {
+    job.fallback = Some(Arc::new(move |error, _, output| {
         output.copy_from_slice(&expected);
         let fallback = Some(error.to_string().into());
         Ok(Run { device: "cpu".into(), kernel: "k".into(), timing: Default::default(), fallback })
     }));
     // SAFETY: input and output live until the ticket is done.
-    unsafe { pipeline.submit(job, Pressure::Wait).unwrap() };
+    unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
     let run = ticket.wait_for(LONG).unwrap().unwrap();
     assert!(run.fallback.unwrap().contains("could not build shader"));
     assert_eq!(output, rig.batch.expected);

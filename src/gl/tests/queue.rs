@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::faulty::{Fault, Machine};
 use super::pipeline::{OPTIONS, Sent, machine, send, start};
 use super::rig::{Case, Rig};
-use crate::backend::{Contexts, PipelineOptions, Plan, Pressure, Queue, Run};
+use crate::backend::{Contexts, PipelineOptions, Plan, Queue, Run, WhenFull};
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Target;
 use crate::gl::driver::egl::Egl;
@@ -19,7 +19,7 @@ const ONE_SLOT: PipelineOptions = PipelineOptions { slots: 1, queue: 64, ..OPTIO
 
 /// Sends `jobs` jobs while the only slot is held, and lets it go.
 fn send_together<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan, jobs: usize) -> Vec<Sent<'a>> {
-    let held = pipeline.acquire(plan.recipe().unwrap(), Pressure::Wait).unwrap();
+    let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
     let sent = (0..jobs).map(|_| send(pipeline, case, plan)).collect();
     drop(held);
     sent
@@ -38,7 +38,7 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
         for case in [&rig.square, &rig.direct] {
             let plan = case.piped(&engine).unwrap();
             let pipeline = start(&rig, PipelineOptions { contexts, ..ONE_SLOT }).unwrap();
-            let held = pipeline.acquire(plan.recipe().unwrap(), Pressure::Wait).unwrap();
+            let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
             let sent: Vec<Sent> = (0..12).map(|_| send(&pipeline, case, &*plan)).collect();
             assert!(sent[5].ticket.cancel());
             drop(held);
@@ -146,7 +146,7 @@ fn a_device_lost_under_a_batch_costs_none_of_its_jobs() {
     let mut injected = 0;
     for number in (1..).step_by(9) {
         let pipeline = start(&rig, ONE_SLOT).unwrap();
-        let held = pipeline.acquire(plan.recipe().unwrap(), Pressure::Wait).unwrap();
+        let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
         let sent: Vec<Sent> = (0..5).map(|_| send(&pipeline, &rig.square, &*plan)).collect();
         rig.faults.arm(Fault::Lost, number);
         drop(held);

@@ -4,7 +4,7 @@
 use super::faulty::Fault;
 use super::pipeline::{OPTIONS, machine, send, start};
 use super::rig::Rig;
-use crate::backend::{Contexts, PipelineOptions, Pressure, Queue as _, Ticket};
+use crate::backend::{Contexts, PipelineOptions, Queue as _, Ticket, WhenFull};
 
 const CONTEXTS: [Contexts; 3] = [Contexts::One, Contexts::Two, Contexts::Three];
 
@@ -40,10 +40,10 @@ fn between_a_pipelines_beginning_and_its_slots() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
-    for pressure in [Pressure::Wait, Pressure::Refuse] {
+    for when_full in [WhenFull::Wait, WhenFull::Refuse] {
         let pipeline = start(&rig, OPTIONS).unwrap();
         rig.faults.terminate();
-        let mut slot = pipeline.acquire(plan.recipe().unwrap(), pressure).unwrap();
+        let mut slot = pipeline.acquire(plan.recipe().unwrap(), when_full).unwrap();
         // SAFETY: the slot's memory is as long as the problem says, ours while no job runs in it, and lives as long as it.
         let input = unsafe { std::slice::from_raw_parts_mut(slot.input(), rig.square.input.len()) };
         input.copy_from_slice(&rig.square.input);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sparkle::device::{PipelineSlot, SlotTicket, Submitted};
 use sparkle::problem::exact::Random;
 use sparkle::report::PipelineStats;
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline, PipelineOptions, Pressure};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline, PipelineOptions, WhenFull};
 
 use super::Args;
 use crate::failure::Failure;
@@ -173,7 +173,7 @@ impl<'a> Work<'a> {
         order: Order,
     ) -> Result<Took, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
-        let submit = |(input, output)| pipeline.submit(&self.plan, input, output, Pressure::Wait);
+        let submit = |(input, output)| pipeline.submit(&self.plan, input, output, WhenFull::Wait);
         let fresh = || -> Result<Submitted, Failure> {
             let input = memory::copied("another input", &self.input)?;
             Ok(submit((input, memory::unwritten(self.problem().output_len())?))?)
@@ -205,7 +205,7 @@ impl<'a> Work<'a> {
     pub fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
         let filled = || -> Result<PipelineSlot, Failure> {
-            let mut slot = pipeline.acquire(&self.plan, Pressure::Wait)?;
+            let mut slot = pipeline.acquire(&self.plan, WhenFull::Wait)?;
             slot.input().copy_from_slice(&self.input);
             Ok(slot)
         };

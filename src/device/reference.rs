@@ -1,0 +1,10 @@
+//! The engine of the reference interface: the door through which `ffi` reaches the GL engine on the caller's thread.
+//!
+//! These are the GL engine's own functions, so a call costs nothing extra. Unlike a [`Device`](super::Device), they
+//! work on process-wide state and leave a context current on the calling thread.
+
+pub(crate) use crate::gl::reference::{
+    cleanup, compile, compile_custom, create_buffer, download_buffer, enqueue, execute, execute_custom,
+    execute_source, free_buffer, initialize, is_initialized, is_reference_program, program,
+    set_shader_source,
+};
