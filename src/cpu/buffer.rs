@@ -107,12 +107,12 @@ pub type Shelf = LocalKey<Cell<Option<Buffer>>>;
 
 /// A thread's buffer, taken off its shelf for one call and put back afterwards. A call inside that call finds
 /// the shelf empty and gets a new buffer.
-pub struct BorrowedSlice {
+pub struct Lent {
     shelf: &'static Shelf,
     buffer: Option<Buffer>,
 }
 
-impl BorrowedSlice {
+impl Lent {
     /// At least `len` elements of any value.
     ///
     /// # Errors
@@ -126,24 +126,24 @@ impl BorrowedSlice {
         };
         #[cfg(test)]
         let buffer = tests::poisoned(buffer);
-        Ok(BorrowedSlice { shelf, buffer: Some(buffer) })
+        Ok(Lent { shelf, buffer: Some(buffer) })
     }
 }
 
-impl Deref for BorrowedSlice {
+impl Deref for Lent {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         self.buffer.as_deref().unwrap_or_default()
     }
 }
 
-impl DerefMut for BorrowedSlice {
+impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut [f32] {
         self.buffer.as_deref_mut().unwrap_or_default()
     }
 }
 
-impl Drop for BorrowedSlice {
+impl Drop for Lent {
     fn drop(&mut self) {
         let buffer = self.buffer.take();
         let _ = self.shelf.try_with(|shelf| shelf.set(buffer));
@@ -197,15 +197,15 @@ pub mod tests {
     #[test]
     fn a_shelf_gives_the_same_buffer_again_and_another_one_inside() {
         thread_local! { static SHELF: Cell<Option<Buffer>> = const { Cell::new(None) }; }
-        let first = BorrowedSlice::take(&SHELF, 100).unwrap();
+        let first = Lent::take(&SHELF, 100).unwrap();
         let address = first.as_ptr();
-        let inside = BorrowedSlice::take(&SHELF, 10).unwrap();
+        let inside = Lent::take(&SHELF, 10).unwrap();
         assert_ne!(inside.as_ptr(), address);
         drop(inside);
         drop(first);
-        let again = BorrowedSlice::take(&SHELF, 50).unwrap();
+        let again = Lent::take(&SHELF, 50).unwrap();
         assert_eq!((again.as_ptr(), again.len()), (address, 100));
         drop(again);
-        assert!(BorrowedSlice::take(&SHELF, 101).unwrap().len() >= 101);
+        assert!(Lent::take(&SHELF, 101).unwrap().len() >= 101);
     }
 }

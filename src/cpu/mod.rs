@@ -46,7 +46,7 @@ use crate::memory::blocking::{Blocking, Products, Ukernel};
 use crate::memory::tile::register_tiles;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
-use buffer::{BorrowedSlice, Buffer};
+use buffer::{Buffer, Lent};
 use isa::{Isa, with_kernel};
 use kernels::Kernel;
 use pool::Team;
@@ -162,10 +162,8 @@ fn sgemm<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut
     }
     // All memory first, so that C is untouched if there is none.
     let mut team = Team::for_work(problem.flops())?;
-    let mut shared = BorrowedSlice::take(
-        &SHARED,
-        if problem.is_scaling() { 0 } else { gemm::shared_len(kernel, problem) },
-    )?;
+    let mut shared =
+        Lent::take(&SHARED, if problem.is_scaling() { 0 } else { gemm::shared_len(kernel, problem) })?;
     let computing = Instant::now();
     gemm::run(kernel, &mut team, problem, (a, b), c, &mut shared)?;
     let end = Instant::now();

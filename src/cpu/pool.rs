@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::buffer::{self, BorrowedSlice, Buffer};
+use super::buffer::{self, Buffer, Lent};
 use super::crew::{Crew, Life};
 use super::process_lock::ProcessLock;
 use crate::config::config;
@@ -126,7 +126,7 @@ thread_local! {
 pub struct Team {
     pool: Option<Arc<Pool>>,
     /// The caller's own.
-    workspace: BorrowedSlice,
+    workspace: Lent,
 }
 
 impl Team {
@@ -172,7 +172,7 @@ impl Team {
     }
 
     fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
-        Ok(Team { pool, workspace: BorrowedSlice::take(&WORKSPACE, WORKSPACE_LEN)? })
+        Ok(Team { pool, workspace: Lent::take(&WORKSPACE, WORKSPACE_LEN)? })
     }
 
     /// Threads that work at once.

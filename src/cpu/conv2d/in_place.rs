@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{Block, ConvPlan, Job, MOST_TILE, STAGE_TASKS, STAGED, Shape, Source, Weights};
 use crate::cpu::block::{Ahead, Shared};
-use crate::cpu::buffer::BorrowedSlice;
+use crate::cpu::buffer::Lent;
 use crate::cpu::kernels::{A_AHEAD, Epilogue, Kernel, Part, Tile, Turn, View};
 use crate::cpu::pack::clear_missing;
 use crate::cpu::pool::Team;
@@ -42,7 +42,7 @@ impl<K: Kernel> ConvPlan<K> {
         let image_len = input.len() / products;
         let channels = self.problem.sizes().c / groups;
         let staged_len = self.shared_stage(team.size());
-        let mut shared = BorrowedSlice::take(&STAGED, staged_len)?;
+        let mut shared = Lent::take(&STAGED, staged_len)?;
         let planes = (staged_len > 0).then(|| geometry.staged(&shared));
         let stage = Shared::new(&mut shared);
         let piece = channels.div_ceil(STAGE_TASKS * team.size());

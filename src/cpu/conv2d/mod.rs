@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::block::Shared;
-use super::buffer::{self, BorrowedSlice, Buffer};
+use super::buffer::{self, Buffer, Lent};
 use super::caches::described;
 use super::kernels::{Epilogue, Kernel};
 use super::pack::{Lines, panels};
@@ -314,7 +314,7 @@ pub fn once<K: Kernel>(
     let convolution = ConvPlan::unpacked(kernel, problem, bias, views)?;
     let mut team = Team::for_work(problem.flops())?;
     let len = convolution.room(team.size());
-    let mut packed = BorrowedSlice::take(&PACKED, len)?;
+    let mut packed = Lent::take(&PACKED, len)?;
     let computing = Instant::now();
     convolution.execute_given(weights, &mut packed, &mut team, input, output)?;
     let end = Instant::now();

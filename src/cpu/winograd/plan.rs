@@ -14,7 +14,7 @@ use super::weights::WeightsJob;
 use crate::allocate;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::{self, BorrowedSlice, Buffer};
+use crate::cpu::buffer::{self, Buffer, Lent};
 use crate::cpu::caches::described;
 use crate::cpu::pool::{self, Apart, Team, num_threads};
 use crate::error::Result;
@@ -330,7 +330,7 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
         let start = Instant::now();
         // All memory first, so that the output is untouched if there is none.
         let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = BorrowedSlice::take(&SPACE, self.workspace_len(team.size()))?;
+        let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
         let computing = Instant::now();
         self.execute(&mut team, &mut workspace, input, output)?;
         let kernel = computing.elapsed();
