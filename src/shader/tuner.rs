@@ -15,7 +15,7 @@ use super::variant::{Family, Variant};
 pub const TUNING_BUDGET: Duration = Duration::from_secs(3);
 /// Share of [`TUNING_BUDGET`] after which no further candidate is built.
 pub const BUILD_START_SHARE: f64 = 0.4;
-/// Share of [`TUNING_BUDGET`] after which a candidate that is still being built does not race.
+/// Share of [`TUNING_BUDGET`] after which a candidate that is still being built does not race, unless it is the first.
 pub const BUILD_READY_SHARE: f64 = 0.5;
 /// Candidates that race, at most; the best of each further family is added.
 const MAX_RACING: usize = 12;

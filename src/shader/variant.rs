@@ -94,7 +94,7 @@ fn untiled() -> impl Iterator<Item = Variant> {
 /// A problem with less work is small. It is not worth tuning. If it is computed once, it uses the fallback kernel, because
 /// compiling another takes longer than that could save.
 const SMALL_FLOPS: u64 = 4_000_000;
-/// A problem with less work always uses the fallback kernel.
+/// A problem with less work always uses the fallback kernel, unless it requires Winograd.
 const MIN_GENERATED_FLOPS: u64 = 400_000;
 /// Output channels that a thread of `Grouped` may compute.
 const GROUPED_ROWS: [usize; 4] = [8, 4, 2, 1];
@@ -115,12 +115,13 @@ const FALLBACK_SHARE: f64 = 0.012;
 /// Latency in seconds of one kernel row in a thread of `Fallback`. This and the next two were fitted to sixteen small layers on
 /// an H100.
 const FALLBACK_LINE: f64 = 0.45e-6;
-/// Latency in seconds of one kernel row in a thread of `Grouped`, and of each weight in it.
+/// Latency in seconds of one kernel row in a thread of `Grouped`.
 const GROUPED_LINE: f64 = 0.18e-6;
+/// Latency in seconds of each weight in that row.
 const GROUPED_WEIGHT: f64 = 0.02e-6;
 /// Share of the multiply-add rate that `Grouped` reaches with many output channels per thread.
 const GROUPED_SHARE: f64 = 0.25;
-/// Time of its transfers, as a multiple of the shortest possible time.
+/// Time of the transfers of `Grouped`, as a multiple of the shortest possible time.
 const GROUPED_TRANSFERS: f64 = 1.5;
 /// Latency in seconds of one step of `Pointwise`. This and the next two were fitted to four layers on an H100, batch 1 and 32.
 const POINTWISE_STEP: f64 = 0.11e-6;
