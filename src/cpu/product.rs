@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
 use super::gemm;
-use super::kernels::Kernel;
+use super::kernels::{Kernel, ensure_kernel};
 use super::pool::Team;
 use crate::error::Result;
 use crate::problem::Gemm;
@@ -31,6 +31,7 @@ pub fn sgemm<K: Kernel>(
     (a, b): (&[f32], &[f32]),
     c: &mut [f32],
 ) -> Result<Timing> {
+    const { ensure_kernel::<K>() };
     let start = Instant::now();
     if gemm::in_place(kernel, problem, (a, b), c) {
         // Only the kernel ran. Another look at the clock would take as long as the smallest products.

@@ -23,7 +23,7 @@ pub struct GroupedShape {
     /// Output rows and columns of a band.
     pub rows: usize,
     pub cols: usize,
-    /// Distance of lines in a band, and of columns with different remainders. For channels see `channel`.
+    /// Distance of lines in a band, and of columns with different remainders.
     pub pitch: usize,
     pub phase: usize,
     /// In a flat map, elements of the lines and columns of a channel with the same remainders.

@@ -1,7 +1,7 @@
 //! Micro-kernels: the innermost product of two packed panels, and the epilogue that writes it to C.
 //!
 //! A kernel gets pointers, a depth and strides. It knows nothing of shapes, threads or memory. The loops around it
-//! ([`super::block`]) are generic over the [`Kernel`] trait, so a new instruction set is one more implementation.
+//! (`block.rs`) are generic over the [`Kernel`] trait, so a new instruction set is one more implementation.
 //!
 //! Only `src/cpu` calls this folder. It does no I/O, allocates nothing, and touches only the memory that its callers
 //! name.
