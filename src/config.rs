@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use crate::error::clipped;
 use crate::log::Level;
-use crate::problem::Algorithm;
+use crate::problem::{Algorithm, Conv2d};
 
 /// What plans do with measurements of their candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +62,17 @@ impl Config {
     /// The time to wait for a GPU, in milliseconds.
     pub fn gl_timeout_ms(&self) -> u64 {
         self.gl_timeout_ms.unwrap_or(10_000)
+    }
+
+    /// Whether measurements decide how `problem` is computed, and whether they are made.
+    pub(crate) fn tune_for(&self, problem: &Conv2d) -> Tune {
+        match self.tune {
+            _ if self.deterministic => Tune::Off,
+            _ if problem.is_measured() => Tune::Full,
+            // A plan that runs once is not worth a measurement, but a recorded result costs nothing.
+            Tune::Full if problem.is_once() => Tune::Read,
+            tune => tune,
+        }
     }
 
     /// The folder where measurements are kept from run to run, if there is to be one.

@@ -1,8 +1,8 @@
-//! The loop shared by matrix products and convolutions: all rows of A times one panel of B.
+//! The loop that matrix products and convolutions share: all rows of A times one panel of B.
 
 use super::kernels::{Epilogue, Kernel, Panel, Tile, prefetch};
 
-/// All rows of A that meet a panel of B: panel i of MR rows is `first`, moved by `i*next` elements.
+/// All rows of A that are multiplied by a panel of B. Panel i of MR rows is `first`, moved by `i*next` elements.
 #[derive(Clone, Copy)]
 pub struct Panels {
     pub first: Panel,
@@ -16,8 +16,8 @@ impl Panels {
     }
 }
 
-/// What the next panel of B will be packed from: `rows` rows of `len` elements, `row` apart. It is prefetched
-/// while this panel is used, a few lines before each tile, so that packing never waits for memory.
+/// The memory that the next panel of B is packed from: `rows` rows of `len` elements, `row` apart. It is prefetched
+/// while this panel is used, a few lines before each tile, so that packing does not wait for memory.
 #[derive(Clone, Copy)]
 pub struct Ahead {
     pub start: *const f32,
@@ -29,13 +29,13 @@ pub struct Ahead {
 impl Ahead {
     pub const NOTHING: Self = Ahead { start: std::ptr::null(), row: 0, rows: 0, len: 0 };
 
-    /// Part `index` of `parts`.
+    /// Part `index` of `parts` equal parts.
     pub fn part(&self, index: usize, parts: usize) -> Self {
         let (first, end) = (index * self.rows / parts, (index + 1) * self.rows / parts);
         Ahead { start: self.start.wrapping_add(first * self.row), rows: end - first, ..*self }
     }
 
-    /// Prefetches part `index` of those that have `each` rows.
+    /// Prefetches part `index` of the parts of `each` rows.
     #[inline]
     pub fn prefetch(&self, index: usize, each: usize) {
         for row in (index * each).min(self.rows)..((index + 1) * each).min(self.rows) {
@@ -47,10 +47,10 @@ impl Ahead {
     }
 }
 
-/// Elements of a cache line.
+/// Elements in a cache line.
 const LINE: usize = 16;
 
-/// A matrix that tasks write disjoint parts of.
+/// A matrix of which tasks write disjoint parts.
 #[derive(Clone, Copy)]
 pub struct Shared(*mut f32);
 
@@ -59,23 +59,23 @@ impl Shared {
         Shared(matrix.as_mut_ptr())
     }
 
-    /// Its first element.
+    /// The first element.
     pub fn start(&self) -> *mut f32 {
         self.0
     }
 }
 
-// SAFETY: a Shared is only a pointer; those who write through it answer for not overlapping.
+// SAFETY: a Shared is only a pointer. Code that writes through it guarantees that writes do not overlap.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// Computes a strip of C, of any number of rows and up to NR columns, from panels of A and a panel of B whose
-/// rows are `b.1` apart. The panel of B stays in the L1 cache, those of A stream past it.
+/// Computes a strip of C from panels of A and one panel of B. The strip has any number of rows and up to NR columns.
+/// The rows of B are `b.1` apart. The panel of B stays in the L1 cache; those of A stream past it.
 ///
 /// # Safety
-/// A is readable for the strip's rows, B for its columns, both `depth` deep. All elements of the strip are
-/// writable, by nobody else meanwhile, and initialised if `epilogue.beta` is not zero. The bias is null or
+/// A is readable for the strip's rows, B for its columns, both `depth` deep. All elements of the strip are writable,
+/// no other thread accesses them, and they are initialised if `epilogue.beta` is not zero. The bias is null or
 /// readable for the strip's rows.
 pub unsafe fn multiply<K: Kernel>(
     kernel: K,
@@ -90,7 +90,7 @@ pub unsafe fn multiply<K: Kernel>(
     let thin = c.cols % K::LANES;
     if thin > 0 && thin <= K::THIN && (a.next, a.first.row, a.first.step) == (K::MR * depth, 1, K::MR) {
         let wide = c.cols - thin;
-        // SAFETY: the thin part are the last columns of the strip, and packed panels are whole.
+        // SAFETY: the thin part is the last columns of the strip, and packed panels are whole.
         unsafe {
             let rest = Tile { start: c.start.add(wide), cols: thin, ..c };
             kernel.thin(depth, a.first.start, (b.0.add(wide), b.1), rest, epilogue);
@@ -103,7 +103,7 @@ pub unsafe fn multiply<K: Kernel>(
     let each = ahead.rows.div_ceil(c.rows.div_ceil(K::MR));
     for (index, i) in (0..c.rows).step_by(K::MR).enumerate() {
         ahead.prefetch(index, each);
-        // SAFETY: row i exists, and with it the rest of this tile, in A, C and the bias.
+        // SAFETY: row i and the rest of this tile exist in A, C and the bias.
         unsafe {
             let epilogue = epilogue.below(i);
             let a = Panel { start: a.first.start.add(index * a.next), ..a.first };

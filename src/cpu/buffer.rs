@@ -1,4 +1,4 @@
-//! Aligned memory for packed panels, and how it is reused from call to call.
+//! Aligned memory for packed panels, reused between calls.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -8,30 +8,30 @@ use std::thread::LocalKey;
 
 use crate::error::{Error, Result};
 
-/// A cache line, and the widest vector register.
+/// The size of a cache line and of the widest vector register, in bytes.
 const ALIGNMENT: usize = 64;
 
-/// Buffers from this size on are asked to lie in large pages, which fault and miss five hundred times less often.
+/// Buffers from this size on request large pages, which cause 512 times fewer page faults and TLB misses.
 const LARGE: usize = 4 << 20;
 
-/// A large page, where the system has them.
+/// The size of a large page in bytes.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// fp32 elements on the heap, aligned to a cache line.
+/// A heap allocation of fp32 elements, aligned to a cache line.
 pub struct Buffer {
     start: NonNull<f32>,
     len: usize,
-    /// What was allocated: somewhat more, in which `start` is the first aligned element.
+    /// The whole allocation. `start` is its first aligned element.
     whole: NonNull<u8>,
 }
 
-// SAFETY: a Buffer owns its memory and gives it out only by the borrow rules, like a Vec<f32>.
+// SAFETY: a Buffer owns its memory and lends it by the borrow rules only, like a Vec<f32>.
 unsafe impl Send for Buffer {}
 // SAFETY: as above.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// `len` zeros.
+    /// A buffer of `len` zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -44,14 +44,14 @@ impl Buffer {
             return Ok(Buffer { start: NonNull::dangling(), len, whole: NonNull::dangling() });
         }
         let layout = Self::layout(len).ok_or_else(exhausted)?;
-        // Asked for without an alignment, memory fresh from the system is not filled with zeros once more.
+        // The layout asks for no alignment: only then does the allocator skip zeroing memory fresh from the system.
         // SAFETY: the layout's size is not zero, as len is not.
         let whole = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(exhausted)?;
-        // SAFETY: the layout has room for `len` elements from the first aligned one on.
+        // SAFETY: the layout has room for `len` elements after the first aligned one.
         let start = unsafe { whole.add(whole.align_offset(Self::alignment(len))) }.cast();
         let buffer = Buffer { start, len, whole };
         if size_of_val(&*buffer) >= LARGE {
-            in_large_pages(&buffer);
+            request_large_pages(&buffer);
         }
         Ok(buffer)
     }
@@ -60,16 +60,16 @@ impl Buffer {
         if len >= LARGE / size_of::<f32>() { LARGE_PAGE } else { ALIGNMENT }
     }
 
-    /// Of `len` elements and what aligning them may cost.
+    /// The layout of `len` elements plus the room to align them.
     fn layout(len: usize) -> Option<Layout> {
         Layout::array::<f32>(len.checked_add(Self::alignment(len) / size_of::<f32>())?).ok()
     }
 }
 
-/// Asks the system for large pages. It may decline: nothing depends on it.
-fn in_large_pages(buffer: &Buffer) {
+/// Asks the system for large pages. It may refuse; nothing depends on it.
+fn request_large_pages(buffer: &Buffer) {
     #[cfg(target_os = "linux")]
-    // SAFETY: the range is the buffer's own, and advice does not change what it holds.
+    // SAFETY: the buffer owns the range, and the advice does not change its contents.
     unsafe {
         libc::madvise(buffer.start.as_ptr().cast(), size_of_val(&**buffer), libc::MADV_HUGEPAGE);
     }
@@ -96,63 +96,63 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len).filter(|_| self.len > 0) {
-            // SAFETY: allocated in zeroed() with this very layout.
+            // SAFETY: allocated in zeroed() with the same layout.
             unsafe { dealloc(self.whole.as_ptr(), layout) };
         }
     }
 }
 
-/// Where a thread keeps a buffer between calls.
-pub type Shelf = LocalKey<Cell<Option<Buffer>>>;
+/// A thread-local place that keeps a buffer between calls.
+pub type ThreadBuffer = LocalKey<Cell<Option<Buffer>>>;
 
-/// A thread's buffer, taken off its shelf for one call and put back afterwards. A call inside that call finds
-/// the shelf empty and gets a new buffer.
-pub struct Lent {
-    shelf: &'static Shelf,
+/// A thread's buffer, borrowed for one call and put back when dropped. A nested call finds the place empty and gets a
+/// new buffer.
+pub struct Borrowed {
+    place: &'static ThreadBuffer,
     buffer: Option<Buffer>,
 }
 
-impl Lent {
-    /// At least `len` elements of any value.
+impl Borrowed {
+    /// A buffer of at least `len` elements with arbitrary values.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn take(shelf: &'static Shelf, len: usize) -> Result<Self> {
-        // A shelf is gone when its thread is ending; then nothing is reused.
-        let kept = shelf.try_with(Cell::take).ok().flatten().filter(|buffer| buffer.len() >= len);
+    pub fn take(place: &'static ThreadBuffer, len: usize) -> Result<Self> {
+        // The place no longer exists when its thread is ending. Then nothing is reused.
+        let kept = place.try_with(Cell::take).ok().flatten().filter(|buffer| buffer.len() >= len);
         let buffer = match kept {
             Some(buffer) => buffer,
             None => Buffer::zeroed(len)?,
         };
         #[cfg(test)]
         let buffer = tests::poisoned(buffer);
-        Ok(Lent { shelf, buffer: Some(buffer) })
+        Ok(Borrowed { place, buffer: Some(buffer) })
     }
 }
 
-impl Deref for Lent {
+impl Deref for Borrowed {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         self.buffer.as_deref().unwrap_or_default()
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for Borrowed {
     fn deref_mut(&mut self) -> &mut [f32] {
         self.buffer.as_deref_mut().unwrap_or_default()
     }
 }
 
-impl Drop for Lent {
+impl Drop for Borrowed {
     fn drop(&mut self) {
         let buffer = self.buffer.take();
-        let _ = self.shelf.try_with(|shelf| shelf.set(buffer));
+        let _ = self.place.try_with(|place| place.set(buffer));
     }
 }
 
-/// Frees what the calling thread keeps there.
-pub fn clear(shelf: &'static Shelf) {
-    let _ = shelf.try_with(Cell::take);
+/// Frees the buffer that the calling thread keeps there.
+pub fn clear(place: &'static ThreadBuffer) {
+    let _ = place.try_with(Cell::take);
 }
 
 #[cfg(test)]
@@ -161,7 +161,8 @@ pub mod tests {
 
     thread_local! { static POISON: Cell<bool> = const { Cell::new(false) }; }
 
-    /// Runs `body` while all that this thread is lent is full of signalling NaNs, which arithmetic cannot overlook.
+    /// Runs `body` while every buffer that this thread borrows is filled with signalling NaNs: arithmetic on them
+    /// raises a flag.
     pub fn with_poison<T>(body: impl FnOnce() -> T) -> T {
         POISON.set(true);
         let value = body();
@@ -195,17 +196,17 @@ pub mod tests {
     }
 
     #[test]
-    fn a_shelf_gives_the_same_buffer_again_and_another_one_inside() {
-        thread_local! { static SHELF: Cell<Option<Buffer>> = const { Cell::new(None) }; }
-        let first = Lent::take(&SHELF, 100).unwrap();
+    fn a_thread_reuses_its_buffer_and_a_nested_call_gets_another_one() {
+        thread_local! { static PLACE: Cell<Option<Buffer>> = const { Cell::new(None) }; }
+        let first = Borrowed::take(&PLACE, 100).unwrap();
         let address = first.as_ptr();
-        let inside = Lent::take(&SHELF, 10).unwrap();
+        let inside = Borrowed::take(&PLACE, 10).unwrap();
         assert_ne!(inside.as_ptr(), address);
         drop(inside);
         drop(first);
-        let again = Lent::take(&SHELF, 50).unwrap();
+        let again = Borrowed::take(&PLACE, 50).unwrap();
         assert_eq!((again.as_ptr(), again.len()), (address, 100));
         drop(again);
-        assert!(Lent::take(&SHELF, 101).unwrap().len() >= 101);
+        assert!(Borrowed::take(&PLACE, 101).unwrap().len() >= 101);
     }
 }

@@ -1,4 +1,4 @@
-//! What the system says of this CPU: its hardware threads and their caches.
+//! The system's description of this CPU: its hardware threads and their caches.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use super::isa::Isa;
 use crate::memory::{Caches, Hierarchy};
 
-/// This CPU as described, nothing measured: all that block sizes may depend on. Read once. What the system does not
-/// tell is zero: not known.
+/// This CPU as the system describes it, without measurements. Block sizes depend on nothing else. Read once. Unknown
+/// values are zero.
 pub fn described() -> &'static Hierarchy {
     static DESCRIBED: OnceLock<Hierarchy> = OnceLock::new();
     DESCRIBED.get_or_init(|| {
@@ -23,7 +23,7 @@ pub fn described() -> &'static Hierarchy {
     })
 }
 
-/// The caches for people to read.
+/// The caches in words.
 pub fn words(caches: &Caches) -> String {
     let level = |name: &str, bytes: usize, threads: usize| {
         let shared = if threads > 1 { format!(" for {threads} threads") } else { String::new() };
@@ -35,7 +35,7 @@ pub fn words(caches: &Caches) -> String {
     if known.is_empty() { "not known".into() } else { known.join(", ") }
 }
 
-/// Reads the kernel's description: a directory `indexN` for each cache.
+/// Reads Linux's description: a directory `indexN` for each cache.
 fn read(directory: &Path) -> Caches {
     let mut caches = Caches::UNKNOWN;
     for index in 0..8 {
@@ -59,7 +59,7 @@ fn read(directory: &Path) -> Caches {
     caches
 }
 
-/// `48K`, `32M` or a number of bytes. More than a terabyte is taken for a mistake.
+/// Parses `48K`, `32M` or a number of bytes. More than a terabyte is rejected as an error of the system.
 fn bytes(text: &str) -> Option<usize> {
     let (number, unit) = match text.strip_suffix(['K', 'k']) {
         Some(number) => (number, 10),
@@ -69,7 +69,7 @@ fn bytes(text: &str) -> Option<usize> {
     (bytes <= 1 << 40).then_some(bytes)
 }
 
-/// How many are in a list such as `0-3,8`; zero if it makes no sense.
+/// Counts the entries of a list such as `0-3,8`. Returns zero if the list is malformed.
 fn threads(list: &str) -> usize {
     let count = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

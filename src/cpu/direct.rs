@@ -1,86 +1,91 @@
-//! The direct algorithm: which of its ways computes a problem, and with what.
+//! The direct algorithm: which method computes a problem. "Direct" means what [`crate::problem::Algorithm::Direct`]
+//! means: every method but Winograd's.
 //!
-//! As sums of lines where few pixels meet deep weights ([`deep`]), straight from bands of the image where an input meets few outputs
-//! ([`depthwise`]), else as a matrix product ([`conv2d`]). The models in [`crate::memory`] decide, from the problem alone.
+//! * Dot products ([`dot_conv`]) for few pixels with deep sums.
+//! * Grouped ([`grouped`]) where an input channel is used by few output channels.
+//! * Implicit GEMM ([`conv2d`]) for the rest.
+//!
+//! The cost models in [`crate::memory`] decide, from the problem alone.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::depthwise::{self, Engine, Shape};
+use super::grouped::{self, GroupedKernel, GroupedShape};
 use super::isa::{Isa, with_kernel};
-use super::{conv2d, deep};
+use super::{conv2d, dot_conv};
 use crate::backend::Plan;
 use crate::error::Result;
-use crate::memory::deep::Deep;
-use crate::memory::views::Views;
+use crate::memory::dot_conv::DotConv;
+use crate::memory::implicit_im2col::ImplicitIm2col;
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
-/// A way to compute a problem.
+/// How a problem is computed, and how it is cut.
 #[derive(Debug, Clone)]
-enum Way {
-    Lines(Deep),
-    Bands(Shape),
-    /// The images read as views, or panels of them packed.
-    Product(Option<Views>),
+enum Method {
+    DotConv(DotConv),
+    Grouped(GroupedShape),
+    /// With images read in place, or with packed panels if `None`.
+    ImplicitGemm(Option<ImplicitIm2col>),
 }
 
-impl Way {
-    fn choose<E: Engine>(engine: E, problem: &Conv2d, once: bool) -> Self {
-        if let Some(deep) = deep::choose(engine, problem, once) {
-            return Way::Lines(deep);
+impl Method {
+    fn choose<K: GroupedKernel>(kernel: K, problem: &Conv2d, once: bool) -> Self {
+        if let Some(cut) = dot_conv::choose(kernel, problem, once) {
+            return Method::DotConv(cut);
         }
-        let bands = depthwise::choose(engine, problem).map(Way::Bands);
-        bands.unwrap_or_else(|| Way::Product(conv2d::views(engine, problem)))
+        let grouped = grouped::choose(kernel, problem).map(Method::Grouped);
+        grouped.unwrap_or_else(|| Method::ImplicitGemm(conv2d::implicit_im2col(kernel, problem)))
     }
 
-    /// The way of a call, remembered: to weigh all ways takes some microseconds, a few hundredths of a call on a small layer.
-    fn of_call<E: Engine>(engine: E, problem: &Conv2d) -> Self {
-        let remembered = RECENT.try_with(|recent| {
+    /// The method of a one-shot call, cached: comparing all methods takes some microseconds, a few percent of a call
+    /// on a small layer.
+    fn for_call<K: GroupedKernel>(kernel: K, problem: &Conv2d) -> Self {
+        let cached = RECENT.try_with(|recent| {
             let mut recent = recent.borrow_mut();
-            let known = recent.iter().position(|(other, kernel, _)| other == problem && *kernel == E::CONV);
+            let known = recent.iter().position(|(other, kernel, _)| other == problem && *kernel == K::CONV);
             let entry = match known {
                 Some(index) => recent.remove(index),
-                None => (*problem, E::CONV, Way::choose(engine, problem, true)),
+                None => (*problem, K::CONV, Method::choose(kernel, problem, true)),
             };
-            let way = entry.2.clone();
-            recent.truncate(MOST_RECENT - 1);
+            let method = entry.2.clone();
+            recent.truncate(MAX_RECENT - 1);
             recent.insert(0, entry);
-            way
+            method
         });
-        // A thread that is ending remembers nothing.
-        remembered.unwrap_or_else(|_| Way::choose(engine, problem, true))
+        // The cache no longer exists when its thread is ending.
+        cached.unwrap_or_else(|_| Method::choose(kernel, problem, true))
     }
 }
 
-/// Problems whose ways a thread remembers: a network's layers.
-const MOST_RECENT: usize = 64;
+/// Problems whose methods a thread caches: the layers of a network.
+const MAX_RECENT: usize = 64;
 
 thread_local! {
-    /// The last first.
-    static RECENT: RefCell<Vec<(Conv2d, &'static str, Way)>> = const { RefCell::new(vec![]) };
+    /// The most recent first.
+    static RECENT: RefCell<Vec<(Conv2d, &'static str, Method)>> = const { RefCell::new(vec![]) };
 }
 
-/// Forgets the calling thread's.
+/// Clears the calling thread's cache.
 pub fn clear() {
     let _ = RECENT.try_with(|recent| recent.borrow_mut().clear());
 }
 
-/// A plan.
+/// Makes a plan.
 ///
 /// # Errors
 /// Out of memory.
 pub fn plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-    with_kernel!(isa, kernel => match Way::choose(kernel, problem, false) {
-        Way::Lines(deep) => Ok(Box::new(deep::DeepPlan::new(kernel, problem, deep, weights, bias)?)),
-        Way::Bands(shape) => Ok(Box::new(depthwise::GroupedPlan::new(kernel, shape, problem, weights, bias)?)),
-        Way::Product(views) => {
-            Ok(Box::new(conv2d::ConvPlan::with_views(kernel, problem, (weights, bias), views)?))
+    with_kernel!(isa, kernel => match Method::choose(kernel, problem, false) {
+        Method::DotConv(cut) => Ok(Box::new(dot_conv::DotConvPlan::new(kernel, problem, cut, weights, bias)?)),
+        Method::Grouped(shape) => Ok(Box::new(grouped::GroupedPlan::new(kernel, shape, problem, weights, bias)?)),
+        Method::ImplicitGemm(implicit) => {
+            Ok(Box::new(conv2d::ConvPlan::with_implicit(kernel, problem, (weights, bias), implicit)?))
         }
     })
 }
 
-/// Computes a convolution with weights that are used once; gives the kernel's name.
+/// Computes a convolution with weights that are used once. Returns the kernel's name.
 ///
 /// # Errors
 /// Out of memory; the output is untouched then.
@@ -94,22 +99,24 @@ pub fn once(
     with_kernel!(isa, kernel => once_with(kernel, problem, (weights, bias), input, output))
 }
 
-fn once_with<E: Engine>(
-    engine: E,
+fn once_with<K: GroupedKernel>(
+    kernel: K,
     problem: &Conv2d,
     given: (&[f32], Option<&[f32]>),
     input: &[f32],
     output: &mut [f32],
 ) -> Result<(Arc<str>, Timing)> {
-    match Way::of_call(engine, problem) {
-        Way::Lines(deep) => Ok((E::DOTS.into(), deep::once(engine, (problem, deep), given, input, output)?)),
-        Way::Bands(shape) => {
-            let plan = depthwise::GroupedPlan::new(engine, shape, problem, given.0, given.1)?;
+    match Method::for_call(kernel, problem) {
+        Method::DotConv(cut) => {
+            Ok((K::DOTS.into(), dot_conv::once(kernel, (problem, cut), given, input, output)?))
+        }
+        Method::Grouped(shape) => {
+            let plan = grouped::GroupedPlan::new(kernel, shape, problem, given.0, given.1)?;
             let timing = plan.run(input, output)?;
             Ok((plan.kernel().into(), timing))
         }
-        Way::Product(views) => {
-            Ok((E::CONV.into(), conv2d::once(engine, (problem, views), given, input, output)?))
+        Method::ImplicitGemm(implicit) => {
+            Ok((K::CONV.into(), conv2d::once(kernel, (problem, implicit), given, input, output)?))
         }
     }
 }
@@ -119,9 +126,10 @@ mod tests {
     use super::*;
     use crate::problem::Conv2dDesc;
 
-    /// Problems of all ways, more of them than are remembered, and each asked for again at once and after all others.
+    /// More problems than are cached, of all methods. Each is looked up twice in a row, and some again after all
+    /// others.
     #[test]
-    fn what_is_remembered_is_what_would_be_chosen() {
+    fn cached_methods_equal_chosen_ones() {
         let layer = |index: i64| {
             let (c, side, r) = [(3, 30, 3), (600, 4, 1), (40, 20, 3), (64, 9, 5)][index as usize % 4];
             let pad = r / 2;
@@ -138,21 +146,21 @@ mod tests {
             };
             Conv2d::new(desc).unwrap()
         };
-        let mut ways = [0; 3];
+        let mut methods = [0; 3];
         for isa in Isa::all() {
-            for index in (0..2 * MOST_RECENT as i64).flat_map(|index| [index, index]).chain(0..10) {
+            for index in (0..2 * MAX_RECENT as i64).flat_map(|index| [index, index]).chain(0..10) {
                 let problem = layer(index);
-                let (remembered, chosen) = with_kernel!(isa, kernel =>
-                    (Way::of_call(kernel, &problem), Way::choose(kernel, &problem, true)));
-                assert_eq!(format!("{remembered:?}"), format!("{chosen:?}"), "{isa:?} {problem:?}");
-                ways[match chosen {
-                    Way::Lines(_) => 0,
-                    Way::Bands(_) => 1,
-                    Way::Product(_) => 2,
+                let (cached, chosen) = with_kernel!(isa, kernel =>
+                    (Method::for_call(kernel, &problem), Method::choose(kernel, &problem, true)));
+                assert_eq!(format!("{cached:?}"), format!("{chosen:?}"), "{isa:?} {problem:?}");
+                methods[match chosen {
+                    Method::DotConv(_) => 0,
+                    Method::Grouped(_) => 1,
+                    Method::ImplicitGemm(_) => 2,
                 }] += 1;
             }
         }
-        assert!(ways[1] > 0 && ways[2] > 0, "{ways:?}");
-        assert!(RECENT.with_borrow(Vec::len) == MOST_RECENT);
+        assert!(methods[1] > 0 && methods[2] > 0, "{methods:?}");
+        assert!(RECENT.with_borrow(Vec::len) == MAX_RECENT);
     }
 }

@@ -1,31 +1,31 @@
-//! Packing straight from an NCHW image: a block of the im2col matrix, which as a whole never exists.
+//! Packing panels of the im2col matrix straight from an NCHW image. The matrix never exists as a whole.
 //!
-//! That matrix has a row for each (c, r, s) and a column for each output pixel (p, q), flat, and holds
-//! `image[c][p*stride_h + r*dilation_h - pad_h][q*stride_w + s*dilation_w - pad_w]`, or zero outside of the
-//! image. A panel's columns are cut into runs within one output row; of a run, for given (r, s), one stretch
-//! lies inside of the image, the same for all channels. So all index work is done once a run and (r, s), and
-//! the innermost loop only copies.
+//! It has a row for each (c, r, s) and a column for each output pixel (p, q), and holds `image[c][p*stride_h +
+//! r*dilation_h - pad_h][q*stride_w + s*dilation_w - pad_w]`, or zero outside of the image. A panel's columns are cut
+//! into runs within one output row. For given (r, s), the pixels of a run that are inside of the image are one range,
+//! the same for all channels. So index computations are done once for each run and (r, s), and the innermost loop
+//! only copies.
 
 use std::ops::Range;
 
 use super::block::Ahead;
-use super::kernels::{Kernel, Part};
+use super::kernels::{CopyBlock, Kernel, MAX_NR, ensure_kernel};
 use crate::problem::Conv2dSizes;
 
-/// Output pixels side by side in one output row: `len` of them, from (p, q) on, at column `at` of a panel.
+/// Output pixels in one output row: `len` pixels from (p, q) on, at column `at` of a panel.
 #[derive(Clone, Copy)]
-struct Run {
+struct RowRun {
     p: usize,
     q: usize,
     len: usize,
     at: usize,
 }
 
-/// What zeros are copied from.
-static ZEROS: [f32; 64] = [0.0; 64];
+/// The source of zeros.
+static ZEROS: [f32; MAX_NR] = [0.0; MAX_NR];
 
-/// Packs rows `depths` and columns `pixels`, at most NR, of the im2col matrix of `image`, the channels of one
-/// image and group, into a panel of NR columns. Columns that are missing keep what was there.
+/// Packs rows `depths` and columns `pixels`, at most NR, of the im2col matrix of `image` into a panel of NR columns.
+/// `image` holds the channels of one image and group. Missing columns keep their old contents.
 #[inline]
 pub fn pack<K: Kernel>(
     kernel: K,
@@ -40,7 +40,7 @@ pub fn pack<K: Kernel>(
         let pitch = sizes.h * sizes.w;
         let from = &image[depths.start * pitch + pixels.start..];
         assert!(from.len() >= (depths.len() - 1) * pitch + pixels.len());
-        let part = Part {
+        let part = CopyBlock {
             from: from.as_ptr(),
             from_row: pitch,
             stride: 1,
@@ -59,12 +59,12 @@ pub fn pack<K: Kernel>(
     while at < pixels.len() {
         let (p, q) = ((pixels.start + at) / sizes.q, (pixels.start + at) % sizes.q);
         let len = (sizes.q - q).min(pixels.len() - at);
-        fill(kernel, sizes, image, Run { p, q, len, at }, depths.clone(), panel);
+        fill(kernel, sizes, image, RowRun { p, q, len, at }, depths.clone(), panel);
         at += len;
     }
 }
 
-/// What a panel with columns from `pixel` on will be packed from, if that is rows of the image.
+/// The memory that a panel with columns from `pixel` on will be packed from, if it is rows of the image.
 #[inline]
 pub fn ahead(sizes: &Conv2dSizes, image: &[f32], width: usize, pixel: usize, depths: Range<usize>) -> Ahead {
     let pitch = sizes.h * sizes.w;
@@ -80,29 +80,29 @@ fn is_image(sizes: &Conv2dSizes) -> bool {
     (sizes.r, sizes.s, sizes.stride_h, sizes.stride_w, sizes.pad_h, sizes.pad_w) == (1, 1, 1, 1, 0, 0)
 }
 
-/// Fills one run of a panel, all its depth.
+/// Fills one run of a panel, for all its depths.
 #[inline]
 fn fill<K: Kernel>(
     kernel: K,
     sizes: &Conv2dSizes,
     image: &[f32],
-    run: Run,
+    run: RowRun,
     depths: Range<usize>,
     panel: &mut [f32],
 ) {
-    const { assert!(K::NR <= ZEROS.len()) };
+    const { ensure_kernel::<K>() };
     let Conv2dSizes { h, w, r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *sizes;
     let taps = r * s;
     let left = (run.q * stride_w) as i64 - pad_w as i64;
-    // Depths that are whole channels, as they mostly are, need no care at their ends.
+    // Mostly the depths are whole channels. Then no partial channels need handling.
     let whole = depths.start.is_multiple_of(taps) && depths.end.is_multiple_of(taps);
     for tap_row in 0..r {
         let y = (run.p * stride_h + tap_row * dilation_h).checked_sub(pad_h).filter(|&y| y < h);
         let mut tap_col = 0;
         while tap_col < s {
             let x = left + (tap_col * dilation_w) as i64;
-            let inside = y.map_or(0..0, |_| stretch(x, stride_w, w, run.len));
-            // Taps side by side that see the whole run inside of the image are copied together.
+            let inside = y.map_or(0..0, |_| visible_range(x, stride_w, w, run.len));
+            // Consecutive taps that see the whole run inside of the image are copied together.
             let mut count = 1;
             if whole && inside.len() == run.len {
                 let last = x + ((run.len - 1) * stride_w) as i64;
@@ -118,7 +118,7 @@ fn fill<K: Kernel>(
     }
 }
 
-/// Some taps of the kernel, side by side: `count` from `first` on, of `all`, which see pixels `step` apart.
+/// Consecutive taps of a kernel row: `count` of `all` from `first` on, which see pixels `step` apart.
 struct Taps {
     first: usize,
     count: usize,
@@ -126,14 +126,14 @@ struct Taps {
     step: usize,
 }
 
-/// Fills one run for some taps: of its pixels those `inside` are in the image, the first of them at `start` of a
+/// Fills one run for some taps. Of its pixels, those `inside` are in the image; the first of them is at `start` of a
 /// channel.
 #[inline]
 fn tap<K: Kernel>(
     kernel: K,
     (image, channel, stride): (&[f32], usize, usize),
     (start, inside): (i64, Range<usize>),
-    run: Run,
+    run: RowRun,
     taps: Taps,
     depths: Range<usize>,
     panel: &mut [f32],
@@ -147,7 +147,7 @@ fn tap<K: Kernel>(
     let channels = end - first;
     let to = &mut panel[(first * taps.all + taps.first - depths.start) * K::NR + run.at..];
     assert!(to.len() >= ((channels - 1) * taps.all + taps.count - 1) * K::NR + run.len);
-    let zeros = Part {
+    let zeros = CopyBlock {
         from: ZEROS.as_ptr(),
         from_row: 0,
         stride: 1,
@@ -159,18 +159,18 @@ fn tap<K: Kernel>(
         from_group: 0,
         to_group: taps.all * K::NR,
     };
-    // SAFETY: the run lies inside of the panel for all channels and taps, as asserted; so do the parts of it
-    // before, inside of and after the stretch. The first and the last element of the stretch lie inside of the
-    // image, as asserted.
+    // SAFETY: the run is inside of the panel for all channels and taps, as asserted, and so are its parts before, in
+    // and after the range `inside`. The first and the last element of that range are inside of the image, as
+    // asserted.
     unsafe {
         if inside.start > 0 {
-            kernel.copy(&Part { len: inside.start, ..zeros });
+            kernel.copy(&CopyBlock { len: inside.start, ..zeros });
         }
         if !inside.is_empty() {
             let from = &image[first * channel + start as usize..];
             let last = (channels - 1) * channel + (taps.count - 1) * taps.step + (inside.len() - 1) * stride;
             assert!(from.len() > last);
-            kernel.copy(&Part {
+            kernel.copy(&CopyBlock {
                 from: from.as_ptr(),
                 from_row: taps.step,
                 stride,
@@ -181,17 +181,17 @@ fn tap<K: Kernel>(
             });
         }
         if inside.end < run.len {
-            kernel.copy(&Part { to: zeros.to.add(inside.end), len: run.len - inside.end, ..zeros });
+            kernel.copy(&CopyBlock { to: zeros.to.add(inside.end), len: run.len - inside.end, ..zeros });
         }
     }
 }
 
 /// The i below `len` for which `x + i*stride` is in `0..width`.
-pub fn stretch(x: i64, stride: usize, width: usize, len: usize) -> Range<usize> {
+pub fn visible_range(x: i64, stride: usize, width: usize, len: usize) -> Range<usize> {
     let stride = stride as i64;
     let steps_to = |limit: i64| {
         let way = (limit - x).max(0);
-        // A division takes as long as a good part of the smallest convolutions.
+        // A division would take a good part of the time of the smallest convolutions.
         if stride == 1 { way } else { (way + stride - 1) / stride }
     };
     let (start, end) = (steps_to(0).min(len as i64), steps_to(width as i64).min(len as i64));
@@ -271,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn stretches_at_both_borders() {
-        assert_eq!(stretch(-1, 1, 5, 5), 1..5);
-        assert_eq!(stretch(-1, 1, 5, 7), 1..6);
-        assert_eq!(stretch(1, 1, 5, 5), 0..4);
-        assert_eq!(stretch(-3, 2, 5, 9), 2..4);
-        assert_eq!(stretch(7, 1, 5, 3), 0..0);
-        assert_eq!(stretch(-9, 1, 5, 3), 3..3);
+    fn visible_ranges_at_both_borders() {
+        assert_eq!(visible_range(-1, 1, 5, 5), 1..5);
+        assert_eq!(visible_range(-1, 1, 5, 7), 1..6);
+        assert_eq!(visible_range(1, 1, 5, 5), 0..4);
+        assert_eq!(visible_range(-3, 2, 5, 9), 2..4);
+        assert_eq!(visible_range(7, 1, 5, 3), 0..0);
+        assert_eq!(visible_range(-9, 1, 5, 3), 3..3);
     }
 }

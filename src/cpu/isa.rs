@@ -1,4 +1,4 @@
-//! Which CPU this is, and which micro-kernels it can run.
+//! The CPU's model, and the micro-kernels it can run.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use super::kernels::{Avx2, Avx512};
 use crate::config::config;
 use crate::memory::Registers;
 
-/// A micro-kernel that this CPU can run: the value is the proof.
+/// A micro-kernel that this CPU can run. A value proves it.
 #[derive(Debug, Clone, Copy)]
 pub enum Isa {
     /// AVX-512F.
@@ -21,7 +21,7 @@ pub enum Isa {
     Portable(Portable),
 }
 
-/// Ways to get at one, the fastest first.
+/// Checks for each kernel, the fastest first.
 const CANDIDATES: &[fn() -> Option<Isa>] = &[
     #[cfg(target_arch = "x86_64")]
     || Avx512::detect().map(Isa::Avx512),
@@ -31,26 +31,26 @@ const CANDIDATES: &[fn() -> Option<Isa>] = &[
 ];
 
 impl Isa {
-    /// All that this CPU can run, the fastest first. Never empty.
+    /// All kernels that this CPU can run, the fastest first. Never empty.
     #[cfg(test)]
     pub fn all() -> Vec<Isa> {
         CANDIDATES.iter().filter_map(|detect| detect()).collect()
     }
 
-    /// The one in use: what `SPARKLE_ISA` names, if this CPU can run it, else the fastest. Found once.
+    /// The kernel in use: the one that `SPARKLE_ISA` names if this CPU can run it, else the fastest. Determined once.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| Isa::choose(config().isa.as_deref()))
     }
 
-    /// The one named, if this CPU can run it, else the fastest.
+    /// The named kernel if this CPU can run it, else the fastest.
     fn choose(name: Option<&str>) -> Isa {
         let mut usable = CANDIDATES.iter().filter_map(|detect| detect());
         let named = usable.clone().find(|isa| Some(isa.name()) == name);
         named.or_else(|| usable.next()).unwrap_or(Isa::Portable(Portable))
     }
 
-    /// Its name in `SPARKLE_ISA`.
+    /// The name in `SPARKLE_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -76,7 +76,7 @@ impl Isa {
     }
 }
 
-/// The vector features of this CPU that matter here, for people to read.
+/// This CPU's vector features that kernels use, for `sparkle info`.
 pub fn features() -> Vec<&'static str> {
     let mut found = vec![];
     #[cfg(target_arch = "x86_64")]
@@ -94,7 +94,7 @@ pub fn features() -> Vec<&'static str> {
     found
 }
 
-/// The CPU's model as the system names it; the architecture if it does not. Read once.
+/// The CPU's model as the system names it, or else the architecture. Read once.
 pub fn model() -> &'static str {
     static MODEL: OnceLock<String> = OnceLock::new();
     MODEL.get_or_init(read_model)
@@ -104,13 +104,13 @@ fn read_model() -> String {
     let file = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = file.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
-        // x86 says the former, some ARM systems one of the others.
+        // x86 has the first key, some ARM systems one of the others.
         matches!(key.trim(), "model name" | "Model" | "Hardware").then(|| value.trim().to_owned())
     });
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{} CPU", std::env::consts::ARCH))
 }
 
-/// Evaluates an expression, generic over the kernel, for the kernel an [`Isa`] holds.
+/// Evaluates an expression for the kernel that an [`Isa`] holds. The expression is generic over the kernel.
 macro_rules! with_kernel {
     ($isa:expr, $kernel:ident => $body:expr) => {
         match $isa {

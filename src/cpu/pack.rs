@@ -1,17 +1,17 @@
 //! Packing: copies a part of a matrix into panels, in the order in which a micro-kernel reads them.
 //!
-//! A panel holds `width` lines (rows of A, columns of B) side by side: element p of line l is at `p*width +
-//! l`. Panels follow each other. Columns of B that are missing in the last one keep whatever was there, as no kernel
-//! reads them; rows of A become zero where kernels read panels to their end ([`Kernel::THIN`]).
+//! A panel holds `width` lines (rows of A or columns of B) side by side: element p of line l is at `p*width + l`.
+//! Panels follow each other. If the last panel has fewer columns of B, the rest keeps its old contents, as no kernel
+//! reads it. Missing rows of A become zero for kernels that read panels to their end ([`Kernel::THIN`]).
 
 use std::ops::Range;
 
-use super::kernels::{Kernel, Part, Turn};
+use super::kernels::{CopyBlock, Kernel, TransposeBlock};
 
-/// A matrix as packing sees it: element p of line l is at `l*line + p*depth`.
+/// A matrix to pack: element p of line l is at `l*line + p*depth`.
 #[derive(Clone, Copy)]
 pub struct Lines<'a> {
-    /// Its elements.
+    /// The matrix elements.
     pub data: &'a [f32],
     /// Distance between lines.
     pub line: usize,
@@ -46,7 +46,7 @@ pub fn panels<K: Kernel>(
     }
 }
 
-/// Makes the lines of a panel zero that are missing behind its first `count`.
+/// Fills the lines of a panel after its first `count` with zeros.
 #[inline]
 pub fn clear_missing(panel: &mut [f32], width: usize, count: usize) {
     if count < width {
@@ -54,7 +54,7 @@ pub fn clear_missing(panel: &mut [f32], width: usize, count: usize) {
     }
 }
 
-/// Lines that lie side by side already: copies rows of the panel.
+/// Packs lines that are side by side already, by copying rows.
 #[inline]
 fn side_by_side<K: Kernel>(
     kernel: K,
@@ -64,7 +64,7 @@ fn side_by_side<K: Kernel>(
     panel: &mut [f32],
 ) {
     assert!(count <= width && from.len() >= (depths - 1) * depth + count && panel.len() >= depths * width);
-    let part = Part {
+    let part = CopyBlock {
         from: from.as_ptr(),
         from_row: depth,
         stride: 1,
@@ -80,7 +80,7 @@ fn side_by_side<K: Kernel>(
     unsafe { kernel.copy(&part) };
 }
 
-/// Lines whose elements lie side by side: transposes them.
+/// Packs lines that are contiguous in depth, by transposing them.
 #[inline]
 fn transposed<K: Kernel>(
     kernel: K,
@@ -93,10 +93,10 @@ fn transposed<K: Kernel>(
     let more = from.len() >= 2 * count * line;
     let (from, to) = (from.as_ptr(), panel.as_mut_ptr());
     // SAFETY: the last line ends inside of `from`, and the last depth's row inside of the panel, as asserted.
-    unsafe { kernel.transpose(&Turn { from, line, to, width, lines: count, depths, more }) };
+    unsafe { kernel.transpose(&TransposeBlock { from, line, to, width, lines: count, depths, more }) };
 }
 
-/// Elements `depths` of any `count` lines.
+/// Packs lines of any strides, element by element.
 #[inline]
 fn one_by_one(
     from: &[f32],

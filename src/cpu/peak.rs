@@ -1,12 +1,14 @@
-//! Fused multiply-adds on registers alone, in more independent chains than the units' latency needs: no product that
-//! does all its multiplications can be faster.
+//! The peak rate: fused multiply-adds on registers only, in more independent chains than the units' latency needs. No
+//! product that does all its multiplications is faster.
+//!
+//! The benchmarks include this file by its path, so it uses nothing of the crate.
 
 use std::hint::black_box;
 
-/// Passes over all accumulators between two looks at the clock: some 50 microseconds.
+/// Passes over all accumulators in a run: about 50 microseconds.
 const PASSES: usize = 1 << 14;
 
-/// Runs the widest kernel this CPU has; returns its number of operations.
+/// Runs multiply-adds on the widest registers of this CPU. Returns the number of operations.
 pub fn run() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -28,7 +30,7 @@ mod x86 {
 
     use super::{PASSES, black_box};
 
-    /// 24 of 32 registers.
+    /// Uses 24 of 32 registers.
     #[target_feature(enable = "avx512f")]
     pub fn avx512() -> u64 {
         let (x, y) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
@@ -42,7 +44,7 @@ mod x86 {
         (2 * 16 * 24 * PASSES) as u64
     }
 
-    /// 12 of 16 registers.
+    /// Uses 12 of 16 registers.
     #[target_feature(enable = "avx2,fma")]
     pub fn avx2() -> u64 {
         let (x, y) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
@@ -57,8 +59,8 @@ mod x86 {
     }
 }
 
-/// What the compiler makes of the architecture's baseline: NEON's fused multiply-add on 64-bit ARM, a product and a sum
-/// where the baseline has no such instruction.
+/// Multiply-adds as the compiler generates them for the architecture's baseline: fused on 64-bit ARM (NEON), a product
+/// and a sum where the baseline has no such instruction.
 fn baseline() -> u64 {
     const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
     let (x, y): (f32, f32) = (black_box(0.5), black_box(0.25));

@@ -1,16 +1,17 @@
-//! The threads of the CPU engine.
+//! The thread pool of the CPU engine, and the parallel loops of a call.
 //!
-//! They live inside other people's programs, so they are nobody else's, are never pinned, and start at
-//! first use. All calls share them, from however many threads they come: no more compute at once than were asked
-//! for, callers included ([`super::crew`]). One thread means no pool: the caller computes. A
-//! forked child builds its own pool; the one it inherited has no threads there and is left alone
-//! ([`ProcessLock`]). Beyond our reach is a fork at the very moment when another thread is starting or ending
-//! a thread: the standard library, in a program whose `main` is Rust's, holds a lock of its own then, and the
-//! child's new threads wait for it for ever.
+//! The library's threads live inside other programs. So the pool is private, its threads are never pinned, and they
+//! start at first use. All calls share it, from any number of threads. No more threads compute at the same time than
+//! were asked for, callers included ([`super::workers`]). With one thread there is no pool: the caller computes.
 //!
-//! A call asks for a [`Team`] once and then hands it parallel loops, which hold a handful of tasks a thread,
-//! so what a loop costs is waking the threads, some microseconds, or less if they are awake from the last one. Little
-//! work stays on the caller ([`Team::for_work`]).
+//! A forked child builds its own pool. The pool that it inherited has no threads there and is left alone
+//! ([`ProcessLock`]). One case cannot be handled: a fork at the moment when another thread starts or ends a thread.
+//! In a program whose `main` is in Rust, the standard library then holds a lock of its own, and the child's new
+//! threads wait for it for ever.
+//!
+//! A call asks for a [`Team`] once and then runs parallel loops on it. A loop has a handful of tasks for each thread,
+//! so it costs the waking of the threads: some microseconds, or less if they still spin. Small work stays on the
+//! caller ([`Team::for_work`]).
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,31 +20,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::buffer::{self, Buffer, Lent};
-use super::crew::{Crew, Life};
+use super::buffer::{self, Borrowed, Buffer};
 use super::process_lock::ProcessLock;
+use super::workers::{ThreadMain, Workers};
 use crate::config::config;
 use crate::error::{Error, Result};
 use crate::loader;
 use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
 use crate::report::Timing;
 
-/// More threads than this are taken for a mistake.
+/// Maximum number of threads that is accepted. More is taken for a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// More threads than this have shares in common: all shares of a step are less than 64 KiB.
-const MOST_SHARES: usize = 256;
+/// Maximum shares of a step; more threads use the same shares. All shares of a step take less than 64 KiB.
+const MAX_SHARES: usize = 256;
 
-/// How often a thread looks for the end of a step before it offers its core to others.
+/// Checks for the end of a step before a thread yields its core.
 const SPINS: usize = 256;
 
-/// What [`set_num_threads`] asked for; 0 if nothing.
+/// The number of threads set by [`set_num_threads`], or 0.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 static POOL: ProcessLock<Arc<Pool>> = ProcessLock::new();
 
-/// Sets the number of threads that CPU calls use from now on; 1 computes on the calling thread. Calls under
-/// way finish with what they have.
+/// Sets the number of threads that later CPU calls use; 1 computes on the calling thread. Calls in progress keep the
+/// threads they have.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for zero and for more than 1024.
@@ -55,8 +56,8 @@ pub fn set_num_threads(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The number of threads a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
-/// `OMP_NUM_THREADS`, else what the system makes available.
+/// The number of threads that a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
+/// `OMP_NUM_THREADS`, else the number that the system makes available.
 pub fn num_threads() -> usize {
     match ASKED.load(Ordering::Relaxed) {
         0 => config().num_threads.or(config().omp_num_threads).unwrap_or_else(available).min(MAX_THREADS),
@@ -64,7 +65,7 @@ pub fn num_threads() -> usize {
     }
 }
 
-/// What the system makes available. Asked once: it reads files.
+/// The number of threads that the system makes available. Asked once, as the answer takes reading files.
 fn available() -> usize {
     static AVAILABLE: AtomicUsize = AtomicUsize::new(0);
     if AVAILABLE.load(Ordering::Relaxed) == 0 {
@@ -74,24 +75,23 @@ fn available() -> usize {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
-/// Bytes of workspace of a call that does `flops` operations: as many as [`Team::for_work`] gives it, with the threads
-/// there are at present.
+/// Bytes of workspace of a call of `flops` operations: those of [`Team::for_work`] with the current number of threads.
 pub fn workspace_bytes(flops: u64) -> usize {
     let alone = flops < INLINE_FLOPS || num_threads() == 1;
     let buffers = if alone { 1 } else { num_threads() };
     buffers * WORKSPACE_LEN * size_of::<f32>()
 }
 
-/// Computes `work` on a team for so many operations, and takes its times.
+/// Runs `work` on a team for that many operations, and measures its times.
 ///
 /// # Errors
-/// Out of memory, before anything is computed; what `work` reports.
+/// Out of memory, before anything is computed. Errors of `work`.
 pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<Timing> {
     let start = Instant::now();
     let mut team = Team::for_work(flops)?;
     if flops < INLINE_FLOPS {
-        // There was no pool to get, so all of the time is computing; and it is so short that to look at the clock four
-        // times would be a good part of it.
+        // No pool was needed, so all of the time is computing. It is so short that four looks at the clock would be a
+        // good part of it.
         work(&mut team)?;
         let wall = start.elapsed();
         return Ok(Timing { kernel: wall, wall, dispatches: 1 });
@@ -103,10 +103,10 @@ pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<T
     Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
 }
 
-/// Ends the pool once no call uses it, and waits for its threads; frees the calling thread's workspace. The
-/// next call starts another.
+/// Ends the pool after the last call that uses it, and waits for its threads. Frees the calling thread's workspace. The
+/// next call starts another pool.
 pub fn shutdown() {
-    // Dropped outside the lock: that joins threads.
+    // Dropped outside the lock, because dropping joins threads.
     let pool = POOL.with(Option::take);
     drop(pool);
     clear();
@@ -118,19 +118,19 @@ pub fn clear() {
 }
 
 thread_local! {
-    /// The workspace of a thread that computes on its own.
+    /// The workspace of a calling thread.
     static WORKSPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-/// The threads one call works with, each with a workspace of [`WORKSPACE_LEN`] elements.
+/// The threads of one call, each with a workspace of [`WORKSPACE_LEN`] elements.
 pub struct Team {
     pool: Option<Arc<Pool>>,
-    /// The caller's own.
-    workspace: Lent,
+    /// The caller's workspace.
+    workspace: Borrowed,
 }
 
 impl Team {
-    /// The calling thread for little work, the shared pool for more.
+    /// The calling thread for small work, the shared pool for more.
     ///
     /// # Errors
     /// Out of memory.
@@ -138,14 +138,14 @@ impl Team {
         if flops < INLINE_FLOPS { Team::new(None) } else { Team::shared() }
     }
 
-    /// The shared pool, built now if need be; the calling thread if one thread was asked for or none could be
+    /// The shared pool, built now if necessary. The calling thread alone if one thread was asked for or none could be
     /// started.
     ///
     /// # Errors
     /// Out of memory.
     pub fn shared() -> Result<Self> {
         let size = num_threads();
-        // Under the loader's lock no thread can be started, and one that was just started may not have begun.
+        // Under the loader's lock no thread can start, and one that was just started may not have begun.
         if size == 1 || loader::is_held() {
             return Team::new(None);
         }
@@ -156,15 +156,17 @@ impl Team {
                 (pool.clone(), true, current.replace(pool))
             }
         });
-        // Both outside of the lock: dropping joins threads, and a log callback may call back.
+        // Both outside the lock: dropping joins threads, and a log callback may call the library.
         drop(outgrown);
-        if let (true, Err(reason)) = (fresh, &pool.crew) {
-            crate::log::warning!("cpu: could not start {size} threads, computing on the caller's: {reason}");
+        if let (true, Err(reason)) = (fresh, &pool.workers) {
+            crate::log::warning!(
+                "cpu: could not start {size} threads, computing on the calling thread: {reason}"
+            );
         }
         Team::new(Some(pool))
     }
 
-    /// A pool of its own, for tests.
+    /// A team with a pool of its own, for tests.
     #[cfg(test)]
     pub fn of(size: usize) -> Self {
         let pool = (size > 1).then(|| Arc::new(Pool::build(size, spawn)));
@@ -172,31 +174,32 @@ impl Team {
     }
 
     fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
-        Ok(Team { pool, workspace: Lent::take(&WORKSPACE, WORKSPACE_LEN)? })
+        Ok(Team { pool, workspace: Borrowed::take(&WORKSPACE, WORKSPACE_LEN)? })
     }
 
-    /// Threads that work at once.
+    /// Threads that work at the same time.
     pub fn size(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| if pool.crew.is_ok() { pool.size } else { 1 })
+        self.pool.as_ref().map_or(1, |pool| if pool.workers.is_ok() { pool.size } else { 1 })
     }
 
-    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, in any order, a single thread in this one, with its thread's
-    /// workspace, which holds any values. Returns when all are done. Tasks that follow each other are mostly one thread's, the
-    /// same thread's in call after call, so what they read and write may still be in its caches; threads that have done
-    /// theirs take from others, so uneven ones balance.
+    /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, and returns when all are done. The order is arbitrary
+    /// with several threads, ascending with one. Each task gets its thread's workspace, which holds arbitrary values.
+    ///
+    /// Consecutive tasks mostly run on one thread, the same one in each call. So their data may still be in its caches.
+    /// Threads that have finished their share take tasks from others, so uneven tasks balance.
     ///
     /// # Errors
-    /// [`Error::Internal`] if a task panicked; the pool lives on.
+    /// [`Error::Internal`] if a task panicked; the pool stays usable.
     pub fn run(&mut self, tasks: usize, task: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
         self.run_steps([tasks], |_, index, workspace| task(index, workspace))
     }
 
-    /// Runs steps one after the other: `task(step, index, ..)`, as [`Team::run`] does, for all of a step's tasks before
-    /// any of the next step's. Threads that find no task left in a step stay awake until its last one is done, which is
-    /// sooner than waking them for each step.
+    /// Runs steps one after the other. Each step runs `task(step, index, ..)` as [`Team::run`] does, and ends before
+    /// the next one begins. Threads without a task spin until the step ends, which takes less time than waking them
+    /// again.
     ///
     /// # Errors
-    /// [`Error::Internal`] if a task panicked; later steps may not have run, and the pool lives on.
+    /// [`Error::Internal`] if a task panicked. Later steps may not have run; the pool stays usable.
     pub fn run_steps<const N: usize>(
         &mut self,
         steps: [usize; N],
@@ -209,10 +212,10 @@ impl Team {
             }
         };
         let threads = steps.into_iter().max().unwrap_or(0).min(self.size());
-        match self.pool.as_ref().and_then(|pool| pool.crew.as_ref().ok()) {
-            Some(crew) if threads > 1 => {
+        match self.pool.as_ref().and_then(|pool| pool.workers.as_ref().ok()) {
+            Some(workers) if threads > 1 => {
                 let steps = steps.map(|tasks| Step::new(tasks, threads));
-                let spins = if crew.is_crowded() { 1 } else { SPINS };
+                let spins = if workers.is_crowded() { 1 } else { SPINS };
                 let work = |worker: usize, workspace: &mut [f32]| {
                     WORKER.set(worker);
                     let workspace = Cell::new(workspace);
@@ -226,7 +229,7 @@ impl Team {
                         }
                     });
                 };
-                crew.run(threads, &work, &mut self.workspace);
+                workers.run(threads, &work, &mut self.workspace);
             }
             _ => {
                 let workspace = Cell::new(&mut *self.workspace);
@@ -246,44 +249,45 @@ impl Team {
 }
 
 thread_local! {
-    /// The number of this thread among those that run a call's tasks.
+    /// The number of this thread in its team.
     static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of the thread that runs a task, among those of its call: below the team's size.
+/// The number in its team of the thread that runs a task. It is below the team's size.
 pub fn worker() -> usize {
     WORKER.get()
 }
 
-/// One step's tasks, dealt out.
+/// One step's tasks, divided into shares.
 struct Step {
     tasks: usize,
-    /// The next task of each share: equal parts of the tasks, one a thread.
-    shares: Vec<Apart<AtomicUsize>>,
-    done: Apart<AtomicUsize>,
-    /// Whether all are: watched by all, and so not where threads count what they did.
-    ended: Apart<AtomicBool>,
+    /// The next task of each share. Each thread has a share of about equal size.
+    shares: Vec<CachePadded<AtomicUsize>>,
+    done: CachePadded<AtomicUsize>,
+    /// Whether all tasks are done. All threads watch it, so it has a cache line apart from `done`.
+    ended: CachePadded<AtomicBool>,
 }
 
-/// Something on cache lines of its own. Two, as they are often fetched in pairs.
+/// A value on cache lines of its own: two, as they are often fetched in pairs.
 #[repr(align(128))]
-pub struct Apart<T>(pub T);
+pub struct CachePadded<T>(pub T);
 
 impl Step {
     fn new(tasks: usize, threads: usize) -> Self {
-        let threads = threads.min(MOST_SHARES);
-        let shares = (0..threads).map(|share| Apart(AtomicUsize::new(share * tasks / threads))).collect();
-        let (done, ended) = (Apart(AtomicUsize::new(0)), Apart(AtomicBool::new(false)));
+        let threads = threads.min(MAX_SHARES);
+        let shares =
+            (0..threads).map(|share| CachePadded(AtomicUsize::new(share * tasks / threads))).collect();
+        let (done, ended) = (CachePadded(AtomicUsize::new(0)), CachePadded(AtomicBool::new(false)));
         Step { tasks, shares, done, ended }
     }
 
-    /// Runs the tasks of the thread's share, then what is left of the others'; tells how many it ran.
+    /// Runs the tasks of the thread's share, then those left in other shares. Returns how many it ran.
     fn work(&self, worker: usize, mut task: impl FnMut(usize)) -> usize {
         let (threads, mut count) = (self.shares.len(), 0);
         for turn in 0..threads {
             let share = (worker + turn) % threads;
             let (next, end) = (&self.shares[share].0, (share + 1) * self.tasks / threads);
-            // A look costs less than an attempt, and most shares have nothing left.
+            // A load costs less than an attempt, and most shares have nothing left.
             while next.load(Ordering::Relaxed) < end {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index < end {
@@ -295,8 +299,8 @@ impl Step {
         count
     }
 
-    /// Waits until all tasks are done, `done` of them by this thread; tells whether they were. Only tasks that threads
-    /// are at work on are waited for, so this ends, however few threads came.
+    /// Adds `done` tasks of this thread and waits until all tasks are done. Returns false if a task panicked. Every
+    /// task that is not done is running on some thread, so this ends with any number of threads.
     fn end(&self, done: usize, spins: usize, panicked: &AtomicBool) -> bool {
         if self.done.0.fetch_add(done, Ordering::AcqRel) + done == self.tasks {
             self.ended.0.store(true, Ordering::Release);
@@ -313,25 +317,25 @@ impl Step {
     }
 }
 
-/// The shared threads.
+/// The shared pool.
 struct Pool {
-    /// How many were asked for, a caller being one of them.
+    /// Threads that were asked for, the caller included.
     size: usize,
-    /// The others, or why they could not be started; kept, so that not every call tries again.
-    crew: std::result::Result<Crew, String>,
+    /// The other threads, or why they could not be started. Kept, so that not every call tries again.
+    workers: std::result::Result<Workers, String>,
 }
 
 impl Pool {
-    /// `size` threads, each but the caller started by `spawn`; without threads if that fails.
-    fn build(size: usize, spawn: impl FnMut(usize, Life) -> Result<JoinHandle<()>>) -> Self {
+    /// A pool of `size` threads. `spawn` starts all but the caller. If that fails, the pool has no threads.
+    fn build(size: usize, spawn: impl FnMut(usize, ThreadMain) -> Result<JoinHandle<()>>) -> Self {
         let workspaces: Result<Vec<Buffer>> = (1..size).map(|_| Buffer::zeroed(WORKSPACE_LEN)).collect();
-        let crew = workspaces.and_then(|workspaces| Crew::start(size, available(), workspaces, spawn));
-        Pool { size, crew: crew.map_err(|error| error.to_string()) }
+        let workers = workspaces.and_then(|workspaces| Workers::start(size, available(), workspaces, spawn));
+        Pool { size, workers: workers.map_err(|error| error.to_string()) }
     }
 }
 
-fn spawn(index: usize, life: Life) -> Result<JoinHandle<()>> {
-    crate::thread::spawn("cpu", &format!("thread {index}"), life)
+fn spawn(index: usize, main: ThreadMain) -> Result<JoinHandle<()>> {
+    crate::thread::spawn("cpu", &format!("thread {index}"), main)
 }
 
 #[cfg(test)]
@@ -369,7 +373,7 @@ mod tests {
                 assert_eq!(ended.map(AtomicUsize::into_inner), steps);
                 cases += 1;
             }
-            // A panic holds nobody up that waits for the step's end.
+            // Threads that wait for the step's end do not hang after a panic.
             let failed = team.run_steps([9, 9], |step, index, _| assert_ne!((step, index), (0, 4), "a test"));
             assert!(failed.is_err());
         }
@@ -396,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_error_and_the_pool_lives_on() {
+    fn a_panic_is_an_error_and_the_pool_stays_usable() {
         let mut team = Team::of(2);
         for _ in 0..3 {
             let result = team.run(10, |index, _| assert_ne!(index, 4, "a test"));
@@ -438,7 +442,7 @@ mod tests {
 
     #[test]
     fn many_jobs_in_a_row_lose_and_repeat_nothing() {
-        // More threads than cores: helpers come late, or not at all, and offers are taken back.
+        // With more threads than cores, helpers join late or not at all, and offers are taken back.
         let mut cases = 0;
         for (size, rounds) in [(2, 3_000), (5, 1_000), (64, 200)] {
             let mut team = Team::of(size);
@@ -461,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_dealt_tasks_that_follow_each_other_and_takes_the_rest_from_others() {
+    fn a_thread_runs_its_share_first_and_then_takes_tasks_of_others() {
         let step = Step::new(10, 4);
         let mut order = vec![];
         assert_eq!(step.work(2, |index| order.push(index)), 10);
@@ -493,7 +497,7 @@ mod tests {
             left -= 1;
             spawn(index, life)
         });
-        assert!(pool.crew.is_err());
+        assert!(pool.workers.is_err());
         let mut team = Team::new(Some(Arc::new(pool))).unwrap();
         assert_eq!(team.size(), 1);
         let caller = std::thread::current().id();
@@ -517,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_thread_counts_are_refused() {
+    fn invalid_thread_counts_are_rejected() {
         for count in [0, MAX_THREADS + 1, usize::MAX] {
             let message = set_num_threads(count).unwrap_err().to_string();
             assert_eq!(message, format!("number of threads is {count}; expected 1 to 1024"));

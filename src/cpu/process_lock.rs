@@ -1,23 +1,21 @@
 //! A lock around a process-wide value that stays usable after `fork()`.
 //!
-//! The child of a fork has one thread. A lock that another thread held at that moment stays held for ever
-//! there, and what it guarded may be half written. So the lock word here is the id of the process whose
-//! thread holds it: a word from another process is stale and is taken over, and a value from another process
-//! is left where it is and replaced by a new one. It is leaked, not dropped, for it may own threads that do
-//! not exist here.
+//! The child of a fork has one thread. A lock that another thread held at the fork stays held in the child for ever,
+//! and the value it guards may be half written. So this lock's word is the id of the process whose thread holds it. A
+//! word of another process is stale: the lock is taken over, and the value is replaced by a new one. The old value is
+//! leaked, not dropped, because it may own threads that do not exist in the child.
 //!
-//! Waiting is spinning with sleeps: the lock is held for moments, save once while a pool is built.
+//! Waiting threads spin, then sleep. The lock is held for moments only, except while a pool is built.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A value behind such a lock.
+/// A value behind a lock that survives a fork.
 pub struct ProcessLock<T> {
     /// Id of the process whose thread holds the lock; 0 if none does.
     holder: AtomicU32,
-    /// Id of the process that the value belongs to; 0 before first use. Read and written only under the
-    /// lock.
+    /// Id of the process that owns the value; 0 before first use. Accessed only under the lock.
     owner: UnsafeCell<u32>,
     value: UnsafeCell<Option<T>>,
 }
@@ -27,28 +25,28 @@ pub struct ProcessLock<T> {
 unsafe impl<T: Send> Sync for ProcessLock<T> {}
 
 impl<T> ProcessLock<T> {
-    /// A lock around nothing yet.
+    /// A lock without a value.
     pub const fn new() -> Self {
         ProcessLock { holder: AtomicU32::new(0), owner: UnsafeCell::new(0), value: UnsafeCell::new(None) }
     }
 
-    /// Calls `work` with the value this process has, `None` at first and after a fork.
+    /// Calls `work` with this process's value. It is `None` at first and after a fork.
     pub fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
         let process = std::process::id();
         let held = Held { holder: &self.holder, took_over: self.acquire(process) };
         // SAFETY: this thread holds the lock until `held` is dropped, so nothing else refers to the two.
         let (owner, value) = unsafe { (&mut *self.owner.get(), self.value.get()) };
         if held.took_over || *owner != process {
-            // SAFETY: as above. The old value is overwritten unread: it may be half written, and is another
-            // process's.
+            // SAFETY: as above. The old value is overwritten without a read or a drop: it belongs to another process
+            // and may be half written.
             unsafe { value.write(None) };
             *owner = process;
         }
-        // SAFETY: as above, and the value is this process's, completely written.
+        // SAFETY: as above. The value belongs to this process and is completely written.
         work(unsafe { &mut *value })
     }
 
-    /// Waits for the lock and takes it; says whether it was taken from a process that is not this one.
+    /// Takes the lock, waiting for it if need be. Returns whether it was taken from another process.
     fn acquire(&self, process: u32) -> bool {
         let mut spins = 0;
         loop {
@@ -68,7 +66,7 @@ impl<T> ProcessLock<T> {
     }
 }
 
-/// Gives the lock back, also if the work panics.
+/// Releases the lock, also if the work panics.
 struct Held<'a> {
     holder: &'a AtomicU32,
     took_over: bool,
@@ -103,7 +101,7 @@ mod tests {
     fn a_lock_held_by_another_process_is_taken_over_with_a_fresh_value() {
         let lock = ProcessLock::new();
         lock.with(|value| *value = Some(7));
-        // What a child sees if another thread held the lock at the fork.
+        // The state in a child if another thread held the lock at the fork.
         lock.holder.store(std::process::id() + 1, Ordering::Release);
         assert_eq!(lock.with(|value| value.take()), None);
         lock.with(|value| *value = Some(8));
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_gives_the_lock_back() {
+    fn a_panic_releases_the_lock() {
         let lock: ProcessLock<u32> = ProcessLock::new();
         let panicked =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lock.with(|_| panic!("a test"))));

@@ -1,22 +1,23 @@
-//! Values that arithmetic treats in its own way: NaN, infinity, and what calls before left in workspaces.
+//! Tests with special values: NaN, infinity, and arbitrary contents of workspaces.
 
 use super::isa::{Isa, with_kernel};
+use super::product::sgemm;
 use super::tests::cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc};
 use super::winograd::Choice;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2dDesc, GemmDesc};
 
-/// Nothing is computed from what a workspace held before: neither what flags a call raises nor what it takes may depend
-/// on calls before it.
+/// No arithmetic uses old contents of a workspace: neither the flags that a call raises nor its time may depend on
+/// earlier calls.
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn no_arithmetic_on_what_is_left_in_workspaces() {
+fn no_arithmetic_on_old_contents_of_workspaces() {
     use super::buffer::tests::with_poison;
     use crate::float_env::raised;
 
     let mut random = Random::new(37);
     let (mut cases, mut wrong) = (0, vec![]);
-    // On the calling thread alone, whose workspace is poisoned and whose flags are seen.
+    // On the calling thread alone: its workspace is poisoned, and its flags are checked.
     let mut check = |what: String, call: &mut dyn FnMut()| {
         cases += 1;
         if raised(|| with_poison(call)) != 0 {
@@ -28,7 +29,7 @@ fn no_arithmetic_on_what_is_left_in_workspaces() {
             let case = ConvCase::new(conv_desc(&mut random), Values::Exact, &mut random);
             let what = format!("{} {:?}", isa.name(), case.desc);
             let given = (&case.weights[..], case.bias());
-            // Signalling NaNs again: the output is not read either.
+            // Signalling NaNs again, because the output must not be read either.
             let mut output = vec![f32::from_bits(0x7fa0_0000); case.problem.output_len()];
             check(format!("call {what}"), &mut || {
                 super::direct::once(isa, &case.problem, given, &case.input, &mut output).map(drop).unwrap();
@@ -40,13 +41,15 @@ fn no_arithmetic_on_what_is_left_in_workspaces() {
             let case = GemmCase::new(gemm_desc(&mut random), Values::Exact, &mut random);
             let mut c = case.c.clone();
             check(format!("sgemm {} {:?}", isa.name(), case.desc), &mut || {
-                with_kernel!(isa, kernel => super::sgemm(kernel, &case.problem, (&case.a, &case.b), &mut c).map(drop)).unwrap()
+                let done =
+                    with_kernel!(isa, kernel => sgemm(kernel, &case.problem, (&case.a, &case.b), &mut c));
+                done.map(drop).unwrap()
             });
         }
     }
     for isa in Isa::all() {
         for _ in 0..40 {
-            let mut size = |least, most| random.between(least, most);
+            let mut size = |min, max| random.between(min, max);
             let (groups, pad) = (size(1, 2), size(0, 2));
             let desc = Conv2dDesc {
                 n: size(1, 2),
@@ -84,10 +87,11 @@ fn no_arithmetic_on_what_is_left_in_workspaces() {
     assert!(wrong.is_empty(), "{} of {cases}: {:#?}", wrong.len(), &wrong[..wrong.len().min(40)]);
 }
 
-/// NaN and infinities in inputs, weights and bias reach the outputs that the definition says, padding's zeros included, and as
-/// what it says; all other outputs keep their bits. In every way that the direct algorithm has, planned and at once.
+/// NaN and infinities in inputs, weights and bias reach exactly the outputs that the definition says, with the values
+/// that it says. Zeros of the padding take part. All other outputs keep their bits. For every direct method, as plans
+/// and as one-shot calls.
 #[test]
-fn nan_and_infinity_reach_what_the_definition_says() {
+fn nan_and_infinity_reach_the_outputs_of_the_definition() {
     let class = |value: f64| if value.is_finite() { 0.0 } else { value };
     let mut random = Random::new(41);
     let (mut cases, mut reached, mut kernels) = (0, 0, std::collections::BTreeSet::new());
@@ -151,7 +155,7 @@ fn nan_and_infinity_reach_their_row_or_column_of_a_product() {
             }
             let compute = |case: &GemmCase| {
                 let mut c = case.c.clone();
-                with_kernel!(isa, kernel => super::sgemm(kernel, &case.problem, (&case.a, &case.b), &mut c))
+                with_kernel!(isa, kernel => sgemm(kernel, &case.problem, (&case.a, &case.b), &mut c))
                     .unwrap();
                 c
             };

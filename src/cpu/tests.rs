@@ -1,5 +1,5 @@
-//! Every kernel of this CPU through both drivers, exact and at several team sizes, small shapes included:
-//! through the public API only the fastest is used, and little work never leaves the caller.
+//! Every kernel of this CPU through convolution and product, exact, at several team sizes, small shapes included.
+//! Through the public API only the fastest kernel is used, and small work never leaves the caller.
 
 #[path = "../../tests/cpu_cases/mod.rs"]
 pub(super) mod cpu_cases;
@@ -7,14 +7,15 @@ pub(super) mod cpu_cases;
 use super::buffer::Buffer;
 use super::caches::described;
 use super::conv2d::ConvPlan;
-use super::deep::{self, DeepPlan, Lie};
+use super::describe::describe;
+use super::dot_conv::{self, DotConvPlan, WeightLayout};
+use super::gemm;
+use super::implicit_im2col::columns;
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::Team;
-use super::views::columns;
-use super::{describe, gemm};
-use crate::memory::deep::Deep;
-use crate::memory::views::Views;
+use crate::memory::dot_conv::DotConv;
+use crate::memory::implicit_im2col::ImplicitIm2col;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
 use cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc, same, same_bits};
@@ -27,7 +28,7 @@ fn conv2d<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Vec<f32> {
     output
 }
 
-/// With weights as given; also tells whether tasks packed them as needed.
+/// A one-shot call. Also returns whether tasks packed the weights they needed.
 fn once<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> (bool, Vec<f32>) {
     let mut output = vec![f32::NAN; case.problem.output_len()];
     let plan = ConvPlan::once(kernel, &case.problem, case.bias()).unwrap();
@@ -40,10 +41,10 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Weights as given where tasks pack them as needed, in several groups of rows and passes over the depth, and images
-/// at every place within a line.
+/// One-shot calls in which tasks pack the weights they need, in several groups of rows and passes over the depth; and
+/// images at every position within a cache line.
 #[test]
-fn weights_used_once_and_images_at_any_place_give_the_same_bits() {
+fn one_shot_weights_and_any_image_alignment_give_the_same_bits() {
     let layer = |n, c, side, k, r, pad, groups| Conv2dDesc {
         n,
         c,
@@ -89,11 +90,11 @@ fn weights_used_once_and_images_at_any_place_give_the_same_bits() {
     assert!(cases >= 128 && as_needed > 0, "{as_needed} of {cases}");
 }
 
-/// Weights that are packed while a first panel of pixels meets them, and serve the panels, images and passes that follow:
-/// strides, so that planes are staged; images beyond the cache; depths that are no whole number of squares, or less
-/// than one; maps of one panel or a few pixels; rows left over; groups and batches.
+/// Weights that are packed while the first panel of pixels is computed, and then used by later panels, images and
+/// passes. Shapes: strides, so that planes are staged; images larger than the cache; depths that are not a whole
+/// number of squares, or less than one; maps of one panel or a few pixels; remaining rows; groups and batches.
 #[test]
-fn weights_packed_on_the_way_are_right_for_all_that_follows() {
+fn weights_packed_during_the_first_panel_are_right_later() {
     let mut random = Random::new(31);
     let mut cases = 0;
     for (n, c, side, k, r, stride, pad, groups) in [
@@ -129,7 +130,7 @@ fn weights_packed_on_the_way_are_right_for_all_that_follows() {
         let expected = case.expected();
         for isa in Isa::all() {
             for mut team in [1, 2, 3].map(Team::of) {
-                // Compares with weights used once, bit by bit.
+                // conv2d() also compares with a one-shot call, bit by bit.
                 let output = with_kernel!(isa, kernel => conv2d(kernel, &mut team, &case));
                 for (got, expected) in output.iter().zip(&expected) {
                     assert!(same(*got, expected.value), "{isa:?} {desc:?}: {got}");
@@ -192,22 +193,22 @@ fn every_kernel_is_exact_in_products() {
     assert!(cases >= 210);
 }
 
-/// Every way to read the images, whether the planner would take it or not.
+/// Every plan of implicit im2col, and packed panels, whether the planner would choose it or not.
 #[test]
 fn every_way_to_read_images_is_exact() {
     fn check<K: Kernel>(kernel: K, team: &mut Team, case: &ConvCase) -> usize {
-        let ways = Views::ways(&described().caches, columns(kernel), &case.problem);
+        let ways = ImplicitIm2col::ways(&described().caches, columns(kernel), &case.problem);
         let ways = ways.into_iter().map(|way| Some(way.1)).chain([None]);
         let mut count = 0;
         for mut way in ways {
-            // As few channels and panels at a time as there may be, too.
+            // Also with the fewest channels and panels at a time.
             for smallest in [false, true] {
                 if let (Some(way), true) = (&mut way, smallest) {
                     (way.channels, way.panels) = (1, 1);
                 }
                 let mut output = vec![f32::NAN; case.problem.output_len()];
-                let plan =
-                    ConvPlan::with_views(kernel, &case.problem, (&case.weights, case.bias()), way).unwrap();
+                let plan = ConvPlan::with_implicit(kernel, &case.problem, (&case.weights, case.bias()), way)
+                    .unwrap();
                 plan.execute(team, &case.input, &mut output).unwrap();
                 for (got, expected) in output.iter().zip(case.expected()) {
                     assert!(same(*got, expected.value), "{} {way:?} {:?}: {got}", K::CONV, case.desc);
@@ -230,16 +231,17 @@ fn every_way_to_read_images_is_exact() {
     assert!(cases >= 3 * 120);
 }
 
-/// Few pixels as sums of lines, weights as given and packed, in blocks of all depths, whether the planner would or not.
+/// Convolution by dot products, with weights as given and packed, in blocks of several depths, whether the planner
+/// would choose it or not.
 #[test]
-fn sums_of_lines_are_exact_and_the_same_bits_with_many_threads() {
+fn dot_conv_is_exact_and_the_same_bits_with_many_threads() {
     fn run<K: Kernel>(kernel: K, threads: usize, case: &ConvCase, kc: usize) -> [Vec<f32>; 2] {
-        let (deep, team) = (Deep { kc }, &mut Team::of(threads));
-        let plan = DeepPlan::new(kernel, &case.problem, deep, &case.weights, case.bias()).unwrap();
+        let (cut, team) = (DotConv { kc }, &mut Team::of(threads));
+        let plan = DotConvPlan::new(kernel, &case.problem, cut, &case.weights, case.bias()).unwrap();
         let bias = case.bias().unwrap_or_default();
-        [plan.weights(), Lie::Given(&case.weights)].map(|weights| {
+        [plan.weights(), WeightLayout::Given(&case.weights)].map(|weights| {
             let mut output = vec![f32::NAN; case.problem.output_len()];
-            deep::execute(kernel, (&case.problem, deep), team, (weights, bias), &case.input, &mut output)
+            dot_conv::execute(kernel, (&case.problem, cut), team, (weights, bias), &case.input, &mut output)
                 .unwrap();
             output
         })
@@ -272,7 +274,7 @@ fn sums_of_lines_are_exact_and_the_same_bits_with_many_threads() {
     assert!(cases >= 2000);
 }
 
-/// Shapes that no suite of layers has, with every kernel.
+/// Unusual shapes, with every kernel.
 #[test]
 fn unusual_shapes_are_exact() {
     let layer = |c, h, w, k, r, s, stride, pad_h, pad_w| Conv2dDesc {
@@ -319,8 +321,8 @@ fn unusual_shapes_are_exact() {
     assert!(cases >= 2 * shapes.len());
 }
 
-/// Every product of up to 33 rows, columns and depths, with every kernel; how the operands lie changes from one to
-/// the next, so that each of the eight ways meets each kind of shape.
+/// Every product of up to 33 rows, columns and depths, with every kernel. The layout of the operands changes from one
+/// product to the next, so that each of the eight layouts occurs with each kind of shape.
 #[test]
 fn all_small_products_are_exact() {
     const SIDE: usize = 33;
@@ -358,7 +360,7 @@ fn small_products<const SIDE: usize>(isa: Isa, half: usize) -> usize {
             let (trans_a, trans_b, by_columns) = (ways & 1, ways >> 1 & 1, ways >> 2 == 1);
             let expected = &sums[trans_a][trans_b];
             let transpose = |yes| if yes { Transpose::Yes } else { Transpose::No };
-            // Read by columns, the same data is the transposed matrix, and C comes out by columns.
+            // In column-major order the same data is the transposed matrix, and so is C.
             let layout = if by_columns { Layout::ColMajor } else { Layout::RowMajor };
             let desc = GemmDesc {
                 trans_a: transpose((trans_a == 1) != by_columns),
@@ -383,7 +385,7 @@ fn small_products<const SIDE: usize>(isa: Isa, half: usize) -> usize {
     cases
 }
 
-/// Shapes that the planner has ways of their own for, all transpositions and layouts.
+/// Shapes for which the planner has special methods, in all transpositions and layouts.
 #[test]
 fn products_of_every_way_are_exact() {
     let shapes = [
@@ -456,7 +458,8 @@ fn the_size_of_the_team_does_not_show_in_the_bits() {
     assert!(cases > 0);
 }
 
-/// Strides whose planes all threads copy together, and maps so small that threads share one image's pixels or channels.
+/// Strides whose planes all threads copy together, and maps so small that threads share the pixels or channels of one
+/// image.
 #[test]
 fn few_images_are_right_and_the_same_bits_with_many_threads() {
     let layers = [
@@ -500,5 +503,5 @@ fn the_description_names_the_kernels_in_use() {
     let (name, facts) = describe();
     assert!(!name.is_empty());
     let kernels = &facts.iter().find(|fact| fact.0 == "kernels").unwrap().1;
-    with_kernel!(Isa::best(), kernel => assert_eq!(*kernels, super::names(kernel)));
+    with_kernel!(Isa::best(), kernel => assert_eq!(*kernels, super::describe::names(kernel)));
 }

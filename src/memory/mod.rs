@@ -4,12 +4,12 @@
 //! time, `blocking` turns its caches into block sizes, and `tile` its registers into register tiles. Engines measure their hierarchy, the device layer compares the times.
 
 pub(crate) mod blocking;
-pub(crate) mod deep;
+pub(crate) mod dot_conv;
 mod hierarchy;
+pub(crate) mod implicit_im2col;
 pub mod roofline;
 pub(crate) mod tile;
 pub mod tiles;
-pub(crate) mod views;
 pub(crate) mod winograd;
 
 pub use hierarchy::{Caches, Hierarchy, Registers};

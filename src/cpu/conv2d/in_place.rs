@@ -1,22 +1,22 @@
-//! Images in place, or planes of them: tasks, the strips of a task, and the tiles of a strip.
+//! Implicit GEMM on images in place, or on staged planes of them.
 //!
-//! LOOPS: tasks over images, groups, blocks of pixels and of output channels ([`ConvPlan::in_place`]); blocks of depth, and strips of
-//! up to NR pixels ([`ConvPlan::strips`]); panels of MR output channels ([`ConvPlan::strip`]).
+//! LOOPS: tasks over images, groups, blocks of pixels and of output channels ([`ConvPlan::in_place`]); blocks of depth,
+//! and strips of up to NR pixels ([`ConvPlan::strips`]); panels of MR output channels ([`ConvPlan::strip`]).
 
 use std::ops::Range;
 
-use super::{Block, ConvPlan, Job, MOST_TILE, STAGE_TASKS, STAGED, Shape, Source, Weights};
+use super::{ConvPlan, GemmShape, PackedBlock, Pass, STAGE_TASKS, STAGED, Source, Weights};
 use crate::cpu::block::{Ahead, Shared};
-use crate::cpu::buffer::Lent;
-use crate::cpu::kernels::{A_AHEAD, Epilogue, Kernel, Part, Tile, Turn, View};
+use crate::cpu::buffer::Borrowed;
+use crate::cpu::implicit_im2col::{Geometry, Planes, Strip, TapTable};
+use crate::cpu::kernels::{A_AHEAD, CopyBlock, Epilogue, Kernel, MAX_TILE, Tile, TransposeBlock, View};
 use crate::cpu::pack::clear_missing;
 use crate::cpu::pool::Team;
-use crate::cpu::views::{Geometry, Planes, Strip, Table};
 use crate::error::Result;
-use crate::memory::views::{Cut, STAGE, Views};
+use crate::memory::implicit_im2col::{ImplicitIm2col, STAGE, TaskGrid};
 
 impl<K: Kernel> ConvPlan<K> {
-    /// Reads images in place, or planes of them.
+    /// Computes the convolution from images in place, or from planes of them.
     pub(super) fn in_place(
         &self,
         geometry: &Geometry,
@@ -25,39 +25,39 @@ impl<K: Kernel> ConvPlan<K> {
         input: &[f32],
         output: &mut [f32],
     ) -> Result<()> {
-        let Shape { rows, padded, depth, pixels, groups, .. } = self.shape;
+        let GemmShape { rows, padded, depth, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
         let aligned = geometry.aligned(input);
         let geometry = aligned.as_ref().unwrap_or(geometry);
         let shape = (products, rows);
-        let Cut { width, group: high, blocks, groups: row_groups } = match weights {
+        let TaskGrid { width, group: high, blocks, groups: row_groups } = match weights {
             Weights::Given(_, None) => {
-                Cut::by_rows(&geometry.columns, geometry.panels(), (rows, depth), team.size())
+                TaskGrid::by_rows(&geometry.columns, geometry.panels(), (rows, depth), team.size())
             }
-            _ => Views::cut(&geometry.columns, geometry.panels(), shape, team.size()),
+            _ => ImplicitIm2col::cut(&geometry.columns, geometry.panels(), shape, team.size()),
         };
         let panels = geometry.panels();
         let output = Shared::new(output);
         let image_len = input.len() / products;
         let channels = self.problem.sizes().c / groups;
         let staged_len = self.shared_stage(team.size());
-        let mut shared = Lent::take(&STAGED, staged_len)?;
+        let mut shared = Borrowed::take(&STAGED, staged_len)?;
         let planes = (staged_len > 0).then(|| geometry.staged(&shared));
         let stage = Shared::new(&mut shared);
         let piece = channels.div_ceil(STAGE_TASKS * team.size());
         let pieces = channels.div_ceil(piece);
         let copies = planes.map_or(0, |_| products * pieces);
-        // A thread's tasks follow each other. What they share, output channels or pixels, had better be of the larger of
-        // weights and image: then the thread's own caches may hold its part from call to call.
+        // Consecutive tasks run on one thread. They share output channels if the weights are larger than the image,
+        // else pixels. So the thread's own caches may keep its part of the larger one from call to call.
         let by_rows = rows * depth >= image_len;
         team.run_steps([copies, products * blocks * row_groups], |step, task, workspace| {
             if let (0, Some(planes)) = (step, planes) {
                 let (product, first) = (task / pieces, task % pieces * piece);
                 let some = first..channels.min(first + piece);
                 let image = &input[product * image_len..][..image_len];
-                // SAFETY: the buffer has room for the planes of all channels of all products, as shared_stage() says; no other
-                // task has these channels, and nobody reads them before all are copied.
+                // SAFETY: the buffer has room for the planes of all channels of all products, as shared_stage() says.
+                // No other task writes these channels, and none reads them before all are copied.
                 let to = unsafe {
                     let start = stage.start().add((product * channels + first) * planes.channel);
                     std::slice::from_raw_parts_mut(start, some.len() * planes.channel)
@@ -77,68 +77,68 @@ impl<K: Kernel> ConvPlan<K> {
             let panels = block * width..panels.min((block + 1) * width);
             let source = Source { image, planes };
             let group = product % groups;
-            // A single panel of few pixels meets all panels of A at once.
+            // A single panel of few pixels is multiplied by all panels of A in one call of the kernel.
             let again =
                 panels.len() > 1 || (!geometry.gaps() && geometry.strip(panels.start).cols <= K::THIN);
             let (a, workspace) = match weights {
                 Weights::Packed(packed) => {
                     let packed = packed[group * padded * depth..][..padded * depth].as_ptr().cast_mut();
-                    (Block { packed, rows: padded, top, given: None, again: true }, workspace)
+                    (PackedBlock { packed, rows: padded, top, given: None, again: true }, workspace)
                 }
                 Weights::Given(weights, kept) => {
                     let given = &weights[(group * rows + top) * depth..][..(bottom - top) * depth];
                     match kept {
                         Some(kept) => {
-                            // SAFETY: there is room for all groups' panels.
+                            // SAFETY: the memory has room for all groups' panels.
                             let packed = unsafe { kept.start().add(group * padded * depth) };
-                            // A single thread takes tasks in their order, and each group's first image first.
+                            // A single thread runs tasks in order, so each group's first image comes first.
                             let given = (product < groups && block == 0).then_some(given);
                             let again = again || products > groups || blocks > 1;
-                            (Block { packed, rows: padded, top, given, again }, workspace)
+                            (PackedBlock { packed, rows: padded, top, given, again }, workspace)
                         }
                         None => {
                             let high = (bottom - top).next_multiple_of(K::MR);
                             let (own, thin) = workspace.split_at_mut(STAGE);
                             assert!(high * depth <= own.len());
                             let packed = own.as_mut_ptr();
-                            (Block { packed, rows: high, top: 0, given: Some(given), again }, thin)
+                            (PackedBlock { packed, rows: high, top: 0, given: Some(given), again }, thin)
                         }
                     }
                 }
             };
             let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
-            // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and the
-            // tasks' do not overlap. Panels of A are packed; or they are given, and what they are packed into is this
-            // thread's own, in its workspace or because it is the only one.
+            // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and those of
+            // different tasks do not overlap. Panels of A are packed; or weights are given, and they are packed into
+            // memory that only this thread uses: its workspace, or shared memory if it is the only thread.
             unsafe { self.strips(geometry, (a, bias), (source, panels), tile, workspace) };
         })
     }
 
-    /// Computes some panels for the output channels of a block of A, whose bias is `bias`: `map` is these channels'
-    /// whole map. The workspace begins with room for planes, if they are copied.
+    /// Computes some panels for the output channels of a block of A with the bias `bias`. `map` is these channels'
+    /// whole output. The workspace begins with room for staged planes, if there are any.
     ///
     /// # Safety
-    /// The panels' elements of the map are writable and nobody else touches them meanwhile. Panels of A are packed, or are
-    /// given and writable by nobody else.
+    /// The panels' elements of the map are writable and no other thread accesses them. Panels of A are packed, or
+    /// weights are given and only this thread accesses the panels.
     unsafe fn strips(
         &self,
         geometry: &Geometry,
-        (a, bias): (Block, Option<&[f32]>),
+        (a, bias): (PackedBlock, Option<&[f32]>),
         (Source { image, planes: shared }, all): (Source, Range<usize>),
         map: Tile,
         workspace: &mut [f32],
     ) {
-        let Shape { depth, step, .. } = self.shape;
-        let staging = geometry.views.staged && shared.is_none();
+        let GemmShape { depth, step, .. } = self.shape;
+        let staging = geometry.implicit.staged && shared.is_none();
         let (stage, thin) = workspace.split_at_mut(if staging { STAGE } else { 0 });
-        let at_once = if staging { geometry.views.panels } else { usize::MAX };
-        let mut table = Table::new();
+        let at_once = if staging { geometry.implicit.panels } else { usize::MAX };
+        let mut table = TapTable::new();
         for p in (0..depth).step_by(step) {
             let count = step.min(depth - p);
             let channels = p / geometry.taps()..(p + count) / geometry.taps();
             let last = p + count == depth;
             let (first, panel) = if a.again { (p * a.rows + a.top * count, K::MR * count) } else { (0, 0) };
-            let job = Job {
+            let pass = Pass {
                 a: a.packed.wrapping_add(first),
                 panel,
                 depth: count,
@@ -162,7 +162,7 @@ impl<K: Kernel> ConvPlan<K> {
                     }
                     None => geometry.in_place(image, channels.start),
                 };
-                // What is staged next is fetched little by little, while panels are computed.
+                // The memory to stage next is prefetched in small parts, while panels are computed.
                 let next_stage = from..all.end.min(from.saturating_add(at_once));
                 let stage_ahead = if staging && !next_stage.is_empty() {
                     geometry.ahead_of_stage(image, channels.clone(), next_stage)
@@ -174,13 +174,13 @@ impl<K: Kernel> ConvPlan<K> {
                     let strip = next;
                     next = geometry.strip((index + 1).min(all.end - 1));
                     let ahead = stage_ahead.part(index - panels.start, panels.len());
-                    // The first panel of B has those of A packed.
+                    // The panels of A are packed while the first panel of B is computed.
                     let given = a.given.filter(|_| index == all.start).map(|given| &given[p..]);
-                    let job = Job { given, ..job };
-                    // SAFETY: the caller vouches for the map's elements, and from the second pass on they
+                    let pass = Pass { given, ..pass };
+                    // SAFETY: the caller guarantees the map's elements, and from the second pass on they
                     // are initialised by the first. Weights, packed or given, and bias reach to the map's last row.
                     unsafe {
-                        self.strip((geometry, &planes), [strip, next], &ahead, &job, map, (&mut table, thin))
+                        self.strip((geometry, &planes), [strip, next], &ahead, &pass, map, (&mut table, thin))
                     };
                 }
             }
@@ -197,67 +197,66 @@ impl<K: Kernel> ConvPlan<K> {
         (geometry, planes): (&Geometry, &Planes),
         [strip, next]: [Strip; 2],
         ahead: &Ahead,
-        job: &Job,
+        pass: &Pass,
         map: Tile,
-        (table, thin): (&mut Table, &mut [f32]),
+        (table, thin): (&mut TapTable, &mut [f32]),
     ) {
         let kernel = self.kernel;
         let gaps = geometry.gaps();
         let all = !gaps && strip.cols <= K::THIN;
         let packed = if all { strip.cols } else { strip.beside };
-        // SAFETY: the strip lies inside of the map. The planes hold all that its taps see; lanes that would
-        // see more are left out.
+        // SAFETY: the strip is inside of the map. The planes hold all that its taps see; lanes that would see more are
+        // masked.
         unsafe {
             if packed > 0 {
-                geometry.pack(planes, &strip, (job.channels, packed), thin);
+                geometry.pack(planes, &strip, (pass.channels, packed), thin);
             }
             let pixel = if gaps { 0 } else { geometry.pixel(&strip) };
             let map = Tile { start: map.start.add(pixel), cols: strip.cols, ..map };
-            // What a tile with gaps leaves before its pixels are copied to their places.
-            let mut flat = [0.0f32; MOST_TILE];
-            const { assert!(K::MR * K::NR <= MOST_TILE) };
-            let turn = |i: usize, given: &[f32]| Turn {
+            // The result of a tile with gaps, before its pixels are copied to their places.
+            let mut flat = [0.0f32; MAX_TILE];
+            let block_at = |i: usize, given: &[f32]| TransposeBlock {
                 from: given[i * self.shape.depth..].as_ptr(),
                 line: self.shape.depth,
-                to: job.a.add(i / K::MR * job.panel),
+                to: pass.a.add(i / K::MR * pass.panel),
                 width: K::MR,
                 lines: K::MR.min(map.rows - i),
-                depths: job.depth,
+                depths: pass.depth,
                 more: false,
             };
-            // The kernel reads panels to their end where columns are few.
-            let clear_rest = |turn: &Turn| {
-                if K::THIN > 0 && turn.lines < K::MR {
+            // A kernel for few columns reads panels to their end.
+            let clear_rest = |block: &TransposeBlock| {
+                if K::THIN > 0 && block.lines < K::MR {
                     clear_missing(
-                        std::slice::from_raw_parts_mut(turn.to, turn.depths * K::MR),
+                        std::slice::from_raw_parts_mut(block.to, block.depths * K::MR),
                         K::MR,
-                        turn.lines,
+                        block.lines,
                     );
                 }
             };
             if all {
                 for (i, given) in
-                    job.given.iter().flat_map(|given| (0..map.rows).step_by(K::MR).map(move |i| (i, given)))
+                    pass.given.iter().flat_map(|given| (0..map.rows).step_by(K::MR).map(move |i| (i, given)))
                 {
-                    let turn = turn(i, given);
-                    kernel.transpose(&turn);
-                    clear_rest(&turn);
+                    let block = block_at(i, given);
+                    kernel.transpose(&block);
+                    clear_rest(&block);
                 }
-                return kernel.thin(job.depth, job.a, (thin.as_ptr(), packed), map, &job.epilogue);
+                return kernel.thin(pass.depth, pass.a, (thin.as_ptr(), packed), map, &pass.epilogue);
             }
             let whole = geometry.fill(planes, &strip, table);
             let start = geometry.start(planes, &strip);
             let each = ahead.rows.div_ceil(map.rows.div_ceil(K::MR));
-            let alone = !gaps && job.given.is_none() && strip.beside == 0 && strip.cols <= K::LANES;
+            let alone = !gaps && pass.given.is_none() && strip.beside == 0 && strip.cols <= K::LANES;
             for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
                 ahead.prefetch(index, each);
                 geometry.look_ahead([&strip, &next], index, table);
-                let a = job.a.add(index * job.panel).cast_const();
+                let a = pass.a.add(index * pass.panel).cast_const();
                 let view = View {
-                    // What is packed on the way has been fetched as well.
-                    a_ahead: if job.given.is_some() { 0 } else { A_AHEAD },
+                    // A panel that is being packed is in the cache already.
+                    a_ahead: if pass.given.is_some() { 0 } else { A_AHEAD },
                     start,
-                    channels: job.channels,
+                    channels: pass.channels,
                     pitch: planes.channel,
                     taps: &table.taps[..geometry.taps()],
                     whole,
@@ -266,35 +265,35 @@ impl<K: Kernel> ConvPlan<K> {
                 };
                 let below = map.start.add(i * map.ld);
                 let mut tile = Tile { start: below, rows: K::MR.min(map.rows - i), ..map };
-                let epilogue = job.epilogue.below(i);
+                let epilogue = pass.epilogue.below(i);
                 if gaps {
                     (tile.start, tile.ld) = (flat.as_mut_ptr(), K::NR);
                     if epilogue.beta != 0.0 {
                         self.pixels((geometry, &strip), (tile.start, tile.rows), (below, map.ld), true);
                     }
                 }
-                let given = job.given.map(|given| turn(i, given));
-                // A single vector has a load for each multiply-add: two panels of A share those of B.
+                let given = pass.given.map(|given| block_at(i, given));
+                // With a single vector there is a load for each multiply-add. Two panels of A share the loads of B.
                 if alone && tile.rows == K::MR && (index % 2 == 1 || map.rows - i >= 2 * K::MR) {
                     if index % 2 == 0 {
                         let both = Tile { rows: 2 * K::MR, ..tile };
-                        kernel.view_two([a, a.add(job.panel)], &view, both, &epilogue);
+                        kernel.view_two([a, a.add(pass.panel)], &view, both, &epilogue);
                     }
                     continue;
                 }
-                // Only whole panels of A take columns along.
+                // Columns beside vectors need a full panel of A.
                 if tile.rows < K::MR && strip.beside > 0 {
-                    if let Some(turn) = given {
-                        kernel.transpose(&turn);
-                        clear_rest(&turn);
+                    if let Some(block) = given {
+                        kernel.transpose(&block);
+                        clear_rest(&block);
                     }
                     let wide = strip.cols - strip.beside;
                     let rest = Tile { start: tile.start.add(wide), cols: strip.beside, ..tile };
                     kernel.view(a, &View { beside: 0, ..view }, Tile { cols: wide, ..tile }, &epilogue);
-                    kernel.thin(job.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
-                } else if let Some(turn) = given {
-                    kernel.view_packing(&turn, &view, tile, &epilogue);
-                    clear_rest(&turn);
+                    kernel.thin(pass.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
+                } else if let Some(block) = given {
+                    kernel.view_packing(&block, &view, tile, &epilogue);
+                    clear_rest(&block);
                 } else {
                     kernel.view(a, &view, tile, &epilogue);
                 }
@@ -305,10 +304,11 @@ impl<K: Kernel> ConvPlan<K> {
         }
     }
 
-    /// Copies the pixels of a strip with gaps from a flat tile of some rows to C, or from there.
+    /// Copies the pixels of a strip with gaps from a flat tile of some rows to C, or from C to the tile.
     ///
     /// # Safety
-    /// The tile has rows of NR elements; C, which begins at the map's first pixel, is as [`Kernel::tile`] says.
+    /// The tile has rows of NR elements. C begins at the map's first pixel and fulfils the contract of
+    /// [`Kernel::tile`].
     unsafe fn pixels(
         &self,
         (geometry, strip): (&Geometry, &Strip),
@@ -317,7 +317,7 @@ impl<K: Kernel> ConvPlan<K> {
         from_map: bool,
     ) {
         for (pixel, columns) in geometry.pixels(strip) {
-            // SAFETY: a pixel of the map, and a column of the tile; they are apart.
+            // SAFETY: pixels of the map and columns of the tile, which do not overlap.
             unsafe {
                 let ((from, from_row), (to, to_row)) =
                     ((flat.add(columns.start), K::NR), (map.add(pixel), ld));
@@ -326,7 +326,7 @@ impl<K: Kernel> ConvPlan<K> {
                 } else {
                     ((from, from_row), (to, to_row))
                 };
-                self.kernel.copy(&Part {
+                self.kernel.copy(&CopyBlock {
                     from,
                     from_row,
                     stride: 1,

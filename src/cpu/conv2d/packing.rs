@@ -1,14 +1,15 @@
-//! Panels of the im2col matrix, packed straight from the image: for what is not read in place.
+//! Implicit GEMM on packed panels of the im2col matrix, for convolutions that do not read images in place.
 
-use super::{ConvPlan, Shape};
+use super::{ConvPlan, GemmShape};
 use crate::cpu::block::{Panels, Shared, multiply};
+use crate::cpu::im2col;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
+use crate::cpu::plan::plan;
 use crate::cpu::pool::Team;
-use crate::cpu::{im2col, plan};
 use crate::error::Result;
 
 impl<K: Kernel> ConvPlan<K> {
-    /// Packs every panel.
+    /// Computes the convolution from packed panels.
     pub(super) fn packing(
         &self,
         weights: &[f32],
@@ -16,7 +17,7 @@ impl<K: Kernel> ConvPlan<K> {
         input: &[f32],
         output: &mut [f32],
     ) -> Result<()> {
-        let Shape { rows, pixels, groups, .. } = self.shape;
+        let GemmShape { rows, pixels, groups, .. } = self.shape;
         let products = self.problem.sizes().n * groups;
         assert_eq!(output.len(), products * rows * pixels);
         let grid = match team.size() {
@@ -34,8 +35,8 @@ impl<K: Kernel> ConvPlan<K> {
             let start = unsafe { output.start().add((product * rows + top) * pixels + cols.start) };
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: cols.len() };
             let image = &input[product * image_len..][..image_len];
-            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and the tasks'
-            // do not overlap.
+            // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and tiles of different
+            // tasks do not overlap.
             unsafe { self.block((weights, product % groups, top), (image, cols.start), tile, workspace) };
         })
     }
@@ -43,7 +44,7 @@ impl<K: Kernel> ConvPlan<K> {
     /// Computes one tile: output channels of `group` from `top` on, pixels of `image` from `left` on.
     ///
     /// # Safety
-    /// The tile's elements are writable and nobody else touches them meanwhile.
+    /// The tile's elements are writable and no other thread accesses them.
     unsafe fn block(
         &self,
         (weights, group, top): (&[f32], usize, usize),
@@ -51,7 +52,7 @@ impl<K: Kernel> ConvPlan<K> {
         tile: Tile,
         workspace: &mut [f32],
     ) {
-        let Shape { padded, depth, step, .. } = self.shape;
+        let GemmShape { padded, depth, step, .. } = self.shape;
         let weights = &weights[group * padded * depth..][..padded * depth];
         let bias = self.bias.get(group * padded + top..).filter(|bias| !bias.is_empty());
         for p in (0..depth).step_by(step) {
@@ -77,8 +78,8 @@ impl<K: Kernel> ConvPlan<K> {
                 );
                 let next = left + j + K::NR;
                 let ahead = im2col::ahead(self.problem.sizes(), image, K::NR, next, depths.clone());
-                // SAFETY: the caller vouches for the tile, and from the second pass on it is initialised by the
-                // first. Weights and bias reach to the tile's last row.
+                // SAFETY: the caller guarantees the tile, and from the second pass on it is initialised by the first.
+                // Weights and bias reach to the tile's last row.
                 unsafe {
                     let strip = Tile { start: tile.start.add(j), cols, ..tile };
                     multiply(self.kernel, count, a, (panel.as_ptr(), K::NR), strip, &epilogue, &ahead);

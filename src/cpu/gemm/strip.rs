@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::Product;
 use crate::cpu::block::{Ahead, Panels, multiply};
-use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, Turn, View};
+use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, TransposeBlock, View};
 use crate::cpu::pack::{Lines, panels};
 
 /// Where the rows of A are.
@@ -142,7 +142,8 @@ impl Strip<'_> {
         assert!(a.depth == 1 && from.len() >= (c.rows - 1) * a.line + depth);
         // SAFETY: A has these rows and depths, as asserted; the caller vouches for the rest.
         unsafe {
-            if c.rows == K::MR && K::TURNS && self.epilogue.only_adds() && self.epilogue.alpha == 1.0 {
+            if c.rows == K::MR && K::HIDES_PACKING && self.epilogue.only_adds() && self.epilogue.alpha == 1.0
+            {
                 let taps = [Tap { offset: 0, lanes: (1 << K::NR) - 1, ahead: 0 }];
                 // The panel of B as an image of NR pixels, a channel a depth.
                 let view = View {
@@ -155,7 +156,7 @@ impl Strip<'_> {
                     thin: std::ptr::null(),
                     a_ahead: 0,
                 };
-                let turn = Turn {
+                let turn = TransposeBlock {
                     from: from.as_ptr(),
                     line: a.line,
                     to,

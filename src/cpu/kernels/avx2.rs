@@ -1,8 +1,10 @@
-//! AVX2 with FMA: 16 registers of 8 lanes. A tile of 6 x 16 takes 12 of them, a row of B two, and an element of A, or
-//! two of them, the rest.
+//! AVX2 with FMA: 16 registers of 8 lanes. A tile of 6 x 16 takes 12 of them, a row of B two, and one or two elements
+//! of A the rest.
 
 use std::arch::x86_64::*;
 
+use super::contract::Dots;
+use super::vector::dots::{DotVector, six_by_four};
 use super::vector::{Vector, define_vector_kernel, for_vectors};
 
 /// Proof that this CPU has AVX2 and FMA.
@@ -10,7 +12,7 @@ use super::vector::{Vector, define_vector_kernel, for_vectors};
 pub struct Avx2(());
 
 impl Avx2 {
-    /// The proof, if it holds.
+    /// The proof, if this CPU has both.
     pub fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
     }
@@ -18,7 +20,7 @@ impl Avx2 {
 
 define_vector_kernel!(Avx2, __m256, "avx2", 6 x 16, "avx2,fma", rows: 1 2 3 4 5 6, vectors: (1 2), columns: ;);
 
-// SAFETY (of all blocks): the caller vouches for the CPU and for the memory named by pointer and mask.
+// SAFETY (of all blocks): the caller guarantees the CPU features and the memory named by pointer and mask.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for __m256 {
     const LANES: usize = 8;
@@ -82,11 +84,11 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn load_every_other(from: *const f32, count: usize) -> Self {
         unsafe {
-            // The elements wanted are 0, 2, .. of 2*count - 1; those in between are read as well.
+            // Wanted are elements 0, 2, .. of 2*count - 1. Those between them are read as well.
             let (low, high) = ((2 * count - 1).min(8), (2 * count - 1).saturating_sub(8));
             let low = Self::load_part(from, Self::mask(low));
             let high = Self::load_part(from.wrapping_add(8), Self::mask(high));
-            // 0 2 | 8 10 | 4 6 | 12 14, then the middle pairs change places.
+            // 0 2 | 8 10 | 4 6 | 12 14, then the middle pairs are swapped.
             let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
             _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs))
         }
@@ -94,5 +96,13 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}
+
+impl DotVector for __m256 {
+    #[inline(always)]
+    unsafe fn six_by_four(dots: &Dots, l: usize, v: usize) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { six_by_four::<__m256>(dots, l, v) }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
+use super::contract::{Dots, Epilogue, Kernel, Tile, TransposeBlock, View};
+use super::vector::dots::{DotVector, six_by_four};
 use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, view_of};
-use super::{Avx2, Dots, Epilogue, Tile, Turn, View, dots};
 
-/// Proof that this CPU has AVX-512F and its shorter vectors (VL), and that the system saves its registers.
+/// Proof that this CPU has AVX-512F and AVX-512VL, and that the operating system saves their registers.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512(());
 
 impl Avx512 {
-    /// The proof, if it holds.
+    /// The proof, if this CPU has them.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
         (found && Avx2::detect().is_some()).then_some(Avx512(()))
@@ -18,9 +20,9 @@ impl Avx512 {
 }
 
 define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows: 1 2 3 4 5 6 7 8, vectors: (1 2 3), columns: 1 2;
-    const LINES: bool = true;
-    const TURNS: bool = true;
-    // A column costs half a cycle a panel and step this way, a vector of them four the other way.
+    const FAST_DOTS: bool = true;
+    const HIDES_PACKING: bool = true;
+    // Here a column costs half a cycle for each panel and step. As part of a vector of columns it costs four.
     const THIN: usize = 6;
 
     unsafe fn thin(
@@ -35,31 +37,31 @@ define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows
         unsafe { thin(depth, a, b, c, epilogue) }
     }
 
-    unsafe fn view_packing(self, turn: &Turn, b: &View, c: Tile, epilogue: &Epilogue) {
-        if c.rows < MR || turn.depths < SIDE {
+    unsafe fn view_packing(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
+        if c.rows < MR || block.depths < SIDE {
             // SAFETY: the caller keeps the contract of both.
             return unsafe {
-                self.transpose(turn);
-                self.view(turn.to, b, c, epilogue);
+                self.transpose(block);
+                self.view(block.to, b, c, epilogue);
             };
         }
         let vectors = (c.cols - b.beside).div_ceil(Self::LANES) - 1;
         // SAFETY: the caller keeps the contract; that `self` exists proves the features.
-        unsafe { PACKING[vectors][b.beside][usize::from(!b.whole)](turn, b, c, epilogue) }
+        unsafe { PACKING[vectors][b.beside][usize::from(!b.whole)](block, b, c, epilogue) }
     }
 );
 
-/// Rows and depths that are turned at a time: few enough to leave a tile's sums in registers.
+/// Rows and depths that are transposed at a time: few enough to leave a tile's sums in registers.
 const SIDE: usize = 8;
-/// How long before they are read: what is read from a store that has not reached the cache yet waits for it.
+/// Depths between the transpose and the read: a load from a store that has not reached the cache waits for it.
 const LEAD: usize = 16;
-/// How far ahead of that rows are fetched.
-const FETCHED: usize = 64;
+/// Prefetch distance of rows, in depths after those that are transposed.
+const PREFETCH_DEPTHS: usize = 64;
 
-/// One of [`view_packing`]'s instances.
-type Instance = unsafe fn(&Turn, &View, Tile, &Epilogue);
+/// An instance of [`view_packing`].
+type Instance = unsafe fn(&TransposeBlock, &View, Tile, &Epilogue);
 
-/// [`view_packing`] for each number of vectors and of columns beside, without and with masks.
+/// [`view_packing`] for each number of vectors and of columns beside them, without and with masks.
 const PACKING: [[[Instance; 2]; 3]; 3] = [
     [
         [view_packing::<1, 0, false>, view_packing::<1, 0, true>],
@@ -78,33 +80,33 @@ const PACKING: [[[Instance; 2]; 3]; 3] = [
     ],
 ];
 
-/// A tile from rows of A that are turned into a panel a few depths before these are read: multiply-adds of the depths
-/// before are still under way then, and loads and shuffles find room beside them.
+/// A tile from rows of A, which are transposed into a panel a few depths before they are read. Multiply-adds of earlier
+/// depths are then still in flight, and the transpose's loads and shuffles run beside them.
 ///
 /// # Safety
 /// The contract of [`Kernel::view_packing`](super::Kernel::view_packing), for MR rows and at least SIDE depths.
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
-    turn: &Turn,
+    block: &TransposeBlock,
     b: &View,
     c: Tile,
     epilogue: &Epilogue,
 ) {
-    let Turn { mut from, line, mut to, depths, .. } = *turn;
+    let TransposeBlock { mut from, line, mut to, depths, .. } = *block;
     let (panel, end, row_end) = (to.cast_const(), to.wrapping_add(depths * MR), from.wrapping_add(depths));
-    // The first square may be turned again in part by the second: the others then end where the rows do.
+    // The second square may overlap the first one, so that the last square ends where the rows end.
     let first = if depths.is_multiple_of(SIDE) { SIDE } else { depths % SIDE };
     // SAFETY: there are at least SIDE depths.
     unsafe { square(from, line, to) };
     (from, to) = (from.wrapping_add(first), to.wrapping_add(first * MR));
     let mut rows = 0;
-    let mut turned = |read: *const f32| {
+    let mut transpose_until = |read: *const f32| {
         while to.cast_const() < read.wrapping_add(LEAD * MR) && to < end {
             // SAFETY: `to` is before the panel's end, SIDE depths at least.
             unsafe { square(from, line, to) };
-            // Half of the rows a time, as a line is two squares long. Beyond their end there are those of the panel that
-            // follows.
-            let ahead = from.wrapping_add(FETCHED);
+            // Prefetches half of the rows, as a cache line is two squares long. After the rows' end come those of the
+            // next panel.
+            let ahead = from.wrapping_add(PREFETCH_DEPTHS);
             let ahead = if ahead < row_end { ahead } else { ahead.wrapping_add(MR * line - depths) };
             for row in rows..rows + MR / 2 {
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(row * line).cast());
@@ -113,20 +115,22 @@ unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
             (from, to) = (from.wrapping_add(SIDE), to.wrapping_add(SIDE * MR));
         }
     };
-    // SAFETY: the caller keeps the contract; a panel's depths are turned before they are read.
-    unsafe { view_of::<__m512, MR, V, X, MASKED, false>(MR, panel, b, c, epilogue, 2 * SIDE, &mut turned) }
+    // SAFETY: the caller keeps the contract; a panel's depths are transposed before they are read.
+    unsafe {
+        view_of::<__m512, MR, V, X, MASKED, false>(MR, panel, b, c, epilogue, 2 * SIDE, &mut transpose_until)
+    }
 }
 
-/// Turns MR rows of SIDE elements, `line` apart, into SIDE rows of MR, side by side.
+/// Transposes MR rows of SIDE elements, `line` apart, into SIDE contiguous rows of MR.
 ///
 /// # Safety
 /// They are readable and writable.
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn square(from: *const f32, line: usize, to: *mut f32) {
-    // SAFETY: the caller vouches for all elements.
+    // SAFETY: the caller guarantees all elements.
     unsafe {
-        // Rows i and i + 4 share a register: each quarter of four of them is a square of four.
+        // Rows i and i + 4 share a register, so each quarter of four registers is a square of four.
         let rows = |i: usize| {
             let (low, high) =
                 (_mm256_loadu_ps(from.add(i * line)), _mm256_loadu_ps(from.add((i + 4) * line)));
@@ -138,7 +142,7 @@ unsafe fn square(from: *const f32, line: usize, to: *mut f32) {
         let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
         let low = |x, y| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
         let high = |x, y| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
-        // Quarters of depth p: p and p + 4 of rows 0 to 3, then of rows 4 to 7.
+        // Quarters of p0: depths 0 and 4 of rows 0 to 3, then of rows 4 to 7. Likewise p1 to p3.
         let (p0, p1) = (low(ab_low, cd_low), high(ab_low, cd_low));
         let (p2, p3) = (low(ab_high, cd_high), high(ab_high, cd_high));
         _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0b10_00_10_00>(p0, p1));
@@ -148,9 +152,9 @@ unsafe fn square(from: *const f32, line: usize, to: *mut f32) {
     }
 }
 
-/// The rows of a packed panel, which are the lanes of a vector of half the width.
-const MR: usize = 8;
-/// Panels at once: as many chains of additions as keep both units busy.
+/// Rows of a packed panel: the lanes of a vector of half the width.
+const MR: usize = <Avx512 as Kernel>::MR;
+/// Panels at a time: enough chains of additions to keep both units busy.
 const CHAINS: usize = 8;
 
 /// All rows of a few columns.
@@ -163,7 +167,7 @@ unsafe fn thin(depth: usize, a: *const f32, (b, b_row): (*const f32, usize), c: 
     for first in (0..panels).step_by(CHAINS) {
         let count = CHAINS.min(panels - first);
         for j in 0..c.cols {
-            // SAFETY: panels, rows and columns are below the counts the caller vouches for.
+            // SAFETY: panels, rows and columns are below the counts that the caller guarantees.
             unsafe {
                 let a = a.add(first * MR * depth);
                 let b = b.add(j);
@@ -214,7 +218,7 @@ unsafe fn chains<const G: usize>(
     sums
 }
 
-// SAFETY (of all blocks): the caller vouches for the CPU and for the memory named by pointer and mask.
+// SAFETY (of all blocks): the caller guarantees the CPU features and the memory named by pointer and mask.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for __m512 {
     const LANES: usize = 16;
@@ -270,19 +274,10 @@ impl Vector for __m512 {
         }
     }
     #[inline(always)]
-    unsafe fn six_by_four(of: &Dots, l: usize, v: usize) {
-        // With AVX-512F alone, sums whose halves are used on their own would be confined to half of the registers.
-        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-        unsafe fn compiled(of: &Dots, l: usize, v: usize) {
-            unsafe { dots::six_by_four::<__m512>(of, l, v) }
-        }
-        unsafe { compiled(of, l, v) }
-    }
-    #[inline(always)]
     unsafe fn sums(of: [Self; 4]) -> [f32; 4] {
         unsafe {
             let [a, b, c, d] = of;
-            // Eight sums of each of two, then four of each of all.
+            // Eight partial sums for each of two vectors, then four for each of all four.
             let halves = |x, y| {
                 let (low, high) = (
                     _mm512_shuffle_f32x4::<0b01_00_01_00>(x, y),
@@ -307,7 +302,7 @@ impl Vector for __m512 {
     #[inline(always)]
     unsafe fn load_every_other(from: *const f32, count: usize) -> Self {
         unsafe {
-            // The elements wanted are 0, 2, .. of 2*count - 1; those in between are read as well.
+            // Wanted are elements 0, 2, .. of 2*count - 1. Those between them are read as well.
             let (low, high) = ((2 * count - 1).min(16), (2 * count - 1).saturating_sub(16));
             let low = Self::load_part(from, Self::mask(low));
             let high = Self::load_part(from.wrapping_add(16), Self::mask(high));
@@ -318,5 +313,20 @@ impl Vector for __m512 {
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}
+
+impl DotVector for __m512 {
+    #[inline(always)]
+    unsafe fn six_by_four(dots: &Dots, l: usize, v: usize) {
+        // With AVX-512F alone the compiler may keep sums whose halves are used separately in only half of the
+        // registers.
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        unsafe fn compiled(dots: &Dots, l: usize, v: usize) {
+            // SAFETY: the caller keeps the contract.
+            unsafe { six_by_four::<__m512>(dots, l, v) }
+        }
+        // SAFETY: the caller keeps the contract; the proof type of this vector has checked for AVX-512VL.
+        unsafe { compiled(dots, l, v) }
     }
 }

@@ -1,17 +1,18 @@
-//! The micro-kernel in plain Rust, written so that the compiler turns it into vector code for whatever every CPU
-//! of the architecture has.
+//! The fallback micro-kernel in plain Rust. The compiler turns it into vector code for the architecture's baseline.
 //!
-//! The accumulators are one local array, its rows addressed by constants and its columns in loops of constant
-//! length: the compiler keeps the whole in vector registers.
+//! The accumulators are one local array. Its rows are indexed by constants and its columns in loops of constant
+//! length, so the compiler keeps it in vector registers.
 
-use super::{Epilogue, Kernel, Panel, Part, Tile, View};
+use super::contract::{CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, Panel, Tile, TransposeBlock, View};
+use super::transpose;
+use super::vector::unrolled;
 
-/// The kernel for what every CPU of this architecture has.
+/// The kernel for the architecture's baseline.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
-/// Implements [`Kernel`] with a tile size. `fma` says whether the target has a fused multiply-add; without,
-/// `mul_add` would be a slow call.
+/// Implements [`Kernel`] with a tile size. `fma` says whether the target has a fused multiply-add. Without it,
+/// `mul_add` would be a slow function call.
 macro_rules! define_kernel {
     ($mr:literal x $nr:literal, lanes: $lanes:literal, fma: $fma:literal) => {
         const FMA: bool = $fma;
@@ -59,7 +60,19 @@ macro_rules! define_kernel {
             }
 
             #[inline]
-            unsafe fn copy(self, part: &Part) {
+            unsafe fn dots(self, of: &Dots) {
+                // SAFETY: the caller keeps the contract of Kernel::dots.
+                unsafe { dots(of) }
+            }
+
+            #[inline]
+            unsafe fn transpose(self, block: &TransposeBlock) {
+                // SAFETY: the caller keeps the contract of Kernel::transpose.
+                unsafe { transpose::by_fours(block) }
+            }
+
+            #[inline]
+            unsafe fn copy(self, part: &CopyBlock) {
                 // SAFETY: the caller keeps the contract of Kernel::copy.
                 unsafe { copy(part) }
             }
@@ -67,7 +80,7 @@ macro_rules! define_kernel {
     };
 }
 
-// Tiles as large as the registers allow: 16 of four lanes on the x86-64 baseline, 32 on the others.
+// Tiles as large as the registers allow: 16 registers of four lanes on the x86-64 baseline, 32 on the others.
 #[cfg(target_arch = "x86_64")]
 define_kernel!(4 x 8, lanes: 4, fma: false);
 #[cfg(target_arch = "aarch64")]
@@ -75,23 +88,8 @@ define_kernel!(8 x 8, lanes: 4, fma: true);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 define_kernel!(4 x 4, lanes: 4, fma: false);
 
-/// Repeats a block for i = 0, 1, ... below MR, each with i as a constant: only then do the accumulators,
-/// indexed by it, live in registers.
-macro_rules! unrolled {
-    ($i:ident below $mr:ident: $body:block) => {
-        unrolled!(@ $i, $mr, $body, 0 1 2 3 4 5 6 7)
-    };
-    (@ $i:ident, $mr:ident, $body:block, $($index:literal)*) => {
-        const { assert!($mr <= 8) };
-        $(if $index < $mr {
-            let $i: usize = $index;
-            $body
-        })*
-    };
-}
-
-/// One tile of C; `WHOLE` says that it is MR x NR. In a smaller one missing rows repeat the last that exists,
-/// missing columns are zeros, and what they give is not stored: one arithmetic for all elements.
+/// One tile of C. WHOLE says that it is MR x NR. In a smaller tile, missing rows repeat the last one and missing
+/// columns are zeros; their results are not stored. All elements are computed by the same arithmetic.
 ///
 /// # Safety
 /// The contract of [`Kernel::tile`].
@@ -105,7 +103,7 @@ unsafe fn tile<const MR: usize, const NR: usize, const WHOLE: bool>(
 ) {
     let mut sums = [[0.0f32; NR]; MR];
     for p in 0..depth {
-        // SAFETY: p is below depth, and the caller vouches for that many rows of B.
+        // SAFETY: p is below depth, and the caller guarantees that many rows of B.
         let values = unsafe { row::<NR, WHOLE>(b.add(p * b_row), c.cols) };
         // SAFETY: p is below depth.
         unsafe { step::<MR, NR, WHOLE>(&mut sums, a, p, &values, c.rows) };
@@ -132,12 +130,12 @@ unsafe fn view<const MR: usize, const NR: usize, const WHOLE: bool>(
             let from = b.start.wrapping_add(channel * b.pitch).wrapping_offset(tap.offset);
             let mut values = [0.0; NR];
             if WHOLE {
-                // SAFETY: the caller vouches for all lanes.
+                // SAFETY: the caller guarantees all lanes.
                 values = unsafe { from.cast::<[f32; NR]>().read_unaligned() };
             } else {
                 for (j, value) in values.iter_mut().enumerate().take(c.cols) {
                     if tap.lanes >> j & 1 != 0 {
-                        // SAFETY: the caller vouches for the lanes that are set.
+                        // SAFETY: the caller guarantees the lanes that are set.
                         *value = unsafe { *from.add(j) };
                     }
                 }
@@ -152,7 +150,7 @@ unsafe fn view<const MR: usize, const NR: usize, const WHOLE: bool>(
     unsafe { finish::<MR, NR, WHOLE>(&sums, c, epilogue) };
 }
 
-/// Adds what depth `p` gives; rows that are missing repeat the last that exists.
+/// Adds the products of depth `p`. Missing rows repeat the last one.
 ///
 /// # Safety
 /// A is readable there in `rows` rows.
@@ -166,7 +164,7 @@ unsafe fn step<const MR: usize, const NR: usize, const WHOLE: bool>(
 ) {
     unrolled!(i below MR: {
         let row = if WHOLE { i } else { i.min(rows - 1) };
-        // SAFETY: the row is below `rows`, and the caller vouches for the depth.
+        // SAFETY: the row is below `rows`, and the caller guarantees the depth.
         let value = unsafe { *a.start.add(row * a.row + p * a.step) };
         for j in 0..NR {
             sums[i][j] = if FMA { value.mul_add(values[j], sums[i][j]) } else { sums[i][j] + value * values[j] };
@@ -174,7 +172,7 @@ unsafe fn step<const MR: usize, const NR: usize, const WHOLE: bool>(
     });
 }
 
-/// What becomes of the sums of a tile.
+/// Applies the epilogue to a tile of sums and stores it.
 ///
 /// # Safety
 /// The contract of [`Kernel::tile`] for C and the epilogue.
@@ -186,16 +184,16 @@ unsafe fn finish<const MR: usize, const NR: usize, const WHOLE: bool>(
 ) {
     unrolled!(i below MR: {
         if WHOLE || i < c.rows {
-            // SAFETY: the caller vouches for c.cols elements in this row, and for its bias unless null.
+            // SAFETY: the caller guarantees c.cols elements in this row, and its bias unless null.
             unsafe { store::<NR, WHOLE>(&sums[i], c.start.add(i * c.ld), c.cols, epilogue, i) };
         }
     });
 }
 
-/// A row of `cols` elements, padded with zeros.
+/// Loads a row of `cols` elements, padded with zeros.
 ///
 /// # Safety
-/// As many are readable.
+/// `cols` elements are readable.
 #[inline(always)]
 unsafe fn row<const NR: usize, const WHOLE: bool>(from: *const f32, cols: usize) -> [f32; NR] {
     if WHOLE {
@@ -203,12 +201,12 @@ unsafe fn row<const NR: usize, const WHOLE: bool>(from: *const f32, cols: usize)
         return unsafe { *from.cast::<[f32; NR]>() };
     }
     let mut values = [0.0; NR];
-    // SAFETY: the caller vouches for them.
+    // SAFETY: the caller guarantees them.
     values[..cols].copy_from_slice(unsafe { std::slice::from_raw_parts(from, cols) });
     values
 }
 
-/// One row of a tile.
+/// Applies the epilogue to one row of a tile and stores it.
 ///
 /// # Safety
 /// `row` is writable for `cols` elements, initialised unless beta is zero; the bias is null or readable at `i`.
@@ -222,21 +220,21 @@ unsafe fn store<const NR: usize, const WHOLE: bool>(
 ) {
     let mut values = sums.map(|sum| epilogue.alpha * sum);
     if epilogue.beta != 0.0 {
-        // SAFETY: the caller vouches for initialised values, as beta is not zero.
+        // SAFETY: the caller guarantees initialised values, as beta is not zero.
         let old = unsafe { row::<NR, WHOLE>(to, cols) };
         for (value, old) in values.iter_mut().zip(old) {
             *value += epilogue.beta * old;
         }
     }
     if !epilogue.bias.is_null() {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller guarantees it.
         let bias = unsafe { *epilogue.bias.add(i) };
         values = values.map(|value| value + bias);
     }
     if epilogue.relu {
         values = values.map(|value| if value < 0.0 { 0.0 } else { value });
     }
-    // SAFETY: the caller vouches for as many writable elements.
+    // SAFETY: the caller guarantees as many writable elements.
     unsafe {
         if WHOLE {
             *to.cast::<[f32; NR]>() = values;
@@ -251,9 +249,9 @@ unsafe fn store<const NR: usize, const WHOLE: bool>(
 /// # Safety
 /// The contract of [`Kernel::copy`].
 #[inline(always)]
-unsafe fn copy(part: &Part) {
+unsafe fn copy(part: &CopyBlock) {
     for (group, row) in (0..part.groups).flat_map(|group| (0..part.rows).map(move |row| (group, row))) {
-        // SAFETY: groups, rows and elements are below the counts the caller vouches for.
+        // SAFETY: groups, rows and elements are below the counts that the caller guarantees.
         unsafe {
             let from = part.from.add(group * part.from_group + row * part.from_row);
             let to = part.to.add(group * part.to_group + row * part.to_row);
@@ -264,6 +262,28 @@ unsafe fn copy(part: &Part) {
                     *to.add(at) = *from.add(at * part.stride);
                 }
             }
+        }
+    }
+}
+
+/// Dot products in loops that the compiler turns into vector code.
+///
+/// # Safety
+/// The contract of [`Kernel::dots`].
+unsafe fn dots(dots: &Dots) {
+    for (l, v) in (0..dots.lines).flat_map(|l| (0..dots.vectors).map(move |v| (l, v))) {
+        // SAFETY: the caller guarantees these lines and this element.
+        unsafe {
+            let a = dots.a.add(l * dots.line);
+            let b = std::slice::from_raw_parts(dots.b.add(v * dots.vector), dots.depth);
+            let mut lanes = [0.0f32; DOT_LANES];
+            for (index, b) in b.chunks(DOT_LANES).enumerate() {
+                let a = std::slice::from_raw_parts(a.add(index * dots.step), b.len());
+                for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+                    *lane += a * b;
+                }
+            }
+            dots.finish(lanes, l, v);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Transposing while packing, in squares that fit the registers.
+//! Transposes in squares that fit the registers, for packing.
 //!
 //! ```text
 //! from: lines of A or B           to: a panel, side by side
@@ -7,47 +7,47 @@
 //! l2  p0 p1 p2 p3 ..              p2  l0 l1 l2 l3 ..
 //! ```
 //!
-//! A line of memory holds 16 depths of one line only, so one goes through 16 depths of a square's lines before
-//! the next lines: each line of memory is then read once, out of the L1 cache.
+//! A cache line holds 16 depths of one line. So the loops go through 16 depths of a square's lines before the next
+//! lines, and each cache line is read once.
 
-use super::{Turn, prefetch};
+use super::contract::{TransposeBlock, prefetch};
 
-/// Depths that one line of memory holds.
+/// Depths that one cache line holds.
 const RUN: usize = 16;
 
-/// In squares of 4 x 4, which every target has registers for; what is left element by element.
+/// Transposes in squares of 4 x 4, for which every target has registers. The remainder goes element by element.
 ///
 /// # Safety
-/// The contract of [`Kernel::transpose`](super::Kernel::transpose).
-pub(super) unsafe fn by_fours(turn: &Turn) {
-    // SAFETY: the squares lie inside of what the caller vouches for.
-    unsafe { in_squares::<4>(turn, |from, to| square4(from, turn.line, to, turn.width)) }
+/// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose).
+pub(super) unsafe fn by_fours(block: &TransposeBlock) {
+    // SAFETY: the squares lie inside of what the caller guarantees.
+    unsafe { in_squares::<4>(block, |from, to| square4(from, block.line, to, block.width)) }
 }
 
-/// In squares of 8 x 8; with fewer than eight lines, of 4 x 4.
+/// Transposes in squares of 8 x 8; of 4 x 4 if there are fewer than eight lines.
 ///
 /// # Safety
-/// The contract of [`Kernel::transpose`](super::Kernel::transpose), and the CPU has AVX.
+/// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose), and the CPU has AVX.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-pub(super) unsafe fn by_eights(turn: &Turn) {
-    if turn.lines < 8 {
+pub(super) unsafe fn by_eights(block: &TransposeBlock) {
+    if block.lines < 8 {
         // SAFETY: the caller keeps the contract.
-        return unsafe { by_fours(turn) };
+        return unsafe { by_fours(block) };
     }
-    // SAFETY: the squares lie inside of what the caller vouches for; this CPU has AVX.
-    unsafe { in_squares::<8>(turn, |from, to| square8(from, turn.line, to, turn.width)) }
+    // SAFETY: the squares lie inside of what the caller guarantees; this CPU has AVX.
+    unsafe { in_squares::<8>(block, |from, to| square8(from, block.line, to, block.width)) }
 }
 
-/// All that `turn` names: whole squares of SIDE x SIDE by `square`, the edges element by element.
+/// Transposes whole squares of SIDE x SIDE with `square`, and the edges element by element.
 ///
 /// # Safety
-/// The contract of [`Kernel::transpose`](super::Kernel::transpose); `square` transposes one square.
+/// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose); `square` transposes one square.
 #[inline(always)]
-unsafe fn in_squares<const SIDE: usize>(turn: &Turn, square: impl Fn(*const f32, *mut f32)) {
-    let Turn { from, line, to, width, lines, depths, more } = *turn;
+unsafe fn in_squares<const SIDE: usize>(block: &TransposeBlock, square: impl Fn(*const f32, *mut f32)) {
+    let TransposeBlock { from, line, to, width, lines, depths, more } = *block;
     let (whole_lines, whole_depths) = (lines / SIDE * SIDE, depths / SIDE * SIDE);
-    // SAFETY: lines and depths stay below those that the caller vouches for.
+    // SAFETY: lines and depths stay below the counts that the caller guarantees.
     unsafe {
         for run in (0..whole_depths).step_by(RUN) {
             let end = whole_depths.min(run + RUN);
@@ -78,7 +78,7 @@ unsafe fn in_squares<const SIDE: usize>(turn: &Turn, square: impl Fn(*const f32,
 #[inline(always)]
 unsafe fn square4(from: *const f32, line: usize, to: *mut f32, width: usize) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of the baseline; the caller vouches for the square.
+    // SAFETY: SSE is part of the baseline; the caller guarantees the square.
     unsafe {
         use std::arch::x86_64::*;
         let row = |i: usize| _mm_loadu_ps(from.add(i * line));
@@ -90,12 +90,12 @@ unsafe fn square4(from: *const f32, line: usize, to: *mut f32, width: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))) {
-        // SAFETY: the caller vouches for the square.
+        // SAFETY: the caller guarantees the square.
         unsafe { *to.add(i * width + j) = *from.add(j * line + i) };
     }
 }
 
-/// Transposes a square of 8 x 8 elements: lines l and l+4 share a register, so that each half of one is a square
+/// Transposes a square of 8 x 8 elements. Lines l and l+4 share a register, so the halves of four registers are squares
 /// of four.
 ///
 /// # Safety
@@ -106,7 +106,7 @@ unsafe fn square4(from: *const f32, line: usize, to: *mut f32, width: usize) {
 unsafe fn square8(from: *const f32, line: usize, to: *mut f32, width: usize) {
     use std::arch::x86_64::*;
     for p in [0, 4] {
-        // SAFETY: the caller vouches for the square.
+        // SAFETY: the caller guarantees the square.
         unsafe {
             let pair = |l: usize| {
                 let (low, high) = (from.add(l * line + p), from.add((l + 4) * line + p));

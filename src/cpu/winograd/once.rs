@@ -23,7 +23,7 @@ use super::steps::{Block, Steps};
 use super::vector::MAX_LANES;
 use super::weights::WeightsJob;
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::Lent;
+use crate::cpu::buffer::Borrowed;
 use crate::cpu::caches::described;
 use crate::cpu::pool::Team;
 use crate::error::Result;
@@ -81,7 +81,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         let start = Instant::now();
         // All memory first, so that the output is untouched if there is none.
         let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
+        let mut workspace = Borrowed::take(&SPACE, self.workspace_len(team.size()))?;
         let computing = Instant::now();
         self.execute(&mut team, &mut workspace, input, output)?;
         let kernel = computing.elapsed();

@@ -14,9 +14,9 @@ use super::weights::WeightsJob;
 use crate::allocate;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::{self, Buffer, Lent};
+use crate::cpu::buffer::{self, Borrowed, Buffer};
 use crate::cpu::caches::described;
-use crate::cpu::pool::{self, Apart, Team, num_threads};
+use crate::cpu::pool::{self, CachePadded, Team, num_threads};
 use crate::error::Result;
 use crate::memory::blocking::{INLINE_FLOPS, even, known_bytes};
 use crate::memory::winograd::{Schedule, TASKS_PER_THREAD};
@@ -295,13 +295,13 @@ impl Parts {
 }
 
 /// Equal parts of a workspace, one for each thread at work.
-pub struct Slots<'a>(Vec<Apart<Mutex<&'a mut [f32]>>>);
+pub struct Slots<'a>(Vec<CachePadded<Mutex<&'a mut [f32]>>>);
 
 impl<'a> Slots<'a> {
     /// # Errors
     /// Out of memory.
     pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Result<Self> {
-        let parts = workspace.chunks_exact_mut(len).take(count).map(|slot| Ok(Apart(Mutex::new(slot))));
+        let parts = workspace.chunks_exact_mut(len).take(count).map(|slot| Ok(CachePadded(Mutex::new(slot))));
         allocate::collected(parts, "the parts of a workspace").map(Slots)
     }
 
@@ -330,7 +330,7 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
         let start = Instant::now();
         // All memory first, so that the output is untouched if there is none.
         let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
+        let mut workspace = Borrowed::take(&SPACE, self.workspace_len(team.size()))?;
         let computing = Instant::now();
         self.execute(&mut team, &mut workspace, input, output)?;
         let kernel = computing.elapsed();

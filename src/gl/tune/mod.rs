@@ -42,13 +42,7 @@ pub fn stays_with_fallback(problem: &Conv2d, config: &Config) -> bool {
 
 /// Whether measurements decide for `problem`, and whether they are made.
 pub fn policy(problem: &Conv2d, config: &Config) -> Tune {
-    match config.tune {
-        _ if config.deterministic || variant::is_small(problem) => Tune::Off,
-        _ if problem.is_measured() => Tune::Full,
-        // A plan that runs once is never worth seconds, but a recorded winner costs nothing.
-        Tune::Full if problem.is_once() => Tune::Read,
-        tune => tune,
-    }
+    if variant::is_small(problem) { Tune::Off } else { config.tune_for(problem) }
 }
 
 /// Ways to compute `problem`, a batch that fits in the device's buffers, best first: by measurement, then by prediction.

@@ -1,14 +1,14 @@
-//! Rows copied, whole, or every second or fourth element of them.
+//! Copies of rows, contiguous or with a stride.
 
-use super::super::Part;
-use super::{MOST_ROWS, Vector};
+use super::register::{MAX_LANES, Vector};
+use crate::cpu::kernels::contract::CopyBlock;
 
 /// Copies `part.rows` rows of `part.len` elements, every `part.stride`-th of a row.
 ///
 /// # Safety
-/// The contract of [`Kernel::copy`](super::super::Kernel::copy).
+/// The contract of [`Kernel::copy`](crate::cpu::kernels::Kernel::copy).
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn copy<T: Vector>(part: &Part) {
+pub(in crate::cpu::kernels) unsafe fn copy<T: Vector>(part: &CopyBlock) {
     // SAFETY: the caller keeps the contract.
     unsafe {
         match part.stride {
@@ -20,15 +20,15 @@ pub(in crate::cpu::kernels) unsafe fn copy<T: Vector>(part: &Part) {
     }
 }
 
-/// [`copy`] with the stride as a constant; 0 stands for any.
+/// [`copy`] with a constant stride. 0 stands for any stride.
 ///
 /// # Safety
-/// As there.
+/// As [`copy`].
 #[inline(always)]
-unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
+unsafe fn rows<T: Vector, const STRIDE: usize>(part: &CopyBlock) {
     let full = part.len / T::LANES * T::LANES;
     let rest = part.len - full;
-    // SAFETY: groups, rows and elements are below the counts the caller vouches for; a pointer past the last
+    // SAFETY: groups, rows and elements are below the counts that the caller guarantees; a pointer past the last
     // row is not used.
     unsafe {
         let mask = T::mask(rest);
@@ -71,16 +71,16 @@ unsafe fn rows<T: Vector, const STRIDE: usize>(part: &Part) {
     }
 }
 
-/// Every fourth element from `from` on, `count` of them; reads no further than the last.
+/// Loads `count` elements, every fourth one from `from` on. Reads nothing after the last of them.
 ///
 /// # Safety
 /// They are readable; `count` is 1 to LANES.
 #[inline(always)]
 unsafe fn load_every_fourth<T: Vector>(from: *const f32, count: usize) -> T {
-    const { assert!(T::LANES <= MOST_ROWS) };
-    let mut twos = [0.0f32; 2 * MOST_ROWS];
+    const { assert!(T::LANES <= MAX_LANES) };
+    let mut twos = [0.0f32; 2 * MAX_LANES];
     let wanted = 2 * count - 1;
-    // SAFETY: of every other element those up to the last that is wanted; the array has room for two vectors.
+    // SAFETY: the first two loads end with the last element that is wanted; the array has room for two vectors.
     unsafe {
         T::load_every_other(from, wanted.min(T::LANES)).store(twos.as_mut_ptr());
         if wanted > T::LANES {

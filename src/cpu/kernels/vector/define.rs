@@ -1,6 +1,7 @@
-//! A kernel of a register tile on a vector: all its instances, behind the functions of [`Kernel`](super::super::Kernel).
+//! The macro that implements [`Kernel`](crate::cpu::kernels::Kernel) for a vector type, with all instances of its
+//! tiles.
 
-/// An array of a function's instances, one for each number of vectors; of a view's, without a mask and with one.
+/// An array of a function's instances, one for each number of vectors. For views: each without and with masks.
 macro_rules! for_vectors {
     ($function:ident, $rows:literal, ($($v:literal)*)) => { [$($function::<$rows, $v>),*] };
     ($function:ident, $rows:literal, $columns:literal, ($($v:literal)*)) => {
@@ -9,7 +10,7 @@ macro_rules! for_vectors {
 }
 pub(in crate::cpu::kernels) use for_vectors;
 
-/// Implements [`Kernel`](super::Kernel) for a proof type on a vector type, both of which need `$features`.
+/// Implements [`Kernel`](crate::cpu::kernels::Kernel) for a proof type on a vector type. Both need `$features`.
 macro_rules! define_vector_kernel {
     ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*, vectors: $vectors:tt, columns: $($columns:literal)*; $($thin:tt)*) => {
         impl $crate::cpu::kernels::Kernel for $type {
@@ -38,7 +39,7 @@ macro_rules! define_vector_kernel {
                     c: Tile,
                     epilogue: &Epilogue,
                 ) {
-                    // Strides known here spare the innermost loop registers and additions.
+                    // Constant strides save the innermost loop registers and additions.
                     let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr, std::ptr::null_mut()));
                     // SAFETY: the caller keeps the contract of Kernel::tile.
                     unsafe { vector::tile::tile::<$vector, M, V, { vector::tile::FETCHING }>(depth, a, b, c, epilogue) }
@@ -188,21 +189,21 @@ macro_rules! define_vector_kernel {
                 #[target_feature(enable = $features)]
                 unsafe fn compiled(dots: &$crate::cpu::kernels::Dots) {
                     // SAFETY: the caller keeps the contract of Kernel::dots.
-                    unsafe { $crate::cpu::kernels::dots::on_vectors::<$vector>(dots) }
+                    unsafe { $crate::cpu::kernels::vector::dots::on_vectors::<$vector>(dots) }
                 }
                 // SAFETY: as above; that `self` exists proves that this CPU has the features.
                 unsafe { compiled(dots) }
             }
 
-            unsafe fn transpose(self, turn: &$crate::cpu::kernels::Turn) {
+            unsafe fn transpose(self, block: &$crate::cpu::kernels::TransposeBlock) {
                 // SAFETY: the caller keeps the contract of Kernel::transpose; that `self` exists proves that this
                 // CPU has AVX2.
-                unsafe { $crate::cpu::kernels::transpose::by_eights(turn) }
+                unsafe { $crate::cpu::kernels::transpose::by_eights(block) }
             }
 
-            unsafe fn copy(self, part: &$crate::cpu::kernels::Part) {
+            unsafe fn copy(self, part: &$crate::cpu::kernels::CopyBlock) {
                 #[target_feature(enable = $features)]
-                unsafe fn compiled(part: &$crate::cpu::kernels::Part) {
+                unsafe fn compiled(part: &$crate::cpu::kernels::CopyBlock) {
                     // SAFETY: the caller keeps the contract of Kernel::copy.
                     unsafe { $crate::cpu::kernels::vector::copy::copy::<$vector>(part) }
                 }

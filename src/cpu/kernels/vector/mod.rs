@@ -1,5 +1,5 @@
 //! The micro-kernel on explicit vectors, written once for every instruction set that has fused multiply-adds
-//! and masks.
+//! and masks. Only `src/cpu` calls this folder; it touches only the memory that its callers name.
 //!
 //! ```text
 //!                 b: one row of V vectors a step, in registers
@@ -11,191 +11,17 @@
 //!              +-+
 //! ```
 //!
-//! M and V are constants of the instance: an edge of C runs an instance as small as it is, so that nothing but
-//! the lanes of one last vector is computed for nothing. Those lanes are masked: neither B nor C is touched
-//! beyond its edge.
+//! M and V are constants of an instance. The edge of C runs an instance of its own size, so only lanes of one last
+//! vector are computed in vain. Those lanes are masked: neither B nor C is touched beyond its edge.
 
 pub(super) mod copy;
 mod define;
+pub(super) mod dots;
+mod register;
 pub(super) mod tile;
 pub(super) mod view;
 
 pub(in crate::cpu::kernels) use define::{define_vector_kernel, for_vectors};
+pub(in crate::cpu::kernels) use register::finish_one;
+pub(in crate::cpu) use register::{Vector, unrolled};
 pub(in crate::cpu::kernels) use view::view_of;
-
-use super::{Dots, Epilogue, Tile, dots};
-
-/// A vector register. All functions are only for CPUs that have it: whoever calls the functions of this module
-/// vouches for that.
-pub(in crate::cpu) trait Vector: Copy {
-    /// fp32 elements.
-    const LANES: usize;
-    /// Whether a mask takes no vector register: where it does, a tile that fills the registers has none left for it.
-    const FREE_MASKS: bool;
-    /// Which lanes take part in a load or a store.
-    type Mask: Copy;
-    /// A vector that holds one column of a tile, if the kernel takes columns along that way.
-    type Column: Vector;
-
-    /// The first `count` lanes, at most LANES.
-    unsafe fn mask(count: usize) -> Self::Mask;
-    /// The lanes whose bits are set, the first lane being the lowest.
-    unsafe fn lanes(bits: u64) -> Self::Mask;
-    unsafe fn splat(value: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    /// Lanes not in the mask are zero, and are not read.
-    unsafe fn load_part(from: *const f32, mask: Self::Mask) -> Self;
-    /// Lanes not in the mask are not written.
-    unsafe fn store_part(self, to: *mut f32, mask: Self::Mask);
-    /// `self*factor + addend`, rounded once.
-    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
-    unsafe fn mul(self, other: Self) -> Self;
-    unsafe fn add(self, other: Self) -> Self;
-    /// Zero where a lane is below zero; NaN stays.
-    unsafe fn relu(self) -> Self;
-    /// [`dots::six_by_four`], in a function of its own where registers are scarce otherwise.
-    unsafe fn six_by_four(of: &Dots, l: usize, v: usize) {
-        // SAFETY: the caller keeps the contract.
-        unsafe { dots::six_by_four::<Self>(of, l, v) }
-    }
-    /// The sums of the lanes of four vectors: of those half a vector apart first, then a quarter, to the last two.
-    unsafe fn sums(of: [Self; 4]) -> [f32; 4] {
-        of.map(|vector| {
-            let mut lanes = [0.0f32; MOST_ROWS];
-            // SAFETY: no vector has more lanes.
-            unsafe { vector.store(lanes.as_mut_ptr()) };
-            let mut half = Self::LANES / 2;
-            while half > 0 {
-                (0..half).for_each(|lane| lanes[lane] += lanes[lane + half]);
-                half /= 2;
-            }
-            lanes[0]
-        })
-    }
-    /// Every other element from `from` on, as many as the mask has; reads no further than the last of them.
-    unsafe fn load_every_other(from: *const f32, count: usize) -> Self;
-    unsafe fn prefetch(from: *const f32);
-}
-
-/// Repeats a block for i = 0, 1, ... below a constant, each with i as a constant: only then do arrays of
-/// vectors indexed by it live in registers.
-macro_rules! unrolled {
-    ($i:ident below $count:ident: $body:block) => {
-        unrolled!(@ $i, $count, $body, 0 1 2 3 4 5 6 7)
-    };
-    (@ $i:ident, $count:ident, $body:block, $($index:literal)*) => {
-        const { assert!($count <= 8) };
-        $(if $index < $count {
-            let $i: usize = $index;
-            $body
-        })*
-    };
-}
-pub(in crate::cpu) use unrolled;
-
-/// Most rows of any tile.
-const MOST_ROWS: usize = 16;
-
-/// What becomes of one sum, in row `i` of a tile: the arithmetic of [`finish`].
-///
-/// # Safety
-/// `to` is writable, and initialised if beta is not zero; the bias is null or readable at `i`.
-#[inline(always)]
-pub(super) unsafe fn finish_one(sum: f32, to: *mut f32, i: usize, epilogue: &Epilogue) {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let mut value = epilogue.alpha * sum;
-        if epilogue.beta != 0.0 {
-            value += epilogue.beta * *to;
-        }
-        if !epilogue.bias.is_null() {
-            value += *epilogue.bias.add(i);
-        }
-        *to = if epilogue.relu && value < 0.0 { 0.0 } else { value };
-    }
-}
-
-/// What becomes of a tile of sums of M rows and V vectors. Unless SCALED, alpha is 1, and beta is 0 or 1.
-///
-/// # Safety
-/// The contract of [`Kernel::tile`](super::Kernel::tile) for C and the epilogue.
-#[inline(always)]
-unsafe fn finish<T: Vector, const M: usize, const V: usize, const SCALED: bool>(
-    sums: &[[T; V]; M],
-    c: Tile,
-    epilogue: &Epilogue,
-) {
-    let last = c.cols - (V - 1) * T::LANES;
-    // SAFETY: rows are below M, and of the last vector only lanes below `last` are touched.
-    unsafe {
-        let mask = T::mask(last);
-        if epilogue.only_adds() {
-            let to = (c.start, c.ld);
-            return if last == T::LANES {
-                store::<T, M, V, SCALED, false>(sums, to, mask, epilogue)
-            } else {
-                store::<T, M, V, SCALED, true>(sums, to, mask, epilogue)
-            };
-        }
-        let (alpha, beta) = (T::splat(epilogue.alpha), T::splat(epilogue.beta));
-        unrolled!(i below M: {
-            let bias = if epilogue.bias.is_null() { 0.0 } else { *epilogue.bias.add(i) };
-            unrolled!(v below V: {
-                let at = c.start.add(i * c.ld + v * T::LANES);
-                let part = v + 1 == V && last < T::LANES;
-                let mut value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                if epilogue.beta != 0.0 {
-                    let old = if part { T::load_part(at, mask) } else { T::load(at) };
-                    value = value.add(if SCALED { beta.mul(old) } else { old });
-                }
-                if !epilogue.bias.is_null() {
-                    value = value.add(T::splat(bias));
-                }
-                if epilogue.relu {
-                    value = value.relu();
-                }
-                if part { value.store_part(at, mask) } else { value.store(at) }
-            });
-        });
-    }
-}
-
-/// The usual end of a tile, with no decision in its course: hundreds of branches would cost as much as ten steps.
-/// If it is PARTLY so, the last vector has the lanes of the mask only.
-///
-/// # Safety
-/// The contract of [`finish`]. [`Epilogue::only_adds`].
-#[inline(always)]
-unsafe fn store<T: Vector, const M: usize, const V: usize, const SCALED: bool, const PARTLY: bool>(
-    sums: &[[T; V]; M],
-    (c, ldc): (*mut f32, usize),
-    mask: T::Mask,
-    epilogue: &Epilogue,
-) {
-    // SAFETY: the caller vouches for M rows of V vectors.
-    unsafe {
-        let alpha = T::splat(epilogue.alpha);
-        if epilogue.beta == 0.0 {
-            unrolled!(i below M: {
-                unrolled!(v below V: {
-                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    let at = c.add(i * ldc + v * T::LANES);
-                    if PARTLY && v + 1 == V { value.store_part(at, mask) } else { value.store(at) }
-                });
-            });
-        } else {
-            unrolled!(i below M: {
-                unrolled!(v below V: {
-                    let at = c.add(i * ldc + v * T::LANES);
-                    let value = if SCALED { alpha.mul(sums[i][v]) } else { sums[i][v] };
-                    if PARTLY && v + 1 == V {
-                        value.add(T::load_part(at, mask)).store_part(at, mask)
-                    } else {
-                        value.add(T::load(at)).store(at)
-                    }
-                });
-            });
-        }
-    }
-}

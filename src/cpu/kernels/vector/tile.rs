@@ -1,25 +1,25 @@
-//! Tiles of packed panels, and of operands that are packed on the way.
+//! Tiles of packed panels, and of operands that are packed while the tile is computed.
 
-use super::super::{A_AHEAD, Epilogue, Panel, Tile};
-use super::{Vector, finish, unrolled};
+use super::register::{Vector, finish, unrolled};
+use crate::cpu::kernels::contract::{A_AHEAD, Epilogue, Panel, Tile};
 
-/// What the innermost loop does besides: nothing, as A lies in rows.
+/// The innermost loop only computes. A is not packed.
 pub(in crate::cpu::kernels) const IN_PLACE: u8 = 0;
-/// It fetches packed panels of A ahead.
+/// It also prefetches packed panels of A.
 pub(in crate::cpu::kernels) const FETCHING: u8 = 1;
-/// It does that, and packs B on the way: loads of B, which are few beside those of A, then wait for memory while
-/// there is arithmetic to do, and B is read once less. All vectors are whole.
+/// It also prefetches packed panels of A and packs B. Loads of B are few compared with those of A, and wait for memory
+/// while there is arithmetic to do. B is then read once less. All vectors are whole.
 pub(in crate::cpu::kernels) const PACKING: u8 = 2;
-/// It packs A, which lies in rows, on the way, and fetches the rows of the next panel. B is packed.
+/// It also packs A, which lies in rows, and prefetches the rows of the next panel. B is packed.
 pub(in crate::cpu::kernels) const PACKING_A: u8 = 3;
 
-/// A tile of M rows and V vectors, the last of which may be a part. B, or A, goes to `packed` if that is what the loop
-/// is WITH.
+/// A tile of M rows and V vectors, the last of which may be partial. WITH names what the innermost loop does. The third
+/// part of `b` is where PACKING and PACKING_A pack to.
 ///
 /// # Safety
-/// The contract of [`Kernel::tile`](super::super::Kernel::tile) for a tile of M rows and V vectors; with PACKING, that of
-/// [`Kernel::tile_packing`](super::super::Kernel::tile_packing); with PACKING_A, that of
-/// [`Kernel::tile_packing_a`](super::super::Kernel::tile_packing_a).
+/// The contract of [`Kernel::tile`](crate::cpu::kernels::Kernel::tile) for a tile of M rows and V vectors; with
+/// PACKING, that of [`Kernel::tile_packing`](crate::cpu::kernels::Kernel::tile_packing); with PACKING_A, that of
+/// [`Kernel::tile_packing_a`](crate::cpu::kernels::Kernel::tile_packing_a).
 #[inline(always)]
 pub(in crate::cpu::kernels) unsafe fn tile<T: Vector, const M: usize, const V: usize, const WITH: u8>(
     depth: usize,
@@ -28,7 +28,7 @@ pub(in crate::cpu::kernels) unsafe fn tile<T: Vector, const M: usize, const V: u
     c: Tile,
     epilogue: &Epilogue,
 ) {
-    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    // SAFETY: the caller keeps the contract; no mask is used only where the last vector is whole.
     unsafe {
         if !T::FREE_MASKS && c.cols == V * T::LANES {
             tile_of::<T, M, V, WITH, true>(depth, a, b, c, epilogue);
@@ -38,10 +38,10 @@ pub(in crate::cpu::kernels) unsafe fn tile<T: Vector, const M: usize, const V: u
     }
 }
 
-/// [`tile`], WHOLE if its last vector is to be read without a mask.
+/// [`tile`]. WHOLE says that its last vector is read without a mask.
 ///
 /// # Safety
-/// As there.
+/// As [`tile`].
 #[inline(always)]
 unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, const WHOLE: bool>(
     depth: usize,
@@ -52,14 +52,14 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, con
 ) {
     let Tile { start: c, ld: ldc, cols, .. } = c;
     let last = cols - (V - 1) * T::LANES;
-    // SAFETY: everything read of A, B and C is inside of what the caller vouches for: rows below M, depths
+    // SAFETY: everything read of A, B and C is inside of what the caller guarantees: rows below M, depths
     // below `depth`, and of the last vector only lanes below `last`. Prefetches may point anywhere.
     unsafe {
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
         let mut at =
             Position { a: a.start, b, a_row: a.row, a_step: a.step, b_step, packed, ahead: std::ptr::null() };
-        // C is fetched a row at a time, so that A and B never wait behind a burst of lines from memory.
+        // C is prefetched one row at a time, so that A and B never wait for a burst of lines from memory.
         let each = depth / (M + 2);
         let mut row = c.cast_const();
         for i in 0..M {
@@ -74,10 +74,10 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, con
     }
 }
 
-/// How many rows ahead B is fetched while it is packed: the time it takes to come from the last-level cache.
+/// Prefetch distance of B in rows while it is packed: the latency of the last-level cache.
 const B_AHEAD: usize = 16;
 
-/// Where the innermost loop stands in A and B.
+/// The position of the innermost loop in A and B.
 struct Position {
     a: *const f32,
     b: *const f32,
@@ -85,12 +85,12 @@ struct Position {
     a_step: usize,
     b_step: usize,
     packed: *mut f32,
-    /// What is to be fetched of A's next rows.
+    /// What is prefetched of A's next rows.
     ahead: *const f32,
 }
 
 impl Position {
-    /// The next `count` depths.
+    /// Computes the next `count` depths.
     ///
     /// # Safety
     /// The contract of [`tile`] for these depths; `mask` has the lanes of the last vector.
@@ -102,7 +102,7 @@ impl Position {
         mask: T::Mask,
     ) {
         for _ in 0..count {
-            // SAFETY: the caller vouches for these depths; pointers past the last are not used.
+            // SAFETY: the caller guarantees these depths; pointers past the last are not used.
             unsafe {
                 let mut values = [T::splat(0.0); V];
                 unrolled!(v below V: {
@@ -129,11 +129,11 @@ impl Position {
                 });
                 if WITH == PACKING_A {
                     self.packed = self.packed.wrapping_add(M);
-                    // So far a step that a row of the tile's share of them fetches all of one row.
+                    // The step is large enough that one row's share of the depths prefetches all of one row.
                     T::prefetch(self.ahead);
                     self.ahead = self.ahead.wrapping_add(M + 2);
                 } else if WITH != IN_PLACE && V > 1 {
-                    // Beside a single vector there is no time for more loads.
+                    // With a single vector the load units have no time for prefetches.
                     T::prefetch(self.a.wrapping_offset(A_AHEAD));
                 }
             }

@@ -1,14 +1,14 @@
-//! Tiles whose B is read where it lies in an image.
+//! Tiles whose B is read in place from an image.
 
-use super::super::{Epilogue, Tile, View};
-use super::{MOST_ROWS, Vector, finish, finish_one, unrolled};
+use super::register::{MAX_LANES, Vector, finish, finish_one, unrolled};
+use crate::cpu::kernels::contract::{Epilogue, Tile, View};
 
-/// A tile of M rows and V vectors, and X more columns, of a [`View`]. Those columns lie across: one vector holds
-/// M rows of one column, so that they cost an Mth of a column of vectors each.
+/// A tile of M rows and V vectors, and X more columns, of a [`View`]. For those columns a vector holds the M rows of
+/// one column, so each costs an Mth of a column of vectors.
 ///
 /// # Safety
-/// The contract of [`Kernel::view`](super::super::Kernel::view) for a tile of M rows and V vectors and X columns, panels
-/// of A being `step` rows. If X is not zero, M and `step` are the lanes of a column.
+/// The contract of [`Kernel::view`](crate::cpu::kernels::Kernel::view) for a tile of M rows, V vectors and X columns.
+/// Panels of A have `step` rows. If X is not zero, M and `step` are the lanes of a column.
 #[inline(always)]
 pub(in crate::cpu::kernels) unsafe fn view<
     T: Vector,
@@ -23,7 +23,7 @@ pub(in crate::cpu::kernels) unsafe fn view<
     c: Tile,
     epilogue: &Epilogue,
 ) {
-    // SAFETY: the caller keeps the contract; without a mask only where the last vector is whole.
+    // SAFETY: the caller keeps the contract; no mask is used only where the last vector is whole.
     unsafe {
         if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
             view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
@@ -33,11 +33,11 @@ pub(in crate::cpu::kernels) unsafe fn view<
     }
 }
 
-/// [`view`], WHOLE if its last vector is to be read without a mask. Before the depths of some channels,
-/// `most` or one channel's, are read from A, `before` is called with their end: it may be what writes them.
+/// [`view`]. WHOLE says that its last vector is read without a mask. A is read in groups of channels, of about `group`
+/// depths each. Before each group `before` is called with the group's end in A, and may write the group.
 ///
 /// # Safety
-/// As there.
+/// As [`view`].
 #[inline(always)]
 pub(in crate::cpu::kernels) unsafe fn view_of<
     T: Vector,
@@ -52,12 +52,12 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
     b: &View,
     c: Tile,
     epilogue: &Epilogue,
-    most: usize,
+    group: usize,
     before: &mut impl FnMut(*const f32),
 ) {
     let last = c.cols - X - (V - 1) * T::LANES;
     // SAFETY: as in tile(); rows of B lie where the taps say, and lanes that these leave out are not read. The
-    // further columns are packed one depth after the other.
+    // X further columns are packed one depth after the other.
     unsafe {
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
@@ -72,17 +72,17 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
             row = row.wrapping_add(c.ld);
             walk.groups::<T, M, V, X, MASKED, WHOLE>(
                 b,
-                (each, most),
+                (each, group),
                 (&mut sums, &mut columns),
                 mask,
                 before,
             );
         }
-        let rest = (b.channels - M * each, most);
+        let rest = (b.channels - M * each, group);
         walk.groups::<T, M, V, X, MASKED, WHOLE>(b, rest, (&mut sums, &mut columns), mask, before);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
-            let mut values = [0.0; MOST_ROWS];
+            let mut values = [0.0; MAX_LANES];
             columns[x].store(values.as_mut_ptr());
             let to = c.start.add(c.cols - X + x);
             for (i, &sum) in values[..M].iter().enumerate() {
@@ -95,7 +95,7 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
 /// A tile of 2 M rows and a single vector, of a [`View`], from two panels of A of M rows.
 ///
 /// # Safety
-/// The contract of [`Kernel::view_two`](super::super::Kernel::view_two), for M being MR.
+/// The contract of [`Kernel::view_two`](crate::cpu::kernels::Kernel::view_two), with M = MR.
 #[inline(always)]
 pub(in crate::cpu::kernels) unsafe fn view_two<T: Vector, const M: usize, const MASKED: bool>(
     a: [*const f32; 2],
@@ -111,7 +111,7 @@ pub(in crate::cpu::kernels) unsafe fn view_two<T: Vector, const M: usize, const 
         for row in 0..2 * M {
             T::prefetch(c.start.wrapping_add(row * c.ld));
         }
-        // Nothing is fetched ahead: there is no time for more loads, and two streams a core finds by itself.
+        // No prefetches: the load units have no time for them, and the hardware prefetcher follows two streams.
         let mut channel = b.start;
         for _ in 0..b.channels {
             for tap in b.taps {
@@ -130,7 +130,7 @@ pub(in crate::cpu::kernels) unsafe fn view_two<T: Vector, const M: usize, const 
     }
 }
 
-/// Where the innermost loop stands in A and a [`View`].
+/// The position of the innermost loop in A and a [`View`].
 struct Walk {
     a: *const f32,
     channel: *const f32,
@@ -140,7 +140,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// The next `count` channels, in groups of about `most` depths, before each of which `before` is called with its end.
+    /// Computes the next `count` channels in groups of about `group` depths. Calls `before` before each group with
+    /// its end.
     ///
     /// # Safety
     /// As [`Walk::channels`].
@@ -155,15 +156,15 @@ impl Walk {
     >(
         &mut self,
         b: &View,
-        (count, most): (usize, usize),
+        (count, group): (usize, usize),
         (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
         mask: T::Mask,
         before: &mut impl FnMut(*const f32),
     ) {
-        let most = (most / b.taps.len()).max(1);
+        let group = (group / b.taps.len()).max(1);
         let mut left = count;
         while left > 0 {
-            let count = left.min(most);
+            let count = left.min(group);
             before(self.a.wrapping_add(count * b.taps.len() * self.step));
             // SAFETY: the caller keeps the contract.
             unsafe { self.channels::<T, M, V, X, MASKED, WHOLE>(b, count, (sums, columns), mask) };
@@ -171,7 +172,7 @@ impl Walk {
         }
     }
 
-    /// The next `count` channels.
+    /// Computes the next `count` channels.
     ///
     /// # Safety
     /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
@@ -193,7 +194,7 @@ impl Walk {
         for _ in 0..count {
             for tap in b.taps {
                 let row = self.channel.wrapping_offset(tap.offset);
-                // SAFETY: the caller vouches for these channels; prefetches may point anywhere.
+                // SAFETY: the caller guarantees these channels; prefetches may point anywhere.
                 unsafe {
                     let mut values = [T::splat(0.0); V];
                     unrolled!(v below V: {
@@ -214,7 +215,7 @@ impl Walk {
                         let value = T::Column::splat(*self.thin.add(x));
                         columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
                     });
-                    // Beside a single vector there is no time for more loads.
+                    // With a single vector the load units have no time for prefetches.
                     if V > 1 {
                         T::prefetch(self.channel.wrapping_offset(tap.ahead));
                         T::prefetch(self.a.wrapping_offset(b.a_ahead));

@@ -42,7 +42,7 @@ fn runs_are_covered_without_overlap() {
             assert_eq!(at, len, "{columns:?}");
             let vectors = run.vectors(&columns);
             let least = len as f64 / columns.lanes as f64;
-            // At either end there may be a panel of a single vector.
+            // The first and the last panel may have a single vector.
             let most = len.div_ceil(columns.lanes) as f64 + ALONE - 1.0 + 1e-9;
             assert!(vectors >= least && vectors <= if lead > 0 { most + ALONE } else { most }, "{len}");
             cases += 1;
@@ -52,7 +52,7 @@ fn runs_are_covered_without_overlap() {
 }
 
 #[test]
-fn columns_left_over_are_shared_out() {
+fn remaining_columns_are_distributed() {
     let run = Run::new(&AVX512, 196);
     assert_eq!((run.panels, run.panel(0), run.panel(3)), (4, (0, 49, 1), (147, 49, 1)));
     assert_eq!(Run::new(&AVX512, 49).panel(0), (0, 49, 1));
@@ -61,13 +61,13 @@ fn columns_left_over_are_shared_out() {
 
 #[test]
 fn a_first_panel_aligns_the_others_where_there_are_many() {
-    let views = |side| Views::plan(&zen(), AVX512, &layer(64, side, 64, 1, 1, 0), 192).unwrap();
-    let led = views(56).aligned(&AVX512, 12).unwrap();
+    let implicit = |side| ImplicitIm2col::plan(&zen(), AVX512, &layer(64, side, 64, 1, 1, 0), 192).unwrap();
+    let led = implicit(56).aligned(&AVX512, 12).unwrap();
     assert_eq!(
         (led.panels, led.panel(0), led.panel(1), led.panel(66)),
         (67, (0, 12, 0), (12, 48, 0), (3132, 4, 0))
     );
-    assert_eq!((views(56).aligned(&AVX512, 0), views(4).aligned(&AVX512, 12)), (None, None));
+    assert_eq!((implicit(56).aligned(&AVX512, 0), implicit(4).aligned(&AVX512, 12)), (None, None));
 }
 
 #[test]
@@ -82,22 +82,22 @@ fn taps_see_planes() {
 #[test]
 fn maps_of_the_images_width_are_one_run_and_not_copied() {
     for problem in [layer(64, 56, 64, 3, 1, 1), layer(64, 56, 64, 1, 1, 0), layer(32, 20, 8, 5, 1, 2)] {
-        let views = Views::plan(&zen(), AVX512, &problem, 192).unwrap();
-        assert!(!views.staged && views.runs == 1, "{views:?}");
+        let implicit = ImplicitIm2col::plan(&zen(), AVX512, &problem, 192).unwrap();
+        assert!(!implicit.staged && implicit.runs == 1, "{implicit:?}");
     }
-    let strided = Views::plan(&zen(), AVX512, &layer(3, 224, 64, 7, 2, 3), 147).unwrap();
+    let strided = ImplicitIm2col::plan(&zen(), AVX512, &layer(3, 224, 64, 7, 2, 3), 147).unwrap();
     assert!(strided.staged && strided.runs == 1 && strided.pitch == 112, "{strided:?}");
-    let rows = Views::plan(&zen(), AVX512, &layer(64, 572, 64, 3, 1, 0), 192).unwrap();
+    let rows = ImplicitIm2col::plan(&zen(), AVX512, &layer(64, 572, 64, 3, 1, 0), 192).unwrap();
     assert_eq!((rows.staged, rows.run, rows.runs), (false, 570, 570));
-    // Lanes cannot be left out: only where nothing is padded.
-    assert!(Views::plan(&zen(), PORTABLE, &layer(64, 56, 64, 3, 1, 1), 192).is_none());
-    assert!(Views::plan(&zen(), PORTABLE, &layer(64, 56, 64, 1, 1, 0), 192).is_some());
+    // Without cheap masks only where there is no padding.
+    assert!(ImplicitIm2col::plan(&zen(), PORTABLE, &layer(64, 56, 64, 3, 1, 1), 192).is_none());
+    assert!(ImplicitIm2col::plan(&zen(), PORTABLE, &layer(64, 56, 64, 1, 1, 0), 192).is_some());
 }
 
 #[test]
-fn channels_a_power_of_two_apart_are_not_left_to_collide() {
-    let views = Views::plan(&zen(), AVX512, &layer(256, 64, 64, 1, 1, 0), 192);
-    assert!(views.is_none_or(|views| views.staged || views.channels <= 64), "{views:?}");
+fn channels_a_power_of_two_apart_do_not_collide_in_the_cache() {
+    let implicit = ImplicitIm2col::plan(&zen(), AVX512, &layer(256, 64, 64, 1, 1, 0), 192);
+    assert!(implicit.is_none_or(|implicit| implicit.staged || implicit.channels <= 64), "{implicit:?}");
 }
 
 #[test]
@@ -118,17 +118,18 @@ fn blocks_fit_the_workspace_on_any_machine() {
             (1, 5, 1, 3, 1, 1),
         ] {
             let problem = layer(c, side, k, size, stride, pad);
-            for (cost, views) in Views::ways(&caches, AVX512, &problem) {
+            for (cost, implicit) in ImplicitIm2col::ways(&caches, AVX512, &problem) {
                 assert!(cost.is_finite() && cost > 0.0);
-                assert!(views.channels >= 1 && views.channels <= c as usize && views.panels >= 1);
-                let depth = views.channels * (size * size) as usize;
-                assert!(depth * MOST_BESIDE <= WORKSPACE - STAGE || views.channels == 1, "{views:?}");
+                assert!(implicit.channels >= 1 && implicit.channels <= c as usize && implicit.panels >= 1);
+                let depth = implicit.channels * (size * size) as usize;
+                assert!(depth * MAX_BESIDE <= WORKSPACE - STAGE || implicit.channels == 1, "{implicit:?}");
                 let (p, q) = (problem.sizes().p, problem.sizes().q);
-                let covered = if views.width == q { p * q } else { (p - 1) * views.width + q };
-                assert!(views.width >= q && views.run * views.runs == covered, "{views:?}");
-                let panels = views.runs * Run::new(&views.columns(AVX512, &problem), views.run).panels;
+                let covered = if implicit.width == q { p * q } else { (p - 1) * implicit.width + q };
+                assert!(implicit.width >= q && implicit.run * implicit.runs == covered, "{implicit:?}");
+                let panels =
+                    implicit.runs * Run::new(&implicit.columns(AVX512, &problem), implicit.run).panels;
                 for threads in [1, 2, 16] {
-                    let cut = Views::cut(&AVX512, panels, (2, k as usize), threads);
+                    let cut = ImplicitIm2col::cut(&AVX512, panels, (2, k as usize), threads);
                     assert!(cut.width * cut.blocks >= panels);
                     assert!(cut.group * cut.groups * AVX512.mr >= k as usize);
                 }
@@ -144,7 +145,7 @@ fn limits_of_what_is_read_in_place() {
     assert_eq!((WORKSPACE, STAGE), (262_144, 196_608));
     let ways = |r, s| {
         let desc = Conv2dDesc { h: 99, w: 99, r, s, ..Default::default() };
-        Views::ways(&zen(), AVX512, &Conv2d::new(desc).unwrap()).len()
+        ImplicitIm2col::ways(&zen(), AVX512, &Conv2d::new(desc).unwrap()).len()
     };
     // 256 taps, 64 in one direction.
     assert!(ways(16, 16) > 0 && ways(64, 4) > 0 && ways(4, 64) > 0);
@@ -153,12 +154,12 @@ fn limits_of_what_is_read_in_place() {
 
 #[test]
 fn runs_worked_by_hand() {
-    // 65 panels of three vectors, and one of a single one.
+    // 65 panels of three vectors, and one of a single vector.
     let run = Run::new(&AVX512, 3136);
     assert_eq!((run.panels, run.panel(65), run.vectors(&AVX512)), (66, (3120, 16, 0), 195.0 + ALONE));
     // Two vectors and a column beside; a column costs an eighth.
     assert_eq!(Run::new(&AVX512, 48 + 33).vectors(&AVX512), 3.0 + 2.0 + 0.125);
-    // Seven of 16 columns are shared out among nine panels, sixteen are not.
+    // Seven of 16 columns are distributed over nine panels, sixteen are not.
     assert_eq!(Run::new(&AVX512, 9 * 48 + 7).vectors(&AVX512), 27.0 + 7.0 / 8.0);
     assert_eq!(Run::new(&AVX512, 9 * 48 + 8).vectors(&AVX512), 27.0 + ALONE);
     assert_eq!(Run::new(&AVX512, 3 * 48 + 7).vectors(&AVX512), 9.0 + ALONE, "more than two each");
@@ -168,12 +169,12 @@ fn runs_worked_by_hand() {
         [0, 2, 3, 6].map(|index| run.panel(index)),
         [(0, 49, 1), (98, 49, 1), (147, 48, 0), (291, 48, 0)]
     );
-    // A lead of 12 is a panel of a single vector, too.
+    // A lead of 12 is a panel of a single vector as well.
     assert_eq!(Run::led(&AVX512, 3136, 12).vectors(&AVX512), ALONE + 65.0 * 3.0 + ALONE);
     // Vectors of one lane: eight and a column beside, twice.
     let scalars = Columns { mr: 16, nr: 8, lanes: 1, beside: 2, masks: true };
     assert_eq!(Run::new(&scalars, 18).vectors(&scalars), 2.0 * (8.0 + 1.0 / 16.0));
-    // Of one vector for all, none is dearer.
+    // If all tiles have a single vector, none costs more.
     let single = Columns { nr: 16, ..AVX512 };
     assert_eq!(Run::new(&single, 32).vectors(&single), 2.0);
 }
@@ -208,7 +209,7 @@ fn model(problem: &Conv2d) -> Model {
     Model::new(&zen(), AVX512, problem)
 }
 
-/// Cycles of so many vectors of pixels under 64 rows: multiply-adds, and a look at C for each pass.
+/// Cycles of that many vectors of pixels for 64 rows: multiply-adds, and reading and writing C in each pass.
 fn computing(vectors: f64, depth: f64, passes: f64) -> f64 {
     vectors * (depth * 64.0 / 2.0 + passes * 64.0 * PASSING)
 }
@@ -219,7 +220,7 @@ fn a_model_of_a_group() {
         Conv2d::new(Conv2dDesc { c: 60, k: 40, groups: 4, h: 9, w: 8, r: 3, s: 2, ..Default::default() });
     let model = Model::new(&zen(), AVX512, &problem.unwrap());
     assert_eq!((model.channels_in, model.channels_out, model.taps(), model.is_point()), (15, 10, 6, false));
-    // In elements; two threads share the last cache.
+    // In elements. Two threads share the last cache.
     assert_eq!((model.l1, model.l2, model.last), (12 << 10, 256 << 10, 4 << 20));
     let unknown = Model::new(&Caches { l2: 8 << 20, ..Caches::UNKNOWN }, AVX512, &layer(1, 1, 1, 1, 1, 0));
     assert_eq!((unknown.l1, unknown.l2, unknown.last, unknown.is_point()), (8192, 2 << 20, 2 << 20, true));
@@ -236,7 +237,7 @@ fn a_model_of_a_group() {
 
 #[test]
 fn packed_panels_worked_by_hand() {
-    // One tap: 196 vectors of each channel are packed; 3,136 pixels are 196 vectors, the last alone.
+    // One tap: 196 vectors of each channel are packed. 3,136 pixels are 196 vectors, the last one in a tile of its own.
     let point = model(&layer(64, 56, 64, 1, 1, 0));
     assert_eq!(point.packed(192), computing(195.0 + ALONE, 64.0, 1.0) + 64.0 * 196.0 * PACKING);
     assert_eq!(point.packed(63), computing(195.0 + ALONE, 64.0, 2.0) + 64.0 * 196.0 * PACKING);
@@ -247,7 +248,7 @@ fn packed_panels_worked_by_hand() {
 
 #[test]
 fn reading_in_place_worked_by_hand() {
-    let whole = |channels| Views {
+    let whole = |channels| ImplicitIm2col {
         staged: false,
         pitch: 56,
         run: 3136,
@@ -259,31 +260,37 @@ fn reading_in_place_worked_by_hand() {
     let point = model(&layer(64, 56, 64, 1, 1, 0));
     assert_eq!(point.in_place(false), Some((computing(195.0 + ALONE, 64.0, 1.0), whole(64))));
     assert_eq!(point.in_place(true), None, "no gaps to be had");
-    // Channels 4,096 elements apart: eight places of 32,768, and four of eight ways.
-    let (cost, views) = model(&layer(256, 64, 64, 1, 1, 0)).in_place(false).unwrap();
-    assert_eq!(views.channels, 32);
+    // Channels 4,096 elements apart have eight positions in a way of 32,768 elements. Four of eight ways are used.
+    let (cost, implicit) = model(&layer(256, 64, 64, 1, 1, 0)).in_place(false).unwrap();
+    assert_eq!(implicit.channels, 32);
     // 85 panels and one whose single vector is alone.
     assert_eq!(cost, computing(255.0 + ALONE, 256.0, 8.0));
-    // Nothing is padded and 55 of 57 columns are pixels: row by row, or as one run through the gaps.
+    // No padding, and 55 of 57 columns are pixels: row by row, or one run with gaps.
     let valid = model(&layer(64, 57, 64, 3, 1, 0));
-    let (cost, views) = valid.in_place(false).unwrap();
-    assert_eq!((views.run, views.runs, views.width, views.pitch, views.channels), (55, 55, 55, 57, 64));
-    // A panel, and seven columns in a vector alone.
+    let (cost, implicit) = valid.in_place(false).unwrap();
+    assert_eq!(
+        (implicit.run, implicit.runs, implicit.width, implicit.pitch, implicit.channels),
+        (55, 55, 55, 57, 64)
+    );
+    // A panel, and seven columns in a tile of a single vector.
     let rows = computing(55.0 * (3.0 + ALONE), 576.0, 1.0);
     assert!((cost / rows - 1.0).abs() < 1e-12, "{cost} {rows}");
-    let (cost, views) = valid.in_place(true).unwrap();
-    assert_eq!((views.run, views.runs, views.width), (54 * 57 + 55, 1, 57));
+    let (cost, implicit) = valid.in_place(true).unwrap();
+    assert_eq!((implicit.run, implicit.runs, implicit.width), (54 * 57 + 55, 1, 57));
     let vectors = 195.0 + ALONE;
     assert_eq!(cost, computing(vectors, 576.0, 1.0) + vectors * 64.0 * DROPPING);
     // With gaps, no column is computed beside vectors: two panels and a vector for a single column.
-    let (cost, views) = model(&layer(64, 11, 64, 3, 1, 0)).in_place(true).unwrap();
-    assert_eq!(views.run, 97);
+    let (cost, implicit) = model(&layer(64, 11, 64, 3, 1, 0)).in_place(true).unwrap();
+    assert_eq!(implicit.run, 97);
     assert_eq!(cost, computing(6.0 + ALONE, 576.0, 1.0) + (6.0 + ALONE) * 64.0 * DROPPING);
-    let views = valid.in_place(true).unwrap().1;
-    // In two passes the sums come back once.
-    let views = Views { channels: 32, ..views };
-    assert_eq!(valid.viewing(&views, 2), computing(vectors, 576.0, 2.0) + vectors * (64.0 * 3.0) * DROPPING);
-    // A stride in either direction, or lanes that would have to be left out.
+    let implicit = valid.in_place(true).unwrap().1;
+    // In two passes the sums are read back once.
+    let implicit = ImplicitIm2col { channels: 32, ..implicit };
+    assert_eq!(
+        valid.computing_with(&implicit, 2),
+        computing(vectors, 576.0, 2.0) + vectors * (64.0 * 3.0) * DROPPING
+    );
+    // A stride in either direction, or lanes that would have to be masked.
     for (stride_h, stride_w) in [(1, 2), (2, 1)] {
         let desc = Conv2dDesc { h: 9, w: 9, stride_h, stride_w, ..Default::default() };
         assert_eq!(model(&Conv2d::new(desc).unwrap()).in_place(false), None);
@@ -300,42 +307,53 @@ fn reading_in_place_worked_by_hand() {
 
 #[test]
 fn staging_worked_by_hand() {
-    // Every other row and column of 224: four planes of 112 x 112, of which an output sees rows -2 to 1.
+    // Stride 2 on 224 x 224: four planes of 112 x 112, of which an output sees rows -2 to 1.
     let first = model(&layer(3, 224, 64, 7, 2, 3));
-    let (cost, views) = first.staged(false).unwrap();
-    // A third of L2, 87,381 elements, holds four planes of three channels as 61 rows of 112 and three of halo: 132 panels.
-    let expected =
-        Views { staged: true, pitch: 112, run: 12_544, runs: 1, width: 112, channels: 3, panels: 132 };
-    assert_eq!(views, expected);
-    // 262 panels in two parts; each copies its rows and four more, seven vectors each, of every plane and channel.
+    let (cost, implicit) = first.staged(false).unwrap();
+    // A third of L2, 87,381 elements, holds four planes of three channels as 61 rows of 112 and three of halo: 132
+    // panels.
+    let expected = ImplicitIm2col {
+        staged: true,
+        pitch: 112,
+        run: 12_544,
+        runs: 1,
+        width: 112,
+        channels: 3,
+        panels: 132,
+    };
+    assert_eq!(implicit, expected);
+    // 262 panels in two parts. Each copies its rows and four more, of seven vectors, for every plane and channel.
     let copied = 3.0 * ((112.0 + 2.0 * 4.0) * 4.0) * 7.0;
     assert_eq!(cost, computing(261.0 * 3.0 + ALONE, 147.0, 1.0) + copied * STAGING);
     assert_eq!(first.staged(true), None, "no gaps to be had");
-    // Three planes of rows by two of columns, all seen without a halo; rows of 30 in planes of 31.
+    // Three planes of rows by two of columns, without a halo. Rows of 30 in planes of 31.
     let desc =
         Conv2dDesc { c: 5, h: 60, w: 61, k: 64, r: 3, s: 3, stride_h: 3, stride_w: 2, ..Default::default() };
     let uneven = model(&Conv2d::new(desc).unwrap());
     let copied = (5 * (20 + 1) * 6 * 2) as f64;
-    let (cost, views) = uneven.staged(false).unwrap();
-    assert_eq!((views.pitch, views.run, views.runs, views.channels, views.panels), (31, 30, 20, 5, 20));
+    let (cost, implicit) = uneven.staged(false).unwrap();
+    assert_eq!(
+        (implicit.pitch, implicit.run, implicit.runs, implicit.channels, implicit.panels),
+        (31, 30, 20, 5, 20)
+    );
     assert_eq!(cost, computing(20.0 * 2.0, 45.0, 1.0) + copied * STAGING);
-    let (cost, views) = uneven.staged(true).unwrap();
-    assert_eq!((views.run, views.runs, views.width, views.panels), (19 * 31 + 30, 1, 31, 13));
+    let (cost, implicit) = uneven.staged(true).unwrap();
+    assert_eq!((implicit.run, implicit.runs, implicit.width, implicit.panels), (19 * 31 + 30, 1, 31, 13));
     assert_eq!(cost, computing(39.0, 45.0, 1.0) + 39.0 * 64.0 * DROPPING + copied * STAGING);
-    // Planes of 57 columns under rows of 55: row by row.
+    // Planes of 57 columns for rows of 55: row by row.
     let gaps = model(&layer(3, 227, 64, 11, 4, 0));
-    let (_, views) = gaps.staged(false).unwrap();
-    assert_eq!((views.pitch, views.run, views.runs, views.width), (57, 55, 55, 55));
-    let (_, views) = gaps.staged(true).unwrap();
-    assert_eq!((views.pitch, views.run, views.runs, views.width), (57, 54 * 57 + 55, 1, 57));
-    // Of more passes over fewer channels, which copy less often, the cheapest number is taken.
+    let (_, implicit) = gaps.staged(false).unwrap();
+    assert_eq!((implicit.pitch, implicit.run, implicit.runs, implicit.width), (57, 55, 55, 55));
+    let (_, implicit) = gaps.staged(true).unwrap();
+    assert_eq!((implicit.pitch, implicit.run, implicit.runs, implicit.width), (57, 54 * 57 + 55, 1, 57));
+    // More passes over fewer channels copy rows less often. The cheapest number of passes is chosen.
     let deep = model(&layer(512, 56, 64, 3, 2, 1));
-    let (cost, views) = deep.staged(false).unwrap();
-    let passes = 512usize.div_ceil(views.channels);
+    let (cost, implicit) = deep.staged(false).unwrap();
+    let passes = 512usize.div_ceil(implicit.channels);
     assert!(passes > 1);
-    let planes_rows = (28 + Run::new(&AVX512, 784).panels.div_ceil(views.panels) * 2) * 4;
+    let planes_rows = (28 + Run::new(&AVX512, 784).panels.div_ceil(implicit.panels) * 2) * 4;
     let copied = (512 * planes_rows * 2) as f64;
-    assert_eq!(cost, deep.viewing(&views, passes) + copied * STAGING);
+    assert_eq!(cost, deep.computing_with(&implicit, passes) + copied * STAGING);
     // Rows too long for the cache are not staged.
     let caches = Caches { l1: 4 << 10, l2: 16 << 10, ..Caches::UNKNOWN };
     let long =
@@ -355,18 +373,18 @@ fn channels_of_a_block_worked_by_hand() {
     // A single panel meets A only once.
     assert_eq!(channels(&layer(1024, 7, 512, 3, 1, 1)), 512);
     assert_eq!([8, 10].map(|side| channels(&layer(1024, side, 512, 3, 1, 1))), [28; 2], "two or more panels");
-    // At least as many as L1 holds of a tile's columns and rows: 21 of nine taps.
+    // At least as many as L1 holds of a tile's columns and rows: 21 with nine taps.
     assert_eq!(channels(&layer(1024, 56, 1024, 3, 1, 1)), 21);
-    // Of many taps few fit beside vectors: 8,192 of 121.
+    // With many taps, few channels fit in the room for columns beside vectors: 8,192 / 121.
     assert_eq!(channels(&layer(1000, 56, 8, 11, 1, 5)), 67);
-    // L1 holds 192 of a tile's columns and rows: at least so many, however large A.
+    // At least as many as L1 holds of a tile's columns and rows, 192, however large A is.
     assert_eq!(channels(&layer(4096, 56, 4096, 1, 1, 0)), 187);
 }
 
 #[test]
-fn all_ways_and_the_cheapest() {
+fn all_plans_and_the_cheapest() {
     let problem = layer(64, 57, 64, 3, 1, 0);
-    let ways = Views::ways(&zen(), AVX512, &problem);
+    let ways = ImplicitIm2col::ways(&zen(), AVX512, &problem);
     let expected = [
         model(&problem).in_place(false),
         model(&problem).staged(false),
@@ -375,15 +393,15 @@ fn all_ways_and_the_cheapest() {
     ];
     assert_eq!(ways, expected.into_iter().flatten().collect::<Vec<_>>());
     let (least, best) = ways.iter().copied().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-    assert_eq!(Views::plan(&zen(), AVX512, &problem, 144), Some(best));
+    assert_eq!(ImplicitIm2col::plan(&zen(), AVX512, &problem, 144), Some(best));
     // 66 panels, each with 8 tiles of three vectors, of 64 rows.
     let panels = 64.0 * (PANEL + 64.0 * 3.0 * TILE);
-    assert_eq!(Views::cycles(&zen(), AVX512, &problem, 144), least + panels);
-    // Where packing is cheaper than all of them.
+    assert_eq!(ImplicitIm2col::cycles(&zen(), AVX512, &problem, 144), least + panels);
+    // Packing is cheaper than all of them.
     let padded = layer(64, 56, 64, 3, 1, 1);
     let packed = Model::new(&zen(), PORTABLE, &padded).packed(100);
     let panels = 392.0 * (PANEL + 64.0 * 2.0 * TILE);
-    assert_eq!(Views::cycles(&zen(), PORTABLE, &padded, 100), packed + panels);
+    assert_eq!(ImplicitIm2col::cycles(&zen(), PORTABLE, &padded, 100), packed + panels);
 }
 
 #[test]
@@ -391,7 +409,7 @@ fn an_image_that_stays_in_the_cache() {
     let in_place = model(&layer(64, 57, 64, 3, 1, 0)).in_place(false).unwrap().1;
     // 128 KiB of 1 MiB.
     assert!(in_place.whole(&zen(), 32_768) && !in_place.whole(&zen(), 32_769));
-    assert!(!Views { staged: true, ..in_place }.whole(&zen(), 1));
+    assert!(!ImplicitIm2col { staged: true, ..in_place }.whole(&zen(), 1));
     assert!(in_place.whole(&Caches::UNKNOWN, 8192) && !in_place.whole(&Caches::UNKNOWN, 8193));
 }
 
@@ -402,18 +420,18 @@ fn columns_aligned_and_cut() {
     let without = model(&problem).in_place(false).unwrap().1;
     assert_eq!(with_gaps.columns(AVX512, &problem), Columns { beside: 0, ..AVX512 });
     assert_eq!(without.columns(AVX512, &problem), AVX512);
-    // A lead is worth it as long as it costs less than loads in two halves, 6 %: not for a run of a few panels.
-    let run = |len| Views { run: len, ..without }.aligned(&AVX512, 5);
+    // A lead pays if it costs less than the 6 % for straddling loads: not for a run of a few panels.
+    let run = |len| ImplicitIm2col { run: len, ..without }.aligned(&AVX512, 5);
     assert!(run(48 * 40).is_some() && run(48 * 6).is_none() && run(5).is_none() && run(4).is_none());
     // Tiles of 8 rows, panels of B.
-    let cut = Views::cut(&AVX512, 66, (1, 500), 1);
-    assert_eq!(cut, Cut { width: 66, group: 63, blocks: 1, groups: 1 });
-    let cut = Views::cut(&AVX512, 66, (1, 500), 4);
+    let cut = ImplicitIm2col::cut(&AVX512, 66, (1, 500), 1);
+    assert_eq!(cut, TaskGrid { width: 66, group: 63, blocks: 1, groups: 1 });
+    let cut = ImplicitIm2col::cut(&AVX512, 66, (1, 500), 4);
     assert_eq!((cut.blocks, cut.groups), (66usize.div_ceil(cut.width), 63usize.div_ceil(cut.group)));
     assert!(cut.blocks * cut.groups >= 4);
     // 49,152 elements hold 10 tiles of 8 x 576; two threads get four groups each.
     let by_rows = |depth, threads| {
-        let Cut { width, group, blocks, groups } = Cut::by_rows(&AVX512, 7, (512, depth), threads);
+        let TaskGrid { width, group, blocks, groups } = TaskGrid::by_rows(&AVX512, 7, (512, depth), threads);
         assert_eq!((width, blocks), (7, 1));
         (group, groups)
     };

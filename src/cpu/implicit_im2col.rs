@@ -1,38 +1,39 @@
-//! Reading an image where it lies, or from copies of its planes: see [`crate::memory::views`] for what that means
-//! and when it is done.
+//! Implicit im2col: reading B's rows in place from an image, or from copies of its planes.
+//! [`crate::memory::implicit_im2col`] explains the method and when it is chosen.
 //!
-//! A panel of B is a base and a table of taps: how far a tap's row is from the base, and which lanes of it are
-//! pixels of the image and not of its border. The table is made once a panel, for all channels and all rows of A.
+//! A panel of B is a base pointer and a table of taps. A tap's entry says how far its row is from the base, and which
+//! lanes of it are pixels of the image and not of its border. The table is made once for each panel and serves all
+//! channels and all rows of A.
 
 use std::ops::Range;
 
 use super::block::Ahead;
-use super::kernels::{Kernel, Part, Tap};
-use crate::memory::views::{Axis, Columns, MOST_SIDE, MOST_TAPS, Run, Views};
+use super::kernels::{CopyBlock, Kernel, Tap};
+use crate::memory::implicit_im2col::{Axis, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS, Run};
 use crate::problem::Conv2d;
 
 /// How a convolution reads its images.
 #[derive(Clone)]
 pub struct Geometry {
-    pub views: Views,
+    pub implicit: ImplicitIm2col,
     pub columns: Columns,
     run: Run,
     rows: Direction,
     cols: Direction,
 }
 
-/// One direction, with all that can be known of it beforehand.
+/// One direction, with everything that can be computed in advance.
 #[derive(Clone)]
 struct Direction {
     axis: Axis,
-    /// First elements of the planes.
+    /// The first element of each plane.
     phases: Vec<usize>,
-    taps: Vec<Seen>,
+    taps: Vec<TapView>,
 }
 
-/// What a tap sees in one direction: of which plane, how far from the output's own place, and how long that plane is.
+/// What a tap sees in one direction: the plane, the distance from the output's own position, and the plane's length.
 #[derive(Clone, Copy)]
-struct Seen {
+struct TapView {
     plane: usize,
     shift: isize,
     len: usize,
@@ -44,122 +45,124 @@ impl Direction {
         let seen = |tap| {
             let (phase, shift) = axis.sees(tap);
             let plane = phases.partition_point(|&other| other < phase);
-            Seen { plane, shift, len: axis.len(phase) }
+            TapView { plane, shift, len: axis.len(phase) }
         };
         let taps = (0..axis.taps).map(seen).collect();
         Direction { axis, phases, taps }
     }
 }
 
-impl Seen {
-    /// The outputs, of `len` from `at` on, for which the tap sees an element that exists.
-    fn stretch(&self, at: usize, len: usize) -> Range<usize> {
+impl TapView {
+    /// Of `len` outputs from `at` on, those for which the tap sees an element of the image.
+    fn visible(&self, at: usize, len: usize) -> Range<usize> {
         let first = at as isize + self.shift;
         let end = (self.len as isize - first).clamp(0, len as isize);
         (-first).clamp(0, end) as usize..end as usize
     }
 }
 
-/// Channels as a panel reads them: an image, or what was staged of it.
+/// Channels as a panel reads them: the image, or staged planes of it.
 #[derive(Clone, Copy)]
 pub struct Planes {
     start: *const f32,
     /// Elements from one channel to the next, and from one plane to the next.
     pub channel: usize,
     plane: usize,
-    /// The row that stands first.
+    /// The first row in memory.
     first: isize,
 }
 
-// SAFETY: Planes only say where something lies; those who read it answer for its being there.
+// SAFETY: Planes only describe positions. Code that reads through them guarantees that the memory is valid.
 unsafe impl Sync for Planes {}
 
-/// What [`Geometry::fill`] fills.
-pub struct Table {
-    pub taps: [Tap; MOST_TAPS],
-    /// Lanes whose row exists, for each row of taps, and lanes whose column does.
-    down: [u64; MOST_SIDE],
-    across: [u64; MOST_SIDE],
+/// The table that [`Geometry::fill`] fills.
+pub struct TapTable {
+    pub taps: [Tap; MAX_TAPS],
+    /// For each row of taps, the lanes whose row exists. For each column of taps, the lanes whose column exists.
+    down: [u64; MAX_SIDE],
+    across: [u64; MAX_SIDE],
 }
 
 impl Planes {
-    /// The same from another channel on.
+    /// The planes from another channel on.
     pub fn from(&self, channel: usize) -> Self {
         Planes { start: self.start.wrapping_add(channel * self.channel), ..*self }
     }
 }
 
-impl Table {
+impl TapTable {
     pub fn new() -> Self {
-        Table { taps: [Tap::default(); MOST_TAPS], down: [0; MOST_SIDE], across: [0; MOST_SIDE] }
+        TapTable { taps: [Tap::default(); MAX_TAPS], down: [0; MAX_SIDE], across: [0; MAX_SIDE] }
     }
 }
 
-/// One panel of B: where it begins, and what it holds.
+/// One panel of B: its first pixel and its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strip {
     p: usize,
     q: usize,
     pub cols: usize,
-    /// Of these, columns that lie beside vectors.
+    /// Columns of these that are computed beside whole vectors.
     pub beside: usize,
 }
 
-/// What columns of a kernel cost.
+/// A kernel's parameters for the cost model.
 pub fn columns<K: Kernel>(_: K) -> Columns {
     Columns { mr: K::MR, nr: K::NR, lanes: K::LANES, beside: K::BESIDE, masks: K::MASKS }
 }
 
 impl Geometry {
-    pub fn new(views: Views, columns: Columns, problem: &Conv2d) -> Self {
+    pub fn new(implicit: ImplicitIm2col, columns: Columns, problem: &Conv2d) -> Self {
         let (rows, cols) = Axis::both(problem.sizes());
-        let columns = views.columns(columns, problem);
-        let run = Run::new(&columns, views.run);
-        Geometry { views, columns, run, rows: Direction::new(rows), cols: Direction::new(cols) }
+        let columns = implicit.columns(columns, problem);
+        let run = Run::new(&columns, implicit.run);
+        Geometry { implicit, columns, run, rows: Direction::new(rows), cols: Direction::new(cols) }
     }
 
     pub fn taps(&self) -> usize {
         self.rows.taps.len() * self.cols.taps.len()
     }
 
-    /// The same with panels that begin where vectors of `images` are aligned, if that is to be had and worth it.
+    /// The same with panels that begin at aligned vectors of `images`, if that is possible and predicted faster.
     pub fn aligned(&self, images: &[f32]) -> Option<Self> {
         let lanes = self.columns.lanes;
         let channel = self.rows.axis.input * self.cols.axis.input;
-        let alike =
-            !self.views.staged && self.views.runs == 1 && self.taps() == 1 && channel.is_multiple_of(lanes);
+        let alike = !self.implicit.staged
+            && self.implicit.runs == 1
+            && self.taps() == 1
+            && channel.is_multiple_of(lanes);
         let beyond = images.as_ptr().addr() / size_of::<f32>() % lanes;
-        let run = self.views.aligned(&self.columns, (lanes - beyond) % lanes).filter(|_| alike)?;
+        let run = self.implicit.aligned(&self.columns, (lanes - beyond) % lanes).filter(|_| alike)?;
         Some(Geometry { run, ..self.clone() })
     }
 
     /// Panels of the whole map.
     pub fn panels(&self) -> usize {
-        self.views.runs * self.run.panels
+        self.implicit.runs * self.run.panels
     }
 
     /// Panel `index` of the map.
     pub fn strip(&self, index: usize) -> Strip {
-        if self.views.runs > 1 {
+        if self.implicit.runs > 1 {
             let (p, index) = (index / self.run.panels, index % self.run.panels);
             let (q, cols, beside) = self.run.panel(index);
             return Strip { p, q, cols, beside };
         }
         let (pixel, cols, beside) = self.run.panel(index);
-        Strip { p: pixel / self.views.width, q: pixel % self.views.width, cols, beside }
+        Strip { p: pixel / self.implicit.width, q: pixel % self.implicit.width, cols, beside }
     }
 
-    /// Where in its run a strip begins; in C, if there are no gaps.
+    /// The first pixel of a strip in its run. Without gaps it is also the position in C.
     pub fn pixel(&self, strip: &Strip) -> usize {
-        strip.p * self.views.width + strip.q
+        strip.p * self.implicit.width + strip.q
     }
 
-    /// Whether rows have gaps between them, whose columns are no pixels.
+    /// Whether there are gaps between rows, whose columns are not pixels.
     pub fn gaps(&self) -> bool {
-        self.views.width != self.cols.axis.output
+        self.implicit.width != self.cols.axis.output
     }
 
-    /// The pixels of a strip with gaps: where they lie in C, and which columns of the strip they are.
+    /// The pixels of a strip with gaps: their positions in C, and their columns in the strip.
     pub fn pixels(&self, strip: &Strip) -> impl Iterator<Item = (usize, Range<usize>)> {
         let width = self.cols.axis.output;
         self.segments(strip, strip.cols).filter(move |&(_, q, _)| q < width).map(move |(p, q, columns)| {
@@ -167,13 +170,13 @@ impl Geometry {
         })
     }
 
-    /// The image itself, `from` channel `first` on.
+    /// The image itself from channel `first` on.
     pub fn in_place(&self, image: &[f32], first: usize) -> Planes {
         let channel = self.rows.axis.input * self.cols.axis.input;
         Planes { start: image[first * channel..].as_ptr(), channel, plane: 0, first: 0 }
     }
 
-    /// Copies the planes that `panels` see of some channels.
+    /// Copies the planes of some channels that `panels` read.
     pub fn stage<K: Kernel>(
         &self,
         kernel: K,
@@ -186,7 +189,7 @@ impl Geometry {
         let (count, channel) = (self.rows.phases.len() * self.cols.phases.len(), planes.channel);
         assert!(channels.len() * channel <= stage.len(), "{} channels of {channel}", channels.len());
         let size = self.rows.axis.input * self.cols.axis.input;
-        // Channel by channel: all planes of a channel are in the same lines.
+        // Channel by channel, as all planes of a channel share cache lines.
         for (channel, to) in channels.zip(stage.chunks_exact_mut(channel)) {
             let image = &image[channel * size..][..size];
             for (index, to) in (0..count).zip(to.chunks_exact_mut(planes.plane)) {
@@ -196,32 +199,33 @@ impl Geometry {
         planes
     }
 
-    /// How the planes that `panels` see lie in `stage`, and their rows.
+    /// The layout in `stage` of the planes that `panels` read, and their number of rows.
     fn layout(&self, panels: Range<usize>, stage: &[f32]) -> (Planes, isize) {
         let (least, most) = self.rows.axis.shifts();
         let last = self.strip(panels.end - 1);
-        // In a gap a tap sees the row behind the one that it sees else.
-        let last_row = (self.pixel(&last) + last.cols - 1) / self.views.width + usize::from(self.gaps());
+        // In a gap a tap sees the next row.
+        let last_row = (self.pixel(&last) + last.cols - 1) / self.implicit.width + usize::from(self.gaps());
         let first = self.strip(panels.start).p as isize + least;
         let height = last_row as isize + most - first + 1;
-        let plane = height as usize * self.views.pitch;
+        let plane = height as usize * self.implicit.pitch;
         let planes = self.rows.phases.len() * self.cols.phases.len();
-        // An odd number of lines: channels lie in different sets of the cache.
+        // An odd number of cache lines, so that channels are in different sets of the cache.
         let channel = ((planes * plane).div_ceil(16) | 1) * 16;
         (Planes { start: stage.as_ptr(), channel, plane, first }, height)
     }
 
-    /// The planes of all panels and channels, as [`Geometry::stage`] puts them into `stage`.
+    /// The planes of all panels and channels, as [`Geometry::stage`] writes them to `stage`.
     pub fn staged(&self, stage: &[f32]) -> Planes {
         self.layout(0..self.panels(), stage).0
     }
 
-    /// What [`Geometry::stage`] will copy of these channels and panels, and did not for the panels before.
+    /// The memory that [`Geometry::stage`] will copy for these channels and panels and has not yet copied for earlier
+    /// panels.
     pub fn ahead_of_stage(&self, image: &[f32], channels: Range<usize>, panels: Range<usize>) -> Ahead {
         let (least, most) = self.rows.axis.shifts();
         let first = self.strip(panels.start).p as isize + if panels.start == 0 { least } else { most };
         let last = self.strip(panels.end - 1);
-        let last_row = (self.pixel(&last) + last.cols - 1) / self.views.width;
+        let last_row = (self.pixel(&last) + last.cols - 1) / self.implicit.width;
         let row =
             |plane_row: isize| (plane_row.max(0) as usize * self.rows.axis.stride).min(self.rows.axis.input);
         let (top, end) = (row(first), row(last_row as isize + most + 1));
@@ -234,15 +238,15 @@ impl Geometry {
         }
     }
 
-    /// Without padding whatever lies between pixels is read, which costs less than to leave it out.
+    /// Whether elements between pixels are read. Without padding they are, as reading costs less than masking.
     fn reads_between(&self) -> bool {
         self.rows.axis.pad + self.cols.axis.pad == 0
     }
 
-    /// Copies some rows of one plane of a channel. What lies between them and rows that do not exist become zero if they
-    /// are read, and else keep what was there.
+    /// Copies some rows of one plane of a channel. Elements between rows, and rows that do not exist, become zero if
+    /// they are read. Otherwise they keep their old contents.
     fn plane<K: Kernel>(&self, kernel: K, image: &[f32], index: usize, rows: Range<isize>, to: &mut [f32]) {
-        let (across, pitch) = (self.cols.phases.len(), self.views.pitch);
+        let (across, pitch) = (self.cols.phases.len(), self.implicit.pitch);
         let (y, x) = (self.rows.phases[index / across], self.cols.phases[index % across]);
         let (height, len) = (self.rows.axis.len(y) as isize, self.cols.axis.len(x));
         let (top, end) = (rows.start.clamp(0, height), rows.end.clamp(0, height));
@@ -260,7 +264,7 @@ impl Geometry {
         let to = &mut to[(top - rows.start) as usize * pitch..];
         assert!(from.len() > (count - 1) * from_row + (len - 1) * stride);
         assert!(to.len() >= (count - 1) * pitch + len);
-        let part = Part {
+        let part = CopyBlock {
             from: from.as_ptr(),
             from_row,
             stride,
@@ -272,18 +276,18 @@ impl Geometry {
             from_group: 0,
             to_group: 0,
         };
-        // SAFETY: the last element of the last row lies inside on both sides, as asserted.
+        // SAFETY: the last element of the last row is inside of both slices, as asserted.
         unsafe { kernel.copy(&part) };
     }
 
-    /// Where the strip's first pixel would lie if a tap saw it itself.
+    /// The address of the strip's first pixel for a tap with offset zero.
     pub fn start(&self, planes: &Planes, strip: &Strip) -> *const f32 {
         let row = strip.p as isize - planes.first;
-        planes.start.wrapping_offset(row * self.views.pitch as isize + strip.q as isize)
+        planes.start.wrapping_offset(row * self.implicit.pitch as isize + strip.q as isize)
     }
 
-    /// Fills the table of taps for the vectors of a strip; tells whether no lane is left out.
-    pub fn fill(&self, planes: &Planes, strip: &Strip, table: &mut Table) -> bool {
+    /// Fills the table of taps for the vectors of a strip. Returns whether all lanes are set.
+    pub fn fill(&self, planes: &Planes, strip: &Strip, table: &mut TapTable) -> bool {
         let cols = strip.cols - strip.beside;
         let all = if cols < 64 { (1u64 << cols) - 1 } else { u64::MAX };
         let (down, across) =
@@ -295,11 +299,11 @@ impl Geometry {
         for (p, q, lanes) in self.segments(strip, cols) {
             let bits = |range: Range<usize>| (all >> (cols - range.len())) << range.start;
             for (down, tap) in down.iter_mut().zip(&self.rows.taps) {
-                *down |= if tap.stretch(p, 1).is_empty() { 0 } else { bits(lanes.clone()) };
+                *down |= if tap.visible(p, 1).is_empty() { 0 } else { bits(lanes.clone()) };
             }
             for (across, tap) in across.iter_mut().zip(&self.cols.taps) {
                 let pixels = if unpadded { lanes.len() } else { lanes.len().min(width.saturating_sub(q)) };
-                let inside = if unpadded { 0..pixels } else { tap.stretch(q, pixels) };
+                let inside = if unpadded { 0..pixels } else { tap.visible(q, pixels) };
                 if !inside.is_empty() {
                     *across |= bits(lanes.start + inside.start..lanes.start + inside.end);
                 }
@@ -312,7 +316,7 @@ impl Geometry {
                 let Some(tap) = taps.next() else { continue };
                 let (offset, lanes) = (self.offset(planes, row, col), *down & *across);
                 whole &= lanes == all;
-                // The lines of a row are fetched two channels before they are needed, one a tap.
+                // The cache lines of a row are prefetched two channels ahead, one line for each tap.
                 let line = s / self.cols.phases.len() % 4 * 16;
                 *tap = Tap { offset, lanes, ahead: offset + (2 * planes.channel + line) as isize };
             }
@@ -333,15 +337,15 @@ impl Geometry {
     ) {
         let pixel = self.pixel(strip) + strip.cols - count;
         for x in 0..count {
-            let (p, q) = ((pixel + x) / self.views.width, (pixel + x) % self.views.width);
+            let (p, q) = ((pixel + x) / self.implicit.width, (pixel + x) % self.implicit.width);
             let start = self.start(planes, &Strip { p, q, cols: 1, beside: 0 });
             let pairs =
                 self.rows.taps.iter().flat_map(|row| self.cols.taps.iter().map(move |col| (row, col)));
             for (tap, (row, col)) in pairs.enumerate() {
-                let inside = !row.stretch(p, 1).is_empty() && !col.stretch(q, 1).is_empty();
+                let inside = !row.visible(p, 1).is_empty() && !col.visible(q, 1).is_empty();
                 let from = start.wrapping_offset(self.offset(planes, row, col));
                 for channel in 0..channels {
-                    // SAFETY: the element is inside of the image, and the caller vouches for the channel.
+                    // SAFETY: the element is inside of the image, and the caller guarantees the channel.
                     let value = if inside { unsafe { *from.add(channel * planes.channel) } } else { 0.0 };
                     to[(channel * self.taps() + tap) * count + x] = value;
                 }
@@ -349,28 +353,28 @@ impl Geometry {
         }
     }
 
-    /// Where there is but one tap, whose row no other tap reads again: has tile `index` of a strip fetch one line of each
-    /// row of the next strip.
-    pub fn look_ahead(&self, [strip, next]: [&Strip; 2], index: usize, table: &mut Table) {
+    /// With a single tap, no other tap reads its row again. Then makes tile `index` of a strip prefetch one cache
+    /// line of each row of the next strip.
+    pub fn look_ahead(&self, [strip, next]: [&Strip; 2], index: usize, table: &mut TapTable) {
         if self.taps() == 1 {
-            let place = |strip: &Strip| (strip.p * self.views.pitch + strip.q) as isize;
+            let place = |strip: &Strip| (strip.p * self.implicit.pitch + strip.q) as isize;
             let line = (index % 4 * 16) as isize;
             table.taps[0].ahead = table.taps[0].offset + place(next) - place(strip) + line;
         }
     }
 
-    fn offset(&self, planes: &Planes, row: &Seen, col: &Seen) -> isize {
+    fn offset(&self, planes: &Planes, row: &TapView, col: &TapView) -> isize {
         let plane = row.plane * self.cols.phases.len() + col.plane;
-        (plane * planes.plane) as isize + row.shift * self.views.pitch as isize + col.shift
+        (plane * planes.plane) as isize + row.shift * self.implicit.pitch as isize + col.shift
     }
 
-    /// The first `cols` columns of a strip, cut where output rows end, or their gaps.
+    /// The first `cols` columns of a strip, cut at the ends of output rows or of their gaps.
     fn segments(
         &self,
         strip: &Strip,
         cols: usize,
     ) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
-        let (width, mut p, mut q, mut at) = (self.views.width, strip.p, strip.q, 0);
+        let (width, mut p, mut q, mut at) = (self.implicit.width, strip.p, strip.q, 0);
         std::iter::from_fn(move || {
             let len = (width - q).min(cols - at);
             let segment = (p, q, at..at + len);

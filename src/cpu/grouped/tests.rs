@@ -1,22 +1,22 @@
-//! Every kernel of this CPU, exact, at several team sizes, on more shapes than the choice sends here.
+//! Every kernel of this CPU, exact, at several team sizes, on more shapes than the planner selects for this method.
 
 use super::cut;
-use super::engine::Engine;
+use super::kernel::GroupedKernel;
 use super::plan::GroupedPlan;
-use super::shape::{Shape, Tiles};
+use super::shape::{GroupedShape, TileLimits};
 use crate::cpu::isa::{Isa, with_kernel};
 use crate::cpu::pool::Team;
 use crate::cpu::tests::cpu_cases::{ConvCase, Values, same, same_bits};
 use crate::memory::Caches;
-use crate::memory::views::{Columns, Views};
+use crate::memory::implicit_im2col::{Columns, ImplicitIm2col};
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2d, Conv2dDesc};
 
-/// The output, and whether maps are flat, tiles are rows; none if the problem cannot be cut.
-fn conv2d<E: Engine>(engine: E, team: &mut Team, case: &ConvCase) -> Option<(Vec<f32>, bool, bool)> {
-    let shape = cut(engine, &case.problem)?;
+/// The output, whether maps are flat, and whether tiles are rows. `None` if the problem cannot be cut.
+fn conv2d<K: GroupedKernel>(kernel: K, team: &mut Team, case: &ConvCase) -> Option<(Vec<f32>, bool, bool)> {
+    let shape = cut(kernel, &case.problem)?;
     let kind = (shape.flat, shape.by_rows);
-    let plan = GroupedPlan::new(engine, shape, &case.problem, &case.weights, case.bias()).unwrap();
+    let plan = GroupedPlan::new(kernel, shape, &case.problem, &case.weights, case.bias()).unwrap();
     let mut output = vec![f32::NAN; case.problem.output_len()];
     plan.execute(team, &case.input, &mut output).unwrap();
     Some((output, kind.0, kind.1))
@@ -82,7 +82,7 @@ fn every_kernel_is_exact_on_two_thousand_shapes() {
 }
 
 #[test]
-fn the_size_of_the_team_does_not_show_in_the_bits() {
+fn the_bits_do_not_depend_on_the_team() {
     let mut teams = [1, 2, 3, 7].map(Team::of);
     let mut cases = 0;
     for isa in Isa::all() {
@@ -127,7 +127,7 @@ fn blocks_of_columns_and_rows_are_exact() {
     assert!(cases >= 2 * shapes.len());
 }
 
-/// As in a product: padding is multiplied, a NaN reaches the outputs that see it, and ReLU keeps it.
+/// Padding is multiplied like other values, a NaN reaches exactly the outputs that see it, and ReLU keeps it.
 #[test]
 fn special_values_reach_their_outputs_and_no_others() {
     let mut reached = 0;
@@ -156,13 +156,13 @@ fn special_values_reach_their_outputs_and_no_others() {
     assert!(reached > 1_000, "{reached}");
 }
 
-/// The models of both ways on a cache of 48 KiB and tiles of 8 x 48, where it was measured which is faster.
+/// The models of both methods for a cache of 48 KiB and tiles of 8 x 48, for which the faster method was measured.
 #[test]
-fn bands_are_for_little_depth_and_the_product_for_much() {
+fn grouped_is_for_little_depth_and_implicit_gemm_for_much() {
     let caches =
         Caches { l1: 48 << 10, l2: 1 << 20, l3: 32 << 20, l3_threads: 2, line: 64, ..Caches::UNKNOWN };
     let columns = Columns { mr: 8, nr: 48, lanes: 16, beside: 2, masks: true };
-    let tiles = Tiles { lanes: 16, channels: 8, rows: 8 };
+    let tiles = TileLimits { lanes: 16, channels: 8, rows: 8 };
     let layer = |(c, side, k): (i64, i64, i64), r: i64, pad: i64, groups: i64| {
         let desc = Conv2dDesc {
             c,
@@ -178,7 +178,7 @@ fn bands_are_for_little_depth_and_the_product_for_much() {
         };
         Conv2d::new(desc).unwrap()
     };
-    for (problem, bands) in [
+    for (problem, grouped) in [
         (layer((3, 572, 64), 3, 0, 1), true),
         (layer((1, 512, 16), 7, 3, 1), true),
         (layer((3, 224, 32), 1, 0, 1), true),
@@ -186,9 +186,11 @@ fn bands_are_for_little_depth_and_the_product_for_much() {
         (layer((512, 14, 512), 3, 1, 32), false),
         (layer((64, 224, 3), 1, 0, 1), false),
     ] {
-        let shape = Shape::new(&problem, tiles, caches.l1 / 4).unwrap();
-        let (one, other) =
-            (shape.all_cycles(problem.sizes(), tiles), Views::cycles(&caches, columns, &problem, 192));
-        assert_eq!(one < other, bands, "{one} {other} {:?}", problem.sizes());
+        let shape = GroupedShape::new(&problem, tiles, caches.l1 / 4).unwrap();
+        let (one, other) = (
+            shape.all_cycles(problem.sizes(), tiles),
+            ImplicitIm2col::cycles(&caches, columns, &problem, 192),
+        );
+        assert_eq!(one < other, grouped, "{one} {other} {:?}", problem.sizes());
     }
 }

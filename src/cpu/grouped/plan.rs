@@ -1,41 +1,41 @@
-//! A plan, and how it runs: tasks over images, blocks of the output and groups.
+//! The plan of a grouped convolution, and its loops: tasks over images, blocks of the output and groups.
 
 use std::ops::Range;
 
-use super::band::{self, Block};
-use super::engine::Engine;
+use super::band::{self, OutputBlock};
+use super::kernel::GroupedKernel;
 use super::lines::{Channels, Rows, Target};
-use super::shape::Shape;
+use super::shape::GroupedShape;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::Buffer;
-use crate::cpu::kernels::Part;
+use crate::cpu::kernels::CopyBlock;
 use crate::cpu::pool::{self, Team};
 use crate::error::Result;
 use crate::memory::blocking::even;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
-/// Tasks a thread, so that uneven ones balance.
+/// Tasks for each thread, so that uneven ones balance.
 const TASKS: usize = 4;
-/// A task has at least so much work, or taking it costs too much.
+/// Minimum operations of a task. With fewer, taking the task would cost too much.
 const TASK_FLOPS: u64 = 200_000;
 
-/// A convolution with its weights in order.
-pub struct GroupedPlan<E> {
-    engine: E,
+/// A grouped convolution with its weights reordered.
+pub struct GroupedPlan<K> {
+    kernel: K,
     problem: Conv2d,
-    shape: Shape,
-    /// How one thread cuts it: to find that out takes as long as a good part of the smallest convolutions.
+    shape: GroupedShape,
+    /// The tasks for one thread. Computing them takes a good part of the time of the smallest convolutions.
     alone: Grid,
     taps: Vec<usize>,
     /// As [`by_rows`] or [`by_channels`] orders them.
     weights: Buffer,
-    /// One value for each output channel. Empty if there is none.
+    /// One value for each output channel. Empty if there is no bias.
     bias: Buffer,
 }
 
-/// How a run is cut into tasks.
+/// How a call is cut into tasks.
 #[derive(Clone, Copy)]
 struct Grid {
     row_blocks: usize,
@@ -46,7 +46,7 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(problem: &Conv2d, shape: &Shape, threads: usize) -> Self {
+    fn new(problem: &Conv2d, shape: &GroupedShape, threads: usize) -> Self {
         let Conv2dSizes { n, p, q, groups, .. } = *problem.sizes();
         let (row_blocks, col_blocks) = (p.div_ceil(shape.rows), q.div_ceil(shape.cols));
         let blocks = n * row_blocks * col_blocks;
@@ -60,14 +60,14 @@ impl Grid {
     }
 }
 
-impl<E: Engine> GroupedPlan<E> {
-    /// Orders weights, keeps the bias.
+impl<K: GroupedKernel> GroupedPlan<K> {
+    /// Reorders the weights and copies the bias.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(
-        engine: E,
-        shape: Shape,
+        kernel: K,
+        shape: GroupedShape,
         problem: &Conv2d,
         weights: &[f32],
         bias: Option<&[f32]>,
@@ -77,7 +77,7 @@ impl<E: Engine> GroupedPlan<E> {
         if shape.by_rows {
             by_rows(sizes, shape.panel, weights, &mut ordered);
         } else {
-            // Groups of a single channel are ordered as if they were one group's channels.
+            // Groups of a single channel are ordered like the channels of one group.
             let outputs = if shape.maps { sizes.k } else { shape.outputs };
             by_channels(outputs, shape.panel, problem.reduction(), weights, &mut ordered);
         }
@@ -85,7 +85,7 @@ impl<E: Engine> GroupedPlan<E> {
         kept.copy_from_slice(bias.unwrap_or_default());
         let taps = shape.taps(problem.sizes())?;
         let alone = Grid::new(problem, &shape, 1);
-        Ok(GroupedPlan { engine, problem: *problem, shape, alone, taps, weights: ordered, bias: kept })
+        Ok(GroupedPlan { kernel, problem: *problem, shape, alone, taps, weights: ordered, bias: kept })
     }
 
     /// Computes the convolution on `team`. The lengths have been checked.
@@ -106,14 +106,14 @@ impl<E: Engine> GroupedPlan<E> {
             let (col, task) = (task % col_blocks, task / col_blocks);
             let (row, task) = (task % row_blocks, task / row_blocks);
             let (part, image) = (task % group_blocks, task / group_blocks);
-            let Shape { rows, cols, .. } = self.shape;
-            let block = Block {
+            let GroupedShape { rows, cols, .. } = self.shape;
+            let block = OutputBlock {
                 rows: row * rows..p.min((row + 1) * rows),
                 cols: col * cols..q.min((col + 1) * cols),
             };
             let groups = part * grid.groups..groups.min((part + 1) * grid.groups);
             let len = input.len() / n;
-            // SAFETY: image `image` of the output is inside of it, and the tasks' blocks do not overlap.
+            // SAFETY: image `image` of the output is inside of it, and blocks of different tasks do not overlap.
             unsafe {
                 let output = output.start().add(image * k * p * q);
                 self.task(&input[image * len..][..len], output, &block, groups, workspace);
@@ -124,23 +124,23 @@ impl<E: Engine> GroupedPlan<E> {
     /// Computes a block of the output for some groups of an image.
     ///
     /// # Safety
-    /// The output is that of the image; nobody else touches the block meanwhile.
+    /// The output is that of the image, and no other thread accesses the block.
     unsafe fn task(
         &self,
         image: &[f32],
         output: *mut f32,
-        block: &Block,
+        block: &OutputBlock,
         groups: Range<usize>,
         workspace: &mut [f32],
     ) {
         let (sizes, shape) = (self.problem.sizes(), &self.shape);
-        assert!(workspace.len() >= shape.band() + E::LANES + shape.panel * shape.map);
-        let (band, maps) = workspace.split_at_mut(shape.band() + E::LANES);
+        assert!(workspace.len() >= shape.band() + K::LANES + shape.panel * shape.map);
+        let (band, maps) = workspace.split_at_mut(shape.band() + K::LANES);
         band::clear(sizes, shape, block, band);
         for first in groups.clone().step_by(shape.batch) {
             let batch = first..groups.end.min(first + shape.batch);
             let channels = batch.start * shape.inputs..batch.end * shape.inputs;
-            band::fill(self.engine, sizes, shape, block, (image, channels), band);
+            band::fill(self.kernel, sizes, shape, block, (image, channels), band);
             if shape.maps {
                 for first in batch.clone().step_by(shape.panel) {
                     let band = band[(first - batch.start) * shape.channel..].as_ptr();
@@ -152,7 +152,8 @@ impl<E: Engine> GroupedPlan<E> {
             }
             for (index, group) in batch.enumerate() {
                 let band = band[index * shape.inputs * shape.channel..].as_ptr();
-                // SAFETY: as the caller promises. The band holds all that the block's taps read, and a vector more.
+                // SAFETY: the caller keeps the contract. The band holds all that the block's taps read, and a vector
+                // more.
                 unsafe {
                     if shape.by_rows {
                         self.rows(group, band, output, block);
@@ -168,20 +169,20 @@ impl<E: Engine> GroupedPlan<E> {
         self.bias.get(k).map_or(std::ptr::null(), std::ptr::from_ref)
     }
 
-    /// A group's block by tiles of rows.
+    /// Computes a group's block by tiles of rows.
     ///
     /// # Safety
     /// As for [`GroupedPlan::task`]; the band holds the group's input channel.
-    unsafe fn rows(&self, group: usize, band: *const f32, output: *mut f32, block: &Block) {
+    unsafe fn rows(&self, group: usize, band: *const f32, output: *mut f32, block: &OutputBlock) {
         let (sizes, shape) = (self.problem.sizes(), &self.shape);
         let Conv2dSizes { p, q, r, s, stride_h, dilation_h, .. } = *sizes;
         // Output rows this far apart see lines of the band that are a whole number of tap rows apart.
         let apart = if stride_h == 1 { dilation_h } else { 1 };
         let cols = block.cols.len();
-        let vectors = even(cols.div_ceil(E::LANES), E::WIDEST[shape.panel - 1], 1);
+        let vectors = even(cols.div_ceil(K::LANES), K::WIDEST[shape.panel - 1], 1);
         for k in group * shape.outputs..(group + 1) * shape.outputs {
             for row in 0..apart.min(block.rows.len()) {
-                for col in (0..cols).step_by(vectors * E::LANES) {
+                for col in (0..cols).step_by(vectors * K::LANES) {
                     let at = (k * p + block.rows.start + row) * q + block.cols.start + col;
                     // SAFETY: rows and columns are inside of the block, k is an output channel.
                     unsafe {
@@ -197,18 +198,18 @@ impl<E: Engine> GroupedPlan<E> {
                         let target = Target {
                             start: output.add(at),
                             line: apart * q,
-                            cols: (vectors * E::LANES).min(cols - col),
+                            cols: (vectors * K::LANES).min(cols - col),
                             bias: self.bias(k),
                             relu: self.problem.relu(),
                         };
-                        self.engine.rows(shape.panel, &source, &target);
+                        self.kernel.rows(shape.panel, &source, &target);
                     }
                 }
             }
         }
     }
 
-    /// A group's block by tiles of channels.
+    /// Computes a group's block by tiles of channels.
     ///
     /// # Safety
     /// As for [`GroupedPlan::task`]; the band holds the group's input channels.
@@ -217,7 +218,7 @@ impl<E: Engine> GroupedPlan<E> {
         group: usize,
         band: *const f32,
         output: *mut f32,
-        block: &Block,
+        block: &OutputBlock,
         maps: &mut [f32],
     ) {
         let (sizes, shape) = (self.problem.sizes(), &self.shape);
@@ -238,8 +239,8 @@ impl<E: Engine> GroupedPlan<E> {
                 bias: self.bias(k),
                 relu: self.problem.relu(),
             };
-            // SAFETY: rows and columns are inside of the block, k and the lines behind it are output channels; the
-            // flat maps were made large enough, and their rows are inside of them.
+            // SAFETY: rows and columns are inside of the block; k and the lines after it are output channels. The
+            // memory for flat maps is large enough, and their rows are inside of them.
             unsafe {
                 if shape.flat {
                     self.line(lines, &source, &target, None);
@@ -261,34 +262,34 @@ impl<E: Engine> GroupedPlan<E> {
         }
     }
 
-    /// Flat maps of some groups of a single channel.
+    /// Computes flat maps of some groups of a single channel.
     ///
     /// # Safety
     /// As for [`GroupedPlan::task`]; the band holds the groups' channels.
     unsafe fn maps(&self, groups: Range<usize>, band: *const f32, output: *mut f32, maps: &mut [f32]) {
-        let Shape { panel, map, channel, .. } = self.shape;
+        let GroupedShape { panel, map, channel, .. } = self.shape;
         let Conv2dSizes { p, q, r, s, .. } = *self.problem.sizes();
-        // Tasks and batches are whole panels, but for the last groups, which were ordered as fewer.
+        // Tasks and batches are whole panels, except for the last groups, whose weights are ordered as a smaller panel.
         let weights = self.weights[groups.start * r * s..].as_ptr();
         let source = Channels { band, taps: &self.taps, weights };
         let (bias, relu) = (self.bias(groups.start), self.problem.relu());
         let target = Target { start: maps.as_mut_ptr(), line: map, cols: map, bias, relu };
         debug_assert!(groups.start.is_multiple_of(panel));
-        // SAFETY: the flat maps were made large enough; the groups' outputs are the image's.
+        // SAFETY: the memory for flat maps is large enough; the groups' outputs are inside of the image's output.
         unsafe {
             self.line(groups.len(), &source, &target, Some(channel));
             self.cut_out(maps, groups.len(), output.add(groups.start * p * q));
         }
     }
 
-    /// The rows of some flat maps.
+    /// Copies the rows of some flat maps to the output.
     ///
     /// # Safety
     /// As many maps are writable at `output`.
     unsafe fn cut_out(&self, maps: &[f32], count: usize, output: *mut f32) {
         let Conv2dSizes { p, q, .. } = *self.problem.sizes();
         assert!(maps.len() >= count * self.shape.map);
-        let part = Part {
+        let part = CopyBlock {
             from: maps.as_ptr(),
             from_row: self.shape.pitch,
             stride: 1,
@@ -300,32 +301,32 @@ impl<E: Engine> GroupedPlan<E> {
             from_group: self.shape.map,
             to_group: p * q,
         };
-        // SAFETY: a map is p - 1 times the pitch and q long; the caller vouches for the output.
-        unsafe { self.engine.copy(&part) }
+        // SAFETY: a map has (p - 1) times the pitch plus q elements; the caller guarantees the output.
+        unsafe { self.kernel.copy(&part) }
     }
 
-    /// A line of outputs of some channels; of some groups, if the distance of their bands is given.
+    /// Computes a line of outputs of some channels; of some groups, if the distance of their bands is given.
     ///
     /// # Safety
-    /// As for [`Engine::channels`], for any number of columns.
+    /// As for [`GroupedKernel::channels`], for any number of columns.
     unsafe fn line(&self, lines: usize, source: &Channels, target: &Target, next: Option<usize>) {
-        let vectors = even(target.cols.div_ceil(E::LANES), E::WIDEST[lines - 1], 1);
-        for col in (0..target.cols).step_by(vectors * E::LANES) {
-            let cols = (vectors * E::LANES).min(target.cols - col);
+        let vectors = even(target.cols.div_ceil(K::LANES), K::WIDEST[lines - 1], 1);
+        for col in (0..target.cols).step_by(vectors * K::LANES) {
+            let cols = (vectors * K::LANES).min(target.cols - col);
             // SAFETY: the columns are inside of the line.
             unsafe {
                 let source = Channels { band: source.band.add(col), ..*source };
                 let target = Target { start: target.start.add(col), cols, ..*target };
                 match next {
-                    Some(next) => self.engine.maps(lines, &source, next, &target),
-                    None => self.engine.channels(lines, &source, &target),
+                    Some(next) => self.kernel.maps(lines, &source, next, &target),
+                    None => self.kernel.channels(lines, &source, &target),
                 }
             }
         }
     }
 }
 
-/// For each output channel what [`Rows`] wants, with `lines` rows under way.
+/// Orders the weights of each output channel as [`Rows`] needs them, with `lines` rows in progress.
 fn by_rows(sizes: &Conv2dSizes, lines: usize, weights: &[f32], ordered: &mut [f32]) {
     let Conv2dSizes { r, s, stride_h, .. } = *sizes;
     for (given, ordered) in weights.chunks_exact(r * s).zip(ordered.chunks_exact_mut(stride_h * s * lines)) {
@@ -338,7 +339,7 @@ fn by_rows(sizes: &Conv2dSizes, lines: usize, weights: &[f32], ordered: &mut [f3
     }
 }
 
-/// For each group, for each panel of its output channels: for each tap, one weight a channel.
+/// Orders weights by group, panel of output channels and tap, with one weight for each channel of the panel.
 fn by_channels(outputs: usize, panel: usize, depth: usize, weights: &[f32], ordered: &mut [f32]) {
     let (group, panel) = (outputs * depth, panel * depth);
     for (given, ordered) in weights.chunks_exact(group).zip(ordered.chunks_exact_mut(group)) {
@@ -353,9 +354,9 @@ fn by_channels(outputs: usize, panel: usize, depth: usize, weights: &[f32], orde
     }
 }
 
-impl<E: Engine> Plan for GroupedPlan<E> {
+impl<K: GroupedKernel> Plan for GroupedPlan<K> {
     fn kernel(&self) -> &str {
-        if self.shape.inputs == 1 { E::DEPTHWISE } else { E::GROUPED }
+        if self.shape.inputs == 1 { K::DEPTHWISE } else { K::GROUPED }
     }
 
     fn memory(&self) -> Memory {

@@ -1,9 +1,11 @@
-//! Convolutions of few pixels and deep sums, as sums of lines: see [`crate::memory::deep`] for what that means and when it is done.
+//! Convolutions as dot products, for few pixels with deep sums. [`crate::memory::dot_conv`] explains the method and
+//! when it is chosen.
 //!
-//! A call that uses weights once reads them as they come. A plan keeps the rows that a tile reads together side by side, so that
-//! they are one stream of memory. For each block of depth a task turns the pixels around, KC depths of each side by side; then every few rows of weights
-//! meet all pixels while they are in the first cache. Blocks of depth follow each other upwards, and the lanes of a sum are added in
-//! pairs: the same bits at any number of threads.
+//! A one-shot call reads weights as given. A plan interleaves the rows that a tile reads together, so that they are
+//! one stream of memory. For each block of depth a task transposes the pixels, so that KC depths of a pixel are
+//! contiguous. Then a few rows of weights at a time are multiplied by all pixels while they are in L1. Blocks of
+//! depth follow each other in ascending order, and the lanes of a sum are added in pairs: the bits do not depend on
+//! the number of threads.
 
 use std::ops::Range;
 
@@ -11,49 +13,50 @@ use super::block::Shared;
 use super::buffer::Buffer;
 use super::caches::described;
 use super::im2col;
-use super::kernels::{DOT_LANES, Dots, Kernel, Turn};
+use super::implicit_im2col::columns;
+use super::kernels::{DOT_LANES, Dots, Kernel, TransposeBlock};
 use super::pool::{self, Team};
-use super::views::columns;
 use crate::backend::{Memory, Plan};
 use crate::error::Result;
 use crate::memory::blocking::WORKSPACE;
-use crate::memory::deep::{Deep, GAP, ROWS, packing_weights};
-use crate::memory::views::Views;
+use crate::memory::dot_conv::{DotConv, GAP, ROWS, packing_weights};
+use crate::memory::implicit_im2col::ImplicitIm2col;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
 
-/// Tasks of a thread, so that uneven ones balance.
+/// Tasks for each thread, so that uneven ones balance.
 const TASKS: usize = 2;
 
-/// A convolution whose weights are read in lines.
-pub struct DeepPlan<K> {
+/// A convolution by dot products, with its weights packed.
+pub struct DotConvPlan<K> {
     kernel: K,
     problem: Conv2d,
-    deep: Deep,
-    /// For each group, for each ROWS of its rows: for every LANES depths, those of all rows.
+    cut: DotConv,
+    /// For each group, for each block of ROWS rows, for every DOT_LANES depths: those depths of all rows.
     weights: Buffer,
-    /// One value for each output channel. Empty if there is none.
+    /// One value for each output channel. Empty if there is no bias.
     bias: Buffer,
 }
 
-/// How `problem` is cut, if this beats the matrix product, which has to pack weights that are used `once`.
-pub fn choose<K: Kernel>(kernel: K, problem: &Conv2d, once: bool) -> Option<Deep> {
+/// How `problem` is cut, if this method is predicted faster than implicit GEMM, which has to pack weights that are used
+/// `once`.
+pub fn choose<K: Kernel>(kernel: K, problem: &Conv2d, once: bool) -> Option<DotConv> {
     let caches = &described().caches;
-    let (cycles, deep) = Deep::plan(caches, K::LANES, problem).filter(|_| K::LINES)?;
-    let kc = super::plan(kernel, problem, 1).kc;
+    let (cycles, cut) = DotConv::plan(caches, K::LANES, problem).filter(|_| K::FAST_DOTS)?;
+    let kc = super::plan::plan(kernel, problem, 1).kc;
     let packing = if once { packing_weights(K::LANES, problem) } else { 0.0 };
-    (cycles < Views::cycles(caches, columns(kernel), problem, kc) + packing).then_some(deep)
+    (cycles < ImplicitIm2col::cycles(caches, columns(kernel), problem, kc) + packing).then_some(cut)
 }
 
-impl<K: Kernel> DeepPlan<K> {
-    /// Packs weights, keeps bias.
+impl<K: Kernel> DotConvPlan<K> {
+    /// Packs the weights and copies the bias.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(
         kernel: K,
         problem: &Conv2d,
-        deep: Deep,
+        cut: DotConv,
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
@@ -73,27 +76,27 @@ impl<K: Kernel> DeepPlan<K> {
         }
         let mut kept = Buffer::zeroed(bias.map_or(0, <[f32]>::len))?;
         kept.copy_from_slice(bias.unwrap_or_default());
-        Ok(DeepPlan { kernel, problem: *problem, deep, weights: packed, bias: kept })
+        Ok(DotConvPlan { kernel, problem: *problem, cut, weights: packed, bias: kept })
     }
 
     /// The packed weights.
-    pub fn weights(&self) -> Lie<'_> {
-        Lie::Packed(&self.weights)
+    pub fn weights(&self) -> WeightLayout<'_> {
+        WeightLayout::Packed(&self.weights)
     }
 }
 
-/// Weights as they lie.
+/// The layout of weights in memory.
 #[derive(Clone, Copy)]
-pub enum Lie<'a> {
-    /// As the caller gave them.
+pub enum WeightLayout<'a> {
+    /// As the caller passes them.
     Given(&'a [f32]),
-    /// As [`DeepPlan`] packs them.
+    /// As [`DotConvPlan`] packs them.
     Packed(&'a [f32]),
 }
 
-impl Lie<'_> {
-    /// Row `row` of group `group`, a multiple of ROWS, from depth `start` on, a multiple of LANES: where it begins, from row to row, and from
-    /// LANES depths to the next.
+impl WeightLayout<'_> {
+    /// Rows of a group from row `row`, a multiple of ROWS, and depth `start`, a multiple of DOT_LANES. Returns the
+    /// first element, the distance between rows, and that between groups of DOT_LANES depths.
     fn lines(
         self,
         (group, rows, depth): (usize, usize, usize),
@@ -101,10 +104,10 @@ impl Lie<'_> {
         start: usize,
     ) -> (*const f32, usize, usize) {
         match self {
-            Lie::Given(weights) => {
+            WeightLayout::Given(weights) => {
                 (weights[(group * rows + row) * depth + start..].as_ptr(), depth, DOT_LANES)
             }
-            Lie::Packed(weights) => {
+            WeightLayout::Packed(weights) => {
                 let block = group * rows.div_ceil(ROWS) + row / ROWS;
                 let at = (block * depth.next_multiple_of(DOT_LANES) + start) * ROWS;
                 (weights[at..].as_ptr(), DOT_LANES, ROWS * DOT_LANES)
@@ -119,17 +122,17 @@ impl Lie<'_> {
 /// Only if a task panicked.
 pub fn execute<K: Kernel>(
     kernel: K,
-    (problem, deep): (&Conv2d, Deep),
+    (problem, cut): (&Conv2d, DotConv),
     team: &mut Team,
-    (weights, bias): (Lie, &[f32]),
+    (weights, bias): (WeightLayout, &[f32]),
     input: &[f32],
     output: &mut [f32],
 ) -> Result<()> {
     let Conv2dSizes { n, k, p, q, groups, .. } = *problem.sizes();
     let (products, rows, depth, pixels) = (n * groups, k / groups, problem.reduction(), p * q);
     let len = match weights {
-        Lie::Given(weights) => weights.len() == k * depth,
-        Lie::Packed(weights) => {
+        WeightLayout::Given(weights) => weights.len() == k * depth,
+        WeightLayout::Packed(weights) => {
             weights.len() == groups * rows.div_ceil(ROWS) * ROWS * depth.next_multiple_of(DOT_LANES)
         }
     };
@@ -146,20 +149,21 @@ pub fn execute<K: Kernel>(
         let bias = bias.get(first..first + some.len());
         let lines = |row, start| weights.lines((product % groups, rows, depth), some.start + row, start);
         let image = &input[product * image_len..][..image_len];
-        // SAFETY: these rows of this product are inside of the output, whose length was checked above, and which is borrowed
-        // mutably; no other task has them.
+        // SAFETY: these rows of this product are inside of the output, whose length was checked above and which is
+        // borrowed mutably. No other task writes them.
         let to = unsafe {
             let start = output.start().add((product * rows + some.start) * pixels);
             std::slice::from_raw_parts_mut(start, some.len() * pixels)
         };
-        rows_of(kernel, (problem, deep), (lines, bias), image, to, workspace);
+        rows_of(kernel, (problem, cut), (lines, bias), image, to, workspace);
     })
 }
 
-/// Computes some rows of an image's group: `output` is theirs; `lines` tells where weights lie from a row and a depth on.
+/// Computes some rows of a group of an image into `output`. `lines` returns the position of weights from a row and a
+/// depth on.
 fn rows_of<K: Kernel>(
     kernel: K,
-    (problem, deep): (&Conv2d, Deep),
+    (problem, cut): (&Conv2d, DotConv),
     (lines, bias): (impl Fn(usize, usize) -> (*const f32, usize, usize), Option<&[f32]>),
     image: &[f32],
     output: &mut [f32],
@@ -167,19 +171,19 @@ fn rows_of<K: Kernel>(
 ) {
     let sizes = problem.sizes();
     let (depth, pixels) = (problem.reduction(), sizes.p * sizes.q);
-    let (turned, panel) = workspace.split_at_mut(WORKSPACE / 2);
-    let line = deep.kc + GAP;
-    assert!(turned.len() >= pixels * line && panel.len() >= K::NR * deep.kc);
+    let (transposed, panel) = workspace.split_at_mut(WORKSPACE / 2);
+    let line = cut.kc + GAP;
+    assert!(transposed.len() >= pixels * line && panel.len() >= K::NR * cut.kc);
     let rows = output.len() / pixels;
-    for start in (0..depth).step_by(deep.kc) {
-        let depths = start..depth.min(start + deep.kc);
+    for start in (0..depth).step_by(cut.kc) {
+        let depths = start..depth.min(start + cut.kc);
         for first in (0..pixels).step_by(K::NR) {
             let some = first..pixels.min(first + K::NR);
-            turn(kernel, problem, image, (some, depths.clone()), panel, (turned, line));
+            transpose(kernel, problem, image, (some, depths.clone()), panel, (transposed, line));
         }
         for row in (0..rows).step_by(ROWS) {
             let (a, a_line, step) = lines(row, start);
-            // Behind the last rows, the first ones' next depths.
+            // After the last rows come the next depths of the first ones.
             let next = if row + ROWS < rows { (row + ROWS, start) } else { (0, depths.end % depth) };
             let dots = Dots {
                 a,
@@ -187,7 +191,7 @@ fn rows_of<K: Kernel>(
                 step,
                 lines: ROWS.min(rows - row),
                 next: lines(next.0, next.1).0,
-                b: turned.as_ptr(),
+                b: transposed.as_ptr(),
                 vector: line,
                 vectors: pixels,
                 depth: depths.len(),
@@ -197,8 +201,8 @@ fn rows_of<K: Kernel>(
                 alpha: 1.0,
                 beta: if start == 0 { 0.0 } else { 1.0 },
             };
-            // SAFETY: weights hold these rows' depths, `turned` those of all pixels, as asserted, and the output the rows' pixels, which
-            // the first block of depth has initialised.
+            // SAFETY: weights hold these rows' depths, `transposed` those of all pixels, as asserted, and the output
+            // the rows' pixels, which the first block of depth has initialised.
             unsafe { kernel.dots(&dots) };
         }
     }
@@ -208,24 +212,24 @@ fn rows_of<K: Kernel>(
         }
     }
     if problem.relu() {
-        // NaN stays.
+        // NaN stays NaN.
         output.iter_mut().filter(|value| **value < 0.0).for_each(|value| *value = 0.0);
     }
 }
 
-/// Puts rows `depths` of some pixels' im2col matrix side by side, a line a pixel.
-fn turn<K: Kernel>(
+/// Transposes rows `depths` of some pixels' im2col matrix: one line for each pixel.
+fn transpose<K: Kernel>(
     kernel: K,
     problem: &Conv2d,
     image: &[f32],
     (pixels, depths): (Range<usize>, Range<usize>),
     panel: &mut [f32],
-    (turned, line): (&mut [f32], usize),
+    (transposed, line): (&mut [f32], usize),
 ) {
     im2col::pack(kernel, problem.sizes(), image, pixels.clone(), depths.clone(), panel);
-    let to = &mut turned[pixels.start * line..];
+    let to = &mut transposed[pixels.start * line..];
     assert!(to.len() >= pixels.len() * line && panel.len() >= depths.len() * K::NR && line >= depths.len());
-    let turn = Turn {
+    let block = TransposeBlock {
         from: panel.as_ptr(),
         line: K::NR,
         to: to.as_mut_ptr(),
@@ -235,25 +239,25 @@ fn turn<K: Kernel>(
         more: false,
     };
     // SAFETY: the panel has a row for each depth, of NR columns, and there is a line for each pixel, as asserted.
-    unsafe { kernel.transpose(&turn) }
+    unsafe { kernel.transpose(&block) }
 }
 
-/// Computes a convolution once, with weights as they are given.
+/// Computes a convolution once, with weights as given.
 ///
 /// # Errors
 /// Out of memory; the output is untouched then.
 pub fn once<K: Kernel>(
     kernel: K,
-    (problem, deep): (&Conv2d, Deep),
+    (problem, cut): (&Conv2d, DotConv),
     (weights, bias): (&[f32], Option<&[f32]>),
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Timing> {
-    let given = (Lie::Given(weights), bias.unwrap_or_default());
-    pool::timed(problem.flops(), |team| execute(kernel, (problem, deep), team, given, input, output))
+    let given = (WeightLayout::Given(weights), bias.unwrap_or_default());
+    pool::timed(problem.flops(), |team| execute(kernel, (problem, cut), team, given, input, output))
 }
 
-impl<K: Kernel> Plan for DeepPlan<K> {
+impl<K: Kernel> Plan for DotConvPlan<K> {
     fn kernel(&self) -> &str {
         K::DOTS
     }
@@ -266,7 +270,7 @@ impl<K: Kernel> Plan for DeepPlan<K> {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let (work, weights) = ((&self.problem, self.deep), (self.weights(), &*self.bias));
+        let (work, weights) = ((&self.problem, self.cut), (self.weights(), &*self.bias));
         pool::timed(self.problem.flops(), |team| execute(self.kernel, work, team, weights, input, output))
     }
 }

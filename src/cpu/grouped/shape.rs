@@ -1,75 +1,76 @@
-//! How a problem is cut: which inner loop, the size of a band, the tiles.
+//! How a problem is cut: the inner loop, the size of a band, the tiles.
 
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
-use crate::memory::views::TILE;
+use crate::memory::implicit_im2col::TILE;
 use crate::problem::{Conv2d, Conv2dSizes};
 
-/// A problem cut for an instruction set and a first cache.
+/// A problem, cut for an instruction set and an L1 cache.
 #[derive(Debug, Clone)]
-pub struct Shape {
-    /// Whether a tile is rows of one channel, or channels of one row.
+pub struct GroupedShape {
+    /// Whether a tile is rows of one channel. Otherwise it is channels of one row.
     pub by_rows: bool,
-    /// Whether a map's rows follow each other in one line.
+    /// Whether all rows of a map are one line.
     pub flat: bool,
-    /// Whether a tile is flat maps of groups that have one channel each.
+    /// Whether a tile is flat maps of groups of one channel each.
     pub maps: bool,
     /// Input and output channels of a group.
     pub inputs: usize,
     pub outputs: usize,
-    /// Output channels or maps of a tile, or output rows that are under way at a time.
+    /// Output channels or maps of a tile, or output rows in progress at a time.
     pub panel: usize,
     /// Output rows and columns of a band.
     pub rows: usize,
     pub cols: usize,
-    /// From line to line in a band, from one remainder of the columns to the next, from channel to channel.
+    /// Distance of lines in a band, and of columns with different remainders.
     pub pitch: usize,
     pub phase: usize,
-    /// Elements of the lines and columns of a channel with the same remainders, where a map is flat.
+    /// In a flat map, elements of the lines and columns of a channel with the same remainders.
     pub plane: usize,
+    /// Distance of channels in a band.
     pub channel: usize,
     /// Groups in a band.
     pub batch: usize,
-    /// Elements that a flat map takes before its rows are cut out of it; zero if it is not flat.
+    /// Elements of a flat map before its rows are copied to the output. Zero if maps are not flat.
     pub map: usize,
 }
 
-/// What of a kernel decides how a problem is cut.
+/// A kernel's parameters that decide how a problem is cut.
 #[derive(Clone, Copy)]
-pub struct Tiles {
+pub struct TileLimits {
     pub lanes: usize,
-    /// The most channels of a tile, and the most rows that can be under way.
+    /// Maximum channels of a tile, and maximum rows in progress.
     pub channels: usize,
     pub rows: usize,
 }
 
-/// Chains of additions that keep the units busy.
+/// Chains of additions that keep the arithmetic units busy.
 const CHAINS: usize = 8;
 
 /// Cycles to copy a vector into a band.
 const COPYING: f64 = 4.0;
 
-/// Rows of output that a band has at least if it can: fewer, and too much is copied more than once.
-const LEAST_ROWS: usize = 8;
+/// Output rows that a band has at least, if possible. With fewer, too many input rows are copied more than once.
+const MIN_ROWS: usize = 8;
 
-impl Shape {
-    /// Cuts `problem` so that a band is at most half of an L1 cache of `l1` elements if that is sensible; none if
-    /// not even one row fits into the workspace.
-    pub fn new(problem: &Conv2d, tiles: Tiles, l1: usize) -> Option<Self> {
+impl GroupedShape {
+    /// Cuts `problem` so that a band takes at most half of an L1 cache of `l1` elements, if possible. `None` if not
+    /// even one row fits in the workspace.
+    pub fn new(problem: &Conv2d, tiles: TileLimits, l1: usize) -> Option<Self> {
         let sizes = problem.sizes();
         let (inputs, outputs) = (sizes.c / sizes.groups, sizes.k / sizes.groups);
-        // Rows of output side by side must see the same lines.
+        // Adjacent output rows must see the same lines.
         let shared = sizes.stride_h <= sizes.r && (sizes.dilation_h == 1 || sizes.stride_h == 1);
-        let under_way = if shared { sizes.r.div_ceil(sizes.stride_h) } else { 0 };
-        let by_rows = inputs == 1 && outputs <= 2 && (1..=tiles.rows).contains(&under_way);
-        let mut shape = Shape {
+        let in_progress = if shared { sizes.r.div_ceil(sizes.stride_h) } else { 0 };
+        let by_rows = inputs == 1 && outputs <= 2 && (1..=tiles.rows).contains(&in_progress);
+        let mut shape = GroupedShape {
             by_rows,
             flat: false,
             maps: false,
             inputs,
             outputs,
-            panel: if by_rows { under_way } else { even(outputs, tiles.channels, 1) },
+            panel: if by_rows { in_progress } else { even(outputs, tiles.channels, 1) },
             rows: sizes.p,
             cols: sizes.q,
             pitch: 0,
@@ -83,12 +84,12 @@ impl Shape {
             return Some(flat);
         }
         shape.measure(sizes);
-        let aim = |shape: &Shape| inputs.saturating_mul(shape.channel) <= l1 / 2;
-        while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= LEAST_ROWS
+        let aim = |shape: &GroupedShape| inputs.saturating_mul(shape.channel) <= l1 / 2;
+        while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= MIN_ROWS
             || shape.rows > 1 && !shape.fits(tiles.lanes)
-            || shape.rows > LEAST_ROWS && !aim(&shape)
+            || shape.rows > MIN_ROWS && !aim(&shape)
         {
-            if shape.rows > LEAST_ROWS || shape.cols <= tiles.lanes {
+            if shape.rows > MIN_ROWS || shape.cols <= tiles.lanes {
                 shape.rows = shape.rows.div_ceil(2);
             } else {
                 shape.cols = shape.cols.div_ceil(2).next_multiple_of(tiles.lanes);
@@ -99,16 +100,20 @@ impl Shape {
         shape.fits(tiles.lanes).then_some(shape)
     }
 
-    /// The same on flat maps, if that takes less time.
-    fn flattened(&self, sizes: &Conv2dSizes, tiles: Tiles, l1: usize) -> Option<Self> {
+    /// The same problem on flat maps, if that is predicted faster.
+    fn flattened(&self, sizes: &Conv2dSizes, tiles: TileLimits, l1: usize) -> Option<Self> {
         let Conv2dSizes { c, w, pad_w, p, q, r, s, stride_h, stride_w, dilation_h, groups, .. } = *sizes;
         if stride_h > r || stride_w > s {
             return None;
         }
-        let mut shape =
-            Shape { by_rows: false, flat: true, maps: self.inputs == 1 && self.outputs == 1, ..self.clone() };
+        let mut shape = GroupedShape {
+            by_rows: false,
+            flat: true,
+            maps: self.inputs == 1 && self.outputs == 1,
+            ..self.clone()
+        };
         shape.measure(sizes);
-        // Without a stride the padding right of a line can be that left of the next.
+        // With stride 1 the padding right of a line can be the padding left of the next line.
         shape.pitch = if stride_w == 1 && q <= w + pad_w { w + pad_w } else { shape.phase };
         shape.map = (p - 1) * shape.pitch + q;
         shape.plane = (p + (r - 1) * dilation_h / stride_h) * shape.pitch + pad_w;
@@ -116,7 +121,7 @@ impl Shape {
         shape.batch = (l1 / 2 / (self.inputs * shape.channel)).clamp(1, groups);
         shape.panel = even(self.outputs, tiles.channels, 1);
         if shape.maps {
-            // As many chains of additions as keep the units busy.
+            // Enough chains of additions to keep the arithmetic units busy.
             shape.panel = tiles.channels.div_ceil(shape.map.div_ceil(tiles.lanes)).min(c);
             shape.batch = shape.batch.next_multiple_of(shape.panel);
         }
@@ -124,11 +129,11 @@ impl Shape {
         (better && self.inputs * shape.channel <= l1 && shape.fits(tiles.lanes)).then_some(shape)
     }
 
-    /// About how many cycles a group takes, but for what all ways have in common.
-    fn cycles(&self, sizes: &Conv2dSizes, tiles: Tiles) -> usize {
+    /// Predicted cycles of a group, without the costs that all inner loops have in common.
+    fn cycles(&self, sizes: &Conv2dSizes, tiles: TileLimits) -> usize {
         let Conv2dSizes { p, q, r, s, stride_h, .. } = *sizes;
         let vectors = |len: usize| len.div_ceil(tiles.lanes);
-        // Two multiply-adds a cycle, if there are enough chains; with a load each, one.
+        // Two multiply-adds a cycle if there are enough chains; one if each has a load.
         let line = |lines: usize, vectors: usize| (lines * vectors).max(CHAINS) / 2;
         let taps = self.inputs * r * s;
         if self.flat {
@@ -142,8 +147,8 @@ impl Shape {
         }
     }
 
-    /// About how many cycles a group takes, with what its tiles and the copying of its bands cost.
-    pub fn all_cycles(&self, sizes: &Conv2dSizes, tiles: Tiles) -> f64 {
+    /// Predicted cycles of a group, with the fixed costs of its tiles and the copying of its bands.
+    pub fn all_cycles(&self, sizes: &Conv2dSizes, tiles: TileLimits) -> f64 {
         let vectors = |len: usize| len.div_ceil(tiles.lanes);
         let (lines, len) = if self.flat { (1, self.map) } else { (sizes.p, sizes.q) };
         let computed = lines * vectors(len) * self.outputs;
@@ -151,14 +156,14 @@ impl Shape {
         (self.cycles(sizes, tiles) as f64) + computed as f64 * TILE + copied as f64 * COPYING
     }
 
-    /// Sets what follows from rows and columns.
+    /// Sets the fields that follow from rows and columns.
     fn measure(&mut self, sizes: &Conv2dSizes) {
         self.phase = self.cols + (sizes.s - 1) * sizes.dilation_w / sizes.stride_w;
         self.pitch = self.phase.saturating_mul(sizes.stride_w);
         self.channel = self.lines(sizes, self.rows).saturating_mul(self.pitch);
     }
 
-    /// Lines of a band for so many output rows.
+    /// Lines of a band for that many output rows.
     pub fn lines(&self, sizes: &Conv2dSizes, rows: usize) -> usize {
         (rows - 1) * sizes.stride_h + (sizes.r - 1) * sizes.dilation_h + 1
     }
@@ -168,12 +173,12 @@ impl Shape {
         (self.batch * self.inputs).saturating_mul(self.channel)
     }
 
-    /// Whether band and flat maps fit into the workspace. A vector may reach over the band's end.
+    /// Whether band and flat maps fit in the workspace. A vector may reach past the band's end.
     fn fits(&self, lanes: usize) -> bool {
         self.band().saturating_add(lanes).saturating_add(self.panel.saturating_mul(self.map)) <= WORKSPACE
     }
 
-    /// Where in a band of one channel the inputs of a tap begin.
+    /// The offset of a tap's inputs in a band of one channel.
     pub fn tap(&self, sizes: &Conv2dSizes, r: usize, s: usize) -> usize {
         let (y, x) = (r * sizes.dilation_h, s * sizes.dilation_w);
         let (at, col) = (x / sizes.stride_w, x % sizes.stride_w);
@@ -185,7 +190,7 @@ impl Shape {
         }
     }
 
-    /// Elements of the weights in order.
+    /// Elements of the reordered weights.
     pub fn weights(&self, problem: &Conv2d) -> usize {
         let Conv2dSizes { k, s, stride_h, .. } = *problem.sizes();
         if self.by_rows { k * stride_h.saturating_mul(s * self.panel) } else { problem.weights_len() }

@@ -1,45 +1,44 @@
-//! Reading an image where it lies: whether a convolution's im2col matrix can be a view of the image, and what that
-//! costs.
+//! Implicit im2col: whether a convolution's im2col matrix can be read in place from the image, and what that costs.
 //!
-//! The row of the im2col matrix for channel c and tap (r, s) is the channel itself, moved: pixel (p, q) sees `(p*stride +
-//! r*dilation - pad, ...)`. With stride 1 and Q = W, pixels counted through all rows see elements counted through
-//! all rows, `(r*dilation - pad)*W + s*dilation - pad` further: one offset a tap for the whole map, and nothing is
-//! copied. Pixels at the left and right border would see the neighbouring row: there the lanes are left out.
+//! The row of the im2col matrix for channel c and tap (r, s) is the channel itself, shifted: pixel (p, q) sees element
+//! `(p*stride + r*dilation - pad, ...)`. With stride 1 and Q = W, number the pixels and the elements through all rows.
+//! Then pixel i sees element `i + (r*dilation - pad)*W + s*dilation - pad`: one offset for each tap and the whole map,
+//! and nothing is copied. Pixels at the left and right border would see the neighbouring row; those lanes are masked.
 //!
-//! * **Planes**. With a stride, a tap sees every stride-th row and column: a plane. Planes of width Q, copied once
-//!   for all taps (*staged*), make it the same case; the copy is a part 1/(R S) of what im2col would copy.
-//! * **Runs**. Where planes are wider than Q, each output row is a run of its own, and its last vector is in part
-//!   empty; else the whole map is one run (*flat*). Or it is one run all the same, *with gaps*: pixels are counted through
-//!   whole rows of the plane, and what comes of those that are none is dropped when a tile is copied to its place. Rows
-//!   of 55 pixels 57 apart take 3.6 vectors each that way, and all of them full tiles, instead of 4 in two tiles.
+//! * **Planes**. With a stride, a tap sees every stride-th row and column: a plane. Planes of width Q are copied once
+//!   for all taps (*staged*) and then read in place. The copy is 1/(R S) of what im2col would copy.
+//! * **Runs**. If planes are wider than Q, each output row is a run of its own, and its last vector is partly empty.
+//!   Otherwise the whole map is one run (*flat*). Wide planes can also be one run *with gaps*: pixels are numbered
+//!   through whole rows of the plane, and the results of gaps are dropped when a tile is copied to C. Rows of 55 pixels
+//!   57 apart then take 3.6 vectors each, all in full tiles, instead of 4 in two tiles.
 //!
-//! The model counts cycles of a core that starts two multiply-adds of a vector a cycle:
-//! `depth rows/2` for a vector of pixels; 6 for each vector of C and pass over the depth; for copying a vector 8 when staging and
-//! 6 in im2col, whose vectors are cut at the ends of rows. The cheapest way wins.
+//! The model counts cycles of a core that starts two vector multiply-adds a cycle: `depth rows/2` for a vector of
+//! pixels; 6 for each vector of C and pass over the depth; for each vector copied, 8 when staging and 6 in im2col,
+//! whose vectors are cut at the ends of rows. The cheapest option wins.
 //!
-//! **Alignment**: a vector that lies in two lines costs two loads, and a panel of such vectors a line more in the cache
-//! for each of its rows. With one tap, and channels a whole number of vectors apart, all rows lie alike: a short first
-//! panel then aligns all others.
+//! **Alignment**: a vector that straddles two cache lines costs two loads, and a panel of such vectors takes one cache
+//! line more for each of its rows. With one tap, and channels a whole number of vectors apart, all rows are aligned
+//! alike. Then a short first panel aligns all others.
 //!
-//! **Depth** is not cut as long as a panel of B stays in half of L2, from where it is read in time, and A, if more than
-//! one panel meets it, in this core's share of the last cache: A streams past, MR elements for each step of a tile, which any
-//! cache keeps up with. Else A's block has to stay in half of L2.
+//! **Depth** is not cut if two conditions hold. A panel of B fits in half of L2, which feeds it in time. A fits in this
+//! core's share of the last cache, if more than one panel uses it: A streams with only MR elements for each step of a
+//! tile, which any cache sustains. Otherwise A's block must fit in half of L2.
 
 use super::Caches;
 use super::blocking::{Grain, L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
 use crate::problem::{Conv2d, Conv2dSizes};
 
-/// Most taps of a kernel that is read this way.
-pub const MOST_TAPS: usize = 256;
+/// Maximum taps of a convolution that is read this way.
+pub const MAX_TAPS: usize = 256;
 
-/// Most taps in one direction.
-pub const MOST_SIDE: usize = 64;
+/// Maximum taps in one direction.
+pub const MAX_SIDE: usize = 64;
 
-/// Elements of the workspace that planes are staged in; the others are for columns that lie beside vectors.
+/// Elements of the workspace for staged planes. The rest is for columns beside whole vectors.
 pub const STAGE: usize = WORKSPACE / 4 * 3;
 
-/// Most columns beside vectors, of any kernel.
-pub const MOST_BESIDE: usize = 8;
+/// Maximum columns beside whole vectors, of any kernel.
+pub const MAX_BESIDE: usize = 8;
 
 /// Cycles to copy a vector of a plane.
 const STAGING: f64 = 8.0;
@@ -47,45 +46,46 @@ const STAGING: f64 = 8.0;
 const PACKING: f64 = 6.0;
 /// Cycles to load, add to and store a vector of C.
 const PASSING: f64 = 6.0;
-/// What a tile of a single vector costs, in vectors of wider ones: it has a load for each multiply-add. Measured.
+/// Cost of a tile of a single vector, in vectors of wider tiles: it has one load for each multiply-add. Measured.
 const ALONE: f64 = 1.1;
-/// Cycles that a panel takes besides: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
+/// Fixed cycles of a panel: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
 const PANEL: f64 = 250.0;
-/// Cycles that a vector of a register tile takes besides, of any kernel.
+/// Fixed cycles of a vector of a register tile, in any kernel.
 pub const TILE: f64 = 6.25;
 /// Cycles to copy a vector of C out of a tile with gaps.
 const DROPPING: f64 = 4.0;
-/// What a vector costs whose lines of B are each read in two halves, over what it costs else. Measured: 1.05 to 1.15.
+/// Relative cost of a vector whose loads of B straddle cache lines. Measured: 1.05 to 1.15.
 const SPLIT: f64 = 1.06;
-/// What caches are assumed to have, at least.
+/// Minimum associativity that is assumed of caches.
 const WAYS: usize = 8;
 
-/// What a micro-kernel does with columns.
+/// A micro-kernel's parameters for the cost model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Columns {
     /// Rows of a tile.
     pub mr: usize,
-    /// Most columns of a tile.
+    /// Maximum columns of a tile.
     pub nr: usize,
-    /// Of a vector.
+    /// Lanes of a vector.
     pub lanes: usize,
-    /// Columns beside vectors, each an mr-th of the price.
+    /// Maximum columns beside whole vectors. Each costs an mr-th of a vector.
     pub beside: usize,
-    /// Whether lanes can be left out cheaply.
+    /// Whether masking lanes costs little.
     pub masks: bool,
 }
 
-/// How a run is cut into panels: NR columns each, and a smaller one or, if that is cheaper, some columns beside.
+/// How a run is cut into panels of NR columns. The remainder is a smaller panel or, if that is cheaper, columns beside
+/// the vectors of other panels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     pub panels: usize,
-    /// Columns of a first panel that is as long as the others need to begin where a vector is aligned.
+    /// Columns of a short first panel that aligns the others, or 0.
     lead: usize,
     nr: usize,
-    /// Columns that lie beside the vectors of every panel, and how many panels have one more.
+    /// Columns beside the vectors of each panel, and how many panels have one more.
     each: usize,
     more: usize,
-    /// Columns of the last panel, and those of it that lie beside.
+    /// Columns of the last panel, and how many of them are beside its vectors.
     last: (usize, usize),
 }
 
@@ -102,14 +102,14 @@ impl Run {
         Run { panels: len.div_ceil(nr), lead: 0, nr, each: 0, more: 0, last: (cols, beside) }
     }
 
-    /// The same with a first panel of `lead` columns, 0 < lead < len, and no columns beside any but the last.
+    /// A run with a first panel of `lead` columns, 0 < lead < len. Only the last panel may have columns beside.
     fn led(columns: &Columns, len: usize, lead: usize) -> Self {
-        // Whoever computes a column beside for nothing would never share columns out: that would move panels.
+        // With mr = 0 columns are never distributed over the panels, which would move their starts.
         let rest = Run::new(&Columns { mr: 0, ..*columns }, len - lead);
         Run { panels: 1 + rest.panels, lead, ..rest }
     }
 
-    /// First column, columns, and columns of these that lie beside vectors, of a panel.
+    /// A panel's first column, its columns, and how many of these are beside its vectors.
     pub fn panel(&self, index: usize) -> (usize, usize, usize) {
         if self.lead > 0 && index == 0 {
             return (0, self.lead, 0);
@@ -123,7 +123,7 @@ impl Run {
         (start, self.nr + beside, beside)
     }
 
-    /// What the run costs, in vectors of `lanes` columns.
+    /// The cost of the run, in vectors of `lanes` columns.
     fn vectors(&self, columns: &Columns) -> f64 {
         let vectors = |cols: usize, beside: usize| {
             let vectors = (cols - beside).div_ceil(columns.lanes);
@@ -151,7 +151,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// Rows and columns of a problem.
+    /// The rows and the columns of a problem.
     pub fn both(sizes: &Conv2dSizes) -> (Axis, Axis) {
         let Conv2dSizes { h, w, p, q, r, s, .. } = *sizes;
         let (stride, dilation, pad) = (sizes.stride_h, sizes.dilation_h, sizes.pad_h);
@@ -160,19 +160,20 @@ impl Axis {
         (rows, Axis { input: w, output: q, taps: s, stride, dilation, pad })
     }
 
-    /// What output i sees through a tap: element i + shift of the plane of every stride-th element from `phase` on.
+    /// What output i sees through a tap, as (phase, shift): element i + shift of the plane, which is every stride-th
+    /// element from `phase` on.
     pub fn sees(&self, tap: usize) -> (usize, isize) {
         let at = (tap * self.dilation) as isize - self.pad as isize;
         let stride = self.stride as isize;
         (at.rem_euclid(stride) as usize, at.div_euclid(stride))
     }
 
-    /// Elements of a plane.
+    /// The length of a plane.
     pub fn len(&self, phase: usize) -> usize {
         self.input.saturating_sub(phase).div_ceil(self.stride)
     }
 
-    /// The phases that are seen at all, in ascending order.
+    /// The phases that taps see, in ascending order.
     pub fn phases(&self) -> Vec<usize> {
         let mut phases: Vec<usize> = (0..self.taps).map(|tap| self.sees(tap).0).collect();
         phases.sort_unstable();
@@ -180,29 +181,29 @@ impl Axis {
         phases
     }
 
-    /// The least and the greatest shift.
+    /// The smallest and the largest shift.
     pub fn shifts(&self) -> (isize, isize) {
         let shifts = (0..self.taps).map(|tap| self.sees(tap).1);
         shifts.fold((isize::MAX, isize::MIN), |(least, most), shift| (least.min(shift), most.max(shift)))
     }
 
-    /// The longest plane.
+    /// The length of the longest plane.
     fn longest(&self) -> usize {
         self.phases().iter().map(|&phase| self.len(phase)).max().unwrap_or(0)
     }
 }
 
-/// How an image is read.
+/// How images are read: the plan of implicit im2col.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Views {
-    /// Whether planes are copied.
+pub struct ImplicitIm2col {
+    /// Whether planes are staged.
     pub staged: bool,
     /// Distance between rows of a plane.
     pub pitch: usize,
-    /// Columns of a run, and runs: the whole map, or its rows.
+    /// Columns of a run, and number of runs: the whole map is one run, or each row is one.
     pub run: usize,
     pub runs: usize,
-    /// Columns from one output row to the next, as a run counts them: more than there are if it has gaps.
+    /// Distance of output rows in a run, in columns. Larger than Q if the run has gaps.
     pub width: usize,
     /// Channels of a block of depth.
     pub channels: usize,
@@ -210,18 +211,18 @@ pub struct Views {
     pub panels: usize,
 }
 
-impl Views {
-    /// The cheapest way to read the images of `problem`, unless im2col, `kc` deep, is cheaper.
+impl ImplicitIm2col {
+    /// The cheapest plan for `problem`. `None` if packing panels of the im2col matrix, `kc` deep, is cheaper.
     pub fn plan(caches: &Caches, columns: Columns, problem: &Conv2d, kc: usize) -> Option<Self> {
         let packed = Model::new(caches, columns, problem).packed(kc);
         let ways = Self::ways(caches, columns, problem).into_iter().filter(|way| way.0 < packed);
         ways.min_by(|a, b| a.0.total_cmp(&b.0)).map(|way| way.1)
     }
 
-    /// All ways to read them, and what each costs.
+    /// All plans for `problem`, with their predicted cycles.
     pub fn ways(caches: &Caches, columns: Columns, problem: &Conv2d) -> Vec<(f64, Self)> {
         let sizes = problem.sizes();
-        if sizes.r * sizes.s > MOST_TAPS || sizes.r.max(sizes.s) > MOST_SIDE {
+        if sizes.r * sizes.s > MAX_TAPS || sizes.r.max(sizes.s) > MAX_SIDE {
             return vec![];
         }
         let model = Model::new(caches, columns, problem);
@@ -229,8 +230,8 @@ impl Views {
         layouts.flat_map(|gaps| [model.in_place(gaps), model.staged(gaps)]).flatten().collect()
     }
 
-    /// About how many cycles a core takes for one image and group of `problem`, the cheapest way of all, `kc` deep if it is
-    /// im2col; with what panels and tiles cost by themselves, which is much where there is little depth.
+    /// The predicted cycles of a core for one image and group of `problem`, by the cheapest of all plans and im2col,
+    /// the latter `kc` deep. Includes the fixed costs of panels and tiles, which dominate if there is little depth.
     pub fn cycles(caches: &Caches, columns: Columns, problem: &Conv2d, kc: usize) -> f64 {
         let model = Model::new(caches, columns, problem);
         let ways = Self::ways(caches, columns, problem);
@@ -240,35 +241,35 @@ impl Views {
         cheapest + panels as f64 * (PANEL + vectors as f64 * TILE)
     }
 
-    /// How panels are cut: with gaps, columns beside vectors are not worth finding out which of them are pixels.
+    /// The kernel's parameters for this plan. With gaps there are no columns beside vectors: finding out which of
+    /// them are pixels would cost too much.
     pub fn columns(&self, columns: Columns, problem: &Conv2d) -> Columns {
         if self.width == problem.sizes().q { columns } else { Columns { beside: 0, ..columns } }
     }
 
-    /// Whether the whole of an image of `len` elements is read where it lies and stays in L2 beside all else: it may take an eighth.
+    /// Whether an image of `len` elements is read in place and fits in an eighth of L2, so that it stays there.
     pub fn whole(&self, caches: &Caches, len: usize) -> bool {
         !self.staged && len * size_of::<f32>() <= known(caches.l2, L2_BYTES) / 2
     }
 
-    /// How the map is cut if vectors are aligned from column `lead` on and always a multiple of vectors further; none
-    /// if that is no advantage.
+    /// The run with a short first panel of `lead` columns, after which vectors are aligned. `None` if it is not faster.
     pub fn aligned(&self, columns: &Columns, lead: usize) -> Option<Run> {
         let usual = Run::new(columns, self.run);
         let led = (0 < lead && lead < self.run).then(|| Run::led(columns, self.run, lead))?;
         (led.vectors(columns) < usual.vectors(columns) * SPLIT).then_some(led)
     }
 
-    /// Cuts `count` products of `rows` rows, each of `panels` panels, into tasks for `threads` threads.
-    pub fn cut(columns: &Columns, panels: usize, (count, rows): (usize, usize), threads: usize) -> Cut {
+    /// Cuts `count` products of `rows` rows and `panels` panels each into tasks for `threads` threads.
+    pub fn cut(columns: &Columns, panels: usize, (count, rows): (usize, usize), threads: usize) -> TaskGrid {
         let tiles = rows.div_ceil(columns.mr);
         let (width, group) = cut(count, tiles, panels, &Grain::VIEWED, threads);
-        Cut { width, group, blocks: panels.div_ceil(width), groups: tiles.div_ceil(group) }
+        TaskGrid { width, group, blocks: panels.div_ceil(width), groups: tiles.div_ceil(group) }
     }
 }
 
-/// Tasks of one product: blocks of panels of B times groups of panels of A.
+/// The tasks of one product: blocks of panels of B times groups of panels of A.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
+pub struct TaskGrid {
     /// Panels of B of a task.
     pub width: usize,
     /// Panels of A of a task.
@@ -277,18 +278,18 @@ pub struct Cut {
     pub groups: usize,
 }
 
-impl Cut {
-    /// Groups of panels of A, `depth` deep, each with all `panels` of B: as large as may be packed at a time and stay in the
-    /// cache beside the image, and several for each of `threads` threads.
+impl TaskGrid {
+    /// Tasks of a group of panels of A, `depth` deep, with all `panels` of B. A group is as large as fits in the
+    /// cache beside the image. Each of `threads` threads has several groups.
     pub fn by_rows(columns: &Columns, panels: usize, (rows, depth): (usize, usize), threads: usize) -> Self {
         let tiles = rows.div_ceil(columns.mr);
         let shared = if threads == 1 { tiles } else { tiles.div_ceil(4 * threads) };
         let group = (STAGE / 4 / (columns.mr * depth)).clamp(1, shared);
-        Cut { width: panels, group, blocks: 1, groups: tiles.div_ceil(group) }
+        TaskGrid { width: panels, group, blocks: 1, groups: tiles.div_ceil(group) }
     }
 }
 
-/// The cost model: see the module's text.
+/// The cost model: see the text at the top.
 struct Model {
     l1: usize,
     l2: usize,
@@ -315,12 +316,13 @@ impl Model {
         self.rows.taps * self.cols.taps
     }
 
-    /// What is computed, in passes over `channels` each, for all runs.
+    /// Cycles to compute all runs, in `passes` passes over the depth.
     fn computing(&self, vectors: f64, depth: usize, passes: usize) -> f64 {
         let rows = self.channels_out as f64;
         vectors * (depth as f64 * rows / 2.0 + passes as f64 * rows * PASSING)
     }
 
+    /// Cycles with packed panels of the im2col matrix.
     fn packed(&self, kc: usize) -> f64 {
         let depth = self.channels_in * self.taps();
         let pixels = self.rows.output * self.cols.output;
@@ -330,35 +332,36 @@ impl Model {
             + packing
     }
 
-    /// Whether all that a pixel sees is one element.
+    /// Whether a pixel sees only one element of each channel, its own.
     fn is_point(&self) -> bool {
         self.taps() == 1 && self.rows.stride * self.cols.stride == 1
     }
 
-    /// Reading the image itself.
-    fn in_place(&self, gaps: bool) -> Option<(f64, Views)> {
+    /// The plan that reads the image itself.
+    fn in_place(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
         let unpadded = self.rows.pad + self.cols.pad == 0;
         if self.rows.stride * self.cols.stride > 1 || !(self.columns.masks || unpadded) {
             return None;
         }
         let pitch = self.cols.input;
         let (run, runs, width) = self.runs(pitch, gaps)?;
-        // Channels a power of two apart meet in the same few lines of the cache: as many as find room there.
+        // Channels a power of two apart share few cache sets. A block holds as many channels as fit there.
         let (way, step) = (self.l2 / WAYS, self.rows.input * self.cols.input);
         let places = way / gcd(step, way.max(1));
         let channels = self.channels().min((places * WAYS / 2).max(1));
-        let views = Views { staged: false, pitch, run, runs, width, channels, panels: usize::MAX };
+        let implicit =
+            ImplicitIm2col { staged: false, pitch, run, runs, width, channels, panels: usize::MAX };
         let passes = self.channels_in.div_ceil(channels);
-        Some((self.viewing(&views, passes), views))
+        Some((self.computing_with(&implicit, passes), implicit))
     }
 
-    /// What all the work on views costs.
-    fn viewing(&self, views: &Views, passes: usize) -> f64 {
-        let Views { run, runs, width, .. } = *views;
+    /// Cycles to compute with a plan.
+    fn computing_with(&self, implicit: &ImplicitIm2col, passes: usize) -> f64 {
+        let ImplicitIm2col { run, runs, width, .. } = *implicit;
         let columns = self.columns(width);
         let vectors = Run::new(&columns, run).vectors(&columns) * runs as f64;
         let computing = self.computing(vectors, self.channels_in * self.taps(), passes);
-        // Sums that are added to are copied there and back.
+        // Tiles with gaps are copied to C in each pass, and from C in each but the first.
         let copies = if width == self.cols.output { 0 } else { 2 * passes - 1 };
         computing + vectors * (self.channels_out * copies) as f64 * DROPPING
     }
@@ -367,8 +370,8 @@ impl Model {
         if width == self.cols.output { self.columns } else { Columns { beside: 0, ..self.columns } }
     }
 
-    /// Reading copies of planes.
-    fn staged(&self, gaps: bool) -> Option<(f64, Views)> {
+    /// The plan that reads staged planes.
+    fn staged(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
         if !self.columns.masks && self.rows.pad + self.cols.pad > 0 {
             return None;
         }
@@ -378,7 +381,7 @@ impl Model {
         let (least, most) = self.rows.shifts();
         let halo = (most - least) as usize;
         let per_run = Run::new(&self.columns(width), run).panels;
-        // Rows of planes that some panels see: a panel may begin and end within a row, or in the gap behind it.
+        // Rows of planes that some panels read. A panel may begin and end within a row, or in the gap after it.
         let rows_of = |panels: usize| match runs {
             1 => (panels * (self.columns.nr + self.columns.beside)).div_ceil(self.cols.output) + 2,
             _ => panels.div_ceil(per_run) + 1,
@@ -387,12 +390,12 @@ impl Model {
         let room = |panels: usize| {
             limit / planes.saturating_mul((rows_of(panels) + halo).saturating_mul(pitch)).saturating_add(32)
         };
-        // At least one output row at a time: else every panel would copy whole rows.
+        // At least one output row at a time. Otherwise every panel would copy whole rows.
         let least = (self.cols.output / self.columns.nr).max(1).min(per_run * runs);
         if room(least) == 0 {
             return None;
         }
-        // The fewer channels at a time, the more rows: each pass costs, and so do rows that are copied again.
+        // Fewer channels at a time leave room for more rows. Both passes and rows that are copied again cost time.
         let all = per_run * runs;
         let most = even(self.channels_in, self.channels().min(room(least)), 1);
         let way = |passes: usize| {
@@ -403,16 +406,16 @@ impl Model {
             }
             let rows = (self.rows.output + all.div_ceil(panels) * (halo + 1)) * planes;
             let copied = (self.channels_in * rows * pitch.div_ceil(self.columns.lanes)) as f64;
-            let views = Views { staged: true, pitch, run, runs, width, channels, panels };
-            (self.viewing(&views, passes) + copied * STAGING, views)
+            let implicit = ImplicitIm2col { staged: true, pitch, run, runs, width, channels, panels };
+            (self.computing_with(&implicit, passes) + copied * STAGING, implicit)
         };
         let fewest = self.channels_in.div_ceil(most);
         let ways = (fewest..=(fewest + 7).min(self.channels_in)).map(way);
         ways.min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
-    /// Columns of a run, runs, and columns from row to row, for planes with rows `pitch` apart; none if these leave no
-    /// gaps and those are wanted, or nobody could tell them from pixels cheaply.
+    /// Columns of a run, number of runs, and distance of rows in columns, for planes with rows `pitch` apart. `None`
+    /// if gaps are wanted and there are none.
     fn runs(&self, pitch: usize, gaps: bool) -> Option<(usize, usize, usize)> {
         let (p, q) = (self.rows.output, self.cols.output);
         match (gaps, pitch == q) {
@@ -423,7 +426,7 @@ impl Model {
         }
     }
 
-    /// Channels of a block of depth: see the module's text.
+    /// Channels of a block of depth: see the text at the top.
     fn channels(&self) -> usize {
         let (taps, rows) = (self.taps(), self.channels_out.next_multiple_of(self.columns.mr));
         let b = (self.columns.nr + self.cols.taps + 2 * 16) * self.rows.taps;
@@ -431,7 +434,7 @@ impl Model {
         let pixels = self.rows.output * self.cols.output;
         let whole = a * self.channels_in <= self.last || pixels <= self.columns.nr + self.columns.beside;
         let by_a = if whole { self.channels_in } else { self.l2 / 2 / a };
-        let by_thin = (WORKSPACE - STAGE) / MOST_BESIDE / taps;
+        let by_thin = (WORKSPACE - STAGE) / MAX_BESIDE / taps;
         let least = self.l1 / (self.columns.nr + 2 * self.columns.mr) / taps;
         even(self.channels_in, by_a.max(least).min(self.l2 / 2 / b).min(by_thin).max(1), 1)
     }

@@ -1,5 +1,5 @@
-//! The inner loops. They compute lines of output, V vectors wide, with all sums in registers, straight from the
-//! padded copy of the input ([`super::band`]): there a tap is nothing but an offset.
+//! The inner loops. They compute lines of output, V vectors wide, with all sums in registers, from the padded copy of
+//! the input ([`super::band`]), in which a tap is just an offset.
 //!
 //! ```text
 //!  channels: M output channels of a group           rows: one output channel, row after row
@@ -7,18 +7,19 @@
 //!  band   +--------------+  + offset of the tap     line of the band, stride 1, R = M = 3
 //!         | V vectors    |                          u   +--------------+  tap row 0 of output row u
 //!         +--------------+                              | V vectors    |  tap row 1 of output row u - 1
-//!  every vector loaded meets M weights                  +--------------+  tap row 2 of output row u - 2: complete
+//!  every vector is multiplied by M weights              +--------------+  tap row 2 of output row u - 2: complete
 //! ```
 //!
-//! `maps` is `channels` for groups of a single channel: each line has a band of its own. In `rows` M output rows are under way at a time, where M tap rows see a line. With each line they move on:
-//! the last one is complete and stored, a new one begins.
+//! `maps` is `channels` for groups of a single channel: each line has a band of its own. In `rows`, M tap rows see a
+//! line, so M output rows are in progress at a time. After each line the last one is complete and stored, and a new
+//! one begins.
 //!
-//! A sum runs over channels, tap rows and tap columns upwards, whatever the tile: the bits of an output do not
-//! depend on where in a tile it stands.
+//! A sum runs over channels, tap rows and tap columns in ascending order in every tile: the bits of an output do not
+//! depend on its position in a tile.
 
 use crate::cpu::kernels::vector::{Vector, unrolled};
 
-/// Where lines of output go, and what is done to them on the way.
+/// The output lines, and what is applied to them before they are stored.
 #[derive(Clone, Copy)]
 pub struct Target {
     /// The first line's first element, and the distance of lines.
@@ -26,15 +27,15 @@ pub struct Target {
     pub line: usize,
     /// Elements of a line: more than (V - 1) vectors, at most V.
     pub cols: usize,
-    /// The first line's bias or null; channels have one each, rows share it.
+    /// The first line's bias, or null. Each channel has its own; rows share one.
     pub bias: *const f32,
     pub relu: bool,
 }
 
-/// What output channels are computed from.
+/// The operands of output channels.
 #[derive(Clone, Copy)]
 pub struct Channels<'a> {
-    /// The element of the band under the line's first output for a tap with offset zero.
+    /// The element of the band that the line's first output sees through a tap with offset zero.
     pub band: *const f32,
     /// Offset of each tap.
     pub taps: &'a [usize],
@@ -42,14 +43,14 @@ pub struct Channels<'a> {
     pub weights: *const f32,
 }
 
-/// What output rows of a channel are computed from.
+/// The operands of the output rows of a channel.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
-    /// As above, for the first output row.
+    /// As [`Channels::band`], for the first output row.
     pub band: *const f32,
     /// Distance of the lines of the band that tap rows see.
     pub line: usize,
-    /// From one output row to the next, this many of these lines.
+    /// The number of these lines from one output row to the next.
     pub step: usize,
     /// Rows of the kernel: more than (M - 1)*step, at most M*step.
     pub r: usize,
@@ -57,19 +58,19 @@ pub struct Rows<'a> {
     pub count: usize,
     /// Offset of each tap column.
     pub cols: &'a [usize],
-    /// For each tap row below `step`, for each tap column: the weights of this tap row and of those `step`, 2 `step`,
-    /// ... below it, M in all; of any value where there is no such row.
+    /// For each tap row below `step`, for each tap column: M weights, those of this tap row and of those `step`, 2
+    /// `step`, ... below it. Weights of rows that do not exist are arbitrary.
     pub weights: *const f32,
 }
 
-/// M channels of one output row, or of a flat map.
+/// Computes M channels of one output row, or of a flat map.
 ///
 /// # Safety
-/// The CPU has the vectors. For each tap V vectors are readable behind its offset in the band; there are M weights a
-/// tap; the target's lines are writable, its biases null or readable.
+/// The CPU has the vectors. For each tap V vectors are readable from its offset in the band; there are M weights for
+/// each tap; the target's lines are writable, its biases null or readable.
 #[inline(always)]
 pub unsafe fn channels<T: Vector, const M: usize, const V: usize>(source: &Channels, target: &Target) {
-    // SAFETY: the caller vouches for what is read and written here.
+    // SAFETY: the caller guarantees all memory that is read and written here.
     unsafe {
         let mut sums = [[T::splat(0.0); V]; M];
         let mut weights = source.weights;
@@ -87,7 +88,8 @@ pub unsafe fn channels<T: Vector, const M: usize, const V: usize>(source: &Chann
     }
 }
 
-/// Flat maps of M groups that have one input and one output channel each: the band of the next group is `next` behind.
+/// Computes flat maps of M groups that have one input and one output channel each. The bands of groups are `next`
+/// apart.
 ///
 /// # Safety
 /// As for [`channels`], for each of the M groups' bands.
@@ -97,7 +99,7 @@ pub unsafe fn maps<T: Vector, const M: usize, const V: usize>(
     next: usize,
     target: &Target,
 ) {
-    // SAFETY: the caller vouches for what is read and written here.
+    // SAFETY: the caller guarantees all memory that is read and written here.
     unsafe {
         let mut sums = [[T::splat(0.0); V]; M];
         let mut weights = source.weights;
@@ -115,10 +117,10 @@ pub unsafe fn maps<T: Vector, const M: usize, const V: usize>(
     }
 }
 
-/// All rows of one output channel that has one input channel.
+/// Computes all rows of one output channel that has one input channel.
 ///
 /// # Safety
-/// The CPU has the vectors. Of the (count - 1)*step + R lines of the band, V vectors are readable behind each tap
+/// The CPU has the vectors. Of the (count - 1)*step + R lines of the band, V vectors are readable from each tap
 /// column's offset; there are M weights for each tap column and tap row below the step; the target's lines are
 /// writable, its bias null or readable.
 #[inline(always)]
@@ -126,7 +128,7 @@ pub unsafe fn rows<T: Vector, const M: usize, const V: usize>(source: &Rows, tar
     let Rows { line, step, r, count, cols, .. } = *source;
     let lines = (count - 1) * step + r;
     let (mut band, mut to) = (source.band, target.start);
-    // SAFETY: the caller vouches for what is read and written here: lines below `lines`, rows below `count`.
+    // SAFETY: the caller guarantees all memory that is read and written here: lines below `lines`, rows below `count`.
     unsafe {
         let mut sums = [[T::splat(0.0); V]; M];
         for row in 0..count + M - 1 {
@@ -164,7 +166,7 @@ pub unsafe fn rows<T: Vector, const M: usize, const V: usize>(source: &Rows, tar
 /// The target's lines are writable, its biases null or readable.
 #[inline(always)]
 unsafe fn store_all<T: Vector, const M: usize, const V: usize>(sums: &[[T; V]; M], target: &Target) {
-    // SAFETY: the caller vouches for M lines and biases.
+    // SAFETY: the caller guarantees M lines and biases.
     unsafe {
         unrolled!(m below M: {
             let bias = if target.bias.is_null() { target.bias } else { target.bias.add(m) };
@@ -173,14 +175,14 @@ unsafe fn store_all<T: Vector, const M: usize, const V: usize>(sums: &[[T; V]; M
     }
 }
 
-/// Bias, ReLU, and into the output, where nothing beyond a line's end is touched.
+/// Applies bias and ReLU and stores a line. Nothing past the line's end is touched.
 ///
 /// # Safety
 /// The line is writable, its bias null or readable.
 #[inline(always)]
 unsafe fn store<T: Vector, const V: usize>(sums: &[T; V], line: *mut f32, bias: *const f32, target: &Target) {
     let last = target.cols - (V - 1) * T::LANES;
-    // SAFETY: the caller vouches for V - 1 vectors and `last` lanes, and for the bias.
+    // SAFETY: the caller guarantees V - 1 vectors and `last` lanes, and the bias.
     unsafe {
         let mask = T::mask(last);
         unrolled!(v below V: {

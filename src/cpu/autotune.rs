@@ -1,11 +1,11 @@
-//! Confirmation by measurement: the candidates that are predicted best are timed on the pool, with the plan's own shape,
-//! and the fastest is kept and remembered.
+//! Autotuning: times the candidates that are predicted best, on the pool and with the plan's own shape. Keeps the
+//! fastest and records its name in the store.
 //!
-//! The prediction is right for most shapes, and always there at once. Measuring costs several runs at plan time, so it is
-//! done only when asked for: by the problem ([`Conv2d::measured`]) or by `SPARKLE_TUNE=full`; `read` takes what an
-//! earlier measurement found. A problem that names its algorithm has it. Candidates are direct or Winograd forms that
-//! `auto` may take for their accuracy, so measuring changes the rounding, never the promise. With
-//! `SPARKLE_DETERMINISTIC=1` nothing that was measured decides.
+//! The prediction is right for most shapes and needs no time. A measurement costs several runs at plan time. So it is
+//! made only on request: by the problem ([`Conv2d::measured`]) or by `SPARKLE_TUNE=full`. With `SPARKLE_TUNE=read` a
+//! recorded result decides. A problem that names its algorithm gets it. The candidates are the direct algorithm and
+//! those Winograd forms that are accurate enough for `auto`: measuring changes the rounding, but no error bound. With
+//! `SPARKLE_DETERMINISTIC=1` no measurement decides.
 
 use std::time::{Duration, Instant};
 
@@ -19,28 +19,28 @@ use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d};
 use crate::store::{Store, store};
 
-/// What the store calls the direct algorithm, whichever kernel computes it.
+/// The direct algorithm's name in the store, whichever kernel computes it.
 const DIRECT: &str = "direct";
-/// Winograd forms beside the direct algorithm.
+/// Winograd forms that are measured besides the direct algorithm.
 const FORMS: usize = 2;
-/// Timed runs of each candidate, in turns, after one that does not count. The best one decides.
+/// Timed runs of each candidate, alternating, after one run that does not count. The best run decides.
 const ROUNDS: usize = 3;
 
-/// A way to compute a problem, by the name of its Winograd kernel or [`DIRECT`].
+/// An algorithm for a problem. Its name is that of its Winograd kernel, or [`DIRECT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Candidate {
     name: &'static str,
-    /// Its Winograd form; `None` for the direct algorithm.
+    /// The Winograd form, or `None` for the direct algorithm.
     form: Option<winograd::Choice>,
 }
 
 /// Weights and bias.
-type Data<'a> = (&'a [f32], Option<&'a [f32]>);
+type WeightsAndBias<'a> = (&'a [f32], Option<&'a [f32]>);
 
-/// The plan that measurement says is the fastest, if measurement has a say and there is a choice.
+/// The plan that is fastest by measurement. `None` if measurements do not decide or there is only one candidate.
 ///
 /// # Errors
-/// Out of memory; if a task panicked.
+/// Out of memory, or a task panicked.
 pub fn plan(
     isa: Isa,
     problem: &Conv2d,
@@ -55,20 +55,16 @@ pub fn plan(
 
 /// Whether measurements decide for `problem`, and whether they are made.
 fn policy(problem: &Conv2d, config: &Config) -> Tune {
-    // Where a plan is run once, preparing the weights counts, and that is not what is timed.
-    let once = problem.is_once();
     let named = problem.algorithm() != Algorithm::Auto || config.algorithm.is_some();
-    match config.tune {
-        _ if config.deterministic || named || once => Tune::Off,
-        _ if problem.is_measured() => Tune::Full,
-        tune => tune,
-    }
+    // A plan that runs once pays for preparing its weights, which is not timed.
+    if named || problem.is_once() { Tune::Off } else { config.tune_for(problem) }
 }
 
+/// [`plan`] with the policy and the store as arguments.
 fn decide(
     isa: Isa,
     problem: &Conv2d,
-    data: Data,
+    data: WeightsAndBias,
     policy: Tune,
     store: &Store,
 ) -> Result<Option<Box<dyn Plan>>> {
@@ -87,7 +83,7 @@ fn decide(
     }
     let plans = candidates.iter().map(|candidate| build(isa, candidate, problem, data));
     let (index, fastest) = match plans.collect::<Result<_>>().and_then(|plans| fastest(plans, problem)) {
-        // What there is no memory to measure can still be computed as predicted.
+        // If memory does not suffice for measuring, the prediction decides.
         Err(Error::OutOfMemory { .. }) => return Ok(None),
         measured => measured?,
     };
@@ -95,23 +91,28 @@ fn decide(
     Ok(Some(fastest))
 }
 
-/// The direct algorithm and the forms predicted best; the first alone where forms have no place.
+/// The direct algorithm, and the Winograd forms that are predicted best, if any can compute the problem.
 fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
     let direct = Candidate { name: DIRECT, form: None };
     let forms = winograd::candidates(isa, problem).into_iter().take(FORMS);
     std::iter::once(direct).chain(forms.map(|(name, form)| Candidate { name, form: Some(form) })).collect()
 }
 
-fn build(isa: Isa, candidate: &Candidate, problem: &Conv2d, (weights, bias): Data) -> Result<Box<dyn Plan>> {
+fn build(
+    isa: Isa,
+    candidate: &Candidate,
+    problem: &Conv2d,
+    (weights, bias): WeightsAndBias,
+) -> Result<Box<dyn Plan>> {
     match candidate.form {
         Some(form) => winograd::build(isa, form, problem, (weights, bias)),
         None => direct::plan(isa, problem, weights, bias),
     }
 }
 
-/// The one whose best run is the shortest, and its index.
+/// The plan whose best run is the shortest, and its index.
 fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<(usize, Box<dyn Plan>)> {
-    // How long arithmetic on normal numbers takes does not depend on them.
+    // The time of arithmetic on normal numbers does not depend on their values.
     let mut input = Buffer::zeroed(problem.input_len())?;
     input.fill(1.0);
     let mut output = Buffer::zeroed(problem.output_len())?;
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_decide() {
+    fn the_policy_says_whether_measurements_decide() {
         let problem = Conv2d::new(layer()).unwrap();
         let direct = Conv2d::new(Conv2dDesc { algorithm: Algorithm::Direct, ..layer() }).unwrap();
         let tune = |tune| Config { tune, ..Config::default() };
@@ -188,7 +189,7 @@ mod tests {
         for policy in [Tune::Read, Tune::Full] {
             assert_eq!(decide(&problem, policy, &fresh()).unwrap().kernel(), measured.kernel());
         }
-        // Whatever is on record is taken, and right; what nobody knows is measured again.
+        // A recorded name is used, and its results are right. An unknown name is ignored.
         let key = {
             let sizes = problem.sizes();
             format!("{}; {}; {} threads; {sizes:?}", model(), isa.name(), num_threads())

@@ -1,28 +1,28 @@
-//! Four lanes in plain Rust, which the compiler keeps in whatever vector register the architecture has.
+//! A vector of four lanes in plain Rust. The compiler keeps it in a vector register of the architecture.
 
 use crate::cpu::kernels::vector::Vector;
 
 /// Four lanes.
 #[derive(Clone, Copy)]
-pub struct Four([f32; 4]);
+pub struct F32x4([f32; 4]);
 
-impl Four {
+impl F32x4 {
     #[inline(always)]
     fn with(self, other: Self, op: impl Fn(f32, f32) -> f32) -> Self {
-        Four(std::array::from_fn(|lane| op(self.0[lane], other.0[lane])))
+        F32x4(std::array::from_fn(|lane| op(self.0[lane], other.0[lane])))
     }
 }
 
-/// Without the instruction a fused multiply-add would be a slow call.
+/// Whether the target has a fused multiply-add. Without it, `mul_add` would be a slow function call.
 const FMA: bool = cfg!(target_arch = "aarch64");
 
-// SAFETY (of all blocks): the caller vouches for the memory named by pointer and count.
+// SAFETY (of all blocks): the caller guarantees the memory named by pointer and count.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Vector for Four {
+impl Vector for F32x4 {
     const LANES: usize = 4;
     const FREE_MASKS: bool = false;
     type Mask = u64;
-    type Column = Four;
+    type Column = F32x4;
 
     #[inline(always)]
     unsafe fn mask(count: usize) -> u64 {
@@ -34,11 +34,11 @@ impl Vector for Four {
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Four([value; 4])
+        F32x4([value; 4])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        Four(unsafe { *from.cast::<[f32; 4]>() })
+        F32x4(unsafe { *from.cast::<[f32; 4]>() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -46,7 +46,9 @@ impl Vector for Four {
     }
     #[inline(always)]
     unsafe fn load_part(from: *const f32, mask: u64) -> Self {
-        Four(std::array::from_fn(|lane| if mask >> lane & 1 == 1 { unsafe { *from.add(lane) } } else { 0.0 }))
+        F32x4(std::array::from_fn(
+            |lane| if mask >> lane & 1 == 1 { unsafe { *from.add(lane) } } else { 0.0 },
+        ))
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, mask: u64) {
@@ -63,7 +65,7 @@ impl Vector for Four {
                 self.0[lane] * factor.0[lane] + addend.0[lane]
             }
         };
-        Four(std::array::from_fn(product))
+        F32x4(std::array::from_fn(product))
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
@@ -75,11 +77,11 @@ impl Vector for Four {
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
-        Four(self.0.map(|value| if value < 0.0 { 0.0 } else { value }))
+        F32x4(self.0.map(|value| if value < 0.0 { 0.0 } else { value }))
     }
     #[inline(always)]
     unsafe fn load_every_other(from: *const f32, count: usize) -> Self {
-        Four(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(2 * lane) } } else { 0.0 }))
+        F32x4(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(2 * lane) } } else { 0.0 }))
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}

@@ -1,8 +1,8 @@
-//! The padded copy of a part of the input that the inner loops read: a band of rows of some channels.
+//! The padded copy of a part of the input, which the inner loops read: a band of rows of some channels.
 //!
-//! In a band padding is there, as zeros, and the columns are sorted by their remainder modulo the stride, so that
-//! whatever the stride, padding and dilation, the inputs of a tap for outputs side by side lie side by side. A
-//! band is made anew for each block of output rows; it is a part of the L1 cache.
+//! A band includes the padding as zeros. Its columns are sorted by their remainder modulo the stride. So for any
+//! stride, padding and dilation, the inputs of a tap for adjacent outputs are adjacent. A band is made for each block
+//! of output rows; it takes a part of L1.
 //!
 //! ```text
 //!  one channel, stride 1                     stride 2: columns of even and odd index
@@ -10,35 +10,35 @@
 //!  line 1   0 0 x x x x x 0 0                0 x x x 0 | 0 x x 0
 //!
 //!  flat: the padding right of a line is the padding left of the next; all outputs of the map are one line of
-//!  output, of which some elements mean nothing and are dropped
+//!  output, some elements of which are meaningless and dropped
 //!  0 x x x x x 0 x x x x x 0 x x x x x 0
 //! ```
 
 use std::ops::Range;
 
-use super::shape::Shape;
-use crate::cpu::im2col::stretch;
-use crate::cpu::kernels::{Kernel, Part};
+use super::shape::GroupedShape;
+use crate::cpu::im2col::visible_range;
+use crate::cpu::kernels::{CopyBlock, Kernel};
 use crate::problem::Conv2dSizes;
 
 /// Output rows and columns that are computed from one band.
 #[derive(Clone)]
-pub struct Block {
+pub struct OutputBlock {
     pub rows: Range<usize>,
     pub cols: Range<usize>,
 }
 
-/// Fills a band with channels of an image, all but its padding: that [`clear`] has made.
+/// Fills a band with channels of an image, except for the padding, which [`clear`] has filled.
 pub fn fill<K: Kernel>(
     kernel: K,
     sizes: &Conv2dSizes,
-    shape: &Shape,
-    block: &Block,
+    shape: &GroupedShape,
+    block: &OutputBlock,
     (image, channels): (&[f32], Range<usize>),
     band: &mut [f32],
 ) {
     let Conv2dSizes { h, w, r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *sizes;
-    // Lines of a flat map are sorted as columns are.
+    // The lines of a flat map are sorted by remainders as well.
     let (step, count) = if shape.flat {
         (stride_h, block.rows.len() + (r - 1) * dilation_h / stride_h)
     } else {
@@ -47,7 +47,7 @@ pub fn fill<K: Kernel>(
     let seen = |phase: usize, taps: usize, dilation: usize, stride: usize| {
         (0..taps.min(stride)).any(|tap| tap * dilation % stride == phase)
     };
-    // A vector may reach over the last channel's end.
+    // A vector may reach past the last channel's end.
     band[channels.len() * shape.channel..][..K::LANES].fill(0.0);
     for (row, col) in (0..step).flat_map(|row| (0..stride_w).map(move |col| (row, col))) {
         if shape.flat && !seen(row, r, dilation_h, stride_h) || !seen(col, s, dilation_w, stride_w) {
@@ -55,8 +55,8 @@ pub fn fill<K: Kernel>(
         }
         let top = (block.rows.start * stride_h + row) as i64 - pad_h as i64;
         let left = (block.cols.start * stride_w + col) as i64 - pad_w as i64;
-        let lines = stretch(top, step, h, count);
-        let run = stretch(left, stride_w, w, shape.phase.min(shape.pitch));
+        let lines = visible_range(top, step, h, count);
+        let run = visible_range(left, stride_w, w, shape.phase.min(shape.pitch));
         if lines.is_empty() || run.is_empty() {
             continue;
         }
@@ -67,7 +67,7 @@ pub fn fill<K: Kernel>(
         let last = (channels.len() - 1, lines.len() - 1, run.len() - 1);
         assert!(from + last.0 * h * w + last.1 * step * w + last.2 * stride_w < image.len());
         assert!(to + last.0 * shape.channel + last.1 * shape.pitch + last.2 < band.len());
-        let part = Part {
+        let part = CopyBlock {
             from: image[from..].as_ptr(),
             from_row: step * w,
             stride: stride_w,
@@ -79,15 +79,15 @@ pub fn fill<K: Kernel>(
             from_group: h * w,
             to_group: shape.channel,
         };
-        // SAFETY: the last elements that are read and written are inside of the slices, as asserted, and so are
-        // all before them.
+        // SAFETY: the last elements that are read and written are inside of the slices, as asserted, and so are all
+        // before them.
         unsafe { kernel.copy(&part) };
     }
 }
 
-/// Makes zeros of what [`fill`] leaves as it is and the inner loops read: the padding, and elements beside lines that
-/// vectors reach over. The same for all channels, so once a block.
-pub fn clear(sizes: &Conv2dSizes, shape: &Shape, block: &Block, band: &mut [f32]) {
+/// Writes zeros where [`fill`] writes nothing and the inner loops read: the padding, and elements after lines that
+/// vectors reach into. These places are the same for all channels, so this is called once for each block.
+pub fn clear(sizes: &Conv2dSizes, shape: &GroupedShape, block: &OutputBlock, band: &mut [f32]) {
     let whole = (block.rows.len(), block.cols.len()) == (shape.rows, shape.cols);
     let dense = (sizes.pad_h, sizes.pad_w, sizes.stride_w) == (0, 0, 1) && !shape.flat;
     if !(whole && dense) {

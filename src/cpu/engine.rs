@@ -1,0 +1,77 @@
+//! The CPU backend: which algorithm plans or computes a problem.
+
+use std::sync::{Arc, OnceLock};
+
+use super::isa::{Isa, with_kernel};
+use super::kernels::Kernel;
+use super::product::sgemm;
+use super::{autotune, calibrate, direct, winograd};
+use crate::backend::{Backend, Plan};
+use crate::error::Result;
+use crate::memory::Hierarchy;
+use crate::problem::{Conv2d, Gemm};
+use crate::report::Timing;
+
+/// The CPU engine.
+pub struct Engine;
+
+/// The engine. A process has one.
+pub fn open() -> Arc<Engine> {
+    static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
+    ENGINE.get_or_init(|| Arc::new(Engine)).clone()
+}
+
+fn sgemm_name<K: Kernel>(_: K) -> &'static str {
+    K::SGEMM
+}
+
+impl Backend for Engine {
+    fn id(&self) -> &str {
+        "cpu"
+    }
+
+    fn shared_id(&self) -> Arc<str> {
+        static ID: OnceLock<Arc<str>> = OnceLock::new();
+        ID.get_or_init(|| self.id().into()).clone()
+    }
+
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        calibrate::hierarchy()
+    }
+
+    fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+        if let Some(plan) = autotune::plan(Isa::best(), problem, weights, bias)? {
+            return Ok(plan);
+        }
+        if let Some(plan) = winograd::plan(Isa::best(), problem, (weights, bias))? {
+            return Ok(plan);
+        }
+        direct::plan(Isa::best(), problem, weights, bias)
+    }
+
+    fn conv2d(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<(Arc<str>, Timing)> {
+        if let Some((kernel, timing)) = winograd::once(Isa::best(), problem, (weights, bias), input, output)?
+        {
+            return Ok((kernel.into(), timing));
+        }
+        if let Some(plan) = autotune::plan(Isa::best(), problem, weights, bias)? {
+            let timing = plan.run(input, output)?;
+            return Ok((plan.kernel().into(), timing));
+        }
+        direct::once(Isa::best(), problem, (weights, bias), input, output)
+    }
+
+    fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {
+        static KERNEL: OnceLock<Arc<str>> = OnceLock::new();
+        with_kernel!(Isa::best(), kernel => {
+            let timing = sgemm(kernel, problem, (a, b), c)?;
+            Ok((KERNEL.get_or_init(|| sgemm_name(kernel).into()).clone(), timing))
+        })
+    }
+}

@@ -1,0 +1,391 @@
+//! The contract between micro-kernels and the code around them: the [`Kernel`] trait and its operands.
+//!
+//! This file imports no kernel. Kernels implement the trait; loops are generic over it.
+
+/// Rows of A as a kernel reads them: element p of row i is at `start + i*row + p*step`.
+#[derive(Clone, Copy)]
+pub struct Panel {
+    pub start: *const f32,
+    pub row: usize,
+    pub step: usize,
+}
+
+impl Panel {
+    /// A packed panel of `mr` rows.
+    pub fn packed(start: *const f32, mr: usize) -> Self {
+        Panel { start, row: 1, step: mr }
+    }
+}
+
+/// A part of C: `rows` x `cols` elements. Row i starts at `start + i*ld`.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    pub start: *mut f32,
+    pub ld: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// Rows of B read in place from an image: one row for each channel and tap. The taps of a channel follow each other.
+///
+/// Element j of the row of tap t of channel c is at `start + c*pitch + t.offset + j` if bit j of `t.lanes` is set.
+/// Otherwise it is zero and memory is not read. The last `beside` columns are packed instead: element x of depth p is
+/// at `thin + p*beside + x`.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub start: *const f32,
+    pub channels: usize,
+    pub pitch: usize,
+    pub taps: &'a [Tap],
+    /// Whether all lanes of all columns are set.
+    pub whole: bool,
+    pub beside: usize,
+    pub thin: *const f32,
+    /// Prefetch distance in A, in elements from the current position.
+    pub a_ahead: isize,
+}
+
+/// Prefetch distance of a packed A, in elements. It is one page: the hardware prefetcher stops at page ends.
+pub const A_AHEAD: isize = 1024;
+
+/// One tap of a [`View`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tap {
+    pub offset: isize,
+    pub lanes: u64,
+    /// Offset from the channel that is prefetched when this tap is read.
+    pub ahead: isize,
+}
+
+/// Arguments of [`Kernel::copy`]: groups of rows. Element j of row i of group g moves from
+/// `from + g*from_group + i*from_row + j*stride` to `to + g*to_group + i*to_row + j`.
+#[derive(Clone, Copy)]
+pub struct CopyBlock {
+    pub from: *const f32,
+    pub from_row: usize,
+    pub stride: usize,
+    pub to: *mut f32,
+    pub to_row: usize,
+    pub rows: usize,
+    pub len: usize,
+    pub groups: usize,
+    pub from_group: usize,
+    pub to_group: usize,
+}
+
+/// Arguments of [`Kernel::transpose`]: element p of line l moves from `from + l*line + p` to `to + p*width + l`.
+#[derive(Clone, Copy)]
+pub struct TransposeBlock {
+    pub from: *const f32,
+    pub line: usize,
+    pub to: *mut f32,
+    pub width: usize,
+    pub lines: usize,
+    pub depths: usize,
+    /// Whether as many lines after these are needed next. They are prefetched.
+    pub more: bool,
+}
+
+/// Prefetches a cache line from any address. Does nothing where the architecture has no such instruction here.
+#[inline(always)]
+pub fn prefetch(from: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of the baseline, and a prefetch may name any address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(from.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}
+
+/// What is applied to a tile of sums before it is stored: `C = relu(alpha*sum + beta*C + bias)`. Each part is optional.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue {
+    /// Factor of the sums.
+    pub alpha: f32,
+    /// Factor of the old C. If it is zero, C is not read.
+    pub beta: f32,
+    /// One value for each row of the tile, or null.
+    pub bias: *const f32,
+    /// Whether negative results become zero. NaN stays NaN.
+    pub relu: bool,
+}
+
+impl Epilogue {
+    /// `C = alpha*sum + beta*C`.
+    pub const fn scaled(alpha: f32, beta: f32) -> Self {
+        Epilogue { alpha, beta, bias: std::ptr::null(), relu: false }
+    }
+
+    /// The epilogue of a tile `rows` further down.
+    ///
+    /// # Safety
+    /// The bias is null or has that many elements.
+    pub unsafe fn below(&self, rows: usize) -> Self {
+        // SAFETY: the caller guarantees it.
+        let bias = if self.bias.is_null() { self.bias } else { unsafe { self.bias.add(rows) } };
+        Epilogue { bias, ..*self }
+    }
+
+    /// Whether it is `C = alpha*sum` or `C += alpha*sum`.
+    pub fn only_adds(&self) -> bool {
+        self.bias.is_null() && !self.relu && (self.beta == 0.0 || self.beta == 1.0)
+    }
+}
+
+/// Arguments of [`Kernel::dots`]: dot products of every line of A with every vector of B.
+///
+/// `C(l, v) = alpha sum(l, v) + beta C(l, v)`. sum(l, v) adds `a[l*line + p/DOT_LANES*step + p%DOT_LANES] *
+/// b[v*vector + p]` over p below `depth`. C(l, v) is at `c + l*c_line + v*c_vector`.
+#[derive(Clone, Copy)]
+pub struct Dots {
+    pub a: *const f32,
+    pub line: usize,
+    /// Distance between groups of [`DOT_LANES`] depths of a line. It is DOT_LANES for lines that are contiguous in
+    /// depth. Other lines hold a whole number of groups.
+    pub step: usize,
+    pub lines: usize,
+    /// As many lines that are needed next, or null. They are prefetched.
+    pub next: *const f32,
+    pub b: *const f32,
+    pub vector: usize,
+    pub vectors: usize,
+    pub depth: usize,
+    pub c: *mut f32,
+    pub c_line: usize,
+    pub c_vector: usize,
+    pub alpha: f32,
+    /// If it is zero, C is not read.
+    pub beta: f32,
+}
+
+/// Partial sums of a dot product, whatever the width of the CPU's registers.
+pub const DOT_LANES: usize = 16;
+
+impl Dots {
+    /// Adds up the partial sums of line `l` and vector `v` in pairs, and stores the result.
+    ///
+    /// # Safety
+    /// `l` and `v` are in range. C is writable there, and initialised if beta is not zero.
+    #[inline(always)]
+    pub(super) unsafe fn finish(&self, mut lanes: [f32; DOT_LANES], l: usize, v: usize) {
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+        }
+        // SAFETY: the caller guarantees this element.
+        unsafe { self.put(lanes[0], l, v) }
+    }
+
+    /// Stores the sum of line `l` and vector `v`, with alpha and beta applied.
+    ///
+    /// # Safety
+    /// As [`Dots::finish`].
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, sum: f32, l: usize, v: usize) {
+        // SAFETY: the caller guarantees this element.
+        unsafe {
+            let to = self.c.add(l * self.c_line + v * self.c_vector);
+            let sum = self.alpha * sum;
+            *to = if self.beta == 0.0 { sum } else { sum + self.beta * *to };
+        }
+    }
+}
+
+/// A micro-kernel. A value of an implementing type proves that this CPU can run it.
+///
+/// ```text
+///          b: depth rows of up to NR
+///          +-----------------+
+///          |  b[p*b_row + j] |   sum(i, j) = sum over p of a[i*row + p*step] * b[p*b_row + j]
+///   a      +-----------------+
+///   +---+  +-----------------+   in fp32, p ascending, one accumulator for each element:
+///   |   |  |  C, up to MR x NR   the bits of an element do not depend on its position in a tile
+///   +---+  +-----------------+   row i of C at c + i*ld
+/// ```
+pub trait Kernel: Copy + Send + Sync + 'static {
+    /// Maximum rows of a tile.
+    const MR: usize;
+    /// Maximum columns of a tile.
+    const NR: usize;
+    /// Elements of a vector register. A tile costs as much as its columns rounded up to this.
+    const LANES: usize;
+    /// The kernel's name in a matrix product.
+    const SGEMM: &'static str;
+    /// The kernel's name in a convolution.
+    const CONV: &'static str;
+    /// The kernel's name in a convolution by dot products.
+    const DOTS: &'static str;
+    /// Whether [`Kernel::dots`] reaches the CPU's peak with several lines and vectors.
+    const FAST_DOTS: bool = false;
+
+    /// Computes one tile of C.
+    ///
+    /// # Safety
+    /// `a` is readable in `c.rows` rows of `depth` elements, and `b` in `depth` rows of `c.cols`, the rows `b.1`
+    /// apart. C's elements are writable, and hold initialised values if `epilogue.beta` is not zero.
+    /// `epilogue.bias` is null or readable for `c.rows` elements. Nothing of this overlaps with C. There are 1
+    /// to MR rows and 1 to NR columns.
+    unsafe fn tile(self, depth: usize, a: Panel, b: (*const f32, usize), c: Tile, epilogue: &Epilogue);
+
+    /// Computes one tile of MR rows and NR columns from a packed panel of A, and packs the rows of B into `packed` for
+    /// the tiles that follow. Same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`]; `packed` is writable for `depth` rows of NR elements, and overlaps with nothing.
+    unsafe fn tile_packing(
+        self,
+        depth: usize,
+        a: *const f32,
+        b: (*const f32, usize),
+        packed: *mut f32,
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let part = CopyBlock {
+            from: b.0,
+            from_row: b.1,
+            stride: 1,
+            to: packed,
+            to_row: Self::NR,
+            rows: depth,
+            len: Self::NR,
+            groups: 1,
+            from_group: 0,
+            to_group: 0,
+        };
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.copy(&part);
+            self.tile(depth, Panel::packed(a, Self::MR), (packed, Self::NR), c, epilogue);
+        }
+    }
+
+    /// Computes one tile of MR rows and NR columns from a packed panel of B, and packs the rows of A into `packed` for
+    /// the tiles that follow. The rows of A are `a.1` apart and contiguous in depth. The rows below are prefetched, as
+    /// they are packed next. Same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`]; `packed` is writable for `depth` times MR elements, and overlaps with nothing.
+    unsafe fn tile_packing_a(
+        self,
+        depth: usize,
+        a: (*const f32, usize),
+        b: *const f32,
+        packed: *mut f32,
+        c: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let (from, line) = a;
+        let block = TransposeBlock {
+            from,
+            line,
+            to: packed,
+            width: Self::MR,
+            lines: Self::MR,
+            depths: depth,
+            more: false,
+        };
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.transpose(&block);
+            self.tile(depth, Panel::packed(packed, Self::MR), (b, Self::NR), c, epilogue);
+        }
+    }
+
+    /// Whether masking lanes of a view costs little.
+    const MASKS: bool;
+    /// Maximum columns that [`Kernel::view`] computes beside whole vectors.
+    const BESIDE: usize;
+
+    /// Computes one tile of C whose B is a view, from a packed panel of A of `b.channels * b.taps.len()` depths.
+    /// Same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`], B being readable where the view says. Alpha is 1, and beta 0 or 1. There are 1 to MR
+    /// rows, and 1 to NR columns besides those that are `beside`. If there are columns `beside`, there are MR rows
+    /// and at most BESIDE such columns.
+    unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue);
+
+    /// [`Kernel::view`] for 2 MR rows of at most LANES columns, from two panels of A. Same arithmetic.
+    ///
+    /// # Safety
+    /// As [`Kernel::view`]; there are 2 MR rows, and no columns beside.
+    unsafe fn view_two(self, a: [*const f32; 2], b: &View, c: Tile, epilogue: &Epilogue) {
+        // SAFETY: the caller keeps the contract.
+        unsafe {
+            let upper = Tile { rows: Self::MR, ..c };
+            self.view(a[0], b, upper, epilogue);
+            let lower = Tile { start: c.start.add(Self::MR * c.ld), ..upper };
+            self.view(a[1], b, lower, &epilogue.below(Self::MR));
+        }
+    }
+
+    /// [`Kernel::view`] from rows of A that are not packed yet. Packs them into the panel `block.to` for the tiles that
+    /// follow. Same arithmetic.
+    ///
+    /// # Safety
+    /// As [`Kernel::view`] and [`Kernel::transpose`]. `block` has as many lines as the tile has rows, and all depths of
+    /// B; panels are MR wide. The panel overlaps with nothing.
+    unsafe fn view_packing(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
+        // SAFETY: the caller keeps the contract of both.
+        unsafe {
+            self.transpose(block);
+            self.view(block.to, b, c, epilogue);
+        }
+    }
+
+    /// Whether [`Kernel::view_packing`] hides the packing behind the arithmetic better than
+    /// [`Kernel::tile_packing_a`].
+    const HIDES_PACKING: bool = false;
+
+    /// Maximum columns for which [`Kernel::thin`] is faster. Zero if it is never used.
+    const THIN: usize = 0;
+
+    /// Computes all rows of a tile of few columns. Its lanes are rows. `a` holds packed panels of MR rows, one after
+    /// the other. Same arithmetic as [`Kernel::tile`].
+    ///
+    /// # Safety
+    /// As [`Kernel::tile`], for any number of rows; panels are readable to their end.
+    unsafe fn thin(self, depth: usize, a: *const f32, b: (*const f32, usize), c: Tile, epilogue: &Epilogue) {
+        let _ = (depth, a, b, c, epilogue);
+        unreachable!("THIN is zero");
+    }
+
+    /// Computes dot products: see [`Dots`]. The order of a sum depends on its length alone.
+    ///
+    /// # Safety
+    /// A is readable in `lines` lines of `depth` elements, B in `vectors` of them. C's elements are writable, and
+    /// initialised if beta is not zero. Nothing of this overlaps with C.
+    unsafe fn dots(self, dots: &Dots);
+
+    /// Transposes lines: see [`TransposeBlock`].
+    ///
+    /// # Safety
+    /// All elements named by `block` are readable at `from` and writable at `to`, which do not overlap.
+    unsafe fn transpose(self, block: &TransposeBlock);
+
+    /// Copies rows: see [`CopyBlock`].
+    ///
+    /// # Safety
+    /// All elements named by `part` are readable at `from` and writable at `to`, which do not overlap.
+    unsafe fn copy(self, part: &CopyBlock);
+}
+
+/// Maximum elements of a register tile.
+pub const MAX_TILE: usize = 512;
+
+/// Maximum columns of a register tile: [`Tap::lanes`] has one bit for each.
+pub const MAX_NR: usize = 64;
+
+/// Checks at compile time what the loops assume about a kernel. Every loop that is generic over [`Kernel`] and has
+/// such an assumption evaluates this in a `const` block.
+pub const fn ensure_kernel<K: Kernel>() {
+    assert!(K::MR > 0 && K::NR > 0 && K::LANES > 0);
+    assert!(K::NR.is_multiple_of(K::LANES), "a full tile has whole vectors");
+    assert!(K::NR <= MAX_NR);
+    assert!(K::MR * K::NR <= MAX_TILE);
+    assert!(K::BESIDE <= crate::memory::implicit_im2col::MAX_BESIDE);
+    assert!(K::BESIDE <= K::THIN, "columns beside vectors go to `thin` where rows are missing");
+}
