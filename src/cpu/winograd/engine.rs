@@ -2,7 +2,8 @@
 
 use super::form::Form;
 use super::input::{self, InputJob};
-use super::output::{self, OutputJob};
+use super::output;
+use super::output_job::OutputJob;
 use super::product::{self, ProductJob};
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]

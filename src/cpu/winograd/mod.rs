@@ -23,6 +23,7 @@ mod geometry;
 mod input;
 mod once;
 mod output;
+mod output_job;
 mod plan;
 mod product;
 mod recompute;

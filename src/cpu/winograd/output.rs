@@ -3,35 +3,14 @@
 //! The mirror image of the input transform: across each tile, then down each column, in whole vectors of
 //! output channels; then transposes bring pixels of one channel side by side.
 
-use std::ops::Range;
-
 use super::form::{Form, MAX_ALPHA};
-use super::geometry::{Channels, Geometry, Planes, Segment};
+use super::geometry::{Channels, Planes, Segment};
+use super::output_job::OutputJob;
 use super::recompute::{CHANNELS, by_definition};
 use super::vector::{MAX_LANES, Vector};
 
 /// The most outputs of a tile in one direction.
 const MAX_M: usize = MAX_ALPHA - 2;
-
-/// Some tiles of one block of output channels.
-pub struct OutputJob<'a> {
-    pub geometry: &'a Geometry,
-    /// Which tiles, of the block that starts with tile `first`.
-    pub tiles: Range<usize>,
-    pub first: usize,
-    pub channels: Channels,
-    /// Products of the block of tiles.
-    pub products: &'a [f32],
-    pub planes: Planes,
-    /// Bias of the block's channels.
-    pub bias: &'a [f32],
-    pub relu: bool,
-    /// All images, and all weights as given: for outputs that are not finite.
-    pub input: &'a [f32],
-    pub weights: &'a [f32],
-    /// All images.
-    pub output: *mut f32,
-}
 
 /// Elements of scratch memory for segments of up to `tiles` tiles.
 pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::geometry::Segment;
-use super::output::OutputJob;
+use super::output_job::OutputJob;
 
 /// Pixels and channels that are computed at a time: as many sums as registers hold.
 const PIXELS: usize = 32;
