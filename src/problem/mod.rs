@@ -9,6 +9,7 @@ mod gemm;
 
 pub mod exact;
 pub mod oracle;
+pub(crate) mod winograd;
 
 pub use conv2d::{Algorithm, Conv2d, Conv2dDesc, Conv2dSizes};
 pub use gemm::{Gemm, GemmDesc, GemmSizes, Layout, Transpose};

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::iterations;
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
-use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+use crate::problem::{Algorithm, Conv2d, Conv2dSizes, winograd};
 
 /// A kernel family; one template each in `glsl/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,21 +129,18 @@ const MARGIN: usize = 4096;
 
 /// Whether there are Winograd forms for these sizes.
 pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
-    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+    sizes.groups == 1 && winograd::is_supported(sizes)
 }
 
-/// The Winograd forms that may compute `problem`: they round differently, and on small work it is not worth it.
+/// The Winograd forms that may compute `problem`. `Auto` takes none where F(4x4) is not accurate.
 fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     let sizes = problem.sizes();
-    // Every output must see two rows and two columns of its kernel: the error is that of the tile, the bound the output's.
-    let sees_enough = sizes.pad_h <= 1 && sizes.pad_w <= 1 && sizes.h >= 2 && sizes.w >= 2;
     match problem.algorithm() {
         Algorithm::Direct => &[],
         _ if !has_winograd_forms(sizes) => &[],
-        Algorithm::Winograd if !sees_enough || sizes.c < 16 => &[2],
-        Algorithm::Auto if !sees_enough || sizes.c < 16 => &[],
-        _ => &[4, 2],
+        _ if winograd::is_accurate(sizes, 4) => &[4, 2],
+        Algorithm::Winograd => &[2],
+        Algorithm::Auto => &[],
     }
 }
 

@@ -1,23 +1,13 @@
-//! Which form computes a convolution, if any.
+//! The choice of a form for a convolution, or of none.
 //!
-//! `auto` takes a form on two conditions. It is accurate: on uniform random data its largest error stays within
-//! a quarter of the direct algorithm's bound. What was measured, largest error over bound (padding 1; a test
-//! measures it again):
-//!
-//! | C | F(2x2) | F(4x4) | F(6x6) |
-//! |---|---|---|---|
-//! | 16 | 0.013 | 0.10 | 0.41 |
-//! | 32 | 0.006 | 0.05 | 0.23 |
-//! | 64 | 0.003 | 0.03 | 0.10 |
-//! | 256 | 0.001 | 0.006 | 0.02 |
-//!
-//! And it is predicted faster: the model counts cycles of a core that starts two multiply-adds a cycle. Problems
-//! that take a tenth of a millisecond either way stay direct, and so exact on integers.
+//! `auto` takes a form on three conditions: it is accurate ([`winograd::is_accurate`]), it is predicted to be faster than
+//! the direct algorithm, and the work is not small. The model counts cycles of a core that starts two multiply-adds a
+//! cycle. Small problems take a tenth of a millisecond either way; the direct algorithm keeps them exact on integers.
 
 use super::form::{F2, F4, F6, Form};
 use crate::memory::Caches;
 use crate::memory::winograd::{OUTER_BYTES, Tiling};
-use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+use crate::problem::{Algorithm, Conv2d, winograd};
 
 /// One of the forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,20 +47,6 @@ impl Choice {
         }
     }
 
-    /// The least C for which the error stays within a quarter of the direct bound.
-    pub fn least_channels(self) -> usize {
-        match self {
-            Choice::F2 => 1,
-            Choice::F4 => 16,
-            Choice::F6 => 64,
-        }
-    }
-
-    /// Whether the error stays within what `auto` allows.
-    fn is_accurate(self, sizes: &Conv2dSizes) -> bool {
-        sees_enough(sizes) && sizes.c / sizes.groups >= self.least_channels()
-    }
-
     /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
     fn cycles(self, caches: &Caches, problem: &Conv2d, lanes: usize) -> f64 {
         let tiling = Tiling::new(problem.sizes(), self.m(), lanes);
@@ -98,32 +74,19 @@ fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
     problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE + preparation
 }
 
-/// Whether there is a Winograd form for this.
-pub fn can(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, .. } = *sizes;
-    (r, s, stride_h, stride_w, dilation_h, dilation_w) == (3, 3, 1, 1, 1, 1)
-}
-
-/// Whether every output sees at least two rows and two columns of its kernel. The error of an output is that of
-/// its whole tile, while its bound shrinks with what it sees.
-fn sees_enough(sizes: &Conv2dSizes) -> bool {
-    let enough = |pad: usize, side: usize| pad <= 1 && side >= 2;
-    enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
-}
-
 /// The forms that `auto` may take for their accuracy, the fastest by prediction first; none for little work.
-/// The problem must be one that forms [`can`] compute.
+/// The problem must be one that Winograd's algorithm supports.
 pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
     let mut forms = CHOICES.to_vec();
-    forms.retain(|form| problem.flops() >= LEAST_FLOPS && form.is_accurate(problem.sizes()));
+    forms.retain(|form| problem.flops() >= LEAST_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
     forms.sort_by(|a, b| a.cycles(caches, problem, lanes).total_cmp(&b.cycles(caches, problem, lanes)));
     forms
 }
 
 /// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
-/// The problem must be one that forms [`can`] compute.
+/// The problem must be one that Winograd's algorithm supports.
 pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
-    let accurate = |choice: &Choice| choice.is_accurate(problem.sizes());
+    let accurate = |choice: &Choice| winograd::is_accurate(problem.sizes(), choice.m());
     let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
         choices
             .map(|choice| (choice.cycles(caches, problem, lanes), choice))

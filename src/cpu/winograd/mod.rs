@@ -39,7 +39,7 @@ use super::pool::Team;
 use crate::backend::Plan;
 use crate::config::config;
 use crate::error::{Error, Result};
-use crate::problem::{Algorithm, Conv2d};
+use crate::problem::{Algorithm, Conv2d, winograd};
 use crate::report::Timing;
 use engine::Engine;
 use form::{F2, F4, F6, Form};
@@ -97,7 +97,7 @@ pub fn once(
 /// # Errors
 /// [`Error::Unsupported`] if there are not, but the problem asks for them.
 fn possible(isa: Isa, problem: &Conv2d) -> Result<bool> {
-    let lacking = if !choice::can(problem.sizes()) {
+    let lacking = if !winograd::is_supported(problem.sizes()) {
         "Winograd's algorithm but for 3x3 kernels, stride 1 and dilation 1"
     } else if matches!(isa, Isa::Portable(_)) {
         "Winograd's algorithm without AVX-512 or AVX2 and FMA"
@@ -124,7 +124,7 @@ pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
         let permitted = choice::permitted(&described().caches, problem, E::LANES);
         permitted.into_iter().map(|form| (name::<E>(form), form)).collect()
     }
-    if !choice::can(problem.sizes()) {
+    if !winograd::is_supported(problem.sizes()) {
         return vec![];
     }
     match isa {

@@ -64,7 +64,7 @@ impl Space {
 }
 
 impl<'a, E: Engine, F: Form> Once<'a, E, F> {
-    /// The problem must be one that [`super::choice::can`] take.
+    /// Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.

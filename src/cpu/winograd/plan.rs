@@ -53,7 +53,7 @@ struct Space {
 }
 
 impl<E: Engine, F: Form> WinogradPlan<E, F> {
-    /// Transforms the weights, on `team`. The problem must be one that [`super::choice::can`] take.
+    /// Transforms the weights, on `team`. Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.

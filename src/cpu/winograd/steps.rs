@@ -39,7 +39,7 @@ impl<E: Engine, F: Form> Steps<E, F> {
     /// Elements of a tile on the frequency side.
     pub const FREQUENCIES: usize = F::ALPHA * F::ALPHA;
 
-    /// The problem must be one that [`super::choice::can`] take.
+    /// Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.
