@@ -16,6 +16,7 @@
 //! The bits of a result do not depend on the number of threads: sums run over all channels upwards, and each tile
 //! is transformed on its own.
 
+mod blocks;
 mod choice;
 mod engine;
 mod form;
@@ -41,13 +42,14 @@ use crate::config::config;
 use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d, winograd};
 use crate::report::Timing;
+use blocks::ByBlocks;
 use engine::Engine;
 use form::{F2, F4, F6, Form};
 use once::Once;
 use plan::WinogradPlan;
 
+pub use blocks::clear;
 pub use choice::Choice;
-pub use plan::clear;
 
 /// What a convolution is given: weights and bias.
 type Given<'a> = (&'a [f32], Option<&'a [f32]>);
@@ -190,9 +192,9 @@ fn once_with<E: Engine>(
 ) -> Result<Option<(&'static str, Timing)>> {
     let Some(form) = choose::<E>(problem) else { return Ok(None) };
     let timing = match form {
-        Choice::F2 => Once::<E, F2>::new(engine, problem, (weights, bias))?.run(input, output)?,
-        Choice::F4 => Once::<E, F4>::new(engine, problem, (weights, bias))?.run(input, output)?,
-        Choice::F6 => Once::<E, F6>::new(engine, problem, (weights, bias))?.run(input, output)?,
+        Choice::F2 => Once::<E, F2>::new(engine, problem, (weights, bias))?.execute_timed(input, output)?,
+        Choice::F4 => Once::<E, F4>::new(engine, problem, (weights, bias))?.execute_timed(input, output)?,
+        Choice::F6 => Once::<E, F6>::new(engine, problem, (weights, bias))?.execute_timed(input, output)?,
     };
     Ok(Some((name::<E>(form), timing)))
 }

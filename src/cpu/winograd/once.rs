@@ -12,24 +12,21 @@
 //! at work need. Sums run as in [`super::plan`]: the bits are the same.
 
 use std::ops::Range;
-use std::time::Instant;
 
+use super::blocks::{Block, ByBlocks, Parts, Slots, WorkspaceLen};
 use super::engine::Engine;
 use super::form::Form;
 use super::geometry::Planes;
-use super::plan::{Blocks, Parts, SPACE, Slots};
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
-use super::steps::{Block, Steps};
+use super::steps::Steps;
 use super::vector::MAX_LANES;
 use super::weights::WeightsJob;
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::Lent;
 use crate::cpu::caches::described;
 use crate::cpu::pool::Team;
 use crate::error::Result;
-use crate::memory::winograd::{OnceSchedule, TASKS_PER_THREAD};
+use crate::memory::winograd::{OnceSchedule, Schedule, TASKS_PER_THREAD};
 use crate::problem::Conv2d;
-use crate::report::Timing;
 
 /// A convolution and its weights as given.
 pub struct Once<'a, E, F> {
@@ -38,7 +35,7 @@ pub struct Once<'a, E, F> {
 }
 
 /// What a run needs: V, shared or each thread's own, and each thread's M, piece of U and scratch memory.
-struct Space {
+pub struct Space {
     plan: OnceSchedule,
     v: Planes,
     v_len: usize,
@@ -71,123 +68,6 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
     pub fn new(engine: E, problem: &Conv2d, (weights, bias): (&'a [f32], Option<&[f32]>)) -> Result<Self> {
         assert_eq!(weights.len(), problem.weights_len());
         Ok(Once { steps: Steps::new(engine, problem, bias)?, weights })
-    }
-
-    /// Computes the convolution. The lengths have been checked.
-    ///
-    /// # Errors
-    /// Out of memory; the output is untouched then.
-    pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        // All memory first, so that the output is untouched if there is none.
-        let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
-        let computing = Instant::now();
-        self.execute(&mut team, &mut workspace, input, output)?;
-        let kernel = computing.elapsed();
-        drop((team, workspace));
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
-    }
-
-    fn space(&self, threads: usize) -> Space {
-        let plan = OnceSchedule::plan(&described().caches, &self.steps.tiling(), threads);
-        let tiles = plan.schedule.tiles;
-        let v = Planes::new(tiles, self.steps.blocks().0, E::LANES);
-        let m = Planes::new(tiles, plan.blocks, E::LANES);
-        let (len, plane) = (Steps::<E, F>::len, u_plane(plan.depth, plan.blocks, E::LANES));
-        Space {
-            plan,
-            v,
-            v_len: len(v),
-            m,
-            m_len: len(m),
-            u_plane: plane,
-            u_len: (Steps::<E, F>::FREQUENCIES * plane).next_multiple_of(MAX_LANES),
-            scratch_len: self.steps.scratch_len(tiles),
-        }
-    }
-
-    /// Elements of workspace for `threads` threads.
-    pub(super) fn workspace_len(&self, threads: usize) -> usize {
-        let space = self.space(threads);
-        let shared = if space.plan.schedule.alone { threads } else { 1 };
-        shared * space.v_len + threads * space.own_len()
-    }
-
-    /// Computes the convolution on `team`.
-    ///
-    /// # Errors
-    /// Only if a task panicked.
-    pub(super) fn execute(
-        &self,
-        team: &mut Team,
-        workspace: &mut [f32],
-        input: &[f32],
-        output: &mut [f32],
-    ) -> Result<()> {
-        let problem = &self.steps.problem;
-        assert_eq!((input.len(), output.len()), (problem.input_len(), problem.output_len()));
-        let space = self.space(team.size());
-        let blocks = Blocks::new(self.steps.geometry.tiles(), space.plan.schedule.tiles);
-        let all = problem.sizes().groups * blocks.count;
-        let output = Shared::new(output);
-        if space.plan.schedule.alone {
-            let slots = Slots::new(workspace, space.v_len + space.own_len(), team.size())?;
-            return team.run(all, |task, _| {
-                slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
-            });
-        }
-        let (v, own) = workspace.split_at_mut(space.v_len);
-        let slots = Slots::new(own, space.own_len(), team.size())?;
-        for block in 0..all {
-            self.together(team, &space, &blocks.of(block), input, output, (v, &slots))?;
-        }
-        Ok(())
-    }
-
-    /// One block of tiles by one thread.
-    fn alone(&self, space: &Space, block: &Block, input: &[f32], output: Shared, slot: &mut [f32]) {
-        let (c, k) = self.steps.blocks();
-        let (v, own) = slot.split_at_mut(space.v_len);
-        let v = Shared::new(v);
-        for channels in 0..c {
-            let [_, _, scratch] = space.cut(own);
-            // SAFETY: V is this thread's.
-            unsafe { self.steps.input(block, (channels, block.tiles.clone()), input, (v, space.v), scratch) };
-        }
-        for first in (0..k).step_by(space.plan.blocks) {
-            // SAFETY: V has been filled, and blocks of tiles do not overlap.
-            unsafe { self.outputs(space, block, first, v, (input, output), own) };
-        }
-    }
-
-    /// One block of tiles by all threads: V, and when it is done all else, split over output channels.
-    fn together(
-        &self,
-        team: &mut Team,
-        space: &Space,
-        block: &Block,
-        input: &[f32],
-        output: Shared,
-        (v, slots): (&mut [f32], &Slots),
-    ) -> Result<()> {
-        let (c, k) = self.steps.blocks();
-        let v = Shared::new(v);
-        let parts = Parts::new(&block.tiles, (team.size() * TASKS_PER_THREAD).div_ceil(c));
-        let steps = [c * parts.count, k.div_ceil(space.plan.blocks)];
-        team.run_steps(steps, |step, task, _| {
-            slots.with(|own| {
-                if step == 0 {
-                    let part = (task / parts.count, parts.of(task % parts.count));
-                    let [_, _, scratch] = space.cut(own);
-                    // SAFETY: each task has channels and tiles of V of its own.
-                    unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
-                } else {
-                    // SAFETY: V has been filled, and each task has output channels of its own.
-                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
-                }
-            });
-        })
     }
 
     /// The outputs of a block of tiles in some vectors of output channels, from `first` on.
@@ -261,5 +141,85 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         let start = start.wrapping_add(from * E::LANES * row + at);
         let count = (blocks.len() * E::LANES).min(k.saturating_sub(from * E::LANES)).max(1);
         Next::Rows { start, row, count }
+    }
+}
+
+impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
+    type Space = Space;
+
+    fn problem(&self) -> &Conv2d {
+        &self.steps.problem
+    }
+
+    fn tiles(&self) -> usize {
+        self.steps.geometry.tiles()
+    }
+
+    fn space(&self, threads: usize) -> Space {
+        let plan = OnceSchedule::plan(&described().caches, &self.steps.tiling(), threads);
+        let tiles = plan.schedule.tiles;
+        let v = Planes::new(tiles, self.steps.blocks().0, E::LANES);
+        let m = Planes::new(tiles, plan.blocks, E::LANES);
+        let (len, plane) = (Steps::<E, F>::len, u_plane(plan.depth, plan.blocks, E::LANES));
+        Space {
+            plan,
+            v,
+            v_len: len(v),
+            m,
+            m_len: len(m),
+            u_plane: plane,
+            u_len: (Steps::<E, F>::FREQUENCIES * plane).next_multiple_of(MAX_LANES),
+            scratch_len: self.steps.scratch_len(tiles),
+        }
+    }
+
+    fn layout(space: &Space) -> (Schedule, WorkspaceLen) {
+        (space.plan.schedule, WorkspaceLen { shared: space.v_len, own: space.own_len() })
+    }
+
+    fn alone(
+        &self,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (v, own): (&mut [f32], &mut [f32]),
+    ) {
+        let v = Shared::new(v);
+        let [_, _, scratch] = space.cut(own);
+        // SAFETY: V is this thread's.
+        unsafe { self.steps.all_input(block, input, (v, space.v), scratch) };
+        for first in (0..self.steps.blocks().1).step_by(space.plan.blocks) {
+            // SAFETY: V has been filled, and blocks of tiles do not overlap.
+            unsafe { self.outputs(space, block, first, v, (input, output), own) };
+        }
+    }
+
+    /// Two steps: V, then all else, split over output channels.
+    fn together(
+        &self,
+        team: &mut Team,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (v, slots): (&mut [f32], &Slots),
+    ) -> Result<()> {
+        let (c, k) = self.steps.blocks();
+        let v = Shared::new(v);
+        let parts = Parts::new(&block.tiles, (team.size() * TASKS_PER_THREAD).div_ceil(c));
+        let steps = [c * parts.count, k.div_ceil(space.plan.blocks)];
+        team.run_steps(steps, |step, task, _| {
+            slots.with(|own| {
+                if step == 0 {
+                    let [_, _, scratch] = space.cut(own);
+                    // SAFETY: each task has channels and tiles of V of its own.
+                    unsafe { self.steps.input(block, parts.of(task), input, (v, space.v), scratch) };
+                } else {
+                    // SAFETY: V has been filled, and each task has output channels of its own.
+                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
+                }
+            });
+        })
     }
 }

@@ -1,37 +1,24 @@
 //! A convolution prepared for Winograd: all of U at hand; and how its tiles are shared out.
 
-use std::cell::Cell;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
+use super::blocks::{Block, ByBlocks, Parts, Slots, WorkspaceLen};
 use super::engine::Engine;
 use super::form::Form;
 use super::geometry::Planes;
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
-use super::steps::{Block, Steps};
+use super::steps::Steps;
 use super::weights::WeightsJob;
-use crate::allocate;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::{self, Buffer, Lent};
+use crate::cpu::buffer::Buffer;
 use crate::cpu::caches::described;
-use crate::cpu::pool::{self, Apart, Team, num_threads};
+use crate::cpu::pool::{self, Team, num_threads};
 use crate::error::Result;
 use crate::memory::blocking::{INLINE_FLOPS, even, known_bytes};
 use crate::memory::winograd::{Schedule, TASKS_PER_THREAD};
 use crate::problem::Conv2d;
 use crate::report::Timing;
-
-thread_local! {
-    /// V, products and scratch memory, kept by a thread that calls.
-    pub(super) static SPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
-}
-
-/// Frees what the calling thread keeps.
-pub fn clear() {
-    buffer::clear(&SPACE);
-}
 
 /// A convolution with its weights transformed.
 pub struct WinogradPlan<E, F> {
@@ -43,8 +30,9 @@ pub struct WinogradPlan<E, F> {
     given: Buffer,
 }
 
-/// The memory for one block of tiles, or for a thread's part of one.
-struct Space {
+/// The blocks, and the memory for one of them.
+pub struct Space {
+    schedule: Schedule,
     v: Planes,
     v_len: usize,
     m: Planes,
@@ -112,123 +100,6 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
         })
     }
 
-    fn schedule(&self, threads: usize) -> Schedule {
-        Schedule::plan(&described().caches, &self.steps.tiling(), threads)
-    }
-
-    fn space(&self, tiles: usize) -> Space {
-        let (c, k) = self.steps.blocks();
-        let (v, m) = (Planes::new(tiles, c, E::LANES), Planes::new(tiles, k, E::LANES));
-        let len = Steps::<E, F>::len;
-        Space { v, v_len: len(v), m, m_len: len(m), scratch_len: self.steps.scratch_len(tiles) }
-    }
-
-    /// Elements of workspace for `threads` threads.
-    pub(super) fn workspace_len(&self, threads: usize) -> usize {
-        let schedule = self.schedule(threads);
-        let Space { v_len, m_len, scratch_len, .. } = self.space(schedule.tiles);
-        if schedule.alone {
-            threads * (v_len + m_len + scratch_len)
-        } else {
-            v_len + m_len + threads * scratch_len
-        }
-    }
-
-    /// Computes the convolution on `team`. The lengths have been checked.
-    ///
-    /// # Errors
-    /// Only if a task panicked.
-    pub fn execute(
-        &self,
-        team: &mut Team,
-        workspace: &mut [f32],
-        input: &[f32],
-        output: &mut [f32],
-    ) -> Result<()> {
-        let problem = &self.steps.problem;
-        assert_eq!((input.len(), output.len()), (problem.input_len(), problem.output_len()));
-        let schedule = self.schedule(team.size());
-        let blocks = Blocks::new(self.steps.geometry.tiles(), schedule.tiles);
-        let groups = problem.sizes().groups;
-        let space = self.space(schedule.tiles);
-        let output = Shared::new(output);
-        if schedule.alone {
-            let len = space.v_len + space.m_len + space.scratch_len;
-            let slots = Slots::new(workspace, len, team.size())?;
-            return team.run(groups * blocks.count, |task, _| {
-                slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
-            });
-        }
-        let (both, scratch) = workspace.split_at_mut(space.v_len + space.m_len);
-        let slots = Slots::new(scratch, space.scratch_len, team.size())?;
-        for block in 0..groups * blocks.count {
-            self.together(team, &space, &blocks.of(block), input, output, (both, &slots))?;
-        }
-        Ok(())
-    }
-
-    /// One block of tiles by one thread.
-    fn alone(&self, space: &Space, block: &Block, input: &[f32], output: Shared, slot: &mut [f32]) {
-        let (c, k) = self.steps.blocks();
-        let (v, rest) = slot.split_at_mut(space.v_len);
-        let (m, scratch) = rest.split_at_mut(space.m_len);
-        let (v, products) = (Shared::new(v), Shared::new(m));
-        for channels in 0..c {
-            // SAFETY: V is this thread's.
-            unsafe { self.steps.input(block, (channels, block.tiles.clone()), input, (v, space.v), scratch) };
-        }
-        // SAFETY: so is M, and V has been filled.
-        unsafe { self.multiply(space, block, 0..Steps::<E, F>::FREQUENCIES * panels(k), v, products) };
-        for channels in 0..k {
-            let part = ((channels, channels), block.tiles.clone());
-            // SAFETY: M has been filled, and blocks of tiles do not overlap.
-            unsafe { self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch) };
-        }
-    }
-
-    /// One block of tiles by all threads: three steps, each ended before the next.
-    fn together(
-        &self,
-        team: &mut Team,
-        space: &Space,
-        block: &Block,
-        input: &[f32],
-        output: Shared,
-        (both, slots): (&mut [f32], &Slots),
-    ) -> Result<()> {
-        let (c, k) = self.steps.blocks();
-        let wanted = team.size() * TASKS_PER_THREAD;
-        let (v, m) = both.split_at_mut(space.v_len);
-        let (v, products) = (Shared::new(v), Shared::new(m));
-        let in_parts = Parts::new(&block.tiles, wanted.div_ceil(c));
-        let out_parts = Parts::new(&block.tiles, wanted.div_ceil(k));
-        let units = Steps::<E, F>::FREQUENCIES * panels(k);
-        let piece = units.div_ceil(wanted);
-        let steps = [c * in_parts.count, units.div_ceil(piece), k * out_parts.count];
-        team.run_steps(steps, |step, task, _| match step {
-            0 => slots.with(|scratch| {
-                let part = (task / in_parts.count, in_parts.of(task % in_parts.count));
-                // SAFETY: each task has channels and tiles of V of its own.
-                unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
-            }),
-            1 => {
-                let units = task * piece..units.min((task + 1) * piece);
-                // SAFETY: each task has planes and channels of M of its own; V has been filled.
-                unsafe { self.multiply(space, block, units, v, products) };
-            }
-            _ => slots.with(|scratch| {
-                let channels = task / out_parts.count;
-                let part = ((channels, channels), out_parts.of(task % out_parts.count));
-                // SAFETY: M has been filled, and is not written any more; each task has channels and tiles of the
-                // output of its own.
-                unsafe {
-                    let m = std::slice::from_raw_parts(products.start(), space.m_len);
-                    self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch);
-                }
-            }),
-        })
-    }
-
     /// # Safety
     /// V is readable, and the units' products writable by nobody else meanwhile.
     unsafe fn multiply(&self, space: &Space, block: &Block, units: Range<usize>, v: Shared, m: Shared) {
@@ -251,64 +122,92 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
     }
 }
 
-/// The blocks of tiles of all groups.
-pub struct Blocks {
-    tiles: usize,
-    total: usize,
-    /// Of one group.
-    pub count: usize,
-}
+impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
+    type Space = Space;
 
-impl Blocks {
-    /// `total` tiles of a group, `tiles` a block.
-    pub fn new(total: usize, tiles: usize) -> Self {
-        Blocks { tiles, total, count: total.div_ceil(tiles) }
+    fn problem(&self) -> &Conv2d {
+        &self.steps.problem
     }
 
-    /// Block `index` of all groups'.
-    pub fn of(&self, index: usize) -> Block {
-        let start = index % self.count * self.tiles;
-        Block { group: index / self.count, tiles: start..self.total.min(start + self.tiles) }
-    }
-}
-
-/// A block's tiles, cut for several tasks.
-pub struct Parts {
-    tiles: Range<usize>,
-    piece: usize,
-    /// How many parts there are.
-    pub count: usize,
-}
-
-impl Parts {
-    /// About `wanted` parts.
-    pub fn new(tiles: &Range<usize>, wanted: usize) -> Self {
-        let piece = tiles.len().div_ceil(wanted.min(tiles.len()));
-        Parts { tiles: tiles.clone(), piece, count: tiles.len().div_ceil(piece) }
+    fn tiles(&self) -> usize {
+        self.steps.geometry.tiles()
     }
 
-    /// Part `index`.
-    pub fn of(&self, index: usize) -> Range<usize> {
-        let start = self.tiles.start + index * self.piece;
-        start..self.tiles.end.min(start + self.piece)
-    }
-}
-
-/// Equal parts of a workspace, one for each thread at work.
-pub struct Slots<'a>(Vec<Apart<Mutex<&'a mut [f32]>>>);
-
-impl<'a> Slots<'a> {
-    /// # Errors
-    /// Out of memory.
-    pub fn new(workspace: &'a mut [f32], len: usize, count: usize) -> Result<Self> {
-        let parts = workspace.chunks_exact_mut(len).take(count).map(|slot| Ok(Apart(Mutex::new(slot))));
-        allocate::collected(parts, "the parts of a workspace").map(Slots)
+    fn space(&self, threads: usize) -> Space {
+        let schedule = Schedule::plan(&described().caches, &self.steps.tiling(), threads);
+        let (c, k) = self.steps.blocks();
+        let (v, m) = (Planes::new(schedule.tiles, c, E::LANES), Planes::new(schedule.tiles, k, E::LANES));
+        let len = Steps::<E, F>::len;
+        let scratch_len = self.steps.scratch_len(schedule.tiles);
+        Space { schedule, v, v_len: len(v), m, m_len: len(m), scratch_len }
     }
 
-    /// Gives `task` its thread's slot.
-    pub fn with(&self, task: impl FnOnce(&mut [f32])) {
-        // A task that panicked has left nothing half done that matters.
-        task(&mut self.0[pool::worker()].0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn layout(space: &Space) -> (Schedule, WorkspaceLen) {
+        (space.schedule, WorkspaceLen { shared: space.v_len + space.m_len, own: space.scratch_len })
+    }
+
+    fn alone(
+        &self,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (both, scratch): (&mut [f32], &mut [f32]),
+    ) {
+        let k = self.steps.blocks().1;
+        let (v, m) = both.split_at_mut(space.v_len);
+        let (v, products) = (Shared::new(v), Shared::new(m));
+        // SAFETY: V is this thread's.
+        unsafe { self.steps.all_input(block, input, (v, space.v), scratch) };
+        // SAFETY: so is M, and V has been filled.
+        unsafe { self.multiply(space, block, 0..Steps::<E, F>::FREQUENCIES * panels(k), v, products) };
+        for channels in 0..k {
+            let part = ((channels, channels), block.tiles.clone());
+            // SAFETY: M has been filled, and blocks of tiles do not overlap.
+            unsafe { self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch) };
+        }
+    }
+
+    /// Three steps, each of which ends before the next begins.
+    fn together(
+        &self,
+        team: &mut Team,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (both, slots): (&mut [f32], &Slots),
+    ) -> Result<()> {
+        let (c, k) = self.steps.blocks();
+        let wanted = team.size() * TASKS_PER_THREAD;
+        let (v, m) = both.split_at_mut(space.v_len);
+        let (v, products) = (Shared::new(v), Shared::new(m));
+        let in_parts = Parts::new(&block.tiles, wanted.div_ceil(c));
+        let out_parts = Parts::new(&block.tiles, wanted.div_ceil(k));
+        let units = Steps::<E, F>::FREQUENCIES * panels(k);
+        let piece = units.div_ceil(wanted);
+        let steps = [c * in_parts.count, units.div_ceil(piece), k * out_parts.count];
+        team.run_steps(steps, |step, task, _| match step {
+            0 => slots.with(|scratch| {
+                // SAFETY: each task has channels and tiles of V of its own.
+                unsafe { self.steps.input(block, in_parts.of(task), input, (v, space.v), scratch) };
+            }),
+            1 => {
+                let units = task * piece..units.min((task + 1) * piece);
+                // SAFETY: each task has planes and channels of M of its own; V has been filled.
+                unsafe { self.multiply(space, block, units, v, products) };
+            }
+            _ => slots.with(|scratch| {
+                let (channels, tiles) = out_parts.of(task);
+                let part = ((channels, channels), tiles);
+                // SAFETY: M has been filled and is not written any more. Each task has channels and tiles of the
+                // output of its own.
+                unsafe {
+                    let m = std::slice::from_raw_parts(products.start(), space.m_len);
+                    self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch);
+                }
+            }),
+        })
     }
 }
 
@@ -327,14 +226,6 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        // All memory first, so that the output is untouched if there is none.
-        let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = Lent::take(&SPACE, self.workspace_len(team.size()))?;
-        let computing = Instant::now();
-        self.execute(&mut team, &mut workspace, input, output)?;
-        let kernel = computing.elapsed();
-        drop((team, workspace));
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+        self.execute_timed(input, output)
     }
 }

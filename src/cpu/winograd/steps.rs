@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::blocks::Block;
 use super::engine::Engine;
 use super::form::Form;
 use super::geometry::{Channels, Geometry, Planes};
@@ -26,13 +27,6 @@ pub struct Steps<E, F> {
     /// Bias, zeros if there is none: for each group its channels, rounded up to whole vectors.
     bias: Buffer,
     form: PhantomData<F>,
-}
-
-/// A block of tiles of one group.
-#[derive(Clone)]
-pub struct Block {
-    pub group: usize,
-    pub tiles: Range<usize>,
 }
 
 impl<E: Engine, F: Form> Steps<E, F> {
@@ -127,6 +121,23 @@ impl<E: Engine, F: Form> Steps<E, F> {
         };
         // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
         unsafe { self.engine.input::<F>(&job, scratch) };
+    }
+
+    /// Transforms all tiles of a block, in all input channels of its group.
+    ///
+    /// # Safety
+    /// V is writable, by nobody else meanwhile.
+    pub unsafe fn all_input(
+        &self,
+        block: &Block,
+        input: &[f32],
+        (v, planes): (Shared, Planes),
+        scratch: &mut [f32],
+    ) {
+        for channels in 0..self.blocks().0 {
+            // SAFETY: as the caller promises.
+            unsafe { self.input(block, (channels, block.tiles.clone()), input, (v, planes), scratch) };
+        }
     }
 
     /// # Safety

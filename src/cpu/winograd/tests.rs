@@ -3,6 +3,7 @@
 //! On small integers F(2x2) is exact if weights are multiples of 4, as its G has halves; then everything but the
 //! rounding shows. The rounding of the others is held against the direct algorithm's bound times a factor.
 
+use super::blocks::ByBlocks;
 use super::choice::{CHOICES, Choice};
 use super::engine::Engine;
 use super::form::{F2, F4, F6, Form};
