@@ -113,7 +113,7 @@ impl Blocking {
     pub fn product(hierarchy: &Hierarchy, ukernel: Ukernel, problem: Products, threads: usize) -> Self {
         let caches = &hierarchy.caches;
         let l2 = known(caches.l2, L2_BYTES);
-        let shared = if caches.l3 == 0 { l2 } else { l2.max(MOST_SHARED.min(known(caches.l3, 0) / 4)) };
+        let shared = if caches.l3 == 0 { l2 } else { l2.max(MAX_SHARED.min(known(caches.l3, 0) / 4)) };
         Self::within(hierarchy, ukernel, problem, threads, (l2 / 8 / ukernel.nr, shared))
     }
 
@@ -146,11 +146,11 @@ impl Blocking {
 }
 
 /// The most elements of A that a matrix product packs at a time: 4 MiB.
-const MOST_SHARED: usize = 1 << 20;
+const MAX_SHARED: usize = 1 << 20;
 
-/// How the operands of a matrix product lie.
+/// How the operands of a matrix product layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lie {
+pub struct OperandLayout {
     /// Whether the rows of A are contiguous.
     pub a_rows: bool,
     /// Whether the rows of B are contiguous.
@@ -164,15 +164,15 @@ pub struct Lie {
 /// A packed element has been read and written once more, and then costs less each time it is used. So packing
 /// pays for what is used often:
 ///
-/// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
+/// * **Dots**. With at most [`MAX_DOT_VECTORS`] rows or columns the large operand is used no more often than that. It streams
 ///   through the registers if its lines are contiguous in depth; those of the other are made so if need be. Not with a
-///   depth of [`SHALLOW`] or less: to add up the lanes of a sum would take longer than to compute it.
-/// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
+///   depth of [`MAX_SWEEP_DEPTH`] or less: to add up the lanes of a sum would take longer than to compute it.
+/// * **Sweep**. With a depth of at most [`MAX_SWEEP_DEPTH`] a tile of C takes about as long to write as to compute: what
 ///   counts is that C is written row by row. Panels of B are packed, A is read in place.
 /// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
 ///   contiguous, or if all of it stays in L1 anyway. B is used once for each panel of A's rows; likewise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Method {
     /// Sums of lines.
     Dots,
     /// Row by row.
@@ -187,33 +187,33 @@ pub enum Way {
 }
 
 /// The most rows or columns that are computed as sums of lines.
-pub const FEW: usize = 4;
+pub const MAX_DOT_VECTORS: usize = 4;
 
 /// The largest depth that is computed row by row.
-pub const SHALLOW: usize = 32;
+pub const MAX_SWEEP_DEPTH: usize = 32;
 
-impl Way {
+impl Method {
     /// Chooses by the problem alone, so that the same problem is summed in the same order at any number of
     /// threads.
-    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, lie: Lie) -> Self {
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, layout: OperandLayout) -> Self {
         let Products { rows, cols, depth, .. } = *problem;
         let Ukernel { mr, nr } = ukernel;
         // The lines of A stream past few columns of B, or those of B past few rows of A.
         let dots = |few: usize, streams, ready| {
-            few <= FEW && depth > SHALLOW && streams && (ready || few * depth <= WORKSPACE)
+            few <= MAX_DOT_VECTORS && depth > MAX_SWEEP_DEPTH && streams && (ready || few * depth <= WORKSPACE)
         };
-        if dots(cols, lie.a_rows, lie.b_cols) || dots(rows, lie.b_cols, lie.a_rows) {
-            return Way::Dots;
+        if dots(cols, layout.a_rows, layout.b_cols) || dots(rows, layout.b_cols, layout.a_rows) {
+            return Method::Dots;
         }
         let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
-        if depth <= SHALLOW && row_panels > 2 && col_panels > 2 {
-            return Way::Sweep;
+        if depth <= MAX_SWEEP_DEPTH && row_panels > 2 && col_panels > 2 {
+            return Method::Sweep;
         }
         // A third of L1 each, as the other operand and C want their parts.
         let small = |elements: usize| elements <= known(caches.l1, L1_BYTES) / 3;
-        Way::Panels {
-            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && lie.a_rows),
-            b_in_place: lie.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
+        Method::Panels {
+            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && layout.a_rows),
+            b_in_place: layout.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
         }
     }
 }
@@ -474,34 +474,34 @@ mod tests {
     #[test]
     fn operands_are_packed_where_they_are_used_often() {
         let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
-        let plain = Lie { a_rows: true, b_rows: true, b_cols: false };
-        let way = |rows, cols, depth, lie| {
-            Way::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, lie)
+        let plain = OperandLayout { a_rows: true, b_rows: true, b_cols: false };
+        let way = |rows, cols, depth, layout| {
+            Method::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, layout)
         };
-        let in_place = |a_in_place, b_in_place| Way::Panels { a_in_place, b_in_place };
+        let in_place = |a_in_place, b_in_place| Method::Panels { a_in_place, b_in_place };
         assert_eq!(way(1000, 1000, 1000, plain), in_place(false, false));
         assert_eq!(way(20, 20, 20, plain), in_place(true, true));
         assert_eq!(way(10_000, 16, 1000, plain), in_place(true, false));
         assert_eq!(way(1, 1000, 1000, plain), in_place(true, true));
-        assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
-        assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
-        assert_eq!(way(1000, 4, 1000, plain), Way::Dots);
-        assert_eq!(way(1000, 4, SHALLOW + 1, plain), Way::Dots);
+        assert_eq!(way(1, 1000, 1000, OperandLayout { b_cols: true, b_rows: false, ..plain }), Method::Dots);
+        assert_eq!(way(1000, 1, 1000, OperandLayout { b_cols: true, ..plain }), Method::Dots);
+        assert_eq!(way(1000, 4, 1000, plain), Method::Dots);
+        assert_eq!(way(1000, 4, MAX_SWEEP_DEPTH + 1, plain), Method::Dots);
         assert_eq!(way(100, 3, 5, plain), in_place(true, true));
-        assert_eq!(way(1000, 4, SHALLOW, plain), in_place(true, true));
+        assert_eq!(way(1000, 4, MAX_SWEEP_DEPTH, plain), in_place(true, true));
         // Four columns that long cannot be brought together in a workspace.
-        assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
-        assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
+        assert!(matches!(way(1000, 4, 100_000, plain), Method::Panels { .. }));
+        assert_eq!(way(1000, 1000, 8, plain), Method::Sweep);
         // Three panels each way are needed for that.
-        assert_eq!((way(17, 97, 8, plain), way(17, 97, SHALLOW, plain)), (Way::Sweep, Way::Sweep));
+        assert_eq!((way(17, 97, 8, plain), way(17, 97, MAX_SWEEP_DEPTH, plain)), (Method::Sweep, Method::Sweep));
         assert_eq!(
             (way(16, 97, 8, plain), way(17, 96, 8, plain)),
             (in_place(true, true), in_place(true, true))
         );
         // B's columns cannot be read in place, however small it is.
-        assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
+        assert_eq!(way(20, 20, 20, OperandLayout { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
         // A's columns only if all of it is small.
-        assert_eq!(way(10_000, 16, 1000, Lie { a_rows: false, ..plain }), in_place(false, false));
+        assert_eq!(way(10_000, 16, 1000, OperandLayout { a_rows: false, ..plain }), in_place(false, false));
     }
 
     #[test]

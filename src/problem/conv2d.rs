@@ -1,6 +1,6 @@
 //! Two-dimensional convolution: shape, validation, work.
 
-use super::{elements, exact_length, side};
+use super::checks::{elements, exact_length, side};
 use crate::error::{Error, Result};
 
 /// How a convolution is to be computed.

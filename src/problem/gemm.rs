@@ -1,6 +1,6 @@
 //! Matrix products: shape, validation, work.
 
-use super::{elements, least_length, side};
+use super::checks::{elements, min_length, side};
 use crate::allocate;
 use crate::error::{Error, Result};
 
@@ -210,10 +210,10 @@ impl Gemm {
     pub fn check_data(&self, a: &[f32], b: &[f32], c: &[f32]) -> Result<()> {
         let [a_len, b_len, c_len] = self.lens;
         if self.reads_operands() {
-            least_length("a length", a.len(), a_len)?;
-            least_length("b length", b.len(), b_len)?;
+            min_length("a length", a.len(), a_len)?;
+            min_length("b length", b.len(), b_len)?;
         }
-        least_length("c length", c.len(), c_len)
+        min_length("c length", c.len(), c_len)
     }
 }
 

@@ -10,7 +10,7 @@
 //! | 64 | 0.003 | 0.03 | 0.10 |
 //! | 256 | 0.001 | 0.006 | 0.02 |
 
-use super::Conv2dSizes;
+use super::conv2d::Conv2dSizes;
 
 /// Whether Winograd's algorithm can compute a convolution of these sizes: 3 x 3 kernels, stride 1 and dilation 1.
 pub fn is_supported(sizes: &Conv2dSizes) -> bool {

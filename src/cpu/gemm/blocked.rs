@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::strip::{Columns, Rows, Strip};
-use super::{Product, cut};
+use super::product::{Product, cut};
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
 use crate::cpu::pack::panels;

@@ -1,11 +1,11 @@
 //! A few rows or columns: sums of lines, see [`Dots`]. Threads share out the lines of the larger operand.
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{DOT_LANES, Dots, Kernel};
 use crate::cpu::pool::Team;
 use crate::error::Result;
-use crate::memory::blocking::FEW;
+use crate::memory::blocking::MAX_DOT_VECTORS;
 
 /// Lines of a task: several times what a kernel takes at once, and enough tasks for threads to end together.
 fn lines_each(lines: usize, threads: usize) -> usize {
@@ -24,7 +24,7 @@ pub fn run<K: Kernel>(
     let Product { rows, cols, depth, a, b, ld } = *product;
     // The larger operand's lines are the ones that stream.
     let (many, few, lines, vectors, c_line, c_vector) =
-        if cols <= FEW && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
+        if cols <= MAX_DOT_VECTORS && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
     assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
     assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
     let each = lines_each(lines, team.size());

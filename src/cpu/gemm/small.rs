@@ -1,10 +1,10 @@
 //! Little work on operands that are read where they lie: only tiles, one after the other. To find the block sizes, or a
 //! workspace, would take longer than the least of these products.
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::Lines;
-use crate::memory::blocking::{Way, even};
+use crate::memory::blocking::{Method, even};
 
 /// Products with fewer multiply-adds are computed before a better way to do so could be found.
 const TINY: usize = 1 << 10;
@@ -14,7 +14,7 @@ pub fn run<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32
     let Product { rows, cols, depth, b, .. } = *product;
     let tiny = rows.saturating_mul(cols).saturating_mul(depth) <= TINY;
     if b.line == 1 {
-        let plain = tiny || product.way(kernel) == (Way::Panels { a_in_place: true, b_in_place: true });
+        let plain = tiny || product.method(kernel) == (Method::Panels { a_in_place: true, b_in_place: true });
         if plain {
             tiles(kernel, product, c, factors);
         }

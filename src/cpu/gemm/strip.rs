@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, multiply};
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, Turn, View};
 use crate::cpu::pack::{Lines, panels};

@@ -6,7 +6,7 @@
 //! LOOP 0  columns by NR                         one tile beside the other: C streams
 //! ```
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, Shared, multiply};
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::panels;
