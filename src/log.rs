@@ -7,8 +7,8 @@ use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, RwLock};
 
-use crate::config::config;
 pub use crate::config::Level;
+use crate::config::config;
 
 type Callback = Arc<dyn Fn(Level, &str) + Send + Sync>;
 

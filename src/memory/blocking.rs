@@ -27,6 +27,7 @@
 //! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
 //! same bits however many threads there are.
 
+use super::costs::cpu::tasks::{PACKED_PANEL, UNEVEN_END, VIEWED_PANEL};
 use super::{Caches, Hierarchy};
 use crate::problem::Conv2d;
 
@@ -200,7 +201,10 @@ impl Method {
         let Ukernel { mr, nr } = ukernel;
         // The lines of A stream past few columns of B, or those of B past few rows of A.
         let dots = |few: usize, streams, ready| {
-            few <= MAX_DOT_VECTORS && depth > MAX_SWEEP_DEPTH && streams && (ready || few * depth <= WORKSPACE)
+            few <= MAX_DOT_VECTORS
+                && depth > MAX_SWEEP_DEPTH
+                && streams
+                && (ready || few * depth <= WORKSPACE)
         };
         if dots(cols, layout.a_rows, layout.b_cols) || dots(rows, layout.b_cols, layout.a_rows) {
             return Method::Dots;
@@ -241,9 +245,9 @@ pub(super) struct Grain {
 
 impl Grain {
     /// Panels of B are packed.
-    pub(super) const PACKED: Self = Grain { widest: usize::MAX, preparing: 1.0, tasks: 8 };
+    pub(super) const PACKED: Self = Grain { widest: usize::MAX, preparing: PACKED_PANEL, tasks: 8 };
     /// They are views: a table, and lines on their way.
-    pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: 0.25, tasks: 16 };
+    pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: VIEWED_PANEL, tasks: 16 };
 
     /// The same with tasks of at most `widest` panels of B.
     fn of(self, widest: usize) -> Self {
@@ -272,7 +276,7 @@ pub(super) fn cut(
             let width = blocks.div_ceil(pieces);
             let tasks = products * panels.div_ceil(group) * blocks.div_ceil(width);
             let task = width as f64 * (group as f64 + grain.preparing);
-            let time = (tasks.div_ceil(threads) as f64 + 0.5) * task;
+            let time = (tasks.div_ceil(threads) as f64 + UNEVEN_END) * task;
             if time < best.0 {
                 best = (time, width, group);
             }
@@ -493,13 +497,19 @@ mod tests {
         assert!(matches!(way(1000, 4, 100_000, plain), Method::Panels { .. }));
         assert_eq!(way(1000, 1000, 8, plain), Method::Sweep);
         // Three panels each way are needed for that.
-        assert_eq!((way(17, 97, 8, plain), way(17, 97, MAX_SWEEP_DEPTH, plain)), (Method::Sweep, Method::Sweep));
+        assert_eq!(
+            (way(17, 97, 8, plain), way(17, 97, MAX_SWEEP_DEPTH, plain)),
+            (Method::Sweep, Method::Sweep)
+        );
         assert_eq!(
             (way(16, 97, 8, plain), way(17, 96, 8, plain)),
             (in_place(true, true), in_place(true, true))
         );
         // B's columns cannot be read in place, however small it is.
-        assert_eq!(way(20, 20, 20, OperandLayout { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
+        assert_eq!(
+            way(20, 20, 20, OperandLayout { b_rows: false, b_cols: true, ..plain }),
+            in_place(true, false)
+        );
         // A's columns only if all of it is small.
         assert_eq!(way(10_000, 16, 1000, OperandLayout { a_rows: false, ..plain }), in_place(false, false));
     }

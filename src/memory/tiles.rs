@@ -20,6 +20,11 @@
 
 use std::fmt;
 
+use super::costs::gpu::tiled::{
+    ALONE, BUSY_THREADS, GATHER, LATENCY, MAX_RESIDENT, MIXED, MOVE, OTHER_REGISTERS, PARTS, PROLOGUE, READ,
+    STEP, UNIT_REGISTERS, WEIGHT,
+};
+
 /// A GPU as the planner sees it: limits from its driver, rates as measured.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Gpu {
@@ -144,40 +149,11 @@ pub struct TiledProducts {
     pub checked: bool,
 }
 
-/// Registers of a compute unit, 32 bits each; GL does not tell, but GPUs of all makers have about as many.
-const UNIT_REGISTERS: f64 = 65536.0;
-/// Registers of a thread beside its sums, and two steps' operands.
-const OTHER_REGISTERS: f64 = 53.0;
-/// The most workgroups that a unit holds.
-const MOST_RESIDENT: f64 = 16.0;
-/// Threads that keep a unit busy.
-const BUSY_THREADS: f64 = 210.0;
-/// What a shared-memory read costs in multiply-adds of one thread.
-const READ_COST: f64 = 0.79;
-/// What a step costs beside its multiply-adds and reads.
-const STEP_COST: f64 = 1.0;
-/// What it costs to move a pixel into shared memory if its neighbours come along, if it is gathered with bounds checked, and
-/// a weight.
-const MOVE_COST: f64 = 2.1;
-const GATHER_COST: f64 = 25.3;
-const WEIGHT_COST: f64 = 6.0;
-/// How much longer a step takes in a workgroup that checks where its pixels are and has its unit to itself. 3x3 kernels on two GPUs
-/// took 1.26 to 1.48 times what is predicted without this; 1x1 ones, gathered or not, did not.
-const ALONE: f64 = 1.3;
-/// Slices that beginning and ending a tile cost.
-const PROLOGUE: f64 = 6.4;
-/// Seconds that a slice takes at least: a round trip to memory.
-const LATENCY: f64 = 0.42e-6;
-/// How much longer than the least possible transfers take in a kernel that also computes.
-const MIXED: f64 = 2.5;
-/// Likewise, of writing and reading again the parts of a reduction.
-const PARTS: f64 = 0.93;
-
 /// Workgroups of `tile` that a compute unit holds at a time.
 fn resident(tile: &Tile) -> f64 {
     let Tile { tm, tn, .. } = *tile;
     let registers = (tm * tn + 2 * (tm + tn)) as f64 + OTHER_REGISTERS;
-    (UNIT_REGISTERS / (tile.threads() as f64 * registers)).floor().clamp(1.0, MOST_RESIDENT)
+    (UNIT_REGISTERS / (tile.threads() as f64 * registers)).floor().clamp(1.0, MAX_RESIDENT)
 }
 
 /// Predicted seconds of `products` in tiles, the reduction in `splits` parts.
@@ -186,11 +162,11 @@ pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) 
     let groups = products.count * products.rows.div_ceil(bm) * products.cols.div_ceil(bn) * splits;
     let slices = products.slices.div_ceil(splits) as f64 + PROLOGUE;
     let (threads, units) = (tile.threads() as f64, gpu.units as f64);
-    let pixel_cost = if products.gathered { GATHER_COST } else { MOVE_COST };
-    let moves = kg as f64 * (WEIGHT_COST * bm as f64 + pixel_cost * bn as f64) / threads;
+    let pixel_cost = if products.gathered { GATHER } else { MOVE };
+    let moves = kg as f64 * (WEIGHT * bm as f64 + pixel_cost * bn as f64) / threads;
     let resident = resident(tile);
     let alone = if products.checked && resident < 2.0 { ALONE } else { 1.0 };
-    let step = alone * ((tm * tn) as f64 + READ_COST * (tm + tn) as f64 / 4.0 + STEP_COST + moves);
+    let step = alone * ((tm * tn) as f64 + READ * (tm + tn) as f64 / 4.0 + STEP + moves);
     // Seconds of a slice of one workgroup that keeps its unit busy, and of a slice each of some that share it.
     let busy = 2.0 * threads * step * (bk as f64 / kg as f64) / (gpu.flops / units);
     let together = |workgroups: f64| {
@@ -279,10 +255,10 @@ mod tests {
                 (65536.0f64 / (128.0 * (32.0 + OTHER_REGISTERS))).floor(),
             ),
             (Tile::new(256, 256, 8, 8, 8, 1), 64 + 2 * 16, 1.0),
-            (Tile::new(16, 16, 8, 4, 4, 1), 16 + 2 * 8, MOST_RESIDENT),
+            (Tile::new(16, 16, 8, 4, 4, 1), 16 + 2 * 8, MAX_RESIDENT),
         ] {
             let all = UNIT_REGISTERS / (tile.threads() as f64 * (f64::from(registers) + OTHER_REGISTERS));
-            assert_eq!((resident(&tile), all.floor().clamp(1.0, MOST_RESIDENT)), (held, held), "{tile}");
+            assert_eq!((resident(&tile), all.floor().clamp(1.0, MAX_RESIDENT)), (held, held), "{tile}");
         }
     }
 
@@ -301,9 +277,8 @@ mod tests {
         for (gathered, checked, splits) in
             [(true, true, 2.0), (false, true, 1.0), (true, false, 1.0), (false, false, 4.0)]
         {
-            let moves =
-                (WEIGHT_COST * 128.0 + if gathered { GATHER_COST } else { MOVE_COST } * 128.0) / 256.0;
-            let step = (64.0 + READ_COST * 4.0 + STEP_COST + moves) * if checked { ALONE } else { 1.0 };
+            let moves = (WEIGHT * 128.0 + if gathered { GATHER } else { MOVE } * 128.0) / 256.0;
+            let step = (64.0 + READ * 4.0 + STEP + moves) * if checked { ALONE } else { 1.0 };
             // 8 steps of 256 threads, two operations each, at a unit's share of 60 TFLOPS.
             let slice = 2.0 * 256.0 * step * 8.0 / 0.6e12;
             // 48 tiles, of which a unit computes one at a time: 48, 96 or 192 of 100 at once.
@@ -324,9 +299,9 @@ mod tests {
         let slow = Gpu { flops: 6e12, ..DEVICE };
         let tile = Tile::new(32, 64, 16, 4, 4, 2);
         assert_eq!((tile.threads(), resident(&tile)), (256, 3.0));
-        let moves = 2.0 * (WEIGHT_COST * 32.0 + MOVE_COST * 64.0) / 256.0;
+        let moves = 2.0 * (WEIGHT * 32.0 + MOVE * 64.0) / 256.0;
         // Checked, but a unit holds others meanwhile.
-        let step = 16.0 + READ_COST * 2.0 + STEP_COST + moves;
+        let step = 16.0 + READ * 2.0 + STEP + moves;
         let slice = 2.0 * 256.0 * step * 8.0 / 0.06e12;
         let products = |tiles: usize| TiledProducts {
             count: 1,
@@ -347,8 +322,8 @@ mod tests {
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
         // A workgroup of 64 threads alone on its unit: 210 would keep that busy.
         let tile = Tile::new(32, 32, 64, 4, 4, 1);
-        let moves = (WEIGHT_COST * 32.0 + MOVE_COST * 32.0) / 64.0;
-        let slice = 2.0 * 64.0 * (16.0 + READ_COST * 2.0 + STEP_COST + moves) * 64.0 / 0.06e12;
+        let moves = (WEIGHT * 32.0 + MOVE * 32.0) / 64.0;
+        let slice = 2.0 * 64.0 * (16.0 + READ * 2.0 + STEP + moves) * 64.0 / 0.06e12;
         let got = seconds(&slow, &tile, &TiledProducts { cols: 32, ..products(1) }, 1);
         let expected = (500.0 + PROLOGUE) * slice * BUSY_THREADS / 64.0 + 3e-6;
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");

@@ -6,14 +6,14 @@
 //! * **T, with U at hand.** V is written by one step and read by the next, and so is M: each should stay in the L2
 //!   cache, while the other is not needed any more or not yet: `F T (C + K) 4 <= 2 L2`, F being the frequencies. But U
 //!   comes from the outer caches, anew for each block. A vector of U feeds T multiply-adds, which take T/2 cycles; in
-//!   [`OUTER_BYTES`] a cycle it arrives in no more time if `T >= 2 * vector / OUTER_BYTES`; [`MARGIN`] times that, as bandwidth is not steady. Fewer tiles never pay, so this
+//!   [`OUTER_BYTES`] a cycle it arrives in no more time if `T >= 2 * vector / OUTER_BYTES`; [`FETCH_MARGIN`] times that, as bandwidth is not steady. Fewer tiles never pay, so this
 //!   wins where both cannot be had.
 //! * **T, with U made on the way** (weights that are used once). M is needed only for the output channels at work. V
 //!   alone stays in the L2 cache if that leaves T large enough for the transform of the weights, which is repeated for each
-//!   block, to be a small part: at least [`LEAST_TILES`].
+//!   block, to be a small part: at least [`MIN_TILES`].
 //! * **A piece of U**, if it is made on the way, is used at once: with the weights it is made of it takes half
 //!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often. But
-//!   each piece adds to M once more, so it should be deep: where two panels would leave it less than [`DEEP`] vectors
+//!   each piece adds to M once more, so it should be deep: where two panels would leave it less than [`MIN_DEPTH_BLOCKS`] vectors
 //!   of input channels, it is one panel wide and may take all of the L2 cache.
 //! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance, or
 //!   fewer, but as many for each. If that leaves too few tiles a block, all work on one block, step after step.
@@ -22,22 +22,17 @@
 
 use super::Caches;
 use super::blocking::{even, known_bytes};
+use super::costs::cpu::winograd::{FETCH_MARGIN, L3_BYTES, OUTER_BYTES};
 use crate::problem::Conv2dSizes;
 
-/// Bytes that arrive in a cycle from outside of the L2 cache, at least.
-pub const OUTER_BYTES: f64 = 8.0;
-/// The same from the level 3 cache.
-const L3_BYTES_A_CYCLE: f64 = 16.0;
-/// So much longer than fetching U the products take at least.
-const MARGIN: f64 = 1.75;
 /// Tiles of a block for which reading U, or making it again, costs little beside the products.
-const LEAST_TILES: usize = 28;
+const MIN_TILES: usize = 28;
 /// Tasks for each thread.
 pub const TASKS_PER_THREAD: usize = 3;
 /// Vectors of output channels that a piece of U has, at most.
-const PIECE_BLOCKS: usize = 4;
+const MAX_PIECE_BLOCKS: usize = 4;
 /// Vectors of input channels that a piece of U should have.
-const DEEP: usize = 2;
+const MIN_DEPTH_BLOCKS: usize = 2;
 /// Assumed where the system does not tell.
 const L2_BYTES: usize = 1 << 20;
 
@@ -82,7 +77,7 @@ impl Tiling {
     /// Tiles of a block with U at hand.
     pub fn block(&self, caches: &Caches) -> usize {
         let fitting = 2 * l2(caches) / (self.vector_bytes() * (self.c_blocks + self.k_blocks));
-        let feeding = MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
+        let feeding = FETCH_MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
         even(self.tiles, fitting.max(feeding as usize), 1)
     }
 
@@ -91,7 +86,7 @@ impl Tiling {
         let bytes = (self.c * self.k_blocks * self.vector_bytes()) as f64;
         // The other half of the cache is for what passes through.
         let stays = bytes <= (caches.l3 / 2) as f64;
-        bytes / if stays { L3_BYTES_A_CYCLE } else { OUTER_BYTES }
+        bytes / if stays { L3_BYTES } else { OUTER_BYTES }
     }
 
     /// Cycles that V and M of a block take for leaving the L2 cache and coming back, as far as they do.
@@ -103,7 +98,7 @@ impl Tiling {
     /// Tiles of a block with U made on the way.
     pub fn once_block(&self, caches: &Caches) -> usize {
         let fitting = l2(caches) / (self.vector_bytes() * self.c_blocks);
-        even(self.tiles, fitting.max(LEAST_TILES), 1)
+        even(self.tiles, fitting.max(MIN_TILES), 1)
     }
 }
 
@@ -130,8 +125,7 @@ impl Schedule {
             return Schedule { tiles: total.div_ceil(count).min(most), alone: true };
         }
         let even_share = |rounds: usize| total.div_ceil((threads * rounds).div_ceil(tiling.groups));
-        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= LEAST_TILES)
-        {
+        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= MIN_TILES) {
             return Schedule { tiles: tiles.min(most), alone: true };
         }
         Schedule { tiles: even(total, most * threads, 1), alone: false }
@@ -165,8 +159,8 @@ impl OnceSchedule {
             bytes / ((tiling.frequencies + 9) * blocks * tiling.lanes * size_of::<f32>())
         };
         let half = l2(caches) / 2;
-        let shallow = depths(half, PIECE_BLOCKS) < DEEP * tiling.lanes;
-        let blocks = if wide && !shallow { PIECE_BLOCKS } else { 2 }.min(tiling.k_blocks);
+        let shallow = depths(half, MAX_PIECE_BLOCKS) < MIN_DEPTH_BLOCKS * tiling.lanes;
+        let blocks = if wide && !shallow { MAX_PIECE_BLOCKS } else { 2 }.min(tiling.k_blocks);
         let share = if shallow { 2 * half } else { half };
         let depth = even(tiling.c, depths(share, blocks), tiling.lanes).min(tiling.c);
         OnceSchedule { schedule, depth, blocks }
@@ -244,7 +238,7 @@ mod tests {
         assert_eq!((large().once_block(&mib(1, 0)), large().once_block(&mib(4, 0))), (28, 63));
         // 16 MiB of U stay in half of 32 MiB.
         let bytes = (16 << 20) as f64;
-        assert_eq!(large().fetching(&mib(1, 32)), bytes / L3_BYTES_A_CYCLE);
+        assert_eq!(large().fetching(&mib(1, 32)), bytes / L3_BYTES);
         assert_eq!(large().fetching(&mib(1, 31)), bytes / OUTER_BYTES);
         // 28 tiles of 32 vectors less what fits, out and back.
         let over = 28 * 32 * 4096 - (2 << 20);
@@ -320,7 +314,7 @@ mod tests {
                 assert!(bytes <= 2 * l2(&caches) || block <= 28, "{caches:?} {tiling:?}: {block}");
                 let block = tiling.once_block(&caches);
                 let bytes = block * tiling.vector_bytes() * tiling.c_blocks;
-                assert!(bytes <= l2(&caches) || block <= LEAST_TILES, "{caches:?} {tiling:?}: {block}");
+                assert!(bytes <= l2(&caches) || block <= MIN_TILES, "{caches:?} {tiling:?}: {block}");
                 assert!(block > 0 && block <= tiling.tiles);
                 cases += 1;
             }
@@ -388,7 +382,7 @@ mod tests {
                         assert!((1..=tiling.tiles).contains(&schedule.tiles), "{tiling:?} {schedule:?}");
                         let tasks = groups as usize * tiling.tiles.div_ceil(schedule.tiles);
                         // Rounding a block up to whole tiles may leave the last threads without one.
-                        let enough = tasks * LEAST_TILES >= threads * (LEAST_TILES - 1);
+                        let enough = tasks * MIN_TILES >= threads * (MIN_TILES - 1);
                         assert!(!schedule.alone || threads == 1 || enough, "{tiling:?} {schedule:?}");
                     }
                     assert!(once.depth == tiling.c || once.depth.is_multiple_of(16), "{once:?}");

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::strip::{Columns, Rows, Strip};
 use super::product::{Product, cut};
+use super::strip::{Columns, Rows, Strip};
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
 use crate::cpu::pack::panels;

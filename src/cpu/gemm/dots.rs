@@ -23,8 +23,11 @@ pub fn run<K: Kernel>(
 ) -> Result<()> {
     let Product { rows, cols, depth, a, b, ld } = *product;
     // The larger operand's lines are the ones that stream.
-    let (many, few, lines, vectors, c_line, c_vector) =
-        if cols <= MAX_DOT_VECTORS && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
+    let (many, few, lines, vectors, c_line, c_vector) = if cols <= MAX_DOT_VECTORS && a.depth == 1 {
+        (a, b, rows, cols, ld, 1)
+    } else {
+        (b, a, cols, rows, 1, ld)
+    };
     assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
     assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
     let each = lines_each(lines, team.size());

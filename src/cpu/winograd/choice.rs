@@ -6,7 +6,10 @@
 
 use super::form::{F2, F4, F6, Form};
 use crate::memory::Caches;
-use crate::memory::winograd::{OUTER_BYTES, Tiling};
+use crate::memory::costs::cpu::winograd::{
+    DIRECT_PACKING, DIRECT_SHARE, OUTER_BYTES, PRODUCT_SHARE, TRANSFORM, WEIGHTS,
+};
+use crate::memory::winograd::Tiling;
 use crate::problem::{Algorithm, Conv2d, winograd};
 
 /// One of the forms.
@@ -20,22 +23,8 @@ pub enum Choice {
 /// All of them.
 pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
 
-/// Share of the peak that the products reach, and that the direct algorithm does.
-const PRODUCT_SHARE: f64 = 0.95;
-const DIRECT_SHARE: f64 = 0.9;
-/// Cycles that a transform takes for each vector on its frequency side.
-const TRANSFORM: f64 = 10.0;
-
 /// Problems with less work are left to the direct algorithm.
-const LEAST_FLOPS: u64 = 20_000_000;
-
-/// Cycles that the weights' transform takes for each vector it makes, gathering included. Counts where weights are used
-/// once. Measured on a Zen 5 with AVX-512, all in cache: 5.4 for F(2x2), 3.7 for F(4x4), 3.1 for F(6x6).
-const WEIGHTS: f64 = 3.5;
-
-/// Cycles that packing an element of the weights takes for the direct algorithm, where they are used once: as it
-/// happens while a first panel is computed. Measured there: 0.1 to 0.3.
-const PACKING: f64 = 0.3;
+const MIN_FLOPS: u64 = 20_000_000;
 
 impl Choice {
     /// Outputs of a tile, in each direction.
@@ -70,7 +59,7 @@ impl Choice {
 
 /// Predicted cycles of the direct algorithm.
 fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
-    let preparation = if problem.is_once() { problem.weights_len() as f64 * PACKING } else { 0.0 };
+    let preparation = if problem.is_once() { problem.weights_len() as f64 * DIRECT_PACKING } else { 0.0 };
     problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE + preparation
 }
 
@@ -78,7 +67,7 @@ fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
 /// The problem must be one that Winograd's algorithm supports.
 pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
     let mut forms = CHOICES.to_vec();
-    forms.retain(|form| problem.flops() >= LEAST_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
+    forms.retain(|form| problem.flops() >= MIN_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
     forms.sort_by(|a, b| a.cycles(caches, problem, lanes).total_cmp(&b.cycles(caches, problem, lanes)));
     forms
 }
@@ -98,7 +87,7 @@ pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: us
         // Asked for: the most accurate form where none is accurate by the rule.
         Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
         Algorithm::Auto => best
-            .filter(|best| problem.flops() >= LEAST_FLOPS && best.0 < direct_cycles(problem, lanes))
+            .filter(|best| problem.flops() >= MIN_FLOPS && best.0 < direct_cycles(problem, lanes))
             .map(|best| best.1),
     }
 }

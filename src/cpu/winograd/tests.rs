@@ -164,7 +164,10 @@ fn auto_s_rule_keeps_a_quarter_of_the_bound() {
                     largest = largest.max(worst_direct(&case, &compute(isa, choice, &case, &mut team)));
                 }
                 println!("{isa:?} {choice:?} C = {c}: largest error over bound {largest:.4}");
-                assert!(largest <= 0.25 || c < winograd::min_channels(choice.m()), "{isa:?} {choice:?} {c}: {largest}");
+                assert!(
+                    largest <= 0.25 || c < winograd::min_channels(choice.m()),
+                    "{isa:?} {choice:?} {c}: {largest}"
+                );
                 cases += 1;
             }
         }
