@@ -16,6 +16,45 @@ pub mod cpu {
         pub const UNEVEN_END: f64 = 0.5;
     }
 
+    /// Convolutions by im2col, explicit or implicit: panels of pixels ([`views`](crate::memory::views)).
+    pub mod im2col {
+        /// Copying a vector of a plane.
+        pub const STAGING: f64 = 8.0;
+        /// Packing a piece of a panel, a vector or less.
+        pub const PACKING: f64 = 6.0;
+        /// Loading, adding to and storing a vector of C.
+        pub const PASSING: f64 = 6.0;
+        /// A tile of a single vector, in vectors of wider tiles: it has a load for each multiply-add. Measured.
+        pub const ALONE: f64 = 1.1;
+        /// The overhead of a panel: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
+        pub const PANEL: f64 = 250.0;
+        /// The overhead of a vector of a register tile, in any kernel.
+        pub const TILE: f64 = 6.25;
+        /// Copying a vector of C out of a tile with gaps.
+        pub const DROPPING: f64 = 4.0;
+        /// Factor for a vector whose cache lines of B are each read in two halves. Measured: 1.05 to 1.15.
+        pub const SPLIT: f64 = 1.06;
+    }
+
+    /// Convolutions of few pixels as dot products ([`deep`](crate::memory::deep)).
+    pub mod dot_conv {
+        /// Adding up the lanes of a tile.
+        pub const ADDING: f64 = 50.0;
+        /// Packing a weight next to a tile of a single vector, and next to wider ones, which leave time for it. Measured on
+        /// 4x4 and 7x7 maps.
+        pub const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
+        /// Transposing a square of 8 x 8.
+        pub const TURNING: f64 = 14.0;
+        /// Packing a piece of im2col's rows.
+        pub const PACKING: f64 = 6.0;
+    }
+
+    /// Grouped and depthwise convolutions (`cpu::depthwise`).
+    pub mod grouped {
+        /// Copying a vector into a band.
+        pub const COPYING: f64 = 4.0;
+    }
+
     /// Winograd's algorithm ([`winograd`](crate::memory::winograd), `cpu::winograd`).
     pub mod winograd {
         /// Share of the peak that the products reach.
@@ -72,5 +111,31 @@ pub mod gpu {
         pub const MIXED: f64 = 2.5;
         /// The same factor for writing and reading the parts of a split reduction.
         pub const PARTS: f64 = 0.93;
+    }
+
+    /// Kernels of the shader generator's variants (`shader::variant`).
+    pub mod variants {
+        /// Share of the multiply-add rate that one thread per output reaches.
+        pub const DIRECT_SHARE: f64 = 0.012;
+        /// Seconds for one line of a convolution kernel in a thread of `Direct` that waits for it. Fitted, like the two below, to
+        /// sixteen small layers on an H100.
+        pub const DIRECT_LINE: f64 = 0.45e-6;
+        /// The same in a thread of `Grouped`, apart from its weights.
+        pub const GROUPED_LINE: f64 = 0.18e-6;
+        /// Seconds for each weight of such a line.
+        pub const GROUPED_WEIGHT: f64 = 0.02e-6;
+        /// Share of the multiply-add rate that `Grouped` reaches with many rows per thread.
+        pub const GROUPED_SHARE: f64 = 0.25;
+        /// Factor over the least transfer time in `Grouped`.
+        pub const GROUPED_TRANSFERS: f64 = 1.5;
+        /// Seconds for a step of `Pointwise` that it waits for. Fitted, like the two below, to four layers on an H100, batch 1
+        /// and 32.
+        pub const POINTWISE_STEP: f64 = 0.11e-6;
+        /// Seconds to add a part of the reduction.
+        pub const POINTWISE_PART: f64 = 0.2e-6;
+        /// Share of the multiply-add rate that `Pointwise` reaches with many threads.
+        pub const POINTWISE_SHARE: f64 = 0.25;
+        /// Factor over the least transfer time of Winograd's transforms: some of their data stay in caches.
+        pub const TRANSFORMS: f64 = 0.88;
     }
 }

@@ -18,6 +18,7 @@
 
 use super::Caches;
 use super::blocking::{L1_BYTES, WORKSPACE, even, known};
+use super::costs::cpu::dot_conv::{ADDING, PACKING, PACKING_WEIGHT, TURNING};
 use crate::problem::Conv2d;
 
 /// Rows and pixels of a tile.
@@ -32,15 +33,6 @@ pub const GAP: usize = 16;
 const MOST_PIXELS: usize = 128;
 /// Least depth: with less, adding up lanes is too much of the work.
 const LEAST_DEPTH: usize = 256;
-
-/// Cycles to add up the lanes of a tile.
-const ADDING: f64 = 50.0;
-/// Cycles to pack a weight on the way, beside a tile of a single vector, and beside wider ones, which leave time for it. Measured on
-/// 4x4 and 7x7 maps.
-const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
-/// Cycles to turn a square of 8 x 8, and to pack a piece of im2col's rows.
-const TURNING: f64 = 14.0;
-const PACKING: f64 = 6.0;
 
 /// How it is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

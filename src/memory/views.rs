@@ -27,6 +27,7 @@
 
 use super::Caches;
 use super::blocking::{Grain, L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
+use super::costs::cpu::im2col::{ALONE, DROPPING, PACKING, PANEL, PASSING, SPLIT, STAGING, TILE};
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// Most taps of a kernel that is read this way.
@@ -41,22 +42,6 @@ pub const STAGE: usize = WORKSPACE / 4 * 3;
 /// Most columns beside vectors, of any kernel.
 pub const MOST_BESIDE: usize = 8;
 
-/// Cycles to copy a vector of a plane.
-const STAGING: f64 = 8.0;
-/// Cycles to pack a piece of a panel, a vector or less.
-const PACKING: f64 = 6.0;
-/// Cycles to load, add to and store a vector of C.
-const PASSING: f64 = 6.0;
-/// What a tile of a single vector costs, in vectors of wider ones: it has a load for each multiply-add. Measured.
-const ALONE: f64 = 1.1;
-/// Cycles that a panel takes besides: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
-const PANEL: f64 = 250.0;
-/// Cycles that a vector of a register tile takes besides, of any kernel.
-pub const TILE: f64 = 6.25;
-/// Cycles to copy a vector of C out of a tile with gaps.
-const DROPPING: f64 = 4.0;
-/// What a vector costs whose lines of B are each read in two halves, over what it costs else. Measured: 1.05 to 1.15.
-const SPLIT: f64 = 1.06;
 /// What caches are assumed to have, at least.
 const WAYS: usize = 8;
 

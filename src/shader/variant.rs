@@ -7,6 +7,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::iterations;
+use crate::memory::costs::gpu::variants::{
+    DIRECT_LINE, DIRECT_SHARE, GROUPED_LINE, GROUPED_SHARE, GROUPED_TRANSFERS, GROUPED_WEIGHT,
+    POINTWISE_PART, POINTWISE_SHARE, POINTWISE_STEP, TRANSFORMS,
+};
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
 use crate::problem::{Algorithm, Conv2d, Conv2dSizes, winograd};
 
@@ -107,23 +111,6 @@ const MOST_SPLITS: usize = 32;
 const FEW_CHANNELS: usize = 16;
 /// The longest reduction that gets a table, which lies in shared memory.
 const LONGEST_TABLE: usize = 1024;
-/// Share of the multiply-add rate that one thread an output reaches.
-const DIRECT_SHARE: f64 = 0.012;
-/// Seconds that a line of a kernel takes a thread of `Direct` that waits for it; that of `Grouped` by itself, and for each weight
-/// more. Fitted to sixteen small layers on an H100.
-const DIRECT_LINE: f64 = 0.45e-6;
-const GROUPED_LINE: f64 = 0.18e-6;
-const GROUPED_WEIGHT: f64 = 0.02e-6;
-/// What `Grouped` reaches of the multiply-add rate with many rows a thread, and how long its transfers take, of the least possible.
-const GROUPED_SHARE: f64 = 0.25;
-const GROUPED_TRANSFERS: f64 = 1.5;
-/// Seconds that `Pointwise` takes for a step that it waits for, and to add a part; share of the multiply-add rate that it
-/// reaches where threads are many. Fitted to four layers on an H100, batch 1 and 32.
-const POINTWISE_STEP: f64 = 0.11e-6;
-const POINTWISE_PART: f64 = 0.2e-6;
-const POINTWISE_SHARE: f64 = 0.25;
-/// How long the transforms' transfers take, of the least possible: some of them stay in caches.
-const TRANSFORMS: f64 = 0.88;
 /// Tiles may begin up to this far beyond the last column.
 const MARGIN: usize = 4096;
 

@@ -3,7 +3,8 @@
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
-use crate::memory::views::TILE;
+use crate::memory::costs::cpu::grouped::COPYING;
+use crate::memory::costs::cpu::im2col::TILE;
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// A problem cut for an instruction set and a first cache.
@@ -46,9 +47,6 @@ pub struct Tiles {
 
 /// Chains of additions that keep the units busy.
 const CHAINS: usize = 8;
-
-/// Cycles to copy a vector into a band.
-const COPYING: f64 = 4.0;
 
 /// Rows of output that a band has at least if it can: fewer, and too much is copied more than once.
 const LEAST_ROWS: usize = 8;
