@@ -5,8 +5,7 @@
 
 /// Costs on a CPU.
 pub mod cpu {
-    /// Tasks of a product of packed panels ([`blocking`](crate::memory::blocking)), in multiplications of a panel of B by a
-    /// panel of A.
+    /// Tasks of a product of packed panels (`memory::blocking`), in multiplications of a panel of B by a panel of A.
     pub mod tasks {
         /// Packing a panel of B costs about as much as multiplying it by one panel of A.
         pub const PACKED_PANEL: f64 = 1.0;
@@ -16,7 +15,7 @@ pub mod cpu {
         pub const UNEVEN_END: f64 = 0.5;
     }
 
-    /// Convolutions by im2col, explicit or implicit: panels of pixels ([`views`](crate::memory::views)).
+    /// Convolutions by im2col, explicit or implicit: panels of pixels.
     pub mod im2col {
         /// Copying a vector of a plane.
         pub const STAGING: f64 = 8.0;
@@ -26,7 +25,8 @@ pub mod cpu {
         pub const PASSING: f64 = 6.0;
         /// A tile of a single vector, in vectors of wider tiles: it has a load for each multiply-add. Measured.
         pub const ALONE: f64 = 1.1;
-        /// The overhead of a panel: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
+        /// The overhead of a panel: its table of taps, its columns beside vectors. Measured on groups of 8 and 16
+        /// channels.
         pub const PANEL: f64 = 250.0;
         /// The overhead of a vector of a register tile, in any kernel.
         pub const TILE: f64 = 6.25;
@@ -36,12 +36,12 @@ pub mod cpu {
         pub const SPLIT: f64 = 1.06;
     }
 
-    /// Convolutions of few pixels as dot products ([`deep`](crate::memory::deep)).
+    /// Convolutions of few pixels as dot products.
     pub mod dot_conv {
         /// Adding up the lanes of a tile.
         pub const ADDING: f64 = 50.0;
-        /// Packing a weight next to a tile of a single vector, and next to wider ones, which leave time for it. Measured on
-        /// 4x4 and 7x7 maps.
+        /// Packing a weight next to a tile of a single vector, and next to wider ones, which leave time for it.
+        /// Measured on 4x4 and 7x7 maps.
         pub const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
         /// Transposing a square of 8 x 8.
         pub const TURNING: f64 = 14.0;
@@ -49,13 +49,13 @@ pub mod cpu {
         pub const PACKING: f64 = 6.0;
     }
 
-    /// Grouped and depthwise convolutions (`cpu::depthwise`).
+    /// Grouped and depthwise convolutions.
     pub mod grouped {
         /// Copying a vector into a band.
         pub const COPYING: f64 = 4.0;
     }
 
-    /// Winograd's algorithm ([`winograd`](crate::memory::winograd), `cpu::winograd`).
+    /// Winograd's algorithm (`memory::winograd` and `cpu::winograd`).
     pub mod winograd {
         /// Share of the peak that the products reach.
         pub const PRODUCT_SHARE: f64 = 0.95;
@@ -63,8 +63,8 @@ pub mod cpu {
         pub const DIRECT_SHARE: f64 = 0.9;
         /// Transforming one vector on the frequency side, of input or output.
         pub const TRANSFORM: f64 = 10.0;
-        /// Making one vector of transformed weights, with gathering, where weights are used once. Measured on a Zen 5 with
-        /// AVX-512, in cache: 5.4 for F(2x2), 3.7 for F(4x4), 3.1 for F(6x6).
+        /// Making one vector of transformed weights, with gathering, where weights are used once. Measured on a Zen 5
+        /// with AVX-512, in cache: 5.4 for F(2x2), 3.7 for F(4x4), 3.1 for F(6x6).
         pub const WEIGHTS: f64 = 3.5;
         /// Packing one weight for the direct algorithm, where weights are used once, while the first panel is computed.
         /// Measured on the same machine: 0.1 to 0.3.
@@ -80,7 +80,7 @@ pub mod cpu {
 
 /// Costs on a GPU.
 pub mod gpu {
-    /// Products in tiles ([`tiles`](crate::memory::tiles)). Fitted to about 1,000 kernels on one GPU.
+    /// Products in tiles (`memory::tiles`). Fitted to about 1,000 kernels on one GPU.
     pub mod tiled {
         /// Registers of a compute unit, of 32 bits. GL does not report them; GPUs of all vendors have about as many.
         pub const UNIT_REGISTERS: f64 = 65536.0;
@@ -100,8 +100,8 @@ pub mod gpu {
         pub const GATHER: f64 = 25.3;
         /// Moving a weight into shared memory, in multiply-adds of one thread.
         pub const WEIGHT: f64 = 6.0;
-        /// Factor for a step of a workgroup that checks the places of its pixels and has its unit to itself. 3x3 kernels on
-        /// two GPUs took 1.26 to 1.48 times the prediction without it; 1x1 kernels did not.
+        /// Factor for a step of a workgroup that checks the places of its pixels and has its unit to itself. 3x3
+        /// kernels on two GPUs took 1.26 to 1.48 times the prediction without it; 1x1 kernels did not.
         pub const ALONE: f64 = 1.3;
         /// The beginning and end of a tile, in slices.
         pub const PROLOGUE: f64 = 6.4;
@@ -117,8 +117,8 @@ pub mod gpu {
     pub mod variants {
         /// Share of the multiply-add rate that one thread per output reaches.
         pub const DIRECT_SHARE: f64 = 0.012;
-        /// Seconds for one line of a convolution kernel in a thread of `Direct` that waits for it. Fitted, like the two below, to
-        /// sixteen small layers on an H100.
+        /// Seconds for one line of a convolution kernel in a thread of `Direct` that waits for it. Fitted, like the two
+        /// below, to sixteen small layers on an H100.
         pub const DIRECT_LINE: f64 = 0.45e-6;
         /// The same in a thread of `Grouped`, apart from its weights.
         pub const GROUPED_LINE: f64 = 0.18e-6;
@@ -128,8 +128,8 @@ pub mod gpu {
         pub const GROUPED_SHARE: f64 = 0.25;
         /// Factor over the least transfer time in `Grouped`.
         pub const GROUPED_TRANSFERS: f64 = 1.5;
-        /// Seconds for a step of `Pointwise` that it waits for. Fitted, like the two below, to four layers on an H100, batch 1
-        /// and 32.
+        /// Seconds for a step of `Pointwise` that it waits for. Fitted, like the two below, to four layers on an H100,
+        /// batch 1 and 32.
         pub const POINTWISE_STEP: f64 = 0.11e-6;
         /// Seconds to add a part of the reduction.
         pub const POINTWISE_PART: f64 = 0.2e-6;

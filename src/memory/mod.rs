@@ -1,9 +1,9 @@
 //! Layer 2: devices as numbers, and the plans that follow from them. Every layer above may use it. It uses only
 //! `problem`: no I/O, no handles, no state.
 //!
-//! A device is its [`Hierarchy`], which a backend measures. [`roofline`] predicts times from it, `blocking` and `winograd`
-//! choose block sizes for its caches, `tile` register tiles for its registers, [`tiles`] workgroup tiles for a GPU. `costs`
-//! holds the constants of their models.
+//! A device is its [`Hierarchy`], which a backend measures. [`roofline`] predicts times from it, `blocking` and
+//! `winograd` choose block sizes for its caches, `tile` register tiles for its registers, [`tiles`] workgroup tiles for
+//! a GPU. `costs` holds the constants of their models.
 
 pub(crate) mod blocking;
 pub(crate) mod costs;

@@ -1,21 +1,22 @@
-//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of
-//! high-performance matrix multiplication, 2008), with the roles of A and B exchanged because C's rows are
-//! the contiguous ones here.
+//! Matrix products on the CPU. Only `cpu` calls it. It uses the kernels and the thread pool of `cpu`, and the planner
+//! `memory::blocking`.
+//!
+//! The five loops around the micro-kernel follow Goto and van de Geijn (Anatomy of high-performance matrix
+//! multiplication, 2008). The roles of A and B are exchanged, because C's rows are contiguous here.
 //!
 //! ```text
-//! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
+//! LOOP 5  rows of C by MC     \ all threads together pack A, MC x KC, and all read it: last-level cache
 //! LOOP 4  depth by KC         /
 //! LOOP 3  columns of C by NC    one task each
 //! LOOP 2  columns by NR         packs a panel of B, KC x NR, into the task's workspace: L1 cache
 //! LOOP 1  rows by MR            (block.rs) panels of A stream past it through the micro-kernel: registers
 //! ```
 //!
-//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
-//! computes it.
+//! Loop 4 is sequential, because its passes add to the same C. So the order of a sum does not depend on the thread.
 //!
-//! That is for operands that are used often ([`blocked`]). Those that are not are read where they lie, and
-//! products with a few rows or columns or little depth have loops of their own ([`dots`], [`sweep`]):
-//! [`Method`] says which.
+//! These loops ([`blocked`]) are for operands that are used often. Operands that are used rarely are read in place.
+//! Products with few rows or columns, or with little depth, have loops of their own ([`dots`], [`sweep`]). [`Method`]
+//! chooses.
 
 mod blocked;
 mod dots;
@@ -33,9 +34,8 @@ use crate::memory::blocking::{Blocking, INLINE_FLOPS, Method};
 use crate::problem::Gemm;
 use product::{Product, cut};
 
-/// Computes `problem` on `team`. The lengths of the matrices have been checked.
-///
-/// `shared` has room for [`shared_len`] elements.
+/// Computes `problem` on `team`. The caller has checked the lengths of the matrices. `shared` has room for
+/// [`shared_len`] elements.
 ///
 /// # Errors
 /// Only if a task panicked.
@@ -68,8 +68,8 @@ pub fn run<K: Kernel>(
     }
 }
 
-/// Computes `problem` at once if it is so little work that memory to pack in and threads are out of the question; says
-/// whether it did. The lengths of the matrices have been checked.
+/// Computes `problem` on the calling thread without packing, if it is small enough. Returns whether it did. The caller
+/// has checked the lengths of the matrices.
 pub fn in_place<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut [f32]) -> bool {
     if problem.flops() >= INLINE_FLOPS || problem.is_scaling() {
         return false;
@@ -78,7 +78,7 @@ pub fn in_place<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), 
     product.rows > 0 && product.cols > 0 && small::run(kernel, &product, c, (problem.alpha(), problem.beta()))
 }
 
-/// Elements of A that are packed at a time: room that [`run`] needs.
+/// Elements of A that are packed at a time: the length of `shared` in [`run`].
 pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
     if problem.is_scaling() || problem.sizes().m == 0 || problem.sizes().n == 0 {
         return 0;
@@ -100,7 +100,7 @@ fn scale(product: &Product, beta: f32, c: &mut [f32]) {
     }
     for i in 0..product.rows {
         let row = &mut c[i * product.ld..][..product.cols];
-        // With beta zero C is not read: it may hold NaN.
+        // With beta zero, C is not read: it may hold NaN.
         if beta == 0.0 { row.fill(0.0) } else { row.iter_mut().for_each(|value| *value *= beta) }
     }
 }

@@ -60,7 +60,7 @@ pub trait ByBlocks: Sync {
     fn layout(space: &Self::Space) -> (Schedule, WorkspaceLen);
 
     /// Computes a block on the calling thread. `memory` is the shared memory and the thread's own.
-    fn alone(
+    fn on_one_thread(
         &self,
         space: &Self::Space,
         block: &Block,
@@ -73,7 +73,7 @@ pub trait ByBlocks: Sync {
     ///
     /// # Errors
     /// Only if a task panicked.
-    fn together(
+    fn on_all_threads(
         &self,
         team: &mut Team,
         space: &Self::Space,
@@ -86,7 +86,7 @@ pub trait ByBlocks: Sync {
     /// Elements of workspace for `threads` threads.
     fn workspace_len(&self, threads: usize) -> usize {
         let (schedule, len) = Self::layout(&self.space(threads));
-        let blocks = if schedule.alone { threads } else { 1 };
+        let blocks = if schedule.block_per_thread { threads } else { 1 };
         blocks * len.shared + threads * len.own
     }
 
@@ -108,19 +108,19 @@ pub trait ByBlocks: Sync {
         let blocks = Blocks::new(self.tiles(), schedule.tiles);
         let count = problem.sizes().groups * blocks.count;
         let output = Shared::new(output);
-        if schedule.alone {
+        if schedule.block_per_thread {
             let slots = Slots::new(workspace, len.shared + len.own, team.size())?;
             return team.run(count, |task, _| {
                 slots.with(|slot| {
                     let memory = slot.split_at_mut(len.shared);
-                    self.alone(&space, &blocks.of(task), input, output, memory);
+                    self.on_one_thread(&space, &blocks.of(task), input, output, memory);
                 });
             });
         }
         let (shared, own) = workspace.split_at_mut(len.shared);
         let slots = Slots::new(own, len.own, team.size())?;
         for block in 0..count {
-            self.together(team, &space, &blocks.of(block), input, output, (shared, &slots))?;
+            self.on_all_threads(team, &space, &blocks.of(block), input, output, (shared, &slots))?;
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The choice of a form for a convolution, or of none.
 //!
-//! `auto` takes a form on three conditions: it is accurate ([`winograd::is_accurate`]), it is predicted to be faster than
-//! the direct algorithm, and the work is not small. The model counts cycles of a core that starts two multiply-adds a
-//! cycle. Small problems take a tenth of a millisecond either way; the direct algorithm keeps them exact on integers.
+//! `auto` takes a form on three conditions: it is accurate ([`winograd::is_accurate`]), it is predicted to be faster
+//! than the direct algorithm, and the work is not small. The model counts cycles of a core that starts two
+//! multiply-adds a cycle. Small problems take a tenth of a millisecond either way; the direct algorithm keeps them
+//! exact on integers.
 
 use super::form::{F2, F4, F6, Form};
 use crate::memory::Caches;
@@ -12,7 +13,7 @@ use crate::memory::costs::cpu::winograd::{
 use crate::memory::winograd::Tiling;
 use crate::problem::{Algorithm, Conv2d, winograd};
 
-/// One of the forms.
+/// A form F(m x m, 3 x 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     F2,
@@ -20,14 +21,14 @@ pub enum Choice {
     F6,
 }
 
-/// All of them.
+/// All forms.
 pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
 
-/// Problems with less work are left to the direct algorithm.
+/// `auto` uses the direct algorithm for problems with less work.
 const MIN_FLOPS: u64 = 20_000_000;
 
 impl Choice {
-    /// Outputs of a tile, in each direction.
+    /// Outputs of a tile in each direction.
     pub fn m(self) -> usize {
         match self {
             Choice::F2 => F2::M,
@@ -36,19 +37,20 @@ impl Choice {
         }
     }
 
-    /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
+    /// Predicted cycles on one thread. The number of threads must not influence the choice, since the bits of a result
+    /// must not depend on it.
     fn cycles(self, caches: &Caches, problem: &Conv2d, lanes: usize) -> f64 {
         let tiling = Tiling::new(problem.sizes(), self.m(), lanes);
         let Tiling { tiles, frequencies, c, c_blocks, k_blocks, groups, .. } = tiling;
         let products = (tiles * frequencies * c * k_blocks) as f64 / 2.0 / PRODUCT_SHARE;
         let transforms = (tiles * frequencies * (c_blocks + k_blocks)) as f64 * TRANSFORM;
-        // Elements of U in vectors of output channels, and the bytes of all they are made of.
+        // The elements of U, in vectors of output channels, and the bytes of the weights.
         let (vectors, vector_bytes) =
             ((frequencies * c * k_blocks) as f64, (lanes * size_of::<f32>()) as f64);
-        let given = vectors / frequencies as f64 * 9.0 * vector_bytes;
+        let weight_bytes = vectors / frequencies as f64 * 9.0 * vector_bytes;
         let of_group = if problem.is_once() {
             let passes = tiles.div_ceil(tiling.once_block(caches)) as f64;
-            products + passes * (vectors * WEIGHTS + given / OUTER_BYTES)
+            products + passes * (vectors * WEIGHTS + weight_bytes / OUTER_BYTES)
         } else {
             let passes = tiles.div_ceil(tiling.block(caches)) as f64;
             products.max(passes * tiling.fetching(caches)) + passes * tiling.spilling(caches)
@@ -63,8 +65,8 @@ fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
     problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE + preparation
 }
 
-/// The forms that `auto` may take for their accuracy, the fastest by prediction first; none for little work.
-/// The problem must be one that Winograd's algorithm supports.
+/// The accurate forms, sorted by predicted time; none if there is little work. Winograd's algorithm must support the
+/// problem.
 pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
     let mut forms = CHOICES.to_vec();
     forms.retain(|form| problem.flops() >= MIN_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
@@ -72,8 +74,8 @@ pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice>
     forms
 }
 
-/// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
-/// The problem must be one that Winograd's algorithm supports.
+/// The form to use with vectors of `lanes`, or `None` for the direct algorithm. `algorithm` is the choice of the
+/// problem or the environment. Winograd's algorithm must support the problem.
 pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
     let accurate = |choice: &Choice| winograd::is_accurate(problem.sizes(), choice.m());
     let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
@@ -84,7 +86,7 @@ pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: us
     let best = fastest(&mut CHOICES.into_iter().filter(accurate));
     match algorithm {
         Algorithm::Direct => None,
-        // Asked for: the most accurate form where none is accurate by the rule.
+        // Where no form is accurate by the rule, the most accurate one.
         Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
         Algorithm::Auto => best
             .filter(|best| problem.flops() >= MIN_FLOPS && best.0 < direct_cycles(problem, lanes))

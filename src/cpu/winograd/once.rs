@@ -1,15 +1,15 @@
-//! A convolution whose weights are used once: U never exists as a whole.
+//! A single call: weights are used once, and only a piece of U exists at a time.
 //!
 //! ```text
-//! for a block of tiles:  V of all input channels
+//! for each block of tiles:  V of all input channels
 //!   for some output channels:
 //!     for some input channels:  weights --> a piece of U, in the L2 cache --> added to M
 //!     M --> output
 //! ```
 //!
-//! A piece of U is used while it is in the cache. Writing U out and reading it back would take several times as long as
-//! making it, unless a convolution has many blocks of tiles; see [`super::choice`]. M is no more than the output channels
-//! at work need. Sums run as in [`super::plan`]: the bits are the same.
+//! A piece of U is used while it is in the cache. Writing U to memory and reading it back takes several times as long
+//! as computing it, unless a convolution has many blocks of tiles; see [`super::choice`]. M covers only the current
+//! output channels. Sums run in the same order as in [`super::plan`], so the bits are the same.
 
 use std::ops::Range;
 
@@ -28,13 +28,13 @@ use crate::error::Result;
 use crate::memory::winograd::{OnceSchedule, Schedule, TASKS_PER_THREAD};
 use crate::problem::Conv2d;
 
-/// A convolution and its weights as given.
+/// A convolution with its original weights.
 pub struct Once<'a, E, F> {
     steps: Steps<E, F>,
     weights: &'a [f32],
 }
 
-/// What a run needs: V, shared or each thread's own, and each thread's M, piece of U and scratch memory.
+/// The blocks, and their memory: V, shared or for each thread, and for each thread M, a piece of U and scratch memory.
 pub struct Space {
     plan: OnceSchedule,
     v: Planes,
@@ -47,12 +47,12 @@ pub struct Space {
 }
 
 impl Space {
-    /// Elements of a thread's own memory, V apart.
+    /// Elements of a thread's memory, apart from V.
     fn own_len(&self) -> usize {
         self.m_len + self.u_len + self.scratch_len
     }
 
-    /// Cuts that memory into M, U and scratch memory.
+    /// Splits that memory into M, U and scratch memory.
     fn cut<'a>(&self, own: &'a mut [f32]) -> [&'a mut [f32]; 3] {
         let (m, rest) = own.split_at_mut(self.m_len);
         let (u, scratch) = rest.split_at_mut(self.u_len);
@@ -70,10 +70,10 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         Ok(Once { steps: Steps::new(engine, problem, bias)?, weights })
     }
 
-    /// The outputs of a block of tiles in some vectors of output channels, from `first` on.
+    /// Computes the outputs of a block of tiles in some vectors of output channels, starting with `first`.
     ///
     /// # Safety
-    /// V is readable; the outputs are writable, by nobody else meanwhile.
+    /// V is readable. Only this call writes the outputs.
     unsafe fn outputs(
         &self,
         space: &Space,
@@ -103,7 +103,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
                 add: start > 0,
                 next: self.next(block.group, &blocks, depths.end),
             };
-            // SAFETY: V is readable as the caller promises; M is this thread's, and the first pass fills it.
+            // SAFETY: V is readable, as the caller promises. Only this thread uses M, and the first pass fills it.
             unsafe { self.steps.multiply(&job) };
         }
         for (at, channels) in blocks.enumerate() {
@@ -113,7 +113,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         }
     }
 
-    /// Makes a piece of U.
+    /// Computes a piece of U.
     fn piece(&self, space: &Space, group: usize, blocks: Range<usize>, depths: Range<usize>, u: &mut [f32]) {
         assert!(u.len() >= Steps::<E, F>::FREQUENCIES * space.u_plane);
         for first in blocks.clone().step_by(PANEL) {
@@ -126,16 +126,16 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
                 plane: space.u_plane,
                 stream: false,
             };
-            // SAFETY: U is this thread's and as long as its planes, and the panel is one of those.
+            // SAFETY: only this thread uses U, which holds all its planes, and the panel is in it.
             unsafe { self.steps.weights(&job) };
         }
     }
 
-    /// The weights of the piece after the one that ends with input channel `end`.
+    /// The weights of the piece that follows the one ending before input channel `end`.
     fn next(&self, group: usize, blocks: &Range<usize>, end: usize) -> Next {
         let (c, k) = self.steps.channels();
         let row = 9 * c;
-        // After the last input channels the first ones of the output channels that follow.
+        // After the last input channels: the first input channels of the next output channels.
         let (from, at) = if end < c { (blocks.start, 9 * end) } else { (blocks.end, 0) };
         let start = self.steps.group_weights(self.weights, group).as_ptr();
         let start = start.wrapping_add(from * E::LANES * row + at);
@@ -177,7 +177,7 @@ impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
         (space.plan.schedule, WorkspaceLen { shared: space.v_len, own: space.own_len() })
     }
 
-    fn alone(
+    fn on_one_thread(
         &self,
         space: &Space,
         block: &Block,
@@ -187,16 +187,16 @@ impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
     ) {
         let v = Shared::new(v);
         let [_, _, scratch] = space.cut(own);
-        // SAFETY: V is this thread's.
+        // SAFETY: only this thread uses V.
         unsafe { self.steps.all_input(block, input, (v, space.v), scratch) };
         for first in (0..self.steps.blocks().1).step_by(space.plan.blocks) {
-            // SAFETY: V has been filled, and blocks of tiles do not overlap.
+            // SAFETY: V is filled, and blocks of tiles do not overlap.
             unsafe { self.outputs(space, block, first, v, (input, output), own) };
         }
     }
 
-    /// Two steps: V, then all else, split over output channels.
-    fn together(
+    /// Two steps: V, then everything else, split over output channels.
+    fn on_all_threads(
         &self,
         team: &mut Team,
         space: &Space,
@@ -213,10 +213,10 @@ impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
             slots.with(|own| {
                 if step == 0 {
                     let [_, _, scratch] = space.cut(own);
-                    // SAFETY: each task has channels and tiles of V of its own.
+                    // SAFETY: each task writes its own channels and tiles of V.
                     unsafe { self.steps.input(block, parts.of(task), input, (v, space.v), scratch) };
                 } else {
-                    // SAFETY: V has been filled, and each task has output channels of its own.
+                    // SAFETY: V is filled, and each task writes its own output channels.
                     unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
                 }
             });

@@ -4,22 +4,24 @@ use std::ops::Range;
 
 use super::geometry::{Channels, Geometry, Planes};
 
-/// Some tiles of one block of output channels.
+/// Some tiles in one vector of output channels.
 pub struct OutputJob<'a> {
     pub geometry: &'a Geometry,
-    /// Which tiles, of the block that starts with tile `first`.
+    /// The tiles.
     pub tiles: Range<usize>,
+    /// The first tile of their block.
     pub first: usize,
     pub channels: Channels,
     /// Products of the block of tiles.
     pub products: &'a [f32],
     pub planes: Planes,
-    /// Bias of the block's channels.
+    /// Bias of these channels.
     pub bias: &'a [f32],
     pub relu: bool,
-    /// All images, and all weights as given: for outputs that are not finite.
+    /// All images, to recompute outputs that are not finite.
     pub input: &'a [f32],
+    /// All original weights, for the same purpose.
     pub weights: &'a [f32],
-    /// All images.
+    /// The outputs of all images.
     pub output: *mut f32,
 }

@@ -1,4 +1,4 @@
-//! A convolution prepared for Winograd: all of U at hand; and how its tiles are shared out.
+//! A plan: a convolution whose weights are transformed in advance, so that all of U is in memory.
 
 use std::ops::Range;
 
@@ -20,14 +20,14 @@ use crate::memory::winograd::{Schedule, TASKS_PER_THREAD};
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
-/// A convolution with its weights transformed.
+/// A convolution with transformed weights.
 pub struct WinogradPlan<E, F> {
     steps: Steps<E, F>,
     name: &'static str,
-    /// U of each group: see [`super::product`].
+    /// U of each group; its layout is in [`super::product`].
+    transformed: Buffer,
+    /// The original weights, to recompute outputs that are not finite: see [`super::recompute`].
     weights: Buffer,
-    /// The weights as given, for outputs that are not finite: see [`super::recompute`].
-    given: Buffer,
 }
 
 /// The blocks, and the memory for one of them.
@@ -41,7 +41,8 @@ pub struct Space {
 }
 
 impl<E: Engine, F: Form> WinogradPlan<E, F> {
-    /// Transforms the weights, on `team`. Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
+    /// Transforms the weights on `team`. Winograd's algorithm must support the problem
+    /// ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.
@@ -54,30 +55,30 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
     ) -> Result<Self> {
         let steps = Steps::<E, F>::new(engine, problem, bias)?;
         let ((c, _), (_, k)) = (steps.channels(), steps.blocks());
-        // Saturating: a size that overflows is refused as out of memory.
+        // Saturating: a size that overflows fails as out of memory.
         let group = Steps::<E, F>::FREQUENCIES.saturating_mul(u_plane(c, k, E::LANES));
-        let mut given = Buffer::zeroed(weights.len())?;
-        given.copy_from_slice(weights);
+        let mut copy = Buffer::zeroed(weights.len())?;
+        copy.copy_from_slice(weights);
         let mut plan = WinogradPlan {
             steps,
             name,
-            weights: Buffer::zeroed(group.saturating_mul(problem.sizes().groups))?,
-            given,
+            transformed: Buffer::zeroed(group.saturating_mul(problem.sizes().groups))?,
+            weights: copy,
         };
-        plan.transform(weights, team)?;
+        plan.transform(team)?;
         Ok(plan)
     }
 
-    /// Fills U: tasks are a panel's output channels and some input channels.
-    fn transform(&mut self, weights: &[f32], team: &mut Team) -> Result<()> {
-        let Self { steps, weights: u, .. } = self;
+    /// Fills U. A task is some input channels of a panel's output channels.
+    fn transform(&mut self, team: &mut Team) -> Result<()> {
+        let Self { steps, transformed: u, weights, .. } = self;
         let (channels, blocks) = (steps.channels(), steps.blocks().1);
         let (c, panels) = (channels.0, panels(blocks));
         let wanted = if team.size() == 1 { 1 } else { (team.size() * TASKS_PER_THREAD).div_ceil(panels) };
         let piece = even(c, c.div_ceil(wanted), E::LANES);
         let pieces = c.div_ceil(piece);
         let (plane, group_len) = (u_plane(c, blocks, E::LANES), u.len() / steps.problem.sizes().groups);
-        // What does not stay in the cache anyway had better not push out the weights.
+        // A U that does not fit in the cache must not evict the weights.
         let stream = size_of_val(&**u) > known_bytes(described().caches.l2, 1 << 20);
         let u = Shared::new(u);
         team.run(steps.problem.sizes().groups * panels * pieces, |task, _| {
@@ -90,25 +91,27 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
                 channels,
                 blocks: of_panel,
                 depths: first..c.min(first + piece),
-                // SAFETY: the panel's channel `first` is in the group's part of U.
+                // SAFETY: channel `first` of the panel is in the group's part of U.
                 u: unsafe { u.start().add(at) },
                 plane,
                 stream,
             };
-            // SAFETY: each task has channels of a panel of its own.
+            // SAFETY: each task writes its own channels of a panel.
             unsafe { steps.weights(&job) };
         })
     }
 
+    /// Computes the products of `units`.
+    ///
     /// # Safety
-    /// V is readable, and the units' products writable by nobody else meanwhile.
+    /// V is readable. Only this call writes the products of the units.
     unsafe fn multiply(&self, space: &Space, block: &Block, units: Range<usize>, v: Shared, m: Shared) {
         let (c, blocks) = (self.steps.channels().0, self.steps.blocks().1);
         let job = ProductJob {
             units,
             depth: c,
             blocks,
-            u: self.steps.group_weights(&self.weights, block.group),
+            u: self.steps.group_weights(&self.transformed, block.group),
             u_plane: u_plane(c, blocks, E::LANES),
             v: v.start(),
             v_planes: space.v,
@@ -146,7 +149,7 @@ impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
         (space.schedule, WorkspaceLen { shared: space.v_len + space.m_len, own: space.scratch_len })
     }
 
-    fn alone(
+    fn on_one_thread(
         &self,
         space: &Space,
         block: &Block,
@@ -157,19 +160,19 @@ impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
         let k = self.steps.blocks().1;
         let (v, m) = both.split_at_mut(space.v_len);
         let (v, products) = (Shared::new(v), Shared::new(m));
-        // SAFETY: V is this thread's.
+        // SAFETY: only this thread uses V.
         unsafe { self.steps.all_input(block, input, (v, space.v), scratch) };
-        // SAFETY: so is M, and V has been filled.
+        // SAFETY: only this thread uses M, and V is filled.
         unsafe { self.multiply(space, block, 0..Steps::<E, F>::FREQUENCIES * panels(k), v, products) };
         for channels in 0..k {
             let part = ((channels, channels), block.tiles.clone());
-            // SAFETY: M has been filled, and blocks of tiles do not overlap.
-            unsafe { self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch) };
+            // SAFETY: M is filled, and blocks of tiles do not overlap.
+            unsafe { self.steps.output(block, (input, &self.weights), part, (m, space.m), output, scratch) };
         }
     }
 
-    /// Three steps, each of which ends before the next begins.
-    fn together(
+    /// Three steps: V, M, output. Each ends before the next begins.
+    fn on_all_threads(
         &self,
         team: &mut Team,
         space: &Space,
@@ -189,22 +192,21 @@ impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
         let steps = [c * in_parts.count, units.div_ceil(piece), k * out_parts.count];
         team.run_steps(steps, |step, task, _| match step {
             0 => slots.with(|scratch| {
-                // SAFETY: each task has channels and tiles of V of its own.
+                // SAFETY: each task writes its own channels and tiles of V.
                 unsafe { self.steps.input(block, in_parts.of(task), input, (v, space.v), scratch) };
             }),
             1 => {
                 let units = task * piece..units.min((task + 1) * piece);
-                // SAFETY: each task has planes and channels of M of its own; V has been filled.
+                // SAFETY: each task writes its own planes and channels of M; V is filled.
                 unsafe { self.multiply(space, block, units, v, products) };
             }
             _ => slots.with(|scratch| {
                 let (channels, tiles) = out_parts.of(task);
                 let part = ((channels, channels), tiles);
-                // SAFETY: M has been filled and is not written any more. Each task has channels and tiles of the
-                // output of its own.
+                // SAFETY: M is filled and no longer written. Each task writes its own channels and tiles of the output.
                 unsafe {
                     let m = std::slice::from_raw_parts(products.start(), space.m_len);
-                    self.steps.output(block, (input, &self.given), part, (m, space.m), output, scratch);
+                    self.steps.output(block, (input, &self.weights), part, (m, space.m), output, scratch);
                 }
             }),
         })
@@ -220,7 +222,7 @@ impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
         let flops = self.steps.problem.flops();
         let threads = if flops < INLINE_FLOPS { 1 } else { num_threads() };
         Memory {
-            packed: (self.weights.len() + self.given.len() + self.steps.bias_len()) * size_of::<f32>(),
+            packed: (self.transformed.len() + self.weights.len() + self.steps.bias_len()) * size_of::<f32>(),
             workspace: pool::workspace_bytes(flops) + self.workspace_len(threads) * size_of::<f32>(),
         }
     }
