@@ -1,9 +1,9 @@
 //! Layer 1: validated problems and their exact solution. Every other layer may use it. It uses only errors and
 //! allocations: no I/O, no devices, no threads.
 //!
-//! A [`Conv2d`] or a [`Gemm`] exists only if all its sizes are valid, so no other layer checks shapes again: all element
-//! counts and sizes in bytes fit in `isize`, and all strides are positive. [`oracle`] solves both in float64 by their
-//! definition; every test and every published error compares with it.
+//! A [`Conv2d`] or a [`Gemm`] exists only if all its sizes are valid, so no other layer checks shapes again: all
+//! element counts and sizes in bytes fit in `isize`, and all strides are positive. [`oracle`] solves both in float64 by
+//! their definition; every test and every published error compares with it.
 
 mod checks;
 mod conv2d;
