@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const HOST: &str = "the host";
 
 /// The error for a failed allocation of host memory for `what`.
-pub fn refused(what: &str) -> Error {
+pub fn out_of_memory(what: &str) -> Error {
     Error::OutOfMemory { device: HOST.to_owned(), what: what.to_owned() }
 }
 
@@ -25,7 +25,7 @@ pub fn is_of_host(error: &Error) -> bool {
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
     let bytes =
         bytes.map_or("more bytes than the address space has".to_owned(), |bytes| format!("{bytes} bytes"));
-    refused(&format!("{bytes} for {what}"))
+    out_of_memory(&format!("{bytes} for {what}"))
 }
 
 /// An empty vector with room for `capacity` elements.
@@ -82,7 +82,7 @@ pub fn filled<T: Copy>(value: T, len: usize, what: &str) -> Result<Vec<T>> {
 ///
 /// # Errors
 /// As [`with_capacity`].
-pub fn one_more<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str) -> Result<()> {
+pub fn reserve_one<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str) -> Result<()> {
     let bytes = (map.len() + 1).checked_mul(size_of::<(K, V)>());
     map.try_reserve(1).map_err(|_| exhausted(bytes, what))
 }

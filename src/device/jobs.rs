@@ -53,7 +53,7 @@ impl<T> Jobs<T> {
         if state.closed {
             return Err(Error::closed("the pipeline"));
         }
-        state.waiting.try_reserve(1).map_err(|_| allocate::refused("a longer queue of jobs"))?;
+        state.waiting.try_reserve(1).map_err(|_| allocate::out_of_memory("a longer queue of jobs"))?;
         state.waiting.push_back(job);
         state.came += 1;
         drop(state);

@@ -134,7 +134,7 @@ impl Blocking {
         let widest = (l2 / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
         let (width, group) =
-            cut(problem.count, panels, blocks, &Grain::PACKED.of((widest / nr).max(1)), threads);
+            cut(problem.count, panels, blocks, &Grain::PACKED.with_widest((widest / nr).max(1)), threads);
         let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
         Blocking { kc, mc, nc: width * nr, col_blocks, panels: group, row_groups }
     }
@@ -249,7 +249,7 @@ impl Grain {
     pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: VIEWED_PANEL, tasks: 16 };
 
     /// The same limits, and at most `widest` panels of B per task.
-    fn of(self, widest: usize) -> Self {
+    fn with_widest(self, widest: usize) -> Self {
         Grain { widest, ..self }
     }
 }
@@ -314,7 +314,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_assumed_and_what_a_thread_packs_in() {
+    fn assumed_sizes_and_the_workspace() {
         assert_eq!((4 * WORKSPACE, L1_BYTES, L2_BYTES), (1_048_576, 32_768, 262_144));
         assert_eq!(
             (known(0, 400), known(800, 400), known_bytes(0, 400), known_bytes(8, 400)),
@@ -405,7 +405,7 @@ mod tests {
                             least = least.min(time((blocks.div_ceil(pieces), group)));
                         }
                     }
-                    let got = cut(products, panels, blocks, &grain.of(widest), threads);
+                    let got = cut(products, panels, blocks, &grain.with_widest(widest), threads);
                     assert_eq!(time(got), least, "{products} {panels} {blocks} {threads}: {got:?}");
                     assert!(got.0 <= widest);
                     cut_up += usize::from(got != (blocks, panels));
@@ -415,7 +415,7 @@ mod tests {
         }
         assert!(cases > 100 && cut_up > 80, "{cases} {cut_up}");
         assert_eq!(
-            cut(2, 7, 100, &Grain::PACKED.of(30), 1),
+            cut(2, 7, 100, &Grain::PACKED.with_widest(30), 1),
             (25, 7),
             "one thread: as wide as allowed, evenly"
         );

@@ -44,7 +44,7 @@ pub mod cpu {
         /// Measured on 4x4 and 7x7 maps.
         pub const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
         /// Transposing a square of 8 x 8.
-        pub const TURNING: f64 = 14.0;
+        pub const TRANSPOSING: f64 = 14.0;
         /// Packing a piece of im2col's rows.
         pub const PACKING: f64 = 6.0;
     }
@@ -116,10 +116,10 @@ pub mod gpu {
     /// Kernels of the shader generator's variants (`shader::variant`).
     pub mod variants {
         /// Share of the multiply-add rate that one thread per output reaches.
-        pub const DIRECT_SHARE: f64 = 0.012;
-        /// Seconds for one line of a convolution kernel in a thread of `Direct` that waits for it. Fitted, like the two
+        pub const FALLBACK_SHARE: f64 = 0.012;
+        /// Seconds for one line of a convolution kernel in a thread of `Direct`, the fallback, that waits for it. Fitted, like the two
         /// below, to sixteen small layers on an H100.
-        pub const DIRECT_LINE: f64 = 0.45e-6;
+        pub const FALLBACK_LINE: f64 = 0.45e-6;
         /// The same in a thread of `Grouped`, apart from its weights.
         pub const GROUPED_LINE: f64 = 0.18e-6;
         /// Seconds for each weight of such a line.

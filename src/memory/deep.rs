@@ -18,7 +18,7 @@
 
 use super::Caches;
 use super::blocking::{L1_BYTES, WORKSPACE, even, known};
-use super::costs::cpu::dot_conv::{ADDING, PACKING, PACKING_WEIGHT, TURNING};
+use super::costs::cpu::dot_conv::{ADDING, PACKING, PACKING_WEIGHT, TRANSPOSING};
 use crate::problem::Conv2d;
 
 /// Rows and pixels of a tile.
@@ -55,7 +55,7 @@ impl Deep {
         let tiles = (rows.div_ceil(ROWS) * pixels.div_ceil(PIXELS)) as f64;
         let computing = (rows * depth * pixels) as f64 / (2 * lanes) as f64;
         let adding = tiles * depth.div_ceil(kc) as f64 * ADDING;
-        let turning = depth as f64 * (pixels as f64 / 64.0 * TURNING + sizes.p as f64 * PACKING);
+        let turning = depth as f64 * (pixels as f64 / 64.0 * TRANSPOSING + sizes.p as f64 * PACKING);
         Some((computing + adding + turning, Deep { kc }))
     }
 }
@@ -110,14 +110,14 @@ mod tests {
     fn cycles_worked_by_hand() {
         let (cycles, _) = Deep::plan(&caches(), 16, &layer(2048, 4, 512, 1)).unwrap();
         // 86 x 4 tiles, in two blocks of depth; 16 pixels are a quarter of a square of 8 x 8, in four rows.
-        let (adding, turning) = (86.0 * 4.0 * 2.0 * ADDING, 2048.0 * (0.25 * TURNING + 4.0 * PACKING));
+        let (adding, turning) = (86.0 * 4.0 * 2.0 * ADDING, 2048.0 * (0.25 * TRANSPOSING + 4.0 * PACKING));
         assert_eq!(cycles, 512.0 * 2048.0 * 16.0 / 32.0 + adding + turning);
         // One of four groups; 3 x 3 kernels on 5 x 7 pixels, 8 lanes.
         let desc = Conv2dDesc { c: 400, h: 7, w: 9, k: 80, r: 3, s: 3, groups: 4, ..Default::default() };
         let problem = Conv2d::new(desc).unwrap();
         let (cycles, deep) = Deep::plan(&caches(), 8, &problem).unwrap();
         assert_eq!(deep.kc, 904, "900 in one block, as a multiple of 8");
-        let (adding, turning) = (4.0 * 9.0 * ADDING, 900.0 * (35.0 / 64.0 * TURNING + 5.0 * PACKING));
+        let (adding, turning) = (4.0 * 9.0 * ADDING, 900.0 * (35.0 / 64.0 * TRANSPOSING + 5.0 * PACKING));
         assert_eq!(cycles, 20.0 * 900.0 * 35.0 / 16.0 + adding + turning);
         // 80 x 900 weights of the groups, used by pixels that fill more vectors than one, or not.
         assert_eq!(packing_weights(8, &problem), 20.0 * 900.0 * PACKING_WEIGHT[1]);

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_the_caches_comes_sooner() {
+    fn data_that_fit_in_the_caches_arrive_sooner() {
         let tiling = tiling(64, 512, 28, 1, 6, 16);
         let of = |l2: usize, l3: usize| Caches { l2: l2 << 20, l3: l3 << 20, ..Caches::UNKNOWN };
         assert!(tiling.fetching(&of(1, 32)) < tiling.fetching(&of(1, 8)));

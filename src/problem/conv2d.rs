@@ -100,8 +100,12 @@ impl Default for Conv2dDesc {
 
 /// The sizes of a valid convolution, including the output.
 ///
-/// All tensors are contiguous. 0-based offsets in elements: input `((n*C + c)*H + h)*W + w`, weights `((k*(C/G) + c)*R
-/// + r)*S + s`, bias `k`, output `((n*K + k)*P + p)*Q + q`.
+/// All tensors are contiguous. 0-based offsets in elements:
+///
+/// * input: `((n*C + c)*H + h)*W + w`
+/// * weights: `((k*(C/G) + c)*R + r)*S + s`
+/// * bias: `k`
+/// * output: `((n*K + k)*P + p)*Q + q`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Conv2dSizes {
     /// Images in the batch.

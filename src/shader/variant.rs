@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::iterations;
 use crate::memory::costs::gpu::variants::{
-    DIRECT_LINE, DIRECT_SHARE, GROUPED_LINE, GROUPED_SHARE, GROUPED_TRANSFERS, GROUPED_WEIGHT,
+    FALLBACK_LINE, FALLBACK_SHARE, GROUPED_LINE, GROUPED_SHARE, GROUPED_TRANSFERS, GROUPED_WEIGHT,
     POINTWISE_PART, POINTWISE_SHARE, POINTWISE_STEP, TRANSFORMS,
 };
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
@@ -187,7 +187,7 @@ pub fn seconds(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> f64 {
     let lines = (c / groups * r) as f64;
     match variant.family {
         Family::Direct => {
-            let computing = (flops / (DIRECT_SHARE * gpu.flops)).max(DIRECT_LINE * lines);
+            let computing = (flops / (FALLBACK_SHARE * gpu.flops)).max(FALLBACK_LINE * lines);
             computing.max(memory) + gpu.launch
         }
         Family::Grouped(tm) => {

@@ -2,7 +2,7 @@
 //! Only `cpu` calls it. It uses the thread pool and the buffers of `cpu`, and the planner `memory::winograd`.
 //!
 //! The modules in the order of the data: [`form`] is the mathematics. [`weights`], [`input`], [`product`] and
-//! [`output`] are the four steps. [`blocks`] runs them over blocks of tiles, for [`plan`] and [`once`]. [`choice`]
+//! [`output`] are the four steps. [`blocks`] runs them over blocks of tiles, for [`mod@plan`] and [`mod@once`]. [`choice`]
 //! selects the form. [`vector`] and [`engine`] are the instruction sets, AVX-512 and AVX2 with FMA. Other CPUs use the
 //! direct algorithm.
 //!

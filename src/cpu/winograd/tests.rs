@@ -138,7 +138,7 @@ fn every_form_stays_within_its_factor_of_the_bound() {
 }
 
 #[test]
-fn auto_s_rule_keeps_a_quarter_of_the_bound() {
+fn accurate_forms_stay_within_a_quarter_of_the_bound() {
     let mut random = Random::new(52);
     let mut team = Team::of(1);
     let mut cases = 0;
@@ -230,7 +230,7 @@ fn class(value: f64) -> Option<f64> {
 /// NaN and infinities in inputs, weights and bias reach exactly the outputs of the definition, in the middle and at
 /// borders. All other outputs keep their bits, or are recomputed by the definition if their tile is.
 #[test]
-fn nan_and_infinity_reach_what_the_definition_says() {
+fn nan_and_infinity_reach_the_outputs_of_the_definition() {
     let mut random = Random::new(55);
     let (mut cases, mut changed, mut beside) = (0, 0, 0);
     for isa in engines() {
@@ -273,7 +273,7 @@ fn nan_and_infinity_reach_what_the_definition_says() {
 /// Where a convolution is finite, Winograd's result is finite, and within the direct algorithm's bound where the
 /// transforms overflow. Inputs, or inputs and weights, are as large as possible.
 #[test]
-fn what_overflows_on_the_frequency_side_alone_is_finite() {
+fn overflow_in_the_transforms_alone_gives_finite_outputs() {
     let mut random = Random::new(57);
     let (mut cases, mut recomputed) = (0, 0);
     for isa in engines() {
@@ -317,7 +317,7 @@ fn plan(desc: Conv2dDesc) -> Result<Option<String>> {
 }
 
 #[test]
-fn what_is_chosen_for_a_plan_and_for_one_call() {
+fn the_forms_of_plans_and_of_single_calls() {
     let layer = |c, side, groups| {
         let (k, h, w) = (c, side, side);
         let desc = Conv2dDesc { c, h, w, k, r: 3, s: 3, pad_h: 1, pad_w: 1, groups, ..Default::default() };

@@ -133,7 +133,7 @@ impl Encoders {
             true => Rc::new(Queued::new(&self.shared, recipe, weights)?),
             false => self.shared.prepare(recipe, weights, images)?,
         };
-        allocate::one_more(&mut self.prepared, "one more plan in a pipeline")?;
+        allocate::reserve_one(&mut self.prepared, "one more plan in a pipeline")?;
         self.prepared.insert(key, (Arc::downgrade(recipe), encode.clone()));
         Ok(encode)
     }
