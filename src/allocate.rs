@@ -1,36 +1,37 @@
-//! Memory whose size follows from data.
+//! Fallible allocation of memory whose size depends on data.
 //!
-//! An allocation that fails where nobody asks aborts the process, which is the caller's. So whatever is sized by buffers,
-//! problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`, which give an error instead.
-//! What is left to the language's own collections is small: less than 64 KiB at a time, whatever is asked of the
-//! library. The header says so (`cbindgen.toml`), and `tests/out_of_memory` fails every larger allocation in turn.
+//! The standard collections abort the process if an allocation fails, and the process belongs to the caller. So memory
+//! sized by buffers, problems, options, files or drivers is allocated by these functions, or by `cpu::buffer`; they
+//! return an error. Other allocations are smaller than 64 KiB each, for any input. The header documents this limit
+//! (`cbindgen.toml`), and `tests/out_of_memory` lets each larger allocation fail in turn.
 
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 
-/// Who has no memory left, in messages.
+/// The name of the host in error messages.
 const HOST: &str = "the host";
 
-/// There is no memory for `what`.
-pub fn refused(what: &str) -> Error {
+/// The error for a failed allocation of host memory for `what`.
+pub fn out_of_memory(what: &str) -> Error {
     Error::OutOfMemory { device: HOST.to_owned(), what: what.to_owned() }
 }
 
-/// Whether it was the host's memory that ran out, and not a device's.
+/// Whether `error` is about the host's memory, not a device's.
 pub fn is_of_host(error: &Error) -> bool {
     matches!(error, Error::OutOfMemory { device, .. } if device == HOST)
 }
 
 fn exhausted(bytes: Option<usize>, what: &str) -> Error {
-    let bytes = bytes.map_or("more bytes than there can be".to_owned(), |bytes| format!("{bytes} bytes"));
-    refused(&format!("{bytes} for {what}"))
+    let bytes =
+        bytes.map_or("more bytes than the address space has".to_owned(), |bytes| format!("{bytes} bytes"));
+    out_of_memory(&format!("{bytes} for {what}"))
 }
 
 /// An empty vector with room for `capacity` elements.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`], which names the bytes and `what` they were for.
+/// [`Error::OutOfMemory`] with the number of bytes and their purpose, `what`.
 pub fn with_capacity<T>(capacity: usize, what: &str) -> Result<Vec<T>> {
     let mut memory = Vec::new();
     let reserved = memory.try_reserve_exact(capacity);
@@ -38,7 +39,7 @@ pub fn with_capacity<T>(capacity: usize, what: &str) -> Result<Vec<T>> {
     Ok(memory)
 }
 
-/// `len` zeros, which memory fresh from the system is without being written to.
+/// `len` zeros. Fresh memory from the system is zero already and is not written.
 ///
 /// # Errors
 /// As [`with_capacity`].
@@ -67,7 +68,7 @@ pub fn text(text: &str, what: &str) -> Result<String> {
     Ok(copy)
 }
 
-/// `len` times `value`.
+/// `len` copies of `value`.
 ///
 /// # Errors
 /// As [`with_capacity`].
@@ -77,19 +78,19 @@ pub fn filled<T: Copy>(value: T, len: usize, what: &str) -> Result<Vec<T>> {
     Ok(memory)
 }
 
-/// Makes room for one more in `map`.
+/// Reserves room for one more entry in `map`.
 ///
 /// # Errors
 /// As [`with_capacity`].
-pub fn one_more<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str) -> Result<()> {
+pub fn reserve_one<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &str) -> Result<()> {
     let bytes = (map.len() + 1).checked_mul(size_of::<(K, V)>());
     map.try_reserve(1).map_err(|_| exhausted(bytes, what))
 }
 
-/// Adds `items` to `to`.
+/// Appends `items` to `to`.
 ///
 /// # Errors
-/// As [`with_capacity`]; some of the items may have been added then.
+/// As [`with_capacity`]. Some of the items may have been added then.
 pub fn append<T>(to: &mut Vec<T>, items: impl Iterator<Item = T>, what: &str) -> Result<()> {
     for item in items {
         to.try_reserve(1).map_err(|_| exhausted((to.len() + 1).checked_mul(size_of::<T>()), what))?;
@@ -98,10 +99,10 @@ pub fn append<T>(to: &mut Vec<T>, items: impl Iterator<Item = T>, what: &str) ->
     Ok(())
 }
 
-/// What `items` give, of which there are as many as they say.
+/// Collects `items`, whose length must be exact.
 ///
 /// # Errors
-/// As [`with_capacity`]; an item's own.
+/// As [`with_capacity`], and the first error among the items.
 pub fn collected<T>(items: impl ExactSizeIterator<Item = Result<T>>, what: &str) -> Result<Vec<T>> {
     let mut all = with_capacity(items.len(), what)?;
     for item in items.take(all.capacity()) {
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_there_and_what_does_not_is_named() {
+    fn allocations_succeed_or_name_their_purpose() {
         assert_eq!(zeroed::<f32>(3, "a test").unwrap(), [0.0; 3]);
         assert_eq!(copied(&[1, 2], "a test").unwrap(), [1, 2]);
         assert_eq!(text("ab", "a test").unwrap(), "ab");
@@ -133,7 +134,7 @@ mod tests {
         );
         assert_eq!(
             message(with_capacity::<f32>(usize::MAX, "a test").unwrap_err()),
-            "the host is out of memory: more bytes than there can be for a test"
+            "the host is out of memory: more bytes than the address space has for a test"
         );
     }
 }

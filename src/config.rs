@@ -1,65 +1,77 @@
-//! The environment, read once.
+//! The environment variables, read once.
 //!
-//! Every variable Sparkle honours is named here and nowhere else. A call of the API wins over the environment. A value
-//! that cannot be used, or a `SPARKLE_` name nobody knows, is kept in [`Config::complaints`]: `sparkle info` prints
-//! them, and the first device that is opened logs them.
+//! Only this file names the variables that Sparkle reads. A call of the API overrides them. [`Config::complaints`]
+//! lists values that are invalid and unknown names that start with `SPARKLE_`: `sparkle info` prints the list, and the
+//! first opened device logs it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::error::clipped;
-use crate::log::Level;
 use crate::problem::{Algorithm, Conv2d};
 
-/// What plans do with measurements of their candidates.
+/// The importance of a log message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Level {
+    /// A decision and its reason.
+    Debug = 0,
+    /// A fact that users may want to know: the chosen device, a fallback.
+    Info = 1,
+    /// A problem that the library worked around.
+    Warn = 2,
+}
+
+/// How plans use measurements of their candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tune {
-    /// Nothing: the prediction decides, but for plans that ask to be measured.
+    /// Predict only. Plans that ask for measurements still measure.
     #[default]
     Off,
-    /// A winner of an earlier measurement is taken; nothing is measured.
+    /// Use the winner of an earlier measurement; measure nothing.
     Read,
-    /// The same, and where nothing was measured yet, the best predicted candidates are.
+    /// Like `Read`, and measure the best predicted candidates where no measurement exists.
     Full,
 }
 
-/// What the environment asks for.
+/// The settings from the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// `SPARKLE_DEVICE`: the device that `auto` means.
+    /// `SPARKLE_DEVICE`: the device that `auto` selects.
     pub device: Option<String>,
-    /// `SPARKLE_NUM_THREADS`: threads of the CPU pool.
+    /// `SPARKLE_NUM_THREADS`: number of threads in the CPU pool.
     pub num_threads: Option<usize>,
-    /// `SPARKLE_ISA`: the instruction set of the CPU's kernels, `avx512`, `avx2` or `portable`; the best unless set.
+    /// `SPARKLE_ISA`: the instruction set of the CPU kernels: `avx512`, `avx2` or `portable`. Default: the best one.
     pub isa: Option<String>,
-    /// `OMP_NUM_THREADS`: their default, as an OpenMP program's user expects.
+    /// `OMP_NUM_THREADS`: the default of `num_threads`, as users of OpenMP programs expect.
     pub omp_num_threads: Option<usize>,
-    /// `SPARKLE_LOG`: the least level that goes to stderr when no callback is set.
+    /// `SPARKLE_LOG`: the lowest level that goes to stderr if no callback is set.
     pub log: Option<Level>,
-    /// `SPARKLE_GL_TIMEOUT_MS`: how long to wait for the GPU; 10 s unless set.
+    /// `SPARKLE_GL_TIMEOUT_MS`: time limit for GPU work, in milliseconds. Default: 10 s.
     pub gl_timeout_ms: Option<u64>,
-    /// `SPARKLE_ALGORITHM`: the algorithm that `auto` means for convolutions; `winograd` only where it can be done.
+    /// `SPARKLE_ALGORITHM`: the algorithm that `auto` selects for convolutions. `winograd` applies only to the
+    /// convolutions that it supports.
     pub algorithm: Option<Algorithm>,
-    /// `SPARKLE_TRACE`: the file that pipelines write a trace of their work to.
+    /// `SPARKLE_TRACE`: the file that pipelines write their trace to.
     pub trace: Option<String>,
-    /// `SPARKLE_CACHE_DIR`: the folder where measurements are kept; empty or `off`: none.
+    /// `SPARKLE_CACHE_DIR`: the folder of the cache; empty or `off` disables it.
     pub cache_dir: Option<String>,
-    /// `XDG_CACHE_HOME`: where the user keeps caches; ours is the folder `sparkle` in it unless set otherwise.
+    /// `XDG_CACHE_HOME`: the user's folder for caches. The default cache is `sparkle` in it.
     pub xdg_cache_home: Option<String>,
-    /// `HOME`: its default is `.cache` in there.
+    /// `HOME`: `.cache` in it is the default of `XDG_CACHE_HOME`.
     pub home: Option<String>,
-    /// `SPARKLE_TUNE`: whether plans look at measurements of their candidates, and make them.
+    /// `SPARKLE_TUNE`: how plans use measurements.
     pub tune: Tune,
-    /// `SPARKLE_DETERMINISTIC`: nothing that was measured decides what is computed where.
+    /// `SPARKLE_DETERMINISTIC`: measurements influence neither the device nor the kernel.
     pub deterministic: bool,
-    /// `SPARKLE_FLUSH_DENORMALS`: the CPU path takes denormal numbers for zero.
+    /// `SPARKLE_FLUSH_DENORMALS`: the CPU treats denormal numbers as zero.
     pub flush_denormals: bool,
-    /// What could not be used, and why.
+    /// The settings that were ignored, and why.
     pub complaints: Vec<String>,
 }
 
 impl Config {
-    /// The time to wait for a GPU, in milliseconds.
+    /// The time limit for GPU work, in milliseconds.
     pub fn gl_timeout_ms(&self) -> u64 {
         self.gl_timeout_ms.unwrap_or(10_000)
     }
@@ -81,7 +93,7 @@ impl Config {
             Some("" | "off") => None,
             Some(folder) => Some(folder.into()),
             None => {
-                // The base directory specification: a relative path is invalid and ignored.
+                // The XDG base directory specification: relative paths are invalid and ignored.
                 let absolute = |path: &Option<String>| {
                     path.as_deref().map(PathBuf::from).filter(|path| path.is_absolute())
                 };
@@ -91,7 +103,7 @@ impl Config {
         }
     }
 
-    /// Reads `variables`, as `std::env::vars` gives them.
+    /// Reads `variables`, in the form of `std::env::vars`.
     fn read(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut config = Config::default();
         for (name, value) in variables {
@@ -102,7 +114,7 @@ impl Config {
         config
     }
 
-    /// Takes one variable; returns why it is ignored, if it is.
+    /// Applies one variable. Returns the reason if it is ignored.
     fn set(&mut self, name: &str, value: &str) -> Option<&'static str> {
         let positive = || value.parse::<usize>().ok().filter(|&count| count > 0);
         match name {
@@ -129,13 +141,13 @@ impl Config {
             "SPARKLE_DEVICE" => self.device = Some(value.to_owned()),
             "SPARKLE_NUM_THREADS" => match positive() {
                 Some(count) => self.num_threads = Some(count),
-                None => return Some("expected a number of threads, at least 1"),
+                None => return Some("expected a number of threads of at least 1"),
             },
             "SPARKLE_ISA" => match value {
                 "avx512" | "avx2" | "portable" => self.isa = Some(value.to_owned()),
                 _ => return Some("expected avx512, avx2 or portable"),
             },
-            // A list gives the counts of nested levels; the first is the outermost. Not ours to complain about.
+            // A list has one count per nesting level, the outermost first. Bad values are not our concern.
             "OMP_NUM_THREADS" => {
                 let first = value.split(',').next().unwrap_or_default().trim();
                 self.omp_num_threads = first.parse().ok().filter(|&count| count > 0);
@@ -149,7 +161,7 @@ impl Config {
             },
             "SPARKLE_GL_TIMEOUT_MS" => match positive() {
                 Some(limit) => self.gl_timeout_ms = Some(limit as u64),
-                None => return Some("expected a number of milliseconds, at least 1"),
+                None => return Some("expected a number of milliseconds of at least 1"),
             },
             "SPARKLE_TRACE" => self.trace = Some(value.to_owned()),
             "SPARKLE_ALGORITHM" => match value {
@@ -159,14 +171,14 @@ impl Config {
                 _ => return Some("expected auto, direct or winograd"),
             },
             _ if name.starts_with("SPARKLE_TEST_") => return None,
-            _ if name.starts_with("SPARKLE_") => return Some("Sparkle knows no such variable"),
+            _ if name.starts_with("SPARKLE_") => return Some("unknown variable"),
             _ => {}
         }
         None
     }
 }
 
-/// The environment as it was at first use.
+/// The configuration, read from the environment at first use.
 pub fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     CONFIG.get_or_init(|| {
@@ -244,9 +256,9 @@ mod tests {
         assert_eq!((config.complaints.len(), config.algorithm), (9, None));
         assert_eq!(
             config.complaints[0],
-            "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads, at least 1"
+            "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads of at least 1"
         );
-        assert_eq!(config.complaints[3], "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable");
+        assert_eq!(config.complaints[3], "SPARKLE_DEVISE=cpu is ignored: unknown variable");
     }
 
     #[test]

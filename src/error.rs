@@ -1,41 +1,41 @@
-//! The one error type of the library.
+//! The error type of the library.
 //!
-//! Every message names what was wrong: the argument, its value and what was expected, or the device,
-//! the call that failed and what it said. The C ABI maps each variant to one status code (`ffi::status`).
+//! Every message names the cause: the argument, its value and the expected value, or the device, the failed call and
+//! its error. The C ABI maps each variant to a status code (`ffi::status`).
 
 use std::fmt;
 
 /// A `Result` with Sparkle's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong.
+/// The cause of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument has a value it must not have. Nothing was computed, outputs are untouched.
+    /// An argument has an invalid value. Nothing was computed, and outputs are untouched.
     #[error("{argument} is {value}; expected {expected}")]
     InvalidArgument {
-        /// The argument as the caller knows it, for instance `stride_h` or `input length`.
+        /// The argument under its name in the API, for example `stride_h` or `input length`.
         argument: &'static str,
-        /// The value that was given.
+        /// The given value.
         value: String,
-        /// What would have been accepted.
+        /// The valid values.
         expected: String,
     },
-    /// The device cannot do this, although the problem is valid.
+    /// The problem is valid, but the device does not support it.
     #[error("{device} does not support {what}")]
     Unsupported {
-        /// The device's id, for instance `gl:0`.
+        /// The device's id, for example `gl:0`.
         device: String,
-        /// What it cannot do, and the limit that was met.
+        /// The unsupported feature, or the exceeded limit.
         what: String,
     },
-    /// No usable device fits the selector.
+    /// No usable device matches the selector.
     #[error("no usable device for \"{selector}\": {reason}")]
     NoDevice {
-        /// The selector that was given.
+        /// The given selector.
         selector: String,
-        /// Why nothing fits it.
+        /// Why no device matches.
         reason: String,
     },
     /// The device ran out of memory.
@@ -56,12 +56,12 @@ pub enum Error {
         /// The driver's log.
         log: String,
     },
-    /// The device's context is lost: reset, hung or taken away.
+    /// The device's context is lost: it was reset, or the device hung or was removed.
     #[error("{device} was lost: {what}")]
     DeviceLost {
         /// The device's id.
         device: String,
-        /// Where it was noticed.
+        /// Where the loss was detected.
         what: String,
     },
     /// A driver call failed.
@@ -69,7 +69,7 @@ pub enum Error {
     Driver {
         /// The device's id.
         device: String,
-        /// The call, for instance `glMapBufferRange`.
+        /// The call, for example `glMapBufferRange`.
         call: String,
         /// The error it reported.
         reason: String,
@@ -79,39 +79,40 @@ pub enum Error {
     Timeout {
         /// The device's id.
         device: String,
-        /// What was waited for.
+        /// The work.
         what: String,
         /// The limit in milliseconds.
         limit_ms: u64,
     },
-    /// The object belongs to the process this one was forked from; its GPU state did not survive the fork.
+    /// The object belongs to the parent process. Its GPU state does not survive a fork.
     #[error("{what} was made before fork(); open it again in the child process")]
     Forked {
         /// The object.
         what: String,
     },
-    /// The process or the calling thread is ending, or the thread is loading or unloading a library: no device of OpenGL can be used.
+    /// The process or the calling thread is ending, or the thread is loading or unloading a library. OpenGL devices are
+    /// unavailable then.
     #[error("{what}: OpenGL cannot be used now")]
     Ending {
-        /// Which of these it is.
+        /// Which of these is the case.
         what: String,
     },
-    /// The job was cancelled before it started, or its queue was closed; its buffers are untouched.
+    /// The job was cancelled before it started, or its queue was closed. Its buffers are untouched.
     #[error("the job was cancelled before it started")]
     Cancelled,
-    /// What the call needs was destroyed meanwhile, as the pipeline of a slot.
+    /// An object that the call needs was destroyed in the meantime, for example the pipeline of a slot.
     #[error("{what} was destroyed")]
     Closed {
-        /// What is gone.
+        /// The destroyed object.
         what: String,
     },
-    /// A queue is full, and the caller asked not to wait.
+    /// A queue is full, and the caller does not want to wait.
     #[error("{what} is full")]
     Busy {
         /// The queue.
         what: String,
     },
-    /// A defect in the library itself, caught before it could reach the caller.
+    /// A defect of the library that it detected itself.
     #[error("internal error, please report it: {0}")]
     Internal(String),
 }
@@ -131,7 +132,7 @@ impl Error {
         Error::Closed { what: what.to_owned() }
     }
 
-    /// Whether the problem itself is fine and another device could still solve it.
+    /// Whether the problem is valid, so that another device could solve it.
     pub fn is_device_failure(&self) -> bool {
         !matches!(
             self,
@@ -144,15 +145,15 @@ impl Error {
     }
 }
 
-/// The most bytes of a caller's text that a message repeats.
-const CLIPPED: usize = 400;
+/// The most bytes of a caller's text in a message.
+const MAX_CLIPPED: usize = 400;
 
-/// `value` as text, cut short if it is long: it may be a caller's, of any length.
+/// `value` as text, truncated if it is long. It may come from a caller, with any length.
 pub(crate) fn clipped(value: impl fmt::Display) -> String {
     struct Clip(String);
     impl fmt::Write for Clip {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            let room = CLIPPED - self.0.len();
+            let room = MAX_CLIPPED - self.0.len();
             if text.len() <= room {
                 self.0.push_str(text);
                 return Ok(());
@@ -160,7 +161,7 @@ pub(crate) fn clipped(value: impl fmt::Display) -> String {
             let cut = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             self.0.push_str(&text[..cut]);
             self.0.push_str("...");
-            // Nobody has to write the rest.
+            // Stops the formatting.
             Err(fmt::Error)
         }
     }
@@ -176,12 +177,12 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         assert_eq!(clipped("short"), "short");
-        assert_eq!(clipped("x".repeat(CLIPPED)), "x".repeat(CLIPPED));
-        let long = format!("{}{}", "x".repeat(CLIPPED - 1), "\u{e9}".repeat(1_000_000));
-        assert_eq!(clipped(long), "x".repeat(CLIPPED - 1) + "...");
+        assert_eq!(clipped("x".repeat(MAX_CLIPPED)), "x".repeat(MAX_CLIPPED));
+        let long = format!("{}{}", "x".repeat(MAX_CLIPPED - 1), "\u{e9}".repeat(1_000_000));
+        assert_eq!(clipped(long), "x".repeat(MAX_CLIPPED - 1) + "...");
         assert_eq!(
             clipped(format_args!("a {} {}", "y".repeat(500), 7)),
-            format!("a {}...", "y".repeat(CLIPPED - 2))
+            format!("a {}...", "y".repeat(MAX_CLIPPED - 2))
         );
     }
 }

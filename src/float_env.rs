@@ -1,57 +1,57 @@
-//! The floating-point environment that the library computes in, whatever its caller's is.
+//! The floating-point environment of the library, which is independent of the caller's.
 //!
-//! A thread's environment says how results are rounded, whether tiny numbers are taken for zero, and which exceptions
-//! raise a signal. Programs set it for themselves (`-ffpe-trap=invalid`, `-ffast-math`, `fesetround`), and new threads
-//! inherit it. The library's results and drivers must not depend on it, so all of its code runs in one environment:
-//! rounding to nearest, denormals kept (unless `SPARKLE_FLUSH_DENORMALS=1`), no traps. A calling thread enters it for
-//! the time of a call and gets back its own, bit for bit, exception flags included. The library's own threads are in it
-//! from their first instruction ([`crate::thread`]).
+//! A thread's environment controls rounding, the flushing of denormals to zero, and the exceptions that raise a signal.
+//! Programs change it (`-ffpe-trap=invalid`, `-ffast-math`, `fesetround`), and new threads inherit it. The library's
+//! results and the drivers must not depend on it. So all library code runs in one environment: rounding to nearest,
+//! denormals kept (unless `SPARKLE_FLUSH_DENORMALS=1`), no traps. A calling thread enters it for the duration of a
+//! call. The call then restores the caller's environment bit for bit, including the exception flags. The library's own
+//! threads are in it from their first instruction ([`crate::thread`]).
 //!
-//! The guards of this module are cheap: a call that finds the environment as it wants it reads two registers.
+//! The guards are cheap: if the environment is as required, a call reads only two registers.
 
 use std::marker::PhantomData;
 
 use arch::Control;
 
-/// A calling thread in the library's environment; dropping it gives the thread its own back. Stays on its thread.
+/// A guard: the calling thread is in the library's environment. Dropping it restores the caller's. It stays on its
+/// thread.
 pub struct FloatEnv {
-    callers: Control,
+    saved: Control,
     _on_its_thread: PhantomData<*const ()>,
 }
 
 impl FloatEnv {
-    /// Enters the library's environment, for arithmetic.
+    /// Enters the library's environment for arithmetic.
     #[inline]
     pub fn enter() -> Self {
-        let callers = arch::control();
-        arch::set_if_other(callers);
-        FloatEnv { callers, _on_its_thread: PhantomData }
+        let saved = arch::control();
+        arch::set_if_other(saved);
+        FloatEnv { saved, _on_its_thread: PhantomData }
     }
 }
 
 impl Drop for FloatEnv {
     #[inline]
     fn drop(&mut self) {
-        arch::restore(self.callers);
+        arch::restore(self.saved);
     }
 }
 
-/// A calling thread in an environment that is fit for a driver, whose code is not the library's: beside what
-/// [`FloatEnv`] covers, that is the x87 unit on x86.
+/// A guard for calls of drivers. Drivers are foreign code, so it also covers the x87 unit on x86.
 pub struct DriverFloatEnv {
-    // Dropped in this order; the two are independent.
+    // The two are independent; they drop in this order.
     _legacy: arch::LegacyUnit,
     _env: FloatEnv,
 }
 
 impl DriverFloatEnv {
-    /// Enters it.
+    /// Enters the environment for drivers.
     pub fn enter() -> Self {
         DriverFloatEnv { _legacy: arch::LegacyUnit::enter(), _env: FloatEnv::enter() }
     }
 }
 
-/// Puts the calling thread, which is the library's own, into the library's environment for good.
+/// Puts the calling thread, which must belong to the library, into the library's environment permanently.
 pub fn set_for_own_thread() {
     arch::set_if_other(arch::control());
     std::mem::forget(arch::LegacyUnit::enter());
@@ -83,9 +83,9 @@ mod arch {
 
     #[inline]
     fn set(value: Control) {
-        // SAFETY: reads the four bytes of `value`. No reserved bit is set: it came from this register, or is one of the
-        // constants above. Rust code takes rounding to nearest and masked exceptions for granted, which is what the
-        // library's environment has; the caller's own is only put back when the library's code has ended.
+        // SAFETY: reads the four bytes of `value`. No reserved bit is set: the value came from this register, or is one
+        // of the constants above. Rust code assumes rounding to nearest and masked exceptions. The library's
+        // environment has these, and the caller's environment is restored only after the library's code has ended.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags)) };
     }
 
@@ -96,30 +96,31 @@ mod arch {
     }
 
     #[inline]
-    pub fn set_if_other(callers: Control) {
+    pub fn set_if_other(saved: Control) {
         let wanted = wanted();
-        if callers & !FLAGS != wanted {
+        if saved & !FLAGS != wanted {
             set(wanted);
         }
     }
 
-    /// Without a look at what is there: to read the register takes longer than to write it.
+    /// Writes unconditionally: reading the register takes longer than writing it.
     #[inline]
-    pub fn restore(callers: Control) {
-        set(callers);
+    pub fn restore(saved: Control) {
+        set(saved);
     }
 
     /// The x87 unit with its default control word: double-extended precision, round to nearest, exceptions masked.
     pub struct LegacyUnit {
-        callers: Option<Environment>,
+        saved: Option<Environment>,
     }
 
-    /// What `fnstenv` stores.
+    /// The data that `fnstenv` stores.
     #[repr(C, align(4))]
     struct Environment([u8; 28]);
 
-    /// The control word after `fninit`, and its bits that mask exceptions, choose a precision and a rounding.
+    /// The control word after `fninit`.
     const X87_DEFAULT: u16 = 0x037f;
+    /// The bits of the control word that mask exceptions and select precision and rounding.
     const X87_CONTROL: u16 = 0x0f3f;
 
     impl LegacyUnit {
@@ -128,37 +129,38 @@ mod arch {
             // SAFETY: writes the two bytes of `word`.
             unsafe { asm!("fnstcw [{}]", in(reg) &raw mut word, options(nostack, preserves_flags)) };
             if word & X87_CONTROL == X87_DEFAULT & X87_CONTROL {
-                return LegacyUnit { callers: None };
+                return LegacyUnit { saved: None };
             }
-            let (mut callers, default) = (Environment([0; 28]), X87_DEFAULT);
-            // SAFETY: stores 28 bytes, which `callers` has, and loads two. `fnstenv` leaves the register stack alone.
+            let (mut saved, default) = (Environment([0; 28]), X87_DEFAULT);
+            // SAFETY: stores 28 bytes, the size of `saved`, and loads two. `fnstenv` does not change the register
+            // stack.
             unsafe {
                 asm!(
-                    "fnstenv [{callers}]",
+                    "fnstenv [{saved}]",
                     "fldcw [{default}]",
-                    callers = in(reg) &raw mut callers,
+                    saved = in(reg) &raw mut saved,
                     default = in(reg) &raw const default,
                     options(nostack, preserves_flags),
                 );
             }
-            LegacyUnit { callers: Some(callers) }
+            LegacyUnit { saved: Some(saved) }
         }
     }
 
     impl Drop for LegacyUnit {
         fn drop(&mut self) {
-            if let Some(callers) = &self.callers {
-                // SAFETY: loads the 28 bytes that `fnstenv` stored; by the calling convention the register stack is as
-                // empty now as it was then. Flags that were raised meanwhile are gone, so none becomes a trap.
+            if let Some(saved) = &self.saved {
+                // SAFETY: loads the 28 bytes that `fnstenv` stored. By the calling convention, the register stack is
+                // empty, as it was then. Flags that were raised in between are discarded, so none becomes a trap.
                 unsafe {
-                    asm!("fldenv [{}]", in(reg) &raw const *callers, options(nostack, preserves_flags));
+                    asm!("fldenv [{}]", in(reg) &raw const *saved, options(nostack, preserves_flags));
                 }
             }
         }
     }
 }
 
-/// The exception flags that `body` raises, as MXCSR has them, but for the inexact one.
+/// The exception flags of MXCSR that `body` raises, except for inexact.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub fn raised(body: impl FnOnce()) -> u32 {
     /// Invalid, denormal, division by zero, overflow, underflow.
@@ -193,8 +195,8 @@ mod arch {
 
     #[inline]
     fn set((control, status): Control) {
-        // SAFETY: the values came from these registers, or are the default with or without FZ. Rust code takes the
-        // default for granted; the caller's own is only put back when the library's code has ended.
+        // SAFETY: the values came from these registers, or are the default with or without FZ. Rust code assumes the
+        // default, and the caller's values are restored only after the library's code has ended.
         unsafe {
             asm!("msr fpcr, {}", "msr fpsr, {}", in(reg) control, in(reg) status, options(nomem, nostack));
         }
@@ -209,13 +211,13 @@ mod arch {
     }
 
     #[inline]
-    pub fn restore(callers: Control) {
-        if control() != callers {
-            set(callers);
+    pub fn restore(saved: Control) {
+        if control() != saved {
+            set(saved);
         }
     }
 
-    /// There is none.
+    /// This architecture has no such unit.
     pub struct LegacyUnit;
 
     impl LegacyUnit {
@@ -227,7 +229,7 @@ mod arch {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod arch {
-    /// Nothing is known of this architecture's environment, so it is left alone.
+    /// The environment of this architecture is unknown, so it is not changed.
     pub type Control = ();
 
     pub fn control() -> Control {}
@@ -236,7 +238,7 @@ mod arch {
 
     pub fn restore((): Control) {}
 
-    /// There is none.
+    /// This architecture has no such unit.
     pub struct LegacyUnit;
 
     impl LegacyUnit {

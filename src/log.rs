@@ -1,44 +1,33 @@
-//! Messages for the person who runs the program: to a callback, or to stderr if `SPARKLE_LOG` asks for it.
+//! Log messages. They go to a callback, or to stderr if `SPARKLE_LOG` asks for it.
 //!
-//! The library prints nothing by itself. It keeps its own callback and not a process-global logger, since it lives
-//! inside other people's programs.
+//! The library prints nothing by default. It has its own callback instead of a process-wide logger, because it runs
+//! inside other programs.
 
 use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, RwLock};
 
+pub use crate::config::Level;
 use crate::config::config;
-
-/// How important a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(i32)]
-pub enum Level {
-    /// Decisions and their reasons.
-    Debug = 0,
-    /// What a user may want to know: a device was chosen, a fallback taken.
-    Info = 1,
-    /// Something is wrong but was dealt with.
-    Warn = 2,
-}
 
 type Callback = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 static CALLBACK: RwLock<Option<Callback>> = RwLock::new(None);
 
-/// Sends all messages to `callback` from now on; `None` ends that. The callback may run on any thread and may call
-/// back into Sparkle.
+/// Sends all further messages to `callback`; `None` removes the callback. The callback may run on any thread, and may
+/// call Sparkle.
 pub fn set_callback(callback: Option<Callback>) {
     *CALLBACK.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = callback;
 }
 
 /// Sends one message.
 pub(crate) fn message(level: Level, text: fmt::Arguments) {
-    // Cloned out, so that the callback runs without the lock and may set another one.
+    // A clone, so that the callback runs without the lock and can replace itself.
     let callback = CALLBACK.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
     if let Some(callback) = callback {
         callback(level, &text.to_string());
-    } else if config().log.is_some_and(|least| level >= least) {
-        // A closed stderr is no reason to fail a computation.
+    } else if config().log.is_some_and(|min_level| level >= min_level) {
+        // A closed stderr must not fail a computation.
         let _ = writeln!(std::io::stderr().lock(), "sparkle: {text}");
     }
 }

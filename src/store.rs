@@ -1,14 +1,13 @@
-//! What was learnt about this machine, kept on disk from run to run: measured rates, winners of measurements,
-//! compiled programs.
+//! The cache on disk: measured rates, winners of measurements, and compiled programs of this machine.
 //!
-//! An entry is a file of its own, named by its kind and a hash of its key. It carries a mark, the lengths, the whole key
-//! again, with the library's version in it, and a checksum. Whatever is not exactly that (cut short, changed, of another
-//! key with the same hash, a folder, a pipe) is no entry: the caller measures again. Nothing here is ever an error; a
-//! folder that cannot be read or written costs only the time of measuring again in the next process. The checksum is
-//! against accidents: who may write to the folder is trusted, like who may write to the program.
+//! An entry is a file, named by its kind and a hash of its key. It holds a mark, the lengths, the whole key with the
+//! library's version, the value, and a checksum. Any other content (truncated, changed, another key with the same hash)
+//! and any other kind of file (a folder, a pipe) counts as no entry, and the caller measures again. No function returns
+//! an error: if the folder is not readable or writable, the next process has to measure again. The checksum protects
+//! against accidents only. Users who may write to the folder are trusted, like users who may write to the program.
 //!
-//! Writers go to a file of their own and rename it, so that readers, and eight writers at once, see whole entries only.
-//! Small entries are kept in memory as well: with the folder turned off a process still measures only once.
+//! A writer writes a file of its own and renames it, so that readers and concurrent writers see only whole entries.
+//! Small entries are in memory as well, so a process measures only once even if the folder is disabled.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -21,28 +20,30 @@ use std::time::SystemTime;
 use crate::allocate;
 use crate::config::config;
 
-/// Bytes that an entry may have; larger ones are not kept, and files that are larger not read.
+/// The most bytes of an entry. Larger values are not stored, and larger files are not read.
 const LARGEST: usize = 64 << 20;
-/// Bytes that all entries may have together. When they have more, the oldest go until half of it is left.
+/// The most bytes of all entries together. If they exceed it, the oldest are deleted until half of it is left.
 const TOTAL: u64 = 512 << 20;
-/// Entries that are kept in memory: as many, and each as small.
+/// The most entries in memory.
 const REMEMBERED: usize = 1024;
+/// The most bytes of an entry in memory.
 const REMEMBERED_BYTES: usize = 64 << 10;
 
-/// Opens every file: the format and its version.
+/// The start of every file: the format and its version.
 const MARK: &[u8; 8] = b"SPARKLE1";
-/// Mark, length of the key, length of the value; behind the value comes the checksum.
+/// Mark, length of the key, length of the value. Key, value and checksum follow.
 const HEADER: usize = MARK.len() + 2 * size_of::<u64>();
 const CHECKSUM: usize = size_of::<u64>();
-/// How entries' files end, and those that are still being written.
+/// The file extension of entries.
 const ENDING: &str = "entry";
+/// The file extension of entries that are being written.
 const WRITING: &str = "writing";
 
-/// What can be kept. Memory that cannot be had makes an entry one that is not there.
+/// A value that can be stored. If an allocation fails, the entry counts as missing.
 pub trait Stored: Sized {
-    /// Its bytes, if there is memory for them.
+    /// The bytes of the value, if there is memory for them.
     fn to_bytes(&self) -> Option<Vec<u8>>;
-    /// The value that these bytes stand for, if any.
+    /// The value with these bytes, if they are valid.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -79,26 +80,26 @@ fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
     allocate::copied(bytes, "an entry of the store").ok()
 }
 
-/// A folder of entries, and what of it is in memory.
+/// A folder of entries, and the entries in memory.
 pub struct Store {
     folder: Option<PathBuf>,
     memory: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
-/// The store of this process: in the folder that the configuration names.
+/// The store of this process, in the folder of the configuration.
 pub fn store() -> &'static Store {
     static STORE: OnceLock<Store> = OnceLock::new();
-    // What tests find does not depend on what was run before them.
+    // Tests use no folder, so that they do not depend on earlier runs.
     STORE.get_or_init(|| Store::new(config().cache_folder().filter(|_| !cfg!(test))))
 }
 
 impl Store {
-    /// A store in `folder`, which is made when the first entry is saved; in memory only without one.
+    /// A store in `folder`, which is created with the first entry; without a folder, in memory only.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Store { folder, memory: Mutex::default() }
     }
 
-    /// The entry of `kind`, a short word in lower case, that was saved with `key` by this version of the library.
+    /// Loads the entry of `kind`, a short lower-case word, that this version of the library saved under `key`.
     pub fn load<T: Stored>(&self, kind: &str, key: &str) -> Option<T> {
         let key = whole_key(kind, key);
         if let Some(bytes) = self.remembered(|memory| memory.get(&key).and_then(|it| copied(it))).flatten() {
@@ -110,7 +111,7 @@ impl Store {
         T::from_bytes(value)
     }
 
-    /// Keeps an entry, in place of one with the same key. Says whether other processes will find it.
+    /// Saves an entry and replaces one with the same key. Returns whether other processes will find it.
     pub fn save<T: Stored>(&self, kind: &str, key: &str, value: &T) -> bool {
         let key = whole_key(kind, key);
         let Some(value) = value.to_bytes() else { return false };
@@ -122,12 +123,13 @@ impl Store {
         let Some(entry) = entry(&key, &value) else { return false };
         let written = write(folder, &file_name(kind, &key), &entry);
         if let Err(error) = &written {
-            crate::log::debug!("store: {} is not kept in {}: {error}", kind, folder.display());
+            crate::log::debug!("store: cannot save {} in {}: {error}", kind, folder.display());
         }
         written.is_ok()
     }
 
-    /// Looks at the entries in memory, unless another thread does: to wait could be for ever in a forked child.
+    /// Calls `look` with the entries in memory, unless another thread uses them: in a forked child, waiting could block
+    /// forever.
     fn remembered<R>(&self, look: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> R) -> Option<R> {
         match self.memory.try_lock() {
             Ok(mut memory) => Some(look(&mut memory)),
@@ -147,7 +149,7 @@ impl Store {
     }
 }
 
-/// The key as it stands in the file. What another version measured or compiled is not looked at.
+/// The key in the file. It includes the version, so that entries of other versions are not used.
 fn whole_key(kind: &str, key: &str) -> String {
     debug_assert!(!kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
     format!("{}\n{kind}\n{key}", env!("CARGO_PKG_VERSION"))
@@ -157,14 +159,15 @@ fn file_name(kind: &str, whole_key: &str) -> String {
     format!("{kind}-{:016x}.{ENDING}", hash(whole_key.bytes()))
 }
 
-/// FNV-1a of 64 bits (Fowler, Noll and Vo): each step is one-to-one, so no change of a single byte goes unseen.
+/// The 64-bit hash FNV-1a (Fowler, Noll and Vo). Each step is one-to-one, so a change of any single byte changes the
+/// hash.
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// A file's bytes, if there is memory for them.
+/// The bytes of a file, if there is memory for them.
 fn entry(key: &str, value: &[u8]) -> Option<Vec<u8>> {
     let len = HEADER + key.len() + value.len() + CHECKSUM;
     let mut bytes = allocate::with_capacity(len, "an entry of the store").ok()?;
@@ -177,7 +180,7 @@ fn entry(key: &str, value: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The value in a file's bytes, if they are a sound entry for `key`.
+/// The value in the bytes of a file, if they are a valid entry for `key`.
 fn value_of<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
     let (body, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
     if hash(body.iter().copied()) != u64::from_le_bytes(*checksum) {
@@ -192,11 +195,11 @@ fn value_of<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
     (sound && found == key.as_bytes()).then_some(value)
 }
 
-/// A file's bytes, if it is an ordinary file that is not too long.
+/// Reads a file, if it is a regular file that is not too long.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // What is no file may be there: a pipe must not make us wait for a writer.
+    // The path may be a pipe; opening it must not wait for a writer.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_CLOEXEC);
     let file = options.open(path).ok()?;
@@ -205,19 +208,19 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     if !facts.is_file() || facts.len() > longest {
         return None;
     }
-    // One that grows meanwhile is another process's mistake; what is read of it is no sound entry.
+    // If another process grows the file in the meantime, the bytes read here are not a valid entry.
     let mut bytes = allocate::with_capacity(facts.len() as usize, "an entry of the store").ok()?;
     file.take(facts.len()).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
-/// Writes a file so that it is there as a whole or not at all.
+/// Writes a file atomically.
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     create_folder(folder)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    // Containers that share a folder may share process ids as well: hence the time.
+    // Containers that share a folder may share process ids as well, hence the time.
     let own = folder.join(format!("{name}.{}-{now}-{number}.{WRITING}", std::process::id()));
     let mut file = File::create_new(&own)?;
     let written = file.write_all(bytes).and_then(|()| fs::rename(&own, folder.join(name)));
@@ -231,13 +234,13 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 fn create_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
-    // Nobody else's business, as the base directory specification has it.
+    // Private to the user, as the XDG base directory specification requires.
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
 }
 
-/// Removes the oldest of our files if all together have more than `limit` bytes, until they have half of it.
+/// If our files together exceed `limit` bytes, removes the oldest until they have at most half of it.
 fn prune(folder: &Path, limit: u64) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let ours = |path: &Path| path.extension().is_some_and(|ending| ending == ENDING || ending == WRITING);
@@ -257,7 +260,7 @@ fn prune(folder: &Path, limit: u64) {
         if total <= limit / 2 {
             return;
         }
-        // Whoever else removes it meanwhile has the same aim.
+        // Another process may remove it at the same time, for the same reason.
         let _ = fs::remove_file(path);
         total -= len;
     }

@@ -1,4 +1,4 @@
-//! The library's own threads: how each of them starts.
+//! Starts the library's own threads.
 
 use std::cell::Cell;
 use std::os::unix::thread::JoinHandleExt;
@@ -8,26 +8,26 @@ use crate::error::{Error, Result};
 use crate::{float_env, loader};
 
 thread_local! {
-    static OURS: Cell<bool> = const { Cell::new(false) };
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is one of the library's own.
+/// Whether the calling thread belongs to the library.
 pub fn is_ours() -> bool {
-    OURS.get()
+    IS_OURS.get()
 }
 
-/// Whether `thread` is the calling one. `std::thread::current` would panic in a destructor at the end of a thread.
+/// Whether `thread` is the calling thread. `std::thread::current` would panic in a destructor at the end of a thread.
 pub fn is_current<T>(thread: &JoinHandle<T>) -> bool {
-    // SAFETY: tells the calling thread's own id; takes no argument.
+    // SAFETY: returns the calling thread's id, and takes no argument.
     thread.as_pthread_t() == unsafe { libc::pthread_self() }
 }
 
-/// Starts a thread that does `role` for `device`, in the library's floating-point environment.
+/// Starts a thread named after `role` and `device`, in the library's floating-point environment.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] if the system gives no thread: for want of memory, or because the user has as many as are
-/// allowed; [`Error::Ending`] where the thread could not begin since the calling one holds the loader's lock. Nothing has
-/// begun then.
+/// [`Error::OutOfMemory`] if the system refuses a thread, because memory or the user's limit of threads is exhausted.
+/// [`Error::Ending`] if the calling thread holds the loader's lock, so that the new thread could not start. No thread
+/// exists then.
 pub fn spawn<T: Send + 'static>(
     device: &str,
     role: &str,
@@ -36,13 +36,13 @@ pub fn spawn<T: Send + 'static>(
     let builder = std::thread::Builder::new().name(format!("sparkle {device} {role}").trim_end().to_owned());
     loader::check()?;
     let in_environment = move || {
-        OURS.set(true);
+        IS_OURS.set(true);
         float_env::set_for_own_thread();
         body()
     };
     builder.spawn(in_environment).map_err(|error| Error::OutOfMemory {
         device: device.to_owned(),
-        what: format!("the system gives no thread for {role} ({error})"),
+        what: format!("the system cannot start a thread for {role} ({error})"),
     })
 }
 

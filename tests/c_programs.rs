@@ -121,7 +121,7 @@ fn the_log_callback() {
     let with = |way: &str, variables: &[(&str, &str)]| {
         program("log.c", &[], &[way], &[&[("SPARKLE_DEVISE", "cpu")], variables].concat())
     };
-    let warning = "SPARKLE_DEVISE=cpu is ignored: Sparkle knows no such variable";
+    let warning = "SPARKLE_DEVISE=cpu is ignored: unknown variable";
     with("set", &[]).expect(&format!("1: {warning}\n"));
     // A callback replaces stderr.
     with("set", &[("SPARKLE_LOG", "warn")]).expect(&format!("1: {warning}\n"));

@@ -59,7 +59,7 @@ impl<T> JobQueue<T> {
         if state.closed {
             return Err(Error::closed("the pipeline"));
         }
-        state.waiting.try_reserve(1).map_err(|_| allocate::refused("a longer queue of jobs"))?;
+        state.waiting.try_reserve(1).map_err(|_| allocate::out_of_memory("a longer queue of jobs"))?;
         state.waiting.push_back(job);
         state.pushed += 1;
         drop(state);

@@ -7,7 +7,7 @@ use super::pointer::{self, Growing};
 use super::status::{Outcome, sparkle_status};
 use super::timing;
 use crate::error::Error;
-use crate::problem::{Gemm, GemmDesc, Layout, Transpose, least_length};
+use crate::problem::{Gemm, GemmDesc, Layout, Transpose, min_length};
 
 /// The layout of matrices in memory; the values are those of CBLAS.
 #[repr(i32)]
@@ -129,9 +129,9 @@ pub unsafe extern "C" fn sparkle_sgemm(
         if !problem.reads_operands() {
             (a_need, b_need) = (0, 0);
         }
-        least_length("a length", a_len, a_need)?;
-        least_length("b length", b_len, b_need)?;
-        least_length("c length", c_len, c_need)?;
+        min_length("a length", a_len, a_need)?;
+        min_length("b length", b_len, b_need)?;
+        min_length("c length", c_len, c_need)?;
         // Only what the product accesses: the rest need not be readable.
         // SAFETY: C's promises for the two buffers.
         let (mut a, mut b) = unsafe {

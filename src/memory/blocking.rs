@@ -1,44 +1,44 @@
-//! Block sizes: how a matrix product, or a convolution as one, is cut for caches and threads.
+//! Block sizes of matrix products, and of convolutions as matrix products, for caches and threads.
 //!
-//! A pure function of the hierarchy's description (its measured rates, which differ from day to day, must not reach
-//! the bits), the micro-kernel's tile, the problem and the number of threads. Its cost model,
-//! for a tile of MR x NR, a core that does one step of the tile (MR*NR multiply-adds) in a fixed time:
+//! The plan is a pure function of the described hierarchy, the micro-kernel's tile, the problem and the number of
+//! threads. Measured rates differ from day to day and must not influence the bits of a result, so they are not used.
+//! The model is a core that does one step of an MR x NR tile (MR*NR multiply-adds) in a fixed time:
 //!
-//! * **KC**. A panel of B, KC x NR, is packed and then read once for each panel of A, so it should stay in L1
-//!   together with the panel of A in use and the one being fetched: `KC (NR + 2 MR) 4 <= L1`. Every block of
-//!   depth reads and writes C once more: the larger KC the better, within that.
-//! * **MC**. Panels of A stream past each panel of B: MR elements a step of MR*NR multiply-adds, so slowly that the
-//!   next cache outward keeps up. All of them together still had better be about what L2 holds, as each is used
-//!   once for each panel of B: `MC KC 4 <= L2`. And each panel of B is packed anew for each block of A, at the price
-//!   of some rows of it: the larger MC the better, within that.
-//! * **NC**. The part of C that a task adds to again for each block of depth, rows x NC, should stay in the cache
-//!   as well: `rows NC 4 <= L2/2`. A task also reads its block of A anew, KC elements a row, which must not be
-//!   more than a fraction of the C it moves: `NC >= 2 KC` wins where both cannot be had.
-//! * **Matrix products** are cut more coarsely ([`Blocking::product`]), as they pack both operands in every call, and add
-//!   to C once for each block of depth: a panel of B is fed from L2 as fast as a tile takes it (NR elements a step of
-//!   MR NR multiply-adds), so it may fill a part of that, `KC NR 4 <= L2/8`; and A's panels, MR elements a step, come
-//!   from L3 as well, so that as many rows are packed at once as a quarter of L3 holds, and B is packed that much more
-//!   rarely. At most 4 MiB, and where no L3 is known, L2.
-//! * **Threads**. Tasks are blocks of columns times groups of rows. A task of w panels of B and g of A takes
-//!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A; `w (g + 1/4)` where nothing
-//!   is packed. Of all cuts the one is taken for which `ceil(tasks/threads) task + task/2` is least: rounds, and half a task more because
-//!   threads do not end together. Products (images and groups) multiply the tasks and are never joined.
+//! * **KC**. A packed panel of B, KC x NR, is read once for each panel of A. It should stay in L1 together with the
+//!   current and the next panel of A: `KC (NR + 2 MR) 4 <= L1`. Every block of depth reads and writes C once more, so
+//!   KC should be as large as that allows.
+//! * **MC**. Panels of A stream past each panel of B: MR elements per step, slowly enough for the next cache level. All
+//!   of them together should fit in L2, because each is used once per panel of B: `MC KC 4 <= L2`. Each panel of B is
+//!   packed again for each block of A, at the cost of some rows of it, so MC should be as large as that allows.
+//! * **NC**. A task adds to its part of C, rows x NC, for each block of depth, so that part should stay in the cache:
+//!   `rows NC 4 <= L2/2`. A task also reads its block of A again, KC elements per row, which should be a fraction of
+//!   the C that it moves: `NC >= 2 KC` wins if the two conflict.
+//! * **Matrix products** have larger blocks ([`Blocking::product`]), because they pack both operands in every call and
+//!   add to C once per block of depth. L2 feeds a panel of B as fast as a tile reads it (NR elements per step), so the
+//!   panel may fill a part of L2: `KC NR 4 <= L2/8`. A's panels, MR elements per step, can come from L3. So a quarter
+//!   of L3, at most 4 MiB, is packed at once, and B is packed more rarely. Without a known L3, L2 is used.
+//! * **Threads**. Tasks are blocks of columns times groups of rows. A task of w panels of B and g panels of A costs
+//!   `w (g + 1)`: packing a panel of B costs about as much as multiplying it by one panel of A. Where nothing is packed,
+//!   it costs `w (g + 1/4)`. The cut with the least `ceil(tasks/threads) task + task/2` is used: the rounds, and half a
+//!   task because threads do not finish together. Products (images and groups) multiply the tasks; a task never spans
+//!   two.
 //!
-//! KC does not depend on the number of threads, and nothing else here changes the order of a sum: results are the
-//! same bits however many threads there are.
+//! KC does not depend on the number of threads, and nothing else here changes the order of a sum. So results have the
+//! same bits at any number of threads.
 
+use super::costs::cpu::tasks::{PACKED_PANEL, UNEVEN_END, VIEWED_PANEL};
 use super::{Caches, Hierarchy};
 use crate::problem::Conv2d;
 
-/// Elements of fp32 that a thread may use to pack in: 1 MiB.
+/// Elements of a thread's workspace for packing: 1 MiB of fp32.
 pub const WORKSPACE: usize = 1 << 18;
 
-/// Problems with fewer floating-point operations are not worth waking threads for: that takes some 20
-/// microseconds.
+/// Problems with fewer floating-point operations run on the calling thread: waking threads takes about 20 microseconds.
 pub const INLINE_FLOPS: u64 = 3_000_000;
 
-/// Assumed where the system does not tell: what nearly every CPU has at least.
+/// The assumed size of the L1 cache if the system does not report it, in bytes. Nearly every CPU has at least that.
 pub(crate) const L1_BYTES: usize = 32 << 10;
+/// The assumed size of the L2 cache, likewise.
 pub(super) const L2_BYTES: usize = 256 << 10;
 
 /// The largest tile of C that a micro-kernel keeps in registers.
@@ -50,10 +50,10 @@ pub struct Ukernel {
     pub nr: usize,
 }
 
-/// A problem as the planner sees it: some products C = A B of one shape, C's rows being contiguous.
+/// Some products C = A B of one shape. The rows of C are contiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Products {
-    /// How many: images times groups of a convolution.
+    /// The number of products: images times groups of a convolution.
     pub count: usize,
     /// Rows of C: output channels of a group.
     pub rows: usize,
@@ -61,7 +61,7 @@ pub struct Products {
     pub cols: usize,
     /// Length of the sums.
     pub depth: usize,
-    /// Depths that had better stay together: the taps of one channel.
+    /// Depths that should stay in one block: the taps of a channel.
     pub unit: usize,
 }
 
@@ -78,12 +78,12 @@ impl From<&Conv2d> for Products {
     }
 }
 
-/// How a problem is cut.
+/// The block sizes for a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocking {
     /// Depth of a block.
     pub kc: usize,
-    /// Rows of A that are packed at a time, if they are not packed once for all.
+    /// Rows of A that are packed at a time, unless all of A is packed in advance.
     pub mc: usize,
     /// Columns of a task; a multiple of NR.
     pub nc: usize,
@@ -105,36 +105,36 @@ impl Blocking {
     ) -> Self {
         let caches = &hierarchy.caches;
         let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
-        let deepest = l1 / (ukernel.nr + 2 * ukernel.mr);
-        Self::within(hierarchy, ukernel, problem.into(), threads, (deepest, l2))
+        let max_kc = l1 / (ukernel.nr + 2 * ukernel.mr);
+        Self::within(hierarchy, ukernel, problem.into(), threads, (max_kc, l2))
     }
 
-    /// Cuts a matrix product, of which nothing was packed before, for `threads` threads.
+    /// Cuts a matrix product without packed operands for `threads` threads.
     pub fn product(hierarchy: &Hierarchy, ukernel: Ukernel, problem: Products, threads: usize) -> Self {
         let caches = &hierarchy.caches;
         let l2 = known(caches.l2, L2_BYTES);
-        let shared = if caches.l3 == 0 { l2 } else { l2.max(MOST_SHARED.min(known(caches.l3, 0) / 4)) };
+        let shared = if caches.l3 == 0 { l2 } else { l2.max(MAX_SHARED.min(known(caches.l3, 0) / 4)) };
         Self::within(hierarchy, ukernel, problem, threads, (l2 / 8 / ukernel.nr, shared))
     }
 
-    /// Cuts `problem` into blocks of depth of `deepest` at most, and blocks of A of `room` elements.
+    /// Cuts `problem` into blocks of at most `max_kc` depths, and blocks of A of at most `room` elements.
     fn within(
         hierarchy: &Hierarchy,
         ukernel: Ukernel,
         problem: Products,
         threads: usize,
-        (deepest, room): (usize, usize),
+        (max_kc, room): (usize, usize),
     ) -> Self {
         let Ukernel { mr, nr } = ukernel;
-        let limit = deepest.min(WORKSPACE / nr).max(1);
+        let limit = max_kc.min(WORKSPACE / nr).max(1);
         let unit = if problem.unit <= limit { problem.unit } else { 1 };
         let kc = even(problem.depth, limit, unit);
         let mc = even(problem.rows, room / kc, mr);
-        let own = known(hierarchy.caches_for(threads).l2, L2_BYTES);
-        let widest = (own / 2 / problem.rows.max(1)).max(2 * kc);
+        let l2 = known(hierarchy.caches_for(threads).l2, L2_BYTES);
+        let widest = (l2 / 2 / problem.rows.max(1)).max(2 * kc);
         let (panels, blocks) = (problem.rows.div_ceil(mr), problem.cols.div_ceil(nr));
         let (width, group) =
-            cut(problem.count, panels, blocks, &Grain::PACKED.of((widest / nr).max(1)), threads);
+            cut(problem.count, panels, blocks, &Grain::PACKED.with_widest((widest / nr).max(1)), threads);
         let (col_blocks, row_groups) = (blocks.div_ceil(width), panels.div_ceil(group));
         Blocking { kc, mc, nc: width * nr, col_blocks, panels: group, row_groups }
     }
@@ -145,12 +145,12 @@ impl Blocking {
     }
 }
 
-/// The most elements of A that a matrix product packs at a time: 4 MiB.
-const MOST_SHARED: usize = 1 << 20;
+/// The most elements of A that a matrix product packs at a time: 4 MiB of fp32.
+const MAX_SHARED: usize = 1 << 20;
 
-/// How the operands of a matrix product lie.
+/// The memory layout of the operands of a matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lie {
+pub struct OperandLayout {
     /// Whether the rows of A are contiguous.
     pub a_rows: bool,
     /// Whether the rows of B are contiguous.
@@ -159,99 +159,102 @@ pub struct Lie {
     pub b_cols: bool,
 }
 
-/// The way to compute a matrix product, by the reuse of its operands.
+/// The method that computes a matrix product. It depends on how often operands are reused.
 ///
-/// A packed element has been read and written once more, and then costs less each time it is used. So packing
-/// pays for what is used often:
+/// Packing reads and writes an element once more and makes each use cheaper. So it pays for elements that are used
+/// often:
 ///
-/// * **Dots**. With at most [`FEW`] rows or columns the large operand is used no more often than that. It streams
-///   through the registers if its lines are contiguous in depth; those of the other are made so if need be. Not with a
-///   depth of [`SHALLOW`] or less: to add up the lanes of a sum would take longer than to compute it.
-/// * **Sweep**. With a depth of at most [`SHALLOW`] a tile of C takes about as long to write as to compute: what
-///   counts is that C is written row by row. Panels of B are packed, A is read in place.
-/// * **Panels**. A is used once for each panel of B's columns: in place up to two of them if its rows are
-///   contiguous, or if all of it stays in L1 anyway. B is used once for each panel of A's rows; likewise.
+/// * **Dots**. With at most [`MAX_DOT_VECTORS`] rows or columns, each element of the large operand is used at most that
+///   often. The operand streams through registers if its lines are contiguous in depth; the lines of the other operand
+///   are copied if necessary. The depth must exceed [`MAX_SWEEP_DEPTH`]: below, adding up the lanes of a sum takes
+///   longer than computing it.
+/// * **Sweep**. With a depth of at most [`MAX_SWEEP_DEPTH`], writing a tile of C takes about as long as computing it,
+///   so C is written row by row. Panels of B are packed; A is read in place.
+/// * **Panels**. A is used once per panel of B's columns. It is read in place for at most two of them if its rows are
+///   contiguous, or if all of it fits in L1. The same holds for B and the panels of A's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Sums of lines.
+pub enum Method {
+    /// Dot products of lines.
     Dots,
     /// Row by row.
     Sweep,
-    /// Packed panels, unless an operand is read in place.
+    /// Panels, packed or in place.
     Panels {
-        /// Whether A is.
+        /// Whether A is read in place.
         a_in_place: bool,
-        /// Whether B is.
+        /// Whether B is read in place.
         b_in_place: bool,
     },
 }
 
-/// The most rows or columns that are computed as sums of lines.
-pub const FEW: usize = 4;
+/// The most rows or columns of a product that is computed as dot products.
+pub const MAX_DOT_VECTORS: usize = 4;
 
-/// The largest depth that is computed row by row.
-pub const SHALLOW: usize = 32;
+/// The largest depth of a product that is computed row by row.
+pub const MAX_SWEEP_DEPTH: usize = 32;
 
-impl Way {
-    /// Chooses by the problem alone, so that the same problem is summed in the same order at any number of
-    /// threads.
-    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, lie: Lie) -> Self {
+impl Method {
+    /// Chooses a method. The number of threads has no influence, so that the order of sums does not depend on it.
+    pub fn plan(caches: &Caches, ukernel: Ukernel, problem: &Products, layout: OperandLayout) -> Self {
         let Products { rows, cols, depth, .. } = *problem;
         let Ukernel { mr, nr } = ukernel;
-        // The lines of A stream past few columns of B, or those of B past few rows of A.
+        // Lines of A stream past few columns of B, or lines of B past few rows of A.
         let dots = |few: usize, streams, ready| {
-            few <= FEW && depth > SHALLOW && streams && (ready || few * depth <= WORKSPACE)
+            few <= MAX_DOT_VECTORS
+                && depth > MAX_SWEEP_DEPTH
+                && streams
+                && (ready || few * depth <= WORKSPACE)
         };
-        if dots(cols, lie.a_rows, lie.b_cols) || dots(rows, lie.b_cols, lie.a_rows) {
-            return Way::Dots;
+        if dots(cols, layout.a_rows, layout.b_cols) || dots(rows, layout.b_cols, layout.a_rows) {
+            return Method::Dots;
         }
         let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
-        if depth <= SHALLOW && row_panels > 2 && col_panels > 2 {
-            return Way::Sweep;
+        if depth <= MAX_SWEEP_DEPTH && row_panels > 2 && col_panels > 2 {
+            return Method::Sweep;
         }
-        // A third of L1 each, as the other operand and C want their parts.
+        // A third of L1: the other operand and C need room as well.
         let small = |elements: usize| elements <= known(caches.l1, L1_BYTES) / 3;
-        Way::Panels {
-            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && lie.a_rows),
-            b_in_place: lie.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
+        Method::Panels {
+            a_in_place: small(rows.saturating_mul(depth)) || (col_panels <= 2 && layout.a_rows),
+            b_in_place: layout.b_rows && (small(cols.saturating_mul(depth)) || row_panels <= 2),
         }
     }
 }
 
-/// Elements of fp32 that a cache of `bytes` holds, or of what is assumed if that is not known.
+/// Elements of fp32 in a cache of `bytes`, or of `assumed` bytes if `bytes` is 0, which means unknown.
 pub(crate) fn known(bytes: usize, assumed: usize) -> usize {
     known_bytes(bytes, assumed) / size_of::<f32>()
 }
 
-/// The bytes of a cache, or what is assumed if that is not known.
+/// The bytes of a cache, or `assumed` if `bytes` is 0, which means unknown.
 pub(crate) fn known_bytes(bytes: usize, assumed: usize) -> usize {
     if bytes == 0 { assumed } else { bytes }
 }
 
-/// What limits how finely tasks are cut.
+/// The limits on the size of tasks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grain {
-    /// Panels of B of a task, at most.
+    /// The most panels of B of a task.
     widest: usize,
-    /// What a panel of B costs a task by itself, in panels of A that it meets.
+    /// The cost of preparing a panel of B, in multiplications by a panel of A.
     preparing: f64,
-    /// Tasks for each thread, about, at most.
+    /// About the most tasks per thread.
     tasks: usize,
 }
 
 impl Grain {
     /// Panels of B are packed.
-    pub(super) const PACKED: Self = Grain { widest: usize::MAX, preparing: 1.0, tasks: 8 };
-    /// They are views: a table, and lines on their way.
-    pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: 0.25, tasks: 16 };
+    pub(super) const PACKED: Self = Grain { widest: usize::MAX, preparing: PACKED_PANEL, tasks: 8 };
+    /// Panels of B are views.
+    pub(super) const VIEWED: Self = Grain { widest: usize::MAX, preparing: VIEWED_PANEL, tasks: 16 };
 
-    /// The same with tasks of at most `widest` panels of B.
-    fn of(self, widest: usize) -> Self {
+    /// The same limits, and at most `widest` panels of B per task.
+    fn with_widest(self, widest: usize) -> Self {
         Grain { widest, ..self }
     }
 }
 
-/// Panels of B and of A of a task.
+/// The panels of B and of A of a task, for `products` products of `panels` panels of A and `blocks` panels of B.
 pub(super) fn cut(
     products: usize,
     panels: usize,
@@ -272,7 +275,7 @@ pub(super) fn cut(
             let width = blocks.div_ceil(pieces);
             let tasks = products * panels.div_ceil(group) * blocks.div_ceil(width);
             let task = width as f64 * (group as f64 + grain.preparing);
-            let time = (tasks.div_ceil(threads) as f64 + 0.5) * task;
+            let time = (tasks.div_ceil(threads) as f64 + UNEVEN_END) * task;
             if time < best.0 {
                 best = (time, width, group);
             }
@@ -285,8 +288,8 @@ pub(super) fn cut(
     (best.1, best.2)
 }
 
-/// The length of the pieces when `total` is cut into as few as possible of at most `limit`, all about as
-/// long, and their lengths multiples of `step`.
+/// The length of pieces if `total` is cut into as few as possible, of at most `limit` and about equal length. The
+/// length is a multiple of `step`.
 pub(crate) fn even(total: usize, limit: usize, step: usize) -> usize {
     let limit = (limit / step).max(1) * step;
     let pieces = total.div_ceil(limit).max(1);
@@ -311,7 +314,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_assumed_and_what_a_thread_packs_in() {
+    fn assumed_sizes_and_the_workspace() {
         assert_eq!((4 * WORKSPACE, L1_BYTES, L2_BYTES), (1_048_576, 32_768, 262_144));
         assert_eq!(
             (known(0, 400), known(800, 400), known_bytes(0, 400), known_bytes(8, 400)),
@@ -329,7 +332,8 @@ mod tests {
 
     #[test]
     fn blocks_worked_by_hand() {
-        // 12,288 elements of L1 hold 192 of (48 + 2 x 8); 576 in four even blocks of whole channels; L2 holds 1,820 rows of those.
+        // 12,288 elements of L1 hold 192 of (48 + 2 x 8); 576 in four even blocks of whole channels; L2 holds 1,820
+        // rows of those.
         let problem = Products { count: 1, rows: 64, cols: 50_176, depth: 576, unit: 9 };
         let plan = Blocking::plan(&machine(48 << 10, 1 << 20), TILES[0], problem, 1);
         // Half of L2 holds 2,048 columns of 64 rows: 42 panels; 1,046 panels are 25 times that.
@@ -362,7 +366,8 @@ mod tests {
         assert_eq!(Blocking::product(&machine(1 << 20, 64 << 20), TILES[0], deep, 1).kc, 3000);
     }
 
-    /// The least time of all cuts that are looked at: columns in ever more pieces, until there are so many tasks for each thread.
+    /// The cut has the least time of all cuts that are considered: more and more pieces, up to the limit of tasks per
+    /// thread.
     #[test]
     fn a_cut_is_the_best_there_is() {
         let (mut cases, mut cut_up) = (0, 0);
@@ -380,7 +385,7 @@ mod tests {
         for ((products, panels, blocks), threads) in
             shapes.into_iter().flat_map(|it| [2usize, 3, 8, 16].map(|threads| (it, threads)))
         {
-            for (grain, preparing, most) in [(Grain::PACKED, 1.0, 8), (Grain::VIEWED, 0.25, 16)] {
+            for (grain, preparing, max) in [(Grain::PACKED, 1.0, 8), (Grain::VIEWED, 0.25, 16)] {
                 for widest in [usize::MAX, 20] {
                     let tasks = |width: usize, group: usize| {
                         products * usize::div_ceil(panels, group) * usize::div_ceil(blocks, width)
@@ -393,15 +398,14 @@ mod tests {
                     let mut least = f64::INFINITY;
                     for group in (1..=panels.min(2 * threads)).map(|groups| panels.div_ceil(groups)) {
                         for pieces in fewest..=blocks {
-                            let many =
-                                |pieces: usize| tasks(blocks.div_ceil(pieces), group) >= most * threads;
+                            let many = |pieces: usize| tasks(blocks.div_ceil(pieces), group) >= max * threads;
                             if pieces > fewest && many(pieces - 1) {
                                 break;
                             }
                             least = least.min(time((blocks.div_ceil(pieces), group)));
                         }
                     }
-                    let got = cut(products, panels, blocks, &grain.of(widest), threads);
+                    let got = cut(products, panels, blocks, &grain.with_widest(widest), threads);
                     assert_eq!(time(got), least, "{products} {panels} {blocks} {threads}: {got:?}");
                     assert!(got.0 <= widest);
                     cut_up += usize::from(got != (blocks, panels));
@@ -411,7 +415,7 @@ mod tests {
         }
         assert!(cases > 100 && cut_up > 80, "{cases} {cut_up}");
         assert_eq!(
-            cut(2, 7, 100, &Grain::PACKED.of(30), 1),
+            cut(2, 7, 100, &Grain::PACKED.with_widest(30), 1),
             (25, 7),
             "one thread: as wide as allowed, evenly"
         );
@@ -474,34 +478,40 @@ mod tests {
     #[test]
     fn operands_are_packed_where_they_are_used_often() {
         let caches = Caches { l1: 48 << 10, l2: 1 << 20, ..Caches::UNKNOWN };
-        let plain = Lie { a_rows: true, b_rows: true, b_cols: false };
-        let way = |rows, cols, depth, lie| {
-            Way::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, lie)
+        let plain = OperandLayout { a_rows: true, b_rows: true, b_cols: false };
+        let way = |rows, cols, depth, layout| {
+            Method::plan(&caches, TILES[0], &Products { count: 1, rows, cols, depth, unit: 1 }, layout)
         };
-        let in_place = |a_in_place, b_in_place| Way::Panels { a_in_place, b_in_place };
+        let in_place = |a_in_place, b_in_place| Method::Panels { a_in_place, b_in_place };
         assert_eq!(way(1000, 1000, 1000, plain), in_place(false, false));
         assert_eq!(way(20, 20, 20, plain), in_place(true, true));
         assert_eq!(way(10_000, 16, 1000, plain), in_place(true, false));
         assert_eq!(way(1, 1000, 1000, plain), in_place(true, true));
-        assert_eq!(way(1, 1000, 1000, Lie { b_cols: true, b_rows: false, ..plain }), Way::Dots);
-        assert_eq!(way(1000, 1, 1000, Lie { b_cols: true, ..plain }), Way::Dots);
-        assert_eq!(way(1000, 4, 1000, plain), Way::Dots);
-        assert_eq!(way(1000, 4, SHALLOW + 1, plain), Way::Dots);
+        assert_eq!(way(1, 1000, 1000, OperandLayout { b_cols: true, b_rows: false, ..plain }), Method::Dots);
+        assert_eq!(way(1000, 1, 1000, OperandLayout { b_cols: true, ..plain }), Method::Dots);
+        assert_eq!(way(1000, 4, 1000, plain), Method::Dots);
+        assert_eq!(way(1000, 4, MAX_SWEEP_DEPTH + 1, plain), Method::Dots);
         assert_eq!(way(100, 3, 5, plain), in_place(true, true));
-        assert_eq!(way(1000, 4, SHALLOW, plain), in_place(true, true));
-        // Four columns that long cannot be brought together in a workspace.
-        assert!(matches!(way(1000, 4, 100_000, plain), Way::Panels { .. }));
-        assert_eq!(way(1000, 1000, 8, plain), Way::Sweep);
-        // Three panels each way are needed for that.
-        assert_eq!((way(17, 97, 8, plain), way(17, 97, SHALLOW, plain)), (Way::Sweep, Way::Sweep));
+        assert_eq!(way(1000, 4, MAX_SWEEP_DEPTH, plain), in_place(true, true));
+        // Four columns of that length do not fit in a workspace.
+        assert!(matches!(way(1000, 4, 100_000, plain), Method::Panels { .. }));
+        assert_eq!(way(1000, 1000, 8, plain), Method::Sweep);
+        // That takes three panels in each direction.
+        assert_eq!(
+            (way(17, 97, 8, plain), way(17, 97, MAX_SWEEP_DEPTH, plain)),
+            (Method::Sweep, Method::Sweep)
+        );
         assert_eq!(
             (way(16, 97, 8, plain), way(17, 96, 8, plain)),
             (in_place(true, true), in_place(true, true))
         );
         // B's columns cannot be read in place, however small it is.
-        assert_eq!(way(20, 20, 20, Lie { b_rows: false, b_cols: true, ..plain }), in_place(true, false));
-        // A's columns only if all of it is small.
-        assert_eq!(way(10_000, 16, 1000, Lie { a_rows: false, ..plain }), in_place(false, false));
+        assert_eq!(
+            way(20, 20, 20, OperandLayout { b_rows: false, b_cols: true, ..plain }),
+            in_place(true, false)
+        );
+        // A's columns can be read in place only if all of A is small.
+        assert_eq!(way(10_000, 16, 1000, OperandLayout { a_rows: false, ..plain }), in_place(false, false));
     }
 
     #[test]

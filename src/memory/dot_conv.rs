@@ -18,6 +18,7 @@
 
 use super::Caches;
 use super::blocking::{L1_BYTES, WORKSPACE, even, known};
+use super::costs::cpu::dot_conv::{ADDING, PACKING, PACKING_WEIGHT, TRANSPOSING};
 use crate::problem::Conv2d;
 
 /// Rows and pixels of a tile.
@@ -32,15 +33,6 @@ pub const GAP: usize = 16;
 const MAX_PIXELS: usize = 128;
 /// Minimum depth. Below it, adding up lanes takes too much of the time.
 const MIN_DEPTH: usize = 256;
-
-/// Cycles to add up the lanes of a tile.
-const ADDING: f64 = 50.0;
-/// Cycles to pack a weight while a tile is computed: for tiles of a single vector, and for wider ones, which hide
-/// more of it. Measured on 4x4 and 7x7 maps.
-const PACKING_WEIGHT: [f64; 2] = [0.25, 0.09];
-/// Cycles to transpose a square of 8 x 8, and to pack a piece of a row of the im2col matrix.
-const TRANSPOSING: f64 = 14.0;
-const PACKING: f64 = 6.0;
 
 /// How a problem is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,37 +1,37 @@
-//! A device as the planner sees it: registers, caches and rates, nothing else.
+//! The description of a device for planners: registers, caches and rates.
 //!
-//! What the system describes (registers, caches, hardware threads) is known at once and never changes; the rates are
-//! measured. Block sizes depend on the former alone, so that no noise of a measurement reaches the bits of a result.
+//! The system reports registers, caches and hardware threads; they never change. Rates are measured. Block sizes depend
+//! only on the former, so that measurement noise does not influence the bits of a result.
 
-/// What a device is described as, and what it was measured to do. Rates that were not measured are zero.
+/// A device's reported properties and measured rates. Rates that were not measured are zero.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Hierarchy {
-    /// fp32 operations a second of one thread's multiply-adds on registers alone: what no kernel exceeds.
+    /// fp32 operations per second of one thread's multiply-adds on registers: the upper bound of all kernels.
     pub peak: f64,
-    /// fp32 operations a second that the engine's kernels reach on a problem of middling size.
+    /// fp32 operations per second of the backend's kernels on a problem of medium size.
     pub flops: f64,
-    /// Bytes a second that one thread reads and writes in its level 2 cache.
+    /// Bytes per second that one thread reads and writes in its L2 cache.
     pub l2: f64,
-    /// Bytes a second that one thread reads and writes in level 3.
+    /// Bytes per second that one thread reads and writes in the L3 cache.
     pub l3: f64,
-    /// Bytes a second between the compute units and the device's main memory.
+    /// Bytes per second between the compute units and the device's main memory.
     pub memory: f64,
-    /// Bytes a second from the caller's memory to the device's; infinite where they are the same.
+    /// Bytes per second from the caller's memory to the device's; infinite if they are the same memory.
     pub upload: f64,
-    /// Bytes a second back; infinite where they are the same.
+    /// Bytes per second back; infinite if they are the same memory.
     pub download: f64,
-    /// Seconds from handing over an empty job to its end.
+    /// Seconds from the submission of an empty job to its end.
     pub launch: f64,
     /// Hardware threads.
     pub threads: usize,
-    /// The vector registers of one of them.
+    /// The vector registers of one hardware thread.
     pub registers: Registers,
-    /// Its caches, as far as known.
+    /// The caches, as far as known.
     pub caches: Caches,
 }
 
 impl Hierarchy {
-    /// Nothing is known and nothing was measured.
+    /// A device without any known property or rate.
     pub const UNKNOWN: Self = Hierarchy {
         peak: 0.0,
         flops: 0.0,
@@ -46,9 +46,8 @@ impl Hierarchy {
         caches: Caches::UNKNOWN,
     };
 
-    /// The caches as one of `threads` threads sees them that work at once: each level divided among those that
-    /// share it. The system spreads threads over cores, so a level is shared only when there are more of them than
-    /// there are caches of that level.
+    /// The share of the caches that each of `threads` concurrent threads has. The system spreads threads over cores, so
+    /// threads share a cache only if there are more threads than caches of that level.
     pub fn caches_for(&self, threads: usize) -> Caches {
         let share = |bytes: usize, sharing: usize| {
             let caches = (self.threads / sharing.max(1)).max(1);
@@ -60,41 +59,41 @@ impl Hierarchy {
     }
 }
 
-/// The vector registers of an instruction set. Zero means not known.
+/// The vector registers of an instruction set. Zero means unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Registers {
-    /// How many.
+    /// The number of registers.
     pub count: usize,
-    /// fp32 elements of one.
+    /// fp32 elements of a register.
     pub lanes: usize,
 }
 
 impl Registers {
-    /// Nothing is known.
+    /// Unknown registers or caches.
     pub const UNKNOWN: Self = Registers { count: 0, lanes: 0 };
 }
 
-/// The caches between a core and memory, in bytes, and the hardware threads that share one. Zero means not known.
+/// The caches between a core and memory, in bytes, and the hardware threads that share a cache. Zero means unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Caches {
-    /// Level 1, of data.
+    /// Size of the L1 data cache.
     pub l1: usize,
-    /// Hardware threads that share one level 1.
+    /// Hardware threads that share an L1 cache.
     pub l1_threads: usize,
-    /// Level 2.
+    /// Size of the L2 cache.
     pub l2: usize,
-    /// Hardware threads that share one level 2.
+    /// Hardware threads that share an L2 cache.
     pub l2_threads: usize,
-    /// Level 3.
+    /// Size of the L3 cache.
     pub l3: usize,
-    /// Hardware threads that share one level 3.
+    /// Hardware threads that share an L3 cache.
     pub l3_threads: usize,
-    /// A line.
+    /// Size of a cache line.
     pub line: usize,
 }
 
 impl Caches {
-    /// Nothing is known.
+    /// Unknown registers or caches.
     pub const UNKNOWN: Self =
         Caches { l1: 0, l1_threads: 0, l2: 0, l2_threads: 0, l3: 0, l3_threads: 0, line: 0 };
 }
@@ -105,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_cache_is_shared_once_there_are_more_threads_than_caches() {
-        // Eight cores of two threads, two level 3 caches.
+        // Eight cores of two threads, two L3 caches.
         let caches = Caches {
             l1: 48 << 10,
             l1_threads: 2,
@@ -124,9 +123,9 @@ mod tests {
         assert_eq!(seen(8), (48, 1024, 8));
         assert_eq!(seen(9), (24, 512, 6));
         assert_eq!(seen(16), (24, 512, 4));
-        // More threads than the machine has take turns: no more of them compute at once.
+        // More threads than the machine has take turns, so no more of them compute at once.
         assert_eq!(seen(64), (24, 512, 4));
-        // A level 2 that four single-threaded cores share.
+        // An L2 cache that four single-threaded cores share.
         let cluster = Caches { l1_threads: 1, l2_threads: 4, ..caches };
         let cluster = Hierarchy { threads: 8, caches: cluster, ..machine };
         assert_eq!([1, 2, 4, 8].map(|threads| cluster.caches_for(threads).l2 >> 10), [1024, 1024, 512, 256]);

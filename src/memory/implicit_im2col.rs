@@ -26,6 +26,7 @@
 
 use super::Caches;
 use super::blocking::{Grain, L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
+use super::costs::cpu::im2col::{ALONE, DROPPING, PACKING, PANEL, PASSING, SPLIT, STAGING, TILE};
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// Maximum taps of a convolution that is read this way.
@@ -40,22 +41,6 @@ pub const STAGE: usize = WORKSPACE / 4 * 3;
 /// Maximum columns beside whole vectors, of any kernel.
 pub const MAX_BESIDE: usize = 8;
 
-/// Cycles to copy a vector of a plane.
-const STAGING: f64 = 8.0;
-/// Cycles to pack a piece of a panel, a vector or less.
-const PACKING: f64 = 6.0;
-/// Cycles to load, add to and store a vector of C.
-const PASSING: f64 = 6.0;
-/// Cost of a tile of a single vector, in vectors of wider tiles: it has one load for each multiply-add. Measured.
-const ALONE: f64 = 1.1;
-/// Fixed cycles of a panel: its table of taps, its columns beside vectors. Measured on groups of 8 and 16 channels.
-const PANEL: f64 = 250.0;
-/// Fixed cycles of a vector of a register tile, in any kernel.
-pub const TILE: f64 = 6.25;
-/// Cycles to copy a vector of C out of a tile with gaps.
-const DROPPING: f64 = 4.0;
-/// Relative cost of a vector whose loads of B straddle cache lines. Measured: 1.05 to 1.15.
-const SPLIT: f64 = 1.06;
 /// Minimum associativity that is assumed of caches.
 const WAYS: usize = 8;
 

@@ -1,9 +1,12 @@
-//! Layer 2: what a device can do and what that means for a problem. Pure: no I/O, no handles.
+//! Layer 2: devices as numbers, and the plans that follow from them. Every layer above may use it. It uses only
+//! `problem`: no I/O, no handles, no state.
 //!
-//! A device is nothing but its measured [`Hierarchy`]; [`roofline`] turns a hierarchy and a problem's work into a
-//! time, `blocking` turns its caches into block sizes, and `tile` its registers into register tiles. Engines measure their hierarchy, the device layer compares the times.
+//! A device is its [`Hierarchy`], which a backend measures. [`roofline`] predicts times from it, `blocking` and
+//! `winograd` choose block sizes for its caches, `tile` register tiles for its registers, [`tiles`] workgroup tiles for
+//! a GPU. `costs` holds the constants of their models.
 
 pub(crate) mod blocking;
+pub(crate) mod costs;
 pub(crate) mod dot_conv;
 mod hierarchy;
 pub(crate) mod implicit_im2col;

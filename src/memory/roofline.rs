@@ -1,23 +1,23 @@
-//! The least time a problem can take on a hierarchy (the roofline model: Williams, Waterman and Patterson 2009).
+//! The roofline model: the least time of a problem on a device (Williams, Waterman and Patterson 2009).
 
 use super::Hierarchy;
 
-/// The work of one call, as counted by a problem.
+/// The work of one call, computed from the problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// Floating-point operations.
     pub flops: u64,
-    /// Bytes moved between compute units and device memory at least.
+    /// The least bytes moved between compute units and device memory.
     pub bytes: u64,
-    /// Bytes that go to the device in this call.
+    /// Bytes uploaded to the device in this call.
     pub upload: u64,
-    /// Bytes that come back.
+    /// Bytes downloaded in this call.
     pub download: u64,
 }
 
-/// Seconds that `work` takes on a device: transfers, then the slower of arithmetic and memory, then the launch.
+/// The predicted seconds of `work` on a device: the transfers, the slower of arithmetic and memory, and the launch.
 ///
-/// The three steps of one synchronous call follow each other, so their times add up.
+/// The steps of a synchronous call do not overlap, so their times add up.
 pub fn seconds(device: &Hierarchy, work: Work) -> f64 {
     let compute = (work.flops as f64 / device.flops).max(work.bytes as f64 / device.memory);
     work.upload as f64 / device.upload + compute + work.download as f64 / device.download + device.launch

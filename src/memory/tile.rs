@@ -1,44 +1,44 @@
-//! The register tile: how many rows and columns of C a micro-kernel keeps in vector registers.
+//! Register tiles: the rows and columns of C that a micro-kernel keeps in vector registers.
 //!
-//! The model of Goto and van de Geijn (2008) and of BLIS (Low et al., Analytical modeling is enough for
-//! high-performance BLIS, 2016). In each step of depth a tile of MR rows and V vectors of L lanes (NR = V L) takes MR
+//! The model follows Goto and van de Geijn (2008) and BLIS (Low et al., Analytical modeling is enough for
+//! high-performance BLIS, 2016). A tile has MR rows and V vectors of L lanes, NR = V L. A step of depth loads MR
 //! elements of A and V vectors of B, and does MR V multiply-adds of vectors:
 //!
-//! * it must fit: MR V sums, the V vectors of B, and two registers for an element of A spread over all lanes and the
-//!   next one, which compilers load meanwhile, `MR V + V + 2 <= registers`. With one less they keep a sum in memory,
-//!   and its chain of additions then passes through that: 4 x 24 on 16 registers reached 40 of 122 GFLOPS, 6 x 16 115;
-//! * it must hide the units' latency: at least as many independent sums as are under way, two units of four or five
-//!   steps, [`IN_FLIGHT`];
-//! * it should load little: MR + V loads for MR V multiply-adds. The best tile has the largest
-//!   `MR V / (MR + V)`. From 1 upwards a core that starts as many loads as multiply-adds in a cycle computes all the
-//!   time; what is above that is reserve, for packing and for loads that miss.
+//! * The tile must fit: MR V sums, V vectors of B, and two registers for the current and the next element of A,
+//!   broadcast to all lanes, which compilers load ahead: `MR V + V + 2 <= registers`. With one register less, compilers
+//!   keep a sum in memory, and its chain of additions passes through memory: 4 x 24 on 16 registers reaches 40 of 122
+//!   GFLOPS, 6 x 16 reaches 115.
+//! * The tile must hide the latency of the units: it needs as many independent sums as are in flight, two units times
+//!   four or five cycles, [`IN_FLIGHT`].
+//! * The tile should load little: MR + V loads for MR V multiply-adds. The best tile has the largest `MR V / (MR + V)`.
+//!   A core that starts as many loads as multiply-adds per cycle is compute-bound from 1 upwards; more leaves room for
+//!   packing and for loads that miss.
 //!
-//! What the model cannot do is decide at run time. Registers have no addresses, so a tile is a constant of compiled
-//! code. Each kernel is compiled with one, chosen among those that the model admits by what it does not see: how much
-//! of a tile is computed for nothing at the edges of common maps, and measured speed. A test holds every kernel's tile
-//! against this model for its registers. Nothing else in the planner or the loops knows a tile but through the
-//! kernel's MR and NR.
+//! Registers have no addresses, so a tile is a constant of compiled code and cannot be chosen at run time. Each
+//! kernel's tile is one that the model admits, selected by measured speed and by the padding at the edges of common
+//! maps. A test checks every kernel's tile against this model. Planners and loops know a tile only through the kernel's
+//! MR and NR.
 
 use super::Registers;
 
-/// Sums that two multiply-add units of four or five cycles latency have under way.
+/// Sums in flight in two multiply-add units with a latency of four or five cycles.
 const IN_FLIGHT: usize = 8;
 
-/// Registers for elements of A: the one in use, and the next.
+/// Registers for elements of A: the current one and the next.
 const ELEMENTS_OF_A: usize = 2;
 
-/// A tile and what it is worth.
+/// A tile and its reuse of loaded values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RegisterTile {
     /// Rows.
     pub mr: usize,
     /// Columns: whole vectors.
     pub nr: usize,
-    /// Multiply-adds of vectors for each load, MR V / (MR + V).
+    /// Multiply-adds of vectors per load, MR V / (MR + V).
     pub reuse: f64,
 }
 
-/// All tiles that fit `registers` and hide the latency, the best first.
+/// All tiles that fit in `registers` and hide the latency, the best first.
 pub fn register_tiles(registers: Registers) -> Vec<RegisterTile> {
     let Registers { count, lanes } = registers;
     let room = |v: usize| count.saturating_sub(v + ELEMENTS_OF_A) / v;
@@ -47,7 +47,7 @@ pub fn register_tiles(registers: Registers) -> Vec<RegisterTile> {
     let mut tiles: Vec<_> =
         (1..count).flat_map(|v| (1..=room(v)).map(move |mr| (mr, v))).map(|(mr, v)| of(mr, v)).collect();
     tiles.retain(|tile| tile.mr * tile.nr >= IN_FLIGHT * lanes);
-    // Of equals the one with more rows: fewer columns are computed for nothing at the edge of a small map.
+    // Of equal tiles, the one with more rows comes first: it wastes fewer columns at the edge of a small map.
     tiles.sort_by(|a, b| b.reuse.total_cmp(&a.reuse).then(b.mr.cmp(&a.mr)));
     tiles
 }
@@ -64,7 +64,7 @@ mod tests {
             let tile = register_tiles(Registers { count, lanes })[0];
             (tile.mr, tile.nr)
         };
-        // What BLIS has for AVX2.
+        // The tile of BLIS for AVX2.
         assert_eq!(best(16, 8), (6, 16));
         assert_eq!(best(32, 16), (5, 80));
     }

@@ -1,48 +1,54 @@
-//! Tiles for a GPU: the same patterns as `blocking`, one level up. A workgroup plays the core, its shared memory the
-//! L1 cache, a thread's registers the vector registers.
+//! Workgroup tiles for a GPU: the scheme of `blocking` with a workgroup as the core, shared memory as the L1 cache, and
+//! a thread's registers as the vector registers.
 //!
-//! The cost model. A workgroup computes a tile of BM x BN, each of its threads TM x TN of it:
+//! The cost model. A workgroup computes a tile of BM x BN; each of its threads computes TM x TN of it.
 //!
-//! * **Arithmetic.** A step of the reduction is TM TN multiply-adds a thread, and (TM + TN)/4 reads of 16 bytes from
-//!   shared memory: those take issue slots from the multiply-adds, and the smaller the tile the more. Each element that a thread
-//!   moves into shared memory costs some instructions; pixels that are not side by side in memory cost most.
-//! * **Width.** A compute unit holds as many workgroups at a time as its registers do, and needs some hundred threads to be busy.
-//!   Workgroups come in waves of what all units hold; the last wave is rarely full, and its units share their rate among fewer.
-//!   Small outputs make less than a wave: then the steps of a slice are dealt to groups of threads, or the reduction is cut into
-//!   parts (`splits`), summed by a second pass.
-//! * **Company.** A workgroup that looks for each of its pixels, and checks whether it is there, keeps its unit less busy if it has the
-//!   unit to itself: nobody computes meanwhile.
-//! * **Latency.** However small a slice, it takes a round trip to memory, in which the unit's other workgroups go on.
-//! * **Memory.** Device memory moves everything once.
+//! * **Arithmetic.** A step of the reduction takes TM TN multiply-adds per thread, and (TM + TN)/4 reads of 16 bytes
+//!   from shared memory. Reads take issue slots from the multiply-adds; the smaller the tile, the more. Each element
+//!   that a thread moves into shared memory costs some instructions, and a pixel without adjacent neighbours costs
+//!   most.
+//! * **Occupancy.** Registers limit the workgroups that are resident on a compute unit, and a unit needs some hundred
+//!   threads to be busy. Workgroups run in waves; the last wave is rarely full. Small outputs make less than a wave.
+//!   Then groups of threads share the steps of a slice, or the reduction is cut into parts (`splits`) that a second
+//!   pass adds up.
+//! * **Bounds checks.** A workgroup that computes and checks the place of each pixel keeps its unit less busy if no
+//!   other workgroup is resident, because nothing else computes in the meantime.
+//! * **Latency.** A slice takes at least a round trip to memory; other workgroups of the unit run in that time.
+//! * **Memory.** Device memory moves all data once.
 //!
-//! The slowest counts, and a launch for each pass. The costs were fitted to some 1,000 kernels on one GPU; a device is its rates and
-//! limits, and no name appears here.
+//! The slowest of these counts, plus a launch per pass. The costs were fitted to about 1,000 kernels on one GPU. A
+//! device is its rates and limits; its name has no influence.
 
 use std::fmt;
 
-/// A GPU as the planner sees it: limits from its driver, rates as measured.
+use super::costs::gpu::tiled::{
+    ALONE, BUSY_THREADS, GATHER, LATENCY, MAX_RESIDENT, MIXED, MOVE, OTHER_REGISTERS, PARTS, PROLOGUE, READ,
+    STEP, UNIT_REGISTERS, WEIGHT,
+};
+
+/// The properties of a GPU that planners use: limits from the driver and measured rates.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Gpu {
-    /// Multiply-adds a second times two, from registers.
+    /// fp32 operations per second of multiply-adds on registers; a multiply-add is two operations.
     pub flops: f64,
-    /// Bytes a second from the device's memory.
+    /// Bytes per second from the device's memory.
     pub memory: f64,
-    /// Seconds that a dispatch takes from the queue, behind another.
+    /// Seconds between consecutive dispatches in a queue.
     pub launch: f64,
-    /// Compute units, as far as they can be told from how times grow with the number of workgroups.
+    /// Compute units, estimated from how times grow with the number of workgroups.
     pub units: usize,
-    /// Bytes of shared memory that a workgroup may have.
+    /// The most bytes of shared memory of a workgroup.
     pub shared_bytes: usize,
-    /// Threads that a workgroup may have.
+    /// The most threads of a workgroup.
     pub max_threads: usize,
     /// The most elements of a buffer.
     pub max_elements: usize,
-    /// Iterations that all loops of an invocation may make together.
+    /// The most iterations of all loops of an invocation together.
     pub max_iterations: usize,
 }
 
 impl Gpu {
-    /// A middling GPU with the least that GL 4.3 promises, for tests and where nothing was measured.
+    /// A medium GPU with the minimum limits of GL 4.3, for tests and for devices without measurements.
     pub const ASSUMED: Self = Gpu {
         flops: 5e12,
         memory: 3e11,
@@ -55,7 +61,7 @@ impl Gpu {
     };
 }
 
-/// How a product is cut for workgroups and threads.
+/// A tile: the part of a product that a workgroup and a thread compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tile {
     /// Rows of a workgroup.
@@ -83,7 +89,7 @@ impl Tile {
         (self.bm / self.tm) * (self.bn / self.tn) * self.kg
     }
 
-    /// Bytes of shared memory: two slices of both operands, and what groups hand over at the end.
+    /// Bytes of shared memory: two slices of both operands, and the partial sums that groups exchange at the end.
     pub fn shared_bytes(&self) -> usize {
         (2 * self.bk * (self.bm + self.bn) + self.kg / 2 * self.bm * self.bn) * size_of::<f32>()
     }
@@ -102,7 +108,7 @@ impl fmt::Display for Tile {
     }
 }
 
-/// The tiles that are worth considering, on any device.
+/// The tiles that are candidates on any device.
 pub const TILES: [Tile; 19] = [
     Tile::new(128, 128, 8, 8, 8, 1),
     Tile::new(64, 128, 8, 8, 8, 1),
@@ -125,59 +131,30 @@ pub const TILES: [Tile; 19] = [
     Tile::new(32, 32, 64, 4, 4, 4),
 ];
 
-/// Some products of one shape, C = A B, with A prepared and B read in place.
+/// Some products C = A B of one shape. A is packed, B is read in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TiledProducts {
-    /// How many.
+    /// The number of products.
     pub count: usize,
     /// Rows of C.
     pub rows: usize,
     /// Columns of C.
     pub cols: usize,
-    /// Slices of the reduction, when one is `bk` long.
+    /// Slices of the reduction, each `bk` long.
     pub slices: usize,
-    /// Bytes that device memory moves at least.
+    /// The least bytes that device memory moves.
     pub bytes: u64,
     /// Whether B is read one element at a time.
     pub gathered: bool,
-    /// Whether it is read from places that must be checked: kernels of more than one tap, padding.
+    /// Whether reads of B need bounds checks: kernels of more than one tap, or padding.
     pub checked: bool,
 }
 
-/// Registers of a compute unit, 32 bits each; GL does not tell, but GPUs of all makers have about as many.
-const UNIT_REGISTERS: f64 = 65536.0;
-/// Registers of a thread beside its sums, and two steps' operands.
-const OTHER_REGISTERS: f64 = 53.0;
-/// The most workgroups that a unit holds.
-const MOST_RESIDENT: f64 = 16.0;
-/// Threads that keep a unit busy.
-const BUSY_THREADS: f64 = 210.0;
-/// What a shared-memory read costs in multiply-adds of one thread.
-const READ_COST: f64 = 0.79;
-/// What a step costs beside its multiply-adds and reads.
-const STEP_COST: f64 = 1.0;
-/// What it costs to move a pixel into shared memory if its neighbours come along, if it is gathered with bounds checked, and
-/// a weight.
-const MOVE_COST: f64 = 2.1;
-const GATHER_COST: f64 = 25.3;
-const WEIGHT_COST: f64 = 6.0;
-/// How much longer a step takes in a workgroup that checks where its pixels are and has its unit to itself. 3x3 kernels on two GPUs
-/// took 1.26 to 1.48 times what is predicted without this; 1x1 ones, gathered or not, did not.
-const ALONE: f64 = 1.3;
-/// Slices that beginning and ending a tile cost.
-const PROLOGUE: f64 = 6.4;
-/// Seconds that a slice takes at least: a round trip to memory.
-const LATENCY: f64 = 0.42e-6;
-/// How much longer than the least possible transfers take in a kernel that also computes.
-const MIXED: f64 = 2.5;
-/// Likewise, of writing and reading again the parts of a reduction.
-const PARTS: f64 = 0.93;
-
-/// Workgroups of `tile` that a compute unit holds at a time.
+/// Workgroups of `tile` that are resident on a compute unit.
 fn resident(tile: &Tile) -> f64 {
     let Tile { tm, tn, .. } = *tile;
     let registers = (tm * tn + 2 * (tm + tn)) as f64 + OTHER_REGISTERS;
-    (UNIT_REGISTERS / (tile.threads() as f64 * registers)).floor().clamp(1.0, MOST_RESIDENT)
+    (UNIT_REGISTERS / (tile.threads() as f64 * registers)).floor().clamp(1.0, MAX_RESIDENT)
 }
 
 /// Predicted seconds of `products` in tiles, the reduction in `splits` parts.
@@ -186,12 +163,12 @@ pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) 
     let groups = products.count * products.rows.div_ceil(bm) * products.cols.div_ceil(bn) * splits;
     let slices = products.slices.div_ceil(splits) as f64 + PROLOGUE;
     let (threads, units) = (tile.threads() as f64, gpu.units as f64);
-    let pixel_cost = if products.gathered { GATHER_COST } else { MOVE_COST };
-    let moves = kg as f64 * (WEIGHT_COST * bm as f64 + pixel_cost * bn as f64) / threads;
+    let pixel_cost = if products.gathered { GATHER } else { MOVE };
+    let moves = kg as f64 * (WEIGHT * bm as f64 + pixel_cost * bn as f64) / threads;
     let resident = resident(tile);
     let alone = if products.checked && resident < 2.0 { ALONE } else { 1.0 };
-    let step = alone * ((tm * tn) as f64 + READ_COST * (tm + tn) as f64 / 4.0 + STEP_COST + moves);
-    // Seconds of a slice of one workgroup that keeps its unit busy, and of a slice each of some that share it.
+    let step = alone * ((tm * tn) as f64 + READ * (tm + tn) as f64 / 4.0 + STEP + moves);
+    // Seconds for a slice of one workgroup that keeps its unit busy, and for a slice of each of some that share a unit.
     let busy = 2.0 * threads * step * (bk as f64 / kg as f64) / (gpu.flops / units);
     let together = |workgroups: f64| {
         let share = (workgroups * threads / BUSY_THREADS).min(1.0);
@@ -208,10 +185,10 @@ pub fn seconds(gpu: &Gpu, tile: &Tile, products: &TiledProducts, splits: usize) 
     computing.max(memory) + gpu.launch + second_pass
 }
 
-/// The number of parts for which [`seconds`] is least.
-pub fn best_splits(gpu: &Gpu, tile: &Tile, products: &TiledProducts, most: usize) -> usize {
+/// The number of parts, at most `max`, with the least [`seconds`].
+pub fn best_splits(gpu: &Gpu, tile: &Tile, products: &TiledProducts, max: usize) -> usize {
     let sensible = |&splits: &usize| splits == 1 || products.slices / splits >= 4;
-    let all = (1..=most.max(1)).filter(|splits| *splits <= 4 || splits % 2 == 0).filter(sensible);
+    let all = (1..=max.max(1)).filter(|splits| *splits <= 4 || splits % 2 == 0).filter(sensible);
     all.min_by(|&a, &b| seconds(gpu, tile, products, a).total_cmp(&seconds(gpu, tile, products, b)))
         .unwrap_or(1)
 }
@@ -247,7 +224,7 @@ mod tests {
             (LARGE, 16 * 16, 2 * 8 * 256),
             (Tile::new(64, 128, 8, 8, 8, 1), 8 * 16, 2 * 8 * 192),
             (Tile::new(64, 64, 16, 8, 4, 1), 8 * 16, 2 * 16 * 128),
-            // One of two groups hands its sums over at the end, two of four do.
+            // One of two groups passes its sums on at the end, two of four do.
             (Tile::new(32, 32, 16, 4, 4, 2), 8 * 8 * 2, 2 * 16 * 64 + 32 * 32),
             (Tile::new(64, 32, 32, 8, 4, 4), 8 * 8 * 4, 2 * 32 * 96 + 2 * 64 * 32),
         ] {
@@ -264,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_unit_holds_worked_by_hand() {
+    fn resident_workgroups_worked_by_hand() {
         for (tile, registers, held) in [
             // Sums, and two steps' operands.
             (LARGE, 64 + 2 * 16, 1.0),
@@ -279,10 +256,10 @@ mod tests {
                 (65536.0f64 / (128.0 * (32.0 + OTHER_REGISTERS))).floor(),
             ),
             (Tile::new(256, 256, 8, 8, 8, 1), 64 + 2 * 16, 1.0),
-            (Tile::new(16, 16, 8, 4, 4, 1), 16 + 2 * 8, MOST_RESIDENT),
+            (Tile::new(16, 16, 8, 4, 4, 1), 16 + 2 * 8, MAX_RESIDENT),
         ] {
             let all = UNIT_REGISTERS / (tile.threads() as f64 * (f64::from(registers) + OTHER_REGISTERS));
-            assert_eq!((resident(&tile), all.floor().clamp(1.0, MOST_RESIDENT)), (held, held), "{tile}");
+            assert_eq!((resident(&tile), all.floor().clamp(1.0, MAX_RESIDENT)), (held, held), "{tile}");
         }
     }
 
@@ -301,9 +278,8 @@ mod tests {
         for (gathered, checked, splits) in
             [(true, true, 2.0), (false, true, 1.0), (true, false, 1.0), (false, false, 4.0)]
         {
-            let moves =
-                (WEIGHT_COST * 128.0 + if gathered { GATHER_COST } else { MOVE_COST } * 128.0) / 256.0;
-            let step = (64.0 + READ_COST * 4.0 + STEP_COST + moves) * if checked { ALONE } else { 1.0 };
+            let moves = (WEIGHT * 128.0 + if gathered { GATHER } else { MOVE } * 128.0) / 256.0;
+            let step = (64.0 + READ * 4.0 + STEP + moves) * if checked { ALONE } else { 1.0 };
             // 8 steps of 256 threads, two operations each, at a unit's share of 60 TFLOPS.
             let slice = 2.0 * 256.0 * step * 8.0 / 0.6e12;
             // 48 tiles, of which a unit computes one at a time: 48, 96 or 192 of 100 at once.
@@ -318,15 +294,15 @@ mod tests {
         }
     }
 
-    /// Two groups of threads share a slice; a unit holds three workgroups, of which one keeps it busy in part.
+    /// Two groups of threads share a slice. A unit holds three workgroups; one alone does not keep it fully busy.
     #[test]
     fn the_time_of_small_tiles_worked_by_hand() {
         let slow = Gpu { flops: 6e12, ..DEVICE };
         let tile = Tile::new(32, 64, 16, 4, 4, 2);
         assert_eq!((tile.threads(), resident(&tile)), (256, 3.0));
-        let moves = 2.0 * (WEIGHT_COST * 32.0 + MOVE_COST * 64.0) / 256.0;
-        // Checked, but a unit holds others meanwhile.
-        let step = 16.0 + READ_COST * 2.0 + STEP_COST + moves;
+        let moves = 2.0 * (WEIGHT * 32.0 + MOVE * 64.0) / 256.0;
+        // With bounds checks, but other workgroups are resident.
+        let step = 16.0 + READ * 2.0 + STEP + moves;
         let slice = 2.0 * 256.0 * step * 8.0 / 0.06e12;
         let products = |tiles: usize| TiledProducts {
             count: 1,
@@ -347,16 +323,16 @@ mod tests {
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
         // A workgroup of 64 threads alone on its unit: 210 would keep that busy.
         let tile = Tile::new(32, 32, 64, 4, 4, 1);
-        let moves = (WEIGHT_COST * 32.0 + MOVE_COST * 32.0) / 64.0;
-        let slice = 2.0 * 64.0 * (16.0 + READ_COST * 2.0 + STEP_COST + moves) * 64.0 / 0.06e12;
+        let moves = (WEIGHT * 32.0 + MOVE * 32.0) / 64.0;
+        let slice = 2.0 * 64.0 * (16.0 + READ * 2.0 + STEP + moves) * 64.0 / 0.06e12;
         let got = seconds(&slow, &tile, &TiledProducts { cols: 32, ..products(1) }, 1);
         let expected = (500.0 + PROLOGUE) * slice * BUSY_THREADS / 64.0 + 3e-6;
         assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
     }
 
-    /// Two workgroups are company enough.
+    /// Two resident workgroups are enough.
     #[test]
-    fn looking_for_pixels_costs_more_only_where_a_workgroup_is_alone() {
+    fn bounds_checks_cost_more_only_where_a_workgroup_is_alone() {
         let time = |tile: Tile, checked| {
             let products = TiledProducts { checked, ..products(50, 1024) };
             seconds(&DEVICE, &tile, &products, 1)
@@ -368,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_takes_a_round_trip_and_all_that_moves_takes_its_time() {
+    fn a_slice_takes_a_round_trip_and_transfers_take_time() {
         let tiny = Tile::new(16, 16, 1, 4, 4, 1);
         let products = TiledProducts {
             count: 1,
@@ -385,23 +361,23 @@ mod tests {
         assert!((got / (MIXED * (1 << 30) as f64 / 4e12 + 3e-6) - 1.0).abs() < 1e-12, "{got}");
     }
 
-    /// Parts are few or even in number, and at least four slices long; of those the best is taken.
+    /// The number of parts is small or even, and parts have at least four slices. The best of these is chosen.
     #[test]
     fn the_best_number_of_parts_is_the_best() {
         let mut several = 0;
         for (tiles, slices) in
             [1, 3, 10, 40, 101].into_iter().flat_map(|tiles| [1, 3, 7, 16, 100, 3000].map(|it| (tiles, it)))
         {
-            for most in [0, 1, 2, 3, 9, 32] {
+            for max in [0, 1, 2, 3, 9, 32] {
                 let products = products(tiles, slices);
-                let best = best_splits(&DEVICE, &LARGE, &products, most);
+                let best = best_splits(&DEVICE, &LARGE, &products, max);
                 let allowed = |splits: &usize| {
                     *splits == 1
-                        || *splits <= most
+                        || *splits <= max
                             && slices / *splits >= 4
                             && (*splits <= 4 || splits.is_multiple_of(2))
                 };
-                assert!(allowed(&best), "{best} of {most} parts, {slices} slices");
+                assert!(allowed(&best), "{best} of {max} parts, {slices} slices");
                 let time = |splits| seconds(&DEVICE, &LARGE, &products, splits);
                 let least = (1..=32).filter(allowed).map(time).fold(f64::INFINITY, f64::min);
                 assert_eq!(time(best), least);
@@ -412,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_assumed_is_what_gl_4_3_promises() {
+    fn the_assumed_gpu_has_the_limits_of_gl_4_3() {
         let Gpu { shared_bytes, max_threads, max_elements, .. } = Gpu::ASSUMED;
         assert_eq!((shared_bytes, max_threads, max_elements), (32_768, 1024, 2_147_483_647));
     }
@@ -427,7 +403,7 @@ mod tests {
         assert_eq!(computing(200, 1), over);
     }
 
-    /// Of workgroups that share a unit each takes longer, but a full unit is busier than one with a single small workgroup.
+    /// Workgroups that share a unit each take longer, but a full unit is busier than one with a single small workgroup.
     #[test]
     fn small_workgroups_fill_a_unit_together() {
         let small = Tile::new(32, 32, 16, 4, 4, 1);
@@ -440,7 +416,7 @@ mod tests {
         assert!(time(400) >= time(100));
     }
 
-    /// A product of few tiles is cut into parts, one that fills the device is not.
+    /// A product of few tiles is cut into parts; one that fills the device is not.
     #[test]
     fn reductions_are_cut_where_tiles_are_few() {
         assert!(best_splits(&DEVICE, &LARGE, &products(10, 1024), 32) > 1);
@@ -449,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_moved_takes_time_however_little_is_computed() {
+    fn transfers_take_time_even_without_arithmetic() {
         let moved = TiledProducts { bytes: 1 << 32, ..products(1, 1) };
         assert!(seconds(&DEVICE, &LARGE, &moved, 1) > (1_u64 << 32) as f64 / DEVICE.memory);
     }

@@ -1,47 +1,44 @@
-//! How Winograd's tiles and channels are cut: a pure function of caches, problem and threads.
+//! Block sizes for Winograd's algorithm: a pure function of caches, problem and threads.
 //!
-//! A block of T tiles is transformed into V, T vectors of C for each frequency, multiplied into M, as many of K, and
-//! M is transformed back. Each element of the transformed weights, U, is used T times a block.
+//! A block of T tiles is transformed into V: T vectors of the C input channels for each of F frequencies. The products
+//! M are T vectors of the K output channels for each frequency; M is transformed back. A block uses each element of the
+//! transformed weights, U, T times.
 //!
-//! * **T, with U at hand.** V is written by one step and read by the next, and so is M: each should stay in the L2
-//!   cache, while the other is not needed any more or not yet: `F T (C + K) 4 <= 2 L2`, F being the frequencies. But U
-//!   comes from the outer caches, anew for each block. A vector of U feeds T multiply-adds, which take T/2 cycles; in
-//!   [`OUTER_BYTES`] a cycle it arrives in no more time if `T >= 2 * vector / OUTER_BYTES`; [`MARGIN`] times that, as bandwidth is not steady. Fewer tiles never pay, so this
-//!   wins where both cannot be had.
-//! * **T, with U made on the way** (weights that are used once). M is needed only for the output channels at work. V
-//!   alone stays in the L2 cache if that leaves T large enough for the transform of the weights, which is repeated for each
-//!   block, to be a small part: at least [`LEAST_TILES`].
-//! * **A piece of U**, if it is made on the way, is used at once: with the weights it is made of it takes half
-//!   of the L2 cache. It is two panels wide rather than one if there are as many, so that V is read half as often. But
-//!   each piece adds to M once more, so it should be deep: where two panels would leave it less than [`DEEP`] vectors
-//!   of input channels, it is one panel wide and may take all of the L2 cache.
-//! * **Threads** take a block each, if there are [`TASKS_PER_THREAD`] for each of them, so that uneven ones balance, or
-//!   fewer, but as many for each. If that leaves too few tiles a block, all work on one block, step after step.
+//! * **T for plans**, where U is in memory. V is written by one step and read by the next, and so is M. Each should
+//!   stay in the L2 cache while the other is not in use: `F T (C + K) 4 <= 2 L2`. U comes from the outer caches, anew
+//!   for each block. A vector of U feeds T multiply-adds, which take T/2 cycles. At [`OUTER_BYTES`] per cycle it
+//!   arrives in that time if `T >= 2 * vector / OUTER_BYTES`; [`FETCH_MARGIN`] times that, because bandwidth varies.
+//!   Fewer tiles never pay, so this limit wins if the two conflict.
+//! * **T for single calls**, which compute U piece by piece. M covers only the current output channels, so V alone
+//!   should stay in the L2 cache. T is at least [`MIN_TILES`], so that the weight transform, which is repeated for each
+//!   block, stays a small part of the time.
+//! * **A piece of U** is used at once. Together with its weights it takes half of the L2 cache. It is two panels wide
+//!   if there are as many, so that V is read half as often. Each piece adds to M once more, so it should be deep: where
+//!   two panels would leave less than [`MIN_DEPTH_BLOCKS`] vectors of input channels, it is one panel wide and may take
+//!   all of the L2 cache.
+//! * **Threads** compute a block each if there are [`TASKS_PER_THREAD`] blocks per thread, to balance uneven ones, or
+//!   fewer, but equally many for each thread. If blocks would have too few tiles, all threads compute one block at a
+//!   time, step by step.
 //!
-//! None of this changes the order of a sum: results are the same bits however blocks are cut.
+//! None of this changes the order of a sum, so results have the same bits for all block sizes.
 
 use super::Caches;
 use super::blocking::{even, known_bytes};
+use super::costs::cpu::winograd::{FETCH_MARGIN, L3_BYTES, OUTER_BYTES};
 use crate::problem::Conv2dSizes;
 
-/// Bytes that arrive in a cycle from outside of the L2 cache, at least.
-pub const OUTER_BYTES: f64 = 8.0;
-/// The same from the level 3 cache.
-const L3_BYTES_A_CYCLE: f64 = 16.0;
-/// So much longer than fetching U the products take at least.
-const MARGIN: f64 = 1.75;
-/// Tiles of a block for which reading U, or making it again, costs little beside the products.
-const LEAST_TILES: usize = 28;
+/// Tiles of a block that keep reading or recomputing U cheap compared with the products.
+const MIN_TILES: usize = 28;
 /// Tasks for each thread.
 pub const TASKS_PER_THREAD: usize = 3;
-/// Vectors of output channels that a piece of U has, at most.
-const PIECE_BLOCKS: usize = 4;
-/// Vectors of input channels that a piece of U should have.
-const DEEP: usize = 2;
-/// Assumed where the system does not tell.
+/// The most vectors of output channels of a piece of U.
+const MAX_PIECE_BLOCKS: usize = 4;
+/// The fewest vectors of input channels that a piece of U should have.
+const MIN_DEPTH_BLOCKS: usize = 2;
+/// The assumed size of an L2 cache, in bytes, if the system does not report it.
 const L2_BYTES: usize = 1 << 20;
 
-/// A convolution as the planner sees it. Channels are those of a group.
+/// The sizes of a convolution that the planner uses. Channels are those of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
     /// Tiles of all images.
@@ -61,7 +58,7 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// Tiles of m x m outputs, 3 x 3 kernels.
+    /// Tiles of m x m outputs, for 3 x 3 kernels.
     pub fn new(sizes: &Conv2dSizes, m: usize, lanes: usize) -> Self {
         Tiling {
             tiles: sizes.n * sizes.p.div_ceil(m) * sizes.q.div_ceil(m),
@@ -74,36 +71,36 @@ impl Tiling {
         }
     }
 
-    /// Bytes of a vector for each frequency.
+    /// Bytes of one vector in all frequencies.
     fn vector_bytes(&self) -> usize {
         self.frequencies * self.lanes * size_of::<f32>()
     }
 
-    /// Tiles of a block with U at hand.
+    /// Tiles of a block of a plan.
     pub fn block(&self, caches: &Caches) -> usize {
         let fitting = 2 * l2(caches) / (self.vector_bytes() * (self.c_blocks + self.k_blocks));
-        let feeding = MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
+        let feeding = FETCH_MARGIN * 2.0 * (self.lanes * size_of::<f32>()) as f64 / OUTER_BYTES;
         even(self.tiles, fitting.max(feeding as usize), 1)
     }
 
-    /// Cycles in which all of U arrives for a block.
+    /// Cycles to fetch all of U for a block.
     pub fn fetching(&self, caches: &Caches) -> f64 {
         let bytes = (self.c * self.k_blocks * self.vector_bytes()) as f64;
-        // The other half of the cache is for what passes through.
+        // The other half of the cache is for data that stream through it.
         let stays = bytes <= (caches.l3 / 2) as f64;
-        bytes / if stays { L3_BYTES_A_CYCLE } else { OUTER_BYTES }
+        bytes / if stays { L3_BYTES } else { OUTER_BYTES }
     }
 
-    /// Cycles that V and M of a block take for leaving the L2 cache and coming back, as far as they do.
+    /// Cycles to move the parts of V and M that exceed the L2 cache out and back, for a block.
     pub fn spilling(&self, caches: &Caches) -> f64 {
         let bytes = self.block(caches) * self.vector_bytes() * (self.c_blocks + self.k_blocks);
         2.0 * bytes.saturating_sub(2 * l2(caches)) as f64 / OUTER_BYTES
     }
 
-    /// Tiles of a block with U made on the way.
+    /// Tiles of a block of a single call.
     pub fn once_block(&self, caches: &Caches) -> usize {
         let fitting = l2(caches) / (self.vector_bytes() * self.c_blocks);
-        even(self.tiles, fitting.max(LEAST_TILES), 1)
+        even(self.tiles, fitting.max(MIN_TILES), 1)
     }
 }
 
@@ -111,62 +108,61 @@ fn l2(caches: &Caches) -> usize {
     known_bytes(caches.l2, L2_BYTES)
 }
 
-/// How many tiles make a block, and who computes one.
+/// The size of a block, and the threads that compute one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// Tiles of a block.
     pub tiles: usize,
-    /// Whether each block is one thread's, or all threads work on one block, step after step.
-    pub alone: bool,
+    /// Whether each thread computes blocks of its own, or all threads compute one block together, step by step.
+    pub block_per_thread: bool,
 }
 
 impl Schedule {
-    /// For blocks of `most` tiles.
-    fn cut(tiling: &Tiling, most: usize, threads: usize) -> Self {
+    /// The schedule for blocks of at most `max` tiles.
+    fn cut(tiling: &Tiling, max: usize, threads: usize) -> Self {
         let (total, wanted) = (tiling.tiles, (threads * TASKS_PER_THREAD).div_ceil(tiling.groups));
-        if threads == 1 || total.div_ceil(most) >= wanted {
-            // As many for each thread, but for those that groups bring.
-            let count = if tiling.groups == 1 { total.div_ceil(most).next_multiple_of(threads) } else { 1 };
-            return Schedule { tiles: total.div_ceil(count).min(most), alone: true };
+        if threads == 1 || total.div_ceil(max) >= wanted {
+            // Equally many for each thread; groups add more.
+            let count = if tiling.groups == 1 { total.div_ceil(max).next_multiple_of(threads) } else { 1 };
+            return Schedule { tiles: total.div_ceil(count).min(max), block_per_thread: true };
         }
         let even_share = |rounds: usize| total.div_ceil((threads * rounds).div_ceil(tiling.groups));
-        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= LEAST_TILES)
-        {
-            return Schedule { tiles: tiles.min(most), alone: true };
+        if let Some(tiles) = (1..=TASKS_PER_THREAD).rev().map(even_share).find(|&tiles| tiles >= MIN_TILES) {
+            return Schedule { tiles: tiles.min(max), block_per_thread: true };
         }
-        Schedule { tiles: even(total, most * threads, 1), alone: false }
+        Schedule { tiles: even(total, max * threads, 1), block_per_thread: false }
     }
 
-    /// With U at hand.
+    /// The schedule of a plan.
     pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
         Self::cut(tiling, tiling.block(caches), threads)
     }
 }
 
-/// How weights that are used once are transformed on the way.
+/// The schedule of a single call, which computes U piece by piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnceSchedule {
-    /// The blocks.
+    /// The blocks of tiles.
     pub schedule: Schedule,
-    /// Input channels of a piece of U: all, or a multiple of the lanes.
+    /// Input channels of a piece of U: all, or a multiple of the number of lanes.
     pub depth: usize,
     /// Vectors of output channels of a piece of U.
     pub blocks: usize,
 }
 
 impl OnceSchedule {
-    /// For `threads` threads.
+    /// The schedule for `threads` threads.
     pub fn plan(caches: &Caches, tiling: &Tiling, threads: usize) -> Self {
         let schedule = Schedule::cut(tiling, tiling.once_block(caches), threads);
-        // Few output channels are shared by many threads one panel at a time.
+        // With few output channels and many threads, a task is one panel.
         let panels = tiling.k_blocks.div_ceil(2);
-        let wide = schedule.alone || panels >= 2 * threads * TASKS_PER_THREAD;
+        let wide = schedule.block_per_thread || panels >= 2 * threads * TASKS_PER_THREAD;
         let depths = |bytes: usize, blocks: usize| {
             bytes / ((tiling.frequencies + 9) * blocks * tiling.lanes * size_of::<f32>())
         };
         let half = l2(caches) / 2;
-        let shallow = depths(half, PIECE_BLOCKS) < DEEP * tiling.lanes;
-        let blocks = if wide && !shallow { PIECE_BLOCKS } else { 2 }.min(tiling.k_blocks);
+        let shallow = depths(half, MAX_PIECE_BLOCKS) < MIN_DEPTH_BLOCKS * tiling.lanes;
+        let blocks = if wide && !shallow { MAX_PIECE_BLOCKS } else { 2 }.min(tiling.k_blocks);
         let share = if shallow { 2 * half } else { half };
         let depth = even(tiling.c, depths(share, blocks), tiling.lanes).min(tiling.c);
         OnceSchedule { schedule, depth, blocks }
@@ -194,7 +190,7 @@ mod tests {
         Tiling::new(Conv2d::new(desc).unwrap().sizes(), m, lanes)
     }
 
-    /// Caches from a microcontroller's to more than there is, and none known.
+    /// Caches from a microcontroller's to larger than any, and unknown ones.
     fn machines() -> impl Iterator<Item = Caches> {
         [0, 16, 128, 256, 512, 1 << 10, 2 << 10, 16 << 10, 1 << 20]
             .map(|l2| Caches { l2: l2 << 10, ..Caches::UNKNOWN })
@@ -244,7 +240,7 @@ mod tests {
         assert_eq!((large().once_block(&mib(1, 0)), large().once_block(&mib(4, 0))), (28, 63));
         // 16 MiB of U stay in half of 32 MiB.
         let bytes = (16 << 20) as f64;
-        assert_eq!(large().fetching(&mib(1, 32)), bytes / L3_BYTES_A_CYCLE);
+        assert_eq!(large().fetching(&mib(1, 32)), bytes / L3_BYTES);
         assert_eq!(large().fetching(&mib(1, 31)), bytes / OUTER_BYTES);
         // 28 tiles of 32 vectors less what fits, out and back.
         let over = 28 * 32 * 4096 - (2 << 20);
@@ -255,29 +251,30 @@ mod tests {
 
     #[test]
     fn schedules_worked_by_hand() {
-        let cut = |tiles, groups, most, threads| {
-            let Schedule { tiles, alone } =
-                Schedule::cut(&Tiling { tiles, groups, ..large() }, most, threads);
-            (tiles, alone)
+        let cut = |tiles, groups, max, threads| {
+            let Schedule { tiles, block_per_thread } =
+                Schedule::cut(&Tiling { tiles, groups, ..large() }, max, threads);
+            (tiles, block_per_thread)
         };
-        // Blocks enough: as many for each thread.
+        // Enough blocks: equally many for each thread.
         assert_eq!(cut(1444, 1, 28, 1), (28, true));
         assert_eq!(cut(1444, 1, 28, 3), (27, true), "54 blocks");
         assert_eq!(cut(1444, 1, 28, 17), (22, true), "52 blocks, one more than 51, become 68");
-        // Groups bring blocks of their own.
+        // Groups add blocks.
         assert_eq!(cut(1444, 4, 28, 17), (28, true));
         assert_eq!(cut(20, 4, 28, 1), (20, true));
-        // Fewer than three for each thread: even ones, as many rounds as leave 28 tiles, in blocks no larger than fit.
+        // Fewer than three blocks per thread: even blocks, in as many rounds as leave 28 tiles, no larger than the
+        // limit.
         assert_eq!(cut(336, 1, 120, 4), (28, true), "three rounds");
         assert_eq!(cut(324, 1, 120, 4), (41, true), "two");
         assert_eq!(cut(216, 1, 120, 4), (54, true), "one");
         assert_eq!(cut(216, 1, 50, 4), (50, true));
         assert_eq!(cut(252, 1, 28, 4), (28, true), "nine blocks are not three for each of four threads");
         assert_eq!(cut(112, 2, 120, 4), (28, true), "two rounds, shared with the other group");
-        // Else all work on one block, which may be as large as what they have together.
+        // Otherwise all threads compute one block, as large as their limits together.
         assert_eq!(cut(100, 1, 120, 4), (100, false));
         assert_eq!(cut(100, 1, 20, 4), (50, false));
-        assert_eq!(Schedule::plan(&mib(1, 0), &large(), 3), Schedule { tiles: 27, alone: true });
+        assert_eq!(Schedule::plan(&mib(1, 0), &large(), 3), Schedule { tiles: 27, block_per_thread: true });
     }
 
     #[test]
@@ -304,7 +301,7 @@ mod tests {
         assert_eq!(plan(&small(32 * 48), 4, 8), (128, 4));
         assert_eq!(plan(&small(32 * 47), 4, 8), (256, 2));
         let once = OnceSchedule::plan(&mib(4, 0), &large(), 3).schedule;
-        assert_eq!(once, Schedule { tiles: 61, alone: true }, "24 blocks of at most 63");
+        assert_eq!(once, Schedule { tiles: 61, block_per_thread: true }, "24 blocks of at most 63");
     }
 
     #[test]
@@ -320,7 +317,7 @@ mod tests {
                 assert!(bytes <= 2 * l2(&caches) || block <= 28, "{caches:?} {tiling:?}: {block}");
                 let block = tiling.once_block(&caches);
                 let bytes = block * tiling.vector_bytes() * tiling.c_blocks;
-                assert!(bytes <= l2(&caches) || block <= LEAST_TILES, "{caches:?} {tiling:?}: {block}");
+                assert!(bytes <= l2(&caches) || block <= MIN_TILES, "{caches:?} {tiling:?}: {block}");
                 assert!(block > 0 && block <= tiling.tiles);
                 cases += 1;
             }
@@ -339,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_the_caches_comes_sooner() {
+    fn data_that_fit_in_the_caches_arrive_sooner() {
         let tiling = tiling(64, 512, 28, 1, 6, 16);
         let of = |l2: usize, l3: usize| Caches { l2: l2 << 20, l3: l3 << 20, ..Caches::UNKNOWN };
         assert!(tiling.fetching(&of(1, 32)) < tiling.fetching(&of(1, 8)));
@@ -356,10 +353,10 @@ mod tests {
         for threads in [2, 3, 7, 16, 64] {
             for (c, side, m) in [(64, 56, 6), (128, 28, 6), (256, 14, 4), (512, 7, 2), (512, 14, 4)] {
                 let tiling = tiling(c, c, side, 1, m, 16);
-                let Schedule { tiles, alone } = Schedule::plan(&caches, &tiling, threads);
+                let Schedule { tiles, block_per_thread } = Schedule::plan(&caches, &tiling, threads);
                 // Tiles of products that the busiest thread computes, in shares of what it would be at best.
                 let units = tiling.frequencies * tiling.k_blocks.div_ceil(2);
-                let busiest = if alone {
+                let busiest = if block_per_thread {
                     (tiling.tiles.div_ceil(tiles).div_ceil(threads) * tiles).min(tiling.tiles) * units
                 } else {
                     let piece = units.div_ceil(threads * TASKS_PER_THREAD);
@@ -388,8 +385,11 @@ mod tests {
                         assert!((1..=tiling.tiles).contains(&schedule.tiles), "{tiling:?} {schedule:?}");
                         let tasks = groups as usize * tiling.tiles.div_ceil(schedule.tiles);
                         // Rounding a block up to whole tiles may leave the last threads without one.
-                        let enough = tasks * LEAST_TILES >= threads * (LEAST_TILES - 1);
-                        assert!(!schedule.alone || threads == 1 || enough, "{tiling:?} {schedule:?}");
+                        let enough = tasks * MIN_TILES >= threads * (MIN_TILES - 1);
+                        assert!(
+                            !schedule.block_per_thread || threads == 1 || enough,
+                            "{tiling:?} {schedule:?}"
+                        );
                     }
                     assert!(once.depth == tiling.c || once.depth.is_multiple_of(16), "{once:?}");
                     assert!((1..=tiling.k_blocks).contains(&once.blocks) && once.depth > 0);

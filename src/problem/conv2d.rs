@@ -1,28 +1,30 @@
-//! Two-dimensional convolution: shape, validation, work.
+//! Two-dimensional convolutions: description, validation, sizes and work.
 
-use super::{elements, exact_length, side};
+use super::checks::{elements, exact_length, side};
 use crate::error::{Error, Result};
 
-/// How a convolution is to be computed.
+/// The algorithm of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// What `SPARKLE_ALGORITHM` says; or else Winograd where it is predicted faster and its error, measured on random
-    /// data, stays within a quarter of the direct algorithm's bound. A result is finite wherever the direct algorithm's is.
+    /// The algorithm of `SPARKLE_ALGORITHM`. If that is not set, Winograd where it is predicted to be faster and its
+    /// error, measured on random data, stays within a quarter of the direct algorithm's bound; otherwise direct.
+    /// Outputs are finite wherever the direct algorithm's are.
     #[default]
     Auto,
-    /// Every product of the definition is computed and added: exact on small integers.
+    /// Computes and adds every product of the definition. Exact on small integers.
     Direct,
-    /// Winograd's algorithm: fewer products, more additions, a larger rounding error, which is relative to a tile's largest
-    /// input; see `docs/winograd.md`. A tile that overflows, or holds a NaN or an infinity, is computed by the definition. For
-    /// 3x3 kernels with stride and dilation 1, on CPUs with AVX-512 or AVX2, and on OpenGL devices in one group.
+    /// Winograd's algorithm: fewer products, more additions, and a larger rounding error, which is relative to the
+    /// largest input of a tile; see `docs/winograd.md`. A tile that overflows, or holds a NaN or an infinity, is
+    /// computed by the definition. Supports 3x3 kernels with stride and dilation 1, on CPUs with AVX-512 or AVX2, and
+    /// on OpenGL devices with one group.
     Winograd,
 }
 
-/// A convolution as the caller describes it; [`Conv2d::new`] validates it.
+/// The description of a convolution. [`Conv2d::new`] validates it.
 ///
-/// Field names are the field's: N images of C channels, H x W pixels; K output channels; an R x S kernel.
-/// `Default` is a 1x1 convolution of one pixel, so a caller names only what differs:
+/// Names follow the convention of the field: N images of C channels and H x W pixels, K output channels, an R x S
+/// kernel. `Default` is a 1x1 convolution of one pixel, so a caller sets only the fields that differ:
 ///
 /// ```
 /// use sparkle::{Conv2d, Conv2dDesc};
@@ -36,7 +38,7 @@ pub enum Algorithm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Conv2dDesc {
-    /// Images in the batch. An empty batch, 0, is valid: there is nothing to compute, and input and output have no elements.
+    /// Images in the batch. 0 is valid: input and output then have no elements.
     pub n: i64,
     /// Input channels.
     pub c: i64,
@@ -50,25 +52,25 @@ pub struct Conv2dDesc {
     pub r: i64,
     /// Kernel width.
     pub s: i64,
-    /// Step of the kernel down the image.
+    /// Vertical stride, in pixels.
     pub stride_h: i64,
-    /// Step of the kernel across the image.
+    /// Horizontal stride, in pixels.
     pub stride_w: i64,
-    /// Rows of zeros above and below.
+    /// Rows of zeros above the image, and as many below.
     pub pad_h: i64,
-    /// Columns of zeros left and right.
+    /// Columns of zeros left of the image, and as many right.
     pub pad_w: i64,
-    /// Distance between kernel rows in the image.
+    /// Vertical distance between taps of the kernel, in pixels.
     pub dilation_h: i64,
-    /// Distance between kernel columns in the image.
+    /// Horizontal distance between taps of the kernel, in pixels.
     pub dilation_w: i64,
-    /// Groups: C and K are cut into this many parts that do not see each other.
+    /// Groups. C and K are divided into this many parts, which are independent convolutions.
     pub groups: i64,
-    /// Whether one bias value is added to each output channel.
+    /// Whether to add a bias, one value per output channel.
     pub bias: bool,
-    /// Whether outputs below zero become zero.
+    /// Whether to replace negative outputs by zero.
     pub relu: bool,
-    /// How it is to be computed.
+    /// The algorithm.
     pub algorithm: Algorithm,
 }
 
@@ -96,10 +98,14 @@ impl Default for Conv2dDesc {
     }
 }
 
-/// The sizes of a valid convolution, with the output's.
+/// The sizes of a valid convolution, including the output.
 ///
-/// Layouts, flat and 0-based: input `((n*C + c)*H + h)*W + w`, weights `((k*(C/G) + c)*R + r)*S + s`,
-/// bias `k`, output `((n*K + k)*P + p)*Q + q`.
+/// All tensors are contiguous. 0-based offsets in elements:
+///
+/// * input: `((n*C + c)*H + h)*W + w`
+/// * weights: `((k*(C/G) + c)*R + r)*S + s`
+/// * bias: `k`
+/// * output: `((n*K + k)*P + p)*Q + q`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Conv2dSizes {
     /// Images in the batch.
@@ -116,36 +122,36 @@ pub struct Conv2dSizes {
     pub r: usize,
     /// Kernel width.
     pub s: usize,
-    /// Step down.
+    /// Vertical stride.
     pub stride_h: usize,
-    /// Step across.
+    /// Horizontal stride.
     pub stride_w: usize,
-    /// Zero rows above and below.
+    /// Rows of zeros above and below.
     pub pad_h: usize,
     /// Zero columns left and right.
     pub pad_w: usize,
-    /// Distance between kernel rows.
+    /// Vertical distance between taps.
     pub dilation_h: usize,
-    /// Distance between kernel columns.
+    /// Horizontal distance between taps.
     pub dilation_w: usize,
     /// Groups.
     pub groups: usize,
     /// Output height: `(H + 2 pad_h - dilation_h (R-1) - 1) / stride_h + 1`.
     pub p: usize,
-    /// Output width, likewise.
+    /// Output width: `(W + 2 pad_w - dilation_w (S-1) - 1) / stride_w + 1`.
     pub q: usize,
 }
 
-/// A valid convolution: every size is sound and every buffer size fits in memory.
+/// A valid convolution: all sizes are valid, and the size of every buffer in bytes fits in `isize`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Conv2d {
     sizes: Conv2dSizes,
     bias: bool,
     relu: bool,
     algorithm: Algorithm,
-    /// Whether a plan for it will be run only once.
+    /// Whether a plan will run only once.
     once: bool,
-    /// Whether a plan for it is to be confirmed by measurement.
+    /// Whether to confirm plans by measurement.
     measured: bool,
     /// Floating-point operations of one image.
     image_flops: u64,
@@ -155,8 +161,9 @@ impl Conv2d {
     /// Validates `desc`, in checked 64-bit arithmetic.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the first argument that is negative, too large, zero where it must not be, does not
-    /// divide, or makes a buffer or the work overflow. In an empty batch the image must still be sound.
+    /// [`Error::InvalidArgument`] names the first argument that is negative, zero where that is invalid, or too large,
+    /// that does not divide the channels, or that makes a buffer or the work overflow. The image of an empty batch must
+    /// be valid as well.
     pub fn new(desc: Conv2dDesc) -> Result<Self> {
         let (n, c) = (side("n", desc.n, 0)?, side("c", desc.c, 1)?);
         let (h, w) = (side("h", desc.h, 1)?, side("w", desc.w, 1)?);
@@ -173,7 +180,7 @@ impl Conv2d {
         // Sides are below 2^31, so these sums and products cannot overflow 64 bits.
         let p = output_side("r", h, r, stride_h, pad_h, dilation_h)?;
         let q = output_side("s", w, s, stride_w, pad_w, dilation_w)?;
-        // An empty batch is measured by one image: products of that must not overflow either.
+        // For an empty batch, the sizes of one image must not overflow.
         let images = n.max(1);
         elements("input size n*c*h*w", &[images, c, h, w])?;
         elements("padded input size", &[images, c, h + 2 * pad_h, w + 2 * pad_w])?;
@@ -213,7 +220,7 @@ impl Conv2d {
         })
     }
 
-    /// All sizes.
+    /// The sizes.
     pub fn sizes(&self) -> &Conv2dSizes {
         &self.sizes
     }
@@ -223,84 +230,85 @@ impl Conv2d {
         self.bias
     }
 
-    /// Whether outputs below zero become zero.
+    /// Whether negative outputs are replaced by zero.
     pub fn relu(&self) -> bool {
         self.relu
     }
 
-    /// How it is to be computed.
+    /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The same convolution, to be computed in a given way.
+    /// The same convolution with another algorithm.
     pub(crate) fn with_algorithm(&self, algorithm: Algorithm) -> Self {
         Conv2d { algorithm, ..*self }
     }
 
-    /// The same convolution for a plan that is run once: preparing weights then counts as much as running.
+    /// The same convolution for a plan that runs once, so that preparing the weights counts as much as running.
     pub(crate) fn once(&self) -> Self {
         Conv2d { once: true, ..*self }
     }
 
-    /// Whether a plan for it will be run only once.
+    /// Whether a plan will run only once.
     pub(crate) fn is_once(&self) -> bool {
         self.once
     }
 
-    /// The same convolution, whose plans are confirmed by measurement: the candidates predicted best are timed when a plan
-    /// is made, unless an earlier measurement is on record, and the fastest is kept. That takes several runs' time.
+    /// The same convolution with plans that are confirmed by measurement. Making such a plan times the candidates with
+    /// the best predictions, unless the cache has an earlier measurement, and keeps the fastest. That takes the time of
+    /// several runs.
     pub fn measured(&self) -> Self {
         Conv2d { measured: true, ..*self }
     }
 
-    /// Whether plans for it are to be confirmed by measurement.
+    /// Whether plans are confirmed by measurement.
     pub fn is_measured(&self) -> bool {
         self.measured
     }
 
-    /// The same convolution over `n` of the batch's images; one image can be had of an empty batch as well.
+    /// The same convolution over `n` images of the batch. One image is valid for an empty batch as well.
     pub(crate) fn with_batch(&self, n: usize) -> Self {
         debug_assert!(n <= self.sizes.n.max(1));
         Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, ..*self }
     }
 
-    /// Whether the batch has no images: there is nothing to compute then.
+    /// Whether the batch has no images.
     pub fn is_empty(&self) -> bool {
         self.sizes.n == 0
     }
 
-    /// Elements of the input, N*C*H*W.
+    /// Length of the input in elements: N*C*H*W.
     pub fn input_len(&self) -> usize {
         self.sizes.n * self.sizes.c * self.sizes.h * self.sizes.w
     }
 
-    /// Elements of the weights, K*(C/G)*R*S.
+    /// Length of the weights in elements: K*(C/G)*R*S.
     pub fn weights_len(&self) -> usize {
         self.sizes.k * self.reduction()
     }
 
-    /// Elements of the output, N*K*P*Q.
+    /// Length of the output in elements: N*K*P*Q.
     pub fn output_len(&self) -> usize {
         self.sizes.n * self.sizes.k * self.sizes.p * self.sizes.q
     }
 
-    /// Products summed for one output, (C/G)*R*S.
+    /// Products in the sum of one output: (C/G)*R*S.
     pub fn reduction(&self) -> usize {
         self.sizes.c / self.sizes.groups * self.sizes.r * self.sizes.s
     }
 
-    /// Terms of one output's sum, the bias included: the K of the error bound gamma_(K+3).
+    /// Terms in the sum of one output, including the bias: the K of the error bound gamma_(K+3).
     pub fn terms(&self) -> usize {
         self.reduction() + usize::from(self.bias)
     }
 
-    /// Floating-point operations of the direct algorithm, a multiply-add counted as two.
+    /// Floating-point operations of the direct algorithm. A multiply-add counts as two.
     pub fn flops(&self) -> u64 {
         self.image_flops * self.sizes.n as u64
     }
 
-    /// Bytes that must move at least: input, weights, bias and output once each; none for an empty batch.
+    /// The least bytes that must move: input, weights, bias and output once each. 0 for an empty batch.
     pub fn bytes(&self) -> u64 {
         if self.is_empty() {
             return 0;
@@ -310,31 +318,35 @@ impl Conv2d {
         elements.iter().map(|&count| count as u64 * size_of::<f32>() as u64).sum()
     }
 
-    /// Checks the lengths of weights and bias.
+    /// Checks the lengths of the weights and the bias.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the buffer, its length and the length expected.
+    /// [`Error::InvalidArgument`] names the buffer, its length and the expected length, or says that the presence of a
+    /// bias does not match the problem.
     pub fn check_weights(&self, weights: &[f32], bias: Option<&[f32]>) -> Result<()> {
         exact_length("weights length", weights.len(), self.weights_len())?;
         match (bias, self.bias) {
             (Some(bias), true) => exact_length("bias length", bias.len(), self.sizes.k),
             (None, false) => Ok(()),
-            (Some(_), false) => Err(Error::invalid("bias", "given", "none, as the problem says")),
+            (Some(_), false) => Err(Error::invalid("bias", "given", "none: the problem has no bias")),
             (None, true) => Err(Error::invalid("bias", "missing", format!("{} elements", self.sizes.k))),
         }
     }
 
-    /// Checks the lengths of input and output.
+    /// Checks the lengths of the input and the output.
     ///
     /// # Errors
-    /// As [`Conv2d::check_weights`].
+    /// [`Error::InvalidArgument`] names the buffer, its length and the expected length.
     pub fn check_data(&self, input: &[f32], output: &[f32]) -> Result<()> {
         exact_length("input length", input.len(), self.input_len())?;
         exact_length("output length", output.len(), self.output_len())
     }
 }
 
-/// One side of the output; refuses a kernel that does not fit into the padded input.
+/// One side of the output.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the kernel is larger than the padded input.
 fn output_side(
     argument: &'static str,
     input: usize,
@@ -385,7 +397,7 @@ mod tests {
         assert_eq!(conv.with_batch(1).flops() * 2, conv.flops());
     }
 
-    /// Every side another number, groups, bias, and a stride that does not divide.
+    /// Different sizes everywhere, groups, bias, and strides that do not divide.
     fn odd() -> Conv2dDesc {
         Conv2dDesc {
             n: 3,
@@ -414,7 +426,7 @@ mod tests {
         assert_eq!((conv.sizes().p, conv.sizes().q), (5, 3));
         assert_eq!((conv.reduction(), conv.terms(), conv.weights_len()), (4 * 10, 41, 6 * 40));
         assert_eq!((conv.input_len(), conv.output_len()), (3 * 8 * 143, 3 * 6 * 15));
-        // A group's channels, not all.
+        // The channels of a group, not all channels.
         assert_eq!(conv.flops(), 2 * (3 * 6 * 15) * 40);
         assert_eq!(conv.bytes(), 4 * (3432 + 240 + 6 + 270));
         let without = Conv2d::new(Conv2dDesc { bias: false, ..odd() }).unwrap();
@@ -428,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_kept() {
+    fn a_problem_keeps_its_options() {
         for (bias, relu, algorithm) in [
             (false, true, Algorithm::Direct),
             (true, false, Algorithm::Winograd),
@@ -503,11 +515,11 @@ mod tests {
         assert!(refused(padding).starts_with("padded input size is "));
         let work = Conv2dDesc { h: 1 << 30, c: 1 << 20, k: 1 << 20, ..Default::default() };
         assert!(refused(work).starts_with("work "), "{}", refused(work));
-        // 2^65 operations of a batch, 2^62 of an image; and 2^63 of half as many.
+        // 2^65 operations for the batch, 2^62 per image; and 2^63 for two images.
         let batch = Conv2dDesc { n: 8, h: 1 << 21, c: 1 << 20, k: 1 << 20, ..Default::default() };
         assert!(refused(batch).starts_with("work "), "{}", refused(batch));
         assert_eq!(Conv2d::new(Conv2dDesc { n: 2, ..batch }).unwrap().flops(), 1 << 63);
-        // An empty batch of what would be too large.
+        // An empty batch of images that are too large.
         let large = |desc: Conv2dDesc| refused(Conv2dDesc { n: 0, ..desc });
         assert!(large(Conv2dDesc { c: big, h: big, w: big, ..input }).starts_with("input size n*c*h*w is"));
         assert!(
@@ -519,7 +531,7 @@ mod tests {
         assert!(refused(weights).starts_with("weights size k*(c/groups)*r*s is"));
     }
 
-    /// 2^61 - 1 elements are the most; (2^31 - 1) (2^30 + 1) of a padded image are more, by less than a column.
+    /// The limit is 2^61 - 1 elements. A padded image of (2^31 - 1) (2^30 + 1) exceeds it by less than a column.
     #[test]
     fn padding_and_groups_are_measured_exactly() {
         let far = i64::from(i32::MAX);
@@ -529,7 +541,7 @@ mod tests {
             assert!(message.starts_with("padded input size is 1 x 1 x "), "{message}");
             assert!(Conv2d::new(Conv2dDesc { pad_h: pad_h - 1, pad_w, ..desc }).is_ok());
         }
-        // So many groups that their square is no number of weights.
+        // So many groups that their square would overflow the number of weights.
         let wide = Conv2dDesc { c: 1 << 21, k: 1 << 21, groups: 1 << 21, ..Default::default() };
         let wide = Conv2d::new(wide).unwrap();
         assert_eq!((wide.weights_len(), wide.flops()), (1 << 21, 1 << 22));

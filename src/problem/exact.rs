@@ -1,14 +1,14 @@
-//! Inputs on which fp32 arithmetic is exact, so that results are compared bit by bit.
+//! Random inputs, and inputs on which fp32 arithmetic is exact, so that results can be compared bit by bit.
 //!
-//! Values are small integers: every product and every partial sum stays below 2^24 and is therefore exact in any
-//! order, on any device. A wrong index, a missed border or a lost term then shows as a difference, whatever its size.
+//! Exact inputs are small integers. Every product and every partial sum stays below 2^24, so it is exact in any order
+//! and on any device. A wrong index, a missed border or a lost term then causes a difference.
 
-/// A small, fast, seedable generator (SplitMix64: Steele, Lea and Flood 2014), for test and benchmark data only.
+/// A small, fast random number generator (SplitMix64: Steele, Lea and Flood 2014), for test and benchmark data only.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that always gives the same sequence for `seed`.
+    /// A generator. The same `seed` gives the same sequence.
     pub fn new(seed: u64) -> Self {
         Random(seed)
     }
@@ -33,7 +33,7 @@ impl Random {
         choices[self.between(0, choices.len() as i64 - 1) as usize]
     }
 
-    /// `len` real values, uniform in -1..1.
+    /// `len` values, uniform in -1..1.
     pub fn reals(&mut self, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
         self.fill_reals(&mut values);
@@ -58,11 +58,10 @@ impl Random {
     }
 }
 
-/// The largest absolute value integers may have so that a sum of `terms` products of two of them is exact in fp32,
-/// at most 8.
+/// The largest absolute value, at most 8, of integers for which a sum of `terms` products of two is exact in fp32.
 ///
 /// # Panics
-/// If even units would not do: `terms` of 2^24 or more.
+/// If `terms` is 2^24 or more: no such value exists.
 pub fn largest_integer(terms: usize) -> i64 {
     let limit = (1u64 << 24) - 1;
     (1..=8).rev().find(|value| terms as u64 * value * value <= limit).expect("fewer than 2^24 terms") as i64
@@ -72,7 +71,7 @@ pub fn largest_integer(terms: usize) -> i64 {
 mod tests {
     use super::*;
 
-    /// The generator's published test values.
+    /// The published test values of the generator.
     #[test]
     fn bits_are_those_of_splitmix64() {
         let mut random = Random::new(1_234_567);

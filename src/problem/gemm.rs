@@ -1,16 +1,16 @@
-//! Matrix products: shape, validation, work.
+//! Matrix products: description, validation, sizes and work.
 
-use super::{elements, least_length, side};
+use super::checks::{elements, min_length, side};
 use crate::allocate;
 use crate::error::{Error, Result};
 
-/// How a matrix lies in memory, as in CBLAS.
+/// The memory layout of a matrix, as in CBLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Layout {
-    /// Element (i, j) at `i*ld + j`.
+    /// Element (i, j) is at `i*ld + j`.
     #[default]
     RowMajor,
-    /// Element (i, j) at `j*ld + i`, Fortran's way.
+    /// Element (i, j) is at `j*ld + i`, as in Fortran.
     ColMajor,
 }
 
@@ -24,13 +24,13 @@ pub enum Transpose {
     Yes,
 }
 
-/// A matrix product C = alpha op(A) op(B) + beta C as the caller describes it; [`Gemm::new`] validates it.
+/// The description of a matrix product C = alpha op(A) op(B) + beta C. [`Gemm::new`] validates it.
 ///
-/// op(A) is m x k, op(B) is k x n, C is m x n. As in BLAS: m, n or k may be zero; with `beta == 0` C is not
-/// read (it may hold NaN); with `alpha == 0` or `k == 0` A and B are not read.
+/// op(A) is m x k, op(B) is k x n, C is m x n. As in BLAS, m, n or k can be zero. With `beta == 0`, C is not read and
+/// may hold NaN. With `alpha == 0` or `k == 0`, A and B are not read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GemmDesc {
-    /// Layout of all three matrices.
+    /// The layout of all three matrices.
     pub layout: Layout,
     /// Whether A is transposed.
     pub trans_a: Transpose,
@@ -42,20 +42,20 @@ pub struct GemmDesc {
     pub n: i64,
     /// Columns of op(A), rows of op(B).
     pub k: i64,
-    /// Factor of the product.
+    /// The factor of the product.
     pub alpha: f32,
-    /// Distance between A's stored rows (row-major) or columns (column-major).
+    /// Leading dimension of A: the distance between stored rows (row-major) or columns (column-major), in elements.
     pub lda: i64,
-    /// The same for B.
+    /// Leading dimension of B.
     pub ldb: i64,
-    /// Factor of the old C.
+    /// The factor of the old C.
     pub beta: f32,
-    /// The same for C.
+    /// Leading dimension of C.
     pub ldc: i64,
 }
 
 impl GemmDesc {
-    /// C = A B with tightly packed matrices.
+    /// C = A B with contiguous matrices.
     pub fn packed(layout: Layout, m: i64, n: i64, k: i64) -> Self {
         let (lda, ldb, ldc) = match layout {
             Layout::RowMajor => (k, n, n),
@@ -77,8 +77,8 @@ impl GemmDesc {
     }
 }
 
-/// The sizes of a valid matrix product, with layout and transposition resolved into strides:
-/// op(A)(i, p) is at `i*a_row + p*a_col`, op(B)(p, j) at `p*b_row + j*b_col`, C(i, j) at `i*c_row + j*c_col`.
+/// The sizes of a valid matrix product. Strides, in elements, replace layout and transposition: op(A)(i, p) is at
+/// `i*a_row + p*a_col`, op(B)(p, j) at `p*b_row + j*b_col`, C(i, j) at `i*c_row + j*c_col`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GemmSizes {
     /// Rows of C.
@@ -115,7 +115,8 @@ impl Gemm {
     /// Validates `desc`, in checked 64-bit arithmetic.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the first argument that is negative, too large, or too small a leading dimension.
+    /// [`Error::InvalidArgument`] names the first size that is negative or too large, or the first leading dimension
+    /// that is too small.
     pub fn new(desc: GemmDesc) -> Result<Self> {
         let (m, n, k) = (side("m", desc.m, 0)?, side("n", desc.n, 0)?, side("k", desc.k, 0)?);
         let (a_row, a_col, a_len) = operand(("lda", "a size"), &desc, desc.trans_a, (m, k), desc.lda)?;
@@ -129,47 +130,47 @@ impl Gemm {
         Ok(Gemm { sizes, alpha: desc.alpha, beta: desc.beta, lens: [a_len, b_len, c_len], flops })
     }
 
-    /// All sizes and strides.
+    /// The sizes and strides.
     pub fn sizes(&self) -> &GemmSizes {
         &self.sizes
     }
 
-    /// Factor of the product.
+    /// The factor of the product.
     pub fn alpha(&self) -> f32 {
         self.alpha
     }
 
-    /// Factor of the old C; zero means that C is not read.
+    /// The factor of the old C. If it is zero, C is not read.
     pub fn beta(&self) -> f32 {
         self.beta
     }
 
-    /// Whether the product is empty or has factor zero, so that A and B are not read and C becomes beta C.
+    /// Whether the result is beta C, because k or alpha is zero. A and B are not read then.
     pub fn is_scaling(&self) -> bool {
         self.sizes.k == 0 || self.alpha == 0.0
     }
 
-    /// Whether A and B are read at all: not if the product is empty or has factor zero, nor if C is empty.
+    /// Whether A and B are read: neither k nor alpha is zero, and C is not empty.
     pub fn reads_operands(&self) -> bool {
         !self.is_scaling() && self.lens[2] != 0
     }
 
-    /// The least lengths of A, B and C, from their first to their last element.
+    /// The minimum lengths of A, B and C in elements, from the first to the last element.
     pub fn lens(&self) -> [usize; 3] {
         self.lens
     }
 
-    /// Terms of one element's sum, that of beta C included: the K of the error bound gamma_(K+3).
+    /// Terms in the sum of one element, including beta C: the K of the error bound gamma_(K+3).
     pub fn terms(&self) -> usize {
         self.sizes.k + usize::from(self.beta != 0.0)
     }
 
-    /// Floating-point operations, 2 m n k.
+    /// Floating-point operations: 2 m n k.
     pub fn flops(&self) -> u64 {
         self.flops
     }
 
-    /// Bytes that must move at least: A and B once, C once, or twice if it is read.
+    /// The least bytes that must move: A and B once, and C once, or twice if it is read.
     pub fn bytes(&self) -> u64 {
         let GemmSizes { m, n, k, .. } = self.sizes;
         let product = if self.is_scaling() { 0 } else { m * k + k * n };
@@ -177,7 +178,7 @@ impl Gemm {
         ((product + result) * size_of::<f32>()) as u64
     }
 
-    /// A copy of A without its gaps, and the product that reads that instead. For operands that share memory with C.
+    /// Copies A without its gaps. Returns the copy and the product that reads it. For an A that overlaps C.
     ///
     /// # Errors
     /// Out of memory.
@@ -190,7 +191,7 @@ impl Gemm {
     /// The same for B.
     ///
     /// # Errors
-    /// As there.
+    /// Out of memory.
     pub(crate) fn with_copied_b(self, b: &[f32]) -> Result<(Self, Vec<f32>)> {
         let GemmSizes { n, k, b_row, b_col, .. } = self.sizes;
         let (copy, b_row, b_col) = tight((k, n), (b_row, b_col), b)?;
@@ -203,21 +204,21 @@ impl Gemm {
         self
     }
 
-    /// Checks the lengths of the three matrices. Longer ones are fine.
+    /// Checks the lengths of the three matrices. They may be longer than necessary.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] names the buffer, its length and the least length expected.
+    /// [`Error::InvalidArgument`] names the buffer, its length and its minimum length.
     pub fn check_data(&self, a: &[f32], b: &[f32], c: &[f32]) -> Result<()> {
         let [a_len, b_len, c_len] = self.lens;
         if self.reads_operands() {
-            least_length("a length", a.len(), a_len)?;
-            least_length("b length", b.len(), b_len)?;
+            min_length("a length", a.len(), a_len)?;
+            min_length("b length", b.len(), b_len)?;
         }
-        least_length("c length", c.len(), c_len)
+        min_length("c length", c.len(), c_len)
     }
 }
 
-/// Strides of op(X), which is rows x cols, and X's least length.
+/// The row and column strides of op(X), which is rows x cols, and the minimum length of X.
 fn operand(
     (ld_name, size_name): (&'static str, &'static str),
     desc: &GemmDesc,
@@ -225,7 +226,7 @@ fn operand(
     (rows, cols): (usize, usize),
     ld: i64,
 ) -> Result<(usize, usize, usize)> {
-    // Stored contiguously are the columns of op(X) exactly if one, and only one, of layout and op flips.
+    // The columns of op(X) are contiguous if exactly one of layout and transposition swaps rows and columns.
     let by_columns = (desc.layout == Layout::ColMajor) != (transpose == Transpose::Yes);
     let (lines, line) = if by_columns { (cols, rows) } else { (rows, cols) };
     let ld = side(ld_name, ld, line.max(1) as i64)?;
@@ -233,7 +234,7 @@ fn operand(
     Ok(if by_columns { (1, ld, len) } else { (ld, 1, len) })
 }
 
-/// The rows x cols matrix in `data` without gaps, its lines in the same order, and its strides.
+/// A copy of the rows x cols matrix in `data` without gaps, in the same layout, and its row and column strides.
 fn tight(
     (rows, cols): (usize, usize),
     (row, col): (usize, usize),
@@ -307,7 +308,7 @@ mod tests {
         }
         let wide = Gemm::new(GemmDesc { lda: 9, ldb: 10, ldc: 11, ..packed }).unwrap();
         assert_eq!(wide.lens(), [2 * 9 + 5, 4 * 10 + 4, 2 * 11 + 4]);
-        assert_eq!(wide.bytes(), 4 * (15 + 20 + 12), "gaps need not move");
+        assert_eq!(wide.bytes(), 4 * (15 + 20 + 12), "gaps do not move");
     }
 
     #[test]
@@ -343,7 +344,7 @@ mod tests {
             let empty = Gemm::new(GemmDesc::packed(Layout::RowMajor, m, n, 7)).unwrap();
             assert!(!empty.reads_operands() && empty.check_data(&[], &[], &[]).is_ok());
         }
-        // Three rows of nothing have no place in memory.
+        // Three rows of no elements have no addresses.
         for layout in [Layout::RowMajor, Layout::ColMajor] {
             let gemm = Gemm::new(GemmDesc::packed(layout, 3, 2, 0)).unwrap();
             assert_eq!(

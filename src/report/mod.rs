@@ -1,4 +1,5 @@
-//! Layer 3: what a call took and what that amounts to. Pure.
+//! Layer 3: the results of measurements: times, rates and traces. Every layer above may use it. It uses no other
+//! module, no devices and no threads.
 
 mod pipeline;
 mod statistics;

@@ -1,49 +1,50 @@
-//! What a pipeline did: how busy its engines were, and a trace to look at.
+//! Statistics of a pipeline: the utilisation of its engines, and a trace.
 //!
-//! An engine's busy time is the length of the union of its intervals: work that overlaps counts once. Intervals of one engine arrive in
-//! the order in which they ended, since each engine does one thing after the other.
+//! The busy time of an engine is the length of the union of its intervals, so overlapping work counts once. The
+//! intervals of an engine arrive in the order of their ends, because an engine does one thing at a time.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// The engines of a pipeline, in the order of a job's way.
+/// The engines of a pipeline, in the order in which a job uses them.
 pub const ENGINES: [&str; 3] = ["upload", "compute", "download"];
 
-/// What a pipeline has done since it was made.
+/// The statistics of a pipeline since its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PipelineStats {
-    /// Jobs that ended well.
+    /// Jobs that succeeded.
     pub completed: u64,
-    /// Jobs that ended with an error.
+    /// Jobs that failed.
     pub failed: u64,
     /// Jobs that were cancelled.
     pub cancelled: u64,
-    /// Pieces of jobs that went through the device.
+    /// Pieces of jobs that the device has processed.
     pub pieces: u64,
-    /// Times the device's contexts were made again.
+    /// How often the device's contexts were created again.
     pub rebuilt: u64,
-    /// Bytes moved to the device.
+    /// Bytes uploaded to the device.
     pub uploaded: u64,
-    /// Bytes moved from it.
+    /// Bytes downloaded from the device.
     pub downloaded: u64,
-    /// Time in which each of [`ENGINES`] was at work.
+    /// Busy time of each of the [`ENGINES`].
     pub busy: [Duration; 3],
-    /// Until when each engine's time has been counted, since the pipeline was made: work is counted when it is seen to have ended.
+    /// The time up to which each engine's busy time is counted, since the creation of the pipeline. Work is counted
+    /// when its end is observed.
     pub counted: [Duration; 3],
-    /// From the first interval's beginning to the last one's end.
+    /// From the start of the first interval to the end of the last one.
     pub span: Duration,
-    /// Jobs that wait for a slot, and slots at work, at present.
+    /// The current number of jobs that wait for a slot, and of busy slots.
     pub depth: (usize, usize),
 }
 
 impl PipelineStats {
-    /// Which part of the time each engine was at work, 0 to 1.
+    /// The busy fraction of the time of each engine, 0 to 1.
     pub fn utilisation(&self) -> [f64; 3] {
         let span = self.span.as_secs_f64().max(f64::MIN_POSITIVE);
         self.busy.map(|busy| busy.as_secs_f64() / span)
     }
 
-    /// Which part of the time since `earlier` figures of the same pipeline each engine was at work, as far as it has been counted.
+    /// The busy fraction of each engine's counted time since `earlier`, statistics of the same pipeline.
     pub fn utilisation_since(&self, earlier: &PipelineStats) -> [f64; 3] {
         [0, 1, 2].map(|engine| {
             let span = self.counted[engine].saturating_sub(earlier.counted[engine]).as_secs_f64();
@@ -53,25 +54,25 @@ impl PipelineStats {
     }
 }
 
-/// One piece of work on one engine; times are since the pipeline was made.
+/// A piece of work on an engine. Times are since the creation of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     /// Index into [`ENGINES`].
     pub engine: usize,
-    /// The slot it was in.
+    /// The slot of the job.
     pub slot: usize,
-    /// When it began.
+    /// The start.
     pub start: Duration,
-    /// When it ended.
+    /// The end.
     pub end: Duration,
-    /// Bytes moved; 0 for computing.
+    /// Bytes moved; 0 for computations.
     pub bytes: u64,
 }
 
-/// The most intervals that a trace keeps, so that a long run cannot fill the memory.
-const MOST_TRACED: usize = 1 << 20;
+/// The most intervals of a trace, so that a long run does not fill the memory.
+const MAX_TRACED: usize = 1 << 20;
 
-/// Adds intervals up.
+/// Accumulates intervals.
 #[derive(Debug, Default)]
 pub struct Recorder {
     stats: PipelineStats,
@@ -82,12 +83,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder; one that traces keeps every interval.
+    /// A recorder. It keeps every interval if it `traces`.
     pub fn new(traces: bool) -> Self {
         Recorder { trace: traces.then(Vec::new), ..Default::default() }
     }
 
-    /// Counts an interval.
+    /// Adds an interval.
     pub fn add(&mut self, interval: Interval) {
         let Interval { engine, start, end, bytes, .. } = interval;
         let end = end.max(start);
@@ -105,7 +106,7 @@ impl Recorder {
             _ => {}
         }
         if let Some(trace) = &mut self.trace {
-            if trace.len() < MOST_TRACED && trace.try_reserve(1).is_ok() {
+            if trace.len() < MAX_TRACED && trace.try_reserve(1).is_ok() {
                 trace.push(interval);
             } else {
                 self.untraced += 1;
@@ -113,27 +114,27 @@ impl Recorder {
         }
     }
 
-    /// The figures, to be changed where they are not about intervals.
+    /// The statistics, to change those that do not come from intervals.
     pub fn stats_mut(&mut self) -> &mut PipelineStats {
         &mut self.stats
     }
 
-    /// The figures so far.
+    /// The statistics so far.
     pub fn stats(&self) -> PipelineStats {
         let span = self.first.map_or(Duration::ZERO, |first| self.last - first);
         PipelineStats { span, ..self.stats }
     }
 
-    /// Whether there is a trace.
+    /// Whether the recorder traces.
     pub fn traces(&self) -> bool {
         self.trace.is_some()
     }
 
-    /// Writes the trace in the format of Chrome's and Perfetto's viewers: a track for each engine and each slot. Nothing if
-    /// this recorder keeps none.
+    /// Writes the trace in the format of the viewers of Chrome and Perfetto, with a track per engine and per slot.
+    /// Writes nothing if this recorder does not trace.
     ///
     /// # Errors
-    /// The writer's own.
+    /// Those of the writer.
     pub fn write_trace(&self, device: &str, to: &mut impl Write) -> io::Result<()> {
         let Some(trace) = &self.trace else { return Ok(()) };
         writeln!(to, "{{\"traceEvents\":[")?;
@@ -164,7 +165,7 @@ impl Recorder {
     }
 }
 
-/// Names a track of a trace: of process `pid`, thread `tid`.
+/// Names a track of a trace: thread `tid` of process `pid`.
 fn track(to: &mut impl Write, (pid, process): (usize, &str), (tid, name): (usize, &str)) -> io::Result<()> {
     writeln!(
         to,
@@ -199,9 +200,9 @@ mod tests {
         assert!(!recorder.traces());
     }
 
-    /// What began earlier and is seen to end late belongs to its own time, too: no engine is busier than always.
+    /// Work whose end is observed late counts for the time in which it ran, so no engine exceeds a utilisation of 1.
     #[test]
-    fn a_part_of_the_time_is_told_by_what_each_engine_was_counted_for() {
+    fn utilisation_counts_the_time_of_each_engine() {
         let mut recorder = Recorder::new(false);
         recorder.add(interval(1, 0, 10));
         let earlier = recorder.stats();

@@ -1,8 +1,8 @@
-//! The few statistics a report needs.
+//! Statistics for reports.
 
 use std::time::Duration;
 
-/// The middle of `times`; of an even number, the mean of the two in the middle. `None` if there are none.
+/// The median of `times`; for an even number, the mean of the two in the middle. `None` for no times.
 pub fn median(times: &[Duration]) -> Option<Duration> {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -10,8 +10,8 @@ pub fn median(times: &[Duration]) -> Option<Duration> {
     Some(if sorted.len() % 2 == 1 { upper } else { (sorted[sorted.len() / 2 - 1] + upper) / 2 })
 }
 
-/// The geometric mean of positive `values`, the one mean of rates that weighs every layer alike. `None` if there are
-/// none, or if one is not positive and finite: it has no geometric mean then.
+/// The geometric mean of `values`; as a mean of rates, it weighs all layers equally. `None` for no values, or if a
+/// value is not positive and finite.
 pub fn geomean(values: &[f64]) -> Option<f64> {
     if values.is_empty() || values.iter().any(|value| !value.is_finite() || *value <= 0.0) {
         return None;
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_does_not_mind_one_slow_call() {
+    fn one_slow_call_does_not_change_the_median() {
         let ms = |times: &[u64]| times.iter().map(|&time| Duration::from_millis(time)).collect::<Vec<_>>();
         assert_eq!(median(&ms(&[3, 900, 1])), Some(Duration::from_millis(3)));
         assert_eq!(median(&ms(&[4, 1, 2, 900])), Some(Duration::from_millis(3)));

@@ -1,20 +1,20 @@
-//! The time of one call, named for what it is.
+//! The times of one call.
 
 use std::time::Duration;
 
-/// What one call took. Nothing in it is averaged, repeated or assumed.
+/// The times of one call, without averages, repetitions or assumptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timing {
-    /// Time the kernels ran: on GL from a timestamp query before the first dispatch to one behind the last, on the
-    /// CPU the monotonic time of the computing part. Transfers are not in it.
+    /// Time of the kernels, without transfers. On GL, from a timestamp query before the first dispatch to one after the
+    /// last; on the CPU, the monotonic time of the computation.
     pub kernel: Duration,
-    /// Monotonic time of the whole call, transfers included, until its output was in the caller's memory.
+    /// Monotonic time of the whole call, including transfers, until the output is in the caller's memory.
     pub wall: Duration,
-    /// Dispatches the call was cut into; 1 on the CPU.
+    /// Dispatches of the call; 1 on the CPU.
     pub dispatches: u32,
 }
 
-/// `flops` done in `time`, as 10^9 a second; 0 for no work, however long it took.
+/// The rate of `flops` operations in `time`, in 10^9 per second. 0 if `flops` is 0, for any time.
 pub fn gflops(flops: u64, time: Duration) -> f64 {
     if flops == 0 { 0.0 } else { flops as f64 / time.as_secs_f64() / 1e9 }
 }

@@ -7,8 +7,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::iterations;
+use crate::memory::costs::gpu::variants::{
+    FALLBACK_LINE, FALLBACK_SHARE, GROUPED_LINE, GROUPED_SHARE, GROUPED_TRANSFERS, GROUPED_WEIGHT,
+    POINTWISE_PART, POINTWISE_SHARE, POINTWISE_STEP, TRANSFORMS,
+};
 use crate::memory::tiles::{self, Gpu, TILES, Tile, TiledProducts};
-use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+use crate::problem::{Algorithm, Conv2d, Conv2dSizes, winograd};
 
 /// A kernel family. Each has a template in `glsl/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,49 +114,23 @@ const MAX_SPLITS: usize = 32;
 const FEW_CHANNELS: usize = 16;
 /// The longest reduction with a table, which is in shared memory.
 const MAX_TABLE: usize = 1024;
-/// Share of the multiply-add rate that `Fallback` reaches.
-const FALLBACK_SHARE: f64 = 0.012;
-/// Latency in seconds of one kernel row in a thread of `Fallback`. This and the next two were fitted to sixteen small layers on
-/// an H100.
-const FALLBACK_LINE: f64 = 0.45e-6;
-/// Latency in seconds of one kernel row in a thread of `Grouped`.
-const GROUPED_LINE: f64 = 0.18e-6;
-/// Latency in seconds of each weight in that row.
-const GROUPED_WEIGHT: f64 = 0.02e-6;
-/// Share of the multiply-add rate that `Grouped` reaches with many output channels per thread.
-const GROUPED_SHARE: f64 = 0.25;
-/// Time of the transfers of `Grouped`, as a multiple of the shortest possible time.
-const GROUPED_TRANSFERS: f64 = 1.5;
-/// Latency in seconds of one step of `Pointwise`. This and the next two were fitted to four layers on an H100, batch 1 and 32.
-const POINTWISE_STEP: f64 = 0.11e-6;
-/// Seconds that `Pointwise` takes to add a part.
-const POINTWISE_PART: f64 = 0.2e-6;
-/// Share of the multiply-add rate that `Pointwise` reaches with many threads.
-const POINTWISE_SHARE: f64 = 0.25;
-/// Time of the transfers of Winograd's transforms, as a multiple of the memory time: caches serve some of them.
-const TRANSFORMS: f64 = 0.88;
 /// Tiles may begin up to this many columns beyond the last.
 const MARGIN: usize = 4096;
 
 /// Whether Winograd kernels support these sizes.
 pub fn has_winograd_forms(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, groups, .. } = *sizes;
-    (r, s, stride_h, stride_w, dilation_h, dilation_w, groups) == (3, 3, 1, 1, 1, 1, 1)
+    sizes.groups == 1 && winograd::is_supported(sizes)
 }
 
-/// The m of the Winograd forms F(m x m, 3 x 3) that may compute `problem`. Winograd rounds differently, and with few channels it
-/// is not worth its transforms.
+/// The Winograd forms that may compute `problem`. `Auto` takes none where F(4x4) is not accurate.
 fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
     let sizes = problem.sizes();
-    // Every output must see two rows and two columns of its kernel. Otherwise the error, which depends on the whole tile,
-    // may exceed the bound, which depends on the output alone.
-    let sees_enough = sizes.pad_h <= 1 && sizes.pad_w <= 1 && sizes.h >= 2 && sizes.w >= 2;
     match problem.algorithm() {
         Algorithm::Direct => &[],
         _ if !has_winograd_forms(sizes) => &[],
-        Algorithm::Winograd if !sees_enough || sizes.c < 16 => &[2],
-        Algorithm::Auto if !sees_enough || sizes.c < 16 => &[],
-        _ => &[4, 2],
+        _ if winograd::is_accurate(sizes, 4) => &[4, 2],
+        Algorithm::Winograd => &[2],
+        Algorithm::Auto => &[],
     }
 }
 

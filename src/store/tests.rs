@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::problem::exact::Random;
 
-/// What a new process sees in `folder`.
+/// The store of a new process in `folder`.
 fn fresh(folder: &Path) -> Store {
     Store::new(Some(folder.to_owned()))
 }
@@ -16,7 +16,7 @@ fn only_file(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_is_saved_is_found_by_the_next_process() {
+fn the_next_process_finds_saved_entries() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("made/when/needed");
     assert_eq!(fresh(&folder).load::<String>("a", "key"), None);
@@ -29,7 +29,7 @@ fn what_is_saved_is_found_by_the_next_process() {
     assert_eq!(fresh(&folder).load::<[f64; 3]>("b", "key"), None, "of another length");
     assert!(fresh(&folder).save("a", "key", &"two".to_owned()));
     assert_eq!(fresh(&folder).load("a", "key"), Some("two".to_owned()));
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "one file an entry, none half written");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "one file per entry, none half written");
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn without_a_folder_the_process_remembers() {
 }
 
 #[test]
-fn ten_thousand_damaged_files_are_no_entries() {
+fn ten_thousand_damaged_files_are_not_entries() {
     let place = tempfile::tempdir().unwrap();
     let value: Vec<u8> = (0..200).collect();
     assert!(fresh(place.path()).save("a", "key", &value));
@@ -70,7 +70,7 @@ fn ten_thousand_damaged_files_are_no_entries() {
                 bytes[at] = bytes[at].wrapping_add(random.between(1, 255) as u8);
             }),
         }
-        // To fill with zeros what is zero, or to change a byte there and back, is no damage.
+        // Filling zeros with zeros, or changing a byte back, is no damage.
         if bytes == whole {
             continue;
         }
@@ -84,7 +84,7 @@ fn ten_thousand_damaged_files_are_no_entries() {
 }
 
 #[test]
-fn sound_files_of_another_key_version_or_format_are_no_entries() {
+fn valid_files_of_another_key_version_or_format_are_not_entries() {
     let place = tempfile::tempdir().unwrap();
     let mine = whole_key("a", "key");
     let path = place.path().join(file_name("a", &mine));
@@ -114,7 +114,7 @@ fn sound_files_of_another_key_version_or_format_are_no_entries() {
 }
 
 #[test]
-fn what_is_no_file_is_no_entry_and_no_error() {
+fn anything_but_a_file_is_neither_an_entry_nor_an_error() {
     let place = tempfile::tempdir().unwrap();
     let name = file_name("a", &whole_key("a", "key"));
     let path = place.path().join(&name);
@@ -142,23 +142,24 @@ fn what_is_no_file_is_no_entry_and_no_error() {
     file.set_len(LARGEST as u64 * 4).unwrap();
     assert_eq!(fresh(place.path()).load::<String>("a", "key"), None, "too long, and not read");
     assert!(!fresh(place.path()).save("a", "large", &vec![0u8; LARGEST + 1]));
-    // The folder itself may be a file, or below one.
+    // The folder can be a file, or lie below one.
     for folder in [path.clone(), path.join("below")] {
         assert!(!fresh(&folder).save("a", "key", &"value".to_owned()));
         assert_eq!(fresh(&folder).load::<String>("a", "key"), None);
     }
 }
 
-/// Runs `job` while nobody may write to `folder`, which lies in a folder made for the test. Root may write whatever the permission
-/// bits say, so this thread has nobody's rights meanwhile. `None` where that cannot be had.
+/// Runs `job` while `folder`, which lies in a folder of the test, is not writable. Root may write regardless of
+/// permission bits, so this thread has the rights of the user nobody during that time. `None` if the process cannot do
+/// that.
 #[cfg(target_os = "linux")]
 pub(crate) fn read_only<T>(folder: &Path, job: impl FnOnce() -> T) -> Option<T> {
     use std::os::unix::fs::PermissionsExt;
-    /// Gives the thread its rights back, also where a test fails.
+    /// Restores the rights of the thread, also if a test fails.
     struct Rights(libc::c_int);
     impl Drop for Rights {
         fn drop(&mut self) {
-            // SAFETY: it takes a number and says who this thread is to file systems; nothing else depends on that.
+            // SAFETY: sets the user of this thread for file systems; nothing else depends on it.
             unsafe { libc::setfsuid(self.0 as libc::uid_t) };
         }
     }
@@ -172,7 +173,7 @@ pub(crate) fn read_only<T>(folder: &Path, job: impl FnOnce() -> T) -> Option<T> 
     let done = if can_read && File::create_new(folder.join("probe")).is_err() {
         Some(job())
     } else {
-        eprintln!("skipped: this process can make no folder that it may read and not write");
+        eprintln!("skipped: this process cannot create a folder that it may read but not write");
         None
     };
     drop(rights);
@@ -197,11 +198,11 @@ fn a_folder_that_cannot_be_written_is_harmless() {
     });
     let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    // Nobody writes here, not even root.
+    // Not even root can write here.
     assert!(!fresh(Path::new("/proc/self/sparkle")).save("a", "key", &"value".to_owned()));
 }
 
-/// Files that end after some bytes, as on a full disk: nothing is kept, nothing is left behind, and what was there stays.
+/// Writes that fail after some bytes, as on a full disk, leave no files, and existing entries stay.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_harmless() {
@@ -218,7 +219,8 @@ fn a_full_disk_is_harmless() {
         return;
     };
     let folder = Path::new(&folder);
-    // SAFETY: changes how this process, which is the test's own, writes files: to write more is an error and no signal.
+    // SAFETY: in this process, which belongs to the test, writing more than the limit becomes an error instead of a
+    // signal.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
@@ -228,7 +230,7 @@ fn a_full_disk_is_harmless() {
     for len in [100, 10_000, 1_000_000] {
         let store = fresh(folder);
         assert!(!store.save("a", "key", &vec![7u8; len]));
-        // In memory what is small; else what was there.
+        // Small values are in memory; otherwise the old entry stays.
         let expected = if len <= REMEMBERED_BYTES { vec![7u8; len] } else { b"before".to_vec() };
         assert_eq!(store.load("a", "key"), Some(expected));
         cases += 1;
@@ -236,7 +238,7 @@ fn a_full_disk_is_harmless() {
     assert_eq!(cases, 3);
 }
 
-/// Writes and reads one key; every value seen must be one that somebody wrote.
+/// Writes and reads one key. Every value read must be one that a writer wrote.
 fn write_and_read(folder: &Path, writer: u8) {
     for round in 0..100 {
         let store = fresh(folder);
@@ -285,7 +287,7 @@ fn sixteen_processes_at_once() {
 }
 
 #[test]
-fn the_oldest_go_when_there_is_too_much() {
+fn the_oldest_entries_are_removed_first() {
     let place = tempfile::tempdir().unwrap();
     let start = SystemTime::now() - Duration::from_secs(1_000);
     for index in 0..10u64 {

@@ -1,9 +1,9 @@
-//! The five loops, for operands that are used often; one that is not is read in place.
+//! The five loops for operands that are used often. An operand that is used rarely is read in place.
 
 use std::ops::Range;
 
+use super::product::{Product, cut};
 use super::strip::{Columns, Rows, Strip};
-use super::{Product, cut};
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
 use crate::cpu::pack::panels;
@@ -11,7 +11,7 @@ use crate::cpu::pool::Team;
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, Products};
 
-/// Block sizes of the outer loops, and what is not packed.
+/// Block sizes of the outer loops, and the operands that are not packed.
 #[derive(Clone, Copy)]
 pub struct Blocks {
     pub mc: usize,
@@ -20,10 +20,10 @@ pub struct Blocks {
     pub b_in_place: bool,
 }
 
-/// Passes over blocks of A that the threads are woken for once: to wake them takes as long as a good part of one.
+/// Passes over blocks of A per wake-up of the threads. Waking them takes a good part of the time of a pass.
 const PASSES: usize = 16;
 
-/// Computes `product` on `team`; `shared` holds a packed block of A, and is not used if A is read in place.
+/// Computes `product` on `team`. `shared` is room for a packed block of A; it is unused if A is read in place.
 pub fn run<K: Kernel>(
     kernel: K,
     team: &mut Team,
@@ -56,9 +56,9 @@ pub fn run<K: Kernel>(
         }
         team.run_steps(steps, |step, task, workspace| {
             let pass = pass(first + step / 2);
-            // SAFETY: steps follow each other, so nothing reads the shared block while it is packed, and nothing
-            // packs while it is read; it has room for a block of A, as asserted. gemm::run() checked that C holds
-            // rows x cols elements, and borrows it mutably.
+            // SAFETY: steps run one after the other, so no task reads the shared block while it is packed, and none
+            // packs while it is read. The block has room for a block of A, as asserted. gemm::run() checked that C
+            // holds rows x cols elements, and borrows it mutably.
             unsafe {
                 match step % 2 {
                     0 => pass.pack(kernel, product, shared, task),
@@ -70,7 +70,7 @@ pub fn run<K: Kernel>(
     Ok(())
 }
 
-/// All columns of C, from a block of A.
+/// A pass: the contribution of one block of A to all columns of C.
 struct Pass {
     rows: Range<usize>,
     depths: Range<usize>,
@@ -80,26 +80,27 @@ struct Pass {
 }
 
 impl Pass {
-    /// Tasks that pack A, and tasks that multiply.
+    /// The number of tasks that pack A, and of tasks that multiply.
     fn tasks<K: Kernel>(&self, kernel: K, product: &Product) -> [usize; 2] {
         let panels = self.rows.len().div_ceil(K::MR);
-        let ready = self.blocks.a_in_place || self.packs_on_the_way(product);
+        let ready = self.blocks.a_in_place || self.packs_in_first_task(product);
         let packing = if ready { 0 } else { panels.div_ceil(self.packed_by_a_task(panels)) };
         [packing, self.grid(kernel, product).tasks()]
     }
 
-    /// Whether the first columns' tiles pack A: a single thread has their task first, and whole rows to read.
-    fn packs_on_the_way(&self, product: &Product) -> bool {
+    /// Whether the tiles of the first columns pack A. That needs a single thread, which runs their task first, and rows
+    /// of A that are contiguous.
+    fn packs_in_first_task(&self, product: &Product) -> bool {
         let Blocks { a_in_place, b_in_place, .. } = self.blocks;
         self.threads == 1 && !a_in_place && !b_in_place && product.a.depth == 1
     }
 
-    /// Panels of A that a task packs. More tasks than threads, as these do not begin together.
+    /// Panels of A that a task packs. There are more tasks than threads, because threads do not start together.
     fn packed_by_a_task(&self, panels: usize) -> usize {
         panels.div_ceil(if self.threads == 1 { 1 } else { 4 * self.threads })
     }
 
-    /// LOOP 3: columns by NC, and rows in groups if the columns do not give enough tasks.
+    /// LOOP 3: columns by NC, and groups of rows if the columns make too few tasks.
     fn grid<K: Kernel>(&self, kernel: K, product: &Product) -> Blocking {
         let (rows, depth) = (self.rows.len(), self.depths.len());
         cut(kernel, Products { count: 1, rows, cols: product.cols, depth, unit: 1 }, self.threads)
@@ -108,12 +109,12 @@ impl Pass {
     /// Packs a task's panels of A.
     ///
     /// # Safety
-    /// `shared` has room for all panels; nobody reads it, and each task runs once.
+    /// `shared` has room for all panels. No thread reads it, and each task runs once.
     unsafe fn pack<K: Kernel>(&self, kernel: K, product: &Product, shared: Shared, task: usize) {
         let (mr, count) = (K::MR, self.rows.len().div_ceil(K::MR));
         let (each, panel) = (self.packed_by_a_task(count), mr * self.depths.len());
         let (first, end) = (task * each, count.min((task + 1) * each));
-        // SAFETY: panels first..end are inside of what the caller vouches for, and no other task has them.
+        // SAFETY: panels first..end are in the memory that the caller vouches for, and no other task accesses them.
         let packed = unsafe {
             std::slice::from_raw_parts_mut(shared.start().add(first * panel), (end - first) * panel)
         };
@@ -124,9 +125,9 @@ impl Pass {
     /// Multiplies a task's part of A and B.
     ///
     /// # Safety
-    /// `shared` holds the packed block of A, and nobody writes to it, unless A is read in place or packed on the way;
-    /// then it has room for it, and nobody else uses it. C is `product.rows` x `product.cols` elements, rows
-    /// `product.ld` apart, that only tasks of this pass write to.
+    /// `shared` holds the packed block of A, and no thread writes to it. If the first task packs A, `shared` has room
+    /// for the block, and only this thread uses it. If A is read in place, `shared` is not used. C has `product.rows` x
+    /// `product.cols` elements, with rows `product.ld` apart, and only tasks of this pass write to it.
     unsafe fn multiply<K: Kernel>(
         &self,
         kernel: K,
@@ -143,12 +144,12 @@ impl Pass {
         let packed = shared.start().wrapping_add(group * grid.panels * K::MR * depth);
         let a = if self.blocks.a_in_place {
             Rows::InPlace
-        } else if self.packs_on_the_way(product) && block == 0 {
+        } else if self.packs_in_first_task(product) && block == 0 {
             Rows::ToPack(packed)
         } else {
             Rows::Packed(packed)
         };
-        // The first pass over the depth takes the caller's beta, later ones add.
+        // The first pass over the depth uses the caller's beta; later ones add.
         let (alpha, beta) = self.factors;
         let epilogue = Epilogue::scaled(alpha, if self.depths.start == 0 { beta } else { 1.0 });
         let strip = Strip { product, rows: rows.clone(), depths: self.depths.clone(), epilogue };
@@ -159,17 +160,18 @@ impl Pass {
         while j < cols.end {
             let start = c.start().wrapping_add(rows.start * product.ld + j);
             let tile = Tile { start, ld: product.ld, rows: rows.len(), cols: width::<K>(cols.end - j) };
-            // SAFETY: the caller vouches for the block of A and for C; the tasks' rows and columns do not overlap.
+            // SAFETY: the caller vouches for the block of A and for C. Rows and columns of tasks do not overlap.
             unsafe { strip.multiply(kernel, &mut columns, j, tile) };
             j += tile.cols;
         }
     }
 }
 
-/// Columns of the next strip of `left`: a tile of a single vector is slow, so rather than that the last two are narrower.
+/// Columns of the next strip if `left` columns remain. A tile of a single vector is slow, so the last two strips become
+/// narrower instead.
 fn width<K: Kernel>(left: usize) -> usize {
-    let behind = left.saturating_sub(K::NR);
-    if K::NR > 2 * K::LANES && (1..=K::LANES).contains(&behind) { K::NR - K::LANES } else { K::NR.min(left) }
+    let rest = left.saturating_sub(K::NR);
+    if K::NR > 2 * K::LANES && (1..=K::LANES).contains(&rest) { K::NR - K::LANES } else { K::NR.min(left) }
 }
 
 #[cfg(test)]
@@ -178,11 +180,11 @@ mod tests {
     use crate::cpu::gemm::testing::{expected, operands};
     use crate::cpu::isa::{Isa, with_kernel};
 
-    /// Blocks far smaller than any plan's: several passes over rows and depth, edges in all of them.
+    /// Tests blocks far smaller than those of plans: several passes over rows and depth, with edges in all of them.
     fn check<K: Kernel>(kernel: K, team: &mut Team, (rows, cols, depth): (usize, usize, usize)) -> usize {
         let mut cases = 0;
-        for lies in 0..4 {
-            let (a, b) = operands((rows, cols, depth), lies);
+        for transposed in 0..4 {
+            let (a, b) = operands((rows, cols, depth), transposed);
             let product = Product { rows, cols, depth, a: a.lines(), b: b.lines(), ld: cols + 1 };
             for (mc, kc, packed) in [(2 * K::MR, 7, true), (64 * K::MR, 100, true), (2 * K::MR, 7, false)] {
                 let in_place = !packed && a.lines().depth == 1 && b.lines().line == 1;
@@ -191,7 +193,7 @@ mod tests {
                 let mut c: Vec<f32> = (0..rows * product.ld).map(|at| (at % 5) as f32).collect();
                 let right = expected(&product, &c, (2.0, -1.0));
                 run(kernel, team, &product, blocks, (&mut shared, &mut c), (2.0, -1.0)).unwrap();
-                assert_eq!(c, right, "{} {rows}x{cols}x{depth} lying {lies}", K::SGEMM);
+                assert_eq!(c, right, "{} {rows}x{cols}x{depth} transposed {transposed}", K::SGEMM);
                 cases += 1;
             }
         }

@@ -1,19 +1,19 @@
-//! A few rows or columns: sums of lines, see [`Dots`]. Threads share out the lines of the larger operand.
+//! Products with few rows or columns, as dot products ([`Dots`]). Threads divide the lines of the larger operand.
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{DOT_LANES, Dots, Kernel};
 use crate::cpu::pool::Team;
 use crate::error::Result;
-use crate::memory::blocking::FEW;
+use crate::memory::blocking::MAX_DOT_VECTORS;
 
-/// Lines of a task: several times what a kernel takes at once, and enough tasks for threads to end together.
+/// Lines of a task: several times the lines of a kernel call, and few enough that threads finish together.
 fn lines_each(lines: usize, threads: usize) -> usize {
     lines.div_ceil(4 * threads).next_multiple_of(8)
 }
 
-/// Computes `product` on `team`. The lines of the operand with more of them are contiguous in depth; if those of
-/// the other are not, they fit the workspace, into which each task copies them.
+/// Computes `product` on `team`. The lines of the operand with more lines are contiguous in depth. The lines of the
+/// other operand are contiguous as well, or fit in the workspace, and each task copies them there.
 pub fn run<K: Kernel>(
     kernel: K,
     team: &mut Team,
@@ -22,9 +22,12 @@ pub fn run<K: Kernel>(
     (alpha, beta): (f32, f32),
 ) -> Result<()> {
     let Product { rows, cols, depth, a, b, ld } = *product;
-    // The larger operand's lines are the ones that stream.
-    let (many, few, lines, vectors, c_line, c_vector) =
-        if cols <= FEW && a.depth == 1 { (a, b, rows, cols, ld, 1) } else { (b, a, cols, rows, 1, ld) };
+    // The lines of the larger operand stream.
+    let (many, few, lines, vectors, c_line, c_vector) = if cols <= MAX_DOT_VECTORS && a.depth == 1 {
+        (a, b, rows, cols, ld, 1)
+    } else {
+        (b, a, cols, rows, 1, ld)
+    };
     assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
     assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
     let each = lines_each(lines, team.size());
@@ -58,8 +61,8 @@ pub fn run<K: Kernel>(
             alpha,
             beta,
         };
-        // SAFETY: both operands hold their lines, as asserted; gemm::run() checked that C holds its rows and
-        // columns, and borrows it mutably; tasks have lines of their own.
+        // SAFETY: both operands hold their lines, as asserted. gemm::run() checked that C holds its rows and columns,
+        // and borrows it mutably. Each task has lines of its own.
         unsafe { kernel.dots(&dots) };
     })
 }

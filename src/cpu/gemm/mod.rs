@@ -1,85 +1,41 @@
-//! Matrix products: the five loops around the micro-kernel (Goto and van de Geijn, Anatomy of
-//! high-performance matrix multiplication, 2008), with the roles of A and B exchanged because C's rows are
-//! the contiguous ones here.
+//! Matrix products on the CPU. Only `cpu` calls it. It uses the kernels and the thread pool of `cpu`, and the planner
+//! `memory::blocking`.
+//!
+//! The five loops around the micro-kernel follow Goto and van de Geijn (Anatomy of high-performance matrix
+//! multiplication, 2008). The roles of A and B are exchanged, because C's rows are contiguous here.
 //!
 //! ```text
-//! LOOP 5  rows of C by MC     \ A, MC x KC, is packed by all threads together and read by all: last-level cache
+//! LOOP 5  rows of C by MC     \ all threads together pack A, MC x KC, and all read it: last-level cache
 //! LOOP 4  depth by KC         /
 //! LOOP 3  columns of C by NC    one task each
 //! LOOP 2  columns by NR         packs a panel of B, KC x NR, into the task's workspace: L1 cache
 //! LOOP 1  rows by MR            (block.rs) panels of A stream past it through the micro-kernel: registers
 //! ```
 //!
-//! Loop 4 is sequential, as its passes add to the same C; so an element is summed in the same order whoever
-//! computes it.
+//! Loop 4 is sequential, because its passes add to the same C. So the order of a sum does not depend on the thread.
 //!
-//! That is for operands that are used often ([`blocked`]). Those that are not are read where they lie, and
-//! products with a few rows or columns or little depth have loops of their own ([`dots`], [`sweep`]):
-//! [`Way`] says which.
+//! These loops ([`blocked`]) are for operands that are used often. Operands that are used rarely are read in place.
+//! Products with few rows or columns, or with little depth, have loops of their own ([`dots`], [`sweep`]). [`Method`]
+//! chooses.
 
 mod blocked;
 mod dots;
+mod product;
 mod small;
 mod strip;
 mod sweep;
+#[cfg(test)]
+mod testing;
 
-use super::caches::described;
 use super::kernels::Kernel;
-use super::pack::Lines;
 use super::pool::Team;
 use crate::error::Result;
-use crate::memory::blocking::{Blocking, INLINE_FLOPS, Lie, Products, Ukernel, Way};
-use crate::problem::{Gemm, GemmSizes};
+use crate::memory::blocking::{Blocking, INLINE_FLOPS, Method};
+use crate::problem::Gemm;
+use product::{Product, cut};
 
-/// A product with C's contiguous direction made the columns: C(i, j) is at `i*ld + j`.
-#[derive(Clone, Copy)]
-struct Product<'a> {
-    rows: usize,
-    cols: usize,
-    depth: usize,
-    /// The rows of op(A).
-    a: Lines<'a>,
-    /// The columns of op(B).
-    b: Lines<'a>,
-    ld: usize,
-}
-
-impl<'a> Product<'a> {
-    fn new(sizes: &GemmSizes, a: &'a [f32], b: &'a [f32]) -> Self {
-        let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *sizes;
-        let a = Lines { data: a, line: a_row, depth: a_col };
-        let b = Lines { data: b, line: b_col, depth: b_row };
-        // A column whose elements lie side by side is a row as well, and of two ways to see it the better one is
-        // that in which the matrix's contiguous direction is B's.
-        let column = n == 1 && c_row == 1 && a_row == 1;
-        if c_col == 1 && !column {
-            return Product { rows: m, cols: n, depth: k, a, b, ld: c_row };
-        }
-        // C^T = op(B)^T op(A)^T: nothing moves, only the names change.
-        assert_eq!(c_row, 1, "one of C's strides is 1");
-        Product { rows: n, cols: m, depth: k, a: b, b: a, ld: c_col }
-    }
-
-    /// The way to compute it.
-    fn way<K: Kernel>(&self, _: K) -> Way {
-        let lie = Lie { a_rows: self.a.depth == 1, b_rows: self.b.line == 1, b_cols: self.b.depth == 1 };
-        Way::plan(&described().caches, Ukernel { mr: K::MR, nr: K::NR }, &self.shape(), lie)
-    }
-
-    /// Its sizes, as the planner wants them. Sixteen depths are a line of memory, which transposing reads at once.
-    fn shape(&self) -> Products {
-        Products { count: 1, rows: self.rows, cols: self.cols, depth: self.depth, unit: 16 }
-    }
-}
-
-/// How a product is cut for this CPU and a kernel.
-fn cut<K: Kernel>(_: K, problem: Products, threads: usize) -> Blocking {
-    Blocking::product(described(), Ukernel { mr: K::MR, nr: K::NR }, problem, threads)
-}
-
-/// Computes `problem` on `team`. The lengths of the matrices have been checked.
-///
-/// `shared` has room for [`shared_len`] elements.
+/// Computes `problem` on `team`. The caller has checked the lengths of the matrices. `shared` has room for
+/// [`shared_len`] elements.
 ///
 /// # Errors
 /// Only if a task panicked.
@@ -101,10 +57,10 @@ pub fn run<K: Kernel>(
         return Ok(());
     }
     let factors = (problem.alpha(), problem.beta());
-    match product.way(kernel) {
-        Way::Dots => dots::run(kernel, team, &product, c, factors),
-        Way::Sweep => sweep::run(kernel, team, &product, c, factors),
-        Way::Panels { a_in_place, b_in_place } => {
+    match product.method(kernel) {
+        Method::Dots => dots::run(kernel, team, &product, c, factors),
+        Method::Sweep => sweep::run(kernel, team, &product, c, factors),
+        Method::Panels { a_in_place, b_in_place } => {
             let Blocking { mc, kc, .. } = cut(kernel, product.shape(), 1);
             let blocks = blocked::Blocks { mc, kc, a_in_place, b_in_place };
             blocked::run(kernel, team, &product, blocks, (shared, c), factors)
@@ -112,8 +68,8 @@ pub fn run<K: Kernel>(
     }
 }
 
-/// Computes `problem` at once if it is so little work that memory to pack in and threads are out of the question; says
-/// whether it did. The lengths of the matrices have been checked.
+/// Computes `problem` on the calling thread without packing, if it is small enough. Returns whether it did. The caller
+/// has checked the lengths of the matrices.
 pub fn in_place<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), c: &mut [f32]) -> bool {
     if problem.flops() >= INLINE_FLOPS || problem.is_scaling() {
         return false;
@@ -122,14 +78,14 @@ pub fn in_place<K: Kernel>(kernel: K, problem: &Gemm, (a, b): (&[f32], &[f32]), 
     product.rows > 0 && product.cols > 0 && small::run(kernel, &product, c, (problem.alpha(), problem.beta()))
 }
 
-/// Elements of A that are packed at a time: room that [`run`] needs.
+/// Elements of A that are packed at a time: the length of `shared` in [`run`].
 pub fn shared_len<K: Kernel>(kernel: K, problem: &Gemm) -> usize {
     if problem.is_scaling() || problem.sizes().m == 0 || problem.sizes().n == 0 {
         return 0;
     }
     let product = Product::new(problem.sizes(), &[], &[]);
-    match product.way(kernel) {
-        Way::Panels { a_in_place: false, .. } => {
+    match product.method(kernel) {
+        Method::Panels { a_in_place: false, .. } => {
             let Blocking { mc, kc, .. } = cut(kernel, product.shape(), 1);
             mc * kc
         }
@@ -144,53 +100,7 @@ fn scale(product: &Product, beta: f32, c: &mut [f32]) {
     }
     for i in 0..product.rows {
         let row = &mut c[i * product.ld..][..product.cols];
-        // With beta zero C is not read: it may hold NaN.
+        // With beta zero, C is not read: it may hold NaN.
         if beta == 0.0 { row.fill(0.0) } else { row.iter_mut().for_each(|value| *value *= beta) }
-    }
-}
-
-/// Operands of small integers, and what becomes of them by the definition.
-#[cfg(test)]
-mod testing {
-    use super::{Lines, Product};
-    use crate::problem::exact::Random;
-
-    /// A matrix of its own.
-    pub struct Owned {
-        data: Vec<f32>,
-        line: usize,
-        depth: usize,
-    }
-
-    impl Owned {
-        fn new((lines, depths): (usize, usize), side_by_side: bool, random: &mut Random) -> Self {
-            // With gaps between what is contiguous.
-            let (line, depth) = if side_by_side { (1, lines + 2) } else { (depths + 3, 1) };
-            let len = (lines - 1) * line + (depths - 1) * depth + 1;
-            Owned { data: random.integers(len, 8), line, depth }
-        }
-
-        pub fn lines(&self) -> Lines<'_> {
-            Lines { data: &self.data, line: self.line, depth: self.depth }
-        }
-    }
-
-    /// A and B of rows x cols x depth; bits 0 and 1 of `lies` transpose them.
-    pub fn operands((rows, cols, depth): (usize, usize, usize), lies: usize) -> (Owned, Owned) {
-        let mut random = Random::new(31);
-        let a = Owned::new((rows, depth), lies & 1 == 1, &mut random);
-        (a, Owned::new((cols, depth), lies & 2 == 0, &mut random))
-    }
-
-    /// C after the product; what lies between its rows stays.
-    pub fn expected(product: &Product, c: &[f32], (alpha, beta): (f32, f32)) -> Vec<f32> {
-        let Product { rows, cols, depth, a, b, ld } = *product;
-        let mut c = c.to_vec();
-        for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
-            let term = |p: usize| a.data[i * a.line + p * a.depth] * b.data[j * b.line + p * b.depth];
-            let sum: f32 = (0..depth).map(term).sum();
-            c[i * ld + j] = alpha * sum + beta * c[i * ld + j];
-        }
-        c
     }
 }

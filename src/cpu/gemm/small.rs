@@ -1,36 +1,36 @@
-//! Little work on operands that are read where they lie: only tiles, one after the other. To find the block sizes, or a
-//! workspace, would take longer than the least of these products.
+//! Small products whose operands are read in place: only tiles, one after the other. Planning block sizes or taking a
+//! workspace would take longer than the smallest of these products.
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::Lines;
-use crate::memory::blocking::{Way, even};
+use crate::memory::blocking::{Method, even};
 
-/// Products with fewer multiply-adds are computed before a better way to do so could be found.
-const TINY: usize = 1 << 10;
+/// Products with at most this many multiply-adds skip the planner.
+const MAX_TINY: usize = 1 << 10;
 
-/// Computes `product` if neither operand is to be packed, or if it is tiny; says whether it did.
+/// Computes `product` if neither operand needs packing, or if it is tiny. Returns whether it did.
 pub fn run<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32, f32)) -> bool {
     let Product { rows, cols, depth, b, .. } = *product;
-    let tiny = rows.saturating_mul(cols).saturating_mul(depth) <= TINY;
+    let tiny = rows.saturating_mul(cols).saturating_mul(depth) <= MAX_TINY;
     if b.line == 1 {
-        let plain = tiny || product.way(kernel) == (Way::Panels { a_in_place: true, b_in_place: true });
+        let plain = tiny || product.method(kernel) == (Method::Panels { a_in_place: true, b_in_place: true });
         if plain {
             tiles(kernel, product, c, factors);
         }
         return plain;
     }
     if tiny {
-        turned(kernel, product, c, factors);
+        with_copied_b(kernel, product, c, factors);
     }
     tiny
 }
 
-/// With B's rows, which are not contiguous, copied side by side. The product is tiny.
+/// Computes a tiny product with a copy of B, whose rows are not contiguous.
 #[inline(never)]
-fn turned<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32, f32)) {
+fn with_copied_b<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32, f32)) {
     let Product { cols, depth, b, .. } = *product;
-    let mut copy = [0.0; TINY];
+    let mut copy = [0.0; MAX_TINY];
     for (p, row) in copy.chunks_exact_mut(cols).enumerate().take(depth) {
         for (j, value) in row.iter_mut().enumerate() {
             *value = b.data[j * b.line + p * b.depth];
@@ -40,17 +40,17 @@ fn turned<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32,
     tiles(kernel, &Product { b, ..*product }, c, factors);
 }
 
-/// All tiles of C, B's rows being contiguous.
+/// Computes all tiles of C. The rows of B are contiguous.
 fn tiles<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], (alpha, beta): (f32, f32)) {
     let Product { rows, cols, depth, a, b, ld } = *product;
     assert!(b.line == 1 && a.data.len() > (rows - 1) * a.line + (depth - 1) * a.depth);
     assert!(b.data.len() >= (depth - 1) * b.depth + cols && c.len() >= (rows - 1) * ld + cols);
     let epilogue = Epilogue::scaled(alpha, beta);
-    // Of four vectors a tile of three and one of one would do less work a load than two of two.
+    // Four vectors are two tiles of two: tiles of three and one would do less work per load.
     let width = if cols <= K::NR { K::NR } else { even(cols, K::NR, K::LANES) };
     for j in (0..cols).step_by(width) {
         for i in (0..rows).step_by(K::MR) {
-            // SAFETY: the operands hold their rows, columns and depths, and C its own, as asserted; C is borrowed
+            // SAFETY: the operands hold their rows, columns and depths, and C its own, as asserted. C is borrowed
             // mutably. Epilogue::scaled() has no bias.
             unsafe {
                 let start = c.as_mut_ptr().add(i * ld + j);
@@ -68,9 +68,9 @@ mod tests {
     use crate::cpu::gemm::testing::{expected, operands};
     use crate::cpu::isa::{Isa, with_kernel};
 
-    /// Says whether the product was computed on the spot; if not, C is as it was.
-    fn check<K: Kernel>(kernel: K, (rows, cols, depth): (usize, usize, usize), lies: usize) -> bool {
-        let (a, b) = operands((rows, cols, depth), lies);
+    /// Returns whether the product was computed. If not, C must be unchanged.
+    fn check<K: Kernel>(kernel: K, (rows, cols, depth): (usize, usize, usize), transposed: usize) -> bool {
+        let (a, b) = operands((rows, cols, depth), transposed);
         let product = Product { rows, cols, depth, a: a.lines(), b: b.lines(), ld: cols + 2 };
         let mut done = vec![];
         for factors in [(1.0, 0.0), (-2.0, 3.0)] {
@@ -78,26 +78,35 @@ mod tests {
             let mut c = before.clone();
             done.push(run(kernel, &product, &mut c, factors));
             let right = if done[0] { expected(&product, &before, factors) } else { before };
-            assert_eq!(c, right, "{} {rows}x{cols}x{depth} lying {lies}", K::SGEMM);
+            assert_eq!(c, right, "{} {rows}x{cols}x{depth} transposed {transposed}", K::SGEMM);
         }
-        assert_eq!(done[0], done[1], "the factors have no say");
+        assert_eq!(done[0], done[1], "the factors have no influence");
         done[0]
     }
 
     #[test]
-    fn tiny_products_are_computed_however_they_lie_and_small_ones_where_nothing_is_packed() {
+    fn tiny_products_are_computed_in_any_layout_and_small_ones_if_nothing_is_packed() {
         let mut cases = 0;
         for isa in Isa::all() {
-            for lies in 0..4 {
+            for transposed in 0..4 {
                 for shape in [(1, 1, 1), (3, 5, 7), (10, 10, 10), (1, 1024, 1), (1024, 1, 1), (1, 1, 1024)] {
-                    assert!(with_kernel!(isa, kernel => check(kernel, shape, lies)), "{shape:?} is tiny");
+                    assert!(
+                        with_kernel!(isa, kernel => check(kernel, shape, transposed)),
+                        "{shape:?} is tiny"
+                    );
                     cases += 1;
                 }
-                // 12 x 12 matrices are read in place by every plan, unless B's rows are not contiguous.
-                let on_the_spot = with_kernel!(isa, kernel => check(kernel, (12, 12, 12), lies));
-                assert_eq!(on_the_spot, lies & 2 == 0);
-                assert!(with_kernel!(isa, kernel => check(kernel, (100, 3, 11), lies & 1)), "few columns");
-                assert!(!with_kernel!(isa, kernel => check(kernel, (300, 300, 50), lies)), "to be packed");
+                // Every plan reads 12 x 12 matrices in place, unless B's rows are not contiguous.
+                let computed = with_kernel!(isa, kernel => check(kernel, (12, 12, 12), transposed));
+                assert_eq!(computed, transposed & 2 == 0);
+                assert!(
+                    with_kernel!(isa, kernel => check(kernel, (100, 3, 11), transposed & 1)),
+                    "few columns"
+                );
+                assert!(
+                    !with_kernel!(isa, kernel => check(kernel, (300, 300, 50), transposed)),
+                    "needs packing"
+                );
                 cases += 3;
             }
         }

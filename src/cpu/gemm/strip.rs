@@ -1,6 +1,6 @@
-//! A strip of C, up to NR columns wide: a panel of B, and the panels of A that stream past it.
+//! A strip of C, at most NR columns wide: a panel of B, and the panels of A that stream past it.
 //!
-//! Packing waits for memory, and a tile has arithmetic to do meanwhile. So tiles pack what they are the first to read:
+//! Packing waits for memory, and a tile has arithmetic for that time. So the first tile that reads data packs them:
 //!
 //! ```text
 //!                  first strip, of one thread      other strips
@@ -10,23 +10,23 @@
 
 use std::ops::Range;
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, multiply};
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, TransposeBlock, View};
 use crate::cpu::pack::{Lines, panels};
 
-/// Where the rows of A are.
+/// The location of the rows of A.
 #[derive(Clone, Copy)]
 pub enum Rows {
     /// In packed panels.
     Packed(*mut f32),
-    /// Where they lie, to be packed there by the first strip.
+    /// In the original matrix; the first strip packs them to this address.
     ToPack(*mut f32),
-    /// Where they lie.
+    /// In the original matrix.
     InPlace,
 }
 
-/// What goes from strip to strip.
+/// State that passes from strip to strip.
 pub struct Columns<'a> {
     pub a: Rows,
     pub b_in_place: bool,
@@ -34,7 +34,7 @@ pub struct Columns<'a> {
     pub panel: &'a mut [f32],
 }
 
-/// The rows and depths of a task's strips, and what becomes of the sums.
+/// The rows and depths of a task's strips, and the epilogue of their sums.
 pub struct Strip<'a> {
     pub product: &'a Product<'a>,
     pub rows: Range<usize>,
@@ -43,12 +43,12 @@ pub struct Strip<'a> {
 }
 
 impl Strip<'_> {
-    /// Computes the strip `c` from column `j` on.
+    /// Computes the strip `c`, which starts at column `j`.
     ///
     /// # Safety
-    /// `c` is the strip's part of C: writable, by nobody else meanwhile, and initialised if beta is not zero. A's
-    /// panels hold the strip's rows and depths, or, if they are to be packed, have room for them and are nobody else's.
-    /// The epilogue has no bias.
+    /// `c` is the strip's part of C. It is writable, only this call writes it, and it is initialised if beta is not
+    /// zero. A's panels hold the strip's rows and depths. If A is to be packed, they have room for these, and only this
+    /// call accesses them. The epilogue has no bias.
     pub unsafe fn multiply<K: Kernel>(&self, kernel: K, columns: &mut Columns, j: usize, c: Tile) {
         if columns.b_in_place || c.cols < K::NR {
             // SAFETY: the caller keeps the contract.
@@ -64,8 +64,8 @@ impl Strip<'_> {
         assert!(columns.panel.len() >= depth * K::NR);
         let panel = columns.panel.as_mut_ptr();
         for (index, i) in (0..c.rows).step_by(K::MR).enumerate() {
-            // SAFETY: row i exists, and with it the rest of this tile, in A, as the caller vouches, and C. The panel of
-            // B holds NR columns, or, for a first tile that packs it, has room for them, and B has them, as asserted.
+            // SAFETY: row i and the rest of this tile exist in A, as the caller vouches, and in C. The panel of B holds
+            // NR columns. For a first tile that packs it, it has room for them, and B has them, as asserted.
             unsafe {
                 let start = c.start.add(i * c.ld);
                 let tile = Tile { start, rows: K::MR.min(c.rows - i), ..c };
@@ -88,10 +88,10 @@ impl Strip<'_> {
         }
     }
 
-    /// A strip of fewer columns, or of columns that are read in place.
+    /// Computes a strip of fewer than NR columns, or of columns that are read in place.
     ///
     /// # Safety
-    /// As [`Strip::multiply`].
+    /// As for [`Strip::multiply`].
     unsafe fn at_the_edge<K: Kernel>(&self, kernel: K, columns: &mut Columns, j: usize, c: Tile) {
         let Product { a, b, .. } = *self.product;
         let depth = self.depths.len();
@@ -111,7 +111,7 @@ impl Strip<'_> {
             (columns.panel.as_ptr(), K::NR)
         };
         let a = self.panels::<K>(columns.a);
-        // SAFETY: B, packed or not, holds these columns and depths; the caller vouches for A and C.
+        // SAFETY: B, packed or not, holds these columns and depths. The caller vouches for A and C.
         unsafe { multiply(kernel, depth, a, from, c, &self.epilogue, &Ahead::NOTHING) };
     }
 
@@ -124,7 +124,7 @@ impl Strip<'_> {
             }
             Rows::InPlace => {
                 let Lines { data, line, depth: step } = self.product.a;
-                // A single depth needs no step. Zero tells it from packed panels, which are whole.
+                // A single depth needs no step. Zero distinguishes it from packed panels, which are whole.
                 let one = if depth == 1 { 0 } else { step };
                 let start = data[self.rows.start * line + self.depths.start * step..].as_ptr();
                 Panels { first: Panel { start, row: line, step: one }, next: K::MR * line }
@@ -132,20 +132,20 @@ impl Strip<'_> {
         }
     }
 
-    /// A tile of rows from the strip's row `i` on, which are packed in `to`. There are NR columns.
+    /// Computes a tile of NR columns that starts at the strip's row `i`, and packs its rows to `to`.
     ///
     /// # Safety
-    /// As [`Strip::multiply`] for these rows.
+    /// As for [`Strip::multiply`], for these rows.
     unsafe fn packing<K: Kernel>(&self, kernel: K, i: usize, to: *mut f32, panel: *const f32, c: Tile) {
         let (a, depth, first) = (self.product.a, self.depths.len(), self.rows.start + i);
         let from = &a.data[first * a.line + self.depths.start..];
         assert!(a.depth == 1 && from.len() >= (c.rows - 1) * a.line + depth);
-        // SAFETY: A has these rows and depths, as asserted; the caller vouches for the rest.
+        // SAFETY: A has these rows and depths, as asserted. The caller vouches for the rest.
         unsafe {
             if c.rows == K::MR && K::HIDES_PACKING && self.epilogue.only_adds() && self.epilogue.alpha == 1.0
             {
                 let taps = [Tap { offset: 0, lanes: (1 << K::NR) - 1, ahead: 0 }];
-                // The panel of B as an image of NR pixels, a channel a depth.
+                // The panel of B as an image of NR pixels, with one channel per depth.
                 let view = View {
                     start: panel,
                     channels: depth,

@@ -1,12 +1,12 @@
-//! Little depth: C is written about as fast as it is computed, so it is written row by row.
+//! Products with little depth. Writing C takes about as long as computing it, so C is written row by row.
 //!
 //! ```text
-//! LOOP 2  columns by what fits the workspace    packs their panels of B; threads share these and groups of rows
+//! LOOP 2  columns that fit in the workspace     packs their panels of B; tasks are these times groups of rows
 //! LOOP 1  rows by MR                            A in place
-//! LOOP 0  columns by NR                         one tile beside the other: C streams
+//! LOOP 0  columns by NR                         adjacent tiles: C streams
 //! ```
 
-use super::Product;
+use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, Shared, multiply};
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::panels;
@@ -23,7 +23,7 @@ pub fn run<K: Kernel>(
     (alpha, beta): (f32, f32),
 ) -> Result<()> {
     let Product { rows, cols, depth, a, b, ld } = *product;
-    // Half of the workspace: the other half of what is then in L2 is C on its way.
+    // Half of the workspace, which leaves room in L2 for C.
     let width = even(cols, WORKSPACE / 2 / depth, K::NR);
     let height = even(rows, rows.div_ceil(if team.size() == 1 { 1 } else { 4 * team.size() }), K::MR);
     let (across, down) = (cols.div_ceil(width), rows.div_ceil(height));
@@ -42,8 +42,7 @@ pub fn run<K: Kernel>(
                 let tile = Tile { start, ld, rows: K::MR.min(rows.end - i), cols: K::NR.min(cols.end - j) };
                 let epilogue = Epilogue::scaled(alpha, beta);
                 // SAFETY: A holds these rows, as asserted, and the panel these columns. gemm::run() checked that C
-                // holds its rows and columns, and borrows it mutably; tasks have tiles of their own. There is no
-                // bias.
+                // holds its rows and columns, and borrows it mutably. Each task has tiles of its own. There is no bias.
                 unsafe {
                     multiply(kernel, depth, a, (panel.as_ptr(), K::NR), tile, &epilogue, &Ahead::NOTHING)
                 };

@@ -3,7 +3,8 @@
 use crate::allocate;
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
-use crate::memory::implicit_im2col::TILE;
+use crate::memory::costs::cpu::grouped::COPYING;
+use crate::memory::costs::cpu::im2col::TILE;
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// A problem, cut for an instruction set and an L1 cache.
@@ -47,9 +48,6 @@ pub struct TileLimits {
 
 /// Chains of additions that keep the arithmetic units busy.
 const CHAINS: usize = 8;
-
-/// Cycles to copy a vector into a band.
-const COPYING: f64 = 4.0;
 
 /// Output rows that a band has at least, if possible. With fewer, too many input rows are copied more than once.
 const MIN_ROWS: usize = 8;

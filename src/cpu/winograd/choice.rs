@@ -1,25 +1,19 @@
-//! Which form computes a convolution, if any.
+//! The choice of a form for a convolution, or of none.
 //!
-//! `auto` takes a form on two conditions. It is accurate: on uniform random data its largest error stays within
-//! a quarter of the direct algorithm's bound. What was measured, largest error over bound (padding 1; a test
-//! measures it again):
-//!
-//! | C | F(2x2) | F(4x4) | F(6x6) |
-//! |---|---|---|---|
-//! | 16 | 0.013 | 0.10 | 0.41 |
-//! | 32 | 0.006 | 0.05 | 0.23 |
-//! | 64 | 0.003 | 0.03 | 0.10 |
-//! | 256 | 0.001 | 0.006 | 0.02 |
-//!
-//! And it is predicted faster: the model counts cycles of a core that starts two multiply-adds a cycle. Problems
-//! that take a tenth of a millisecond either way stay direct, and so exact on integers.
+//! `auto` takes a form on three conditions: it is accurate ([`winograd::is_accurate`]), it is predicted to be faster
+//! than the direct algorithm, and the work is not small. The model counts cycles of a core that starts two
+//! multiply-adds a cycle. Small problems take a tenth of a millisecond either way; the direct algorithm keeps them
+//! exact on integers.
 
 use super::form::{F2, F4, F6, Form};
 use crate::memory::Caches;
-use crate::memory::winograd::{OUTER_BYTES, Tiling};
-use crate::problem::{Algorithm, Conv2d, Conv2dSizes};
+use crate::memory::costs::cpu::winograd::{
+    DIRECT_PACKING, DIRECT_SHARE, OUTER_BYTES, PRODUCT_SHARE, TRANSFORM, WEIGHTS,
+};
+use crate::memory::winograd::Tiling;
+use crate::problem::{Algorithm, Conv2d, winograd};
 
-/// One of the forms.
+/// A form F(m x m, 3 x 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     F2,
@@ -27,28 +21,14 @@ pub enum Choice {
     F6,
 }
 
-/// All of them.
+/// All forms.
 pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
 
-/// Share of the peak that the products reach, and that the direct algorithm does.
-const PRODUCT_SHARE: f64 = 0.95;
-const DIRECT_SHARE: f64 = 0.9;
-/// Cycles that a transform takes for each vector on its frequency side.
-const TRANSFORM: f64 = 10.0;
-
-/// Problems with less work are left to the direct algorithm.
-const LEAST_FLOPS: u64 = 20_000_000;
-
-/// Cycles that the weights' transform takes for each vector it makes, gathering included. Counts where weights are used
-/// once. Measured on a Zen 5 with AVX-512, all in cache: 5.4 for F(2x2), 3.7 for F(4x4), 3.1 for F(6x6).
-const WEIGHTS: f64 = 3.5;
-
-/// Cycles that packing an element of the weights takes for the direct algorithm, where they are used once: as it
-/// happens while a first panel is computed. Measured there: 0.1 to 0.3.
-const PACKING: f64 = 0.3;
+/// `auto` uses the direct algorithm for problems with less work.
+const MIN_FLOPS: u64 = 20_000_000;
 
 impl Choice {
-    /// Outputs of a tile, in each direction.
+    /// Outputs of a tile in each direction.
     pub fn m(self) -> usize {
         match self {
             Choice::F2 => F2::M,
@@ -57,33 +37,20 @@ impl Choice {
         }
     }
 
-    /// The least C for which the error stays within a quarter of the direct bound.
-    pub fn least_channels(self) -> usize {
-        match self {
-            Choice::F2 => 1,
-            Choice::F4 => 16,
-            Choice::F6 => 64,
-        }
-    }
-
-    /// Whether the error stays within what `auto` allows.
-    fn is_accurate(self, sizes: &Conv2dSizes) -> bool {
-        sees_enough(sizes) && sizes.c / sizes.groups >= self.least_channels()
-    }
-
-    /// Predicted cycles of one thread. How many there are must not decide: the bits would depend on it.
+    /// Predicted cycles on one thread. The number of threads must not influence the choice, since the bits of a result
+    /// must not depend on it.
     fn cycles(self, caches: &Caches, problem: &Conv2d, lanes: usize) -> f64 {
         let tiling = Tiling::new(problem.sizes(), self.m(), lanes);
         let Tiling { tiles, frequencies, c, c_blocks, k_blocks, groups, .. } = tiling;
         let products = (tiles * frequencies * c * k_blocks) as f64 / 2.0 / PRODUCT_SHARE;
         let transforms = (tiles * frequencies * (c_blocks + k_blocks)) as f64 * TRANSFORM;
-        // Elements of U in vectors of output channels, and the bytes of all they are made of.
+        // The elements of U, in vectors of output channels, and the bytes of the weights.
         let (vectors, vector_bytes) =
             ((frequencies * c * k_blocks) as f64, (lanes * size_of::<f32>()) as f64);
-        let given = vectors / frequencies as f64 * 9.0 * vector_bytes;
+        let weight_bytes = vectors / frequencies as f64 * 9.0 * vector_bytes;
         let of_group = if problem.is_once() {
             let passes = tiles.div_ceil(tiling.once_block(caches)) as f64;
-            products + passes * (vectors * WEIGHTS + given / OUTER_BYTES)
+            products + passes * (vectors * WEIGHTS + weight_bytes / OUTER_BYTES)
         } else {
             let passes = tiles.div_ceil(tiling.block(caches)) as f64;
             products.max(passes * tiling.fetching(caches)) + passes * tiling.spilling(caches)
@@ -94,36 +61,23 @@ impl Choice {
 
 /// Predicted cycles of the direct algorithm.
 fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
-    let preparation = if problem.is_once() { problem.weights_len() as f64 * PACKING } else { 0.0 };
+    let preparation = if problem.is_once() { problem.weights_len() as f64 * DIRECT_PACKING } else { 0.0 };
     problem.flops() as f64 / (4 * lanes) as f64 / DIRECT_SHARE + preparation
 }
 
-/// Whether there is a Winograd form for this.
-pub fn can(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, dilation_h, dilation_w, .. } = *sizes;
-    (r, s, stride_h, stride_w, dilation_h, dilation_w) == (3, 3, 1, 1, 1, 1)
-}
-
-/// Whether every output sees at least two rows and two columns of its kernel. The error of an output is that of
-/// its whole tile, while its bound shrinks with what it sees.
-fn sees_enough(sizes: &Conv2dSizes) -> bool {
-    let enough = |pad: usize, side: usize| pad <= 1 && side >= 2;
-    enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
-}
-
-/// The forms that `auto` may take for their accuracy, the fastest by prediction first; none for little work.
-/// The problem must be one that forms [`can`] compute.
+/// The accurate forms, sorted by predicted time; none if there is little work. Winograd's algorithm must support the
+/// problem.
 pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
     let mut forms = CHOICES.to_vec();
-    forms.retain(|form| problem.flops() >= LEAST_FLOPS && form.is_accurate(problem.sizes()));
+    forms.retain(|form| problem.flops() >= MIN_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
     forms.sort_by(|a, b| a.cycles(caches, problem, lanes).total_cmp(&b.cycles(caches, problem, lanes)));
     forms
 }
 
-/// The form to use with vectors of `lanes`, if any: `algorithm` is what the problem or the environment asks for.
-/// The problem must be one that forms [`can`] compute.
+/// The form to use with vectors of `lanes`, or `None` for the direct algorithm. `algorithm` is the choice of the
+/// problem or the environment. Winograd's algorithm must support the problem.
 pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
-    let accurate = |choice: &Choice| choice.is_accurate(problem.sizes());
+    let accurate = |choice: &Choice| winograd::is_accurate(problem.sizes(), choice.m());
     let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
         choices
             .map(|choice| (choice.cycles(caches, problem, lanes), choice))
@@ -132,10 +86,10 @@ pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: us
     let best = fastest(&mut CHOICES.into_iter().filter(accurate));
     match algorithm {
         Algorithm::Direct => None,
-        // Asked for: the most accurate form where none is accurate by the rule.
+        // Where no form is accurate by the rule, the most accurate one.
         Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
         Algorithm::Auto => best
-            .filter(|best| problem.flops() >= LEAST_FLOPS && best.0 < direct_cycles(problem, lanes))
+            .filter(|best| problem.flops() >= MIN_FLOPS && best.0 < direct_cycles(problem, lanes))
             .map(|best| best.1),
     }
 }

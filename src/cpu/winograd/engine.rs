@@ -1,8 +1,9 @@
-//! The steps, compiled for an instruction set.
+//! The steps, compiled for each instruction set.
 
 use super::form::Form;
 use super::input::{self, InputJob};
-use super::output::{self, OutputJob};
+use super::output;
+use super::output_job::OutputJob;
 use super::product::{self, ProductJob};
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
@@ -11,9 +12,9 @@ use super::weights::{self, WeightsJob};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::kernels::{Avx2, Avx512};
 
-/// An instruction set with Winograd kernels; a value proves that this CPU has it.
+/// An instruction set with Winograd kernels. A value proves that this CPU has it.
 pub trait Engine: Copy + Send + Sync + 'static {
-    /// Lanes of its vectors: channels of a block.
+    /// Lanes of a vector: channels of a block.
     const LANES: usize;
     /// Kernel names of F(2x2), F(4x4) and F(6x6).
     const NAMES: [&'static str; 3];
@@ -21,25 +22,25 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// See [`weights::transform`].
     ///
     /// # Safety
-    /// As there; the CPU is proven.
+    /// As there, except for the CPU, which `self` proves.
     unsafe fn weights<F: Form>(self, job: &WeightsJob);
 
     /// See [`input::transform`].
     ///
     /// # Safety
-    /// As there; the CPU is proven.
+    /// As there, except for the CPU, which `self` proves.
     unsafe fn input<F: Form>(self, job: &InputJob, scratch: &mut [f32]);
 
     /// See [`product::multiply`].
     ///
     /// # Safety
-    /// As there; the CPU is proven.
+    /// As there, except for the CPU, which `self` proves.
     unsafe fn multiply(self, job: &ProductJob);
 
     /// See [`output::transform`].
     ///
     /// # Safety
-    /// As there; the CPU is proven.
+    /// As there, except for the CPU, which `self` proves.
     unsafe fn output<F: Form>(self, job: &OutputJob, scratch: &mut [f32]);
 }
 
@@ -60,8 +61,8 @@ macro_rules! define_engine {
                     // SAFETY: as the caller promises.
                     unsafe { weights::transform::<$vector, F>(job) }
                 }
-                // SAFETY: as the caller promises; that `self` exists proves that this CPU has the features; so too
-                // below.
+                // SAFETY: as the caller promises. The existence of `self` proves that this CPU has the features, here
+                // and below.
                 unsafe { compiled::<F>(job) }
             }
 
@@ -98,7 +99,7 @@ macro_rules! define_engine {
     };
 }
 
-// 28 of 32 zmm and 12 of 16 ymm hold sums, as in the direct kernels.
+// 28 of 32 zmm registers and 12 of 16 ymm registers hold sums, as in the direct kernels.
 #[cfg(target_arch = "x86_64")]
 define_engine!(Avx512, Lanes16, "avx512", "avx512f,avx2,fma", rows: 14);
 #[cfg(target_arch = "x86_64")]

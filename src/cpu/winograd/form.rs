@@ -1,13 +1,13 @@
-//! The forms F(m x m, 3 x 3): what is transformed into what, and why that is a convolution.
+//! The forms F(m x m, 3 x 3): the transforms, and why they compute a convolution.
 //!
-//! Cook and Toom: m outputs of a correlation with three weights need only alpha = m + 2 products,
+//! By Cook and Toom, m outputs of a correlation with three weights need only alpha = m + 2 products:
 //!
 //! ```text
 //! y = A^T [(G g) . (B^T d)]        d: alpha inputs, g: three weights, "." element by element
 //! ```
 //!
-//! Choose points p_i, one fewer than alpha, and infinity. With N_i(x) the product of (x - p_j) over all j
-//! other than i, and N(x) that over all j,
+//! Choose alpha - 1 points p_i, and infinity. Let N_i(x) be the product of (x - p_j) over all j other than i, and N(x)
+//! the product over all j. Then
 //!
 //! ```text
 //! A^T: column i is 1, p_i, p_i^2, ... (m of them)          infinity: 0, ..., 0, 1
@@ -15,12 +15,11 @@
 //! B^T: row i holds the coefficients of N_i(x)              infinity: those of N(x)
 //! ```
 //!
-//! (the transpose of evaluating two polynomials at the points and interpolating their product). Nested in
-//! both directions this takes alpha^2 products for m^2 outputs of a 3 x 3 kernel, where the definition takes
-//! 9 m^2: 2.25 times as many for F(2x2), 4 times for F(4x4), 5.06 times for F(6x6).
+//! (the transpose of evaluating two polynomials at the points and interpolating their product). Applied in both
+//! directions, this takes alpha^2 products for m^2 outputs of a 3 x 3 kernel. The definition takes 9 m^2: 2.25 times as
+//! many for F(2x2), 4 times for F(4x4), 5.06 times for F(6x6).
 //!
-//! All three are written out here, with their common parts computed once; a test compares them with the
-//! matrices above.
+//! The transforms are written out, with common subexpressions computed once. A test compares them with the matrices.
 
 use super::vector::Lane;
 use crate::problem::Conv2d;
@@ -28,28 +27,28 @@ use crate::problem::Conv2d;
 /// The largest alpha.
 pub const MAX_ALPHA: usize = 8;
 
-/// One form. Transforms take and give arrays of which the first alpha or m elements count.
+/// A form. Transforms take and return arrays whose first alpha or m elements are valid.
 pub trait Form: Copy + Send + Sync + 'static {
     /// Outputs in each direction.
     const M: usize;
     /// Inputs in each direction: M + 2.
     const ALPHA: usize = Self::M + 2;
-    /// The points; infinity comes last and is not named.
+    /// The finite points; infinity is the last point.
     #[cfg(test)]
     const POINTS: &'static [f64];
-    /// Operations that the transform of the weights takes, about.
+    /// About the number of operations of the weight transform.
     fn preparation(problem: &Conv2d) -> u64 {
         let elements = problem.weights_len() / 9 * Self::ALPHA * Self::ALPHA;
         6 * elements as u64
     }
 
-    /// G g, of three weights.
+    /// G g: transforms three weights.
     fn weights<L: Lane>(g: [L; 3]) -> [L; MAX_ALPHA];
 
-    /// B^T d.
+    /// B^T d: transforms alpha inputs.
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA];
 
-    /// A^T t.
+    /// A^T t: transforms alpha products into m outputs.
     fn output<L: Lane>(t: [L; MAX_ALPHA]) -> [L; MAX_ALPHA];
 }
 
@@ -90,7 +89,7 @@ impl Form for F2 {
 
 impl Form for F4 {
     const M: usize = 4;
-    // -1/2 beside 2 instead of -2: the transforms' entries, and with them the error, stay smaller.
+    // -1/2 as the partner of 2, instead of -2: smaller entries in the transforms, and so a smaller error.
     #[cfg(test)]
     const POINTS: &'static [f64] = &[0.0, 1.0, -1.0, 2.0, -0.5];
 
@@ -111,7 +110,7 @@ impl Form for F4 {
 
     #[inline(always)]
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA] {
-        // All rows but those of 1 and -1 have the factor x^2 - 1: one difference for each power.
+        // All rows except those of 1 and -1 have the factor x^2 - 1: one difference per power.
         let (e0, e1, e2, e3) = (d[2].sub(d[0]), d[3].sub(d[1]), d[4].sub(d[2]), d[5].sub(d[3]));
         let (even, odd) = (e2.add_scaled(-1.5, d[3]), e1.add_scaled(-1.5, d[2]));
         [
@@ -164,7 +163,7 @@ impl Form for F6 {
 
     #[inline(always)]
     fn input<L: Lane>(d: [L; MAX_ALPHA]) -> [L; MAX_ALPHA] {
-        // Points come in pairs p, -p: rows are the sum and the difference of an even and an odd half.
+        // Points come in pairs p, -p: their rows are the sum and the difference of an even and an odd half.
         let half = |a: L, b: L, c: L, middle: f32, last: f32| a.add_scaled(middle, b).add_scaled(last, c);
         let (even1, odd1) = (half(d[6], d[4], d[2], -4.25, 1.0), half(d[5], d[3], d[1], -4.25, 1.0));
         let (even2, odd2) = (half(d[6], d[4], d[2], -1.25, 0.25), half(d[5], d[3], d[1], -1.25, 0.25));
@@ -198,7 +197,7 @@ impl Form for F6 {
     }
 }
 
-/// G: alpha rows of three.
+/// G: alpha rows of three elements.
 #[cfg(test)]
 pub fn weight_matrix<F: Form>() -> [[f64; 3]; MAX_ALPHA] {
     let mut matrix = [[0.0; 3]; MAX_ALPHA];
@@ -216,7 +215,7 @@ mod tests {
     use super::*;
     use crate::problem::exact::Random;
 
-    /// Coefficients of the product of (x - p) over all points but one; the lowest power first.
+    /// Coefficients of the product of (x - p) over all points except one, the lowest power first.
     fn polynomial(points: &[f64], without: Option<usize>) -> [f64; MAX_ALPHA] {
         let mut product = [0.0; MAX_ALPHA];
         product[0] = 1.0;
@@ -261,7 +260,7 @@ mod tests {
         let (g_matrix, mut random) = (weight_matrix::<F>(), Random::new(41));
         for _ in 0..100 {
             let d: [f64; MAX_ALPHA] = std::array::from_fn(|_| random.between(-9, 9) as f64);
-            // Multiples of all denominators of G: every step is exact.
+            // Multiples of all denominators of G, so that every step is exact.
             let g: [f64; 3] = std::array::from_fn(|_| (720 * random.between(-9, 9)) as f64);
             let weights = g_matrix.map(|row| row[0] * g[0] + row[1] * g[1] + row[2] * g[2]);
             let inputs = F::input(d);

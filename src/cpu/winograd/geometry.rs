@@ -1,10 +1,10 @@
-//! How an output is cut into tiles, and tiles into blocks.
+//! The tiles of an output, and the layout of transformed data.
 
 use std::ops::Range;
 
 use crate::problem::Conv2dSizes;
 
-/// The tiles of a convolution: numbered across, then down, then by image.
+/// The tiles of a convolution, numbered across, then down, then by image.
 #[derive(Debug, Clone, Copy)]
 pub struct Geometry {
     pub sizes: Conv2dSizes,
@@ -17,23 +17,23 @@ pub struct Geometry {
 /// A vector of channels.
 #[derive(Debug, Clone, Copy)]
 pub struct Channels {
-    /// Its number among those in V or M.
+    /// Its index in V or M.
     pub block: usize,
-    /// Its first channel among all of the image.
+    /// Its first channel, counted in the image.
     pub first: usize,
-    /// How many of its lanes are channels.
+    /// The number of lanes that are channels.
     pub present: usize,
 }
 
 impl Channels {
-    /// Vector `block` of `lanes` channels of a group that has `count`, the first of them being `start`; in V or M it
-    /// is number `at`.
+    /// Vector `block` of `lanes` channels in a group of `count` channels that begins with channel `start`. Its index in
+    /// V or M is `at`.
     pub fn new(block: usize, at: usize, (start, count): (usize, usize), lanes: usize) -> Self {
         Channels { block: at, first: start + block * lanes, present: lanes.min(count - block * lanes) }
     }
 }
 
-/// Tiles side by side: `tiles` of tile row `row` of `image`; the first is number `at` of its block.
+/// Adjacent tiles: `tiles` of tile row `row` of `image`. The first has index `at` in its block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     pub image: usize,
@@ -48,12 +48,12 @@ impl Geometry {
         Geometry { sizes: *sizes, across: sizes.q.div_ceil(m), down: sizes.p.div_ceil(m) }
     }
 
-    /// Of the whole batch.
+    /// Tiles of the whole batch.
     pub fn tiles(&self) -> usize {
         self.sizes.n * self.down * self.across
     }
 
-    /// `tiles` cut where tile rows end; they belong to the block that starts with tile `first`.
+    /// `tiles`, cut at the ends of tile rows. They belong to the block that starts with tile `first`.
     pub fn segments(&self, tiles: Range<usize>, first: usize) -> impl Iterator<Item = Segment> {
         let Geometry { across, down, .. } = *self;
         let mut next = tiles.start;
@@ -69,20 +69,19 @@ impl Geometry {
     }
 }
 
-/// Tiles in the order in which transformed data lie: element l of channel block b, tile t, frequency f is at
-/// `f*plane + (b*tiles + t)*lanes + l`.
+/// The layout of V and M: lane l of channel vector b, tile t and frequency f is at `f*plane + (b*tiles + t)*lanes + l`.
 #[derive(Debug, Clone, Copy)]
 pub struct Planes {
     /// Tiles of a block.
     pub tiles: usize,
-    /// From one frequency to the next.
+    /// The distance between frequencies.
     pub plane: usize,
 }
 
 impl Planes {
-    /// For `blocks` channel blocks.
+    /// The layout for `blocks` vectors of channels.
     pub fn new(tiles: usize, blocks: usize, lanes: usize) -> Self {
-        // One vector more, so that a tile's frequencies do not all fall into one set of a cache.
+        // One extra vector, so that the frequencies of a tile do not all map to one cache set.
         Planes { tiles, plane: (tiles * blocks + 1) * lanes }
     }
 }

@@ -7,9 +7,8 @@
 //!         transposes          of channels               of channels
 //! ```
 //!
-//! Neighbouring tiles share two rows and two columns. A row is transposed once for all tile rows that need
-//! it, and the pass down runs over columns of the image, not of tiles, so that only the pass across meets an
-//! element more than once.
+//! Neighbouring tiles share two rows and two columns. A row is transposed once for all tile rows that need it. The pass
+//! down runs over columns of the image, not of tiles, so only the pass across processes an element more than once.
 
 use std::ops::Range;
 
@@ -17,13 +16,14 @@ use super::form::{Form, MAX_ALPHA};
 use super::geometry::{Channels, Geometry, Planes, Segment};
 use super::vector::{MAX_LANES, Vector};
 
-/// Some tiles of one block of channels.
+/// Some tiles in one vector of channels.
 pub struct InputJob<'a> {
     pub geometry: &'a Geometry,
     /// All images.
     pub input: &'a [f32],
-    /// Which tiles, of the block that starts with tile `first`.
+    /// The tiles.
     pub tiles: Range<usize>,
+    /// The first tile of their block.
     pub first: usize,
     pub channels: Channels,
     /// V of the block of tiles.
@@ -31,12 +31,12 @@ pub struct InputJob<'a> {
     pub planes: Planes,
 }
 
-/// Elements of scratch memory for segments of up to `tiles` tiles.
+/// Elements of scratch memory for segments of at most `tiles` tiles.
 pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {
     2 * F::ALPHA * columns::<F>(tiles) * lanes
 }
 
-/// Input columns that `tiles` tiles side by side see.
+/// Input columns of `tiles` adjacent tiles.
 fn columns<F: Form>(tiles: usize) -> usize {
     tiles * F::M + 2
 }
@@ -44,7 +44,7 @@ fn columns<F: Form>(tiles: usize) -> usize {
 /// Transforms the tiles of a job.
 ///
 /// # Safety
-/// The CPU has V. The job's tiles, in its channel block, are writable in `v`, by nobody else meanwhile.
+/// The CPU has V. `v` is writable for the job's tiles in its vector of channels, and only this call writes them.
 /// `scratch` is long enough for the longest segment.
 #[inline(always)]
 pub unsafe fn transform<V: Vector, F: Form>(job: &InputJob, scratch: &mut [f32]) {
@@ -54,7 +54,7 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &InputJob, scratch: &mut [f32])
     for segment in job.geometry.segments(job.tiles.clone(), job.first) {
         let width = columns::<F>(segment.tiles.len());
         assert!(F::ALPHA * width * V::LANES <= half);
-        // The tile row above, if it is the same columns, has left its last rows in the ring.
+        // The ring still holds the last rows of the tile row above, if that has the same columns.
         let below = kept.is_some_and(|above| {
             above.image == segment.image && above.row + 1 == segment.row && above.tiles == segment.tiles
         });
@@ -65,7 +65,7 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &InputJob, scratch: &mut [f32])
             // SAFETY: the CPU has V.
             unsafe { gather::<V, F>(job, &segment, row, slot) };
         }
-        // SAFETY: ring and strip hold ALPHA x width vectors, as asserted; the caller vouches for V.
+        // SAFETY: the ring and the strip hold ALPHA x width vectors, as asserted. The caller vouches for V.
         unsafe {
             down::<V, F>(ring.as_ptr(), segment.row * F::M, width, strip.as_mut_ptr());
             across::<V, F>(job, &segment, strip.as_ptr(), width);
@@ -74,7 +74,7 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &InputJob, scratch: &mut [f32])
     }
 }
 
-/// One row of the padded image under a segment, channels side by side.
+/// Loads one row of the padded image under a segment, as vectors of channels.
 ///
 /// # Safety
 /// The CPU has V.
@@ -84,7 +84,7 @@ unsafe fn gather<V: Vector, F: Form>(job: &InputJob, segment: &Segment, row: usi
     let Some(y) = row.checked_sub(sizes.pad_h).filter(|&y| y < sizes.h) else {
         return slot.fill(0.0);
     };
-    // Columns of the padded image; those of the image itself are inside.
+    // Columns of the padded image; `inside` are those of the image itself.
     let start = segment.tiles.start * F::M;
     let end = start + slot.len() / V::LANES;
     let inside = start.max(sizes.pad_w)..end.min(sizes.pad_w + sizes.w);
@@ -99,7 +99,7 @@ unsafe fn gather<V: Vector, F: Form>(job: &InputJob, segment: &Segment, row: usi
         let count = V::LANES.min(inside.end - x);
         let line = &job.input[from + x - sizes.pad_w..];
         assert!(line.len() >= (present - 1) * channel + count);
-        // SAFETY: `count` elements of each of the `present` channels are inside of the input, as asserted.
+        // SAFETY: the input holds `count` elements of each of the `present` channels, as asserted.
         let columns = unsafe {
             let zero = V::splat(0.0);
             let mut rows = [zero; MAX_LANES];
@@ -121,16 +121,16 @@ unsafe fn gather<V: Vector, F: Form>(job: &InputJob, segment: &Segment, row: usi
     }
 }
 
-/// B^T down each of `width` columns; the ring's rows start with row `top`.
+/// B^T down each of `width` columns. The first row in the ring is row `top`.
 ///
 /// # Safety
-/// The CPU has V; ring and strip hold ALPHA x width vectors.
+/// The CPU has V. The ring and the strip hold ALPHA x width vectors.
 #[inline(always)]
 unsafe fn down<V: Vector, F: Form>(ring: *const f32, top: usize, width: usize, strip: *mut f32) {
     let row = |y: usize| (top + y) % F::ALPHA * width;
     let rows: [usize; MAX_ALPHA] = std::array::from_fn(|y| row(y.min(F::ALPHA - 1)));
     for x in 0..width {
-        // SAFETY: rows below ALPHA and columns below width.
+        // SAFETY: rows are below ALPHA, columns below width.
         unsafe {
             let result = F::input(rows.map(|row| V::load(ring.add((row + x) * V::LANES))));
             for (f, value) in result.into_iter().enumerate().take(F::ALPHA) {
@@ -143,14 +143,14 @@ unsafe fn down<V: Vector, F: Form>(ring: *const f32, top: usize, width: usize, s
 /// B^T across each tile of a segment, into V.
 ///
 /// # Safety
-/// The CPU has V; the strip holds ALPHA x width vectors, width as of the segment; its tiles are writable in V.
+/// The CPU has V. The strip holds ALPHA x width vectors, with the width of the segment. Its tiles are writable in V.
 #[inline(always)]
 unsafe fn across<V: Vector, F: Form>(job: &InputJob, segment: &Segment, strip: *const f32, width: usize) {
     let Planes { tiles, plane } = job.planes;
     let block = (job.channels.block * tiles + segment.at) * V::LANES;
     for f in 0..F::ALPHA {
         for tile in 0..segment.tiles.len() {
-            // SAFETY: tile*M + ALPHA columns are within the width; the caller vouches for V.
+            // SAFETY: tile*M + ALPHA columns are within the width. The caller vouches for V.
             unsafe {
                 let from = strip.add((f * width + tile * F::M) * V::LANES);
                 let d = std::array::from_fn(|x| V::load(from.add(x.min(F::ALPHA - 1) * V::LANES)));

@@ -1,8 +1,10 @@
-//! Winograd's algorithm for 3 x 3 kernels with stride and dilation 1 (Winograd 1980; Lavin and Gray 2016).
+//! Winograd's algorithm on the CPU, for 3 x 3 kernels with stride and dilation 1 (Winograd 1980; Lavin and Gray 2016).
+//! Only `cpu` calls it. It uses the thread pool and the buffers of `cpu`, and the planner `memory::winograd`.
 //!
-//! Read it in the order of the data: [`form`], the mathematics; [`weights`], [`input`], [`product`] and [`output`],
-//! the four steps; [`plan`], which runs them over blocks of tiles; [`choice`], which form for which problem.
-//! [`vector`] and [`engine`] are the instruction sets: AVX-512 and AVX2 with FMA; elsewhere convolutions are direct.
+//! The modules in the order of the data: [`form`] is the mathematics. [`weights`], [`input`], [`product`] and
+//! [`output`] are the four steps. [`blocks`] runs them over blocks of tiles, for [`mod@plan`] and [`mod@once`]. [`choice`]
+//! selects the form. [`vector`] and [`engine`] are the instruction sets, AVX-512 and AVX2 with FMA. Other CPUs use the
+//! direct algorithm.
 //!
 //! ```text
 //! input --B^T d B--> V [f][c][tile] --\
@@ -10,12 +12,13 @@
 //! weights --G g G^T--> U [f][k][c] ---/
 //! ```
 //!
-//! In all of these a vector holds channels, so that transforms are additions of whole vectors. The images' own
-//! order, pixels side by side, is met only at both ends, by transposes in registers.
+//! A vector holds channels, so transforms are additions of whole vectors. Images hold pixels side by side; transposes
+//! in registers convert between the two orders at both ends.
 //!
-//! The bits of a result do not depend on the number of threads: sums run over all channels upwards, and each tile
-//! is transformed on its own.
+//! The bits of a result do not depend on the number of threads: sums run over the channels in ascending order, and
+//! each tile is transformed by itself.
 
+mod blocks;
 mod choice;
 mod engine;
 mod form;
@@ -23,6 +26,7 @@ mod geometry;
 mod input;
 mod once;
 mod output;
+mod output_job;
 mod plan;
 mod product;
 mod recompute;
@@ -38,44 +42,45 @@ use super::pool::Team;
 use crate::backend::Plan;
 use crate::config::config;
 use crate::error::{Error, Result};
-use crate::problem::{Algorithm, Conv2d};
+use crate::problem::{Algorithm, Conv2d, winograd};
 use crate::report::Timing;
+use blocks::ByBlocks;
 use engine::Engine;
 use form::{F2, F4, F6, Form};
 use once::Once;
 use plan::WinogradPlan;
 
+pub use blocks::clear;
 pub use choice::Choice;
-pub use plan::clear;
 
-/// What a convolution is given: weights and bias.
-type Given<'a> = (&'a [f32], Option<&'a [f32]>);
+/// The weights and the bias of a convolution.
+type WeightsAndBias<'a> = (&'a [f32], Option<&'a [f32]>);
 
-/// A plan, if the problem is to be computed by Winograd's algorithm.
+/// A plan for `problem`, or `None` if the direct algorithm is the better choice.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if the problem asks for it, but it cannot be done. Out of memory.
-pub fn plan(isa: Isa, problem: &Conv2d, given: Given) -> Result<Option<Box<dyn Plan>>> {
+/// [`Error::Unsupported`] if the problem asks for Winograd's algorithm, but it does not apply. Out of memory.
+pub fn plan(isa: Isa, problem: &Conv2d, parameters: WeightsAndBias) -> Result<Option<Box<dyn Plan>>> {
     if !possible(isa, problem)? {
         return Ok(None);
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(engine) => plan_with(engine, problem, given),
+        Isa::Avx512(engine) => plan_with(engine, problem, parameters),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(engine) => plan_with(engine, problem, given),
+        Isa::Avx2(engine) => plan_with(engine, problem, parameters),
         Isa::Portable(_) => Ok(None),
     }
 }
 
-/// Computes the problem, if that is to be done by Winograd's algorithm; gives the kernel's name.
+/// Computes `problem` and returns the kernel's name; `None` if the direct algorithm is the better choice.
 ///
 /// # Errors
-/// As [`plan`]; the output is untouched then.
+/// As [`plan`]. The output is untouched then.
 pub fn once(
     isa: Isa,
     problem: &Conv2d,
-    given: Given,
+    parameters: WeightsAndBias,
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Option<(&'static str, Timing)>> {
@@ -84,27 +89,27 @@ pub fn once(
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(engine) => once_with(engine, problem, given, input, output),
+        Isa::Avx512(engine) => once_with(engine, problem, parameters, input, output),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(engine) => once_with(engine, problem, given, input, output),
+        Isa::Avx2(engine) => once_with(engine, problem, parameters, input, output),
         Isa::Portable(_) => Ok(None),
     }
 }
 
-/// Whether there are forms and kernels for the problem.
+/// Whether Winograd's algorithm supports the problem and this CPU has kernels for it.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there are not, but the problem asks for them.
+/// [`Error::Unsupported`] if not, and the problem asks for Winograd's algorithm.
 fn possible(isa: Isa, problem: &Conv2d) -> Result<bool> {
-    let lacking = if !choice::can(problem.sizes()) {
-        "Winograd's algorithm but for 3x3 kernels, stride 1 and dilation 1"
+    let missing = if !winograd::is_supported(problem.sizes()) {
+        "Winograd's algorithm for anything but 3x3 kernels with stride 1 and dilation 1"
     } else if matches!(isa, Isa::Portable(_)) {
         "Winograd's algorithm without AVX-512 or AVX2 and FMA"
     } else {
         return Ok(true);
     };
     match problem.algorithm() {
-        Algorithm::Winograd => Err(Error::Unsupported { device: "cpu".into(), what: lacking.into() }),
+        Algorithm::Winograd => Err(Error::Unsupported { device: "cpu".into(), what: missing.into() }),
         Algorithm::Auto | Algorithm::Direct => Ok(false),
     }
 }
@@ -117,13 +122,13 @@ fn choose<E: Engine>(problem: &Conv2d) -> Option<Choice> {
     choice::choose(&described().caches, problem, algorithm, E::LANES)
 }
 
-/// The forms that could compute `problem` for `auto`, with their kernels' names, the fastest by prediction first.
+/// The forms that `auto` may use for `problem`, with the names of their kernels, sorted by predicted time.
 pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
     fn named<E: Engine>(_: E, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
         let permitted = choice::permitted(&described().caches, problem, E::LANES);
         permitted.into_iter().map(|form| (name::<E>(form), form)).collect()
     }
-    if !choice::can(problem.sizes()) {
+    if !winograd::is_supported(problem.sizes()) {
         return vec![];
     }
     match isa {
@@ -135,17 +140,17 @@ pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
     }
 }
 
-/// A plan of one of [`candidates`].
+/// A plan with one of the [`candidates`].
 ///
 /// # Errors
 /// Out of memory.
-pub fn build(isa: Isa, form: Choice, problem: &Conv2d, given: Given) -> Result<Box<dyn Plan>> {
+pub fn build(isa: Isa, form: Choice, problem: &Conv2d, parameters: WeightsAndBias) -> Result<Box<dyn Plan>> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(engine) => form_plan(engine, form, problem, given),
+        Isa::Avx512(engine) => form_plan(engine, form, problem, parameters),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(engine) => form_plan(engine, form, problem, given),
-        Isa::Portable(_) => unreachable!("candidates() has none"),
+        Isa::Avx2(engine) => form_plan(engine, form, problem, parameters),
+        Isa::Portable(_) => unreachable!("candidates() returns none"),
     }
 }
 
@@ -158,40 +163,49 @@ fn name<E: Engine>(form: Choice) -> &'static str {
     }
 }
 
-fn plan_with<E: Engine>(engine: E, problem: &Conv2d, given: Given) -> Result<Option<Box<dyn Plan>>> {
-    choose::<E>(problem).map(|form| form_plan(engine, form, problem, given)).transpose()
+fn plan_with<E: Engine>(
+    engine: E,
+    problem: &Conv2d,
+    parameters: WeightsAndBias,
+) -> Result<Option<Box<dyn Plan>>> {
+    choose::<E>(problem).map(|form| form_plan(engine, form, problem, parameters)).transpose()
 }
 
-fn form_plan<E: Engine>(engine: E, form: Choice, problem: &Conv2d, given: Given) -> Result<Box<dyn Plan>> {
+fn form_plan<E: Engine>(
+    engine: E,
+    form: Choice,
+    problem: &Conv2d,
+    parameters: WeightsAndBias,
+) -> Result<Box<dyn Plan>> {
     fn make<E: Engine, F: Form>(
         engine: E,
         name: &'static str,
         problem: &Conv2d,
-        given: Given,
+        parameters: WeightsAndBias,
     ) -> Result<Box<dyn Plan>> {
         let mut team = Team::for_work(F::preparation(problem))?;
-        Ok(Box::new(WinogradPlan::<E, F>::new(engine, name, problem, given, &mut team)?))
+        Ok(Box::new(WinogradPlan::<E, F>::new(engine, name, problem, parameters, &mut team)?))
     }
     let name = name::<E>(form);
     match form {
-        Choice::F2 => make::<E, F2>(engine, name, problem, given),
-        Choice::F4 => make::<E, F4>(engine, name, problem, given),
-        Choice::F6 => make::<E, F6>(engine, name, problem, given),
+        Choice::F2 => make::<E, F2>(engine, name, problem, parameters),
+        Choice::F4 => make::<E, F4>(engine, name, problem, parameters),
+        Choice::F6 => make::<E, F6>(engine, name, problem, parameters),
     }
 }
 
 fn once_with<E: Engine>(
     engine: E,
     problem: &Conv2d,
-    (weights, bias): Given,
+    parameters: WeightsAndBias,
     input: &[f32],
     output: &mut [f32],
 ) -> Result<Option<(&'static str, Timing)>> {
     let Some(form) = choose::<E>(problem) else { return Ok(None) };
     let timing = match form {
-        Choice::F2 => Once::<E, F2>::new(engine, problem, (weights, bias))?.run(input, output)?,
-        Choice::F4 => Once::<E, F4>::new(engine, problem, (weights, bias))?.run(input, output)?,
-        Choice::F6 => Once::<E, F6>::new(engine, problem, (weights, bias))?.run(input, output)?,
+        Choice::F2 => Once::<E, F2>::new(engine, problem, parameters)?.execute_timed(input, output)?,
+        Choice::F4 => Once::<E, F4>::new(engine, problem, parameters)?.execute_timed(input, output)?,
+        Choice::F6 => Once::<E, F6>::new(engine, problem, parameters)?.execute_timed(input, output)?,
     };
     Ok(Some((name::<E>(form), timing)))
 }

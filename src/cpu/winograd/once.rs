@@ -1,44 +1,41 @@
-//! A convolution whose weights are used once: U never exists as a whole.
+//! A single call: weights are used once, and only a piece of U exists at a time.
 //!
 //! ```text
-//! for a block of tiles:  V of all input channels
+//! for each block of tiles:  V of all input channels
 //!   for some output channels:
 //!     for some input channels:  weights --> a piece of U, in the L2 cache --> added to M
 //!     M --> output
 //! ```
 //!
-//! A piece of U is used while it is in the cache. Writing U out and reading it back would take several times as long as
-//! making it, unless a convolution has many blocks of tiles; see [`super::choice`]. M is no more than the output channels
-//! at work need. Sums run as in [`super::plan`]: the bits are the same.
+//! A piece of U is used while it is in the cache. Writing U to memory and reading it back takes several times as long
+//! as computing it, unless a convolution has many blocks of tiles; see [`super::choice`]. M covers only the current
+//! output channels. Sums run in the same order as in [`super::plan`], so the bits are the same.
 
 use std::ops::Range;
-use std::time::Instant;
 
+use super::blocks::{Block, ByBlocks, Parts, Slots, WorkspaceLen};
 use super::engine::Engine;
 use super::form::Form;
 use super::geometry::Planes;
-use super::plan::{Blocks, Parts, SPACE, Slots};
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
-use super::steps::{Block, Steps};
+use super::steps::Steps;
 use super::vector::MAX_LANES;
 use super::weights::WeightsJob;
 use crate::cpu::block::Shared;
-use crate::cpu::buffer::Borrowed;
 use crate::cpu::caches::described;
 use crate::cpu::pool::Team;
 use crate::error::Result;
-use crate::memory::winograd::{OnceSchedule, TASKS_PER_THREAD};
+use crate::memory::winograd::{OnceSchedule, Schedule, TASKS_PER_THREAD};
 use crate::problem::Conv2d;
-use crate::report::Timing;
 
-/// A convolution and its weights as given.
+/// A convolution with its original weights.
 pub struct Once<'a, E, F> {
     steps: Steps<E, F>,
     weights: &'a [f32],
 }
 
-/// What a run needs: V, shared or each thread's own, and each thread's M, piece of U and scratch memory.
-struct Space {
+/// The blocks, and their memory: V, shared or for each thread, and for each thread M, a piece of U and scratch memory.
+pub struct Space {
     plan: OnceSchedule,
     v: Planes,
     v_len: usize,
@@ -50,12 +47,12 @@ struct Space {
 }
 
 impl Space {
-    /// Elements of a thread's own memory, V apart.
+    /// Elements of a thread's memory, apart from V.
     fn own_len(&self) -> usize {
         self.m_len + self.u_len + self.scratch_len
     }
 
-    /// Cuts that memory into M, U and scratch memory.
+    /// Splits that memory into M, U and scratch memory.
     fn cut<'a>(&self, own: &'a mut [f32]) -> [&'a mut [f32]; 3] {
         let (m, rest) = own.split_at_mut(self.m_len);
         let (u, scratch) = rest.split_at_mut(self.u_len);
@@ -64,7 +61,7 @@ impl Space {
 }
 
 impl<'a, E: Engine, F: Form> Once<'a, E, F> {
-    /// The problem must be one that [`super::choice::can`] take.
+    /// Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.
@@ -73,127 +70,10 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         Ok(Once { steps: Steps::new(engine, problem, bias)?, weights })
     }
 
-    /// Computes the convolution. The lengths have been checked.
-    ///
-    /// # Errors
-    /// Out of memory; the output is untouched then.
-    pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        // All memory first, so that the output is untouched if there is none.
-        let mut team = Team::for_work(self.steps.problem.flops())?;
-        let mut workspace = Borrowed::take(&SPACE, self.workspace_len(team.size()))?;
-        let computing = Instant::now();
-        self.execute(&mut team, &mut workspace, input, output)?;
-        let kernel = computing.elapsed();
-        drop((team, workspace));
-        Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
-    }
-
-    fn space(&self, threads: usize) -> Space {
-        let plan = OnceSchedule::plan(&described().caches, &self.steps.tiling(), threads);
-        let tiles = plan.schedule.tiles;
-        let v = Planes::new(tiles, self.steps.blocks().0, E::LANES);
-        let m = Planes::new(tiles, plan.blocks, E::LANES);
-        let (len, plane) = (Steps::<E, F>::len, u_plane(plan.depth, plan.blocks, E::LANES));
-        Space {
-            plan,
-            v,
-            v_len: len(v),
-            m,
-            m_len: len(m),
-            u_plane: plane,
-            u_len: (Steps::<E, F>::FREQUENCIES * plane).next_multiple_of(MAX_LANES),
-            scratch_len: self.steps.scratch_len(tiles),
-        }
-    }
-
-    /// Elements of workspace for `threads` threads.
-    pub(super) fn workspace_len(&self, threads: usize) -> usize {
-        let space = self.space(threads);
-        let shared = if space.plan.schedule.alone { threads } else { 1 };
-        shared * space.v_len + threads * space.own_len()
-    }
-
-    /// Computes the convolution on `team`.
-    ///
-    /// # Errors
-    /// Only if a task panicked.
-    pub(super) fn execute(
-        &self,
-        team: &mut Team,
-        workspace: &mut [f32],
-        input: &[f32],
-        output: &mut [f32],
-    ) -> Result<()> {
-        let problem = &self.steps.problem;
-        assert_eq!((input.len(), output.len()), (problem.input_len(), problem.output_len()));
-        let space = self.space(team.size());
-        let blocks = Blocks::new(self.steps.geometry.tiles(), space.plan.schedule.tiles);
-        let all = problem.sizes().groups * blocks.count;
-        let output = Shared::new(output);
-        if space.plan.schedule.alone {
-            let slots = Slots::new(workspace, space.v_len + space.own_len(), team.size())?;
-            return team.run(all, |task, _| {
-                slots.with(|slot| self.alone(&space, &blocks.of(task), input, output, slot));
-            });
-        }
-        let (v, own) = workspace.split_at_mut(space.v_len);
-        let slots = Slots::new(own, space.own_len(), team.size())?;
-        for block in 0..all {
-            self.together(team, &space, &blocks.of(block), input, output, (v, &slots))?;
-        }
-        Ok(())
-    }
-
-    /// One block of tiles by one thread.
-    fn alone(&self, space: &Space, block: &Block, input: &[f32], output: Shared, slot: &mut [f32]) {
-        let (c, k) = self.steps.blocks();
-        let (v, own) = slot.split_at_mut(space.v_len);
-        let v = Shared::new(v);
-        for channels in 0..c {
-            let [_, _, scratch] = space.cut(own);
-            // SAFETY: V is this thread's.
-            unsafe { self.steps.input(block, (channels, block.tiles.clone()), input, (v, space.v), scratch) };
-        }
-        for first in (0..k).step_by(space.plan.blocks) {
-            // SAFETY: V has been filled, and blocks of tiles do not overlap.
-            unsafe { self.outputs(space, block, first, v, (input, output), own) };
-        }
-    }
-
-    /// One block of tiles by all threads: V, and when it is done all else, split over output channels.
-    fn together(
-        &self,
-        team: &mut Team,
-        space: &Space,
-        block: &Block,
-        input: &[f32],
-        output: Shared,
-        (v, slots): (&mut [f32], &Slots),
-    ) -> Result<()> {
-        let (c, k) = self.steps.blocks();
-        let v = Shared::new(v);
-        let parts = Parts::new(&block.tiles, (team.size() * TASKS_PER_THREAD).div_ceil(c));
-        let steps = [c * parts.count, k.div_ceil(space.plan.blocks)];
-        team.run_steps(steps, |step, task, _| {
-            slots.with(|own| {
-                if step == 0 {
-                    let part = (task / parts.count, parts.of(task % parts.count));
-                    let [_, _, scratch] = space.cut(own);
-                    // SAFETY: each task has channels and tiles of V of its own.
-                    unsafe { self.steps.input(block, part, input, (v, space.v), scratch) };
-                } else {
-                    // SAFETY: V has been filled, and each task has output channels of its own.
-                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
-                }
-            });
-        })
-    }
-
-    /// The outputs of a block of tiles in some vectors of output channels, from `first` on.
+    /// Computes the outputs of a block of tiles in some vectors of output channels, starting with `first`.
     ///
     /// # Safety
-    /// V is readable; the outputs are writable, by nobody else meanwhile.
+    /// V is readable. Only this call writes the outputs.
     unsafe fn outputs(
         &self,
         space: &Space,
@@ -223,7 +103,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
                 add: start > 0,
                 next: self.next(block.group, &blocks, depths.end),
             };
-            // SAFETY: V is readable as the caller promises; M is this thread's, and the first pass fills it.
+            // SAFETY: V is readable, as the caller promises. Only this thread uses M, and the first pass fills it.
             unsafe { self.steps.multiply(&job) };
         }
         for (at, channels) in blocks.enumerate() {
@@ -233,7 +113,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
         }
     }
 
-    /// Makes a piece of U.
+    /// Computes a piece of U.
     fn piece(&self, space: &Space, group: usize, blocks: Range<usize>, depths: Range<usize>, u: &mut [f32]) {
         assert!(u.len() >= Steps::<E, F>::FREQUENCIES * space.u_plane);
         for first in blocks.clone().step_by(PANEL) {
@@ -246,20 +126,100 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
                 plane: space.u_plane,
                 stream: false,
             };
-            // SAFETY: U is this thread's and as long as its planes, and the panel is one of those.
+            // SAFETY: only this thread uses U, which holds all its planes, and the panel is in it.
             unsafe { self.steps.weights(&job) };
         }
     }
 
-    /// The weights of the piece after the one that ends with input channel `end`.
+    /// The weights of the piece that follows the one ending before input channel `end`.
     fn next(&self, group: usize, blocks: &Range<usize>, end: usize) -> Next {
         let (c, k) = self.steps.channels();
         let row = 9 * c;
-        // After the last input channels the first ones of the output channels that follow.
+        // After the last input channels: the first input channels of the next output channels.
         let (from, at) = if end < c { (blocks.start, 9 * end) } else { (blocks.end, 0) };
         let start = self.steps.group_weights(self.weights, group).as_ptr();
         let start = start.wrapping_add(from * E::LANES * row + at);
         let count = (blocks.len() * E::LANES).min(k.saturating_sub(from * E::LANES)).max(1);
         Next::Rows { start, row, count }
+    }
+}
+
+impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
+    type Space = Space;
+
+    fn problem(&self) -> &Conv2d {
+        &self.steps.problem
+    }
+
+    fn tiles(&self) -> usize {
+        self.steps.geometry.tiles()
+    }
+
+    fn space(&self, threads: usize) -> Space {
+        let plan = OnceSchedule::plan(&described().caches, &self.steps.tiling(), threads);
+        let tiles = plan.schedule.tiles;
+        let v = Planes::new(tiles, self.steps.blocks().0, E::LANES);
+        let m = Planes::new(tiles, plan.blocks, E::LANES);
+        let (len, plane) = (Steps::<E, F>::len, u_plane(plan.depth, plan.blocks, E::LANES));
+        Space {
+            plan,
+            v,
+            v_len: len(v),
+            m,
+            m_len: len(m),
+            u_plane: plane,
+            u_len: (Steps::<E, F>::FREQUENCIES * plane).next_multiple_of(MAX_LANES),
+            scratch_len: self.steps.scratch_len(tiles),
+        }
+    }
+
+    fn layout(space: &Space) -> (Schedule, WorkspaceLen) {
+        (space.plan.schedule, WorkspaceLen { shared: space.v_len, own: space.own_len() })
+    }
+
+    fn on_one_thread(
+        &self,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (v, own): (&mut [f32], &mut [f32]),
+    ) {
+        let v = Shared::new(v);
+        let [_, _, scratch] = space.cut(own);
+        // SAFETY: only this thread uses V.
+        unsafe { self.steps.all_input(block, input, (v, space.v), scratch) };
+        for first in (0..self.steps.blocks().1).step_by(space.plan.blocks) {
+            // SAFETY: V is filled, and blocks of tiles do not overlap.
+            unsafe { self.outputs(space, block, first, v, (input, output), own) };
+        }
+    }
+
+    /// Two steps: V, then everything else, split over output channels.
+    fn on_all_threads(
+        &self,
+        team: &mut Team,
+        space: &Space,
+        block: &Block,
+        input: &[f32],
+        output: Shared,
+        (v, slots): (&mut [f32], &Slots),
+    ) -> Result<()> {
+        let (c, k) = self.steps.blocks();
+        let v = Shared::new(v);
+        let parts = Parts::new(&block.tiles, (team.size() * TASKS_PER_THREAD).div_ceil(c));
+        let steps = [c * parts.count, k.div_ceil(space.plan.blocks)];
+        team.run_steps(steps, |step, task, _| {
+            slots.with(|own| {
+                if step == 0 {
+                    let [_, _, scratch] = space.cut(own);
+                    // SAFETY: each task writes its own channels and tiles of V.
+                    unsafe { self.steps.input(block, parts.of(task), input, (v, space.v), scratch) };
+                } else {
+                    // SAFETY: V is filled, and each task writes its own output channels.
+                    unsafe { self.outputs(space, block, task * space.plan.blocks, v, (input, output), own) };
+                }
+            });
+        })
     }
 }

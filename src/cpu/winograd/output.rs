@@ -1,39 +1,18 @@
 //! A^T t A: the output transform, with bias and ReLU, into NCHW rows.
 //!
-//! The mirror image of the input transform: across each tile, then down each column, in whole vectors of
-//! output channels; then transposes bring pixels of one channel side by side.
-
-use std::ops::Range;
+//! The mirror image of the input transform: across each tile, then down each column, in whole vectors of output
+//! channels. Transposes then bring the pixels of one channel side by side.
 
 use super::form::{Form, MAX_ALPHA};
-use super::geometry::{Channels, Geometry, Planes, Segment};
-use super::recompute::{CHANNELS, by_definition};
+use super::geometry::{Channels, Planes, Segment};
+use super::output_job::OutputJob;
+use super::recompute::{MAX_CHANNELS, by_definition};
 use super::vector::{MAX_LANES, Vector};
 
-/// The most outputs of a tile in one direction.
+/// The most outputs of a tile in each direction.
 const MAX_M: usize = MAX_ALPHA - 2;
 
-/// Some tiles of one block of output channels.
-pub struct OutputJob<'a> {
-    pub geometry: &'a Geometry,
-    /// Which tiles, of the block that starts with tile `first`.
-    pub tiles: Range<usize>,
-    pub first: usize,
-    pub channels: Channels,
-    /// Products of the block of tiles.
-    pub products: &'a [f32],
-    pub planes: Planes,
-    /// Bias of the block's channels.
-    pub bias: &'a [f32],
-    pub relu: bool,
-    /// All images, and all weights as given: for outputs that are not finite.
-    pub input: &'a [f32],
-    pub weights: &'a [f32],
-    /// All images.
-    pub output: *mut f32,
-}
-
-/// Elements of scratch memory for segments of up to `tiles` tiles.
+/// Elements of scratch memory for segments of at most `tiles` tiles.
 pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {
     (F::ALPHA + F::M) * tiles * F::M * lanes
 }
@@ -41,7 +20,7 @@ pub fn scratch_len<F: Form>(tiles: usize, lanes: usize) -> usize {
 /// Transforms the tiles of a job.
 ///
 /// # Safety
-/// The CPU has V. The job's outputs are writable, by nobody else meanwhile. `scratch` is long enough for the
+/// The CPU has V. The job's outputs are writable, and only this call writes them. `scratch` is long enough for the
 /// longest segment.
 #[inline(always)]
 pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]) {
@@ -49,14 +28,14 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]
     assert!(job.products.len() >= F::ALPHA * F::ALPHA * plane && job.tiles.end - job.first <= tiles);
     assert!(job.bias.len() >= V::LANES);
     for segment in job.geometry.segments(job.tiles.clone(), job.first) {
-        // The last tile may reach beyond the image.
+        // The last tile can reach beyond the image.
         let left = segment.tiles.start * F::M;
         let width = job.geometry.sizes.q.min(segment.tiles.end * F::M) - left;
         let pitch = segment.tiles.len() * F::M;
         assert!(scratch.len() >= scratch_len::<F>(segment.tiles.len(), V::LANES));
         let (strip, pixels) = scratch.split_at_mut(F::ALPHA * pitch * V::LANES);
-        // SAFETY: strip holds ALPHA x pitch vectors and pixels M x pitch; the products were measured above;
-        // the caller vouches for CPU and output.
+        // SAFETY: the strip holds ALPHA x pitch vectors and the pixels M x pitch. The length of the products was
+        // checked above. The caller vouches for the CPU and the output.
         unsafe {
             across::<V, F>(job, &segment, strip.as_mut_ptr(), pitch);
             let finite = down::<V, F>(job, strip.as_ptr(), pitch, width, pixels.as_mut_ptr());
@@ -64,19 +43,19 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]
             let mut lanes = [0.0f32; MAX_LANES];
             finite.store(lanes.as_mut_ptr());
             if lanes[..job.channels.present].iter().any(|lane| lane.is_nan()) {
-                mend::<V, F>(job, &segment, (strip.as_ptr(), pitch), width, pixels);
+                recompute::<V, F>(job, &segment, (strip.as_ptr(), pitch), width, pixels);
             }
         }
     }
 }
 
-/// Computes the tiles of a segment by the definition, in the channels in which some output of the tile is not finite. Which
-/// outputs these are does not depend on how tiles are cut into segments.
+/// Recomputes tiles of a segment by the definition, in the channels that have an output of the tile that is not finite.
+/// The selection does not depend on how tiles are cut into segments.
 ///
 /// # Safety
-/// As for [`transform`]; the strip is what [`across`] left, and pixels have room for a vector a tile.
+/// As for [`transform`]; the strip is the result of [`across`], and the pixels have room for a vector per tile.
 #[inline(always)]
-unsafe fn mend<V: Vector, F: Form>(
+unsafe fn recompute<V: Vector, F: Form>(
     job: &OutputJob,
     segment: &Segment,
     (strip, pitch): (*const f32, usize),
@@ -86,7 +65,7 @@ unsafe fn mend<V: Vector, F: Form>(
     let mut tile = [0.0f32; MAX_M * MAX_M * MAX_LANES];
     let tiles = segment.tiles.len();
     for (index, finite) in pixels.chunks_exact_mut(V::LANES).take(tiles).enumerate() {
-        // SAFETY: the tile's columns are in the strip, and there is room for its pixels.
+        // SAFETY: the strip holds the tile's columns, and there is room for its pixels.
         unsafe {
             let columns = F::M.min(width - index * F::M);
             let strip = strip.add(index * F::M * V::LANES);
@@ -95,12 +74,12 @@ unsafe fn mend<V: Vector, F: Form>(
     }
     let is_finite = |index: usize, lane: usize| !pixels[index * V::LANES + lane].is_nan();
     let left = segment.tiles.start * F::M;
-    for first in (0..job.channels.present).step_by(CHANNELS) {
-        let lanes = first..job.channels.present.min(first + CHANNELS);
+    for first in (0..job.channels.present).step_by(MAX_CHANNELS) {
+        let lanes = first..job.channels.present.min(first + MAX_CHANNELS);
         let any = |index: usize| lanes.clone().any(|lane| !is_finite(index, lane));
         let mut index = 0;
         while index < tiles {
-            // Tiles side by side are computed together.
+            // Adjacent tiles are computed together.
             let end = (index..tiles).find(|&index| !any(index)).unwrap_or(tiles);
             let columns = left + index * F::M..left + width.min(end * F::M);
             let wanted = |lane: usize, q: usize| !is_finite((q - left) / F::M, lane);
@@ -114,14 +93,14 @@ unsafe fn mend<V: Vector, F: Form>(
 /// A^T across each tile of a segment.
 ///
 /// # Safety
-/// The CPU has V; the strip holds ALPHA x pitch vectors; the segment's tiles are among the products.
+/// The CPU has V. The strip holds ALPHA x pitch vectors. The products hold the tiles of the segment.
 #[inline(always)]
 unsafe fn across<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, strip: *mut f32, pitch: usize) {
     let Planes { tiles, plane } = job.planes;
     let block = (job.channels.block * tiles + segment.at) * V::LANES;
     for f in 0..F::ALPHA {
         for tile in 0..segment.tiles.len() {
-            // SAFETY: frequencies below ALPHA^2, tiles of the block, columns below the pitch.
+            // SAFETY: frequencies are below ALPHA^2, tiles are in the block, columns are below the pitch.
             unsafe {
                 let from = job.products.as_ptr().add(f * F::ALPHA * plane + block + tile * V::LANES);
                 let t: [V; MAX_ALPHA] =
@@ -135,11 +114,11 @@ unsafe fn across<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, strip: 
     }
 }
 
-/// A^T down each of `width` columns, bias and ReLU; the rows of pixels lie `width` apart, without a gap. Gives zeros, and NaN
-/// for the channels of which some output, before its bias, is not finite.
+/// A^T down each of `width` columns, with bias and ReLU. Rows of pixels are contiguous, `width` apart. Returns zero for
+/// each channel, or NaN if an output of the channel is not finite before its bias.
 ///
 /// # Safety
-/// The CPU has V; the strip holds ALPHA x pitch vectors, pixels M x width; the bias reaches to the block.
+/// The CPU has V. The strip holds ALPHA x pitch vectors, the pixels M x width vectors, the bias one vector.
 #[inline(always)]
 unsafe fn down<V: Vector, F: Form>(
     job: &OutputJob,
@@ -148,12 +127,12 @@ unsafe fn down<V: Vector, F: Form>(
     width: usize,
     pixels: *mut f32,
 ) -> V {
-    // SAFETY: the bias was measured by transform(); the caller vouches for the CPU.
+    // SAFETY: transform() checked the length of the bias; the caller vouches for the CPU.
     let (bias, zero) = unsafe { (V::load(job.bias.as_ptr()), V::splat(0.0)) };
-    // One sum for each row, so that none waits for another.
+    // One sum per row, so that the chains of additions are independent.
     let mut finite = [zero; MAX_M];
     for x in 0..width {
-        // SAFETY: rows below ALPHA and columns below width, which is at most the pitch.
+        // SAFETY: rows are below ALPHA, and columns below the width, which is at most the pitch.
         unsafe {
             let t: [V; MAX_ALPHA] =
                 std::array::from_fn(|f| V::load(strip.add((f.min(F::ALPHA - 1) * pitch + x) * V::LANES)));
@@ -168,24 +147,24 @@ unsafe fn down<V: Vector, F: Form>(
     finite.into_iter().fold(zero, V::add)
 }
 
-/// Pixels into the rows of each channel.
+/// Transposes pixels into the rows of each channel.
 ///
 /// # Safety
-/// The CPU has V; pixels holds M x width vectors; the segment's outputs are writable.
+/// The CPU has V. The pixels hold M x width vectors. The outputs of the segment are writable.
 #[inline(always)]
 unsafe fn scatter<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, width: usize, pixels: *const f32) {
     let sizes = &job.geometry.sizes;
     let (Channels { first, present, .. }, channel) = (job.channels, sizes.p * sizes.q);
     let top = segment.row * F::M;
     let rows = F::M.min(sizes.p - top);
-    // Whole rows follow each other in the output too: one run. Else each row is one.
+    // Whole rows are contiguous in the output as well: they are one run. Otherwise each row is a run.
     let (runs, len) = if width == sizes.q { (1, rows * width) } else { (rows, width) };
     let start = (segment.image * sizes.k + first) * channel + top * sizes.q + segment.tiles.start * F::M;
     for run in 0..runs {
         for x in (0..len).step_by(V::LANES) {
             let count = V::LANES.min(len - x);
-            // SAFETY: `count` pixels of this run are among the M x width, and so are as many elements of the
-            // output in each of the `present` channels.
+            // SAFETY: `count` pixels of this run are among the M x width, and the output has as many elements in each
+            // of the `present` channels.
             unsafe {
                 let from = pixels.add((run * len + x) * V::LANES);
                 let to = job.output.add(start + run * sizes.q + x);
@@ -195,10 +174,10 @@ unsafe fn scatter<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, width:
                         *column = V::load(from.add(i * V::LANES));
                     }
                 }
-                let lines = V::transpose(columns);
-                for (k, line) in lines.into_iter().enumerate().take(V::LANES) {
+                let rows = V::transpose(columns);
+                for (k, row) in rows.into_iter().enumerate().take(V::LANES) {
                     if k < present {
-                        line.store_part(to.add(k * channel), count);
+                        row.store_part(to.add(k * channel), count);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The products: for each frequency f, tiles x C times C x K.
+//! The products: for each frequency f, a tiles x C matrix times a C x K matrix.
 //!
 //! ```text
 //!            U[f]: C x NR, one panel           a panel: two vectors of output channels
@@ -6,12 +6,11 @@
 //!   V[f]     |        |                              is at MR constant offsets: a[16*i + c]
 //!   +---+    +--------+                        M[f]: [k block][tile][16 k]
 //!   |   | MR | M tile |
-//!   +---+    +--------+                        sums over C, upwards, one accumulator an element
+//!   +---+    +--------+                        sums over C, in ascending order, one accumulator per element
 //! ```
 //!
-//! MR is not fixed: a block's tiles are cut into equal groups, so that none of the work is on tiles that do
-//! not exist. A panel of U is read from the outer caches once for a block; meanwhile the kernel prefetches
-//! the next.
+//! MR varies: a block's tiles are cut into equal groups, so no work is spent on padding. A panel of U is read from the
+//! outer caches once per block, while the kernel prefetches the next panel.
 
 use std::ops::Range;
 
@@ -20,69 +19,69 @@ use super::vector::Vector;
 
 /// Vectors of a panel of U.
 pub const PANEL: usize = 2;
-/// Weights of an input channel for one output channel.
+/// Taps of a kernel: weights of an input channel for one output channel.
 const TAPS: usize = 9;
 
-/// Products of some (frequency, panel) pairs, `frequency*panels + panel`.
+/// The products of some units: pairs of a frequency and a panel, `frequency*panels + panel`.
 pub struct ProductJob<'a> {
     pub units: Range<usize>,
-    /// Input channels: all of a group, or some from a multiple of LANES on.
+    /// Input channels: all of a group, or some that start at a multiple of LANES.
     pub depth: usize,
     /// Vectors of output channels in U and M.
     pub blocks: usize,
-    /// Transformed weights of these channels.
+    /// The transformed weights of these channels.
     pub u: &'a [f32],
-    /// From one frequency of U to the next.
+    /// The distance between frequencies of U.
     pub u_plane: usize,
-    /// V from the first of the channels on.
+    /// V, starting at the first of these channels.
     pub v: *const f32,
     pub v_planes: Planes,
     pub m: *mut f32,
     pub m_planes: Planes,
-    /// Whether M holds the sums over earlier channels, which go on.
+    /// Whether to add to M, which then holds the sums over the channels before.
     pub add: bool,
     pub next: Next,
 }
 
-/// What is prefetched meanwhile.
+/// What a kernel prefetches.
 #[derive(Clone, Copy)]
 pub enum Next {
-    /// The panel of U that follows.
+    /// The next panel of U.
     Panel,
-    /// One of `count` rows, `row` apart, with each call of a kernel.
+    /// One of `count` rows, `row` apart, in each call of a kernel.
     Rows { start: *const f32, row: usize, count: usize },
 }
 
-/// Panels of U for K of `blocks` vectors.
+/// Panels of U for `blocks` vectors of output channels.
 pub fn panels(blocks: usize) -> usize {
     blocks.div_ceil(PANEL)
 }
 
-/// From one frequency of U to the next. One vector more than is needed, so that the frequencies of a kernel do not
-/// all fall into one set of a cache.
+/// The distance between frequencies of U. It has one extra vector, so that the frequencies of a kernel do not all map
+/// to one cache set.
 pub fn u_plane(depth: usize, blocks: usize, lanes: usize) -> usize {
     (depth * blocks + 1) * lanes
 }
 
-/// One call of a kernel: MR tiles, one panel.
+/// The arguments of a kernel: MR tiles and one panel.
 #[derive(Clone, Copy)]
 struct Call {
     depth: usize,
-    /// From one block of channels to the next, and from one vector of output channels to the next.
+    /// The distance between vectors of input channels in `a`, and of output channels in `c`.
     stride: usize,
     a: *const f32,
     b: *const f32,
     c: *mut f32,
     add: bool,
-    /// What to prefetch meanwhile, and how far that goes on with each input channel.
+    /// The address to prefetch, and its step per input channel.
     next: (*const f32, usize),
 }
 
-/// Computes the products of a job, with kernels of up to ROWS tiles.
+/// Computes the products of a job, with kernels of at most ROWS tiles.
 ///
 /// # Safety
-/// The CPU has V. All of the job's V is readable and its products writable, by nobody else meanwhile, and initialised
-/// if they are added to.
+/// The CPU has V. The job's V is readable. Its products are writable, and only this call accesses them; if it adds to
+/// them, they are initialised.
 #[inline(always)]
 pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
     let tiles = job.v_planes.tiles;
@@ -96,11 +95,11 @@ pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
         let len = if whole { PANEL } else { 1 } * job.depth * lanes;
         let b = job.u[f * job.u_plane + panel * PANEL * job.depth * lanes..][..len].as_ptr();
         for group in 0..groups {
-            // Groups differ by one tile at most, the larger ones first.
+            // Groups differ by at most one tile; the larger ones come first.
             let (small, larger) = (tiles / groups, tiles % groups);
             let first = group * small + group.min(larger);
             let rows = small + usize::from(group < larger);
-            // SAFETY: frequency f, channel block 0 and tile `first` are in V and in M. `next` is not read.
+            // SAFETY: frequency f, channel block 0 and tile `first` are in V and in M. `next` is only prefetched.
             let call = unsafe {
                 Call {
                     depth: job.depth,
@@ -117,7 +116,7 @@ pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
                     },
                 }
             };
-            // SAFETY: the caller vouches for V and M; the panel is `len` elements.
+            // SAFETY: the caller vouches for V and M; the panel has `len` elements.
             unsafe {
                 if whole {
                     rows_of::<V, PANEL, ROWS>(rows, call);
@@ -132,7 +131,7 @@ pub unsafe fn multiply<V: Vector, const ROWS: usize>(job: &ProductJob) {
 /// The kernel for `rows` tiles.
 ///
 /// # Safety
-/// As [`kernel`].
+/// As for [`kernel`].
 #[inline(always)]
 unsafe fn rows_of<V: Vector, const NV: usize, const ROWS: usize>(rows: usize, call: Call) {
     macro_rules! choose {
@@ -147,15 +146,15 @@ unsafe fn rows_of<V: Vector, const NV: usize, const ROWS: usize>(rows: usize, ca
     choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
 }
 
-/// MR x NV vectors of products.
+/// Computes MR x NV vectors of products.
 ///
 /// # Safety
-/// The CPU has V. `a` is readable for MR vectors in each block of channels, `b` for depth x NV vectors, `c`
-/// writable for MR vectors in each of NV blocks, initialised if they are added to.
+/// The CPU has V. `a` is readable for MR vectors in each block of channels, and `b` for depth x NV vectors. `c` is
+/// writable for MR vectors in each of NV blocks, and initialised if the kernel adds to it.
 #[inline(always)]
 unsafe fn kernel<V: Vector, const MR: usize, const NV: usize>(call: Call) {
     let Call { depth, stride, mut a, mut b, c, add, next: (mut next, step) } = call;
-    // SAFETY: as the caller promises; a prefetch reads nothing and may be of any address.
+    // SAFETY: as the caller promises. A prefetch accepts any address.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; MR];
         if add {
@@ -194,11 +193,11 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize>(call: Call) {
     }
 }
 
-/// Asks for a cache line that will be needed.
+/// Prefetches a cache line.
 #[inline(always)]
 fn prefetch(from: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is harmless; every x86-64 CPU has it.
+    // SAFETY: a prefetch accepts any address, and every x86-64 CPU has it.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.cast());
     }

@@ -1,28 +1,31 @@
-//! Outputs that are not finite, computed once more by the definition.
+//! Recomputes outputs that are not finite by the definition.
 //!
-//! The transforms add values up that the definition keeps apart, so inputs of 1e36 can overflow on the frequency side
-//! where the convolution itself is finite; and a NaN or an infinity there reaches outputs whose kernel does not see it.
-//! Either way the outputs that it reaches are not finite. An output depends on a transformed value exactly if its
-//! coefficient in the output transform is not zero, and such a term is infinite or NaN for good: adding anything to it
-//! gives an infinity or NaN. And an output that by the definition is not finite depends on an input or weight that is not,
-//! or on a sum that overflows: as a polynomial in inputs and weights it is the same whichever way it is computed, so
-//! some path through the transforms leads from there to the output. So the outputs to be mended are among those that are
-//! not finite before bias and ReLU: the tiles of these are computed by the definition.
+//! The transforms add values that the definition keeps apart. So inputs of 1e36 can overflow on the frequency side
+//! while the convolution itself is finite, and a NaN or an infinity reaches outputs whose kernels do not see it.
+//!
+//! All wrong outputs are among those that are not finite before bias and ReLU; the tiles of these are recomputed:
+//!
+//! * An output depends on a transformed value exactly if its coefficient in the output transform is not zero. A term
+//!   that is infinite or NaN stays so, whatever is added to it.
+//! * An output that is not finite by the definition depends on an input or weight that is not finite, or on a sum that
+//!   overflows. As a polynomial in inputs and weights, the output is the same in both algorithms. So some path through
+//!   the transforms leads from there to the output.
 
 use std::ops::Range;
 
 use super::geometry::Segment;
-use super::output::OutputJob;
+use super::output_job::OutputJob;
 
-/// Pixels and channels that are computed at a time: as many sums as registers hold.
+/// Pixels that are computed at a time. With the channels, as many sums as registers hold.
 const PIXELS: usize = 32;
-pub const CHANNELS: usize = 4;
+/// The most channels that are computed at a time.
+pub const MAX_CHANNELS: usize = 4;
 
-/// Computes columns `columns` of a segment's rows, `m` of them, in lanes `lanes` of the job's output channels, at most
-/// [`CHANNELS`]. Only those outputs are written whose lane and column are `wanted`.
+/// Computes `columns` of the `m` rows of a segment, in `lanes` of the job's output channels, of which there are at most
+/// [`MAX_CHANNELS`]. Writes only outputs whose lane and column are `wanted`.
 ///
 /// # Safety
-/// These outputs are writable, by nobody else meanwhile.
+/// These outputs are writable, and only this call writes them.
 #[inline(always)]
 pub unsafe fn by_definition(
     job: &OutputJob,
@@ -41,10 +44,10 @@ pub unsafe fn by_definition(
                 let k = job.channels.first + lane;
                 for (q, sum) in some.clone().zip(sums).filter(|&(q, _)| wanted(lane, q)) {
                     let value = sum + job.bias[lane];
-                    // Not max(), which would turn NaN into 0.
+                    // max() would turn NaN into 0.
                     let value = if job.relu && value < 0.0 { 0.0 } else { value };
                     let at = ((segment.image * sizes.k + k) * sizes.p + p) * sizes.q + q;
-                    // SAFETY: an output of the segment.
+                    // SAFETY: this is an output of the segment.
                     unsafe { job.output.add(at).write(value) };
                 }
             }
@@ -52,20 +55,20 @@ pub unsafe fn by_definition(
     }
 }
 
-/// The sums of outputs `columns` of row `p`. Padding is zeros, which are multiplied like any other value.
+/// The sums of the outputs in `columns` of row `p`. The zeros of the padding are multiplied like any other value.
 #[inline(always)]
 fn sums(
     job: &OutputJob,
     image: usize,
     lanes: &Range<usize>,
     (p, columns): (usize, Range<usize>),
-) -> [[f32; PIXELS]; CHANNELS] {
+) -> [[f32; PIXELS]; MAX_CHANNELS] {
     let sizes = &job.geometry.sizes;
     let (channels, first) = (sizes.c / sizes.groups, job.channels.first + lanes.start);
     let group = first / (sizes.k / sizes.groups);
     let weights = &job.weights[first * channels * 9..][..lanes.len() * channels * 9];
-    let mut sums = [[0.0f32; PIXELS]; CHANNELS];
-    // Columns of the padded image that these outputs see and that are the image's.
+    let mut sums = [[0.0f32; PIXELS]; MAX_CHANNELS];
+    // Columns of the padded image that these outputs see and that are in the image.
     let inside = columns.start.max(sizes.pad_w)..(columns.end + 2).min(sizes.pad_w + sizes.w);
     for c in 0..channels {
         let plane = (image * sizes.c + group * channels + c) * sizes.h * sizes.w;

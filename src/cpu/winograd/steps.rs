@@ -1,13 +1,15 @@
-//! One convolution's steps, each for some channels and tiles, with whatever memory the caller has for them.
+//! The four steps of a convolution, each for some channels and tiles. The caller provides the memory.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::blocks::Block;
 use super::engine::Engine;
 use super::form::Form;
 use super::geometry::{Channels, Geometry, Planes};
 use super::input::{self, InputJob};
-use super::output::{self, OutputJob};
+use super::output;
+use super::output_job::OutputJob;
 use super::product::ProductJob;
 use super::vector::MAX_LANES;
 use super::weights::WeightsJob;
@@ -17,28 +19,21 @@ use crate::error::Result;
 use crate::memory::winograd::Tiling;
 use crate::problem::{Conv2d, Conv2dSizes};
 
-/// A convolution, its bias, and the kernels that compute it.
+/// A convolution with its bias and its kernels.
 pub struct Steps<E, F> {
     pub problem: Conv2d,
     pub geometry: Geometry,
     engine: E,
-    /// Bias, zeros if there is none: for each group its channels, rounded up to whole vectors.
+    /// The bias, or zeros: the channels of each group, padded to whole vectors.
     bias: Buffer,
     form: PhantomData<F>,
-}
-
-/// A block of tiles of one group.
-#[derive(Clone)]
-pub struct Block {
-    pub group: usize,
-    pub tiles: Range<usize>,
 }
 
 impl<E: Engine, F: Form> Steps<E, F> {
     /// Elements of a tile on the frequency side.
     pub const FREQUENCIES: usize = F::ALPHA * F::ALPHA;
 
-    /// The problem must be one that [`super::choice::can`] take.
+    /// Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
     /// Out of memory.
@@ -53,29 +48,29 @@ impl<E: Engine, F: Form> Steps<E, F> {
         Ok(Steps { problem: *problem, geometry, engine, bias: padded_bias, form: PhantomData })
     }
 
-    /// Elements of the bias that is kept.
+    /// Elements of the padded bias.
     pub fn bias_len(&self) -> usize {
         self.bias.len()
     }
 
-    /// C and K of a group.
+    /// Input and output channels of a group.
     pub fn channels(&self) -> (usize, usize) {
         let Conv2dSizes { c, k, groups, .. } = *self.problem.sizes();
         (c / groups, k / groups)
     }
 
-    /// The same in vectors.
+    /// Vectors of input and output channels of a group.
     pub fn blocks(&self) -> (usize, usize) {
         let (c, k) = self.channels();
         (c.div_ceil(E::LANES), k.div_ceil(E::LANES))
     }
 
-    /// The problem as the planner sees it.
+    /// The sizes for the planner.
     pub fn tiling(&self) -> Tiling {
         Tiling::new(self.problem.sizes(), F::M, E::LANES)
     }
 
-    /// Elements of scratch memory that a thread needs for blocks of up to `tiles` tiles.
+    /// Elements of scratch memory that a thread needs for blocks of at most `tiles` tiles.
     pub fn scratch_len(&self, tiles: usize) -> usize {
         let longest = tiles.min(self.geometry.across);
         let len = input::scratch_len::<F>(longest, E::LANES).max(output::scratch_len::<F>(longest, E::LANES));
@@ -87,7 +82,7 @@ impl<E: Engine, F: Form> Steps<E, F> {
         (Self::FREQUENCIES * planes.plane).next_multiple_of(MAX_LANES)
     }
 
-    /// The weights of `group`, of `all` groups'.
+    /// The part of `group` in the weights of all groups.
     pub fn group_weights<'a>(&self, all: &'a [f32], group: usize) -> &'a [f32] {
         let len = all.len() / self.problem.sizes().groups;
         &all[group * len..][..len]
@@ -96,16 +91,16 @@ impl<E: Engine, F: Form> Steps<E, F> {
     /// Transforms weights of one group.
     ///
     /// # Safety
-    /// U is writable for the job's panels, by nobody else meanwhile.
+    /// U is writable for the panels of the job. Only this call writes them.
     pub unsafe fn weights(&self, job: &WeightsJob) {
         // SAFETY: as the caller promises.
         unsafe { self.engine.weights::<F>(job) };
     }
 
-    /// Transforms the tiles `tiles` of a block, in input channel vector `channels` of its group.
+    /// Transforms tiles of a block in vector `channels` of the group's input channels.
     ///
     /// # Safety
-    /// The tiles are writable in V, in this vector of channels, by nobody else meanwhile.
+    /// V is writable for these tiles in this vector of channels. Only this call writes them.
     pub unsafe fn input(
         &self,
         block: &Block,
@@ -124,22 +119,41 @@ impl<E: Engine, F: Form> Steps<E, F> {
             v: v.start(),
             planes,
         };
-        // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
+        // SAFETY: as the caller promises; the scratch memory has the length of scratch_len().
         unsafe { self.engine.input::<F>(&job, scratch) };
     }
 
+    /// Transforms all tiles of a block, in all input channels of its group.
+    ///
     /// # Safety
-    /// As [`super::product::multiply`].
+    /// V is writable. Only this call writes it.
+    pub unsafe fn all_input(
+        &self,
+        block: &Block,
+        input: &[f32],
+        (v, planes): (Shared, Planes),
+        scratch: &mut [f32],
+    ) {
+        for channels in 0..self.blocks().0 {
+            // SAFETY: as the caller promises.
+            unsafe { self.input(block, (channels, block.tiles.clone()), input, (v, planes), scratch) };
+        }
+    }
+
+    /// Computes products.
+    ///
+    /// # Safety
+    /// As for [`super::product::multiply`].
     pub unsafe fn multiply(&self, job: &ProductJob) {
         // SAFETY: as the caller promises.
         unsafe { self.engine.multiply(job) };
     }
 
-    /// Transforms the products of tiles `tiles` of a block, in output channel vector `channels.0` of its group, which
-    /// is number `channels.1` of M. Input and weights are all of them, as given.
+    /// Transforms the products of tiles of a block in vector `channels` of the group's output channels, which is vector
+    /// `at` of M. `input` and `weights` are the whole originals.
     ///
     /// # Safety
-    /// The outputs of the tiles are writable, by nobody else meanwhile.
+    /// The outputs of the tiles are writable. Only this call writes them.
     pub unsafe fn output(
         &self,
         block: &Block,
@@ -163,7 +177,7 @@ impl<E: Engine, F: Form> Steps<E, F> {
             weights,
             output: output.start(),
         };
-        // SAFETY: as the caller promises; the scratch is as long as scratch_len() says.
+        // SAFETY: as the caller promises; the scratch memory has the length of scratch_len().
         unsafe { self.engine.output::<F>(&job, scratch) };
     }
 }

@@ -1,12 +1,12 @@
-//! Vectors of one channel block: what the transforms and products need of an instruction set.
+//! Vector registers: the operations that transforms and products need of an instruction set.
 //!
-//! Everything that uses these is generic and inlined into functions compiled for that instruction set
+//! Code that uses them is generic, and inlined into functions that are compiled for the instruction set
 //! ([`super::engine`]).
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// What transforms compute with.
+/// The arithmetic of transforms.
 pub trait Lane: Copy {
     /// The sum.
     fn add(self, other: Self) -> Self;
@@ -18,41 +18,46 @@ pub trait Lane: Copy {
     fn scaled(self, factor: f32) -> Self;
 }
 
-/// The most lanes of any vector.
+/// The most lanes of a vector.
 pub const MAX_LANES: usize = 16;
 
-/// A vector register of fp32. That a value exists proves that the CPU has it: they are only made by unsafe
-/// functions.
+/// A vector register of fp32. A value proves that the CPU has such registers, because only unsafe functions create one.
 pub trait Vector: Lane {
-    /// Its length.
+    /// The number of lanes.
     const LANES: usize;
 
+    /// Loads LANES elements.
+    ///
     /// # Safety
     /// The CPU has this vector, and `from` is readable for LANES elements.
     unsafe fn load(from: *const f32) -> Self;
 
-    /// The first `count` elements, at least 1, at most LANES; zeros behind.
+    /// Loads the first `count` elements, 1 to LANES, and zeros after them.
     ///
     /// # Safety
     /// The CPU has this vector, and `from` is readable for `count` elements.
     unsafe fn load_part(from: *const f32, count: usize) -> Self;
 
+    /// `value` in all lanes.
+    ///
     /// # Safety
     /// The CPU has this vector.
     unsafe fn splat(value: f32) -> Self;
 
+    /// Stores all lanes.
+    ///
     /// # Safety
     /// `to` is writable for LANES elements.
     unsafe fn store(self, to: *mut f32);
 
-    /// Stores past the caches, where what is stored would only push out what is needed sooner. A [`fence`] must follow
-    /// before another thread reads it.
+    /// Stores past the caches, to keep other data in them. A [`fence`] must follow before another thread reads the
+    /// data.
     ///
     /// # Safety
-    /// `to` is writable for LANES elements, and a multiple of LANES elements.
+    /// `to` is writable for LANES elements, and aligned to LANES elements.
     unsafe fn stream(self, to: *mut f32);
 
-    /// The first `count` elements, at most LANES.
+    /// Stores the first `count` lanes, at most LANES.
     ///
     /// # Safety
     /// `to` is writable for `count` elements.
@@ -61,14 +66,14 @@ pub trait Vector: Lane {
     /// `a * b + self`.
     fn multiply_add(self, a: Self, b: Self) -> Self;
 
-    /// Zero where it is below zero; NaN stays.
+    /// Replaces negative values by zero; NaN stays.
     fn relu(self) -> Self;
 
-    /// Exchanges rows and columns of the first LANES rows.
+    /// Transposes the first LANES rows.
     fn transpose(rows: [Self; MAX_LANES]) -> [Self; MAX_LANES];
 }
 
-/// Makes what was streamed visible to threads that see what is stored after.
+/// Orders streamed stores before all later stores, for other threads.
 #[inline(always)]
 pub fn fence() {
     #[cfg(target_arch = "x86_64")]
@@ -78,7 +83,7 @@ pub fn fence() {
     }
 }
 
-/// For tests of the transforms.
+/// Tests run the transforms in float64.
 #[cfg(test)]
 impl Lane for f64 {
     fn add(self, other: Self) -> Self {
@@ -109,7 +114,7 @@ pub struct Lanes8(__m256);
 impl Lane for Lanes16 {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        // SAFETY: a value exists, so the CPU has AVX-512F; so too below, wherever nothing else is said.
+        // SAFETY: a value exists, so the CPU has AVX-512F; likewise below, unless stated otherwise.
         Lanes16(unsafe { _mm512_add_ps(self.0, other.0) })
     }
     #[inline(always)]
@@ -140,7 +145,7 @@ impl Vector for Lanes16 {
     }
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller vouches for the CPU and for the elements that the mask leaves.
+        // SAFETY: the caller vouches for the CPU and for the elements that the mask selects.
         Lanes16(unsafe { _mm512_maskz_loadu_ps(0xffff >> (16 - count), from) })
     }
     #[inline(always)]
@@ -160,7 +165,7 @@ impl Vector for Lanes16 {
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
-        // SAFETY: the caller vouches for the elements that the mask leaves.
+        // SAFETY: the caller vouches for the elements that the mask selects.
         unsafe { _mm512_mask_storeu_ps(to, 0xffff >> (16 - count), self.0) }
     }
     #[inline(always)]
@@ -170,7 +175,7 @@ impl Vector for Lanes16 {
     }
     #[inline(always)]
     fn relu(self) -> Self {
-        // SAFETY: as in add. Of a NaN and a number the instruction gives its second operand.
+        // SAFETY: as in add. If an operand is NaN, the instruction returns the second one.
         Lanes16(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
     }
     #[inline(always)]
@@ -211,7 +216,7 @@ impl Vector for Lanes16 {
 impl Lane for Lanes8 {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        // SAFETY: a value exists, so the CPU has AVX2 and FMA; so too below.
+        // SAFETY: a value exists, so the CPU has AVX2 and FMA; likewise below.
         Lanes8(unsafe { _mm256_add_ps(self.0, other.0) })
     }
     #[inline(always)]
@@ -231,16 +236,18 @@ impl Lane for Lanes8 {
     }
 }
 
-/// A window of eight masks out of this, eight elements less `count` in: `count` lanes on, the rest off.
+/// Masks: the eight elements from index `8 - count` on select the first `count` lanes.
 #[cfg(target_arch = "x86_64")]
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// A mask that selects the first `count` lanes.
+///
 /// # Safety
 /// The CPU has AVX2; `count` is at most 8.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn mask8(count: usize) -> __m256i {
-    // SAFETY: 8 - count + 8 is at most the 16 masks there are.
+    // SAFETY: 8 - count + 8 is at most 16, the number of masks.
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
 }
 
@@ -255,7 +262,7 @@ impl Vector for Lanes8 {
     }
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller vouches for the CPU and for the elements that the mask leaves.
+        // SAFETY: the caller vouches for the CPU and for the elements that the mask selects.
         Lanes8(unsafe { _mm256_maskload_ps(from, mask8(count)) })
     }
     #[inline(always)]
@@ -275,7 +282,7 @@ impl Vector for Lanes8 {
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
-        // SAFETY: the caller vouches for the elements that the mask leaves.
+        // SAFETY: the caller vouches for the elements that the mask selects.
         unsafe { _mm256_maskstore_ps(to, mask8(count), self.0) }
     }
     #[inline(always)]
@@ -285,7 +292,7 @@ impl Vector for Lanes8 {
     }
     #[inline(always)]
     fn relu(self) -> Self {
-        // SAFETY: as in add. Of a NaN and a number the instruction gives its second operand.
+        // SAFETY: as in add. If an operand is NaN, the instruction returns the second one.
         Lanes8(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
     }
     #[inline(always)]

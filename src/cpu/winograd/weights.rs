@@ -7,8 +7,8 @@
 //!        9 transposes
 //! ```
 //!
-//! The kernels of neighbouring input channels follow each other in memory, so that LANES of them are 9 vectors, and
-//! transposing these for LANES output channels brings each tap of each into a vector of its own.
+//! The kernels of neighbouring input channels are contiguous in memory, so LANES of them are 9 vectors. Transposing
+//! these for LANES output channels brings each tap of each input channel into a vector of its own.
 
 use std::ops::Range;
 
@@ -28,20 +28,20 @@ pub struct WeightsJob<'a> {
     pub channels: (usize, usize),
     /// The panel's vectors of output channels.
     pub blocks: Range<usize>,
-    /// Input channels, from a multiple of LANES on.
+    /// Input channels, starting at a multiple of LANES.
     pub depths: Range<usize>,
-    /// Where the first input channel goes in the panel of the first frequency; aligned to a vector.
+    /// The place of the first input channel in the panel of the first frequency; aligned to a vector.
     pub u: *mut f32,
-    /// From one frequency to the next.
+    /// The distance between frequencies.
     pub plane: usize,
-    /// Whether U is not to fill the caches.
+    /// Whether to store U past the caches.
     pub stream: bool,
 }
 
-/// Transforms the weights of a job; lanes of output channels that do not exist become zero.
+/// Transforms the weights of a job. Lanes beyond the last output channel become zero.
 ///
 /// # Safety
-/// The CPU has V. U is writable for all of the job's panels and frequencies, by nobody else meanwhile.
+/// The CPU has V. U is writable for the job's panels in all frequencies, and only this call writes them.
 #[inline(always)]
 pub unsafe fn transform<V: Vector, F: Form>(job: &WeightsJob) {
     // SAFETY: the caller keeps the contract.
@@ -55,7 +55,7 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &WeightsJob) {
     }
 }
 
-/// [`transform`], past the caches if STREAM.
+/// [`transform`], with stores past the caches if STREAM.
 ///
 /// # Safety
 /// As there.
@@ -72,7 +72,7 @@ unsafe fn transform_to<V: Vector, F: Form, const STREAM: bool>(job: &WeightsJob)
             unsafe { gather(job, block, first..first + count, &mut taps) };
             for (i, kernel) in taps.chunks_exact(TAPS).enumerate().take(count) {
                 let at = ((first - job.depths.start + i) * vectors + within) * V::LANES;
-                // SAFETY: the vector of this channel and block, in each frequency, is the job's.
+                // SAFETY: the job may write the vector of this channel and block in each frequency.
                 unsafe { kernel_to_frequencies::<V, F, STREAM>(kernel, job.u.add(at), job.plane) };
             }
         }
@@ -98,8 +98,8 @@ unsafe fn gather<V: Vector>(
     for at in (0..len).step_by(V::LANES) {
         let count = V::LANES.min(len - at);
         let to = taps[at..at + V::LANES].as_mut_ptr();
-        // SAFETY: `len` elements of each of the `present` rows are among the weights, as asserted, and LANES taps are
-        // there to be written.
+        // SAFETY: the weights hold `len` elements of each of the `present` rows, as asserted, and there is room for
+        // LANES taps.
         unsafe {
             let from = from.as_ptr().add(at);
             if present == V::LANES && count == V::LANES {
@@ -111,11 +111,11 @@ unsafe fn gather<V: Vector>(
     }
 }
 
-/// The columns of LANES rows of LANES elements, `row` apart. No load depends on a condition: what is gathered is much of
-/// the time of a small form.
+/// Transposes LANES rows of LANES elements, `row` apart. No load depends on a condition, because gathering takes much
+/// of the time of a small form.
 ///
 /// # Safety
-/// The CPU has V; all elements are readable, and LANES vectors writable.
+/// The CPU has V. All elements are readable, and LANES vectors are writable.
 #[inline(always)]
 unsafe fn square<V: Vector>(from: *const f32, row: usize, to: *mut V) {
     // SAFETY: the caller vouches for the CPU, the rows and the columns.
@@ -131,10 +131,10 @@ unsafe fn square<V: Vector>(from: *const f32, row: usize, to: *mut V) {
     }
 }
 
-/// The same of the first `count` elements of the first `present` rows, zeros elsewhere.
+/// [`square`] of the first `count` elements of the first `present` rows, with zeros elsewhere.
 ///
 /// # Safety
-/// The CPU has V; these elements are readable, and LANES vectors writable.
+/// The CPU has V. These elements are readable, and LANES vectors are writable.
 #[inline(always)]
 unsafe fn part_of_square<V: Vector>(
     from: *const f32,
@@ -151,7 +151,7 @@ unsafe fn part_of_square<V: Vector>(
     unsafe { square(elements.as_ptr(), MAX_LANES, to) }
 }
 
-/// G g G^T of a vector of kernels, its frequencies `plane` apart.
+/// G g G^T of a vector of kernels. Frequencies are `plane` apart.
 ///
 /// # Safety
 /// All frequencies are writable, and aligned if they are streamed.

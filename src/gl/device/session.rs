@@ -38,7 +38,7 @@ impl Session {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn keep(&mut self, key: u64, prepared: Buffered) -> Result<()> {
-        allocate::one_more(&mut self.prepared, "the plans of a device")?;
+        allocate::reserve_one(&mut self.prepared, "the plans of a device")?;
         self.prepared.insert(key, prepared);
         Ok(())
     }

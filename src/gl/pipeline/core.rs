@@ -254,7 +254,7 @@ impl Core {
         match refused {
             Refused::Full => self.busy(),
             Refused::Closed | Refused::Gone => Error::closed("the pipeline"),
-            Refused::NoMemory => allocate::refused("a longer queue of jobs"),
+            Refused::NoMemory => allocate::out_of_memory("a longer queue of jobs"),
         }
     }
 

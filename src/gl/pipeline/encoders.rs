@@ -130,7 +130,7 @@ impl Encoders {
             false => Encoder::Convolution(self.convolution(recipe, weights, count)?),
         };
         let encoder = Rc::new(encoder);
-        allocate::one_more(&mut self.prepared, "one more plan in a pipeline")?;
+        allocate::reserve_one(&mut self.prepared, "one more plan in a pipeline")?;
         self.prepared.insert(key, (Arc::downgrade(recipe), encoder.clone()));
         Ok(encoder)
     }
