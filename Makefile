@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install fuzz bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri bench-peers bench-gpu bench-stream clean
 
 all: lib
 
@@ -47,13 +47,61 @@ deps:
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
 	else echo "missing:$$missing. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi
 
+# Sanitizers and fuzzing use unstable flags of the compiler, hence RUSTC_BOOTSTRAP. Their builds have folders of their own.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ASAN := RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
+ASAN_TEST := $(CARGO) test --locked --target $(HOST) --target-dir $(or $(CARGO_TARGET_DIR),target)/asan
+
 ## Random calls of the C interface under the address sanitizer: make fuzz [CALLS=n] [SEED=n] [DEVICE=cpu]
 CALLS ?= 1000000
 SEED ?= 1
 fuzz:
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
-	  SPARKLE_FUZZ_CALLS=$(CALLS) SPARKLE_FUZZ_SEED=$(SEED) $(if $(DEVICE),SPARKLE_FUZZ_DEVICE=$(DEVICE)) \
-	  $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/asan --test fuzz -- --nocapture
+	$(ASAN) SPARKLE_FUZZ_CALLS=$(CALLS) SPARKLE_FUZZ_SEED=$(SEED) $(if $(DEVICE),SPARKLE_FUZZ_DEVICE=$(DEVICE)) \
+	  $(ASAN_TEST) --test fuzz -- --nocapture
+
+## Tests of the C boundary, and one minute of random calls, under the address sanitizer.
+asan:
+	$(ASAN) $(ASAN_TEST) --lib -- ffi::
+	$(ASAN) $(ASAN_TEST) --test abi_arguments --test fuzz
+
+# The flags that cargo-fuzz sets.
+FUZZ_FLAGS := -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+FUZZ_DIR := $(or $(CARGO_TARGET_DIR),target)/fuzz
+FUZZ_TARGETS := c_calls npy cache shaders
+
+## Builds the libFuzzer targets of fuzz/. Skipped, with a line that says so, where no C++ compiler can build libFuzzer.
+fuzz-targets:
+	@if ! command -v g++ >/dev/null && ! command -v clang++ >/dev/null; then \
+	  echo "skipped: fuzz-targets (libFuzzer needs g++ or clang++)"; exit 0; fi; \
+	if ! RUSTC_BOOTSTRAP=1 rustc -Zsanitizer=address --print cfg >/dev/null 2>&1; then \
+	  echo "skipped: fuzz-targets (this rustc has no address sanitizer)"; exit 0; fi; \
+	set -x; RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --manifest-path fuzz/Cargo.toml \
+	  --target $(HOST) --target-dir $(FUZZ_DIR)
+
+FUZZ_SECONDS ?= 60
+
+## Runs the libFuzzer targets in turn: make fuzz-run [FUZZ_TARGETS="npy cache"] [FUZZ_SECONDS=n]. Inputs are kept in fuzz/corpus.
+fuzz-run: fuzz-targets
+	@if ! [ -d $(FUZZ_DIR)/$(HOST)/release ]; then echo "skipped: fuzz-run (no targets were built)"; exit 0; fi; \
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+	  dict=fuzz/$$target.dict; echo "fuzz-run: $$target, $(FUZZ_SECONDS) s"; \
+	  SPARKLE_CACHE_DIR=off SPARKLE_DEVICE=cpu ASAN_OPTIONS=detect_leaks=0 \
+	  $(FUZZ_DIR)/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -detect_leaks=0 -print_final_stats=1 \
+	    -artifact_prefix=fuzz/artifacts/$$target/ $$([ -f $$dict ] && echo -dict=$$dict) fuzz/corpus/$$target || exit 1; \
+	done
+
+# Modules without GPU, threads or vector instructions. Miri needs a nightly toolchain with the component `miri`.
+MIRI ?= $(CARGO) +nightly miri
+MIRI_MODULES ?= problem:: memory:: store:: ffi::
+
+## Unit tests under Miri. Skipped, with a line that says so, where Miri is not installed.
+miri:
+	@if ! $(MIRI) --version >/dev/null 2>&1; then \
+	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
+	set -x; MIRIFLAGS=-Zmiri-disable-isolation $(MIRI) test --locked --lib --no-default-features -- $(MIRI_MODULES)
 
 ## Writes include/sparkle.h and include/abi.txt anew from src/ffi.
 header:

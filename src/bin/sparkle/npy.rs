@@ -76,7 +76,7 @@ pub fn write(file: &mut dyn Write, shape: &[usize], data: &[f32]) -> io::Result<
 }
 
 /// Reads a file's content, of `length` bytes if that is known. Failures do not name the file yet.
-fn parse(mut file: impl Read, length: Option<u64>) -> Result<Array, Failure> {
+pub fn parse(mut file: impl Read, length: Option<u64>) -> Result<Array, Failure> {
     let header = header::read(&mut file).map_err(Failure::Input)?;
     let short = |has: u64| {
         Failure::Input(format!("{}: needs {} bytes of data, has {has}", header.text, header.bytes))

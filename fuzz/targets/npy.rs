@@ -1,0 +1,33 @@
+//! Reading of `.npy` files, by the program's own reader: any bytes give an array or an error. An array survives writing and
+//! reading again, and is the same when the length of the file is unknown.
+
+#![no_main]
+// The target uses a part of what it includes.
+#![allow(dead_code)]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../src/bin/sparkle/failure.rs"]
+mod failure;
+#[path = "../../src/bin/sparkle/memory.rs"]
+mod memory;
+#[path = "../../src/bin/sparkle/npy.rs"]
+mod npy;
+
+use npy::Array;
+
+/// The bits of an array: NaN equals itself.
+fn bits(array: &Array) -> (&[usize], Vec<u32>) {
+    (&array.shape, array.data.iter().map(|value| value.to_bits()).collect())
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let length = bytes.len() as u64;
+    let Ok(array) = npy::parse(bytes, Some(length)) else { return };
+    let piped = npy::parse(bytes, None).expect("its length is no secret to the reader");
+    assert_eq!(bits(&piped), bits(&array));
+    let mut written = vec![];
+    npy::write(&mut written, &array.shape, &array.data).expect("memory takes all bytes");
+    let again = npy::parse(&written[..], Some(written.len() as u64)).expect("the writer's own file");
+    assert_eq!(bits(&again), bits(&array));
+});
