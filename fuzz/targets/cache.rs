@@ -14,10 +14,13 @@ use std::sync::OnceLock;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
+#[rustfmt::skip]
 #[path = "../../src/allocate.rs"]
 mod allocate;
+#[rustfmt::skip]
 #[path = "../../src/error.rs"]
 mod error;
+#[rustfmt::skip]
 #[path = "../../src/store.rs"]
 mod store;
 
@@ -93,7 +96,8 @@ fuzz_target!(|input: Input| {
     let Input { key, value, changes, mend_checksum } = input;
     let folder = folder();
     assert!(Store::new(Some(folder.clone())).save("fuzz", &key, &value), "the folder takes files");
-    let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry").path());
+    let entries =
+        fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry").path());
     let [path] = &entries.collect::<Vec<_>>()[..] else { panic!("one save makes one file") };
     let original = fs::read(path).expect("the file is there");
     let mut bytes = original.clone();

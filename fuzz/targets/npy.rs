@@ -7,11 +7,14 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[rustfmt::skip]
 #[path = "../../src/bin/sparkle/failure.rs"]
 mod failure;
+#[rustfmt::skip]
 #[path = "../../src/bin/sparkle/memory.rs"]
 mod memory;
-#[path = "../../src/bin/sparkle/npy.rs"]
+#[rustfmt::skip]
+#[path = "../../src/bin/sparkle/npy/mod.rs"]
 mod npy;
 
 use npy::Array;
