@@ -1,10 +1,9 @@
-//! Many small jobs through a pipeline: how many a second, whether memory grows, whether all results are right and in order.
+//! Sends many small jobs through a pipeline. Measures jobs per second and memory growth, and checks results and their order.
 //!
 //! ```text
-//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]    each job by itself, and gathered; one and three contexts; all verified
-//! small_jobs soak [DEVICE] [JOBS]             so many jobs, and the memory in use after each tenth: the process's, and what this
-//!                                             program and the library have allocated
-//! small_jobs random [DEVICE] [JOBS]           random shapes and delays, every result compared, in order
+//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]   single and batched jobs, one and three contexts, all results verified
+//! small_jobs soak [DEVICE] [JOBS]                   memory after each tenth of the jobs: resident, and allocated by Rust code
+//! small_jobs random [DEVICE] [JOBS]                 random shapes and delays, every result compared, in order
 //! ```
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -21,12 +20,12 @@ use sparkle::{
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Jobs in flight: what waits, and what is in the slots.
+/// Jobs in flight: those that wait, and those in the slots.
 const FLYING: usize = 900;
-/// Jobs that may wait: never so many as fly, so that nobody waits for room.
+/// The queue's length. It exceeds the jobs in flight, so submitting never blocks.
 const QUEUE: usize = 1024;
 
-/// The system's allocator; counts, once told to, what is allocated and not given back.
+/// The system's allocator, which counts the allocated bytes once it is told to.
 struct Counting;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
@@ -42,7 +41,7 @@ impl Counting {
     }
 }
 
-// SAFETY: all is the system allocator's doing, which keeps the contract.
+// SAFETY: every call is passed on to the system's allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Counting::count(1, layout.size());
@@ -52,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         Counting::count(-1, layout.size());
-        // SAFETY: passed on from the caller; all memory given out is the system's.
+        // SAFETY: passed on from the caller; all memory comes from the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -72,7 +71,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// A plan, some inputs and their exact results.
+/// A plan, some inputs, and their exact results.
 struct Case {
     plan: Conv2dPlan,
     known: Vec<(Vec<f32>, Vec<f32>)>,
@@ -135,7 +134,7 @@ impl Case {
     }
 }
 
-/// Jobs that go round: each is sent again, with the buffers it brought back.
+/// Jobs that circulate: each is submitted again with the buffers that it returned.
 struct Round<'a> {
     pipeline: &'a Pipeline,
     case: &'a Case,
@@ -163,7 +162,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// The oldest job comes back and is sent again. Comparing every result would take longer than the jobs.
+    /// Waits for the oldest job and submits it again. Comparing every result would take longer than the jobs.
     fn turn(&mut self, check_every: usize) -> Result<(), Failure> {
         let (seed, job) = self.flying.pop_front().expect("jobs fly");
         let mut done = job.wait()?;
@@ -220,13 +219,13 @@ fn throughput(device: &Device, seconds: f64, only: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// What a way did.
+/// What one way measured.
 struct Measured {
-    /// Jobs a second.
+    /// Jobs per second.
     rate: f64,
-    /// Microseconds on the submitting thread: the median, and what one in a hundred exceeds.
+    /// Microseconds on the submitting thread: the median, and the 99th percentile.
     submits: [f64; 2],
-    /// Jobs a piece.
+    /// Jobs per piece.
     each: f64,
 }
 
@@ -276,7 +275,7 @@ fn soak(device: &Device, jobs: usize) -> Result<(), Failure> {
         while round.done < jobs / 10 * tenth {
             round.turn(1)?;
         }
-        // When nothing is under way, what is allocated does not depend on the moment.
+        // While no job is in flight, the allocated bytes do not depend on timing.
         pipeline.flush()?;
         let (kilobytes, bytes) = (resident(), BYTES.load(Ordering::Relaxed));
         let (done, pieces) = (round.done, PIECES.load(Ordering::Relaxed));

@@ -1,6 +1,6 @@
-//! What the tests of the shared library need: the library where a linker finds it, a C compiler, programs run under
-//! a watchdog, and one way to say that a machine has no GL device.
-#![allow(dead_code)] // Each test file uses its part.
+//! Helpers for tests of the shared library: they find the library, compile C programs, run them under a watchdog, and report a
+//! missing GL device.
+#![allow(dead_code)] // Each test file uses some of them.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -10,18 +10,18 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a program may run. Only a program that hangs takes longer, on however slow a machine.
+/// How long a program may run. Even on slow machines only a hanging program takes longer.
 const WATCHDOG: Duration = Duration::from_secs(300);
 
 /// The directory with this build's `libsparkle.so` and `libsparkle.so.0`, for `-L` and `-Wl,-rpath`.
 pub fn library_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        // Cargo puts the library beside the tests that it builds with it.
+        // Cargo puts the library into the folder of the tests.
         let dir = std::env::current_exe().expect("a test has a path").parent().unwrap().to_owned();
         assert!(dir.join("libsparkle.so").exists(), "no libsparkle.so in {}", dir.display());
         let link = dir.join("libsparkle.so.0");
-        // Other tests do the same at the same time: whoever is first wins.
+        // Other tests may create the link at the same time.
         if let Err(error) = std::os::unix::fs::symlink("libsparkle.so", &link) {
             assert!(link.exists(), "{}: {error}", link.display());
         }
@@ -29,7 +29,7 @@ pub fn library_dir() -> &'static Path {
     })
 }
 
-/// A directory that lives as long as the test process, for what tests build.
+/// A directory for what tests build. It exists as long as the test process.
 pub fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
     SCRATCH.get_or_init(|| tempfile::tempdir().expect("a temporary directory")).path()
@@ -66,21 +66,21 @@ pub fn compile_file(path: &Path, flags: &[&str]) -> PathBuf {
 
 /// The machine's C or C++ compiler.
 pub fn compiler(cpp: bool) -> Command {
-    // Cargo tells build scripts the target but not tests; these run on the machine they were built on.
+    // Cargo tells only build scripts the target. Tests run on the machine that built them.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cc::Build::new();
     build.target(&target).host(&target).opt_level(1).cargo_metadata(false).cpp(cpp).no_default_flags(true);
     build.get_compiler().to_command()
 }
 
-/// What a program did.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Ran {
     /// How it ended.
     pub status: ExitStatus,
-    /// All it wrote to stdout.
+    /// Everything that it wrote to stdout.
     pub stdout: String,
-    /// All it wrote to stderr.
+    /// Everything that it wrote to stderr.
     pub stderr: String,
 }
 
@@ -100,7 +100,7 @@ pub fn run(program: &Path, variables: &[(&str, &str)]) -> Ran {
     run_command(command)
 }
 
-/// Runs `command`, likewise.
+/// Runs `command` under the same watchdog.
 pub fn run_command(mut command: Command) -> Ran {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -113,7 +113,7 @@ pub fn run_command(mut command: Command) -> Ran {
     }
 }
 
-/// Reads all of `pipe` on a thread of its own, so that the program never waits for us.
+/// Reads all of `pipe` on a thread of its own, so that the program never blocks.
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = vec![];
@@ -122,7 +122,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Waits for the end; `None` if the watchdog had to bring it about.
+/// Waits for the end; `None` if the watchdog killed the program.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let start = Instant::now();
     loop {
@@ -138,8 +138,8 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
-/// Whether this machine has a usable GL device, software or not. If not, says so where it is seen; with
-/// `SPARKLE_TEST_REQUIRE_GL=1` that is a failure instead.
+/// Whether this machine has a usable GL device, software or not. If not, it prints that the test is skipped; with
+/// `SPARKLE_TEST_REQUIRE_GL=1` it fails instead.
 #[track_caller]
 pub fn gl_available() -> bool {
     let devices = sparkle::devices();
@@ -149,7 +149,7 @@ pub fn gl_available() -> bool {
     }
     assert!(std::env::var("SPARKLE_TEST_REQUIRE_GL").as_deref() != Ok("1"), "no GL device: {devices:#?}");
     let place = std::panic::Location::caller();
-    // Not eprintln, whose output the test harness hides.
+    // The test harness hides the output of eprintln.
     let _ = writeln!(std::io::stderr(), "skipped: no GL device ({}:{})", place.file(), place.line());
     false
 }

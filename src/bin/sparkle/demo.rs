@@ -1,4 +1,4 @@
-//! `sparkle demo`: a picture through the first layer of an image network, on every device there is.
+//! `sparkle demo`: filters a picture with the first layer of an image network, on every usable device.
 
 use std::path::PathBuf;
 
@@ -30,8 +30,8 @@ pub struct Args {
     device: Option<String>,
 }
 
-/// Bytes that the demo takes for pictures and maps, at most: they have fixed sizes.
-const MEMORY: usize = 32 << 20;
+/// The most bytes that the demo needs for pictures and maps, which have fixed sizes.
+const MAX_BYTES: usize = 32 << 20;
 
 /// The layer with its data.
 struct Layer {
@@ -40,7 +40,7 @@ struct Layer {
     weights: Vec<f32>,
 }
 
-/// What a device did; it was right.
+/// A device's verified result.
 struct Done {
     name: String,
     output: Vec<f32>,
@@ -55,7 +55,7 @@ struct Done {
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     files::check_target(&args.output)?;
     let picture = photo::picture(args.image.as_deref())?;
-    memory::check("the demo's pictures and feature maps", MEMORY)?;
+    memory::check("the demo's pictures and feature maps", MAX_BYTES)?;
     let layer = layer(&picture);
     let source = args.image.as_ref().map_or("a test chart".to_owned(), |path| path.display().to_string());
     let work = layer.problem.flops() as f64 / 1e9;
@@ -69,7 +69,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     console.line("");
     let (done, failure) = on_all(console, &targets, &layer);
     let Some((first, others)) = done.split_first() else {
-        return Err(failure.unwrap_or_else(|| Failure::Device("there is no usable device".to_owned())));
+        return Err(failure.unwrap_or_else(|| Failure::Device("no device is usable".to_owned())));
     };
     console.line("");
     others.iter().for_each(|other| console.line(compare(first, other)));
@@ -78,7 +78,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Runs the layer on every device; returns those that were right, and the worst failure of the others.
+/// Runs the layer on every device. Returns the verified results, and the worst failure of the other devices.
 fn on_all(
     console: &mut Console,
     targets: &[(String, String)],
@@ -169,7 +169,7 @@ fn print(console: &mut Console, layer: &Layer, done: &Done) {
     let error = format!("{:.4}", done.error_over_bound);
     console.line(row([&measured.device, &kernel, &wall, &rate, &error, &measured.kernel, &done.name]));
     if let Some(reason) = &measured.fallback {
-        console.note(&format!("done by {}, because {reason}", measured.device));
+        console.note(&format!("computed by {}, because {reason}", measured.device));
     }
 }
 
@@ -179,7 +179,7 @@ fn row([device, kernel_ms, wall_ms, gflops, error, kernel, name]: [&str; 7]) -> 
     text.trim_end().to_owned()
 }
 
-/// How far two right results are apart.
+/// Compares the verified results of two devices.
 fn compare(first: &Done, other: &Done) -> String {
     let pairs = || first.output.iter().zip(&other.output);
     let largest = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -193,7 +193,7 @@ fn compare(first: &Done, other: &Done) -> String {
     )
 }
 
-/// What `auto` takes for this layer, and why.
+/// The device that `auto` takes for this layer, and the predictions behind the choice.
 fn auto(layer: &Layer) -> String {
     let taken = || -> Result<(Run, Vec<String>), Failure> {
         let device = Device::open("auto")?;
@@ -201,7 +201,7 @@ fn auto(layer: &Layer) -> String {
         let run = device.conv2d(&layer.problem, &layer.input, &layer.weights, None, &mut output)?;
         let one = |it: sparkle::Prediction| match it.seconds {
             Ok(seconds) => format!("{} {:.3} ms", it.device, seconds * 1e3),
-            Err(error) => format!("{} passed over, {error}", it.device),
+            Err(error) => format!("{} excluded: {error}", it.device),
         };
         Ok((run, device.predictions(&layer.problem).into_iter().map(one).collect()))
     };

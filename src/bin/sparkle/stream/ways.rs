@@ -1,4 +1,4 @@
-//! The ways of `sparkle stream`: each computes the same batches, is timed, and is verified.
+//! The ways of `sparkle stream`. Each computes the same batches, and is timed and verified.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::suite::Layer;
 use crate::{memory, verify};
 
-/// A layer with its data and its right result.
+/// A layer with its data and its verified result.
 pub struct Work<'a> {
     device: &'a Device,
     layer: &'a Layer,
@@ -26,16 +26,17 @@ pub struct Work<'a> {
     piece_bytes: usize,
 }
 
-/// What a way took a batch.
+/// What one way measured.
 pub struct Took {
     pub way: &'static str,
+    /// Wall time per batch.
     pub time: Duration,
     pub stats: Option<PipelineStats>,
-    /// Which part of the time each engine was at work, if it is known.
+    /// The share of the time in which each engine worked, if known.
     pub busy: Option<[f64; 3]>,
-    /// What submitting one job cost the calling thread: the median.
+    /// The median time that submitting one job took the calling thread.
     pub submit: Option<Duration>,
-    /// Of ways that are one call a batch.
+    /// Only for ways that make one call per batch.
     pub calls: Option<Calls>,
 }
 
@@ -44,13 +45,13 @@ pub struct Took {
 pub struct Calls {
     pub least: f64,
     pub median: f64,
-    /// Nine of ten took no longer.
+    /// Nine of ten calls took no longer.
     pub ninth_decile: f64,
     pub longest: f64,
 }
 
 impl Calls {
-    /// `times`: at least one.
+    /// From at least one time.
     fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let [least, median, ninth_decile, longest] = [0, 5, 9, 10]
@@ -60,7 +61,7 @@ impl Calls {
 }
 
 impl<'a> Work<'a> {
-    /// Computes the layer once and verifies that: its first and its last image against the oracle, element by element.
+    /// Computes the layer once, and compares its first and last image with the oracle.
     ///
     /// # Errors
     /// A wrong result; a device failure.
@@ -86,7 +87,7 @@ impl<'a> Work<'a> {
         &self.layer.problem
     }
 
-    /// One image of a batch against the oracle.
+    /// Compares one image of a batch with the oracle.
     fn check_image(&self, output: &[f32], image: usize) -> Result<(), Failure> {
         let one = one_image(self.problem())?;
         let input = &self.input[image * one.input_len()..][..one.input_len()];
@@ -95,7 +96,7 @@ impl<'a> Work<'a> {
         verdict.complaint().map_or(Ok(()), |wrong| Err(Failure::Wrong(format!("image {image}: {wrong}"))))
     }
 
-    /// A result is that of the verified call, or as right as that.
+    /// Checks a result: its images equal those of the verified call, or agree with the oracle.
     fn check(&self, output: &[f32]) -> Result<(), Failure> {
         let image = output.len() / self.problem().sizes().n;
         let wrong = |(index, (got, right)): (usize, (&[f32], &[f32]))| {
@@ -106,7 +107,7 @@ impl<'a> Work<'a> {
         images.filter_map(wrong).try_for_each(|index| self.check_image(output, index))
     }
 
-    /// A way that is one call a batch, which writes its output: it is done again for 0.4 s, and then as often as asked for.
+    /// A way that makes one call per batch. The call is repeated for 0.4 s, and then timed for each batch.
     fn by_calls(
         &self,
         way: &'static str,
@@ -130,14 +131,14 @@ impl<'a> Work<'a> {
         Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
     }
 
-    /// As the reference framework does it; `None` where that is not possible.
+    /// The reference framework's way; `None` where it is not possible.
     pub fn reference(&self, way: &'static str) -> Result<Option<Took>, Failure> {
         let Some(index) = self.device.id().strip_prefix("gl:").and_then(|index| index.parse().ok()) else {
             return Ok(None);
         };
         let data = (&self.input[..], &self.weights[..], None);
         let call = |output: &mut [f32]| sparkle::baseline::conv2d(index, self.problem(), data, output);
-        // A batch that its buffers cannot hold at once, it cannot compute.
+        // The reference's way cannot compute a batch that does not fit into its buffers.
         let first = call(&mut memory::unwritten(self.problem().output_len())?);
         if matches!(first, Err(sparkle::Error::Unsupported { .. })) {
             return Ok(None);
@@ -183,7 +184,7 @@ impl<'a> Work<'a> {
         let mut submits = vec![];
         let mut next = || -> Result<(), Failure> {
             let done = flying.pop_front().expect("jobs are in flight").wait()?;
-            // The queue has room for all of them, so that this never waits for the device.
+            // The queue has room for all jobs, so this never waits for the device.
             let start = Instant::now();
             flying.push_back(submit((done.input, done.output))?);
             memory::push("times of batches", &mut submits, start.elapsed())?;
@@ -222,7 +223,7 @@ impl<'a> Work<'a> {
         Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
     }
 
-    /// The time of one batch, what the pipeline did in the timed ones, and which part of the time each engine was at work.
+    /// The time per batch, the pipeline's figures for the timed batches, and the share of the time in which each engine worked.
     fn time_and_stats(
         &self,
         pipeline: &Pipeline,
@@ -242,7 +243,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The convolution of one image of `problem`, one of a suite.
+/// The convolution of one image of `problem`, which comes from a suite.
 fn one_image(problem: &Conv2d) -> Result<Conv2d, Failure> {
     let sizes = problem.sizes();
     let desc = Conv2dDesc {
