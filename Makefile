@@ -1,4 +1,4 @@
-# Everything a developer or a packager does. `make test` is what CI runs.
+# Commands for developers and packagers. CI runs `make test`.
 CARGO  ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -6,7 +6,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := $(word 1,$(subst ., ,$(VERSION)))
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
-# What the tests need beyond Rust, as Debian packages and as the files that show they are there.
+# What the tests need beyond Rust: Debian packages, and the tools by which they are recognised.
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
@@ -23,7 +23,7 @@ lib:
 fortran:
 	$(MAKE) -C fortran
 
-## All checks and all tests; installs what is missing when run as root on Debian or Ubuntu.
+## All checks and all tests. As root on Debian or Ubuntu it installs what is missing.
 test: deps lint check
 
 lint:
@@ -32,7 +32,7 @@ lint:
 	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
-# Where Mesa's software driver is installed, a test that finds no GL device has failed, not skipped.
+# Where Mesa's software driver is installed, a test that finds no GL device fails instead of being skipped.
 check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
@@ -103,7 +103,7 @@ miri:
 	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
 	set -x; MIRIFLAGS=-Zmiri-disable-isolation $(MIRI) test --locked --lib --no-default-features -- $(MIRI_MODULES)
 
-## Writes include/sparkle.h and include/abi.txt anew from src/ffi.
+## Generates include/sparkle.h and include/abi.txt from src/ffi.
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 
@@ -125,13 +125,13 @@ install: lib
 	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
 	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
 
-# What a user would pick instead, at fixed versions. Nothing is installed outside this folder.
+# Peers at fixed versions. Nothing is installed outside this folder.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 THREADS ?= 1
 ROUNDS ?= 5
 SECONDS ?= 0.2
 
-## Sparkle beside oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
+## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
 bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpacked
 	$(CARGO) build --release --locked --example bench_driver
 	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
@@ -140,7 +140,7 @@ bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpa
 PYTHON ?= python3
 TOP ?= 3
 
-## Sparkle's shaders beside cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
+## Compares Sparkle's shaders with cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
 bench-gpu:
 	$(CARGO) build --release --locked --example gpu_driver
 	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
@@ -155,7 +155,7 @@ BOUND_BY_KERNELS ?= vgg_3_2 vgg_5
 JOBS ?= 1000000
 STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(DEVICE) --batch $(BATCH)
 
-## Pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
+## Measures pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
 bench-stream:
 	$(CARGO) build --release --locked --features cli --bin sparkle --example small_jobs
 	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
@@ -179,7 +179,7 @@ $(PEERS)/openblas_sgemm: benchmarks/peers/openblas_sgemm.c
 	mkdir -p $(PEERS)
 	gcc -O2 -std=c99 -Wall -Wextra $< -o $@ -ldl
 
-# Debian's package, unpacked, not installed.
+# Debian's package is unpacked, not installed.
 $(PEERS)/openblas/unpacked:
 	mkdir -p $(PEERS)/openblas
 	cd $(PEERS)/openblas && apt-get download libopenblas0-pthread && dpkg-deb -x libopenblas0-pthread_*.deb .

@@ -209,7 +209,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let column =
             |name: &str| columns.iter().position(|it| it == name).map(|index| record[index].parse::<i64>());
-        let size = |name: &str| column(name).unwrap_or_else(|| panic!("the file has no column {name}"));
+        let size = |name: &str| column(name).unwrap_or_else(|| panic!("the suite has no column {name}"));
         let optional = |name: &str, missing: i64| column(name).unwrap_or(Ok(missing));
         let (r, stride, pad) = (size("kernel")?, size("stride")?, size("pad")?);
         let batch = if batch == 0 { size("N")? } else { batch };

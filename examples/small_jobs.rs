@@ -1,7 +1,7 @@
 //! Sends many small jobs through a pipeline. Measures jobs per second and memory growth, and checks results and their order.
 //!
 //! ```text
-//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]   single and batched jobs, one and three contexts, all results verified
+//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]   jobs one by one and gathered, one and three contexts, all verified
 //! small_jobs soak [DEVICE] [JOBS]                   memory after each tenth of the jobs: resident, and allocated by Rust code
 //! small_jobs random [DEVICE] [JOBS]                 random shapes and delays, every result compared, in order
 //! ```
@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
         "throughput" => throughput(&device, argument(2, "1").parse()?, argument(3, "")),
         "soak" => soak(&device, argument(2, "100000").parse()?),
         "random" => random(&device, argument(2, "10000").parse()?),
-        other => Err(format!("{other}: not throughput, soak or random").into()),
+        other => Err(format!("{other}: expected throughput, soak or random").into()),
     }
 }
 

@@ -62,7 +62,7 @@ fn layer(line: &str) -> Result<(String, Conv2d)> {
     let name = words.next().unwrap_or_default().to_owned();
     let sizes = words.map(str::parse).collect::<std::result::Result<Vec<i64>, _>>()?;
     let &[n, c, h, w, k, size, stride, pad] = sizes.as_slice() else {
-        return Err(format!("not understood: {line}").into());
+        return Err(format!("malformed line: {line}").into());
     };
     let (r, s, stride_h, stride_w, pad_h, pad_w) = (size, size, stride, stride, pad, pad);
     let desc = Conv2dDesc { n, c, h, w, k, r, s, stride_h, stride_w, pad_h, pad_w, ..Default::default() };

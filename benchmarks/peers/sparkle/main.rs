@@ -51,7 +51,7 @@ fn answer(device: &Device, request: &str) -> Result<String> {
             gemm(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?, time)
         }
         ("peak", []) => Ok(format!("peak={:.2}", peak::gflops(sparkle::num_threads(), time))),
-        _ => Err(format!("not understood: {request}").into()),
+        _ => Err(format!("unknown request: {request}").into()),
     }
 }
 

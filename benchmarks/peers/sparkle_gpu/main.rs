@@ -74,7 +74,7 @@ impl Server {
                 Ok(self.hold("ceiling", Rc::new(ceiling)))
             }
             ["time", name, busy] => {
-                let timed = self.held.get(name).ok_or_else(|| format!("nothing is held as {name}"))?;
+                let timed = self.held.get(name).ok_or_else(|| format!("no kernel is prepared as {name}"))?;
                 let busy = Duration::try_from_secs_f64(busy.parse()?)?;
                 let time = timed.time(&Effort { busy, calls: CALLS, rounds: ROUNDS, rows: 0 })?.as_secs_f64();
                 Ok(format!("gflops={:.2} us={:.3}", timed.flops / time * 1e-9, time * 1e6))
@@ -84,7 +84,7 @@ impl Server {
                 let (flops, memory, launch) = (gpu.flops, gpu.memory, gpu.launch);
                 Ok(format!("flops={flops:e} memory={memory:e} launch={launch:e} units={}", gpu.units))
             }
-            _ => Err(format!("not understood: {request}").into()),
+            _ => Err(format!("unknown request: {request}").into()),
         }
     }
 
@@ -106,7 +106,7 @@ impl Server {
                 "best" => ranked.iter().take(top).copied().collect(),
                 "direct" => ranked.iter().filter(is_direct).take(top).copied().collect(),
                 "reference" => vec![Variant::DIRECT],
-                _ => return Err(format!("no kernels are called {name}").into()),
+                _ => return Err(format!("no kernels have the name {name}").into()),
             };
             let mut kernels = vec![];
             for variant in wanted {
