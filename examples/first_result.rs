@@ -1,5 +1,6 @@
-//! Times a process from its start to its first result: `first_result [DEVICE]`. It prints the milliseconds from the start of `main` until
-//! the device is open, a plan is made, and its first run is complete. SPARKLE_CACHE_DIR has its usual meaning.
+//! Times a process from its start to its first result: `first_result [DEVICE]`. It prints the milliseconds from the
+//! start of `main` until the device is open, a plan is made, and its first run is complete. SPARKLE_CACHE_DIR has its
+//! usual meaning.
 
 use std::time::Instant;
 

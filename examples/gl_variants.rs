@@ -5,13 +5,14 @@
 //!     ... -- --exact RUNS [--seed S] [--inputs I]
 //!     ... -- --check RUNS [--seed S]
 //!
-//! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to build,
-//! error over bound. N replaces the batch of the suite's rows.
+//! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS,
+//! milliseconds to build, error over bound. N replaces the batch of the suite's rows.
 //!
-//! `--exact` runs every family with its options on odd shapes and small integers, each program on I inputs. It fails if an output differs
-//! in any bit. `--check` compares three kinds of inputs: small integers; integers with NaN and infinities; and, for Winograd, values up to
-//! the largest numbers. It also checks the deepest sums of every family, and products that are deep or contain NaN and infinities. Each
-//! convolution runs once by a call and once in a pipeline.
+//! `--exact` runs every family with its options on odd shapes and small integers, each program on I inputs. It fails
+//! if an output differs in any bit. `--check` compares three kinds of inputs: small integers; integers with NaN and
+//! infinities; and, for Winograd, values up to the largest numbers. It also checks the deepest sums of every family,
+//! and products that are deep or contain NaN and infinities. Each convolution runs once by a call and once in a
+//! pipeline.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

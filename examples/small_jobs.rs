@@ -1,4 +1,5 @@
-//! Sends many small jobs through a pipeline. Measures jobs per second and memory growth, and checks results and their order.
+//! Sends many small jobs through a pipeline. Measures jobs per second and memory growth, and checks results and their
+//! order.
 //!
 //! ```text
 //! small_jobs throughput [DEVICE] [SECONDS] [WAYS]   jobs one by one and gathered, one and three contexts, all verified
@@ -25,7 +26,7 @@ const FLYING: usize = 900;
 /// The queue's length. It exceeds the jobs in flight, so submitting never blocks.
 const QUEUE: usize = 1024;
 
-/// The system's allocator, which counts the allocated bytes once it is told to.
+/// The system's allocator, which counts the allocated bytes once counting is switched on.
 struct Counting;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);

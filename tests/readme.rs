@@ -1,5 +1,5 @@
-//! The README's C and Fortran examples compile and run as they stand; its Rust example is a documentation test. Its tables list
-//! all commands and variables. Commands and variables that pages name exist.
+//! The README's C and Fortran examples compile and run as they stand; its Rust example is a documentation test. Its
+//! tables list all commands and variables. Commands and variables that pages name exist.
 
 #[cfg(feature = "cli")]
 mod program;
@@ -95,20 +95,20 @@ fn the_tables_list_all_commands_and_variables() {
     commands.sort_unstable();
     assert!(commands.len() >= 10, "{commands:?}");
     let rows = first_cells("command");
-    let mut told: Vec<&str> = rows
+    let mut listed_here: Vec<&str> = rows
         .iter()
         .map(|row| row.strip_prefix("sparkle ").expect("a command").split(' ').next().unwrap())
         .collect();
-    told.sort_unstable();
-    assert_eq!(told, commands);
+    listed_here.sort_unstable();
+    assert_eq!(listed_here, commands);
     // `sparkle info` lists every variable that is read. Foreign ones are mentioned in the rows of ours.
     let info = program::json(&program::sparkle(folder.path(), &["info", "--json"]));
     let names = info["environment"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap());
     let (mut ours, others): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with("SPARKLE_"));
     ours.sort_unstable();
-    let mut told = first_cells("variable");
-    told.sort_unstable();
-    assert_eq!(told, ours);
+    let mut listed_here = first_cells("variable");
+    listed_here.sort_unstable();
+    assert_eq!(listed_here, ours);
     assert!(
         !others.is_empty() && others.iter().all(|name| include_str!("../README.md").contains(name)),
         "{others:?}"

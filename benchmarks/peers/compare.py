@@ -170,8 +170,8 @@ def products(figures, names):
     rows = [["sgemm", "openblas", "openblas avx512", "sparkle", "sparkle/better", "sparkle/peak", "peak"]]
     for name in names:
         keys = (("openblas", "gemm"), ("openblas avx512", "gemm"), ("sparkle", "gemm"), ("peak", "peak"))
-        chosen, told, ours, peak = (figures.of(name, *key) for key in keys)
-        rows.append([name, chosen, told, ours, ours / max(chosen, told or 0.0), ours / peak, peak])
+        chosen, wide, ours, peak = (figures.of(name, *key) for key in keys)
+        rows.append([name, chosen, wide, ours, ours / max(chosen, wide or 0.0), ours / peak, peak])
     over, share = min((row[4], row[0]) for row in rows[1:]), min((row[5], row[0]) for row in rows[1:])
     return rows, [
         ("sgemm over the better OpenBLAS, worst size", over[0], 1.0, over[1]),

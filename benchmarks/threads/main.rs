@@ -1,8 +1,10 @@
-//! Measures what threads gain, layer by layer: `cargo run --release --example threads -- benchmarks/suite.csv 1,2,4 [ROUNDS [SECONDS]]`.
+//! Measures what threads gain, layer by layer: `cargo run --release --example threads -- benchmarks/suite.csv 1,2,4
+//! [ROUNDS [SECONDS]]`.
 //!
-//! Each layer runs with packed weights on each number of threads in turn, round by round, in one process. A disturbance of the
-//! machine then affects all alike. A figure is the median of its rounds' medians. The last lines are the limits of the cores: fused
-//! multiply-adds in registers, and reads of more memory than their own caches hold.
+//! Each layer runs with packed weights on each number of threads in turn, round by round, in one process. A
+//! disturbance of the machine then affects all alike. A figure is the median of its rounds' medians. The last lines
+//! are the limits of the cores: fused multiply-adds in registers, and reads of more memory than their own caches
+//! hold.
 
 #[path = "../peers/sparkle/peak.rs"]
 mod peak;

@@ -1,5 +1,5 @@
-//! Sequences of calls of the C interface on the CPU, from one thread. The fuzzer's bytes decide which calls, handles, lengths
-//! and sizes. The calls and their checks are those of `tests/fuzz`.
+//! Sequences of calls of the C interface on the CPU, from one thread. The fuzzer's bytes choose calls, handles,
+//! lengths and sizes. The calls and their checks are those of `tests/fuzz`.
 
 #![no_main]
 

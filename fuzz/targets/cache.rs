@@ -1,7 +1,7 @@
-//! Files of the cache, changed by accident: loading gives the value that was saved, or nothing. With a checksum that fits the
-//! change, which no accident gives, the value may be another one, but nothing crashes.
+//! Damaged files of the cache. Loading returns the saved value or nothing. If the checksum is mended after the
+//! damage, which no accident does, the value may differ, but nothing crashes.
 //!
-//! The module that reads and writes the files is included by path; what it needs of the crate stands here.
+//! The module that reads and writes the files is included by path, with stand-ins for what it uses of the crate.
 
 #![no_main]
 // The target uses a part of what it includes.

@@ -1,5 +1,5 @@
-//! Reading of `.npy` files, by the program's own reader: any bytes give an array or an error. An array survives writing and
-//! reading again, and is the same when the length of the file is unknown.
+//! The program's reader of `.npy` files. Any bytes are an array or an error. An array is the same after writing and
+//! reading it, and when the length of the file is unknown.
 
 #![no_main]
 // The target uses a part of what it includes.

@@ -1,5 +1,5 @@
-//! Options of the shader generators: any convolution, device limits and variant. Whatever the planner calls possible is generated,
-//! names can be read back, and nothing overflows.
+//! Options of the shader generators: any convolution, device limits and variant. Every variant that is possible by
+//! the planner is generated, names can be parsed, and nothing overflows.
 
 #![no_main]
 

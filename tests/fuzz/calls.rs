@@ -433,8 +433,8 @@ impl<'a> Caller<'a> {
         let slot = pointer(handle);
         let (mut fill, mut result, mut ticket) = (null_mut(), null(), null_mut());
         let Problem { input, expected, .. } = &self.world.problems[problem];
-        // SAFETY: the slot's memory is as long as its plan's input and output. It belongs to this thread while no job runs in
-        // it. A slot that was finalised returns no memory.
+        // SAFETY: the slot's memory is as long as its plan's input and output. It belongs to this thread while no job
+        // runs in it. A slot that was finalised returns no memory.
         unsafe {
             let mut alive = self.world.note(sparkle_slot_memory(slot, &mut fill, &mut result)) == SPARKLE_OK;
             if alive {

@@ -1,9 +1,11 @@
-//! Random sequences of calls of the C interface on every device, from four threads that share all handles. Nothing crashes,
-//! every status is one that the call may return, results are exact, and failed calls leave their outputs untouched.
+//! Random sequences of calls of the C interface on every device, from four threads that share all handles. Nothing
+//! crashes, every status is one that the call may return, results are exact, and failed calls leave their outputs
+//! untouched.
 //!
-//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 by default. `SPARKLE_FUZZ_CALLS` is a number of calls for
-//! each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as far as threads
-//! allow. `make fuzz` runs this test under the address sanitizer; `fuzz/` makes the same calls from a fuzzer's bytes.
+//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 by default. `SPARKLE_FUZZ_CALLS` is a number of
+//! calls for each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as
+//! far as threads allow. `make fuzz` runs this test under the address sanitizer; `fuzz/` makes the same calls from a
+//! fuzzer's bytes.
 
 mod calls;
 mod choices;
@@ -37,7 +39,8 @@ fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
     let world = World::new(device);
     let working = AtomicU64::new(THREADS);
     std::thread::scope(|scope| {
-        // On GL, jobs wait while callers hold all slots. If all callers wait for jobs, only this thread can release a slot.
+        // On GL, jobs wait while callers hold all slots. If all callers wait for jobs, only this thread can release a
+        // slot.
         scope.spawn(|| {
             let mut before = 0;
             while working.load(Relaxed) > 0 {

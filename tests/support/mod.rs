@@ -1,5 +1,5 @@
-//! Helpers for tests of the shared library: they find the library, compile C programs, run them under a watchdog, and report a
-//! missing GL device.
+//! Helpers for tests of the shared library: they find the library, compile C programs, run them under a watchdog, and
+//! report a missing GL device.
 #![allow(dead_code)] // Each test file uses some of them.
 
 use std::ffi::OsStr;

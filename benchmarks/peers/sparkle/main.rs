@@ -6,9 +6,9 @@
 //! | `gemm SIZE SECONDS` | `gemm=` GFLOPS, `error=` over bound |
 //! | `peak SECONDS` | `peak=` GFLOPS of fused multiply-adds in registers |
 //!
-//! The timing rule of all drivers: two calls do not count; then calls are timed one by one for SECONDS, at least five. The figure is
-//! the median by a monotonic clock around the whole call. After the last call a sample of outputs is compared with the
-//! float64 oracle. An error above 1 means that the result is wrong.
+//! The timing rule of all drivers: two calls do not count; then calls are timed one by one for SECONDS, at least
+//! five. The figure is the median by a monotonic clock around the whole call. After the last call a sample of outputs
+//! is compared with the float64 oracle. An error above 1 means that the result is wrong.
 
 mod peak;
 

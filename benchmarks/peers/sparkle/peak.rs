@@ -1,5 +1,5 @@
-//! Measures the peak rate of fused multiply-adds: on registers alone, in more independent chains than the units' latency needs. No
-//! memory is involved, so no product or direct convolution can be faster.
+//! Measures the peak rate of fused multiply-adds: on registers alone, in more independent chains than the units'
+//! latency needs. No memory is involved, so no product or direct convolution can be faster.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

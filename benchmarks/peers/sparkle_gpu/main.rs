@@ -1,5 +1,5 @@
-//! Sparkle's side of `make bench-gpu`: prepares kernels on `gl:0` and times them on request. It reads requests from standard input, and
-//! prints one line per answer.
+//! Sparkle's side of `make bench-gpu`: prepares kernels on `gl:0` and times them on request. It reads requests from
+//! standard input, and prints one line per answer.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,10 +9,10 @@
 //! | `time NAME BUSY` | `gflops=` and `us=` of one run among 20 back to back, best of 5, after BUSY seconds of the same work |
 //! | `device` | what the planner knows of the device: `flops=`, `memory=`, `launch=`, `units=` |
 //!
-//! WHICH is a list of `first` (the planner's first choice), `best` (the fastest of its TOP first), `direct` (the fastest of its TOP
-//! first without Winograd) and `reference` (one invocation per output, like the reference framework). Each kernel runs once when
-//! it is prepared, and its result is compared with the float64 oracle. An error above 1 means that the result is wrong. A new layer
-//! replaces the kernels of the last one.
+//! WHICH is a list of `first` (the planner's first choice), `best` (the fastest of its TOP first), `direct` (the
+//! fastest of its TOP first without Winograd) and `reference` (one invocation per output, like the reference
+//! framework). Each kernel runs once when it is prepared, and its result is compared with the float64 oracle. An
+//! error above 1 means that the result is wrong. A new layer replaces the kernels of the last one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};

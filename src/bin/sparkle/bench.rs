@@ -16,14 +16,15 @@ use crate::{files, memory, verify};
 
 /// Verify and time every layer of a suite.
 ///
-/// Every output element of every layer is first compared with a float64 oracle. error/bound is the largest error in units of the
-/// rounding error bound; it is at most 1. Then the device is kept busy for 0.4 s, and calls are timed one by one. kernel ms is the
-/// median time of the kernels alone. wall ms is that of the whole call with transfers. GFLOPS count the direct algorithm's
-/// operations in kernel time. The last call must return the same result as the first. An empty batch, N = 0, takes no time and
-/// has no rate.
+/// Every output element of every layer is first compared with a float64 oracle. error/bound is the largest error in
+/// units of the rounding error bound; it is at most 1. Then the device is kept busy for 0.4 s, and calls are timed
+/// one by one. kernel ms is the median time of the kernels alone. wall ms is that of the whole call with transfers.
+/// GFLOPS count the direct algorithm's operations in kernel time. The last call must return the same result as the
+/// first. An empty batch, N = 0, takes no time and has no rate.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]
@@ -179,8 +180,8 @@ impl Results {
         }
     }
 
-    /// The geometric mean of all rates. `None` if a layer failed, because the mean of the others would look like the suite's. Empty
-    /// batches do not count.
+    /// The geometric mean of all rates. `None` if a layer failed, because the mean of the others would look like the
+    /// suite's. Empty batches do not count.
     fn geomean(&self) -> Option<f64> {
         let with_work = self.rows.iter().filter(|row| row.flops > 0);
         let rates: Option<Vec<f64>> = with_work.map(|row| row.gflops).collect();

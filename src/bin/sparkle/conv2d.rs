@@ -13,8 +13,8 @@ use crate::{files, memory};
 
 /// Convolve arrays from .npy files.
 ///
-/// Files hold float32. Files with float64, in Fortran order or big-endian are converted when they are read. The output is float32 in
-/// C order, and is written only on success. An empty batch, N = 0, has an empty output.
+/// Files hold float32. Files with float64, in Fortran order or big-endian are converted when they are read. The
+/// output is float32 in C order, and is written only on success. An empty batch, N = 0, has an empty output.
 #[derive(clap::Args)]
 pub struct Args {
     /// Input, shape (N, C, H, W); or (C, H, W) for one image, with an output of shape (K, P, Q)

@@ -27,8 +27,9 @@ pub fn check_target(path: &Path) -> Result<(), Failure> {
     target(path).map(drop).map_err(|reason| failure(path, reason))
 }
 
-/// Writes a file. The content goes to a temporary file beside it, which is renamed when it is complete; an error leaves the old file
-/// as it was. A symbolic link stays: the file that it points to is replaced or created. A replaced file keeps its permissions.
+/// Writes a file. The content goes to a temporary file beside it, which is renamed when it is complete; an error
+/// leaves the old file as it was. A symbolic link stays: the file that it points to is replaced or created. A
+/// replaced file keeps its permissions.
 ///
 /// # Errors
 /// If something could not be written.
@@ -62,7 +63,8 @@ fn target(path: &Path) -> Result<Target, String> {
             Err(error) => return refuse(error.to_string()),
         };
         if facts.is_symlink() {
-            // /dev/stdout points to a link in /proc that stands for an open descriptor. The link names a path only for files.
+            // /dev/stdout points to a link in /proc that stands for an open descriptor. The link names a path only
+            // for files.
             if folder.starts_with("/proc") && fs::metadata(&at).is_ok_and(|facts| !facts.is_file()) {
                 return Ok(Target::Through);
             }

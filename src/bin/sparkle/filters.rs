@@ -1,8 +1,8 @@
 //! A bank of 64 filters, 7x7 on three colours, like those that first layers of image networks learn.
 //!
-//! Eight rows of eight: Gabor filters (a wave under a Gaussian) fine and coarse, even and odd, on brightness; edges between
-//! opponent colours; blobs; and centre-surround filters and other small patterns. All but the blobs sum to zero, so that their output
-//! on an even surface is zero. The absolute values of each filter sum to one.
+//! Eight rows of eight: Gabor filters (a wave under a Gaussian) fine and coarse, even and odd, on brightness; edges
+//! between opponent colours; blobs; and centre-surround filters and other small patterns. All but the blobs sum to
+//! zero, so that their output on an even surface is zero. The absolute values of each filter sum to one.
 
 use std::f32::consts::{PI, TAU};
 

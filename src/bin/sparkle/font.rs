@@ -6,8 +6,8 @@ pub const ADVANCE: u32 = 6;
 /// Rows of a character.
 pub const HEIGHT: u32 = 7;
 
-/// Calls `dot` for every pixel of `text` at `scale`, with its offset from the text's upper left corner. Small letters are drawn as
-/// capitals, unknown characters as blanks.
+/// Calls `dot` for every pixel of `text` at `scale`, with its offset from the text's upper left corner. Small letters
+/// are drawn as capitals, unknown characters as blanks.
 pub fn draw(text: &str, scale: u32, mut dot: impl FnMut(u32, u32)) {
     for (place, character) in (0u32..).zip(text.chars()) {
         let rows = rows(character.to_ascii_uppercase());

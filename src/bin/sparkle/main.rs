@@ -1,11 +1,11 @@
 //! The `sparkle` program: the library on the command line.
 //!
-//! Each subcommand is a module. This file parses the arguments, calls the module, and turns a [`failure::Failure`] into an exit
-//! code. Results go to standard output; progress, notes and errors go to standard error.
+//! Each subcommand is a module. This file parses the arguments, calls the module, and turns a [`failure::Failure`]
+//! into an exit code. Results go to standard output; progress, notes and errors go to standard error.
 //!
-//! The program is the top layer. It uses the library through its public Rust interface only, and nothing else calls it. Only
-//! [`console`] writes to the standard streams, and only [`files`] writes output files. Memory whose size follows from input comes
-//! from [`memory`].
+//! The program is the top layer. It uses the library through its public Rust interface only, and nothing else calls
+//! it. Only [`console`] writes to the standard streams, and only [`files`] writes output files. Memory whose size
+//! follows from input comes from [`memory`].
 //!
 //! | modules | purpose |
 //! | --- | --- |

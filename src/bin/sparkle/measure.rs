@@ -1,7 +1,7 @@
 //! Timing: the device is kept busy first, then every call is timed, and the median counts.
 //!
-//! An idle GPU runs at a fraction of its clock, and the first call builds shaders and touches fresh memory. A layer in a running
-//! program has none of these costs. Medians of kernel time and wall time are taken separately.
+//! An idle GPU runs at a fraction of its clock, and the first call builds shaders and touches fresh memory. A layer
+//! in a running program has none of these costs. Medians of kernel time and wall time are taken separately.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

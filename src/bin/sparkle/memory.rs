@@ -1,5 +1,5 @@
-//! Memory whose size follows from input. It is reserved before it is filled, so that a lack of memory is an error with a message
-//! and does not abort the process.
+//! Memory whose size follows from input. It is reserved before it is filled, so that a lack of memory is an error
+//! with a message and does not abort the process.
 //!
 //! Memory of small and fixed size (a line of a table, a picture of the demo) is allocated as usual.
 
@@ -71,8 +71,8 @@ pub fn push<T>(what: impl Display, vec: &mut Vec<T>, value: T) -> Result<(), Fai
     Ok(())
 }
 
-/// Checks that `bytes` are available, before a call of code that allocates without a check. They are reserved and released untouched,
-/// which costs nothing.
+/// Checks that `bytes` are available, before a call of code that allocates without a check. They are reserved and
+/// released untouched, which costs nothing.
 ///
 /// # Errors
 /// As [`reserved`].

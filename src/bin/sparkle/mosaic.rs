@@ -1,7 +1,8 @@
 //! The demo's picture: input and filters above, the 64 feature maps in eight rows of eight below.
 //!
-//! Every map has its own scale, because the largest values differ by orders of magnitude. Zero is black; colours are warm where the filter
-//! matches and cold where its opposite matches. The blobs' maps have no natural zero and are grey, from the least to the largest value.
+//! Every map has its own scale, because the largest values differ by orders of magnitude. Zero is black; colours are
+//! warm where the filter matches and cold where its opposite matches. The blobs' maps have no natural zero and are
+//! grey, from the least to the largest value.
 
 use image::{Rgb, RgbImage, imageops};
 

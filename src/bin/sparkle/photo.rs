@@ -8,7 +8,8 @@ use crate::chart::{SIDE, chart};
 use crate::failure::Failure;
 use crate::memory;
 
-/// Reads a PNG or JPEG file, turns it upright, and scales its middle square to 224 x 224. Without a path it draws the chart.
+/// Reads a PNG or JPEG file, turns it upright, and scales its middle square to 224 x 224. Without a path it draws the
+/// chart.
 ///
 /// # Errors
 /// Names the file, and what is wrong with it or how much memory it needs.
@@ -32,8 +33,8 @@ pub fn picture(path: Option<&Path>) -> Result<RgbImage, Failure> {
     Ok(square(&image))
 }
 
-/// The most bytes that a picture of this size takes. Decoding, turning and cropping need a copy each, and the decoder holds one. Scaling
-/// needs 16 bytes for each pixel of a strip as high as the result.
+/// The most bytes that a picture of this size takes. Decoding, turning and cropping need a copy each, and the decoder
+/// holds one. Scaling needs 16 bytes for each pixel of a strip as high as the result.
 fn memory_of((width, height): (u32, u32), bytes: u64) -> u64 {
     bytes.saturating_mul(4).saturating_add(16 * u64::from(SIDE) * u64::from(width.max(height)))
 }

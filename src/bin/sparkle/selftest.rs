@@ -1,8 +1,9 @@
 //! The numeric self-test of one device: what `sparkle doctor` runs.
 //!
-//! Problems are small and odd, because index arithmetic fails there: sides that divide nothing, strides, dilation, padding up to the
-//! kernel, groups. Some have sums so deep that a driver might end its loops early. On integers any wrong index is a difference; real
-//! values test the accuracy of the sums. Outputs are filled with NaN before, so that an element that is not written is noticed.
+//! Problems are small and odd, because index arithmetic fails there: sides that divide nothing, strides, dilation,
+//! padding up to the kernel, groups. Some have sums so deep that a driver might end its loops early. On integers any
+//! wrong index is a difference; real values test the accuracy of the sums. Outputs are filled with NaN before, so
+//! that an element that is not written is noticed.
 
 use std::thread;
 
@@ -78,7 +79,7 @@ pub const TESTS: [Test; 6] = [
     Test { name: "conv2d on reals is within the error bound", cases: 16, case: real_conv2d },
     Test { name: "conv2d writes every output of a large image", cases: 1, case: large_conv2d },
     Test {
-        name: "conv2d gives the same bits on every call, from any thread",
+        name: "conv2d returns the same bits on every call, from any thread",
         cases: 8,
         case: repeated_conv2d,
     },

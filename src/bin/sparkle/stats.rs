@@ -12,8 +12,8 @@ use crate::{files, memory};
 
 /// Print the figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
 ///
-/// busy is the share of the time in which an engine worked; overlapping work counts once. A slot is at work while an engine works for
-/// it; the mean and the maximum over time are printed.
+/// busy is the share of the time in which an engine worked; overlapping work counts once. A slot is at work while an
+/// engine works for it; the mean and the maximum over time are printed.
 #[derive(clap::Args)]
 pub struct Args {
     /// The trace

@@ -17,19 +17,22 @@ use ways::{Calls, Took, Work};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
-/// Ways: "reference" uses fresh buffers, glBufferData, the reference framework's kernel in one dispatch, glFinish and glMapBuffer.
-/// "one-shot" is Device::conv2d, "prepared" runs a plan. "one, two, three contexts" are pipelines from ordinary memory. "in place" works in
-/// the pipeline's own slots. With one context the three steps cannot overlap, which measures each step alone.
+/// Ways: "reference" uses fresh buffers, glBufferData, the reference framework's kernel in one dispatch, glFinish and
+/// glMapBuffer. "one-shot" is Device::conv2d, "prepared" runs a plan. "one, two, three contexts" are pipelines from
+/// ordinary memory. "in place" works in the pipeline's own slots. With one context the three steps cannot overlap,
+/// which measures each step alone.
 ///
-/// The bound is the slowest step alone. For ways from ordinary memory, the copies to and from slots are a step as well, at the rate at
-/// which all cores copy memory. Uploads and downloads may be slower together than alone. A stream of as many bytes with almost nothing
-/// to compute measures both together, and the result is printed beside the bound.
+/// The bound is the slowest step alone. For ways from ordinary memory, the copies to and from slots are a step as
+/// well, at the rate at which all cores copy memory. Uploads and downloads may be slower together than alone. A
+/// stream of as many bytes with almost nothing to compute measures both together, and the result is printed beside
+/// the bound.
 ///
-/// Times are wall time per batch, after 0.4 s of the same work. busy is the share of that time in which each engine worked; overlaps
-/// count once. The results of every way are verified. An empty batch, N = 0, has no rows.
+/// Times are wall time per batch, after 0.4 s of the same work. busy is the share of that time in which each engine
+/// worked; overlaps count once. The results of every way are verified. An empty batch, N = 0, has no rows.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]
@@ -278,8 +281,9 @@ fn steps(alone: &Took, layer: &Layer, copy_rate: f64) -> Steps {
     Steps { copy_in, upload, compute, download, copy_out }
 }
 
-/// How long a layer's upload and download take together. A stream that moves as many bytes each way as the smaller of them measures how
-/// much overlapping saves. `None` if that stream's kernel, a multiplication by one, takes longer than the transfers.
+/// How long a layer's upload and download take together. A stream that moves as many bytes each way as the smaller of
+/// them measures how much overlapping saves. `None` if that stream's kernel, a multiplication by one, takes longer
+/// than the transfers.
 fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Result<Option<f64>, Failure> {
     if steps.upload + steps.download == 0.0 {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! Benchmark suites: CSV files with one convolution per row.
 //!
-//! The columns are `name,N,C,H,W,K,kernel,stride,pad`, in any order; `kernel`, `stride` and `pad` hold for height and width.
-//! Optional columns: `groups` and `dilation`, 1 by default; `kernel_w` and `pad_w`, by default the values of `kernel` and `pad`, which
-//! hold for the height alone if these columns exist.
+//! The columns are `name,N,C,H,W,K,kernel,stride,pad`, in any order; `kernel`, `stride` and `pad` hold for height and
+//! width. Optional columns: `groups` and `dilation`, 1 by default; `kernel_w` and `pad_w`, by default the values of
+//! `kernel` and `pad`, which hold for the height alone if these columns exist.
 
 use std::collections::HashSet;
 use std::io::Read;

@@ -12,12 +12,14 @@ use crate::{suite, verify};
 
 /// Measure the candidates of every layer of a suite and record the winners.
 ///
-/// Candidates are built, compared with a float64 oracle in some rows, and timed in turns. Clearly slower ones drop out. Plans use the
-/// winners if SPARKLE_TUNE is read or full. planned us is the time of the planner's choice without measurements, tuned us that of the
-/// winner, each for one run among several back to back. seconds is how long tuning the layer took, including compilation.
+/// Candidates are built, compared with a float64 oracle in some rows, and timed in turns. Clearly slower ones drop
+/// out. Plans use the winners if SPARKLE_TUNE is read or full. planned us is the time of the planner's choice without
+/// measurements, tuned us that of the winner, each for one run among several back to back. seconds is how long tuning
+/// the layer took, including compilation.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     /// Device to tune: gl:N

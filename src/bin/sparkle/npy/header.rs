@@ -140,7 +140,7 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
             Literal::Text(key) if key == "descr" => descr = Some(value),
             Literal::Text(key) if key == "fortran_order" => order = Some(value),
             Literal::Text(key) if key == "shape" => sides = Some(value),
-            key => return Err(broken(&format!("has an entry {}", told(key)))),
+            key => return Err(broken(&format!("has an entry {}", shown(key)))),
         }
     }
     let (Some(descr), Some(order), Some(Literal::Tuple(sides))) = (descr, order, sides) else {
@@ -154,8 +154,8 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
         _ => None,
     });
     let shape: Option<Vec<usize>> = shape.collect();
-    let shape = shape.ok_or_else(|| broken(&format!("has the shape {}", told(&Literal::Tuple(sides)))))?;
-    let text = format!("dtype {}, shape {}", told(&descr), shape_text(&shape));
+    let shape = shape.ok_or_else(|| broken(&format!("has the shape {}", shown(&Literal::Tuple(sides)))))?;
+    let text = format!("dtype {}, shape {}", shown(&descr), shape_text(&shape));
     let float = match &descr {
         Literal::Text(name)
             if matches!(name.trim_start_matches(['<', '>', '=', '|']), "O" | "O8" | "object") =>
@@ -184,7 +184,7 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
 }
 
 /// A literal for a message, shortened to a line.
-fn told(literal: &Literal) -> String {
+fn shown(literal: &Literal) -> String {
     let text = literal.to_string();
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}...", &text[..end]),

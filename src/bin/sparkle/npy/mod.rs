@@ -1,8 +1,8 @@
-//! Reads and writes NumPy's `.npy` files. It writes float32 in C order. It reads float32 and float64 of either byte order, in C and
-//! Fortran order.
+//! Reads and writes NumPy's `.npy` files. It writes float32 in C order. It reads float32 and float64 of either byte
+//! order, in C and Fortran order.
 //!
-//! A file is read in one pass. Each element is converted to float32 and stored at its place, so reading takes the memory of the array
-//! and of one small buffer. The file's length and the memory are checked first.
+//! A file is read in one pass. Each element is converted to float32 and stored at its place, so reading takes the
+//! memory of the array and of one small buffer. The file's length and the memory are checked first.
 
 mod header;
 mod literal;

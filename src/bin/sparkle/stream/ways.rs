@@ -223,7 +223,8 @@ impl<'a> Work<'a> {
         Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
     }
 
-    /// The time per batch, the pipeline's figures for the timed batches, and the share of the time in which each engine worked.
+    /// The time per batch, the pipeline's figures for the timed batches, and the share of the time in which each
+    /// engine worked.
     fn time_and_stats(
         &self,
         pipeline: &Pipeline,
