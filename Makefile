@@ -94,7 +94,7 @@ fuzz-run: fuzz-targets
 	done
 
 # Modules without GPU, threads or vector instructions. Miri needs a nightly toolchain with the component `miri`.
-MIRI ?= $(CARGO) +nightly miri
+MIRI ?= cargo +nightly miri
 MIRI_MODULES ?= problem:: memory:: store:: ffi::
 
 ## Unit tests under Miri. Skipped, with a line that says so, where Miri is not installed.

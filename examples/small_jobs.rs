@@ -22,7 +22,7 @@ use sparkle::{
 type Failure = Box<dyn std::error::Error>;
 
 /// Jobs in flight: those that wait, and those in the slots.
-const FLYING: usize = 900;
+const IN_FLIGHT: usize = 900;
 /// The queue's length. It exceeds the jobs in flight, so submitting never blocks.
 const QUEUE: usize = 1024;
 
@@ -139,15 +139,15 @@ impl Case {
 struct Round<'a> {
     pipeline: &'a Pipeline,
     case: &'a Case,
-    flying: VecDeque<(usize, Submitted)>,
+    in_flight: VecDeque<(usize, Submitted)>,
     submits: Vec<Duration>,
     done: usize,
 }
 
 impl<'a> Round<'a> {
     fn new(pipeline: &'a Pipeline, case: &'a Case) -> Result<Self, Failure> {
-        let mut round = Round { pipeline, case, flying: VecDeque::new(), submits: vec![], done: 0 };
-        for seed in 0..FLYING {
+        let mut round = Round { pipeline, case, in_flight: VecDeque::new(), submits: vec![], done: 0 };
+        for seed in 0..IN_FLIGHT {
             round.send(seed, case.buffers(seed))?;
         }
         Ok(round)
@@ -159,13 +159,13 @@ impl<'a> Round<'a> {
         if self.submits.len() < self.submits.capacity() {
             self.submits.push(begun.elapsed());
         }
-        self.flying.push_back((seed, job));
+        self.in_flight.push_back((seed, job));
         Ok(())
     }
 
     /// Waits for the oldest job and submits it again. Comparing every result would take longer than the jobs.
     fn turn(&mut self, check_every: usize) -> Result<(), Failure> {
-        let (seed, job) = self.flying.pop_front().expect("jobs fly");
+        let (seed, job) = self.in_flight.pop_front().expect("jobs are in flight");
         let mut done = job.wait()?;
         self.done += 1;
         if done.input != self.case.known[seed % self.case.known.len()].0 {
@@ -179,14 +179,14 @@ impl<'a> Round<'a> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        self.flying.into_iter().try_for_each(|(seed, job)| self.case.check(seed, &job.wait()?.output))
+        self.in_flight.into_iter().try_for_each(|(seed, job)| self.case.check(seed, &job.wait()?.output))
     }
 }
 
 fn throughput(device: &Device, seconds: f64, only: &str) -> Result<(), Failure> {
     let case = Case::small(device)?;
     println!(
-        "1x16x16x16, 16 outputs, 3x3, from ordinary memory, {FLYING} jobs in flight; medians of 3 runs of {seconds} s"
+        "1x16x16x16, 16 outputs, 3x3, from ordinary memory, {IN_FLIGHT} jobs in flight; medians of 3 runs of {seconds} s"
     );
     println!(
         "{:<28} {:>12} {:>14} {:>14} {:>10}",
@@ -324,13 +324,13 @@ fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
         [(Contexts::Three, 1 << 20), (Contexts::Three, 20_000), (Contexts::One, 1 << 20)]
     {
         let pipeline = device.pipeline(PipelineOptions { contexts, piece_bytes, ..Default::default() })?;
-        let (start, mut flying) = (Instant::now(), VecDeque::new());
+        let (start, mut in_flight) = (Instant::now(), VecDeque::new());
         let check =
             |(case, seed, job): (usize, usize, Submitted)| cases[case].check(seed, &job.wait()?.output);
         for _ in 0..jobs {
             let (case, seed) = (random.between(0, 23) as usize, random.between(0, 7) as usize);
             let (input, output) = cases[case].buffers(seed);
-            flying.push_back((
+            in_flight.push_back((
                 case,
                 seed,
                 pipeline.submit(&cases[case].plan, input, output, Pressure::Wait)?,
@@ -338,11 +338,11 @@ fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
             if random.between(0, 99) == 0 {
                 std::thread::sleep(Duration::from_micros(random.between(0, 400) as u64));
             }
-            while flying.len() > random.between(1, 200) as usize {
-                check(flying.pop_front().expect("not empty"))?;
+            while in_flight.len() > random.between(1, 200) as usize {
+                check(in_flight.pop_front().expect("not empty"))?;
             }
         }
-        flying.into_iter().try_for_each(check)?;
+        in_flight.into_iter().try_for_each(check)?;
         let (stats, time) = (pipeline.stats(), start.elapsed().as_secs_f64());
         println!(
             "{contexts:?} contexts, pieces of {piece_bytes} bytes: {} jobs exact and in order, {} failed, {} pieces, {time:.2} s",

@@ -56,7 +56,7 @@ struct Report<'a> {
     threads: usize,
     prepacked: bool,
     repeat: Option<u32>,
-    machine: Machine,
+    machine: MachineReport,
     geomean_gflops: Option<f64>,
     /// Layers that were not measured or have a wrong result, with the reason.
     failed: Vec<Remark>,
@@ -66,7 +66,7 @@ struct Report<'a> {
 }
 
 #[derive(serde::Serialize)]
-struct Machine {
+struct MachineReport {
     os: &'static str,
     arch: &'static str,
     cores: usize,
@@ -244,8 +244,8 @@ fn outcome(
     Outcome { row, wrong, fallback }
 }
 
-fn machine() -> Machine {
-    Machine {
+fn machine() -> MachineReport {
+    MachineReport {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
         cores: std::thread::available_parallelism().map_or(1, usize::from),

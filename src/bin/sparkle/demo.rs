@@ -34,14 +34,14 @@ pub struct Args {
 const MAX_BYTES: usize = 32 << 20;
 
 /// The layer with its data.
-struct Layer {
+struct DemoLayer {
     problem: Conv2d,
     input: Vec<f32>,
     weights: Vec<f32>,
 }
 
 /// A device's verified result.
-struct Done {
+struct DeviceResult {
     name: String,
     output: Vec<f32>,
     measured: Measured,
@@ -82,8 +82,8 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 fn on_all(
     console: &mut Console,
     targets: &[(String, String)],
-    layer: &Layer,
-) -> (Vec<Done>, Option<Failure>) {
+    layer: &DemoLayer,
+) -> (Vec<DeviceResult>, Option<Failure>) {
     console.line(row(["device", "kernel ms", "wall ms", "GFLOPS", "error/bound", "kernel", "name"]));
     let bar = console.progress(targets.len() as u64, "devices");
     let (mut all, mut failure) = (vec![], None);
@@ -115,7 +115,7 @@ fn draw(args: &Args, console: &mut Console, mosaic: &RgbImage) -> Result<(), Fai
     Ok(())
 }
 
-fn layer(picture: &RgbImage) -> Layer {
+fn layer(picture: &RgbImage) -> DemoLayer {
     let side = i64::from(SIDE);
     let kernel = filters::SIDE as i64;
     let desc = Conv2dDesc {
@@ -132,7 +132,7 @@ fn layer(picture: &RgbImage) -> Layer {
         ..Default::default()
     };
     let problem = Conv2d::new(desc).expect("the layer is valid");
-    Layer { problem, input: photo::planes(picture), weights: filters::bank() }
+    DemoLayer { problem, input: photo::planes(picture), weights: filters::bank() }
 }
 
 /// Selectors and names of the devices to run on.
@@ -148,8 +148,8 @@ fn targets(args: &Args) -> Result<Vec<(String, String)>, Failure> {
 }
 
 /// Runs, verifies and times the layer on one device.
-fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
-    let Layer { problem, input, weights } = layer;
+fn one(selector: &str, name: &str, layer: &DemoLayer) -> Result<DeviceResult, Failure> {
+    let DemoLayer { problem, input, weights } = layer;
     let plan = Device::open(selector)?.plan(problem, weights, None)?;
     let mut output = memory::unwritten(problem.output_len())?;
     plan.run(input, &mut output)?;
@@ -159,10 +159,10 @@ fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
     }
     let mut again = memory::unwritten(problem.output_len())?;
     let measured = measure(Effort::impression(), || plan.run(input, &mut again))?;
-    Ok(Done { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
+    Ok(DeviceResult { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
 }
 
-fn print(console: &mut Console, layer: &Layer, done: &Done) {
+fn print(console: &mut Console, layer: &DemoLayer, done: &DeviceResult) {
     let measured = &done.measured;
     let (kernel, wall) = (ms(measured.kernel_time), ms(measured.wall_time));
     let rate = format!("{:.1}", gflops(layer.problem.flops(), measured.kernel_time));
@@ -180,7 +180,7 @@ fn row([device, kernel_ms, wall_ms, gflops, error, kernel, name]: [&str; 7]) -> 
 }
 
 /// Compares the verified results of two devices.
-fn compare(first: &Done, other: &Done) -> String {
+fn compare(first: &DeviceResult, other: &DeviceResult) -> String {
     let pairs = || first.output.iter().zip(&other.output);
     let largest = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let scale = first.output.iter().fold(f32::MIN_POSITIVE, |scale, value| scale.max(value.abs()));
@@ -194,7 +194,7 @@ fn compare(first: &Done, other: &Done) -> String {
 }
 
 /// The device that `auto` takes for this layer, and the predictions behind the choice.
-fn auto(layer: &Layer) -> String {
+fn auto(layer: &DemoLayer) -> String {
     let taken = || -> Result<(Run, Vec<String>), Failure> {
         let device = Device::open("auto")?;
         let mut output = memory::unwritten(layer.problem.output_len())?;

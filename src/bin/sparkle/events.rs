@@ -61,7 +61,7 @@ pub fn read(path: &Path, take: impl FnMut(Event) -> Result<(), Failure>) -> Resu
 
 /// As [`read`], for a text. Failures do not name a file.
 pub fn parse(text: &str, mut take: impl FnMut(Event) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut reader = Reader { take: &mut take, failure: None, found: false };
+    let mut reader = EventReader { take: &mut take, failure: None, found: false };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let result = Document(&mut reader).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match (reader.failure, result) {
@@ -74,14 +74,14 @@ pub fn parse(text: &str, mut take: impl FnMut(Event) -> Result<(), Failure>) -> 
     }
 }
 
-struct Reader<'f> {
+struct EventReader<'f> {
     take: &'f mut dyn FnMut(Event) -> Result<(), Failure>,
     failure: Option<Failure>,
     found: bool,
 }
 
 /// The object with the events in it.
-struct Document<'r, 'f>(&'r mut Reader<'f>);
+struct Document<'r, 'f>(&'r mut EventReader<'f>);
 
 impl<'de> DeserializeSeed<'de> for Document<'_, '_> {
     type Value = ();
@@ -108,7 +108,7 @@ impl<'de> Visitor<'de> for Document<'_, '_> {
 }
 
 /// The array of events.
-struct Events<'r, 'f>(&'r mut Reader<'f>);
+struct Events<'r, 'f>(&'r mut EventReader<'f>);
 
 impl<'de> DeserializeSeed<'de> for Events<'_, '_> {
     type Value = ();

@@ -26,7 +26,7 @@ pub struct Args {
 
 /// One engine's figures.
 #[derive(Debug, PartialEq, serde::Serialize)]
-struct Engine {
+struct EngineFigures {
     engine: &'static str,
     /// Pieces that it worked on.
     pieces: usize,
@@ -42,7 +42,7 @@ struct Engine {
 #[derive(Debug, PartialEq, serde::Serialize)]
 struct Report {
     span_ms: f64,
-    engines: Vec<Engine>,
+    engines: Vec<EngineFigures>,
     slots: usize,
     mean_slots_at_work: f64,
     most_slots_at_work: usize,
@@ -126,7 +126,7 @@ fn report(intervals: &[Interval]) -> Result<Report, Failure> {
     let engines = ENGINES.iter().enumerate().map(|(index, &engine)| {
         let of_it = || intervals.iter().filter(|interval| interval.engine == index);
         let (busy, bytes) = (stats.busy[index].as_secs_f64(), of_it().map(|it| it.bytes).sum::<u64>());
-        Engine {
+        EngineFigures {
             engine,
             pieces: of_it().count(),
             busy_ms: busy * 1e3,

@@ -13,7 +13,7 @@ use crate::device::DeviceOption;
 use crate::failure::Failure;
 use crate::suite::{self, Layer};
 use crate::{files, memory};
-use ways::{Calls, Took, Work};
+use ways::{Calls, WayResult, Workload};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
@@ -172,7 +172,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             report.layers.push(figures);
             continue;
         }
-        let work = Work::new(args, &device, layer);
+        let work = Workload::new(args, &device, layer);
         let measured = work.and_then(|work| measured(args, &device, &work, layer, copies.bytes_per_second));
         let figures = measured.map_err(|failure| failure.at(&layer.name))?;
         print(console, &figures);
@@ -206,14 +206,14 @@ fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
 fn measured(
     args: &Args,
     device: &Device,
-    work: &Work,
+    work: &Workload,
     layer: &Layer,
     copy_rate: f64,
 ) -> Result<Figures, Failure> {
     const ALONE: &str = "in place, one context";
     let wanted = |way: &str| args.way.as_ref().is_none_or(|text| way.contains(text.as_str()));
     let mut took = vec![];
-    let mut add = |way: &'static str, run: &dyn Fn(&'static str) -> Result<Option<Took>, Failure>| {
+    let mut add = |way: &'static str, run: &dyn Fn(&'static str) -> Result<Option<WayResult>, Failure>| {
         if wanted(way) || way == ALONE {
             took.extend(run(way)?);
         }
@@ -240,9 +240,9 @@ fn measured(
     }
     let find = |way: &str| took.iter().find(|it| it.way == way);
     let steps = steps(find(ALONE).expect("it is always measured"), layer, copy_rate);
-    let ms = |took: &Took| took.time.as_secs_f64() * 1e3;
+    let ms = |took: &WayResult| took.time.as_secs_f64() * 1e3;
     let reference = find("reference").map(ms);
-    let row = |took: &Took| {
+    let row = |took: &WayResult| {
         let bound_ms = if took.way.starts_with("in place") { steps.device_bound() } else { steps.bound() };
         Row {
             way: took.way,
@@ -272,7 +272,7 @@ fn measured(
 }
 
 /// The time of each step alone, from a stream in one context, where nothing overlaps.
-fn steps(alone: &Took, layer: &Layer, copy_rate: f64) -> Steps {
+fn steps(alone: &WayResult, layer: &Layer, copy_rate: f64) -> Steps {
     let stats = alone.stats.expect("a pipeline has figures");
     let [upload, compute, download] =
         stats.busy.map(|busy| busy.as_secs_f64() * 1e3 / stats.pieces.max(1) as f64);
@@ -297,7 +297,7 @@ fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Resul
     let copied = Conv2d::new(Conv2dDesc { n, h, w, ..Default::default() })?;
     let moved = copied.input_len() as f64;
     let layer = Layer { name: layer.name.clone(), problem: copied };
-    let took = Work::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
+    let took = Workload::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
     let [_, computing, _] = took.busy.unwrap_or_default();
     let upload = steps.upload * moved / problem.input_len() as f64;
     let download = steps.download * moved / problem.output_len() as f64;

@@ -23,18 +23,18 @@ pub enum Literal {
 /// # Errors
 /// Says what is wrong, and at which character.
 pub fn parse(text: &str, longs: bool) -> Result<Literal, String> {
-    let mut reader = Reader { rest: text, longs, depth: 0 };
-    let value = reader.value().and_then(|value| {
-        reader.blanks();
-        if reader.rest.is_empty() { Ok(value) } else { Err("nothing more") }
+    let mut parser = Parser { rest: text, longs, depth: 0 };
+    let value = parser.value().and_then(|value| {
+        parser.blanks();
+        if parser.rest.is_empty() { Ok(value) } else { Err("nothing more") }
     });
     value.map_err(|expected| {
-        format!("expected {expected} at character {}", text[..text.len() - reader.rest.len()].chars().count())
+        format!("expected {expected} at character {}", text[..text.len() - parser.rest.len()].chars().count())
     })
 }
 
 /// The rest of the text. Errors name what was expected at its beginning.
-struct Reader<'a> {
+struct Parser<'a> {
     rest: &'a str,
     longs: bool,
     depth: usize,
@@ -42,7 +42,7 @@ struct Reader<'a> {
 
 type Read<T> = Result<T, &'static str>;
 
-impl Reader<'_> {
+impl Parser<'_> {
     fn peek(&self) -> Option<char> {
         self.rest.chars().next()
     }
@@ -172,8 +172,8 @@ impl Reader<'_> {
             self.take("+");
         }
         self.blanks();
-        let lower = |reader: &Self, prefix: &str| {
-            reader.rest.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        let lower = |parser: &Self, prefix: &str| {
+            parser.rest.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
         let radix = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find(|(prefix, _)| lower(self, prefix));
         if radix.is_some() {
@@ -255,10 +255,10 @@ impl Reader<'_> {
 
     /// The character that an escape stands for, after its backslash.
     fn escape(&mut self, text: &mut String) -> Read<()> {
-        let code = |reader: &mut Self, radix, least: usize, most: usize| {
-            let digits = reader.rest.chars().take(most).take_while(|it| it.is_digit(radix)).count();
-            let value = u32::from_str_radix(&reader.rest[..digits], radix).ok().filter(|_| digits >= least);
-            reader.rest = &reader.rest[digits..];
+        let code = |parser: &mut Self, radix, least: usize, most: usize| {
+            let digits = parser.rest.chars().take(most).take_while(|it| it.is_digit(radix)).count();
+            let value = u32::from_str_radix(&parser.rest[..digits], radix).ok().filter(|_| digits >= least);
+            parser.rest = &parser.rest[digits..];
             value.and_then(char::from_u32).ok_or("a character's number")
         };
         let next = self.peek().ok_or("the end of a text")?;

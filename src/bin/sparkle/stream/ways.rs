@@ -14,7 +14,7 @@ use crate::suite::Layer;
 use crate::{memory, verify};
 
 /// A layer with its data and its verified result.
-pub struct Work<'a> {
+pub struct Workload<'a> {
     device: &'a Device,
     layer: &'a Layer,
     input: Vec<f32>,
@@ -27,7 +27,7 @@ pub struct Work<'a> {
 }
 
 /// What one way measured.
-pub struct Took {
+pub struct WayResult {
     pub way: &'static str,
     /// Wall time per batch.
     pub time: Duration,
@@ -60,7 +60,7 @@ impl Calls {
     }
 }
 
-impl<'a> Work<'a> {
+impl<'a> Workload<'a> {
     /// Computes the layer once, and compares its first and last image with the oracle.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl<'a> Work<'a> {
         plan.run(&input, &mut right)?;
         let (batches, slots) = (args.batches as usize, args.slots as usize);
         let piece_bytes = (args.piece as usize) << 20;
-        let work = Work { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
+        let work = Workload { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
         for image in [0, problem.sizes().n - 1] {
             work.check_image(&work.right, image)?;
         }
@@ -112,7 +112,7 @@ impl<'a> Work<'a> {
         &self,
         way: &'static str,
         mut call: impl FnMut(&mut [f32]) -> sparkle::Result<()>,
-    ) -> Result<Took, Failure> {
+    ) -> Result<WayResult, Failure> {
         let mut output = memory::unwritten(self.problem().output_len())?;
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
@@ -128,11 +128,11 @@ impl<'a> Work<'a> {
         }
         self.check(&output)?;
         let time = each.iter().sum::<Duration>() / self.batches as u32;
-        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
+        Ok(WayResult { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
     }
 
     /// The reference framework's way; `None` where it is not possible.
-    pub fn reference(&self, way: &'static str) -> Result<Option<Took>, Failure> {
+    pub fn reference(&self, way: &'static str) -> Result<Option<WayResult>, Failure> {
         let Some(index) = self.device.id().strip_prefix("gl:").and_then(|index| index.parse().ok()) else {
             return Ok(None);
         };
@@ -146,14 +146,14 @@ impl<'a> Work<'a> {
         self.by_calls(way, call).map(Some)
     }
 
-    pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
+    pub fn one_shot(&self, way: &'static str) -> Result<WayResult, Failure> {
         let conv2d = |output: &mut [f32]| {
             self.device.conv2d(self.problem(), &self.input, &self.weights, None, output).map(|_| ())
         };
         self.by_calls(way, conv2d)
     }
 
-    pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
+    pub fn prepared(&self, way: &'static str) -> Result<WayResult, Failure> {
         self.by_calls(way, |output| self.plan.run(&self.input, output).map(|_| ()))
     }
 
@@ -172,28 +172,28 @@ impl<'a> Work<'a> {
         way: &'static str,
         contexts: Contexts,
         order: Order,
-    ) -> Result<Took, Failure> {
+    ) -> Result<WayResult, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
         let submit = |(input, output)| pipeline.submit(&self.plan, input, output, Pressure::Wait);
         let fresh = || -> Result<Submitted, Failure> {
             let input = memory::copied("another input", &self.input)?;
             Ok(submit((input, memory::unwritten(self.problem().output_len())?))?)
         };
-        let mut flying: VecDeque<Submitted> =
+        let mut in_flight: VecDeque<Submitted> =
             (0..self.slots + 2).map(|_| fresh()).collect::<Result<_, _>>()?;
         let mut submits = vec![];
         let mut next = || -> Result<(), Failure> {
-            let done = flying.pop_front().expect("jobs are in flight").wait()?;
+            let done = in_flight.pop_front().expect("jobs are in flight").wait()?;
             // The queue has room for all jobs, so this never waits for the device.
             let start = Instant::now();
-            flying.push_back(submit((done.input, done.output))?);
+            in_flight.push_back(submit((done.input, done.output))?);
             memory::push("times of batches", &mut submits, start.elapsed())?;
             Ok(())
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
-        flying.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
+        in_flight.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
         submits.sort_unstable();
-        Ok(Took {
+        Ok(WayResult {
             way,
             time,
             stats: Some(stats),
@@ -203,7 +203,12 @@ impl<'a> Work<'a> {
         })
     }
 
-    pub fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
+    pub fn in_place(
+        &self,
+        way: &'static str,
+        contexts: Contexts,
+        order: Order,
+    ) -> Result<WayResult, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
         let filled = || -> Result<PipelineSlot, Failure> {
             let mut slot = pipeline.acquire(&self.plan, Pressure::Wait)?;
@@ -211,16 +216,16 @@ impl<'a> Work<'a> {
             Ok(slot)
         };
         let slots = (0..self.slots).map(|_| filled()).collect::<Result<Vec<_>, _>>()?;
-        let mut flying: VecDeque<SlotTicket> =
+        let mut in_flight: VecDeque<SlotTicket> =
             slots.into_iter().map(PipelineSlot::submit).collect::<Result<_, _>>()?;
         let mut next = || -> Result<(), Failure> {
-            let (_, slot) = flying.pop_front().expect("jobs are in flight").wait()?;
-            flying.push_back(slot.submit()?);
+            let (_, slot) = in_flight.pop_front().expect("jobs are in flight").wait()?;
+            in_flight.push_back(slot.submit()?);
             Ok(())
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
-        flying.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
-        Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
+        in_flight.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
+        Ok(WayResult { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
     }
 
     /// The time per batch, the pipeline's figures for the timed batches, and the share of the time in which each
