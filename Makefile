@@ -147,13 +147,14 @@ bench-gpu:
 	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
 	$(MAKE) bench-stream
 
-DEVICE ?= gl:0
+# DEVICE has no default of its own: `make fuzz` without it uses every device.
+STREAM_DEVICE = $(or $(DEVICE),gl:0)
 BATCH ?= 32
 BATCHES ?= 20
 STREAMED ?= r50_conv1 vgg_3_2 vgg_5
 BOUND_BY_KERNELS ?= vgg_3_2 vgg_5
 JOBS ?= 1000000
-STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(DEVICE) --batch $(BATCH)
+STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(STREAM_DEVICE) --batch $(BATCH)
 
 ## Measures pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
 bench-stream:
@@ -161,9 +162,9 @@ bench-stream:
 	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
 	for layer in $(BOUND_BY_KERNELS); do \
 	  SPARKLE_ALGORITHM=direct $(STREAM) --batches 100 --layer $$layer --way "in place, host" --slots 8 || exit 1; done
-	$(TARGET)/examples/small_jobs throughput $(DEVICE)
-	$(TARGET)/examples/small_jobs random $(DEVICE)
-	$(TARGET)/examples/small_jobs soak $(DEVICE) $(JOBS)
+	$(TARGET)/examples/small_jobs throughput $(STREAM_DEVICE)
+	$(TARGET)/examples/small_jobs random $(STREAM_DEVICE)
+	$(TARGET)/examples/small_jobs soak $(STREAM_DEVICE) $(JOBS)
 
 $(PEERS)/venv/installed:
 	python3 -m venv $(PEERS)/venv
