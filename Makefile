@@ -1,4 +1,4 @@
-# Everything a developer or a packager does. `make test` is what CI runs.
+# Commands for developers and packagers. CI runs `make test`.
 CARGO  ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -6,11 +6,11 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := $(word 1,$(subst ., ,$(VERSION)))
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
-# What the tests need beyond Rust, as Debian packages and as the files that show they are there.
+# What the tests need beyond Rust: Debian packages, and the tools by which they are recognised.
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install fuzz bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri bench-peers bench-gpu bench-stream clean
 
 all: lib
 
@@ -23,7 +23,7 @@ lib:
 fortran:
 	$(MAKE) -C fortran
 
-## All checks and all tests; installs what is missing when run as root on Debian or Ubuntu.
+## All checks and all tests. As root on Debian or Ubuntu it installs what is missing.
 test: deps lint check
 
 lint:
@@ -32,7 +32,7 @@ lint:
 	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
-# Where Mesa's software driver is installed, a test that finds no GL device has failed, not skipped.
+# Where Mesa's software driver is installed, a test that finds no GL device fails instead of being skipped.
 check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
@@ -47,15 +47,63 @@ deps:
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
 	else echo "missing:$$missing. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi
 
+# Sanitizers and fuzzing use unstable flags of the compiler, hence RUSTC_BOOTSTRAP. Their builds have folders of their own.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ASAN := RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
+ASAN_TEST := $(CARGO) test --locked --target $(HOST) --target-dir $(or $(CARGO_TARGET_DIR),target)/asan
+
 ## Random calls of the C interface under the address sanitizer: make fuzz [CALLS=n] [SEED=n] [DEVICE=cpu]
 CALLS ?= 1000000
 SEED ?= 1
 fuzz:
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
-	  SPARKLE_FUZZ_CALLS=$(CALLS) SPARKLE_FUZZ_SEED=$(SEED) $(if $(DEVICE),SPARKLE_FUZZ_DEVICE=$(DEVICE)) \
-	  $(CARGO) test --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/asan --test fuzz -- --nocapture
+	$(ASAN) SPARKLE_FUZZ_CALLS=$(CALLS) SPARKLE_FUZZ_SEED=$(SEED) $(if $(DEVICE),SPARKLE_FUZZ_DEVICE=$(DEVICE)) \
+	  $(ASAN_TEST) --test fuzz -- --nocapture
 
-## Writes include/sparkle.h and include/abi.txt anew from src/ffi.
+## Tests of the C boundary, and one minute of random calls, under the address sanitizer.
+asan:
+	$(ASAN) $(ASAN_TEST) --lib -- ffi::
+	$(ASAN) $(ASAN_TEST) --test abi_arguments --test fuzz
+
+# The flags that cargo-fuzz sets.
+FUZZ_FLAGS := -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+FUZZ_DIR := $(or $(CARGO_TARGET_DIR),target)/fuzz
+FUZZ_TARGETS := c_calls npy cache shaders
+
+## Builds the libFuzzer targets of fuzz/. Skipped, with a line that says so, where no C++ compiler can build libFuzzer.
+fuzz-targets:
+	@if ! command -v g++ >/dev/null && ! command -v clang++ >/dev/null; then \
+	  echo "skipped: fuzz-targets (libFuzzer needs g++ or clang++)"; exit 0; fi; \
+	if ! RUSTC_BOOTSTRAP=1 rustc -Zsanitizer=address --print cfg >/dev/null 2>&1; then \
+	  echo "skipped: fuzz-targets (this rustc has no address sanitizer)"; exit 0; fi; \
+	set -x; RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --manifest-path fuzz/Cargo.toml \
+	  --target $(HOST) --target-dir $(FUZZ_DIR)
+
+FUZZ_SECONDS ?= 60
+
+## Runs the libFuzzer targets in turn: make fuzz-run [FUZZ_TARGETS="npy cache"] [FUZZ_SECONDS=n]. Inputs are kept in fuzz/corpus.
+fuzz-run: fuzz-targets
+	@if ! [ -d $(FUZZ_DIR)/$(HOST)/release ]; then echo "skipped: fuzz-run (no targets were built)"; exit 0; fi; \
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+	  dict=fuzz/$$target.dict; echo "fuzz-run: $$target, $(FUZZ_SECONDS) s"; \
+	  SPARKLE_CACHE_DIR=off SPARKLE_DEVICE=cpu ASAN_OPTIONS=detect_leaks=0 \
+	  $(FUZZ_DIR)/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -detect_leaks=0 -print_final_stats=1 \
+	    -artifact_prefix=fuzz/artifacts/$$target/ $$([ -f $$dict ] && echo -dict=$$dict) fuzz/corpus/$$target || exit 1; \
+	done
+
+# Modules without GPU, threads or vector instructions. Miri needs a nightly toolchain with the component `miri`.
+MIRI ?= cargo +nightly miri
+MIRI_MODULES ?= problem:: memory:: store:: ffi::
+
+## Unit tests under Miri. Skipped, with a line that says so, where Miri is not installed.
+miri:
+	@if ! $(MIRI) --version >/dev/null 2>&1; then \
+	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
+	set -x; MIRIFLAGS=-Zmiri-disable-isolation $(MIRI) test --locked --lib --no-default-features -- $(MIRI_MODULES)
+
+## Generates include/sparkle.h and include/abi.txt from src/ffi.
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 
@@ -77,13 +125,13 @@ install: lib
 	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
 	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
 
-# What a user would pick instead, at fixed versions. Nothing is installed outside this folder.
+# Peers at fixed versions. Nothing is installed outside this folder.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 THREADS ?= 1
 ROUNDS ?= 5
 SECONDS ?= 0.2
 
-## Sparkle beside oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
+## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
 bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpacked
 	$(CARGO) build --release --locked --example bench_driver
 	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
@@ -92,30 +140,31 @@ bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpa
 PYTHON ?= python3
 TOP ?= 3
 
-## Sparkle's shaders beside cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
+## Compares Sparkle's shaders with cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
 bench-gpu:
 	$(CARGO) build --release --locked --example gpu_driver
 	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
 	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
 	$(MAKE) bench-stream
 
-DEVICE ?= gl:0
+# DEVICE has no default of its own: `make fuzz` without it uses every device.
+STREAM_DEVICE = $(or $(DEVICE),gl:0)
 BATCH ?= 32
 BATCHES ?= 20
 STREAMED ?= r50_conv1 vgg_3_2 vgg_5
 BOUND_BY_KERNELS ?= vgg_3_2 vgg_5
 JOBS ?= 1000000
-STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(DEVICE) --batch $(BATCH)
+STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(STREAM_DEVICE) --batch $(BATCH)
 
-## Pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
+## Measures pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
 bench-stream:
 	$(CARGO) build --release --locked --features cli --bin sparkle --example small_jobs
 	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
 	for layer in $(BOUND_BY_KERNELS); do \
 	  SPARKLE_ALGORITHM=direct $(STREAM) --batches 100 --layer $$layer --way "in place, host" --slots 8 || exit 1; done
-	$(TARGET)/examples/small_jobs throughput $(DEVICE)
-	$(TARGET)/examples/small_jobs random $(DEVICE)
-	$(TARGET)/examples/small_jobs soak $(DEVICE) $(JOBS)
+	$(TARGET)/examples/small_jobs throughput $(STREAM_DEVICE)
+	$(TARGET)/examples/small_jobs random $(STREAM_DEVICE)
+	$(TARGET)/examples/small_jobs soak $(STREAM_DEVICE) $(JOBS)
 
 $(PEERS)/venv/installed:
 	python3 -m venv $(PEERS)/venv
@@ -131,7 +180,7 @@ $(PEERS)/openblas_sgemm: benchmarks/peers/openblas_sgemm.c
 	mkdir -p $(PEERS)
 	gcc -O2 -std=c99 -Wall -Wextra $< -o $@ -ldl
 
-# Debian's package, unpacked, not installed.
+# Debian's package is unpacked, not installed.
 $(PEERS)/openblas/unpacked:
 	mkdir -p $(PEERS)/openblas
 	cd $(PEERS)/openblas && apt-get download libopenblas0-pthread && dpkg-deb -x libopenblas0-pthread_*.deb .

@@ -27,16 +27,16 @@ fn main() {
     header();
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsparkle.so.0");
-        // Drivers and the thread pool keep threads alive that would run in unmapped code after a dlclose.
+        // Threads of drivers and of the pool outlive a dlclose. Without nodelete they would run in unmapped code.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
 }
 
 fn header() {
-    let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml is sound");
+    let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml is valid");
     let sources = SOURCES.iter().map(|name| format!("src/ffi/{name}.rs"));
     let builder =
         sources.fold(cbindgen::Builder::new().with_config(config), |builder, path| builder.with_src(path));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    builder.generate().expect("src/ffi can be shown as C").write_to_file(out.join("sparkle.h"));
+    builder.generate().expect("cbindgen generates C from src/ffi").write_to_file(out.join("sparkle.h"));
 }

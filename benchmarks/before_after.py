@@ -1,9 +1,9 @@
-"""Two builds of one version after the other: their first choices for every layer of a suite, in turns in one run on gl:0.
+"""Compares the GPU kernels of two builds on gl:0: the planner's first choices for every layer of a suite, alternating in one run.
 
     python3 benchmarks/before_after.py OLD/gpu_driver NEW/gpu_driver benchmarks/suite.csv [BATCH ...]
 
-Prints CSV: layer, batch, kernel of each, GFLOPS of each, new over old; then the geometric mean. Each figure is the best of ROUNDS,
-old and new in turns, each after BUSY seconds of the same (`benchmarks/peers/sparkle_gpu/main.rs`).
+Prints CSV: layer, batch, both kernels, both GFLOPS, new over old; then the geometric mean. Each figure is the best of ROUNDS
+alternating rounds, each after BUSY seconds of the same work (`benchmarks/peers/sparkle_gpu/main.rs`).
 """
 
 import csv
@@ -16,7 +16,7 @@ BUSY = 0.05
 
 
 class Driver:
-    """One build, which holds kernels and times them when it is told to."""
+    """A process of one build. It prepares kernels and times them on request."""
 
     def __init__(self, program):
         pipe = subprocess.PIPE

@@ -1,5 +1,6 @@
-//! From the start of a process to its first result: `first_result [DEVICE]`, with SPARKLE_CACHE_DIR as it is. Prints the milliseconds
-//! at which the device was open, a plan made, and its first run done, counted from `main`.
+//! Times a process from its start to its first result: `first_result [DEVICE]`. It prints the milliseconds from the
+//! start of `main` until the device is open, a plan is made, and its first run is complete. SPARKLE_CACHE_DIR has its
+//! usual meaning.
 
 use std::time::Instant;
 

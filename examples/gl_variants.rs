@@ -5,11 +5,14 @@
 //!     ... -- --exact RUNS [--seed S] [--inputs I]
 //!     ... -- --check RUNS [--seed S]
 //!
-//! Layers have the batch of their row, unless N is given. Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS, milliseconds to
-//! build, error over bound. With `--exact`, runs every family with its options on odd shapes and small integers instead, each program
-//! on I inputs, and fails if any output differs in any bit. With `--check`, does so on three kinds of numbers, small integers, the same with NaN
-//! and infinities among them, and, for Winograd, inputs up to the largest numbers; then the deepest sums of every family; each by a
-//! call and in a pipeline; then products that are deep, or have NaN and infinities in them.
+//! Prints CSV: layer, batch, variant, predicted and measured microseconds of a run among 20 back to back, GFLOPS,
+//! milliseconds to build, error over bound. N replaces the batch of the suite's rows.
+//!
+//! `--exact` runs every family with its options on odd shapes and small integers, each program on I inputs. It fails
+//! if an output differs in any bit. `--check` compares three kinds of inputs: small integers; integers with NaN and
+//! infinities; and, for Winograd, values up to the largest numbers. It also checks the deepest sums of every family,
+//! and products that are deep or contain NaN and infinities. Each convolution runs once by a call and once in a
+//! pipeline.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +24,7 @@ use sparkle::shader::cases::{Cases, deep};
 use sparkle::shader::variant::{Family, Variant, candidates, seconds};
 use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose};
 
-/// Times a square product, several times: device time of one product, whatever is packed included.
+/// Times a square product several times: device time of one product, including packing.
 fn sgemm(size: i64) -> Result<(), Box<dyn std::error::Error>> {
     let problem = Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?;
     let mut random = Random::new(1);
@@ -40,7 +43,7 @@ fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error
     let (start, mut programs, mut wrong) = (Instant::now(), 0, 0);
     let mut families = BTreeMap::<String, usize>::new();
     let (cases, count) = (Cases::new(seed, lab::gpu(0)?), runs.div_ceil(inputs));
-    // Seeds that follow each other go on where the one before ended: together they see all kinds.
+    // Consecutive seeds continue where the previous one ended, so that together they cover all kinds.
     let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
     for (problem, variant) in cases.skip(begin).take(count) {
         for input in 0..inputs {
@@ -64,7 +67,7 @@ fn exact(runs: usize, seed: u64, inputs: usize) -> Result<(), Box<dyn std::error
     if wrong > 0 { Err("results differ".into()) } else { Ok(()) }
 }
 
-/// What was checked so far.
+/// Counts of what was checked.
 #[derive(Default)]
 struct Tally {
     runs: usize,
@@ -74,7 +77,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Checks a call and two jobs of a pipeline.
+    /// Checks a call, and two jobs of a pipeline.
     fn check(
         &mut self,
         problem: &Conv2d,
@@ -114,7 +117,7 @@ impl Tally {
         let mut c = old.clone();
         let run = device.sgemm(&problem, &a, &b, &mut c)?;
         for number in 0..200 {
-            // The first row and the first column among them.
+            // Including the first row and the first column.
             let [i, j] = [m, n].map(|side| random.between(0, side - 1) as usize);
             let (i, j) = if number % 3 == 0 { (0, j) } else { (i, j * (number % 3 - 1)) };
             let (got, expected) =
@@ -131,13 +134,13 @@ impl Tally {
     }
 }
 
-/// Checks `count` cases on every kind of numbers, the deepest sums of all families, and products.
+/// Checks `count` cases on every kind of input, the deepest sums of all families, and products.
 fn check(count: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
     let (start, gpu, mut tally) = (Instant::now(), lab::gpu(0)?, Tally::default());
     println!("{gpu:?}");
     let cases = Cases::new(seed, gpu);
     let begin = (seed as usize).wrapping_mul(count) % cases.kinds();
-    // An odd step, so that few cases are of all kinds.
+    // An odd step, so that few cases cover all kinds.
     for (index, (problem, variant)) in cases.skip(begin).step_by(7).take(count).enumerate() {
         let mut kinds = vec![Numbers::Integers, Numbers::NotFinite];
         kinds.extend(matches!(variant.family, Family::Winograd(_)).then_some(Numbers::Huge));
@@ -150,7 +153,7 @@ fn check(count: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
     }
     for (problem, variant) in deep(&gpu) {
         tally.check(&problem, &variant, Numbers::Integers, seed)?;
-        // Seeds that put infinities into the weights: Winograd then sums all outputs of some channels again.
+        // These seeds put infinities into the weights. Winograd then recomputes all outputs of some channels.
         tally.check(&problem, &variant, Numbers::NotFinite, 6 * seed + 1)?;
     }
     eprintln!("deep sums: {} runs so far, {} outputs wrong", tally.runs, tally.wrong);
@@ -207,7 +210,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let column =
             |name: &str| columns.iter().position(|it| it == name).map(|index| record[index].parse::<i64>());
-        let size = |name: &str| column(name).unwrap_or_else(|| panic!("the file has no column {name}"));
+        let size = |name: &str| column(name).unwrap_or_else(|| panic!("the suite has no column {name}"));
         let optional = |name: &str, missing: i64| column(name).unwrap_or(Ok(missing));
         let (r, stride, pad) = (size("kernel")?, size("stride")?, size("pad")?);
         let batch = if batch == 0 { size("N")? } else { batch };

@@ -1,10 +1,10 @@
-//! Many small jobs through a pipeline: how many a second, whether memory grows, whether all results are right and in order.
+//! Sends many small jobs through a pipeline. Measures jobs per second and memory growth, and checks results and their
+//! order.
 //!
 //! ```text
-//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]    each job by itself, and gathered; one and three contexts; all verified
-//! small_jobs soak [DEVICE] [JOBS]             so many jobs, and the memory in use after each tenth: the process's, and what this
-//!                                             program and the library have allocated
-//! small_jobs random [DEVICE] [JOBS]           random shapes and delays, every result compared, in order
+//! small_jobs throughput [DEVICE] [SECONDS] [WAYS]   jobs one by one and gathered, one and three contexts, all verified
+//! small_jobs soak [DEVICE] [JOBS]                   memory after each tenth of the jobs: resident, and allocated by Rust code
+//! small_jobs random [DEVICE] [JOBS]                 random shapes and delays, every result compared, in order
 //! ```
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -21,12 +21,12 @@ use sparkle::{
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Jobs in flight: what waits, and what is in the slots.
-const FLYING: usize = 900;
-/// Jobs that may wait: never so many as fly, so that nobody waits for room.
+/// Jobs in flight: those that wait, and those in the slots.
+const IN_FLIGHT: usize = 900;
+/// The queue's length. It exceeds the jobs in flight, so submitting never blocks.
 const QUEUE: usize = 1024;
 
-/// The system's allocator; counts, once told to, what is allocated and not given back.
+/// The system's allocator, which counts the allocated bytes once counting is switched on.
 struct Counting;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
@@ -42,7 +42,7 @@ impl Counting {
     }
 }
 
-// SAFETY: all is the system allocator's doing, which keeps the contract.
+// SAFETY: every call is passed on to the system's allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Counting::count(1, layout.size());
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         Counting::count(-1, layout.size());
-        // SAFETY: passed on from the caller; all memory given out is the system's.
+        // SAFETY: passed on from the caller; all memory comes from the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -68,11 +68,11 @@ fn main() -> Result<(), Failure> {
         "throughput" => throughput(&device, argument(2, "1").parse()?, argument(3, "")),
         "soak" => soak(&device, argument(2, "100000").parse()?),
         "random" => random(&device, argument(2, "10000").parse()?),
-        other => Err(format!("{other}: not throughput, soak or random").into()),
+        other => Err(format!("{other}: expected throughput, soak or random").into()),
     }
 }
 
-/// A plan, some inputs and their exact results.
+/// A plan, some inputs, and their exact results.
 struct Case {
     plan: Conv2dPlan,
     known: Vec<(Vec<f32>, Vec<f32>)>,
@@ -135,19 +135,19 @@ impl Case {
     }
 }
 
-/// Jobs that go round: each is sent again, with the buffers it brought back.
+/// Jobs that circulate: each is submitted again with the buffers that it returned.
 struct Round<'a> {
     pipeline: &'a Pipeline,
     case: &'a Case,
-    flying: VecDeque<(usize, Submitted)>,
+    in_flight: VecDeque<(usize, Submitted)>,
     submits: Vec<Duration>,
     done: usize,
 }
 
 impl<'a> Round<'a> {
     fn new(pipeline: &'a Pipeline, case: &'a Case) -> Result<Self, Failure> {
-        let mut round = Round { pipeline, case, flying: VecDeque::new(), submits: vec![], done: 0 };
-        for seed in 0..FLYING {
+        let mut round = Round { pipeline, case, in_flight: VecDeque::new(), submits: vec![], done: 0 };
+        for seed in 0..IN_FLIGHT {
             round.send(seed, case.buffers(seed))?;
         }
         Ok(round)
@@ -159,13 +159,13 @@ impl<'a> Round<'a> {
         if self.submits.len() < self.submits.capacity() {
             self.submits.push(begun.elapsed());
         }
-        self.flying.push_back((seed, job));
+        self.in_flight.push_back((seed, job));
         Ok(())
     }
 
-    /// The oldest job comes back and is sent again. Comparing every result would take longer than the jobs.
+    /// Waits for the oldest job and submits it again. Comparing every result would take longer than the jobs.
     fn turn(&mut self, check_every: usize) -> Result<(), Failure> {
-        let (seed, job) = self.flying.pop_front().expect("jobs fly");
+        let (seed, job) = self.in_flight.pop_front().expect("jobs are in flight");
         let mut done = job.wait()?;
         self.done += 1;
         if done.input != self.case.known[seed % self.case.known.len()].0 {
@@ -179,14 +179,14 @@ impl<'a> Round<'a> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        self.flying.into_iter().try_for_each(|(seed, job)| self.case.check(seed, &job.wait()?.output))
+        self.in_flight.into_iter().try_for_each(|(seed, job)| self.case.check(seed, &job.wait()?.output))
     }
 }
 
 fn throughput(device: &Device, seconds: f64, only: &str) -> Result<(), Failure> {
     let case = Case::small(device)?;
     println!(
-        "1x16x16x16, 16 outputs, 3x3, from ordinary memory, {FLYING} jobs in flight; medians of 3 runs of {seconds} s"
+        "1x16x16x16, 16 outputs, 3x3, from ordinary memory, {IN_FLIGHT} jobs in flight; medians of 3 runs of {seconds} s"
     );
     println!(
         "{:<28} {:>12} {:>14} {:>14} {:>10}",
@@ -220,13 +220,13 @@ fn throughput(device: &Device, seconds: f64, only: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// What a way did.
+/// What one way measured.
 struct Measured {
-    /// Jobs a second.
+    /// Jobs per second.
     rate: f64,
-    /// Microseconds on the submitting thread: the median, and what one in a hundred exceeds.
+    /// Microseconds on the submitting thread: the median, and the 99th percentile.
     submits: [f64; 2],
-    /// Jobs a piece.
+    /// Jobs per piece.
     each: f64,
 }
 
@@ -276,7 +276,7 @@ fn soak(device: &Device, jobs: usize) -> Result<(), Failure> {
         while round.done < jobs / 10 * tenth {
             round.turn(1)?;
         }
-        // When nothing is under way, what is allocated does not depend on the moment.
+        // While no job is in flight, the allocated bytes do not depend on timing.
         pipeline.flush()?;
         let (kilobytes, bytes) = (resident(), BYTES.load(Ordering::Relaxed));
         let (done, pieces) = (round.done, PIECES.load(Ordering::Relaxed));
@@ -324,13 +324,13 @@ fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
         [(Contexts::Three, 1 << 20), (Contexts::Three, 20_000), (Contexts::One, 1 << 20)]
     {
         let pipeline = device.pipeline(PipelineOptions { contexts, piece_bytes, ..Default::default() })?;
-        let (start, mut flying) = (Instant::now(), VecDeque::new());
+        let (start, mut in_flight) = (Instant::now(), VecDeque::new());
         let check =
             |(case, seed, job): (usize, usize, Submitted)| cases[case].check(seed, &job.wait()?.output);
         for _ in 0..jobs {
             let (case, seed) = (random.between(0, 23) as usize, random.between(0, 7) as usize);
             let (input, output) = cases[case].buffers(seed);
-            flying.push_back((
+            in_flight.push_back((
                 case,
                 seed,
                 pipeline.submit(&cases[case].plan, input, output, WhenFull::Wait)?,
@@ -338,11 +338,11 @@ fn random(device: &Device, jobs: usize) -> Result<(), Failure> {
             if random.between(0, 99) == 0 {
                 std::thread::sleep(Duration::from_micros(random.between(0, 400) as u64));
             }
-            while flying.len() > random.between(1, 200) as usize {
-                check(flying.pop_front().expect("not empty"))?;
+            while in_flight.len() > random.between(1, 200) as usize {
+                check(in_flight.pop_front().expect("not empty"))?;
             }
         }
-        flying.into_iter().try_for_each(check)?;
+        in_flight.into_iter().try_for_each(check)?;
         let (stats, time) = (pipeline.stats(), start.elapsed().as_secs_f64());
         println!(
             "{contexts:?} contexts, pieces of {piece_bytes} bytes: {} jobs exact and in order, {} failed, {} pieces, {time:.2} s",

@@ -1,4 +1,4 @@
-//! The files that the program reads and writes, `sparkle conv2d` above all, and what happens where memory is short.
+//! The files that the program reads and writes, most of them through `sparkle conv2d`, and errors when memory is short.
 #![cfg(feature = "cli")]
 
 mod program;
@@ -27,7 +27,7 @@ fn f4(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// The shape and the values of a file that the program wrote, judged by another reader.
+/// The shape and the values of a file that the program wrote, read by another implementation.
 fn written(path: &Path) -> (Vec<u64>, Vec<f32>) {
     let bytes = fs::read(path).unwrap();
     let file = npyz::NpyFile::new(&bytes[..]).unwrap();
@@ -35,7 +35,7 @@ fn written(path: &Path) -> (Vec<u64>, Vec<f32>) {
     (file.shape().to_vec(), file.into_vec().unwrap())
 }
 
-// ---------------------------------------------------------------------------------------------------- what is read
+// ---------------------------------------------------------------------------------------------------- reading
 
 /// A file with this header, in version 1.
 fn with_header(path: &Path, dict: &str, data: &[u8]) {
@@ -43,7 +43,7 @@ fn with_header(path: &Path, dict: &str, data: &[u8]) {
     fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], dict.as_bytes(), data].concat()).unwrap();
 }
 
-/// All of these `numpy.load` reads, as the same array.
+/// `numpy.load` reads all of these as the same array.
 #[test]
 fn headers_that_numpy_reads_are_read() {
     let folder = folder();
@@ -80,7 +80,7 @@ fn headers_that_numpy_reads_are_read() {
     }
 }
 
-/// An empty batch is a batch.
+/// An empty batch is valid.
 #[test]
 fn an_empty_batch_gives_an_empty_output_on_every_device() {
     let folder = folder();
@@ -110,7 +110,7 @@ fn an_empty_batch_gives_an_empty_output_on_every_device() {
     }
     let output = conv2d(folder.path(), &[], &[]);
     assert!(success(&output).contains("0x2x5x5 * 3x2x3x3 -> 0x3x3x3"), "{}", stdout(&output));
-    // Weights are checked all the same, and other sizes may not be zero.
+    // Weights are still checked, and no other size may be zero.
     npy(&at("w.npy"), "<f4", false, &[3, 4, 3, 3], &f4(&[1.0; 108]));
     assert!(stderr(&conv2d(folder.path(), &[], &[])).contains("the weights' channels, 4, times groups, 1,"));
     npy(&at("w.npy"), "<f4", false, &[3, 2, 6, 3], &f4(&[1.0; 108]));
@@ -121,7 +121,7 @@ fn an_empty_batch_gives_an_empty_output_on_every_device() {
 
 // ---------------------------------------------------------------------------------------------------- memory
 
-/// A file of `count` zeros of a type, of which the disk stores nothing.
+/// A sparse file of zeros, which takes no space on disk.
 fn sparse(path: &Path, descr: &str, fortran: bool, shape: &[usize], size: usize) {
     npy(path, descr, fortran, shape, &[]);
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -140,14 +140,14 @@ fn limited(folder: &Path, kib: u64, arguments: &[&str]) -> Output {
             None => command.env_remove(name),
         };
     }
-    // As many cores as the machine has, their threads' stacks and heaps are small beside the limits.
+    // The stacks and heaps of the machine's threads are small compared with the limits.
     command.current_dir(folder).env("SPARKLE_NUM_THREADS", "1");
     command.env("MALLOC_ARENA_MAX", "1").env("RUST_MIN_STACK", "262144");
     command.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sparkle")]);
     command.args(arguments).output().unwrap()
 }
 
-/// 30 million elements: 120 MB as float32. The output is a few.
+/// Thirty million elements are 120 MB as float32. The output is small.
 #[cfg(target_os = "linux")]
 #[test]
 fn reading_takes_the_memory_of_the_array_and_no_more() {
@@ -176,7 +176,7 @@ fn reading_takes_the_memory_of_the_array_and_no_more() {
     }
 }
 
-/// Wherever memory runs out, the program says so: it is never killed by its own allocator.
+/// The program reports a lack of memory wherever it occurs. Its allocator never aborts it.
 #[cfg(target_os = "linux")]
 #[test]
 fn too_little_memory_is_bad_input_wherever_it_is_noticed() {
@@ -200,7 +200,7 @@ fn too_little_memory_is_bad_input_wherever_it_is_noticed() {
     assert!(inputs > 0 && outputs > 0 && done > 0, "{inputs} {outputs} {done}");
 }
 
-/// Layers, traces and pictures: each with more memory than it needs, and less.
+/// Layers, traces and pictures, each with enough memory and with too little.
 #[cfg(target_os = "linux")]
 #[test]
 fn other_commands_say_that_memory_is_short() {
@@ -208,7 +208,7 @@ fn other_commands_say_that_memory_is_short() {
     let at = |name: &str| folder.path().join(name);
     let head = "name,N,C,H,W,K,kernel,stride,pad\n";
     fs::write(at("deep.csv"), format!("{head}deep,1,16,700,700,4,1,1,0\n")).unwrap();
-    // One row of outputs, of which the oracle expects 16 bytes each.
+    // One row of outputs, for each of which the oracle needs 16 bytes.
     fs::write(at("wide.csv"), format!("{head}wide,1,1,1,4000000,1,1,1,0\n")).unwrap();
     let mut trace = String::from("{\"traceEvents\":[{}");
     for index in 0..80_000 {
@@ -226,7 +226,7 @@ fn other_commands_say_that_memory_is_short() {
         (bench("wide.csv"), true),
         (vec!["stats", "trace.json"], true),
         (vec!["trace", "trace.json", "--svg", "trace.svg"], true),
-        // More than all of these limits: drivers, which the demo looks for later, are not left without memory.
+        // Larger than all of these limits, so that the demo fails before it loads drivers.
         (vec!["demo", "--device", "cpu", "--image", "black.png"], false),
         (vec!["stream", "--device", "cpu", "--batches", "12", "--suite", "deep.csv"], false),
     ] {
@@ -249,7 +249,7 @@ fn other_commands_say_that_memory_is_short() {
         }
         assert!(refused > 0 && done == enough, "{arguments:?}: {refused} refusals");
     }
-    // No suite is as long as that.
+    // Longer than any suite.
     fs::write(at("long.csv"), format!("{head}{}", " ".repeat(17 << 20))).unwrap();
     let output = sparkle(folder.path(), &bench("long.csv"));
     assert!(
@@ -259,7 +259,7 @@ fn other_commands_say_that_memory_is_short() {
     );
 }
 
-/// What a header says need not be there.
+/// A header may promise data that the file does not have.
 #[test]
 fn a_header_that_promises_more_than_there_is_costs_no_memory() {
     let folder = folder();
@@ -274,7 +274,7 @@ fn a_header_that_promises_more_than_there_is_costs_no_memory() {
     );
     #[cfg(target_os = "linux")]
     {
-        // Of a pipe the length is not known beforehand.
+        // The length of a pipe is not known in advance.
         let mut child = program::program(folder.path())
             .args(CONV2D.map(|it| if it == "x.npy" { "/dev/stdin" } else { it }))
             .stdin(fs::File::open(folder.path().join("x.npy")).map(|_| std::process::Stdio::piped()).unwrap())
@@ -293,7 +293,7 @@ fn a_header_that_promises_more_than_there_is_costs_no_memory() {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- what is written
+// ---------------------------------------------------------------------------------------------------- writing
 
 #[cfg(unix)]
 #[test]
@@ -307,7 +307,7 @@ fn an_output_through_a_link_goes_where_the_link_leads() {
     symlink(&there, at("y.npy")).unwrap();
     symlink("none/z.npy", at("nowhere.npy")).unwrap();
     let files = fs::read_dir(folder.path()).unwrap().count();
-    // First the link dangles; then there is an older file, with permissions of its own.
+    // At first the link dangles. Then an older file exists, with its own permissions.
     for round in 0..2 {
         success(&conv2d(folder.path(), &[], &[]));
         assert!(fs::symlink_metadata(at("y.npy")).unwrap().is_symlink(), "{round}");

@@ -1,4 +1,4 @@
-//! Links between the project's pages lead to files and headings that are there.
+//! Links between the project's pages lead to files and headings that exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn pages(folder: &Path) -> Vec<PathBuf> {
     here.chain(folders.iter().flat_map(|folder| pages(folder))).collect()
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// The anchors of a page's headings, as GitHub derives them.
 fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#'));
     let kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
@@ -20,7 +20,7 @@ fn anchors(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a page links to, in its own words.
+/// The targets of a page's links within the project.
 fn links(page: &str) -> impl Iterator<Item = &str> {
     let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
     targets.filter(|it| !it.contains(char::is_whitespace) && !it.starts_with("http"))
@@ -29,7 +29,7 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut all = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    let mut all = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root.join(page)).to_vec();
     all.extend(["docs", "benchmarks"].iter().flat_map(|folder| pages(&root.join(folder))));
     let mut followed = 0;
     for path in &all {

@@ -1,5 +1,5 @@
-//! The README's C and Fortran examples compile as they stand and run; its Rust example is a documentation test. Its tables list the
-//! commands and variables that there are, and what pages tell to type exists.
+//! The README's C and Fortran examples compile and run as they stand; its Rust example is a documentation test. Its
+//! tables list all commands and variables. Commands and variables that pages name exist.
 
 #[cfg(feature = "cli")]
 mod program;
@@ -8,13 +8,13 @@ mod support;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The README's code block in `language`, written to a file of that ending.
+/// Writes the README's code block in `language` to a file with that ending.
 fn example(language: &str, ending: &str) -> PathBuf {
     let readme = include_str!("../README.md");
     let opening = format!("```{language}\n");
     let blocks: Vec<&str> = readme.split(&opening).skip(1).collect();
     assert_eq!(blocks.len(), 1, "README.md has one {language} example");
-    let code = blocks[0].split("```").next().expect("split gives at least one part");
+    let code = blocks[0].split("```").next().expect("split returns at least one part");
     let path = support::scratch().join(format!("readme.{ending}"));
     std::fs::write(&path, code).unwrap();
     path
@@ -28,7 +28,7 @@ fn c() {
     assert_eq!(ran.stdout, format!("first output: {}\n", first_output()));
 }
 
-/// What the C example prints: the top left output of its convolution, summed by hand.
+/// What the C example prints: the top left output of its convolution.
 fn first_output() -> i64 {
     let inside = |position: i64| (0..224).contains(&(position - 3)).then_some(position - 3);
     let mut sum = 0;
@@ -62,11 +62,11 @@ fn fortran() {
     assert!(ran.status.success(), "{ran:?}");
     let largest =
         ran.stdout.trim().strip_prefix("largest output:").and_then(|it| it.trim().parse::<f64>().ok());
-    // 147 products of two numbers in 0..1.
+    // A sum of 147 products of two numbers in 0..1.
     assert!(largest.is_some_and(|value| value > 20.0 && value < 147.0), "{ran:?}");
 }
 
-/// The first cells of the rows below the README's table whose head begins with `head`, without the rows of its frame.
+/// The first cells of the rows of the README's table whose header row begins with `head`.
 #[cfg(feature = "cli")]
 fn first_cells(head: &str) -> Vec<&'static str> {
     let table = include_str!("../README.md")
@@ -77,7 +77,7 @@ fn first_cells(head: &str) -> Vec<&'static str> {
     rows.map(|row| row.split('|').nth(1).unwrap().trim().trim_matches('`')).collect()
 }
 
-/// The words under the `heading` of a help text, the first of each line.
+/// The first word of each line under the `heading` of a help text.
 #[cfg(feature = "cli")]
 fn listed<'a>(help: &'a str, heading: &str) -> Vec<&'a str> {
     let list = help.split(&format!("{heading}:\n")).nth(1).expect("that heading").lines();
@@ -95,27 +95,27 @@ fn the_tables_list_all_commands_and_variables() {
     commands.sort_unstable();
     assert!(commands.len() >= 10, "{commands:?}");
     let rows = first_cells("command");
-    let mut told: Vec<&str> = rows
+    let mut listed_here: Vec<&str> = rows
         .iter()
         .map(|row| row.strip_prefix("sparkle ").expect("a command").split(' ').next().unwrap())
         .collect();
-    told.sort_unstable();
-    assert_eq!(told, commands);
-    // `sparkle info` lists every variable that is read; those of others stand in the rows of ours.
+    listed_here.sort_unstable();
+    assert_eq!(listed_here, commands);
+    // `sparkle info` lists every variable that is read. Foreign ones are mentioned in the rows of ours.
     let info = program::json(&program::sparkle(folder.path(), &["info", "--json"]));
     let names = info["environment"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap());
     let (mut ours, others): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with("SPARKLE_"));
     ours.sort_unstable();
-    let mut told = first_cells("variable");
-    told.sort_unstable();
-    assert_eq!(told, ours);
+    let mut listed_here = first_cells("variable");
+    listed_here.sort_unstable();
+    assert_eq!(listed_here, ours);
     assert!(
         !others.is_empty() && others.iter().all(|name| include_str!("../README.md").contains(name)),
         "{others:?}"
     );
 }
 
-/// What stands in backquotes or code blocks of a page and begins with `sparkle`: a command as it is to be typed.
+/// The commands in a page's backquotes and code blocks: texts that begin with `sparkle`.
 #[cfg(feature = "cli")]
 fn typed(page: &str) -> Vec<Vec<&str>> {
     let spans = page.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
@@ -130,9 +130,9 @@ fn typed(page: &str) -> Vec<Vec<&str>> {
 
 #[cfg(feature = "cli")]
 #[test]
-fn commands_that_pages_tell_to_type_exist_with_their_options() {
+fn commands_that_pages_name_exist_with_their_options() {
     let (folder, root) = (program::folder(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
-    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    let mut pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root.join(page)).to_vec();
     pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
     let mut helps = std::collections::BTreeMap::new();
@@ -157,15 +157,16 @@ fn commands_that_pages_tell_to_type_exist_with_their_options() {
     assert!(commands > 15 && options > 10 && helps.len() >= 10, "{commands} {options} {helps:?}");
 }
 
-/// Names of variables that pages, the header and messages tell are known to the library.
+/// The library knows all variables that pages and the header name.
 #[cfg(feature = "cli")]
 #[test]
 fn variables_that_pages_name_exist() {
     let (folder, root) = (program::folder(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
-    let mut pages = vec![root.join("README.md"), root.join("include/sparkle.h"), root.join("CHANGELOG.md")];
+    let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "include/sparkle.h"];
+    let mut pages = pages.map(|page| root.join(page)).to_vec();
     pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     let header = std::fs::read_to_string(root.join("include/sparkle.h")).unwrap();
-    // What C defines is no variable.
+    // Constants of the header are no variables.
     let defined = |name: &str| {
         let ours = header.lines().filter(|line| !line.trim_start().starts_with("//"));
         ours.flat_map(|line| line.split(|it: char| !it.is_alphanumeric() && it != '_'))

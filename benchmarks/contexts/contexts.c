@@ -1,34 +1,34 @@
-/* What upload, compute and download cost each other in three contexts of one share group, without anything of Sparkle.
+/* Measures how upload, compute and download in three contexts of one share group slow each other down. It does not use Sparkle.
  *
  *     gcc -O2 -std=gnu11 -Wall -Wextra -o contexts contexts.c -lEGL -lpthread      (headers: libegl-dev, libgl-dev)
  *     ./contexts [name=value ...]
  *
- * Batches go around in slots, as in a pipeline whose steps the host puts in order: a copy to the device, a kernel of so many microseconds, a
- * copy back, each in a context on a thread of its own that looks at its fences again and again. Printed are, for each step, the
- * wall time a batch, how long a batch was under way, and how long its thread was inside each kind of call. What comes back is
- * compared with what was sent.
+ * Batches circulate in slots, like in a pipeline whose steps the host orders: a copy to the device, a kernel of kernel_us microseconds,
+ * and a copy back. Each step has a context and a thread of its own, which polls its fences. For each step the program prints the
+ * wall time per batch, how long a batch was in flight, and how long the thread spent in each kind of call. It compares what comes back
+ * with what was sent.
  *
  *     slots=8 mib=12.25 kernel_us=700 seconds=0.3 look_us=10
- *     kernels=8 copies=8   the most of them in flight
+ *     kernels=8 copies=8   the most kernels and copies in flight
  *     stamps=1             timestamps around kernels
- *     uses=rw              what of its slot a kernel reads and writes: n for nothing, r, w, rw
- *     writes=block         how it writes: through a block; a pointer (GL_NV_shader_buffer_store), of which the driver sees nothing; an image
+ *     uses=rw              whether a kernel reads (r) and writes (w) its slot; n: neither
+ *     writes=block         how it writes: through a block; a pointer (GL_NV_shader_buffer_store), which the driver does not track; an image
  *     copy=bound           glCopyBufferSubData; named: glCopyNamedBufferSubData
  *     behind=none          what follows a kernel: unbind its buffers; touch the output with a copy of 16 bytes; twin: copy all of it to a
- *                          second buffer, from which it is downloaded; into, clear: write 16 bytes behind the output with
+ *                          second buffer, from which it is downloaded; into, clear: write 16 bytes after the output with
  *                          glCopyBufferSubData, glClearBufferSubData
- *     before=none          what a copy does about the step before: wait (glWaitSync), look (glClientWaitSync)
- *     computing=1          contexts that compute; 2: they take turns, and each downloads what it has computed
- *     pairs=slots          how many of the slots' buffers copies go between, if kernels use none
- *     log=0                how many of the last fences that were seen to have signalled are printed
- *     odd=0                whether a copy of odd_kib is put in before the first download after a rest where it is an even number otherwise
+ *     before=none          how a copy waits for the previous step: wait (glWaitSync), look (glClientWaitSync)
+ *     computing=1          contexts that compute; 2: they alternate, and each downloads its own results
+ *     pairs=slots          how many slots' buffers the copies use, if kernels use none
+ *     log=0                how many of the last signalled fences to print
+ *     odd=0                1: insert a copy of odd_kib before the first download after a pause, if its number is even otherwise
  *     odd_kib=1024
- *     free=0 late_us=0     no step waits for another, and copies back begin so much later
- *     tokens=64 then=0 then_ms=80   the most batches under way, and how many later on
- *     window_ms=0          what a batch took in each such part of the time
- *     fence_us=0           how long after a copy the fence behind it is given
- *     up=1 down=1          whether anything is copied that way
- *     priority=none        which contexts have a high priority, the others having a low one: compute, copies
+ *     free=0 late_us=0     1: no step waits for another; copies back start late_us later
+ *     tokens=64 then=0 then_ms=80   the most batches in flight; after then_ms it becomes `then`
+ *     window_ms=0          print the time per batch for each window of this length
+ *     fence_us=0           how long after a copy its fence is submitted
+ *     up=1 down=1          whether to copy in that direction
+ *     priority=none        contexts with a high priority: compute, copies; the others get a low one
  */
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
@@ -63,7 +63,7 @@ typedef void (APIENTRYP set_address)(GLint, GLuint64);
 FUNCTIONS(DECLARE)
 OF_POINTERS(DECLARE)
 
-enum { UP, COMPUTE, DOWN, STEPS, MOST_SLOTS = 64, GROUPS = 1056, EXACT = 4096 };
+enum { UP, COMPUTE, DOWN, STEPS, MAX_SLOTS = 64, GROUPS = 1056, EXACT = 4096 };
 enum { IN_BIND, IN_WORK, IN_STAMP, IN_BARRIER, IN_FENCE, IN_FLUSH, IN_LOOK, KINDS };
 static const char *const step_names[STEPS] = {"upload", "compute", "download"};
 static const char *const kind_names[KINDS] = {"bind", "work", "stamps", "barrier", "fence", "flush", "looks"};
@@ -97,7 +97,7 @@ struct slot {
     GLsync fences[STEPS];
 };
 
-static struct slot slots[MOST_SLOTS];
+static struct slot slots[MAX_SLOTS];
 static GLuint program, own_in, own_out, odd_from, odd_to;
 static int slot_count, elements, loops, groups = GROUPS;
 static double started = 1e30;
@@ -154,17 +154,17 @@ static void kernel(struct tally *tally, const struct slot *slot, const GLuint st
     if (is("stamps", "1")) IN(IN_STAMP, glQueryCounter(stamps[1], GL_TIMESTAMP));
 }
 
-/* Batches that are back, each behind all before it. Where two contexts compute, landed[COMPUTE] counts the even ones and landed[DOWN] the odd. */
+/* Completed batches, in order. If two contexts compute, landed[COMPUTE] counts the even ones and landed[DOWN] the odd. */
 static int back(void) {
     int even = atomic_load(&landed[COMPUTE]), odd = atomic_load(&landed[DOWN]);
     if (is("computing", "1")) return odd;
     return even > odd ? 2 * odd + 1 : 2 * even;
 }
 
-/* The batch that a step's n-th is. */
+/* The batch that is a step's n-th. */
 static int batch(int step, int n) { return step == UP || is("computing", "1") ? n : 2 * n + (step == DOWN); }
 
-/* Whether the next batch may begin with a step: its slot is free, or the step before is seen to be done. */
+/* Whether the next batch may start a step: its slot is free, or its previous step is complete. */
 static int may_begin(int step) {
     int next = batch(step, atomic_load(&issued[step]));
     if (is("free", "1")) return 1;
@@ -176,7 +176,7 @@ static int may_begin(int step) {
     return next < atomic_load(&landed[is("computing", "1") ? step - 1 : UP]);
 }
 
-/* Makes a slot's output known to a context by its address, or as an image. */
+/* Gives a context access to a slot's output by its address, or as an image. */
 static void see(struct slot *slot) {
     if (is("writes", "pointer")) {
         glMakeNamedBufferResidentNV(slot->out, GL_READ_WRITE);
@@ -197,10 +197,10 @@ static void *serve(void *argument) {
     const double look = 1e-6 * atof(option("look_us")), later = computes ? 0 : 1e-6 * atof(option("fence_us"));
     int fenced = 0, rested = 1;
     const size_t bytes = 4 * (size_t)elements;
-    double began[MOST_SLOTS], looked = 0;
-    GLuint stamps[MOST_SLOTS][2];
+    double began[MAX_SLOTS], looked = 0;
+    GLuint stamps[MAX_SLOTS][2];
     GLuint64 end = 0;
-    glGenQueries(2 * MOST_SLOTS, stamps[0]);
+    glGenQueries(2 * MAX_SLOTS, stamps[0]);
     glUseProgram(program);
     glUniform1i(0, loops);
     for (struct slot *slot = slots; computes && slot < slots + slot_count; slot++) see(slot);
@@ -287,7 +287,7 @@ static void open_display(void) {
     exit(1);
 }
 
-/* A kernel of so many microseconds. */
+/* A kernel that takes the given microseconds. */
 static void make_program(double wanted) {
     const char *const out = is("writes", "pointer") ? "layout(location = 1) uniform float *a;\n"
         : is("writes", "image") ? "layout(r32f, binding = 0) writeonly uniform imageBuffer a;\n"
@@ -350,7 +350,7 @@ int main(int count, char **arguments) {
     }
     elements = (int)(atof(option("mib")) * (1 << 18));
     slot_count = atoi(option("slots"));
-    if (slot_count < 1 || slot_count > MOST_SLOTS || elements < EXACT) return fprintf(stderr, "slots or mib: out of range\n"), 2;
+    if (slot_count < 1 || slot_count > MAX_SLOTS || elements < EXACT) return fprintf(stderr, "slots or mib: out of range\n"), 2;
     open_display();
     root = EGL_NO_CONTEXT;
     root = new_context(0);
@@ -375,7 +375,7 @@ int main(int count, char **arguments) {
     for (size_t step = 0; step < STEPS; step++) pthread_create(&threads[step], NULL, serve, (void *)step);
     while (atomic_load(&ready) < STEPS) { }
     atomic_fetch_add(&ready, 1);
-    /* A tenth of a second to warm up. The threads count on while their figures are read: a batch more or less. */
+    /* A tenth of a second to warm up. The threads keep counting while their figures are read: an error of one batch at most. */
     usleep(100000);
     struct tally before[STEPS], after[STEPS];
     memcpy(before, tallies, sizeof before);

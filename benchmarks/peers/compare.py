@@ -1,11 +1,10 @@
-"""`make bench-peers`: Sparkle beside oneDNN, ncnn and OpenBLAS, in one run.
+"""`make bench-peers`: compares Sparkle with oneDNN, ncnn and OpenBLAS in one run.
 
     compare.py --peers FOLDER --sparkle DRIVER [--threads T] [--rounds R] [--seconds S] [--record FOLDER]
 
-Every library is a driver that waits for one layer at a time, so that all of them measure the same layer within a second or two
-of each other: round by round, layer by layer, in an order that rotates. What disturbs the machine then disturbs all
-alike, and the ratios stand. The figure of a layer is the median of its rounds. The peak is measured in the same
-rotation. A wrong result of Sparkle's ends the run: it has no speed.
+Every library is a driver process that measures one layer at a time. All drivers measure a layer within a second or two of each other,
+round by round, in a rotating order. A disturbance of the machine then affects all alike, and the ratios hold. The figure of a
+layer is the median of its rounds. The peak is measured in the same rotation. A wrong result of Sparkle ends the run.
 """
 
 import argparse
@@ -21,7 +20,7 @@ import time
 from statistics import geometric_mean, median
 
 HERE = pathlib.Path(__file__).resolve().parent
-# OpenMP's threads go on spinning for up to 0.2 s after their last work, and would take the next driver's cores.
+# OpenMP's threads spin for up to 0.2 s after their last work and would occupy the next driver's cores.
 SPIN_SECONDS = 0.3
 GEMM_SIZES = (512, 768, 1024, 1536, 2048, 3072, 4096)
 
@@ -40,7 +39,7 @@ class Driver:
         )
 
     def ask(self, *words):
-        """One request, one answer, as a dictionary; numbers are floats."""
+        """Sends one request. Returns the answer as a dictionary with numbers as floats."""
         request = " ".join(map(str, words))
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
@@ -59,13 +58,13 @@ class Driver:
 
 
 def rotated(items, by):
-    """`items` beginning with another one each time."""
+    """`items`, rotated by `by`."""
     items = list(items)
     return items[by % len(items) :] + items[: by % len(items)]
 
 
 class Figures:
-    """What each (work, driver, figure) gave, round by round."""
+    """The values of each (work, driver, figure), round by round."""
 
     def __init__(self):
         self.all = {}
@@ -75,7 +74,7 @@ class Figures:
             self.all.setdefault((work, driver, key), []).append(value)
 
     def of(self, work, driver, key):
-        """The median; a name as it is; None where nothing was measured."""
+        """The median; a name unchanged; None if nothing was measured."""
         values = self.all.get((work, driver, key))
         if not values:
             return None
@@ -83,7 +82,7 @@ class Figures:
 
 
 def measure(works, drivers, threads, rounds, seconds, say):
-    """All drivers do all works. `works`: name -> (request, the drivers that take part)."""
+    """Runs all works. `works`: name -> (request, the drivers that take part)."""
     figures = Figures()
     for number in range(rounds):
         for index, (name, (request, parts)) in enumerate(works.items()):
@@ -97,7 +96,7 @@ def measure(works, drivers, threads, rounds, seconds, say):
 
 
 def layers(suite):
-    """The suite's layers: name -> sizes in the order of a request, which is that of the file's columns."""
+    """The suite's layers: name -> sizes in the order of a request, which is the order of the file's columns."""
     with open(suite, newline="", encoding="utf-8") as file:
         columns = ("N", "C", "H", "W", "K", "kernel", "stride", "pad", "groups", "dilation", "kernel_w", "pad_w")
         reader = csv.DictReader(file)
@@ -106,7 +105,7 @@ def layers(suite):
 
 
 def table(rows):
-    """Rows of texts in columns; the first is a name, the others numbers."""
+    """Formats rows as columns: a name, then numbers."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     line = lambda row: "  ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])])
     return "\n".join(line(row).rstrip() for row in rows)
@@ -117,7 +116,7 @@ def text(value):
 
 
 def convolutions(figures, names):
-    """The table of layers, and the project's aims that it answers: (figure, measured, at least, where)."""
+    """The table of layers, and the project's targets: (figure, measured, at least, where)."""
     head = ["layer", "onednn call", "onednn prepacked", "ncnn", "sparkle call", "sparkle prepacked", "sparkle direct"]
     head += ["call/onednn", "prepacked/onednn", "prepacked/better", "direct/peak", "peak", "kernel"]
     rows, ratios = [], {key: [] for key in head[7:11]}
@@ -149,7 +148,7 @@ def convolutions(figures, names):
 
 
 def shapes(figures, names):
-    """The same for layers outside of the suite, beside oneDNN alone: ratios without an aim."""
+    """The same for layers outside the suite, compared with oneDNN only, without targets."""
     head = ["shape", "onednn call", "onednn prepacked", "sparkle call", "sparkle prepacked"]
     rows = [head + ["call/onednn", "prepacked/onednn", "prepacked/peak", "kernel"]]
     for name in names:
@@ -171,8 +170,8 @@ def products(figures, names):
     rows = [["sgemm", "openblas", "openblas avx512", "sparkle", "sparkle/better", "sparkle/peak", "peak"]]
     for name in names:
         keys = (("openblas", "gemm"), ("openblas avx512", "gemm"), ("sparkle", "gemm"), ("peak", "peak"))
-        chosen, told, ours, peak = (figures.of(name, *key) for key in keys)
-        rows.append([name, chosen, told, ours, ours / max(chosen, told or 0.0), ours / peak, peak])
+        chosen, wide, ours, peak = (figures.of(name, *key) for key in keys)
+        rows.append([name, chosen, wide, ours, ours / max(chosen, wide or 0.0), ours / peak, peak])
     over, share = min((row[4], row[0]) for row in rows[1:]), min((row[5], row[0]) for row in rows[1:])
     return rows, [
         ("sgemm over the better OpenBLAS, worst size", over[0], 1.0, over[1]),
@@ -181,7 +180,7 @@ def products(figures, names):
 
 
 def machine(options):
-    """What was measured, and how."""
+    """One line about the machine, the build and the method."""
     model = platform.processor() or platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
@@ -196,7 +195,7 @@ def machine(options):
 
 
 def record(folder, stem, report, tables):
-    """Dated files: the report as it was printed, the tables as CSV."""
+    """Writes dated files: the printed report, and the tables as CSV."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     pathlib.Path(folder, stem + ".txt").write_text(report, encoding="utf-8")
     for name, rows in tables.items():
@@ -238,7 +237,7 @@ def main():
         parts.append("one thread")
     gemm_parts = ["openblas", "sparkle"]
     if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
-        # On a processor that is newer than itself OpenBLAS may choose narrower kernels than it has.
+        # OpenBLAS may choose narrower kernels than it has on processors that it does not know.
         drivers["openblas avx512"] = Driver([peers / "openblas_sgemm", library], threads, OPENBLAS_CORETYPE="SkylakeX")
         gemm_parts.append("openblas avx512")
     works = {name: (["conv", *sizes], parts) for name, sizes in layers(options.suite).items()}

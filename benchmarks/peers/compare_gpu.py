@@ -1,16 +1,15 @@
-"""`make bench-gpu`: Sparkle's generated shaders beside cuDNN and cuBLAS, strict fp32, on one GPU in one run.
+"""`make bench-gpu`: compares Sparkle's generated shaders with cuDNN and cuBLAS, strict fp32, on one GPU in one run.
 
     compare_gpu.py --sparkle DRIVER [--suite FILE] [--batches 1,32] [--top N] [--rounds R] [--busy S] [--record FOLDER]
 
-DRIVER is the release build of the example `gpu_driver`; nothing else of Sparkle is needed, so a carried binary will do. The
-Python that runs this needs PyTorch with CUDA; with `--alone` only Sparkle is measured, on whatever GL device there is.
+DRIVER is the release build of the example `gpu_driver`. Nothing else of Sparkle is needed, so the binary may be copied from another
+machine. Python needs PyTorch with CUDA. With `--alone` only Sparkle is measured, on gl:0.
 
-`--suite shapes.csv --batches 0` does the same for layers outside of the suite, each at its own batch.
+`--suite shapes.csv --batches 0` does the same for layers outside the suite, each with its own batch.
 
-Both sides hold a layer ready and are timed in turns, round by round, so that they see the same card at the same clock: kernel
-time of 20 calls back to back, best of 5 (graph replays, or timestamp queries), the card kept busy by the same work before. The
-figure is the median of the rounds. The ceiling of multiply-adds through OpenGL is measured beside each layer. A wrong result of
-Sparkle's ends the run: it has no speed.
+Both sides prepare a layer and are timed alternately, so that the card has the same clock for both. A time is the kernel time of 20
+calls back to back, best of 5 (graph replays, or timestamp queries), after the same work kept the card busy. The figure is the median
+of the rounds. The ceiling of multiply-adds through OpenGL is measured beside each layer. A wrong result of Sparkle ends the run.
 """
 
 import argparse
@@ -24,13 +23,13 @@ from statistics import geometric_mean, median
 
 from compare import HERE, Driver, Figures, layers, record, rotated, table, text
 
-# Between two timings of a layer the card is hardly idle: a shorter time brings its clock back.
+# The card is hardly idle between two timings of a layer, so a shorter busy time restores its clock.
 REST_OF_BUSY = 0.25
 LARGE_BATCH = 32
 
 
 class Bench:
-    """The drivers, and what they measured."""
+    """The drivers and their measurements."""
 
     def __init__(self, options):
         self.options = options
@@ -43,10 +42,10 @@ class Bench:
             driver.close()
 
     def turns(self, work, held):
-        """Times everything of `held`, a list of (driver, name), round by round in an order that rotates."""
+        """Times all of `held`, a list of (driver, name), round by round in a rotating order."""
         busy = self.options.busy
         for number in range(self.options.rounds):
-            # The reference kernel is so slow that once tells enough.
+            # The reference kernel is slow; one timing is enough.
             for driver, name in rotated([it for it in held if number == 0 or it[1] != "reference"], number):
                 answer = driver.ask("time", name, busy)
                 if name == "ceiling":
@@ -55,7 +54,7 @@ class Bench:
                 busy = self.options.busy * REST_OF_BUSY
 
     def layer(self, name, batch, sizes):
-        """One layer at one batch."""
+        """Measures one layer with one batch."""
         sizes = [batch or sizes[0], *sizes[1:]]
         which = ["first", "best"] if self.options.top > 1 else ["first"]
         which += ["direct"] if name.startswith("vgg") else []
@@ -63,7 +62,7 @@ class Bench:
         answer = self.sparkle.ask("conv", ",".join(which), self.options.top, *sizes)
         work = (name, batch)
         self.kernels[work] = {key.split(".")[1]: it for key, it in answer.items() if key.startswith("kernel.")}
-        # The same kernel under two names is timed once.
+        # A kernel with two names is timed once.
         same = {key: next(other for other in which if self.kernels[work][other] == it) for key, it in self.kernels[work].items()}
         held = [(self.sparkle, key) for key in which if same[key] == key] + [(self.sparkle, "ceiling")]
         if self.vendor:
@@ -76,7 +75,7 @@ class Bench:
                     self.figures.add(work, key, {"gflops": gflops})
 
     def product(self):
-        """Square matrices."""
+        """Measures a product of square matrices."""
         self.sparkle.ask("gemm", self.options.gemm)
         held = [(self.sparkle, "gemm")]
         if self.vendor:
@@ -85,7 +84,7 @@ class Bench:
         self.turns("sgemm", held)
 
     def rate(self, work, driver):
-        """GFLOPS, or None where nothing was measured."""
+        """GFLOPS, or None if nothing was measured."""
         return self.figures.of(work, driver, "gflops")
 
 
@@ -99,7 +98,7 @@ def mean(values):
 
 
 def layers_table(bench, names, batch):
-    """A row a layer, ratios beside the figures; then the geomeans."""
+    """One row per layer with figures and ratios, then the geometric means."""
     ours = "best" if bench.options.top > 1 else "first"
     head = ["layer", "cudnn", "first", "best", "direct", "reference", "first/cudnn", "best/cudnn", "first/best"]
     head += ["direct/ceiling", "best/reference", "first choice", "best of the first " + str(bench.options.top)]
@@ -117,7 +116,7 @@ def layers_table(bench, names, batch):
 
 
 def aims(bench, tables):
-    """What the project promises, and what was measured: (figure, measured, at least, where)."""
+    """The project's targets: (figure, measured, at least, where)."""
     found = []
     for batch, at_least in ((LARGE_BATCH, 1.10), (1, 1.40)):
         if batch not in tables:
@@ -141,7 +140,7 @@ def aims(bench, tables):
 
 
 def machine(options, device):
-    """What was measured, and how."""
+    """One line about the machine, the build and the method."""
     gpu = "an OpenGL device"
     if not options.alone:
         import torch
@@ -158,7 +157,7 @@ def machine(options, device):
 
 
 def missing():
-    """What the vendor's side lacks here, or None."""
+    """What the vendor's side lacks on this machine, or None."""
     get_it = f"Get it with: {sys.executable} -m pip install torch\nOr measure Sparkle alone with --alone (make bench-gpu ALONE=1)."
     if importlib.util.find_spec("torch") is None:
         return f"cuDNN is reached through PyTorch, which this Python has not got.\n{get_it}"

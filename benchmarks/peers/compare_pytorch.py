@@ -1,8 +1,8 @@
-"""Sparkle beside PyTorch's conv2d on the CPU, in one run, on a machine that has PyTorch:
+"""Compares Sparkle with PyTorch's conv2d on the CPU in one run, on a machine with PyTorch:
 
     python3 compare_pytorch.py --sparkle DRIVER --threads T [--rounds R] [--seconds S] [--suite FILE] [--record FOLDER]
 
-DRIVER is the release build of the example `bench_driver`. How it measures is compare.py's story.
+DRIVER is the release build of the example `bench_driver`. compare.py explains the method.
 """
 
 import argparse

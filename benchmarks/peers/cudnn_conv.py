@@ -2,12 +2,12 @@
 
 | request | answer |
 | --- | --- |
-| `conv N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | holds a layer, as `conv` |
-| `gemm SIZE` | holds a square product, as `gemm` |
+| `conv N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | prepares a layer, as `conv` |
+| `gemm SIZE` | prepares a square product, as `gemm` |
 | `time NAME BUSY` | `gflops=` and `us=` of one call |
 
-The rule is that of sparkle_gpu/main.rs: 20 calls back to back (replays of one CUDA graph, which leaves the launches' cost on
-the CPU out), best of 5, after BUSY seconds of the same. cuDNN has tried its algorithms before and taken the fastest.
+The rule is that of sparkle_gpu/main.rs: 20 calls back to back, best of 5, after BUSY seconds of the same work. The calls are replays of
+one CUDA graph, which excludes the CPU's cost of launches. cuDNN has tried its algorithms before and chosen the fastest.
 """
 
 import math
@@ -17,7 +17,7 @@ import time
 import torch
 import torch.nn.functional as functional
 
-CALLS, ROUNDS, WARM_UP, LONGEST = 20, 5, 5, 0.2
+CALLS, ROUNDS, WARM_UP, MAX_SECONDS = 20, 5, 5, 0.2
 
 torch.backends.cudnn.benchmark = True
 torch.backends.cudnn.allow_tf32 = False
@@ -33,7 +33,7 @@ class Held:
         for _ in range(WARM_UP):
             call()
         once = self.seconds(call)
-        self.calls = max(1, min(CALLS, int(LONGEST / once)))
+        self.calls = max(1, min(CALLS, int(MAX_SECONDS / once)))
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             for _ in range(self.calls):
@@ -61,7 +61,7 @@ class Held:
 
 
 def reals(*sizes):
-    """Uniform in -1..1, as Sparkle's are."""
+    """Values uniform in -1..1, like Sparkle's."""
     return torch.rand(*sizes, device="cuda") * 2 - 1
 
 

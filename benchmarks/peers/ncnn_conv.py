@@ -1,7 +1,7 @@
 """ncnn's side of `make bench-peers`: fp32, one layer, NCHW in and out, weights prepared when the network is loaded.
 
-Requests and answers are those of sparkle/main.rs, `conv` only. On 3x3 layers of stride 1 ncnn uses Winograd's algorithm: its GFLOPS
-count the direct algorithm's operations and may exceed what the processor can do.
+Requests and answers are those of sparkle/main.rs, `conv` only. On 3x3 layers with stride 1, ncnn uses Winograd's algorithm. Its GFLOPS
+count the direct algorithm's operations and may exceed the processor's peak.
 """
 
 import os
@@ -17,7 +17,7 @@ NARROW = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf1
 
 
 def network(c, h, w, k, size, stride, pad):
-    """A network of one convolution with random weights, nothing narrower than fp32 in it."""
+    """A network of one convolution with random weights, in fp32 throughout."""
     net = ncnn.Net()
     for name in NARROW:
         if hasattr(net.opt, "use_" + name):
@@ -37,7 +37,7 @@ def network(c, h, w, k, size, stride, pad):
 
 
 def median_seconds(seconds, call):
-    """The rule that all drivers follow."""
+    """The timing rule of all drivers."""
     call()
     call()
     times = []

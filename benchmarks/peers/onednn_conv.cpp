@@ -1,8 +1,8 @@
 // oneDNN's side of `make bench-peers`: fp32 convolution with NCHW user tensors. Requests and answers are those of
-// sparkle/main.rs, `conv` only; `call` has all reorders inside, `prepacked` has the weights reordered before.
+// sparkle/main.rs, `conv` only. `call` includes all reorders; for `prepacked` the weights are reordered before.
 //
-// Either figure is the better of two ways: oneDNN's own blocked layouts with reorders from and to NCHW, and NCHW as
-// oneDNN takes it directly.
+// Each figure is the better of two ways: oneDNN's own blocked layouts with reorders from and to NCHW, and NCHW
+// passed to oneDNN directly.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,7 +20,7 @@ static double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The rule that all drivers follow.
+// The timing rule of all drivers.
 template <class Call>
 static double median_seconds(double seconds, Call call) {
   call();
@@ -103,7 +103,7 @@ int main() {
                                      &it.stride, &it.pad_h, &it.groups, &it.dilation, &it.s, &it.pad_w};
     const double seconds = numbers.empty() ? 0.0 : numbers.back();
     if (!numbers.empty()) numbers.pop_back();
-    // The last four may be left out: one group, no dilation, a square kernel.
+    // The last four are optional: one group, no dilation, a square kernel.
     if (numbers.size() == 8) numbers.insert(numbers.end(), {1.0, 1.0, numbers[5], numbers[7]});
     if (what != "conv" || numbers.size() != fields.size()) {
       std::cout << "failed=not understood: " << request << std::endl;
@@ -116,7 +116,7 @@ int main() {
         const Times times = measure(it, blocked, seconds, engine, stream);
         best = {std::min(best.call, times.call), std::min(best.prepacked, times.prepacked)};
       } catch (const dnnl::error &) {
-        // This way is not implemented for this shape; the other one is.
+        // oneDNN does not implement this way for this shape, but it does the other one.
       }
     }
     char answer[96];

@@ -1,12 +1,12 @@
 /* OpenBLAS's side of `make bench-peers`: row-major square sgemm. Requests and answers are those of sparkle/main.rs, `gemm`
- * only. The library is loaded from the path that is given, so that Debian's package need not be installed. */
+ * only. The library is loaded from a path, so that Debian's package need not be installed. */
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, MOST_CALLS = 100000 };
+enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, MAX_CALLS = 100000 };
 
 typedef void sgemm(int layout, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                    const float *b, int ldb, float beta, float *c, int ldc);
@@ -31,7 +31,7 @@ static float *reals(size_t count, unsigned seed) {
   return values;
 }
 
-/* The rule that all drivers follow; `times` has room for MOST_CALLS. 0 if there is no memory. */
+/* The timing rule of all drivers; `times` has room for MAX_CALLS. Returns 0 if memory is short. */
 static double gflops(sgemm *multiply, int n, double seconds, double *times) {
   size_t count = (size_t)n * (size_t)n;
   float *a = reals(count, 1), *b = reals(count, 2), *c = reals(count, 3);
@@ -39,7 +39,7 @@ static double gflops(sgemm *multiply, int n, double seconds, double *times) {
   if (a && b && c) {
     double start = 0.0;
     int calls = -2;
-    while (calls < 5 || (calls < MOST_CALLS && now() - start < seconds)) {
+    while (calls < 5 || (calls < MAX_CALLS && now() - start < seconds)) {
       double before = now();
       if (calls == 0) start = before;
       multiply(ROW_MAJOR, NO_TRANSPOSE, NO_TRANSPOSE, n, n, n, 1.0f, a, n, b, n, 0.0f, c, n);
@@ -56,13 +56,13 @@ static double gflops(sgemm *multiply, int n, double seconds, double *times) {
 }
 
 int main(int argc, char **argv) {
-  static double times[MOST_CALLS];
+  static double times[MAX_CALLS];
   void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW) : NULL;
   if (!library) {
     fprintf(stderr, "usage: openblas_sgemm LIBRARY: %s\n", argc == 2 ? dlerror() : "one argument");
     return 2;
   }
-  /* As POSIX has it: dlsym gives functions through an object pointer. */
+  /* The way of POSIX: dlsym returns functions as object pointers. */
   sgemm *multiply;
   *(void **)&multiply = dlsym(library, "cblas_sgemm");
   if (!multiply) {

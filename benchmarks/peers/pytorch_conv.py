@@ -15,7 +15,7 @@ torch.set_grad_enabled(False)
 
 
 def median_seconds(seconds, call):
-    """The rule that all drivers follow."""
+    """The timing rule of all drivers."""
     call()
     call()
     times = []

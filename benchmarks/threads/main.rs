@@ -1,8 +1,10 @@
-//! What threads gain, layer by layer: `cargo run --release --example threads -- benchmarks/suite.csv 1,2,4 [ROUNDS [SECONDS]]`.
+//! Measures what threads gain, layer by layer: `cargo run --release --example threads -- benchmarks/suite.csv 1,2,4
+//! [ROUNDS [SECONDS]]`.
 //!
-//! Each layer of the list with weights packed, at each number of threads in turn, round by round, all in one process: what
-//! disturbs the machine then disturbs all alike. A figure is the median of its rounds' medians. The last lines are what the
-//! cores do by themselves: fused multiply-adds in registers, and reading what their own caches cannot hold.
+//! Each layer runs with packed weights on each number of threads in turn, round by round, in one process. A
+//! disturbance of the machine then affects all alike. A figure is the median of its rounds' medians. The last lines
+//! are the limits of the cores: fused multiply-adds in registers, and reads of more memory than their own caches
+//! hold.
 
 #[path = "../peers/sparkle/peak.rs"]
 mod peak;
@@ -18,7 +20,7 @@ use sparkle::{Conv2d, Conv2dDesc, Device};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Bytes that each thread reads again and again: more than an L2 cache, less than a share of an L3.
+/// Bytes that each thread reads repeatedly: more than an L2 cache, less than a share of an L3 cache.
 const READ: usize = 3 << 20;
 
 fn main() -> Result<()> {
@@ -56,13 +58,13 @@ fn print(name: &str, row: &[f64]) {
     println!("{name:14}{rates}   {gains}");
 }
 
-/// A line of the list: `name,N,C,H,W,K,kernel,stride,pad`.
+/// A line of the suite: `name,N,C,H,W,K,kernel,stride,pad`.
 fn layer(line: &str) -> Result<(String, Conv2d)> {
     let mut words = line.split(',');
     let name = words.next().unwrap_or_default().to_owned();
     let sizes = words.map(str::parse).collect::<std::result::Result<Vec<i64>, _>>()?;
     let &[n, c, h, w, k, size, stride, pad] = sizes.as_slice() else {
-        return Err(format!("not understood: {line}").into());
+        return Err(format!("malformed line: {line}").into());
     };
     let (r, s, stride_h, stride_w, pad_h, pad_w) = (size, size, stride, stride, pad, pad);
     let desc = Conv2dDesc { n, c, h, w, k, r, s, stride_h, stride_w, pad_h, pad_w, ..Default::default() };
@@ -95,7 +97,7 @@ fn measure(problem: &Conv2d, threads: &[usize], rounds: usize, time: Duration) -
     Ok(medians.iter().filter_map(|times| median(times)).collect())
 }
 
-/// Bytes a nanosecond that `threads` threads read at once, each from memory of its own.
+/// Bytes per nanosecond that `threads` threads read at the same time, each from its own memory.
 fn reading(threads: usize, time: Duration) -> f64 {
     let start = Barrier::new(threads);
     let one = || {

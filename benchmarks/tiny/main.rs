@@ -1,7 +1,7 @@
-//! What a call costs by itself: a 3x3 convolution of one channel of 5x5, from a plan, through Rust and through C.
+//! Measures the overhead of a call: a 3x3 convolution of one channel of 5x5, from a plan, through Rust and through C.
 //!
-//! `cargo run --release --example tiny_call`. Each figure is the least of many medians of batches of calls, one clock
-//! reading a batch.
+//! `cargo run --release --example tiny_call`. Each figure is the least of many medians. A median is over
+//! batches of calls, with one clock reading per batch.
 
 use std::ptr::null;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn main() -> sparkle::Result<()> {
             plan.run(&input, &mut output).expect("a plan runs");
         });
         let through_c = batches(|| {
-            // SAFETY: the plan is alive, and both buffers have the lengths given.
+            // SAFETY: the plan is alive, and both buffers have the stated lengths.
             let status =
                 unsafe { sparkle_plan_execute(c, input.as_ptr(), 25, output.as_mut_ptr(), output.len()) };
             assert_eq!(status, sparkle_status::SPARKLE_OK);
@@ -37,12 +37,12 @@ fn main() -> sparkle::Result<()> {
     Ok(())
 }
 
-/// The same plan as a C program makes it.
+/// The same plan, created through the C interface.
 fn c_plan(weights: &[f32]) -> *mut sparkle_plan {
     let mut desc = Conv2dDesc { h: 5, w: 5, r: 3, s: 3, ..Default::default() }.into();
     let (mut device, mut plan) = (std::ptr::null_mut(), std::ptr::null_mut());
     let desc: *mut sparkle_conv2d_desc = &mut desc;
-    // SAFETY: all pointers are to living values, the weights as many as given.
+    // SAFETY: all pointers are to live values, and the weights have the stated length.
     let made = unsafe {
         [
             sparkle_device_open(c"cpu".as_ptr(), &mut device),
@@ -53,7 +53,7 @@ fn c_plan(weights: &[f32]) -> *mut sparkle_plan {
     plan
 }
 
-/// The median time of a call over some batches.
+/// The median time of a call over several batches.
 fn batches(mut call: impl FnMut()) -> Duration {
     let times: Vec<_> = (0..BATCHES)
         .map(|_| {

@@ -7,11 +7,11 @@ use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
     architecture::*, conv2d::*, device::*, gemm::*, library::*, pipeline::*, plan::*, reference::*, timing::*,
 };
-use sparkle::problem::exact::Random;
 
+use super::choices::Choices;
 use super::world::{CANARY, Held, KINDS, Kind, Problem, World, pointer};
 
-/// A job of this thread's, with its buffers.
+/// A job of this thread, with its buffers.
 struct Job {
     ticket: usize,
     buffers: [Vec<f32>; 2],
@@ -20,54 +20,60 @@ struct Job {
 
 pub struct Caller<'a> {
     world: &'a World,
-    random: Random,
+    choices: Choices,
     jobs: Vec<Job>,
 }
 
-/// More of a kind than this are not made.
-const MOST: usize = 12;
+/// Devices and plans that exist at a time.
+const MAX_HANDLES: usize = 12;
 
 impl<'a> Caller<'a> {
-    pub fn new(world: &'a World, seed: u64) -> Self {
-        Caller { world, random: Random::new(seed), jobs: vec![] }
+    pub fn new(world: &'a World, choices: Choices) -> Self {
+        Caller { world, choices, jobs: vec![] }
+    }
+
+    /// Whether the choices are used up. Those of a seed never are.
+    #[allow(dead_code)]
+    pub fn is_exhausted(&self) -> bool {
+        self.choices.is_exhausted()
     }
 
     fn below(&mut self, count: usize) -> usize {
-        self.random.between(0, count as i64 - 1) as usize
+        self.choices.below(count)
     }
 
     fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    /// A number that is hard to get right.
+    /// A number at or beyond a limit of some type.
     fn extreme(&mut self) -> i64 {
-        self.random.pick(&[0, -1, i64::MIN, i64::MAX, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, 7, 65_536])
+        self.choices.pick(&[0, -1, i64::MIN, i64::MAX, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, 7, 65_536])
     }
 
-    /// A handle for a call: mostly a living one of the kind, now and then of another kind, made up, or NULL.
+    /// A handle for a call: mostly a valid one of this kind; sometimes one of another kind, an invented one, or NULL.
     fn handle(&mut self, kind: Kind) -> Held {
         let number = self.below(1 << 20);
-        let living = self.world.some(kind, number, false).unwrap_or(Held { handle: 0, problem: 0 });
+        let valid = self.world.some(kind, number, false).unwrap_or(Held { handle: 0, problem: 0 });
         if !self.one_in(12) {
-            return living;
+            return valid;
         }
-        // None that is a living one of this kind: it would be another problem's.
+        // A valid one of this kind would belong to another problem.
         let other = KINDS[self.below(KINDS.len())];
         let handle = match self.below(4) {
             0 => 0,
-            1 => self.random.bits() as usize,
-            2 => living.handle.wrapping_add(1),
+            1 => self.choices.bits() as usize,
+            2 => valid.handle.wrapping_add(1),
             _ => self
                 .world
                 .some(other, number, false)
                 .filter(|_| other != kind)
                 .map_or(usize::MAX, |it| it.handle),
         };
-        Held { handle, ..living }
+        Held { handle, ..valid }
     }
 
-    /// A length that mostly is right.
+    /// The right length, or sometimes a wrong one.
     fn length(&mut self, right: usize) -> usize {
         match self.below(40) {
             0 => right + 1,
@@ -98,10 +104,10 @@ impl<'a> Caller<'a> {
                 &mut desc.groups,
             ];
             let count = fields.len();
-            *fields.into_iter().nth(self.random.between(0, count as i64 - 1) as usize).unwrap() = extreme;
+            *fields.into_iter().nth(self.choices.below(count)).unwrap() = extreme;
             match self.below(12) {
-                // Less than there is, or more than any struct has: what lies between would be a promise.
-                0 => desc.size = self.random.pick(&[0, 1, 15, desc.size - 1, 5_000, usize::MAX]),
+                // Too small or too large. A size in between would promise memory that is not there.
+                0 => desc.size = self.choices.pick(&[0, 1, 15, desc.size - 1, 5_000, usize::MAX]),
                 1 => desc.algorithm = extreme as i32,
                 2 => desc.relu = 2,
                 3 => desc.reserved = 1,
@@ -112,18 +118,18 @@ impl<'a> Caller<'a> {
         desc
     }
 
-    /// Compares the output of a call that succeeded; that of one that did not must be as it was.
+    /// Checks the output of a call: exact after success, untouched after failure.
     #[track_caller]
     fn settle(&self, status: sparkle_status, output: &[f32], expected: &[f32]) {
         match self.world.note(status) {
             SPARKLE_OK => self.world.verify(output, expected),
             _ => {
-                assert!(output.iter().all(|&value| value == CANARY), "{status:?}, and the output was touched")
+                assert!(output.iter().all(|&value| value == CANARY), "{status:?}, but the output was written")
             }
         }
     }
 
-    /// One call, or a few that belong together.
+    /// Makes one call, or a few that belong together.
     pub fn step(&mut self) {
         match self.below(32) {
             0 | 1 => self.open(),
@@ -158,17 +164,17 @@ impl<'a> Caller<'a> {
         let status = self.world.note(unsafe { sparkle_device_open(name.as_ptr(), &mut device) });
         if status != SPARKLE_OK {
             assert!(device.is_null());
-        } else if self.world.count(Kind::Device) < MOST {
+        } else if self.world.count(Kind::Device) < MAX_HANDLES {
             self.world.put(Kind::Device, device.addr(), 0);
         } else {
             self.world.note(sparkle_device_close(device));
         }
     }
 
-    /// Ends a handle that others may be using.
+    /// Ends a handle that other threads may be using.
     fn give_up(&mut self, kind: Kind) {
         let number = self.below(1 << 20);
-        // Some are always kept.
+        // Two of each kind stay.
         let Some(Held { handle, .. }) =
             (self.world.count(kind) > 2).then(|| self.world.some(kind, number, true)).flatten()
         else {
@@ -181,7 +187,7 @@ impl<'a> Caller<'a> {
             Kind::Slot => sparkle_slot_release(pointer(handle)),
             Kind::Ticket => sparkle_ticket_release(pointer(handle)),
         };
-        // Finalised meanwhile, perhaps.
+        // Another thread may have finalised the library.
         assert!([SPARKLE_OK, SPARKLE_ERROR_INVALID_HANDLE].contains(&self.world.note(status)));
     }
 
@@ -191,8 +197,7 @@ impl<'a> Caller<'a> {
         let Problem { input, weights, bias, expected, .. } = &self.world.problems[number];
         let mut output = vec![CANARY; expected.len()];
         let lens = [input, weights, bias, expected].map(|buffer| buffer.len()).map(|len| self.length(len));
-        // A length of one more is not there: it has to be refused before it is read.
-        // SAFETY: the buffers are as long as the problem says, and any other length is refused.
+        // SAFETY: the buffers are as long as the problem says. Any other length is refused before anything is read.
         let status = unsafe {
             sparkle_conv2d(
                 pointer(device.handle),
@@ -208,7 +213,7 @@ impl<'a> Caller<'a> {
             )
         };
         if status == SPARKLE_OK && !same_problem(&desc, &self.world.problems[number].desc) {
-            // Another problem of the same sizes.
+            // The changed description is another problem with the same buffer sizes.
             self.world.note(status);
             return;
         }
@@ -237,7 +242,7 @@ impl<'a> Caller<'a> {
         if status != SPARKLE_OK {
             return assert!(plan.is_null());
         }
-        if self.world.count(Kind::Plan) < MOST && same_problem(&desc, own) {
+        if self.world.count(Kind::Plan) < MAX_HANDLES && same_problem(&desc, own) {
             self.world.put(Kind::Plan, plan.addr(), number);
         } else {
             self.world.note(sparkle_plan_destroy(plan));
@@ -249,7 +254,7 @@ impl<'a> Caller<'a> {
         let Problem { input, expected, .. } = &self.world.problems[plan.problem];
         let mut output = vec![CANARY; expected.len()];
         let lens = [input, expected].map(|buffer| buffer.len()).map(|len| self.length(len));
-        // SAFETY: as above. A handle that was made up may be another problem's plan, whose lengths then differ.
+        // SAFETY: as above. An invented handle may be another problem's plan, whose lengths then differ.
         let status = unsafe {
             sparkle_plan_execute(pointer(plan.handle), input.as_ptr(), lens[0], output.as_mut_ptr(), lens[1])
         };
@@ -262,7 +267,7 @@ impl<'a> Caller<'a> {
     fn sgemm(&mut self) {
         let [m, n, k] = [(); 3].map(|()| self.below(40));
         let device = self.handle(Kind::Device);
-        let (a, b) = (self.random.integers(m * k, 3), self.random.integers(k * n, 3));
+        let (a, b) = (self.choices.integers(m * k, 3), self.choices.integers(k * n, 3));
         let mut desc = sparkle_gemm_desc {
             size: size_of::<sparkle_gemm_desc>(),
             layout: sparkle_layout::SPARKLE_ROW_MAJOR as i32,
@@ -291,7 +296,7 @@ impl<'a> Caller<'a> {
             }
         }
         let mut c = vec![CANARY; m * n];
-        // SAFETY: the matrices are as long as the sizes say, and anything else is refused.
+        // SAFETY: the matrices are as long as the sizes say; other sizes are refused.
         let status = unsafe {
             let (device, c) = (pointer(device.handle), c.as_mut_ptr());
             sparkle_sgemm(device, &desc, a.as_ptr(), a.len(), b.as_ptr(), b.len(), c, m * n)
@@ -300,7 +305,7 @@ impl<'a> Caller<'a> {
         let sum = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum::<f32>();
         let expected: Vec<f32> = (0..m * n).map(|at| sum(at / n, at % n)).collect();
         self.settle(status, &c, &expected);
-        let mut timing = sparkle_timing { size: size_of::<sparkle_timing>(), ..unsafe_zeroed() };
+        let mut timing = sparkle_timing { size: size_of::<sparkle_timing>(), ..zeroed() };
         // SAFETY: the struct is as large as it says.
         self.world.note(unsafe { sparkle_last_timing(&mut timing) });
     }
@@ -355,25 +360,25 @@ impl<'a> Caller<'a> {
         } else {
             assert!(
                 buffers[1].iter().all(|&value| value == CANARY),
-                "{status:?}, and the output was touched"
+                "{status:?}, but the output was written"
             );
         }
     }
 
     /// Waits for one of this thread's jobs.
     fn reap(&mut self) {
-        let Some(index) = self.random.bits().checked_rem(self.jobs.len() as u64) else { return };
-        let timeout = self.random.pick(&[-1, 0, 1, 1_000]);
+        let Some(index) = self.choices.bits().checked_rem(self.jobs.len() as u64) else { return };
+        let timeout = self.choices.pick(&[-1, 0, 1, 1_000]);
         let job = &self.jobs[index as usize];
         let status = self.world.note(sparkle_ticket_wait(pointer(job.ticket), timeout));
         match status {
             SPARKLE_ERROR_TIMEOUT => return,
             SPARKLE_OK => self.world.verify(&job.buffers[1], &self.world.problems[job.problem].expected),
-            // Released by another thread, or finalised: whether the job is done nobody can tell.
+            // Another thread released it or finalised the library: the job may still be running.
             SPARKLE_ERROR_INVALID_HANDLE => {}
             _ => assert!(
                 job.buffers[1].iter().all(|&value| value == CANARY),
-                "{status:?}, and the output was touched"
+                "{status:?}, but the output was written"
             ),
         }
         let Job { ticket, buffers, .. } = self.jobs.swap_remove(index as usize);
@@ -387,7 +392,7 @@ impl<'a> Caller<'a> {
     fn look_at_ticket(&mut self) {
         let held = [(); 3].map(|()| self.handle(Kind::Ticket));
         let tickets = held.map(|it| pointer::<sparkle_ticket>(it.handle));
-        let (mut done, mut index, timeout) = (7, 99, self.random.pick(&[0, 1, -1]));
+        let (mut done, mut index, timeout) = (7, 99, self.choices.pick(&[0, 1, -1]));
         // SAFETY: places for the answers, an array of three handles.
         unsafe {
             match self.below(4) {
@@ -410,7 +415,7 @@ impl<'a> Caller<'a> {
 
     fn acquire(&mut self) {
         let (pipeline, plan) = (self.handle(Kind::Pipeline), self.handle(Kind::Plan));
-        // To wait while this thread and all others hold slots would be for ever.
+        // Waiting could last for ever, because this thread and all others may hold slots.
         let mut slot = null_mut();
         // SAFETY: a place for the handle.
         let status =
@@ -420,7 +425,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Fills a slot, computes, compares. The slot is taken away from the others meanwhile: its memory is one thread's.
+    /// Fills a slot, computes and compares. Other threads cannot take the slot meanwhile.
     fn use_slot(&mut self) {
         let number = self.below(1 << 20);
         let Some(Held { handle, problem }) = self.world.some(Kind::Slot, number, true) else { return };
@@ -428,8 +433,8 @@ impl<'a> Caller<'a> {
         let slot = pointer(handle);
         let (mut fill, mut result, mut ticket) = (null_mut(), null(), null_mut());
         let Problem { input, expected, .. } = &self.world.problems[problem];
-        // SAFETY: the slot's memory is as long as its plan's input and output, and this thread's while no job runs in it; a
-        // slot that was finalised gives none.
+        // SAFETY: the slot's memory is as long as its plan's input and output. It belongs to this thread while no job
+        // runs in it. A slot that was finalised returns no memory.
         unsafe {
             let mut alive = self.world.note(sparkle_slot_memory(slot, &mut fill, &mut result)) == SPARKLE_OK;
             if alive {
@@ -455,8 +460,7 @@ impl<'a> Caller<'a> {
 
     fn pipeline_figures(&mut self) {
         let pipeline = self.handle(Kind::Pipeline);
-        let mut stats =
-            sparkle_pipeline_stats { size: size_of::<sparkle_pipeline_stats>(), ..unsafe_zeroed() };
+        let mut stats = sparkle_pipeline_stats { size: size_of::<sparkle_pipeline_stats>(), ..zeroed() };
         // SAFETY: the struct is as large as it says.
         self.world.note(unsafe { sparkle_pipeline_get_stats(pointer(pipeline.handle), &mut stats) });
         if self.one_in(3) {
@@ -466,7 +470,7 @@ impl<'a> Caller<'a> {
 
     fn questions(&mut self) {
         let (mut count, index) = (0, self.below(5));
-        let mut info = sparkle_device_info { size: size_of::<sparkle_device_info>(), ..unsafe_zeroed() };
+        let mut info = sparkle_device_info { size: size_of::<sparkle_device_info>(), ..zeroed() };
         let number = self.below(self.world.problems.len());
         let desc = self.desc(number);
         let (mut p, mut q) = (0, 0);
@@ -488,7 +492,7 @@ impl<'a> Caller<'a> {
         let desc = self.desc(number);
         let mut text = vec![0u8; self.below(3) * 20_000];
         let mut length = 0;
-        // SAFETY: as much room as is said; places for the answers.
+        // SAFETY: the text has the stated room; places for the answers.
         unsafe {
             let to = text.as_mut_ptr().cast::<c_char>();
             self.world.note(sparkle_shader_source(&desc, null(), to, text.len(), &mut length));
@@ -496,7 +500,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// The reference interface beside the new one, where the device is its.
+    /// Calls of the reference interface, which uses GL devices only.
     fn reference(&mut self) {
         if !self.world.device.starts_with("gl:") {
             return;
@@ -507,12 +511,12 @@ impl<'a> Caller<'a> {
             (0, _) => assert_eq!(gpu_initialize_opengl(), 1),
             (1, _) if self.one_in(4) => gpu_cleanup_opengl(),
             (2, _) => {
-                // SAFETY: the data is as long as said.
+                // SAFETY: the data has the stated length.
                 let buffer =
                     unsafe { gpu_create_buffer(problem.input.as_ptr().cast(), problem.input.len() * 4) };
                 if buffer.buffer_id != 0 {
                     let mut back = vec![CANARY; problem.input.len()];
-                    // SAFETY: as above. Nothing comes back if another thread has cleaned up.
+                    // SAFETY: as above. Nothing is downloaded if another thread has cleaned up.
                     unsafe { gpu_download_buffer(buffer, back.as_mut_ptr().cast::<c_void>()) };
                     assert!(back == problem.input || back.iter().all(|&value| value == CANARY));
                     gpu_free_buffer(buffer);
@@ -526,7 +530,7 @@ impl<'a> Caller<'a> {
                 let mut output = vec![CANARY; expected.len()];
                 let (input, weights) = (problem.input.as_ptr(), problem.weights.as_ptr());
                 let wrong = i32::from(self.one_in(8));
-                // SAFETY: the buffers are as long as the sizes say; sizes that do not fit together are refused.
+                // SAFETY: the buffers are as long as the sizes say; inconsistent sizes are refused.
                 let ms = unsafe {
                     let output = output.as_mut_ptr();
                     gpu_execute_conv2d_fortran(
@@ -580,9 +584,9 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Zeros of a struct of numbers.
-fn unsafe_zeroed<T: Copy>() -> T {
-    // SAFETY: used for the interface's structs of numbers, of which all bits are values.
+/// A struct of numbers, all zero.
+fn zeroed<T: Copy>() -> T {
+    // SAFETY: used only for the interface's structs of numbers, for which all bit patterns are valid.
     unsafe { std::mem::zeroed() }
 }
 

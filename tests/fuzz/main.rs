@@ -1,17 +1,21 @@
-//! Random sequences of calls of the C interface from four threads that share all handles, on every device: nothing crashes,
-//! every status is one that the call may give, results are exact, outputs of calls that failed are untouched.
+//! Random sequences of calls of the C interface on every device, from four threads that share all handles. Nothing
+//! crashes, every status is one that the call may return, results are exact, and failed calls leave their outputs
+//! untouched.
 //!
-//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 unless set; `SPARKLE_FUZZ_CALLS` goes on until there were so
-//! many calls on each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as far as threads repeat. `make fuzz` runs it under
-//! the address sanitizer.
+//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 by default. `SPARKLE_FUZZ_CALLS` is a number of
+//! calls for each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as
+//! far as threads allow. `make fuzz` runs this test under the address sanitizer; `fuzz/` makes the same calls from a
+//! fuzzer's bytes.
 
 mod calls;
+mod choices;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use calls::Caller;
+use choices::Choices;
 use sparkle::DeviceKind;
 use world::World;
 
@@ -21,7 +25,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
 }
 
-/// A thread that makes calls, until this is dropped: also if it fails.
+/// Counts a thread as working until it is dropped, also by a panic.
 struct Works<'a>(&'a AtomicU64);
 
 impl Drop for Works<'_> {
@@ -30,12 +34,13 @@ impl Drop for Works<'_> {
     }
 }
 
-/// Calls until `enough`, on `device`; gives how many.
+/// Makes calls on `device` until `enough`, and returns how many.
 fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
     let world = World::new(device);
     let working = AtomicU64::new(THREADS);
     std::thread::scope(|scope| {
-        // On GL jobs wait while callers hold all slots. When all callers wait for jobs, nobody but this gives one back.
+        // On GL, jobs wait while callers hold all slots. If all callers wait for jobs, only this thread can release a
+        // slot.
         scope.spawn(|| {
             let mut before = 0;
             while working.load(Relaxed) > 0 {
@@ -51,7 +56,7 @@ fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
             let (world, enough, working) = (&world, &enough, &working);
             scope.spawn(move || {
                 let _works = Works(working);
-                let mut caller = Caller::new(world, seed.wrapping_mul(1_000) + thread);
+                let mut caller = Caller::new(world, Choices::seeded(seed.wrapping_mul(1_000) + thread));
                 while !enough(world.calls.load(Relaxed)) {
                     caller.step();
                 }
@@ -73,7 +78,7 @@ fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
 fn random_calls_from_four_threads() {
     let all = sparkle::devices();
     let devices = all.iter().filter(|it| it.id.is_some()).map(|it| (it.id.clone().unwrap(), it.kind));
-    // A GL device's worker is one thread, whoever calls; the first is enough.
+    // One GL device is enough: its worker is one thread for all callers.
     let gl = devices.clone().find(|it| it.1 == DeviceKind::Gl);
     let mut devices: Vec<String> = devices.take(1).chain(gl).map(|it| it.0).collect();
     if let Ok(only) = std::env::var("SPARKLE_FUZZ_DEVICE") {

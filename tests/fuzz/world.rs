@@ -1,4 +1,4 @@
-//! What all threads share: problems with their results, and handles.
+//! What all threads share: problems with their expected results, and handles.
 
 use std::collections::BTreeMap;
 use std::ptr::null_mut;
@@ -22,7 +22,7 @@ pub struct Problem {
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
     pub expected: Vec<f32>,
-    /// What the reference interface computes, if the problem is one of its: without bias and ReLU.
+    /// What the reference interface computes, without bias and ReLU; `None` if it cannot express the problem.
     pub reference: Option<Vec<f32>>,
 }
 
@@ -47,7 +47,7 @@ impl Problem {
         Problem { desc: desc.into(), input, weights, bias, expected, reference }
     }
 
-    /// The problem's output sizes, as the reference interface wants them.
+    /// The problem's output height and width, for the reference interface.
     pub fn output_sides(&self) -> [i32; 2] {
         let d = &self.desc;
         [(d.h, d.pad_h, d.r, d.stride_h), (d.w, d.pad_w, d.s, d.stride_w)]
@@ -67,7 +67,7 @@ pub enum Kind {
 
 pub const KINDS: [Kind; 5] = [Kind::Device, Kind::Plan, Kind::Pipeline, Kind::Ticket, Kind::Slot];
 
-/// A handle, and the number of its problem where it has one.
+/// A handle, and the number of its problem if it has one.
 #[derive(Clone, Copy)]
 pub struct Held {
     pub handle: usize,
@@ -78,9 +78,9 @@ pub struct World {
     pub device: String,
     pub problems: Vec<Problem>,
     handles: Mutex<BTreeMap<Kind, Vec<Held>>>,
-    /// Buffers of jobs whose tickets were lost to other threads: used until all jobs have ended.
+    /// Buffers of jobs whose tickets other threads released. Jobs may use them until all have ended.
     graveyard: Mutex<Vec<[Vec<f32>; 2]>>,
-    /// Read by those who use a slot's memory, which ends with the library.
+    /// Read-locked while a slot's memory is in use, because finalisation frees that memory.
     pub memory_of_slots: RwLock<()>,
     pub calls: AtomicU64,
     pub verified: AtomicU64,
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// Counts a call. A defect of the library or the driver is none of the statuses that calls may give.
+    /// Counts a call. No call may return a status that stands for a defect of the library or the driver.
     #[track_caller]
     pub fn note(&self, status: sparkle_status) -> sparkle_status {
         self.calls.fetch_add(1, Relaxed);
@@ -151,7 +151,7 @@ impl World {
         self.statuses.iter().map(|count| count.load(Relaxed)).collect()
     }
 
-    /// Compares a whole output.
+    /// Compares a whole output, bit by bit.
     #[track_caller]
     pub fn verify(&self, output: &[f32], expected: &[f32]) {
         assert!(output == expected, "wrong at {:?}", output.iter().zip(expected).position(|(a, b)| a != b));
@@ -162,7 +162,7 @@ impl World {
         self.handles.lock().unwrap().entry(kind).or_default().push(Held { handle, problem });
     }
 
-    /// Some handle of a kind, if there is one; `take` it away from all others.
+    /// Some handle of a kind, if there is one. `take` removes it from the list.
     pub fn some(&self, kind: Kind, number: usize, take: bool) -> Option<Held> {
         let mut handles = self.handles.lock().unwrap();
         let all = handles.entry(kind).or_default();
@@ -170,12 +170,12 @@ impl World {
         Some(if take { all.swap_remove(index) } else { all[index] })
     }
 
-    /// A handle that has ended.
+    /// Removes a handle that has ended.
     pub fn forget(&self, kind: Kind, handle: usize) {
         self.handles.lock().unwrap().entry(kind).or_default().retain(|held| held.handle != handle);
     }
 
-    /// Gives back the slots that nobody is using.
+    /// Releases all slots in the list.
     pub fn release_slots(&self) {
         while let Some(Held { handle, .. }) = self.some(Kind::Slot, 0, true) {
             self.note(sparkle_slot_release(pointer(handle)));
@@ -190,7 +190,7 @@ impl World {
         self.graveyard.lock().unwrap().push(buffers);
     }
 
-    /// Ends everything: all handles are invalid then, and all jobs have ended.
+    /// Finalises the library: all handles become invalid, and all jobs have ended.
     pub fn finalize(&self) {
         let _alone = self.memory_of_slots.write().unwrap();
         let mut graveyard = self.graveyard.lock().unwrap();

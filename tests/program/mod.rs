@@ -1,5 +1,5 @@
-//! Support for the tests of the program: the program in its own folder, and its output.
-#![allow(dead_code)] // Each test file uses some of this.
+//! Helpers for tests of the program: it runs in a folder of its own, and its output is examined.
+#![allow(dead_code)] // Each test file uses some of them.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program in `folder`, without Sparkle's environment variables.
+/// The program in `folder`, with no `SPARKLE_` variables from outside.
 pub fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparkle"));
     for (name, _) in std::env::vars_os() {
@@ -16,7 +16,7 @@ pub fn program(folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    // Without a cache, so a command creates only the files that it is asked for.
+    // Without a cache, the folder contains only files that the command was asked to write.
     command.current_dir(folder).env("SPARKLE_CACHE_DIR", "off");
     command
 }
@@ -34,7 +34,7 @@ pub fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
-/// The messages of the program on stderr, without those of drivers.
+/// The program's own lines on stderr. Drivers may write there, too.
 pub fn notes(output: &Output) -> Vec<&str> {
     stderr(output).lines().filter(|line| line.contains("sparkle") || line.contains("panicked")).collect()
 }
@@ -57,7 +57,7 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Writes a `.npy` file, version 1, independently of the program's own writer.
+/// Writes a `.npy` file of version 1, without the program's own writer.
 pub fn npy(path: &Path, descr: &str, fortran: bool, shape: &[usize], data: &[u8]) {
     let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
     let order = if fortran { "True" } else { "False" };

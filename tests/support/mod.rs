@@ -1,6 +1,6 @@
-//! Support for the tests of the shared library: the library where a linker finds it, a C compiler, a watchdog for programs, and
-//! the check for a GL device.
-#![allow(dead_code)] // Each test file uses some of this.
+//! Helpers for tests of the shared library: they find the library, compile C programs, run them under a watchdog, and
+//! report a missing GL device.
+#![allow(dead_code)] // Each test file uses some of them.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -10,18 +10,18 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The maximum run time of a program. Only a program that hangs takes longer, even on a slow machine.
+/// How long a program may run. Even on slow machines only a hanging program takes longer.
 const WATCHDOG: Duration = Duration::from_secs(300);
 
 /// The directory with this build's `libsparkle.so` and `libsparkle.so.0`, for `-L` and `-Wl,-rpath`.
 pub fn library_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        // Cargo puts the library into the directory of the tests.
+        // Cargo puts the library into the folder of the tests.
         let dir = std::env::current_exe().expect("a test has a path").parent().unwrap().to_owned();
         assert!(dir.join("libsparkle.so").exists(), "no libsparkle.so in {}", dir.display());
         let link = dir.join("libsparkle.so.0");
-        // Other tests do the same concurrently: the first one wins.
+        // Other tests may create the link at the same time.
         if let Err(error) = std::os::unix::fs::symlink("libsparkle.so", &link) {
             assert!(link.exists(), "{}: {error}", link.display());
         }
@@ -29,7 +29,7 @@ pub fn library_dir() -> &'static Path {
     })
 }
 
-/// A directory for build results that lives as long as the test process.
+/// A directory for what tests build. It exists as long as the test process.
 pub fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
     SCRATCH.get_or_init(|| tempfile::tempdir().expect("a temporary directory")).path()
@@ -66,7 +66,7 @@ pub fn compile_file(path: &Path, flags: &[&str]) -> PathBuf {
 
 /// The machine's C or C++ compiler.
 pub fn compiler(cpp: bool) -> Command {
-    // Cargo tells build scripts the target, but not tests. They run on the machine that built them.
+    // Cargo tells only build scripts the target. Tests run on the machine that built them.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cc::Build::new();
     build.target(&target).host(&target).opt_level(1).cargo_metadata(false).cpp(cpp).no_default_flags(true);
@@ -78,9 +78,9 @@ pub fn compiler(cpp: bool) -> Command {
 pub struct Ran {
     /// Its exit status.
     pub status: ExitStatus,
-    /// Its stdout.
+    /// Everything that it wrote to stdout.
     pub stdout: String,
-    /// Its stderr.
+    /// Everything that it wrote to stderr.
     pub stderr: String,
 }
 
@@ -100,7 +100,7 @@ pub fn run(program: &Path, variables: &[(&str, &str)]) -> Ran {
     run_command(command)
 }
 
-/// Runs `command` as [`run`] does.
+/// Runs `command` under the same watchdog.
 pub fn run_command(mut command: Command) -> Ran {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -113,7 +113,7 @@ pub fn run_command(mut command: Command) -> Ran {
     }
 }
 
-/// Reads all of `pipe` on a thread, so that the program never blocks on a full pipe.
+/// Reads all of `pipe` on a thread of its own, so that the program never blocks.
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = vec![];
@@ -122,7 +122,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Waits for the end of the program; `None` if the watchdog killed it.
+/// Waits for the end; `None` if the watchdog killed the program.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let start = Instant::now();
     loop {
@@ -138,8 +138,8 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
-/// Whether this machine has a usable GL device, in hardware or software. If not, reports a skip on stderr; with
-/// `SPARKLE_TEST_REQUIRE_GL=1`, fails instead.
+/// Whether this machine has a usable GL device, software or not. If not, it prints that the test is skipped; with
+/// `SPARKLE_TEST_REQUIRE_GL=1` it fails instead.
 #[track_caller]
 pub fn gl_available() -> bool {
     let devices = sparkle::devices();
@@ -149,7 +149,7 @@ pub fn gl_available() -> bool {
     }
     assert!(std::env::var("SPARKLE_TEST_REQUIRE_GL").as_deref() != Ok("1"), "no GL device: {devices:#?}");
     let place = std::panic::Location::caller();
-    // Not eprintln, whose output the test harness hides.
+    // The test harness hides the output of eprintln.
     let _ = writeln!(std::io::stderr(), "skipped: no GL device ({}:{})", place.file(), place.line());
     false
 }

@@ -1,4 +1,4 @@
-//! Sparkle's side of `make bench-peers`: measures what it is told to on standard input, one answer a line.
+//! Sparkle's side of `make bench-peers`: reads requests from standard input, and prints one line per answer.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -6,9 +6,9 @@
 //! | `gemm SIZE SECONDS` | `gemm=` GFLOPS, `error=` over bound |
 //! | `peak SECONDS` | `peak=` GFLOPS of fused multiply-adds in registers |
 //!
-//! The rule that all drivers follow: two calls that do not count, then calls timed one by one for SECONDS, five at
-//! least; the figure is their median, by a monotonic clock around the whole call. Results are compared with the float64
-//! oracle on a sample of outputs after the last timed call; an error above 1 means they are wrong.
+//! The timing rule of all drivers: two calls do not count; then calls are timed one by one for SECONDS, at least
+//! five. The figure is the median by a monotonic clock around the whole call. After the last call a sample of outputs
+//! is compared with the float64 oracle. An error above 1 means that the result is wrong.
 
 mod peak;
 
@@ -20,7 +20,7 @@ use sparkle::problem::oracle::{self, Expected};
 use sparkle::report::{gflops, median};
 use sparkle::{Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout};
 
-/// Rows of outputs, or single elements of a product, that are compared with the oracle.
+/// Rows of outputs, or single elements of a product, to compare with the oracle.
 const SAMPLES: usize = 24;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -51,7 +51,7 @@ fn answer(device: &Device, request: &str) -> Result<String> {
             gemm(device, &Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?, time)
         }
         ("peak", []) => Ok(format!("peak={:.2}", peak::gflops(sparkle::num_threads(), time))),
-        _ => Err(format!("not understood: {request}").into()),
+        _ => Err(format!("unknown request: {request}").into()),
     }
 }
 
@@ -118,12 +118,12 @@ fn below(random: &mut Random, limit: usize) -> usize {
     (random.bits() % limit as u64) as usize
 }
 
-/// The larger of two errors; NaN is the worst.
+/// The larger of two errors; NaN is larger than all.
 fn worse(one: f64, other: f64) -> f64 {
     if one >= other || one.is_nan() { one } else { other }
 }
 
-/// The rule above.
+/// The timing rule above.
 fn median_time(time: Duration, mut call: impl FnMut() -> sparkle::Result<()>) -> Result<Duration> {
     call()?;
     call()?;

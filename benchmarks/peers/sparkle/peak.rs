@@ -1,14 +1,14 @@
-//! The most fused multiply-adds that the cores can do: on registers alone, in more independent chains than the units'
-//! latency needs. Memory is not involved, so no product or convolution that does all its multiplications can be faster.
+//! Measures the peak rate of fused multiply-adds: on registers alone, in more independent chains than the units'
+//! latency needs. No memory is involved, so no product or direct convolution can be faster.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// The loop that the library calibrates itself with.
+/// The loop with which the library calibrates itself.
 #[path = "../../../src/cpu/peak.rs"]
 mod registers;
 
-/// GFLOPS of `threads` threads that compute at once for `time`: the sum of the medians of each.
+/// GFLOPS of `threads` threads that compute at the same time for `time`: the sum of their medians.
 pub fn gflops(threads: usize, time: Duration) -> f64 {
     let start = Barrier::new(threads);
     let one = || {

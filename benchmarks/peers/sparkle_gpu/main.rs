@@ -1,18 +1,18 @@
-//! Sparkle's side of `make bench-gpu`: holds kernels ready on `gl:0` and times them when it is told to on standard input, one
-//! answer a line.
+//! Sparkle's side of `make bench-gpu`: prepares kernels on `gl:0` and times them on request. It reads requests from
+//! standard input, and prints one line per answer.
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `conv WHICH TOP N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | holds kernels of a layer; `kernel.NAME=` for each, `error=` over bound of the worst |
-//! | `gemm SIZE` | holds a square product, as `gemm`; likewise |
-//! | `ceiling` | holds multiply-adds from registers, as `ceiling` |
-//! | `time NAME BUSY` | `gflops=` and `us=` of one run among 20 back to back, best of 5, after BUSY seconds of the same |
-//! | `device` | what the planner knows: `flops=`, `memory=`, `launch=`, `units=` |
+//! | `conv WHICH TOP N C H W K kernel stride pad [groups dilation kernel_w pad_w]` | prepares kernels of a layer; `kernel.NAME=` for each, the largest `error=` over bound |
+//! | `gemm SIZE` | prepares a square product, as `gemm`; the same answer |
+//! | `ceiling` | prepares multiply-adds from registers, as `ceiling` |
+//! | `time NAME BUSY` | `gflops=` and `us=` of one run among 20 back to back, best of 5, after BUSY seconds of the same work |
+//! | `device` | what the planner knows of the device: `flops=`, `memory=`, `launch=`, `units=` |
 //!
-//! WHICH is a list of `first` (the planner's first choice), `best` (the fastest of its TOP first), `direct` (the fastest of its TOP
-//! first without Winograd) and `reference` (one thread an output, as the reference framework does it). Each kernel
-//! is run once when it is made, and its results are compared with the float64 oracle; above 1 they are wrong. A new layer
-//! drops the last one's kernels.
+//! WHICH is a list of `first` (the planner's first choice), `best` (the fastest of its TOP first), `direct` (the
+//! fastest of its TOP first without Winograd) and `reference` (one invocation per output, like the reference
+//! framework). Each kernel runs once when it is prepared, and its result is compared with the float64 oracle. An
+//! error above 1 means that the result is wrong. A new layer replaces the kernels of the last one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -23,13 +23,13 @@ use sparkle::lab::{Bench, Data, Effort, Timed};
 use sparkle::shader::variant::{Family, Variant, candidates};
 use sparkle::{Conv2d, Conv2dDesc};
 
-/// Runs between two timestamps, as the peers' graphs hold.
+/// Runs between two timestamps, as many as in the peers' graphs.
 const CALLS: usize = 20;
-/// Times of which the best counts.
+/// Timings; the best counts.
 const ROUNDS: usize = 5;
 /// Rows of outputs compared with the oracle.
 const ROWS: usize = 12;
-/// How long candidates keep the card busy before they are timed against each other.
+/// How long candidates keep the card busy before they are compared.
 const SHORT_BUSY: Duration = Duration::from_millis(60);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -74,7 +74,7 @@ impl Server {
                 Ok(self.hold("ceiling", Rc::new(ceiling)))
             }
             ["time", name, busy] => {
-                let timed = self.held.get(name).ok_or_else(|| format!("nothing is held as {name}"))?;
+                let timed = self.held.get(name).ok_or_else(|| format!("no kernel is prepared as {name}"))?;
                 let busy = Duration::try_from_secs_f64(busy.parse()?)?;
                 let time = timed.time(&Effort { busy, calls: CALLS, rounds: ROUNDS, rows: 0 })?.as_secs_f64();
                 Ok(format!("gflops={:.2} us={:.3}", timed.flops / time * 1e-9, time * 1e6))
@@ -84,7 +84,7 @@ impl Server {
                 let (flops, memory, launch) = (gpu.flops, gpu.memory, gpu.launch);
                 Ok(format!("flops={flops:e} memory={memory:e} launch={launch:e} units={}", gpu.units))
             }
-            _ => Err(format!("not understood: {request}").into()),
+            _ => Err(format!("unknown request: {request}").into()),
         }
     }
 
@@ -106,7 +106,7 @@ impl Server {
                 "best" => ranked.iter().take(top).copied().collect(),
                 "direct" => ranked.iter().filter(is_direct).take(top).copied().collect(),
                 "reference" => vec![Variant::FALLBACK],
-                _ => return Err(format!("no kernels are called {name}").into()),
+                _ => return Err(format!("no kernels have the name {name}").into()),
             };
             let mut kernels = vec![];
             for variant in wanted {
@@ -128,7 +128,7 @@ impl Server {
     }
 }
 
-/// The kernel that takes least of the card's time; one alone is not timed.
+/// The fastest kernel. A single one is not timed.
 fn fastest(mut kernels: Vec<Rc<Timed>>) -> Result<Rc<Timed>> {
     if kernels.len() > 1 {
         let effort = Effort { busy: SHORT_BUSY, calls: CALLS, rounds: 3, rows: 0 };
@@ -142,7 +142,7 @@ fn fastest(mut kernels: Vec<Rc<Timed>>) -> Result<Rc<Timed>> {
     kernels.pop().ok_or_else(|| "the planner offers nothing".into())
 }
 
-/// The larger of two errors; NaN is the worst.
+/// The larger of two errors; NaN is larger than all.
 fn worse(one: f64, other: f64) -> f64 {
     if one >= other || one.is_nan() { one } else { other }
 }

@@ -1,4 +1,4 @@
-//! `sparkle bench`: a suite of layers, each proven right, then timed.
+//! `sparkle bench`: verifies, then times every layer of a suite.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,14 +16,15 @@ use crate::{files, memory, verify};
 
 /// Verify and time every layer of a suite.
 ///
-/// Every output element of every layer is compared with a float64 oracle first; error/bound is the largest error in
-/// units of the rounding error bound, and at most 1. Then the layer is timed: the device is kept busy for 0.4 s, then calls
-/// are timed one by one. kernel ms is the median time of the kernels alone, wall ms that of the whole call, transfers
-/// included; GFLOPS count the direct algorithm's operations and kernel time. The result must be the same after the
-/// last call as after the first. A layer of an empty batch, N = 0, takes no time and has no rate.
+/// Every output element of every layer is first compared with a float64 oracle. error/bound is the largest error in
+/// units of the rounding error bound; it is at most 1. Then the device is kept busy for 0.4 s, and calls are timed
+/// one by one. kernel ms is the median time of the kernels alone. wall ms is that of the whole call with transfers.
+/// GFLOPS count the direct algorithm's operations in kernel time. The last call must return the same result as the
+/// first. An empty batch, N = 0, takes no time and has no rate.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]
@@ -34,7 +35,7 @@ pub struct Args {
     /// Threads of the CPU path
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
-    /// Prepare weights once, outside the timing; without it every call is a one-shot call
+    /// Pack weights once, outside the timing; without this option each call packs them
     #[arg(long)]
     prepacked: bool,
     /// Timed calls a layer [default: enough for 0.5 s, at least 5]
@@ -45,7 +46,7 @@ pub struct Args {
     json: Option<PathBuf>,
 }
 
-/// The JSON report: what was measured where, then the rows.
+/// The JSON report.
 #[derive(serde::Serialize)]
 struct Report<'a> {
     sparkle: &'static str,
@@ -55,17 +56,17 @@ struct Report<'a> {
     threads: usize,
     prepacked: bool,
     repeat: Option<u32>,
-    machine: Machine,
+    machine: MachineReport,
     geomean_gflops: Option<f64>,
-    /// Layers that were not measured, or whose result is wrong, and why.
+    /// Layers that were not measured or have a wrong result, with the reason.
     failed: Vec<Remark>,
-    /// Layers another device did, and why.
+    /// Layers that another device computed, with the reason.
     fallbacks: Vec<Remark>,
     rows: Vec<Row>,
 }
 
 #[derive(serde::Serialize)]
-struct Machine {
+struct MachineReport {
     os: &'static str,
     arch: &'static str,
     cores: usize,
@@ -78,8 +79,7 @@ struct Remark {
     reason: String,
 }
 
-/// One layer. Times are missing if the result was wrong: it has no speed then. The rate is missing also where there was nothing
-/// to compute.
+/// One layer. A layer with a wrong result has no times and no rate. An empty batch has no rate.
 #[derive(serde::Serialize)]
 struct Row {
     name: String,
@@ -89,18 +89,18 @@ struct Row {
     kernel_ms: Option<f64>,
     wall_ms: Option<f64>,
     gflops: Option<f64>,
-    /// Not finite, in JSON null, if an output is NaN or infinite.
+    /// Not finite if an output is NaN or infinite; null in JSON.
     error_over_bound: f64,
 }
 
-/// What became of one layer.
+/// The outcome for one layer.
 struct Outcome {
     row: Row,
     wrong: Option<String>,
     fallback: Option<String>,
 }
 
-/// What became of all layers.
+/// The outcomes for all layers.
 #[derive(Default)]
 struct Results {
     rows: Vec<Row>,
@@ -112,7 +112,7 @@ struct Results {
 /// Runs the command.
 ///
 /// # Errors
-/// A bad suite; a wrong result; a device failure. A wrong or failed layer does not keep the others from being measured.
+/// A bad suite; a wrong result; a device failure. The other layers are measured all the same.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     args.json.as_deref().map_or(Ok(()), files::check_target)?;
     let layers = suite::read(&args.suite, args.batch)?;
@@ -167,7 +167,7 @@ impl Results {
                     Failure::Wrong("a result is wrong".to_owned()).keep_worst(&mut self.failure);
                 }
                 if let Some(reason) = fallback {
-                    console.note(&format!("{name}: done by {}, because {reason}", row.device));
+                    console.note(&format!("{name}: computed by {}, because {reason}", row.device));
                     self.fallbacks.push(remark(reason));
                 }
                 self.rows.push(row);
@@ -180,8 +180,8 @@ impl Results {
         }
     }
 
-    /// The geometric mean of all rates; none if a layer is missing, as the others' mean would look like the suite's. Empty batches
-    /// have no rate and count for nothing.
+    /// The geometric mean of all rates. `None` if a layer failed, because the mean of the others would look like the
+    /// suite's. Empty batches do not count.
     fn geomean(&self) -> Option<f64> {
         let with_work = self.rows.iter().filter(|row| row.flops > 0);
         let rates: Option<Vec<f64>> = with_work.map(|row| row.gflops).collect();
@@ -211,7 +211,7 @@ fn one(args: &Args, device: &Device, Layer { name, problem }: &Layer) -> Result<
     }
     let first = memory::copied("the first output", &output)?;
     let measured = measure(Effort::figure(args.repeat.map(|repeat| repeat as usize)), || call(&mut output))?;
-    // The same device gives the same bits every time; another one, after a fallback, is judged like the first.
+    // The same device returns the same bits every time. After a fallback to another device the result is verified again.
     if !first.iter().map(|value| value.to_bits()).eq(output.iter().map(|value| value.to_bits())) {
         verdict = verdict.and(verify::conv2d(problem, (&input, &weights, None), &output)?);
     }
@@ -244,8 +244,8 @@ fn outcome(
     Outcome { row, wrong, fallback }
 }
 
-fn machine() -> Machine {
-    Machine {
+fn machine() -> MachineReport {
+    MachineReport {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
         cores: std::thread::available_parallelism().map_or(1, usize::from),

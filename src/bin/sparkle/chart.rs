@@ -1,4 +1,4 @@
-//! A test chart for those without a photograph at hand: edges of every orientation, fine and coarse, colours, and text.
+//! The demo's test chart, for use without a photograph: edges of every orientation, fine and coarse, colours, and text.
 
 use std::f32::consts::{PI, TAU};
 
@@ -6,10 +6,10 @@ use image::{Rgb, RgbImage};
 
 use crate::font;
 
-/// Height and width of the chart and of every picture the demo takes.
+/// Height and width of the chart and of every picture that the demo filters.
 pub const SIDE: u32 = 224;
 
-/// Samples a pixel in each direction, so that edges between pixels are as soft as a camera's.
+/// Samples per pixel in each direction, so that edges are as soft as a camera's.
 const SAMPLES: u32 = 4;
 
 type Colour = [f32; 3];
@@ -63,7 +63,7 @@ fn star(x: f32, y: f32) -> Colour {
     if (angle * 18.0).sin() > 0.0 { hue(angle / TAU).map(|share| 0.7 * share) } else { WHITE }
 }
 
-/// A colour of the rainbow; the place in it repeats after 1.
+/// A colour of the rainbow. Positions repeat after 1.
 fn hue(place: f32) -> Colour {
     [0.0, 1.0, 2.0].map(|third| 0.5 + 0.5 * (TAU * (place - third / 3.0)).cos())
 }
@@ -71,7 +71,7 @@ fn hue(place: f32) -> Colour {
 /// A frequency sweep: rings that grow finer away from the corner.
 fn rings(x: f32, y: f32) -> Colour {
     let radius = x.hypot(y);
-    // A period of three pixels is reached in the opposite corner.
+    // The period is three pixels in the opposite corner.
     let wave = (PI * radius * radius / 420.0).cos();
     [0.5 + 0.45 * wave; 3]
 }

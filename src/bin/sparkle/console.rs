@@ -12,7 +12,7 @@ use crate::failure::Failure;
 #[derive(Default)]
 pub struct Console {
     bar: Option<ProgressBar>,
-    /// The first error of standard output; nothing more is written there after it.
+    /// The first error of standard output. Nothing is written there after it.
     broken: Option<io::Error>,
 }
 
@@ -31,13 +31,13 @@ impl Console {
         self.line(serde_json::to_string_pretty(document).expect("reports have text keys only"));
     }
 
-    /// Tells the user something that is not a result. A closed stderr is no reason to fail.
+    /// Writes a note, which is not a result, to stderr. A closed stderr is no failure.
     pub fn note(&self, text: &str) {
         let write = || drop(writeln!(io::stderr().lock(), "sparkle: {text}"));
         self.bar.as_ref().map_or_else(write, |bar| bar.suspend(write));
     }
 
-    /// Starts a progress bar of `steps`, shown only if stderr is a terminal. [`Console::end_progress`] removes it.
+    /// Starts a progress bar of `steps`. It shows only if stderr is a terminal. [`Console::end_progress`] removes it.
     pub fn progress(&mut self, steps: u64, label: &str) -> ProgressBar {
         self.end_progress();
         let terminal = io::stderr().is_terminal();
@@ -64,7 +64,7 @@ impl Console {
     /// Ends the output.
     ///
     /// # Errors
-    /// If standard output took not everything, unless its reader merely left: whoever pipes into `head` wants no error.
+    /// If standard output could not be written. A reader that closes its pipe early, such as `head`, is no error.
     pub fn finish(&mut self) -> Result<(), Failure> {
         self.end_progress();
         let flushed = io::stdout().flush();

@@ -1,4 +1,4 @@
-//! `sparkle conv2d`: one convolution from NumPy files to a NumPy file.
+//! `sparkle conv2d`: computes one convolution on NumPy files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,11 @@ use crate::{files, memory};
 
 /// Convolve arrays from .npy files.
 ///
-/// Files hold float32; float64, Fortran order and big-endian files are converted as they are read. The output is float32 in C
-/// order, and appears only if everything went well. An empty batch, N = 0, gives an empty output.
+/// Files hold float32. Files with float64, in Fortran order or big-endian are converted when they are read. The
+/// output is float32 in C order, and is written only on success. An empty batch, N = 0, has an empty output.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Input, shape (N, C, H, W); or (C, H, W) for one image, whose output then is (K, P, Q)
+    /// Input, shape (N, C, H, W); or (C, H, W) for one image, with an output of shape (K, P, Q)
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Weights, shape (K, C/groups, R, S)
@@ -29,16 +29,16 @@ pub struct Args {
     /// Step of the kernel: one number, or height and width as 2,1 or 2x1
     #[arg(long, value_name = "S", default_value = "1", value_parser = pair)]
     stride: Pair,
-    /// Zeros on each side, likewise
+    /// Zeros on each side: one number, or height and width
     #[arg(long, value_name = "P", default_value = "0", value_parser = pair)]
     pad: Pair,
-    /// Distance between kernel elements, likewise
+    /// Distance between kernel elements: one number, or height and width
     #[arg(long, value_name = "D", default_value = "1", value_parser = pair)]
     dilation: Pair,
-    /// Groups that the channels are cut into
+    /// Groups of channels
     #[arg(long, value_name = "G", default_value_t = 1)]
     groups: i64,
-    /// Turn negative outputs into zero
+    /// Set negative outputs to zero
     #[arg(long)]
     relu: bool,
     #[command(flatten)]
@@ -46,19 +46,19 @@ pub struct Args {
     /// Output file
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Print what was done as JSON
+    /// Print a report as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// A number for height and one for width.
+/// Values for height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pair(i64, i64);
 
 fn pair(text: &str) -> Result<Pair, String> {
     let number = |text: &str| {
         let parsed = text.trim().parse::<u32>();
-        parsed.map(i64::from).map_err(|_| format!("\"{text}\" is no whole number from 0 up"))
+        parsed.map(i64::from).map_err(|_| format!("\"{text}\" is not a whole number of at least 0"))
     };
     match text.split_once([',', 'x']) {
         Some((height, width)) => Ok(Pair(number(height)?, number(width)?)),
@@ -85,7 +85,7 @@ struct Report<'a> {
 /// Runs the command.
 ///
 /// # Errors
-/// Bad files and shapes; what the device failed to do. The output file is untouched then.
+/// Bad files and shapes; a device failure. The output file is untouched then.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     files::check_target(&args.output)?;
     let input = read(&args.input, &[3, 4], "(N, C, H, W) or (C, H, W)")?;
@@ -115,7 +115,7 @@ fn read(path: &Path, ranks: &[usize], expected: &str) -> Result<Array, Failure> 
     Err(Failure::Input(format!("{path}: shape {shape} has rank {}; expected {expected}", array.shape.len())))
 }
 
-/// The convolution that options and shapes describe.
+/// The convolution that the options and shapes describe.
 fn problem(args: &Args, input: &Array, weights: &Array, bias: Option<&Array>) -> Result<Conv2d, Failure> {
     let sides = |array: &Array| array.shape.iter().map(|&side| side as i64).collect::<Vec<_>>();
     let (image, kernel) = (sides(input), sides(weights));
@@ -164,7 +164,7 @@ fn problem(args: &Args, input: &Array, weights: &Array, bias: Option<&Array>) ->
 
 fn report(args: &Args, console: &mut Console, problem: &Conv2d, run: &Run, shapes: [&[usize]; 3]) {
     if let Some(reason) = &run.fallback {
-        console.note(&format!("{} did the work, because {reason}", run.device));
+        console.note(&format!("computed by {}, because {reason}", run.device));
     }
     let timing = run.timing;
     let rate = gflops(problem.flops(), timing.kernel);

@@ -1,4 +1,4 @@
-//! `sparkle demo`: a picture through the first layer of an image network, on every device there is.
+//! `sparkle demo`: filters a picture with the first layer of an image network, on every usable device.
 
 use std::path::PathBuf;
 
@@ -30,18 +30,18 @@ pub struct Args {
     device: Option<String>,
 }
 
-/// Bytes that the demo takes for pictures and maps, at most: they have fixed sizes.
-const MEMORY: usize = 32 << 20;
+/// The most bytes that the demo needs for pictures and maps, which have fixed sizes.
+const MAX_BYTES: usize = 32 << 20;
 
 /// The layer with its data.
-struct Layer {
+struct DemoLayer {
     problem: Conv2d,
     input: Vec<f32>,
     weights: Vec<f32>,
 }
 
-/// What a device did; it was right.
-struct Done {
+/// A device's verified result.
+struct DeviceResult {
     name: String,
     output: Vec<f32>,
     measured: Measured,
@@ -55,7 +55,7 @@ struct Done {
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     files::check_target(&args.output)?;
     let picture = photo::picture(args.image.as_deref())?;
-    memory::check("the demo's pictures and feature maps", MEMORY)?;
+    memory::check("the demo's pictures and feature maps", MAX_BYTES)?;
     let layer = layer(&picture);
     let source = args.image.as_ref().map_or("a test chart".to_owned(), |path| path.display().to_string());
     let work = layer.problem.flops() as f64 / 1e9;
@@ -69,7 +69,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     console.line("");
     let (done, failure) = on_all(console, &targets, &layer);
     let Some((first, others)) = done.split_first() else {
-        return Err(failure.unwrap_or_else(|| Failure::Device("there is no usable device".to_owned())));
+        return Err(failure.unwrap_or_else(|| Failure::Device("no device is usable".to_owned())));
     };
     console.line("");
     others.iter().for_each(|other| console.line(compare(first, other)));
@@ -78,12 +78,12 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Runs the layer on every device; returns those that were right, and the worst failure of the others.
+/// Runs the layer on every device. Returns the verified results, and the worst failure of the other devices.
 fn on_all(
     console: &mut Console,
     targets: &[(String, String)],
-    layer: &Layer,
-) -> (Vec<Done>, Option<Failure>) {
+    layer: &DemoLayer,
+) -> (Vec<DeviceResult>, Option<Failure>) {
     console.line(row(["device", "kernel ms", "wall ms", "GFLOPS", "error/bound", "kernel", "name"]));
     let bar = console.progress(targets.len() as u64, "devices");
     let (mut all, mut failure) = (vec![], None);
@@ -115,7 +115,7 @@ fn draw(args: &Args, console: &mut Console, mosaic: &RgbImage) -> Result<(), Fai
     Ok(())
 }
 
-fn layer(picture: &RgbImage) -> Layer {
+fn layer(picture: &RgbImage) -> DemoLayer {
     let side = i64::from(SIDE);
     let kernel = filters::SIDE as i64;
     let desc = Conv2dDesc {
@@ -132,7 +132,7 @@ fn layer(picture: &RgbImage) -> Layer {
         ..Default::default()
     };
     let problem = Conv2d::new(desc).expect("the layer is valid");
-    Layer { problem, input: photo::planes(picture), weights: filters::bank() }
+    DemoLayer { problem, input: photo::planes(picture), weights: filters::bank() }
 }
 
 /// Selectors and names of the devices to run on.
@@ -148,8 +148,8 @@ fn targets(args: &Args) -> Result<Vec<(String, String)>, Failure> {
 }
 
 /// Runs, verifies and times the layer on one device.
-fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
-    let Layer { problem, input, weights } = layer;
+fn one(selector: &str, name: &str, layer: &DemoLayer) -> Result<DeviceResult, Failure> {
+    let DemoLayer { problem, input, weights } = layer;
     let plan = Device::open(selector)?.plan(problem, weights, None)?;
     let mut output = memory::unwritten(problem.output_len())?;
     plan.run(input, &mut output)?;
@@ -159,17 +159,17 @@ fn one(selector: &str, name: &str, layer: &Layer) -> Result<Done, Failure> {
     }
     let mut again = memory::unwritten(problem.output_len())?;
     let measured = measure(Effort::impression(), || plan.run(input, &mut again))?;
-    Ok(Done { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
+    Ok(DeviceResult { name: name.to_owned(), output, measured, error_over_bound: verdict.error_over_bound })
 }
 
-fn print(console: &mut Console, layer: &Layer, done: &Done) {
+fn print(console: &mut Console, layer: &DemoLayer, done: &DeviceResult) {
     let measured = &done.measured;
     let (kernel, wall) = (ms(measured.kernel_time), ms(measured.wall_time));
     let rate = format!("{:.1}", gflops(layer.problem.flops(), measured.kernel_time));
     let error = format!("{:.4}", done.error_over_bound);
     console.line(row([&measured.device, &kernel, &wall, &rate, &error, &measured.kernel, &done.name]));
     if let Some(reason) = &measured.fallback {
-        console.note(&format!("done by {}, because {reason}", measured.device));
+        console.note(&format!("computed by {}, because {reason}", measured.device));
     }
 }
 
@@ -179,8 +179,8 @@ fn row([device, kernel_ms, wall_ms, gflops, error, kernel, name]: [&str; 7]) -> 
     text.trim_end().to_owned()
 }
 
-/// How far two right results are apart.
-fn compare(first: &Done, other: &Done) -> String {
+/// Compares the verified results of two devices.
+fn compare(first: &DeviceResult, other: &DeviceResult) -> String {
     let pairs = || first.output.iter().zip(&other.output);
     let largest = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let scale = first.output.iter().fold(f32::MIN_POSITIVE, |scale, value| scale.max(value.abs()));
@@ -193,15 +193,15 @@ fn compare(first: &Done, other: &Done) -> String {
     )
 }
 
-/// What `auto` takes for this layer, and why.
-fn auto(layer: &Layer) -> String {
+/// The device that `auto` takes for this layer, and the predictions behind the choice.
+fn auto(layer: &DemoLayer) -> String {
     let taken = || -> Result<(Run, Vec<String>), Failure> {
         let device = Device::open("auto")?;
         let mut output = memory::unwritten(layer.problem.output_len())?;
         let run = device.conv2d(&layer.problem, &layer.input, &layer.weights, None, &mut output)?;
         let one = |it: sparkle::Prediction| match it.seconds {
             Ok(seconds) => format!("{} {:.3} ms", it.device, seconds * 1e3),
-            Err(error) => format!("{} passed over, {error}", it.device),
+            Err(error) => format!("{} excluded: {error}", it.device),
         };
         Ok((run, device.predictions(&layer.problem).into_iter().map(one).collect()))
     };

@@ -16,13 +16,13 @@ impl DeviceOption {
     /// Opens the device.
     ///
     /// # Errors
-    /// If the selector is none, or fits no usable device.
+    /// If the selector is malformed, or matches no usable device.
     pub fn open(&self) -> Result<Device, Failure> {
         Ok(Device::open(&self.device)?)
     }
 }
 
-/// The device that did the work, marked if it stood in for another.
+/// The device that computed, marked if it replaced another.
 pub fn label(run: &Run) -> String {
     if run.fallback.is_some() { format!("{} (fallback)", run.device) } else { run.device.to_string() }
 }
@@ -41,7 +41,7 @@ pub struct Listed {
     pub software: bool,
     /// Why it cannot be used, if so.
     pub reason: Option<String>,
-    /// More about it, name and value.
+    /// Properties: name and value.
     #[serde(serialize_with = "as_object")]
     pub facts: Vec<(&'static str, String)>,
 }

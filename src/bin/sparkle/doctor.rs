@@ -1,4 +1,4 @@
-//! `sparkle doctor`: does every device compute right, and what is missing for more of them?
+//! `sparkle doctor`: tests the numbers of every device, and suggests what to install or fix.
 
 use indicatif::ProgressBar;
 use sparkle::{Device, config, devices};
@@ -8,9 +8,9 @@ use crate::failure::Failure;
 use crate::hints::{Machine, hints};
 use crate::selftest::{Check, Outcome, TESTS, Test};
 
-/// Test every usable device's arithmetic, and say what is missing for more.
+/// Test the numbers of every usable device, and suggest what to install or fix.
 ///
-/// A few seconds on hardware; software GL takes longer.
+/// It takes a few seconds on hardware, and longer on software GL.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -32,7 +32,7 @@ struct Report {
 struct Examined {
     id: String,
     name: String,
-    /// Why it could not be opened, if so; there are no checks then.
+    /// Why it could not be opened; there are no checks then.
     error: Option<String>,
     checks: Vec<Check>,
 }
@@ -79,7 +79,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Runs all checks on one device, and tells each as it ends.
+/// Runs all checks on one device, and reports each as it ends.
 fn examine(id: String, name: String, bar: &ProgressBar, say: &mut impl FnMut(String)) -> Examined {
     say(format!("{id}  {name}"));
     let device = match Device::open(&id) {

@@ -1,4 +1,4 @@
-//! The events of a trace in Chrome's format, handed out one by one as they are read: only what its reader keeps takes memory.
+//! Reads the events of a trace in Chrome's format one by one, so that only what the caller keeps takes memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::memory;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Event<'a> {
-    /// Its kind: X for what took time, M for names.
+    /// Its kind: X is an interval, M a name.
     #[serde(rename = "ph", borrow)]
     pub kind: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// Process and thread, as the format calls them: together a track.
+    /// Process and thread in the format's terms; together they are a track.
     pub pid: u64,
     pub tid: u64,
     /// When it began, in microseconds.
@@ -31,7 +31,7 @@ pub struct Event<'a> {
     pub args: Arguments<'a>,
 }
 
-/// What is told of an event besides.
+/// An event's further properties.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Arguments<'a> {
@@ -41,10 +41,10 @@ pub struct Arguments<'a> {
     pub bytes: Option<u64>,
 }
 
-/// Reads the trace in the file `path`, and hands each event to `take`.
+/// Reads the trace in the file `path` and passes each event to `take`.
 ///
 /// # Errors
-/// Names the file that cannot be read or is no trace; what `take` reports.
+/// A file that cannot be read or is no trace; an error of `take`.
 pub fn read(path: &Path, take: impl FnMut(Event) -> Result<(), Failure>) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
         ErrorKind::OutOfMemory => {
@@ -52,36 +52,36 @@ pub fn read(path: &Path, take: impl FnMut(Event) -> Result<(), Failure>) -> Resu
         }
         _ => Failure::Input(format!("{}: {error}", path.display())),
     })?;
-    // Texts with escapes are put together elsewhere, in memory that nobody asks for.
+    // The parser copies texts with escapes into memory that it allocates without a check.
     if text.contains('\\') {
         memory::check(path.display(), text.len().saturating_mul(2))?;
     }
     parse(&text, take).map_err(|failure| failure.at(path.display()))
 }
 
-/// [`read`] for a text, whose failures name no file.
+/// As [`read`], for a text. Failures do not name a file.
 pub fn parse(text: &str, mut take: impl FnMut(Event) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut reader = Reader { take: &mut take, failure: None, found: false };
+    let mut reader = EventReader { take: &mut take, failure: None, found: false };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let result = Document(&mut reader).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match (reader.failure, result) {
         (Some(failure), _) => Err(failure),
         (None, Err(error)) => Err(Failure::Input(error.to_string())),
         (None, Ok(())) if !reader.found => {
-            Err(Failure::Input("not a trace: there are no traceEvents".to_owned()))
+            Err(Failure::Input("not a trace: it has no traceEvents".to_owned()))
         }
         (None, Ok(())) => Ok(()),
     }
 }
 
-struct Reader<'f> {
+struct EventReader<'f> {
     take: &'f mut dyn FnMut(Event) -> Result<(), Failure>,
     failure: Option<Failure>,
     found: bool,
 }
 
 /// The object with the events in it.
-struct Document<'r, 'f>(&'r mut Reader<'f>);
+struct Document<'r, 'f>(&'r mut EventReader<'f>);
 
 impl<'de> DeserializeSeed<'de> for Document<'_, '_> {
     type Value = ();
@@ -108,7 +108,7 @@ impl<'de> Visitor<'de> for Document<'_, '_> {
 }
 
 /// The array of events.
-struct Events<'r, 'f>(&'r mut Reader<'f>);
+struct Events<'r, 'f>(&'r mut EventReader<'f>);
 
 impl<'de> DeserializeSeed<'de> for Events<'_, '_> {
     type Value = ();
@@ -148,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn events_come_one_by_one_and_what_else_is_there_is_passed_over() {
+    fn events_come_one_by_one_and_other_content_is_skipped() {
         let text = r#"{"other":{"traceEvents":[1]},"traceEvents":[
             {"ph":"X","name":"a \"b\"","args":{"slot":3,"more":[{}]},"cat":["x"]},{}],"end":null}"#;
         assert_eq!(names(text).unwrap(), ["X a \"b\" Some(3)", "  None"]);
     }
 
     #[test]
-    fn what_is_no_trace_is_refused() {
+    fn other_files_are_refused() {
         for text in [
             "",
             "{",
@@ -167,7 +167,7 @@ mod tests {
         ] {
             assert!(names(text).is_err(), "{text}");
         }
-        assert_eq!(names("{}").unwrap_err(), "not a trace: there are no traceEvents");
+        assert_eq!(names("{}").unwrap_err(), "not a trace: it has no traceEvents");
     }
 
     #[test]

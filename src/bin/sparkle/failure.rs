@@ -1,4 +1,4 @@
-//! Why the program ends without success, and the exit code that says so.
+//! The program's failures and their exit codes.
 
 use std::process::ExitCode;
 
@@ -9,24 +9,24 @@ Exit codes:
   1  a device computed a wrong result
   2  wrong usage: an unknown option, a malformed value or device selector
   3  bad input: a file that is missing, unreadable, malformed or of the wrong type or shape, or cannot be written;
-     or data for which there is not enough memory
+     or not enough memory for the data
   4  no usable device of that name, or the device failed
 
-Devices: auto (the default: what SPARKLE_DEVICE says, or the one predicted fastest), cpu, gl:N, name=TEXT.";
+Devices: auto (the default: that of SPARKLE_DEVICE, or the one predicted fastest), cpu, gl:N, name=TEXT.";
 
-/// Why the program ends without success. The message names what was wrong.
+/// Why the program fails. The message names what was wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A result is wrong.
+    /// A wrong result.
     #[error("{0}")]
     Wrong(String),
-    /// The command line cannot be followed.
+    /// A bad command line.
     #[error("{0}")]
     Usage(String),
-    /// A file or its content cannot be used.
+    /// A file that cannot be used, or bad content; or too little memory.
     #[error("{0}")]
     Input(String),
-    /// No such device, or it failed.
+    /// A device that does not exist, or failed.
     #[error("{0}")]
     Device(String),
 }
@@ -46,14 +46,14 @@ impl Failure {
         }
     }
 
-    /// Puts this failure into `worst` if it is the first or worse: wrong numbers are worse than none.
+    /// Stores this failure in `worst` if it is the first, or worse: wrong numbers are worse than none.
     pub fn keep_worst(self, worst: &mut Option<Failure>) {
         if worst.as_ref().is_none_or(|worst| self.code() < worst.code()) {
             *worst = Some(self);
         }
     }
 
-    /// The same failure, told with where it happened.
+    /// The same failure with `place` in front of its message.
     pub fn at(self, place: impl std::fmt::Display) -> Self {
         match self {
             Failure::Wrong(what) => Failure::Wrong(format!("{place}: {what}")),
@@ -69,7 +69,7 @@ impl From<sparkle::Error> for Failure {
         match error {
             sparkle::Error::InvalidArgument { argument: "device", .. } => Failure::Usage(error.to_string()),
             sparkle::Error::InvalidArgument { .. } => Failure::Input(error.to_string()),
-            // The machine's own memory, not a GPU's: the data is too large, and no device is at fault.
+            // The data is too large for the host's memory. No device is at fault.
             sparkle::Error::OutOfMemory { ref device, .. } if device == "cpu" => {
                 Failure::Input(error.to_string())
             }

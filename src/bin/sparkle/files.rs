@@ -7,31 +7,32 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::failure::Failure;
 
-/// Symbolic links that may lead to a file. Linux follows as many.
-const MOST_LINKS: usize = 40;
+/// The most symbolic links in a path. Linux has the same limit.
+const MAX_LINKS: usize = 40;
 
 /// Where an output goes.
 #[derive(Debug)]
 enum Target {
-    /// A pipe, a device or an open descriptor: written to as it is.
+    /// A pipe, a device or an open descriptor, which is written directly.
     Through,
-    /// A file of this name, at the end of all links, which is replaced; with what is there now, if anything is.
+    /// A file to replace, after following all links, and the metadata of the present file if there is one.
     Replaced(PathBuf, Option<Metadata>),
 }
 
-/// Checks early, before any long work, that a file can be made at `path`.
+/// Checks that a file can be created at `path`, before any long work.
 ///
 /// # Errors
-/// If it is a directory or lies in none, may not be written to, or is a link that leads nowhere.
+/// If it is a directory, its directory does not exist, it is write-protected, or its links are broken.
 pub fn check_target(path: &Path) -> Result<(), Failure> {
     target(path).map(drop).map_err(|reason| failure(path, reason))
 }
 
-/// Writes a file: a temporary one beside it takes its place when it is complete. On an error what was there stays. A symbolic link
-/// stays one: the file that it leads to is replaced, or made. A file that was there keeps its permissions.
+/// Writes a file. The content goes to a temporary file beside it, which is renamed when it is complete; an error
+/// leaves the old file as it was. A symbolic link stays: the file that it points to is replaced or created. A
+/// replaced file keeps its permissions.
 ///
 /// # Errors
-/// If anything could not be written.
+/// If something could not be written.
 pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let written = match target(path).map_err(|reason| failure(path, reason))? {
         Target::Through => write_through(path, content).map_err(|error| error.to_string()),
@@ -40,10 +41,10 @@ pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>
     written.map_err(|reason| failure(path, reason))
 }
 
-/// Follows `path` to where its content belongs.
+/// Follows the links of `path`.
 fn target(path: &Path) -> Result<Target, String> {
     let mut at = path.to_owned();
-    for _ in 0..=MOST_LINKS {
+    for _ in 0..=MAX_LINKS {
         let linked = if at == path { String::new() } else { format!("it is a link to {}: ", at.display()) };
         let refuse = |reason: String| Err(format!("{linked}{reason}"));
         let name = at.file_name().filter(|_| !ends_as_folder(&at));
@@ -62,7 +63,8 @@ fn target(path: &Path) -> Result<Target, String> {
             Err(error) => return refuse(error.to_string()),
         };
         if facts.is_symlink() {
-            // /dev/stdout leads to a link in /proc that stands for an open descriptor, and names what is open if that is a file.
+            // /dev/stdout points to a link in /proc that stands for an open descriptor. The link names a path only
+            // for files.
             if folder.starts_with("/proc") && fs::metadata(&at).is_ok_and(|facts| !facts.is_file()) {
                 return Ok(Target::Through);
             }
@@ -79,7 +81,7 @@ fn target(path: &Path) -> Result<Target, String> {
             return Ok(Target::Replaced(at, Some(facts)));
         }
     }
-    Err("its symbolic links lead in a circle, or are too many".to_owned())
+    Err("its symbolic links form a circle, or there are too many of them".to_owned())
 }
 
 fn write_through(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -109,7 +111,7 @@ fn write_and_rename(
     fill().map_err(|error: io::Error| error.to_string())
 }
 
-/// Gives `file` the owner and group of what it replaces, where that is allowed: only root may give files away.
+/// Sets the owner and group of `file` to those of the file that it replaces, if permitted: usually only for root.
 fn keep_owner(file: &File, before: &Metadata) {
     #[cfg(unix)]
     {
@@ -120,7 +122,7 @@ fn keep_owner(file: &File, before: &Metadata) {
     let _ = (file, before);
 }
 
-/// A file that is gone when it is dropped, unless it was renamed.
+/// A file that is removed on drop, unless it was renamed.
 struct Temporary {
     path: PathBuf,
     file: File,
@@ -129,14 +131,14 @@ struct Temporary {
 impl Temporary {
     fn create(folder: &Path) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Another process of this number, in a container that is gone, may have left a file of this name.
+        // A process with the same id in another container may have left a file of this name.
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!(".sparkle-{}-{number}.tmp", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok(Temporary { path, file }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && number < u32::MAX => {}
-                Err(error) => return Err(format!("no file can be made in {}: {error}", folder.display())),
+                Err(error) => return Err(format!("cannot create a file in {}: {error}", folder.display())),
             }
         }
     }
@@ -144,18 +146,18 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After the rename there is nothing under this name any more.
+        // After the rename this name no longer exists.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Whether a path names a folder by how it ends.
+/// Whether the path's ending names a folder.
 fn ends_as_folder(path: &Path) -> bool {
     let text = path.as_os_str().as_encoded_bytes();
     text.ends_with(b"/") || text.ends_with(b"/.")
 }
 
-/// The directory `path` lies in.
+/// The directory that contains `path`.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -225,7 +227,7 @@ mod tests {
             fs::create_dir(at("folder")).unwrap();
             symlink("folder", at("to a folder")).unwrap();
             symlink("../to a file", at("folder/up")).unwrap();
-            // What the links lead to is not there at first: then it is made.
+            // The target of the links does not exist at first and is created.
             let links = [("to a file", at("file.npy")), ("elsewhere", there), ("to a link", at("file.npy"))];
             let folders = [("to a folder/up", at("file.npy")), ("to a folder/new", at("folder/new"))];
             let cases = [&links[..], &folders].concat();
@@ -250,7 +252,7 @@ mod tests {
             symlink(".", at("to a folder")).unwrap();
             for (link, reason) in [
                 ("to none", "none is no directory"),
-                ("circle", "its symbolic links lead in a circle, or are too many"),
+                ("circle", "its symbolic links form a circle, or there are too many of them"),
                 ("to a folder", "it is a directory"),
             ] {
                 let refused = [check_target(&at(link)), write(&at(link), |file| file.write_all(b"new"))];

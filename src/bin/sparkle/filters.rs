@@ -1,18 +1,18 @@
-//! A bank of 64 filters, 7x7 on three colours, of the kinds that first layers of image networks learn.
+//! A bank of 64 filters, 7x7 on three colours, like those that first layers of image networks learn.
 //!
-//! Eight rows of eight: Gabor filters (a wave under a Gaussian) fine and coarse, even and odd, on brightness; edges between
-//! opponent colours; blobs; and centre-surround filters and other small patterns. All but the blobs sum to zero, so that an even
-//! surface gives nothing. The absolute values of each filter sum to one.
+//! Eight rows of eight: Gabor filters (a wave under a Gaussian) fine and coarse, even and odd, on brightness; edges
+//! between opponent colours; blobs; and centre-surround filters and other small patterns. All but the blobs sum to
+//! zero, so that their output on an even surface is zero. The absolute values of each filter sum to one.
 
 use std::f32::consts::{PI, TAU};
 
-/// Filters.
+/// The number of filters.
 pub const COUNT: usize = 64;
 
 /// Height and width.
 pub const SIDE: usize = 7;
 
-/// What each row of eight shows.
+/// The kind of filters in each row of eight.
 pub const ROWS: [&str; 8] = [
     "fine lines",
     "fine edges",
@@ -24,7 +24,7 @@ pub const ROWS: [&str; 8] = [
     "spots and patterns",
 ];
 
-/// The blobs do not sum to zero: their maps have no natural middle.
+/// The blobs. They do not sum to zero, so their maps have no natural zero.
 pub const BLOBS: std::ops::Range<usize> = 48..56;
 
 /// Shares of red, green and blue.
@@ -91,7 +91,7 @@ fn patterns() -> [Vec<f32>; 8] {
     ]
 }
 
-/// One filter from its value at each place, the origin in its middle; `zero` makes it sum to zero.
+/// A filter from a function of the position, with the origin in the middle. `zero` makes it sum to zero.
 fn filter(zero: bool, value: impl Fn(f32, f32) -> Colour) -> Vec<f32> {
     let middle = (SIDE / 2) as f32;
     let mut planes = vec![0.0; 3 * SIDE * SIDE];
@@ -123,7 +123,7 @@ fn gabor(x: f32, y: f32, angle: f32, wavelength: f32, sigma: f32, phase: f32) ->
     (TAU * along / wavelength + phase).cos() * gauss(x, y, sigma)
 }
 
-/// The Laplacian of a Gaussian, positive in its middle.
+/// The Laplacian of a Gaussian, positive in the middle.
 fn spot(x: f32, y: f32, sigma: f32) -> f32 {
     let radius = (x * x + y * y) / (2.0 * sigma * sigma);
     (1.0 - radius) * (-radius).exp()
@@ -144,7 +144,7 @@ mod tests {
             let sum: f32 = filter.iter().sum();
             assert!(BLOBS.contains(&index) || sum.abs() < 1e-5, "{index}: {sum}");
             for other in &filters[..index] {
-                // Compared by angle: a scaled or negated copy would be no new filter.
+                // By angle, because a scaled or negated copy is no new filter.
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
                 let cosine = dot(filter, other) / (dot(filter, filter) * dot(other, other)).sqrt();
                 assert!(cosine.abs() < 0.99, "{index}: {cosine}");

@@ -1,13 +1,13 @@
-//! A small pixel font: capitals, digits and a few signs, five columns and seven rows each.
+//! A small pixel font of five columns and seven rows: capitals, digits and a few signs.
 
-/// Columns of a character, the gap to the next one included.
+/// Columns of a character, including the gap to the next one.
 pub const ADVANCE: u32 = 6;
 
 /// Rows of a character.
 pub const HEIGHT: u32 = 7;
 
-/// Calls `dot` for every pixel of `text`, at `scale`, with its place right of and below the text's upper left corner.
-/// Small letters are drawn as capitals, unknown characters as blanks.
+/// Calls `dot` for every pixel of `text` at `scale`, with its offset from the text's upper left corner. Small letters
+/// are drawn as capitals, unknown characters as blanks.
 pub fn draw(text: &str, scale: u32, mut dot: impl FnMut(u32, u32)) {
     for (place, character) in (0u32..).zip(text.chars()) {
         let rows = rows(character.to_ascii_uppercase());
@@ -19,7 +19,7 @@ pub fn draw(text: &str, scale: u32, mut dot: impl FnMut(u32, u32)) {
     }
 }
 
-/// The rows from top to bottom; the leftmost column is the highest of five bits.
+/// The rows from top to bottom. The highest of five bits is the leftmost column.
 fn rows(character: char) -> [u8; 7] {
     match character {
         'A' => [0b01110, 0b10001, 0b10001, 0b11111, 0b10001, 0b10001, 0b10001],

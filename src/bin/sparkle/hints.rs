@@ -1,4 +1,4 @@
-//! What a machine may be missing, as far as files and device lists show.
+//! Suggests what a machine may be missing, judged by its files and devices.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,19 +6,19 @@ use std::path::Path;
 
 use sparkle::{DeviceInfo, DeviceKind};
 
-/// What is known about the machine, apart from the devices themselves.
+/// Facts about the machine, apart from the devices.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Machine {
-    /// Files that tell EGL which drivers there are.
+    /// Files that register drivers with EGL.
     pub egl_vendors: Vec<String>,
     /// `/dev/dri/renderD*`, and whether this user may open it.
     pub render_nodes: Vec<(String, bool)>,
-    /// The kernel driver of an NVIDIA GPU is there.
+    /// Whether the kernel driver of an NVIDIA GPU is loaded.
     pub nvidia: bool,
 }
 
 impl Machine {
-    /// Looks at the machine.
+    /// Examines this machine.
     pub fn look() -> Self {
         Machine {
             egl_vendors: ["/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d"]
@@ -36,7 +36,7 @@ impl Machine {
     }
 }
 
-/// Names in a directory; none if there is none.
+/// The names in a directory; empty if it does not exist.
 fn names(folder: impl AsRef<Path>) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
@@ -50,7 +50,7 @@ fn may_open(path: &str) -> bool {
     !matches!(opened, Err(error) if error.kind() == ErrorKind::PermissionDenied)
 }
 
-/// What may help to get a GPU to work.
+/// Suggestions that may make a GPU usable.
 pub fn hints(devices: &[DeviceInfo], machine: &Machine) -> Vec<String> {
     let gl = || devices.iter().filter(|device| device.kind == DeviceKind::Gl);
     let hardware = gl().any(|device| device.unusable.is_none() && !device.software);
@@ -72,30 +72,30 @@ pub fn hints(devices: &[DeviceInfo], machine: &Machine) -> Vec<String> {
     }
     hint(
         no_library,
-        "There is no EGL library (libEGL.so.1), so only the CPU can be used. Debian: `apt install libegl1 libgl1-mesa-dri` for AMD, \
+        "No EGL library (libEGL.so.1) was found, so only the CPU can be used. Debian: `apt install libegl1 libgl1-mesa-dri` for AMD, \
          Intel and software GL; for NVIDIA, the vendor's driver with `libegl1`."
             .to_owned(),
     );
     hint(
         !no_library && machine.egl_vendors.is_empty(),
-        "EGL is there but no driver is registered in /usr/share/glvnd/egl_vendor.d. Debian: `apt install libegl-mesa0 libgl1-mesa-dri`."
+        "EGL is installed, but no driver is registered in /usr/share/glvnd/egl_vendor.d. Debian: `apt install libegl-mesa0 libgl1-mesa-dri`."
             .to_owned(),
     );
     hint(
         machine.nvidia && !machine.egl_vendors.iter().any(|name| name.contains("nvidia")),
-        "There is an NVIDIA GPU, but its EGL driver is not registered (10_nvidia.json): install the driver's GL libraries (Debian: \
+        "An NVIDIA GPU is present, but its EGL driver is not registered (10_nvidia.json): install the driver's GL libraries (Debian: \
          `nvidia-egl-icd`); in a container, set NVIDIA_DRIVER_CAPABILITIES to `all`, or to include `graphics`."
             .to_owned(),
     );
     hint(
         machine.render_nodes.is_empty() && !machine.nvidia,
-        "No GPU is visible: there is neither /dev/dri/renderD* nor /dev/nvidiactl. In a container, pass the GPU in \
-         (`--device /dev/dri`, or `--gpus all`); else the kernel driver is missing, or there is no GPU."
+        "No GPU is visible: neither /dev/dri/renderD* nor /dev/nvidiactl exists. In a container, pass the GPU in \
+         (`--device /dev/dri`, or `--gpus all`); otherwise the kernel driver is missing, or the machine has no GPU."
             .to_owned(),
     );
     hint(
         gl().any(|device| device.unusable.is_none()),
-        "The only usable OpenGL is software: right but slow. `auto` uses the CPU path instead.".to_owned(),
+        "The only usable OpenGL is software: correct but slow. `auto` uses the CPU path instead.".to_owned(),
     );
     hints
 }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn each_lack_has_its_hint() {
+    fn each_missing_part_has_its_hint() {
         let only = |devices: &[DeviceInfo], machine: Machine, text: &str| {
             let hints = hints(devices, &machine);
             assert_eq!(hints.len(), 1, "{hints:?}");
@@ -141,7 +141,7 @@ mod tests {
         only(&[], Machine { egl_vendors: vec![], ..good() }, "libegl-mesa0");
         only(&[], Machine { nvidia: true, ..good() }, "nvidia-egl-icd");
         only(&[], Machine { render_nodes: vec![], ..good() }, "No GPU is visible");
-        only(&[gl(true, None)], good(), "software: right but slow");
+        only(&[gl(true, None)], good(), "software: correct but slow");
         let closed = Machine { render_nodes: vec![("/dev/dri/renderD128".into(), false)], ..good() };
         only(&[gl(false, None)], closed, "usermod -aG render");
     }

@@ -1,4 +1,4 @@
-//! `sparkle info`: what there is and what Sparkle makes of it.
+//! `sparkle info`: lists the devices, the choices of `auto`, and the environment.
 
 use sparkle::{Config, Conv2d, Conv2dDesc, Device, Prediction, Tune, config, devices};
 
@@ -6,7 +6,7 @@ use crate::console::Console;
 use crate::device::Listed;
 use crate::failure::Failure;
 
-/// List every device, usable or why not, and what `auto` would choose.
+/// List every device, why it is unusable if it is, and what `auto` would choose.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -48,7 +48,7 @@ struct Predicted {
     error: Option<String>,
 }
 
-/// An environment variable that Sparkle honours.
+/// An environment variable that Sparkle reads.
 #[derive(serde::Serialize)]
 struct Variable {
     name: &'static str,
@@ -61,7 +61,7 @@ struct Variable {
 /// # Errors
 /// If standard output cannot be written.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
-    // First, as it measures, and the devices' facts tell what was measured.
+    // First, because it measures, and the devices' facts include the measurements.
     let auto = auto();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -82,10 +82,10 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 
 fn auto() -> Auto {
     let means = match &config().device {
-        Some(device) if device != "auto" => format!("{device}, as SPARKLE_DEVICE says"),
-        _ if config().deterministic => "the CPU, as SPARKLE_DETERMINISTIC says".to_owned(),
+        Some(device) if device != "auto" => format!("{device}, as set by SPARKLE_DEVICE"),
+        _ if config().deterministic => "the CPU, as set by SPARKLE_DETERMINISTIC".to_owned(),
         _ => {
-            "the device predicted fastest for each problem, transfers included; software GL never".to_owned()
+            "the device predicted fastest for each problem, transfers included; never software GL".to_owned()
         }
     };
     match Device::open("auto") {
@@ -126,7 +126,7 @@ fn examples(device: &Device) -> Vec<Example> {
     .collect()
 }
 
-/// The device predicted fastest; the first of equals, as the library has it.
+/// The device predicted fastest; the first of equals, like in the library.
 fn preferred(predictions: &[Prediction]) -> Option<String> {
     let seconds = |it: &Prediction| it.seconds.clone().unwrap_or(f64::INFINITY);
     predictions.iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).map(|it| it.device.clone())
@@ -140,7 +140,7 @@ fn predicted(prediction: Prediction) -> Predicted {
     Predicted { device: prediction.device, ms, error }
 }
 
-/// Every variable of `config`. Taken apart whole, so that a new one cannot be forgotten here.
+/// Every variable of `config`. The pattern names all fields, so that a new one cannot be forgotten.
 fn environment(config: &Config) -> Vec<Variable> {
     let Config {
         device,
@@ -164,47 +164,51 @@ fn environment(config: &Config) -> Vec<Variable> {
         variable("SPARKLE_DEVICE", device.clone(), "the device that auto means"),
         variable("SPARKLE_NUM_THREADS", num_threads.map(|it| it.to_string()), "threads of the CPU pool"),
         variable("SPARKLE_ISA", isa.clone(), "instruction set of the CPU's kernels"),
-        variable("OMP_NUM_THREADS", omp_num_threads.map(|it| it.to_string()), "their default"),
+        variable(
+            "OMP_NUM_THREADS",
+            omp_num_threads.map(|it| it.to_string()),
+            "default of SPARKLE_NUM_THREADS",
+        ),
         variable(
             "SPARKLE_LOG",
             log.map(|it| format!("{it:?}").to_lowercase()),
-            "least level that goes to stderr",
+            "lowest level of messages written to stderr",
         ),
         variable(
             "SPARKLE_GL_TIMEOUT_MS",
             gl_timeout_ms.map(|it| it.to_string()),
-            "how long to wait for a GPU (10000)",
+            "how long to wait for a GPU (default 10000)",
         ),
         variable(
             "SPARKLE_ALGORITHM",
             algorithm.map(|it| format!("{it:?}").to_lowercase()),
             "the algorithm that auto means for convolutions: direct or winograd",
         ),
-        variable("SPARKLE_TRACE", trace.clone(), "file for traces of pipelines"),
+        variable("SPARKLE_TRACE", trace.clone(), "file to which pipelines write a trace"),
         variable(
             "SPARKLE_CACHE_DIR",
             cache_dir.clone(),
-            "folder of what was measured on this machine; empty or off: none",
+            "cache folder, which keeps measurements; empty or off: no cache",
         ),
         variable(
             "XDG_CACHE_HOME",
             xdg_cache_home.clone(),
-            "its default is sparkle in this folder or in ~/.cache",
+            "the default cache is sparkle in this folder, or in ~/.cache",
         ),
         variable(
             "SPARKLE_TUNE",
             (*tune != Tune::default()).then(|| format!("{tune:?}").to_lowercase()),
-            "whether plans use (read) and make (full) measurements of their candidates",
+            "read: plans use measurements of their candidates; full: they also make them",
         ),
         variable(
             "SPARKLE_DETERMINISTIC",
             deterministic.then(|| "1".to_owned()),
-            "1: nothing that was measured decides what is computed where",
+            "1: no measurement decides which kernel or device computes",
         ),
         variable(
             "SPARKLE_FLUSH_DENORMALS",
             flush_denormals.then(|| "1".to_owned()),
-            "whether the CPU path takes denormal numbers for zero",
+            "1: the CPU path treats denormal numbers as zero",
         ),
     ]
 }
@@ -215,7 +219,7 @@ fn print(report: &Report, console: &mut Console) {
     for device in &report.devices {
         let state = match (device.usable, device.software) {
             (true, false) => "usable",
-            (true, true) => "usable, in software: right but slow, never chosen by auto",
+            (true, true) => "usable, in software: correct but slow, never chosen by auto",
             (false, _) => "not usable",
         };
         console.line(format!("  {:<6} {}", device.id.as_deref().unwrap_or("-"), device.name));
@@ -247,7 +251,7 @@ fn lines_of(auto: &Auto) -> Vec<String> {
         let one = |it: &Predicted| match (it.ms, &it.error) {
             (Some(ms), _) => format!("{} {ms:.3} ms", it.device),
             (None, error) => {
-                format!("{} passed over: {}", it.device, error.as_deref().unwrap_or("no reason given"))
+                format!("{} excluded: {}", it.device, error.as_deref().unwrap_or("no reason given"))
             }
         };
         let predicted: Vec<String> = example.predicted.iter().map(one).collect();

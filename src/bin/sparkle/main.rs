@@ -1,7 +1,20 @@
-//! The `sparkle` program: what the library can do, from the command line.
+//! The `sparkle` program: the library on the command line.
 //!
-//! One file a subcommand; this one only dispatches and turns a [`failure::Failure`] into an exit code. Results go to standard
-//! output, everything else (progress, notes, errors) to standard error.
+//! Each subcommand is a module. This file parses the arguments, calls the module, and turns a [`failure::Failure`]
+//! into an exit code. Results go to standard output; progress, notes and errors go to standard error.
+//!
+//! The program is the top layer. It uses the library through its public Rust interface only, and nothing else calls
+//! it. Only [`console`] writes to the standard streams, and only [`files`] writes output files. Memory whose size
+//! follows from input comes from [`memory`].
+//!
+//! | modules | purpose |
+//! | --- | --- |
+//! | `bench`, `conv2d`, `demo`, `doctor`, `info`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
+//! | `console`, `device`, `failure`, `files`, `memory` | what subcommands share |
+//! | `measure`, `selftest`, `suite`, `verify` | timing and checking of convolutions |
+//! | `events`, `npy` | file formats |
+//! | `chart`, `filters`, `font`, `mosaic`, `photo` | the demo's pictures |
+//! | `hints` | what may be missing on a machine |
 
 mod bench;
 mod chart;

@@ -1,7 +1,7 @@
-//! How the program times: the device is kept busy first, then every call counts, and the median is the figure.
+//! Timing: the device is kept busy first, then every call is timed, and the median counts.
 //!
-//! An idle GPU sits at a fraction of its clock, and a first call builds shaders and touches fresh memory; none of that is what
-//! a layer costs in a running program. The figures are medians over single calls, kernel time and wall time apart.
+//! An idle GPU runs at a fraction of its clock, and the first call builds shaders and touches fresh memory. A layer
+//! in a running program has none of these costs. Medians of kernel time and wall time are taken separately.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,34 +16,34 @@ use crate::memory;
 /// How much to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Time to keep the device busy before the first call that counts.
+    /// How long to keep the device busy before the first timed call.
     pub busy: Duration,
-    /// The least number of calls.
-    pub least: usize,
-    /// The least time they take together.
-    pub time: Duration,
+    /// The least number of timed calls.
+    pub min_calls: usize,
+    /// The least time that they take together.
+    pub min_time: Duration,
 }
 
 impl Effort {
-    /// For a figure: 0.4 s busy, then `repeat` calls, or enough for 0.5 s and at least 5.
+    /// For a table: 0.4 s busy, then `repeat` calls, or enough for 0.5 s and at least 5.
     pub fn figure(repeat: Option<usize>) -> Self {
         let busy = Duration::from_millis(400);
         match repeat {
-            Some(least) => Effort { busy, least, time: Duration::ZERO },
-            None => Effort { busy, least: 5, time: Duration::from_millis(500) },
+            Some(min_calls) => Effort { busy, min_calls, min_time: Duration::ZERO },
+            None => Effort { busy, min_calls: 5, min_time: Duration::from_millis(500) },
         }
     }
 
-    /// For a first impression, on a device that may need a second a call.
+    /// For a first impression, on a device that may take a second per call.
     pub fn impression() -> Self {
-        Effort { busy: Duration::from_millis(400), least: 3, time: Duration::from_millis(100) }
+        Effort { busy: Duration::from_millis(400), min_calls: 3, min_time: Duration::from_millis(100) }
     }
 }
 
 /// What was measured.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// The device that did the work; several if it changed on the way.
+    /// The device that computed; several if it changed during the calls.
     pub device: String,
     /// Its kernel.
     pub kernel: String,
@@ -51,12 +51,12 @@ pub struct Measured {
     pub kernel_time: Duration,
     /// Median of the wall times.
     pub wall_time: Duration,
-    /// Why another device did the work, if so.
+    /// Why another device computed, if so.
     pub fallback: Option<String>,
 }
 
 impl Measured {
-    /// One call, for what needs no second.
+    /// The figures of a single call.
     pub fn of_one(run: &Run) -> Self {
         Measured {
             device: label(run),
@@ -68,10 +68,10 @@ impl Measured {
     }
 }
 
-/// Calls `call` again and again.
+/// Makes and times calls.
 ///
 /// # Errors
-/// The first error of a call; if there is no memory for so many times.
+/// The first error of a call; too little memory for the times.
 pub fn measure(effort: Effort, mut call: impl FnMut() -> sparkle::Result<Run>) -> Result<Measured, Failure> {
     let start = Instant::now();
     call()?;
@@ -81,7 +81,7 @@ pub fn measure(effort: Effort, mut call: impl FnMut() -> sparkle::Result<Run>) -
     let (mut devices, mut kernels, mut fallback) = (BTreeSet::new(), BTreeSet::new(), None);
     let (mut kernel_times, mut wall_times) = (vec![], vec![]);
     let start = Instant::now();
-    while wall_times.len() < effort.least.max(1) || start.elapsed() < effort.time {
+    while wall_times.len() < effort.min_calls.max(1) || start.elapsed() < effort.min_time {
         let run = call()?;
         memory::push("times of calls", &mut kernel_times, run.timing.kernel)?;
         memory::push("times of calls", &mut wall_times, run.timing.wall)?;
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use sparkle::report::Timing;
 
-    /// A device whose n-th call takes n milliseconds on the clock it reports, from `broken` on by its substitute.
+    /// A device whose n-th call reports n milliseconds. From call `broken` on, another device computes.
     fn calls(broken: u64) -> impl FnMut() -> sparkle::Result<Run> {
         let mut count = 0;
         move || {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn medians_of_the_calls_after_the_busy_time() {
-        let effort = Effort { busy: Duration::ZERO, least: 5, time: Duration::ZERO };
+        let effort = Effort { busy: Duration::ZERO, min_calls: 5, min_time: Duration::ZERO };
         let measured = measure(effort, calls(u64::MAX)).unwrap();
         assert_eq!(measured.kernel_time, Duration::from_millis(4));
         assert_eq!(measured.wall_time, Duration::from_millis(40));
@@ -137,8 +137,8 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_device_shows() {
-        let effort = Effort { busy: Duration::ZERO, least: 5, time: Duration::ZERO };
+    fn a_change_of_device_is_reported() {
+        let effort = Effort { busy: Duration::ZERO, min_calls: 5, min_time: Duration::ZERO };
         let measured = measure(effort, calls(4)).unwrap();
         assert_eq!(measured.device, "cpu (fallback) + gl:0");
         assert_eq!(measured.fallback.as_deref(), Some("gl:0 was lost"));

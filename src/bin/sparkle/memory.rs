@@ -1,7 +1,7 @@
-//! Memory for data: reserved as a whole before it is filled, so that a lack of it is an error with a message, and never the end
-//! of the process.
+//! Memory whose size follows from input. It is reserved before it is filled, so that a lack of memory is an error
+//! with a message and does not abort the process.
 //!
-//! What has a small size that no input decides (a line of a table, a picture of the demo) is allocated as usual.
+//! Memory of small and fixed size (a line of a table, a picture of the demo) is allocated as usual.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 /// An empty vector with room for `len` elements.
 ///
 /// # Errors
-/// Names `what` it is for, and the bytes that cannot be had.
+/// Names `what` the memory is for, and the missing bytes.
 pub fn reserved<T>(what: impl Display, len: usize) -> Result<Vec<T>, Failure> {
     let mut vec = Vec::new();
     match vec.try_reserve_exact(len) {
@@ -31,7 +31,7 @@ pub fn filled<T: Clone>(what: impl Display, len: usize, value: T) -> Result<Vec<
     Ok(vec)
 }
 
-/// An output of `len` elements, all NaN, so that an element which nobody writes shows.
+/// An output of `len` elements, all NaN, so that an element that is not written is noticed.
 ///
 /// # Errors
 /// As [`reserved`].
@@ -71,8 +71,8 @@ pub fn push<T>(what: impl Display, vec: &mut Vec<T>, value: T) -> Result<(), Fai
     Ok(())
 }
 
-/// Checks that `bytes` can be had at all, for what allocates without asking. They are reserved and given back untouched, which
-/// costs nothing.
+/// Checks that `bytes` are available, before a call of code that allocates without a check. They are reserved and
+/// released untouched, which costs nothing.
 ///
 /// # Errors
 /// As [`reserved`].
@@ -80,7 +80,7 @@ pub fn check(what: impl Display, bytes: usize) -> Result<(), Failure> {
     reserved::<u8>(what, bytes).map(drop)
 }
 
-/// The failure of whatever cannot have `bytes`.
+/// The failure to allocate `bytes`.
 pub fn lacking(what: impl Display, bytes: usize) -> Failure {
     Failure::Input(format!("{what}: not enough memory, {bytes} bytes are needed"))
 }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_had_is_an_error_that_names_what_and_how_much() {
+    fn a_lack_of_memory_names_the_purpose_and_the_bytes() {
         let most = isize::MAX as usize;
         let message = |result: Result<(), Failure>| result.unwrap_err().to_string();
         assert_eq!(
@@ -102,12 +102,12 @@ mod tests {
             outputs.starts_with(&format!("an output of {} elements: not enough memory, ", most / 4)),
             "{outputs}"
         );
-        // More than can be counted in bytes.
+        // More bytes than fit in a usize.
         assert!(message(reserved::<u64>("times", usize::MAX).map(drop)).starts_with("times: "));
     }
 
     #[test]
-    fn what_can_be_had_is_filled_and_no_larger_than_asked_for() {
+    fn memory_is_filled_and_no_larger_than_asked_for() {
         let vec = filled("a test", 1000, 7u32).unwrap();
         assert_eq!((vec.len(), vec.capacity(), vec[999]), (1000, 1000, 7));
         assert!(unwritten(3).unwrap().iter().all(|value| value.is_nan()));

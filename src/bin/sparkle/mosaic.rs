@@ -1,7 +1,8 @@
 //! The demo's picture: input and filters above, the 64 feature maps in eight rows of eight below.
 //!
-//! Every map is scaled by itself, as its largest values differ by orders of magnitude. A map that has a natural zero is black there,
-//! warm where the filter fits and cold where its opposite fits; the blobs' maps are grey, from the least to the largest value.
+//! Every map has its own scale, because the largest values differ by orders of magnitude. Zero is black; colours are
+//! warm where the filter matches and cold where its opposite matches. The blobs' maps have no natural zero and are
+//! grey, from the least to the largest value.
 
 use image::{Rgb, RgbImage, imageops};
 
@@ -14,7 +15,7 @@ pub const TILE: u32 = 112;
 const GAP: u32 = 2;
 /// Pixels around the parts of the upper band.
 const MARGIN: u32 = 16;
-/// A filter's side, each weight as 4x4 pixels, and the distance from one to the next.
+/// A filter's side, with 4x4 pixels per weight, and the distance from one filter to the next.
 const FILTER: u32 = 4 * filters::SIDE as u32;
 const FILTER_STEP: u32 = FILTER + 2;
 const FILTERS: u32 = 8 * FILTER_STEP - 2;
@@ -46,7 +47,7 @@ pub fn mosaic(picture: &RgbImage, bank: &[f32], maps: &[f32]) -> RgbImage {
     image
 }
 
-/// The upper left corner of a map.
+/// The position of a map's upper left corner.
 fn tile_place(index: u32) -> (u32, u32) {
     (GAP + index % 8 * (TILE + GAP), BAND + GAP + index / 8 * (TILE + GAP))
 }
@@ -100,7 +101,7 @@ fn tile(map: &[f32], grey: bool) -> RgbImage {
     RgbImage::from_fn(TILE, TILE, |x, y| colour(map[(y * TILE + x) as usize]))
 }
 
-/// The range that all but the outermost half percent of the values lie in, so that one bright pixel does not darken the rest.
+/// The range without the outermost half percent at both ends, so that one bright pixel does not darken the rest.
 fn spread(map: &[f32]) -> (f32, f32) {
     let mut sorted = map.to_vec();
     sorted.sort_unstable_by(f32::total_cmp);
@@ -108,12 +109,12 @@ fn spread(map: &[f32]) -> (f32, f32) {
     (sorted[outer], sorted[sorted.len() - 1 - outer])
 }
 
-/// Black, through orange, to a light yellow.
+/// From black through orange to light yellow.
 fn warm(strength: f32) -> Rgb<u8> {
     Rgb([byte(1.6 * strength), byte(1.25 * strength * strength), byte(0.85 * strength.powi(4))])
 }
 
-/// Black, through blue, to a light cyan.
+/// From black through blue to light cyan.
 fn cold(strength: f32) -> Rgb<u8> {
     Rgb([byte(0.75 * strength.powi(4)), byte(1.1 * strength * strength), byte(1.6 * strength)])
 }

@@ -8,10 +8,11 @@ use crate::chart::{SIDE, chart};
 use crate::failure::Failure;
 use crate::memory;
 
-/// Reads a PNG or JPEG file, turned upright, its middle square scaled to 224 x 224; without a path, draws the chart.
+/// Reads a PNG or JPEG file, turns it upright, and scales its middle square to 224 x 224. Without a path it draws the
+/// chart.
 ///
 /// # Errors
-/// Names the file and what is wrong with it, or the memory that it would take.
+/// Names the file, and what is wrong with it or how much memory it needs.
 pub fn picture(path: Option<&Path>) -> Result<RgbImage, Failure> {
     let Some(path) = path else {
         return Ok(chart());
@@ -23,7 +24,7 @@ pub fn picture(path: Option<&Path>) -> Result<RgbImage, Failure> {
         Ok((decoder, orientation))
     };
     let (decoder, orientation) = open().map_err(failure)?;
-    // The decoder allocates without asking. What it holds itself is no more than the file and a picture.
+    // The decoder allocates without a check. Its own buffers are no larger than the file and a picture.
     let length = std::fs::metadata(path).map_or(0, |facts| facts.len());
     let bytes = memory_of(decoder.dimensions(), decoder.total_bytes()).saturating_add(length);
     memory::check(path.display(), usize::try_from(bytes).unwrap_or(usize::MAX))?;
@@ -32,8 +33,8 @@ pub fn picture(path: Option<&Path>) -> Result<RgbImage, Failure> {
     Ok(square(&image))
 }
 
-/// Bytes that a picture of so many pixels and bytes takes from the file to the square, at most: as it is decoded, turned and cut,
-/// a copy each and one of the decoder's; and 16 for each pixel of a strip as high as the result, where it is scaled.
+/// The most bytes that a picture of this size takes. Decoding, turning and cropping need a copy each, and the decoder
+/// holds one. Scaling needs 16 bytes for each pixel of a strip as high as the result.
 fn memory_of((width, height): (u32, u32), bytes: u64) -> u64 {
     bytes.saturating_mul(4).saturating_add(16 * u64::from(SIDE) * u64::from(width.max(height)))
 }
@@ -44,7 +45,7 @@ fn square(image: &DynamicImage) -> RgbImage {
     image.crop_imm(left, top, side, side).resize_exact(SIDE, SIDE, FilterType::CatmullRom).to_rgb8()
 }
 
-/// The picture as a network's input: planes of red, green and blue, from -1 to 1.
+/// The picture as a network's input: planes of red, green and blue, scaled to -1..1.
 pub fn planes(picture: &RgbImage) -> Vec<f32> {
     let plane = |index: usize| picture.pixels().map(move |pixel| f32::from(pixel[index]) / 127.5 - 1.0);
     (0..3).flat_map(plane).collect()

@@ -1,9 +1,9 @@
 //! The numeric self-test of one device: what `sparkle doctor` runs.
 //!
-//! Problems are small and odd, since that is where index arithmetic fails: sides that divide nothing, strides, dilation,
-//! padding up to the kernel, groups; and now and then a sum so deep that a driver might end its loops early. Integers show any wrong
-//! index as a difference; real values show the quality of the sums.
-//! Outputs are full of NaN beforehand, so an element that nobody writes shows too.
+//! Problems are small and odd, because index arithmetic fails there: sides that divide nothing, strides, dilation,
+//! padding up to the kernel, groups. Some have sums so deep that a driver might end its loops early. On integers any
+//! wrong index is a difference; real values test the accuracy of the sums. Outputs are filled with NaN before, so
+//! that an element that is not written is noticed.
 
 use std::thread;
 
@@ -21,20 +21,20 @@ pub struct Check {
     pub name: &'static str,
     /// Problems solved.
     pub cases: usize,
-    /// How it ended.
+    /// Its outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(rename_all = "lowercase", tag = "outcome", content = "detail")]
 pub enum Outcome {
-    /// Well; with a remark.
+    /// Passed, with a remark.
     Passed(String),
-    /// With wrong numbers: which.
+    /// Wrong numbers: which.
     Wrong(String),
-    /// Not at all: the device's error.
+    /// The device's error.
     Failed(String),
 }
 
@@ -65,7 +65,7 @@ struct Passed {
     zeros: usize,
 }
 
-/// A check as it stands in the list.
+/// A check before it runs.
 pub struct Test {
     /// What it checks.
     pub name: &'static str,
@@ -79,7 +79,7 @@ pub const TESTS: [Test; 6] = [
     Test { name: "conv2d on reals is within the error bound", cases: 16, case: real_conv2d },
     Test { name: "conv2d writes every output of a large image", cases: 1, case: large_conv2d },
     Test {
-        name: "conv2d gives the same bits on every call, from any thread",
+        name: "conv2d returns the same bits on every call, from any thread",
         cases: 8,
         case: repeated_conv2d,
     },
@@ -95,7 +95,7 @@ impl Test {
     }
 }
 
-/// Runs `count` cases, each with its own random numbers, until one does not pass.
+/// Runs `count` cases, each with its own random numbers, until one fails.
 fn solve(count: usize, case: impl Fn(&mut Random) -> Result<Passed, Trouble>) -> (usize, Outcome) {
     let mut all = Passed::default();
     for number in 0..count {
@@ -113,7 +113,7 @@ fn solve(count: usize, case: impl Fn(&mut Random) -> Result<Passed, Trouble>) ->
             }
         }
     }
-    // ReLU turns about half of its outputs into zero, and not every case has it.
+    // ReLU sets about half of the outputs to zero, and not every case has ReLU.
     if all.outputs == 0 || all.zeros > all.outputs / 2 {
         let what = format!("{} of {} outputs are zero, which proves little", all.zeros, all.outputs);
         return (count, Outcome::Wrong(what));
@@ -126,7 +126,7 @@ fn solve(count: usize, case: impl Fn(&mut Random) -> Result<Passed, Trouble>) ->
     (count, Outcome::Passed(format!("{count} problem{plural}, {} outputs, {error}", all.outputs)))
 }
 
-/// A small convolution with everything in it.
+/// A small random convolution that may use every option.
 fn conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
     let groups = random.pick(&[1, 1, 1, 2, 3]);
     let (r, s) = (random.between(1, 7), random.between(1, 7));
@@ -151,7 +151,7 @@ fn conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
         groups,
         bias: random.pick(&[false, true]),
         relu: random.between(0, 3) == 0,
-        // The one that is exact.
+        // Winograd is not exact on integers.
         algorithm: Algorithm::Direct,
     })
 }
@@ -175,12 +175,12 @@ fn exact_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Trouble>
     exactly(device, problem, random)
 }
 
-/// Whether a case is to have deep sums.
+/// Whether a case has deep sums.
 fn is_deep(random: &mut Random) -> bool {
     random.between(0, 7) == 0
 }
 
-/// Few outputs, each the sum of ten thousands of products.
+/// A problem with few outputs, each a sum of tens of thousands of products.
 fn deep_conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
     let (side, most) = random.pick(&[(1, 70_000), (3, 9_000), (7, 1_500)]);
     let c = random.between(most * 3 / 4, most);
@@ -188,7 +188,7 @@ fn deep_conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
     Conv2d::new(Conv2dDesc { c, h: side, w: side + 1, k, r: side, s: side, algorithm, ..Default::default() })
 }
 
-/// More outputs than 65,535 groups of one thread could write, cheap as it is.
+/// A cheap problem with more outputs than 65,535 workgroups of one invocation could write.
 fn large_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Trouble> {
     let problem = Conv2d::new(Conv2dDesc { h: 211, w: 223, k: 3, ..Default::default() })?;
     debug_assert!(problem.output_len() > 2 * 65_535);
@@ -204,13 +204,13 @@ fn exactly(device: &Device, problem: Conv2d, random: &mut Random) -> Result<Pass
     exact(pairs).map_err(|what| Trouble::Wrong(format!("{what} of {:?}", problem.sizes())))
 }
 
-/// Compares pairs of what was computed and what is right.
+/// Compares pairs of computed and expected values.
 fn exact(pairs: impl Iterator<Item = (f32, f32)>) -> Result<Passed, String> {
     let mut passed = Passed::default();
     for (index, (got, expected)) in pairs.enumerate() {
         if got != expected {
-            let got = if got.is_nan() { "NaN, or was not written".to_owned() } else { got.to_string() };
-            return Err(format!("element {index} should be {expected} and is {got},"));
+            let got = if got.is_nan() { "NaN or was not written".to_owned() } else { got.to_string() };
+            return Err(format!("element {index} is {got}, expected {expected},"));
         }
         passed.outputs += 1;
         passed.zeros += usize::from(got == 0.0);
@@ -235,7 +235,7 @@ fn within(error_over_bound: f64, outputs: usize, zeros: usize) -> Result<Passed,
     }
 }
 
-/// One plan, run one call after the other and from four threads at once.
+/// Runs one plan several times in turn, and from four threads at once.
 fn repeated_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Trouble> {
     let problem = conv2d_problem(random)?;
     let (input, weights, bias) = data(&problem, |len| random.reals(len));
@@ -248,7 +248,7 @@ fn repeated_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Troub
     let others = thread::scope(|scope| {
         let callers = (0..4).map(|_| thread::Builder::new().spawn_scoped(scope, call));
         let callers: Vec<_> =
-            callers.collect::<Result<_, _>>().map_err(|error| format!("no thread: {error}"))?;
+            callers.collect::<Result<_, _>>().map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(callers
             .into_iter()
             .map(|caller| caller.join().expect("a call does not panic"))
@@ -265,7 +265,7 @@ fn repeated_conv2d(device: &Device, random: &mut Random) -> Result<Passed, Troub
     within(verdict.error_over_bound, first.len(), verdict.zeros).map_err(Trouble::Wrong)
 }
 
-/// A matrix product with gaps between the lines of all three matrices: small, but for a depth of up to `deepest`.
+/// A small matrix product with gaps between the lines of all three matrices, and a depth of up to `deepest`.
 fn gemm_problem(random: &mut Random, deepest: i64) -> sparkle::Result<Gemm> {
     let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
     let [trans_a, trans_b] = [(); 2].map(|()| random.pick(&[Transpose::No, Transpose::Yes]));
@@ -311,7 +311,7 @@ fn sgemm(device: &Device, random: &mut Random, integers: bool) -> Result<Passed,
     }
     let gaps = (0..c.len()).filter(|&at| !is_element[at]);
     if let Some(at) = gaps.into_iter().find(|&at| c[at].to_bits() != before[at].to_bits()) {
-        return Err(wrong(format!("C was written between its lines, at {at},")));
+        return Err(wrong(format!("C was written in the gap between its lines, at {at},")));
     }
     if integers { exact(pairs.into_iter()) } else { within(worst, pairs.len(), zeros) }.map_err(wrong)
 }
@@ -342,10 +342,10 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told() {
+    fn differences_are_reported() {
         assert!(exact([(1.0, 1.0), (-0.0, 0.0)].into_iter()).is_ok());
         let what = exact([(1.0, 1.0), (f32::NAN, 2.0)].into_iter()).err().unwrap();
-        assert_eq!(what, "element 1 should be 2 and is NaN, or was not written,");
+        assert_eq!(what, "element 1 is NaN or was not written, expected 2,");
         assert!(within(1.5, 1, 0).is_err() && within(f64::NAN, 1, 0).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! `sparkle shaders`: what the GPU path would run for a convolution, and the GLSL that is generated.
+//! `sparkle shaders`: lists the GPU kernels for a convolution, and prints their GLSL.
 
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ pub struct Args {
     /// Print all shaders of this kernel
     #[arg(long, value_name = "NAME")]
     show: Option<String>,
-    /// Rank for this GL device, measured first; without it, for a middling GPU that is assumed
+    /// Rank for this GL device, whose speed is measured first; without it, for an assumed medium GPU
     #[arg(long, value_name = "N")]
     gl: Option<usize>,
 }
@@ -41,7 +41,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     };
     let Some(variant) = ranked.iter().find(|variant| variant.to_string() == *name) else {
         return Err(Failure::Input(format!(
-            "no kernel {name} for this convolution; without --show all are listed"
+            "no kernel {name} for this convolution; the command without --show lists all"
         )));
     };
     let Some(recipe) = pass_plan::generate(variant, &problem) else {

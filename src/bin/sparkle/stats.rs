@@ -1,4 +1,4 @@
-//! `sparkle stats`: what a pipeline's trace amounts to.
+//! `sparkle stats`: computes the figures of a pipeline from its trace.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::events::{self, Event};
 use crate::failure::Failure;
 use crate::{files, memory};
 
-/// Figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
+/// Print the figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
 ///
-/// busy is the part of the time in which an engine was at work, work that overlaps counting once; the mean and the most
-/// slots at work are those with anything of theirs on an engine.
+/// busy is the share of the time in which an engine worked; overlapping work counts once. A slot is at work while an
+/// engine works for it; the mean and the maximum over time are printed.
 #[derive(clap::Args)]
 pub struct Args {
     /// The trace
@@ -26,15 +26,15 @@ pub struct Args {
 
 /// One engine's figures.
 #[derive(Debug, PartialEq, serde::Serialize)]
-struct Engine {
+struct EngineFigures {
     engine: &'static str,
-    /// Pieces that it worked at.
+    /// Pieces that it worked on.
     pieces: usize,
     busy_ms: f64,
-    /// Of the time from the first piece's beginning to the last one's end.
+    /// Share of the time from the start of the first piece to the end of the last.
     busy: f64,
     bytes: u64,
-    /// Gigabytes a second while it was at work.
+    /// Gigabytes per second while it worked.
     rate: f64,
 }
 
@@ -42,7 +42,7 @@ struct Engine {
 #[derive(Debug, PartialEq, serde::Serialize)]
 struct Report {
     span_ms: f64,
-    engines: Vec<Engine>,
+    engines: Vec<EngineFigures>,
     slots: usize,
     mean_slots_at_work: f64,
     most_slots_at_work: usize,
@@ -51,7 +51,7 @@ struct Report {
 /// Runs the command.
 ///
 /// # Errors
-/// A file that is no trace of a pipeline.
+/// A file that is not a pipeline's trace.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     args.json.as_deref().map_or(Ok(()), files::check_target)?;
     let report = report(&read(&args.trace)?)?;
@@ -87,7 +87,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
 fn read(path: &Path) -> Result<Vec<Interval>, Failure> {
     let mut intervals = vec![];
     events::read(path, |event| {
-        // Every interval is there twice: on its engine's track, which is meant, and on its slot's.
+        // Every interval is recorded twice: on its engine's track, which counts here, and on its slot's.
         match Some(event)
             .filter(|event| event.kind == "X" && event.pid == 1)
             .and_then(|event| interval(&event))
@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<Vec<Interval>, Failure> {
         }
     })?;
     if intervals.is_empty() {
-        return Err(Failure::Input(format!("{}: no work of a pipeline in it", path.display())));
+        return Err(Failure::Input(format!("{}: it contains no work of a pipeline", path.display())));
     }
     intervals.sort_unstable_by_key(|interval| (interval.end, interval.start, interval.engine, interval.slot));
     Ok(intervals)
@@ -112,7 +112,7 @@ fn interval(event: &Event) -> Option<Interval> {
         slot: usize::try_from(event.args.slot?).ok()?,
         start,
         end: start.checked_add(microseconds(event.dur)?)?,
-        // So few that no sum of them overflows.
+        // Limited so that no sum overflows.
         bytes: event.args.bytes.filter(|bytes| *bytes < 1 << 40)?,
     })
 }
@@ -126,7 +126,7 @@ fn report(intervals: &[Interval]) -> Result<Report, Failure> {
     let engines = ENGINES.iter().enumerate().map(|(index, &engine)| {
         let of_it = || intervals.iter().filter(|interval| interval.engine == index);
         let (busy, bytes) = (stats.busy[index].as_secs_f64(), of_it().map(|it| it.bytes).sum::<u64>());
-        Engine {
+        EngineFigures {
             engine,
             pieces: of_it().count(),
             busy_ms: busy * 1e3,
@@ -146,9 +146,9 @@ fn report(intervals: &[Interval]) -> Result<Report, Failure> {
     })
 }
 
-/// How many slots had work on an engine, on average over `span` and at most.
+/// How many slots were at work: the mean over `span`, and the maximum.
 fn at_work(intervals: &[Interval], span: Duration) -> Result<(f64, usize), Failure> {
-    // The slots that begin or end work at each moment; ends count first.
+    // Starts and ends of work in time order; ends come first.
     let mut changes = memory::reserved("intervals", 2 * intervals.len())?;
     for interval in intervals {
         changes.push((interval.start, true, interval.slot));
@@ -159,7 +159,7 @@ fn at_work(intervals: &[Interval], span: Duration) -> Result<(f64, usize), Failu
     slots.extend(intervals.iter().map(|interval| interval.slot));
     slots.sort_unstable();
     slots.dedup();
-    // The work of each slot that has begun and not ended.
+    // The unfinished work of each slot.
     let mut works = memory::filled("slots", slots.len(), 0i64)?;
     let (mut time, mut sum, mut busy, mut most) = (Duration::ZERO, 0.0, 0usize, 0);
     for moment in changes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {

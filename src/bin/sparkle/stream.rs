@@ -13,21 +13,26 @@ use crate::device::DeviceOption;
 use crate::failure::Failure;
 use crate::suite::{self, Layer};
 use crate::{files, memory};
-use ways::{Calls, Took, Work};
+use ways::{Calls, WayResult, Workload};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
-/// reference: fresh buffers, glBufferData, the reference framework's kernel in one dispatch, glFinish, glMapBuffer. one-shot:
-/// Device::conv2d. prepared: a plan, run. one, two, three contexts: a pipeline, from ordinary memory. in place: from and in the
-/// pipeline's own slots; in place, one context: the three steps cannot overlap, which gives the time of each step alone.
-/// The bound is the slowest step alone; for ways from ordinary memory copies to and from slots, at the rate at which all cores copy
-/// memory, are a step, too. Uploads and downloads may be slower at once than alone: how long both take together is measured by
-/// a stream of as many bytes with next to nothing to compute, and printed beside the bound. Times are wall time a batch, after 0.4 s of
-/// the same work; busy is the part of that time in which each engine was at work, overlaps counted once. Every way's results are
-/// verified. Of an empty batch, N = 0, there is nothing to stream: it has no rows.
+/// Ways: "reference" uses fresh buffers, glBufferData, the reference framework's kernel in one dispatch, glFinish and
+/// glMapBuffer. "one-shot" is Device::conv2d, "prepared" runs a plan. "one, two, three contexts" are pipelines from
+/// ordinary memory. "in place" works in the pipeline's own slots. With one context the three steps cannot overlap,
+/// which measures each step alone.
+///
+/// The bound is the slowest step alone. For ways from ordinary memory, the copies to and from slots are a step as
+/// well, at the rate at which all cores copy memory. Uploads and downloads may be slower together than alone. A
+/// stream of as many bytes with almost nothing to compute measures both together, and the result is printed beside
+/// the bound.
+///
+/// Times are wall time per batch, after 0.4 s of the same work. busy is the share of that time in which each engine
+/// worked; overlaps count once. The results of every way are verified. An empty batch, N = 0, has no rows.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     #[command(flatten)]
@@ -35,10 +40,10 @@ pub struct Args {
     /// Only layers whose name contains this
     #[arg(long, value_name = "TEXT")]
     layer: Option<String>,
-    /// Only ways whose name contains this, beside those that the bound is measured by
+    /// Only ways whose name contains this, and the one that measures the bound
     #[arg(long, value_name = "TEXT")]
     way: Option<String>,
-    /// Batches a way, at least four for each slot
+    /// Batches per way, at least four for each slot
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     batches: u32,
     /// Slots of the pipelines
@@ -58,29 +63,29 @@ pub struct Args {
 /// Everything that was measured.
 #[derive(serde::Serialize)]
 struct Report {
-    /// Bytes a second that all cores copy.
+    /// The rate at which all cores copy memory.
     memcpy_bytes_per_second: f64,
     memcpy_threads: usize,
     layers: Vec<Figures>,
 }
 
-/// A layer's figures. Times are milliseconds a batch.
+/// A layer's figures. Times are milliseconds per batch.
 #[derive(serde::Serialize)]
 struct Figures {
     name: String,
     steps: Steps,
-    /// Upload and download at once.
+    /// Upload and download together.
     both_ways: Option<f64>,
     /// Wall time of a one-shot call over the slowest step and one piece of the others.
     one_shot_over_bound: Option<f64>,
-    /// The same where both transfers at once are a step, too.
+    /// The same, with both transfers together as a further step.
     one_shot_over_transfers: Option<f64>,
-    /// What submitting costs the calling thread: the median, in microseconds.
+    /// The median time that submitting takes the calling thread, in microseconds.
     submit_us: Option<f64>,
     rows: Vec<Row>,
 }
 
-/// Milliseconds of each step by itself.
+/// Milliseconds of each step alone.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 struct Steps {
     copy_in: f64,
@@ -91,24 +96,24 @@ struct Steps {
 }
 
 impl Steps {
-    /// The slowest on the device.
+    /// The slowest step on the device.
     fn device_bound(self) -> f64 {
         self.upload.max(self.compute).max(self.download)
     }
 
-    /// The slowest where both copies are made by the same cores.
+    /// The slowest step, if the same cores make both copies.
     fn bound(self) -> f64 {
         self.device_bound().max(self.copy_in + self.copy_out)
     }
 
-    /// The slowest, and of the others one of `pieces`: what one batch takes at best.
+    /// The best time of a single batch: the slowest step, and one of `pieces` of each other step.
     fn alone(self, pieces: usize) -> f64 {
         let all = [self.copy_in, self.upload, self.compute, self.download, self.copy_out];
         let (sum, slowest) = (all.iter().sum::<f64>(), all.into_iter().fold(0.0, f64::max));
         slowest + (sum - slowest) / pieces as f64
     }
 
-    /// The same, where upload and download take so long at once.
+    /// The same, if upload and download together take `both_ways`.
     fn with_transfers(self, both_ways: f64, pieces: usize) -> f64 {
         let others = self.copy_in + self.compute + self.copy_out;
         self.alone(pieces).max(both_ways + others / pieces as f64)
@@ -124,9 +129,9 @@ struct Row {
     bound_ms: f64,
     share_of_bound: f64,
     over_reference: Option<f64>,
-    /// Upload, compute, download; none for ways without a pipeline.
+    /// Upload, compute, download; `None` for ways without a pipeline.
     busy: Option<[f64; 3]>,
-    /// Single calls; none for pipelines.
+    /// Single calls; `None` for pipelines.
     calls: Option<Calls>,
 }
 
@@ -135,7 +140,7 @@ struct Row {
 /// # Errors
 /// A bad suite; a wrong result; a device failure.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
-    // What is in flight when the timed ones begin may be nearly done, and would count as done in no time.
+    // Batches in flight when timing starts may be almost complete. Enough others must outweigh them.
     let least = 4 * args.slots;
     if args.batches < least {
         let (batches, slots) = (args.batches, args.slots);
@@ -147,7 +152,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let mut layers = suite::read(&args.suite, args.batch)?;
     layers.retain(|layer| args.layer.as_ref().is_none_or(|text| layer.name.contains(text.as_str())));
     if layers.is_empty() {
-        return Err(Failure::Input(format!("{}: no layer of that name", args.suite.display())));
+        return Err(Failure::Input(format!("{}: no layer has that name", args.suite.display())));
     }
     let device = args.device.open()?;
     let copies = memcpy::measure()?;
@@ -167,7 +172,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             report.layers.push(figures);
             continue;
         }
-        let work = Work::new(args, &device, layer);
+        let work = Workload::new(args, &device, layer);
         let measured = work.and_then(|work| measured(args, &device, &work, layer, copies.bytes_per_second));
         let figures = measured.map_err(|failure| failure.at(&layer.name))?;
         print(console, &figures);
@@ -179,7 +184,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The figures of an empty batch, which is submitted once, to see that it comes back.
+/// The figures of an empty batch. It is submitted once, to check that it completes.
 fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
     let problem = &layer.problem;
     let weights = memory::filled("the weights", problem.weights_len(), 0.0)?;
@@ -201,14 +206,14 @@ fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
 fn measured(
     args: &Args,
     device: &Device,
-    work: &Work,
+    work: &Workload,
     layer: &Layer,
     copy_rate: f64,
 ) -> Result<Figures, Failure> {
     const ALONE: &str = "in place, one context";
     let wanted = |way: &str| args.way.as_ref().is_none_or(|text| way.contains(text.as_str()));
     let mut took = vec![];
-    let mut add = |way: &'static str, run: &dyn Fn(&'static str) -> Result<Option<Took>, Failure>| {
+    let mut add = |way: &'static str, run: &dyn Fn(&'static str) -> Result<Option<WayResult>, Failure>| {
         if wanted(way) || way == ALONE {
             took.extend(run(way)?);
         }
@@ -235,9 +240,9 @@ fn measured(
     }
     let find = |way: &str| took.iter().find(|it| it.way == way);
     let steps = steps(find(ALONE).expect("it is always measured"), layer, copy_rate);
-    let ms = |took: &Took| took.time.as_secs_f64() * 1e3;
+    let ms = |took: &WayResult| took.time.as_secs_f64() * 1e3;
     let reference = find("reference").map(ms);
-    let row = |took: &Took| {
+    let row = |took: &WayResult| {
         let bound_ms = if took.way.starts_with("in place") { steps.device_bound() } else { steps.bound() };
         Row {
             way: took.way,
@@ -266,8 +271,8 @@ fn measured(
     })
 }
 
-/// Each step by itself: in one context nothing overlaps.
-fn steps(alone: &Took, layer: &Layer, copy_rate: f64) -> Steps {
+/// The time of each step alone, from a stream in one context, where nothing overlaps.
+fn steps(alone: &WayResult, layer: &Layer, copy_rate: f64) -> Steps {
     let stats = alone.stats.expect("a pipeline has figures");
     let [upload, compute, download] =
         stats.busy.map(|busy| busy.as_secs_f64() * 1e3 / stats.pieces.max(1) as f64);
@@ -276,8 +281,9 @@ fn steps(alone: &Took, layer: &Layer, copy_rate: f64) -> Steps {
     Steps { copy_in, upload, compute, download, copy_out }
 }
 
-/// What upload and download of a layer take at once, from a stream that moves as many bytes each way as the smaller of them: what they save
-/// there by overlapping, they save here. `None` where its multiplication by one takes longer than that.
+/// How long a layer's upload and download take together. A stream that moves as many bytes each way as the smaller of
+/// them measures how much overlapping saves. `None` if that stream's kernel, a multiplication by one, takes longer
+/// than the transfers.
 fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Result<Option<f64>, Failure> {
     if steps.upload + steps.download == 0.0 {
         return Ok(None);
@@ -291,7 +297,7 @@ fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Resul
     let copied = Conv2d::new(Conv2dDesc { n, h, w, ..Default::default() })?;
     let moved = copied.input_len() as f64;
     let layer = Layer { name: layer.name.clone(), problem: copied };
-    let took = Work::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
+    let took = Workload::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
     let [_, computing, _] = took.busy.unwrap_or_default();
     let upload = steps.upload * moved / problem.input_len() as f64;
     let download = steps.download * moved / problem.output_len() as f64;
@@ -316,14 +322,14 @@ fn print(console: &mut Console, figures: &Figures) {
         figures.name
     ));
     if let Some(both) = figures.both_ways {
-        let what = "upload and download at once, ms";
+        let what = "upload and download together, ms";
         console.line(format!("{:<16}  {what}: {both:.3}", figures.name));
     }
     if let Some(ratio) = figures.one_shot_over_bound {
         let what = "one-shot call over the slowest step and one piece of the others";
         let too = figures.one_shot_over_transfers;
         let too =
-            too.map_or_else(String::new, |it| format!("; with both transfers at once as a step: {it:.2}"));
+            too.map_or_else(String::new, |it| format!("; with both transfers together as a step: {it:.2}"));
         console.line(format!("{:<16}  {what}: {ratio:.2}{too}", figures.name));
     }
     let one_shot = figures.rows.iter().find(|row| row.way == "one-shot");

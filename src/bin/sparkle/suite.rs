@@ -1,8 +1,8 @@
-//! Benchmark suites: CSV files with one convolution a row.
+//! Benchmark suites: CSV files with one convolution per row.
 //!
-//! The columns are `name,N,C,H,W,K,kernel,stride,pad`, in any order; `kernel`, `stride` and `pad` hold for height and width.
-//! Columns that may be there or not: `groups` and `dilation`, else 1; `kernel_w` and `pad_w`, else as `kernel` and `pad`,
-//! which then hold for the height alone.
+//! The columns are `name,N,C,H,W,K,kernel,stride,pad`, in any order; `kernel`, `stride` and `pad` hold for height and
+//! width. Optional columns: `groups` and `dilation`, 1 by default; `kernel_w` and `pad_w`, by default the values of
+//! `kernel` and `pad`, which hold for the height alone if these columns exist.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -28,13 +28,13 @@ const SIZES: [&str; 8] = ["N", "C", "H", "W", "K", "kernel", "stride", "pad"];
 /// The columns that may be missing.
 const OPTIONAL: [&str; 4] = ["groups", "dilation", "kernel_w", "pad_w"];
 
-/// Bytes that a suite may have.
-const LARGEST: u64 = 16 << 20;
+/// The most bytes of a suite.
+const MAX_BYTES: u64 = 16 << 20;
 
-/// Bytes of memory that reading a byte of it takes at most: a field may be empty, a row as short as twenty characters.
-const MEMORY_A_BYTE: usize = 128;
+/// The most memory that reading takes, per byte of the file: a field may be empty, a row may have twenty characters.
+const MEMORY_PER_BYTE: usize = 128;
 
-/// Where each column is: `name`, [`SIZES`] and [`OPTIONAL`].
+/// The index of each column: `name`, [`SIZES`] and [`OPTIONAL`].
 struct Columns {
     name: usize,
     sizes: [usize; 8],
@@ -44,17 +44,17 @@ struct Columns {
 /// Reads a suite; `batch` replaces every N.
 ///
 /// # Errors
-/// Names the file, and the line and column if it was one.
+/// Names the file, and the line and column where it applies.
 pub fn read(path: &Path, batch: Option<i64>) -> Result<Vec<Layer>, Failure> {
     let at = |reason: String| Failure::Input(format!("{}: {reason}", path.display()));
     let mut text = vec![];
     let file = std::fs::File::open(path);
-    let read = file.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
+    let read = file.and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text));
     read.map_err(|error| at(format!("cannot be read: {error}")))?;
-    if text.len() as u64 > LARGEST {
-        return Err(at(format!("has more than {LARGEST} bytes; expected a suite of layers")));
+    if text.len() as u64 > MAX_BYTES {
+        return Err(at(format!("has more than {MAX_BYTES} bytes; expected a suite of layers")));
     }
-    memory::check(path.display(), text.len() * MEMORY_A_BYTE)?;
+    memory::check(path.display(), text.len() * MEMORY_PER_BYTE)?;
     parse(&text[..], batch).map_err(at)
 }
 
@@ -67,7 +67,7 @@ fn parse(file: impl Read, batch: Option<i64>) -> Result<Vec<Layer>, String> {
         let line = record.position().map_or(0, csv::Position::line);
         let layer = layer(&record, &columns, batch).map_err(|reason| format!("line {line}, {reason}"))?;
         if !names.insert(layer.name.clone()) {
-            return Err(format!("line {line}, column name: \"{}\" is there already", layer.name));
+            return Err(format!("line {line}, column name: \"{}\" is not unique", layer.name));
         }
         layers.push(layer);
     }
@@ -86,7 +86,7 @@ fn columns(headers: &csv::StringRecord) -> Result<Columns, String> {
     let find = |name: &str| {
         let mut found = (0..headers.len()).filter(|&index| &headers[index] == name);
         let column = found.next();
-        if found.next().is_some() { Err(format!("line 1, column {name}: there twice")) } else { Ok(column) }
+        if found.next().is_some() { Err(format!("line 1, column {name}: appears twice")) } else { Ok(column) }
     };
     let must = |name: &str| find(name)?.ok_or_else(|| format!("line 1, column {name}: missing"));
     let mut columns = Columns { name: must("name")?, sizes: [0; 8], optional: [None; 4] };
@@ -106,7 +106,7 @@ fn layer(record: &csv::StringRecord, columns: &Columns, batch: Option<i64>) -> R
     }
     let number = |column: &str, index: usize| {
         let text = &record[index];
-        text.parse().map_err(|_| format!("column {column}: \"{text}\" is no whole number"))
+        text.parse().map_err(|_| format!("column {column}: \"{text}\" is not a whole number"))
     };
     let mut sizes = [0i64; 8];
     for ((size, column), &index) in sizes.iter_mut().zip(SIZES).zip(&columns.sizes) {
@@ -145,7 +145,7 @@ fn layer(record: &csv::StringRecord, columns: &Columns, batch: Option<i64>) -> R
     Ok(Layer { name: name.to_owned(), problem })
 }
 
-/// The column an argument of the library comes from; none if it comes from several.
+/// The column that an argument of the library comes from; `None` if it comes from several.
 fn column_of(argument: &str) -> Option<&'static str> {
     match argument {
         "r" | "s" => Some("kernel"),
@@ -200,7 +200,7 @@ mod tests {
         let good = "a,1,3,8,8,4,3,1,1\n";
         assert_eq!(
             refused(&format!("{good}b,1,3,8,8,4,x,1,1\n")),
-            "line 3, column kernel: \"x\" is no whole number"
+            "line 3, column kernel: \"x\" is not a whole number"
         );
         assert_eq!(refused("b,1,3,8,8,4,3,0,1\n"), "line 2, column stride: 0; expected 1 to 2147483647");
         assert_eq!(refused("b,-1,3,8,8,4,3,1,1\n"), "line 2, column N: -1; expected 0 to 2147483647");
@@ -208,7 +208,7 @@ mod tests {
             refused("b,1,3,8,8,4,9,1,0\n")
                 .starts_with("line 2, column kernel: 9; expected a kernel no larger")
         );
-        assert_eq!(refused(&format!("{good}{good}")), "line 3, column name: \"a\" is there already");
+        assert_eq!(refused(&format!("{good}{good}")), "line 3, column name: \"a\" is not unique");
         assert_eq!(refused(",1,3,8,8,4,3,1,1\n"), "line 2, column name: empty");
         assert!(refused("b,1,3,8,8,4,3,1\n").contains("line: 2"), "{}", refused("b,1,3,8,8,4,3,1\n"));
         assert!(
@@ -225,7 +225,7 @@ mod tests {
             refused("name,N,C,H,W,K,kernel,stride,padding\n")
                 .starts_with("line 1, column \"padding\": no such")
         );
-        assert_eq!(refused("name,N,C,H,W,K,kernel,stride,pad,pad\n"), "line 1, column pad: there twice");
+        assert_eq!(refused("name,N,C,H,W,K,kernel,stride,pad,pad\n"), "line 1, column pad: appears twice");
         assert_eq!(refused(""), "line 1, column name: missing");
     }
 }

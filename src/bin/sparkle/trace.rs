@@ -1,4 +1,4 @@
-//! `sparkle trace`: a picture of what a pipeline's trace holds.
+//! `sparkle trace`: draws a pipeline's trace.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -10,44 +10,44 @@ use crate::events::{self, Event};
 use crate::failure::Failure;
 use crate::{files, memory};
 
-/// Draw the trace that a pipeline wrote to the file of SPARKLE_TRACE: one track an engine and one a slot.
+/// Draw the trace that a pipeline wrote with SPARKLE_TRACE=FILE: one track per engine and per slot.
 #[derive(clap::Args)]
 pub struct Args {
     /// The trace
     #[arg(value_name = "FILE")]
     trace: PathBuf,
-    /// Where the picture goes
+    /// The SVG file to write
     #[arg(long, value_name = "FILE")]
     svg: PathBuf,
-    /// Where it begins, in milliseconds since the pipeline was made; at the first event unless given
+    /// Start of the picture, in milliseconds since the pipeline was created [default: the first event]
     #[arg(long, value_name = "MS")]
     from: Option<f64>,
-    /// How many milliseconds it shows; to the last event unless given
+    /// Length of the picture in milliseconds [default: up to the last event]
     #[arg(long = "for", value_name = "MS")]
     length: Option<f64>,
 }
 
-/// Something that took time; milliseconds.
+/// An interval, in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 struct Span {
-    /// Process and thread, as the format calls them: a track.
+    /// Process and thread in the format's terms: a track.
     track: (u64, u64),
     name: Rc<str>,
     start: f64,
     end: f64,
 }
 
-/// A trace: tracks with their names, in order, and what is in them.
+/// A trace: named tracks in order, and their intervals.
 #[derive(Debug, Default, PartialEq)]
 struct Trace {
     tracks: Vec<((u64, u64), String)>,
     spans: Vec<Span>,
-    /// The names of spans: many have the same.
+    /// The names of spans, each once.
     names: HashSet<Rc<str>>,
 }
 
 impl Trace {
-    /// Takes an event, if it is one that is drawn.
+    /// Keeps an event if it is drawn.
     fn take(&mut self, event: &Event) -> Result<(), Failure> {
         let track = (event.pid, event.tid);
         if event.kind == "M" && event.name == "thread_name" {
@@ -64,7 +64,7 @@ impl Trace {
         let name = match self.names.get(&*event.name) {
             Some(name) => name.clone(),
             None => {
-                // A table that grows, and a text.
+                // Room for the growing table and a text.
                 memory::check("names", self.names.len().saturating_mul(64).saturating_add(event.name.len()))?;
                 let name: Rc<str> = (&*event.name).into();
                 self.names.insert(name.clone());
@@ -74,7 +74,7 @@ impl Trace {
         memory::push("intervals", &mut self.spans, Span { track, name, start, end: start + length })
     }
 
-    /// The trace, if there is anything in it.
+    /// The trace, unless it is empty.
     fn complete(self) -> Result<Self, Failure> {
         if self.spans.is_empty() { Err(Failure::Input("no intervals".to_owned())) } else { Ok(self) }
     }
@@ -87,8 +87,8 @@ const TOP: f64 = 30.0;
 const TRACK: f64 = 26.0;
 const BAR: f64 = 18.0;
 
-/// Marks of time in a picture, at most.
-const TICKS: u32 = 12;
+/// The most marks of time in a picture.
+const MAX_TICKS: u32 = 12;
 
 /// Runs the command.
 ///
@@ -114,7 +114,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The picture of what happens from `from` to `to`.
+/// The picture of the time between `from` and `to`.
 fn draw(svg: &mut dyn Write, trace: &Trace, from: f64, to: f64) -> io::Result<()> {
     let height = TOP + TRACK * trace.tracks.len() as f64 + 34.0;
     let x = |ms: f64| LEFT + (WIDTH - LEFT - 20.0) * ((ms - from) / (to - from)).clamp(0.0, 1.0);
@@ -128,8 +128,8 @@ fn draw(svg: &mut dyn Write, trace: &Trace, from: f64, to: f64) -> io::Result<()
     let bottom = y(trace.tracks.len());
     let step = tick(to - from);
     let first = (from / step).ceil() * step;
-    // Counted: beside a very late beginning a step may be too small to make a difference.
-    for ms in (0..=TICKS).map(|index| first + f64::from(index) * step).take_while(|ms| *ms <= to) {
+    // By number, because adding a small step to a very late start may not change it.
+    for ms in (0..=MAX_TICKS).map(|index| first + f64::from(index) * step).take_while(|ms| *ms <= to) {
         let x = x(ms);
         writeln!(
             svg,
@@ -174,7 +174,7 @@ fn draw(svg: &mut dyn Write, trace: &Trace, from: f64, to: f64) -> io::Result<()
     writeln!(svg, "</svg>")
 }
 
-/// Told apart also by those who see few colours.
+/// Colours that people with colour blindness can tell apart.
 fn colour(name: &str) -> &'static str {
     match name {
         "upload" => "#0072b2",
@@ -184,14 +184,14 @@ fn colour(name: &str) -> &'static str {
     }
 }
 
-/// A round length, so that about ten of them make `length`.
+/// A round length, about a tenth of `length`.
 fn tick(length: f64) -> f64 {
     let power = 10f64.powf((length / 10.0).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
-    steps.into_iter().find(|step| length / step <= f64::from(TICKS)).unwrap_or(10.0 * power)
+    steps.into_iter().find(|step| length / step <= f64::from(MAX_TICKS)).unwrap_or(10.0 * power)
 }
 
-/// A number without zeros at its end.
+/// A number without trailing zeros.
 fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -233,7 +233,7 @@ mod tests {
         let bars = |svg: &str| svg.matches("<title>upload").count();
         assert_eq!((bars(&all), bars(&draw(&trace, 1.0, 2.0))), (3, 2));
         assert!(all.contains("slot &lt;0&gt;") && !all.contains("slot <0>"));
-        // The first interval begins at the left edge and takes 0.5 of 9 ms.
+        // The first interval starts at the left edge and takes 0.5 of 9 ms.
         assert!(all.contains("<rect x=\"90.00\" y=\"30\" width=\"60.56\""), "{all}");
     }
 
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// A millisecond is less than numbers so large can tell.
+    /// Numbers so large cannot represent a millisecond more.
     #[test]
     fn a_late_beginning_makes_no_endless_picture() {
         let trace = Trace { spans: vec![], ..read(TEXT).unwrap() };

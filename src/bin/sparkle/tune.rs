@@ -1,4 +1,4 @@
-//! `sparkle tune`: finds the fastest kernel of every layer of a suite on a GL device, and remembers it.
+//! `sparkle tune`: measures the fastest kernel of every layer of a suite on a GL device, and keeps it in the cache.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use crate::{suite, verify};
 
 /// Measure the candidates of every layer of a suite and record the winners.
 ///
-/// Candidates are built, compared with a float64 oracle in some rows, and timed in turns; who is clearly behind drops out. Plans
-/// then take the winners where SPARKLE_TUNE is read or full. planned us is the time of what the planner takes without measurements,
-/// tuned us that of the winner, both of one run among several back to back; seconds is what tuning the layer took, compiling
-/// included.
+/// Candidates are built, compared with a float64 oracle in some rows, and timed in turns. Clearly slower ones drop
+/// out. Plans use the winners if SPARKLE_TUNE is read or full. planned us is the time of the planner's choice without
+/// measurements, tuned us that of the winner, each for one run among several back to back. seconds is how long tuning
+/// the layer took, including compilation.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad and perhaps groups,dilation,kernel_w,pad_w
+    /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
+    /// groups,dilation,kernel_w,pad_w
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
     /// Device to tune: gl:N
@@ -27,7 +28,7 @@ pub struct Args {
     /// Images a batch, instead of the suite's N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=i64::from(i32::MAX)))]
     batch: Option<i64>,
-    /// Seconds a layer
+    /// Seconds per layer
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     budget: Duration,
 }
@@ -45,10 +46,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// A bad suite; no such device; a device failure. A layer that fails does not keep the others from being tuned.
+/// A bad suite; no such device; a device failure. The other layers are tuned all the same.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let layers = suite::read(&args.suite, args.batch)?;
-    // So that a device that is not there is one error, not one a layer.
+    // A missing device is one error, not one per layer.
     lab::gpu(args.device)?;
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
     console.line(line(
@@ -81,7 +82,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// How many times faster the winner is than what the planner would take.
+/// How many times faster the winner is than the planner's choice.
 fn gain(tuned: &Tuned) -> Option<f64> {
     Some(tuned.planned.1? / tuned.best?.1)
 }

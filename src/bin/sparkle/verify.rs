@@ -1,4 +1,4 @@
-//! Every element of a result against the float64 oracle.
+//! Compares every element of a result with the float64 oracle.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,10 +9,10 @@ use sparkle::problem::oracle::{self, Expected};
 use crate::failure::Failure;
 use crate::memory;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
-    /// The largest error in units of the bound: at most 1 is right.
+    /// The largest error in units of the bound: at most 1 for a correct result.
     pub error_over_bound: f64,
     /// Outputs that are exactly zero.
     pub zeros: usize,
@@ -21,10 +21,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Says what is wrong, if anything: an error over the bound, or a result that proves nothing as it is mostly zero.
+    /// Says what is wrong, if anything: an error over the bound, or a result that is mostly zero and so proves nothing.
     pub fn complaint(&self) -> Option<String> {
         if self.compared == 0 {
-            return Some("there was nothing to compare".to_owned());
+            return Some("nothing was compared".to_owned());
         }
         if self.error_over_bound.is_nan() || self.error_over_bound > 1.0 {
             return Some(format!("the error is {:.3e} times the bound", self.error_over_bound));
@@ -35,10 +35,10 @@ impl Verdict {
     }
 }
 
-/// Compares a convolution's output with the oracle, on all cores that threads can be had for.
+/// Compares a convolution's output with the oracle, on as many cores as threads can be started.
 ///
 /// # Errors
-/// If there is no memory for what is expected.
+/// If there is no memory for the expected values.
 pub fn conv2d(
     problem: &Conv2d,
     data: (&[f32], &[f32], Option<&[f32]>),
@@ -65,7 +65,7 @@ pub fn conv2d(
     };
     let helpers = thread::available_parallelism().map_or(1, usize::from).min(rows).saturating_sub(1);
     thread::scope(|scope| {
-        // Without helpers this thread does it all.
+        // Without helpers this thread does all the work.
         let helpers = (0..helpers).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
         let helpers: Vec<_> = helpers.collect();
         let own = work()?;
@@ -85,7 +85,7 @@ impl Verdict {
     }
 }
 
-/// Checks that a problem's buffers, with two outputs, can be had at all: before any of the work, not in its midst.
+/// Checks that memory for a problem's buffers, with two outputs, is available before the work begins.
 ///
 /// # Errors
 /// If there is not enough memory.

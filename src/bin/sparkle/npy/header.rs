@@ -1,6 +1,6 @@
-//! The header of a `.npy` file: which kind of numbers, in which order, of which shape.
+//! The header of a `.npy` file: type, order and shape.
 //!
-//! NumPy writes it as a Python dictionary, and reads whatever Python takes for one; so does this. NumPy's format
+//! NumPy writes it as a Python dictionary and reads any valid Python literal; so does this module. NumPy's format
 //! specification: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
 use std::io::{ErrorKind, Read};
@@ -8,28 +8,28 @@ use std::io::{ErrorKind, Read};
 use super::literal::{self, Literal};
 use super::shape_text;
 
-/// Bytes of a header that are read. Version 1 allows as many; a longer one describes no plain array.
-const LONGEST: usize = 0xffff;
+/// The most bytes of a header. Version 1 has the same limit; a longer header describes no plain array.
+const MAX_BYTES: usize = 0xffff;
 
-/// Characters of a type's description that messages repeat.
-const TOLD: usize = 200;
+/// The most characters of a literal in messages.
+const MAX_TEXT: usize = 200;
 
-/// What a file says of itself.
+/// A parsed header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
-    /// Its numbers.
+    /// The type of its elements.
     pub float: Float,
     /// Whether the first index runs fastest.
     pub fortran_order: bool,
-    /// Its sides.
+    /// The shape.
     pub shape: Vec<usize>,
-    /// The number of its elements.
+    /// The number of elements.
     pub count: usize,
-    /// The bytes of its elements.
+    /// The bytes of all elements.
     pub bytes: u64,
     /// Type and shape, for messages.
     pub text: String,
-    /// Where its elements begin.
+    /// The offset of the elements.
     pub start: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Float {
 }
 
 impl Float {
-    /// The type that NumPy takes `descr` for, if it is a float32 or float64.
+    /// The type that `descr` means to NumPy, if it is float32 or float64.
     fn named(descr: &str) -> Option<Self> {
         let native = cfg!(target_endian = "big");
         let size = |name: &str| match name {
@@ -69,7 +69,7 @@ impl Float {
         Some(Float { size: size(name)?, big_endian })
     }
 
-    /// The number in `bytes`, which are as many as it has, as float32.
+    /// The number in `bytes`, as float32. Their count is that of the type.
     ///
     /// # Errors
     /// A number that float32 cannot hold.
@@ -82,12 +82,12 @@ impl Float {
             _ => unreachable!("a number has 4 or 8 bytes"),
         };
         let value = stored as f32;
-        // Refused rather than made infinite.
+        // An error instead of infinity.
         if value.is_infinite() && stored.is_finite() { Err(stored) } else { Ok(value) }
     }
 }
 
-/// Reads a header, and nothing behind it.
+/// Reads a header and nothing after it.
 ///
 /// # Errors
 /// Says what is wrong.
@@ -108,7 +108,7 @@ pub fn read(file: &mut impl Read) -> Result<Header, String> {
             return Err(format!("has version {major}.{minor} of the .npy format; expected 1.0, 2.0 or 3.0"));
         }
         [b'P', b'K', ..] => {
-            return Err("is no .npy file but an archive; extract one of its arrays".to_owned());
+            return Err("is an archive and not a .npy file; extract one of its arrays".to_owned());
         }
         _ => return Err("is no .npy file".to_owned()),
     };
@@ -116,8 +116,8 @@ pub fn read(file: &mut impl Read) -> Result<Header, String> {
     let field = if version == 1 { 2 } else { 4 };
     file.read_exact(&mut length[..field]).map_err(cut)?;
     let length = u32::from_le_bytes(length) as usize;
-    if length > LONGEST {
-        return Err(format!("its header has {length} bytes and so describes no array of reasonable size"));
+    if length > MAX_BYTES {
+        return Err(format!("its header has {length} bytes which no array of reasonable size has"));
     }
     let mut bytes = vec![0; length];
     file.read_exact(&mut bytes).map_err(cut)?;
@@ -130,7 +130,7 @@ pub fn read(file: &mut impl Read) -> Result<Header, String> {
     describe(header, (8 + field + length) as u64)
 }
 
-/// What a header means, whose elements begin at `start`.
+/// Interprets a header whose elements start at `start`.
 fn describe(header: Literal, start: u64) -> Result<Header, String> {
     let broken = |what: &str| format!("is no .npy file: its header {what}");
     let Literal::Dict(entries) = header else { return Err(broken("is no dictionary")) };
@@ -140,11 +140,11 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
             Literal::Text(key) if key == "descr" => descr = Some(value),
             Literal::Text(key) if key == "fortran_order" => order = Some(value),
             Literal::Text(key) if key == "shape" => sides = Some(value),
-            key => return Err(broken(&format!("has an entry {}", told(key)))),
+            key => return Err(broken(&format!("has an entry {}", shown(key)))),
         }
     }
     let (Some(descr), Some(order), Some(Literal::Tuple(sides))) = (descr, order, sides) else {
-        return Err(broken("has not the three entries descr, fortran_order and shape, a tuple"));
+        return Err(broken("lacks one of the entries descr, fortran_order and shape, a tuple"));
     };
     let Literal::Truth(fortran_order) = order else {
         return Err(broken("has a fortran_order that is neither True nor False"));
@@ -154,8 +154,8 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
         _ => None,
     });
     let shape: Option<Vec<usize>> = shape.collect();
-    let shape = shape.ok_or_else(|| broken(&format!("has the shape {}", told(&Literal::Tuple(sides)))))?;
-    let text = format!("dtype {}, shape {}", told(&descr), shape_text(&shape));
+    let shape = shape.ok_or_else(|| broken(&format!("has the shape {}", shown(&Literal::Tuple(sides)))))?;
+    let text = format!("dtype {}, shape {}", shown(&descr), shape_text(&shape));
     let float = match &descr {
         Literal::Text(name)
             if matches!(name.trim_start_matches(['<', '>', '=', '|']), "O" | "O8" | "object") =>
@@ -166,7 +166,7 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
         _ => None,
     };
     let float = float.ok_or_else(|| format!("{text}; expected float32 or float64"))?;
-    // A side of 0 makes an empty array, whatever the others are.
+    // A side of 0 makes an empty array, even if the other sides would overflow.
     let mut sides = shape.iter();
     let count = if shape.contains(&0) {
         Some(0)
@@ -183,10 +183,10 @@ fn describe(header: Literal, start: u64) -> Result<Header, String> {
     }
 }
 
-/// A literal for a message: as much of it as fits into a line.
-fn told(literal: &Literal) -> String {
+/// A literal for a message, shortened to a line.
+fn shown(literal: &Literal) -> String {
     let text = literal.to_string();
-    match text.char_indices().nth(TOLD) {
+    match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }

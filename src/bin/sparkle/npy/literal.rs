@@ -1,9 +1,9 @@
-//! Python literals, as far as the headers of `.npy` files are written in them.
+//! Parses the Python literals that appear in headers of `.npy` files.
 
 use std::fmt;
 
-/// Brackets within brackets that are read. More are refused, so that no input exhausts the stack.
-const DEEPEST: usize = 32;
+/// The deepest nesting of brackets. More is refused, so that no input exhausts the stack.
+const MAX_DEPTH: usize = 32;
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,23 +18,23 @@ pub enum Literal {
     Dict(Vec<(Literal, Literal)>),
 }
 
-/// Reads a text that is one literal and nothing else. `longs`: numbers may end in L, as Python 2 wrote some.
+/// Parses a text that is one literal and nothing else. With `longs`, numbers may end in L, as in Python 2.
 ///
 /// # Errors
 /// Says what is wrong, and at which character.
 pub fn parse(text: &str, longs: bool) -> Result<Literal, String> {
-    let mut reader = Reader { rest: text, longs, depth: 0 };
-    let value = reader.value().and_then(|value| {
-        reader.blanks();
-        if reader.rest.is_empty() { Ok(value) } else { Err("nothing more") }
+    let mut parser = Parser { rest: text, longs, depth: 0 };
+    let value = parser.value().and_then(|value| {
+        parser.blanks();
+        if parser.rest.is_empty() { Ok(value) } else { Err("nothing more") }
     });
     value.map_err(|expected| {
-        format!("expected {expected} at character {}", text[..text.len() - reader.rest.len()].chars().count())
+        format!("expected {expected} at character {}", text[..text.len() - parser.rest.len()].chars().count())
     })
 }
 
-/// What is left of the text. Errors name what was expected at its beginning.
-struct Reader<'a> {
+/// The rest of the text. Errors name what was expected at its beginning.
+struct Parser<'a> {
     rest: &'a str,
     longs: bool,
     depth: usize,
@@ -42,7 +42,7 @@ struct Reader<'a> {
 
 type Read<T> = Result<T, &'static str>;
 
-impl Reader<'_> {
+impl Parser<'_> {
     fn peek(&self) -> Option<char> {
         self.rest.chars().next()
     }
@@ -63,7 +63,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes what `belongs` from the front.
+    /// Takes the characters from the front for which `belongs` is true.
     fn run(&mut self, belongs: impl Fn(char) -> bool) -> &str {
         let end = self.rest.find(|next| !belongs(next)).unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at(end);
@@ -71,7 +71,7 @@ impl Reader<'_> {
         run
     }
 
-    /// Skips blanks, comments and lines that go on.
+    /// Skips blanks, comments and continued lines.
     fn blanks(&mut self) {
         loop {
             self.run(|next| matches!(next, ' ' | '\t' | '\n' | '\r' | '\x0c'));
@@ -108,7 +108,7 @@ impl Reader<'_> {
     }
 
     fn bracket(&mut self) -> Read<Literal> {
-        if self.depth == DEEPEST {
+        if self.depth == MAX_DEPTH {
             return Err("fewer brackets within brackets");
         }
         self.depth += 1;
@@ -125,7 +125,7 @@ impl Reader<'_> {
         value
     }
 
-    /// Values up to `end`, and the number of commas between and after them.
+    /// Values up to `end`, and the number of commas.
     fn items(&mut self, end: &str) -> Read<(Vec<Literal>, usize)> {
         let (mut items, mut commas) = (vec![], 0);
         loop {
@@ -172,8 +172,8 @@ impl Reader<'_> {
             self.take("+");
         }
         self.blanks();
-        let lower = |reader: &Self, prefix: &str| {
-            reader.rest.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        let lower = |parser: &Self, prefix: &str| {
+            parser.rest.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
         let radix = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find(|(prefix, _)| lower(self, prefix));
         if radix.is_some() {
@@ -204,7 +204,7 @@ impl Reader<'_> {
         Ok(Literal::Number(if negative { -number } else { number }))
     }
 
-    /// Whether a text begins here: raw or not, of bytes or not, and how many characters come before its quote.
+    /// Whether a text begins here: raw or not, bytes or not, and the number of characters before its quote.
     fn opens_text(&self) -> Option<(bool, bool, usize)> {
         let quote = self.rest.bytes().take(3).position(|byte| matches!(byte, b'\'' | b'"'))?;
         let prefix = self.rest[..quote].to_ascii_lowercase();
@@ -218,7 +218,7 @@ impl Reader<'_> {
         Some((raw, bytes, quote))
     }
 
-    /// Texts side by side are one.
+    /// Adjacent texts are joined.
     fn texts(&mut self, raw: bool, bytes: bool) -> Read<Literal> {
         let mut whole = self.text(raw)?;
         loop {
@@ -233,7 +233,7 @@ impl Reader<'_> {
         Ok(if bytes { Literal::Bytes } else { Literal::Text(whole) })
     }
 
-    /// A text from its quote on.
+    /// A text, from its quote on.
     fn text(&mut self, raw: bool) -> Read<String> {
         let quote = self.next().ok_or("a quote")?;
         let tripled = [quote; 2].iter().collect::<String>();
@@ -253,12 +253,12 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands behind a backslash.
+    /// The character that an escape stands for, after its backslash.
     fn escape(&mut self, text: &mut String) -> Read<()> {
-        let code = |reader: &mut Self, radix, least: usize, most: usize| {
-            let digits = reader.rest.chars().take(most).take_while(|it| it.is_digit(radix)).count();
-            let value = u32::from_str_radix(&reader.rest[..digits], radix).ok().filter(|_| digits >= least);
-            reader.rest = &reader.rest[digits..];
+        let code = |parser: &mut Self, radix, least: usize, most: usize| {
+            let digits = parser.rest.chars().take(most).take_while(|it| it.is_digit(radix)).count();
+            let value = u32::from_str_radix(&parser.rest[..digits], radix).ok().filter(|_| digits >= least);
+            parser.rest = &parser.rest[digits..];
             value.and_then(char::from_u32).ok_or("a character's number")
         };
         let next = self.peek().ok_or("the end of a text")?;
@@ -402,8 +402,10 @@ mod tests {
         }
         assert_eq!(parse("(1, é)", false), Err("expected a value at character 4".to_owned()));
         assert!(parse(&"(".repeat(20_000), false).is_err());
-        assert!(parse(&format!("{}1{}", "[".repeat(DEEPEST), "]".repeat(DEEPEST)), false).is_ok());
-        assert!(parse(&format!("{}1{}", "[".repeat(DEEPEST + 1), "]".repeat(DEEPEST + 1)), false).is_err());
+        assert!(parse(&format!("{}1{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH)), false).is_ok());
+        assert!(
+            parse(&format!("{}1{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1)), false).is_err()
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@ use sparkle::problem::exact::Random;
 
 use super::*;
 
-/// A file whose header is `dict`, to its last character.
+/// A file with exactly the header `dict`.
 fn with_header(version: u8, dict: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x93NUMPY".to_vec();
     bytes.extend([version, 0]);
@@ -20,7 +20,7 @@ fn file(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     with_header(1, &dict, data)
 }
 
-/// Parses a file whose length is known, and as a pipe brings it: with the same outcome.
+/// Parses a file of known length, and the same bytes from a pipe. Both have the same outcome.
 fn parse(bytes: &[u8]) -> Result<Array, String> {
     let known = super::parse(bytes, Some(bytes.len() as u64)).map_err(|failure| failure.to_string());
     let piped = super::parse(Dripping(bytes, 0), None).map_err(|failure| failure.to_string());
@@ -35,7 +35,7 @@ fn bits(array: &Array) -> (Vec<usize>, Vec<u32>) {
     (array.shape.clone(), array.data.iter().map(|value| value.to_bits()).collect())
 }
 
-/// Gives a few bytes at a time, and is interrupted before every other time.
+/// Returns a few bytes per read, and is interrupted before every other read.
 struct Dripping<'a>(&'a [u8], usize);
 
 impl Read for Dripping<'_> {
@@ -87,7 +87,7 @@ fn every_encoding_gives_the_same_array() {
     }
 }
 
-/// Each of them NumPy 2.4 reads as the same array.
+/// NumPy 2.4 reads each of them as the same array.
 #[test]
 fn headers_that_numpy_reads() {
     let data = bytes(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], f32::to_ne_bytes);
@@ -109,7 +109,7 @@ fn headers_that_numpy_reads() {
     for dict in &dicts {
         for version in [1, 2, 3] {
             let read = parse(&with_header(version, dict, &data));
-            // Python 2, which wrote an L behind some numbers, knew no version 3.
+            // Python 2, which wrote an L after some numbers, did not have version 3.
             let known = version < 3 || !dict.contains("2L");
             assert_eq!(read.as_ref().ok(), known.then_some(&expected), "{version} {dict}: {read:?}");
         }
@@ -198,7 +198,7 @@ fn malformed_files_are_refused() {
     for length in 0..good.len() {
         refused(&good[..length]);
     }
-    assert!(refused(b"PK\x03\x04 an archive").starts_with("is no .npy file but an archive"));
+    assert!(refused(b"PK\x03\x04 an archive").starts_with("is an archive and not a .npy file"));
     assert_eq!(refused(b"1 2 3"), "is no .npy file");
     let mut later = good.clone();
     later[6] = 4;
@@ -241,7 +241,7 @@ fn malformed_files_are_refused() {
     assert_eq!(parse(&latin).unwrap().data, [0.0], "versions 1 and 2 are Latin-1");
 }
 
-/// Whatever stands in a header, reading it ends, and gives as many elements as the shape says or an error.
+/// Reading any header ends, with an error or with as many elements as the shape says.
 #[test]
 fn mutated_headers_are_read_or_refused() {
     const PIECES: [&[u8]; 22] = [
@@ -283,7 +283,7 @@ fn mutated_headers_are_read_or_refused() {
                 _ => bytes.truncate(at.max(9)),
             }
         }
-        // Mostly a header as long as it says.
+        // Mostly, the stated length is right.
         if round % 4 != 0 && bytes.len() > 58 {
             let length = (bytes.len() - 58) as u16;
             bytes[8..10].copy_from_slice(&length.to_le_bytes());

@@ -1,4 +1,4 @@
-//! How fast all cores together copy ordinary memory.
+//! Measures how fast all cores together copy ordinary memory.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
@@ -8,12 +8,12 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::memory;
 
-/// More than caches hold, or nearly so; no more than small machines can spare.
+/// Larger than most caches, and small enough for small machines.
 const BYTES: usize = 256 << 20;
-/// Times that it is measured; the best counts.
+/// Rounds; the best counts.
 const ROUNDS: usize = 7;
 
-/// What the memory is for.
+/// The purpose of the memory, in messages.
 const WHAT: &str = "memory to copy";
 
 /// What was measured.
@@ -22,10 +22,10 @@ pub struct Copies {
     pub threads: usize,
 }
 
-/// Measures it: each thread copies a part of its own, again and again.
+/// Measures the rate. Each thread copies its own part repeatedly.
 ///
 /// # Errors
-/// If there is no memory to copy, or no thread to do it.
+/// If memory is short, or no thread can be started.
 pub fn measure() -> Result<Copies, Failure> {
     let wanted = thread::available_parallelism().map_or(1, usize::from);
     let part = BYTES / wanted;
@@ -35,7 +35,7 @@ pub fn measure() -> Result<Copies, Failure> {
             let (begin, beginning) = channel();
             match thread::Builder::new().spawn_scoped(scope, move || copy(&beginning, part)) {
                 Ok(thread) => started.push((begin, thread)),
-                // The others do it.
+                // The threads started so far are enough.
                 Err(_) => break,
             }
         }
@@ -57,12 +57,12 @@ pub fn measure() -> Result<Copies, Failure> {
     })
 }
 
-/// Copies `bytes` with those that wait at the same barrier, once it is known how many they are; the least seconds.
+/// Copies `bytes` together with the other threads of the barrier, which `beginning` delivers. Returns the least seconds.
 ///
 /// # Errors
-/// If there is no memory to copy. The others are not kept waiting.
+/// If memory is short. The thread still meets the others at the barrier.
 fn copy(beginning: &Receiver<Arc<Barrier>>, bytes: usize) -> Result<f64, Failure> {
-    // A thread's memory is its own to allocate and to touch first, so that it is near.
+    // Each thread allocates and first touches its own memory, so that it is on the thread's NUMA node.
     let memory = || Ok((memory::filled(WHAT, bytes, 1u8)?, memory::filled(WHAT, bytes, 2u8)?));
     let mut memory: Result<(Vec<u8>, Vec<u8>), Failure> = memory();
     let barrier = beginning.recv().map_err(|_| Failure::Device("no thread can be started".to_owned()))?;
@@ -74,7 +74,7 @@ fn copy(beginning: &Receiver<Arc<Barrier>>, bytes: usize) -> Result<f64, Failure
             to.copy_from_slice(std::hint::black_box(from));
             std::hint::black_box(to);
         }
-        // All of them: the slowest counts.
+        // Wait for all threads: the slowest counts.
         barrier.wait();
         best = best.min(start.elapsed().as_secs_f64());
     }

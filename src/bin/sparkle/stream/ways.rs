@@ -1,4 +1,4 @@
-//! The ways of `sparkle stream`: each computes the same batches, is timed, and is verified.
+//! The ways of `sparkle stream`. Each computes the same batches, and is timed and verified.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::failure::Failure;
 use crate::suite::Layer;
 use crate::{memory, verify};
 
-/// A layer with its data and its right result.
-pub struct Work<'a> {
+/// A layer with its data and its verified result.
+pub struct Workload<'a> {
     device: &'a Device,
     layer: &'a Layer,
     input: Vec<f32>,
@@ -26,16 +26,17 @@ pub struct Work<'a> {
     piece_bytes: usize,
 }
 
-/// What a way took a batch.
-pub struct Took {
+/// What one way measured.
+pub struct WayResult {
     pub way: &'static str,
+    /// Wall time per batch.
     pub time: Duration,
     pub stats: Option<PipelineStats>,
-    /// Which part of the time each engine was at work, if it is known.
+    /// The share of the time in which each engine worked, if known.
     pub busy: Option<[f64; 3]>,
-    /// What submitting one job cost the calling thread: the median.
+    /// The median time that submitting one job took the calling thread.
     pub submit: Option<Duration>,
-    /// Of ways that are one call a batch.
+    /// Only for ways that make one call per batch.
     pub calls: Option<Calls>,
 }
 
@@ -44,13 +45,13 @@ pub struct Took {
 pub struct Calls {
     pub least: f64,
     pub median: f64,
-    /// Nine of ten took no longer.
+    /// Nine of ten calls took no longer.
     pub ninth_decile: f64,
     pub longest: f64,
 }
 
 impl Calls {
-    /// `times`: at least one.
+    /// From at least one time.
     fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let [least, median, ninth_decile, longest] = [0, 5, 9, 10]
@@ -59,8 +60,8 @@ impl Calls {
     }
 }
 
-impl<'a> Work<'a> {
-    /// Computes the layer once and verifies that: its first and its last image against the oracle, element by element.
+impl<'a> Workload<'a> {
+    /// Computes the layer once, and compares its first and last image with the oracle.
     ///
     /// # Errors
     /// A wrong result; a device failure.
@@ -75,7 +76,7 @@ impl<'a> Work<'a> {
         plan.run(&input, &mut right)?;
         let (batches, slots) = (args.batches as usize, args.slots as usize);
         let piece_bytes = (args.piece as usize) << 20;
-        let work = Work { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
+        let work = Workload { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
         for image in [0, problem.sizes().n - 1] {
             work.check_image(&work.right, image)?;
         }
@@ -86,7 +87,7 @@ impl<'a> Work<'a> {
         &self.layer.problem
     }
 
-    /// One image of a batch against the oracle.
+    /// Compares one image of a batch with the oracle.
     fn check_image(&self, output: &[f32], image: usize) -> Result<(), Failure> {
         let one = one_image(self.problem())?;
         let input = &self.input[image * one.input_len()..][..one.input_len()];
@@ -95,7 +96,7 @@ impl<'a> Work<'a> {
         verdict.complaint().map_or(Ok(()), |wrong| Err(Failure::Wrong(format!("image {image}: {wrong}"))))
     }
 
-    /// A result is that of the verified call, or as right as that.
+    /// Checks a result: its images equal those of the verified call, or agree with the oracle.
     fn check(&self, output: &[f32]) -> Result<(), Failure> {
         let image = output.len() / self.problem().sizes().n;
         let wrong = |(index, (got, right)): (usize, (&[f32], &[f32]))| {
@@ -106,12 +107,12 @@ impl<'a> Work<'a> {
         images.filter_map(wrong).try_for_each(|index| self.check_image(output, index))
     }
 
-    /// A way that is one call a batch, which writes its output: it is done again for 0.4 s, and then as often as asked for.
+    /// A way that makes one call per batch. The call is repeated for 0.4 s, and then timed for each batch.
     fn by_calls(
         &self,
         way: &'static str,
         mut call: impl FnMut(&mut [f32]) -> sparkle::Result<()>,
-    ) -> Result<Took, Failure> {
+    ) -> Result<WayResult, Failure> {
         let mut output = memory::unwritten(self.problem().output_len())?;
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {
@@ -127,17 +128,17 @@ impl<'a> Work<'a> {
         }
         self.check(&output)?;
         let time = each.iter().sum::<Duration>() / self.batches as u32;
-        Ok(Took { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
+        Ok(WayResult { way, time, stats: None, busy: None, submit: None, calls: Some(Calls::new(each)) })
     }
 
-    /// As the reference framework does it; `None` where that is not possible.
-    pub fn reference(&self, way: &'static str) -> Result<Option<Took>, Failure> {
+    /// The reference framework's way; `None` where it is not possible.
+    pub fn reference(&self, way: &'static str) -> Result<Option<WayResult>, Failure> {
         let Some(index) = self.device.id().strip_prefix("gl:").and_then(|index| index.parse().ok()) else {
             return Ok(None);
         };
         let data = (&self.input[..], &self.weights[..], None);
         let call = |output: &mut [f32]| sparkle::lab::baseline::conv2d(index, self.problem(), data, output);
-        // A batch that its buffers cannot hold at once, it cannot compute.
+        // The reference's way cannot compute a batch that does not fit into its buffers.
         let first = call(&mut memory::unwritten(self.problem().output_len())?);
         if matches!(first, Err(sparkle::Error::Unsupported { .. })) {
             return Ok(None);
@@ -145,14 +146,14 @@ impl<'a> Work<'a> {
         self.by_calls(way, call).map(Some)
     }
 
-    pub fn one_shot(&self, way: &'static str) -> Result<Took, Failure> {
+    pub fn one_shot(&self, way: &'static str) -> Result<WayResult, Failure> {
         let conv2d = |output: &mut [f32]| {
             self.device.conv2d(self.problem(), &self.input, &self.weights, None, output).map(|_| ())
         };
         self.by_calls(way, conv2d)
     }
 
-    pub fn prepared(&self, way: &'static str) -> Result<Took, Failure> {
+    pub fn prepared(&self, way: &'static str) -> Result<WayResult, Failure> {
         self.by_calls(way, |output| self.plan.run(&self.input, output).map(|_| ()))
     }
 
@@ -171,28 +172,28 @@ impl<'a> Work<'a> {
         way: &'static str,
         contexts: Contexts,
         order: Order,
-    ) -> Result<Took, Failure> {
+    ) -> Result<WayResult, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
         let submit = |(input, output)| pipeline.submit(&self.plan, input, output, WhenFull::Wait);
         let fresh = || -> Result<Submitted, Failure> {
             let input = memory::copied("another input", &self.input)?;
             Ok(submit((input, memory::unwritten(self.problem().output_len())?))?)
         };
-        let mut flying: VecDeque<Submitted> =
+        let mut in_flight: VecDeque<Submitted> =
             (0..self.slots + 2).map(|_| fresh()).collect::<Result<_, _>>()?;
         let mut submits = vec![];
         let mut next = || -> Result<(), Failure> {
-            let done = flying.pop_front().expect("jobs are in flight").wait()?;
-            // The queue has room for all of them, so that this never waits for the device.
+            let done = in_flight.pop_front().expect("jobs are in flight").wait()?;
+            // The queue has room for all jobs, so this never waits for the device.
             let start = Instant::now();
-            flying.push_back(submit((done.input, done.output))?);
+            in_flight.push_back(submit((done.input, done.output))?);
             memory::push("times of batches", &mut submits, start.elapsed())?;
             Ok(())
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
-        flying.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
+        in_flight.into_iter().try_for_each(|job| self.check(&job.wait()?.output))?;
         submits.sort_unstable();
-        Ok(Took {
+        Ok(WayResult {
             way,
             time,
             stats: Some(stats),
@@ -202,7 +203,12 @@ impl<'a> Work<'a> {
         })
     }
 
-    pub fn in_place(&self, way: &'static str, contexts: Contexts, order: Order) -> Result<Took, Failure> {
+    pub fn in_place(
+        &self,
+        way: &'static str,
+        contexts: Contexts,
+        order: Order,
+    ) -> Result<WayResult, Failure> {
         let pipeline = self.pipeline(contexts, order)?;
         let filled = || -> Result<PipelineSlot, Failure> {
             let mut slot = pipeline.acquire(&self.plan, WhenFull::Wait)?;
@@ -210,19 +216,20 @@ impl<'a> Work<'a> {
             Ok(slot)
         };
         let slots = (0..self.slots).map(|_| filled()).collect::<Result<Vec<_>, _>>()?;
-        let mut flying: VecDeque<SlotTicket> =
+        let mut in_flight: VecDeque<SlotTicket> =
             slots.into_iter().map(PipelineSlot::submit).collect::<Result<_, _>>()?;
         let mut next = || -> Result<(), Failure> {
-            let (_, slot) = flying.pop_front().expect("jobs are in flight").wait()?;
-            flying.push_back(slot.submit()?);
+            let (_, slot) = in_flight.pop_front().expect("jobs are in flight").wait()?;
+            in_flight.push_back(slot.submit()?);
             Ok(())
         };
         let (time, stats, busy) = self.time_and_stats(&pipeline, &mut next)?;
-        flying.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
-        Ok(Took { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
+        in_flight.into_iter().try_for_each(|job| self.check(job.wait()?.1.output()))?;
+        Ok(WayResult { way, time, stats: Some(stats), busy: Some(busy), submit: None, calls: None })
     }
 
-    /// The time of one batch, what the pipeline did in the timed ones, and which part of the time each engine was at work.
+    /// The time per batch, the pipeline's figures for the timed batches, and the share of the time in which each
+    /// engine worked.
     fn time_and_stats(
         &self,
         pipeline: &Pipeline,
@@ -242,7 +249,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The convolution of one image of `problem`, one of a suite.
+/// The convolution of one image of `problem`, which comes from a suite.
 fn one_image(problem: &Conv2d) -> Result<Conv2d, Failure> {
     let sizes = problem.sizes();
     let desc = Conv2dDesc {

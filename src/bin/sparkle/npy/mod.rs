@@ -1,7 +1,8 @@
-//! NumPy's `.npy` files: float32 in C order out; float32 and float64, either byte order, C and Fortran order in.
+//! Reads and writes NumPy's `.npy` files. It writes float32 in C order. It reads float32 and float64 of either byte
+//! order, in C and Fortran order.
 //!
-//! A file is read in one pass. Its elements become float32 as they come, each at its place, so that reading takes the memory of
-//! the array and of one small buffer. Whether the file is long enough, and whether there is memory, is known before.
+//! A file is read in one pass. Each element is converted to float32 and stored at its place, so reading takes the
+//! memory of the array and of one small buffer. The file's length and the memory are checked first.
 
 mod header;
 mod literal;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::memory;
 use header::Header;
 
-/// Bytes that are read or written at a time.
+/// Bytes per read or write.
 const CHUNK: usize = 64 << 10;
 
 /// An array in C order: the last index runs fastest.
@@ -36,13 +37,13 @@ impl Array {
 /// Reads a file.
 ///
 /// # Errors
-/// Names the file, its dtype and shape if these are the trouble, and how much memory is lacking if it is that.
+/// Names the file, and as it applies dtype, shape or the missing memory.
 pub fn read(path: &Path) -> Result<Array, Failure> {
     let at = |reason: String| Failure::Input(format!("{}: {reason}", path.display()));
     let open = || {
         let file = File::open(path)?;
         let facts = file.metadata()?;
-        // Of a pipe nobody knows how long it is.
+        // The length of a pipe is unknown.
         Ok((file, facts.is_file().then_some(facts.len())))
     };
     let (file, length) = open().map_err(|error: io::Error| at(format!("cannot be read: {error}")))?;
@@ -59,7 +60,7 @@ pub fn read(path: &Path) -> Result<Array, Failure> {
 pub fn write(file: &mut dyn Write, shape: &[usize], data: &[f32]) -> io::Result<()> {
     let shape = shape_text(shape);
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
-    // The elements begin at a multiple of 64, as NumPy has it.
+    // The elements start at a multiple of 64, like in NumPy's files.
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header = format!("{header:<width$}\n", width = padded - 1);
     let length = u16::try_from(header.len()).map_err(io::Error::other)?;
@@ -75,8 +76,8 @@ pub fn write(file: &mut dyn Write, shape: &[usize], data: &[f32]) -> io::Result<
     Ok(())
 }
 
-/// Reads a file's content, of `length` bytes if that is known. Failures do not name the file yet.
-fn parse(mut file: impl Read, length: Option<u64>) -> Result<Array, Failure> {
+/// Reads a file's content, of `length` bytes if known. Failures do not name the file.
+pub fn parse(mut file: impl Read, length: Option<u64>) -> Result<Array, Failure> {
     let header = header::read(&mut file).map_err(Failure::Input)?;
     let short = |has: u64| {
         Failure::Input(format!("{}: needs {} bytes of data, has {has}", header.text, header.bytes))
@@ -129,16 +130,16 @@ fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(got)
 }
 
-/// Where elements stored in Fortran order, the first index running fastest, belong in C order.
+/// The places in C order of elements in Fortran order, where the first index runs fastest.
 struct Places {
-    /// Each side, how far apart its elements are in C order, and the present index.
+    /// Each side, the distance of its elements in C order, and the current index.
     sides: Vec<(usize, usize, usize)>,
     at: usize,
 }
 
 impl Places {
     fn new(header: &Header) -> Self {
-        // With a side of 0 there are no places; the distances are of no use then and may be anything.
+        // With a side of 0 there are no places, and the distances do not matter.
         let mut distance = 1usize;
         let sides = header.shape.iter().rev().map(|&side| {
             let this = (side, distance, 0);
