@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws docs/images/gflops-{cpu,gpu}.svg: GFLOPS per layer beside peers and the multiply-add ceiling, from recorded results.
+"""Draws docs/images/gflops-{cpu,gpu}.svg: effective GFLOPS per layer beside peers and the multiply-add ceiling, from recorded results.
 
     python3 benchmarks/plot.py [--out docs/images]
 
@@ -76,7 +76,7 @@ def draw(title, record, layers, series, ceiling):
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="{LEFT}" y="20" font-size="15" font-weight="bold">GFLOPS per layer: {title}</text>',
+        f'<text x="{LEFT}" y="20" font-size="15" font-weight="bold">Effective GFLOPS per layer: {title}</text>',
     ]
     x = LEFT
     for name, _ in series:
@@ -86,7 +86,7 @@ def draw(title, record, layers, series, ceiling):
     out.append(f'<path d="M{x} 39h24" stroke="black" stroke-dasharray="5 3"/>')
     out.append(
         f'<text x="{x + 30}" y="43">multiply-add ceiling, {ceiling:,.0f} '
-        f"(Winograd needs fewer multiply-adds than are counted)</text>"
+        f"(effective: operations of the direct algorithm, of which Winograd makes fewer)</text>"
     )
     for tick in range(int(top / scale) + 1):
         value = tick * scale

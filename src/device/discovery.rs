@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Choice;
-use super::architecture::Architecture;
+use crate::gl::architecture::Architecture;
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
