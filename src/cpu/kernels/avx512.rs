@@ -128,6 +128,7 @@ unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn square(from: *const f32, line: usize, to: *mut f32) {
+    const { assert!(MR == 8 && SIDE == 8) };
     // SAFETY: the caller guarantees all elements.
     unsafe {
         // Rows i and i + 4 share a register, so each quarter of four registers is a square of four.
