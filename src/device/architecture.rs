@@ -1,4 +1,5 @@
-//! What a GPU in the list of devices is: the door through which `ffi` asks the GL engine.
+//! The architecture of a GPU by its index in the list of devices. `ffi` calls this, so that it needs no access to the GL
+//! engine.
 
 use super::discovery::found;
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! Layer 6: lists the devices, chooses one for each call, and falls back to the CPU when a GPU fails.
 //!
 //! `ffi`, the program and Rust callers use it. It is the only layer that may use the engines `cpu` and `gl`: through
-//! [`backend`](crate::backend), except to list and open devices, and in `reference`, `architecture` and
-//! `tuning_history`, the doors of `ffi` to the GL engine.
+//! [`backend`](crate::backend), except to list and open devices, and except in `reference`, `architecture` and
+//! `tuning_history`, which `ffi` calls because it has no access to the GL engine.
 //!
 //! A [`Device`] is either one engine that the caller named, or `auto`: for each problem the engine that is predicted
 //! fastest, with the CPU as the fallback.

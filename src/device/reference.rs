@@ -1,4 +1,4 @@
-//! The engine of the reference interface: the door through which `ffi` reaches the GL engine on the caller's thread.
+//! The reference interface's functions, re-exported from the GL engine for `ffi`, which has no access to it.
 //!
 //! These are the GL engine's own functions, so a call costs nothing extra. Unlike a [`Device`](super::Device), they
 //! work on process-wide state and leave a context current on the calling thread.

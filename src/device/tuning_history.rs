@@ -1,4 +1,5 @@
-//! What programs measured of their own shaders, by device: the door through which `ffi` reaches the GL engine's store.
+//! Measurements of programs for their own shaders, by index in the list of devices. `ffi` calls this, so that it needs no
+//! access to the GL engine.
 
 use super::architecture::gl_device;
 use crate::error::Result;

@@ -33,13 +33,13 @@ pub fn before<T>(body: impl FnOnce(&Call) -> T) -> impl FnOnce(&Call) -> T {
 
 /// The failure value of a return type.
 trait FailureValue {
-    fn is_failure(self) -> bool;
+    fn fails(self) -> bool;
 }
 
 macro_rules! failures {
     ($($type:ty: |$value:pat_param| $failure:expr;)*) => {
         $(impl FailureValue for $type {
-            fn is_failure(self) -> bool {
+            fn fails(self) -> bool {
                 let $value = self;
                 $failure
             }
@@ -62,7 +62,7 @@ failures! {
 /// Makes the function `name` panic in `call`, and checks its result, its message, and that the next calls work.
 fn check<R: FailureValue>(name: &'static str, call: impl Fn() -> R) {
     VICTIM.set(Some(name));
-    assert!(call().is_failure(), "{name}");
+    assert!(call().fails(), "{name}");
     assert_eq!(VICTIM.get(), None, "{name} did not reach the panic");
     // SAFETY: this thread's last error, which is copied at once.
     let message = unsafe { CStr::from_ptr(boundary::last_error()) }.to_string_lossy().into_owned();
