@@ -165,6 +165,7 @@ fn variables_that_pages_name_exist() {
     let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "include/sparkle.h"];
     let mut pages = pages.map(|page| root.join(page)).to_vec();
     pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    pages.retain(|page| page.extension().is_some_and(|ending| ending == "md" || ending == "h"));
     let header = std::fs::read_to_string(root.join("include/sparkle.h")).unwrap();
     // Constants of the header are no variables.
     let defined = |name: &str| {
