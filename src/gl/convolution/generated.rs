@@ -1,4 +1,4 @@
-//! A convolution by generated passes, whose sizes are constants in the shaders.
+//! A convolution by generated passes, with sizes that are constants in the shaders.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,19 +16,19 @@ use crate::problem::Conv2d;
 use crate::shader::pass_plan::{self, PassPlan};
 use crate::shader::variant::Variant;
 
-/// Passes of one variant of one problem, by number of images.
+/// The passes of one variant of one problem, by number of images.
 pub struct Generated {
     problem: Conv2d,
     variant: Variant,
     name: String,
-    /// Weights as the passes read them. Packing does not depend on the number of images.
+    /// Weights in the form that the passes read. Packing does not depend on the number of images.
     packed: Option<Rc<Buffer>>,
     timing: Timing,
     passes: RefCell<HashMap<usize, Rc<Passes>>>,
 }
 
 impl Generated {
-    /// Builds the passes for `images` images. `None` if `variant` is not one of generated passes.
+    /// Builds the passes for `images` images. `None` if `variant` has no generated passes.
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`].
@@ -95,7 +95,7 @@ impl Generated {
             .ok_or_else(|| Error::Internal(format!("{} was not prepared for {images} images", self.variant)))
     }
 
-    /// Learns that `images` images took so long.
+    /// Learns that `images` images took `took`.
     pub fn learn(&self, images: usize, took: Duration) {
         if let Some(passes) = self.passes.borrow().get(&images) {
             passes.learn(took);
