@@ -1,4 +1,4 @@
-//! The passes of a recipe on a context: programs, scratch buffers and dispatches.
+//! The passes of a pass plan on a context: programs, scratch buffers and dispatches.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
 use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
 
-/// The caller's buffers for a recipe.
+/// The caller's buffers for a pass plan.
 pub struct Buffers<'a> {
     pub input: &'a dyn Bind,
     pub weights: &'a dyn Bind,
@@ -28,7 +28,7 @@ pub struct Built {
     budget: DispatchBudget,
 }
 
-/// The passes of a recipe, ready to run.
+/// The passes of a pass plan, ready to run.
 pub struct Passes {
     name: String,
     prepare: Vec<Built>,
@@ -44,22 +44,22 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// Builds the programs of `recipe` and allocates its buffers.
+    /// Builds the programs of `plan` and allocates its buffers.
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
-    pub fn new(programs: &mut Programs, recipe: &PassPlan) -> Result<Self> {
-        Passes::with_packed(programs, recipe, DispatchBudget::new())
+    pub fn new(programs: &mut Programs, plan: &PassPlan) -> Result<Self> {
+        Passes::with_packed(programs, plan, DispatchBudget::new())
     }
 
     /// As [`Passes::new`], with a budget.
     ///
     /// # Errors
     /// As [`Passes::new`].
-    pub fn with_packed(programs: &mut Programs, recipe: &PassPlan, budget: DispatchBudget) -> Result<Self> {
-        let bytes = recipe.packed * size_of::<f32>();
+    pub fn with_packed(programs: &mut Programs, plan: &PassPlan, budget: DispatchBudget) -> Result<Self> {
+        let bytes = plan.packed * size_of::<f32>();
         let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
-        Passes::with(programs, recipe, packed, budget)
+        Passes::with(programs, plan, packed, budget)
     }
 
     /// As [`Passes::new`], with a budget and a buffer for packed weights that other passes may share.
@@ -68,15 +68,15 @@ impl Passes {
     /// As [`Passes::new`].
     pub fn with(
         programs: &mut Programs,
-        recipe: &PassPlan,
+        plan: &PassPlan,
         packed: Option<Rc<Buffer>>,
         budget: DispatchBudget,
     ) -> Result<Self> {
         let context = programs.context().clone();
-        let [prepare, run] = build(programs, recipe)?;
+        let [prepare, run] = build(programs, plan)?;
         let scratch = programs.scratch();
-        scratch.reserve(&context, &recipe.scratch)?;
-        let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
+        scratch.reserve(&context, &plan.scratch)?;
+        let (name, reads_weights) = (plan.name.clone(), plan.reads_weights());
         Ok(Passes { name, prepare, run, budget, packed, reads_weights, held: None, scratch, context })
     }
 
@@ -85,7 +85,7 @@ impl Passes {
         &self.name
     }
 
-    /// Packs `weights`, if the recipe packs. Returns whether the unpacked ones are no longer needed.
+    /// Packs `weights`, if the pass plan packs. Returns whether the unpacked ones are no longer needed.
     ///
     /// # Errors
     /// The device's failure.
@@ -98,7 +98,7 @@ impl Passes {
         Ok(!self.reads_weights)
     }
 
-    /// Submits the packing of `weights`, if the recipe packs, before later commands. Does not wait.
+    /// Submits the packing of `weights`, if the pass plan packs, before later commands. Does not wait.
     ///
     /// # Errors
     /// What GL reports.
@@ -186,28 +186,28 @@ impl Passes {
     }
 }
 
-/// Builds the passes of `recipe`: those that pack the weights, and those that run.
+/// Builds the passes of `plan`: those that pack the weights, and those that run.
 ///
 /// # Errors
 /// The compiler's log.
-pub fn build(programs: &mut Programs, recipe: &PassPlan) -> Result<[Vec<Built>; 2]> {
-    check_iterations(programs.context(), recipe)?;
-    programs.begin(recipe.sources())?;
+pub fn build(programs: &mut Programs, plan: &PassPlan) -> Result<[Vec<Built>; 2]> {
+    check_iterations(programs.context(), plan)?;
+    programs.begin(plan.sources())?;
     let mut build =
         |passes: &[Pass]| passes.iter().map(|pass| Built::new(programs, pass)).collect::<Result<_>>();
-    let built = build(&recipe.prepare).and_then(|prepare| Ok([prepare, build(&recipe.run)?]));
-    built.inspect_err(|_| programs.give_up(recipe.sources()))
+    let built = build(&plan.prepare).and_then(|prepare| Ok([prepare, build(&plan.run)?]));
+    built.inspect_err(|_| programs.give_up(plan.sources()))
 }
 
-/// Refuses a recipe whose loops the device might end early. The planner offers none.
-fn check_iterations(context: &Context, recipe: &PassPlan) -> Result<()> {
+/// Refuses a pass plan whose loops the device might end early. The planner offers none.
+fn check_iterations(context: &Context, plan: &PassPlan) -> Result<()> {
     let limit = context.group().max_iterations();
-    let Some(pass) = recipe.prepare.iter().chain(&recipe.run).find(|pass| pass.iterations > limit) else {
+    let Some(pass) = plan.prepare.iter().chain(&plan.run).find(|pass| pass.iterations > limit) else {
         return Ok(());
     };
     let what = format!(
         "{}: loops of up to {} iterations in {}; it makes {limit}",
-        recipe.name, pass.iterations, pass.source.name
+        plan.name, pass.iterations, pass.source.name
     );
     Err(Error::Unsupported { device: context.device().to_owned(), what })
 }

@@ -110,8 +110,8 @@ impl Bench {
             let what = "tiles for a product this small".to_owned();
             return Err(Error::Unsupported { device: self.programs.context().device().to_owned(), what });
         };
-        let recipe = pass_plan::gemm(&problem, &tile, splits);
-        let product = Held::new(&mut self.programs, &recipe, [&b, &a], c.len())?;
+        let plan = pass_plan::gemm(&problem, &tile, splits);
+        let product = Held::new(&mut self.programs, &plan, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;
         let side = problem.sizes().n;
@@ -134,10 +134,10 @@ impl Bench {
         let pass = measure_fma(groups, steps);
         let flops = pass.operations * pass.groups as f64;
         let name = "measure_fma".to_owned();
-        let recipe = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
+        let plan = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
         let start = Instant::now();
-        let held = Held::new(&mut self.programs, &recipe, [&[0.0], &[0.0]], 1)?;
-        Ok(held.timed(&recipe.name, start.elapsed(), 0.0, flops))
+        let held = Held::new(&mut self.programs, &plan, [&[0.0], &[0.0]], 1)?;
+        Ok(held.timed(&plan.name, start.elapsed(), 0.0, flops))
     }
 }
 
@@ -153,11 +153,11 @@ struct Held {
 impl Held {
     fn new(
         programs: &mut Programs,
-        recipe: &PassPlan,
+        plan: &PassPlan,
         [input, weights]: [&[f32]; 2],
         outputs: usize,
     ) -> Result<Self> {
-        let passes = Passes::new(programs, recipe)?;
+        let passes = Passes::new(programs, plan)?;
         let context = programs.context().clone();
         let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
         let (input, weights) = (upload(input)?, upload(weights)?);

@@ -506,7 +506,8 @@ fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
 fn check_iterations(context: &Context, iterations: Option<usize>) -> Result<()> {
     let limit = context.group().max_iterations();
     let Some(iterations) = iterations.filter(|&iterations| iterations > limit) else { return Ok(()) };
-    let what = format!("a shader whose loops make {iterations} iterations for a tile; its loops make {limit}");
+    let what =
+        format!("a shader whose loops make {iterations} iterations for a tile; its loops make {limit}");
     Err(Error::Unsupported { device: context.device().to_owned(), what })
 }
 

@@ -76,11 +76,11 @@ fn build(programs: &mut Programs, problem: &Conv2d) -> Result<Option<Passes>> {
         return Ok(None);
     }
     let variant = tune::choose(programs, problem)?;
-    let Some(recipe) = pass_plan::generate(&variant, problem) else { return Ok(None) };
-    let work = dispatch::together(recipe.run.iter().map(passes::work));
+    let Some(plan) = pass_plan::generate(&variant, problem) else { return Ok(None) };
+    let work = dispatch::together(plan.run.iter().map(passes::work));
     let expected = tune::expected(programs.context(), problem, &variant);
     let rate = expected.map(|seconds| f64::from(work.units) * work.operations / seconds);
-    match Passes::with_packed(programs, &recipe, DispatchBudget::new().expecting(rate)) {
+    match Passes::with_packed(programs, &plan, DispatchBudget::new().expecting(rate)) {
         Ok(passes) => Ok(Some(passes)),
         Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) => {
             programs.context().note(Level::Warn, format_args!("{variant}: {error}"));

@@ -37,10 +37,10 @@ pub fn explore(
     });
     let explorer = prepared.explorer();
     if let Some(rival) = explorer.turn(&rivals)
-        && let Some(recipe) = pass_plan::generate(&rival, &batch)
+        && let Some(plan) = pass_plan::generate(&rival, &batch)
     {
         let mut entries = vec![];
-        match compare(programs, prepared, &recipe, weights) {
+        match compare(programs, prepared, &plan, weights) {
             Ok(seconds) => {
                 for (variant, seconds) in [incumbent, rival].into_iter().zip(seconds) {
                     entries.push(Entry {
@@ -68,15 +68,15 @@ pub fn explore(
     Ok(())
 }
 
-/// The best seconds of a run of `prepared`, and of the passes of `recipe` in its place, timed in turns.
+/// The best seconds of a run of `prepared`, and of the passes of `plan` in its place, timed in turns.
 fn compare(
     programs: &mut Programs,
     prepared: &Buffered,
-    recipe: &pass_plan::PassPlan,
+    plan: &pass_plan::PassPlan,
     weights: &[f32],
 ) -> Result<[f64; 2]> {
     let context = programs.context().clone();
-    let mut passes = Passes::new(programs, recipe)?;
+    let mut passes = Passes::new(programs, plan)?;
     let weights = Buffer::with_data(&context, bytemuck::cast_slice(weights))?;
     if !passes.prepare(&weights)? {
         passes.hold(weights);

@@ -97,7 +97,7 @@ fn is_sound(problem: &Conv2d, gpu: &Gpu, entry: &Entry) -> bool {
 
 /// A hash of the shaders of `variant`, for the problem's class.
 fn source_hash(problem: &Conv2d, variant: &Variant) -> u64 {
-    pass_plan::generate(variant, &cache::class(problem)).map_or(0, |recipe| recipe.hash())
+    pass_plan::generate(variant, &cache::class(problem)).map_or(0, |plan| plan.hash())
 }
 
 /// Measures `problem`'s shortlist and records it, replacing any earlier record.
@@ -189,12 +189,12 @@ pub fn choose(programs: &mut Programs, problem: &Conv2d) -> Result<Variant> {
 /// As [`Buffered::new`].
 pub fn choose_built(programs: &mut Programs, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
     first_that_works(programs, policy(problem, config()), problem, |programs, variant| {
-        let Some(recipe) = pass_plan::generate(variant, &problem.with_batch(images)) else {
+        let Some(plan) = pass_plan::generate(variant, &problem.with_batch(images)) else {
             let choice = Choice::new(problem, programs.context().group().max_iterations())?;
             return Ok((*variant, programs.kernel(choice.kernel)?.kernel_name().to_owned()));
         };
-        passes::build(programs, &recipe)?;
-        Ok((*variant, recipe.name))
+        passes::build(programs, &plan)?;
+        Ok((*variant, plan.name))
     })
 }
 

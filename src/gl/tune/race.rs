@@ -112,7 +112,7 @@ impl<'a> TuningData<'a> {
 
     /// Builds `variant` and checks its results; none if they are wrong.
     fn admit(&mut self, programs: &mut Programs, variant: &Variant) -> Result<Option<Passes>> {
-        let Some(recipe) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
+        let Some(plan) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
         let exactly = !matches!(variant.family, Family::Winograd(_));
         if !exactly && self.reals.is_none() {
             let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
@@ -121,7 +121,7 @@ impl<'a> TuningData<'a> {
             self.reals = Some(Data::new(programs, self.problem, bias, &values)?);
         }
         let data = if exactly { &self.integers } else { self.reals.as_ref().unwrap_or(&self.integers) };
-        let mut passes = Passes::new(programs, &recipe)?;
+        let mut passes = Passes::new(programs, &plan)?;
         let weights = Buffer::with_data(programs.context(), bytemuck::cast_slice(&data.weights))?;
         if !passes.prepare(&weights)? {
             passes.hold(weights);
@@ -150,7 +150,7 @@ impl<'a> TuningData<'a> {
 /// Candidates in the driver's compiler. A few are compiled at a time, so that the best are ready first, and none are
 /// started late in the budget.
 struct BuildQueue {
-    recipes: Vec<pass_plan::PassPlan>,
+    plans: Vec<pass_plan::PassPlan>,
     /// Begun and not returned yet, by number.
     waiting: Vec<usize>,
     begun: usize,
@@ -162,10 +162,10 @@ struct BuildQueue {
 impl BuildQueue {
     fn new(programs: &Programs, problem: &Conv2d, variants: &[Variant], budget: Duration) -> Self {
         programs.context().api().compile_in_parallel();
-        let recipe = |variant| pass_plan::generate(variant, problem).expect("fallback kernels do not race");
+        let plan = |variant| pass_plan::generate(variant, problem).expect("fallback kernels do not race");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         BuildQueue {
-            recipes: variants.iter().map(recipe).collect(),
+            plans: variants.iter().map(plan).collect(),
             waiting: vec![],
             begun: 0,
             at_once: threads.clamp(COMPILES_AT_ONCE.0, COMPILES_AT_ONCE.1),
@@ -176,12 +176,12 @@ impl BuildQueue {
 
     /// Starts compiling until enough variants are being compiled.
     fn begin(&mut self, programs: &mut Programs) -> Result<()> {
-        while self.waiting.len() < self.at_once && self.begun < self.recipes.len() {
+        while self.waiting.len() < self.at_once && self.begun < self.plans.len() {
             // A driver that compiles synchronously spends its time here.
             if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BUILD_START_SHARE) {
                 break;
             }
-            programs.begin(self.recipes[self.begun].sources())?;
+            programs.begin(self.plans[self.begun].sources())?;
             self.waiting.push(self.begun);
             self.begun += 1;
         }
@@ -197,7 +197,7 @@ impl BuildQueue {
             if self.waiting.is_empty() || (late && have_one && self.waiting[0] != 0) {
                 return Ok(None);
             }
-            let is_ready = |&index: &usize| programs.is_ready(self.recipes[index].sources());
+            let is_ready = |&index: &usize| programs.is_ready(self.plans[index].sources());
             let ready = self.waiting.iter().position(is_ready);
             if let Some(next) = if late { Some(0) } else { ready } {
                 return Ok(Some(self.waiting.remove(next)));
@@ -208,7 +208,7 @@ impl BuildQueue {
 
     /// Abandons the variants that were begun and not returned.
     fn give_up(&self, programs: &mut Programs) {
-        programs.give_up(self.recipes.iter().flat_map(|recipe| recipe.sources()));
+        programs.give_up(self.plans.iter().flat_map(|plan| plan.sources()));
     }
 }
 
