@@ -1,5 +1,6 @@
-//! What is kept in the store from run to run: measured rates, program binaries, tuning records. All are keyed by device and
-//! driver; binaries by the shader as well, whole, so that a changed generator finds nothing.
+//! The entries of the store, which is kept from run to run: measured rates, program binaries, tuning records.
+//!
+//! All are keyed by device and driver; binaries also by the whole shader, so that a changed generator finds nothing.
 
 use std::rc::Rc;
 
@@ -17,21 +18,21 @@ use crate::shader::pass_plan::ShaderSource;
 use crate::shader::tuner::Record;
 use crate::store::Store;
 
-/// What a shader's program is kept under.
+/// The key of a shader's program.
 pub fn program_key(capabilities: &Capabilities, source: &ShaderSource) -> String {
     format!("{}\n{}", capabilities.key(), source.text)
 }
 
-/// A program that is there, or that the driver is at work on.
+/// A program that is ready or that the driver is building.
 pub enum PendingProgram {
-    /// The driver took a binary.
+    /// The driver accepted a binary.
     Ready(Program),
-    /// It compiles.
+    /// The driver compiles it.
     Building(Building),
 }
 
 impl PendingProgram {
-    /// Whether [`PendingProgram::finish`] would not wait for the driver.
+    /// Whether [`PendingProgram::finish`] would return without waiting for the driver.
     pub fn is_ready(&self) -> bool {
         match self {
             PendingProgram::Ready(_) => true,
@@ -39,7 +40,7 @@ impl PendingProgram {
         }
     }
 
-    /// The program, and whether it had to be compiled: then it is kept in `store`.
+    /// The program, and whether it was compiled. A compiled one is saved in `store`.
     ///
     /// # Errors
     /// As [`Program::build`].
@@ -53,10 +54,10 @@ impl PendingProgram {
     }
 }
 
-/// Keeps a program's binary.
+/// Saves a program's binary.
 ///
 /// # Errors
-/// If the device was lost.
+/// [`Error::DeviceLost`](crate::Error::DeviceLost).
 pub fn keep(store: &Store, program: &Program, source: &ShaderSource) -> Result<()> {
     let capabilities = program.context().capabilities();
     if capabilities.program_binaries
@@ -74,10 +75,10 @@ pub fn keep(store: &Store, program: &Program, source: &ShaderSource) -> Result<(
     Ok(())
 }
 
-/// The program of a shader: the driver's binary if there is one that it takes, else compiled from now on.
+/// The program of a shader: from a stored binary if the driver accepts it, or else being compiled.
 ///
 /// # Errors
-/// What GL reports at once.
+/// What GL reports immediately.
 pub fn program(store: &Store, context: &Rc<Context>, source: &ShaderSource) -> Result<PendingProgram> {
     if context.capabilities().program_binaries
         && source.text.len() <= MAX_CACHED_TEXT
@@ -89,17 +90,20 @@ pub fn program(store: &Store, context: &Rc<Context>, source: &ShaderSource) -> R
             return Ok(PendingProgram::Ready(program));
         }
         let device = context.device();
-        context.note(Level::Debug, format_args!("{device}: {}: its binary is refused", source.name));
+        context.note(
+            Level::Debug,
+            format_args!("{device}: {}: the driver rejects its stored binary", source.name),
+        );
     }
     Building::begin(context, &source.name, &source.text).map(PendingProgram::Building)
 }
 
-/// Whether a rate can be one.
+/// Whether a rate is plausible.
 fn sensible(rate: &f64) -> bool {
     rate.is_finite() && *rate > 0.0
 }
 
-/// The device as the planner sees it: rates from the store, or else from `measure`; limits as the driver has them now.
+/// The device as the planner sees it: rates from the store or from `measure`, limits from the present driver.
 ///
 /// # Errors
 /// Those of `measure`.
@@ -132,7 +136,7 @@ pub fn with_limits(gpu: Gpu, capabilities: &Capabilities, max_iterations: usize)
     }
 }
 
-/// What `auto` compares devices by: from the store, or else from `measure`.
+/// The rates by which `auto` compares devices, from the store or from `measure`.
 ///
 /// # Errors
 /// Those of `measure`.
@@ -152,7 +156,7 @@ pub fn hierarchy(
     Ok(measured)
 }
 
-/// Shapes that are tuned together: those that differ in nothing but how far the batch is beyond a power of two.
+/// The problem's tuning class: its batch is rounded down to a power of two.
 pub fn class(problem: &Conv2d) -> Conv2d {
     let n = problem.sizes().n;
     problem.with_batch(if n == 0 { 0 } else { 1 << n.ilog2() })
@@ -164,12 +168,12 @@ fn record_key(capabilities: &Capabilities, problem: &Conv2d) -> String {
     format!("{}\n{:?} {bias} {relu} {algorithm:?}", capabilities.key(), class.sizes())
 }
 
-/// What was measured of `problem`'s class.
+/// The tuning record of `problem`'s class.
 pub fn record(store: &Store, capabilities: &Capabilities, problem: &Conv2d) -> Option<Record> {
     Record::from_text(&store.load::<String>("gl-tuned", &record_key(capabilities, problem))?)
 }
 
-/// Keeps it.
+/// Saves the tuning record of `problem`'s class.
 pub fn save_record(store: &Store, capabilities: &Capabilities, problem: &Conv2d, record: &Record) {
     store.save("gl-tuned", &record_key(capabilities, problem), &record.to_text());
 }

@@ -1,7 +1,10 @@
-//! Matrix products on a context.
+//! Matrix products on a context: `sgemm` by the fallback kernel, or by tiles.
 //!
-//! The kernel writes a tight matrix of its own in the order of C's memory; [`run`] hands that out, and [`store`] puts it into the
-//! caller's C row by row, so the gaps that a leading dimension leaves are never touched.
+//! `device` calls it. It builds programs and submits work through `execution`, and touches neither the store nor
+//! threads.
+//!
+//! Kernels write a tight matrix (without gaps) in the order of C's memory. [`run`] and [`run_tiled`] return it, and
+//! [`store`] copies it into the caller's C line by line. So the gaps of a leading dimension are never touched.
 
 use crate::allocate;
 use crate::error::{Error, Result};
@@ -31,7 +34,7 @@ struct Params {
     beta: f32,
 }
 
-/// The lines of C that lie together in memory: how many, how long, and how far apart.
+/// The contiguous lines of C: their number, their length, and the distance between their beginnings, in elements.
 struct Lines {
     count: usize,
     length: usize,
@@ -47,22 +50,22 @@ fn lines(problem: &Gemm) -> Lines {
     }
 }
 
-/// Applies `set` to each line of C with the number of its first element in the tight matrix.
+/// Calls `set` with each line of C and the index of its first element in the tight matrix.
 fn each_line(problem: &Gemm, c: &mut [f32], mut set: impl FnMut(usize, &mut [f32])) {
     let Lines { count, length, distance } = lines(problem);
-    // Empty lines lie nowhere: not even their beginnings need be inside C.
+    // Empty lines have no memory: even their beginnings may lie outside C.
     let count = if length == 0 { 0 } else { count };
     for line in 0..count {
         set(line * length, &mut c[line * distance..][..length]);
     }
 }
 
-/// Puts a finished tight matrix into C.
+/// Copies a finished tight matrix into C.
 pub fn store(problem: &Gemm, tight: &[f32], c: &mut [f32]) {
     each_line(problem, c, |first, line| line.copy_from_slice(&tight[first..][..line.len()]));
 }
 
-/// C = beta C, which is all there is to do where there is no product. The old C is not read if beta is zero.
+/// C = beta C, for products without terms. The old C is not read if beta is zero.
 pub fn scale(problem: &Gemm, c: &mut [f32]) {
     match problem.beta() {
         0.0 => each_line(problem, c, |_, line| line.fill(0.0)),
@@ -71,11 +74,12 @@ pub fn scale(problem: &Gemm, c: &mut [f32]) {
     }
 }
 
-/// Computes the product into `tight`, a matrix of m*n elements in the order of C's memory; its depth in several passes where one would
-/// make too many iterations. `tight` is undefined if this fails. `c` is read only if beta is not zero. Gives the kernel's name, too.
+/// Computes the product into `tight`, a matrix of m*n elements in the order of C's memory. If one pass would make too
+/// many iterations, it splits the depth into several passes. Returns the kernel's name, too. On failure `tight` is
+/// undefined. `c` is read only if beta is not zero.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for matrices beyond the device's limits; else what it failed to do.
+/// [`Error::Unsupported`] for matrices beyond the device's limits; else the device's failure.
 pub fn run(
     programs: &mut Programs,
     problem: &Gemm,
@@ -128,15 +132,15 @@ pub fn run(
     Ok((kernel.name, ran))
 }
 
-/// Tiles may begin up to this far beyond the end.
+/// How far beyond the end of a matrix a tile may begin.
 const MARGIN: usize = 4096;
 
-/// Whether `problem` is large enough for tiles, whose shaders have to be compiled.
+/// Whether `problem` is large enough for tiles, whose shaders must be compiled.
 pub fn is_large(problem: &Gemm) -> bool {
     problem.flops() >= MIN_TILED_FLOPS
 }
 
-/// The tile to compute `problem` with on `gpu`, and the parts of its depth; none if tiles do not pay or do not fit.
+/// The best tile for `problem` on `gpu`, and the number of parts of its depth; none if tiles do not pay or do not fit.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for matrices beyond the device's limits.
@@ -174,7 +178,7 @@ pub fn tile(context: &Context, gpu: &Gpu, problem: &Gemm) -> Result<Option<(Tile
     Ok(possible.min_by(|a, b| seconds(a).total_cmp(&seconds(b))))
 }
 
-/// Computes the product in tiles, its depth in so many parts; otherwise like [`run`].
+/// Computes the product in tiles, with its depth in `splits` parts; otherwise like [`run`].
 ///
 /// # Errors
 /// As [`run`].
@@ -202,7 +206,7 @@ pub fn run_tiled(
     Ok((pass_plan::gemm_name(tile), ran))
 }
 
-/// C as a tight matrix, in the order of its memory.
+/// A tight copy of C, in the order of its memory.
 fn gather(problem: &Gemm, c: &[f32]) -> Result<Vec<f32>> {
     let Lines { count, length, distance } = lines(problem);
     let mut tight = allocate::with_capacity(count * length, "C without the gaps between its lines")?;
@@ -210,16 +214,16 @@ fn gather(problem: &Gemm, c: &[f32]) -> Result<Vec<f32>> {
     Ok(tight)
 }
 
-/// Refuses matrices that a shader could not see as a whole.
+/// Refuses matrices larger than a buffer that a shader may see.
 pub fn fits(context: &Context, problem: &Gemm) -> Result<()> {
-    let (most, reason) =
+    let (limit, reason) =
         (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let [a_len, b_len, c_len] = problem.lens();
     let GemmSizes { m, n, k, .. } = *problem.sizes();
     let largest = a_len.max(b_len).max(c_len);
-    if largest > most {
+    if largest > limit {
         let what = format!(
-            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {most} ({reason})"
+            "a matrix of {largest} elements (m = {m}, n = {n}, k = {k}); a buffer holds at most {limit} ({reason})"
         );
         return Err(Error::Unsupported { device: context.device().to_owned(), what });
     }

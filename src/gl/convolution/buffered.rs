@@ -24,10 +24,11 @@ pub struct Buffered {
 }
 
 impl Buffered {
-    /// Prepares `problem` as `variant` says.
+    /// Prepares `problem` with `variant`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for sizes beyond the device's limits; the compiler's log; what the device lacks.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for sizes beyond the device's limits; the compiler's log;
+    /// what the device lacks.
     pub fn new(
         programs: &mut Programs,
         variant: Variant,
@@ -44,8 +45,8 @@ impl Buffered {
         Buffered::with(&context, convolution, images)
     }
 
-    /// As [`Buffered::new`], for a program of the caller's that has the reference kernel's interface; `any_grid` if it strides over any
-    /// grid.
+    /// As [`Buffered::new`], for a caller's program that has the reference kernel's interface; `any_grid` says
+    /// whether it works with any grid.
     ///
     /// # Errors
     /// As [`Buffered::new`].
@@ -70,7 +71,7 @@ impl Buffered {
         })
     }
 
-    /// How it is computed.
+    /// The variant that computes it.
     pub fn variant(&self) -> Variant {
         self.convolution.variant()
     }
@@ -90,10 +91,10 @@ impl Buffered {
         Images { input: &self.input, output: &self.output, count: self.images }
     }
 
-    /// Computes `input` into `output`. The output is undefined if this fails, so callers pass a buffer of their own.
+    /// Computes `input` into `output`. On failure the output is undefined, so callers pass a buffer of their own.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
         let image = self.convolution.problem().with_batch(1);
         let inputs = input.chunks(self.images * image.input_len());
@@ -101,7 +102,8 @@ impl Buffered {
         let mut ran = Ran::default();
         for (input, output) in inputs.zip(outputs) {
             self.input.upload(bytemuck::cast_slice(input))?;
-            // With sizes fixed in the shaders, the last part of a batch is computed as if it were whole; the rest is never read.
+            // With sizes fixed in the shaders, the last part of a batch is computed like a whole one; the rest is
+            // never read.
             let whole = self.convolution.has_fixed_sizes();
             let count = if whole { self.images } else { input.len() / image.input_len() };
             ran += self.convolution.run(Images { count, ..self.images() })?;

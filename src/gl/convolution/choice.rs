@@ -1,4 +1,4 @@
-//! How a plan's convolution is computed, as its recipe carries it.
+//! The planner's choice of kernels, as a plan's recipe carries it.
 
 use crate::backend::Recipe;
 use crate::problem::Conv2d;
@@ -17,18 +17,18 @@ impl Chosen {
     /// The fallback kernels, which compute everything.
     pub const FALLBACK: Chosen = Chosen { variant: Variant::FALLBACK, seconds: None };
 
-    /// Of a recipe of this engine's; another engine's is computed by the fallback kernels.
+    /// The choice in one of this engine's recipes. The fallback kernels compute recipes of other engines.
     pub fn of(recipe: &Recipe) -> Chosen {
         recipe.choice.downcast_ref().copied().unwrap_or(Chosen::FALLBACK)
     }
 
-    /// `variant`, with nothing expected of it.
+    /// `variant`, without an expected time.
     #[cfg(feature = "lab")]
     pub fn variant(variant: Variant) -> Self {
         Chosen { variant, seconds: None }
     }
 
-    /// A recipe of `problem` that is computed like this.
+    /// A recipe that computes `problem` with this choice.
     pub fn recipe(self, problem: Conv2d, weights: Vec<f32>, bias: Option<Vec<f32>>) -> Recipe {
         Recipe { problem, weights, bias, choice: Box::new(self) }
     }

@@ -1,7 +1,7 @@
-//! The fallback kernels, which compute every convolution: one invocation an output, sizes read at run time.
+//! The fallback kernels, which compute every convolution: one invocation for each output, sizes read at run time.
 //!
-//! A reduction with more iterations than an invocation may make is summed in several passes over its parts. Each goes on from what the
-//! one before it stored, so the bits are those of one pass.
+//! A reduction with more iterations than an invocation may make is summed in several passes. Each continues from the
+//! sum that the one before it stored, so the bits equal those of one pass.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -68,12 +68,12 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// For `problem`, on a device whose invocations make at most `most` iterations.
+    /// The choice for `problem`, on a device whose invocations make at most `limit` iterations.
     ///
     /// # Errors
-    /// No memory for the list of its passes.
-    pub fn new(problem: &Conv2d, most: usize) -> Result<Self> {
-        let parts = iterations::parts(problem, most)?;
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) for the list of its passes.
+    pub fn new(problem: &Conv2d, limit: usize) -> Result<Self> {
+        let parts = iterations::parts(problem, limit)?;
         let kernel = match parts.len() {
             1 if has_reference_form(problem) => CONV_REFERENCE,
             1 => CONV_DIRECT,
@@ -82,7 +82,7 @@ impl Choice {
         Ok(Choice { kernel, parts })
     }
 
-    /// The parameter block of the kernel for `problem`, which is that of the choice but for the batch.
+    /// The kernel's parameter block for `problem`, which may differ from the choice's problem only in its batch.
     fn params(&self, problem: &Conv2d) -> Vec<u8> {
         if self.kernel == CONV_REFERENCE {
             return bytemuck::bytes_of(&reference_params(problem)).to_vec();
@@ -104,16 +104,16 @@ impl Choice {
 pub struct Fallback {
     choice: Choice,
     program: Rc<Program>,
-    /// Parameter blocks, by number of images.
+    /// Parameter blocks by number of images.
     params: RefCell<HashMap<usize, Rc<Buffer>>>,
-    /// Of one pass.
+    /// The budget of one pass.
     budget: DispatchBudget,
-    /// Of all passes together.
+    /// The budget of all passes together.
     together: DispatchBudget,
 }
 
 impl Fallback {
-    /// `program` is that of the choice's kernel; `budget` is that of its passes together.
+    /// `program` is the choice's kernel; `budget` makes a budget for one pass or all of them.
     pub fn new(choice: Choice, program: Rc<Program>, budget: impl Fn() -> DispatchBudget) -> Self {
         Fallback { choice, program, params: RefCell::default(), budget: budget(), together: budget() }
     }
@@ -123,7 +123,7 @@ impl Fallback {
         self.program.kernel_name()
     }
 
-    /// The parameter block for `problem`, which is that of the choice but for the batch.
+    /// The parameter block for `problem`, which may differ from the choice's problem only in its batch.
     ///
     /// # Errors
     /// What the device lacks.
@@ -143,7 +143,7 @@ impl Fallback {
     /// Runs it; `bind` binds its buffers.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn run(&self, context: &Rc<Context>, problem: &Conv2d, bind: &dyn Fn()) -> Result<Ran> {
         self.with_steps(context, problem, bind, |steps| match steps {
             [Step { work, .. }] => {
@@ -155,7 +155,7 @@ impl Fallback {
         })
     }
 
-    /// Hands it to the device, whole, and does not wait.
+    /// Submits it, each pass in one dispatch, and does not wait.
     ///
     /// # Errors
     /// What GL reports.
@@ -163,7 +163,7 @@ impl Fallback {
         self.with_steps(context, problem, bind, |steps| dispatch::enqueue(context, steps))
     }
 
-    /// As [`Fallback::enqueue`], in dispatches as short as the budget says. Gives their number.
+    /// As [`Fallback::enqueue`], in dispatches as short as the budget says. Returns their number.
     ///
     /// # Errors
     /// What GL reports.
@@ -171,7 +171,7 @@ impl Fallback {
         self.with_steps(context, problem, bind, |steps| dispatch::enqueue_cut(context, steps, &self.budget))
     }
 
-    /// Learns what running it took.
+    /// Learns that a run took `took`.
     pub fn learn(&self, context: &Context, problem: &Conv2d, took: Duration) {
         let (work, group) = (dispatch::together(self.choice.work(problem)), context.group());
         group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));

@@ -1,4 +1,4 @@
-//! A convolution by generated passes, whose sizes are constants in the shaders.
+//! A convolution by generated passes, with sizes that are constants in the shaders.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,19 +16,19 @@ use crate::problem::Conv2d;
 use crate::shader::pass_plan::{self, PassPlan};
 use crate::shader::variant::Variant;
 
-/// Passes of one variant of one problem, by number of images.
+/// The passes of one variant of one problem, by number of images.
 pub struct Generated {
     problem: Conv2d,
     variant: Variant,
     name: String,
-    /// Weights as the passes read them. Packing does not depend on the number of images.
+    /// Weights in the form that the passes read. Packing does not depend on the number of images.
     packed: Option<Rc<Buffer>>,
     timing: Timing,
     passes: RefCell<HashMap<usize, Rc<Passes>>>,
 }
 
 impl Generated {
-    /// Builds the passes for `images` images. `None` if `variant` is not one of generated passes.
+    /// Builds the passes for `images` images. `None` if `variant` has no generated passes.
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`].
@@ -39,30 +39,30 @@ impl Generated {
         images: usize,
         timing: Timing,
     ) -> Result<Option<Self>> {
-        let Some(recipe) = pass_plan::generate(&variant, &problem.with_batch(images)) else {
+        let Some(plan) = pass_plan::generate(&variant, &problem.with_batch(images)) else {
             return Ok(None);
         };
-        let packed = match recipe.packed {
+        let packed = match plan.packed {
             0 => None,
             elements => Some(Rc::new(Buffer::new(programs.context(), elements * size_of::<f32>())?)),
         };
         let generated = Generated {
             problem: *problem,
             variant,
-            name: recipe.name.clone(),
+            name: plan.name.clone(),
             packed,
             timing,
             passes: RefCell::default(),
         };
-        generated.build(programs, &recipe, images)?;
+        generated.build(programs, &plan, images)?;
         Ok(Some(generated))
     }
 
-    fn build(&self, programs: &mut Programs, recipe: &PassPlan, images: usize) -> Result<()> {
-        debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == recipe.packed * size_of::<f32>()));
-        let work = dispatch::together(recipe.run.iter().map(passes::work));
+    fn build(&self, programs: &mut Programs, plan: &PassPlan, images: usize) -> Result<()> {
+        debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == plan.packed * size_of::<f32>()));
+        let work = dispatch::together(plan.run.iter().map(passes::work));
         let budget = self.timing.budget(&work, images);
-        let passes = Passes::with(programs, recipe, self.packed.clone(), budget)?;
+        let passes = Passes::with(programs, plan, self.packed.clone(), budget)?;
         let mut all = self.passes.borrow_mut();
         if all.len() >= MAX_BATCH_SIZES {
             all.clear();
@@ -80,9 +80,9 @@ impl Generated {
             return Ok(());
         }
         let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
-        let recipe =
+        let plan =
             pass_plan::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
-        self.build(programs, &recipe, images)
+        self.build(programs, &plan, images)
     }
 
     /// The passes for `images` images.
@@ -95,7 +95,7 @@ impl Generated {
             .ok_or_else(|| Error::Internal(format!("{} was not prepared for {images} images", self.variant)))
     }
 
-    /// Learns that `images` images took so long.
+    /// Learns that `images` images took `took`.
     pub fn learn(&self, images: usize, took: Duration) {
         if let Some(passes) = self.passes.borrow().get(&images) {
             passes.learn(took);

@@ -1,7 +1,7 @@
 //! A convolution on a context: prepared once, run any number of times.
 //!
-//! Plans, one-shot calls, pipelines, the tuner and the reference interface use it. It builds programs and submits work through
-//! `execution`; it touches no store and no thread.
+//! Plans, one-shot calls, pipelines, the tuner and the reference interface use it. It builds programs and submits work
+//! through `execution`. It touches neither the store nor threads.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -27,7 +27,7 @@ pub use choice::Chosen;
 pub use fallback::reference_params;
 pub use prepared::{Convolution, Images, Timing};
 
-/// Indices of the shaders' blocks.
+/// Binding indices of the shaders' blocks.
 pub const INPUT: u32 = 0;
 pub const WEIGHTS: u32 = 1;
 pub const OUTPUT: u32 = 2;
@@ -39,25 +39,25 @@ pub const BIAS: u32 = 4;
 /// # Errors
 /// [`Error::Unsupported`] if the weights or a single image are too large.
 pub fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
-    let (most, reason) =
+    let (limit, reason) =
         (context.capabilities().max_elements(), context.capabilities().max_elements_reason());
     let refuse = |what: String| {
-        let what = format!("{what}; a buffer holds at most {most} ({reason})");
+        let what = format!("{what}; a buffer holds at most {limit} ({reason})");
         Err(Error::Unsupported { device: context.device().to_owned(), what })
     };
     let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();
     let image = problem.with_batch(1);
-    if problem.weights_len() > most {
+    if problem.weights_len() > limit {
         return refuse(format!("weights of {} elements", problem.weights_len()));
     }
-    if image.input_len() > most {
+    if image.input_len() > limit {
         return refuse(format!("an input image of {} elements", image.input_len()));
     }
-    if image.output_len() > most {
+    if image.output_len() > limit {
         return refuse(format!("an output image of {} elements", image.output_len()));
     }
     if (h + 2 * pad_h).max(w + 2 * pad_w) >= 1 << 31 {
         return refuse(format!("a padded image of {} x {}", h + 2 * pad_h, w + 2 * pad_w));
     }
-    Ok(n.min(most / image.input_len()).min(most / image.output_len()))
+    Ok(n.min(limit / image.input_len()).min(limit / image.output_len()))
 }

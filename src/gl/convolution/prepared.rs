@@ -1,6 +1,6 @@
-//! One prepared convolution: its weights on the device, its programs built.
+//! A prepared convolution: its weights on the device, its programs built.
 //!
-//! Plans, one-shot calls, streams and queues all run it. Buffers for inputs and outputs belong to the code that runs it.
+//! Plans, one-shot calls, streams and queues all run it. The code that runs it owns the buffers for inputs and outputs.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::shader::variant::Variant;
 /// How long dispatches may be, and how long an image is expected to take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// What a dispatch should take.
+    /// The time that a dispatch should take.
     pub target: Duration,
     /// Seconds that the planner expects an image to take, if it was asked.
     pub image_seconds: Option<f64>,
@@ -35,7 +35,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// The budget of `work`, which is that of `images` images.
+    /// The budget of `work`, the work of `images` images.
     pub fn budget(&self, work: &Work, images: usize) -> DispatchBudget {
         let seconds = self.image_seconds.map(|it| it * images as f64);
         let rate = seconds.map(|seconds| f64::from(work.units) * work.operations / seconds);
@@ -43,21 +43,21 @@ impl Timing {
     }
 }
 
-/// What a convolution reads and writes in one run.
+/// The buffers and size of one run.
 #[derive(Clone, Copy)]
 pub struct Images<'a> {
-    /// Of as many images as the run computes, or more.
+    /// Holds at least as many images as the run computes.
     pub input: &'a dyn Bind,
-    /// As long.
+    /// Holds at least as many images, too.
     pub output: &'a dyn Bind,
-    /// How many images the run computes.
+    /// The number of images that the run computes.
     pub count: usize,
 }
 
-/// How weights and bias reach the device.
+/// A function that brings weights or bias to the device.
 pub type Upload<'a> = &'a dyn Fn(&[f32]) -> Result<Buffer>;
 
-/// What computes it.
+/// The kernel of a convolution.
 enum Kernel {
     /// Passes generated for the problem.
     Generated(Generated),
@@ -71,7 +71,7 @@ enum Kernel {
 pub struct Convolution {
     problem: Conv2d,
     kernel: Kernel,
-    /// As they came; empty if only the packed ones are read.
+    /// The unpacked weights; empty if only packed ones are read.
     weights: Buffer,
     bias: Option<Buffer>,
     context: Rc<Context>,
@@ -122,8 +122,8 @@ impl Convolution {
         Ok(Convolution { problem: *problem, kernel, weights, bias, context })
     }
 
-    /// Prepares `problem` with a program of the caller's that has the reference kernel's interface; `any_grid` if it strides over any
-    /// grid.
+    /// Prepares `problem` with a caller's program that has the reference kernel's interface; `any_grid` says whether
+    /// it works with any grid.
     ///
     /// # Errors
     /// What the device lacks.
@@ -143,7 +143,7 @@ impl Convolution {
         &self.problem
     }
 
-    /// How it is computed.
+    /// The variant that computes it.
     pub fn variant(&self) -> Variant {
         match &self.kernel {
             Kernel::Generated(generated) => generated.variant(),
@@ -160,12 +160,12 @@ impl Convolution {
         }
     }
 
-    /// Whether a run must be of a number of images that it was prepared for.
+    /// Whether each number of images must be prepared before it runs.
     pub fn has_fixed_sizes(&self) -> bool {
         matches!(self.kernel, Kernel::Generated(_))
     }
 
-    /// Gets ready for runs of `images` images.
+    /// Prepares runs of `images` images.
     ///
     /// # Errors
     /// As [`Convolution::new`].
@@ -180,7 +180,7 @@ impl Convolution {
     /// Computes `images` and waits until they are done.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn run(&self, images: Images) -> Result<Ran> {
         match &self.kernel {
             Kernel::Generated(generated) => generated.passes(images.count)?.run(&self.buffers(images)),
@@ -200,8 +200,8 @@ impl Convolution {
         }
     }
 
-    /// Submits the commands that compute `images`, in dispatches as short as the budget says, and a barrier that lets buffer copies after
-    /// them see the output. Does not wait. Returns the number of dispatches.
+    /// Submits the commands that compute `images`, in dispatches as short as the budget says, and a barrier that lets
+    /// later buffer copies see the output. Does not wait. Returns the number of dispatches.
     ///
     /// # Errors
     /// What GL reports.
@@ -219,7 +219,7 @@ impl Convolution {
         }
     }
 
-    /// Submits the whole work once and does not wait: for measurements.
+    /// Submits the whole work, each pass in one dispatch, and does not wait. For measurements.
     ///
     /// # Errors
     /// What GL reports.
@@ -235,7 +235,7 @@ impl Convolution {
         }
     }
 
-    /// Learns that `images` images took so long.
+    /// Learns that `images` images took `took`.
     pub fn learn(&self, images: usize, took: Duration) {
         match &self.kernel {
             Kernel::Generated(generated) => generated.learn(images, took),
@@ -248,7 +248,7 @@ impl Convolution {
         self.problem.with_batch(images)
     }
 
-    /// What the passes of a run read and write.
+    /// The buffers that the passes of a run read and write.
     pub fn buffers<'a>(&'a self, images: Images<'a>) -> Buffers<'a> {
         Buffers {
             input: images.input,

@@ -1,8 +1,8 @@
 //! Many small convolutions in one dispatch: a kernel that draws jobs from a queue until none is left.
 //!
-//! Sizes are read at run time, so one program does for all plans and a plan of small jobs compiles nothing. As many workgroups as a
-//! large device holds at once draw tickets, each for a few outputs of one job. On a smaller device, those that start later find
-//! fewer tickets or none.
+//! Sizes are read at run time, so one program serves all plans, and a plan of small jobs compiles nothing. As many
+//! workgroups as a large device holds at once draw tickets, each for a few outputs of one job. On a smaller device,
+//! workgroups that start later find fewer tickets or none.
 //!
 //! ```text
 //!   the input   │ counters │ where job 0, 1, ... begin │ input 0 │ input 1 │ ...
@@ -28,13 +28,13 @@ use crate::problem::Conv2d;
 use crate::shader::iterations;
 use crate::shader::source::CONV_QUEUE;
 
-/// Dispatches that a batch may be cut into, and counters at the head of its queue.
+/// The most dispatches that a batch may be cut into, and the number of counters at the head of its queue.
 pub const COUNTERS: usize = 64;
-/// Parts of a buffer that are bound by themselves begin at a multiple of this, on any device.
+/// Ranges of a buffer that are bound separately begin at a multiple of this, which suits any device.
 const ALIGNMENT: usize = 256;
-/// Threads of a workgroup.
+/// Invocations of a workgroup.
 const THREADS: usize = 64;
-/// Index of the queue's block.
+/// Binding index of the queue's block.
 const QUEUE: u32 = 5;
 /// Uniform locations.
 const FIRST: u32 = 0;
@@ -54,9 +54,9 @@ pub struct QueueKernel {
     context: Rc<Context>,
 }
 
-/// Whether an invocation that makes at most `most` iterations can compute its part of a ticket.
-pub fn fits(problem: &Conv2d, most: usize) -> bool {
-    iterations::ticket(problem, MAX_TICKET_OUTPUTS) <= most
+/// Whether an invocation that makes at most `limit` iterations can compute its part of a ticket.
+pub fn fits(problem: &Conv2d, limit: usize) -> bool {
+    iterations::ticket(problem, MAX_TICKET_OUTPUTS) <= limit
 }
 
 /// Bytes of the queue before the inputs of `jobs` jobs.
@@ -65,7 +65,7 @@ pub fn head_bytes(jobs: usize) -> usize {
 }
 
 impl QueueKernel {
-    /// For jobs of `problem`, in dispatches of `target`.
+    /// Prepares the kernel for jobs of `problem`, in dispatches that take `target`.
     ///
     /// # Errors
     /// The compiler's log; what the device lacks.
@@ -93,7 +93,7 @@ impl QueueKernel {
         self.program.kernel_name()
     }
 
-    /// Learns that `jobs` jobs took so long.
+    /// Learns that `jobs` jobs took `took`.
     pub fn learn(&self, jobs: usize, took: Duration) {
         let (work, group) = (self.work(jobs), self.context.group());
         group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
@@ -106,7 +106,7 @@ impl QueueKernel {
         Work { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
     }
 
-    /// Outputs of a ticket: with fewer, drawing costs more; with more, there are not tickets enough for all workgroups.
+    /// Outputs of a ticket. Fewer make drawing cost more; more leave too few tickets for all workgroups.
     fn block(&self, jobs: usize) -> usize {
         let all = jobs * self.problem.output_len();
         (all / MAX_RESIDENT_GROUPS as usize)
@@ -114,11 +114,11 @@ impl QueueKernel {
             .clamp(THREADS, MAX_TICKET_OUTPUTS * THREADS)
     }
 
-    /// Tickets that a workgroup may draw.
+    /// The most tickets that a workgroup may draw.
     fn draws(&self, jobs: usize) -> u32 {
         let ticket = iterations::ticket(&self.problem, self.block(jobs).div_ceil(THREADS));
-        let most = self.context.group().max_iterations().min(MAX_QUEUE_ITERATIONS);
-        (most / ticket).clamp(1, MAX_DRAWS) as u32
+        let limit = self.context.group().max_iterations().min(MAX_QUEUE_ITERATIONS);
+        (limit / ticket).clamp(1, MAX_DRAWS) as u32
     }
 
     fn bind(&self, input: Region, output: Region, jobs: usize) {
@@ -134,8 +134,8 @@ impl QueueKernel {
         }
     }
 
-    /// Submits the commands that compute `jobs` jobs from `input`, the queue at its head, into `output`, and a barrier that lets buffer
-    /// copies after them see it. Does not wait. Returns the number of dispatches.
+    /// Submits the commands that compute `jobs` jobs from `input`, with the queue at its head, into `output`, and a
+    /// barrier that lets later buffer copies see it. Does not wait. Returns the number of dispatches.
     ///
     /// # Errors
     /// What GL reports.
@@ -156,7 +156,7 @@ impl QueueKernel {
             api.uniform_1ui(FIRST, first);
             api.uniform_1ui(COUNT, tickets);
             api.uniform_1ui(COUNTER, dispatches);
-            // Workgroups enough for all tickets.
+            // Enough workgroups for all tickets.
             api.dispatch_compute(tickets.min(MAX_RESIDENT_GROUPS).max(tickets.div_ceil(draws)), 1, 1);
             context.check("glDispatchCompute")?;
             dispatches += 1;

@@ -1,11 +1,12 @@
-//! Whether a pipeline is faster with three contexts than with one, and who puts steps in different contexts behind each other:
-//! measured once a device, and kept.
+//! Measures whether a pipeline is faster with three contexts or one, and whether the host or the device should order
+//! stages in different contexts. Results are kept for each device.
 //!
-//! Three contexts let uploads, kernels and downloads overlap where the device has engines for each and the driver uses them. Where it
-//! does not, they only cost switches from one to the other. And by `glWaitSync` commands can be given before what they
-//! wait for is done; but NVIDIA's driver keeps the thread that calls it until the fence has signalled, deaf to all else. No driver
-//! says which it is; so the same few jobs go through pipelines of each kind: small ones, which hardly take longer than
-//! it takes to pass them on, to tell the order; and large ones, nearly all of whose time is transfers, to tell the contexts.
+//! With three contexts, uploads, kernels and downloads overlap if the device has engines for each and the driver uses
+//! them. Otherwise they only cost context switches. With `glWaitSync` the device orders stages: commands can be
+//! submitted before the work that they depend on is done. But NVIDIA's driver blocks the calling thread until the
+//! fence has signalled. No driver reports either property, so the same few jobs run through pipelines of each kind.
+//! Small jobs, whose cost is mostly submission, show the better order. Large jobs, whose cost is mostly transfers,
+//! show the better number of contexts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,25 +20,26 @@ use crate::gl::tunables::WORTHWHILE;
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::store::store;
 
-/// Jobs of 16 images of 4 MiB: to switch between contexts takes as long as to move some of these.
+/// Jobs of 16 images of 4 MiB. Switching contexts takes as long as moving a few of these images.
 const LARGE: Jobs = Jobs { images: 16, side: 1024, before: 6, timed: 12 };
 /// Jobs of 64 KiB.
 const SMALL: Jobs = Jobs { images: 1, side: 128, before: 12, timed: 96 };
-/// In place of both where the device is software.
+/// Jobs for both measurements on software devices.
 const TINY: Jobs = Jobs { images: 1, side: 128, before: 6, timed: 12 };
 
-/// Jobs that are measured.
+/// The jobs of a measurement.
 #[derive(Clone, Copy)]
 struct Jobs {
     images: i64,
     /// Height and width of an image.
     side: i64,
-    /// Those that do not count yet, and those that do.
+    /// Jobs to warm up, and jobs that count.
     before: usize,
     timed: usize,
 }
 
-/// Seconds a job: a large one with one context and with three, and a small one with three that the device or the host puts in order.
+/// Seconds per job: large jobs with one context and with three, small jobs with three ordered by the device and by
+/// the host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seconds {
     pub one: f64,
@@ -47,17 +49,17 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// How many contexts.
+    /// The better number of contexts.
     pub fn contexts(self) -> Contexts {
         if self.three < WORTHWHILE * self.one { Contexts::Three } else { Contexts::One }
     }
 
-    /// Who puts their steps in order.
+    /// The better way to order stages.
     pub fn order(self) -> Order {
         if self.host < WORTHWHILE * self.device { Order::Host } else { Order::Device }
     }
 
-    /// `options` with what is to be measured filled in.
+    /// `options` with its open choices filled in.
     pub fn choose(self, options: PipelineOptions) -> PipelineOptions {
         let contexts =
             if options.contexts == Contexts::Measured { self.contexts() } else { options.contexts };
@@ -65,7 +67,7 @@ impl Seconds {
         PipelineOptions { contexts, order, ..options }
     }
 
-    /// That in words.
+    /// The result in words.
     pub fn words(self) -> String {
         let Seconds { one, three, device, host } = self;
         let count = if self.contexts() == Contexts::Three { "three contexts" } else { "one context" };
@@ -78,14 +80,14 @@ impl Seconds {
     }
 }
 
-/// What was measured of this device, by this process or one before it.
+/// Measurements of this device by this process or an earlier one.
 pub fn known(capabilities: &Capabilities) -> Option<Seconds> {
     let [one, three, device, host] = store().load("pipelines", &capabilities.key())?;
     Some(Seconds { one, three, device, host })
 }
 
-/// The same, measured now if need be, with pipelines that `start` makes. If that fails, three, ordered by
-/// the device: they are right everywhere.
+/// The known measurements, or new ones with pipelines that `start` makes. If measuring fails, the result chooses three
+/// contexts ordered by the device, which is correct everywhere.
 pub fn measured(capabilities: &Capabilities, start: &dyn Fn(PipelineOptions) -> Result<Pipeline>) -> Seconds {
     if let Some(known) = known(capabilities) {
         return known;
@@ -126,9 +128,9 @@ fn measure(
     Ok(measured)
 }
 
-/// The time of a job among jobs in all slots, in place.
+/// The time of a job when jobs run in place in all slots.
 fn stream(pipeline: &Pipeline, jobs: Jobs) -> Result<Duration> {
-    // As many elements in as out, and one multiplication for each.
+    // As many output elements as input elements, with one multiplication each.
     let Jobs { images: n, side, before, timed } = jobs;
     let problem = Conv2d::new(Conv2dDesc { n, h: side, w: side, ..Default::default() })?;
     let recipe = Arc::new(Chosen::FALLBACK.recipe(problem, vec![1.0], None));

@@ -1,16 +1,17 @@
-//! Finding devices without a display server, and proving that they work.
+//! Finds devices without a display server, and checks that they work.
 //!
-//! Three routes lead to a device, tried in this order until one gives hardware:
+//! Three routes lead to a device. They are tried in this order until one yields hardware:
 //!
-//! 1. `EGL_EXT_device_enumeration` and `EGL_EXT_platform_device`: each GPU of the machine by itself, no server needed;
+//! 1. `EGL_EXT_device_enumeration` and `EGL_EXT_platform_device`: each GPU of the machine, without a server;
 //! 2. `EGL_MESA_platform_surfaceless`: Mesa's own choice of a GPU, or its software renderer;
-//! 3. the default display: whatever X or Wayland session the process is in.
+//! 3. the default display: the X or Wayland session of the process.
 //!
 //! A device counts only after a probe: initialise, create a 4.3 core context, run a small convolution, compare every
-//! output. That a device is listed means nothing (containers list GPUs they may not open), nor that its context can be
-//! created. Every rejected candidate keeps its reason.
+//! output. Containers list GPUs that they may not open, and a context alone proves nothing. Every rejected candidate
+//! keeps its reason.
 //!
-//! Discovery runs once a process, and again if there was no memory for it, on a thread of its own, so that the caller's EGL state stays as it was.
+//! Discovery runs once in a process, and again if there was no memory for it. It uses a thread of its own, so that the
+//! caller's EGL state does not change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,13 +38,13 @@ use crate::shader::iterations;
 /// A GL device that was found, usable or not.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// Renderer, or what is known of a device that could not be used.
+    /// The renderer, or what is known of an unusable device.
     pub name: String,
     /// Whether it renders in software.
     pub software: bool,
-    /// Why it cannot be used; `None` if it can. Usable candidates are `gl:0`, `gl:1`... in this order.
+    /// Why it is unusable; `None` if it is usable. Usable candidates are `gl:0`, `gl:1`... in this order.
     pub unusable: Option<String>,
-    /// What it is; `None` if it cannot be used.
+    /// Its architecture; `None` if it is unusable.
     pub architecture: Option<Architecture>,
     /// Facts for `sparkle info`: vendor, version, how it was found, limits.
     pub facts: Vec<(&'static str, String)>,
@@ -57,32 +58,32 @@ pub struct Found {
     pub target: Option<Target>,
     /// The kernel's device files for it, if EGL names any.
     files: Vec<String>,
-    /// What the driver can do, if it could be asked.
+    /// What the driver can do, if it could be queried.
     pub capabilities: Option<Capabilities>,
 }
 
 /// What discovery found.
 pub struct Discovered {
-    /// All candidates: hardware, then software, then the unusable.
+    /// All candidates: hardware, then software, then unusable ones.
     pub found: Vec<Found>,
-    /// libEGL, if there is one.
+    /// libEGL, if it could be loaded.
     pub egl: Option<Arc<dyn Egl>>,
 }
 
-/// The process that looked for devices first; 0 before that.
+/// The process that first looked for devices; 0 before that.
 static LOOKED: AtomicU32 = AtomicU32::new(0);
 
-/// Whether this process was forked from one that has looked for devices. Drivers do not survive that, and a lock of ours may be
-/// held for ever by a thread that does not exist here.
+/// Whether this process was forked from one that has looked for devices. Drivers do not survive a fork, and a thread
+/// that does not exist here may hold one of our locks for ever.
 pub fn is_forked() -> bool {
     ![0, std::process::id()].contains(&LOOKED.load(Ordering::Relaxed))
 }
 
-/// The devices of this machine. In a process that [`is_forked`] there are none.
+/// The devices of this machine; none in a process that [`is_forked`].
 ///
 /// # Errors
-/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the host has no memory, or no thread, to look for them; the next call looks
-/// again.
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the host has no memory or no thread for discovery. The next
+/// call tries again.
 pub fn discovered() -> Result<&'static Discovered> {
     static DISCOVERED: OnceLock<Discovered> = OnceLock::new();
     static LOOKING: Mutex<()> = Mutex::new(());
@@ -103,7 +104,7 @@ pub fn discovered() -> Result<&'static Discovered> {
     }
     let work = || {
         let _inside = exit::enter()?;
-        // Early, so that there is a handler at all if the process ends before the drivers are loaded.
+        // Early, so that there is a handler even if the process ends before the drivers are loaded.
         exit::register();
         let egl = egl::native();
         let found = discover(egl.as_ref().map_err(Clone::clone));
@@ -119,7 +120,7 @@ pub fn discovered() -> Result<&'static Discovered> {
     Ok(DISCOVERED.get_or_init(|| Discovered { found, egl }))
 }
 
-/// A candidate that cannot be used, and why.
+/// An unusable candidate with its reason.
 pub fn rejected(name: &str, reason: String) -> Found {
     let candidate = Candidate {
         name: name.to_owned(),
@@ -131,21 +132,21 @@ pub fn rejected(name: &str, reason: String) -> Found {
     Found { candidate, target: None, files: vec![], capabilities: None }
 }
 
-/// A way to a display, not yet tried.
+/// A route to a display, not yet tried.
 struct Route {
-    /// How `sparkle info` calls it.
+    /// Its name in `sparkle info`.
     name: String,
     display: EglResult<Display>,
-    /// Whether it leads to one certain device, and not to whichever EGL likes.
+    /// Whether it leads to one particular device, not to EGL's choice.
     enumerated: bool,
-    /// Whether EGL itself says that it is software.
+    /// Whether EGL itself reports software.
     software: bool,
     /// The kernel's device files, if EGL names any.
     files: Vec<String>,
 }
 
 impl Route {
-    /// A way to whichever device EGL likes.
+    /// A route to a device of EGL's choice.
     fn any(name: &str, display: EglResult<Display>) -> Self {
         Route { name: name.to_owned(), display, enumerated: false, software: false, files: vec![] }
     }
@@ -154,7 +155,7 @@ impl Route {
 /// Finds and probes all devices.
 ///
 /// # Errors
-/// No memory of the host's to probe one.
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the host has no memory to probe a device.
 pub fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Result<Vec<Found>> {
     let egl = match egl {
         Ok(egl) => egl,
@@ -179,7 +180,7 @@ pub fn discover(egl: std::result::Result<&Arc<dyn Egl>, String>) -> Result<Vec<F
         let display = egl.default_display();
         add(egl, Route::any("default display", display), &mut found)?;
     }
-    // Stable: within each kind the order of discovery stays.
+    // A stable sort: the order of discovery stays within each kind.
     found.sort_by_key(|it| (it.target.is_none(), it.candidate.software));
     Ok(found)
 }
@@ -188,7 +189,7 @@ fn any_hardware(found: &[Found]) -> bool {
     found.iter().any(|it| it.target.is_some() && !it.candidate.software)
 }
 
-/// The routes by enumeration; if EGL fails at it, that becomes a candidate.
+/// The routes by enumeration. If EGL fails, that becomes a candidate.
 fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
     let devices = match egl.query_devices() {
         Ok(devices) => devices,
@@ -200,7 +201,7 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
     let route = |(index, device): (usize, DeviceHandle)| {
         let extensions = egl.query_device_string(device, egl::EXTENSIONS).unwrap_or_default();
         let has = |name: &str| extensions.split_ascii_whitespace().any(|it| it == name);
-        // No file is a normal answer: for software, and for drivers without DRM.
+        // Software and drivers without DRM have no files.
         let files: Vec<String> = [
             ("EGL_EXT_device_drm_render_node", egl::DRM_RENDER_NODE_FILE),
             ("EGL_EXT_device_drm", egl::DRM_DEVICE_FILE),
@@ -221,26 +222,26 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
     devices.into_iter().enumerate().map(route).collect()
 }
 
-/// Probes a route's device and adds it, unless it is one that is listed already.
+/// Probes a route's device and adds it, unless it is listed already.
 ///
 /// # Errors
-/// No memory of the host's to probe it.
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the host has no memory to probe it.
 fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) -> Result<()> {
-    // Where several vendors' EGLs are installed each may list the same GPU. The first that works has it.
+    // If several vendors' EGLs are installed, each may list the same GPU. The first that works keeps it.
     if found.iter().any(|it| it.target.is_some() && it.files.iter().any(|file| route.files.contains(file))) {
         return Ok(());
     }
     let probed = match route.display {
-        // One driver's panic is no reason to do without the others.
+        // One driver's panic must not exclude the others.
         Ok(display) => match catch_unwind(AssertUnwindSafe(|| probe(egl, display, &route.name))) {
             Err(_) => Err(format!("{}: the probe panicked", route.name)),
-            // That says nothing about the device.
+            // A lack of host memory says nothing about the device.
             Ok(Err(error)) if allocate::is_of_host(&error) => return Err(error),
             Ok(probed) => probed.map_err(|error| error.to_string()),
         },
         Err(error) => Err(format!("{}: no display: {error}", route.name)),
     };
-    // Another driver may have been loaded, and has been used.
+    // Another driver may have been loaded and used.
     exit::register();
     let probed = match probed {
         Ok(probed) => probed,
@@ -252,8 +253,8 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) -> Result<()> {
     let software = route.software || probed.capabilities.software;
     let name = Some(probed.capabilities.renderer.clone()).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| route.name.clone());
-    // The software renderer is one, by however many routes; and once the GPUs were enumerated, another route leads to
-    // one of them. Two GPUs of the same model are enumerated side by side: those are two.
+    // All routes to software lead to the same renderer, and after enumeration any other route leads to a GPU that is
+    // listed. Two enumerated GPUs of the same model are two devices.
     let same = |it: &Found| it.target.is_some() && it.candidate.name == name;
     if (software || !route.enumerated) && found.iter().any(same) {
         return Ok(());
@@ -273,11 +274,12 @@ struct Probed {
     egl_version: String,
 }
 
-/// Runs a small convolution and compares it; counts how many iterations the device's loops make; compares one whose sums are as deep as
-/// one pass may be; and runs the small one once more, with everything warm, to see how fast it is.
+/// Runs a small convolution and compares it, counts how many iterations the device's loops make, and compares a
+/// convolution whose sums are as deep as one pass may be. Then runs the small one again, now warm, to measure the
+/// device's rate.
 fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     let wait_limit = Duration::from_millis(config().gl_timeout_ms());
-    // A guess too low only makes the first dispatches short.
+    // A guess that is too low only makes the first dispatches short.
     let target = Target { display, rate: 1e8, wait_limit, max_iterations: iterations::MIN_ITERATIONS };
     let group = ShareGroup::new(egl.clone(), name.into(), target)?;
     let mut programs = Programs::new(group.context()?);
@@ -310,7 +312,7 @@ fn probe(egl: &Arc<dyn Egl>, display: Display, name: &str) -> Result<Probed> {
     })
 }
 
-/// A convolution of small integers whose every output was right.
+/// A convolution of small integers whose outputs were all right.
 struct Checked {
     prepared: Buffered,
     input: Vec<f32>,
@@ -318,7 +320,7 @@ struct Checked {
 }
 
 impl Checked {
-    /// Runs `problem`, which messages call `what`, and compares.
+    /// Runs `problem`, which messages call `what`, and compares the results.
     fn new(programs: &mut Programs, name: &str, what: &str, problem: &Conv2d) -> Result<Self> {
         let mut random = Random::new(1);
         let mut integers = |len| -> Result<Vec<f32>> {
@@ -343,7 +345,7 @@ impl Checked {
         Ok(Checked { prepared, input, output })
     }
 
-    /// Runs it once more.
+    /// Runs it again.
     fn again(mut self) -> Result<Ran> {
         self.prepared.run(&self.input, &mut self.output)
     }

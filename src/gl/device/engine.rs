@@ -1,7 +1,7 @@
 //! The engine: one GL device as the device layer sees it.
 //!
-//! Results reach the caller's memory only when everything has succeeded: the worker reads them into a buffer of its own, and the
-//! last step is a copy that cannot fail.
+//! Results reach the caller's memory only on success: the worker reads them into a buffer of its own, and the last
+//! step is a copy that cannot fail.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,11 +43,11 @@ pub struct Engine {
     hierarchy: Mutex<Option<Hierarchy>>,
     egl: Arc<dyn Egl>,
     target: Target,
-    /// Names of plans.
+    /// The key of the next plan.
     next_key: AtomicU64,
-    /// What calls that move much data go through; made at the first of them.
+    /// The pipeline for calls that move much data; made at the first of them.
     stream: Mutex<Option<Arc<Pipeline>>>,
-    /// How such calls compute which problem.
+    /// The chosen variant and its expected seconds for problems of such calls.
     variants: Mutex<HashMap<Conv2d, (Variant, Option<f64>)>>,
 }
 
@@ -55,11 +55,11 @@ impl Engine {
     /// Starts the device's worker and makes its context.
     ///
     /// # Errors
-    /// Why there is no context.
+    /// The reason why no context could be made.
     pub fn new(egl: &Arc<dyn Egl>, id: &str, software: bool, target: Target) -> Result<Self> {
         let id: Arc<str> = id.into();
         let (group_egl, device) = (egl.clone(), id.clone());
-        // A whole new group each time: a reset takes all contexts of a group.
+        // A new group each time: a reset affects all contexts of a group.
         let make_context =
             Box::new(move || ShareGroup::new(group_egl.clone(), device.clone(), target)?.context());
         let worker = Worker::start(egl.clone(), id.clone(), make_context)?;
@@ -92,7 +92,7 @@ impl Engine {
         start(contexts::measured(&capabilities, &start).choose(options))
     }
 
-    /// How `problem` is computed by calls that move much data, and the seconds that are expected of it.
+    /// The variant that computes `problem` in calls that move much data, and its expected seconds.
     fn variant(&self, problem: &Conv2d) -> Result<(Variant, Option<f64>)> {
         let variants = || self.variants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chosen) = variants().get(problem) {
@@ -106,14 +106,14 @@ impl Engine {
         if variants.len() >= MAX_CHOICES {
             variants.clear();
         }
-        // What cannot be remembered is chosen anew.
+        // A choice that cannot be remembered is made again.
         if variants.try_reserve(1).is_ok() {
             variants.insert(*problem, chosen);
         }
         Ok(chosen)
     }
 
-    /// The worker, for jobs of one's own.
+    /// The worker, for jobs of the lab and of tests.
     #[cfg(any(test, feature = "lab"))]
     pub fn worker(&self) -> &Worker {
         &self.worker
@@ -122,22 +122,22 @@ impl Engine {
     /// The device as the planner sees it.
     ///
     /// # Errors
-    /// Why it could not be measured.
+    /// The reason why it could not be measured.
     pub fn gpu(&self) -> Result<Gpu> {
         self.worker.call(|session| tune::gpu(&mut session.programs))
     }
 
-    /// The share group that the worker's context belongs to at present; a new one follows a reset. Contexts on other
-    /// threads are made from it.
+    /// The share group of the worker's present context; after a reset there is a new one. Contexts on other threads
+    /// are made from it.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is none.
     pub fn share_group(&self) -> Result<Arc<ShareGroup>> {
         self.worker.call(|session| Ok(session.context().group().clone()))
     }
 }
 
-/// The problem with what the environment wants instead of `auto`, where that can be done.
+/// The problem with the environment's preferred algorithm in place of `auto`, if it supports that algorithm.
 fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
     match (problem.algorithm(), preference) {
         (Algorithm::Auto, Some(Algorithm::Winograd)) if !has_winograd_forms(problem.sizes()) => *problem,
@@ -146,10 +146,10 @@ fn preferred(problem: &Conv2d, preference: Option<Algorithm>) -> Conv2d {
     }
 }
 
-/// The tile to compute `problem` with, and the parts of its depth; none if tiles do not pay or do not fit.
+/// The tile for `problem` and the number of parts of its depth; none if tiles do not pay or do not fit.
 ///
 /// # Errors
-/// What the device failed to do while it was measured.
+/// The device's failure while it was measured.
 fn tile(programs: &mut Programs, problem: &Gemm) -> Result<Option<(Tile, usize)>> {
     if !product::is_large(problem) {
         return Ok(None);
@@ -158,7 +158,7 @@ fn tile(programs: &mut Programs, problem: &Gemm) -> Result<Option<(Tile, usize)>
     product::tile(programs.context(), &gpu, problem)
 }
 
-/// The time of a call that began at `start`.
+/// The times of a call that began at `start`.
 fn timing(ran: Ran, start: Instant) -> Timing {
     Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
 }
@@ -194,11 +194,11 @@ impl Backend for Engine {
         let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
         let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
         let (images, variant, seconds, kernel) = self.worker.call(|session| {
-            let most = convolution::images_at_once(session.context(), problem)?;
+            let limit = convolution::images_at_once(session.context(), problem)?;
             if streams {
-                // The queue that its runs go through prepares it, on a context of its own, for its pieces.
-                let most = session.context().capabilities().max_elements();
-                let images = PipelineOptions::of_calls().images_each(problem, most);
+                // The pipeline of its calls prepares it for its pieces, on a context of its own.
+                let limit = session.context().capabilities().max_elements();
+                let images = PipelineOptions::of_calls().images_each(problem, limit);
                 let (variant, kernel) = tune::choose_built(&mut session.programs, problem, images)?;
                 return Ok((images, variant, tune::expected(session.context(), problem, &variant), kernel));
             }
@@ -211,7 +211,7 @@ impl Backend for Engine {
             )?;
             let variant = prepared.variant();
             let made = (
-                most,
+                limit,
                 variant,
                 tune::expected(session.context(), problem, &variant),
                 prepared.kernel().to_owned(),
@@ -282,33 +282,33 @@ impl Backend for Engine {
 struct GlPlan {
     worker: Arc<Worker>,
     key: u64,
-    /// Whether its runs go through the engine's queue of calls.
+    /// Whether its runs go through the engine's pipeline for calls.
     streams: bool,
-    /// Images that are computed at once.
+    /// Images computed at once.
     images: usize,
     kernel: String,
     /// Whether the worker may hold it, with buffers for a whole batch.
     is_held: AtomicBool,
-    /// Whether it was run by itself. One that only goes through pipelines holds nothing on the worker.
+    /// Whether it was run directly. A plan that only goes through pipelines holds nothing on the worker.
     has_run: AtomicBool,
-    /// Kept for pipelines, and for the day the context is lost and everything in it has to be uploaded again.
+    /// Kept for pipelines, and to upload everything again after the context is lost.
     recipe: Arc<Recipe>,
 }
 
 impl GlPlan {
-    /// Drops what the worker holds of it.
+    /// Drops the worker's copy.
     fn release(&self) {
         let key = self.key;
         self.worker.post(move |session| drop(session.take(key)));
     }
 
-    /// Has a runner-up timed, behind the caller's back: the caller has the outputs already.
+    /// Times a runner-up in the background: the caller already has the outputs.
     fn explore(&self) {
         let (key, recipe) = (self.key, self.recipe.clone());
         self.worker.post(move |session| {
             let Some(prepared) = session.take(key) else { return };
             match tune::explore(&mut session.programs, &prepared, &recipe.problem, &recipe.weights) {
-                // What is not kept, the next run prepares anew.
+                // If it is not kept, the next run prepares it again.
                 Ok(()) => drop(session.keep(key, prepared)),
                 Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
             }
@@ -326,15 +326,15 @@ impl Plan for GlPlan {
         let variant = &Chosen::of(&self.recipe).variant;
         let piece = problem.with_batch(self.images);
         let passes = generate(variant, &piece);
-        let as_they_came =
+        let unpacked =
             if passes.as_ref().is_none_or(pass_plan::PassPlan::reads_weights) { weights.len() } else { 0 };
         let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
         let bias = bias.as_ref().map_or(0, Vec::len);
-        // Once here, for the day the context is lost and everything has to be uploaded again, and once on the device.
-        let held = weights.len() + bias + as_they_came + packed + bias;
+        // One copy here, to upload again after the context is lost, and one on the device.
+        let held = weights.len() + bias + unpacked + packed + bias;
         let moved = match self.streams {
             true => pipeline::workspace(&PipelineOptions::of_calls(), &piece),
-            // The whole output is once more here until the run has succeeded.
+            // The host holds the whole output once more until the run has succeeded.
             false => (piece.input_len() + piece.output_len() + problem.output_len()) * size_of::<f32>(),
         };
         Memory { packed: held * size_of::<f32>(), workspace: moved + scratch * size_of::<f32>() }
@@ -355,13 +355,13 @@ impl Plan for GlPlan {
             };
             let ran = prepared.run(input, &mut computed)?;
             let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
-            // The outputs are there; what is not kept, the next run prepares anew.
+            // The outputs are ready; if it is not kept, the next run prepares it again.
             let _ = session.keep(self.key, prepared);
             Ok((ran, explore, session.programs.is_fresh()))
         })?;
         output.copy_from_slice(&computed);
         if fresh {
-            // A lost device is the next run's to find out.
+            // The next run reports a lost device.
             self.worker.post(|session| drop(session.programs.settle()));
         }
         if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {

@@ -1,6 +1,7 @@
-//! One GL device: found and probed, opened as an engine, worked by a thread of its own.
+//! One GL device: found and probed, opened as an engine, run by a thread of its own.
 //!
-//! `crate::device` reaches it through `Backend`. It uses every other folder of `gl` but `lab` and `reference`.
+//! `crate::device` reaches it through `Backend`, and `reference` and `lab` through `registry`. It may use every other
+//! folder of `gl` except `lab` and `reference`.
 
 pub mod contexts;
 pub mod discovery;

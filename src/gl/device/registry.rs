@@ -1,4 +1,4 @@
-//! The engines in use, one a device, shared by all who hold it.
+//! The open engines: one for each device, shared by all its users.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::gl::driver::exit;
 use crate::memory::tiles::Gpu;
 
-/// All GL devices, found and probed once a process. Without an EGL library there is one candidate, which says so; and one where there
-/// is no memory to look for them at present.
+/// All GL devices, found and probed once in a process. If there is no EGL library, or no memory for discovery at
+/// present, the list is one candidate that says so.
 pub fn candidates() -> Vec<Candidate> {
     let candidate = |found: &discovery::Found| {
         let mut candidate = found.candidate.clone();
@@ -29,26 +29,26 @@ pub fn candidates() -> Vec<Candidate> {
     }
 }
 
-/// Looks for devices, if nobody has yet.
+/// Looks for devices, unless that was done.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] if the host has no memory for that at present.
+/// [`Error::OutOfMemory`] if the host has no memory for it at present.
 pub fn look() -> Result<()> {
     discovered().map(drop)
 }
 
-/// The engines in use, by device. Weak: whoever uses one holds it.
+/// The open engines by device. Weak: their users hold them.
 static ENGINES: Mutex<BTreeMap<usize, Weak<Engine>>> = Mutex::new(BTreeMap::new());
 
-/// The engine of `gl:index`, shared by all who hold it.
+/// The engine of `gl:index`, shared by all its users.
 ///
 /// # Errors
-/// [`Error::NoDevice`] if there is no such device; else why it could not be opened.
+/// [`Error::NoDevice`] if there is no such device; else the reason why it could not be opened.
 pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
     engine(index).map(|engine| engine as Arc<dyn Backend>)
 }
 
-/// As [`open`], as an engine of this kind.
+/// As [`open`], but returns the concrete type.
 ///
 /// # Errors
 /// As [`open`].
@@ -75,15 +75,15 @@ pub fn engine(index: usize) -> Result<Arc<Engine>> {
     Ok(engine)
 }
 
-/// What the planner knows of `gl:index`.
+/// The planner's description of `gl:index`.
 ///
 /// # Errors
-/// If there is no such device, or it could not be measured.
+/// [`Error::NoDevice`] if there is no such device; else the reason why it could not be measured.
 pub fn gpu(index: usize) -> Result<Gpu> {
     engine(index)?.gpu()
 }
 
-/// Forgets engines that nobody holds; those have closed already when their last holder let go.
+/// Forgets engines without users. They closed when their last user dropped them.
 pub fn shutdown() {
     if discovery::is_forked() {
         return;

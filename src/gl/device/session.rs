@@ -1,6 +1,6 @@
-//! What lives on a device's worker: the programs built so far and the plans prepared on its context.
+//! The state of a device's worker: programs built so far and plans prepared on its context.
 //!
-//! All of it goes when the context is lost. A plan holds what it takes to prepare it again.
+//! All of it is dropped when the context is lost. A plan holds what it needs to be prepared again.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Nothing in it yet.
+    /// An empty session.
     pub fn new(context: Rc<Context>) -> Self {
         Session { prepared: HashMap::new(), programs: Programs::new(context) }
     }
@@ -28,7 +28,7 @@ impl Session {
         self.programs.context()
     }
 
-    /// Takes out the convolution kept under `key`. One that fails is not put back.
+    /// Takes the convolution kept under `key`. One that fails is not put back.
     pub fn take(&mut self, key: u64) -> Option<Buffered> {
         self.prepared.remove(&key)
     }

@@ -1,7 +1,8 @@
-//! One thread a device, which owns its context for life.
+//! One thread for each device, which owns the device's context for life.
 //!
-//! GL contexts belong to threads, callers come from any; so callers hand jobs to the worker over a bounded channel and wait
-//! for the answer. Their own current context is never touched, and nothing is made current from call to call.
+//! GL contexts belong to threads, while calls come from any thread. So callers send jobs to the worker over a bounded
+//! channel and wait for the answer. Their own current context is never touched, and no call has to make a context
+//! current.
 //!
 //! ```text
 //!   caller                           worker
@@ -9,7 +10,7 @@
 //!   waits    <--- answer, messages -- job(&mut session); a panic becomes an error
 //! ```
 //!
-//! A job may borrow from its caller, since [`Worker::call`] returns only when the job is done or thrown away.
+//! A job may borrow from its caller, since [`Worker::call`] returns only when the job has run or was dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -25,19 +26,19 @@ use crate::gl::driver::exit;
 use crate::log::Level;
 use crate::thread::panic_text;
 
-/// Jobs that may wait; callers beyond wait to hand theirs over.
+/// Jobs that may wait in the channel. Further callers block until there is room.
 const QUEUE: usize = 16;
 
 /// Makes the device's context, on the worker's thread.
 pub type MakeContext = Box<dyn FnMut() -> Result<Rc<Context>> + Send>;
 
-/// A job and the sign that it is over. The task is dropped first, the sign after it: that order is what lets a task borrow.
+/// A job and the signal that it is over. The task is dropped before the signal, which is what lets a task borrow.
 struct Job {
     task: Box<dyn FnOnce(&mut Host) + Send>,
     _over: SyncSender<()>,
 }
 
-/// The worker's handle. Dropping it ends the thread, behind the jobs handed over so far.
+/// The worker's handle. Dropping it ends the thread, after the jobs sent so far.
 pub struct Worker {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -45,7 +46,7 @@ pub struct Worker {
     process: u32,
 }
 
-/// What the thread holds.
+/// The thread's state.
 struct Host {
     device: Arc<str>,
     make_context: MakeContext,
@@ -53,10 +54,10 @@ struct Host {
 }
 
 impl Worker {
-    /// Starts the thread. Its context is made by the first job.
+    /// Starts the thread. Its first job makes the context.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the system gives no thread.
+    /// [`Error::OutOfMemory`] if the system cannot create a thread.
     pub fn start(egl: Arc<dyn Egl>, device: Arc<str>, make_context: MakeContext) -> Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
         let name = device.clone();
@@ -73,12 +74,11 @@ impl Worker {
         Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })
     }
 
-    /// Runs `job` on the worker and returns what it gives. Messages of the context go to the log, on the calling thread.
+    /// Runs `job` on the worker and returns its result. Logs the context's messages on the calling thread.
     ///
     /// # Errors
-    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process and under the loader's
-    /// lock; [`Error::Internal`] if the job panicked; and if there is no context,
-    /// why none could be made.
+    /// The job's own; [`Error::Forked`] in a child process; [`Error::Ending`] at the end of the process and under the
+    /// loader's lock; [`Error::Internal`] if the job panicked; the reason if no context could be made.
     pub fn call<R: Send>(&self, job: impl FnOnce(&mut Session) -> Result<R> + Send) -> Result<R> {
         self.check_process()?;
         crate::loader::check()?;
@@ -105,7 +105,7 @@ impl Worker {
         result
     }
 
-    /// Runs `job` some time, if there is a session then: for giving things up.
+    /// Runs `job` later, if there is a session then. For dropping and background work.
     pub fn post(&self, job: impl FnOnce(&mut Session) + Send + 'static) {
         if self.check_process().is_err() {
             return;
@@ -122,7 +122,7 @@ impl Worker {
     /// Refuses to work in a process that was forked from the worker's.
     ///
     /// # Errors
-    /// [`Error::Forked`] there.
+    /// [`Error::Forked`].
     pub fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
@@ -141,7 +141,7 @@ impl Drop for Worker {
         }
         drop(jobs);
         if let Some(thread) = thread {
-            // Jobs cannot panic through; if the driver did, the thread is over all the same.
+            // Jobs cannot panic through. If the driver did, the thread has ended anyway.
             let _ = exit::join(thread);
         }
     }
@@ -150,9 +150,9 @@ impl Drop for Worker {
 /// Runs jobs until no handle is left.
 fn serve(queue: &Receiver<Job>, host: &mut Host) {
     while let Ok(Job { task, _over }) = queue.recv() {
-        // At the end of the process jobs are thrown away, which their callers are told.
+        // At the end of the process jobs are dropped; `call` then returns an error.
         let Ok(_inside) = exit::enter() else { continue };
-        // What a job gives to its caller is caught inside; this is for jobs without a caller.
+        // `Host::run` catches panics of jobs with a caller. This is for jobs without one.
         if catch_unwind(AssertUnwindSafe(|| task(host))).is_err() {
             host.session = None;
         }
@@ -160,7 +160,7 @@ fn serve(queue: &Receiver<Job>, host: &mut Host) {
 }
 
 impl Host {
-    /// Runs a job on the session. Afterwards the session is as good as new, or gone, to be made again by the next job.
+    /// Runs a job on the session. Afterwards the session is usable, or gone; then the next job makes a new one.
     fn run<R>(&mut self, job: impl FnOnce(&mut Session) -> Result<R>) -> (Result<R>, Vec<(Level, String)>) {
         let result = catch_unwind(AssertUnwindSafe(|| job(self.session()?)));
         let result = result.unwrap_or_else(|panic| {
@@ -174,7 +174,7 @@ impl Host {
         (result, messages)
     }
 
-    /// The session: a new one at first, and after the old one was lost, be it while nobody looked.
+    /// The session. Makes a new one at first and after the old one was lost, even while idle.
     fn session(&mut self) -> Result<&mut Session> {
         self.session.take_if(|session| session.context().is_lost());
         match &mut self.session {
@@ -182,7 +182,7 @@ impl Host {
             none => {
                 let mut made = (self.make_context)();
                 if made.as_ref().is_err_and(is_terminated) {
-                    // Another library may have ended the display just then.
+                    // Another library may have terminated the display just then.
                     made = (self.make_context)();
                 }
                 Ok(none.insert(Session::new(made?)))

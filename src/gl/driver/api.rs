@@ -1,10 +1,10 @@
-//! The seam between the engine and a GL driver: the calls that are used, as thin as can be, and no others.
+//! The OpenGL calls that the engine uses, as a thin trait.
 //!
-//! Everything above speaks to OpenGL through [`Api`]. The product has one implementation, [`Native`](crate::gl::driver::native::Native); tests put others in
-//! its place, to fail the Nth call or to play a driver with other limits.
+//! The engine reaches OpenGL only through [`Api`]. The product has one implementation,
+//! [`Native`](crate::gl::driver::native::Native). Tests substitute others that fail the Nth call or have other limits.
 //!
-//! An `Api` belongs to one context. Its calls act on whatever context is current on the calling thread, as GL's do:
-//! the caller sees to it that this is the right one ([`Context`](crate::gl::driver::context::Context) does).
+//! An `Api` belongs to one context. Like GL, its calls act on the calling thread's current context. The caller ensures
+//! that this is the right one ([`Context`](crate::gl::driver::context::Context) does).
 
 pub use glow::{
     ALREADY_SIGNALED, BUFFER_SIZE, BUFFER_UPDATE_BARRIER_BIT, CONDITION_SATISFIED, CONTEXT_LOST,
@@ -24,18 +24,18 @@ pub const SM_COUNT: u32 = 0x933b;
 /// `GL_COMPLETION_STATUS_KHR`, of GL_KHR_parallel_shader_compile.
 pub const COMPLETION_STATUS: u32 = 0x91b1;
 
-/// A message of the driver's debug log (KHR_debug).
+/// A message from the driver's debug log (KHR_debug).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DebugMessage {
     /// `DEBUG_SEVERITY_*`.
     pub severity: u32,
-    /// What the driver has to say.
+    /// The driver's text.
     pub text: String,
 }
 
-/// The OpenGL calls that Sparkle uses, under their GL names; sizes, offsets and timeouts have 64 bits.
+/// The OpenGL calls that Sparkle uses, under their GL names. Sizes, offsets and timeouts have 64 bits.
 ///
-/// A name of 0 stands for "none", as in GL, also where a call could not make an object.
+/// A name of 0 means "none", as in GL. Calls that could not create an object return it, too.
 pub trait Api {
     /// `glGenBuffers` for one name.
     fn gen_buffer(&self) -> u32;
@@ -47,9 +47,9 @@ pub trait Api {
     fn bind_buffer_base(&self, target: u32, index: u32, buffer: u32);
     /// `glBindBufferRange`.
     fn bind_buffer_range(&self, target: u32, index: u32, buffer: u32, offset: i64, size: i64);
-    /// `glBufferStorage` without data; only where [`Api::has_buffer_storage`].
+    /// `glBufferStorage` without data. Requires [`Api::has_buffer_storage`].
     fn buffer_storage(&self, target: u32, size: i64, flags: u32);
-    /// `glMapBufferRange`: the address; 0 if it failed.
+    /// `glMapBufferRange`: the address, or 0 on failure.
     fn map_buffer_range(&self, target: u32, offset: i64, size: i64, access: u32) -> usize;
     /// `glBufferData` without data.
     fn buffer_data(&self, target: u32, size: i64, usage: u32);
@@ -59,7 +59,7 @@ pub trait Api {
     fn get_buffer_sub_data(&self, target: u32, offset: i64, into: &mut [u8]);
     /// `glCopyBufferSubData`.
     fn copy_buffer_sub_data(&self, from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64);
-    /// `GL_BUFFER_SIZE` of the buffer at a target.
+    /// `GL_BUFFER_SIZE` of the buffer bound to a target.
     fn buffer_size(&self, target: u32) -> i64;
 
     /// `glCreateShader(GL_COMPUTE_SHADER)`.
@@ -84,26 +84,29 @@ pub trait Api {
     fn link_program(&self, program: u32);
     /// `GL_LINK_STATUS`.
     fn program_linked(&self, program: u32) -> bool;
-    /// `GL_COMPLETION_STATUS`: whether asking for more would not wait for the compiler. True where the driver cannot tell.
+    /// `GL_COMPLETION_STATUS`: whether other queries return without waiting for the compiler. True if the driver
+    /// cannot tell.
     fn program_is_ready(&self, program: u32) -> bool;
     /// `glGetProgramInfoLog`.
     fn program_log(&self, program: u32) -> String;
-    /// `glMaxShaderCompilerThreads`: as many as the driver likes, where it has the extension; some have none until they are asked.
+    /// `glMaxShaderCompilerThreads` with no limit, where the driver has it. Some drivers start no threads without
+    /// this call.
     fn compile_in_parallel(&self);
     /// `GL_PROGRAM_BINARY_RETRIEVABLE_HINT`, before a program is linked.
     fn keep_program_binary(&self, program: u32);
-    /// `glGetProgramBinary`: its format and its bytes; none if the driver gives none.
+    /// `glGetProgramBinary`: format and bytes, or none if the driver returns none.
     fn program_binary(&self, program: u32) -> Option<(u32, Vec<u8>)>;
-    /// `glProgramBinary`; `GL_LINK_STATUS` says whether the driver took it.
+    /// `glProgramBinary`; `GL_LINK_STATUS` says whether the driver accepted it.
     fn load_program_binary(&self, program: u32, format: u32, binary: &[u8]);
     /// `glDeleteProgram`.
     fn delete_program(&self, program: u32);
     /// `GL_COMPUTE_WORK_GROUP_SIZE`.
     fn program_local_size(&self, program: u32) -> [i32; 3];
-    /// `glUseProgram`; nothing where that program is in use already, which drivers do not see by themselves: on an H100 the call
-    /// alone puts 1.2 us between two dispatches.
+    /// `glUseProgram`, skipped if that program is already in use. Drivers do not skip it: on an H100 the call alone
+    /// adds 1.2 us between two dispatches.
     fn use_program(&self, program: u32);
-    /// Others than this `Api` may have called `glUseProgram` on its context.
+    /// Forgets which program is in use. For code other than this `Api` that may have called `glUseProgram` on its
+    /// context.
     fn forget_program(&self);
     /// `glUniform1ui` at an explicit location.
     fn uniform_1ui(&self, location: u32, value: u32);
@@ -117,11 +120,11 @@ pub trait Api {
     /// `glFinish`.
     fn finish(&self);
 
-    /// `glFenceSync`; 0 if it failed.
+    /// `glFenceSync`; 0 on failure.
     fn fence_sync(&self) -> usize;
     /// `glClientWaitSync`.
     fn client_wait_sync(&self, sync: usize, flags: u32, timeout_ns: u64) -> u32;
-    /// `glWaitSync`: the device waits, the calling thread does not.
+    /// `glWaitSync`: the device waits, not the calling thread.
     fn wait_sync(&self, sync: usize);
     /// `glDeleteSync`.
     fn delete_sync(&self, sync: usize);
@@ -132,9 +135,9 @@ pub trait Api {
     fn delete_query(&self, query: u32);
     /// `glQueryCounter(GL_TIMESTAMP)`.
     fn query_timestamp(&self, query: u32);
-    /// `GL_QUERY_RESULT` in nanoseconds; waits if it is not available.
+    /// `GL_QUERY_RESULT` in nanoseconds. Blocks until it is available.
     fn query_result(&self, query: u32) -> u64;
-    /// `GL_QUERY_COUNTER_BITS` of timestamps; 0 if the driver has none.
+    /// `GL_QUERY_COUNTER_BITS` of timestamps; 0 if the driver has no timestamps.
     fn timestamp_bits(&self) -> i32;
 
     /// `glGetError`.
@@ -143,19 +146,19 @@ pub trait Api {
     fn get_integer64(&self, name: u32) -> i64;
     /// `glGetIntegeri_v` for one value.
     fn get_integer_indexed(&self, name: u32, index: u32) -> i32;
-    /// `glGetString`; empty if the driver gives none.
+    /// `glGetString`; empty if the driver returns none.
     fn get_string(&self, name: u32) -> String;
-    /// `glGetGraphicsResetStatus`; 0, no reset, where the driver lacks it.
+    /// `glGetGraphicsResetStatus`; 0 (no reset) if the driver lacks it.
     fn reset_status(&self) -> u32;
-    /// Whether the driver has an extension, by its whole name.
+    /// Whether the driver has the extension of exactly this name.
     fn has_extension(&self, name: &str) -> bool;
-    /// Whether the driver can tell about resets.
+    /// Whether the driver reports resets.
     fn has_reset_status(&self) -> bool;
-    /// Whether buffers can stay mapped while they are used (GL 4.4 or ARB_buffer_storage).
+    /// Whether buffers can stay mapped while in use (GL 4.4 or ARB_buffer_storage).
     fn has_buffer_storage(&self) -> bool;
-    /// `glEnable(GL_DEBUG_OUTPUT)`: from now on messages collect in the debug log.
+    /// `glEnable(GL_DEBUG_OUTPUT)`: messages collect in the debug log from now on.
     fn enable_debug_log(&self);
-    /// The oldest message of the debug log, which leaves it.
+    /// Takes the oldest message from the debug log.
     fn next_debug_message(&self) -> Option<DebugMessage>;
 }
 

@@ -1,16 +1,15 @@
-//! What a GPU is, told from what its driver says of itself: vendor, architecture, and the facts that go with it.
+//! Identifies a GPU from what its driver says: vendor, architecture, and the facts that go with it.
 //!
-//! OpenGL has no query for any of this but the subgroup size (GL_KHR_shader_subgroup) and, with one vendor, the number
-//! of compute units (GL_NV_shader_thread_group). The rest is read off the renderer's name: drivers of the Mesa project
-//! put the chip's code name there, others the product's, and layers (zink, D3D12, virgl) quote the name of what they
-//! run on. What cannot be told is 0 or `None`, never guessed.
+//! OpenGL can report only the subgroup size (GL_KHR_shader_subgroup) and, for one vendor, the number of compute units
+//! (GL_NV_shader_thread_group). The rest comes from the renderer's name. Mesa's drivers put the chip's code name
+//! there, others the product's name, and layers (zink, D3D12, virgl) quote the name of the device below them. Unknown
+//! facts are 0 or `None`, never guessed.
 //!
-//! It is for programs that ask and for `sparkle info`. The planner does not read it: for that a device is the rates
-//! that were measured.
+//! Programs and `sparkle info` use it. The planner does not: it knows a device by its measured rates.
 
 use std::fmt;
 
-/// Who made a GPU.
+/// The maker of a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vendor {
     /// AMD.
@@ -21,9 +20,9 @@ pub enum Vendor {
     Intel,
     /// Apple.
     Apple,
-    /// Nobody: it renders in software.
+    /// None: it renders in software.
     Software,
-    /// Somebody else.
+    /// Another vendor.
     Other,
 }
 
@@ -40,43 +39,43 @@ impl fmt::Display for Vendor {
     }
 }
 
-/// A GPU's architecture and what is known of it.
+/// A GPU's architecture and the known facts about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Architecture {
-    /// Who made it.
+    /// Its maker.
     pub vendor: Vendor,
-    /// The architecture's name, `RDNA3` or `Hopper`; `Generic` if it cannot be told.
+    /// The architecture's name, such as `RDNA3` or `Hopper`; `Generic` if unknown.
     pub name: &'static str,
     /// The generation of an RDNA architecture, 0 of any other.
     pub rdna_generation: u32,
-    /// Invocations that run in step: a wave, a warp. 0 if the compiler chooses for each shader, or if it cannot be told.
+    /// Invocations that run in lockstep (a wave or warp). 0 if the compiler chooses for each shader, or if unknown.
     pub subgroup_size: u32,
-    /// Whether the driver itself said so.
+    /// Whether the driver reported the subgroup size.
     pub subgroup_size_told: bool,
-    /// Compute units (CUs, SMs), if the driver says how many.
+    /// Compute units (CUs, SMs), if the driver reports them.
     pub compute_units: Option<u32>,
     /// Whether one instruction can hold two operations on the same lanes (RDNA 3's and 4's VOPD).
     pub dual_issue: bool,
-    /// Whether there are units for matrix products beside those for vectors.
+    /// Whether there are matrix units beside the vector units.
     pub matrix_units: bool,
-    /// Bytes of a line of the cache that all compute units share; 0 if it cannot be told.
+    /// Line size in bytes of the cache that all compute units share; 0 if unknown.
     pub cache_line: u32,
-    /// Bytes of shared memory of a compute unit, which a workgroup may not be able to have whole; 0 if it cannot be told.
+    /// Bytes of shared memory of a compute unit; 0 if unknown. A single workgroup may be allowed less.
     pub local_memory: u32,
-    /// 32-bit vector registers that a SIMD unit has for each of its lanes; 0 if it cannot be told.
+    /// 32-bit vector registers of a SIMD unit for each of its lanes; 0 if unknown.
     pub registers: u32,
 }
 
-/// What a driver says in numbers; 0 where it does not.
+/// Numbers that a driver reports; 0 if it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Told {
+pub struct Reported {
     /// `GL_SUBGROUP_SIZE_KHR`.
     pub subgroup_size: u32,
     /// `GL_SM_COUNT_NV`.
     pub compute_units: u32,
 }
 
-/// An architecture nothing is known of.
+/// An architecture of which nothing is known.
 const GENERIC: Architecture = Architecture {
     vendor: Vendor::Other,
     name: "Generic",
@@ -92,8 +91,8 @@ const GENERIC: Architecture = Architecture {
 };
 
 impl Architecture {
-    /// The architecture of a device whose `GL_VENDOR` and `GL_RENDERER` are these.
-    pub fn identify(vendor: &str, renderer: &str, told: Told) -> Self {
+    /// Identifies the architecture of a device by its `GL_VENDOR` and `GL_RENDERER`.
+    pub fn identify(vendor: &str, renderer: &str, reported: Reported) -> Self {
         let words = Words::of(renderer);
         let mut found = match vendor_of(vendor, renderer, &words) {
             Vendor::Amd => amd(&words),
@@ -103,10 +102,10 @@ impl Architecture {
             Vendor::Software => software(&words),
             Vendor::Other => GENERIC,
         };
-        if told.subgroup_size > 0 {
-            (found.subgroup_size, found.subgroup_size_told) = (told.subgroup_size, true);
+        if reported.subgroup_size > 0 {
+            (found.subgroup_size, found.subgroup_size_told) = (reported.subgroup_size, true);
         }
-        found.compute_units = Some(told.compute_units).filter(|&count| count > 0);
+        found.compute_units = Some(reported.compute_units).filter(|&count| count > 0);
         found
     }
 }
@@ -132,7 +131,7 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// A name in lower case, cut at everything that is neither letter nor digit.
+/// The words of a name in lower case, split at everything but letters and digits.
 struct Words(Vec<String>);
 
 impl Words {
@@ -149,18 +148,18 @@ impl Words {
         words.iter().any(|word| self.has(word))
     }
 
-    /// The number that follows `prefix` in a word of its own, and the letters behind it: `rx` is followed by a word.
+    /// The number that begins the word after the word `prefix`, as in `rx 7900xt`.
     fn after(&self, prefix: &str) -> Option<u32> {
         self.0.windows(2).find(|pair| pair[0] == prefix).and_then(|pair| leading_number(&pair[1]))
     }
 
-    /// The first word that is `prefix` and a number, hexadecimal at will, and nothing else.
+    /// The number in the first word that is `prefix` and a number of this radix, and nothing else.
     fn code(&self, prefix: &str, radix: u32) -> Option<u32> {
         let digits = |word: &str| u32::from_str_radix(word.strip_prefix(prefix)?, radix).ok();
         self.0.iter().find_map(|word| digits(word))
     }
 
-    /// Whether a word begins with `prefix` and goes on with a digit.
+    /// Whether a word is `prefix` followed by a digit.
     fn has_series(&self, prefix: &str) -> bool {
         let follows = |word: &String| word.strip_prefix(prefix)?.chars().next();
         self.0.iter().any(|word| follows(word).is_some_and(|c| c.is_ascii_digit()))
@@ -173,7 +172,7 @@ fn leading_number(word: &str) -> Option<u32> {
     word[..end].parse().ok()
 }
 
-/// Whether a renderer's name is that of a software renderer.
+/// Whether this is a software renderer's name.
 pub fn is_software(renderer: &str) -> bool {
     let renderer = renderer.to_lowercase();
     ["llvmpipe", "softpipe", "swrast", "swiftshader", "software rasterizer"]
@@ -181,7 +180,7 @@ pub fn is_software(renderer: &str) -> bool {
         .any(|name| renderer.contains(name))
 }
 
-/// The renderer's name goes first: what a layer quotes there is the hardware, `GL_VENDOR` the layer's own.
+/// The renderer's name decides first: a layer quotes the hardware there, while `GL_VENDOR` is the layer's own.
 fn vendor_of(vendor: &str, renderer: &str, words: &Words) -> Vendor {
     let maker = Words::of(vendor);
     if is_software(renderer) {
@@ -207,7 +206,7 @@ fn vendor_of(vendor: &str, renderer: &str, words: &Words) -> Vendor {
     }
 }
 
-/// The lanes of a software renderer: it says how wide its vectors are.
+/// A software renderer, whose name states the width of its vectors.
 fn software(words: &Words) -> Architecture {
     let bits = words.0.windows(2).find(|pair| pair[1] == "bits").and_then(|pair| leading_number(&pair[0]));
     let known = [("llvmpipe", "llvmpipe"), ("softpipe", "softpipe"), ("swiftshader", "SwiftShader")];
@@ -215,7 +214,7 @@ fn software(words: &Words) -> Architecture {
     Architecture { vendor: Vendor::Software, name, subgroup_size: bits.unwrap_or(0) / 32, ..GENERIC }
 }
 
-/// Waves of 64 on SIMD units of 16 lanes, 256 registers a lane.
+/// Waves of 64 on SIMD units of 16 lanes, 256 registers per lane.
 const GCN: Architecture = Architecture {
     vendor: Vendor::Amd,
     name: "GCN",
@@ -240,7 +239,7 @@ const RDNA1: Architecture = Architecture {
 };
 const RDNA2: Architecture = Architecture { name: "RDNA2", rdna_generation: 2, ..RDNA1 };
 const RDNA3: Architecture = Architecture { name: "RDNA3", rdna_generation: 3, dual_issue: true, ..RDNA1 };
-/// The large chips of the third generation have half as many registers again.
+/// The large chips of the third generation have 1.5 times the registers.
 const RDNA3_LARGE: Architecture = Architecture { registers: 1536, ..RDNA3 };
 const RDNA4: Architecture = Architecture { name: "RDNA4", rdna_generation: 4, ..RDNA3_LARGE };
 
@@ -249,7 +248,7 @@ fn amd(words: &Words) -> Architecture {
     amd_by_code(words).or_else(|| amd_by_product(words)).unwrap_or(unknown)
 }
 
-/// By the chip: its code name, or the number of its instruction set.
+/// Identifies by the chip: its code name, or the number of its instruction set.
 fn amd_by_code(words: &Words) -> Option<Architecture> {
     const CHIPS: [(Architecture, &[&str]); 7] = [
         (RDNA4, &["navi44", "navi48"]),
@@ -311,7 +310,7 @@ fn amd_by_code(words: &Words) -> Option<Architecture> {
     ];
     let set = |version: u32| match version {
         0x1200.. => Some(RDNA4),
-        // Registers as in the compiler's list: these have all of them.
+        // As the compiler's list has it: these chips have the larger register file.
         0x1100 | 0x1101 | 0x1151 => Some(RDNA3_LARGE),
         0x1100..=0x11ff => Some(RDNA3),
         0x1030..=0x10ff => Some(RDNA2),
@@ -324,7 +323,7 @@ fn amd_by_code(words: &Words) -> Option<Architecture> {
     words.code("gfx", 16).and_then(set).or_else(by_name)
 }
 
-/// By the product's name.
+/// Identifies by the product's name.
 fn amd_by_product(words: &Words) -> Option<Architecture> {
     if words.has_any(&["vega", "vii", "fury", "r9", "r7"]) {
         return Some(GCN);
@@ -334,7 +333,7 @@ fn amd_by_product(words: &Words) -> Option<Architecture> {
     }
     let discrete = |number: u32| match number {
         9000..=9999 => Some(RDNA4),
-        // The large chips: 7700 and above, but not what laptops have under such names.
+        // The large chips: 7700 and above. Laptop parts with such names are not among them.
         7700..=7999 => Some(RDNA3_LARGE),
         7000..=7699 => Some(RDNA3),
         6000..=6999 => Some(RDNA2),
@@ -367,7 +366,7 @@ const NVIDIA: Architecture =
 fn nvidia(words: &Words) -> Architecture {
     let name = nvidia_name(words).unwrap_or(NVIDIA.name);
     let matrix_units = match name {
-        // The smaller chips of this one have none.
+        // The smaller chips of Turing have none.
         "Turing" => {
             let small = words.has_any(&["tu116", "tu117", "nv167", "nv168"]);
             !small
@@ -394,7 +393,7 @@ fn nvidia_name(words: &Words) -> Option<&'static str> {
         ("Kepler", &["kepler"]),
         ("Fermi", &["fermi"]),
     ];
-    /// Chips, then accelerators and workstation boards; the longer prefix first.
+    /// Chips, then accelerators and workstation boards; longer prefixes first.
     const SERIES: [(&str, &str); 22] = [
         ("gb", "Blackwell"),
         ("gh", "Hopper"),
@@ -426,7 +425,7 @@ fn nvidia_name(words: &Words) -> Option<&'static str> {
 }
 
 impl Words {
-    /// The chip's number as Mesa's own driver gives it: `NV168`.
+    /// The chip's number as Mesa's driver states it: `NV168`.
     fn nouveau(&self) -> Option<u32> {
         self.code("nv", 16).filter(|chip| (0x50..0x200).contains(chip))
     }
@@ -448,7 +447,7 @@ fn nouveau_name(chip: u32) -> Option<&'static str> {
     }
 }
 
-/// By a product's number.
+/// Identifies by the product's number.
 fn geforce(word: &str, words: &Words) -> Option<&'static str> {
     let titan_or_quadro = words.has("titan") || words.has("quadro");
     match leading_number(word).unwrap_or(0) {
@@ -461,7 +460,7 @@ fn geforce(word: &str, words: &Words) -> Option<&'static str> {
         605..=744 | 760..=799 => Some("Kepler"),
         405..=599 => Some("Fermi"),
         _ if !titan_or_quadro => None,
-        // Titans and Quadros by their suffix, which is a word of its own.
+        // Titans and Quadros are told apart by their suffix, a word of its own.
         _ if words.has("rtx") => Some("Turing"),
         _ if words.has("v") => Some("Volta"),
         _ if words.has("x") => Some("Maxwell"),
@@ -469,7 +468,7 @@ fn geforce(word: &str, words: &Words) -> Option<&'static str> {
     }
 }
 
-/// Where subgroups have 8, 16 or 32 invocations as the compiler likes.
+/// The compiler chooses subgroups of 8, 16 or 32 invocations.
 const INTEL: Architecture =
     Architecture { vendor: Vendor::Intel, cache_line: 64, local_memory: 64 << 10, ..GENERIC };
 
@@ -500,7 +499,7 @@ fn arc(words: &Words) -> Option<&'static str> {
 }
 
 fn apple(words: &Words) -> Architecture {
-    // The chip's own number, where the driver gives it, or the processor's.
+    // The chip's own number, if the driver states it, or the processor's.
     const CHIPS: [(&str, &[&str]); 3] = [("G15", &["m3"]), ("G14", &["m2"]), ("G13", &["m1"])];
     let by_number = |(name, _): &&(&'static str, &[&str])| {
         let prefix = name.to_ascii_lowercase();

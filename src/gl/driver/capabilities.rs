@@ -1,10 +1,10 @@
-//! What a driver can do beyond the GL 4.3 floor, asked once for each context.
+//! What a driver can do beyond the required GL 4.3, queried once for each context.
 
 use crate::gl::driver::api::{self, Api};
-use crate::gl::driver::architecture::{Architecture, Told, is_software};
+use crate::gl::driver::architecture::{Architecture, Reported, is_software};
 
-/// The most bytes of a buffer that a kernel gets, whatever the driver allows: offsets beyond were never tried.
-const LARGEST_BLOCK: u64 = i32::MAX as u64;
+/// The most bytes of a buffer that a kernel uses, whatever the driver allows. Larger offsets are untested.
+const MAX_BLOCK: u64 = i32::MAX as u64;
 
 /// Limits and optional features of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,28 +25,28 @@ pub struct Capabilities {
     pub max_groups: [u32; 3],
     /// Bytes of shared memory of a workgroup.
     pub max_shared: usize,
-    /// Threads of a workgroup.
+    /// Invocations of a workgroup.
     pub max_threads: usize,
-    /// Bits of a timestamp query's counter; 0 if there are no timestamps.
+    /// Bits of a timestamp query's counter; 0 if the driver has no timestamps.
     pub timestamp_bits: i32,
-    /// Whether programs can be had as bytes, and made of them.
+    /// Whether programs can be saved as binaries and loaded from them.
     pub program_binaries: bool,
     /// Persistent mapping (GL 4.4 or ARB_buffer_storage).
     pub buffer_storage: bool,
     /// Whether resets are reported (GL 4.5 or a robustness extension).
     pub reset_status: bool,
-    /// Whether contexts may forget their shaders when another deletes a program (`forgotten.rs`): Mesa's do.
+    /// Whether a context may lose its shader when another deletes a program, as Mesa's do (`forgotten.rs`).
     pub forgets_shaders: bool,
-    /// What the driver says of the hardware in numbers.
-    pub told: Told,
+    /// Numbers that the driver reports about the hardware.
+    pub reported: Reported,
 }
 
 impl Capabilities {
-    /// Asks the context that is current.
+    /// Queries the current context.
     pub fn query(api: &dyn Api) -> Self {
         let renderer = api.get_string(api::RENDERER);
-        // Without the extension the name is an error.
-        let told = |extension, name| match api.has_extension(extension) {
+        // Querying the name without its extension is a GL error.
+        let reported = |extension, name| match api.has_extension(extension) {
             true => api.get_integer64(name).clamp(0, 1 << 20) as u32,
             false => 0,
         };
@@ -67,32 +67,32 @@ impl Capabilities {
             program_binaries: api.get_integer64(api::NUM_PROGRAM_BINARY_FORMATS) > 0,
             buffer_storage: api.has_buffer_storage(),
             reset_status: api.has_reset_status(),
-            told: Told {
-                subgroup_size: told("GL_KHR_shader_subgroup", api::SUBGROUP_SIZE),
-                compute_units: told("GL_NV_shader_thread_group", api::SM_COUNT),
+            reported: Reported {
+                subgroup_size: reported("GL_KHR_shader_subgroup", api::SUBGROUP_SIZE),
+                compute_units: reported("GL_NV_shader_thread_group", api::SM_COUNT),
             },
         }
     }
 
-    /// The device and its driver as a key: what was measured or compiled under one holds under no other.
+    /// A key for device and driver. Measurements and binaries are valid only under the key that they were made under.
     pub fn key(&self) -> String {
         let Capabilities { vendor, renderer, version, glsl, .. } = self;
         format!("{vendor}; {renderer}; {version}; {glsl}")
     }
 
-    /// What it is, as far as can be told.
+    /// The device's architecture, as far as it can be identified.
     pub fn architecture(&self) -> Architecture {
-        Architecture::identify(&self.vendor, &self.renderer, self.told)
+        Architecture::identify(&self.vendor, &self.renderer, self.reported)
     }
 
-    /// The most fp32 elements of a buffer that a kernel gets: what the driver allows, and at most 2^31 - 1 bytes. So no index in a
-    /// kernel needs more than 29 bits, and no driver has to compute an offset in bytes of more than 31.
+    /// The most fp32 elements of a buffer that a kernel uses: the driver's limit, and at most 2^31 - 1 bytes. So
+    /// indices in kernels fit into 29 bits and byte offsets into 31.
     pub fn max_elements(&self) -> usize {
-        (self.max_block.min(LARGEST_BLOCK) / 4) as usize
+        (self.max_block.min(MAX_BLOCK) / 4) as usize
     }
 
-    /// What [`Capabilities::max_elements`] comes from, for messages.
+    /// Which limit [`Capabilities::max_elements`] comes from, for messages.
     pub fn max_elements_reason(&self) -> &'static str {
-        if self.max_block <= LARGEST_BLOCK { "GL_MAX_SHADER_STORAGE_BLOCK_SIZE" } else { "2^31 - 1 bytes" }
+        if self.max_block <= MAX_BLOCK { "GL_MAX_SHADER_STORAGE_BLOCK_SIZE" } else { "2^31 - 1 bytes" }
     }
 }

@@ -1,12 +1,12 @@
 //! Contexts and the share groups they belong to.
 //!
-//! A [`ShareGroup`] is one device's set of contexts that see each other's buffers and programs. It owns a root context that
-//! is never current anywhere: every context that works, on whatever thread, is made by [`ShareGroup::context`] on that thread
-//! and shares with the root, so contexts may come and go in any order.
+//! A [`ShareGroup`] is the set of one device's contexts, which share buffers and programs. It owns a root context
+//! that is never current on any thread. [`ShareGroup::context`] makes every working context on the thread that uses
+//! it, sharing with the root, so contexts may be created and destroyed in any order.
 //!
-//! A [`Context`] stays on the thread that made it; the type is not `Send`. GL objects hold an `Rc` of it (`resource.rs`), so it
-//! outlives them. While GL calls are made the context must be the thread's current one: on a thread of our own that is always
-//! so, on a caller's thread [`Context::make_current`] sees to it.
+//! A [`Context`] stays on the thread that made it; the type is not `Send`. GL objects hold an `Rc` of it
+//! (`resource.rs`), so it outlives them. During GL calls the context must be the thread's current one. On the library's
+//! own threads that always holds; on a caller's thread [`Context::make_current`] ensures it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::gl::driver::exit;
 use crate::log::Level;
 use crate::memory::tiles::Gpu;
 
-/// EGL_CONTEXT_MAJOR_VERSION_KHR and so on: EGL 1.5 and EGL_KHR_create_context use the same numbers.
+/// EGL_CONTEXT_MAJOR_VERSION_KHR and so on. EGL 1.5 and EGL_KHR_create_context use the same numbers.
 mod attribute {
     pub const MAJOR_VERSION: i32 = 0x3098;
     pub const MINOR_VERSION: i32 = 0x30fb;
@@ -52,26 +52,26 @@ pub struct Live {
 pub struct LiveObjects {
     /// Buffers.
     pub buffers: usize,
-    /// Programs, and shaders on their way to one.
+    /// Programs, and shaders that are not yet linked into one.
     pub programs: usize,
     /// Queries.
     pub queries: usize,
     /// Fences.
     pub syncs: usize,
-    /// Contexts, the root not counted.
+    /// Contexts, without the root.
     pub contexts: usize,
 }
 
-/// A device as one opens it.
+/// A device to open, with its settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its display.
     pub display: Display,
-    /// Operations a second that its kernels reach; the probe's figure, or a guess.
+    /// Operations a second that its kernels reach: the probe's figure, or a guess.
     pub rate: f64,
-    /// How long one waits for it.
+    /// The longest wait for the device.
     pub wait_limit: Duration,
-    /// Iterations that all loops of an invocation may make together; the probe's figure.
+    /// Iterations that all loops of an invocation may make together: the probe's figure.
     pub max_iterations: usize,
 }
 
@@ -83,31 +83,31 @@ pub struct ShareGroup {
     device: Arc<str>,
     config: Option<Config>,
     surfaceless: bool,
-    /// What the root was made with. All contexts of a group must agree about resets.
+    /// The attributes of the root. All contexts of a group must agree about resets.
     attributes: Vec<i32>,
     root: ContextHandle,
     live: Arc<Live>,
-    /// Operations a second that kernels have lately reached on this device, as the bits of an f64.
+    /// Operations a second that kernels recently reached on this device, as the bits of an f64.
     rate: AtomicU64,
     /// The device as the planner sees it, once measured.
     gpu: OnceLock<Gpu>,
     wait_limit: Duration,
     max_iterations: AtomicUsize,
-    /// Set when the display turns out to have been terminated: EGL has forgotten all contexts then, but for those that are current
-    /// somewhere, and makes none that share with them.
-    forgotten: AtomicBool,
+    /// Set when another library has terminated the display. EGL has then forgotten all contexts except those that are
+    /// current on some thread, and creates none that share with them.
+    terminated: AtomicBool,
     process: u32,
 }
 
 impl ShareGroup {
-    /// Makes a group on `target`'s display, which it initialises if need be. Messages call the device `device`.
+    /// Makes a group on `target`'s display, and initialises the display if needed. Messages call the device `device`.
     ///
     /// # Errors
     /// [`Error::Driver`] names the EGL call that failed.
     pub fn new(egl: Arc<dyn Egl>, device: Arc<str>, target: Target) -> Result<Arc<Self>> {
         let Target { display, rate, wait_limit, max_iterations } = target;
         let failed = |call: &str, error: EglError| egl_error(&device, call, error);
-        // Again, since the host may have terminated the display meanwhile. Harmless otherwise.
+        // The host may have terminated the display since it was initialised. Otherwise this does no harm.
         egl.initialize(display).map_err(|error| failed("eglInitialize", error))?;
         exit::register();
         egl.bind_opengl().map_err(|error| failed("eglBindAPI", error))?;
@@ -120,7 +120,7 @@ impl ShareGroup {
             return Err(Error::Driver { device: device.to_string(), call: "eglChooseConfig".into(), reason });
         }
         let (root, attributes) = create_root(&*egl, display, config).map_err(|error| match error.0 {
-            // It was initialised a moment ago.
+            // It was initialised just above.
             khronos_egl::NOT_INITIALIZED => terminated(&device, "eglCreateContext", error),
             _ => failed("eglCreateContext for OpenGL 4.3 core", error),
         })?;
@@ -138,19 +138,19 @@ impl ShareGroup {
             gpu: OnceLock::new(),
             wait_limit,
             max_iterations: AtomicUsize::new(max_iterations),
-            forgotten: AtomicBool::new(false),
+            terminated: AtomicBool::new(false),
             process: std::process::id(),
         }))
     }
 
-    /// A new context of the group, current on the calling thread from now on.
+    /// Makes a context of the group and makes it current on the calling thread.
     ///
     /// # Errors
-    /// [`Error::Driver`] names the EGL call that failed; the thread's current context is then as before.
+    /// [`Error::Driver`] names the EGL call that failed. The thread's current context is then unchanged.
     pub fn context(self: &Arc<Self>) -> Result<Rc<Context>> {
         let failed = |call: &str, error: EglError| self.error(call, error);
         self.egl.bind_opengl().map_err(|error| failed("eglBindAPI", error))?;
-        // Owns both handles from here on, so that an early return leaks neither.
+        // Owns both handles, so that an early return leaks neither.
         let mut binding = Binding { group: self.clone(), context: None, surface: None };
         let context = self
             .egl
@@ -176,35 +176,35 @@ impl ShareGroup {
         Ok(context)
     }
 
-    /// What an error of a call on a context of the group's means.
+    /// Converts the error of an EGL call on one of the group's contexts.
     fn error(&self, call: &str, error: EglError) -> Error {
         use khronos_egl::{BAD_CONTEXT, BAD_DISPLAY, NOT_INITIALIZED};
         if [NOT_INITIALIZED, BAD_CONTEXT, BAD_DISPLAY].contains(&error.0) {
-            self.forgotten.store(true, Ordering::Relaxed);
+            self.terminated.store(true, Ordering::Relaxed);
             return terminated(&self.device, call, error);
         }
         egl_error(&self.device, call, error)
     }
 
-    /// EGL forgets the calling thread, whose contexts are gone.
+    /// Makes EGL forget the calling thread. Its contexts must be destroyed.
     pub fn release_thread(&self) {
         if !self.is_gone() {
             self.egl.release_thread();
         }
     }
 
-    /// Whether this process was forked from the one that made the group: nothing of it may be touched then.
+    /// Whether this process was forked from the one that made the group. Nothing of the group may be touched then.
     pub fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }
 
-    /// Whether the driver and all that it holds for the group must be left alone: after a fork they are the parent's, and while the
-    /// process is ending the driver takes itself down.
+    /// Whether the driver and its objects must be left alone: after a fork they are the parent's, and while the process
+    /// ends the driver shuts itself down.
     pub fn is_gone(&self) -> bool {
         self.is_forked() || exit::is_shut_out()
     }
 
-    /// The objects alive in the group's contexts.
+    /// The number of live objects in the group's contexts.
     #[cfg(test)]
     pub fn live_objects(&self) -> LiveObjects {
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
@@ -217,32 +217,33 @@ impl ShareGroup {
         }
     }
 
-    /// How long one waits for the device.
+    /// The longest wait for the device.
     pub fn wait_limit(&self) -> Duration {
         self.wait_limit
     }
 
-    /// Operations a second that kernels have lately reached, or a guess.
+    /// Operations a second that kernels recently reached, or a guess.
     pub fn rate(&self) -> f64 {
         f64::from_bits(self.rate.load(Ordering::Relaxed))
     }
 
-    /// The device as the planner sees it, if it was measured.
+    /// The device as the planner sees it, if measured.
     pub fn gpu(&self) -> &OnceLock<Gpu> {
         &self.gpu
     }
 
-    /// Iterations that all loops of an invocation may make together. Beyond that a driver may end them, without an error.
+    /// Iterations that all loops of an invocation may make together. Beyond them a driver may end the loops without
+    /// an error.
     pub fn max_iterations(&self) -> usize {
         self.max_iterations.load(Ordering::Relaxed)
     }
 
-    /// The probe has found out.
-    pub fn set_max_iterations(&self, most: usize) {
-        self.max_iterations.store(most, Ordering::Relaxed);
+    /// Stores the limit that the probe counted.
+    pub fn set_max_iterations(&self, limit: usize) {
+        self.max_iterations.store(limit, Ordering::Relaxed);
     }
 
-    /// Replaces the rate.
+    /// Sets the rate.
     pub fn set_rate(&self, rate: f64) {
         self.rate.store(rate.to_bits(), Ordering::Relaxed);
     }
@@ -256,15 +257,15 @@ impl Drop for ShareGroup {
     }
 }
 
-/// What ends the words of an error that [`is_terminated`].
+/// The end of the text of an error for which [`is_terminated`] is true.
 const TERMINATED: &str = "the display was terminated";
 
-/// The error where another library has ended the display, and the contexts with it.
+/// The error for a display that another library has terminated together with its contexts.
 fn terminated(device: &Arc<str>, call: &str, error: EglError) -> Error {
     Error::DeviceLost { device: device.to_string(), what: format!("{call} says {error}: {TERMINATED}") }
 }
 
-/// Whether nothing is wrong with the device but that the display was ended: a new group can be had at once.
+/// Whether the only fault is that the display was terminated. A new group can then be made at once.
 pub fn is_terminated(error: &Error) -> bool {
     matches!(error, Error::DeviceLost { what, .. } if what.ends_with(TERMINATED))
 }
@@ -278,7 +279,7 @@ fn egl_error(device: &Arc<str>, call: &str, error: EglError) -> Error {
     }
 }
 
-/// Any configuration for OpenGL; one with pbuffers where contexts need a surface.
+/// Chooses any configuration for OpenGL, with pbuffers if contexts need a surface.
 fn choose_config(egl: &dyn Egl, display: Display, surfaceless: bool) -> EglResult<Option<Config>> {
     let with_pbuffer =
         [egl::SURFACE_TYPE, egl::PBUFFER_BIT, egl::RENDERABLE_TYPE, egl::OPENGL_BIT, egl::NONE];
@@ -289,8 +290,8 @@ fn choose_config(egl: &dyn Egl, display: Display, surfaceless: bool) -> EglResul
     }
 }
 
-/// The root context, made with the most that the driver grants: told about resets and robust against accesses out of
-/// bounds, and with debug messages where somebody looks at them.
+/// Makes the root context with the most that the driver accepts: reset notification, robust buffer access, and debug
+/// messages if they are wanted.
 fn create_root(
     egl: &dyn Egl,
     display: Display,
@@ -300,11 +301,11 @@ fn create_root(
     let wants_debug = cfg!(debug_assertions) || crate::config::config().log == Some(Level::Debug);
     let debug = if wants_debug { DEBUG_BIT } else { 0 };
     let resets = [RESET_NOTIFICATION_STRATEGY, LOSE_CONTEXT_ON_RESET];
-    // Drivers without robustness refuse the attributes with various errors, so each rung is simply tried.
-    let rungs: [(i32, &[i32]); 4] =
+    // Drivers without robustness refuse the attributes with various errors, so each set is tried.
+    let attempts: [(i32, &[i32]); 4] =
         [(debug | ROBUST_ACCESS_BIT, &resets), (debug, &resets), (debug, &[]), (0, &[])];
     let mut last_error = None;
-    for (flags, resets) in rungs {
+    for (flags, resets) in attempts {
         let mut attributes = vec![MAJOR_VERSION, 4, MINOR_VERSION, 3, PROFILE_MASK, CORE_PROFILE_BIT];
         if flags != 0 {
             attributes.extend([FLAGS, flags]);
@@ -313,14 +314,14 @@ fn create_root(
         attributes.push(egl::NONE);
         match egl.create_context(display, config, None, &attributes) {
             Ok(context) => return Ok((context, attributes)),
-            // The plainest rung's error is the one that matters.
+            // The error of the last set, which asks for the least, is the one that matters.
             Err(error) => last_error = Some(error),
         }
     }
-    Err(last_error.expect("the ladder has rungs"))
+    Err(last_error.expect("at least one set of attributes was tried"))
 }
 
-/// The EGL side of a context: what is made current, and destroyed at the end.
+/// The EGL side of a context: makes it current, and destroys it when dropped.
 struct Binding {
     group: Arc<ShareGroup>,
     context: Option<ContextHandle>,
@@ -358,9 +359,9 @@ impl Drop for Binding {
     }
 }
 
-/// A context, on the thread that made it.
+/// A context on the thread that made it.
 pub struct Context {
-    // Dropped in this order: the calls before the context they belong to.
+    // Dropped in this order: the entry points before the context that they belong to.
     api: Box<dyn Api>,
     capabilities: Capabilities,
     messages: RefCell<Vec<(Level, String)>>,
@@ -368,7 +369,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The GL calls, unchecked: [`Context::check`] follows a group of them.
+    /// The GL calls, unchecked. Call [`Context::check`] after a group of them.
     pub fn api(&self) -> &dyn Api {
         &*self.api
     }
@@ -392,35 +393,35 @@ impl Context {
         &self.binding.group.live
     }
 
-    /// Whether it is the calling thread's current context.
+    /// Whether it is current on the calling thread.
     pub fn is_current(&self) -> bool {
         self.binding.is_current()
     }
 
-    /// Makes it current again, after somebody else has bound another.
+    /// Makes it current again, after other code has bound another context.
     ///
     /// # Errors
-    /// [`Error::Driver`] with what EGL said.
+    /// [`Error::Driver`] with EGL's error.
     pub fn make_current(&self) -> Result<()> {
         self.binding.make_current()
     }
 
-    /// Forgets errors that earlier calls left behind, so that they are not taken for those of the calls to come.
+    /// Discards errors of earlier calls, so that they are not attributed to later ones.
     pub fn forget_errors(&self) {
         self.take_error();
     }
 
-    /// Whether the context was lost since the last call, and is of no use any more. Forgets errors, too.
+    /// Whether the context was lost since the last call and is unusable. Also discards pending errors.
     pub fn is_lost(&self) -> bool {
         self.take_error() == api::CONTEXT_LOST
             || self.check_reset("idling").is_err()
-            || self.group().forgotten.load(Ordering::Relaxed)
+            || self.group().terminated.load(Ordering::Relaxed)
     }
 
-    /// Reads GL's error.
+    /// Checks for a GL error.
     ///
     /// # Errors
-    /// What has gone wrong since the last check; `call` names what was being done.
+    /// The first error since the last check; `call` names the operation.
     pub fn check(&self, call: &str) -> Result<()> {
         match self.take_error() {
             api::NO_ERROR => Ok(()),
@@ -428,7 +429,7 @@ impl Context {
         }
     }
 
-    /// Asks whether the device was reset, where the driver can tell.
+    /// Checks whether the device was reset, if the driver reports resets.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] if so.
@@ -442,10 +443,10 @@ impl Context {
         Ok(())
     }
 
-    /// The first of GL's pending errors; clears them all.
+    /// Returns the first pending GL error and clears them all.
     fn take_error(&self) -> u32 {
         let first = self.api.get_error();
-        // A distributed implementation may hold several; a lost context may report for ever.
+        // A distributed implementation may hold several errors; a lost context may report them for ever.
         let mut left = 16;
         while first != api::NO_ERROR && left > 0 && self.api.get_error() != api::NO_ERROR {
             left -= 1;
@@ -465,16 +466,16 @@ impl Context {
         }
     }
 
-    /// Keeps a message for the log. It is sent by [`Context::take_messages`]'s caller, not here: a log callback may call
-    /// back into Sparkle, which on a worker's thread would wait for itself.
+    /// Keeps a message for the log. The caller of [`Context::take_messages`] logs it: a log callback may call Sparkle,
+    /// which would deadlock on a worker's thread.
     pub fn note(&self, level: Level, text: fmt::Arguments) {
         self.messages.borrow_mut().push((level, text.to_string()));
     }
 
-    /// All messages since the last time, the driver's included.
+    /// Takes all messages since the last call, including the driver's.
     pub fn take_messages(&self) -> Vec<(Level, String)> {
         let mut messages = self.messages.take();
-        // No more than a driver's log holds; one that never empties must not hold us up.
+        // At most as many as a driver's log holds: a log that never empties must not block the thread.
         for message in std::iter::from_fn(|| self.api.next_debug_message()).take(256) {
             let level = if message.severity == api::DEBUG_SEVERITY_HIGH { Level::Warn } else { Level::Debug };
             messages.push((level, format!("{}: driver: {}", self.device(), message.text)));

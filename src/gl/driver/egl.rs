@@ -1,10 +1,10 @@
-//! The seam between the engine and EGL, which finds devices and makes contexts.
+//! The EGL calls that the engine uses, which find devices and make contexts, as a thin trait.
 //!
-//! [`Egl`] has the calls that are used; [`NativeEgl`] is libEGL itself, loaded when first needed, since a machine without it
-//! is a normal one. khronos-egl's function table is used, not its safe face: that panics when a driver fails a
-//! call and yet reports EGL_SUCCESS, as some do.
+//! [`NativeEgl`] implements [`Egl`] with libEGL. The library is loaded at first use, since many machines have none.
+//! It uses khronos-egl's function table, not its safe wrapper: the wrapper panics when a driver fails a call but
+//! reports EGL_SUCCESS, as some do.
 //!
-//! There is no `eglTerminate` here, on purpose: a display is one object for the whole process, and the host program may be
+//! `eglTerminate` is missing on purpose. A display is one object for the whole process, and the host program may be
 //! using it. Displays stay initialised until the process ends.
 
 use std::ffi::{CStr, c_char, c_void};
@@ -31,7 +31,7 @@ pub const DRM_DEVICE_FILE: i32 = 0x3233;
 /// `EGL_DRM_RENDER_NODE_FILE_EXT`.
 pub const DRM_RENDER_NODE_FILE: i32 = 0x3377;
 
-/// Declares handle types: EGL's pointers, as numbers, since they are only ever passed back and may cross threads.
+/// Declares handle types. They hold EGL's pointers as numbers: they are only passed back to EGL, and may cross threads.
 macro_rules! handles {
     ($($(#[$doc:meta])* $name:ident)*) => {
         $($(#[$doc])* #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)] pub struct $name(pub usize);)*
@@ -39,9 +39,9 @@ macro_rules! handles {
 }
 
 handles! {
-    /// `EGLDeviceEXT`: a GPU, or a renderer in software.
+    /// `EGLDeviceEXT`: a GPU or a software renderer.
     DeviceHandle
-    /// `EGLDisplay`: the connection to one.
+    /// `EGLDisplay`: the connection to a device.
     Display
     /// `EGLConfig`.
     Config
@@ -77,16 +77,16 @@ impl fmt::Display for EglError {
     }
 }
 
-/// What an EGL call gives.
+/// The result of an EGL call.
 pub type EglResult<T> = Result<T, EglError>;
 
 /// The EGL calls that Sparkle uses.
 pub trait Egl: Send + Sync {
-    /// `eglQueryString`; of the client library without a display.
+    /// `eglQueryString`; without a display it queries the client library.
     fn query_string(&self, display: Option<Display>, name: i32) -> Option<String>;
     /// `eglQueryDevicesEXT`; needs `EGL_EXT_device_enumeration`.
     fn query_devices(&self) -> EglResult<Vec<DeviceHandle>>;
-    /// `eglQueryDeviceStringEXT`; `None` is a normal answer.
+    /// `eglQueryDeviceStringEXT`; drivers may return none.
     fn query_device_string(&self, device: DeviceHandle, name: i32) -> Option<String>;
     /// `eglGetPlatformDisplayEXT`; needs the platform's extension.
     fn platform_display(&self, platform: u32, device: Option<DeviceHandle>) -> EglResult<Display>;
@@ -96,7 +96,7 @@ pub trait Egl: Send + Sync {
     fn initialize(&self, display: Display) -> EglResult<(i32, i32)>;
     /// `eglBindAPI(EGL_OPENGL_API)`, for the calling thread.
     fn bind_opengl(&self) -> EglResult<()>;
-    /// `eglChooseConfig`: the first that fits.
+    /// `eglChooseConfig`: the first configuration that fits.
     fn choose_config(&self, display: Display, attributes: &[i32]) -> EglResult<Option<Config>>;
     /// `eglCreateContext`.
     fn create_context(
@@ -117,7 +117,7 @@ pub trait Egl: Send + Sync {
     ) -> EglResult<Surface>;
     /// `eglDestroySurface`.
     fn destroy_surface(&self, display: Display, surface: Surface);
-    /// `eglMakeCurrent` on the calling thread; unbinds without a context.
+    /// `eglMakeCurrent` on the calling thread. Without a context it unbinds the current one.
     fn make_current(
         &self,
         display: Display,
@@ -128,14 +128,14 @@ pub trait Egl: Send + Sync {
     fn current_context(&self) -> Option<ContextHandle>;
     /// `eglReleaseThread`: EGL forgets the calling thread.
     fn release_thread(&self);
-    /// The GL calls of the context that is current on the calling thread.
+    /// Loads the GL calls for the calling thread's current context.
     ///
     /// # Errors
-    /// Names an entry point that is missing.
+    /// Names a missing entry point.
     fn load_gl(&self) -> Result<Box<dyn Api>, String>;
 }
 
-// The first returns a pointer that may be null; khronos-egl declares it as a function pointer, which must not be.
+// Returns a pointer that may be null. khronos-egl declares it as a function pointer, which must not be null.
 type GetProcAddress = unsafe extern "system" fn(*const c_char) -> *const c_void;
 type QueryDevices = unsafe extern "system" fn(Int, *mut *mut c_void, *mut Int) -> Boolean;
 type QueryDeviceString = unsafe extern "system" fn(*mut c_void, Int) -> *const c_char;
@@ -150,10 +150,10 @@ pub struct NativeEgl {
     get_platform_display: Option<GetPlatformDisplay>,
 }
 
-/// Names of libEGL: that of programs' runtime, and that of development packages.
+/// Names of libEGL: of the runtime package, then of the development package.
 const LIBRARIES: [&str; 2] = ["libEGL.so.1", "libEGL.so"];
 
-/// libEGL, loaded at the first call and never unloaded; or why there is none.
+/// libEGL, loaded at the first call and never unloaded; or the reason why it cannot be loaded.
 pub fn native() -> Result<Arc<dyn Egl>, String> {
     static EGL: OnceLock<Result<Arc<dyn Egl>, String>> = OnceLock::new();
     EGL.get_or_init(|| {
@@ -167,21 +167,22 @@ pub fn native() -> Result<Arc<dyn Egl>, String> {
     .clone()
 }
 
-/// Whether the program has no dynamic linker, being linked with `-static` or `-static-pie`: what it loads would come with a C library
-/// of its own beside the program's, and drivers crash in that.
+/// Whether the program has no dynamic linker, as with `-static` and `-static-pie`. Loaded libraries would bring a
+/// second C library into the process, and drivers crash in it.
 #[cfg(target_os = "linux")]
 fn is_static() -> bool {
     #[cfg(target_pointer_width = "32")]
     use libc::Elf32_Phdr as Header;
     #[cfg(target_pointer_width = "64")]
     use libc::Elf64_Phdr as Header;
-    // SAFETY: no preconditions. What the kernel does not tell is 0.
+    // SAFETY: no preconditions. Values that the kernel does not provide are 0.
     let [headers, count, size] =
         [libc::AT_PHDR, libc::AT_PHNUM, libc::AT_PHENT].map(|what| unsafe { libc::getauxval(what) } as usize);
     if headers == 0 || count == 0 || size != size_of::<Header>() {
         return false;
     }
-    // SAFETY: the program's own headers, of this type as their size says, and as many: they stay mapped as long as it runs.
+    // SAFETY: these are the program's own headers. Type and number match what the kernel says, and they stay mapped
+    // as long as the program runs.
     let headers =
         unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<Header>(headers), count) };
     headers.iter().all(|header| header.p_type != libc::PT_INTERP)
@@ -192,17 +193,17 @@ fn is_static() -> bool {
     false
 }
 
-/// The first of `libraries` that is there.
+/// Loads the first of `libraries` that exists.
 pub fn load(libraries: &[&str]) -> Result<Arc<dyn Egl>, String> {
     NativeEgl::load(libraries).map(|egl| Arc::new(egl) as Arc<dyn Egl>)
 }
 
 impl NativeEgl {
     fn load(libraries: &[&str]) -> Result<Self, String> {
-        // SAFETY: libEGL is a system library whose initialisers may run at any time, in any thread.
+        // SAFETY: libEGL is a system library whose initialisers may run at any time and on any thread.
         let mut tried = libraries.iter().map(|name| unsafe { Library::new(name) });
         let first = tried.next().expect("libEGL has a name");
-        // The error of its proper name is the one that matters.
+        // The error for the runtime package's name is the useful one.
         let library = first
             .or_else(|error| tried.find_map(Result::ok).ok_or(error))
             .map_err(|error| format!("no EGL library: {error}"))?;
@@ -217,17 +218,18 @@ impl NativeEgl {
             let address = unsafe { get_proc_address(name.as_ptr()) };
             (!address.is_null()).then_some(address)
         };
-        // The three transmutes below are sound since the address is that of the EGL function of this name, the type is its C prototype.
+        // The three transmutes below are sound: the address is that of the EGL function of this name, and the type is
+        // its C prototype.
         let query_devices = find(c"eglQueryDevicesEXT").map(|address| {
-            // SAFETY: address and type belong to each other, as said above.
+            // SAFETY: address and type match, as said above.
             unsafe { std::mem::transmute::<*const c_void, QueryDevices>(address) }
         });
         let query_device_string = find(c"eglQueryDeviceStringEXT").map(|address| {
-            // SAFETY: address and type belong to each other, as said above.
+            // SAFETY: address and type match, as said above.
             unsafe { std::mem::transmute::<*const c_void, QueryDeviceString>(address) }
         });
         let get_platform_display = find(c"eglGetPlatformDisplayEXT").map(|address| {
-            // SAFETY: address and type belong to each other, as said above.
+            // SAFETY: address and type match, as said above.
             unsafe { std::mem::transmute::<*const c_void, GetPlatformDisplay>(address) }
         });
         Ok(NativeEgl { table, get_proc_address, query_devices, query_device_string, get_platform_display })
@@ -257,15 +259,15 @@ fn pointer(handle: Option<usize>) -> *mut c_void {
 /// # Safety
 /// `text` is null or a C string.
 unsafe fn copied(text: *const c_char) -> Option<String> {
-    // SAFETY: not null here, and passed on from the caller.
+    // SAFETY: not null here; the rest is the caller's contract.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
 /// Calls an EGL entry point.
 macro_rules! call {
     ($call:expr) => {{
-        // SAFETY: handles are ones that EGL gave out, or none; it answers dead ones with an error. Attribute lists end with
-        // EGL_NONE, which their callers' constants see to. Output pointers are to variables that outlive the call.
+        // SAFETY: handles come from EGL or are none; EGL answers dead ones with an error. The callers' constants end
+        // attribute lists with EGL_NONE. Output pointers are to variables that outlive the call.
         unsafe { $call }
     }};
 }
@@ -375,8 +377,8 @@ impl Egl for NativeEgl {
 
     fn load_gl(&self) -> Result<Box<dyn Api>, String> {
         let load = |name: &CStr| call!((self.get_proc_address)(name.as_ptr()));
-        // SAFETY: `Context` has made a GL 4.3 core context current on this thread, keeps it so while it uses the result,
-        // and `load` is EGL's own loader.
+        // SAFETY: `Context` has made a GL 4.3 core context current on this thread and keeps it current while it uses
+        // the result, and `load` is EGL's own loader.
         Ok(Box::new(unsafe { Native::load(&load)? }))
     }
 }

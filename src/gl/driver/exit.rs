@@ -1,15 +1,16 @@
-//! Leaving the process in the midst of work.
+//! Leaving the process while work is in flight.
 //!
-//! At exit a driver takes itself down, in a handler of its own, and may crash if a thread is inside of it at that time. So Sparkle
-//! has a handler too, registered after the driver's and therefore run before it. It closes the door, and waits for the
-//! threads that are inside. From then on nobody gets in:
+//! At exit a driver shuts itself down in its own handler, and may crash if a thread is inside the driver at that time.
+//! So Sparkle registers a handler after the driver's, which therefore runs before it. The handler closes the driver and
+//! waits for the threads that are inside. Afterwards no thread can enter:
 //!
-//! - What would compute gets [`Error::Ending`]. A job that was on its way ends with it; jobs of `auto` go on on the CPU.
-//! - What would close a device, a plan or a pipeline lets go of its threads and leaves GL objects to the driver, as after a
-//!   fork ([`is_shut_out`]).
+//! - Calls that would compute return [`Error::Ending`]. Jobs in flight end with that error; jobs of `auto` continue
+//!   on the CPU.
+//! - Closing a device, a plan or a pipeline abandons its threads and leaves GL objects to the driver, as after a fork
+//!   ([`is_shut_out`]).
 //!
-//! Nobody waits for the end of the process: handlers that were registered before ours, destructors of globals, and the threads that
-//! these wait for, still call the library.
+//! Nothing here waits for the process to end. Handlers registered before ours, destructors of globals, and the threads
+//! that these wait for still call the library.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
@@ -22,36 +23,37 @@ use crate::error::{Error, Result};
 use crate::float_env::DriverFloatEnv;
 use crate::loader;
 
-/// How long one waits for jobs once the process is ending: they end at once, but for those that the CPU takes over.
+/// The longest wait for jobs once the process is ending. They end at once, except those that the CPU takes over.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Threads inside the driver, and copies from and to its memory that are under way.
+/// Threads inside the driver, and copies in progress from and to its memory.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// Nobody gets in any more.
+/// Whether entry is closed for good.
 static CLOSED: AtomicBool = AtomicBool::new(false);
-/// The process that registered the handler. A forked child has no thread of ours to wait for.
+/// The process that registered the handler. A forked child has none of our threads to wait for.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// How often this thread has gone inside and not come out.
+    /// How many nested entries of this thread are open.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Being inside, in a floating-point environment that is fit for drivers; ends when dropped. Stays on its thread.
+/// Marks its thread as inside the driver, in a floating-point environment that suits drivers, until dropped.
 pub struct Inside {
-    /// None if the thread was inside already.
+    /// None if the thread was already inside.
     _env: Option<DriverFloatEnv>,
 }
 
-/// Goes inside.
+/// Enters the driver. Calls may nest.
 ///
 /// # Errors
-/// [`Error::Ending`] once the process is ending, unless the thread is inside already.
+/// [`Error::Ending`] once the process is ending, unless the thread is already inside.
 pub fn enter() -> Result<Inside> {
     let depth = DEPTH.get();
     if depth == 0 {
         INSIDE.fetch_add(1, SeqCst);
-        // Either this sees that it is closed or the handler sees that we are inside: both are one total order.
+        // All operations are in one total order: either this load sees that entry is closed, or the handler sees this
+        // thread.
         if CLOSED.load(SeqCst) {
             INSIDE.fetch_sub(1, SeqCst);
             return Err(ending());
@@ -71,11 +73,11 @@ impl Drop for Inside {
     }
 }
 
-/// A copy from or to a driver's memory that another thread is going to make: counts as a thread that is inside.
+/// A copy from or to a driver's memory that another thread will make. Counts as a thread inside the driver.
 pub struct Copying(());
 
 impl Copying {
-    /// The calling thread is inside, so nobody was turned away yet.
+    /// Begins a copy. The calling thread must be inside, so entry is still open or the handler waits for it.
     pub fn begin() -> Self {
         INSIDE.fetch_add(1, SeqCst);
         Copying(())
@@ -88,7 +90,7 @@ impl Drop for Copying {
     }
 }
 
-/// What is said to those who are turned away.
+/// The error of calls that may not enter any more.
 pub fn ending() -> Error {
     Error::Ending { what: "the process is ending".to_owned() }
 }
@@ -98,28 +100,29 @@ pub fn is_closed() -> bool {
     CLOSED.load(SeqCst)
 }
 
-/// Whether the calling thread must leave the driver's objects alone: the process is ending, and it is not inside.
+/// Whether the calling thread must leave the driver's objects alone: the process is ending and the thread is not
+/// inside.
 pub fn is_shut_out() -> bool {
     DEPTH.get() == 0 && is_closed()
 }
 
-/// Waits for a thread of ours, which has nothing of a caller's, to end. Once the process is ending, that is no longer than a device
-/// may take: what has not ended by then is stuck in the driver, and goes with the process. Where the thread could need the
-/// loader's lock, which the calling one holds, it ends later.
+/// Waits for one of our threads to end; it must run no code of a caller's. Returns none without waiting if the calling
+/// thread holds the loader's lock, which the other may need. Once the process is ending it waits at most the device
+/// timeout: a thread still running then is stuck in the driver and ends with the process.
 pub fn join<T>(thread: JoinHandle<T>) -> Option<std::thread::Result<T>> {
     if loader::is_held() {
         return None;
     }
-    if is_closed() && patiently(|| thread.is_finished().then_some(())).is_none() {
+    if is_closed() && poll(|| thread.is_finished().then_some(())).is_none() {
         return None;
     }
     Some(thread.join())
 }
 
-/// Locks `mutex`, whose holders are inside; once the process is ending, waits no longer than a device may take.
+/// Locks `mutex`, whose holders are inside the driver. Once the process is ending it waits at most the device timeout.
 ///
 /// # Errors
-/// [`Error::Ending`] if the holder is stuck in the driver then.
+/// [`Error::Ending`] if the holder is stuck in the driver.
 pub fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     if !is_closed() {
         return Ok(mutex.lock().unwrap_or_else(PoisonError::into_inner));
@@ -129,11 +132,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     };
-    patiently(free).ok_or_else(ending)
+    poll(free).ok_or_else(ending)
 }
 
-/// Asks until there is an answer, but no longer than a device may take.
-fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+/// Polls `ask` until it returns a value, at most for the device timeout.
+fn poll<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let limit = Duration::from_millis(config().gl_timeout_ms());
     let start = Instant::now();
     loop {
@@ -145,16 +148,16 @@ fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// Registers the handler once more, the first few times. Drivers register theirs when they are loaded and when they are first
-/// used for this or that, and ours must come after those.
+/// Registers the handler again, up to a limit. Drivers register theirs when they are loaded and when some features are
+/// first used, and ours must come after those.
 pub fn register() {
     /// Enough for discovery and for each device of a large machine.
-    const MOST: u32 = 64;
+    const MAX_HANDLERS: u32 = 64;
     static REGISTERED: AtomicU32 = AtomicU32::new(0);
-    if REGISTERED.fetch_update(SeqCst, SeqCst, |count| (count < MOST).then_some(count + 1)).is_ok() {
+    if REGISTERED.fetch_update(SeqCst, SeqCst, |count| (count < MAX_HANDLERS).then_some(count + 1)).is_ok() {
         PROCESS.store(std::process::id(), SeqCst);
         // SAFETY: a function of this library, which is never unloaded (build.rs), and which returns and does not panic.
-        // If there is no room for it, leaving is as safe as it would be without.
+        // If there is no room for the handler, leaving is only as safe as without it.
         let _ = unsafe { libc::atexit(at_exit) };
     }
 }
@@ -164,10 +167,10 @@ extern "C" fn at_exit() {
         return;
     }
     CLOSED.store(true, SeqCst);
-    // A driver's own callback may be what ends the process: that thread cannot come out.
+    // A driver's own callback may be ending the process: that thread cannot leave the driver.
     let own = usize::from(DEPTH.get() > 0);
-    // Polled: a lock could be held by the very thread that is leaving.
-    patiently(|| (INSIDE.load(SeqCst) <= own).then_some(()));
+    // Polls, since the thread that is leaving could itself hold a lock.
+    poll(|| (INSIDE.load(SeqCst) <= own).then_some(()));
 }
 
 #[cfg(test)]
@@ -175,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_inside_counts_once_however_deep() {
+    fn nested_entries_count_once() {
         std::thread::spawn(|| {
             let outer = enter().unwrap();
             assert_eq!(DEPTH.get(), 1);
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_had_also_after_a_panic() {
+    fn a_poisoned_lock_is_taken() {
         let mutex = Mutex::new(1);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _guard = mutex.lock();

@@ -1,7 +1,7 @@
 //! Waiting for the device.
 //!
-//! A fence is flushed as it is made: one that sits in a queue nobody sends would never signal. A wait loops over short
-//! driver waits until a deadline of its own, so that no driver's idea of a long timeout matters, and looks for a reset after
+//! A fence is flushed when it is made: without a flush it might never signal. A wait loops over short driver waits
+//! until its own deadline, so that it does not depend on how drivers treat long timeouts. It checks for a reset after
 //! each. Only a signal counts as done: an expired deadline, a failed wait and a lost context are errors.
 
 use std::cell::Cell;
@@ -13,18 +13,18 @@ use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Sync;
 
-/// The longest that one driver wait takes.
-const STEP: Duration = Duration::from_millis(100);
+/// The longest single driver wait.
+const MAX_STEP: Duration = Duration::from_millis(100);
 
-/// Signals when the device has done all commands given before it.
+/// Signals when the device has finished all commands submitted before it.
 pub struct Fence {
     sync: Sync,
-    /// Whether a wait has told the driver to send it off, too.
-    sent: Cell<bool>,
+    /// Whether a wait has asked the driver to flush it, too.
+    flushed: Cell<bool>,
 }
 
 impl Fence {
-    /// Puts a fence behind the commands given so far and sends them off.
+    /// Inserts a fence after the commands submitted so far, and flushes.
     ///
     /// # Errors
     /// What GL reports.
@@ -32,25 +32,25 @@ impl Fence {
         let sync = Sync::new(context)?;
         context.api().flush();
         context.check("glFlush")?;
-        Ok(Fence { sync, sent: Cell::new(false) })
+        Ok(Fence { sync, flushed: Cell::new(false) })
     }
 
-    /// Its GL name, by which other contexts of the group can wait for it while it lives.
+    /// Its GL name. Other contexts of the group can wait for it while the fence lives.
     pub fn name(&self) -> usize {
         self.sync.name()
     }
 
-    /// Whether it has signalled, or does within `patience`, at most 100 ms; `what` names the work.
+    /// Whether it has signalled or signals within `patience`, at most 100 ms; `what` names the work.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], or what GL reports.
     pub fn poll(&self, what: &str, patience: Duration) -> Result<bool> {
         let context = self.sync.context();
-        let flags = if self.sent.replace(true) { 0 } else { api::SYNC_FLUSH_COMMANDS_BIT };
-        let step = patience.min(STEP).as_nanos() as u64;
+        let flags = if self.flushed.replace(true) { 0 } else { api::SYNC_FLUSH_COMMANDS_BIT };
+        let step = patience.min(MAX_STEP).as_nanos() as u64;
         let status = context.api().client_wait_sync(self.sync.name(), flags, step);
         context.check("glClientWaitSync")?;
-        // Behind a reset every fence counts as signalled.
+        // After a reset every fence counts as signalled.
         context.check_reset(what)?;
         match status {
             api::ALREADY_SIGNALED | api::CONDITION_SATISFIED => Ok(true),
@@ -66,7 +66,7 @@ impl Fence {
         }
     }
 
-    /// Waits until it signals, at most as long as the group's limit; `what` names the work.
+    /// Waits until it signals, at most the group's limit; `what` names the work.
     ///
     /// # Errors
     /// [`Error::Timeout`], [`Error::DeviceLost`], or what GL reports.
@@ -85,7 +85,7 @@ impl Fence {
     }
 }
 
-/// The error for work that was not done within `limit`.
+/// The error for work that did not finish within `limit`.
 pub fn timeout(context: &Context, what: &str, limit: Duration) -> Error {
     let limit_ms = limit.as_millis() as u64;
     Error::Timeout { device: context.device().to_owned(), what: what.to_owned(), limit_ms }

@@ -1,15 +1,15 @@
-//! A defect of Mesa's, and how the reference interface lives with it: a context can forget which compute shader it runs.
+//! The workaround for a defect of Mesa's: a context can forget which compute shader it runs.
 //!
-//! Where a driver cannot share compiled shaders between contexts (llvmpipe cannot), each context of a share group has its own. If
-//! one context deletes a program, the others' shaders of it are put aside, and each context frees its own at its next flush.
-//! Mesa (seen in 22.3; later sources read the same) then unbinds whatever shader the context has bound, behind the back
-//! of its state cache (`free_zombie_shaders` in `st_context.c`). The cache takes the shader for bound, and the next dispatch of
-//! the same program runs none: llvmpipe follows a null pointer.
+//! If a driver cannot share compiled shaders between contexts (llvmpipe cannot), each context of a share group has
+//! its own. When one context deletes a program, the others' shaders for it are set aside, and each context frees its
+//! own at its next flush. Mesa (22.3, and later sources read the same) then unbinds whatever shader the context has
+//! bound, without updating its state cache (`free_zombie_shaders` in `st_context.c`). The cache takes the shader for
+//! bound, and the next dispatch of the same program runs none: llvmpipe follows a null pointer.
 //!
-//! Only this interface has programs that several contexts know. So a thread that is not the only one to use it begins each call with
-//! a flush, which frees what was put aside, and with a program that it makes and deletes: the deletion of a program of its own
-//! is where Mesa binds anew. While a call runs nobody may delete programs, nor end a context, which deletes
-//! them, too: that is what [`turn`] is for.
+//! Only the reference interface has programs that several contexts know. So if several threads use it, each call
+//! begins with a flush, which frees what was set aside, and then makes and deletes a program of its own: deleting it
+//! makes Mesa bind the shader anew. Nobody may delete programs while a call runs, nor end a context, which deletes
+//! programs, too: [`turn`] is the lock that prevents it.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -20,38 +20,39 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::exit;
 use crate::gl::driver::resource::Program;
 
-/// Contexts of the interface that are alive.
+/// The interface's live contexts.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
-/// Times that one came to others.
+/// How many contexts were made while others were alive.
 static ENCOUNTERS: AtomicU64 = AtomicU64::new(0);
 
-/// One of the interface's contexts, as long as it lives.
+/// One of the interface's contexts, while it lives.
 pub struct Member {
     encounters: u64,
-    came_to_others: bool,
+    joined_others: bool,
 }
 
 impl Member {
-    /// One more.
+    /// Registers a context.
     pub fn new() -> Self {
-        let came_to_others = ALIVE.fetch_add(1, Relaxed) > 0;
-        if came_to_others {
+        let joined_others = ALIVE.fetch_add(1, Relaxed) > 0;
+        if joined_others {
             ENCOUNTERS.fetch_add(1, Relaxed);
         }
-        Member { encounters: ENCOUNTERS.load(Relaxed), came_to_others }
+        Member { encounters: ENCOUNTERS.load(Relaxed), joined_others }
     }
 
-    /// Whether there ever was another beside it.
-    fn had_company(&self) -> bool {
-        self.came_to_others || self.encounters != ENCOUNTERS.load(Relaxed)
+    /// Whether another context ever lived at the same time.
+    fn was_shared(&self) -> bool {
+        self.joined_others || self.encounters != ENCOUNTERS.load(Relaxed)
     }
 
-    /// Sees to it that the next dispatch in `context`, this member's and current, binds its shader. Takes a [`turn`] for granted.
+    /// Ensures that the next dispatch binds its shader in `context`, which is this member's and current. Needs a
+    /// [`turn`].
     ///
     /// # Errors
     /// What GL reports.
     pub fn remember(&self, context: &Rc<Context>) -> Result<()> {
-        if !context.capabilities().forgets_shaders || !self.had_company() {
+        if !context.capabilities().forgets_shaders || !self.was_shared() {
             return Ok(());
         }
         context.api().flush();
@@ -66,10 +67,10 @@ impl Drop for Member {
     }
 }
 
-/// Held while a call dispatches, and while a context ends. Whoever holds it is inside the driver and waits for nobody else.
+/// The lock for dispatching and for ending a context. Its holder is inside the driver and waits for no other thread.
 ///
 /// # Errors
-/// As of [`exit::lock`].
+/// As [`exit::lock`].
 pub fn turn() -> Result<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
     exit::lock(&TURN)

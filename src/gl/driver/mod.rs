@@ -1,6 +1,6 @@
 //! The driver: EGL, OpenGL and the objects that live in it.
 //!
-//! Everything else in `gl` may use it. It knows no convolution and no plan; it calls the driver's libraries and nothing else.
+//! Every module of `gl` may use it. It calls the driver's libraries, and knows neither convolutions nor plans.
 
 pub mod api;
 pub mod architecture;

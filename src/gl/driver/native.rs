@@ -1,8 +1,8 @@
-//! The real OpenGL behind the seam: glow where its types are wide enough, raw entry points for the rest.
+//! [`Api`] on the real OpenGL: glow where its types are wide enough, raw entry points for the rest.
 //!
-//! glow 0.18 takes 32-bit sizes and timeouts, has no reset status, hides the text of debug messages, and panics where
-//! a driver that has lost its context returns nothing (a name of 0, a null string). Those entry points are loaded
-//! here. All are core since GL 4.3 but the ones in `Option`.
+//! glow 0.18 takes 32-bit sizes and timeouts, has no reset status and hides the text of debug messages. It panics if a
+//! driver that has lost its context returns nothing (a name of 0, a null string). This file loads those entry points
+//! itself. All are core since GL 4.3, except those in `Option`.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -13,7 +13,7 @@ use glow::HasContext as _;
 use crate::allocate;
 use crate::gl::driver::api::{Api, BUFFER_SIZE, COMPLETION_STATUS, DebugMessage};
 
-/// Declares the table of raw entry points and how it is loaded.
+/// Declares the table of raw entry points and its loader.
 macro_rules! raw {
     ($($field:ident: $name:literal fn($($arg:ty),*) $(-> $ret:ty)?;)* ; optional $($opt:ident: [$($opt_name:literal),+] fn($($opt_arg:ty),*) $(-> $opt_ret:ty)?;)*) => {
         struct Raw {
@@ -23,7 +23,7 @@ macro_rules! raw {
 
         impl Raw {
             /// # Safety
-            /// `load` returns entry points of the GL functions that it is asked for, or null.
+            /// `load` returns the entry points of the requested GL functions, or null.
             unsafe fn load(load: &dyn Fn(&CStr) -> *const c_void) -> Result<Self, String> {
                 let find = |name: &CStr| Some(load(name)).filter(|address| !address.is_null());
                 Ok(Raw {
@@ -73,18 +73,18 @@ raw! {
     reset_status: [c"glGetGraphicsResetStatus", c"glGetGraphicsResetStatusKHR", c"glGetGraphicsResetStatusARB"] fn() -> u32;
 }
 
-/// Bytes of a compiler's log that are read.
-const LONGEST_LOG: usize = 16 << 10;
+/// Bytes of a compiler's log to read.
+const MAX_LOG: usize = 16 << 10;
 
 /// OpenGL itself.
 pub struct Native {
     gl: glow::Context,
     raw: Raw,
-    /// Some loaders return an address for any name, so an entry point only counts where the driver claims it.
+    /// Some loaders return an address for any name, so an entry point counts only if the driver claims the feature.
     storage: bool,
     resets: bool,
     parallel: bool,
-    /// The program in use, if that is known.
+    /// The program in use, if known.
     used: Cell<Option<u32>>,
 }
 
@@ -99,13 +99,13 @@ impl Native {
     /// Loads the entry points.
     ///
     /// # Errors
-    /// Names the function that is missing, or says that the context is unusable.
+    /// Names a missing function, or says that the context is unusable.
     ///
     /// # Safety
-    /// A GL 4.3 core context is current on this thread, `load` returns GL's entry points for it or null, and whenever
-    /// a method is called that context, or one like it, is current on the calling thread.
+    /// A GL 4.3 core context is current on this thread, and `load` returns GL's entry points for it or null. Whenever a
+    /// method is called, that context or one like it is current on the calling thread.
     pub unsafe fn load(load: &dyn Fn(&CStr) -> *const c_void) -> Result<Self, String> {
-        // SAFETY: passed on from the caller.
+        // SAFETY: the caller's contract.
         let raw = unsafe { Raw::load(load)? };
         // SAFETY: a context is current.
         if unsafe { (raw.get_string)(glow::VERSION) }.is_null() {
@@ -124,9 +124,9 @@ impl Native {
     /// A string that GL returned.
     ///
     /// # Safety
-    /// `text` is null or a C string that lives on.
+    /// `text` is null or a C string that stays alive.
     unsafe fn text(text: *const c_char) -> Option<String> {
-        // SAFETY: not null here, and passed on from the caller.
+        // SAFETY: not null here; the rest is the caller's contract.
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
     }
 }
@@ -137,19 +137,19 @@ type GetInfoLog = unsafe extern "system" fn(u32, i32, *mut i32, *mut c_char);
 /// Calls an entry point.
 macro_rules! call {
     ($call:expr) => {{
-        // SAFETY: the constructor's contract makes a GL 4.3 core context current on the calling thread, and the entry
-        // points are that driver's. Slices give GL a pointer together with exactly their own length, and variables
-        // outlive the call. GL answers wrong names, sizes and enums with an error, not with undefined behaviour.
+        // SAFETY: by the constructor's contract a GL 4.3 core context is current on the calling thread, and the entry
+        // points are that driver's. Slices are passed as a pointer with exactly their own length, and variables outlive
+        // the call. GL answers wrong names, sizes and enums with an error, not with undefined behaviour.
         unsafe { $call }
     }};
 }
 
 impl Native {
-    /// The beginning of what the compiler said of an object.
+    /// The beginning of the compiler's log for an object.
     fn log(&self, get: GetInfoLog, object: u32) -> String {
-        let (mut text, mut length) = ([0u8; LONGEST_LOG], 0);
-        call!(get(object, LONGEST_LOG as i32, &mut length, text.as_mut_ptr().cast()));
-        String::from_utf8_lossy(&text[..length.clamp(0, LONGEST_LOG as i32) as usize]).into_owned()
+        let (mut text, mut length) = ([0u8; MAX_LOG], 0);
+        call!(get(object, MAX_LOG as i32, &mut length, text.as_mut_ptr().cast()));
+        String::from_utf8_lossy(&text[..length.clamp(0, MAX_LOG as i32) as usize]).into_owned()
     }
 }
 
@@ -241,7 +241,7 @@ impl Api for Native {
     }
     fn compile_in_parallel(&self) {
         if let Some(compiler_threads) = self.raw.compiler_threads.filter(|_| self.parallel) {
-            // SAFETY: a context is current, as `load` was promised, and its driver claims the extension.
+            // SAFETY: a context is current by the contract of `load`, and its driver claims the extension.
             unsafe { compiler_threads(u32::MAX) };
         }
     }
@@ -278,7 +278,7 @@ impl Api for Native {
         if capacity <= 0 {
             return None;
         }
-        // What memory cannot hold is not kept.
+        // A binary too large for memory is not kept.
         let mut binary: Vec<u8> = allocate::zeroed(capacity as usize, "a program").ok()?;
         let (mut length, mut format) = (0, 0);
         let into = binary.as_mut_ptr().cast();

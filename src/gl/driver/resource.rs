@@ -1,7 +1,7 @@
-//! GL objects that delete themselves, and are counted while they live.
+//! GL objects that delete themselves and are counted while they live.
 //!
-//! Each holds its context, so the context outlives it, and is deleted on the context's own thread. Each checks GL's error where it
-//! is made or moved, so an error is reported at the call that caused it.
+//! Each holds its context, so the context outlives it, and is deleted on the context's own thread. Each checks for GL
+//! errors where it is created or copied, so an error is reported at the call that caused it.
 
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::gl::driver::api;
 use crate::gl::driver::context::{Context, Live};
 
-/// The most bytes that one call uploads or reads back. Some drivers hold a copy of that size meanwhile.
+/// The most bytes that one call uploads or reads back. Some drivers hold a copy of that size during the call.
 const SLICE: usize = 256 << 20;
 
-/// Keeps a counter of live objects up while it lives.
+/// Counts one live object while it lives.
 struct Counted(Rc<Context>, fn(&Live) -> &AtomicUsize);
 
 impl Counted {
@@ -31,33 +31,33 @@ impl Drop for Counted {
     }
 }
 
-/// The error for a call that gave no object. A lost context may give none without a word.
+/// The error for a call that returned no object. A lost context may return none without an error.
 fn no_object(context: &Context, call: &str) -> Error {
-    let reason = "it gave no object".to_owned();
+    let reason = "it returned no object".to_owned();
     let nothing_said = Error::Driver { device: context.device().to_owned(), call: call.to_owned(), reason };
     context.check(call).and_then(|()| context.check_reset(call)).err().unwrap_or(nothing_said)
 }
 
-/// Has the driver delete an object. Not when the driver is to be left alone; nor while another context is current, whose
-/// objects go by the same names: then the object goes with the group's last context.
+/// Deletes an object, unless the driver must be left alone or another context is current, whose objects may have the
+/// same names. Then the object goes with the group's last context.
 fn delete(context: &Context, how: impl FnOnce(&dyn api::Api)) {
     if !context.group().is_gone() && context.is_current() {
         how(context.api());
     }
 }
 
-/// Part of a buffer object of the share group.
+/// A range of a buffer object of the share group.
 #[derive(Debug, Clone, Copy)]
 pub struct Region {
     /// Its GL name.
     pub buffer: u32,
-    /// Where the part begins.
+    /// Where the range begins, in bytes.
     pub offset: usize,
-    /// How long it is.
+    /// Its length in bytes.
     pub bytes: usize,
 }
 
-/// What can be bound to a shader's block.
+/// Anything that can be bound to a shader's storage block.
 pub trait Bind {
     /// Binds it to the block at `index` of programs that run on `context`.
     fn bind_on(&self, context: &Context, index: u32);
@@ -85,10 +85,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `bytes` bytes with undefined contents. One of 0 bytes has 4: a binding must not be empty.
+    /// A buffer of `bytes` bytes with undefined contents, and at least 4: a binding must not be empty.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] and the like.
+    /// [`Error::OutOfMemory`], or what GL reports.
     pub fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
         let buffer = Buffer::unallocated(context, bytes)?;
         context.api().buffer_data(api::COPY_WRITE_BUFFER, buffer.bytes as i64, api::DYNAMIC_COPY);
@@ -96,7 +96,7 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// A buffer object without memory, bound as the target of copies.
+    /// A buffer object without storage, bound as the target of copies.
     fn unallocated(context: &Rc<Context>, bytes: usize) -> Result<Self> {
         let name = context.api().gen_buffer();
         if name == 0 {
@@ -108,8 +108,8 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// A buffer whose memory the host sees, too, as long as the buffer lives: written by either side, read by the other once
-    /// a fence has signalled. Gives its address. Only with [`Capabilities::buffer_storage`](crate::gl::driver::capabilities::Capabilities).
+    /// A buffer mapped for its whole life, and its address. Either side may write; the other may read once a fence has
+    /// signalled. Requires [`Capabilities::buffer_storage`](crate::gl::driver::capabilities::Capabilities).
     ///
     /// # Errors
     /// As [`Buffer::new`].
@@ -136,7 +136,7 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// A buffer of `bytes` bytes that holds `pattern` again and again.
+    /// A buffer of `bytes` bytes filled with repetitions of `pattern`.
     ///
     /// # Errors
     /// As [`Buffer::new`].
@@ -146,7 +146,7 @@ impl Buffer {
         buffer.upload(&pattern[..filled])?;
         buffer.bind_to_copy(api::COPY_READ_BUFFER)?;
         while filled < bytes && filled > 0 {
-            // What is there is whole patterns, and doubles.
+            // The filled part holds whole patterns, and doubles.
             let more = filled.min(bytes - filled);
             let (from, to) = (api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER);
             context.api().copy_buffer_sub_data(from, to, 0, filled as i64, more as i64);
@@ -156,13 +156,13 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Takes charge of a buffer object that somebody else made.
+    /// Takes ownership of a buffer object that other code made.
     pub fn adopt(context: &Rc<Context>, name: u32, bytes: usize) -> Self {
         let counted = Counted::new(context, |live| &live.buffers);
         Buffer { name, bytes, context: context.clone(), _counted: counted }
     }
 
-    /// How long somebody else's buffer object is.
+    /// The length of a buffer object that other code made.
     ///
     /// # Errors
     /// What GL reports, for instance that there is no such buffer.
@@ -175,13 +175,13 @@ impl Buffer {
         Ok(bytes.max(0) as u64)
     }
 
-    /// Gives the buffer object away: whoever has its name deletes it.
+    /// Releases the buffer object: the caller must delete it.
     pub fn into_name(mut self) -> u32 {
         std::mem::take(&mut self.name)
     }
 
-    /// Binds it to a target for copies. If that fails the target keeps what it has, and a copy would go into some other buffer:
-    /// so this is checked by itself.
+    /// Binds it to a target for copies. If that fails the target keeps its old buffer, and a copy would go there. So
+    /// this is checked separately.
     fn bind_to_copy(&self, target: u32) -> Result<()> {
         self.context.api().bind_buffer(target, self.name);
         self.context.check("glBindBuffer")
@@ -192,7 +192,7 @@ impl Buffer {
         self.name
     }
 
-    /// How long it is.
+    /// Its length.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -212,10 +212,10 @@ impl Buffer {
         Ok(())
     }
 
-    /// Copies its beginning to `into`. Shader writes must lie behind a barrier of `BUFFER_UPDATE_BARRIER_BIT`.
+    /// Copies its beginning to `into`. Shader writes need a barrier of `BUFFER_UPDATE_BARRIER_BIT` before.
     ///
     /// # Errors
-    /// What GL reports; `into` is then undefined.
+    /// What GL reports; the contents of `into` are then undefined.
     pub fn read(&self, into: &mut [u8]) -> Result<()> {
         debug_assert!(into.len() <= self.bytes);
         let api = self.context.api();
@@ -224,11 +224,11 @@ impl Buffer {
             api.get_buffer_sub_data(api::COPY_READ_BUFFER, (index * SLICE) as i64, slice);
             self.context.check("glGetBufferSubData")?;
         }
-        // A context that is lost need not make errors; reads then leave `into` as it is.
+        // A lost context need not raise errors; reads then leave `into` unchanged.
         self.context.check_reset("glGetBufferSubData")
     }
 
-    /// Like [`Buffer::read`], by a mapping that is made for it and goes with the buffer. The device must have finished.
+    /// Like [`Buffer::read`], through a temporary mapping. Consumes the buffer. The device must have finished.
     ///
     /// # Errors
     /// As [`Buffer::read`].
@@ -241,13 +241,13 @@ impl Buffer {
         self.context.check("glMapBufferRange")?;
         let address =
             NonNull::new(address as *mut u8).ok_or_else(|| no_object(&self.context, "glMapBufferRange"))?;
-        // SAFETY: the driver has mapped so many bytes for reading, until the buffer is deleted at the end of this function; nobody
-        // writes to them, since the device has finished and no other mapping is made.
+        // SAFETY: the driver has mapped this many bytes for reading, until the buffer is deleted at the end of this
+        // function. Nothing writes to them: the device has finished and no other mapping exists.
         into.copy_from_slice(unsafe { std::slice::from_raw_parts(address.as_ptr(), into.len()) });
         self.context.check_reset("glMapBufferRange")
     }
 
-    /// Copies what begins `offset` bytes behind its beginning to `into`; otherwise like [`Buffer::read`].
+    /// Copies from `offset` bytes after its beginning to `into`; otherwise like [`Buffer::read`].
     ///
     /// # Errors
     /// As [`Buffer::read`].
@@ -272,7 +272,7 @@ impl Buffer {
         self.context.check("glCopyBufferSubData")
     }
 
-    /// Binds it to the shaders' block at `index`.
+    /// Binds it to the shaders' storage block at `index`.
     pub fn bind(&self, index: u32) {
         self.context.api().bind_buffer_base(api::SHADER_STORAGE_BUFFER, index, self.name);
     }
@@ -295,7 +295,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Compiles and links `source`; messages call it `kernel`.
+    /// Compiles and links `source`; messages call the program `kernel`.
     ///
     /// # Errors
     /// [`Error::Shader`] with the driver's log.
@@ -312,10 +312,10 @@ impl Program {
         Ok(Program { name, kernel: kernel.to_owned(), context: context.clone(), _counted: counted })
     }
 
-    /// A program from what [`Program::binary`] gave; none if the driver does not take it, which it need not give a reason for.
+    /// A program from the result of [`Program::binary`]; none if the driver rejects it, which needs no reason.
     ///
     /// # Errors
-    /// If the device was lost.
+    /// [`Error::DeviceLost`].
     pub fn from_binary(
         context: &Rc<Context>,
         kernel: &str,
@@ -331,17 +331,17 @@ impl Program {
         Ok(linked.then_some(program))
     }
 
-    /// The linked program as this driver's own bytes, with their format; none if it gives none.
+    /// The linked program as the driver's binary with its format; none if the driver returns none.
     ///
     /// # Errors
-    /// If the device was lost.
+    /// [`Error::DeviceLost`].
     pub fn binary(&self) -> Result<Option<(u32, Vec<u8>)>> {
         let binary = self.context.api().program_binary(self.name);
         let got = refusal_is_no_error(self.context.check("glGetProgramBinary"))?;
         Ok(binary.filter(|_| got))
     }
 
-    /// Gives the program away: whoever has its name deletes it.
+    /// Releases the program: the caller must delete it.
     pub fn into_name(mut self) -> u32 {
         std::mem::take(&mut self.name)
     }
@@ -351,18 +351,18 @@ impl Program {
         self.name
     }
 
-    /// Where it was made.
+    /// The context that it was made in.
     pub fn context(&self) -> &Rc<Context> {
         &self.context
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn kernel_name(&self) -> &str {
         &self.kernel
     }
 }
 
-/// Without binaries programs are compiled: only a lost device is an error. Says whether there was none at all.
+/// Ignores all errors but a lost device: without binaries programs are compiled. Returns whether there was no error.
 fn refusal_is_no_error(checked: Result<()>) -> Result<bool> {
     match checked {
         Err(lost @ Error::DeviceLost { .. }) => Err(lost),
@@ -378,18 +378,18 @@ impl Drop for Program {
     }
 }
 
-/// A program that the driver was told to compile and link, and not yet asked whether it could: many drivers do several at
-/// once, on threads of their own, until somebody asks.
+/// A program that is being compiled and linked. Many drivers build several at once on their own threads, until their
+/// status is queried.
 pub struct Building {
     shader: Shader,
     program: Program,
 }
 
 impl Building {
-    /// Has the driver begin.
+    /// Starts compiling and linking.
     ///
     /// # Errors
-    /// What GL reports at once.
+    /// What GL reports immediately.
     pub fn begin(context: &Rc<Context>, kernel: &str, source: &str) -> Result<Self> {
         let api = context.api();
         let shader = Shader::new(context)?;
@@ -404,12 +404,12 @@ impl Building {
         Ok(Building { shader, program })
     }
 
-    /// Whether [`Building::finish`] would not wait, as far as the driver tells.
+    /// Whether [`Building::finish`] would return without waiting, as far as the driver can tell.
     pub fn is_ready(&self) -> bool {
         self.program.context.api().program_is_ready(self.program.name)
     }
 
-    /// The program, once the driver is ready.
+    /// Waits for the driver and returns the program.
     ///
     /// # Errors
     /// As [`Program::build`].
@@ -429,7 +429,7 @@ impl Building {
     }
 }
 
-/// A compute shader, on its way into a program.
+/// A compute shader, not yet linked into a program.
 struct Shader {
     name: u32,
     context: Rc<Context>,
@@ -458,11 +458,11 @@ fn shader_error(context: &Context, kernel: &str, log: String) -> Error {
         return lost;
     }
     let log = log.trim_end_matches(['\0', '\n', ' ']);
-    let log = if log.is_empty() { "the driver gives no reason" } else { log }.to_owned();
+    let log = if log.is_empty() { "the driver gave no reason" } else { log }.to_owned();
     Error::Shader { device: context.device().to_owned(), kernel: kernel.to_owned(), log }
 }
 
-/// A timestamp: the device's clock when it reaches this point of the commands.
+/// A timestamp: the device's clock when it reaches this point in the commands.
 pub struct Query {
     name: u32,
     context: Rc<Context>,
@@ -470,7 +470,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Puts a timestamp behind the commands given so far.
+    /// Inserts a timestamp after the commands submitted so far.
     ///
     /// # Errors
     /// What GL reports.
@@ -485,7 +485,7 @@ impl Query {
         Ok(query)
     }
 
-    /// Puts it behind the commands given so far, in place of where it was.
+    /// Moves it to after the commands submitted so far.
     ///
     /// # Errors
     /// What GL reports.
@@ -494,7 +494,7 @@ impl Query {
         self.context.check("glQueryCounter")
     }
 
-    /// The time from `start` to this. A fence behind both must have signalled: then this does not wait.
+    /// The time from `start` to this. Does not block if a fence after both has signalled.
     ///
     /// # Errors
     /// What GL reports.
@@ -502,14 +502,14 @@ impl Query {
         Ok(self.between(start.nanoseconds()?, self.nanoseconds()?))
     }
 
-    /// The time from one to another of the device's clock.
+    /// The time between two values of the device's clock.
     pub fn between(&self, start: u64, end: u64) -> Duration {
-        // A counter of fewer than 64 bits starts again at 0.
+        // A counter of fewer than 64 bits wraps to 0.
         let unused_bits = 64 - self.context.capabilities().timestamp_bits.clamp(1, 64);
         Duration::from_nanos(end.wrapping_sub(start) & (u64::MAX >> unused_bits))
     }
 
-    /// The device's clock at that point.
+    /// The value of the device's clock at that point.
     ///
     /// # Errors
     /// As [`Query::since`].
@@ -526,7 +526,7 @@ impl Drop for Query {
     }
 }
 
-/// A GL sync object; `fence.rs` says how one waits for it.
+/// A GL sync object. `fence.rs` waits for it.
 pub struct Sync {
     name: usize,
     context: Rc<Context>,

@@ -1,38 +1,39 @@
 //! How much work one dispatch gets, so that none runs for long.
 //!
-//! A [`DispatchBudget`] knows how many operations a second a kernel reaches on a device, and gives no dispatch more than what that predicts
-//! to take its target. It starts from what the planner expects, or else from what the device last reached (the probe, at first), with
-//! a margin while a problem is new, and is corrected by each dispatch's own time, [`believed`] only as far as our own clock bears it out.
+//! A [`DispatchBudget`] knows how many operations a second a kernel reaches on a device. It limits each dispatch to
+//! the work predicted to take its target time. It starts from the planner's expectation, or else from the device's
+//! last rate (at first the probe's), with a margin while a problem is new. Each dispatch's own time corrects it; that
+//! time is [`believed`] only as far as the host's clock confirms it.
 //!
-//! Pure arithmetic: no device is touched here.
+//! Pure arithmetic: nothing here touches a device.
 
 use crate::gl::tunables::{DISPATCH_LIMIT, DISPATCH_TARGET, NEW_PROBLEM_MARGIN, WIDE_DISPATCH};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Operations a second of which no device is slower, and none faster. Beyond lie measurements that went wrong.
+/// The lowest and highest plausible rates of a device, in operations a second. Results outside are failed measurements.
 const RATES: (f64, f64) = (1e5, 1e16);
-/// No clock is trusted with less.
+/// The shortest time that a clock is trusted with.
 const TICK: Duration = Duration::from_micros(1);
 
-/// A kernel's work: `units` pieces that do not depend on each other, `per_group` of them a workgroup.
+/// A kernel's work: `units` independent units, `per_group` of them in a workgroup.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
-    /// Pieces: outputs, or tiles.
+    /// Units: outputs, or tiles.
     pub units: u32,
-    /// Pieces that one workgroup does.
+    /// Units that one workgroup computes.
     pub per_group: u32,
-    /// Operations a piece takes, indexing counted in.
+    /// Operations of a unit, index arithmetic included.
     pub operations: f64,
 }
 
 /// How fast a problem runs on a device.
 pub struct DispatchBudget {
-    /// Operations a second of this very problem, once it has run.
+    /// Measured operations a second of this problem, once it has run.
     own: Cell<Option<f64>>,
-    /// What is expected before, if anything.
+    /// The expected rate before that, if any.
     expected: Option<f64>,
-    /// What a dispatch should take.
+    /// The time that a dispatch should take.
     target: Duration,
 }
 
@@ -42,31 +43,31 @@ impl DispatchBudget {
         DispatchBudget::with_target(DISPATCH_TARGET)
     }
 
-    /// As [`DispatchBudget::new`], with dispatches of `target`.
+    /// As [`DispatchBudget::new`], with dispatches that take `target`.
     pub fn with_target(target: Duration) -> Self {
         DispatchBudget { own: Cell::new(None), expected: None, target }
     }
 
-    /// The same, of a problem that is expected to reach `rate` operations a second, in place of what the device has lately reached:
-    /// where much is cut before anything has run, that would be thousands of dispatches after a small probe.
+    /// Sets the rate expected of the problem, in place of the device's last rate. Without it, large work cut before
+    /// anything has run would take thousands of dispatches after a small probe.
     pub fn expecting(self, rate: Option<f64>) -> Self {
         DispatchBudget { expected: rate, ..self }
     }
 
-    /// Operations a second, on a device that has lately reached `device_rate`.
+    /// The rate in operations a second, on a device whose last rate was `device_rate`.
     fn rate(&self, device_rate: f64) -> f64 {
         self.own.get().unwrap_or_else(|| sane(self.expected.unwrap_or(device_rate) / NEW_PROBLEM_MARGIN))
     }
 
-    /// Units of the next dispatch, whole workgroups; one at least.
+    /// Units of the next dispatch: whole workgroups, at least one.
     pub fn slice(&self, device_rate: f64, work: &Work) -> u32 {
         let group = work.operations * f64::from(work.per_group);
-        // As casts of floats do, this saturates.
+        // Casts from floats saturate.
         let groups = (self.target.as_secs_f64() * self.rate(device_rate) / group) as u32;
         groups.max(1).saturating_mul(work.per_group)
     }
 
-    /// Learns from a dispatch of `units` units. Gives the device's rate from now on.
+    /// Learns from a dispatch of `units` units that took `took`. Returns the device's new rate.
     pub fn learn(&self, device_rate: f64, work: &Work, units: u32, took: Duration) -> f64 {
         let device_rate = sane(device_rate);
         let measured = sane(f64::from(units) * work.operations / took.max(TICK).as_secs_f64());
@@ -78,15 +79,14 @@ impl DispatchBudget {
     }
 }
 
-/// A rate that some device may have. NaN becomes the slowest.
+/// Clamps a rate to the plausible ones. NaN becomes the lowest.
 fn sane(rate: f64) -> f64 {
     rate.max(RATES.0).min(RATES.1)
 }
 
-/// The time a dispatch took: what the device's clock says, as far as it can be true. Clocks of drivers stand still, run backwards
-/// or count in units of their own. By our own clock the dispatch was over `since_sent` after it was given to the device,
-/// which is the most that can be true, and `since_last` after the one before it was over, of which the
-/// half is about the least.
+/// The time of a dispatch: the device's clock, within plausible bounds. Drivers' clocks stand still, run backwards or
+/// count in other units. By the host's clock, the dispatch ended `since_sent` after it was submitted, which is the
+/// upper bound. It ended `since_last` after the previous one; half of that is about the lower bound.
 pub fn believed(device: Duration, since_last: Duration, since_sent: Duration) -> Duration {
     debug_assert!(since_last <= since_sent);
     device.clamp(since_last / 2, since_sent)
@@ -97,17 +97,17 @@ mod tests {
     use super::*;
     use crate::problem::exact::Random;
 
-    /// A device of one true speed, with a clock that may be anything.
+    /// A device of one true speed with an arbitrary clock.
     struct Device {
         /// Operations a second.
         rate: f64,
         clock: fn(Duration) -> Duration,
     }
 
-    /// Clocks that drivers were seen to have, and worse.
+    /// Clocks seen in drivers, and worse ones.
     const CLOCKS: [fn(Duration) -> Duration; 7] = [
         |truth| truth,
-        // Stands still, or runs backwards: a difference below zero counts as zero.
+        // Stands still or runs backwards: a negative difference counts as zero.
         |_| Duration::ZERO,
         |_| Duration::MAX,
         |_| Duration::from_nanos(1),
@@ -117,7 +117,7 @@ mod tests {
         |truth| Duration::from_millis(truth.as_millis() as u64),
     ];
 
-    /// Runs work on a device as `dispatch::run` does, two dispatches in flight. Gives the longest dispatch and their number.
+    /// Runs work as `dispatch::run` does, two dispatches in flight. Returns the longest dispatch and their number.
     fn simulate(device: &Device, budget: &DispatchBudget, device_rate: &mut f64, work: &Work) -> (f64, u32) {
         let (mut left, mut longest, mut dispatches) = (u64::from(work.units), 0.0f64, 0);
         let (mut now, mut busy_until, mut last_seen) = (0.0f64, 0.0f64, 0.0f64);
@@ -154,10 +154,10 @@ mod tests {
             for clock in CLOCKS {
                 for _ in 0..50 {
                     let device = Device { rate, clock };
-                    // What the probe has found is not too high by more than the margin.
+                    // The probe's rate is too high by no more than the margin.
                     let mut device_rate = rate * random.pick(&[1e-5, 1e-2, 0.5, 1.0, 4.0]);
                     let operations = random.pick(&[34.0, 1e3, 1e5]);
-                    // Up to some seconds of work.
+                    // Up to a few seconds of work.
                     let seconds = random.between(1, 5_000) as f64 / 1000.0;
                     let units = (seconds * rate / operations).max(1.0) as u32;
                     let work = Work { units, per_group: 64, operations };
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(ran, 9 * 5 * 4 * 2);
     }
 
-    /// Work that nothing like it has run before: as a convolution of 62 GFLOP is cut after a probe of some 30 kFLOP.
+    /// Work much larger than anything run before: a convolution of 62 GFLOP after a probe of about 30 kFLOP.
     #[test]
     fn what_is_expected_counts_until_something_has_run() {
         let work = Work { units: 3136, per_group: 1, operations: 37e6 };
@@ -230,7 +230,7 @@ mod tests {
         assert!((250..=290).contains(&slice), "{slice}");
         budget.learn(probed, &work, work.units, Duration::from_millis(2));
         assert_eq!(budget.slice(probed, &work), 1568);
-        // An expectation that makes no sense is none that does harm.
+        // A senseless expectation does no harm.
         for rate in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
             let slice = DispatchBudget::new().expecting(Some(rate)).slice(probed, &work);
             assert!(f64::from(slice) * work.operations / RATES.1 <= 0.25, "{rate}: {slice}");

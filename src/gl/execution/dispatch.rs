@@ -1,10 +1,10 @@
-//! Running a kernel over all its work: in dispatches short enough for a GPU that also draws a desktop, and timed.
+//! Runs a kernel over all its work, in dispatches short enough for a GPU that also draws a desktop, and times it.
 //!
-//! Drivers kill, or at least freeze the desktop behind, a dispatch that runs for long. So work is cut into slices, as long as a
-//! [`DispatchBudget`] says (`budget.rs`).
+//! A long dispatch freezes the desktop, and some drivers kill it. So work is cut into slices as long as a
+//! [`DispatchBudget`] allows (`budget.rs`).
 //!
-//! Two dispatches are in flight at once, so that the device does not idle while its last one is looked at. The time
-//! reported runs from a timestamp query before the first dispatch to one behind the last.
+//! Two dispatches are in flight at once, so that the device does not idle while the host handles the last one. The
+//! reported time runs from a timestamp query before the first dispatch to one after the last.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,16 +22,16 @@ use crate::shader::pass_plan::GRID_X;
 
 pub use crate::gl::execution::budget::{DispatchBudget, Work};
 
-/// Uniform locations of every kernel here.
+/// Uniform locations that every kernel here shares.
 const FIRST: u32 = 0;
 const COUNT: u32 = 1;
 
-/// What a run took.
+/// The time and dispatches of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ran {
-    /// From before the first dispatch to behind the last.
+    /// From before the first dispatch to after the last.
     pub time: Duration,
-    /// How many there were.
+    /// The number of dispatches.
     pub dispatches: u32,
 }
 
@@ -43,15 +43,15 @@ impl std::ops::AddAssign for Ran {
 }
 
 /// A dispatch in flight.
-struct Flight {
+struct InFlight {
     units: u32,
     sent: Instant,
-    /// Behind it, if the device has a clock.
+    /// A timestamp after it, if the device has a clock.
     stamp: Option<Query>,
     fence: Fence,
 }
 
-/// The time since a run began: by the device's clock, or by ours, fence to fence, where it has none or one that cannot be right.
+/// The time since a run began: by the device's clock, or by the host's, if the device's is missing or implausible.
 struct Clock {
     device: Option<Query>,
     host: Instant,
@@ -64,7 +64,7 @@ impl Clock {
             return Ok(Clock { device: Some(Query::timestamp(context)?), host });
         }
         let device = context.device();
-        context.note(Level::Debug, format_args!("{device}: no timestamp queries, timed by the CPU's clock"));
+        context.note(Level::Debug, format_args!("{device}: no timestamp queries, timed by the host's clock"));
         Ok(Clock { device: None, host })
     }
 
@@ -72,21 +72,21 @@ impl Clock {
         self.device.is_some().then(|| Query::timestamp(context)).transpose()
     }
 
-    /// The time at which a flight whose fence has signalled was over.
+    /// The time at which a dispatch whose fence has signalled ended.
     fn read(&self, stamp: Option<&Query>) -> Result<Duration> {
         let host = self.host.elapsed();
         let (Some(start), Some(stamp)) = (&self.device, stamp) else { return Ok(host) };
         let device = stamp.since(start)?;
-        // A clock that stands still, or is further than all the time that has passed, tells nothing.
+        // A clock that stands still, or shows more than all the time that has passed, is useless.
         Ok(if device.is_zero() || device > host { host } else { device })
     }
 }
 
-/// Runs `program` over all of `work`, its buffers being bound. When this returns the device has finished and buffer
-/// reads see what it wrote.
+/// Runs `program` over all of `work`; its buffers are bound. On return the device has finished, and buffer reads see
+/// its output.
 ///
 /// # Errors
-/// What the device failed to do. Dispatches may then still be running.
+/// The device's failure. Dispatches may then still be running.
 pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &DispatchBudget) -> Result<Ran> {
     let (api, group) = (context.api(), context.group());
     api.use_program(program.name());
@@ -94,9 +94,9 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &Dispa
     let clock = Clock::start(context)?;
     let mut last_seen = clock.host;
     let (mut first, mut dispatches, mut time) = (0, 0, Duration::ZERO);
-    let mut flights: VecDeque<Flight> = VecDeque::new();
-    while first < work.units || !flights.is_empty() {
-        if first < work.units && flights.len() < DISPATCHES_IN_FLIGHT {
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    while first < work.units || !in_flight.is_empty() {
+        if first < work.units && in_flight.len() < DISPATCHES_IN_FLIGHT {
             let units = budget.slice(group.rate(), work).min(work.units - first);
             let sent = Instant::now();
             dispatch(context, first, units, work.per_group)?;
@@ -106,15 +106,15 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &Dispa
                 api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
             }
             let stamp = clock.stamp(context)?;
-            flights.push_back(Flight { units, sent, stamp, fence: Fence::new(context)? });
-        } else if let Some(flight) = flights.pop_front() {
-            flight.fence.wait(program.kernel_name())?;
-            let over = clock.read(flight.stamp.as_ref())?;
-            let (now, before) = (Instant::now(), last_seen.max(flight.sent));
-            let took = believed(over.saturating_sub(time), now - before, now - flight.sent);
+            in_flight.push_back(InFlight { units, sent, stamp, fence: Fence::new(context)? });
+        } else if let Some(done) = in_flight.pop_front() {
+            done.fence.wait(program.kernel_name())?;
+            let over = clock.read(done.stamp.as_ref())?;
+            let (now, before) = (Instant::now(), last_seen.max(done.sent));
+            let took = believed(over.saturating_sub(time), now - before, now - done.sent);
             last_seen = now;
 
-            group.set_rate(budget.learn(group.rate(), work, flight.units, took));
+            group.set_rate(budget.learn(group.rate(), work, done.units, took));
             time = over;
         }
     }
@@ -130,23 +130,23 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &Dispa
     Ok(Ran { time, dispatches })
 }
 
-/// What lists of [`Step`]s are for.
+/// What lists of [`Step`]s hold, for messages.
 pub const STEPS: &str = "the passes of a long sum";
 
-/// A kernel of several that follow each other, with a way to bind its buffers.
+/// One of several kernels that run in sequence, with a way to bind its buffers.
 pub struct Step<'a> {
     /// Its program.
     pub program: &'a Program,
     /// Its work.
     pub work: Work,
-    /// How long its dispatches may be.
+    /// The budget of its dispatches.
     pub budget: &'a DispatchBudget,
     /// Binds its buffers.
     pub bind: &'a dyn Fn(),
 }
 
-/// Runs `steps` one after the other, each seeing what those before it wrote: all at once if that is predicted to be short, else
-/// cut like [`run`]. `budget` is that of all of them together.
+/// Runs `steps` in sequence; each sees the output of those before it. Submits all at once if that is predicted to be
+/// short, and else cuts them like [`run`]. `budget` is for all of them together.
 ///
 /// # Errors
 /// As [`run`].
@@ -181,7 +181,7 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget)
     Ok(Ran { time, dispatches: steps.len() as u32 })
 }
 
-/// Hands all of `steps` to the device, each whole, and does not wait.
+/// Submits all of `steps`, each in one dispatch, and does not wait.
 ///
 /// # Errors
 /// What GL reports.
@@ -197,15 +197,15 @@ pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// The work of several steps together, as a [`DispatchBudget`] sees it.
+/// The work of several steps together, for a [`DispatchBudget`].
 pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
     let units: u32 = steps.clone().map(|work| work.units.div_ceil(work.per_group)).sum();
     let operations: f64 = steps.map(|work| f64::from(work.units) * work.operations).sum();
     Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) }
 }
 
-/// Hands all of `steps` to the device like [`enqueue`], but in dispatches as short as `budget`, that of all of them together, says.
-/// Gives their number.
+/// Submits all of `steps` like [`enqueue`], in dispatches as short as `budget` says, which is for all of them together.
+/// Returns the number of dispatches.
 ///
 /// # Errors
 /// What GL reports.
@@ -230,22 +230,22 @@ pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudge
     Ok(dispatches)
 }
 
-/// Runs a program that is not ours, and so knows nothing of slices: one dispatch, with workgroups enough in x for an invocation
-/// of each of `outputs`, or, if `any_grid` will do, as many of them as the driver allows. Like [`run`] otherwise.
+/// Runs a caller's program, which knows no slices, in one dispatch. It gets enough workgroups in x for one invocation
+/// per element of `outputs`, or at most as many as the driver allows if `any_grid` is set. Otherwise like [`run`].
 ///
 /// # Errors
-/// [`Error::Unsupported`] for more workgroups than fit in one dimension; else as [`run`].
+/// [`Error::Unsupported`] if one dimension cannot hold that many workgroups; else as [`run`].
 pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize, any_grid: bool) -> Result<Ran> {
     let api = context.api();
     let local_size = api.program_local_size(program)[0];
     context.check("glGetProgramiv of GL_COMPUTE_WORK_GROUP_SIZE")?;
     let mut groups = outputs.div_ceil(local_size.max(1) as usize);
-    let most = context.capabilities().max_groups[0] as usize;
+    let limit = context.capabilities().max_groups[0] as usize;
     if any_grid {
-        groups = groups.min(most);
+        groups = groups.min(limit);
     }
-    if groups > most {
-        let what = format!("{groups} workgroups in one dimension; it takes {most}");
+    if groups > limit {
+        let what = format!("{groups} workgroups in one dimension; it takes {limit}");
         return Err(Error::Unsupported { device: context.device().to_owned(), what });
     }
     api.use_program(program);
@@ -259,18 +259,18 @@ pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize, any_grid: 
     Ok(Ran { time: clock.read(stamp.as_ref())?, dispatches: 1 })
 }
 
-/// Dispatches `units` units from `first` on.
+/// Dispatches `units` units, beginning with `first`.
 fn dispatch(context: &Context, first: u32, units: u32, per_group: u32) -> Result<()> {
     let api = context.api();
     api.uniform_1ui(FIRST, first);
     api.uniform_1ui(COUNT, units);
-    // Generated kernels number their workgroups along rows of GRID_X; the others stride by the grid, whatever its shape.
+    // Generated kernels number their workgroups along rows of GRID_X. Others stride by the grid, whatever its shape.
     let groups = units.div_ceil(per_group);
     let x = groups.min(GRID_X);
     let y = groups.div_ceil(x);
-    let [most_x, most_y, _] = context.capabilities().max_groups;
-    if x > most_x || y > most_y {
-        let what = format!("a grid of {x} x {y} workgroups; it takes {most_x} x {most_y}");
+    let [max_x, max_y, _] = context.capabilities().max_groups;
+    if x > max_x || y > max_y {
+        let what = format!("a grid of {x} x {y} workgroups; it takes {max_x} x {max_y}");
         return Err(Error::Unsupported { device: context.device().to_owned(), what });
     }
     api.dispatch_compute(x, y, 1);

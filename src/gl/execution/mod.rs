@@ -1,7 +1,7 @@
-//! Running shaders on a context: programs are built, work is cut into short dispatches, passes follow each other.
+//! Running shaders on a context: building programs, cutting work into short dispatches, running passes in sequence.
 //!
-//! `convolution`, `product`, `measure`, `tune` and `pipeline` use it. It submits commands through `driver` and keeps program
-//! binaries in `cache`; it knows no problem.
+//! `convolution`, `product`, `measure`, `tune` and `pipeline` use it. It submits commands through `driver` and keeps
+//! program binaries in `cache`. It knows no problems.
 
 pub mod budget;
 pub mod dispatch;

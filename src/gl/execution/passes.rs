@@ -1,4 +1,4 @@
-//! A recipe on a context: programs built, scratch allocated, passes run one after the other.
+//! The passes of a pass plan on a context: programs, scratch buffers and dispatches.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
 use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
 
-/// The caller's side of a recipe.
+/// The caller's buffers for a pass plan.
 pub struct Buffers<'a> {
     pub input: &'a dyn Bind,
     pub weights: &'a dyn Bind,
@@ -28,55 +28,55 @@ pub struct Built {
     budget: DispatchBudget,
 }
 
-/// A recipe, ready to run.
+/// The passes of a pass plan, ready to run.
 pub struct Passes {
     name: String,
     prepare: Vec<Built>,
     run: Vec<Built>,
     budget: DispatchBudget,
     packed: Option<Rc<Buffer>>,
-    /// Whether the passes read the weights as they came.
+    /// Whether the passes read the unpacked weights.
     reads_weights: bool,
-    /// Weights as they came, where they are read in that form and nobody else holds them.
+    /// Unpacked weights, if the passes read them and no other code holds them.
     held: Option<Buffer>,
     scratch: Rc<Scratch>,
     context: Rc<Context>,
 }
 
 impl Passes {
-    /// Builds the programs of `recipe` and allocates what it needs.
+    /// Builds the programs of `plan` and allocates its buffers.
     ///
     /// # Errors
-    /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like.
-    pub fn new(programs: &mut Programs, recipe: &PassPlan) -> Result<Self> {
-        Passes::with_packed(programs, recipe, DispatchBudget::new())
+    /// The compiler's log; [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
+    pub fn new(programs: &mut Programs, plan: &PassPlan) -> Result<Self> {
+        Passes::with_packed(programs, plan, DispatchBudget::new())
     }
 
     /// As [`Passes::new`], with a budget.
     ///
     /// # Errors
     /// As [`Passes::new`].
-    pub fn with_packed(programs: &mut Programs, recipe: &PassPlan, budget: DispatchBudget) -> Result<Self> {
-        let bytes = recipe.packed * size_of::<f32>();
+    pub fn with_packed(programs: &mut Programs, plan: &PassPlan, budget: DispatchBudget) -> Result<Self> {
+        let bytes = plan.packed * size_of::<f32>();
         let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
-        Passes::with(programs, recipe, packed, budget)
+        Passes::with(programs, plan, packed, budget)
     }
 
-    /// As [`Passes::new`], with a buffer for packed weights that others may use, too, before and after it, and a budget.
+    /// As [`Passes::new`], with a budget and a buffer for packed weights that other passes may share.
     ///
     /// # Errors
     /// As [`Passes::new`].
     pub fn with(
         programs: &mut Programs,
-        recipe: &PassPlan,
+        plan: &PassPlan,
         packed: Option<Rc<Buffer>>,
         budget: DispatchBudget,
     ) -> Result<Self> {
         let context = programs.context().clone();
-        let [prepare, run] = build(programs, recipe)?;
+        let [prepare, run] = build(programs, plan)?;
         let scratch = programs.scratch();
-        scratch.reserve(&context, &recipe.scratch)?;
-        let (name, reads_weights) = (recipe.name.clone(), recipe.reads_weights());
+        scratch.reserve(&context, &plan.scratch)?;
+        let (name, reads_weights) = (plan.name.clone(), plan.reads_weights());
         Ok(Passes { name, prepare, run, budget, packed, reads_weights, held: None, scratch, context })
     }
 
@@ -85,10 +85,10 @@ impl Passes {
         &self.name
     }
 
-    /// Packs `weights`, if the recipe wants that; says whether they are of no more use.
+    /// Packs `weights`, if the pass plan packs. Returns whether the unpacked ones are no longer needed.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
         let Some(packed) = &self.packed else { return Ok(false) };
         let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
@@ -98,7 +98,7 @@ impl Passes {
         Ok(!self.reads_weights)
     }
 
-    /// Has the device pack `weights`, if the recipe wants that, before what is queued next. Does not wait.
+    /// Submits the packing of `weights`, if the pass plan packs, before later commands. Does not wait.
     ///
     /// # Errors
     /// What GL reports.
@@ -108,12 +108,12 @@ impl Passes {
         self.with_steps(&self.prepare, &buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
-    /// Takes charge of weights.
+    /// Takes ownership of weights.
     pub fn hold(&mut self, weights: Buffer) {
         self.held = Some(weights);
     }
 
-    /// The weights it has charge of.
+    /// The weights that it owns.
     pub fn held(&self) -> Option<&Buffer> {
         self.held.as_ref()
     }
@@ -121,12 +121,12 @@ impl Passes {
     /// Runs it.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn run(&self, buffers: &Buffers) -> Result<Ran> {
         self.with_steps(&self.run, buffers, |steps| dispatch::run_steps(&self.context, steps, &self.budget))
     }
 
-    /// Hands it to the device, whole, and does not wait.
+    /// Submits it, each pass in one dispatch, and does not wait.
     ///
     /// # Errors
     /// What GL reports.
@@ -134,7 +134,7 @@ impl Passes {
         self.with_steps(&self.run, buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
-    /// As [`Passes::enqueue`], in dispatches as short as the budget says. Gives their number.
+    /// As [`Passes::enqueue`], in dispatches as short as the budget says. Returns their number.
     ///
     /// # Errors
     /// What GL reports.
@@ -142,7 +142,7 @@ impl Passes {
         self.with_steps(&self.run, buffers, |steps| dispatch::enqueue_cut(&self.context, steps, &self.budget))
     }
 
-    /// Learns what running it took.
+    /// Learns that a run took `took`.
     pub fn learn(&self, took: Duration) {
         let work = dispatch::together(self.run.iter().map(|pass| pass.work));
         let group = self.context.group();
@@ -186,33 +186,33 @@ impl Passes {
     }
 }
 
-/// The passes of `recipe` with their programs: those that pack the weights, and those that run.
+/// Builds the passes of `plan`: those that pack the weights, and those that run.
 ///
 /// # Errors
 /// The compiler's log.
-pub fn build(programs: &mut Programs, recipe: &PassPlan) -> Result<[Vec<Built>; 2]> {
-    check_iterations(programs.context(), recipe)?;
-    programs.begin(recipe.sources())?;
+pub fn build(programs: &mut Programs, plan: &PassPlan) -> Result<[Vec<Built>; 2]> {
+    check_iterations(programs.context(), plan)?;
+    programs.begin(plan.sources())?;
     let mut build =
         |passes: &[Pass]| passes.iter().map(|pass| Built::new(programs, pass)).collect::<Result<_>>();
-    let built = build(&recipe.prepare).and_then(|prepare| Ok([prepare, build(&recipe.run)?]));
-    built.inspect_err(|_| programs.give_up(recipe.sources()))
+    let built = build(&plan.prepare).and_then(|prepare| Ok([prepare, build(&plan.run)?]));
+    built.inspect_err(|_| programs.give_up(plan.sources()))
 }
 
-/// Refuses a recipe whose loops the device might end early. The planner offers none.
-fn check_iterations(context: &Context, recipe: &PassPlan) -> Result<()> {
-    let most = context.group().max_iterations();
-    let Some(pass) = recipe.prepare.iter().chain(&recipe.run).find(|pass| pass.iterations > most) else {
+/// Refuses a pass plan whose loops the device might end early. The planner offers none.
+fn check_iterations(context: &Context, plan: &PassPlan) -> Result<()> {
+    let limit = context.group().max_iterations();
+    let Some(pass) = plan.prepare.iter().chain(&plan.run).find(|pass| pass.iterations > limit) else {
         return Ok(());
     };
     let what = format!(
-        "{}: loops of up to {} iterations in {}; it makes {most}",
-        recipe.name, pass.iterations, pass.source.name
+        "{}: loops of up to {} iterations in {}; it makes {limit}",
+        plan.name, pass.iterations, pass.source.name
     );
     Err(Error::Unsupported { device: context.device().to_owned(), what })
 }
 
-/// What a pass has to do.
+/// The work of a pass.
 pub fn work(pass: &Pass) -> Work {
     Work { units: pass.groups as u32, per_group: 1, operations: pass.operations }
 }

@@ -1,6 +1,6 @@
-//! The programs built on one context, and what is shared by those who run them.
+//! The programs built on one context, and what their users share.
 //!
-//! Programs belong to a context and go with it; their binaries stay in the store.
+//! Programs belong to a context and are deleted with it. Their binaries stay in the store.
 
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -17,28 +17,28 @@ use crate::store::{Store, store};
 
 /// A context with its programs.
 pub struct Programs {
-    /// Those of `glsl/`, by name.
+    /// The programs of `glsl/`, by name.
     kernels: HashMap<&'static str, Rc<Program>>,
     generated: HashMap<ShaderSource, Rc<Program>>,
-    /// Begun by [`Programs::begin`]; nobody has asked for them yet.
+    /// Begun by [`Programs::begin`] and not requested yet.
     pending: HashMap<ShaderSource, PendingProgram>,
-    /// Begun, no longer wanted, and still compiling: some drivers block when a program is deleted while it compiles.
+    /// Begun, abandoned, and still compiling. Some drivers block when a program is deleted while it compiles.
     abandoned: Vec<PendingProgram>,
-    /// Compiled here, and stored before their first run.
+    /// Compiled here and not run before they were stored.
     fresh: Vec<(ShaderSource, Rc<Program>)>,
     store: &'static Store,
-    /// The plans that use it keep it alive.
+    /// Kept alive by the plans that use it.
     scratch: Weak<Scratch>,
     context: Rc<Context>,
 }
 
 impl Programs {
-    /// No programs yet; binaries come from the process's store.
+    /// No programs yet. Binaries come from the process's store.
     pub fn new(context: Rc<Context>) -> Self {
         Programs::with_store(context, store())
     }
 
-    /// As [`Programs::new`], with a store of the caller's.
+    /// As [`Programs::new`], with the caller's store.
     pub fn with_store(context: Rc<Context>, store: &'static Store) -> Self {
         Programs {
             kernels: HashMap::new(),
@@ -52,7 +52,7 @@ impl Programs {
         }
     }
 
-    /// What is kept from run to run.
+    /// The store, which is kept from run to run.
     pub fn store(&self) -> &'static Store {
         self.store
     }
@@ -115,26 +115,26 @@ impl Programs {
         Ok(program)
     }
 
-    /// Whether [`Programs::settle`] has something to do.
+    /// Whether [`Programs::settle`] has work.
     pub fn is_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }
 
-    /// Stores the programs compiled since the last call once more, after they have run. Some drivers complete a program at its first
-    /// use, and its binary is then worth more.
+    /// Stores the programs compiled since the last call again, after they have run. Some drivers complete a program
+    /// only at its first use, and then its binary is more useful.
     ///
     /// # Errors
-    /// If the device was lost.
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn settle(&mut self) -> Result<()> {
         std::mem::take(&mut self.fresh)
             .iter()
             .try_for_each(|(source, program)| cache::keep(self.store, program, source))
     }
 
-    /// Starts compiling those of `sources` that are missing: the driver may compile several at once.
+    /// Starts compiling the missing programs of `sources`; the driver may compile several at once.
     ///
     /// # Errors
-    /// What GL reports at once.
+    /// What GL reports immediately.
     pub fn begin<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) -> Result<()> {
         for source in sources {
             if !self.generated.contains_key(source) && !self.pending.contains_key(source) {
@@ -145,12 +145,12 @@ impl Programs {
         Ok(())
     }
 
-    /// Whether those of `sources` that were begun are compiled.
+    /// Whether the programs of `sources` that were begun are compiled.
     pub fn is_ready<'a>(&self, mut sources: impl Iterator<Item = &'a ShaderSource>) -> bool {
         sources.all(|source| self.pending.get(source).is_none_or(PendingProgram::is_ready))
     }
 
-    /// Drops those of `sources` that were begun and not asked for since.
+    /// Abandons the programs of `sources` that were begun and not requested since.
     pub fn give_up<'a>(&mut self, sources: impl Iterator<Item = &'a ShaderSource>) {
         self.abandoned.extend(sources.filter_map(|source| self.pending.remove(source)));
         self.abandoned.retain(|pending| !pending.is_ready());

@@ -1,7 +1,8 @@
-//! What passes hand on to each other lies in buffers that all plans of a session share: its contents are of no meaning between
-//! runs, and a context runs one after the other. A network's plans together need as much as the largest, not the sum.
+//! Intermediate buffers between passes, which all plans of a session share.
 //!
-//! The buffers grow when a plan needs more, and go with the last plan that uses any.
+//! Their contents do not outlive a run, and a context runs one plan at a time. So a network's plans together need as
+//! much as the largest one, not the sum. Buffers grow when a plan needs more, and go with the last plan that uses
+//! them.
 
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
@@ -17,10 +18,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Sees to it that buffer `number` has at least `elements` elements, for each of the list.
+    /// Ensures that buffer `number` has at least `elements[number]` elements, for each number.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and the like; what there was is still there, or there is nothing.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports. Existing buffers stay.
     pub fn reserve(&self, context: &Rc<Context>, elements: &[usize]) -> Result<()> {
         let mut buffers = self.buffers.borrow_mut();
         for (number, &elements) in elements.iter().enumerate() {
@@ -29,8 +30,8 @@ impl Scratch {
                 continue;
             };
             if *held < elements {
-                // The driver deletes the old one when what is under way has finished. New memory comes first, so that a failure
-                // leaves those who have less in peace.
+                // The driver deletes the old buffer when work in flight has finished. The new one is allocated first,
+                // so that a failure does not affect plans that need less.
                 *buffer = Buffer::new(context, elements * size_of::<f32>())?;
                 *held = elements;
             }
@@ -43,7 +44,7 @@ impl Scratch {
         Ref::filter_map(self.buffers.borrow(), |buffers| buffers.get(number).map(|(_, buffer)| buffer)).ok()
     }
 
-    /// Elements of all of them.
+    /// The elements of each buffer.
     #[cfg(test)]
     pub fn elements(&self) -> Vec<usize> {
         self.buffers.borrow().iter().map(|(elements, _)| *elements).collect()

@@ -1,8 +1,8 @@
-//! What the pipeline is measured against: one batch as the reference framework computes it.
+//! The baseline of the pipeline: one batch as the reference framework computes it.
 //!
-//! Fresh buffers filled by `glBufferData` and its kin, its kernel in one dispatch, `glFinish`, `glMapBuffer`, all deleted again. Only
-//! programs are kept from call to call, as there. Nothing in the library computes like this; `sparkle stream` does, to tell what the
-//! pipeline gains.
+//! Each call makes fresh buffers with `glBufferData`, runs the framework's kernel in one dispatch, calls `glFinish` and
+//! `glMapBuffer`, and deletes the buffers. Only programs are kept between calls, as in the framework. Only
+//! `sparkle stream` uses this, to show what the pipeline gains.
 
 use crate::error::{Error, Result};
 use crate::gl::convolution::fallback::Choice;
@@ -16,7 +16,8 @@ use crate::problem::Conv2d;
 /// Computes one batch on `gl:device`.
 ///
 /// # Errors
-/// If there is no such device; what it cannot do at once, or failed to do. The output is then undefined.
+/// [`Error::NoDevice`] if there is no such device; what the device cannot do in one dispatch, or its failure. The
+/// output is then undefined.
 pub fn conv2d(
     device: usize,
     problem: &Conv2d,
@@ -35,7 +36,7 @@ pub fn conv2d(
     })
 }
 
-/// Refuses what takes more than one dispatch.
+/// Refuses problems that take more than one dispatch.
 fn check(programs: &Programs, problem: &Conv2d) -> Result<()> {
     let context = programs.context();
     let refuse =

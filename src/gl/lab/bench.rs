@@ -1,6 +1,6 @@
-//! Kernels held ready on a device, to be timed at will: in turns with whatever they are compared with.
+//! Kernels kept ready on a device, to be timed in turns with others.
 //!
-//! A [`Bench`] has a context of its own on the calling thread, so that nothing else waits for it and what it holds may stay on the
+//! A [`Bench`] has its own context on the calling thread, so nothing else waits for it, and its data may stay on the
 //! device between two timings.
 
 use std::rc::Rc;
@@ -32,7 +32,7 @@ const SOFTWARE_CEILING: (usize, usize) = (4, 64);
 /// A device to time kernels on.
 pub struct Bench {
     programs: Programs,
-    // Closed after the context, which belongs to its share group.
+    // Dropped after the context, which belongs to its share group.
     engine: Arc<Engine>,
 }
 
@@ -40,9 +40,9 @@ pub struct Bench {
 pub struct Timed {
     /// Its name.
     pub name: String,
-    /// What it took to compile it, to upload and to prepare the weights.
+    /// The time to compile it, upload its data and prepare the weights.
     pub build: Duration,
-    /// The largest error found over the direct algorithm's bound; above 1 it is wrong.
+    /// The largest error relative to the direct algorithm's bound; above 1 it is wrong.
     pub error: f64,
     /// Operations of a run, as the direct algorithm counts them.
     pub flops: f64,
@@ -54,7 +54,7 @@ impl Timed {
     /// Device time of one run among [`Effort::calls`] back to back.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn time(&self, effort: &Effort) -> Result<Duration> {
         time(&self.context, &*self.enqueue, effort)
     }
@@ -64,17 +64,17 @@ impl Bench {
     /// A bench on `gl:device`.
     ///
     /// # Errors
-    /// If there is no such device, or it gives no context.
+    /// [`Error::NoDevice`](crate::Error::NoDevice) if there is no such device; the reason if it has no context.
     pub fn open(device: usize) -> Result<Self> {
         let engine = registry::engine(device)?;
         let programs = Programs::new(engine.share_group()?.context()?);
         Ok(Bench { programs, engine })
     }
 
-    /// What the planner knows of the device.
+    /// The planner's description of the device.
     ///
     /// # Errors
-    /// Why it could not be measured.
+    /// The reason why it could not be measured.
     pub fn gpu(&self) -> Result<Gpu> {
         self.engine.gpu()
     }
@@ -82,7 +82,7 @@ impl Bench {
     /// `variant` of `problem`, run once on `data` and compared with the oracle.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn conv2d(&mut self, problem: &Conv2d, data: &Data, variant: &Variant) -> Result<Timed> {
         let start = Instant::now();
         let prepared =
@@ -96,10 +96,10 @@ impl Bench {
         Ok(Timed { name, build, error, flops: problem.flops() as f64, enqueue, context })
     }
 
-    /// The product of two square matrices of reals in tiles, packing included, run once and compared with the oracle.
+    /// The tiled product of two square matrices of reals, packing included, run once and compared with the oracle.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for products too small for tiles; else what the device failed to do.
+    /// [`Error::Unsupported`] for products too small for tiles; else the device's failure.
     pub fn sgemm(&mut self, size: i64) -> Result<Timed> {
         let problem = Gemm::new(GemmDesc::packed(Layout::RowMajor, size, size, size))?;
         let mut random = Random::new(size as u64);
@@ -110,8 +110,8 @@ impl Bench {
             let what = "tiles for a product this small".to_owned();
             return Err(Error::Unsupported { device: self.programs.context().device().to_owned(), what });
         };
-        let recipe = pass_plan::gemm(&problem, &tile, splits);
-        let product = Held::new(&mut self.programs, &recipe, [&b, &a], c.len())?;
+        let plan = pass_plan::gemm(&problem, &tile, splits);
+        let product = Held::new(&mut self.programs, &plan, [&b, &a], c.len())?;
         let build = start.elapsed();
         product.run(&mut c)?;
         let side = problem.sizes().n;
@@ -124,24 +124,24 @@ impl Bench {
         Ok(product.timed(pass_plan::gemm_name(&tile), build, error, problem.flops() as f64))
     }
 
-    /// Multiply-adds from registers, and nothing else: what no kernel of the direct algorithm can pass.
+    /// Multiply-adds in registers only: the ceiling for every kernel of the direct algorithm.
     ///
     /// # Errors
-    /// What the device failed to do.
+    /// The device's failure.
     pub fn ceiling(&mut self) -> Result<Timed> {
         let software = self.programs.context().capabilities().software;
         let (groups, steps) = if software { SOFTWARE_CEILING } else { CEILING };
         let pass = measure_fma(groups, steps);
         let flops = pass.operations * pass.groups as f64;
         let name = "measure_fma".to_owned();
-        let recipe = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
+        let plan = PassPlan { name, packed: 0, scratch: vec![], prepare: vec![], run: vec![pass] };
         let start = Instant::now();
-        let held = Held::new(&mut self.programs, &recipe, [&[0.0], &[0.0]], 1)?;
-        Ok(held.timed(&recipe.name, start.elapsed(), 0.0, flops))
+        let held = Held::new(&mut self.programs, &plan, [&[0.0], &[0.0]], 1)?;
+        Ok(held.timed(&plan.name, start.elapsed(), 0.0, flops))
     }
 }
 
-/// Passes with the buffers that they see.
+/// Passes with their buffers.
 struct Held {
     passes: Passes,
     input: Buffer,
@@ -153,11 +153,11 @@ struct Held {
 impl Held {
     fn new(
         programs: &mut Programs,
-        recipe: &PassPlan,
+        plan: &PassPlan,
         [input, weights]: [&[f32]; 2],
         outputs: usize,
     ) -> Result<Self> {
-        let passes = Passes::new(programs, recipe)?;
+        let passes = Passes::new(programs, plan)?;
         let context = programs.context().clone();
         let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
         let (input, weights) = (upload(input)?, upload(weights)?);
@@ -169,7 +169,7 @@ impl Held {
         Buffers { input: &self.input, weights: &self.weights, bias: None, output: &self.output }
     }
 
-    /// Runs once, and reads back.
+    /// Runs once and reads the output.
     fn run(&self, output: &mut [f32]) -> Result<()> {
         self.passes.run(&self.buffers())?;
         self.output.read(bytemuck::cast_slice_mut(output))

@@ -1,4 +1,7 @@
-//! Variants tried on this very driver: built, run, compared with the float64 oracle in some rows, and timed.
+//! Tries variants on this driver: builds, runs and times them, and compares rows of their output with the float64
+//! oracle.
+//!
+//! Benchmarks, tests and the program use it, under the feature `lab`. It may use every other folder of `gl`.
 
 pub mod baseline;
 mod bench;
@@ -28,33 +31,33 @@ pub use bench::{Bench, Timed};
 use numbers::Given;
 pub use numbers::{Compared, Numbers};
 
-/// What is measured, and how long.
+/// What to measure, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// How long the device is kept busy first: an idle one is slow.
+    /// How long the device is kept busy first: an idle device is slow.
     pub busy: Duration,
     /// Runs back to back between two timestamps.
     pub calls: usize,
-    /// Times of which the best counts.
+    /// Repetitions, of which the best counts.
     pub rounds: usize,
-    /// Rows of the output that are compared with the oracle.
+    /// Rows of the output to compare with the oracle.
     pub rows: usize,
 }
 
-/// What a variant did.
+/// The result of trying a variant.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The variant.
     pub variant: Variant,
-    /// Time to build its programs and prepare the weights.
+    /// The time to build its programs and prepare the weights.
     pub build: Duration,
     /// Device time of one run among [`Effort::calls`].
     pub time: Duration,
-    /// Largest error of the rows compared, over the direct algorithm's bound.
+    /// The largest error of the compared rows, relative to the direct algorithm's bound.
     pub error: f64,
 }
 
-/// Data for trials of one problem: reals, and some rows of what must come of them.
+/// Data to try variants of one problem: reals, and some rows of the expected output.
 pub struct Data {
     input: Vec<f32>,
     weights: Vec<f32>,
@@ -63,7 +66,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// The same data for the same problem each time; `rows` rows are worked out, the last one among them.
+    /// The same data for the same problem each time; computes `rows` expected rows, including the last one.
     pub fn new(problem: &Conv2d, rows: usize) -> Self {
         let mut random = Random::new(20);
         let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
@@ -91,7 +94,7 @@ impl Data {
     }
 }
 
-/// The larger of two errors; NaN is the worst.
+/// The larger of two errors; NaN is the largest.
 fn worse(one: f64, other: f64) -> f64 {
     if one >= other || one.is_nan() { one } else { other }
 }
@@ -115,10 +118,10 @@ fn measure(
     Ok(Outcome { variant: *variant, build, time, error })
 }
 
-/// The most time that runs back to back take together: slow kernels are timed in fewer.
-const LONGEST: Duration = Duration::from_millis(200);
+/// The longest time of runs back to back. Slow kernels are timed over fewer runs.
+const MAX_TIME: Duration = Duration::from_millis(200);
 
-/// Device time of one of the runs that `enqueue` hands to the device by their number.
+/// Device time of one run; `enqueue` submits a given number of runs.
 fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &Effort) -> Result<Duration> {
     let round = |calls: usize| -> Result<Duration> {
         let first = Query::timestamp(context)?;
@@ -132,8 +135,8 @@ fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &E
     while busy.elapsed() < effort.busy {
         time = round(2)?;
     }
-    let most = LONGEST.as_nanos() / time.as_nanos().max(1);
-    let calls = effort.calls.min(most as usize).max(1);
+    let limit = MAX_TIME.as_nanos() / time.as_nanos().max(1);
+    let calls = effort.calls.min(limit as usize).max(1);
     for number in 0..effort.rounds {
         let once = round(calls)?;
         time = if number == 0 { once } else { time.min(once) };
@@ -141,10 +144,11 @@ fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &E
     Ok(time)
 }
 
-/// Tries `variants` of `problem` on `gl:device`, one after the other; none of an empty batch. What fails does not stop the others.
+/// Tries `variants` of `problem` on `gl:device` in sequence; none of an empty batch. A failure does not stop the
+/// others.
 ///
 /// # Errors
-/// If there is no such device.
+/// [`Error::NoDevice`](crate::Error::NoDevice) if there is no such device.
 pub fn conv2d(
     device: usize,
     problem: &Conv2d,
@@ -165,25 +169,25 @@ pub fn conv2d(
     Ok(())
 }
 
-/// What tuning found for a problem.
+/// The result of tuning a problem.
 #[derive(Debug, Clone)]
 pub struct Tuned {
-    /// The planner's first choice with its seconds, if it could be timed.
+    /// The planner's first choice, with its seconds if it could be timed.
     pub planned: (Variant, Option<f64>),
-    /// The fastest with its seconds; none where there is no choice, or nothing was fit to be timed.
+    /// The fastest variant with its seconds; none if there is no choice, or none could be timed.
     pub best: Option<(Variant, f64)>,
-    /// How many were timed, and how many refused: not built, or wrong.
+    /// How many were timed.
     pub timed: usize,
-    /// See `timed`.
+    /// How many were refused: they did not build, or their results were wrong.
     pub refused: usize,
-    /// How long it all took, compiling included.
+    /// The total time, compiling included.
     pub took: Duration,
 }
 
-/// Tunes `problem` on `gl:device`, whatever is on record of it, and records what is found.
+/// Tunes `problem` on `gl:device` and records the result, replacing any earlier record.
 ///
 /// # Errors
-/// If there is no such device, or it failed.
+/// [`Error::NoDevice`](crate::Error::NoDevice) if there is no such device; else the device's failure.
 pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> {
     registry::engine(device)?.worker().call(|session| {
         let programs = &mut session.programs;
@@ -211,15 +215,15 @@ pub fn tune(device: usize, problem: &Conv2d, budget: Duration) -> Result<Tuned> 
     })
 }
 
-/// Runs `variant` on integers that it is exact with, and counts the outputs that are not exactly right.
+/// Runs `variant` on integers whose results are exact, and counts the outputs that differ.
 ///
 /// # Errors
-/// If there is no such device, or the variant failed.
+/// [`Error::NoDevice`](crate::Error::NoDevice) if there is no such device; else the variant's failure.
 pub fn differences(device: usize, problem: &Conv2d, variant: &Variant, seed: u64) -> Result<usize> {
     compare(device, problem, variant, Numbers::Integers, seed).map(|compared| compared.wrong)
 }
 
-/// Runs `variant` on such numbers, and compares every output.
+/// Runs `variant` on the numbers that `numbers` names, and compares every output.
 ///
 /// # Errors
 /// As [`differences`].
@@ -233,7 +237,7 @@ pub fn compare(
     compare_on(&*registry::engine(device)?, problem, variant, numbers, seed)
 }
 
-/// As [`compare`], on an engine of one's own.
+/// As [`compare`], on a given engine.
 ///
 /// # Errors
 /// As [`differences`].
@@ -245,7 +249,7 @@ pub fn compare_on(
     seed: u64,
 ) -> Result<Compared> {
     let given = Given::new(problem, variant, numbers, seed);
-    // Not NaN, which may be right.
+    // Not NaN, which may be a right result.
     let mut output = vec![12345.5; problem.output_len()];
     engine.worker().call(|session| {
         let prepared =
@@ -255,7 +259,7 @@ pub fn compare_on(
     Ok(given.compare(problem, &output))
 }
 
-/// As [`differences`], of `jobs` jobs in a pipeline of these options; also what computed the last one.
+/// As [`differences`], for `jobs` jobs in a pipeline with `options`. Also returns what computed the last one.
 ///
 /// # Errors
 /// As [`differences`].
@@ -271,7 +275,7 @@ pub fn streamed_differences(
     Ok((compared.wrong, kernel))
 }
 
-/// As [`compare`], of so many jobs in a pipeline of these options; also what computed the last one.
+/// As [`compare`], for several jobs in a pipeline with `options`. Also returns what computed the last one.
 ///
 /// # Errors
 /// As [`differences`].
@@ -300,7 +304,7 @@ pub fn compare_streamed(
             fallback: None,
             partial_output_fallback: None,
         };
-        // SAFETY: input and outputs are as long as the problem says and outlive `flush`, which nothing comes before.
+        // SAFETY: input and outputs have the lengths of the problem and outlive `flush`; nothing returns before it.
         unsafe { queue.submit(job, WhenFull::Wait) }.map(|()| ticket)
     };
     let tickets: Vec<Result<Ticket>> = outputs.iter_mut().map(submit).collect();

@@ -1,28 +1,27 @@
-//! The numbers that variants are tried on, and what must come of them.
+//! Numbers to try variants on, and the results expected of them.
 
 use crate::problem::Conv2d;
 use crate::problem::exact::{Random, largest_integer};
 use crate::problem::oracle::{self, Expected};
 use crate::shader::variant::{Family, Variant};
 
-/// Which numbers.
+/// Kinds of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbers {
-    /// Small integers, which every sum is exact with.
+    /// Small integers, whose sums are all exact.
     Integers,
-    /// Small integers with NaN and infinities among them, in the input, the weights and the bias.
+    /// Small integers with NaN and infinities among the input, the weights and the bias.
     NotFinite,
-    /// Inputs up to the largest finite numbers, and weights so small that sums are finite.
+    /// Inputs up to the largest finite numbers, with weights so small that sums are finite.
     Huge,
 }
 
-/// How outputs compare with what was expected.
+/// How outputs compare with the expected ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compared {
-    /// Outputs that are wrong: where NaN or an infinity was expected and is not, or is and was not; beyond the bound, or not
-    /// exact where they have to be.
+    /// Wrong outputs: NaN or an infinity in the wrong place; beyond the bound; or not exact where they must be.
     pub wrong: usize,
-    /// Outputs where NaN or an infinity was expected.
+    /// Outputs that should be NaN or an infinity.
     pub not_finite: usize,
 }
 
@@ -36,7 +35,7 @@ pub struct Given {
 }
 
 impl Given {
-    /// The same for the same seed.
+    /// The same numbers for the same seed.
     pub fn new(problem: &Conv2d, variant: &Variant, numbers: Numbers, seed: u64) -> Self {
         let [mut input, mut weights, mut bias] = match (numbers, variant.family) {
             (Numbers::Huge, _) => huge(problem, seed),
@@ -55,7 +54,7 @@ impl Given {
     pub fn compare(&self, problem: &Conv2d, output: &[f32]) -> Compared {
         let is_wrong = |(&got, &expected): (&f32, &Expected)| match self.exactly {
             true => f64::from(got) != expected.value && !(got.is_nan() && expected.value.is_nan()),
-            // NaN is no error that is small.
+            // NaN counts as a large error.
             false => !matches!(oracle::error_over_bound(got, expected, problem.terms()), 0.0..=1.0),
         };
         let wrong = output.iter().zip(&self.expected).filter(|&pair| is_wrong(pair)).count();
@@ -64,18 +63,18 @@ impl Given {
     }
 }
 
-/// Input, weights and bias of integers that every sum of `problem` is exact with.
+/// Input, weights and bias of integers with which every sum of `problem` is exact.
 fn integers(problem: &Conv2d, seed: u64) -> [Vec<f32>; 3] {
     let (mut random, limit) = (Random::new(seed), largest_integer(problem.terms()));
     let bias = if problem.bias() { problem.sizes().k } else { 0 };
     [problem.input_len(), problem.weights_len(), bias].map(|len| random.integers(len, limit))
 }
 
-/// As [`integers`], for Winograd's F(m x m, 3 x 3), whose transforms have fractions: with these all they come to are integers, and
-/// powers of two below.
+/// As [`integers`], for Winograd's F(m x m, 3 x 3), whose transforms have fractions. With these numbers all
+/// intermediate results are integers, or multiples of small powers of two.
 ///
-/// F(2 x 2) has halves only. F(4 x 4) has fifteenths, in both directions; and its points make numbers grow by some hundred and
-/// shrink by as much, so a kernel has one tap there, and few pixels of a channel are not zero.
+/// F(2 x 2) has only halves. F(4 x 4) has fifteenths, in both directions, and its points make numbers grow and shrink
+/// by a factor of some hundred. So a kernel has one tap, and few pixels of a channel are not zero.
 fn transformable(problem: &Conv2d, m: usize, seed: u64) -> [Vec<f32>; 3] {
     let mut random = Random::new(seed);
     let bias = random.integers(if problem.bias() { problem.sizes().k } else { 0 }, 8);
@@ -88,13 +87,13 @@ fn transformable(problem: &Conv2d, m: usize, seed: u64) -> [Vec<f32>; 3] {
     for kernel in taps.chunks_exact_mut(9) {
         kernel[random.between(0, 8) as usize] = random.pick(&[225.0, -225.0]);
     }
-    // About six in the 36 pixels that a tile sees, in all channels together.
+    // About six of the 36 pixels that a tile reads, over all channels.
     let gap = 6 * problem.sizes().c as i64;
     let mut pixel = |_| if random.between(1, gap) == 1 { random.pick(&[1.0, -1.0]) } else { 0.0 };
     [(0..inputs).map(&mut pixel).collect(), taps, bias]
 }
 
-/// Puts NaN and infinities in some places: in the input, in the weights, in both, or in the bias, as the seed says.
+/// Puts NaN and infinities into the input, the weights, both, or the bias; the seed decides which.
 fn spoil(problem: &Conv2d, [input, weights, bias]: [&mut [f32]; 3], seed: u64) {
     let mut random = Random::new(!seed);
     let mut put = |values: &mut [f32], count: i64| {
@@ -116,7 +115,8 @@ fn spoil(problem: &Conv2d, [input, weights, bias]: [&mut [f32]; 3], seed: u64) {
     }
 }
 
-/// Inputs of all sizes up to the largest, and weights so small that the sum of the absolute values of all products is finite.
+/// Inputs of all sizes up to the largest, with weights so small that the sum of the products' absolute values is
+/// finite.
 fn huge(problem: &Conv2d, seed: u64) -> [Vec<f32>; 3] {
     let mut random = Random::new(seed);
     let largest = random.pick(&[1e36, 1e37, 1e38, 3.3e38]);

@@ -1,7 +1,7 @@
-//! What a device can do, by short measurements: tens of milliseconds on a GPU.
+//! A device's rates for `auto`, by short measurements: tens of milliseconds on a GPU.
 //!
-//! Each is made once more than it is counted, since the first use of anything (a program, a buffer) costs extra. A single
-//! sample is enough for its purpose, which is to tell a device that is ten times faster from one that is not.
+//! Each measurement runs once more than it counts, since the first use of a program or a buffer costs extra. One sample
+//! suffices to tell a device that is ten times faster from one that is not.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Conv2dDesc};
 use crate::shader::source::CONV_REFERENCE;
 
-/// How much is measured.
+/// The sizes of the measurements.
 struct Size {
     /// Channels in and out, height and width of a 3x3 convolution.
     channels: i64,
@@ -30,13 +30,13 @@ struct Size {
 const HARDWARE: Size = Size { channels: 64, side: 56, bytes: 32 << 20 };
 const SOFTWARE: Size = Size { channels: 8, side: 16, bytes: 1 << 20 };
 
-/// Prepares a convolution as the planner likes best.
+/// Prepares a convolution with the planner's best variant.
 pub type Prepare<'a> = &'a dyn Fn(&mut Programs, &Conv2d, &[f32]) -> Result<Buffered>;
 
-/// Measures the device of `programs`, by convolutions that `prepare` prepares.
+/// Measures the device of `programs`, with convolutions from `prepare`.
 ///
 /// # Errors
-/// What the device failed to do.
+/// The device's failure.
 pub fn measure(programs: &mut Programs, software: bool, prepare: Prepare) -> Result<Hierarchy> {
     let size = if software { SOFTWARE } else { HARDWARE };
     let flops = flops(programs, &size, prepare)?;
@@ -45,7 +45,7 @@ pub fn measure(programs: &mut Programs, software: bool, prepare: Prepare) -> Res
     let (near, far) = (Buffer::new(context, size.bytes)?, Buffer::new(context, size.bytes)?);
     let mut data = allocate::zeroed(size.bytes, "a transfer that is timed")?;
     let upload = seconds(context, || near.upload(&data))?;
-    // Read once and written once.
+    // A copy reads and writes each byte.
     let copy = seconds(context, || near.copy_to(&far, size.bytes))? / 2.0;
     let download = seconds(context, || far.read(&mut data))?;
     let bytes = size.bytes as f64;
@@ -80,10 +80,10 @@ fn flops(programs: &mut Programs, size: &Size, prepare: Prepare) -> Result<f64> 
     Ok(problem.flops() as f64 / ran.time.as_secs_f64().max(1e-9))
 }
 
-/// Seconds from an empty dispatch to the end of the wait for it.
+/// Seconds from submitting an empty dispatch to the end of the wait for it.
 fn launch(programs: &mut Programs, prepare: Prepare) -> Result<f64> {
     let problem = Conv2d::new(Conv2dDesc::default())?;
-    // Leaves the buffers of a convolution of one element bound, which is as empty as it gets.
+    // Leaves the buffers of a one-element convolution bound, so the dispatch is almost empty.
     let prepared = prepare(programs, &problem, &[1.0])?;
     prepared.run(&[1.0], &mut [0.0])?;
     let program = programs.kernel(CONV_REFERENCE)?;
@@ -93,7 +93,7 @@ fn launch(programs: &mut Programs, prepare: Prepare) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds that `transfer` takes the second time, to its end on the device.
+/// Seconds that the second run of `transfer` takes, until the device has finished.
 fn seconds(context: &Rc<Context>, mut transfer: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut once = || {
         let start = Instant::now();

@@ -1,7 +1,7 @@
-//! How many iterations the loops of an invocation make on a device, found by counting.
+//! Counts how many iterations the loops of an invocation make on a device.
 //!
-//! Drivers may end all loops of an invocation after a number of iterations together: llvmpipe after 65,535. They report no error, and
-//! no query tells the number. So the probe of a device runs a shader that counts.
+//! Drivers may end the loops of an invocation after a total number of iterations: llvmpipe after 65,535. They report no
+//! error, and no query returns the number. So the probe of a device runs a shader that counts.
 
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
@@ -11,16 +11,16 @@ use crate::gl::execution::programs::Programs;
 use crate::shader::iterations::{MAX_PROBED, MIN_ITERATIONS, nested, safe_limit};
 use crate::shader::source::PROBE_LOOPS;
 
-/// Where the shader writes, and the location of its first size.
+/// The shader's output binding, and the uniform location of its first size.
 const OUTPUT: u32 = 2;
 const SIZES: u32 = 2;
 
-/// What the shader's value becomes in `iterations` iterations.
+/// The shader's value after `iterations` iterations.
 fn expected(iterations: usize) -> u32 {
     (0..iterations).fold(1u32, |value, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
 }
 
-/// Has the device make `sizes` iterations of loops inside each other. Gives how many it made, and whether their value is right.
+/// Runs nested loops of `sizes` iterations. Returns how many the device made, and whether their value is right.
 fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
     let program = programs.kernel(PROBE_LOOPS)?;
     let context = programs.context();
@@ -40,26 +40,26 @@ fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
     Ok((made, result == [expected(made), made as u32]))
 }
 
-/// How many iterations may be relied on.
+/// How many iterations are safe to rely on.
 ///
 /// # Errors
-/// What the device failed to do; [`Error::Driver`] if its loops are of no use.
+/// The device's failure; [`Error::Driver`] if its loops are unusable.
 pub fn max_iterations(programs: &mut Programs) -> Result<usize> {
     let (all, right) = made(programs, [1, 1, MAX_PROBED])?;
     if !right || all < MIN_ITERATIONS {
-        return Err(useless(programs.context(), MAX_PROBED, all));
+        return Err(unusable(programs.context(), MAX_PROBED, all));
     }
-    let most = safe_limit(all);
-    // Loops inside each other must make as many, counted as the planner counts them.
-    let turns = nested(most);
+    let limit = safe_limit(all);
+    // Nested loops must make as many, counted as the planner counts them.
+    let turns = nested(limit);
     let (all, right) = made(programs, [turns, 1, 1])?;
     if !right || all < turns {
-        return Err(useless(programs.context(), turns, all));
+        return Err(unusable(programs.context(), turns, all));
     }
-    Ok(most)
+    Ok(limit)
 }
 
-fn useless(context: &Context, asked: usize, made: usize) -> Error {
+fn unusable(context: &Context, asked: usize, made: usize) -> Error {
     let reason = format!("loops of {asked} iterations made {made}, or a wrong value");
     Error::Driver { device: context.device().to_owned(), call: "the probe".to_owned(), reason }
 }

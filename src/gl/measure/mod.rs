@@ -1,7 +1,8 @@
-//! Measuring a device: the rates that the planner uses, the rates that `auto` compares devices by, and how many
+//! Measures a device: the rates that the planner uses, the rates by which `auto` compares devices, and how many
 //! iterations its loops make.
 //!
-//! `tune` and `device` ask for them once a device; `cache` keeps them. Measurements run shaders through `execution`.
+//! `tune` and `device` call it once for each device; `cache` keeps the results. Measurements run shaders through
+//! `execution`.
 
 pub mod hierarchy;
 pub mod iterations;

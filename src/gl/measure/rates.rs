@@ -1,8 +1,9 @@
-//! The device as the planner sees it: limits asked, rates measured by short shaders.
+//! The device as the planner sees it: limits from the driver, rates from short shaders.
 //!
-//! Multiply-adds are measured with one workgroup and with many: their ratio is about the number of compute units, which
-//! GL does not tell; the number itself is how many workgroups take no longer than one. Reads are measured over more than
-//! most caches hold. An idle GPU runs at a fraction of its clock, so it is kept busy first, until it gets no faster.
+//! Multiply-adds are measured with one workgroup and with many. Their ratio is about the number of compute units,
+//! which GL does not report; the exact number is how many workgroups take no longer than one. Reads cover more memory
+//! than most caches hold. An idle GPU runs at a fraction of its clock, so it is kept busy first, until it gets no
+//! faster.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,24 +17,25 @@ use crate::gl::execution::programs::Programs;
 use crate::memory::tiles::Gpu;
 use crate::shader::pass_plan::{Pass, PassPlan, measure_fma, measure_read};
 
-/// Dispatches of which the time of one is taken.
+/// Dispatches over which the time of one is averaged.
 const LAUNCHES: usize = 16;
-/// Reads of all memory that are made together, so that starting one does not count.
+/// Reads of the whole memory that run together, so that starting one does not count.
 const READS: usize = 8;
-/// How often each is measured.
+/// Repetitions of each measurement.
 const ROUNDS: usize = 3;
 
-/// How much longer than one workgroup some take, at least, if two of them share a unit: twice as long, but for the start.
+/// The least ratio to one workgroup's time if two workgroups share a unit. It would be 2 without the constant
+/// start-up time.
 const CROWDED: f64 = 1.4;
 
-/// How much is measured.
+/// The sizes of the measurements.
 struct Size {
     /// Workgroups of multiply-adds, and steps of each.
     groups: usize,
     steps: usize,
-    /// Elements that no cache holds.
+    /// Elements that exceed every cache.
     far: usize,
-    /// How long it may take until the clock is up.
+    /// How long the clock may take to rise.
     warm_up: Duration,
 }
 
@@ -43,12 +45,12 @@ const SOFTWARE: Size = Size { groups: 4, steps: 64, far: 1 << 20, warm_up: Durat
 /// Measures the device of `programs`.
 ///
 /// # Errors
-/// What the device failed to do.
+/// The device's failure.
 pub fn measure(programs: &mut Programs) -> Result<Gpu> {
     let context = programs.context().clone();
     let capabilities = context.capabilities();
     let size = if capabilities.software { SOFTWARE } else { HARDWARE };
-    // Of loops that end early nothing would be measured.
+    // Loops that end early would measure nothing.
     let steps = size.steps.min(context.group().max_iterations() / (16 * measure_fma(1, 1).iterations));
     let size = Size { steps, ..size };
     let output = Buffer::new(&context, 4)?;
@@ -56,14 +58,14 @@ pub fn measure(programs: &mut Programs) -> Result<Gpu> {
     let input = zeros(&context, far)?;
     let buffers = Buffers { input: &input, weights: &input, bias: None, output: &output };
 
-    // All built first: while a shader is compiled the clock falls.
+    // All are built first: the clock falls while a shader compiles.
     let (many, one) = (measure_fma(size.groups, size.steps), measure_fma(1, 16 * size.steps));
     let (many_flops, one_flops) = (flops_of(&many), flops_of(&one));
     let many = repeated(programs, many, 1)?;
     let one = repeated(programs, one, 1)?;
     let some =
         |programs: &mut Programs, groups: usize| repeated(programs, measure_fma(groups, 16 * size.steps), 1);
-    // Two programs in turns, as passes follow each other: going on with the same one is cheaper on some drivers.
+    // Two programs in turns, as in passes: some drivers run the same program again more cheaply.
     let mut other = measure_fma(1, 1);
     other.source.text += "// another program\n";
     let launches = [measure_fma(1, 1), other].into_iter().cycle().take(LAUNCHES).collect();
@@ -77,7 +79,7 @@ pub fn measure(programs: &mut Programs) -> Result<Gpu> {
         Ok(())
     };
     keep_busy(size.warm_up)?;
-    // The best of some: others may use the device, too.
+    // The best of several: other programs may use the device, too.
     let seconds = |passes: &Passes| -> Result<f64> {
         let mut best = f64::INFINITY;
         for _ in 0..ROUNDS {
@@ -92,7 +94,7 @@ pub fn measure(programs: &mut Programs) -> Result<Gpu> {
     let units = if capabilities.software {
         about
     } else {
-        most_at_once(about, |groups| Ok(seconds(&some(programs, groups)?)? < CROWDED * alone))?
+        max_at_once(about, |groups| Ok(seconds(&some(programs, groups)?)? < CROWDED * alone))?
     };
     let launch = seconds(&launches)? / LAUNCHES as f64;
     let memory = (READS * 4 * far) as f64 / seconds(&read)?;
@@ -108,11 +110,11 @@ pub fn measure(programs: &mut Programs) -> Result<Gpu> {
     })
 }
 
-/// The most workgroups, of numbers around `about`, that `fit` on units of their own.
-fn most_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Result<usize> {
+/// The most workgroups, near `about`, that `fit` on units of their own.
+fn max_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Result<usize> {
     let (mut fitting, mut crowded) = (about - about / 4, about + about / 4 + 1);
     if !fit(fitting)? || fit(crowded)? {
-        // Not a device whose units fill one after the other.
+        // Not a device whose units fill one after another.
         return Ok(about);
     }
     while crowded - fitting > 1 {
@@ -122,18 +124,18 @@ fn most_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Res
     Ok(fitting)
 }
 
-/// A buffer of zeros: its contents would be undefined otherwise, and NaNs may be slow.
+/// A buffer of zeros. Undefined contents could be NaNs, which may be slow.
 fn zeros(context: &Rc<Context>, elements: usize) -> Result<Buffer> {
     let zeros: Vec<f32> = allocate::zeroed(elements, "a measurement")?;
     Buffer::with_data(context, bytemuck::cast_slice(&zeros))
 }
 
-/// `times` runs of `pass`, ready to be made together.
+/// The passes of `times` runs of `pass` together.
 fn repeated(programs: &mut Programs, pass: Pass, times: usize) -> Result<Passes> {
     passes_of(programs, vec![pass; times])
 }
 
-/// `run`, ready to be made.
+/// The passes of `run`.
 fn passes_of(programs: &mut Programs, run: Vec<Pass>) -> Result<Passes> {
     Passes::new(
         programs,
@@ -141,21 +143,21 @@ fn passes_of(programs: &mut Programs, run: Vec<Pass>) -> Result<Passes> {
     )
 }
 
-/// Operations of all of `pass`.
+/// The operations of all workgroups of `pass`.
 fn flops_of(pass: &Pass) -> f64 {
     pass.operations * pass.groups as f64
 }
 
 #[cfg(test)]
 mod tests {
-    use super::most_at_once;
+    use super::max_at_once;
 
     #[test]
     fn units_are_counted_from_a_guess_that_is_nearly_right() {
         let mut asked = 0;
         for units in 1..300_usize {
             for about in [units - units / 6, units, units + units / 8] {
-                let found = most_at_once(about, |groups| Ok(groups <= units));
+                let found = max_at_once(about, |groups| Ok(groups <= units));
                 assert_eq!(found.unwrap(), units, "from {about}");
                 asked += 1;
             }
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn where_times_do_not_step_the_guess_stays() {
-        assert_eq!(most_at_once(40, |_| Ok(true)).unwrap(), 40);
-        assert_eq!(most_at_once(40, |_| Ok(false)).unwrap(), 40);
+        assert_eq!(max_at_once(40, |_| Ok(true)).unwrap(), 40);
+        assert_eq!(max_at_once(40, |_| Ok(false)).unwrap(), 40);
     }
 }

@@ -1,14 +1,16 @@
 //! The reference interface: process-global state, and a context of the share group current on the calling thread.
 //!
-//! Existing programs make GL calls of their own between calls of this interface: on the program that [`program`] names, with
-//! their own buffers, on the thread that called. So, unlike everything else here, this module works on the caller's
-//! thread. Each thread that calls gets a context of one share group, which stays current on it; the program belongs to the group
-//! and is the same in all of them. Calls take turns.
+//! `ffi` calls it. It is the only module that works on the caller's thread: existing programs make GL calls of their
+//! own between calls of this interface, on the program that [`program`] names and with their own buffers. It may use
+//! every other folder of `gl` except `lab` and `pipeline`. Each calling thread gets a context of one share group,
+//! which stays current on it. The program belongs to the group and is the same in all of them. One call runs at a
+//! time.
 //!
-//! A thread's context is made at its first call and ends with the thread, or at the first call after [`cleanup`]. What
-//! [`execute`] leaves behind is part of the contract: the program in use, bindings 0 to 2 empty, the parameters at binding 3.
-//! A caller who then dispatches the program himself finds its parameters bound; before the first call, a block of zeros. The kernel
-//! writes NaN where these cannot be the parameters of the buffers that it finds (`glsl/conv_reference.comp`).
+//! A thread's first call makes its context. The context ends with the thread, or at its first call after [`cleanup`].
+//! The state after [`execute`] is part of the contract: the program is in use, bindings 0 to 2 are empty, and the
+//! parameters are at binding 3. A caller that then dispatches the program finds its parameters bound; before the first
+//! call, a block of zeros. The kernel writes NaN if they cannot be the parameters of the bound buffers
+//! (`glsl/conv_reference.comp`).
 
 pub mod queued;
 
@@ -39,12 +41,12 @@ use crate::shader::pass_plan::ShaderSource;
 use crate::shader::single::{ANY_GRID, iterations_of};
 use crate::shader::source::{CONV_REFERENCE, reference_for_callers};
 
-/// What the process shares.
+/// The state that the process shares.
 struct State {
     group: Arc<ShareGroup>,
-    /// The device stays open as long as the interface is in use.
+    /// Keeps the device open while the interface is in use.
     engine: Arc<Engine>,
-    /// The program that callers get. Never the one that runs [`execute`]: that sets uniforms, this one's stay 0.
+    /// The program that callers see. It never runs [`execute`], which sets uniforms: this one's must stay 0.
     program: Option<Named>,
 }
 
@@ -54,47 +56,49 @@ impl State {
     }
 }
 
-/// A program by its GL name: the group's, not any one context's.
+/// A program by its GL name, which is valid in all contexts of the group.
 #[derive(Clone, Copy)]
 struct Named {
     name: u32,
-    /// Whether it came from the caller and not from `glsl/`.
+    /// Whether it came from the caller, not from `glsl/`.
     custom: bool,
-    /// Iterations that a tile takes, if it is a text of ours.
+    /// Iterations of a tile, if this library generated the text.
     iterations: Option<usize>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// What is bound at index 3 between calls.
+/// The parameter block at index 3 between calls.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct LeftOver {
     params: fallback::ReferenceParams,
-    /// [`LEFT_BY_A_CALL`] tells the kernel that these are the parameters of a call, not of the dispatch that reads them.
+    /// [`LEFT_BY_A_CALL`] tells the kernel that these are a call's parameters, not those of the dispatch that reads
+    /// them.
     mark: i32,
 }
 
 /// As in `glsl/conv_reference.comp`.
 const LEFT_BY_A_CALL: i32 = 0x4c45_4654;
 
-/// What one thread has.
+/// The state of one thread.
 struct Thread {
     /// A [`LeftOver`], bound at index 3 between calls.
     params: Buffer,
-    /// The convolution that they are of, after a call.
+    /// The convolution whose parameters these are, after a call.
     last: Option<Conv2d>,
-    /// Convolutions that were queued on the caller's buffers.
+    /// Convolutions queued on the caller's buffers.
     recent: Recent,
     programs: Programs,
     member: Member,
-    /// The others end while no other thread dispatches, and inside, unless the process is ending.
+    /// Held while the fields above are dropped, so that no other thread dispatches. None once the process is ending.
     turn: Option<MutexGuard<'static, ()>>,
     inside: Option<Inside>,
 }
 
 impl Thread {
-    /// With parameters bound that are no convolution's: a caller who dispatches the program before the first call gets NaN.
+    /// Binds the parameters of no convolution, so that a caller that dispatches the program before the first call
+    /// gets NaN.
     fn new(context: Rc<Context>) -> Result<Self> {
         let nothing = <LeftOver as bytemuck::Zeroable>::zeroed();
         let params = Buffer::with_data(&context, bytemuck::bytes_of(&nothing))?;
@@ -114,14 +118,14 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         self.inside = exit::enter().ok();
-        // The thread may be ending with another context current; objects must not be deleted from that one.
+        // If the thread ends with another context current, the objects must not be deleted from that one.
         let context = self.programs.context();
         if context.group().is_gone() {
             return;
         }
         self.turn = forgotten::turn().ok();
         if !context.is_current() {
-            // If this fails, `resource::delete` leaves them alone.
+            // If this fails, `resource::delete` leaves the objects alone.
             let _ = context.make_current();
         }
     }
@@ -131,6 +135,8 @@ thread_local! {
     static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
 }
 
+/// Locks the process's state.
+///
 /// # Errors
 /// [`Error::Forked`] in the child of a process that used OpenGL: a thread that does not exist here may hold the lock.
 fn state() -> Result<MutexGuard<'static, Option<State>>> {
@@ -144,18 +150,18 @@ fn not_initialized(what: &'static str) -> Error {
     Error::invalid(what, "called before gpu_initialize_opengl", "a call after it")
 }
 
-/// Makes a context current on the calling thread, on the device that `SPARKLE_DEVICE` names or else the first usable one: this
-/// interface asks for OpenGL, so a renderer in software will do. May be called again.
+/// Makes a context current on the calling thread, on the device that `SPARKLE_DEVICE` names or else the first usable
+/// one. That may be a software renderer: this interface asks for OpenGL. May be called again.
 ///
 /// # Errors
-/// Why there is no device or no context.
+/// The reason why there is no device or no context.
 pub fn initialize() -> Result<()> {
     let mut state = state()?;
     ensure_state(&mut state)?;
     on_thread(state, |_, _| Ok(()))
 }
 
-/// As [`initialize`], on an engine of the test's.
+/// As [`initialize`], on a test's engine.
 #[cfg(test)]
 pub fn initialize_on(engine: Arc<Engine>) -> Result<()> {
     let mut state = state()?;
@@ -163,8 +169,8 @@ pub fn initialize_on(engine: Arc<Engine>) -> Result<()> {
     on_thread(state, |_, _| Ok(()))
 }
 
-/// Ends what [`initialize`] began: the program is deleted, the calling thread's context destroyed. Contexts of other threads end
-/// with their threads, or at their next call.
+/// Undoes [`initialize`]: deletes the program and destroys the calling thread's context. Contexts of other threads
+/// end with their threads, or at their next call.
 pub fn cleanup() {
     if let Ok(mut state) = state() {
         end(&mut state);
@@ -176,10 +182,10 @@ pub fn is_initialized() -> bool {
     state().is_ok_and(|state| state.is_some())
 }
 
-/// Sees to it that the program is the reference kernel. Needs [`initialize`].
+/// Makes the reference kernel the current program. Needs [`initialize`].
 ///
 /// # Errors
-/// The compiler's log, or why there is no context.
+/// The compiler's log, or the reason why there is no context.
 pub fn compile() -> Result<()> {
     let state = state()?;
     if state.is_none() {
@@ -188,12 +194,12 @@ pub fn compile() -> Result<()> {
     on_thread(state, |state, thread| reference_program(state, thread).map(drop))
 }
 
-/// The program's GL name, 0 if there is none.
+/// The program's GL name; 0 if there is none.
 pub fn program() -> u32 {
     current().map_or(0, |program| program.name)
 }
 
-/// Whether a program is the reference kernel that [`program`] names, not one of the caller's.
+/// Whether a program is the reference kernel that [`program`] names, not a caller's program.
 pub fn is_reference_program(program: u32) -> bool {
     current().is_some_and(|it| it.name == program && !it.custom)
 }
@@ -202,10 +208,10 @@ fn current() -> Option<Named> {
     state().ok()?.as_ref()?.program
 }
 
-/// Runs one convolution on the current program, initialising and compiling first if need be. Returns milliseconds.
+/// Runs one convolution on the current program, and initialises and compiles first if necessary. Returns milliseconds.
 ///
 /// # Errors
-/// What the device failed to do; `output` is untouched then.
+/// The device's failure; `output` is then unchanged.
 pub fn execute(problem: &Conv2d, input: &[f32], weights: &[f32], output: &mut [f32]) -> Result<f64> {
     execute_custom(0, problem, input, weights, output)
 }
@@ -244,7 +250,7 @@ pub fn execute_custom(
     })
 }
 
-/// Runs `source`, which is built at its first use on this thread. Needs [`initialize`].
+/// Runs `source`, built at its first use on this thread. Needs [`initialize`].
 ///
 /// # Errors
 /// The compiler's log; else as [`execute`].
@@ -278,11 +284,10 @@ pub fn execute_source(
     })
 }
 
-/// Builds `source` and puts it in the place of the current program, which is deleted. Returns its GL name. Needs
-/// [`initialize`].
+/// Builds `source` and makes it the current program; the old one is deleted. Returns its GL name. Needs [`initialize`].
 ///
 /// # Errors
-/// The compiler's log; nothing has changed then.
+/// The compiler's log; then nothing has changed.
 pub fn compile_custom(source: &str) -> Result<u32> {
     let state = state()?;
     if state.is_none() {
@@ -296,13 +301,13 @@ pub fn compile_custom(source: &str) -> Result<u32> {
     })
 }
 
-/// Queues `problem` between the caller's buffer objects `[input, weights, output]`, by a better kernel than the reference program,
-/// which `program` must be. No `problem` means that of the last call on this thread, if its parameters are bound. Leaves everything
-/// as a dispatch of that program by the caller would. Needs [`initialize`].
+/// Queues `problem` between the caller's buffer objects `[input, weights, output]`, with a better kernel than the
+/// reference program, which `program` must be. Without `problem` it is that of the last call on this thread, if its
+/// parameters are bound. Leaves the same state as a caller's dispatch of that program. Needs [`initialize`].
 ///
 /// # Errors
-/// [`Error::Unsupported`] where there is no better kernel; [`Error::InvalidArgument`] for another program, for parameters that are
-/// not known, for buffers that do not go with them; what GL reports. The caller may then dispatch `program`.
+/// [`Error::Unsupported`] if there is no better kernel; [`Error::InvalidArgument`] for another program, for unknown
+/// parameters, or for buffers that do not fit them; what GL reports. The caller may then dispatch `program`.
 pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Result<()> {
     let state = state()?;
     if state.is_none() {
@@ -337,11 +342,11 @@ pub fn enqueue(program: u32, problem: Option<&Conv2d>, buffers: [u32; 3]) -> Res
     })
 }
 
-/// Makes a buffer object of `bytes` bytes, filled from `data` if given; returns its GL name. It is the caller's. Needs
-/// [`initialize`].
+/// Makes a buffer object of `bytes` bytes, filled from `data` if given, and returns its GL name. The caller owns it.
+/// Needs [`initialize`].
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] and the like.
+/// [`Error::OutOfMemory`], or what GL reports.
 pub fn create_buffer(data: Option<&[u8]>, bytes: usize) -> Result<u32> {
     on_initialized("gpu_create_buffer", |context| {
         let buffer = Buffer::new(context, bytes)?;
@@ -350,10 +355,10 @@ pub fn create_buffer(data: Option<&[u8]>, bytes: usize) -> Result<u32> {
     })
 }
 
-/// Copies a buffer object's beginning into `into`, behind all shaders that write it.
+/// Copies a buffer object's beginning into `into`, after all shaders that write it.
 ///
 /// # Errors
-/// What GL reports, for instance that the buffer is smaller; `into` is untouched then.
+/// What GL reports, for instance that the buffer is smaller; `into` is then unchanged.
 pub fn download_buffer(buffer: u32, into: &mut [u8]) -> Result<()> {
     on_initialized("gpu_download_buffer", |context| {
         let mut read = allocate::zeroed(into.len(), "what is read from a buffer")?;
@@ -377,7 +382,7 @@ pub fn free_buffer(buffer: u32) -> Result<()> {
     })
 }
 
-/// Gives the caller's compute shader object the reference kernel's source. Needs [`initialize`].
+/// Sets the source of the caller's compute shader object to the reference kernel. Needs [`initialize`].
 ///
 /// # Errors
 /// What GL reports, for instance that there is no such shader.
@@ -388,18 +393,18 @@ pub fn set_shader_source(shader: u32) -> Result<()> {
     })
 }
 
-/// Gives up the program, the calling thread's context and the device.
+/// Releases the program, the calling thread's context and the device.
 fn end(state: &mut Option<State>) {
     let Some(ended) = state.take() else { return };
     let inside = exit::enter();
     if let Some(program) = ended.program.filter(|_| inside.is_ok()) {
         delete_program(&ended.group, program.name);
     }
-    // A thread that is ending has given up its context already.
+    // A thread that is ending has dropped its context already.
     let _ = THREAD.try_with(RefCell::take);
 }
 
-/// The device, if there is one already or can be.
+/// Opens the device, unless it is open.
 fn ensure_state(state: &mut Option<State>) -> Result<()> {
     if state.is_some() {
         return Ok(());
@@ -414,7 +419,7 @@ fn ensure_state(state: &mut Option<State>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `job` with the calling thread's context current, made first if need be. `state` is set.
+/// Runs `job` with the calling thread's context current; makes the context if necessary. `state` is set.
 fn on_thread<T>(
     mut guard: MutexGuard<Option<State>>,
     job: impl FnOnce(&mut State, &mut Thread) -> Result<T>,
@@ -425,7 +430,7 @@ fn on_thread<T>(
         let slot = &mut *slot.borrow_mut();
         let mut made = make_current(slot, &state.group);
         if made.as_ref().is_err_and(is_terminated) {
-            // Nothing has begun: in another group it can.
+            // No work has begun, so a new group can replace this one.
             *slot = None;
             *state = State::new(state.engine.clone())?;
             made = make_current(slot, &state.group);
@@ -433,20 +438,20 @@ fn on_thread<T>(
         made?;
         let thread = slot.as_mut().expect("just made");
         let context = thread.programs.context().clone();
-        // Since the last call the context was the caller's.
+        // Since the last call, the caller may have used the context.
         context.forget_errors();
         context.api().forget_program();
         let _turn = forgotten::turn()?;
         let result = thread.member.remember(&context).and_then(|()| job(state, thread));
         Ok((result, context.take_messages()))
     });
-    // In a destructor at the end of a thread its context is gone, and there is no place for another.
+    // In destructors at a thread's end its context is gone, and there is no place for another.
     let outcome =
         outcome.unwrap_or_else(|_| Err(Error::Ending { what: "the calling thread is ending".to_owned() }));
     let (result, messages) = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
-            // Without a context nothing has begun; unless another thread has one.
+            // Without a context no work has begun, unless another thread has one.
             if guard.as_ref().is_some_and(|state| state.program.is_none()) {
                 *guard = None;
             }
@@ -454,7 +459,7 @@ fn on_thread<T>(
         }
     };
     if matches!(result, Err(Error::DeviceLost { .. })) {
-        // Nothing of it can be used again: the next call starts anew.
+        // A lost device: nothing can be used again, and the next call starts over.
         end(&mut guard);
     }
     drop((guard, inside));
@@ -463,7 +468,7 @@ fn on_thread<T>(
     result
 }
 
-/// Makes the calling thread's context of `group` current, and makes it, if need be.
+/// Makes the calling thread's context of `group` current; creates it if necessary.
 fn make_current(slot: &mut Option<Thread>, group: &Arc<ShareGroup>) -> Result<()> {
     if slot.as_ref().is_some_and(|thread| !Arc::ptr_eq(thread.programs.context().group(), group)) {
         *slot = None;
@@ -476,7 +481,7 @@ fn make_current(slot: &mut Option<Thread>, group: &Arc<ShareGroup>) -> Result<()
     if context.is_current() { Ok(()) } else { context.make_current() }
 }
 
-/// As [`on_thread`], for calls that need [`initialize`] and nothing but the context.
+/// As [`on_thread`], for calls that need [`initialize`] and only the context.
 fn on_initialized<T>(what: &'static str, job: impl FnOnce(&Rc<Context>) -> Result<T>) -> Result<T> {
     let state = state()?;
     if state.is_none() {
@@ -485,7 +490,7 @@ fn on_initialized<T>(what: &'static str, job: impl FnOnce(&Rc<Context>) -> Resul
     on_thread(state, |_, thread| job(thread.programs.context()))
 }
 
-/// The reference program, built if the current one is another or none.
+/// The reference program, built unless it is the current one.
 fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
     match state.program {
         Some(program) if !program.custom => Ok(program),
@@ -499,15 +504,16 @@ fn reference_program(state: &mut State, thread: &Thread) -> Result<Named> {
 
 /// Refuses a program whose tile takes more iterations than the device's loops make: its results would be NaN.
 fn check_iterations(context: &Context, iterations: Option<usize>) -> Result<()> {
-    let most = context.group().max_iterations();
-    let Some(iterations) = iterations.filter(|&iterations| iterations > most) else { return Ok(()) };
-    let what = format!("a shader whose loops make {iterations} iterations for a tile; its loops make {most}");
+    let limit = context.group().max_iterations();
+    let Some(iterations) = iterations.filter(|&iterations| iterations > limit) else { return Ok(()) };
+    let what =
+        format!("a shader whose loops make {iterations} iterations for a tile; its loops make {limit}");
     Err(Error::Unsupported { device: context.device().to_owned(), what })
 }
 
-/// Puts `program`, which `named` tells of, in the place of the current one, which is deleted.
+/// Makes `program`, which `named` describes, the current one and deletes the old one.
 fn replace_program(state: &mut State, context: &Context, program: Program, named: Named) -> Result<Named> {
-    // Finished here before another context of the group may use it.
+    // Finishes before another context of the group may use the program.
     context.api().finish();
     context.check("glFinish")?;
     let named = Named { name: program.into_name(), ..named };
@@ -517,9 +523,9 @@ fn replace_program(state: &mut State, context: &Context, program: Program, named
     Ok(named)
 }
 
-/// Deletes the group's program from the calling thread's context, or, if it has none, from one that lives just for that.
+/// Deletes the group's program from the calling thread's context, or from a temporary one if the thread has none.
 fn delete_program(group: &Arc<ShareGroup>, name: u32) {
-    // Contexts that have it in use keep it until they end.
+    // Contexts that use the program keep it until they end.
     let delete = move |context: &Context| context.api().delete_program(name);
     let deleted = THREAD.try_with(|slot| {
         let slot = slot.borrow();
@@ -530,7 +536,7 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
     });
     if deleted.ok().flatten().is_none() {
         let group = group.clone();
-        // If even that fails, the program goes with the group's last context.
+        // If this fails, too, the program goes with the group's last context.
         let work = move || {
             let inside = exit::enter();
             drop(inside.and_then(|_inside| group.context().map(|context| delete(&context))));
@@ -539,7 +545,7 @@ fn delete_program(group: &Arc<ShareGroup>, name: u32) {
     }
 }
 
-/// Leaves the thread as the contract says: parameters at binding 3, the program in use.
+/// Restores the state of the contract: parameters at binding 3, the program in use.
 fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()> {
     let context = thread.programs.context();
     let block = LeftOver { params: fallback::reference_params(problem), mark: LEFT_BY_A_CALL };
@@ -554,7 +560,7 @@ fn leave_bound(thread: &mut Thread, program: u32, problem: &Conv2d) -> Result<()
 /// Binds `params` where the program reads its parameters.
 fn bind_params(context: &Context, params: &Buffer) -> Result<()> {
     params.bind(convolution::PARAMS);
-    // Binding to an index binds the general point too.
+    // Binding to an index binds the general target, too.
     context.api().bind_buffer(api::SHADER_STORAGE_BUFFER, 0);
     context.check("glBindBufferBase")
 }

@@ -1,8 +1,8 @@
-//! Convolutions between a caller's own buffer objects, on the caller's context: queued, and not waited for.
+//! Convolutions between a caller's own buffer objects, queued on the caller's context without waiting.
 //!
-//! Existing asynchronous programs dispatch the reference program by themselves. This gives them the kernel that the planner
-//! prefers in its place. The weights are in a buffer of the caller's, which may change at any time, so they are packed anew for
-//! each convolution, on the device.
+//! Existing asynchronous programs dispatch the reference program themselves. This queues the planner's kernel in its
+//! place. The weights are in a caller's buffer that may change at any time, so the device packs them again for each
+//! convolution.
 
 use crate::error::{Error, Result};
 use crate::gl::convolution;
@@ -17,17 +17,17 @@ use crate::log::Level;
 use crate::problem::Conv2d;
 use crate::shader::pass_plan;
 
-/// What is ready on one context, the latest last. `None` where the reference program is as good, or all there is.
+/// The passes that are ready on one context, the latest last. `None` if no kernel is better than the reference program.
 #[derive(Default)]
 pub struct Recent(Vec<(Conv2d, Option<Passes>)>);
 
 impl Recent {
-    /// Queues `problem` from `input` and `weights` into `output`, which are at least, or `exactly`, as long as it says. Afterwards
-    /// other programs are in use, and other buffers bound.
+    /// Queues `problem` from `input` and `weights` into `output`. The buffers must be at least, or `exactly`, as long
+    /// as it needs. Changes the program in use and the bound buffers.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where there is no better kernel than the reference program; [`Error::InvalidArgument`] for a buffer
-    /// of another size; what GL reports. The output is then undefined.
+    /// [`Error::Unsupported`] if no kernel is better than the reference program; [`Error::InvalidArgument`] for a
+    /// buffer of the wrong size; what GL reports. The output is then undefined.
     pub fn enqueue(
         &mut self,
         programs: &mut Programs,
@@ -69,17 +69,18 @@ impl Recent {
     }
 }
 
-/// Passes for the whole batch at once; `None` if the planner prefers the reference program or the driver can do no other.
+/// Builds passes for the whole batch; `None` if the planner prefers the reference program, or nothing else fits or
+/// compiles.
 fn build(programs: &mut Programs, problem: &Conv2d) -> Result<Option<Passes>> {
     if convolution::images_at_once(programs.context(), problem)? < problem.sizes().n {
         return Ok(None);
     }
     let variant = tune::choose(programs, problem)?;
-    let Some(recipe) = pass_plan::generate(&variant, problem) else { return Ok(None) };
-    let work = dispatch::together(recipe.run.iter().map(passes::work));
+    let Some(plan) = pass_plan::generate(&variant, problem) else { return Ok(None) };
+    let work = dispatch::together(plan.run.iter().map(passes::work));
     let expected = tune::expected(programs.context(), problem, &variant);
     let rate = expected.map(|seconds| f64::from(work.units) * work.operations / seconds);
-    match Passes::with_packed(programs, &recipe, DispatchBudget::new().expecting(rate)) {
+    match Passes::with_packed(programs, &plan, DispatchBudget::new().expecting(rate)) {
         Ok(passes) => Ok(Some(passes)),
         Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) => {
             programs.context().note(Level::Warn, format_args!("{variant}: {error}"));
@@ -90,7 +91,7 @@ fn build(programs: &mut Programs, problem: &Conv2d) -> Result<Option<Passes>> {
     }
 }
 
-/// The beginning of a buffer object that holds at least, or `exactly`, so many numbers.
+/// The beginning of a buffer object that holds at least, or `exactly`, `elements` numbers.
 fn region(
     programs: &Programs,
     name: &'static str,

@@ -181,7 +181,7 @@ fn is_reported(fault: Fault, error: &Error) -> bool {
         Fault::NoCompile | Fault::NoLink => matches!(error, Error::Shader { log, .. } if log == "a fault"),
         Fault::Panic => matches!(error, Error::Internal(text) if text.contains("a fault")),
         Fault::NoObject => {
-            matches!(error, Error::Driver { reason, .. } if reason == "it gave no object")
+            matches!(error, Error::Driver { reason, .. } if reason == "it returned no object")
         }
         Fault::LoadGl => {
             matches!(error, Error::Driver { reason, .. } if reason == "glDispatchCompute is missing")

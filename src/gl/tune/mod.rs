@@ -1,12 +1,13 @@
-//! Which variant computes a problem: by prediction, by what was measured before, and by measuring now.
+//! Chooses the variant that computes a problem: by prediction, by earlier measurements, or by measuring now.
 //!
-//! `device`, `reference` and `lab` ask it. It builds and times candidates through `execution` and keeps records in `cache`.
+//! `device`, `reference` and `lab` call it. It builds and times candidates through `execution` and keeps records in
+//! `cache`.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | this one | the policy, the order of candidates, the choice |
-//! | `race` | the shortlist built, checked and timed |
-//! | `explore` | a runner-up timed beside a plan that runs |
+//! | `race` | builds, checks and times the shortlist |
+//! | `explore` | times a runner-up beside a plan that runs |
 //! | `timing` | device seconds of a run |
 
 mod explore;
@@ -34,21 +35,23 @@ use crate::shader::variant::{self, Variant};
 pub use explore::explore;
 use race::race;
 
-/// Whether `problem` stays with the fallback kernels in any case. Where nothing measured may decide, all small ones do: in a pipeline, how fast the
-/// device is says which of them share a slot, and the queue's kernel sums up as the floor does.
+/// Whether `problem` always uses the fallback kernels. If no measurement may decide, all small problems do. In a
+/// pipeline the device's speed decides which of them share a slot, and the queue's kernel adds in the same order as
+/// the fallback kernels.
 pub fn stays_with_fallback(problem: &Conv2d, config: &Config) -> bool {
     variant::stays_with_fallback(problem) || (config.deterministic && variant::is_small(problem))
 }
 
-/// Whether measurements decide for `problem`, and whether they are made.
+/// Whether measurements decide for `problem`, and whether new ones are made.
 pub fn policy(problem: &Conv2d, config: &Config) -> Tune {
     if variant::is_small(problem) { Tune::Off } else { config.tune_for(problem) }
 }
 
-/// Ways to compute `problem`, a batch that fits in the device's buffers, best first: by measurement, then by prediction.
+/// Variants that compute `problem`, best first: measured ones, then predicted ones. Its batch must fit in the
+/// device's buffers.
 ///
 /// # Errors
-/// What the device failed to do.
+/// The device's failure.
 pub fn order(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
     let gpu = gpu(programs)?;
     let predicted = variant::candidates(problem, &gpu);
@@ -69,7 +72,7 @@ pub fn order(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result<
     Ok(measured.iter().copied().chain(rest).collect())
 }
 
-/// Remembers that `variant` turned out to be of no use, if there is a record that praises it.
+/// Records that `variant` does not work, if a record lists it as a winner.
 pub fn refuse(programs: &Programs, problem: &Conv2d, variant: &Variant) {
     let capabilities = programs.context().capabilities();
     if let Some(mut record) = cache::record(programs.store(), capabilities, problem)
@@ -80,7 +83,7 @@ pub fn refuse(programs: &Programs, problem: &Conv2d, variant: &Variant) {
     }
 }
 
-/// Whether what was measured holds for the shaders and limits of today.
+/// Whether a measurement is valid for the present shaders and limits.
 fn is_sound(problem: &Conv2d, gpu: &Gpu, entry: &Entry) -> bool {
     variant::is_candidate(problem, gpu, &entry.variant)
         && entry.source == source_hash(problem, &entry.variant)
@@ -88,13 +91,13 @@ fn is_sound(problem: &Conv2d, gpu: &Gpu, entry: &Entry) -> bool {
 
 /// A hash of the shaders of `variant`, for the problem's class.
 fn source_hash(problem: &Conv2d, variant: &Variant) -> u64 {
-    pass_plan::generate(variant, &cache::class(problem)).map_or(0, |recipe| recipe.hash())
+    pass_plan::generate(variant, &cache::class(problem)).map_or(0, |plan| plan.hash())
 }
 
-/// Measures `problem`'s shortlist, whatever is on record, and records it.
+/// Measures `problem`'s shortlist and records it, replacing any earlier record.
 ///
 /// # Errors
-/// What the device failed to do, beyond a candidate's own failure.
+/// The device's failure, except a failure of one candidate.
 pub fn tune(programs: &mut Programs, problem: &Conv2d, budget: Duration) -> Result<Record> {
     let gpu = gpu(programs)?;
     let predicted = variant::candidates(problem, &gpu);
@@ -112,15 +115,15 @@ pub fn tune(programs: &mut Programs, problem: &Conv2d, budget: Duration) -> Resu
     Ok(record)
 }
 
-/// `problem` with no more images than the device computes at once.
+/// `problem` with at most as many images as the device computes at once.
 ///
 /// # Errors
-/// If not even one fits.
+/// [`Error::Unsupported`] if not even one fits.
 pub fn clip_batch(context: &Context, problem: &Conv2d) -> Result<Conv2d> {
     Ok(problem.with_batch(images_at_once(context, problem)?))
 }
 
-/// Prepares `problem` in the way that the planner likes best and the driver can compile, with measurements as `policy` says.
+/// Prepares `problem` with the best variant that the driver can compile, with measurements as `policy` says.
 ///
 /// # Errors
 /// As [`Buffered::new`].
@@ -136,24 +139,24 @@ pub fn prepare(
     })
 }
 
-/// What `prepare` makes of the best of the ways to compute `problem` that the driver can do.
+/// Calls `prepare` with the variants for `problem`, best first, until the driver can build one.
 fn first_that_works<T>(
     programs: &mut Programs,
     policy: Tune,
     problem: &Conv2d,
     mut prepare: impl FnMut(&mut Programs, &Variant) -> Result<T>,
 ) -> Result<T> {
-    let tile = clip_batch(programs.context(), problem)?;
+    let batch = clip_batch(programs.context(), problem)?;
     let mut refused = None;
-    for variant in candidates(programs, &tile, policy)? {
+    for variant in candidates(programs, &batch, policy)? {
         match prepare(programs, &variant) {
-            // A driver may fail at one shader and compile the next.
+            // A driver may fail on one shader and compile the next.
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                 if variant != Variant::FALLBACK =>
             {
                 programs.context().note(Level::Warn, format_args!("{variant}: {error}"));
                 if policy != Tune::Off && matches!(error, Error::Shader { .. }) {
-                    refuse(programs, &tile, &variant);
+                    refuse(programs, &batch, &variant);
                 }
                 refused = Some(error);
             }
@@ -163,41 +166,41 @@ fn first_that_works<T>(
     Err(refused.unwrap_or_else(|| no_winograd(programs.context(), problem)))
 }
 
-/// The way that is known or predicted to be best; nothing is built but what measuring takes, where that is asked for.
+/// The best variant, measured or predicted. Builds nothing, except for measurements that are asked for.
 ///
 /// # Errors
 /// [`Error::Unsupported`].
 pub fn choose(programs: &mut Programs, problem: &Conv2d) -> Result<Variant> {
-    let tile = clip_batch(programs.context(), problem)?;
-    let best = candidates(programs, &tile, policy(problem, config()))?.into_iter().next();
+    let batch = clip_batch(programs.context(), problem)?;
+    let best = candidates(programs, &batch, policy(problem, config()))?.into_iter().next();
     best.ok_or_else(|| no_winograd(programs.context(), problem))
 }
 
-/// The best way that the driver compiles for pieces of `images` images of `problem`, and its kernel's name. Nothing but
-/// programs is made.
+/// The best variant that the driver compiles for pieces of `images` images of `problem`, and its kernel's name.
+/// Creates only programs.
 ///
 /// # Errors
-/// As [`Prepared::new`].
+/// As [`Buffered::new`].
 pub fn choose_built(programs: &mut Programs, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
     first_that_works(programs, policy(problem, config()), problem, |programs, variant| {
-        let Some(recipe) = pass_plan::generate(variant, &problem.with_batch(images)) else {
+        let Some(plan) = pass_plan::generate(variant, &problem.with_batch(images)) else {
             let choice = Choice::new(problem, programs.context().group().max_iterations())?;
             return Ok((*variant, programs.kernel(choice.kernel)?.kernel_name().to_owned()));
         };
-        passes::build(programs, &recipe)?;
-        Ok((*variant, recipe.name))
+        passes::build(programs, &plan)?;
+        Ok((*variant, plan.name))
     })
 }
 
 fn no_winograd(context: &Context, problem: &Conv2d) -> Error {
-    let most = context.group().max_iterations();
+    let limit = context.group().max_iterations();
     let what = match variant::has_winograd_forms(problem.sizes()) {
         false => {
             "Winograd's algorithm, except for 3x3 kernels with stride and dilation 1 and one group".into()
         }
         true => format!(
             "Winograd's algorithm for {} channels and outputs of {} elements: it takes too large a buffer, or more than \
-             the {most} iterations that the device's loops make",
+                          the {limit} iterations that the device's loops make",
             problem.sizes().c,
             problem.output_len()
         ),
@@ -205,10 +208,10 @@ fn no_winograd(context: &Context, problem: &Conv2d) -> Error {
     Error::Unsupported { device: context.device().to_owned(), what }
 }
 
-/// Ways to compute `problem`, best first.
+/// Variants that compute `problem`, best first.
 fn candidates(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result<Vec<Variant>> {
     if stays_with_fallback(problem, config()) {
-        // No rate of the device would change that; so none needs to be measured.
+        // The device's rates could not change that, so they need not be measured.
         return Ok(vec![Variant::FALLBACK]);
     }
     order(programs, problem, policy)
@@ -217,27 +220,27 @@ fn candidates(programs: &mut Programs, problem: &Conv2d, policy: Tune) -> Result
 /// The device as the planner sees it, measured at first use.
 ///
 /// # Errors
-/// What the device failed to do.
+/// The device's failure.
 pub fn gpu(programs: &mut Programs) -> Result<Gpu> {
     if let Some(gpu) = programs.context().group().gpu().get() {
         return Ok(*gpu);
     }
     let capabilities = programs.context().capabilities().clone();
-    let most = programs.context().group().max_iterations();
+    let limit = programs.context().group().max_iterations();
     let gpu = match config().deterministic {
-        // Nothing that was measured may decide.
-        true => cache::with_limits(Gpu::ASSUMED, &capabilities, most),
-        false => cache::gpu(programs.store(), &capabilities, most, || rates::measure(programs))?,
+        // No measurement may decide.
+        true => cache::with_limits(Gpu::ASSUMED, &capabilities, limit),
+        false => cache::gpu(programs.store(), &capabilities, limit, || rates::measure(programs))?,
     };
     programs.settle()?;
     programs
         .context()
-        .note(Level::Debug, format_args!("{}: planned for as {gpu:?}", programs.context().device()));
+        .note(Level::Debug, format_args!("{}: the planner uses {gpu:?}", programs.context().device()));
     Ok(*programs.context().group().gpu().get_or_init(|| gpu))
 }
 
-/// Seconds that the planner expects `variant` to take, if it knows the device: one that is only assumed may be a hundred times as
-/// fast as this one, and dispatches cut for it as much too long.
+/// Seconds that the planner expects `variant` to take, if the device was measured. An assumed device may be a hundred
+/// times as fast as the real one, and dispatches cut for it a hundred times too long.
 pub fn expected(context: &Context, problem: &Conv2d, variant: &Variant) -> Option<f64> {
     let gpu = context.group().gpu().get().filter(|_| !config().deterministic)?;
     Some(variant::seconds(problem, gpu, variant))

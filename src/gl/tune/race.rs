@@ -1,8 +1,9 @@
-//! The race: candidates built, checked and timed on this very driver, in the order that `shader::tuner` wants.
+//! The race: candidates are built, checked and timed on this driver, in the order that `shader::tuner` wants.
 //!
-//! A candidate passes a gate before it may race: some rows of its output, the last one among them, are compared with the float64
-//! oracle. Direct algorithms get small integers and must be exact; Winograd gets reals and must stay within the direct bound. What
-//! fails is on record as refused. All candidates see the same buffers, so a large batch is in memory once.
+//! A candidate must pass a check before it races: some rows of its output, including the last one, are compared with
+//! the float64 oracle. Direct algorithms get small integers and must be exact. Winograd gets reals and must stay
+//! within the bound of direct algorithms. Failures are recorded as refused. All candidates share the same buffers, so
+//! a large batch is in memory once.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,10 @@ use crate::shader::pass_plan;
 use crate::shader::tuner::{BUILD_READY_SHARE, BUILD_START_SHARE, Entry, Race};
 use crate::shader::variant::{Family, Variant};
 
-/// Distinct random values; longer arrays repeat them. A prime, so that no two images are the same.
+/// Distinct random values; longer arrays repeat them. A prime, so that no two images are equal.
 const DISTINCT: usize = 1_000_003;
 
-/// What every candidate reads, and the rows that are compared.
+/// The input of every candidate, and the rows that are compared.
 struct Data {
     weights: Vec<f32>,
     input: Buffer,
@@ -33,7 +34,7 @@ struct Data {
 }
 
 impl Data {
-    /// Input and weights are `values` again and again, so that a batch of any size is quickly made.
+    /// Input and weights repeat `values`, so that a batch of any size is made quickly.
     fn new(programs: &Programs, problem: &Conv2d, bias: Option<&[f32]>, values: &[f32]) -> Result<Self> {
         let cycle = |len: usize, first: usize| -> Result<Vec<f32>> {
             let (before, after) = values.split_at(first % values.len());
@@ -82,7 +83,7 @@ impl Data {
 struct TuningData<'a> {
     problem: &'a Conv2d,
     integers: Data,
-    /// For Winograd; made when the first of it comes.
+    /// For Winograd; made for its first candidate.
     reals: Option<Data>,
     bias: Option<(Vec<f32>, Buffer)>,
     output: Buffer,
@@ -109,9 +110,9 @@ impl<'a> TuningData<'a> {
         Ok(TuningData { problem, integers, reals: None, bias, output })
     }
 
-    /// Builds `variant` and puts it to the test; none if it fails it.
+    /// Builds `variant` and checks its results; none if they are wrong.
     fn admit(&mut self, programs: &mut Programs, variant: &Variant) -> Result<Option<Passes>> {
-        let Some(recipe) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
+        let Some(plan) = pass_plan::generate(variant, self.problem) else { return Ok(None) };
         let exactly = !matches!(variant.family, Family::Winograd(_));
         if !exactly && self.reals.is_none() {
             let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
@@ -120,7 +121,7 @@ impl<'a> TuningData<'a> {
             self.reals = Some(Data::new(programs, self.problem, bias, &values)?);
         }
         let data = if exactly { &self.integers } else { self.reals.as_ref().unwrap_or(&self.integers) };
-        let mut passes = Passes::new(programs, &recipe)?;
+        let mut passes = Passes::new(programs, &plan)?;
         let weights = Buffer::with_data(programs.context(), bytemuck::cast_slice(&data.weights))?;
         if !passes.prepare(&weights)? {
             passes.hold(weights);
@@ -139,18 +140,18 @@ impl<'a> TuningData<'a> {
         }
     }
 
-    /// Device seconds of a run among `calls` back to back.
+    /// Device seconds of one run, measured over `calls` back to back.
     fn time(&self, programs: &Programs, passes: &Passes, calls: usize) -> Result<f64> {
         let buffers = self.buffers(&self.integers, passes);
         time(programs.context(), calls, || passes.enqueue(&buffers))
     }
 }
 
-/// Candidates on their way through the driver's compiler: some at a time, so that the best are ready first, and no more when it gets
-/// late.
+/// Candidates in the driver's compiler. A few are compiled at a time, so that the best are ready first, and none are
+/// started late in the budget.
 struct BuildQueue {
-    recipes: Vec<pass_plan::PassPlan>,
-    /// Begun and not handed out yet, by number.
+    plans: Vec<pass_plan::PassPlan>,
+    /// Begun and not returned yet, by number.
     waiting: Vec<usize>,
     begun: usize,
     at_once: usize,
@@ -161,10 +162,10 @@ struct BuildQueue {
 impl BuildQueue {
     fn new(programs: &Programs, problem: &Conv2d, variants: &[Variant], budget: Duration) -> Self {
         programs.context().api().compile_in_parallel();
-        let recipe = |variant| pass_plan::generate(variant, problem).expect("the floor does not race");
+        let plan = |variant| pass_plan::generate(variant, problem).expect("fallback kernels do not race");
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         BuildQueue {
-            recipes: variants.iter().map(recipe).collect(),
+            plans: variants.iter().map(plan).collect(),
             waiting: vec![],
             begun: 0,
             at_once: threads.clamp(COMPILES_AT_ONCE.0, COMPILES_AT_ONCE.1),
@@ -173,22 +174,22 @@ impl BuildQueue {
         }
     }
 
-    /// Has the driver begin with as many as it is to compile at once.
+    /// Starts compiling until enough variants are being compiled.
     fn begin(&mut self, programs: &mut Programs) -> Result<()> {
-        while self.waiting.len() < self.at_once && self.begun < self.recipes.len() {
-            // Where the driver is done at once, this is where the time goes.
+        while self.waiting.len() < self.at_once && self.begun < self.plans.len() {
+            // A driver that compiles synchronously spends its time here.
             if self.begun > 0 && self.start.elapsed() > self.budget.mul_f64(BUILD_START_SHARE) {
                 break;
             }
-            programs.begin(self.recipes[self.begun].sources())?;
+            programs.begin(self.plans[self.begun].sources())?;
             self.waiting.push(self.begun);
             self.begun += 1;
         }
         Ok(())
     }
 
-    /// The number of one that is ready, waiting for it if need be; none when all are through, or it gets late and there is one
-    /// already. The planner's choice is waited for in any case: it must be among those that race.
+    /// The number of a variant that is ready, after a wait if necessary. None if all were returned, or if it is late
+    /// and one was returned. It always waits for the planner's choice, which must be in the race.
     fn next(&mut self, programs: &mut Programs, have_one: bool) -> Result<Option<usize>> {
         loop {
             self.begin(programs)?;
@@ -196,7 +197,7 @@ impl BuildQueue {
             if self.waiting.is_empty() || (late && have_one && self.waiting[0] != 0) {
                 return Ok(None);
             }
-            let is_ready = |&index: &usize| programs.is_ready(self.recipes[index].sources());
+            let is_ready = |&index: &usize| programs.is_ready(self.plans[index].sources());
             let ready = self.waiting.iter().position(is_ready);
             if let Some(next) = if late { Some(0) } else { ready } {
                 return Ok(Some(self.waiting.remove(next)));
@@ -205,13 +206,13 @@ impl BuildQueue {
         }
     }
 
-    /// Lets go of those that were begun and not handed out.
+    /// Abandons the variants that were begun and not returned.
     fn give_up(&self, programs: &mut Programs) {
-        programs.give_up(self.recipes.iter().flat_map(|recipe| recipe.sources()));
+        programs.give_up(self.plans.iter().flat_map(|plan| plan.sources()));
     }
 }
 
-/// Has `variants` race. Gives what became of each that was reached in time.
+/// Races `variants`. Returns the result of each that was reached in time.
 pub fn race(
     programs: &mut Programs,
     problem: &Conv2d,
@@ -223,21 +224,21 @@ pub fn race(
     let entry =
         |variant: Variant, seconds| Entry { variant, source: source_hash(problem, &variant), seconds };
     let mut queue = BuildQueue::new(programs, problem, variants, budget);
-    // The driver compiles while the data are made.
+    // The driver compiles while the data is made.
     queue.begin(programs)?;
-    let mut course = match TuningData::new(programs, problem) {
-        // The plan itself may fit all the same.
+    let mut data = match TuningData::new(programs, problem) {
+        // The plan itself may still fit.
         Err(Error::OutOfMemory { .. }) => {
             queue.give_up(programs);
             return Ok(entries);
         }
-        course => course?,
+        data => data?,
     };
     let mut built = vec![];
-    let made_within = start.elapsed();
+    let data_ready = start.elapsed();
     while let Some(index) = queue.next(programs, !built.is_empty())? {
         let variant = &variants[index];
-        match course.admit(programs, variant) {
+        match data.admit(programs, variant) {
             Ok(Some(passes)) => built.push((index, passes)),
             Ok(None) => {
                 programs.context().note(Level::Warn, format_args!("{variant}: wrong results on this driver"));
@@ -245,7 +246,7 @@ pub fn race(
             }
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. })) => {
                 programs.context().note(Level::Debug, format_args!("{variant}: {error}"));
-                // Memory may be there another time.
+                // Another time there may be enough memory.
                 if matches!(error, Error::Shader { .. }) {
                     entries.push(entry(*variant, None));
                 }
@@ -254,7 +255,7 @@ pub fn race(
         }
     }
     queue.give_up(programs);
-    // Those with the best chances first, whoever was ready first.
+    // In the order of prediction, not of compilation.
     built.sort_by_key(|(index, _)| *index);
     let racing: Vec<Variant> = built.iter().map(|(index, _)| variants[*index]).collect();
     let ready = start.elapsed();
@@ -263,7 +264,7 @@ pub fn race(
     let warm_up =
         if programs.context().capabilities().software { Duration::ZERO } else { WARM_UP.min(budget / 8) };
     while let Some((_, passes)) = built.first().filter(|_| warm.elapsed() < warm_up) {
-        course.time(programs, passes, 2)?;
+        data.time(programs, passes, 2)?;
     }
     let mut together = vec![0; built.len()];
     let mut rounds = 0;
@@ -271,11 +272,11 @@ pub fn race(
         for index in race.running() {
             let passes = &built[index].1;
             if together[index] == 0 {
-                let once = course.time(programs, passes, 1)?;
+                let once = data.time(programs, passes, 1)?;
                 together[index] = calls(once);
             }
-            race.take(index, course.time(programs, passes, together[index])?);
-            // Everybody is timed once: what was built in time is to be judged by more than who came first.
+            race.take(index, data.time(programs, passes, together[index])?);
+            // Each is timed at least once: all that were built in time are compared.
             if rounds > 0 && start.elapsed() > budget {
                 break 'rounds;
             }
@@ -288,7 +289,7 @@ pub fn race(
     programs.context().note(
         Level::Debug,
         format_args!(
-            "tuning: {} of {} variants built in {ready:.2?}, data made within {made_within:.2?}, of {}; raced for {:.2?}",
+                        "tuning: {} of {} variants built in {ready:.2?}, data made within {data_ready:.2?}, of {}; raced for {:.2?}",
             racing.len(),
             queue.begun,
             variants.len(),

@@ -9,10 +9,10 @@ use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Query;
 use crate::gl::tunables::{MAX_TIMED_RUNS, TIMING_SECONDS};
 
-/// Device seconds of one run that `enqueue` submits, among `calls` back to back.
+/// Device seconds of one run that `enqueue` submits, measured over `calls` back to back.
 ///
 /// # Errors
-/// What the device failed to do.
+/// The device's failure.
 pub fn time(context: &Rc<Context>, calls: usize, enqueue: impl Fn() -> Result<()>) -> Result<f64> {
     let host = Instant::now();
     let clock = context.capabilities().timestamp_bits > 0;
@@ -30,7 +30,7 @@ pub fn time(context: &Rc<Context>, calls: usize, enqueue: impl Fn() -> Result<()
     Ok(time.as_secs_f64() / calls as f64)
 }
 
-/// Runs that are timed together, where one takes `once` seconds.
+/// How many runs to time together if one takes `once` seconds.
 pub fn calls(once: f64) -> usize {
     ((TIMING_SECONDS / once.max(1e-9)) as usize).clamp(1, MAX_TIMED_RUNS)
 }

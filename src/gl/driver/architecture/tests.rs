@@ -1,7 +1,7 @@
 use super::*;
 
 fn identify(vendor: &str, renderer: &str) -> Architecture {
-    Architecture::identify(vendor, renderer, Told::default())
+    Architecture::identify(vendor, renderer, Reported::default())
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn facts_go_with_the_architecture() {
 
 #[test]
 fn what_the_driver_says_goes_first() {
-    let told = Told { subgroup_size: 64, compute_units: 96 };
-    let found = Architecture::identify("AMD", "AMD Radeon RX 7900 XTX (radeonsi, navi31)", told);
+    let reported = Reported { subgroup_size: 64, compute_units: 96 };
+    let found = Architecture::identify("AMD", "AMD Radeon RX 7900 XTX (radeonsi, navi31)", reported);
     assert_eq!((found.subgroup_size, found.subgroup_size_told), (64, true));
     assert_eq!(found.compute_units, Some(96));
     assert_eq!(found.to_string(), "AMD RDNA3; subgroups of 64; 96 compute units; dual issue");
