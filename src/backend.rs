@@ -10,22 +10,11 @@ use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
 
+mod run;
 mod ticket;
 
+pub use run::Run;
 pub use ticket::Ticket;
-
-/// What one call did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// Id of the device that computed it.
-    pub device: Arc<str>,
-    /// Name of its kernel.
-    pub kernel: Arc<str>,
-    /// The times of the attempt that succeeded.
-    pub timing: Timing,
-    /// Why another device than the planned one computed it; `None` without a fallback.
-    pub fallback: Option<Arc<str>>,
-}
 
 /// An engine bound to one device.
 ///

@@ -11,7 +11,7 @@ use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Run;
+use super::run::Run;
 use crate::error::{Error, Result};
 
 /// Polling interval of a wait that could not register with all its tickets.

@@ -15,16 +15,13 @@ use super::pool::num_threads;
 use super::{direct, winograd};
 use crate::backend::Plan;
 use crate::config::{Config, Tune, config};
+use crate::cpu::tunables::{AUTOTUNE_ROUNDS, MAX_RACED_FORMS};
 use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d};
 use crate::store::{Store, store};
 
 /// The direct algorithm's name in the store, whichever kernel computes it.
 const DIRECT: &str = "direct";
-/// Winograd forms that are measured besides the direct algorithm.
-const FORMS: usize = 2;
-/// Timed runs of each candidate, alternating, after one run that does not count. The best run decides.
-const ROUNDS: usize = 3;
 
 /// An algorithm for a problem. Its name is that of its Winograd kernel, or [`DIRECT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +91,7 @@ fn decide(
 /// The direct algorithm, and the Winograd forms that are predicted best, if any can compute the problem.
 fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
     let direct = Candidate { name: DIRECT, form: None };
-    let forms = winograd::candidates(isa, problem).into_iter().take(FORMS);
+    let forms = winograd::candidates(isa, problem).into_iter().take(MAX_RACED_FORMS);
     std::iter::once(direct).chain(forms.map(|(name, form)| Candidate { name, form: Some(form) })).collect()
 }
 
@@ -117,7 +114,7 @@ fn fastest(mut plans: Vec<Box<dyn Plan>>, problem: &Conv2d) -> Result<(usize, Bo
     input.fill(1.0);
     let mut output = Buffer::zeroed(problem.output_len())?;
     let mut times = vec![Duration::MAX; plans.len()];
-    for round in 0..=ROUNDS {
+    for round in 0..=AUTOTUNE_ROUNDS {
         for (plan, best) in plans.iter().zip(&mut times) {
             let start = Instant::now();
             plan.run(&input, &mut output)?;
@@ -178,7 +175,7 @@ mod tests {
             assert_eq!(isa.name(), "portable");
             return assert!(decide(&problem, Tune::Full, &Store::new(None)).is_none());
         }
-        assert_eq!(all.len(), 1 + FORMS);
+        assert_eq!(all.len(), 1 + MAX_RACED_FORMS);
         let place = tempfile::tempdir().unwrap();
         let fresh = || Store::new(Some(place.path().to_owned()));
         assert!(decide(&problem, Tune::Read, &fresh()).is_none(), "nothing is known yet");

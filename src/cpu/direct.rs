@@ -14,6 +14,7 @@ use super::grouped::{self, GroupedKernel, GroupedShape};
 use super::isa::{Isa, with_kernel};
 use super::{conv2d, dot_conv};
 use crate::backend::Plan;
+use crate::cpu::tunables::MAX_RECENT;
 use crate::error::Result;
 use crate::memory::dot_conv::DotConv;
 use crate::memory::implicit_im2col::ImplicitIm2col;
@@ -57,9 +58,6 @@ impl Method {
         cached.unwrap_or_else(|_| Method::choose(kernel, problem, true))
     }
 }
-
-/// Problems whose methods a thread caches: the layers of a network.
-const MAX_RECENT: usize = 64;
 
 thread_local! {
     /// The most recent first.

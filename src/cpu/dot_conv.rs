@@ -17,15 +17,13 @@ use super::implicit_im2col::columns;
 use super::kernels::{DOT_LANES, Dots, Kernel, TransposeBlock};
 use super::pool::{self, Team};
 use crate::backend::{Memory, Plan};
+use crate::cpu::tunables::DOT_TASKS;
 use crate::error::Result;
 use crate::memory::blocking::WORKSPACE;
 use crate::memory::dot_conv::{DotConv, GAP, ROWS, packing_weights};
 use crate::memory::implicit_im2col::ImplicitIm2col;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
-
-/// Tasks for each thread, so that uneven ones balance.
-const TASKS: usize = 2;
 
 /// A convolution by dot products, with its weights packed.
 pub struct DotConvPlan<K> {
@@ -137,7 +135,7 @@ pub fn execute<K: Kernel>(
         }
     };
     assert!(len && output.len() == products * rows * pixels);
-    let tasks = if team.size() == 1 { 1 } else { (TASKS * team.size()).div_ceil(products) };
+    let tasks = if team.size() == 1 { 1 } else { (DOT_TASKS * team.size()).div_ceil(products) };
     let each = rows.div_ceil(tasks).next_multiple_of(ROWS);
     let blocks = rows.div_ceil(each);
     let image_len = input.len() / products;

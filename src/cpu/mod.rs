@@ -20,6 +20,7 @@
 //! | `isa` | which kernels this CPU can run | |
 //! | `pool`, `workers`, `process_lock` | threads | |
 //! | `buffer` | aligned memory, reused between calls | |
+//! | `tunables` | every number chosen for speed | |
 //! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
 //!
 //! Sums are in fp32, in an order that depends on the problem alone: the bits are the same with any number of threads.
@@ -52,6 +53,7 @@ mod product;
 mod special_values;
 #[cfg(test)]
 mod tests;
+mod tunables;
 mod winograd;
 mod workers;
 

@@ -24,19 +24,11 @@ use super::buffer::{self, Borrowed, Buffer};
 use super::process_lock::ProcessLock;
 use super::workers::{ThreadMain, Workers};
 use crate::config::config;
+use crate::cpu::tunables::{MAX_SHARES, MAX_THREADS, SPINS};
 use crate::error::{Error, Result};
 use crate::loader;
 use crate::memory::blocking::{INLINE_FLOPS, WORKSPACE as WORKSPACE_LEN};
 use crate::report::Timing;
-
-/// Maximum number of threads that is accepted. More is taken for a mistake.
-const MAX_THREADS: usize = 1024;
-
-/// Maximum shares of a step; more threads use the same shares. All shares of a step take less than 64 KiB.
-const MAX_SHARES: usize = 256;
-
-/// Checks for the end of a step before a thread yields its core.
-const SPINS: usize = 256;
 
 /// The number of threads set by [`set_num_threads`], or 0.
 static ASKED: AtomicUsize = AtomicUsize::new(0);

@@ -23,23 +23,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::allocate;
+use crate::cpu::tunables::{MAX_SPIN_TIME, MAX_WAKES, SPIN_TIME, SPINS_PER_CLOCK_READ};
 use crate::error::Result;
 use crate::loader;
-
-/// Time that an idle thread spins: somewhat more than waking a thread takes.
-const SPIN_TIME: Duration = Duration::from_micros(50);
-
-/// Maximum time that an idle thread spins while callers are computing, whose next jobs will come soon.
-const MAX_SPIN_TIME: Duration = Duration::from_millis(1);
-
-/// Checks between two readings of the clock.
-const SPINS_PER_CLOCK_READ: usize = 32;
-
-/// Sleeping helpers that one thread wakes. They wake others.
-const MAX_WAKES: usize = 2;
 
 /// A job's function. Its arguments are the thread's number, 0 for the caller, and the thread's workspace. It returns
 /// when no work is left to take.

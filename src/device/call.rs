@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::backend::{Backend, BorrowedSlice, FallbackFn, Job, Recipe, Ticket, WhenFull};
+use crate::backend::{Backend, BorrowedSlice, FallbackFn, Job, Recipe, Run, Ticket, WhenFull};
 use crate::cpu;
 use crate::error::Result;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Choice;
-use crate::gl::architecture::Architecture;
+use super::choice::Choice;
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
+use crate::gl::architecture::Architecture;
 use crate::{cpu, gl};
 
 /// The kind of engine that drives a device.

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Run, call, fall_back};
+use super::call;
+use super::choice::fall_back;
 use crate::allocate;
-use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe};
+use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe, Run};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
 use crate::problem::Conv2d;

@@ -13,7 +13,7 @@ use crate::device::DeviceOption;
 use crate::failure::Failure;
 use crate::suite::{self, Layer};
 use crate::{files, memory};
-use ways::{Calls, WayResult, Workload};
+use ways::{Calls, Settings, WayResult, Workload};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
 ///
@@ -58,6 +58,13 @@ pub struct Args {
     /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Args {
+    fn settings(&self) -> Settings {
+        let piece_bytes = (self.piece as usize) << 20;
+        Settings { batches: self.batches as usize, slots: self.slots as usize, piece_bytes }
+    }
 }
 
 /// Everything that was measured.
@@ -172,7 +179,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             report.layers.push(figures);
             continue;
         }
-        let work = Workload::new(args, &device, layer);
+        let work = Workload::new(args.settings(), &device, layer);
         let measured = work.and_then(|work| measured(args, &device, &work, layer, copies.bytes_per_second));
         let figures = measured.map_err(|failure| failure.at(&layer.name))?;
         print(console, &figures);
@@ -297,7 +304,11 @@ fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Resul
     let copied = Conv2d::new(Conv2dDesc { n, h, w, ..Default::default() })?;
     let moved = copied.input_len() as f64;
     let layer = Layer { name: layer.name.clone(), problem: copied };
-    let took = Workload::new(args, device, &layer)?.in_place("both ways", Contexts::Three, Order::Host)?;
+    let took = Workload::new(args.settings(), device, &layer)?.in_place(
+        "both ways",
+        Contexts::Three,
+        Order::Host,
+    )?;
     let [_, computing, _] = took.busy.unwrap_or_default();
     let upload = steps.upload * moved / problem.input_len() as f64;
     let download = steps.download * moved / problem.output_len() as f64;

@@ -28,6 +28,7 @@ use super::pack::{Lines, panels};
 use super::plan::plan;
 use super::pool::{self, Team, num_threads};
 use crate::backend::{Memory, Plan};
+use crate::cpu::tunables::{MAX_KEPT, MAX_STAGED, STAGE_TASKS};
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, INLINE_FLOPS};
 use crate::memory::implicit_im2col::{ImplicitIm2col, STAGE};
@@ -351,15 +352,6 @@ thread_local! {
     /// Planes that threads copy together.
     static STAGED: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
-
-/// Maximum elements of shared planes for each thread: 2 MiB.
-const MAX_STAGED: usize = 1 << 19;
-
-/// Tasks of copying shared planes, for each thread.
-const STAGE_TASKS: usize = 3;
-
-/// Maximum elements of packed weights that a thread keeps: 16 MiB.
-const MAX_KEPT: usize = 4 << 20;
 
 /// Frees the buffers that the calling thread keeps.
 pub fn clear() {

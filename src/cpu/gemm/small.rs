@@ -4,10 +4,8 @@
 use super::product::Product;
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::Lines;
+use crate::cpu::tunables::MAX_TINY;
 use crate::memory::blocking::{Method, even};
-
-/// Products with at most this many multiply-adds skip the planner.
-const MAX_TINY: usize = 1 << 10;
 
 /// Computes `product` if neither operand needs packing, or if it is tiny. Returns whether it did.
 pub fn run<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], factors: (f32, f32)) -> bool {

@@ -11,15 +11,11 @@ use crate::cpu::block::Shared;
 use crate::cpu::buffer::Buffer;
 use crate::cpu::kernels::CopyBlock;
 use crate::cpu::pool::{self, Team};
+use crate::cpu::tunables::{GROUPED_TASK_FLOPS, GROUPED_TASKS};
 use crate::error::Result;
 use crate::memory::blocking::even;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
-
-/// Tasks for each thread, so that uneven ones balance.
-const TASKS: usize = 4;
-/// Minimum operations of a task. With fewer, taking the task would cost too much.
-const TASK_FLOPS: u64 = 200_000;
 
 /// A grouped convolution with its weights reordered.
 pub struct GroupedPlan<K> {
@@ -50,8 +46,8 @@ impl Grid {
         let Conv2dSizes { n, p, q, groups, .. } = *problem.sizes();
         let (row_blocks, col_blocks) = (p.div_ceil(shape.rows), q.div_ceil(shape.cols));
         let blocks = n * row_blocks * col_blocks;
-        let sensible = (problem.flops() / TASK_FLOPS).clamp(1, 1 << 20) as usize;
-        let wanted = (threads * TASKS).min(sensible).div_ceil(blocks).min(groups);
+        let sensible = (problem.flops() / GROUPED_TASK_FLOPS).clamp(1, 1 << 20) as usize;
+        let wanted = (threads * GROUPED_TASKS).min(sensible).div_ceil(blocks).min(groups);
         let mut groups_of_task = groups.div_ceil(wanted);
         if shape.maps {
             groups_of_task = groups_of_task.next_multiple_of(shape.panel);

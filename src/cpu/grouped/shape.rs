@@ -1,6 +1,7 @@
 //! How a problem is cut: the inner loop, the size of a band, the tiles.
 
 use crate::allocate;
+use crate::cpu::tunables::MIN_BAND_ROWS;
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
 use crate::memory::costs::cpu::grouped::COPYING;
@@ -49,9 +50,6 @@ pub struct TileLimits {
 /// Chains of additions that keep the arithmetic units busy.
 const CHAINS: usize = 8;
 
-/// Output rows that a band has at least, if possible. With fewer, too many input rows are copied more than once.
-const MIN_ROWS: usize = 8;
-
 impl GroupedShape {
     /// Cuts `problem` so that a band takes at most half of an L1 cache of `l1` elements, if possible. `None` if not
     /// even one row fits in the workspace.
@@ -83,11 +81,11 @@ impl GroupedShape {
         }
         shape.measure(sizes);
         let aim = |shape: &GroupedShape| inputs.saturating_mul(shape.channel) <= l1 / 2;
-        while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= MIN_ROWS
+        while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= MIN_BAND_ROWS
             || shape.rows > 1 && !shape.fits(tiles.lanes)
-            || shape.rows > MIN_ROWS && !aim(&shape)
+            || shape.rows > MIN_BAND_ROWS && !aim(&shape)
         {
-            if shape.rows > MIN_ROWS || shape.cols <= tiles.lanes {
+            if shape.rows > MIN_BAND_ROWS || shape.cols <= tiles.lanes {
                 shape.rows = shape.rows.div_ceil(2);
             } else {
                 shape.cols = shape.cols.div_ceil(2).next_multiple_of(tiles.lanes);

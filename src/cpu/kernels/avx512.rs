@@ -6,6 +6,7 @@ use super::avx2::Avx2;
 use super::contract::{Dots, Epilogue, Kernel, Tile, TransposeBlock, View};
 use super::vector::dots::{DotVector, six_by_four};
 use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, view_of};
+use crate::cpu::tunables::{PREFETCH_DEPTHS, TRANSPOSE_LEAD};
 
 /// Proof that this CPU has AVX-512F and AVX-512VL, and that the operating system saves their registers.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +54,6 @@ define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows
 
 /// Rows and depths that are transposed at a time: few enough to leave a tile's sums in registers.
 const SIDE: usize = 8;
-/// Depths between the transpose and the read: a load from a store that has not reached the cache waits for it.
-const LEAD: usize = 16;
-/// Prefetch distance of rows, in depths after those that are transposed.
-const PREFETCH_DEPTHS: usize = 64;
 
 /// An instance of [`view_packing`].
 type Instance = unsafe fn(&TransposeBlock, &View, Tile, &Epilogue);
@@ -101,7 +98,7 @@ unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
     (from, to) = (from.wrapping_add(first), to.wrapping_add(first * MR));
     let mut rows = 0;
     let mut transpose_until = |read: *const f32| {
-        while to.cast_const() < read.wrapping_add(LEAD * MR) && to < end {
+        while to.cast_const() < read.wrapping_add(TRANSPOSE_LEAD * MR) && to < end {
             // SAFETY: `to` is before the panel's end, SIDE depths at least.
             unsafe { square(from, line, to) };
             // Prefetches half of the rows, as a cache line is two squares long. After the rows' end come those of the

@@ -2,6 +2,8 @@
 //!
 //! This file imports no kernel. Kernels implement the trait; loops are generic over it.
 
+pub use crate::cpu::tunables::A_AHEAD;
+
 /// Rows of A as a kernel reads them: element p of row i is at `start + i*row + p*step`.
 #[derive(Clone, Copy)]
 pub struct Panel {
@@ -44,9 +46,6 @@ pub struct View<'a> {
     /// Prefetch distance in A, in elements from the current position.
     pub a_ahead: isize,
 }
-
-/// Prefetch distance of a packed A, in elements. It is one page: the hardware prefetcher stops at page ends.
-pub const A_AHEAD: isize = 1024;
 
 /// One tap of a [`View`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

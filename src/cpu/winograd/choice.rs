@@ -6,6 +6,7 @@
 //! exact on integers.
 
 use super::form::{F2, F4, F6, Form};
+use crate::cpu::tunables::MIN_WINOGRAD_FLOPS;
 use crate::memory::Caches;
 use crate::memory::costs::cpu::winograd::{
     DIRECT_PACKING, DIRECT_SHARE, OUTER_BYTES, PRODUCT_SHARE, TRANSFORM, WEIGHTS,
@@ -23,9 +24,6 @@ pub enum Choice {
 
 /// All forms.
 pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
-
-/// `auto` uses the direct algorithm for problems with less work.
-const MIN_FLOPS: u64 = 20_000_000;
 
 impl Choice {
     /// Outputs of a tile in each direction.
@@ -69,7 +67,9 @@ fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
 /// problem.
 pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
     let mut forms = CHOICES.to_vec();
-    forms.retain(|form| problem.flops() >= MIN_FLOPS && winograd::is_accurate(problem.sizes(), form.m()));
+    forms.retain(|form| {
+        problem.flops() >= MIN_WINOGRAD_FLOPS && winograd::is_accurate(problem.sizes(), form.m())
+    });
     forms.sort_by(|a, b| a.cycles(caches, problem, lanes).total_cmp(&b.cycles(caches, problem, lanes)));
     forms
 }
@@ -89,7 +89,7 @@ pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: us
         // Where no form is accurate by the rule, the most accurate one.
         Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
         Algorithm::Auto => best
-            .filter(|best| problem.flops() >= MIN_FLOPS && best.0 < direct_cycles(problem, lanes))
+            .filter(|best| problem.flops() >= MIN_WINOGRAD_FLOPS && best.0 < direct_cycles(problem, lanes))
             .map(|best| best.1),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use super::images_at_once;
-use super::prepared::{Convolution, Images, Timing};
+use super::limits::images_at_once;
+use super::prepared::{Convolution, Images};
+use super::timing::Timing;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::timing::Timing;
 use crate::error::{Error, Result};
-use crate::gl::convolution::Timing;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch;
 use crate::gl::execution::passes::{self, Passes};

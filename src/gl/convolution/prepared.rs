@@ -5,43 +5,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::fallback::{Choice, Fallback};
+use super::fallback::{Choice, Fallback, reference_params};
 use super::generated::Generated;
-use super::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS, reference_params};
+use super::limits::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
+use super::timing::Timing;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
-use crate::gl::execution::budget::{DispatchBudget, Work};
 use crate::gl::execution::dispatch::{self, Ran};
 use crate::gl::execution::passes::Buffers;
 use crate::gl::execution::programs::Programs;
-use crate::gl::tunables::DISPATCH_TARGET;
 use crate::problem::Conv2d;
 use crate::shader::variant::Variant;
-
-/// How long dispatches may be, and how long an image is expected to take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// The time that a dispatch should take.
-    pub target: Duration,
-    /// Seconds that the planner expects an image to take, if it was asked.
-    pub image_seconds: Option<f64>,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing { target: DISPATCH_TARGET, image_seconds: None }
-    }
-}
-
-impl Timing {
-    /// The budget of `work`, the work of `images` images.
-    pub fn budget(&self, work: &Work, images: usize) -> DispatchBudget {
-        let seconds = self.image_seconds.map(|it| it * images as f64);
-        let rate = seconds.map(|seconds| f64::from(work.units) * work.operations / seconds);
-        DispatchBudget::with_target(self.target).expecting(rate)
-    }
-}
 
 /// The buffers and size of one run.
 #[derive(Clone, Copy)]

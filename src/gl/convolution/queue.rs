@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::fallback::direct_params;
+use super::limits::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
 use super::prepared::Upload;
-use super::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
 use crate::error::Result;
 use crate::gl::driver::api;
 use crate::gl::driver::context::Context;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Data, Effort, time, worse};
+use super::trial::{Data, Effort, time, worse};
 use crate::error::{Error, Result};
 use crate::gl::convolution::Buffered;
 use crate::gl::device::engine::Engine;

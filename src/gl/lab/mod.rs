@@ -6,8 +6,8 @@
 pub mod baseline;
 mod bench;
 mod numbers;
+mod trial;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,33 +16,17 @@ use crate::error::Result;
 use crate::gl::convolution::{Buffered, Chosen};
 use crate::gl::device::engine::Engine;
 use crate::gl::device::registry;
-use crate::gl::driver::context::Context;
-use crate::gl::driver::fence::Fence;
-use crate::gl::driver::resource::Query;
 use crate::gl::execution::programs::Programs;
 use crate::gl::tune;
-use crate::problem::exact::Random;
-use crate::problem::oracle::{self, Expected};
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::problem::Conv2d;
 use crate::shader::variant::{self, Variant};
 
 pub use crate::gl::device::registry::gpu;
 pub use bench::{Bench, Timed};
 use numbers::Given;
 pub use numbers::{Compared, Numbers};
-
-/// What to measure, and for how long.
-#[derive(Debug, Clone, Copy)]
-pub struct Effort {
-    /// How long the device is kept busy first: an idle device is slow.
-    pub busy: Duration,
-    /// Runs back to back between two timestamps.
-    pub calls: usize,
-    /// Repetitions, of which the best counts.
-    pub rounds: usize,
-    /// Rows of the output to compare with the oracle.
-    pub rows: usize,
-}
+use trial::time;
+pub use trial::{Data, Effort};
 
 /// The result of trying a variant.
 #[derive(Debug, Clone)]
@@ -55,48 +39,6 @@ pub struct Outcome {
     pub time: Duration,
     /// The largest error of the compared rows, relative to the direct algorithm's bound.
     pub error: f64,
-}
-
-/// Data to try variants of one problem: reals, and some rows of the expected output.
-pub struct Data {
-    input: Vec<f32>,
-    weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    rows: Vec<((usize, usize, usize), Vec<Expected>)>,
-}
-
-impl Data {
-    /// The same data for the same problem each time; computes `rows` expected rows, including the last one.
-    pub fn new(problem: &Conv2d, rows: usize) -> Self {
-        let mut random = Random::new(20);
-        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
-        let bias = problem.bias().then(|| random.reals(problem.sizes().k));
-        let Conv2dSizes { n, k, p, q, .. } = *problem.sizes();
-        let mut between = |high: usize| random.between(0, high as i64 - 1) as usize;
-        let mut row = |first: bool| {
-            let at = if first { (n - 1, k - 1, p - 1) } else { (between(n), between(k), between(p)) };
-            let mut expected = vec![Expected::default(); q];
-            oracle::conv2d_row(problem, (&input, &weights, bias.as_deref()), at, &mut expected);
-            (at, expected)
-        };
-        let rows = (0..rows).map(|index| row(index == 0)).collect();
-        Data { input, weights, bias, rows }
-    }
-
-    fn error(&self, problem: &Conv2d, output: &[f32]) -> f64 {
-        let Conv2dSizes { k, p, q, .. } = *problem.sizes();
-        let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
-            let got = &output[((n * k + ki) * p + pi) * q..][..q];
-            let errors = got.iter().zip(expected);
-            errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, worse)
-        };
-        self.rows.iter().map(row_error).fold(0.0, worse)
-    }
-}
-
-/// The larger of two errors; NaN is the largest.
-fn worse(one: f64, other: f64) -> f64 {
-    if one >= other || one.is_nan() { one } else { other }
 }
 
 fn measure(
@@ -116,32 +58,6 @@ fn measure(
     let context = programs.context().clone();
     let time = time(&context, &|calls| prepared.enqueue(calls), effort)?;
     Ok(Outcome { variant: *variant, build, time, error })
-}
-
-/// The longest time of runs back to back. Slow kernels are timed over fewer runs.
-const MAX_TIME: Duration = Duration::from_millis(200);
-
-/// Device time of one run; `enqueue` submits a given number of runs.
-fn time(context: &Rc<Context>, enqueue: &dyn Fn(usize) -> Result<()>, effort: &Effort) -> Result<Duration> {
-    let round = |calls: usize| -> Result<Duration> {
-        let first = Query::timestamp(context)?;
-        enqueue(calls)?;
-        let last = Query::timestamp(context)?;
-        Fence::new(context)?.wait("a trial")?;
-        Ok(last.since(&first)? / calls as u32)
-    };
-    let busy = Instant::now();
-    let mut time = round(1)?;
-    while busy.elapsed() < effort.busy {
-        time = round(2)?;
-    }
-    let limit = MAX_TIME.as_nanos() / time.as_nanos().max(1);
-    let calls = effort.calls.min(limit as usize).max(1);
-    for number in 0..effort.rounds {
-        let once = round(calls)?;
-        time = if number == 0 { once } else { time.min(once) };
-    }
-    Ok(time)
 }
 
 /// Tries `variants` of `problem` on `gl:device` in sequence; none of an empty batch. A failure does not stop the

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::device::{clip_batch, gpu, is_sound, source_hash};
 use super::timing::{calls, time};
-use super::{clip_batch, gpu, is_sound, source_hash};
 use crate::error::{Error, Result};
 use crate::gl::cache;
 use crate::gl::convolution::Buffered;

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::source_hash;
+use super::device::source_hash;
 use super::timing::{calls, time};
 use crate::allocate;
 use crate::error::{Error, Result};

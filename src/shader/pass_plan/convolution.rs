@@ -1,8 +1,8 @@
 //! The passes of a convolution, for each family of variants.
 
 use super::defines::{Defines, Shape};
+use super::plan::{BufferRole, Pass, PassPlan};
 use super::tile::{TileOptions, elementwise, pack, packed_sizes, split_sum, tile_pass};
-use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::Tile;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations;

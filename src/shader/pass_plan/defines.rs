@@ -1,6 +1,6 @@
 //! The constants at the head of a generated shader, and the sizes of a convolution that they state.
 
-use super::ShaderSource;
+use super::plan::ShaderSource;
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::source::NUMBERS;
 

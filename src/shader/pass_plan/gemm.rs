@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::defines::{Defines, Shape};
+use super::plan::{BufferRole, Pass, PassPlan};
 use super::tile::{TileOptions, packed_sizes, split_sum, tile_pass};
-use super::{BufferRole, Pass, PassPlan};
 use crate::memory::tiles::{TILES, Tile};
 use crate::problem::Gemm;
 use crate::shader::iterations;

@@ -1,7 +1,7 @@
 //! Passes that measure a device.
 
 use super::defines::Defines;
-use super::{BufferRole, Pass};
+use super::plan::{BufferRole, Pass};
 use crate::shader::iterations;
 
 const MEASURE_FMA: &str = include_str!("../../../glsl/measure_fma.comp");

@@ -1,7 +1,7 @@
 //! Tiled products: the pass that packs weights, the tile pass, and the pass that adds the parts of a split reduction.
 
 use super::defines::{Defines, Shape};
-use super::{BufferRole, Pass, ShaderSource};
+use super::plan::{BufferRole, Pass, ShaderSource};
 use crate::memory::tiles::Tile;
 use crate::shader::iterations;
 

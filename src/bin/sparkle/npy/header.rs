@@ -5,8 +5,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::literal::{self, Literal};
-use super::shape_text;
+use super::literal::{self, Literal, shape_text};
 
 /// The most bytes of a header. Version 1 has the same limit; a longer header describes no plain array.
 const MAX_BYTES: usize = 0xffff;

@@ -327,6 +327,12 @@ impl fmt::Display for Literal {
     }
 }
 
+/// A shape as Python writes it.
+pub fn shape_text(shape: &[usize]) -> String {
+    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
+    if sides.len() == 1 { format!("({},)", sides[0]) } else { format!("({})", sides.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

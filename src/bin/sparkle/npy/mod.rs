@@ -14,6 +14,7 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::memory;
 use header::Header;
+use literal::shape_text;
 
 /// Bytes per read or write.
 const CHUNK: usize = 64 << 10;
@@ -165,11 +166,6 @@ impl Places {
         }
         place
     }
-}
-
-fn shape_text(shape: &[usize]) -> String {
-    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
-    if sides.len() == 1 { format!("({},)", sides[0]) } else { format!("({})", sides.join(", ")) }
 }
 
 #[cfg(test)]

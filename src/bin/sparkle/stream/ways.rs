@@ -8,7 +8,6 @@ use sparkle::problem::exact::Random;
 use sparkle::report::PipelineStats;
 use sparkle::{Contexts, Conv2d, Conv2dDesc, Conv2dPlan, Device, Order, Pipeline, PipelineOptions, WhenFull};
 
-use super::Args;
 use crate::failure::Failure;
 use crate::suite::Layer;
 use crate::{memory, verify};
@@ -60,12 +59,23 @@ impl Calls {
     }
 }
 
+/// How much is streamed, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Batches per way.
+    pub batches: usize,
+    /// Slots of the pipelines.
+    pub slots: usize,
+    /// The largest piece of a batch from ordinary memory.
+    pub piece_bytes: usize,
+}
+
 impl<'a> Workload<'a> {
     /// Computes the layer once, and compares its first and last image with the oracle.
     ///
     /// # Errors
     /// A wrong result; a device failure.
-    pub fn new(args: &Args, device: &'a Device, layer: &'a Layer) -> Result<Self, Failure> {
+    pub fn new(settings: Settings, device: &'a Device, layer: &'a Layer) -> Result<Self, Failure> {
         let problem = &layer.problem;
         verify::check_memory(problem)?;
         let mut random = Random::new(problem.flops());
@@ -74,8 +84,7 @@ impl<'a> Workload<'a> {
         let plan = device.plan(problem, &weights, None)?;
         let mut right = memory::unwritten(problem.output_len())?;
         plan.run(&input, &mut right)?;
-        let (batches, slots) = (args.batches as usize, args.slots as usize);
-        let piece_bytes = (args.piece as usize) << 20;
+        let Settings { batches, slots, piece_bytes } = settings;
         let work = Workload { device, layer, input, weights, plan, right, batches, slots, piece_bytes };
         for image in [0, problem.sizes().n - 1] {
             work.check_image(&work.right, image)?;

@@ -13,10 +13,10 @@ pub(in crate::cpu::kernels) use for_vectors;
 /// Implements [`Kernel`](crate::cpu::kernels::Kernel) for a proof type on a vector type. Both need `$features`.
 macro_rules! define_vector_kernel {
     ($type:ty, $vector:ty, $isa:literal, $mr:literal x $nr:literal, $features:literal, rows: $($rows:literal)*, vectors: $vectors:tt, columns: $($columns:literal)*; $($thin:tt)*) => {
-        impl $crate::cpu::kernels::Kernel for $type {
+        impl $crate::cpu::kernels::contract::Kernel for $type {
             const MR: usize = $mr;
             const NR: usize = $nr;
-            const LANES: usize = <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+            const LANES: usize = <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
             const SGEMM: &'static str = concat!("sgemm_", $isa, "_", $mr, "x", $nr);
             const CONV: &'static str = concat!("conv_igemm_", $isa, "_", $mr, "x", $nr);
             const DOTS: &'static str = concat!("conv_dots_", $isa);
@@ -24,12 +24,12 @@ macro_rules! define_vector_kernel {
             unsafe fn tile(
                 self,
                 depth: usize,
-                a: $crate::cpu::kernels::Panel,
+                a: $crate::cpu::kernels::contract::Panel,
                 b: (*const f32, usize),
-                c: $crate::cpu::kernels::Tile,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
             ) {
-                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+                use $crate::cpu::kernels::contract::{Epilogue, Panel, Tile};
 
                 #[target_feature(enable = $features)]
                 unsafe fn packed<const M: usize, const V: usize>(
@@ -42,7 +42,7 @@ macro_rules! define_vector_kernel {
                     // Constant strides save the innermost loop registers and additions.
                     let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr, std::ptr::null_mut()));
                     // SAFETY: the caller keeps the contract of Kernel::tile.
-                    unsafe { vector::tile::tile::<$vector, M, V, { vector::tile::FETCHING }>(depth, a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::FETCHING }>(depth, a, b, c, epilogue) }
                 }
                 #[target_feature(enable = $features)]
                 unsafe fn in_place<const M: usize, const V: usize>(
@@ -54,10 +54,10 @@ macro_rules! define_vector_kernel {
                 ) {
                     let b = (b.0, b.1, std::ptr::null_mut());
                     // SAFETY: as above.
-                    unsafe { vector::tile::tile::<$vector, M, V, { vector::tile::IN_PLACE }>(depth, a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::IN_PLACE }>(depth, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
-                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
                 const PACKED: [[Instance; V]; $mr] = [$(for_vectors!(packed, $rows, $vectors)),*];
                 const IN_PLACE: [[Instance; V]; $mr] = [$(for_vectors!(in_place, $rows, $vectors)),*];
                 let is_packed = (a.row, a.step, b.1) == (1, $mr, $nr);
@@ -74,10 +74,10 @@ macro_rules! define_vector_kernel {
                 a: *const f32,
                 b: (*const f32, usize),
                 packed: *mut f32,
-                c: $crate::cpu::kernels::Tile,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
             ) {
-                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+                use $crate::cpu::kernels::contract::{Epilogue, Panel, Tile};
 
                 #[target_feature(enable = $features)]
                 unsafe fn compiled(
@@ -89,10 +89,10 @@ macro_rules! define_vector_kernel {
                 ) {
                     // SAFETY: the caller keeps the contract of Kernel::tile_packing.
                     unsafe {
-                        vector::tile::tile::<$vector, $mr, V, { vector::tile::PACKING }>(depth, a, b, c, epilogue)
+                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING }>(depth, a, b, c, epilogue)
                     }
                 }
-                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
                 // SAFETY: as above; that `self` exists proves that this CPU has the features.
                 unsafe { compiled(depth, Panel::packed(a, $mr), (b.0, b.1, packed), c, epilogue) }
             }
@@ -103,10 +103,10 @@ macro_rules! define_vector_kernel {
                 a: (*const f32, usize),
                 b: *const f32,
                 packed: *mut f32,
-                c: $crate::cpu::kernels::Tile,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
             ) {
-                use $crate::cpu::kernels::{Epilogue, Panel, Tile, vector};
+                use $crate::cpu::kernels::contract::{Epilogue, Panel, Tile};
 
                 #[target_feature(enable = $features)]
                 unsafe fn compiled(
@@ -119,10 +119,10 @@ macro_rules! define_vector_kernel {
                     let (a, b) = (Panel { start, row, step: 1 }, (b, $nr, packed));
                     // SAFETY: the caller keeps the contract of Kernel::tile_packing_a.
                     unsafe {
-                        vector::tile::tile::<$vector, $mr, V, { vector::tile::PACKING_A }>(depth, a, b, c, epilogue)
+                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING_A }>(depth, a, b, c, epilogue)
                     }
                 }
-                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
                 // SAFETY: as above; that `self` exists proves that this CPU has the features.
                 unsafe { compiled(depth, a, (b, packed), c, epilogue) }
             }
@@ -136,11 +136,11 @@ macro_rules! define_vector_kernel {
             unsafe fn view(
                 self,
                 a: *const f32,
-                b: &$crate::cpu::kernels::View,
-                c: $crate::cpu::kernels::Tile,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                b: &$crate::cpu::kernels::contract::View,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
             ) {
-                use $crate::cpu::kernels::{Epilogue, Tile, View, vector};
+                use $crate::cpu::kernels::contract::{Epilogue, Tile, View};
 
                 #[target_feature(enable = $features)]
                 unsafe fn compiled<const M: usize, const V: usize, const X: usize, const MASKED: bool>(
@@ -150,10 +150,10 @@ macro_rules! define_vector_kernel {
                     epilogue: &Epilogue,
                 ) {
                     // SAFETY: the caller keeps the contract of Kernel::view.
-                    unsafe { vector::view::view::<$vector, M, V, X, MASKED>($mr, a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::view::view::<$vector, M, V, X, MASKED>($mr, a, b, c, epilogue) }
                 }
                 type Instance = unsafe fn(*const f32, &View, Tile, &Epilogue);
-                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::Vector>::LANES;
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
                 const TILES: [[[Instance; 2]; V]; $mr] =
                     [$(for_vectors!(compiled, $rows, 0, $vectors)),*];
                 const BESIDE: &[[[Instance; 2]; V]] =
@@ -168,16 +168,16 @@ macro_rules! define_vector_kernel {
             unsafe fn view_two(
                 self,
                 a: [*const f32; 2],
-                b: &$crate::cpu::kernels::View,
-                c: $crate::cpu::kernels::Tile,
-                epilogue: &$crate::cpu::kernels::Epilogue,
+                b: &$crate::cpu::kernels::contract::View,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
             ) {
-                use $crate::cpu::kernels::{Epilogue, Tile, View, vector};
+                use $crate::cpu::kernels::contract::{Epilogue, Tile, View};
 
                 #[target_feature(enable = $features)]
                 unsafe fn compiled<const MASKED: bool>(a: [*const f32; 2], b: &View, c: Tile, epilogue: &Epilogue) {
                     // SAFETY: the caller keeps the contract of Kernel::view_two.
-                    unsafe { vector::view::view_two::<$vector, $mr, MASKED>(a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::view::view_two::<$vector, $mr, MASKED>(a, b, c, epilogue) }
                 }
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the features.
                 unsafe { if b.whole { compiled::<false>(a, b, c, epilogue) } else { compiled::<true>(a, b, c, epilogue) } }
@@ -185,9 +185,9 @@ macro_rules! define_vector_kernel {
 
             $($thin)*
 
-            unsafe fn dots(self, dots: &$crate::cpu::kernels::Dots) {
+            unsafe fn dots(self, dots: &$crate::cpu::kernels::contract::Dots) {
                 #[target_feature(enable = $features)]
-                unsafe fn compiled(dots: &$crate::cpu::kernels::Dots) {
+                unsafe fn compiled(dots: &$crate::cpu::kernels::contract::Dots) {
                     // SAFETY: the caller keeps the contract of Kernel::dots.
                     unsafe { $crate::cpu::kernels::vector::dots::on_vectors::<$vector>(dots) }
                 }
@@ -195,15 +195,15 @@ macro_rules! define_vector_kernel {
                 unsafe { compiled(dots) }
             }
 
-            unsafe fn transpose(self, block: &$crate::cpu::kernels::TransposeBlock) {
+            unsafe fn transpose(self, block: &$crate::cpu::kernels::contract::TransposeBlock) {
                 // SAFETY: the caller keeps the contract of Kernel::transpose; that `self` exists proves that this
                 // CPU has AVX2.
                 unsafe { $crate::cpu::kernels::transpose::by_eights(block) }
             }
 
-            unsafe fn copy(self, part: &$crate::cpu::kernels::CopyBlock) {
+            unsafe fn copy(self, part: &$crate::cpu::kernels::contract::CopyBlock) {
                 #[target_feature(enable = $features)]
-                unsafe fn compiled(part: &$crate::cpu::kernels::CopyBlock) {
+                unsafe fn compiled(part: &$crate::cpu::kernels::contract::CopyBlock) {
                     // SAFETY: the caller keeps the contract of Kernel::copy.
                     unsafe { $crate::cpu::kernels::vector::copy::copy::<$vector>(part) }
                 }

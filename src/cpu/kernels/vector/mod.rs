@@ -17,7 +17,7 @@
 pub(super) mod copy;
 mod define;
 pub(super) mod dots;
-mod register;
+pub(super) mod register;
 pub(super) mod tile;
 pub(super) mod view;
 

@@ -2,6 +2,7 @@
 
 use super::register::{Vector, finish, unrolled};
 use crate::cpu::kernels::contract::{A_AHEAD, Epilogue, Panel, Tile};
+use crate::cpu::tunables::B_AHEAD;
 
 /// The innermost loop only computes. A is not packed.
 pub(in crate::cpu::kernels) const IN_PLACE: u8 = 0;
@@ -73,9 +74,6 @@ unsafe fn tile_of<T: Vector, const M: usize, const V: usize, const WITH: u8, con
         finish::<T, M, V, true>(&sums, Tile { start: c, ld: ldc, rows: M, cols }, epilogue);
     }
 }
-
-/// Prefetch distance of B in rows while it is packed: the latency of the last-level cache.
-const B_AHEAD: usize = 16;
 
 /// The position of the innermost loop in A and B.
 struct Position {
