@@ -17,8 +17,12 @@ mod explore;
 mod race;
 pub mod timing;
 
-pub use choose::{choose, choose_built, expected, policy, prepare, tune};
+#[cfg(feature = "lab")]
+pub use choose::tune;
+pub use choose::{choose, choose_built, expected, policy, prepare};
 #[cfg(test)]
 pub use choose::{order, refuse, stays_with_fallback};
-pub use device::{clip_batch, gpu};
+#[cfg(feature = "lab")]
+pub use device::clip_batch;
+pub use device::gpu;
 pub use explore::explore;
