@@ -93,10 +93,12 @@ fuzz-run: fuzz-targets
 	    -artifact_prefix=fuzz/artifacts/$$target/ $$([ -f $$dict ] && echo -dict=$$dict) fuzz/corpus/$$target || exit 1; \
 	done
 
-# Miri has no inline assembly (ffi::boundary), no O_NONBLOCK (files of the store) and no fork. Miri comes with a nightly toolchain.
+# Miri has no inline assembly (ffi::boundary), no O_NONBLOCK (files of the store) and no fork. Loops over
+# all tiles or all convolutions would take too long. Miri comes with a nightly toolchain.
 MIRI ?= cargo +nightly miri
 MIRI_TESTS ?= problem:: memory:: ffi::pointer ffi::status ffi::handle store::tests::without \
-  --skip gl:: --skip cpu:: --skip device:: --skip shader:: --skip fork --skip convolutions_of_every_kind
+  --skip gl:: --skip cpu:: --skip device:: --skip shader:: --skip fork \
+  --skip convolutions_of_every_kind --skip memory::tile
 
 ## Unit tests under Miri. Skipped, with a line that says so, where Miri is not installed.
 miri:
