@@ -115,5 +115,5 @@ fuzz_target!(|input: Input| {
     } else if !mend_checksum {
         assert_eq!(loaded, None);
     }
-    fs::remove_file(path).expect("the file can go");
+    fs::remove_dir_all(folder).expect("the folder can be removed");
 });
