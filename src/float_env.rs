@@ -57,7 +57,7 @@ pub fn set_for_own_thread() {
     std::mem::forget(arch::LegacyUnit::enter());
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod arch {
     use std::arch::asm;
 
@@ -161,7 +161,7 @@ mod arch {
 }
 
 /// The exception flags of MXCSR that `body` raises, except for inexact.
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
 pub fn raised(body: impl FnOnce()) -> u32 {
     /// Invalid, denormal, division by zero, overflow, underflow.
     const SERIOUS: u32 = 0x1f;
@@ -171,7 +171,7 @@ pub fn raised(body: impl FnOnce()) -> u32 {
     arch::control() & SERIOUS
 }
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 mod arch {
     use std::arch::asm;
 
@@ -227,9 +227,9 @@ mod arch {
     }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod arch {
-    /// The environment of this architecture is unknown, so it is not changed.
+    /// The environment of this architecture is unknown, or Miri does not model it, so it is not changed.
     pub type Control = ();
 
     pub fn control() -> Control {}

@@ -199,8 +199,8 @@ fn value_of<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
 fn read(path: &Path) -> Option<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // The path may be a pipe; opening it must not wait for a writer.
-    #[cfg(unix)]
+    // The path may be a pipe; opening it must not wait for a writer. Miri does not know the flag.
+    #[cfg(all(unix, not(miri)))]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_CLOEXEC);
     let file = options.open(path).ok()?;
     let facts = file.metadata().ok()?;

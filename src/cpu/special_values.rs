@@ -9,7 +9,7 @@ use crate::problem::{Algorithm, Conv2dDesc, GemmDesc};
 
 /// No arithmetic uses old contents of a workspace: neither the flags that a call raises nor its time may depend on
 /// earlier calls.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[test]
 fn no_arithmetic_on_old_contents_of_workspaces() {
     use super::buffer::tests::with_poison;
