@@ -3,7 +3,7 @@
 //! Beside each value stands its magnitude, the same sum over absolute values. An fp32 sum of K products in any
 //! order, with or without fused multiply-adds, differs from the exact one by at most gamma_(K+3) times the
 //! magnitude, where gamma_n = n u / (1 - n u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical
-//! Algorithms, 2nd ed., section 3.1). ReLU moves no two values further apart, so the bound holds behind it too.
+//! Algorithms, 2nd ed., section 3.1). ReLU moves no two values further apart, so the bound holds after it, too.
 //!
 //! NaN and infinity are numbers like any other here: an output is the sum of all its C/G*R*S products, those with the padding's zeros
 //! among them, so that an infinite weight there makes NaN. ReLU leaves NaN as it is.

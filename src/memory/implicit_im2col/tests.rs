@@ -259,7 +259,7 @@ fn reading_in_place_worked_by_hand() {
     };
     let point = model(&layer(64, 56, 64, 1, 1, 0));
     assert_eq!(point.in_place(false), Some((computing(195.0 + ALONE, 64.0, 1.0), whole(64))));
-    assert_eq!(point.in_place(true), None, "no gaps to be had");
+    assert_eq!(point.in_place(true), None, "no gaps are possible");
     // Channels 4,096 elements apart have eight positions in a way of 32,768 elements. Four of eight ways are used.
     let (cost, implicit) = model(&layer(256, 64, 64, 1, 1, 0)).in_place(false).unwrap();
     assert_eq!(implicit.channels, 32);
@@ -325,7 +325,7 @@ fn staging_worked_by_hand() {
     // 262 panels in two parts. Each copies its rows and four more, of seven vectors, for every plane and channel.
     let copied = 3.0 * ((112.0 + 2.0 * 4.0) * 4.0) * 7.0;
     assert_eq!(cost, computing(261.0 * 3.0 + ALONE, 147.0, 1.0) + copied * STAGING);
-    assert_eq!(first.staged(true), None, "no gaps to be had");
+    assert_eq!(first.staged(true), None, "no gaps are possible");
     // Three planes of rows by two of columns, without a halo. Rows of 30 in planes of 31.
     let desc =
         Conv2dDesc { c: 5, h: 60, w: 61, k: 64, r: 3, s: 3, stride_h: 3, stride_w: 2, ..Default::default() };
