@@ -1,20 +1,21 @@
 //! Small jobs that share a slot.
 //!
-//! Any piece costs three command submissions, three fences and the threads' attention: some tens of microseconds. That is too much
-//! for a job of a few kilobytes. So small jobs of one plan share a slot, with one upload, one dispatch and one download. In the
-//! dispatch, workgroups draw jobs from a queue (`gl::convolution::queue`). A batch does not wait to fill up: jobs that wait when
-//! a slot is free form a batch. While another batch is in flight, the ring holds back a small number of jobs ([`super::ring`]).
+//! Any piece costs three command submissions, three fences and the threads' attention: some tens of microseconds.
+//! That is too much for a job of a few kilobytes. So small jobs of one plan share a slot, with one upload, one
+//! dispatch and one download. In the dispatch, workgroups draw jobs from a queue (`gl::convolution::queue`). A
+//! batch does not wait to fill up: jobs that wait when a slot is free form a batch. While another batch is in
+//! flight, the ring holds back a small number of jobs ([`super::ring`]).
 //!
 //! ```text
 //!   the slot's input   │ counters │ where job 0, 1, ... begin │ input 0 │ input 1 │ ...
 //!   the slot's output  │ output 0 │ output 1 │ ...
 //! ```
 //!
-//! Jobs are small if they take the device little time. [`Rate`] learns the device's speed from the first ones. A slow device, such
-//! as a software renderer, computes them one by one.
+//! Jobs are small if they take the device little time. [`Rate`] learns the device's speed from the first ones. A
+//! slow device, such as a software renderer, computes them one by one.
 //!
-//! Each job keeps its own ticket and its own result. If a batch fails because memory or a shader is missing, its jobs are
-//! resubmitted individually.
+//! Each job keeps its own ticket and its own result. If a batch fails because memory or a shader is missing, its
+//! jobs are resubmitted individually.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! A command stream: one context on one thread, one stage's commands, and those of them that are in flight.
 //!
-//! A fence follows each submission. No submission waits; [`CommandStream::poll_completed`] checks whether the oldest fence has
-//! signalled.
+//! A fence follows each submission. No submission waits; [`CommandStream::poll_completed`] checks whether the
+//! oldest fence has signalled.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,18 +25,21 @@ use crate::report::Interval;
 /// The commands of one stage in one context.
 pub struct CommandStream {
     pub stage: Stage,
-    /// Whether timestamps enclose its commands. Copies in contexts of their own have none: at the head of the device's queue, a
-    /// timestamp waits for the copy before it, and blocks the kernels of other contexts. Copies and kernels would not overlap.
+    /// Whether timestamps enclose its commands. Copies in contexts of their own have none: at the head of the
+    /// device's queue, a timestamp waits for the copy before it, and blocks the kernels of other contexts. Copies
+    /// and kernels would not overlap.
     stamped: bool,
     pub context: Rc<Context>,
     core: Arc<Core>,
     clock: Clock,
     in_flight: VecDeque<Issued>,
-    /// Timestamp queries for reuse. Creating one takes the share group's lock, which contexts that copy hold for long.
+    /// Timestamp queries for reuse. Creating one takes the share group's lock, which contexts that copy hold for
+    /// long.
     spare_queries: Vec<Query>,
     /// Since when the oldest commands have been the oldest.
     oldest_since: Instant,
-    /// The fence of each slot's last commands. Kept until the next ones, since another context may be about to wait for it.
+    /// The fence of each slot's last commands. Kept until the next ones, since another context may be about to wait
+    /// for it.
     fences: Vec<Option<Rc<Fence>>>,
 }
 
@@ -83,8 +86,8 @@ impl CommandStream {
         }
     }
 
-    /// Submits `commands` after the previous stage's work in this slot. `submit` makes the GL calls and returns the number of
-    /// dispatches and their encoder.
+    /// Submits `commands` after the previous stage's work in this slot. `submit` makes the GL calls and returns the
+    /// number of dispatches and their encoder.
     ///
     /// # Errors
     /// What GL or `submit` reports.
@@ -137,13 +140,14 @@ impl CommandStream {
     /// Returns the oldest commands if they have completed or do so within `patience`.
     ///
     /// # Errors
-    /// What GL reports; [`Error::Timeout`](crate::Error::Timeout) for commands that take too long, which then stay the oldest.
+    /// What GL reports; [`Error::Timeout`](crate::Error::Timeout) for commands that take too long, which then stay
+    /// the oldest.
     pub fn poll_completed(&mut self, patience: Duration) -> Result<Option<Completed>> {
         let Some(oldest) = self.in_flight.front() else { return Ok(None) };
         let what = ["an upload", "a convolution", "a download"][self.stage as usize];
         if !oldest.fence.poll(what, patience)? {
-            // The limit applies to each dispatch, as in synchronous execution. Stages before this one have limits of their own and
-            // should report a timeout first.
+            // The limit applies to each dispatch, as in synchronous execution. Stages before this one have limits
+            // of their own and should report a timeout first.
             let times = self.stage as u32 + encoders::limits(oldest.dispatches, self.core.contexts());
             let limit = self.context.group().wait_limit().saturating_mul(times);
             if self.oldest_since.max(oldest.at).elapsed() > limit {

@@ -1,8 +1,8 @@
 //! Threads that copy between ordinary memory and the slots. They split large copies.
 //!
-//! One core has a fifth of the bandwidth of a GPU's bus; several cores exceed it. Small copies run on the calling thread, because
-//! waking another costs more. Threads stay awake briefly after a copy, since pieces come in sequences. Waking a core of a
-//! virtual machine takes as long as copying some megabytes.
+//! One core has a fifth of the bandwidth of a GPU's bus; several cores exceed it. Small copies run on the calling
+//! thread, because waking another costs more. Threads stay awake briefly after a copy, since pieces come in
+//! sequences. Waking a core of a virtual machine takes as long as copying some megabytes.
 
 use std::collections::LinkedList;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,7 +63,8 @@ struct CopyState {
 }
 
 impl Copiers {
-    /// Starts one thread per processor, except for `others` processors: those run threads that are busy during copies.
+    /// Starts one thread per processor, except for `others` processors: those run threads that are busy during
+    /// copies.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the system creates no thread.
@@ -82,8 +83,8 @@ impl Copiers {
     /// Copies `bytes` bytes, then runs `then` on some thread.
     ///
     /// # Safety
-    /// Until `then` runs, `from` is valid for reads and `to` for writes of `bytes` bytes, by any thread. They do not overlap. No other
-    /// code writes to either or reads `to`.
+    /// Until `then` runs, `from` is valid for reads and `to` for writes of `bytes` bytes, by any thread. They do
+    /// not overlap. No other code writes to either or reads `to`.
     pub unsafe fn copy(
         &self,
         from: *const u8,
@@ -134,11 +135,13 @@ impl Copiers {
     /// Copies `from` to `to` before all queued tasks. Returns when the copy is done.
     ///
     /// # Safety
-    /// `to` is valid for writes of `from.len()` bytes, by any thread. They do not overlap, and no other code uses them meanwhile.
+    /// `to` is valid for writes of `from.len()` bytes, by any thread. They do not overlap, and no other code uses
+    /// them meanwhile.
     pub unsafe fn copy_now(&self, from: &[u8], to: *mut u8) {
         let done = Arc::new(AtomicBool::new(false));
         let tell = done.clone();
-        // SAFETY: both live until this returns, which is after `then` has run. `then` always runs, since a copy cannot panic.
+        // SAFETY: both live until this returns, which is after `then` has run. `then` always runs, since a copy
+        // cannot panic.
         unsafe {
             let then = move || tell.store(true, Ordering::Release);
             self.enqueue((from.as_ptr(), to, from.len()), then, LinkedList::push_front);
@@ -179,8 +182,8 @@ impl TaskQueue {
         }
     }
 
-    /// Wakes a few of `sleepers` threads, which then wake the others. Waking all of them from one thread would take as long as copying
-    /// megabytes.
+    /// Wakes a few of `sleepers` threads, which then wake the others. Waking all of them from one thread would take
+    /// as long as copying megabytes.
     fn wake(&self, sleepers: usize) {
         (0..sleepers.min(WAKES)).for_each(|_| self.work.notify_one());
     }
@@ -228,8 +231,8 @@ impl Part {
     }
 }
 
-/// Copies with non-temporal stores, which bypass the caches. The device reads the result, or the CPU does so much later. Ordinary
-/// stores would fetch each line first, a third of the traffic.
+/// Copies with non-temporal stores, which bypass the caches. The device reads the result, or the CPU does so much
+/// later. Ordinary stores would fetch each line first, a third of the traffic.
 ///
 /// # Safety
 /// `from` is valid for reads and `to` for writes of `bytes` bytes, and they do not overlap.
@@ -241,8 +244,9 @@ unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
     let head = to.align_offset(LINE).min(bytes);
     let lines = (bytes - head) / LINE;
     let tail = head + lines * LINE;
-    // SAFETY: head, lines and tail are disjoint parts of the memory that the caller promised. The lines in `to` are aligned; loads
-    // need no alignment. SSE2 is part of the architecture. The fence orders the stores before any signal that they are done.
+    // SAFETY: head, lines and tail are disjoint parts of the memory that the caller promised. The lines in `to` are
+    // aligned; loads need no alignment. SSE2 is part of the architecture. The fence orders the stores before any
+    // signal that they are done.
     unsafe {
         std::ptr::copy_nonoverlapping(from, to, head);
         for line in 0..lines {

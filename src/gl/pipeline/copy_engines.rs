@@ -1,13 +1,14 @@
 //! Keeps uploads and downloads on different copy engines.
 //!
-//! NVIDIA's driver (580) has two engines for the copies of GL contexts. It assigns one to a context at the context's first large
-//! copy after an idle period, by the parity of the number of large copies so far, in all contexts. The assignment lasts until the
-//! next idle period. What counts are the copies from the first upload on, itself included, to the first download. If their number
-//! is odd, each direction has its own engine. If it is even, both share one, and copies take twice as long for the whole stream. No
-//! document says so; it is the result of some hundreds of streams of a bare program (`benchmarks/contexts`).
+//! NVIDIA's driver (580) has two engines for the copies of GL contexts. It assigns one to a context at the
+//! context's first large copy after an idle period, by the parity of the number of large copies so far, in all
+//! contexts. The assignment lasts until the next idle period. What counts are the copies from the first upload on,
+//! itself included, to the first download. If their number is odd, each direction has its own engine. If it is
+//! even, both share one, and copies take twice as long for the whole stream. No document says so; it is the result
+//! of some hundreds of streams of a bare program (`benchmarks/contexts`).
 //!
-//! So where the number would be even, one small filler copy precedes the first download. Another follows it, to restore the
-//! parity for the time after the next idle period. With other drivers the two copies do no harm.
+//! So where the number would be even, one small filler copy precedes the first download. Another follows it, to
+//! restore the parity for the time after the next idle period. With other drivers the two copies do no harm.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -111,8 +112,8 @@ impl CopyEngines {
         }
     }
 
-    /// Called before a download of `bytes` bytes is submitted. `copy` submits a large copy in a context that neither uploads nor
-    /// downloads.
+    /// Called before a download of `bytes` bytes is submitted. `copy` submits a large copy in a context that
+    /// neither uploads nor downloads.
     ///
     /// # Errors
     /// Those of `copy`.

@@ -24,10 +24,12 @@ use crate::gl::tunables::STAGED_WEIGHTS;
 use crate::loader;
 use crate::report::Recorder;
 
-/// Sizes and times at which a pipeline changes its strategy. Tests use smaller ones, so that small jobs take every path.
+/// Sizes and times at which a pipeline changes its strategy. Tests use smaller ones, so that small jobs take every
+/// path.
 #[derive(Debug, Clone)]
 pub struct Thresholds {
-    /// Bytes of weights that are staged in mapped memory. Staging fewer does not pay; for more it would hold too much memory.
+    /// Bytes of weights that are staged in mapped memory. Staging fewer does not pay; for more it would hold too
+    /// much memory.
     pub staged: Range<usize>,
     /// Size in bytes from which the driver counts a copy when it assigns copy engines to contexts.
     pub counted_copy: usize,
@@ -159,8 +161,8 @@ impl Core {
         Err(Error::Forked { what: format!("a pipeline of {}", self.completion.id) })
     }
 
-    /// Who makes `stage` wait for the stage before it: the device, unless the options say the host. `None` if both stages are in
-    /// one context, which executes them in order.
+    /// Who makes `stage` wait for the stage before it: the device, unless the options say the host. `None` if both
+    /// stages are in one context, which executes them in order.
     pub fn order_before(&self, stage: Stage) -> Option<Order> {
         let before = (stage as usize).checked_sub(1)?;
         let in_one =
@@ -265,8 +267,8 @@ impl Core {
         self.ring.close(|work| self.cancel_work(work, Error::Cancelled));
     }
 
-    /// Ends all jobs in their present state. Called under the loader's lock, which the threads or the driver may be waiting for.
-    /// The threads end later.
+    /// Ends all jobs in their present state. Called under the loader's lock, which the threads or the driver may be
+    /// waiting for. The threads end later.
     pub fn abandon(self: &Arc<Self>) {
         if self.completion.open.wait_within(loader::PATIENCE) {
             return;
@@ -327,7 +329,8 @@ impl Core {
                     }
                 }
             }
-            // Jobs that were on the device go first. Their pieces that still waited are dropped: the jobs restart from the beginning.
+            // Jobs that were on the device go first. Their pieces that still waited are dropped: the jobs restart
+            // from the beginning.
             waiting.rotate_left(waited);
             waiting.retain(|work| !matches!(work, Work::InFlight { job, .. } if job.is_recovered()));
         });
@@ -348,7 +351,8 @@ impl Core {
         }
     }
 
-    /// Writes the trace to the file named by `SPARKLE_TRACE`. Further pipelines of a process append their number to the name.
+    /// Writes the trace to the file named by `SPARKLE_TRACE`. Further pipelines of a process append their number to
+    /// the name.
     pub fn write_trace(&self) {
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         let recorder = lock(&self.completion.recorder);

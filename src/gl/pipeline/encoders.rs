@@ -33,8 +33,8 @@ fn target(contexts: Contexts) -> Duration {
     }
 }
 
-/// How many times the time limit of one dispatch `dispatches` dispatches of a pipeline may take. Dispatches that are shortened for
-/// other contexts' sake count as fractions of one.
+/// How many times the time limit of one dispatch `dispatches` dispatches of a pipeline may take. Dispatches that
+/// are shortened for other contexts' sake count as fractions of one.
 pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
     let share = DISPATCH_TARGET.as_micros() / target(contexts).as_micros();
     dispatches.div_ceil(share as u32).max(1)
@@ -49,8 +49,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Submits the commands that compute `count` images, or `count` jobs of a queue. Does not wait. Returns the number of
-    /// dispatches.
+    /// Submits the commands that compute `count` images, or `count` jobs of a queue. Does not wait. Returns the
+    /// number of dispatches.
     ///
     /// # Errors
     /// What GL reports.
@@ -175,8 +175,8 @@ struct Staging {
 }
 
 impl Uploader {
-    /// A buffer that holds `data`. Large data is staged like jobs' inputs: all copiers copy it to mapped memory, and the device fetches
-    /// it later. The driver's own upload would copy on one thread, while this thread waits.
+    /// A buffer that holds `data`. Large data is staged like jobs' inputs: all copiers copy it to mapped memory,
+    /// and the device fetches it later. The driver's own upload would copy on one thread, while this thread waits.
     ///
     /// # Errors
     /// What the device lacks.
@@ -195,8 +195,8 @@ impl Uploader {
             Some(last) => (last.buffer, last.address),
             None => Buffer::mapped(&self.context, data.len().next_power_of_two())?,
         };
-        // SAFETY: the mapped memory is as long as the data. The device has fetched what was there, and no other code has its
-        // address. The copy has ended when this returns.
+        // SAFETY: the mapped memory is as long as the data. The device has fetched what was there, and no other
+        // code has its address. The copy has ended when this returns.
         unsafe { self.core.copiers().copy_now(data, address.as_ptr()) };
         let to = Buffer::new(&self.context, data.len())?;
         from.copy_to(&to, data.len())?;

@@ -20,7 +20,8 @@ pub fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Ar
     new().or_else(|error| if is_terminated(&error) { new() } else { Err(error) })
 }
 
-/// Runs generations of threads while there is work. After each fault a new generation starts, with contexts of its own.
+/// Runs generations of threads while there is work. After each fault a new generation starts, with contexts of its
+/// own.
 pub fn supervise(
     core: &Arc<Core>,
     egl: &Arc<dyn Egl>,
@@ -45,9 +46,10 @@ pub fn supervise(
     }
 }
 
-/// Lets the threads of one set of contexts wait for each other, twice. First until each has its context: a slot that is lent
-/// earlier would be lost if a context could not be created. And again before they end: a thread that ends with an error deletes its
-/// fences, and another thread may be about to pass their names to `glWaitSync`. GL promises an error at best for a deleted name.
+/// Lets the threads of one set of contexts wait for each other, twice. First until each has its context: a slot
+/// that is lent earlier would be lost if a context could not be created. And again before they end: a thread that
+/// ends with an error deletes its fences, and another thread may be about to pass their names to `glWaitSync`. GL
+/// promises an error at best for a deleted name.
 struct Barrier {
     /// Threads that have not arrived.
     left: Mutex<usize>,
@@ -116,8 +118,8 @@ impl Generation {
         Generation { keeper, others, served, gate }
     }
 
-    /// Waits until the threads have ended, and the copies that they started. While callers hold slots, the keeper keeps the memory and
-    /// is not waited for.
+    /// Waits until the threads have ended, and the copies that they started. While callers hold slots, the keeper
+    /// keeps the memory and is not waited for.
     fn end(self, core: &Arc<Core>) {
         let Generation { keeper, others, served, gate } = self;
         for thread in others {

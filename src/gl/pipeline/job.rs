@@ -1,8 +1,8 @@
 //! Jobs in flight: each is cut into pieces, reassembled, and ended once.
 //!
-//! An [`InFlightJob`] counts outstanding parts. Each piece has two: its data, and its time on the device. The job ends when the last
-//! part arrives. After an error it ends when no thread uses the caller's memory any more. An output that the caller can see
-//! is written last, when nothing can fail any more.
+//! An [`InFlightJob`] counts outstanding parts. Each piece has two: its data, and its time on the device. The job
+//! ends when the last part arrives. After an error it ends when no thread uses the caller's memory any more. An
+//! output that the caller can see is written last, when nothing can fail any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +91,8 @@ pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
 }
 
 impl InFlightJob {
-    /// The first attempt of a job with buffers, cut into pieces of `images_each` images. Up to `batch_limit` jobs may share a slot.
+    /// The first attempt of a job with buffers, cut into pieces of `images_each` images. Up to `batch_limit` jobs
+    /// may share a slot.
     pub fn new(submission: Submission, images_each: usize, batch_limit: usize) -> Arc<Self> {
         let request = submission.request.as_ref().expect("`in_slot` makes the jobs without buffers");
         let (recipe, ticket) = (request.recipe.clone(), request.ticket.clone());
@@ -190,8 +191,9 @@ impl InFlightJob {
         Ok(())
     }
 
-    /// Where the output of the images from `first` on goes, of a job with buffers; `None` if the job has failed. Once the caller's own
-    /// output is being written, later errors do not fail the job: its data is complete and right by then.
+    /// Where the output of the images from `first` on goes, of a job with buffers; `None` if the job has failed.
+    /// Once the caller's own output is being written, later errors do not fail the job: its data is complete and
+    /// right by then.
     pub fn destination(&self, first: usize) -> Option<*mut f32> {
         let request = self.request()?;
         let mut progress = lock(&self.progress);
@@ -206,7 +208,8 @@ impl InFlightJob {
         }
         let output = progress.spill.as_mut().map_or(request.output, |spill| spill.as_mut_ptr());
         let image = self.recipe.problem.with_batch(1).output_len();
-        // SAFETY: `first` is below the batch, so the result is inside the output, or inside the spill, which is as long.
+        // SAFETY: `first` is below the batch, so the result is inside the output, or inside the spill, which is as
+        // long.
         Some(unsafe { output.add(first * image) })
     }
 
@@ -299,8 +302,8 @@ impl InFlightJob {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let request = job.request().expect("only jobs with buffers have stand-ins");
                 let problem = &job.recipe.problem;
-                // SAFETY: the buffers are the job's until it is finished. They are as long as the problem says. No piece of the
-                // job is outstanding.
+                // SAFETY: the buffers are the job's until it is finished. They are as long as the problem says. No
+                // piece of the job is outstanding.
                 let (input, output) = unsafe {
                     (
                         std::slice::from_raw_parts(request.input, problem.input_len()),
@@ -330,8 +333,8 @@ impl InFlightJob {
         self.ticket.cancel();
     }
 
-    /// Ends it although pieces are outstanding whose threads cannot continue now. What they still do has no effect. No thread
-    /// uses the job's buffers.
+    /// Ends it although pieces are outstanding whose threads cannot continue now. What they still do has no effect.
+    /// No thread uses the job's buffers.
     pub fn abandon(&self, completion: &Completion, error: Error) {
         let mut progress = lock(&self.progress);
         progress.recovered = true;
@@ -343,8 +346,8 @@ impl InFlightJob {
         }
     }
 
-    /// Restarts or ends a job that had pieces on a device that was given up. No thread uses its buffers. Only the call for the first
-    /// of several pieces has an effect. Returns the new attempt.
+    /// Restarts or ends a job that had pieces on a device that was given up. No thread uses its buffers. Only the
+    /// call for the first of several pieces has an effect. Returns the new attempt.
     pub fn recover(
         self: &Arc<Self>,
         completion: &Arc<Completion>,

@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Buffer, Region};
 
-/// What all threads know of a slot's memory. Addresses, sizes and buffers change only while the slot is being prepared.
+/// What all threads know of a slot's memory. Addresses, sizes and buffers change only while the slot is being
+/// prepared.
 #[derive(Debug, Clone, Copy)]
 pub struct SlotMemory {
     /// The input on the host's side.

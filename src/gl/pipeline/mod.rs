@@ -1,8 +1,8 @@
 //! The pipeline streams jobs through one device. Uploads, kernels and downloads run at the same time.
 //!
-//! A GL context executes its commands in order. So each of the three stages has its own context and its own thread. All contexts
-//! belong to one share group. Fences order work between contexts: the device waits for them, or, where the driver is slow at
-//! that, the threads do ([`Order`](crate::backend::Order)).
+//! A GL context executes its commands in order. So each of the three stages has its own context and its own thread.
+//! All contexts belong to one share group. Fences order work between contexts: the device waits for them, or, where
+//! the driver is slow at that, the threads do ([`Order`](crate::backend::Order)).
 //!
 //! ```text
 //!   caller            copiers           upload            compute           download          copiers
@@ -25,10 +25,11 @@
 //!
 //! # When the device fails
 //!
-//! Some errors leave the device usable: no memory, or a shader that does not compile. Such an error ends its job only.
-//! After any other error the supervisor replaces the contexts. All jobs that were on the device then restart; no caller has seen
-//! partial results. A job ends with an error if the device is lost under it twice, or if its own commands failed for another
-//! reason. If the job has a stand-in, the stand-in computes it before the ticket completes.
+//! Some errors leave the device usable: no memory, or a shader that does not compile. Such an error ends its job
+//! only. After any other error the supervisor replaces the contexts. All jobs that were on the device then restart;
+//! no caller has seen partial results. A job ends with an error if the device is lost under it twice, or if its own
+//! commands failed for another reason. If the job has a stand-in, the stand-in computes it before the ticket
+//! completes.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -79,7 +80,8 @@ impl Pipeline {
     /// Starts a pipeline on `target`. Its kernels get buffers of at most `max_elements` elements.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for invalid options; otherwise the reason why no context or thread could be created.
+    /// [`Error::InvalidArgument`] for invalid options; otherwise the reason why no context or thread could be
+    /// created.
     pub fn start(
         egl: Arc<dyn Egl>,
         id: Arc<str>,
@@ -118,7 +120,8 @@ impl Pipeline {
     }
 }
 
-/// Bytes of the slots and of staged weights, if jobs are cut into pieces like `piece`. Intermediate buffers are not included.
+/// Bytes of the slots and of staged weights, if jobs are cut into pieces like `piece`. Intermediate buffers are not
+/// included.
 pub fn workspace(options: &PipelineOptions, piece: &Conv2d) -> usize {
     let slot = memory::bytes_of_slot(job::bytes_of(piece, piece.sizes().n));
     options.slots * slot + core::bytes_of_staging(size_of::<f32>() * piece.weights_len())
@@ -170,13 +173,13 @@ impl Queue for Pipeline {
         }
         let bytes = job::bytes_of(&recipe.problem, recipe.problem.sizes().n);
         let reservation = Reservation::new(recipe);
-        // Take the lease before the slot: code that gives the contexts up later then sees the lease and keeps the memory.
+        // Take the lease before the slot: code that gives the contexts up later then sees the lease and keeps the
+        // memory.
         let (generation, lease) = (self.core.ring.generation(), self.core.leases().take());
         let is_ready = |slot| Some(self.core.memory(slot)).filter(|memory| memory.fits(bytes));
         match self.core.ring.reserve(Piece::Reserve(reservation.clone()), generation, is_ready) {
             Ok(Some((slot, memory))) => {
-                let owned = (slot, generation);
-                return Ok(Box::new(LentSlot::new(&self.core, recipe, owned, &memory, lease)));
+                return Ok(Box::new(LentSlot::new(&self.core, recipe, (slot, generation), &memory, lease)));
             }
             Ok(None) => {}
             Err(Refused::Full) if pressure == Pressure::Wait => {

@@ -6,10 +6,10 @@
 //!             └── or: lent to a caller, who fills it and submits ─┘ reads it there, and gives it back
 //! ```
 //!
-//! Every transition happens under one lock. A slot is in one place at a time: with a thread that got it from [`Ring::next`], with
-//! the copiers before `upload` or after `download`, lent to a caller, or in a queue here. So nothing uses the memory of a free
-//! slot. A piece stays on record until its slot is freed. When the device is lost, [`Ring::recover`] therefore finds all
-//! unfinished work; nothing is lost or done twice.
+//! Every transition happens under one lock. A slot is in one place at a time: with a thread that got it from
+//! [`Ring::next`], with the copiers before `upload` or after `download`, lent to a caller, or in a queue here. So
+//! nothing uses the memory of a free slot. A piece stays on record until its slot is freed. When the device is
+//! lost, [`Ring::recover`] therefore finds all unfinished work; nothing is lost or done twice.
 //!
 //! `Condvar` and `Mutex` come from the parent module, so that a model checker can replace them.
 
@@ -59,8 +59,8 @@ pub trait Source {
     }
 }
 
-/// While a shared slot is in flight, this many small works justify another. For fewer, a slot's own costs (three submissions and
-/// their fences) exceed the work.
+/// While a shared slot is in flight, this many small works justify another. For fewer, a slot's own costs (three
+/// submissions and their fences) exceed the work.
 const MIN_BATCH_WORKS: usize = 64;
 
 /// What a thread is to do next.
@@ -87,7 +87,7 @@ pub enum Sleep {
     Always,
 }
 
-/// Why work was refused. The work is returned.
+/// Why work was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The queue is full.
@@ -103,8 +103,8 @@ pub enum Refused {
 /// The ring.
 pub struct Ring<S: Source> {
     state: Mutex<State<S>>,
-    /// Counts changes that may create a task. A thread that stays awake reads it without the lock: polling under the lock would
-    /// delay the threads that change the ring and move its memory between caches.
+    /// Counts changes that may create a task. A thread that stays awake reads it without the lock: polling under
+    /// the lock would delay the threads that change the ring and move its memory between caches.
     epoch: AtomicU64,
     /// Number of slots that wait for a kernel, readable without the lock.
     kernels: AtomicU64,
@@ -202,13 +202,14 @@ impl<S: Source> Ring<S> {
         state
     }
 
-    /// A number that changes whenever a task may have been created. A thread that reads it and then gets no task will get none until it
-    /// changes.
+    /// A number that changes whenever a task may have been created. A thread that reads it and then gets no task
+    /// will get none until it changes.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Unlocks the ring and wakes the thread of `stage` if it sleeps. Needless notifications would cost a system call.
+    /// Unlocks the ring and wakes the thread of `stage` if it sleeps. Needless notifications would cost a system
+    /// call.
     fn wake(&self, state: MutexGuard<'_, State<S>>, stage: Stage) {
         let sleeps = state.sleepers[stage as usize] > 0;
         drop(state);
@@ -259,16 +260,17 @@ impl<S: Source> Ring<S> {
         }
         state.waiting.push_back(work);
         self.epoch.fetch_add(1, Ordering::Release);
-        // Without a free slot this work cannot begin, and freeing a slot wakes the thread. Waking costs more than the rest of
-        // this function.
+        // Without a free slot this work cannot begin, and freeing a slot wakes the thread. Waking costs more than
+        // the rest of this function.
         if !state.holds_back() && !state.free.is_empty() {
             self.wake(state, Stage::Upload);
         }
         Ok(())
     }
 
-    /// Reserves a free slot that no work waits for, without blocking. Both checks happen under one lock. If `is_ready` returns a
-    /// slot's memory, made by the contexts of `generation`, lends that slot. Otherwise `piece` is prepared in a free slot next.
+    /// Reserves a free slot that no work waits for, without blocking. Both checks happen under one lock. If
+    /// `is_ready` returns a slot's memory, made by the contexts of `generation`, lends that slot. Otherwise `piece`
+    /// is prepared in a free slot next.
     pub fn reserve<T>(
         &self,
         piece: S::Piece,
@@ -367,8 +369,8 @@ impl<S: Source> Ring<S> {
         self.wake(state, stage);
     }
 
-    /// The piece in `slot`, which is being filled, needs preparation before it can be computed. The compute thread can start that
-    /// now. It is not told after the compute task was issued.
+    /// The piece in `slot`, which is being filled, needs preparation before it can be computed. The compute thread
+    /// can start that now. It is not told after the compute task was issued.
     pub fn expect(&self, slot: usize, generation: u64) {
         let mut state = self.change();
         if state.generation == generation && !state.broken {
@@ -377,8 +379,8 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Copiers start to use the slot's memory and a job's buffers. `false` if the ring was broken first: the buffers may belong to
-    /// their owner again.
+    /// Copiers start to use the slot's memory and a job's buffers. `false` if the ring was broken first: the
+    /// buffers may belong to their owner again.
     #[must_use]
     pub fn copying(&self, slot: usize) -> bool {
         let mut state = self.state();
@@ -412,8 +414,8 @@ impl<S: Source> Ring<S> {
         self.after_release(state);
     }
 
-    /// The piece of `slot` is done. The slot is free, or stays with its borrower. `false` if the ring was broken first: the piece is
-    /// then still on record and will be recovered.
+    /// The piece of `slot` is done. The slot is free, or stays with its borrower. `false` if the ring was broken
+    /// first: the piece is then still on record and will be recovered.
     pub fn done(&self, slot: usize, generation: u64) -> bool {
         let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
@@ -429,8 +431,8 @@ impl<S: Source> Ring<S> {
         true
     }
 
-    /// The piece of `slot` cannot be computed as it is. Frees the slot and puts `works` at the front of the queue instead. Returns
-    /// as [`Ring::done`] does.
+    /// The piece of `slot` cannot be computed as it is. Frees the slot and puts `works` at the front of the queue
+    /// instead. Returns as [`Ring::done`] does.
     pub fn requeue(&self, slot: usize, generation: u64, works: impl DoubleEndedIterator<Item = S>) -> bool {
         let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
@@ -529,8 +531,8 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Restarts the ring with all slots free, after all threads have ended. `requeue` gets the unfinished pieces and the queue, which has
-    /// room for their works. Lent slots stay with their borrowers and are void.
+    /// Restarts the ring with all slots free, after all threads have ended. `requeue` gets the unfinished pieces
+    /// and the queue, which has room for their works. Lent slots stay with their borrowers and are void.
     pub fn recover(&self, requeue: impl FnOnce(Vec<S::Piece>, &mut VecDeque<S>)) {
         let mut state = self.change();
         let slots = state.slots.len();

@@ -1,7 +1,7 @@
 //! Slots lent to callers, who fill them and read them in place.
 //!
-//! A lent slot holds a [`Lease`]. The thread that owns the memory frees none of it while leases exist, even if the device is lost and
-//! new contexts are created.
+//! A lent slot holds a [`Lease`]. The thread that owns the memory frees none of it while leases exist, even if the
+//! device is lost and new contexts are created.
 
 use std::ptr::NonNull;
 use std::sync::Arc;

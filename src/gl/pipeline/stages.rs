@@ -6,8 +6,8 @@
 //!   download  after the convolution: device memory ─► host memory
 //! ```
 //!
-//! A thread has one context and one or more of the stages. It takes tasks from the ring. Between tasks it polls the fences of its
-//! commands in flight.
+//! A thread has one context and one or more of the stages. It takes tasks from the ring. Between tasks it polls the
+//! fences of its commands in flight.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -47,8 +47,8 @@ pub struct StageThread {
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
-    /// Whether it polls without sleeping while the device is busy. A software renderer computes on the same processors. Where
-    /// processors are few, copies need them more.
+    /// Whether it polls without sleeping while the device is busy. A software renderer computes on the same
+    /// processors. Where processors are few, copies need them more.
     spins: bool,
     /// The ring's epoch when it last had no task for this thread.
     idle_epoch: Option<u64>,
@@ -209,7 +209,8 @@ impl StageThread {
         }
     }
 
-    /// Splits a batch that cannot be computed as one, while the device stays usable. Its jobs are resubmitted individually.
+    /// Splits a batch that cannot be computed as one, while the device stays usable. Its jobs are resubmitted
+    /// individually.
     fn take_apart(&self, batch: &Batch, slot: usize, error: &Error) {
         if matches!(error, Error::Shader { .. }) && !self.core.no_queue.swap(true, Ordering::Relaxed) {
             crate::log::warning!("{}: small jobs run one by one: {error}", self.core.id());
@@ -326,7 +327,8 @@ impl StageThread {
             core.ring.delivered(slot);
             job.part_done(&core.completion, 1);
         };
-        // SAFETY: the slot's memory stays while the ring records it as being copied. The output is the job's until it is done.
+        // SAFETY: the slot's memory stays while the ring records it as being copied. The output is the job's until
+        // it is done.
         unsafe { self.core.copiers().copy(from, to.cast(), bytes, then) };
         Ok(())
     }
@@ -338,8 +340,8 @@ impl StageThread {
                 let problem = &reservation.recipe.problem;
                 let memory = self.grow(slot, bytes_of(problem, problem.sizes().n))?;
                 let lease = self.core.leases().take();
-                let place = (slot, self.generation);
-                let lent = LentSlot::new(&self.core, &reservation.recipe, place, &memory, lease);
+                let lent =
+                    LentSlot::new(&self.core, &reservation.recipe, (slot, self.generation), &memory, lease);
                 self.core.ring.lend(slot, self.generation);
                 reservation.grant(Box::new(lent));
             }
@@ -369,8 +371,8 @@ impl StageThread {
                 };
                 // SAFETY: `first` is below the batch.
                 let from = unsafe { request.input.add(first * problem.with_batch(1).input_len()) };
-                // SAFETY: the input is the job's until it is done. The slot's memory stays while the ring records it as being
-                // copied, and no other thread uses it.
+                // SAFETY: the input is the job's until it is done. The slot's memory stays while the ring records
+                // it as being copied, and no other thread uses it.
                 unsafe { self.core.copiers().copy(from.cast(), memory.input.as_ptr(), bytes[0], then) };
             }
         }
@@ -437,9 +439,9 @@ impl StageThread {
         Ok(())
     }
 
-    /// Waits briefly until the kernels that are ready have been submitted. A copy from or to a buffer that another context has used
-    /// may block its thread until the running kernel ends. It then also blocks threads that need the share group's lock, such as
-    /// the one with the next kernel.
+    /// Waits briefly until the kernels that are ready have been submitted. A copy from or to a buffer that another
+    /// context has used may block its thread until the running kernel ends. It then also blocks threads that need
+    /// the share group's lock, such as the one with the next kernel.
     fn yield_to_kernels(&self) {
         let start = Instant::now();
         while self.core.ring.has_kernels() && start.elapsed() < MAX_COPY_DELAY {
@@ -455,8 +457,8 @@ impl StageThread {
         self.encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_))).map(drop)
     }
 
-    /// Passes the slot to the stage after `stage`: after submission (`done` is false) if the device orders the two, else after
-    /// completion (`done` is true).
+    /// Passes the slot to the stage after `stage`: after submission (`done` is false) if the device orders the two,
+    /// else after completion (`done` is true).
     fn pass_on(&mut self, stage: Stage, slot: usize, piece: &Piece, done: bool) {
         if let Some(next) = stage.next()
             && (self.core.order_before(next) == Some(Order::Host)) == done
@@ -521,8 +523,8 @@ fn may_spin(context: &Context, core: &Core) -> bool {
     !context.capabilities().software && processors >= 2 * core.threads()
 }
 
-/// Runs a thread's stages for the whole life of its context. Calls `arrive` once the context exists; without a context, drops
-/// `arrive` after reporting the error. `gate` blocks until nothing needs the thread's memory.
+/// Runs a thread's stages for the whole life of its context. Calls `arrive` once the context exists; without a
+/// context, drops `arrive` after reporting the error. `gate` blocks until nothing needs the thread's memory.
 pub fn thread(
     core: &Arc<Core>,
     group: Arc<ShareGroup>,

@@ -1,4 +1,5 @@
-//! Locks that ignore poisoning: every change to the data they guard is a single step, so a panic leaves it consistent.
+//! Locks that ignore poisoning: every change to the data they guard is a single step, so a panic leaves it
+//! consistent.
 
 use std::sync::PoisonError;
 pub use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Copies into and out of slots. The device copies between a slot's two sides; copiers copy between slots and jobs' buffers.
+//! Copies into and out of slots. The device copies between a slot's two sides; copiers copy between slots and jobs'
+//! buffers.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::gl::driver::exit::Copying;
 /// Bytes that one thread copies before waking another pays.
 const MIN_PART_BYTES: usize = 256 << 10;
 
-/// Fills slots' memory between uses, where debug assertions are on. It is a NaN that no kernel computes, so tests detect memory
-/// that is read too early.
+/// Fills slots' memory between uses, where debug assertions are on. It is a NaN that no kernel computes, so tests
+/// detect memory that is read too early.
 const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
 
 /// The address of numbers in a slot's memory.
@@ -56,7 +57,8 @@ pub fn upload(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Resu
     }
 }
 
-/// Submits the copy of the output from the device's side to the host's. Without mapped memory, [`read`] does it after completion.
+/// Submits the copy of the output from the device's side to the host's. Without mapped memory, [`read`] does it
+/// after completion.
 pub fn download(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
     let source = memory.regions(bytes)[1].buffer;
     memory.staging.map_or(Ok(()), |[_, to]| copy(context, source, to, bytes[1]))
@@ -98,7 +100,8 @@ pub fn fill_batch(batch: Arc<Batch>, core: &Arc<Core>, slot: usize, generation: 
     }
     let (jobs, [input, output]) = (batch.jobs.len(), strides(&batch.recipe.problem));
     let head = head_bytes(jobs);
-    // SAFETY: the slot's input has room for the head, is aligned like any buffer, and is this thread's alone until passed on.
+    // SAFETY: the slot's input has room for the head, is aligned like any buffer, and is this thread's alone until
+    // passed on.
     let queue = unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
     queue.fill(0);
     for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
@@ -110,8 +113,9 @@ pub fn fill_batch(batch: Arc<Batch>, core: &Arc<Core>, slot: usize, generation: 
     let copy = move |range: Range<usize>| {
         for index in range {
             let from = batch.jobs[index].request().expect("only jobs with buffers share a slot").input;
-            // SAFETY: the input is the job's until it is done, and as long as the problem says. The slot's memory has room for
-            // it there and stays while the ring records it as being copied. No other part writes to that place.
+            // SAFETY: the input is the job's until it is done, and as long as the problem says. The slot's memory
+            // has room for it there and stays while the ring records it as being copied. No other part writes to
+            // that place.
             unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(index * input), len) };
         }
     };
@@ -137,8 +141,8 @@ pub fn deliver_batch(batch: Arc<Batch>, core: &Arc<Core>, slot: usize, memory: S
         for index in range {
             let job = &batch.jobs[index];
             if let Some(to) = job.destination(0) {
-                // SAFETY: the output is the job's until it is done, and as long as the problem says. The slot's output holds it
-                // there and stays while the ring records it as being copied.
+                // SAFETY: the output is the job's until it is done, and as long as the problem says. The slot's
+                // output holds it there and stays while the ring records it as being copied.
                 unsafe { std::ptr::copy_nonoverlapping(outputs.at(index * stride), to, len) };
             }
             job.part_done(&shared_core.completion, 1);

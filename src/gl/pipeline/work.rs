@@ -23,8 +23,9 @@ pub enum Piece {
 
 /// Work that waits for slots.
 pub enum Work {
-    /// A submitted job. Up to `batch_limit` jobs like it may share a slot. The upload thread turns it into an [`InFlightJob`]: that
-    /// keeps `submit` short, since the memory involved is in the upload thread's cache and not in the caller's.
+    /// A submitted job. Up to `batch_limit` jobs like it may share a slot. The upload thread turns it into an
+    /// [`InFlightJob`]: that keeps `submit` short, since the memory involved is in the upload thread's cache and
+    /// not in the caller's.
     Submitted { submission: Option<Submission>, images_each: usize, batch_limit: usize },
     /// A job whose images from `next` on have not been cut yet.
     InFlight { job: Arc<InFlightJob>, next: usize },
@@ -150,7 +151,8 @@ impl Piece {
         }
     }
 
-    /// What goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a batch.
+    /// What goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a
+    /// batch.
     pub fn load(&self) -> Option<(&Arc<Recipe>, [usize; 2], usize)> {
         match self {
             Piece::Part { job, images, .. } => {
