@@ -41,6 +41,7 @@ pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
 }
 
 /// A plan prepared on the compute context.
+#[allow(clippy::large_enum_variant, reason = "every encoder is in an Rc, never in an array")]
 pub enum Encoder {
     /// For pieces of whole images.
     Convolution(Convolution),
@@ -78,10 +79,17 @@ impl Encoder {
     }
 }
 
+/// An encoder, and the plan that it is for.
+struct Prepared {
+    /// Keeps the plan's allocation, so that no other plan gets its address.
+    recipe: Weak<Recipe>,
+    encoder: Rc<Encoder>,
+}
+
 /// The plans prepared on one context. Entries of dropped plans are removed when another plan is prepared.
 pub struct Encoders {
     /// By plan, and by whether it is for jobs in a queue.
-    prepared: HashMap<(*const Recipe, bool), (Weak<Recipe>, Rc<Encoder>)>,
+    prepared: HashMap<(*const Recipe, bool), Prepared>,
     programs: Programs,
     upload: Uploader,
     target: Duration,
@@ -109,15 +117,14 @@ impl Encoders {
         count: usize,
         queued: bool,
     ) -> Result<Rc<Encoder>> {
-        // The weak reference keeps the allocation, so no other recipe gets this address.
         let key = (Arc::as_ptr(recipe), queued);
-        if let Some((_, encoder)) = self.prepared.get(&key) {
+        if let Some(Prepared { encoder, .. }) = self.prepared.get(&key) {
             if let Encoder::Convolution(convolution) = &**encoder {
                 convolution.prepare(&mut self.programs, count)?;
             }
             return Ok(encoder.clone());
         }
-        self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
+        self.prepared.retain(|_, prepared| prepared.recipe.strong_count() > 0);
         self.upload.context.forget_errors();
         let encoder = match queued {
             true => {
@@ -131,7 +138,8 @@ impl Encoders {
         };
         let encoder = Rc::new(encoder);
         allocate::one_more(&mut self.prepared, "one more plan in a pipeline")?;
-        self.prepared.insert(key, (Arc::downgrade(recipe), encoder.clone()));
+        let prepared = Prepared { recipe: Arc::downgrade(recipe), encoder: encoder.clone() };
+        self.prepared.insert(key, prepared);
         Ok(encoder)
     }
 

@@ -16,7 +16,7 @@ use crate::gl::driver::exit;
 pub fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
     let _inside = exit::enter()?;
     let new = || ShareGroup::new(egl.clone(), id.clone(), target);
-    // Another library may terminate the display at this very moment. If it happens again, it is no coincidence.
+    // Another library may terminate the display at this very moment. A second time counts as an error.
     new().or_else(|error| if is_terminated(&error) { new() } else { Err(error) })
 }
 

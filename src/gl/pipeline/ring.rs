@@ -90,9 +90,7 @@ pub enum Sleep {
 /// Why work was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The queue is full.
     Full,
-    /// The ring is closed.
     Closed,
     /// There is no memory for a longer queue.
     NoMemory,
@@ -100,7 +98,6 @@ pub enum Refused {
     Gone,
 }
 
-/// The ring.
 pub struct Ring<S: Source> {
     state: Mutex<State<S>>,
     /// Counts changes that may create a task. A thread that stays awake reads it without the lock: polling under
@@ -116,7 +113,7 @@ pub struct Ring<S: Source> {
 struct State<S: Source> {
     /// Has capacity for `outstanding` works and one more per slot, so that requeuing cannot fail.
     waiting: VecDeque<S>,
-    /// Works whose last piece is on record in a slot. They wait again if it cannot be computed.
+    /// Works of the pieces on record, counted once per piece. They wait again if those cannot be computed.
     outstanding: usize,
     limit: usize,
     /// Submitters that wait for room. Without any, none is notified.
@@ -158,7 +155,6 @@ struct SlotState<P> {
 }
 
 impl<P> SlotState<P> {
-    /// A free slot.
     const FREE: Self = SlotState { piece: None, lent: false, copying: false, shared: false, works: 0 };
 }
 
@@ -202,14 +198,13 @@ impl<S: Source> Ring<S> {
         state
     }
 
-    /// A number that changes whenever a task may have been created. A thread that reads it and then gets no task
-    /// will get none until it changes.
+    /// A number that changes whenever a task may have been created. A thread that reads it, and then gets no
+    /// task, will get none until it changes.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Unlocks the ring and wakes the thread of `stage` if it sleeps. Needless notifications would cost a system
-    /// call.
+    /// Unlocks the ring and wakes the thread of `stage` if it sleeps. A needless wake costs a system call.
     fn wake(&self, state: MutexGuard<'_, State<S>>, stage: Stage) {
         let sleeps = state.sleepers[stage as usize] > 0;
         drop(state);
@@ -518,7 +513,6 @@ impl<S: Source> Ring<S> {
         first
     }
 
-    /// Whether it is broken.
     pub fn is_broken(&self) -> bool {
         self.state().broken
     }
@@ -550,7 +544,6 @@ impl<S: Source> Ring<S> {
         self.wake_all();
     }
 
-    /// The pieces on record.
     pub fn pieces(&self) -> Vec<S::Piece> {
         self.state().slots.iter().filter_map(|slot| slot.piece.clone()).collect()
     }
@@ -584,7 +577,6 @@ impl<S: Source> Ring<S> {
         !state.waiting.is_empty() || !state.reserved.is_empty()
     }
 
-    /// Whether a slot waits for a kernel.
     pub fn has_kernels(&self) -> bool {
         self.kernels.load(Ordering::Relaxed) > 0
     }

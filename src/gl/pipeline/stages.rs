@@ -492,7 +492,7 @@ impl StageThread {
 
     /// Counts parts that will never complete as done, after the end.
     pub fn leave(&mut self) {
-        // Leasing callers may keep this thread waiting after this. Hold no piece: jobs end when nothing holds them.
+        // Callers with leases may block this thread at its gate. Hold no piece: jobs end when nothing holds them.
         self.current = None;
         let _inside = exit::enter();
         for stream in &mut self.streams {
