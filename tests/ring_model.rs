@@ -22,7 +22,7 @@ mod sync {
     }
 }
 
-use ring::{Refused, Rest, Ring, Source, Stage, Task};
+use ring::{Refused, Ring, Sleep, Source, Stage, Task};
 
 /// Work of `left` pieces. Work that shares a slot has one piece, whose value is the number of works in it.
 struct Work {
@@ -55,7 +55,7 @@ impl Source for Work {
 fn serve(ring: &Ring<Work>, stages: &[Stage]) -> usize {
     let (generation, mut tasks) = (ring.generation(), 0);
     loop {
-        match ring.next(stages, Rest::Always) {
+        match ring.next(stages, Sleep::Always) {
             Some(Task::End) => return tasks,
             Some(Task::Prepare(slot, _)) => {
                 ring.expect(slot, generation);
@@ -127,7 +127,7 @@ fn a_break_at_any_moment_loses_nothing() {
         assert_eq!(ring.depth(), (0, 0));
         // Everything works after that.
         assert!(ring.push(work(1), true).is_ok());
-        let Some(Task::Prepare(slot, 0)) = ring.next(&[Stage::Upload], Rest::Never) else {
+        let Some(Task::Prepare(slot, 0)) = ring.next(&[Stage::Upload], Sleep::Never) else {
             panic!("no task")
         };
         assert!(ring.done(slot, ring.generation()));
@@ -144,39 +144,39 @@ fn a_piece_is_expected_until_it_is_computed() {
             let ring = Ring::new(2, 4);
             assert!(ring.push(work(1), true).is_ok());
             let generation = ring.generation();
-            let Some(Task::Prepare(slot, 0)) = ring.next(front, Rest::Never) else { panic!("no task") };
+            let Some(Task::Prepare(slot, 0)) = ring.next(front, Sleep::Never) else { panic!("no task") };
             ring.expect(slot, generation);
             if in_time {
-                assert_eq!(ring.next(back, Rest::Never), Some(Task::Expect(slot, 0)));
+                assert_eq!(ring.next(back, Sleep::Never), Some(Task::Expect(slot, 0)));
             }
             ring.pass(Stage::Compute, slot, generation);
-            assert_eq!(ring.next(back, Rest::Never), Some(Task::Issue(Stage::Compute, slot, 0)));
-            assert_eq!(ring.next(back, Rest::Never), None);
+            assert_eq!(ring.next(back, Sleep::Never), Some(Task::Issue(Stage::Compute, slot, 0)));
+            assert_eq!(ring.next(back, Sleep::Never), None);
             // A thread whose contexts are gone expects nothing.
             ring.break_up();
             ring.expect(slot, generation);
             ring.recover(|_, waiting| waiting.push_back(work(1)));
             ring.expect(slot, generation);
-            let Some(Task::Prepare(..)) = ring.next(front, Rest::Never) else { panic!("no task") };
-            assert_eq!(ring.next(back, Rest::Never), None);
+            let Some(Task::Prepare(..)) = ring.next(front, Sleep::Never) else { panic!("no task") };
+            assert_eq!(ring.next(back, Sleep::Never), None);
         }
     });
 }
 
-/// A thread that got no task need not ask again before the news counter changes. Only the work itself changes the counter, and
+/// A thread that got no task need not ask again before the epoch counter changes. Only the work itself changes the counter, and
 /// the ring is closed when the work is done. A thread that missed the change would listen forever, which the checker detects.
 #[test]
-fn a_thread_that_listens_to_the_news_misses_no_task() {
+fn a_thread_that_watches_the_epoch_misses_no_task() {
     fn work_off(ring: &Ring<Work>, stage: Stage, listens: bool) {
-        let (generation, mut heard) = (ring.generation(), None);
+        let (generation, mut idle_epoch) = (ring.generation(), None);
         loop {
-            let news = ring.news();
-            if listens && heard == Some(news) {
+            let epoch = ring.epoch();
+            if listens && idle_epoch == Some(epoch) {
                 loom::thread::yield_now();
                 continue;
             }
-            match ring.next(&[stage], if listens { Rest::Never } else { Rest::Always }) {
-                None => heard = Some(news),
+            match ring.next(&[stage], if listens { Sleep::Never } else { Sleep::Always }) {
+                None => idle_epoch = Some(epoch),
                 Some(Task::Prepare(slot, _)) => ring.pass(Stage::Download, slot, generation),
                 Some(Task::Issue(_, slot, _)) => {
                     assert!(ring.done(slot, generation));
@@ -211,7 +211,7 @@ fn a_lent_slot_comes_back_however_it_is_returned() {
     model(|| {
         let ring = Arc::new(Ring::new(1, 1));
         assert!(ring.push(work(1), true).is_ok());
-        let Some(Task::Prepare(slot, _)) = ring.next(&[Stage::Upload], Rest::Never) else {
+        let Some(Task::Prepare(slot, _)) = ring.next(&[Stage::Upload], Sleep::Never) else {
             panic!("no task")
         };
         let generation = ring.generation();
@@ -274,7 +274,7 @@ fn a_reserved_slot_is_prepared_or_found_again() {
                 loom::thread::spawn(move || {
                     let mut lent = 0;
                     loop {
-                        match ring.next(&[Stage::Upload, Stage::Compute, Stage::Download], Rest::Always) {
+                        match ring.next(&[Stage::Upload, Stage::Compute, Stage::Download], Sleep::Always) {
                             Some(Task::End) => return lent,
                             Some(Task::Prepare(slot, 7)) => {
                                 ring.lend(slot, 0);
@@ -358,7 +358,7 @@ fn what_shares_a_slot_is_never_left_behind() {
             loom::thread::spawn(move || {
                 let (generation, mut jobs) = (ring.generation(), 0);
                 while jobs < 3 {
-                    match ring.next(&[Stage::Compute, Stage::Download], Rest::Always) {
+                    match ring.next(&[Stage::Compute, Stage::Download], Sleep::Always) {
                         Some(Task::Issue(Stage::Compute, slot, _)) => {
                             ring.pass(Stage::Download, slot, generation)
                         }

@@ -1,4 +1,4 @@
-//! Tests of the engine's internals on the machine's first GL device.
+//! Tests of the GL engine's internals on the machine's first GL device.
 
 mod fake;
 mod faults;
@@ -36,7 +36,7 @@ use crate::gl::execution::programs::Programs;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, oracle};
 
-/// The first device. Prints that there is none, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
+/// The first device. Without one, prints a note, or fails with `SPARKLE_TEST_REQUIRE_GL=1`.
 fn first_device() -> Option<Target> {
     let target = discovered().unwrap().found.iter().find_map(|found| found.target);
     if target.is_none() {
@@ -55,7 +55,7 @@ fn first_engine() -> Option<Arc<Engine>> {
 /// A new share group on the first device.
 fn share_group() -> Option<Arc<ShareGroup>> {
     let (all, target) = (discovered().unwrap(), first_device()?);
-    let egl = all.egl.as_ref().expect("devices were found through EGL");
+    let egl = all.egl.as_ref().expect("EGL found the device");
     Some(ShareGroup::new(egl.clone(), "test device".into(), target).unwrap())
 }
 
@@ -65,7 +65,7 @@ fn problem() -> Conv2d {
     Conv2d::new(desc).unwrap()
 }
 
-/// Runs [`problem`] with `programs`, checks every output, returns the number of dispatches.
+/// Runs [`problem`] with `programs` and checks every output. Returns the number of dispatches.
 fn run(programs: &mut Programs, seed: u64) -> u32 {
     let (problem, mut random) = (problem(), Random::new(seed));
     let (input, weights) =
@@ -100,7 +100,7 @@ fn objects_live_as_long_as_they_are_held() {
 fn long_work_is_cut() {
     let Some(group) = share_group() else { return };
     let mut programs = Programs::new(group.context().unwrap());
-    // 5100 outputs of some hundred operations each take much longer than a tenth of a second at this rate.
+    // 5100 outputs of some hundred operations each. At this rate a tenth of a second covers a small part of them.
     group.set_rate(1e6);
     let dispatches = run(&mut programs, 2);
     assert!(dispatches > 1, "{dispatches}");
@@ -141,7 +141,7 @@ fn a_shader_that_does_not_compile_shows_the_drivers_log() {
     context.check("after a shader error").unwrap();
 }
 
-/// The remembered program is the one in use, after errors and deletions, too.
+/// The engine caches which program is in use. The cache stays true after errors and deletions.
 #[test]
 fn the_program_that_runs_is_the_one_that_was_asked_for() {
     let Some(group) = share_group() else { return };
@@ -167,7 +167,7 @@ fn the_program_that_runs_is_the_one_that_was_asked_for() {
         api.use_program(used.name());
         assert_eq!(written(), number);
     }
-    // A new program may get the old one's name.
+    // A new program may reuse the old one's name.
     drop(two);
     let three = program(3);
     api.use_program(three.name());

@@ -64,11 +64,9 @@ impl Worker {
         let work = move || {
             let mut host = Host { device: name, make_context, session: None };
             serve(&queue, &mut host);
-            let inside = exit::enter();
+            let _inside = exit::enter();
             drop(host);
-            if inside.is_ok() {
-                egl.release_thread();
-            }
+            exit::end_thread(|| egl.release_thread());
         };
         let thread = crate::thread::spawn(&device, "worker", work)?;
         Ok(Worker { jobs: Some(jobs), thread: Some(thread), device, process: std::process::id() })

@@ -106,6 +106,27 @@ pub fn is_shut_out() -> bool {
     DEPTH.get() == 0 && is_closed()
 }
 
+/// Ends one of the library's threads: `release` makes EGL forget the thread. Once the process is ending, `release` is
+/// not called. The thread's end would then run destructors of the driver's thread-specific data, while the process's
+/// end frees the same memory on another thread (`workarounds`). So that data is left alone.
+pub fn end_thread(release: impl FnOnce()) {
+    match enter() {
+        Ok(_inside) => release(),
+        Err(_) => forget_thread_data(),
+    }
+}
+
+/// Clears the calling thread's data of all keys, so that no destructor runs for it.
+fn forget_thread_data() {
+    /// PTHREAD_KEYS_MAX of glibc; no other C library has more.
+    const KEYS: libc::pthread_key_t = 1024;
+    for key in 0..KEYS {
+        // SAFETY: affects the calling thread only, which is the library's and about to end. A key that does not exist
+        // is an error without effect.
+        unsafe { libc::pthread_setspecific(key, std::ptr::null()) };
+    }
+}
+
 /// Waits for one of our threads to end; it must run no code of a caller's. Returns none without waiting if the calling
 /// thread holds the loader's lock, which the other may need. Once the process is ending it waits at most the device
 /// timeout: a thread still running then is stuck in the driver and ends with the process.
@@ -176,6 +197,31 @@ extern "C" fn at_exit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A key's destructor runs at the end of a thread, unless the thread's data was forgotten.
+    #[test]
+    fn no_destructor_runs_for_forgotten_data() {
+        static RAN: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn destructor(_: *mut libc::c_void) {
+            RAN.fetch_add(1, SeqCst);
+        }
+        let mut key = 0;
+        // SAFETY: `key` is written; the destructor is a function that touches an atomic only.
+        assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(destructor)) }, 0);
+        for forgets in [false, true] {
+            let thread = std::thread::spawn(move || {
+                // SAFETY: the key exists; the destructor does not read the value.
+                assert_eq!(unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) }, 0);
+                if forgets {
+                    forget_thread_data();
+                }
+            });
+            thread.join().unwrap();
+        }
+        assert_eq!(RAN.load(SeqCst), 1);
+        // SAFETY: no thread has a value any more.
+        unsafe { libc::pthread_key_delete(key) };
+    }
 
     #[test]
     fn nested_entries_count_once() {

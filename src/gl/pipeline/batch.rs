@@ -1,20 +1,21 @@
 //! Small jobs that share a slot.
 //!
-//! A slot costs three lots of commands, three fences and the threads' attention, some tens of microseconds, whatever is in it. A
-//! job of a few kilobytes is not worth that. So small jobs of one plan go into one slot together: one upload, one dispatch in
-//! which workgroups draw the jobs from a queue (`queue`), one download. Nobody waits for a batch to become full: what waits
-//! when a slot is free goes. Only while a batch is under way fewer than a good deal are kept back until it is done ([`super::ring`]).
+//! Any piece costs three command submissions, three fences and the threads' attention: some tens of microseconds.
+//! That is too much for a job of a few kilobytes. So small jobs of one plan share a slot, with one upload, one
+//! dispatch and one download. In the dispatch, workgroups draw jobs from a queue (`gl::convolution::queue`). A
+//! batch does not wait to fill up: jobs that wait when a slot is free form a batch. While another batch is in
+//! flight, the ring holds back a small number of jobs ([`super::ring`]).
 //!
 //! ```text
 //!   the slot's input   │ counters │ where job 0, 1, ... begin │ input 0 │ input 1 │ ...
 //!   the slot's output  │ output 0 │ output 1 │ ...
 //! ```
 //!
-//! Jobs are small if they take the device little time, which the first of them tell ([`Rate`]): a renderer in software computes them
-//! one by one, as it would anyway.
+//! Jobs are small if they take the device little time. [`Rate`] learns the device's speed from the first ones. A
+//! slow device, such as a software renderer, computes them one by one.
 //!
-//! Each job keeps its own ticket and its own end. A batch that cannot be computed for want of memory or of a shader is taken
-//! apart: its jobs fly again, each alone and the usual way.
+//! Each job keeps its own ticket and its own result. If a batch fails because memory or a shader is missing, its
+//! jobs are resubmitted individually.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,21 +30,21 @@ use crate::gl::tunables::{
 use crate::problem::Conv2d;
 use crate::shader::variant;
 
-/// Numbers that jobs begin at a multiple of: a line of memory.
-const LINE: usize = 16;
+/// Jobs begin at multiples of this many elements: a cache line.
+const ALIGNMENT: usize = 16;
 
 /// Jobs of one plan in one slot.
 pub struct Batch {
     pub recipe: Arc<Recipe>,
-    pub flights: Vec<Arc<InFlightJob>>,
+    pub jobs: Vec<Arc<InFlightJob>>,
 }
 
-/// Operations a second that batches reach on a device.
+/// Operations per second that batches reach on a device.
 #[derive(Default)]
 pub struct Rate(AtomicU64);
 
 impl Rate {
-    /// Learns that `jobs` jobs of `operations` each took so long together.
+    /// Records that `jobs` jobs of `operations` operations each took `took` together.
     pub fn learn(&self, jobs: usize, operations: u64, took: Duration) {
         let before = f64::from_bits(self.0.load(Ordering::Relaxed));
         let seen = jobs as f64 * operations as f64 / took.max(Duration::from_micros(1)).as_secs_f64();
@@ -52,8 +53,8 @@ impl Rate {
         }
     }
 
-    /// How many jobs of `operations` each may share a slot; 0 if they are not small.
-    pub fn room(&self, operations: u64) -> usize {
+    /// How many jobs of `operations` operations each may share a slot; 0 if they are not small.
+    pub fn max_jobs(&self, operations: u64) -> usize {
         let rate = f64::from_bits(self.0.load(Ordering::Relaxed));
         if rate == 0.0 {
             return TRIAL_JOBS;
@@ -63,22 +64,22 @@ impl Rate {
     }
 }
 
-/// How many jobs of `recipe` a slot may hold that has `most_bytes` for input and output each; 0 if they are not small.
-pub fn room(recipe: &Recipe, most_bytes: usize) -> usize {
+/// How many jobs of `recipe` fit into a slot with `max_bytes` each for input and output; 0 if they are not small.
+pub fn max_jobs(recipe: &Recipe, max_bytes: usize) -> usize {
     let job = 4 * strides(&recipe.problem).into_iter().max().unwrap_or(usize::MAX / 8);
     if job > SMALL_JOB_BYTES || !variant::is_small(&recipe.problem) {
         return 0;
     }
-    let fit = MAX_BATCH_BYTES.min(most_bytes).saturating_sub(head_bytes(MAX_BATCH_JOBS)) / job;
+    let fit = MAX_BATCH_BYTES.min(max_bytes).saturating_sub(head_bytes(MAX_BATCH_JOBS)) / job;
     fit.min(MAX_BATCH_JOBS)
 }
 
-/// Elements from one job's input to the next, and from output to output.
+/// Distance in elements between the jobs' inputs, and between their outputs.
 pub fn strides(problem: &Conv2d) -> [usize; 2] {
-    [problem.input_len(), problem.output_len()].map(|len| len.next_multiple_of(LINE))
+    [problem.input_len(), problem.output_len()].map(|len| len.next_multiple_of(ALIGNMENT))
 }
 
-/// Bytes of the slot's input and output with `jobs` jobs of `problem` in it.
+/// Bytes of a slot's input and output with `jobs` jobs of `problem`.
 fn bytes(problem: &Conv2d, jobs: usize) -> [usize; 2] {
     let [input, output] = strides(problem).map(|stride| 4 * stride * jobs);
     [head_bytes(jobs) + input, output]
@@ -87,12 +88,12 @@ fn bytes(problem: &Conv2d, jobs: usize) -> [usize; 2] {
 impl Batch {
     /// Bytes of the slot's input and output that it takes.
     pub fn bytes(&self) -> [usize; 2] {
-        bytes(&self.recipe.problem, self.flights.len())
+        bytes(&self.recipe.problem, self.jobs.len())
     }
 
-    /// What a slot needs for any batch of this plan's, so that it need not grow with each that is larger than those before.
-    pub fn capacity(&self, max_room: usize) -> [usize; 2] {
-        bytes(&self.recipe.problem, max_room.max(self.flights.len()))
+    /// Bytes that hold any batch of this plan. The slot then need not grow for larger batches.
+    pub fn capacity(&self, batch_limit: usize) -> [usize; 2] {
+        bytes(&self.recipe.problem, batch_limit.max(self.jobs.len()))
     }
 }
 
@@ -109,35 +110,35 @@ mod tests {
     fn only_small_jobs_share_a_slot_and_as_many_as_fit() {
         let small =
             Conv2dDesc { c: 16, h: 16, w: 16, k: 16, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
-        assert_eq!(room(&recipe(small), usize::MAX), 255);
-        let most = 100 << 10;
-        let few = room(&recipe(small), most);
+        assert_eq!(max_jobs(&recipe(small), usize::MAX), 255);
+        let max_bytes = 100 << 10;
+        let few = max_jobs(&recipe(small), max_bytes);
         let [input, output] = bytes(&recipe(small).problem, few);
-        assert!(few == 6 && input <= most && output <= most, "{few}");
-        assert_eq!(room(&recipe(small), 1), 0);
+        assert!(few == 6 && input <= max_bytes && output <= max_bytes, "{few}");
+        assert_eq!(max_jobs(&recipe(small), 1), 0);
         let tiny = Conv2dDesc { h: 3, w: 3, c: 1, k: 1, ..small };
-        assert_eq!(room(&recipe(tiny), usize::MAX), MAX_BATCH_JOBS);
+        assert_eq!(max_jobs(&recipe(tiny), usize::MAX), MAX_BATCH_JOBS);
         let wide = Conv2dDesc { h: 130, w: 130, c: 1, k: 1, ..small };
-        assert_eq!(room(&recipe(wide), usize::MAX), 0);
+        assert_eq!(max_jobs(&recipe(wide), usize::MAX), 0);
         let deep = Conv2dDesc { k: 64, ..small };
-        assert_eq!(room(&recipe(deep), usize::MAX), 0);
+        assert_eq!(max_jobs(&recipe(deep), usize::MAX), 0);
     }
 
     #[test]
     fn a_slow_device_gets_jobs_one_by_one_and_a_fast_one_many() {
         let (rate, job) = (Rate::default(), 1_000_000);
-        assert_eq!(rate.room(job), TRIAL_JOBS);
-        // One alone says that the device is no slower than that.
+        assert_eq!(rate.max_jobs(job), TRIAL_JOBS);
+        // A single job gives a lower bound of the device's speed.
         rate.learn(1, job, Duration::from_micros(100));
-        assert_eq!(rate.room(job), 200);
+        assert_eq!(rate.max_jobs(job), 200);
         rate.learn(1, job, Duration::from_millis(100));
-        assert_eq!(rate.room(job), 200);
+        assert_eq!(rate.max_jobs(job), 200);
         rate.learn(TRIAL_JOBS, job, Duration::from_micros(100));
-        assert_eq!(rate.room(job), 3200);
-        // Many say what it is.
+        assert_eq!(rate.max_jobs(job), 3200);
+        // Many jobs give the speed itself.
         rate.learn(TRIAL_JOBS, job, Duration::from_secs(1));
-        assert_eq!((rate.room(job), rate.room(1000)), (0, 320));
+        assert_eq!((rate.max_jobs(job), rate.max_jobs(1000)), (0, 320));
         rate.learn(TRIAL_JOBS, job, Duration::ZERO);
-        assert!(rate.room(job) > 3200);
+        assert!(rate.max_jobs(job) > 3200);
     }
 }

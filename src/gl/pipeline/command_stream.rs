@@ -1,7 +1,7 @@
-//! A stream: one context on one thread, into which one stage's commands go, and what of them the device has not finished.
+//! A command stream: one context on one thread, one stage's commands, and those of them that are in flight.
 //!
-//! Commands are never waited for on the spot. Each lot of them is followed by a fence; [`CommandStream::land`] looks whether the oldest has
-//! signalled.
+//! A fence follows each submission. No submission waits; [`CommandStream::poll_completed`] checks whether the
+//! oldest fence has signalled.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,45 +22,48 @@ use crate::gl::driver::fence::{self, Fence};
 use crate::gl::driver::resource::Query;
 use crate::report::Interval;
 
-/// One context's commands.
+/// The commands of one stage in one context.
 pub struct CommandStream {
     pub stage: Stage,
-    /// Whether its commands lie between timestamps. Copies in contexts of their own do not: a timestamp waits for what is before it
-    /// at the head of the device's queue, where kernels of other contexts then cannot pass, and copies and kernels took turns.
+    /// Whether timestamps enclose its commands. Copies in contexts of their own have none: at the head of the
+    /// device's queue, a timestamp waits for the copy before it, and blocks the kernels of other contexts. Copies
+    /// and kernels would not overlap.
     stamped: bool,
     pub context: Rc<Context>,
     core: Arc<Core>,
     clock: Clock,
-    flights: VecDeque<Issued>,
-    /// Timestamps that were read. To make new ones takes the share group's lock, which contexts that copy hold for long.
-    spare: Vec<Query>,
-    /// When the oldest became that.
-    front_since: Instant,
-    /// The fence of each slot's last commands: kept until the next, since another context may be about to wait for it.
+    in_flight: VecDeque<Issued>,
+    /// Timestamp queries for reuse. Creating one takes the share group's lock, which contexts that copy hold for
+    /// long.
+    spare_queries: Vec<Query>,
+    /// Since when the oldest commands have been the oldest.
+    oldest_since: Instant,
+    /// The fence of each slot's last commands. Kept until the next ones, since another context may be about to wait
+    /// for it.
     fences: Vec<Option<Rc<Fence>>>,
 }
 
-/// Commands that were given to the device.
+/// Submitted commands.
 pub struct Issued {
     pub slot: usize,
     pub piece: Piece,
     pub dispatches: u32,
-    /// Who computes, if this is computing.
-    pub encode: Option<Rc<Encoder>>,
+    /// The encoder of compute commands.
+    pub encoder: Option<Rc<Encoder>>,
     bytes: u64,
     fence: Rc<Fence>,
     stamps: Option<[Query; 2]>,
     at: Instant,
 }
 
-/// Commands that are done.
-pub struct Landed {
+/// Commands that have completed.
+pub struct Completed {
     pub issued: Issued,
-    /// How long the device was at it.
+    /// The device's time for them.
     pub time: Duration,
 }
 
-/// What a lot of commands is.
+/// What a submission is for.
 pub struct Commands {
     pub slot: usize,
     pub piece: Piece,
@@ -68,7 +71,7 @@ pub struct Commands {
 }
 
 impl CommandStream {
-    /// A stream on `context`, the calling thread's.
+    /// A stream on `context`, which belongs to the calling thread.
     pub fn new(core: &Arc<Core>, context: &Rc<Context>, stage: Stage) -> Self {
         CommandStream {
             stage,
@@ -76,22 +79,22 @@ impl CommandStream {
             context: context.clone(),
             core: core.clone(),
             clock: Clock::default(),
-            flights: VecDeque::new(),
-            spare: vec![],
-            front_since: Instant::now(),
+            in_flight: VecDeque::new(),
+            spare_queries: vec![],
+            oldest_since: Instant::now(),
             fences: core.slots().map(|_| None).collect(),
         }
     }
 
-    /// Gives the device `commands`, behind what the stage before has done in this slot. `give` gives the commands, and says
-    /// how many dispatches they are, and of whom.
+    /// Submits `commands` after the previous stage's work in this slot. `submit` makes the GL calls and returns the
+    /// number of dispatches and their encoder.
     ///
     /// # Errors
-    /// What GL reports, or `give`.
+    /// What GL or `submit` reports.
     pub fn issue(
         &mut self,
         commands: Commands,
-        give: impl FnOnce(&SlotMemory) -> Result<(u32, Option<Rc<Encoder>>)>,
+        submit: impl FnOnce(&SlotMemory) -> Result<(u32, Option<Rc<Encoder>>)>,
     ) -> Result<()> {
         let Commands { slot, piece, bytes } = commands;
         let memory = self.core.memory(slot);
@@ -104,7 +107,7 @@ impl CommandStream {
         }
         let at = Instant::now();
         let begin = self.stamp()?;
-        let (dispatches, encode) = give(&memory)?;
+        let (dispatches, encoder) = submit(&memory)?;
         let stamps = begin.zip(self.stamp()?).map(|(begin, end)| [begin, end]);
         let fence = Rc::new(Fence::new(&self.context)?);
         self.fences[slot] = Some(fence.clone());
@@ -113,9 +116,9 @@ impl CommandStream {
             memory.fences[self.stage as usize] = fence.name();
             memory.dispatches = dispatches;
         });
-        // A download waits for the convolution, which may be many dispatches.
+        // A download also waits for the convolution, which may be many dispatches.
         let dispatches = if self.stage == Stage::Download { dispatches_before } else { dispatches };
-        self.flights.push_back(Issued { slot, piece, dispatches, encode, bytes, fence, stamps, at });
+        self.in_flight.push_back(Issued { slot, piece, dispatches, encoder, bytes, fence, stamps, at });
         Ok(())
     }
 
@@ -123,74 +126,75 @@ impl CommandStream {
         if !self.stamped || self.context.capabilities().timestamp_bits == 0 {
             return Ok(None);
         }
-        match self.spare.pop() {
+        match self.spare_queries.pop() {
             Some(query) => query.restamp().map(|()| Some(query)),
             None => Query::timestamp(&self.context).map(Some),
         }
     }
 
-    /// Whether the device has something left to do.
+    /// Whether commands are in flight.
     pub fn is_busy(&self) -> bool {
-        !self.flights.is_empty()
+        !self.in_flight.is_empty()
     }
 
-    /// The oldest commands, if they are done, or will be within `patience`.
+    /// Returns the oldest commands if they have completed or do so within `patience`.
     ///
     /// # Errors
-    /// What GL reports; [`Error::Timeout`](crate::Error::Timeout) for commands that take too long. They are then still the oldest.
-    pub fn land(&mut self, patience: Duration) -> Result<Option<Landed>> {
-        let Some(oldest) = self.flights.front() else { return Ok(None) };
+    /// What GL reports; [`Error::Timeout`](crate::Error::Timeout) for commands that take too long, which then stay
+    /// the oldest.
+    pub fn poll_completed(&mut self, patience: Duration) -> Result<Option<Completed>> {
+        let Some(oldest) = self.in_flight.front() else { return Ok(None) };
         let what = ["an upload", "a convolution", "a download"][self.stage as usize];
         if !oldest.fence.poll(what, patience)? {
-            // Each dispatch may take as long as the limit says, as where they are waited for one by one; and what comes
-            // before this stage has limits of its own, and is to be blamed first.
+            // The limit applies to each dispatch, as in synchronous execution. Stages before this one have limits
+            // of their own and should report a timeout first.
             let times = self.stage as u32 + encoders::limits(oldest.dispatches, self.core.contexts());
             let limit = self.context.group().wait_limit().saturating_mul(times);
-            if self.front_since.max(oldest.at).elapsed() > limit {
+            if self.oldest_since.max(oldest.at).elapsed() > limit {
                 return Err(fence::timeout(&self.context, what, limit));
             }
             return Ok(None);
         }
-        let issued = self.flights.front().expect("there is one");
-        let (given, now) = (issued.at - self.core.epoch, self.core.epoch.elapsed());
+        let issued = self.in_flight.front().expect("the queue is not empty");
+        let (submitted, now) = (issued.at - self.core.started, self.core.started.elapsed());
         let (start, end) = match &issued.stamps {
             Some([begin, end]) => {
-                self.clock.set(&self.context, self.core.epoch);
-                // Each is asked for once: that takes the share group's lock, too.
+                self.clock.set(&self.context, self.core.started);
+                // Read each query once: reading takes the share group's lock, too.
                 let (start, stop) = (begin.nanoseconds()?, end.nanoseconds()?);
                 let span = end.between(start, stop);
-                let end = self.clock.host_time(stop).unwrap_or(now).clamp(given, now);
-                // A clock that runs wild tells no more than ours does.
-                (end.saturating_sub(span).max(given), end)
+                let end = self.clock.host_time(stop).unwrap_or(now).clamp(submitted, now);
+                // Clamp a device clock that drifts to what the host saw.
+                (end.saturating_sub(span).max(submitted), end)
             }
-            // It began behind what is before it: in this context, and in this slot.
+            // It began after the commands before it in this context and the previous stage in this slot.
             None => {
-                let before = self.front_since.saturating_duration_since(self.core.epoch);
-                (given.max(before).max(self.core.memory(issued.slot).landed).min(now), now)
+                let before = self.oldest_since.saturating_duration_since(self.core.started);
+                (submitted.max(before).max(self.core.memory(issued.slot).completed_at).min(now), now)
             }
         };
-        let mut issued = self.flights.pop_front().expect("there is one");
-        self.spare.extend(issued.stamps.take().into_iter().flatten());
-        self.front_since = Instant::now();
-        self.core.update_memory(issued.slot, |memory| memory.landed = end);
+        let mut issued = self.in_flight.pop_front().expect("the queue is not empty");
+        self.spare_queries.extend(issued.stamps.take().into_iter().flatten());
+        self.oldest_since = Instant::now();
+        self.core.update_memory(issued.slot, |memory| memory.completed_at = end);
         let interval =
             Interval { engine: self.stage as usize, slot: issued.slot, start, end, bytes: issued.bytes };
         lock(&self.core.completion.recorder).add(interval);
-        Ok(Some(Landed { issued, time: end - start }))
+        Ok(Some(Completed { issued, time: end - start }))
     }
 
     /// The piece of the oldest commands.
     pub fn oldest(&self) -> Option<(usize, Piece)> {
-        self.flights.front().map(|issued| (issued.slot, issued.piece.clone()))
+        self.in_flight.front().map(|issued| (issued.slot, issued.piece.clone()))
     }
 
-    /// Commands that never landed.
-    pub fn take_flights(&mut self) -> impl Iterator<Item = Issued> {
-        std::mem::take(&mut self.flights).into_iter()
+    /// Commands that never completed.
+    pub fn take_in_flight(&mut self) -> impl Iterator<Item = Issued> {
+        std::mem::take(&mut self.in_flight).into_iter()
     }
 }
 
-/// What the device's clock shows when the host's shows the pipeline's age.
+/// Maps the device's clock to the pipeline's age.
 #[derive(Default)]
 struct Clock {
     /// Nanoseconds to add to the device's clock, and when they were measured.
@@ -198,18 +202,18 @@ struct Clock {
 }
 
 impl Clock {
-    /// Measures it, if it was not just now.
-    fn set(&mut self, context: &Context, epoch: Instant) {
+    /// Measures the offset, unless it was measured recently.
+    fn set(&mut self, context: &Context, started: Instant) {
         const FRESH: Duration = Duration::from_secs(1);
         let is_fresh = self.measured.is_some_and(|(_, at)| at.elapsed() < FRESH);
         if is_fresh || context.capabilities().timestamp_bits == 0 {
             return;
         }
-        // The quickest of a few questions has the answer of the narrowest moment.
+        // The fastest of a few readings has the narrowest bounds.
         let ask = || {
-            let before = epoch.elapsed();
+            let before = started.elapsed();
             let device = context.api().get_integer64(api::TIMESTAMP);
-            let after = epoch.elapsed();
+            let after = started.elapsed();
             let middle = (before + (after - before) / 2).as_nanos() as i128;
             (after - before, middle - i128::from(device))
         };

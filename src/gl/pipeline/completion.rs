@@ -1,4 +1,4 @@
-//! What a job needs to end: threads that copy, the record of what was done, and the count of jobs that are not over.
+//! What jobs need in order to end: copier threads, the recorder of statistics, and the count of open jobs.
 
 use std::sync::Arc;
 
@@ -13,6 +13,6 @@ pub struct Completion {
     pub id: Arc<str>,
     pub copiers: Copiers,
     pub recorder: Mutex<Recorder>,
-    /// Jobs that are not over.
+    /// Jobs that have not ended.
     pub open: Arc<Leases>,
 }

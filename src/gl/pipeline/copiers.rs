@@ -1,8 +1,8 @@
-//! Threads that copy between ordinary memory and the slots, several parts of one copy at once.
+//! Threads that copy between ordinary memory and the slots. They split large copies.
 //!
-//! One core moves a fifth of what the bus to a GPU takes; several together, more than it takes. Small copies are not worth waking
-//! anybody: they are done on the spot. Threads stay awake a moment after a copy, since pieces come in rows and waking a core of a
-//! virtual machine takes as long as copying some megabytes.
+//! One core has a fifth of the bandwidth of a GPU's bus; several cores exceed it. Small copies run on the calling
+//! thread, because waking another costs more. Threads stay awake briefly after a copy, since pieces come in
+//! sequences. Waking a core of a virtual machine takes as long as copying some megabytes.
 
 use std::collections::LinkedList;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,25 +16,25 @@ use crate::gl::driver::exit::{self, Copying};
 use crate::gl::tunables::{COPIER_AWAKE, COPY_PART, MAX_COPIERS, SMALL_COPY, WAKES};
 use crate::thread::is_current;
 
-/// The threads. Dropping them ends what was asked for first.
+/// The threads. Dropping them finishes all queued tasks first.
 pub struct Copiers {
-    shared: Arc<Shared>,
+    queue: Arc<TaskQueue>,
     threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct TaskQueue {
     state: Mutex<State>,
     work: Condvar,
-    /// Tasks that nobody has taken, for those who are awake to see without the lock.
+    /// Number of queued tasks, for threads that are awake to see without the lock.
     waiting: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
-    /// What waits, piece by piece: however many there are, none asks for much memory at once.
+    /// Queued tasks. A list allocates each node by itself, so that no number of tasks needs a large allocation.
     tasks: LinkedList<Task>,
-    /// Threads that sleep.
+    /// Number of sleeping threads.
     asleep: usize,
     closed: bool,
 }
@@ -48,33 +48,34 @@ struct Part {
     from: *const u8,
     to: *mut u8,
     bytes: usize,
-    whole: Arc<Whole>,
-    /// At exit a driver takes its mapped memory away.
+    copy: Arc<CopyState>,
+    /// Makes the exit of the process wait: a driver unmaps its memory then.
     copying: Copying,
 }
 
-// SAFETY: who asks for a copy promises that the memory is there, for any thread, until it is over.
+// SAFETY: callers of `copy` promise that any thread may use the memory until the copy has ended.
 unsafe impl Send for Part {}
 
 /// What the parts of one copy share.
-struct Whole {
+struct CopyState {
     left: AtomicUsize,
     then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Copiers {
-    /// Starts them: one a processor, but for `others`, which are threads that are busy while copies are made.
+    /// Starts one thread per processor, except for `others` processors: those run threads that are busy during
+    /// copies.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the system gives no thread.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the system creates no thread.
     pub fn start(device: &str, others: usize) -> crate::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let queue = Arc::new(TaskQueue::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let count = processors.min(MAX_COPIERS).saturating_sub(others).max(1);
-        let mut copiers = Copiers { shared, threads: vec![] };
+        let mut copiers = Copiers { queue, threads: vec![] };
         for _ in 0..count {
-            let shared = copiers.shared.clone();
-            copiers.threads.push(crate::thread::spawn(device, "copy", move || shared.serve())?);
+            let queue = copiers.queue.clone();
+            copiers.threads.push(crate::thread::spawn(device, "copy", move || queue.serve())?);
         }
         Ok(copiers)
     }
@@ -82,8 +83,8 @@ impl Copiers {
     /// Copies `bytes` bytes, then runs `then` on some thread.
     ///
     /// # Safety
-    /// Until `then` runs, `from` is valid for reads and `to` for writes of so many bytes, by any thread; they do not overlap, and
-    /// nobody else writes to either or reads the latter.
+    /// Until `then` runs, `from` is valid for reads and `to` for writes of `bytes` bytes, by any thread. They do
+    /// not overlap. No other code writes to either or reads `to`.
     pub unsafe fn copy(
         &self,
         from: *const u8,
@@ -92,58 +93,60 @@ impl Copiers {
         then: impl FnOnce() + Send + 'static,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { self.begin((from, to, bytes), then, LinkedList::push_back) };
+        unsafe { self.enqueue((from, to, bytes), then, LinkedList::push_back) };
     }
 
-    /// As [`Copiers::copy`]; `put` puts each part among what waits.
+    /// Like [`Copiers::copy`]; `insert` inserts each part into the queue.
     ///
     /// # Safety
-    /// As there.
-    unsafe fn begin(
+    /// As for [`Copiers::copy`].
+    unsafe fn enqueue(
         &self,
         (from, to, bytes): (*const u8, *mut u8, usize),
         then: impl FnOnce() + Send + 'static,
-        put: fn(&mut LinkedList<Task>, Task),
+        insert: fn(&mut LinkedList<Task>, Task),
     ) {
         if bytes <= SMALL_COPY {
-            // SAFETY: as promised.
+            // SAFETY: the caller promises valid memory that does not overlap.
             unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
             return then();
         }
         let part = bytes.div_ceil(4 * self.threads.len()).max(COPY_PART).next_multiple_of(64);
         let parts = bytes.div_ceil(part);
         let then: Box<dyn FnOnce() + Send> = Box::new(then);
-        let whole = Arc::new(Whole { left: AtomicUsize::new(parts), then: Mutex::new(Some(then)) });
-        let mut state = lock(&self.shared.state);
-        self.shared.waiting.fetch_add(parts, Ordering::Relaxed);
+        let copy = Arc::new(CopyState { left: AtomicUsize::new(parts), then: Mutex::new(Some(then)) });
+        let mut state = lock(&self.queue.state);
+        self.queue.waiting.fetch_add(parts, Ordering::Relaxed);
         for index in 0..parts {
             let offset = index * part;
-            // SAFETY: within the memory that was promised.
+            // SAFETY: the offset is inside the memory that the caller promised.
             let (from, to) = unsafe { (from.add(offset), to.add(offset)) };
             let bytes = part.min(bytes - offset);
-            put(
+            insert(
                 &mut state.tasks,
-                Task::Copy(Part { from, to, bytes, whole: whole.clone(), copying: Copying::begin() }),
+                Task::Copy(Part { from, to, bytes, copy: copy.clone(), copying: Copying::begin() }),
             );
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
-        self.shared.wake(sleepers);
+        self.queue.wake(sleepers);
     }
 
-    /// Copies `from` to `to` before all else that waits, and returns when that is done.
+    /// Copies `from` to `to` before all queued tasks. Returns when the copy is done.
     ///
     /// # Safety
-    /// `to` is valid for writes of as many bytes, by any thread; they do not overlap, and nobody else uses them meanwhile.
+    /// `to` is valid for writes of `from.len()` bytes, by any thread. They do not overlap, and no other code uses
+    /// them meanwhile.
     pub unsafe fn copy_now(&self, from: &[u8], to: *mut u8) {
         let done = Arc::new(AtomicBool::new(false));
         let tell = done.clone();
-        // SAFETY: both are there until this returns, which is not before `then` has run: it always does, since a copy cannot panic.
+        // SAFETY: both live until this returns, which is after `then` has run. `then` always runs, since a copy
+        // cannot panic.
         unsafe {
             let then = move || tell.store(true, Ordering::Release);
-            self.begin((from.as_ptr(), to, from.len()), then, LinkedList::push_front);
+            self.enqueue((from.as_ptr(), to, from.len()), then, LinkedList::push_front);
         }
-        // Some hundred microseconds at most: to be put to sleep and woken would take as long.
+        // This takes some hundred microseconds at most. Sleeping and waking would take as long.
         while !done.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
@@ -151,41 +154,41 @@ impl Copiers {
 
     /// Runs `task` on one of the threads.
     pub fn run(&self, task: impl FnOnce() + Send + 'static) {
-        let mut state = lock(&self.shared.state);
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut state = lock(&self.queue.state);
+        self.queue.waiting.fetch_add(1, Ordering::Relaxed);
         state.tasks.push_back(Task::Run(Box::new(task)));
         drop(state);
-        self.shared.work.notify_one();
+        self.queue.work.notify_one();
     }
 }
 
 impl Drop for Copiers {
     fn drop(&mut self) {
-        lock(&self.shared.state).closed = true;
-        self.shared.work.notify_all();
-        // The last to hold a pipeline may be a task of its own.
+        lock(&self.queue.state).closed = true;
+        self.queue.work.notify_all();
+        // A task on a copier thread may drop the last reference to a pipeline. A thread cannot join itself.
         self.threads.drain(..).filter(|it| !is_current(it)).for_each(|it| drop(exit::join(it)));
     }
 }
 
-impl Shared {
+impl TaskQueue {
     fn serve(&self) {
         while let Some(task) = self.next() {
             match task {
                 Task::Copy(part) => part.copy(),
-                // Tasks report their panics themselves; this keeps the thread.
+                // Tasks report their own panics. This keeps the thread alive.
                 Task::Run(task) => drop(catch_unwind(AssertUnwindSafe(task))),
             }
         }
     }
 
-    /// Wakes some of so many threads that there is work for. They wake the others: one by one that takes a thread as long as to copy
-    /// megabytes.
+    /// Wakes a few of `sleepers` threads, which then wake the others. Waking all of them from one thread would take
+    /// as long as copying megabytes.
     fn wake(&self, sleepers: usize) {
         (0..sleepers.min(WAKES)).for_each(|_| self.work.notify_one());
     }
 
-    /// The next task; `None` if there will be none.
+    /// The next task; `None` when the queue is closed and empty.
     fn next(&self) -> Option<Task> {
         let idle = Instant::now();
         loop {
@@ -218,18 +221,18 @@ impl Shared {
 
 impl Part {
     fn copy(self) {
-        // SAFETY: the promise to `Copiers::copy`; parts are disjoint.
+        // SAFETY: the caller of `Copiers::copy` promises valid memory; parts are disjoint.
         unsafe { copy_past_caches(self.from, self.to, self.bytes) };
         drop(self.copying);
-        if self.whole.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let then = lock(&self.whole.then).take();
+        if self.copy.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let then = lock(&self.copy.then).take();
             then.expect("only the last part takes it")();
         }
     }
 }
 
-/// Copies by stores that go past the caches: what is written here is read by a device, or much later, and to fetch its lines
-/// first would be a third of the traffic.
+/// Copies with non-temporal stores, which bypass the caches. The device reads the result, or the CPU does so much
+/// later. Ordinary stores would fetch each line first, a third of the traffic.
 ///
 /// # Safety
 /// `from` is valid for reads and `to` for writes of `bytes` bytes, and they do not overlap.
@@ -241,8 +244,9 @@ unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
     let head = to.align_offset(LINE).min(bytes);
     let lines = (bytes - head) / LINE;
     let tail = head + lines * LINE;
-    // SAFETY: head, lines and tail are the parts of what the caller promised; the lines in `to` are aligned, loads need not be; SSE2 is
-    // part of the architecture. The fence orders the stores before whatever tells others that they are there.
+    // SAFETY: head, lines and tail are disjoint parts of the memory that the caller promised. The lines in `to` are
+    // aligned; loads need no alignment. SSE2 is part of the architecture. The fence orders the stores before any
+    // signal that they are done.
     unsafe {
         std::ptr::copy_nonoverlapping(from, to, head);
         for line in 0..lines {
@@ -256,10 +260,10 @@ unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// Copies.
+/// Copies with ordinary stores.
 ///
 /// # Safety
-/// As the architecture's own.
+/// `from` is valid for reads and `to` for writes of `bytes` bytes, and they do not overlap.
 #[cfg(not(target_arch = "x86_64"))]
 unsafe fn copy_past_caches(from: *const u8, to: *mut u8, bytes: usize) {
     // SAFETY: passed on from the caller.
@@ -278,7 +282,7 @@ mod tests {
             let from: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
             let mut to = vec![0xff; bytes + 1];
             let (done, is_done) = channel();
-            // SAFETY: both live until the answer has come.
+            // SAFETY: both buffers live until the message arrives.
             unsafe { copiers.copy(from.as_ptr(), to.as_mut_ptr(), bytes, move || done.send(()).unwrap()) };
             is_done.recv().unwrap();
             assert!(to[..bytes] == from && to[bytes] == 0xff, "{bytes}");
@@ -292,19 +296,19 @@ mod tests {
         let mut to = vec![0xff; from.len()];
         let (address, len) = (to.as_mut_ptr() as usize, to.len());
         let ((begin, begun), (hold, held), (seen, later)) = (channel(), channel(), channel());
-        // The only thread is busy, and has more to do.
+        // The only thread is busy and has another task queued.
         copiers.run(move || {
             begin.send(()).unwrap();
             held.recv().unwrap()
         });
         begun.recv().unwrap();
-        // SAFETY: this runs on the thread that copies, which has copied by then; nobody else uses the memory meanwhile.
+        // SAFETY: this runs on the copier thread, after the copy. No other code uses the memory meanwhile.
         let look = move || unsafe { std::slice::from_raw_parts(address as *const u8, len) }.to_vec();
         copiers.run(move || seen.send(look()).unwrap());
         std::thread::scope(|scope| {
-            // SAFETY: the memory is there until the scope ends, and as long.
+            // SAFETY: the memory lives until the scope ends, and is as long as `from`.
             scope.spawn(|| unsafe { copiers.copy_now(&from, address as *mut u8) });
-            while copiers.shared.waiting.load(Ordering::Relaxed) < 5 {
+            while copiers.queue.waiting.load(Ordering::Relaxed) < 5 {
                 std::thread::yield_now();
             }
             hold.send(()).unwrap();

@@ -1,11 +1,14 @@
-//! An engine each for uploads and downloads.
+//! Keeps uploads and downloads on different copy engines.
 //!
-//! NVIDIA's driver (580) copies with two engines. Which of them a context gets is settled at its first large copy after a rest, by whether an
-//! even or an odd number of large copies, of whatever context, came before; and that lasts until the next rest. If
-//! an even number lies between the first upload, itself counted, and the first download, both directions share one engine and take
-//! twice as long, however long the stream is; if an odd number, each has its own. No document says so: it is what some hundreds of streams
-//! of a bare program did (`benchmarks/contexts`). So where it would be even, one small copy is put in between, and one
-//! more behind, so that after the next rest the count is what it was. Elsewhere these two copies do no harm.
+//! NVIDIA's driver (580) has two engines for the copies of GL contexts. It assigns one to a context at the
+//! context's first large copy after an idle period, by the parity of the number of large copies so far, in all
+//! contexts. The assignment lasts until the next idle period. What counts are the copies from the first upload on,
+//! itself included, to the first download. If their number is odd, each direction has its own engine. If it is
+//! even, both share one, and copies take twice as long for the whole stream. No document says so; it is the result
+//! of some hundreds of streams of a bare program (`benchmarks/contexts`).
+//!
+//! So where the number would be even, one small filler copy precedes the first download. Another follows it, to
+//! restore the parity for the time after the next idle period. With other drivers the two copies do no harm.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -16,39 +19,39 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 
-/// What the threads of a pipeline with three contexts know of each other's large copies.
+/// What the threads of a pipeline with three contexts share about their large copies.
 pub struct CopyEngines {
-    /// Bytes of a copy that counts: on NVIDIA's driver 512 KiB do, 256 KiB do not.
-    counted: usize,
+    /// Smallest copy in bytes that counts: on NVIDIA's driver 512 KiB counts, 256 KiB does not.
+    min_counted: usize,
     /// How long uploads wait at most until the first download is submitted.
     wait: Duration,
-    /// Slots between their upload and the end of their download, a bit each.
-    under_way: AtomicU32,
-    /// Large copies since there were none, until the first large download.
+    /// Slots between their upload and the end of their download, as a bit set.
+    busy_slots: AtomicU32,
+    /// Large copies since no slot was busy, until the first large download.
     copies: Mutex<usize>,
-    /// How far the first large download is.
+    /// The state of the first large download.
     phase: AtomicU8,
-    /// Whether a copy was put in between, and none behind yet.
-    owes: AtomicBool,
+    /// Whether a filler came before a download, and none after it yet.
+    owes_filler: AtomicBool,
 }
 
-/// It has not come up: copies are counted.
+/// It has not come up yet: copies are counted.
 const COUNTING: u8 = 0;
-/// It is being given: an upload in between would make an odd number even.
-const GIVING: u8 = 1;
-/// It was given: nothing changes until the next rest.
+/// It is being submitted. An upload now would make an odd number even.
+const SUBMITTING: u8 = 1;
+/// It was submitted. Nothing changes until the next idle period.
 const SETTLED: u8 = 2;
 
 impl CopyEngines {
-    /// Nothing is under way. Copies of `counted` bytes count; uploads wait at most `wait` for the first download.
-    pub fn new(counted: usize, wait: Duration) -> Self {
+    /// No slot is busy. Copies of `min_counted` bytes count; uploads wait at most `wait` for the first download.
+    pub fn new(min_counted: usize, wait: Duration) -> Self {
         CopyEngines {
-            counted,
+            min_counted,
             wait,
-            under_way: AtomicU32::new(0),
+            busy_slots: AtomicU32::new(0),
             copies: Mutex::new(0),
             phase: AtomicU8::new(COUNTING),
-            owes: AtomicBool::new(false),
+            owes_filler: AtomicBool::new(false),
         }
     }
 
@@ -57,93 +60,94 @@ impl CopyEngines {
     /// # Errors
     /// What the device lacks.
     pub fn filler(&self, context: &Rc<Context>) -> Result<Filler> {
-        Filler::new(context, 2 * self.counted)
+        Filler::new(context, 2 * self.min_counted)
     }
 
     fn phase(&self) -> u8 {
         self.phase.load(Ordering::Acquire)
     }
 
-    /// Contexts are new, and nothing is under way.
+    /// New contexts exist. No slot is busy.
     pub fn start(&self) {
-        self.under_way.store(0, Ordering::Release);
+        self.busy_slots.store(0, Ordering::Release);
     }
 
-    /// Nothing of `slot` is under way any more.
-    pub fn landed(&self, slot: usize) {
-        self.under_way.fetch_and(!(1 << slot), Ordering::AcqRel);
+    /// Nothing of `slot` is in flight any more.
+    pub fn slot_finished(&self, slot: usize) {
+        self.busy_slots.fetch_and(!(1 << slot), Ordering::AcqRel);
     }
 
-    /// Has `give` give `slot`'s upload of `bytes`.
-    pub fn upload<T>(&self, slot: usize, bytes: usize, give: impl FnOnce() -> T) -> T {
-        let first = self.under_way.fetch_or(1 << slot, Ordering::AcqRel) & !(1 << slot) == 0;
+    /// Calls `submit` to submit `slot`'s upload of `bytes` bytes. Waits while the first download is being submitted.
+    pub fn upload<T>(&self, slot: usize, bytes: usize, submit: impl FnOnce() -> T) -> T {
+        let first = self.busy_slots.fetch_or(1 << slot, Ordering::AcqRel) & !(1 << slot) == 0;
         if first {
             *lock(&self.copies) = 0;
             self.phase.store(COUNTING, Ordering::Release);
         }
-        if bytes < self.counted {
-            return give();
+        if bytes < self.min_counted {
+            return submit();
         }
         let start = Instant::now();
         loop {
             match self.phase() {
-                SETTLED => return give(),
-                GIVING if start.elapsed() > self.wait => self.downloaded(),
-                GIVING => std::hint::spin_loop(),
+                SETTLED => return submit(),
+                SUBMITTING if start.elapsed() > self.wait => self.download_submitted(),
+                SUBMITTING => std::hint::spin_loop(),
                 _ => {
                     let mut copies = lock(&self.copies);
-                    // Under the lock, so that it does not come behind a download that it was counted before.
+                    // Under the lock, so that the upload cannot come after a download that did not count it.
                     if self.phase() == COUNTING {
                         *copies += 1;
-                        return give();
+                        return submit();
                     }
                 }
             }
         }
     }
 
-    /// Another copy of `bytes` was given, as that of weights.
-    pub fn other(&self, bytes: usize) {
-        if bytes >= self.counted && self.phase() == COUNTING {
+    /// Another copy of `bytes` bytes was submitted, for example of weights.
+    pub fn other_copy(&self, bytes: usize) {
+        if bytes >= self.min_counted && self.phase() == COUNTING {
             *lock(&self.copies) += 1;
         }
     }
 
-    /// A download of `bytes` is about to be given; `copy` gives a large copy, in a context that neither uploads nor downloads.
+    /// Called before a download of `bytes` bytes is submitted. `copy` submits a large copy in a context that
+    /// neither uploads nor downloads.
     ///
     /// # Errors
     /// Those of `copy`.
     pub fn before_download(&self, bytes: usize, copy: impl FnOnce() -> Result<()>) -> Result<()> {
-        if bytes < self.counted {
+        if bytes < self.min_counted {
             return Ok(());
         }
         match self.phase() {
             COUNTING => {}
-            // Behind the first download, not beside it.
-            SETTLED if self.owes.swap(false, Ordering::AcqRel) => return copy(),
+            // After the first download, not at the same time.
+            SETTLED if self.owes_filler.swap(false, Ordering::AcqRel) => return copy(),
             _ => return Ok(()),
         }
         let copies = lock(&self.copies);
         if *copies == 0 {
-            // Uploads are small: nobody shares anything with them for long.
+            // All uploads are small. Sharing an engine with them costs little.
             return Ok(());
         }
-        self.phase.store(GIVING, Ordering::Release);
+        self.phase.store(SUBMITTING, Ordering::Release);
         if copies.is_multiple_of(2) {
             copy()?;
-            self.owes.fetch_xor(true, Ordering::AcqRel);
+            self.owes_filler.fetch_xor(true, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    /// A download was given.
-    pub fn downloaded(&self) {
-        // One that comes up while there is none to be given changes nothing.
-        let _ = self.phase.compare_exchange(GIVING, SETTLED, Ordering::AcqRel, Ordering::Acquire);
+    /// A download was submitted.
+    pub fn download_submitted(&self) {
+        // Without a first download in submission this changes nothing.
+        let _ = self.phase.compare_exchange(SUBMITTING, SETTLED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
-/// What is copied only to be counted.
+/// Buffers for a copy that only serves to be counted.
 pub struct Filler {
     from: Buffer,
     to: Buffer,
@@ -152,11 +156,11 @@ pub struct Filler {
 
 impl Filler {
     fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
-        // From mapped memory: copies of that kind were measured to count.
+        // From mapped memory: measurements show that such copies count.
         Ok(Filler { from: Buffer::mapped(context, bytes)?.0, to: Buffer::new(context, bytes)?, bytes })
     }
 
-    /// Gives the copy to the device.
+    /// Submits the copy.
     ///
     /// # Errors
     /// What GL reports.
@@ -178,13 +182,13 @@ mod tests {
         CopyEngines::new(LARGE, WAIT)
     }
 
-    /// A copy, counted by `count`.
+    /// A copy, counted in `count`.
     fn counted(count: &mut usize) -> Result<()> {
         *count += 1;
         Ok(())
     }
 
-    /// Whatever is uploaded before the first download, and whatever weights go with it.
+    /// Holds for any uploads and any copies of weights before the first download.
     #[test]
     fn an_odd_number_of_copies_comes_before_the_first_download_and_an_even_one_between_rests() {
         let (engines, mut filled) = (engines(), 0);
@@ -195,7 +199,7 @@ mod tests {
                     engines.upload(slot, LARGE, || before += 1);
                     engines.upload(8 + slot, LARGE - 1, || ());
                     if slot == 0 {
-                        (0..weights).for_each(|_| engines.other(LARGE));
+                        (0..weights).for_each(|_| engines.other_copy(LARGE));
                         before += weights;
                     }
                 }
@@ -203,14 +207,14 @@ mod tests {
                 engines.before_download(LARGE, || counted(&mut before)).unwrap();
                 assert!(before % 2 == 1, "{uploads} and {weights}: {before}");
                 filled += before - copies;
-                engines.downloaded();
+                engines.download_submitted();
                 for slot in 1..uploads {
                     engines.before_download(LARGE, || counted(&mut behind)).unwrap();
-                    engines.landed(slot - 1);
+                    engines.slot_finished(slot - 1);
                     engines.upload(slot - 1, LARGE, || ());
                 }
-                (0..16).for_each(|slot| engines.landed(slot));
-                // One upload alone cannot have made an even number; weights beside it can.
+                (0..16).for_each(|slot| engines.slot_finished(slot));
+                // One upload alone cannot make the number even. Together with weights it can.
                 let owed = uploads == 1 && before > copies;
                 assert_eq!(behind, usize::from(before > copies && !owed), "{uploads} and {weights}");
                 if owed {
@@ -229,11 +233,11 @@ mod tests {
         engines.upload(0, LARGE - 1, || ());
         engines.before_download(LARGE, never).unwrap();
         engines.before_download(LARGE - 1, never).unwrap();
-        // A burst that begins with a small one counts like any other.
+        // A stream that begins with a small upload counts like any other.
         engines.upload(2, LARGE, || ());
         engines.before_download(LARGE, never).unwrap();
-        engines.downloaded();
-        [0, 2].into_iter().for_each(|slot| engines.landed(slot));
+        engines.download_submitted();
+        [0, 2].into_iter().for_each(|slot| engines.slot_finished(slot));
         engines.upload(3, LARGE - 1, || ());
         engines.upload(0, LARGE, || ());
         engines.upload(1, LARGE, || ());
@@ -242,7 +246,7 @@ mod tests {
         engines.before_download(LARGE, never).unwrap();
     }
 
-    /// An upload waits for the first download to be given; but not for ever, should that never be.
+    /// An upload waits until the first download is submitted, but for a limited time only.
     #[test]
     fn no_upload_comes_between() {
         let engines = engines();

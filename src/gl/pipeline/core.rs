@@ -1,4 +1,4 @@
-//! What all threads of a pipeline share.
+//! The state that all threads of a pipeline share.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,12 +24,14 @@ use crate::gl::tunables::STAGED_WEIGHTS;
 use crate::loader;
 use crate::report::Recorder;
 
-/// Sizes and times at which a pipeline changes its ways. Tests use smaller ones, so that small jobs take the same ways.
+/// Sizes and times at which a pipeline changes its strategy. Tests use smaller ones, so that small jobs take every
+/// path.
 #[derive(Debug, Clone)]
 pub struct Thresholds {
-    /// Bytes of weights that are copied through mapped memory. Fewer are not worth it; for more, memory would be kept too long.
+    /// Bytes of weights that are staged in mapped memory. Staging fewer does not pay; for more it would hold too
+    /// much memory.
     pub staged: Range<usize>,
-    /// Bytes of a copy that a driver counts when it gives contexts their copy engines.
+    /// Size in bytes from which the driver counts a copy when it assigns copy engines to contexts.
     pub counted_copy: usize,
     /// How long uploads wait at most until the first download is submitted.
     pub upload_wait: std::time::Duration,
@@ -48,39 +50,39 @@ impl Default for Thresholds {
     }
 }
 
-/// Bytes of mapped memory that `bytes` of weights go through at most.
+/// Bytes of mapped memory that stage `bytes` bytes of weights.
 pub fn bytes_of_staging(bytes: usize) -> usize {
     if STAGED_WEIGHTS.contains(&bytes) { bytes.next_power_of_two() } else { 0 }
 }
 
-/// What the device can do.
+/// Limits of the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Elements of the largest buffer that a kernel may use.
     pub max_elements: usize,
-    /// Iterations that all loops of an invocation may make together.
+    /// Iterations that all loops of one invocation may make together.
     pub max_iterations: usize,
 }
 
-/// What all its threads share.
+/// State that all threads of a pipeline share.
 pub struct Core {
     pub ring: Ring<Work>,
-    /// What jobs need to end.
+    /// What jobs need in order to end.
     pub completion: Arc<Completion>,
-    /// When the pipeline was made.
-    pub epoch: Instant,
-    /// How fast batches of small jobs were.
+    /// When the pipeline started.
+    pub started: Instant,
+    /// The measured speed of batches of small jobs.
     pub rate: Rate,
-    /// Set when the driver has failed at the queue's kernel: small jobs then go one by one.
+    /// Set when the driver fails at the queue kernel. Small jobs then run one by one.
     pub no_queue: AtomicBool,
     pub copy_engines: CopyEngines,
     options: PipelineOptions,
     thresholds: Thresholds,
     limits: Limits,
     memory: Mutex<Vec<SlotMemory>>,
-    /// Slots of the present generation in callers' hands.
+    /// Slots of the current generation that callers hold.
     leases: Mutex<Arc<Leases>>,
-    /// Why the ring was broken, and whether that was for want of a context.
+    /// Why the ring was broken, and whether because no context could be created.
     fault: Mutex<Option<(Error, bool)>>,
     process: u32,
 }
@@ -95,10 +97,10 @@ pub fn threads(contexts: Contexts) -> &'static [&'static [Stage]] {
 }
 
 impl Core {
-    /// Starts the threads that copy; nothing else runs yet.
+    /// Starts the copier threads. No other thread runs yet.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the system gives no thread.
+    /// [`Error::OutOfMemory`] if the system creates no thread.
     pub fn new(
         id: &Arc<str>,
         options: PipelineOptions,
@@ -114,7 +116,7 @@ impl Core {
         Ok(Arc::new(Core {
             ring: Ring::new(options.slots, options.queue),
             completion: Arc::new(completion),
-            epoch: Instant::now(),
+            started: Instant::now(),
             rate: Rate::default(),
             no_queue: AtomicBool::new(false),
             copy_engines: CopyEngines::new(thresholds.counted_copy, thresholds.upload_wait),
@@ -133,23 +135,25 @@ impl Core {
         &self.completion.id
     }
 
-    /// The threads that copy.
+    /// The threads that copy on the host.
     pub fn copiers(&self) -> &Copiers {
         &self.completion.copiers
     }
 
-    /// Sizes and times at which it changes its ways.
+    /// Sizes and times at which it changes its strategy.
     pub fn thresholds(&self) -> &Thresholds {
         &self.thresholds
     }
 
-    /// What the device can do.
+    /// Limits of the device.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
+    /// Checks that the calling process is the pipeline's own.
+    ///
     /// # Errors
-    /// [`Error::Forked`] in a process that was forked from the pipeline's.
+    /// [`Error::Forked`] in a child process forked from the pipeline's.
     pub fn check_process(&self) -> Result<()> {
         if self.process == crate::process::id() {
             return Ok(());
@@ -157,8 +161,8 @@ impl Core {
         Err(Error::Forked { what: format!("a pipeline of {}", self.completion.id) })
     }
 
-    /// Who puts `stage` behind the one before it, the device unless it is known to be slow at that; nobody where both are in one
-    /// context, which does one after the other.
+    /// Who makes `stage` wait for the stage before it: the device, unless the options say the host. `None` if both
+    /// stages are in one context, which executes them in order.
     pub fn order_before(&self, stage: Stage) -> Option<Order> {
         let before = (stage as usize).checked_sub(1)?;
         let in_one =
@@ -167,17 +171,17 @@ impl Core {
         (!threads(self.options.contexts).iter().any(in_one)).then_some(order)
     }
 
-    /// How many contexts it works in.
+    /// The kind of contexts that the stages run in.
     pub fn contexts(&self) -> Contexts {
         self.options.contexts
     }
 
-    /// How many threads those have.
+    /// The number of stage threads.
     pub fn threads(&self) -> usize {
         threads(self.options.contexts).len()
     }
 
-    /// The slots' numbers.
+    /// The slots' indices.
     pub fn slots(&self) -> Range<usize> {
         0..self.options.slots
     }
@@ -187,21 +191,21 @@ impl Core {
         lock(&self.memory)[slot]
     }
 
-    /// Changes what is known of it.
+    /// Changes the record of `slot`'s memory.
     pub fn update_memory(&self, slot: usize, change: impl FnOnce(&mut SlotMemory)) {
         change(&mut lock(&self.memory)[slot]);
     }
 
-    /// Slots of the present generation in callers' hands.
+    /// Slots of the current generation that callers hold.
     pub fn leases(&self) -> Arc<Leases> {
         lock(&self.leases).clone()
     }
 
-    /// The device is given up; for want of a context, if so.
+    /// Gives the contexts up because of `error`. `no_context`: they could not be created.
     pub fn give_up(&self, error: Error, no_context: bool) {
-        // At the end of the process that is as it should be.
+        // At the end of the process this is expected.
         if !matches!(error, Error::Ending { .. }) {
-            crate::log::warning!("{}: the pipeline's contexts are given up: {error}", self.completion.id);
+            crate::log::warning!("{}: the pipeline gives up its contexts: {error}", self.completion.id);
         }
         let mut fault = lock(&self.fault);
         let is_lost = matches!(error, Error::DeviceLost { .. });
@@ -210,40 +214,40 @@ impl Core {
             *fault = Some((error, no_context));
         }
         drop(fault);
-        self.copy_engines.downloaded();
+        self.copy_engines.download_submitted();
         self.ring.break_up();
     }
 
-    /// How many jobs of `recipe` may share a slot; 0 if each has one to itself.
-    pub fn room(&self, recipe: &Recipe) -> usize {
+    /// How many jobs of `recipe` may share a slot; 0 if each needs its own.
+    pub fn batch_limit(&self, recipe: &Recipe) -> usize {
         if !self.options.gather || self.no_queue.load(Ordering::Relaxed) {
             return 0;
         }
-        self.max_room(recipe).min(self.rate.room(recipe.problem.flops()))
+        self.max_batch_limit(recipe).min(self.rate.max_jobs(recipe.problem.flops()))
     }
 
-    /// How many at most, however fast the device is.
-    pub fn max_room(&self, recipe: &Recipe) -> usize {
+    /// Upper bound of [`Core::batch_limit`] for any speed of the device.
+    pub fn max_batch_limit(&self, recipe: &Recipe) -> usize {
         if !queue::fits(&recipe.problem, self.limits.max_iterations) {
             return 0;
         }
-        batch::room(recipe, self.options.piece_bytes.min(4 * self.limits.max_elements))
+        batch::max_jobs(recipe, self.options.piece_bytes.min(4 * self.limits.max_elements))
     }
 
     fn busy(&self) -> Error {
         Error::Busy { what: format!("the pipeline of {}", self.completion.id) }
     }
 
-    /// Sends a job off, with weights that are lent, if so; `room` like it may share a slot.
-    pub fn fly(
+    /// Queues a job, with `weights` lent by the caller, if any. Up to `batch_limit` jobs like it may share a slot.
+    pub fn submit(
         &self,
         job: Job,
         weights: Option<BorrowedSlice>,
-        room: usize,
+        batch_limit: usize,
         when_full: WhenFull,
     ) -> Result<()> {
         let images = self.options.images_each(&job.recipe.problem, self.limits.max_elements);
-        self.push(Work::new(job, weights, images, room, &self.completion), when_full)
+        self.push(Work::new(job, weights, images, batch_limit, &self.completion), when_full)
     }
 
     pub fn push(&self, work: Work, when_full: WhenFull) -> Result<()> {
@@ -258,13 +262,13 @@ impl Core {
         }
     }
 
-    /// Takes no more work, and calls off what has not begun.
+    /// Accepts no more work and cancels work that has not begun.
     pub fn close(self: &Arc<Self>) {
-        self.ring.close(|work| self.call_off(work, Error::Cancelled));
+        self.ring.close(|work| self.cancel_work(work, Error::Cancelled));
     }
 
-    /// Under the loader's lock, which threads or the driver may be waiting for: ends all jobs as they are. The threads
-    /// end later.
+    /// Ends all jobs in their present state. Called under the loader's lock, which the threads or the driver may be
+    /// waiting for. The threads end later.
     pub fn abandon(self: &Arc<Self>) {
         if self.completion.open.wait_within(loader::PATIENCE) {
             return;
@@ -275,37 +279,35 @@ impl Core {
         for piece in self.ring.pieces() {
             match &piece {
                 Piece::Reserve(reservation) => reservation.fail(error.clone()),
-                piece => {
-                    piece.flights().iter().for_each(|flight| flight.abandon(&self.completion, error.clone()))
-                }
+                piece => piece.jobs().iter().for_each(|job| job.abandon(&self.completion, error.clone())),
             }
         }
         for mut work in self.ring.take_waiting() {
-            match (work.take_off(), work) {
+            match (work.take_job(), work) {
                 (_, Work::Reserve(reservation)) => reservation.fail(error.clone()),
-                (Some(flight), _) => flight.abandon(&self.completion, error.clone()),
+                (Some(job), _) => job.abandon(&self.completion, error.clone()),
                 (None, _) => {}
             }
         }
     }
 
-    /// Ends work that was never begun, or never will go on.
-    fn call_off(self: &Arc<Self>, mut work: Work, error: Error) {
-        match (work.take_off(), work) {
+    /// Ends work that has not begun or cannot continue.
+    fn cancel_work(self: &Arc<Self>, mut work: Work, error: Error) {
+        match (work.take_job(), work) {
             (_, Work::Reserve(reservation)) if error == Error::Cancelled => {
                 reservation.fail(Error::closed("the pipeline"))
             }
             (_, Work::Reserve(reservation)) => reservation.fail(error),
-            (Some(flight), _) if error == Error::Cancelled => flight.cancel(),
-            (Some(flight), _) => flight.fail(&self.completion, error),
+            (Some(job), _) if error == Error::Cancelled => job.cancel(),
+            (Some(job), _) => job.fail(&self.completion, error),
             (None, _) => {}
         }
     }
 
-    /// After all threads of a generation have ended because of a fault: what was on the device begins anew.
+    /// Restarts everything that was on the device, after all threads of a generation have ended because of a fault.
     ///
-    /// `barren` says whether the generation before this had no contexts, either.
-    pub fn recover(self: &Arc<Self>, barren: &mut bool) {
+    /// `no_context_before`: whether the previous generation had no contexts, either. Updated for the next call.
+    pub fn recover(self: &Arc<Self>, no_context_before: &mut bool) {
         let fault = lock(&self.fault).take();
         let Some((error, no_context)) = fault else { return };
         lock(&self.memory).fill(SlotMemory::NONE);
@@ -316,31 +318,32 @@ impl Core {
             let waited = waiting.len();
             for piece in pieces {
                 match piece {
-                    Piece::Reserve(wish) if wish.is_open() => waiting.push_back(Work::Reserve(wish)),
+                    Piece::Reserve(reservation) if reservation.is_open() => {
+                        waiting.push_back(Work::Reserve(reservation))
+                    }
                     Piece::Reserve(_) => {}
                     piece => {
-                        let flies = piece
-                            .flights()
-                            .iter()
-                            .filter_map(|flight| flight.recover(&self.completion, lost));
-                        waiting.extend(flies.map(|flight| Work::Fly { flight, next: 0 }));
+                        let resubmitted =
+                            piece.jobs().iter().filter_map(|job| job.recover(&self.completion, lost));
+                        waiting.extend(resubmitted.map(|job| Work::InFlight { job, next: 0 }));
                     }
                 }
             }
-            // What was on the device is first again; what of it still waited begins anew with it.
+            // Jobs that were on the device go first. Their pieces that still waited are dropped: the jobs restart
+            // from the beginning.
             waiting.rotate_left(waited);
-            waiting.retain(|work| !matches!(work, Work::Fly { flight, .. } if flight.is_over()));
+            waiting.retain(|work| !matches!(work, Work::InFlight { job, .. } if job.is_recovered()));
         });
-        // A device that is lost while contexts are being made is given a second chance, too.
-        if no_context && (lost.is_none() || *barren) {
+        // If the device is lost while contexts are being created, try once more.
+        if no_context && (lost.is_none() || *no_context_before) {
             self.fail_waiting(&error);
         }
-        *barren = no_context;
+        *no_context_before = no_context;
     }
 
-    /// There is no context to be had: what waits gets the error, and what comes later, a new try.
+    /// No context is available: work that waits fails with `error`. Work that comes later triggers a new attempt.
     pub fn fail_waiting(self: &Arc<Self>, error: &Error) {
-        self.ring.take_waiting().into_iter().for_each(|work| self.call_off(work, error.clone()));
+        self.ring.take_waiting().into_iter().for_each(|work| self.cancel_work(work, error.clone()));
         for piece in self.ring.take_reserved() {
             if let Piece::Reserve(reservation) = piece {
                 reservation.fail(error.clone());
@@ -348,7 +351,8 @@ impl Core {
         }
     }
 
-    /// Writes the trace to where `SPARKLE_TRACE` says; a process's second pipeline appends its number to the name.
+    /// Writes the trace to the file named by `SPARKLE_TRACE`. Further pipelines of a process append their number to
+    /// the name.
     pub fn write_trace(&self) {
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         let recorder = lock(&self.completion.recorder);

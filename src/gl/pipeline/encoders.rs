@@ -1,7 +1,7 @@
 //! The convolutions prepared on the compute context, each at its first use.
 //!
-//! The thread that computes prepares a plan once more, on its own context, as the plan's variant says. Weights are packed there
-//! once. Intermediate buffers are scratch that all plans of the context share.
+//! The compute thread prepares each plan on its own context, with the plan's variant. Weights are packed there once.
+//! Intermediate buffers are scratch shared by all plans of the context.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use crate::log::Level;
 use crate::problem::Algorithm;
 use crate::shader::variant::Variant;
 
-/// What a dispatch should take in a pipeline with these contexts.
+/// The target duration of a dispatch in a pipeline with these contexts.
 fn target(contexts: Contexts) -> Duration {
     match contexts {
         Contexts::One => DISPATCH_TARGET,
@@ -33,14 +33,15 @@ fn target(contexts: Contexts) -> Duration {
     }
 }
 
-/// How many times the time limit of one dispatch so many dispatches of a pipeline may take. Those cut short for other contexts' sake
-/// together make one of usual length.
+/// How many times the time limit of one dispatch `dispatches` dispatches of a pipeline may take. Dispatches that
+/// are shortened for other contexts' sake count as fractions of one.
 pub fn limits(dispatches: u32, contexts: Contexts) -> u32 {
     let share = DISPATCH_TARGET.as_micros() / target(contexts).as_micros();
     dispatches.div_ceil(share as u32).max(1)
 }
 
 /// A plan prepared on the compute context.
+#[allow(clippy::large_enum_variant, reason = "every encoder is in an Rc, never in an array")]
 pub enum Encoder {
     /// For pieces of whole images.
     Convolution(Convolution),
@@ -49,8 +50,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Submits the commands that compute `count` images, or so many jobs of a queue. Does not wait. Returns the number of
-    /// dispatches.
+    /// Submits the commands that compute `count` images, or `count` jobs of a queue. Does not wait. Returns the
+    /// number of dispatches.
     ///
     /// # Errors
     /// What GL reports.
@@ -61,7 +62,7 @@ impl Encoder {
         }
     }
 
-    /// Learns that `count` images or jobs took so long.
+    /// Records that `count` images or jobs took `took`.
     pub fn learn(&self, count: usize, took: Duration) {
         match self {
             Encoder::Convolution(it) => it.learn(count, took),
@@ -78,17 +79,24 @@ impl Encoder {
     }
 }
 
-/// The plans prepared on one context. Those of dropped plans are dropped when another is prepared.
+/// An encoder, and the plan that it is for.
+struct Prepared {
+    /// Keeps the plan's allocation, so that no other plan gets its address.
+    recipe: Weak<Recipe>,
+    encoder: Rc<Encoder>,
+}
+
+/// The plans prepared on one context. Entries of dropped plans are removed when another plan is prepared.
 pub struct Encoders {
     /// By plan, and by whether it is for jobs in a queue.
-    prepared: HashMap<(*const Recipe, bool), (Weak<Recipe>, Rc<Encoder>)>,
+    prepared: HashMap<(*const Recipe, bool), Prepared>,
     programs: Programs,
     upload: Uploader,
     target: Duration,
 }
 
 impl Encoders {
-    /// None yet.
+    /// No plans yet.
     pub fn new(core: &Arc<Core>, context: &Rc<Context>) -> Self {
         Encoders {
             prepared: HashMap::new(),
@@ -98,7 +106,7 @@ impl Encoders {
         }
     }
 
-    /// The encoder of `recipe` with `weights`, ready for pieces of `count` images, or for so many jobs in a queue.
+    /// The encoder of `recipe` with `weights`, ready for pieces of `count` images, or for `count` jobs in a queue.
     ///
     /// # Errors
     /// What kept it from being prepared: a shader, memory.
@@ -109,15 +117,14 @@ impl Encoders {
         count: usize,
         queued: bool,
     ) -> Result<Rc<Encoder>> {
-        // A weak reference keeps the address from being given to another recipe.
         let key = (Arc::as_ptr(recipe), queued);
-        if let Some((_, encoder)) = self.prepared.get(&key) {
+        if let Some(Prepared { encoder, .. }) = self.prepared.get(&key) {
             if let Encoder::Convolution(convolution) = &**encoder {
                 convolution.prepare(&mut self.programs, count)?;
             }
             return Ok(encoder.clone());
         }
-        self.prepared.retain(|_, (recipe, _)| recipe.strong_count() > 0);
+        self.prepared.retain(|_, prepared| prepared.recipe.strong_count() > 0);
         self.upload.context.forget_errors();
         let encoder = match queued {
             true => {
@@ -131,18 +138,19 @@ impl Encoders {
         };
         let encoder = Rc::new(encoder);
         allocate::reserve_one(&mut self.prepared, "one more plan in a pipeline")?;
-        self.prepared.insert(key, (Arc::downgrade(recipe), encoder.clone()));
+        let prepared = Prepared { recipe: Arc::downgrade(recipe), encoder: encoder.clone() };
+        self.prepared.insert(key, prepared);
         Ok(encoder)
     }
 
-    /// Prepares `recipe` as its variant says, or with a fallback kernel where the driver fails at that.
+    /// Prepares `recipe` with its variant, or with a fallback kernel if the driver fails at that.
     fn convolution(&mut self, recipe: &Recipe, weights: &[f32], images: usize) -> Result<Convolution> {
         let Chosen { variant, seconds } = Chosen::of(recipe);
         let image_seconds = seconds.map(|seconds| seconds / recipe.problem.sizes().n.max(1) as f64);
         let timing = Timing { target: self.target, image_seconds };
         let (data, upload) = ((weights, recipe.bias.as_deref()), |data: &[f32]| self.upload.upload(data));
-        let way = (&recipe.problem, variant);
-        match Convolution::new(&mut self.programs, way, data, (images, timing), &upload) {
+        let problem_and_variant = (&recipe.problem, variant);
+        match Convolution::new(&mut self.programs, problem_and_variant, data, (images, timing), &upload) {
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                 if variant != Variant::FALLBACK && recipe.problem.algorithm() != Algorithm::Winograd =>
             {
@@ -158,25 +166,25 @@ impl Encoders {
     }
 }
 
-/// Takes weights to the device.
+/// Uploads weights.
 struct Uploader {
-    /// Mapped memory that the last weights went through.
+    /// Mapped memory that staged the last weights.
     staging: RefCell<Option<Staging>>,
     core: Arc<Core>,
     context: Rc<Context>,
 }
 
-/// Mapped memory that weights go through.
+/// Mapped memory that stages weights.
 struct Staging {
     buffer: Buffer,
     address: NonNull<u8>,
-    /// Signals when the device has fetched the last of them.
+    /// Signals when the device has fetched the last weights.
     fence: Fence,
 }
 
 impl Uploader {
-    /// A buffer with `data` in it. Large data goes the way of jobs' inputs: all copiers bring it to mapped memory, from which the device
-    /// fetches it later. The driver's own way is one thread's copy, while this thread waits.
+    /// A buffer that holds `data`. Large data is staged like jobs' inputs: all copiers copy it to mapped memory,
+    /// and the device fetches it later. The driver's own upload would copy on one thread, while this thread waits.
     ///
     /// # Errors
     /// What the device lacks.
@@ -195,12 +203,12 @@ impl Uploader {
             Some(last) => (last.buffer, last.address),
             None => Buffer::mapped(&self.context, data.len().next_power_of_two())?,
         };
-        // SAFETY: the mapped memory is as long as the data. The device has fetched what was there, and no other code has its
-        // address. The copy has ended when this returns.
+        // SAFETY: the mapped memory is as long as the data. The device has fetched what was there, and no other
+        // code has its address. The copy has ended when this returns.
         unsafe { self.core.copiers().copy_now(data, address.as_ptr()) };
         let to = Buffer::new(&self.context, data.len())?;
         from.copy_to(&to, data.len())?;
-        self.core.copy_engines.other(data.len());
+        self.core.copy_engines.other_copy(data.len());
         *staging = Some(Staging { buffer: from, address, fence: Fence::new(&self.context)? });
         Ok(to)
     }

@@ -1,4 +1,4 @@
-//! One set of contexts and the threads that work in it, made anew after each fault.
+//! One set of contexts and its threads, replaced after each fault.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,11 +16,12 @@ use crate::gl::driver::exit;
 pub fn new_group(egl: &Arc<dyn Egl>, id: &Arc<str>, target: Target) -> Result<Arc<ShareGroup>> {
     let _inside = exit::enter()?;
     let new = || ShareGroup::new(egl.clone(), id.clone(), target);
-    // Another library may end the display just then; and once more at the next try, but then it means it.
+    // Another library may terminate the display at this very moment. A second time counts as an error.
     new().or_else(|error| if is_terminated(&error) { new() } else { Err(error) })
 }
 
-/// Keeps threads at work while there is work: a new generation of them, with contexts of their own, after each fault.
+/// Runs generations of threads while there is work. After each fault a new generation starts, with contexts of its
+/// own.
 pub fn supervise(
     core: &Arc<Core>,
     egl: &Arc<dyn Egl>,
@@ -28,54 +29,53 @@ pub fn supervise(
     target: Target,
     first: Arc<ShareGroup>,
 ) {
-    let (mut first, mut barren) = (Some(first), false);
+    let (mut first, mut no_context_before) = (Some(first), false);
     while core.ring.wait_for_work() {
         match first.take().map_or_else(|| new_group(egl, id, target), Ok) {
             Ok(group) => {
                 Generation::start(core, &group).end(core);
-                core.recover(&mut barren);
+                core.recover(&mut no_context_before);
             }
             Err(error) => core.fail_waiting(&error),
         }
     }
-    let inside = exit::enter();
+    let _inside = exit::enter();
     drop(first);
-    if inside.is_ok() {
-        egl.release_thread();
-    }
+    exit::end_thread(|| egl.release_thread());
 }
 
-/// Where the threads of a set of contexts wait for each other. At their beginning, until each has its context: a slot that is lent
-/// before may be lost for want of one. And at their end: one that ends with an error deletes its fences, whose
-/// names another may be about to give to `glWaitSync`; and of a deleted fence's name GL promises an error at best.
-struct Meeting {
-    /// Threads that have not come.
+/// Lets the threads of one set of contexts wait for each other, twice. First until each has its context: a slot
+/// that is lent earlier would be lost if a context could not be created. And again before they end: a thread that
+/// ends with an error deletes its fences, and another thread may be about to pass their names to `glWaitSync`. GL
+/// promises an error at best for a deleted name.
+struct Barrier {
+    /// Threads that have not arrived.
     left: Mutex<usize>,
     all: Condvar,
 }
 
-impl Meeting {
+impl Barrier {
     fn of(threads: usize) -> Arc<Self> {
-        Arc::new(Meeting { left: Mutex::new(threads), all: Condvar::new() })
+        Arc::new(Barrier { left: Mutex::new(threads), all: Condvar::new() })
     }
 }
 
-/// One thread's place in a [`Meeting`]; given up also if the thread never comes to it.
-struct Place(Arc<Meeting>);
+/// One thread's arrival at a [`Barrier`]. Dropping it counts as arriving, so a thread that fails blocks no other.
+struct Arrival(Arc<Barrier>);
 
-impl Place {
-    /// The thread is there: waits until the others are.
-    fn together(self) {
-        let meeting = self.0.clone();
+impl Arrival {
+    /// Arrives, and waits until all threads have.
+    fn wait(self) {
+        let barrier = self.0.clone();
         drop(self);
-        let mut left = lock(&meeting.left);
+        let mut left = lock(&barrier.left);
         while *left > 0 {
-            left = wait(&meeting.all, left);
+            left = wait(&barrier.all, left);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Arrival {
     fn drop(&mut self) {
         *lock(&self.0.left) -= 1;
         self.0.all.notify_all();
@@ -84,12 +84,12 @@ impl Drop for Place {
 
 /// The threads of one set of contexts.
 struct Generation {
-    /// The one that owns the memory.
+    /// The thread that owns the slots' memory.
     keeper: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
-    /// Says, or ends, when the keeper has nothing left to do.
+    /// Receives a message, or is disconnected, when the keeper has no work left.
     served: Receiver<()>,
-    /// Dropped when the keeper may give up the memory.
+    /// Dropped when the keeper may free the memory.
     gate: SyncSender<()>,
 }
 
@@ -98,26 +98,26 @@ impl Generation {
         let each = threads(core.contexts());
         let ((serves, served), (gate, opens)) = (sync_channel::<()>(1), sync_channel::<()>(0));
         let leases = core.leases();
-        let (beginning, end) = (Meeting::of(each.len()), Meeting::of(each.len()));
-        let leaving = Place(end.clone());
+        let (beginning, end) = (Barrier::of(each.len()), Barrier::of(each.len()));
+        let leaving = Arrival(end.clone());
         let wait_at_gate = move || {
-            leaving.together();
+            leaving.wait();
             let _ = serves.send(());
             drop(serves);
             let _ = opens.recv();
             leases.wait_for_none();
         };
-        let keeper = spawn(core, group, each[0], Place(beginning.clone()), wait_at_gate);
+        let keeper = spawn(core, group, each[0], Arrival(beginning.clone()), wait_at_gate);
         let other = |stages: &&'static [Stage]| {
-            let leaving = Place(end.clone());
-            spawn(core, group, stages, Place(beginning.clone()), move || leaving.together())
+            let leaving = Arrival(end.clone());
+            spawn(core, group, stages, Arrival(beginning.clone()), move || leaving.wait())
         };
         let others = each[1..].iter().filter_map(other).collect();
         Generation { keeper, others, served, gate }
     }
 
-    /// Waits for their end, and for that of the copies that they have begun. A keeper of memory that callers hold goes on
-    /// keeping it.
+    /// Waits until the threads have ended, and the copies that they started. While callers hold slots, the keeper
+    /// keeps the memory and is not waited for.
     fn end(self, core: &Arc<Core>) {
         let Generation { keeper, others, served, gate } = self;
         for thread in others {
@@ -138,12 +138,12 @@ fn spawn(
     core: &Arc<Core>,
     group: &Arc<ShareGroup>,
     stages: &'static [Stage],
-    arriving: Place,
+    arriving: Arrival,
     gate: impl FnOnce() + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let name = if let [stage] = stages { format!("{stage:?}").to_lowercase() } else { "stages".to_owned() };
     let (shared, group) = (core.clone(), group.clone());
-    let body = move || stages::thread(&shared, group, stages, || arriving.together(), gate);
+    let body = move || stages::thread(&shared, group, stages, || arriving.wait(), gate);
     let spawned = crate::thread::spawn(core.id(), &name, body);
     spawned.map_err(|error| core.give_up(error, true)).ok()
 }

@@ -1,8 +1,8 @@
-//! Jobs on their way: cut into pieces, put together again, ended once.
+//! Jobs in flight: each is cut into pieces, reassembled, and ended once.
 //!
-//! A [`InFlightJob`] counts what is outstanding: two parts a piece, its data and its time on the device. It ends when the last part is
-//! in, and after an error when nothing touches the caller's memory any more. An output that somebody may look at is
-//! written last, when nothing can go wrong any more.
+//! An [`InFlightJob`] counts outstanding parts. Each piece has two: its data, and its time on the device. The job
+//! ends when the last part arrives. After an error it ends when no thread uses the caller's memory any more. An
+//! output that the caller can see is written last, when nothing can fail any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,48 +17,48 @@ use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
-/// A job under way, for the first or the second time.
+/// A job in flight, in its first or a later attempt.
 pub struct InFlightJob {
     pub recipe: Arc<Recipe>,
     ticket: Ticket,
-    whose: Whose,
+    origin: Origin,
     pub images_each: usize,
-    /// How many like it may share a slot; 0 if it flies alone.
-    pub room: usize,
-    /// Times the device was lost under it.
+    /// How many jobs like it may share a slot; 0 if it runs alone.
+    pub batch_limit: usize,
+    /// How often the device was lost during this job.
     losses: u32,
     progress: Mutex<Progress>,
 }
 
-/// Where what all flights of a job share is: with the first of them, to which the others hold on.
-enum Whose {
-    First(Sent),
-    Again(Arc<InFlightJob>),
+/// Where the state shared by all attempts is. The first attempt owns it; later ones hold a reference to the first.
+enum Origin {
+    Submitted(Submission),
+    Resubmitted(Arc<InFlightJob>),
 }
 
-/// A job as it was sent, and what all its flights share. It goes when the last of them does.
-pub struct Sent {
+/// A job as submitted, shared by all its attempts. It is dropped with the last of them.
+pub struct Submission {
     /// The caller's buffers; `None` if the data is in the slot.
-    job: Option<Job>,
+    request: Option<Job>,
     /// The caller's weights, if the recipe has none.
     weights: Option<BorrowedSlice>,
-    /// Whether part of an output that somebody sees was written: then it has to be computed to its end.
+    /// Whether part of an output that the caller can see was written. The output then has to be completed.
     touched: AtomicBool,
-    /// Keeps whoever flushes waiting.
+    /// Makes `flush` wait for this job.
     open: Lease,
     start: Instant,
 }
 
-impl Sent {
+impl Submission {
     /// The plan of a job with buffers.
     pub fn recipe(&self) -> Option<&Arc<Recipe>> {
-        self.job.as_ref().map(|job| &job.recipe)
+        self.request.as_ref().map(|request| &request.recipe)
     }
 
-    /// A job, or data that is in a slot.
-    pub fn new(job: Option<Job>, weights: Option<BorrowedSlice>, completion: &Completion) -> Self {
-        Sent {
-            job,
+    /// A job with buffers, or one whose data is in a slot (`request` is `None`).
+    pub fn new(request: Option<Job>, weights: Option<BorrowedSlice>, completion: &Completion) -> Self {
+        Submission {
+            request,
             weights,
             touched: AtomicBool::new(false),
             open: completion.open.take(),
@@ -72,12 +72,12 @@ struct Progress {
     outstanding: usize,
     all_cut: bool,
     ended: bool,
-    /// It was on a device that was given up.
+    /// The device was given up while this job was on it.
     recovered: bool,
     /// The caller's own output is being written.
     delivers: bool,
     error: Option<Error>,
-    /// Where the output is put together, if not in its own place.
+    /// Where the output is assembled, if not in the caller's buffer.
     spill: Option<Vec<f32>>,
     kernel: Option<Arc<str>>,
     time: Duration,
@@ -91,80 +91,81 @@ pub fn bytes_of(problem: &Conv2d, images: usize) -> [usize; 2] {
 }
 
 impl InFlightJob {
-    /// The first flight of a job with buffers, `images_each` images a piece; `room` like it may share a slot.
-    pub fn new(sent: Sent, images_each: usize, room: usize) -> Arc<Self> {
-        let job = sent.job.as_ref().expect("data in slots has its own way");
-        let (recipe, ticket) = (job.recipe.clone(), job.ticket.clone());
-        let (whose, progress) = (Whose::First(sent), Mutex::default());
-        Arc::new(InFlightJob { recipe, ticket, whose, images_each, room, losses: 0, progress })
+    /// The first attempt of a job with buffers, cut into pieces of `images_each` images. Up to `batch_limit` jobs
+    /// may share a slot.
+    pub fn new(submission: Submission, images_each: usize, batch_limit: usize) -> Arc<Self> {
+        let request = submission.request.as_ref().expect("`in_slot` makes the jobs without buffers");
+        let (recipe, ticket) = (request.recipe.clone(), request.ticket.clone());
+        let (origin, progress) = (Origin::Submitted(submission), Mutex::default());
+        Arc::new(InFlightJob { recipe, ticket, origin, images_each, batch_limit, losses: 0, progress })
     }
 
-    /// The flight of data that is in a slot.
+    /// The job of data that is in a slot.
     pub fn in_slot(recipe: &Arc<Recipe>, ticket: &Ticket, completion: &Completion) -> Arc<Self> {
-        let flight = InFlightJob {
+        let job = InFlightJob {
             recipe: recipe.clone(),
             ticket: ticket.clone(),
-            whose: Whose::First(Sent::new(None, None, completion)),
+            origin: Origin::Submitted(Submission::new(None, None, completion)),
             images_each: recipe.problem.sizes().n,
-            room: 0,
+            batch_limit: 0,
             losses: 0,
             progress: Mutex::default(),
         };
-        flight.cut(true);
-        Arc::new(flight)
+        job.count_piece(true);
+        Arc::new(job)
     }
 
-    /// The same job from the beginning: alone, and on a new device context if the device was `lost`.
-    pub fn again(self: &Arc<Self>, lost: bool) -> Arc<Self> {
-        let first = if let Whose::Again(first) = &self.whose { first } else { self };
+    /// A new attempt of this job, in slots of its own. `lost`: the device was lost during this attempt.
+    pub fn resubmit(self: &Arc<Self>, lost: bool) -> Arc<Self> {
+        let first = if let Origin::Resubmitted(first) = &self.origin { first } else { self };
         Arc::new(InFlightJob {
             recipe: self.recipe.clone(),
             ticket: self.ticket.clone(),
-            whose: Whose::Again(first.clone()),
+            origin: Origin::Resubmitted(first.clone()),
             images_each: self.images_each,
-            room: 0,
+            batch_limit: 0,
             losses: self.losses + u32::from(lost),
             progress: Mutex::default(),
         })
     }
 
-    fn sent(&self) -> &Sent {
-        match &self.whose {
-            Whose::First(sent) => sent,
-            Whose::Again(first) => first.sent(),
+    fn submission(&self) -> &Submission {
+        match &self.origin {
+            Origin::Submitted(submission) => submission,
+            Origin::Resubmitted(first) => first.submission(),
         }
     }
 
     /// The caller's buffers; `None` if the data is in the slot.
-    pub fn job(&self) -> Option<&Job> {
-        self.sent().job.as_ref()
+    pub fn request(&self) -> Option<&Job> {
+        self.submission().request.as_ref()
     }
 
-    /// Whether its weights are its own, so that the device has to get them first.
+    /// Whether it has weights of its own, which have to be uploaded first.
     pub fn brings_weights(&self) -> bool {
-        self.sent().weights.is_some()
+        self.submission().weights.is_some()
     }
 
     /// The weights.
     ///
     /// # Safety
-    /// A piece of it is outstanding for as long as they are looked at.
+    /// A piece of the job stays outstanding while the slice is in use.
     pub unsafe fn weights(&self) -> &[f32] {
-        // SAFETY: weights are lent until the ticket is done, which it is not while a piece is outstanding.
-        self.sent().weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
+        // SAFETY: weights are lent until the ticket is done. It is not done while a piece is outstanding.
+        self.submission().weights.map_or(&self.recipe.weights, |lent| unsafe { lent.get() })
     }
 
-    /// Starts its ticket; `false` if the job was called off before.
+    /// Starts its ticket; `false` if the job was cancelled before.
     pub fn begin(&self) -> bool {
         let begins = self.ticket.start();
         if !begins {
-            self.sent().open.cancelled();
+            self.submission().open.mark_cancelled();
         }
         begins
     }
 
-    /// Counts a piece; `false` if the job has failed meanwhile.
-    pub fn cut(&self, last: bool) -> bool {
+    /// Counts a piece as outstanding; `false` if the job has failed meanwhile.
+    pub fn count_piece(&self, last: bool) -> bool {
         let mut progress = lock(&self.progress);
         if progress.error.is_some() {
             return false;
@@ -174,14 +175,15 @@ impl InFlightJob {
         true
     }
 
-    /// Makes sure that an output that somebody sees, and that comes in pieces, can be put together elsewhere.
+    /// Allocates memory to assemble the output in, if the caller can see the output and it arrives in pieces.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn make_room(&self) -> Result<()> {
+    pub fn allocate_spill(&self) -> Result<()> {
         let problem = &self.recipe.problem;
-        let is_seen =
-            self.job().is_some_and(|job| !job.output_is_private && job.partial_output_fallback.is_none());
+        let is_seen = self
+            .request()
+            .is_some_and(|request| !request.output_is_private && request.partial_output_fallback.is_none());
         let comes_in_pieces = self.images_each < problem.sizes().n;
         if is_seen && comes_in_pieces && lock(&self.progress).spill.is_none() {
             let spill = allocate::zeroed(problem.output_len(), "an output that comes in pieces")?;
@@ -190,27 +192,29 @@ impl InFlightJob {
         Ok(())
     }
 
-    /// Where the output of the images from `first` on goes, of a job with buffers; `None` if it has failed. Once the caller's own
-    /// output is being written, nothing that comes later makes the job fail: its data is right and complete by then.
+    /// Where the output of the images from `first` on goes, of a job with buffers; `None` if the job has failed.
+    /// Once the caller's own output is being written, later errors do not fail the job: its data is complete and
+    /// right by then.
     pub fn destination(&self, first: usize) -> Option<*mut f32> {
-        let job = self.job()?;
+        let request = self.request()?;
         let mut progress = lock(&self.progress);
         if progress.error.is_some() {
             return None;
         }
-        let is_seen = progress.spill.is_none() && !job.output_is_private;
+        let is_seen = progress.spill.is_none() && !request.output_is_private;
         let is_whole = self.images_each >= self.recipe.problem.sizes().n;
         progress.delivers = is_seen && is_whole;
         if is_seen && !is_whole {
-            self.sent().touched.store(true, Ordering::Relaxed);
+            self.submission().touched.store(true, Ordering::Relaxed);
         }
-        let output = progress.spill.as_mut().map_or(job.output, |spill| spill.as_mut_ptr());
+        let output = progress.spill.as_mut().map_or(request.output, |spill| spill.as_mut_ptr());
         let image = self.recipe.problem.with_batch(1).output_len();
-        // SAFETY: `first` is below the batch, so this is inside the output, or the spill, which is as long.
+        // SAFETY: `first` is below the batch, so the result is inside the output, or inside the spill, which is as
+        // long.
         Some(unsafe { output.add(first * image) })
     }
 
-    /// The device has computed a piece. Of a job in a batch, the time is that of all of the batch.
+    /// The device has computed a piece. A job in a batch gets the time of the whole batch.
     pub fn computed(
         self: &Arc<Self>,
         completion: &Arc<Completion>,
@@ -226,11 +230,11 @@ impl InFlightJob {
         self.part_done(completion, 1);
     }
 
-    /// `parts` more are in.
+    /// Counts `parts` more parts as done. Ends the job after the last.
     pub fn part_done(self: &Arc<Self>, completion: &Arc<Completion>, parts: usize) {
         let mut progress = lock(&self.progress);
         if progress.recovered && parts > 0 {
-            // It has given way to another, or ended: a copier may say only now that it has delivered a piece.
+            // Another attempt has replaced it, or it has ended. A copier may report a delivered piece only now.
             return;
         }
         progress.outstanding -= parts;
@@ -242,14 +246,14 @@ impl InFlightJob {
         if let Some(error) = error {
             progress.error = Some(error.clone());
             drop(progress);
-            return self.fall_back(completion, error);
+            return self.finish_failed(completion, error);
         }
         let run = Run {
             device: completion.id.clone(),
             kernel: progress.kernel.clone().unwrap_or_else(|| "".into()),
             timing: Timing {
                 kernel: progress.time,
-                wall: self.sent().start.elapsed(),
+                wall: self.submission().start.elapsed(),
                 dispatches: progress.dispatches,
             },
             fallback: None,
@@ -261,21 +265,21 @@ impl InFlightJob {
         }
     }
 
-    /// Copies an output that was put together elsewhere to its place.
+    /// Copies an output that was assembled elsewhere to the caller's buffer.
     fn deliver(self: &Arc<Self>, completion: &Arc<Completion>, spill: Vec<f32>, mut run: Run) {
-        let (flight, keeper) = (self.clone(), completion.clone());
-        let job = self.job().expect("only jobs with buffers spill");
-        let (from, to, bytes) = (spill.as_ptr().cast(), job.output.cast(), 4 * spill.len());
+        let (job, keeper) = (self.clone(), completion.clone());
+        let request = self.request().expect("only jobs with buffers have a spill");
+        let (from, to, bytes) = (spill.as_ptr().cast(), request.output.cast(), 4 * spill.len());
         let then = move || {
             drop(spill);
-            run.timing.wall = flight.sent().start.elapsed();
-            flight.finish(&keeper, Ok(run));
+            run.timing.wall = job.submission().start.elapsed();
+            job.finish(&keeper, Ok(run));
         };
-        // SAFETY: the spill lives in `then`; the output is the job's until it is finished, which `then` does.
+        // SAFETY: `then` owns the spill. The output is the job's until the job is finished, which `then` does.
         unsafe { completion.copiers.copy(from, to, bytes, then) };
     }
 
-    /// Notes an error; the first one counts. The flight ends when nothing of it is outstanding.
+    /// Records an error; the first one counts. The job ends when nothing of it is outstanding.
     pub fn fail(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
         let mut progress = lock(&self.progress);
         if !progress.delivers {
@@ -285,32 +289,32 @@ impl InFlightJob {
         self.part_done(completion, 0);
     }
 
-    /// After an error: somebody else computes it, or it has failed.
-    fn fall_back(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
-        let touched = self.sent().touched.load(Ordering::Relaxed);
-        let helper = self.job().and_then(|job| {
-            let fallback = job.fallback.as_ref().filter(|_| error.is_device_failure());
-            let helper = fallback.or(job.partial_output_fallback.as_ref().filter(|_| touched))?;
+    /// After an error: a fallback computes the job, or the job fails.
+    fn finish_failed(self: &Arc<Self>, completion: &Arc<Completion>, error: Error) {
+        let touched = self.submission().touched.load(Ordering::Relaxed);
+        let helper = self.request().and_then(|request| {
+            let fallback = request.fallback.as_ref().filter(|_| error.is_device_failure());
+            let helper = fallback.or(request.partial_output_fallback.as_ref().filter(|_| touched))?;
             Some(helper.clone())
         });
         let Some(helper) = helper else { return self.finish(completion, Err(error)) };
-        let (flight, keeper) = (self.clone(), completion.clone());
+        let (job, keeper) = (self.clone(), completion.clone());
         completion.copiers.run(move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let job = flight.job().expect("only jobs with buffers have helpers");
-                let problem = &flight.recipe.problem;
-                // SAFETY: the buffers are the job's until it is finished, are as long as the problem says, and no piece of it
-                // is outstanding.
+                let request = job.request().expect("only jobs with buffers have fallbacks");
+                let problem = &job.recipe.problem;
+                // SAFETY: the buffers are the job's until it is finished. They are as long as the problem says. No
+                // piece of the job is outstanding.
                 let (input, output) = unsafe {
                     (
-                        std::slice::from_raw_parts(job.input, problem.input_len()),
-                        std::slice::from_raw_parts_mut(job.output, problem.output_len()),
+                        std::slice::from_raw_parts(request.input, problem.input_len()),
+                        std::slice::from_raw_parts_mut(request.output, problem.output_len()),
                     )
                 };
                 helper(&error, input, output)
             }));
             let panicked = |_| Err(Error::Internal("the fallback for the device panicked".to_owned()));
-            flight.finish(&keeper, result.unwrap_or_else(panicked));
+            job.finish(&keeper, result.unwrap_or_else(panicked));
         });
     }
 
@@ -324,14 +328,14 @@ impl InFlightJob {
         self.ticket.finish(result);
     }
 
-    /// Calls it off before it has begun.
+    /// Cancels it before it has begun.
     pub fn cancel(&self) {
-        self.sent().open.cancelled();
+        self.submission().open.mark_cancelled();
         self.ticket.cancel();
     }
 
-    /// Ends it although pieces of it are outstanding, whose threads cannot go on now. What these still do has no effect; nobody is at its
-    /// buffers.
+    /// Ends it although pieces are outstanding whose threads cannot continue now. What they still do has no effect.
+    /// No thread uses the job's buffers.
     pub fn abandon(&self, completion: &Completion, error: Error) {
         let mut progress = lock(&self.progress);
         progress.recovered = true;
@@ -343,8 +347,8 @@ impl InFlightJob {
         }
     }
 
-    /// After the device was given up while this had pieces on it, and nobody is at its buffers: it flies again, or ends. Of several
-    /// pieces, that is done for the first.
+    /// Restarts or ends a job that had pieces on a device that was given up. No thread uses its buffers. Only the
+    /// call for the first of several pieces has an effect. Returns the new attempt.
     pub fn recover(
         self: &Arc<Self>,
         completion: &Arc<Completion>,
@@ -362,12 +366,12 @@ impl InFlightJob {
         let error = match (&progress.error, lost) {
             (Some(error), _) => Some(error.clone()),
             (None, Some(lost)) if self.losses > 0 => Some(lost.clone()),
-            (None, lost) if self.job().is_none() => Some(lost.cloned().unwrap_or_else(gone)),
+            (None, lost) if self.request().is_none() => Some(lost.cloned().unwrap_or_else(gone)),
             _ => None,
         };
         drop(progress);
         match error {
-            None => Some(self.again(lost.is_some())),
+            None => Some(self.resubmit(lost.is_some())),
             Some(error) => {
                 self.fail(completion, error);
                 None
@@ -375,13 +379,13 @@ impl InFlightJob {
         }
     }
 
-    /// Whether it has given way to another, or ended, after the device was given up.
-    pub fn is_over(&self) -> bool {
+    /// Whether another attempt has replaced it, or it has ended, after the device was given up.
+    pub fn is_recovered(&self) -> bool {
         lock(&self.progress).recovered
     }
 
-    /// Whether an error that befell it is to be forgotten, since it flies again.
+    /// Whether `error` does not count, because the job restarts.
     pub fn survives(&self, error: &Error) -> bool {
-        matches!(error, Error::DeviceLost { .. }) && self.losses == 0 && self.job().is_some()
+        matches!(error, Error::DeviceLost { .. }) && self.losses == 0 && self.request().is_some()
     }
 }

@@ -1,4 +1,4 @@
-//! Counting what is in use: slots in callers' hands, or jobs that are not over.
+//! Counts of what is in use: slots that callers hold, and jobs that have not ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, lock, wait, wait_timeout};
 
-/// Counts what is out: the slots of one generation that callers hold, or a pipeline's jobs.
+/// A counter: of one generation's slots that callers hold, or of a pipeline's open jobs.
 #[derive(Default)]
 pub struct Leases {
     count: AtomicUsize,
     cancelled: AtomicU64,
-    /// Whoever waits for the last.
+    /// Held by threads that wait for the count to become zero.
     waits: Mutex<()>,
     ended: Condvar,
 }
 
 impl Leases {
-    /// One more.
+    /// Adds one.
     pub fn take(self: &Arc<Self>) -> Lease {
         self.count.fetch_add(1, Ordering::Relaxed);
         Lease(self.clone())
     }
 
-    /// Whether there is any.
+    /// Whether the count is not zero.
     pub fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until there is none.
+    /// Waits until the count is zero.
     pub fn wait_for_none(&self) {
         let mut waits = lock(&self.waits);
         while self.any() {
@@ -36,7 +36,7 @@ impl Leases {
         }
     }
 
-    /// As [`Leases::wait_for_none`], at most `limit` long; whether there is none.
+    /// Like [`Leases::wait_for_none`], for at most `limit`. Returns whether the count is zero.
     pub fn wait_within(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut waits = lock(&self.waits);
@@ -50,18 +50,18 @@ impl Leases {
         true
     }
 
-    /// How many were of jobs that never began.
+    /// How many leases belonged to jobs that never began.
     pub fn cancelled(&self) -> u64 {
         self.cancelled.load(Ordering::Relaxed)
     }
 }
 
-/// One of them, out for as long as this lives.
+/// One counted item. Dropping it decrements the count.
 pub struct Lease(Arc<Leases>);
 
 impl Lease {
-    /// It is that of a job that never began.
-    pub fn cancelled(&self) {
+    /// Records that its job never began.
+    pub fn mark_cancelled(&self) {
         self.0.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -69,7 +69,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Whoever has looked before this is waiting by now.
+            // A thread that saw the old count is inside its wait by the time this lock is free.
             drop(lock(&self.0.waits));
             self.0.ended.notify_all();
         }

@@ -1,4 +1,4 @@
-//! The memory of the slots: on the host's side and on the device's, for input and output.
+//! The memory of the slots, on the host's side and on the device's, for input and output.
 
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -10,28 +10,29 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Buffer, Region};
 
-/// What all threads know of a slot's memory. It changes only while the slot is being prepared.
+/// What all threads know of a slot's memory. Addresses, sizes and buffers change only while the slot is being
+/// prepared.
 #[derive(Debug, Clone, Copy)]
 pub struct SlotMemory {
-    /// Host's side of the input.
+    /// The input on the host's side.
     pub input: NonNull<u8>,
-    /// Host's side of the output.
+    /// The output on the host's side.
     pub output: NonNull<u8>,
-    /// Bytes of each.
+    /// Capacity of input and output in bytes.
     capacity: [usize; 2],
-    /// Buffers that hold the host's sides; `None` if the driver cannot keep buffers mapped.
+    /// The buffers whose mapped memory is the host's side; `None` if the driver cannot keep buffers mapped.
     pub staging: Option<[u32; 2]>,
-    /// Buffers on the device's side.
+    /// The buffers on the device's side.
     device: [u32; 2],
-    /// The fences behind the last upload and the last computation.
+    /// The fences after the last commands of each stage.
     pub fences: [usize; 3],
-    /// Dispatches of the last stage.
+    /// Dispatches of the last submission.
     pub dispatches: u32,
-    /// When the last stage that was seen to end did so, as the pipeline's age.
-    pub landed: Duration,
+    /// When the last completed stage ended, as the pipeline's age.
+    pub completed_at: Duration,
 }
 
-// SAFETY: addresses and names; who uses what they stand for, the ring decides.
+// SAFETY: these are only addresses and names. The ring decides which thread uses what they refer to.
 unsafe impl Send for SlotMemory {}
 
 impl SlotMemory {
@@ -44,26 +45,26 @@ impl SlotMemory {
         device: [0; 2],
         fences: [0; 3],
         dispatches: 0,
-        landed: Duration::ZERO,
+        completed_at: Duration::ZERO,
     };
 
-    /// The device's side of the input and of the output.
+    /// The buffers on the device's side, for input and output of `bytes` bytes.
     pub fn regions(&self, bytes: [usize; 2]) -> [Region; 2] {
         [0, 1].map(|side| Region { buffer: self.device[side], offset: 0, bytes: bytes[side] })
     }
 
-    /// The fence that comes before `stage`.
+    /// The fence of the stage before `stage`.
     pub fn fence_before(&self, stage: Stage) -> Option<usize> {
         (stage as usize).checked_sub(1).map(|before| self.fences[before])
     }
 
-    /// Whether it has room for these many bytes.
+    /// Whether it has room for `bytes` bytes of input and output.
     pub fn fits(&self, bytes: [usize; 2]) -> bool {
         self.capacity[0] >= bytes[0] && self.capacity[1] >= bytes[1]
     }
 }
 
-/// What owns it, on the thread of the upload.
+/// Owns a slot's memory, on the upload thread.
 #[derive(Default)]
 pub struct SlotBuffers {
     _host: Vec<Host>,
@@ -75,14 +76,14 @@ enum Host {
     Mapped {
         _buffer: Buffer,
     },
-    /// Where the driver cannot keep buffers mapped.
+    /// Ordinary memory, where the driver cannot keep buffers mapped.
     Plain {
         _memory: Vec<u64>,
     },
 }
 
 impl SlotBuffers {
-    /// Memory for at least these many bytes of input and output.
+    /// Memory for at least `bytes` bytes of input and output.
     ///
     /// # Errors
     /// What the device lacks.
@@ -103,7 +104,7 @@ impl SlotBuffers {
             }
             device.push(Buffer::new(context, bytes)?);
         }
-        // Other contexts see the buffers once they are there.
+        // Other contexts can use the buffers only once they exist.
         context.api().finish();
         context.check("glFinish")?;
         let memory = SlotMemory {
@@ -114,18 +115,18 @@ impl SlotBuffers {
             device: [device[0].name(), device[1].name()],
             fences: [0; 3],
             dispatches: 0,
-            landed: Duration::ZERO,
+            completed_at: Duration::ZERO,
         };
         Ok((SlotBuffers { _host: host, _device: device }, memory))
     }
 }
 
-/// Bytes of a slot for `bytes` of input and output: on the host's side, where the device fetches and leaves them, and on the device's.
+/// Bytes of a slot for `bytes` bytes of input and output, on the host's side and on the device's together.
 pub fn bytes_of_slot(bytes: [usize; 2]) -> usize {
     2 * bytes.into_iter().map(rounded).sum::<usize>()
 }
 
-/// Rounds up, so that jobs of slightly different sizes do not each need new memory.
+/// Rounds up, so that jobs of similar sizes can share memory.
 fn rounded(bytes: usize) -> usize {
     const STEP: usize = 1 << 20;
     if bytes < STEP { bytes.max(4096).next_power_of_two() } else { bytes.next_multiple_of(STEP) }

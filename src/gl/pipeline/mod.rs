@@ -1,7 +1,8 @@
-//! The pipeline: a stream of jobs on one device, with upload, compute and download in flight at once.
+//! The pipeline streams jobs through one device. Uploads, kernels and downloads run at the same time.
 //!
-//! One context does its commands one after the other, so the three stages have one each, all of one share group, each on its own
-//! thread. What comes after what in different contexts, fences tell: to the device, or, where it is slow to listen, to the threads.
+//! A GL context executes its commands in order. So each of the three stages has its own context and its own thread.
+//! All contexts belong to one share group. Fences order work between contexts: the device waits for them, or, where
+//! the driver is slow at that, the threads do ([`Order`](crate::backend::Order)).
 //!
 //! ```text
 //!   caller            copiers           upload            compute           download          copiers
@@ -9,24 +10,26 @@
 //!                     └── or the caller fills a slot and reads it in place
 //! ```
 //!
-//! | file | its story |
+//! | file | contents |
 //! | --- | --- |
 //! | `ring` | the slots, and which task is next; start here |
-//! | `job`, `work`, `completion` | a job's pieces, errors and end; what waits for slots; what a job needs to end |
-//! | `batch` | small jobs together in one slot |
+//! | `job`, `work`, `completion` | jobs in flight; what waits for slots and what goes into one; what all jobs share until they end |
+//! | `batch` | small jobs that share a slot |
 //! | `core`, `generation` | what all threads share; the threads of one set of contexts |
-//! | `stages`, `command_stream`, `transfers` | what each thread does; commands in flight; bytes in and out of slots |
+//! | `stages`, `command_stream`, `transfers` | each thread's loop; commands in flight; copies into and out of slots |
 //! | `encoders` | convolutions prepared on the compute context |
-//! | `copy_engines` | how uploads and downloads get a copy engine each |
-//! | `memory`, `copiers` | the slots' memory; threads that copy |
-//! | `slot`, `reservation`, `leases` | slots in callers' hands, requests for them, and counting both |
+//! | `copy_engines` | keeps uploads and downloads on different copy engines |
+//! | `memory`, `copiers` | the slots' memory; the threads that copy on the host |
+//! | `slot`, `reservation`, `leases` | slots lent to callers; requests for them; counts of slots lent and of open jobs |
+//! | `sync` | locks |
 //!
 //! # When the device fails
 //!
-//! An error that leaves the device as it was (no memory, a shader that does not compile) ends its job, and the others go on. After
-//! any other the contexts are given up and made again by the supervisor, and all jobs that were on the device
-//! begin anew: nobody has seen anything of them. A job whose device was lost twice ends with that error, and so does the one
-//! whose commands failed for another reason. If a job has a fallback, that computes it before the ticket is done.
+//! Some errors leave the device usable: no memory, or a shader that does not compile. Such an error ends its job
+//! only. After any other error the supervisor replaces the contexts. All jobs that were on the device then restart;
+//! no caller has seen partial results. A job ends with an error if the device is lost under it twice, or if its own
+//! commands failed for another reason. If the job has a fallback, that computes it before the ticket
+//! completes.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -67,17 +70,18 @@ use slot::LentSlot;
 use sync::lock;
 use work::{Piece, Work};
 
-/// A pipeline. Dropping it calls off what has not begun and waits for the rest.
+/// A pipeline. Dropping it cancels jobs that have not begun and waits for the others.
 pub struct Pipeline {
     core: Arc<Core>,
     supervisor: Option<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// Starts a pipeline on `target`, whose kernels get buffers of at most `max_elements`.
+    /// Starts a pipeline on `target`. Its kernels get buffers of at most `max_elements` elements.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for options that make no sense; else why there is no context or no thread.
+    /// [`Error::InvalidArgument`] for invalid options; otherwise the reason why no context or thread could be
+    /// created.
     pub fn start(
         egl: Arc<dyn Egl>,
         id: Arc<str>,
@@ -88,7 +92,7 @@ impl Pipeline {
         Pipeline::start_with(egl, id, target, max_elements, options, Thresholds::default())
     }
 
-    /// As [`Pipeline::start`], with thresholds of the caller's.
+    /// Like [`Pipeline::start`], with the caller's thresholds.
     ///
     /// # Errors
     /// As [`Pipeline::start`].
@@ -116,7 +120,8 @@ impl Pipeline {
     }
 }
 
-/// Bytes that jobs work in, cut into pieces like `piece`, beside what passes hand on to each other.
+/// Bytes of the slots and of staged weights, if jobs are cut into pieces like `piece`. Intermediate buffers are not
+/// included.
 pub fn workspace(options: &PipelineOptions, piece: &Conv2d) -> usize {
     let slot = memory::bytes_of_slot(job::bytes_of(piece, piece.sizes().n));
     options.slots * slot + core::bytes_of_staging(size_of::<f32>() * piece.weights_len())
@@ -126,7 +131,7 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         let supervisor = self.supervisor.take();
         if self.core.check_process().is_err() {
-            // Its threads and contexts are the parent's, and so are its locks.
+            // This is a forked child. Threads, contexts and locks belong to the parent.
             std::mem::forget((self.core.clone(), supervisor));
             return;
         }
@@ -145,34 +150,36 @@ impl Queue for Pipeline {
     unsafe fn submit(&self, job: Job, when_full: WhenFull) -> Result<()> {
         self.core.check_process()?;
         loader::check()?;
-        let room = self.core.room(&job.recipe);
-        self.core.fly(job, None, room, when_full)
+        let batch_limit = self.core.batch_limit(&job.recipe);
+        self.core.submit(job, None, batch_limit, when_full)
     }
 
     unsafe fn submit_once(&self, job: Job, weights: BorrowedSlice, when_full: WhenFull) -> Result<()> {
         self.core.check_process()?;
         loader::check()?;
-        self.core.fly(job, Some(weights), 0, when_full)
+        self.core.submit(job, Some(weights), 0, when_full)
     }
 
     fn acquire(&self, recipe: &Arc<Recipe>, when_full: WhenFull) -> Result<Box<dyn Slot>> {
         self.core.check_process()?;
         loader::check()?;
-        let most = recipe.problem.input_len().max(recipe.problem.output_len());
-        if most > self.core.limits().max_elements {
-            let what =
-                format!("a batch of {most} elements in one slot; {} fit", self.core.limits().max_elements);
+        let elements = recipe.problem.input_len().max(recipe.problem.output_len());
+        if elements > self.core.limits().max_elements {
+            let what = format!(
+                "a batch of {elements} elements in one slot; the limit is {}",
+                self.core.limits().max_elements
+            );
             return Err(Error::Unsupported { device: self.core.id().to_string(), what });
         }
         let bytes = job::bytes_of(&recipe.problem, recipe.problem.sizes().n);
         let reservation = Reservation::new(recipe);
-        // The lease before the slot: whoever gives the contexts up after that sees it, and keeps the memory.
+        // Take the lease before the slot: code that gives the contexts up later then sees the lease and keeps the
+        // memory.
         let (generation, lease) = (self.core.ring.generation(), self.core.leases().take());
         let is_ready = |slot| Some(self.core.memory(slot)).filter(|memory| memory.fits(bytes));
         match self.core.ring.reserve(Piece::Reserve(reservation.clone()), generation, is_ready) {
             Ok(Some((slot, memory))) => {
-                let place = (slot, generation);
-                return Ok(Box::new(LentSlot::new(&self.core, recipe, place, &memory, lease)));
+                return Ok(Box::new(LentSlot::new(&self.core, recipe, (slot, generation), &memory, lease)));
             }
             Ok(None) => {}
             Err(Refused::Full) if when_full == WhenFull::Wait => {

@@ -6,9 +6,9 @@ use super::sync::{Condvar, Mutex, lock, wait};
 use crate::backend::{Recipe, Slot};
 use crate::error::{Error, Result};
 
-/// A caller's wish for a slot.
+/// A caller's request for a slot.
 pub struct Reservation {
-    /// What it is for.
+    /// The plan that the slot is for.
     pub recipe: Arc<Recipe>,
     answer: Mutex<Answer>,
     answered: Condvar,
@@ -16,13 +16,13 @@ pub struct Reservation {
 
 enum Answer {
     None,
-    Given(Box<dyn Slot>),
+    Granted(Box<dyn Slot>),
     Failed(Error),
     Taken,
 }
 
 impl Reservation {
-    /// A wish.
+    /// A request without an answer.
     pub fn new(recipe: &Arc<Recipe>) -> Arc<Self> {
         Arc::new(Reservation {
             recipe: recipe.clone(),
@@ -31,7 +31,7 @@ impl Reservation {
         })
     }
 
-    /// Whether it has not been answered.
+    /// Whether it has no answer yet.
     pub fn is_open(&self) -> bool {
         matches!(*lock(&self.answer), Answer::None)
     }
@@ -45,8 +45,8 @@ impl Reservation {
     }
 
     /// Grants it.
-    pub fn give(&self, slot: Box<dyn Slot>) {
-        self.answer(Answer::Given(slot));
+    pub fn grant(&self, slot: Box<dyn Slot>) {
+        self.answer(Answer::Granted(slot));
     }
 
     /// Refuses it.
@@ -57,14 +57,18 @@ impl Reservation {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// Why the request was refused.
     pub fn wait(&self) -> Result<Box<dyn Slot>> {
         let mut answer = lock(&self.answer);
         loop {
             match std::mem::replace(&mut *answer, Answer::Taken) {
-                Answer::Given(slot) => return Ok(slot),
+                Answer::Granted(slot) => return Ok(slot),
                 Answer::Failed(error) => return Err(error),
-                Answer::Taken => return Err(Error::Internal("a slot was taken twice".to_owned())),
+                Answer::Taken => {
+                    return Err(Error::Internal(
+                        "the answer to a request for a slot was taken twice".to_owned(),
+                    ));
+                }
                 Answer::None => {
                     *answer = Answer::None;
                     answer = wait(&self.answered, answer);

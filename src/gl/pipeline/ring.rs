@@ -1,6 +1,4 @@
-//! The ring of slots: who may do what next. No device is touched here, and no clock is read.
-//!
-//! A slot is one place on the device. It goes around:
+//! The ring of slots decides which thread does what next. It touches no device and reads no clock. Each slot cycles:
 //!
 //! ```text
 //!   free ─► prepare ─► fill ─► upload ─► compute ─► download ─► drain ─► free
@@ -8,21 +6,21 @@
 //!             └── or: lent to a caller, who fills it and submits ─┘ reads it there, and gives it back
 //! ```
 //!
-//! Every transition happens under one lock. A slot is in one place at a time: whoever was given it by [`Ring::next`], the
-//! copiers between `prepare` and `upload` and behind `download`, a caller who was lent it, or one of the queues here. That a slot is free
-//! therefore means that nobody uses its memory. A piece of work stays on record until its slot is freed, so that when
-//! the device is lost all unfinished work can be found ([`Ring::recover`]) and nothing is lost or done twice.
+//! Every transition happens under one lock. A slot is in one place at a time: with a thread that got it from
+//! [`Ring::next`], with the copiers before `upload` or after `download`, lent to a caller, or in a queue here. So
+//! nothing uses the memory of a free slot. A piece stays on record until its slot is freed. When the device is
+//! lost, [`Ring::recover`] therefore finds all unfinished work; nothing is lost or done twice.
 //!
-//! `Condvar` and `Mutex` come from the parent module, so that a model checker can put its own in their place.
+//! `Condvar` and `Mutex` come from the parent module, so that a model checker can replace them.
 
 use std::collections::VecDeque;
 
 use super::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait};
 
-/// The stages on the device, each in a context of its own, and the one before them.
+/// The stages on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Input to the device; the same thread also prepares slots.
+    /// Input to the device. The same thread also prepares slots.
     Upload,
     /// The kernels.
     Compute,
@@ -31,28 +29,28 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stage behind it.
+    /// The stage after it.
     pub fn next(self) -> Option<Stage> {
         [Some(Stage::Compute), Some(Stage::Download), None][self as usize]
     }
 }
 
-/// All of them, last stage first: what is nearly done goes first.
+/// All stages, last first: pieces that are nearly done have priority.
 pub const STAGES: [Stage; 3] = [Stage::Download, Stage::Compute, Stage::Upload];
 
 /// Work that waits for slots.
 pub trait Source {
-    /// What goes into one slot.
+    /// The contents of one slot.
     type Piece: Clone;
-    /// The next piece, and whether it is the last. `None` if the work has been called off.
+    /// The next piece, and whether it is the last. `None` if the work was cancelled.
     fn cut(&mut self) -> Option<(Self::Piece, bool)>;
-    /// Whether a piece was cut off it already.
+    /// Whether a piece of it was cut already.
     fn has_begun(&self) -> bool;
-    /// Whether it is so little that it shares a slot with others of its kind, which are gathered while slots are at work.
+    /// Whether it is so small that it shares a slot with others of its kind, which accumulate while slots are busy.
     fn shares(&self) -> bool {
         false
     }
-    /// Adds to `piece`, whose work shares, what of `waiting` goes with it.
+    /// Adds to `piece`, whose work shares, the parts of `waiting` that go into the same slot.
     fn gather(piece: Self::Piece, _waiting: &mut VecDeque<Self>) -> Self::Piece
     where
         Self: Sized,
@@ -61,79 +59,76 @@ pub trait Source {
     }
 }
 
-/// Works that are worth a slot of their own while others of their kind are under way: with fewer, what a slot costs by
-/// itself, three commands and their fences, is more than they are.
-const CROWDED: usize = 64;
+/// While a shared slot is in flight, this many small works justify another. For fewer, a slot's own costs (three
+/// submissions and their fences) exceed the work.
+const MIN_BATCH_WORKS: usize = 64;
 
 /// What a thread is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task<P> {
     /// Make the slot ready for this piece and have it filled.
     Prepare(usize, P),
-    /// Get ready to compute this piece, which is on its way.
+    /// Prepare to compute this piece, which is on its way.
     Expect(usize, P),
-    /// Give this stage's commands to the device.
+    /// Submit this stage's commands.
     Issue(Stage, usize, P),
     /// Stop: the ring is closed and empty, or broken.
     End,
 }
 
-/// When a thread that finds no task waits for one, asleep.
+/// When a thread without a task sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// Never: it has something else to look after.
+pub enum Sleep {
+    /// Never: it has other things to do.
     Never,
-    /// While no piece is on its way: else there soon will be a task, and to be woken for it takes longer than many a stage.
-    WhenQuiet,
-    /// Whenever there is none, until there is one, or the first piece is on its way.
+    /// While no piece is in flight. Otherwise a task will come soon, and waking up takes longer than many a stage.
+    WhenIdle,
+    /// Always, until there is a task or the first piece is in flight.
     Always,
 }
 
-/// Why work was not taken; it comes back.
+/// Why work was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The queue is full.
     Full,
-    /// The ring is closed.
     Closed,
     /// There is no memory for a longer queue.
     NoMemory,
-    /// The slot's memory is that of contexts that are gone.
+    /// The slot's memory belongs to contexts that are gone.
     Gone,
 }
 
-/// The ring.
 pub struct Ring<S: Source> {
     state: Mutex<State<S>>,
-    /// Counts changes that may mean a task for somebody, so that who stays awake need not lock the ring to hear that there was none:
-    /// whoever has to change it would find it locked, and its memory in others' caches.
-    news: AtomicU64,
-    /// How many slots wait for a kernel, for those who only want to know that.
+    /// Counts changes that may create a task. A thread that stays awake reads it without the lock: polling under
+    /// the lock would delay the threads that change the ring and move its memory between caches.
+    epoch: AtomicU64,
+    /// Number of slots that wait for a kernel, readable without the lock.
     kernels: AtomicU64,
-    /// Whoever waits for a task, one for each stage; and for room in the queue, or for the ring to be quiet.
+    /// Threads that wait for a task, by stage; `room`: those that wait for room in the queue, or for copiers.
     work: [Condvar; 3],
     room: Condvar,
 }
 
 struct State<S: Source> {
-    /// It has room for what is out, too, and for one more a slot: what comes back cannot fail.
+    /// Has capacity for `outstanding` works and one more per slot, so that requeuing cannot fail.
     waiting: VecDeque<S>,
-    /// Works whose last piece is on record in a slot, and which wait again if it cannot be computed.
-    out: usize,
+    /// Works of the pieces on record, counted once per piece. They wait again if those cannot be computed.
+    outstanding: usize,
     limit: usize,
-    /// Submitters that wait for room, so that nobody is woken for nothing.
-    crowd: usize,
-    /// Threads that wait for a task, by where they wait.
+    /// Submitters that wait for room. Without any, none is notified.
+    waiting_for_room: usize,
+    /// Sleeping threads, by stage.
     sleepers: [usize; 3],
-    /// Slots with a piece that works share.
+    /// Slots whose piece several works share.
     shared: usize,
     free: VecDeque<usize>,
-    /// Slots that were reserved, to be prepared.
+    /// Reserved slots, still to be prepared.
     reserved: VecDeque<usize>,
-    slots: Vec<Place<S::Piece>>,
-    /// Slots that wait for a stage.
+    slots: Vec<SlotState<S::Piece>>,
+    /// Slots that wait for each stage.
     queues: [VecDeque<usize>; 3],
-    /// Slots whose pieces take some preparation before they can be computed, and wait for no stage yet.
+    /// Slots whose pieces need some preparation before they can be computed.
     expected: VecDeque<usize>,
     /// Slots with a piece on record.
     active: usize,
@@ -141,43 +136,42 @@ struct State<S: Source> {
     lent: usize,
     closed: bool,
     broken: bool,
-    /// Times the device was given up: who was lent a slot before has nothing to give back.
+    /// How often the device was given up. Slots lent in earlier generations are void.
     generation: u64,
 }
 
-/// Where a slot is.
+/// The state of a slot.
 #[derive(Clone)]
-struct Place<P> {
+struct SlotState<P> {
     piece: Option<P>,
-    /// It belongs to a caller, and goes back there when its piece is done.
+    /// BorrowedSlice to a caller. It stays with the caller when its piece is done.
     lent: bool,
-    /// Copiers are at its memory.
+    /// Copiers use its memory.
     copying: bool,
     /// Several works share its piece.
     shared: bool,
-    /// Works that its piece is of, as far as they are out.
+    /// Number of works in its piece, as counted in `outstanding`.
     works: usize,
 }
 
-impl<P> Place<P> {
-    /// Of a free slot.
-    const FREE: Self = Place { piece: None, lent: false, copying: false, shared: false, works: 0 };
+impl<P> SlotState<P> {
+    const FREE: Self = SlotState { piece: None, lent: false, copying: false, shared: false, works: 0 };
 }
 
 impl<S: Source> Ring<S> {
-    /// A ring of `slots` free slots; `limit` works may wait for them.
+    /// A ring of `slots` free slots. Up to `limit` works may wait for them.
     pub fn new(slots: usize, limit: usize) -> Self {
         Ring {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
-                out: 0,
+                outstanding: 0,
                 limit,
-                crowd: 0,
+                waiting_for_room: 0,
                 sleepers: [0; 3],
                 shared: 0,
                 free: (0..slots).collect(),
                 reserved: VecDeque::new(),
-                slots: vec![Place::FREE; slots],
+                slots: vec![SlotState::FREE; slots],
                 queues: Default::default(),
                 expected: VecDeque::new(),
                 active: 0,
@@ -186,7 +180,7 @@ impl<S: Source> Ring<S> {
                 broken: false,
                 generation: 0,
             }),
-            news: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             kernels: AtomicU64::new(0),
             work: [Condvar::new(), Condvar::new(), Condvar::new()],
             room: Condvar::new(),
@@ -197,20 +191,20 @@ impl<S: Source> Ring<S> {
         lock(&self.state)
     }
 
-    /// As [`Ring::state`], for a change that others have to hear of.
+    /// Like [`Ring::state`], for a change that may create a task.
     fn change(&self) -> MutexGuard<'_, State<S>> {
         let state = self.state();
-        self.news.fetch_add(1, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::Release);
         state
     }
 
-    /// A number that is another one after any change that may mean a task. Who was given none after looking at it will be given
-    /// none as long as it stays the same.
-    pub fn news(&self) -> u64 {
-        self.news.load(Ordering::Acquire)
+    /// A number that changes whenever a task may have been created. A thread that reads it, and then gets no
+    /// task, will get none until it changes.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
-    /// Lets go of the ring and wakes who waits for a task of `stage`. Telling nobody would cost a system call, too.
+    /// Unlocks the ring and wakes the thread of `stage` if it sleeps. A needless wake costs a system call.
     fn wake(&self, state: MutexGuard<'_, State<S>>, stage: Stage) {
         let sleeps = state.sleepers[stage as usize] > 0;
         drop(state);
@@ -219,8 +213,8 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Lets go of the ring and, if its only piece has just begun, wakes the threads of the stages behind the upload: it is theirs next.
-    fn rouse(&self, state: MutexGuard<'_, State<S>>) {
+    /// Unlocks the ring. If its only piece has just begun, wakes the threads of the later stages, which are next.
+    fn wake_later_stages(&self, state: MutexGuard<'_, State<S>>) {
         let sleep = [Stage::Compute, Stage::Download]
             .map(|stage| state.active == 1 && state.sleepers[stage as usize] > 0);
         drop(state);
@@ -241,37 +235,37 @@ impl<S: Source> Ring<S> {
         self.room.notify_all();
     }
 
-    /// Queues work; waits for room if `patient`.
-    pub fn push(&self, work: S, patient: bool) -> Result<(), (Refused, S)> {
+    /// Queues work. If the queue is full, waits for room if `wait_for_room`.
+    pub fn push(&self, work: S, wait_for_room: bool) -> Result<(), (Refused, S)> {
         let mut state = self.state();
         while !state.closed && state.waiting.len() >= state.limit {
-            if !patient {
+            if !wait_for_room {
                 return Err((Refused::Full, work));
             }
-            state.crowd += 1;
+            state.waiting_for_room += 1;
             state = wait(&self.room, state);
-            state.crowd -= 1;
+            state.waiting_for_room -= 1;
         }
         if state.closed {
             return Err((Refused::Closed, work));
         }
-        let room = 1 + state.out + state.slots.len();
+        let room = 1 + state.outstanding + state.slots.len();
         if state.waiting.try_reserve(room).is_err() {
             return Err((Refused::NoMemory, work));
         }
         state.waiting.push_back(work);
-        self.news.fetch_add(1, Ordering::Release);
-        // Without a free slot nobody could begin with it; whoever frees one wakes the thread that does, and to wake one costs more
-        // than all the rest here.
-        if !state.holds() && !state.free.is_empty() {
+        self.epoch.fetch_add(1, Ordering::Release);
+        // Without a free slot this work cannot begin, and freeing a slot wakes the thread. Waking costs more than
+        // the rest of this function.
+        if !state.holds_back() && !state.free.is_empty() {
             self.wake(state, Stage::Upload);
         }
         Ok(())
     }
 
-    /// Reserves a free slot that nobody waits for, at once or not at all: whether there is one is seen under the lock that it is
-    /// taken under. If `is_ready` has its memory, which the contexts of `generation` have made, the slot is lent. Else
-    /// `piece` is prepared in it next.
+    /// Reserves a free slot that no work waits for, without blocking. Both checks happen under one lock. If
+    /// `is_ready` returns a slot's memory, made by the contexts of `generation`, lends that slot. Otherwise `piece`
+    /// is prepared in a free slot next.
     pub fn reserve<T>(
         &self,
         piece: S::Piece,
@@ -303,9 +297,9 @@ impl<S: Source> Ring<S> {
         Ok(None)
     }
 
-    /// The next task among `stages`; waits for one as `rest` says. Tasks of the last stages come first.
-    pub fn next(&self, stages: &[Stage], rest: Rest) -> Option<Task<S::Piece>> {
-        let (mut state, mut roused) = (self.state(), false);
+    /// The next task among `stages`, later stages first. Without one, sleeps as `sleep` says.
+    pub fn next(&self, stages: &[Stage], sleep: Sleep) -> Option<Task<S::Piece>> {
+        let (mut state, mut woken) = (self.state(), false);
         loop {
             if state.broken || (state.closed && state.active == 0 && state.waiting.is_empty()) {
                 return Some(Task::End);
@@ -315,7 +309,7 @@ impl<S: Source> Ring<S> {
                     self.count_kernels(&state);
                     let piece = state.slots[slot].piece.clone().expect("a queued slot has a piece");
                     match stage {
-                        Stage::Upload => self.rouse(state),
+                        Stage::Upload => self.wake_later_stages(state),
                         Stage::Compute => state.expected.retain(|&it| it != slot),
                         Stage::Download => {}
                     }
@@ -335,26 +329,26 @@ impl<S: Source> Ring<S> {
                 }
                 let before = state.waiting.len();
                 let prepared = state.prepare();
-                if state.waiting.len() < before && state.crowd > 0 {
+                if state.waiting.len() < before && state.waiting_for_room > 0 {
                     self.room.notify_all();
                 }
                 if let Some((slot, piece)) = prepared {
-                    self.rouse(state);
+                    self.wake_later_stages(state);
                     return Some(Task::Prepare(slot, piece));
                 }
                 if state.closed && state.is_quiet() {
-                    // What was called off was all there was.
+                    // Only cancelled work was left.
                     self.wake_all();
                     continue;
                 }
             }
-            if roused || rest == Rest::Never || (rest == Rest::WhenQuiet && state.active > 0) {
+            if woken || sleep == Sleep::Never || (sleep == Sleep::WhenIdle && state.active > 0) {
                 return None;
             }
             let quiet = state.active == 0;
-            state = self.sleep(state, station(stages));
-            if quiet && state.active > 0 && rest == Rest::Always {
-                roused = true;
+            state = self.sleep(state, sleeping_stage(stages));
+            if quiet && state.active > 0 && sleep == Sleep::Always {
+                woken = true;
             }
         }
     }
@@ -370,8 +364,8 @@ impl<S: Source> Ring<S> {
         self.wake(state, stage);
     }
 
-    /// The piece in `slot`, which is being filled, takes some preparation before it can be computed: whoever computes it can begin with that
-    /// now. Nobody is told any more once its computing was given out.
+    /// The piece in `slot`, which is being filled, needs preparation before it can be computed. The compute thread
+    /// can start that now. It is not told after the compute task was issued.
     pub fn expect(&self, slot: usize, generation: u64) {
         let mut state = self.change();
         if state.generation == generation && !state.broken {
@@ -380,8 +374,8 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Copiers begin at the slot's memory, and at a job's buffers. `false` if the ring was broken first: then the latter may be
-    /// their owner's again.
+    /// Copiers start to use the slot's memory and a job's buffers. `false` if the ring was broken first: the
+    /// buffers may belong to their owner again.
     #[must_use]
     pub fn copying(&self, slot: usize) -> bool {
         let mut state = self.state();
@@ -390,7 +384,7 @@ impl<S: Source> Ring<S> {
         goes_on
     }
 
-    /// Copiers are done with it: their work counts if the ring has not been broken meanwhile, which this tells.
+    /// Copiers have filled the slot. `false` if the ring was broken meanwhile: the copy then does not count.
     pub fn copied(&self, slot: usize) -> bool {
         let mut state = self.change();
         state.slots[slot].copying = false;
@@ -402,7 +396,7 @@ impl<S: Source> Ring<S> {
         counts
     }
 
-    /// Copiers have brought the slot's output to its place: its piece is done, also if the ring was broken meanwhile.
+    /// Copiers have delivered the slot's output. Its piece is done, even if the ring was broken meanwhile.
     pub fn delivered(&self, slot: usize) {
         let mut state = self.change();
         state.slots[slot].copying = false;
@@ -415,8 +409,8 @@ impl<S: Source> Ring<S> {
         self.after_release(state);
     }
 
-    /// The piece of `slot` is done: the slot is free again, or its borrower's. `false` if the ring was broken first: then the
-    /// piece is still on record, and will be recovered.
+    /// The piece of `slot` is done. The slot is free, or stays with its borrower. `false` if the ring was broken
+    /// first: the piece is then still on record and will be recovered.
     pub fn done(&self, slot: usize, generation: u64) -> bool {
         let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
@@ -432,9 +426,9 @@ impl<S: Source> Ring<S> {
         true
     }
 
-    /// The piece of `slot` cannot be computed as it is: the slot is free again, and `works` are next, in its place. `false` as
-    /// with [`Ring::done`].
-    pub fn again(&self, slot: usize, generation: u64, works: impl DoubleEndedIterator<Item = S>) -> bool {
+    /// The piece of `slot` cannot be computed as it is. Frees the slot and puts `works` at the front of the queue
+    /// instead. Returns as [`Ring::done`] does.
+    pub fn requeue(&self, slot: usize, generation: u64, works: impl DoubleEndedIterator<Item = S>) -> bool {
         let mut state = self.change();
         if state.generation != generation || state.broken || state.slots[slot].piece.is_none() {
             return false;
@@ -446,7 +440,7 @@ impl<S: Source> Ring<S> {
         true
     }
 
-    /// Lends a slot that was prepared: its piece is done, the slot stays with the caller.
+    /// Lends a prepared slot. Its piece is done; the slot stays with the caller.
     pub fn lend(&self, slot: usize, generation: u64) {
         let mut state = self.change();
         if state.generation == generation && !state.broken {
@@ -456,7 +450,7 @@ impl<S: Source> Ring<S> {
         self.done(slot, generation);
     }
 
-    /// The borrower submits what it has filled.
+    /// The borrower submits the contents of a slot.
     pub fn submit(&self, slot: usize, generation: u64, piece: S::Piece) -> Result<(), Refused> {
         let mut state = self.change();
         if state.closed {
@@ -473,7 +467,7 @@ impl<S: Source> Ring<S> {
         Ok(())
     }
 
-    /// The borrower gives a slot back in which nothing is running; or does so when what is running ends.
+    /// The borrower returns a slot. If a piece is running in it, the slot becomes free when that ends.
     pub fn give_back(&self, slot: usize, generation: u64) {
         let mut state = self.change();
         if state.generation != generation || state.broken {
@@ -487,7 +481,7 @@ impl<S: Source> Ring<S> {
         self.after_release(state);
     }
 
-    /// A slot may be free, or all may be done.
+    /// Wakes threads after a slot may have become free or all work may be done.
     fn after_release(&self, state: MutexGuard<'_, State<S>>) {
         if state.closed && state.is_quiet() {
             drop(state);
@@ -497,73 +491,71 @@ impl<S: Source> Ring<S> {
         }
     }
 
-    /// Takes no more work. What has not begun goes to `call_off`, and will not begin; the rest ends normally.
-    pub fn close(&self, mut call_off: impl FnMut(S)) {
+    /// Closes the ring: passes work that has not begun to `cancel`. The rest ends normally.
+    pub fn close(&self, mut cancel: impl FnMut(S)) {
         self.change().closed = true;
         let next = || {
             let mut state = self.change();
-            // What has begun is in front.
+            // Work that has begun is at the front.
             let first = state.waiting.iter().position(|work| !work.has_begun())?;
             state.waiting.remove(first)
         };
         while let Some(work) = next() {
-            call_off(work);
+            cancel(work);
         }
         self.wake_all();
     }
 
-    /// The device is of no use any more: all threads are to end. Gives whether this is the first to say so.
+    /// The device is unusable: all threads have to end. Returns whether this is the first call that says so.
     pub fn break_up(&self) -> bool {
         let first = !std::mem::replace(&mut self.change().broken, true);
         self.wake_all();
         first
     }
 
-    /// Whether it is broken.
     pub fn is_broken(&self) -> bool {
         self.state().broken
     }
 
-    /// Waits until no copier is at any slot's memory.
+    /// Waits until no copier uses any slot's memory.
     pub fn wait_for_copiers(&self) {
         let mut state = self.state();
-        while state.slots.iter().any(|place| place.copying) {
+        while state.slots.iter().any(|slot| slot.copying) {
             state = wait(&self.room, state);
         }
     }
 
-    /// After all threads have ended: starts anew with all slots free. `again` gets the pieces that were not done and the work that
-    /// waits, which has room for the work that those pieces are of. Slots that are lent stay with their borrowers and lead nowhere.
-    pub fn recover(&self, again: impl FnOnce(Vec<S::Piece>, &mut VecDeque<S>)) {
+    /// Restarts the ring with all slots free, after all threads have ended. `requeue` gets the unfinished pieces
+    /// and the queue, which has room for their works. BorrowedSlice slots stay with their borrowers and are void.
+    pub fn recover(&self, requeue: impl FnOnce(Vec<S::Piece>, &mut VecDeque<S>)) {
         let mut state = self.change();
         let slots = state.slots.len();
-        let pieces = state.slots.iter_mut().filter_map(|place| place.piece.take()).collect();
-        again(pieces, &mut state.waiting);
-        state.slots = vec![Place::FREE; slots];
+        let pieces = state.slots.iter_mut().filter_map(|slot| slot.piece.take()).collect();
+        requeue(pieces, &mut state.waiting);
+        state.slots = vec![SlotState::FREE; slots];
         state.free = (0..slots).collect();
         state.reserved.clear();
         state.queues = Default::default();
         self.count_kernels(&state);
         state.expected.clear();
-        (state.active, state.lent, state.shared, state.out, state.broken) = (0, 0, 0, 0, false);
+        (state.active, state.lent, state.shared, state.outstanding, state.broken) = (0, 0, 0, 0, false);
         state.generation += 1;
         drop(state);
         self.wake_all();
     }
 
-    /// The pieces on record.
     pub fn pieces(&self) -> Vec<S::Piece> {
-        self.state().slots.iter().filter_map(|place| place.piece.clone()).collect()
+        self.state().slots.iter().filter_map(|slot| slot.piece.clone()).collect()
     }
 
-    /// Takes out all work that waits.
+    /// Takes all waiting work.
     pub fn take_waiting(&self) -> Vec<S> {
         let waiting = std::mem::take(&mut self.change().waiting);
         self.wake_all();
         waiting.into()
     }
 
-    /// Frees the slots that were reserved and not prepared yet; gives what they are for.
+    /// Frees the slots that were reserved but not prepared. Returns their pieces.
     pub fn take_reserved(&self) -> Vec<S::Piece> {
         let mut state = self.change();
         let reserved = std::mem::take(&mut state.reserved);
@@ -576,7 +568,7 @@ impl<S: Source> Ring<S> {
         pieces
     }
 
-    /// Waits until there is work; `false` if the ring was closed instead and nothing is left to do.
+    /// Waits until there is work; `false` if the ring is closed and nothing is left to do.
     pub fn wait_for_work(&self) -> bool {
         let mut state = self.state();
         while state.waiting.is_empty() && state.reserved.is_empty() && !state.closed {
@@ -585,7 +577,6 @@ impl<S: Source> Ring<S> {
         !state.waiting.is_empty() || !state.reserved.is_empty()
     }
 
-    /// Whether a slot waits for a kernel.
     pub fn has_kernels(&self) -> bool {
         self.kernels.load(Ordering::Relaxed) > 0
     }
@@ -594,20 +585,20 @@ impl<S: Source> Ring<S> {
         self.kernels.store(state.queues[Stage::Compute as usize].len() as u64, Ordering::Relaxed);
     }
 
-    /// The present generation, which slots and pieces are given out under.
+    /// The current generation. Slots and pieces belong to one.
     pub fn generation(&self) -> u64 {
         self.state().generation
     }
 
-    /// Works that wait, and slots at work.
+    /// Number of works that wait, and of slots in use.
     pub fn depth(&self) -> (usize, usize) {
         let state = self.state();
         (state.waiting.len(), state.active)
     }
 }
 
-/// Where the thread of `stages` waits.
-fn station(stages: &[Stage]) -> Stage {
+/// The condition variable that the thread of `stages` waits on.
+fn sleeping_stage(stages: &[Stage]) -> Stage {
     if stages.contains(&Stage::Upload) { Stage::Upload } else { stages[0] }
 }
 
@@ -616,28 +607,28 @@ impl<S: Source> State<S> {
         self.waiting.is_empty() && self.active == 0
     }
 
-    /// The piece of `slot` is off the record.
+    /// Takes the piece of `slot` off the record.
     fn finish(&mut self, slot: usize) {
-        let place = &mut self.slots[slot];
-        place.piece = None;
-        self.shared -= usize::from(std::mem::take(&mut place.shared));
-        self.out -= std::mem::take(&mut place.works);
+        let slot = &mut self.slots[slot];
+        slot.piece = None;
+        self.shared -= usize::from(std::mem::take(&mut slot.shared));
+        self.outstanding -= std::mem::take(&mut slot.works);
         self.active -= 1;
     }
 
-    /// Whether what waits stays until a slot is free again that its like are in, or there is more of it.
-    fn holds(&self) -> bool {
-        let full = self.waiting.len() >= CROWDED.min(self.limit) || self.crowd > 0;
+    /// Whether small works wait for a shared slot to become free, or for more of their kind.
+    fn holds_back(&self) -> bool {
+        let full = self.waiting.len() >= MIN_BATCH_WORKS.min(self.limit) || self.waiting_for_room > 0;
         self.shared > 0 && !full && self.waiting.front().is_some_and(Source::shares)
     }
 
-    /// Gives a free slot to the next piece of the work in front.
+    /// Puts the next piece of the first work into a free slot.
     fn prepare(&mut self) -> Option<(usize, S::Piece)> {
-        while !self.free.is_empty() && !self.holds() {
+        while !self.free.is_empty() && !self.holds_back() {
             let before = self.waiting.len();
             let first = self.waiting.front_mut()?;
             if self.closed && !first.has_begun() {
-                // It is about to be called off.
+                // It is about to be cancelled.
                 return None;
             }
             let shares = first.shares();
@@ -653,7 +644,7 @@ impl<S: Source> State<S> {
                     let slot = self.free.pop_front().expect("not empty");
                     let works = (before - self.waiting.len()).max(1);
                     self.slots[slot].works = works;
-                    self.out += works;
+                    self.outstanding += works;
                     self.slots[slot].shared = shares;
                     self.shared += usize::from(shares);
                     self.slots[slot].piece = Some(piece.clone());

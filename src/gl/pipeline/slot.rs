@@ -1,7 +1,7 @@
-//! Slots in callers' hands: filled and read in place.
+//! Slots lent to callers, who fill them and read them in place.
 //!
-//! A caller's slot keeps its memory mapped. It holds a [`Lease`], and the thread that owns the memory frees none of it while there
-//! are leases, also when the device is lost and everything else starts anew.
+//! A lent slot holds a [`Lease`]. The thread that owns the memory frees none of it while leases exist, even if the
+//! device is lost and new contexts are created.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::work::Piece;
 use crate::backend::{Recipe, Slot, Ticket};
 use crate::error::{Error, Result};
 
-/// A slot in a caller's hands.
+/// A slot lent to a caller.
 pub struct LentSlot {
     core: Arc<Core>,
     recipe: Arc<Recipe>,
@@ -26,7 +26,7 @@ pub struct LentSlot {
     _lease: Lease,
 }
 
-// SAFETY: the memory may be used on any thread; that nobody else does at the same time is what `backend::Slot` says.
+// SAFETY: any thread may use the memory. `backend::Slot` demands that no other code uses it at the same time.
 unsafe impl Send for LentSlot {}
 
 impl LentSlot {
@@ -63,9 +63,9 @@ impl Slot for LentSlot {
         self.core.check_process()?;
         crate::loader::check()?;
         let images = self.recipe.problem.sizes().n;
-        let flight = InFlightJob::in_slot(&self.recipe, ticket, &self.core.completion);
+        let job = InFlightJob::in_slot(&self.recipe, ticket, &self.core.completion);
         ticket.start();
-        let piece = Piece::Part { flight, first: 0, images };
+        let piece = Piece::Part { job, first: 0, images };
         self.core.ring.submit(self.slot, self.generation, piece).map_err(|refused| match refused {
             Refused::Closed => Error::closed("the pipeline of this slot"),
             _ => Error::DeviceLost {

@@ -1,13 +1,13 @@
-//! The threads: what each stage does with a piece.
+//! The stage threads: what each stage does with a piece.
 //!
 //! ```text
 //!   upload    prepares slots; host memory ─► device memory
-//!   compute   behind the upload: the convolution
-//!   download  behind the convolution: device memory ─► host memory
+//!   compute   after the upload: the convolution
+//!   download  after the convolution: device memory ─► host memory
 //! ```
 //!
-//! A thread has one context and one or all of the stages. It takes tasks from the ring, and between them looks what the device
-//! has finished.
+//! A thread has one context and one or more of the stages. It takes tasks from the ring. Between tasks it polls the
+//! fences of its commands in flight.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -16,13 +16,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::command_stream::{CommandStream, Commands, Landed};
+use super::command_stream::{CommandStream, Commands, Completed};
 use super::copy_engines::Filler;
 use super::core::Core;
 use super::encoders::Encoders;
 use super::job::bytes_of;
 use super::memory::{SlotBuffers, SlotMemory};
-use super::ring::{Rest, STAGES, Stage, Task};
+use super::ring::{STAGES, Sleep, Stage, Task};
 use super::slot::LentSlot;
 use super::transfers::{self, download, poison, upload};
 use super::work::{Piece, Work};
@@ -34,48 +34,48 @@ use crate::gl::tunables::{DEVICE_LOOK, EAGER_TIME, MAX_COPY_DELAY, PATIENT_LOOK,
 use crate::log::Level;
 use crate::thread::panic_text;
 
-/// One thread's stages.
+/// The stages of one thread.
 pub struct StageThread {
     streams: Vec<CommandStream>,
     stages: Vec<Stage>,
-    /// Of the upload.
+    /// Of the slots, on the upload thread.
     buffers: Vec<SlotBuffers>,
-    /// Of the computing.
+    /// Used by the compute stage.
     encoders: Encoders,
-    /// What it copies where a copy is missing.
+    /// Copied where the count of large copies would be even ([`super::copy_engines`]).
     filler: Option<Filler>,
     core: Arc<Core>,
     context: Rc<Context>,
     generation: u64,
-    /// Whether it looks at the device again and again while that is at work. A renderer in software computes on the very
-    /// processors that this takes; and where they are few, copies need them more.
+    /// Whether it polls without sleeping while the device is busy. A software renderer computes on the same
+    /// processors. Where processors are few, copies need them more.
     spins: bool,
-    /// The ring's news when it last had no task.
-    heard: Option<u64>,
-    /// When the last task was begun, or found done.
-    moved: Instant,
-    /// When it was last looked what is done.
-    looked: Instant,
-    /// What is being worked at.
-    at: Option<(usize, Piece)>,
+    /// The ring's epoch when it last had no task for this thread.
+    idle_epoch: Option<u64>,
+    /// When it last began a task or found one completed.
+    last_progress: Instant,
+    /// When it last polled its fences.
+    last_poll: Instant,
+    /// The slot and piece being handled.
+    current: Option<(usize, Piece)>,
 }
 
-/// What a turn gives.
-type Turn<T> = std::result::Result<T, Box<Failed>>;
+/// The result of one step.
+type StageResult<T> = std::result::Result<T, Box<Failed>>;
 
-/// An error, and the piece that it befell.
+/// An error, and the piece that it concerns.
 struct Failed {
     error: Error,
-    place: Option<(usize, Piece)>,
-    /// Whether the device is as good as before.
+    piece: Option<(usize, Piece)>,
+    /// Whether the device is still usable.
     harmless: bool,
 }
 
 impl StageThread {
-    /// Makes a context on the calling thread.
+    /// Creates a context on the calling thread.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no context could be created.
     pub fn new(core: &Arc<Core>, group: &Arc<ShareGroup>, stages: &[Stage]) -> Result<Self> {
         let context = group.context()?;
         if stages.contains(&Stage::Upload) {
@@ -91,23 +91,23 @@ impl StageThread {
             core: core.clone(),
             context,
             generation: core.ring.generation(),
-            heard: None,
-            moved: Instant::now(),
-            looked: Instant::now(),
-            at: None,
+            idle_epoch: None,
+            last_progress: Instant::now(),
+            last_poll: Instant::now(),
+            current: None,
         })
     }
 
-    /// Works until the ring ends. Gives why the device has to be given up, if so.
+    /// Works until the ring ends. Returns an error if the device has to be given up.
     pub fn serve(&mut self) -> Option<Error> {
         let failed = loop {
-            self.at = None;
-            let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
-            let turn = turn.unwrap_or_else(|panic| {
+            self.current = None;
+            let step = catch_unwind(AssertUnwindSafe(|| self.step()));
+            let step = step.unwrap_or_else(|panic| {
                 let error = Error::Internal(format!("{} panicked: {}", self.core.id(), panic_text(&*panic)));
-                Err(Box::new(Failed { error, place: self.at.take(), harmless: false }))
+                Err(Box::new(Failed { error, piece: self.current.take(), harmless: false }))
             });
-            match turn {
+            match step {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(failed) if failed.harmless => self.fail_piece(*failed),
@@ -115,67 +115,67 @@ impl StageThread {
             }
         };
         let error = failed.error.clone();
-        let flights = failed.place.as_ref().map_or(&[][..], |(_, piece)| piece.flights());
-        for flight in flights.iter().filter(|flight| !flight.survives(&error)) {
-            flight.fail(&self.core.completion, error.clone());
+        let jobs = failed.piece.as_ref().map_or(&[][..], |(_, piece)| piece.jobs());
+        for job in jobs.iter().filter(|job| !job.survives(&error)) {
+            job.fail(&self.core.completion, error.clone());
         }
         Some(error)
     }
 
-    /// One task, or a look at the device. `false` at the end.
-    fn turn(&mut self) -> Turn<bool> {
+    /// Handles one task or polls the device. `false` at the end.
+    fn step(&mut self) -> StageResult<bool> {
         let alone = self.streams.len() == STAGES.len();
-        // Kernels that are ready go to the device before those that are done are handed on, to copies that may hold the driver.
-        let has_kernels = self.stages == [Stage::Compute] && self.heard.is_none();
-        if alone || (!has_kernels && self.looked.elapsed() >= DEVICE_LOOK) {
-            self.land_all(Duration::ZERO)?;
-            self.looked = Instant::now();
+        // Submit ready kernels before passing completed ones on: a copy that follows may block the driver.
+        let has_kernels = self.stages == [Stage::Compute] && self.idle_epoch.is_none();
+        if alone || (!has_kernels && self.last_poll.elapsed() >= DEVICE_LOOK) {
+            self.poll_all(Duration::ZERO)?;
+            self.last_poll = Instant::now();
         }
-        // While this thread waits for a task it must hold no piece: jobs are over when nobody holds them.
-        self.at = None;
+        // Hold no piece while waiting for a task: jobs end when nothing holds them.
+        self.current = None;
         let busy = self.streams.iter().any(CommandStream::is_busy);
-        let rest = match busy {
-            true => Rest::Never,
-            false if self.is_eager() => Rest::WhenQuiet,
-            false => Rest::Always,
+        let sleep = match busy {
+            true => Sleep::Never,
+            false if self.is_awake() => Sleep::WhenIdle,
+            false => Sleep::Always,
         };
-        let news = self.core.ring.news();
-        if rest != Rest::Always && self.heard == Some(news) {
-            self.listen()?;
+        let epoch = self.core.ring.epoch();
+        if sleep != Sleep::Always && self.idle_epoch == Some(epoch) {
+            self.idle()?;
             return Ok(true);
         }
-        let task = self.core.ring.next(&self.stages, rest);
-        self.heard = task.is_none().then_some(news);
+        let task = self.core.ring.next(&self.stages, sleep);
+        self.idle_epoch = task.is_none().then_some(epoch);
         match task {
             None => {
-                if rest == Rest::Always {
-                    self.moved = Instant::now();
+                if sleep == Sleep::Always {
+                    self.last_progress = Instant::now();
                 }
-                self.listen()?
+                self.idle()?
             }
-            // Nothing is left on record; but times may still come in, which tickets wait for.
-            Some(Task::End) if busy && !self.core.ring.is_broken() => self.land_one(PATIENT_LOOK)?,
+            // No piece is left on record. Tickets may still wait for measured times.
+            Some(Task::End) if busy && !self.core.ring.is_broken() => self.poll_first(PATIENT_LOOK)?,
             Some(Task::End) => return Ok(false),
             Some(Task::Prepare(slot, piece)) => {
-                self.at = Some((slot, piece.clone()));
+                self.current = Some((slot, piece.clone()));
                 let _inside = self.enter()?;
                 self.context.forget_errors();
                 let prepared = self.prepare(slot, &piece);
                 prepared.map_err(|error| Failed::at(error, slot, piece, true))?;
             }
             Some(Task::Expect(slot, piece)) => {
-                self.moved = Instant::now();
-                self.at = Some((slot, piece.clone()));
+                self.last_progress = Instant::now();
+                self.current = Some((slot, piece.clone()));
                 let _inside = self.enter()?;
                 self.context.forget_errors();
-                if let Err(error) = self.get_ready(&piece) {
+                if let Err(error) = self.prepare_encoder(&piece) {
                     let failed = Failed::at(error, slot, piece, true);
-                    // What is harmless is told when the piece comes, unless it is over by then.
+                    // A harmless error comes up again when the piece is computed, unless the job has ended by then.
                     return if failed.harmless { Ok(true) } else { Err(failed) };
                 }
             }
             Some(Task::Issue(stage, slot, piece)) => {
-                self.at = Some((slot, piece.clone()));
+                self.current = Some((slot, piece.clone()));
                 let _inside = self.enter()?;
                 self.context.forget_errors();
                 let issued = self.issue(stage, slot, &piece);
@@ -185,56 +185,57 @@ impl StageThread {
         Ok(true)
     }
 
-    /// Goes inside the driver for the piece at hand.
-    fn enter(&mut self) -> Turn<Inside> {
-        exit::enter().map_err(|error| Box::new(Failed { error, place: self.at.take(), harmless: false }))
+    /// Enters the driver for the current piece.
+    fn enter(&mut self) -> StageResult<Inside> {
+        exit::enter().map_err(|error| Box::new(Failed { error, piece: self.current.take(), harmless: false }))
     }
 
-    /// A piece cannot be computed, but the device can go on.
+    /// Fails a piece that cannot be computed, while the device stays usable.
     fn fail_piece(&self, failed: Failed) {
-        let Some((slot, piece)) = failed.place else { return };
-        self.core.copy_engines.landed(slot);
+        let Some((slot, piece)) = failed.piece else { return };
+        self.core.copy_engines.slot_finished(slot);
         match piece {
             Piece::Reserve(reservation) => {
                 reservation.fail(failed.error);
                 self.core.ring.done(slot, self.generation);
             }
-            Piece::Part { flight, .. } => {
+            Piece::Part { job, .. } => {
                 if self.core.ring.done(slot, self.generation) {
-                    flight.fail(&self.core.completion, failed.error);
-                    flight.part_done(&self.core.completion, 2);
+                    job.fail(&self.core.completion, failed.error);
+                    job.part_done(&self.core.completion, 2);
                 }
             }
             Piece::Batch(batch) => self.take_apart(&batch, slot, &failed.error),
         }
     }
 
-    /// A batch cannot be computed as one, but the device can go on: its jobs do so alone.
+    /// Splits a batch that cannot be computed as one, while the device stays usable. Its jobs are resubmitted
+    /// individually.
     fn take_apart(&self, batch: &Batch, slot: usize, error: &Error) {
         if matches!(error, Error::Shader { .. }) && !self.core.no_queue.swap(true, Ordering::Relaxed) {
-            crate::log::warning!("{}: small jobs go one by one: {error}", self.core.id());
+            crate::log::warning!("{}: small jobs run one by one: {error}", self.core.id());
         }
-        let alone = batch.flights.iter().map(|flight| Work::Fly { flight: flight.again(false), next: 0 });
-        self.core.ring.again(slot, self.generation, alone);
+        let alone = batch.jobs.iter().map(|job| Work::InFlight { job: job.resubmit(false), next: 0 });
+        self.core.ring.requeue(slot, self.generation, alone);
     }
 
-    /// Looks at all streams for what is done by now.
-    fn land_all(&mut self, patience: Duration) -> Turn<()> {
+    /// Polls all streams for completed commands.
+    fn poll_all(&mut self, patience: Duration) -> StageResult<()> {
         for index in 0..self.streams.len() {
-            while self.land(index, patience)? {}
+            while self.poll_stream(index, patience)? {}
         }
         Ok(())
     }
 
-    /// Whether it stays awake while the pipeline is at work.
-    fn is_eager(&self) -> bool {
-        self.spins && self.moved.elapsed() <= EAGER_TIME
+    /// Whether it stays awake while the pipeline is busy.
+    fn is_awake(&self) -> bool {
+        self.spins && self.last_progress.elapsed() <= EAGER_TIME
     }
 
-    /// Rests while the device is at work.
-    fn listen(&mut self) -> Turn<()> {
-        if !self.is_eager() {
-            return self.land_one(PATIENT_LOOK);
+    /// Rests while the device is busy: spins briefly, or waits for a fence.
+    fn idle(&mut self) -> StageResult<()> {
+        if !self.is_awake() {
+            return self.poll_first(PATIENT_LOOK);
         }
         let start = Instant::now();
         while start.elapsed() < POLL_REST {
@@ -243,68 +244,68 @@ impl StageThread {
         Ok(())
     }
 
-    /// Listens to the stream whose work comes first.
-    fn land_one(&mut self, patience: Duration) -> Turn<()> {
+    /// Polls the busy stream of the earliest stage.
+    fn poll_first(&mut self, patience: Duration) -> StageResult<()> {
         let busy = (0..self.streams.len()).filter(|&index| self.streams[index].is_busy());
         let first = busy.min_by_key(|&index| self.streams[index].stage as usize);
-        first.map_or(Ok(()), |index| self.land(index, patience).map(|_| ()))
+        first.map_or(Ok(()), |index| self.poll_stream(index, patience).map(|_| ()))
     }
 
-    fn land(&mut self, index: usize, patience: Duration) -> Turn<bool> {
+    fn poll_stream(&mut self, index: usize, patience: Duration) -> StageResult<bool> {
         if !self.streams[index].is_busy() {
             return Ok(false);
         }
-        let place = self.streams[index].oldest();
-        self.at = place.clone();
+        let piece = self.streams[index].oldest();
+        self.current = piece.clone();
         let _inside = self.enter()?;
-        // Deletions may have left some, which nobody has to answer for.
+        // Deletions may have left errors that belong to no piece.
         self.context.forget_errors();
-        let landed = self.streams[index].land(patience);
-        let landed =
-            landed.map_err(|error| Box::new(Failed { error, place: place.clone(), harmless: false }))?;
-        let Some(landed) = landed else { return Ok(false) };
-        self.moved = Instant::now();
-        self.pass_on(self.streams[index].stage, landed.issued.slot, &landed.issued.piece, true);
+        let completed = self.streams[index].poll_completed(patience);
+        let completed =
+            completed.map_err(|error| Box::new(Failed { error, piece: piece.clone(), harmless: false }))?;
+        let Some(completed) = completed else { return Ok(false) };
+        self.last_progress = Instant::now();
+        self.pass_on(self.streams[index].stage, completed.issued.slot, &completed.issued.piece, true);
         if self.streams[index].stage == Stage::Download {
-            self.core.copy_engines.landed(landed.issued.slot);
+            self.core.copy_engines.slot_finished(completed.issued.slot);
         }
         let after = match self.streams[index].stage {
             Stage::Upload => Ok(()),
             Stage::Compute => {
-                self.computed(&landed);
+                self.computed(&completed);
                 Ok(())
             }
-            Stage::Download => self.downloaded(&landed),
+            Stage::Download => self.downloaded(&completed),
         };
-        after.map_err(|error| Box::new(Failed { error, place, harmless: false }))?;
+        after.map_err(|error| Box::new(Failed { error, piece, harmless: false }))?;
         Ok(true)
     }
 
-    fn computed(&self, landed: &Landed) {
-        let Some((recipe, _, count)) = landed.issued.piece.load() else { return };
-        if matches!(landed.issued.piece, Piece::Batch(_)) {
-            self.core.rate.learn(count, recipe.problem.flops(), landed.time);
+    fn computed(&self, completed: &Completed) {
+        let Some((recipe, _, count)) = completed.issued.piece.load() else { return };
+        if matches!(completed.issued.piece, Piece::Batch(_)) {
+            self.core.rate.learn(count, recipe.problem.flops(), completed.time);
         }
-        let encode = landed.issued.encode.as_ref().expect("computing has an encoder");
-        encode.learn(count, landed.time);
-        let kernel = encode.kernel().into();
-        for flight in landed.issued.piece.flights() {
-            flight.computed(&self.core.completion, landed.time, landed.issued.dispatches, &kernel);
+        let encoder = completed.issued.encoder.as_ref().expect("compute commands have an encoder");
+        encoder.learn(count, completed.time);
+        let kernel = encoder.kernel().into();
+        for job in completed.issued.piece.jobs() {
+            job.computed(&self.core.completion, completed.time, completed.issued.dispatches, &kernel);
         }
     }
 
-    /// The output is in the slot: off to its place, unless that is the slot.
-    fn downloaded(&self, landed: &Landed) -> Result<()> {
-        let Some((_, [_, bytes], _)) = landed.issued.piece.load() else { return Ok(()) };
-        let slot = landed.issued.slot;
+    /// Copies a downloaded output from the slot to its destination, unless the caller reads it in the slot.
+    fn downloaded(&self, completed: &Completed) -> Result<()> {
+        let Some((_, [_, bytes], _)) = completed.issued.piece.load() else { return Ok(()) };
+        let slot = completed.issued.slot;
         let memory = self.core.memory(slot);
         if memory.staging.is_none() {
-            // SAFETY: the slot's output is as large as that, and this piece's alone.
+            // SAFETY: the slot's output is at least `bytes` long and belongs to this piece alone.
             let into = unsafe { std::slice::from_raw_parts_mut(memory.output.as_ptr(), bytes) };
             transfers::read(&self.context, memory.regions([0, bytes])[1].buffer, into)?;
         }
-        let (flight, first) = match &landed.issued.piece {
-            Piece::Part { flight, first, .. } => (flight.clone(), first),
+        let (job, first) = match &completed.issued.piece {
+            Piece::Part { job, first, .. } => (job.clone(), first),
             Piece::Batch(batch) => {
                 transfers::deliver_batch(batch.clone(), &self.core, slot, memory);
                 return Ok(());
@@ -312,9 +313,9 @@ impl StageThread {
             Piece::Reserve(_) => return Ok(()),
         };
         let core = self.core.clone();
-        let Some(to) = flight.destination(*first) else {
+        let Some(to) = job.destination(*first) else {
             if core.ring.done(slot, self.generation) {
-                flight.part_done(&core.completion, 1);
+                job.part_done(&core.completion, 1);
             }
             return Ok(());
         };
@@ -324,38 +325,39 @@ impl StageThread {
         let from = memory.output.as_ptr();
         let then = move || {
             core.ring.delivered(slot);
-            flight.part_done(&core.completion, 1);
+            job.part_done(&core.completion, 1);
         };
-        // SAFETY: the slot's memory stays while the ring says that it is being copied; the output is the job's until it is done.
+        // SAFETY: the slot's memory stays while the ring records it as being copied. The output is the job's until
+        // it is done.
         unsafe { self.core.copiers().copy(from, to.cast(), bytes, then) };
         Ok(())
     }
 
-    /// Gives the slot memory enough, and its input to the copiers, or the slot to a caller.
+    /// Makes the slot large enough. Then has its input copied in, or lends the slot to a caller.
     fn prepare(&mut self, slot: usize, piece: &Piece) -> Result<()> {
         match piece {
             Piece::Reserve(reservation) => {
                 let problem = &reservation.recipe.problem;
                 let memory = self.grow(slot, bytes_of(problem, problem.sizes().n))?;
                 let lease = self.core.leases().take();
-                let place = (slot, self.generation);
-                let lent = LentSlot::new(&self.core, &reservation.recipe, place, &memory, lease);
+                let lent =
+                    LentSlot::new(&self.core, &reservation.recipe, (slot, self.generation), &memory, lease);
                 self.core.ring.lend(slot, self.generation);
-                reservation.give(Box::new(lent));
+                reservation.grant(Box::new(lent));
             }
             Piece::Batch(batch) => {
-                let memory = self.grow(slot, batch.capacity(self.core.max_room(&batch.recipe)))?;
+                let memory = self.grow(slot, batch.capacity(self.core.max_batch_limit(&batch.recipe)))?;
                 poison(memory.input.as_ptr(), batch.bytes()[0]);
                 transfers::fill_batch(batch.clone(), &self.core, slot, self.generation, memory);
             }
-            Piece::Part { flight, first, images } => {
-                flight.make_room()?;
-                let problem = &flight.recipe.problem;
+            Piece::Part { job, first, images } => {
+                job.allocate_spill()?;
+                let problem = &job.recipe.problem;
                 let bytes = bytes_of(problem, *images);
                 let memory = self.grow(slot, bytes)?;
-                let job = flight.job().expect("data in slots is not prepared");
+                let request = job.request().expect("data in slots needs no preparation");
                 poison(memory.input.as_ptr(), bytes[0]);
-                if flight.brings_weights() && *first == 0 {
+                if job.brings_weights() && *first == 0 {
                     self.core.ring.expect(slot, self.generation);
                 }
                 if !self.core.ring.copying(slot) {
@@ -368,22 +370,22 @@ impl StageThread {
                     }
                 };
                 // SAFETY: `first` is below the batch.
-                let from = unsafe { job.input.add(first * problem.with_batch(1).input_len()) };
-                // SAFETY: the input is the job's until it is done; the slot's memory stays while the ring says that it is being
-                // copied, and nobody else has it.
+                let from = unsafe { request.input.add(first * problem.with_batch(1).input_len()) };
+                // SAFETY: the input is the job's until it is done. The slot's memory stays while the ring records
+                // it as being copied, and no other thread uses it.
                 unsafe { self.core.copiers().copy(from.cast(), memory.input.as_ptr(), bytes[0], then) };
             }
         }
         Ok(())
     }
 
-    /// The slot's memory, made larger if need be.
+    /// The slot's memory, enlarged if necessary.
     fn grow(&mut self, slot: usize, bytes: [usize; 2]) -> Result<SlotMemory> {
         let memory = self.core.memory(slot);
         if memory.fits(bytes) {
             return Ok(memory);
         }
-        // The old goes first: both at once may be too much.
+        // Free the old memory first: both at once may not fit.
         self.core.update_memory(slot, |it| *it = SlotMemory::NONE);
         self.buffers[slot] = SlotBuffers::default();
         self.context.forget_errors();
@@ -393,74 +395,76 @@ impl StageThread {
         Ok(memory)
     }
 
-    /// Gives the device a stage's commands, and the slot to the next stage.
+    /// Submits a stage's commands and passes the slot on to the next stage.
     fn issue(&mut self, stage: Stage, slot: usize, piece: &Piece) -> Result<()> {
-        self.moved = Instant::now();
+        self.last_progress = Instant::now();
         let Some((recipe, bytes, count)) = piece.load() else { return Ok(()) };
-        // Where the device puts stages in order, kernels may be given long before they can begin.
+        // Where the device orders the stages, kernels may be submitted long before they can begin.
         let kernels_begin = self.core.order_before(Stage::Compute) != Some(Order::Device);
         if self.spins && kernels_begin && !self.stages.contains(&Stage::Compute) {
-            self.let_kernels_go_first();
+            self.yield_to_kernels();
         }
         let counts = self.counts_copies();
         let (context, encoders) = (self.context.clone(), &mut self.encoders);
         let stream =
             self.streams.iter_mut().find(|stream| stream.stage == stage).expect("the ring knows our stages");
-        let moved = [bytes[0], 0, bytes[1]][stage as usize] as u64;
-        let commands = Commands { slot, piece: piece.clone(), bytes: moved };
+        let bytes_moved = [bytes[0], 0, bytes[1]][stage as usize] as u64;
+        let commands = Commands { slot, piece: piece.clone(), bytes: bytes_moved };
         match stage {
             Stage::Upload => {
-                let give = || {
+                let submit = || {
                     stream.issue(commands, |memory| {
                         poison(memory.output.as_ptr(), bytes[1]);
                         upload(&context, memory, bytes).map(|()| (0, None))
                     })
                 };
-                if counts { self.core.copy_engines.upload(slot, bytes[0], give)? } else { give()? }
+                if counts { self.core.copy_engines.upload(slot, bytes[0], submit)? } else { submit()? }
             }
             Stage::Compute => {
-                // SAFETY: the piece is outstanding until this stage has landed.
+                // SAFETY: the piece stays outstanding until this stage has completed.
                 let weights = unsafe { piece.weights() };
-                let encode = encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_)))?;
+                let encoder = encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_)))?;
                 stream.issue(commands, |memory| {
                     let [input, output] = memory.regions(bytes);
-                    let dispatches = encode.encode(input, output, count)?;
-                    Ok((dispatches, Some(encode)))
+                    let dispatches = encoder.encode(input, output, count)?;
+                    Ok((dispatches, Some(encoder)))
                 })?;
             }
             Stage::Download => {
                 stream.issue(commands, |memory| download(&context, memory, bytes).map(|()| (0, None)))?;
-                self.core.copy_engines.downloaded();
+                self.core.copy_engines.download_submitted();
             }
         }
         self.pass_on(stage, slot, piece, false);
         Ok(())
     }
 
-    /// A driver may keep a thread that copies from or to what another context has used until the kernel that is running is over, and
-    /// with it every other thread that needs something from the share group, the one with the next kernel, too.
-    fn let_kernels_go_first(&self) {
+    /// Waits briefly until the kernels that are ready have been submitted. A copy from or to a buffer that another
+    /// context has used may block its thread until the running kernel ends. It then also blocks threads that need
+    /// the share group's lock, such as the one with the next kernel.
+    fn yield_to_kernels(&self) {
         let start = Instant::now();
         while self.core.ring.has_kernels() && start.elapsed() < MAX_COPY_DELAY {
             (0..64).for_each(|_| std::hint::spin_loop());
         }
     }
 
-    /// Prepares the convolution of a piece that will come.
-    fn get_ready(&mut self, piece: &Piece) -> Result<()> {
+    /// Prepares the convolution of a piece that is on its way.
+    fn prepare_encoder(&mut self, piece: &Piece) -> Result<()> {
         let Some((recipe, _, count)) = piece.load() else { return Ok(()) };
-        // SAFETY: the piece is outstanding until it has been computed, which nobody but this thread begins.
+        // SAFETY: the piece stays outstanding until it has been computed, and only this thread starts that.
         let weights = unsafe { piece.weights() };
         self.encoders.get(recipe, weights, count, matches!(piece, Piece::Batch(_))).map(drop)
     }
 
-    /// The commands of `stage` were given, or are `done`: the slot is ready for the stage behind it, if that is when it is.
+    /// Passes the slot to the stage after `stage`: after submission (`done` is false) if the device orders the two,
+    /// else after completion (`done` is true).
     fn pass_on(&mut self, stage: Stage, slot: usize, piece: &Piece, done: bool) {
         if let Some(next) = stage.next()
             && (self.core.order_before(next) == Some(Order::Host)) == done
         {
             if next == Stage::Download && self.counts_copies() {
-                self.keep_engines_apart(piece);
+                self.separate_copy_engines(piece);
             }
             self.core.ring.pass(next, slot, self.generation);
         }
@@ -471,31 +475,31 @@ impl StageThread {
         self.core.threads() == STAGES.len() && self.context.capabilities().buffer_storage
     }
 
-    /// Sees to it that the download of `piece` and uploads beside it do not share an engine.
-    fn keep_engines_apart(&mut self, piece: &Piece) {
+    /// Makes sure that the download of `piece` and concurrent uploads use different copy engines.
+    fn separate_copy_engines(&mut self, piece: &Piece) {
         let Some((_, [_, bytes], _)) = piece.load() else { return };
         let (context, filler) = (&self.context, &mut self.filler);
         let copy = || match filler {
             Some(filler) => filler.copy(context),
             None => filler.insert(self.core.copy_engines.filler(context)?).copy(context),
         };
-        // Without it all is as right, and slower. What else ails the device shows elsewhere.
+        // A failure here costs speed only. A broken device shows up elsewhere.
         if let Err(error) = self.core.copy_engines.before_download(bytes, copy) {
             self.context.note(Level::Debug, format_args!("{}: {error}", self.core.id()));
             self.context.forget_errors();
         }
     }
 
-    /// After the end: what landed nowhere is in as far as it can be.
+    /// Counts parts that will never complete as done, after the end.
     pub fn leave(&mut self) {
-        // Nor is any piece held until callers have given their slots back: jobs are over when nobody holds them.
-        self.at = None;
+        // Callers with leases may block this thread at its gate. Hold no piece: jobs end when nothing holds them.
+        self.current = None;
         let _inside = exit::enter();
         for stream in &mut self.streams {
             let computes = stream.stage == Stage::Compute;
-            for issued in stream.take_flights().filter(|_| computes) {
-                // Its time is not known. If its data is not in either, it is on record, and flies again.
-                issued.piece.flights().iter().for_each(|flight| flight.part_done(&self.core.completion, 1));
+            for issued in stream.take_in_flight().filter(|_| computes) {
+                // Its time is unknown. If its data has not arrived either, the piece is on record and restarts.
+                issued.piece.jobs().iter().for_each(|job| job.part_done(&self.core.completion, 1));
             }
         }
         let messages = self.context.take_messages();
@@ -507,7 +511,7 @@ impl Failed {
     fn at(error: Error, slot: usize, piece: Piece, may_be_harmless: bool) -> Box<Self> {
         let harmless = may_be_harmless
             && matches!(error, Error::OutOfMemory { .. } | Error::Shader { .. } | Error::Unsupported { .. });
-        Box::new(Failed { error, place: Some((slot, piece)), harmless })
+        Box::new(Failed { error, piece: Some((slot, piece)), harmless })
     }
 }
 
@@ -519,8 +523,8 @@ fn may_spin(context: &Context, core: &Core) -> bool {
     !context.capabilities().software && processors >= 2 * core.threads()
 }
 
-/// Runs a thread's stages from its context's beginning to its end. It calls `arrive` when it has a context, and drops it when it has
-/// said that there is none. `gate` holds the thread until nobody needs its memory.
+/// Runs a thread's stages for the whole life of its context. Calls `arrive` once the context exists; without a
+/// context, drops `arrive` after reporting the error. `gate` blocks until nothing needs the thread's memory.
 pub fn thread(
     core: &Arc<Core>,
     group: Arc<ShareGroup>,
@@ -538,8 +542,7 @@ pub fn thread(
         Ok(stages) => stages,
         Err(error) => {
             core.give_up(error, true);
-            let _inside = exit::enter();
-            return group.release_thread();
+            return exit::end_thread(|| group.release_thread());
         }
     };
     arrive();
@@ -550,5 +553,5 @@ pub fn thread(
     gate();
     let _inside = exit::enter();
     drop(stages);
-    group.release_thread();
+    exit::end_thread(|| group.release_thread());
 }

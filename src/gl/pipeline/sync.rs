@@ -1,21 +1,22 @@
-//! Locks that do not mind a panic elsewhere: what they guard is changed in single steps.
+//! Locks that ignore poisoning: every change to the data they guard is a single step, so a panic leaves it
+//! consistent.
 
 use std::sync::PoisonError;
 pub use std::sync::atomic::{AtomicU64, Ordering};
 pub use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Locks it.
+/// Locks `mutex`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a notification, or for no reason.
+/// Waits for a notification; may also return without one.
 pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`wait`], at most `limit` long.
+/// Like [`wait`], for at most `limit`.
 pub fn wait_timeout<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,4 +1,5 @@
-//! Bytes in and out of slots: between a slot's two sides by the device, between a slot and jobs' buffers by copiers.
+//! Copies into and out of slots. The device copies between a slot's two sides; copiers copy between slots and jobs'
+//! buffers.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,40 +14,40 @@ use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::exit::Copying;
 
-/// Bytes that one thread copies before another is worth waking.
-const PART: usize = 256 << 10;
+/// Bytes that one thread copies before waking another pays.
+const MIN_PART_BYTES: usize = 256 << 10;
 
-/// What slots' memory is filled with between uses where debug assertions are on: a NaN that nobody computes, so that
-/// memory that is read too early is seen.
+/// Fills slots' memory between uses, where debug assertions are on. It is a NaN that no kernel computes, so tests
+/// detect memory that is read too early.
 const POISON: Option<u32> = if cfg!(debug_assertions) { Some(0x7fc0_dead) } else { None };
 
-/// Where numbers begin in a slot's memory.
+/// The address of numbers in a slot's memory.
 #[derive(Clone, Copy)]
-struct Base(*mut f32);
+struct SendPtr(*mut f32);
 
-// SAFETY: an address; who uses what it stands for, the ring decides.
-unsafe impl Send for Base {}
+// SAFETY: this is only an address. The ring decides which thread uses the memory behind it.
+unsafe impl Send for SendPtr {}
 // SAFETY: as above.
-unsafe impl Sync for Base {}
+unsafe impl Sync for SendPtr {}
 
-impl Base {
+impl SendPtr {
     /// The address of `element`.
     ///
     /// # Safety
-    /// It is inside the memory that this is the address of.
+    /// The element is inside the memory at this address.
     unsafe fn at(&self, element: usize) -> *mut f32 {
-        // SAFETY: as promised.
+        // SAFETY: the caller promises that the element is inside the memory.
         unsafe { self.0.add(element) }
     }
 }
 
-/// Host's side to device's side, of the input.
+/// Submits the copy of the input from the host's side to the device's.
 pub fn upload(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
     let target = memory.regions(bytes)[0].buffer;
     match memory.staging {
         Some([from, _]) => copy(context, from, target, bytes[0]),
         None => {
-            // SAFETY: the slot's input is as large as that, and this piece's alone.
+            // SAFETY: the slot's input is at least `bytes[0]` long and belongs to this piece alone.
             let data = unsafe { std::slice::from_raw_parts(memory.input.as_ptr(), bytes[0]) };
             context.api().bind_buffer(api::COPY_WRITE_BUFFER, target);
             context.check("glBindBuffer")?;
@@ -56,13 +57,14 @@ pub fn upload(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Resu
     }
 }
 
-/// Device's side to host's side, of the output; where nothing is mapped, that is done when it has landed.
+/// Submits the copy of the output from the device's side to the host's. Without mapped memory, [`read`] does it
+/// after completion.
 pub fn download(context: &Context, memory: &SlotMemory, bytes: [usize; 2]) -> Result<()> {
     let source = memory.regions(bytes)[1].buffer;
     memory.staging.map_or(Ok(()), |[_, to]| copy(context, source, to, bytes[1]))
 }
 
-/// Copies between buffers of the share group. Each is bound anew, which is when a context sees what others have done to it.
+/// Copies between buffers of the share group. Binds each anew, since that makes other contexts' changes visible.
 fn copy(context: &Context, from: u32, to: u32, bytes: usize) -> Result<()> {
     let api = context.api();
     api.bind_buffer(api::COPY_READ_BUFFER, from);
@@ -73,7 +75,7 @@ fn copy(context: &Context, from: u32, to: u32, bytes: usize) -> Result<()> {
     context.check("glCopyBufferSubData")
 }
 
-/// Reads a buffer where nothing can be mapped.
+/// Reads a buffer, where no buffer can stay mapped.
 pub fn read(context: &Context, buffer: u32, into: &mut [u8]) -> Result<()> {
     let api = context.api();
     api.bind_buffer(api::COPY_READ_BUFFER, buffer);
@@ -83,81 +85,83 @@ pub fn read(context: &Context, buffer: u32, into: &mut [u8]) -> Result<()> {
     context.check_reset("glGetBufferSubData")
 }
 
-/// Fills memory between uses, where debug assertions are on.
+/// Poisons memory between uses, where debug assertions are on.
 pub fn poison(memory: *mut u8, bytes: usize) {
     if let Some(poison) = POISON {
-        // SAFETY: the slot's memory is as large as that, aligned as buffers are, and in this thread's hands alone.
+        // SAFETY: the slot's memory is at least that long, aligned like any buffer, and used by this thread alone.
         unsafe { std::slice::from_raw_parts_mut(memory.cast::<u32>(), bytes / 4) }.fill(poison);
     }
 }
 
-/// Writes the queue and the inputs into slot `slot`, which is prepared, and passes it on to the upload.
+/// Writes the queue and the inputs of `batch` into `slot`, which is prepared. Then passes the slot to the upload.
 pub fn fill_batch(batch: Arc<Batch>, core: &Arc<Core>, slot: usize, generation: u64, memory: SlotMemory) {
     if !core.ring.copying(slot) {
         return;
     }
-    let (jobs, [input, output]) = (batch.flights.len(), strides(&batch.recipe.problem));
+    let (jobs, [input, output]) = (batch.jobs.len(), strides(&batch.recipe.problem));
     let head = head_bytes(jobs);
-    // SAFETY: the slot's input has room for the head, aligned as buffers are, and is this thread's alone until passed on.
+    // SAFETY: the slot's input has room for the head, is aligned like any buffer, and is this thread's alone until
+    // passed on.
     let queue = unsafe { std::slice::from_raw_parts_mut(memory.input.as_ptr().cast::<u32>(), head / 4) };
     queue.fill(0);
     for (job, begins) in queue[COUNTERS..].chunks_exact_mut(2).take(jobs).enumerate() {
         begins.copy_from_slice(&[(job * input) as u32, (job * output) as u32]);
     }
     let len = batch.recipe.problem.input_len();
-    // SAFETY: behind the head, for which there is room.
-    let inputs = Base(unsafe { memory.input.as_ptr().add(head) }.cast());
+    // SAFETY: the slot's input continues after the head.
+    let inputs = SendPtr(unsafe { memory.input.as_ptr().add(head) }.cast());
     let copy = move |range: Range<usize>| {
-        for job in range {
-            let from = batch.flights[job].job().expect("only jobs with buffers share a slot").input;
-            // SAFETY: the input is the job's until it is done, and as long as the problem says; the slot's memory has room
-            // for it there, stays while the ring says that it is being copied, and no other part copies to that place.
-            unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(job * input), len) };
+        for index in range {
+            let from = batch.jobs[index].request().expect("only jobs with buffers share a slot").input;
+            // SAFETY: the input is the job's until it is done, and as long as the problem says. The slot's memory
+            // has room for it there and stays while the ring records it as being copied. No other part writes to
+            // that place.
+            unsafe { std::ptr::copy_nonoverlapping(from, inputs.at(index * input), len) };
         }
     };
-    let keeper = core.clone();
+    let shared_core = core.clone();
     let then = move || {
-        if keeper.ring.copied(slot) {
-            keeper.ring.pass(Stage::Upload, slot, generation);
+        if shared_core.ring.copied(slot) {
+            shared_core.ring.pass(Stage::Upload, slot, generation);
         }
     };
     in_parts(core, jobs, 4 * len, copy, then);
 }
 
-/// Brings the outputs from slot `slot`, into which they were downloaded, to their places; then the slot is free.
+/// Copies the downloaded outputs from `slot` to their destinations. Then frees the slot.
 pub fn deliver_batch(batch: Arc<Batch>, core: &Arc<Core>, slot: usize, memory: SlotMemory) {
     if !core.ring.copying(slot) {
         return;
     }
     let stride = strides(&batch.recipe.problem)[1];
-    let (jobs, len) = (batch.flights.len(), batch.recipe.problem.output_len());
-    let outputs = Base(memory.output.as_ptr().cast());
-    let keeper = core.clone();
+    let (jobs, len) = (batch.jobs.len(), batch.recipe.problem.output_len());
+    let outputs = SendPtr(memory.output.as_ptr().cast());
+    let shared_core = core.clone();
     let deliver = move |range: Range<usize>| {
-        for job in range {
-            let flight = &batch.flights[job];
-            if let Some(to) = flight.destination(0) {
-                // SAFETY: the output is the job's until it is done, and as long as the problem says; the slot's output has
-                // it there, and stays while the ring says that it is being copied.
-                unsafe { std::ptr::copy_nonoverlapping(outputs.at(job * stride), to, len) };
+        for index in range {
+            let job = &batch.jobs[index];
+            if let Some(to) = job.destination(0) {
+                // SAFETY: the output is the job's until it is done, and as long as the problem says. The slot's
+                // output holds it there and stays while the ring records it as being copied.
+                unsafe { std::ptr::copy_nonoverlapping(outputs.at(index * stride), to, len) };
             }
-            flight.part_done(&keeper.completion, 1);
+            job.part_done(&shared_core.completion, 1);
         }
     };
-    let keeper = core.clone();
-    in_parts(core, jobs, 4 * len, deliver, move || keeper.ring.delivered(slot));
+    let shared_core = core.clone();
+    in_parts(core, jobs, 4 * len, deliver, move || shared_core.ring.delivered(slot));
 }
 
-/// Runs what it holds when it is dropped.
-struct Finally<F: FnOnce()>(Option<F>);
+/// Runs a closure when dropped.
+struct OnDrop<F: FnOnce()>(Option<F>);
 
-impl<F: FnOnce()> Drop for Finally<F> {
+impl<F: FnOnce()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         self.0.take().into_iter().for_each(|then| then());
     }
 }
 
-/// Does `work` for each of `jobs` jobs of `bytes` bytes and then `then`: on the spot, or in parts that copiers take.
+/// Runs `work` for each of `jobs` jobs of `bytes` bytes, here or in parts on the copiers; then runs `then`.
 fn in_parts(
     core: &Core,
     jobs: usize,
@@ -165,14 +169,14 @@ fn in_parts(
     work: impl Fn(Range<usize>) + Send + Sync + 'static,
     then: impl FnOnce() + Send + Sync + 'static,
 ) {
-    let finally = Finally(Some(then));
-    let each = PART.div_ceil(bytes.max(1));
+    let on_drop = OnDrop(Some(then));
+    let each = MIN_PART_BYTES.div_ceil(bytes.max(1));
     if jobs <= each {
         work(0..jobs);
-        return drop(finally);
+        return drop(on_drop);
     }
-    // What comes last runs when the last part is gone, also if one has panicked.
-    let shared = Arc::new((work, finally, Copying::begin()));
+    // `then` runs when the last part is dropped, even if a part has panicked.
+    let shared = Arc::new((work, on_drop, Copying::begin()));
     for first in (0..jobs).step_by(each) {
         let shared = shared.clone();
         core.copiers().run(move || (shared.0)(first..(first + each).min(jobs)));
@@ -187,9 +191,9 @@ mod tests {
     fn what_comes_last_runs_once_and_last() {
         let order = Arc::new(std::sync::Mutex::new(vec![]));
         let (first, last) = (order.clone(), order.clone());
-        let finally = Finally(Some(move || last.lock().unwrap().push(2)));
+        let on_drop = OnDrop(Some(move || last.lock().unwrap().push(2)));
         first.lock().unwrap().push(1);
-        drop(finally);
+        drop(on_drop);
         assert_eq!(*order.lock().unwrap(), [1, 2]);
     }
 }

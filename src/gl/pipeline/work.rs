@@ -1,34 +1,35 @@
-//! What waits for slots, and what goes into one.
+//! Work that waits for slots, and pieces of it that go into one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::Batch;
 use super::completion::Completion;
-use super::job::{InFlightJob, Sent, bytes_of};
+use super::job::{InFlightJob, Submission, bytes_of};
 use super::reservation::Reservation;
 use super::ring::Source;
 use crate::backend::{BorrowedSlice, Job, Recipe};
 
-/// What goes into a slot.
+/// The contents of one slot.
 #[derive(Clone)]
 pub enum Piece {
-    /// `images` images of a job, from `first` on.
-    Part { flight: Arc<InFlightJob>, first: usize, images: usize },
-    /// Small jobs together.
+    /// `images` images of a job, from image `first` on.
+    Part { job: Arc<InFlightJob>, first: usize, images: usize },
+    /// Several small jobs.
     Batch(Arc<Batch>),
     /// Nothing yet: the slot is for a caller.
     Reserve(Arc<Reservation>),
 }
 
-/// What waits for slots.
+/// Work that waits for slots.
 pub enum Work {
-    /// A job that was submitted; `room` like it may share a slot. Whoever begins with it makes a flight of it: the thread that submits
-    /// has other things to do, and nothing of what that takes in its caches.
-    Sent { sent: Option<Sent>, images_each: usize, room: usize },
-    /// A job, of which the images from `next` on are still to be cut.
-    Fly { flight: Arc<InFlightJob>, next: usize },
-    /// A caller who wants a slot.
+    /// A submitted job. Up to `batch_limit` jobs like it may share a slot. The upload thread turns it into an
+    /// [`InFlightJob`]: that keeps `submit` short, since the memory involved is in the upload thread's cache and
+    /// not in the caller's.
+    Submitted { submission: Option<Submission>, images_each: usize, batch_limit: usize },
+    /// A job whose images from `next` on have not been cut yet.
+    InFlight { job: Arc<InFlightJob>, next: usize },
+    /// A caller's request for a slot.
     Reserve(Arc<Reservation>),
 }
 
@@ -40,28 +41,28 @@ impl Source for Work {
             Work::Reserve(reservation) => {
                 reservation.is_open().then(|| (Piece::Reserve(reservation.clone()), true))
             }
-            Work::Sent { .. } => {
-                let flight = self.take_off()?;
-                if !flight.begin() {
+            Work::Submitted { .. } => {
+                let job = self.take_job()?;
+                if !job.begin() {
                     return None;
                 }
-                *self = Work::Fly { flight, next: 0 };
+                *self = Work::InFlight { job, next: 0 };
                 self.cut()
             }
-            Work::Fly { flight, next } => {
-                let n = flight.recipe.problem.sizes().n;
-                let (first, images) = (*next, flight.images_each.min(n - *next));
+            Work::InFlight { job, next } => {
+                let n = job.recipe.problem.sizes().n;
+                let (first, images) = (*next, job.images_each.min(n - *next));
                 *next += images;
                 let last = *next == n;
-                flight.cut(last).then(|| (Piece::Part { flight: flight.clone(), first, images }, last))
+                job.count_piece(last).then(|| (Piece::Part { job: job.clone(), first, images }, last))
             }
         }
     }
 
     fn has_begun(&self) -> bool {
         match self {
-            Work::Sent { .. } | Work::Reserve(_) => false,
-            Work::Fly { .. } => true,
+            Work::Submitted { .. } | Work::Reserve(_) => false,
+            Work::InFlight { .. } => true,
         }
     }
 
@@ -70,88 +71,94 @@ impl Source for Work {
     }
 
     fn gather(piece: Piece, waiting: &mut VecDeque<Self>) -> Piece {
-        let Piece::Part { flight, .. } = piece else { return piece };
-        let (recipe, room) = (flight.recipe.clone(), flight.room);
-        let mut flights = vec![flight];
+        let Piece::Part { job, .. } = piece else { return piece };
+        let (recipe, batch_limit) = (job.recipe.clone(), job.batch_limit);
+        let mut jobs = vec![job];
         let mut index = 0;
-        while index < waiting.len() && flights.len() < room {
+        while index < waiting.len() && jobs.len() < batch_limit {
             let goes = waiting[index].recipe_to_share().is_some_and(|other| Arc::ptr_eq(other, &recipe));
             let work = if goes { waiting.remove(index) } else { None };
             match work.map(|mut work| work.cut()) {
                 None => index += 1,
-                Some(Some((Piece::Part { flight, .. }, _))) => flights.push(flight),
-                // Called off meanwhile.
+                Some(Some((Piece::Part { job, .. }, _))) => jobs.push(job),
+                // Cancelled meanwhile.
                 Some(_) => {}
             }
         }
-        Piece::Batch(Arc::new(Batch { recipe, flights }))
+        Piece::Batch(Arc::new(Batch { recipe, jobs }))
     }
 }
 
 impl Work {
-    /// A job that was submitted.
+    /// A submitted job.
     pub fn new(
         job: Job,
         weights: Option<BorrowedSlice>,
         images_each: usize,
-        room: usize,
+        batch_limit: usize,
         completion: &Completion,
     ) -> Self {
-        Work::Sent { sent: Some(Sent::new(Some(job), weights, completion)), images_each, room }
+        Work::Submitted {
+            submission: Some(Submission::new(Some(job), weights, completion)),
+            images_each,
+            batch_limit,
+        }
     }
 
-    /// The flight of a job; the first of one that was only sent. None of a caller's wish for a slot.
-    pub fn take_off(&mut self) -> Option<Arc<InFlightJob>> {
+    /// The job in flight; its first attempt if it was only submitted. `None` for a request for a slot.
+    pub fn take_job(&mut self) -> Option<Arc<InFlightJob>> {
         match self {
-            Work::Sent { sent, images_each, room } => {
-                Some(InFlightJob::new(sent.take()?, *images_each, *room))
+            Work::Submitted { submission, images_each, batch_limit } => {
+                Some(InFlightJob::new(submission.take()?, *images_each, *batch_limit))
             }
-            Work::Fly { flight, .. } => Some(flight.clone()),
+            Work::InFlight { job, .. } => Some(job.clone()),
             Work::Reserve(_) => None,
         }
     }
 
-    /// The plan of a job that shares a slot.
+    /// The plan of a job that may share a slot.
     fn recipe_to_share(&self) -> Option<&Arc<Recipe>> {
         match self {
-            Work::Sent { sent, room, .. } if *room > 0 => sent.as_ref()?.recipe(),
-            Work::Fly { flight, .. } if flight.room > 0 => Some(&flight.recipe),
+            Work::Submitted { submission, batch_limit, .. } if *batch_limit > 0 => {
+                submission.as_ref()?.recipe()
+            }
+            Work::InFlight { job, .. } if job.batch_limit > 0 => Some(&job.recipe),
             _ => None,
         }
     }
 }
 
 impl Piece {
-    /// Its job's weights.
+    /// The weights of its job.
     ///
     /// # Safety
-    /// It is outstanding for as long as they are looked at.
+    /// The piece stays outstanding while the slice is in use.
     pub unsafe fn weights(&self) -> &[f32] {
         match self {
-            // SAFETY: as promised.
-            Piece::Part { flight, .. } => unsafe { flight.weights() },
+            // SAFETY: the caller promises that the piece stays outstanding.
+            Piece::Part { job, .. } => unsafe { job.weights() },
             Piece::Batch(batch) => &batch.recipe.weights,
             Piece::Reserve(_) => &[],
         }
     }
 
-    /// The jobs that it is of.
-    pub fn flights(&self) -> &[Arc<InFlightJob>] {
+    /// The jobs that it belongs to.
+    pub fn jobs(&self) -> &[Arc<InFlightJob>] {
         match self {
-            Piece::Part { flight, .. } => std::slice::from_ref(flight),
-            Piece::Batch(batch) => &batch.flights,
+            Piece::Part { job, .. } => std::slice::from_ref(job),
+            Piece::Batch(batch) => &batch.jobs,
             Piece::Reserve(_) => &[],
         }
     }
 
-    /// What of it goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a
+    /// What goes through the device: the plan, bytes of input and output, and the number of images, or of jobs in a
     /// batch.
     pub fn load(&self) -> Option<(&Arc<Recipe>, [usize; 2], usize)> {
         match self {
-            Piece::Part { flight, images, .. } => {
-                Some((&flight.recipe, bytes_of(&flight.recipe.problem, *images), *images))
+            Piece::Part { job, images, .. } => {
+                Some((&job.recipe, bytes_of(&job.recipe.problem, *images), *images))
             }
-            Piece::Batch(batch) => Some((&batch.recipe, batch.bytes(), batch.flights.len())),
+            Piece::Batch(batch) => Some((&batch.recipe, batch.bytes(), batch.jobs.len())),
             Piece::Reserve(_) => None,
         }
     }

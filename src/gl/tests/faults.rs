@@ -1,11 +1,11 @@
-//! Every call fails once: the right error, the output untouched, nothing leaked, and the next call right.
+//! Every call fails once. The error is right, the output untouched, nothing leaks, and the next call works.
 //!
-//! Each loop takes a scenario and a [`Fault`] and lets the fault befall the first call that it can, then the second,
-//! until the scenario passes untouched.
+//! Each loop takes a scenario and a [`Fault`]. It injects the fault into the first possible call, then the second,
+//! until the scenario completes without a fault.
 
 use std::sync::Arc;
 
-use super::faulty::{Fault, Machine, SentBy};
+use super::faulty::{Fault, FlushedBy, Machine};
 use super::rig::{Bench, Rig, SMALL_BLOCK};
 use crate::config::Tune;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ fn measured(programs: &mut Programs) -> Result<Hierarchy> {
     hierarchy::measure(programs, true, prepare)
 }
 
-/// Something to do, of which the part behind `arm` may fail.
+/// A scenario. The part after `arm` may fail.
 struct Scenario {
     name: &'static str,
     run: fn(&Bench, arm: &dyn Fn()) -> Result<()>,
@@ -66,7 +66,7 @@ const PRODUCT: Scenario = Scenario {
         bench.rig.product.run(&bench.engine)
     },
 };
-/// Packed weights, parts of the reduction in scratch, a second pass with bias.
+/// Packed weights, partial sums in scratch, and a second pass with bias.
 const GENERATED: Scenario = Scenario {
     name: "generated passes",
     run: |bench, arm| {
@@ -128,14 +128,14 @@ const REFERENCE_BUFFERS: Scenario = Scenario {
             let mut bytes = [9; 4];
             let read = reference::download_buffer(buffer, &mut bytes);
             assert_eq!(bytes, if read.is_ok() { [1, 2, 3, 4] } else { [9; 4] });
-            // It is ours to free whatever happened to it.
+            // The caller frees it in any case.
             let freed = reference::free_buffer(buffer);
             read.and(freed)
         })
     },
 };
 
-/// Runs `rig.mixed` by generated passes, which stay in the session; its results are right if it does not fail.
+/// Runs `rig.mixed` with generated passes, which stay in the session. Checks the results unless it fails.
 fn run_generated(bench: &Bench) -> Result<()> {
     let case = &bench.rig.mixed;
     let variant = Variant { family: Family::Igemm, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 2 };
@@ -149,7 +149,7 @@ fn run_generated(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// The reference interface from beginning to end. It is one for the process: only one test may be here at a time.
+/// The whole reference interface. Its state is global to the process, so only one test may use it at a time.
 fn on_reference(bench: &Bench, arm: &dyn Fn(), uses: &dyn Fn() -> Result<()>) -> Result<()> {
     let engine = Arc::new(bench.rig.open()?);
     arm();
@@ -163,14 +163,14 @@ fn on_reference(bench: &Bench, arm: &dyn Fn(), uses: &dyn Fn() -> Result<()>) ->
 fn the_reference_interface_at_every_call() {
     let building = [Fault::NoCompile, Fault::NoLink, Fault::CreateContexts, Fault::Terminated];
     let all = [&ERRORS[..], &RUNNING, &LOSSES, &building].concat();
-    // A caller's buffer goes with a lost device, and nobody can free it then.
+    // A caller's buffer disappears with a lost device. Nobody can free it then.
     let buffers = [&ERRORS[..], &[Fault::ReadFails, Fault::NoObject]].concat();
     let scenarios: [(_, &[_]); 2] = [(&REFERENCE, &all), (&REFERENCE_BUFFERS, &buffers)];
     let Some(total) = run_loops(Machine::default(), &scenarios) else { return };
     assert!(total > 300, "{total}");
 }
 
-/// Whether `error` is what `fault` is reported as.
+/// Whether `error` is the right report of `fault`.
 fn is_reported(fault: Fault, error: &Error) -> bool {
     match fault {
         Fault::Error(api::OUT_OF_MEMORY) | Fault::CreatePbuffer => {
@@ -193,22 +193,22 @@ fn is_reported(fault: Fault, error: &Error) -> bool {
         Fault::Error(_) | Fault::ReadFails => {
             matches!(error, Error::Driver { reason, .. } if reason == "GL_INVALID_OPERATION")
         }
-        // Nobody hears of it.
+        // The caller does not notice.
         Fault::Terminated => false,
     }
 }
 
-/// Whether all may be well although `fault` befell `call`.
+/// Whether the scenario may succeed although `fault` hit `call`.
 fn may_pass(fault: Fault, call: &str) -> bool {
     match fault {
-        // What comes of it is made again.
+        // The lost result is created again.
         Fault::Lost | Fault::LostSilently | Fault::Terminated => true,
-        // Nobody waits for deletions, and the next job does not take their errors for its own.
-        // A program that is not to be had as a binary is compiled.
+        // No caller waits for deletions, and the next job ignores their errors.
+        // A program without a binary is compiled.
         Fault::Error(_) => call.starts_with("delete_") || BINARIES.contains(&call),
-        // The context goes with its thread.
+        // The context is destroyed with its thread.
         Fault::MakeCurrent => call == "egl_unbind",
-        // A root context is tried with fewer and fewer features.
+        // A root context is tried again with fewer features.
         Fault::CreateContext => call == "egl_create_root",
         _ => false,
     }
@@ -216,15 +216,15 @@ fn may_pass(fault: Fault, call: &str) -> bool {
 
 const BINARIES: [&str; 2] = ["load_program_binary", "program_binary"];
 
-/// Runs a scenario with `fault` at each of its calls. Gives how many there were, and how many were reported.
+/// Runs a scenario with `fault` at each of its calls. Returns how many there were, and how many were reported.
 fn run_loop(bench: &Bench, scenario: &Scenario, fault: Fault) -> (u64, u64) {
     let faults = &bench.rig.faults;
     let mut reported = 0;
     for number in 1..1000 {
         let result = (scenario.run)(bench, &|| faults.arm(fault, number));
-        let befell = faults.disarm();
-        let when = format!("{}, {fault:?} at call {number}, {befell:?}: {result:?}", scenario.name);
-        match (&result, befell) {
+        let hit = faults.disarm();
+        let when = format!("{}, {fault:?} at call {number}, {hit:?}: {result:?}", scenario.name);
+        match (&result, hit) {
             (Ok(()), None) => return (number - 1, reported),
             (Ok(()), Some(call)) => assert!(may_pass(fault, call), "{when}"),
             (Err(error), Some(_)) => assert!(is_reported(fault, error), "{when}"),
@@ -236,7 +236,7 @@ fn run_loop(bench: &Bench, scenario: &Scenario, fault: Fault) -> (u64, u64) {
     panic!("{}: {fault:?}: no end", scenario.name);
 }
 
-/// Runs all pairs; gives the number of faults.
+/// Runs all pairs. Returns the number of faults.
 fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u64> {
     let rig = Rig::new(machine)?;
     let bench = Bench::new(&rig);
@@ -245,7 +245,7 @@ fn run_loops(machine: Machine, scenarios: &[(&Scenario, &[Fault])]) -> Option<u6
         for &fault in *faults {
             let (injected, reported) = run_loop(&bench, scenario, fault);
             println!("{}, {fault:?}: {injected} faults, {reported} reported", scenario.name);
-            assert!(injected > 0, "{}: {fault:?} befell nothing", scenario.name);
+            assert!(injected > 0, "{}: {fault:?} hit nothing", scenario.name);
             let silent = [DROP_PLAN.name, DROP_ENGINE.name].contains(&scenario.name)
                 || matches!(fault, Fault::Terminated);
             assert_eq!(reported == 0, silent, "{}: {fault:?}", scenario.name);
@@ -269,7 +269,7 @@ const SMALL: Machine = Machine {
     lazy: None,
 };
 
-/// Generated programs, packed weights and scratch go with their context, and come back with the next.
+/// Generated programs, packed weights and scratch are lost with their context and created again with the next.
 #[test]
 fn generated_passes_at_every_call() {
     let Some(rig) = Rig::new(SMALL) else { return };
@@ -338,23 +338,23 @@ fn surfaces_that_fail() {
     assert!(total >= 6, "{total}");
 }
 
-/// A fence that nobody sends off never signals, and the engine's waits end all the same.
+/// A fence that is never flushed never signals. The engine's waits end all the same.
 #[test]
-fn fences_are_sent_off() {
+fn fences_are_flushed() {
     let mut finished = vec![];
     for (flush, wait) in [(true, true), (true, false), (false, true), (false, false)] {
-        let machine = Machine { lazy: Some(SentBy { flush, wait }), ..SMALL };
+        let machine = Machine { lazy: Some(FlushedBy { flush, wait }), ..SMALL };
         let Some(rig) = Rig::new(machine) else { return };
         let engine = rig.open().unwrap();
         let ran = [
             rig.batch.run(&*rig.batch.plan(&engine).unwrap()).map(|_| ()),
             rig.product.run(&engine),
-            // Not the engine's own, which may be known from an earlier process.
+            // The engine's own kernel may be cached by an earlier process.
             engine.worker().call(|session| measured(&mut session.programs)).map(|_| ()),
         ];
         let timeouts = ran.iter().filter(|it| matches!(it, Err(Error::Timeout { .. }))).count();
         finished.push((ran.iter().filter(|it| it.is_ok()).count(), timeouts));
     }
-    // Where neither is heard, waits do end at their limit: this device is one on which a fence must be sent.
+    // If neither flush works, waits end at their limit. This proves that the fake device needs a flush.
     assert_eq!(finished, [(3, 0), (3, 0), (3, 0), (0, 3)]);
 }

@@ -1,9 +1,9 @@
-//! Every family times its options, exact on small integers, with NaN and infinities among them and without, each buffer between guard
-//! words.
+//! Every kernel family with its options, exact on small integers, with and without NaN and infinities. Each buffer
+//! lies between guard words.
 //!
-//! `SPARKLE_TEST_CASES` says how many cases each of the four tests takes, `SPARKLE_TEST_SEED` which. All four together take nearly every
-//! kind there is on a driver with 32 KiB of shared memory; a software driver spends most of the time on compiling.
-//! `SPARKLE_TEST_PRODUCTS` says how many products each tile computes.
+//! `SPARKLE_TEST_CASES` is the number of cases of each of the four tests, `SPARKLE_TEST_SEED` selects them.
+//! Together they cover nearly every kind of kernel on a driver with 32 KiB of shared memory. A software driver
+//! spends most of the time on compiling. `SPARKLE_TEST_PRODUCTS` is the number of products for each tile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,15 +26,15 @@ use crate::shader::cases::Cases;
 use crate::shader::pass_plan;
 use crate::shader::variant::Variant;
 
-/// Cases of all four tests together, unless told otherwise: distinct pairs of a problem and a variant.
+/// Default number of cases of all four tests together: distinct pairs of a problem and a variant.
 const CASES: usize = 520;
-/// So that few cases are of all kinds: cases next to each other are much alike.
+/// Distance between selected cases. Neighbouring cases are similar; a distance makes few cases cover all kinds.
 const STRIDE: usize = 7;
 
-/// An engine with guards, on the machine's first device.
+/// An engine with guards on the machine's first device.
 fn guarded() -> Option<(Engine, Arc<Guards>)> {
     let target = first_device()?;
-    let inner = discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
+    let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
     let guards = Arc::new(Guards::default());
     let machine = Machine::default();
     let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
@@ -42,7 +42,7 @@ fn guarded() -> Option<(Engine, Arc<Guards>)> {
     Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
 }
 
-/// A device of these limits.
+/// A device with these limits.
 fn limits(engine: &Engine) -> Gpu {
     let limits = |session: &mut Session| {
         let it = session.context().capabilities();
@@ -51,7 +51,7 @@ fn limits(engine: &Engine) -> Gpu {
     engine.worker().call(limits).unwrap()
 }
 
-/// The guards do see what goes too far.
+/// The guards detect accesses beyond the end.
 #[test]
 fn guards_see_writes_beyond_the_end() {
     let Some((engine, guards)) = guarded() else { return };
@@ -78,14 +78,14 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// A quarter of the cases, for a device of these limits: number `first`, and every fourth from there on.
+/// A quarter of the cases for a device with these limits: case `first`, and every fourth after it.
 fn chosen(first: usize, limits: Gpu) -> impl Iterator<Item = (usize, (Conv2d, Variant))> {
     let cases = Cases::new(number("SPARKLE_TEST_SEED", 41) as u64, limits);
     let count = number("SPARKLE_TEST_CASES", CASES / 4);
     cases.enumerate().skip(STRIDE * first).step_by(4 * STRIDE).take(count)
 }
 
-/// Whatever the device: with less shared memory there are fewer tiles, and the walk through all kinds begins again sooner.
+/// Holds for any device. With less shared memory there are fewer tiles, and the sequence of kinds repeats sooner.
 #[test]
 fn the_cases_are_all_different() {
     for shared_bytes in [16 << 10, 32 << 10, 48 << 10, 64 << 10] {
@@ -133,7 +133,7 @@ fn families_are_exact_between_guards_4() {
     exact(3);
 }
 
-/// A product of any sizes, from any layout.
+/// A product of any size and layout.
 fn any_product(random: &mut Random) -> GemmDesc {
     let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
     let [m, n, k] = [(); 3].map(|()| random.between(1, 150));
@@ -143,14 +143,14 @@ fn any_product(random: &mut Random) -> GemmDesc {
     GemmDesc { layout, trans_a, trans_b, m, n, k, alpha: -2.0, lda, ldb, beta, ldc }
 }
 
-/// A product of whole tiles whose first matrix lies as the kernel reads it; the second is packed or not.
+/// A product of whole tiles. The first matrix has the kernel's layout; the second is packed or not.
 fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
     let layout = random.pick(&[Layout::RowMajor, Layout::ColMajor]);
     let (rows, cols) = (tile.bm as i64 * random.between(1, 2), 4 * random.between(1, 20));
     let k = tile.bk as i64 * random.between(1, 3);
     let (other, gap) = (random.pick(&[Transpose::No, Transpose::Yes]), random.pick(&[0, 4]));
     let beta = random.pick(&[0.0, 2.0]);
-    // Of the second matrix, a line is as long as the columns or the depth.
+    // A line of the second matrix is as long as the columns or the depth.
     let line = if other == Transpose::No { cols } else { k } + random.pick(&[0, 3]);
     let desc = GemmDesc { layout, k, alpha: -2.0, beta, ..GemmDesc::packed(layout, 1, 1, 1) };
     match layout {
@@ -165,8 +165,8 @@ fn whole_product(random: &mut Random, tile: &Tile) -> GemmDesc {
     }
 }
 
-/// Products in each tile, from all layouts, with and without an old result, the depth in parts or not; on integers, and with NaN and
-/// infinities among them.
+/// Products with each tile, from all layouts, with and without an old result, with the depth split or not. On
+/// integers, and with NaN and infinities.
 #[test]
 fn products_are_exact_between_guards() {
     let Some((engine, guards)) = guarded() else { return };

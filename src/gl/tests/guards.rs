@@ -1,8 +1,9 @@
-//! Guard words around every buffer: OpenGL, but each buffer is longer than it was asked to be.
+//! Guard words around every buffer. Each buffer is longer than requested.
 //!
-//! What the engine sees as a buffer lies between two guards, and both it and they are filled with NaNs at first. Bindings begin
-//! behind the first guard and end behind the second, so that a driver that keeps shaders inside their binding does not hide
-//! a write too far, and a read too far makes NaNs. The guards are looked at whenever a buffer is read, and when it is deleted.
+//! The engine's buffer lies between two guards. Buffer and guards are filled with NaNs at first. Bindings begin
+//! after the first guard and end after the second. Some drivers keep shaders inside their binding, and this does
+//! not hide a write beyond the end from the guards. A read beyond the end produces NaNs. Guards are checked when a
+//! buffer is read or deleted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,27 +12,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gl::driver::api::{self, Api, DebugMessage};
 
-/// Bytes of a guard: a multiple of every offset that a binding may have to begin at, and more than a tile's row.
+/// Bytes of a guard: a multiple of every alignment of bindings, and more than a tile's row.
 pub const GUARD: i64 = 4096;
-/// What is in it: a NaN that nobody computes.
+/// Fills the guards: a NaN that no kernel computes.
 const CANARY: [u8; 4] = 0x7fc0_dead_u32.to_le_bytes();
 
-/// What the contexts of a machine share.
+/// State shared by the contexts of a machine.
 #[derive(Default)]
 pub struct Guards {
-    /// Sizes of live buffers as the engine knows them.
+    /// Sizes of live buffers as requested by the engine.
     buffers: Mutex<BTreeMap<u32, i64>>,
     broken: Mutex<Vec<String>>,
     checked: AtomicUsize,
 }
 
 impl Guards {
-    /// Guards that somebody wrote to.
+    /// Guards that were overwritten.
     pub fn broken(&self) -> Vec<String> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Guards looked at so far.
+    /// Number of guards checked.
     pub fn checked(&self) -> usize {
         self.checked.load(Ordering::Relaxed)
     }
@@ -45,7 +46,7 @@ impl Guards {
 pub struct GuardedApi {
     inner: Box<dyn Api>,
     guards: Arc<Guards>,
-    /// What is bound where copies begin and end.
+    /// The buffers bound as source and target of copies.
     bound: RefCell<BTreeMap<u32, u32>>,
 }
 
@@ -58,7 +59,7 @@ impl GuardedApi {
         self.bound.borrow().get(&target).copied().unwrap_or_default()
     }
 
-    /// How far the contents of what is bound at `target` are from its beginning.
+    /// Bytes from the start of the driver's buffer bound at `target` to the engine's data.
     fn shift(&self, target: u32) -> i64 {
         self.guards.bytes(self.at(target)).map_or(0, |_| GUARD)
     }
@@ -82,7 +83,7 @@ impl GuardedApi {
     }
 }
 
-/// Calls that are passed on as they are.
+/// Calls that are forwarded unchanged.
 macro_rules! forward {
     ($(fn $call:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {
         $(fn $call(&self, $($arg: $ty),*) $(-> $ret)? {

@@ -1,4 +1,5 @@
-//! Small limits make tiles and slices, and results stay exact; large problems are refused or tiled, never wrapped.
+//! Small limits force tiles and slices, and results stay exact. Large problems are refused or tiled; sizes never
+//! wrap.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::gl::{convolution, product};
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
 
-/// A context on a GPU of plain loops whose buffers hold `max_block` bytes.
+/// A context on a fake GPU whose buffers hold `max_block` bytes.
 fn context(max_block: i64) -> Rc<Context> {
     context_on(Gpu { max_block, ..Gpu::new("fake") })
 }
@@ -81,7 +82,7 @@ fn batches_in_tiles_are_exact() {
     assert!(uneven > 20 && whole > 20, "{tiled} in tiles, {uneven} with a smaller last one, {whole} whole");
 }
 
-/// A plan that is run again and again goes from a small last tile back to a large first one.
+/// A plan that runs repeatedly goes from a small last tile back to a large first one.
 #[test]
 fn a_plan_in_tiles_runs_many_times() {
     let Some(rig) = Rig::new(Machine { max_block: Some(4 * 2048), ..Default::default() }) else { return };
@@ -131,7 +132,7 @@ fn a_product_that_does_not_fit_leaves_c_alone() {
     assert!(c.iter().all(|&value| value == 7.0));
 }
 
-/// Whatever the sizes and whatever the driver allows: the images at once fit into 2^31 - 1 bytes, and their sides into 31 bits, or the
+/// For all sizes and limits: the images of a tile fit into 2^31 - 1 bytes and their sides into 31 bits, or the
 /// problem is refused.
 #[test]
 fn sizes_around_31_and_32_bits_are_tiled_or_refused() {
@@ -163,12 +164,12 @@ fn sizes_around_31_and_32_bits_are_tiled_or_refused() {
     refused(Conv2dDesc { k: 1 << 16, c: 1 << 16, ..base });
     let error = images(Conv2dDesc { c: 2, ..half }).unwrap_err().to_string();
     assert!(error.ends_with("a buffer holds at most 536870911 (2^31 - 1 bytes)"), "{error}");
-    // An image of few elements, but with rows or columns that do not fit into 31 bits once it is padded.
+    // Images of few elements whose padded rows or columns do not fit into 31 bits.
     let far = Conv2dDesc { pad_h: 1 << 30, stride_h: 1 << 30, ..base };
     refused(far);
     assert!(images(Conv2dDesc { pad_h: (1 << 30) - 1, ..far }).is_ok());
 
-    // Random sizes up to the largest that a description can have.
+    // Random sizes up to the largest that a description allows.
     let mut random = Random::new(31);
     let (mut accepted, mut rejected) = (0, 0);
     while accepted < 2000 || rejected < 2000 {
@@ -218,7 +219,7 @@ fn products_around_31_and_32_bits_are_refused() {
     }
 }
 
-/// At a tiny rate every dispatch is one workgroup.
+/// At a very low rate every dispatch is one workgroup.
 #[test]
 fn slices_are_exact() {
     let Some(mut rig) = Rig::new(Machine::default()) else { return };
@@ -238,7 +239,7 @@ fn slices_are_exact() {
             ..Default::default()
         };
         for desc in [base, Conv2dDesc { bias: true, s: 1, w: 13, relu: true, ..base }] {
-            // A new engine each, since one learns.
+            // A new engine each time, since an engine learns.
             let engine = rig.open().unwrap();
             let case = Case::new(desc, seed);
             let plan = case.plan(&engine).unwrap();

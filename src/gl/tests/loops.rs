@@ -1,4 +1,4 @@
-//! Loops that end early: what the probe finds out about a device, and deep reductions on devices that exist and that do not.
+//! Loops that end early: what the probe finds, and deep reductions on real and fake devices.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ fn machine(gpu: Gpu) -> Arc<dyn Egl> {
     })
 }
 
-/// However few iterations a device makes, sums that are deeper are exact; and the probe says how many it relies on.
+/// Deep sums are exact for any limit on iterations. The probe reports how many iterations are safe.
 #[test]
 fn deep_sums_are_exact_whatever_the_device_makes() {
     let mut ran = 0;
     for (made, relied_on) in [(5_000, 4_375), (65_535, 57_344), (usize::MAX, 917_504)] {
         let egl = machine(Gpu { iterations: made, ..Gpu::new("fake") });
         let found = discover(Ok(&egl)).unwrap();
-        let target = found[0].target.expect("it is of use");
+        let target = found[0].target.expect("the device is usable");
         assert_eq!(target.max_iterations, relied_on);
         let facts = &found[0].candidate.facts;
         assert!(facts.contains(&("loop iterations", format!("{relied_on} relied on"))), "{facts:?}");

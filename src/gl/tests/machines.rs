@@ -1,4 +1,4 @@
-//! Discovery on machines that do not exist: which devices are listed, in which order, and why the others are not usable.
+//! Discovery on fake machines: which devices are listed, in which order, and why others are not usable.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::fake::{
 use crate::gl::device::discovery::discover;
 use crate::gl::driver::egl::{self, Egl, EglError};
 
-/// Extensions of a client library with all that we know.
+/// All client extensions that the engine knows.
 const ALL: &str = "EGL_EXT_client_extensions EGL_EXT_device_base EGL_EXT_device_enumeration \
                    EGL_EXT_platform_device EGL_MESA_platform_surfaceless";
 const LLVMPIPE: &str = "llvmpipe (LLVM 15.0.6, 256 bits)";
 
-/// A machine with `gpus`, all enumerated, and nothing else.
+/// A machine that enumerates `gpus` and has nothing else.
 fn machine(gpus: Vec<Gpu>) -> Machine {
     Machine {
         extensions: Some(ALL),
@@ -25,7 +25,7 @@ fn machine(gpus: Vec<Gpu>) -> Machine {
     }
 }
 
-/// A candidate as expected: name, whether it is software, why it is unusable.
+/// An expected candidate: name, whether it is software, why it is unusable.
 type Expected<'a> = (&'a str, bool, Option<&'a str>);
 
 const NO_SURFACELESS: Expected = ("surfaceless", false, Some("surfaceless: no display: EGL_BAD_DISPLAY"));
@@ -43,7 +43,8 @@ fn unusable<'a>(name: &'a str, why: &'a str) -> Expected<'a> {
     (name, false, Some(why))
 }
 
-/// Discovers a machine's devices and compares. Everything made is destroyed again. Gives the ways that were tried.
+/// Discovers a machine's devices and compares them. Checks that all created objects are destroyed. Returns the
+/// platforms tried.
 fn check(what: &str, machine: Machine, expected: &[Expected]) -> Vec<String> {
     let fake = FakeEgl::new(machine);
     let egl: Arc<dyn Egl> = fake.clone();
@@ -85,26 +86,26 @@ fn machines_without_a_usable_egl() {
     assert_eq!(empty, ["list", "surfaceless", "default"]);
 }
 
-/// Looks for EGL in these libraries; gives the reason of the one candidate.
+/// Looks for EGL in these libraries. Returns the reason that the one candidate gives.
 fn reason_without(libraries: &[&str]) -> String {
     let egl = egl::load(libraries);
     let found = discover(egl.as_ref().map_err(Clone::clone)).unwrap();
     assert_eq!(found.len(), 1, "{libraries:?}");
     assert_eq!(found[0].candidate.name, "OpenGL");
-    found[0].candidate.unusable.clone().expect("it cannot be used")
+    found[0].candidate.unusable.clone().expect("the candidate is unusable")
 }
 
 #[test]
 fn a_machine_without_libegl_says_so() {
     let reason = reason_without(&["libsparkle-no-such-egl.so.1", "libsparkle-no-such-egl.so"]);
     assert!(reason.starts_with("no EGL library: libsparkle-no-such-egl.so.1: "), "{reason}");
-    // A library that is there, but is no EGL. The C library is there already.
+    // A library that exists but is not EGL. The C library is always there.
     let reason = reason_without(&["libsparkle-no-such-egl.so.1", "libc.so.6"]);
     assert!(reason.starts_with("the EGL library is broken: "), "{reason}");
     assert!(reason.contains("eglGetProcAddress"), "{reason}");
 }
 
-/// An EGL from before version 1.4, made for the occasion.
+/// A libEGL older than version 1.4, built for this test.
 #[test]
 fn a_libegl_that_is_too_old_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +115,7 @@ fn a_libegl_that_is_too_old_says_so() {
         .args(["-shared", "-fPIC", "-o"])
         .args([&library, &source])
         .status()
-        .expect("the C compiler that links Rust programs");
+        .expect("the C compiler is installed, since it links Rust programs");
     assert!(compiled.success());
     let reason = reason_without(&[library.to_str().unwrap()]);
     assert!(reason.starts_with("the EGL library is too old: "), "{reason}");
@@ -187,7 +188,7 @@ fn one_gpu_by_two_ways() {
     let two = Machine { listed: Ok(vec![mesa, other]), ..machine(gpus) };
     check("two GPUs, each with its files", two, &[hardware("NVK H200"), hardware("H200")]);
 
-    // An empty file name is none.
+    // An empty file name counts as none.
     let unnamed = Machine { listed: Ok(vec![listed("", ""); 2]), ..machine(vec![Gpu::new("H200")]) };
     check("two GPUs without names of files", unnamed, &[hardware("H200"); 2]);
 
@@ -266,7 +267,7 @@ fn devices_that_do_not_work_say_why() {
     ];
     let mut checked = 0;
     for (what, gpu, why) in cases {
-        // Alone, and in front of one that works.
+        // Alone, and before a device that works.
         let broken = unusable("EGL device 0", why);
         check(what, machine(vec![gpu.clone()]), &[broken, NO_SURFACELESS, NO_DEFAULT]);
         check(what, machine(vec![gpu, Gpu::new("Radeon")]), &[hardware("Radeon"), broken]);
@@ -291,7 +292,7 @@ fn devices_that_do_not_work_say_why() {
     check("a container: a GPU that is listed but closed, and software", listed_only, &expected);
 }
 
-/// What contexts need differs: a surface, a configuration, both, neither.
+/// Contexts need different things: a surface, a configuration, both, or neither.
 #[test]
 fn contexts_get_what_they_need() {
     let mut checked = 0;
@@ -320,7 +321,7 @@ fn drivers_are_asked_what_their_extensions_can_tell() {
         let gpu = Gpu { gl_extensions, ..Gpu::new("NVIDIA H200/PCIe/SSE2") };
         let egl: Arc<dyn Egl> = FakeEgl::new(machine(vec![gpu]));
         let found = discover(Ok(&egl)).unwrap();
-        let architecture = found[0].candidate.architecture.as_ref().expect("it is usable");
+        let architecture = found[0].candidate.architecture.as_ref().expect("the device is usable");
         assert_eq!((architecture.subgroup_size, architecture.subgroup_size_told), subgroup);
         assert_eq!((architecture.name, architecture.compute_units), ("Hopper", units));
     }

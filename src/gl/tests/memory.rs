@@ -1,25 +1,25 @@
-//! The memory of plans: what they say is what they take, counted in the driver's buffers.
+//! The memory of plans: what they report is what they allocate, counted in the driver's buffers.
 
 use super::faulty::Machine;
-use super::pipeline::send;
+use super::pipeline::submit;
 use super::rig::{Case, Rig};
 use crate::backend::Backend;
 use crate::gl::device::engine::Engine;
 use crate::problem::{Algorithm, Conv2dDesc};
 
-/// Parameter blocks, buffers that hold nothing, and what a queue copies only for the order of its steps.
+/// Small extra buffers: parameter blocks, empty buffers, and copies that a queue makes only to order its stages.
 const SMALL: i64 = 2048;
 
 fn case(desc: Conv2dDesc) -> Case {
     if desc.algorithm == Algorithm::Winograd { Case::blank(desc, 5) } else { Case::new(desc, 5) }
 }
 
-/// The host's copy of the weights and the bias.
+/// The host's copy of weights and bias.
 fn copies(case: &Case) -> usize {
     4 * (case.weights.len() + case.bias.as_ref().map_or(0, Vec::len))
 }
 
-/// Waits until the worker has done all that was posted to it.
+/// Waits until the worker has done all posted tasks.
 fn settle(engine: &Engine) {
     engine.worker().call(|_| Ok(())).unwrap();
 }
@@ -38,7 +38,7 @@ fn plans_take_what_they_say() {
     ];
     for desc in shapes {
         let case = case(desc);
-        // The first measures the device.
+        // The first plan measures the device.
         case.run(&*case.plan(&engine).unwrap()).unwrap();
         settle(&engine);
         let before = rig.faults.bytes();
@@ -54,13 +54,13 @@ fn plans_take_what_they_say() {
     }
 }
 
-/// A plan whose jobs go through a pipeline of the caller's holds nothing on the worker, unless it is run by itself, too.
+/// A plan that only runs in a caller's pipeline allocates nothing on the worker. Running the plan itself does.
 #[test]
 fn plans_in_pipelines_take_nothing_of_the_worker() {
     let Some(rig) = Rig::new(Machine::default()) else { return };
     let engine = rig.open().unwrap();
     let case = case(Conv2dDesc { n: 2, c: 32, h: 20, w: 20, k: 48, r: 3, s: 3, ..Default::default() });
-    // The first measures the device.
+    // The first plan measures the device.
     case.run(&*case.plan(&engine).unwrap()).unwrap();
     settle(&engine);
     let before = rig.faults.bytes();
@@ -76,7 +76,7 @@ fn plans_in_pipelines_take_nothing_of_the_worker() {
     assert_eq!(rig.faults.bytes(), held, "a plan that is used both ways is not prepared again and again");
 }
 
-/// The queue that their runs go through prepares them, when the first comes; nothing else does.
+/// The pipeline that serves their runs prepares them at the first run. Nothing else does.
 #[test]
 fn plans_that_stream_take_nothing_before_they_run_and_what_they_say_after() {
     let Some(rig) = Rig::new(Machine::default()) else { return };
@@ -99,7 +99,7 @@ fn plans_that_stream_take_nothing_before_they_run_and_what_they_say_after() {
         },
     ];
     for desc in shapes {
-        // An engine of its own, for a queue that has worked for no other plan.
+        // A new engine, so that the pipeline has served no other plan.
         let (engine, case) = (rig.open().unwrap(), case(desc));
         assert!(engine.streams(&case.problem));
         engine.gpu().unwrap();
@@ -110,9 +110,9 @@ fn plans_that_stream_take_nothing_before_they_run_and_what_they_say_after() {
         let queue = engine.stream().unwrap();
         let before = rig.faults.bytes();
         let mut kernel = None;
-        // So often that each slot was used.
+        // Often enough to use each slot.
         for _ in 0..5 {
-            kernel = Some(send(&*queue, &case, &*plan).end().unwrap().kernel);
+            kernel = Some(submit(&*queue, &case, &*plan).end().unwrap().kernel);
         }
         let taken = rig.faults.bytes() - before;
         assert!((said / 5..=said + SMALL).contains(&taken), "{}: {taken} bytes, not {said}", plan.kernel());

@@ -1,10 +1,11 @@
-//! The pipeline on machines that fail: every job ends, well or with its own error; nothing is lost, nothing is written twice.
+//! The pipeline on failing machines. Every job ends, with a result or its own error. No job is lost and no output
+//! is written twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::faulty::{Fault, Machine, SentBy};
+use super::faulty::{Fault, FlushedBy, Machine};
 use super::rig::{Case, Rig, SMALL_BLOCK};
 use crate::backend::{
     BorrowedSlice, Contexts, FallbackFn, Job, Order, PipelineOptions, Plan, Queue, Run, Ticket, WhenFull,
@@ -16,9 +17,9 @@ use crate::gl::pipeline::{Pipeline, Thresholds};
 use crate::memory::tiles::Tile;
 use crate::shader::variant::{Family, Variant};
 
-/// What outputs are filled with: a NaN that nobody computes.
+/// Fills outputs: a NaN that no kernel computes.
 const CANARY: u32 = 0x7fc0_dead;
-/// Longer than any test should take, and shorter than anybody's patience.
+/// Longer than any test should take.
 const LONG: Duration = Duration::from_secs(60);
 
 pub const OPTIONS: PipelineOptions = PipelineOptions {
@@ -40,18 +41,18 @@ pub fn start(rig: &Rig, options: PipelineOptions) -> Result<Pipeline> {
 
 fn start_with(rig: &Rig, options: PipelineOptions, thresholds: Thresholds) -> Result<Pipeline> {
     let egl: Arc<dyn crate::gl::driver::egl::Egl> = rig.egl.clone();
-    let most = SMALL_BLOCK as usize / 4;
-    Pipeline::start_with(egl, "gl:faulty".into(), rig.target, most, options, thresholds)
+    let max_elements = SMALL_BLOCK as usize / 4;
+    Pipeline::start_with(egl, "gl:faulty".into(), rig.target, max_elements, options, thresholds)
 }
 
-/// So small that these tests' jobs go every way.
+/// So small that these tests' jobs take every path.
 fn thresholds() -> Thresholds {
     let upload_wait = Duration::from_secs(1);
     Thresholds { staged: 64..1 << 20, counted_copy: 256, upload_wait, spins_anywhere: false }
 }
 
-/// A job of `case` whose output outlives everything.
-pub struct Sent<'a> {
+/// A submitted job of `case`, with its output.
+pub struct PendingJob<'a> {
     case: &'a Case,
     pub ticket: Ticket,
     output: Box<[f32]>,
@@ -76,28 +77,28 @@ fn job(
     }
 }
 
-pub fn send<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> Sent<'a> {
-    send_with(pipeline, case, plan, None)
+pub fn submit<'a>(pipeline: &dyn Queue, case: &'a Case, plan: &dyn Plan) -> PendingJob<'a> {
+    submit_with(pipeline, case, plan, None)
 }
 
-fn send_with<'a>(
+fn submit_with<'a>(
     pipeline: &dyn Queue,
     case: &'a Case,
     plan: &dyn Plan,
     recompute: Option<FallbackFn>,
-) -> Sent<'a> {
+) -> PendingJob<'a> {
     let mut output = vec![f32::from_bits(CANARY); case.expected.len()].into_boxed_slice();
     let ticket = Ticket::new();
     let job = job(case, plan, &mut output, &ticket, recompute);
-    // SAFETY: input and output live until the ticket is done, as every caller here waits for it.
+    // SAFETY: input and output live until the ticket is done, since every caller waits for it.
     unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
-    Sent { case, ticket, output }
+    PendingJob { case, ticket, output }
 }
 
-impl Sent<'_> {
-    /// Waits; the output is right, or untouched.
+impl PendingJob<'_> {
+    /// Waits for the job. Checks that the output is right, or untouched after an error.
     pub fn end(self) -> Result<Run> {
-        let result = self.ticket.wait_for(LONG).expect("a job that never ends");
+        let result = self.ticket.wait_for(LONG).expect("the job ends");
         match &result {
             Ok(_) => self.case.assert_right(&self.output),
             Err(error) => {
@@ -109,7 +110,7 @@ impl Sent<'_> {
     }
 }
 
-/// Sends a few jobs through a pipeline in which `fault` befalls the `number`-th call. Gives the call, and the results.
+/// Submits a few jobs to a pipeline in which `fault` hits the `number`-th call. Returns the call, and the results.
 fn with_fault(
     rig: &Rig,
     plans: &[(&Case, Box<dyn Plan>)],
@@ -118,30 +119,24 @@ fn with_fault(
 ) -> (Option<&'static str>, Vec<Result<Run>>) {
     let pipeline = start_with(rig, *options, thresholds.clone()).unwrap();
     rig.faults.arm(fault, number);
-    let sent: Vec<Sent> = plans.iter().map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
-    let results: Vec<Result<Run>> = sent.into_iter().map(Sent::end).collect();
+    let jobs: Vec<PendingJob> = plans.iter().map(|(case, plan)| submit(&pipeline, case, &**plan)).collect();
+    let results: Vec<Result<Run>> = jobs.into_iter().map(PendingJob::end).collect();
     pipeline.flush().unwrap();
-    let befell = rig.faults.disarm();
-    // And after that everything works.
+    let hit = rig.faults.disarm();
+    // After that everything works.
     for (case, plan) in plans {
-        send(&pipeline, case, &**plan).end().unwrap();
+        submit(&pipeline, case, &**plan).end().unwrap();
     }
     let stats = pipeline.stats();
     let failed = results.iter().filter(|it| it.is_err()).count() as u64;
     let all = 2 * plans.len() as u64;
     assert_eq!((stats.completed, stats.failed, stats.cancelled), (all - failed, failed, 0));
-    (befell, results)
+    (hit, results)
 }
 
-/// Lets a fault befall every `step`-th call of a short stream.
-fn fault_loop(
-    machine: Machine,
-    options: PipelineOptions,
-    fault: Fault,
-    step: u64,
-    most_failed: usize,
-) -> u64 {
-    fault_loop_with(machine, (options, thresholds()), fault, step, most_failed)
+/// Injects a fault into every `step`-th call of a short stream.
+fn fault_loop(machine: Machine, options: PipelineOptions, fault: Fault, step: u64, max_failed: usize) -> u64 {
+    fault_loop_with(machine, (options, thresholds()), fault, step, max_failed)
 }
 
 fn fault_loop_with(
@@ -149,7 +144,7 @@ fn fault_loop_with(
     options: (PipelineOptions, Thresholds),
     fault: Fault,
     step: u64,
-    most_failed: usize,
+    max_failed: usize,
 ) -> u64 {
     let Some(rig) = Rig::new(machine) else { return u64::MAX };
     let engine = rig.open().unwrap();
@@ -158,13 +153,13 @@ fn fault_loop_with(
     let healthy = rig.faults.objects();
     let mut injected = 0;
     for number in (1..).step_by(step as usize) {
-        let (befell, results) = with_fault(&rig, &plans, &options, (fault, number));
+        let (hit, results) = with_fault(&rig, &plans, &options, (fault, number));
         let errors: Vec<&Error> = results.iter().filter_map(|it| it.as_ref().err()).collect();
-        let when = format!("{fault:?} at call {number}, {befell:?}: {errors:?}");
-        assert!(errors.len() <= most_failed, "{when}");
+        let when = format!("{fault:?} at call {number}, {hit:?}: {errors:?}");
+        assert!(errors.len() <= max_failed, "{when}");
         assert_eq!(rig.faults.objects(), healthy, "{when}");
         assert_eq!(rig.faults.violations(), Vec::<String>::new(), "{when}");
-        if befell.is_none() {
+        if hit.is_none() {
             assert!(errors.is_empty(), "{when}");
             break;
         }
@@ -178,13 +173,13 @@ fn a_device_lost_at_any_call_costs_no_job() {
     for (fault, contexts) in
         [(Fault::Lost, Contexts::Three), (Fault::LostSilently, Contexts::Two), (Fault::Lost, Contexts::One)]
     {
-        // Made again once, everything flies again. Only what makes the new contexts, or is lost with them, fails.
+        // New contexts are created once and all jobs restart. No fault happens in the second attempt.
         let injected = fault_loop(machine(), PipelineOptions { contexts, ..OPTIONS }, fault, 3, 0);
         assert!(injected > 20, "{fault:?}: {injected}");
     }
 }
 
-/// As where processors are many: threads stay awake between their steps, and put these in order themselves.
+/// As with many processors: threads stay awake between tasks, and the host orders the stages.
 #[test]
 fn threads_that_stay_awake_lose_nothing_either() {
     let mut injected = vec![];
@@ -201,7 +196,7 @@ fn threads_that_stay_awake_lose_nothing_either() {
 }
 
 #[test]
-fn errors_befall_one_job_and_the_others_go_on() {
+fn errors_hit_one_job_and_the_others_continue() {
     for fault in [
         Fault::Error(api::OUT_OF_MEMORY),
         Fault::Error(api::INVALID_OPERATION),
@@ -216,27 +211,27 @@ fn errors_befall_one_job_and_the_others_go_on() {
     assert!(injected >= 2, "{injected}");
 }
 
-/// Where somebody stands by to compute an output to its end, pieces are written to it as they come.
+/// Pieces are written to the output as they arrive if a fallback can compute the output to its end.
 #[test]
-fn an_output_that_is_written_in_part_is_computed_to_its_end() {
+fn an_output_written_in_part_is_completed() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.batch.piped(&engine).unwrap();
-    let (rescued, mut untouched, mut number) = (Arc::new(AtomicUsize::new(0)), 0, 1);
+    let (recomputed, mut untouched, mut number) = (Arc::new(AtomicUsize::new(0)), 0, 1);
     loop {
         let pipeline = start(&rig, OPTIONS).unwrap();
         rig.faults.arm(Fault::Error(api::INVALID_OPERATION), number);
-        let (expected, count) = (rig.batch.expected.clone(), rescued.clone());
+        let (expected, count) = (rig.batch.expected.clone(), recomputed.clone());
         let recompute: FallbackFn = Arc::new(move |error, _, output| {
             count.fetch_add(1, Ordering::Relaxed);
             output.copy_from_slice(&expected);
             let fallback = Some(error.to_string().into());
             Ok(Run { device: "test".into(), kernel: "copy".into(), timing: Default::default(), fallback })
         });
-        let before = rescued.load(Ordering::Relaxed);
-        let result = send_with(&pipeline, &rig.batch, &*plan, Some(recompute)).end();
-        let was_rescued = rescued.load(Ordering::Relaxed) > before;
-        assert_eq!(was_rescued, result.as_ref().is_ok_and(|run| run.fallback.is_some()), "{number}");
+        let before = recomputed.load(Ordering::Relaxed);
+        let result = submit_with(&pipeline, &rig.batch, &*plan, Some(recompute)).end();
+        let was_recomputed = recomputed.load(Ordering::Relaxed) > before;
+        assert_eq!(was_recomputed, result.as_ref().is_ok_and(|run| run.fallback.is_some()), "{number}");
         untouched += usize::from(result.is_err());
         if rig.faults.disarm().is_none() {
             assert!(result.is_ok_and(|run| run.fallback.is_none()));
@@ -244,8 +239,9 @@ fn an_output_that_is_written_in_part_is_computed_to_its_end() {
         }
         number += 3;
     }
-    // Early faults find the output as it was; by the third piece, which waits for a slot, the first has been delivered.
-    assert!(untouched > 1 && rescued.load(Ordering::Relaxed) > 0, "{untouched} {rescued:?}");
+    // After early faults the output is untouched. The third piece waits for a slot, so the first was delivered
+    // before it.
+    assert!(untouched > 1 && recomputed.load(Ordering::Relaxed) > 0, "{untouched} {recomputed:?}");
 }
 
 #[test]
@@ -258,38 +254,38 @@ fn without_mapped_memory_it_works_and_fails_as_well() {
 }
 
 #[test]
-fn a_device_that_hangs_fails_jobs_and_holds_nobody_up() {
+fn a_device_that_hangs_fails_jobs_and_blocks_no_caller() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, OPTIONS).unwrap();
-    send(&pipeline, &rig.square, &*plan).end().unwrap();
+    submit(&pipeline, &rig.square, &*plan).end().unwrap();
     rig.faults.arm(Fault::NeverSignals, 1);
-    let sent: Vec<Sent> = (0..4).map(|_| send(&pipeline, &rig.square, &*plan)).collect();
-    for sent in sent {
-        let error = sent.end().unwrap_err();
+    let jobs: Vec<PendingJob> = (0..4).map(|_| submit(&pipeline, &rig.square, &*plan)).collect();
+    for job in jobs {
+        let error = job.end().unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
     }
     assert_eq!(rig.faults.disarm(), Some("client_wait_sync"));
-    send(&pipeline, &rig.square, &*plan).end().unwrap();
+    submit(&pipeline, &rig.square, &*plan).end().unwrap();
 }
 
-/// No thread may wait, on the device or off it, for commands that sit in another context's queue.
+/// Neither a thread nor the device may wait for a fence whose commands were not flushed.
 #[test]
-fn every_fence_is_sent_off_before_another_context_waits_for_it() {
-    let machine = Machine { lazy: Some(SentBy { flush: true, wait: false }), ..machine() };
+fn every_fence_is_flushed_before_another_context_waits_for_it() {
+    let machine = Machine { lazy: Some(FlushedBy { flush: true, wait: false }), ..machine() };
     let Some(rig) = Rig::new(machine) else { return };
     let engine = rig.open().unwrap();
     let plans: Vec<_> = [&rig.square, &rig.batch].map(|case| (case, case.piped(&engine).unwrap())).into();
     let pipeline = start(&rig, OPTIONS).unwrap();
-    let sent: Vec<Sent> =
-        (0..20).map(|index| &plans[index % 2]).map(|(case, plan)| send(&pipeline, case, &**plan)).collect();
-    assert_eq!(sent.len(), 20);
-    sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+    let jobs: Vec<PendingJob> =
+        (0..20).map(|index| &plans[index % 2]).map(|(case, plan)| submit(&pipeline, case, &**plan)).collect();
+    assert_eq!(jobs.len(), 20);
+    jobs.into_iter().for_each(|job| drop(job.end().unwrap()));
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
 }
 
-/// Steps in one context follow each other by themselves; between contexts it depends on who sees to it.
+/// Stages in one context need no fences. Between contexts it depends on the order.
 #[test]
 fn the_device_is_told_to_wait_between_contexts_alone() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -305,13 +301,13 @@ fn the_device_is_told_to_wait_between_contexts_alone() {
     ] {
         let before = rig.faults.waits();
         let pipeline = start(&rig, PipelineOptions { contexts, order, gather: false, ..OPTIONS }).unwrap();
-        (0..4).for_each(|_| drop(send(&pipeline, &rig.square, &*plan).end().unwrap()));
+        (0..4).for_each(|_| drop(submit(&pipeline, &rig.square, &*plan).end().unwrap()));
         drop(pipeline);
         assert_eq!(rig.faults.waits() - before, 4 * each, "{contexts:?} {order:?}");
     }
 }
 
-/// On a context that only copies, a timestamp would keep other contexts' kernels waiting; the host's clock tells what copies take.
+/// On a context that only copies, a timestamp would block other contexts' kernels. The host's clock times the copies.
 #[test]
 fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -326,9 +322,9 @@ fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same
         (Contexts::Three, Order::Host, 2),
     ] {
         let pipeline = start(&rig, PipelineOptions { contexts, order, gather: false, ..OPTIONS }).unwrap();
-        send(&pipeline, &rig.square, &*plan).end().unwrap();
+        submit(&pipeline, &rig.square, &*plan).end().unwrap();
         let before = rig.faults.stamps();
-        (0..4).for_each(|_| drop(send(&pipeline, &rig.square, &*plan).end().unwrap()));
+        (0..4).for_each(|_| drop(submit(&pipeline, &rig.square, &*plan).end().unwrap()));
         let expected = if has_clock { 4 * each } else { 0 };
         assert_eq!(rig.faults.stamps() - before, expected, "{contexts:?} {order:?}");
         let stats = pipeline.stats();
@@ -340,13 +336,13 @@ fn copies_in_contexts_of_their_own_have_no_timestamps_and_are_timed_all_the_same
     }
 }
 
-/// A pipeline's first piece is cut by what the planner expects of it, not by how fast the device's probe was.
+/// The planner's prediction decides how a pipeline's first piece is cut, not the speed of the device's probe.
 #[test]
 fn a_first_piece_is_cut_as_the_planner_expects() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let generated = Variant { family: Family::Igemm, tile: Tile::new(32, 32, 16, 4, 4, 1), splits: 2 };
-    // Uncut they are one dispatch; and one of products, one that adds up.
+    // Uncut they are one dispatch each: one of products, and one that adds up.
     for (case, variant, whole) in [(&rig.square, Variant::FALLBACK, 1), (&rig.mixed, generated, 2)] {
         let plan = case.piped(&engine).unwrap();
         let dispatches = [1e-9, 1e3].map(|seconds| {
@@ -358,13 +354,13 @@ fn a_first_piece_is_cut_as_the_planner_expects() {
             let job = Job { recipe: Arc::new(recipe), ..job(case, &*plan, &mut output, &ticket, None) };
             // SAFETY: input and output live until the ticket is done, which `end` waits for.
             unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
-            Sent { case, ticket, output }.end().unwrap().timing.dispatches
+            PendingJob { case, ticket, output }.end().unwrap().timing.dispatches
         });
         assert!(dispatches[0] == whole && dispatches[1] > whole, "{variant}: {dispatches:?}");
     }
 }
 
-/// Uploads, or uploads and weights, before the first download after a rest, made odd by one more copy where they are even.
+/// If the number of large copies before the first download after an idle period is even, one more copy makes it odd.
 #[test]
 fn an_odd_number_of_large_copies_comes_before_the_first_download() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -376,8 +372,8 @@ fn an_odd_number_of_large_copies_comes_before_the_first_download() {
         let pipeline = start(&rig, PipelineOptions { slots, order, gather: false, ..OPTIONS }).unwrap();
         for _ in 0..2 {
             rig.faults.take_copies();
-            let sent: Vec<Sent> = (0..8).map(|_| send(&pipeline, case, &*plan)).collect();
-            sent.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+            let jobs: Vec<PendingJob> = (0..8).map(|_| submit(&pipeline, case, &*plan)).collect();
+            jobs.into_iter().for_each(|job| drop(job.end().unwrap()));
             let copies = rig.faults.take_copies();
             let large: Vec<i64> = copies.into_iter().filter(|bytes| *bytes >= 256).collect();
             let count = |elements: usize| large.iter().filter(|it| **it == 4 * elements as i64).count();
@@ -390,7 +386,7 @@ fn an_odd_number_of_large_copies_comes_before_the_first_download() {
     assert!(filled > 0, "it was never even");
 }
 
-/// A plan used once: its weights stay the caller's, also if the job has to fly again.
+/// A plan used once borrows the caller's weights, even if its job restarts.
 #[test]
 fn lent_weights_outlast_a_device_that_is_lost() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -408,7 +404,7 @@ fn lent_weights_outlast_a_device_that_is_lost() {
         let job = Job { recipe: recipe.clone(), ..job(case, &*plan, &mut output, &ticket, None) };
         // SAFETY: input, weights and output live until the ticket is done, which `end` waits for.
         unsafe { pipeline.submit_once(job, BorrowedSlice::new(&case.weights), WhenFull::Wait).unwrap() };
-        Sent { case, ticket, output }.end().unwrap();
+        PendingJob { case, ticket, output }.end().unwrap();
         if rig.faults.disarm().is_none() {
             break;
         }
@@ -418,7 +414,7 @@ fn lent_weights_outlast_a_device_that_is_lost() {
 }
 
 #[test]
-fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
+fn a_slot_that_outlives_its_device_can_be_read_but_not_submitted() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
@@ -431,11 +427,11 @@ fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
     running.submit(&ticket).unwrap();
     assert!(matches!(ticket.wait_for(LONG), Some(Err(Error::DeviceLost { .. }))));
     rig.faults.disarm();
-    // The others go on in new contexts, with all slots, while the old memory is still there.
+    // The other jobs continue in new contexts, with all slots. The old memory still exists.
     for _ in 0..6 {
-        send(&pipeline, &rig.square, &*plan).end().unwrap();
+        submit(&pipeline, &rig.square, &*plan).end().unwrap();
     }
-    // SAFETY: the memory is the slot's as long as it lives, and nothing runs in it.
+    // SAFETY: the memory is valid as long as the slot lives, and nothing runs in it.
     unsafe { std::slice::from_raw_parts_mut(held.input(), rig.square.input.len()) }.fill(1.0);
     let late = Ticket::new();
     assert!(matches!(held.submit(&late), Err(Error::DeviceLost { .. })));
@@ -444,7 +440,7 @@ fn a_slot_that_outlives_its_device_can_be_read_and_leads_nowhere() {
 }
 
 #[test]
-fn a_stand_in_computes_what_the_device_cannot() {
+fn a_fallback_computes_what_the_device_cannot() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.batch.piped(&engine).unwrap();
@@ -468,19 +464,19 @@ fn a_stand_in_computes_what_the_device_cannot() {
 }
 
 #[test]
-fn closing_calls_off_what_has_not_begun_and_waits_for_the_rest() {
+fn closing_cancels_what_has_not_begun_and_waits_for_the_rest() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.batch.piped(&engine).unwrap();
     let healthy = rig.faults.objects();
     let (mut completed, mut cancelled) = (0, 0);
-    for jobs in 1..8 {
+    for count in 1..8 {
         let pipeline = start(&rig, PipelineOptions { slots: 1, ..OPTIONS }).unwrap();
-        let sent: Vec<Sent> = (0..jobs).map(|_| send(&pipeline, &rig.batch, &*plan)).collect();
+        let jobs: Vec<PendingJob> = (0..count).map(|_| submit(&pipeline, &rig.batch, &*plan)).collect();
         drop(pipeline);
-        for sent in sent {
-            assert!(sent.ticket.poll().is_some(), "closed, and a job is not over");
-            match sent.end() {
+        for job in jobs {
+            assert!(job.ticket.poll().is_some(), "closed, but a job has not ended");
+            match job.end() {
                 Ok(_) => completed += 1,
                 Err(Error::Cancelled) => cancelled += 1,
                 Err(error) => panic!("{error}"),
@@ -502,8 +498,8 @@ fn without_contexts_jobs_say_so_and_later_ones_work() {
     rig.faults.disarm();
     let pipeline = start(&rig, OPTIONS).unwrap();
     rig.faults.arm(Fault::CreateContexts, 1);
-    let error = send(&pipeline, &rig.square, &*plan).end().unwrap_err();
+    let error = submit(&pipeline, &rig.square, &*plan).end().unwrap_err();
     assert!(matches!(&error, Error::Driver { call, .. } if call.contains("eglCreateContext")), "{error}");
     rig.faults.disarm();
-    send(&pipeline, &rig.square, &*plan).end().unwrap();
+    submit(&pipeline, &rig.square, &*plan).end().unwrap();
 }

@@ -1,12 +1,12 @@
-//! Small jobs that share a slot, on machines that work and on machines that fail.
+//! Small jobs that share a slot, on healthy and on failing machines.
 //!
-//! A pipeline's only slot is held until all jobs are there: so they go together, however fast anything is.
+//! The tests hold a pipeline's only slot until all jobs are submitted. So they share it, however fast the machine is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::faulty::{Fault, Machine};
-use super::pipeline::{OPTIONS, Sent, machine, send, start};
+use super::pipeline::{OPTIONS, PendingJob, machine, start, submit};
 use super::rig::{Case, Rig};
 use crate::backend::{Contexts, PipelineOptions, Plan, Queue, Run, WhenFull};
 use crate::error::{Error, Result};
@@ -17,16 +17,21 @@ use crate::problem::{Algorithm, Conv2dDesc};
 
 const ONE_SLOT: PipelineOptions = PipelineOptions { slots: 1, queue: 64, ..OPTIONS };
 
-/// Sends `jobs` jobs while the only slot is held, and lets it go.
-fn send_together<'a>(pipeline: &Pipeline, case: &'a Case, plan: &dyn Plan, jobs: usize) -> Vec<Sent<'a>> {
+/// Submits `count` jobs while the only slot is held. Then releases it.
+fn submit_together<'a>(
+    pipeline: &Pipeline,
+    case: &'a Case,
+    plan: &dyn Plan,
+    count: usize,
+) -> Vec<PendingJob<'a>> {
     let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
-    let sent = (0..jobs).map(|_| send(pipeline, case, plan)).collect();
+    let jobs = (0..count).map(|_| submit(pipeline, case, plan)).collect();
     drop(held);
-    sent
+    jobs
 }
 
-fn ends(sent: Vec<Sent>) -> Vec<Result<Run>> {
-    sent.into_iter().map(Sent::end).collect()
+fn results_of(jobs: Vec<PendingJob>) -> Vec<Result<Run>> {
+    jobs.into_iter().map(PendingJob::end).collect()
 }
 
 #[test]
@@ -39,10 +44,10 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
             let plan = case.piped(&engine).unwrap();
             let pipeline = start(&rig, PipelineOptions { contexts, ..ONE_SLOT }).unwrap();
             let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
-            let sent: Vec<Sent> = (0..12).map(|_| send(&pipeline, case, &*plan)).collect();
-            assert!(sent[5].ticket.cancel());
+            let jobs: Vec<PendingJob> = (0..12).map(|_| submit(&pipeline, case, &*plan)).collect();
+            assert!(jobs[5].ticket.cancel());
             drop(held);
-            for (number, result) in ends(sent).into_iter().enumerate() {
+            for (number, result) in results_of(jobs).into_iter().enumerate() {
                 match result {
                     Ok(run) => assert_eq!(&*run.kernel, "conv_queue_64"),
                     Err(error) => assert_eq!((number, error), (5, Error::Cancelled)),
@@ -56,9 +61,9 @@ fn jobs_that_wait_go_through_the_device_together_and_cancelled_ones_do_not() {
     assert_eq!((ran, rig.faults.violations()), (44, vec![]));
 }
 
-/// NaN and infinities reach what the definition says, and no other job.
+/// NaN and infinities give the defined results and affect no other job.
 #[test]
-fn jobs_with_numbers_that_are_none_go_together() {
+fn jobs_with_nan_and_infinities_share_a_batch() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let desc =
@@ -68,9 +73,9 @@ fn jobs_with_numbers_that_are_none_go_together() {
     for seed in 0..4 {
         let case = Case::spoilt(desc, seed);
         let plan = case.piped(&engine).unwrap();
-        // A new one each, since one learns.
+        // A new engine each time, since an engine learns.
         let pipeline = start(&rig, ONE_SLOT).unwrap();
-        for run in ends(send_together(&pipeline, &case, &*plan, 6)) {
+        for run in results_of(submit_together(&pipeline, &case, &*plan, 6)) {
             assert_eq!(&*run.unwrap().kernel, "conv_queue_64");
         }
         assert_eq!(pipeline.stats().pieces, 1);
@@ -79,9 +84,9 @@ fn jobs_with_numbers_that_are_none_go_together() {
     assert!(not_finite > 50, "{not_finite}");
 }
 
-/// Sums that a workgroup of the queue could not end: such jobs go one by one, in as many passes as it takes.
+/// A workgroup of the queue could not finish these sums. Such jobs run one by one, in several passes.
 #[test]
-fn jobs_with_deep_sums_go_one_by_one() {
+fn jobs_with_deep_sums_run_one_by_one() {
     let Some(mut rig) = Rig::new(machine()) else { return };
     rig.target.max_iterations = rig.target.max_iterations.min(10_000);
     let engine = rig.open().unwrap();
@@ -94,9 +99,9 @@ fn jobs_with_deep_sums_go_one_by_one() {
     ] {
         let case = Case::new(desc, 3);
         let plan = case.piped(&engine).unwrap();
-        // A new one each, since one learns.
+        // A new engine each time, since an engine learns.
         let pipeline = start(&rig, ONE_SLOT).unwrap();
-        for run in ends(send_together(&pipeline, &case, &*plan, 5)) {
+        for run in results_of(submit_together(&pipeline, &case, &*plan, 5)) {
             assert_eq!(&*run.unwrap().kernel, kernel);
         }
         pieces += pipeline.stats().pieces;
@@ -104,8 +109,8 @@ fn jobs_with_deep_sums_go_one_by_one() {
     assert_eq!(pieces, 5 + 5 + 1);
 }
 
-/// Some drivers end loops after a number of iterations, all loops of an invocation together: a workgroup that drew all of this would
-/// meet that.
+/// Some drivers end an invocation's loops after a total number of iterations. A workgroup that drew all of these
+/// jobs would exceed it.
 #[test]
 fn a_long_queue_is_drained_whole() {
     let Some(rig) = Rig::new(Machine::default()) else { return };
@@ -117,20 +122,20 @@ fn a_long_queue_is_drained_whole() {
         (rig.egl.clone(), PipelineOptions { contexts: Contexts::One, piece_bytes: 1 << 20, ..ONE_SLOT });
     let target = Target { wait_limit: Duration::from_secs(30), ..rig.target };
     let pipeline = Pipeline::start(egl, "gl:faulty".into(), target, 1 << 20, options).unwrap();
-    let results = ends(send_together(&pipeline, &case, &*plan, 16));
+    let results = results_of(submit_together(&pipeline, &case, &*plan, 16));
     assert!(results.iter().all(|it| it.as_ref().is_ok_and(|run| &*run.kernel == "conv_queue_64")));
     assert_eq!((results.len(), pipeline.stats().pieces), (16, 1));
 }
 
 #[test]
-fn without_the_queue_s_shader_jobs_go_one_by_one() {
+fn without_the_queue_shader_jobs_run_one_by_one() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, ONE_SLOT).unwrap();
     rig.faults.arm(Fault::NoCompile, 1);
     for round in 1..3 {
-        let results = ends(send_together(&pipeline, &rig.square, &*plan, 6));
+        let results = results_of(submit_together(&pipeline, &rig.square, &*plan, 6));
         assert!(results.iter().all(|it| it.as_ref().is_ok_and(|run| &*run.kernel == "conv_reference_64")));
         assert_eq!((pipeline.stats().completed, pipeline.stats().pieces), (6 * round, 6 * round));
     }
@@ -138,7 +143,7 @@ fn without_the_queue_s_shader_jobs_go_one_by_one() {
 }
 
 #[test]
-fn a_device_lost_under_a_batch_costs_none_of_its_jobs() {
+fn a_device_lost_during_a_batch_costs_none_of_its_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
@@ -147,15 +152,15 @@ fn a_device_lost_under_a_batch_costs_none_of_its_jobs() {
     for number in (1..).step_by(9) {
         let pipeline = start(&rig, ONE_SLOT).unwrap();
         let held = pipeline.acquire(plan.recipe().unwrap(), WhenFull::Wait).unwrap();
-        let sent: Vec<Sent> = (0..5).map(|_| send(&pipeline, &rig.square, &*plan)).collect();
+        let jobs: Vec<PendingJob> = (0..5).map(|_| submit(&pipeline, &rig.square, &*plan)).collect();
         rig.faults.arm(Fault::Lost, number);
         drop(held);
-        let failed = ends(sent).into_iter().filter(Result::is_err).count();
-        let befell = rig.faults.disarm();
-        assert_eq!((failed, pipeline.stats().completed), (0, 5), "at call {number}, {befell:?}");
+        let failed = results_of(jobs).into_iter().filter(Result::is_err).count();
+        let hit = rig.faults.disarm();
+        assert_eq!((failed, pipeline.stats().completed), (0, 5), "at call {number}, {hit:?}");
         drop(pipeline);
-        assert_eq!(rig.faults.objects(), healthy, "at call {number}, {befell:?}");
-        if befell.is_none() {
+        assert_eq!(rig.faults.objects(), healthy, "at call {number}, {hit:?}");
+        if hit.is_none() {
             break;
         }
         injected += 1;
@@ -169,25 +174,28 @@ fn objects_of_the_driver_do_not_grow_with_jobs() {
     let engine = rig.open().unwrap();
     let plan = rig.square.piped(&engine).unwrap();
     let pipeline = start(&rig, PipelineOptions { slots: 3, queue: 64, ..OPTIONS }).unwrap();
-    let stream = |jobs: usize| {
-        let mut flying = std::collections::VecDeque::new();
-        for _ in 0..jobs {
-            flying.push_back(send(&pipeline, &rig.square, &*plan));
-            if flying.len() == 40 {
-                flying.pop_front().map(Sent::end).unwrap().unwrap();
+    let stream = |count: usize| {
+        let mut in_flight = std::collections::VecDeque::new();
+        for _ in 0..count {
+            in_flight.push_back(submit(&pipeline, &rig.square, &*plan));
+            if in_flight.len() == 40 {
+                in_flight.pop_front().map(PendingJob::end).unwrap().unwrap();
             }
         }
-        flying.into_iter().for_each(|sent| drop(sent.end().unwrap()));
+        in_flight.into_iter().for_each(|job| drop(job.end().unwrap()));
         pipeline.flush().unwrap();
         rig.faults.objects().values().sum::<usize>()
     };
-    // Slots and parameters for a new number of jobs are made when they are first needed, which may be late: a few dozen at most. Jobs
-    // go 40 at a time or fewer, so one object left behind each time would make 125 of 5,000.
-    let most = stream(300) + 64;
+    // Slots and parameters for a new number of jobs are allocated at first use, which may be late: a few dozen at
+    // most. Up to 40 jobs share a slot. So a leak of one object per batch would leave 125 objects for 5,000 jobs.
+    let max_objects = stream(300) + 64;
     let alive = stream(5000);
     let start = Instant::now();
-    while rig.faults.objects().values().sum::<usize>() > most {
-        assert!(start.elapsed() < Duration::from_secs(60), "{alive} objects, {most} at most after 300 jobs");
+    while rig.faults.objects().values().sum::<usize>() > max_objects {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{alive} objects, at most {max_objects} after 300 jobs"
+        );
         std::thread::yield_now();
     }
     assert_eq!(pipeline.stats().completed, 5300);

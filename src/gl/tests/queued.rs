@@ -1,4 +1,4 @@
-//! Convolutions that are queued on buffers of a caller's: weights packed anew each time, whichever kernel it is.
+//! Convolutions on a caller's buffers, with every kind of kernel. Weights are packed anew each time.
 
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ fn problem(c: i64, k: i64) -> Conv2d {
     Conv2d::new(desc).unwrap()
 }
 
-/// Buffers of a caller's, which no programs knows.
+/// A caller's buffers, which belong to no program cache.
 struct Case {
     problem: Conv2d,
     input: Vec<f32>,
@@ -102,7 +102,7 @@ fn more_shapes_than_are_kept() {
     let mut programs = Programs::new(context.clone());
     let mut recent = Recent::default();
     for turn in 0..24 {
-        // Ten of them, and the fallback each third time.
+        // Ten shapes, every third with the fallback kernel.
         let problem = if turn % 3 == 2 { problem(1, 2) } else { problem(14 + turn % 10, 17) };
         let case = Case::new(&context, problem, turn as u64, 0);
         let queued = recent.enqueue(&mut programs, &problem, case.names(), true);

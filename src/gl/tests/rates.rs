@@ -1,11 +1,11 @@
-//! What `rates` makes of a device whose speed is known.
+//! What `rates` measures on a device of known speed.
 
 use super::fake::{Gpu, Speed};
 use super::limits::context_on;
 use crate::gl::execution::programs::Programs;
 use crate::gl::measure::rates;
 
-/// Launches, units, arithmetic and reads each come out as they are, whatever else the device does at times.
+/// Launch time, units, arithmetic and reads are all measured right, despite occasional interference.
 #[test]
 fn a_device_is_measured_as_it_is() {
     let mut measured = 0;
@@ -20,7 +20,7 @@ fn a_device_is_measured_as_it_is() {
         println!("{got:?}");
         // An empty dispatch has one step.
         near(got.launch, (launch + 4_000) as f64 * 1e-9, "launch");
-        // Four workgroups are all that a software renderer is given, so it shows four units at most.
+        // A software renderer gets only four workgroups, so it shows at most four units.
         assert_eq!(got.units as u64, units.min(4), "{got:?}");
         let operations = (512 * 64) as f64 * units.min(4) as f64;
         near(got.flops, operations / 4_000e-9, "flops");

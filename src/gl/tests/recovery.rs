@@ -1,4 +1,5 @@
-//! A lost context is made again once, by the next call; one that is lost for good says so every time and holds nobody up.
+//! The next call replaces a lost context once. A context that is lost for good reports it at every call and blocks
+//! no caller.
 
 use super::faulty::{Fault, Faults, Machine};
 use super::rig::{Rig, SMALL_BLOCK};
@@ -19,7 +20,7 @@ fn is_lost<T>(result: crate::Result<T>) -> bool {
     matches!(result, Err(Error::DeviceLost { .. }))
 }
 
-/// Share groups that `work` makes.
+/// The number of share groups that `work` creates.
 fn groups_made(faults: &Faults, work: impl FnOnce()) -> u32 {
     let before = faults.groups();
     work();
@@ -27,7 +28,7 @@ fn groups_made(faults: &Faults, work: impl FnOnce()) -> u32 {
 }
 
 #[test]
-fn the_next_call_makes_the_context_again_and_plans_upload_again() {
+fn the_next_call_replaces_the_context_and_plans_upload_again() {
     let Some(rig) = Rig::new(MACHINE) else { return };
     let (engine, faults) = (rig.open().unwrap(), &rig.faults);
     let cases = [&rig.square, &rig.direct, &rig.batch];
@@ -57,7 +58,7 @@ fn the_next_call_makes_the_context_again_and_plans_upload_again() {
     assert_eq!(faults.violations(), Vec::<String>::new());
 }
 
-/// As after a suspend: nobody was there to see it, so nobody need hear of it.
+/// As after a suspend. No call was running, so none has to fail.
 #[test]
 fn a_context_lost_between_calls_costs_no_call() {
     let Some(rig) = Rig::new(MACHINE) else { return };
@@ -66,7 +67,7 @@ fn a_context_lost_between_calls_costs_no_call() {
     rig.square.run(&*plan).unwrap();
     for fault in LOSSES {
         faults.arm(fault, 1);
-        // A command behind which nothing is looked at.
+        // No call checks for errors after this command.
         let flush = |session: &mut Session| {
             session.context().api().flush();
             Ok(())
@@ -87,7 +88,7 @@ fn a_device_lost_again_and_again_says_so_each_time() {
     let mut lost = 0;
     for fault in LOSSES {
         for round in 0..8 {
-            // Already when the new context is set up, and later and later.
+            // First during the setup of the new context, then later and later.
             faults.arm(fault, 1 + round * 5);
             let result =
                 if round % 2 == 0 { rig.direct.run(&*plan).map(|_| ()) } else { rig.product.run(&engine) };
@@ -101,9 +102,9 @@ fn a_device_lost_again_and_again_says_so_each_time() {
     rig.product.run(&engine).unwrap();
 }
 
-/// A reset that goes on: for a while there is no new context to be had.
+/// A reset that takes a while. Meanwhile no new context is available.
 #[test]
-fn a_device_that_gives_no_context_for_a_while_says_so_and_comes_back() {
+fn a_device_without_contexts_for_a_while_reports_it_and_recovers() {
     let Some(rig) = Rig::new(MACHINE) else { return };
     let (engine, faults) = (rig.open().unwrap(), &rig.faults);
     let plan = rig.square.plan(&engine).unwrap();
@@ -114,7 +115,7 @@ fn a_device_that_gives_no_context_for_a_while_says_so_and_comes_back() {
         let error = rig.square.run(&*plan).unwrap_err();
         assert!(matches!(&error, Error::Driver { call, .. } if call.contains("eglCreateContext")), "{error}");
     }
-    // Plans may come and go meanwhile.
+    // Plans may be created and dropped meanwhile.
     drop(plan);
     assert!(rig.direct.plan(&engine).is_err());
     faults.disarm();
@@ -123,9 +124,9 @@ fn a_device_that_gives_no_context_for_a_while_says_so_and_comes_back() {
     assert_eq!(faults.objects(), Default::default());
 }
 
-/// A GPU that hangs: each call ends at its limit, also when the device has not come back by the next.
+/// A GPU that hangs. Each call ends at its time limit, even if the device has not recovered by the next call.
 #[test]
-fn a_device_that_hangs_holds_nobody_up() {
+fn a_device_that_hangs_blocks_no_caller() {
     let Some(rig) = Rig::new(MACHINE) else { return };
     let (engine, faults) = (rig.open().unwrap(), &rig.faults);
     let plan = rig.batch.plan(&engine).unwrap();
@@ -154,9 +155,9 @@ fn a_hundred_engines_leave_no_object_behind() {
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
 }
 
-/// Also not while a context is made again.
+/// Not even while a context is replaced.
 #[test]
-fn the_callers_thread_never_has_our_context() {
+fn the_callers_thread_never_gets_our_context() {
     let Some(rig) = Rig::new(MACHINE) else { return };
     let engine = rig.open().unwrap();
     rig.faults.arm(Fault::Lost, 5);

@@ -1,4 +1,4 @@
-//! A machine to fail on, small problems with known answers, and what a healthy engine looks like.
+//! A faulty machine, small problems with known answers, and the definition of a healthy engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::gl::driver::context::Target;
 use crate::problem::exact::Random;
 use crate::problem::{Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, oracle};
 
-/// What outputs are filled with: a NaN that nobody computes.
+/// Fills outputs: a NaN that no kernel computes.
 const CANARY: u32 = 0x7fc0_dead;
 
 /// A convolution of small integers and its exact result.
@@ -39,7 +39,7 @@ impl Case {
         Case { problem, input, weights, bias, expected }
     }
 
-    /// The same with NaN and infinities in some places.
+    /// The same with some NaN and infinities.
     pub fn spoilt(desc: Conv2dDesc, seed: u64) -> Self {
         let Case { problem, mut input, mut weights, bias, .. } = Case::new(desc, seed);
         let mut random = Random::new(!seed);
@@ -52,7 +52,7 @@ impl Case {
         Case::of(problem, input, weights, bias)
     }
 
-    /// The same with inputs of zero: exact by every algorithm.
+    /// The same with inputs of zero, which every algorithm computes exactly.
     pub fn blank(desc: Conv2dDesc, seed: u64) -> Self {
         let Case { problem, input, weights, bias, .. } = Case::new(desc, seed);
         Case::of(problem, vec![0.0; input.len()], weights, bias)
@@ -71,20 +71,21 @@ impl Case {
         engine.plan_conv2d(&self.problem, &self.weights, self.bias.as_deref())
     }
 
-    /// A plan that only goes through pipelines: the worker holds nothing of it any more.
+    /// A plan that only runs in pipelines. The worker holds nothing of it any more.
     pub fn piped(&self, engine: &Engine) -> Result<Box<dyn Plan>> {
         let plan = self.plan(engine)?;
-        plan.recipe().expect("plans on GL have recipes");
+        plan.recipe().expect("GL plans have recipes");
         engine.worker().call(|_| Ok(()))?;
         Ok(plan)
     }
 
-    /// Runs a plan of it. Afterwards the output is right, or untouched. Gives the number of dispatches.
+    /// Runs a plan of it. Checks that the output is right, or untouched after an error. Returns the number of
+    /// dispatches.
     pub fn run(&self, plan: &dyn Plan) -> Result<u32> {
         self.check(|output| plan.run(&self.input, output)).map(|timing| timing.dispatches)
     }
 
-    /// Runs it in any way. Afterwards the output is right, or untouched.
+    /// Runs it by `run`. Checks that the output is right, or untouched after an error.
     pub fn check<T>(&self, run: impl FnOnce(&mut [f32]) -> Result<T>) -> Result<T> {
         let mut output = vec![f32::from_bits(CANARY); self.expected.len()];
         let ran = run(&mut output);
@@ -120,7 +121,7 @@ impl Product {
         Product { problem, a, b, c, expected }
     }
 
-    /// Computes it. Afterwards C is right, or untouched.
+    /// Computes it. Checks that C is right, or untouched after an error.
     pub fn run(&self, engine: &Engine) -> Result<()> {
         let mut c = self.c.clone();
         let ran = engine.sgemm(&self.problem, &self.a, &self.b, &mut c);
@@ -139,26 +140,26 @@ pub struct Rig {
     pub square: Case,
     /// `conv_direct_64`.
     pub direct: Case,
-    /// More images than [`SMALL_BLOCK`] holds at once.
+    /// More images than fit into [`SMALL_BLOCK`] at once.
     pub batch: Case,
-    /// For generated passes: bias, several channels.
+    /// For generated passes: with bias and several channels.
     pub mixed: Case,
     pub product: Product,
 }
 
-/// A limit on buffers that makes tiles of a small batch: 4096 elements.
+/// A limit on buffers that splits a small batch into tiles: 4096 elements.
 pub const SMALL_BLOCK: i64 = 16 << 10;
 
 impl Rig {
-    /// On the machine's first device; `None` if it has none.
+    /// On the machine's first device; `None` without one.
     pub fn new(machine: Machine) -> Option<Self> {
         let target = Target { wait_limit: Duration::from_millis(20), ..super::first_device()? };
-        let inner = discovered().unwrap().egl.clone().expect("what was found, was found by EGL");
+        let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
         let faults = Arc::new(Faults::default());
         let square = Conv2dDesc { n: 2, c: 2, h: 6, w: 5, k: 3, r: 3, s: 3, ..Default::default() };
         let direct =
             Conv2dDesc { c: 4, k: 4, s: 2, groups: 2, dilation_h: 2, bias: true, relu: true, ..square };
-        // 1250 elements in and 1587 out an image: two fit, two fit, one is left.
+        // An image has 1250 elements in and 1587 out: tiles of two, two and one.
         let batch = Conv2dDesc { n: 5, h: 25, w: 25, k: 3, ..square };
         Some(Rig {
             egl: Arc::new(FaultyEgl { inner, faults: faults.clone(), machine, guards: None }),
@@ -178,14 +179,14 @@ impl Rig {
     }
 }
 
-/// An engine with a plan that is held all the time.
+/// An engine with one plan that stays alive.
 pub struct Bench<'a> {
     pub rig: &'a Rig,
     pub engine: Engine,
     held: Box<dyn Plan>,
-    /// What else is used beside the plan.
+    /// Another use besides the plan.
     more: Option<fn(&Bench) -> Result<()>>,
-    /// What is alive when all is well and nothing runs.
+    /// Live objects when nothing runs and nothing has failed.
     healthy: Objects,
 }
 
@@ -194,7 +195,7 @@ impl<'a> Bench<'a> {
         Bench::using(rig, None)
     }
 
-    /// One that is also used as `more` does, which may leave something in the session.
+    /// Also runs `more`, which may leave objects in the session.
     pub fn using(rig: &'a Rig, more: Option<fn(&Bench) -> Result<()>>) -> Self {
         let engine = rig.open().unwrap();
         let held = rig.direct.plan(&engine).unwrap();
@@ -208,11 +209,11 @@ impl<'a> Bench<'a> {
         self.rig.product.run(&self.engine).unwrap();
         self.rig.square.run(&*self.rig.square.plan(&self.engine).unwrap()).unwrap();
         self.more.iter().for_each(|more| more(self).unwrap());
-        // Last, so that what it leaves bound is what a command that goes astray hits. Also behind the plan just dropped.
+        // Last, so that stray commands hit what this leaves bound. Also runs after the plan above was dropped.
         self.rig.direct.run(&*self.held).unwrap();
     }
 
-    /// Everything on the engine works, and nothing is alive that should not be.
+    /// Asserts that everything on the engine works and that no extra object is alive.
     pub fn assert_healthy(&self, when: &str) {
         self.use_everything();
         assert_eq!(self.rig.faults.objects(), self.healthy, "{when}");

@@ -1,14 +1,14 @@
-//! Another library terminates the display: what is current on some thread goes on, and whoever needs something new makes a
-//! group of its own, without anybody's hearing of it. (The reference interface has its turn in `faults`.)
+//! Another library terminates the display. Contexts that are current continue. Code that needs a new object creates
+//! a new share group, and no caller notices. (`faults` tests the reference interface.)
 
 use super::faulty::Fault;
-use super::pipeline::{OPTIONS, machine, send, start};
+use super::pipeline::{OPTIONS, machine, start, submit};
 use super::rig::Rig;
 use crate::backend::{Contexts, PipelineOptions, Queue as _, Ticket, WhenFull};
 
 const CONTEXTS: [Contexts; 3] = [Contexts::One, Contexts::Two, Contexts::Three];
 
-/// Before the first job, when the pipeline has a group and no contexts; and later.
+/// Before the first job, when the pipeline has a share group but no contexts, and later.
 #[test]
 fn between_a_pipelines_beginning_and_its_jobs() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -21,7 +21,7 @@ fn between_a_pipelines_beginning_and_its_jobs() {
         let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
         for _ in 0..3 {
             rig.faults.terminate();
-            send(&pipeline, &rig.square, &*plan).end().unwrap();
+            submit(&pipeline, &rig.square, &*plan).end().unwrap();
             rig.faults.terminate();
             rig.square.run(&*plan).unwrap();
             rig.product.run(&engine).unwrap();
@@ -34,7 +34,7 @@ fn between_a_pipelines_beginning_and_its_jobs() {
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
 }
 
-/// The same for whoever fills a slot.
+/// The same with slots that callers fill.
 #[test]
 fn between_a_pipelines_beginning_and_its_slots() {
     let Some(rig) = Rig::new(machine()) else { return };
@@ -44,7 +44,7 @@ fn between_a_pipelines_beginning_and_its_slots() {
         let pipeline = start(&rig, OPTIONS).unwrap();
         rig.faults.terminate();
         let mut slot = pipeline.acquire(plan.recipe().unwrap(), when_full).unwrap();
-        // SAFETY: the slot's memory is as long as the problem says, ours while no job runs in it, and lives as long as it.
+        // SAFETY: the memory is as long as the problem says and lives as long as the slot. No job runs in the slot.
         let input = unsafe { std::slice::from_raw_parts_mut(slot.input(), rig.square.input.len()) };
         input.copy_from_slice(&rig.square.input);
         let ticket = Ticket::new();
@@ -56,11 +56,11 @@ fn between_a_pipelines_beginning_and_its_slots() {
     }
 }
 
-/// Before every call of EGL's that it can befall, from an engine's beginning to the end of a pipeline's job.
+/// Before every EGL call that the fault can hit, from the creation of an engine to the end of a pipeline's job.
 #[test]
 fn at_every_call() {
     let Some(rig) = Rig::new(machine()) else { return };
-    let mut befell = vec![];
+    let mut hit = vec![];
     for contexts in CONTEXTS {
         for number in 1.. {
             rig.faults.arm(Fault::Terminated, number);
@@ -68,16 +68,16 @@ fn at_every_call() {
             let plan = rig.square.piped(&engine).unwrap();
             rig.square.run(&*plan).unwrap();
             let pipeline = start(&rig, PipelineOptions { contexts, ..OPTIONS }).unwrap();
-            send(&pipeline, &rig.square, &*plan).end().unwrap();
+            submit(&pipeline, &rig.square, &*plan).end().unwrap();
             drop((pipeline, plan, engine));
             match rig.faults.disarm() {
-                Some(call) => befell.push(call),
+                Some(call) => hit.push(call),
                 None => break,
             }
-            assert_eq!(rig.faults.objects(), Default::default(), "{befell:?}");
+            assert_eq!(rig.faults.objects(), Default::default(), "{hit:?}");
         }
     }
-    // A root, a context and its becoming current, for the worker and for each thread of the pipelines.
-    assert!(befell.len() >= 3 * 6, "{befell:?}");
+    // For the worker and for each thread of the pipelines: a root, a context, and making it current.
+    assert!(hit.len() >= 3 * 6, "{hit:?}");
     assert_eq!(rig.faults.violations(), Vec::<String>::new());
 }

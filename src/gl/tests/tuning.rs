@@ -1,4 +1,4 @@
-//! The tuner, records and binaries on the machine's driver, each with a store of its own.
+//! The tuner, its records and program binaries on the machine's driver. Each test has its own store.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ use crate::shader::tuner::{Entry, Record};
 use crate::shader::variant::{Family, Variant, candidates};
 use crate::store::Store;
 
-/// Sessions live as long as their store, and tests are few.
+/// Sessions live as long as their store. There are few tests.
 fn store(folder: Option<&Path>) -> &'static Store {
     Box::leak(Box::new(Store::new(folder.map(Path::to_owned))))
 }
 
 fn open(store: &'static Store) -> Option<Programs> {
     let mut programs = Programs::with_store(share_group()?.context().unwrap(), store);
-    // Known, so that nothing is measured here and all tests see the same device.
+    // Set in advance, so that nothing is measured and all tests see the same device.
     programs
         .context()
         .group()
@@ -34,7 +34,7 @@ fn open(store: &'static Store) -> Option<Programs> {
     Some(programs)
 }
 
-/// Large enough to have a choice, small enough for a software renderer.
+/// Large enough for a choice of kernels, small enough for a software renderer.
 fn layer() -> Conv2d {
     batch(5)
 }
@@ -45,7 +45,7 @@ fn batch(n: i64) -> Conv2d {
     Conv2d::new(Conv2dDesc { algorithm: Algorithm::Direct, ..desc }).unwrap()
 }
 
-/// Plans and runs [`layer`] exactly; gives the variant.
+/// Plans and runs [`layer`] and checks the result exactly. Returns the variant.
 fn run(programs: &mut Programs, policy: Tune) -> Variant {
     let (problem, mut random) = (layer(), Random::new(3));
     let (input, weights) =
@@ -62,9 +62,10 @@ fn record(programs: &Programs, store: &Store) -> Option<Record> {
     cache::record(store, programs.context().capabilities(), &layer())
 }
 
-/// Small layers have kernels of their own only where it is worth compiling them, and where what is measured may say how they are computed.
+/// Small layers get their own kernels only where compiling them pays, and where measurements may decide how they
+/// are computed.
 #[test]
-fn small_layers_stay_with_the_floor_where_they_must() {
+fn small_layers_keep_the_fallback_kernel_where_they_must() {
     let sized = |size| Conv2dDesc {
         c: 16,
         h: size,
@@ -86,7 +87,7 @@ fn small_layers_stay_with_the_floor_where_they_must() {
 }
 
 #[test]
-fn who_may_decide() {
+fn where_measurements_may_decide() {
     let problem = layer();
     let tune = |tune| Config { tune, ..Config::default() };
     for wanted in [Tune::Off, Tune::Read, Tune::Full] {
@@ -102,7 +103,7 @@ fn who_may_decide() {
 }
 
 #[test]
-fn winners_are_found_kept_and_taken() {
+fn winners_are_found_saved_and_reused() {
     let place = tempfile::tempdir().unwrap();
     let first_store = store(Some(place.path()));
     let Some(mut first) = open(first_store) else { return };
@@ -113,7 +114,7 @@ fn winners_are_found_kept_and_taken() {
     let found = record(&first, first_store).unwrap();
     assert_eq!(found.winners().next(), Some(won));
     assert!(found.entries().iter().all(|it| it.seconds.is_some()), "this driver is right: {found:?}");
-    // Another process: of the same class, though not of the same batch.
+    // Another process, with the same kind of problem but another batch.
     let mut second = open(store(Some(place.path()))).unwrap();
     assert_eq!(run(&mut second, Tune::Read), won);
     let tile = batch(6);
@@ -147,7 +148,7 @@ fn records_that_do_not_hold_fall_back() {
 
     save(vec![Entry { source: 1, ..entry(worst, 1e-6) }]);
     assert_eq!(run(&mut programs, Tune::Read), planned, "measured with other shaders");
-    // What this problem may not be computed with, or the device cannot run.
+    // Variants that this problem cannot use or the device cannot run.
     let winograd = Variant { family: Family::Winograd(4), splits: 1, ..all[0] };
     save(vec![entry(winograd, 1e-6)]);
     assert_eq!(run(&mut programs, Tune::Read), planned, "Winograd was ruled out");
@@ -165,7 +166,7 @@ fn runner_ups_are_timed_while_a_plan_works() {
     let all: Vec<Variant> =
         candidates(&problem, &gpu).into_iter().filter(|it| it.family == Family::Igemm).collect();
     let hash = |variant: &Variant| generate(variant, &cache::class(&problem)).unwrap().hash();
-    // What is on record is a lie, which exploring finds out.
+    // The record is false. Exploring finds that out.
     let lie = |variant: Variant| Entry { variant, source: hash(&variant), seconds: Some(1e-9) };
     let capabilities = programs.context().capabilities().clone();
     cache::save_record(
@@ -212,7 +213,7 @@ fn a_thousand_mutated_records_are_none() {
     cache::save_record(first, &capabilities, &layer(), &Record::new(vec![entry(1e-6), entry(2e-6)]));
     let file = std::fs::read_dir(place.path()).unwrap().map(|it| it.unwrap().path());
     let file = file.into_iter().find(|it| it.to_str().unwrap().contains("gl-tuned")).unwrap();
-    // A store that has not seen it yet reads the file.
+    // A new store reads the file.
     let found = || cache::record(&Store::new(Some(place.path().to_owned())), &capabilities, &layer());
     let sound = std::fs::read(&file).unwrap();
     assert_eq!(found().unwrap().entries().len(), 2);
@@ -254,7 +255,8 @@ fn binaries_that_a_driver_refuses_are_compiled_anew() {
         return;
     };
     run(&mut open(store(Some(place.path()))).unwrap(), Tune::Off);
-    // Mutated on disk: the store does not let it pass. Mutated before it was saved: the driver does not.
+    // If the file is mutated on disk, the store rejects it. If the binary was mutated before it was saved, the
+    // driver does.
     let sound = std::fs::read(&file).unwrap();
     let mut random = Random::new(9);
     for _ in 0..5 {
@@ -300,7 +302,7 @@ fn eight_tune_at_once_and_a_file_in_the_folders_place_is_harmless() {
     });
     let after = run(&mut open(store(Some(place.path()))).unwrap(), Tune::Read);
     assert!(winners.contains(&after), "{after} of {winners:?}");
-    // A file where the folder should be: nothing can be read or written, whoever one is.
+    // A file in the folder's place: nothing can be read or written, even as root.
     let file = place.path().join("file");
     std::fs::write(&file, "not a folder").unwrap();
     let nowhere = store(Some(&file));
@@ -309,7 +311,7 @@ fn eight_tune_at_once_and_a_file_in_the_folders_place_is_harmless() {
     assert_eq!(run(&mut programs, Tune::Full), won, "known in memory all the same");
 }
 
-/// What others have measured and compiled there is used; what is new is measured, and kept by nobody.
+/// In a read-only folder, measurements and binaries of others are used. New ones are made but not saved.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_folder_that_may_only_be_read_is_read() {
