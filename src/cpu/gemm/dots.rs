@@ -7,6 +7,10 @@ use crate::cpu::pool::Team;
 use crate::error::Result;
 use crate::memory::blocking::MAX_DOT_VECTORS;
 
+/// Depth that is summed in one chain for each lane. Deeper sums are sums of such blocks: the rounding error of one long
+/// chain grows with its length.
+const BLOCK: usize = 1 << 14;
+
 /// Lines of a task: several times the lines of a kernel call, and few enough that threads finish together.
 fn lines_each(lines: usize, threads: usize) -> usize {
     lines.div_ceil(4 * threads).next_multiple_of(8)
@@ -45,24 +49,26 @@ pub fn run<K: Kernel>(
             }
             (&*copy, depth)
         };
-        let dots = Dots {
-            a: many.data[first * many.line..].as_ptr(),
-            line: many.line,
-            step: DOT_LANES,
-            lines: each.min(lines - first),
-            next: std::ptr::null(),
-            b: few.as_ptr(),
-            vector,
-            vectors,
-            depth,
-            c: c.start().wrapping_add(first * c_line),
-            c_line,
-            c_vector,
-            alpha,
-            beta,
-        };
-        // SAFETY: both operands hold their lines, as asserted. gemm::run() checked that C holds its rows and columns,
-        // and borrows it mutably. Each task has lines of its own.
-        unsafe { kernel.dots(&dots) };
+        for start in (0..depth).step_by(BLOCK) {
+            let dots = Dots {
+                a: many.data[first * many.line + start..].as_ptr(),
+                line: many.line,
+                step: DOT_LANES,
+                lines: each.min(lines - first),
+                next: std::ptr::null(),
+                b: few[start..].as_ptr(),
+                vector,
+                vectors,
+                depth: BLOCK.min(depth - start),
+                c: c.start().wrapping_add(first * c_line),
+                c_line,
+                c_vector,
+                alpha,
+                beta: if start == 0 { beta } else { 1.0 },
+            };
+            // SAFETY: both operands hold their lines, as asserted, from `start` on, too. gemm::run() checked that C
+            // holds its rows and columns, and borrows it mutably. Each task has lines of its own.
+            unsafe { kernel.dots(&dots) };
+        }
     })
 }

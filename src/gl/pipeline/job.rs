@@ -389,3 +389,47 @@ impl InFlightJob {
         matches!(error, Error::DeviceLost { .. }) && self.losses == 0 && self.request().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gl::pipeline::copiers::Copiers;
+    use crate::problem::Conv2dDesc;
+    use crate::report::Recorder;
+
+    /// A copier frees its slot before it reports the piece. If the device is given up in between, the report comes after
+    /// the job was recovered for its other piece.
+    #[test]
+    fn a_piece_reported_after_the_recovery_counts_no_more() {
+        let completion = Arc::new(Completion {
+            id: "test".into(),
+            copiers: Copiers::start("test", usize::MAX).unwrap(),
+            recorder: Mutex::new(Recorder::new(false)),
+            open: Arc::default(),
+        });
+        let problem = Conv2d::new(Conv2dDesc { n: 2, ..Default::default() }).unwrap();
+        let recipe = Arc::new(Recipe { problem, weights: vec![1.0], bias: None, choice: Box::new(()) });
+        let (input, mut output, ticket) = ([1.0; 2], [0.0; 2], Ticket::new());
+        let request = Job {
+            ticket: ticket.clone(),
+            recipe,
+            input: input.as_ptr(),
+            output: output.as_mut_ptr(),
+            output_is_private: false,
+            owner: None,
+            fallback: None,
+            partial_output_fallback: None,
+        };
+        let job = InFlightJob::new(Submission::new(Some(request), None, &completion), 1, 0);
+        assert!(job.begin() && job.count_piece(false) && job.count_piece(true));
+        job.part_done(&completion, 3);
+        let next = job.recover(&completion, None).expect("the job starts again");
+        job.part_done(&completion, 1);
+        assert!(ticket.poll().is_none(), "one attempt ends the job");
+        assert!(next.count_piece(false) && next.count_piece(true));
+        next.part_done(&completion, 4);
+        assert!(ticket.poll().unwrap().is_ok() && completion.open.any());
+        drop((job, next));
+        assert!(!completion.open.any());
+    }
+}
