@@ -538,7 +538,7 @@ sparkle_status sparkle_device_describe(size_t index,
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
 /// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
-/// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing tells.
+/// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing reports it.
 ///
 /// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
 /// invalid selector.
