@@ -74,8 +74,8 @@ impl Seconds {
         let order = if self.order() == Order::Host { "host" } else { "device" };
         let [one, three, device, host] = [one, three, device, host].map(|it| it * 1e3);
         format!(
-            "{count}: a measured stream takes {three:.3} ms a job in three, {one:.3} in one; ordered by the {order}: \
-             small jobs take {host:.3} ms by the host, {device:.3} by the device"
+            "{count}: large jobs take {three:.3} ms each with three contexts, {one:.3} ms with one; ordered by the \
+             {order}: small jobs take {host:.3} ms each in the host's order, {device:.3} ms in the device's"
         )
     }
 }

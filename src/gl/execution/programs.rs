@@ -24,7 +24,7 @@ pub struct Programs {
     pending: HashMap<ShaderSource, PendingProgram>,
     /// Begun, abandoned, and still compiling. Some drivers block when a program is deleted while it compiles.
     abandoned: Vec<PendingProgram>,
-    /// Compiled here and not run before they were stored.
+    /// Compiled here, and stored before their first run.
     fresh: Vec<(ShaderSource, Rc<Program>)>,
     store: &'static Store,
     /// Kept alive by the plans that use it.

@@ -1,4 +1,4 @@
-//! Intermediate buffers between passes, which all plans of a session share.
+//! Intermediate buffers between passes, which all plans of a context share.
 //!
 //! Their contents do not outlive a run, and a context runs one plan at a time. So a network's plans together need as
 //! much as the largest one, not the sum. Buffers grow when a plan needs more, and go with the last plan that uses
