@@ -245,8 +245,7 @@ fn slots_held_by_callers() {
     for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
         let mut command = std::process::Command::new(&program);
         command.arg(device);
-        let all =
-            "every slot can be held\npolling never blocks\nslots outlive their pipeline\nwaiting callers wake up\n";
+        let all = "every slot can be held\npolling never blocks\nslots outlive their pipeline\nwaiting callers wake up\n";
         support::run_command(command).expect(all);
     }
 }

@@ -44,7 +44,8 @@ const LEAVING_LEFT: &str = "leaving\nleft\n";
 #[test]
 fn handlers_in_c_registered_before_the_first_use() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized", "unused"], &["early"]]);
+        let cases =
+            combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized", "unused"], &["early"]]);
         assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 20);
     }
 }
@@ -76,7 +77,8 @@ fn handlers_in_c_that_join_a_computing_thread() {
 #[test]
 fn destructors_of_a_thread_and_children_in_c() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized"], &["thread", "child"]]);
+        let cases =
+            combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized"], &["thread", "child"]]);
         assert_eq!(each(&in_c(), cases, "left\nleaving\n"), 32);
     }
 }
@@ -98,8 +100,12 @@ fn plugins_with_and_without_unloading() {
     if support::gl_available() {
         let plugin = compile_c("plugin.c", &["-Wpedantic", "-shared", "-fPIC"]);
         let program = compile_c("unloading.c", &[]);
-        let cases =
-            combined(&[&[plugin.to_str().unwrap()], &INTERFACES, &["idle", "in_flight"], &["dlclose", "exit"]]);
+        let cases = combined(&[
+            &[plugin.to_str().unwrap()],
+            &INTERFACES,
+            &["idle", "in_flight"],
+            &["dlclose", "exit"],
+        ]);
         assert_eq!(each(&program, cases, LEAVING_LEFT), 16);
     }
 }
