@@ -1,4 +1,4 @@
-!> Handlers that the C library runs at the end of a Fortran program, and that go on using the library.
+!> Exit handlers of a Fortran program that still use the library.
 module leaving_handler
   use, intrinsic :: iso_c_binding, only: c_char, c_int, c_size_t
   use, intrinsic :: iso_fortran_env, only: real32
@@ -34,7 +34,7 @@ module leaving_handler
 
 contains
 
-  !> As print, which may be closed by then.
+  !> Prints a line with write(2), because Fortran units may be closed at exit.
   subroutine say(text)
     character(len=*), intent(in) :: text
 
@@ -50,7 +50,7 @@ contains
     call c_exit(1_c_int)
   end subroutine want
 
-  !> The outputs of a call that succeeded are right, those of one that failed untouched.
+  !> Checks that the output of a successful call is correct and that of a failed call unchanged.
   subroutine want_right(stat, output, what)
     integer, intent(in) :: stat
     real(real32), intent(in) :: output(:)
@@ -95,7 +95,7 @@ contains
     call say('left')
   end subroutine handler
 
-  !> The reference modules, which compute or say that they could not.
+  !> Calls the reference modules, which compute or report a failure.
   subroutine reference()
     real(real32), allocatable :: z(:)
     real(real32) :: ms
@@ -107,7 +107,7 @@ contains
   end subroutine reference
 end module leaving_handler
 
-!> Ends in the midst of work: arguments are the device, when the handler is registered, and how the program ends.
+!> Ends while jobs are in flight. The arguments are the device, when the handler is registered, and how the program ends.
 program leaving
   use, intrinsic :: iso_c_binding, only: c_funptr, c_funloc, c_int
   use leaving_handler
