@@ -334,8 +334,8 @@ fn nan_and_infinity() {
 #[test]
 fn sums_longer_than_a_drivers_loops() {
     if support::gl_available() {
-        program("deep_reference.c", &["-lGL"], &[], &[]).expect("five convolutions with long sums\n");
-        program("deep_shaders.c", &[], &[], &[]).expect("correct or refused\n");
+        program("long_sums_reference.c", &["-lGL"], &[], &[]).expect("five convolutions with long sums\n");
+        program("long_sums_shaders.c", &[], &[], &[]).expect("correct or refused\n");
     }
 }
 

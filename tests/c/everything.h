@@ -51,7 +51,7 @@ static inline void begin_everything(void) {
 }
 
 /* Checks that the output is correct if the status is OK, and unchanged otherwise. */
-static inline void want_right(const char *what, int status, float *output) {
+static inline void want_correct(const char *what, int status, float *output) {
   if (status == SPARKLE_OK) {
     for (long i = 0; i < OUTPUT; i++) {
       double expected = conv_at(&SMALL, its.input, its.weights, NULL, 0, 0, i / 64, i / 8 % 8, i % 8);
@@ -78,7 +78,7 @@ static inline void use_device(const char *selector, int in_flight) {
   WANT(sparkle_plan_create(its.device, &its.desc, its.weights, WEIGHTS, NULL, 0, &its.plan) == SPARKLE_OK, "plan");
   sparkle_status status = sparkle_plan_execute(its.plan, its.input, INPUT, its.output[0], OUTPUT);
   WANT(status == SPARKLE_OK, "execute: %s", sparkle_status_string(status));
-  want_right("before the end", status, its.output[0]);
+  want_correct("before the end", status, its.output[0]);
   WANT(sparkle_pipeline_create(its.device, NULL, &its.pipeline) == SPARKLE_OK, "pipeline");
   if (!in_flight) return;
   WANT(sparkle_slot_acquire(its.pipeline, its.plan, 1, &its.slot) == SPARKLE_OK, "slot");
@@ -98,7 +98,7 @@ static inline void use_reference(void) {
   WANT(gpu_initialize_opengl() == 1, "initialize");
   float ms = gpu_execute_conv2d_fortran(its.input, its.weights, its.output[0], 1, 3, 8, 8, 4, 3, 1, 1, 8, 8);
   WANT(ms >= 0, "execute");
-  want_right("before the end", SPARKLE_OK, its.output[0]);
+  want_correct("before the end", SPARKLE_OK, its.output[0]);
   its.buffer = gpu_create_buffer(its.input, INPUT * sizeof(float));
   WANT(its.buffer.buffer_id != 0, "a buffer");
 }
@@ -117,7 +117,7 @@ static inline void compute_everything(const char *selector) {
       status = sparkle_ticket_wait(its.ticket[job], -1);
       want_status("wait", status);
       /* In a child, the parent may have finished the job before the fork. */
-      if (status != SPARKLE_ERROR_FORKED) want_right("a job", status, its.output[job]);
+      if (status != SPARKLE_ERROR_FORKED) want_correct("a job", status, its.output[job]);
     }
     want_status("wait for a slot's job", sparkle_ticket_wait(its.busy_slot_ticket, -1));
   }
@@ -133,7 +133,7 @@ static inline void compute_everything(const char *selector) {
       want_status("wait for the job", status);
       WANT(sparkle_ticket_release(ticket) == SPARKLE_OK, "release the ticket");
     }
-    want_right("a job submitted at the end", status, output);
+    want_correct("a job submitted at the end", status, output);
     sparkle_slot *slot = NULL;
     for (int32_t wait = 0; wait < 2; wait++) {
       status = sparkle_slot_acquire(its.pipeline, its.plan, wait, &slot);
@@ -149,7 +149,7 @@ static inline void compute_everything(const char *selector) {
     size_t packed, workspace;
     status = sparkle_plan_execute(its.plan, its.input, INPUT, output, OUTPUT);
     want_status("execute", status);
-    want_right("execute", status, output);
+    want_correct("execute", status, output);
     want_status("memory", sparkle_plan_memory(its.plan, &packed, &workspace));
   }
   /* A new device, with calls, a plan and a pipeline on it and on the old one. */
@@ -169,7 +169,7 @@ static inline void compute_everything(const char *selector) {
     if (on == NULL) continue;
     status = sparkle_conv2d(on, &its.desc, its.input, INPUT, its.weights, WEIGHTS, NULL, 0, output, OUTPUT);
     want_status("conv2d", status);
-    want_right("conv2d", status, output);
+    want_correct("conv2d", status, output);
     sparkle_gemm_desc product = {sizeof product, SPARKLE_ROW_MAJOR, SPARKLE_NO_TRANS, SPARKLE_NO_TRANS,
                                  1, 1, 2, 2, 1, 1, 1, 0};
     float a[2] = {2, 3}, b[2] = {5, 7}, c = CANARY;
@@ -199,12 +199,12 @@ static inline void compute_reference(void) {
   float *output = filled(OUTPUT, CANARY), read[INPUT];
   conv2d_params_t params = {1, 8, 8, 3, 4, 3, 1, 1, 8, 8};
   float ms = gpu_execute_conv2d_fortran(its.input, its.weights, output, 1, 3, 8, 8, 4, 3, 1, 1, 8, 8);
-  want_right("gpu_execute_conv2d_fortran", ms >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
+  want_correct("gpu_execute_conv2d_fortran", ms >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
   WANT(ms >= 0 || strlen(sparkle_last_error()) > 0, "no error message");
   double all = gpu_execute_conv2d(its.input, its.weights, output, &params);
-  want_right("gpu_execute_conv2d", all >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
+  want_correct("gpu_execute_conv2d", all >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
   ms = gpu_execute_conv2d_custom(gpu_get_compute_program(), its.input, its.weights, output, 1, 3, 8, 8, 4, 3, 1, 1, 8, 8);
-  want_right("gpu_execute_conv2d_custom", ms >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
+  want_correct("gpu_execute_conv2d_custom", ms >= 0 ? SPARKLE_OK : SPARKLE_ERROR_ENDING, output);
   ms = gpu_execute_conv2d_with_shader(its.input, its.weights, output, 1, 3, 8, 8, 4, 3, 1, 1, 8, 8, "no shader");
   WANT(ms < 0, "no shader");
   (void)gpu_compile_conv2d_shader();

@@ -42,7 +42,7 @@ static void *compute(void *barrier) {
       status = sparkle_plan_execute(plan, its.input, INPUT, output, OUTPUT);
     }
     want_status("meanwhile", status);
-    want_right("meanwhile", status, output);
+    want_correct("meanwhile", status, output);
     if (status != SPARKLE_OK) break;
   }
   free(output);

@@ -51,7 +51,7 @@ contains
   end subroutine want
 
   !> Checks that the output of a successful call is correct and that of a failed call unchanged.
-  subroutine want_right(stat, output, what)
+  subroutine want_correct(stat, output, what)
     integer, intent(in) :: stat
     real(real32), intent(in) :: output(:)
     character(len=*), intent(in) :: what
@@ -61,7 +61,7 @@ contains
     else
       call want(all(abs(output + 1) <= 0), what // ' failed and wrote')
     end if
-  end subroutine want_right
+  end subroutine want_correct
 
   type(sparkle_conv2d_desc) function described()
     described = sparkle_conv2d_desc(n=HERE%n, c=HERE%c, h=HERE%h, w=HERE%w, k=HERE%k, r=HERE%r, s=HERE%s)
@@ -74,17 +74,17 @@ contains
 
     do i = 1, JOBS
       call tickets(i)%wait(stat=stat)
-      call want_right(stat, y(:, i), 'a job')
+      call want_correct(stat, y(:, i), 'a job')
       call tickets(i)%release()
     end do
     call pipeline%flush(stat=stat)
     allocate (z(size(y, 1)), source=-1.0_real32)
     call plan%execute(x, z, stat=stat)
-    call want_right(stat, z, 'a plan')
+    call want_correct(stat, z, 'a plan')
     call another%open(trim(selector), stat=stat)
     z(:) = -1
     call conv2d(described(), x, w, z, device=device, stat=stat)
-    call want_right(stat, z, 'a call')
+    call want_correct(stat, z, 'a call')
     call pipeline%close()
     call plan%destroy()
     call another%close()
@@ -102,7 +102,7 @@ contains
 
     allocate (z(size(y, 1)), source=-1.0_real32)
     ms = gpu_execute_conv2d_ref(x, w, z, HERE%n, HERE%c, HERE%h, HERE%w, HERE%k, HERE%r, 1, 0, HERE%p(), HERE%q())
-    call want_right(merge(SPARKLE_OK, SPARKLE_ERROR_ENDING, ms >= 0), z, 'the reference interface')
+    call want_correct(merge(SPARKLE_OK, SPARKLE_ERROR_ENDING, ms >= 0), z, 'the reference interface')
     call gpu_cleanup()
   end subroutine reference
 end module leaving_handler

@@ -31,7 +31,7 @@ static int outcome(const char *what, float time, const struct conv *it, const fl
   return 0;
 }
 
-static int deep(long c, long side, long k, long size, long pad) {
+static int check_sums(long c, long side, long k, long size, long pad) {
   struct conv it = {1, c, side, side, k, size, size, 1, 1, pad, pad, 1, 1, 1};
   float *input = integers(input_len(&it), 1), *weights = integers(weights_len(&it), 2);
   int n = 1, r = (int)size, p = (int)conv_p(&it), q = (int)conv_q(&it), right = 0;
@@ -55,10 +55,10 @@ static int deep(long c, long side, long k, long size, long pad) {
 
 int main(void) {
   CHECK(gpu_initialize_opengl() == 1, "%s", sparkle_last_error());
-  CHECK(deep(700, 5, 9, 3, 1) == 8, "700 channels fit in every driver's loops");
-  deep(1024, 7, 8, 7, 0);
-  deep(30000, 1, 3, 1, 0);
-  deep(100000, 1, 1, 1, 0);
+  CHECK(check_sums(700, 5, 9, 3, 1) == 8, "700 channels fit in every driver's loops");
+  check_sums(1024, 7, 8, 7, 0);
+  check_sums(30000, 1, 3, 1, 0);
+  check_sums(100000, 1, 1, 1, 0);
   gpu_cleanup_opengl();
   puts("correct or refused");
   return 0;

@@ -30,7 +30,7 @@ static void dispatch(const struct conv *it, const float *input, const float *wei
 }
 
 /* Returns whether one workgroup computed every output; otherwise some are NaN. */
-static int deep(struct conv it) {
+static int check_sums(struct conv it) {
   float *input = integers(input_len(&it), 7), *weights = integers(weights_len(&it), 8);
   float *expected = filled(output_len(&it), NAN), *output = filled(output_len(&it), NAN);
   float time = gpu_execute_conv2d_fortran(input, weights, expected, NUMBERS(&it));
@@ -57,13 +57,13 @@ int main(void) {
   CHECK(gpu_initialize_opengl() == 1, "%s", sparkle_last_error());
   CHECK(gpu_compile_conv2d_shader() == 1, "%s", sparkle_last_error());
   int complete = 0;
-  complete += deep(square(1, 1024, 7, 7, 8, 7, 1, 0));
-  complete += deep(square(2, 1500, 4, 4, 5, 5, 1, 2));
-  complete += deep(square(1, 70000, 2, 2, 3, 1, 1, 0));
-  complete += deep(square(1, 1, 260, 260, 1, 257, 1, 0));
+  complete += check_sums(square(1, 1024, 7, 7, 8, 7, 1, 0));
+  complete += check_sums(square(2, 1500, 4, 4, 5, 5, 1, 2));
+  complete += check_sums(square(1, 70000, 2, 2, 3, 1, 1, 0));
+  complete += check_sums(square(1, 1, 260, 260, 1, 257, 1, 0));
   CHECK(complete == 4, "one workgroup computed %d of 4 convolutions completely", complete);
   /* Each of the 64 invocations has more outputs than the loop limits of some drivers allow. */
-  deep(square(1, 150, 40, 40, 16, 5, 1, 2));
+  check_sums(square(1, 150, 40, 40, 16, 5, 1, 2));
   gpu_cleanup_opengl();
   puts("five convolutions with long sums");
   return 0;
