@@ -46,8 +46,8 @@ contains
     error stop 1
   end subroutine check
 
-  !> Sets an environment variable before the library's first use, which reads it. A program that needs a variable can then be
-  !> run from anywhere.
+  !> Sets an environment variable, which the library reads at its first use. A program that needs one can thus run in any
+  !> environment.
   subroutine set_variable(name, value)
     character(len=*), intent(in) :: name, value
 
