@@ -1,4 +1,4 @@
-//! The shared library's face: the header, the symbols, the layouts.
+//! The shared library's interface: the header, the exported symbols, and the rules for exported functions.
 
 mod support;
 
@@ -11,7 +11,7 @@ fn manifest(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Compares a committed file with what it should be; `SPARKLE_BLESS=1` rewrites it.
+/// Compares a committed file with its expected text. `SPARKLE_BLESS=1` rewrites the file.
 fn committed(path: &str, expected: &str) {
     let file = manifest(path);
     if std::env::var("SPARKLE_BLESS").as_deref() == Ok("1") {
@@ -32,14 +32,18 @@ fn the_header_is_the_generated_one() {
 /// Every symbol that the shared library exports.
 fn exported() -> BTreeSet<String> {
     let library = support::library_dir().join("libsparkle.so");
-    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm runs");
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(&library)
+        .output()
+        .expect("nm could not be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn the_library_exports_what_the_list_says() {
+fn the_library_exports_the_listed_symbols() {
     let list: String = exported().iter().map(|symbol| format!("{symbol}\n")).collect();
     assert!(list.lines().count() >= 35, "{list}");
     committed("include/abi.txt", &list);
@@ -64,7 +68,7 @@ fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
     found.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Helpers of one instruction each: a boundary would cost more than they do, and they cannot panic.
+/// Helpers of one instruction each. They cannot panic, and a boundary would cost more than the instruction.
 const LEAVES: [&str; 11] = [
     "builtin_prefetch_wrapper",
     "is_aligned_for_streaming",
@@ -79,11 +83,11 @@ const LEAVES: [&str; 11] = [
     "sfence_wrapper",
 ];
 
-/// No way to panic that the eye can find: no assertion, index, `unwrap`, or arithmetic that overflow checks watch.
+/// Checks that a body has no visible way to panic: no assertion, index, `unwrap`, or arithmetic with overflow checks.
 fn check_leaf(name: &str, body: &str) {
-    for way in ["!(", "[", "unwrap", "expect", " + ", " - ", " * ", " / ", " % "] {
-        let found = body.replacen("leaf!(", "", 1).contains(way);
-        assert!(!found, "{name} may panic by \"{way}\":\n{body}");
+    for pattern in ["!(", "[", "unwrap", "expect", " + ", " - ", " * ", " / ", " % "] {
+        let found = body.replacen("leaf!(", "", 1).contains(pattern);
+        assert!(!found, "{name} may panic because of \"{pattern}\":\n{body}");
     }
 }
 
@@ -95,7 +99,7 @@ fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
         for function in text.split("#[unsafe(no_mangle)]\n").skip(1) {
             let signature = function.strip_prefix("pub ").unwrap_or(function);
             let signature = signature.strip_prefix("unsafe ").unwrap_or(signature);
-            let signature = signature.strip_prefix("extern \"C\" fn ").expect("an exported function");
+            let signature = signature.strip_prefix("extern \"C\" fn ").expect("not an extern \"C\" function");
             let name = signature[..signature.find('(').unwrap()].to_owned();
             assert!(path.starts_with(manifest("src/ffi")), "{name} is exported by {}", path.display());
             let body = &function[function.find(" {\n").unwrap() + 3..function.find("\n}\n").unwrap()];
@@ -106,10 +110,13 @@ fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
                 "    boundary!(|"
             };
             assert!(body.starts_with(opening) && body.ends_with(')'), "{name}:\n{body}");
-            // Statements of the function itself stand four columns in; there is only the boundary's first and last line.
+            // Statements of the function itself are indented by four columns. Only the boundary's first and last line may be.
             let own: Vec<&str> =
                 body.lines().skip(1).filter(|line| line.len() > 4 && !line[4..].starts_with(' ')).collect();
-            assert!(own.is_empty() || own == ["    })"], "{name} does more than its boundary: {own:?}");
+            assert!(
+                own.is_empty() || own == ["    })"],
+                "{name} has statements outside of its boundary: {own:?}"
+            );
             assert!(names.insert(name));
         }
         let exports = text.matches("no_mangle").count() + text.matches("export_name").count();
@@ -119,18 +126,18 @@ fn every_exported_function_is_one_boundary_and_lives_in_ffi() {
     assert_eq!(names, exported());
 }
 
-/// The C interface reaches the engines through `device` alone.
+/// The C interface uses the backends only through `device`.
 #[test]
-fn no_source_of_ffi_names_an_engine() {
+fn no_source_of_ffi_names_a_backend() {
     for path in sources(&manifest("src/ffi")) {
         let text = fs::read_to_string(&path).unwrap();
-        for engine in ["crate::gl", "crate::cpu", "crate::{"] {
-            assert!(!text.contains(engine), "{} names {engine}", path.display());
+        for backend in ["crate::gl", "crate::cpu", "crate::{"] {
+            assert!(!text.contains(backend), "{} names {backend}", path.display());
         }
     }
 }
 
-/// A source without its items for tests.
+/// A source without its test-only items.
 fn without_tests(text: &str) -> String {
     let (mut library, mut in_item) = (String::new(), false);
     for line in text.lines() {
@@ -138,17 +145,17 @@ fn without_tests(text: &str) -> String {
         if !in_item {
             library += &format!("{line}\n");
         }
-        // An item ends where it began, in the first column.
+        // The last line of an item starts in the first column.
         in_item &= !(line == "}" || (line.ends_with(';') && !line.starts_with(' ')));
     }
     library
 }
 
-/// The library neither prints nor ends the process: no source outside of the program says so, but for the log, and what the
-/// compiler puts in for panics never gets out of a boundary.
+/// The library neither prints nor ends the process. No source outside of the program contains such a call, except the log.
+/// Panics never leave a boundary.
 #[test]
 fn no_source_of_the_library_prints_or_ends_the_process() {
-    const WAYS: [&str; 13] = [
+    const FORBIDDEN: [&str; 13] = [
         "println!",
         "print!(",
         "eprint",
@@ -166,15 +173,15 @@ fn no_source_of_the_library_prints_or_ends_the_process() {
     let (mut read, mut log) = (0, 0);
     for path in sources(&manifest("src")) {
         let name = path.strip_prefix(manifest("src")).unwrap().to_str().unwrap().to_owned();
-        let of_tests = name.contains("tests") || name.ends_with("special_values.rs");
-        if name.starts_with("bin/") || of_tests {
+        let is_test = name.contains("tests") || name.ends_with("special_values.rs");
+        if name.starts_with("bin/") || is_test {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
         let library = without_tests(&text);
         for line in library.lines().filter(|line| !line.trim_start().starts_with("//")) {
-            let way = WAYS.iter().find(|&&way| line.contains(way));
-            assert!(way.is_none(), "{name}: {line}");
+            let call = FORBIDDEN.iter().find(|&&call| line.contains(call));
+            assert!(call.is_none(), "{name}: {line}");
             log += usize::from(line.contains("stderr()"));
             assert!(!line.contains("stderr()") || name == "log.rs", "{name}: {line}");
         }

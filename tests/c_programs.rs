@@ -1,5 +1,5 @@
-//! C programs that are built with the shared library and run as a user's would be. Their output is compared byte by byte: the
-//! library prints nothing.
+//! C programs that are linked with the shared library, built and run as a user builds and runs them. Their output is compared
+//! byte by byte, because the library must print nothing.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{compile_c, run};
 
 const PEDANTIC: [&str; 1] = ["-Wpedantic"];
 
-/// The selectors of the usable GL devices. Without any, reports a skip or fails.
+/// The selectors of the usable GL devices. Without any, the test is reported as skipped, or fails.
 #[track_caller]
 fn gl_devices() -> Vec<String> {
     if !support::gl_available() {
@@ -27,7 +27,7 @@ fn gl_devices() -> Vec<String> {
 fn layouts_in_c_and_cpp() {
     for source in ["layout.c", "layout.cpp"] {
         let program = compile_c(source, &PEDANTIC);
-        run(&program, &[]).expect("version 0.1.0, as the header says: 1\n");
+        run(&program, &[]).expect("version 0.1.0, equal to the header: 1\n");
     }
 }
 
@@ -72,7 +72,7 @@ fn sixty_four_threads() {
 }
 
 #[test]
-fn handles_that_end_while_they_are_used() {
+fn handles_destroyed_while_in_use() {
     program("races.c", &[], &[], &[]).expect("races\n");
 }
 
@@ -112,7 +112,7 @@ fn programs_without_a_dynamic_linker() {
         assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
         let headers = std::process::Command::new("readelf").arg("-lW").arg(&program).output().unwrap().stdout;
         assert!(!String::from_utf8_lossy(&headers).contains("INTERP"), "{way}: not static");
-        run(&program, &[]).expect("without a linker\n");
+        run(&program, &[]).expect("without a dynamic linker\n");
     }
 }
 
@@ -214,13 +214,13 @@ fn loaded_and_unloaded() {
 }
 
 #[test]
-fn a_thread_that_ends_before_main() {
+fn a_thread_that_ends_before_main_does() {
     let program = compile_c("thread_first.c", &PEDANTIC);
     for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
         for _ in 0..50 {
             let mut command = std::process::Command::new(&program);
             command.arg(&device);
-            support::run_command(command).expect("the thread first\n");
+            support::run_command(command).expect("the thread ended first\n");
         }
     }
 }
@@ -238,15 +238,14 @@ fn leaving_while_another_thread_computes() {
     }
 }
 
-/// Slots: their number, callers that do not wait, and slots that outlive their pipeline.
+/// Slots: their number, callers that poll or wait, and slots that outlive their pipeline.
 #[test]
-fn slots_in_callers_hands() {
+fn slots_held_by_callers() {
     let program = compile_c("slots.c", &PEDANTIC);
     for device in std::iter::once("cpu".to_owned()).chain(gl_devices()) {
         let mut command = std::process::Command::new(&program);
         command.arg(device);
-        let all =
-            "as many as there are\nnobody is held up\nslots outlive their pipeline\nwho waits is answered\n";
+        let all = "every slot can be held\npolling never blocks\nslots outlive their pipeline\nwaiting callers wake up\n";
         support::run_command(command).expect(all);
     }
 }
@@ -259,7 +258,7 @@ fn both_interfaces_from_several_threads() {
 }
 
 #[test]
-fn a_display_that_another_library_ends() {
+fn a_display_that_another_library_terminates() {
     if support::gl_available() {
         let ran = program("terminate.c", &["-lEGL"], &[], &[]);
         ran.expect("calls and plans\npipelines\nthe reference interface\n");
@@ -268,23 +267,23 @@ fn a_display_that_another_library_ends() {
 
 /// Thread creation fails from the Nth thread on, for every N that the library reaches.
 #[test]
-fn threads_that_cannot_be_had() {
+fn threads_that_cannot_be_created() {
     let program = compile_c("no_threads.c", &[]);
     for device in std::iter::once("cpu".to_owned()).chain(gl_devices().into_iter().take(1)) {
-        let mut without = 0;
+        let mut failed = 0;
         loop {
             let mut command = std::process::Command::new(&program);
-            command.args([&device, &(without + 1).to_string()]).env("SPARKLE_NUM_THREADS", "3");
+            command.args([&device, &(failed + 1).to_string()]).env("SPARKLE_NUM_THREADS", "3");
             let ran = support::run_command(command);
-            if ran.stdout == "threads enough\n" {
+            if ran.stdout == "enough threads\n" {
                 break;
             }
-            ran.expect("without\n");
-            without += 1;
+            ran.expect("too few threads\n");
+            failed += 1;
         }
-        // Threads of the pool and of the pipeline; on GL also of the discovery, the worker and the steps.
-        let least = if device == "cpu" { 3 } else { 6 };
-        assert!(without >= least, "{device}: {without}");
+        // The threads of the pool and the pipeline; on GL also those of device discovery, the worker and the stages.
+        let expected = if device == "cpu" { 3 } else { 6 };
+        assert!(failed >= expected, "{device}: only {failed} thread creations failed");
     }
 }
 
@@ -297,21 +296,21 @@ fn an_existing_program() {
 }
 
 #[test]
-fn the_reference_interface_again_and_again() {
+fn the_reference_interface_initialised_repeatedly() {
     if support::gl_available() {
         program("reference_cycles.c", &[], &[], &[]).expect("cycles\nthreads\n");
     }
 }
 
 #[test]
-fn an_asynchronous_loop_of_the_users_own() {
+fn a_users_own_asynchronous_loop() {
     if support::gl_available() {
         program("user_loop.c", &["-lGL"], &[], &[]).expect("every output of 12 images, three times\n");
     }
 }
 
 #[test]
-fn parameters_and_buffers_that_do_not_belong_together() {
+fn parameters_and_buffers_that_do_not_match() {
     if support::gl_available() {
         let ran = program("parameters.c", &["-lGL"], &[], &[]);
         ran.expect("every output of 321 dispatches\n");
@@ -319,30 +318,30 @@ fn parameters_and_buffers_that_do_not_belong_together() {
 }
 
 #[test]
-fn convolutions_queued_on_buffers_of_the_users_own() {
+fn convolutions_queued_on_a_users_buffers() {
     if support::gl_available() {
         program("queue.c", &["-lGL"], &[], &[]).expect("queued\n");
     }
 }
 
 #[test]
-fn numbers_that_are_none() {
+fn nan_and_infinity() {
     if support::gl_available() {
-        program("not_finite.c", &["-lGL"], &[], &[]).expect("as the definition says\n");
+        program("not_finite.c", &["-lGL"], &[], &[]).expect("results match the definition\n");
     }
 }
 
 #[test]
-fn sums_deeper_than_a_drivers_loops() {
+fn sums_longer_than_a_drivers_loops() {
     if support::gl_available() {
-        program("deep_reference.c", &["-lGL"], &[], &[]).expect("five deep convolutions\n");
-        program("deep_shaders.c", &[], &[], &[]).expect("right or refused\n");
+        program("long_sums_reference.c", &["-lGL"], &[], &[]).expect("five convolutions with long sums\n");
+        program("long_sums_shaders.c", &[], &[], &[]).expect("correct or refused\n");
     }
 }
 
 #[test]
 fn millions_of_outputs() {
     if support::gl_available() {
-        program("large.c", &[], &[], &[]).expect("all of them\n");
+        program("large.c", &[], &[], &[]).expect("every output is correct\n");
     }
 }

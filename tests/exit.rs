@@ -1,5 +1,5 @@
-//! The end of a process, in every state and through both interfaces, in C, C++ and Fortran. Exit handlers, destructors and
-//! threads that outlive main call every exported function. No call may hang or crash. Calls that compute return correct results
+//! The end of a process, in every state and through both interfaces, in C and C++. Exit handlers, destructors and threads that
+//! outlive main call every exported function. No call may hang or crash. Calls that compute return correct results
 //! or an error with a reason; calls that close something succeed.
 
 mod support;
@@ -44,7 +44,8 @@ const LEAVING_LEFT: &str = "leaving\nleft\n";
 #[test]
 fn handlers_in_c_registered_before_the_first_use() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized", "unused"], &["early"]]);
+        let cases =
+            combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized", "unused"], &["early"]]);
         assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 20);
     }
 }
@@ -52,7 +53,7 @@ fn handlers_in_c_registered_before_the_first_use() {
 #[test]
 fn handlers_in_c_registered_after_the_first_use() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized"], &["late"]]);
+        let cases = combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized"], &["late"]]);
         assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 16);
     }
 }
@@ -60,15 +61,15 @@ fn handlers_in_c_registered_after_the_first_use() {
 #[test]
 fn destructors_of_the_program_in_c() {
     if support::gl_available() {
-        let states = ["idle", "busy", "flying", "finalized", "unused"];
+        let states = ["idle", "busy", "in_flight", "finalized", "unused"];
         assert_eq!(each(&in_c(), combined(&[&INTERFACES, &states, &["destructor"]]), LEAVING_LEFT), 20);
     }
 }
 
 #[test]
-fn handlers_in_c_that_wait_for_a_thread_that_computes() {
+fn handlers_in_c_that_join_a_computing_thread() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "flying"], &["joining"]]);
+        let cases = combined(&[&INTERFACES, &["idle", "in_flight"], &["joining"]]);
         assert_eq!(each(&in_c(), cases, LEAVING_LEFT), 8);
     }
 }
@@ -76,7 +77,8 @@ fn handlers_in_c_that_wait_for_a_thread_that_computes() {
 #[test]
 fn destructors_of_a_thread_and_children_in_c() {
     if support::gl_available() {
-        let cases = combined(&[&INTERFACES, &["idle", "busy", "flying", "finalized"], &["thread", "child"]]);
+        let cases =
+            combined(&[&INTERFACES, &["idle", "busy", "in_flight", "finalized"], &["thread", "child"]]);
         assert_eq!(each(&in_c(), cases, "left\nleaving\n"), 32);
     }
 }
@@ -86,20 +88,24 @@ fn objects_in_cpp() {
     if support::gl_available() {
         let program = compile_c("leaving.cpp", &["-Wpedantic"]);
         let at_exit = ["global", "local", "worker", "pointer", "thread of main"];
-        let cases = combined(&[&INTERFACES, &["idle", "flying"], &at_exit]);
+        let cases = combined(&[&INTERFACES, &["idle", "in_flight"], &at_exit]);
         assert_eq!(each(&program, cases, LEAVING_LEFT), 40);
-        let cases = combined(&[&INTERFACES, &["idle", "flying"], &["thread"]]);
+        let cases = combined(&[&INTERFACES, &["idle", "in_flight"], &["thread"]]);
         assert_eq!(each(&program, cases, "left\nleaving\n"), 8);
     }
 }
 
 #[test]
-fn plugins_that_are_unloaded_or_not() {
+fn plugins_with_and_without_unloading() {
     if support::gl_available() {
         let plugin = compile_c("plugin.c", &["-Wpedantic", "-shared", "-fPIC"]);
         let program = compile_c("unloading.c", &[]);
-        let cases =
-            combined(&[&[plugin.to_str().unwrap()], &INTERFACES, &["idle", "flying"], &["dlclose", "exit"]]);
+        let cases = combined(&[
+            &[plugin.to_str().unwrap()],
+            &INTERFACES,
+            &["idle", "in_flight"],
+            &["dlclose", "exit"],
+        ]);
         assert_eq!(each(&program, cases, LEAVING_LEFT), 16);
     }
 }

@@ -1,5 +1,5 @@
-//! Fortran programs that are built with the shared library and run as a user's would be: the modules and examples in `fortran/`,
-//! and the programs in `tests/fortran/`. Everything compiles with all warnings as errors. A program checks itself and prints the
+//! Fortran programs that are linked with the shared library, built and run as a user builds and runs them. They use the modules
+//! and examples in `fortran/`, and the programs in `tests/fortran/`. Everything compiles with all warnings as errors. A program checks itself and prints the
 //! number of its checks at the end. It needs no arguments or variables: see [`every_program_checks_something_by_itself`].
 
 mod support;
@@ -55,15 +55,15 @@ enum Build {
     Threaded,
     /// Optimised like a release: the compiler uses all assumptions about arguments.
     Optimised,
-    /// With default reals of 8 bytes, so that double precision has 16.
+    /// With default reals of 8 bytes and double precision of 16 bytes.
     LongReals,
     /// With default reals and double precision of 8 bytes.
     LongRealsAlone,
     /// With default integers and logicals of 8 bytes.
     LongIntegers,
-    /// With all of them of 8 bytes.
+    /// With default integers, logicals, reals and double precision of 8 bytes.
     LongDefaults,
-    /// With a signal for each floating-point exception but rounding.
+    /// With a signal for each floating-point exception except inexact.
     Trapping,
 }
 
@@ -72,7 +72,7 @@ impl Build {
         match self {
             Build::Checked => STRICT.to_vec(),
             Build::Threaded => [&STRICT[..], &["-fopenmp"]].concat(),
-            // No warnings here: the optimiser warns of uninitialised array descriptors by mistake (GCC bug 77504).
+            // No warnings: the optimiser wrongly reports array descriptors as uninitialised (GCC bug 77504).
             Build::Optimised => vec!["-std=f2018", "-O2"],
             Build::Trapping => vec!["-O1", "-ffpe-trap=invalid,zero,overflow,underflow,denormal"],
             Build::LongReals => vec!["-O1", "-fdefault-real-8"],
@@ -306,11 +306,11 @@ fn reference_modules_on_gl() {
     }
     for build in [Build::Checked, Build::Optimised] {
         let program = build.program("tests/fortran/reference_gpu.f90", &[]);
-        // Asynchronous if the environment allows it and the caller does not forbid it; the statistics tell which mode ran.
+        // Calls are asynchronous if the environment allows it and the caller does not forbid it. The statistics show the mode.
         for (value, synchronous, asynchronous) in [("", 3, 0), ("off", 3, 0), ("ON", 1, 2), ("1", 1, 2)] {
             let printed = passed(&ran(&program, &[], &[("SPORKLE_GPU_ASYNC", value)]));
-            let calls = |way: &str| {
-                let line = printed.lines().find(|line| line.trim_start().starts_with(way));
+            let calls = |mode: &str| {
+                let line = printed.lines().find(|line| line.trim_start().starts_with(mode));
                 line.map_or(0, |line| line.split_whitespace().nth(2).unwrap().parse::<i32>().unwrap())
             };
             assert_eq!(calls("GPU, synchronous"), synchronous, "{value}: {printed}");
@@ -327,13 +327,13 @@ fn gpu_memory_and_kernels() {
 }
 
 #[test]
-fn generated_shaders_that_are_chosen_by_their_times() {
+fn generated_shaders_chosen_by_measured_times() {
     if !support::gl_available() {
         return;
     }
     for build in [Build::Checked, Build::Optimised] {
         let program = build.program("tests/fortran/shader_system.f90", &[]);
-        let folder = directory("learnt");
+        let folder = directory("tuning");
         let run = |how: &str| {
             let variables = [("SPARKLE_CACHE_DIR", folder.to_str().unwrap())];
             passed(&ran(&program, &[how], &variables))
@@ -359,7 +359,7 @@ fn asynchronous_executor() {
         return;
     }
     silent("async_executor", &[]);
-    // The library's own kernels compute its jobs if possible.
+    // The library's own kernels compute the jobs if possible.
     let program = Build::Checked.program("tests/fortran/async_executor.f90", &[]);
     let ran = ran(&program, &[], &[("SPARKLE_LOG", "debug")]);
     let queued = ran.stderr.lines().filter(|line| line.contains(": queued, ")).count();
@@ -367,7 +367,7 @@ fn asynchronous_executor() {
 }
 
 #[test]
-fn texts_of_kernels() {
+fn kernel_sources() {
     if support::gl_available() {
         let program = Build::Checked.program("tests/fortran/kernel_texts.f90", &["-lGL"]);
         assert_eq!(passed(&ran(&program, &[], &[])), "");
@@ -375,7 +375,7 @@ fn texts_of_kernels() {
 }
 
 #[test]
-fn every_public_name_in_the_references_form() {
+fn every_public_name_as_the_reference_declares_it() {
     if support::gl_available() {
         for build in [Build::Checked, Build::Optimised] {
             passed(&ran(&build.program("tests/fortran/interfaces.f90", &[]), &[], &[]));
@@ -389,7 +389,7 @@ const HELPERS: [&str; 4] =
 
 /// `interfaces.f90` imports exactly the public names of the reference modules, and uses each of them.
 #[test]
-fn the_list_of_public_names_is_whole() {
+fn the_list_of_public_names_is_complete() {
     let program = statements(&source("tests/fortran/interfaces.f90"));
     let mut imported = BTreeMap::new();
     for statement in &program {
@@ -506,7 +506,7 @@ fn promoted_kinds_are_refused() {
                 );
             }
         }
-        // The module of texts has no kinds.
+        // The module of shader sources declares nothing with a kind.
         assert_eq!(built, ["fortran/reference/sparkle_gpu_kernels.f90"], "{flag}");
     }
 }
@@ -521,9 +521,9 @@ fn every_program_checks_something_by_itself() {
     let mut count = 0;
     for file in std::fs::read_dir(source("tests/fortran")).unwrap() {
         let name = format!("tests/fortran/{}", file.unwrap().file_name().to_str().unwrap());
-        // One program ends as its arguments say, and another test checks it from outside.
-        let is_no_test = ["checks", "leaving"].iter().any(|it| name.ends_with(&format!("/{it}.f90")));
-        if is_no_test || needs_gl(&name) && !gl {
+        // `checks` is a module. `leaving` ends as its arguments say, and another test checks it.
+        let is_excluded = ["checks", "leaving"].iter().any(|it| name.ends_with(&format!("/{it}.f90")));
+        if is_excluded || needs_gl(&name) && !gl {
             continue;
         }
         let threads = name.contains("openmp");
@@ -540,7 +540,7 @@ fn every_program_checks_something_by_itself() {
         passed(&run_command(command));
         count += 1;
     }
-    assert!(count >= if gl { 18 } else { 9 }, "{count}");
+    assert!(count >= if gl { 18 } else { 9 }, "only {count} programs ran");
 }
 
 #[test]

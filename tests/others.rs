@@ -1,4 +1,4 @@
-//! Compares the devices and another library: their results agree within the error bounds.
+//! Compares every device with the crate `matrixmultiply`. The results agree within the error bounds.
 
 mod cpu_cases;
 
@@ -16,12 +16,12 @@ fn devices() -> Vec<Device> {
     ids.filter_map(|it| it.id.as_deref()).map(|id| Device::open(id).unwrap()).collect()
 }
 
-/// Two float32 results of one sum differ by at most two bounds.
+/// Checks that two float32 results of one sum differ by at most two error bounds.
 #[track_caller]
 fn check(what: &dyn std::fmt::Debug, got: f32, other: f32, expected: Expected, terms: usize) {
     let bound = 2.0 * gamma(terms) * expected.magnitude + 2.0 * f64::from(f32::from_bits(1)) * terms as f64;
     let distance = (f64::from(got) - f64::from(other)).abs();
-    assert!(distance <= bound, "{what:?}: {got} and {other}, {} expected", expected.value);
+    assert!(distance <= bound, "{what:?}: {got} and {other}; expected {}", expected.value);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn products() {
     while cases < 300 {
         let case = GemmCase::new(gemm_desc(&mut random), Values::Real, &mut random);
         let s = *case.problem.sizes();
-        // Software GL is slow.
+        // Software GL is too slow for larger products.
         if s.m * s.n * s.k > 1 << 20 {
             continue;
         }
@@ -70,7 +70,7 @@ fn products() {
     assert!(compared > 100_000, "{compared} in {cases} cases");
 }
 
-/// Convolutions. The other library multiplies the weights by the im2col matrix.
+/// Convolutions. `matrixmultiply` multiplies the weights by the im2col matrix.
 #[test]
 fn convolutions() {
     let mut random = Random::new(72);

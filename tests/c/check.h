@@ -1,4 +1,4 @@
-/* What the test programs share: checks, data on which fp32 is exact, and convolution solved the naive way. */
+/* Shared by the test programs: checks, data on which fp32 is exact, and a naive convolution. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ends the program with the place and the words if `condition` does not hold. */
+/* Ends the program with the source line and a message unless `condition` holds. */
 #define CHECK(condition, ...)                                         \
   do {                                                                \
     if (!(condition)) {                                               \
@@ -18,7 +18,7 @@
     }                                                                 \
   } while (0)
 
-/* What stands in an output before it is written. */
+/* The value of every output element before a call. */
 #define CANARY (-12345.0f)
 
 static inline float *floats(size_t count) {
@@ -33,7 +33,7 @@ static inline float *filled(size_t count, float value) {
   return memory;
 }
 
-/* Small integers: all sums of their products are exact in fp32, in any order. */
+/* Small integers. All sums of their products are exact in fp32, in any order. */
 static inline float *integers(size_t count, unsigned seed) {
   float *memory = floats(count);
   for (size_t i = 0; i < count; i++) {
@@ -82,7 +82,7 @@ static inline double conv_at(const struct conv *it, const float *input, const fl
   return relu && sum < 0 ? 0.0 : sum;
 }
 
-/* Every output must be right to the bit, and not all of them zero. */
+/* Checks that every output is exact and that not all are zero. */
 static inline void check_conv(const char *what, const struct conv *it, const float *input, const float *weights,
                               const float *bias, int relu, const float *output) {
   long P = conv_p(it), Q = conv_q(it), i = 0, nonzero = 0;

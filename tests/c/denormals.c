@@ -1,5 +1,5 @@
-/* Denormal numbers: kept, or taken for zero if SPARKLE_FLUSH_DENORMALS says so, by every thread; the caller's own mode is
- * not touched. The argument says which of the two is expected. */
+/* Every thread keeps denormal numbers, or flushes them to zero if SPARKLE_FLUSH_DENORMALS is set. The caller's own mode does not
+ * change. The argument, "kept" or "flushed", is what is expected. */
 #include "new_api.h"
 
 #include <xmmintrin.h>
@@ -15,7 +15,7 @@ int main(int argc, char **argv) {
   const struct conv conv = {1, K, N, N, N, 1, 1, 1, 1, 0, 0, 1, 1, 1};
   sparkle_conv2d_desc desc = describe(&conv, 0, 0);
   size_t in = input_len(&conv), w = weights_len(&conv), out = output_len(&conv);
-  /* Operands that are denormal, and normal ones whose products are. */
+  /* Denormal operands, and normal operands with denormal products. */
   const float operands[2][2] = {{1e-40f, 2.0f}, {1e-20f, 1e-20f}};
   for (int i = 0; i < 2; i++) {
     float x = operands[i][0], y = operands[i][1];

@@ -1,4 +1,4 @@
-/* Loads, uses and closes the library whose path is the first argument, 50 times, on the device that the second one names. */
+/* Loads, uses and closes a library 50 times. The first argument is its path, the second the device. */
 #define _POSIX_C_SOURCE 200809L
 #include <sparkle.h>
 
@@ -6,8 +6,8 @@
 
 #include "check.h"
 
-/* The function `name` of the library as `name_`. (ISO C has no conversion from an object pointer to a function pointer;
- * this is the way that POSIX shows for dlsym.) */
+/* Loads the function `name` of the library as `name_`. ISO C cannot convert an object pointer to a function pointer; POSIX
+ * documents this conversion for dlsym. */
 #define SYMBOL(library, name)                     \
   __typeof__(&name) name##_ = NULL;               \
   *(void **)&name##_ = dlsym(library, #name);     \
@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
                           output_len(&CONV)) == SPARKLE_OK, "%s", sparkle_last_error_());
     check_conv("dlopen", &CONV, input, weights, NULL, 0, output);
     free(output);
-    /* With and without an orderly end. */
+    /* With and without closing the device and finalising. */
     if (round % 4 > 1) CHECK(sparkle_device_close_(device) == SPARKLE_OK, "%s", sparkle_last_error_());
     if (round % 2) CHECK(sparkle_finalize_() == SPARKLE_OK, "%s", sparkle_last_error_());
     CHECK(dlclose(library) == 0, "%s", dlerror());

@@ -1,4 +1,4 @@
-/* Leaves main while another thread computes on the device that the argument names. */
+/* Returns from main while another thread computes on the device that the argument names. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 

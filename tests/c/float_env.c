@@ -1,6 +1,5 @@
-/* Floating-point environments on the device that the first argument names: whatever rounding, flushing of denormals,
- * traps and flags a caller has, results are the same bits, nothing traps, and the caller's environment is as it was,
- * bit for bit, flags included. */
+/* Floating-point environments on the device that the first argument names. Rounding, denormal flushing, traps and flags of the
+ * caller vary. Results have the same bits, nothing traps, and the caller's environment is unchanged, including its flags. */
 #include "new_api.h"
 
 #include <stdint.h>
@@ -36,9 +35,9 @@ enum { COUNT = sizeof MODES / sizeof *MODES };
 static struct environment now(void) {
   struct environment it;
   it.mxcsr = _mm_getcsr();
-  /* Storing it masks all exceptions, so it is loaded again. */
+  /* fnstenv masks all exceptions, so fldenv restores the environment. */
   __asm__ volatile("fnstenv %0\n\tfldenv %0" : "=m"(it.x87));
-  /* What is not part of the environment: where the last x87 instruction was. */
+  /* Clears the address of the last x87 instruction, which is not compared. */
   it.x87[3] = it.x87[4] = it.x87[5] = it.x87[6] = 0;
   return it;
 }
@@ -52,7 +51,7 @@ static void leave(void) { enter(&MODES[0]); }
 
 static unsigned calls;
 
-/* Makes a call in a mode, and checks that it leaves the mode as it was. */
+/* Makes a call in a mode and checks that the mode is unchanged. */
 #define IN(mode, call)                                                                                           \
   do {                                                                                                           \
     struct environment before_, after_;                                                                          \
@@ -77,15 +76,14 @@ static unsigned calls;
 
 enum { N = 150 };
 
-/* The direct algorithm, and Winograd's where that is predicted faster. */
+/* One convolution for the direct algorithm, one for which Winograd is predicted to be faster. */
 static const struct conv CONVS[] = {
     {2, 12, 21, 20, 24, 3, 3, 2, 2, 1, 1, 1, 1, 1},
     {1, 32, 36, 36, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1},
 };
 enum { CONV_COUNT = sizeof CONVS / sizeof *CONVS };
 
-/* Values whose sums are rounded; the last of some are so small that products are denormal, or so large that they
- * overflow. */
+/* Values whose sums are rounded. The last eighth is multiplied by `last`, which makes products denormal or overflow. */
 static float *values(size_t count, unsigned seed, float last) {
   float *memory = floats(count);
   for (size_t i = 0; i < count; i++) {
@@ -112,7 +110,7 @@ static struct results compute(const char *selector, int threads, const struct mo
   struct results it;
   sparkle_device *device = NULL;
   sparkle_timing timing = {.size = sizeof timing};
-  /* Threads start in this mode. */
+  /* The library's threads start in this mode. */
   OK_IN(mode, sparkle_finalize());
   OK_IN(mode, sparkle_set_num_threads(threads));
   OK_IN(mode, sparkle_device_open(selector, &device));
@@ -211,7 +209,7 @@ int main(int argc, char **argv) {
           compare("slot", mode, threads, got.slot[i], expected.slot[i], count);
           compare("reference", mode, threads, got.reference[i], expected.reference[i], count);
         }
-        /* One number of threads is enough where the CPU does not compute. */
+        /* On GL, one number of threads is enough, because the CPU does not compute. */
         if (strncmp(argv[1], "gl:", 3) == 0) break;
       }
     }

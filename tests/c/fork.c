@@ -1,5 +1,5 @@
-/* fork(): the device named by the argument, warm in the parent, and in children and their children. On the CPU
- * everything goes on working; GL handles say that they did not survive, and new ones are not asked for here. */
+/* fork() after the parent used the device that the argument names; children and grandchildren use it again. On the CPU
+ * everything still works. GL handles return SPARKLE_ERROR_FORKED; a child opens no new GL device here. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -31,14 +31,14 @@ static void compute(sparkle_status expected) {
   }
 }
 
-/* Runs `body` in a child process, which has to end well. */
+/* Runs `body` in a child process, which must succeed. */
 static void in_child(void (*body)(void)) {
   pid_t child = fork();
   CHECK(child >= 0, "fork");
   if (child == 0) {
     body();
-    /* Where GL was touched, drivers have handlers at exit that wait for threads which do not exist in a child (Mesa's
-     * work queues do). Without GL a child may leave like any program. */
+    /* After use of GL, exit handlers of drivers wait for threads that do not exist in a child (Mesa's work queues do).
+     * Without GL, a child may call exit(). */
     if (it.without_gl) exit(0);
     _exit(0);
   }
@@ -54,7 +54,7 @@ static void nested(void) {
   again();
 }
 
-/* What the parent made can be given up, and what the child makes works. */
+/* A child can release the parent's handles, and its own new handles work. */
 static void fresh(void) {
   OK(sparkle_plan_destroy(it.plan));
   OK(sparkle_device_close(it.device));

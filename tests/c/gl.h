@@ -1,4 +1,4 @@
-/* OpenGL as a program uses it that makes its own calls in Sparkle's context: prototypes from the system's headers, linked
+/* OpenGL for programs that make their own calls in Sparkle's context. Prototypes come from the system's headers; programs link
  * with -lGL. */
 #ifndef GL_H
 #define GL_H

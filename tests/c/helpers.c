@@ -1,4 +1,4 @@
-/* The reference interface's helpers, as programs that never saw our header declare them. */
+/* The reference interface's helpers, declared by the program itself, without sparkle.h. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdint.h>
 #include <time.h>

@@ -1,9 +1,9 @@
-/* The layouts that callers compiled against: every size and every offset, in C and in C++. */
+/* The struct layouts of the C interface: every size and offset, checked in C and in C++. */
 #include <sparkle.h>
 
 #include <stdio.h>
 
-/* C99 has no static_assert: an array of negative length does not compile. */
+/* C99 has no static_assert, but an array of negative length does not compile. */
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define ASSERT(condition) typedef char JOIN(assertion_, __LINE__)[(condition) ? 1 : -1]
@@ -126,8 +126,8 @@ FIELD(sparkle_tuning_record, mean_ms, 16, 8);
 FIELD(sparkle_tuning_record, rate, 24, 8);
 
 int main(void) {
-  /* One call, so that the program is linked with the library as a caller's would be. */
-  printf("version %s, as the header says: %d\n", sparkle_version_string(),
+  /* One call, so that the program needs the library. */
+  printf("version %s, equal to the header: %d\n", sparkle_version_string(),
          sparkle_version() == SPARKLE_VERSION_NUMBER);
   return 0;
 }

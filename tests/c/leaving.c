@@ -1,5 +1,6 @@
 /* usage: leaving INTERFACE STATE WHEN
- * Uses INTERFACE, a device of the new one or "reference", leaves it in STATE, and ends; WHEN says who calls every function at the end. */
+ * Uses INTERFACE, which is "reference" or a device of the new interface, leaves it in STATE and ends. WHEN selects the handler,
+ * destructor, thread or child that calls every function. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,7 +28,7 @@ static void call_everything(void) {
   say("left\n");
 }
 
-/* Computes until it is told to stop, or can not any more. */
+/* Computes until `stop` is set or a call fails. */
 static void *compute(void *barrier) {
   float *output = filled(OUTPUT, CANARY);
   sparkle_plan *plan = its.plan;
@@ -41,7 +42,7 @@ static void *compute(void *barrier) {
       status = sparkle_plan_execute(plan, its.input, INPUT, output, OUTPUT);
     }
     want_status("meanwhile", status);
-    want_right("meanwhile", status, output);
+    want_correct("meanwhile", status, output);
     if (status != SPARKLE_OK) break;
   }
   free(output);
@@ -58,7 +59,7 @@ __attribute__((destructor)) static void destructor(void) {
   if (destructor_calls) call_everything();
 }
 
-static void of_key(void *value) {
+static void key_destructor(void *value) {
   (void)value;
   call_everything();
 }
@@ -66,7 +67,7 @@ static void of_key(void *value) {
 static void *with_key(void *unused) {
   (void)unused;
   WANT(pthread_setspecific(key, &key) == 0, "key");
-  /* The thread has something of the library's that ends with it. */
+  /* Gives the thread state of the library that ends with the thread. */
   if (is_reference()) use_reference();
   float *output = floats(OUTPUT);
   if (its.plan != NULL)
@@ -80,7 +81,7 @@ static void in_child(void) {
   WANT(child >= 0, "fork");
   if (child == 0) {
     call_everything();
-    /* Drivers have handlers of their own, for threads that only the parent has. */
+    /* Drivers register exit handlers that wait for threads of the parent, so they are skipped. */
     _exit(0);
   }
   int status;
@@ -91,14 +92,14 @@ int main(int argc, char **argv) {
   CHECK(argc == 4, "usage: leaving INTERFACE STATE WHEN");
   const char *state = argv[2], *when = argv[3];
   interface = argv[1];
-  int flying = strcmp(state, "flying") == 0, busy = strcmp(state, "busy") == 0;
+  int in_flight = strcmp(state, "in_flight") == 0, busy = strcmp(state, "busy") == 0;
   begin_everything();
   if (strcmp(when, "early") == 0) CHECK(atexit(call_everything) == 0, "atexit");
   if (strcmp(when, "joining") == 0) CHECK(atexit(join_first) == 0, "atexit");
   destructor_calls = strcmp(when, "destructor") == 0;
   if (strcmp(state, "unused") != 0) {
     if (is_reference()) use_reference();
-    else use_device(interface, flying);
+    else use_device(interface, in_flight);
   }
   if (strcmp(state, "finalized") == 0) close_everything();
   if (busy || strcmp(when, "joining") == 0) {
@@ -110,7 +111,7 @@ int main(int argc, char **argv) {
   if (strcmp(when, "late") == 0) CHECK(atexit(call_everything) == 0, "atexit");
   if (strcmp(when, "thread") == 0) {
     pthread_t ending;
-    CHECK(pthread_key_create(&key, of_key) == 0, "key");
+    CHECK(pthread_key_create(&key, key_destructor) == 0, "key");
     CHECK(pthread_create(&ending, NULL, with_key, NULL) == 0, "thread");
     CHECK(pthread_join(ending, NULL) == 0, "join");
   }

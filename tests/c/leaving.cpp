@@ -1,4 +1,4 @@
-// usage: leaving INTERFACE STATE WHEN, as leaving.c: WHEN names the C++ object whose destructor calls every function.
+// usage: leaving INTERFACE STATE WHEN, as in leaving.c. WHEN names the C++ object whose destructor calls every function.
 #include <cstring>
 #include <memory>
 #include <string>
@@ -21,7 +21,7 @@ static void call_everything() {
   WANT(write(1, "left\n", 5) == 5, "write");
 }
 
-// Calls everything when it ends, if it is the one.
+// Calls everything when it is destroyed, if armed.
 struct Last {
   bool armed = false;
   ~Last() {
@@ -29,7 +29,7 @@ struct Last {
   }
 };
 
-// As programs hold their devices.
+// Deleter for devices held in smart pointers, as in programs.
 struct Close {
   void operator()(sparkle_device *device) const {
     WANT(sparkle_device_close(device) == SPARKLE_OK, "close");
@@ -37,7 +37,7 @@ struct Close {
   }
 };
 
-// Computes until it cannot any more, or is told to stop; joined when it ends.
+// Computes until a call fails or `stop` is set. Its destructor joins the thread.
 struct Worker {
   std::thread thread;
   volatile bool stop = false;
@@ -59,11 +59,11 @@ struct Worker {
   }
 };
 
-// Made before main, and so before the library's handler is registered: they end after it.
+// Constructed before main, thus before the library registers its exit handler, so they are destroyed after it runs.
 static Last global;
 static Worker worker;
 static std::unique_ptr<sparkle_device, Close> device;
-static thread_local Last of_thread;
+static thread_local Last thread_object;
 
 int main(int argc, char **argv) {
   CHECK(argc == 4, "usage: leaving INTERFACE STATE WHEN");
@@ -71,7 +71,7 @@ int main(int argc, char **argv) {
   const std::string state = argv[2], when = argv[3];
   begin_everything();
   if (is_reference()) use_reference();
-  else use_device(interface, state == "flying");
+  else use_device(interface, state == "in_flight");
   if (when == "global") global.armed = true;
   if (when == "worker") worker.start();
   if (when == "pointer") {
@@ -85,11 +85,11 @@ int main(int argc, char **argv) {
   }
   if (when == "thread") {
     std::thread ending([] {
-      of_thread.armed = true;
+      thread_object.armed = true;
       if (is_reference()) use_reference();
     });
     ending.join();
   }
-  if (when == "thread of main") of_thread.armed = true;
+  if (when == "thread of main") thread_object.armed = true;
   WANT(write(1, "leaving\n", 8) == 8, "write");
 }

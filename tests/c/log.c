@@ -1,4 +1,4 @@
-/* The log callback. The test sets SPARKLE_DEVISE, which Sparkle knows nothing of and warns about at the first open. */
+/* The log callback. The test sets SPARKLE_DEVISE, an unknown variable, so the library warns when a device is first opened. */
 #include "new_api.h"
 
 static struct {
@@ -12,7 +12,7 @@ static void callback(int32_t level, const char *message, void *user) {
   if (level < 2) return;
   seen.calls++;
   snprintf(seen.message, sizeof seen.message, "%s", message);
-  /* Calling back is allowed. */
+  /* A callback may call the library. */
   static const struct conv CONV = {1, 2, 4, 5, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1};
   sparkle_conv2d_desc desc = describe(&CONV, 0, 0);
   float *input = integers(input_len(&CONV), 1), *weights = integers(weights_len(&CONV), 2);

@@ -1,5 +1,6 @@
-/* The reference interface and the new one on one device, from several threads, with contexts and programs that come and go: every
- * result is right. Some drivers' contexts forget what they run when another one deletes a program (src/gl/forgotten.rs). */
+/* The reference interface and the new one on one device, from several threads, while contexts and programs are created and
+ * deleted. Every result is correct. On some drivers a context loses its current program when another one deletes a program
+ * (src/gl/forgotten.rs). */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -10,16 +11,16 @@ enum { THREADS = 3, STEPS = 2500 };
 
 static struct conv shape = {1, 1, 8, 8, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1};
 static float *input, *weights;
-static atomic_long right;
+static atomic_long verified;
 
-/* One call of the reference interface, and every output of it. */
+/* Makes one call of the reference interface and checks every output. */
 static void reference(const char *what) {
   float *output = filled(output_len(&shape), CANARY);
   float time = gpu_execute_conv2d_fortran(input, weights, output, 1, 1, 8, 8, 1, 3, 1, 1, 8, 8);
   CHECK(time >= 0, "%s: %s", what, sparkle_last_error());
   check_conv(what, &shape, input, weights, NULL, 0, output);
   free(output);
-  right++;
+  verified++;
 }
 
 static void open_and_close(void) {
@@ -32,7 +33,7 @@ static void open_and_close(void) {
   OK(sparkle_device_close(device));
   check_conv("between opening and closing", &shape, input, weights, NULL, 0, output);
   free(output);
-  right++;
+  verified++;
 }
 
 static pthread_barrier_t turn;
@@ -53,10 +54,10 @@ static void *clean_up(void *unused) {
   return NULL;
 }
 
-/* The program of this thread's is given up while another has it in use, and deleted when that takes the next one: from then on this
- * thread's context has something to free, and forgets what it runs as it does. */
+/* Releases this thread's program while another thread uses it. The program is deleted when that thread switches to the next one.
+ * This thread's context then frees it and, on some drivers, loses its current program. */
 static void in_turn(void) {
-  sparkle_device *device; /* Keeps the contexts' group alive. */
+  sparkle_device *device; /* Keeps the share group of the contexts alive. */
   pthread_t thread, cleaner;
   OK(sparkle_device_open("gl:0", &device));
   CHECK(pthread_barrier_init(&turn, NULL, 2) == 0, "barrier");
@@ -67,10 +68,10 @@ static void in_turn(void) {
   CHECK(pthread_join(cleaner, NULL) == 0, "join");
   reference("with a new program");
   pthread_barrier_wait(&turn), pthread_barrier_wait(&turn);
-  for (int i = 0; i < 3; i++) reference("after the old one's end");
+  for (int i = 0; i < 3; i++) reference("after the old program was deleted");
   CHECK(pthread_join(thread, NULL) == 0, "join");
-  /* The same when the other thread's end deletes it. */
-  for (int i = 0; i < 3; i++) reference("after the thread's end");
+  /* The same when the end of the other thread deletes the program. */
+  for (int i = 0; i < 3; i++) reference("after the other thread ended");
   gpu_cleanup_opengl();
   OK(sparkle_device_close(device));
 }
@@ -95,7 +96,7 @@ int main(void) {
   pthread_t threads[THREADS];
   for (size_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, mix, (void *)i) == 0, "thread");
   for (size_t i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0, "join");
-  CHECK(right > THREADS * STEPS / 10, "%ld results", right);
+  CHECK(verified > THREADS * STEPS / 10, "%ld results", verified);
   printf("mixed\n");
   free(input), free(weights);
   return 0;

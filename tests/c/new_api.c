@@ -1,4 +1,4 @@
-/* The sparkle_ interface on the device that the first argument names: numbers, handles, times. */
+/* The sparkle_ interface on the device that the first argument names: results, handles and timing. */
 #include "new_api.h"
 
 static const struct conv CONVS[] = {
@@ -10,13 +10,13 @@ static const struct conv CONVS[] = {
 static void devices(void) {
   size_t count = 0;
   OK(sparkle_device_count(&count));
-  CHECK(count >= 1, "the CPU is always there");
+  CHECK(count >= 1, "the CPU is missing");
   for (size_t i = 0; i < count; i++) {
     sparkle_device_info info;
     memset(&info, 0x55, sizeof info);
     info.size = sizeof info;
     OK(sparkle_device_describe(i, &info));
-    CHECK(memchr(info.id, 0, sizeof info.id) && memchr(info.name, 0, sizeof info.name), "unterminated");
+    CHECK(memchr(info.id, 0, sizeof info.id) && memchr(info.name, 0, sizeof info.name), "a string without NUL");
     CHECK(info.kind == (i == 0 ? SPARKLE_DEVICE_KIND_CPU : SPARKLE_DEVICE_KIND_GL), "kind %d", info.kind);
     CHECK((info.usable == 1) == (info.id[0] != 0) && (info.usable == 1) == (info.reason[0] == 0),
           "device %zu: usable %d, id \"%s\", reason \"%s\"", i, info.usable, info.id, info.reason);
@@ -32,7 +32,7 @@ static void devices(void) {
   printf("devices\n");
 }
 
-/* The thread's last timing names this device. */
+/* Checks that the thread's last timing names this device. */
 static void timing(const char *device) {
   sparkle_timing timing;
   memset(&timing, 0x55, sizeof timing);
@@ -54,7 +54,7 @@ static void convolution(sparkle_device *device, const char *name, const struct c
   float *input = integers(input_count, 1), *weights = integers(weights_count, 2);
   float *bias = with_bias ? integers((size_t)it->k, 3) : NULL;
   size_t bias_count = with_bias ? (size_t)it->k : 0;
-  if (count == 1) weights[0] = input[0] = 2; /* So that the one output is not zero. */
+  if (count == 1) weights[0] = input[0] = 2; /* The only output must not be zero. */
   if (count == 1 && bias) bias[0] = 1;
   float *memory = filled(count + 2, CANARY), *output = memory + 1;
 
@@ -63,10 +63,10 @@ static void convolution(sparkle_device *device, const char *name, const struct c
   timing(name);
 
   sparkle_plan *plan = NULL;
-  float *plans_weights = floats(weights_count);
-  memcpy(plans_weights, weights, weights_count * sizeof(float));
-  OK(sparkle_plan_create(device, &desc, plans_weights, weights_count, bias, bias_count, &plan));
-  for (size_t i = 0; i < weights_count; i++) plans_weights[i] = NAN; /* The plan has its copy. */
+  float *copied_weights = floats(weights_count);
+  memcpy(copied_weights, weights, weights_count * sizeof(float));
+  OK(sparkle_plan_create(device, &desc, copied_weights, weights_count, bias, bias_count, &plan));
+  for (size_t i = 0; i < weights_count; i++) copied_weights[i] = NAN; /* The plan has its own copy. */
   for (int run = 0; run < 3; run++) {
     for (size_t i = 0; i < count; i++) output[i] = NAN;
     OK(sparkle_plan_execute(plan, input, input_count, output, count));
@@ -77,13 +77,13 @@ static void convolution(sparkle_device *device, const char *name, const struct c
   size_t packed = 0, workspace = 0;
   OK(sparkle_plan_memory(plan, &packed, &workspace));
   CHECK(packed >= weights_count * sizeof(float) && workspace > 0, "the plan's memory");
-  CHECK(sparkle_plan_memory(plan, NULL, &workspace) == SPARKLE_ERROR_NULL_POINTER, "nowhere to");
+  CHECK(sparkle_plan_memory(plan, NULL, &workspace) == SPARKLE_ERROR_NULL_POINTER, "packed is NULL");
   OK(sparkle_plan_destroy(plan));
-  CHECK(sparkle_plan_memory(plan, &packed, &workspace) == SPARKLE_ERROR_INVALID_HANDLE, "memory of nothing");
+  CHECK(sparkle_plan_memory(plan, &packed, &workspace) == SPARKLE_ERROR_INVALID_HANDLE, "memory of a destroyed plan");
   CHECK(sparkle_plan_destroy(plan) == SPARKLE_ERROR_INVALID_HANDLE, "destroyed twice");
-  CHECK(sparkle_plan_execute(plan, input, input_count, output, count) == SPARKLE_ERROR_INVALID_HANDLE, "freed");
+  CHECK(sparkle_plan_execute(plan, input, input_count, output, count) == SPARKLE_ERROR_INVALID_HANDLE, "executed after its end");
   CHECK(memory[0] == CANARY && memory[count + 1] == CANARY, "written outside");
-  free(input), free(weights), free(plans_weights), free(bias), free(memory);
+  free(input), free(weights), free(copied_weights), free(bias), free(memory);
 }
 
 static void convolutions(sparkle_device *device, const char *name) {
@@ -100,7 +100,7 @@ static float at(const float *x, int column_major, int transposed, long ld, long 
   return column_major ? x[column * ld + row] : x[row * ld + column];
 }
 
-/* A product in memory with room for any layout and with gaps between the lines, which must stay as they are. */
+/* A product with room for any layout and gaps between rows or columns. The gaps must not change. */
 static void product(sparkle_device *device, const char *name, sparkle_gemm_desc desc) {
   int by_columns = desc.layout == SPARKLE_COL_MAJOR;
   int a_trans = desc.trans_a == SPARKLE_TRANS, b_trans = desc.trans_b == SPARKLE_TRANS;
@@ -108,7 +108,7 @@ static void product(sparkle_device *device, const char *name, sparkle_gemm_desc 
   desc.lda = desc.ldb = desc.ldc = (int64_t)side - 2;
   float *a = integers(count, 4), *b = integers(count, 5), *old = integers(count, 6), *c = floats(count);
   if (desc.beta == 0)
-    for (size_t i = 0; i < count; i++) old[i] = i % 2 ? NAN : INFINITY; /* Not to be read. */
+    for (size_t i = 0; i < count; i++) old[i] = i % 2 ? NAN : INFINITY; /* Must not be read. */
   memcpy(c, old, count * sizeof *c);
   int reads = desc.k > 0 && desc.alpha != 0 && desc.m > 0 && desc.n > 0;
   size_t ab_count = reads ? count : 0;
@@ -140,8 +140,8 @@ static sparkle_gemm_desc gemm_desc(void) {
   return desc;
 }
 
-/* One step of a blocked factorisation: the trailing part of a matrix less a product of two of its other parts. */
-static void parts_of_one_matrix(sparkle_device *device, int32_t layout) {
+/* One step of a blocked factorisation: subtracts the product of two blocks from the trailing block of the same matrix. */
+static void blocks_of_one_matrix(sparkle_device *device, int32_t layout) {
   enum { SIDE = 24, STEP = 5, REST = SIDE - STEP };
   float *x = integers(SIDE * SIDE, 11), old[SIDE * SIDE];
   memcpy(old, x, sizeof old);
@@ -149,7 +149,7 @@ static void parts_of_one_matrix(sparkle_device *device, int32_t layout) {
   desc.layout = layout;
   desc.m = desc.n = REST, desc.k = STEP, desc.alpha = -1, desc.beta = 1;
   desc.lda = desc.ldb = desc.ldc = SIDE;
-  /* Below the diagonal block, to its right, and the rest, in the order that the layout has them. */
+  /* Offsets of the block below the diagonal block, of the block to its right, and of the trailing block. */
   size_t below = layout == SPARKLE_ROW_MAJOR ? STEP * SIDE : STEP, right = STEP * SIDE + STEP - below;
   size_t rest = STEP * SIDE + STEP, end = SIDE * SIDE;
   OK(sparkle_sgemm(device, &desc, x + below, end - below, x + right, end - right, x + rest, end - rest));
@@ -180,15 +180,15 @@ static void products(sparkle_device *device, const char *name) {
         product(device, name, desc);
       }
   CHECK(cases == 280, "%d cases", cases);
-  /* Nothing at all to compute, and nowhere to put it. */
+  /* An empty product without buffers. */
   sparkle_gemm_desc empty = gemm_desc();
   OK(sparkle_sgemm(device, &empty, NULL, 0, NULL, 0, NULL, 0));
-  parts_of_one_matrix(device, SPARKLE_ROW_MAJOR);
-  parts_of_one_matrix(device, SPARKLE_COL_MAJOR);
+  blocks_of_one_matrix(device, SPARKLE_ROW_MAJOR);
+  blocks_of_one_matrix(device, SPARKLE_COL_MAJOR);
   printf("products\n");
 }
 
-/* A plan works on when its device is closed. */
+/* A plan still works after its device is closed. */
 static void closed_device(const char *name) {
   const struct conv *it = &CONVS[1];
   sparkle_conv2d_desc desc = describe(it, 0, 1);
@@ -201,14 +201,14 @@ static void closed_device(const char *name) {
   OK(sparkle_device_close(device));
   OK(sparkle_plan_execute(plan, input, input_len(it), output, output_len(it)));
   check_conv("a plan of a closed device", it, input, weights, NULL, 1, output);
-  CHECK(sparkle_device_close((sparkle_device *)(void *)plan) == SPARKLE_ERROR_INVALID_HANDLE, "a plan is no device");
+  CHECK(sparkle_device_close((sparkle_device *)(void *)plan) == SPARKLE_ERROR_INVALID_HANDLE, "a plan was closed as a device");
   CHECK(strstr(sparkle_last_error(), "not a device"), "%s", sparkle_last_error());
   OK(sparkle_plan_destroy(plan));
   free(input), free(weights), free(output);
   printf("closed device\n");
 }
 
-/* After sparkle_finalize every handle is invalid, and everything can be used again. */
+/* After sparkle_finalize all handles are invalid, and the library can be used again. */
 static void finalize(const char *name) {
   const struct conv *it = &CONVS[0];
   sparkle_conv2d_desc desc = describe(it, 0, 0);
@@ -230,7 +230,7 @@ static void finalize(const char *name) {
     CHECK(sparkle_conv2d(device, &desc, input, input_len(it), weights, weights_len(it), NULL, 0, output, count) ==
               SPARKLE_ERROR_INVALID_HANDLE, "device");
     check_untouched("output", output, count);
-    /* NULL means auto, before and after. */
+    /* NULL means auto, also after sparkle_finalize. */
     OK(sparkle_conv2d(NULL, &desc, input, input_len(it), weights, weights_len(it), NULL, 0, output, count));
     check_conv("after finalize", it, input, weights, NULL, 0, output);
     free(output);
@@ -254,7 +254,7 @@ int main(int argc, char **argv) {
   CHECK(sparkle_last_error()[0] == 0, "%s", sparkle_last_error());
   sparkle_timing none;
   none.size = sizeof none;
-  CHECK(sparkle_last_timing(&none) == SPARKLE_ERROR_INVALID_ARGUMENT, "no call yet");
+  CHECK(sparkle_last_timing(&none) == SPARKLE_ERROR_INVALID_ARGUMENT, "a timing before any call");
   devices();
   const char *selector = strcmp(argv[1], "NULL") ? argv[1] : NULL, *name = selector ? selector : "auto";
   sparkle_device *device = NULL;

@@ -1,4 +1,4 @@
-/* What the programs that use the sparkle_ interface share. */
+/* Shared by the programs that use the sparkle_ interface. */
 #ifndef NEW_API_H
 #define NEW_API_H
 
@@ -15,7 +15,7 @@
 static inline sparkle_conv2d_desc describe(const struct conv *it, int bias, int relu) {
   sparkle_conv2d_desc desc;
   OK(sparkle_conv2d_desc_init(&desc));
-  desc.algorithm = SPARKLE_ALGORITHM_DIRECT; /* Exact on the integers that these tests use. */
+  desc.algorithm = SPARKLE_ALGORITHM_DIRECT; /* Exact on the small integers of these tests. */
   CHECK(desc.size == sizeof desc && desc.n == 1 && desc.stride_w == 1 && desc.pad_h == 0 && desc.groups == 1,
         "the defaults");
   desc.n = it->n, desc.c = it->c, desc.h = it->h, desc.w = it->w;

@@ -1,5 +1,5 @@
-/* The system gives the library no more threads, from the Nth on, on the device that the first argument names: every call does its work
- * or says what it lacks, and with threads to be had again everything works. */
+/* Thread creation in the library fails from the Nth thread on. The first argument names the device. Every call succeeds or
+ * reports that no thread could be created. When threads are available again, everything works. */
 #define _GNU_SOURCE
 #include "new_api.h"
 
@@ -10,7 +10,7 @@
 
 static atomic_int first, wanted;
 
-/* In place of the system's, for the library; drivers get their threads. */
+/* Replaces the system's function. It fails only for the library, so drivers still get their threads. */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *), void *argument) {
   static int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
   Dl_info caller;
@@ -23,13 +23,13 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
 static const struct conv CONV = {1, 16, 40, 38, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1};
 static float *input, *weights, *output;
-static int is_short; /* Whether a call may lack threads. */
+static int may_fail; /* Whether thread creation may fail now. */
 
-/* Whether the call did its work. */
+/* Returns whether the call succeeded. */
 static int worked(const char *call, sparkle_status status) {
   if (status == SPARKLE_OK) return 1;
   const char *message = sparkle_last_error();
-  CHECK(is_short, "%s: %s, with threads to be had", call, message);
+  CHECK(may_fail, "%s: %s, although threads are available", call, message);
   CHECK(status == SPARKLE_ERROR_OUT_OF_MEMORY || status == SPARKLE_ERROR_BUSY, "%s: %s: %s", call,
         sparkle_status_string(status), message);
   CHECK(strstr(message, "thread") != NULL, "%s: %s", call, message);
@@ -88,7 +88,7 @@ static void everything(const char *name) {
   }
   if (strncmp(name, "gl:", 3) == 0) {
     float time = gpu_execute_conv2d_fortran(input, weights, output, 1, 16, 40, 38, 16, 3, 1, 1, 40, 38);
-    CHECK(time >= 0 || (is_short && strstr(sparkle_last_error(), "thread")), "%s", sparkle_last_error());
+    CHECK(time >= 0 || (may_fail && strstr(sparkle_last_error(), "thread")), "%s", sparkle_last_error());
     check(time >= 0, "the reference interface");
     gpu_cleanup_opengl();
   }
@@ -98,12 +98,12 @@ static void everything(const char *name) {
 int main(int argc, char **argv) {
   CHECK(argc == 3, "usage: no_threads DEVICE FIRST");
   input = integers(input_len(&CONV), 1), weights = integers(weights_len(&CONV), 2), output = floats(output_len(&CONV));
-  is_short = 1, first = atoi(argv[2]);
+  may_fail = 1, first = atoi(argv[2]);
   everything(argv[1]);
   int all = wanted < first;
-  is_short = 0, first = 0;
+  may_fail = 0, first = 0;
   everything(argv[1]);
-  printf("%s\n", all ? "threads enough" : "without");
+  printf("%s\n", all ? "enough threads" : "too few threads");
   free(input), free(weights), free(output);
   return 0;
 }

@@ -1,5 +1,5 @@
-/* NaN and infinities behind the reference interface: by its own call, by the library's texts, and by programs that dispatch its kernel
- * themselves. An output is the sum of all products, those with the padding's zeros among them. */
+/* NaN and infinities through the reference interface: its own call, the library's shader sources, and direct dispatches of its
+ * kernel. An output is the sum of all products, including those with the zeros of the padding. */
 #include <sparkle.h>
 
 #include <math.h>
@@ -42,7 +42,7 @@ static GLuint buffer(GLuint index, size_t count, const float *values) {
   return name;
 }
 
-static void own_dispatch(const struct conv *it, const float *input, const float *weights, float *output) {
+static void direct_dispatch(const struct conv *it, const float *input, const float *weights, float *output) {
   GLuint names[] = {buffer(0, input_len(it), input), buffer(1, weights_len(it), weights),
                     buffer(2, output_len(it), NULL)};
   glUseProgram((GLuint)gpu_get_compute_program());
@@ -54,7 +54,7 @@ static void own_dispatch(const struct conv *it, const float *input, const float 
   NO_GL_ERROR();
 }
 
-static void all_ways(struct conv it, unsigned seed) {
+static void all_paths(struct conv it, unsigned seed) {
   float *input = integers(input_len(&it), seed), *weights = integers(weights_len(&it), seed + 1);
   float *output = filled(output_len(&it), CANARY);
   size_t place = seed * 7919u;
@@ -65,21 +65,21 @@ static void all_ways(struct conv it, unsigned seed) {
 #define SIZES 1, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
   CHECK(gpu_execute_conv2d_fortran(input, weights, output, SIZES) >= 0, "%s", sparkle_last_error());
   compare("the call", &it, input, weights, output);
-  own_dispatch(&it, input, weights, output);
-  compare("the program's own dispatch", &it, input, weights, output);
+  direct_dispatch(&it, input, weights, output);
+  compare("a direct dispatch", &it, input, weights, output);
   sparkle_conv2d_desc desc;
   sparkle_conv2d_desc_init(&desc);
   desc.c = it.c, desc.h = it.h, desc.w = it.w, desc.k = it.k, desc.r = it.r, desc.s = it.s;
   desc.stride_h = it.stride_h, desc.stride_w = it.stride_w, desc.pad_h = it.pad_h, desc.pad_w = it.pad_w;
-  for (int way = 0; way < 4; way++) {
-    sparkle_shader_options options = {.size = sizeof options, .threads_x = 4, .threads_y = 4, .shared = way & 1};
-    options.chains = 1 + way / 2;
-    static char text[1 << 16];
+  for (int option = 0; option < 4; option++) {
+    sparkle_shader_options options = {.size = sizeof options, .threads_x = 4, .threads_y = 4, .shared = option & 1};
+    options.chains = 1 + option / 2;
+    static char source[1 << 16];
     size_t length = 0;
-    CHECK(!sparkle_shader_source(&desc, &options, text, sizeof text, &length), "%s", sparkle_last_error());
+    CHECK(!sparkle_shader_source(&desc, &options, source, sizeof source, &length), "%s", sparkle_last_error());
     for (size_t i = 0; i < output_len(&it); i++) output[i] = CANARY;
-    CHECK(gpu_execute_conv2d_with_shader(input, weights, output, SIZES, text) >= 0, "%s", sparkle_last_error());
-    compare(way & 1 ? "a text with shared memory" : "a text", &it, input, weights, output);
+    CHECK(gpu_execute_conv2d_with_shader(input, weights, output, SIZES, source) >= 0, "%s", sparkle_last_error());
+    compare(option & 1 ? "a source with shared memory" : "a source", &it, input, weights, output);
   }
   free(input), free(weights), free(output);
 }
@@ -91,9 +91,9 @@ int main(void) {
                        {1, 5, 9, 7, 4, 5, 5, 2, 2, 3, 3, 1, 1, 1},
                        {1, 7, 1, 1, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1}};
   for (int i = 0; i < 3; i++)
-    for (unsigned seed = 0; seed < 6; seed++) all_ways(all[i], seed);
-  CHECK(not_finite > 500, "%ld", not_finite);
+    for (unsigned seed = 0; seed < 6; seed++) all_paths(all[i], seed);
+  CHECK(not_finite > 500, "only %ld outputs are not finite", not_finite);
   gpu_cleanup_opengl();
-  puts("as the definition says");
+  puts("results match the definition");
   return 0;
 }

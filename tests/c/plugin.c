@@ -1,15 +1,15 @@
-/* A plugin that uses the library, and calls every function when it is unloaded. */
+/* A plugin that uses the library and calls every function when it is unloaded. */
 #include "everything.h"
 
 static const char *interface;
 
-void plugin_begin(const char *name, int flying);
+void plugin_begin(const char *name, int in_flight);
 
-void plugin_begin(const char *name, int flying) {
+void plugin_begin(const char *name, int in_flight) {
   interface = name;
   begin_everything();
   if (strcmp(name, "reference") == 0) use_reference();
-  else use_device(name, flying);
+  else use_device(name, in_flight);
 }
 
 __attribute__((destructor)) static void unload(void) {

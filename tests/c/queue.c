@@ -1,5 +1,5 @@
-/* gpu_enqueue_conv2d: convolutions between the caller's own buffers, queued on the caller's context in place of a dispatch of the
- * reference program. */
+/* gpu_enqueue_conv2d: convolutions on the caller's buffers, queued on the caller's context instead of a dispatch of the reference
+ * program. */
 #include "reference.h"
 
 #include "gl.h"
@@ -16,7 +16,7 @@ static const char *const ONES =
     "layout(std430, binding = 2) writeonly buffer O { float o[]; };\n"
     "void main() { for (uint i = gl_GlobalInvocationID.x; i < uint(o.length()); i += gl_NumWorkGroups.x * 64u) o[i] = 1.0; }\n";
 
-/* Large enough for another kernel than the reference program, and exact with each: no 3x3 kernel, so no Winograd. */
+/* Large enough for a faster kernel than the reference program. Exact with every kernel: it is not 3x3, so Winograd is not used. */
 static struct conv large(void) { return square(2, 20, 22, 25, 18, 5, 1, 2); }
 
 struct buffers {
@@ -58,7 +58,7 @@ static float *output_of(const struct buffers *made) {
   return output;
 }
 
-static void right(const char *what, const struct conv *it, const struct buffers *made) {
+static void check_output(const char *what, const struct conv *it, const struct buffers *made) {
   float *output = output_of(made);
   check_conv(what, it, made->input, made->weights, NULL, 0, output);
   check_untouched(what, output + output_len(it), made->counts[2] - output_len(it));
@@ -75,7 +75,7 @@ static void call(const struct conv *it) {
   free(input), free(weights), free(output);
 }
 
-/* What is bound and in use afterwards: what a dispatch of the caller's would have left. */
+/* Bindings and the current program are those that the caller's own dispatch would leave. */
 static void check_state(const struct buffers *made, GLint params) {
   for (GLuint index = 0; index < 4; index++) {
     GLint found = 0, expected = index < 3 ? (GLint)made->names[index] : params;
@@ -84,7 +84,7 @@ static void check_state(const struct buffers *made, GLint params) {
   }
   GLint program = 0;
   glGetIntegerv(GL_CURRENT_PROGRAM, &program);
-  CHECK(program == gpu_get_compute_program(), "program %d is in use", program);
+  CHECK(program == gpu_get_compute_program(), "program %d is current", program);
   NO_GL_ERROR();
 }
 
@@ -94,14 +94,14 @@ static void with_parameters(size_t surplus) {
   struct buffers made = make(&it, surplus);
   GLuint own = buffer(10, NULL);
   glBindBufferBase(GL_SHADER_STORAGE_BUFFER, 3, own);
-  for (unsigned turn = 0; turn < 3; turn++) {
-    /* Other weights each time. */
-    free(made.weights), made.weights = integers(made.counts[1], 10 + turn);
+  for (unsigned round = 0; round < 3; round++) {
+    /* New weights in each round. */
+    free(made.weights), made.weights = integers(made.counts[1], 10 + round);
     glBindBuffer(GL_SHADER_STORAGE_BUFFER, made.names[1]);
     glBufferSubData(GL_SHADER_STORAGE_BUFFER, 0, (GLsizeiptr)(made.counts[1] * sizeof(float)), made.weights);
     CHECK(enqueue(&made, &params) == 1, "%s", sparkle_last_error());
     check_state(&made, (GLint)own);
-    right("with parameters", &it, &made);
+    check_output("with parameters", &it, &made);
   }
   glDeleteBuffers(1, &own);
   done(&made);
@@ -115,7 +115,7 @@ static void after_a_call(void) {
   glGetIntegeri_v(GL_SHADER_STORAGE_BUFFER_BINDING, 3, &params);
   CHECK(enqueue(&made, NULL) == 1, "%s", sparkle_last_error());
   check_state(&made, params);
-  right("after a call", &it, &made);
+  check_output("after a call", &it, &made);
   CHECK(enqueue(&longer, NULL) == 0 && strstr(sparkle_last_error(), "input"), "%s", sparkle_last_error());
   call(&other);
   CHECK(enqueue(&made, NULL) == 0 && strstr(sparkle_last_error(), "weights"), "%s", sparkle_last_error());
@@ -149,12 +149,12 @@ static void refusals(void) {
       GLuint some[3] = {names[0], names[1], names[2]};
       some[i] = wrong[j];
       CHECK(gpu_enqueue_conv2d(program, some[0], some[1], some[2], &params) == 0, "buffer %u", wrong[j]);
-      CHECK(sparkle_last_error()[0], "nothing is said");
+      CHECK(sparkle_last_error()[0], "no error message");
       while (glGetError() != GL_NO_ERROR) continue;
     }
-  /* So small that the reference program is as good. */
+  /* Too small for another kernel than the reference program. */
   params = params_of(&small);
-  CHECK(enqueue(&little, &params) == 0, "a small one");
+  CHECK(enqueue(&little, &params) == 0, "a small convolution was queued");
   float *output = output_of(&little);
   check_untouched("refused", output, little.counts[2]);
   free(output), output = output_of(&made);
@@ -170,7 +170,7 @@ static void another_program(void) {
   struct buffers made = make(&it, 0);
   int program = gpu_compile_custom_shader(ONES);
   CHECK(program > 0 && gpu_get_compute_program() == program, "%s", sparkle_last_error());
-  CHECK(gpu_is_reference_program(program) == 0, "a program of the caller's");
+  CHECK(gpu_is_reference_program(program) == 0, "the caller's program is taken for the reference program");
   CHECK(enqueue(&made, &params) == 0 && strstr(sparkle_last_error(), "program"), "%s", sparkle_last_error());
   float *output = output_of(&made);
   check_untouched("refused", output, made.counts[2]);

@@ -1,4 +1,4 @@
-/* Handles that one thread ends while others use them: a call gives the right numbers or says that the handle is gone. */
+/* One thread destroys handles while others use them. A call returns correct results or SPARKLE_ERROR_INVALID_HANDLE. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -10,9 +10,9 @@ static const struct conv CONV = {1, 4, 10, 9, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1};
 
 static struct {
   pthread_mutex_t lock;
-  sparkle_plan *plan; /* Whoever finds it gone makes another. */
+  sparkle_plan *plan; /* A thread that finds it NULL creates another. */
   int done;
-  long right, gone;
+  long verified, gone;
   float *input, *weights;
 } shared = {PTHREAD_MUTEX_INITIALIZER, NULL, 0, 0, 0, NULL, NULL};
 
@@ -32,14 +32,14 @@ static void *work(void *unused) {
   (void)unused;
   size_t count = output_len(&CONV);
   float *output = floats(count);
-  long right = 0, gone = 0;
+  long verified = 0, gone = 0;
   for (int done = 0; !done;) {
     sparkle_plan *plan = current(&done);
     for (size_t i = 0; i < count; i++) output[i] = CANARY;
     sparkle_status status = sparkle_plan_execute(plan, shared.input, input_len(&CONV), output, count);
     if (status == SPARKLE_OK) {
       check_conv("races", &CONV, shared.input, shared.weights, NULL, 0, output);
-      right++;
+      verified++;
       continue;
     }
     CHECK(status == SPARKLE_ERROR_INVALID_HANDLE, "%s", sparkle_last_error());
@@ -50,7 +50,7 @@ static void *work(void *unused) {
     pthread_mutex_unlock(&shared.lock);
   }
   pthread_mutex_lock(&shared.lock);
-  shared.right += right, shared.gone += gone;
+  shared.verified += verified, shared.gone += gone;
   pthread_mutex_unlock(&shared.lock);
   free(output);
   return NULL;
@@ -64,13 +64,13 @@ int main(void) {
     int done;
     sparkle_plan *plan = current(&done);
     if (end % 2) OK(sparkle_finalize());
-    else sparkle_plan_destroy(plan); /* Somebody may have been faster. */
+    else sparkle_plan_destroy(plan); /* The plan may be gone already. */
   }
   pthread_mutex_lock(&shared.lock);
   shared.done = 1;
   pthread_mutex_unlock(&shared.lock);
   for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0, "join");
-  CHECK(shared.right > 0, "no call succeeded");
+  CHECK(shared.verified > 0, "no call succeeded");
   printf("races\n");
   return 0;
 }

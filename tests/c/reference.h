@@ -1,4 +1,4 @@
-/* The reference interface as programs that never saw our header declare it. */
+/* The reference interface, declared as in programs that do not include sparkle.h. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
@@ -36,7 +36,7 @@ extern float gpu_execute_conv2d_custom(int program, const float *input, const fl
 extern float gpu_execute_conv2d_with_shader(const float *input, const float *weights, float *output, int N, int C,
                                             int H, int W, int K, int kernel_size, int stride, int pad, int H_out,
                                             int W_out, const char *shader_source);
-/* New; only so that failures can be explained. */
+/* Not part of the reference interface; used in failure messages. */
 extern const char *sparkle_last_error(void);
 
 /* A square convolution: N, C, H, W, K, kernel_size, stride, pad. */

@@ -1,4 +1,4 @@
-/* A program of the kind that the reference interface was made for, and what such programs run into. */
+/* A program of the kind that the reference interface serves, including likely mistakes of callers. */
 #define _POSIX_C_SOURCE 200809L
 #include "reference.h"
 
@@ -6,7 +6,7 @@
 
 #include "gl.h"
 
-/* C is never H, so that exchanged arguments show. */
+/* C differs from H, so that swapped arguments are detected. */
 static struct conv shape(int i) {
   switch (i) {
     case 0: return square(1, 3, 16, 20, 8, 3, 1, 1);
@@ -18,8 +18,8 @@ static struct conv shape(int i) {
 }
 enum { SHAPES = 5 };
 
-/* A kernel of the user's own: the negative of the convolution, so that it shows whose kernel ran; another workgroup, another
- * spelling. */
+/* A user's kernel. It computes the negative of the convolution, which shows that it ran. Its workgroup size and its formatting
+ * differ from the library's. */
 static const char *const NEGATIVE =
     "#version 430 core\n"
     "layout(local_size_x=32) in;\n"
@@ -44,7 +44,7 @@ static const char *const NEGATIVE =
 
 static const char *const BROKEN = "#version 430 core\nlayout(local_size_x = 64) in;\nvoid main() { nonsense = 1; }\n";
 
-/* Buffers for one convolution; the output stands between canaries. */
+/* Buffers for one convolution. The output lies between canaries. */
 struct data {
   float *input, *weights, *memory, *output;
   size_t count;
@@ -58,21 +58,21 @@ static struct data make(const struct conv *it, unsigned seed) {
   return data;
 }
 
-static void spoil(struct data *data) {
+static void reset_output(struct data *data) {
   for (size_t i = 0; i < data->count + 2; i++) data->memory[i] = CANARY;
 }
 
 static void done(struct data *data) { free(data->input), free(data->weights), free(data->memory); }
 
-/* The outputs are right, or the right ones' negatives; none is left over from before, and nothing else was written. */
+/* Checks that the outputs times `sign` are correct and nothing else was written, then resets the outputs. */
 static void check(const char *what, const struct conv *it, struct data *data, int sign) {
   for (size_t i = 0; i < data->count; i++) data->output[i] *= (float)sign;
   check_conv(what, it, data->input, data->weights, NULL, 0, data->output);
   CHECK(data->memory[0] == CANARY && data->memory[data->count + 1] == CANARY, "%s: written outside", what);
-  spoil(data);
+  reset_output(data);
 }
 
-static void right(const char *what, const struct conv *it, struct data *data) {
+static void run_and_check(const char *what, const struct conv *it, struct data *data) {
   float time = gpu_execute_conv2d_fortran(data->input, data->weights, data->output, NUMBERS(it));
   CHECK(time > 0, "%s: %g ms: %s", what, time, sparkle_last_error());
   check(what, it, data, 1);
@@ -82,7 +82,7 @@ static void all_shapes(const char *what) {
   for (int i = 0; i < SHAPES; i++) {
     struct conv it = shape(i);
     struct data data = make(&it, 10 * (unsigned)i);
-    right(what, &it, &data);
+    run_and_check(what, &it, &data);
     conv2d_params_t params = params_of(&it);
     double time = gpu_execute_conv2d(data.input, data.weights, data.output, &params);
     CHECK(time > 0, "%g ms: %s", time, sparkle_last_error());
@@ -94,7 +94,7 @@ static void all_shapes(const char *what) {
 static void before_initialisation(void) {
   struct conv it = shape(0);
   struct data data = make(&it, 1);
-  CHECK(gpu_is_initialized() == 0 && gpu_get_compute_program() == 0, "something is there");
+  CHECK(gpu_is_initialized() == 0 && gpu_get_compute_program() == 0, "initialised before any call");
   CHECK(gpu_compile_conv2d_shader() == 0, "compiled");
   CHECK(gpu_compile_custom_shader(NEGATIVE) == 0, "compiled");
   CHECK(gpu_create_buffer(NULL, 16).buffer_id == 0, "a buffer");
@@ -118,11 +118,11 @@ static void initialisation(void) {
   NO_GL_ERROR();
 }
 
-/* The state that a call leaves for the caller's own GL calls. */
+/* The state that a call leaves for the caller's GL calls. */
 static void state_after_a_call(void) {
   struct conv it = shape(1);
   struct data data = make(&it, 2);
-  right("state", &it, &data);
+  run_and_check("state", &it, &data);
   CHECK(glGetString(GL_VERSION) != NULL, "no context is current");
   GLint buffer = 0;
   glGetIntegeri_v(GL_SHADER_STORAGE_BUFFER_BINDING, 3, &buffer);
@@ -136,7 +136,7 @@ static void state_after_a_call(void) {
   done(&data);
 }
 
-/* A state of the caller's that a call must get along with: its buffers bound, its program in use, an error not yet read. */
+/* A call must work in any state of the caller: with buffers bound, without a current program, with an unread error. */
 static void a_callers_state(void) {
   struct conv it = shape(2);
   struct data data = make(&it, 3);
@@ -149,10 +149,10 @@ static void a_callers_state(void) {
   }
   glUseProgram(0);
   glBindBuffer(GL_SHADER_STORAGE_BUFFER, 0x7fffffff); /* An error that the caller has not read. */
-  right("a caller's state", &it, &data);
+  run_and_check("a caller's state", &it, &data);
   while (glGetError() != GL_NO_ERROR) continue;
   glDeleteBuffers(4, own);
-  right("deleted buffers", &it, &data);
+  run_and_check("deleted buffers", &it, &data);
   NO_GL_ERROR();
   done(&data);
 }
@@ -172,13 +172,14 @@ static void bad_arguments(void) {
   REFUSED(gpu_execute_conv2d_custom(0x7fffffff, data.input, data.weights, data.output, NUMBERS(&it)));
   REFUSED(gpu_execute_conv2d_with_shader(data.input, data.weights, data.output, NUMBERS(&it), NULL));
   REFUSED(gpu_execute_conv2d_with_shader(data.input, data.weights, data.output, NUMBERS(&it), BROKEN));
-  CHECK(strstr(sparkle_last_error(), "error"), "no compiler's log: %s", sparkle_last_error()); /* As every compiler says. */
+  /* Every compiler's log contains "error". */
+  CHECK(strstr(sparkle_last_error(), "error"), "no compiler log: %s", sparkle_last_error());
   int program = gpu_get_compute_program();
   CHECK(gpu_compile_custom_shader(BROKEN) == 0 && gpu_compile_custom_shader(NULL) == 0, "compiled");
   CHECK(gpu_compile_custom_shader("") == 0, "compiled");
-  CHECK(gpu_get_compute_program() == program, "the program is another one");
+  CHECK(gpu_get_compute_program() == program, "the program changed");
   check_untouched("output", data.memory, data.count + 2);
-  right("after all that", &it, &data);
+  run_and_check("after the refused calls", &it, &data);
   NO_GL_ERROR();
   done(&data);
 }
@@ -187,11 +188,11 @@ static void buffers(void) {
   float values[5] = {1, 2, 3, 4, 5}, back[5] = {0};
   gpu_buffer_t buffer = gpu_create_buffer(values, sizeof values);
   CHECK(buffer.buffer_id != 0 && buffer.size_bytes == sizeof values, "%s", sparkle_last_error());
-  CHECK(glIsBuffer(buffer.buffer_id), "not in this context");
+  CHECK(glIsBuffer(buffer.buffer_id), "the buffer is not in this context");
   gpu_download_buffer(buffer, back);
   CHECK(memcmp(values, back, sizeof back) == 0, "other values");
   gpu_buffer_t larger = buffer;
-  larger.size_bytes += 4; /* More than there is. */
+  larger.size_bytes += 4; /* Larger than the buffer. */
   float canaries[6] = {CANARY, CANARY, CANARY, CANARY, CANARY, CANARY};
   gpu_download_buffer(larger, canaries);
   check_untouched("a buffer", canaries, 6);
@@ -203,7 +204,7 @@ static void buffers(void) {
   NO_GL_ERROR();
 }
 
-/* set_conv2d_shader_source on a shader object of the caller's. */
+/* set_conv2d_shader_source on the caller's shader object. */
 static void own_shader_object(void) {
   GLuint shader = glCreateShader(GL_COMPUTE_SHADER);
   set_conv2d_shader_source(shader);
@@ -235,7 +236,7 @@ static void custom_shaders(void) {
   float time = gpu_execute_conv2d_with_shader(data.input, data.weights, data.output, NUMBERS(&it), NEGATIVE);
   CHECK(time > 0, "%s", sparkle_last_error());
   check("with a shader", &it, &data, -1);
-  right("the program is still the reference's", &it, &data);
+  run_and_check("the program is still the reference's", &it, &data);
   int program = gpu_compile_custom_shader(NEGATIVE);
   CHECK(program > 0 && gpu_get_compute_program() == program, "program %d: %s", program, sparkle_last_error());
   for (int which = -1; which <= 0; which++) {
@@ -248,9 +249,9 @@ static void custom_shaders(void) {
   check("the custom program by name", &it, &data, -1);
   time = gpu_execute_conv2d_fortran(data.input, data.weights, data.output, NUMBERS(&it));
   CHECK(time > 0, "%s", sparkle_last_error());
-  check("the custom program in the reference's place", &it, &data, -1);
+  check("the custom program instead of the reference program", &it, &data, -1);
   done(&data);
-  /* The reference program comes back with a new beginning. */
+  /* The next initialisation restores the reference program. */
   gpu_cleanup_opengl();
 }
 
@@ -276,9 +277,9 @@ static void threads(void) {
 static void cleanup_and_again(void) {
   for (int round = 0; round < 3; round++) {
     gpu_cleanup_opengl();
-    CHECK(gpu_is_initialized() == 0 && gpu_get_compute_program() == 0, "something is left");
+    CHECK(gpu_is_initialized() == 0 && gpu_get_compute_program() == 0, "still initialised");
     gpu_cleanup_opengl();
-    all_shapes("without a word, after cleanup"); /* Initialises itself. */
+    all_shapes("after cleanup, without initialisation"); /* The call initialises the interface itself. */
     CHECK(gpu_is_initialized() == 1 && gpu_get_compute_program() > 0, "initialised");
     gpu_cleanup_opengl();
     initialisation();

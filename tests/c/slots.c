@@ -1,5 +1,5 @@
-/* Slots of a pipeline on the device that the argument names: there are as many as the pipeline was given, who does not want to
- * wait is answered at once, and what outlives its pipeline is safe and says what has happened. */
+/* Slots of a pipeline on the device that the argument names. There are as many as requested. Polling returns at once. A slot that
+ * outlives its pipeline stays valid, and calls report that the pipeline was destroyed. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -40,8 +40,8 @@ static void expect(const char *what, sparkle_status status, sparkle_status wante
   CHECK(strstr(sparkle_last_error(), words) != NULL, "%s: %s", what, sparkle_last_error());
 }
 
-/* As many as were asked for; one more when one is given back, whether its job is done by then or not. */
-static void as_many_as_there_are(void) {
+/* All requested slots can be held. A released slot can be acquired again, even if it was released before its job was done. */
+static void every_slot_can_be_held(void) {
   for (int slots = 1; slots <= SLOTS; slots++) {
     sparkle_pipeline *pipeline = pipeline_of(slots);
     sparkle_slot *slot[SLOTS], *another = NULL;
@@ -49,7 +49,7 @@ static void as_many_as_there_are(void) {
     for (int i = 0; i < 100; i++) {
       sparkle_status status = sparkle_slot_acquire(pipeline, plan, 0, &another);
       expect("all are held", status, SPARKLE_ERROR_BUSY, "full");
-      CHECK(another == NULL, "a slot, and an error");
+      CHECK(another == NULL, "a slot in spite of the error");
     }
     OK(sparkle_slot_release(slot[0]));
     OK(sparkle_slot_acquire(pipeline, plan, 0, &slot[0]));
@@ -58,7 +58,7 @@ static void as_many_as_there_are(void) {
     OK(sparkle_slot_submit(slot[0], &ticket));
     int32_t cancelled = 7;
     OK(sparkle_ticket_cancel(ticket, &cancelled));
-    CHECK(cancelled == 0, "a job in a slot has begun when it is submitted");
+    CHECK(cancelled == 0, "cancelled a slot's job, which starts when it is submitted");
     OK(sparkle_slot_release(slot[0]));
     OK(sparkle_ticket_wait(ticket, -1));
     OK(sparkle_ticket_release(ticket));
@@ -73,7 +73,7 @@ static void as_many_as_there_are(void) {
     }
     OK(sparkle_pipeline_destroy(pipeline));
   }
-  printf("as many as there are\n");
+  printf("every slot can be held\n");
 }
 
 static struct {
@@ -82,7 +82,7 @@ static struct {
   atomic_long polls[POLLERS];
 } race;
 
-/* Whoever gets the slot keeps it until every other thread has been refused a few times: nobody may be held up meanwhile. */
+/* A thread that gets the slot holds it until every other thread has polled three more times. Polling must not block. */
 static void *poll(void *number) {
   size_t self = (size_t)number;
   while (!race.stop) {
@@ -101,7 +101,7 @@ static void *poll(void *number) {
   return NULL;
 }
 
-static void nobody_is_held_up(void) {
+static void polling_never_blocks(void) {
   pthread_t threads[POLLERS];
   race.pipeline = pipeline_of(1);
   for (size_t i = 0; i < POLLERS; i++)
@@ -109,7 +109,7 @@ static void nobody_is_held_up(void) {
   for (size_t i = 0; i < POLLERS; i++) CHECK(pthread_join(threads[i], NULL) == 0, "join");
   CHECK(race.holds >= HOLDS, "%d", race.holds);
   OK(sparkle_pipeline_destroy(race.pipeline));
-  printf("nobody is held up\n");
+  printf("polling never blocks\n");
 }
 
 static struct {
@@ -128,8 +128,8 @@ static void *wait_for_slot(void *release) {
   return NULL;
 }
 
-/* Who waits gets the slot that is given back; and is sent away when the pipeline ends, or with all else. */
-static void who_waits_is_answered(void) {
+/* A waiting caller gets a released slot. It gets an error when the pipeline is destroyed or the library finalised. */
+static void waiting_callers_wake_up(void) {
   for (int end = 0; end < 3; end++) {
     waiter.pipeline = pipeline_of(1);
     waiter.begun = 0;
@@ -146,14 +146,14 @@ static void who_waits_is_answered(void) {
       CHECK(waiter.status == SPARKLE_OK, "%s", waiter.message);
       OK(sparkle_pipeline_destroy(waiter.pipeline));
     } else if (end == 2 && waiter.status == SPARKLE_OK) {
-      /* The end of everything ends the slot that was held, too, and this thread was faster. */
+      /* sparkle_finalize also released the held slot, and the waiting thread acquired it in time. */
     } else {
       CHECK(waiter.status == SPARKLE_ERROR_INVALID_HANDLE, "%d: %s", waiter.status, waiter.message);
       CHECK(waiter.message[0] != 0, "no message");
       if (end == 1) OK(sparkle_slot_release(slot));
     }
   }
-  printf("who waits is answered\n");
+  printf("waiting callers wake up\n");
 }
 
 static void prepare(const char *name) {
@@ -162,7 +162,7 @@ static void prepare(const char *name) {
   OK(sparkle_plan_create(device, &desc, weights, weights_len(&CONV), NULL, 0, &plan));
 }
 
-/* A slot whose pipeline is gone: with nothing in it, with a job that is done, and with one that runs. */
+/* A slot whose pipeline was destroyed: without a job, with a finished job, and with a running job. */
 static void slots_outlive_their_pipeline(void) {
   for (int round = 0; round < 10; round++) {
     sparkle_pipeline *pipeline = pipeline_of(SLOTS);
@@ -178,20 +178,20 @@ static void slots_outlive_their_pipeline(void) {
     for (int i = 0; i < SLOTS; i++) {
       if (i > 0) {
         OK(sparkle_ticket_wait(ticket[i], 0));
-        check("a job that had begun", slot[i]);
+        check("a job submitted before the end", slot[i]);
         OK(sparkle_ticket_release(ticket[i]));
       }
       for (int again = 0; again < 2; again++) {
         sparkle_status status = sparkle_slot_submit(slot[i], &none);
         expect("a late job", status, SPARKLE_ERROR_INVALID_HANDLE, "the pipeline of this slot was destroyed");
-        CHECK(none == NULL, "a ticket, and an error");
+        CHECK(none == NULL, "a ticket in spite of the error");
         fill(slot[i]);
       }
       float *memory;
       const float *output;
       OK(sparkle_slot_memory(slot[i], &memory, &output));
-      CHECK(memcmp(memory, input, input_len(&CONV) * sizeof(float)) == 0, "the input was touched");
-      if (i > 0) check("an output, still", slot[i]);
+      CHECK(memcmp(memory, input, input_len(&CONV) * sizeof(float)) == 0, "the input changed");
+      if (i > 0) check("the output after a refused job", slot[i]);
       expect("the pipeline", sparkle_slot_acquire(pipeline, plan, 0, &slot[i]), SPARKLE_ERROR_INVALID_HANDLE, "no longer");
       OK(sparkle_slot_release(slot[i]));
       expect("released", sparkle_slot_release(slot[i]), SPARKLE_ERROR_INVALID_HANDLE, "no longer exists");
@@ -204,10 +204,10 @@ int main(int argc, char **argv) {
   CHECK(argc == 2, "usage: slots DEVICE");
   input = integers(input_len(&CONV), 1), weights = integers(weights_len(&CONV), 2);
   prepare(argv[1]);
-  as_many_as_there_are();
-  nobody_is_held_up();
+  every_slot_can_be_held();
+  polling_never_blocks();
   slots_outlive_their_pipeline();
-  who_waits_is_answered(); /* Finalises at last. */
+  waiting_callers_wake_up(); /* Last, because it finalises the library. */
   free(input), free(weights);
   return 0;
 }

@@ -1,5 +1,5 @@
-/* Every kind of call from a thread with 64 KiB of stack, as the header promises, on the device that the first argument
- * names. */
+/* Every kind of call from a thread with 64 KiB of stack, which the header guarantees to suffice. The first argument names the
+ * device. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -47,7 +47,7 @@ static void *all(void *threads) {
   OK(sparkle_pipeline_create(device, NULL, &pipeline));
   for (size_t i = 0; i < sizeof CONVS / sizeof *CONVS; i++) {
     convolve(device, pipeline, &CONVS[i], 1.0f);
-    /* What overflows in Winograd's transforms takes another way. */
+    /* Inputs that overflow in Winograd's transforms use another algorithm. */
     convolve(device, pipeline, &CONVS[i], 3e37f);
   }
   static const int SIZES[][3] = {{N, N, N}, {N, 3, N}, {2, N, N}, {N, N, 4}};
@@ -78,9 +78,9 @@ int main(int argc, char **argv) {
   for (int threads = 1; threads <= 2; threads++) {
     pthread_attr_t attributes;
     pthread_t thread;
-    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, STACK) == 0, "a stack");
-    CHECK(pthread_create(&thread, &attributes, all, &threads) == 0, "a thread");
-    CHECK(pthread_join(thread, NULL) == 0, "its end");
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, STACK) == 0, "attributes");
+    CHECK(pthread_create(&thread, &attributes, all, &threads) == 0, "thread");
+    CHECK(pthread_join(thread, NULL) == 0, "join");
   }
   printf("64 KiB\n");
   return 0;

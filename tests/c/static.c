@@ -1,4 +1,4 @@
-/* A program without a dynamic linker: no driver can be loaded, everything says so, and the CPU computes. */
+/* A statically linked program has no dynamic linker, so it can load no driver. Errors say so, and the CPU computes. */
 #include "new_api.h"
 
 static const struct conv CONV = {2, 8, 16, 17, 12, 3, 3, 1, 1, 1, 1, 1, 1, 1};
@@ -36,6 +36,6 @@ int main(void) {
   CHECK(gpu_initialize_opengl() == 0 && strstr(sparkle_last_error(), "linked statically"), "%s", sparkle_last_error());
   compute("auto");
   compute("cpu");
-  printf("without a linker\n");
+  printf("without a dynamic linker\n");
   return 0;
 }

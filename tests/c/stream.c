@@ -1,5 +1,5 @@
-/* A pipeline on the device that the first argument names: jobs through buffers and through slots, collected as they are
- * done. With "leave" as second argument the program ends, and with "fork" a child looks on, while jobs are in flight. */
+/* A pipeline on the device that the first argument names, with jobs in buffers and in slots, collected as they finish. With the
+ * second argument "leave" the program ends while jobs are in flight; with "fork" it forks while they are. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -28,7 +28,7 @@ static void submit_all(void) {
 
 static void check_job(unsigned i) { check_conv("a job", &CONV, it.input[i], it.weights, NULL, 0, it.output[i]); }
 
-/* Takes jobs as they are done. */
+/* Collects jobs as they finish. */
 static void collect(void) {
   unsigned left[JOBS], count = JOBS;
   for (unsigned i = 0; i < JOBS; i++) left[i] = i;
@@ -40,9 +40,9 @@ static void collect(void) {
     OK(sparkle_ticket_wait_any(tickets, count, -1, &index));
     CHECK(index < count, "%zu of %u", index, count);
     OK(sparkle_ticket_poll(tickets[index], &done));
-    CHECK(done == 1, "waited for, and not done: %d", done);
+    CHECK(done == 1, "wait_any returned a job with done = %d", done);
     OK(sparkle_ticket_cancel(tickets[index], &done));
-    CHECK(done == 0, "cancelled when it was done");
+    CHECK(done == 0, "cancelled a finished job");
     OK(sparkle_ticket_wait(tickets[index], 0));
     check_job(left[index]);
     OK(sparkle_ticket_release(tickets[index]));
@@ -74,8 +74,8 @@ static void slots(void) {
   printf("slots\n");
 }
 
-/* In a child nobody works at the parent's jobs: everything says so, and nothing hangs. */
-static void look_on(void) {
+/* In a child no thread runs the parent's jobs. Calls return SPARKLE_ERROR_FORKED, and none hangs. */
+static void fork_in_flight(void) {
   pid_t child = fork();
   CHECK(child >= 0, "fork");
   if (child == 0) {
@@ -103,7 +103,7 @@ int main(int argc, char **argv) {
     printf("leaving\n");
     return 0;
   }
-  if (argc == 3) look_on();
+  if (argc == 3) fork_in_flight();
   collect();
   slots();
   sparkle_pipeline_stats stats = {.size = sizeof stats};

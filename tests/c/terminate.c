@@ -1,4 +1,4 @@
-/* Another library ends the EGL display under Sparkle's hands, between any two of its calls: nobody hears of it. */
+/* Another library terminates the EGL display that Sparkle uses, between any two calls. Every call still succeeds. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -6,16 +6,16 @@
 #include <EGL/eglext.h>
 #include <pthread.h>
 
-enum { MOST = 16 };
+enum { MAX_DEVICES = 16 };
 
 static const struct conv CONV = {2, 4, 9, 8, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1};
-/* So much data that calls stream it. */
+/* Enough data that calls split it into pieces and stream them. */
 static const struct conv LARGE = {1, 1, 1024, 1200, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
 
 static float *input, *weights, *output;
 static sparkle_device *device;
 
-/* An entry point of EGL's. (The conversion is the one that POSIX shows for dlsym.) */
+/* Loads an EGL entry point, with the conversion that POSIX documents for dlsym. */
 #define EGL_CALL(type, name)                          \
   type name##_ = NULL;                                \
   *(__eglMustCastToProperFunctionPointerType *)&name##_ = eglGetProcAddress(#name)
@@ -26,13 +26,13 @@ static void terminate(EGLDisplay display) {
   CHECK(eglTerminate(display), "eglTerminate: %#x", eglGetError());
 }
 
-/* Ends every display that Sparkle may be using. */
+/* Terminates every display that Sparkle may use. */
 static void terminate_all(void) {
   EGL_CALL(PFNEGLQUERYDEVICESEXTPROC, eglQueryDevicesEXT);
   EGL_CALL(PFNEGLGETPLATFORMDISPLAYEXTPROC, eglGetPlatformDisplayEXT);
-  EGLDeviceEXT devices[MOST];
+  EGLDeviceEXT devices[MAX_DEVICES];
   EGLint count = 0;
-  if (eglQueryDevicesEXT_ && eglGetPlatformDisplayEXT_ && eglQueryDevicesEXT_(MOST, devices, &count))
+  if (eglQueryDevicesEXT_ && eglGetPlatformDisplayEXT_ && eglQueryDevicesEXT_(MAX_DEVICES, devices, &count))
     for (EGLint i = 0; i < count; i++)
       terminate(eglGetPlatformDisplayEXT_(EGL_PLATFORM_DEVICE_EXT, devices[i], NULL));
   if (eglGetPlatformDisplayEXT_) terminate(eglGetPlatformDisplayEXT_(EGL_PLATFORM_SURFACELESS_MESA, EGL_DEFAULT_DISPLAY, NULL));
@@ -76,7 +76,7 @@ static void calls_and_plans(void) {
   terminate_all();
   sparkle_plan *after = make_plan();
   terminate_all();
-  execute(after, "a plan made after it");
+  execute(after, "a plan created after termination");
   OK(sparkle_plan_destroy(before));
   OK(sparkle_plan_destroy(after));
 
@@ -164,10 +164,10 @@ static void the_reference_interface(void) {
     terminate_all();
     reference("the old thread");
   }
-  /* With something else current, the context has to become it again. */
+  /* With no context current, the call must make its context current again. */
   terminate_all();
   eglMakeCurrent(eglGetCurrentDisplay(), EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
-  reference("a context that was current nowhere");
+  reference("with no context current");
   terminate_all();
   gpu_cleanup_opengl();
   terminate_all();
@@ -185,7 +185,7 @@ int main(void) {
   OK(sparkle_finalize());
   terminate_all();
   OK(sparkle_device_open("gl:0", &device));
-  call("after the end");
+  call("after finalising");
   free(input), free(weights), free(output);
   return 0;
 }

@@ -1,4 +1,4 @@
-/* A thread begins everything on the device that the argument names, and ends before main does; nothing is closed or finalised. */
+/* A thread makes the first use of the device that the argument names and ends before main does. Nothing is closed or finalised. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -36,6 +36,6 @@ int main(int argc, char **argv) {
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, work, argv[1]) == 0, "thread");
   CHECK(pthread_join(thread, NULL) == 0, "join");
-  printf("the thread first\n");
+  printf("the thread ended first\n");
   return 0;
 }

@@ -1,5 +1,5 @@
-/* 64 threads at once: through one plan, and through plans, devices and products of their own, while handles come and go.
- * Every result is what one thread computes. */
+/* 64 threads at once use a shared plan, and devices and plans of their own, while handles are created and destroyed. Every result
+ * is correct. */
 #define _POSIX_C_SOURCE 200809L
 #include "new_api.h"
 
@@ -31,11 +31,11 @@ static void *work(void *argument) {
     OK(sparkle_device_open("cpu", &device));
     OK(sparkle_plan_create(device, &desc, own_weights, weights_count, NULL, 0, &plan));
     OK(sparkle_plan_execute(plan, shared.input, input_len(&CONV), output, count));
-    check_conv("a plan of one's own", &CONV, shared.input, own_weights, NULL, 0, output);
+    check_conv("the thread's own plan", &CONV, shared.input, own_weights, NULL, 0, output);
     OK(sparkle_plan_destroy(plan));
     OK(sparkle_device_close(device));
 
-    /* Errors are each thread's own. */
+    /* Each thread has its own last error. */
     char message[64];
     snprintf(message, sizeof message, "thread %ld round %d", thread, round);
     CHECK(sparkle_device_open(message, &device) == SPARKLE_ERROR_INVALID_ARGUMENT, "opened");

@@ -1,6 +1,6 @@
-/* An asynchronous loop of the user's own, as the reference's pipeline did it: three sets of buffers, glDispatchCompute on the
- * program that gpu_get_compute_program returns, with the grid that those programs use, and fences. The parameters
- * are the ones that the last synchronous call left bound. */
+/* A user's own asynchronous loop, like the reference framework's pipeline. It uses three sets of buffers, fences, and
+ * glDispatchCompute on the program from gpu_get_compute_program, with the grid of existing programs. The parameters are those
+ * that the last synchronous call left bound. */
 #include "reference.h"
 
 #include "gl.h"
@@ -10,7 +10,7 @@ enum { SETS = 3, IMAGES = 12 };
 struct set {
   GLuint input, output;
   GLsync fence;
-  float *values; /* What was uploaded. */
+  float *values; /* The uploaded input. */
 };
 
 static const GLuint64 SECOND = 1000000000u;
@@ -74,7 +74,7 @@ static void loop(struct conv it) {
   glDeleteBuffers(1, &weights_buffer);
   NO_GL_ERROR();
 
-  /* And the library goes on as if nothing had been. */
+  /* The library still works after the loop. */
   for (size_t i = 0; i < output_len(&it); i++) output[i] = NAN;
   time = gpu_execute_conv2d_fortran(input, weights, output, NUMBERS(&it));
   CHECK(time > 0, "%s", sparkle_last_error());

@@ -1,4 +1,4 @@
-!> What the Fortran test programs share: counted checks, reproducible data, and convolution the naive way in float64.
+!> Shared by the Fortran test programs: counted checks, reproducible data, and a naive convolution in float64.
 module checks
   use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
   use, intrinsic :: iso_c_binding, only: c_char, c_int, c_null_char
@@ -7,7 +7,7 @@ module checks
   private
   public :: check, finish, set_variable, data_of, shape_of_conv, convolve, agrees, all_nan, same_bits, report_unless_equal
 
-  !> A convolution as the oracle takes it.
+  !> The sizes and options of a convolution.
   type, public :: conv
     integer :: n = 1, c = 1, h = 1, w = 1, k = 1, r = 1, s = 1
     integer :: stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1
@@ -34,7 +34,7 @@ module checks
 
 contains
 
-  !> Ends the program at the first thing that is not as it should be.
+  !> Counts a check. Ends the program with the message `what` if `holds` is false.
   subroutine check(holds, what)
     logical, intent(in) :: holds
     character(len=*), intent(in) :: what
@@ -46,29 +46,29 @@ contains
     error stop 1
   end subroutine check
 
-  !> Sets a variable of the environment, which the library reads at its first use. So a program that needs one does not depend
-  !> on who runs it.
+  !> Sets an environment variable, which the library reads at its first use. A program that needs one can thus run in any
+  !> environment.
   subroutine set_variable(name, value)
     character(len=*), intent(in) :: name, value
 
     call check(c_setenv(name // c_null_char, value // c_null_char, 1_c_int) == 0, 'setenv')
   end subroutine set_variable
 
-  !> Shows both texts if they differ.
+  !> Checks that two strings are equal, and prints both if not.
   subroutine report_unless_equal(found, expected)
     character(len=*), intent(in) :: found, expected
 
     if (found /= expected) print '(5a)', 'found    "', trim(found), '"', new_line('a') // 'expected "', expected // '"'
-    call check(found == expected, 'a text')
+    call check(found == expected, 'two equal strings')
   end subroutine report_unless_equal
 
-  !> The last line: how many checks there were.
+  !> Prints the last line of output, the number of checks.
   subroutine finish()
-    if (count == 0) error stop 'nothing was checked'
+    if (count == 0) error stop 'no check was made'
     print '(a,i0,a)', 'ok: ', count, ' checks'
   end subroutine finish
 
-  !> Values between -1 and 1, the same for the same seed.
+  !> Pseudorandom values between -1 and 1, determined by the seed.
   function data_of(length, seed) result(values)
     integer, intent(in) :: length, seed
     real(real32) :: values(length)
@@ -84,7 +84,7 @@ contains
     end do
   end function data_of
 
-  !> A square kernel with one stride and padding, as the reference interface has it.
+  !> A convolution of the reference interface: a square kernel with one stride and one padding.
   pure type(conv) function shape_of_conv(n, c, h, w, k, kernel_size, stride, pad)
     integer, intent(in) :: n, c, h, w, k, kernel_size, stride, pad
 
@@ -117,7 +117,7 @@ contains
     conv_y_len = self%n * self%k * self%p() * self%q()
   end function conv_y_len
 
-  !> The result in float64, and for each element the sum of the absolute products, which scales its error bound.
+  !> Computes the result in float64 and, for each element, the sum of the absolute products, which scales its error bound.
   pure subroutine convolve(cv, x, w, bias, y, scale)
     type(conv), intent(in) :: cv
     real(real32), intent(in) :: x(0:), w(0:)
@@ -173,11 +173,11 @@ contains
     call convolve(cv, x, w, bias, expected, scale)
     terms = cv%c / cv%groups * cv%r * cv%s + 4
     gamma = terms * 2.0_real64**(-24) / (1.0_real64 - terms * 2.0_real64**(-24))
-    ! Denormals that a GPU flushes are far below this.
+    ! The absolute term covers denormals that a GPU flushes to zero.
     agrees = all(abs(real(y, real64) - expected) <= gamma * scale + 1.0e-37_real64) .and. any(abs(expected) > 0.01_real64)
   end function agrees
 
-  !> Whether two arrays are the same, bit by bit; NaN equals itself.
+  !> Whether two arrays have the same bits, so a NaN equals itself.
   pure logical function same_bits(a, b)
     real(real32), intent(in) :: a(:), b(:)
 
@@ -185,7 +185,7 @@ contains
     if (same_bits) same_bits = all(transfer(a, [0_int32]) == transfer(b, [0_int32]))
   end function same_bits
 
-  !> Whether no element is a number.
+  !> Whether every element is NaN.
   pure logical function all_nan(a)
     real(real32), intent(in) :: a(:)
 

@@ -1,5 +1,5 @@
-!> Without `stat` a failure ends the program with its message; `errmsg` alone does not prevent that. The argument says which call
-!> fails. Without one, all of them, with `stat`: they report it, and the program goes on.
+!> Without `stat`, a failure ends the program with its message, even with `errmsg`. The argument selects the call that fails.
+!> Without an argument, every call fails with `stat`, reports the error, and the program continues.
 program error_stop
   use, intrinsic :: iso_fortran_env, only: real32
   use checks, only: check, finish

@@ -1,5 +1,5 @@
-!> `sparkle_gpu_dispatch` on a GL device: memory that is really allocated and copied, kernels that really run, in this library's
-!> forms and in those of the reference. Needs one.
+!> `sparkle_gpu_dispatch` on a GL device: allocating and copying memory and running kernels, called in this library's forms and in
+!> the reference's. Needs a GL device.
 program gpu_dispatch
   use, intrinsic :: iso_c_binding, only: c_loc, c_null_ptr, c_ptr
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
@@ -26,13 +26,13 @@ program gpu_dispatch
   call reduction_in_place()
   call modulus()
   call saxpy_without_alpha()
-  call more_than_a_shader_sees()
+  call buffer_longer_than_a_binding()
   call kernels_survive_cleanup()
   call finish()
 
 contains
 
-  !> GPU memory with `values` in it.
+  !> Allocates GPU memory and copies `values` to it.
   function uploaded(values) result(mem)
     real(real32), intent(in), target, contiguous :: values(:)
     type(gpu_memory) :: mem
@@ -44,7 +44,7 @@ contains
     call check(stat == 0, 'gpu_memcpy to the GPU')
   end function uploaded
 
-  !> What is in GPU memory.
+  !> Copies GPU memory to the host.
   subroutine download(mem, values)
     type(gpu_memory), intent(in) :: mem
     real(real32), intent(inout), target, contiguous :: values(:)
@@ -66,7 +66,7 @@ contains
     call download(mem, received)
     call check(same_bits(sent, received), 'there and back')
 
-    ! The same with C pointers on both sides, a part only.
+    ! A part, with C pointers on both sides.
     gpu_side = transfer(mem%gpu_ptr, c_null_ptr)
     call gpu_memcpy(gpu_side, c_loc(sent(11)), 40_int64, HOST_TO_GPU, stat)
     call check(stat == 0, 'C pointers')
@@ -75,15 +75,15 @@ contains
 
     received = 7.0_real32
     call gpu_memcpy(c_loc(received), mem, mem%size_bytes + 4, GPU_TO_HOST, stat)
-    call check(stat == -1, 'more than there is')
+    call check(stat == -1, 'more bytes than allocated')
     call gpu_memcpy(c_loc(received), mem, -4_int64, GPU_TO_HOST, stat)
     call check(stat == -1, 'a negative size')
     call gpu_memcpy(c_loc(received), mem, 4_int64, HOST_TO_GPU, stat)
     call check(stat == -1, 'the wrong direction')
     call gpu_memcpy(c_loc(received), gpu_side, 4_int64, 3, stat)
-    call check(stat == -1, 'no direction')
+    call check(stat == -1, 'an invalid direction')
     call gpu_memcpy(c_null_ptr, mem, 4_int64, GPU_TO_HOST, stat)
-    call check(stat == -1, 'nowhere')
+    call check(stat == -1, 'a null pointer')
     call gpu_memcpy(c_loc(received), c_loc(sent), 4_int64, GPU_TO_HOST, stat)
     call check(stat == -1, 'host memory is not GPU memory')
     call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'nothing was copied')
@@ -92,11 +92,11 @@ contains
     call check(.not. mem%allocated .and. mem%gpu_ptr == 0 .and. mem%size_bytes == 0, 'gpu_free')
     call gpu_free(mem)
     call gpu_memcpy(c_loc(received), gpu_side, 4_int64, GPU_TO_HOST, stat)
-    call check(stat == -1, 'freed memory is gone')
+    call check(stat == -1, 'freed memory is refused')
     none = gpu_malloc(0_int64)
-    call check(.not. none%allocated, 'no bytes')
+    call check(.not. none%allocated, 'zero bytes')
     none = gpu_malloc(-8_int64)
-    call check(.not. none%allocated, 'fewer than none')
+    call check(.not. none%allocated, 'a negative number of bytes')
   end subroutine memory
 
   subroutine vector_add()
@@ -118,7 +118,7 @@ contains
     call gpu_synchronize()
     call download(args(3), c)
     call check(same_bits(c, a + b), 'vector_add')
-    ! Whatever the grid, all of it.
+    ! Every grid computes all elements.
     do i = 1, size(GRIDS, 2)
       c = 0.0_real32
       call gpu_free(args(3))
@@ -142,7 +142,7 @@ contains
     args = [uploaded([2.0_real32]), uploaded(x), uploaded(y)]
     call launch_gpu_kernel(kernel, args, [size(x)], [256])
     call download(args(3), result)
-    ! Times two is exact, so a fused multiply-add rounds the same.
+    ! Multiplying by two is exact, so a fused multiply-add gives the same result.
     call check(same_bits(result, 2.0_real32 * x + y), 'saxpy')
     call free(args)
   end subroutine saxpy
@@ -173,7 +173,7 @@ contains
     call download(args(3), c)
     expected = matmul(real(a, real64), real(b, real64))
     call check(stat == 0 .and. all(abs(reshape(c, [m, n]) - expected) <= 1.0e-5_real64), 'gemm')
-    ! Sizes that the buffers are too small for, or none.
+    ! Sizes that are too large for the buffers, or zero.
     c = 5.0_real32
     call gpu_memcpy(args(3), c_loc(c), 4_int64 * size(c), HOST_TO_GPU)
     do i = 1, 3
@@ -185,10 +185,10 @@ contains
       sizes(i) = 0
       call gpu_memcpy(args(4), c_loc(sizes), 12_int64, HOST_TO_GPU)
       call launch_gpu_kernel(kernel, args, [m, n], stat=stat)
-      call check(stat == -1, 'gemm of no matrices')
+      call check(stat == -1, 'gemm of empty matrices')
     end do
     call download(args(3), c)
-    call check(all(abs(c - 5.0_real32) <= 0.0_real32), 'gemm that was refused')
+    call check(all(abs(c - 5.0_real32) <= 0.0_real32), 'a refused gemm leaves C unchanged')
     call free(args)
   end subroutine gemm
 
@@ -201,7 +201,7 @@ contains
 
     kernel = create_gpu_kernel('sum', 'reduction')
     call check(kernel%compiled, 'reduction builds')
-    ! Small integers, so that every order of adding gives the same.
+    ! Small integers, so the sum is exact in any order.
     do i = 1, MANY
       x(i) = real(mod(i, 17) - 5, real32)
     end do
@@ -251,7 +251,7 @@ contains
     unknown%compiled = .true.
     unknown%kernel_type = ''
     call launch_gpu_kernel(unknown, args, [8], stat=stat)
-    call check(stat == -1, 'nor one that the program made by itself')
+    call check(stat == -1, 'a kernel that the program filled in itself is not launched')
     call launch_gpu_kernel(kernel, args, [0], stat=stat)
     call check(stat == -1, 'an empty grid')
     call launch_gpu_kernel(kernel, args, [8, -1], stat=stat)
@@ -265,10 +265,10 @@ contains
     stale = args
     call free(args)
     call launch_gpu_kernel(kernel, stale, [8], stat=stat)
-    call check(stat == -1, 'freed memory is no argument')
+    call check(stat == -1, 'freed memory is refused as an argument')
   end subroutine bad_launches
 
-  !> Memory first and the host's pointer second, in both directions.
+  !> GPU memory first and the host pointer second, in both directions.
   subroutine copies_in_the_references_form()
     type(gpu_memory) :: mem
     real(real32), target :: sent(MANY), received(MANY)
@@ -299,7 +299,7 @@ contains
     call gpu_free(mem)
   end subroutine copies_in_the_references_form
 
-  !> What cannot be copied is reported, or, to a caller who does not ask, becomes NaN.
+  !> A copy that fails is reported. Without `stat`, the destination becomes NaN.
   subroutine copies_that_fail()
     type(gpu_memory) :: mem, none
     real(real32), target :: sent(10), received(12)
@@ -311,35 +311,35 @@ contains
     received = 7.0_real32
     errmsg = 'as before'
     call gpu_memcpy(mem, c_loc(received), 48_int64, GPU_TO_HOST, stat, errmsg)
-    call check(stat == -1 .and. errmsg == 'gpu_memcpy: size_bytes is 48; the GPU memory has 40', 'more than there is')
+    call check(stat == -1 .and. errmsg == 'gpu_memcpy: size_bytes is 48; the GPU memory has 40', 'more bytes than allocated')
     call gpu_memcpy(mem, c_loc(received), 4_int64, 0, stat, errmsg)
-    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'no direction')
+    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'an invalid direction')
     call gpu_memcpy(c_loc(received), mem, 4_int64, HOST_TO_GPU, stat, errmsg)
-    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'another direction than that of the arguments')
+    call check(stat == -1 .and. index(errmsg, 'direction') > 0, 'a direction that contradicts the arguments')
     call gpu_memcpy(none, c_loc(received), 4_int64, GPU_TO_HOST, stat, errmsg)
-    call check(stat == -1 .and. index(errmsg, 'GPU memory') > 0, 'no memory')
+    call check(stat == -1 .and. index(errmsg, 'GPU memory') > 0, 'memory that is not allocated')
     call gpu_memcpy(mem, c_null_ptr, 4_int64, GPU_TO_HOST, stat, errmsg)
-    call check(stat == -1 .and. index(errmsg, 'null') > 0, 'nowhere')
+    call check(stat == -1 .and. index(errmsg, 'null') > 0, 'a null pointer')
     call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'nothing was copied')
     errmsg = 'as before'
     call gpu_memcpy(mem, c_loc(received), 40_int64, GPU_TO_HOST, stat, errmsg)
-    call check(stat == 0 .and. errmsg == 'as before' .and. same_bits(received(:10), sent), 'what works')
+    call check(stat == 0 .and. errmsg == 'as before' .and. same_bits(received(:10), sent), 'a good copy leaves errmsg alone')
 
     received = 7.0_real32
     call gpu_memcpy(mem, c_loc(received), 48_int64, GPU_TO_HOST)
     call check(all_nan(received), 'NaN where nothing was copied to the host')
     received = 7.0_real32
     call gpu_memcpy(none, c_loc(received), 20_int64, GPU_TO_HOST)
-    call check(all_nan(received(:5)) .and. all(abs(received(6:) - 7.0_real32) <= 0.0_real32), 'and no further')
+    call check(all_nan(received(:5)) .and. all(abs(received(6:) - 7.0_real32) <= 0.0_real32), 'nothing after the copy changed')
     received = 7.0_real32
     call gpu_memcpy(mem, c_loc(received), 48_int64, HOST_TO_GPU)
-    call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'what was to be copied from stays')
+    call check(all(abs(received - 7.0_real32) <= 0.0_real32), 'the source is unchanged')
     call download(mem, received(:10))
     call check(all_nan(received(:10)), 'NaN where nothing was copied to the GPU')
     call gpu_free(mem)
   end subroutine copies_that_fail
 
-  !> Three buffers and global_size [m, n], small integers, so that every sum is exact. Deep sums among them.
+  !> Three buffers and global_size [m, n]. Small integers make every sum exact, including long sums.
   subroutine gemm_in_the_references_form()
     integer, parameter :: SIZES(3, 8) = reshape([64, 64, 64, 13, 9, 21, 1, 1, 1, 1, 7, 5, 7, 1, 5, 16, 17, 1, 300, 5, 3, &
       2, 3, 70001], [3, 8])
@@ -364,7 +364,7 @@ contains
       call gpu_memcpy(args(3), c_loc(c), args(3)%size_bytes, GPU_TO_HOST)
       call check(all(abs(c - matmul(real(a, real64), real(b, real64))) <= 0.0_real64) .and. any(abs(c) > 0.5_real32), &
         'gemm of three buffers')
-      ! And again without workgroups, and with a third dimension.
+      ! Again, with a third dimension and without workgroup sizes.
       call launch_gpu_kernel(kernel, args, [m, n, 1], stat=stat)
       c = huge(c)
       call gpu_memcpy(args(3), c_loc(c), args(3)%size_bytes, GPU_TO_HOST)
@@ -374,7 +374,7 @@ contains
     end do
   end subroutine gemm_in_the_references_form
 
-  !> Buffers of which nobody can tell what k is meant.
+  !> Buffer sizes from which k cannot be determined.
   subroutine gemm_that_does_not_fit()
     type(gpu_kernel) :: kernel
     type(gpu_memory) :: args(3)
@@ -383,7 +383,7 @@ contains
     integer :: stat
 
     kernel = create_gpu_kernel('gemm', 'gemm')
-    ! 4 x 5 = 4 x 3 * 3 x 5, and everything that is a little off.
+    ! 4 x 5 = 4 x 3 * 3 x 5, then sizes that are slightly wrong.
     call attempt(kernel, 12, 15, 20, [4, 5], .true.)
     call attempt(kernel, 12, 15, 21, [4, 5], .false.)
     call attempt(kernel, 12, 15, 19, [4, 5], .false.)
@@ -399,7 +399,7 @@ contains
 
     args = [uploaded(data_of(16, 1)), uploaded(data_of(16, 2)), uploaded(data_of(16, 3))]
     call launch_gpu_kernel(kernel, [args(1), args(2), args(2)], [4, 4], stat=stat, errmsg=errmsg)
-    call check(stat == -1 .and. index(errmsg, 'C is the same buffer as A or B') > 0, 'a product into its own factor')
+    call check(stat == -1 .and. index(errmsg, 'C is the same buffer as A or B') > 0, 'C is also a factor')
     call launch_gpu_kernel(kernel, args(:2), [4, 4], stat=stat)
     call check(stat == -1, 'two buffers')
     call launch_gpu_kernel(kernel, args, [4, 4])
@@ -410,7 +410,7 @@ contains
     call free(args)
   end subroutine gemm_that_does_not_fit
 
-  !> One product, refused or not, with all of C changed or none.
+  !> Tries one product. C changes if the sizes fit, and stays unchanged if the product is refused.
   subroutine attempt(kernel, a_length, b_length, c_length, global_size, fits)
     type(gpu_kernel), intent(in) :: kernel
     integer, intent(in) :: a_length, b_length, c_length, global_size(:)
@@ -423,12 +423,12 @@ contains
     args = [uploaded(data_of(a_length, 7)), uploaded(data_of(b_length, 8)), uploaded(before)]
     call launch_gpu_kernel(kernel, args, global_size, [16, 16], stat)
     call download(args(3), after)
-    call check((stat == 0) .eqv. fits, 'what fits')
-    call check(same_bits(before, after) .neqv. fits, 'what does not fit is left alone')
+    call check((stat == 0) .eqv. fits, 'accepted if the sizes fit')
+    call check(same_bits(before, after) .neqv. fits, 'C changes only if the sizes fit')
     call free(args)
   end subroutine attempt
 
-  !> One buffer: sums of 256 numbers each, where the first numbers were.
+  !> One buffer: the sums of 256 numbers each replace its first elements.
   subroutine reduction_in_place()
     integer, parameter :: LENGTHS(6) = [1, 255, 256, 257, MANY, 70001]
     type(gpu_kernel) :: kernel
@@ -440,7 +440,7 @@ contains
     do i = 1, size(LENGTHS)
       x = anint(5.0_real32 * data_of(LENGTHS(i), 50 + i))
       allocate (after(LENGTHS(i)))
-      ! All of it, and what a program says that keeps less in a larger buffer.
+      ! The whole buffer, and a smaller size than the buffer has.
       do used = LENGTHS(i), max(1, LENGTHS(i) - 3), -3
         args = [uploaded(x)]
         call launch_gpu_kernel(kernel, args, [used], [256], stat)
@@ -449,7 +449,7 @@ contains
         do j = 1, (used + 255) / 256
           call check(nint(after(j)) == nint(sum(x(256 * j - 255:min(256 * j, used)))), 'a sum')
         end do
-        call check(same_bits(after(j:), x(j:)), 'what lies after the sums')
+        call check(same_bits(after(j:), x(j:)), 'elements after the sums are unchanged')
         call free(args)
       end do
       deallocate (after)
@@ -475,7 +475,7 @@ contains
     call free(args)
   end subroutine modulus
 
-  !> The reference's form has no way to say what alpha is, so it is refused.
+  !> The reference's form cannot pass alpha, so it is refused.
   subroutine saxpy_without_alpha()
     type(gpu_kernel) :: kernel
     type(gpu_memory) :: args(3)
@@ -490,19 +490,19 @@ contains
     call launch_gpu_kernel(kernel, args(:2), [9], stat=stat, errmsg=errmsg)
     call check(stat == -1 .and. errmsg == 'launch_gpu_kernel: saxpy takes alpha, x and y', 'saxpy of x and y')
     call launch_gpu_kernel(kernel, args, [9], stat=stat, errmsg=errmsg)
-    call check(stat == -1 .and. index(errmsg, 'one element') > 0, 'alpha is not the first')
+    call check(stat == -1 .and. index(errmsg, 'one element') > 0, 'the first argument is not alpha')
     call download(args(2), after)
-    call check(same_bits(y, after), 'y is as it was')
+    call check(same_bits(y, after), 'y is unchanged')
     call launch_gpu_kernel(kernel, args(:2), [9])
     call download(args(2), after)
     call check(all_nan(after), 'NaN where nothing was computed')
     call download(args(1), after)
-    call check(same_bits(x, after), 'x is as it was')
+    call check(same_bits(x, after), 'x is unchanged')
     call free(args)
   end subroutine saxpy_without_alpha
 
-  !> A buffer longer than llvmpipe lets a shader see at once, with the work of many loop iterations.
-  subroutine more_than_a_shader_sees()
+  !> A buffer longer than llvmpipe's maximum binding size. It needs many loop iterations.
+  subroutine buffer_longer_than_a_binding()
     integer, parameter :: LENGTH = 2**25 + 1003
     type(gpu_kernel) :: kernel
     type(gpu_memory) :: mem
@@ -523,11 +523,11 @@ contains
     do i = 1, LENGTH
       if (abs(x(i) - 2.0_real32 * real(mod(i, 1009), real32)) > 0.0_real32) exit
     end do
-    call check(i == LENGTH + 1, 'all of it')
+    call check(i == LENGTH + 1, 'all elements')
     call gpu_free(mem)
-  end subroutine more_than_a_shader_sees
+  end subroutine buffer_longer_than_a_binding
 
-  !> After the context is made anew, other programs have the old names.
+  !> In a new context, other GL programs may have the names of old ones.
   subroutine kernels_survive_cleanup()
     type(gpu_kernel) :: kernel
     type(gpu_memory) :: args(3)

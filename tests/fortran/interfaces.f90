@@ -1,6 +1,6 @@
-!> Every public name of the reference modules, in the reference's own form: arguments by their names, types and kinds to the letter,
-!> components and constants by name. `fortran_programs.rs` holds the lists below against the modules. Results are checked, most of
-!> them element by element again in other programs. Needs a GL device.
+!> Uses every public name of the reference modules as the reference declares it: argument names, types and kinds, components and
+!> constants. `fortran_programs.rs` compares the lists below with the modules. Results are checked, most of them again in other
+!> programs. Needs a GL device.
 module interface_cases
   use, intrinsic :: iso_c_binding, only: c_int, c_loc, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -37,15 +37,15 @@ module interface_cases
 
 contains
 
-  !> The output is right; then it is spoilt, for the next one.
-  subroutine right(what)
+  !> Checks the output, then resets it for the next call.
+  subroutine check_output(what)
     character(len=*), intent(in) :: what
 
     call check(agrees(CV, input, weights, output), what)
     output = huge(output)
-  end subroutine right
+  end subroutine check_output
 
-  !> A pointer takes a component only if it is of exactly this type and kind.
+  !> A pointer can only point to a component of exactly its type and kind.
   subroutine kinds_of_components()
     type(gpu_device), target :: device
     type(gpu_kernel), target :: kernel
@@ -139,22 +139,22 @@ contains
 
     time = conv2d_cpu_reference(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_cpu_reference')
+    call check_output('conv2d_cpu_reference')
     time = conv2d_cpu_benchmark(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT, iterations=2)
-    call right('conv2d_cpu_benchmark')
+    call check_output('conv2d_cpu_benchmark')
     time = conv2d_cpu_with_warmup(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
       kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_cpu_with_warmup')
+    call check_output('conv2d_cpu_with_warmup')
     time = conv2d_cpu_simd(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_cpu_simd')
+    call check_output('conv2d_cpu_simd')
     time = conv2d_cpu_simd_fused(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
       kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_cpu_simd_fused')
+    call check_output('conv2d_cpu_simd_fused')
     time = fused_conv2d_cpu(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('fused_conv2d_cpu')
+    call check_output('fused_conv2d_cpu')
     call check(time >= 0.0_real32, 'a time')
 
     a = data_of(12, 5)
@@ -171,7 +171,7 @@ contains
     call check(same_bits(a, b(:12)), 'optimize_memory_layout')
     call im2col_cache_optimal(input=input, output=matrix, N=N, C=C, H=H, W=W, kernel_size=KERNEL, stride=STRIDE, pad=PAD, &
       H_out=H_OUT, W_out=W_OUT)
-    ! Its middle tap is the image at every other pixel.
+    ! The middle tap reads every other pixel of the image.
     call check(same_bits(matrix(4 * C * N * H_OUT * W_OUT + 1:4 * C * N * H_OUT * W_OUT + W_OUT), input(1:W:2)), 'im2col')
     machine = detect_memory_params()
     call check(machine%tile_m == cache_optimal_tile_size(cache_kb=machine%l1_cache_kb, element_bytes=4), 'tiles')
@@ -182,18 +182,18 @@ contains
     call conv2d_select_implementation(device='cpu', impl_name='reference')
     call conv2d_cpu(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_cpu')
+    call check_output('conv2d_cpu')
     call conv2d_gpu(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_gpu')
+    call check_output('conv2d_gpu')
     call conv2d_auto(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('conv2d_auto')
+    call check_output('conv2d_auto')
     call conv2d_init()
     call conv2d_set_profiling(enabled=.false.)
     call conv2d(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, stride=STRIDE, &
       pad=PAD, H_out=H_OUT, W_out=W_OUT, device_hint='gpu', use_async=.true.)
-    call right('conv2d of v2')
+    call check_output('conv2d of v2')
     call conv2d_show_stats()
     call conv2d_cleanup()
   end subroutine production
@@ -206,16 +206,16 @@ contains
     call check(gpu_init() .and. gpu_compile_shaders(), 'gpu_init')
     time = gpu_execute_conv2d_ref(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
       kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('gpu_execute_conv2d_ref')
+    call check_output('gpu_execute_conv2d_ref')
     time = execute_conv2d_gpu(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('execute_conv2d_gpu')
+    call check_output('execute_conv2d_gpu')
     source = generate_conv_glsl_shader(config=the_config())
     program_id = gpu_compile_custom_shader_fortran(shader_source=source)
     call check(program_id > 0 .and. program_id == gpu_get_program_id(), 'gpu_compile_custom_shader_fortran')
     time = gpu_execute_conv2d_custom_fortran(program_id=program_id, input=input, weights=weights, output=output, N=N, C=C, &
       H=H, W=W, K=K, kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('gpu_execute_conv2d_custom_fortran')
+    call check_output('gpu_execute_conv2d_custom_fortran')
     call check(time >= 0.0_real32, 'a time')
     call gpu_cleanup()
     call check(gpu_get_program_id() == 0, 'gpu_cleanup')
@@ -238,15 +238,15 @@ contains
     call gpu_async_executor_init(state=state, compute_program=gpu_get_program_id(), weight_buffer=int(memory%gpu_ptr))
     call gpu_async_conv2d(state=state, input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
       kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('gpu_async_conv2d')
+    call check_output('gpu_async_conv2d')
     call gpu_async_set_shape(state, N, C, H, W, K, KERNEL, STRIDE, PAD, H_OUT, W_OUT)
     set = gpu_get_next_buffer_set(state=state)
     call gpu_submit_work_async(state=state, set_id=set, input_data=input, output_data=output, &
       input_size=4_int64 * size(input), output_size=4_int64 * size(output), grid_x=1, grid_y=1, grid_z=N * K)
-    ! An expression is no variable: the state is only looked at.
+    ! The parentheses make the state an expression, which only an intent(in) argument accepts.
     do while (.not. gpu_is_work_complete(state=(state), set_id=set))
     end do
-    call right('gpu_submit_work_async, polled')
+    call check_output('gpu_submit_work_async, polled')
     call gpu_wait_for_completion(state=state, set_id=set)
     call gpu_async_executor_cleanup(state=state)
     call gpu_free(mem=memory)
@@ -276,7 +276,7 @@ contains
     call gpu_free(mem=z)
     call check(all([index(get_vector_add_shader(), 'x[i] + y[i]'), index(get_saxpy_shader(), 'alpha'), &
       index(get_gemm_shader(), 'uniform uint K'), index(get_reduction_shader(), 'shared'), &
-      index(get_complex_shader(), 'sqrt')] > 0), 'the texts')
+      index(get_complex_shader(), 'sqrt')] > 0), 'the shader sources')
   end subroutine dispatch
 
   subroutine shaders()
@@ -301,16 +301,16 @@ contains
       problem_size=1000)
     index_of = find_in_cache_system(system=system, kernel_type='conv2d')
     call check(sum(system%cache(index_of)%variants%test_runs) == 1, 'update_performance_system')
-    ! By the type as well.
+    ! Also as type-bound procedures.
     call system%update_performance('conv2d', 'current_variant', 2.0, 1000)
-    call check(system%find_in_cache('conv2d') == index_of .and. system%cache(index_of)%total_executions == 2, 'by the type')
+    call check(system%find_in_cache('conv2d') == index_of .and. system%cache(index_of)%total_executions == 2, 'type-bound')
     time = gpu_execute_with_dynamic_shader(shader_sys=system, input=input, weights=weights, output=output, N=N, C=C, H=H, &
       W=W, K=K, kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('gpu_execute_with_dynamic_shader')
+    call check_output('gpu_execute_with_dynamic_shader')
     call check(time >= 0.0_real32, 'a time')
     call gpu_benchmark_shader_variants(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
       kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
-    call right('gpu_benchmark_shader_variants')
+    call check_output('gpu_benchmark_shader_variants')
     call gpu_cleanup()
   end subroutine shaders
 end module interface_cases
@@ -319,7 +319,7 @@ program interfaces
   use interface_cases
   implicit none
 
-  ! What other runs learnt is no concern of this one.
+  ! Ignores the tuning history of other runs.
   call set_variable('SPARKLE_CACHE_DIR', 'off')
   input = data_of(size(input), 1)
   weights = data_of(size(weights), 2)

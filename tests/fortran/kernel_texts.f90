@@ -1,5 +1,5 @@
-!> The texts of `sparkle_gpu_kernels`, built and dispatched by a program of its own: the reference framework's bindings, uniforms by
-!> their names, its grids. Every element is checked. Needs a GL device, and libGL.
+!> The shader sources of `sparkle_gpu_kernels`, compiled and dispatched by this program, with the reference framework's bindings,
+!> uniform names and grids. Every element is checked. Needs a GL device, and libGL.
 program kernel_texts
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_int32_t, c_loc, c_null_char
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -40,14 +40,14 @@ contains
   subroutine build(source)
     character(len=*), intent(in) :: source
 
-    call check(index(source, '#version 430') == 1, 'a text')
+    call check(index(source, '#version 430') == 1, 'the source has a version line')
     program_id = 0
-    call gl_build('a text of sparkle_gpu_kernels', source, program_id)
+    call gl_build('a source of sparkle_gpu_kernels', source, program_id)
     call check(program_id /= 0, 'it builds')
     call glUseProgram(program_id)
   end subroutine build
 
-  !> Sets a uniform, which must be there.
+  !> Sets a uniform, which must exist.
   subroutine set(name, value)
     character(len=*), intent(in) :: name
     integer, intent(in) :: value
@@ -68,7 +68,7 @@ contains
     call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, int(index, c_int32_t), int(mem%gpu_ptr, c_int32_t))
   end function bound
 
-  !> Dispatches and fetches.
+  !> Dispatches the program and copies the result to the host.
   subroutine run(x_groups, y_groups, mem, values)
     integer, intent(in) :: x_groups, y_groups
     type(gpu_memory), intent(in) :: mem
@@ -95,7 +95,7 @@ contains
     call set('n', LENGTH)
     call run(GROUPS, 1, args(3), z)
     call check(same_bits(z, x + y), 'all elements')
-    ! A program that does not set n, and a grid that is too small.
+    ! n is zero, as if it were not set, and the grid is too small.
     call glUniform1ui(location_of(program_id, 'n' // c_null_char), 0_c_int32_t)
     args(3) = bound(9.0_real32 + x, 2)
     call run(3, 2, args(3), z)
@@ -115,7 +115,7 @@ contains
     call check(location_of(program_id, 'alpha' // c_null_char) >= 0, 'the uniform alpha')
     call glUniform1f(location_of(program_id, 'alpha' // c_null_char), -4.0_c_float)
     call run(GROUPS, 1, args(2), after)
-    ! Times four is exact, so a fused multiply-add rounds the same.
+    ! Multiplying by four is exact, so a fused multiply-add gives the same result.
     call check(same_bits(after, y - 4.0_real32 * x), 'y = alpha x + y')
     call free(args)
   end subroutine saxpy
@@ -142,7 +142,7 @@ contains
     call free(args)
   end subroutine complex_numbers
 
-  !> Row-major, as the text is: transposed for Fortran.
+  !> The shader is row-major, so the matrices are transposed in Fortran.
   subroutine gemm(m, n, k)
     integer, intent(in) :: m, n, k
     type(gpu_memory) :: args(3)
@@ -158,7 +158,7 @@ contains
     call set('K', k)
     call run((n + 15) / 16, (m + 15) / 16, args(3), c)
     call check(all(abs(reshape(c, [n, m]) - matmul(real(b, real64), real(a, real64))) <= 0.0_real64), 'C = A B')
-    call check(any(abs(c) > 0.5_real32), 'that is not zero')
+    call check(any(abs(c) > 0.5_real32), 'C is not zero')
     call free(args)
   end subroutine gemm
 
@@ -178,7 +178,7 @@ contains
     do i = 1, blocks
       call check(nint(after(i)) == nint(sum(x(256 * i - 255:min(256 * i, n)))), 'the sum of a block')
     end do
-    call check(same_bits(after(blocks + 1:), x(blocks + 1:)), 'what lies after the sums')
+    call check(same_bits(after(blocks + 1:), x(blocks + 1:)), 'elements after the sums are unchanged')
     call free(args)
   end subroutine reduction
 

@@ -1,4 +1,4 @@
-!> Handlers that the C library runs at the end of a Fortran program, and that go on using the library.
+!> Exit handlers of a Fortran program that still use the library.
 module leaving_handler
   use, intrinsic :: iso_c_binding, only: c_char, c_int, c_size_t
   use, intrinsic :: iso_fortran_env, only: real32
@@ -34,7 +34,7 @@ module leaving_handler
 
 contains
 
-  !> As print, which may be closed by then.
+  !> Prints a line with write(2), because Fortran units may be closed at exit.
   subroutine say(text)
     character(len=*), intent(in) :: text
 
@@ -50,8 +50,8 @@ contains
     call c_exit(1_c_int)
   end subroutine want
 
-  !> The outputs of a call that succeeded are right, those of one that failed untouched.
-  subroutine want_right(stat, output, what)
+  !> Checks that the output of a successful call is correct and that of a failed call unchanged.
+  subroutine want_correct(stat, output, what)
     integer, intent(in) :: stat
     real(real32), intent(in) :: output(:)
     character(len=*), intent(in) :: what
@@ -61,7 +61,7 @@ contains
     else
       call want(all(abs(output + 1) <= 0), what // ' failed and wrote')
     end if
-  end subroutine want_right
+  end subroutine want_correct
 
   type(sparkle_conv2d_desc) function described()
     described = sparkle_conv2d_desc(n=HERE%n, c=HERE%c, h=HERE%h, w=HERE%w, k=HERE%k, r=HERE%r, s=HERE%s)
@@ -74,17 +74,17 @@ contains
 
     do i = 1, JOBS
       call tickets(i)%wait(stat=stat)
-      call want_right(stat, y(:, i), 'a job')
+      call want_correct(stat, y(:, i), 'a job')
       call tickets(i)%release()
     end do
     call pipeline%flush(stat=stat)
     allocate (z(size(y, 1)), source=-1.0_real32)
     call plan%execute(x, z, stat=stat)
-    call want_right(stat, z, 'a plan')
+    call want_correct(stat, z, 'a plan')
     call another%open(trim(selector), stat=stat)
     z(:) = -1
     call conv2d(described(), x, w, z, device=device, stat=stat)
-    call want_right(stat, z, 'a call')
+    call want_correct(stat, z, 'a call')
     call pipeline%close()
     call plan%destroy()
     call another%close()
@@ -95,19 +95,19 @@ contains
     call say('left')
   end subroutine handler
 
-  !> The reference modules, which compute or say that they could not.
+  !> Calls the reference modules, which compute or report a failure.
   subroutine reference()
     real(real32), allocatable :: z(:)
     real(real32) :: ms
 
     allocate (z(size(y, 1)), source=-1.0_real32)
     ms = gpu_execute_conv2d_ref(x, w, z, HERE%n, HERE%c, HERE%h, HERE%w, HERE%k, HERE%r, 1, 0, HERE%p(), HERE%q())
-    call want_right(merge(SPARKLE_OK, SPARKLE_ERROR_ENDING, ms >= 0), z, 'the reference interface')
+    call want_correct(merge(SPARKLE_OK, SPARKLE_ERROR_ENDING, ms >= 0), z, 'the reference interface')
     call gpu_cleanup()
   end subroutine reference
 end module leaving_handler
 
-!> Ends in the midst of work: arguments are the device, when the handler is registered, and how the program ends.
+!> Ends while jobs are in flight. The arguments are the device, when the handler is registered, and how the program ends.
 program leaving
   use, intrinsic :: iso_c_binding, only: c_funptr, c_funloc, c_int
   use leaving_handler

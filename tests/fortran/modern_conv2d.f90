@@ -1,4 +1,4 @@
-!> Module `sparkle`: convolution on rank-4 and flat arrays, strided sections, every option, plans.
+!> Module `sparkle`: convolution on rank-4 and flat arrays and strided sections, with every option, and plans.
 program modern_conv2d
   use, intrinsic :: iso_fortran_env, only: int64, real32
   use checks
@@ -20,7 +20,7 @@ program modern_conv2d
 
 contains
 
-  !> No images: nothing to compute, but sizes and weights are checked as ever.
+  !> An empty batch. Nothing is computed, but sizes and weights are still checked.
   subroutine empty_batches(selector)
     character(len=*), intent(in) :: selector
     type(sparkle_device) :: device
@@ -40,15 +40,15 @@ contains
     call conv2d(x, w, y, bias=b, pad=1, groups=2, relu=.true., device=device, stat=stat)
     call check(stat == SPARKLE_OK, selector // ': an empty batch')
     call sparkle_last_timing(timing)
-    call check(timing%kernel_ms <= 0 .and. timing%wall_ms <= 0 .and. timing%device == 'cpu', selector // ': no time')
+    call check(timing%kernel_ms <= 0 .and. timing%wall_ms <= 0 .and. timing%device == 'cpu', selector // ': zero time')
     desc = sparkle_conv2d_desc(n=0, c=4, h=7, w=9, k=6, r=3, s=3, pad_h=1, pad_w=1, groups=2)
     call sparkle_output_size(desc, p, q)
-    call check(p == 7 .and. q == 9, 'its output has a height and a width')
+    call check(p == 7 .and. q == 9, 'the output of an empty batch has a height and a width')
     call conv2d(desc, none_in, [w], none_out, bias=b, device=device, stat=stat)
     call check(stat == SPARKLE_OK, selector // ': flat')
     call plan%create(desc, [w], bias=b, device=device)
     call plan%memory(packed, workspace)
-    call check(packed == 0 .and. workspace == 0, 'a plan that holds nothing')
+    call check(packed == 0 .and. workspace == 0, 'a plan without memory')
     call plan%execute(x, y, stat)
     call check(stat == SPARKLE_OK, selector // ': a plan, rank 4')
     call plan%execute(none_in, none_out, stat)
@@ -65,7 +65,7 @@ contains
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'too few weights')
     call conv2d(x, w, y, bias=b(1:5), pad=1, groups=2, device=device, stat=stat)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'too few biases')
-    call check(all(abs(other - 5.0_real32) <= 0.0_real32), 'untouched')
+    call check(all(abs(other - 5.0_real32) <= 0.0_real32), 'the output is unchanged')
   end subroutine empty_batches
 
   subroutine rank4_with_every_option()
@@ -87,7 +87,8 @@ contains
     call check(same_bits(flat(y), flat(other)), 'the same by descriptor')
   end subroutine rank4_with_every_option
 
-  !> Each option alone and the directions apart; H /= W, C /= K, N > 1 throughout. Rank-4 and flat must agree bitwise.
+  !> Each option alone, with different values for height and width. H /= W, C /= K and N > 1 in every case. Rank-4 and flat
+  !> arrays give the same bits.
   subroutine many_shapes()
     type(conv) :: list(9)
     integer :: i
@@ -117,7 +118,7 @@ contains
 
     x = data_of(cv%x_len(), seed)
     w = data_of(cv%w_len(), seed + 100)
-    ! Not allocated, it is an absent argument.
+    ! An unallocated actual argument is an absent argument.
     if (with_bias) allocate (b, source=data_of(cv%k, seed + 200))
     y = huge(y)
     call conv2d(desc_of(cv), x, w, y, bias=b, device=cpu)
@@ -130,7 +131,8 @@ contains
     call check(same_bits(flat(y4), y), 'the same shape as rank 4')
   end subroutine one_shape
 
-  !> Every array a section: every other column, reversed rows, channels of a larger array. Around the output nothing changes.
+  !> Every array is a section: every other column, reversed rows, channels of a larger array. Elements outside of the output
+  !> section do not change.
   subroutine strided_sections()
     type(conv) :: cv
     real(real32) :: x(14, 6, 8, 2), w(6, 3, 3, 10), b(15), y(16, 8, 5, 4), before(16, 8, 5, 4), flat_x(3000), flat_y(2000)
@@ -158,10 +160,10 @@ contains
     call conv2d(desc_of(cv), flat_x(3:2 + 3 * cv%x_len():3), flat(w(1:3, :, :, 1:5)), flat_y(2 * cv%y_len():2:-2), device=cpu)
     call check(agrees(cv, flat_x(3:2 + 3 * cv%x_len():3), flat(w(1:3, :, :, 1:5)), flat_y(2 * cv%y_len():2:-2)), &
       'strided flat sections, the output reversed')
-    call check(all(abs(flat_y(1:2 * cv%y_len():2)) <= 0.0_real32), 'the gaps are untouched')
+    call check(all(abs(flat_y(1:2 * cv%y_len():2)) <= 0.0_real32), 'the gaps are unchanged')
   end subroutine strided_sections
 
-  !> Without a device the library chooses.
+  !> Without a device argument, the library chooses a device.
   subroutine automatic_device()
     type(conv) :: cv
     type(sparkle_timing) :: timing
@@ -188,7 +190,7 @@ contains
     allocate (x(cv%x_len()), y(cv%y_len()), y4(cv%q(), cv%p(), cv%k, cv%n))
     allocate (w, source=data_of(cv%w_len(), 31))
     allocate (b, source=data_of(cv%k, 32))
-    call check(.not. plan%is_created(), 'no plan yet')
+    call check(.not. plan%is_created(), 'not created yet')
     call plan%create(desc_of(cv), w, bias=b, device=cpu)
     call check(plan%is_created(), 'a plan')
     do i = 1, 3
@@ -200,7 +202,7 @@ contains
     call plan%execute(reshape(x, [cv%w, cv%h, cv%c, cv%n]), y4)
     call check(same_bits(flat(y4), y), 'a plan executed on rank 4')
 
-    ! Creating again replaces; the sizes of rank-4 weights need not be said twice.
+    ! Creating again replaces the plan. Rank-4 weights provide their sizes.
     w(:) = data_of(cv%w_len(), 40)
     call plan%create(sparkle_conv2d_desc(n=2_int64, h=8_int64, w=5_int64, stride_w=2_int64, pad_h=1_int64, &
       groups=2_int64, relu=.true.), reshape(w, [cv%s, cv%r, cv%c / cv%groups, cv%k]), device=cpu)
@@ -211,7 +213,7 @@ contains
     call check(.not. plan%is_created(), 'a plan destroyed, twice')
   end subroutine plans
 
-  !> The descriptor's algorithm decides, in a plan and at once; one that cannot be done is refused.
+  !> The descriptor selects the algorithm for plans and calls. An impossible algorithm is refused.
   subroutine algorithms()
     type(sparkle_plan) :: plan
     type(sparkle_conv2d_desc) :: desc
@@ -230,14 +232,14 @@ contains
     call plan%create(desc, w, device=cpu)
     call plan%execute(x, y)
     call sparkle_last_timing(timing)
-    call check(index(timing%kernel, 'winograd') == 0 .and. agrees(cv, x, w, y), 'direct, as asked')
-    ! So little work is direct unless asked otherwise; Winograd needs vector instructions that every CPU here may lack.
+    call check(index(timing%kernel, 'winograd') == 0 .and. agrees(cv, x, w, y), 'direct, as requested')
+    ! Small convolutions use the direct algorithm by default. Winograd needs vector instructions that this CPU may lack.
     desc%algorithm = SPARKLE_ALGORITHM_WINOGRAD
     message = ''
     call conv2d(desc, x, w, y, device=cpu, stat=stat, errmsg=message)
     if (stat == SPARKLE_OK) then
       call sparkle_last_timing(timing)
-      call check(index(timing%kernel, 'conv_winograd') == 1 .and. agrees(cv, x, w, y), 'Winograd, as asked')
+      call check(index(timing%kernel, 'conv_winograd') == 1 .and. agrees(cv, x, w, y), 'Winograd, as requested')
     else
       call check(stat == SPARKLE_ERROR_UNSUPPORTED .and. index(message, 'AVX') > 0, 'no Winograd on this CPU')
     end if

@@ -1,5 +1,5 @@
-!> Module `sparkle`: each argument that cannot be used is named, with what it is and what was expected; `stat` and
-!> `errmsg` behave as ALLOCATE's; outputs keep their values.
+!> Module `sparkle`: an error names the bad argument, its value and the expected value. `stat` and `errmsg` behave as in ALLOCATE.
+!> Outputs are unchanged.
 program modern_errors
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32
   use checks
@@ -29,7 +29,7 @@ program modern_errors
 
 contains
 
-  !> The call just made failed as `expected` says and left y alone.
+  !> Checks that the last call failed with the message `expected` and did not change y.
   subroutine refused(expected, code)
     character(len=*), intent(in) :: expected
     integer, intent(in), optional :: code
@@ -39,7 +39,7 @@ contains
     if (present(code)) wanted = code
     call report_unless_equal(errmsg, expected)
     call check(stat == wanted, 'the code of: ' // expected)
-    call check(all(abs(y - 5.0_real32) <= 0.0_real32), 'y untouched after: ' // expected)
+    call check(all(abs(y - 5.0_real32) <= 0.0_real32), 'y unchanged after: ' // expected)
     errmsg = 'untouched'
     stat = -99
   end subroutine refused
@@ -119,12 +119,12 @@ contains
     call refused('c is 0; expected 1 to 2147483647')
     call sparkle_output_size(desc, p, q, stat, errmsg)
     call refused('c is 0; expected 1 to 2147483647')
-    call check(p == 4 .and. q == 4, 'output size untouched')
+    call check(p == 4 .and. q == 4, 'output size unchanged')
     desc = sparkle_conv2d_desc(n=MOST, c=MOST, h=MOST, w=MOST, k=1, r=1, s=1)
     call conv2d(desc, fx, fw, fy, stat=stat, errmsg=errmsg)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(errmsg, 'input size n*c*h*w is') == 1, 'overflow')
-    call check(all(abs(fy - 5.0_real32) <= 0.0_real32), 'flat y untouched')
-    ! A negative number of groups makes a negative number of channels.
+    call check(all(abs(fy - 5.0_real32) <= 0.0_real32), 'flat y unchanged')
+    ! A negative number of groups gives a negative number of channels.
     call plan%create(sparkle_conv2d_desc(n=1, h=6, w=7, groups=-1), w, stat=stat, errmsg=errmsg)
     call refused('c is -2; expected 1 to 2147483647')
   end subroutine flat_errors
@@ -159,7 +159,7 @@ contains
     call device%open('gl:4711', stat, errmsg)
     call check(stat == SPARKLE_ERROR_NO_DEVICE .and. index(errmsg, 'gl:4711') > 0, 'no such device')
     call check(errmsg(len(errmsg):) == ' ', 'errmsg is padded')
-    call check(.not. device%is_open() .and. device%selector() == '', 'still closed')
+    call check(.not. device%is_open() .and. device%selector() == '', 'the device is still closed')
     call sparkle_set_num_threads(0, stat, errmsg)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. errmsg /= '', 'no threads')
     stat = -99
@@ -193,6 +193,6 @@ contains
     call refused('a has extent 3 in dimension 2; expected at least 4')
     call sgemm(a, bb, c, n=-1, stat=stat, errmsg=errmsg)
     call refused('n is -1; expected 0 to 2147483647')
-    call check(all(abs(c - 7.0_real32) <= 0.0_real32), 'c untouched')
+    call check(all(abs(c - 7.0_real32) <= 0.0_real32), 'c unchanged')
   end subroutine sgemm_errors
 end program modern_errors

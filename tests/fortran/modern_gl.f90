@@ -1,4 +1,4 @@
-!> Module `sparkle` on every usable GL device, opened by name: convolution once and by plan, matrix products, copies.
+!> Module `sparkle` on every usable GL device, opened by id: convolution by a call and by a plan, matrix products, copied handles.
 program modern_gl
   use, intrinsic :: iso_fortran_env, only: real32, real64
   use checks
@@ -37,12 +37,12 @@ contains
     call device%close()
     call check(copy%selector() == id, 'the selector')
     y = huge(y)
-    ! Every other image.
+    ! Every other image of a batch.
     call conv2d(desc(), x(:, :, :, 1:4:2), w, y, bias=b, device=copy)
     call check(agrees(CV, [x(:, :, :, 1:4:2)], [w], [y], b), 'conv2d on ' // id)
     call sparkle_last_timing(timing)
     call check(timing%device == id .and. timing%kernel /= '' .and. timing%dispatches >= 1, 'its timing')
-    call check(timing%kernel_ms >= 0.0d0 .and. timing%wall_ms > 0.0d0 .and. .not. timing%fell_back, 'its times')
+    call check(timing%kernel_ms >= 0.0d0 .and. timing%wall_ms > 0.0d0 .and. .not. timing%fell_back, 'its kernel and wall times')
 
     call plan%create(desc(), w, bias=b, device=copy)
     call copy%close()

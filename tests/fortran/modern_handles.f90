@@ -1,11 +1,11 @@
-!> Module `sparkle`: devices and plans are owned once, whatever is copied, goes out of scope or is finalized; and the
-!> library's own facts, threads and messages.
+!> Module `sparkle`: ownership of devices and plans when handles are copied, go out of scope or are finalized. Also version, device
+!> list, threads and log messages.
 module log_keeper
   use sparkle, only: SPARKLE_LOG_WARNING
   implicit none
   integer, save :: messages = 0
   integer, save :: worst_level = -1
-  logical, save :: text_arrived = .true.
+  logical, save :: text_received = .true.
 
 contains
 
@@ -16,7 +16,7 @@ contains
     !$omp atomic
     messages = messages + 1
     worst_level = max(worst_level, min(level, SPARKLE_LOG_WARNING))
-    if (len(message) == 0) text_arrived = .false.
+    if (len(message) == 0) text_received = .false.
   end subroutine keep
 end module log_keeper
 
@@ -35,8 +35,8 @@ program modern_handles
 
   type(conv), parameter :: SHAPE_HERE = conv(n=1, c=2, h=4, w=5, k=3, r=3, s=3)
 
-  call messages_arrive()
-  call facts()
+  call log_messages()
+  call version_and_devices()
   call device_copies()
   call device_in_scopes()
   call plans_outlive_devices()
@@ -48,7 +48,7 @@ program modern_handles
 
 contains
 
-  !> Whether `device`, or the automatic one, computes rightly.
+  !> Whether `device`, or the automatic one, computes correctly.
   logical function works(device)
     type(sparkle_device), intent(in), optional :: device
     real(real32) :: x(40), w(54), y(18)
@@ -62,7 +62,7 @@ contains
     if (works) works = agrees(SHAPE_HERE, x, w, y)
   end function works
 
-  !> Whether `plan`, made by `make`, computes rightly.
+  !> Whether `plan`, created by `make`, computes correctly.
   logical function executes(plan)
     type(sparkle_plan), intent(in) :: plan
     real(real32) :: x(40), y(18)
@@ -81,22 +81,22 @@ contains
     call plan%create(sparkle_conv2d_desc(n=1, c=2, h=4, w=5, k=3, r=3, s=3), data_of(54, 2), device=device)
   end subroutine make
 
-  subroutine messages_arrive()
+  subroutine log_messages()
     character(len=80) :: errmsg
     integer :: stat
 
-    ! The first opening logs what the environment says and cannot be used.
-    call set_variable('SPARKLE_UNKNOWN_TO_IT', '1')
+    ! The first use of the library warns of unknown environment variables.
+    call set_variable('SPARKLE_UNKNOWN_VARIABLE', '1')
     call sparkle_set_log_handler(keep)
     call check(works(), 'a first call')
     call sparkle_set_log_handler()
-    call check(messages > 0 .and. text_arrived .and. worst_level == SPARKLE_LOG_WARNING, 'messages arrive')
+    call check(messages > 0 .and. text_received .and. worst_level == SPARKLE_LOG_WARNING, 'log messages are received')
     messages = 0
     call sparkle_set_num_threads(-1, stat, errmsg)
-    call check(works() .and. messages == 0, 'and no longer')
-  end subroutine messages_arrive
+    call check(works() .and. messages == 0, 'no messages without a handler')
+  end subroutine log_messages
 
-  subroutine facts()
+  subroutine version_and_devices()
     type(sparkle_device_info), allocatable :: list(:)
     integer :: i, stat
 
@@ -110,7 +110,7 @@ contains
       call check(list(i)%usable .neqv. list(i)%reason /= '', 'an unusable device has a reason')
       if (i > 1) call check(list(i)%kind == SPARKLE_KIND_GL, 'the others are GL')
     end do
-  end subroutine facts
+  end subroutine version_and_devices
 
   subroutine device_copies()
     type(sparkle_device) :: original, copy, third
@@ -124,7 +124,7 @@ contains
     call check(works(copy) .and. .not. works(original), 'a copy outlives the original')
     third = copy
     call copy%close()
-    call check(works(third), 'and a copy of the copy')
+    call check(works(third), 'a copy of a copy works')
     third = third
     call check(works(third), 'assigned to itself')
     third = original
@@ -149,15 +149,15 @@ contains
     dynamic = outer
     call check(works(dynamic), 'an allocatable copy')
     deallocate (dynamic)
-    call check(works(outer), 'its end closed only itself')
-    ! SOURCE copies the bits past the assignment.
+    call check(works(outer), 'deallocating the copy closed only the copy')
+    ! SOURCE= copies the bits without the defined assignment.
     allocate (sourced, source=outer)
     call check(works(sourced), 'a sourced copy')
     deallocate (sourced)
-    call check(works(outer), 'its end closed nothing')
+    call check(works(outer), 'deallocating the sourced copy closed nothing')
     allocate (sourced, source=outer)
     call outer%close()
-    call check(.not. works(sourced), 'and it is refused once the original is closed')
+    call check(.not. works(sourced), 'a sourced copy is refused after the original is closed')
   end subroutine device_in_scopes
 
   subroutine copy_and_leave(device)
@@ -193,11 +193,11 @@ contains
     call check(.not. copy%is_created(), 'a copy is empty')
     call copy%execute(x, y, stat, errmsg)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(errmsg, 'the plan is a copy made by assignment') == 1, &
-      'a copy says what it is')
-    call check(executes(plan), 'the original is not touched')
+      'a copy reports that it is a copy')
+    call check(executes(plan), 'the original still works')
     second = copy
     call second%execute(x, y, stat, errmsg)
-    call check(index(errmsg, 'the plan is a copy made by assignment') == 1, 'and so does a copy of the copy')
+    call check(index(errmsg, 'the plan is a copy made by assignment') == 1, 'a copy of a copy reports the same')
     plan = plan
     call check(executes(plan), 'assigned to itself')
     call make(copy)
@@ -207,11 +207,11 @@ contains
     allocate (sourced, source=plan)
     call check(executes(sourced), 'a sourced copy')
     deallocate (sourced)
-    call check(executes(plan), 'its end released nothing')
+    call check(executes(plan), 'deallocating the sourced copy released nothing')
     allocate (sourced, source=plan)
     call plan%destroy()
     call sourced%execute(x, y, stat, errmsg)
-    call check(stat == SPARKLE_ERROR_INVALID_HANDLE, 'and it is refused once the original is destroyed')
+    call check(stat == SPARKLE_ERROR_INVALID_HANDLE, 'a sourced copy is refused after the original is destroyed')
   end subroutine plan_copies
 
   subroutine arrays_of_handles()
@@ -240,21 +240,21 @@ contains
     one%number = 7
     call one%device%open('cpu')
     call make(one%plan, one%device)
-    ! gfortran 12 makes bitwise temporaries for such assignments and finalizes them; that must end nobody's handle.
+    ! gfortran 12 makes bitwise temporaries for such assignments and finalizes them. That must not close any handle.
     do i = 1, size(copies)
       copies(i) = one
     end do
     do i = 1, size(copies)
       call check(copies(i)%number == 7 .and. works(copies(i)%device), 'a copied structure')
     end do
-    call check(works(one%device) .and. executes(one%plan), 'and the original')
+    call check(works(one%device) .and. executes(one%plan), 'the original structure')
   end subroutine arrays_of_handles
 
   subroutine threads()
     integer :: before
 
     before = sparkle_num_threads()
-    call check(before >= 1, 'there are threads')
+    call check(before >= 1, 'at least one thread')
     call sparkle_set_num_threads(1)
     call check(sparkle_num_threads() == 1 .and. works(), 'one thread')
     call sparkle_set_num_threads(3)
@@ -278,6 +278,6 @@ contains
     call check(stat == SPARKLE_ERROR_INVALID_HANDLE, 'finalized: the plan is invalid')
     call device%open('cpu')
     call make(plan, device)
-    call check(works(device) .and. executes(plan) .and. works(), 'and all works again')
+    call check(works(device) .and. executes(plan) .and. works(), 'everything works again')
   end subroutine finalized_library
 end program modern_handles

@@ -1,4 +1,4 @@
-!> Module `sparkle`: matrix products of every transposition, padded, strided, scaled and empty.
+!> Module `sparkle`: matrix products with every transposition, with padding, strides, scaling and empty matrices.
 program modern_sgemm
   use, intrinsic :: ieee_arithmetic, only: ieee_is_nan, ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_fortran_env, only: real32, real64
@@ -23,7 +23,7 @@ program modern_sgemm
 
 contains
 
-  !> Matrices padded below by `padding` rows, whose contents must neither matter nor change.
+  !> Matrices with `padding` extra rows at the bottom. These rows must not affect the result or change.
   subroutine product_of(m, n, k, transa, transb, padding, alpha, beta)
     integer, intent(in) :: m, n, k, padding
     character(len=1), intent(in) :: transa, transb
@@ -56,7 +56,7 @@ contains
       call sgemm(a, b, c, transa, transb, alpha=alpha, beta=beta, device=cpu)
     end if
     call check(is_product(op_a, op_b, c(:m, :), before(:m, :), alpha, beta), 'op(a) ' // transa // ', op(b) ' // transb)
-    call check(same_bits([c(m + 1:, :)], [before(m + 1:, :)]), 'the padding is untouched')
+    call check(same_bits([c(m + 1:, :)], [before(m + 1:, :)]), 'the padding is unchanged')
   end subroutine product_of
 
   pure logical function is_no(letter)
@@ -89,11 +89,11 @@ contains
       'strided sections, alpha 1 and beta 0 unless said')
     c(1:6, 1:21:3) = before(1:6, 1:21:3)
     call check(same_bits([c], [before]), 'nothing outside the section changed')
-    ! Not read, because beta is zero.
+    ! C is not read, because beta is zero.
     c = ieee_value(c, ieee_quiet_nan)
     call sgemm(a, b, c(1:12, 1:14), device=cpu)
     call check(.not. any(logical(ieee_is_nan(c(1:12, 1:14)))), 'old NaN does not survive beta = 0')
-    call check(all_nan([c(13:, :)]), 'but where nothing is written')
+    call check(all_nan([c(13:, :)]), 'NaN stays outside of the product')
   end subroutine defaults_and_strides
 
   subroutine empty_products()

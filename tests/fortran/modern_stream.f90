@@ -1,4 +1,4 @@
-!> Module `sparkle`: jobs in flight, on the CPU and on the device that SPARKLE_DEVICE names.
+!> Module `sparkle`: pipelines with jobs in flight, on the CPU and on the device that SPARKLE_DEVICE names.
 program modern_stream
   use, intrinsic :: iso_fortran_env, only: real32
   use checks
@@ -42,14 +42,14 @@ contains
     end do
     do i = 1, JOBS
       call plan%execute(x(:, i), z)
-      call check(same_bits(y(:, i), z), 'a job gives what a call gives')
+      call check(same_bits(y(:, i), z), 'a job and a call have the same result')
     end do
     call pipeline%submit(plan, x(:, 1), y(:, 2), last)
     ignored = last%cancel()
     call pipeline%flush()
-    call check(last%is_done(), 'flushed, so done')
+    call check(last%is_done(), 'done after a flush')
     call last%wait(timeout_ms=1000, stat=stat)
-    call check(stat == merge(SPARKLE_ERROR_CANCELLED, SPARKLE_OK, ignored), 'a cancelled job says so')
+    call check(stat == merge(SPARKLE_ERROR_CANCELLED, SPARKLE_OK, ignored), 'a cancelled job reports it')
     call pipeline%submit(plan, x(:, 1), y(:1, 1), last, stat=stat)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'an output too short')
     call pipeline%close()

@@ -1,5 +1,5 @@
-!> Many threads of an OpenMP program at once: on the CPU through both interfaces and, with `gl` as its argument, on the GL
-!> device. Every result must be right, and on the CPU the same bits as alone.
+!> Many OpenMP threads use the library at once: on the CPU through both interfaces or, with the argument `gl`, on the GPU. Every
+!> result must be correct. On the CPU it must have the same bits as in a single thread.
 program openmp_threads
   use, intrinsic :: iso_fortran_env, only: real32
   use checks
@@ -25,7 +25,7 @@ program openmp_threads
     device=device)
   do i = 1, ROUNDS
     call plan%execute(data_of(756, 10 + i), alone(:, i))
-    call check(agrees(CV, data_of(756, 10 + i), w, alone(:, i)), 'alone')
+    call check(agrees(CV, data_of(756, 10 + i), w, alone(:, i)), 'one thread')
   end do
 
   threads_seen = 0
@@ -42,7 +42,7 @@ program openmp_threads
   end do
   !$omp end do
   !$omp end parallel
-  call check(threads_seen == THREADS, 'there were several threads')
+  call check(threads_seen == THREADS, 'all threads ran')
   call finish()
 
 contains
@@ -66,7 +66,7 @@ contains
     call own_plan%create(sparkle_conv2d_desc(n=2, c=3, h=9, w=14, k=6, r=3, s=3, stride_h=2, stride_w=2, pad_h=1, pad_w=1), &
       w, device=device)
     call own_plan%execute(x, y)
-    call check(same_bits(y, alone(:, round)), 'a plan of its own')
+    call check(same_bits(y, alone(:, round)), 'a plan of the thread''s own')
     y = 0.0_real32
     time = conv2d_cpu_reference(x, w, y, 2, 3, 9, 14, 6, 3, 2, 1, 5, 7)
     call check(time > 0.0_real32 .and. same_bits(y, alone(:, round)), 'conv2d_cpu_reference')
@@ -81,8 +81,8 @@ contains
     d = 1.0_real32
     call gemm_simd_avx512(a, b, c, 30, 25, 20, 1.0_real32, 0.0_real32)
     call sgemm(reshape(a, [30, 20]), reshape(b, [20, 25]), d, device=device)
-    call check(same_bits(c, [d]) .and. abs(c(1) - dot_product(a(1::30), b(1:20))) < 1.0e-5_real32, 'sgemm by both ways')
-    ! An error is the caller's own.
+    call check(same_bits(c, [d]) .and. abs(c(1) - dot_product(a(1::30), b(1:20))) < 1.0e-5_real32, 'sgemm by both interfaces')
+    ! Each thread gets its own error.
     call sgemm(reshape(a, [30, 20]), reshape(b, [20, 25]), d, m=-round, stat=stat)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT, 'an error')
   end subroutine on_the_cpu

@@ -1,5 +1,5 @@
-!> A program that keeps the modules it always had: it binds the C symbols of the reference interface itself and is linked
-!> with libsparkle in place of the C file that used to define them. Needs a GL device.
+!> An existing program with unchanged modules. It binds the C symbols of the reference interface itself and is linked with
+!> libsparkle instead of the C file that defined them. Needs a GL device.
 module own_interface
   use, intrinsic :: iso_c_binding
   implicit none
@@ -33,7 +33,7 @@ module own_interface
       integer(c_int) :: gpu_get_compute_program
     end function gpu_get_compute_program
 
-    !> Arrays as raw pointers, the way the existing modules hand them over.
+    !> Arrays as raw pointers, as existing modules pass them.
     function gpu_execute_conv2d_fortran(input, weights, output, N, C, H, W, K, kernel_size, stride, pad, H_out, W_out) &
       bind(C, name="gpu_execute_conv2d_fortran")
       import :: c_float, c_int, c_ptr
@@ -75,15 +75,15 @@ program original_interface
     'void main() { uint i = gl_GlobalInvocationID.x; if (i < uint(N * K * Ho * Wo)) y[i] = 1.0 + float(C); }' // NL
   integer :: i
 
-  call check(gpu_is_initialized() == 0 .and. gpu_get_compute_program() == 0, 'at first there is nothing')
-  ! The first call initialises by itself.
+  call check(gpu_is_initialized() == 0 .and. gpu_get_compute_program() == 0, 'not initialised at first')
+  ! The first call initialises the interface.
   do i = 1, size(SHAPES)
     call one_shape(SHAPES(i), i)
   end do
-  call check(gpu_is_initialized() == 1 .and. gpu_get_compute_program() > 0, 'now there is a program')
+  call check(gpu_is_initialized() == 1 .and. gpu_get_compute_program() > 0, 'initialised by the call')
   call gpu_cleanup_opengl()
-  call check(gpu_is_initialized() == 0 .and. gpu_get_compute_program() == 0, 'and now there is none')
-  call check(gpu_initialize_opengl() == 1 .and. gpu_compile_conv2d_shader() == 1, 'and again')
+  call check(gpu_is_initialized() == 0 .and. gpu_get_compute_program() == 0, 'not initialised after cleanup')
+  call check(gpu_initialize_opengl() == 1 .and. gpu_compile_conv2d_shader() == 1, 'initialised again')
   call one_shape(SHAPES(3), 9)
   call own_shader(SHAPES(2))
   call one_shape(SHAPES(2), 10)
@@ -103,7 +103,7 @@ contains
     y = huge(y)
     time = gpu_execute_conv2d_fortran(c_loc(x), c_loc(w), c_loc(y), cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, &
       cv%pad_h, cv%p(), cv%q())
-    call check(time >= 0.0_c_float .and. agrees(cv, x, w, y), 'loose integers, C second')
+    call check(time >= 0.0_c_float .and. agrees(cv, x, w, y), 'separate integers, C second')
     y = huge(y)
     time = real(gpu_execute_conv2d(c_loc(x), c_loc(w), c_loc(y), own_params(N=cv%n, H=cv%h, W=cv%w, C=cv%c, K=cv%k, &
       kernel_size=cv%r, stride=cv%stride_h, pad=cv%pad_h, H_out=cv%p(), W_out=cv%q())), c_float)
@@ -127,7 +127,7 @@ contains
     y = huge(y)
     time = gpu_execute_conv2d_with_shader(c_loc(x), c_loc(w), c_loc(y), cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, &
       cv%pad_h, cv%p(), cv%q(), ONES // c_null_char)
-    call check(time >= 0.0_c_float .and. all(abs(y - (1.0_c_float + cv%c)) <= 0.0_c_float), 'a shader of its own')
+    call check(time >= 0.0_c_float .and. all(abs(y - (1.0_c_float + cv%c)) <= 0.0_c_float), 'the program''s own shader')
     time = gpu_execute_conv2d_with_shader(c_loc(x), c_loc(w), c_loc(y), cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, &
       cv%pad_h, cv%p(), cv%q(), 'no shader' // c_null_char)
     call check(abs(time + 1.0_c_float) <= 0.0_c_float, 'a bad shader is -1')

@@ -1,6 +1,6 @@
-!> A program with an asynchronous loop of its own, as existing ones have it: after one synchronous call it sets buffers 0
-!> to 2, never 3, and dispatches (ceil(W_out/16), ceil(H_out/16), N*K) workgroups of the library's program by GL calls
-!> that the linker finds in libGL. Every output must be right. Needs a GL device.
+!> A program with its own asynchronous loop, like existing programs. After one synchronous call it binds buffers 0 to 2, never 3,
+!> and dispatches (ceil(W_out/16), ceil(H_out/16), N*K) workgroups of the library's program. It calls GL through libGL. Every
+!> output must be correct. Needs a GL device.
 module own_gl
   use, intrinsic :: iso_c_binding
   implicit none

@@ -1,5 +1,5 @@
-!> The reference modules where there need be no GPU: right results for shapes that expose every mixed-up index, time that
-!> is measured, failure that is reported.
+!> The reference modules without a GPU: correct results for shapes that expose swapped indices, measured times, reported
+!> failures.
 module reference_cpu_cases
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -42,7 +42,7 @@ contains
       call right('conv2d_cpu_simd')
       time = conv2d_cpu_simd_fused(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q())
       call right('conv2d_cpu_simd_fused')
-      call check(time > 0.0_real32, 'their time')
+      call check(time > 0.0_real32, 'the time of several runs')
       time = conv2d_cpu_benchmark(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q(), 2)
       call right('conv2d_cpu_benchmark')
       call check(time > 0.0_real32, 'its time')
@@ -62,7 +62,7 @@ contains
       call conv2d_select_implementation('abacus', 'naive')
       call conv2d_auto(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q())
       call right('conv2d_auto')
-      ! With a GPU or without.
+      ! These work with and without a GPU.
       call conv2d_gpu(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q())
       call right('conv2d_gpu')
 
@@ -94,7 +94,7 @@ contains
     end subroutine right
   end subroutine one_shape
 
-  !> Sections with gaps, and arrays longer than needed, whose surplus must keep its values.
+  !> Sections with gaps, and arrays that are longer than needed. Gaps and extra elements do not change.
   subroutine strided(cv)
     type(conv), intent(in) :: cv
     real(real32) :: x(2 * cv%x_len()), w(3 * cv%w_len()), y(2 * cv%y_len() + 10), before(2 * cv%y_len() + 10), time
@@ -109,10 +109,10 @@ contains
       cv%stride_h, cv%pad_h, cv%p(), cv%q())
     call check(time > 0.0_real32 .and. agrees(cv, x(2::2), w(size(w):1:-3), y(1:last:2)), 'strided sections')
     y(1:last:2) = before(1:last:2)
-    call check(same_bits(y, before), 'the gaps are untouched')
+    call check(same_bits(y, before), 'the gaps are unchanged')
     call conv2d_cpu(x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q())
     call check(agrees(cv, x(:cv%x_len()), w(:cv%w_len()), y(:cv%y_len())), 'arrays longer than needed')
-    call check(same_bits(y(cv%y_len() + 1:), before(cv%y_len() + 1:)), 'the surplus is untouched')
+    call check(same_bits(y(cv%y_len() + 1:), before(cv%y_len() + 1:)), 'the extra elements are unchanged')
   end subroutine strided
 
   subroutine bad_calls(cv)
@@ -134,7 +134,7 @@ contains
 
   contains
 
-    !> A call with arrays of these lengths, and n, H_out and stride off by so much.
+    !> Calls with arrays of these lengths, and with n, H_out and stride wrong by the given amounts.
     subroutine bad(x_len, w_len, y_len, n_off, p_off, stride_off, is_fine)
       integer, intent(in) :: x_len, w_len, y_len, n_off, p_off, stride_off
       logical, intent(in) :: is_fine
@@ -167,11 +167,11 @@ contains
         cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q(), 'gpu', .true., stat)
       call judge(stat == 0, 'conv2d of v2')
       if (is_fine) return
-      ! Nobody asks for the status: what could not be computed is NaN, and nothing else.
+      ! Without a status argument, a failed call fills its output with NaN and changes nothing else.
       call conv2d_auto(x(:x_len), w(:w_len), y(:y_len), cv%n + n_off, cv%c, cv%h, cv%w, cv%k, cv%r, &
         cv%stride_h + stride_off, cv%pad_h, cv%p() + p_off, cv%q())
       call check(all_nan(y(:y_len)), 'NaN where nothing was computed')
-      call check(all(abs(y(y_len + 1:) - 5.0_real32) <= 0.0_real32), 'and only there')
+      call check(all(abs(y(y_len + 1:) - 5.0_real32) <= 0.0_real32), 'nothing after the output changed')
     end subroutine bad
 
     subroutine judge(succeeded, what)

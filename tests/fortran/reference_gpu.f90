@@ -1,4 +1,4 @@
-!> The reference modules on a GL device: `gpu_opengl_interface`, and the production modules on top of it. Needs one.
+!> The reference modules on a GL device: `gpu_opengl_interface` and the production modules built on it. Needs a GL device.
 module reference_gpu_cases
   use, intrinsic :: iso_c_binding, only: c_loc
   use, intrinsic :: iso_fortran_env, only: int64, real32
@@ -45,7 +45,7 @@ contains
       call conv2d(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q(), 'gpu', .true.)
       call check(agrees(cv, x, w, y), 'conv2d of v2, asynchronous')
       y = huge(y)
-      ! As the environment says.
+      ! The environment decides whether the call is asynchronous.
       call conv2d(x, w, y, N, C, H, wd, K, ks, st, pad, cv%p(), cv%q(), 'gpu')
       call check(agrees(cv, x, w, y), 'conv2d of v2, by the environment')
     end associate
@@ -65,11 +65,11 @@ contains
     call check(gpu_init(), 'gpu_init after gpu_cleanup')
     device = init_gpu_device()
     call check(device%initialized .and. device%opengl_ready .and. device%name /= '', 'a device')
-    call check(device%memory_free >= 0 .and. device%memory_total >= 0 .and. device%compute_units >= 0, 'its figures')
+    call check(device%memory_free >= 0 .and. device%memory_total >= 0 .and. device%compute_units >= 0, 'its numbers')
     call conv2d_init()
   end subroutine life_cycle
 
-  !> A part of the program that is done with its convolutions leaves the buffers of other parts alone.
+  !> conv2d_cleanup in one part of a program leaves the buffers of other parts unchanged.
   subroutine cleanup_of_one_part(cv)
     type(conv), intent(in) :: cv
     real(real32), target :: sent(50), received(50)
@@ -101,7 +101,7 @@ contains
     time = gpu_execute_conv2d_ref(x(2::2), w(size(w):1:-3), y(1::2), cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, &
       cv%stride_h, cv%pad_h, cv%p(), cv%q())
     call check(time >= 0.0_real32 .and. agrees(cv, x(2::2), w(size(w):1:-3), y(1::2)), 'strided sections')
-    call check(same_bits(y(2::2), before(2::2)), 'the gaps are untouched')
+    call check(same_bits(y(2::2), before(2::2)), 'the gaps are unchanged')
 
     y = before
     time = gpu_execute_conv2d_ref(x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p() + 1, cv%q())
@@ -119,7 +119,7 @@ contains
     call check(time < -0.5_real32 .and. same_bits(y, before), 'sizes that overflow')
   end subroutine strided_and_bad
 
-  !> A kernel of the user's: the convolution with its sign changed.
+  !> A user's kernel, which computes the negative of the convolution.
   subroutine custom_shader(cv)
     type(conv), intent(in) :: cv
     character(len=*), parameter :: NL = new_line('a')
@@ -149,7 +149,7 @@ contains
     w = data_of(size(w), 92)
     call check(gpu_compile_custom_shader_fortran('this is no shader') == 0, 'a bad shader')
     program_id = gpu_compile_custom_shader_fortran(SOURCE)
-    call check(program_id > 0 .and. program_id == gpu_get_program_id(), 'a custom shader takes the place of the reference')
+    call check(program_id > 0 .and. program_id == gpu_get_program_id(), 'a custom shader replaces the reference program')
     time = gpu_execute_conv2d_custom_fortran(program_id, x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, &
       cv%pad_h, cv%p(), cv%q())
     call check(time >= 0.0_real32 .and. agrees(cv, x, -w, y), 'it runs')
@@ -162,7 +162,7 @@ contains
     call check(time < -0.5_real32, 'input too short for it')
     call gpu_cleanup()
     time = gpu_execute_conv2d_ref(x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q())
-    call check(time >= 0.0_real32 .and. agrees(cv, x, w, y), 'after gpu_cleanup the reference is back')
+    call check(time >= 0.0_real32 .and. agrees(cv, x, w, y), 'gpu_cleanup restores the reference program')
   end subroutine custom_shader
 end module reference_gpu_cases
 

@@ -1,6 +1,6 @@
-!> The shader modules on a GL device: what the device is, texts that compile and compute, variants chosen by their times, and what
-!> was learnt found by the next process. The first argument says which part: `first`, `again` in the same cache folder, `benchmark`.
-!> Without one the program runs itself, part by part, with a cache folder of its own.
+!> The shader modules on a GL device: the device's description, generated shaders, variants chosen by their times, and a tuning
+!> history that the next process loads. The first argument selects a part: `first`, `again` in the same cache folder, `benchmark`.
+!> Without an argument, the program runs itself once for each part, with a new cache folder.
 module shader_system_cases
   use, intrinsic :: iso_c_binding, only: c_char, c_float, c_int, c_null_char, c_ptr
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -48,7 +48,7 @@ contains
       stride_x=cv%stride_w, pad_y=cv%pad_h, pad_x=cv%pad_w)
   end function config_of
 
-  !> Whether a text computes a convolution.
+  !> Whether a shader source computes a convolution correctly.
   logical function computes(source, cv, seed)
     character(len=*), intent(in) :: source
     type(conv), intent(in) :: cv
@@ -70,24 +70,24 @@ contains
     arch = detect_gpu_architecture(0)
     call check(arch%vendor /= 'Unknown' .and. arch%vendor /= '' .and. arch%arch_name /= '', 'a vendor and a name')
     call check(arch%compute_units >= 1 .and. arch%max_workgroup_size >= 1024, 'units and workgroups')
-    call check(arch%local_memory_size >= 32768, 'at least what GL 4.3 promises')
+    call check(arch%local_memory_size >= 32768, 'at least the minimum of GL 4.3')
     call check(arch%measured_bandwidth_gbps > 0.0 .and. arch%measured_tflops > 0.0, 'measured rates')
     if (arch%arch_name == 'llvmpipe') then
-      call check(arch%vendor == 'software' .and. any(arch%wave_size == [4, 8, 16]), 'llvmpipe and its vectors')
-      call check(.not. arch%has_dual_issue .and. .not. arch%has_tensor_cores, 'it has neither')
+      call check(arch%vendor == 'software' .and. any(arch%wave_size == [4, 8, 16]), 'the vectors of llvmpipe')
+      call check(.not. arch%has_dual_issue .and. .not. arch%has_tensor_cores, 'llvmpipe has neither')
     end if
     rdna = detect_rdna_arch(0)
     call check(rdna%wave_size == arch%wave_size .and. rdna%compute_units >= 1 .and. rdna%lds_size >= 32768, 'rdna_arch')
-    call check((rdna%generation > 0) .eqv. (arch%arch_name(:4) == 'RDNA'), 'the generation is that of the name')
+    call check((rdna%generation > 0) .eqv. (arch%arch_name(:4) == 'RDNA'), 'the generation matches the name')
     call check(rdna%dual_issue == merge(2, 1, arch%has_dual_issue), 'dual issue')
-    ! There is no such device: nothing is made up.
+    ! For a device that does not exist, nothing is invented.
     none = detect_gpu_architecture(77)
     call check(none%vendor == 'Unknown' .and. none%arch_name == 'Generic' .and. none%compute_units == 0, 'no device')
     no_rdna = detect_rdna_arch(77)
     call check(no_rdna%generation == 0 .and. no_rdna%compute_units == 0 .and. no_rdna%wave_size == 0, 'no RDNA')
   end subroutine architecture
 
-  subroutine generated_texts()
+  subroutine generated_shaders()
     type(convolution_config) :: config
     character(len=:), allocatable :: source
     integer :: i, tile, other
@@ -100,12 +100,12 @@ contains
       config%tile_size = TILES(tile)
       config%use_fp16 = mod(i, 2) == 0
       source = generate_conv_glsl_shader(config)
-      call check(index(source, '#version 430') == 1, 'a text')
+      call check(index(source, '#version 430') == 1, 'the source has a version line')
       call check(index(source, 'local_size_x = ' // trim(SIDES(tile)) // ', local_size_y = ' // trim(SIDES(tile))) > 0, &
         'the tile size')
       call check(computes(source, SHAPES(i), i), 'its results')
       other = 1 + mod(i, size(SHAPES))
-      call check(computes(source, SHAPES(other), i + 10), 'another shape than it was made for')
+      call check(computes(source, SHAPES(other), i + 10), 'another shape than the shader was generated for')
     end do
     config = config_of(SHAPES(2))
     config%output_width = config%output_width + 1
@@ -120,9 +120,9 @@ contains
     config%pad_y = -1
     config%output_height = config%output_height - 2
     call check(generate_conv_glsl_shader(config) == '', 'a negative padding')
-  end subroutine generated_texts
+  end subroutine generated_shaders
 
-  !> More workgroups of 4 x 4 than one dimension of a grid may have where the driver allows the least that it must.
+  !> More workgroups of 4 x 4 than the minimum that GL guarantees for one dimension of a grid.
   subroutine more_groups_than_a_grid_holds()
     type(conv), parameter :: LARGE = conv(n=1, c=1, h=300, w=301, k=3, r=1, s=1)
     character(len=*), parameter :: MARK = '// any grid'
@@ -136,7 +136,7 @@ contains
     config%tile_size = 4
     source = generate_conv_glsl_shader(config)
     call check(computes(source, LARGE, 40), 'fewer groups than tiles')
-    ! A text that does not say that it strides must not be taken for one that does: all of it, or nothing.
+    ! A source without the mark is not known to accept any grid. It must compute every output or be refused.
     at = index(source, MARK)
     call check(at > 0, 'the mark')
     source = source(:at - 1) // source(at + len(MARK):)
@@ -145,10 +145,10 @@ contains
     allocate (y(LARGE%y_len()), source=7.0_real32)
     time = execute_with_shader(x, w, y, LARGE%n, LARGE%c, LARGE%h, LARGE%w, LARGE%k, 1, 1, 0, LARGE%h, LARGE%w, &
       source // c_null_char)
-    call check(merge(agrees(LARGE, x, w, y), all(abs(y - 7.0_real32) <= 0.0_real32), time >= 0.0_real32), 'the mark is gone')
+    call check(merge(agrees(LARGE, x, w, y), all(abs(y - 7.0_real32) <= 0.0_real32), time >= 0.0_real32), 'without the mark')
   end subroutine more_groups_than_a_grid_holds
 
-  subroutine texts_for_rdna()
+  subroutine shaders_for_rdna()
     type(rdna_config) :: config
     character(len=:), allocatable :: source
     integer :: i, j
@@ -175,7 +175,7 @@ contains
       end do
     end do
     call check(cases == 20, 'all cases')
-    ! The more waves, the fewer registers, the smaller the tile.
+    ! More waves leave fewer registers, so the tile is smaller.
     config%arch%vgpr_per_simd = 1024
     config%vgpr_usage = 256
     config%use_lds = .true.
@@ -186,19 +186,19 @@ contains
     config%waves_per_cu = 128
     call check(index(generate_rdna_conv_shader(config, config_of(SHAPES(3))), '#define TM 1') > 0, 'registers for 128')
     call check(generate_rdna_conv_shader(config, convolution_config()) == '', 'no convolution')
-  end subroutine texts_for_rdna
+  end subroutine shaders_for_rdna
 
-  !> Reports made up, to see what follows from them.
+  !> Learning from invented time reports.
   subroutine learning()
     type(shader_system) :: system
     character(len=:), allocatable :: source
-    integer :: i, j, count, handed_out, entry
+    integer :: i, j, count, selected, entry
 
     source = get_optimal_shader(system, 'conv2d', config_of(SHAPES(2)))
     call check(source == '', 'not initialised')
     call init_shader_system(system, 0)
     call check(system%initialized .and. system%cache_size == 0 .and. system%current_arch%vendor /= '', 'a system')
-    call check(find_in_cache_system(system, 'conv2d') == 0, 'nothing yet')
+    call check(find_in_cache_system(system, 'conv2d') == 0, 'an empty cache')
     call update_performance_system(system, 'conv2d', 'dynamic', 1.0, 1000)
     source = get_optimal_shader(system, 'conv2d', convolution_config())
     call check(source == '' .and. system%cache_size == 0, 'no convolution')
@@ -212,18 +212,18 @@ contains
       call check(computes(system%cache(entry)%variants(i)%source_code, SHAPES(2), 30 + i), 'a variant')
       call check(system%cache(entry)%variants(i)%workgroup_size >= 64, 'its workgroup')
     end do
-    ! The second is the fastest, the first fails.
+    ! Reports that the first variant fails and the second is the fastest.
     do i = 1, 5 * count
       source = get_optimal_shader(system, 'learning', config_of(SHAPES(2)))
-      handed_out = system%cache(entry)%last_variant_idx
-      call check(source == system%cache(entry)%variants(handed_out)%source_code, 'what is handed out')
-      call update_performance_system(system, 'learning', 'nobody knows it', 1.0e-6, 1000)
-      if (handed_out == 1) then
+      selected = system%cache(entry)%last_variant_idx
+      call check(source == system%cache(entry)%variants(selected)%source_code, 'the source of the selected variant')
+      call update_performance_system(system, 'learning', 'unknown variant', 1.0e-6, 1000)
+      if (selected == 1) then
         call update_performance_system(system, 'learning', 'current_variant', -1.0, 1000)
-      else if (handed_out == 2) then
+      else if (selected == 2) then
         call update_performance_system(system, 'learning', 'dynamic', 1.0, 500000)
       else
-        call update_performance_system(system, 'learning', trim(system%cache(entry)%variants(handed_out)%variant_id), 2.0, &
+        call update_performance_system(system, 'learning', trim(system%cache(entry)%variants(selected)%variant_id), 2.0, &
           500000_int64)
       end if
     end do
@@ -234,24 +234,24 @@ contains
       call check(abs(learnt%variants(3)%avg_execution_time_ms - 2.0) < 1.0e-5, 'a time')
       call check(all(learnt%variants(2:)%test_runs >= 5) .and. learnt%total_executions == 5 * count, 'counts')
     end associate
-    ! One in ten goes to another variant, but not to the one that failed.
+    ! One in ten calls gets another variant, but never the one that failed.
     j = 0
     do i = 1, 100
       source = get_optimal_shader(system, 'learning', config_of(SHAPES(2)))
-      call check(system%cache(entry)%last_variant_idx /= 1, 'not again')
+      call check(system%cache(entry)%last_variant_idx /= 1, 'a failed variant is not selected')
       if (system%cache(entry)%last_variant_idx /= 2) j = j + 1
     end do
     call check(j >= 9 .and. j <= 11, 'exploration')
     system%auto_tune = .false.
     do i = 1, 20
       source = get_optimal_shader(system, 'learning', config_of(SHAPES(2)))
-      call check(system%cache(entry)%last_variant_idx == 2, 'the best, and nothing else')
+      call check(system%cache(entry)%last_variant_idx == 2, 'always the best')
     end do
-    ! A winner that fails gives way.
+    ! If the best variant fails, the next best replaces it.
     call update_performance_system(system, 'learning', trim(system%cache(entry)%variants(2)%variant_id), -1.0, 1000)
     source = get_optimal_shader(system, 'learning', config_of(SHAPES(2)))
     call check(system%cache(entry)%last_variant_idx > 2, 'the next best')
-    ! Each convolution is learnt by itself; more of them than there was room for.
+    ! Each convolution has its own entry. There are more than the initial capacity.
     do i = 1, 20
       source = get_optimal_shader(system, 'learning', config_of(shape_of_conv(1, i, 4, 4, 2, 3, 1, 1)))
     end do
@@ -259,7 +259,7 @@ contains
     call check(system%cache(21)%is_learning .and. all(system%cache(21)%variants%test_runs == 0), 'another shape')
   end subroutine learning
 
-  !> Convolutions that are really run and timed.
+  !> Convolutions that run and are timed.
   subroutine execution(cv, learnt_before)
     type(conv), intent(in) :: cv
     logical, intent(in) :: learnt_before
@@ -280,7 +280,7 @@ contains
         entry = find_in_cache_system(system, 'conv2d')
         call check(entry == 1, 'its entry')
         runs = sum(system%cache(entry)%variants%test_runs)
-        call check(merge(runs > 1, runs == 1, learnt_before), 'what an earlier process learnt')
+        call check(merge(runs > 1, runs == 1, learnt_before), 'the tuning history of an earlier process')
       end if
     end do
     associate (learnt => system%cache(entry))
@@ -309,7 +309,7 @@ contains
     call gpu_benchmark_shader_variants(x, w, y, cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q(), &
       stat)
     call check(stat == 0 .and. agrees(cv, x, w, y(:cv%y_len())), 'the reference result')
-    call check(all(abs(y(cv%y_len() + 1:) - 7.0_real32) <= 0.0_real32), 'and no more')
+    call check(all(abs(y(cv%y_len() + 1:) - 7.0_real32) <= 0.0_real32), 'nothing after the output changed')
     call gpu_benchmark_shader_variants(x, w, y(:5), cv%n, cv%c, cv%h, cv%w, cv%k, cv%r, cv%stride_h, cv%pad_h, cv%p(), &
       cv%q(), stat)
     call check(stat == -1, 'output too short')
@@ -328,35 +328,35 @@ program shader_system_test
   call get_command_argument(1, part)
   select case (part)
   case ('first')
-    ! It makes its context by itself.
+    ! gpu_execute_with_dynamic_shader creates its own context.
     call execution(SHAPES(2), .false.)
     call gpu_cleanup()
     call check(gpu_init(), 'gpu_init')
     call architecture()
-    call generated_texts()
+    call generated_shaders()
     call more_groups_than_a_grid_holds()
-    call texts_for_rdna()
+    call shaders_for_rdna()
     call learning()
   case ('again')
     call execution(SHAPES(2), .true.)
   case ('benchmark')
     call benchmark(SHAPES(5))
   case ('')
-    call set_variable('SPARKLE_CACHE_DIR', folder_of_its_own())
+    call set_variable('SPARKLE_CACHE_DIR', new_folder())
     do i = 1, size(PARTS)
       call run_itself(trim(PARTS(i)))
     end do
     call execute_command_line('rm -r "$SPARKLE_CACHE_DIR"')
   case default
-    error stop 'the argument is none of first, again, benchmark'
+    error stop 'the argument is not first, again or benchmark'
   end select
   call gpu_cleanup()
   call finish()
 
 contains
 
-  !> A new folder.
-  function folder_of_its_own() result(folder)
+  !> Creates a new folder and returns its path.
+  function new_folder() result(folder)
     character(len=:), allocatable :: folder
     character(kind=c_char, len=*), parameter :: PATTERN = '/tmp/sparkle_shader_system_XXXXXX'
     character(kind=c_char), target :: name(len(PATTERN) + 1)
@@ -365,9 +365,9 @@ contains
     call check(c_associated(mkdtemp(name)), 'a folder')
     allocate (character(len=len(PATTERN)) :: folder)
     folder = transfer(name(:len(PATTERN)), folder)
-  end function folder_of_its_own
+  end function new_folder
 
-  !> Runs a part in a process of its own, which must find everything right.
+  !> Runs a part in its own process, which must succeed.
   subroutine run_itself(argument)
     character(len=*), intent(in) :: argument
     character(len=4096) :: path

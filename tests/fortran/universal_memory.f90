@@ -1,5 +1,5 @@
-!> Module universal_memory_optimization: parameters that this machine really has, im2col element by element, products and
-!> convolutions against double precision.
+!> Module universal_memory_optimization: the detected parameters of this machine, every element of im2col, and products and
+!> convolutions compared with double precision.
 module universal_memory_cases
   use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
@@ -30,7 +30,7 @@ contains
     call check(params%num_threads == 3, 'the pool''s threads')
     call sparkle_set_num_threads(threads)
     call check(params%num_cores >= 0 .and. params%num_cores <= 8192, 'cores')
-    ! Where the system describes its caches, which a container may hide.
+    ! A container may hide the system's description of its caches.
     if (params%l1_cache_kb > 0) then
       call check(params%l1_cache_kb >= 4 .and. params%l1_cache_kb <= 1024, 'L1')
       call check(params%cache_line_bytes >= 16 .and. params%cache_line_bytes <= 256, 'line')
@@ -38,13 +38,13 @@ contains
       call check(params%l3_cache_kb == 0 .or. params%l3_cache_kb >= params%l2_cache_kb, 'L3')
     end if
     call check(params%effective_bandwidth_gb > 0.01_real64 .and. params%peak_bandwidth_gb < 1.0e5_real64, 'bandwidth')
-    call check(params%effective_bandwidth_gb <= params%peak_bandwidth_gb, 'no more than the best')
+    call check(params%effective_bandwidth_gb <= params%peak_bandwidth_gb, 'at most the peak bandwidth')
     call check(params%tile_m == cache_optimal_tile_size(params%l1_cache_kb, 4) .and. params%tile_n == params%tile_m, 'tiles')
     call check(params%tile_k >= 8 .and. params%tile_k <= 1024 .and. mod(params%tile_k, 8) == 0, 'depth')
     call agrees_with_the_system(params)
   end subroutine parameters_of_this_machine
 
-  !> What the program's caller read, if it did: L1, L2 and L3 in kilobytes, line, cores.
+  !> Compares with the values in the argument, if there is one: L1, L2 and L3 in kilobytes, cache line, cores.
   subroutine agrees_with_the_system(params)
     type(memory_params), intent(in) :: params
     character(len=256) :: argument
@@ -63,7 +63,7 @@ contains
     call check(cache_optimal_tile_size(48, 8) == 48, '48 KB of doubles')
     call check(cache_optimal_tile_size(1024, 4) == 128, 'no more than 128')
     call check(cache_optimal_tile_size(0, 4) == 8, 'no less than 8')
-    call check(cache_optimal_tile_size(-1, 0) == 8, 'nonsense')
+    call check(cache_optimal_tile_size(-1, 0) == 8, 'invalid sizes')
     call check(cache_optimal_tile_size(huge(0), 1) == 128, 'the largest cache')
     call check(abs(arithmetic_intensity(1000_int64, 8_int64) - 125.0_real64) <= 0.0_real64, 'intensity')
     call check(abs(arithmetic_intensity(1000_int64, 0_int64)) <= 0.0_real64, 'without bytes')
@@ -81,7 +81,7 @@ contains
     call optimize_memory_layout(data, 5, 2, copy, 'blocked', stat)
     call check(stat == 0 .and. same_bits(copy(:10), data(:10)) .and. same_bits(copy(11:11), [CANARY]), 'blocked')
     call optimize_memory_layout(data, 0, 4, copy, 'row_major', stat)
-    call check(stat == 0, 'nothing')
+    call check(stat == 0, 'an empty matrix')
     copy = CANARY
     call optimize_memory_layout(data, 13, 1, copy, 'row_major', stat)
     call check(stat == -1, 'too little data')
@@ -95,7 +95,7 @@ contains
     call check(all_nan(copy), 'NaN where nothing was copied')
   end subroutine layouts
 
-  !> Every element at its documented place, and nothing behind the last.
+  !> Every element is at its documented place, and nothing is written after the last.
   subroutine im2col(cv, seed)
     type(conv), intent(in) :: cv
     integer, intent(in) :: seed
@@ -134,14 +134,14 @@ contains
       end do
     end do
     call check(wrong == 0 .and. nonzero > 0, 'every element')
-    call check(all(abs(matrix(length + 1:) - CANARY) <= 0.0_real32), 'no more than those')
+    call check(all(abs(matrix(length + 1:) - CANARY) <= 0.0_real32), 'nothing after the matrix changed')
 
     strided = CANARY
     call im2col_cache_optimal(x(size(x):1:-1), strided(::2), cv%n, cv%c, cv%h, cv%w, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q())
     x = x(size(x):1:-1)
     call im2col_cache_optimal(x, matrix, cv%n, cv%c, cv%h, cv%w, cv%r, cv%stride_h, cv%pad_h, cv%p(), cv%q())
     call check(same_bits(strided(::2), matrix(:length)), 'strided sections')
-    call check(all(abs(strided(2::2) - CANARY) <= 0.0_real32), 'between them')
+    call check(all(abs(strided(2::2) - CANARY) <= 0.0_real32), 'the gaps are unchanged')
   end subroutine im2col
 
   subroutine bad_im2col()

@@ -1,4 +1,4 @@
-//! One thread's calls.
+//! The random calls of one thread.
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{null, null_mut};
@@ -32,7 +32,7 @@ impl<'a> Caller<'a> {
         Caller { world, choices, jobs: vec![] }
     }
 
-    /// Whether the choices are used up. Those of a seed never are.
+    /// Whether the choices are used up. A seeded generator never ends.
     #[allow(dead_code)]
     pub fn is_exhausted(&self) -> bool {
         self.choices.is_exhausted()
@@ -58,7 +58,7 @@ impl<'a> Caller<'a> {
         if !self.one_in(12) {
             return valid;
         }
-        // A valid one of this kind would belong to another problem.
+        // Another valid handle of this kind would belong to another problem.
         let other = KINDS[self.below(KINDS.len())];
         let handle = match self.below(4) {
             0 => 0,
@@ -73,7 +73,7 @@ impl<'a> Caller<'a> {
         Held { handle, ..valid }
     }
 
-    /// The right length, or sometimes a wrong one.
+    /// Returns the correct length, or sometimes a wrong one.
     fn length(&mut self, right: usize) -> usize {
         match self.below(40) {
             0 => right + 1,
@@ -106,7 +106,7 @@ impl<'a> Caller<'a> {
             let count = fields.len();
             *fields.into_iter().nth(self.choices.below(count)).unwrap() = extreme;
             match self.below(12) {
-                // Too small or too large. A size in between would promise memory that is not there.
+                // Too small or too large. A size in between would describe memory that does not exist.
                 0 => desc.size = self.choices.pick(&[0, 1, 15, desc.size - 1, 5_000, usize::MAX]),
                 1 => desc.algorithm = extreme as i32,
                 2 => desc.relu = 2,
@@ -171,10 +171,10 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Ends a handle that other threads may be using.
+    /// Destroys a handle that other threads may be using.
     fn give_up(&mut self, kind: Kind) {
         let number = self.below(1 << 20);
-        // Two of each kind stay.
+        // Keeps two handles of each kind.
         let Some(Held { handle, .. }) =
             (self.world.count(kind) > 2).then(|| self.world.some(kind, number, true)).flatten()
         else {
@@ -374,7 +374,7 @@ impl<'a> Caller<'a> {
         match status {
             SPARKLE_ERROR_TIMEOUT => return,
             SPARKLE_OK => self.world.verify(&job.buffers[1], &self.world.problems[job.problem].expected),
-            // Another thread released it or finalised the library: the job may still be running.
+            // Another thread released the ticket or finalised the library, so the job may still be running.
             SPARKLE_ERROR_INVALID_HANDLE => {}
             _ => assert!(
                 job.buffers[1].iter().all(|&value| value == CANARY),

@@ -1,4 +1,4 @@
-//! Where a caller's choices come from: a seeded generator, or the input of a fuzzer.
+//! The source of a caller's choices: a seeded generator, or the input of a fuzzer.
 
 use sparkle::problem::exact::Random;
 

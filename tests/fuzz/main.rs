@@ -22,19 +22,21 @@ use world::World;
 const THREADS: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
 }
 
-/// Counts a thread as working until it is dropped, also by a panic.
-struct Works<'a>(&'a AtomicU64);
+/// Counts a thread as working until this guard is dropped, also by a panic.
+struct Working<'a>(&'a AtomicU64);
 
-impl Drop for Works<'_> {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-/// Makes calls on `device` until `enough`, and returns how many.
+/// Makes calls on `device` until `enough` returns true, and returns the number of calls.
 fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
     let world = World::new(device);
     let working = AtomicU64::new(THREADS);
@@ -55,7 +57,7 @@ fn run(device: &str, seed: u64, enough: impl Fn(u64) -> bool + Sync) -> u64 {
         for thread in 0..THREADS {
             let (world, enough, working) = (&world, &enough, &working);
             scope.spawn(move || {
-                let _works = Works(working);
+                let _guard = Working(working);
                 let mut caller = Caller::new(world, Choices::seeded(seed.wrapping_mul(1_000) + thread));
                 while !enough(world.calls.load(Relaxed)) {
                     caller.step();

@@ -1,4 +1,4 @@
-//! What all threads share: problems with their expected results, and handles.
+//! The state that all threads share: problems with their expected results, and handles.
 
 use std::collections::BTreeMap;
 use std::ptr::null_mut;
@@ -22,7 +22,7 @@ pub struct Problem {
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
     pub expected: Vec<f32>,
-    /// What the reference interface computes, without bias and ReLU; `None` if it cannot express the problem.
+    /// The reference interface's result, without bias and ReLU; `None` if it cannot express the problem.
     pub reference: Option<Vec<f32>>,
 }
 

@@ -1,11 +1,12 @@
-/* Shaders of the library's own texts on sums of any depth: right where the device's loops are long enough, and refused where not. */
+/* Shaders from the library's sources on sums of any length. The results are correct where the device's loops are long enough;
+ * otherwise the call is refused. */
 #include <sparkle.h>
 
 #include <math.h>
 
 #include "check.h"
 
-static char *text_of(const struct conv *it, int shared, int chains) {
+static char *source_of(const struct conv *it, int shared, int chains) {
   sparkle_conv2d_desc desc;
   sparkle_conv2d_desc_init(&desc);
   desc.c = it->c, desc.h = it->h, desc.w = it->w, desc.k = it->k, desc.r = it->r, desc.s = it->s;
@@ -13,12 +14,12 @@ static char *text_of(const struct conv *it, int shared, int chains) {
   sparkle_shader_options options = {.size = sizeof options, .shared = shared, .chains = chains};
   size_t length = 0;
   CHECK(!sparkle_shader_source(&desc, &options, NULL, 0, &length), "%s", sparkle_last_error());
-  char *text = malloc(length + 1);
-  CHECK(!sparkle_shader_source(&desc, &options, text, length + 1, &length), "%s", sparkle_last_error());
-  return text;
+  char *source = malloc(length + 1);
+  CHECK(!sparkle_shader_source(&desc, &options, source, length + 1, &length), "%s", sparkle_last_error());
+  return source;
 }
 
-/* Whether the outputs are right; if not, they are untouched and the error names the iterations. */
+/* Returns whether the call computed, with correct outputs. If not, they are unchanged and the error names the iterations. */
 static int outcome(const char *what, float time, const struct conv *it, const float *input, const float *weights,
                    float *output) {
   if (time >= 0) {
@@ -30,23 +31,23 @@ static int outcome(const char *what, float time, const struct conv *it, const fl
   return 0;
 }
 
-static int deep(long c, long side, long k, long size, long pad) {
+static int check_sums(long c, long side, long k, long size, long pad) {
   struct conv it = {1, c, side, side, k, size, size, 1, 1, pad, pad, 1, 1, 1};
   float *input = integers(input_len(&it), 1), *weights = integers(weights_len(&it), 2);
   int n = 1, r = (int)size, p = (int)conv_p(&it), q = (int)conv_q(&it), right = 0;
   for (int shared = 0; shared < 2; shared++)
     for (int chains = 1; chains <= 2; chains++) {
-      char *text = text_of(&it, shared, chains);
+      char *source = source_of(&it, shared, chains);
       float *output = filled(output_len(&it), CANARY);
       float time = gpu_execute_conv2d_with_shader(input, weights, output, n, (int)c, (int)side, (int)side, (int)k, r, 1,
-                                                  (int)pad, p, q, text);
-      right += outcome("a text", time, &it, input, weights, output);
+                                                  (int)pad, p, q, source);
+      right += outcome("a source", time, &it, input, weights, output);
       for (size_t i = 0; i < output_len(&it); i++) output[i] = CANARY;
-      CHECK(gpu_compile_custom_shader(text) > 0, "%s", sparkle_last_error());
+      CHECK(gpu_compile_custom_shader(source) > 0, "%s", sparkle_last_error());
       time = gpu_execute_conv2d_custom(0, input, weights, output, n, (int)c, (int)side, (int)side, (int)k, r, 1, (int)pad,
                                        p, q);
       right += outcome("a custom program", time, &it, input, weights, output);
-      free(text), free(output);
+      free(source), free(output);
     }
   free(input), free(weights);
   return right;
@@ -54,11 +55,11 @@ static int deep(long c, long side, long k, long size, long pad) {
 
 int main(void) {
   CHECK(gpu_initialize_opengl() == 1, "%s", sparkle_last_error());
-  CHECK(deep(700, 5, 9, 3, 1) == 8, "700 channels are few");
-  deep(1024, 7, 8, 7, 0);
-  deep(30000, 1, 3, 1, 0);
-  deep(100000, 1, 1, 1, 0);
+  CHECK(check_sums(700, 5, 9, 3, 1) == 8, "700 channels fit in every driver's loops");
+  check_sums(1024, 7, 8, 7, 0);
+  check_sums(30000, 1, 3, 1, 0);
+  check_sums(100000, 1, 1, 1, 0);
   gpu_cleanup_opengl();
-  puts("right or refused");
+  puts("correct or refused");
   return 0;
 }

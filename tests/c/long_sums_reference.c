@@ -1,5 +1,6 @@
-/* Sums deeper than the loops of some drivers: by the reference interface, and by programs that dispatch its kernel themselves, with the
- * grid that existing programs use and with a single workgroup. Every output is right; of a single workgroup, right or NaN. */
+/* Sums longer than the loop limits of some drivers. They run through the reference interface and through direct dispatches of
+ * its kernel, with the grid that existing programs use and with one workgroup. Every output is correct; with one workgroup,
+ * correct or NaN. */
 #include "reference.h"
 
 #include "gl.h"
@@ -12,7 +13,7 @@ static GLuint buffer(size_t count, const float *values) {
   return name;
 }
 
-/* Dispatches the program on buffers of its own, over an output of other numbers. */
+/* Dispatches the program on new buffers. The output buffer starts with stale numbers. */
 static void dispatch(const struct conv *it, const float *input, const float *weights, float *output, GLuint x, GLuint y,
                      GLuint z) {
   float *stale = filled(output_len(it), 12345);
@@ -28,41 +29,42 @@ static void dispatch(const struct conv *it, const float *input, const float *wei
   free(stale);
 }
 
-/* Whether every output is right. */
-static int deep(struct conv it) {
+/* Returns whether one workgroup computed every output; otherwise some are NaN. */
+static int check_sums(struct conv it) {
   float *input = integers(input_len(&it), 7), *weights = integers(weights_len(&it), 8);
-  float *right = filled(output_len(&it), NAN), *output = filled(output_len(&it), NAN);
-  float time = gpu_execute_conv2d_fortran(input, weights, right, NUMBERS(&it));
+  float *expected = filled(output_len(&it), NAN), *output = filled(output_len(&it), NAN);
+  float time = gpu_execute_conv2d_fortran(input, weights, expected, NUMBERS(&it));
   CHECK(time > 0, "%s", sparkle_last_error());
-  check_conv("the synchronous call", &it, input, weights, NULL, 0, right);
+  check_conv("the synchronous call", &it, input, weights, NULL, 0, expected);
 
   dispatch(&it, input, weights, output, (GLuint)(conv_q(&it) + 15) / 16, (GLuint)(conv_p(&it) + 15) / 16,
            (GLuint)(it.n * it.k));
   for (size_t i = 0; i < output_len(&it); i++)
-    CHECK(output[i] == right[i], "output %zu of the program's own dispatch is %g, not %g", i, output[i], right[i]);
+    CHECK(output[i] == expected[i], "output %zu of the direct dispatch is %g, not %g", i, output[i], expected[i]);
 
   dispatch(&it, input, weights, output, 1, 1, 1);
   size_t nan = 0;
   for (size_t i = 0; i < output_len(&it); i++) {
-    CHECK(output[i] == right[i] || isnan(output[i]), "output %zu of one workgroup is %g, not %g", i, output[i], right[i]);
+    CHECK(output[i] == expected[i] || isnan(output[i]), "output %zu of one workgroup is %g, not %g", i, output[i],
+          expected[i]);
     nan += isnan(output[i]) != 0;
   }
-  free(input), free(weights), free(right), free(output);
+  free(input), free(weights), free(expected), free(output);
   return nan == 0;
 }
 
 int main(void) {
   CHECK(gpu_initialize_opengl() == 1, "%s", sparkle_last_error());
   CHECK(gpu_compile_conv2d_shader() == 1, "%s", sparkle_last_error());
-  int whole = 0;
-  whole += deep(square(1, 1024, 7, 7, 8, 7, 1, 0));
-  whole += deep(square(2, 1500, 4, 4, 5, 5, 1, 2));
-  whole += deep(square(1, 70000, 2, 2, 3, 1, 1, 0));
-  whole += deep(square(1, 1, 260, 260, 1, 257, 1, 0));
-  CHECK(whole == 4, "%d of 4 are whole", whole);
-  /* So many outputs for each of 64 invocations that the loops of some drivers cannot end. */
-  deep(square(1, 150, 40, 40, 16, 5, 1, 2));
+  int complete = 0;
+  complete += check_sums(square(1, 1024, 7, 7, 8, 7, 1, 0));
+  complete += check_sums(square(2, 1500, 4, 4, 5, 5, 1, 2));
+  complete += check_sums(square(1, 70000, 2, 2, 3, 1, 1, 0));
+  complete += check_sums(square(1, 1, 260, 260, 1, 257, 1, 0));
+  CHECK(complete == 4, "one workgroup computed %d of 4 convolutions completely", complete);
+  /* Each of the 64 invocations has more outputs than the loop limits of some drivers allow. */
+  check_sums(square(1, 150, 40, 40, 16, 5, 1, 2));
   gpu_cleanup_opengl();
-  puts("five deep convolutions");
+  puts("five convolutions with long sums");
   return 0;
 }
