@@ -26,8 +26,8 @@
 //! # When the device fails
 //!
 //! Some errors leave the device usable: no memory, or a shader that does not compile. Such an error ends its job
-//! only. After any other error the supervisor replaces the contexts. All jobs that were on the device then restart;
-//! no caller has seen partial results. A job ends with an error if the device is lost under it twice, or if its own
+//! only. After any other error the supervisor replaces the contexts. All jobs that were on the device then restart:
+//! none of their tickets has completed. A job ends with an error if the device is lost under it twice, or if its own
 //! commands failed for another reason. If the job has a fallback, that computes it before the ticket
 //! completes.
 
