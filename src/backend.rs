@@ -157,24 +157,23 @@ pub struct PipelineOptions {
     pub queue: usize,
     /// A job whose input or output is larger than this many bytes is split into pieces of whole images.
     pub piece_bytes: usize,
-    /// Upload, compute and download in contexts of their own, so that they overlap, or all in one.
+    /// Whether upload, compute and download have command queues of their own, so that they overlap, or share one.
     pub contexts: Contexts,
-    /// Who sees to it that a step begins behind the one before it.
+    /// What makes a stage start after the one before it.
     pub order: Order,
     /// Whether small jobs of one plan are batched into one slot when they arrive faster than the device computes them
     /// singly.
     pub gather: bool,
 }
 
-/// How a step in one context is put behind a step in another.
+/// How a stage in one command queue is ordered after a stage in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the device, unless that was measured to be slower: some drivers keep the thread that asks the device to wait
-    /// until the wait is over.
+    /// By the device, unless that was measured to be slower: some drivers block the thread that asks the device to wait.
     Measured,
-    /// The device waits for the other context's fence (`glWaitSync`), so that commands are given ahead of time.
+    /// The device waits for the other queue's fence, so that commands are submitted ahead of time.
     Device,
-    /// A thread sees the fence signal and then gives the next step's commands.
+    /// A thread sees the fence signal and then submits the next stage's commands.
     Host,
 }
 
@@ -212,16 +211,16 @@ impl PipelineOptions {
     }
 }
 
-/// How many contexts a GL pipeline works in.
+/// How many command queues of the device a pipeline uses. On GL each is a context on a thread of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contexts {
-    /// Three if the device is faster with them, which is measured once a device and kept; else one.
+    /// Three if the device is faster with them, otherwise one. This is measured once for each device, and cached.
     Measured,
-    /// One on one thread: the three steps follow each other.
+    /// One: the three stages run in sequence.
     One,
-    /// One for upload and compute, one for download, each on its own thread: the device switches less often.
+    /// One for upload and compute, one for download: the device switches less often.
     Two,
-    /// One a step, each on its own thread.
+    /// One for each stage.
     Three,
 }
 
