@@ -7,6 +7,8 @@ use std::sync::Arc;
 #[path = "../src/gl/pipeline/ring.rs"]
 #[allow(dead_code)]
 mod ring;
+#[path = "../src/gl/pipeline/tasks.rs"]
+mod tasks;
 
 /// The checker's locks, which replace the system's.
 mod sync {

@@ -6,8 +6,8 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use sparkle::memory::tiles::{Gpu, TILES, Tile};
-use sparkle::shader::recipe::generate;
-use sparkle::shader::single::{Single, Wish, iterations_of};
+use sparkle::shader::pass_plan::generate;
+use sparkle::shader::single::{Single, Request, iterations_of};
 use sparkle::shader::tuner::Record;
 use sparkle::shader::variant::{Family, Variant, candidates, is_possible, seconds};
 use sparkle::{Algorithm, Conv2d, Conv2dDesc};
@@ -88,7 +88,7 @@ impl Input {
     /// A variant, which the planner need not consider.
     fn variant(&self) -> Variant {
         let families = [
-            Family::Direct,
+            Family::Fallback,
             Family::Grouped(1),
             Family::Grouped(2),
             Family::Grouped(4),
@@ -103,8 +103,8 @@ impl Input {
         ];
         let family = families[usize::from(self.family) % families.len()];
         match family {
-            Family::Direct | Family::Grouped(_) | Family::Pointwise(_) => {
-                Variant { family, ..Variant::DIRECT }
+            Family::Fallback | Family::Grouped(_) | Family::Pointwise(_) => {
+                Variant { family, ..Variant::FALLBACK }
             }
             Family::Winograd(_) => Variant { family, tile: self.tile(), splits: 1 },
             _ => Variant { family, tile: self.tile(), splits: 1 + usize::from(self.splits % 32) },
@@ -119,7 +119,7 @@ impl Input {
 /// Every pass of a possible variant has work, bindings and text.
 fn check(variant: &Variant, problem: &Conv2d) {
     let Some(recipe) = generate(variant, problem) else {
-        return assert_eq!(variant.family, Family::Direct, "{variant} is possible, but not generated");
+        return assert_eq!(variant.family, Family::Fallback, "{variant} is possible, but not generated");
     };
     assert!(!recipe.run.is_empty());
     for pass in recipe.prepare.iter().chain(&recipe.run) {
@@ -148,7 +148,7 @@ fuzz_target!(|input: Input| {
         check(&variant, &problem);
     }
     let [x, y, registers, more] = input.wish;
-    let wish = Wish {
+    let wish = Request {
         threads: [x, y].map(|it| 1 << (it % 12)),
         registers: usize::from(registers),
         shared: more & 1 == 1,

@@ -12,7 +12,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `ring` | the slots, and which task is next; start here |
+//! | `ring`, `tasks` | the slots, and which task is next; start here |
 //! | `job`, `work`, `completion` | jobs in flight; what waits for slots and what goes into one; what all jobs share until they end |
 //! | `batch` | small jobs that share a slot |
 //! | `core`, `generation` | what all threads share; the threads of one set of contexts |
@@ -59,6 +59,7 @@ mod ring;
 mod slot;
 mod stages;
 mod sync;
+mod tasks;
 mod transfers;
 mod work;
 
