@@ -6,8 +6,8 @@ use cpu_cases::{
     ConvCase, GemmCase, Values, conv_desc, gemm_desc, is_large, on_every_isa, same, same_bits, threads,
 };
 use sparkle::problem::exact::Random;
-use sparkle::problem::oracle::error_over_bound;
-use sparkle::{Algorithm, Conv2dDesc, Device, Error, GemmDesc, Layout, Run};
+use sparkle::problem::oracle::{error_over_bound, gemm_element};
+use sparkle::{Algorithm, Conv2dDesc, Device, Error, Gemm, GemmDesc, Layout, Run, Transpose};
 
 /// The thread counts of the cases, in turn.
 const THREADS: [usize; 5] = [1, 2, 3, 7, 16];
@@ -285,6 +285,31 @@ fn denormals_are_kept_and_overflow_is_infinite() {
     case.input.fill(tiny);
     case.weights.fill(1.0);
     assert!(conv2d(&case).iter().all(|value| value.to_bits() == 81));
+}
+
+/// The rounding error of a sum does not grow with its length: few rows are dot products, which are sums of blocks.
+#[test]
+fn eight_million_terms_are_summed_accurately() {
+    const DEPTH: usize = 8_000_000;
+    let (m, n) = (2, 3);
+    let mut random = Random::new(71);
+    let mut positive = |len: usize| random.reals(len).iter().map(|value| value.abs()).collect::<Vec<f32>>();
+    let (a, b) = (positive(m * DEPTH), positive(n * DEPTH));
+    for transposed in [Transpose::Yes, Transpose::No] {
+        let desc = GemmDesc::packed(Layout::RowMajor, m as i64, n as i64, DEPTH as i64);
+        let desc = match transposed {
+            Transpose::Yes => GemmDesc { trans_b: transposed, ldb: DEPTH as i64, ..desc },
+            Transpose::No => desc,
+        };
+        let problem = Gemm::new(desc).unwrap();
+        let mut c = vec![f32::NAN; m * n];
+        cpu().sgemm(&problem, &a, &b, &mut c).unwrap();
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let expected = gemm_element(&problem, &a, &b, &[], i, j).value;
+            let error = (f64::from(c[i * n + j]) / expected - 1.0).abs();
+            assert!(error < 2e-6, "{transposed:?}, row {i}, column {j}: {error:e}");
+        }
+    }
 }
 
 #[test]
