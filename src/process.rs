@@ -23,7 +23,7 @@ pub fn id() -> u32 {
 }
 
 /// A number that is zero at first, and again in a forked child. It lives as long as the process.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 fn wiped_on_fork() -> Option<&'static AtomicU32> {
     // SAFETY: no argument is an address.
     let len = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
@@ -44,7 +44,7 @@ fn wiped_on_fork() -> Option<&'static AtomicU32> {
     Some(unsafe { AtomicU32::from_ptr(page.cast()) })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), miri))]
 fn wiped_on_fork() -> Option<&'static AtomicU32> {
     None
 }
