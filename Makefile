@@ -49,7 +49,7 @@ deps:
 
 # Sanitizers and fuzzing use unstable flags of the compiler, hence RUSTC_BOOTSTRAP. Their builds have folders of their own.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-ASAN := RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0
+ASAN := RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 ASAN_TEST := $(CARGO) test --locked --target $(HOST) --target-dir $(or $(CARGO_TARGET_DIR),target)/asan
 
 ## Random calls of the C interface under the address sanitizer: make fuzz [CALLS=n] [SEED=n] [DEVICE=cpu]
