@@ -129,7 +129,8 @@ pub trait Plan: Send + Sync {
         false
     }
 
-    /// The recipe of the plan; `None` if its jobs cannot go through the engine's [`Queue`].
+    /// The recipe of the plan; `None` if its jobs cannot go through the engine's [`Queue`]. An engine may release what
+    /// only [`Plan::run`] needs, as long as the plan has not run.
     fn recipe(&self) -> Option<&Arc<Recipe>> {
         None
     }

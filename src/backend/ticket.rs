@@ -30,7 +30,7 @@ struct TicketInner<T: ?Sized> {
 }
 
 struct TicketState {
-    stage: Stage,
+    stage: TicketStage,
     /// Number of waiting threads; without one, `done` is not notified, which saves a system call.
     waiting: usize,
     /// Waits for any of several tickets.
@@ -52,7 +52,7 @@ impl TicketState {
     }
 }
 
-enum Stage {
+enum TicketStage {
     Waiting,
     Running,
     Done(Result<Run>),
@@ -73,7 +73,7 @@ impl Ticket {
 
     /// A ticket that owns `payload`, which lives until the last clone is dropped.
     pub(crate) fn with_payload<T: Any + Send + Sync>(payload: T) -> Self {
-        let state = TicketState { stage: Stage::Waiting, waiting: 0, listeners: vec![] };
+        let state = TicketState { stage: TicketStage::Waiting, waiting: 0, listeners: vec![] };
         let (state, done, process) = (Mutex::new(state), Condvar::new(), crate::process::id());
         Ticket(Arc::new(TicketInner { state, done, process, payload }))
     }
@@ -101,7 +101,7 @@ impl Ticket {
             return Some(Err(forked));
         }
         match &self.state().stage {
-            Stage::Done(result) => Some(result.clone()),
+            TicketStage::Done(result) => Some(result.clone()),
             _ => None,
         }
     }
@@ -123,7 +123,7 @@ impl Ticket {
         let deadline = Instant::now().checked_add(limit);
         let mut state = self.state();
         loop {
-            if let Stage::Done(result) = &state.stage {
+            if let TicketStage::Done(result) = &state.stage {
                 return Some(result.clone());
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -173,31 +173,31 @@ impl Ticket {
     /// used. Returns whether it was cancelled.
     pub fn cancel(&self) -> bool {
         self.check_process().is_ok()
-            && self.end(Err(Error::Cancelled), |stage| matches!(stage, Stage::Waiting))
+            && self.end(Err(Error::Cancelled), |stage| matches!(stage, TicketStage::Waiting))
     }
 
     /// Marks the job as started; called by the engine. Returns `false` if the job was cancelled: its buffers must then
     /// not be used.
     pub(crate) fn start(&self) -> bool {
         let mut state = self.state();
-        let starts = matches!(state.stage, Stage::Waiting);
+        let starts = matches!(state.stage, TicketStage::Waiting);
         if starts {
-            state.stage = Stage::Running;
+            state.stage = TicketStage::Running;
         }
         starts
     }
 
     /// Sets the job's result; called by the engine. A ticket that is done does not change.
     pub(crate) fn finish(&self, result: Result<Run>) {
-        self.end(result, |stage| !matches!(stage, Stage::Done(_)));
+        self.end(result, |stage| !matches!(stage, TicketStage::Done(_)));
     }
 
-    fn end(&self, result: Result<Run>, from: impl FnOnce(&Stage) -> bool) -> bool {
+    fn end(&self, result: Result<Run>, from: impl FnOnce(&TicketStage) -> bool) -> bool {
         let mut state = self.state();
         if !from(&state.stage) {
             return false;
         }
-        state.stage = Stage::Done(result);
+        state.stage = TicketStage::Done(result);
         let listeners = std::mem::take(&mut state.listeners);
         if state.waiting > 0 {
             self.0.done.notify_all();

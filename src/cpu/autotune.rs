@@ -25,10 +25,10 @@ const DIRECT: &str = "direct";
 
 /// An algorithm for a problem. Its name is that of its Winograd kernel, or [`DIRECT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Candidate {
+struct PlanCandidate {
     name: &'static str,
     /// The Winograd form, or `None` for the direct algorithm.
-    form: Option<winograd::Choice>,
+    form: Option<winograd::FormChoice>,
 }
 
 /// Weights and bias.
@@ -89,15 +89,17 @@ fn decide(
 }
 
 /// The direct algorithm, and the Winograd forms that are predicted best, if any can compute the problem.
-fn candidates(isa: Isa, problem: &Conv2d) -> Vec<Candidate> {
-    let direct = Candidate { name: DIRECT, form: None };
+fn candidates(isa: Isa, problem: &Conv2d) -> Vec<PlanCandidate> {
+    let direct = PlanCandidate { name: DIRECT, form: None };
     let forms = winograd::candidates(isa, problem).into_iter().take(MAX_RACED_FORMS);
-    std::iter::once(direct).chain(forms.map(|(name, form)| Candidate { name, form: Some(form) })).collect()
+    std::iter::once(direct)
+        .chain(forms.map(|(name, form)| PlanCandidate { name, form: Some(form) }))
+        .collect()
 }
 
 fn build(
     isa: Isa,
-    candidate: &Candidate,
+    candidate: &PlanCandidate,
     problem: &Conv2d,
     (weights, bias): WeightsAndBias,
 ) -> Result<Box<dyn Plan>> {

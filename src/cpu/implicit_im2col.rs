@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::block::Ahead;
 use super::kernels::{CopyBlock, Kernel, Tap};
-use crate::memory::implicit_im2col::{Axis, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS, Run};
+use crate::memory::implicit_im2col::{Axis, ColumnRun, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS};
 use crate::problem::Conv2d;
 
 /// How a convolution reads its images.
@@ -17,7 +17,7 @@ use crate::problem::Conv2d;
 pub struct Geometry {
     pub implicit: ImplicitIm2col,
     pub columns: Columns,
-    run: Run,
+    run: ColumnRun,
     rows: Direction,
     cols: Direction,
 }
@@ -115,7 +115,7 @@ impl Geometry {
     pub fn new(implicit: ImplicitIm2col, columns: Columns, problem: &Conv2d) -> Self {
         let (rows, cols) = Axis::both(problem.sizes());
         let columns = implicit.columns(columns, problem);
-        let run = Run::new(&columns, implicit.run);
+        let run = ColumnRun::new(&columns, implicit.run);
         Geometry { implicit, columns, run, rows: Direction::new(rows), cols: Direction::new(cols) }
     }
 

@@ -3,7 +3,7 @@
 use super::isa::{Isa, with_kernel};
 use super::product::sgemm;
 use super::tests::cpu_cases::{ConvCase, GemmCase, Values, conv_desc, gemm_desc};
-use super::winograd::Choice;
+use super::winograd::FormChoice;
 use crate::problem::exact::Random;
 use crate::problem::{Algorithm, Conv2dDesc, GemmDesc};
 
@@ -72,7 +72,7 @@ fn no_arithmetic_on_old_contents_of_workspaces() {
             if matches!(isa, Isa::Portable(_)) {
                 continue;
             }
-            for choice in [Choice::F2, Choice::F4, Choice::F6] {
+            for choice in [FormChoice::F2, FormChoice::F4, FormChoice::F6] {
                 let plan = super::winograd::build(isa, choice, &case.problem, given).unwrap();
                 check(format!("{} {desc:?}", plan.kernel()), &mut || {
                     plan.run(&case.input, &mut output).unwrap();

@@ -9,7 +9,7 @@ use crate::problem::Conv2d;
 
 /// The engines of a device.
 #[derive(Clone)]
-pub enum Choice {
+pub enum EngineChoice {
     /// Chosen by name: its errors are returned to the caller.
     Fixed(Arc<dyn Backend>),
     /// The CPU and all hardware GPUs.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::choice::Choice;
+use super::choice::EngineChoice;
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ pub(crate) fn found() -> Result<Vec<DeviceInfo>> {
 const MAX_SELECTOR_LEN: usize = 1000;
 
 /// Opens the device that `selector` names. `SPARKLE_DEVICE` replaces `auto`.
-pub(super) fn open(selector: &str) -> Result<Choice> {
+pub(super) fn open(selector: &str) -> Result<EngineChoice> {
     // Not a `Once`: the log's callback may itself open a device, and would deadlock.
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
@@ -96,7 +96,7 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
         return Ok(auto());
     }
     if asked == "cpu" {
-        return Ok(Choice::Fixed(cpu::open()));
+        return Ok(EngineChoice::Fixed(cpu::open()));
     }
     if asked.len() > MAX_SELECTOR_LEN {
         let expected = format!("a selector of at most {MAX_SELECTOR_LEN} bytes");
@@ -106,7 +106,7 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
         let index = index
             .parse()
             .map_err(|_| Error::invalid("device", format!("\"{asked}\""), "gl:N with N = 0, 1, ..."))?;
-        return gl::open(index).map(Choice::Fixed);
+        return gl::open(index).map(EngineChoice::Fixed);
     }
     match asked.strip_prefix("name=").map(str::to_lowercase) {
         Some(text) => by_name(asked, &text),
@@ -115,7 +115,7 @@ pub(super) fn open(selector: &str) -> Result<Choice> {
 }
 
 /// Opens the first usable device whose name contains `text`, which is in lower case.
-fn by_name(selector: &str, text: &str) -> Result<Choice> {
+fn by_name(selector: &str, text: &str) -> Result<EngineChoice> {
     let all = found()?;
     let found = all.iter().find(|device| device.id.is_some() && device.name.to_lowercase().contains(text));
     match found.and_then(|device| device.id.as_deref()) {
@@ -131,9 +131,9 @@ fn by_name(selector: &str, text: &str) -> Result<Choice> {
 
 /// The CPU and every hardware GPU that can be opened. With `SPARKLE_DETERMINISTIC` only the CPU, because choosing the
 /// fastest device depends on measurements.
-fn auto() -> Choice {
+fn auto() -> EngineChoice {
     if config().deterministic {
-        return Choice::Auto { cpu: cpu::open(), gpus: vec![] };
+        return EngineChoice::Auto { cpu: cpu::open(), gpus: vec![] };
     }
     let mut gpus: Vec<Arc<dyn Backend>> = vec![];
     for (index, candidate) in gl::candidates().iter().filter(|it| it.unusable.is_none()).enumerate() {
@@ -146,5 +146,5 @@ fn auto() -> Choice {
             Err(error) => crate::log::warning!("auto: gl:{index} is skipped: {error}"),
         }
     }
-    Choice::Auto { cpu: cpu::open(), gpus }
+    EngineChoice::Auto { cpu: cpu::open(), gpus }
 }

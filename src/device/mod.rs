@@ -28,7 +28,7 @@ use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
-use choice::{Choice, conv2d_work, fall_back, fastest};
+use choice::{EngineChoice, conv2d_work, fall_back, fastest};
 
 pub use architecture::{Architecture, Vendor};
 pub(crate) use discovery::found;
@@ -39,7 +39,7 @@ pub use plan::Conv2dPlan;
 /// An opened device. Cheap to clone; any number of threads may use it at once.
 #[derive(Clone)]
 pub struct Device {
-    choice: Choice,
+    choice: EngineChoice,
 }
 
 /// The predicted time of one engine for a problem, transfers included. `auto` chooses by it.
@@ -75,8 +75,8 @@ impl Device {
     /// The id: `auto`, `cpu`, `gl:0`.
     pub fn id(&self) -> &str {
         match &self.choice {
-            Choice::Fixed(backend) => backend.id(),
-            Choice::Auto { .. } => "auto",
+            EngineChoice::Fixed(backend) => backend.id(),
+            EngineChoice::Auto { .. } => "auto",
         }
     }
 
@@ -85,8 +85,8 @@ impl Device {
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
-            Choice::Fixed(backend) => vec![backend],
-            Choice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
+            EngineChoice::Fixed(backend) => vec![backend],
+            EngineChoice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
         };
         let seconds = |backend: &Arc<dyn Backend>| match problem.is_empty() {
             true => Ok(0.0),
@@ -102,8 +102,8 @@ impl Device {
     /// The engine that names the device of an empty batch: the CPU for `auto`.
     fn first(&self) -> &Arc<dyn Backend> {
         match &self.choice {
-            Choice::Fixed(backend) => backend,
-            Choice::Auto { cpu, .. } => cpu,
+            EngineChoice::Fixed(backend) => backend,
+            EngineChoice::Auto { cpu, .. } => cpu,
         }
     }
 
@@ -120,8 +120,8 @@ impl Device {
             return Ok(Conv2dPlan::empty_batch(self.first(), problem));
         }
         match &self.choice {
-            Choice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
-            Choice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(problem)) {
+            EngineChoice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
+            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(problem)) {
                 Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
                 None => Conv2dPlan::fixed(cpu, problem, weights, bias),
             },
@@ -137,8 +137,8 @@ impl Device {
     pub fn pipeline(&self, options: PipelineOptions) -> Result<Pipeline> {
         let _library = FloatEnv::enter();
         match &self.choice {
-            Choice::Fixed(backend) => Pipeline::new(&[backend], options),
-            Choice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
+            EngineChoice::Fixed(backend) => Pipeline::new(&[backend], options),
+            EngineChoice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
         }
     }
 
@@ -192,8 +192,8 @@ impl Device {
             Ok(Run { device: backend.id().into(), kernel, timing, fallback })
         };
         match &self.choice {
-            Choice::Fixed(backend) => on(backend, None),
-            Choice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(&problem)) {
+            EngineChoice::Fixed(backend) => on(backend, None),
+            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(&problem)) {
                 None => on(cpu, None),
                 Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
             },
@@ -221,8 +221,8 @@ impl Device {
             Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
         };
         match &self.choice {
-            Choice::Fixed(backend) => on(backend, None),
-            Choice::Auto { cpu, gpus } => {
+            EngineChoice::Fixed(backend) => on(backend, None),
+            EngineChoice::Auto { cpu, gpus } => {
                 let [a_len, b_len, c_len] = problem.lens().map(|len| 4 * len as u64);
                 let upload = a_len + b_len + if problem.beta() == 0.0 { 0 } else { c_len };
                 let work = Work { flops: problem.flops(), bytes: problem.bytes(), upload, download: c_len };

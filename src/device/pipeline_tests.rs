@@ -59,7 +59,7 @@ impl Backend for Gated {
 fn gated() -> (Arc<Gate>, Pipeline, Conv2dPlan, Conv2dPlan) {
     let engine = Gated::default();
     let gate = engine.0.clone();
-    let device = Device { choice: Choice::Fixed(Arc::new(engine)) };
+    let device = Device { choice: EngineChoice::Fixed(Arc::new(engine)) };
     let problem = Conv2d::new(Conv2dDesc { h: 2, w: 2, ..Default::default() }).unwrap();
     let plan = |value| device.plan(&problem, &[value], None).unwrap();
     let (good, bad) = (plan(7.0), plan(-1.0));

@@ -95,7 +95,7 @@ impl Backend for Stub {
 
 fn auto(cpu: Stub, gpus: Vec<Stub>) -> Device {
     let gpus = gpus.into_iter().map(|gpu| Arc::new(gpu) as Arc<dyn Backend>).collect();
-    Device { choice: Choice::Auto { cpu: Arc::new(cpu), gpus } }
+    Device { choice: EngineChoice::Auto { cpu: Arc::new(cpu), gpus } }
 }
 
 fn problem(side: i64) -> Conv2d {
@@ -191,7 +191,7 @@ fn a_plans_memory_includes_the_copies_for_its_fallback() {
         }
         (plan.packed_bytes(), plan.workspace_bytes())
     };
-    let fixed = Device { choice: Choice::Fixed(Arc::new(Stub::new("gl:0", 1e13, 2.0))) };
+    let fixed = Device { choice: EngineChoice::Fixed(Arc::new(Stub::new("gl:0", 1e13, 2.0))) };
     assert_eq!(memory(&fixed, true), (10, 20));
     let with = |gpu| auto(Stub::new("cpu", 1e9, 1.0), vec![gpu]);
     let (gpu, copies) = (|| Stub::new("gl:0", 1e13, 2.0), 4 * (64 * 64 + 64));
@@ -221,7 +221,7 @@ fn a_plan_has_a_recipe_for_its_own_engine_until_that_fails() {
         plan.run(&vec![0.0; problem.input_len()], &mut vec![0.0; problem.output_len()]).unwrap();
         assert_eq!(has(&plan), [!fails, false, false]);
     }
-    let fixed = Device { choice: Choice::Fixed(Arc::new(gpu(false))) };
+    let fixed = Device { choice: EngineChoice::Fixed(Arc::new(gpu(false))) };
     let plan = fixed.plan(&problem, &weights, None).unwrap();
     assert_eq!((has(&plan), plan.fallback().is_some()), ([true, false, false], false));
     let plan =
@@ -269,7 +269,7 @@ fn sgemm_falls_back_too() {
 #[test]
 fn a_device_chosen_by_name_returns_its_errors() {
     let backend = Stub { fails_run: true, ..Stub::new("gl:0", 1e13, 2.0) };
-    let device = Device { choice: Choice::Fixed(Arc::new(backend)) };
+    let device = Device { choice: EngineChoice::Fixed(Arc::new(backend)) };
     let problem = problem(2);
     let (input, weights) = (vec![0.0; problem.input_len()], vec![0.0; problem.weights_len()]);
     let mut output = vec![7.0; problem.output_len()];
@@ -299,7 +299,7 @@ fn a_selector_that_is_too_long_is_refused_without_quoting_it() {
 fn devices_have_the_names_that_open_them() {
     assert_eq!(Device::open("cpu").unwrap().id(), "cpu");
     let stub = || Stub::new("gl:3", 1e12, 1.0);
-    assert_eq!(Device { choice: Choice::Fixed(Arc::new(stub())) }.id(), "gl:3");
+    assert_eq!(Device { choice: EngineChoice::Fixed(Arc::new(stub())) }.id(), "gl:3");
     assert_eq!(auto(stub(), vec![]).id(), "auto");
 }
 

@@ -31,6 +31,7 @@ pub enum sparkle_algorithm {
 ///
 /// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output
 /// `[n][k][p][q]` where p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+// The fields are those of `Conv2dDesc`, but C needs a layout that can grow. Conversions go field by field.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparkle_conv2d_desc {

@@ -143,6 +143,7 @@ pub extern "C" fn gpu_compile_conv2d_shader() -> c_int {
 ///
 /// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context
 /// current on the calling thread and the parameters bound at index 3.
+// Existing programs fix the parameter list, so each function spells it out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_fortran(
     input: *const c_float,
@@ -302,6 +303,7 @@ pub unsafe extern "C" fn gpu_compile_custom_shader(shader_source: *const c_char)
 
 /// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if
 /// there is none.
+// Existing programs fix the parameter list, so each function spells it out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpu_execute_conv2d_custom(
     program: c_int,

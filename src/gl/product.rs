@@ -10,7 +10,7 @@ use crate::allocate;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran, STEPS};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::{MAX_DEPTH_SPLITS, MIN_TILED_FLOPS, OPERATIONS_PER_OUTPUT};
@@ -106,7 +106,7 @@ pub fn run(
         let buffers = [Some(&a), Some(&b), Some(&output), Some(&params), old.as_ref()];
         (0..).zip(buffers).for_each(|(index, buffer)| buffer.into_iter().for_each(|it| it.bind(index)));
     };
-    let work = |part: &Part| Work {
+    let work = |part: &Part| KernelWork {
         units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
         per_group: 1,
         operations: (TILE * TILE) as f64 * (2.0 * part.products() as f64 + OPERATIONS_PER_OUTPUT),
@@ -123,7 +123,7 @@ pub fn run(
             bounds.for_each(|(location, bound)| context.api().uniform_1ui(location, bound as u32));
         };
         let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
-        let step = |(part, bind)| Ok(Step { program: &program, work: work(part), budget: &budget, bind });
+        let step = |(part, bind)| Ok(PassStep { program: &program, work: work(part), budget: &budget, bind });
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
         let steps = allocate::collected(parts.iter().zip(binds).map(step), STEPS)?;
         dispatch::run_steps(context, &steps, &DispatchBudget::new())

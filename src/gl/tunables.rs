@@ -63,14 +63,14 @@ pub const STREAMED_BYTES: usize = 8 << 20;
 /// Bytes of weights that are copied through mapped memory. Smaller ones gain nothing; larger ones would hold memory too
 /// long.
 pub const STAGED_WEIGHTS: Range<usize> = 256 << 10..64 << 20;
-/// How long a thread sleeps between polls of the ring while the device works. It does not wait inside the driver:
+/// How long a thread rests between polls of the ring while the device works. It does not wait inside the driver:
 /// drivers spin there, and the thread could accept no task.
 pub const POLL_REST: Duration = Duration::from_micros(2);
 /// How long a thread leaves the driver to other threads between polls of the device.
 pub const DEVICE_LOOK: Duration = Duration::from_micros(10);
 /// How long a thread polls at that pace; then it polls less often.
 pub const EAGER_TIME: Duration = Duration::from_millis(10);
-/// How long it then sleeps between polls.
+/// How long it then rests between polls.
 pub const PATIENT_LOOK: Duration = Duration::from_micros(200);
 /// The longest that a copy waits for kernels to be submitted before it.
 pub const MAX_COPY_DELAY: Duration = Duration::from_millis(1);

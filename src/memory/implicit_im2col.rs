@@ -62,7 +62,7 @@ pub struct Columns {
 /// How a run is cut into panels of NR columns. The remainder is a smaller panel or, if that is cheaper, columns beside
 /// the vectors of other panels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct ColumnRun {
     pub panels: usize,
     /// Columns of a short first panel that aligns the others, or 0.
     lead: usize,
@@ -74,24 +74,24 @@ pub struct Run {
     last: (usize, usize),
 }
 
-impl Run {
+impl ColumnRun {
     pub fn new(columns: &Columns, len: usize) -> Self {
         let Columns { nr, lanes, mr, .. } = *columns;
         let (panels, rest) = (len / nr, len % nr);
         if rest > 0 && rest <= panels * columns.beside && rest < rest.div_ceil(lanes) * mr {
             let each = rest / panels;
-            return Run { panels, lead: 0, nr, each, more: rest % panels, last: (nr + each, each) };
+            return ColumnRun { panels, lead: 0, nr, each, more: rest % panels, last: (nr + each, each) };
         }
         let cols = if rest == 0 { nr } else { rest };
         let beside = if cols > lanes && cols % lanes <= columns.beside { cols % lanes } else { 0 };
-        Run { panels: len.div_ceil(nr), lead: 0, nr, each: 0, more: 0, last: (cols, beside) }
+        ColumnRun { panels: len.div_ceil(nr), lead: 0, nr, each: 0, more: 0, last: (cols, beside) }
     }
 
     /// A run with a first panel of `lead` columns, 0 < lead < len. Only the last panel may have columns beside.
     fn led(columns: &Columns, len: usize, lead: usize) -> Self {
         // With mr = 0 columns are never distributed over the panels, which would move their starts.
-        let rest = Run::new(&Columns { mr: 0, ..*columns }, len - lead);
-        Run { panels: 1 + rest.panels, lead, ..rest }
+        let rest = ColumnRun::new(&Columns { mr: 0, ..*columns }, len - lead);
+        ColumnRun { panels: 1 + rest.panels, lead, ..rest }
     }
 
     /// A panel's first column, its columns, and how many of these are beside its vectors.
@@ -238,9 +238,9 @@ impl ImplicitIm2col {
     }
 
     /// The run with a short first panel of `lead` columns, after which vectors are aligned. `None` if it is not faster.
-    pub fn aligned(&self, columns: &Columns, lead: usize) -> Option<Run> {
-        let usual = Run::new(columns, self.run);
-        let led = (0 < lead && lead < self.run).then(|| Run::led(columns, self.run, lead))?;
+    pub fn aligned(&self, columns: &Columns, lead: usize) -> Option<ColumnRun> {
+        let usual = ColumnRun::new(columns, self.run);
+        let led = (0 < lead && lead < self.run).then(|| ColumnRun::led(columns, self.run, lead))?;
         (led.vectors(columns) < usual.vectors(columns) * SPLIT).then_some(led)
     }
 
@@ -313,8 +313,11 @@ impl Model {
         let pixels = self.rows.output * self.cols.output;
         let pieces = pixels.div_ceil(self.columns.lanes) + if self.is_point() { 0 } else { self.rows.output };
         let packing = depth as f64 * pieces as f64 * PACKING;
-        self.computing(Run::new(&self.columns, pixels).vectors(&self.columns), depth, depth.div_ceil(kc))
-            + packing
+        self.computing(
+            ColumnRun::new(&self.columns, pixels).vectors(&self.columns),
+            depth,
+            depth.div_ceil(kc),
+        ) + packing
     }
 
     /// Whether a pixel sees only one element of each channel, its own.
@@ -344,7 +347,7 @@ impl Model {
     fn computing_with(&self, implicit: &ImplicitIm2col, passes: usize) -> f64 {
         let ImplicitIm2col { run, runs, width, .. } = *implicit;
         let columns = self.columns(width);
-        let vectors = Run::new(&columns, run).vectors(&columns) * runs as f64;
+        let vectors = ColumnRun::new(&columns, run).vectors(&columns) * runs as f64;
         let computing = self.computing(vectors, self.channels_in * self.taps(), passes);
         // Tiles with gaps are copied to C in each pass, and from C in each but the first.
         let copies = if width == self.cols.output { 0 } else { 2 * passes - 1 };
@@ -365,7 +368,7 @@ impl Model {
         let planes = self.rows.phases().len() * self.cols.phases().len();
         let (least, most) = self.rows.shifts();
         let halo = (most - least) as usize;
-        let per_run = Run::new(&self.columns(width), run).panels;
+        let per_run = ColumnRun::new(&self.columns(width), run).panels;
         // Rows of planes that some panels read. A panel may begin and end within a row, or in the gap after it.
         let rows_of = |panels: usize| match runs {
             1 => (panels * (self.columns.nr + self.columns.beside)).div_ceil(self.cols.output) + 2,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{ConvPlan, GemmShape, PackedBlock, Pass, STAGE_TASKS, STAGED, Source, Weights};
+use super::{ConvPlan, GemmShape, PackedBlock, PanelSource, Pass, STAGE_TASKS, STAGED, Weights};
 use crate::cpu::block::{Ahead, Shared};
 use crate::cpu::buffer::Borrowed;
 use crate::cpu::implicit_im2col::{Geometry, Planes, Strip, TapTable};
@@ -75,7 +75,7 @@ impl<K: Kernel> ConvPlan<K> {
             let tile = Tile { start, ld: pixels, rows: bottom - top, cols: pixels };
             let image = &input[product * image_len..][..image_len];
             let panels = block * width..panels.min((block + 1) * width);
-            let source = Source { image, planes };
+            let source = PanelSource { image, planes };
             let group = product % groups;
             // A single panel of few pixels is multiplied by all panels of A in one call of the kernel.
             let again =
@@ -124,7 +124,7 @@ impl<K: Kernel> ConvPlan<K> {
         &self,
         geometry: &Geometry,
         (a, bias): (PackedBlock, Option<&[f32]>),
-        (Source { image, planes: shared }, all): (Source, Range<usize>),
+        (PanelSource { image, planes: shared }, all): (PanelSource, Range<usize>),
         map: Tile,
         workspace: &mut [f32],
     ) {

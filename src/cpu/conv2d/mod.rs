@@ -72,7 +72,7 @@ struct PackedBlock<'a> {
 
 /// The memory that panels of B are read from.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct PanelSource<'a> {
     image: &'a [f32],
     /// Copies of all planes of the image, if the threads have made them together.
     planes: Option<Planes>,

@@ -22,6 +22,7 @@ define_vector_kernel!(Avx2, __m256, "avx2", 6 x 16, "avx2,fma", rows: 1 2 3 4 5 
 
 // SAFETY (of all blocks): the caller guarantees the CPU features and the memory named by pointer and mask.
 #[allow(clippy::undocumented_unsafe_blocks)]
+// As for AVX-512, one intrinsic each: the names differ by width, and masks are registers here.
 impl Vector for __m256 {
     const LANES: usize = 8;
     const FREE_MASKS: bool = false;

@@ -16,22 +16,22 @@ use crate::problem::{Algorithm, Conv2d, winograd};
 
 /// A form F(m x m, 3 x 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum FormChoice {
     F2,
     F4,
     F6,
 }
 
 /// All forms.
-pub const CHOICES: [Choice; 3] = [Choice::F2, Choice::F4, Choice::F6];
+pub const CHOICES: [FormChoice; 3] = [FormChoice::F2, FormChoice::F4, FormChoice::F6];
 
-impl Choice {
+impl FormChoice {
     /// Outputs of a tile in each direction.
     pub fn m(self) -> usize {
         match self {
-            Choice::F2 => F2::M,
-            Choice::F4 => F4::M,
-            Choice::F6 => F6::M,
+            FormChoice::F2 => F2::M,
+            FormChoice::F4 => F4::M,
+            FormChoice::F6 => F6::M,
         }
     }
 
@@ -65,7 +65,7 @@ fn direct_cycles(problem: &Conv2d, lanes: usize) -> f64 {
 
 /// The accurate forms, sorted by predicted time; none if there is little work. Winograd's algorithm must support the
 /// problem.
-pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice> {
+pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<FormChoice> {
     let mut forms = CHOICES.to_vec();
     forms.retain(|form| {
         problem.flops() >= MIN_WINOGRAD_FLOPS && winograd::is_accurate(problem.sizes(), form.m())
@@ -76,9 +76,9 @@ pub fn permitted(caches: &Caches, problem: &Conv2d, lanes: usize) -> Vec<Choice>
 
 /// The form to use with vectors of `lanes`, or `None` for the direct algorithm. `algorithm` is the choice of the
 /// problem or the environment. Winograd's algorithm must support the problem.
-pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<Choice> {
-    let accurate = |choice: &Choice| winograd::is_accurate(problem.sizes(), choice.m());
-    let fastest = |choices: &mut dyn Iterator<Item = Choice>| {
+pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: usize) -> Option<FormChoice> {
+    let accurate = |choice: &FormChoice| winograd::is_accurate(problem.sizes(), choice.m());
+    let fastest = |choices: &mut dyn Iterator<Item = FormChoice>| {
         choices
             .map(|choice| (choice.cycles(caches, problem, lanes), choice))
             .min_by(|a, b| a.0.total_cmp(&b.0))
@@ -87,7 +87,7 @@ pub fn choose(caches: &Caches, problem: &Conv2d, algorithm: Algorithm, lanes: us
     match algorithm {
         Algorithm::Direct => None,
         // Where no form is accurate by the rule, the most accurate one.
-        Algorithm::Winograd => Some(best.map_or(Choice::F2, |best| best.1)),
+        Algorithm::Winograd => Some(best.map_or(FormChoice::F2, |best| best.1)),
         Algorithm::Auto => best
             .filter(|best| problem.flops() >= MIN_WINOGRAD_FLOPS && best.0 < direct_cycles(problem, lanes))
             .map(|best| best.1),

@@ -13,7 +13,7 @@ use super::weights::{self, WeightsJob};
 use crate::cpu::kernels::{Avx2, Avx512};
 
 /// An instruction set with Winograd kernels. A value proves that this CPU has it.
-pub trait Engine: Copy + Send + Sync + 'static {
+pub trait WinogradKernel: Copy + Send + Sync + 'static {
     /// Lanes of a vector: channels of a block.
     const LANES: usize;
     /// Kernel names of F(2x2), F(4x4) and F(6x6).
@@ -47,7 +47,7 @@ pub trait Engine: Copy + Send + Sync + 'static {
 #[cfg(target_arch = "x86_64")]
 macro_rules! define_engine {
     ($proof:ty, $vector:ty, $isa:literal, $features:literal, rows: $rows:literal) => {
-        impl Engine for $proof {
+        impl WinogradKernel for $proof {
             const LANES: usize = <$vector>::LANES;
             const NAMES: [&'static str; 3] = [
                 concat!("conv_winograd_f2x3_", $isa),

@@ -45,13 +45,13 @@ use crate::error::{Error, Result};
 use crate::problem::{Algorithm, Conv2d, winograd};
 use crate::report::Timing;
 use blocks::ByBlocks;
-use engine::Engine;
+use engine::WinogradKernel;
 use form::{F2, F4, F6, Form};
 use once::Once;
 use plan::WinogradPlan;
 
 pub use blocks::clear;
-pub use choice::Choice;
+pub use choice::FormChoice;
 
 /// The weights and the bias of a convolution.
 type WeightsAndBias<'a> = (&'a [f32], Option<&'a [f32]>);
@@ -114,7 +114,7 @@ fn possible(isa: Isa, problem: &Conv2d) -> Result<bool> {
     }
 }
 
-fn choose<E: Engine>(problem: &Conv2d) -> Option<Choice> {
+fn choose<E: WinogradKernel>(problem: &Conv2d) -> Option<FormChoice> {
     let algorithm = match (problem.algorithm(), config().algorithm) {
         (Algorithm::Auto, Some(preferred)) => preferred,
         (asked, _) => asked,
@@ -123,8 +123,8 @@ fn choose<E: Engine>(problem: &Conv2d) -> Option<Choice> {
 }
 
 /// The forms that `auto` may use for `problem`, with the names of their kernels, sorted by predicted time.
-pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
-    fn named<E: Engine>(_: E, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
+pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, FormChoice)> {
+    fn named<E: WinogradKernel>(_: E, problem: &Conv2d) -> Vec<(&'static str, FormChoice)> {
         let permitted = choice::permitted(&described().caches, problem, E::LANES);
         permitted.into_iter().map(|form| (name::<E>(form), form)).collect()
     }
@@ -144,7 +144,12 @@ pub fn candidates(isa: Isa, problem: &Conv2d) -> Vec<(&'static str, Choice)> {
 ///
 /// # Errors
 /// Out of memory.
-pub fn build(isa: Isa, form: Choice, problem: &Conv2d, parameters: WeightsAndBias) -> Result<Box<dyn Plan>> {
+pub fn build(
+    isa: Isa,
+    form: FormChoice,
+    problem: &Conv2d,
+    parameters: WeightsAndBias,
+) -> Result<Box<dyn Plan>> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(engine) => form_plan(engine, form, problem, parameters),
@@ -154,16 +159,16 @@ pub fn build(isa: Isa, form: Choice, problem: &Conv2d, parameters: WeightsAndBia
     }
 }
 
-fn name<E: Engine>(form: Choice) -> &'static str {
+fn name<E: WinogradKernel>(form: FormChoice) -> &'static str {
     let [f2, f4, f6] = E::NAMES;
     match form {
-        Choice::F2 => f2,
-        Choice::F4 => f4,
-        Choice::F6 => f6,
+        FormChoice::F2 => f2,
+        FormChoice::F4 => f4,
+        FormChoice::F6 => f6,
     }
 }
 
-fn plan_with<E: Engine>(
+fn plan_with<E: WinogradKernel>(
     engine: E,
     problem: &Conv2d,
     parameters: WeightsAndBias,
@@ -171,13 +176,13 @@ fn plan_with<E: Engine>(
     choose::<E>(problem).map(|form| form_plan(engine, form, problem, parameters)).transpose()
 }
 
-fn form_plan<E: Engine>(
+fn form_plan<E: WinogradKernel>(
     engine: E,
-    form: Choice,
+    form: FormChoice,
     problem: &Conv2d,
     parameters: WeightsAndBias,
 ) -> Result<Box<dyn Plan>> {
-    fn make<E: Engine, F: Form>(
+    fn make<E: WinogradKernel, F: Form>(
         engine: E,
         name: &'static str,
         problem: &Conv2d,
@@ -188,13 +193,13 @@ fn form_plan<E: Engine>(
     }
     let name = name::<E>(form);
     match form {
-        Choice::F2 => make::<E, F2>(engine, name, problem, parameters),
-        Choice::F4 => make::<E, F4>(engine, name, problem, parameters),
-        Choice::F6 => make::<E, F6>(engine, name, problem, parameters),
+        FormChoice::F2 => make::<E, F2>(engine, name, problem, parameters),
+        FormChoice::F4 => make::<E, F4>(engine, name, problem, parameters),
+        FormChoice::F6 => make::<E, F6>(engine, name, problem, parameters),
     }
 }
 
-fn once_with<E: Engine>(
+fn once_with<E: WinogradKernel>(
     engine: E,
     problem: &Conv2d,
     parameters: WeightsAndBias,
@@ -203,9 +208,9 @@ fn once_with<E: Engine>(
 ) -> Result<Option<(&'static str, Timing)>> {
     let Some(form) = choose::<E>(problem) else { return Ok(None) };
     let timing = match form {
-        Choice::F2 => Once::<E, F2>::new(engine, problem, parameters)?.execute_timed(input, output)?,
-        Choice::F4 => Once::<E, F4>::new(engine, problem, parameters)?.execute_timed(input, output)?,
-        Choice::F6 => Once::<E, F6>::new(engine, problem, parameters)?.execute_timed(input, output)?,
+        FormChoice::F2 => Once::<E, F2>::new(engine, problem, parameters)?.execute_timed(input, output)?,
+        FormChoice::F4 => Once::<E, F4>::new(engine, problem, parameters)?.execute_timed(input, output)?,
+        FormChoice::F6 => Once::<E, F6>::new(engine, problem, parameters)?.execute_timed(input, output)?,
     };
     Ok(Some((name::<E>(form), timing)))
 }

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::blocks::{Block, ByBlocks, Parts, Slots, WorkspaceLen};
-use super::engine::Engine;
+use super::engine::WinogradKernel;
 use super::form::Form;
 use super::geometry::Planes;
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
@@ -60,7 +60,7 @@ impl Space {
     }
 }
 
-impl<'a, E: Engine, F: Form> Once<'a, E, F> {
+impl<'a, E: WinogradKernel, F: Form> Once<'a, E, F> {
     /// Winograd's algorithm must support the problem ([`crate::problem::winograd::is_supported`]).
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl<'a, E: Engine, F: Form> Once<'a, E, F> {
     }
 }
 
-impl<E: Engine, F: Form> ByBlocks for Once<'_, E, F> {
+impl<E: WinogradKernel, F: Form> ByBlocks for Once<'_, E, F> {
     type Space = Space;
 
     fn problem(&self) -> &Conv2d {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::blocks::{Block, ByBlocks, Parts, Slots, WorkspaceLen};
-use super::engine::Engine;
+use super::engine::WinogradKernel;
 use super::form::Form;
 use super::geometry::Planes;
 use super::product::{Next, PANEL, ProductJob, panels, u_plane};
@@ -40,7 +40,7 @@ pub struct Space {
     scratch_len: usize,
 }
 
-impl<E: Engine, F: Form> WinogradPlan<E, F> {
+impl<E: WinogradKernel, F: Form> WinogradPlan<E, F> {
     /// Transforms the weights on `team`. Winograd's algorithm must support the problem
     /// ([`crate::problem::winograd::is_supported`]).
     ///
@@ -125,7 +125,7 @@ impl<E: Engine, F: Form> WinogradPlan<E, F> {
     }
 }
 
-impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
+impl<E: WinogradKernel, F: Form> ByBlocks for WinogradPlan<E, F> {
     type Space = Space;
 
     fn problem(&self) -> &Conv2d {
@@ -213,7 +213,7 @@ impl<E: Engine, F: Form> ByBlocks for WinogradPlan<E, F> {
     }
 }
 
-impl<E: Engine, F: Form> Plan for WinogradPlan<E, F> {
+impl<E: WinogradKernel, F: Form> Plan for WinogradPlan<E, F> {
     fn kernel(&self) -> &str {
         self.name
     }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::blocks::Block;
-use super::engine::Engine;
+use super::engine::WinogradKernel;
 use super::form::Form;
 use super::geometry::{Channels, Geometry, Planes};
 use super::input::{self, InputJob};
@@ -29,7 +29,7 @@ pub struct Steps<E, F> {
     form: PhantomData<F>,
 }
 
-impl<E: Engine, F: Form> Steps<E, F> {
+impl<E: WinogradKernel, F: Form> Steps<E, F> {
     /// Elements of a tile on the frequency side.
     pub const FREQUENCIES: usize = F::ALPHA * F::ALPHA;
 

@@ -4,8 +4,8 @@
 //! defect. The rounding errors of the other forms are compared with the direct algorithm's bound times a factor.
 
 use super::blocks::ByBlocks;
-use super::choice::{CHOICES, Choice};
-use super::engine::Engine;
+use super::choice::{CHOICES, FormChoice};
+use super::engine::WinogradKernel;
 use super::form::{F2, F4, F6, Form};
 use super::once::Once;
 use super::plan::WinogradPlan;
@@ -21,11 +21,11 @@ use crate::problem::{Conv2d, Conv2dDesc, winograd};
 /// The factor between Winograd's bound and the direct algorithm's, for uniform data of any shape; published in
 /// docs/winograd.md. The bound uses the largest magnitude in the output's image and channel. The factor falls with C
 /// because rounding errors of channels mostly cancel, which the direct bound does not assume.
-fn factor(choice: Choice, c: i64) -> f64 {
+fn factor(choice: FormChoice, c: i64) -> f64 {
     let of_one_channel = match choice {
-        Choice::F2 => 1.0,
-        Choice::F4 => 8.0,
-        Choice::F6 => 40.0,
+        FormChoice::F2 => 1.0,
+        FormChoice::F4 => 8.0,
+        FormChoice::F6 => 40.0,
     };
     of_one_channel / c as f64
 }
@@ -38,7 +38,7 @@ fn engines() -> Vec<Isa> {
     Isa::all().into_iter().filter(|isa| !matches!(isa, Isa::Portable(_))).collect()
 }
 
-fn compute(isa: Isa, choice: Choice, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+fn compute(isa: Isa, choice: FormChoice, case: &ConvCase, team: &mut Team) -> Vec<f32> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(engine) => with_engine(engine, choice, case, team),
@@ -48,15 +48,20 @@ fn compute(isa: Isa, choice: Choice, case: &ConvCase, team: &mut Team) -> Vec<f3
     }
 }
 
-fn with_engine<E: Engine>(engine: E, choice: Choice, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+fn with_engine<E: WinogradKernel>(
+    engine: E,
+    choice: FormChoice,
+    case: &ConvCase,
+    team: &mut Team,
+) -> Vec<f32> {
     match choice {
-        Choice::F2 => with_form::<E, F2>(engine, case, team),
-        Choice::F4 => with_form::<E, F4>(engine, case, team),
-        Choice::F6 => with_form::<E, F6>(engine, case, team),
+        FormChoice::F2 => with_form::<E, F2>(engine, case, team),
+        FormChoice::F4 => with_form::<E, F4>(engine, case, team),
+        FormChoice::F6 => with_form::<E, F6>(engine, case, team),
     }
 }
 
-fn with_form<E: Engine, F: Form>(engine: E, case: &ConvCase, team: &mut Team) -> Vec<f32> {
+fn with_form<E: WinogradKernel, F: Form>(engine: E, case: &ConvCase, team: &mut Team) -> Vec<f32> {
     let given = (&case.weights[..], case.bias());
     let plan = WinogradPlan::<E, F>::new(engine, "test", &case.problem, given, team).unwrap();
     let mut output = vec![f32::NAN; case.problem.output_len()];
@@ -184,7 +189,7 @@ fn the_smallest_form_is_exact_on_integers() {
         for round in 0..100 {
             let mut case = ConvCase::new(desc(&mut random), Values::Exact, &mut random);
             case.weights.iter_mut().for_each(|weight| *weight *= 4.0);
-            let output = compute(isa, Choice::F2, &case, &mut teams[round % 3]);
+            let output = compute(isa, FormChoice::F2, &case, &mut teams[round % 3]);
             for (index, (&got, expected)) in output.iter().zip(case.expected()).enumerate() {
                 assert!(same(got, expected.value), "{isa:?} {:?} at {index}: {got}", case.desc);
             }
@@ -326,13 +331,13 @@ fn the_forms_of_plans_and_of_single_calls() {
     let chosen = |problem: &Conv2d| super::choice::choose(&CACHES, problem, problem.algorithm(), 16);
     for (c, side, groups, planned, once) in [
         // Many pixels; few pixels, where a plan spends time on reading U and a single call on computing it.
-        (64, 224, 1, Some(Choice::F6), Some(Choice::F6)),
-        (512, 14, 1, Some(Choice::F4), Some(Choice::F4)),
-        (512, 7, 1, Some(Choice::F2), Some(Choice::F2)),
+        (64, 224, 1, Some(FormChoice::F6), Some(FormChoice::F6)),
+        (512, 14, 1, Some(FormChoice::F4), Some(FormChoice::F4)),
+        (512, 7, 1, Some(FormChoice::F2), Some(FormChoice::F2)),
         // Too little work.
         (16, 56, 1, None, None),
         // Groups of many channels are worth it, like a convolution of that size; half a vector of channels is not.
-        (256, 56, 4, Some(Choice::F6), Some(Choice::F6)),
+        (256, 56, 4, Some(FormChoice::F6), Some(FormChoice::F6)),
         (256, 56, 64, None, None),
     ] {
         let problem = layer(c, side, groups);

@@ -252,6 +252,7 @@ unsafe fn mask8(count: usize) -> __m256i {
 }
 
 #[cfg(target_arch = "x86_64")]
+// As for `Lanes16`, one intrinsic each: the names differ by width, and so do the masks.
 impl Vector for Lanes8 {
     const LANES: usize = 8;
 

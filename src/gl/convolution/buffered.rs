@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::limits::images_at_once;
+use super::pacing::Pacing;
 use super::prepared::{Convolution, Images};
-use super::timing::Timing;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
@@ -41,7 +41,7 @@ impl Buffered {
         let context = programs.context().clone();
         let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
         let problem = (problem, variant);
-        let size = (images, Timing::default());
+        let size = (images, Pacing::default());
         let convolution = Convolution::new(programs, problem, (weights, bias), size, &upload)?;
         Buffered::with(&context, convolution, images)
     }

@@ -12,7 +12,7 @@ use crate::allocate;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Buffer, Program};
-use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, STEPS, Step, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran, STEPS};
 use crate::gl::tunables::{MAX_BATCH_SIZES, OPERATIONS_PER_OUTPUT};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::shader::iterations::{self, Part};
@@ -60,14 +60,14 @@ fn has_reference_form(problem: &Conv2d) -> bool {
 }
 
 /// Which of the kernels computes a problem, and the passes it takes.
-pub struct Choice {
+pub struct FallbackChoice {
     /// The kernel.
     pub kernel: Kernel,
     /// Its passes.
     pub parts: Vec<Part>,
 }
 
-impl Choice {
+impl FallbackChoice {
     /// The choice for `problem`, on a device whose invocations make at most `limit` iterations.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Choice {
             1 => CONV_DIRECT,
             _ => CONV_PART,
         };
-        Ok(Choice { kernel, parts })
+        Ok(FallbackChoice { kernel, parts })
     }
 
     /// The kernel's parameter block for `problem`, which may differ from the choice's problem only in its batch.
@@ -91,18 +91,18 @@ impl Choice {
     }
 
     /// The work of each pass over `problem`.
-    pub fn work(&self, problem: &Conv2d) -> impl Iterator<Item = Work> + Clone {
+    pub fn work(&self, problem: &Conv2d) -> impl Iterator<Item = KernelWork> + Clone {
         let units = problem.output_len() as u32;
         self.parts.iter().map(move |part| {
             let operations = 2.0 * part.products() as f64 + OPERATIONS_PER_OUTPUT;
-            Work { units, per_group: 64, operations }
+            KernelWork { units, per_group: 64, operations }
         })
     }
 }
 
 /// A chosen kernel, built.
 pub struct Fallback {
-    choice: Choice,
+    choice: FallbackChoice,
     program: Rc<Program>,
     /// Parameter blocks by number of images.
     params: RefCell<HashMap<usize, Rc<Buffer>>>,
@@ -114,7 +114,7 @@ pub struct Fallback {
 
 impl Fallback {
     /// `program` is the choice's kernel; `budget` makes a budget for one pass or all of them.
-    pub fn new(choice: Choice, program: Rc<Program>, budget: impl Fn() -> DispatchBudget) -> Self {
+    pub fn new(choice: FallbackChoice, program: Rc<Program>, budget: impl Fn() -> DispatchBudget) -> Self {
         Fallback { choice, program, params: RefCell::default(), budget: budget(), together: budget() }
     }
 
@@ -146,7 +146,7 @@ impl Fallback {
     /// The device's failure.
     pub fn run(&self, context: &Rc<Context>, problem: &Conv2d, bind: &dyn Fn()) -> Result<Ran> {
         self.with_steps(context, problem, bind, |steps| match steps {
-            [Step { work, .. }] => {
+            [PassStep { work, .. }] => {
                 bind();
                 context.check("glBindBufferBase")?;
                 dispatch::run(context, &self.program, work, &self.budget)
@@ -182,7 +182,7 @@ impl Fallback {
         context: &Context,
         problem: &Conv2d,
         bind: &dyn Fn(),
-        job: impl FnOnce(&[Step]) -> Result<T>,
+        job: impl FnOnce(&[PassStep]) -> Result<T>,
     ) -> Result<T> {
         let is_cut = self.choice.parts.len() > 1;
         let bind_part = |part: &Part| {
@@ -194,7 +194,7 @@ impl Fallback {
         };
         let parts = &self.choice.parts;
         let binds = allocate::collected(parts.iter().map(|part| Ok(move || bind_part(part))), STEPS)?;
-        let step = |(work, bind)| Step { program: &self.program, work, budget: &self.budget, bind };
+        let step = |(work, bind)| PassStep { program: &self.program, work, budget: &self.budget, bind };
         let binds = binds.iter().map(|bind| bind as &dyn Fn());
         let mut steps = allocate::with_capacity(parts.len(), STEPS)?;
         steps.extend(self.choice.work(problem).zip(binds).map(step));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::timing::Timing;
+use super::pacing::Pacing;
 use crate::error::{Error, Result};
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch;
@@ -23,7 +23,7 @@ pub struct Generated {
     name: String,
     /// Weights in the form that the passes read. Packing does not depend on the number of images.
     packed: Option<Rc<Buffer>>,
-    timing: Timing,
+    pacing: Pacing,
     passes: RefCell<HashMap<usize, Rc<Passes>>>,
 }
 
@@ -37,7 +37,7 @@ impl Generated {
         problem: &Conv2d,
         variant: Variant,
         images: usize,
-        timing: Timing,
+        pacing: Pacing,
     ) -> Result<Option<Self>> {
         let Some(plan) = pass_plan::generate(&variant, &problem.with_batch(images)) else {
             return Ok(None);
@@ -51,7 +51,7 @@ impl Generated {
             variant,
             name: plan.name.clone(),
             packed,
-            timing,
+            pacing,
             passes: RefCell::default(),
         };
         generated.build(programs, &plan, images)?;
@@ -61,7 +61,7 @@ impl Generated {
     fn build(&self, programs: &mut Programs, plan: &PassPlan, images: usize) -> Result<()> {
         debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == plan.packed * size_of::<f32>()));
         let work = dispatch::together(plan.run.iter().map(passes::work));
-        let budget = self.timing.budget(&work, images);
+        let budget = self.pacing.budget(&work, images);
         let passes = Passes::with(programs, plan, self.packed.clone(), budget)?;
         let mut all = self.passes.borrow_mut();
         if all.len() >= MAX_BATCH_SIZES {

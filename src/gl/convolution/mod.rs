@@ -9,7 +9,7 @@
 //! | `generated`, `fallback` | the two kinds of kernels |
 //! | `choice` | the planner's choice, as a recipe carries it |
 //! | `buffered` | a convolution with buffers of its own, for calls from ordinary memory |
-//! | `limits`, `timing` | block indices and sizes that fit; what is expected of a convolution |
+//! | `limits`, `pacing` | block indices and sizes that fit; what is expected of a convolution |
 //! | `queue` | many small convolutions in one dispatch |
 
 pub mod buffered;
@@ -17,12 +17,12 @@ mod choice;
 pub mod fallback;
 mod generated;
 mod limits;
+mod pacing;
 mod prepared;
 pub mod queue;
-mod timing;
 
 pub use buffered::Buffered;
 pub use choice::Chosen;
 pub use limits::{INPUT, OUTPUT, PARAMS, WEIGHTS, images_at_once};
+pub use pacing::Pacing;
 pub use prepared::{Convolution, Images};
-pub use timing::Timing;

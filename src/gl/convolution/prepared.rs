@@ -5,10 +5,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::fallback::{Choice, Fallback, reference_params};
+use super::fallback::{Fallback, FallbackChoice, reference_params};
 use super::generated::Generated;
 use super::limits::{BIAS, INPUT, OUTPUT, PARAMS, WEIGHTS};
-use super::timing::Timing;
+use super::pacing::Pacing;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
@@ -33,7 +33,7 @@ pub struct Images<'a> {
 pub type Upload<'a> = &'a dyn Fn(&[f32]) -> Result<Buffer>;
 
 /// The kernel of a convolution.
-enum Kernel {
+enum KernelKind {
     /// Passes generated for the problem.
     Generated(Generated),
     /// The fallback kernels, for any problem.
@@ -45,7 +45,7 @@ enum Kernel {
 /// A convolution prepared on one context.
 pub struct Convolution {
     problem: Conv2d,
-    kernel: Kernel,
+    kernel: KernelKind,
     /// The unpacked weights; empty if only packed ones are read.
     weights: Buffer,
     bias: Option<Buffer>,
@@ -61,11 +61,11 @@ impl Convolution {
         programs: &mut Programs,
         (problem, variant): (&Conv2d, Variant),
         (weights, bias): (&[f32], Option<&[f32]>),
-        (images, timing): (usize, Timing),
+        (images, pacing): (usize, Pacing),
         upload: Upload,
     ) -> Result<Self> {
-        let Some(generated) = Generated::new(programs, problem, variant, images, timing)? else {
-            return Convolution::fallback(programs, problem, (weights, bias), timing, upload);
+        let Some(generated) = Generated::new(programs, problem, variant, images, pacing)? else {
+            return Convolution::fallback(programs, problem, (weights, bias), pacing, upload);
         };
         let mut weights = upload(weights)?;
         if generated.passes(images)?.prepare(&weights)? {
@@ -73,7 +73,7 @@ impl Convolution {
             weights = Buffer::new(programs.context(), 0)?;
         }
         let bias = bias.map(upload).transpose()?;
-        let (kernel, context) = (Kernel::Generated(generated), programs.context().clone());
+        let (kernel, context) = (KernelKind::Generated(generated), programs.context().clone());
         Ok(Convolution { problem: *problem, kernel, weights, bias, context })
     }
 
@@ -85,15 +85,15 @@ impl Convolution {
         programs: &mut Programs,
         problem: &Conv2d,
         (weights, bias): (&[f32], Option<&[f32]>),
-        timing: Timing,
+        pacing: Pacing,
         upload: Upload,
     ) -> Result<Self> {
-        let choice = Choice::new(problem, programs.context().group().max_iterations())?;
+        let choice = FallbackChoice::new(problem, programs.context().group().max_iterations())?;
         let program = programs.kernel(choice.kernel)?;
         let work = dispatch::together(choice.work(&problem.with_batch(1)));
-        let fallback = Fallback::new(choice, program, || timing.budget(&work, 1));
+        let fallback = Fallback::new(choice, program, || pacing.budget(&work, 1));
         let (weights, bias) = (upload(weights)?, bias.map(upload).transpose()?);
-        let (kernel, context) = (Kernel::Fallback(fallback), programs.context().clone());
+        let (kernel, context) = (KernelKind::Fallback(fallback), programs.context().clone());
         Ok(Convolution { problem: *problem, kernel, weights, bias, context })
     }
 
@@ -109,7 +109,7 @@ impl Convolution {
         weights: &[f32],
     ) -> Result<Self> {
         let weights = Buffer::with_data(context, bytemuck::cast_slice(weights))?;
-        let kernel = Kernel::Custom { program, any_grid };
+        let kernel = KernelKind::Custom { program, any_grid };
         Ok(Convolution { problem: *problem, kernel, weights, bias: None, context: context.clone() })
     }
 
@@ -121,23 +121,23 @@ impl Convolution {
     /// The variant that computes it.
     pub fn variant(&self) -> Variant {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.variant(),
-            Kernel::Fallback(_) | Kernel::Custom { .. } => Variant::FALLBACK,
+            KernelKind::Generated(generated) => generated.variant(),
+            KernelKind::Fallback(_) | KernelKind::Custom { .. } => Variant::FALLBACK,
         }
     }
 
     /// The kernel's name.
     pub fn kernel(&self) -> &str {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.name(),
-            Kernel::Fallback(fallback) => fallback.name(),
-            Kernel::Custom { .. } => "the caller's program",
+            KernelKind::Generated(generated) => generated.name(),
+            KernelKind::Fallback(fallback) => fallback.name(),
+            KernelKind::Custom { .. } => "the caller's program",
         }
     }
 
     /// Whether each number of images must be prepared before it runs.
     pub fn has_fixed_sizes(&self) -> bool {
-        matches!(self.kernel, Kernel::Generated(_))
+        matches!(self.kernel, KernelKind::Generated(_))
     }
 
     /// Prepares runs of `images` images.
@@ -146,9 +146,9 @@ impl Convolution {
     /// As [`Convolution::new`].
     pub fn prepare(&self, programs: &mut Programs, images: usize) -> Result<()> {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.prepare(programs, images),
-            Kernel::Fallback(fallback) => fallback.params(&self.context, &self.part(images)).map(drop),
-            Kernel::Custom { .. } => Ok(()),
+            KernelKind::Generated(generated) => generated.prepare(programs, images),
+            KernelKind::Fallback(fallback) => fallback.params(&self.context, &self.part(images)).map(drop),
+            KernelKind::Custom { .. } => Ok(()),
         }
     }
 
@@ -158,13 +158,13 @@ impl Convolution {
     /// The device's failure.
     pub fn run(&self, images: Images) -> Result<Ran> {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.passes(images.count)?.run(&self.buffers(images)),
-            Kernel::Fallback(fallback) => {
+            KernelKind::Generated(generated) => generated.passes(images.count)?.run(&self.buffers(images)),
+            KernelKind::Fallback(fallback) => {
                 let part = self.part(images.count);
                 let params = fallback.params(&self.context, &part)?;
                 fallback.run(&self.context, &part, &|| self.bind(images, &params))
             }
-            Kernel::Custom { program, any_grid } => {
+            KernelKind::Custom { program, any_grid } => {
                 let part = self.part(images.count);
                 let block = reference_params(&part);
                 let params = Buffer::with_data(&self.context, bytemuck::bytes_of(&block))?;
@@ -182,15 +182,15 @@ impl Convolution {
     /// What GL reports.
     pub fn encode(&self, images: Images) -> Result<u32> {
         match &self.kernel {
-            Kernel::Generated(generated) => {
+            KernelKind::Generated(generated) => {
                 generated.passes(images.count)?.enqueue_cut(&self.buffers(images))
             }
-            Kernel::Fallback(fallback) => {
+            KernelKind::Fallback(fallback) => {
                 let part = self.part(images.count);
                 let params = fallback.params(&self.context, &part)?;
                 fallback.enqueue_cut(&self.context, &part, &|| self.bind(images, &params))
             }
-            Kernel::Custom { .. } => unreachable!("a caller's program is run, not encoded"),
+            KernelKind::Custom { .. } => unreachable!("a caller's program is run, not encoded"),
         }
     }
 
@@ -200,22 +200,24 @@ impl Convolution {
     /// What GL reports.
     pub fn enqueue(&self, images: Images) -> Result<()> {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.passes(images.count)?.enqueue(&self.buffers(images)),
-            Kernel::Fallback(fallback) => {
+            KernelKind::Generated(generated) => {
+                generated.passes(images.count)?.enqueue(&self.buffers(images))
+            }
+            KernelKind::Fallback(fallback) => {
                 let part = self.part(images.count);
                 let params = fallback.params(&self.context, &part)?;
                 fallback.enqueue(&self.context, &part, &|| self.bind(images, &params))
             }
-            Kernel::Custom { .. } => unreachable!("a caller's program is not measured"),
+            KernelKind::Custom { .. } => unreachable!("a caller's program is not measured"),
         }
     }
 
     /// Learns that `images` images took `took`.
     pub fn learn(&self, images: usize, took: Duration) {
         match &self.kernel {
-            Kernel::Generated(generated) => generated.learn(images, took),
-            Kernel::Fallback(fallback) => fallback.learn(&self.context, &self.part(images), took),
-            Kernel::Custom { .. } => {}
+            KernelKind::Generated(generated) => generated.learn(images, took),
+            KernelKind::Fallback(fallback) => fallback.learn(&self.context, &self.part(images), took),
+            KernelKind::Custom { .. } => {}
         }
     }
 

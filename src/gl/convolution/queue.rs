@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Program, Region};
-use crate::gl::execution::budget::{DispatchBudget, Work};
+use crate::gl::execution::budget::{DispatchBudget, KernelWork};
 use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::{
     MAX_DRAWS, MAX_QUEUE_ITERATIONS, MAX_RESIDENT_GROUPS, MAX_TICKET_OUTPUTS, OPERATIONS_PER_OUTPUT,
@@ -99,11 +99,11 @@ impl QueueKernel {
         group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
     }
 
-    fn work(&self, jobs: usize) -> Work {
+    fn work(&self, jobs: usize) -> KernelWork {
         let operations = 2.0 * self.problem.reduction() as f64 + OPERATIONS_PER_OUTPUT;
         let block = self.block(jobs);
         let tickets = jobs * self.problem.output_len().div_ceil(block);
-        Work { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
+        KernelWork { units: tickets as u32, per_group: 1, operations: block as f64 * operations }
     }
 
     /// Outputs of a ticket. Fewer make drawing cost more; more leave too few tickets for all workgroups.

@@ -33,14 +33,14 @@ const QUEUE: usize = 16;
 pub type MakeContext = Box<dyn FnMut() -> Result<Rc<Context>> + Send>;
 
 /// A job and the signal that it is over. The task is dropped before the signal, which is what lets a task borrow.
-struct Job {
+struct WorkerJob {
     task: Box<dyn FnOnce(&mut Host) + Send>,
     _over: SyncSender<()>,
 }
 
 /// The worker's handle. Dropping it ends the thread, after the jobs sent so far.
 pub struct Worker {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<WorkerJob>>,
     thread: Option<JoinHandle<()>>,
     device: Arc<str>,
     process: u32,
@@ -84,7 +84,7 @@ impl Worker {
         let slot = &mut answer;
         let task: Box<dyn FnOnce(&mut Host) + Send + '_> = Box::new(move |host| *slot = Some(host.run(job)));
         // SAFETY: only the lifetime changes. The task and all that it borrows are used until it has run or is dropped;
-        // `Job` drops its `_over` after that, and this function does not return before `is_over` has seen it drop.
+        // `WorkerJob` drops its `_over` after that, and this function does not return before `is_over` has seen it drop.
         let task = unsafe {
             std::mem::transmute::<Box<dyn FnOnce(&mut Host) + Send + '_>, Box<dyn FnOnce(&mut Host) + Send>>(
                 task,
@@ -92,7 +92,7 @@ impl Worker {
         };
         let (over, is_over) = sync_channel(0);
         // If the worker is gone, this drops the job.
-        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(WorkerJob { task, _over: over });
         let _ = is_over.recv();
         let gone = || match exit::is_closed() {
             true => exit::ending(),
@@ -114,7 +114,7 @@ impl Worker {
             }
         });
         let (over, _) = sync_channel(0);
-        let _ = self.jobs.as_ref().expect("only drop() takes it").send(Job { task, _over: over });
+        let _ = self.jobs.as_ref().expect("only drop() takes it").send(WorkerJob { task, _over: over });
     }
 
     /// Refuses to work in a process that was forked from the worker's.
@@ -146,8 +146,8 @@ impl Drop for Worker {
 }
 
 /// Runs jobs until no handle is left.
-fn serve(queue: &Receiver<Job>, host: &mut Host) {
-    while let Ok(Job { task, _over }) = queue.recv() {
+fn serve(queue: &Receiver<WorkerJob>, host: &mut Host) {
+    while let Ok(WorkerJob { task, _over }) = queue.recv() {
         // At the end of the process jobs are dropped; `call` then returns an error.
         let Ok(_inside) = exit::enter() else { continue };
         // `Host::run` catches panics of jobs with a caller. This is for jobs without one.

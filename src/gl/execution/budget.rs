@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_micros(1);
 
 /// A kernel's work: `units` independent units, `per_group` of them in a workgroup.
 #[derive(Debug, Clone, Copy)]
-pub struct Work {
+pub struct KernelWork {
     /// Units: outputs, or tiles.
     pub units: u32,
     /// Units that one workgroup computes.
@@ -60,7 +60,7 @@ impl DispatchBudget {
     }
 
     /// Units of the next dispatch: whole workgroups, at least one.
-    pub fn slice(&self, device_rate: f64, work: &Work) -> u32 {
+    pub fn slice(&self, device_rate: f64, work: &KernelWork) -> u32 {
         let group = work.operations * f64::from(work.per_group);
         // Casts from floats saturate.
         let groups = (self.target.as_secs_f64() * self.rate(device_rate) / group) as u32;
@@ -68,7 +68,7 @@ impl DispatchBudget {
     }
 
     /// Learns from a dispatch of `units` units that took `took`. Returns the device's new rate.
-    pub fn learn(&self, device_rate: f64, work: &Work, units: u32, took: Duration) -> f64 {
+    pub fn learn(&self, device_rate: f64, work: &KernelWork, units: u32, took: Duration) -> f64 {
         let device_rate = sane(device_rate);
         let measured = sane(f64::from(units) * work.operations / took.max(TICK).as_secs_f64());
         let wide = units.div_ceil(work.per_group) >= WIDE_DISPATCH;
@@ -118,7 +118,12 @@ mod tests {
     ];
 
     /// Runs work as `dispatch::run` does, two dispatches in flight. Returns the longest dispatch and their number.
-    fn simulate(device: &Device, budget: &DispatchBudget, device_rate: &mut f64, work: &Work) -> (f64, u32) {
+    fn simulate(
+        device: &Device,
+        budget: &DispatchBudget,
+        device_rate: &mut f64,
+        work: &KernelWork,
+    ) -> (f64, u32) {
         let (mut left, mut longest, mut dispatches) = (u64::from(work.units), 0.0f64, 0);
         let (mut now, mut busy_until, mut last_seen) = (0.0f64, 0.0f64, 0.0f64);
         let mut flights = std::collections::VecDeque::new();
@@ -160,7 +165,7 @@ mod tests {
                     // Up to a few seconds of work.
                     let seconds = random.between(1, 5_000) as f64 / 1000.0;
                     let units = (seconds * rate / operations).max(1.0) as u32;
-                    let work = Work { units, per_group: 64, operations };
+                    let work = KernelWork { units, per_group: 64, operations };
                     let budget = DispatchBudget::new();
                     for _ in 0..3 {
                         let (longest, dispatches) = simulate(&device, &budget, &mut device_rate, &work);
@@ -177,7 +182,7 @@ mod tests {
     #[test]
     fn a_true_clock_makes_dispatches_of_the_right_length() {
         let device = Device { rate: 1e12, clock: |truth| truth };
-        let work = Work { units: 1 << 30, per_group: 64, operations: 1e4 };
+        let work = KernelWork { units: 1 << 30, per_group: 64, operations: 1e4 };
         let (budget, mut device_rate) = (DispatchBudget::new(), 1e9);
         simulate(&device, &budget, &mut device_rate, &work);
         let (longest, dispatches) = simulate(&device, &budget, &mut device_rate, &work);
@@ -198,7 +203,7 @@ mod tests {
             for (units, per_group, operations) in
                 [(1, 64, 34.0), (u32::MAX, 64, 34.0), (u32::MAX, 1, 1e12), (1 << 20, 64, 4.3e9)]
             {
-                let work = Work { units, per_group, operations };
+                let work = KernelWork { units, per_group, operations };
                 let budget = DispatchBudget::new();
                 for learnt in [None, Some(took)] {
                     if let Some(took) = learnt {
@@ -222,7 +227,7 @@ mod tests {
     /// Work much larger than anything run before: a convolution of 62 GFLOP after a probe of about 30 kFLOP.
     #[test]
     fn what_is_expected_counts_until_something_has_run() {
-        let work = Work { units: 3136, per_group: 1, operations: 37e6 };
+        let work = KernelWork { units: 3136, per_group: 1, operations: 37e6 };
         let probed = 3e9;
         assert_eq!(DispatchBudget::with_target(Duration::from_millis(1)).slice(probed, &work), 1);
         let budget = DispatchBudget::with_target(Duration::from_millis(1)).expecting(Some(40e12));
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_narrow_dispatch_that_is_slow_says_little_unless_it_is_far_too_long() {
-        let work = Work { units: 64 * 100, per_group: 64, operations: 1e6 };
+        let work = KernelWork { units: 64 * 100, per_group: 64, operations: 1e6 };
         let (budget, before) = (DispatchBudget::new(), 1e12);
         let slice = budget.slice(before, &work);
         assert_eq!(budget.learn(before, &work, work.units, DISPATCH_TARGET), before);

@@ -20,7 +20,7 @@ use crate::gl::tunables::DISPATCHES_IN_FLIGHT;
 use crate::log::Level;
 use crate::shader::pass_plan::GRID_X;
 
-pub use crate::gl::execution::budget::{DispatchBudget, Work};
+pub use crate::gl::execution::budget::{DispatchBudget, KernelWork};
 
 /// Uniform locations that every kernel here shares.
 const FIRST: u32 = 0;
@@ -52,20 +52,20 @@ struct InFlight {
 }
 
 /// The time since a run began: by the device's clock, or by the host's, if the device's is missing or implausible.
-struct Clock {
+struct RunClock {
     device: Option<Query>,
     host: Instant,
 }
 
-impl Clock {
+impl RunClock {
     fn start(context: &Rc<Context>) -> Result<Self> {
         let host = Instant::now();
         if context.capabilities().timestamp_bits > 0 {
-            return Ok(Clock { device: Some(Query::timestamp(context)?), host });
+            return Ok(RunClock { device: Some(Query::timestamp(context)?), host });
         }
         let device = context.device();
         context.note(Level::Debug, format_args!("{device}: no timestamp queries, timed by the host's clock"));
-        Ok(Clock { device: None, host })
+        Ok(RunClock { device: None, host })
     }
 
     fn stamp(&self, context: &Rc<Context>) -> Result<Option<Query>> {
@@ -87,11 +87,16 @@ impl Clock {
 ///
 /// # Errors
 /// The device's failure. Dispatches may then still be running.
-pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &DispatchBudget) -> Result<Ran> {
+pub fn run(
+    context: &Rc<Context>,
+    program: &Program,
+    work: &KernelWork,
+    budget: &DispatchBudget,
+) -> Result<Ran> {
     let (api, group) = (context.api(), context.group());
     api.use_program(program.name());
     context.check("glUseProgram")?;
-    let clock = Clock::start(context)?;
+    let clock = RunClock::start(context)?;
     let mut last_seen = clock.host;
     let (mut first, mut dispatches, mut time) = (0, 0, Duration::ZERO);
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
@@ -130,15 +135,15 @@ pub fn run(context: &Rc<Context>, program: &Program, work: &Work, budget: &Dispa
     Ok(Ran { time, dispatches })
 }
 
-/// What lists of [`Step`]s hold, for messages.
+/// What lists of [`PassStep`]s hold, for messages.
 pub const STEPS: &str = "the passes of a long sum";
 
 /// One of several kernels that run in sequence, with a way to bind its buffers.
-pub struct Step<'a> {
+pub struct PassStep<'a> {
     /// Its program.
     pub program: &'a Program,
     /// Its work.
-    pub work: Work,
+    pub work: KernelWork,
     /// The budget of its dispatches.
     pub budget: &'a DispatchBudget,
     /// Binds its buffers.
@@ -150,7 +155,7 @@ pub struct Step<'a> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_steps(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget) -> Result<Ran> {
+pub fn run_steps(context: &Rc<Context>, steps: &[PassStep], budget: &DispatchBudget) -> Result<Ran> {
     let all = together(steps.iter().map(|step| step.work));
     let [.., last] = steps else { return Ok(Ran::default()) };
     if budget.slice(context.group().rate(), &all) < all.units {
@@ -163,7 +168,7 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget)
         }
         return Ok(ran);
     }
-    let clock = Clock::start(context)?;
+    let clock = RunClock::start(context)?;
     enqueue(context, steps)?;
     context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);
     let stamp = clock.stamp(context)?;
@@ -185,7 +190,7 @@ pub fn run_steps(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget)
 ///
 /// # Errors
 /// What GL reports.
-pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
+pub fn enqueue(context: &Rc<Context>, steps: &[PassStep]) -> Result<()> {
     let api = context.api();
     for step in steps {
         api.use_program(step.program.name());
@@ -198,10 +203,10 @@ pub fn enqueue(context: &Rc<Context>, steps: &[Step]) -> Result<()> {
 }
 
 /// The work of several steps together, for a [`DispatchBudget`].
-pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
+pub fn together(steps: impl Iterator<Item = KernelWork> + Clone) -> KernelWork {
     let units: u32 = steps.clone().map(|work| work.units.div_ceil(work.per_group)).sum();
     let operations: f64 = steps.map(|work| f64::from(work.units) * work.operations).sum();
-    Work { units, per_group: 1, operations: operations / f64::from(units.max(1)) }
+    KernelWork { units, per_group: 1, operations: operations / f64::from(units.max(1)) }
 }
 
 /// Submits all of `steps` like [`enqueue`], in dispatches as short as `budget` says, which is for all of them together.
@@ -209,9 +214,9 @@ pub fn together(steps: impl Iterator<Item = Work> + Clone) -> Work {
 ///
 /// # Errors
 /// What GL reports.
-pub fn enqueue_cut(context: &Rc<Context>, steps: &[Step], budget: &DispatchBudget) -> Result<u32> {
+pub fn enqueue_cut(context: &Rc<Context>, steps: &[PassStep], budget: &DispatchBudget) -> Result<u32> {
     let (api, mut dispatches) = (context.api(), 0);
-    for (index, Step { program, work, bind, .. }) in steps.iter().enumerate() {
+    for (index, PassStep { program, work, bind, .. }) in steps.iter().enumerate() {
         api.use_program(program.name());
         bind();
         context.check("glUseProgram")?;
@@ -250,7 +255,7 @@ pub fn run_whole(context: &Rc<Context>, program: u32, outputs: usize, any_grid: 
     }
     api.use_program(program);
     context.check("glUseProgram")?;
-    let clock = Clock::start(context)?;
+    let clock = RunClock::start(context)?;
     api.dispatch_compute(groups as u32, 1, 1);
     context.check("glDispatchCompute")?;
     api.memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);

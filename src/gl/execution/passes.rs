@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Program};
-use crate::gl::execution::dispatch::{self, DispatchBudget, Ran, Step, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran};
 use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
 use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
@@ -24,7 +24,7 @@ pub struct Built {
     program: Rc<Program>,
     bindings: Vec<(u32, BufferRole)>,
     uniforms: Vec<(u32, u32)>,
-    work: Work,
+    work: KernelWork,
     budget: DispatchBudget,
 }
 
@@ -149,13 +149,13 @@ impl Passes {
         group.set_rate(self.budget.learn(group.rate(), &work, work.units, took));
     }
 
-    fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[Step]) -> T) -> T {
+    fn with_steps<T>(&self, built: &[Built], buffers: &Buffers, job: impl FnOnce(&[PassStep]) -> T) -> T {
         let binds: Vec<_> = built.iter().map(|built| move || self.bind(built, buffers)).collect();
         let step = |(built, bind)| {
             let Built { program, work, budget, .. }: &Built = built;
-            Step { program, work: *work, budget, bind }
+            PassStep { program, work: *work, budget, bind }
         };
-        let steps: Vec<Step> =
+        let steps: Vec<PassStep> =
             built.iter().zip(binds.iter().map(|bind| bind as &dyn Fn())).map(step).collect();
         job(&steps)
     }
@@ -213,8 +213,8 @@ fn check_iterations(context: &Context, plan: &PassPlan) -> Result<()> {
 }
 
 /// The work of a pass.
-pub fn work(pass: &Pass) -> Work {
-    Work { units: pass.groups as u32, per_group: 1, operations: pass.operations }
+pub fn work(pass: &Pass) -> KernelWork {
+    KernelWork { units: pass.groups as u32, per_group: 1, operations: pass.operations }
 }
 
 impl Built {

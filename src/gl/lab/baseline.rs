@@ -5,8 +5,8 @@
 //! `sparkle stream` uses this, to show what the pipeline gains.
 
 use crate::error::{Error, Result};
-use crate::gl::convolution::fallback::Choice;
-use crate::gl::convolution::{self, Convolution, Images, Timing};
+use crate::gl::convolution::fallback::FallbackChoice;
+use crate::gl::convolution::{self, Convolution, Images, Pacing};
 use crate::gl::device::registry;
 use crate::gl::driver::api;
 use crate::gl::driver::resource::Buffer;
@@ -44,7 +44,7 @@ fn check(programs: &Programs, problem: &Conv2d) -> Result<()> {
     if convolution::images_at_once(context, problem)? < problem.sizes().n {
         return refuse("a batch larger than its largest buffer at once");
     }
-    if Choice::new(problem, context.group().max_iterations())?.parts.len() > 1 {
+    if FallbackChoice::new(problem, context.group().max_iterations())?.parts.len() > 1 {
         return refuse("a sum with more iterations than its loops make, in one pass");
     }
     Ok(())
@@ -59,7 +59,7 @@ fn run(
     let context = programs.context().clone();
     let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
     let input = upload(input)?;
-    let convolution = Convolution::fallback(programs, problem, (weights, bias), Timing::default(), &upload)?;
+    let convolution = Convolution::fallback(programs, problem, (weights, bias), Pacing::default(), &upload)?;
     let result = Buffer::new(&context, size_of_val(output))?;
     convolution.enqueue(Images { input: &input, output: &result, count: problem.sizes().n })?;
     context.api().memory_barrier(api::BUFFER_UPDATE_BARRIER_BIT);

@@ -12,7 +12,7 @@ use crate::gl::convolution::Buffered;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork};
 use crate::gl::execution::programs::Programs;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Conv2dDesc};
@@ -87,7 +87,7 @@ fn launch(programs: &mut Programs, prepare: Prepare) -> Result<f64> {
     let prepared = prepare(programs, &problem, &[1.0])?;
     prepared.run(&[1.0], &mut [0.0])?;
     let program = programs.kernel(CONV_REFERENCE)?;
-    let work = Work { units: 1, per_group: 64, operations: 1.0 };
+    let work = KernelWork { units: 1, per_group: 64, operations: 1.0 };
     let start = Instant::now();
     dispatch::run(programs.context(), &program, &work, &DispatchBudget::new())?;
     Ok(start.elapsed().as_secs_f64())

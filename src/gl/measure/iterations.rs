@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
-use crate::gl::execution::dispatch::{self, DispatchBudget, Work};
+use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork};
 use crate::gl::execution::programs::Programs;
 use crate::shader::iterations::{MAX_PROBED, MIN_ITERATIONS, nested, safe_limit};
 use crate::shader::source::PROBE_LOOPS;
@@ -32,7 +32,7 @@ fn made(programs: &mut Programs, sizes: [usize; 3]) -> Result<(usize, bool)> {
     }
     output.bind(OUTPUT);
     context.check("glUniform1ui")?;
-    let work = Work { units: 1, per_group: 1, operations: sizes.iter().product::<usize>() as f64 };
+    let work = KernelWork { units: 1, per_group: 1, operations: sizes.iter().product::<usize>() as f64 };
     dispatch::run(context, &program, &work, &DispatchBudget::new())?;
     let mut result = [0u32; 2];
     output.read(bytemuck::cast_slice_mut(&mut result))?;

@@ -31,7 +31,7 @@ pub struct CommandStream {
     stamped: bool,
     pub context: Rc<Context>,
     core: Arc<Core>,
-    clock: Clock,
+    clock: DeviceClock,
     in_flight: VecDeque<Issued>,
     /// Timestamp queries for reuse. Creating one takes the share group's lock, which contexts that copy hold for
     /// long.
@@ -78,7 +78,7 @@ impl CommandStream {
             stamped: stage == Stage::Compute || core.threads() == 1,
             context: context.clone(),
             core: core.clone(),
-            clock: Clock::default(),
+            clock: DeviceClock::default(),
             in_flight: VecDeque::new(),
             spare_queries: vec![],
             oldest_since: Instant::now(),
@@ -196,12 +196,12 @@ impl CommandStream {
 
 /// Maps the device's clock to the pipeline's age.
 #[derive(Default)]
-struct Clock {
+struct DeviceClock {
     /// Nanoseconds to add to the device's clock, and when they were measured.
     measured: Option<(i128, Instant)>,
 }
 
-impl Clock {
+impl DeviceClock {
     /// Measures the offset, unless it was measured recently.
     fn set(&mut self, context: &Context, started: Instant) {
         const FRESH: Duration = Duration::from_secs(1);

@@ -33,18 +33,18 @@ struct TaskQueue {
 #[derive(Default)]
 struct State {
     /// Queued tasks. A list allocates each node by itself, so that no number of tasks needs a large allocation.
-    tasks: LinkedList<Task>,
+    tasks: LinkedList<CopierTask>,
     /// Number of sleeping threads.
     asleep: usize,
     closed: bool,
 }
 
-enum Task {
-    Copy(Part),
+enum CopierTask {
+    Copy(CopyPart),
     Run(Box<dyn FnOnce() + Send>),
 }
 
-struct Part {
+struct CopyPart {
     from: *const u8,
     to: *mut u8,
     bytes: usize,
@@ -54,7 +54,7 @@ struct Part {
 }
 
 // SAFETY: callers of `copy` promise that any thread may use the memory until the copy has ended.
-unsafe impl Send for Part {}
+unsafe impl Send for CopyPart {}
 
 /// What the parts of one copy share.
 struct CopyState {
@@ -104,7 +104,7 @@ impl Copiers {
         &self,
         (from, to, bytes): (*const u8, *mut u8, usize),
         then: impl FnOnce() + Send + 'static,
-        insert: fn(&mut LinkedList<Task>, Task),
+        insert: fn(&mut LinkedList<CopierTask>, CopierTask),
     ) {
         if bytes <= SMALL_COPY {
             // SAFETY: the caller promises valid memory that does not overlap.
@@ -124,7 +124,7 @@ impl Copiers {
             let bytes = part.min(bytes - offset);
             insert(
                 &mut state.tasks,
-                Task::Copy(Part { from, to, bytes, copy: copy.clone(), copying: Copying::begin() }),
+                CopierTask::Copy(CopyPart { from, to, bytes, copy: copy.clone(), copying: Copying::begin() }),
             );
         }
         let sleepers = state.asleep.min(parts);
@@ -156,7 +156,7 @@ impl Copiers {
     pub fn run(&self, task: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.queue.state);
         self.queue.waiting.fetch_add(1, Ordering::Relaxed);
-        state.tasks.push_back(Task::Run(Box::new(task)));
+        state.tasks.push_back(CopierTask::Run(Box::new(task)));
         drop(state);
         self.queue.work.notify_one();
     }
@@ -175,9 +175,9 @@ impl TaskQueue {
     fn serve(&self) {
         while let Some(task) = self.next() {
             match task {
-                Task::Copy(part) => part.copy(),
+                CopierTask::Copy(part) => part.copy(),
                 // Tasks report their own panics. This keeps the thread alive.
-                Task::Run(task) => drop(catch_unwind(AssertUnwindSafe(task))),
+                CopierTask::Run(task) => drop(catch_unwind(AssertUnwindSafe(task))),
             }
         }
     }
@@ -189,7 +189,7 @@ impl TaskQueue {
     }
 
     /// The next task; `None` when the queue is closed and empty.
-    fn next(&self) -> Option<Task> {
+    fn next(&self) -> Option<CopierTask> {
         let idle = Instant::now();
         loop {
             let mut state = lock(&self.state);
@@ -219,7 +219,7 @@ impl TaskQueue {
     }
 }
 
-impl Part {
+impl CopyPart {
     fn copy(self) {
         // SAFETY: the caller of `Copiers::copy` promises valid memory; parts are disjoint.
         unsafe { copy_past_caches(self.from, self.to, self.bytes) };

@@ -13,7 +13,7 @@ use super::leases::Leases;
 use super::memory::SlotMemory;
 use super::ring::{Refused, Ring, Stage};
 use super::sync::{Mutex, lock};
-use super::work::{Piece, Work};
+use super::work::{Piece, QueuedWork};
 use crate::allocate;
 use crate::backend::{BorrowedSlice, Contexts, Job, Order, PipelineOptions, Recipe, WhenFull};
 use crate::config::config;
@@ -66,7 +66,7 @@ pub struct Limits {
 
 /// State that all threads of a pipeline share.
 pub struct Core {
-    pub ring: Ring<Work>,
+    pub ring: Ring<QueuedWork>,
     /// What jobs need in order to end.
     pub completion: Arc<Completion>,
     /// When the pipeline started.
@@ -247,10 +247,10 @@ impl Core {
         when_full: WhenFull,
     ) -> Result<()> {
         let images = self.options.images_each(&job.recipe.problem, self.limits.max_elements);
-        self.push(Work::new(job, weights, images, batch_limit, &self.completion), when_full)
+        self.push(QueuedWork::new(job, weights, images, batch_limit, &self.completion), when_full)
     }
 
-    pub fn push(&self, work: Work, when_full: WhenFull) -> Result<()> {
+    pub fn push(&self, work: QueuedWork, when_full: WhenFull) -> Result<()> {
         self.ring.push(work, when_full == WhenFull::Wait).map_err(|(refused, _)| self.refusal(refused))
     }
 
@@ -284,7 +284,7 @@ impl Core {
         }
         for mut work in self.ring.take_waiting() {
             match (work.take_job(), work) {
-                (_, Work::Reserve(reservation)) => reservation.fail(error.clone()),
+                (_, QueuedWork::Reserve(reservation)) => reservation.fail(error.clone()),
                 (Some(job), _) => job.abandon(&self.completion, error.clone()),
                 (None, _) => {}
             }
@@ -292,12 +292,12 @@ impl Core {
     }
 
     /// Ends work that has not begun or cannot continue.
-    fn cancel_work(self: &Arc<Self>, mut work: Work, error: Error) {
+    fn cancel_work(self: &Arc<Self>, mut work: QueuedWork, error: Error) {
         match (work.take_job(), work) {
-            (_, Work::Reserve(reservation)) if error == Error::Cancelled => {
+            (_, QueuedWork::Reserve(reservation)) if error == Error::Cancelled => {
                 reservation.fail(Error::closed("the pipeline"))
             }
-            (_, Work::Reserve(reservation)) => reservation.fail(error),
+            (_, QueuedWork::Reserve(reservation)) => reservation.fail(error),
             (Some(job), _) if error == Error::Cancelled => job.cancel(),
             (Some(job), _) => job.fail(&self.completion, error),
             (None, _) => {}
@@ -319,20 +319,20 @@ impl Core {
             for piece in pieces {
                 match piece {
                     Piece::Reserve(reservation) if reservation.is_open() => {
-                        waiting.push_back(Work::Reserve(reservation))
+                        waiting.push_back(QueuedWork::Reserve(reservation))
                     }
                     Piece::Reserve(_) => {}
                     piece => {
                         let resubmitted =
                             piece.jobs().iter().filter_map(|job| job.recover(&self.completion, lost));
-                        waiting.extend(resubmitted.map(|job| Work::InFlight { job, next: 0 }));
+                        waiting.extend(resubmitted.map(|job| QueuedWork::InFlight { job, next: 0 }));
                     }
                 }
             }
             // Jobs that were on the device go first. Their pieces that still waited are dropped: the jobs restart
             // from the beginning.
             waiting.rotate_left(waited);
-            waiting.retain(|work| !matches!(work, Work::InFlight { job, .. } if job.is_recovered()));
+            waiting.retain(|work| !matches!(work, QueuedWork::InFlight { job, .. } if job.is_recovered()));
         });
         // If the device is lost while contexts are being created, try once more.
         if no_context && (lost.is_none() || *no_context_before) {

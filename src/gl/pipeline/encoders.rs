@@ -15,7 +15,7 @@ use crate::allocate;
 use crate::backend::{Contexts, Recipe};
 use crate::error::{Error, Result};
 use crate::gl::convolution::queue::QueueKernel;
-use crate::gl::convolution::{Chosen, Convolution, Images, Timing};
+use crate::gl::convolution::{Chosen, Convolution, Images, Pacing};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::fence::Fence;
 use crate::gl::driver::resource::{Buffer, Region};
@@ -147,10 +147,10 @@ impl Encoders {
     fn convolution(&mut self, recipe: &Recipe, weights: &[f32], images: usize) -> Result<Convolution> {
         let Chosen { variant, seconds } = Chosen::of(recipe);
         let image_seconds = seconds.map(|seconds| seconds / recipe.problem.sizes().n.max(1) as f64);
-        let timing = Timing { target: self.target, image_seconds };
+        let pacing = Pacing { target: self.target, image_seconds };
         let (data, upload) = ((weights, recipe.bias.as_deref()), |data: &[f32]| self.upload.upload(data));
         let problem_and_variant = (&recipe.problem, variant);
-        match Convolution::new(&mut self.programs, problem_and_variant, data, (images, timing), &upload) {
+        match Convolution::new(&mut self.programs, problem_and_variant, data, (images, pacing), &upload) {
             Err(error @ (Error::Shader { .. } | Error::OutOfMemory { .. }))
                 if variant != Variant::FALLBACK && recipe.problem.algorithm() != Algorithm::Winograd =>
             {
@@ -160,7 +160,7 @@ impl Encoders {
             }
             other => return other,
         }
-        let convolution = Convolution::fallback(&mut self.programs, &recipe.problem, data, timing, &upload)?;
+        let convolution = Convolution::fallback(&mut self.programs, &recipe.problem, data, pacing, &upload)?;
         convolution.prepare(&mut self.programs, images)?;
         Ok(convolution)
     }

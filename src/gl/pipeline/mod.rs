@@ -10,6 +10,8 @@
 //!                     └── or the caller fills a slot and reads it in place
 //! ```
 //!
+//! The engine calls `Pipeline` and `workspace`. All other files serve these two.
+//!
 //! | file | contents |
 //! | --- | --- |
 //! | `ring`, `tasks` | the slots, and which task is next; start here |
@@ -69,7 +71,7 @@ use reservation::Reservation;
 use ring::Refused;
 use slot::LentSlot;
 use sync::lock;
-use work::{Piece, Work};
+use work::{Piece, QueuedWork};
 
 /// A pipeline. Dropping it cancels jobs that have not begun and waits for the others.
 pub struct Pipeline {
@@ -184,7 +186,7 @@ impl Queue for Pipeline {
             }
             Ok(None) => {}
             Err(Refused::Full) if when_full == WhenFull::Wait => {
-                self.core.push(Work::Reserve(reservation.clone()), when_full)?
+                self.core.push(QueuedWork::Reserve(reservation.clone()), when_full)?
             }
             Err(refused) => return Err(self.core.refusal(refused)),
         }

@@ -25,7 +25,7 @@ use super::memory::{SlotBuffers, SlotMemory};
 use super::ring::{STAGES, Sleep, Stage, Task};
 use super::slot::LentSlot;
 use super::transfers::{self, download, poison, upload};
-use super::work::{Piece, Work};
+use super::work::{Piece, QueuedWork};
 use crate::backend::Order;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::{Context, ShareGroup};
@@ -215,7 +215,7 @@ impl StageThread {
         if matches!(error, Error::Shader { .. }) && !self.core.no_queue.swap(true, Ordering::Relaxed) {
             crate::log::warning!("{}: small jobs run one by one: {error}", self.core.id());
         }
-        let alone = batch.jobs.iter().map(|job| Work::InFlight { job: job.resubmit(false), next: 0 });
+        let alone = batch.jobs.iter().map(|job| QueuedWork::InFlight { job: job.resubmit(false), next: 0 });
         self.core.ring.requeue(slot, self.generation, alone);
     }
 

@@ -22,7 +22,7 @@ pub enum Piece {
 }
 
 /// Work that waits for slots.
-pub enum Work {
+pub enum QueuedWork {
     /// A submitted job. Up to `batch_limit` jobs like it may share a slot. The upload thread turns it into an
     /// [`InFlightJob`]: that keeps `submit` short, since the memory involved is in the upload thread's cache and
     /// not in the caller's.
@@ -33,23 +33,23 @@ pub enum Work {
     Reserve(Arc<Reservation>),
 }
 
-impl Source for Work {
+impl Source for QueuedWork {
     type Piece = Piece;
 
     fn cut(&mut self) -> Option<(Piece, bool)> {
         match self {
-            Work::Reserve(reservation) => {
+            QueuedWork::Reserve(reservation) => {
                 reservation.is_open().then(|| (Piece::Reserve(reservation.clone()), true))
             }
-            Work::Submitted { .. } => {
+            QueuedWork::Submitted { .. } => {
                 let job = self.take_job()?;
                 if !job.begin() {
                     return None;
                 }
-                *self = Work::InFlight { job, next: 0 };
+                *self = QueuedWork::InFlight { job, next: 0 };
                 self.cut()
             }
-            Work::InFlight { job, next } => {
+            QueuedWork::InFlight { job, next } => {
                 let n = job.recipe.problem.sizes().n;
                 let (first, images) = (*next, job.images_each.min(n - *next));
                 *next += images;
@@ -61,8 +61,8 @@ impl Source for Work {
 
     fn has_begun(&self) -> bool {
         match self {
-            Work::Submitted { .. } | Work::Reserve(_) => false,
-            Work::InFlight { .. } => true,
+            QueuedWork::Submitted { .. } | QueuedWork::Reserve(_) => false,
+            QueuedWork::InFlight { .. } => true,
         }
     }
 
@@ -89,7 +89,7 @@ impl Source for Work {
     }
 }
 
-impl Work {
+impl QueuedWork {
     /// A submitted job.
     pub fn new(
         job: Job,
@@ -98,7 +98,7 @@ impl Work {
         batch_limit: usize,
         completion: &Completion,
     ) -> Self {
-        Work::Submitted {
+        QueuedWork::Submitted {
             submission: Some(Submission::new(Some(job), weights, completion)),
             images_each,
             batch_limit,
@@ -108,21 +108,21 @@ impl Work {
     /// The job in flight; its first attempt if it was only submitted. `None` for a request for a slot.
     pub fn take_job(&mut self) -> Option<Arc<InFlightJob>> {
         match self {
-            Work::Submitted { submission, images_each, batch_limit } => {
+            QueuedWork::Submitted { submission, images_each, batch_limit } => {
                 Some(InFlightJob::new(submission.take()?, *images_each, *batch_limit))
             }
-            Work::InFlight { job, .. } => Some(job.clone()),
-            Work::Reserve(_) => None,
+            QueuedWork::InFlight { job, .. } => Some(job.clone()),
+            QueuedWork::Reserve(_) => None,
         }
     }
 
     /// The plan of a job that may share a slot.
     fn recipe_to_share(&self) -> Option<&Arc<Recipe>> {
         match self {
-            Work::Submitted { submission, batch_limit, .. } if *batch_limit > 0 => {
+            QueuedWork::Submitted { submission, batch_limit, .. } if *batch_limit > 0 => {
                 submission.as_ref()?.recipe()
             }
-            Work::InFlight { job, .. } if job.batch_limit > 0 => Some(&job.recipe),
+            QueuedWork::InFlight { job, .. } if job.batch_limit > 0 => Some(&job.recipe),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use crate::config::{Config, Tune, config};
 use crate::error::{Error, Result};
 use crate::gl::cache;
 use crate::gl::convolution::Buffered;
-use crate::gl::convolution::fallback::Choice;
+use crate::gl::convolution::fallback::FallbackChoice;
 use crate::gl::driver::context::Context;
 use crate::gl::execution::passes;
 use crate::gl::execution::programs::Programs;
@@ -148,7 +148,7 @@ pub fn choose(programs: &mut Programs, problem: &Conv2d) -> Result<Variant> {
 pub fn choose_built(programs: &mut Programs, problem: &Conv2d, images: usize) -> Result<(Variant, String)> {
     first_that_works(programs, policy(problem, config()), problem, |programs, variant| {
         let Some(plan) = pass_plan::generate(variant, &problem.with_batch(images)) else {
-            let choice = Choice::new(problem, programs.context().group().max_iterations())?;
+            let choice = FallbackChoice::new(problem, programs.context().group().max_iterations())?;
             return Ok((*variant, programs.kernel(choice.kernel)?.kernel_name().to_owned()));
         };
         passes::build(programs, &plan)?;

@@ -27,13 +27,13 @@ use crate::shader::variant::{Family, Variant};
 const DISTINCT: usize = 1_000_003;
 
 /// The input of every candidate, and the rows that are compared.
-struct Data {
+struct RaceInput {
     weights: Vec<f32>,
     input: Buffer,
     rows: Vec<((usize, usize, usize), Vec<Expected>)>,
 }
 
-impl Data {
+impl RaceInput {
     /// Input and weights repeat `values`, so that a batch of any size is made quickly.
     fn new(programs: &Programs, problem: &Conv2d, bias: Option<&[f32]>, values: &[f32]) -> Result<Self> {
         let cycle = |len: usize, first: usize| -> Result<Vec<f32>> {
@@ -57,7 +57,7 @@ impl Data {
         }
         let bytes = problem.input_len() * size_of::<f32>();
         let input = Buffer::repeating(programs.context(), bytes, bytemuck::cast_slice(values))?;
-        Ok(Data { weights, input, rows })
+        Ok(RaceInput { weights, input, rows })
     }
 
     /// Whether the sampled rows are right: exactly, or within the bound.
@@ -82,9 +82,9 @@ impl Data {
 /// The buffers of a race.
 struct TuningData<'a> {
     problem: &'a Conv2d,
-    integers: Data,
+    integers: RaceInput,
     /// For Winograd; made for its first candidate.
-    reals: Option<Data>,
+    reals: Option<RaceInput>,
     bias: Option<(Vec<f32>, Buffer)>,
     output: Buffer,
 }
@@ -100,7 +100,7 @@ impl<'a> TuningData<'a> {
         };
         let values = integers(DISTINCT)?;
         let bias = problem.bias().then(|| integers(problem.sizes().k)).transpose()?;
-        let integers = Data::new(programs, problem, bias.as_deref(), &values)?;
+        let integers = RaceInput::new(programs, problem, bias.as_deref(), &values)?;
         let upload = |bias: Vec<f32>| -> Result<_> {
             let buffer = Buffer::with_data(context, bytemuck::cast_slice(&bias))?;
             Ok((bias, buffer))
@@ -118,7 +118,7 @@ impl<'a> TuningData<'a> {
             let mut values = allocate::zeroed(DISTINCT, "data for measurements")?;
             Random::new(13).fill_reals(&mut values);
             let bias = self.bias.as_ref().map(|bias| &*bias.0);
-            self.reals = Some(Data::new(programs, self.problem, bias, &values)?);
+            self.reals = Some(RaceInput::new(programs, self.problem, bias, &values)?);
         }
         let data = if exactly { &self.integers } else { self.reals.as_ref().unwrap_or(&self.integers) };
         let mut passes = Passes::new(programs, &plan)?;
@@ -131,7 +131,7 @@ impl<'a> TuningData<'a> {
         Ok(passed.then_some(passes))
     }
 
-    fn buffers<'b>(&'b self, data: &'b Data, passes: &'b Passes) -> Buffers<'b> {
+    fn buffers<'b>(&'b self, data: &'b RaceInput, passes: &'b Passes) -> Buffers<'b> {
         Buffers {
             input: &data.input,
             weights: passes.held().unwrap_or(&self.output),

@@ -30,7 +30,8 @@ fn runs_are_covered_without_overlap() {
     let mut cases = 0;
     for columns in [AVX512, PORTABLE, Columns { nr: 24, mr: 4, lanes: 8, beside: 0, ..AVX512 }] {
         for (len, lead) in (1..400).flat_map(|len| (0..columns.lanes.min(len)).map(move |lead| (len, lead))) {
-            let run = if lead == 0 { Run::new(&columns, len) } else { Run::led(&columns, len, lead) };
+            let run =
+                if lead == 0 { ColumnRun::new(&columns, len) } else { ColumnRun::led(&columns, len, lead) };
             let mut at = 0;
             for index in 0..run.panels {
                 let (start, cols, beside) = run.panel(index);
@@ -53,10 +54,10 @@ fn runs_are_covered_without_overlap() {
 
 #[test]
 fn remaining_columns_are_distributed() {
-    let run = Run::new(&AVX512, 196);
+    let run = ColumnRun::new(&AVX512, 196);
     assert_eq!((run.panels, run.panel(0), run.panel(3)), (4, (0, 49, 1), (147, 49, 1)));
-    assert_eq!(Run::new(&AVX512, 49).panel(0), (0, 49, 1));
-    assert_eq!(Run::new(&AVX512, 784).panel(16), (768, 16, 0));
+    assert_eq!(ColumnRun::new(&AVX512, 49).panel(0), (0, 49, 1));
+    assert_eq!(ColumnRun::new(&AVX512, 784).panel(16), (768, 16, 0));
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn blocks_fit_the_workspace_on_any_machine() {
                 let covered = if implicit.width == q { p * q } else { (p - 1) * implicit.width + q };
                 assert!(implicit.width >= q && implicit.run * implicit.runs == covered, "{implicit:?}");
                 let panels =
-                    implicit.runs * Run::new(&implicit.columns(AVX512, &problem), implicit.run).panels;
+                    implicit.runs * ColumnRun::new(&implicit.columns(AVX512, &problem), implicit.run).panels;
                 for threads in [1, 2, 16] {
                     let cut = ImplicitIm2col::cut(&AVX512, panels, (2, k as usize), threads);
                     assert!(cut.width * cut.blocks >= panels);
@@ -155,28 +156,28 @@ fn limits_of_what_is_read_in_place() {
 #[test]
 fn runs_worked_by_hand() {
     // 65 panels of three vectors, and one of a single vector.
-    let run = Run::new(&AVX512, 3136);
+    let run = ColumnRun::new(&AVX512, 3136);
     assert_eq!((run.panels, run.panel(65), run.vectors(&AVX512)), (66, (3120, 16, 0), 195.0 + ALONE));
     // Two vectors and a column beside; a column costs an eighth.
-    assert_eq!(Run::new(&AVX512, 48 + 33).vectors(&AVX512), 3.0 + 2.0 + 0.125);
+    assert_eq!(ColumnRun::new(&AVX512, 48 + 33).vectors(&AVX512), 3.0 + 2.0 + 0.125);
     // Seven of 16 columns are distributed over nine panels, sixteen are not.
-    assert_eq!(Run::new(&AVX512, 9 * 48 + 7).vectors(&AVX512), 27.0 + 7.0 / 8.0);
-    assert_eq!(Run::new(&AVX512, 9 * 48 + 8).vectors(&AVX512), 27.0 + ALONE);
-    assert_eq!(Run::new(&AVX512, 3 * 48 + 7).vectors(&AVX512), 9.0 + ALONE, "more than two each");
+    assert_eq!(ColumnRun::new(&AVX512, 9 * 48 + 7).vectors(&AVX512), 27.0 + 7.0 / 8.0);
+    assert_eq!(ColumnRun::new(&AVX512, 9 * 48 + 8).vectors(&AVX512), 27.0 + ALONE);
+    assert_eq!(ColumnRun::new(&AVX512, 3 * 48 + 7).vectors(&AVX512), 9.0 + ALONE, "more than two each");
     // Four panels of 50 columns, five of 49: as many as share three out.
-    let run = Run::new(&AVX512, 7 * 48 + 3);
+    let run = ColumnRun::new(&AVX512, 7 * 48 + 3);
     assert_eq!(
         [0, 2, 3, 6].map(|index| run.panel(index)),
         [(0, 49, 1), (98, 49, 1), (147, 48, 0), (291, 48, 0)]
     );
     // A lead of 12 is a panel of a single vector as well.
-    assert_eq!(Run::led(&AVX512, 3136, 12).vectors(&AVX512), ALONE + 65.0 * 3.0 + ALONE);
+    assert_eq!(ColumnRun::led(&AVX512, 3136, 12).vectors(&AVX512), ALONE + 65.0 * 3.0 + ALONE);
     // Vectors of one lane: eight and a column beside, twice.
     let scalars = Columns { mr: 16, nr: 8, lanes: 1, beside: 2, masks: true };
-    assert_eq!(Run::new(&scalars, 18).vectors(&scalars), 2.0 * (8.0 + 1.0 / 16.0));
+    assert_eq!(ColumnRun::new(&scalars, 18).vectors(&scalars), 2.0 * (8.0 + 1.0 / 16.0));
     // If all tiles have a single vector, none costs more.
     let single = Columns { nr: 16, ..AVX512 };
-    assert_eq!(Run::new(&single, 32).vectors(&single), 2.0);
+    assert_eq!(ColumnRun::new(&single, 32).vectors(&single), 2.0);
 }
 
 #[test]
@@ -351,7 +352,7 @@ fn staging_worked_by_hand() {
     let (cost, implicit) = deep.staged(false).unwrap();
     let passes = 512usize.div_ceil(implicit.channels);
     assert!(passes > 1);
-    let planes_rows = (28 + Run::new(&AVX512, 784).panels.div_ceil(implicit.panels) * 2) * 4;
+    let planes_rows = (28 + ColumnRun::new(&AVX512, 784).panels.div_ceil(implicit.panels) * 2) * 4;
     let copied = (512 * planes_rows * 2) as f64;
     assert_eq!(cost, deep.computing_with(&implicit, passes) + copied * STAGING);
     // Rows too long for the cache are not staged.

@@ -3,6 +3,8 @@
 //!
 //! A file is read in one pass. Each element is converted to float32 and stored at its place, so reading takes the
 //! memory of the array and of one small buffer. The file's length and the memory are checked first.
+//!
+//! Commands call `read` and `write` and need not know the file format.
 
 mod header;
 mod literal;
