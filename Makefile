@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
 TOOLS := gcc g++ gfortran nm glslangValidator
 
-.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
 
 all: lib
 
@@ -106,6 +106,14 @@ miri:
 	@if ! $(MIRI) --version >/dev/null 2>&1; then \
 	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
 	set -x; MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" $(MIRI) test --locked --lib --no-default-features -- $(MIRI_TESTS)
+
+PRODUCTS ?= 2000
+INPUTS ?= 100
+
+## Products by every sgemm shader, exact on integers, INPUTS of each shape: make exact-products [PRODUCTS=n] [INPUTS=n] [SEED=n]
+exact-products:
+	SPARKLE_TEST_REQUIRE_GL=1 SPARKLE_CACHE_DIR=off SPARKLE_TEST_PRODUCTS=$(PRODUCTS) SPARKLE_TEST_INPUTS=$(INPUTS) \
+	  SPARKLE_TEST_SEED=$(SEED) $(CARGO) test --locked --lib gl::tests::products -- --nocapture
 
 ## Generates include/sparkle.h and include/abi.txt from src/ffi.
 header:

@@ -11,6 +11,8 @@ mod loops;
 mod machines;
 mod memory;
 mod pipeline;
+#[cfg(feature = "lab")]
+mod products;
 mod queue;
 mod queued;
 mod rates;
