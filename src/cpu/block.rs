@@ -1,6 +1,6 @@
 //! The loop that matrix products and convolutions share: all rows of A times one panel of B.
 
-use super::kernels::{Epilogue, Kernel, Panel, Tile, prefetch};
+use super::kernels::{Epilogue, Kernel, NextRows, Panel, Tile, prefetch};
 
 /// All rows of A that are multiplied by a panel of B. Panel i of MR rows is `first`, moved by `i*next` elements.
 #[derive(Clone, Copy)]
@@ -44,6 +44,39 @@ impl Ahead {
                 prefetch(start.wrapping_add(at));
             }
         }
+    }
+}
+
+/// An [`Ahead`] that tiles prefetch in turn: each a cache line in each of some rows. All tiles together prefetch all of
+/// it, or as many lines of each row as there are tiles.
+pub struct Turns {
+    ahead: Ahead,
+    lines: usize,
+    each: usize,
+    line: usize,
+    first: usize,
+}
+
+impl Turns {
+    pub fn new(ahead: Ahead, tiles: usize) -> Self {
+        // One line more, as rows need not begin at a line.
+        let lines = (ahead.len / LINE + 1).min(tiles).max(1);
+        let each = ahead.rows.div_ceil((tiles / lines).max(1));
+        Turns { ahead, lines, each, line: 0, first: 0 }
+    }
+
+    /// What the next tile prefetches.
+    #[inline]
+    pub fn next(&mut self) -> NextRows {
+        let Ahead { start, row, rows, .. } = self.ahead;
+        let count = self.each.min(rows - self.first);
+        let part =
+            NextRows { start: start.wrapping_add(self.first * row + self.line * LINE), row, rows: count };
+        self.line += 1;
+        if self.line == self.lines {
+            (self.line, self.first) = (0, self.first + count);
+        }
+        part
     }
 }
 
@@ -108,7 +141,7 @@ pub unsafe fn multiply<K: Kernel>(
             let epilogue = epilogue.below(i);
             let a = Panel { start: a.first.start.add(index * a.next), ..a.first };
             let tile = Tile { start: c.start.add(i * c.ld), rows: K::MR.min(c.rows - i), ..c };
-            kernel.tile(depth, a, b, tile, &epilogue);
+            kernel.tile(depth, a, b, tile, &epilogue, &NextRows::NOTHING);
         }
     }
 }

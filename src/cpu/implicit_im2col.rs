@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::block::Ahead;
 use super::kernels::{CopyBlock, Kernel, Tap};
+use super::tunables::B_AHEAD;
 use crate::memory::implicit_im2col::{Axis, ColumnRun, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS};
 use crate::problem::Conv2d;
 
@@ -238,6 +239,21 @@ impl Geometry {
         }
     }
 
+    /// The memory of an image that a strip reads and the strip before it does not, nearly: for each channel, what the
+    /// last row of taps sees.
+    pub fn ahead_of_strip(&self, planes: &Planes, strip: &Strip, channels: usize) -> Ahead {
+        let Some(row) = self.rows.taps.last() else { return Ahead::NOTHING };
+        let (first, last) = (self.cols.taps.first(), self.cols.taps.last());
+        let shift = |tap: Option<&TapView>| tap.map_or(0, |tap| tap.shift);
+        let offset = row.shift * self.implicit.pitch as isize + shift(first);
+        Ahead {
+            start: self.start(planes, strip).wrapping_offset(offset),
+            row: planes.channel,
+            rows: channels,
+            len: strip.cols + (shift(last) - shift(first)) as usize,
+        }
+    }
+
     /// Whether elements between pixels are read. Without padding they are, as reading costs less than masking.
     fn reads_between(&self) -> bool {
         self.rows.axis.pad + self.cols.axis.pad == 0
@@ -360,6 +376,13 @@ impl Geometry {
             let place = |strip: &Strip| (strip.p * self.implicit.pitch + strip.q) as isize;
             let line = (index % 4 * 16) as isize;
             table.taps[0].ahead = table.taps[0].offset + place(next) - place(strip) + line;
+        }
+    }
+
+    /// With a single tap, makes the tile that packs a strip prefetch rows of the strip that it will read soon.
+    pub fn look_below(&self, planes: &Planes, table: &mut TapTable) {
+        if self.taps() == 1 {
+            table.taps[0].ahead = table.taps[0].offset + (B_AHEAD * planes.channel) as isize;
         }
     }
 

@@ -38,6 +38,13 @@ pub const MAX_SIDE: usize = 64;
 /// Elements of the workspace for staged planes. The rest is for columns beside whole vectors.
 pub const STAGE: usize = WORKSPACE / 4 * 3;
 
+/// Elements of the workspace for a panel of B that tiles pack while they compute.
+pub const PANEL_ROOM: usize = WORKSPACE / 16 * 3;
+
+/// Panels of A from which on the first one packs the panel of B for the others. The first tile then costs a store for
+/// each vector of B, and a third of it is regained by each other tile.
+pub const PACKING_FROM: usize = 3;
+
 /// Maximum columns beside whole vectors, of any kernel.
 pub const MAX_BESIDE: usize = 8;
 
@@ -297,6 +304,11 @@ impl Model {
         Model { l1, l2, last: last.max(l2), columns, rows, cols, channels_out, channels_in }
     }
 
+    /// Whether there are enough panels of A that the first of them packs B for the others.
+    fn packs(&self) -> bool {
+        self.channels_out.div_ceil(self.columns.mr) >= PACKING_FROM
+    }
+
     fn taps(&self) -> usize {
         self.rows.taps * self.cols.taps
     }
@@ -328,7 +340,7 @@ impl Model {
     /// The plan that reads the image itself.
     fn in_place(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
         let unpadded = self.rows.pad + self.cols.pad == 0;
-        if self.rows.stride * self.cols.stride > 1 || !(self.columns.masks || unpadded) {
+        if self.rows.stride * self.cols.stride > 1 || !(self.columns.masks || unpadded || self.packs()) {
             return None;
         }
         let pitch = self.cols.input;
@@ -360,7 +372,7 @@ impl Model {
 
     /// The plan that reads staged planes.
     fn staged(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
-        if !self.columns.masks && self.rows.pad + self.cols.pad > 0 {
+        if !(self.columns.masks || self.packs()) && self.rows.pad + self.cols.pad > 0 {
             return None;
         }
         let pitch = self.cols.longest().max(self.cols.output);
@@ -422,9 +434,15 @@ impl Model {
         let pixels = self.rows.output * self.cols.output;
         let whole = a * self.channels_in <= self.last || pixels <= self.columns.nr + self.columns.beside;
         let by_a = if whole { self.channels_in } else { self.l2 / 2 / a };
-        let by_thin = (WORKSPACE - STAGE) / MAX_BESIDE / taps;
+        let by_thin = (WORKSPACE - STAGE - PANEL_ROOM) / MAX_BESIDE / taps;
+        // A panel that the first tile packs has a room of its own, and takes an eighth of L2 like a product's panels.
+        let by_panel = if self.packs() && pixels > self.columns.lanes {
+            (PANEL_ROOM.min(self.l2 / 8) / self.columns.nr / taps).max(1)
+        } else {
+            usize::MAX
+        };
         let least = self.l1 / (self.columns.nr + 2 * self.columns.mr) / taps;
-        even(self.channels_in, by_a.max(least).min(self.l2 / 2 / b).min(by_thin).max(1), 1)
+        even(self.channels_in, by_a.max(least).min(self.l2 / 2 / b).min(by_thin).min(by_panel).max(1), 1)
     }
 }
 

@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 
+use super::strip::Scratch;
 use super::{ConvPlan, GemmShape, PackedBlock, PanelSource, Pass, STAGE_TASKS, STAGED, Weights};
 use crate::cpu::block::{Ahead, Shared};
 use crate::cpu::buffer::Borrowed;
-use crate::cpu::implicit_im2col::{Geometry, Planes, Strip, TapTable};
-use crate::cpu::kernels::{A_AHEAD, CopyBlock, Epilogue, Kernel, MAX_TILE, Tile, TransposeBlock, View};
-use crate::cpu::pack::clear_missing;
+use crate::cpu::implicit_im2col::{Geometry, TapTable};
+use crate::cpu::kernels::{Epilogue, Kernel, MAX_TILE, Tile};
 use crate::cpu::pool::Team;
 use crate::error::Result;
-use crate::memory::implicit_im2col::{ImplicitIm2col, STAGE, TaskGrid};
+use crate::memory::implicit_im2col::{ImplicitIm2col, PANEL_ROOM, STAGE, TaskGrid};
 
 impl<K: Kernel> ConvPlan<K> {
     /// Computes the convolution from images in place, or from planes of them.
@@ -130,9 +130,10 @@ impl<K: Kernel> ConvPlan<K> {
     ) {
         let GemmShape { depth, step, .. } = self.shape;
         let staging = geometry.implicit.staged && shared.is_none();
-        let (stage, thin) = workspace.split_at_mut(if staging { STAGE } else { 0 });
+        let (stage, rest) = workspace.split_at_mut(if staging { STAGE } else { 0 });
+        let (thin, panel) = rest.split_at_mut(rest.len() - PANEL_ROOM);
+        let mut scratch = Scratch { table: TapTable::new(), thin, panel, flat: [0.0; MAX_TILE] };
         let at_once = if staging { geometry.implicit.panels } else { usize::MAX };
-        let mut table = TapTable::new();
         for p in (0..depth).step_by(step) {
             let count = step.min(depth - p);
             let channels = p / geometry.taps()..(p + count) / geometry.taps();
@@ -180,164 +181,9 @@ impl<K: Kernel> ConvPlan<K> {
                     // SAFETY: the caller guarantees the map's elements, and from the second pass on they
                     // are initialised by the first. Weights, packed or given, and bias reach to the map's last row.
                     unsafe {
-                        self.strip((geometry, &planes), [strip, next], &ahead, &pass, map, (&mut table, thin))
+                        self.strip((geometry, &planes), [strip, next], &ahead, &pass, map, &mut scratch);
                     };
                 }
-            }
-        }
-    }
-
-    /// Computes one panel.
-    ///
-    /// # Safety
-    /// The contract of [`Kernel::view`], or [`Kernel::view_packing`] if weights are given, for all rows of A and the
-    /// strip's part of the map.
-    unsafe fn strip(
-        &self,
-        (geometry, planes): (&Geometry, &Planes),
-        [strip, next]: [Strip; 2],
-        ahead: &Ahead,
-        pass: &Pass,
-        map: Tile,
-        (table, thin): (&mut TapTable, &mut [f32]),
-    ) {
-        let kernel = self.kernel;
-        let gaps = geometry.gaps();
-        let all = !gaps && strip.cols <= K::THIN;
-        let packed = if all { strip.cols } else { strip.beside };
-        // SAFETY: the strip is inside of the map. The planes hold all that its taps see; lanes that would see more are
-        // masked.
-        unsafe {
-            if packed > 0 {
-                geometry.pack(planes, &strip, (pass.channels, packed), thin);
-            }
-            let pixel = if gaps { 0 } else { geometry.pixel(&strip) };
-            let map = Tile { start: map.start.add(pixel), cols: strip.cols, ..map };
-            // The result of a tile with gaps, before its pixels are copied to their places.
-            let mut flat = [0.0f32; MAX_TILE];
-            let block_at = |i: usize, given: &[f32]| TransposeBlock {
-                from: given[i * self.shape.depth..].as_ptr(),
-                line: self.shape.depth,
-                to: pass.a.add(i / K::MR * pass.panel),
-                width: K::MR,
-                lines: K::MR.min(map.rows - i),
-                depths: pass.depth,
-                more: false,
-            };
-            // A kernel for few columns reads panels to their end.
-            let clear_rest = |block: &TransposeBlock| {
-                if K::THIN > 0 && block.lines < K::MR {
-                    clear_missing(
-                        std::slice::from_raw_parts_mut(block.to, block.depths * K::MR),
-                        K::MR,
-                        block.lines,
-                    );
-                }
-            };
-            if all {
-                for (i, given) in
-                    pass.given.iter().flat_map(|given| (0..map.rows).step_by(K::MR).map(move |i| (i, given)))
-                {
-                    let block = block_at(i, given);
-                    kernel.transpose(&block);
-                    clear_rest(&block);
-                }
-                return kernel.thin(pass.depth, pass.a, (thin.as_ptr(), packed), map, &pass.epilogue);
-            }
-            let whole = geometry.fill(planes, &strip, table);
-            let start = geometry.start(planes, &strip);
-            let each = ahead.rows.div_ceil(map.rows.div_ceil(K::MR));
-            let alone = !gaps && pass.given.is_none() && strip.beside == 0 && strip.cols <= K::LANES;
-            for (index, i) in (0..map.rows).step_by(K::MR).enumerate() {
-                ahead.prefetch(index, each);
-                geometry.look_ahead([&strip, &next], index, table);
-                let a = pass.a.add(index * pass.panel).cast_const();
-                let view = View {
-                    // A panel that is being packed is in the cache already.
-                    a_ahead: if pass.given.is_some() { 0 } else { A_AHEAD },
-                    start,
-                    channels: pass.channels,
-                    pitch: planes.channel,
-                    taps: &table.taps[..geometry.taps()],
-                    whole,
-                    beside: strip.beside,
-                    thin: thin.as_ptr(),
-                };
-                let below = map.start.add(i * map.ld);
-                let mut tile = Tile { start: below, rows: K::MR.min(map.rows - i), ..map };
-                let epilogue = pass.epilogue.below(i);
-                if gaps {
-                    (tile.start, tile.ld) = (flat.as_mut_ptr(), K::NR);
-                    if epilogue.beta != 0.0 {
-                        self.pixels((geometry, &strip), (tile.start, tile.rows), (below, map.ld), true);
-                    }
-                }
-                let given = pass.given.map(|given| block_at(i, given));
-                // With a single vector there is a load for each multiply-add. Two panels of A share the loads of B.
-                if alone && tile.rows == K::MR && (index % 2 == 1 || map.rows - i >= 2 * K::MR) {
-                    if index % 2 == 0 {
-                        let both = Tile { rows: 2 * K::MR, ..tile };
-                        kernel.view_two([a, a.add(pass.panel)], &view, both, &epilogue);
-                    }
-                    continue;
-                }
-                // Columns beside vectors need a full panel of A.
-                if tile.rows < K::MR && strip.beside > 0 {
-                    if let Some(block) = given {
-                        kernel.transpose(&block);
-                        clear_rest(&block);
-                    }
-                    let wide = strip.cols - strip.beside;
-                    let rest = Tile { start: tile.start.add(wide), cols: strip.beside, ..tile };
-                    kernel.view(a, &View { beside: 0, ..view }, Tile { cols: wide, ..tile }, &epilogue);
-                    kernel.thin(pass.depth, a, (thin.as_ptr(), strip.beside), rest, &epilogue);
-                } else if let Some(block) = given {
-                    kernel.view_packing(&block, &view, tile, &epilogue);
-                    clear_rest(&block);
-                } else {
-                    kernel.view(a, &view, tile, &epilogue);
-                }
-                if gaps {
-                    self.pixels((geometry, &strip), (flat.as_mut_ptr(), tile.rows), (below, map.ld), false);
-                }
-            }
-        }
-    }
-
-    /// Copies the pixels of a strip with gaps from a flat tile of some rows to C, or from C to the tile.
-    ///
-    /// # Safety
-    /// The tile has rows of NR elements. C begins at the map's first pixel and fulfils the contract of
-    /// [`Kernel::tile`].
-    unsafe fn pixels(
-        &self,
-        (geometry, strip): (&Geometry, &Strip),
-        (flat, rows): (*mut f32, usize),
-        (map, ld): (*mut f32, usize),
-        from_map: bool,
-    ) {
-        for (pixel, columns) in geometry.pixels(strip) {
-            // SAFETY: pixels of the map and columns of the tile, which do not overlap.
-            unsafe {
-                let ((from, from_row), (to, to_row)) =
-                    ((flat.add(columns.start), K::NR), (map.add(pixel), ld));
-                let ((from, from_row), (to, to_row)) = if from_map {
-                    ((to, to_row), (from, from_row))
-                } else {
-                    ((from, from_row), (to, to_row))
-                };
-                self.kernel.copy(&CopyBlock {
-                    from,
-                    from_row,
-                    stride: 1,
-                    to,
-                    to_row,
-                    rows,
-                    len: columns.len(),
-                    groups: 1,
-                    from_group: 0,
-                    to_group: 0,
-                });
             }
         }
     }

@@ -14,6 +14,7 @@
 
 mod in_place;
 mod packing;
+mod strip;
 
 use std::cell::Cell;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //! workspace would take longer than the smallest of these products.
 
 use super::product::Product;
-use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
+use crate::cpu::kernels::{Epilogue, Kernel, NextRows, Panel, Tile};
 use crate::cpu::pack::Lines;
 use crate::cpu::tunables::MAX_TINY;
 use crate::memory::blocking::{Method, even};
@@ -54,7 +54,7 @@ fn tiles<K: Kernel>(kernel: K, product: &Product, c: &mut [f32], (alpha, beta): 
                 let start = c.as_mut_ptr().add(i * ld + j);
                 let tile = Tile { start, ld, rows: K::MR.min(rows - i), cols: width.min(cols - j) };
                 let a = Panel { start: a.data.as_ptr().add(i * a.line), row: a.line, step: a.depth };
-                kernel.tile(depth, a, (b.data.as_ptr().add(j), b.depth), tile, &epilogue);
+                kernel.tile(depth, a, (b.data.as_ptr().add(j), b.depth), tile, &epilogue, &NextRows::NOTHING);
             }
         }
     }

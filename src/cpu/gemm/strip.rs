@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, multiply};
-use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tap, Tile, TransposeBlock, View};
+use crate::cpu::kernels::{Epilogue, Kernel, NextRows, Panel, Tap, Tile, TransposeBlock, View};
 use crate::cpu::pack::{Lines, panels};
 
 /// The location of the rows of A.
@@ -78,7 +78,7 @@ impl Strip<'_> {
                     _ => {
                         let a = self.panels::<K>(columns.a);
                         let a = Panel { start: a.first.start.add(index * a.next), ..a.first };
-                        kernel.tile(depth, a, (panel, K::NR), tile, &self.epilogue);
+                        kernel.tile(depth, a, (panel, K::NR), tile, &self.epilogue, &NextRows::NOTHING);
                     }
                 }
             }
@@ -152,6 +152,7 @@ impl Strip<'_> {
                     pitch: K::NR,
                     taps: &taps,
                     whole: true,
+                    padded: false,
                     beside: 0,
                     thin: std::ptr::null(),
                     a_ahead: 0,
@@ -165,13 +166,14 @@ impl Strip<'_> {
                     depths: depth,
                     more: false,
                 };
-                kernel.view_packing(&turn, &view, c, &self.epilogue);
+                kernel.view_packing_a(&turn, &view, c, &self.epilogue);
             } else if c.rows == K::MR {
                 kernel.tile_packing_a(depth, (from.as_ptr(), a.line), panel, to, c, &self.epilogue);
             } else {
                 let to = std::slice::from_raw_parts_mut(to, K::MR * depth);
                 panels(kernel, a, K::MR, first..first + c.rows, self.depths.clone(), to);
-                kernel.tile(depth, Panel::packed(to.as_ptr(), K::MR), (panel, K::NR), c, &self.epilogue);
+                let a = Panel::packed(to.as_ptr(), K::MR);
+                kernel.tile(depth, a, (panel, K::NR), c, &self.epilogue, &NextRows::NOTHING);
             }
         }
     }

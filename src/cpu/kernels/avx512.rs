@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::avx2::Avx2;
 use super::contract::{Dots, Epilogue, Kernel, Tile, TransposeBlock, View};
 use super::vector::dots::{DotVector, six_by_four};
-use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, view_of};
+use super::vector::{Vector, define_vector_kernel, finish_one, for_vectors, is_whole, view_of};
 use crate::cpu::tunables::{PREFETCH_DEPTHS, TRANSPOSE_LEAD};
 
 /// Proof that this CPU has AVX-512F and AVX-512VL, and that the operating system saves their registers.
@@ -38,7 +38,7 @@ define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows
         unsafe { thin(depth, a, b, c, epilogue) }
     }
 
-    unsafe fn view_packing(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
+    unsafe fn view_packing_a(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
         if c.rows < MR || block.depths < SIDE {
             // SAFETY: the caller keeps the contract of both.
             return unsafe {
@@ -55,25 +55,25 @@ define_vector_kernel!(Avx512, __m512, "avx512", 8 x 48, "avx512f,avx2,fma", rows
 /// Rows and depths that are transposed at a time: few enough to leave a tile's sums in registers.
 const SIDE: usize = 8;
 
-/// An instance of [`view_packing`].
+/// An instance of [`view_packing_a`].
 type Instance = unsafe fn(&TransposeBlock, &View, Tile, &Epilogue);
 
-/// [`view_packing`] for each number of vectors and of columns beside them, without and with masks.
+/// [`view_packing_a`] for each number of vectors and of columns beside them, without and with masks.
 const PACKING: [[[Instance; 2]; 3]; 3] = [
     [
-        [view_packing::<1, 0, false>, view_packing::<1, 0, true>],
-        [view_packing::<1, 1, false>, view_packing::<1, 1, true>],
-        [view_packing::<1, 2, false>, view_packing::<1, 2, true>],
+        [view_packing_a::<1, 0, false>, view_packing_a::<1, 0, true>],
+        [view_packing_a::<1, 1, false>, view_packing_a::<1, 1, true>],
+        [view_packing_a::<1, 2, false>, view_packing_a::<1, 2, true>],
     ],
     [
-        [view_packing::<2, 0, false>, view_packing::<2, 0, true>],
-        [view_packing::<2, 1, false>, view_packing::<2, 1, true>],
-        [view_packing::<2, 2, false>, view_packing::<2, 2, true>],
+        [view_packing_a::<2, 0, false>, view_packing_a::<2, 0, true>],
+        [view_packing_a::<2, 1, false>, view_packing_a::<2, 1, true>],
+        [view_packing_a::<2, 2, false>, view_packing_a::<2, 2, true>],
     ],
     [
-        [view_packing::<3, 0, false>, view_packing::<3, 0, true>],
-        [view_packing::<3, 1, false>, view_packing::<3, 1, true>],
-        [view_packing::<3, 2, false>, view_packing::<3, 2, true>],
+        [view_packing_a::<3, 0, false>, view_packing_a::<3, 0, true>],
+        [view_packing_a::<3, 1, false>, view_packing_a::<3, 1, true>],
+        [view_packing_a::<3, 2, false>, view_packing_a::<3, 2, true>],
     ],
 ];
 
@@ -81,9 +81,9 @@ const PACKING: [[[Instance; 2]; 3]; 3] = [
 /// depths are then still in flight, and the transpose's loads and shuffles run beside them.
 ///
 /// # Safety
-/// The contract of [`Kernel::view_packing`](super::Kernel::view_packing), for MR rows and at least SIDE depths.
+/// The contract of [`Kernel::view_packing`](super::Kernel::view_packing_a), for MR rows and at least SIDE depths.
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
+unsafe fn view_packing_a<const V: usize, const X: usize, const MASKED: bool>(
     block: &TransposeBlock,
     b: &View,
     c: Tile,
@@ -114,7 +114,31 @@ unsafe fn view_packing<const V: usize, const X: usize, const MASKED: bool>(
     };
     // SAFETY: the caller keeps the contract; a panel's depths are transposed before they are read.
     unsafe {
-        view_of::<__m512, MR, V, X, MASKED, false>(MR, panel, b, c, epilogue, 2 * SIDE, &mut transpose_until)
+        let nowhere = std::ptr::null_mut();
+        let before = &mut transpose_until;
+        if is_whole::<__m512, V, X, MASKED>(b, &c) {
+            view_of::<__m512, MR, V, X, MASKED, true, 0>(
+                MR,
+                panel,
+                b,
+                nowhere,
+                c,
+                epilogue,
+                2 * SIDE,
+                before,
+            );
+        } else {
+            view_of::<__m512, MR, V, X, MASKED, false, 0>(
+                MR,
+                panel,
+                b,
+                nowhere,
+                c,
+                epilogue,
+                2 * SIDE,
+                before,
+            );
+        }
     }
 }
 

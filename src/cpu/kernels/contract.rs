@@ -41,6 +41,8 @@ pub struct View<'a> {
     pub taps: &'a [Tap],
     /// Whether all lanes of all columns are set.
     pub whole: bool,
+    /// Whether rows are readable to the end of their last vector.
+    pub padded: bool,
     pub beside: usize,
     pub thin: *const f32,
     /// Prefetch distance in A, in elements from the current position.
@@ -54,6 +56,27 @@ pub struct Tap {
     pub lanes: u64,
     /// Offset from the channel that is prefetched when this tap is read.
     pub ahead: isize,
+}
+
+impl View<'_> {
+    /// No rows.
+    pub const EMPTY: View<'static> = View {
+        start: std::ptr::null(),
+        channels: 0,
+        pitch: 0,
+        taps: &[],
+        whole: true,
+        padded: false,
+        beside: 0,
+        thin: std::ptr::null(),
+        a_ahead: 0,
+    };
+
+    /// A packed panel of `nr` columns.
+    pub fn of_panel(start: *const f32, nr: usize, depth: usize) -> View<'static> {
+        const ALL: &[Tap] = &[Tap { offset: 0, lanes: u64::MAX, ahead: 0 }];
+        View { start, channels: depth, pitch: nr, taps: ALL, padded: true, ..View::EMPTY }
+    }
 }
 
 /// Arguments of [`Kernel::copy`]: groups of rows. Element j of row i of group g moves from
@@ -95,6 +118,18 @@ pub fn prefetch(from: *const f32) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = from;
+}
+
+/// Memory that is needed next: one cache line in each of `rows` rows, `row` elements apart. A tile prefetches it.
+#[derive(Clone, Copy)]
+pub struct NextRows {
+    pub start: *const f32,
+    pub row: usize,
+    pub rows: usize,
+}
+
+impl NextRows {
+    pub const NOTHING: Self = NextRows { start: std::ptr::null(), row: 0, rows: 0 };
 }
 
 /// What is applied to a tile of sums before it is stored: `C = relu(alpha*sum + beta*C + bias)`. Each part is optional.
@@ -226,7 +261,15 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// apart. C's elements are writable, and hold initialised values if `epilogue.beta` is not zero.
     /// `epilogue.bias` is null or readable for `c.rows` elements. Nothing of this overlaps with C. There are 1
     /// to MR rows and 1 to NR columns.
-    unsafe fn tile(self, depth: usize, a: Panel, b: (*const f32, usize), c: Tile, epilogue: &Epilogue);
+    unsafe fn tile(
+        self,
+        depth: usize,
+        a: Panel,
+        b: (*const f32, usize),
+        c: Tile,
+        epilogue: &Epilogue,
+        next: &NextRows,
+    );
 
     /// Computes one tile of MR rows and NR columns from a packed panel of A, and packs the rows of B into `packed` for
     /// the tiles that follow. Same arithmetic as [`Kernel::tile`].
@@ -257,7 +300,8 @@ pub trait Kernel: Copy + Send + Sync + 'static {
         // SAFETY: the caller keeps the contract of both.
         unsafe {
             self.copy(&part);
-            self.tile(depth, Panel::packed(a, Self::MR), (packed, Self::NR), c, epilogue);
+            let a = Panel::packed(a, Self::MR);
+            self.tile(depth, a, (packed, Self::NR), c, epilogue, &NextRows::NOTHING);
         }
     }
 
@@ -289,7 +333,8 @@ pub trait Kernel: Copy + Send + Sync + 'static {
         // SAFETY: the caller keeps the contract of both.
         unsafe {
             self.transpose(&block);
-            self.tile(depth, Panel::packed(packed, Self::MR), (b, Self::NR), c, epilogue);
+            let a = Panel::packed(packed, Self::MR);
+            self.tile(depth, a, (b, Self::NR), c, epilogue, &NextRows::NOTHING);
         }
     }
 
@@ -306,6 +351,31 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// rows, and 1 to NR columns besides those that are `beside`. If there are columns `beside`, there are MR rows
     /// and at most BESIDE such columns.
     unsafe fn view(self, a: *const f32, b: &View, c: Tile, epilogue: &Epilogue);
+
+    /// [`Kernel::view`] for MR rows. Leaves the vectors of B packed for the tiles that follow: those of depth p from
+    /// `packed + p*NR` on. Lanes that are not read become zero there, to the end of the last vector.
+    ///
+    /// # Safety
+    /// As [`Kernel::view`]; there are MR rows. `packed` is writable for NR elements of each depth, and overlaps with
+    /// nothing.
+    unsafe fn view_packing(self, a: *const f32, b: &View, packed: *mut f32, c: Tile, epilogue: &Epilogue) {
+        let wide = c.cols - b.beside;
+        for (depth, (channel, tap)) in
+            (0..b.channels).flat_map(|c| b.taps.iter().map(move |tap| (c, tap))).enumerate()
+        {
+            let from = b.start.wrapping_add(channel * b.pitch).wrapping_offset(tap.offset);
+            for j in 0..wide.next_multiple_of(Self::LANES) {
+                let read = j < wide && (b.whole || tap.lanes >> j & 1 != 0);
+                // SAFETY: the caller guarantees the lanes that are set, and NR elements of each depth of the panel.
+                unsafe { *packed.add(depth * Self::NR + j) = if read { *from.add(j) } else { 0.0 } };
+            }
+        }
+        // SAFETY: the panel is the same matrix, and the caller keeps the contract.
+        unsafe {
+            let panel = View::of_panel(packed, Self::NR, b.channels * b.taps.len());
+            self.view(a, &View { beside: b.beside, thin: b.thin, ..panel }, c, epilogue)
+        };
+    }
 
     /// [`Kernel::view`] for 2 MR rows of at most LANES columns, from two panels of A. Same arithmetic.
     ///
@@ -327,7 +397,7 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Kernel::view`] and [`Kernel::transpose`]. `block` has as many lines as the tile has rows, and all depths of
     /// B; panels are MR wide. The panel overlaps with nothing.
-    unsafe fn view_packing(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
+    unsafe fn view_packing_a(self, block: &TransposeBlock, b: &View, c: Tile, epilogue: &Epilogue) {
         // SAFETY: the caller keeps the contract of both.
         unsafe {
             self.transpose(block);
@@ -335,7 +405,7 @@ pub trait Kernel: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Whether [`Kernel::view_packing`] hides the packing behind the arithmetic better than
+    /// Whether [`Kernel::view_packing_a`] hides the packing behind the arithmetic better than
     /// [`Kernel::tile_packing_a`].
     const HIDES_PACKING: bool = false;
 

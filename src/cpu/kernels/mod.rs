@@ -31,7 +31,7 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use contract::{
-    A_AHEAD, CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, MAX_NR, MAX_TILE, Panel, Tap, Tile,
+    A_AHEAD, CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, MAX_NR, MAX_TILE, NextRows, Panel, Tap, Tile,
     TransposeBlock, View, ensure_kernel, prefetch,
 };
 pub use portable::Portable;

@@ -3,7 +3,9 @@
 //! The accumulators are one local array. Its rows are indexed by constants and its columns in loops of constant
 //! length, so the compiler keeps it in vector registers.
 
-use super::contract::{CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, Panel, Tile, TransposeBlock, View};
+use super::contract::{
+    CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, NextRows, Panel, Tile, TransposeBlock, View,
+};
 use super::transpose;
 use super::vector::unrolled;
 
@@ -33,6 +35,7 @@ macro_rules! define_kernel {
                 b: (*const f32, usize),
                 c: Tile,
                 epilogue: &Epilogue,
+                _: &NextRows,
             ) {
                 // SAFETY: the caller keeps the contract of Kernel::tile.
                 unsafe {

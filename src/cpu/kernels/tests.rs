@@ -30,7 +30,7 @@ fn check<K: Kernel>(
             let epilogue = Epilogue { alpha, beta, bias: bias_ptr, relu };
             let a = Panel { start: a.as_ptr(), row: a_row, step: a_step };
             let c = Tile { start: c.as_mut_ptr(), ld: ldc, rows, cols };
-            kernel.tile(depth, a, (b.as_ptr(), b_row), c, &epilogue);
+            kernel.tile(depth, a, (b.as_ptr(), b_row), c, &epilogue, &NextRows::NOTHING);
         }
         for i in 0..rows {
             for j in 0..cols {
@@ -93,6 +93,7 @@ fn check_view<K: Kernel>(kernel: K, (rows, cols, beside): (usize, usize, usize),
                 pitch,
                 taps: &taps,
                 whole,
+                padded: false,
                 beside,
                 thin: thin.as_ptr(),
                 a_ahead: A_AHEAD,
@@ -161,7 +162,7 @@ fn check_packing<K: Kernel>(kernel: K, depth: usize, random: &mut Random) {
     let from_panels = |c| {
         let (a, b) = (Panel::packed(panel_a, K::MR), (panel_b, K::NR));
         // SAFETY: operands, panels and C have the lengths the contract asks for.
-        unsafe { kernel.tile(depth, a, b, c, &epilogue) }
+        unsafe { kernel.tile(depth, a, b, c, &epilogue, &NextRows::NOTHING) }
     };
     let packing_b = |c| {
         // SAFETY: as above.
@@ -210,7 +211,8 @@ fn relu_keeps_nan_and_infinity() {
             // SAFETY: a, b and c have the lengths the contract asks for; there is no bias.
             unsafe {
                 let tile = Tile { start: c.as_mut_ptr(), ld: K::NR, rows: K::MR, cols: K::NR };
-                kernel.tile(1, Panel::packed(a.as_ptr(), K::MR), (b.as_ptr(), K::NR), tile, &epilogue);
+                let a = Panel::packed(a.as_ptr(), K::MR);
+                kernel.tile(1, a, (b.as_ptr(), K::NR), tile, &epilogue, &NextRows::NOTHING);
             }
             assert!(c.iter().all(|&got| got == expected || (got.is_nan() && expected.is_nan())), "{value}");
         }

@@ -91,7 +91,7 @@ fn maps_of_the_images_width_are_one_run_and_not_copied() {
     let rows = ImplicitIm2col::plan(&zen(), AVX512, &layer(64, 572, 64, 3, 1, 0), 192).unwrap();
     assert_eq!((rows.staged, rows.run, rows.runs), (false, 570, 570));
     // Without cheap masks only where there is no padding.
-    assert!(ImplicitIm2col::plan(&zen(), PORTABLE, &layer(64, 56, 64, 3, 1, 1), 192).is_none());
+    assert!(ImplicitIm2col::plan(&zen(), PORTABLE, &layer(64, 56, 8, 3, 1, 1), 192).is_none());
     assert!(ImplicitIm2col::plan(&zen(), PORTABLE, &layer(64, 56, 64, 1, 1, 0), 192).is_some());
 }
 
@@ -365,19 +365,28 @@ fn staging_worked_by_hand() {
 #[test]
 fn channels_of_a_block_worked_by_hand() {
     let channels = |problem: &Conv2d| model(problem).channels();
-    // A is small enough for the last cache: all channels, if half of L2 holds a panel of B: 131,072 of 249 elements.
-    assert_eq!(channels(&layer(64, 56, 64, 3, 1, 1)), 64);
-    assert_eq!(channels(&layer(1000, 56, 64, 3, 1, 1)), 500, "at most 526");
-    assert_eq!(channels(&layer(1100, 56, 64, 3, 1, 1)), 367);
+    // Two panels of A read B in place.
+    assert_eq!(channels(&layer(64, 56, 16, 3, 1, 1)), 64);
+    assert_eq!(
+        channels(&layer(1000, 56, 16, 3, 1, 1)),
+        334,
+        "two blocks would need room for 500 columns beside"
+    );
+    // A third panel of A packs B for the others: an eighth of L2, 32,768 elements, holds 682 depths, 75 channels.
+    assert_eq!(channels(&layer(64, 56, 17, 3, 1, 1)), 64);
+    assert_eq!(channels(&layer(1000, 56, 17, 3, 1, 1)), 72);
+    assert_eq!(channels(&layer(1000, 56, 64, 1, 1, 0)), 500);
     // 4 M elements of A are too many: half of L2 holds 28 channels of 512 x 9, L1 21.
     assert_eq!(channels(&layer(1024, 56, 512, 3, 1, 1)), 28);
     // A single panel meets A only once.
-    assert_eq!(channels(&layer(1024, 7, 512, 3, 1, 1)), 512);
+    assert_eq!(channels(&layer(1024, 7, 512, 3, 1, 1)), 74);
     assert_eq!([8, 10].map(|side| channels(&layer(1024, side, 512, 3, 1, 1))), [28; 2], "two or more panels");
+    // A map of a single vector is not packed. There is room for 2,048 columns beside vectors.
+    assert_eq!(channels(&layer(1024, 4, 512, 3, 1, 1)), 205);
     // At least as many as L1 holds of a tile's columns and rows: 21 with nine taps.
     assert_eq!(channels(&layer(1024, 56, 1024, 3, 1, 1)), 21);
-    // With many taps, few channels fit in the room for columns beside vectors: 8,192 / 121.
-    assert_eq!(channels(&layer(1000, 56, 8, 11, 1, 5)), 67);
+    // With many taps, few channels fit in the room for columns beside vectors: 2,048 / 121.
+    assert_eq!(channels(&layer(1000, 56, 8, 11, 1, 5)), 16);
     // At least as many as L1 holds of a tile's columns and rows, 192, however large A is.
     assert_eq!(channels(&layer(4096, 56, 4096, 1, 1, 0)), 187);
 }
@@ -399,9 +408,9 @@ fn all_plans_and_the_cheapest() {
     let panels = 64.0 * (PANEL + 64.0 * 3.0 * TILE);
     assert_eq!(ImplicitIm2col::cycles(&zen(), AVX512, &problem, 144), least + panels);
     // Packing is cheaper than all of them.
-    let padded = layer(64, 56, 64, 3, 1, 1);
+    let padded = layer(64, 56, 8, 3, 1, 1);
     let packed = Model::new(&zen(), PORTABLE, &padded).packed(100);
-    let panels = 392.0 * (PANEL + 64.0 * 2.0 * TILE);
+    let panels = 392.0 * (PANEL + 8.0 * 2.0 * TILE);
     assert_eq!(ImplicitIm2col::cycles(&zen(), PORTABLE, &padded, 100), packed + panels);
 }
 

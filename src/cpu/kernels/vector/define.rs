@@ -4,6 +4,9 @@
 /// An array of a function's instances, one for each number of vectors. For views: each without and with masks.
 macro_rules! for_vectors {
     ($function:ident, $rows:literal, ($($v:literal)*)) => { [$($function::<$rows, $v>),*] };
+    ($function:ident of $columns:literal, ($($v:literal)*)) => {
+        [$([$function::<$v, $columns, false>, $function::<$v, $columns, true>]),*]
+    };
     ($function:ident, $rows:literal, $columns:literal, ($($v:literal)*)) => {
         [$([$function::<$rows, $v, $columns, false>, $function::<$rows, $v, $columns, true>]),*]
     };
@@ -28,8 +31,9 @@ macro_rules! define_vector_kernel {
                 b: (*const f32, usize),
                 c: $crate::cpu::kernels::contract::Tile,
                 epilogue: &$crate::cpu::kernels::contract::Epilogue,
+                next: &$crate::cpu::kernels::contract::NextRows,
             ) {
-                use $crate::cpu::kernels::contract::{Epilogue, Panel, Tile};
+                use $crate::cpu::kernels::contract::{Epilogue, NextRows, Panel, Tile};
 
                 #[target_feature(enable = $features)]
                 unsafe fn packed<const M: usize, const V: usize>(
@@ -38,11 +42,11 @@ macro_rules! define_vector_kernel {
                     b: (*const f32, usize),
                     c: Tile,
                     epilogue: &Epilogue,
+                    next: &NextRows,
                 ) {
-                    // Constant strides save the innermost loop registers and additions.
                     let (a, b) = (Panel::packed(a.start, $mr), (b.0, $nr, std::ptr::null_mut()));
                     // SAFETY: the caller keeps the contract of Kernel::tile.
-                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::FETCHING }>(depth, a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::FETCHING }, $mr, $nr>(depth, a, b, c, epilogue, next) }
                 }
                 #[target_feature(enable = $features)]
                 unsafe fn in_place<const M: usize, const V: usize>(
@@ -51,12 +55,13 @@ macro_rules! define_vector_kernel {
                     b: (*const f32, usize),
                     c: Tile,
                     epilogue: &Epilogue,
+                    next: &NextRows,
                 ) {
                     let b = (b.0, b.1, std::ptr::null_mut());
                     // SAFETY: as above.
-                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::IN_PLACE }>(depth, a, b, c, epilogue) }
+                    unsafe { $crate::cpu::kernels::vector::tile::tile::<$vector, M, V, { $crate::cpu::kernels::vector::tile::IN_PLACE }, $mr, $nr>(depth, a, b, c, epilogue, next) }
                 }
-                type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue);
+                type Instance = unsafe fn(usize, Panel, (*const f32, usize), Tile, &Epilogue, &NextRows);
                 const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
                 const PACKED: [[Instance; V]; $mr] = [$(for_vectors!(packed, $rows, $vectors)),*];
                 const IN_PLACE: [[Instance; V]; $mr] = [$(for_vectors!(in_place, $rows, $vectors)),*];
@@ -65,7 +70,7 @@ macro_rules! define_vector_kernel {
                 let instance = table[c.rows - 1][c.cols.div_ceil(Self::LANES) - 1];
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
                 // features.
-                unsafe { instance(depth, a, b, c, epilogue) }
+                unsafe { instance(depth, a, b, c, epilogue, next) }
             }
 
             unsafe fn tile_packing(
@@ -89,7 +94,7 @@ macro_rules! define_vector_kernel {
                 ) {
                     // SAFETY: the caller keeps the contract of Kernel::tile_packing.
                     unsafe {
-                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING }>(depth, a, b, c, epilogue)
+                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING }, $mr, $nr>(depth, a, b, c, epilogue, &$crate::cpu::kernels::contract::NextRows::NOTHING)
                     }
                 }
                 const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
@@ -119,7 +124,7 @@ macro_rules! define_vector_kernel {
                     let (a, b) = (Panel { start, row, step: 1 }, (b, $nr, packed));
                     // SAFETY: the caller keeps the contract of Kernel::tile_packing_a.
                     unsafe {
-                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING_A }>(depth, a, b, c, epilogue)
+                        $crate::cpu::kernels::vector::tile::tile::<$vector, $mr, V, { $crate::cpu::kernels::vector::tile::PACKING_A }, $mr, $nr>(depth, a, b, c, epilogue, &$crate::cpu::kernels::contract::NextRows::NOTHING)
                     }
                 }
                 const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
@@ -163,6 +168,35 @@ macro_rules! define_vector_kernel {
                 // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the
                 // features.
                 unsafe { table[vectors][usize::from(!b.whole)](a, b, c, epilogue) }
+            }
+
+            unsafe fn view_packing(
+                self,
+                a: *const f32,
+                b: &$crate::cpu::kernels::contract::View,
+                packed: *mut f32,
+                c: $crate::cpu::kernels::contract::Tile,
+                epilogue: &$crate::cpu::kernels::contract::Epilogue,
+            ) {
+                use $crate::cpu::kernels::contract::{Epilogue, Tile, View};
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<const V: usize, const X: usize, const MASKED: bool>(
+                    a: *const f32,
+                    b: &View,
+                    packed: *mut f32,
+                    c: Tile,
+                    epilogue: &Epilogue,
+                ) {
+                    // SAFETY: the caller keeps the contract of Kernel::view_packing.
+                    unsafe { $crate::cpu::kernels::vector::view::view_packing::<$vector, $mr, V, X, MASKED, $nr>(a, b, packed, c, epilogue) }
+                }
+                type Instance = unsafe fn(*const f32, &View, *mut f32, Tile, &Epilogue);
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
+                const TILES: &[[[Instance; 2]; V]] = &[for_vectors!(compiled of 0, $vectors), $(for_vectors!(compiled of $columns, $vectors)),*];
+                let vectors = (c.cols - b.beside).div_ceil(Self::LANES) - 1;
+                // SAFETY: the caller keeps the contract; that `self` exists proves that this CPU has the features.
+                unsafe { TILES[b.beside][vectors][usize::from(!b.whole)](a, b, packed, c, epilogue) }
             }
 
             unsafe fn view_two(

@@ -24,4 +24,4 @@ pub(super) mod view;
 pub(in crate::cpu::kernels) use define::{define_vector_kernel, for_vectors};
 pub(in crate::cpu::kernels) use register::finish_one;
 pub(in crate::cpu) use register::{Vector, unrolled};
-pub(in crate::cpu::kernels) use view::view_of;
+pub(in crate::cpu::kernels) use view::{is_whole, view_of};

@@ -25,15 +25,65 @@ pub(in crate::cpu::kernels) unsafe fn view<
 ) {
     // SAFETY: the caller keeps the contract; no mask is used only where the last vector is whole.
     unsafe {
-        if !T::FREE_MASKS && !MASKED && c.cols - X == V * T::LANES {
-            view_of::<T, M, V, X, MASKED, true>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
+        let nowhere = std::ptr::null_mut();
+        if is_whole::<T, V, X, MASKED>(b, &c) {
+            view_of::<T, M, V, X, MASKED, true, 0>(step, a, b, nowhere, c, epilogue, usize::MAX, &mut |_| ());
         } else {
-            view_of::<T, M, V, X, MASKED, false>(step, a, b, c, epilogue, usize::MAX, &mut |_| ());
+            view_of::<T, M, V, X, MASKED, false, 0>(
+                step,
+                a,
+                b,
+                nowhere,
+                c,
+                epilogue,
+                usize::MAX,
+                &mut |_| (),
+            );
         }
     }
 }
 
-/// [`view`]. WHOLE says that its last vector is read without a mask. A is read in groups of channels, of about `group`
+/// Whether all vectors of a tile can be read without a mask.
+#[inline(always)]
+pub(in crate::cpu::kernels) fn is_whole<T: Vector, const V: usize, const X: usize, const MASKED: bool>(
+    b: &View,
+    c: &Tile,
+) -> bool {
+    !MASKED && (b.padded || c.cols - X == V * T::LANES)
+}
+
+/// [`view`] for M = MR rows. Packs the vectors of B into a panel of NR columns.
+///
+/// # Safety
+/// The contract of [`Kernel::view_packing`](crate::cpu::kernels::Kernel::view_packing) for a tile of M rows, V vectors
+/// and X columns.
+#[inline(always)]
+pub(in crate::cpu::kernels) unsafe fn view_packing<
+    T: Vector,
+    const M: usize,
+    const V: usize,
+    const X: usize,
+    const MASKED: bool,
+    const NR: usize,
+>(
+    a: *const f32,
+    b: &View,
+    packed: *mut f32,
+    c: Tile,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: the caller keeps the contract; no mask is used only where the last vector is whole.
+    unsafe {
+        if is_whole::<T, V, X, MASKED>(b, &c) {
+            view_of::<T, M, V, X, MASKED, true, NR>(M, a, b, packed, c, epilogue, usize::MAX, &mut |_| ());
+        } else {
+            view_of::<T, M, V, X, MASKED, false, NR>(M, a, b, packed, c, epilogue, usize::MAX, &mut |_| ());
+        }
+    }
+}
+
+/// [`view`]. WHOLE says that its last vector is read without a mask. Unless PACK is zero, the vectors of B are packed
+/// into a panel of PACK columns. A is read in groups of channels, of about `group`
 /// depths each. Before each group `before` is called with the group's end in A, and may write the group.
 ///
 /// # Safety
@@ -46,10 +96,12 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
     const X: usize,
     const MASKED: bool,
     const WHOLE: bool,
+    const PACK: usize,
 >(
     step: usize,
     a: *const f32,
     b: &View,
+    packed: *mut f32,
     c: Tile,
     epilogue: &Epilogue,
     group: usize,
@@ -62,24 +114,30 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
         let mask = T::mask(last);
         let mut sums = [[T::splat(0.0); V]; M];
         let mut columns = [T::Column::splat(0.0); X];
-        let mut walk = Walk { a, channel: b.start, thin: b.thin, step };
+        let mut walk = Walk { a, channel: b.start, thin: b.thin, step, packed };
         // As in tile().
-        let each = b.channels / (M + 2);
-        let mut row = c.start.cast_const();
-        for _ in 0..M {
-            unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
-            T::prefetch(row.wrapping_add(c.cols - 1));
-            row = row.wrapping_add(c.ld);
-            walk.groups::<T, M, V, X, MASKED, WHOLE>(
-                b,
-                (each, group),
-                (&mut sums, &mut columns),
-                mask,
-                before,
-            );
+        let each = (b.channels / (M + 2)).max(1);
+        let (mut row, mut rows, mut left) = (c.start.cast_const(), M, 1);
+        let group = (group / b.taps.len()).max(1);
+        let mut until = 1;
+        for index in 0..b.channels {
+            left -= 1;
+            if left == 0 {
+                left = each;
+                if rows > 0 {
+                    unrolled!(v below V: { T::prefetch(row.wrapping_add(v * T::LANES)) });
+                    T::prefetch(row.wrapping_add(c.cols - 1));
+                    row = row.wrapping_add(c.ld);
+                    rows -= 1;
+                }
+            }
+            until -= 1;
+            if until == 0 {
+                until = group.min(b.channels - index);
+                before(walk.a.wrapping_add(until * b.taps.len() * step));
+            }
+            walk.channel::<T, M, V, X, MASKED, WHOLE, PACK>(b, (&mut sums, &mut columns), mask);
         }
-        let rest = (b.channels - M * each, group);
-        walk.groups::<T, M, V, X, MASKED, WHOLE>(b, rest, (&mut sums, &mut columns), mask, before);
         finish::<T, M, V, false>(&sums, Tile { cols: c.cols - X, ..c }, epilogue);
         unrolled!(x below X: {
             let mut values = [0.0; MAX_LANES];
@@ -137,94 +195,71 @@ struct Walk {
     thin: *const f32,
     /// Rows of a panel of A.
     step: usize,
+    /// Where B is packed to.
+    packed: *mut f32,
 }
 
 impl Walk {
-    /// Computes the next `count` channels in groups of about `group` depths. Calls `before` before each group with
-    /// its end.
+    /// Computes the next channel.
     ///
     /// # Safety
-    /// As [`Walk::channels`].
+    /// The contract of [`view`] for this channel; `mask` has the lanes of the last vector.
     #[inline(always)]
-    unsafe fn groups<
+    unsafe fn channel<
         T: Vector,
         const M: usize,
         const V: usize,
         const X: usize,
         const MASKED: bool,
         const WHOLE: bool,
+        const PACK: usize,
     >(
         &mut self,
         b: &View,
-        (count, group): (usize, usize),
-        (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
-        mask: T::Mask,
-        before: &mut impl FnMut(*const f32),
-    ) {
-        let group = (group / b.taps.len()).max(1);
-        let mut left = count;
-        while left > 0 {
-            let count = left.min(group);
-            before(self.a.wrapping_add(count * b.taps.len() * self.step));
-            // SAFETY: the caller keeps the contract.
-            unsafe { self.channels::<T, M, V, X, MASKED, WHOLE>(b, count, (sums, columns), mask) };
-            left -= count;
-        }
-    }
-
-    /// Computes the next `count` channels.
-    ///
-    /// # Safety
-    /// The contract of [`view`] for these channels; `mask` has the lanes of the last vector.
-    #[inline(always)]
-    unsafe fn channels<
-        T: Vector,
-        const M: usize,
-        const V: usize,
-        const X: usize,
-        const MASKED: bool,
-        const WHOLE: bool,
-    >(
-        &mut self,
-        b: &View,
-        count: usize,
         (sums, columns): (&mut [[T; V]; M], &mut [T::Column; X]),
         mask: T::Mask,
     ) {
-        for _ in 0..count {
-            for tap in b.taps {
-                let row = self.channel.wrapping_offset(tap.offset);
-                // SAFETY: the caller guarantees these channels; prefetches may point anywhere.
-                unsafe {
-                    let mut values = [T::splat(0.0); V];
-                    unrolled!(v below V: {
-                        let at = row.wrapping_add(v * T::LANES);
-                        values[v] = if MASKED {
-                            T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
-                        } else if WHOLE || v + 1 < V {
-                            T::load(at)
-                        } else {
-                            T::load_part(at, mask)
-                        };
-                    });
-                    unrolled!(i below M: {
-                        let value = T::splat(*self.a.add(i));
-                        unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
-                    });
-                    unrolled!(x below X: {
-                        let value = T::Column::splat(*self.thin.add(x));
-                        columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
-                    });
-                    // With a single vector the load units have no time for prefetches.
-                    if V > 1 {
-                        T::prefetch(self.channel.wrapping_offset(tap.ahead));
-                        T::prefetch(self.a.wrapping_offset(b.a_ahead));
+        for tap in b.taps {
+            let row = self.channel.wrapping_offset(tap.offset);
+            // SAFETY: the caller guarantees this channel; prefetches may point anywhere.
+            unsafe {
+                let mut values = [T::splat(0.0); V];
+                unrolled!(v below V: {
+                    let at = row.wrapping_add(v * T::LANES);
+                    values[v] = if MASKED {
+                        T::load_part(at, T::lanes(tap.lanes >> (v * T::LANES)))
+                    } else if WHOLE || v + 1 < V {
+                        T::load(at)
+                    } else {
+                        T::load_part(at, mask)
+                    };
+                    if PACK > 0 {
+                        values[v].store(self.packed.add(v * T::LANES));
                     }
+                });
+                self.packed = self.packed.wrapping_add(PACK);
+                unrolled!(i below M: {
+                    let value = T::splat(*self.a.add(i));
+                    unrolled!(v below V: { sums[i][v] = value.mul_add(values[v], sums[i][v]) });
+                });
+                unrolled!(x below X: {
+                    let value = T::Column::splat(*self.thin.add(x));
+                    columns[x] = T::Column::load(self.a).mul_add(value, columns[x]);
+                });
+                // With a single vector the load units have no time for prefetches.
+                if V > 1 {
+                    let ahead = self.channel.wrapping_offset(tap.ahead);
+                    T::prefetch(ahead);
+                    if PACK > 0 && b.taps.len() == 1 {
+                        // No other tap fetches the rest of the row.
+                        unrolled!(v below V: { T::prefetch(ahead.wrapping_add((v + 1) * T::LANES - 1)) });
+                    }
+                    T::prefetch(self.a.wrapping_offset(b.a_ahead));
                 }
-                self.a = self.a.wrapping_add(self.step);
-                self.thin = self.thin.wrapping_add(X);
             }
-            self.channel = self.channel.wrapping_add(b.pitch);
+            self.a = self.a.wrapping_add(self.step);
+            self.thin = self.thin.wrapping_add(X);
         }
+        self.channel = self.channel.wrapping_add(b.pitch);
     }
 }
