@@ -22,6 +22,7 @@
 //! | `buffer` | aligned memory, reused between calls | |
 //! | `tunables` | every number chosen for speed | |
 //! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
+//! | `rates/`, `call_watch` | measurements that are kept, improved and made again; calls that contradict them | |
 //!
 //! Sums are in fp32, in an order that depends on the problem alone: the bits are the same with any number of threads.
 //! The engine runs in the library's floating-point environment ([`crate::float_env`]) and treats NaN, infinity and
@@ -32,6 +33,7 @@ mod block;
 mod buffer;
 mod caches;
 mod calibrate;
+mod call_watch;
 mod conv2d;
 mod describe;
 mod direct;
@@ -49,6 +51,7 @@ mod plan;
 mod pool;
 mod process_lock;
 mod product;
+mod rates;
 #[cfg(test)]
 mod special_values;
 #[cfg(test)]
@@ -57,9 +60,10 @@ mod tunables;
 mod winograd;
 mod workers;
 
-pub use describe::describe;
+pub use describe::{describe, measurements};
 pub use engine::open;
 pub use pool::{num_threads, set_num_threads};
+pub use rates::{MeasuredRate, Measurements};
 
 /// Ends the pool after the last call that uses it. The next call starts another one.
 pub fn shutdown() {

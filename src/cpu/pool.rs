@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
+use super::call_watch;
 use super::process_lock::ProcessLock;
 use super::workers::{ThreadMain, Workers};
 use crate::config::config;
@@ -90,9 +91,11 @@ pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<T
     }
     let computing = Instant::now();
     work(&mut team)?;
-    let kernel = computing.elapsed();
+    let (kernel, threads) = (computing.elapsed(), team.size());
     drop(team);
-    Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+    let timing = Timing { kernel, wall: start.elapsed(), dispatches: 1 };
+    call_watch::computed(flops, threads, kernel);
+    Ok(timing)
 }
 
 /// Ends the pool after the last call that uses it, and waits for its threads. Frees the calling thread's workspace. The
