@@ -35,6 +35,8 @@ const MAX_MEMORY: usize = 128 << 20;
 const MAX_L3: usize = 8 << 20;
 /// Rounds in which all rates take turns.
 const ROUNDS: usize = 3;
+/// Runs in a round of work that takes a fraction of a millisecond.
+const REPEATS: usize = 3;
 /// Runs in a round of work that takes a few microseconds.
 const MANY: usize = 10;
 
@@ -133,7 +135,7 @@ fn measure() -> Result<Rates> {
             operations = peak::run();
             Ok(())
         })?;
-        let arithmetic = shortest(1, || {
+        let arithmetic = shortest(REPEATS, || {
             with_kernel!(Isa::best(), kernel => sgemm(kernel, &problem, (&ones, &ones), &mut product))
                 .map(drop)
         })?;

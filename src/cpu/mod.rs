@@ -18,7 +18,7 @@
 //! | `block`, `pack` | the loop around the register tile; packing | `kernels` |
 //! | `kernels/` | micro-kernels: the register tile | |
 //! | `isa` | which kernels this CPU can run | |
-//! | `pool`, `workers`, `process_lock` | threads | |
+//! | `pool`, `workers`, `lent`, `process_lock` | threads: the library's own, or a lent rayon pool | |
 //! | `buffer` | aligned memory, reused between calls | |
 //! | `tunables` | every number chosen for speed | |
 //! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
@@ -45,6 +45,8 @@ mod im2col;
 mod implicit_im2col;
 mod isa;
 mod kernels;
+#[cfg(feature = "rayon")]
+mod lent;
 mod pack;
 mod peak;
 mod plan;
@@ -62,6 +64,8 @@ mod workers;
 
 pub use describe::{describe, measurements};
 pub use engine::open;
+#[cfg(feature = "rayon")]
+pub use pool::{end_rayon_loan, lend_rayon_pool};
 pub use pool::{num_threads, set_num_threads};
 pub use rates::{MeasuredRate, Measurements};
 
