@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
 use super::caches::described;
-use super::call_watch;
+use super::call_watch::CALLS;
 use super::isa::{Isa, model, with_kernel};
 use super::peak;
 use super::pool::{Team, num_threads};
@@ -68,7 +68,7 @@ static CALIBRATION: Calibration<6> = Calibration::new(
             tolerance: 0.5,
         },
     ],
-    &call_watch::WATCH,
+    &CALLS.watch,
     || CALIBRATION.keep_doubt(store()),
 );
 
@@ -95,7 +95,7 @@ pub fn measurements(threads: usize) -> Option<Measurements> {
 
 fn use_rates(threads: usize, record: &Record<6>) -> Hierarchy {
     let hierarchy = with_rates(record.rates());
-    call_watch::compare_with(threads, hierarchy.peak, hierarchy.flops);
+    CALLS.compare_with(threads, hierarchy.peak, hierarchy.flops);
     hierarchy
 }
 

@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
-use super::call_watch;
+use super::call_watch::CALLS;
 #[cfg(feature = "rayon")]
 use super::lent::{self, LentPool};
 use super::process_lock::ProcessLock;
@@ -99,7 +99,7 @@ pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<T
     let (kernel, threads) = (computing.elapsed(), team.size());
     drop(team);
     let timing = Timing { kernel, wall: start.elapsed(), dispatches: 1 };
-    call_watch::computed(flops, threads, kernel);
+    CALLS.computed(flops, threads, kernel);
     Ok(timing)
 }
 

@@ -120,6 +120,12 @@ impl Watch {
         }
     }
 
+    /// Forgets when the slow calls began.
+    #[cfg(test)]
+    pub fn forget_since(&self) {
+        *self.since.lock().unwrap() = None;
+    }
+
     fn raise(&self, doubt: Doubt) {
         // Only one thread finds it active.
         if self.active.swap(false, Ordering::Relaxed) {
@@ -146,7 +152,7 @@ mod tests {
     /// Calls on a machine that is quiet as far as it tells: the watch forgets when the slow calls began.
     fn slow_call(watch: &Watch) {
         watch.saw(Duration::from_millis(30), 0.001, Some(0.01));
-        *watch.since.lock().unwrap() = None;
+        watch.forget_since();
     }
 
     #[test]
