@@ -28,7 +28,7 @@ test: deps lint check
 
 lint:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
@@ -37,6 +37,7 @@ check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
 	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --features rayon --test rayon
 
 deps:
 	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \

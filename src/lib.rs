@@ -54,7 +54,9 @@ mod store;
 mod thread;
 
 pub use config::{Config, Tune, config};
-pub use cpu::{num_threads, set_num_threads};
+pub use cpu::{MeasuredRate, Measurements, measurements, num_threads, set_num_threads};
+#[cfg(feature = "rayon")]
+pub use cpu::{end_rayon_loan, lend_rayon_pool};
 pub use device::{
     Architecture, Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Order, Pipeline, PipelineOptions,
     Prediction, Run, Ticket, Vendor, WhenFull, devices,

@@ -105,9 +105,18 @@ impl Store {
         if let Some(bytes) = self.remembered(|memory| memory.get(&key).and_then(|it| copied(it))).flatten() {
             return T::from_bytes(&bytes);
         }
-        let bytes = read(&self.folder.as_ref()?.join(file_name(kind, &key)))?;
-        let value = value_of(&bytes, &key)?;
-        self.remember(&key, value);
+        self.load_file(kind, &key)
+    }
+
+    /// As [`Store::load`], but finds what another process has saved since this one loaded the entry.
+    pub fn load_again<T: Stored>(&self, kind: &str, key: &str) -> Option<T> {
+        self.load_file(kind, &whole_key(kind, key)).or_else(|| self.load(kind, key))
+    }
+
+    fn load_file<T: Stored>(&self, kind: &str, whole_key: &str) -> Option<T> {
+        let bytes = read(&self.folder.as_ref()?.join(file_name(kind, whole_key)))?;
+        let value = value_of(&bytes, whole_key)?;
+        self.remember(whole_key, value);
         T::from_bytes(value)
     }
 

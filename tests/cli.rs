@@ -92,6 +92,30 @@ fn info_lists_devices_and_the_environment() {
 }
 
 #[test]
+fn info_tells_what_was_measured_and_when() {
+    let folder = folder();
+    let info = || {
+        let mut command = program(folder.path());
+        command.args(["info", "--json"]).env("SPARKLE_DEVICE", "cpu").env("SPARKLE_NUM_THREADS", "2");
+        json(&command.env("SPARKLE_CACHE_DIR", folder.path().join("cache")).output().unwrap())
+    };
+    let (first, second) = (info(), info());
+    let measured = &first["measurements"][0];
+    assert_eq!((&measured["moments"], &measured["sure"]), (&1.into(), &false.into()));
+    assert!(measured["doubt"].is_null() && measured["first"].as_u64() > Some(1_700_000_000));
+    let rates = measured["rates"].as_array().unwrap();
+    assert!(rates.len() >= 4);
+    for rate in rates {
+        assert!(rate["value"].as_f64().unwrap() > 0.0 && rate["agreement"].is_null(), "{rate}");
+        assert!(rate["name"].is_string() && rate["unit"].is_string(), "{rate}");
+    }
+    // The next process finds the same, as it starts too soon for another moment.
+    assert_eq!(second["measurements"][0]["rates"], measured["rates"]);
+    let when = second["devices"][0]["facts"]["measured when"].as_str().unwrap();
+    assert!(when.contains("at one moment; not sure yet"), "{when}");
+}
+
+#[test]
 fn info_shows_the_environment_and_ignored_variables() {
     let folder = folder();
     let mut command = program(folder.path());

@@ -18,10 +18,11 @@
 //! | `block`, `pack` | the loop around the register tile; packing | `kernels` |
 //! | `kernels/` | micro-kernels: the register tile | |
 //! | `isa` | which kernels this CPU can run | |
-//! | `pool`, `workers`, `process_lock` | threads | |
+//! | `pool`, `workers`, `lent`, `process_lock` | threads: the library's own, or a lent rayon pool | |
 //! | `buffer` | aligned memory, reused between calls | |
 //! | `tunables` | every number chosen for speed | |
 //! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
+//! | `rates/`, `call_watch` | measurements that are kept, improved and made again; calls that contradict them | |
 //!
 //! Sums are in fp32, in an order that depends on the problem alone: the bits are the same with any number of threads.
 //! The engine runs in the library's floating-point environment ([`crate::float_env`]) and treats NaN, infinity and
@@ -32,6 +33,7 @@ mod block;
 mod buffer;
 mod caches;
 mod calibrate;
+mod call_watch;
 mod conv2d;
 mod describe;
 mod direct;
@@ -43,12 +45,15 @@ mod im2col;
 mod implicit_im2col;
 mod isa;
 mod kernels;
+#[cfg(feature = "rayon")]
+mod lent;
 mod pack;
 mod peak;
 mod plan;
 mod pool;
 mod process_lock;
 mod product;
+mod rates;
 #[cfg(test)]
 mod special_values;
 #[cfg(test)]
@@ -57,9 +62,12 @@ mod tunables;
 mod winograd;
 mod workers;
 
-pub use describe::describe;
+pub use describe::{describe, measurements};
 pub use engine::open;
+#[cfg(feature = "rayon")]
+pub use pool::{end_rayon_loan, lend_rayon_pool};
 pub use pool::{num_threads, set_num_threads};
+pub use rates::{MeasuredRate, Measurements};
 
 /// Ends the pool after the last call that uses it. The next call starts another one.
 pub fn shutdown() {

@@ -12,6 +12,9 @@
 //! A call asks for a [`Team`] once and then runs parallel loops on it. A loop has a handful of tasks for each thread,
 //! so it costs the waking of the threads: some microseconds, or less if they still spin. Small work stays on the
 //! caller ([`Team::for_work`]).
+//!
+//! With the feature `rayon` a program may lend a pool of rayon's threads ([`super::lent`]). Calls then use these and no
+//! others.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +24,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
+use super::call_watch::CALLS;
+#[cfg(feature = "rayon")]
+use super::lent::{self, LentPool};
 use super::process_lock::ProcessLock;
 use super::workers::{ThreadMain, Workers};
 use crate::config::config;
@@ -90,9 +96,11 @@ pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<T
     }
     let computing = Instant::now();
     work(&mut team)?;
-    let kernel = computing.elapsed();
+    let (kernel, threads) = (computing.elapsed(), team.size());
     drop(team);
-    Ok(Timing { kernel, wall: start.elapsed(), dispatches: 1 })
+    let timing = Timing { kernel, wall: start.elapsed(), dispatches: 1 };
+    CALLS.computed(flops, threads, kernel);
+    Ok(timing)
 }
 
 /// Ends the pool after the last call that uses it, and waits for its threads. Frees the calling thread's workspace. The
@@ -114,9 +122,53 @@ thread_local! {
     static WORKSPACE: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
+/// Lends the threads of a rayon pool to all later CPU calls, and ends the library's own threads. `None` means the pool
+/// that the calling thread belongs to, or else rayon's global pool.
+///
+/// A call runs on its caller and on up to [`num_threads`] - 1 threads of the pool that have nothing else to do. It never
+/// waits for a thread that has. Calls may come from inside of the pool. Each thread that takes part keeps 1 MiB of
+/// workspace until it ends. The bits of results are the same. [`crate::finalize`] does not end the loan, and a forked
+/// child does not have it.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if rayon's global pool is needed and cannot be started.
+#[cfg(feature = "rayon")]
+pub fn lend_rayon_pool(pool: Option<Arc<rayon::ThreadPool>>) -> Result<()> {
+    let lent = match pool {
+        Some(pool) => LentPool::Pool(pool),
+        None => {
+            // Starts the pool at its first use; rayon panics if that fails.
+            catch_unwind(rayon::current_num_threads).map_err(|_| Error::OutOfMemory {
+                device: "cpu".into(),
+                what: "the system cannot start the threads of rayon's global pool".into(),
+            })?;
+            LentPool::OfCaller
+        }
+    };
+    lent::set(Some(lent));
+    shutdown();
+    Ok(())
+}
+
+/// Ends the loan of [`lend_rayon_pool`]: later CPU calls start threads of the library's own.
+#[cfg(feature = "rayon")]
+pub fn end_rayon_loan() {
+    lent::set(None);
+}
+
+/// The threads of a [`Team`].
+enum Threads {
+    /// The caller alone.
+    Caller,
+    Pool(Arc<Pool>),
+    /// Rayon's, and how many of them, the caller included.
+    #[cfg(feature = "rayon")]
+    Lent(LentPool, usize),
+}
+
 /// The threads of one call, each with a workspace of [`WORKSPACE_LEN`] elements.
 pub struct Team {
-    pool: Option<Arc<Pool>>,
+    threads: Threads,
     /// The caller's workspace.
     workspace: Borrowed,
 }
@@ -127,7 +179,7 @@ impl Team {
     /// # Errors
     /// Out of memory.
     pub fn for_work(flops: u64) -> Result<Self> {
-        if flops < INLINE_FLOPS { Team::new(None) } else { Team::shared() }
+        if flops < INLINE_FLOPS { Team::new(Threads::Caller) } else { Team::shared() }
     }
 
     /// The shared pool, built now if necessary. The calling thread alone if one thread was asked for or none could be
@@ -139,7 +191,12 @@ impl Team {
         let size = num_threads();
         // Under the loader's lock no thread can start, and one that was just started may not have begun.
         if size == 1 || loader::is_held() {
-            return Team::new(None);
+            return Team::new(Threads::Caller);
+        }
+        #[cfg(feature = "rayon")]
+        if let Some(lent) = lent::get() {
+            let size = size.min(lent.size());
+            return Team::new(Threads::Lent(lent, size));
         }
         let (pool, fresh, outgrown) = POOL.with(|current| match current {
             Some(pool) if pool.size == size => (pool.clone(), false, None),
@@ -155,23 +212,37 @@ impl Team {
                 "cpu: could not start {size} threads, computing on the calling thread: {reason}"
             );
         }
-        Team::new(Some(pool))
+        Team::new(Threads::Pool(pool))
     }
 
     /// A team with a pool of its own, for tests.
     #[cfg(test)]
     pub fn of(size: usize) -> Self {
-        let pool = (size > 1).then(|| Arc::new(Pool::build(size, spawn)));
-        Team::new(pool).expect("memory for a workspace")
+        let threads = match size {
+            1 => Threads::Caller,
+            _ => Threads::Pool(Arc::new(Pool::build(size, spawn))),
+        };
+        Team::new(threads).expect("memory for a workspace")
     }
 
-    fn new(pool: Option<Arc<Pool>>) -> Result<Self> {
-        Ok(Team { pool, workspace: Borrowed::take(&WORKSPACE, WORKSPACE_LEN)? })
+    fn new(threads: Threads) -> Result<Self> {
+        Ok(Team { threads, workspace: Borrowed::take(&WORKSPACE, WORKSPACE_LEN)? })
     }
 
     /// Threads that work at the same time.
     pub fn size(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| if pool.workers.is_ok() { pool.size } else { 1 })
+        match &self.threads {
+            Threads::Caller => 1,
+            Threads::Pool(pool) => {
+                if pool.workers.is_ok() {
+                    pool.size
+                } else {
+                    1
+                }
+            }
+            #[cfg(feature = "rayon")]
+            Threads::Lent(_, size) => *size,
+        }
     }
 
     /// Runs `task(0, ..)` to `task(tasks - 1, ..)`, each once, and returns when all are done. The order is arbitrary
@@ -204,39 +275,63 @@ impl Team {
             }
         };
         let threads = steps.into_iter().max().unwrap_or(0).min(self.size());
-        match self.pool.as_ref().and_then(|pool| pool.workers.as_ref().ok()) {
-            Some(workers) if threads > 1 => {
-                let steps = steps.map(|tasks| Step::new(tasks, threads));
-                let spins = if workers.is_crowded() { 1 } else { SPINS };
-                let work = |worker: usize, workspace: &mut [f32]| {
-                    WORKER.set(worker);
-                    let workspace = Cell::new(workspace);
-                    guarded(&|| {
-                        let workspace = workspace.take();
-                        for (number, step) in steps.iter().enumerate().filter(|(_, step)| step.tasks > 0) {
-                            let done = step.work(worker, |index| task(number, index, workspace));
-                            if number + 1 < N && !step.end(done, spins, &panicked) {
-                                return;
-                            }
-                        }
-                    });
-                };
-                workers.run(threads, &work, &mut self.workspace);
-            }
-            _ => {
-                let workspace = Cell::new(&mut *self.workspace);
+        if threads > 1 {
+            let steps = steps.map(|tasks| Step::new(tasks, threads));
+            let spins = if self.is_crowded() { 1 } else { SPINS };
+            let work = |worker: usize, workspace: &mut [f32]| {
+                WORKER.set(worker);
+                let workspace = Cell::new(workspace);
                 guarded(&|| {
                     let workspace = workspace.take();
-                    for (number, &tasks) in steps.iter().enumerate() {
-                        (0..tasks).for_each(|index| task(number, index, workspace));
+                    for (number, step) in steps.iter().enumerate().filter(|(_, step)| step.tasks > 0) {
+                        let done = step.work(worker, |index| task(number, index, workspace));
+                        if number + 1 < N && !step.end(done, spins, &panicked) {
+                            return;
+                        }
                     }
                 });
-            }
+            };
+            self.run_on(threads, &work);
+        } else {
+            let workspace = Cell::new(&mut *self.workspace);
+            guarded(&|| {
+                let workspace = workspace.take();
+                for (number, &tasks) in steps.iter().enumerate() {
+                    (0..tasks).for_each(|index| task(number, index, workspace));
+                }
+            });
         }
         if panicked.into_inner() {
             return Err(Error::Internal("a task of the CPU engine panicked".into()));
         }
         Ok(())
+    }
+
+    /// Whether there are more threads than cores.
+    fn is_crowded(&self) -> bool {
+        match &self.threads {
+            Threads::Pool(pool) => pool.workers.as_ref().is_ok_and(Workers::is_crowded),
+            Threads::Caller => false,
+            // The program's other threads are unknown.
+            #[cfg(feature = "rayon")]
+            Threads::Lent(..) => true,
+        }
+    }
+
+    /// Runs `work` on up to `threads` threads, the caller among them.
+    fn run_on(&mut self, threads: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        match &self.threads {
+            Threads::Pool(pool) => match &pool.workers {
+                Ok(workers) => workers.run(threads, work, &mut self.workspace),
+                Err(_) => work(0, &mut self.workspace),
+            },
+            Threads::Caller => work(0, &mut self.workspace),
+            #[cfg(feature = "rayon")]
+            Threads::Lent(lent, _) => {
+                let borrow = || Borrowed::take(&WORKSPACE, WORKSPACE_LEN).ok();
+                lent.run(threads, work, &mut self.workspace, borrow);
+            }
+        }
     }
 }
 
@@ -331,193 +426,4 @@ fn spawn(index: usize, main: ThreadMain) -> Result<JoinHandle<()>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once_with_a_workspace() {
-        let sizes = [(1, 100), (3, 1_000), (3, 1), (2, 0), (16, 5), (16, 16), (16, 333), (64, 1_000)];
-        for (mut team, tasks) in sizes.map(|(threads, tasks)| (Team::of(threads), tasks)) {
-            let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-            team.run(tasks, |index, workspace| {
-                assert!(workspace.len() >= WORKSPACE_LEN);
-                counts[index].fetch_add(1, Ordering::Relaxed);
-            })
-            .unwrap();
-            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-        }
-    }
-
-    #[test]
-    fn a_step_begins_when_the_one_before_has_ended() {
-        let mut cases = 0;
-        for mut team in [1, 2, 3, 7].map(Team::of) {
-            for steps in [[40, 3, 25], [1, 0, 9], [0, 0, 0], [5, 60, 1]] {
-                let ended = [(); 3].map(|()| AtomicUsize::new(0));
-                team.run_steps(steps, |step, _, _| {
-                    for (before, count) in ended.iter().zip(steps).take(step) {
-                        assert_eq!(before.load(Ordering::Relaxed), count);
-                    }
-                    std::thread::yield_now();
-                    ended[step].fetch_add(1, Ordering::Relaxed);
-                })
-                .unwrap();
-                assert_eq!(ended.map(AtomicUsize::into_inner), steps);
-                cases += 1;
-            }
-            // Threads that wait for the step's end do not hang after a panic.
-            let failed = team.run_steps([9, 9], |step, index, _| assert_ne!((step, index), (0, 4), "a test"));
-            assert!(failed.is_err());
-        }
-        assert_eq!(cases, 16);
-    }
-
-    #[test]
-    fn workspaces_are_not_shared() {
-        let mut team = Team::of(4);
-        team.run(100, |index, workspace| {
-            workspace[0] = index as f32;
-            std::thread::yield_now();
-            assert_eq!(workspace[0], index as f32);
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn little_work_and_single_tasks_stay_on_the_caller() {
-        let caller = std::thread::current().id();
-        let on_caller = |_: usize, _: &mut [f32]| assert_eq!(std::thread::current().id(), caller);
-        Team::for_work(1).unwrap().run(5, on_caller).unwrap();
-        Team::of(2).run(1, on_caller).unwrap();
-    }
-
-    #[test]
-    fn a_panic_is_an_error_and_the_pool_stays_usable() {
-        let mut team = Team::of(2);
-        for _ in 0..3 {
-            let result = team.run(10, |index, _| assert_ne!(index, 4, "a test"));
-            assert_eq!(result, Err(Error::Internal("a task of the CPU engine panicked".into())));
-            assert_eq!(team.run(10, |_, _| {}), Ok(()));
-        }
-        assert!(Team::of(1).run(3, |_, _| panic!("a test")).is_err());
-    }
-
-    #[test]
-    fn many_callers_share_the_threads() {
-        let mut cases = 0;
-        for size in [2, 3] {
-            let pool = Arc::new(Pool::build(size, spawn));
-            let (at_work, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-            std::thread::scope(|scope| {
-                for _ in 0..16 {
-                    scope.spawn(|| {
-                        let mut team = Team::new(Some(pool.clone())).unwrap();
-                        for _ in 0..20 {
-                            team.run_steps([8, 5], |_, _, _| {
-                                most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                                std::thread::yield_now();
-                                done.fetch_add(1, Ordering::SeqCst);
-                                at_work.fetch_sub(1, Ordering::SeqCst);
-                            })
-                            .unwrap();
-                        }
-                    });
-                }
-            });
-            let most = most.into_inner();
-            assert!((1..=size).contains(&most), "{most} threads computed at once");
-            assert_eq!(done.into_inner(), 16 * 20 * 13);
-            cases += 1;
-        }
-        assert_eq!(cases, 2);
-    }
-
-    #[test]
-    fn many_jobs_in_a_row_lose_and_repeat_nothing() {
-        // With more threads than cores, helpers join late or not at all, and offers are taken back.
-        let mut cases = 0;
-        for (size, rounds) in [(2, 3_000), (5, 1_000), (64, 200)] {
-            let mut team = Team::of(size);
-            let sum = AtomicUsize::new(0);
-            for round in 1..=rounds {
-                let tasks = [1 + round % 7, round % 3, 1 + round % (2 * size)];
-                sum.store(0, Ordering::Relaxed);
-                team.run_steps(tasks, |step, index, _| {
-                    assert!(index < tasks[step] && worker() < size);
-                    sum.fetch_add(1 + 100 * index, Ordering::Relaxed);
-                })
-                .unwrap();
-                let expected: usize =
-                    tasks.iter().map(|&count| count + 50 * count * count.saturating_sub(1)).sum();
-                assert_eq!(sum.load(Ordering::Relaxed), expected);
-                cases += 1;
-            }
-        }
-        assert!(cases > 0);
-    }
-
-    #[test]
-    fn a_thread_runs_its_share_first_and_then_takes_tasks_of_others() {
-        let step = Step::new(10, 4);
-        let mut order = vec![];
-        assert_eq!(step.work(2, |index| order.push(index)), 10);
-        assert_eq!(order, [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]);
-        assert_eq!(step.work(0, |_| unreachable!("all are taken")), 0);
-    }
-
-    #[test]
-    fn helpers_take_part_when_they_slept_and_when_they_are_awake() {
-        let mut team = Team::of(3);
-        for pause in [0, 0, 2, 0, 5] {
-            std::thread::sleep(std::time::Duration::from_millis(pause));
-            // Each task waits for the others: they end only if three threads work on them.
-            let barrier = std::sync::Barrier::new(3);
-            team.run(3, |_, _| {
-                barrier.wait();
-            })
-            .unwrap();
-        }
-    }
-
-    #[test]
-    fn the_caller_computes_if_not_all_threads_can_be_started() {
-        let mut left = 2;
-        let pool = Pool::build(4, |index, life| {
-            if left == 0 {
-                return Err(Error::OutOfMemory { device: "cpu".into(), what: "a test".into() });
-            }
-            left -= 1;
-            spawn(index, life)
-        });
-        assert!(pool.workers.is_err());
-        let mut team = Team::new(Some(Arc::new(pool))).unwrap();
-        assert_eq!(team.size(), 1);
-        let caller = std::thread::current().id();
-        team.run(4, |_, _| assert_eq!(std::thread::current().id(), caller)).unwrap();
-    }
-
-    #[test]
-    fn ending_a_pool_waits_for_its_threads() {
-        let ended = Arc::new(AtomicUsize::new(0));
-        let pool = Pool::build(3, |_, life| {
-            let ended = ended.clone();
-            crate::thread::spawn("cpu", "test", move || {
-                life();
-                ended.fetch_add(1, Ordering::SeqCst);
-            })
-        });
-        let mut team = Team::new(Some(Arc::new(pool))).unwrap();
-        team.run(9, |_, _| {}).unwrap();
-        drop(team);
-        assert_eq!(ended.load(Ordering::SeqCst), 2);
-    }
-
-    #[test]
-    fn invalid_thread_counts_are_rejected() {
-        for count in [0, MAX_THREADS + 1, usize::MAX] {
-            let message = set_num_threads(count).unwrap_err().to_string();
-            assert_eq!(message, format!("number of threads is {count}; expected 1 to 1024"));
-        }
-        assert!(num_threads() >= 1);
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
+use super::call_watch::CALLS;
 use super::gemm;
 use super::kernels::{Kernel, ensure_kernel};
 use super::pool::Team;
@@ -45,5 +46,6 @@ pub fn sgemm<K: Kernel>(
     let computing = Instant::now();
     gemm::run(kernel, &mut team, problem, (a, b), c, &mut packed)?;
     let end = Instant::now();
+    CALLS.multiplied(problem, team.size(), end - computing);
     Ok(Timing { kernel: end - computing, wall: end - start, dispatches: 1 })
 }

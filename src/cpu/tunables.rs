@@ -65,3 +65,15 @@ pub const MAX_KEPT: usize = 4 << 20;
 pub const MAX_RACED_FORMS: usize = 2;
 /// Timed runs of each candidate, alternating, after one run that does not count. The best run decides.
 pub const AUTOTUNE_ROUNDS: usize = 3;
+
+// When calls contradict measured rates.
+
+/// Minimum time of a call that is compared with the rates. The clock and the start of threads blur shorter ones.
+pub const MIN_WATCHED: Duration = Duration::from_micros(500);
+/// A call that is this many times faster than the rates allow contradicts them: more than the best of several runs
+/// varies.
+pub const CONTRADICTING_GAIN: f64 = 1.05;
+/// A call is slow if it takes this many times the predicted time.
+pub const CONTRADICTING_LOSS: f64 = 2.0;
+/// Slow calls in a row that contradict the rates.
+pub const SLOW_CALLS: u32 = 16;

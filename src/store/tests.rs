@@ -33,10 +33,26 @@ fn the_next_process_finds_saved_entries() {
 }
 
 #[test]
+fn what_another_process_saved_is_found_on_request() {
+    let place = tempfile::tempdir().unwrap();
+    let text = |text: &str| Some(text.to_owned());
+    let (mine, other) = (fresh(place.path()), fresh(place.path()));
+    mine.save("a", "key", &"mine".to_owned());
+    other.save("a", "key", &"other".to_owned());
+    assert_eq!(mine.load("a", "key"), text("mine"));
+    assert_eq!(mine.load_again("a", "key"), text("other"));
+    assert_eq!(mine.load("a", "key"), text("other"));
+    fs::remove_file(only_file(place.path())).unwrap();
+    assert_eq!(mine.load_again("a", "key"), text("other"), "known in memory");
+    assert_eq!(mine.load_again::<String>("a", "another"), None);
+}
+
+#[test]
 fn without_a_folder_the_process_remembers() {
     let store = Store::new(None);
     assert!(!store.save("a", "key", &"one".to_owned()));
     assert_eq!(store.load("a", "key"), Some("one".to_owned()));
+    assert_eq!(store.load_again("a", "key"), Some("one".to_owned()));
     assert_eq!(store.load::<String>("a", "other"), None);
     for index in 0..2 * REMEMBERED {
         store.save("a", &index.to_string(), &vec![0u8; 10]);

@@ -1,6 +1,6 @@
 //! `sparkle info`: lists the devices, the choices of `auto`, and the environment.
 
-use sparkle::{Config, Conv2d, Conv2dDesc, Device, Prediction, Tune, config, devices};
+use sparkle::{Config, Conv2d, Conv2dDesc, Device, Measurements, Prediction, Tune, config, devices};
 
 use crate::console::Console;
 use crate::device::Listed;
@@ -20,6 +20,7 @@ struct Report {
     platform: String,
     threads: usize,
     devices: Vec<Listed>,
+    measurements: Vec<Measurements>,
     auto: Auto,
     environment: Vec<Variable>,
     complaints: &'static [String],
@@ -68,6 +69,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         threads: sparkle::num_threads(),
         devices: devices().into_iter().map(Listed::from).collect(),
+        measurements: sparkle::measurements(),
         auto,
         environment: environment(config()),
         complaints: &config().complaints,
