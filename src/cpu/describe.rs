@@ -6,7 +6,7 @@ use super::isa::{self, Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::num_threads;
 use super::rates::Measurements;
-use super::{caches, calibrate};
+use super::{caches, calibrate, feeding};
 use crate::memory::Hierarchy;
 use crate::memory::tile::register_tiles;
 
@@ -30,7 +30,7 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
 
 /// What was measured on this CPU by this process or an earlier one, for the current number of threads. Measures nothing.
 pub fn measurements() -> Vec<Measurements> {
-    calibrate::measurements(num_threads()).into_iter().collect()
+    calibrate::measurements(num_threads()).into_iter().chain(feeding::measurements()).collect()
 }
 
 /// Seconds since 1970.

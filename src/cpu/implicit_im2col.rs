@@ -239,6 +239,15 @@ impl Geometry {
         }
     }
 
+    /// Bytes of the cache lines that a strip of some columns reads in place.
+    pub fn view_bytes(&self, channels: usize, columns: usize) -> usize {
+        const LINE: usize = 16;
+        let (least, most) = self.cols.axis.shifts();
+        // Two rows of the map may be in a strip, but they share what their taps see.
+        let lines = (columns + (most - least) as usize) / LINE + 2;
+        channels * self.rows.taps.len() * self.cols.phases.len() * lines * LINE * size_of::<f32>()
+    }
+
     /// The memory of an image that a strip reads and the strip before it does not, nearly: for each channel, what the
     /// last row of taps sees.
     pub fn ahead_of_strip(&self, planes: &Planes, strip: &Strip, channels: usize) -> Ahead {

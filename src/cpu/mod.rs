@@ -39,6 +39,7 @@ mod describe;
 mod direct;
 mod dot_conv;
 mod engine;
+mod feeding;
 mod gemm;
 mod grouped;
 mod im2col;

@@ -39,6 +39,8 @@ pub const STAGE_TASKS: usize = 3;
 
 /// `auto` uses the direct algorithm for problems with less work.
 pub const MIN_WINOGRAD_FLOPS: u64 = 20_000_000;
+/// Convolutions with at least this much work wait for a measurement of the ways to feed a tile, if there is none yet.
+pub const MIN_MEASURED_FLOPS: u64 = 4_000_000;
 /// Products with at most this many multiply-adds skip the planner.
 pub const MAX_TINY: usize = 1 << 10;
 /// Maximum elements of shared planes for each thread: 2 MiB.

@@ -8,6 +8,7 @@
 pub(crate) mod blocking;
 pub(crate) mod costs;
 pub(crate) mod dot_conv;
+pub(crate) mod feeding;
 mod hierarchy;
 pub(crate) mod implicit_im2col;
 pub mod roofline;

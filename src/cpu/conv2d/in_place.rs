@@ -9,6 +9,7 @@ use super::strip::Scratch;
 use super::{ConvPlan, GemmShape, PackedBlock, PanelSource, Pass, STAGE_TASKS, STAGED, Weights};
 use crate::cpu::block::{Ahead, Shared};
 use crate::cpu::buffer::Borrowed;
+use crate::cpu::feeding::l1_bytes;
 use crate::cpu::implicit_im2col::{Geometry, TapTable};
 use crate::cpu::kernels::{Epilogue, Kernel, MAX_TILE, Tile};
 use crate::cpu::pool::Team;
@@ -132,7 +133,8 @@ impl<K: Kernel> ConvPlan<K> {
         let staging = geometry.implicit.staged && shared.is_none();
         let (stage, rest) = workspace.split_at_mut(if staging { STAGE } else { 0 });
         let (thin, panel) = rest.split_at_mut(rest.len() - PANEL_ROOM);
-        let mut scratch = Scratch { table: TapTable::new(), thin, panel, flat: [0.0; MAX_TILE] };
+        let mut scratch =
+            Scratch { table: TapTable::new(), thin, panel, flat: [0.0; MAX_TILE], l1: l1_bytes() };
         let at_once = if staging { geometry.implicit.panels } else { usize::MAX };
         for p in (0..depth).step_by(step) {
             let count = step.min(depth - p);

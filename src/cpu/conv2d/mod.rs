@@ -23,15 +23,17 @@ use std::time::Instant;
 use super::block::Shared;
 use super::buffer::{self, Borrowed, Buffer};
 use super::caches::described;
+use super::feeding::feeding;
 use super::implicit_im2col::{Geometry, Planes, columns};
 use super::kernels::{Epilogue, Kernel, ensure_kernel};
 use super::pack::{Lines, panels};
 use super::plan::plan;
 use super::pool::{self, Team, num_threads};
 use crate::backend::{Memory, Plan};
-use crate::cpu::tunables::{MAX_KEPT, MAX_STAGED, STAGE_TASKS};
+use crate::cpu::tunables::{MAX_KEPT, MAX_STAGED, MIN_MEASURED_FLOPS, STAGE_TASKS};
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, INLINE_FLOPS};
+use crate::memory::feeding::Feeding;
 use crate::memory::implicit_im2col::{ImplicitIm2col, STAGE};
 use crate::problem::{Conv2d, Conv2dSizes};
 use crate::report::Timing;
@@ -47,6 +49,8 @@ pub struct ConvPlan<K> {
     bias: Buffer,
     /// How images are read in place. `None` if panels are packed.
     geometry: Option<Geometry>,
+    /// Whether strips pack their panels of B.
+    feeding: Feeding,
 }
 
 /// The weights of a call.
@@ -173,7 +177,13 @@ impl<K: Kernel> ConvPlan<K> {
             packed[..rows].copy_from_slice(bias);
         }
         let weights = Buffer::zeroed(0)?;
-        Ok(ConvPlan { kernel, problem: *problem, shape, weights, bias: packed_bias, geometry })
+        // A small problem does not wait for a measurement.
+        let feeding = if geometry.is_some() && problem.flops() >= MIN_MEASURED_FLOPS {
+            feeding()
+        } else {
+            Feeding::UNMEASURED
+        };
+        Ok(ConvPlan { kernel, problem: *problem, shape, weights, bias: packed_bias, geometry, feeding })
     }
 
     /// Packs panels `tiles` of a group's weights into a block of `rows` rows whose first panel is `first`.

@@ -19,7 +19,6 @@ use crate::cpu::kernels::{
     A_AHEAD, CopyBlock, Kernel, MAX_TILE, NextRows, Panel, Tile, TransposeBlock, View,
 };
 use crate::cpu::pack::clear_missing;
-use crate::memory::implicit_im2col::PACKING_FROM;
 
 /// Memory of a thread that strips use in turn.
 pub(super) struct Scratch<'a> {
@@ -30,6 +29,8 @@ pub(super) struct Scratch<'a> {
     pub panel: &'a mut [f32],
     /// The result of a tile with gaps, before its pixels are copied to their places.
     pub flat: [f32; MAX_TILE],
+    /// Bytes of the level 1 cache.
+    pub l1: usize,
 }
 
 /// Where the tiles of a strip read and write.
@@ -77,7 +78,10 @@ impl<K: Kernel> ConvPlan<K> {
         let whole = geometry.fill(planes, &strip, &mut scratch.table);
         let tiles = map.rows.div_ceil(K::MR);
         let vectors = strip.cols - strip.beside;
-        let packs = vectors > K::LANES && tiles >= PACKING_FROM && pass.depth * K::NR <= scratch.panel.len();
+        let packs = vectors > K::LANES && pass.depth * K::NR <= scratch.panel.len() && {
+            let bytes = (geometry.view_bytes(pass.channels, vectors), pass.depth * K::NR * size_of::<f32>());
+            self.feeding.packs(tiles, !whole, bytes, scratch.l1)
+        };
         let panel = scratch.panel.as_mut_ptr();
         let each = ahead.rows.div_ceil(tiles);
         let mut turns = Turns::new(Ahead::NOTHING, 1);
