@@ -43,6 +43,7 @@ mod error;
 pub mod ffi;
 mod float_env;
 mod gl;
+pub mod kernel;
 mod loader;
 pub mod log;
 pub mod memory;
