@@ -1,7 +1,7 @@
 //! Places in the source.
 
 /// A stretch of one source line. Text that continues on further lines is represented by its part on the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 pub struct Span {
     /// The line, from 1. Zero means that the node has no place of its own.
     pub line: u32,
