@@ -9,10 +9,12 @@
 //! - `source`, `token`, `lexer`: text to tokens.
 //! - `syntax`, `parser`: tokens to syntax.
 //! - `check`, `fold`, `uniformity`: syntax to the tree.
+//! - [`glsl`](mod@glsl): the tree to GLSL.
 
 mod check;
 pub mod diagnostics;
 mod fold;
+pub mod glsl;
 mod lexer;
 mod parser;
 mod source;

@@ -1,5 +1,7 @@
 //! Tests of the compiler as a whole.
 
+mod texts;
+
 use super::*;
 
 /// The tree of a program without mistakes.
