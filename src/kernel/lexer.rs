@@ -364,7 +364,10 @@ impl<'a> Lexer<'a, '_> {
             _ => {
                 let character = self.text[self.at..].chars().next().unwrap_or('?');
                 let length = character.len_utf8();
-                let message = format!("unexpected character `{}`", character.escape_default());
+                let message = match character.is_control() {
+                    true => format!("unexpected character `{}`", character.escape_default()),
+                    false => format!("unexpected character `{character}`"),
+                };
                 self.error(Code::UnexpectedCharacter, self.at, self.at + length, message);
                 self.at += length;
                 return Ok(());

@@ -10,8 +10,10 @@
 //! - `syntax`, `parser`: tokens to syntax.
 //! - `check`, `fold`, `uniformity`: syntax to the tree.
 //! - [`glsl`](mod@glsl): the tree to GLSL.
+//! - [`describe`](mod@describe): what hosts need to know.
 
 mod check;
+pub mod describe;
 pub mod diagnostics;
 mod fold;
 pub mod glsl;

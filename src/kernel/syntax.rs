@@ -47,8 +47,8 @@ pub(super) struct Procedure<'a> {
     pub declarations: Vec<Declaration<'a>>,
     pub reductions: Vec<ReductionDirective<'a>>,
     pub body: Vec<Statement<'a>>,
-    /// Where it ends.
-    pub end: Span,
+    /// Whether a declaration is missing because of its syntax.
+    pub is_incomplete: bool,
 }
 
 /// What the first statement of a function adds.

@@ -185,8 +185,10 @@ impl<'a, 'f> Checker<'a, '_, 'f> {
         for name in &procedure.dummies {
             let entry = self.state.scope.find(name.text).copied();
             if let Some(Meaning::Dummy(_)) = entry.map(|it| it.meaning) {
-                let message = format!("the dummy `{}` is not declared", name.text);
-                self.sink.add(Diagnostic::new(Message::UndeclaredDummy, name.span, message));
+                if !procedure.is_incomplete {
+                    let message = format!("the dummy `{}` is not declared", name.text);
+                    self.sink.add(Diagnostic::new(Message::UndeclaredDummy, name.span, message));
+                }
                 self.state.scope.set(name.text, name.span, Meaning::Broken);
                 self.state.is_broken = true;
             }
@@ -195,8 +197,10 @@ impl<'a, 'f> Checker<'a, '_, 'f> {
             let result = function.result.unwrap_or(procedure.name);
             let entry = self.state.scope.find(result.text).copied();
             if let Some(Meaning::Result) = entry.map(|it| it.meaning) {
-                let message = format!("the result `{}` has no type", result.text);
-                self.sink.add(Diagnostic::new(Message::Undeclared, result.span, message));
+                if !procedure.is_incomplete {
+                    let message = format!("the result `{}` has no type", result.text);
+                    self.sink.add(Diagnostic::new(Message::Undeclared, result.span, message));
+                }
                 self.state.scope.set(result.text, result.span, Meaning::Broken);
                 self.state.is_broken = true;
             }

@@ -168,6 +168,9 @@ impl<'a> Checker<'a, '_, '_> {
             None => "the language has no implicit typing".to_owned(),
         };
         self.state.scope.insert(name.text, name.span, Meaning::Broken)?;
+        if self.state.is_incomplete {
+            return Err(crate::kernel::diagnostics::Stop::Reported);
+        }
         self.sink.fail(diagnostic.help(help))
     }
 

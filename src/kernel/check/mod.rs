@@ -124,6 +124,8 @@ struct State<'a> {
     /// Whether bounds of a dummy are checked, where few names are allowed.
     in_bounds: bool,
     is_broken: bool,
+    /// Whether declarations are missing because of their syntax. Names without one are not reported then.
+    is_incomplete: bool,
     private_bytes: u64,
     shared_bytes: u64,
 }

@@ -21,6 +21,7 @@ pub(super) type Pending<'a, 'f> = Vec<(usize, &'f [Bounds<'a>])>;
 impl<'a, 'f> Checker<'a, '_, 'f> {
     /// Checks all declarations of a procedure.
     pub(super) fn specification(&mut self, procedure: &'f Procedure<'a>) -> Step<()> {
+        self.state.is_incomplete = procedure.is_incomplete;
         if let Some(annotation) = &procedure.annotation {
             self.state.role = if annotation.is_epilogue { Role::Epilogue } else { Role::Kernel };
             self.state.settings = settings(annotation, self.sink);

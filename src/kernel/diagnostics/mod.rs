@@ -125,6 +125,12 @@ impl Sink {
     /// Adds a message. After [`MAX_DIAGNOSTICS`], messages are only counted.
     pub fn add(&mut self, message: Diagnostic) {
         self.errors += usize::from(message.is_error());
+        // What follows from a broken character or number of the same line is left out.
+        let follows = matches!(message.code, Code::Expected | Code::LiteralRange);
+        let same_line = |it: &Diagnostic| (it.code as u16) < 100 && it.span.line == message.span.line;
+        if follows && self.messages.iter().any(same_line) {
+            return;
+        }
         if self.messages.len() < MAX_DIAGNOSTICS {
             self.messages.push(message);
         } else if self.messages.len() == MAX_DIAGNOSTICS {

@@ -78,7 +78,8 @@ fn excerpt(text: &mut String, gutter: usize, line: &str, span: Span) {
     let (from, count) = window(line, span);
     let cleaned = line.chars().skip(from).take(count).map(|it| if it.is_control() { ' ' } else { it });
     let shown: String = cleaned.collect();
-    let _ = writeln!(text, "{:gutter$} | {}", span.line, shown.trim_end());
+    let drawn = format!("{:gutter$} | {shown}", span.line);
+    let _ = writeln!(text, "{}", drawn.trim_end());
 }
 
 /// The marks below a line. If another line of marks precedes them, `second` moves nothing: both refer to one window.

@@ -57,6 +57,15 @@ impl<'a> Parser<'a, '_, '_> {
         joined && token.kind == Kind::Name
     }
 
+    /// The token at the position for messages, with the next one for `end if` and the like.
+    pub(super) fn phrase(&self) -> String {
+        let (token, next) = (self.token(), self.ahead(1));
+        if next.kind == Kind::Name && (token.is("end") || token.is("else")) {
+            return format!("`{} {}`", token.text, next.text);
+        }
+        token.describe()
+    }
+
     /// An error about the token at the position.
     pub(super) fn expected<T>(&mut self, what: &str) -> Step<T> {
         let token = self.token();

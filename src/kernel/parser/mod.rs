@@ -39,6 +39,7 @@ pub(super) fn parse<'a>(tokens: &[Token<'a>], sink: &mut Sink) -> Result<File<'a
         open: Vec::new(),
         annotation: None,
         reductions: Vec::new(),
+        hosts: 0,
     };
     let mut file = File::default();
     parser.file(&mut file)?;
@@ -64,4 +65,6 @@ struct Parser<'a, 't, 's> {
     annotation: Option<Annotation<'a>>,
     /// Reductions that precede their procedure.
     reductions: Vec<ReductionDirective<'a>>,
+    /// Procedures with internal ones, whose end is still to come.
+    hosts: usize,
 }

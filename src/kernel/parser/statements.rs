@@ -271,13 +271,13 @@ impl<'a> Parser<'a, '_, '_> {
                     Construct::Do => ("do", "end do"),
                     Construct::Select => ("select case", "end select"),
                 };
-                let message = format!("`{what}` is not closed; expected `{end}`, found {}", token.describe());
+                let message = format!("`{what}` is not closed; expected `{end}`, found {}", self.phrase());
                 self.sink
                     .add(Diagnostic::new(Code::Unclosed, token.span, message).second(span, "opened here"));
                 return Ok((all, false));
             }
             if closing != Closing::Unsupported {
-                let message = format!("{} closes nothing", token.describe());
+                let message = format!("{} closes nothing", self.phrase());
                 self.sink.add(
                     Diagnostic::new(Code::Unclosed, token.span, message)
                         .second(span, "the innermost construct begins here"),
@@ -350,13 +350,13 @@ impl<'a> Parser<'a, '_, '_> {
             if !closed {
                 break;
             }
-            let token = self.token();
+            let (token, phrase) = (self.token(), self.phrase());
             if self.eat_words("end", "if") {
                 self.close(name)?;
                 break;
             }
             if let Some(before) = last {
-                let message = format!("`{}` follows `else`", token.text);
+                let message = format!("{phrase} follows `else`");
                 self.sink.add(
                     Diagnostic::new(Code::Misplaced, token.span, message).second(before, "`else` is here"),
                 );

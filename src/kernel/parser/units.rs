@@ -30,6 +30,10 @@ impl<'a> Parser<'a, '_, '_> {
                 self.procedure(file, module)
             } else if self.token().is("module") && self.ahead(1).kind == Kind::Name && !self.is_assignment() {
                 self.module(file).map(|index| module = Some(index))
+            } else if self.hosts > 0 && self.closing() == Some(Closing::Procedure) {
+                self.hosts -= 1;
+                self.skip_statement();
+                Ok(())
             } else if self.closing() == Some(Closing::Contains) && module.is_some() {
                 self.next();
                 self.expect_end()
@@ -189,7 +193,7 @@ impl<'a> Parser<'a, '_, '_> {
             declarations: Vec::new(),
             reductions: before,
             body: Vec::new(),
-            end: name.span,
+            is_incomplete: false,
         };
         self.specification(&mut procedure)?;
         procedure.body = self.block()?;
@@ -197,7 +201,6 @@ impl<'a> Parser<'a, '_, '_> {
             // What closes no construct of this procedure.
             match self.closing() {
                 Some(Closing::Procedure) => {
-                    procedure.end = self.token().span;
                     self.end_procedure(name, is_function)?;
                     break;
                 }
@@ -207,7 +210,7 @@ impl<'a> Parser<'a, '_, '_> {
                     let diagnostic = Diagnostic::new(Code::Misplaced, span, message);
                     self.sink.add(diagnostic.help("put the procedures beside each other in a module"));
                     self.skip_statement();
-                    procedure.end = span;
+                    self.hosts += 1;
                     break;
                 }
                 Some(Closing::NextProcedure | Closing::Module | Closing::EndOfFile) | None => {
@@ -215,13 +218,12 @@ impl<'a> Parser<'a, '_, '_> {
                     let message = format!("`{}` has no end", name.text);
                     self.sink
                         .add(Diagnostic::new(Code::Unclosed, span, message).second(name.span, "begins here"));
-                    procedure.end = span;
                     break;
                 }
                 Some(closing) => {
                     let token = self.token();
                     if closing != Closing::Unsupported {
-                        let message = format!("`{}` closes nothing", token.text);
+                        let message = format!("{} closes nothing", self.phrase());
                         self.sink.add(Diagnostic::new(Code::Misplaced, token.span, message));
                     }
                     self.skip_statement();
@@ -299,6 +301,7 @@ impl<'a> Parser<'a, '_, '_> {
             };
             if reported(step)?.is_none() {
                 self.skip_statement();
+                procedure.is_incomplete = true;
             }
         }
         // An annotation among the declarations waits for no other procedure.

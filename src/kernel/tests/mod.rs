@@ -1,5 +1,9 @@
 //! Tests of the compiler as a whole.
 
+mod bad;
+mod fortran;
+mod limits;
+mod mutations;
 mod texts;
 
 use super::*;
