@@ -227,7 +227,16 @@ pub(super) struct CaseRange<'a> {
 /// The control of a loop.
 #[derive(Debug)]
 pub(super) enum Control<'a> {
-    Count { variable: Name<'a>, first: Expression<'a>, last: Expression<'a>, step: Option<Expression<'a>> },
+    Count(Box<Count<'a>>),
     While(Expression<'a>),
     Forever,
+}
+
+/// `variable = first, last, step`.
+#[derive(Debug)]
+pub(super) struct Count<'a> {
+    pub variable: Name<'a>,
+    pub first: Expression<'a>,
+    pub last: Expression<'a>,
+    pub step: Option<Expression<'a>>,
 }

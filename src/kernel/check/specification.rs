@@ -196,7 +196,7 @@ impl<'a, 'f> Checker<'a, '_, 'f> {
         if bounds.is_none() && self.context.procedure(name.text).is_some() {
             return Ok(());
         }
-        for span in [declaration.value, declaration.intent.map(|(_, span)| span)].into_iter().flatten() {
+        if let Some(span) = declaration.value.or(declaration.intent.map(|(_, span)| span)) {
             let message = format!("`{}` is not a dummy argument", name.text);
             let diagnostic = Diagnostic::new(Message::NotADummy, name.span, message);
             return self.sink.fail(diagnostic.second(span, "only dummies have this attribute"));

@@ -152,15 +152,15 @@ impl<'a> Checker<'a, '_, '_> {
             While(ExpressionId),
         }
         let checked = match control {
-            Control::Count { variable, first, last, step } => {
-                let checked = self.counted(*variable, first, last, step.as_ref(), span);
+            Control::Count(count) => {
+                let checked = self.counted(count, span);
                 reported(checked)?.map(|(variable, bounds)| Checked::Count(variable, bounds))
             }
             Control::While(condition) => reported(self.condition(condition))?.map(Checked::While),
             Control::Forever => Some(Checked::While(self.constant(Value::Logical(true), span)?)),
         };
         let variable = match (&checked, control) {
-            (Some(Checked::Count(id, _)), Control::Count { variable, .. }) => Some((*id, variable.span)),
+            (Some(Checked::Count(id, _)), Control::Count(count)) => Some((*id, count.variable.span)),
             _ => None,
         };
         let open = OpenLoop { id, name: name.map(|name| name.text), variable };
@@ -179,14 +179,9 @@ impl<'a> Checker<'a, '_, '_> {
     }
 
     /// The variable and bounds of a counted loop.
-    fn counted(
-        &mut self,
-        name: Name<'a>,
-        first: &Expression<'a>,
-        last: &Expression<'a>,
-        step: Option<&Expression<'a>>,
-        span: Span,
-    ) -> Step<(VariableId, [ExpressionId; 3])> {
+    fn counted(&mut self, count: &syntax::Count<'a>, span: Span) -> Step<(VariableId, [ExpressionId; 3])> {
+        let syntax::Count { variable: name, first, last, step } = count;
+        let (name, step) = (*name, step.as_ref());
         let id = self.variable_of(name)?;
         let variable = self.state.code.variable(id);
         let (ty, declared) = (variable.ty, variable.span);

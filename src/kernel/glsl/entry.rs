@@ -27,7 +27,7 @@ fn buffers(kernel: &Kernel) -> impl Iterator<Item = (usize, &Buffer)> {
 /// The procedures that a code calls, directly or not, by index.
 pub(super) fn reachable(unit: &Unit, code: &Code) -> Vec<bool> {
     let mut reached = vec![false; unit.procedures.len()];
-    let mut mark = |code: &Code, reached: &mut Vec<bool>| {
+    let mark = |code: &Code, reached: &mut Vec<bool>| {
         for expression in &code.expressions {
             if let Operation::Call(index, _) = expression.operation {
                 reached[index] = true;

@@ -3,8 +3,8 @@
 use crate::kernel::diagnostics::Code as Message;
 use crate::kernel::span::Span;
 use crate::kernel::tree::{
-    Access, ArgumentKind, BufferShape, Comparison, ExpressionId, FixedDimension, Intrinsic, Operation,
-    Operator, Place, Type, UnaryOperator, Value, VariableKind,
+    Access, ArgumentKind, BufferShape, Comparison, Contract, ExpressionId, FixedDimension, Intrinsic,
+    Operation, Operator, Place, Type, UnaryOperator, Value, VariableKind,
 };
 
 use super::constants::literal;
@@ -168,6 +168,10 @@ impl Writer<'_> {
             _ => {
                 // `merge`: both values are evaluated, and neither has an effect.
                 self.ty(ty, span)?;
+                if ty.is_real() && self.contract == Contract::Off {
+                    // Mesa loses `precise` in `? :`.
+                    return self.call("mix", &[operands[1], operands[0], operands[2]]);
+                }
                 self.wrapped("(", operands[2], " ? ")?;
                 self.expression(operands[0])?;
                 return self.wrapped(" : ", operands[1], ")");

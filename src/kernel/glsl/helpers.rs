@@ -107,14 +107,14 @@ impl Helper {
             }
             Helper::Min => {
                 "T sparkle_min(T a, T b) {
-  P T result = b < a ? b : a;
+  P T result = a < b ? a : b;
   return result;
 }
 "
             }
             Helper::Max => {
                 "T sparkle_max(T a, T b) {
-  P T result = b > a ? b : a;
+  P T result = a > b ? a : b;
   return result;
 }
 "

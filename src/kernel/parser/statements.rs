@@ -2,7 +2,9 @@
 
 use crate::kernel::diagnostics::{Code, Diagnostic, Step, reported};
 use crate::kernel::span::Span;
-use crate::kernel::syntax::{Case, CaseRange, Control, ExpressionKind, Name, Statement, StatementKind};
+use crate::kernel::syntax::{
+    Case, CaseRange, Control, Count, ExpressionKind, Name, Statement, StatementKind,
+};
 use crate::kernel::token::Kind;
 
 use super::{Construct, MAX_BLOCKS, Parser};
@@ -305,7 +307,7 @@ impl<'a> Parser<'a, '_, '_> {
         let condition = self.expression()?;
         let close = self.expect(Kind::RightParen, "`)`")?;
         let span = start.to(close.span);
-        if !(self.token().is("then") && !self.is_assignment()) {
+        if !self.token().is("then") || self.is_assignment() {
             if self.token().is("if") || self.token().is("do") || self.token().is("select") {
                 return self.expected("`then` or a simple statement");
             }
@@ -455,7 +457,7 @@ impl<'a> Parser<'a, '_, '_> {
             None => None,
         };
         self.expect_end()?;
-        Ok(Control::Count { variable, first, last, step })
+        Ok(Control::Count(Box::new(Count { variable, first, last, step })))
     }
 
     fn select_construct(&mut self, name: Option<Name<'a>>) -> Step<Statement<'a>> {

@@ -1,6 +1,7 @@
 //! Tests of the compiler as a whole.
 
 mod bad;
+mod facts;
 mod fortran;
 mod limits;
 mod mutations;

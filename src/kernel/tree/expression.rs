@@ -157,9 +157,10 @@ pub enum Comparison {
 pub enum Intrinsic {
     /// `abs(x)`. The smallest integer stays as it is.
     Abs,
-    /// `min(a, b)`: `b` if `b < a`, else `a`. Longer lists are nested from the left.
+    /// `min(a, b)`: `a` if `a < b`, else `b`, as gfortran and the SSE instruction compute it. Longer lists are nested from the
+    /// left.
     Min,
-    /// `max(a, b)`: `b` if `b > a`, else `a`. Longer lists are nested from the left.
+    /// `max(a, b)`: `a` if `a > b`, else `b`. Longer lists are nested from the left.
     Max,
     /// Square root, correctly rounded on the CPU.
     Sqrt,
