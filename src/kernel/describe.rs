@@ -168,8 +168,8 @@ pub fn epilogue(epilogue: &Epilogue) -> Description {
     }
 }
 
-/// The extents of a buffer's dimensions, given the scalars, each at the position of its argument, and the buffers' lengths in elements.
-/// Nothing for the last dimension of `(*)`; no dimensions for a buffer without shape.
+/// The extents of a buffer's dimensions, given the scalars, each at the position of its argument, and the buffers'
+/// lengths in elements. Nothing for the last dimension of `(*)`; no dimensions for a buffer without shape.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if a bound overflows or divides by zero. [`Error::Internal`] if a value is missing.

@@ -13,6 +13,9 @@ use super::token::{Kind, Token};
 /// The most characters of a name.
 pub(super) const MAX_NAME: usize = 63;
 
+/// The most characters of a number.
+const MAX_NUMBER: usize = 400;
+
 /// The tokens of a file. The last are an `End` and an `EndOfFile`.
 ///
 /// # Errors
@@ -286,8 +289,13 @@ impl<'a> Lexer<'a, '_> {
             self.at += rest;
             return Ok(());
         }
-        if to - from > 400 {
-            self.error(Code::MalformedNumber, from, to, "a number has more than 400 characters");
+        if to - from > MAX_NUMBER {
+            let message = format!("a number has more than {MAX_NUMBER} characters");
+            self.error(Code::MalformedNumber, from, to, message);
+            // The beginning stands for the number, so that copies of it are short.
+            self.push(kind, MAX_NUMBER)?;
+            self.at = to;
+            return Ok(());
         }
         self.push(kind, to - from)
     }
@@ -296,7 +304,7 @@ impl<'a> Lexer<'a, '_> {
     fn dotted(&mut self) -> Result<()> {
         let rest = &self.bytes[self.at + 1..];
         let letters = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
-        if rest.get(letters) != Some(&b'.') {
+        if rest.get(letters) != Some(&b'.') || letters > MAX_NAME {
             self.error(Code::UnexpectedCharacter, self.at, self.at + 1, "unexpected `.`");
             self.at += 1;
             return Ok(());

@@ -1,7 +1,8 @@
-//! Layer 3: the compiler of the kernel language, as pure functions: Fortran text in; a checked tree, GLSL and messages out.
+//! Layer 3: the compiler of the kernel language, as pure functions: Fortran text in; a checked tree, GLSL and
+//! messages out.
 //!
-//! The engines, the C interface and the command line call it. It uses only `allocate`, `thread` and `error`: no OpenGL, no
-//! files, no clock. It never panics, whatever the text.
+//! The engines, the C interface and the command line call it. It uses only `allocate`, `thread` and `error`: no
+//! OpenGL, no files, no clock. It never panics, whatever the text.
 //!
 //! - [`span`](mod@span): places in the source.
 //! - [`diagnostics`](mod@diagnostics): messages, their codes and their text.

@@ -1,7 +1,8 @@
 //! For which points values and decisions are alike: what a barrier needs, and what back ends may compute once.
 //!
-//! Variables, expressions, blocks and loops are nodes of a graph whose edges say what depends on what. Levels start low and rise
-//! along the edges until nothing changes. A node rises at most twice, so the time is linear in the size of the code.
+//! Variables, expressions, blocks and loops are nodes of a graph whose edges say what depends on what. Levels start
+//! low and rise along the edges until nothing changes. A node rises at most twice, so the time is linear in the size
+//! of the code.
 
 use crate::allocate;
 use crate::error::Result;

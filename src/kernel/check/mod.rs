@@ -1,7 +1,7 @@
 //! Syntax to the checked tree: names, types, kinds, intents, bounds, conversions.
 //!
-//! The declarations of all procedures are checked first, so that calls know what they call. Then come the statements, and last
-//! what needs a whole procedure: uniformity and which elements are written.
+//! The declarations of all procedures are checked first, so that calls know what they call. Then come the statements,
+//! and last what needs a whole procedure: uniformity and which elements are written.
 
 mod annotation;
 mod arguments;
@@ -39,7 +39,8 @@ pub(super) use unit::check;
 /// Why there was no memory.
 const WHAT: &str = "the tree of a kernel";
 
-/// The most levels of an expression in the tree. Conversions and long lists of `min` and `max` add to those of the source.
+/// The most levels of an expression in the tree. Conversions and long lists of `min` and `max` add to those of the
+/// source.
 const MAX_LEVELS: u16 = 250;
 
 /// What calls need to know about a procedure.

@@ -1,4 +1,5 @@
-//! The codes of all messages. The table only grows: a number keeps its meaning, and a code that is no longer used stays.
+//! The codes of all messages. The table only grows: a number keeps its meaning, and a code that is no longer used
+//! stays.
 
 use std::fmt;
 

@@ -164,7 +164,7 @@ impl<'t> Writer<'t> {
             };
             allocate::push(&mut self.variables, name, WHAT)?;
         }
-        self.loops = Loops::of(self.code);
+        self.loops = Loops::of(self.code)?;
         Ok(())
     }
 

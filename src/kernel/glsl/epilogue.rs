@@ -25,8 +25,8 @@ pub struct EpilogueOptions {
 /// An epilogue as GLSL, without `#version` and `main`.
 #[derive(Debug, Clone)]
 pub struct EpilogueGlsl {
-    /// The text. It defines `float epilogue(float value, int channel, int position)`, whose channel and position count from 0. All other names in
-    /// it begin with `epilogue_` or `sparkle_`.
+    /// The text. It defines `float epilogue(float value, int channel, int position)`, whose channel and position
+    /// count from 0. All other names in it begin with `epilogue_` or `sparkle_`.
     pub text: String,
     /// The name of each argument in the text after the first three: of a uniform, constant or array.
     pub names: Vec<String>,

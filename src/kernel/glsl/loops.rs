@@ -1,6 +1,10 @@
 //! Which loops are left from within others: GLSL has no `break` with a name.
 
+use crate::allocate;
+use crate::error::Result;
 use crate::kernel::tree::{Action, Block, Code, LoopId};
+
+use super::WHAT;
 
 /// Jumps out of loops.
 #[derive(Debug, Default, Clone)]
@@ -17,15 +21,17 @@ pub(super) struct Loops {
 
 impl Loops {
     /// The jumps of a code.
-    pub fn of(code: &Code) -> Self {
+    pub fn of(code: &Code) -> Result<Self> {
+        let mut escapes = Vec::new();
+        allocate::append(&mut escapes, (0..code.loops).map(|_| Vec::new()), WHAT)?;
         let mut loops = Loops {
-            exits: vec![false; code.loops],
-            cycles: vec![false; code.loops],
-            escapes: vec![Vec::new(); code.loops],
+            exits: allocate::filled(false, code.loops, WHAT)?,
+            cycles: allocate::filled(false, code.loops, WHAT)?,
+            escapes,
             open: Vec::new(),
         };
         loops.block(code, &code.body);
-        loops
+        Ok(loops)
     }
 
     fn block(&mut self, code: &Code, block: &Block) {

@@ -3,21 +3,24 @@
 //! # What a program binds
 //!
 //! - **Buffers**: binding = slot, in the order of declaration. A logical value is an `int`.
-//! - **Scalars**, by [`Parameters`]: plain uniforms; or the block `params` at binding [`PARAMETER_BINDING`], std430, one member for each
-//!   index argument (ignored) and scalar in the order of the arguments; or constants in the text.
-//! - **`uniform uvec3 count`**: the extents of the index space. If `count.x` is 0, points are guarded by the lengths of the buffers, so programs
-//!   that know nothing of it are guarded, too.
-//! - **`uniform uvec3 first`**: the workgroup that this dispatch begins with. An index space can so be computed in slices.
+//! - **Scalars**, by [`Parameters`]: plain uniforms; or the block `params` at binding [`PARAMETER_BINDING`], std430,
+//!   one member for each index argument (ignored) and scalar in the order of the arguments; or constants in the text.
+//! - **`uniform uvec3 count`**: the extents of the index space. If `count.x` is 0, points are guarded by the lengths
+//!   of the buffers, so programs that know nothing of it are guarded, too.
+//! - **`uniform uvec3 first`**: the workgroup that this dispatch begins with. An index space can so be computed in
+//!   slices.
 //!
-//! A one-dimensional index space may be dispatched as a grid of up to three dimensions: the workgroups are numbered through. The same holds for
-//! reductions, whose workgroups take blocks in turn.
+//! A one-dimensional index space may be dispatched as a grid of up to three dimensions: the workgroups are numbered
+//! through. The same holds for reductions, whose workgroups take blocks in turn.
 //!
 //! # Reductions
 //!
-//! The kernel writes the result of block `b` to element `b` of the reduction's buffer. [`Glsl::finishers`] has a second program for each
-//! reduction, which combines 256 values at a time, until one is left: see [`Finisher`].
+//! A kernel with a reduction and several dimensions needs `count`. It writes the result of block `b` to element `b`
+//! of the reduction's buffer. [`Glsl::finishers`] has a second program for each reduction, which combines 256 values
+//! at a time, until one is left: see [`Finisher`].
 //!
-//! Helper functions and variables of the writer begin with `sparkle_`; other names are changed where GLSL reserves them.
+//! Helper functions and variables of the writer begin with `sparkle_`; other names are changed where GLSL reserves
+//! them.
 
 mod constants;
 mod entry;
@@ -76,8 +79,8 @@ pub struct Options {
     pub parameters: Parameters,
     /// The values of the scalars in the order of the arguments, for [`Parameters::Inline`]. Empty: placeholders.
     pub values: Vec<Value>,
-    /// The local size. Nothing: that of the source; for [`LocalSize::Auto`], [`DEFAULT_LOCAL_SIZES`]. It is ignored for kernels with
-    /// reductions and for cooperative ones.
+    /// The local size. Nothing: that of the source; for [`LocalSize::Auto`], [`DEFAULT_LOCAL_SIZES`]. It is ignored
+    /// for kernels with reductions and for cooperative ones.
     pub local_size: Option<[u32; 3]>,
     /// Points of each invocation along the first axis, 0 and 1 for one. Ignored as the local size is.
     pub coarsening: u32,

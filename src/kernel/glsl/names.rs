@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use crate::allocate;
 use crate::error::Result;
 
-/// Keywords of GLSL 4.30 and GLSL ES 3.10, words that these reserve, and built-in functions. Names with `gl_` and `__` are reserved
-/// as well.
+/// Keywords of GLSL 4.30 and GLSL ES 3.10, words that these reserve, and built-in functions. Names with `gl_` and
+/// `__` are reserved as well.
 const RESERVED: &str = "
     attribute const uniform varying buffer shared coherent volatile restrict readonly writeonly atomic_uint layout centroid flat
     smooth noperspective patch sample break continue do for while switch case default if else subroutine in out inout float

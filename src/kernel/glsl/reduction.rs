@@ -9,9 +9,9 @@ use super::{Version, Write, Writer};
 
 /// A program that combines the results of a reduction's blocks.
 ///
-/// It reads `count.x` values from binding 0 and writes one for each 256 of them to binding 1; workgroups take blocks in turn. `last` is 0 if
-/// further values follow. For the single last value it is 1 to store it, or 2 to combine it with the value that is there:
-/// [`Finisher::combines`].
+/// It reads `count.x` values from binding 0 and writes one for each 256 of them to binding 1; workgroups take blocks
+/// in turn. `last` is 0 if further values follow. For the single last value it is 1 to store it, or 2 to combine it
+/// with the value that is there: [`Finisher::combines`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finisher {
     /// The text.

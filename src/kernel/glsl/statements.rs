@@ -149,7 +149,8 @@ impl Writer<'_> {
         matches!(self.code.expression(id).operation, Operation::Constant(_) | Operation::Load(_))
     }
 
-    /// Opens a condition's braces: `if (...) {`, with a variable for what must be exact. Returns whether there is one.
+    /// Opens a condition's braces: `if (...) {`, with a variable for what must be exact. Returns whether there is
+    /// one.
     fn condition(&mut self, condition: ExpressionId, before: &str) -> Write {
         self.begin()?;
         self.put(before)?;

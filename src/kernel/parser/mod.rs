@@ -1,7 +1,8 @@
 //! Tokens to syntax, by recursive descent.
 //!
-//! After an error the parser goes on at the next statement. A construct that is closed by the wrong statement ends where an outer
-//! one ends, so one mistake gives one message. The nesting of expressions and blocks is limited: the host's stack is.
+//! After an error the parser goes on at the next statement. A construct that is closed by the wrong statement ends
+//! where an outer one ends, so one mistake gives one message. The nesting of expressions and blocks is limited: the
+//! host's stack is.
 
 mod cursor;
 mod declarations;

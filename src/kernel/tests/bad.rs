@@ -1,7 +1,8 @@
 //! Bad programs give the expected messages at the expected places, and the expected text.
 //!
-//! `tests/kernels/bad` has the programs. `# K206 9:5` begins one, with the code, line and column of each message. `#b` begins the
-//! statements of a kernel whose declarations are [`DECLARATIONS`]. The lines that begin with `>` are the text of the messages.
+//! `tests/kernels/bad` has the programs. `# K206 9:5` begins one, with the code, line and column of each message.
+//! `#b` begins the statements of a kernel whose declarations are [`DECLARATIONS`]. The lines that begin with `>` are
+//! the text of the messages.
 
 use super::*;
 

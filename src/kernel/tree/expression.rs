@@ -20,7 +20,8 @@ pub struct Expression {
     pub span: Span,
 }
 
-/// For which points a value, or a decision, is the same: those that evaluate it together in one pass through the code.
+/// For which points a value, or a decision, is the same: those that evaluate it together in one pass through the
+/// code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Uniformity {
     /// For all points of a launch.
@@ -46,18 +47,20 @@ pub enum Operation {
     /// A comparison: two operands of one numeric type, a logical result. Comparisons with NaN are false, except
     /// [`Comparison::NotEqual`].
     Compare(Comparison, ExpressionId, ExpressionId),
-    /// A power with an exponent of type `Int32`. For each bit of the absolute exponent, from the lowest: if it is set,
-    /// `y = y*x` (the first time `y = x`), then `x = x*x`. A real result with a negative exponent is `1/y`. Integers wrap; with
-    /// a negative exponent, 1 gives 1, -1 gives 1 or -1, 0 an unspecified value, and all others 0. An exponent of 0 gives 1.
+    /// A power with an exponent of type `Int32`. For each bit of the absolute exponent, from the lowest: if it is
+    /// set, `y = y*x` (the first time `y = x`), then `x = x*x`. A real result with a negative exponent is `1/y`.
+    /// Integers wrap; with a negative exponent, 1 gives 1, -1 gives 1 or -1, 0 an unspecified value, and all others
+    /// 0. An exponent of 0 gives 1.
     PowerInteger(ExpressionId, ExpressionId),
     /// A power of two real numbers.
     PowerReal(ExpressionId, ExpressionId),
-    /// Conversion of a number to the expression's type: integers to reals round to nearest even, reals to integers truncate,
-    /// `Int64` to `Int32` keeps the low bits. Logical values are never converted.
+    /// Conversion of a number to the expression's type: integers to reals round to nearest even, reals to integers
+    /// truncate, `Int64` to `Int32` keeps the low bits. Logical values are never converted.
     Convert(ExpressionId),
     /// An intrinsic function.
     Intrinsic(Intrinsic, Vec<ExpressionId>),
-    /// A function of the file, by index into [`Unit::procedures`](super::Unit::procedures). One operand for each dummy.
+    /// A function of the file, by index into [`Unit::procedures`](super::Unit::procedures). One operand for each
+    /// dummy.
     Call(usize, Vec<ExpressionId>),
     /// The number of elements of a buffer argument, `Int32`.
     Length(VariableId),
@@ -152,13 +155,14 @@ pub enum Comparison {
 }
 
 /// An intrinsic function. Operands have the result's type where nothing else is said. `int`, `real` and `dble` are
-/// [`Operation::Convert`]; `huge`, `tiny` and `epsilon` are constants; `size`, `lbound` and `ubound` are expressions of bounds.
+/// [`Operation::Convert`]; `huge`, `tiny` and `epsilon` are constants; `size`, `lbound` and `ubound` are expressions
+/// of bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Intrinsic {
     /// `abs(x)`. The smallest integer stays as it is.
     Abs,
-    /// `min(a, b)`: `a` if `a < b`, else `b`, as gfortran and the SSE instruction compute it. Longer lists are nested from the
-    /// left.
+    /// `min(a, b)`: `a` if `a < b`, else `b`, as gfortran and the SSE instruction compute it. Longer lists are nested
+    /// from the left.
     Min,
     /// `max(a, b)`: `a` if `a > b`, else `b`. Longer lists are nested from the left.
     Max,
@@ -216,10 +220,11 @@ pub enum Intrinsic {
     ExclusiveOr,
     /// Bitwise complement.
     Complement,
-    /// `ishft(i, shift)` with an `Int32` shift: to the left if positive, else to the right, with zeros shifted in. A shift by
-    /// the number of bits or more gives 0.
+    /// `ishft(i, shift)` with an `Int32` shift: to the left if positive, else to the right, with zeros shifted in. A
+    /// shift by the number of bits or more gives 0.
     Shift,
-    /// `btest(i, position)` with an `Int32` position: whether the bit is set. Positions outside the number give false.
+    /// `btest(i, position)` with an `Int32` position: whether the bit is set. Positions outside the number give
+    /// false.
     TestBit,
     /// `ieee_is_nan(x)` of a real operand.
     IsNan,

@@ -1,51 +1,55 @@
 //! The checked tree of a kernel file: the contract between the compiler and its back ends.
 //!
-//! The GLSL writer, the CPU engine's translation and `describe` read it; only `check` makes it. It is plain data, without
-//! reference to the source text. What holds for every tree:
+//! The GLSL writer, the CPU engine's translation and `describe` read it; only `check` makes it. It is plain data,
+//! without reference to the source text. What holds for every tree:
 //!
-//! - **Names are resolved.** A [`Place`] names its [`Variable`] by index into [`Code::variables`], a call its [`Procedure`] by
-//!   index into [`Unit::procedures`], `exit` and `cycle` their loop by [`LoopId`]. Names are there for messages and for
-//!   generated text.
-//! - **Types are explicit.** Both operands of an operator have one type, an assigned value has its target's type, an actual
-//!   argument its dummy's. Every conversion is a [`Operation::Convert`]. There is no implicit typing and no overloading:
-//!   [`Expression::ty`] is the type of the result.
+//! - **Names are resolved.** A [`Place`] names its [`Variable`] by index into [`Code::variables`], a call its
+//!   [`Procedure`] by index into [`Unit::procedures`], `exit` and `cycle` their loop by [`LoopId`]. Names are there
+//!   for messages and for generated text.
+//! - **Types are explicit.** Both operands of an operator have one type, an assigned value has its target's type, an
+//!   actual argument its dummy's. Every conversion is a [`Operation::Convert`]. There is no implicit typing and no
+//!   overloading: [`Expression::ty`] is the type of the result.
 //! - **Constants are folded** where all operands are constants and the result does not depend on a library function.
-//! - **Depth is limited** ([`MAX_DEPTH`]), so a recursive walk is safe on a stack of 256 KiB if a level takes less than 1 KiB.
+//! - **Depth is limited** ([`MAX_DEPTH`]), so a recursive walk is safe on a stack of 512 KiB if a level takes less
+//!   than 1 KiB.
 //! - **Everything has a [`Span`](super::span::Span)**: messages at run time can name the line.
 //!
 //! # Meaning
 //!
-//! A kernel is a subroutine that is called once for each index point, in any order. A point is (i, j, k), counted from zero
-//! internally; the index arguments have [`Kernel::base`] added. Its linear index is `i + e0*(j + e1*k)` with the extents `e` of
-//! the launch.
+//! A kernel is a subroutine that is called once for each index point, in any order. A point is (i, j, k), counted
+//! from zero internally; the index arguments have [`Kernel::base`] added. Its linear index is `i + e0*(j + e1*k)`
+//! with the extents `e` of the launch.
 //!
 //! - `Int32` and `Int64` wrap. Division truncates. Division by zero, and the smallest number divided by -1, give an
 //!   unspecified value and never a trap. Conversion from a real number out of range gives an unspecified value.
-//! - [`Contract::Fast`] allows a multiplication and an addition to be one fused operation, and promises nothing for NaN.
-//!   [`Contract::Off`] forbids the fusion and keeps NaN. Neither allows reassociation.
-//! - Operands are evaluated from left to right. [`Operator::And`] and [`Operator::Or`] evaluate their second operand only if the
-//!   first leaves the result open. Nothing else skips an operand: [`Intrinsic::Merge`] evaluates all three.
+//! - [`Contract::Fast`] allows a multiplication and an addition to be one fused operation, and promises nothing for
+//!   NaN. [`Contract::Off`] forbids the fusion and keeps NaN. Neither allows reassociation.
+//! - Operands are evaluated from left to right. [`Operator::And`] and [`Operator::Or`] evaluate their second operand
+//!   only if the first leaves the result open. Nothing else skips an operand: [`Intrinsic::Merge`] evaluates all
+//!   three.
 //! - Local variables start undefined. Back ends may let them start as zero.
-//! - Logical values in memory are 32-bit integers, where zero is false and one is true; any value but zero reads as true.
+//! - Logical values in memory are 32-bit integers, where zero is false and one is true; any value but zero reads as
+//!   true.
 //!
 //! # Guard and workgroups
 //!
-//! If [`Kernel::cooperative`] is false, points outside the extents do not run. If it is true, all points of whole workgroups
-//! run, and the program guards its own stores. Then every [`Action::Barrier`] is in uniform control flow, which the compiler
-//! has proved.
+//! If [`Kernel::cooperative`] is false, points outside the extents do not run. If it is true, all points of whole
+//! workgroups run, and the program guards its own stores. Then every [`Action::Barrier`] is in uniform control flow,
+//! which the compiler has proved.
 //!
 //! # Procedures
 //!
-//! Procedures stay in the tree as functions; they are not inlined. GLSL has functions with the same argument passing (copy
-//! in, copy out), `return` out of a loop needs no rewriting there, and a chain of calls does not grow exponentially. The call
-//! graph has no cycles, and a procedure comes before its callers, so a back end that prefers inlining needs one pass. Dummies
-//! are scalars. A procedure reaches only its dummies and locals, and has no barrier and no workgroup memory.
+//! Procedures stay in the tree as functions; they are not inlined. GLSL has functions with the same argument passing
+//! (copy in, copy out), `return` out of a loop needs no rewriting there, and a chain of calls does not grow
+//! exponentially. The call graph has no cycles, and a procedure comes before its callers, so a back end that prefers
+//! inlining needs one pass. Dummies are scalars. A procedure reaches only its dummies and locals, and has no barrier
+//! and no workgroup memory.
 //!
 //! # Reductions
 //!
-//! A [`Reduction`] names an argument that the body changes only through [`Action::Reduce`]. Each point starts with the
-//! operator's identity and combines its contributions in program order. The points' results are combined in a fixed tree, the
-//! same on every engine, thread count and workgroup size:
+//! A [`Reduction`] names an argument that the body changes only through [`Action::Reduce`]. Each point starts with
+//! the operator's identity and combines its contributions in program order. The points' results are combined in a
+//! fixed tree, the same on every engine, thread count and workgroup size:
 //!
 //! 1. The results, in the order of linear indices, are padded with identities to a multiple of [`REDUCTION_BLOCK`].
 //! 2. In each block, for `stride` = 128, 64, ..., 1: `r[k] = r[k] op r[k + stride]` for k < stride.
@@ -61,7 +65,7 @@ pub use statement::*;
 use super::span::Span;
 
 /// The most levels of a tree from a procedure's body down to a leaf.
-pub const MAX_DEPTH: usize = 160;
+pub const MAX_DEPTH: usize = 300;
 
 /// Consecutive points that a reduction combines at a time.
 pub const REDUCTION_BLOCK: usize = 256;
@@ -178,8 +182,8 @@ pub struct Kernel {
     pub local_size: LocalSize,
     /// How strictly it computes.
     pub contract: Contract,
-    /// Whether it uses what no Fortran compiler accepts: `a[i]`, dummies that differ only in case, subscripts of dummies
-    /// without a shape.
+    /// Whether it uses what no Fortran compiler accepts: `a[i]`, dummies that differ only in case, subscripts of
+    /// dummies without a shape.
     pub legacy: bool,
     /// The attribute `in=`, which means nothing.
     pub inputs: Option<u32>,
@@ -189,8 +193,9 @@ pub struct Kernel {
     pub arguments: Vec<Argument>,
     /// Its reductions. A kernel with reductions is not cooperative.
     pub reductions: Vec<Reduction>,
-    /// Whether it has a barrier, workgroup memory, `local_index` or `group_index`. If so, its local size is fixed, all points of
-    /// whole workgroups run, no buffer is accessed by [`Access::Own`], and nothing guards the points outside the extents.
+    /// Whether it has a barrier, workgroup memory, `local_index` or `group_index`. If so, its local size is fixed,
+    /// all points of whole workgroups run, no buffer is accessed by [`Access::Own`], and nothing guards the points
+    /// outside the extents.
     pub cooperative: bool,
     /// Its variables and statements.
     pub code: Code,
@@ -214,8 +219,8 @@ pub struct Argument {
 /// What a dummy of a kernel or epilogue is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ArgumentKind {
-    /// An index argument of a kernel, on this axis from 0; no caller passes it. For an epilogue: 0 is the value, 1 the
-    /// channel, 2 the position.
+    /// An index argument of a kernel, on this axis from 0; no caller passes it. For an epilogue: 0 is the value, 1
+    /// the channel, 2 the position.
     Index(usize),
     /// A scalar passed by value.
     Scalar,
@@ -232,9 +237,9 @@ pub struct Buffer {
     pub intent: Intent,
     /// Its shape, and so the way of access.
     pub shape: BufferShape,
-    /// Whether every point writes its own element: that at the point's linear index, or, in an array of `dims` dimensions, that
-    /// with the point's indices counted from the lower bounds. If the extents of the launch are also those of the buffer,
-    /// then the whole buffer is written, and `intent(out)` needs no upload.
+    /// Whether every point writes its own element: that at the point's linear index, or, in an array of `dims`
+    /// dimensions, that with the point's indices counted from the lower bounds. If the extents of the launch are also
+    /// those of the buffer, then the whole buffer is written, and `intent(out)` needs no upload.
     pub written_by_every_point: bool,
     /// Whether the code reads it.
     pub is_read: bool,
@@ -247,7 +252,8 @@ pub struct Buffer {
 pub enum BufferShape {
     /// No shape: the name means the element at the point's linear index.
     Element {
-        /// Whether the name is used for the point's own element. If so, the buffer has an element for each point of a launch.
+        /// Whether the name is used for the point's own element. If so, the buffer has an element for each point of a
+        /// launch.
         own: bool,
     },
     /// An array with one [`Dimension`] or more, in column-major order.
@@ -273,8 +279,8 @@ pub enum Intent {
 pub struct Dimension {
     /// The lower bound.
     pub lower: ExpressionId,
-    /// The number of elements; a negative one counts as zero. The last dimension of `(*)` has none. That of `(:)` is the
-    /// buffer's length.
+    /// The number of elements; a negative one counts as zero. The last dimension of `(*)` has none. That of `(:)` is
+    /// the buffer's length.
     pub extent: Option<ExpressionId>,
 }
 
@@ -317,12 +323,13 @@ pub struct Epilogue {
     pub name: String,
     /// The name in the `function` statement.
     pub span: Span,
-    /// What the first channel and the first position are: 0 or 1. The position is the element's linear address in the output.
+    /// What the first channel and the first position are: 0 or 1. The position is the element's linear address in the
+    /// output.
     pub base: i32,
     /// How strictly it computes.
     pub contract: Contract,
-    /// Its dummies: the value (`Real32`), the channel and the position (`Int32`), then scalars and arrays with `intent(in)`, at
-    /// most [`MAX_EPILOGUE_ARRAYS`] of them.
+    /// Its dummies: the value (`Real32`), the channel and the position (`Int32`), then scalars and arrays with
+    /// `intent(in)`, at most [`MAX_EPILOGUE_ARRAYS`] of them.
     pub arguments: Vec<Argument>,
     /// The variable with the result, `Real32`.
     pub result: VariableId,

@@ -47,8 +47,8 @@ pub enum Action {
         otherwise: Block,
     },
     /// A counted loop. The three expressions are evaluated once, in this order. The number of iterations is
-    /// `max(0, (last - first + step) / step)`, computed without overflow; a step of zero gives none. The variable becomes
-    /// `first`, and has `step` added after each iteration, also the last. The body does not change it.
+    /// `max(0, (last - first + step) / step)`, computed without overflow; a step of zero gives none. The variable
+    /// becomes `first`, and has `step` added after each iteration, also the last. The body does not change it.
     Do {
         /// The loop.
         id: LoopId,
@@ -80,8 +80,8 @@ pub enum Action {
     Return,
     /// All points of the workgroup wait for each other, and see each other's stores to buffers and workgroup memory.
     Barrier,
-    /// Calls a subroutine of the file, by index into [`Unit::procedures`](super::Unit::procedures), with one actual for each
-    /// dummy.
+    /// Calls a subroutine of the file, by index into [`Unit::procedures`](super::Unit::procedures), with one actual
+    /// for each dummy.
     Call(usize, Vec<Actual>),
     /// Combines a value into a reduction, by index into [`Kernel::reductions`](super::Kernel::reductions).
     Reduce(usize, ExpressionId),
@@ -103,7 +103,7 @@ pub struct Case {
 pub enum Actual {
     /// For `intent(in)` and `value`.
     Value(ExpressionId),
-    /// For `intent(out)` and `intent(inout)`: a scalar or element of the dummy's type. Its subscripts are evaluated once, before
-    /// the call. With `inout` it is read then. It is stored after the call.
+    /// For `intent(out)` and `intent(inout)`: a scalar or element of the dummy's type. Its subscripts are evaluated
+    /// once, before the call. With `inout` it is read then. It is stored after the call.
     Place(Place),
 }
