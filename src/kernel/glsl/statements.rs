@@ -112,8 +112,7 @@ impl Writer<'_> {
     }
 
     fn assign(&mut self, place: &Place, value: ExpressionId) -> Write {
-        let expression = self.code.expression(value);
-        let (ty, span) = (expression.ty, expression.span);
+        let ty = self.code.expression(value).ty;
         if place.access == Access::Scalar {
             let name = self.name(place.variable).to_owned();
             self.begin()?;
@@ -123,14 +122,8 @@ impl Writer<'_> {
             return self.put(";\n");
         }
         let as_number = ty == Type::Logical && self.is_buffer(place);
-        let name = self.ty(ty, span)?;
         if self.contract == Contract::Off && !self.is_simple(value) {
-            // `precise` belongs to variables.
-            let temporary = self.temporary("value");
-            self.begin()?;
-            self.put(&format!("precise {name} {temporary} = "))?;
-            self.expression(value)?;
-            self.put(";\n")?;
+            let temporary = self.exact_value(value)?;
             self.begin()?;
             self.put_element(place)?;
             let value =
@@ -149,8 +142,7 @@ impl Writer<'_> {
         matches!(self.code.expression(id).operation, Operation::Constant(_) | Operation::Load(_))
     }
 
-    /// Opens a condition's braces: `if (...) {`, with a variable for what must be exact. Returns whether there is
-    /// one.
+    /// Opens the braces of a condition.
     fn condition(&mut self, condition: ExpressionId, before: &str) -> Write {
         self.begin()?;
         self.put(before)?;
@@ -158,11 +150,14 @@ impl Writer<'_> {
         self.put(") {\n")
     }
 
-    fn exact_condition(&mut self, condition: ExpressionId) -> Write<String> {
-        let name = self.temporary("condition");
+    /// A variable with the value of an expression: `precise` belongs to variables.
+    fn exact_value(&mut self, id: ExpressionId) -> Write<String> {
+        let expression = self.code.expression(id);
+        let ty = self.ty(expression.ty, expression.span)?;
+        let name = self.temporary("value");
         self.begin()?;
-        self.put(&format!("precise bool {name} = "))?;
-        self.expression(condition)?;
+        self.put(&format!("precise {ty} {name} = "))?;
+        self.expression(id)?;
         self.put(";\n")?;
         Ok(name)
     }
@@ -176,7 +171,7 @@ impl Writer<'_> {
                     self.indent += 1;
                     nested += 1;
                 }
-                let name = self.exact_condition(*condition)?;
+                let name = self.exact_value(*condition)?;
                 self.line(&format!("if ({name}) {{"))?;
             } else {
                 self.condition(*condition, if position == 0 { "if (" } else { "} else if (" })?;
@@ -263,7 +258,7 @@ impl Writer<'_> {
         if self.contract == Contract::Off && self.code.constant(condition).is_none() {
             self.line("for (;;) {")?;
             self.indent += 1;
-            let name = self.exact_condition(condition)?;
+            let name = self.exact_value(condition)?;
             self.line(&format!("if (!{name}) break;"))?;
             self.indent -= 1;
         } else {
@@ -324,12 +319,18 @@ impl Writer<'_> {
 
     /// A call. Elements are copied in and out through variables, so that their subscripts are evaluated once.
     fn call_statement(&mut self, index: usize, actuals: &[Actual]) -> Write {
-        let mut copies = Vec::new();
+        let (mut copies, mut values) = (Vec::new(), Vec::new());
         for actual in actuals {
-            let Actual::Place(place) = actual else {
-                copies.push(None);
-                continue;
+            let place = match actual {
+                Actual::Place(place) => place,
+                Actual::Value(id) => {
+                    let exact = self.contract == Contract::Off && !self.is_simple(*id);
+                    values.push(if exact { Some(self.exact_value(*id)?) } else { None });
+                    copies.push(None);
+                    continue;
+                }
             };
+            values.push(None);
             if place.access == Access::Scalar {
                 copies.push(None);
                 continue;
@@ -356,6 +357,10 @@ impl Writer<'_> {
         for (position, (actual, copy)) in actuals.iter().zip(&copies).enumerate() {
             self.put(if position == 0 { "" } else { ", " })?;
             match (actual, copy) {
+                (Actual::Value(_), _) if values[position].is_some() => {
+                    let value = values[position].clone().unwrap_or_default();
+                    self.put(&value)?;
+                }
                 (Actual::Value(id), _) => self.expression(*id)?,
                 (_, Some((_, _, value, _))) => self.put(value)?,
                 (Actual::Place(place), None) => {
