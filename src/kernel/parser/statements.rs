@@ -308,7 +308,8 @@ impl<'a> Parser<'a, '_, '_> {
         let close = self.expect(Kind::RightParen, "`)`")?;
         let span = start.to(close.span);
         if !self.token().is("then") || self.is_assignment() {
-            if self.token().is("if") || self.token().is("do") || self.token().is("select") {
+            let opens = ["if", "do", "select"].iter().any(|word| self.token().is(word));
+            if opens && !self.is_assignment() {
                 return self.expected("`then` or a simple statement");
             }
             let action = self.action()?;
