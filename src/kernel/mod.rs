@@ -1,7 +1,7 @@
 //! Layer 3: the compiler of the kernel language, as pure functions: Fortran text in; a checked tree, GLSL and
 //! messages out.
 //!
-//! The engines, the C interface and the command line call it. It uses only `allocate`, `thread` and `error`: no
+//! The engines, the C interface and the command line call it. It uses only `allocate` and `error`: no
 //! OpenGL, no files, no clock. It never panics, whatever the text.
 //!
 //! - [`span`](mod@span): places in the source.
@@ -32,6 +32,9 @@ use crate::error::Result;
 use diagnostics::{Diagnostic, Sink};
 use tree::Unit;
 
+/// The stack, in bytes, that suffices for [`compile`] and for writing GLSL, whatever the text.
+pub const STACK_BYTES: usize = 512 << 10;
+
 /// A compiled file: its tree, unless there are errors, and all messages.
 #[derive(Debug, Clone)]
 pub struct Compiled {
@@ -43,7 +46,7 @@ pub struct Compiled {
 
 /// Compiles the text of a kernel file.
 ///
-/// Needs up to 512 KiB of stack. Constants are computed in the floating-point environment of the calling thread.
+/// Needs [`STACK_BYTES`] of stack, as walks of the tree do. Constants are computed in the floating-point environment of the calling thread.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`](crate::Error::OutOfMemory). What is wrong with the text is among the messages.

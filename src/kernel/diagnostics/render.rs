@@ -100,3 +100,59 @@ fn carets(
     let drawn = format!("{:gutter$} | {:start$}{marks} {label}", "", "");
     let _ = writeln!(text, "{}", drawn.trim_end());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Code;
+    use super::*;
+
+    fn drawn(text: &str, diagnostic: &Diagnostic) -> String {
+        diagnostic.draw("f.f90", Some(&Source::new(text.as_bytes()).unwrap().unwrap()))
+    }
+
+    fn at(line: u32, column: u32, end: u32) -> Span {
+        Span { line, column, end }
+    }
+
+    #[test]
+    fn places_on_two_lines_and_on_one() {
+        let message = Diagnostic::new(Code::DeclaredTwice, at(12, 5, 6), "twice").label("here");
+        let text = "\n".repeat(8) + "one\n\n\n\ttwo x\n";
+        let far = message.clone().second(at(9, 1, 4), "the first").help("rename it");
+        let expected = "error[K208]: twice
+  --> f.f90:12:5
+   |
+ 9 | one
+   | --- the first
+..
+12 |  two x
+   |     ^ here
+   = help: rename it
+";
+        // The gutter is as wide as the longest number.
+        assert_eq!(drawn(&text, &far), expected);
+        let near = message.second(at(12, 2, 5), "the first");
+        assert!(drawn(&text, &near).ends_with("12 |  two x\n   |     ^ here\n   |  --- the first\n"));
+    }
+
+    #[test]
+    fn columns_count_characters_and_long_lines_are_cut() {
+        let text = "\u{e9}\u{e9} x\n";
+        let message = Diagnostic::new(Code::Expected, at(1, 6, 7), "x");
+        assert!(drawn(text, &message).contains("f.f90:1:4\n  |\n1 | \u{e9}\u{e9} x\n  |    ^\n"));
+        let text = "a".repeat(500) + "!" + &"b".repeat(500);
+        let message = Diagnostic::new(Code::Expected, at(1, 501, 900), "x");
+        let drawn = drawn(&text, &message);
+        assert!(drawn.contains("f.f90:1:501"), "{drawn}");
+        assert!(drawn.contains(&format!("1 | {}!{}\n", "a".repeat(60), "b".repeat(59))), "{drawn}");
+        assert!(drawn.contains(&format!("  | {}{}\n", " ".repeat(60), "^".repeat(60))), "{drawn}");
+    }
+
+    #[test]
+    fn messages_without_a_place_have_no_excerpt() {
+        let message = Diagnostic::new(Code::NoKernel, Span::default(), "none").help("write one");
+        assert_eq!(drawn("x", &message), "error[K219]: none\n  --> f.f90\n  = help: write one\n");
+        let message = Diagnostic::new(Code::NotUtf8, at(3, 4, 5), "bad");
+        assert_eq!(message.draw("f.f90", None), "error[K002]: bad\n --> f.f90:3:4\n");
+    }
+}

@@ -10,7 +10,10 @@ use super::constants::literal;
 use super::helpers::Helpers;
 use super::loops::Loops;
 use super::names::Names;
-use super::{Glsl, Options, Owner, PARAMETER_BINDING, Parameters, Version, WHAT, Write, Writer, reduction};
+use super::{
+    FAULT_BINDING, Glsl, Options, Owner, PARAMETER_BINDING, Parameters, Version, WHAT, Write, Writer,
+    reduction,
+};
 
 /// Whether points of a workgroup see each other's stores to buffers.
 pub(super) fn shares_buffers(kernel: &Kernel) -> bool {
@@ -69,6 +72,7 @@ pub(super) fn kernel(unit: &Unit, kernel: &Kernel, options: &Options) -> Write<G
         procedures: Vec::new(),
         loops: Loops::default(),
         temporaries: 0,
+        checked: options.checked,
     };
     writer.check_contract(kernel.span)?;
     let mut names = Vec::new();
@@ -345,6 +349,12 @@ impl<'t> Writer<'t> {
                 buffer.slot
             ))?;
         }
+        if self.checked {
+            self.line(&format!(
+                "layout(std430, binding = {FAULT_BINDING}) buffer SparkleFault {{ int sparkle_fault[4]; }};"
+            ))?;
+            self.put(CHECK)?;
+        }
         self.shared(kernel)?;
         self.line("uvec3 sparkle_group;")?;
         self.line("uint sparkle_index;")?;
@@ -401,6 +411,18 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 }
+
+/// Notes the first access outside an array, and makes it one of the first element.
+const CHECK: &str = "int sparkle_check(int at, int length, int line, int variable) {
+  if (at >= 0 && at < length) return at;
+  if (atomicCompSwap(sparkle_fault[0], 0, line) == 0) {
+    sparkle_fault[1] = variable;
+    sparkle_fault[2] = at;
+    sparkle_fault[3] = length;
+  }
+  return 0;
+}
+";
 
 /// `#version` and what every text of it needs.
 pub(super) fn version_line(version: Version) -> &'static str {

@@ -64,6 +64,7 @@ fn written(unit: &Unit, epilogue: &Epilogue, options: &EpilogueOptions) -> Write
         procedures: Vec::new(),
         loops: Loops::default(),
         temporaries: 0,
+        checked: false,
     };
     writer.check_contract(epilogue.span)?;
     let mut names = Vec::new();

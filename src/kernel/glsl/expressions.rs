@@ -9,7 +9,7 @@ use crate::kernel::tree::{
 
 use super::constants::literal;
 use super::helpers::Helper;
-use super::{Parameters, Write, Writer};
+use super::{Owner, Parameters, Write, Writer};
 
 impl Writer<'_> {
     /// An expression.
@@ -225,8 +225,29 @@ impl Writer<'_> {
         let name = self.name(place.variable).to_owned();
         self.put(&name)?;
         self.put("[")?;
-        self.address(place)?;
+        self.safe_address(place)?;
         self.put("]")
+    }
+
+    /// The position of an element in memory, checked if the text is.
+    pub(super) fn safe_address(&mut self, place: &Place) -> Write {
+        if !self.checked {
+            return self.address(place);
+        }
+        let variable = self.code.variable(place.variable);
+        let length = match &variable.kind {
+            VariableKind::Private(fixed) | VariableKind::Shared(fixed) => {
+                fixed.iter().map(|it| u64::from(it.extent)).product::<u64>().to_string()
+            }
+            _ => format!("int({}.length())", self.name(place.variable)),
+        };
+        let number = match self.owner {
+            Owner::Procedure(_) => -1,
+            _ => i64::from(place.variable.0),
+        };
+        self.put("sparkle_check(int(")?;
+        self.address(place)?;
+        self.put(&format!("), {length}, {}, {number})", place.span.line))
     }
 
     /// The position of an element in memory.

@@ -84,7 +84,15 @@ pub struct Options {
     pub local_size: Option<[u32; 3]>,
     /// Points of each invocation along the first axis, 0 and 1 for one. Ignored as the local size is.
     pub coarsening: u32,
+    /// Whether each access to an element is checked. See [`FAULT_BINDING`].
+    pub checked: bool,
 }
+
+/// The binding of the block that a checked text writes: four `int`s, all zero before. If an element outside its buffer or
+/// array is accessed, the first is the line of the source, the second the variable's index in the kernel's code, or -1
+/// for a variable of a procedure, the third the position in memory, and the fourth the number of elements. The
+/// access itself goes to the first element.
+pub const FAULT_BINDING: u32 = 14;
 
 /// Local sizes for 1, 2 and 3 dimensions where nothing else is said.
 pub const DEFAULT_LOCAL_SIZES: [[u32; 3]; 3] = [[64, 1, 1], [16, 16, 1], [8, 8, 4]];
@@ -178,6 +186,8 @@ struct Writer<'t> {
     loops: loops::Loops,
     /// Counts temporary variables.
     temporaries: usize,
+    /// Whether accesses are checked.
+    checked: bool,
 }
 
 const WHAT: &str = "the GLSL of a kernel";

@@ -341,7 +341,7 @@ impl Writer<'_> {
             let (at, value) = (self.temporary("at"), self.temporary("value"));
             self.begin()?;
             self.put(&format!("int {at} = int("))?;
-            self.address(place)?;
+            self.safe_address(place)?;
             self.put(");\n")?;
             let array = self.name(place.variable).to_owned();
             let as_number = ty == Type::Logical && self.is_buffer(place);

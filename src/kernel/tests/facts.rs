@@ -274,6 +274,10 @@ end subroutine
     ] {
         assert!(uniform.text.contains(part), "{part}\n{}", uniform.text);
     }
+    let checked = glsl::Options { checked: true, ..options(glsl::Parameters::Uniform) };
+    let checked = glsl::write(&unit, &unit.kernels[0], &checked).unwrap().unwrap().text;
+    let access = "y[sparkle_check(int(((i + 1) - 1)), int(y.length()), 6, 3)]";
+    assert!(checked.contains(access) && !uniform.text.contains("sparkle_check"), "{checked}");
     let block = write(glsl::Parameters::Buffer).text;
     assert!(
         block.contains("binding = 15) readonly buffer ParamBuffer {\n  int i;\n  int n;\n} params;"),

@@ -77,7 +77,7 @@ fn the_deepest_program_fits_the_stack() {
         let unit = unit(&text);
         write(&unit, &unit.kernels[0], &Options::default()).unwrap().unwrap().text.len()
     };
-    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(work).unwrap();
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap();
     assert!(thread.join().unwrap() > 1000);
 }
 

@@ -38,8 +38,8 @@ pub(super) fn texts(unit: &Unit, name: &str) -> Vec<(String, String)> {
     for kernel in &unit.kernels {
         for version in [Version::Desktop430, Version::Es310] {
             for parameters in [Parameters::Uniform, Parameters::Buffer, Parameters::Inline] {
-                for coarsening in [1, 4] {
-                    let options = Options { version, parameters, coarsening, ..Options::default() };
+                for (coarsening, checked) in [(1, false), (4, true)] {
+                    let options = Options { version, parameters, coarsening, checked, ..Options::default() };
                     let Ok(glsl) = write(unit, kernel, &options).unwrap() else { continue };
                     let mut text = glsl.text;
                     for argument in &kernel.arguments {
