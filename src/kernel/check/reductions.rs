@@ -69,6 +69,13 @@ impl<'a> Checker<'a, '_, '_> {
         let VariableKind::Argument(position) = declared.kind else {
             return self.unsuitable(name, Some(declared.span));
         };
+        let bitwise = matches!(operator, ReductionOperator::And | ReductionOperator::Or);
+        if (bitwise && !declared.ty.is_integer()) || !(declared.ty.is_integer() || declared.ty.is_real()) {
+            let message =
+                format!("`{}` is {}, which the operator does not fit", name.text, declared.ty.fortran());
+            let diagnostic = Diagnostic::new(Message::InvalidReduction, name.span, message);
+            return self.sink.fail(diagnostic.second(declared.span, "declared here"));
+        }
         let index = self.state.reductions.len();
         let buffer = match &mut self.state.arguments[position] {
             Some(crate::kernel::tree::Argument { kind: ArgumentKind::Buffer(buffer), .. }) => buffer,
@@ -85,13 +92,6 @@ impl<'a> Checker<'a, '_, '_> {
                 return self.sink.fail(diagnostic.second(first, "the first"));
             }
             _ => return self.unsuitable(name, Some(declared.span)),
-        }
-        let bitwise = matches!(operator, ReductionOperator::And | ReductionOperator::Or);
-        if (bitwise && !declared.ty.is_integer()) || !(declared.ty.is_integer() || declared.ty.is_real()) {
-            let message =
-                format!("`{}` is {}, which the operator does not fit", name.text, declared.ty.fortran());
-            let diagnostic = Diagnostic::new(Message::InvalidReduction, name.span, message);
-            return self.sink.fail(diagnostic.second(declared.span, "declared here"));
         }
         let reduction = Reduction { operator, argument: position, variable, ty: declared.ty, span };
         Ok(crate::allocate::push(&mut self.state.reductions, reduction, super::WHAT)?)

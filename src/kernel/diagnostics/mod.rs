@@ -1,11 +1,11 @@
 //! Messages about a kernel file.
 //!
-//! A message has a code, a place, and often a second place and advice. [`Diagnostic::render`] draws it as text; for
-//! JSON it implements `serde::Serialize`.
+//! A message has a code, a place, and often a second place and advice. [`render_all`] draws them as text; for
+//! JSON, [`Diagnostic`] implements `serde::Serialize`.
 //!
-//! The drawing is our own. The crate `annotate-snippets` would do it, but it brings two more crates into the library,
-//! allocates as much as the source asks for, and changes its layout from version to version, while our messages are
-//! part of the tests.
+//! The drawing is our own. The crate `annotate-snippets` would do it, but it brings two more crates into the library.
+//! It allocates as much as the source asks for, where this library must not abort. And its layout may change, while the
+//! text of messages is part of the tests.
 
 mod codes;
 mod render;
