@@ -12,7 +12,7 @@
 //! - **Constants are folded** where all operands are constants and the result does not depend on a library function.
 //! - **Depth is limited** ([`MAX_DEPTH`]), so a recursive walk is safe on a stack of 512 KiB if a level takes less
 //!   than 1 KiB.
-//! - **Everything has a [`Span`](super::span::Span)**: messages at run time can name the line.
+//! - **Everything has a [`Span`]**: messages at run time can name the line.
 //!
 //! # Meaning
 //!
