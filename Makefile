@@ -70,7 +70,7 @@ FUZZ_FLAGS := -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 FUZZ_DIR := $(or $(CARGO_TARGET_DIR),target)/fuzz
-FUZZ_TARGETS := c_calls npy cache shaders
+FUZZ_TARGETS := c_calls npy cache shaders kernel
 
 ## Builds the libFuzzer targets of fuzz/. Skipped, with a line that says so, where no C++ compiler can build libFuzzer.
 fuzz-targets:

@@ -93,9 +93,28 @@ pub fn reserve_one<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, what: &s
 /// As [`with_capacity`]. Some of the items may have been added then.
 pub fn append<T>(to: &mut Vec<T>, items: impl Iterator<Item = T>, what: &str) -> Result<()> {
     for item in items {
-        to.try_reserve(1).map_err(|_| exhausted((to.len() + 1).checked_mul(size_of::<T>()), what))?;
-        to.push(item);
+        push(to, item, what)?;
     }
+    Ok(())
+}
+
+/// Appends one item to `to`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn push<T>(to: &mut Vec<T>, item: T, what: &str) -> Result<()> {
+    to.try_reserve(1).map_err(|_| exhausted((to.len() + 1).checked_mul(size_of::<T>()), what))?;
+    to.push(item);
+    Ok(())
+}
+
+/// Appends `text` to `to`.
+///
+/// # Errors
+/// As [`with_capacity`].
+pub fn push_str(to: &mut String, text: &str, what: &str) -> Result<()> {
+    to.try_reserve(text.len()).map_err(|_| exhausted(to.len().checked_add(text.len()), what))?;
+    to.push_str(text);
     Ok(())
 }
 
@@ -125,7 +144,11 @@ mod tests {
         assert_eq!(collected([Ok(1), Err(Error::Cancelled)].into_iter(), "a test"), Err(Error::Cancelled));
         let mut all = vec![1];
         append(&mut all, 2..4, "a test").unwrap();
-        assert_eq!(all, [1, 2, 3]);
+        push(&mut all, 4, "a test").unwrap();
+        assert_eq!(all, [1, 2, 3, 4]);
+        let mut letters = "a".to_owned();
+        push_str(&mut letters, "bc", "a test").unwrap();
+        assert_eq!(letters, "abc");
         assert!(is_of_host(&zeroed::<f32>(1 << 60, "a test").unwrap_err()) && !is_of_host(&Error::Cancelled));
         let message = |error: Error| error.to_string();
         assert_eq!(

@@ -23,7 +23,7 @@
 //! | [`mod@device`] | lists the devices, chooses one for each call, falls back to the CPU |
 //! | `cpu`, `gl` | the engines |
 //! | [`backend`] | the contract that an engine implements |
-//! | `shader`, [`report`] | GLSL text; times and statistics |
+//! | `shader`, [`kernel`], [`report`] | GLSL text; the compiler of the kernel language; times and statistics |
 //! | [`memory`] | the measured rates of a device, and predictions from them |
 //! | [`problem`] | validated problems and the float64 oracle |
 //!
@@ -43,6 +43,7 @@ mod error;
 pub mod ffi;
 mod float_env;
 mod gl;
+pub mod kernel;
 mod loader;
 pub mod log;
 pub mod memory;
