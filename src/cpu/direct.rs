@@ -5,6 +5,8 @@
 //! * Grouped ([`grouped`]) where an input channel is used by few output channels.
 //! * Implicit GEMM ([`conv2d`]) for the rest.
 //!
+//! A map of a single column is computed as a row ([`turned`]).
+//!
 //! The cost models in [`crate::memory`] decide, from the problem alone.
 
 use std::cell::RefCell;
@@ -12,7 +14,8 @@ use std::sync::Arc;
 
 use super::grouped::{self, GroupedKernel, GroupedShape};
 use super::isa::{Isa, with_kernel};
-use super::{conv2d, dot_conv};
+use super::turned::TurnedPlan;
+use super::{conv2d, dot_conv, turned};
 use crate::backend::Plan;
 use crate::cpu::tunables::MAX_RECENT;
 use crate::error::Result;
@@ -74,13 +77,31 @@ pub fn clear() {
 /// # Errors
 /// Out of memory.
 pub fn plan(isa: Isa, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-    with_kernel!(isa, kernel => match Method::choose(kernel, problem, false) {
-        Method::DotConv(cut) => Ok(Box::new(dot_conv::DotConvPlan::new(kernel, problem, cut, weights, bias)?)),
-        Method::Grouped(shape) => Ok(Box::new(grouped::GroupedPlan::new(kernel, shape, problem, weights, bias)?)),
+    with_kernel!(isa, kernel => plan_with(kernel, problem, weights, bias))
+}
+
+fn plan_with<K: GroupedKernel>(
+    kernel: K,
+    problem: &Conv2d,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Box<dyn Plan>> {
+    if let Some(other) = turned::problem(kernel, problem) {
+        let weights = turned::weights(kernel, problem, weights)?;
+        let plan = plan_with(kernel, &other, &weights, bias)?;
+        return Ok(Box::new(TurnedPlan::new(kernel, problem, plan)));
+    }
+    match Method::choose(kernel, problem, false) {
+        Method::DotConv(cut) => {
+            Ok(Box::new(dot_conv::DotConvPlan::new(kernel, problem, cut, weights, bias)?))
+        }
+        Method::Grouped(shape) => {
+            Ok(Box::new(grouped::GroupedPlan::new(kernel, shape, problem, weights, bias)?))
+        }
         Method::ImplicitGemm(implicit) => {
             Ok(Box::new(conv2d::ConvPlan::with_implicit(kernel, problem, (weights, bias), implicit)?))
         }
-    })
+    }
 }
 
 /// Computes a convolution with weights that are used once. Returns the kernel's name.
@@ -104,6 +125,12 @@ fn once_with<K: GroupedKernel>(
     input: &[f32],
     output: &mut [f32],
 ) -> Result<(Arc<str>, Timing)> {
+    if let Some(other) = turned::problem(kernel, problem) {
+        let weights = turned::weights(kernel, problem, given.0)?;
+        return turned::compute(kernel, problem, input, |input| {
+            once_with(kernel, &other, (&weights, given.1), input, output)
+        });
+    }
     match Method::for_call(kernel, problem) {
         Method::DotConv(cut) => {
             Ok((K::DOTS.into(), dot_conv::once(kernel, (problem, cut), given, input, output)?))

@@ -5,6 +5,7 @@
 //! lanes of it are pixels of the image and not of its border. The table is made once for each panel and serves all
 //! channels and all rows of A.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::block::Ahead;
@@ -78,7 +79,9 @@ unsafe impl Sync for Planes {}
 
 /// The table that [`Geometry::fill`] fills.
 pub struct TapTable {
-    pub taps: [Tap; MAX_TAPS],
+    /// The first `count` are written. The others are not, as clearing them would take a good part of a small call.
+    taps: [MaybeUninit<Tap>; MAX_TAPS],
+    count: usize,
     /// For each row of taps, the lanes whose row exists. For each column of taps, the lanes whose column exists.
     down: [u64; MAX_SIDE],
     across: [u64; MAX_SIDE],
@@ -93,7 +96,24 @@ impl Planes {
 
 impl TapTable {
     pub fn new() -> Self {
-        TapTable { taps: [Tap::default(); MAX_TAPS], down: [0; MAX_SIDE], across: [0; MAX_SIDE] }
+        TapTable {
+            taps: [const { MaybeUninit::uninit() }; MAX_TAPS],
+            count: 0,
+            down: [0; MAX_SIDE],
+            across: [0; MAX_SIDE],
+        }
+    }
+
+    /// The taps that [`Geometry::fill`] has filled in.
+    pub fn taps(&self) -> &[Tap] {
+        // SAFETY: the first `count` are written, and a MaybeUninit has the layout of its value.
+        unsafe { std::slice::from_raw_parts(self.taps.as_ptr().cast(), self.count) }
+    }
+
+    /// The only tap, if there is one only.
+    fn single(&mut self) -> Option<&mut Tap> {
+        // SAFETY: the first `count` are written.
+        (self.count == 1).then(|| unsafe { self.taps[0].assume_init_mut() })
     }
 }
 
@@ -336,6 +356,7 @@ impl Geometry {
         }
         let mut whole = true;
         let mut taps = table.taps.iter_mut();
+        table.count = 0;
         for (row, down) in self.rows.taps.iter().zip(down) {
             for (s, (col, across)) in self.cols.taps.iter().zip(across.iter()).enumerate() {
                 let Some(tap) = taps.next() else { continue };
@@ -343,7 +364,8 @@ impl Geometry {
                 whole &= lanes == all;
                 // The cache lines of a row are prefetched two channels ahead, one line for each tap.
                 let line = s / self.cols.phases.len() % 4 * 16;
-                *tap = Tap { offset, lanes, ahead: offset + (2 * planes.channel + line) as isize };
+                tap.write(Tap { offset, lanes, ahead: offset + (2 * planes.channel + line) as isize });
+                table.count += 1;
             }
         }
         whole
@@ -381,17 +403,17 @@ impl Geometry {
     /// With a single tap, no other tap reads its row again. Then makes tile `index` of a strip prefetch one cache
     /// line of each row of the next strip.
     pub fn look_ahead(&self, [strip, next]: [&Strip; 2], index: usize, table: &mut TapTable) {
-        if self.taps() == 1 {
+        if let Some(tap) = table.single() {
             let place = |strip: &Strip| (strip.p * self.implicit.pitch + strip.q) as isize;
             let line = (index % 4 * 16) as isize;
-            table.taps[0].ahead = table.taps[0].offset + place(next) - place(strip) + line;
+            tap.ahead = tap.offset + place(next) - place(strip) + line;
         }
     }
 
     /// With a single tap, makes the tile that packs a strip prefetch rows of the strip that it will read soon.
     pub fn look_below(&self, planes: &Planes, table: &mut TapTable) {
-        if self.taps() == 1 {
-            table.taps[0].ahead = table.taps[0].offset + (B_AHEAD * planes.channel) as isize;
+        if let Some(tap) = table.single() {
+            tap.ahead = tap.offset + (B_AHEAD * planes.channel) as isize;
         }
     }
 

@@ -60,6 +60,7 @@ mod special_values;
 #[cfg(test)]
 mod tests;
 mod tunables;
+mod turned;
 mod winograd;
 mod workers;
 
@@ -81,6 +82,7 @@ fn clear() {
     product::clear();
     winograd::clear();
     conv2d::clear();
+    turned::clear();
 }
 
 /// Registers the calling thread's destructors now. That takes the dynamic loader's lock, which later calls then do not

@@ -30,7 +30,7 @@ use super::costs::cpu::im2col::{ALONE, DROPPING, PACKING, PANEL, PASSING, SPLIT,
 use crate::problem::{Conv2d, Conv2dSizes};
 
 /// Maximum taps of a convolution that is read this way.
-pub const MAX_TAPS: usize = 256;
+pub const MAX_TAPS: usize = 512;
 
 /// Maximum taps in one direction.
 pub const MAX_SIDE: usize = 64;

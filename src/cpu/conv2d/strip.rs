@@ -113,7 +113,7 @@ impl<K: Kernel> ConvPlan<K> {
                     true => geometry.look_below(planes, &mut scratch.table),
                     false => geometry.look_ahead([&strip, &next], index, &mut scratch.table),
                 }
-                let taps = &scratch.table.taps[..geometry.taps()];
+                let taps = scratch.table.taps();
                 View {
                     start: geometry.start(planes, &strip),
                     channels: pass.channels,
