@@ -20,7 +20,11 @@
 //! line more for each of its rows. With one tap, and channels a whole number of vectors apart, all rows are aligned
 //! alike. Then a short first panel aligns all others.
 //!
-//! **Depth** is not cut if two conditions hold. A panel of B fits in half of L2, which feeds it in time. A fits in this
+//! **Packing**: with at least [`PACKING_FROM`] panels of A the first tile may pack its panel of B for the others
+//! ([`super::feeding`]). The panel then takes at most an eighth of L2, which cuts the depth. The cut does not depend on
+//! whether panels are packed, so neither do the bits.
+//!
+//! Otherwise **depth** is not cut if two conditions hold. A panel of B fits in half of L2, which feeds it in time. A fits in this
 //! core's share of the last cache, if more than one panel uses it: A streams with only MR elements for each step of a
 //! tile, which any cache sustains. Otherwise A's block must fit in half of L2.
 
