@@ -93,6 +93,23 @@ pub fn run(
     work: &KernelWork,
     budget: &DispatchBudget,
 ) -> Result<Ran> {
+    run_with(context, program, work, budget, &mut |first, units| {
+        dispatch(context, first, units, work.per_group).map(|()| units)
+    })
+}
+
+/// As [`run`], with the caller's way to dispatch: `dispatch(first, units)` dispatches units from `first` on, as many as
+/// it can of `units` and at least one, and returns how many these are.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    context: &Rc<Context>,
+    program: &Program,
+    work: &KernelWork,
+    budget: &DispatchBudget,
+    dispatch: &mut dyn FnMut(u32, u32) -> Result<u32>,
+) -> Result<Ran> {
     let (api, group) = (context.api(), context.group());
     api.use_program(program.name());
     context.check("glUseProgram")?;
@@ -104,7 +121,7 @@ pub fn run(
         if first < work.units && in_flight.len() < DISPATCHES_IN_FLIGHT {
             let units = budget.slice(group.rate(), work).min(work.units - first);
             let sent = Instant::now();
-            dispatch(context, first, units, work.per_group)?;
+            let units = dispatch(first, units)?.clamp(1, units);
             first += units;
             dispatches += 1;
             if first == work.units {
