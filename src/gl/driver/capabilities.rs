@@ -70,9 +70,8 @@ impl Capabilities {
             max_groups: [groups(0), groups(1), groups(2)],
             max_shared: api.get_integer64(api::MAX_COMPUTE_SHARED_MEMORY_SIZE).max(0) as usize,
             max_threads: api.get_integer64(api::MAX_COMPUTE_WORK_GROUP_INVOCATIONS).max(0) as usize,
-            max_local_size: [0, 1, 2].map(|axis| {
-                api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_SIZE, axis).max(1) as u32
-            }),
+            max_local_size: [0, 1, 2]
+                .map(|axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_SIZE, axis).max(1) as u32),
             max_storage_blocks: count(api::MAX_COMPUTE_SHADER_STORAGE_BLOCKS),
             max_storage_bindings: count(api::MAX_SHADER_STORAGE_BUFFER_BINDINGS),
             timestamp_bits: api.timestamp_bits(),
