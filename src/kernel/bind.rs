@@ -212,6 +212,7 @@ impl<'a> Launch<'a> {
     /// Sorts the arguments and checks their types.
     fn bind(&mut self, kernel: &Kernel, args: &[Arg<'_>]) -> Result<()> {
         let mut args = args.iter();
+        let mut buffers = allocate::with_capacity(args.len(), PURPOSE)?;
         for argument in &kernel.arguments {
             let (mut scalar, mut length) = (None, 0);
             let (name, ty) = (argument.name.as_str(), argument.ty);
@@ -243,13 +244,15 @@ impl<'a> Launch<'a> {
                         return Err(wrong(name, "read-only elements", "elements that may be written"));
                     }
                     length = elements.len;
-                    allocate::push(&mut self.buffers, elements, PURPOSE)?;
+                    allocate::push(&mut buffers, (buffer.slot, elements), PURPOSE)?;
                 }
             }
             allocate::push(&mut self.scalars, scalar, PURPOSE)?;
             allocate::push(&mut self.lengths, length, PURPOSE)?;
         }
-        Ok(())
+        // Slots follow the declarations, whose order need not be that of the arguments.
+        buffers.sort_unstable_by_key(|(slot, _)| *slot);
+        allocate::append(&mut self.buffers, buffers.into_iter().map(|(_, elements)| elements), PURPOSE)
     }
 
     fn check_lengths(&self, kernel: &Kernel) -> Result<()> {
@@ -281,7 +284,7 @@ impl<'a> Launch<'a> {
                 ArgumentKind::Buffer(buffer) => Some((&argument.name, buffer)),
                 _ => None,
             });
-            named.zip(&self.buffers)
+            named.filter_map(|(name, buffer)| Some(((name, buffer), self.buffers.get(buffer.slot)?)))
         };
         for (at, ((name, buffer), elements)) in buffers().enumerate() {
             for ((other_name, other), others) in buffers().take(at) {

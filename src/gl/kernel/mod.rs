@@ -8,7 +8,7 @@
 //!   is the text with device and driver, so two processes share a binary.
 //! - **Scalars** are plain uniforms: they cost no memory access, and every device has room for them. The other ways of
 //!   [`Parameters`] compute the same, and tests run them.
-//! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`]. It is not measured.
+//! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`] until sizes are raced; no measurement chooses it.
 //! - **Slices.** A launch is cut into dispatches of about 100 ms ([`grid`](mod@grid)).
 //! - **Results** are read into memory of the launch. The caller copies them into its arrays when all of them are there.
 
@@ -39,7 +39,7 @@ pub use buffers::Results;
 use grid::Grid;
 use prepared::Prepared;
 
-/// The local sizes that `local_size=auto` and kernels without an attribute have, for 1, 2 and 3 dimensions. Each has 256
+/// What `local_size=auto` means, for 1, 2 and 3 dimensions. Each has 256
 /// invocations, which every device runs: enough to hide memory's latency, few enough that a small index space spreads
 /// over all compute units.
 pub const AUTO_LOCAL_SIZES: [[u32; 3]; 3] = [[256, 1, 1], [16, 16, 1], [8, 8, 4]];

@@ -10,12 +10,27 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::faulty::{Faults, FaultyEgl, Machine};
+use super::first_device;
+use crate::gl::device::discovery::discovered;
+use crate::gl::device::engine::Engine;
 use crate::gl::driver::api::{self, Api, DebugMessage};
 
 /// Bytes of a guard: a multiple of every alignment of bindings, and more than a tile's row.
 pub const GUARD: i64 = 4096;
 /// Fills the guards: a NaN that no kernel computes.
 const CANARY: [u8; 4] = 0x7fc0_dead_u32.to_le_bytes();
+
+/// An engine with guards on the machine's first device.
+pub fn guarded() -> Option<(Engine, Arc<Guards>)> {
+    let target = first_device()?;
+    let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
+    let guards = Arc::new(Guards::default());
+    let machine = Machine::default();
+    let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
+    let egl: Arc<dyn crate::gl::driver::egl::Egl> = Arc::new(egl);
+    Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
+}
 
 /// State shared by the contexts of a machine.
 #[derive(Default)]
