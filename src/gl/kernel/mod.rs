@@ -8,7 +8,7 @@
 //!   is the text with device and driver, so two processes share a binary.
 //! - **Scalars** are plain uniforms: they cost no memory access, and every device has room for them. The other ways of
 //!   [`Parameters`] compute the same, and tests run them.
-//! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`] until sizes are raced; no measurement chooses it.
+//! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`](prepared::AUTO_LOCAL_SIZES) until sizes are raced; no measurement chooses it.
 //! - **Slices.** A launch is cut into dispatches of about 100 ms ([`grid`](mod@grid)).
 //! - **Results** are read into memory of the launch. The caller copies them into its arrays when all of them are there.
 
@@ -25,7 +25,6 @@ use std::sync::{Arc, Weak};
 
 use crate::allocate;
 use crate::error::Result;
-use crate::gl::driver::api;
 use crate::gl::execution::budget::KernelWork;
 use crate::gl::execution::dispatch::{self, Ran};
 use crate::gl::execution::programs::Programs;
@@ -38,11 +37,6 @@ use buffers::Bound;
 pub use buffers::Results;
 use grid::Grid;
 use prepared::Prepared;
-
-/// What `local_size=auto` means, for 1, 2 and 3 dimensions. Each has 256
-/// invocations, which every device runs: enough to hide memory's latency, few enough that a small index space spreads
-/// over all compute units.
-pub const AUTO_LOCAL_SIZES: [[u32; 3]; 3] = [[256, 1, 1], [16, 16, 1], [8, 8, 4]];
 
 /// A kernel of a compiled file, and the way of its scalars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,9 +124,4 @@ impl Kernels {
         self.prepared.insert(key, (Arc::downgrade(launch.unit()), prepared.clone()));
         Ok(prepared)
     }
-}
-
-/// Makes a shader's writes visible to the next dispatch.
-fn barrier(context: &crate::gl::driver::context::Context) {
-    context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
 }

@@ -13,8 +13,12 @@ use crate::kernel::tree::{ArgumentKind, Kernel, LocalSize, Value};
 use crate::log::Level;
 use crate::shader::pass_plan::ShaderSource;
 
+use super::limits;
 use super::pace::{Pace, Paces, bits};
-use super::{AUTO_LOCAL_SIZES, limits};
+
+/// What `local_size=auto` means, for 1, 2 and 3 dimensions. Each has 256 invocations, which every device runs: enough to
+/// hide memory's latency, few enough that a small index space spreads over all compute units.
+pub const AUTO_LOCAL_SIZES: [[u32; 3]; 3] = [[256, 1, 1], [16, 16, 1], [8, 8, 4]];
 
 /// A uniform's location; none if the compiler removed it.
 pub type Location = Option<u32>;

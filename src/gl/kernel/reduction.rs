@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use crate::error::Result;
+use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::kernel::bind::Launch;
 use crate::kernel::tree::{ArgumentKind, REDUCTION_BLOCK, Reduction};
 
-use super::barrier;
 use super::prepared::Finishing;
 
 /// The bindings of a finisher.
@@ -81,7 +81,8 @@ pub fn finish(
             (true, true) => COMBINES,
         };
         let results = if is_last { &arrays[reducing.slot] } else { to };
-        barrier(context);
+        // The pass sees what was written before.
+        api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
         from.bind(VALUES);
         results.bind(RESULTS);
         finishing.sliced.set(context, [0; 3], [left as u32, 1, 1]);
