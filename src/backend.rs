@@ -1,11 +1,12 @@
 //! Layer 4: the contract that an engine implements.
 //!
 //! `device` calls it, and knows the engines only through it; `cpu` and `gl` implement it. It may use `problem`,
-//! `memory`, `report` and `shader`, but no engine.
+//! `memory`, `report`, `shader` and `kernel`, but no engine.
 
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::kernel::bind::Launch;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
@@ -99,6 +100,17 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; C is then untouched.
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
+
+    /// Runs a kernel of the kernel language. The launch has been checked ([`Launch`]) and has a point. Returns the
+    /// kernel's name and the times.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot run this kernel, or the device's failure.
+    /// The arrays are then untouched.
+    fn launch(&self, _launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
+        let what = "kernels of one's own".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
 }
 
 /// The memory of a plan in bytes, without the caller's buffers.

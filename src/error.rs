@@ -56,6 +56,14 @@ pub enum Error {
         /// The driver's log.
         log: String,
     },
+    /// The source of a kernel has errors.
+    #[error("{file} does not compile:\n{messages}")]
+    Source {
+        /// The name of the source.
+        file: String,
+        /// The compiler's messages, with the lines that they are about.
+        messages: String,
+    },
     /// The device's context is lost: it was reset, or the device hung or was removed.
     #[error("{device} was lost: {what}")]
     DeviceLost {
@@ -137,6 +145,7 @@ impl Error {
         !matches!(
             self,
             Error::InvalidArgument { .. }
+                | Error::Source { .. }
                 | Error::Cancelled
                 | Error::Closed { .. }
                 | Error::Busy { .. }

@@ -12,6 +12,7 @@ mod call;
 mod choice;
 mod discovery;
 mod jobs;
+mod kernel;
 mod pipeline;
 mod plan;
 pub(crate) mod reference;
@@ -33,6 +34,7 @@ use choice::{EngineChoice, conv2d_work, fall_back, fastest};
 pub use architecture::{Architecture, Vendor};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
+pub use kernel::{Arg, Kernel};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
 pub use plan::Conv2dPlan;
 

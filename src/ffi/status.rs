@@ -97,7 +97,7 @@ impl sparkle_status {
 impl From<&Error> for sparkle_status {
     fn from(error: &Error) -> Self {
         match error {
-            Error::InvalidArgument { .. } => SPARKLE_ERROR_INVALID_ARGUMENT,
+            Error::InvalidArgument { .. } | Error::Source { .. } => SPARKLE_ERROR_INVALID_ARGUMENT,
             Error::Unsupported { .. } => SPARKLE_ERROR_UNSUPPORTED,
             Error::NoDevice { .. } => SPARKLE_ERROR_NO_DEVICE,
             Error::OutOfMemory { .. } => SPARKLE_ERROR_OUT_OF_MEMORY,
@@ -158,6 +158,7 @@ mod tests {
         let (device, what) = (text, text);
         let errors = [
             (Error::InvalidArgument { argument: "n", value: text(), expected: text() }, 1),
+            (Error::Source { file: text(), messages: text() }, 1),
             (Error::Unsupported { device: device(), what: what() }, 4),
             (Error::NoDevice { selector: text(), reason: text() }, 5),
             (Error::OutOfMemory { device: device(), what: what() }, 6),

@@ -6,6 +6,7 @@
 //! | `execution` | programs, passes of generated shaders, dispatches cut into bounded slices and timed |
 //! | `cache`, `tuning_history` | what is kept from run to run: the engine's measurements, and those of programs |
 //! | `convolution`, `product` | a convolution prepared on a context; matrix products |
+//! | `kernel` | kernels of the kernel language |
 //! | `measure` | a device's measured rates and limits |
 //! | `tune` | which variant computes a problem, by prediction and by measurement |
 //! | `device` | discovery, the engine, its worker thread and its session |
@@ -24,6 +25,7 @@ mod convolution;
 mod device;
 mod driver;
 mod execution;
+mod kernel;
 #[cfg(feature = "lab")]
 pub mod lab;
 mod measure;

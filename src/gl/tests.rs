@@ -6,6 +6,7 @@ mod faulty;
 #[cfg(feature = "lab")]
 mod guarded;
 mod guards;
+mod kernels;
 mod limits;
 mod loops;
 mod machines;

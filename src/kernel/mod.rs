@@ -12,7 +12,9 @@
 //! - `check`, `fold`, `uniformity`: syntax to the tree.
 //! - [`glsl`](mod@glsl): the tree to GLSL.
 //! - [`describe`](mod@describe): what hosts need to know.
+//! - [`bind`](mod@bind): the arguments of a launch, checked.
 
+pub mod bind;
 mod check;
 pub mod describe;
 pub mod diagnostics;

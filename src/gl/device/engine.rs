@@ -26,6 +26,8 @@ use crate::gl::pipeline::{self, Pipeline};
 use crate::gl::product;
 use crate::gl::tunables::{MAX_CHOICES, STREAMED_BYTES};
 use crate::gl::tune;
+use crate::kernel::bind::Launch;
+use crate::kernel::glsl::Parameters;
 use crate::log::Level;
 use crate::memory::Hierarchy;
 use crate::memory::tiles::{Gpu, Tile};
@@ -111,6 +113,24 @@ impl Engine {
             variants.insert(*problem, chosen);
         }
         Ok(chosen)
+    }
+
+    /// Runs a kernel whose scalars arrive by `parameters`. The arrays are written only on success.
+    ///
+    /// # Errors
+    /// As [`Backend::launch`].
+    pub fn launch_with(&self, launch: &Launch<'_>, parameters: Parameters) -> Result<Timing> {
+        let start = Instant::now();
+        let (results, ran, fresh) = self.worker.call(|session| {
+            let (results, ran) = session.kernels.launch(&mut session.programs, launch, parameters)?;
+            Ok((results, ran, session.programs.is_fresh()))
+        })?;
+        results.store(launch);
+        if fresh {
+            // The next run reports a lost device.
+            self.worker.post(|session| drop(session.programs.settle()));
+        }
+        Ok(timing(ran, start))
     }
 
     /// The worker, for jobs of the lab and of tests.
@@ -275,6 +295,11 @@ impl Backend for Engine {
         })?;
         product::store(problem, &tight, c);
         Ok((kernel.into(), timing(ran, start)))
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
+        let timing = self.launch_with(launch, Parameters::Uniform)?;
+        Ok((launch.kernel().name.as_str().into(), timing))
     }
 }
 

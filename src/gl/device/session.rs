@@ -10,17 +10,20 @@ use crate::error::Result;
 use crate::gl::convolution::Buffered;
 use crate::gl::driver::context::Context;
 use crate::gl::execution::programs::Programs;
+use crate::gl::kernel::Kernels;
 
 /// A context's programs and prepared plans.
 pub struct Session {
     prepared: HashMap<u64, Buffered>,
+    /// Before `programs`, whose programs they use.
+    pub kernels: Kernels,
     pub programs: Programs,
 }
 
 impl Session {
     /// An empty session.
     pub fn new(context: Rc<Context>) -> Self {
-        Session { prepared: HashMap::new(), programs: Programs::new(context) }
+        Session { prepared: HashMap::new(), kernels: Kernels::default(), programs: Programs::new(context) }
     }
 
     /// Its context.

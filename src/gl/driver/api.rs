@@ -17,6 +17,12 @@ pub use glow::{
     SYNC_FLUSH_COMMANDS_BIT, TIMEOUT_EXPIRED, TIMESTAMP, VENDOR, VERSION, WAIT_FAILED,
 };
 
+/// `GL_MAX_COMPUTE_SHADER_STORAGE_BLOCKS`.
+pub const MAX_COMPUTE_SHADER_STORAGE_BLOCKS: u32 = 0x90db;
+/// `GL_MAX_SHADER_STORAGE_BUFFER_BINDINGS`.
+pub const MAX_SHADER_STORAGE_BUFFER_BINDINGS: u32 = 0x90dd;
+/// `GL_MAX_COMPUTE_WORK_GROUP_SIZE`.
+pub const MAX_COMPUTE_WORK_GROUP_SIZE: u32 = 0x91bf;
 /// `GL_SUBGROUP_SIZE_KHR`, of GL_KHR_shader_subgroup.
 pub const SUBGROUP_SIZE: u32 = 0x9532;
 /// `GL_SM_COUNT_NV`, of GL_NV_shader_thread_group.
@@ -108,8 +114,18 @@ pub trait Api {
     /// Forgets which program is in use. For code other than this `Api` that may have called `glUseProgram` on its
     /// context.
     fn forget_program(&self);
-    /// `glUniform1ui` at an explicit location.
+    /// `glUniform1ui` at a location.
     fn uniform_1ui(&self, location: u32, value: u32);
+    /// `glGetUniformLocation`; none if the program does not use a uniform of this name.
+    fn uniform_location(&self, program: u32, name: &str) -> Option<u32>;
+    /// `glUniform3ui`.
+    fn uniform_3ui(&self, location: u32, x: u32, y: u32, z: u32);
+    /// `glUniform1i`, also for `bool`.
+    fn uniform_1i(&self, location: u32, value: i32);
+    /// `glUniform1f`.
+    fn uniform_1f(&self, location: u32, value: f32);
+    /// `glUniform1d`.
+    fn uniform_1d(&self, location: u32, value: f64);
 
     /// `glDispatchCompute`.
     fn dispatch_compute(&self, x: u32, y: u32, z: u32);

@@ -27,6 +27,12 @@ pub struct Capabilities {
     pub max_shared: usize,
     /// Invocations of a workgroup.
     pub max_threads: usize,
+    /// Invocations of a workgroup along x, y and z.
+    pub max_local_size: [u32; 3],
+    /// Storage blocks that a compute shader may use.
+    pub max_storage_blocks: usize,
+    /// Bindings of storage blocks.
+    pub max_storage_bindings: usize,
     /// Bits of a timestamp query's counter; 0 if the driver has no timestamps.
     pub timestamp_bits: i32,
     /// Whether programs can be saved as binaries and loaded from them.
@@ -52,6 +58,7 @@ impl Capabilities {
         };
         let version = api.get_string(api::VERSION);
         let groups = |axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_COUNT, axis).max(1) as u32;
+        let count = |name| api.get_integer64(name).max(0) as usize;
         Capabilities {
             vendor: api.get_string(api::VENDOR),
             software: is_software(&renderer),
@@ -63,6 +70,10 @@ impl Capabilities {
             max_groups: [groups(0), groups(1), groups(2)],
             max_shared: api.get_integer64(api::MAX_COMPUTE_SHARED_MEMORY_SIZE).max(0) as usize,
             max_threads: api.get_integer64(api::MAX_COMPUTE_WORK_GROUP_INVOCATIONS).max(0) as usize,
+            max_local_size: [0, 1, 2]
+                .map(|axis| api.get_integer_indexed(api::MAX_COMPUTE_WORK_GROUP_SIZE, axis).max(1) as u32),
+            max_storage_blocks: count(api::MAX_COMPUTE_SHADER_STORAGE_BLOCKS),
+            max_storage_bindings: count(api::MAX_SHADER_STORAGE_BUFFER_BINDINGS),
             timestamp_bits: api.timestamp_bits(),
             program_binaries: api.get_integer64(api::NUM_PROGRAM_BINARY_FORMATS) > 0,
             buffer_storage: api.has_buffer_storage(),

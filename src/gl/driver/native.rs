@@ -64,6 +64,7 @@ raw! {
     program_parameteri: c"glProgramParameteri" fn(u32, u32, i32);
     get_program_binary: c"glGetProgramBinary" fn(u32, i32, *mut i32, *mut u32, *mut c_void);
     program_binary: c"glProgramBinary" fn(u32, u32, *const c_void, i32);
+    uniform_1d: c"glUniform1d" fn(i32, f64);
     get_queryiv: c"glGetQueryiv" fn(u32, u32, *mut i32);
     get_query_object_ui64v: c"glGetQueryObjectui64v" fn(u32, u32, *mut u64);
     get_debug_message_log: c"glGetDebugMessageLog" fn(u32, i32, *mut u32, *mut u32, *mut u32, *mut u32, *mut i32, *mut c_char) -> u32;
@@ -306,6 +307,23 @@ impl Api for Native {
     }
     fn uniform_1ui(&self, location: u32, value: u32) {
         call!(self.gl.uniform_1_u32(Some(&glow::NativeUniformLocation(location)), value));
+    }
+
+    fn uniform_location(&self, program: u32, name: &str) -> Option<u32> {
+        let program = name!(NativeProgram, program)?;
+        call!(self.gl.get_uniform_location(program, name)).map(|location| location.0)
+    }
+    fn uniform_3ui(&self, location: u32, x: u32, y: u32, z: u32) {
+        call!(self.gl.uniform_3_u32(Some(&glow::NativeUniformLocation(location)), x, y, z));
+    }
+    fn uniform_1i(&self, location: u32, value: i32) {
+        call!(self.gl.uniform_1_i32(Some(&glow::NativeUniformLocation(location)), value));
+    }
+    fn uniform_1f(&self, location: u32, value: f32) {
+        call!(self.gl.uniform_1_f32(Some(&glow::NativeUniformLocation(location)), value));
+    }
+    fn uniform_1d(&self, location: u32, value: f64) {
+        call!((self.raw.uniform_1d)(location as i32, value));
     }
 
     fn dispatch_compute(&self, x: u32, y: u32, z: u32) {

@@ -6,6 +6,7 @@
 //! Two dispatches are in flight at once, so that the device does not idle while the host handles the last one. The
 //! reported time runs from a timestamp query before the first dispatch to one after the last.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -93,7 +94,25 @@ pub fn run(
     work: &KernelWork,
     budget: &DispatchBudget,
 ) -> Result<Ran> {
+    run_with(context, program, (work, budget, None), &mut |first, units| {
+        dispatch(context, first, units, work.per_group).map(|()| units)
+    })
+}
+
+/// As [`run`], with the caller's way to dispatch: `dispatch(first, units)` dispatches units from `first` on, about
+/// `units` of them and at least one, and returns how many these are. `rate` stands for the device's rate, if operations
+/// are counted in another way than elsewhere.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    context: &Rc<Context>,
+    program: &Program,
+    (work, budget, rate): (&KernelWork, &DispatchBudget, Option<&Cell<f64>>),
+    dispatch: &mut dyn FnMut(u32, u32) -> Result<u32>,
+) -> Result<Ran> {
     let (api, group) = (context.api(), context.group());
+    let device_rate = || rate.map_or_else(|| group.rate(), Cell::get);
     api.use_program(program.name());
     context.check("glUseProgram")?;
     let clock = RunClock::start(context)?;
@@ -102,9 +121,9 @@ pub fn run(
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
     while first < work.units || !in_flight.is_empty() {
         if first < work.units && in_flight.len() < DISPATCHES_IN_FLIGHT {
-            let units = budget.slice(group.rate(), work).min(work.units - first);
+            let units = budget.slice(device_rate(), work).min(work.units - first);
             let sent = Instant::now();
-            dispatch(context, first, units, work.per_group)?;
+            let units = dispatch(first, units)?.clamp(1, work.units - first);
             first += units;
             dispatches += 1;
             if first == work.units {
@@ -119,7 +138,8 @@ pub fn run(
             let took = believed(over.saturating_sub(time), now - before, now - done.sent);
             last_seen = now;
 
-            group.set_rate(budget.learn(group.rate(), work, done.units, took));
+            let learnt = budget.learn(device_rate(), work, done.units, took);
+            rate.map_or_else(|| group.set_rate(learnt), |rate| rate.set(learnt));
             time = over;
         }
     }

@@ -6,13 +6,9 @@
 //! spends most of the time on compiling.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::faulty::{Faults, FaultyEgl, Machine};
-use super::first_device;
-use super::guards::Guards;
+use super::guards::guarded;
 use crate::gl::cache;
-use crate::gl::device::discovery::discovered;
 use crate::gl::device::engine::Engine;
 use crate::gl::device::session::Session;
 use crate::gl::driver::api;
@@ -27,17 +23,6 @@ use crate::shader::variant::Variant;
 const CASES: usize = 520;
 /// Distance between selected cases. Neighbouring cases are similar; a distance makes few cases cover all kinds.
 const STRIDE: usize = 7;
-
-/// An engine with guards on the machine's first device.
-pub fn guarded() -> Option<(Engine, Arc<Guards>)> {
-    let target = first_device()?;
-    let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
-    let guards = Arc::new(Guards::default());
-    let machine = Machine::default();
-    let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
-    let egl: Arc<dyn crate::gl::driver::egl::Egl> = Arc::new(egl);
-    Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
-}
 
 /// A device with these limits.
 pub fn limits(engine: &Engine) -> Gpu {

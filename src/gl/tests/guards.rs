@@ -10,12 +10,27 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::faulty::{Faults, FaultyEgl, Machine};
+use super::first_device;
+use crate::gl::device::discovery::discovered;
+use crate::gl::device::engine::Engine;
 use crate::gl::driver::api::{self, Api, DebugMessage};
 
 /// Bytes of a guard: a multiple of every alignment of bindings, and more than a tile's row.
 pub const GUARD: i64 = 4096;
 /// Fills the guards: a NaN that no kernel computes.
 const CANARY: [u8; 4] = 0x7fc0_dead_u32.to_le_bytes();
+
+/// An engine with guards on the machine's first device.
+pub fn guarded() -> Option<(Engine, Arc<Guards>)> {
+    let target = first_device()?;
+    let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
+    let guards = Arc::new(Guards::default());
+    let machine = Machine::default();
+    let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
+    let egl: Arc<dyn crate::gl::driver::egl::Egl> = Arc::new(egl);
+    Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))
+}
 
 /// State shared by the contexts of a machine.
 #[derive(Default)]
@@ -161,6 +176,11 @@ impl Api for GuardedApi {
         fn use_program(program: u32);
         fn forget_program();
         fn uniform_1ui(location: u32, value: u32);
+        fn uniform_location(program: u32, name: &str) -> Option<u32>;
+        fn uniform_3ui(location: u32, x: u32, y: u32, z: u32);
+        fn uniform_1i(location: u32, value: i32);
+        fn uniform_1f(location: u32, value: f32);
+        fn uniform_1d(location: u32, value: f64);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
         fn flush();

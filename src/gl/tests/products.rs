@@ -8,7 +8,8 @@
 
 use std::ops::AddAssign;
 
-use super::guarded::{guarded, limits, number};
+use super::guarded::{limits, number};
+use super::guards::guarded;
 use crate::gl::device::engine::Engine;
 use crate::gl::device::session::Session;
 use crate::gl::product;

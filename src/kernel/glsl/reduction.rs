@@ -152,7 +152,8 @@ void main() {{
     if (index < count.x) scratch[lane] = values[index];
     memoryBarrierShared();
     barrier();
-    for (uint stride = 128u; stride > 0u; stride >>= 1) {{
+    // A single value is not combined with identities, which could change a NaN or the sign of a zero.
+    for (uint stride = count.x > 1u ? 128u : 0u; stride > 0u; stride >>= 1) {{
       if (lane < stride) scratch[lane] = {inner};
       memoryBarrierShared();
       barrier();

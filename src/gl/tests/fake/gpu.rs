@@ -268,6 +268,13 @@ impl Api for FakeApi {
         uniforms[location as usize] = value;
         self.uniforms.set(uniforms);
     }
+    fn uniform_location(&self, _program: u32, _name: &str) -> Option<u32> {
+        None
+    }
+    fn uniform_3ui(&self, _location: u32, _x: u32, _y: u32, _z: u32) {}
+    fn uniform_1i(&self, _location: u32, _value: i32) {}
+    fn uniform_1f(&self, _location: u32, _value: f32) {}
+    fn uniform_1d(&self, _location: u32, _value: f64) {}
     fn dispatch_compute(&self, _x: u32, _y: u32, _z: u32) {
         match self.gpu.numbers {
             _ if self.gpu.speed.is_some() => self.take_time(&self.gpu.speed.unwrap()),

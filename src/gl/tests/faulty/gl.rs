@@ -173,6 +173,11 @@ impl Api for FaultyApi {
         fn program_local_size(program: u32) -> [i32; 3];
         fn use_program(program: u32);
         fn uniform_1ui(location: u32, value: u32);
+        fn uniform_location(program: u32, name: &str) -> Option<u32>;
+        fn uniform_3ui(location: u32, x: u32, y: u32, z: u32);
+        fn uniform_1i(location: u32, value: i32);
+        fn uniform_1f(location: u32, value: f32);
+        fn uniform_1d(location: u32, value: f64);
         fn dispatch_compute(x: u32, y: u32, z: u32);
         fn memory_barrier(barriers: u32);
         fn finish();

@@ -1,0 +1,190 @@
+//! Kernels of the kernel language: compiled from text, launched on a device.
+
+use std::sync::Arc;
+
+use super::Device;
+use super::choice::{EngineChoice, fall_back, fastest};
+use crate::allocate;
+use crate::backend::{Backend, Run};
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::float_env::FloatEnv;
+use crate::kernel::bind::Launch;
+use crate::kernel::describe::{self, Description};
+use crate::kernel::{self, diagnostics, tree};
+use crate::memory::roofline::Work;
+
+pub use crate::kernel::bind::Arg;
+
+/// A kernel of the kernel language, for any device. Cheap to clone.
+///
+/// ```
+/// use sparkle::{Device, Kernel};
+/// let text = "
+///     !@kernel
+///     subroutine saxpy(i, n, a, x, y)
+///       use iso_fortran_env, only: int32, real32
+///       integer(int32), value :: i, n
+///       real(real32), value :: a
+///       real(real32), intent(in) :: x(0:n-1)
+///       real(real32), intent(inout) :: y(0:n-1)
+///       y(i) = a * x(i) + y(i)
+///     end subroutine
+/// ";
+/// let kernel = Kernel::from_source(text, "saxpy")?;
+/// let (x, mut y) = ([1.0f32, 2.0, 3.0], [10.0f32, 20.0, 30.0]);
+/// let device = Device::open("cpu")?;
+/// let run = device.launch(&kernel, &[3], &mut [3.into(), 2.0f32.into(), (&x).into(), (&mut y).into()])?;
+/// assert_eq!(y, [12.0, 24.0, 36.0]);
+/// assert_eq!(&*run.device, "cpu");
+/// # Ok::<(), sparkle::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    unit: Arc<tree::Unit>,
+    index: usize,
+    warnings: Arc<str>,
+}
+
+/// A compiled text: its kernels and the messages about it.
+struct Source {
+    unit: Option<tree::Unit>,
+    messages: String,
+}
+
+/// Compiles on a thread of the library, because the caller's may have little stack and another floating-point
+/// environment.
+fn compile(text: &[u8], file: &str) -> Result<Source> {
+    let (text, name) =
+        (allocate::copied(text, "the source of a kernel")?, allocate::text(file, "a file's name")?);
+    let body = move || {
+        let compiled = kernel::compile(&text)?;
+        let messages = diagnostics::render_all(&compiled.diagnostics, &name, &text)?;
+        Ok(Source { unit: compiled.unit, messages })
+    };
+    let thread = crate::thread::spawn("host", "compiler", body)?;
+    thread.join().map_err(|panic| {
+        let text = crate::thread::panic_text(&*panic);
+        Error::Internal(format!("the compiler of kernels panicked: {text}"))
+    })?
+}
+
+impl Kernel {
+    /// Compiles a source and takes the kernel `name` of it.
+    ///
+    /// # Errors
+    /// [`Error::Source`] with the compiler's messages; [`Error::InvalidArgument`] if there is no such kernel, with the
+    /// names of those that there are; [`Error::OutOfMemory`].
+    pub fn from_source(text: &str, name: &str) -> Result<Self> {
+        let kernels = Kernel::all_from_source(text.as_bytes(), "kernel source")?;
+        let find = |is: &dyn Fn(&str) -> bool| kernels.iter().find(|it| is(it.name())).cloned();
+        let found = find(&|it| it == name).or_else(|| find(&|it| it.eq_ignore_ascii_case(name)));
+        found.ok_or_else(|| {
+            let names: Vec<_> = kernels.iter().take(20).map(Kernel::name).collect();
+            let expected = match names.is_empty() {
+                true => "a source with kernels".to_owned(),
+                false => format!("one of: {}", names.join(", ")),
+            };
+            Error::invalid("kernel name", name, expected)
+        })
+    }
+
+    /// Compiles a source, and gives its kernels in order. `file` names the source in messages.
+    ///
+    /// # Errors
+    /// [`Error::Source`] with the compiler's messages; [`Error::OutOfMemory`].
+    pub fn all_from_source(text: &[u8], file: &str) -> Result<Vec<Self>> {
+        let source = compile(text, file)?;
+        let Some(unit) = source.unit else {
+            return Err(Error::Source { file: file.to_owned(), messages: source.messages });
+        };
+        let (unit, warnings): (_, Arc<str>) = (Arc::new(unit), source.messages.into());
+        let kernels = 0..unit.kernels.len();
+        let made = kernels.map(|index| Ok(Kernel { unit: unit.clone(), index, warnings: warnings.clone() }));
+        allocate::collected(made, "kernels")
+    }
+
+    /// Its name as declared.
+    pub fn name(&self) -> &str {
+        &self.tree().name
+    }
+
+    /// The compiler's warnings about its source, as text; empty if there are none.
+    pub fn warnings(&self) -> &str {
+        &self.warnings
+    }
+
+    /// Its arguments with types, and what else a host needs to know.
+    pub fn description(&self) -> Description {
+        describe::kernel(self.tree())
+    }
+
+    /// Its checked tree.
+    pub fn tree(&self) -> &tree::Kernel {
+        &self.unit.kernels[self.index]
+    }
+
+    /// The checked file that it belongs to.
+    pub fn unit(&self) -> &Arc<tree::Unit> {
+        &self.unit
+    }
+}
+
+/// The work of a launch, for the choice of a device. Loops count as one iteration: their trip counts are unknown.
+fn work(launch: &Launch<'_>) -> Work {
+    let points = u64::try_from(launch.points()).unwrap_or(u64::MAX);
+    let operations = launch.kernel().code.expressions.len() as u64;
+    let (mut upload, mut download) = (0u64, 0u64);
+    for (slot, elements) in launch.buffers().iter().enumerate() {
+        let bytes = elements.bytes() as u64;
+        upload = upload.saturating_add(if launch.reads(slot) { bytes } else { 0 });
+        download = download.saturating_add(if launch.writes(slot) { bytes } else { 0 });
+    }
+    let (flops, bytes) = (points.saturating_mul(operations), upload.saturating_add(download));
+    Work { flops, bytes, upload, download }
+}
+
+impl Device {
+    /// Runs a kernel once for each point of an index space. There is an extent for each of its dimensions, and an
+    /// argument for each dummy except the index arguments.
+    ///
+    /// `auto` chooses as for convolutions: a device that cannot run the kernel leaves it to the CPU, and
+    /// [`Run::fallback`] holds the reason. Without points the CPU answers, and only results of reductions change.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the argument: a wrong number of extents or arguments, a wrong type, an
+    /// array that is too short, one that is written and overlaps another one. Nothing has run then. Or the device's
+    /// failure; the arrays are then untouched.
+    pub fn launch(&self, kernel: &Kernel, extents: &[usize], args: &mut [Arg<'_>]) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.launch_inside(kernel, extents, args)
+    }
+
+    /// [`Device::launch`] for a caller that has already entered the library's floating-point environment.
+    ///
+    /// # Errors
+    /// As [`Device::launch`].
+    pub(crate) fn launch_inside(
+        &self,
+        kernel: &Kernel,
+        extents: &[usize],
+        args: &mut [Arg<'_>],
+    ) -> Result<Run> {
+        let launch = Launch::new(&kernel.unit, kernel.index, extents, args)?;
+        let on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
+            let (kernel, timing) = backend.launch(&launch)?;
+            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
+        };
+        if launch.points() == 0 {
+            let cpu: Arc<dyn Backend> = cpu::open();
+            return on(&cpu, None);
+        }
+        match &self.choice {
+            EngineChoice::Fixed(backend) => on(backend, None),
+            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, work(&launch)) {
+                None => on(cpu, None),
+                Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
+            },
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The buffers of a launch: uploaded before it, read back after it.
+
+use std::rc::Rc;
+
+use crate::allocate;
+use crate::error::Result;
+use crate::gl::driver::context::Context;
+use crate::gl::driver::resource::Buffer;
+use crate::kernel::bind::{Elements, Launch};
+use crate::kernel::describe;
+use crate::kernel::glsl::{PARAMETER_BINDING, Parameters};
+use crate::kernel::tree::Value;
+
+use super::prepared::Prepared;
+use super::reduction::{self, Reducing};
+
+/// What a launch computed, by slot: the bytes of the arrays that it writes.
+pub struct Results(Vec<(usize, Vec<u8>)>);
+
+impl Results {
+    /// Copies all into the launch's arrays. Cannot fail.
+    pub fn store(self, launch: &Launch<'_>) {
+        for (slot, bytes) in self.0 {
+            let elements = &launch.buffers()[slot];
+            debug_assert!(bytes.len() == elements.bytes() && elements.is_writable);
+            if !bytes.is_empty() {
+                // SAFETY: a launch borrows the memory of its arrays while it lives; this one has as many bytes, may be
+                // written and overlaps no other (`Launch::writes`, for which `Bound::read` asked). Nothing else uses it.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), elements.address.cast(), bytes.len());
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of an array.
+fn bytes(elements: &Elements) -> &[u8] {
+    if elements.len == 0 {
+        return &[];
+    }
+    // SAFETY: a launch borrows the memory of its arrays while it lives: valid for reads, initialised, and not written
+    // before `Results::store`. Numbers have no padding.
+    unsafe { std::slice::from_raw_parts(elements.address.cast::<u8>(), elements.bytes()) }
+}
+
+/// The buffers of a launch.
+pub struct Bound {
+    /// By slot. For a reduction this is its single element.
+    arrays: Vec<Buffer>,
+    parameters: Option<Buffer>,
+    reductions: Vec<Reducing>,
+}
+
+impl Bound {
+    /// Makes and fills the buffers.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
+    pub fn new(context: &Rc<Context>, launch: &Launch<'_>, prepared: &Prepared) -> Result<Self> {
+        let array = |(slot, elements): (usize, &Elements)| {
+            let buffer = Buffer::new(context, elements.bytes())?;
+            if launch.reads(slot) && elements.len > 0 {
+                buffer.upload(bytes(elements))?;
+            }
+            Ok(buffer)
+        };
+        let arrays =
+            allocate::collected(launch.buffers().iter().enumerate().map(array), "the arrays of a kernel")?;
+        let parameters = match prepared.parameters() {
+            Parameters::Buffer => Some(Buffer::with_data(context, &block(launch)?)?),
+            Parameters::Uniform | Parameters::Inline => None,
+        };
+        let reductions = launch.kernel().reductions.iter();
+        let reductions = reductions.map(|it| Reducing::new(context, launch, it));
+        let reductions = allocate::collected(reductions, "the reductions of a kernel")?;
+        Ok(Bound { arrays, parameters, reductions })
+    }
+
+    /// Binds what the kernel's program uses.
+    pub fn bind(&self) {
+        (0..).zip(&self.arrays).for_each(|(slot, buffer)| buffer.bind(slot));
+        self.parameters.iter().for_each(|buffer| buffer.bind(PARAMETER_BINDING));
+        self.reductions.iter().for_each(Reducing::bind_scratch);
+    }
+
+    /// Submits the passes that combine the results of blocks, after the kernel's own dispatches.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn finish_reductions(
+        &self,
+        context: &Context,
+        launch: &Launch<'_>,
+        prepared: &Prepared,
+    ) -> Result<()> {
+        for (reducing, finishing) in self.reductions.iter().zip(prepared.finishings()) {
+            reduction::finish(context, launch, reducing, finishing, &self.arrays)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the launch may have written.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
+    pub fn read(&self, launch: &Launch<'_>) -> Result<Results> {
+        let mut all = Vec::new();
+        for (slot, (buffer, elements)) in self.arrays.iter().zip(launch.buffers()).enumerate() {
+            if launch.writes(slot) {
+                let mut bytes = allocate::zeroed(elements.bytes(), "the results of a kernel")?;
+                buffer.read(&mut bytes)?;
+                allocate::push(&mut all, (slot, bytes), "the results of a kernel")?;
+            }
+        }
+        Ok(Results(all))
+    }
+}
+
+/// The parameter block of a launch. Index arguments are zero.
+fn block(launch: &Launch<'_>) -> Result<Vec<u8>> {
+    let description = describe::kernel(launch.kernel());
+    let mut block = allocate::zeroed(description.parameter_bytes, "the scalars of a kernel")?;
+    for (argument, value) in description.arguments.iter().zip(launch.scalars()) {
+        let (Some(offset), Some(value)) = (argument.offset, value) else { continue };
+        let mut put = |bytes: &[u8]| block[offset..][..bytes.len()].copy_from_slice(bytes);
+        match *value {
+            Value::Int32(value) => put(&value.to_ne_bytes()),
+            Value::Int64(value) => put(&value.to_ne_bytes()),
+            Value::Real32(value) => put(&value.to_ne_bytes()),
+            Value::Real64(value) => put(&value.to_ne_bytes()),
+            Value::Logical(value) => put(&i32::from(value).to_ne_bytes()),
+        }
+    }
+    Ok(block)
+}

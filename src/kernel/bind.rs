@@ -1,0 +1,388 @@
+//! The arguments of a launch: checked against the kernel before anything runs.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::allocate;
+use crate::error::{Error, Result};
+
+use super::describe;
+use super::tree::{ArgumentKind, Buffer, BufferShape, Intent, Kernel, Type, Unit, Value};
+
+/// The purpose of allocations.
+const PURPOSE: &str = "the arguments of a kernel";
+
+/// An argument of a launch: a scalar, or an array that is borrowed for the launch. Index arguments are not passed.
+///
+/// Elements of type `i32` serve for integers and for logical values: zero is false, and one is written for true.
+#[derive(Debug)]
+pub struct Arg<'a> {
+    value: ArgValue,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ArgValue {
+    Scalar(Value),
+    Array(Elements),
+}
+
+/// The memory of an array.
+#[derive(Debug, Clone, Copy)]
+pub struct Elements {
+    /// The first element, aligned for its type; dangling if there are none.
+    pub address: *mut c_void,
+    /// The number of elements.
+    pub len: usize,
+    /// Their type; `Int32` also for logical values.
+    pub ty: Type,
+    /// Whether they may be written.
+    pub is_writable: bool,
+}
+
+// SAFETY: whoever makes the value of an address promises that the launch may use the memory, from any thread, while
+// the `Arg` that it comes from lives (`Arg::array`); slices of numbers can be sent and shared.
+unsafe impl Send for Elements {}
+// SAFETY: as above.
+unsafe impl Sync for Elements {}
+
+impl Elements {
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> usize {
+        self.len * self.ty.bytes()
+    }
+
+    fn overlaps(&self, other: &Elements) -> bool {
+        let (a, b) = (self.address as usize, other.address as usize);
+        self.len > 0
+            && other.len > 0
+            && a < b.saturating_add(other.bytes())
+            && b < a.saturating_add(self.bytes())
+    }
+}
+
+impl Arg<'_> {
+    /// A scalar.
+    pub fn scalar(value: Value) -> Self {
+        Arg { value: ArgValue::Scalar(value), borrowed: PhantomData }
+    }
+
+    /// An array of `len` elements at `address`.
+    ///
+    /// # Safety
+    /// While the value lives, and for the lifetime that the caller gives it, the memory is valid for reads of `len`
+    /// elements, aligned for them, initialised, and not written by others. If `is_writable`, it is also valid for
+    /// writes and not used by others, except that two arguments of one launch may overlap: the launch is then refused.
+    /// `len` elements are at most `isize::MAX` bytes.
+    pub unsafe fn array(ty: Type, address: *mut c_void, len: usize, is_writable: bool) -> Self {
+        let ty = if ty == Type::Logical { Type::Int32 } else { ty };
+        let elements = Elements { address, len, ty, is_writable };
+        Arg { value: ArgValue::Array(elements), borrowed: PhantomData }
+    }
+}
+
+macro_rules! arguments {
+    ($($element:ty, $variant:ident);*) => {$(
+        impl From<$element> for Arg<'_> {
+            fn from(value: $element) -> Self {
+                Arg::scalar(Value::$variant(value))
+            }
+        }
+
+        impl<'a> From<&'a [$element]> for Arg<'a> {
+            fn from(elements: &'a [$element]) -> Self {
+                let address = elements.as_ptr().cast_mut().cast();
+                // SAFETY: the slice is borrowed as long as the value lives, and only for reads.
+                unsafe { Arg::array(Type::$variant, address, elements.len(), false) }
+            }
+        }
+
+        impl<'a> From<&'a mut [$element]> for Arg<'a> {
+            fn from(elements: &'a mut [$element]) -> Self {
+                let address = elements.as_mut_ptr().cast();
+                // SAFETY: the slice is borrowed mutably as long as the value lives.
+                unsafe { Arg::array(Type::$variant, address, elements.len(), true) }
+            }
+        }
+
+        impl<'a> From<&'a Vec<$element>> for Arg<'a> {
+            fn from(elements: &'a Vec<$element>) -> Self {
+                elements.as_slice().into()
+            }
+        }
+
+        impl<'a> From<&'a mut Vec<$element>> for Arg<'a> {
+            fn from(elements: &'a mut Vec<$element>) -> Self {
+                elements.as_mut_slice().into()
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$element; N]> for Arg<'a> {
+            fn from(elements: &'a [$element; N]) -> Self {
+                elements.as_slice().into()
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a mut [$element; N]> for Arg<'a> {
+            fn from(elements: &'a mut [$element; N]) -> Self {
+                elements.as_mut_slice().into()
+            }
+        }
+
+        impl<'a> From<&'a mut $element> for Arg<'a> {
+            /// An array of one element, such as the result of a reduction.
+            fn from(element: &'a mut $element) -> Self {
+                std::slice::from_mut(element).into()
+            }
+        }
+    )*};
+}
+
+arguments!(i32, Int32; i64, Int64; f32, Real32; f64, Real64);
+
+impl From<bool> for Arg<'_> {
+    fn from(value: bool) -> Self {
+        Arg::scalar(Value::Logical(value))
+    }
+}
+
+/// A launch whose arguments fit the kernel: what an engine gets. While it lives, the memory of its arrays is borrowed.
+///
+/// Each array has at least the elements that its shape states, those that are written may be written and overlap no
+/// other array, and [`Access::Own`](super::tree::Access::Own) finds an element for every point. Subscripts may still
+/// lie outside of an array.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    unit: Arc<Unit>,
+    kernel: usize,
+    extents: [usize; 3],
+    scalars: Vec<Option<Value>>,
+    lengths: Vec<usize>,
+    buffers: Vec<Elements>,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+fn wrong(name: &str, given: impl std::fmt::Display, expected: impl Into<String>) -> Error {
+    Error::invalid("kernel argument", format!("\"{name}\" with {given}"), expected)
+}
+
+impl<'a> Launch<'a> {
+    /// Checks a launch of the kernel `unit.kernels[kernel]`. There is an extent for each dimension of its index space,
+    /// and an argument for each dummy that is not an index argument, in their order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the argument: a wrong number of extents or arguments, an extent over
+    /// `i32::MAX`, an argument of the wrong type or kind, an array that is too short, one that is written and cannot
+    /// be or overlaps another one. [`Error::OutOfMemory`].
+    pub fn new(unit: &Arc<Unit>, kernel: usize, extents: &[usize], args: &'a mut [Arg<'_>]) -> Result<Self> {
+        let (unit, position) = (unit.clone(), kernel);
+        let Some(kernel) = unit.kernels.get(position) else {
+            return Err(Error::Internal("a kernel's index is wrong".to_owned()));
+        };
+        if extents.len() != kernel.dims {
+            let expected = format!("{} for kernel \"{}\"", kernel.dims, kernel.name);
+            return Err(Error::invalid("number of extents", extents.len(), expected));
+        }
+        if let Some(extent) = extents.iter().find(|&&extent| i32::try_from(extent).is_err()) {
+            return Err(Error::invalid("extent", extent, format!("at most {}", i32::MAX)));
+        }
+        let mut all = [1; 3];
+        all.iter_mut().zip(extents).for_each(|(to, from)| *to = *from);
+        let passed = kernel.arguments.iter().filter(|it| !matches!(it.kind, ArgumentKind::Index(_)));
+        if passed.clone().count() != args.len() {
+            let expected = format!("{} for kernel \"{}\"", passed.count(), kernel.name);
+            return Err(Error::invalid("number of kernel arguments", args.len(), expected));
+        }
+        let mut launch = Launch {
+            unit: unit.clone(),
+            kernel: position,
+            extents: all,
+            scalars: allocate::with_capacity(kernel.arguments.len(), PURPOSE)?,
+            lengths: allocate::with_capacity(kernel.arguments.len(), PURPOSE)?,
+            buffers: allocate::with_capacity(args.len(), PURPOSE)?,
+            borrowed: PhantomData,
+        };
+        launch.bind(kernel, args)?;
+        launch.check_lengths(kernel)?;
+        launch.check_overlaps(kernel)?;
+        Ok(launch)
+    }
+
+    /// Sorts the arguments and checks their types.
+    fn bind(&mut self, kernel: &Kernel, args: &[Arg<'_>]) -> Result<()> {
+        let mut args = args.iter();
+        let mut buffers = allocate::with_capacity(args.len(), PURPOSE)?;
+        for argument in &kernel.arguments {
+            let (mut scalar, mut length) = (None, 0);
+            let (name, ty) = (argument.name.as_str(), argument.ty);
+            let passed = if matches!(argument.kind, ArgumentKind::Index(_)) { None } else { args.next() };
+            match (&argument.kind, passed.map(|arg| arg.value)) {
+                (ArgumentKind::Index(_), _) | (_, None) => {}
+                (ArgumentKind::Scalar, Some(ArgValue::Scalar(value))) => {
+                    if value.ty() != ty {
+                        let given = format!("type {}", value.ty().fortran());
+                        return Err(wrong(name, given, ty.fortran()));
+                    }
+                    scalar = Some(value);
+                }
+                (ArgumentKind::Scalar, Some(ArgValue::Array(elements))) => {
+                    let given = format!("an array of {}", elements.ty.fortran());
+                    return Err(wrong(name, given, format!("a scalar of {}", ty.fortran())));
+                }
+                (ArgumentKind::Buffer(_), Some(ArgValue::Scalar(value))) => {
+                    let given = format!("a scalar of {}", value.ty().fortran());
+                    return Err(wrong(name, given, format!("an array of {}", ty.fortran())));
+                }
+                (ArgumentKind::Buffer(buffer), Some(ArgValue::Array(elements))) => {
+                    let stored = if ty == Type::Logical { Type::Int32 } else { ty };
+                    if elements.ty != stored {
+                        let given = format!("elements of type {}", elements.ty.fortran());
+                        return Err(wrong(name, given, stored.fortran()));
+                    }
+                    if Self::is_written(buffer) && !elements.is_writable {
+                        return Err(wrong(name, "read-only elements", "elements that may be written"));
+                    }
+                    length = elements.len;
+                    allocate::push(&mut buffers, (buffer.slot, elements), PURPOSE)?;
+                }
+            }
+            allocate::push(&mut self.scalars, scalar, PURPOSE)?;
+            allocate::push(&mut self.lengths, length, PURPOSE)?;
+        }
+        // Slots follow the declarations, whose order need not be that of the arguments.
+        buffers.sort_unstable_by_key(|(slot, _)| *slot);
+        allocate::append(&mut self.buffers, buffers.into_iter().map(|(_, elements)| elements), PURPOSE)
+    }
+
+    fn check_lengths(&self, kernel: &Kernel) -> Result<()> {
+        for (position, argument) in kernel.arguments.iter().enumerate() {
+            let ArgumentKind::Buffer(buffer) = &argument.kind else { continue };
+            let len = self.lengths[position];
+            let expected = match &buffer.shape {
+                BufferShape::Element { own: true } => self.points(),
+                BufferShape::Element { own: false } => 0,
+                BufferShape::Reduction(_) if len > 1 => {
+                    return Err(wrong(&argument.name, format!("{len} elements"), "1"));
+                }
+                BufferShape::Reduction(_) => 1,
+                BufferShape::Array(_) => {
+                    self.shape(position)?.into_iter().flatten().fold(1, u128::saturating_mul)
+                }
+            };
+            if (len as u128) < expected {
+                let given = format!("{len} elements");
+                return Err(wrong(&argument.name, given, format!("at least {expected}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_overlaps(&self, kernel: &Kernel) -> Result<()> {
+        let buffers = || {
+            let named = kernel.arguments.iter().filter_map(|argument| match &argument.kind {
+                ArgumentKind::Buffer(buffer) => Some((&argument.name, buffer)),
+                _ => None,
+            });
+            named.filter_map(|(name, buffer)| Some(((name, buffer), self.buffers.get(buffer.slot)?)))
+        };
+        for (at, ((name, buffer), elements)) in buffers().enumerate() {
+            for ((other_name, other), others) in buffers().take(at) {
+                let written = Self::is_written(buffer) || Self::is_written(other);
+                if written && elements.overlaps(others) {
+                    let given = format!("memory of \"{other_name}\"");
+                    return Err(wrong(name, given, "arrays that do not overlap where one is written"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a launch may write a buffer.
+    fn is_written(buffer: &Buffer) -> bool {
+        buffer.is_written || buffer.intent != Intent::In
+    }
+
+    /// The extents of an array's dimensions, the last of `(*)` not among them.
+    fn shape(&self, position: usize) -> Result<Vec<Option<u128>>> {
+        let kernel = self.kernel();
+        let extents =
+            describe::extents(&kernel.arguments, &kernel.code, position, &self.scalars, &self.lengths)?;
+        // Each is below 2^31, so four fit in 128 bits, and more saturate.
+        let extents = extents.into_iter().map(|extent| extent.map(u128::from));
+        Ok(extents.collect())
+    }
+
+    /// The file.
+    pub fn unit(&self) -> &Arc<Unit> {
+        &self.unit
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &Kernel {
+        &self.unit.kernels[self.kernel]
+    }
+
+    /// The index of the kernel in [`Unit::kernels`].
+    pub fn kernel_index(&self) -> usize {
+        self.kernel
+    }
+
+    /// The extents of the index space, each at most `i32::MAX`; 1 for dimensions that it lacks.
+    pub fn extents(&self) -> [usize; 3] {
+        self.extents
+    }
+
+    /// The number of points.
+    pub fn points(&self) -> u128 {
+        self.extents.iter().map(|&extent| extent as u128).product()
+    }
+
+    /// The scalars, each at the position of its argument in [`Kernel::arguments`]; nothing for other arguments.
+    pub fn scalars(&self) -> &[Option<Value>] {
+        &self.scalars
+    }
+
+    /// The lengths of arrays in elements, each at the position of its argument; 0 for other arguments.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// The arrays by slot.
+    pub fn buffers(&self) -> &[Elements] {
+        &self.buffers
+    }
+
+    /// Whether a launch may write the array at a slot, so that a copy of it must go back.
+    pub fn writes(&self, slot: usize) -> bool {
+        self.buffer(slot).is_some_and(|(_, buffer)| Self::is_written(buffer))
+    }
+
+    /// Whether the contents that the array at a slot has before the launch matter to the launch's results. They do not
+    /// if it has `intent(out)` and every element is written.
+    pub fn reads(&self, slot: usize) -> bool {
+        let Some((position, buffer)) = self.buffer(slot) else { return true };
+        if buffer.intent != Intent::Out || buffer.is_read || !buffer.written_by_every_point {
+            return !matches!((&buffer.shape, buffer.intent), (BufferShape::Reduction(_), Intent::Out));
+        }
+        let len = self.lengths[position] as u128;
+        if len != self.points() {
+            return true;
+        }
+        match self.shape(position) {
+            Ok(shape) => {
+                !shape.iter().zip(self.extents).all(|(it, extent)| it.is_none_or(|it| it == extent as u128))
+            }
+            Err(_) => true,
+        }
+    }
+
+    fn buffer(&self, slot: usize) -> Option<(usize, &Buffer)> {
+        let all = self.kernel().arguments.iter().enumerate();
+        let mut buffers = all.filter_map(|(position, argument)| match &argument.kind {
+            ArgumentKind::Buffer(buffer) => Some((position, buffer)),
+            _ => None,
+        });
+        buffers.find(|(_, buffer)| buffer.slot == slot)
+    }
+}
