@@ -127,10 +127,15 @@ fn measure<K: Kernel>(kernel: K) -> Result<[f64; 8]> {
             }
         }
     };
-    // SAFETY (both): A has as many depths. Channels are CHANNEL apart, and a row of a tap ends before the next channel;
-    // the image has one row more than channels. C is a whole tile, and the panel has room for all depths.
-    let from_view = |view: View| unsafe { kernel.view(a, &view, tile, &epilogue) };
-    let packing = |view: View| unsafe { kernel.view_packing(a, &view, to, tile, &epilogue) };
+    let from_view = |view: View| {
+        // SAFETY: A has as many depths. Channels are CHANNEL apart, and a row of a tap ends before the next channel; the
+        // image has one more than channels. C is a whole tile.
+        unsafe { kernel.view(a, &view, tile, &epilogue) };
+    };
+    let packing = |view: View| {
+        // SAFETY: as above; the panel has room for all depths.
+        unsafe { kernel.view_packing(a, &view, to, tile, &epilogue) };
+    };
     let mut best = [0f64; 8];
     for _ in 0..ROUNDS {
         let rates = [

@@ -208,8 +208,8 @@ impl<K: Kernel> ConvPlan<K> {
             }
             // With a single vector there is a load for each multiply-add. Two panels of A share the loads of B.
             let alone = !gaps && pass.given.is_none() && strip.beside == 0 && strip.cols <= K::LANES;
-            if alone && tile.rows == K::MR && (index % 2 == 1 || map.rows - i >= 2 * K::MR) {
-                if index % 2 == 0 {
+            if alone && tile.rows == K::MR && (!index.is_multiple_of(2) || map.rows - i >= 2 * K::MR) {
+                if index.is_multiple_of(2) {
                     let both = Tile { rows: 2 * K::MR, ..tile };
                     kernel.view_two([a, a.add(pass.panel)], view, both, &epilogue);
                 }

@@ -118,8 +118,7 @@ unsafe fn view_packing_a<const V: usize, const X: usize, const MASKED: bool>(
         let before = &mut transpose_until;
         if is_whole::<__m512, V, X, MASKED>(b, &c) {
             view_of::<__m512, MR, V, X, MASKED, true, 0>(
-                MR,
-                panel,
+                (MR, panel),
                 b,
                 nowhere,
                 c,
@@ -129,8 +128,7 @@ unsafe fn view_packing_a<const V: usize, const X: usize, const MASKED: bool>(
             );
         } else {
             view_of::<__m512, MR, V, X, MASKED, false, 0>(
-                MR,
-                panel,
+                (MR, panel),
                 b,
                 nowhere,
                 c,

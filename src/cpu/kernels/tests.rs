@@ -98,11 +98,34 @@ fn check_view<K: Kernel>(kernel: K, (rows, cols, beside): (usize, usize, usize),
                 thin: thin.as_ptr(),
                 a_ahead: A_AHEAD,
             };
-            // SAFETY: all lanes that are set are inside of b, and a, thin, bias and c have the lengths the contract
-            // asks for.
+            let mut panel = vec![f32::NAN; depth * K::NR];
+            // SAFETY: all lanes that are set are inside of b, and a, thin, bias, c and the panel have the lengths the
+            // contract asks for.
             unsafe {
                 let tile = Tile { start: c.as_mut_ptr(), ld: cols + 3, rows, cols };
                 kernel.view(a.as_ptr(), &view, tile, &epilogue);
+                if rows == K::MR {
+                    let mut other = old.clone();
+                    let tile = Tile { start: other.as_mut_ptr(), ..tile };
+                    kernel.view_packing(a.as_ptr(), &view, panel.as_mut_ptr(), tile, &epilogue);
+                    assert_eq!(other, c, "{} {rows}x{cols} {beside} while packing", K::CONV);
+                    let mut other = old.clone();
+                    let tile = Tile { start: other.as_mut_ptr(), ..tile };
+                    let packed = View::of_panel(panel.as_ptr(), K::NR, depth);
+                    let packed = View { beside, thin: thin.as_ptr(), ..packed };
+                    kernel.view(a.as_ptr(), &packed, tile, &epilogue);
+                    assert_eq!(other, c, "{} {rows}x{cols} {beside} from the panel", K::CONV);
+                }
+            }
+            for (index, &packed) in panel.iter().enumerate().filter(|_| rows == K::MR) {
+                let (p, j) = (index / K::NR, index % K::NR);
+                let tap = &taps[p % count];
+                let expected = match j {
+                    _ if j < wide && seen(tap, j) => at(p / count, tap, j),
+                    _ if j < wide.next_multiple_of(K::LANES) => 0.0,
+                    _ => continue,
+                };
+                assert_eq!(packed, expected, "{} {rows}x{cols} {beside} depth {p}, column {j}", K::CONV);
             }
             for (i, j) in (0..rows).flat_map(|i| (0..cols + 3).map(move |j| (i, j))) {
                 let (got, old) = (c[i * (cols + 3) + j], old[i * (cols + 3) + j]);

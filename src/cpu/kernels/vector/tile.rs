@@ -110,7 +110,7 @@ unsafe fn tile_of<
             }
             if unroll == UNROLL {
                 unrolled!(u below UNROLL: {
-                    at.step::<T, M, V, WITH, WHOLE, MR, NR>(&mut sums, mask, u % 2 == 0);
+                    at.step::<T, M, V, WITH, WHOLE, MR, NR>(&mut sums, mask, u.is_multiple_of(2));
                 });
             } else {
                 at.step::<T, M, V, WITH, WHOLE, MR, NR>(&mut sums, mask, true);

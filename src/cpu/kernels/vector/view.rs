@@ -27,11 +27,18 @@ pub(in crate::cpu::kernels) unsafe fn view<
     unsafe {
         let nowhere = std::ptr::null_mut();
         if is_whole::<T, V, X, MASKED>(b, &c) {
-            view_of::<T, M, V, X, MASKED, true, 0>(step, a, b, nowhere, c, epilogue, usize::MAX, &mut |_| ());
+            view_of::<T, M, V, X, MASKED, true, 0>(
+                (step, a),
+                b,
+                nowhere,
+                c,
+                epilogue,
+                usize::MAX,
+                &mut |_| (),
+            );
         } else {
             view_of::<T, M, V, X, MASKED, false, 0>(
-                step,
-                a,
+                (step, a),
                 b,
                 nowhere,
                 c,
@@ -75,9 +82,9 @@ pub(in crate::cpu::kernels) unsafe fn view_packing<
     // SAFETY: the caller keeps the contract; no mask is used only where the last vector is whole.
     unsafe {
         if is_whole::<T, V, X, MASKED>(b, &c) {
-            view_of::<T, M, V, X, MASKED, true, NR>(M, a, b, packed, c, epilogue, usize::MAX, &mut |_| ());
+            view_of::<T, M, V, X, MASKED, true, NR>((M, a), b, packed, c, epilogue, usize::MAX, &mut |_| ());
         } else {
-            view_of::<T, M, V, X, MASKED, false, NR>(M, a, b, packed, c, epilogue, usize::MAX, &mut |_| ());
+            view_of::<T, M, V, X, MASKED, false, NR>((M, a), b, packed, c, epilogue, usize::MAX, &mut |_| ());
         }
     }
 }
@@ -98,8 +105,7 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
     const WHOLE: bool,
     const PACK: usize,
 >(
-    step: usize,
-    a: *const f32,
+    (step, a): (usize, *const f32),
     b: &View,
     packed: *mut f32,
     c: Tile,
