@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "status",
     "library",
     "device",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 12] = [
     "plan",
     "pipeline",
     "gemm",
+    "kernel",
     "timing",
     "reference",
     "helpers",

@@ -7,8 +7,8 @@
  * Pointers. NULL where a pointer is required is SPARKLE_ERROR_NULL_POINTER. const memory is not modified. Lengths
  * count floats. Floats must be aligned as floats, and an output must not overlap an input.
  *
- * Handles. sparkle_device, sparkle_plan, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that are never
- * dereferenced and never reused. A handle that was closed, never existed or is of another kind is
+ * Handles. sparkle_device, sparkle_plan, sparkle_kernel, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that
+ * are never dereferenced and never reused. A handle that was closed, never existed or is of another kind is
  * SPARKLE_ERROR_INVALID_HANDLE. The caller closes, destroys or releases each handle, or calls sparkle_finalize.
  *
  * Threads. Every function may be called from any thread at any time, and threads may share handles. A handle may be
@@ -24,8 +24,8 @@
  * function returns SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function, and outputs are untouched.
  * All other allocations are smaller than 64 KiB each. If one of those fails, the process is aborted.
  *
- * Processes. After fork(), devices and plans on the CPU continue to work in the child. GL devices and plans, and all pipelines,
- * slots and tickets, return SPARKLE_ERROR_FORKED there.
+ * Processes. After fork(), kernels, and devices and plans on the CPU, continue to work in the child. GL devices and plans,
+ * and all pipelines, slots and tickets, return SPARKLE_ERROR_FORKED there.
  *
  * The end of the process. Every function may be called from exit handlers and destructors, also at the end of a thread; none
  * waits for ever. After the drivers have shut down, calls and jobs on GL return SPARKLE_ERROR_ENDING, "auto" and "cpu"
@@ -134,6 +134,31 @@ typedef int32_t sparkle_algorithm;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// What an argument of a kernel is.
+enum sparkle_argument_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// An index argument. Programs do not pass it.
+  SPARKLE_ARGUMENT_INDEX = 0,
+  /// A scalar.
+  SPARKLE_ARGUMENT_SCALAR = 1,
+  /// A buffer with an element for each point.
+  SPARKLE_ARGUMENT_ELEMENT = 2,
+  /// A buffer with a shape.
+  SPARKLE_ARGUMENT_ARRAY = 3,
+  /// A single element that all points are combined into.
+  SPARKLE_ARGUMENT_REDUCTION = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_argument_kind sparkle_argument_kind;
+#else
+typedef int32_t sparkle_argument_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// The kind of engine that drives a device.
 enum sparkle_device_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -150,6 +175,46 @@ enum sparkle_device_kind
 typedef enum sparkle_device_kind sparkle_device_kind;
 #else
 typedef int32_t sparkle_device_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/// A version of GLSL.
+enum sparkle_glsl_version
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// `#version 310 es`.
+  SPARKLE_GLSL_310_ES = 310,
+  /// `#version 430`.
+  SPARKLE_GLSL_430 = 430,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_glsl_version sparkle_glsl_version;
+#else
+typedef int32_t sparkle_glsl_version;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/// Whether a kernel reads or writes an argument.
+enum sparkle_intent
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// It only reads.
+  SPARKLE_INTENT_IN = 0,
+  /// It only writes.
+  SPARKLE_INTENT_OUT = 1,
+  /// It reads and writes.
+  SPARKLE_INTENT_INOUT = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_intent sparkle_intent;
+#else
+typedef int32_t sparkle_intent;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -172,6 +237,27 @@ typedef int32_t sparkle_layout;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// How scalars reach a kernel that is a GLSL text.
+enum sparkle_parameter_method
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// Plain uniforms with the names of the scalars.
+  SPARKLE_PARAMETERS_UNIFORM = 0,
+  /// A storage block, std430, at binding 15.
+  SPARKLE_PARAMETERS_BUFFER = 1,
+  /// Constants: the text contains PLACEHOLDER_name where a value belongs.
+  SPARKLE_PARAMETERS_INLINE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_parameter_method sparkle_parameter_method;
+#else
+typedef int32_t sparkle_parameter_method;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// Whether an operand is transposed; the values are those of CBLAS.
 enum sparkle_transpose
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -191,8 +277,36 @@ typedef int32_t sparkle_transpose;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// The type of a scalar, or of an array's elements.
+enum sparkle_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// `integer(int32)`: int32_t.
+  SPARKLE_TYPE_INT32 = 0,
+  /// `integer(int64)`: int64_t.
+  SPARKLE_TYPE_INT64 = 1,
+  /// `real(real32)`: float.
+  SPARKLE_TYPE_REAL32 = 2,
+  /// `real(real64)`: double.
+  SPARKLE_TYPE_REAL64 = 3,
+  /// `logical`: int32_t, where zero is false and any other value is true.
+  SPARKLE_TYPE_LOGICAL = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_type sparkle_type;
+#else
+typedef int32_t sparkle_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// An opened device. Any number of threads may use it at once.
 typedef struct sparkle_device sparkle_device;
+
+/// A compiled kernel, for any device. Any number of threads may use it at once.
+typedef struct sparkle_kernel sparkle_kernel;
 
 /// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it
 /// at once.
@@ -425,6 +539,53 @@ typedef struct sparkle_gemm_desc {
   float beta;
 } sparkle_gemm_desc;
 
+/// A kernel. Its name ends with a NUL.
+typedef struct sparkle_kernel_info {
+  /// sizeof(sparkle_kernel_info), set by the caller.
+  size_t size;
+  /// Dimensions of its index space, 1 to 3.
+  int32_t dims;
+  /// The value of an index argument at the first point: 0 or 1.
+  int32_t base;
+  /// Points of a workgroup along each axis, as the source says; zeros for local_size=auto.
+  int32_t local_size[3];
+  /// Number of its arguments, index arguments included.
+  int32_t arguments;
+  /// Number of its buffers. Their slots are 0 and up in the order of the arguments.
+  int32_t buffers;
+  /// 1 if every operation is rounded and NaN is kept (contract=off), else 0.
+  int32_t exact;
+  /// 1 if all points of whole workgroups run, and the source itself guards the points outside; else 0.
+  int32_t cooperative;
+  /// 1 if the source has the old form, which no Fortran compiler accepts, else 0.
+  int32_t legacy;
+  /// Bytes of the parameter block: a value for each index argument and scalar in their order, each at a multiple of
+  /// its size.
+  int64_t parameter_bytes;
+  /// Its name as declared.
+  char name[64];
+} sparkle_kernel_info;
+
+/// An argument of a kernel. Its name ends with a NUL.
+typedef struct sparkle_argument_info {
+  /// sizeof(sparkle_argument_info), set by the caller.
+  size_t size;
+  /// A sparkle_type: that of a scalar, or of a buffer's elements.
+  int32_t type;
+  /// A sparkle_argument_kind.
+  int32_t kind;
+  /// A sparkle_intent.
+  int32_t intent;
+  /// Dimensions of an array, else 0.
+  int32_t rank;
+  /// The binding of a buffer, else -1.
+  int32_t slot;
+  /// The offset of an index argument or scalar in the parameter block, in bytes; -1 for a buffer.
+  int32_t offset;
+  /// Its name as declared.
+  char name[64];
+} sparkle_argument_info;
+
 /// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
 typedef struct sparkle_timing {
   /// sizeof(sparkle_timing), set by the caller.
@@ -511,10 +672,10 @@ sparkle_status sparkle_set_num_threads(int32_t count);
 /// The number of threads of the CPU engine; 0 only after an internal error.
 int32_t sparkle_get_num_threads(void);
 
-/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
-/// It cancels jobs that have not started and waits for the others. Running calls end normally. It may be called any
-/// number of times, and Sparkle can be used again afterwards. It does not affect the reference interface, which
-/// gpu_cleanup_opengl ends.
+/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots and tickets; their handles become
+/// invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
+/// called any number of times, and Sparkle can be used again afterwards. It does not affect the reference interface,
+/// which gpu_cleanup_opengl ends.
 sparkle_status sparkle_finalize(void);
 
 /// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which
@@ -771,6 +932,68 @@ sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              size_t b_len,
                              float *c,
                              size_t c_len);
+
+/// Compiles a kernel file, `length` bytes of Fortran at `source`, and writes the handle of its kernel `name` to `*out`:
+/// the exact spelling first, then any case. `name` NULL means the only kernel of the source. The caller destroys the
+/// kernel with sparkle_kernel_destroy. docs/kernel.md describes the language.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if the source has errors, with the compiler's messages as the last error; if there is
+/// no such kernel; or if `name` is NULL and there are several. A source of more than 1 MiB is such an error.
+sparkle_status sparkle_kernel_compile(const char *source,
+                                      size_t length,
+                                      const char *name,
+                                      struct sparkle_kernel **out);
+
+/// Reads the file at `path` and compiles it, as sparkle_kernel_compile does. Messages name the file.
+///
+/// The errors are those of sparkle_kernel_compile; SPARKLE_ERROR_INVALID_ARGUMENT also if the file cannot be read.
+sparkle_status sparkle_kernel_compile_file(const char *path,
+                                           const char *name,
+                                           struct sparkle_kernel **out);
+
+/// Describes a kernel into `*out`, whose `size` the caller has set.
+sparkle_status sparkle_kernel_describe(struct sparkle_kernel *kernel,
+                                       struct sparkle_kernel_info *out);
+
+/// Describes the argument at `index` of a kernel into `*out`, whose `size` the caller has set. The first argument has
+/// index 0; index arguments count.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if `index` is not less than the number of arguments.
+sparkle_status sparkle_kernel_argument(struct sparkle_kernel *kernel,
+                                       size_t index,
+                                       struct sparkle_argument_info *out);
+
+/// Writes a kernel as the text of a GLSL compute shader. `version` is a sparkle_glsl_version, `method` a
+/// sparkle_parameter_method. Buffers bind to their slots. The text states the size of its workgroups, which
+/// local_size=auto leaves to this function. The uniform `count` (uvec3) is the extents of the index space, or zeros to
+/// guard points by the buffers' lengths; the uniform `first` (uvec3) is the first workgroup of the dispatch. A kernel
+/// with reductions writes the result of each block of 256 points to its reduction's buffer, and the program combines
+/// these.
+///
+/// The text goes to `text`, which holds `capacity` bytes, and ends with a NUL; its length without the NUL goes to
+/// `*length`. With `text` NULL and `capacity` 0 only the length is written.
+///
+/// SPARKLE_ERROR_UNSUPPORTED if this version of GLSL lacks something: 64-bit integers, functions of doubles; in ES also
+/// doubles and contract=off. SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the
+/// required size.
+sparkle_status sparkle_kernel_source(struct sparkle_kernel *kernel,
+                                     int32_t version,
+                                     int32_t method,
+                                     char *text,
+                                     size_t capacity,
+                                     size_t *length);
+
+/// Writes the compiler's warnings about the source of a kernel as text, with the lines that they are about. The text is
+/// empty if there are none. The errors of a source that does not compile are the last error of sparkle_kernel_compile.
+///
+/// `text`, `capacity` and `length` are those of sparkle_kernel_source, and so is SPARKLE_ERROR_INVALID_ARGUMENT.
+sparkle_status sparkle_kernel_diagnostics(struct sparkle_kernel *kernel,
+                                          char *text,
+                                          size_t capacity,
+                                          size_t *length);
+
+/// Destroys a kernel; NULL is ignored. Running calls end normally.
+sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 
 /// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm or
 /// sparkle_ticket_wait to `*out`, whose `size` the caller has set.

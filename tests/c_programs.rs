@@ -66,6 +66,11 @@ fn program(source: &str, flags: &[&str], arguments: &[&str], variables: &[(&str,
 }
 
 #[test]
+fn kernels_as_text() {
+    program("kernels.c", &[], &[], &[]).expect("described\nwritten\nrefused\nfrom 64 KiB of stack\n");
+}
+
+#[test]
 fn sixty_four_threads() {
     program("threads.c", &[], &[], &[]).expect("64 threads\n");
     program("threads.c", &[], &[], &[("SPARKLE_NUM_THREADS", "1")]).expect("64 threads\n");

@@ -1,4 +1,5 @@
-//! Links between the project's pages lead to files and headings that exist.
+//! Links between the project's pages lead to files and headings that exist. What `docs/kernel.md` shows is what the
+//! compiler does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,4 +51,50 @@ fn links_lead_somewhere() {
         }
     }
     assert!(followed > 50, "{followed} links in {} pages", all.len());
+}
+
+/// The page about the kernel language.
+fn kernel_page() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kernel.md")).unwrap()
+}
+
+#[test]
+fn the_kernel_page_lists_every_message() {
+    use sparkle::kernel::diagnostics::{Code, Severity};
+    let page = kernel_page();
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| K")).collect();
+    let rows = Code::ALL.iter().map(|code| {
+        let severity = match code.severity() {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        format!("| {code} | {severity} | {} |", code.title())
+    });
+    assert_eq!(listed, rows.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_kernels_of_the_kernel_page_are_what_it_says() {
+    use sparkle::kernel::{compile, diagnostics::render_all};
+    let page = kernel_page();
+    let (mut compiled, mut refused) = (0, 0);
+    for rest in page.split("```fortran\n").skip(1) {
+        let (source, after) = rest.split_once("```\n").unwrap();
+        // An example of an error is followed by its message.
+        let expected = after.trim_start().strip_prefix("```text\n").map(|it| it.split_once("```").unwrap().0);
+        let found = compile(source.as_bytes()).unwrap();
+        let messages = render_all(&found.diagnostics, "saxpy.f90", source.as_bytes()).unwrap();
+        assert_eq!(messages, expected.unwrap_or_default(), "{source}");
+        assert_eq!(found.unit.is_some(), expected.is_none(), "{source}");
+        *if expected.is_some() { &mut refused } else { &mut compiled } += 1;
+    }
+    assert!(compiled >= 6 && refused == 1, "{compiled} compiled, {refused} refused");
+}
+
+#[test]
+fn the_kernel_page_lists_every_limit() {
+    let page = kernel_page();
+    let tree = sparkle::kernel::tree::MAX_ARGUMENTS;
+    assert!(page.contains(&format!("| {}; {tree} |", sparkle::kernel::tree::MAX_RANK)));
+    assert!(page.contains(&format!("up to {}.", sparkle::kernel::diagnostics::MAX_DIAGNOSTICS)));
 }

@@ -13,6 +13,7 @@ mod choice;
 mod discovery;
 mod jobs;
 mod kernel;
+mod kernel_text;
 mod pipeline;
 mod plan;
 pub(crate) mod reference;

@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use super::conv2d::{self, sparkle_conv2d_desc};
 use super::pointer::{self, Growing, truth};
 use super::status::{Outcome, sparkle_status};
+use super::text::TextOut;
 use crate::device::architecture::{self, Architecture};
 use crate::error::Error;
 use crate::memory::tiles::Gpu;
@@ -168,34 +169,15 @@ pub unsafe extern "C" fn sparkle_shader_source(
     length: *mut usize,
 ) -> sparkle_status {
     boundary!(|_call| {
-        pointer::check("length", length)?;
-        // SAFETY: C's promises for the structs and for `text`.
+        // SAFETY: C's promises for the structs, and for `text` and `length`.
         let (problem, wish, into) = unsafe {
+            let into = TextOut::new(text, capacity, length)?;
             let wish = match options.is_null() {
                 true => Request { threads: [16, 16], registers: 64, shared: false, chains: 1 },
                 false => pointer::read_struct(options)?.wish()?,
             };
-            let only_length = text.is_null() && capacity == 0;
-            let into = match only_length {
-                true => None,
-                false => Some(pointer::output("text", text.cast::<u8>(), capacity, &[])?),
-            };
             (conv2d::problem(desc)?, wish, into)
         };
-        let source = Single::new(&wish, &problem)?.source(&problem)?.text;
-        if let Some(into) = into {
-            let room = into.len();
-            let Some((whole, end)) = into
-                .get_mut(..=source.len())
-                .and_then(<[u8]>::split_last_mut)
-                .map(|(end, whole)| (whole, end))
-            else {
-                return Err(Error::invalid("capacity", room, format!("at least {}", source.len() + 1)).into());
-            };
-            whole.copy_from_slice(source.as_bytes());
-            *end = 0;
-        }
-        // SAFETY: C's promise for `length`.
-        unsafe { pointer::write("length", length, source.len()) }
+        into.write(&Single::new(&wish, &problem)?.source(&problem)?.text)
     })
 }

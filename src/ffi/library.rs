@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::boundary::{self, c_string};
 use super::device::{self, sparkle_device};
 use super::handle;
+use super::kernel::sparkle_kernel;
 use super::pipeline::{sparkle_pipeline, sparkle_slot, sparkle_ticket};
 use super::plan::sparkle_plan;
 use super::status::{self, sparkle_status};
@@ -112,10 +113,10 @@ pub extern "C" fn sparkle_get_num_threads() -> i32 {
     boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
 }
 
-/// Ends the library's threads and frees all devices, plans, pipelines, slots and tickets; their handles become invalid.
-/// It cancels jobs that have not started and waits for the others. Running calls end normally. It may be called any
-/// number of times, and Sparkle can be used again afterwards. It does not affect the reference interface, which
-/// gpu_cleanup_opengl ends.
+/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots and tickets; their handles become
+/// invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
+/// called any number of times, and Sparkle can be used again afterwards. It does not affect the reference interface,
+/// which gpu_cleanup_opengl ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_finalize() -> sparkle_status {
     boundary!(|call| {
@@ -123,6 +124,7 @@ pub extern "C" fn sparkle_finalize() -> sparkle_status {
         handle::clear::<sparkle_pipeline>(call)?;
         handle::clear::<sparkle_ticket>(call)?;
         handle::clear::<sparkle_plan>(call)?;
+        handle::clear::<sparkle_kernel>(call)?;
         handle::clear::<sparkle_device>(call)?;
         device::forget_auto(call)?;
         crate::finalize();

@@ -62,12 +62,14 @@ mod panics;
 mod pointer;
 #[cfg(test)]
 mod sizes;
+mod text;
 
 pub mod architecture;
 pub mod conv2d;
 pub mod device;
 pub mod gemm;
 pub mod helpers;
+pub mod kernel;
 pub mod library;
 pub mod pipeline;
 pub mod plan;

@@ -10,7 +10,7 @@ use super::boundary::{self, Call};
 use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
-    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, library::*, pipeline::*, plan::*,
+    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, library::*, pipeline::*, plan::*,
     reference::*, timing::*, tuning_history::*,
 };
 
@@ -118,6 +118,13 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_plan_execute(h, f, 0, m, 0);
         sparkle_plan_memory(null_mut(), null_mut(), null_mut());
         sparkle_plan_destroy(null_mut());
+        sparkle_kernel_compile(null(), 0, null(), null_mut());
+        sparkle_kernel_compile_file(null(), null(), null_mut());
+        sparkle_kernel_describe(null_mut(), null_mut());
+        sparkle_kernel_argument(null_mut(), 0, null_mut());
+        sparkle_kernel_source(null_mut(), 0, 0, null_mut(), 0, null_mut());
+        sparkle_kernel_diagnostics(null_mut(), null_mut(), 0, null_mut());
+        sparkle_kernel_destroy(null_mut());
         sparkle_pipeline_create(d, null(), null_mut());
         sparkle_pipeline_destroy(null_mut());
         sparkle_pipeline_flush(null_mut());

@@ -8,7 +8,8 @@ use super::boundary::Call;
 use super::handle::Opaque;
 use super::pointer::Growing;
 use super::{
-    architecture::*, conv2d::*, device, device::*, gemm::*, pipeline::*, timing::*, tuning_history::*,
+    architecture::*, conv2d::*, device, device::*, gemm::*, kernel::*, pipeline::*, timing::*,
+    tuning_history::*,
 };
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
@@ -24,6 +25,8 @@ fn first_sizes_are_those_of_the_first_header() {
         (sparkle_conv2d_desc::NAME, sparkle_conv2d_desc::FIRST_SIZE, 136),
         (sparkle_device_info::NAME, sparkle_device_info::FIRST_SIZE, 820),
         (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),
+        (sparkle_kernel_info::NAME, sparkle_kernel_info::FIRST_SIZE, 120),
+        (sparkle_argument_info::NAME, sparkle_argument_info::FIRST_SIZE, 96),
         (sparkle_pipeline_options::NAME, sparkle_pipeline_options::FIRST_SIZE, 32),
         (sparkle_pipeline_stats::NAME, sparkle_pipeline_stats::FIRST_SIZE, 112),
         (sparkle_timing::NAME, sparkle_timing::FIRST_SIZE, 416),

@@ -2,11 +2,12 @@
 //! messages out.
 //!
 //! The engines, the C interface and the command line call it. It uses only `allocate` and `error`: no
-//! OpenGL, no files, no clock. It never panics, whatever the text.
+//! OpenGL, no clock, and no files except in `file`. It never panics, whatever the text.
 //!
 //! - [`span`](mod@span): places in the source.
 //! - [`diagnostics`](mod@diagnostics): messages, their codes and their text.
 //! - [`tree`](mod@tree): the checked tree, the contract for back ends.
+//! - `file`: a file to text.
 //! - `source`, `token`, `lexer`: text to tokens.
 //! - `syntax`, `parser`: tokens to syntax.
 //! - `check`, `fold`, `uniformity`: syntax to the tree.
@@ -18,6 +19,7 @@ pub mod bind;
 mod check;
 pub mod describe;
 pub mod diagnostics;
+mod file;
 mod fold;
 pub mod glsl;
 mod lexer;
@@ -30,6 +32,8 @@ pub mod tree;
 mod uniformity;
 
 use crate::error::Result;
+
+pub use file::read;
 
 use diagnostics::{Diagnostic, Sink};
 use tree::Unit;

@@ -9,6 +9,7 @@ mod conv2d;
 mod gemm;
 mod handles;
 mod helpers;
+mod kernels;
 mod pipeline;
 mod reference;
 mod shaders;
@@ -23,6 +24,7 @@ fn no_function_is_forgotten() {
         include_str!("gemm.rs"),
         include_str!("handles.rs"),
         include_str!("helpers.rs"),
+        include_str!("kernels.rs"),
         include_str!("pipeline.rs"),
         include_str!("reference.rs"),
         include_str!("shaders.rs"),

@@ -125,6 +125,37 @@ FIELD(sparkle_tuning_record, runs, 8, 8);
 FIELD(sparkle_tuning_record, mean_ms, 16, 8);
 FIELD(sparkle_tuning_record, rate, 24, 8);
 
+ASSERT(SPARKLE_TYPE_INT32 == 0 && SPARKLE_TYPE_INT64 == 1 && SPARKLE_TYPE_REAL32 == 2);
+ASSERT(SPARKLE_TYPE_REAL64 == 3 && SPARKLE_TYPE_LOGICAL == 4);
+ASSERT(SPARKLE_ARGUMENT_INDEX == 0 && SPARKLE_ARGUMENT_SCALAR == 1 && SPARKLE_ARGUMENT_ELEMENT == 2);
+ASSERT(SPARKLE_ARGUMENT_ARRAY == 3 && SPARKLE_ARGUMENT_REDUCTION == 4);
+ASSERT(SPARKLE_INTENT_IN == 0 && SPARKLE_INTENT_OUT == 1 && SPARKLE_INTENT_INOUT == 2);
+ASSERT(SPARKLE_GLSL_310_ES == 310 && SPARKLE_GLSL_430 == 430);
+ASSERT(SPARKLE_PARAMETERS_UNIFORM == 0 && SPARKLE_PARAMETERS_BUFFER == 1 && SPARKLE_PARAMETERS_INLINE == 2);
+
+ASSERT(sizeof(sparkle_kernel_info) == 120);
+FIELD(sparkle_kernel_info, size, 0, 8);
+FIELD(sparkle_kernel_info, dims, 8, 4);
+FIELD(sparkle_kernel_info, base, 12, 4);
+FIELD(sparkle_kernel_info, local_size, 16, 12);
+FIELD(sparkle_kernel_info, arguments, 28, 4);
+FIELD(sparkle_kernel_info, buffers, 32, 4);
+FIELD(sparkle_kernel_info, exact, 36, 4);
+FIELD(sparkle_kernel_info, cooperative, 40, 4);
+FIELD(sparkle_kernel_info, legacy, 44, 4);
+FIELD(sparkle_kernel_info, parameter_bytes, 48, 8);
+FIELD(sparkle_kernel_info, name, 56, 64);
+
+ASSERT(sizeof(sparkle_argument_info) == 96);
+FIELD(sparkle_argument_info, size, 0, 8);
+FIELD(sparkle_argument_info, type, 8, 4);
+FIELD(sparkle_argument_info, kind, 12, 4);
+FIELD(sparkle_argument_info, intent, 16, 4);
+FIELD(sparkle_argument_info, rank, 20, 4);
+FIELD(sparkle_argument_info, slot, 24, 4);
+FIELD(sparkle_argument_info, offset, 28, 4);
+FIELD(sparkle_argument_info, name, 32, 64);
+
 int main(void) {
   /* One call, so that the program needs the library. */
   printf("version %s, equal to the header: %d\n", sparkle_version_string(),

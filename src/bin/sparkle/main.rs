@@ -9,7 +9,7 @@
 //!
 //! | modules | purpose |
 //! | --- | --- |
-//! | `bench`, `conv2d`, `demo`, `doctor`, `info`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
+//! | `bench`, `conv2d`, `demo`, `doctor`, `info`, `kernel`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
 //! | `console`, `device`, `failure`, `files`, `memory` | what subcommands share |
 //! | `measure`, `selftest`, `suite`, `verify` | timing and checking of convolutions |
 //! | `events`, `npy` | file formats |
@@ -30,6 +30,7 @@ mod filters;
 mod font;
 mod hints;
 mod info;
+mod kernel;
 mod measure;
 mod memory;
 mod mosaic;
@@ -67,6 +68,7 @@ enum Command {
     Demo(demo::Args),
     Stream(stream::Args),
     Shaders(shaders::Args),
+    Kernel(kernel::Args),
     Stats(stats::Args),
     Trace(trace::Args),
     Tune(tune::Args),
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &mut console),
         Command::Stream(args) => stream::run(args, &mut console),
         Command::Shaders(args) => shaders::run(args, &mut console),
+        Command::Kernel(args) => kernel::run(args, &mut console),
         Command::Stats(args) => stats::run(args, &mut console),
         Command::Trace(args) => trace::run(args, &mut console),
         Command::Tune(args) => tune::run(args, &mut console),
