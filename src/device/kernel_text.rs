@@ -88,7 +88,7 @@ mod tests {
         let refused = |it| name(it).unwrap_err().to_string();
         assert_eq!(refused(Some("three")), "kernel name is three; expected one of: One, two");
         assert_eq!(refused(None), "kernel name is missing; expected one of: One, two");
-        let one = TWO.split_at(TWO.len() / 2 - 10).0;
+        let one = TWO.split_at(TWO.len() / 2 - 30).0;
         let Err(Error::Source { file, messages }) = Kernel::from_bytes(one, "half.f90", None) else {
             panic!("it has no end")
         };
