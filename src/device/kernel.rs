@@ -18,7 +18,7 @@ pub use crate::kernel::bind::Arg;
 
 /// A kernel of the kernel language, for any device. Cheap to clone.
 ///
-/// ```
+/// ```no_run
 /// use sparkle::{Device, Kernel};
 /// let text = "
 ///     !@kernel
