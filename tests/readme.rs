@@ -136,16 +136,33 @@ fn commands_that_pages_name_exist_with_their_options() {
     pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
     let mut helps = std::collections::BTreeMap::new();
+    let help_of =
+        |helps: &mut std::collections::BTreeMap<String, String>, page: &std::path::Path, command: &[&str]| {
+            let make = || {
+                let output = program::sparkle(folder.path(), &[command, &["--help"]].concat());
+                assert!(
+                    output.status.success(),
+                    "{}: there is no `sparkle {}`",
+                    page.display(),
+                    command.join(" ")
+                );
+                program::stdout(&output).to_owned()
+            };
+            helps.entry(command.join(" ")).or_insert_with(make).clone()
+        };
     let (mut commands, mut options) = (0, 0);
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();
         for words in typed(&text) {
-            let command = words[0];
-            let help = helps.entry(command.to_owned()).or_insert_with(|| {
-                let output = program::sparkle(folder.path(), &[command, "--help"]);
-                assert!(output.status.success(), "{}: there is no `sparkle {command}`", page.display());
-                program::stdout(&output).to_owned()
-            });
+            // A command, or a command and one of its own.
+            let mut command = vec![words[0]];
+            let mut help = help_of(&mut helps, &page, &command);
+            let inner = words.get(1).filter(|word| word.chars().all(char::is_alphanumeric));
+            if let Some(word) = inner.filter(|_| help.contains("\nCommands:")) {
+                command.push(word);
+                help = help_of(&mut helps, &page, &command);
+            }
+            let command = command.join(" ");
             let known: Vec<&str> = help.split_whitespace().collect();
             for option in words.iter().filter(|word| word.starts_with("--")) {
                 assert!(known.contains(option), "{}: `sparkle {command}` has no {option}", page.display());

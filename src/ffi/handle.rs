@@ -78,14 +78,22 @@ pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> O
 
 /// Removes the value from its table; it is freed when the last call that uses it returns.
 pub(super) fn remove<O: Opaque>(call: &Call, argument: &str, handle: *mut O) -> Outcome<()> {
-    let entry = O::table().lock(call)?.remove(&handle.addr());
+    let Some(mut table) = O::table().lock_unless_lost(call) else {
+        // All values of a table that was lost in a fork are the parent's.
+        let could_be_one = handle.addr() & (ABOVE_ADDRESSES | MARKS) == NO_ADDRESS | O::MARK;
+        return if could_be_one { Ok(()) } else { Err(unknown(argument, handle)) };
+    };
+    let entry = table.remove(&handle.addr());
+    drop(table);
     entry.ok_or_else(|| unknown(argument, handle))?.end::<O>(call);
     Ok(())
 }
 
 /// Removes all values from their table.
 pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
-    let entries = std::mem::take(&mut *O::table().lock(call)?);
+    let Some(mut table) = O::table().lock_unless_lost(call) else { return Ok(()) };
+    let entries = std::mem::take(&mut *table);
+    drop(table);
     entries.into_values().for_each(|entry| entry.end::<O>(call));
     Ok(())
 }
@@ -134,9 +142,15 @@ impl<T> Shared<T> {
 
     /// Locks the value. Hold the lock for no longer than it takes to look something up.
     pub(super) fn lock(&self, call: &Call) -> Outcome<MutexGuard<'_, T>> {
+        let lost = || Error::Forked { what: "a table that was in use at that moment".into() }.into();
+        self.lock_unless_lost(call).ok_or_else(lost)
+    }
+
+    /// Locks the value. `None` if another thread held the lock at the fork that made this process.
+    fn lock_unless_lost(&self, call: &Call) -> Option<MutexGuard<'_, T>> {
         let unpoisoned = std::sync::PoisonError::into_inner;
         if self.process.load(Ordering::Relaxed) == call.process() {
-            return Ok(self.value.lock().unwrap_or_else(unpoisoned));
+            return Some(self.value.lock().unwrap_or_else(unpoisoned));
         }
         for _ in 0..10_000 {
             let guard = match self.value.try_lock() {
@@ -149,9 +163,9 @@ impl<T> Shared<T> {
             };
             // The lock was free after the fork: from now on only threads of this process hold it.
             self.process.store(call.process(), Ordering::Relaxed);
-            return Ok(guard);
+            return Some(guard);
         }
-        Err(Error::Forked { what: "a table that was in use at that moment".into() }.into())
+        None
     }
 }
 
@@ -262,6 +276,21 @@ mod tests {
         assert_eq!(status(shared.lock(&child)).0, SPARKLE_ERROR_FORKED as i32);
         drop(held);
         assert_eq!(*shared.lock(&child).unwrap(), 7);
+    }
+
+    #[test]
+    fn closing_what_a_lost_table_holds_succeeds_in_the_child() {
+        opaque!(Fig, Arc<str>, 9);
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let fig: *mut Fig = insert(&parent, "f".into()).unwrap();
+        let held = Fig::table().lock(&parent).unwrap();
+        assert_eq!(status(get(&child, "x", fig.cast_const())).0, SPARKLE_ERROR_FORKED as i32);
+        remove(&child, "x", fig).unwrap();
+        clear::<Fig>(&child).unwrap();
+        let (code, message) = status(remove::<Fig>(&child, "x", std::ptr::null_mut()));
+        assert_eq!((code, message.as_str()), (SPARKLE_ERROR_INVALID_HANDLE as i32, "x is NULL"));
+        drop(held);
+        assert_eq!(&**get(&parent, "x", fig.cast_const()).unwrap(), "f", "the parent's value is left alone");
     }
 
     /// No address of a program has these bits.
