@@ -123,7 +123,7 @@ fn typed(page: &str) -> Vec<Vec<&str>> {
     spans
         .chain(lines)
         .filter_map(|text| text.trim().strip_prefix("sparkle "))
-        .map(|text| text.split_whitespace().collect())
+        .map(|text| text.split_whitespace().map(|word| word.trim_matches(['[', ']'])).collect())
         .filter(|words: &Vec<&str>| !words.is_empty())
         .collect()
 }
