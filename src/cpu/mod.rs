@@ -9,7 +9,9 @@
 //! | `engine` | the backend: chooses an algorithm for each call | all below |
 //! | `autotune` | measures the best predicted candidates | `direct`, `winograd` |
 //! | `direct` | algorithms that multiply input by weights directly: chooses one of the next three | |
-//! | `conv2d/` | implicit GEMM, from `implicit_im2col` (images in place) or `im2col` (packed panels) | `block`, `pack` |
+//! | `conv2d/` | implicit GEMM, from `implicit_im2col` (images in place) or `im2col` (packed panels) | `block`, `pack`, `feeding` |
+//! | `feeding` | measured rates that say whether a strip packs its panel of B | `rates/` |
+//! | `turned` | maps of one column, computed as a row | |
 //! | `grouped/` | depthwise, grouped and shallow convolutions | |
 //! | `dot_conv` | few pixels with deep sums, as dot products | |
 //! | `winograd/` | Winograd's algorithm for 3x3 kernels | |
