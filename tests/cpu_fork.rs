@@ -4,10 +4,13 @@
 #![cfg(unix)]
 
 mod cpu_cases;
+#[path = "support/fork.rs"]
+mod fork;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cpu_cases::{ConvCase, GemmCase, Values, same_bits};
+use fork::in_child;
 use sparkle::problem::exact::Random;
 use sparkle::{Conv2dDesc, Device, GemmDesc, Layout};
 
@@ -45,24 +48,6 @@ impl Work {
     }
 }
 
-/// Forks. The child runs `work` and exits with status 0 if that returns true. An alarm ends a child that hangs.
-fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is under test, and memory, which the C library makes usable after a
-    // fork. It never returns into the test harness.
-    unsafe {
-        let child = libc::fork();
-        assert!(child >= 0, "fork failed");
-        if child == 0 {
-            libc::alarm(60);
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
-            libc::_exit(i32::from(!done));
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-    }
-}
-
 #[test]
 fn a_forked_child_computes_right() {
     sparkle::set_num_threads(3).unwrap();
@@ -85,8 +70,9 @@ fn a_forked_child_computes_right() {
         }
         for round in 0..150 {
             let nested = round % 10 == 0;
-            let right =
-                in_child(|| work.is_right() && (!nested || in_child(|| work.is_right())) && work.is_right());
+            let right = in_child(60, || {
+                work.is_right() && (!nested || in_child(60, || work.is_right())) && work.is_right()
+            });
             if !right {
                 stop.store(true, Ordering::Relaxed);
                 panic!("fork {round}: the child failed");

@@ -5,9 +5,13 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "support/fork.rs"]
+mod fork;
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fork::in_child;
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
 use sparkle::{Conv2d, Conv2dDesc, Conv2dPlan, Device, Error, Gemm, GemmDesc, Layout};
@@ -141,25 +145,6 @@ fn opens_and_closes() {
     assert!(grown <= 100 << 10, "{grown} bytes in a hundred cycles");
 }
 
-/// Forks. In the child, `work` must return true within 20 seconds. The child ends with `_exit`, as a forked child should: Mesa's
-/// exit handler joins threads that exist only in the parent, and crashes.
-fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is under test, and memory, which the C library makes usable after a
-    // fork. It never returns into the test harness.
-    unsafe {
-        let child = libc::fork();
-        assert!(child >= 0, "fork failed");
-        if child == 0 {
-            libc::alarm(20);
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
-            libc::_exit(i32::from(!done));
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-    }
-}
-
 #[test]
 fn a_forked_child_is_told_so_and_has_the_cpu() {
     in_own_process("forks");
@@ -192,8 +177,11 @@ fn forks() {
         true
     };
     for round in 0..10 {
-        assert!(in_child(check_child), "child {round} failed");
-        assert!(in_child(|| in_child(check_child) && check_child()), "child {round} with a child failed");
+        assert!(in_child(20, check_child), "child {round} failed");
+        assert!(
+            in_child(20, || in_child(20, check_child) && check_child()),
+            "child {round} with a child failed"
+        );
         case.run(&plan).unwrap();
     }
     // Forks during calls: no lock of the library may stay held in the child.
@@ -215,7 +203,7 @@ fn forks() {
             }
         });
         for round in 0..40 {
-            let right = in_child(check_child);
+            let right = in_child(20, check_child);
             forks += 1;
             if !right {
                 stop.store(true, std::sync::atomic::Ordering::Relaxed);

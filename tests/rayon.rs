@@ -1,6 +1,10 @@
 //! CPU calls on the threads of a rayon pool that the program lends (feature `rayon`). The loan belongs to the process, so
 //! one test goes through all cases.
 
+#[cfg(target_os = "linux")]
+#[path = "support/fork.rs"]
+mod fork;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,25 +52,6 @@ impl Layer {
 
 fn bits(output: &[f32]) -> Vec<u32> {
     output.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Forks. The child exits with status 0 if `work` returns true. An alarm ends a child that hangs.
-#[cfg(target_os = "linux")]
-fn in_child(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses only this library, which is under test, and memory, which the C library makes usable after a
-    // fork. It never returns into the test harness.
-    unsafe {
-        let child = libc::fork();
-        assert!(child >= 0, "fork failed");
-        if child == 0 {
-            libc::alarm(60);
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
-            libc::_exit(i32::from(!done));
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-    }
 }
 
 #[test]
@@ -141,7 +126,7 @@ fn calls_run_on_lent_threads_and_give_the_same_bits() {
 
     // A forked child has none of the pool's threads, so it starts its own.
     #[cfg(target_os = "linux")]
-    assert!(in_child(|| {
+    assert!(fork::in_child(60, || {
         check("a forked child");
         own_threads() == 3
     }));

@@ -26,6 +26,8 @@ const DEPTHS: usize = 8 << 10;
 const TAPS: usize = 9;
 const CHANNELS: usize = 24;
 const PITCH: usize = 56;
+/// The most channels of the view that leaves L1.
+const MAX_CHANNELS: usize = 1 << 12;
 /// Distance of channels: those of a map of 28 x 28.
 const CHANNEL: usize = 28 * 28;
 
@@ -90,7 +92,8 @@ pub fn l1_bytes() -> usize {
 /// Out of memory.
 fn measure<K: Kernel>(kernel: K) -> Result<[f64; 8]> {
     // Twice level 1: a row of NR elements that are not aligned takes one line more.
-    let far = (2 * l1_bytes() / ((K::NR + 16) * size_of::<f32>())).max(CHANNELS);
+    // A cache that is described as too large must not cost much memory.
+    let far = (2 * l1_bytes() / ((K::NR + 16) * size_of::<f32>())).clamp(CHANNELS, MAX_CHANNELS);
     let (near_depth, far_depth) = (CHANNELS * TAPS, far.max(CHANNELS * TAPS));
     let a = Buffer::zeroed(K::MR * (far_depth + A_AHEAD as usize))?;
     let mut panel = Buffer::zeroed(K::NR * far_depth)?;

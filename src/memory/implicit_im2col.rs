@@ -45,8 +45,8 @@ pub const STAGE: usize = WORKSPACE / 4 * 3;
 /// Elements of the workspace for a panel of B that tiles pack while they compute.
 pub const PANEL_ROOM: usize = WORKSPACE / 16 * 3;
 
-/// Panels of A from which on the first one packs the panel of B for the others. The first tile then costs a store for
-/// each vector of B, and a third of it is regained by each other tile.
+/// Panels of A from which on the first one may pack the panel of B for the others. Fewer do not regain what packing
+/// costs the first tile.
 pub const PACKING_FROM: usize = 3;
 
 /// Maximum columns beside whole vectors, of any kernel.
@@ -308,7 +308,7 @@ impl Model {
         Model { l1, l2, last: last.max(l2), columns, rows, cols, channels_out, channels_in }
     }
 
-    /// Whether there are enough panels of A that the first of them packs B for the others.
+    /// Whether there are enough panels of A that the first of them may pack B for the others.
     fn packs(&self) -> bool {
         self.channels_out.div_ceil(self.columns.mr) >= PACKING_FROM
     }
