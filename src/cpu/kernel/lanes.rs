@@ -10,7 +10,7 @@ use super::number::{Integer, Number, Real};
 use super::program::{Binary, Register, Unary};
 
 /// Lanes that are read, computed and written together. Blocks are multiples of it.
-pub const CHUNK: usize = 16;
+pub const CHUNK: usize = 8;
 
 /// The registers of a thread.
 #[derive(Clone, Copy)]
@@ -128,33 +128,9 @@ pub fn mask(value: bool) -> i32 {
     -i32::from(value)
 }
 
-/// Applies [`Op::Binary`](super::program::Op::Binary).
-///
-/// # Safety
-/// The registers are of the program and have elements of these types.
-#[inline(always)]
-pub unsafe fn binary(
-    at: Registers,
-    what: Binary,
-    ty: Type,
-    to: Register,
-    operands: (Register, Register),
-    mask: Register,
-) {
-    // SAFETY: the caller keeps the contract.
-    unsafe {
-        match ty {
-            Type::Int32 | Type::Logical => integer::<i32>(at, what, to, operands, mask),
-            Type::Int64 => integer::<i64>(at, what, to, operands, mask),
-            Type::Real32 => real::<f32>(at, what, to, operands, mask),
-            Type::Real64 => real::<f64>(at, what, to, operands, mask),
-        }
-    }
-}
-
 #[inline(always)]
 unsafe fn compare<T: Number>(at: Registers, what: Comparison, to: Register, operands: (Register, Register)) {
-    // SAFETY: as for `binary`.
+    // SAFETY: as for `integer`.
     unsafe {
         match what {
             Comparison::Equal => at.zip(to, operands, |a: T, b: T| mask(a == b)),
@@ -167,15 +143,19 @@ unsafe fn compare<T: Number>(at: Registers, what: Comparison, to: Register, oper
     }
 }
 
+/// Operations with two operands on integers.
+///
+/// # Safety
+/// The registers are of the program and have elements of the operation's types.
 #[inline(always)]
-unsafe fn integer<T: Integer>(
+pub unsafe fn integer<T: Integer>(
     at: Registers,
     what: Binary,
     to: Register,
     operands: (Register, Register),
     mask_of: Register,
 ) {
-    // SAFETY: as for `binary`.
+    // SAFETY: as for `integer`.
     unsafe {
         match what {
             Binary::Add => at.zip(to, operands, T::add),
@@ -203,15 +183,19 @@ unsafe fn integer<T: Integer>(
     }
 }
 
+/// Operations with two operands on reals.
+///
+/// # Safety
+/// The registers are of the program and have elements of the operation's types.
 #[inline(always)]
-unsafe fn real<T: Real>(
+pub unsafe fn real<T: Real>(
     at: Registers,
     what: Binary,
     to: Register,
     operands: (Register, Register),
     mask_of: Register,
 ) {
-    // SAFETY: as for `binary`.
+    // SAFETY: as for `integer`.
     unsafe {
         match what {
             Binary::Add => at.zip(to, operands, |a: T, b: T| a + b),
@@ -235,26 +219,9 @@ unsafe fn real<T: Real>(
     }
 }
 
-/// Applies [`Op::Unary`](super::program::Op::Unary).
-///
-/// # Safety
-/// As for [`binary`].
-#[inline(always)]
-pub unsafe fn unary(at: Registers, what: Unary, ty: Type, to: Register, from: Register, mask: Register) {
-    // SAFETY: the caller keeps the contract.
-    unsafe {
-        match ty {
-            Type::Int32 | Type::Logical => unary_integer::<i32>(at, what, to, from),
-            Type::Int64 => unary_integer::<i64>(at, what, to, from),
-            Type::Real32 => unary_real::<f32>(at, what, to, from, mask),
-            Type::Real64 => unary_real::<f64>(at, what, to, from, mask),
-        }
-    }
-}
-
 #[inline(always)]
 unsafe fn convert<T: Number>(at: Registers, result: Type, to: Register, from: Register) {
-    // SAFETY: as for `binary`.
+    // SAFETY: as for `integer`.
     unsafe {
         match result {
             Type::Int32 | Type::Logical => at.map(to, from, T::to_i32),
@@ -265,9 +232,13 @@ unsafe fn convert<T: Number>(at: Registers, result: Type, to: Register, from: Re
     }
 }
 
+/// Operations with one operand on integers.
+///
+/// # Safety
+/// The registers are of the program and have elements of the operation's types.
 #[inline(always)]
-unsafe fn unary_integer<T: Integer>(at: Registers, what: Unary, to: Register, from: Register) {
-    // SAFETY: as for `binary`.
+pub unsafe fn unary_integer<T: Integer>(at: Registers, what: Unary, to: Register, from: Register) {
+    // SAFETY: as for `integer`.
     unsafe {
         match what {
             Unary::Negate => at.map(to, from, T::negate),
@@ -279,9 +250,19 @@ unsafe fn unary_integer<T: Integer>(at: Registers, what: Unary, to: Register, fr
     }
 }
 
+/// Operations with one operand on reals.
+///
+/// # Safety
+/// The registers are of the program and have elements of the operation's types.
 #[inline(always)]
-unsafe fn unary_real<T: Real>(at: Registers, what: Unary, to: Register, from: Register, mask_of: Register) {
-    // SAFETY: as for `binary`.
+pub unsafe fn unary_real<T: Real>(
+    at: Registers,
+    what: Unary,
+    to: Register,
+    from: Register,
+    mask_of: Register,
+) {
+    // SAFETY: as for `integer`.
     unsafe {
         let rounded = |round: fn(T) -> T, result: Type| {
             if result == Type::Int64 {

@@ -9,7 +9,7 @@ use super::lower;
 use super::memory::Shared;
 use super::program::{Array, Program, Register};
 use super::reduce::{self, Cell};
-use super::step::Block;
+use super::step::{self, Block};
 use crate::allocate;
 use crate::cpu::buffer::Buffer;
 use crate::cpu::pool::{self, Team};
@@ -245,7 +245,7 @@ impl Job<'_> {
         let mut block = Block { program, at, arrays: &frame.arrays, first, calls: &mut frame.calls };
         // SAFETY: the frame was made for the program, and its inputs are set. The launch's arrays are borrowed for the
         // launch, and those that the kernel writes may be written and overlap no other (`Launch::new`).
-        unsafe { isa.run(&mut block) };
+        unsafe { step::run(isa, &mut block) };
         for (position, register) in program.reductions.iter().enumerate() {
             let reduction = &self.launch.kernel().reductions[position];
             let mut values = [0; REDUCTION_BLOCK];

@@ -2,7 +2,8 @@
 
 use crate::kernel::tree::Type;
 
-use super::lanes::{self, Registers, mask};
+use super::isa::Interpreter;
+use super::lanes::{Registers, mask};
 use super::memory::{self, Indices, Shared};
 use super::program::{Access, Op, Program, Register};
 
@@ -35,42 +36,22 @@ impl Block<'_> {
 /// the program: valid for reads of their elements, and for writes where the program stores. No other thread stores to
 /// the elements that the block uses, unless the kernel's points use each other's elements, which is an error of the
 /// kernel: then the elements' values are arbitrary.
-#[inline(always)]
-pub unsafe fn run(block: &mut Block<'_>) {
+pub unsafe fn run<I: Interpreter>(isa: I, block: &mut Block<'_>) {
     let (at, program) = (block.at, block.program);
     let (mut next, mut open) = (program.start as usize, 0usize);
-    // SAFETY: the operations name registers of the program, which have the sizes of the operations' types.
     while let Some(op) = program.ops.get(next) {
         next += 1;
+        // SAFETY: the operations name registers of the program, which have the sizes of the operations' types. The
+        // caller vouches for the arrays.
         unsafe {
             match *op {
-                Op::Unary { what, ty, to, from, mask } => lanes::unary(at, what, ty, to, from, mask),
+                Op::Unary { what, ty, to, from, mask } => isa.unary(at, what, ty, to, from, mask),
                 Op::Binary { what, ty, to, left, right, mask } => {
-                    lanes::binary(at, what, ty, to, (left, right), mask);
-                }
-                Op::Select { bytes: 8, to, mask, from, other } => select_long(at, to, mask, (from, other)),
-                Op::Select { to, mask, from, other, .. } => select(at, to, mask, (from, other)),
-                Op::Move { bytes: 8, to, from } => at.map(to, from, |a: u64| a),
-                Op::Move { to, from, .. } => at.map(to, from, |a: u32| a),
-                Op::And { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & b),
-                Op::AndNot { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & !b),
-                Op::Not { to, from } => at.map(to, from, |a: i32| !a),
-                Op::InRange { ty, to, from, low, high } => in_range(at, ty, (to, from), low, high),
-                Op::Clear { to } => at.map(to, to, |_: i32| 0),
-                Op::Trip { ty, active, left, first, last, step } => {
-                    trip(at, ty, (active, left), (first, last, step));
-                }
-                Op::Count { ty: Type::Int64, active, left } => {
-                    at.zip(active, (active, left), |a: i32, left: u64| a & mask(left != 0));
-                    at.map(left, left, |left: u64| left.wrapping_sub(1));
-                }
-                Op::Count { active, left, .. } => {
-                    at.zip(active, (active, left), |a: i32, left: u32| a & mask(left != 0));
-                    at.map(left, left, |left: u32| left.wrapping_sub(1));
+                    isa.binary(at, what, ty, to, (left, right), mask);
                 }
                 Op::Jump { to } => next = to as usize,
                 Op::JumpIfNone { mask, to } => {
-                    if at.none_and_all(mask).0 {
+                    if isa.is_none(at, mask) {
                         next = to as usize;
                     }
                 }
@@ -84,31 +65,84 @@ pub unsafe fn run(block: &mut Block<'_>) {
                     open -= 1;
                     next = block.calls[open] as usize;
                 }
-                Op::Load { bytes, to, access, mask } => {
-                    let (array, indices) = block.place(access);
-                    match bytes {
-                        8 => memory::load::<u64>(at, to, array, indices, mask),
-                        _ => memory::load::<u32>(at, to, array, indices, mask),
-                    }
+                Op::Load { .. } | Op::Store { .. } | Op::LoadPrivate { .. } | Op::StorePrivate { .. } => {
+                    isa.access(block, op);
                 }
-                Op::Store { bytes, from, access, mask } => {
-                    let (array, indices) = block.place(access);
-                    match bytes {
-                        8 => memory::store::<u64>(at, from, array, indices, mask),
-                        _ => memory::store::<u32>(at, from, array, indices, mask),
-                    }
-                }
-                Op::LoadPrivate { bytes: 8, to, access } => memory::load_private::<u64>(at, to, access),
-                Op::LoadPrivate { to, access, .. } => memory::load_private::<u32>(at, to, access),
-                Op::StorePrivate { bytes: 8, from, access, mask } => {
-                    memory::store_private::<u64>(at, from, access, mask);
-                }
-                Op::StorePrivate { from, access, mask, .. } => {
-                    memory::store_private::<u32>(at, from, access, mask);
-                }
-                Op::FromMemory { to, from } => at.map(to, from, |a: i32| mask(a != 0)),
-                Op::ToMemory { to, from } => at.map(to, from, |a: i32| a & 1),
+                _ => isa.simple(at, op),
             }
+        }
+    }
+}
+
+/// Operations on masks, and moves.
+///
+/// # Safety
+/// The registers are of the program and have elements of the operation's types.
+#[inline(always)]
+pub unsafe fn simple(at: Registers, op: &Op) {
+    // SAFETY: the caller keeps the contract.
+    unsafe {
+        match *op {
+            Op::Select { bytes: 8, to, mask, from, other } => select_long(at, to, mask, (from, other)),
+            Op::Select { to, mask, from, other, .. } => select(at, to, mask, (from, other)),
+            Op::Move { bytes: 8, to, from } => at.map(to, from, |a: u64| a),
+            Op::Move { to, from, .. } => at.map(to, from, |a: u32| a),
+            Op::And { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & b),
+            Op::AndNot { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & !b),
+            Op::Not { to, from } => at.map(to, from, |a: i32| !a),
+            Op::InRange { ty, to, from, low, high } => in_range(at, ty, (to, from), low, high),
+            Op::Clear { to } => at.map(to, to, |_: i32| 0),
+            Op::Trip { ty, active, left, first, last, step } => {
+                trip(at, ty, (active, left), (first, last, step));
+            }
+            Op::Count { ty: Type::Int64, active, left } => {
+                at.zip(active, (active, left), |a: i32, left: u64| a & mask(left != 0));
+                at.map(left, left, |left: u64| left.wrapping_sub(1));
+            }
+            Op::Count { active, left, .. } => {
+                at.zip(active, (active, left), |a: i32, left: u32| a & mask(left != 0));
+                at.map(left, left, |left: u32| left.wrapping_sub(1));
+            }
+            Op::FromMemory { to, from } => at.map(to, from, |a: i32| mask(a != 0)),
+            Op::ToMemory { to, from } => at.map(to, from, |a: i32| a & 1),
+            _ => {}
+        }
+    }
+}
+
+/// Accesses to memory.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn access(block: &Block<'_>, op: &Op) {
+    let at = block.at;
+    // SAFETY: the caller keeps the contract.
+    unsafe {
+        match *op {
+            Op::Load { bytes, to, access, mask } => {
+                let (array, indices) = block.place(access);
+                match bytes {
+                    8 => memory::load::<u64>(at, to, array, indices, mask),
+                    _ => memory::load::<u32>(at, to, array, indices, mask),
+                }
+            }
+            Op::Store { bytes, from, access, mask } => {
+                let (array, indices) = block.place(access);
+                match bytes {
+                    8 => memory::store::<u64>(at, from, array, indices, mask),
+                    _ => memory::store::<u32>(at, from, array, indices, mask),
+                }
+            }
+            Op::LoadPrivate { bytes: 8, to, access } => memory::load_private::<u64>(at, to, access),
+            Op::LoadPrivate { to, access, .. } => memory::load_private::<u32>(at, to, access),
+            Op::StorePrivate { bytes: 8, from, access, mask } => {
+                memory::store_private::<u64>(at, from, access, mask);
+            }
+            Op::StorePrivate { from, access, mask, .. } => {
+                memory::store_private::<u32>(at, from, access, mask);
+            }
+            _ => {}
         }
     }
 }
