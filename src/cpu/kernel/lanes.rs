@@ -37,16 +37,13 @@ impl Registers {
     /// # Safety
     /// As [`Registers::at`]; the registers have elements of the sizes of `A` and `R`.
     #[inline(always)]
-    pub unsafe fn map<A: Copy, R: Copy + Default>(self, to: Register, from: Register, f: impl Fn(A) -> R) {
+    pub unsafe fn map<A: Copy, R: Copy>(self, to: Register, from: Register, f: impl Fn(A) -> R) {
         // SAFETY: both registers have `lanes` elements, a multiple of `CHUNK`, aligned to 64 bytes.
         unsafe {
             let (to, from) = (self.at::<R>(to), self.at::<A>(from));
             for chunk in (0..self.lanes).step_by(CHUNK) {
                 let values = from.add(chunk).cast::<[A; CHUNK]>().read();
-                let mut results = [R::default(); CHUNK];
-                for lane in 0..CHUNK {
-                    results[lane] = f(values[lane]);
-                }
+                let results: [R; CHUNK] = std::array::from_fn(|lane| f(values[lane]));
                 to.add(chunk).cast::<[R; CHUNK]>().write(results);
             }
         }
@@ -57,7 +54,7 @@ impl Registers {
     /// # Safety
     /// As [`Registers::map`].
     #[inline(always)]
-    pub unsafe fn zip<A: Copy, B: Copy, R: Copy + Default>(
+    pub unsafe fn zip<A: Copy, B: Copy, R: Copy>(
         self,
         to: Register,
         (left, right): (Register, Register),
@@ -69,10 +66,7 @@ impl Registers {
             for chunk in (0..self.lanes).step_by(CHUNK) {
                 let a = left.add(chunk).cast::<[A; CHUNK]>().read();
                 let b = right.add(chunk).cast::<[B; CHUNK]>().read();
-                let mut results = [R::default(); CHUNK];
-                for lane in 0..CHUNK {
-                    results[lane] = f(a[lane], b[lane]);
-                }
+                let results: [R; CHUNK] = std::array::from_fn(|lane| f(a[lane], b[lane]));
                 to.add(chunk).cast::<[R; CHUNK]>().write(results);
             }
         }
@@ -112,9 +106,9 @@ impl Registers {
             let (mut some, mut all) = ([0i32; CHUNK], [-1i32; CHUNK]);
             for chunk in (0..self.lanes).step_by(CHUNK) {
                 let values = mask.add(chunk).cast::<[i32; CHUNK]>().read();
-                for lane in 0..CHUNK {
-                    some[lane] |= values[lane];
-                    all[lane] &= values[lane];
+                for ((some, all), value) in some.iter_mut().zip(&mut all).zip(values) {
+                    *some |= value;
+                    *all &= value;
                 }
             }
             (some.iter().all(|it| *it == 0), all.iter().all(|it| *it == -1))
@@ -279,7 +273,7 @@ pub unsafe fn unary_real<T: Real>(
                 Intrinsic::Abs => at.map(to, from, T::absolute),
                 Intrinsic::Sqrt => at.map(to, from, T::sqrt),
                 Intrinsic::Truncate => at.map(to, from, T::truncate),
-                Intrinsic::IsNan => at.map(to, from, |a: T| mask(a != a)),
+                Intrinsic::IsNan => at.map(to, from, |a: T| mask(a.is_nan())),
                 Intrinsic::Floor if result == Type::Int64 => at.map(to, from, |a: T| a.floor().to_i64()),
                 Intrinsic::Floor => at.map(to, from, |a: T| a.floor().to_i32()),
                 Intrinsic::Ceiling if result == Type::Int64 => at.map(to, from, |a: T| a.ceiling().to_i64()),

@@ -62,9 +62,8 @@ impl Indices {
                     let mut apart = [0i32; CHUNK];
                     for chunk in (0..at.lanes).step_by(CHUNK) {
                         let values = index.add(chunk).cast::<[i32; CHUNK]>().read();
-                        for lane in 0..CHUNK {
-                            let expected = first.wrapping_add((chunk + lane) as i32);
-                            apart[lane] |= values[lane] ^ expected;
+                        for (lane, (apart, value)) in apart.iter_mut().zip(values).enumerate() {
+                            *apart |= value ^ first.wrapping_add((chunk + lane) as i32);
                         }
                     }
                     if apart.iter().any(|it| *it != 0) {

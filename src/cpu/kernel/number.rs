@@ -41,6 +41,7 @@ pub trait Real:
     + Rem<Output = Self>
     + Neg<Output = Self>
 {
+    fn is_nan(self) -> bool;
     fn absolute(self) -> Self;
     fn modulo(self, other: Self) -> Self;
     fn sign(self, other: Self) -> Self;
@@ -172,6 +173,10 @@ integers!(i32, u32; i64, u64);
 macro_rules! reals {
     ($($real:ty)*) => {$(
         impl Real for $real {
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                <$real>::is_nan(self)
+            }
             #[inline(always)]
             fn absolute(self) -> Self {
                 self.abs()

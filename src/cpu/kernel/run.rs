@@ -49,11 +49,8 @@ impl Grid {
             return Err(Error::Internal("a kernel with workgroups has no local size".to_owned()));
         };
         let local = size.map(|size| size as usize);
-        let mut groups = [0; 3];
-        for axis in 0..3 {
-            groups[axis] = extents[axis].div_ceil(local[axis]);
-        }
-        let blocks = groups.iter().try_fold(1usize, |all, groups| all.checked_mul(*groups));
+        let groups = std::array::from_fn(|axis| extents[axis].div_ceil(local[axis].max(1)));
+        let blocks = groups.iter().try_fold(1usize, |all, groups: &usize| all.checked_mul(*groups));
         Ok(Grid { extents, local: Some(local), groups, blocks: blocks.ok_or_else(too_many)? })
     }
 
@@ -191,7 +188,7 @@ pub(super) fn run<I: Interpreter>(
     let grid = Grid::new(launch)?;
     let program = lower::lower(launch, grid.lanes())?;
     let reductions = &launch.kernel().reductions;
-    let cells = grid.blocks.checked_mul(reductions.len()).unwrap_or(usize::MAX);
+    let cells = grid.blocks.saturating_mul(reductions.len());
     let mut job = Job { launch, program, grid, results: allocate::zeroed(cells, PURPOSE)? };
     let computing = Instant::now();
     if job.grid.blocks > 0 {
