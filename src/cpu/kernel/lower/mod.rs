@@ -1,0 +1,364 @@
+//! The translation of a checked kernel into a [`Program`], for one launch: shapes and scalars are constants.
+
+mod expressions;
+mod places;
+mod statements;
+
+use crate::allocate;
+use crate::error::{Error, Result};
+use crate::kernel::bind::Launch;
+use crate::kernel::tree::{
+    ArgumentKind, BufferShape, Code, FixedDimension, Kernel, LoopId, ReductionOperator, Type, Unit, Value,
+    VariableId, VariableKind,
+};
+
+use super::program::{Array, Constant, Op, Program, Register};
+
+/// The purpose of allocations.
+const PURPOSE: &str = "a kernel's program";
+
+/// Translates the kernel of a launch for blocks of so many lanes.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], also for private arrays that fit no frame.
+pub fn lower(launch: &Launch<'_>, lanes: usize) -> Result<Program> {
+    let (unit, kernel) = (&**launch.unit(), launch.kernel());
+    let mut builder = Builder {
+        unit,
+        program: Program { lanes, ..Program::default() },
+        next: 0,
+        free: [Vec::new(), Vec::new()],
+        procedures: allocate::with_capacity(unit.procedures.len(), PURPOSE)?,
+    };
+    for index in 0..unit.procedures.len() {
+        builder.procedure(index)?;
+    }
+    builder.kernel(launch, kernel)?;
+    builder.program.frame = builder.next;
+    Ok(builder.program)
+}
+
+/// A translated procedure. Its registers are its own: there is no recursion.
+struct Procedure {
+    start: u32,
+    mask: Register,
+    dummies: Vec<Register>,
+    result: Option<Register>,
+    /// The most calls that are open at the same time within it.
+    depth: usize,
+}
+
+/// Where a variable is.
+enum Slot {
+    /// A scalar.
+    Register(Register),
+    /// An index argument on an axis.
+    Index(usize, Register),
+    /// An array of the launch or of the workgroup.
+    Shared { array: u32, shape: Vec<Dimension>, is_long: bool, len: usize },
+    /// An array of each lane.
+    Private { array: Register, len: u32, shape: Vec<Dimension> },
+    /// The result of a reduction, or nothing that the code uses.
+    None,
+}
+
+/// One dimension of an array.
+#[derive(Debug, Clone, Copy)]
+struct Dimension {
+    lower: i64,
+    /// The distance of elements, modulo 2^64.
+    stride: i64,
+}
+
+/// The masks of a loop, by position in [`Scope::masks`].
+struct Loop {
+    id: LoopId,
+    /// The lanes that are still in the loop.
+    active: usize,
+    /// The lanes that are still in the iteration.
+    iteration: usize,
+}
+
+/// The code that is being translated.
+struct Scope<'t> {
+    code: &'t Code,
+    slots: Vec<Slot>,
+    /// Masks from that of the whole code to the current one. Each holds fewer lanes than the one before it.
+    masks: Vec<Register>,
+    loops: Vec<Loop>,
+    /// Whether an iteration of a loop may end early, by [`LoopId`].
+    cycled: Vec<bool>,
+    /// Whether an expression calls a procedure, by [`ExpressionId`](crate::kernel::tree::ExpressionId).
+    calls: Vec<bool>,
+    /// What the translation of kernels needs; nothing in procedures.
+    kernel: Option<&'t Kernel>,
+    depth: usize,
+}
+
+impl Scope<'_> {
+    fn mask(&self) -> Register {
+        self.masks[self.masks.len() - 1]
+    }
+}
+
+struct Builder<'t> {
+    unit: &'t Unit,
+    program: Program,
+    /// The first free byte of the frame.
+    next: usize,
+    /// Registers for temporary values of four and of eight bytes.
+    free: [Vec<Register>; 2],
+    procedures: Vec<Procedure>,
+}
+
+/// A value in a register, which is free again after its use if it is temporary.
+#[derive(Clone, Copy)]
+struct Operand {
+    register: Register,
+    bytes: u8,
+    is_temporary: bool,
+}
+
+impl Builder<'_> {
+    fn emit(&mut self, op: Op) -> Result<()> {
+        allocate::push(&mut self.program.ops, op, PURPOSE)
+    }
+
+    fn here(&self) -> u32 {
+        self.program.ops.len() as u32
+    }
+
+    /// Emits a jump whose target is set by [`Builder::land`].
+    fn jump_if_none(&mut self, mask: Register) -> Result<usize> {
+        self.emit(Op::JumpIfNone { mask, to: 0 })?;
+        Ok(self.program.ops.len() - 1)
+    }
+
+    /// Lets a jump go to the next operation.
+    fn land(&mut self, jump: usize) {
+        let here = self.here();
+        if let Op::JumpIfNone { to, .. } | Op::Jump { to } = &mut self.program.ops[jump] {
+            *to = here;
+        }
+    }
+
+    /// Bytes of the frame for `count` elements in each of so many lanes.
+    fn reserve(&mut self, count: usize, lanes: usize, bytes: usize) -> Result<Register> {
+        let size = count.checked_mul(lanes).and_then(|it| it.checked_mul(bytes));
+        let end = size.and_then(|size| size.checked_add(self.next)).map(|end| end.next_multiple_of(64));
+        let end = end.filter(|end| u32::try_from(*end).is_ok());
+        let end = end.ok_or_else(|| {
+            let what = "the arrays of a kernel, which need 4 GiB or more for a block of points";
+            Error::OutOfMemory { device: "cpu".to_owned(), what: what.to_owned() }
+        })?;
+        let start = Register(self.next as u32);
+        self.next = end;
+        Ok(start)
+    }
+
+    fn register(&mut self, ty: Type) -> Result<Register> {
+        self.reserve(1, self.program.lanes, ty.bytes())
+    }
+
+    fn temporary(&mut self, ty: Type) -> Result<Operand> {
+        let bytes = ty.bytes() as u8;
+        let register = match self.free[usize::from(bytes == 8)].pop() {
+            Some(register) => register,
+            None => self.register(ty)?,
+        };
+        Ok(Operand { register, bytes, is_temporary: true })
+    }
+
+    fn release(&mut self, operand: Operand) -> Result<()> {
+        if operand.is_temporary {
+            let free = &mut self.free[usize::from(operand.bytes == 8)];
+            allocate::push(free, operand.register, PURPOSE)?;
+        }
+        Ok(())
+    }
+
+    /// The register of a constant.
+    fn constant(&mut self, value: Value) -> Result<Register> {
+        let same = |it: &&Constant| match (it.value, value) {
+            (Value::Real32(a), Value::Real32(b)) => a.to_bits() == b.to_bits(),
+            (Value::Real64(a), Value::Real64(b)) => a.to_bits() == b.to_bits(),
+            (a, b) => a == b,
+        };
+        // Only the last ones are compared, to keep the time linear.
+        let recent = self.program.constants.iter().rev().take(64);
+        if let Some(found) = recent.clone().find(same) {
+            return Ok(found.register);
+        }
+        let register = self.register(value.ty())?;
+        allocate::push(&mut self.program.constants, Constant { register, value }, PURPOSE)?;
+        Ok(register)
+    }
+
+    /// Whether a statement ends an iteration early, for each loop.
+    fn cycled(code: &Code) -> Result<Vec<bool>> {
+        let mut cycled = allocate::zeroed::<u8>(code.loops, PURPOSE)?;
+        for statement in &code.statements {
+            if let crate::kernel::tree::Action::Cycle(LoopId(id)) = statement.action {
+                cycled[id as usize] = 1;
+            }
+        }
+        let mut all = allocate::with_capacity(code.loops, PURPOSE)?;
+        all.extend(cycled.into_iter().map(|it| it != 0));
+        Ok(all)
+    }
+
+    fn procedure(&mut self, index: usize) -> Result<()> {
+        let procedure = &self.unit.procedures[index];
+        let slots = self.slots(&procedure.code, None)?;
+        let mask = self.register(Type::Logical)?;
+        let register = |id: VariableId| match slots.get(id.0 as usize) {
+            Some(Slot::Register(register)) => Ok(*register),
+            _ => Err(Error::Internal("a dummy of a procedure is no scalar".to_owned())),
+        };
+        let dummies = allocate::collected(procedure.dummies.iter().map(|id| register(*id)), PURPOSE)?;
+        let result = procedure.result.map(register).transpose()?;
+        let mut scope = Scope {
+            code: &procedure.code,
+            slots,
+            masks: vec![mask],
+            loops: Vec::new(),
+            cycled: Self::cycled(&procedure.code)?,
+            calls: expressions::calls(&procedure.code)?,
+            kernel: None,
+            depth: 0,
+        };
+        let start = self.here();
+        self.block(&mut scope, &procedure.code.body)?;
+        self.emit(Op::Return)?;
+        // A caller may hold temporary values during the call.
+        self.free = [Vec::new(), Vec::new()];
+        let done = Procedure { start, mask, dummies, result, depth: scope.depth };
+        allocate::push(&mut self.procedures, done, PURPOSE)
+    }
+
+    fn kernel(&mut self, launch: &Launch<'_>, kernel: &Kernel) -> Result<()> {
+        let slots = self.slots(&kernel.code, Some(launch))?;
+        let mask = self.register(Type::Logical)?;
+        for reduction in &kernel.reductions {
+            let register = self.register(reduction.ty)?;
+            allocate::push(&mut self.program.reductions, register, PURPOSE)?;
+        }
+        let mut scope = Scope {
+            code: &kernel.code,
+            slots,
+            masks: vec![mask],
+            loops: Vec::new(),
+            cycled: Self::cycled(&kernel.code)?,
+            calls: expressions::calls(&kernel.code)?,
+            kernel: Some(kernel),
+            depth: 0,
+        };
+        (self.program.mask, self.program.start) = (mask, self.here());
+        self.block(&mut scope, &kernel.code.body)?;
+        self.program.depth = scope.depth;
+        self.emit(Op::Return)
+    }
+
+    /// Gives each variable its place.
+    fn slots(&mut self, code: &Code, launch: Option<&Launch<'_>>) -> Result<Vec<Slot>> {
+        let mut slots = allocate::with_capacity(code.variables.len(), PURPOSE)?;
+        for variable in &code.variables {
+            let slot = match &variable.kind {
+                VariableKind::Dummy(_) | VariableKind::Local => Slot::Register(self.register(variable.ty)?),
+                VariableKind::Private(dimensions) => {
+                    let (shape, len) = fixed(dimensions)?;
+                    let array = self.reserve(len as usize, self.program.lanes, variable.ty.bytes())?;
+                    Slot::Private { array, len, shape }
+                }
+                VariableKind::Shared(dimensions) => {
+                    let (shape, len) = fixed(dimensions)?;
+                    let memory = self.reserve(len as usize, 1, variable.ty.bytes())?;
+                    let array = self.array(Array::Shared(memory, len))?;
+                    Slot::Shared { array, shape, is_long: false, len: len as usize }
+                }
+                VariableKind::Argument(position) => match launch {
+                    Some(launch) => self.argument(launch, *position)?,
+                    None => Slot::None,
+                },
+            };
+            slots.push(slot);
+        }
+        Ok(slots)
+    }
+
+    fn array(&mut self, array: Array) -> Result<u32> {
+        allocate::push(&mut self.program.arrays, array, PURPOSE)?;
+        Ok(self.program.arrays.len() as u32 - 1)
+    }
+
+    fn argument(&mut self, launch: &Launch<'_>, position: usize) -> Result<Slot> {
+        let argument = &launch.kernel().arguments[position];
+        Ok(match &argument.kind {
+            ArgumentKind::Index(axis) => {
+                let register = self.register(Type::Int32)?;
+                self.program.inputs.indices[*axis] = Some(register);
+                Slot::Index(*axis, register)
+            }
+            ArgumentKind::Scalar => match launch.scalars()[position] {
+                Some(value) => Slot::Register(self.constant(value)?),
+                None => return Err(Error::Internal("a scalar of a launch is missing".to_owned())),
+            },
+            ArgumentKind::Buffer(buffer) => {
+                let len = launch.lengths()[position];
+                let array = self.array(Array::Buffer(buffer.slot))?;
+                let shape = match &buffer.shape {
+                    BufferShape::Array(_) => launch.shape(position)?,
+                    BufferShape::Element { .. } | BufferShape::Reduction(_) => Vec::new(),
+                };
+                let mut stride = 1i64;
+                let dimensions = shape.into_iter().map(|(lower, extent)| {
+                    let dimension = Dimension { lower: lower.into(), stride };
+                    stride = stride.wrapping_mul(extent.unwrap_or(1) as i64);
+                    Ok(dimension)
+                });
+                let shape = allocate::collected(dimensions, PURPOSE)?;
+                Slot::Shared { array, shape, is_long: i32::try_from(len).is_err(), len }
+            }
+        })
+    }
+}
+
+/// The dimensions and the number of elements of an array with constant bounds.
+fn fixed(dimensions: &[FixedDimension]) -> Result<(Vec<Dimension>, u32)> {
+    let mut len = Some(1u32);
+    let mut shape = allocate::with_capacity(dimensions.len(), PURPOSE)?;
+    for dimension in dimensions {
+        shape.push(Dimension { lower: dimension.lower.into(), stride: len.unwrap_or(0).into() });
+        len = len.and_then(|len| len.checked_mul(dimension.extent));
+    }
+    let len = len.filter(|len| i32::try_from(*len).is_ok());
+    let len = len.ok_or_else(|| Error::OutOfMemory {
+        device: "cpu".to_owned(),
+        what: "a local array of 2**31 elements or more".to_owned(),
+    })?;
+    Ok((shape, len))
+}
+
+/// The value that a reduction starts from.
+pub fn identity(operator: ReductionOperator, ty: Type) -> Value {
+    match (operator, ty) {
+        (ReductionOperator::Add | ReductionOperator::Or, Type::Int64) => Value::Int64(0),
+        (ReductionOperator::Add | ReductionOperator::Or, Type::Int32 | Type::Logical) => Value::Int32(0),
+        (ReductionOperator::Add | ReductionOperator::Or, Type::Real32) => Value::Real32(0.0),
+        (ReductionOperator::Add | ReductionOperator::Or, Type::Real64) => Value::Real64(0.0),
+        (ReductionOperator::Multiply, Type::Int64) => Value::Int64(1),
+        (ReductionOperator::Multiply, Type::Int32 | Type::Logical) => Value::Int32(1),
+        (ReductionOperator::Multiply, Type::Real32) => Value::Real32(1.0),
+        (ReductionOperator::Multiply, Type::Real64) => Value::Real64(1.0),
+        (ReductionOperator::Min, Type::Int64) => Value::Int64(i64::MAX),
+        (ReductionOperator::Min, Type::Int32 | Type::Logical) => Value::Int32(i32::MAX),
+        (ReductionOperator::Min, Type::Real32) => Value::Real32(f32::INFINITY),
+        (ReductionOperator::Min, Type::Real64) => Value::Real64(f64::INFINITY),
+        (ReductionOperator::Max, Type::Int64) => Value::Int64(i64::MIN),
+        (ReductionOperator::Max, Type::Int32 | Type::Logical) => Value::Int32(i32::MIN),
+        (ReductionOperator::Max, Type::Real32) => Value::Real32(f32::NEG_INFINITY),
+        (ReductionOperator::Max, Type::Real64) => Value::Real64(f64::NEG_INFINITY),
+        (ReductionOperator::And, Type::Int64) => Value::Int64(-1),
+        (ReductionOperator::And, _) => Value::Int32(-1),
+    }
+}

@@ -1,0 +1,191 @@
+//! A kernel as flat operations over the lanes of a block.
+
+use crate::kernel::tree::{Comparison, Intrinsic, Type};
+
+/// A register: a value for each lane, at this offset in bytes in a thread's frame. `Int32` and `Real32` take four bytes
+/// a lane, `Int64` and `Real64` eight; logical values and masks four, all bits set for true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Register(pub u32);
+
+/// An operation with two operands and a result of one type, unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    /// A logical result, of operands of the type.
+    Compare(Comparison),
+    /// `Min`, `Max`, `Mod`, `Modulo`, `Sign`, `Dim`, `And`, `Or`, `ExclusiveOr`, `Atan2`. `Shift` and `TestBit` have an
+    /// `Int32` second operand, the latter a logical result.
+    Intrinsic(Intrinsic),
+    /// A power with an `Int32` exponent.
+    PowerInteger,
+    /// A power of reals.
+    PowerReal,
+}
+
+/// An operation with one operand and a result of one type, unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unary {
+    Negate,
+    /// Functions of reals, `Abs`, `Complement`; `Floor`, `Ceiling` and `Nint` with a result of this type.
+    Intrinsic(Intrinsic, Type),
+    /// Conversion to this type.
+    Convert(Type),
+}
+
+/// Where lanes access an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// At the linear index of the lane's point.
+    Point,
+    /// At an `Int32` register.
+    Narrow(Register),
+    /// At an `Int64` register.
+    Wide(Register),
+}
+
+/// An access to memory that lanes share. What lies outside of the array reads as zero and is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The array, by index into [`Program::arrays`].
+    pub array: u32,
+    /// Where.
+    pub index: Index,
+    /// Is added to the index.
+    pub offset: i64,
+}
+
+impl Access {
+    /// The same with its index in another register.
+    pub fn at(self, register: Register) -> Self {
+        let index = match self.index {
+            Index::Point => Index::Point,
+            Index::Narrow(_) => Index::Narrow(register),
+            Index::Wide(_) => Index::Wide(register),
+        };
+        Access { index, ..self }
+    }
+}
+
+/// An access to an array that each lane has for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Private {
+    /// The array: elements one after the other, each with all lanes.
+    pub array: Register,
+    /// The number of elements.
+    pub len: u32,
+    /// Where, `Int32`; outside, as for [`Access`].
+    pub index: Register,
+    /// Is added to the index, without wrapping.
+    pub offset: i64,
+}
+
+/// An operation. Jumps name the next operation by its index. A mask says which lanes take part.
+#[derive(Debug, Clone, Copy)]
+pub enum Op {
+    /// Applies an operation of a type to all lanes. Lanes outside of the mask may have any result.
+    Unary { what: Unary, ty: Type, to: Register, from: Register, mask: Register },
+    /// As `Unary`.
+    Binary { what: Binary, ty: Type, to: Register, left: Register, right: Register, mask: Register },
+    /// `to = mask ? from : other`, of values of so many bytes.
+    Select { bytes: u8, to: Register, mask: Register, from: Register, other: Register },
+    /// `to = from` in all lanes.
+    Move { bytes: u8, to: Register, from: Register },
+    /// A mask: `to = left & right`.
+    And { to: Register, left: Register, right: Register },
+    /// A mask: `to = left & !right`.
+    AndNot { to: Register, left: Register, right: Register },
+    /// `to = !from`.
+    Not { to: Register, from: Register },
+    /// `to = to | (low <= from <= high)`. Logical values count as 0 and 1.
+    InRange { ty: Type, to: Register, from: Register, low: i64, high: i64 },
+    /// `to` is false in all lanes.
+    Clear { to: Register },
+    /// The iterations of a loop: `active` loses the lanes that have none, and `left` becomes their number less one, as
+    /// an unsigned number of the type's bits.
+    Trip { ty: Type, active: Register, left: Register, first: Register, last: Register, step: Register },
+    /// The end of an iteration: `active` loses the lanes whose `left` is zero, the others' becomes one less.
+    Count { ty: Type, active: Register, left: Register },
+    /// Goes on elsewhere.
+    Jump { to: u32 },
+    /// Goes on elsewhere if no lane is in the mask.
+    JumpIfNone { mask: Register, to: u32 },
+    /// Goes on at a procedure, and after its `Return` with the next operation.
+    Call { to: u32 },
+    /// Ends a procedure, or the program.
+    Return,
+    /// Reads elements of so many bytes; lanes outside of the mask get zeros.
+    Load { bytes: u8, to: Register, access: Access, mask: Register },
+    /// Writes elements, in the order of lanes.
+    Store { bytes: u8, from: Register, access: Access, mask: Register },
+    /// Reads elements of private arrays.
+    LoadPrivate { bytes: u8, to: Register, access: Private },
+    /// Writes elements of private arrays.
+    StorePrivate { bytes: u8, from: Register, access: Private, mask: Register },
+    /// Logical values from memory: `to = from != 0`.
+    FromMemory { to: Register, from: Register },
+    /// Logical values for memory: 1 for true.
+    ToMemory { to: Register, from: Register },
+}
+
+/// Memory that lanes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Array {
+    /// The launch's array at this slot.
+    Buffer(usize),
+    /// Workgroup memory at this offset in the frame, with so many elements.
+    Shared(Register, u32),
+}
+
+/// A register whose value holds for a whole launch.
+#[derive(Debug, Clone, Copy)]
+pub struct Constant {
+    /// The register.
+    pub register: Register,
+    /// The value.
+    pub value: crate::kernel::tree::Value,
+}
+
+/// The registers that the engine fills before a block runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inputs {
+    /// The index arguments, base included.
+    pub indices: [Option<Register>; 3],
+    /// The index within the workgroup.
+    pub local: [Option<Register>; 3],
+    /// The index of the workgroup.
+    pub group: [Option<Register>; 3],
+}
+
+/// A kernel for one launch.
+#[derive(Debug, Default)]
+pub struct Program {
+    /// The operations.
+    pub ops: Vec<Op>,
+    /// The operation where a block starts.
+    pub start: u32,
+    /// Lanes of a block, a multiple of [`CHUNK`](super::lanes::CHUNK).
+    pub lanes: usize,
+    /// Bytes of a frame.
+    pub frame: usize,
+    /// The shared memory that accesses name.
+    pub arrays: Vec<Array>,
+    /// Registers to fill once.
+    pub constants: Vec<Constant>,
+    /// Registers to fill for each block.
+    pub inputs: Inputs,
+    /// The register of each reduction.
+    pub reductions: Vec<Register>,
+    /// The lanes of a block that run.
+    pub mask: Register,
+    /// The most calls that are open at the same time.
+    pub depth: usize,
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Register(u32::MAX)
+    }
+}
