@@ -1,7 +1,8 @@
 //! Access to memory: each index is checked, so nothing outside of an array is read or written.
 
-use super::lanes::{CHUNK, Registers};
+use super::lanes::{CHUNK, is_all};
 use super::program::{Index, Private, Register};
+use super::registers::Registers;
 
 /// An array that lanes share.
 #[derive(Clone, Copy)]
@@ -83,11 +84,10 @@ impl Indices {
     }
 }
 
-/// Reads elements. Lanes outside of the mask, and those whose position is outside of the array, get zeros.
+/// Reads elements. Lanes whose position is outside of the array get zeros; those outside of the mask any value.
 ///
 /// # Safety
 /// The registers are of the program, and the array is valid for reads of `T`.
-#[inline(always)]
 pub unsafe fn load<T: Copy + Default>(
     at: Registers,
     to: Register,
@@ -98,9 +98,8 @@ pub unsafe fn load<T: Copy + Default>(
     // SAFETY: each position is checked against the array's length. Registers have `lanes` elements.
     unsafe {
         let (to, from) = (at.at::<T>(to), array.address.cast::<T>());
-        if at.none_and_all(mask).1
-            && let Some(start) = indices.consecutive(at, array.len)
-        {
+        // Lanes outside of the mask may get what they would read.
+        if let Some(start) = indices.consecutive(at, array.len) {
             std::ptr::copy_nonoverlapping(from.add(start), to, at.lanes);
             return;
         }
@@ -119,15 +118,21 @@ pub unsafe fn load<T: Copy + Default>(
 ///
 /// # Safety
 /// As [`load`], for writes.
-#[inline(always)]
-pub unsafe fn store<T: Copy>(at: Registers, from: Register, array: Shared, indices: Indices, mask: Register) {
+pub unsafe fn store<T: Copy>(
+    at: Registers,
+    from: Register,
+    array: Shared,
+    indices: Indices,
+    (mask, is_whole): (Register, bool),
+) {
     // SAFETY: as in `load`.
     unsafe {
         let (to, from) = (array.address.cast::<T>(), at.at::<T>(from));
-        if at.none_and_all(mask).1
+        if (is_whole || is_all(at.at(mask), at.lanes))
             && let Some(start) = indices.consecutive(at, array.len)
         {
-            std::ptr::copy_nonoverlapping(from, to.add(start), at.lanes);
+            // The values may be a view of the array.
+            std::ptr::copy(from, to.add(start), at.lanes);
             return;
         }
         let mask = at.at::<i32>(mask);
@@ -140,11 +145,27 @@ pub unsafe fn store<T: Copy>(at: Registers, from: Register, array: Shared, indic
     }
 }
 
+/// Lets a register be a part of an array where all lanes have an element of it. Nothing is read.
+///
+/// # Safety
+/// As [`load`]; the index is that of points.
+#[inline(always)]
+pub unsafe fn view<T>(at: Registers, to: Register, array: Shared, indices: Indices) -> bool {
+    // SAFETY: the place has `lanes` elements.
+    unsafe {
+        let place = match indices.consecutive(at, array.len) {
+            Some(start) => array.address.cast::<T>().add(start).cast::<u8>(),
+            None => at.home(to),
+        };
+        at.place(to, place);
+        place != at.home(to)
+    }
+}
+
 /// Reads elements of private arrays.
 ///
 /// # Safety
 /// The registers are of the program.
-#[inline(always)]
 pub unsafe fn load_private<T: Copy + Default>(at: Registers, to: Register, access: Private) {
     // SAFETY: the array has `len` elements for each lane, and each position is checked.
     unsafe {
@@ -163,7 +184,6 @@ pub unsafe fn load_private<T: Copy + Default>(at: Registers, to: Register, acces
 ///
 /// # Safety
 /// As [`load_private`].
-#[inline(always)]
 pub unsafe fn store_private<T: Copy>(at: Registers, from: Register, access: Private, mask: Register) {
     // SAFETY: as in `load_private`.
     unsafe {

@@ -1,11 +1,34 @@
 //! A kernel as flat operations over the lanes of a block.
 
+use super::lanes::Function;
 use crate::kernel::tree::{Comparison, Intrinsic, Type};
 
-/// A register: a value for each lane, at this offset in bytes in a thread's frame. `Int32` and `Real32` take four bytes
-/// a lane, `Int64` and `Real64` eight; logical values and masks four, all bits set for true.
+/// A register: a value for each lane, by index into [`Program::registers`]. `Int32` and `Real32` take four bytes a lane,
+/// `Int64` and `Real64` eight; logical values and masks four, all bits set for true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Register(pub u32);
+
+/// An operation with one operand and a result of one type, unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unary {
+    Negate,
+    /// Functions of reals, `Abs`, `Complement`; `Floor`, `Ceiling` and `Nint` with a result of this type.
+    Intrinsic(Intrinsic, Type),
+    /// Conversion to this type.
+    Convert(Type),
+    /// Of masks and logical values.
+    Not,
+    /// The same value.
+    Copy,
+    /// False, whatever the operand.
+    False,
+    /// Logical values from memory: whether they are not zero.
+    FromMemory,
+    /// Logical values for memory: 1 for true.
+    ToMemory,
+    /// One less.
+    Decrement,
+}
 
 /// An operation with two operands and a result of one type, unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +46,23 @@ pub enum Binary {
     PowerInteger,
     /// A power of reals.
     PowerReal,
+    /// Of masks: `a & !b`.
+    AndNot,
+    /// A mask without the lanes where a number is zero: the type is that of the number, the second operand.
+    NonZero,
 }
 
-/// An operation with one operand and a result of one type, unless it says otherwise.
+/// An operation with three operands of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unary {
-    Negate,
-    /// Functions of reals, `Abs`, `Complement`; `Floor`, `Ceiling` and `Nint` with a result of this type.
-    Intrinsic(Intrinsic, Type),
-    /// Conversion to this type.
-    Convert(Type),
+pub enum Ternary {
+    /// `a * b + c`; each step is rounded.
+    MultiplyAdd,
+    /// `a * b - c`.
+    MultiplySubtract,
+    /// `c - a * b`.
+    SubtractProduct,
+    /// `a` where the mask `c` has the lane, else `b`.
+    Select,
 }
 
 /// Where lanes access an array.
@@ -82,32 +112,17 @@ pub struct Private {
     pub offset: i64,
 }
 
-/// An operation. Jumps name the next operation by its index. A mask says which lanes take part.
+/// An operation. Jumps name the next operation by its index. A mask says which lanes take part. Where `is_whole` is
+/// true, the mask is that of the block, which nothing changes.
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
-    /// Applies an operation of a type to all lanes. Lanes outside of the mask may have any result.
-    Unary { what: Unary, ty: Type, to: Register, from: Register, mask: Register },
-    /// As `Unary`.
-    Binary { what: Binary, ty: Type, to: Register, left: Register, right: Register, mask: Register },
-    /// `to = mask ? from : other`, of values of so many bytes.
-    Select { bytes: u8, to: Register, mask: Register, from: Register, other: Register },
-    /// `to = from` in all lanes.
-    Move { bytes: u8, to: Register, from: Register },
-    /// A mask: `to = left & right`.
-    And { to: Register, left: Register, right: Register },
-    /// A mask: `to = left & !right`.
-    AndNot { to: Register, left: Register, right: Register },
-    /// `to = !from`.
-    Not { to: Register, from: Register },
+    /// Applies a function to all lanes. Lanes outside of its mask may have any result.
+    Apply { function: Function, to: Register, a: Register, b: Register, c: Register },
     /// `to = to | (low <= from <= high)`. Logical values count as 0 and 1.
     InRange { ty: Type, to: Register, from: Register, low: i64, high: i64 },
-    /// `to` is false in all lanes.
-    Clear { to: Register },
     /// The iterations of a loop: `active` loses the lanes that have none, and `left` becomes their number less one, as
     /// an unsigned number of the type's bits.
     Trip { ty: Type, active: Register, left: Register, first: Register, last: Register, step: Register },
-    /// The end of an iteration: `active` loses the lanes whose `left` is zero, the others' becomes one less.
-    Count { ty: Type, active: Register, left: Register },
     /// Goes on elsewhere.
     Jump { to: u32 },
     /// Goes on elsewhere if no lane is in the mask.
@@ -118,16 +133,19 @@ pub enum Op {
     Return,
     /// Reads elements of so many bytes; lanes outside of the mask get zeros.
     Load { bytes: u8, to: Register, access: Access, mask: Register },
+    /// As `Load`, at the points' own indices plus a constant. The register becomes the place in memory itself where all
+    /// lanes have one. Only `View` and `Open` write to such a register.
+    View { bytes: u8, to: Register, access: Access, mask: Register },
     /// Writes elements, in the order of lanes.
-    Store { bytes: u8, from: Register, access: Access, mask: Register },
+    Store { bytes: u8, from: Register, access: Access, mask: Register, is_whole: bool },
+    /// Lets the next write to `to` go to the place in memory itself, where all lanes take part and have one.
+    Open { bytes: u8, to: Register, access: Access, mask: Register, is_whole: bool },
+    /// Writes elements after `Open`, unless they are in their place already.
+    Close { bytes: u8, from: Register, access: Access, mask: Register },
     /// Reads elements of private arrays.
     LoadPrivate { bytes: u8, to: Register, access: Private },
     /// Writes elements of private arrays.
     StorePrivate { bytes: u8, from: Register, access: Private, mask: Register },
-    /// Logical values from memory: `to = from != 0`.
-    FromMemory { to: Register, from: Register },
-    /// Logical values for memory: 1 for true.
-    ToMemory { to: Register, from: Register },
 }
 
 /// Memory that lanes share.
@@ -135,8 +153,8 @@ pub enum Op {
 pub enum Array {
     /// The launch's array at this slot.
     Buffer(usize),
-    /// Workgroup memory at this offset in the frame, with so many elements.
-    Shared(Register, u32),
+    /// Workgroup memory at this offset in bytes in the frame's shared part, with so many elements.
+    Shared(usize, u32),
 }
 
 /// A register whose value holds for a whole launch.
@@ -159,6 +177,25 @@ pub struct Inputs {
     pub group: [Option<Register>; 3],
 }
 
+/// Which of the [`Inputs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    Index,
+    Local,
+    Group,
+}
+
+impl Inputs {
+    /// The registers of the axes.
+    pub fn of(&mut self, input: Input) -> &mut [Option<Register>; 3] {
+        match input {
+            Input::Index => &mut self.indices,
+            Input::Local => &mut self.local,
+            Input::Group => &mut self.group,
+        }
+    }
+}
+
 /// A kernel for one launch.
 #[derive(Debug, Default)]
 pub struct Program {
@@ -166,10 +203,12 @@ pub struct Program {
     pub ops: Vec<Op>,
     /// The operation where a block starts.
     pub start: u32,
-    /// Lanes of a block, a multiple of [`CHUNK`](super::lanes::CHUNK).
-    pub lanes: usize,
-    /// Bytes of a frame.
-    pub frame: usize,
+    /// The registers: where each begins in a frame, in bytes for each lane.
+    pub registers: Vec<u32>,
+    /// Bytes of all registers for each lane.
+    pub lane_bytes: usize,
+    /// Bytes of workgroup memory.
+    pub shared_bytes: usize,
     /// The shared memory that accesses name.
     pub arrays: Vec<Array>,
     /// Registers to fill once.
@@ -178,8 +217,12 @@ pub struct Program {
     pub inputs: Inputs,
     /// The register of each reduction.
     pub reductions: Vec<Register>,
+    /// How each reduction combines two values.
+    pub combinations: Vec<Function>,
     /// The lanes of a block that run.
     pub mask: Register,
+    /// Whether lanes may leave that mask: the kernel has a `return`.
+    pub returns: bool,
     /// The most calls that are open at the same time.
     pub depth: usize,
 }

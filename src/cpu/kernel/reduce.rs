@@ -2,6 +2,7 @@
 
 use crate::kernel::tree::{REDUCTION_BLOCK, ReductionOperator, Type, Value};
 
+use super::lanes::{CHUNK, Function};
 use super::number::{Integer, Real};
 
 /// A value of any type, as its bits.
@@ -16,6 +17,36 @@ pub fn cell(value: Value) -> Cell {
         Value::Real64(value) => value.to_bits(),
         Value::Logical(value) => value.into(),
     }
+}
+
+/// Combines a block of a register's lanes, which it overwrites, and gives one value. `function` is the operator's.
+///
+/// # Safety
+/// There are [`REDUCTION_BLOCK`] elements of the type, and this CPU has the function's instruction set.
+pub unsafe fn lanes(function: Function, operator: ReductionOperator, ty: Type, values: *mut u8) -> Cell {
+    let mut stride = REDUCTION_BLOCK / 2;
+    while stride >= CHUNK {
+        // SAFETY: the upper half ends with the elements that are left.
+        unsafe { function(values, values, values.add(stride * ty.bytes()), values, stride) };
+        stride /= 2;
+    }
+    let mut cells = [0; CHUNK];
+    for (lane, cell) in cells.iter_mut().enumerate() {
+        // SAFETY: there are so many elements.
+        *cell = unsafe {
+            match ty.bytes() {
+                8 => *values.cast::<u64>().add(lane),
+                _ => (*values.cast::<u32>().add(lane)).into(),
+            }
+        };
+    }
+    while stride > 0 {
+        for k in 0..stride {
+            cells[k] = pair(operator, ty, cells[k], cells[k + stride]);
+        }
+        stride /= 2;
+    }
+    cells[0]
 }
 
 /// Combines a block of values, the first of them last, and gives one. Blocks that are shorter have identities at their

@@ -3,19 +3,19 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::isa::Interpreter;
-use super::lanes::{CHUNK, Registers, mask};
+use super::isa;
+use super::lanes::{CHUNK, mask};
 use super::lower;
-use super::memory::Shared;
-use super::program::{Array, Program, Register};
+use super::program::Program;
 use super::reduce::{self, Cell};
+use super::registers::{Frame, Registers};
 use super::step::{self, Block};
 use crate::allocate;
-use crate::cpu::buffer::Buffer;
+use crate::cpu::isa::Isa;
 use crate::cpu::pool::{self, Team};
 use crate::error::{Error, Result};
-use crate::kernel::bind::{Elements, Launch};
-use crate::kernel::tree::{ArgumentKind, Intent, LocalSize, REDUCTION_BLOCK, Value};
+use crate::kernel::bind::Launch;
+use crate::kernel::tree::{ArgumentKind, Intent, LocalSize, REDUCTION_BLOCK};
 use crate::report::Timing;
 
 /// The purpose of allocations.
@@ -23,6 +23,12 @@ const PURPOSE: &str = "a kernel's launch";
 
 /// Tasks for each thread, so that uneven ones balance.
 const TASKS: usize = 8;
+
+/// Blocks have as many lanes as let their registers fit into this many bytes of a core's cache.
+const REGISTERS: usize = 16 << 10;
+
+/// Reduction blocks of a block at most: beyond, the cost of interpreting no longer counts.
+const MOST_PARTS: usize = 8;
 
 /// The blocks of a launch.
 struct Grid {
@@ -32,18 +38,25 @@ struct Grid {
     local: Option<[usize; 3]>,
     /// Workgroups on each axis.
     groups: [usize; 3],
+    /// Lanes of a block.
+    lanes: usize,
     /// All blocks.
     blocks: usize,
+    /// Blocks of reductions.
+    reduced: usize,
 }
 
 impl Grid {
-    fn new(launch: &Launch<'_>) -> Result<Self> {
+    fn new(launch: &Launch<'_>, program: &Program) -> Result<Self> {
         let extents = launch.extents();
         let too_many = || Error::invalid("number of points", launch.points(), "fewer than 2**63");
-        let points = i64::try_from(launch.points()).map_err(|_| too_many())?;
+        let points = i64::try_from(launch.points()).map_err(|_| too_many())? as usize;
         if !launch.kernel().cooperative {
-            let blocks = (points as usize).div_ceil(REDUCTION_BLOCK);
-            return Ok(Grid { extents, local: None, groups: [0; 3], blocks });
+            let reduced = points.div_ceil(REDUCTION_BLOCK);
+            let fitting = REGISTERS / program.lane_bytes.max(1) / REDUCTION_BLOCK;
+            let lanes = fitting.clamp(1, MOST_PARTS).min(reduced.max(1)) * REDUCTION_BLOCK;
+            let blocks = points.div_ceil(lanes);
+            return Ok(Grid { extents, local: None, groups: [0; 3], lanes, blocks, reduced });
         }
         let LocalSize::Fixed(size) = launch.kernel().local_size else {
             return Err(Error::Internal("a kernel with workgroups has no local size".to_owned()));
@@ -51,105 +64,21 @@ impl Grid {
         let local = size.map(|size| size as usize);
         let groups = std::array::from_fn(|axis| extents[axis].div_ceil(local[axis].max(1)));
         let blocks = groups.iter().try_fold(1usize, |all, groups: &usize| all.checked_mul(*groups));
-        Ok(Grid { extents, local: Some(local), groups, blocks: blocks.ok_or_else(too_many)? })
-    }
-
-    /// Lanes of a block.
-    fn lanes(&self) -> usize {
-        match self.local {
-            None => REDUCTION_BLOCK,
-            Some(local) => local.iter().product::<usize>().next_multiple_of(CHUNK),
-        }
-    }
-}
-
-/// What a thread computes with.
-struct Frame {
-    memory: Buffer,
-    arrays: Vec<Shared>,
-    calls: Vec<u32>,
-}
-
-// SAFETY: the pointers lead to the frame's own memory and to the launch's arrays, which any thread may use.
-unsafe impl Send for Frame {}
-
-impl Frame {
-    fn new(program: &Program, buffers: &[Elements], grid: &Grid) -> Result<Self> {
-        let memory = Buffer::zeroed(program.frame.div_ceil(size_of::<f32>()))?;
-        let mut frame = Frame {
-            memory,
-            arrays: allocate::with_capacity(program.arrays.len(), PURPOSE)?,
-            calls: allocate::zeroed(program.depth, PURPOSE)?,
-        };
-        let at = frame.registers(program);
-        for array in &program.arrays {
-            frame.arrays.push(match *array {
-                Array::Buffer(slot) => {
-                    let elements =
-                        buffers.get(slot).ok_or_else(|| Error::Internal("no such slot".to_owned()))?;
-                    Shared { address: elements.address.cast(), len: elements.len }
-                }
-                // SAFETY: the array lies in the frame.
-                Array::Shared(start, len) => Shared { address: unsafe { at.at(start) }, len: len as usize },
-            });
-        }
-        for constant in &program.constants {
-            // SAFETY: the register has elements of the value's type.
-            unsafe {
-                match constant.value {
-                    Value::Int32(value) => at.fill(constant.register, value),
-                    Value::Int64(value) => at.fill(constant.register, value),
-                    Value::Real32(value) => at.fill(constant.register, value),
-                    Value::Real64(value) => at.fill(constant.register, value),
-                    Value::Logical(value) => at.fill(constant.register, mask(value)),
-                }
-            }
-        }
-        if let Some(local) = grid.local {
-            let size = local.iter().product::<usize>();
-            // SAFETY: masks and local indices are of the program and have four bytes a lane.
-            unsafe {
-                at.set(program.mask, |lane| mask(lane < size));
-                for (axis, register) in program.inputs.local.iter().enumerate() {
-                    if let Some(register) = register {
-                        at.set(*register, |lane| position(lane, local)[axis] as i32);
-                    }
-                }
-            }
-        }
-        Ok(frame)
-    }
-
-    fn registers(&mut self, program: &Program) -> Registers {
-        Registers { frame: self.memory.as_mut_ptr().cast(), lanes: program.lanes }
+        let lanes = local.iter().product::<usize>().next_multiple_of(CHUNK);
+        Ok(Grid {
+            extents,
+            local: Some(local),
+            groups,
+            lanes,
+            blocks: blocks.ok_or_else(too_many)?,
+            reduced: 0,
+        })
     }
 }
 
 /// The position of a linear index in a box.
 fn position(index: usize, size: [usize; 3]) -> [usize; 3] {
     [index % size[0], index / size[0] % size[1], index / size[0] / size[1]]
-}
-
-impl Registers {
-    /// Gives all lanes one value.
-    ///
-    /// # Safety
-    /// The register is of the program and has elements of this size.
-    unsafe fn fill<T: Copy>(self, register: Register, value: T) {
-        // SAFETY: the register has `lanes` elements.
-        unsafe { std::slice::from_raw_parts_mut(self.at::<T>(register), self.lanes).fill(value) };
-    }
-
-    /// Gives each lane its value.
-    ///
-    /// # Safety
-    /// As [`Registers::fill`], for `i32`.
-    unsafe fn set(self, register: Register, value: impl Fn(usize) -> i32) {
-        for lane in 0..self.lanes {
-            // SAFETY: the register has the lane.
-            unsafe { self.at::<i32>(register).add(lane).write(value(lane)) };
-        }
-    }
 }
 
 /// One launch.
@@ -171,7 +100,7 @@ unsafe impl Sync for Results {}
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]; nothing has run then.
-pub fn launch<I: Interpreter>(isa: I, launch: &Launch<'_>) -> Result<Timing> {
+pub fn launch(isa: Isa, launch: &Launch<'_>) -> Result<Timing> {
     let start = Instant::now();
     let work = launch.points().saturating_mul(launch.kernel().code.expressions.len().max(1) as u128);
     let mut team = Team::for_work(u64::try_from(work).unwrap_or(u64::MAX))?;
@@ -179,20 +108,15 @@ pub fn launch<I: Interpreter>(isa: I, launch: &Launch<'_>) -> Result<Timing> {
 }
 
 /// Runs a launch on a team.
-pub(super) fn run<I: Interpreter>(
-    isa: I,
-    launch: &Launch<'_>,
-    team: &mut Team,
-    start: Instant,
-) -> Result<Timing> {
-    let grid = Grid::new(launch)?;
-    let program = lower::lower(launch, grid.lanes())?;
+pub(super) fn run(isa: Isa, launch: &Launch<'_>, team: &mut Team, start: Instant) -> Result<Timing> {
+    let program = lower::lower(launch, isa::of(isa))?;
+    let grid = Grid::new(launch, &program)?;
     let reductions = &launch.kernel().reductions;
-    let cells = grid.blocks.saturating_mul(reductions.len());
+    let cells = grid.reduced.saturating_mul(reductions.len());
     let mut job = Job { launch, program, grid, results: allocate::zeroed(cells, PURPOSE)? };
     let computing = Instant::now();
     if job.grid.blocks > 0 {
-        job.blocks(isa, team)?;
+        job.blocks(team)?;
     }
     let kernel = computing.elapsed();
     job.finish()?;
@@ -200,77 +124,83 @@ pub(super) fn run<I: Interpreter>(
 }
 
 impl Job<'_> {
-    fn blocks<I: Interpreter>(&mut self, isa: I, team: &mut Team) -> Result<()> {
+    fn blocks(&mut self, team: &mut Team) -> Result<()> {
         let blocks = self.grid.blocks;
         let tasks = blocks.min(team.size().saturating_mul(TASKS));
         let frames = team.size().min(tasks).max(1);
-        let frame = |_| Ok(Mutex::new(Frame::new(&self.program, self.launch.buffers(), &self.grid)?));
+        let frame = |_| {
+            let frame = Frame::new(&self.program, self.launch.buffers(), self.grid.lanes)?;
+            self.local_indices(frame.registers());
+            Ok(Mutex::new(frame))
+        };
         let frames = allocate::collected((0..frames).map(frame), PURPOSE)?;
         let results = Results(self.results.as_mut_ptr());
         let job = &*self;
         team.run(tasks, |task, _| {
             let first = |task: usize| (task as u128 * blocks as u128 / tasks as u128) as usize;
-            let mut frame =
-                frames[pool::worker() % frames.len()].lock().unwrap_or_else(PoisonError::into_inner);
+            let frame = &frames[pool::worker() % frames.len()];
+            let mut frame = frame.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut was_whole = false;
             for block in first(task)..first(task + 1) {
-                job.block(isa, &mut frame, block, &results);
+                was_whole = job.block(&mut frame, block, was_whole, &results);
             }
         })
     }
 
-    fn block<I: Interpreter>(&self, isa: I, frame: &mut Frame, number: usize, results: &Results) {
-        let (program, at) = (&self.program, frame.registers(&self.program));
-        let first = match self.grid.local {
-            Some(local) => {
-                self.group(at, number, local);
-                0
-            }
-            None => self.points(at, number * REDUCTION_BLOCK),
+    /// Runs a block. Returns whether its mask has all lanes, and kept them, as `was_whole` says of the block before.
+    fn block(&self, frame: &mut Frame, number: usize, was_whole: bool, results: &Results) -> bool {
+        let (program, at) = (&self.program, frame.registers());
+        let (first, is_whole) = match self.grid.local {
+            Some(local) => (0, self.group(at, number, local, was_whole)),
+            None => self.points(at, number * self.grid.lanes, was_whole),
         };
         for (reduction, register) in self.launch.kernel().reductions.iter().zip(&program.reductions) {
             // SAFETY: the register has elements of the reduction's type.
-            unsafe {
-                match lower::identity(reduction.operator, reduction.ty) {
-                    Value::Int32(value) => at.fill(*register, value),
-                    Value::Int64(value) => at.fill(*register, value),
-                    Value::Real32(value) => at.fill(*register, value),
-                    Value::Real64(value) => at.fill(*register, value),
-                    Value::Logical(value) => at.fill(*register, mask(value)),
+            unsafe { at.fill_value(*register, lower::identity(reduction.operator, reduction.ty)) };
+        }
+        let Frame { arrays, calls, .. } = frame;
+        let mut block = Block { program, at, arrays, first, is_whole, calls };
+        // SAFETY: the frame was made for the program, and its inputs are set. The launch's arrays are borrowed for the
+        // launch, and those that the kernel writes may be written and overlap no other (`Launch::new`). The program is
+        // for this CPU's instruction set.
+        unsafe { step::run(&mut block) };
+        self.reduce(at, number, results);
+        is_whole && !program.returns
+    }
+
+    /// Combines a block's contributions to reductions.
+    fn reduce(&self, at: Registers, number: usize, results: &Results) {
+        let parts = self.grid.lanes / REDUCTION_BLOCK;
+        let reductions = self.launch.kernel().reductions.iter().enumerate();
+        for ((position, reduction), (register, function)) in
+            reductions.zip(self.program.reductions.iter().zip(&self.program.combinations))
+        {
+            let (first, bytes) = (number * parts, reduction.ty.bytes());
+            for part in 0..parts.min(self.grid.reduced - first) {
+                // SAFETY: the register has whole blocks of lanes, as such a kernel is not cooperative. There is a
+                // result for each block of each reduction, and this thread alone runs the block.
+                unsafe {
+                    let values = at.at::<u8>(*register).add(part * REDUCTION_BLOCK * bytes);
+                    let result = reduce::lanes(*function, reduction.operator, reduction.ty, values);
+                    results.0.add(position * self.grid.reduced + first + part).write(result);
                 }
             }
         }
-        let mut block = Block { program, at, arrays: &frame.arrays, first, calls: &mut frame.calls };
-        // SAFETY: the frame was made for the program, and its inputs are set. The launch's arrays are borrowed for the
-        // launch, and those that the kernel writes may be written and overlap no other (`Launch::new`).
-        unsafe { step::run(isa, &mut block) };
-        for (position, register) in program.reductions.iter().enumerate() {
-            let reduction = &self.launch.kernel().reductions[position];
-            let mut values = [0; REDUCTION_BLOCK];
-            for (lane, value) in values.iter_mut().enumerate() {
-                // SAFETY: a kernel with reductions is not cooperative, so that its blocks have this many lanes.
-                *value = unsafe {
-                    match reduction.ty.bytes() {
-                        8 => *at.at::<u64>(*register).add(lane),
-                        _ => (*at.at::<u32>(*register).add(lane)).into(),
-                    }
-                };
-            }
-            let result = reduce::block(reduction.operator, reduction.ty, &values);
-            // SAFETY: there is an element for each block of each reduction, and this thread alone runs the block.
-            unsafe { results.0.add(position * self.grid.blocks + number).write(result) };
-        }
     }
 
-    /// Sets the inputs of a block of consecutive points. Returns the linear index of the first.
-    fn points(&self, at: Registers, first: usize) -> i64 {
+    /// Sets the inputs of a block of consecutive points. Returns the linear index of the first, and whether all lanes
+    /// are points.
+    fn points(&self, at: Registers, first: usize, was_whole: bool) -> (i64, bool) {
         let (program, extents) = (&self.program, self.grid.extents);
         let base = self.launch.kernel().base;
         let points = self.launch.points() as usize;
+        let is_whole = first + at.lanes <= points;
         let indices = program.inputs.indices;
         // SAFETY: the registers are of the program and have four bytes a lane.
         unsafe {
-            at.set(program.mask, |lane| mask(first + lane < points));
-            let mut at_point = position(first, extents);
+            if !(is_whole && was_whole) {
+                at.set(program.mask, |lane| mask(first + lane < points));
+            }
             if extents[1] == 1 && extents[2] == 1 {
                 if let Some(register) = indices[0] {
                     at.set(register, |lane| (first as i32).wrapping_add(lane as i32).wrapping_add(base));
@@ -278,36 +208,55 @@ impl Job<'_> {
                 for register in indices.into_iter().skip(1).flatten() {
                     at.fill(register, base);
                 }
-                return first as i64;
+                return (first as i64, is_whole);
             }
-            for lane in 0..at.lanes {
-                for (register, index) in indices.iter().zip(at_point) {
-                    if let Some(register) = register {
-                        at.at::<i32>(*register).add(lane).write((index as i32).wrapping_add(base));
+            let mut at_point = position(first, extents);
+            let mut lane = 0;
+            // Row by row.
+            while lane < at.lanes {
+                let count = (extents[0] - at_point[0]).min(at.lanes - lane);
+                for (axis, register) in indices.iter().enumerate() {
+                    let Some(register) = register else { continue };
+                    let row = std::slice::from_raw_parts_mut(at.at::<i32>(*register).add(lane), count);
+                    let start = (at_point[axis] as i32).wrapping_add(base);
+                    match axis {
+                        0 => (0..).zip(row).for_each(|(lane, to)| *to = start.wrapping_add(lane)),
+                        _ => row.fill(start),
                     }
                 }
-                at_point[0] += 1;
-                for axis in 0..2 {
-                    if at_point[axis] == extents[axis] {
-                        at_point[axis] = 0;
-                        at_point[axis + 1] += 1;
-                    }
+                lane += count;
+                at_point = [0, at_point[1] + 1, at_point[2]];
+                if at_point[1] == extents[1] {
+                    at_point = [0, 0, at_point[2] + 1];
                 }
             }
         }
-        first as i64
+        (first as i64, is_whole)
     }
 
-    /// Sets the inputs of a workgroup.
-    fn group(&self, at: Registers, number: usize, local: [usize; 3]) {
+    /// Sets the indices within a workgroup, which are the same for all.
+    fn local_indices(&self, at: Registers) {
+        let Some(local) = self.grid.local else { return };
+        for (axis, register) in self.program.inputs.local.iter().enumerate() {
+            if let Some(register) = register {
+                // SAFETY: the register is of the program and has four bytes a lane.
+                unsafe { at.set(*register, |lane| position(lane, local)[axis] as i32) };
+            }
+        }
+    }
+
+    /// Sets the inputs of a workgroup. Returns whether its points are all lanes.
+    fn group(&self, at: Registers, number: usize, local: [usize; 3], was_whole: bool) -> bool {
         let program = &self.program;
         let base = self.launch.kernel().base;
         let group = position(number, self.grid.groups);
+        let size = local.iter().product::<usize>();
         // SAFETY: the registers are of the program and have four bytes a lane.
         unsafe {
-            // A return may have taken lanes out of it.
-            let size = local.iter().product::<usize>();
-            at.set(program.mask, |lane| mask(lane < size));
+            if !was_whole {
+                // A return may have taken lanes out of it.
+                at.set(program.mask, |lane| mask(lane < size));
+            }
             for axis in 0..3 {
                 if let Some(register) = program.inputs.group[axis] {
                     at.fill(register, group[axis] as i32);
@@ -319,11 +268,12 @@ impl Job<'_> {
                 }
             }
         }
+        size == at.lanes
     }
 
     /// Combines the blocks' results and stores those of the launch.
     fn finish(&mut self) -> Result<()> {
-        let blocks = self.grid.blocks;
+        let blocks = self.grid.reduced;
         let kernel = self.launch.kernel();
         for (index, reduction) in kernel.reductions.iter().enumerate() {
             let (operator, ty) = (reduction.operator, reduction.ty);

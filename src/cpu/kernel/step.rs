@@ -2,10 +2,10 @@
 
 use crate::kernel::tree::Type;
 
-use super::isa::Interpreter;
-use super::lanes::{Registers, mask};
+use super::lanes::{is_all, is_none, mask};
 use super::memory::{self, Indices, Shared};
 use super::program::{Access, Op, Program, Register};
+use super::registers::Registers;
 
 /// A block that runs.
 pub struct Block<'p> {
@@ -17,6 +17,8 @@ pub struct Block<'p> {
     pub arrays: &'p [Shared],
     /// The linear index of the first lane's point.
     pub first: i64,
+    /// Whether all lanes are in the block's mask.
+    pub is_whole: bool,
     /// Where open calls go on; as long as the program's depth.
     pub calls: &'p mut [u32],
 }
@@ -32,26 +34,25 @@ impl Block<'_> {
 /// Runs a block from the program's start to its end.
 ///
 /// # Safety
-/// `at` has a frame of the program's size and lanes, and its mask, inputs and constants are set. `arrays` are those of
-/// the program: valid for reads of their elements, and for writes where the program stores. No other thread stores to
-/// the elements that the block uses, unless the kernel's points use each other's elements, which is an error of the
-/// kernel: then the elements' values are arbitrary.
-pub unsafe fn run<I: Interpreter>(isa: I, block: &mut Block<'_>) {
+/// `at` has a frame of the program, and its mask, inputs and constants are set. This CPU has the instruction set that the
+/// program was made for. `arrays` are those of the program: valid for reads of their elements, and for writes where the
+/// program stores. No other thread stores to the elements that the block uses, unless the kernel's points use each other's
+/// elements, which is an error of the kernel: then the elements' values are arbitrary.
+pub unsafe fn run(block: &mut Block<'_>) {
     let (at, program) = (block.at, block.program);
     let (mut next, mut open) = (program.start as usize, 0usize);
     while let Some(op) = program.ops.get(next) {
         next += 1;
         // SAFETY: the operations name registers of the program, which have the sizes of the operations' types. The
-        // caller vouches for the arrays.
+        // caller vouches for the instruction set and for the arrays.
         unsafe {
             match *op {
-                Op::Unary { what, ty, to, from, mask } => isa.unary(at, what, ty, to, from, mask),
-                Op::Binary { what, ty, to, left, right, mask } => {
-                    isa.binary(at, what, ty, to, (left, right), mask);
+                Op::Apply { function, to, a, b, c } => {
+                    function(at.at(to), at.at(a), at.at(b), at.at(c), at.lanes);
                 }
                 Op::Jump { to } => next = to as usize,
                 Op::JumpIfNone { mask, to } => {
-                    if isa.is_none(at, mask) {
+                    if is_none(at.at(mask), at.lanes) {
                         next = to as usize;
                     }
                 }
@@ -65,47 +66,12 @@ pub unsafe fn run<I: Interpreter>(isa: I, block: &mut Block<'_>) {
                     open -= 1;
                     next = block.calls[open] as usize;
                 }
-                Op::Load { .. } | Op::Store { .. } | Op::LoadPrivate { .. } | Op::StorePrivate { .. } => {
-                    isa.access(block, op);
+                Op::InRange { ty, to, from, low, high } => in_range(at, ty, (to, from), low, high),
+                Op::Trip { ty, active, left, first, last, step } => {
+                    trip(at, ty, (active, left), (first, last, step));
                 }
-                _ => isa.simple(at, op),
+                _ => access(block, op),
             }
-        }
-    }
-}
-
-/// Operations on masks, and moves.
-///
-/// # Safety
-/// The registers are of the program and have elements of the operation's types.
-#[inline(always)]
-pub unsafe fn simple(at: Registers, op: &Op) {
-    // SAFETY: the caller keeps the contract.
-    unsafe {
-        match *op {
-            Op::Select { bytes: 8, to, mask, from, other } => select_long(at, to, mask, (from, other)),
-            Op::Select { to, mask, from, other, .. } => select(at, to, mask, (from, other)),
-            Op::Move { bytes: 8, to, from } => at.map(to, from, |a: u64| a),
-            Op::Move { to, from, .. } => at.map(to, from, |a: u32| a),
-            Op::And { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & b),
-            Op::AndNot { to, left, right } => at.zip(to, (left, right), |a: i32, b: i32| a & !b),
-            Op::Not { to, from } => at.map(to, from, |a: i32| !a),
-            Op::InRange { ty, to, from, low, high } => in_range(at, ty, (to, from), low, high),
-            Op::Clear { to } => at.map(to, to, |_: i32| 0),
-            Op::Trip { ty, active, left, first, last, step } => {
-                trip(at, ty, (active, left), (first, last, step));
-            }
-            Op::Count { ty: Type::Int64, active, left } => {
-                at.zip(active, (active, left), |a: i32, left: u64| a & mask(left != 0));
-                at.map(left, left, |left: u64| left.wrapping_sub(1));
-            }
-            Op::Count { active, left, .. } => {
-                at.zip(active, (active, left), |a: i32, left: u32| a & mask(left != 0));
-                at.map(left, left, |left: u32| left.wrapping_sub(1));
-            }
-            Op::FromMemory { to, from } => at.map(to, from, |a: i32| mask(a != 0)),
-            Op::ToMemory { to, from } => at.map(to, from, |a: i32| a & 1),
-            _ => {}
         }
     }
 }
@@ -114,24 +80,31 @@ pub unsafe fn simple(at: Registers, op: &Op) {
 ///
 /// # Safety
 /// As [`run`].
-#[inline(always)]
-pub unsafe fn access(block: &Block<'_>, op: &Op) {
+unsafe fn access(block: &Block<'_>, op: &Op) {
     let at = block.at;
     // SAFETY: the caller keeps the contract.
     unsafe {
         match *op {
-            Op::Load { bytes, to, access, mask } => {
-                let (array, indices) = block.place(access);
-                match bytes {
-                    8 => memory::load::<u64>(at, to, array, indices, mask),
-                    _ => memory::load::<u32>(at, to, array, indices, mask),
+            Op::Load { bytes, to, access, mask } => load(block, bytes, to, access, mask),
+            Op::View { bytes, to, access, mask } => {
+                if !view(block, bytes, to, access) {
+                    load(block, bytes, to, access, mask);
                 }
             }
-            Op::Store { bytes, from, access, mask } => {
-                let (array, indices) = block.place(access);
-                match bytes {
-                    8 => memory::store::<u64>(at, from, array, indices, mask),
-                    _ => memory::store::<u32>(at, from, array, indices, mask),
+            Op::Store { bytes, from, access, mask, is_whole } => {
+                let is_whole = is_whole && block.is_whole;
+                store(block, bytes, from, access, (mask, is_whole));
+            }
+            Op::Open { bytes, to, access, mask, is_whole } => {
+                if is_whole && block.is_whole || is_all(at.at(mask), at.lanes) {
+                    view(block, bytes, to, access);
+                } else {
+                    at.place(to, at.home(to));
+                }
+            }
+            Op::Close { bytes, from, access, mask } => {
+                if at.at::<u8>(from) == at.home(from) {
+                    store(block, bytes, from, access, (mask, false));
                 }
             }
             Op::LoadPrivate { bytes: 8, to, access } => memory::load_private::<u64>(at, to, access),
@@ -148,56 +121,64 @@ pub unsafe fn access(block: &Block<'_>, op: &Op) {
 }
 
 #[inline(always)]
-unsafe fn select(at: Registers, to: Register, mask: Register, (from, other): (Register, Register)) {
+unsafe fn load(block: &Block<'_>, bytes: u8, to: Register, access: Access, mask: Register) {
+    let (array, indices) = block.place(access);
     // SAFETY: as for `run`.
     unsafe {
-        let (to, mask) = (at.at::<u32>(to), at.at::<u32>(mask));
-        let (from, other) = (at.at::<u32>(from), at.at::<u32>(other));
-        for lane in 0..at.lanes {
-            let which = *mask.add(lane);
-            to.add(lane).write(*from.add(lane) & which | *other.add(lane) & !which);
+        match bytes {
+            8 => memory::load::<u64>(block.at, to, array, indices, mask),
+            _ => memory::load::<u32>(block.at, to, array, indices, mask),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn select_long(at: Registers, to: Register, mask: Register, (from, other): (Register, Register)) {
+unsafe fn view(block: &Block<'_>, bytes: u8, to: Register, access: Access) -> bool {
+    let (array, indices) = block.place(access);
     // SAFETY: as for `run`.
     unsafe {
-        let (to, mask) = (at.at::<u64>(to), at.at::<i32>(mask));
-        let (from, other) = (at.at::<u64>(from), at.at::<u64>(other));
-        for lane in 0..at.lanes {
-            let which = i64::from(*mask.add(lane)) as u64;
-            to.add(lane).write(*from.add(lane) & which | *other.add(lane) & !which);
+        match bytes {
+            8 => memory::view::<u64>(block.at, to, array, indices),
+            _ => memory::view::<u32>(block.at, to, array, indices),
         }
     }
 }
 
 #[inline(always)]
+unsafe fn store(block: &Block<'_>, bytes: u8, from: Register, access: Access, mask: (Register, bool)) {
+    let (array, indices) = block.place(access);
+    // SAFETY: as for `run`.
+    unsafe {
+        match bytes {
+            8 => memory::store::<u64>(block.at, from, array, indices, mask),
+            _ => memory::store::<u32>(block.at, from, array, indices, mask),
+        }
+    }
+}
+
 unsafe fn in_range(at: Registers, ty: Type, (to, from): (Register, Register), low: i64, high: i64) {
-    let is_inside = |value: i64| mask(low <= value && value <= high);
     // SAFETY: as for `run`.
     unsafe {
-        match ty {
-            Type::Int64 => at.zip(to, (to, from), |old: i32, value: i64| old | is_inside(value)),
-            Type::Logical => {
-                at.zip(to, (to, from), |old: i32, value: i32| old | is_inside((value & 1).into()))
-            }
-            _ => at.zip(to, (to, from), |old: i32, value: i32| old | is_inside(value.into())),
+        let to = at.at::<i32>(to);
+        for lane in 0..at.lanes {
+            let value = match ty {
+                Type::Int64 => *at.at::<i64>(from).add(lane),
+                Type::Logical => (*at.at::<i32>(from).add(lane) & 1).into(),
+                _ => (*at.at::<i32>(from).add(lane)).into(),
+            };
+            *to.add(lane) |= mask(low <= value && value <= high);
         }
     }
 }
 
 /// The iterations of a loop less one; nothing if it has none.
-fn iterations(first: i128, last: i128, step: i128) -> Option<u64> {
-    if step == 0 {
-        return None;
-    }
-    let count = (last - first + step) / step;
-    u64::try_from(count - 1).ok()
+macro_rules! iterations {
+    ($first:expr, $last:expr, $step:expr) => {{
+        let (first, last, step) = ($first, $last, $step);
+        if step == 0 { None } else { u64::try_from((last - first + step) / step - 1).ok() }
+    }};
 }
 
-#[inline(always)]
 unsafe fn trip(
     at: Registers,
     ty: Type,
@@ -210,17 +191,12 @@ unsafe fn trip(
         for lane in (0..at.lanes).filter(|lane| *active.add(*lane) != 0) {
             let count = if ty == Type::Int64 {
                 let value = |register| i128::from(*at.at::<i64>(register).add(lane));
-                let count = iterations(value(first), value(last), value(step));
+                let count = iterations!(value(first), value(last), value(step));
                 at.at::<u64>(left).add(lane).write(count.unwrap_or(0));
                 count
             } else {
-                let value = |register| *at.at::<i32>(register).add(lane);
-                let (first, last, step) = (value(first), value(last), value(step));
-                let count = match step {
-                    1 if first <= last => Some(u64::from(last.abs_diff(first))),
-                    1 => None,
-                    _ => iterations(first.into(), last.into(), step.into()),
-                };
+                let value = |register| i64::from(*at.at::<i32>(register).add(lane));
+                let count = iterations!(value(first), value(last), value(step));
                 at.at::<u32>(left).add(lane).write(count.unwrap_or(0) as u32);
                 count
             };

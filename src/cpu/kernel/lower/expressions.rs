@@ -6,8 +6,8 @@ use crate::kernel::tree::{
     Access, Code, ExpressionId, Intrinsic, Operation, Operator, Type, UnaryOperator, Value,
 };
 
-use super::{Builder, Operand, PURPOSE, Scope, Slot};
-use crate::cpu::kernel::program::{Binary, Op, Register, Unary};
+use super::{Builder, Keeping, Operand, PURPOSE, Scope, Slot};
+use crate::cpu::kernel::program::{Binary, Input, Op, Register, Ternary, Unary};
 
 /// Whether each expression calls a procedure, directly or in an operand. Operands come before what uses them.
 pub(super) fn calls(code: &Code) -> Result<Vec<bool>> {
@@ -40,7 +40,7 @@ pub(super) fn calls(code: &Code) -> Result<Vec<bool>> {
 impl Builder<'_> {
     fn make(&mut self, ty: Type, hint: Option<Register>) -> Result<Operand> {
         match hint {
-            Some(register) => Ok(Operand { register, bytes: ty.bytes() as u8, is_temporary: false }),
+            Some(register) => Ok(Operand::kept(register, ty)),
             None => self.temporary(ty),
         }
     }
@@ -57,14 +57,14 @@ impl Builder<'_> {
     ) -> Result<Operand> {
         // Lane by lane: the result may take the operand's register if both have one size.
         let to = match hint {
-            None if operand.is_temporary && ty.bytes() == result.bytes() => operand,
+            None if operand.keeping == Keeping::Temporary && ty.bytes() == result.bytes() => operand,
             _ => {
                 let to = self.make(result, hint)?;
                 self.release(operand)?;
                 to
             }
         };
-        self.emit(Op::Unary { what, ty, to: to.register, from: operand.register, mask })?;
+        self.apply_unary(what, ty, to.register, operand.register, mask)?;
         Ok(to)
     }
 
@@ -79,7 +79,7 @@ impl Builder<'_> {
         hint: Option<Register>,
     ) -> Result<Operand> {
         let to = match hint {
-            None if left.is_temporary && left.bytes as usize == result.bytes() => {
+            None if left.keeping == Keeping::Temporary && left.bytes as usize == result.bytes() => {
                 self.release(right)?;
                 left
             }
@@ -90,9 +90,47 @@ impl Builder<'_> {
                 to
             }
         };
-        let (left, right) = (left.register, right.register);
-        self.emit(Op::Binary { what, ty, to: to.register, left, right, mask })?;
+        self.apply_binary(what, ty, to.register, (left.register, right.register), mask)?;
         Ok(to)
+    }
+
+    /// A sum or difference of which one operand is a product, in one pass. Each step is rounded.
+    fn product_and_sum(
+        &mut self,
+        scope: &mut Scope<'_>,
+        (operator, ty): (Operator, Type),
+        (left, right): (ExpressionId, ExpressionId),
+        hint: Option<Register>,
+    ) -> Result<Option<Operand>> {
+        let code = scope.code;
+        let factors = |id: ExpressionId| match code.expression(id).operation {
+            Operation::Binary(Operator::Multiply, one, other) => Some((one, other)),
+            _ => None,
+        };
+        let (what, (one, other), third) = match (operator, factors(left), factors(right)) {
+            (Operator::Add, Some(product), _) => (Ternary::MultiplyAdd, product, right),
+            (Operator::Add, None, Some(product)) => (Ternary::MultiplyAdd, product, left),
+            (Operator::Subtract, Some(product), _) => (Ternary::MultiplySubtract, product, right),
+            (Operator::Subtract, None, Some(product)) => (Ternary::SubtractProduct, product, left),
+            _ => return Ok(None),
+        };
+        let mut operands = [one, other, third].map(|_| None);
+        for (operand, id) in operands.iter_mut().zip([one, other, third]) {
+            *operand = Some(self.expression(scope, id, None)?);
+        }
+        let [Some(one), Some(other), Some(third)] = operands else { return Ok(None) };
+        let temporary = [third, one, other].into_iter().find(|it| it.keeping == Keeping::Temporary);
+        let to = match (hint, temporary) {
+            (None, Some(operand)) => operand,
+            _ => self.make(ty, hint)?,
+        };
+        self.apply_ternary(what, ty, to.register, [one.register, other.register, third.register])?;
+        for operand in [one, other, third] {
+            if operand.register != to.register {
+                self.release(operand)?;
+            }
+        }
+        Ok(Some(to))
     }
 
     /// Evaluates an expression in the lanes of the current mask; in others the result is arbitrary. An operation that
@@ -106,9 +144,8 @@ impl Builder<'_> {
         let code = scope.code;
         let expression = code.expression(id);
         let (ty, mask) = (expression.ty, scope.mask());
-        let fixed = |register, ty: Type| Operand { register, bytes: ty.bytes() as u8, is_temporary: false };
         match &expression.operation {
-            Operation::Constant(value) => Ok(fixed(self.constant(*value)?, ty)),
+            Operation::Constant(value) => Ok(Operand::kept(self.constant(*value)?, ty)),
             Operation::Load(place) => {
                 let target = self.target(scope, place)?;
                 let value = self.read(scope, &target, ty, hint)?;
@@ -121,10 +158,7 @@ impl Builder<'_> {
             }
             Operation::Unary(UnaryOperator::Not, from) => {
                 let from = self.expression(scope, *from, None)?;
-                let to = self.make(ty, hint)?;
-                self.emit(Op::Not { to: to.register, from: from.register })?;
-                self.release(from)?;
-                Ok(to)
+                self.unary(Unary::Not, ty, ty, from, mask, hint)
             }
             Operation::Binary(operator, left, right) if ty == Type::Logical => {
                 self.logical(scope, *operator, (*left, *right), hint)
@@ -137,6 +171,9 @@ impl Builder<'_> {
                     Operator::Divide => Binary::Divide,
                     _ => return Err(Error::Internal("a logical operator of numbers".to_owned())),
                 };
+                if let Some(operand) = self.product_and_sum(scope, (*operator, ty), (*left, *right), hint)? {
+                    return Ok(operand);
+                }
                 let left = self.expression(scope, *left, None)?;
                 let right = self.expression(scope, *right, None)?;
                 self.binary(what, ty, ty, (left, right), mask, hint)
@@ -151,7 +188,7 @@ impl Builder<'_> {
                 let square = code.constant(*exponent) == Some(Value::Int32(2));
                 let base = self.expression(scope, *base, None)?;
                 if square {
-                    let other = Operand { is_temporary: false, ..base };
+                    let other = Operand { keeping: Keeping::Kept, ..base };
                     return self.binary(Binary::Multiply, ty, ty, (base, other), mask, hint);
                 }
                 let exponent = self.expression(scope, *exponent, None)?;
@@ -177,25 +214,23 @@ impl Builder<'_> {
             Operation::Length(variable) => match &scope.slots[variable.0 as usize] {
                 Slot::Shared { len, .. } => {
                     let len = i32::try_from(*len).unwrap_or(i32::MAX);
-                    Ok(fixed(self.constant(Value::Int32(len))?, ty))
+                    Ok(Operand::kept(self.constant(Value::Int32(len))?, ty))
                 }
                 _ => Err(Error::Internal("the length of what is no array".to_owned())),
             },
-            Operation::LocalIndex(axis) => Ok(fixed(self.input(*axis, false)?, ty)),
-            Operation::GroupIndex(axis) => Ok(fixed(self.input(*axis, true)?, ty)),
+            Operation::LocalIndex(axis) => Ok(Operand::kept(self.input(Input::Local, *axis)?, ty)),
+            Operation::GroupIndex(axis) => Ok(Operand::kept(self.input(Input::Group, *axis)?, ty)),
         }
     }
 
-    fn input(&mut self, axis: usize, is_group: bool) -> Result<Register> {
-        let inputs = &self.program.inputs;
-        let found = if is_group { inputs.group[axis] } else { inputs.local[axis] };
+    /// The register of what the engine sets for each block.
+    pub(super) fn input(&mut self, input: Input, axis: usize) -> Result<Register> {
+        let found = self.program.inputs.of(input)[axis];
         if let Some(register) = found {
             return Ok(register);
         }
         let register = self.register(Type::Int32)?;
-        let inputs = &mut self.program.inputs;
-        let place = if is_group { &mut inputs.group[axis] } else { &mut inputs.local[axis] };
-        *place = Some(register);
+        self.program.inputs.of(input)[axis] = Some(register);
         Ok(register)
     }
 
@@ -213,10 +248,10 @@ impl Builder<'_> {
             // The second operand is evaluated only where it matters. Without calls nobody sees the difference.
             Operator::And | Operator::Or if is_call => {
                 let open = self.temporary(ty)?;
-                self.emit(match operator {
-                    Operator::And => Op::And { to: open.register, left: mask, right: left.register },
-                    _ => Op::AndNot { to: open.register, left: mask, right: left.register },
-                })?;
+                match operator {
+                    Operator::And => self.and(open.register, mask, left.register)?,
+                    _ => self.and_not(open.register, mask, left.register)?,
+                }
                 allocate::push(&mut scope.masks, open.register, PURPOSE)?;
                 let right = self.expression(scope, right, None)?;
                 scope.masks.pop();
@@ -233,7 +268,8 @@ impl Builder<'_> {
         let what = Binary::Intrinsic(intrinsic);
         let result = self.binary(what, Type::Int32, ty, (left, right), mask, hint)?;
         if operator == Operator::Equivalent {
-            self.emit(Op::Not { to: result.register, from: result.register })?;
+            let register = result.register;
+            self.apply_unary(Unary::Not, ty, register, register, mask)?;
         }
         Ok(result)
     }
@@ -264,9 +300,8 @@ impl Builder<'_> {
                 let other = self.expression(scope, other, None)?;
                 let which = self.expression(scope, which, None)?;
                 let to = self.make(ty, hint)?;
-                let (from, mask) = (one.register, which.register);
-                let bytes = ty.bytes() as u8;
-                self.emit(Op::Select { bytes, to: to.register, mask, from, other: other.register })?;
+                let operands = [one.register, other.register, which.register];
+                self.apply_ternary(Ternary::Select, ty, to.register, operands)?;
                 for operand in [one, other, which] {
                     self.release(operand)?;
                 }
@@ -287,9 +322,9 @@ impl Builder<'_> {
         for operand in operands {
             values.push(self.expression(scope, *operand, None)?);
         }
-        for (position, value) in values.iter().enumerate() {
+        for (position, (value, operand)) in values.iter().zip(operands).enumerate() {
             let to = self.dummy(index, position)?;
-            self.emit(Op::Move { bytes: value.bytes, to, from: value.register })?;
+            self.copy(scope.code.expression(*operand).ty, to, value.register)?;
         }
         for value in values {
             self.release(value)?;
@@ -300,7 +335,7 @@ impl Builder<'_> {
         };
         // A second call would overwrite the result.
         let to = self.temporary(ty)?;
-        self.emit(Op::Move { bytes: to.bytes, to: to.register, from })?;
+        self.copy(ty, to.register, from)?;
         Ok(to)
     }
 
@@ -317,7 +352,7 @@ impl Builder<'_> {
         };
         let (to, start) = (procedure.mask, procedure.start);
         scope.depth = scope.depth.max(procedure.depth + 1);
-        self.emit(Op::Move { bytes: 4, to, from: scope.mask() })?;
+        self.copy(Type::Logical, to, scope.mask())?;
         self.emit(Op::Call { to: start })
     }
 }

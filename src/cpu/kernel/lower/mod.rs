@@ -8,33 +8,35 @@ use crate::allocate;
 use crate::error::{Error, Result};
 use crate::kernel::bind::Launch;
 use crate::kernel::tree::{
-    ArgumentKind, BufferShape, Code, FixedDimension, Kernel, LoopId, ReductionOperator, Type, Unit, Value,
-    VariableId, VariableKind,
+    Action, ArgumentKind, BufferShape, Code, FixedDimension, Intrinsic, Kernel, LoopId, ReductionOperator,
+    Type, Unit, Value, VariableId, VariableKind,
 };
 
-use super::program::{Array, Constant, Op, Program, Register};
+use super::isa::Functions;
+use super::lanes::Function;
+use super::program::{Array, Binary, Constant, Op, Program, Register, Ternary, Unary};
 
 /// The purpose of allocations.
 const PURPOSE: &str = "a kernel's program";
 
-/// Translates the kernel of a launch for blocks of so many lanes.
+/// Translates the kernel of a launch to these functions.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], also for private arrays that fit no frame.
-pub fn lower(launch: &Launch<'_>, lanes: usize) -> Result<Program> {
+pub fn lower(launch: &Launch<'_>, functions: &'static Functions) -> Result<Program> {
     let (unit, kernel) = (&**launch.unit(), launch.kernel());
     let mut builder = Builder {
         unit,
-        program: Program { lanes, ..Program::default() },
-        next: 0,
+        functions,
+        program: Program::default(),
         free: [Vec::new(), Vec::new()],
+        views: [Vec::new(), Vec::new()],
         procedures: allocate::with_capacity(unit.procedures.len(), PURPOSE)?,
     };
     for index in 0..unit.procedures.len() {
         builder.procedure(index)?;
     }
     builder.kernel(launch, kernel)?;
-    builder.program.frame = builder.next;
     Ok(builder.program)
 }
 
@@ -53,7 +55,7 @@ enum Slot {
     /// A scalar.
     Register(Register),
     /// An index argument on an axis.
-    Index(usize, Register),
+    Index(usize),
     /// An array of the launch or of the workgroup.
     Shared { array: u32, shape: Vec<Dimension>, is_long: bool, len: usize },
     /// An array of each lane.
@@ -103,20 +105,39 @@ impl Scope<'_> {
 
 struct Builder<'t> {
     unit: &'t Unit,
+    functions: &'static Functions,
     program: Program,
-    /// The first free byte of the frame.
-    next: usize,
-    /// Registers for temporary values of four and of eight bytes.
+    /// Free registers for temporary values of four and of eight bytes.
     free: [Vec<Register>; 2],
+    /// Free registers that only `View` and `Open` write.
+    views: [Vec<Register>; 2],
     procedures: Vec<Procedure>,
 }
 
-/// A value in a register, which is free again after its use if it is temporary.
+/// What happens to a register after the use of its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    /// It is a variable's or a constant's.
+    Kept,
+    /// It is free for other temporary values, or for the result of the operation that reads it.
+    Temporary,
+    /// It may be a part of an array, so that it is free for other views only.
+    View,
+}
+
+/// A value in a register.
 #[derive(Clone, Copy)]
 struct Operand {
     register: Register,
     bytes: u8,
-    is_temporary: bool,
+    keeping: Keeping,
+}
+
+impl Operand {
+    /// A value that stays where it is.
+    fn kept(register: Register, ty: Type) -> Self {
+        Operand { register, bytes: ty.bytes() as u8, keeping: Keeping::Kept }
+    }
 }
 
 impl Builder<'_> {
@@ -142,22 +163,21 @@ impl Builder<'_> {
         }
     }
 
-    /// Bytes of the frame for `count` elements in each of so many lanes.
-    fn reserve(&mut self, count: usize, lanes: usize, bytes: usize) -> Result<Register> {
-        let size = count.checked_mul(lanes).and_then(|it| it.checked_mul(bytes));
-        let end = size.and_then(|size| size.checked_add(self.next)).map(|end| end.next_multiple_of(64));
+    /// A register for `count` elements of so many bytes in each lane.
+    fn reserve(&mut self, count: usize, bytes: usize) -> Result<Register> {
+        let start = self.program.lane_bytes;
+        let end = count.checked_mul(bytes).and_then(|size| size.checked_add(start));
         let end = end.filter(|end| u32::try_from(*end).is_ok());
-        let end = end.ok_or_else(|| {
-            let what = "the arrays of a kernel, which need 4 GiB or more for a block of points";
+        self.program.lane_bytes = end.ok_or_else(|| {
+            let what = "the variables of a kernel, which need 4 GiB or more for a point";
             Error::OutOfMemory { device: "cpu".to_owned(), what: what.to_owned() }
         })?;
-        let start = Register(self.next as u32);
-        self.next = end;
-        Ok(start)
+        allocate::push(&mut self.program.registers, start as u32, PURPOSE)?;
+        Ok(Register(self.program.registers.len() as u32 - 1))
     }
 
     fn register(&mut self, ty: Type) -> Result<Register> {
-        self.reserve(1, self.program.lanes, ty.bytes())
+        self.reserve(1, ty.bytes())
     }
 
     fn temporary(&mut self, ty: Type) -> Result<Operand> {
@@ -166,15 +186,78 @@ impl Builder<'_> {
             Some(register) => register,
             None => self.register(ty)?,
         };
-        Ok(Operand { register, bytes, is_temporary: true })
+        Ok(Operand { register, bytes, keeping: Keeping::Temporary })
+    }
+
+    fn view(&mut self, ty: Type) -> Result<Operand> {
+        let bytes = ty.bytes() as u8;
+        let register = match self.views[usize::from(bytes == 8)].pop() {
+            Some(register) => register,
+            None => self.register(ty)?,
+        };
+        Ok(Operand { register, bytes, keeping: Keeping::View })
     }
 
     fn release(&mut self, operand: Operand) -> Result<()> {
-        if operand.is_temporary {
-            let free = &mut self.free[usize::from(operand.bytes == 8)];
-            allocate::push(free, operand.register, PURPOSE)?;
+        let class = usize::from(operand.bytes == 8);
+        match operand.keeping {
+            Keeping::Kept => Ok(()),
+            Keeping::Temporary => allocate::push(&mut self.free[class], operand.register, PURPOSE),
+            Keeping::View => allocate::push(&mut self.views[class], operand.register, PURPOSE),
         }
-        Ok(())
+    }
+
+    fn apply(&mut self, function: Option<Function>, to: Register, [a, b, c]: [Register; 3]) -> Result<()> {
+        let function = function.ok_or_else(|| Error::Internal("an operation that no type has".to_owned()))?;
+        self.emit(Op::Apply { function, to, a, b, c })
+    }
+
+    fn apply_unary(
+        &mut self,
+        what: Unary,
+        ty: Type,
+        to: Register,
+        from: Register,
+        mask: Register,
+    ) -> Result<()> {
+        self.apply((self.functions.unary)(what, ty), to, [from, from, mask])
+    }
+
+    fn apply_binary(
+        &mut self,
+        what: Binary,
+        ty: Type,
+        to: Register,
+        (left, right): (Register, Register),
+        mask: Register,
+    ) -> Result<()> {
+        self.apply((self.functions.binary)(what, ty), to, [left, right, mask])
+    }
+
+    fn apply_ternary(
+        &mut self,
+        what: Ternary,
+        ty: Type,
+        to: Register,
+        operands: [Register; 3],
+    ) -> Result<()> {
+        self.apply((self.functions.ternary)(what, ty), to, operands)
+    }
+
+    /// `to = from` in all lanes.
+    fn copy(&mut self, ty: Type, to: Register, from: Register) -> Result<()> {
+        self.apply_unary(Unary::Copy, ty, to, from, from)
+    }
+
+    /// A mask: `to = left & right`.
+    fn and(&mut self, to: Register, left: Register, right: Register) -> Result<()> {
+        let and = Binary::Intrinsic(Intrinsic::And);
+        self.apply_binary(and, Type::Logical, to, (left, right), left)
+    }
+
+    /// A mask: `to = left & !right`.
+    fn and_not(&mut self, to: Register, left: Register, right: Register) -> Result<()> {
+        self.apply_binary(Binary::AndNot, Type::Logical, to, (left, right), left)
     }
 
     /// The register of a constant.
@@ -198,7 +281,7 @@ impl Builder<'_> {
     fn cycled(code: &Code) -> Result<Vec<bool>> {
         let mut cycled = allocate::zeroed::<u8>(code.loops, PURPOSE)?;
         for statement in &code.statements {
-            if let crate::kernel::tree::Action::Cycle(LoopId(id)) = statement.action {
+            if let Action::Cycle(LoopId(id)) = statement.action {
                 cycled[id as usize] = 1;
             }
         }
@@ -231,7 +314,7 @@ impl Builder<'_> {
         self.block(&mut scope, &procedure.code.body)?;
         self.emit(Op::Return)?;
         // A caller may hold temporary values during the call.
-        self.free = [Vec::new(), Vec::new()];
+        (self.free, self.views) = Default::default();
         let done = Procedure { start, mask, dummies, result, depth: scope.depth };
         allocate::push(&mut self.procedures, done, PURPOSE)
     }
@@ -242,6 +325,10 @@ impl Builder<'_> {
         for reduction in &kernel.reductions {
             let register = self.register(reduction.ty)?;
             allocate::push(&mut self.program.reductions, register, PURPOSE)?;
+            let what = statements::combination(reduction.operator);
+            let function = (self.functions.binary)(what, reduction.ty);
+            let function = function.ok_or_else(|| Error::Internal("a reduction of no type".to_owned()))?;
+            allocate::push(&mut self.program.combinations, function, PURPOSE)?;
         }
         let mut scope = Scope {
             code: &kernel.code,
@@ -254,6 +341,7 @@ impl Builder<'_> {
             depth: 0,
         };
         (self.program.mask, self.program.start) = (mask, self.here());
+        self.program.returns = kernel.code.statements.iter().any(|it| matches!(it.action, Action::Return));
         self.block(&mut scope, &kernel.code.body)?;
         self.program.depth = scope.depth;
         self.emit(Op::Return)
@@ -267,12 +355,14 @@ impl Builder<'_> {
                 VariableKind::Dummy(_) | VariableKind::Local => Slot::Register(self.register(variable.ty)?),
                 VariableKind::Private(dimensions) => {
                     let (shape, len) = fixed(dimensions)?;
-                    let array = self.reserve(len as usize, self.program.lanes, variable.ty.bytes())?;
+                    let array = self.reserve(len as usize, variable.ty.bytes())?;
                     Slot::Private { array, len, shape }
                 }
                 VariableKind::Shared(dimensions) => {
                     let (shape, len) = fixed(dimensions)?;
-                    let memory = self.reserve(len as usize, 1, variable.ty.bytes())?;
+                    // It is at most 32 KiB for all arrays.
+                    let memory = self.program.shared_bytes;
+                    self.program.shared_bytes += (len as usize * variable.ty.bytes()).next_multiple_of(64);
                     let array = self.array(Array::Shared(memory, len))?;
                     Slot::Shared { array, shape, is_long: false, len: len as usize }
                 }
@@ -294,11 +384,7 @@ impl Builder<'_> {
     fn argument(&mut self, launch: &Launch<'_>, position: usize) -> Result<Slot> {
         let argument = &launch.kernel().arguments[position];
         Ok(match &argument.kind {
-            ArgumentKind::Index(axis) => {
-                let register = self.register(Type::Int32)?;
-                self.program.inputs.indices[*axis] = Some(register);
-                Slot::Index(*axis, register)
-            }
+            ArgumentKind::Index(axis) => Slot::Index(*axis),
             ArgumentKind::Scalar => match launch.scalars()[position] {
                 Some(value) => Slot::Register(self.constant(value)?),
                 None => return Err(Error::Internal("a scalar of a launch is missing".to_owned())),

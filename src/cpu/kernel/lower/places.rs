@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernel::tree::{Access as Part, ExpressionId, Operation, Operator, Place, Type, Value};
 
 use super::{Builder, Dimension, Operand, Scope, Slot};
-use crate::cpu::kernel::program::{Access, Binary, Index, Op, Private, Register};
+use crate::cpu::kernel::program::{Access, Binary, Index, Input, Op, Private, Register, Ternary, Unary};
 
 /// A place whose subscripts have been evaluated.
 pub(super) enum Target {
@@ -19,8 +19,10 @@ impl Builder<'_> {
         let wrong = || Error::Internal("a place does not fit its variable".to_owned());
         let id = place.variable.0 as usize;
         match (&place.access, &scope.slots[id]) {
-            (Part::Scalar, Slot::Register(register) | Slot::Index(_, register)) => {
-                Ok(Target::Register(*register))
+            (Part::Scalar, Slot::Register(register)) => Ok(Target::Register(*register)),
+            (Part::Scalar, Slot::Index(axis)) => {
+                let axis = *axis;
+                Ok(Target::Register(self.input(Input::Index, axis)?))
             }
             (Part::Own, Slot::Shared { array, .. }) => {
                 Ok(Target::Shared(Access { array: *array, index: Index::Point, offset: 0 }, None))
@@ -50,10 +52,7 @@ impl Builder<'_> {
                 }
                 let index = match index {
                     Some(index) => index,
-                    None => {
-                        let register = self.constant(Value::Int32(0))?;
-                        Operand { register, bytes: 4, is_temporary: false }
-                    }
+                    None => Operand::kept(self.constant(Value::Int32(0))?, Type::Int32),
                 };
                 let access = Private { array, len, index: index.register, offset };
                 Ok(Target::Private(access, Some(index)))
@@ -77,7 +76,7 @@ impl Builder<'_> {
         {
             let (inner, offset) = self.without_constant(scope, *subscript);
             if let Some(Operation::Load(place)) = inner.map(|inner| &scope.code.expression(inner).operation)
-                && matches!(scope.slots[place.variable.0 as usize], Slot::Index(0, _))
+                && matches!(scope.slots[place.variable.0 as usize], Slot::Index(0))
             {
                 let offset = offset + i64::from(kernel.base) - lower;
                 return Ok(Target::Shared(Access { array, index: Index::Point, offset }, None));
@@ -141,18 +140,11 @@ impl Builder<'_> {
             let Some(inner) = inner else { continue };
             let mut term = self.expression(scope, inner, None)?;
             if is_wide {
-                term = self.unary(
-                    crate::cpu::kernel::program::Unary::Convert(ty),
-                    Type::Int32,
-                    ty,
-                    term,
-                    mask,
-                    None,
-                )?;
+                term = self.unary(Unary::Convert(ty), Type::Int32, ty, term, mask, None)?;
             }
             if dimension.stride != 1 {
                 let stride = self.constant(number(dimension.stride))?;
-                let stride = Operand { register: stride, bytes: ty.bytes() as u8, is_temporary: false };
+                let stride = Operand::kept(stride, ty);
                 term = self.binary(Binary::Multiply, ty, ty, (term, stride), mask, None)?;
             }
             sum = Some(match sum {
@@ -164,7 +156,7 @@ impl Builder<'_> {
         let terms = subscripts.len() > 1 || shape.iter().any(|it| it.stride != 1);
         if let (Some(index), true) = (sum, terms && offset != 0) {
             let constant = self.constant(number(offset))?;
-            let constant = Operand { register: constant, bytes: ty.bytes() as u8, is_temporary: false };
+            let constant = Operand::kept(constant, ty);
             let index = self.binary(Binary::Add, ty, ty, (index, constant), mask, None)?;
             return Ok((Some(index), 0));
         }
@@ -181,16 +173,21 @@ impl Builder<'_> {
     ) -> Result<Operand> {
         let (bytes, mask) = (ty.bytes() as u8, scope.mask());
         let make = |it: &mut Self| match hint {
-            Some(register) => Ok(Operand { register, bytes, is_temporary: false }),
+            Some(register) => Ok(Operand::kept(register, ty)),
             None => it.temporary(ty),
         };
         Ok(match target {
-            Target::Register(register) => Operand { register: *register, bytes, is_temporary: false },
+            Target::Register(register) => Operand::kept(*register, ty),
+            Target::Shared(access, _) if access.index == Index::Point && ty != Type::Logical => {
+                let view = self.view(ty)?;
+                self.emit(Op::View { bytes, to: view.register, access: *access, mask })?;
+                view
+            }
             Target::Shared(access, _) => {
                 let to = make(self)?;
                 self.emit(Op::Load { bytes, to: to.register, access: *access, mask })?;
                 if ty == Type::Logical {
-                    self.emit(Op::FromMemory { to: to.register, from: to.register })?;
+                    self.apply_unary(Unary::FromMemory, ty, to.register, to.register, mask)?;
                 }
                 to
             }
@@ -214,21 +211,28 @@ impl Builder<'_> {
         match target {
             Target::Register(to) => {
                 let (to, from) = (*to, value.register);
-                self.emit(Op::Select { bytes, to, mask, from, other: to })
+                self.apply_ternary(Ternary::Select, ty, to, [from, to, mask])
             }
             Target::Shared(access, _) if ty == Type::Logical => {
                 let number = self.temporary(ty)?;
-                self.emit(Op::ToMemory { to: number.register, from: value.register })?;
-                self.emit(Op::Store { bytes, from: number.register, access: *access, mask })?;
+                self.apply_unary(Unary::ToMemory, ty, number.register, value.register, mask)?;
+                let (from, access) = (number.register, *access);
+                self.emit(Op::Store { bytes, from, access, mask, is_whole: self.is_whole(scope) })?;
                 self.release(number)
             }
             Target::Shared(access, _) => {
-                self.emit(Op::Store { bytes, from: value.register, access: *access, mask })
+                let (from, access) = (value.register, *access);
+                self.emit(Op::Store { bytes, from, access, mask, is_whole: self.is_whole(scope) })
             }
             Target::Private(access, _) => {
                 self.emit(Op::StorePrivate { bytes, from: value.register, access: *access, mask })
             }
         }
+    }
+
+    /// Whether the current mask is that of a block, and stays as it is.
+    pub(super) fn is_whole(&self, scope: &Scope<'_>) -> bool {
+        scope.kernel.is_some() && scope.masks.len() == 1 && !self.program.returns
     }
 
     /// Frees the registers of a place.

@@ -3,13 +3,13 @@
 use crate::allocate;
 use crate::error::{Error, Result};
 use crate::kernel::tree::{
-    Action, Actual, Case, ExpressionId, Intent, Intrinsic, LoopId, ReductionOperator, Statement, StatementId,
-    Type, Uniformity, VariableId, VariableKind,
+    Action, Actual, Case, Comparison, ExpressionId, Intent, Intrinsic, LoopId, Operation, ReductionOperator,
+    Statement, StatementId, Type, Uniformity, Value, VariableId, VariableKind,
 };
 
 use super::places::Target;
-use super::{Builder, Loop, Operand, PURPOSE, Scope, Slot};
-use crate::cpu::kernel::program::{Binary, Op, Register};
+use super::{Builder, Keeping, Loop, Operand, PURPOSE, Scope, Slot};
+use crate::cpu::kernel::program::{Binary, Index, Op, Private, Register, Ternary, Unary};
 
 impl Builder<'_> {
     /// Translates statements in order.
@@ -40,6 +40,15 @@ impl Builder<'_> {
         match &statement.action {
             Action::Assign(place, value) => {
                 let ty = scope.code.expression(*value).ty;
+                if takes_hint(&scope.code.expression(*value).operation) && ty != Type::Logical {
+                    let target = self.target(scope, place)?;
+                    if let Target::Shared(access, None) = target
+                        && access.index == Index::Point
+                    {
+                        return self.assign_in_place(scope, access, *value, ty);
+                    }
+                    self.forget(target)?;
+                }
                 let variable = match &scope.slots[place.variable.0 as usize] {
                     Slot::Register(register) if is_whole => Some(*register),
                     _ => None,
@@ -58,8 +67,8 @@ impl Builder<'_> {
                     let condition = self.expression(scope, *condition, None)?;
                     scope.masks.pop();
                     let (left, right) = (rest.register, condition.register);
-                    self.emit(Op::And { to: some.register, left, right })?;
-                    self.emit(Op::AndNot { to: rest.register, left, right })?;
+                    self.and(some.register, left, right)?;
+                    self.and_not(left, left, right)?;
                     self.release(condition)?;
                     self.masked(scope, some.register, block)?;
                 }
@@ -77,8 +86,7 @@ impl Builder<'_> {
                 allocate::push(&mut scope.masks, active.register, PURPOSE)?;
                 let condition = self.expression(scope, *condition, None)?;
                 scope.masks.pop();
-                let (to, right) = (active.register, condition.register);
-                self.emit(Op::And { to, left: to, right })?;
+                self.and(active.register, active.register, condition.register)?;
                 self.release(condition)?;
                 let end = self.jump_if_none(active.register)?;
                 self.iteration(scope, *id, active.register, body)?;
@@ -102,6 +110,27 @@ impl Builder<'_> {
         }
     }
 
+    /// Computes a value where it is stored, if all lanes are.
+    fn assign_in_place(
+        &mut self,
+        scope: &mut Scope<'_>,
+        access: crate::cpu::kernel::program::Access,
+        value: ExpressionId,
+        ty: Type,
+    ) -> Result<()> {
+        let (view, mask, bytes) = (self.view(ty)?, scope.mask(), ty.bytes() as u8);
+        let to = view.register;
+        self.emit(Op::Open { bytes, to, access, mask, is_whole: self.is_whole(scope) })?;
+        let value = self.expression(scope, value, Some(to))?;
+        if value.register == to {
+            self.emit(Op::Close { bytes, from: to, access, mask })?;
+        } else {
+            self.write(scope, &Target::Shared(access, None), ty, value)?;
+            self.release(value)?;
+        }
+        self.release(view)
+    }
+
     fn assign(
         &mut self,
         scope: &Scope<'_>,
@@ -112,16 +141,14 @@ impl Builder<'_> {
     ) -> Result<()> {
         match target {
             Target::Register(to) if *to == value.register => Ok(()),
-            Target::Register(to) if is_whole => {
-                self.emit(Op::Move { bytes: value.bytes, to: *to, from: value.register })
-            }
+            Target::Register(to) if is_whole => self.copy(ty, *to, value.register),
             _ => self.write(scope, target, ty, value),
         }
     }
 
     fn copy_of_mask(&mut self, scope: &Scope<'_>) -> Result<Operand> {
         let copy = self.temporary(Type::Logical)?;
-        self.emit(Op::Move { bytes: 4, to: copy.register, from: scope.mask() })?;
+        self.copy(Type::Logical, copy.register, scope.mask())?;
         Ok(copy)
     }
 
@@ -129,7 +156,7 @@ impl Builder<'_> {
     fn leave(&mut self, scope: &Scope<'_>, from: usize) -> Result<()> {
         let lanes = self.copy_of_mask(scope)?;
         for mask in &scope.masks[from..] {
-            self.emit(Op::AndNot { to: *mask, left: *mask, right: lanes.register })?;
+            self.and_not(*mask, *mask, lanes.register)?;
         }
         self.release(lanes)
     }
@@ -170,26 +197,29 @@ impl Builder<'_> {
         let Slot::Register(variable) = scope.slots[variable.0 as usize] else {
             return Err(Error::Internal("the variable of a loop is no scalar".to_owned()));
         };
-        let constant_step = scope.code.constant(bounds[2]).is_some();
+        let constant_step = scope.code.constant(bounds[2]).and_then(Value::integer);
         let first = self.expression(scope, bounds[0], None)?;
         let last = self.expression(scope, bounds[1], None)?;
         let mut step = self.expression(scope, bounds[2], None)?;
-        if !step.is_temporary && !constant_step {
+        if step.keeping != Keeping::Temporary && constant_step.is_none() {
             // The body may change the variable that the step was read from.
-            let copy = self.temporary(ty)?;
-            self.emit(Op::Move { bytes: copy.bytes, to: copy.register, from: step.register })?;
-            step = copy;
+            step = self.copied(ty, step)?;
         }
         let active = self.copy_of_mask(scope)?;
         let left = self.temporary(ty)?;
-        self.emit(Op::Trip {
-            ty,
-            active: active.register,
-            left: left.register,
-            first: first.register,
-            last: last.register,
-            step: step.register,
-        })?;
+        if constant_step == Some(1) {
+            let some = self.temporary(Type::Logical)?;
+            let (bounds, mask) = ((first.register, last.register), active.register);
+            self.apply_binary(Binary::Compare(Comparison::LessEqual), ty, some.register, bounds, mask)?;
+            self.and(mask, mask, some.register)?;
+            self.release(some)?;
+            let bounds = (last.register, first.register);
+            self.apply_binary(Binary::Subtract, ty, left.register, bounds, mask)?;
+        } else {
+            let (active, left) = (active.register, left.register);
+            let (first, last, step) = (first.register, last.register, step.register);
+            self.emit(Op::Trip { ty, active, left, first, last, step })?;
+        }
         self.assign(scope, &Target::Register(variable), ty, first, is_whole)?;
         self.release(first)?;
         self.release(last)?;
@@ -197,14 +227,13 @@ impl Builder<'_> {
         let end = self.jump_if_none(active.register)?;
         self.iteration(scope, id, active.register, body)?;
         // Only the lanes that finished the iteration count on.
-        let (bytes, mask) = (ty.bytes() as u8, active.register);
+        let mask = active.register;
         let next = self.temporary(ty)?;
-        let (left_operand, right) = (variable, step.register);
-        let (what, to) = (Binary::Add, next.register);
-        self.emit(Op::Binary { what, ty, to, left: left_operand, right, mask })?;
-        self.emit(Op::Select { bytes, to: variable, mask, from: next.register, other: variable })?;
+        self.apply_binary(Binary::Add, ty, next.register, (variable, step.register), mask)?;
+        self.apply_ternary(Ternary::Select, ty, variable, [next.register, variable, mask])?;
         self.release(next)?;
-        self.emit(Op::Count { ty, active: active.register, left: left.register })?;
+        self.apply_binary(Binary::NonZero, ty, mask, (mask, left.register), mask)?;
+        self.apply_unary(Unary::Decrement, ty, left.register, left.register, mask)?;
         self.emit(Op::Jump { to: top })?;
         self.land(end);
         for operand in [left, active, step] {
@@ -222,23 +251,21 @@ impl Builder<'_> {
     ) -> Result<()> {
         let ty = scope.code.expression(selector).ty;
         let mut value = self.expression(scope, selector, None)?;
-        if !value.is_temporary {
+        if value.keeping != Keeping::Temporary {
             // A case may change the variable that the selector was read from.
-            let copy = self.temporary(ty)?;
-            self.emit(Op::Move { bytes: copy.bytes, to: copy.register, from: value.register })?;
-            value = copy;
+            value = self.copied(ty, value)?;
         }
         let rest = self.copy_of_mask(scope)?;
         let some = self.temporary(Type::Logical)?;
         for case in cases {
-            self.emit(Op::Clear { to: some.register })?;
+            self.apply_unary(Unary::False, Type::Logical, some.register, some.register, some.register)?;
             for (low, high) in &case.ranges {
                 let (to, from) = (some.register, value.register);
                 self.emit(Op::InRange { ty, to, from, low: *low, high: *high })?;
             }
             let (left, right) = (rest.register, some.register);
-            self.emit(Op::And { to: some.register, left, right })?;
-            self.emit(Op::AndNot { to: rest.register, left, right: some.register })?;
+            self.and(right, left, right)?;
+            self.and_not(left, left, right)?;
             self.masked(scope, some.register, &case.body)?;
         }
         self.masked(scope, rest.register, otherwise)?;
@@ -277,7 +304,7 @@ impl Builder<'_> {
         for (position, value) in values.into_iter().enumerate() {
             if let Some(value) = value {
                 let to = self.dummy(index, position)?;
-                self.emit(Op::Move { bytes: value.bytes, to, from: value.register })?;
+                self.copy(dummy_of(position)?.ty, to, value.register)?;
                 self.release(value)?;
             }
         }
@@ -286,7 +313,7 @@ impl Builder<'_> {
             if let Some(target) = target {
                 let ty = dummy_of(position)?.ty;
                 let register = self.dummy(index, position)?;
-                let value = Operand { register, bytes: ty.bytes() as u8, is_temporary: false };
+                let value = Operand::kept(register, ty);
                 self.write(scope, &target, ty, value)?;
                 self.forget(target)?;
             }
@@ -294,16 +321,19 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A value in a temporary register.
+    fn copied(&mut self, ty: Type, value: Operand) -> Result<Operand> {
+        let copy = self.temporary(ty)?;
+        self.copy(ty, copy.register, value.register)?;
+        self.release(value)?;
+        Ok(copy)
+    }
+
     /// A place whose index is in a register of its own.
     fn pinned(&mut self, target: Target) -> Result<Target> {
         let copy = |it: &mut Self, index: Operand| {
-            if index.is_temporary {
-                return Ok(index);
-            }
             let ty = if index.bytes == 8 { Type::Int64 } else { Type::Int32 };
-            let copy = it.temporary(ty)?;
-            it.emit(Op::Move { bytes: copy.bytes, to: copy.register, from: index.register })?;
-            Ok::<_, Error>(copy)
+            if index.keeping == Keeping::Temporary { Ok(index) } else { it.copied(ty, index) }
         };
         Ok(match target {
             Target::Shared(access, Some(index)) => {
@@ -312,10 +342,7 @@ impl Builder<'_> {
             }
             Target::Private(access, Some(index)) => {
                 let index = copy(self, index)?;
-                Target::Private(
-                    crate::cpu::kernel::program::Private { index: index.register, ..access },
-                    Some(index),
-                )
+                Target::Private(Private { index: index.register, ..access }, Some(index))
             }
             other => other,
         })
@@ -330,13 +357,26 @@ impl Builder<'_> {
         let what = combination(reduction.operator);
         let value = self.expression(scope, value, None)?;
         let register = self.program.reductions[index];
+        let operands = (register, value.register);
         let sum = self.temporary(ty)?;
-        self.emit(Op::Binary { what, ty, to: sum.register, left: register, right: value.register, mask })?;
-        let (bytes, from) = (ty.bytes() as u8, sum.register);
-        self.emit(Op::Select { bytes, to: register, mask, from, other: register })?;
+        self.apply_binary(what, ty, sum.register, operands, mask)?;
+        self.apply_ternary(Ternary::Select, ty, register, [sum.register, register, mask])?;
         self.release(sum)?;
         self.release(value)
     }
+}
+
+/// Whether an operation writes its result to a register that it is given.
+fn takes_hint(operation: &Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::Constant(_)
+            | Operation::Load(_)
+            | Operation::Call(..)
+            | Operation::Length(_)
+            | Operation::LocalIndex(_)
+            | Operation::GroupIndex(_)
+    )
 }
 
 /// How a reduction combines two values.

@@ -191,8 +191,8 @@ fn names() {
         Item::Fs(data.clone()),
         zeros(),
         zeros(),
-        Item::I(end),
         zeros(),
+        Item::I(end),
         Item::Fs(vec3.clone()),
         Item::F(0.5),
         Item::I(first),
@@ -202,7 +202,7 @@ fn names() {
     ];
     // exit = 7, call = 8: the second branch, where `params` is 1.
     let ours = run(&text("language/names.f90"), "names", &[n], &items);
-    assert_eq!(ours[4].reals(), vec![1.0; n]);
+    assert_eq!(ours[3].reals(), vec![1.0; n]);
     assert_eq!(ours[2].reals(), vec![0.0; n]);
     let mut items = items;
     items[9] = Item::I(5);

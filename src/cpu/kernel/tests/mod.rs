@@ -90,7 +90,7 @@ pub(super) fn run(text: &str, name: &str, extents: &[usize], items: &[Item]) -> 
             let mut args: Vec<_> = items.iter_mut().map(Item::arg).collect();
             let launch = Launch::new(&unit, index, extents, &mut args).unwrap();
             let mut team = Team::of(threads);
-            with_kernel!(isa, it => run::run(it, &launch, &mut team, Instant::now())).unwrap();
+            run::run(isa, &launch, &mut team, Instant::now()).unwrap();
             drop(launch);
             drop(args);
             match &first {

@@ -1,0 +1,159 @@
+//! The registers of a thread, and the arrays that its blocks use.
+
+use super::program::{Array, Program, Register};
+use crate::allocate;
+use crate::cpu::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::kernel::bind::Elements;
+use crate::kernel::tree::Value;
+
+use super::lanes::mask;
+use super::memory::Shared;
+
+/// The purpose of allocations.
+const PURPOSE: &str = "a kernel's registers";
+
+/// What a thread computes with.
+pub struct Frame {
+    /// Where each register is now.
+    places: Vec<*mut u8>,
+    /// Where each register's own memory is.
+    homes: Vec<*mut u8>,
+    /// The arrays of the program, in its order.
+    pub arrays: Vec<Shared>,
+    /// Where open calls go on.
+    pub calls: Vec<u32>,
+    lanes: usize,
+    /// The memory that they lie in.
+    _memory: Buffer,
+}
+
+// SAFETY: the pointers lead to the frame's own memory and to the launch's arrays, which any thread may use.
+unsafe impl Send for Frame {}
+
+impl Frame {
+    /// A frame for blocks of so many lanes, with the program's constants in it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(program: &Program, buffers: &[Elements], lanes: usize) -> Result<Self> {
+        let bytes = program.lane_bytes.checked_mul(lanes).and_then(|it| it.checked_add(program.shared_bytes));
+        let bytes = bytes.unwrap_or(usize::MAX);
+        let mut memory = Buffer::zeroed(bytes.div_ceil(size_of::<f32>()))?;
+        let start = memory.as_mut_ptr().cast::<u8>();
+        // SAFETY: registers lie before `lane_bytes`.
+        let home = |offset: &u32| Ok(unsafe { start.add(*offset as usize * lanes) });
+        let homes = allocate::collected(program.registers.iter().map(home), PURPOSE)?;
+        let array = |array: &Array| {
+            Ok(match *array {
+                Array::Buffer(slot) => {
+                    let elements = buffers.get(slot);
+                    let elements = elements.ok_or_else(|| Error::Internal("no such slot".to_owned()))?;
+                    Shared { address: elements.address.cast(), len: elements.len }
+                }
+                Array::Shared(offset, len) => {
+                    // SAFETY: workgroup memory lies behind the registers.
+                    let address = unsafe { start.add(program.lane_bytes * lanes + offset) };
+                    Shared { address, len: len as usize }
+                }
+            })
+        };
+        let frame = Frame {
+            places: allocate::copied(&homes, PURPOSE)?,
+            homes,
+            arrays: allocate::collected(program.arrays.iter().map(array), PURPOSE)?,
+            calls: allocate::zeroed(program.depth, PURPOSE)?,
+            lanes,
+            _memory: memory,
+        };
+        let at = frame.registers();
+        for constant in &program.constants {
+            // SAFETY: the register has elements of the value's type.
+            unsafe { at.fill_value(constant.register, constant.value) };
+        }
+        Ok(frame)
+    }
+
+    /// The registers. Valid while the frame lives.
+    pub fn registers(&self) -> Registers {
+        Registers { places: self.places.as_ptr().cast_mut(), homes: self.homes.as_ptr(), lanes: self.lanes }
+    }
+}
+
+/// The registers of a frame.
+#[derive(Clone, Copy)]
+pub struct Registers {
+    places: *mut *mut u8,
+    homes: *const *mut u8,
+    /// The lanes of each register, a multiple of [`CHUNK`](super::lanes::CHUNK).
+    pub lanes: usize,
+}
+
+impl Registers {
+    /// The lanes of a register.
+    ///
+    /// # Safety
+    /// The register is one of the program that the frame was made for.
+    #[inline(always)]
+    pub unsafe fn at<T>(self, register: Register) -> *mut T {
+        // SAFETY: the program's registers are in the table.
+        unsafe { (*self.places.add(register.0 as usize)).cast() }
+    }
+
+    /// The register's own memory.
+    ///
+    /// # Safety
+    /// As [`Registers::at`].
+    #[inline(always)]
+    pub unsafe fn home<T>(self, register: Register) -> *mut T {
+        // SAFETY: as in `at`.
+        unsafe { (*self.homes.add(register.0 as usize)).cast() }
+    }
+
+    /// Lets a register be elsewhere.
+    ///
+    /// # Safety
+    /// As [`Registers::at`], and the place serves for all uses of the register.
+    #[inline(always)]
+    pub unsafe fn place(self, register: Register, place: *mut u8) {
+        // SAFETY: as in `at`.
+        unsafe { *self.places.add(register.0 as usize) = place };
+    }
+
+    /// Gives all lanes one value.
+    ///
+    /// # Safety
+    /// The register is of the program and has elements of this size.
+    pub unsafe fn fill<T: Copy>(self, register: Register, value: T) {
+        // SAFETY: the register has `lanes` elements.
+        unsafe { std::slice::from_raw_parts_mut(self.at::<T>(register), self.lanes).fill(value) };
+    }
+
+    /// Gives all lanes one value.
+    ///
+    /// # Safety
+    /// The register is of the program and has elements of the value's type.
+    pub unsafe fn fill_value(self, register: Register, value: Value) {
+        // SAFETY: the caller keeps the contract.
+        unsafe {
+            match value {
+                Value::Int32(value) => self.fill(register, value),
+                Value::Int64(value) => self.fill(register, value),
+                Value::Real32(value) => self.fill(register, value),
+                Value::Real64(value) => self.fill(register, value),
+                Value::Logical(value) => self.fill(register, mask(value)),
+            }
+        }
+    }
+
+    /// Gives each lane its value.
+    ///
+    /// # Safety
+    /// As [`Registers::fill`], for `i32`.
+    pub unsafe fn set(self, register: Register, value: impl Fn(usize) -> i32) {
+        for lane in 0..self.lanes {
+            // SAFETY: the register has the lane.
+            unsafe { self.at::<i32>(register).add(lane).write(value(lane)) };
+        }
+    }
+}
