@@ -66,8 +66,8 @@ pub unsafe fn each<O: Lanewise<C = ()>>(to: *mut u8, a: *const u8, b: *const u8,
 /// The mask is valid for reads of `lanes` elements, a multiple of [`CHUNK`].
 pub unsafe fn is_none(mask: *const i32, lanes: usize) -> bool {
     let mut chunks = (0..lanes).step_by(CHUNK);
-    // SAFETY: the caller vouches for the mask.
     chunks.all(|lane| {
+        // SAFETY: the caller vouches for the mask.
         let values = unsafe { mask.add(lane).cast::<[i32; CHUNK]>().read() };
         values.iter().fold(0, |some, it| some | it) == 0
     })
@@ -79,8 +79,8 @@ pub unsafe fn is_none(mask: *const i32, lanes: usize) -> bool {
 /// As [`is_none`].
 pub unsafe fn is_all(mask: *const i32, lanes: usize) -> bool {
     let mut chunks = (0..lanes).step_by(CHUNK);
-    // SAFETY: the caller vouches for the mask.
     chunks.all(|lane| {
+        // SAFETY: the caller vouches for the mask.
         let values = unsafe { mask.add(lane).cast::<[i32; CHUNK]>().read() };
         values.iter().fold(-1, |all, it| all & it) == -1
     })

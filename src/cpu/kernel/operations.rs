@@ -221,6 +221,7 @@ pub fn unary<T: Target>(what: Unary, ty: Type) -> Option<Function> {
             (Intrinsic::Ceiling, _) => by_type!(ty, reals chunks: Ceiling32),
             (Intrinsic::Nint, Type::Int64) => by_type!(ty, reals chunks: Nint64),
             (Intrinsic::Nint, _) => by_type!(ty, reals chunks: Nint32),
+            (Intrinsic::Exp, _) if ty == Type::Real32 => Some(T::chunks::<Exp<f32>>()),
             (Intrinsic::Exp, _) => by_type!(ty, reals each: Exp),
             (Intrinsic::Log, _) => by_type!(ty, reals each: Log),
             (Intrinsic::Log10, _) => by_type!(ty, reals each: Log10),

@@ -127,6 +127,8 @@ pub enum Op {
     Jump { to: u32 },
     /// Goes on elsewhere if no lane is in the mask.
     JumpIfNone { mask: Register, to: u32 },
+    /// Goes on elsewhere unless all lanes are in the block's mask.
+    JumpUnlessWhole { to: u32 },
     /// Goes on at a procedure, and after its `Return` with the next operation.
     Call { to: u32 },
     /// Ends a procedure, or the program.
@@ -207,6 +209,8 @@ pub struct Program {
     pub registers: Vec<u32>,
     /// Bytes of all registers for each lane.
     pub lane_bytes: usize,
+    /// Those of registers that are parts of arrays for most of the time.
+    pub view_bytes: usize,
     /// Bytes of workgroup memory.
     pub shared_bytes: usize,
     /// The shared memory that accesses name.

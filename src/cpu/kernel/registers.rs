@@ -24,26 +24,31 @@ pub struct Frame {
     /// Where open calls go on.
     pub calls: Vec<u32>,
     lanes: usize,
-    /// The memory that they lie in.
-    _memory: Buffer,
+    /// The registers' memory, if the thread's workspace is too small.
+    memory: Option<Buffer>,
 }
 
-// SAFETY: the pointers lead to the frame's own memory and to the launch's arrays, which any thread may use.
+// SAFETY: the pointers lead to the frame's own memory or to that of the task that sets them, and to the launch's arrays,
+// which any thread may use.
 unsafe impl Send for Frame {}
 
+/// Bytes that the registers of a program need for blocks of so many lanes.
+fn bytes(program: &Program, lanes: usize) -> usize {
+    let bytes = program.lane_bytes.checked_mul(lanes).and_then(|it| it.checked_add(program.shared_bytes));
+    bytes.unwrap_or(usize::MAX)
+}
+
 impl Frame {
-    /// A frame for blocks of so many lanes, with the program's constants in it.
+    /// A frame for blocks of so many lanes, on a thread with a workspace of so many bytes.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn new(program: &Program, buffers: &[Elements], lanes: usize) -> Result<Self> {
-        let bytes = program.lane_bytes.checked_mul(lanes).and_then(|it| it.checked_add(program.shared_bytes));
-        let bytes = bytes.unwrap_or(usize::MAX);
-        let mut memory = Buffer::zeroed(bytes.div_ceil(size_of::<f32>()))?;
-        let start = memory.as_mut_ptr().cast::<u8>();
-        // SAFETY: registers lie before `lane_bytes`.
-        let home = |offset: &u32| Ok(unsafe { start.add(*offset as usize * lanes) });
-        let homes = allocate::collected(program.registers.iter().map(home), PURPOSE)?;
+    pub fn new(program: &Program, buffers: &[Elements], lanes: usize, workspace: usize) -> Result<Self> {
+        let bytes = bytes(program, lanes);
+        let memory = match bytes <= workspace {
+            true => None,
+            false => Some(Buffer::zeroed(bytes.div_ceil(size_of::<f32>()))?),
+        };
         let array = |array: &Array| {
             Ok(match *array {
                 Array::Buffer(slot) => {
@@ -51,32 +56,52 @@ impl Frame {
                     let elements = elements.ok_or_else(|| Error::Internal("no such slot".to_owned()))?;
                     Shared { address: elements.address.cast(), len: elements.len }
                 }
-                Array::Shared(offset, len) => {
-                    // SAFETY: workgroup memory lies behind the registers.
-                    let address = unsafe { start.add(program.lane_bytes * lanes + offset) };
-                    Shared { address, len: len as usize }
-                }
+                Array::Shared(_, len) => Shared { address: std::ptr::null_mut(), len: len as usize },
             })
         };
-        let frame = Frame {
-            places: allocate::copied(&homes, PURPOSE)?,
-            homes,
+        let nowhere = allocate::filled(std::ptr::null_mut(), program.registers.len(), PURPOSE)?;
+        Ok(Frame {
+            places: allocate::copied(&nowhere, PURPOSE)?,
+            homes: nowhere,
             arrays: allocate::collected(program.arrays.iter().map(array), PURPOSE)?,
             calls: allocate::zeroed(program.depth, PURPOSE)?,
             lanes,
-            _memory: memory,
-        };
-        let at = frame.registers();
+            memory,
+        })
+    }
+
+    /// Puts the registers into the frame's memory or else into the thread's workspace, and the constants into them.
+    /// The registers are valid as long as that memory.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the workspace is too small.
+    pub fn enter(&mut self, program: &Program, workspace: &mut [f32]) -> Result<Registers> {
+        let memory = self.memory.as_deref_mut().unwrap_or(workspace);
+        if size_of_val(memory) < bytes(program, self.lanes) {
+            return Err(Error::Internal("a workspace is too small".to_owned()));
+        }
+        let start = memory.as_mut_ptr().cast::<u8>();
+        for (home, offset) in self.homes.iter_mut().zip(&program.registers) {
+            // SAFETY: registers lie before `lane_bytes` of all lanes.
+            *home = unsafe { start.add(*offset as usize * self.lanes) };
+        }
+        self.places.copy_from_slice(&self.homes);
+        for (place, array) in self.arrays.iter_mut().zip(&program.arrays) {
+            if let Array::Shared(offset, _) = *array {
+                // SAFETY: workgroup memory lies behind the registers.
+                place.address = unsafe { start.add(program.lane_bytes * self.lanes + offset) };
+            }
+        }
+        let at = self.registers();
         for constant in &program.constants {
             // SAFETY: the register has elements of the value's type.
             unsafe { at.fill_value(constant.register, constant.value) };
         }
-        Ok(frame)
+        Ok(at)
     }
 
-    /// The registers. Valid while the frame lives.
-    pub fn registers(&self) -> Registers {
-        Registers { places: self.places.as_ptr().cast_mut(), homes: self.homes.as_ptr(), lanes: self.lanes }
+    fn registers(&mut self) -> Registers {
+        Registers { places: self.places.as_mut_ptr(), homes: self.homes.as_ptr(), lanes: self.lanes }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A launch: blocks of points, dealt to the threads.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::cpu::pool::{self, Team};
 use crate::error::{Error, Result};
 use crate::kernel::bind::Launch;
 use crate::kernel::tree::{ArgumentKind, Intent, LocalSize, REDUCTION_BLOCK};
+use crate::memory::blocking::WORKSPACE;
 use crate::report::Timing;
 
 /// The purpose of allocations.
@@ -53,7 +55,8 @@ impl Grid {
         let points = i64::try_from(launch.points()).map_err(|_| too_many())? as usize;
         if !launch.kernel().cooperative {
             let reduced = points.div_ceil(REDUCTION_BLOCK);
-            let fitting = REGISTERS / program.lane_bytes.max(1) / REDUCTION_BLOCK;
+            let bytes = program.lane_bytes - program.view_bytes;
+            let fitting = REGISTERS / bytes.max(1) / REDUCTION_BLOCK;
             let lanes = fitting.clamp(1, MOST_PARTS).min(reduced.max(1)) * REDUCTION_BLOCK;
             let blocks = points.div_ceil(lanes);
             return Ok(Grid { extents, local: None, groups: [0; 3], lanes, blocks, reduced });
@@ -126,30 +129,46 @@ pub(super) fn run(isa: Isa, launch: &Launch<'_>, team: &mut Team, start: Instant
 impl Job<'_> {
     fn blocks(&mut self, team: &mut Team) -> Result<()> {
         let blocks = self.grid.blocks;
-        let tasks = blocks.min(team.size().saturating_mul(TASKS));
-        let frames = team.size().min(tasks).max(1);
-        let frame = |_| {
-            let frame = Frame::new(&self.program, self.launch.buffers(), self.grid.lanes)?;
-            self.local_indices(frame.registers());
-            Ok(Mutex::new(frame))
+        let tasks = match team.size() {
+            1 => 1,
+            size => blocks.min(size.saturating_mul(TASKS)),
         };
+        let frames = team.size().min(tasks).max(1);
+        let workspace = WORKSPACE * size_of::<f32>();
+        let frame =
+            |_| Ok(Mutex::new(Frame::new(&self.program, self.launch.buffers(), self.grid.lanes, workspace)?));
         let frames = allocate::collected((0..frames).map(frame), PURPOSE)?;
         let results = Results(self.results.as_mut_ptr());
-        let job = &*self;
-        team.run(tasks, |task, _| {
+        let (job, failed) = (&*self, AtomicBool::new(false));
+        team.run(tasks, |task, workspace| {
             let first = |task: usize| (task as u128 * blocks as u128 / tasks as u128) as usize;
             let frame = &frames[pool::worker() % frames.len()];
             let mut frame = frame.lock().unwrap_or_else(PoisonError::into_inner);
+            let Ok(at) = frame.enter(&job.program, workspace) else {
+                return failed.store(true, Ordering::Relaxed);
+            };
+            job.local_indices(at);
             let mut was_whole = false;
             for block in first(task)..first(task + 1) {
-                was_whole = job.block(&mut frame, block, was_whole, &results);
+                was_whole = job.block(&mut frame, at, block, was_whole, &results);
             }
-        })
+        })?;
+        match failed.into_inner() {
+            true => Err(Error::Internal("a thread's workspace is too small".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// Runs a block. Returns whether its mask has all lanes, and kept them, as `was_whole` says of the block before.
-    fn block(&self, frame: &mut Frame, number: usize, was_whole: bool, results: &Results) -> bool {
-        let (program, at) = (&self.program, frame.registers());
+    fn block(
+        &self,
+        frame: &mut Frame,
+        at: Registers,
+        number: usize,
+        was_whole: bool,
+        results: &Results,
+    ) -> bool {
+        let program = &self.program;
         let (first, is_whole) = match self.grid.local {
             Some(local) => (0, self.group(at, number, local, was_whole)),
             None => self.points(at, number * self.grid.lanes, was_whole),

@@ -56,6 +56,11 @@ pub unsafe fn run(block: &mut Block<'_>) {
                         next = to as usize;
                     }
                 }
+                Op::JumpUnlessWhole { to } => {
+                    if !block.is_whole {
+                        next = to as usize;
+                    }
+                }
                 Op::Call { to } => {
                     block.calls[open] = next as u32;
                     open += 1;
@@ -86,11 +91,7 @@ unsafe fn access(block: &Block<'_>, op: &Op) {
     unsafe {
         match *op {
             Op::Load { bytes, to, access, mask } => load(block, bytes, to, access, mask),
-            Op::View { bytes, to, access, mask } => {
-                if !view(block, bytes, to, access) {
-                    load(block, bytes, to, access, mask);
-                }
-            }
+            Op::View { bytes, to, access, mask } => view_or_load(block, bytes, to, access, mask),
             Op::Store { bytes, from, access, mask, is_whole } => {
                 let is_whole = is_whole && block.is_whole;
                 store(block, bytes, from, access, (mask, is_whole));
@@ -102,11 +103,7 @@ unsafe fn access(block: &Block<'_>, op: &Op) {
                     at.place(to, at.home(to));
                 }
             }
-            Op::Close { bytes, from, access, mask } => {
-                if at.at::<u8>(from) == at.home(from) {
-                    store(block, bytes, from, access, (mask, false));
-                }
-            }
+            Op::Close { bytes, from, access, mask } => close(block, bytes, from, access, mask),
             Op::LoadPrivate { bytes: 8, to, access } => memory::load_private::<u64>(at, to, access),
             Op::LoadPrivate { to, access, .. } => memory::load_private::<u32>(at, to, access),
             Op::StorePrivate { bytes: 8, from, access, mask } => {
@@ -140,6 +137,26 @@ unsafe fn view(block: &Block<'_>, bytes: u8, to: Register, access: Access) -> bo
         match bytes {
             8 => memory::view::<u64>(block.at, to, array, indices),
             _ => memory::view::<u32>(block.at, to, array, indices),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn view_or_load(block: &Block<'_>, bytes: u8, to: Register, access: Access, mask: Register) {
+    // SAFETY: as for `run`.
+    unsafe {
+        if !view(block, bytes, to, access) {
+            load(block, bytes, to, access, mask);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn close(block: &Block<'_>, bytes: u8, from: Register, access: Access, mask: Register) {
+    // SAFETY: as for `run`.
+    unsafe {
+        if block.at.at::<u8>(from) == block.at.home(from) {
+            store(block, bytes, from, access, (mask, false));
         }
     }
 }

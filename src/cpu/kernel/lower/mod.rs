@@ -54,6 +54,8 @@ struct Procedure {
 enum Slot {
     /// A scalar.
     Register(Register),
+    /// A scalar that is the same for all points.
+    Value(Value),
     /// An index argument on an axis.
     Index(usize),
     /// An array of the launch or of the workgroup.
@@ -151,14 +153,21 @@ impl Builder<'_> {
 
     /// Emits a jump whose target is set by [`Builder::land`].
     fn jump_if_none(&mut self, mask: Register) -> Result<usize> {
-        self.emit(Op::JumpIfNone { mask, to: 0 })?;
+        self.jump(Op::JumpIfNone { mask, to: 0 })
+    }
+
+    /// Emits any jump, for [`Builder::land`].
+    fn jump(&mut self, jump: Op) -> Result<usize> {
+        self.emit(jump)?;
         Ok(self.program.ops.len() - 1)
     }
 
     /// Lets a jump go to the next operation.
     fn land(&mut self, jump: usize) {
         let here = self.here();
-        if let Op::JumpIfNone { to, .. } | Op::Jump { to } = &mut self.program.ops[jump] {
+        if let Op::JumpIfNone { to, .. } | Op::JumpUnlessWhole { to } | Op::Jump { to } =
+            &mut self.program.ops[jump]
+        {
             *to = here;
         }
     }
@@ -193,7 +202,10 @@ impl Builder<'_> {
         let bytes = ty.bytes() as u8;
         let register = match self.views[usize::from(bytes == 8)].pop() {
             Some(register) => register,
-            None => self.register(ty)?,
+            None => {
+                self.program.view_bytes += ty.bytes();
+                self.register(ty)?
+            }
         };
         Ok(Operand { register, bytes, keeping: Keeping::View })
     }
@@ -386,7 +398,7 @@ impl Builder<'_> {
         Ok(match &argument.kind {
             ArgumentKind::Index(axis) => Slot::Index(*axis),
             ArgumentKind::Scalar => match launch.scalars()[position] {
-                Some(value) => Slot::Register(self.constant(value)?),
+                Some(value) => Slot::Value(value),
                 None => return Err(Error::Internal("a scalar of a launch is missing".to_owned())),
             },
             ArgumentKind::Buffer(buffer) => {

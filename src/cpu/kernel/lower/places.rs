@@ -20,6 +20,10 @@ impl Builder<'_> {
         let id = place.variable.0 as usize;
         match (&place.access, &scope.slots[id]) {
             (Part::Scalar, Slot::Register(register)) => Ok(Target::Register(*register)),
+            (Part::Scalar, Slot::Value(value)) => {
+                let value = *value;
+                Ok(Target::Register(self.constant(value)?))
+            }
             (Part::Scalar, Slot::Index(axis)) => {
                 let axis = *axis;
                 Ok(Target::Register(self.input(Input::Index, axis)?))

@@ -3,8 +3,8 @@
 use crate::allocate;
 use crate::error::{Error, Result};
 use crate::kernel::tree::{
-    Action, Actual, Case, Comparison, ExpressionId, Intent, Intrinsic, LoopId, Operation, ReductionOperator,
-    Statement, StatementId, Type, Uniformity, Value, VariableId, VariableKind,
+    Action, Actual, Case, Comparison, ExpressionId, Intent, Intrinsic, LoopId, Operation, Operator,
+    ReductionOperator, Statement, StatementId, Type, Uniformity, Value, VariableId, VariableKind,
 };
 
 use super::places::Target;
@@ -355,14 +355,40 @@ impl Builder<'_> {
         };
         let (ty, mask) = (reduction.ty, scope.mask());
         let what = combination(reduction.operator);
-        let value = self.expression(scope, value, None)?;
         let register = self.program.reductions[index];
-        let operands = (register, value.register);
+        // A sum of products takes one operation.
+        let (one, other) = match scope.code.expression(value).operation {
+            Operation::Binary(Operator::Multiply, one, other) if what == Binary::Add => (one, Some(other)),
+            _ => (value, None),
+        };
+        let one = self.expression(scope, one, None)?;
+        let other = other.map(|other| self.expression(scope, other, None)).transpose()?;
+        let combine = |it: &mut Self, to: Register| match other {
+            Some(other) => {
+                let operands = [one.register, other.register, register];
+                it.apply_ternary(Ternary::MultiplyAdd, ty, to, operands)
+            }
+            None => it.apply_binary(what, ty, to, (register, one.register), mask),
+        };
+        let whole = match self.is_whole(scope) {
+            true => {
+                let part = self.jump(Op::JumpUnlessWhole { to: 0 })?;
+                combine(self, register)?;
+                let end = self.jump(Op::Jump { to: 0 })?;
+                self.land(part);
+                Some(end)
+            }
+            false => None,
+        };
         let sum = self.temporary(ty)?;
-        self.apply_binary(what, ty, sum.register, operands, mask)?;
+        combine(self, sum.register)?;
         self.apply_ternary(Ternary::Select, ty, register, [sum.register, register, mask])?;
+        if let Some(end) = whole {
+            self.land(end);
+        }
         self.release(sum)?;
-        self.release(value)
+        self.release(one)?;
+        other.map_or(Ok(()), |other| self.release(other))
     }
 }
 

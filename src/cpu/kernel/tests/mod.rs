@@ -78,14 +78,14 @@ pub(super) fn text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Runs a kernel with each instruction set and with one, two and three threads, which must all give the same bits.
+/// Runs a kernel with each instruction set and with 1, 2, 3 and 8 threads, which must all give the same bits.
 /// Returns the arguments afterwards.
 pub(super) fn run(text: &str, name: &str, extents: &[usize], items: &[Item]) -> Vec<Item> {
     let unit = unit(text);
     let index = unit.kernels.iter().position(|it| it.name == name).unwrap();
     let mut first: Option<Vec<Item>> = None;
     for isa in Isa::all() {
-        for threads in 1..=3 {
+        for threads in [1, 2, 3, 8] {
             let mut items = items.to_vec();
             let mut args: Vec<_> = items.iter_mut().map(Item::arg).collect();
             let launch = Launch::new(&unit, index, extents, &mut args).unwrap();
