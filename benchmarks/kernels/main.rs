@@ -28,8 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, bytes) in [("saxpy", 12), ("silu", 8), ("dot", 8)] {
         let kernel = Kernel::from_source(&text, name)?;
         // SAFETY: the subroutine has these arguments.
-        let compiled: libloading::Symbol<'_, Loop> =
-            unsafe { loops.get(format!("loop_{name}").as_bytes())? };
+        let compiled: libloading::Symbol<'_, Loop> = unsafe { loops.get(format!("loop_{name}").as_bytes())? };
         for n in [2_000usize, 20_000, 100_000, 1_000_000, 30_000_000] {
             let x: Vec<f32> = (0..n).map(|i| (i % 17) as f32 * 0.25 - 2.0).collect();
             let mut y = x.clone();

@@ -38,7 +38,8 @@ end subroutine
 
 /// Fails each large allocation of a launch.
 pub fn launches(device: &str) {
-    let sizes = if device == "cpu" { vec![(SUM, 3_000_000), (PRIVATE, 3_000_000)] } else { vec![(SUM, 100_000)] };
+    let sizes =
+        if device == "cpu" { vec![(SUM, 3_000_000), (PRIVATE, 3_000_000)] } else { vec![(SUM, 100_000)] };
     let (mut noticed, mut checked) = (0, 0);
     for threads in if device == "cpu" { 1..=2 } else { 1..=1 } {
         ok(sparkle::ffi::library::sparkle_set_num_threads(threads));

@@ -11,6 +11,9 @@ pub trait Target {
     /// An operation on all lanes.
     fn chunks<O: Lanewise>() -> Function;
 
+    /// An operation on all lanes, whose first operand is the same in all.
+    fn chunks_with<O: Lanewise>() -> Function;
+
     /// An operation on the lanes of the mask that is the third operand.
     fn each<O: Lanewise<C = ()>>() -> Function;
 }
@@ -21,6 +24,10 @@ struct Baseline;
 impl Target for Baseline {
     fn chunks<O: Lanewise>() -> Function {
         lanes::chunks::<O>
+    }
+
+    fn chunks_with<O: Lanewise>() -> Function {
+        lanes::chunks_with::<O>
     }
 
     fn each<O: Lanewise<C = ()>>() -> Function {
@@ -41,9 +48,19 @@ mod avx2 {
         unsafe { lanes::chunks::<O>(to, a, b, c, lanes) }
     }
 
+    #[target_feature(enable = "avx2")]
+    unsafe fn chunks_with<O: Lanewise>(to: *mut u8, a: *const u8, b: *const u8, c: *const u8, lanes: usize) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { lanes::chunks_with::<O>(to, a, b, c, lanes) }
+    }
+
     impl Target for Avx2 {
         fn chunks<O: Lanewise>() -> Function {
             chunks::<O>
+        }
+
+        fn chunks_with<O: Lanewise>() -> Function {
+            chunks_with::<O>
         }
 
         fn each<O: Lanewise<C = ()>>() -> Function {
@@ -61,6 +78,10 @@ pub struct Functions {
     pub binary: fn(Binary, Type) -> Option<Function>,
     /// By operation and type.
     pub ternary: fn(Ternary, Type) -> Option<Function>,
+    /// As `binary`, for some operations, where the first operand is the same in all lanes.
+    pub binary_with: fn(Binary, Type) -> Option<Function>,
+    /// As `ternary`, likewise.
+    pub ternary_with: fn(Ternary, Type) -> Option<Function>,
 }
 
 const fn functions<T: Target>() -> Functions {
@@ -68,6 +89,8 @@ const fn functions<T: Target>() -> Functions {
         unary: operations::unary::<T>,
         binary: operations::binary::<T>,
         ternary: operations::ternary::<T>,
+        binary_with: operations::binary_with::<T>,
+        ternary_with: operations::ternary_with::<T>,
     }
 }
 

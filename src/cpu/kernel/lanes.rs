@@ -43,6 +43,31 @@ pub unsafe fn chunks<O: Lanewise>(to: *mut u8, a: *const u8, b: *const u8, c: *c
     }
 }
 
+/// As [`chunks`], where `a` is the same in all lanes.
+///
+/// # Safety
+/// As [`chunks`]; the first chunk of `a` holds its value.
+#[inline(always)]
+pub unsafe fn chunks_with<O: Lanewise>(to: *mut u8, a: *const u8, b: *const u8, c: *const u8, lanes: usize) {
+    let (to, b, c) = (to.cast::<O::R>(), b.cast::<O::B>(), c.cast::<O::C>());
+    // SAFETY: the caller vouches for it.
+    let a = unsafe { a.cast::<O::A>().read() };
+    let mut lane = 0;
+    while lane < lanes {
+        // SAFETY: as in `chunks`.
+        unsafe {
+            let b = b.add(lane).cast::<[O::B; CHUNK]>().read();
+            let c = c.add(lane).cast::<[O::C; CHUNK]>().read();
+            let mut results = [O::R::default(); CHUNK];
+            for (at, result) in results.iter_mut().enumerate() {
+                *result = O::apply(a, b[at], c[at]);
+            }
+            to.add(lane).cast::<[O::R; CHUNK]>().write(results);
+        }
+        lane += CHUNK;
+    }
+}
+
 /// Computes the lanes of the mask `c` one by one: for functions that no vector instruction computes.
 ///
 /// # Safety

@@ -283,3 +283,22 @@ pub fn ternary<T: Target>(what: Ternary, ty: Type) -> Option<Function> {
         Ternary::Select => by_type!(ty, bits Select),
     }
 }
+
+/// The function of an operation whose first operand, of type `ty`, is the same in all lanes, if there is one.
+pub fn binary_with<T: Target>(what: Binary, ty: Type) -> Option<Function> {
+    match what {
+        Binary::Add => by_type!(ty, chunks_with: Sum),
+        Binary::Multiply => by_type!(ty, chunks_with: Product),
+        _ => None,
+    }
+}
+
+/// As [`binary_with`], with three operands.
+pub fn ternary_with<T: Target>(what: Ternary, ty: Type) -> Option<Function> {
+    match what {
+        Ternary::MultiplyAdd => by_type!(ty, chunks_with: ProductSum),
+        Ternary::MultiplySubtract => by_type!(ty, chunks_with: ProductDifference),
+        Ternary::SubtractProduct => by_type!(ty, chunks_with: DifferenceProduct),
+        Ternary::Select => None,
+    }
+}

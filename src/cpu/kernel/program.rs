@@ -217,6 +217,8 @@ pub struct Program {
     pub arrays: Vec<Array>,
     /// Registers to fill once.
     pub constants: Vec<Constant>,
+    /// Operations on these that are the same for all points, [`Op::Apply`] alone.
+    pub prelude: Vec<Op>,
     /// Registers to fill for each block.
     pub inputs: Inputs,
     /// The register of each reduction.

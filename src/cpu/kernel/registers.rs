@@ -1,6 +1,6 @@
 //! The registers of a thread, and the arrays that its blocks use.
 
-use super::program::{Array, Program, Register};
+use super::program::{Array, Op, Program, Register};
 use crate::allocate;
 use crate::cpu::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -97,6 +97,10 @@ impl Frame {
             // SAFETY: the register has elements of the value's type.
             unsafe { at.fill_value(constant.register, constant.value) };
         }
+        for op in &program.prelude {
+            // SAFETY: the registers are of the program and have the types of the operation, which is for this CPU.
+            unsafe { at.apply(op) };
+        }
         Ok(at)
     }
 
@@ -145,6 +149,24 @@ impl Registers {
         unsafe { *self.places.add(register.0 as usize) = place };
     }
 
+    /// Runs [`Op::Apply`]; nothing else.
+    ///
+    /// # Safety
+    /// The registers are of the program and have elements of the operation's types, and this CPU has the function's
+    /// instruction set.
+    #[inline(always)]
+    pub unsafe fn apply(self, op: &Op) {
+        if let Op::Apply { function, to, a, b, c } = *op {
+            // SAFETY: the caller keeps the contract.
+            unsafe { function(self.at(to), self.at(a), self.at(b), self.at(c), self.lanes) };
+        }
+    }
+
+    /// The same registers for fewer lanes.
+    pub fn first(self, lanes: usize) -> Self {
+        Registers { lanes, ..self }
+    }
+
     /// Gives all lanes one value.
     ///
     /// # Safety
@@ -176,9 +198,8 @@ impl Registers {
     /// # Safety
     /// As [`Registers::fill`], for `i32`.
     pub unsafe fn set(self, register: Register, value: impl Fn(usize) -> i32) {
-        for lane in 0..self.lanes {
-            // SAFETY: the register has the lane.
-            unsafe { self.at::<i32>(register).add(lane).write(value(lane)) };
-        }
+        // SAFETY: the register has `lanes` elements.
+        let all = unsafe { std::slice::from_raw_parts_mut(self.at::<i32>(register), self.lanes) };
+        all.iter_mut().enumerate().for_each(|(lane, to)| *to = value(lane));
     }
 }

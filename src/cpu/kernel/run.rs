@@ -169,22 +169,48 @@ impl Job<'_> {
         results: &Results,
     ) -> bool {
         let program = &self.program;
-        let (first, is_whole) = match self.grid.local {
-            Some(local) => (0, self.group(at, number, local, was_whole)),
-            None => self.points(at, number * self.grid.lanes, was_whole),
-        };
         for (reduction, register) in self.launch.kernel().reductions.iter().zip(&program.reductions) {
             // SAFETY: the register has elements of the reduction's type.
             unsafe { at.fill_value(*register, lower::identity(reduction.operator, reduction.ty)) };
         }
-        let Frame { arrays, calls, .. } = frame;
-        let mut block = Block { program, at, arrays, first, is_whole, calls };
-        // SAFETY: the frame was made for the program, and its inputs are set. The launch's arrays are borrowed for the
-        // launch, and those that the kernel writes may be written and overlap no other (`Launch::new`). The program is
-        // for this CPU's instruction set.
-        unsafe { step::run(&mut block) };
+        let mut run = |at: Registers, first: i64, is_whole: bool| {
+            let Frame { arrays, calls, .. } = &mut *frame;
+            let mut block = Block { program, at, arrays, first, is_whole, calls };
+            // SAFETY: the frame was made for the program, and its inputs are set. The launch's arrays are borrowed for
+            // the launch, and those that the kernel writes may be written and overlap no other (`Launch::new`). The
+            // program is for this CPU's instruction set.
+            unsafe { step::run(&mut block) };
+        };
+        if let Some(local) = self.grid.local {
+            let is_whole = self.group(at, number, local, was_whole);
+            run(at, 0, is_whole);
+            return is_whole && !program.returns;
+        }
+        // Points that are no whole chunk run by themselves, so that the others need no mask.
+        let first = number * at.lanes;
+        let count = (self.launch.points() as usize - first).min(at.lanes);
+        let rest = count % CHUNK;
+        let whole = count - rest;
+        if whole > 0 {
+            self.points(at.first(whole), first, was_whole, whole);
+            run(at.first(whole), first as i64, true);
+        }
+        if rest > 0 {
+            self.points(at.first(CHUNK), first + whole, false, rest);
+            self.move_reductions(at, whole);
+            run(at.first(CHUNK), (first + whole) as i64, false);
+            self.move_reductions(at, 0);
+        }
         self.reduce(at, number, results);
-        is_whole && !program.returns
+        rest == 0 && !program.returns
+    }
+
+    /// Lets the reductions of the first lanes be those of later ones.
+    fn move_reductions(&self, at: Registers, lane: usize) {
+        for (reduction, register) in self.launch.kernel().reductions.iter().zip(&self.program.reductions) {
+            // SAFETY: the register is of the program, and a chunk of lanes follows.
+            unsafe { at.place(*register, at.home::<u8>(*register).add(lane * reduction.ty.bytes())) };
+        }
     }
 
     /// Combines a block's contributions to reductions.
@@ -207,18 +233,15 @@ impl Job<'_> {
         }
     }
 
-    /// Sets the inputs of a block of consecutive points. Returns the linear index of the first, and whether all lanes
-    /// are points.
-    fn points(&self, at: Registers, first: usize, was_whole: bool) -> (i64, bool) {
+    /// Sets the inputs of consecutive points, of which there are `count`.
+    fn points(&self, at: Registers, first: usize, was_whole: bool, count: usize) {
         let (program, extents) = (&self.program, self.grid.extents);
         let base = self.launch.kernel().base;
-        let points = self.launch.points() as usize;
-        let is_whole = first + at.lanes <= points;
         let indices = program.inputs.indices;
         // SAFETY: the registers are of the program and have four bytes a lane.
         unsafe {
-            if !(is_whole && was_whole) {
-                at.set(program.mask, |lane| mask(first + lane < points));
+            if !was_whole {
+                at.set(program.mask, |lane| mask(lane < count));
             }
             if extents[1] == 1 && extents[2] == 1 {
                 if let Some(register) = indices[0] {
@@ -227,7 +250,7 @@ impl Job<'_> {
                 for register in indices.into_iter().skip(1).flatten() {
                     at.fill(register, base);
                 }
-                return (first as i64, is_whole);
+                return;
             }
             let mut at_point = position(first, extents);
             let mut lane = 0;
@@ -250,7 +273,6 @@ impl Job<'_> {
                 }
             }
         }
-        (first as i64, is_whole)
     }
 
     /// Sets the indices within a workgroup, which are the same for all.

@@ -47,9 +47,7 @@ pub unsafe fn run(block: &mut Block<'_>) {
         // caller vouches for the instruction set and for the arrays.
         unsafe {
             match *op {
-                Op::Apply { function, to, a, b, c } => {
-                    function(at.at(to), at.at(a), at.at(b), at.at(c), at.lanes);
-                }
+                Op::Apply { .. } => at.apply(op),
                 Op::Jump { to } => next = to as usize,
                 Op::JumpIfNone { mask, to } => {
                     if is_none(at.at(mask), at.lanes) {

@@ -55,6 +55,10 @@ impl Builder<'_> {
         mask: Register,
         hint: Option<Register>,
     ) -> Result<Operand> {
+        if operand.is_constant() {
+            let register = Some(operand.register);
+            return self.once((self.functions.unary)(what, ty), result, [register, register, None]);
+        }
         // Lane by lane: the result may take the operand's register if both have one size.
         let to = match hint {
             None if operand.keeping == Keeping::Temporary && ty.bytes() == result.bytes() => operand,
@@ -78,10 +82,27 @@ impl Builder<'_> {
         mask: Register,
         hint: Option<Register>,
     ) -> Result<Operand> {
+        if left.is_constant() && right.is_constant() {
+            let registers = [Some(left.register), Some(right.register), None];
+            return self.once((self.functions.binary)(what, ty), result, registers);
+        }
+        // Sums and products commute.
+        let (left, right) = match right.is_constant() && matches!(what, Binary::Add | Binary::Multiply) {
+            true => (right, left),
+            false => (left, right),
+        };
+        let function = match left.is_constant() {
+            true => (self.functions.binary_with)(what, ty),
+            false => None,
+        };
         let to = match hint {
             None if left.keeping == Keeping::Temporary && left.bytes as usize == result.bytes() => {
                 self.release(right)?;
                 left
+            }
+            None if right.keeping == Keeping::Temporary && right.bytes as usize == result.bytes() => {
+                self.release(left)?;
+                right
             }
             _ => {
                 let to = self.make(result, hint)?;
@@ -90,7 +111,8 @@ impl Builder<'_> {
                 to
             }
         };
-        self.apply_binary(what, ty, to.register, (left.register, right.register), mask)?;
+        let function = function.or_else(|| (self.functions.binary)(what, ty));
+        self.apply(function, to.register, [left.register, right.register, mask])?;
         Ok(to)
     }
 
@@ -119,12 +141,21 @@ impl Builder<'_> {
             *operand = Some(self.expression(scope, id, None)?);
         }
         let [Some(one), Some(other), Some(third)] = operands else { return Ok(None) };
+        if [one, other, third].iter().all(|it| it.is_constant()) {
+            let registers = [one, other, third].map(|it| Some(it.register));
+            return self.once((self.functions.ternary)(what, ty), ty, registers).map(Some);
+        }
+        let (one, other) = if other.is_constant() { (other, one) } else { (one, other) };
         let temporary = [third, one, other].into_iter().find(|it| it.keeping == Keeping::Temporary);
         let to = match (hint, temporary) {
             (None, Some(operand)) => operand,
             _ => self.make(ty, hint)?,
         };
-        self.apply_ternary(what, ty, to.register, [one.register, other.register, third.register])?;
+        let function = match one.is_constant() {
+            true => (self.functions.ternary_with)(what, ty),
+            false => (self.functions.ternary)(what, ty),
+        };
+        self.apply(function, to.register, [one.register, other.register, third.register])?;
         for operand in [one, other, third] {
             if operand.register != to.register {
                 self.release(operand)?;
@@ -145,7 +176,7 @@ impl Builder<'_> {
         let expression = code.expression(id);
         let (ty, mask) = (expression.ty, scope.mask());
         match &expression.operation {
-            Operation::Constant(value) => Ok(Operand::kept(self.constant(*value)?, ty)),
+            Operation::Constant(value) => Ok(Operand::constant(self.constant(*value)?, ty)),
             Operation::Load(place) => {
                 let target = self.target(scope, place)?;
                 let value = self.read(scope, &target, ty, hint)?;
@@ -214,7 +245,7 @@ impl Builder<'_> {
             Operation::Length(variable) => match &scope.slots[variable.0 as usize] {
                 Slot::Shared { len, .. } => {
                     let len = i32::try_from(*len).unwrap_or(i32::MAX);
-                    Ok(Operand::kept(self.constant(Value::Int32(len))?, ty))
+                    Ok(Operand::constant(self.constant(Value::Int32(len))?, ty))
                 }
                 _ => Err(Error::Internal("the length of what is no array".to_owned())),
             },
@@ -268,8 +299,7 @@ impl Builder<'_> {
         let what = Binary::Intrinsic(intrinsic);
         let result = self.binary(what, Type::Int32, ty, (left, right), mask, hint)?;
         if operator == Operator::Equivalent {
-            let register = result.register;
-            self.apply_unary(Unary::Not, ty, register, register, mask)?;
+            return self.unary(Unary::Not, ty, ty, result, mask, hint);
         }
         Ok(result)
     }

@@ -119,8 +119,10 @@ struct Builder<'t> {
 /// What happens to a register after the use of its value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keeping {
-    /// It is a variable's or a constant's.
+    /// It is a variable's.
     Kept,
+    /// It has one value for the whole launch.
+    Constant,
     /// It is free for other temporary values, or for the result of the operation that reads it.
     Temporary,
     /// It may be a part of an array, so that it is free for other views only.
@@ -139,6 +141,15 @@ impl Operand {
     /// A value that stays where it is.
     fn kept(register: Register, ty: Type) -> Self {
         Operand { register, bytes: ty.bytes() as u8, keeping: Keeping::Kept }
+    }
+
+    /// A value that is the same for all points.
+    fn constant(register: Register, ty: Type) -> Self {
+        Operand { keeping: Keeping::Constant, ..Operand::kept(register, ty) }
+    }
+
+    fn is_constant(self) -> bool {
+        self.keeping == Keeping::Constant
     }
 }
 
@@ -213,7 +224,7 @@ impl Builder<'_> {
     fn release(&mut self, operand: Operand) -> Result<()> {
         let class = usize::from(operand.bytes == 8);
         match operand.keeping {
-            Keeping::Kept => Ok(()),
+            Keeping::Kept | Keeping::Constant => Ok(()),
             Keeping::Temporary => allocate::push(&mut self.free[class], operand.register, PURPOSE),
             Keeping::View => allocate::push(&mut self.views[class], operand.register, PURPOSE),
         }
@@ -222,6 +233,21 @@ impl Builder<'_> {
     fn apply(&mut self, function: Option<Function>, to: Register, [a, b, c]: [Register; 3]) -> Result<()> {
         let function = function.ok_or_else(|| Error::Internal("an operation that no type has".to_owned()))?;
         self.emit(Op::Apply { function, to, a, b, c })
+    }
+
+    /// Applies an operation of constants once for all points. Where there is no third operand, it is a mask of all.
+    fn once(
+        &mut self,
+        function: Option<Function>,
+        result: Type,
+        [a, b, c]: [Option<Register>; 3],
+    ) -> Result<Operand> {
+        let function = function.ok_or_else(|| Error::Internal("an operation that no type has".to_owned()))?;
+        let every = self.constant(Value::Logical(true))?;
+        let [a, b, c] = [a, b, c].map(|it| it.unwrap_or(every));
+        let to = self.register(result)?;
+        allocate::push(&mut self.program.prelude, Op::Apply { function, to, a, b, c }, PURPOSE)?;
+        Ok(Operand::constant(to, result))
     }
 
     fn apply_unary(

@@ -9,6 +9,7 @@ use crate::cpu::kernel::program::{Access, Binary, Index, Input, Op, Private, Reg
 /// A place whose subscripts have been evaluated.
 pub(super) enum Target {
     Register(Register),
+    Constant(Register),
     Shared(Access, Option<Operand>),
     Private(Private, Option<Operand>),
 }
@@ -22,7 +23,7 @@ impl Builder<'_> {
             (Part::Scalar, Slot::Register(register)) => Ok(Target::Register(*register)),
             (Part::Scalar, Slot::Value(value)) => {
                 let value = *value;
-                Ok(Target::Register(self.constant(value)?))
+                Ok(Target::Constant(self.constant(value)?))
             }
             (Part::Scalar, Slot::Index(axis)) => {
                 let axis = *axis;
@@ -148,7 +149,7 @@ impl Builder<'_> {
             }
             if dimension.stride != 1 {
                 let stride = self.constant(number(dimension.stride))?;
-                let stride = Operand::kept(stride, ty);
+                let stride = Operand::constant(stride, ty);
                 term = self.binary(Binary::Multiply, ty, ty, (term, stride), mask, None)?;
             }
             sum = Some(match sum {
@@ -160,7 +161,7 @@ impl Builder<'_> {
         let terms = subscripts.len() > 1 || shape.iter().any(|it| it.stride != 1);
         if let (Some(index), true) = (sum, terms && offset != 0) {
             let constant = self.constant(number(offset))?;
-            let constant = Operand::kept(constant, ty);
+            let constant = Operand::constant(constant, ty);
             let index = self.binary(Binary::Add, ty, ty, (index, constant), mask, None)?;
             return Ok((Some(index), 0));
         }
@@ -182,6 +183,7 @@ impl Builder<'_> {
         };
         Ok(match target {
             Target::Register(register) => Operand::kept(*register, ty),
+            Target::Constant(register) => Operand::constant(*register, ty),
             Target::Shared(access, _) if access.index == Index::Point && ty != Type::Logical => {
                 let view = self.view(ty)?;
                 self.emit(Op::View { bytes, to: view.register, access: *access, mask })?;
@@ -213,6 +215,7 @@ impl Builder<'_> {
     ) -> Result<()> {
         let (bytes, mask) = (ty.bytes() as u8, scope.mask());
         match target {
+            Target::Constant(_) => Err(Error::Internal("a scalar argument is assigned".to_owned())),
             Target::Register(to) => {
                 let (to, from) = (*to, value.register);
                 self.apply_ternary(Ternary::Select, ty, to, [from, to, mask])
