@@ -145,20 +145,24 @@ pub unsafe fn store<T: Copy>(
     }
 }
 
-/// Lets a register be a part of an array where all lanes have an element of it. Nothing is read.
+/// Lets a register be a part of an array where all lanes have an element of it, of so many bytes each, and else its own
+/// memory. Nothing is read. Returns whether it is a part of the array.
 ///
 /// # Safety
 /// As [`load`]; the index is that of points.
 #[inline(always)]
-pub unsafe fn view<T>(at: Registers, to: Register, array: Shared, indices: Indices) -> bool {
-    // SAFETY: the place has `lanes` elements.
+pub unsafe fn view(at: Registers, bytes: u8, to: Register, array: Shared, indices: Indices) -> bool {
+    let start = indices.first.wrapping_add(indices.offset);
+    let end = start.saturating_add(at.lanes as i64);
+    // SAFETY: a place in the array has `lanes` elements.
     unsafe {
-        let place = match indices.consecutive(at, array.len) {
-            Some(start) => array.address.cast::<T>().add(start).cast::<u8>(),
-            None => at.home(to),
-        };
-        at.place(to, place);
-        place != at.home(to)
+        if start >= 0 && end as u64 <= array.len as u64 {
+            at.place(to, array.address.add(start as usize * usize::from(bytes)));
+            true
+        } else {
+            at.place(to, at.home(to));
+            false
+        }
     }
 }
 

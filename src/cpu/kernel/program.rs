@@ -209,8 +209,8 @@ pub struct Program {
     pub registers: Vec<u32>,
     /// Bytes of all registers for each lane.
     pub lane_bytes: usize,
-    /// Those of registers that are parts of arrays for most of the time.
-    pub view_bytes: usize,
+    /// Those of variables and temporary values, which all blocks write.
+    pub busy_bytes: usize,
     /// Bytes of workgroup memory.
     pub shared_bytes: usize,
     /// The shared memory that accesses name.

@@ -26,11 +26,11 @@ const PURPOSE: &str = "a kernel's launch";
 /// Tasks for each thread, so that uneven ones balance.
 const TASKS: usize = 8;
 
-/// Blocks have as many lanes as let their registers fit into this many bytes of a core's cache.
+/// Blocks have as many lanes as let the registers that they write fit into this many bytes of a core's cache.
 const REGISTERS: usize = 16 << 10;
 
 /// Reduction blocks of a block at most: beyond, the cost of interpreting no longer counts.
-const MOST_PARTS: usize = 8;
+const MOST_PARTS: usize = 16;
 
 /// The blocks of a launch.
 struct Grid {
@@ -55,8 +55,7 @@ impl Grid {
         let points = i64::try_from(launch.points()).map_err(|_| too_many())? as usize;
         if !launch.kernel().cooperative {
             let reduced = points.div_ceil(REDUCTION_BLOCK);
-            let bytes = program.lane_bytes - program.view_bytes;
-            let fitting = REGISTERS / bytes.max(1) / REDUCTION_BLOCK;
+            let fitting = REGISTERS / program.busy_bytes.max(1) / REDUCTION_BLOCK;
             let lanes = fitting.clamp(1, MOST_PARTS).min(reduced.max(1)) * REDUCTION_BLOCK;
             let blocks = points.div_ceil(lanes);
             return Ok(Grid { extents, local: None, groups: [0; 3], lanes, blocks, reduced });

@@ -73,6 +73,23 @@ pub unsafe fn run(block: &mut Block<'_>) {
                 Op::Trip { ty, active, left, first, last, step } => {
                     trip(at, ty, (active, left), (first, last, step));
                 }
+                Op::View { bytes, to, access, mask } => {
+                    if !view(block, bytes, to, access) {
+                        load(block, bytes, to, access, mask);
+                    }
+                }
+                Op::Open { bytes, to, access, mask, is_whole } => {
+                    if is_whole && block.is_whole || is_all(at.at(mask), at.lanes) {
+                        view(block, bytes, to, access);
+                    } else {
+                        at.place(to, at.home(to));
+                    }
+                }
+                Op::Close { bytes, from, access, mask } => {
+                    if at.at::<u8>(from) == at.home(from) {
+                        store(block, bytes, from, access, (mask, false));
+                    }
+                }
                 _ => access(block, op),
             }
         }
@@ -89,19 +106,10 @@ unsafe fn access(block: &Block<'_>, op: &Op) {
     unsafe {
         match *op {
             Op::Load { bytes, to, access, mask } => load(block, bytes, to, access, mask),
-            Op::View { bytes, to, access, mask } => view_or_load(block, bytes, to, access, mask),
             Op::Store { bytes, from, access, mask, is_whole } => {
                 let is_whole = is_whole && block.is_whole;
                 store(block, bytes, from, access, (mask, is_whole));
             }
-            Op::Open { bytes, to, access, mask, is_whole } => {
-                if is_whole && block.is_whole || is_all(at.at(mask), at.lanes) {
-                    view(block, bytes, to, access);
-                } else {
-                    at.place(to, at.home(to));
-                }
-            }
-            Op::Close { bytes, from, access, mask } => close(block, bytes, from, access, mask),
             Op::LoadPrivate { bytes: 8, to, access } => memory::load_private::<u64>(at, to, access),
             Op::LoadPrivate { to, access, .. } => memory::load_private::<u32>(at, to, access),
             Op::StorePrivate { bytes: 8, from, access, mask } => {
@@ -115,7 +123,6 @@ unsafe fn access(block: &Block<'_>, op: &Op) {
     }
 }
 
-#[inline(always)]
 unsafe fn load(block: &Block<'_>, bytes: u8, to: Register, access: Access, mask: Register) {
     let (array, indices) = block.place(access);
     // SAFETY: as for `run`.
@@ -131,35 +138,9 @@ unsafe fn load(block: &Block<'_>, bytes: u8, to: Register, access: Access, mask:
 unsafe fn view(block: &Block<'_>, bytes: u8, to: Register, access: Access) -> bool {
     let (array, indices) = block.place(access);
     // SAFETY: as for `run`.
-    unsafe {
-        match bytes {
-            8 => memory::view::<u64>(block.at, to, array, indices),
-            _ => memory::view::<u32>(block.at, to, array, indices),
-        }
-    }
+    unsafe { memory::view(block.at, bytes, to, array, indices) }
 }
 
-#[inline(always)]
-unsafe fn view_or_load(block: &Block<'_>, bytes: u8, to: Register, access: Access, mask: Register) {
-    // SAFETY: as for `run`.
-    unsafe {
-        if !view(block, bytes, to, access) {
-            load(block, bytes, to, access, mask);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn close(block: &Block<'_>, bytes: u8, from: Register, access: Access, mask: Register) {
-    // SAFETY: as for `run`.
-    unsafe {
-        if block.at.at::<u8>(from) == block.at.home(from) {
-            store(block, bytes, from, access, (mask, false));
-        }
-    }
-}
-
-#[inline(always)]
 unsafe fn store(block: &Block<'_>, bytes: u8, from: Register, access: Access, mask: (Register, bool)) {
     let (array, indices) = block.place(access);
     // SAFETY: as for `run`.

@@ -204,7 +204,10 @@ impl Builder<'_> {
         let bytes = ty.bytes() as u8;
         let register = match self.free[usize::from(bytes == 8)].pop() {
             Some(register) => register,
-            None => self.register(ty)?,
+            None => {
+                self.program.busy_bytes += ty.bytes();
+                self.register(ty)?
+            }
         };
         Ok(Operand { register, bytes, keeping: Keeping::Temporary })
     }
@@ -213,10 +216,7 @@ impl Builder<'_> {
         let bytes = ty.bytes() as u8;
         let register = match self.views[usize::from(bytes == 8)].pop() {
             Some(register) => register,
-            None => {
-                self.program.view_bytes += ty.bytes();
-                self.register(ty)?
-            }
+            None => self.register(ty)?,
         };
         Ok(Operand { register, bytes, keeping: Keeping::View })
     }
@@ -362,6 +362,7 @@ impl Builder<'_> {
         let mask = self.register(Type::Logical)?;
         for reduction in &kernel.reductions {
             let register = self.register(reduction.ty)?;
+            self.program.busy_bytes += reduction.ty.bytes();
             allocate::push(&mut self.program.reductions, register, PURPOSE)?;
             let what = statements::combination(reduction.operator);
             let function = (self.functions.binary)(what, reduction.ty);
@@ -389,6 +390,11 @@ impl Builder<'_> {
     fn slots(&mut self, code: &Code, launch: Option<&Launch<'_>>) -> Result<Vec<Slot>> {
         let mut slots = allocate::with_capacity(code.variables.len(), PURPOSE)?;
         for variable in &code.variables {
+            self.program.busy_bytes += match &variable.kind {
+                VariableKind::Dummy(_) | VariableKind::Local => variable.ty.bytes(),
+                VariableKind::Private(dimensions) => fixed(dimensions)?.1 as usize * variable.ty.bytes(),
+                VariableKind::Shared(_) | VariableKind::Argument(_) => 0,
+            };
             let slot = match &variable.kind {
                 VariableKind::Dummy(_) | VariableKind::Local => Slot::Register(self.register(variable.ty)?),
                 VariableKind::Private(dimensions) => {

@@ -25,7 +25,7 @@ impl Library {
         std::fs::write(&file, source).unwrap();
         let workgroup = Path::new(env!("CARGO_MANIFEST_DIR")).join("fortran/src/sparkle_workgroup.f90");
         let mut command = Command::new("gfortran");
-        command.current_dir(folder.path()).args(["-shared", "-fPIC", "-O1", "-fwrapv", "-ffp-contract=off"]);
+        command.current_dir(folder.path()).args(["-shared", "-fPIC", "-O2", "-fwrapv", "-ffp-contract=off"]);
         let output = match command.arg("-o").arg(&library).arg(workgroup).arg(&file).output() {
             Ok(output) => output,
             Err(_) if std::env::var_os("SPARKLE_TEST_REQUIRE_FORTRAN").is_none() => {

@@ -4,6 +4,7 @@ mod fortran;
 mod language;
 mod memory;
 mod reference;
+mod values;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,6 +1,7 @@
 //! The 16 kernels of `tests/kernels/reference`, beside float64 oracles. All numbers are whole and small, so that results
 //! are exact.
 
+use super::fortran::Library;
 use super::*;
 
 fn i(value: usize) -> Item {
@@ -141,4 +142,80 @@ fn columns_of_images() {
         if y < h && x < w { f64::from(input[((image * h + y) * w + x) * c + channel]) } else { 0.0 }
     });
     check(&ours[1], expected);
+}
+
+/// The kernels that gfortran accepts, with numbers that round: the same bits.
+#[test]
+fn the_kernels_that_fortran_has() {
+    let n = 777usize;
+    let reals = |seed| numbers(n, seed).into_iter().map(|it| it as f32 / 1e8).collect::<Vec<_>>();
+    let [x, y, z] = [41, 42, 43].map(reals);
+    let [xs, ys, zs] = [&x, &y, &z].map(|it| Item::Fs(it.clone()));
+    // Two kernels of this file stand before those in the old form.
+    let adaptive = text("reference/kernels_adaptive.f90");
+    let cut = adaptive.find("  ! One row of").unwrap();
+    let adaptive = format!("{}end module kernels_adaptive\n", &adaptive[..cut]);
+    let mut compared = 0;
+    for (source, module, name, items) in [
+        (text("reference/kernels.f90"), "reference_kernels", "store_deadbeef", vec![Item::Is(vec![0; n])]),
+        (
+            text("reference/kernels.f90"),
+            "reference_kernels",
+            "saxpy",
+            vec![Item::F(0.3), xs.clone(), ys.clone()],
+        ),
+        (text("reference/kernels.f90"), "reference_kernels", "vector_add", vec![xs.clone(), ys.clone()]),
+        (text("reference/kernels.f90"), "reference_kernels", "vector_scale", vec![Item::F(0.7), xs.clone()]),
+        (
+            adaptive.clone(),
+            "kernels_adaptive",
+            "scaled_add",
+            vec![xs.clone(), ys.clone(), zs.clone(), Item::F(-1.1)],
+        ),
+        (adaptive, "kernels_adaptive", "param_test", vec![Item::Is(vec![0; n]), i(123), i(456_789)]),
+    ] {
+        let ours = run(&source, name, &[n], &items);
+        let Some(library) = Library::build_text(&source, module) else { return };
+        let mut theirs = items.clone();
+        let address = library.subroutine(name);
+        for point in 0..n {
+            let array = |item: &mut Item| match item {
+                Item::Fs(values) => values[point..].as_mut_ptr().cast::<std::ffi::c_void>(),
+                Item::Is(values) => values[point..].as_mut_ptr().cast(),
+                other => panic!("{other:?}"),
+            };
+            // SAFETY: each subroutine has these dummies, of which elements are passed by reference.
+            unsafe {
+                use std::ffi::c_void;
+                use std::mem::transmute;
+                type At = *mut c_void;
+                let index = point as i32;
+                match &mut theirs[..] {
+                    [a] => transmute::<At, extern "C" fn(i32, At)>(address)(index, array(a)),
+                    [Item::F(s), a] => {
+                        transmute::<At, extern "C" fn(i32, f32, At)>(address)(index, *s, array(a))
+                    }
+                    [Item::F(s), a, b] => {
+                        let f = transmute::<At, extern "C" fn(i32, f32, At, At)>(address);
+                        f(index, *s, array(a), array(b));
+                    }
+                    [a, b] => transmute::<At, extern "C" fn(i32, At, At)>(address)(index, array(a), array(b)),
+                    [a, Item::I(s), Item::I(t)] => {
+                        let f = transmute::<At, extern "C" fn(i32, At, i32, i32)>(address);
+                        f(index, array(a), *s, *t);
+                    }
+                    [a, b, c, Item::F(s)] => {
+                        let f = transmute::<At, extern "C" fn(i32, At, At, At, f32)>(address);
+                        f(index, array(a), array(b), array(c), *s);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours.bits(), theirs.bits(), "{name}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
 }
