@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::product::sgemm;
-use super::{autotune, calibrate, direct, winograd};
+use super::{autotune, calibrate, direct, kernel, winograd};
 use crate::backend::{Backend, Plan};
 use crate::error::Result;
+use crate::kernel::bind::Launch;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
@@ -73,5 +74,10 @@ impl Backend for Engine {
             let timing = sgemm(kernel, problem, (a, b), c)?;
             Ok((KERNEL.get_or_init(|| sgemm_name(kernel).into()).clone(), timing))
         })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
+        let timing = kernel::launch(Isa::best(), launch)?;
+        Ok((launch.kernel().name.as_str().into(), timing))
     }
 }

@@ -15,6 +15,7 @@
 //! | `grouped/` | depthwise, grouped and shallow convolutions | |
 //! | `dot_conv` | few pixels with deep sums, as dot products | |
 //! | `winograd/` | Winograd's algorithm for 3x3 kernels | |
+//! | `kernel/` | kernels of the kernel language | |
 //! | `product`, `gemm/` | matrix products | `block`, `pack` |
 //! | `plan` | block sizes for this CPU | [`crate::memory::blocking`] |
 //! | `block`, `pack` | the loop around the register tile; packing | `kernels` |
@@ -47,6 +48,7 @@ mod grouped;
 mod im2col;
 mod implicit_im2col;
 mod isa;
+mod kernel;
 mod kernels;
 #[cfg(feature = "rayon")]
 mod lent;

@@ -18,7 +18,7 @@ pub use crate::kernel::bind::Arg;
 
 /// A kernel of the kernel language, for any device. Cheap to clone.
 ///
-/// ```no_run
+/// ```
 /// use sparkle::{Device, Kernel};
 /// let text = "
 ///     !@kernel
@@ -33,10 +33,10 @@ pub use crate::kernel::bind::Arg;
 /// ";
 /// let kernel = Kernel::from_source(text, "saxpy")?;
 /// let (x, mut y) = ([1.0f32, 2.0, 3.0], [10.0f32, 20.0, 30.0]);
-/// let device = Device::open("gl:0")?;
+/// let device = Device::open("cpu")?;
 /// let run = device.launch(&kernel, &[3], &mut [3.into(), 2.0f32.into(), (&x).into(), (&mut y).into()])?;
 /// assert_eq!(y, [12.0, 24.0, 36.0]);
-/// assert_eq!(&*run.device, "gl:0");
+/// assert_eq!(&*run.device, "cpu");
 /// # Ok::<(), sparkle::Error>(())
 /// ```
 #[derive(Debug, Clone)]

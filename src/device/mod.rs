@@ -239,6 +239,8 @@ impl Device {
 }
 
 #[cfg(test)]
+mod launch_tests;
+#[cfg(test)]
 mod pipeline_tests;
 #[cfg(test)]
 mod tests;
