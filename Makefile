@@ -29,7 +29,7 @@ test: deps lint check
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
-	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
+	$(CARGO) clippy --package sparkle-compute --lib --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
 # Where Mesa's software driver is installed, a test that finds no GL device fails instead of being skipped.
@@ -37,7 +37,7 @@ check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
 	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --features rayon --test rayon
+	$(CARGO) test --locked --package sparkle-compute --features rayon,lab --test rayon
 
 deps:
 	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
@@ -106,7 +106,7 @@ MIRI_TESTS ?= problem:: memory:: ffi::boundary ffi::pointer ffi::status ffi::han
 miri:
 	@if ! $(MIRI) --version >/dev/null 2>&1; then \
 	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
-	set -x; MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" $(MIRI) test --locked --lib --no-default-features -- $(MIRI_TESTS)
+	set -x; MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" $(MIRI) test --locked --package sparkle-compute --lib -- $(MIRI_TESTS)
 
 PRODUCTS ?= 2000
 INPUTS ?= 100
@@ -155,7 +155,7 @@ TOP ?= 3
 
 ## Compares Sparkle's shaders with cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
 bench-gpu:
-	$(CARGO) build --release --locked --example gpu_driver
+	$(CARGO) build --release --locked --features lab --example gpu_driver
 	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
 	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
 	$(MAKE) bench-stream
@@ -171,7 +171,7 @@ STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(STREAM
 
 ## Measures pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
 bench-stream:
-	$(CARGO) build --release --locked --features cli --bin sparkle --example small_jobs
+	$(CARGO) build --release --locked --bin sparkle --example small_jobs
 	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
 	for layer in $(BOUND_BY_KERNELS); do \
 	  SPARKLE_ALGORITHM=direct $(STREAM) --batches 100 --layer $$layer --way "in place, host" --slots 8 || exit 1; done
