@@ -1,27 +1,54 @@
 # Commands for developers and packagers. CI runs `make test`.
 CARGO  ?= cargo
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)/release
+
+# Where `make install` puts things. DESTDIR is put before all of them.
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/sparkle
 DESTDIR ?=
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-SOVERSION := $(word 1,$(subst ., ,$(VERSION)))
-TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+SOVERSION := $(shell sed -n 's/^const SOVERSION: u32 = \(.*\);/\1/p' build.rs)
+# The list of `rustc --print native-static-libs`.
+NATIVE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 # What the tests need beyond Rust: Debian packages, and the tools by which they are recognised.
-PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
-TOOLS := gcc g++ gfortran nm glslangValidator
+PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools cmake pkg-config
+TOOLS := gcc g++ gfortran nm glslangValidator cmake pkg-config
 
-.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
 
-all: lib
+## Everything that `make install` copies: the libraries, the program, its pages; the Fortran modules if there is a compiler.
+all: program pages fortran-if-possible
 
-## The shared and the static library, release build.
+## The shared and the static library, release build. Beside libsparkle.so lies a link that has the name of its SONAME.
 lib:
 	$(CARGO) build --release --locked --lib
-	ln -sf libsparkle.so $(TARGET)/libsparkle.so.$(SOVERSION)
 
-## The Fortran modules, in fortran/build.
+program:
+	$(CARGO) build --release --locked
+
+## Manual pages and shell completions.
+pages: program
+	$(MAKE) --no-print-directory write-pages
+
+write-pages:
+	mkdir -p "$(TARGET)/pages"
+	"$(TARGET)/sparkle" man "$(TARGET)/pages/man" >/dev/null
+	for shell in bash zsh fish; do "$(TARGET)/sparkle" completions $$shell > "$(TARGET)/pages/sparkle.$$shell" || exit 1; done
+
+## The Fortran modules, in fortran/build/COMPILER: make fortran [FC=flang-22]
 fortran:
 	$(MAKE) -C fortran
+
+fortran-if-possible:
+	@if command -v "$$($(MAKE) -s -C fortran name)" >/dev/null; then $(MAKE) -C fortran; \
+	else echo "skipped: the Fortran modules (no Fortran compiler; name one with FC=)"; fi
 
 ## All checks and all tests. As root on Debian or Ubuntu it installs what is missing.
 test: deps lint check
@@ -120,23 +147,20 @@ exact-products:
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 
-## Library, header, pkg-config file, Fortran sources and the program, under $(DESTDIR)$(PREFIX).
-install: lib
-	$(CARGO) build --release --locked
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
-	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran
-	install -m 755 $(TARGET)/sparkle $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(TARGET)/libsparkle.so $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(VERSION)
-	ln -sf libsparkle.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(SOVERSION)
-	ln -sf libsparkle.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so
-	install -m 644 $(TARGET)/libsparkle.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/sparkle.h $(DESTDIR)$(PREFIX)/include/
-	cp -r fortran/src fortran/reference fortran/examples fortran/fpm.toml fortran/Makefile \
-	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran/
-	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sparkle' 'Version: $(VERSION)' \
-	  'Description: fp32 convolution and matrix products on GPUs through OpenGL and on the CPU' \
-	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
-	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
+# Only copies, so that root needs no cargo.
+INSTALL = TARGET="$(TARGET)" FORTRAN="$(or $(FORTRAN),fortran/build)" COMPILER="$$($(MAKE) -s -C fortran compiler)" \
+  PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" DATADIR="$(DATADIR)" \
+  MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" DESTDIR="$(DESTDIR)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) \
+  MAJOR=$(word 1,$(subst ., ,$(VERSION))) MINOR=$(word 2,$(subst ., ,$(VERSION))) NATIVE_LIBS="$(NATIVE_LIBS)" \
+  sh packaging/install.sh
+
+## Copies what `make` built: make install [PREFIX=/usr/local] [LIBDIR=...] [DESTDIR=...]
+install:
+	@$(INSTALL) install
+
+## Removes what `make install` copied, with the same PREFIX, DATADIR and DESTDIR.
+uninstall:
+	@$(INSTALL) uninstall
 
 # Peers at fixed versions. Nothing is installed outside this folder.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
