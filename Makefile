@@ -18,10 +18,11 @@ SOVERSION := $(shell sed -n 's/^const SOVERSION: u32 = \(.*\);/\1/p' build.rs)
 NATIVE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 # What the tests need beyond Rust: Debian packages, and the tools by which they are recognised.
-PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools cmake pkg-config
+PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools cmake pkg-config \
+  python3-numpy python3-hatchling
 TOOLS := gcc g++ gfortran nm glslangValidator cmake pkg-config
 
-.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header wheel install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
 
 ## Everything that `make install` copies: the libraries, the program, its pages; the Fortran modules if there is a compiler.
 all: program pages fortran-if-possible
@@ -70,6 +71,9 @@ deps:
 	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	for library in libEGL.so.1 libGL.so; do \
 	  find /usr/lib /usr/lib64 -name $$library 2>/dev/null | grep -q . || missing="$$missing $$library"; done; \
+	for python in python3 /usr/bin/python3 missing; do \
+	  if [ $$python = missing ]; then missing="$$missing python3-numpy python3-hatchling"; \
+	  elif $$python -c "import numpy, hatchling" 2>/dev/null; then break; fi; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
@@ -147,6 +151,13 @@ exact-products:
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 
+PYTHON ?= python3
+
+## A wheel for Python that carries the library, in target/release/wheels. PYTHON needs hatchling (Debian: python3-hatchling).
+wheel: lib
+	cd python && WHEEL_LIBRARY="$(abspath $(TARGET))/libsparkle.so" \
+	  $(PYTHON) -m hatchling build -t wheel -d "$(abspath $(TARGET))/wheels"
+
 # Only copies, so that root needs no cargo.
 INSTALL = TARGET="$(TARGET)" FORTRAN="$(or $(FORTRAN),fortran/build)" COMPILER="$$($(MAKE) -s -C fortran compiler)" \
   PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" DATADIR="$(DATADIR)" \
@@ -174,7 +185,6 @@ bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpa
 	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
 	  --threads $(THREADS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks)
 
-PYTHON ?= python3
 TOP ?= 3
 
 ## Compares Sparkle's shaders with cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
