@@ -9,7 +9,7 @@
 //!
 //! | modules | purpose |
 //! | --- | --- |
-//! | `bench`, `conv2d`, `demo`, `doctor`, `info`, `kernel`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
+//! | `bench`, `completions`, `conv2d`, `demo`, `doctor`, `info`, `kernel`, `man`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
 //! | `console`, `device`, `failure`, `files`, `memory` | what subcommands share |
 //! | `measure`, `selftest`, `suite`, `verify` | timing and checking of convolutions |
 //! | `events`, `npy` | file formats |
@@ -18,6 +18,7 @@
 
 mod bench;
 mod chart;
+mod completions;
 mod console;
 mod conv2d;
 mod demo;
@@ -31,6 +32,7 @@ mod font;
 mod hints;
 mod info;
 mod kernel;
+mod man;
 mod measure;
 mod memory;
 mod mosaic;
@@ -47,7 +49,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use console::Console;
 
@@ -72,6 +74,8 @@ enum Command {
     Stats(stats::Args),
     Trace(trace::Args),
     Tune(tune::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +93,8 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args, &mut console),
         Command::Trace(args) => trace::run(args, &mut console),
         Command::Tune(args) => tune::run(args, &mut console),
+        Command::Completions(args) => completions::run(args, Cli::command(), &mut console),
+        Command::Man(args) => man::run(args, Cli::command(), &mut console),
     };
     match result.and_then(|()| console.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,16 +1,15 @@
 //! `sparkle kernel check` and `sparkle kernel show`, run as users run them.
-#![cfg(feature = "cli")]
 
 mod program;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use program::{code, folder, json, sparkle, stderr, stdout, success};
 
 /// The files of kernels that compile.
 fn kernel_files() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
+    let root = program::root().join("tests/kernels");
     let list = |name: &str| fs::read_dir(root.join(name)).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<_> = list("language").chain(list("reference")).collect();
     all.sort();
@@ -19,7 +18,7 @@ fn kernel_files() -> Vec<PathBuf> {
 }
 
 fn language(name: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = program::root();
     root.join("tests/kernels/language").join(name).to_str().unwrap().to_owned()
 }
 

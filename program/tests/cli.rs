@@ -1,5 +1,4 @@
 //! The `sparkle` program, run as its users run it: usage, `info`, `doctor`, `conv2d` and `demo`.
-#![cfg(feature = "cli")]
 
 mod program;
 

@@ -1,5 +1,4 @@
 //! `sparkle bench` and `sparkle stream`, run as their users run them.
-#![cfg(feature = "cli")]
 
 mod program;
 

@@ -1,5 +1,4 @@
 //! Tuning across processes: `sparkle tune` measures and records, other processes use the record, or work without one.
-#![cfg(feature = "cli")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! The files that the program reads and writes, most of them through `sparkle conv2d`, and errors when memory is short.
-#![cfg(feature = "cli")]
 
 mod program;
 
