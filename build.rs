@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "status",
     "library",
     "device",
@@ -18,6 +18,7 @@ const SOURCES: [&str; 13] = [
     "gemm",
     "kernel",
     "timing",
+    "shares",
     "reference",
     "helpers",
 ];

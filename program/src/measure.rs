@@ -118,12 +118,8 @@ mod tests {
                 wall: Duration::from_millis(10 * count),
                 dispatches: 1,
             };
-            Ok(Run {
-                device: if failed { "cpu" } else { "gl:0" }.into(),
-                kernel: "conv".into(),
-                timing,
-                fallback: failed.then(|| "gl:0 was lost".into()),
-            })
+            let device = if failed { "cpu" } else { "gl:0" };
+            Ok(Run::new(device.into(), "conv".into(), timing, failed.then(|| "gl:0 was lost".into())))
         }
     }
 
