@@ -134,6 +134,27 @@ typedef int32_t sparkle_algorithm;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// How an argument is passed to a kernel.
+enum sparkle_arg_form
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// A scalar: its value is in the struct.
+  SPARKLE_ARG_SCALAR = 0,
+  /// An array that the kernel only reads.
+  SPARKLE_ARG_INPUT = 1,
+  /// An array that the kernel may read and write.
+  SPARKLE_ARG_ARRAY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_arg_form sparkle_arg_form;
+#else
+typedef int32_t sparkle_arg_form;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// What an argument of a kernel is.
 enum sparkle_argument_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -609,6 +630,35 @@ typedef struct sparkle_argument_info {
   char name[64];
 } sparkle_argument_info;
 
+/// The value of a scalar.
+typedef union sparkle_arg_value {
+  /// For SPARKLE_TYPE_INT32, and for SPARKLE_TYPE_LOGICAL: zero is false, any other value is true.
+  int32_t int32;
+  /// For SPARKLE_TYPE_INT64.
+  int64_t int64;
+  /// For SPARKLE_TYPE_REAL32.
+  float real32;
+  /// For SPARKLE_TYPE_REAL64.
+  double real64;
+} sparkle_arg_value;
+
+/// An argument of a launch.
+typedef struct sparkle_kernel_arg {
+  /// sizeof(sparkle_kernel_arg), set by the caller; the same in all arguments of a launch.
+  size_t size;
+  /// A sparkle_type: that of the scalar, or of the array's elements. SPARKLE_TYPE_INT32 serves for arrays of logical
+  /// values, too.
+  int32_t type;
+  /// A sparkle_arg_form.
+  int32_t form;
+  /// The first element of an array, else NULL. Its memory is written only if `form` is SPARKLE_ARG_ARRAY.
+  const void *address;
+  /// The number of elements of an array, else 0.
+  size_t length;
+  /// The value of a scalar, else zeros.
+  union sparkle_arg_value value;
+} sparkle_kernel_arg;
+
 /// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
 typedef struct sparkle_timing {
   /// sizeof(sparkle_timing), set by the caller.
@@ -1043,8 +1093,27 @@ sparkle_status sparkle_kernel_diagnostics(struct sparkle_kernel *kernel,
 /// Destroys a kernel; NULL is ignored. Running calls end normally.
 sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm or
-/// sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Runs a kernel once for each point of an index space, and waits for its results. `device` NULL means "auto".
+///
+/// `extents` points to three numbers: the extents of the kernel's dimensions, then 0 or 1 for each dimension that it
+/// lacks. With an extent of 0 there are no points, and only results of reductions change. `args` points to
+/// `args_len` arguments, one for each argument of the kernel except the index arguments, in their order. A single
+/// element, such as the result of a reduction, is an array of length 1. The arrays of one call may overlap only where
+/// none of them is written.
+///
+/// Everything is checked before anything runs. SPARKLE_ERROR_INVALID_ARGUMENT names the argument that has a wrong type,
+/// form or length, is too short for the extents, overlaps another one, or must be writable and is not;
+/// SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL. SPARKLE_ERROR_UNSUPPORTED if this device cannot
+/// run this kernel; "auto" then leaves it to the CPU, or returns that error if the CPU cannot run it, either. Arrays
+/// are untouched after an error.
+sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
+                                     struct sparkle_kernel *kernel,
+                                     const int64_t *extents,
+                                     const struct sparkle_kernel_arg *args,
+                                     size_t args_len);
+
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
+/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);

@@ -70,6 +70,7 @@ pub mod device;
 pub mod gemm;
 pub mod helpers;
 pub mod kernel;
+pub mod launch;
 pub mod library;
 pub mod pipeline;
 pub mod plan;

@@ -5,9 +5,12 @@ use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
-    architecture::*, conv2d::*, device::*, gemm::*, library::*, pipeline::*, plan::*, reference::*,
-    shares::*, timing::*,
+    architecture::*, conv2d::*, device::*, gemm::*, kernel::sparkle_kernel_destroy, library::*, pipeline::*,
+    plan::*, reference::*, shares::*, timing::*,
 };
+
+#[path = "kernels.rs"]
+mod kernels;
 
 use super::choices::Choices;
 use super::world::{CANARY, Held, KINDS, Kind, Problem, World, pointer};
@@ -132,7 +135,7 @@ impl<'a> Caller<'a> {
 
     /// Makes one call, or a few that belong together.
     pub fn step(&mut self) {
-        match self.below(32) {
+        match self.below(36) {
             0 | 1 => self.open(),
             2 => self.give_up(Kind::Device),
             3..=6 => self.conv2d(),
@@ -152,6 +155,9 @@ impl<'a> Caller<'a> {
             28 => self.questions(),
             29 => self.texts(),
             30 => self.reference(),
+            31 | 32 => self.compile(),
+            33 => self.give_up(Kind::Kernel),
+            34 => self.launch(),
             _ => self.rare(),
         }
     }
@@ -196,6 +202,7 @@ impl<'a> Caller<'a> {
             Kind::Pipeline => sparkle_pipeline_destroy(pointer(handle)),
             Kind::Slot => sparkle_slot_release(pointer(handle)),
             Kind::Ticket => sparkle_ticket_release(pointer(handle)),
+            Kind::Kernel => sparkle_kernel_destroy(pointer(handle)),
         };
         // Another thread may have finalised the library.
         assert!([SPARKLE_OK, SPARKLE_ERROR_INVALID_HANDLE].contains(&self.world.note(status)));
