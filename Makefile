@@ -175,15 +175,17 @@ uninstall:
 
 # Peers at fixed versions. Nothing is installed outside this folder.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
-THREADS ?= 1
+# One thread, then all cores.
+THREADS ?= 1 $(filter-out 1,$(shell nproc))
 ROUNDS ?= 5
 SECONDS ?= 0.2
 
-## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
+## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating, with one thread and with all cores: make bench-peers [THREADS="n ..."] [ROUNDS=n] [RECORD=1]
 bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpacked
 	$(CARGO) build --release --locked --example bench_driver
-	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
-	  --threads $(THREADS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks)
+	for threads in $(THREADS); do \
+	  python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
+	    --threads $$threads --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks) || exit; done
 
 TOP ?= 3
 
