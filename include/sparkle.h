@@ -134,6 +134,27 @@ typedef int32_t sparkle_algorithm;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// How an argument is passed to a kernel.
+enum sparkle_arg_form
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// A scalar: its value is in the struct.
+  SPARKLE_ARG_SCALAR = 0,
+  /// An array that the kernel only reads.
+  SPARKLE_ARG_INPUT = 1,
+  /// An array that the kernel may read and write.
+  SPARKLE_ARG_ARRAY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_arg_form sparkle_arg_form;
+#else
+typedef int32_t sparkle_arg_form;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// What an argument of a kernel is.
 enum sparkle_argument_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -175,6 +196,29 @@ enum sparkle_device_kind
 typedef enum sparkle_device_kind sparkle_device_kind;
 #else
 typedef int32_t sparkle_device_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/// What a call on "multi" was cut into.
+enum sparkle_dimension
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// The images of a batch.
+  SPARKLE_DIMENSION_IMAGES = 0,
+  /// The output channels of a convolution.
+  SPARKLE_DIMENSION_CHANNELS = 1,
+  /// The rows of a matrix product.
+  SPARKLE_DIMENSION_ROWS = 2,
+  /// The columns of a matrix product.
+  SPARKLE_DIMENSION_COLUMNS = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_dimension sparkle_dimension;
+#else
+typedef int32_t sparkle_dimension;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -586,6 +630,35 @@ typedef struct sparkle_argument_info {
   char name[64];
 } sparkle_argument_info;
 
+/// The value of a scalar.
+typedef union sparkle_arg_value {
+  /// For SPARKLE_TYPE_INT32, and for SPARKLE_TYPE_LOGICAL: zero is false, any other value is true.
+  int32_t int32;
+  /// For SPARKLE_TYPE_INT64.
+  int64_t int64;
+  /// For SPARKLE_TYPE_REAL32.
+  float real32;
+  /// For SPARKLE_TYPE_REAL64.
+  double real64;
+} sparkle_arg_value;
+
+/// An argument of a launch.
+typedef struct sparkle_kernel_arg {
+  /// sizeof(sparkle_kernel_arg), set by the caller; the same in all arguments of a launch.
+  size_t size;
+  /// A sparkle_type: that of the scalar, or of the array's elements. SPARKLE_TYPE_INT32 serves for arrays of logical
+  /// values, too.
+  int32_t type;
+  /// A sparkle_arg_form.
+  int32_t form;
+  /// The first element of an array, else NULL. Its memory is written only if `form` is SPARKLE_ARG_ARRAY.
+  const void *address;
+  /// The number of elements of an array, else 0.
+  size_t length;
+  /// The value of a scalar, else zeros.
+  union sparkle_arg_value value;
+} sparkle_kernel_arg;
+
 /// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
 typedef struct sparkle_timing {
   /// sizeof(sparkle_timing), set by the caller.
@@ -605,6 +678,26 @@ typedef struct sparkle_timing {
   /// Why the GPU failed; "" if none did.
   char fallback[256];
 } sparkle_timing;
+
+/// The part of a call that one device computed. The text is UTF-8 and ends with a NUL.
+typedef struct sparkle_share {
+  /// sizeof(sparkle_share); the caller sets it in the first element of an array.
+  size_t size;
+  /// The first index of the share in its dimension, from 0.
+  int64_t first;
+  /// How many there are.
+  int64_t count;
+  /// The predicted time of the share in milliseconds; 0 if the shares are fixed.
+  double predicted_ms;
+  /// The time that it took on its device in milliseconds, transfers included.
+  double measured_ms;
+  /// A sparkle_dimension.
+  int32_t dimension;
+  /// Zero.
+  int32_t reserved;
+  /// The device that computed it, as a selector.
+  char device[32];
+} sparkle_share;
 
 /// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
 /// field here, but the second of the sizes in the functions.
@@ -695,10 +788,15 @@ sparkle_status sparkle_device_describe(size_t index,
 /// is one of:
 /// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
 ///   predicted time. If a GPU fails, the CPU computes the problem;
+/// - "multi": the CPU and all hardware GPUs together share the work of each call: images of a batch, or output channels
+///   if there are fewer images than devices, or rows or columns of a product. The shares are learned from the calls.
+///   "multi:gl:0,gl:1=2,cpu" names the devices; if one has a weight, the weights fix the shares. sparkle_last_shares
+///   tells who did what. If a device fails, the others compute its share. Only if the CPU fails as well, an output may
+///   be partly written;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// A device other than "auto" and "multi" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
 /// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing reports it.
 ///
 /// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
@@ -995,11 +1093,40 @@ sparkle_status sparkle_kernel_diagnostics(struct sparkle_kernel *kernel,
 /// Destroys a kernel; NULL is ignored. Running calls end normally.
 sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm or
-/// sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Runs a kernel once for each point of an index space, and waits for its results. `device` NULL means "auto".
+///
+/// `extents` points to three numbers: the extents of the kernel's dimensions, then 0 or 1 for each dimension that it
+/// lacks. With an extent of 0 there are no points, and only results of reductions change. `args` points to
+/// `args_len` arguments, one for each argument of the kernel except the index arguments, in their order. A single
+/// element, such as the result of a reduction, is an array of length 1. The arrays of one call may overlap only where
+/// none of them is written.
+///
+/// Everything is checked before anything runs. SPARKLE_ERROR_INVALID_ARGUMENT names the argument that has a wrong type,
+/// form or length, is too short for the extents, overlaps another one, or must be writable and is not;
+/// SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL. SPARKLE_ERROR_UNSUPPORTED if this device cannot
+/// run this kernel; "auto" then leaves it to the CPU, or returns that error if the CPU cannot run it, either. Arrays
+/// are untouched after an error.
+sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
+                                     struct sparkle_kernel *kernel,
+                                     const int64_t *extents,
+                                     const struct sparkle_kernel_arg *args,
+                                     size_t args_len);
+
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
+/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);
+
+/// Writes the shares of this thread's last successful call, the one that sparkle_last_timing is about, and their number
+/// to `*out_count`: 0 unless the call ran on "multi". At most `capacity` shares are written to the array `out`, in the
+/// order of their first index. The caller sets `size` in the first element only; all elements have that size. `out` may
+/// be NULL if `capacity` is 0.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
+sparkle_status sparkle_last_shares(struct sparkle_share *out,
+                                   size_t capacity,
+                                   size_t *out_count);
 
 /// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
 /// times.

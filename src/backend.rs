@@ -14,7 +14,7 @@ use crate::report::{PipelineStats, Timing};
 mod run;
 mod ticket;
 
-pub use run::Run;
+pub use run::{Dimension, Run, Share, Shares};
 pub use ticket::Ticket;
 
 /// An engine bound to one device.
@@ -30,6 +30,11 @@ pub trait Backend: Send + Sync {
     /// The id for a [`Run`]. An engine with short calls returns a stored one, to avoid an allocation.
     fn shared_id(&self) -> Arc<str> {
         self.id().into()
+    }
+
+    /// A text that names the device, its driver and what else decides how fast it is: the key of measurements.
+    fn fingerprint(&self) -> String {
+        self.id().to_owned()
     }
 
     /// The device's measured rates. The first call may measure, which takes some tens of milliseconds.

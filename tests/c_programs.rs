@@ -32,12 +32,14 @@ fn layouts_in_c_and_cpp() {
 }
 
 const NEW_API: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\n";
+/// Also of a GPU beside the CPU.
+const WITH_SHARES: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\nshares\n";
 
 fn new_api(device: &str) {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let mut command = std::process::Command::new(PROGRAM.get_or_init(|| compile_c("new_api.c", &PEDANTIC)));
     command.arg(device);
-    support::run_command(command).expect(NEW_API);
+    support::run_command(command).expect(if device.starts_with("gl:") { WITH_SHARES } else { NEW_API });
 }
 
 #[test]
@@ -68,6 +70,34 @@ fn program(source: &str, flags: &[&str], arguments: &[&str], variables: &[(&str,
 #[test]
 fn kernels_as_text() {
     program("kernels.c", &[], &[], &[]).expect("described\nwritten\nrefused\nfrom 64 KiB of stack\n");
+}
+
+/// The CPU, if it runs kernels, and all GL devices, which do.
+#[track_caller]
+fn devices_with_kernels() -> Vec<String> {
+    support::cpu_with_kernels().into_iter().chain(gl_devices()).collect()
+}
+
+#[test]
+fn kernels_launched() {
+    let program = compile_c("launch.c", &PEDANTIC);
+    for device in devices_with_kernels() {
+        let mut command = std::process::Command::new(&program);
+        command.arg(device);
+        let all = "types\ndimensions\nrefused\nthreads\n64 KiB of stack\nfinalized\n";
+        support::run_command(command).expect(all);
+    }
+}
+
+#[test]
+fn the_example_of_a_kernel() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/saxpy.c");
+    let program = support::compile_file(&path, &["-Wall", "-Wextra", "-Werror", "-Wpedantic"]);
+    for device in devices_with_kernels() {
+        let mut command = std::process::Command::new(&program);
+        command.arg(device);
+        support::run_command(command).expect("1000 elements, verified\n");
+    }
 }
 
 #[test]

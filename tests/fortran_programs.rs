@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use support::{Ran, run_command};
 
 /// Module files, sorted by dependency.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
@@ -21,6 +21,7 @@ const MODULES: [&str; 27] = [
     "fortran/src/sparkle_stream.f90",
     "fortran/src/sparkle.f90",
     "fortran/src/sparkle_workgroup.f90",
+    "fortran/src/sparkle_kernel.f90",
     "fortran/reference/sparkle_gl.f90",
     "fortran/reference/sparkle_reference_support.f90",
     "fortran/reference/gpu_opengl_interface.f90",
@@ -210,6 +211,22 @@ fn modern_stream() {
 fn modern_on_gl() {
     if support::gl_available() {
         silent("modern_gl", &[]);
+    }
+}
+
+#[test]
+fn kernels() {
+    let gl = if support::gl_available() { Some("gl:0".to_owned()) } else { None };
+    for device in support::cpu_with_kernels().into_iter().chain(gl) {
+        let builds = [Build::Checked, Build::Optimised, Build::LongReals];
+        for build in builds {
+            let program = build.program("tests/fortran/kernel_launch.f90", &[]);
+            assert_eq!(passed(&ran(&program, &[&device], &[])), "");
+        }
+        let demo = Build::Checked.program("fortran/examples/saxpy_demo.f90", &[]);
+        let ran = ran(&demo, &[], &[("SPARKLE_DEVICE", &device)]);
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+        assert_eq!(ran.stdout, format!("saxpy: 1000 elements on {device}, verified\n"));
     }
 }
 

@@ -6,7 +6,7 @@
 !> Fortran forbids in one program. A plan that runs once replaces it.
 module sparkle_c
   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_float, c_funptr, c_int, c_int32_t, &
-    c_int64_t, c_ptr, c_size_t
+    c_int64_t, c_null_ptr, c_ptr, c_size_t
   implicit none
   public
 
@@ -102,6 +102,17 @@ module sparkle_c
     character(kind=c_char) :: fallback(256)
   end type c_timing
 
+  type, bind(C) :: c_share
+    integer(c_size_t) :: size = 0
+    integer(c_int64_t) :: first = 0
+    integer(c_int64_t) :: count = 0
+    real(c_double) :: predicted_ms = 0.0_c_double
+    real(c_double) :: measured_ms = 0.0_c_double
+    integer(c_int32_t) :: dimension = 0
+    integer(c_int32_t) :: reserved = 0
+    character(kind=c_char) :: device(32)
+  end type c_share
+
   !> Zero in a field means its default.
   type, bind(C) :: c_pipeline_options
     integer(c_size_t) :: size = 0
@@ -111,6 +122,51 @@ module sparkle_c
     integer(c_int32_t) :: one_context = 0
     integer(c_int32_t) :: reserved = 0
   end type c_pipeline_options
+
+  integer(c_int32_t), parameter :: C_TYPE_INT32 = 0
+  integer(c_int32_t), parameter :: C_TYPE_INT64 = 1
+  integer(c_int32_t), parameter :: C_TYPE_REAL32 = 2
+  integer(c_int32_t), parameter :: C_TYPE_REAL64 = 3
+  integer(c_int32_t), parameter :: C_TYPE_LOGICAL = 4
+
+  integer(c_int32_t), parameter :: C_ARG_SCALAR = 0
+  integer(c_int32_t), parameter :: C_ARG_INPUT = 1
+  integer(c_int32_t), parameter :: C_ARG_ARRAY = 2
+
+  type, bind(C) :: c_kernel_info
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: dims = 0
+    integer(c_int32_t) :: base = 0
+    integer(c_int32_t) :: local_size(3) = 0
+    integer(c_int32_t) :: arguments = 0
+    integer(c_int32_t) :: buffers = 0
+    integer(c_int32_t) :: exact = 0
+    integer(c_int32_t) :: cooperative = 0
+    integer(c_int32_t) :: legacy = 0
+    integer(c_int64_t) :: parameter_bytes = 0
+    character(kind=c_char) :: name(64)
+  end type c_kernel_info
+
+  type, bind(C) :: c_argument_info
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: type = 0
+    integer(c_int32_t) :: kind = 0
+    integer(c_int32_t) :: intent = 0
+    integer(c_int32_t) :: rank = 0
+    integer(c_int32_t) :: slot = 0
+    integer(c_int32_t) :: offset = 0
+    character(kind=c_char) :: name(64)
+  end type c_argument_info
+
+  !> `value` has the bytes of a scalar, the first in memory first.
+  type, bind(C) :: c_kernel_arg
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: type = 0
+    integer(c_int32_t) :: form = C_ARG_SCALAR
+    type(c_ptr) :: address = c_null_ptr
+    integer(c_size_t) :: length = 0
+    integer(c_int64_t) :: value = 0
+  end type c_kernel_arg
 
   interface
     function c_version() bind(C, name="sparkle_version") result(number)
@@ -297,11 +353,78 @@ module sparkle_c
       integer(c_int32_t) :: status
     end function c_sgemm
 
+    function c_kernel_compile(source, length, name, kernel) bind(C, name="sparkle_kernel_compile") result(status)
+      import :: c_char, c_int32_t, c_ptr, c_size_t
+      character(kind=c_char), intent(in) :: source(*)
+      integer(c_size_t), value :: length
+      character(kind=c_char), intent(in), optional :: name(*)
+      type(c_ptr), intent(inout) :: kernel
+      integer(c_int32_t) :: status
+    end function c_kernel_compile
+
+    function c_kernel_compile_file(path, name, kernel) bind(C, name="sparkle_kernel_compile_file") result(status)
+      import :: c_char, c_int32_t, c_ptr
+      character(kind=c_char), intent(in) :: path(*)
+      character(kind=c_char), intent(in), optional :: name(*)
+      type(c_ptr), intent(inout) :: kernel
+      integer(c_int32_t) :: status
+    end function c_kernel_compile_file
+
+    function c_kernel_describe(kernel, info) bind(C, name="sparkle_kernel_describe") result(status)
+      import :: c_int32_t, c_kernel_info, c_ptr
+      type(c_ptr), value :: kernel
+      type(c_kernel_info), intent(inout) :: info
+      integer(c_int32_t) :: status
+    end function c_kernel_describe
+
+    function c_kernel_argument(kernel, index, info) bind(C, name="sparkle_kernel_argument") result(status)
+      import :: c_argument_info, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: kernel
+      integer(c_size_t), value :: index
+      type(c_argument_info), intent(inout) :: info
+      integer(c_int32_t) :: status
+    end function c_kernel_argument
+
+    function c_kernel_diagnostics(kernel, text, capacity, length) &
+      bind(C, name="sparkle_kernel_diagnostics") result(status)
+      import :: c_char, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: kernel
+      character(kind=c_char), intent(inout), optional :: text(*)
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(inout) :: length
+      integer(c_int32_t) :: status
+    end function c_kernel_diagnostics
+
+    function c_kernel_launch(device, kernel, extents, args, args_len) &
+      bind(C, name="sparkle_kernel_launch") result(status)
+      import :: c_int32_t, c_int64_t, c_kernel_arg, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_ptr), value :: kernel
+      integer(c_int64_t), intent(in) :: extents(3)
+      type(c_kernel_arg), intent(in) :: args(*)
+      integer(c_size_t), value :: args_len
+      integer(c_int32_t) :: status
+    end function c_kernel_launch
+
+    function c_kernel_destroy(kernel) bind(C, name="sparkle_kernel_destroy") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: kernel
+      integer(c_int32_t) :: status
+    end function c_kernel_destroy
+
     function c_last_timing(timing) bind(C, name="sparkle_last_timing") result(status)
       import :: c_int32_t, c_timing
       type(c_timing), intent(inout) :: timing
       integer(c_int32_t) :: status
     end function c_last_timing
+
+    function c_last_shares(shares, capacity, count) bind(C, name="sparkle_last_shares") result(status)
+      import :: c_int32_t, c_share, c_size_t
+      type(c_share), intent(inout) :: shares(*)
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(out) :: count
+      integer(c_int32_t) :: status
+    end function c_last_shares
 
     function c_strlen(text) bind(C, name="strlen") result(length)
       import :: c_ptr, c_size_t

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::isa::{Isa, with_kernel};
+use super::isa::{Isa, model, with_kernel};
 use super::kernels::Kernel;
+use super::pool::num_threads;
 use super::product::sgemm;
 use super::{autotune, calibrate, direct, kernel, winograd};
 use crate::backend::{Backend, Plan};
@@ -34,6 +35,10 @@ impl Backend for Engine {
     fn shared_id(&self) -> Arc<str> {
         static ID: OnceLock<Arc<str>> = OnceLock::new();
         ID.get_or_init(|| self.id().into()).clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{}; {}; {} threads", model(), Isa::best().name(), num_threads())
     }
 
     fn hierarchy(&self) -> Result<Hierarchy> {

@@ -72,7 +72,7 @@ pub use describe::{describe, measurements};
 pub use engine::open;
 #[cfg(feature = "rayon")]
 pub use pool::{end_rayon_loan, lend_rayon_pool};
-pub use pool::{num_threads, set_num_threads};
+pub use pool::{num_threads, set_num_threads, with_threads};
 pub use rates::{MeasuredRate, Measurements};
 
 /// Ends the pool after the last call that uses it. The next call starts another one.

@@ -12,7 +12,7 @@ use crate::float_env::FloatEnv;
 use crate::kernel::bind::Launch;
 use crate::kernel::describe::{self, Description};
 use crate::kernel::{self, diagnostics, tree};
-use crate::memory::roofline::Work;
+use crate::memory::roofline::{self, Work};
 
 pub use crate::kernel::bind::Arg;
 
@@ -173,7 +173,7 @@ impl Device {
         let launch = Launch::new(&kernel.unit, kernel.index, extents, args)?;
         let on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.launch(&launch)?;
-            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
+            Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
         if launch.points() == 0 {
             let cpu: Arc<dyn Backend> = cpu::open();
@@ -185,6 +185,9 @@ impl Device {
                 None => on(cpu, None),
                 Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
             },
+            EngineChoice::Multi(multi) => {
+                multi.on_one(|hierarchy| roofline::seconds(hierarchy, work(&launch)), on)
+            }
         }
     }
 }

@@ -10,8 +10,8 @@ use super::boundary::{self, Call};
 use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
-    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, library::*, pipeline::*, plan::*,
-    reference::*, timing::*, tuning_history::*,
+    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
+    pipeline::*, plan::*, reference::*, shares::*, timing::*, tuning_history::*,
 };
 
 thread_local! {
@@ -125,6 +125,7 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_kernel_source(null_mut(), 0, 0, null_mut(), 0, null_mut());
         sparkle_kernel_diagnostics(null_mut(), null_mut(), 0, null_mut());
         sparkle_kernel_destroy(null_mut());
+        sparkle_kernel_launch(d, null_mut(), null(), null(), 0);
         sparkle_pipeline_create(d, null(), null_mut());
         sparkle_pipeline_destroy(null_mut());
         sparkle_pipeline_flush(null_mut());
@@ -140,6 +141,7 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_slot_submit(null_mut(), null_mut());
         sparkle_slot_release(null_mut());
         sparkle_last_timing(null_mut());
+        sparkle_last_shares(null_mut(), 0, null_mut());
         gpu_initialize_opengl();
         gpu_cleanup_opengl();
         gpu_is_initialized();

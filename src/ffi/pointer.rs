@@ -1,6 +1,6 @@
 //! Checks C's pointers and turns them into slices and values.
 
-use std::ffi::{CStr, OsStr, c_char};
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 
 use super::mapping::{self, Access};
@@ -32,6 +32,35 @@ fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access:
     let range = end.map(|end| pointer.addr()..end).filter(|range| mapping::may_be_memory(range, access));
     let given = format_args!("{len} elements from address {:#x}", pointer.addr());
     range.map(drop).ok_or_else(|| Error::invalid(argument, given, access.expected()).into())
+}
+
+/// Checks the memory of an array whose elements have `bytes` bytes each and are aligned to as many. NULL is allowed if
+/// `len` is 0. `argument` names the array, which is not known at compile time.
+pub(super) fn check_elements(
+    argument: &str,
+    (address, len): (*const c_void, usize),
+    bytes: usize,
+    access: Access,
+) -> Outcome<()> {
+    let wrong = |given: std::fmt::Arguments, expected: &str| {
+        Err(Error::invalid("kernel argument", format_args!("\"{argument}\" with {given}"), expected).into())
+    };
+    if len == 0 {
+        return Ok(());
+    }
+    if address.is_null() {
+        return Err(Failure::null(&format!("the address of kernel argument \"{argument}\"")));
+    }
+    let start = address.addr();
+    if !start.is_multiple_of(bytes) {
+        return wrong(format_args!("the address {start:#x}"), &format!("a multiple of {bytes}"));
+    }
+    let size = len.checked_mul(bytes).filter(|&size| isize::try_from(size).is_ok());
+    let end = size.and_then(|size| start.checked_add(size));
+    if end.is_some_and(|end| mapping::may_be_memory(&(start..end), access)) {
+        return Ok(());
+    }
+    wrong(format_args!("{len} elements from address {start:#x}"), access.expected())
 }
 
 /// An input buffer of C as a slice.
@@ -187,6 +216,29 @@ pub(super) unsafe fn read_struct<T: Growing>(pointer: *const T) -> Outcome<T> {
     // SAFETY: `known` is no longer than `value`, and any bits are a valid value of a `Growing` type.
     unsafe { (&raw mut value).cast::<u8>().copy_from_nonoverlapping(known.as_ptr(), known.len()) };
     Ok(value)
+}
+
+/// Reads the struct at `index` of an array. All structs of the array have the size of the first.
+///
+/// # Safety
+/// If `pointer` is neither NULL nor misaligned, the first field of the first struct is readable, and so are `index + 1`
+/// structs of the size that it says.
+pub(super) unsafe fn read_struct_at<T: Growing>(pointer: *const T, index: usize) -> Outcome<T> {
+    // SAFETY: as promised.
+    let size = unsafe { callers_size(pointer)? };
+    if !size.is_multiple_of(align_of::<T>()) {
+        let expected = format!("size = sizeof({}), {}", T::NAME, size_of::<T>());
+        return Err(Error::invalid(T::NAME, format_args!("a struct with size = {size}"), expected).into());
+    }
+    let it = pointer.wrapping_byte_add(index * size);
+    // SAFETY: one of the structs that the caller promises; `size` keeps it aligned.
+    let its = unsafe { it.cast::<usize>().read() };
+    if its != size {
+        let given = format_args!("a struct with size = {its} at index {index}");
+        return Err(Error::invalid(T::NAME, given, format!("{size}, the size of the first")).into());
+    }
+    // SAFETY: as above.
+    unsafe { read_struct(it) }
 }
 
 /// Writes the fields of `value` that the caller knows to the caller's struct. Its size field is not changed.

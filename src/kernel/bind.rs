@@ -8,7 +8,7 @@ use crate::allocate;
 use crate::error::{Error, Result};
 
 use super::describe;
-use super::tree::{ArgumentKind, Buffer, BufferShape, Intent, Kernel, Type, Unit, Value};
+use super::tree::{Argument, ArgumentKind, Buffer, BufferShape, Intent, Kernel, Type, Unit, Value};
 
 /// The purpose of allocations.
 const PURPOSE: &str = "the arguments of a kernel";
@@ -35,7 +35,7 @@ pub struct Elements {
     pub address: *mut c_void,
     /// The number of elements.
     pub len: usize,
-    /// Their type; `Int32` also for logical values.
+    /// Their type. In a launch it is `Int32` for logical values, too.
     pub ty: Type,
     /// Whether they may be written.
     pub is_writable: bool,
@@ -68,7 +68,8 @@ impl Arg<'_> {
         Arg { value: ArgValue::Scalar(value), borrowed: PhantomData }
     }
 
-    /// An array of `len` elements at `address`.
+    /// An array of `len` elements at `address`. Elements of type `Logical` are those of `i32`, and only a dummy of type
+    /// logical takes them.
     ///
     /// # Safety
     /// While the value lives, and for the lifetime that the caller gives it, the memory is valid for reads of `len`
@@ -76,7 +77,6 @@ impl Arg<'_> {
     /// writes and not used by others, except that two arguments of one launch may overlap: the launch is then refused.
     /// `len` elements are at most `isize::MAX` bytes.
     pub unsafe fn array(ty: Type, address: *mut c_void, len: usize, is_writable: bool) -> Self {
-        let ty = if ty == Type::Logical { Type::Int32 } else { ty };
         let elements = Elements { address, len, ty, is_writable };
         Arg { value: ArgValue::Array(elements), borrowed: PhantomData }
     }
@@ -167,6 +167,25 @@ fn wrong(name: &str, given: impl std::fmt::Display, expected: impl Into<String>)
     Error::invalid("kernel argument", format!("\"{name}\" with {given}"), expected)
 }
 
+/// The dummies that programs pass arguments for: all but the index arguments.
+pub fn passed(kernel: &Kernel) -> impl Iterator<Item = &Argument> + Clone {
+    kernel.arguments.iter().filter(|it| !matches!(it.kind, ArgumentKind::Index(_)))
+}
+
+/// Checks the number of arguments of a launch.
+///
+/// # Errors
+/// [`Error::InvalidArgument`].
+pub fn check_count(kernel: &Kernel, count: usize) -> Result<()> {
+    let dummies = passed(kernel).count();
+    let expected = || format!("{dummies} for kernel \"{}\"", kernel.name);
+    if count == dummies {
+        Ok(())
+    } else {
+        Err(Error::invalid("number of kernel arguments", count, expected()))
+    }
+}
+
 impl<'a> Launch<'a> {
     /// Checks a launch of the kernel `unit.kernels[kernel]`. There is an extent for each dimension of its index space,
     /// and an argument for each dummy that is not an index argument, in their order.
@@ -189,11 +208,7 @@ impl<'a> Launch<'a> {
         }
         let mut all = [1; 3];
         all.iter_mut().zip(extents).for_each(|(to, from)| *to = *from);
-        let passed = kernel.arguments.iter().filter(|it| !matches!(it.kind, ArgumentKind::Index(_)));
-        if passed.clone().count() != args.len() {
-            let expected = format!("{} for kernel \"{}\"", passed.count(), kernel.name);
-            return Err(Error::invalid("number of kernel arguments", args.len(), expected));
-        }
+        check_count(kernel, args.len())?;
         let mut launch = Launch {
             unit: unit.clone(),
             kernel: position,
@@ -234,12 +249,13 @@ impl<'a> Launch<'a> {
                     let given = format!("a scalar of {}", value.ty().fortran());
                     return Err(wrong(name, given, format!("an array of {}", ty.fortran())));
                 }
-                (ArgumentKind::Buffer(buffer), Some(ArgValue::Array(elements))) => {
+                (ArgumentKind::Buffer(buffer), Some(ArgValue::Array(mut elements))) => {
                     let stored = if ty == Type::Logical { Type::Int32 } else { ty };
-                    if elements.ty != stored {
+                    if elements.ty != ty && elements.ty != stored {
                         let given = format!("elements of type {}", elements.ty.fortran());
                         return Err(wrong(name, given, stored.fortran()));
                     }
+                    elements.ty = stored;
                     if Self::is_written(buffer) && !elements.is_writable {
                         return Err(wrong(name, "read-only elements", "elements that may be written"));
                     }

@@ -10,6 +10,7 @@ mod gemm;
 mod handles;
 mod helpers;
 mod kernels;
+mod launches;
 mod pipeline;
 mod reference;
 mod shaders;
@@ -25,6 +26,7 @@ fn no_function_is_forgotten() {
         include_str!("handles.rs"),
         include_str!("helpers.rs"),
         include_str!("kernels.rs"),
+        include_str!("launches.rs"),
         include_str!("pipeline.rs"),
         include_str!("reference.rs"),
         include_str!("shaders.rs"),

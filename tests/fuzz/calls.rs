@@ -5,8 +5,12 @@ use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
-    architecture::*, conv2d::*, device::*, gemm::*, library::*, pipeline::*, plan::*, reference::*, timing::*,
+    architecture::*, conv2d::*, device::*, gemm::*, kernel::sparkle_kernel_destroy, library::*, pipeline::*,
+    plan::*, reference::*, shares::*, timing::*,
 };
+
+#[path = "kernels.rs"]
+mod kernels;
 
 use super::choices::Choices;
 use super::world::{CANARY, Held, KINDS, Kind, Problem, World, pointer};
@@ -131,7 +135,7 @@ impl<'a> Caller<'a> {
 
     /// Makes one call, or a few that belong together.
     pub fn step(&mut self) {
-        match self.below(32) {
+        match self.below(36) {
             0 | 1 => self.open(),
             2 => self.give_up(Kind::Device),
             3..=6 => self.conv2d(),
@@ -151,13 +155,25 @@ impl<'a> Caller<'a> {
             28 => self.questions(),
             29 => self.texts(),
             30 => self.reference(),
+            31 | 32 => self.compile(),
+            33 => self.give_up(Kind::Kernel),
+            34 => self.launch(),
             _ => self.rare(),
         }
     }
 
     fn open(&mut self) {
-        let names =
-            [self.world.device.as_str(), "auto", "cpu", "gl:99", "gl:x", "name=no such", "", "\u{e9}"];
+        let names = [
+            self.world.device.as_str(),
+            "auto",
+            "cpu",
+            "multi",
+            "multi:cpu=2",
+            "gl:99",
+            "name=no such",
+            "",
+            "\u{e9}",
+        ];
         let name = if self.one_in(3) { names[self.below(names.len())] } else { names[0] };
         let (name, mut device) = (CString::new(name).unwrap(), null_mut());
         // SAFETY: a string, and a place for the handle.
@@ -186,6 +202,7 @@ impl<'a> Caller<'a> {
             Kind::Pipeline => sparkle_pipeline_destroy(pointer(handle)),
             Kind::Slot => sparkle_slot_release(pointer(handle)),
             Kind::Ticket => sparkle_ticket_release(pointer(handle)),
+            Kind::Kernel => sparkle_kernel_destroy(pointer(handle)),
         };
         // Another thread may have finalised the library.
         assert!([SPARKLE_OK, SPARKLE_ERROR_INVALID_HANDLE].contains(&self.world.note(status)));
@@ -308,6 +325,10 @@ impl<'a> Caller<'a> {
         let mut timing = sparkle_timing { size: size_of::<sparkle_timing>(), ..zeroed() };
         // SAFETY: the struct is as large as it says.
         self.world.note(unsafe { sparkle_last_timing(&mut timing) });
+        let (mut shares, mut count) =
+            ([sparkle_share { size: size_of::<sparkle_share>(), ..zeroed() }; 2], 0);
+        // SAFETY: the array has as many elements as it says, of the size that the first one says.
+        self.world.note(unsafe { sparkle_last_shares(shares.as_mut_ptr(), 2, &mut count) });
     }
 
     fn pipeline(&mut self) {

@@ -63,11 +63,13 @@ pub enum Kind {
     Pipeline,
     Ticket,
     Slot,
+    Kernel,
 }
 
-pub const KINDS: [Kind; 5] = [Kind::Device, Kind::Plan, Kind::Pipeline, Kind::Ticket, Kind::Slot];
+pub const KINDS: [Kind; 6] =
+    [Kind::Device, Kind::Plan, Kind::Pipeline, Kind::Ticket, Kind::Slot, Kind::Kernel];
 
-/// A handle, and the number of its problem if it has one.
+/// A handle, and the number of its problem or kernel if it has one.
 #[derive(Clone, Copy)]
 pub struct Held {
     pub handle: usize,

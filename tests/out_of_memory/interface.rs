@@ -4,14 +4,15 @@ use std::ffi::CString;
 use std::ptr::{null, null_mut};
 
 use sparkle::ffi::{
-    architecture::*, conv2d::*, device::*, gemm::*, library::*, pipeline::*, plan::*, status::sparkle_status,
-    tuning_history::*,
+    architecture::*, conv2d::*, device::*, gemm::*, kernel::*, launch::*, library::*, pipeline::*, plan::*,
+    status::sparkle_status, tuning_history::*,
 };
 use sparkle::problem::{exact::Random, oracle};
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
 use sparkle_status::{SPARKLE_ERROR_INVALID_ARGUMENT, SPARKLE_OK};
 
 use crate::layers::{Layer, layer, layers};
+use crate::support;
 use crate::{CANARY, Operation, Run, STATES, Tally, ok, own};
 
 /// All operations on `device`.
@@ -28,6 +29,8 @@ pub fn operations(device: &str, tally: &mut Tally) {
     let batch = layer(&batch);
     let small = layer(&Conv2dDesc { c: 4, h: 5, w: 5, k: 2, bias: true, ..Default::default() });
     let many = small.expected.repeat(JOBS);
+    let numbers = Random::new(9).integers(100_000, 4);
+    let doubled: Vec<f32> = numbers.iter().map(|value| 2.0 * value).collect();
     let layers = layers();
     for &threads in threads {
         ok(sparkle_set_num_threads(threads));
@@ -85,6 +88,10 @@ pub fn operations(device: &str, tally: &mut Tally) {
             all("many jobs", run, &many, 0.0);
             let run = Box::new(|output: &mut [f32]| many_plans(device, &small, output));
             all("many plans", run, &small.expected, 0.0);
+            if !on_cpu || support::cpu_with_kernels().is_some() {
+                let run = Box::new(|output: &mut [f32]| launch(device, &numbers, output));
+                all("launch", run, &doubled, 0.0);
+            }
             all("shader", Box::new(shader), &[], 0.0);
             let run = Box::new(|_: &mut [f32]| long_texts());
             all("long texts", run, &[], 0.0);
@@ -235,6 +242,39 @@ fn plan(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
         ok(sparkle_plan_destroy(plan));
         status
     })
+}
+
+/// Compiles a kernel and launches it on large arrays.
+fn launch(device: &str, x: &[f32], output: &mut [f32]) -> sparkle_status {
+    const SOURCE: &str = "!@kernel\nsubroutine doubled(i, a, x, y)\ninteger, value :: i\nreal, value :: a\n\
+        real, intent(in) :: x\nreal, intent(out) :: y\ny = a * x\nend subroutine\n";
+    let mut kernel = null_mut();
+    // SAFETY: the source has the stated length, and the place for the handle is valid.
+    let status = unsafe { sparkle_kernel_compile(SOURCE.as_ptr().cast(), SOURCE.len(), null(), &mut kernel) };
+    if status != SPARKLE_OK {
+        return status;
+    }
+    let (size, n) = (size_of::<sparkle_kernel_arg>(), output.len());
+    let arg = |form: sparkle_arg_form, address: *const f32, length, real32| sparkle_kernel_arg {
+        size,
+        r#type: sparkle_type::SPARKLE_TYPE_REAL32 as i32,
+        form: form as i32,
+        address: address.cast(),
+        length,
+        value: sparkle_arg_value { real32 },
+    };
+    let args = [
+        arg(sparkle_arg_form::SPARKLE_ARG_SCALAR, null(), 0, 2.0),
+        arg(sparkle_arg_form::SPARKLE_ARG_INPUT, x.as_ptr(), x.len(), 0.0),
+        arg(sparkle_arg_form::SPARKLE_ARG_ARRAY, output.as_mut_ptr().cast_const(), n, 0.0),
+    ];
+    let extents = [n as i64, 1, 1];
+    // SAFETY: three extents, three arguments, and arrays as long as they say.
+    let status = with_device(device, |device| unsafe {
+        sparkle_kernel_launch(device, kernel, extents.as_ptr(), args.as_ptr(), args.len())
+    });
+    ok(sparkle_kernel_destroy(kernel));
+    status
 }
 
 /// More plans than small tables hold; the last one is run.

@@ -138,6 +138,22 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
+/// The CPU's selector, if the CPU runs kernels of the kernel language. GL devices always do.
+pub fn cpu_with_kernels() -> Option<String> {
+    let text =
+        "!@kernel\nsubroutine f(i, y)\ninteger, value :: i\nreal, intent(out) :: y\ny = i\nend subroutine\n";
+    let kernel = sparkle::Kernel::from_source(text, "f").unwrap();
+    let mut y = [0.0_f32; 2];
+    match sparkle::Device::open("cpu").unwrap().launch(&kernel, &[2], &mut [(&mut y).into()]) {
+        Err(sparkle::Error::Unsupported { .. }) => None,
+        outcome => {
+            outcome.unwrap();
+            assert_eq!(y, [0.0, 1.0]);
+            Some("cpu".to_owned())
+        }
+    }
+}
+
 /// Whether this machine has a usable GL device, software or not. If not, it prints that the test is skipped; with
 /// `SPARKLE_TEST_REQUIRE_GL=1` it fails instead.
 #[track_caller]

@@ -1,0 +1,188 @@
+//! Launches of kernels: C's arguments, checked and bound.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use super::device::{self, sparkle_device};
+use super::handle;
+use super::kernel::sparkle_kernel;
+use super::mapping::Access;
+use super::pointer::{self, Growing};
+use super::status::{Outcome, sparkle_status};
+use super::timing;
+use crate::allocate;
+use crate::device::{Arg, Kernel};
+use crate::error::Error;
+use crate::kernel::bind;
+use crate::kernel::tree::{Type, Value};
+
+/// How an argument is passed to a kernel.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum sparkle_arg_form {
+    /// A scalar: its value is in the struct.
+    SPARKLE_ARG_SCALAR = 0,
+    /// An array that the kernel only reads.
+    SPARKLE_ARG_INPUT = 1,
+    /// An array that the kernel may read and write.
+    SPARKLE_ARG_ARRAY = 2,
+}
+
+/// The value of a scalar.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union sparkle_arg_value {
+    /// For SPARKLE_TYPE_INT32, and for SPARKLE_TYPE_LOGICAL: zero is false, any other value is true.
+    pub int32: i32,
+    /// For SPARKLE_TYPE_INT64.
+    pub int64: i64,
+    /// For SPARKLE_TYPE_REAL32.
+    pub real32: f32,
+    /// For SPARKLE_TYPE_REAL64.
+    pub real64: f64,
+}
+
+/// An argument of a launch.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sparkle_kernel_arg {
+    /// sizeof(sparkle_kernel_arg), set by the caller; the same in all arguments of a launch.
+    pub size: usize,
+    /// A sparkle_type: that of the scalar, or of the array's elements. SPARKLE_TYPE_INT32 serves for arrays of logical
+    /// values, too.
+    pub r#type: i32,
+    /// A sparkle_arg_form.
+    pub form: i32,
+    /// The first element of an array, else NULL. Its memory is written only if `form` is SPARKLE_ARG_ARRAY.
+    pub address: *const c_void,
+    /// The number of elements of an array, else 0.
+    pub length: usize,
+    /// The value of a scalar, else zeros.
+    pub value: sparkle_arg_value,
+}
+
+// SAFETY: repr(C), an address and numbers only, size first.
+unsafe impl Growing for sparkle_kernel_arg {
+    const NAME: &'static str = "sparkle_kernel_arg";
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, value) + size_of::<sparkle_arg_value>();
+}
+
+/// Runs a kernel once for each point of an index space, and waits for its results. `device` NULL means "auto".
+///
+/// `extents` points to three numbers: the extents of the kernel's dimensions, then 0 or 1 for each dimension that it
+/// lacks. With an extent of 0 there are no points, and only results of reductions change. `args` points to
+/// `args_len` arguments, one for each argument of the kernel except the index arguments, in their order. A single
+/// element, such as the result of a reduction, is an array of length 1. The arrays of one call may overlap only where
+/// none of them is written.
+///
+/// Everything is checked before anything runs. SPARKLE_ERROR_INVALID_ARGUMENT names the argument that has a wrong type,
+/// form or length, is too short for the extents, overlaps another one, or must be writable and is not;
+/// SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL. SPARKLE_ERROR_UNSUPPORTED if this device cannot
+/// run this kernel; "auto" then leaves it to the CPU, or returns that error if the CPU cannot run it, either. Arrays
+/// are untouched after an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_kernel_launch(
+    device: *mut sparkle_device,
+    kernel: *mut sparkle_kernel,
+    extents: *const i64,
+    args: *const sparkle_kernel_arg,
+    args_len: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        let kernel = handle::get(call, "kernel", kernel)?;
+        // SAFETY: C's promise for the three extents.
+        let extents = self::extents(&kernel, unsafe { pointer::input("extents", extents, 3)? })?;
+        // SAFETY: C's promise for the arguments and their memory, which stays valid during the call.
+        let mut args = unsafe { self::args(&kernel, args, args_len)? };
+        let device = device::resolve(call, device)?;
+        let extents = &extents[..kernel.tree().dims];
+        timing::keep(device.launch_inside(&kernel, extents, &mut args)?);
+        Ok(())
+    })
+}
+
+/// The extents, which are not negative; those of missing dimensions are 0 or 1.
+fn extents(kernel: &Kernel, given: &[i64]) -> Outcome<[usize; 3]> {
+    const NAMES: [&str; 3] = ["extents[0]", "extents[1]", "extents[2]"];
+    let mut extents = [1; 3];
+    for (dimension, (&extent, name)) in given.iter().zip(NAMES).enumerate() {
+        let has = dimension < kernel.tree().dims;
+        let (most, expected) = match has {
+            true => (i64::from(i32::MAX), format!("0 to {}", i32::MAX)),
+            false => (1, format!("0 or 1, because kernel \"{}\" has no such dimension", kernel.name())),
+        };
+        if !(0..=most).contains(&extent) {
+            return Err(Error::invalid(name, extent, expected).into());
+        }
+        extents[dimension] = extent as usize;
+    }
+    Ok(extents)
+}
+
+/// C's arguments.
+///
+/// # Safety
+/// If `args` is neither NULL nor misaligned, it points to `len` structs, and each array in them is memory as
+/// [`Arg::array`] wants it during `'a`.
+unsafe fn args<'a>(kernel: &Kernel, args: *const sparkle_kernel_arg, len: usize) -> Outcome<Vec<Arg<'a>>> {
+    bind::check_count(kernel.tree(), len)?;
+    let mut all = allocate::with_capacity(len, "the arguments of a kernel")?;
+    if len > 0 {
+        pointer::check("args", args)?;
+    }
+    for (index, dummy) in bind::passed(kernel.tree()).enumerate() {
+        // SAFETY: the caller promises `len` structs, which is as many as there are dummies.
+        let given = unsafe { pointer::read_struct_at(args, index)? };
+        // SAFETY: as the caller promises.
+        all.push(unsafe { arg(&dummy.name, &given)? });
+    }
+    Ok(all)
+}
+
+/// C's argument for the dummy `name`.
+///
+/// # Safety
+/// As [`args`].
+unsafe fn arg<'a>(name: &str, given: &sparkle_kernel_arg) -> Outcome<Arg<'a>> {
+    let wrong = |what: &str, value: i64, expected: &str| {
+        Err(Error::invalid("kernel argument", format!("\"{name}\" with {what} = {value}"), expected).into())
+    };
+    let ty = match given.r#type {
+        0 => Type::Int32,
+        1 => Type::Int64,
+        2 => Type::Real32,
+        3 => Type::Real64,
+        4 => Type::Logical,
+        other => return wrong("type", other.into(), "a sparkle_type, 0 to 4"),
+    };
+    let access = match given.form {
+        0 => {
+            if given.length != 0 {
+                return wrong("length", given.length as i64, "0, because its form is SPARKLE_ARG_SCALAR");
+            }
+            return Ok(Arg::scalar(value(ty, given.value)));
+        }
+        1 => Access::Read,
+        2 => Access::Write,
+        other => return wrong("form", other.into(), "a sparkle_arg_form, 0 to 2"),
+    };
+    pointer::check_elements(name, (given.address, given.length), ty.bytes(), access)?;
+    let address =
+        if given.length == 0 { NonNull::<u64>::dangling().as_ptr().cast() } else { given.address.cast_mut() };
+    // SAFETY: aligned and of at most isize::MAX bytes, as just checked; for the rest, as promised. Any bits are elements.
+    Ok(unsafe { Arg::array(ty, address, given.length, access == Access::Write) })
+}
+
+/// The value of a scalar of this type.
+fn value(ty: Type, value: sparkle_arg_value) -> Value {
+    // SAFETY: any bits are a valid value of each field.
+    unsafe {
+        match ty {
+            Type::Int32 => Value::Int32(value.int32),
+            Type::Int64 => Value::Int64(value.int64),
+            Type::Real32 => Value::Real32(value.real32),
+            Type::Real64 => Value::Real64(value.real64),
+            Type::Logical => Value::Logical(value.int32 != 0),
+        }
+    }
+}
