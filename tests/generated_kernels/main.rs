@@ -2,7 +2,6 @@
 //! zero. `SPARKLE_TEST_KERNELS` says how many, `SPARKLE_TEST_SEED` which.
 
 #[path = "../support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 mod generator;
