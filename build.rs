@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "status",
     "library",
     "device",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 14] = [
     "pipeline",
     "gemm",
     "kernel",
+    "buffer",
     "launch",
     "timing",
     "reference",

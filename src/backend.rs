@@ -11,9 +11,11 @@ use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
 
+mod resident;
 mod run;
 mod ticket;
 
+pub use resident::{DeviceMemory, EngineMemory, Guard, Range};
 pub use run::Run;
 pub use ticket::Ticket;
 
@@ -101,12 +103,22 @@ pub trait Backend: Send + Sync {
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; C is then untouched.
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 
+    /// Allocates memory that lives on the device, filled with zeros.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, or the device's failure.
+    fn memory(&self, _bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        let what = "buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Runs a kernel of the kernel language. The launch has been checked ([`Launch`]) and has a point. Returns the
     /// kernel's name and the times.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot run this kernel, or the device's failure.
-    /// The arrays are then untouched.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot run this kernel;
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost); or the device's failure. The arrays are then untouched, except
+    /// that memory on the device may have lost its contents.
     fn launch(&self, _launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
         let what = "kernels of one's own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use super::isa::{Isa, with_kernel};
 use super::kernels::Kernel;
 use super::product::sgemm;
+use super::resident::HostMemory;
 use super::{autotune, calibrate, direct, winograd};
-use crate::backend::{Backend, Plan};
+use crate::backend::{Backend, EngineMemory, Plan};
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
@@ -65,6 +66,10 @@ impl Backend for Engine {
             return Ok((plan.kernel().into(), timing));
         }
         direct::once(Isa::best(), problem, (weights, bias), input, output)
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        Ok(Box::new(HostMemory::zeroed(bytes)?))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {

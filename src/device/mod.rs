@@ -8,6 +8,7 @@
 //! fastest, with the CPU as the fallback.
 
 pub(crate) mod architecture;
+mod buffer;
 mod call;
 mod choice;
 mod discovery;
@@ -33,6 +34,7 @@ use crate::report::Timing;
 use choice::{EngineChoice, conv2d_work, fall_back, fastest};
 
 pub use architecture::{Architecture, Vendor};
+pub use buffer::{Buffer, BufferView, BufferViewMut, Element};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use kernel::{Arg, Kernel};

@@ -10,7 +10,7 @@ use super::boundary::{self, Call};
 use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
-    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
+    architecture::*, buffer::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
     pipeline::*, plan::*, reference::*, timing::*, tuning_history::*,
 };
 
@@ -126,6 +126,10 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_kernel_diagnostics(null_mut(), null_mut(), 0, null_mut());
         sparkle_kernel_destroy(null_mut());
         sparkle_kernel_launch(d, null_mut(), null(), null(), 0);
+        sparkle_buffer_create(d, 0, 0, null_mut());
+        sparkle_buffer_write(null_mut(), 0, null(), 0);
+        sparkle_buffer_read(null_mut(), 0, null_mut(), 0);
+        sparkle_buffer_destroy(null_mut());
         sparkle_pipeline_create(d, null(), null_mut());
         sparkle_pipeline_destroy(null_mut());
         sparkle_pipeline_flush(null_mut());

@@ -1,5 +1,6 @@
 //! Tests of the GL engine's internals on the machine's first GL device.
 
+mod buffers;
 mod fake;
 mod faults;
 mod faulty;

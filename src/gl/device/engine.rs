@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::allocate;
-use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
+use crate::backend::{Backend, Contexts, EngineMemory, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
 use crate::config::{Tune, config};
 use crate::error::Result;
 use crate::gl::cache;
 use crate::gl::convolution::{self, Buffered, Chosen};
-use crate::gl::device::contexts;
+use crate::gl::device::session::Session;
 use crate::gl::device::worker::Worker;
+use crate::gl::device::{contexts, memory};
 use crate::gl::driver::context::{ShareGroup, Target};
 use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
@@ -122,7 +123,8 @@ impl Engine {
     pub fn launch_with(&self, launch: &Launch<'_>, parameters: Parameters) -> Result<Timing> {
         let start = Instant::now();
         let (results, ran, fresh) = self.worker.call(|session| {
-            let (results, ran) = session.kernels.launch(&mut session.programs, launch, parameters)?;
+            let Session { kernels, programs, residents, .. } = &mut *session;
+            let (results, ran) = kernels.launch(programs, residents, launch, parameters)?;
             Ok((results, ran, session.programs.is_fresh()))
         })?;
         results.store(launch);
@@ -295,6 +297,10 @@ impl Backend for Engine {
         })?;
         product::store(problem, &tight, c);
         Ok((kernel.into(), timing(ran, start)))
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        Ok(Box::new(memory::Memory::zeroed(&self.worker, bytes)?))
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
