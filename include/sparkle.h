@@ -865,6 +865,19 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
                                     float *output,
                                     size_t output_len);
 
+/// Runs a plan on buffers of the device that it was made for, in place: input from element `input_offset` of `input` on,
+/// output from element `output_offset` of `output` on, both SPARKLE_TYPE_REAL32. They may be parts of one buffer that do
+/// not overlap.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
+/// the output may have lost its contents; otherwise it is untouched.
+sparkle_status sparkle_plan_execute_buffers(struct sparkle_plan *plan,
+                                            struct sparkle_buffer *input,
+                                            size_t input_offset,
+                                            struct sparkle_buffer *output,
+                                            size_t output_offset);
+
 /// Writes the memory of a plan in bytes, without the caller's buffers.
 ///
 /// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with
@@ -995,6 +1008,22 @@ sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              float *c,
                              size_t c_len);
 
+/// As sparkle_sgemm, on buffers of one device, in place: A from element `a_offset` of `a` on, and so on, all
+/// SPARKLE_TYPE_REAL32. They may be parts of one buffer, but C overlaps neither A nor B. `device` is theirs, or NULL or
+/// "auto".
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed, C
+/// may have lost its contents; otherwise it is untouched.
+sparkle_status sparkle_sgemm_buffers(struct sparkle_device *device,
+                                     const struct sparkle_gemm_desc *desc,
+                                     struct sparkle_buffer *a,
+                                     size_t a_offset,
+                                     struct sparkle_buffer *b,
+                                     size_t b_offset,
+                                     struct sparkle_buffer *c,
+                                     size_t c_offset);
+
 /// Compiles a kernel file, `length` bytes of Fortran at `source`, and writes the handle of its kernel `name` to `*out`:
 /// the exact spelling first, then any case. `name` NULL means the only kernel of the source. The caller destroys the
 /// kernel with sparkle_kernel_destroy. docs/kernel.md describes the language.
@@ -1116,8 +1145,8 @@ sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
                                      const struct sparkle_kernel_arg *args,
                                      size_t args_len);
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
-/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
+/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);

@@ -112,6 +112,16 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
+    /// As [`Backend::sgemm`], on memory of this engine that is not the host's. The caller has locked it; A, B and C have
+    /// at least the lengths of the problem, and C overlaps neither A nor B.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or as [`Backend::sgemm`]; C may then have lost its contents.
+    fn sgemm_resident(&self, _problem: &Gemm, _matrices: [Range<'_>; 3]) -> Result<(Arc<str>, Timing)> {
+        let what = "products of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Runs a kernel of the kernel language. The launch has been checked ([`Launch`]) and has a point. Returns the
     /// kernel's name and the times.
     ///
@@ -147,6 +157,17 @@ pub trait Plan: Send + Sync {
     /// # Errors
     /// The device's failure; the output is then untouched.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
+
+    /// Runs it on memory of its engine that is not the host's. The caller has locked it; input and output have the lengths
+    /// of the problem and do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or the device's failure; the output may then have lost its
+    /// contents.
+    fn run_resident(&self, _input: Range<'_>, _output: Range<'_>) -> Result<Timing> {
+        let what = "convolutions of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.kernel().to_owned(), what })
+    }
 
     /// Whether its runs should go through [`Backend::stream`]: they move much data.
     fn streams(&self) -> bool {

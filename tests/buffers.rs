@@ -4,7 +4,8 @@ mod support;
 
 use sparkle::kernel::tree::Type;
 use sparkle::problem::exact::Random;
-use sparkle::{Arg, Buffer, Device, Error, Kernel};
+use sparkle::problem::oracle;
+use sparkle::{Algorithm, Arg, Buffer, Conv2d, Conv2dDesc, Device, Error, Gemm, GemmDesc, Kernel, Layout};
 
 const SOURCE: &str = "
 !@kernel
@@ -197,5 +198,107 @@ fn buffers_outlive_their_devices() {
         let again = Device::open(&id).unwrap();
         add(&again, 1.0, (&x).into(), (&mut y).into(), 8).unwrap();
         assert_eq!(contents(&y), [3.0; 8]);
+    }
+}
+
+/// A convolution of small integers, its data and its exact result.
+fn convolution(desc: Conv2dDesc) -> (Conv2d, [Vec<f32>; 3], Vec<f32>) {
+    let problem = Conv2d::new(Conv2dDesc { algorithm: Algorithm::Direct, ..desc }).unwrap();
+    let mut random = Random::new(52);
+    let mut data = |len| random.integers(len, 3);
+    let (input, weights, bias) =
+        (data(problem.input_len()), data(problem.weights_len()), data(desc.k as usize));
+    let expected = oracle::conv2d(&problem, &input, &weights, desc.bias.then_some(&bias[..]));
+    (problem, [input, weights, bias], expected.iter().map(|it| it.value as f32).collect())
+}
+
+#[test]
+fn convolutions_and_products_on_buffers() {
+    let base =
+        Conv2dDesc { n: 2, c: 3, h: 9, w: 8, k: 4, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+    let (problem, [input, weights, bias], expected) =
+        convolution(Conv2dDesc { bias: true, relu: true, ..base });
+    for device in devices() {
+        let plan = device.plan(&problem, &weights, Some(&bias)).unwrap();
+        let (x, mut y) = (filled(&device, &input), device.buffer(expected.len() + 3, Type::Real32).unwrap());
+        for offset in [0, 3] {
+            let run = plan.run_on(&x, y.view_mut(offset, expected.len()).unwrap()).unwrap();
+            assert_eq!((&*run.device, run.fallback), (device.id(), None));
+            assert!(run.timing.dispatches > 0);
+            assert_eq!(contents(&y)[offset..][..expected.len()], expected);
+        }
+        // The output times a matrix: 8 rows of 72.
+        let gemm = Gemm::new(GemmDesc { beta: 1.0, ..GemmDesc::packed(Layout::RowMajor, 8, 5, 72) }).unwrap();
+        let mut random = Random::new(53);
+        let (b, c) = (random.integers(72 * 5, 2), random.integers(40, 9));
+        let (on_b, mut on_c) = (filled(&device, &b), filled(&device, &c));
+        let run = device.sgemm_on(&gemm, y.view(3, 8 * 72).unwrap(), &on_b, &mut on_c).unwrap();
+        assert_eq!(&*run.device, device.id());
+        let product = |at: usize| oracle::gemm_element(&gemm, &expected, &b, &c, at / 5, at % 5).value as f32;
+        assert_eq!(contents(&on_c), (0..40).map(product).collect::<Vec<_>>());
+        assert_eq!((contents(&x), contents(&on_b)), (input.clone(), b));
+
+        // What does not fit.
+        let mut ints = device.buffer(expected.len(), Type::Int32).unwrap();
+        refused(
+            plan.run_on(&x, &mut y),
+            &format!(
+                "output length is {} elements; expected {} elements",
+                expected.len() + 3,
+                expected.len()
+            ),
+        );
+        refused(
+            plan.run_on(x.view(1, 9).unwrap(), &mut on_c),
+            &format!("input length is 9 elements; expected {} elements", input.len()),
+        );
+        refused(plan.run_on(&x, &mut ints), "output is a buffer of integer(int32); expected real(real32)");
+        refused(
+            device.sgemm_on(&gemm, &on_b, &on_b, &mut y),
+            "a length is 360 elements; expected at least 576 elements",
+        );
+        assert_eq!(contents(&x), input);
+    }
+}
+
+/// A plan runs on its own device, and a product on that of its buffers.
+#[test]
+fn convolutions_and_products_of_another_device() {
+    let all = devices();
+    let [cpu, gl] = &all[..] else { return };
+    let (problem, [input, weights, _], expected) =
+        convolution(Conv2dDesc { c: 2, h: 4, w: 4, k: 2, ..Default::default() });
+    let gemm = Gemm::new(GemmDesc::packed(Layout::RowMajor, 2, 2, 2)).unwrap();
+    for (here, there) in [(cpu, gl), (gl, cpu)] {
+        let plan = here.plan(&problem, &weights, None).unwrap();
+        let (x, mut y) = (filled(there, &input), there.buffer(expected.len(), Type::Real32).unwrap());
+        let mut own = here.buffer(expected.len(), Type::Real32).unwrap();
+        let made = format!(
+            "input is a buffer of {}; expected a buffer of {}, for which the plan was made",
+            there.id(),
+            here.id()
+        );
+        refused(plan.run_on(&x, &mut y), &made);
+        let mixed = |name| {
+            format!("{name} is a buffer of {}; expected a buffer of the opened {}", there.id(), here.id())
+        };
+        refused(plan.run_on(&filled(here, &input), &mut y), &mixed("output"));
+        refused(here.sgemm_on(&gemm, &x, &x, &mut own), &mixed("a"));
+        refused(here.sgemm_on(&gemm, &x, &x, &mut y), &mixed("a"));
+        assert_eq!(contents(&y), vec![0.0; expected.len()]);
+    }
+}
+
+#[test]
+fn empty_batches_and_empty_products() {
+    for device in devices() {
+        let problem = Conv2d::new(Conv2dDesc { n: 0, c: 2, h: 4, w: 4, k: 2, ..Default::default() }).unwrap();
+        let plan = device.plan(&problem, &[1.0; 4], None).unwrap();
+        let (x, mut y) = (filled(&device, &[]), filled(&device, &[]));
+        assert_eq!(&*plan.run_on(&x, &mut y).unwrap().kernel, "none");
+        let gemm = Gemm::new(GemmDesc { beta: 2.0, ..GemmDesc::packed(Layout::RowMajor, 2, 3, 0) }).unwrap();
+        let mut c = filled(&device, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        device.sgemm_on(&gemm, &x, &x, &mut c).unwrap();
+        assert_eq!(contents(&c), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
     }
 }

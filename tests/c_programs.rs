@@ -93,7 +93,7 @@ fn buffers() {
     for device in devices_with_kernels() {
         let mut command = std::process::Command::new(&program);
         command.arg(device);
-        support::run_command(command).expect("kernels\ndevices\nthreads\nforks\n");
+        support::run_command(command).expect("kernels\na chain\ndevices\nthreads\nforks\n");
     }
 }
 

@@ -9,7 +9,7 @@ module sparkle_buffers
   use sparkle_support
   implicit none
   private
-  public :: sparkle_buffer, buffer_handle, buffer_type
+  public :: sparkle_buffer, buffer_handle, buffer_type, offset_of
   public :: SPARKLE_TYPE_INT32, SPARKLE_TYPE_INT64, SPARKLE_TYPE_REAL32, SPARKLE_TYPE_REAL64, SPARKLE_TYPE_LOGICAL
 
   !> Elements of one type on a device, zeros at first. Finalisation releases them.

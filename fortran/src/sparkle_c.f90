@@ -399,6 +399,31 @@ module sparkle_c
       integer(c_int32_t) :: status
     end function c_kernel_launch
 
+    function c_plan_execute_buffers(plan, input, input_offset, output, output_offset) &
+      bind(C, name="sparkle_plan_execute_buffers") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      type(c_ptr), value :: input
+      integer(c_size_t), value :: input_offset
+      type(c_ptr), value :: output
+      integer(c_size_t), value :: output_offset
+      integer(c_int32_t) :: status
+    end function c_plan_execute_buffers
+
+    function c_sgemm_buffers(device, desc, a, a_offset, b, b_offset, c, c_offset) &
+      bind(C, name="sparkle_sgemm_buffers") result(status)
+      import :: c_gemm_desc, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_gemm_desc), intent(in) :: desc
+      type(c_ptr), value :: a
+      integer(c_size_t), value :: a_offset
+      type(c_ptr), value :: b
+      integer(c_size_t), value :: b_offset
+      type(c_ptr), value :: c
+      integer(c_size_t), value :: c_offset
+      integer(c_int32_t) :: status
+    end function c_sgemm_buffers
+
     function c_buffer_create(device, type, length, buffer) bind(C, name="sparkle_buffer_create") result(status)
       import :: c_int32_t, c_ptr, c_size_t
       type(c_ptr), value :: device

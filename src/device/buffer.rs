@@ -280,14 +280,32 @@ impl<'a> BufferView<'a> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for another type.
-    #[allow(dead_code)]
-    fn range(self, name: &'static str) -> Result<Range<'a>> {
+    pub(super) fn range(self, name: &'static str) -> Result<Range<'a>> {
         let BufferView { buffer, offset, len } = self;
         if buffer.ty != Type::Real32 {
             let given = format!("a buffer of {}", buffer.ty.fortran());
             return Err(Error::invalid(name, given, Type::Real32.fortran()));
         }
         Ok(Range { memory: &buffer.memory, offset: offset * 4, bytes: len * 4, name })
+    }
+}
+
+impl<'a> BufferView<'a> {
+    /// What identifies its engine.
+    pub(super) fn owner(&self) -> usize {
+        identity(&self.buffer.backend)
+    }
+
+    /// Its device.
+    pub(super) fn device(&self) -> &'a str {
+        &self.buffer.device
+    }
+}
+
+impl<'a> BufferViewMut<'a> {
+    /// As a view to read.
+    pub(super) fn view(self) -> BufferView<'a> {
+        self.0
     }
 }
 

@@ -18,6 +18,7 @@ mod kernel_text;
 mod pipeline;
 mod plan;
 pub(crate) mod reference;
+mod resident;
 mod serial;
 pub(crate) mod tuning_history;
 

@@ -9,7 +9,7 @@ use super::launch;
 use super::mapping::Access;
 use super::pointer;
 use super::status::{Outcome, sparkle_status};
-use crate::device::Buffer;
+use crate::device::{Buffer, BufferView};
 use crate::error::Error;
 
 /// Memory that lives on a device. Threads may use one at once as long as no call writes it.
@@ -106,6 +106,17 @@ pub unsafe extern "C" fn sparkle_buffer_read(
         let data = unsafe { data.as_mut() };
         Ok(buffer.read_bytes((offset, length), data)?)
     })
+}
+
+/// `len` elements of a buffer from `offset` on, as C's argument `name`.
+pub(super) fn part<'a>(
+    name: &'static str,
+    buffer: &'a Buffer,
+    (offset, len): (usize, usize),
+) -> Outcome<BufferView<'a>> {
+    let given = format_args!("{len} elements from {offset} on of a buffer");
+    let expected = || format!("at most the {} that it has", buffer.len());
+    buffer.view(offset, len).map_err(|_| Error::invalid(name, given, expected()).into())
 }
 
 /// Destroys a buffer; NULL is ignored. Running calls end normally.

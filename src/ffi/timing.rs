@@ -65,8 +65,8 @@ pub(super) fn keep(run: Run) {
     let _ = LAST.try_with(|last| *last.borrow_mut() = Some(run));
 }
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
-/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
+/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 #[unsafe(no_mangle)]

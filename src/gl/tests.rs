@@ -19,6 +19,7 @@ mod queue;
 mod queued;
 mod rates;
 mod recovery;
+mod resident_problems;
 mod rig;
 mod terminated;
 mod tuning;

@@ -4,12 +4,16 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut, without_provenance, without_provenance_mut};
 
 use sparkle::ffi::buffer::*;
+use sparkle::ffi::conv2d::*;
 use sparkle::ffi::device::*;
+use sparkle::ffi::gemm::*;
 use sparkle::ffi::kernel::*;
 use sparkle::ffi::launch::{sparkle_arg_form::*, *};
+use sparkle::ffi::plan::*;
 use sparkle::ffi::status::sparkle_status::{self, *};
 
 use super::cases::{CANARY, Cases, extremes, last_error, open_cpu};
+use super::gemm::GEMM;
 
 /// The numbers of sparkle_type.
 const INT32: i32 = 0;
@@ -99,6 +103,82 @@ fn buffers_with_bad_arguments() {
         sparkle_buffer_create(buffer.cast(), REAL32, 1, &mut out)
     });
     assert_eq!(sparkle_device_close(device), SPARKLE_OK);
+    cases.at_least(45);
+}
+
+#[test]
+fn buffers_of_convolutions_and_products() {
+    let (device, mut cases) = (open_cpu(), Cases::default());
+    let (bad, invalid) = (SPARKLE_ERROR_INVALID_HANDLE, SPARKLE_ERROR_INVALID_ARGUMENT);
+    // A 1x1 convolution of 2 channels of 3 x 3 pixels to 1: 18 elements in, 9 out.
+    // SAFETY: a struct of numbers, which the call fills.
+    let mut desc: sparkle_conv2d_desc = unsafe { std::mem::zeroed() };
+    let (weights, mut plan) = ([1.0_f32, 2.0], null_mut());
+    // SAFETY: the struct, the weights and the place for the handle are valid.
+    unsafe {
+        assert_eq!(sparkle_conv2d_desc_init(&mut desc), SPARKLE_OK);
+        (desc.c, desc.h, desc.w) = (2, 3, 3);
+        let status = sparkle_plan_create(device, &desc, weights.as_ptr(), 2, null(), 0, &mut plan);
+        assert_eq!(status, SPARKLE_OK, "{}", last_error());
+    }
+    let x = create(device, REAL32, 20);
+    let y = create(device, REAL32, 20);
+    let doubles = create(device, REAL64, 20);
+    let gone = create(device, REAL32, 20);
+    assert_eq!(sparkle_buffer_destroy(gone), SPARKLE_OK);
+    assert_eq!((write(x, 0, &[1.0; 20]), write(y, 0, &[CANARY; 20])), (SPARKLE_OK, SPARKLE_OK));
+    let run = |plan, input, from, output, to| sparkle_plan_execute_buffers(plan, input, from, output, to);
+    for handle in [null_mut(), gone, plan.cast(), without_provenance_mut(usize::MAX)] {
+        cases.refused(bad, "input is ", || run(plan, handle, 0, y, 0));
+        cases.refused(bad, "output is ", || run(plan, x, 0, handle, 0));
+        cases.refused(bad, "plan is ", || run(handle.cast::<u8>().wrapping_byte_add(32).cast(), x, 0, y, 0));
+    }
+    cases.refused(bad, "plan is NULL", || run(null_mut(), x, 0, y, 0));
+    for offset in [3, 20, 21, usize::MAX] {
+        cases.refused(invalid, "input is 18 elements from", || run(plan, x, offset, y, 0));
+    }
+    for offset in [12, 21, usize::MAX - 8] {
+        cases.refused(invalid, "output is 9 elements from", || run(plan, x, 0, y, offset));
+    }
+    cases.refused(invalid, "input is a buffer of real(real64)", || run(plan, doubles, 0, y, 0));
+    cases.refused(invalid, "output is a buffer of real(real64)", || run(plan, x, 0, doubles, 0));
+    cases.refused(invalid, "output is in the same memory as input", || run(plan, x, 0, x, 11));
+
+    let desc = sparkle_gemm_desc { trans_b: 111, m: 2, n: 3, k: 4, lda: 4, ldb: 3, ldc: 3, ..GEMM };
+    let multiply =
+        |desc: *const sparkle_gemm_desc, [a, b, c]: [*mut sparkle_buffer; 3], [i, j, k]: [usize; 3]| {
+            // SAFETY: the description is valid, or the call refuses it because it is NULL.
+            unsafe { sparkle_sgemm_buffers(device, desc, a, i, b, j, c, k) }
+        };
+    cases.refused(SPARKLE_ERROR_NULL_POINTER, "is NULL", || multiply(null(), [x, x, y], [0; 3]));
+    for handle in [null_mut(), gone, plan.cast()] {
+        cases.refused(bad, "a is ", || multiply(&desc, [handle, x, y], [0; 3]));
+        cases.refused(bad, "b is ", || multiply(&desc, [x, handle, y], [0; 3]));
+        cases.refused(bad, "c is ", || multiply(&desc, [x, x, handle], [0; 3]));
+    }
+    for offset in [15, 21, usize::MAX] {
+        cases.refused(invalid, "a is 8 elements from", || multiply(&desc, [x, x, y], [offset, 0, 0]));
+        cases.refused(invalid, "b is 12 elements from", || multiply(&desc, [x, x, y], [0, offset, 0]));
+        cases.refused(invalid, "c is 6 elements from", || multiply(&desc, [x, x, y], [0, 0, offset]));
+    }
+    cases.refused(invalid, "a is a buffer of real(real64)", || multiply(&desc, [doubles, x, y], [0; 3]));
+    cases.refused(invalid, "b is a buffer of real(real64)", || multiply(&desc, [x, doubles, y], [0; 3]));
+    cases.refused(invalid, "c is a buffer of real(real64)", || multiply(&desc, [x, x, doubles], [0; 3]));
+    cases.refused(invalid, "c is in the same memory as a", || multiply(&desc, [x, y, x], [0, 0, 7]));
+    cases.refused(invalid, "c is in the same memory as b", || multiply(&desc, [x, y, y], [0, 0, 11]));
+    let mut back = [0.0; 20];
+    assert_eq!(read(y, 0, &mut back), SPARKLE_OK);
+    assert_eq!(back, [CANARY; 20]);
+    // What is next to it is untouched.
+    assert_eq!(run(plan, x, 2, y, 11), SPARKLE_OK, "{}", last_error());
+    assert_eq!(multiply(&desc, [x, x, y], [0, 8, 1]), SPARKLE_OK, "{}", last_error());
+    assert_eq!(read(y, 0, &mut back), SPARKLE_OK);
+    let expected = [&[CANARY][..], &[4.0; 6], &[CANARY; 4], &[3.0; 9]].concat();
+    assert_eq!(back[..], expected);
+    for buffer in [x, y, doubles] {
+        assert_eq!(sparkle_buffer_destroy(buffer), SPARKLE_OK);
+    }
+    assert_eq!((sparkle_plan_destroy(plan), sparkle_device_close(device)), (SPARKLE_OK, SPARKLE_OK));
     cases.at_least(45);
 }
 

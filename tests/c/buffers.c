@@ -85,6 +85,48 @@ static void check_devices(const char *name) {
   OK(sparkle_device_close(other));
 }
 
+/* conv -> kernel -> conv -> sgemm in place, with the numbers of the same calls on arrays. */
+static void check_chain(void) {
+  static const struct conv CONV = {1, 3, 9, 8, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1};
+  size_t count = output_len(&CONV);
+  sparkle_conv2d_desc desc = describe(&CONV, 0, 0);
+  float *input = integers(count, 1), *weights = integers(weights_len(&CONV), 2), *middle = floats(count);
+  float *last = floats(count), product[9], back[9];
+  sparkle_plan *plan = NULL;
+  OK(sparkle_plan_create(device, &desc, weights, weights_len(&CONV), NULL, 0, &plan));
+  sparkle_buffer *x = created(count), *y = created(count), *z = created(count + 5), *c = created(9);
+  OK(sparkle_buffer_write(x, 0, input, count));
+  OK(sparkle_plan_execute_buffers(plan, x, 0, y, 0));
+  OK(add(device, 2.0f, part(x, 0, count), part(y, 0, count), (int)count));
+  OK(sparkle_plan_execute_buffers(plan, y, 0, z, 5));
+  sparkle_gemm_desc gemm = {.size = sizeof gemm,
+                            .layout = SPARKLE_ROW_MAJOR,
+                            .trans_a = SPARKLE_NO_TRANS,
+                            .trans_b = SPARKLE_TRANS,
+                            .m = 3,
+                            .n = 3,
+                            .k = 72,
+                            .lda = 72,
+                            .ldb = 72,
+                            .ldc = 3,
+                            .alpha = 1.0f};
+  OK(sparkle_sgemm_buffers(device, &gemm, z, 5, x, 0, c, 0));
+  sparkle_timing timing = {.size = sizeof timing};
+  OK(sparkle_last_timing(&timing));
+  CHECK(strncmp(timing.kernel, "sgemm", 5) == 0, "%s", timing.kernel);
+
+  OK(sparkle_plan_execute(plan, input, count, middle, count));
+  for (size_t i = 0; i < count; i++) middle[i] += 2.0f * input[i];
+  OK(sparkle_plan_execute(plan, middle, count, last, count));
+  OK(sparkle_sgemm(device, &gemm, last, count, input, count, product, 9));
+  OK(sparkle_buffer_read(c, 0, back, 9));
+  for (int i = 0; i < 9; i++) CHECK(back[i] == product[i] && product[i] != 0.0f, "%d: %g, not %g", i, back[i], product[i]);
+  OK(sparkle_plan_destroy(plan));
+  sparkle_buffer *all[] = {x, y, z, c};
+  for (int i = 0; i < 4; i++) OK(sparkle_buffer_destroy(all[i]));
+  free(input), free(weights), free(middle), free(last);
+}
+
 static sparkle_buffer *shared;
 
 /* Reads what all threads read, and writes what it owns. */
@@ -158,6 +200,8 @@ int main(int argc, char **argv) {
   OK(sparkle_kernel_compile(SOURCE, sizeof SOURCE - 1, NULL, &scale));
   check_kernels();
   puts("kernels");
+  check_chain();
+  puts("a chain");
   check_devices(argv[1]);
   puts("devices");
   check_threads();

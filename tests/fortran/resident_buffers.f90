@@ -24,6 +24,7 @@ program resident_buffers
   call device%open(selector)
   call contents()
   call kernels()
+  call convolutions_and_products()
   call refused()
   call ownership()
   call finish()
@@ -139,6 +140,59 @@ contains
     if (index(errmsg, expected) == 0) print '(a)', trim(errmsg)
     call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(errmsg, expected) > 0, expected)
   end subroutine refuse
+
+  !> The same as on arrays.
+  subroutine convolutions_and_products()
+    type(sparkle_plan) :: plan
+    type(sparkle_buffer) :: x, y, z, other
+    real(real32), target :: image(8, 9, 3, 2), weights(3, 3, 3, 4), maps(8, 9, 4, 2), back(8, 9, 4, 2)
+    real(real32), target :: b(8, 5), c(72, 5), c_back(72, 5)
+    type(sparkle_timing) :: timing
+    character(len=200) :: errmsg
+    integer :: stat
+
+    image = reshape(anint(4.0_real32 * data_of(size(image), 4)), shape(image))
+    weights = reshape(anint(4.0_real32 * data_of(size(weights), 5)), shape(weights))
+    call plan%create(sparkle_conv2d_desc(n=2, h=9, w=8, pad_h=1, pad_w=1, algorithm=SPARKLE_ALGORITHM_DIRECT), weights, &
+      device=device)
+    call plan%execute(image, maps)
+    call x%create(size(image), device=device)
+    call y%create(size(maps) + 2, device=device)
+    call x%write(image)
+    call plan%execute(x, y, y_first=3)
+    call y%read(back, first=3)
+    call check(all(abs(back - maps) <= 0.0_real32) .and. any(abs(maps) > 0.5_real32), 'a convolution')
+    call sparkle_last_timing(timing)
+    call check(timing%dispatches > 0 .and. timing%device == device%selector(), 'its times')
+
+    ! maps as 72 rows of 8: W*H x K*N.
+    b = reshape(anint(3.0_real32 * data_of(40, 6)), [8, 5])
+    c = 1.0_real32
+    call z%create(size(c), device=device)
+    call other%create(size(b), device=device)
+    call z%write(c)
+    call other%write(b)
+    call sgemm(y, other, z, 72, 5, 8, a_first=3, alpha=2.0_real32, beta=-1.0_real32, device=device)
+    call sgemm(reshape(maps, [72, 8]), b, c, alpha=2.0_real32, beta=-1.0_real32, device=device)
+    call z%read(c_back)
+    call check(all(abs(c_back - c) <= 0.0_real32) .and. any(abs(c) > 0.5_real32), 'a product')
+    call sgemm(other, other, z, 5, 5, 8, transa='T', ldc=7, c_first=2, device=device)
+    call z%read(c_back)
+    call check(all(abs(c_back(2:6, 1) - matmul(transpose(b), b(:, 1))) <= 0.0_real32), 'with a leading dimension')
+    call check(abs(c_back(1, 1) - c(1, 1)) <= 0.0_real32 .and. abs(c_back(7, 1) - c(7, 1)) <= 0.0_real32, 'gaps')
+
+    call plan%execute(x, y, 2, stat=stat, errmsg=errmsg)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. index(errmsg, 'input is 432 elements from 1 on') == 1, errmsg)
+    call plan%execute(y, y, stat=stat, errmsg=errmsg)
+    call check(errmsg == 'output is in the same memory as input; expected memory of its own', errmsg)
+    call sgemm(y, other, z, 72, 5, 8, transb='x', device=device, stat=stat, errmsg=errmsg)
+    call check(errmsg == 'transb is "x"; expected "N" or "T"', errmsg)
+    call sgemm(y, other, z, 73, 5, 8, device=device, stat=stat, errmsg=errmsg)
+    call check(index(errmsg, 'a is 584 elements from 0 on of a buffer') == 1, errmsg)
+    call z%destroy()
+    call sgemm(y, other, z, 72, 5, 8, device=device, stat=stat, errmsg=errmsg)
+    call check(stat == SPARKLE_ERROR_INVALID_HANDLE .and. errmsg == 'c is NULL', errmsg)
+  end subroutine convolutions_and_products
 
   subroutine refused()
     type(sparkle_buffer) :: buffer

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::allocate;
+use crate::backend::Range;
 use crate::error::{Error, Result};
+use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Region};
 
@@ -56,6 +58,29 @@ pub fn lost(context: &Context, name: &str) -> Error {
     Error::ContentsLost { device: context.device().to_owned(), what: name.to_owned() }
 }
 
+impl<'a> ResidentRange<'a> {
+    /// The range that a call of the device layer names.
+    ///
+    /// # Errors
+    /// As [`ResidentKey::of`].
+    pub fn of(range: &Range<'a>) -> Result<Self> {
+        let key = ResidentKey::of(range.memory.engine().token())?;
+        let Range { memory, offset, bytes, name } = *range;
+        Ok(ResidentRange { key, whole: memory.bytes(), offset, bytes, name })
+    }
+
+    /// `bytes` bytes of it, from `offset` on.
+    pub fn part(&self, offset: usize, bytes: usize) -> Self {
+        debug_assert!(offset + bytes <= self.bytes);
+        ResidentRange { offset: self.offset + offset, bytes, ..*self }
+    }
+}
+
+/// Makes what earlier calls wrote to buffers visible to shaders and copies. To be called before their first use.
+pub fn see_writes(context: &Context) {
+    context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT | api::BUFFER_UPDATE_BARRIER_BIT);
+}
+
 impl Residents {
     /// The buffer, if its contents are valid.
     pub fn get(&self, key: ResidentKey) -> Option<&Buffer> {
@@ -77,6 +102,33 @@ impl Residents {
         self.buffers.remove(&key);
     }
 
+    /// Makes sure that the contents of a range are valid, or are all of a buffer and will be overwritten.
+    ///
+    /// # Errors
+    /// As [`Residents::operand`].
+    pub fn ensure(
+        &mut self,
+        context: &Rc<Context>,
+        range: &ResidentRange<'_>,
+        overwrites: bool,
+    ) -> Result<()> {
+        if range.bytes == 0 || self.buffers.contains_key(&range.key) {
+            return Ok(());
+        }
+        if !overwrites || range.bytes != range.whole {
+            return Err(lost(context, range.name));
+        }
+        allocate::push(&mut self.fresh, range.key, "the buffers of a call")?;
+        let buffer = Buffer::new(context, range.whole)?;
+        self.put(range.key, buffer)
+    }
+
+    /// The range as a place of the context's memory; none if it has no bytes.
+    pub fn region(&self, range: &ResidentRange<'_>) -> Option<Region> {
+        let buffer = self.get(range.key).filter(|_| range.bytes > 0)?;
+        Some(Region { buffer: buffer.name(), offset: range.offset, bytes: range.bytes })
+    }
+
     /// A range of a buffer as an operand. If the call writes all of the range whatever it was (`overwrites`), its contents
     /// do not matter.
     ///
@@ -93,14 +145,7 @@ impl Residents {
             // A binding must not be empty.
             return Ok(Operand { copy: Some(Buffer::new(context, 0)?), region: None });
         }
-        if !self.buffers.contains_key(&range.key) {
-            if !overwrites || range.bytes != range.whole {
-                return Err(lost(context, range.name));
-            }
-            allocate::push(&mut self.fresh, range.key, "the buffers of a call")?;
-            let buffer = Buffer::new(context, range.whole)?;
-            self.put(range.key, buffer)?;
-        }
+        self.ensure(context, range, overwrites)?;
         let buffer = self.buffers.get(&range.key).ok_or_else(|| lost(context, range.name))?;
         let region = Region { buffer: buffer.name(), offset: range.offset, bytes: range.bytes };
         if region.offset.is_multiple_of(ALIGNMENT) {
@@ -139,16 +184,6 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// The range itself; a copy of it stands in for it in shaders if [`Operand::is_copy`].
-    pub fn region(&self) -> Option<Region> {
-        self.region
-    }
-
-    /// Whether shaders see a copy.
-    pub fn is_copy(&self) -> bool {
-        self.copy.is_some()
-    }
-
     /// Copies what shaders wrote to the range, if they saw a copy. Shader writes need a barrier of
     /// `BUFFER_UPDATE_BARRIER_BIT` before.
     ///

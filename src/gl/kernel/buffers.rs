@@ -6,10 +6,9 @@ use std::rc::Rc;
 use crate::allocate;
 use crate::backend::DeviceMemory;
 use crate::error::{Error, Result};
-use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
-use crate::gl::execution::residents::{Operand, ResidentKey, ResidentRange, Residents};
+use crate::gl::execution::residents::{self, Operand, ResidentKey, ResidentRange, Residents};
 use crate::kernel::bind::{Elements, Launch, Resident};
 use crate::kernel::describe;
 use crate::kernel::glsl::{PARAMETER_BINDING, Parameters};
@@ -138,8 +137,7 @@ impl Bound {
     /// Binds what the kernel's program uses.
     pub fn bind(&self, context: &Context) {
         if self.has_residents() {
-            // What earlier calls wrote.
-            context.api().memory_barrier(api::SHADER_STORAGE_BARRIER_BIT | api::BUFFER_UPDATE_BARRIER_BIT);
+            residents::see_writes(context);
         }
         (0..).zip(&self.arrays).for_each(|(slot, array)| array.bind(context, slot));
         self.parameters.iter().for_each(|buffer| buffer.bind(PARAMETER_BINDING));

@@ -46,7 +46,7 @@ impl Held {
         unsafe { Arg::resident(resident, (None, len), Type::Real32, is_writable) }
     }
 
-    fn whole(&self, is_writable: bool) -> Arg<'_> {
+    pub fn whole(&self, is_writable: bool) -> Arg<'_> {
         self.arg((0, self.len), is_writable)
     }
 }
