@@ -1,27 +1,55 @@
 # Commands for developers and packagers. CI runs `make test`.
 CARGO  ?= cargo
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)/release
+
+# Where `make install` puts things. DESTDIR is put before all of them.
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/sparkle
 DESTDIR ?=
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-SOVERSION := $(word 1,$(subst ., ,$(VERSION)))
-TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+SOVERSION := $(shell sed -n 's/^const SOVERSION: u32 = \(.*\);/\1/p' build.rs)
+# The list of `rustc --print native-static-libs`.
+NATIVE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 # What the tests need beyond Rust: Debian packages, and the tools by which they are recognised.
-PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools
-TOOLS := gcc g++ gfortran nm glslangValidator
+PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri libegl-dev libgl-dev glslang-tools cmake pkg-config \
+  python3-numpy python3-hatchling
+TOOLS := gcc g++ gfortran nm glslangValidator cmake pkg-config
 
-.PHONY: all test lint check deps lib fortran header install fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header wheel install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
 
-all: lib
+## Everything that `make install` copies: the libraries, the program, its pages; the Fortran modules if there is a compiler.
+all: program pages fortran-if-possible
 
-## The shared and the static library, release build.
+## The shared and the static library, release build. Beside libsparkle.so lies a link that has the name of its SONAME.
 lib:
 	$(CARGO) build --release --locked --lib
-	ln -sf libsparkle.so $(TARGET)/libsparkle.so.$(SOVERSION)
 
-## The Fortran modules, in fortran/build.
+program:
+	$(CARGO) build --release --locked
+
+## Manual pages and shell completions.
+pages: program
+	$(MAKE) --no-print-directory write-pages
+
+write-pages:
+	mkdir -p "$(TARGET)/pages"
+	"$(TARGET)/sparkle" man "$(TARGET)/pages/man" >/dev/null
+	for shell in bash zsh fish; do "$(TARGET)/sparkle" completions $$shell > "$(TARGET)/pages/sparkle.$$shell" || exit 1; done
+
+## The Fortran modules, in fortran/build/COMPILER: make fortran [FC=flang-22]
 fortran:
 	$(MAKE) -C fortran
+
+fortran-if-possible:
+	@if command -v "$$($(MAKE) -s -C fortran name)" >/dev/null; then $(MAKE) -C fortran; \
+	else echo "skipped: the Fortran modules (no Fortran compiler; name one with FC=)"; fi
 
 ## All checks and all tests. As root on Debian or Ubuntu it installs what is missing.
 test: deps lint check
@@ -29,7 +57,7 @@ test: deps lint check
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
-	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
+	$(CARGO) clippy --package sparkle-compute --lib --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --lib
 
 # Where Mesa's software driver is installed, a test that finds no GL device fails instead of being skipped.
@@ -37,12 +65,15 @@ check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
 	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --features rayon --test rayon
+	$(CARGO) test --locked --package sparkle-compute --features rayon,lab --test rayon
 
 deps:
 	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	for library in libEGL.so.1 libGL.so; do \
 	  find /usr/lib /usr/lib64 -name $$library 2>/dev/null | grep -q . || missing="$$missing $$library"; done; \
+	for python in python3 /usr/bin/python3 missing; do \
+	  if [ $$python = missing ]; then missing="$$missing python3-numpy python3-hatchling"; \
+	  elif $$python -c "import numpy, hatchling" 2>/dev/null; then break; fi; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
@@ -106,7 +137,7 @@ MIRI_TESTS ?= problem:: memory:: ffi::boundary ffi::pointer ffi::status ffi::han
 miri:
 	@if ! $(MIRI) --version >/dev/null 2>&1; then \
 	  echo "skipped: miri (rustup component add --toolchain nightly miri rust-src)"; exit 0; fi; \
-	set -x; MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" $(MIRI) test --locked --lib --no-default-features -- $(MIRI_TESTS)
+	set -x; MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" $(MIRI) test --locked --package sparkle-compute --lib -- $(MIRI_TESTS)
 
 PRODUCTS ?= 2000
 INPUTS ?= 100
@@ -120,42 +151,47 @@ exact-products:
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 
-## Library, header, pkg-config file, Fortran sources and the program, under $(DESTDIR)$(PREFIX).
-install: lib
-	$(CARGO) build --release --locked
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
-	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran
-	install -m 755 $(TARGET)/sparkle $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(TARGET)/libsparkle.so $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(VERSION)
-	ln -sf libsparkle.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so.$(SOVERSION)
-	ln -sf libsparkle.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsparkle.so
-	install -m 644 $(TARGET)/libsparkle.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/sparkle.h $(DESTDIR)$(PREFIX)/include/
-	cp -r fortran/src fortran/reference fortran/examples fortran/fpm.toml fortran/Makefile \
-	  $(DESTDIR)$(PREFIX)/share/sparkle/fortran/
-	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sparkle' 'Version: $(VERSION)' \
-	  'Description: fp32 convolution and matrix products on GPUs through OpenGL and on the CPU' \
-	  'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -lsparkle' \
-	  'Libs.private: -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sparkle.pc
+PYTHON ?= python3
+
+## A wheel for Python that carries the library, in target/release/wheels. PYTHON needs hatchling (Debian: python3-hatchling).
+wheel: lib
+	cd python && WHEEL_LIBRARY="$(abspath $(TARGET))/libsparkle.so" \
+	  $(PYTHON) -m hatchling build -t wheel -d "$(abspath $(TARGET))/wheels"
+
+# Only copies, so that root needs no cargo.
+INSTALL = TARGET="$(TARGET)" FORTRAN="$(or $(FORTRAN),fortran/build)" COMPILER="$$($(MAKE) -s -C fortran compiler)" \
+  PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" DATADIR="$(DATADIR)" \
+  MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" DESTDIR="$(DESTDIR)" VERSION=$(VERSION) SOVERSION=$(SOVERSION) \
+  MAJOR=$(word 1,$(subst ., ,$(VERSION))) MINOR=$(word 2,$(subst ., ,$(VERSION))) NATIVE_LIBS="$(NATIVE_LIBS)" \
+  sh packaging/install.sh
+
+## Copies what `make` built: make install [PREFIX=/usr/local] [LIBDIR=...] [DESTDIR=...]
+install:
+	@$(INSTALL) install
+
+## Removes what `make install` copied, with the same PREFIX, DATADIR and DESTDIR.
+uninstall:
+	@$(INSTALL) uninstall
 
 # Peers at fixed versions. Nothing is installed outside this folder.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
-THREADS ?= 1
+# One thread, then all cores.
+THREADS ?= 1 $(filter-out 1,$(shell nproc))
 ROUNDS ?= 5
 SECONDS ?= 0.2
 
-## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating: make bench-peers [THREADS=n] [ROUNDS=n] [RECORD=1]
+## Compares Sparkle with oneDNN, ncnn and OpenBLAS, alternating, with one thread and with all cores: make bench-peers [THREADS="n ..."] [ROUNDS=n] [RECORD=1]
 bench-peers: $(PEERS)/onednn_conv $(PEERS)/openblas_sgemm $(PEERS)/openblas/unpacked
 	$(CARGO) build --release --locked --example bench_driver
-	python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
-	  --threads $(THREADS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks)
+	for threads in $(THREADS); do \
+	  python3 benchmarks/peers/compare.py --peers $(PEERS) --sparkle $(TARGET)/examples/bench_driver \
+	    --threads $$threads --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(RECORD),--record benchmarks) || exit; done
 
-PYTHON ?= python3
 TOP ?= 3
 
 ## Compares Sparkle's shaders with cuDNN and cuBLAS (PyTorch with CUDA in PYTHON), alternating: make bench-gpu [TOP=n] [ROUNDS=n] [RECORD=1] [ALONE=1]
 bench-gpu:
-	$(CARGO) build --release --locked --example gpu_driver
+	$(CARGO) build --release --locked --features lab --example gpu_driver
 	$(PYTHON) benchmarks/peers/compare_gpu.py --sparkle $(TARGET)/examples/gpu_driver \
 	  --top $(TOP) --rounds $(ROUNDS) $(if $(ALONE),--alone) $(if $(RECORD),--record benchmarks)
 	$(MAKE) bench-stream
@@ -171,7 +207,7 @@ STREAM = $(TARGET)/sparkle stream --suite benchmarks/suite.csv --device $(STREAM
 
 ## Measures pipelines beside the reference's way, layers bound by kernels, and small jobs: make bench-stream [DEVICE=gl:N] [BATCHES=n] [STREAMED=layers] [JOBS=n]
 bench-stream:
-	$(CARGO) build --release --locked --features cli --bin sparkle --example small_jobs
+	$(CARGO) build --release --locked --bin sparkle --example small_jobs
 	for layer in $(STREAMED); do $(STREAM) --batches $(BATCHES) --layer $$layer || exit 1; done
 	for layer in $(BOUND_BY_KERNELS); do \
 	  SPARKLE_ALGORITHM=direct $(STREAM) --batches 100 --layer $$layer --way "in place, host" --slots 8 || exit 1; done

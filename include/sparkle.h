@@ -204,6 +204,29 @@ typedef int32_t sparkle_device_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// What a call on "multi" was cut into.
+enum sparkle_dimension
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// The images of a batch.
+  SPARKLE_DIMENSION_IMAGES = 0,
+  /// The output channels of a convolution.
+  SPARKLE_DIMENSION_CHANNELS = 1,
+  /// The rows of a matrix product.
+  SPARKLE_DIMENSION_ROWS = 2,
+  /// The columns of a matrix product.
+  SPARKLE_DIMENSION_COLUMNS = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_dimension sparkle_dimension;
+#else
+typedef int32_t sparkle_dimension;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// A version of GLSL.
 enum sparkle_glsl_version
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -668,6 +691,26 @@ typedef struct sparkle_timing {
   char fallback[256];
 } sparkle_timing;
 
+/// The part of a call that one device computed. The text is UTF-8 and ends with a NUL.
+typedef struct sparkle_share {
+  /// sizeof(sparkle_share); the caller sets it in the first element of an array.
+  size_t size;
+  /// The first index of the share in its dimension, from 0.
+  int64_t first;
+  /// How many there are.
+  int64_t count;
+  /// The predicted time of the share in milliseconds; 0 if the shares are fixed.
+  double predicted_ms;
+  /// The time that it took on its device in milliseconds, transfers included.
+  double measured_ms;
+  /// A sparkle_dimension.
+  int32_t dimension;
+  /// Zero.
+  int32_t reserved;
+  /// The device that computed it, as a selector.
+  char device[32];
+} sparkle_share;
+
 /// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
 /// field here, but the second of the sizes in the functions.
 typedef struct conv2d_params_t {
@@ -757,10 +800,15 @@ sparkle_status sparkle_device_describe(size_t index,
 /// is one of:
 /// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
 ///   predicted time. If a GPU fails, the CPU computes the problem;
+/// - "multi": the CPU and all hardware GPUs together share the work of each call: images of a batch, or output channels
+///   if there are fewer images than devices, or rows or columns of a product. The shares are learned from the calls.
+///   "multi:gl:0,gl:1=2,cpu" names the devices; if one has a weight, the weights fix the shares. sparkle_last_shares
+///   tells who did what. If a device fails, the others compute its share. Only if the CPU fails as well, an output may
+///   be partly written;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// A device other than "auto" and "multi" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
 /// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing reports it.
 ///
 /// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
@@ -1150,6 +1198,16 @@ sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);
+
+/// Writes the shares of this thread's last successful call, the one that sparkle_last_timing is about, and their number
+/// to `*out_count`: 0 unless the call ran on "multi". At most `capacity` shares are written to the array `out`, in the
+/// order of their first index. The caller sets `size` in the first element only; all elements have that size. `out` may
+/// be NULL if `capacity` is 0.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
+sparkle_status sparkle_last_shares(struct sparkle_share *out,
+                                   size_t capacity,
+                                   size_t *out_count);
 
 /// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
 /// times.

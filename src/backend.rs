@@ -16,7 +16,7 @@ mod run;
 mod ticket;
 
 pub use resident::{DeviceMemory, EngineMemory, Guard, Range};
-pub use run::Run;
+pub use run::{Dimension, Run, Share, Shares};
 pub use ticket::Ticket;
 
 /// An engine bound to one device.
@@ -32,6 +32,11 @@ pub trait Backend: Send + Sync {
     /// The id for a [`Run`]. An engine with short calls returns a stored one, to avoid an allocation.
     fn shared_id(&self) -> Arc<str> {
         self.id().into()
+    }
+
+    /// A text that names the device, its driver and what else decides how fast it is: the key of measurements.
+    fn fingerprint(&self) -> String {
+        self.id().to_owned()
     }
 
     /// The device's measured rates. The first call may measure, which takes some tens of milliseconds.

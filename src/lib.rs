@@ -18,7 +18,7 @@
 //!
 //! | layer | purpose |
 //! | --- | --- |
-//! | `src/bin/sparkle` | the program |
+//! | `program` | the program |
 //! | `ffi` | the C ABI: checks pointers, calls the layers below, converts errors; no algorithm |
 //! | [`mod@device`] | lists the devices, chooses one for each call, falls back to the CPU |
 //! | `cpu`, `gl` | the engines |

@@ -39,7 +39,9 @@ fn exported() -> BTreeSet<String> {
         .expect("nm could not be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+    // "address T name@@version"; the version itself is an absolute symbol.
+    let symbols = text.lines().map(|line| line.split_whitespace().rev().collect::<Vec<_>>());
+    symbols.filter(|it| it[1] != "A").map(|it| it[0].split('@').next().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -188,4 +190,22 @@ fn no_source_of_the_library_prints_or_ends_the_process() {
         read += 1;
     }
     assert!(read >= 100 && log == 1, "{read} files, {log} places that write to stderr");
+}
+
+/// GNU ld, where it is installed, gives every symbol the SONAME as its version.
+#[test]
+fn symbols_have_the_version_of_the_soname() {
+    if Command::new("ld.bfd").arg("--version").output().is_err() {
+        eprintln!("skipped: no ld.bfd");
+        return;
+    }
+    let library = support::library_dir().join("libsparkle.so");
+    let run = |tool: &str, option: &str| {
+        let output = Command::new(tool).arg(option).arg(&library).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run("readelf", "-dW").contains("Library soname: [libsparkle.so.0]"));
+    let symbols = run("nm", "-D");
+    let ours: Vec<&str> = symbols.lines().filter(|line| line.contains(" sparkle_")).collect();
+    assert!(ours.len() > 35 && ours.iter().all(|line| line.ends_with("@@libsparkle.so.0")), "{symbols}");
 }

@@ -32,12 +32,14 @@ fn layouts_in_c_and_cpp() {
 }
 
 const NEW_API: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\n";
+/// Also of a GPU beside the CPU.
+const WITH_SHARES: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\nshares\n";
 
 fn new_api(device: &str) {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let mut command = std::process::Command::new(PROGRAM.get_or_init(|| compile_c("new_api.c", &PEDANTIC)));
     command.arg(device);
-    support::run_command(command).expect(NEW_API);
+    support::run_command(command).expect(if device.starts_with("gl:") { WITH_SHARES } else { NEW_API });
 }
 
 #[test]

@@ -92,6 +92,8 @@ def measure(works, drivers, threads, rounds, seconds, say):
                     time.sleep(SPIN_SECONDS)
                 figures.add(name, part, drivers[part].ask(*request, seconds))
             figures.add(name, "peak", drivers["sparkle"].ask("peak", min(seconds, 0.1)))
+            if "avx2" in parts:
+                figures.add(name, "avx2 peak", drivers["avx2"].ask("peak", min(seconds, 0.1)))
     return figures
 
 
@@ -115,39 +117,43 @@ def text(value):
     return value if isinstance(value, str) else "-" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def convolutions(figures, names):
+def convolutions(figures, names, threads):
     """The table of layers, and the project's targets: (figure, measured, at least, where)."""
     head = ["layer", "onednn call", "onednn prepacked", "ncnn", "sparkle call", "sparkle prepacked", "sparkle direct"]
-    head += ["call/onednn", "prepacked/onednn", "prepacked/better", "direct/peak", "peak", "kernel"]
-    rows, ratios = [], {key: [] for key in head[7:11]}
+    head += ["call/onednn", "prepacked/onednn", "prepacked/better", "direct/peak", "avx2/its peak", "peak", "kernel"]
+    rows, ratios = [], {key: [] for key in head[7:12]}
     for name in names:
         of = lambda driver, key: figures.of(name, driver, key)
         rates = [of("onednn", "call"), of("onednn", "prepacked"), of("ncnn", "prepacked")]
         rates += [of("sparkle", "call"), of("sparkle", "prepacked"), of("direct", "prepacked")]
         peak = of("peak", "peak")
-        values = [rates[3] / rates[0], rates[4] / rates[1], rates[4] / max(rates[1], rates[2]), rates[5] / peak]
+        narrow = of("avx2", "prepacked") / of("avx2 peak", "peak")
+        values = [rates[3] / rates[0], rates[4] / rates[1], rates[4] / max(rates[1], rates[2]), rates[5] / peak, narrow]
         for key, value in zip(ratios, values):
             ratios[key].append(value)
         rows.append([name, *rates, *values, peak, of("sparkle", "kernel")])
-    means = [geometric_mean(row[column] for row in rows) for column in range(1, 12)]
+    means = [geometric_mean(row[column] for row in rows) for column in range(1, 13)]
     rows.append(["geomean", *means, ""])
     worst = lambda key: min(zip(ratios[key], names))
     call, prepacked = worst("call/onednn"), worst("prepacked/better")
     summary = [
-        ("prepacked over the better of oneDNN prepacked and ncnn, geomean", means[8], 1.05, ""),
+        ("prepacked over the better of oneDNN prepacked and ncnn, geomean", means[8], 1.25, ""),
         ("prepacked over oneDNN prepacked, geomean", means[7], 1.40, ""),
         ("as given over oneDNN's call, geomean", means[6], 1.40, ""),
-        ("worst layer, prepacked over the better peer", prepacked[0], 0.90, prepacked[1]),
-        ("worst layer, as given over oneDNN's call", call[0], 0.90, call[1]),
-        ("direct algorithms, prepacked: share of the FMA peak", means[9], 0.88, ""),
+        ("worst layer, prepacked over the better peer", prepacked[0], 1.00, prepacked[1]),
+        ("worst layer, as given over oneDNN's call", call[0], 1.00, call[1]),
+        ("direct algorithms, prepacked: share of the FMA peak", means[9], 0.85, ""),
+        ("direct algorithms with AVX2: share of its own peak", means[10], 0.88, ""),
     ]
     if figures.of(names[0], "one thread", "prepacked"):
         gains = [figures.of(n, "sparkle", "prepacked") / figures.of(n, "one thread", "prepacked") for n in names]
-        summary.append(("these threads over one thread, prepacked, geomean", geometric_mean(gains), 1.85, "2 threads"))
+        # 1.85 of 2 threads, 11 of 16: asked of 16 cores; in between a straight line of the logarithms.
+        aim = 1.85 * (threads / 2) ** 0.857
+        summary.append(("these threads over one thread, prepacked, geomean", geometric_mean(gains), aim, f"{threads} threads"))
     return [head, *rows], summary
 
 
-def shapes(figures, names):
+def shapes(figures, names, _threads):
     """The same for layers outside the suite, compared with oneDNN only, without targets."""
     head = ["shape", "onednn call", "onednn prepacked", "sparkle call", "sparkle prepacked"]
     rows = [head + ["call/onednn", "prepacked/onednn", "prepacked/peak", "kernel"]]
@@ -159,13 +165,13 @@ def shapes(figures, names):
     call, prepacked = min((row[5], row[0]) for row in rows[1:]), min((row[6], row[0]) for row in rows[1:])
     return rows, [
         ("shapes, as given over oneDNN's call, geomean", geometric_mean(row[5] for row in rows[1:]), None, ""),
-        ("shapes, prepacked over oneDNN prepacked, geomean", geometric_mean(row[6] for row in rows[1:]), None, ""),
+        ("shapes, prepacked over oneDNN prepacked, geomean", geometric_mean(row[6] for row in rows[1:]), 1.50, ""),
         ("worst shape, as given over oneDNN's call", call[0], None, call[1]),
-        ("worst shape, prepacked over oneDNN prepacked", prepacked[0], None, prepacked[1]),
+        ("worst shape, prepacked over oneDNN prepacked", prepacked[0], 0.95, prepacked[1]),
     ]
 
 
-def products(figures, names):
+def products(figures, names, _threads):
     """The same for sgemm."""
     rows = [["sgemm", "openblas", "openblas avx512", "sparkle", "sparkle/better", "sparkle/peak", "peak"]]
     for name in names:
@@ -175,7 +181,7 @@ def products(figures, names):
     over, share = min((row[4], row[0]) for row in rows[1:]), min((row[5], row[0]) for row in rows[1:])
     return rows, [
         ("sgemm over the better OpenBLAS, worst size", over[0], 1.0, over[1]),
-        ("sgemm, share of the FMA peak, worst size", share[0], 0.92, share[1]),
+        ("sgemm, share of the FMA peak, worst size", share[0], 0.88, share[1]),
     ]
 
 
@@ -230,8 +236,9 @@ def main():
         "openblas": Driver([peers / "openblas_sgemm", library], threads),
         "sparkle": Driver([options.sparkle], threads),
         "direct": Driver([options.sparkle], threads, SPARKLE_ALGORITHM="direct"),
+        "avx2": Driver([options.sparkle], threads, SPARKLE_ALGORITHM="direct", SPARKLE_ISA="avx2"),
     }
-    parts = ["onednn", "ncnn", "sparkle", "direct"]
+    parts = ["onednn", "ncnn", "sparkle", "direct", "avx2"]
     if threads > 1:
         drivers["one thread"] = Driver([options.sparkle], 1)
         parts.append("one thread")
@@ -258,7 +265,7 @@ def main():
     for what, tabulate in (("conv2d", convolutions), ("sgemm", products), ("shapes", shapes)):
         names = [name for name in works if kinds[name] == what]
         if names:
-            tables[what], figures_of = tabulate(figures, names)
+            tables[what], figures_of = tabulate(figures, names, threads)
             summary += figures_of
     verdicts = [["figure", "measured", "at least", "", "where"]]
     for name, got, aim, where in summary:

@@ -33,6 +33,8 @@
 module sparkle
   use sparkle_runtime, only: sparkle_device, sparkle_device_info, sparkle_devices, sparkle_timing, &
     sparkle_last_timing, sparkle_version, sparkle_num_threads, sparkle_set_num_threads, sparkle_finalize, &
+    sparkle_share, sparkle_last_shares, SPARKLE_DIMENSION_IMAGES, SPARKLE_DIMENSION_CHANNELS, &
+    SPARKLE_DIMENSION_ROWS, SPARKLE_DIMENSION_COLUMNS, &
     sparkle_set_log_handler, sparkle_log_handler, SPARKLE_KIND_CPU, SPARKLE_KIND_GL, SPARKLE_LOG_DEBUG, &
     SPARKLE_LOG_INFO, SPARKLE_LOG_WARNING
   use sparkle_convolution, only: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan

@@ -103,6 +103,17 @@ module sparkle_c
     character(kind=c_char) :: fallback(256)
   end type c_timing
 
+  type, bind(C) :: c_share
+    integer(c_size_t) :: size = 0
+    integer(c_int64_t) :: first = 0
+    integer(c_int64_t) :: count = 0
+    real(c_double) :: predicted_ms = 0.0_c_double
+    real(c_double) :: measured_ms = 0.0_c_double
+    integer(c_int32_t) :: dimension = 0
+    integer(c_int32_t) :: reserved = 0
+    character(kind=c_char) :: device(32)
+  end type c_share
+
   !> Zero in a field means its default.
   type, bind(C) :: c_pipeline_options
     integer(c_size_t) :: size = 0
@@ -468,6 +479,14 @@ module sparkle_c
       type(c_timing), intent(inout) :: timing
       integer(c_int32_t) :: status
     end function c_last_timing
+
+    function c_last_shares(shares, capacity, count) bind(C, name="sparkle_last_shares") result(status)
+      import :: c_int32_t, c_share, c_size_t
+      type(c_share), intent(inout) :: shares(*)
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(out) :: count
+      integer(c_int32_t) :: status
+    end function c_last_shares
 
     function c_strlen(text) bind(C, name="strlen") result(length)
       import :: c_ptr, c_size_t

@@ -2,14 +2,15 @@
 !>
 !> Part of module `sparkle`; programs use that module.
 module sparkle_runtime
-  use, intrinsic :: iso_c_binding, only: c_associated, c_double, c_f_pointer, c_funloc, c_int32_t, c_loc, &
+  use, intrinsic :: iso_c_binding, only: c_associated, c_double, c_f_pointer, c_funloc, c_int32_t, c_int64_t, c_loc, &
     c_null_char, c_null_funptr, c_null_ptr, c_ptr, c_size_t
   use sparkle_c
   use sparkle_support
   implicit none
   private
   public :: sparkle_device, sparkle_device_info, sparkle_devices, handle_of
-  public :: sparkle_timing, sparkle_last_timing
+  public :: sparkle_timing, sparkle_last_timing, sparkle_share, sparkle_last_shares
+  public :: SPARKLE_DIMENSION_IMAGES, SPARKLE_DIMENSION_CHANNELS, SPARKLE_DIMENSION_ROWS, SPARKLE_DIMENSION_COLUMNS
   public :: sparkle_version, sparkle_num_threads, sparkle_set_num_threads, sparkle_finalize
   public :: sparkle_set_log_handler, sparkle_log_handler
   public :: SPARKLE_KIND_CPU, SPARKLE_KIND_GL, SPARKLE_LOG_DEBUG, SPARKLE_LOG_INFO, SPARKLE_LOG_WARNING
@@ -68,6 +69,26 @@ module sparkle_runtime
     character(len=96) :: kernel = ''
     character(len=256) :: fallback = ''
   end type sparkle_timing
+
+  integer, parameter :: SPARKLE_DIMENSION_IMAGES = 0
+  integer, parameter :: SPARKLE_DIMENSION_CHANNELS = 1
+  integer, parameter :: SPARKLE_DIMENSION_ROWS = 2
+  integer, parameter :: SPARKLE_DIMENSION_COLUMNS = 3
+
+  !> The part of a call on `multi` that one device computed.
+  type :: sparkle_share
+    character(len=32) :: device = ''
+    !> What was cut: one of the constants SPARKLE_DIMENSION_*. A product's rows and columns are those of the C interface:
+    !> a Fortran matrix is cut by columns.
+    integer :: dimension = SPARKLE_DIMENSION_IMAGES
+    !> The first index, from 1, and how many there are.
+    integer(c_int64_t) :: first = 1
+    integer(c_int64_t) :: count = 0
+    !> Zero if the shares are fixed.
+    real(c_double) :: predicted_ms = 0.0_c_double
+    !> Transfers included.
+    real(c_double) :: measured_ms = 0.0_c_double
+  end type sparkle_share
 
   abstract interface
     !> Receives the library's log messages. Any thread may call it, several at once.
@@ -219,6 +240,33 @@ contains
     end if
     call settle('sparkle_last_timing', problem, stat, errmsg)
   end subroutine sparkle_last_timing
+
+  !> The shares of this thread's last successful computation, by their first index; of size 0 unless it ran on `multi`.
+  subroutine sparkle_last_shares(shares, stat, errmsg)
+    type(sparkle_share), allocatable, intent(out) :: shares(:)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    !> `multi` has at most 16 devices, and a share that a device left is cut again for the others.
+    integer, parameter :: MOST = 256
+    type(failure) :: problem
+    type(c_share) :: raw(MOST)
+    integer(c_size_t) :: count
+    integer :: i
+
+    raw(1)%size = storage_size(raw) / storage_size(c_null_char)
+    count = 0
+    call take_status(problem, c_last_shares(raw, int(MOST, c_size_t), count))
+    allocate (shares(min(int(count), MOST)))
+    do i = 1, size(shares)
+      shares(i)%device = text_in(raw(i)%device)
+      shares(i)%dimension = int(raw(i)%dimension)
+      shares(i)%first = raw(i)%first + 1
+      shares(i)%count = raw(i)%count
+      shares(i)%predicted_ms = raw(i)%predicted_ms
+      shares(i)%measured_ms = raw(i)%measured_ms
+    end do
+    call settle('sparkle_last_shares', problem, stat, errmsg)
+  end subroutine sparkle_last_shares
 
   !> The library's version, for instance `0.1.0`.
   function sparkle_version() result(version)

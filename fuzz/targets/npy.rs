@@ -8,13 +8,13 @@
 use libfuzzer_sys::fuzz_target;
 
 #[rustfmt::skip]
-#[path = "../../src/bin/sparkle/failure.rs"]
+#[path = "../../program/src/failure.rs"]
 mod failure;
 #[rustfmt::skip]
-#[path = "../../src/bin/sparkle/memory.rs"]
+#[path = "../../program/src/memory.rs"]
 mod memory;
 #[rustfmt::skip]
-#[path = "../../src/bin/sparkle/npy/mod.rs"]
+#[path = "../../program/src/npy/mod.rs"]
 mod npy;
 
 use npy::Array;

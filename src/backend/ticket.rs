@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     fn run() -> Run {
-        Run { device: "d".into(), kernel: "k".into(), timing: Default::default(), fallback: None }
+        Run::new("d".into(), "k".into(), Default::default(), None)
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn measure() -> Result<Rates> {
     for _ in 0..ROUNDS {
         let mut operations = 0;
         let registers = shortest(MANY, || {
-            operations = peak::run();
+            operations = peak::run(Isa::best().name());
             Ok(())
         })?;
         let arithmetic = shortest(REPEATS, || {

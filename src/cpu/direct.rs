@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::conv2d::windows::{self, WindowsPlan};
 use super::grouped::{self, GroupedKernel, GroupedShape};
 use super::isa::{Isa, with_kernel};
 use super::turned::TurnedPlan;
@@ -20,7 +21,7 @@ use crate::backend::Plan;
 use crate::cpu::tunables::MAX_RECENT;
 use crate::error::Result;
 use crate::memory::dot_conv::DotConv;
-use crate::memory::implicit_im2col::ImplicitIm2col;
+use crate::memory::implicit_im2col::{ImplicitIm2col, Window};
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
@@ -31,6 +32,8 @@ enum Method {
     Grouped(GroupedShape),
     /// With images read in place, or with packed panels if `None`.
     ImplicitGemm(Option<ImplicitIm2col>),
+    /// Implicit GEMM in windows, for finite weights.
+    Windows(Vec<Window>),
 }
 
 impl Method {
@@ -39,7 +42,22 @@ impl Method {
             return Method::DotConv(cut);
         }
         let grouped = grouped::choose(kernel, problem).map(Method::Grouped);
-        grouped.unwrap_or_else(|| Method::ImplicitGemm(conv2d::implicit_im2col(kernel, problem)))
+        if let Some(method) = grouped.or_else(|| windows::choose(kernel, problem, once).map(Method::Windows))
+        {
+            return method;
+        }
+        Self::implicit_gemm(kernel, problem)
+    }
+
+    /// Implicit GEMM of the whole map.
+    fn implicit_gemm<K: GroupedKernel>(kernel: K, problem: &Conv2d) -> Self {
+        Method::ImplicitGemm(conv2d::implicit_im2col(kernel, problem))
+    }
+
+    /// This method, or one that computes with these weights.
+    fn with_weights<K: GroupedKernel>(self, kernel: K, problem: &Conv2d, weights: &[f32]) -> Self {
+        let may = !matches!(self, Method::Windows(_)) || windows::allow(weights);
+        if may { self } else { Self::implicit_gemm(kernel, problem) }
     }
 
     /// The method of a one-shot call, cached: comparing all methods takes some microseconds, a few percent of a call
@@ -91,7 +109,8 @@ fn plan_with<K: GroupedKernel>(
         let plan = plan_with(kernel, &other, &weights, bias)?;
         return Ok(Box::new(TurnedPlan::new(kernel, problem, plan)));
     }
-    match Method::choose(kernel, problem, false) {
+    let problem = &turned::rows_as_channels(problem).unwrap_or(*problem);
+    match Method::choose(kernel, problem, false).with_weights(kernel, problem, weights) {
         Method::DotConv(cut) => {
             Ok(Box::new(dot_conv::DotConvPlan::new(kernel, problem, cut, weights, bias)?))
         }
@@ -99,7 +118,11 @@ fn plan_with<K: GroupedKernel>(
             Ok(Box::new(grouped::GroupedPlan::new(kernel, shape, problem, weights, bias)?))
         }
         Method::ImplicitGemm(implicit) => {
-            Ok(Box::new(conv2d::ConvPlan::with_implicit(kernel, problem, (weights, bias), implicit)?))
+            let geometry = conv2d::geometry(kernel, problem, implicit);
+            Ok(Box::new(conv2d::ConvPlan::with_geometry(kernel, problem, (weights, bias), geometry)?))
+        }
+        Method::Windows(windows) => {
+            Ok(Box::new(WindowsPlan::new(kernel, problem, &windows, (weights, bias))?))
         }
     }
 }
@@ -131,7 +154,8 @@ fn once_with<K: GroupedKernel>(
             once_with(kernel, &other, (&weights, given.1), input, output)
         });
     }
-    match Method::for_call(kernel, problem) {
+    let problem = &turned::rows_as_channels(problem).unwrap_or(*problem);
+    match Method::for_call(kernel, problem).with_weights(kernel, problem, given.0) {
         Method::DotConv(cut) => {
             Ok((K::DOTS.into(), dot_conv::once(kernel, (problem, cut), given, input, output)?))
         }
@@ -139,6 +163,10 @@ fn once_with<K: GroupedKernel>(
             let plan = grouped::GroupedPlan::new(kernel, shape, problem, given.0, given.1)?;
             let timing = plan.run(input, output)?;
             Ok((plan.kernel().into(), timing))
+        }
+        Method::Windows(windows) => {
+            let plan = WindowsPlan::new(kernel, problem, &windows, given)?;
+            Ok((plan.kernel().into(), plan.run(input, output)?))
         }
         Method::ImplicitGemm(implicit) => {
             Ok((K::CONV.into(), conv2d::once(kernel, (problem, implicit), given, input, output)?))
@@ -181,7 +209,7 @@ mod tests {
                 methods[match chosen {
                     Method::DotConv(_) => 0,
                     Method::Grouped(_) => 1,
-                    Method::ImplicitGemm(_) => 2,
+                    Method::ImplicitGemm(_) | Method::Windows(_) => 2,
                 }] += 1;
             }
         }

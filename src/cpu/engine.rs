@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::isa::{Isa, with_kernel};
+use super::isa::{Isa, model, with_kernel};
 use super::kernels::Kernel;
+use super::pool::num_threads;
 use super::product::sgemm;
 use super::resident::HostMemory;
-use super::{autotune, calibrate, direct, winograd};
+use super::{autotune, calibrate, direct, kernel, winograd};
 use crate::backend::{Backend, EngineMemory, Plan};
 use crate::error::Result;
+use crate::kernel::bind::Launch;
 use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
@@ -34,6 +36,10 @@ impl Backend for Engine {
     fn shared_id(&self) -> Arc<str> {
         static ID: OnceLock<Arc<str>> = OnceLock::new();
         ID.get_or_init(|| self.id().into()).clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{}; {}; {} threads", model(), Isa::best().name(), num_threads())
     }
 
     fn hierarchy(&self) -> Result<Hierarchy> {
@@ -78,5 +84,10 @@ impl Backend for Engine {
             let timing = sgemm(kernel, problem, (a, b), c)?;
             Ok((KERNEL.get_or_init(|| sgemm_name(kernel).into()).clone(), timing))
         })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
+        let timing = kernel::launch(Isa::best(), launch)?;
+        Ok((launch.kernel().name.as_str().into(), timing))
     }
 }

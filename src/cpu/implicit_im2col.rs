@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::block::Ahead;
 use super::kernels::{CopyBlock, Kernel, Tap};
 use super::tunables::B_AHEAD;
-use crate::memory::implicit_im2col::{Axis, ColumnRun, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS};
+use crate::memory::implicit_im2col::{Axis, ColumnRun, Columns, ImplicitIm2col, MAX_SIDE, MAX_TAPS, Window};
 use crate::problem::Conv2d;
 
 /// How a convolution reads its images.
@@ -22,6 +22,9 @@ pub struct Geometry {
     run: ColumnRun,
     rows: Direction,
     cols: Direction,
+    /// Q of the whole map, and the window's first pixel in it.
+    map_width: usize,
+    origin: usize,
 }
 
 /// One direction, with everything that can be computed in advance.
@@ -137,7 +140,20 @@ impl Geometry {
         let (rows, cols) = Axis::both(problem.sizes());
         let columns = implicit.columns(columns, problem);
         let run = ColumnRun::new(&columns, implicit.run);
-        Geometry { implicit, columns, run, rows: Direction::new(rows), cols: Direction::new(cols) }
+        let map_width = cols.output;
+        let (rows, cols) = (Direction::new(rows), Direction::new(cols));
+        Geometry { implicit, columns, run, rows, cols, map_width, origin: 0 }
+    }
+
+    /// For one window of the map.
+    pub fn of_window(window: &Window, columns: Columns, problem: &Conv2d) -> Self {
+        let whole = Self::new(window.implicit, columns, problem);
+        Geometry {
+            rows: Direction::new(whole.rows.axis.within(&window.rows)),
+            cols: Direction::new(whole.cols.axis.within(&window.cols)),
+            origin: window.rows.outputs.start * whole.map_width + window.cols.outputs.start,
+            ..whole
+        }
     }
 
     pub fn taps(&self) -> usize {
@@ -151,6 +167,7 @@ impl Geometry {
         let alike = !self.implicit.staged
             && self.implicit.runs == 1
             && self.taps() == 1
+            && self.origin == 0
             && channel.is_multiple_of(lanes);
         let beyond = images.as_ptr().addr() / size_of::<f32>() % lanes;
         let run = self.implicit.aligned(&self.columns, (lanes - beyond) % lanes).filter(|_| alike)?;
@@ -173,14 +190,19 @@ impl Geometry {
         Strip { p: pixel / self.implicit.width, q: pixel % self.implicit.width, cols, beside }
     }
 
-    /// The first pixel of a strip in its run. Without gaps it is also the position in C.
+    /// The position in C of the first pixel of a strip without gaps.
+    pub fn position(&self, strip: &Strip) -> usize {
+        self.origin + self.pixel(strip)
+    }
+
+    /// The first pixel of a strip, counted in the window.
     pub fn pixel(&self, strip: &Strip) -> usize {
         strip.p * self.implicit.width + strip.q
     }
 
     /// Whether there are gaps between rows, whose columns are not pixels.
     pub fn gaps(&self) -> bool {
-        self.implicit.width != self.cols.axis.output
+        self.implicit.width != self.map_width
     }
 
     /// The pixels of a strip with gaps: their positions in C, and their columns in the strip.
@@ -285,7 +307,7 @@ impl Geometry {
 
     /// Whether elements between pixels are read. Without padding they are, as reading costs less than masking.
     fn reads_between(&self) -> bool {
-        self.rows.axis.pad + self.cols.axis.pad == 0
+        !(self.rows.axis.padded() || self.cols.axis.padded())
     }
 
     /// Copies some rows of one plane of a channel. Elements between rows, and rows that do not exist, become zero if

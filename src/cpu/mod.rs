@@ -15,6 +15,7 @@
 //! | `grouped/` | depthwise, grouped and shallow convolutions | |
 //! | `dot_conv` | few pixels with deep sums, as dot products | |
 //! | `winograd/` | Winograd's algorithm for 3x3 kernels | |
+//! | `kernel/` | kernels of the kernel language | |
 //! | `product`, `gemm/` | matrix products | `block`, `pack` |
 //! | `plan` | block sizes for this CPU | [`crate::memory::blocking`] |
 //! | `block`, `pack` | the loop around the register tile; packing | `kernels` |
@@ -48,6 +49,7 @@ mod grouped;
 mod im2col;
 mod implicit_im2col;
 mod isa;
+mod kernel;
 mod kernels;
 #[cfg(feature = "rayon")]
 mod lent;
@@ -72,7 +74,7 @@ pub use describe::{describe, measurements};
 pub use engine::open;
 #[cfg(feature = "rayon")]
 pub use pool::{end_rayon_loan, lend_rayon_pool};
-pub use pool::{num_threads, set_num_threads};
+pub use pool::{num_threads, set_num_threads, with_threads};
 pub use rates::{MeasuredRate, Measurements};
 
 /// Ends the pool after the last call that uses it. The next call starts another one.

@@ -8,11 +8,15 @@ use std::hint::black_box;
 /// Passes over all accumulators in a run: about 50 microseconds.
 const PASSES: usize = 1 << 14;
 
-/// Runs multiply-adds on the widest registers of this CPU. Returns the number of operations.
-pub fn run() -> u64 {
+/// Runs multiply-adds on the registers of an instruction set, named as in `SPARKLE_ISA`; on the widest of this CPU, if it lacks
+/// that or there is no such name. Returns the number of operations.
+pub fn run(isa: &str) -> u64 {
+    if isa == "portable" {
+        return baseline();
+    }
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") {
+        if is_x86_feature_detected!("avx512f") && isa != "avx2" {
             // SAFETY: just detected.
             return unsafe { x86::avx512() };
         }

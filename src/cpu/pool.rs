@@ -56,7 +56,34 @@ pub fn set_num_threads(count: usize) -> Result<()> {
 
 /// The number of threads that a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
 /// `OMP_NUM_THREADS`, else the number that the system makes available.
+///
+/// Inside [`with_threads`] it is at most the number given there.
 pub fn num_threads() -> usize {
+    let count = asked_threads();
+    match MOST.get() {
+        0 => count,
+        most => count.min(most),
+    }
+}
+
+thread_local! {
+    /// The most threads for calls of this thread; 0 without a limit.
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `work`, whose CPU calls on this thread use at most `count` threads.
+pub fn with_threads<R>(count: usize, work: impl FnOnce() -> R) -> R {
+    struct Restore(usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MOST.set(self.0);
+        }
+    }
+    let _restore = Restore(MOST.replace(count.max(1)));
+    work()
+}
+
+fn asked_threads() -> usize {
     match ASKED.load(Ordering::Relaxed) {
         0 => config().num_threads.or(config().omp_num_threads).unwrap_or_else(available).min(MAX_THREADS),
         asked => asked,

@@ -6,7 +6,7 @@ pub(super) mod cpu_cases;
 
 use super::buffer::Buffer;
 use super::caches::described;
-use super::conv2d::ConvPlan;
+use super::conv2d::{self, ConvPlan};
 use super::describe::describe;
 use super::dot_conv::{self, DotConvPlan, WeightLayout};
 use super::gemm;
@@ -207,8 +207,10 @@ fn every_way_to_read_images_is_exact() {
                     (way.channels, way.panels) = (1, 1);
                 }
                 let mut output = vec![f32::NAN; case.problem.output_len()];
-                let plan = ConvPlan::with_implicit(kernel, &case.problem, (&case.weights, case.bias()), way)
-                    .unwrap();
+                let geometry = conv2d::geometry(kernel, &case.problem, way);
+                let plan =
+                    ConvPlan::with_geometry(kernel, &case.problem, (&case.weights, case.bias()), geometry)
+                        .unwrap();
                 plan.execute(team, &case.input, &mut output).unwrap();
                 for (got, expected) in output.iter().zip(case.expected()) {
                     assert!(same(*got, expected.value), "{} {way:?} {:?}: {got}", K::CONV, case.desc);

@@ -28,6 +28,8 @@ pub const SPINS: usize = 256;
 pub const GROUPED_TASKS: usize = 4;
 /// Minimum operations of such a task of a grouped convolution. With fewer, taking the task would cost too much.
 pub const GROUPED_TASK_FLOPS: u64 = 200_000;
+/// Vectors of an output row that a band has at least, if it fits in the workspace.
+pub const MIN_BAND_VECTORS: usize = 4;
 /// Output rows that a band has at least, if possible. With fewer, too many input rows are copied more than once.
 pub const MIN_BAND_ROWS: usize = 8;
 /// The same for dot convolutions.

@@ -2,7 +2,10 @@
 //!
 //! All other methods put pixels of a row side by side in vectors, and here each row has one pixel. With rows and columns
 //! exchanged the map is a single row. Its memory is the same; only the input and the weights are transposed, which
-//! costs one load and one store for each element. `direct` uses this file.
+//! costs one load and one store for each element.
+//!
+//! A map of a single row, whose kernel is as high as the image, is then a convolution of one dimension: each row of a
+//! channel is a channel of its own. No memory changes, nor does the order of a sum. `direct` uses this file.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -42,6 +45,35 @@ pub fn problem<K: Kernel>(_: K, given: &Conv2d) -> Option<Conv2d> {
         bias: given.bias(),
         relu: given.relu(),
         algorithm: given.algorithm(),
+    })
+    .ok()
+}
+
+/// The problem of one dimension, if the kernel is as high as the image: rows as channels.
+pub fn rows_as_channels(given: &Conv2d) -> Option<Conv2d> {
+    let sizes = given.sizes();
+    if sizes.r != sizes.h || sizes.h == 1 || sizes.pad_h != 0 || sizes.dilation_h != 1 {
+        return None;
+    }
+    // No size of a valid problem exceeds i64. A product that is too large is refused there.
+    let size = |value: usize| value as i64;
+    Conv2d::new(Conv2dDesc {
+        n: size(sizes.n),
+        c: size(sizes.c * sizes.h),
+        h: 1,
+        w: size(sizes.w),
+        k: size(sizes.k),
+        r: 1,
+        s: size(sizes.s),
+        stride_h: 1,
+        stride_w: size(sizes.stride_w),
+        pad_w: size(sizes.pad_w),
+        dilation_w: size(sizes.dilation_w),
+        groups: size(sizes.groups),
+        bias: given.bias(),
+        relu: given.relu(),
+        algorithm: given.algorithm(),
+        ..Default::default()
     })
     .ok()
 }

@@ -81,6 +81,7 @@ impl Device {
     /// Allocates a buffer of `len` elements on this device. `auto` takes its first GPU, or the CPU without one.
     ///
     /// # Errors
+    /// [`Error::Unsupported`] for several devices that share work: a buffer lives on one of them.
     /// [`Error::InvalidArgument`] if the address space has not so many bytes; [`Error::OutOfMemory`], or the device's
     /// failure.
     pub fn buffer(&self, len: usize, ty: Type) -> Result<Buffer> {
@@ -106,6 +107,10 @@ impl Device {
                 None => on(cpu),
                 Some(gpu) => on(gpu).or_else(|error| fall_back(gpu, error).and_then(|_| on(cpu))),
             },
+            EngineChoice::Multi(multi) => {
+                let what = "buffers, which live on one device: open one of its devices for them".to_owned();
+                Err(Error::Unsupported { device: multi.selector().to_owned(), what })
+            }
         }
     }
 
@@ -117,6 +122,7 @@ impl Device {
             EngineChoice::Auto { cpu, gpus } => {
                 std::iter::once(cpu).chain(gpus).find(|it| identity(it) == owner)
             }
+            EngineChoice::Multi(multi) => multi.backends().find(|it| identity(it) == owner),
         }
     }
 

@@ -6,6 +6,26 @@ use std::sync::Arc;
 use crate::backend::{Backend, BorrowedSlice, FallbackFn, Job, Recipe, Run, Ticket, WhenFull};
 use crate::cpu;
 use crate::error::Result;
+use crate::problem::Conv2d;
+
+/// Computes one convolution on `backend`, with weights that are used once.
+///
+/// # Errors
+/// The device's failure; the output is then untouched.
+pub(super) fn once(
+    backend: &Arc<dyn Backend>,
+    problem: &Conv2d,
+    (weights, bias): (&[f32], Option<&[f32]>),
+    input: &[f32],
+    output: &mut [f32],
+) -> Result<Run> {
+    if backend.streams(problem) {
+        let recipe = backend.recipe(problem, bias)?;
+        return run(backend, &recipe, Some(weights), input, output);
+    }
+    let (kernel, timing) = backend.conv2d(problem, (weights, bias), input, output)?;
+    Ok(Run::new(backend.shared_id(), kernel, timing, None))
+}
 
 /// Runs one job of `recipe` on the queue of `backend` and waits for it. `weights` are given if the recipe has none.
 ///
@@ -50,6 +70,6 @@ pub(super) fn recompute_on_cpu(recipe: &Arc<Recipe>, weights: Option<BorrowedSli
         let weights = weights.map_or(&recipe.weights[..], |borrowed| unsafe { borrowed.get() });
         let (cpu, data) = (cpu::open(), (weights, recipe.bias.as_deref()));
         let (kernel, timing) = cpu.conv2d(&recipe.problem, data, input, output)?;
-        Ok(Run { device: cpu.shared_id(), kernel, timing, fallback: Some(error.to_string().into()) })
+        Ok(Run::new(cpu.shared_id(), kernel, timing, Some(error.to_string().into())))
     })
 }

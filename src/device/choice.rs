@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::backend::Backend;
+use super::multi::Multi;
+use crate::backend::{Backend, PipelineOptions};
 use crate::error::Result;
+use crate::memory::Hierarchy;
 use crate::memory::roofline::{self, Work};
 use crate::problem::Conv2d;
 
@@ -14,6 +16,8 @@ pub enum EngineChoice {
     Fixed(Arc<dyn Backend>),
     /// The CPU and all hardware GPUs.
     Auto { cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>> },
+    /// Several devices that share the work of each call.
+    Multi(Arc<Multi>),
 }
 
 /// The work of one run of a plan. The weights are already on the device.
@@ -26,14 +30,48 @@ pub fn conv2d_work(problem: &Conv2d) -> Work {
     }
 }
 
+/// The predicted seconds of one run of a plan for `problem` on `backend`.
+///
+/// # Errors
+/// If the device could not be measured.
+pub fn conv2d_seconds(backend: &dyn Backend, problem: &Conv2d) -> Result<f64> {
+    Ok(work_seconds(backend, problem, &backend.hierarchy()?, conv2d_work(problem)))
+}
+
+/// The predicted seconds of a call for `problem` that is this much work.
+pub fn work_seconds(backend: &dyn Backend, problem: &Conv2d, hierarchy: &Hierarchy, work: Work) -> f64 {
+    if !backend.streams(problem) {
+        return roofline::seconds(hierarchy, work);
+    }
+    let images = PipelineOptions::of_calls().images_each(problem, usize::MAX);
+    roofline::streamed_seconds(hierarchy, work, problem.sizes().n.div_ceil(images.max(1)))
+}
+
+/// [`fastest`] for a run of a plan for `problem`.
+pub fn fastest_for<'a>(
+    cpu: &Arc<dyn Backend>,
+    gpus: &'a [Arc<dyn Backend>],
+    problem: &Conv2d,
+) -> Option<&'a Arc<dyn Backend>> {
+    fastest_by(cpu, gpus, |backend| conv2d_seconds(&**backend, problem))
+}
+
 /// The GPU with the shortest predicted time for `work`; `None` if the CPU is at least as fast.
 pub fn fastest<'a>(
     cpu: &Arc<dyn Backend>,
     gpus: &'a [Arc<dyn Backend>],
     work: Work,
 ) -> Option<&'a Arc<dyn Backend>> {
-    let predict = |backend: &Arc<dyn Backend>| match backend.hierarchy() {
-        Ok(hierarchy) => roofline::seconds(&hierarchy, work),
+    fastest_by(cpu, gpus, |backend| Ok(roofline::seconds(&backend.hierarchy()?, work)))
+}
+
+fn fastest_by<'a>(
+    cpu: &Arc<dyn Backend>,
+    gpus: &'a [Arc<dyn Backend>],
+    seconds: impl Fn(&Arc<dyn Backend>) -> Result<f64>,
+) -> Option<&'a Arc<dyn Backend>> {
+    let predict = |backend: &Arc<dyn Backend>| match seconds(backend) {
+        Ok(seconds) => seconds,
         Err(error) => {
             crate::log::warning!("auto: {} is skipped: {error}", backend.id());
             f64::INFINITY

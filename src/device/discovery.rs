@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::choice::EngineChoice;
+use super::multi::{MAX_MEMBERS, Member, Multi};
 use crate::backend::Backend;
 use crate::config::config;
 use crate::error::{Error, Result};
@@ -102,6 +103,12 @@ pub(super) fn open(selector: &str) -> Result<EngineChoice> {
         let expected = format!("a selector of at most {MAX_SELECTOR_LEN} bytes");
         return Err(Error::invalid("device", format_args!("\"{asked}\""), expected));
     }
+    if asked == "multi" {
+        return Ok(EngineChoice::Multi(Arc::new(all_together())));
+    }
+    if let Some(members) = asked.strip_prefix("multi:") {
+        return Ok(EngineChoice::Multi(Arc::new(named_together(asked, members)?)));
+    }
     if let Some(index) = asked.strip_prefix("gl:") {
         let index = index
             .parse()
@@ -110,8 +117,55 @@ pub(super) fn open(selector: &str) -> Result<EngineChoice> {
     }
     match asked.strip_prefix("name=").map(str::to_lowercase) {
         Some(text) => by_name(asked, &text),
-        None => Err(Error::invalid("device", format!("\"{asked}\""), "auto, cpu, gl:N or name=TEXT")),
+        None => {
+            let expected = "auto, multi, cpu, gl:N or name=TEXT";
+            Err(Error::invalid("device", format!("\"{asked}\""), expected))
+        }
     }
+}
+
+/// The CPU and every hardware GPU, to share the work of each call.
+fn all_together() -> Multi {
+    let gpus = hardware("multi").into_iter().map(|gpu| Member::new(gpu, true));
+    let members = gpus.chain([Member::new(cpu::open(), false)]).collect();
+    Multi::new("multi".to_owned(), members, None)
+}
+
+/// The devices of a list like `gl:0,gl:1=2,cpu`, to share the work of each call. A number after `=` is the device's
+/// weight; if there is one, devices without it have the weight 1, and the shares are fixed.
+fn named_together(selector: &str, list: &str) -> Result<Multi> {
+    let refused = |expected: &str| Error::invalid("device", format_args!("\"{selector}\""), expected);
+    let (mut members, mut weights, mut has_weights) = (vec![], vec![], false);
+    let mut ids: Vec<String> = vec![];
+    for entry in list.split(',').map(str::trim) {
+        let (name, weight) = match entry.split_once('=') {
+            Some((name, weight)) => (name.trim(), Some(weight.trim())),
+            None => (entry, None),
+        };
+        let weight = match weight.map(str::parse::<f64>) {
+            None => 1.0,
+            Some(Ok(weight)) if (1e-6..=1e6).contains(&weight) => weight,
+            Some(_) => return Err(refused("weights from 0.000001 to 1000000")),
+        };
+        has_weights |= entry.contains('=');
+        if !(name == "cpu" || name.starts_with("gl:")) {
+            return Err(refused("multi: with a list of cpu and gl:N, each with =WEIGHT or without"));
+        }
+        let EngineChoice::Fixed(backend) = open(name)? else {
+            return Err(Error::Internal(format!("{name} is several devices")));
+        };
+        if ids.iter().any(|id| id == backend.id()) {
+            return Err(refused("different devices"));
+        }
+        ids.push(backend.id().to_owned());
+        let is_software = devices().iter().any(|it| it.id.as_deref() == Some(name) && it.software);
+        members.push(Member::new(backend, name != "cpu" && !is_software));
+        weights.push(weight);
+        if members.len() > MAX_MEMBERS {
+            return Err(refused(&format!("at most {MAX_MEMBERS} devices")));
+        }
+    }
+    Ok(Multi::new(selector.to_owned(), members, has_weights.then_some(weights)))
 }
 
 /// Opens the first usable device whose name contains `text`, which is in lower case.
@@ -135,16 +189,24 @@ fn auto() -> EngineChoice {
     if config().deterministic {
         return EngineChoice::Auto { cpu: cpu::open(), gpus: vec![] };
     }
+    EngineChoice::Auto { cpu: cpu::open(), gpus: hardware("auto") }
+}
+
+/// Every hardware GPU that can be opened, for the device `name`.
+fn hardware(name: &str) -> Vec<Arc<dyn Backend>> {
     let mut gpus: Vec<Arc<dyn Backend>> = vec![];
     for (index, candidate) in gl::candidates().iter().filter(|it| it.unusable.is_none()).enumerate() {
         if candidate.software {
-            crate::log::info!("auto: gl:{index} ({}) is skipped: it is a software renderer", candidate.name);
+            crate::log::info!(
+                "{name}: gl:{index} ({}) is skipped: it is a software renderer",
+                candidate.name
+            );
             continue;
         }
         match gl::open(index) {
             Ok(gpu) => gpus.push(gpu),
-            Err(error) => crate::log::warning!("auto: gl:{index} is skipped: {error}"),
+            Err(error) => crate::log::warning!("{name}: gl:{index} is skipped: {error}"),
         }
     }
-    EngineChoice::Auto { cpu: cpu::open(), gpus }
+    gpus
 }

@@ -12,14 +12,14 @@ use crate::float_env::FloatEnv;
 use crate::kernel::bind::{Launch, Resident};
 use crate::kernel::describe::{self, Description};
 use crate::kernel::{self, diagnostics, tree};
-use crate::memory::roofline::Work;
+use crate::memory::roofline::{self, Work};
 use crate::report::Timing;
 
 pub use crate::kernel::bind::Arg;
 
 /// A kernel of the kernel language, for any device. Cheap to clone.
 ///
-/// ```no_run
+/// ```
 /// use sparkle::{Device, Kernel};
 /// let text = "
 ///     !@kernel
@@ -34,10 +34,10 @@ pub use crate::kernel::bind::Arg;
 /// ";
 /// let kernel = Kernel::from_source(text, "saxpy")?;
 /// let (x, mut y) = ([1.0f32, 2.0, 3.0], [10.0f32, 20.0, 30.0]);
-/// let device = Device::open("gl:0")?;
+/// let device = Device::open("cpu")?;
 /// let run = device.launch(&kernel, &[3], &mut [3.into(), 2.0f32.into(), (&x).into(), (&mut y).into()])?;
 /// assert_eq!(y, [12.0, 24.0, 36.0]);
-/// assert_eq!(&*run.device, "gl:0");
+/// assert_eq!(&*run.device, "cpu");
 /// # Ok::<(), sparkle::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -188,7 +188,7 @@ fn without_points(launch: &Launch<'_>, backend: &Arc<dyn Backend>) -> Result<Run
             return Err(Error::Unsupported { device: backend.id().to_owned(), what });
         }
     };
-    Ok(Run { device: backend.shared_id(), kernel, timing, fallback: None })
+    Ok(Run::new(backend.shared_id(), kernel, timing, None))
 }
 
 /// Whether a buffer is memory of the host.
@@ -229,7 +229,7 @@ impl Device {
         let launch = Launch::new(&kernel.unit, kernel.index, extents, args)?;
         let on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.launch(&launch)?;
-            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
+            Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
         if let Some(owner) = first_owner(&launch) {
             let missing = || Error::Internal("the device of a buffer is none of the engines".to_owned());
@@ -251,6 +251,9 @@ impl Device {
                 None => on(cpu, None),
                 Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
             },
+            EngineChoice::Multi(multi) => {
+                multi.on_one(|hierarchy| roofline::seconds(hierarchy, work(&launch)), on)
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod discovery;
 mod jobs;
 mod kernel;
 mod kernel_text;
+mod multi;
 mod pipeline;
 mod plan;
 pub(crate) mod reference;
@@ -25,14 +26,14 @@ pub(crate) mod tuning_history;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-pub use crate::backend::{Contexts, Order, PipelineOptions, Run, Ticket, WhenFull};
+pub use crate::backend::{Contexts, Dimension, Order, PipelineOptions, Run, Share, Shares, Ticket, WhenFull};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
-use crate::memory::roofline::{self, Work};
+use crate::memory::roofline::Work;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
-use choice::{EngineChoice, conv2d_work, fall_back, fastest};
+use choice::{EngineChoice, conv2d_seconds, fall_back, fastest, fastest_for};
 
 pub use architecture::{Architecture, Vendor};
 pub use buffer::{Buffer, BufferView, BufferViewMut, Element};
@@ -58,8 +59,16 @@ pub struct Prediction {
 }
 
 impl Device {
-    /// Opens a device. `selector` is `auto`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from 0) or
-    /// `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
+    /// Opens a device. `selector` is `auto`, `multi`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from
+    /// 0) or `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
+    ///
+    /// `multi` means the CPU and all hardware GPUs together: they share the images of each batch, or the output channels
+    /// if there are fewer images than devices, or the rows or columns of a product. The shares follow from predictions
+    /// at first and are learned from the calls; a call that one device computes fastest goes to that device alone.
+    /// `multi:gl:0,gl:1=2,cpu` names the devices; if one has a weight, weights fix the shares. With
+    /// `SPARKLE_DETERMINISTIC=1` all shares are equal, unless there are weights. [`Run::shares`] tells who did what. If a
+    /// device fails, the others compute its share, and [`Run::fallback`] holds the reason; if all fail, the CPU does. An
+    /// output may be partly written only if the CPU fails as well.
     ///
     /// `auto` means the device that `SPARKLE_DEVICE` names. Without that variable it chooses, for each problem, the
     /// device with the shortest predicted time, transfers included. It never chooses a software GL renderer, and with
@@ -83,6 +92,7 @@ impl Device {
         match &self.choice {
             EngineChoice::Fixed(backend) => backend.id(),
             EngineChoice::Auto { .. } => "auto",
+            EngineChoice::Multi(multi) => multi.selector(),
         }
     }
 
@@ -93,10 +103,11 @@ impl Device {
         let backends = match &self.choice {
             EngineChoice::Fixed(backend) => vec![backend],
             EngineChoice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
+            EngineChoice::Multi(multi) => multi.backends().collect(),
         };
         let seconds = |backend: &Arc<dyn Backend>| match problem.is_empty() {
             true => Ok(0.0),
-            false => Ok(roofline::seconds(&backend.hierarchy()?, conv2d_work(problem))),
+            false => conv2d_seconds(&**backend, problem),
         };
         let predict = |backend: &Arc<dyn Backend>| Prediction {
             device: backend.id().to_owned(),
@@ -110,6 +121,7 @@ impl Device {
         match &self.choice {
             EngineChoice::Fixed(backend) => backend,
             EngineChoice::Auto { cpu, .. } => cpu,
+            EngineChoice::Multi(multi) => multi.backends().next().expect("it has a member"),
         }
     }
 
@@ -127,10 +139,11 @@ impl Device {
         }
         match &self.choice {
             EngineChoice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
-            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(problem)) {
+            EngineChoice::Auto { cpu, gpus } => match fastest_for(cpu, gpus, problem) {
                 Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
                 None => Conv2dPlan::fixed(cpu, problem, weights, bias),
             },
+            EngineChoice::Multi(multi) => Conv2dPlan::on_several(multi, problem, weights, bias),
         }
     }
 
@@ -145,6 +158,7 @@ impl Device {
         match &self.choice {
             EngineChoice::Fixed(backend) => Pipeline::new(&[backend], options),
             EngineChoice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
+            EngineChoice::Multi(_) => Pipeline::new(&[], options),
         }
     }
 
@@ -180,29 +194,20 @@ impl Device {
         problem.check_weights(weights, bias)?;
         if problem.is_empty() {
             let device = self.first().shared_id();
-            return Ok(Run {
-                device,
-                kernel: plan::NO_KERNEL.into(),
-                timing: Timing::default(),
-                fallback: None,
-            });
+            return Ok(Run::new(device, plan::NO_KERNEL.into(), Timing::default(), None));
         }
         let problem = problem.once();
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
-            if backend.streams(&problem) {
-                let recipe = backend.recipe(&problem, bias)?;
-                let run = call::run(backend, &recipe, Some(weights), input, output)?;
-                return Ok(Run { fallback: fallback.or(run.fallback), ..run });
-            }
-            let (kernel, timing) = backend.conv2d(&problem, (weights, bias), input, output)?;
-            Ok(Run { device: backend.id().into(), kernel, timing, fallback })
+            let run = call::once(backend, &problem, (weights, bias), input, output)?;
+            Ok(Run { fallback: fallback.or(run.fallback), ..run })
         };
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend, None),
-            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, conv2d_work(&problem)) {
+            EngineChoice::Auto { cpu, gpus } => match fastest_for(cpu, gpus, &problem) {
                 None => on(cpu, None),
                 Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
             },
+            EngineChoice::Multi(multi) => multi.conv2d(&problem, (weights, bias), input, output),
         }
     }
 
@@ -224,7 +229,7 @@ impl Device {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.sgemm(problem, a, b, c)?;
-            Ok(Run { device: backend.shared_id(), kernel, timing, fallback })
+            Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend, None),
@@ -237,10 +242,13 @@ impl Device {
                     Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
                 }
             }
+            EngineChoice::Multi(multi) => multi.sgemm(problem, a, b, c),
         }
     }
 }
 
+#[cfg(test)]
+mod launch_tests;
 #[cfg(test)]
 mod pipeline_tests;
 #[cfg(test)]

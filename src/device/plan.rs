@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::Device;
 use super::call;
 use super::choice::fall_back;
+use super::multi::{Multi, MultiPlan};
 use crate::allocate;
 use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe, Run};
 use crate::error::Result;
@@ -24,10 +25,12 @@ struct PlanInner {
     /// The plan on the chosen engine; `None` if that engine failed to make one.
     first: Option<EnginePlan>,
     fallback: Option<CpuFallback>,
+    /// The plan on several devices; without `first` and `fallback`.
+    multi: Option<MultiPlan>,
 }
 
 /// A plan of one engine, with the names for its runs.
-struct EnginePlan {
+pub(super) struct EnginePlan {
     backend: Arc<dyn Backend>,
     device: Arc<str>,
     kernel: Arc<str>,
@@ -63,7 +66,11 @@ struct CpuFallback {
 }
 
 impl EnginePlan {
-    fn new(
+    /// A plan on `backend`.
+    ///
+    /// # Errors
+    /// The device's failure.
+    pub(super) fn new(
         backend: &Arc<dyn Backend>,
         problem: &Conv2d,
         weights: &[f32],
@@ -78,7 +85,16 @@ impl EnginePlan {
         EnginePlan { backend: backend.clone(), device: backend.id().into(), kernel, streams, plan }
     }
 
-    fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
+    /// The memory that it takes.
+    pub(super) fn memory(&self) -> Memory {
+        self.plan.memory()
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The device's failure; the output is then untouched.
+    pub(super) fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
         if self.streams
             && let Some(recipe) = self.plan.recipe()
         {
@@ -86,11 +102,31 @@ impl EnginePlan {
             return Ok(Run { fallback: fallback.or(run.fallback), ..run });
         }
         let timing = self.plan.run(input, output)?;
-        Ok(Run { device: self.device.clone(), kernel: self.kernel.clone(), timing, fallback })
+        Ok(Run::new(self.device.clone(), self.kernel.clone(), timing, fallback))
+    }
+}
+
+impl PlanInner {
+    fn of(problem: &Conv2d, first: Option<EnginePlan>, fallback: Option<CpuFallback>) -> Self {
+        PlanInner { problem: *problem, first, fallback, multi: None }
     }
 }
 
 impl Conv2dPlan {
+    /// A plan on several devices.
+    ///
+    /// # Errors
+    /// As [`MultiPlan::new`].
+    pub(super) fn on_several(
+        multi: &Arc<Multi>,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        let multi = Some(MultiPlan::new(multi, problem, weights, bias)?);
+        Ok(Conv2dPlan(Arc::new(PlanInner { multi, ..PlanInner::of(problem, None, None) })))
+    }
+
     /// A plan on `backend`, without fallback.
     pub(super) fn fixed(
         backend: &Arc<dyn Backend>,
@@ -99,13 +135,13 @@ impl Conv2dPlan {
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         let first = EnginePlan::new(backend, problem, weights, bias)?;
-        Ok(Conv2dPlan(Arc::new(PlanInner { problem: *problem, first: Some(first), fallback: None })))
+        Ok(Conv2dPlan(Arc::new(PlanInner::of(problem, Some(first), None))))
     }
 
     /// A plan for an empty batch. Its runs name `backend` as their device.
     pub(super) fn empty_batch(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
         let first = EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan));
-        Conv2dPlan(Arc::new(PlanInner { problem: *problem, first: Some(first), fallback: None }))
+        Conv2dPlan(Arc::new(PlanInner::of(problem, Some(first), None)))
     }
 
     /// A plan on `gpu` that falls back to `cpu` when the GPU fails.
@@ -129,7 +165,7 @@ impl Conv2dPlan {
                 None
             }
         };
-        Ok(Conv2dPlan(Arc::new(PlanInner { problem: *problem, first, fallback: Some(fallback) })))
+        Ok(Conv2dPlan(Arc::new(PlanInner::of(problem, first, Some(fallback)))))
     }
 
     /// The convolution.
@@ -160,7 +196,7 @@ impl Conv2dPlan {
         self.0.fallback.as_ref()?;
         let plan = self.clone();
         Some(Arc::new(move |error, input, output| {
-            let PlanInner { problem, first, fallback } = &*plan.0;
+            let PlanInner { problem, first, fallback, .. } = &*plan.0;
             let (Some(first), Some(fallback)) = (first, fallback) else { return Err(error.clone()) };
             let (reason, cpu) = fallback.take(problem, fall_back(&first.backend, error.clone())?);
             cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))
@@ -175,14 +211,16 @@ impl Conv2dPlan {
         let copies = self.0.fallback.as_ref().map_or(0, |fallback| {
             (fallback.weights.len() + fallback.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
         });
-        self.engine_plans().map(|it| it.plan.memory().packed).sum::<usize>() + copies
+        let multi = self.0.multi.as_ref().map_or(0, MultiPlan::packed_bytes);
+        self.engine_plans().map(|it| it.memory().packed).sum::<usize>() + copies + multi
     }
 
     /// Maximum workspace of a run in bytes with the current number of threads, without the caller's buffers. A direct
     /// algorithm on the CPU uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of
     /// a strided image together. The workspace is kept for later runs.
     pub fn workspace_bytes(&self) -> usize {
-        self.engine_plans().map(|it| it.plan.memory().workspace).sum()
+        let multi = self.0.multi.as_ref().map_or(0, MultiPlan::workspace_bytes);
+        self.engine_plans().map(|it| it.memory().workspace).sum::<usize>() + multi
     }
 
     /// The engines' plans that exist.
@@ -207,8 +245,11 @@ impl Conv2dPlan {
     /// As [`Conv2dPlan::run`].
     #[inline]
     pub(crate) fn run_inside(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
-        let PlanInner { problem, first, fallback } = &*self.0;
+        let PlanInner { problem, first, fallback, multi } = &*self.0;
         problem.check_data(input, output)?;
+        if let Some(multi) = multi {
+            return multi.run(input, output);
+        }
         let Some(fallback) = fallback else {
             return first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
         };

@@ -125,12 +125,7 @@ impl Conv2dPlan {
         };
         check_owners(&[("output", output)], Device::owner(engine))?;
         check_overlaps(&[from], &to)?;
-        let run = |kernel: &str, timing| Run {
-            device: engine.shared_id(),
-            kernel: kernel.into(),
-            timing,
-            fallback: None,
-        };
+        let run = |kernel: &str, timing| Run::new(engine.shared_id(), kernel.into(), timing, None);
         if self.problem().is_empty() {
             return Ok(run(NO_KERNEL, Timing::default()));
         }
@@ -190,6 +185,6 @@ impl Device {
             (Some(a), Some(b), Some(c)) => engine.sgemm(problem, a, b, c)?,
             _ => engine.sgemm_resident(problem, ranges)?,
         };
-        Ok(Run { device: engine.shared_id(), kernel, timing, fallback: None })
+        Ok(Run::new(engine.shared_id(), kernel, timing, None))
     }
 }

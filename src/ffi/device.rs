@@ -124,10 +124,15 @@ pub unsafe extern "C" fn sparkle_device_describe(
 /// is one of:
 /// - "auto" or NULL: the device that SPARKLE_DEVICE names, or else, for each problem, the device with the shortest
 ///   predicted time. If a GPU fails, the CPU computes the problem;
+/// - "multi": the CPU and all hardware GPUs together share the work of each call: images of a batch, or output channels
+///   if there are fewer images than devices, or rows or columns of a product. The shares are learned from the calls.
+///   "multi:gl:0,gl:1=2,cpu" names the devices; if one has a weight, the weights fix the shares. sparkle_last_shares
+///   tells who did what. If a device fails, the others compute its share. Only if the CPU fails as well, an output may
+///   be partly written;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
-/// A device other than "auto" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
+/// A device other than "auto" and "multi" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
 /// is lost after part of a large output was written: the CPU then recomputes the output, and sparkle_last_timing reports it.
 ///
 /// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an

@@ -76,6 +76,7 @@ pub mod library;
 pub mod pipeline;
 pub mod plan;
 pub mod reference;
+pub mod shares;
 pub mod status;
 pub mod timing;
 pub mod tuning_history;

@@ -11,7 +11,7 @@ use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
     architecture::*, buffer::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
-    pipeline::*, plan::*, reference::*, timing::*, tuning_history::*,
+    pipeline::*, plan::*, reference::*, shares::*, timing::*, tuning_history::*,
 };
 
 thread_local! {
@@ -147,6 +147,7 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_slot_submit(null_mut(), null_mut());
         sparkle_slot_release(null_mut());
         sparkle_last_timing(null_mut());
+        sparkle_last_shares(null_mut(), 0, null_mut());
         gpu_initialize_opengl();
         gpu_cleanup_opengl();
         gpu_is_initialized();

@@ -8,8 +8,8 @@ use super::boundary::Call;
 use super::handle::Opaque;
 use super::pointer::Growing;
 use super::{
-    architecture::*, conv2d::*, device, device::*, gemm::*, kernel::*, launch::*, pipeline::*, timing::*,
-    tuning_history::*,
+    architecture::*, conv2d::*, device, device::*, gemm::*, kernel::*, launch::*, pipeline::*, shares::*,
+    timing::*, tuning_history::*,
 };
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
@@ -30,6 +30,7 @@ fn first_sizes_are_those_of_the_first_header() {
         (sparkle_kernel_arg::NAME, sparkle_kernel_arg::FIRST_SIZE, 56),
         (sparkle_pipeline_options::NAME, sparkle_pipeline_options::FIRST_SIZE, 32),
         (sparkle_pipeline_stats::NAME, sparkle_pipeline_stats::FIRST_SIZE, 112),
+        (sparkle_share::NAME, sparkle_share::FIRST_SIZE, 80),
         (sparkle_timing::NAME, sparkle_timing::FIRST_SIZE, 416),
     ];
     for (name, first, expected) in sizes {
@@ -75,7 +76,7 @@ fn seconds_become_milliseconds() {
     assert_eq!([stats.upload_ms, stats.compute_ms, stats.download_ms], [250.0, 500.0, 750.0]);
     let [kernel, wall] = [125, 1500].map(Duration::from_millis);
     let timing = Timing { kernel, wall, ..Default::default() };
-    let run = Run { device: "cpu".into(), kernel: "none".into(), timing, fallback: None };
+    let run = Run::new("cpu".into(), "none".into(), timing, None);
     let timing = sparkle_timing::from(&run);
     assert_eq!((timing.kernel_ms, timing.wall_ms), (125.0, 1500.0));
 }

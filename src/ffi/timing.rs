@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::c_char;
 
 use super::pointer::{self, Growing};
-use super::status::sparkle_status;
+use super::status::{Outcome, sparkle_status};
 use crate::device::Run;
 use crate::error::Error;
 
@@ -65,6 +65,15 @@ pub(super) fn keep(run: Run) {
     let _ = LAST.try_with(|last| *last.borrow_mut() = Some(run));
 }
 
+/// What `of` takes from this thread's last result.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn of_last<R>(of: impl FnOnce(&Run) -> R) -> Outcome<R> {
+    let none = || Error::invalid("this thread's number of successful calls", 0, "at least 1").into();
+    LAST.try_with(|last| last.borrow().as_ref().map(of)).ok().flatten().ok_or_else(none)
+}
+
 /// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
 /// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
@@ -73,9 +82,8 @@ pub(super) fn keep(run: Run) {
 pub unsafe extern "C" fn sparkle_last_timing(out: *mut sparkle_timing) -> sparkle_status {
     boundary!(|_call| {
         pointer::check("out", out)?;
-        let last = LAST.try_with(|last| last.borrow().as_ref().map(sparkle_timing::from)).ok().flatten();
-        let none = || Error::invalid("this thread's number of successful calls", 0, "at least 1");
+        let last = of_last(|run| sparkle_timing::from(run))?;
         // SAFETY: C's promise for `out`.
-        unsafe { pointer::write_struct(out, &last.ok_or_else(none)?) }
+        unsafe { pointer::write_struct(out, &last) }
     })
 }

@@ -40,4 +40,4 @@ pub use device::registry::{candidates, gpu, look, open, shutdown};
 pub use driver::architecture;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

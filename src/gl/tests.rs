@@ -1,6 +1,7 @@
 //! Tests of the GL engine's internals on the machine's first GL device.
 
 mod buffers;
+pub mod displays;
 mod fake;
 mod faults;
 mod faulty;

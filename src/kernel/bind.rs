@@ -327,7 +327,8 @@ impl<'a> Launch<'a> {
                 }
                 BufferShape::Reduction(_) => 1,
                 BufferShape::Array(_) => {
-                    self.shape(position)?.into_iter().flatten().fold(1, u128::saturating_mul)
+                    let extents = self.shape(position)?.into_iter().filter_map(|(_, extent)| extent);
+                    extents.map(u128::from).fold(1, u128::saturating_mul)
                 }
             };
             if (len as u128) < expected {
@@ -376,14 +377,14 @@ impl<'a> Launch<'a> {
         buffer.is_written || buffer.intent != Intent::In
     }
 
-    /// The extents of an array's dimensions, the last of `(*)` not among them.
-    fn shape(&self, position: usize) -> Result<Vec<Option<u128>>> {
+    /// The lower bound and the extent of each dimension of the array at a position in [`Kernel::arguments`]. The last
+    /// dimension of `(*)` has no extent, a buffer without shape no dimensions.
+    ///
+    /// # Errors
+    /// As [`describe::bounds`].
+    pub fn shape(&self, position: usize) -> Result<Vec<(i32, Option<u64>)>> {
         let kernel = self.kernel();
-        let extents =
-            describe::extents(&kernel.arguments, &kernel.code, position, &self.scalars, &self.lengths)?;
-        // Each is below 2^31, so four fit in 128 bits, and more saturate.
-        let extents = extents.into_iter().map(|extent| extent.map(u128::from));
-        Ok(extents.collect())
+        describe::bounds(&kernel.arguments, &kernel.code, position, &self.scalars, &self.lengths)
     }
 
     /// The file.
@@ -469,9 +470,10 @@ impl<'a> Launch<'a> {
             return true;
         }
         match self.shape(position) {
-            Ok(shape) => {
-                !shape.iter().zip(self.extents).all(|(it, extent)| it.is_none_or(|it| it == extent as u128))
-            }
+            Ok(shape) => !shape
+                .iter()
+                .zip(self.extents)
+                .all(|((_, it), extent)| it.is_none_or(|it| it == extent as u64)),
             Err(_) => true,
         }
     }

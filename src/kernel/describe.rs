@@ -180,17 +180,34 @@ pub fn extents(
     scalars: &[Option<Value>],
     lengths: &[usize],
 ) -> Result<Vec<Option<u64>>> {
+    let bounds = bounds(arguments, code, position, scalars, lengths)?;
+    allocate::collected(bounds.into_iter().map(|(_, extent)| Ok(extent)), "the extents of an array")
+}
+
+/// As [`extents`], each with the dimension's lower bound before it.
+///
+/// # Errors
+/// As [`extents`].
+pub fn bounds(
+    arguments: &[super::tree::Argument],
+    code: &Code,
+    position: usize,
+    scalars: &[Option<Value>],
+    lengths: &[usize],
+) -> Result<Vec<(i32, Option<u64>)>> {
     let mut all = Vec::new();
     if let Some(ArgumentKind::Buffer(buffer)) = arguments.get(position).map(|argument| &argument.kind)
         && let BufferShape::Array(dimensions) = &buffer.shape
     {
         let world = World { arguments, code, scalars, lengths };
         for dimension in dimensions {
+            let lower = world.value(dimension.lower)?.integer().and_then(|it| i32::try_from(it).ok());
+            let lower = lower.ok_or_else(|| world.invalid(dimension.lower))?;
             let extent = match dimension.extent {
                 Some(extent) => Some(world.extent(extent)?),
                 None => None,
             };
-            allocate::push(&mut all, extent, "the extents of an array")?;
+            allocate::push(&mut all, (lower, extent), "the bounds of an array")?;
         }
     }
     Ok(all)

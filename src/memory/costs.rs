@@ -34,6 +34,12 @@ pub mod cpu {
         pub const DROPPING: f64 = 4.0;
         /// Factor for a vector whose cache lines of B are each read in two halves. Measured: 1.05 to 1.15.
         pub const SPLIT: f64 = 1.06;
+        /// Windows must be predicted to take at most this share of the time without them, for what their packed weights
+        /// and short runs cost beyond the model.
+        pub const WINDOWS: f64 = 0.85;
+        /// Copying and packing one weight of a window, where weights are used once. Measured on a Zen 3: fresh memory
+        /// is most of it.
+        pub const WINDOW_WEIGHT: f64 = 15.0;
     }
 
     /// Convolutions of few pixels as dot products.

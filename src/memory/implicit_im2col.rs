@@ -28,10 +28,13 @@
 //! core's share of the last cache, if more than one panel uses it: A streams with only MR elements for each step of a
 //! tile, which any cache sustains. Otherwise A's block must fit in half of L2.
 
+mod windows;
+
 use super::Caches;
 use super::blocking::{Grain, L1_BYTES, L2_BYTES, WORKSPACE, cut, even, known};
 use super::costs::cpu::im2col::{ALONE, DROPPING, PACKING, PANEL, PASSING, SPLIT, STAGING, TILE};
 use crate::problem::{Conv2d, Conv2dSizes};
+pub use windows::Window;
 
 /// Maximum taps of a convolution that is read this way.
 pub const MAX_TAPS: usize = 512;
@@ -143,23 +146,24 @@ pub struct Axis {
     pub taps: usize,
     pub stride: usize,
     pub dilation: usize,
-    pub pad: usize,
+    /// Elements of padding before the first. Negative in a window that begins inside of the image.
+    pub pad: isize,
 }
 
 impl Axis {
     /// The rows and the columns of a problem.
     pub fn both(sizes: &Conv2dSizes) -> (Axis, Axis) {
         let Conv2dSizes { h, w, p, q, r, s, .. } = *sizes;
-        let (stride, dilation, pad) = (sizes.stride_h, sizes.dilation_h, sizes.pad_h);
+        let (stride, dilation, pad) = (sizes.stride_h, sizes.dilation_h, sizes.pad_h as isize);
         let rows = Axis { input: h, output: p, taps: r, stride, dilation, pad };
-        let (stride, dilation, pad) = (sizes.stride_w, sizes.dilation_w, sizes.pad_w);
+        let (stride, dilation, pad) = (sizes.stride_w, sizes.dilation_w, sizes.pad_w as isize);
         (rows, Axis { input: w, output: q, taps: s, stride, dilation, pad })
     }
 
     /// What output i sees through a tap, as (phase, shift): element i + shift of the plane, which is every stride-th
     /// element from `phase` on.
     pub fn sees(&self, tap: usize) -> (usize, isize) {
-        let at = (tap * self.dilation) as isize - self.pad as isize;
+        let at = (tap * self.dilation) as isize - self.pad;
         let stride = self.stride as isize;
         (at.rem_euclid(stride) as usize, at.div_euclid(stride))
     }
@@ -181,6 +185,12 @@ impl Axis {
     pub fn shifts(&self) -> (isize, isize) {
         let shifts = (0..self.taps).map(|tap| self.sees(tap).1);
         shifts.fold((isize::MAX, isize::MIN), |(least, most), shift| (least.min(shift), most.max(shift)))
+    }
+
+    /// Whether an output sees padding.
+    pub fn padded(&self) -> bool {
+        let last = (self.output - 1) * self.stride + (self.taps - 1) * self.dilation;
+        self.pad > 0 || last as isize - self.pad >= self.input as isize
     }
 
     /// The length of the longest plane.
@@ -217,13 +227,18 @@ impl ImplicitIm2col {
 
     /// All plans for `problem`, with their predicted cycles.
     pub fn ways(caches: &Caches, columns: Columns, problem: &Conv2d) -> Vec<(f64, Self)> {
-        let sizes = problem.sizes();
-        if sizes.r * sizes.s > MAX_TAPS || sizes.r.max(sizes.s) > MAX_SIDE {
+        if !Self::allows(problem) {
             return vec![];
         }
         let model = Model::new(caches, columns, problem);
         let layouts = [false, true].into_iter();
         layouts.flat_map(|gaps| [model.in_place(gaps), model.staged(gaps)]).flatten().collect()
+    }
+
+    /// Whether a table has room for the taps.
+    fn allows(problem: &Conv2d) -> bool {
+        let sizes = problem.sizes();
+        sizes.r * sizes.s <= MAX_TAPS && sizes.r.max(sizes.s) <= MAX_SIDE
     }
 
     /// The predicted cycles of a core for one image and group of `problem`, by the cheapest of all plans and im2col,
@@ -293,6 +308,8 @@ struct Model {
     columns: Columns,
     rows: Axis,
     cols: Axis,
+    /// Distance of C's rows: Q of the whole map.
+    map_width: usize,
     /// Rows of A.
     channels_out: usize,
     channels_in: usize,
@@ -305,7 +322,17 @@ impl Model {
         let (l1, l2) = (known(caches.l1, L1_BYTES), known(caches.l2, L2_BYTES));
         let last = known(caches.l3 / caches.l3_threads.max(1), caches.l2);
         let (channels_out, channels_in) = (sizes.k / sizes.groups, sizes.c / sizes.groups);
-        Model { l1, l2, last: last.max(l2), columns, rows, cols, channels_out, channels_in }
+        Model {
+            l1,
+            l2,
+            last: last.max(l2),
+            columns,
+            rows,
+            cols,
+            map_width: cols.output,
+            channels_out,
+            channels_in,
+        }
     }
 
     /// Whether there are enough panels of A that the first of them may pack B for the others.
@@ -343,7 +370,7 @@ impl Model {
 
     /// The plan that reads the image itself.
     fn in_place(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
-        let unpadded = self.rows.pad + self.cols.pad == 0;
+        let unpadded = !(self.rows.padded() || self.cols.padded());
         if self.rows.stride * self.cols.stride > 1 || !(self.columns.masks || unpadded || self.packs()) {
             return None;
         }
@@ -366,17 +393,17 @@ impl Model {
         let vectors = ColumnRun::new(&columns, run).vectors(&columns) * runs as f64;
         let computing = self.computing(vectors, self.channels_in * self.taps(), passes);
         // Tiles with gaps are copied to C in each pass, and from C in each but the first.
-        let copies = if width == self.cols.output { 0 } else { 2 * passes - 1 };
+        let copies = if width == self.map_width { 0 } else { 2 * passes - 1 };
         computing + vectors * (self.channels_out * copies) as f64 * DROPPING
     }
 
     fn columns(&self, width: usize) -> Columns {
-        if width == self.cols.output { self.columns } else { Columns { beside: 0, ..self.columns } }
+        if width == self.map_width { self.columns } else { Columns { beside: 0, ..self.columns } }
     }
 
     /// The plan that reads staged planes.
     fn staged(&self, gaps: bool) -> Option<(f64, ImplicitIm2col)> {
-        if !(self.columns.masks || self.packs()) && self.rows.pad + self.cols.pad > 0 {
+        if !(self.columns.masks || self.packs()) && (self.rows.padded() || self.cols.padded()) {
             return None;
         }
         let pitch = self.cols.longest().max(self.cols.output);
@@ -422,9 +449,9 @@ impl Model {
     /// if gaps are wanted and there are none.
     fn runs(&self, pitch: usize, gaps: bool) -> Option<(usize, usize, usize)> {
         let (p, q) = (self.rows.output, self.cols.output);
-        match (gaps, pitch == q) {
+        match (gaps, pitch == q && q == self.map_width) {
             (false, true) => Some((p * q, 1, q)),
-            (false, false) => Some((q, p, q)),
+            (false, false) => Some((q, p, self.map_width)),
             (true, _) if pitch > q && p > 1 => Some(((p - 1) * pitch + q, 1, pitch)),
             _ => None,
         }

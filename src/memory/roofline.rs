@@ -23,6 +23,15 @@ pub fn seconds(device: &Hierarchy, work: Work) -> f64 {
     work.upload as f64 / device.upload + compute + work.download as f64 / device.download + device.launch
 }
 
+/// The predicted seconds of `work` where the steps of `pieces` equal pieces overlap: the slowest step of all pieces, the
+/// other steps of one piece, and the launch.
+pub fn streamed_seconds(device: &Hierarchy, work: Work, pieces: usize) -> f64 {
+    let compute = (work.flops as f64 / device.flops).max(work.bytes as f64 / device.memory);
+    let steps = [work.upload as f64 / device.upload, compute, work.download as f64 / device.download];
+    let (slowest, all) = (steps.into_iter().fold(0.0, f64::max), steps.iter().sum::<f64>());
+    slowest + (all - slowest) / pieces.max(1) as f64 + device.launch
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +60,18 @@ mod tests {
             Work { flops: 10_000_000_000, bytes: 100_000_000, upload: 50_000_000, download: 50_000_000 };
         assert!(seconds(&CPU, small) < seconds(&GPU, small));
         assert!(seconds(&GPU, large) < seconds(&CPU, large));
+    }
+
+    #[test]
+    fn pieces_overlap() {
+        let work =
+            Work { flops: 20_000_000_000_000, bytes: 1, upload: 10_000_000_000, download: 5_000_000_000 };
+        // Steps of 1, 2 and 0.5 s.
+        for (pieces, expected) in [(0, 3.5), (1, 3.5), (5, 2.3), (1_000_000, 2.0)] {
+            let seconds = streamed_seconds(&GPU, work, pieces);
+            assert!((seconds - expected).abs() < 1e-4, "{pieces}: {seconds}");
+        }
+        assert_eq!(streamed_seconds(&GPU, work, 1), seconds(&GPU, work));
     }
 
     #[test]

@@ -273,6 +273,20 @@ impl Conv2d {
         Conv2d { sizes: Conv2dSizes { n, ..self.sizes }, ..*self }
     }
 
+    /// The same convolution to `k` of its output channels: a multiple of the channels of a group, if there are several
+    /// groups, and then from the input channels of these groups alone.
+    pub(crate) fn with_channels(&self, k: usize) -> Self {
+        let whole = &self.sizes;
+        debug_assert!(whole.groups == 1 || k.is_multiple_of(whole.k / whole.groups));
+        debug_assert!(k > 0 && k <= whole.k);
+        let (c, groups) = match whole.groups {
+            1 => (whole.c, 1),
+            groups => (whole.c / groups * (k / (whole.k / groups)), k / (whole.k / groups)),
+        };
+        let image_flops = self.image_flops / whole.k as u64 * k as u64;
+        Conv2d { sizes: Conv2dSizes { c, k, groups, ..self.sizes }, image_flops, ..*self }
+    }
+
     /// Whether the batch has no images.
     pub fn is_empty(&self) -> bool {
         self.sizes.n == 0
@@ -395,6 +409,23 @@ mod tests {
         assert_eq!(conv.flops(), 2 * 2 * 128 * 28 * 28 * 128 * 9);
         assert_eq!(conv.bytes(), 4 * (2 * 128 * 56 * 56 + 128 * 128 * 9 + 2 * 128 * 28 * 28));
         assert_eq!(conv.with_batch(1).flops() * 2, conv.flops());
+    }
+
+    #[test]
+    fn parts_of_the_channels_are_the_convolutions_that_they_say() {
+        let one_group =
+            Conv2dDesc { n: 3, c: 8, h: 9, w: 9, k: 6, r: 3, s: 3, bias: true, ..Default::default() };
+        let same = |whole: Conv2dDesc, part: Conv2dDesc| {
+            assert_eq!(
+                Conv2d::new(whole).unwrap().with_channels(part.k as usize),
+                Conv2d::new(part).unwrap()
+            );
+        };
+        same(one_group, Conv2dDesc { k: 5, ..one_group });
+        // Two output channels of each of three groups, from four input channels.
+        let groups = Conv2dDesc { c: 12, groups: 3, ..one_group };
+        same(groups, Conv2dDesc { c: 8, k: 4, groups: 2, ..groups });
+        same(groups, Conv2dDesc { c: 4, k: 2, groups: 1, ..groups });
     }
 
     /// Different sizes everywhere, groups, bias, and strides that do not divide.

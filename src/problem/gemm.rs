@@ -178,6 +178,26 @@ impl Gemm {
         ((product + result) * size_of::<f32>()) as u64
     }
 
+    /// The same product for `count` rows of C. Its first row is that of A and C at their beginning.
+    pub(crate) fn with_rows(&self, count: usize) -> Self {
+        self.part(GemmSizes { m: count, ..self.sizes })
+    }
+
+    /// The same product for `count` columns of C. Its first column is that of B and C at their beginning.
+    pub(crate) fn with_columns(&self, count: usize) -> Self {
+        self.part(GemmSizes { n: count, ..self.sizes })
+    }
+
+    fn part(&self, sizes: GemmSizes) -> Self {
+        let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = sizes;
+        let len = |rows: usize, cols: usize, row: usize, col: usize| match rows * cols {
+            0 => 0,
+            _ => (rows - 1) * row + (cols - 1) * col + 1,
+        };
+        let lens = [len(m, k, a_row, a_col), len(k, n, b_row, b_col), len(m, n, c_row, c_col)];
+        Gemm { sizes, lens, flops: 2 * (m * n * k) as u64, ..*self }
+    }
+
     /// Copies A without its gaps. Returns the copy and the product that reads it. For an A that overlaps C.
     ///
     /// # Errors
@@ -289,6 +309,26 @@ mod tests {
             }
         }
         assert_eq!(checked, 16);
+    }
+
+    #[test]
+    fn parts_are_the_products_that_they_say() {
+        for layout in [Layout::RowMajor, Layout::ColMajor] {
+            for (trans_a, trans_b) in [(Transpose::No, Transpose::Yes), (Transpose::Yes, Transpose::No)] {
+                let desc = GemmDesc {
+                    trans_a,
+                    trans_b,
+                    lda: 9,
+                    ldb: 10,
+                    ldc: 11,
+                    ..GemmDesc::packed(layout, 5, 7, 4)
+                };
+                let whole = Gemm::new(desc).unwrap();
+                assert_eq!(whole.with_rows(3), Gemm::new(GemmDesc { m: 3, ..desc }).unwrap());
+                assert_eq!(whole.with_columns(2), Gemm::new(GemmDesc { n: 2, ..desc }).unwrap());
+                assert_eq!((whole.with_rows(5), whole.with_columns(7)), (whole, whole));
+            }
+        }
     }
 
     #[test]

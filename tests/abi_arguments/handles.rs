@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::*;
-use sparkle::ffi::{conv2d::*, device::*, gemm::*, library::*, plan::*, timing::*};
+use sparkle::ffi::{conv2d::*, device::*, gemm::*, library::*, plan::*, shares::*, timing::*};
 
 use super::cases::{CANARY, Cases, open_cpu};
 use super::conv2d::{Conv, Memory};
@@ -113,6 +113,9 @@ fn the_other_functions() {
         }
         timing.size = size_of::<sparkle_timing>();
         cases.refused(invalid, "successful calls is 0", || sparkle_last_timing(&mut timing));
+        let mut shares = 0;
+        cases.refused(null_pointer, "out_count is NULL", || sparkle_last_shares(null_mut(), 0, null_mut()));
+        cases.refused(invalid, "successful calls is 0", || sparkle_last_shares(null_mut(), 0, &mut shares));
         for count in [i32::MIN, -1, 0, i32::MAX] {
             cases.refused(invalid, &format!("{count}; expected "), || sparkle_set_num_threads(count));
         }

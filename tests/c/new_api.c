@@ -239,6 +239,44 @@ static void finalize(const char *name) {
   printf("finalize\n");
 }
 
+/* Two images of three for the GPU, one for the CPU, by weights; then who did what. */
+static void shares(const char *gpu) {
+  char selector[64];
+  snprintf(selector, sizeof selector, "multi:%s=2,cpu", gpu);
+  sparkle_device *device = NULL;
+  OK(sparkle_device_open(selector, &device));
+  sparkle_conv2d_desc desc;
+  desc.size = sizeof desc;
+  OK(sparkle_conv2d_desc_init(&desc));
+  desc.n = 3, desc.h = 2, desc.w = 2;
+  const float input[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, weight = 3;
+  float output[12] = {0};
+  OK(sparkle_conv2d(device, &desc, input, 12, &weight, 1, NULL, 0, output, 12));
+  for (int i = 0; i < 12; i++) CHECK(output[i] == 3 * input[i], "output %d is %g", i, output[i]);
+  size_t count = 0;
+  OK(sparkle_last_shares(NULL, 0, &count));
+  CHECK(count == 2, "%zu shares", count);
+  sparkle_share all[3];
+  memset(all, 0x55, sizeof all);
+  all[0].size = sizeof all[0];
+  OK(sparkle_last_shares(all, 1, &count));
+  CHECK(count == 2 && all[1].size != sizeof all[1], "more than the capacity was written");
+  OK(sparkle_last_shares(all, 3, &count));
+  CHECK(strcmp(all[0].device, gpu) == 0 && strcmp(all[1].device, "cpu") == 0, "%s, %s", all[0].device, all[1].device);
+  CHECK(all[0].first == 0 && all[0].count == 2 && all[1].first == 2 && all[1].count == 1, "the images");
+  for (int i = 0; i < 2; i++) {
+    CHECK(all[i].size == sizeof all[i] && all[i].dimension == SPARKLE_DIMENSION_IMAGES, "share %d", i);
+    CHECK(all[i].measured_ms > 0 && all[i].predicted_ms == 0 && all[i].reserved == 0, "share %d", i);
+  }
+  all[0].size = 3;
+  CHECK(sparkle_last_shares(all, 3, &count) == SPARKLE_ERROR_INVALID_ARGUMENT, "a size that is no size");
+  OK(sparkle_device_close(device));
+  const char *bad[] = {"multi:", "multi:cpu,cpu", "multi:cpu=0", "multi:cpu=x", "multi:cpu,abacus", "multi:auto", "multi:multi"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    CHECK(sparkle_device_open(bad[i], &device) == SPARKLE_ERROR_INVALID_ARGUMENT, "%s", bad[i]);
+  printf("shares\n");
+}
+
 static void threads(void) {
   int before = sparkle_get_num_threads();
   CHECK(before >= 1, "%d", before);
@@ -265,5 +303,6 @@ int main(int argc, char **argv) {
   closed_device(name);
   finalize(name);
   threads();
+  if (strncmp(name, "gl:", 3) == 0) shares(name);
   return 0;
 }

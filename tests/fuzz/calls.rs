@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
     architecture::*, buffer::sparkle_buffer_destroy, conv2d::*, device::*, gemm::*,
-    kernel::sparkle_kernel_destroy, library::*, pipeline::*, plan::*, reference::*, timing::*,
+    kernel::sparkle_kernel_destroy, library::*, pipeline::*, plan::*, reference::*, shares::*, timing::*,
 };
 
 #[path = "kernels.rs"]
@@ -166,8 +166,17 @@ impl<'a> Caller<'a> {
     }
 
     fn open(&mut self) {
-        let names =
-            [self.world.device.as_str(), "auto", "cpu", "gl:99", "gl:x", "name=no such", "", "\u{e9}"];
+        let names = [
+            self.world.device.as_str(),
+            "auto",
+            "cpu",
+            "multi",
+            "multi:cpu=2",
+            "gl:99",
+            "name=no such",
+            "",
+            "\u{e9}",
+        ];
         let name = if self.one_in(3) { names[self.below(names.len())] } else { names[0] };
         let (name, mut device) = (CString::new(name).unwrap(), null_mut());
         // SAFETY: a string, and a place for the handle.
@@ -320,6 +329,10 @@ impl<'a> Caller<'a> {
         let mut timing = sparkle_timing { size: size_of::<sparkle_timing>(), ..zeroed() };
         // SAFETY: the struct is as large as it says.
         self.world.note(unsafe { sparkle_last_timing(&mut timing) });
+        let (mut shares, mut count) =
+            ([sparkle_share { size: size_of::<sparkle_share>(), ..zeroed() }; 2], 0);
+        // SAFETY: the array has as many elements as it says, of the size that the first one says.
+        self.world.note(unsafe { sparkle_last_shares(shares.as_mut_ptr(), 2, &mut count) });
     }
 
     fn pipeline(&mut self) {

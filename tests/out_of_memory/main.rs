@@ -7,6 +7,7 @@
 mod support;
 
 mod interface;
+mod kernels;
 mod layers;
 mod reference;
 
@@ -214,6 +215,7 @@ fn cpu() {
         let mut tally = Tally::default();
         interface::operations("cpu", &mut tally);
         tally.expect(100, 100);
+        kernels::launches("cpu");
     });
 }
 
@@ -233,6 +235,7 @@ fn gl() {
             let mut tally = Tally::default();
             interface::operations("gl:0", &mut tally);
             tally.expect(40, 45);
+            kernels::launches("gl:0");
         });
     }
 }

@@ -21,13 +21,14 @@ pub fn gflops(threads: usize, time: Duration) -> f64 {
     })
 }
 
-/// GFLOPS of this thread.
+/// GFLOPS of this thread, on the registers that `SPARKLE_ISA` names.
 fn rate(time: Duration) -> f64 {
+    let isa = std::env::var("SPARKLE_ISA").unwrap_or_default();
     let (mut times, start) = (vec![], Instant::now());
-    let mut operations = registers::run();
+    let mut operations = registers::run(&isa);
     while times.len() < 5 || start.elapsed() < time {
         let before = Instant::now();
-        operations = registers::run();
+        operations = registers::run(&isa);
         times.push(before.elapsed());
     }
     sparkle::report::gflops(operations, sparkle::report::median(&times).expect("five at least"))

@@ -15,6 +15,7 @@
 mod in_place;
 mod packing;
 mod strip;
+pub mod windows;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -105,7 +106,7 @@ struct GemmShape {
     padded: usize,
     /// Output pixels of an image: columns of C.
     pixels: usize,
-    /// (C/G)*R*S.
+    /// (C/G)*R*S; of a window, C/G times its taps.
     depth: usize,
     /// KC.
     step: usize,
@@ -115,9 +116,14 @@ struct GemmShape {
 }
 
 impl GemmShape {
-    fn new(problem: &Conv2d, step: usize, mr: usize, alone: Blocking) -> Self {
-        let Conv2dSizes { k, p, q, groups, .. } = *problem.sizes();
-        let (rows, depth) = (k / groups, problem.reduction());
+    /// With taps and channels of a block of depth, where images are read in place.
+    fn new(problem: &Conv2d, taps: Option<(usize, usize)>, mr: usize, alone: Blocking) -> Self {
+        let Conv2dSizes { c, k, p, q, groups, .. } = *problem.sizes();
+        let rows = k / groups;
+        let (depth, step) = match taps {
+            Some((taps, channels)) => (c / groups * taps, channels * taps),
+            None => (problem.reduction(), alone.kc),
+        };
         GemmShape { rows, padded: rows.next_multiple_of(mr), pixels: p * q, depth, step, groups, alone }
     }
 }
@@ -129,20 +135,26 @@ impl<K: Kernel> ConvPlan<K> {
     /// Out of memory.
     #[cfg(test)]
     pub fn new(kernel: K, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        Self::with_implicit(kernel, problem, (weights, bias), implicit_im2col(kernel, problem))
+        Self::with_geometry(
+            kernel,
+            problem,
+            (weights, bias),
+            geometry(kernel, problem, implicit_im2col(kernel, problem)),
+        )
     }
 
-    /// Packs weights and bias for images that are read as `implicit` says, or packed if it is `None`.
+    /// Packs weights and bias for images that are read as `geometry` says, or packed if it is `None`. The weights are
+    /// those of the geometry's taps.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn with_implicit(
+    pub fn with_geometry(
         kernel: K,
         problem: &Conv2d,
         (weights, bias): (&[f32], Option<&[f32]>),
-        implicit: Option<ImplicitIm2col>,
+        geometry: Option<Geometry>,
     ) -> Result<Self> {
-        let mut convolution = Self::unpacked(kernel, problem, bias, implicit)?;
+        let mut convolution = Self::unpacked(kernel, problem, bias, geometry)?;
         // Saturating: a size that overflows is refused as out of memory.
         let GemmShape { padded, depth, groups, .. } = convolution.shape;
         let mut packed = Buffer::zeroed(groups.saturating_mul(padded).saturating_mul(depth))?;
@@ -162,14 +174,12 @@ impl<K: Kernel> ConvPlan<K> {
         kernel: K,
         problem: &Conv2d,
         bias: Option<&[f32]>,
-        implicit: Option<ImplicitIm2col>,
+        geometry: Option<Geometry>,
     ) -> Result<Self> {
         const { ensure_kernel::<K>() };
         let alone = plan(kernel, problem, 1);
-        let geometry = implicit.map(|implicit| Geometry::new(implicit, columns(kernel), problem));
-        let step =
-            geometry.as_ref().map_or(alone.kc, |geometry| geometry.implicit.channels * geometry.taps());
-        let shape = GemmShape::new(problem, step, K::MR, alone);
+        let taps = geometry.as_ref().map(|geometry| (geometry.taps(), geometry.implicit.channels));
+        let shape = GemmShape::new(problem, taps, K::MR, alone);
         let GemmShape { rows, padded, groups, .. } = shape;
         let mut packed_bias = Buffer::zeroed(bias.map_or(0, |_| groups * padded))?;
         for (bias, packed) in bias.unwrap_or(&[]).chunks_exact(rows).zip(packed_bias.chunks_exact_mut(padded))
@@ -265,7 +275,7 @@ impl<K: Kernel> ConvPlan<K> {
     /// Out of memory.
     #[cfg(test)]
     pub fn once(kernel: K, problem: &Conv2d, bias: Option<&[f32]>) -> Result<Self> {
-        Self::unpacked(kernel, problem, bias, implicit_im2col(kernel, problem))
+        Self::unpacked(kernel, problem, bias, geometry(kernel, problem, implicit_im2col(kernel, problem)))
     }
 
     /// Elements of memory for packed weights in [`ConvPlan::execute_given`] with that many threads.
@@ -334,7 +344,7 @@ pub fn once<K: Kernel>(
     output: &mut [f32],
 ) -> Result<Timing> {
     let start = Instant::now();
-    let convolution = ConvPlan::unpacked(kernel, problem, bias, implicit)?;
+    let convolution = ConvPlan::unpacked(kernel, problem, bias, geometry(kernel, problem, implicit))?;
     let mut team = Team::for_work(problem.flops())?;
     let len = convolution.room(team.size());
     let mut packed = Borrowed::take(&PACKED, len)?;
@@ -352,6 +362,15 @@ pub fn once<K: Kernel>(
 pub fn implicit_im2col<K: Kernel>(kernel: K, problem: &Conv2d) -> Option<ImplicitIm2col> {
     let kc = plan(kernel, problem, 1).kc;
     ImplicitIm2col::plan(&described().caches, columns(kernel), problem, kc)
+}
+
+/// How images are read in place.
+pub fn geometry<K: Kernel>(
+    kernel: K,
+    problem: &Conv2d,
+    implicit: Option<ImplicitIm2col>,
+) -> Option<Geometry> {
+    implicit.map(|implicit| Geometry::new(implicit, columns(kernel), problem))
 }
 
 thread_local! {

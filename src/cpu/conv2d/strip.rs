@@ -67,7 +67,7 @@ impl<K: Kernel> ConvPlan<K> {
             // SAFETY: the planes hold all that the strip's taps see.
             unsafe { geometry.pack(planes, &strip, (pass.channels, packed), scratch.thin) };
         }
-        let pixel = if gaps { 0 } else { geometry.pixel(&strip) };
+        let pixel = if gaps { 0 } else { geometry.position(&strip) };
         let map = Tile { start: map.start.wrapping_add(pixel), cols: strip.cols, ..map };
         let (flat, thin) = (scratch.flat.as_mut_ptr(), scratch.thin.as_ptr());
         let place = Place { geometry, strip, pass, map, flat, thin };

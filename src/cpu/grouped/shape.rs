@@ -1,7 +1,7 @@
 //! How a problem is cut: the inner loop, the size of a band, the tiles.
 
 use crate::allocate;
-use crate::cpu::tunables::MIN_BAND_ROWS;
+use crate::cpu::tunables::{MIN_BAND_ROWS, MIN_BAND_VECTORS};
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
 use crate::memory::costs::cpu::grouped::COPYING;
@@ -80,10 +80,13 @@ impl GroupedShape {
             return Some(flat);
         }
         shape.measure(sizes);
-        let aim = |shape: &GroupedShape| inputs.saturating_mul(shape.channel) <= l1 / 2;
+        let band = |shape: &GroupedShape| inputs.saturating_mul(shape.channel);
+        // A band whose lines are mostly there for the taps gains little from being lower, so its rows are cut.
+        let tall = |shape: &GroupedShape| shape.lines(sizes, shape.rows) >= 2 * shape.rows * sizes.stride_h;
         while !shape.fits(tiles.lanes) && shape.cols > tiles.lanes && shape.rows <= MIN_BAND_ROWS
             || shape.rows > 1 && !shape.fits(tiles.lanes)
-            || shape.rows > MIN_BAND_ROWS && !aim(&shape)
+            || shape.rows > MIN_BAND_ROWS && band(&shape) > l1 / 2
+            || shape.cols > MIN_BAND_VECTORS * tiles.lanes && band(&shape) > l1 && tall(&shape)
         {
             if shape.rows > MIN_BAND_ROWS || shape.cols <= tiles.lanes {
                 shape.rows = shape.rows.div_ceil(2);

@@ -24,14 +24,14 @@ pub(super) unsafe fn by_fours(block: &TransposeBlock) {
     unsafe { in_squares::<4>(block, |from, to| square4(from, block.line, to, block.width)) }
 }
 
-/// Transposes in squares of 8 x 8; of 4 x 4 if there are fewer than eight lines.
+/// Transposes in squares of 8 x 8; of 4 x 4 if there are fewer than eight lines or depths.
 ///
 /// # Safety
 /// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose), and the CPU has AVX.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 pub(super) unsafe fn by_eights(block: &TransposeBlock) {
-    if block.lines < 8 {
+    if block.lines < 8 || block.depths < 8 {
         // SAFETY: the caller keeps the contract.
         return unsafe { by_fours(block) };
     }
@@ -39,34 +39,49 @@ pub(super) unsafe fn by_eights(block: &TransposeBlock) {
     unsafe { in_squares::<8>(block, |from, to| square8(from, block.line, to, block.width)) }
 }
 
-/// Transposes whole squares of SIDE x SIDE with `square`, and the edges element by element.
+/// Transposes whole squares of SIDE x SIDE with `square`. The last square of a side may overlap the one before it.
+/// What is narrower than a square goes element by element.
 ///
 /// # Safety
 /// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose); `square` transposes one square.
 #[inline(always)]
 unsafe fn in_squares<const SIDE: usize>(block: &TransposeBlock, square: impl Fn(*const f32, *mut f32)) {
     let TransposeBlock { from, line, to, width, lines, depths, more } = *block;
-    let (whole_lines, whole_depths) = (lines / SIDE * SIDE, depths / SIDE * SIDE);
+    if lines < SIDE || depths < SIDE {
+        // SAFETY: lines and depths stay below the counts that the caller guarantees.
+        return unsafe { by_elements(block) };
+    }
+    let (last_line, last_depth) = (lines - SIDE, depths - SIDE);
     // SAFETY: lines and depths stay below the counts that the caller guarantees.
     unsafe {
-        for run in (0..whole_depths).step_by(RUN) {
-            let end = whole_depths.min(run + RUN);
-            for l in (0..whole_lines).step_by(SIDE) {
+        for run in (0..depths).step_by(RUN) {
+            let end = depths.min(run + RUN);
+            for l in (0..lines).step_by(SIDE) {
                 if more {
-                    for next in lines + l..lines + l + SIDE {
+                    for next in lines + l..lines + lines.min(l + SIDE) {
                         prefetch(from.wrapping_add(next * line + run));
                     }
                 }
+                let l = l.min(last_line);
                 for p in (run..end).step_by(SIDE) {
+                    let p = p.min(last_depth);
                     square(from.add(l * line + p), to.add(p * width + l));
                 }
             }
         }
-        for l in 0..lines {
-            let rest = if l < whole_lines { whole_depths } else { 0 };
-            for p in rest..depths {
-                *to.add(p * width + l) = *from.add(l * line + p);
-            }
+    }
+}
+
+/// Transposes element by element.
+///
+/// # Safety
+/// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose).
+unsafe fn by_elements(block: &TransposeBlock) {
+    let TransposeBlock { from, line, to, width, lines, depths, .. } = *block;
+    for l in 0..lines {
+        for p in 0..depths {
+            // SAFETY: `l` and `p` are below the counts that the caller guarantees.
+            unsafe { *to.add(p * width + l) = *from.add(l * line + p) };
         }
     }
 }

@@ -193,6 +193,12 @@ impl Backend for Engine {
         &self.id
     }
 
+    fn fingerprint(&self) -> String {
+        // A device that answers no longer has no measurements either.
+        let key = self.worker.call(|session| Ok(session.context().capabilities().key()));
+        key.unwrap_or_else(|_| self.id.to_string())
+    }
+
     fn hierarchy(&self) -> Result<Hierarchy> {
         // Before the lock, which another thread may have held at the fork.
         self.worker.check_process()?;

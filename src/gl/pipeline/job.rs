@@ -12,7 +12,7 @@ use super::completion::Completion;
 use super::leases::Lease;
 use super::sync::{Mutex, lock};
 use crate::allocate;
-use crate::backend::{BorrowedSlice, Job, Recipe, Run, Ticket};
+use crate::backend::{BorrowedSlice, Job, Recipe, Run, Shares, Ticket};
 use crate::error::{Error, Result};
 use crate::problem::Conv2d;
 use crate::report::Timing;
@@ -257,6 +257,7 @@ impl InFlightJob {
                 dispatches: progress.dispatches,
             },
             fallback: None,
+            shares: Shares::default(),
         };
         drop(progress);
         match spill {

@@ -226,7 +226,7 @@ fn an_output_written_in_part_is_completed() {
             count.fetch_add(1, Ordering::Relaxed);
             output.copy_from_slice(&expected);
             let fallback = Some(error.to_string().into());
-            Ok(Run { device: "test".into(), kernel: "copy".into(), timing: Default::default(), fallback })
+            Ok(Run::new("test".into(), "copy".into(), Default::default(), fallback))
         });
         let before = recomputed.load(Ordering::Relaxed);
         let result = submit_with(&pipeline, &rig.batch, &*plan, Some(recompute)).end();
@@ -454,7 +454,7 @@ fn a_fallback_computes_what_the_device_cannot() {
     job.fallback = Some(Arc::new(move |error, _, output| {
         output.copy_from_slice(&expected);
         let fallback = Some(error.to_string().into());
-        Ok(Run { device: "cpu".into(), kernel: "k".into(), timing: Default::default(), fallback })
+        Ok(Run::new("cpu".into(), "k".into(), Default::default(), fallback))
     }));
     // SAFETY: input and output live until the ticket is done.
     unsafe { pipeline.submit(job, WhenFull::Wait).unwrap() };
