@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use support::{Ran, run_command};
 
 /// Module files, sorted by dependency.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 29] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",
+    "fortran/src/sparkle_buffers.f90",
     "fortran/src/sparkle_convolution.f90",
     "fortran/src/sparkle_matrix.f90",
     "fortran/src/sparkle_stream.f90",
@@ -220,8 +221,10 @@ fn kernels() {
     for device in support::cpu_with_kernels().into_iter().chain(gl) {
         let builds = [Build::Checked, Build::Optimised, Build::LongReals];
         for build in builds {
-            let program = build.program("tests/fortran/kernel_launch.f90", &[]);
-            assert_eq!(passed(&ran(&program, &[&device], &[])), "");
+            for name in ["kernel_launch", "resident_buffers"] {
+                let program = build.program(&format!("tests/fortran/{name}.f90"), &[]);
+                assert_eq!(passed(&ran(&program, &[&device], &[])), "");
+            }
         }
         let demo = Build::Checked.program("fortran/examples/saxpy_demo.f90", &[]);
         let ran = ran(&demo, &[], &[("SPARKLE_DEVICE", &device)]);

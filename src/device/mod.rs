@@ -8,6 +8,7 @@
 //! fastest, with the CPU as the fallback.
 
 pub(crate) mod architecture;
+mod buffer;
 mod call;
 mod choice;
 mod discovery;
@@ -18,6 +19,7 @@ mod multi;
 mod pipeline;
 mod plan;
 pub(crate) mod reference;
+mod resident;
 mod serial;
 pub(crate) mod tuning_history;
 
@@ -34,6 +36,7 @@ use crate::report::Timing;
 use choice::{EngineChoice, conv2d_seconds, fall_back, fastest, fastest_for};
 
 pub use architecture::{Architecture, Vendor};
+pub use buffer::{Buffer, BufferView, BufferViewMut, Element};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
 pub use kernel::{Arg, Kernel};

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::Device;
 use super::call;
 use super::choice::fall_back;
 use super::multi::{Multi, MultiPlan};
@@ -170,6 +171,17 @@ impl Conv2dPlan {
     /// The convolution.
     pub fn problem(&self) -> &Conv2d {
         &self.0.problem
+    }
+
+    /// The plan on the engine that has this identity, with the engine.
+    pub(super) fn on_engine(&self, owner: usize) -> Option<(&Arc<dyn Backend>, &dyn Plan)> {
+        let plan = self.engine_plans().find(|it| Device::owner(&it.backend).0 == owner)?;
+        Some((&plan.backend, &*plan.plan))
+    }
+
+    /// The device that it was made for.
+    pub(super) fn device(&self) -> &str {
+        self.engine_plans().next().map_or("no device", |it| &it.device)
     }
 
     /// The plan's recipe, if `id` is this plan's engine and it has not failed.
