@@ -11,12 +11,15 @@ pub(crate) mod architecture;
 mod call;
 mod choice;
 mod discovery;
+mod engine_plan;
 mod jobs;
 mod kernel;
 mod kernel_text;
+mod lanes;
 mod multi;
 mod pipeline;
 mod plan;
+mod predict;
 pub(crate) mod reference;
 mod serial;
 pub(crate) mod tuning_history;
@@ -31,7 +34,8 @@ use crate::memory::roofline::Work;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
-use choice::{EngineChoice, conv2d_seconds, fall_back, fastest, fastest_for};
+use choice::{EngineChoice, fall_back, fastest, fastest_for};
+use predict::conv2d_seconds;
 
 pub use architecture::{Architecture, Vendor};
 pub(crate) use discovery::found;
@@ -155,7 +159,7 @@ impl Device {
         match &self.choice {
             EngineChoice::Fixed(backend) => Pipeline::new(&[backend], options),
             EngineChoice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
-            EngineChoice::Multi(_) => Pipeline::new(&[], options),
+            EngineChoice::Multi(multi) => Pipeline::on_several(multi, options),
         }
     }
 

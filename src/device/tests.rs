@@ -306,7 +306,7 @@ fn devices_have_the_names_that_open_them() {
 #[test]
 fn the_cpu_wins_a_tie() {
     let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
-    let work = choice::conv2d_work(&problem(100));
+    let work = predict::conv2d_work(&problem(100));
     assert!(fastest(&backend(1e12), &[backend(1e12)], work).is_none());
     assert!(fastest(&backend(1e10), &[backend(1e12)], work).is_some());
 }
