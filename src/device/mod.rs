@@ -61,7 +61,8 @@ pub struct Prediction {
 
 impl Device {
     /// Opens a device. `selector` is `auto`, `multi`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from
-    /// 0) or `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
+    /// 0), one of [`DeviceInfo::names`] or `name=TEXT` (the first usable device whose name contains TEXT; case is
+    /// ignored).
     ///
     /// `multi` means the CPU and all hardware GPUs together: they share the images of each batch, or the output channels
     /// if there are fewer images than devices, or the rows or columns of a product. The shares follow from predictions
