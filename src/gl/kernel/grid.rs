@@ -1,10 +1,12 @@
 //! An index space as workgroups, and its slices.
 //!
-//! A unit is a workgroup; for kernels with reductions, a block of [`REDUCTION_BLOCK`] points. Units are numbered along
+//! A unit is a workgroup; for kernels with reductions, a block of [`REDUCTION_BLOCK`] points, of which a workgroup computes
+//! several at once. Units are numbered along
 //! x first. A slice is a box of workgroups that begins with a given unit, so that no point is computed twice. One
 //! dimension is folded: a slice longer than a row of the device's grid has whole rows.
 
 use crate::kernel::bind::Launch;
+use crate::kernel::glsl::BLOCKS_OF_GROUP;
 use crate::kernel::tree::REDUCTION_BLOCK;
 
 use super::prepared::Prepared;
@@ -102,7 +104,12 @@ impl Grid {
             count[last] = (end * BLOCK / line) as u32;
         }
         let units = end as u32 - first;
-        Slice { first: [first, 0, 0], count, groups: [units.min(self.max_groups[0]), 1, 1], units }
+        Slice {
+            first: [first, 0, 0],
+            count,
+            groups: [units.div_ceil(BLOCKS_OF_GROUP).min(self.max_groups[0]), 1, 1],
+            units,
+        }
     }
 
     fn line(&self, first: u32, units: u32) -> Slice {

@@ -49,6 +49,8 @@ struct Key {
     unit: usize,
     kernel: usize,
     parameters: Parameters,
+    /// The points of an invocation, where the kernel leaves them open.
+    coarsening: u32,
     /// What the values in the text are, for [`Parameters::Inline`].
     values: u64,
 }
@@ -90,13 +92,14 @@ impl Kernels {
     ) -> Result<Rc<Prepared>> {
         let values = if parameters == Parameters::Inline { pace::hash_of_scalars(launch) } else { 0 };
         let unit = Arc::as_ptr(launch.unit()).addr();
-        let key = Key { unit, kernel: launch.kernel_index(), parameters, values };
+        let coarsening = prepared::coarsening(launch);
+        let key = Key { unit, kernel: launch.kernel_index(), parameters, coarsening, values };
         if let Some((_, prepared)) = self.prepared.get(&key)
             && prepared.has_values_of(launch)
         {
             return Ok(prepared.clone());
         }
-        let prepared = Rc::new(Prepared::new(programs, launch, parameters)?);
+        let prepared = Rc::new(Prepared::new(programs, launch, (parameters, coarsening))?);
         if self.prepared.len() >= MAX_PROGRAMS {
             self.prepared.retain(|_, (unit, _)| unit.strong_count() > 0);
         }

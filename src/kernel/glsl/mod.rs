@@ -43,7 +43,7 @@ use helpers::Helpers;
 use names::Names;
 
 pub use epilogue::{EpilogueGlsl, EpilogueOptions, epilogue};
-pub use reduction::Finisher;
+pub use reduction::{BLOCKS_OF_GROUP, Finisher};
 
 /// The binding of the parameter block.
 pub const PARAMETER_BINDING: u32 = 15;

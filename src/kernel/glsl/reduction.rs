@@ -20,6 +20,9 @@ pub struct Finisher {
     pub combines: bool,
 }
 
+/// Blocks that a workgroup of a reduction computes at once.
+pub const BLOCKS_OF_GROUP: u32 = 8;
+
 /// The value that changes nothing.
 pub(super) fn identity(reduction: &Reduction) -> String {
     let is_integer = reduction.ty == Type::Int32;
@@ -48,15 +51,12 @@ const LINEAR: &str =
 const GROUPS: &str = "gl_NumWorkGroups.x * gl_NumWorkGroups.y * gl_NumWorkGroups.z";
 
 impl Writer<'_> {
-    /// `main` of a kernel with reductions.
+    /// `main` of a kernel with reductions. A row of 32 invocations computes a block, each every 32nd point of it: so the
+    /// first three levels of the tree need no barrier, and eight blocks share those of the other five. Their points are
+    /// taken in an order in which few results wait, each in a variable of its own.
     pub(super) fn reduction_main(&mut self, kernel: &Kernel) -> Write {
-        self.open("void main() {")?;
-        self.line("uint lane = gl_LocalInvocationIndex;")?;
-        self.line(&format!("uint groups = {GROUPS};"))?;
-        let points = ["count.x", "count.x * count.y", "count.x * count.y * count.z"][kernel.dims - 1];
-        self.line(&format!("uint blocks = count.x != 0u ? ({points} + 255u) / 256u : first.x + groups;"))?;
-        self.open(&format!("for (uint block = first.x + {LINEAR}; block < blocks; block += groups) {{"))?;
-        self.line("uint index = block * 256u + lane;")?;
+        let call = self.body_call(kernel);
+        self.open("void sparkle_take(bool inside, uint index) {")?;
         match kernel.dims {
             1 => self.line("uvec3 point = uvec3(index, 0u, 0u);")?,
             dims => {
@@ -69,15 +69,49 @@ impl Writer<'_> {
         for (number, reduction) in kernel.reductions.iter().enumerate() {
             self.line(&format!("sparkle_accumulator{number} = {};", identity(reduction)))?;
         }
-        let call = self.body_call(kernel);
-        self.line(&format!("if (sparkle_inside(point)) {call}"))?;
-        for number in 0..kernel.reductions.len() {
-            self.line(&format!("sparkle_scratch{number}[lane] = sparkle_accumulator{number};"))?;
+        self.line("sparkle_index = index;")?;
+        self.line(&format!("if (inside || sparkle_inside(point)) {call}"))?;
+        self.close("}")?;
+        self.open("void main() {")?;
+        self.line("uint lane = gl_LocalInvocationIndex;")?;
+        self.line("uint column = lane % 32u;")?;
+        self.line(&format!("uint groups = {GROUPS};"))?;
+        let points = ["count.x", "count.x * count.y", "count.x * count.y * count.z"][kernel.dims - 1];
+        self.line(&format!("uint points = {points};"))?;
+        self.line("uint blocks = count.x != 0u ? (points + 255u) / 256u : first.x + groups;")?;
+        let rows = BLOCKS_OF_GROUP;
+        let (start, step) = (format!("first.x + {rows}u * ({LINEAR})"), format!("{rows}u * groups"));
+        self.open(&format!("for (uint base = {start}; base < blocks; base += {step}) {{"))?;
+        self.line("uint block = base + lane / 32u;")?;
+        self.line("uint index = block * 256u + column;")?;
+        self.line(&format!("bool whole = base * 256u + {}u <= points;", rows * 256))?;
+        for (number, reduction) in kernel.reductions.iter().enumerate() {
+            let names =
+                (0..3).map(|level| format!("sparkle_{level}_{number}")).collect::<Vec<_>>().join(", ");
+            let line = format!("{}{} {names};", self.precise(), self.ty(reduction.ty, reduction.span)?);
+            self.line(&line)?;
+        }
+        // Results that wait, of one, two and four points: after points 0 and 4 there is one of two, and so on.
+        for (taken, point) in [0, 4, 2, 6, 1, 5, 3, 7].into_iter().enumerate() {
+            self.line(&format!("sparkle_take(whole, index + {}u);", point * 32))?;
+            let complete = (taken + 1).trailing_zeros();
+            for (number, reduction) in kernel.reductions.iter().enumerate() {
+                let mut value = format!("sparkle_accumulator{number}");
+                for level in 0..complete {
+                    let (before, after) = self.combination(reduction, &format!("sparkle_{level}_{number}"));
+                    value = format!("{before}({value}){after}");
+                }
+                let to = match complete {
+                    3 => format!("sparkle_scratch{number}[lane]"),
+                    level => format!("sparkle_{level}_{number}"),
+                };
+                self.line(&format!("{to} = {value};"))?;
+            }
         }
         self.line("memoryBarrierShared();")?;
         self.line("barrier();")?;
-        self.open("for (uint stride = 128u; stride > 0u; stride >>= 1) {")?;
-        self.open("if (lane < stride) {")?;
+        self.open("for (uint stride = 16u; stride > 0u; stride >>= 1) {")?;
+        self.open("if (column < stride) {")?;
         for (number, reduction) in kernel.reductions.iter().enumerate() {
             let scratch = format!("sparkle_scratch{number}");
             let (before, after) = self.combination(reduction, &format!("{scratch}[lane]"));
@@ -87,10 +121,10 @@ impl Writer<'_> {
         self.line("memoryBarrierShared();")?;
         self.line("barrier();")?;
         self.close("}")?;
-        self.open("if (lane == 0u) {")?;
+        self.open("if (column == 0u && block < blocks) {")?;
         for (number, reduction) in kernel.reductions.iter().enumerate() {
             let name = self.name(reduction.variable).to_owned();
-            self.line(&format!("{name}[block] = sparkle_scratch{number}[0];"))?;
+            self.line(&format!("{name}[block] = sparkle_scratch{number}[lane];"))?;
         }
         self.close("}")?;
         self.line("barrier();")?;
