@@ -30,7 +30,7 @@ const TASKS: usize = 8;
 const REGISTERS: usize = 16 << 10;
 
 /// Reduction blocks of a block at most: beyond, the cost of interpreting no longer counts.
-const MOST_PARTS: usize = 64;
+const MOST_PARTS: usize = 16;
 
 /// The blocks of a launch.
 struct Grid {
