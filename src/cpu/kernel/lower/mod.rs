@@ -99,6 +99,8 @@ struct Scope<'t> {
     loops: Vec<Loop>,
     /// Whether an iteration of a loop may end early, by [`LoopId`].
     cycled: Vec<bool>,
+    /// Whether a statement ends an iteration or a loop early.
+    leaves: bool,
     /// Whether an expression calls a procedure, by [`ExpressionId`](crate::kernel::tree::ExpressionId).
     calls: Vec<bool>,
     /// What the translation of kernels needs; nothing in procedures.
@@ -366,6 +368,7 @@ impl Builder<'_> {
             masks: vec![mask],
             loops: Vec::new(),
             cycled: Self::cycled(&procedure.code)?,
+            leaves: leaves(&procedure.code),
             calls: expressions::calls(&procedure.code)?,
             kernel: None,
             depth: 0,
@@ -397,6 +400,7 @@ impl Builder<'_> {
             masks: vec![mask],
             loops: Vec::new(),
             cycled: Self::cycled(&kernel.code)?,
+            leaves: leaves(&kernel.code),
             calls: expressions::calls(&kernel.code)?,
             kernel: Some(kernel),
             depth: 0,
@@ -473,6 +477,10 @@ impl Builder<'_> {
             }
         })
     }
+}
+
+fn leaves(code: &Code) -> bool {
+    code.statements.iter().any(|it| matches!(it.action, Action::Cycle(_) | Action::Exit(_)))
 }
 
 /// The dimensions and the number of elements of an array with constant bounds.
