@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The files that declare C functions and types, in the order in which the header shows them.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "status",
     "library",
     "device",
@@ -17,6 +17,7 @@ const SOURCES: [&str; 15] = [
     "pipeline",
     "gemm",
     "kernel",
+    "buffer",
     "launch",
     "timing",
     "shares",

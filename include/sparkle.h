@@ -7,8 +7,8 @@
  * Pointers. NULL where a pointer is required is SPARKLE_ERROR_NULL_POINTER. const memory is not modified. Lengths
  * count floats. Floats must be aligned as floats, and an output must not overlap an input.
  *
- * Handles. sparkle_device, sparkle_plan, sparkle_kernel, sparkle_pipeline, sparkle_ticket and sparkle_slot are ids that
- * are never dereferenced and never reused. A handle that was closed, never existed or is of another kind is
+ * Handles. sparkle_device, sparkle_plan, sparkle_kernel, sparkle_buffer, sparkle_pipeline, sparkle_ticket and sparkle_slot
+ * are ids that are never dereferenced and never reused. A handle that was closed, never existed or is of another kind is
  * SPARKLE_ERROR_INVALID_HANDLE. The caller closes, destroys or releases each handle, or calls sparkle_finalize.
  *
  * Threads. Every function may be called from any thread at any time, and threads may share handles. A handle may be
@@ -24,8 +24,8 @@
  * function returns SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function, and outputs are untouched.
  * All other allocations are smaller than 64 KiB each. If one of those fails, the process is aborted.
  *
- * Processes. After fork(), kernels, and devices and plans on the CPU, continue to work in the child. GL devices and plans,
- * and all pipelines, slots and tickets, return SPARKLE_ERROR_FORKED there.
+ * Processes. After fork(), kernels, and devices, plans and buffers on the CPU, continue to work in the child. GL devices,
+ * plans and buffers, and all pipelines, slots and tickets, return SPARKLE_ERROR_FORKED there.
  *
  * The end of the process. Every function may be called from exit handlers and destructors, also at the end of a thread; none
  * waits for ever. After the drivers have shut down, calls and jobs on GL return SPARKLE_ERROR_ENDING, "auto" and "cpu"
@@ -91,11 +91,14 @@ enum sparkle_status
   SPARKLE_ERROR_INTERNAL = 12,
   /// The job was cancelled before it started.
   SPARKLE_ERROR_CANCELLED = 13,
-  /// The queue is full or the slot is in use, and the call does not wait.
+  /// The queue is full, or the slot or buffer is in use, and the call does not wait.
   SPARKLE_ERROR_BUSY = 14,
   /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still
   /// works.
   SPARKLE_ERROR_ENDING = 15,
+  /// The contents of a buffer were lost, with the device or when a call failed that wrote them. The buffer can be used
+  /// again once all of it has been written.
+  SPARKLE_ERROR_CONTENTS_LOST = 16,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -146,6 +149,8 @@ enum sparkle_arg_form
   SPARKLE_ARG_INPUT = 1,
   /// An array that the kernel may read and write.
   SPARKLE_ARG_ARRAY = 2,
+  /// A buffer, or a part of it, which the kernel reads and writes in place.
+  SPARKLE_ARG_BUFFER = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -345,6 +350,9 @@ typedef enum sparkle_type sparkle_type;
 typedef int32_t sparkle_type;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
+
+/// Memory that lives on a device. Threads may use one at once as long as no call writes it.
+typedef struct sparkle_buffer sparkle_buffer;
 
 /// An opened device. Any number of threads may use it at once.
 typedef struct sparkle_device sparkle_device;
@@ -653,10 +661,14 @@ typedef struct sparkle_kernel_arg {
   int32_t form;
   /// The first element of an array, else NULL. Its memory is written only if `form` is SPARKLE_ARG_ARRAY.
   const void *address;
-  /// The number of elements of an array, else 0.
+  /// The number of elements of an array, or of the part of a buffer that the kernel gets; else 0.
   size_t length;
   /// The value of a scalar, else zeros.
   union sparkle_arg_value value;
+  /// A buffer, else NULL.
+  struct sparkle_buffer *buffer;
+  /// The first element of the buffer that the kernel gets, else 0.
+  size_t offset;
 } sparkle_kernel_arg;
 
 /// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
@@ -901,6 +913,19 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
                                     float *output,
                                     size_t output_len);
 
+/// Runs a plan on buffers of the device that it was made for, in place: input from element `input_offset` of `input` on,
+/// output from element `output_offset` of `output` on, both SPARKLE_TYPE_REAL32. They may be parts of one buffer that do
+/// not overlap.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
+/// the output may have lost its contents; otherwise it is untouched.
+sparkle_status sparkle_plan_execute_buffers(struct sparkle_plan *plan,
+                                            struct sparkle_buffer *input,
+                                            size_t input_offset,
+                                            struct sparkle_buffer *output,
+                                            size_t output_offset);
+
 /// Writes the memory of a plan in bytes, without the caller's buffers.
 ///
 /// `*out_packed` is what the plan holds for its lifetime: packed or uploaded weights. On an OpenGL device, a plan with
@@ -1031,6 +1056,22 @@ sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              float *c,
                              size_t c_len);
 
+/// As sparkle_sgemm, on buffers of one device, in place: A from element `a_offset` of `a` on, and so on, all
+/// SPARKLE_TYPE_REAL32. They may be parts of one buffer, but C overlaps neither A nor B. `device` is theirs, or NULL or
+/// "auto".
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed, C
+/// may have lost its contents; otherwise it is untouched.
+sparkle_status sparkle_sgemm_buffers(struct sparkle_device *device,
+                                     const struct sparkle_gemm_desc *desc,
+                                     struct sparkle_buffer *a,
+                                     size_t a_offset,
+                                     struct sparkle_buffer *b,
+                                     size_t b_offset,
+                                     struct sparkle_buffer *c,
+                                     size_t c_offset);
+
 /// Compiles a kernel file, `length` bytes of Fortran at `source`, and writes the handle of its kernel `name` to `*out`:
 /// the exact spelling first, then any case. `name` NULL means the only kernel of the source. The caller destroys the
 /// kernel with sparkle_kernel_destroy. docs/kernel.md describes the language.
@@ -1093,27 +1134,67 @@ sparkle_status sparkle_kernel_diagnostics(struct sparkle_kernel *kernel,
 /// Destroys a kernel; NULL is ignored. Running calls end normally.
 sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 
+/// Allocates a buffer of `length` elements of a sparkle_type, zeros at first, and writes its handle to `*out`. It lives on
+/// the device; `device` NULL means "auto", which takes its first GPU, or the CPU without one. The buffer stays valid when
+/// the device is closed. The caller destroys it with sparkle_buffer_destroy.
+///
+/// Calls that take buffers read and write them in place, without a transfer. Such a call runs on the buffers' device: its
+/// device is that one or "auto", and it does not fall back to the CPU. All buffers of a call belong to one device.
+///
+/// A lost device loses the contents of its buffers, and so does a call that fails while it writes them. Every use then
+/// returns SPARKLE_ERROR_CONTENTS_LOST until all of the buffer is written. A buffer that a call writes must not be in use by
+/// another call: whichever comes second returns SPARKLE_ERROR_BUSY and does nothing.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for an unknown type, or a length that the address space has not;
+/// SPARKLE_ERROR_OUT_OF_MEMORY.
+sparkle_status sparkle_buffer_create(struct sparkle_device *device,
+                                     int32_t type,
+                                     size_t length,
+                                     struct sparkle_buffer **out);
+
+/// Copies `length` elements at `data` to a buffer, from element `offset` on. `data` has the buffer's type.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if they do not fit; SPARKLE_ERROR_CONTENTS_LOST for a part of a buffer whose contents were
+/// lost; SPARKLE_ERROR_BUSY if another call uses the buffer.
+sparkle_status sparkle_buffer_write(struct sparkle_buffer *buffer,
+                                    size_t offset,
+                                    const void *data,
+                                    size_t length);
+
+/// Copies `length` elements of a buffer, from element `offset` on, to `data`, which has the buffer's type.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there are not so many; SPARKLE_ERROR_CONTENTS_LOST; SPARKLE_ERROR_BUSY if another call
+/// writes the buffer. After a failure of the device, `data` is undefined.
+sparkle_status sparkle_buffer_read(struct sparkle_buffer *buffer,
+                                   size_t offset,
+                                   void *data,
+                                   size_t length);
+
+/// Destroys a buffer; NULL is ignored. Running calls end normally.
+sparkle_status sparkle_buffer_destroy(struct sparkle_buffer *buffer);
+
 /// Runs a kernel once for each point of an index space, and waits for its results. `device` NULL means "auto".
 ///
 /// `extents` points to three numbers: the extents of the kernel's dimensions, then 0 or 1 for each dimension that it
 /// lacks. With an extent of 0 there are no points, and only results of reductions change. `args` points to
 /// `args_len` arguments, one for each argument of the kernel except the index arguments, in their order. A single
-/// element, such as the result of a reduction, is an array of length 1. The arrays of one call may overlap only where
-/// none of them is written.
+/// element, such as the result of a reduction, is an array of length 1. The arrays and buffers of one call may overlap
+/// only where none of them is written. Buffers are those of one device, on which the kernel then runs.
 ///
 /// Everything is checked before anything runs. SPARKLE_ERROR_INVALID_ARGUMENT names the argument that has a wrong type,
-/// form or length, is too short for the extents, overlaps another one, or must be writable and is not;
-/// SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL. SPARKLE_ERROR_UNSUPPORTED if this device cannot
-/// run this kernel; "auto" then leaves it to the CPU, or returns that error if the CPU cannot run it, either. Arrays
-/// are untouched after an error.
+/// form or length, is too short for the extents, overlaps another one, must be writable and is not, or is a buffer of
+/// another device; SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL, SPARKLE_ERROR_INVALID_HANDLE the one
+/// whose buffer was destroyed. SPARKLE_ERROR_UNSUPPORTED if this device cannot run this kernel; "auto" then leaves it to the
+/// CPU, or returns that error if the CPU cannot run it, either. Arrays are untouched after an error. So are buffers, unless
+/// the device failed: then those that the kernel writes may have lost their contents, as sparkle_buffer_create says.
 sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
                                      struct sparkle_kernel *kernel,
                                      const int64_t *extents,
                                      const struct sparkle_kernel_arg *args,
                                      size_t args_len);
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
-/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
+/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);

@@ -11,9 +11,11 @@ use crate::memory::Hierarchy;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
 
+mod resident;
 mod run;
 mod ticket;
 
+pub use resident::{DeviceMemory, EngineMemory, Guard, Range};
 pub use run::{Dimension, Run, Share, Shares};
 pub use ticket::Ticket;
 
@@ -106,12 +108,32 @@ pub trait Backend: Send + Sync {
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; C is then untouched.
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 
+    /// Allocates memory that lives on the device, filled with zeros.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine has none, or the device's failure.
+    fn memory(&self, _bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        let what = "buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
+    /// As [`Backend::sgemm`], on memory of this engine that is not the host's. The caller has locked it; A, B and C have
+    /// at least the lengths of the problem, and C overlaps neither A nor B.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or as [`Backend::sgemm`]; C may then have lost its contents.
+    fn sgemm_resident(&self, _problem: &Gemm, _matrices: [Range<'_>; 3]) -> Result<(Arc<str>, Timing)> {
+        let what = "products of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Runs a kernel of the kernel language. The launch has been checked ([`Launch`]) and has a point. Returns the
     /// kernel's name and the times.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot run this kernel, or the device's failure.
-    /// The arrays are then untouched.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine cannot run this kernel;
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost); or the device's failure. The arrays are then untouched, except
+    /// that memory on the device may have lost its contents.
     fn launch(&self, _launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
         let what = "kernels of one's own".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
@@ -140,6 +162,17 @@ pub trait Plan: Send + Sync {
     /// # Errors
     /// The device's failure; the output is then untouched.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
+
+    /// Runs it on memory of its engine that is not the host's. The caller has locked it; input and output have the lengths
+    /// of the problem and do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or the device's failure; the output may then have lost its
+    /// contents.
+    fn run_resident(&self, _input: Range<'_>, _output: Range<'_>) -> Result<Timing> {
+        let what = "convolutions of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.kernel().to_owned(), what })
+    }
 
     /// Whether its runs should go through [`Backend::stream`]: they move much data.
     fn streams(&self) -> bool {

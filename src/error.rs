@@ -120,6 +120,21 @@ pub enum Error {
         /// The queue.
         what: String,
     },
+    /// The contents of memory on a device were lost: with the device, or when a call that wrote them failed. The memory can be used
+    /// again once all of it has been written.
+    #[error("{device}: the contents of {what} were lost; write all of it anew")]
+    ContentsLost {
+        /// The device's id.
+        device: String,
+        /// The memory.
+        what: String,
+    },
+    /// Another call uses the object, and one of the two writes it.
+    #[error("{what} is in use by another call")]
+    InUse {
+        /// The object.
+        what: String,
+    },
     /// A defect of the library that it detected itself.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -149,6 +164,8 @@ impl Error {
                 | Error::Cancelled
                 | Error::Closed { .. }
                 | Error::Busy { .. }
+                | Error::ContentsLost { .. }
+                | Error::InUse { .. }
                 | Error::Internal(_)
         )
     }

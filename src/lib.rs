@@ -59,8 +59,8 @@ pub use cpu::{MeasuredRate, Measurements, measurements, num_threads, set_num_thr
 #[cfg(feature = "rayon")]
 pub use cpu::{end_rayon_loan, lend_rayon_pool};
 pub use device::{
-    Architecture, Arg, Contexts, Conv2dPlan, Device, DeviceInfo, DeviceKind, Kernel, Order, Pipeline,
-    PipelineOptions, Prediction, Run, Ticket, Vendor, WhenFull, devices,
+    Architecture, Arg, Buffer, BufferView, BufferViewMut, Contexts, Conv2dPlan, Device, DeviceInfo,
+    DeviceKind, Kernel, Order, Pipeline, PipelineOptions, Prediction, Run, Ticket, Vendor, WhenFull, devices,
 };
 pub use error::{Error, Result};
 #[cfg(feature = "lab")]

@@ -90,6 +90,16 @@ fn kernels_launched() {
 }
 
 #[test]
+fn buffers() {
+    let program = compile_c("buffers.c", &PEDANTIC);
+    for device in devices_with_kernels() {
+        let mut command = std::process::Command::new(&program);
+        command.arg(device);
+        support::run_command(command).expect("kernels\na chain\ndevices\nthreads\nforks\n");
+    }
+}
+
+#[test]
 fn the_example_of_a_kernel() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/saxpy.c");
     let program = support::compile_file(&path, &["-Wall", "-Wextra", "-Werror", "-Wpedantic"]);

@@ -35,6 +35,7 @@ module sparkle_c
   integer, parameter :: SPARKLE_ERROR_CANCELLED = 13
   integer, parameter :: SPARKLE_ERROR_BUSY = 14
   integer, parameter :: SPARKLE_ERROR_ENDING = 15
+  integer, parameter :: SPARKLE_ERROR_CONTENTS_LOST = 16
 
   integer, parameter :: SPARKLE_ALGORITHM_AUTO = 0
   integer, parameter :: SPARKLE_ALGORITHM_DIRECT = 1
@@ -123,15 +124,16 @@ module sparkle_c
     integer(c_int32_t) :: reserved = 0
   end type c_pipeline_options
 
-  integer(c_int32_t), parameter :: C_TYPE_INT32 = 0
-  integer(c_int32_t), parameter :: C_TYPE_INT64 = 1
-  integer(c_int32_t), parameter :: C_TYPE_REAL32 = 2
-  integer(c_int32_t), parameter :: C_TYPE_REAL64 = 3
-  integer(c_int32_t), parameter :: C_TYPE_LOGICAL = 4
+  integer(c_int32_t), parameter :: SPARKLE_TYPE_INT32 = 0
+  integer(c_int32_t), parameter :: SPARKLE_TYPE_INT64 = 1
+  integer(c_int32_t), parameter :: SPARKLE_TYPE_REAL32 = 2
+  integer(c_int32_t), parameter :: SPARKLE_TYPE_REAL64 = 3
+  integer(c_int32_t), parameter :: SPARKLE_TYPE_LOGICAL = 4
 
   integer(c_int32_t), parameter :: C_ARG_SCALAR = 0
   integer(c_int32_t), parameter :: C_ARG_INPUT = 1
   integer(c_int32_t), parameter :: C_ARG_ARRAY = 2
+  integer(c_int32_t), parameter :: C_ARG_BUFFER = 3
 
   type, bind(C) :: c_kernel_info
     integer(c_size_t) :: size = 0
@@ -166,6 +168,8 @@ module sparkle_c
     type(c_ptr) :: address = c_null_ptr
     integer(c_size_t) :: length = 0
     integer(c_int64_t) :: value = 0
+    type(c_ptr) :: buffer = c_null_ptr
+    integer(c_size_t) :: offset = 0
   end type c_kernel_arg
 
   interface
@@ -405,6 +409,64 @@ module sparkle_c
       integer(c_size_t), value :: args_len
       integer(c_int32_t) :: status
     end function c_kernel_launch
+
+    function c_plan_execute_buffers(plan, input, input_offset, output, output_offset) &
+      bind(C, name="sparkle_plan_execute_buffers") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      type(c_ptr), value :: input
+      integer(c_size_t), value :: input_offset
+      type(c_ptr), value :: output
+      integer(c_size_t), value :: output_offset
+      integer(c_int32_t) :: status
+    end function c_plan_execute_buffers
+
+    function c_sgemm_buffers(device, desc, a, a_offset, b, b_offset, c, c_offset) &
+      bind(C, name="sparkle_sgemm_buffers") result(status)
+      import :: c_gemm_desc, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_gemm_desc), intent(in) :: desc
+      type(c_ptr), value :: a
+      integer(c_size_t), value :: a_offset
+      type(c_ptr), value :: b
+      integer(c_size_t), value :: b_offset
+      type(c_ptr), value :: c
+      integer(c_size_t), value :: c_offset
+      integer(c_int32_t) :: status
+    end function c_sgemm_buffers
+
+    function c_buffer_create(device, type, length, buffer) bind(C, name="sparkle_buffer_create") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      integer(c_int32_t), value :: type
+      integer(c_size_t), value :: length
+      type(c_ptr), intent(inout) :: buffer
+      integer(c_int32_t) :: status
+    end function c_buffer_create
+
+    function c_buffer_write(buffer, offset, data, length) bind(C, name="sparkle_buffer_write") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: buffer
+      integer(c_size_t), value :: offset
+      type(c_ptr), value :: data
+      integer(c_size_t), value :: length
+      integer(c_int32_t) :: status
+    end function c_buffer_write
+
+    function c_buffer_read(buffer, offset, data, length) bind(C, name="sparkle_buffer_read") result(status)
+      import :: c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: buffer
+      integer(c_size_t), value :: offset
+      type(c_ptr), value :: data
+      integer(c_size_t), value :: length
+      integer(c_int32_t) :: status
+    end function c_buffer_read
+
+    function c_buffer_destroy(buffer) bind(C, name="sparkle_buffer_destroy") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: buffer
+      integer(c_int32_t) :: status
+    end function c_buffer_destroy
 
     function c_kernel_destroy(kernel) bind(C, name="sparkle_kernel_destroy") result(status)
       import :: c_int32_t, c_ptr

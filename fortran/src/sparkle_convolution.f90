@@ -8,6 +8,7 @@
 !> caller itself received as an argument.
 module sparkle_convolution
   use, intrinsic :: iso_c_binding, only: c_associated, c_float, c_int32_t, c_int64_t, c_loc, c_null_ptr, c_ptr, c_size_t
+  use sparkle_buffers, only: buffer_handle, offset_of, sparkle_buffer
   use sparkle_c
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
@@ -58,8 +59,8 @@ module sparkle_convolution
   contains
     procedure, private :: plan_create_flat, plan_create_rank4
     generic :: create => plan_create_flat, plan_create_rank4
-    procedure, private :: plan_execute_flat, plan_execute_rank4
-    generic :: execute => plan_execute_flat, plan_execute_rank4
+    procedure, private :: plan_execute_flat, plan_execute_rank4, plan_execute_buffers
+    generic :: execute => plan_execute_flat, plan_execute_rank4, plan_execute_buffers
     procedure :: memory => plan_memory
     procedure :: destroy => plan_destroy
     procedure :: is_created => plan_is_created
@@ -243,6 +244,26 @@ contains
     call run(self, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_flat
+
+  !> The same for buffers of the plan's device, in place: all of x and y, or x from element `x_first` and y from element
+  !> `y_first` on. If the device fails, y may lose its contents.
+  subroutine plan_execute_buffers(self, x, y, x_first, y_first, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    type(sparkle_buffer), intent(in) :: x
+    type(sparkle_buffer), intent(inout) :: y
+    integer, intent(in), optional :: x_first
+    integer, intent(in), optional :: y_first
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    if (problem%status == SPARKLE_OK) then
+      call take_status(problem, c_plan_execute_buffers(self%handle, buffer_handle(x), offset_of(x_first), &
+        buffer_handle(y), offset_of(y_first)))
+    end if
+    call settle('execute', problem, stat, errmsg)
+  end subroutine plan_execute_buffers
 
   !> Bytes that the plan holds for its lifetime (packed or uploaded weights), and the maximum workspace of an execution
   !> in bytes.

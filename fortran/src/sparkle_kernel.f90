@@ -10,7 +10,8 @@
 !> call saxpy%launch([1000], [arg(1000), arg(2.0), arg(x), inout(y)])
 !> ```
 !>
-!> A launch needs an argument for each dummy except the index arguments, in their order. `arg` makes one of a scalar, or
+!> A launch needs an argument for each dummy except the index arguments, in their order: a scalar, an array, or a buffer
+!> (`sparkle_buffer`), which stays on its device. `arg` makes one of a scalar, or
 !> of an array that the kernel only reads. `inout` makes one of an array that the kernel writes, whatever its intent
 !> there, or of a variable that takes the result of a reduction.
 !>
@@ -28,6 +29,7 @@ module sparkle_kernel
   use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_int32_t, c_int64_t, c_loc, c_null_char, c_null_ptr, &
     c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
+  use sparkle_buffers, only: buffer_handle, buffer_type, sparkle_buffer
   use sparkle_c
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
@@ -67,16 +69,22 @@ module sparkle_kernel
     private
     type(c_kernel_arg) :: c
     logical :: is_strided = .false.
+    !> A buffer that `arg` was given, so that the kernel must not write it.
+    logical :: is_input = .false.
+    !> A part of a buffer with a negative length, or that begins before element 1.
+    logical :: is_negative = .false.
   end type sparkle_kernel_arg
 
-  !> `arg(x)`: the value of a scalar, or an array that the kernel only reads.
+  !> `arg(x)`: the value of a scalar, or an array or buffer that the kernel only reads. `arg(buffer, first, length)`: a part
+  !> of a buffer.
   interface arg
-    module procedure arg_int32, arg_int64, arg_real32, arg_real64, arg_logical
+    module procedure arg_int32, arg_int64, arg_real32, arg_real64, arg_logical, arg_buffer
   end interface arg
 
-  !> `inout(x)`: an array that the kernel may read and write, or a variable as an array of one element.
+  !> `inout(x)`: an array or buffer that the kernel may read and write, or a variable as an array of one element.
+  !> `inout(buffer, first, length)`: a part of a buffer.
   interface inout
-    module procedure inout_int32, inout_int64, inout_real32, inout_real64, inout_logical
+    module procedure inout_int32, inout_int64, inout_real32, inout_real64, inout_logical, inout_buffer
   end interface inout
 
 contains
@@ -179,6 +187,10 @@ contains
     end if
     do i = 1, size(args)
       if (problem%status /= SPARKLE_OK) exit
+      if (args(i)%is_negative) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
+        '" with a part that lies outside of its buffer; expected elements of the buffer')
+      if (args(i)%is_input .and. writes(self, i)) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
+        '" with read-only elements; expected elements that may be written')
       if (args(i)%c%length < 0) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
         '" with an array of assumed size; expected a section with an upper bound')
       if (args(i)%is_strided) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
@@ -291,8 +303,20 @@ contains
     end if
   end function dummy_name
 
+  !> Whether the kernel writes argument `position` of a launch.
+  logical function writes(self, position)
+    class(sparkle_compiled_kernel), intent(in) :: self
+    integer, intent(in) :: position
+    type(c_argument_info) :: info
+    integer(c_int32_t) :: status
+
+    info%size = storage_size(info) / storage_size(c_null_char)
+    status = c_kernel_argument(self%handle, int(position + self%dims - 1, c_size_t), info)
+    writes = status == SPARKLE_OK .and. info%intent /= 0
+  end function writes
+
   !> An array argument without its address.
-  pure type(sparkle_kernel_arg) function array(type, form, length, contiguous) result(it)
+  type(sparkle_kernel_arg) function array(type, form, length, contiguous) result(it)
     integer(c_int32_t), intent(in) :: type, form
     integer(c_size_t), intent(in) :: length
     logical, intent(in) :: contiguous
@@ -309,10 +333,10 @@ contains
 
     select rank (x)
     rank (0)
-      it%c%type = C_TYPE_INT32
+      it%c%type = SPARKLE_TYPE_INT32
       it%c%value = transfer([x, 0_int32], it%c%value)
     rank default
-      it = array(C_TYPE_INT32, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
+      it = array(SPARKLE_TYPE_INT32, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
       if (it%c%length > 0) it%c%address = c_loc(x)
     end select
   end function arg_int32
@@ -322,10 +346,10 @@ contains
 
     select rank (x)
     rank (0)
-      it%c%type = C_TYPE_INT64
+      it%c%type = SPARKLE_TYPE_INT64
       it%c%value = transfer(x, it%c%value)
     rank default
-      it = array(C_TYPE_INT64, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
+      it = array(SPARKLE_TYPE_INT64, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
       if (it%c%length > 0) it%c%address = c_loc(x)
     end select
   end function arg_int64
@@ -335,10 +359,10 @@ contains
 
     select rank (x)
     rank (0)
-      it%c%type = C_TYPE_REAL32
+      it%c%type = SPARKLE_TYPE_REAL32
       it%c%value = transfer([x, 0.0_real32], it%c%value)
     rank default
-      it = array(C_TYPE_REAL32, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
+      it = array(SPARKLE_TYPE_REAL32, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
       if (it%c%length > 0) it%c%address = c_loc(x)
     end select
   end function arg_real32
@@ -348,10 +372,10 @@ contains
 
     select rank (x)
     rank (0)
-      it%c%type = C_TYPE_REAL64
+      it%c%type = SPARKLE_TYPE_REAL64
       it%c%value = transfer(x, it%c%value)
     rank default
-      it = array(C_TYPE_REAL64, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
+      it = array(SPARKLE_TYPE_REAL64, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
       if (it%c%length > 0) it%c%address = c_loc(x)
     end select
   end function arg_real64
@@ -361,10 +385,10 @@ contains
 
     select rank (x)
     rank (0)
-      it%c%type = C_TYPE_LOGICAL
+      it%c%type = SPARKLE_TYPE_LOGICAL
       it%c%value = transfer([merge(1_int32, 0_int32, x), 0_int32], it%c%value)
     rank default
-      it = array(C_TYPE_LOGICAL, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
+      it = array(SPARKLE_TYPE_LOGICAL, C_ARG_INPUT, size(x, kind=c_size_t), is_contiguous(x))
       if (it%c%length > 0) it%c%address = c_loc(x)
     end select
   end function arg_logical
@@ -372,35 +396,68 @@ contains
   type(sparkle_kernel_arg) function inout_int32(x) result(it)
     integer(int32), intent(inout), target :: x(..)
 
-    it = array(C_TYPE_INT32, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
+    it = array(SPARKLE_TYPE_INT32, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
     if (it%c%length > 0) it%c%address = c_loc(x)
   end function inout_int32
 
   type(sparkle_kernel_arg) function inout_int64(x) result(it)
     integer(int64), intent(inout), target :: x(..)
 
-    it = array(C_TYPE_INT64, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
+    it = array(SPARKLE_TYPE_INT64, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
     if (it%c%length > 0) it%c%address = c_loc(x)
   end function inout_int64
 
   type(sparkle_kernel_arg) function inout_real32(x) result(it)
     real(real32), intent(inout), target :: x(..)
 
-    it = array(C_TYPE_REAL32, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
+    it = array(SPARKLE_TYPE_REAL32, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
     if (it%c%length > 0) it%c%address = c_loc(x)
   end function inout_real32
 
   type(sparkle_kernel_arg) function inout_real64(x) result(it)
     real(real64), intent(inout), target :: x(..)
 
-    it = array(C_TYPE_REAL64, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
+    it = array(SPARKLE_TYPE_REAL64, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
     if (it%c%length > 0) it%c%address = c_loc(x)
   end function inout_real64
 
   type(sparkle_kernel_arg) function inout_logical(x) result(it)
     logical(int32), intent(inout), target :: x(..)
 
-    it = array(C_TYPE_LOGICAL, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
+    it = array(SPARKLE_TYPE_LOGICAL, C_ARG_ARRAY, size(x, kind=c_size_t), is_contiguous(x))
     if (it%c%length > 0) it%c%address = c_loc(x)
   end function inout_logical
+
+  type(sparkle_kernel_arg) function arg_buffer(buffer, first, length) result(it)
+    type(sparkle_buffer), intent(in) :: buffer
+    integer, intent(in), optional :: first
+    integer, intent(in), optional :: length
+
+    it = part_of(buffer, first, length)
+    it%is_input = .true.
+  end function arg_buffer
+
+  type(sparkle_kernel_arg) function inout_buffer(buffer, first, length) result(it)
+    type(sparkle_buffer), intent(inout) :: buffer
+    integer, intent(in), optional :: first
+    integer, intent(in), optional :: length
+
+    it = part_of(buffer, first, length)
+  end function inout_buffer
+
+  !> `length` elements of a buffer from element `first` on, from 1; by default all to its end.
+  type(sparkle_kernel_arg) function part_of(buffer, first, length) result(it)
+    type(sparkle_buffer), intent(in) :: buffer
+    integer, intent(in), optional :: first
+    integer, intent(in), optional :: length
+
+    it%c%form = C_ARG_BUFFER
+    it%c%type = buffer_type(buffer)
+    it%c%buffer = buffer_handle(buffer)
+    ! A first element below 1 gives an offset that no buffer has.
+    if (present(first)) it%c%offset = int(first, c_size_t) - 1
+    it%c%length = max(0_c_size_t, buffer%length() - it%c%offset)
+    if (present(length)) it%c%length = int(length, c_size_t)
+    it%is_negative = it%c%length < 0 .or. it%c%offset < 0
+  end function part_of
 end module sparkle_kernel

@@ -3,12 +3,18 @@
 !> Part of module `sparkle`; programs use that module.
 module sparkle_matrix
   use, intrinsic :: iso_c_binding, only: c_float, c_int64_t, c_ptr, c_size_t
+  use sparkle_buffers, only: buffer_handle, offset_of, sparkle_buffer
   use sparkle_c
   use sparkle_runtime, only: handle_of, sparkle_device
   use sparkle_support
   implicit none
   private
   public :: sgemm
+
+  !> Products of arrays, or of buffers.
+  interface sgemm
+    module procedure sgemm_arrays, sgemm_buffers
+  end interface sgemm
 
 contains
 
@@ -18,7 +24,7 @@ contains
   !> Without m, n and k the arrays determine the sizes, and their shapes must agree. With them, the top left part of
   !> that size is used; the leading dimension is always the first extent. As in BLAS, c is not read if beta is zero, and
   !> a and b are not read if alpha or k is zero. `c` is unchanged on failure.
-  subroutine sgemm(a, b, c, transa, transb, m, n, k, alpha, beta, device, stat, errmsg)
+  subroutine sgemm_arrays(a, b, c, transa, transb, m, n, k, alpha, beta, device, stat, errmsg)
     real(c_float), intent(in) :: a(:, :)
     real(c_float), intent(in) :: b(:, :)
     real(c_float), intent(inout) :: c(:, :)
@@ -60,7 +66,57 @@ contains
         c, size(c, kind=c_size_t)))
     end if
     call settle('sgemm', problem, stat, errmsg)
-  end subroutine sgemm
+  end subroutine sgemm_arrays
+
+  !> The same for buffers of one device, in place, as column-major matrices from elements `a_first`, `b_first` and `c_first`
+  !> on. Leading dimensions are by default the number of rows. C must overlap neither A nor B. If the device fails, C may
+  !> lose its contents.
+  subroutine sgemm_buffers(a, b, c, m, n, k, transa, transb, lda, ldb, ldc, a_first, b_first, c_first, alpha, beta, &
+    device, stat, errmsg)
+    type(sparkle_buffer), intent(in) :: a
+    type(sparkle_buffer), intent(in) :: b
+    type(sparkle_buffer), intent(inout) :: c
+    integer, intent(in) :: m
+    integer, intent(in) :: n
+    integer, intent(in) :: k
+    character(len=1), intent(in), optional :: transa
+    character(len=1), intent(in), optional :: transb
+    integer, intent(in), optional :: lda
+    integer, intent(in), optional :: ldb
+    integer, intent(in), optional :: ldc
+    integer, intent(in), optional :: a_first
+    integer, intent(in), optional :: b_first
+    integer, intent(in), optional :: c_first
+    real(c_float), intent(in), optional :: alpha
+    real(c_float), intent(in), optional :: beta
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(c_gemm_desc) :: desc
+    type(c_ptr) :: device_handle
+    logical :: a_transposed, b_transposed
+
+    a_transposed = is_transposed('transa', transa, problem)
+    b_transposed = is_transposed('transb', transb, problem)
+    desc%size = storage_size(desc) / 8
+    if (a_transposed) desc%trans_a = C_TRANS
+    if (b_transposed) desc%trans_b = C_TRANS
+    desc%m = m
+    desc%n = n
+    desc%k = k
+    desc%lda = given_or(lda, max(1, merge(k, m, a_transposed)))
+    desc%ldb = given_or(ldb, max(1, merge(n, k, b_transposed)))
+    desc%ldc = given_or(ldc, max(1, m))
+    if (present(alpha)) desc%alpha = alpha
+    if (present(beta)) desc%beta = beta
+    device_handle = handle_of(device, problem)
+    if (problem%status == SPARKLE_OK) then
+      call take_status(problem, c_sgemm_buffers(device_handle, desc, buffer_handle(a), offset_of(a_first), &
+        buffer_handle(b), offset_of(b_first), buffer_handle(c), offset_of(c_first)))
+    end if
+    call settle('sgemm', problem, stat, errmsg)
+  end subroutine sgemm_buffers
 
   logical function is_transposed(argument, letter, problem)
     character(len=*), intent(in) :: argument

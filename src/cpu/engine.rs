@@ -6,8 +6,9 @@ use super::isa::{Isa, model, with_kernel};
 use super::kernels::Kernel;
 use super::pool::num_threads;
 use super::product::sgemm;
+use super::resident::HostMemory;
 use super::{autotune, calibrate, direct, kernel, winograd};
-use crate::backend::{Backend, Plan};
+use crate::backend::{Backend, EngineMemory, Plan};
 use crate::error::Result;
 use crate::kernel::bind::Launch;
 use crate::memory::Hierarchy;
@@ -71,6 +72,10 @@ impl Backend for Engine {
             return Ok((plan.kernel().into(), timing));
         }
         direct::once(Isa::best(), problem, (weights, bias), input, output)
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        Ok(Box::new(HostMemory::zeroed(bytes)?))
     }
 
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)> {

@@ -23,6 +23,7 @@
 //! | `isa` | which kernels this CPU can run | |
 //! | `pool`, `workers`, `lent`, `process_lock` | threads: the library's own, or a lent rayon pool | |
 //! | `buffer` | aligned memory, reused between calls | |
+//! | `resident` | buffers of programs | `buffer` |
 //! | `tunables` | every number chosen for speed | |
 //! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
 //! | `rates/`, `call_watch` | measurements that are kept, improved and made again; calls that contradict them | |
@@ -59,6 +60,7 @@ mod pool;
 mod process_lock;
 mod product;
 mod rates;
+mod resident;
 #[cfg(test)]
 mod special_values;
 #[cfg(test)]

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::Device;
 use super::choice::{EngineChoice, fall_back, fastest};
 use crate::allocate;
-use crate::backend::{Backend, Run};
+use crate::backend::{Backend, DeviceMemory, Guard, Run};
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::float_env::FloatEnv;
-use crate::kernel::bind::Launch;
+use crate::kernel::bind::{Launch, Resident};
 use crate::kernel::describe::{self, Description};
 use crate::kernel::{self, diagnostics, tree};
 use crate::memory::roofline::{self, Work};
+use crate::report::Timing;
 
 pub use crate::kernel::bind::Arg;
 
@@ -135,7 +136,8 @@ fn work(launch: &Launch<'_>) -> Work {
     let points = u64::try_from(launch.points()).unwrap_or(u64::MAX);
     let operations = launch.kernel().code.expressions.len() as u64;
     let (mut upload, mut download) = (0u64, 0u64);
-    for (slot, elements) in launch.buffers().iter().enumerate() {
+    let arrays = launch.buffers().iter().enumerate();
+    for (slot, elements) in arrays.filter(|(slot, _)| launch.resident(*slot).is_none()) {
         let bytes = elements.bytes() as u64;
         upload = upload.saturating_add(if launch.reads(slot) { bytes } else { 0 });
         download = download.saturating_add(if launch.writes(slot) { bytes } else { 0 });
@@ -144,17 +146,71 @@ fn work(launch: &Launch<'_>) -> Work {
     Work { flops, bytes, upload, download }
 }
 
+/// The engine of the first buffer among the arguments of a launch.
+fn first_owner(launch: &Launch<'_>) -> Option<usize> {
+    (0..launch.buffers().len()).find_map(|slot| Some(launch.resident(slot)?.owner.0))
+}
+
+/// Locks the buffers of a launch, each once.
+///
+/// # Errors
+/// [`Error::InUse`] that names the argument; [`Error::OutOfMemory`].
+fn lock<'a>(launch: &Launch<'a>) -> Result<Vec<Guard<'a>>> {
+    let slots = 0..launch.buffers().len();
+    let residents = || slots.clone().filter_map(|slot| Some((slot, launch.resident(slot)?)));
+    let mut guards = Vec::new();
+    for (slot, resident) in residents() {
+        let same = |(_, other): &(usize, Resident<'_>)| other.identity() == resident.identity();
+        if residents().take_while(|(other, _)| *other < slot).any(|it| same(&it)) {
+            continue;
+        }
+        let writes = residents().any(|it| same(&it) && launch.writes(it.0));
+        let memory: &'a DeviceMemory = resident
+            .memory
+            .downcast_ref()
+            .ok_or_else(|| Error::Internal("a buffer that is none".to_owned()))?;
+        let guard =
+            memory.lock(writes, || format!("the buffer of kernel argument \"{}\"", launch.name(slot)))?;
+        allocate::push(&mut guards, guard, "the locks of a launch")?;
+    }
+    Ok(guards)
+}
+
+/// The result of a launch on buffers that has no points. Nothing runs, unless a reduction ends in the host's memory.
+fn without_points(launch: &Launch<'_>, backend: &Arc<dyn Backend>) -> Result<Run> {
+    let is_host =
+        (0..launch.buffers().len()).all(|slot| launch.resident(slot).is_none_or(|it| is_of_host(&it)));
+    let (kernel, timing) = match (launch.kernel().reductions.is_empty(), is_host) {
+        (true, _) => (launch.kernel().name.as_str().into(), Timing::default()),
+        (false, true) => cpu::open().launch(launch)?,
+        (false, false) => {
+            let what = "reductions of no points into buffers".to_owned();
+            return Err(Error::Unsupported { device: backend.id().to_owned(), what });
+        }
+    };
+    Ok(Run::new(backend.shared_id(), kernel, timing, None))
+}
+
+/// Whether a buffer is memory of the host.
+fn is_of_host(resident: &Resident<'_>) -> bool {
+    let memory: Option<&DeviceMemory> = resident.memory.downcast_ref();
+    memory.is_some_and(|memory| memory.engine().host().is_some())
+}
+
 impl Device {
     /// Runs a kernel once for each point of an index space. There is an extent for each of its dimensions, and an
-    /// argument for each dummy except the index arguments.
+    /// argument for each dummy except the index arguments: a scalar, an array, or a [`Buffer`](super::Buffer), which is used
+    /// in place on its device.
     ///
     /// `auto` chooses as for convolutions: a device that cannot run the kernel leaves it to the CPU, and
-    /// [`Run::fallback`] holds the reason. Without points the CPU answers, and only results of reductions change.
+    /// [`Run::fallback`] holds the reason. With a buffer it is the buffer's device, and errors are returned. Without
+    /// points the CPU answers, and only results of reductions change.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] that names the argument: a wrong number of extents or arguments, a wrong type, an
-    /// array that is too short, one that is written and overlaps another one. Nothing has run then. Or the device's
-    /// failure; the arrays are then untouched.
+    /// array that is too short, one that is written and overlaps another one, a buffer of another device. Nothing has run
+    /// then. [`Error::ContentsLost`] for a buffer that has no contents. Or the device's failure; arrays are then untouched,
+    /// and buffers that the kernel writes may have lost their contents.
     pub fn launch(&self, kernel: &Kernel, extents: &[usize], args: &mut [Arg<'_>]) -> Result<Run> {
         let _library = FloatEnv::enter();
         self.launch_inside(kernel, extents, args)
@@ -175,6 +231,16 @@ impl Device {
             let (kernel, timing) = backend.launch(&launch)?;
             Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
+        if let Some(owner) = first_owner(&launch) {
+            let missing = || Error::Internal("the device of a buffer is none of the engines".to_owned());
+            let Some(backend) = self.engine_of(owner) else {
+                // Of an engine that was opened before the library was finalised, or that has a name of its own.
+                return launch.check_owner((0, self.id())).and_then(|()| Err(missing()));
+            };
+            launch.check_owner(Device::owner(backend))?;
+            let _locks = lock(&launch)?;
+            return if launch.points() == 0 { without_points(&launch, backend) } else { on(backend, None) };
+        }
         if launch.points() == 0 {
             let cpu: Arc<dyn Backend> = cpu::open();
             return on(&cpu, None);

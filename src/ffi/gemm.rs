@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::buffer::{self, sparkle_buffer};
 use super::device::{self, sparkle_device};
+use super::handle;
 use super::pointer::{self, Growing};
 use super::status::{Outcome, sparkle_status};
 use super::timing;
@@ -150,6 +152,41 @@ pub unsafe extern "C" fn sparkle_sgemm(
         let c = unsafe { pointer::output("c", c, c_need, &[("a", &a), ("b", &b)])? };
         let device = device::resolve(call, device)?;
         timing::keep(device.sgemm_inside(&problem, &a, &b, c)?);
+        Ok(())
+    })
+}
+
+/// As sparkle_sgemm, on buffers of one device, in place: A from element `a_offset` of `a` on, and so on, all
+/// SPARKLE_TYPE_REAL32. They may be parts of one buffer, but C overlaps neither A nor B. `device` is theirs, or NULL or
+/// "auto".
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed, C
+/// may have lost its contents; otherwise it is untouched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_sgemm_buffers(
+    device: *mut sparkle_device,
+    desc: *const sparkle_gemm_desc,
+    a: *mut sparkle_buffer,
+    a_offset: usize,
+    b: *mut sparkle_buffer,
+    b_offset: usize,
+    c: *mut sparkle_buffer,
+    c_offset: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        // SAFETY: C's promise for `desc`.
+        let problem = unsafe { problem(desc)? };
+        let (a, b, c) = (handle::get(call, "a", a)?, handle::get(call, "b", b)?, handle::get(call, "c", c)?);
+        let [mut a_need, mut b_need, c_need] = problem.lens();
+        if !problem.reads_operands() {
+            (a_need, b_need) = (0, 0);
+        }
+        let a = buffer::part("a", &a, (a_offset, a_need))?;
+        let b = buffer::part("b", &b, (b_offset, b_need))?;
+        let c = buffer::part("c", &c, (c_offset, c_need))?;
+        let device = device::resolve(call, device)?;
+        timing::keep(device.sgemm_on_inside(&problem, [a, b, c])?);
         Ok(())
     })
 }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
 use super::boundary::{self, c_string};
+use super::buffer::sparkle_buffer;
 use super::device::{self, sparkle_device};
 use super::handle;
 use super::kernel::sparkle_kernel;
@@ -125,6 +126,7 @@ pub extern "C" fn sparkle_finalize() -> sparkle_status {
         handle::clear::<sparkle_ticket>(call)?;
         handle::clear::<sparkle_plan>(call)?;
         handle::clear::<sparkle_kernel>(call)?;
+        handle::clear::<sparkle_buffer>(call)?;
         handle::clear::<sparkle_device>(call)?;
         device::forget_auto(call)?;
         crate::finalize();

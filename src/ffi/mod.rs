@@ -65,6 +65,7 @@ mod sizes;
 mod text;
 
 pub mod architecture;
+pub mod buffer;
 pub mod conv2d;
 pub mod device;
 pub mod gemm;

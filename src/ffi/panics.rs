@@ -10,7 +10,7 @@ use super::boundary::{self, Call};
 use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
-    architecture::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
+    architecture::*, buffer::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
     pipeline::*, plan::*, reference::*, shares::*, timing::*, tuning_history::*,
 };
 
@@ -116,6 +116,8 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_sgemm(d, null(), f, 0, f, 0, m, 0);
         sparkle_plan_create(d, null(), f, 0, f, 0, null_mut());
         sparkle_plan_execute(h, f, 0, m, 0);
+        sparkle_plan_execute_buffers(null_mut(), null_mut(), 0, null_mut(), 0);
+        sparkle_sgemm_buffers(d, null(), null_mut(), 0, null_mut(), 0, null_mut(), 0);
         sparkle_plan_memory(null_mut(), null_mut(), null_mut());
         sparkle_plan_destroy(null_mut());
         sparkle_kernel_compile(null(), 0, null(), null_mut());
@@ -126,6 +128,10 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_kernel_diagnostics(null_mut(), null_mut(), 0, null_mut());
         sparkle_kernel_destroy(null_mut());
         sparkle_kernel_launch(d, null_mut(), null(), null(), 0);
+        sparkle_buffer_create(d, 0, 0, null_mut());
+        sparkle_buffer_write(null_mut(), 0, null(), 0);
+        sparkle_buffer_read(null_mut(), 0, null_mut(), 0);
+        sparkle_buffer_destroy(null_mut());
         sparkle_pipeline_create(d, null(), null_mut());
         sparkle_pipeline_destroy(null_mut());
         sparkle_pipeline_flush(null_mut());

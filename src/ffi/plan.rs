@@ -1,5 +1,6 @@
 //! Plans: convolutions that are prepared once and run often.
 
+use super::buffer::{self, sparkle_buffer};
 use super::conv2d::{self, sparkle_conv2d_desc};
 use super::device::{self, sparkle_device};
 use super::handle::{self, Opaque, Shared, Table};
@@ -87,6 +88,31 @@ pub unsafe extern "C" fn sparkle_plan_execute(
         // SAFETY: C's promises for both buffers; the plan owns its weights.
         let (input, output) = unsafe { conv2d::data(plan.problem(), input, output, (&[], None))? };
         timing::keep(plan.run_inside(input, output)?);
+        Ok(())
+    })
+}
+
+/// Runs a plan on buffers of the device that it was made for, in place: input from element `input_offset` of `input` on,
+/// output from element `output_offset` of `output` on, both SPARKLE_TYPE_REAL32. They may be parts of one buffer that do
+/// not overlap.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
+/// the output may have lost its contents; otherwise it is untouched.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparkle_plan_execute_buffers(
+    plan: *mut sparkle_plan,
+    input: *mut sparkle_buffer,
+    input_offset: usize,
+    output: *mut sparkle_buffer,
+    output_offset: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        let plan = &handle::get(call, "plan", plan)?.plan;
+        let (input, output) = (handle::get(call, "input", input)?, handle::get(call, "output", output)?);
+        let input = buffer::part("input", &input, (input_offset, plan.problem().input_len()))?;
+        let output = buffer::part("output", &output, (output_offset, plan.problem().output_len()))?;
+        timing::keep(plan.run_on_inside(input, output)?);
         Ok(())
     })
 }

@@ -34,33 +34,54 @@ fn check_range<T>(argument: &'static str, pointer: *const T, len: usize, access:
     range.map(drop).ok_or_else(|| Error::invalid(argument, given, access.expected()).into())
 }
 
-/// Checks the memory of an array whose elements have `bytes` bytes each and are aligned to as many. NULL is allowed if
-/// `len` is 0. `argument` names the array, which is not known at compile time.
+/// Checks memory of `len` elements of `bytes` bytes each, aligned to as many. NULL is allowed if `len` is 0.
+pub(super) fn check_range_of(
+    argument: &'static str,
+    memory: (*const c_void, usize),
+    bytes: usize,
+    access: Access,
+) -> Outcome<()> {
+    let wrong = |given: std::fmt::Arguments, expected: &str| Error::invalid(argument, given, expected);
+    check_memory(memory, bytes, access, || argument.to_owned(), wrong)
+}
+
+/// As [`check_range_of`], for the kernel argument `name`.
 pub(super) fn check_elements(
-    argument: &str,
-    (address, len): (*const c_void, usize),
+    name: &str,
+    memory: (*const c_void, usize),
     bytes: usize,
     access: Access,
 ) -> Outcome<()> {
     let wrong = |given: std::fmt::Arguments, expected: &str| {
-        Err(Error::invalid("kernel argument", format_args!("\"{argument}\" with {given}"), expected).into())
+        Error::invalid("kernel argument", format_args!("\"{name}\" with {given}"), expected)
     };
+    check_memory(memory, bytes, access, || format!("the address of kernel argument \"{name}\""), wrong)
+}
+
+fn check_memory(
+    (address, len): (*const c_void, usize),
+    bytes: usize,
+    access: Access,
+    name: impl Fn() -> String,
+    wrong: impl Fn(std::fmt::Arguments, &str) -> Error,
+) -> Outcome<()> {
     if len == 0 {
         return Ok(());
     }
     if address.is_null() {
-        return Err(Failure::null(&format!("the address of kernel argument \"{argument}\"")));
+        return Err(Failure::null(&name()));
     }
     let start = address.addr();
     if !start.is_multiple_of(bytes) {
-        return wrong(format_args!("the address {start:#x}"), &format!("a multiple of {bytes}"));
+        let expected = format!("a multiple of {bytes}");
+        return Err(wrong(format_args!("the address {start:#x}"), &expected).into());
     }
     let size = len.checked_mul(bytes).filter(|&size| isize::try_from(size).is_ok());
     let end = size.and_then(|size| start.checked_add(size));
     if end.is_some_and(|end| mapping::may_be_memory(&(start..end), access)) {
         return Ok(());
     }
-    wrong(format_args!("{len} elements from address {start:#x}"), access.expected())
+    Err(wrong(format_args!("{len} elements from address {start:#x}"), access.expected()).into())
 }
 
 /// An input buffer of C as a slice.

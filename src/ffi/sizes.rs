@@ -27,7 +27,7 @@ fn first_sizes_are_those_of_the_first_header() {
         (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),
         (sparkle_kernel_info::NAME, sparkle_kernel_info::FIRST_SIZE, 120),
         (sparkle_argument_info::NAME, sparkle_argument_info::FIRST_SIZE, 96),
-        (sparkle_kernel_arg::NAME, sparkle_kernel_arg::FIRST_SIZE, 40),
+        (sparkle_kernel_arg::NAME, sparkle_kernel_arg::FIRST_SIZE, 56),
         (sparkle_pipeline_options::NAME, sparkle_pipeline_options::FIRST_SIZE, 32),
         (sparkle_pipeline_stats::NAME, sparkle_pipeline_stats::FIRST_SIZE, 112),
         (sparkle_share::NAME, sparkle_share::FIRST_SIZE, 80),

@@ -38,11 +38,14 @@ pub enum sparkle_status {
     SPARKLE_ERROR_INTERNAL = 12,
     /// The job was cancelled before it started.
     SPARKLE_ERROR_CANCELLED = 13,
-    /// The queue is full or the slot is in use, and the call does not wait.
+    /// The queue is full, or the slot or buffer is in use, and the call does not wait.
     SPARKLE_ERROR_BUSY = 14,
     /// The process or the calling thread is ending, so OpenGL devices can no longer be used. Closing handles still
     /// works.
     SPARKLE_ERROR_ENDING = 15,
+    /// The contents of a buffer were lost, with the device or when a call failed that wrote them. The buffer can be used
+    /// again once all of it has been written.
+    SPARKLE_ERROR_CONTENTS_LOST = 16,
 }
 
 use sparkle_status::*;
@@ -67,6 +70,7 @@ impl sparkle_status {
             SPARKLE_ERROR_CANCELLED => c"cancelled",
             SPARKLE_ERROR_BUSY => c"busy",
             SPARKLE_ERROR_ENDING => c"the process is ending",
+            SPARKLE_ERROR_CONTENTS_LOST => c"contents lost",
         }
     }
 
@@ -89,6 +93,7 @@ impl sparkle_status {
             SPARKLE_ERROR_CANCELLED,
             SPARKLE_ERROR_BUSY,
             SPARKLE_ERROR_ENDING,
+            SPARKLE_ERROR_CONTENTS_LOST,
         ];
         all.into_iter().find(|status| *status as i32 == code)
     }
@@ -109,8 +114,9 @@ impl From<&Error> for sparkle_status {
             Error::Internal(_) => SPARKLE_ERROR_INTERNAL,
             Error::Cancelled => SPARKLE_ERROR_CANCELLED,
             Error::Closed { .. } => SPARKLE_ERROR_INVALID_HANDLE,
-            Error::Busy { .. } => SPARKLE_ERROR_BUSY,
+            Error::Busy { .. } | Error::InUse { .. } => SPARKLE_ERROR_BUSY,
             Error::Ending { .. } => SPARKLE_ERROR_ENDING,
+            Error::ContentsLost { .. } => SPARKLE_ERROR_CONTENTS_LOST,
         }
     }
 }
@@ -171,7 +177,9 @@ mod tests {
             (Error::Cancelled, 13),
             (Error::Closed { what: what() }, 3),
             (Error::Busy { what: what() }, 14),
+            (Error::InUse { what: what() }, 14),
             (Error::Ending { what: what() }, 15),
+            (Error::ContentsLost { device: device(), what: what() }, 16),
         ];
         for (error, code) in errors {
             let message = error.to_string();
@@ -184,9 +192,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_text() {
-        let texts: std::collections::BTreeSet<_> = (0..=15).map(text).collect();
-        assert_eq!(texts.len(), 16);
-        for code in [i32::MIN, -1, 16, i32::MAX] {
+        let texts: std::collections::BTreeSet<_> = (0..=16).map(text).collect();
+        assert_eq!(texts.len(), 17);
+        for code in [i32::MIN, -1, 17, i32::MAX] {
             assert_eq!(text(code), c"unknown status");
             assert!(!texts.contains(text(code)));
         }

@@ -74,8 +74,8 @@ pub(super) fn of_last<R>(of: impl FnOnce(&Run) -> R) -> Outcome<R> {
     LAST.try_with(|last| last.borrow().as_ref().map(of)).ok().flatten().ok_or_else(none)
 }
 
-/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm,
-/// sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
+/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 #[unsafe(no_mangle)]

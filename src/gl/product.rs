@@ -5,11 +5,16 @@
 //!
 //! Kernels write a tight matrix (without gaps) in the order of C's memory. [`run`] and [`run_tiled`] return it, and
 //! [`store`] copies it into the caller's C line by line. So the gaps of a leading dimension are never touched.
+//! [`resident`] does the same on the device, for programs' buffers.
+
+mod resident;
+
+pub use resident::run_resident;
 
 use crate::allocate;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
-use crate::gl::driver::resource::Buffer;
+use crate::gl::driver::resource::{Bind, Buffer};
 use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran, STEPS};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
@@ -35,13 +40,14 @@ struct Params {
 }
 
 /// The contiguous lines of C: their number, their length, and the distance between their beginnings, in elements.
-struct Lines {
-    count: usize,
-    length: usize,
-    distance: usize,
+pub struct Lines {
+    pub count: usize,
+    pub length: usize,
+    pub distance: usize,
 }
 
-fn lines(problem: &Gemm) -> Lines {
+/// Those of a problem's C.
+pub fn lines(problem: &Gemm) -> Lines {
     let GemmSizes { m, n, c_row, c_col, .. } = *problem.sizes();
     if c_col == 1 {
         Lines { count: m, length: n, distance: c_row }
@@ -86,25 +92,52 @@ pub fn run(
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
+    let context = programs.context().clone();
+    fits(&context, problem)?;
+    let [a_len, b_len, c_len] = problem.lens();
+    let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
+    let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
+    let output = Buffer::new(&context, size_of_val(tight))?;
+    let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
+    let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
+    let ran = direct(programs, problem, &matrices)?;
+    output.read(bytemuck::cast_slice_mut(tight))?;
+    Ok(ran)
+}
+
+/// Matrices on the device.
+pub struct Matrices<'a> {
+    pub a: &'a dyn Bind,
+    pub b: &'a dyn Bind,
+    /// C before the product, if beta is not zero: as it lies in memory for [`direct`], without gaps for [`in_tiles`].
+    pub old: Option<&'a dyn Bind>,
+    /// The product, without gaps.
+    pub output: &'a dyn Bind,
+}
+
+/// Computes the product of matrices on the device by the fallback kernel.
+///
+/// # Errors
+/// As [`run`].
+pub fn direct(
+    programs: &mut Programs,
+    problem: &Gemm,
+    matrices: &Matrices<'_>,
+) -> Result<(&'static str, Ran)> {
     let parts = iterations::depth_parts(problem, programs.context().group().max_iterations())?;
     let kernel = if parts.len() == 1 { SGEMM_DIRECT } else { SGEMM_PART };
     let program = programs.kernel(kernel)?;
     let context = programs.context();
     let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *problem.sizes();
-    let [a_len, b_len, c_len] = problem.lens();
-    fits(context, problem)?;
-    let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
     let (out_row, out_col) = if c_col == 1 { (n, 1) } else { (1, m) };
     let sizes = [m, n, k, a_row, a_col, b_row, b_col, c_row, c_col, out_row, out_col].map(|it| it as u32);
     let params = Params { sizes, alpha: problem.alpha(), beta: problem.beta() };
-    let a = upload(&a[..a_len])?;
-    let b = upload(&b[..b_len])?;
-    let output = Buffer::new(context, size_of_val(tight))?;
     let params = Buffer::with_data(context, bytemuck::bytes_of(&params))?;
-    let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
+    let Matrices { a, b, old, output } = *matrices;
     let bind = || {
-        let buffers = [Some(&a), Some(&b), Some(&output), Some(&params), old.as_ref()];
-        (0..).zip(buffers).for_each(|(index, buffer)| buffer.into_iter().for_each(|it| it.bind(index)));
+        let buffers: [Option<&dyn Bind>; 5] = [Some(a), Some(b), Some(output), Some(&params), old];
+        let bound = (0..).zip(buffers).filter_map(|(index, buffer)| Some((index, buffer?)));
+        bound.for_each(|(index, buffer)| buffer.bind_on(context, index));
     };
     let work = |part: &Part| KernelWork {
         units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
@@ -128,7 +161,6 @@ pub fn run(
         let steps = allocate::collected(parts.iter().zip(binds).map(step), STEPS)?;
         dispatch::run_steps(context, &steps, &DispatchBudget::new())
     }?;
-    output.read(bytemuck::cast_slice_mut(tight))?;
     Ok((kernel.name, ran))
 }
 
@@ -189,21 +221,34 @@ pub fn run_tiled(
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
 ) -> Result<(&'static str, Ran)> {
-    let passes = Passes::new(programs, &pass_plan::gemm(problem, tile, splits))?;
+    let passes = passes(programs, (tile, splits), problem)?;
     let context = programs.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
     let (a, b) = (upload(&a[..a_len])?, upload(&b[..b_len])?);
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c)?)?) };
     let output = Buffer::new(context, size_of_val(tight))?;
-    let ran = passes.run(&Buffers {
-        input: &b,
-        weights: &a,
-        bias: old.as_ref().map(|it| it as _),
-        output: &output,
-    })?;
+    let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
+    let ran = in_tiles(&passes, &matrices)?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok((pass_plan::gemm_name(tile), ran))
+}
+
+/// The passes that compute a product in tiles.
+///
+/// # Errors
+/// As [`run`].
+pub fn passes(programs: &mut Programs, (tile, splits): (&Tile, usize), problem: &Gemm) -> Result<Passes> {
+    Passes::new(programs, &pass_plan::gemm(problem, tile, splits))
+}
+
+/// Computes the product of matrices on the device in tiles.
+///
+/// # Errors
+/// As [`run`].
+pub fn in_tiles(passes: &Passes, matrices: &Matrices<'_>) -> Result<Ran> {
+    let Matrices { a, b, old, output } = *matrices;
+    passes.run(&Buffers { input: b, weights: a, bias: old, output })
 }
 
 /// A tight copy of C, in the order of its memory.

@@ -1,5 +1,6 @@
 //! Tests of the GL engine's internals on the machine's first GL device.
 
+mod buffers;
 pub mod displays;
 mod fake;
 mod faults;
@@ -19,6 +20,7 @@ mod queue;
 mod queued;
 mod rates;
 mod recovery;
+mod resident_problems;
 mod rig;
 mod terminated;
 mod tuning;

@@ -1,5 +1,6 @@
 //! The arguments of a launch: checked against the kernel before anything runs.
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use super::tree::{Argument, ArgumentKind, Buffer, BufferShape, Intent, Kernel, T
 /// The purpose of allocations.
 const PURPOSE: &str = "the arguments of a kernel";
 
-/// An argument of a launch: a scalar, or an array that is borrowed for the launch. Index arguments are not passed.
+/// An argument of a launch: a scalar, or an array or buffer that is borrowed for the launch. Index arguments are not
+/// passed.
 ///
 /// Elements of type `i32` serve for integers and for logical values: zero is false, and one is written for true.
 #[derive(Debug)]
 pub struct Arg<'a> {
     value: ArgValue,
+    resident: Option<Resident<'a>>,
     borrowed: PhantomData<&'a mut [u8]>,
 }
 
@@ -28,10 +31,29 @@ enum ArgValue {
     Array(Elements),
 }
 
+/// Memory that lives on a device, as an argument or a part of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Resident<'a> {
+    /// The memory, a value that the engines know.
+    pub memory: &'a (dyn Any + Send + Sync),
+    /// Where the elements begin in it, in bytes.
+    pub offset: usize,
+    /// What identifies the engine that it belongs to, and the engine's device.
+    pub owner: (usize, &'a str),
+}
+
+impl Resident<'_> {
+    /// The address of the value, which identifies the memory.
+    pub fn identity(&self) -> usize {
+        std::ptr::from_ref(self.memory).addr()
+    }
+}
+
 /// The memory of an array.
 #[derive(Debug, Clone, Copy)]
 pub struct Elements {
-    /// The first element, aligned for its type; dangling if there are none.
+    /// The first element, aligned for its type; dangling if there are none, and if they are not in the host's memory
+    /// ([`Launch::resident`]).
     pub address: *mut c_void,
     /// The number of elements.
     pub len: usize,
@@ -65,7 +87,7 @@ impl Elements {
 impl Arg<'_> {
     /// A scalar.
     pub fn scalar(value: Value) -> Self {
-        Arg { value: ArgValue::Scalar(value), borrowed: PhantomData }
+        Arg { value: ArgValue::Scalar(value), resident: None, borrowed: PhantomData }
     }
 
     /// An array of `len` elements at `address`. Elements of type `Logical` are those of `i32`, and only a dummy of type
@@ -78,7 +100,24 @@ impl Arg<'_> {
     /// `len` elements are at most `isize::MAX` bytes.
     pub unsafe fn array(ty: Type, address: *mut c_void, len: usize, is_writable: bool) -> Self {
         let elements = Elements { address, len, ty, is_writable };
-        Arg { value: ArgValue::Array(elements), borrowed: PhantomData }
+        Arg { value: ArgValue::Array(elements), resident: None, borrowed: PhantomData }
+    }
+}
+
+impl<'a> Arg<'a> {
+    /// A range of memory on a device. `address` is that of its first element if the device's memory is the host's.
+    ///
+    /// # Safety
+    /// As [`Arg::array`], if there is an address; the caller of a launch locks the memory for it.
+    pub(crate) unsafe fn resident(
+        resident: Resident<'a>,
+        (address, len): (Option<*mut c_void>, usize),
+        ty: Type,
+        is_writable: bool,
+    ) -> Self {
+        let address = address.unwrap_or(std::ptr::NonNull::<u64>::dangling().as_ptr().cast());
+        let elements = Elements { address, len, ty, is_writable };
+        Arg { value: ArgValue::Array(elements), resident: Some(resident), borrowed: PhantomData }
     }
 }
 
@@ -160,6 +199,8 @@ pub struct Launch<'a> {
     scalars: Vec<Option<Value>>,
     lengths: Vec<usize>,
     buffers: Vec<Elements>,
+    /// By slot: the memory of those that live on a device.
+    residents: Vec<Option<Resident<'a>>>,
     borrowed: PhantomData<&'a mut [u8]>,
 }
 
@@ -216,6 +257,7 @@ impl<'a> Launch<'a> {
             scalars: allocate::with_capacity(kernel.arguments.len(), PURPOSE)?,
             lengths: allocate::with_capacity(kernel.arguments.len(), PURPOSE)?,
             buffers: allocate::with_capacity(args.len(), PURPOSE)?,
+            residents: allocate::with_capacity(args.len(), PURPOSE)?,
             borrowed: PhantomData,
         };
         launch.bind(kernel, args)?;
@@ -225,7 +267,7 @@ impl<'a> Launch<'a> {
     }
 
     /// Sorts the arguments and checks their types.
-    fn bind(&mut self, kernel: &Kernel, args: &[Arg<'_>]) -> Result<()> {
+    fn bind(&mut self, kernel: &Kernel, args: &'a [Arg<'_>]) -> Result<()> {
         let mut args = args.iter();
         let mut buffers = allocate::with_capacity(args.len(), PURPOSE)?;
         for argument in &kernel.arguments {
@@ -260,15 +302,17 @@ impl<'a> Launch<'a> {
                         return Err(wrong(name, "read-only elements", "elements that may be written"));
                     }
                     length = elements.len;
-                    allocate::push(&mut buffers, (buffer.slot, elements), PURPOSE)?;
+                    let resident = passed.and_then(|arg| arg.resident);
+                    allocate::push(&mut buffers, (buffer.slot, elements, resident), PURPOSE)?;
                 }
             }
             allocate::push(&mut self.scalars, scalar, PURPOSE)?;
             allocate::push(&mut self.lengths, length, PURPOSE)?;
         }
         // Slots follow the declarations, whose order need not be that of the arguments.
-        buffers.sort_unstable_by_key(|(slot, _)| *slot);
-        allocate::append(&mut self.buffers, buffers.into_iter().map(|(_, elements)| elements), PURPOSE)
+        buffers.sort_unstable_by_key(|(slot, ..)| *slot);
+        allocate::append(&mut self.residents, buffers.iter().map(|(.., resident)| *resident), PURPOSE)?;
+        allocate::append(&mut self.buffers, buffers.into_iter().map(|(_, elements, _)| elements), PURPOSE)
     }
 
     fn check_lengths(&self, kernel: &Kernel) -> Result<()> {
@@ -303,10 +347,23 @@ impl<'a> Launch<'a> {
             });
             named.filter_map(|(name, buffer)| Some(((name, buffer), self.buffers.get(buffer.slot)?)))
         };
+        let overlap = |slot: usize, elements: &Elements, other_slot: usize, others: &Elements| {
+            match (self.resident(slot), self.resident(other_slot)) {
+                (Some(a), Some(b)) => {
+                    let both = elements.len > 0 && others.len > 0;
+                    both && a.identity() == b.identity()
+                        && a.offset < b.offset + others.bytes()
+                        && b.offset < a.offset + elements.bytes()
+                }
+                (None, None) => elements.overlaps(others),
+                // The library gives nobody the addresses of buffers.
+                _ => false,
+            }
+        };
         for (at, ((name, buffer), elements)) in buffers().enumerate() {
             for ((other_name, other), others) in buffers().take(at) {
                 let written = Self::is_written(buffer) || Self::is_written(other);
-                if written && elements.overlaps(others) {
+                if written && overlap(buffer.slot, elements, other.slot, others) {
                     let given = format!("memory of \"{other_name}\"");
                     return Err(wrong(name, given, "arrays that do not overlap where one is written"));
                 }
@@ -368,6 +425,32 @@ impl<'a> Launch<'a> {
     /// The arrays by slot.
     pub fn buffers(&self) -> &[Elements] {
         &self.buffers
+    }
+
+    /// The memory of the array at a slot, if it lives on a device.
+    pub fn resident(&self, slot: usize) -> Option<Resident<'a>> {
+        self.residents.get(slot).copied().flatten()
+    }
+
+    /// Checks that memory on a device belongs to the engine `owner`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the argument.
+    pub fn check_owner(&self, owner: (usize, &str)) -> Result<()> {
+        for (slot, resident) in self.residents.iter().enumerate() {
+            if let Some(Resident { owner: (its, device), .. }) = resident
+                && *its != owner.0
+            {
+                let expected = format!("the host's memory, or a buffer of the opened {}", owner.1);
+                return Err(wrong(self.name(slot), format!("a buffer of {device}"), expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the argument at a slot.
+    pub fn name(&self, slot: usize) -> &str {
+        self.buffer(slot).map_or("", |(position, _)| &self.kernel().arguments[position].name)
     }
 
     /// Whether a launch may write the array at a slot, so that a copy of it must go back.

@@ -92,7 +92,16 @@ fn arg(
     value: sparkle_arg_value,
 ) -> sparkle_kernel_arg {
     let size = size_of::<sparkle_kernel_arg>();
-    sparkle_kernel_arg { size, r#type: ty, form: form as i32, address, length, value }
+    sparkle_kernel_arg {
+        size,
+        r#type: ty,
+        form: form as i32,
+        address,
+        length,
+        value,
+        buffer: null_mut(),
+        offset: 0,
+    }
 }
 
 /// A launch whose arrays are as long as their arguments say, or are refused before anything is read.
@@ -209,12 +218,12 @@ fn arguments_that_do_not_fit() {
 
     // Structs of other versions.
     let mut args = right;
-    for size in [0, 8, 39, 41, 4097, usize::MAX] {
+    for size in [0, 8, 55, 57, 4097, usize::MAX] {
         args[0].size = size;
         cases.refused(invalid, "sparkle_kernel_arg is", || launch(device, all, [N as i64, 1, 1], &args));
     }
     args[0].size = right[0].size;
-    for size in [0, 48, usize::MAX] {
+    for size in [0, 48, 64, usize::MAX] {
         args[3].size = size;
         cases.refused(invalid, "at index 3", || launch(device, all, [N as i64, 1, 1], &args));
     }

@@ -4,6 +4,7 @@
 // The names of the reference interface.
 #![allow(non_snake_case)]
 
+mod buffers;
 mod cases;
 mod conv2d;
 mod gemm;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 #[test]
 fn no_function_is_forgotten() {
     let sources = [
+        include_str!("buffers.rs"),
         include_str!("cases.rs"),
         include_str!("conv2d.rs"),
         include_str!("gemm.rs"),

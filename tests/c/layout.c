@@ -157,13 +157,16 @@ FIELD(sparkle_argument_info, offset, 28, 4);
 FIELD(sparkle_argument_info, name, 32, 64);
 
 ASSERT(SPARKLE_ARG_SCALAR == 0 && SPARKLE_ARG_INPUT == 1 && SPARKLE_ARG_ARRAY == 2);
-ASSERT(sizeof(sparkle_kernel_arg) == 40 && sizeof(sparkle_arg_value) == 8);
+ASSERT(SPARKLE_ARG_BUFFER == 3);
+ASSERT(sizeof(sparkle_kernel_arg) == 56 && sizeof(sparkle_arg_value) == 8);
 FIELD(sparkle_kernel_arg, size, 0, 8);
 FIELD(sparkle_kernel_arg, type, 8, 4);
 FIELD(sparkle_kernel_arg, form, 12, 4);
 FIELD(sparkle_kernel_arg, address, 16, 8);
 FIELD(sparkle_kernel_arg, length, 24, 8);
 FIELD(sparkle_kernel_arg, value, 32, 8);
+FIELD(sparkle_kernel_arg, buffer, 40, 8);
+FIELD(sparkle_kernel_arg, offset, 48, 8);
 
 int main(void) {
   /* One call, so that the program needs the library. */

@@ -5,8 +5,8 @@ use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
-    architecture::*, conv2d::*, device::*, gemm::*, kernel::sparkle_kernel_destroy, library::*, pipeline::*,
-    plan::*, reference::*, shares::*, timing::*,
+    architecture::*, buffer::sparkle_buffer_destroy, conv2d::*, device::*, gemm::*,
+    kernel::sparkle_kernel_destroy, library::*, pipeline::*, plan::*, reference::*, shares::*, timing::*,
 };
 
 #[path = "kernels.rs"]
@@ -135,7 +135,7 @@ impl<'a> Caller<'a> {
 
     /// Makes one call, or a few that belong together.
     pub fn step(&mut self) {
-        match self.below(36) {
+        match self.below(40) {
             0 | 1 => self.open(),
             2 => self.give_up(Kind::Device),
             3..=6 => self.conv2d(),
@@ -158,6 +158,9 @@ impl<'a> Caller<'a> {
             31 | 32 => self.compile(),
             33 => self.give_up(Kind::Kernel),
             34 => self.launch(),
+            35 | 36 => self.create_buffer(),
+            37 => self.use_buffer(),
+            38 => self.give_up(Kind::Buffer),
             _ => self.rare(),
         }
     }
@@ -203,6 +206,7 @@ impl<'a> Caller<'a> {
             Kind::Slot => sparkle_slot_release(pointer(handle)),
             Kind::Ticket => sparkle_ticket_release(pointer(handle)),
             Kind::Kernel => sparkle_kernel_destroy(pointer(handle)),
+            Kind::Buffer => sparkle_buffer_destroy(pointer(handle)),
         };
         // Another thread may have finalised the library.
         assert!([SPARKLE_OK, SPARKLE_ERROR_INVALID_HANDLE].contains(&self.world.note(status)));

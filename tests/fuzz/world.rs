@@ -64,10 +64,11 @@ pub enum Kind {
     Ticket,
     Slot,
     Kernel,
+    Buffer,
 }
 
-pub const KINDS: [Kind; 6] =
-    [Kind::Device, Kind::Plan, Kind::Pipeline, Kind::Ticket, Kind::Slot, Kind::Kernel];
+pub const KINDS: [Kind; 7] =
+    [Kind::Device, Kind::Plan, Kind::Pipeline, Kind::Ticket, Kind::Slot, Kind::Kernel, Kind::Buffer];
 
 /// A handle, and the number of its problem or kernel if it has one.
 #[derive(Clone, Copy)]
@@ -86,7 +87,7 @@ pub struct World {
     pub memory_of_slots: RwLock<()>,
     pub calls: AtomicU64,
     pub verified: AtomicU64,
-    statuses: [AtomicU64; 15],
+    statuses: [AtomicU64; 17],
 }
 
 impl World {
@@ -126,7 +127,7 @@ impl World {
             memory_of_slots: RwLock::default(),
             calls: AtomicU64::new(0),
             verified: AtomicU64::new(0),
-            statuses: [const { AtomicU64::new(0) }; 15],
+            statuses: [const { AtomicU64::new(0) }; 17],
         }
     }
 
@@ -140,6 +141,7 @@ impl World {
             SPARKLE_ERROR_DRIVER,
             SPARKLE_ERROR_SHADER,
             SPARKLE_ERROR_DEVICE_LOST,
+            SPARKLE_ERROR_CONTENTS_LOST,
             SPARKLE_ERROR_FORKED,
             SPARKLE_ERROR_OUT_OF_MEMORY,
         ];

@@ -4,8 +4,8 @@ use std::ffi::CString;
 use std::ptr::{null, null_mut};
 
 use sparkle::ffi::{
-    architecture::*, conv2d::*, device::*, gemm::*, kernel::*, launch::*, library::*, pipeline::*, plan::*,
-    status::sparkle_status, tuning_history::*,
+    architecture::*, buffer::*, conv2d::*, device::*, gemm::*, kernel::*, launch::*, library::*, pipeline::*,
+    plan::*, status::sparkle_status, tuning_history::*,
 };
 use sparkle::problem::{exact::Random, oracle};
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout};
@@ -91,6 +91,8 @@ pub fn operations(device: &str, tally: &mut Tally) {
             if !on_cpu || support::cpu_with_kernels().is_some() {
                 let run = Box::new(|output: &mut [f32]| launch(device, &numbers, output));
                 all("launch", run, &doubled, 0.0);
+                let run = Box::new(|output: &mut [f32]| launch_on_buffers(device, &numbers, output));
+                all("launch on buffers", run, &doubled, 0.0);
             }
             all("shader", Box::new(shader), &[], 0.0);
             let run = Box::new(|_: &mut [f32]| long_texts());
@@ -244,8 +246,65 @@ fn plan(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
     })
 }
 
+/// Compiles a kernel and launches it on large buffers, one of them in parts that are copied on the device.
+fn launch_on_buffers(device: &str, x: &[f32], output: &mut [f32]) -> sparkle_status {
+    let n = output.len();
+    let (mut from, mut to, mut computed) = (null_mut(), null_mut(), own(|| vec![CANARY; n]));
+    let real32 = sparkle_type::SPARKLE_TYPE_REAL32 as i32;
+    let status = with_device(device, |device| {
+        // SAFETY: the places for the handles are valid, and all arrays are as long as given.
+        let mut run = || unsafe {
+            done(sparkle_buffer_create(device, real32, n + 1, &mut from))?;
+            done(sparkle_buffer_create(device, real32, n, &mut to))?;
+            done(sparkle_buffer_write(from, 1, x.as_ptr().cast(), n))?;
+            let part = |buffer, offset| sparkle_kernel_arg {
+                size: size_of::<sparkle_kernel_arg>(),
+                r#type: real32,
+                form: sparkle_arg_form::SPARKLE_ARG_BUFFER as i32,
+                address: null(),
+                length: n,
+                value: sparkle_arg_value { int64: 0 },
+                buffer,
+                offset,
+            };
+            done(launch_with(device, n, [part(from, 1), part(to, 0)]))?;
+            done(sparkle_buffer_read(to, 0, computed.as_mut_ptr().cast(), n))
+        };
+        run().err().unwrap_or(SPARKLE_OK)
+    });
+    ok(sparkle_buffer_destroy(from));
+    ok(sparkle_buffer_destroy(to));
+    if status == SPARKLE_OK {
+        output.copy_from_slice(&computed);
+    }
+    own(|| drop(computed));
+    status
+}
+
+fn done(status: sparkle_status) -> Result<(), sparkle_status> {
+    if status == SPARKLE_OK { Ok(()) } else { Err(status) }
+}
+
 /// Compiles a kernel and launches it on large arrays.
 fn launch(device: &str, x: &[f32], output: &mut [f32]) -> sparkle_status {
+    let n = output.len();
+    let array = |form: sparkle_arg_form, address: *const f32| sparkle_kernel_arg {
+        size: size_of::<sparkle_kernel_arg>(),
+        r#type: sparkle_type::SPARKLE_TYPE_REAL32 as i32,
+        form: form as i32,
+        address: address.cast(),
+        length: n,
+        value: sparkle_arg_value { int64: 0 },
+        buffer: null_mut(),
+        offset: 0,
+    };
+    let input = array(sparkle_arg_form::SPARKLE_ARG_INPUT, x.as_ptr());
+    let output = array(sparkle_arg_form::SPARKLE_ARG_ARRAY, output.as_mut_ptr().cast_const());
+    with_device(device, |device| launch_with(device, n, [input, output]))
+}
+
+/// y = 2 x.
+fn launch_with(device: *mut sparkle_device, n: usize, [x, y]: [sparkle_kernel_arg; 2]) -> sparkle_status {
     const SOURCE: &str = "!@kernel\nsubroutine doubled(i, a, x, y)\ninteger, value :: i\nreal, value :: a\n\
         real, intent(in) :: x\nreal, intent(out) :: y\ny = a * x\nend subroutine\n";
     let mut kernel = null_mut();
@@ -254,25 +313,21 @@ fn launch(device: &str, x: &[f32], output: &mut [f32]) -> sparkle_status {
     if status != SPARKLE_OK {
         return status;
     }
-    let (size, n) = (size_of::<sparkle_kernel_arg>(), output.len());
-    let arg = |form: sparkle_arg_form, address: *const f32, length, real32| sparkle_kernel_arg {
-        size,
-        r#type: sparkle_type::SPARKLE_TYPE_REAL32 as i32,
-        form: form as i32,
-        address: address.cast(),
-        length,
-        value: sparkle_arg_value { real32 },
+    let two = sparkle_arg_value { real32: 2.0 };
+    let form = sparkle_arg_form::SPARKLE_ARG_SCALAR as i32;
+    let scalar = sparkle_kernel_arg {
+        form,
+        address: null(),
+        length: 0,
+        value: two,
+        buffer: null_mut(),
+        offset: 0,
+        ..x
     };
-    let args = [
-        arg(sparkle_arg_form::SPARKLE_ARG_SCALAR, null(), 0, 2.0),
-        arg(sparkle_arg_form::SPARKLE_ARG_INPUT, x.as_ptr(), x.len(), 0.0),
-        arg(sparkle_arg_form::SPARKLE_ARG_ARRAY, output.as_mut_ptr().cast_const(), n, 0.0),
-    ];
-    let extents = [n as i64, 1, 1];
+    let (args, extents) = ([scalar, x, y], [n as i64, 1, 1]);
     // SAFETY: three extents, three arguments, and arrays as long as they say.
-    let status = with_device(device, |device| unsafe {
-        sparkle_kernel_launch(device, kernel, extents.as_ptr(), args.as_ptr(), args.len())
-    });
+    let status =
+        unsafe { sparkle_kernel_launch(device, kernel, extents.as_ptr(), args.as_ptr(), args.len()) };
     ok(sparkle_kernel_destroy(kernel));
     status
 }

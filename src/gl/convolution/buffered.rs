@@ -10,6 +10,7 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch::Ran;
 use crate::gl::execution::programs::Programs;
+use crate::gl::execution::residents::{self, ResidentRange, Residents};
 use crate::problem::Conv2d;
 use crate::shader::tuner::Explorer;
 use crate::shader::variant::Variant;
@@ -110,6 +111,46 @@ impl Buffered {
             ran += self.convolution.run(Images { count, ..self.images() })?;
             self.output.read(bytemuck::cast_slice_mut(output))?;
         }
+        self.explorer.work(ran.time);
+        Ok(ran)
+    }
+
+    /// Computes images of a buffer of the program into another one, in place where the device can bind their places. The
+    /// contents of the input are valid. On failure the output is undefined.
+    ///
+    /// # Errors
+    /// The device's failure.
+    pub fn run_resident(
+        &self,
+        residents: &mut Residents,
+        input: &ResidentRange<'_>,
+        output: &ResidentRange<'_>,
+    ) -> Result<Ran> {
+        let image = self.convolution.problem().with_batch(1);
+        let [in_bytes, out_bytes] = [image.input_len(), image.output_len()].map(|it| it * size_of::<f32>());
+        let (all, context) = (input.bytes / in_bytes, self.convolution.context());
+        let mut ran = Ran::default();
+        residents::see_writes(context);
+        for first in (0..all).step_by(self.images) {
+            let count = self.images.min(all - first);
+            let from = input.part(first * in_bytes, count * in_bytes);
+            let to = output.part(first * out_bytes, count * out_bytes);
+            if count < self.images && self.convolution.has_fixed_sizes() {
+                // Computed like a whole part, in buffers that have room for one.
+                let own = self.input.first(from.bytes);
+                residents.region(&from).map_or(Ok(()), |from| from.copy_to(context, &own))?;
+                ran += self.convolution.run(self.images())?;
+                let own = self.output.first(to.bytes);
+                residents.region(&to).map_or(Ok(()), |to| own.copy_to(context, &to))?;
+                continue;
+            }
+            let from = residents.operand(context, &from, false)?;
+            let to = residents.operand(context, &to, true)?;
+            ran += self.convolution.run(Images { input: &from, output: &to, count })?;
+            to.store(context)?;
+        }
+        // Nothing that was read has told.
+        context.check_reset("glDispatchCompute")?;
         self.explorer.work(ran.time);
         Ok(ran)
     }

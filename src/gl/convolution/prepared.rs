@@ -113,6 +113,11 @@ impl Convolution {
         Ok(Convolution { problem: *problem, kernel, weights, bias: None, context: context.clone() })
     }
 
+    /// Its context.
+    pub fn context(&self) -> &Rc<Context> {
+        &self.context
+    }
+
     /// The problem, with the whole batch.
     pub fn problem(&self) -> &Conv2d {
         &self.problem

@@ -9,18 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::allocate;
-use crate::backend::{Backend, Contexts, Memory, Order, PipelineOptions, Plan, Queue, Recipe};
+use crate::backend::{
+    Backend, Contexts, EngineMemory, Memory, Order, PipelineOptions, Plan, Queue, Range, Recipe,
+};
 use crate::config::{Tune, config};
 use crate::error::Result;
 use crate::gl::cache;
 use crate::gl::convolution::{self, Buffered, Chosen};
-use crate::gl::device::contexts;
+use crate::gl::device::session::Session;
 use crate::gl::device::worker::Worker;
+use crate::gl::device::{contexts, memory};
 use crate::gl::driver::context::{ShareGroup, Target};
 use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
 use crate::gl::execution::dispatch::Ran;
 use crate::gl::execution::programs::Programs;
+use crate::gl::execution::residents::ResidentRange;
 use crate::gl::measure::hierarchy;
 use crate::gl::pipeline::{self, Pipeline};
 use crate::gl::product;
@@ -122,7 +126,8 @@ impl Engine {
     pub fn launch_with(&self, launch: &Launch<'_>, parameters: Parameters) -> Result<Timing> {
         let start = Instant::now();
         let (results, ran, fresh) = self.worker.call(|session| {
-            let (results, ran) = session.kernels.launch(&mut session.programs, launch, parameters)?;
+            let Session { kernels, programs, residents, .. } = &mut *session;
+            let (results, ran) = kernels.launch(programs, residents, launch, parameters)?;
             Ok((results, ran, session.programs.is_fresh()))
         })?;
         results.store(launch);
@@ -303,6 +308,21 @@ impl Backend for Engine {
         Ok((kernel.into(), timing(ran, start)))
     }
 
+    fn sgemm_resident(&self, problem: &Gemm, matrices: [Range<'_>; 3]) -> Result<(Arc<str>, Timing)> {
+        let start = Instant::now();
+        let [a, b, c] = matrices.each_ref().map(ResidentRange::of);
+        let matrices = [a?, b?, c?];
+        let (kernel, ran) = self.worker.call(|session| {
+            let tile = if problem.reads_operands() { tile(&mut session.programs, problem)? } else { None };
+            product::run_resident(&mut session.programs, &mut session.residents, problem, tile, &matrices)
+        })?;
+        Ok((kernel.into(), timing(ran, start)))
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Box<dyn EngineMemory>> {
+        Ok(Box::new(memory::Memory::zeroed(&self.worker, bytes)?))
+    }
+
     fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
         let timing = self.launch_with(launch, Parameters::Uniform)?;
         Ok((launch.kernel().name.as_str().into(), timing))
@@ -327,6 +347,41 @@ struct GlPlan {
 }
 
 impl GlPlan {
+    /// Runs it on the worker's copy, which is made if it is missing. What fails is not kept. Returns the times, and what
+    /// is to be done after the caller has its outputs: whether to time a runner-up, whether to settle fresh programs.
+    fn run_on_worker(
+        &self,
+        run: impl FnOnce(&mut Session, &Buffered) -> Result<Ran> + Send,
+    ) -> Result<(Ran, [bool; 2])> {
+        self.has_run.store(true, Ordering::Relaxed);
+        self.worker.call(|session| {
+            let prepared = match session.take(self.key) {
+                Some(prepared) => prepared,
+                None => {
+                    let Recipe { problem, weights, bias, .. } = &*self.recipe;
+                    let variant = &Chosen::of(&self.recipe).variant;
+                    Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
+                }
+            };
+            let ran = run(session, &prepared)?;
+            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
+            // The outputs are ready; if it is not kept, the next run prepares it again.
+            let _ = session.keep(self.key, prepared);
+            Ok((ran, [explore, session.programs.is_fresh()]))
+        })
+    }
+
+    /// What is left to do after a run.
+    fn after_run(&self, [explore, fresh]: [bool; 2]) {
+        if fresh {
+            // The next run reports a lost device.
+            self.worker.post(|session| drop(session.programs.settle()));
+        }
+        if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {
+            self.explore();
+        }
+    }
+
     /// Drops the worker's copy.
     fn release(&self) {
         let key = self.key;
@@ -374,30 +429,25 @@ impl Plan for GlPlan {
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
         let start = Instant::now();
         let mut computed = allocate::zeroed(output.len(), "the output")?;
-        self.has_run.store(true, Ordering::Relaxed);
-        let (ran, explore, fresh) = self.worker.call(|session| {
-            let prepared = match session.take(self.key) {
-                Some(prepared) => prepared,
-                None => {
-                    let Recipe { problem, weights, bias, .. } = &*self.recipe;
-                    let variant = &Chosen::of(&self.recipe).variant;
-                    Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
-                }
-            };
-            let ran = prepared.run(input, &mut computed)?;
-            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
-            // The outputs are ready; if it is not kept, the next run prepares it again.
-            let _ = session.keep(self.key, prepared);
-            Ok((ran, explore, session.programs.is_fresh()))
-        })?;
+        let (ran, after) = self.run_on_worker(|_, prepared| prepared.run(input, &mut computed))?;
         output.copy_from_slice(&computed);
-        if fresh {
-            // The next run reports a lost device.
-            self.worker.post(|session| drop(session.programs.settle()));
-        }
-        if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {
-            self.explore();
-        }
+        self.after_run(after);
+        Ok(timing(ran, start))
+    }
+
+    fn run_resident(&self, input: Range<'_>, output: Range<'_>) -> Result<Timing> {
+        let start = Instant::now();
+        let (from, to) = (ResidentRange::of(&input)?, ResidentRange::of(&output)?);
+        let (ran, after) = self.run_on_worker(|session, prepared| {
+            let Session { residents, programs, .. } = session;
+            let context = programs.context();
+            let ready = residents.ensure(context, &from, false);
+            let ready = ready.and_then(|()| residents.ensure(context, &to, true));
+            residents.keep_if(ready)?;
+            let ran = prepared.run_resident(residents, &from, &to);
+            residents.end(ran, &[to.key])
+        })?;
+        self.after_run(after);
         Ok(timing(ran, start))
     }
 

@@ -1,6 +1,7 @@
 //! The state of a device's worker: programs built so far and plans prepared on its context.
 //!
-//! All of it is dropped when the context is lost. A plan holds what it needs to be prepared again.
+//! All of it is dropped when the context is lost. A plan holds what it needs to be prepared again; the contents of
+//! programs' buffers are lost.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,11 +11,14 @@ use crate::error::Result;
 use crate::gl::convolution::Buffered;
 use crate::gl::driver::context::Context;
 use crate::gl::execution::programs::Programs;
+use crate::gl::execution::residents::Residents;
 use crate::gl::kernel::Kernels;
 
 /// A context's programs and prepared plans.
 pub struct Session {
     prepared: HashMap<u64, Buffered>,
+    /// The buffers of programs.
+    pub residents: Residents,
     /// Before `programs`, whose programs they use.
     pub kernels: Kernels,
     pub programs: Programs,
@@ -23,7 +27,12 @@ pub struct Session {
 impl Session {
     /// An empty session.
     pub fn new(context: Rc<Context>) -> Self {
-        Session { prepared: HashMap::new(), kernels: Kernels::default(), programs: Programs::new(context) }
+        Session {
+            prepared: HashMap::new(),
+            residents: Residents::default(),
+            kernels: Kernels::default(),
+            programs: Programs::new(context),
+        }
     }
 
     /// Its context.

@@ -57,6 +57,26 @@ pub struct Region {
     pub bytes: usize,
 }
 
+impl Region {
+    /// Copies it to another range of the same length, on the device.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn copy_to(&self, context: &Context, to: &Region) -> Result<()> {
+        debug_assert!(self.bytes == to.bytes);
+        let api = context.api();
+        for (target, region) in [(api::COPY_READ_BUFFER, self), (api::COPY_WRITE_BUFFER, to)] {
+            api.bind_buffer(target, region.buffer);
+            // Otherwise the copy would use the target's old buffer.
+            context.check("glBindBuffer")?;
+        }
+        let (from, into) = (self.offset as i64, to.offset as i64);
+        let bytes = self.bytes as i64;
+        api.copy_buffer_sub_data(api::COPY_READ_BUFFER, api::COPY_WRITE_BUFFER, from, into, bytes);
+        context.check("glCopyBufferSubData")
+    }
+}
+
 /// Anything that can be bound to a shader's storage block.
 pub trait Bind {
     /// Binds it to the block at `index` of programs that run on `context`.
@@ -192,6 +212,12 @@ impl Buffer {
         self.name
     }
 
+    /// Its first `bytes` bytes.
+    pub fn first(&self, bytes: usize) -> Region {
+        debug_assert!(bytes <= self.bytes);
+        Region { buffer: self.name, offset: 0, bytes }
+    }
+
     /// Its length.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -202,11 +228,19 @@ impl Buffer {
     /// # Errors
     /// What GL reports.
     pub fn upload(&self, data: &[u8]) -> Result<()> {
-        debug_assert!(data.len() <= self.bytes);
+        self.upload_at(0, data)
+    }
+
+    /// Copies `data` to `offset` bytes after its beginning.
+    ///
+    /// # Errors
+    /// What GL reports.
+    pub fn upload_at(&self, offset: usize, data: &[u8]) -> Result<()> {
+        debug_assert!(offset + data.len() <= self.bytes);
         let api = self.context.api();
         self.bind_to_copy(api::COPY_WRITE_BUFFER)?;
         for (index, slice) in data.chunks(SLICE).enumerate() {
-            api.buffer_sub_data(api::COPY_WRITE_BUFFER, (index * SLICE) as i64, slice);
+            api.buffer_sub_data(api::COPY_WRITE_BUFFER, (offset + index * SLICE) as i64, slice);
             self.context.check("glBufferSubData")?;
         }
         Ok(())
@@ -217,15 +251,7 @@ impl Buffer {
     /// # Errors
     /// What GL reports; the contents of `into` are then undefined.
     pub fn read(&self, into: &mut [u8]) -> Result<()> {
-        debug_assert!(into.len() <= self.bytes);
-        let api = self.context.api();
-        self.bind_to_copy(api::COPY_READ_BUFFER)?;
-        for (index, slice) in into.chunks_mut(SLICE).enumerate() {
-            api.get_buffer_sub_data(api::COPY_READ_BUFFER, (index * SLICE) as i64, slice);
-            self.context.check("glGetBufferSubData")?;
-        }
-        // A lost context need not raise errors; reads then leave `into` unchanged.
-        self.context.check_reset("glGetBufferSubData")
+        self.read_at(0, into)
     }
 
     /// Like [`Buffer::read`], through a temporary mapping. Consumes the buffer. The device must have finished.
@@ -253,9 +279,13 @@ impl Buffer {
     /// As [`Buffer::read`].
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         debug_assert!(offset + into.len() <= self.bytes);
+        let api = self.context.api();
         self.bind_to_copy(api::COPY_READ_BUFFER)?;
-        self.context.api().get_buffer_sub_data(api::COPY_READ_BUFFER, offset as i64, into);
-        self.context.check("glGetBufferSubData")?;
+        for (index, slice) in into.chunks_mut(SLICE).enumerate() {
+            api.get_buffer_sub_data(api::COPY_READ_BUFFER, (offset + index * SLICE) as i64, slice);
+            self.context.check("glGetBufferSubData")?;
+        }
+        // A lost context need not raise errors; reads then leave `into` unchanged.
         self.context.check_reset("glGetBufferSubData")
     }
 

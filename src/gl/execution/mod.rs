@@ -7,4 +7,5 @@ pub mod budget;
 pub mod dispatch;
 pub mod passes;
 pub mod programs;
+pub mod residents;
 pub mod scratch;

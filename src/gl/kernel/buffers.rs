@@ -1,12 +1,15 @@
-//! The buffers of a launch: uploaded before it, read back after it.
+//! The buffers of a launch: arrays are uploaded before it and read back after it; buffers of the program stay where they
+//! are.
 
 use std::rc::Rc;
 
 use crate::allocate;
-use crate::error::Result;
+use crate::backend::DeviceMemory;
+use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
-use crate::gl::driver::resource::Buffer;
-use crate::kernel::bind::{Elements, Launch};
+use crate::gl::driver::resource::{Bind, Buffer};
+use crate::gl::execution::residents::{self, Operand, ResidentKey, ResidentRange, Residents};
+use crate::kernel::bind::{Elements, Launch, Resident};
 use crate::kernel::describe;
 use crate::kernel::glsl::{PARAMETER_BINDING, Parameters};
 use crate::kernel::tree::Value;
@@ -44,10 +47,55 @@ fn bytes(elements: &Elements) -> &[u8] {
     unsafe { std::slice::from_raw_parts(elements.address.cast::<u8>(), elements.bytes()) }
 }
 
+/// An array of a launch on the device.
+pub enum Array {
+    /// A copy of the host's.
+    Copied(Buffer),
+    /// A buffer of the program, or a part of it.
+    Resident(Operand),
+}
+
+impl Array {
+    /// Binds it to the shaders' storage block at `index`.
+    pub fn bind(&self, context: &Context, index: u32) {
+        match self {
+            Array::Copied(buffer) => buffer.bind(index),
+            Array::Resident(operand) => operand.bind_on(context, index),
+        }
+    }
+}
+
+/// The range that an argument of a launch is.
+fn range<'a>(launch: &'a Launch<'_>, slot: usize, resident: &Resident<'_>) -> Result<ResidentRange<'a>> {
+    let memory: &DeviceMemory =
+        resident.memory.downcast_ref().ok_or_else(|| Error::Internal("a buffer that is none".to_owned()))?;
+    Ok(ResidentRange {
+        key: ResidentKey::of(memory.engine().token())?,
+        whole: memory.bytes(),
+        offset: resident.offset,
+        bytes: launch.buffers()[slot].bytes(),
+        name: launch.name(slot),
+    })
+}
+
+/// The buffers of the program that a launch may write.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn written(launch: &Launch<'_>) -> Result<Vec<ResidentKey>> {
+    let mut keys = Vec::new();
+    for slot in (0..launch.buffers().len()).filter(|&slot| launch.writes(slot)) {
+        if let Some(resident) = launch.resident(slot) {
+            allocate::push(&mut keys, range(launch, slot, &resident)?.key, "the buffers of a launch")?;
+        }
+    }
+    Ok(keys)
+}
+
 /// The buffers of a launch.
 pub struct Bound {
     /// By slot. For a reduction this is its single element.
-    arrays: Vec<Buffer>,
+    arrays: Vec<Array>,
     parameters: Option<Buffer>,
     reductions: Vec<Reducing>,
 }
@@ -56,14 +104,23 @@ impl Bound {
     /// Makes and fills the buffers.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
-    pub fn new(context: &Rc<Context>, launch: &Launch<'_>, prepared: &Prepared) -> Result<Self> {
+    /// [`Error::ContentsLost`]; [`Error::OutOfMemory`], or what GL reports.
+    pub fn new(
+        context: &Rc<Context>,
+        residents: &mut Residents,
+        launch: &Launch<'_>,
+        prepared: &Prepared,
+    ) -> Result<Self> {
         let array = |(slot, elements): (usize, &Elements)| {
+            if let Some(resident) = launch.resident(slot) {
+                let range = range(launch, slot, &resident)?;
+                return Ok(Array::Resident(residents.operand(context, &range, !launch.reads(slot))?));
+            }
             let buffer = Buffer::new(context, elements.bytes())?;
             if launch.reads(slot) && elements.len > 0 {
                 buffer.upload(bytes(elements))?;
             }
-            Ok(buffer)
+            Ok(Array::Copied(buffer))
         };
         let arrays =
             allocate::collected(launch.buffers().iter().enumerate().map(array), "the arrays of a kernel")?;
@@ -78,10 +135,18 @@ impl Bound {
     }
 
     /// Binds what the kernel's program uses.
-    pub fn bind(&self) {
-        (0..).zip(&self.arrays).for_each(|(slot, buffer)| buffer.bind(slot));
+    pub fn bind(&self, context: &Context) {
+        if self.has_residents() {
+            residents::see_writes(context);
+        }
+        (0..).zip(&self.arrays).for_each(|(slot, array)| array.bind(context, slot));
         self.parameters.iter().for_each(|buffer| buffer.bind(PARAMETER_BINDING));
         self.reductions.iter().for_each(Reducing::bind_scratch);
+    }
+
+    /// Whether there are buffers of the program among them.
+    pub fn has_residents(&self) -> bool {
+        self.arrays.iter().any(|it| matches!(it, Array::Resident(_)))
     }
 
     /// Submits the passes that combine the results of blocks, after the kernel's own dispatches.
@@ -100,18 +165,28 @@ impl Bound {
         Ok(())
     }
 
-    /// Reads what the launch may have written.
+    /// Reads what the launch may have written of the host's arrays.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), or what GL reports.
-    pub fn read(&self, launch: &Launch<'_>) -> Result<Results> {
+    /// [`Error::OutOfMemory`], or what GL reports.
+    pub fn read(&self, context: &Context, launch: &Launch<'_>) -> Result<Results> {
         let mut all = Vec::new();
-        for (slot, (buffer, elements)) in self.arrays.iter().zip(launch.buffers()).enumerate() {
-            if launch.writes(slot) {
-                let mut bytes = allocate::zeroed(elements.bytes(), "the results of a kernel")?;
-                buffer.read(&mut bytes)?;
-                allocate::push(&mut all, (slot, bytes), "the results of a kernel")?;
+        for (slot, (array, elements)) in self.arrays.iter().zip(launch.buffers()).enumerate() {
+            if !launch.writes(slot) {
+                continue;
             }
+            match array {
+                Array::Resident(operand) => operand.store(context)?,
+                Array::Copied(buffer) => {
+                    let mut bytes = allocate::zeroed(elements.bytes(), "the results of a kernel")?;
+                    buffer.read(&mut bytes)?;
+                    allocate::push(&mut all, (slot, bytes), "the results of a kernel")?;
+                }
+            }
+        }
+        if self.has_residents() {
+            // Nothing that was read has told.
+            context.check_reset("glDispatchCompute")?;
         }
         Ok(Results(all))
     }

@@ -11,6 +11,8 @@
 //! - **`local_size=auto`** is [`AUTO_LOCAL_SIZES`](prepared::AUTO_LOCAL_SIZES) until sizes are raced; no measurement chooses it.
 //! - **Slices.** A launch is cut into dispatches of about 100 ms ([`grid`](mod@grid)).
 //! - **Results** are read into memory of the launch. The caller copies them into its arrays when all of them are there.
+//! - **Buffers of the program** are used in place ([`residents`](crate::gl::execution::residents)). A launch that fails after
+//!   its first dispatch takes the contents of those that it may have written.
 
 mod buffers;
 mod grid;
@@ -25,9 +27,11 @@ use std::sync::{Arc, Weak};
 
 use crate::allocate;
 use crate::error::Result;
+use crate::gl::driver::context::Context;
 use crate::gl::execution::budget::KernelWork;
 use crate::gl::execution::dispatch::{self, Ran};
 use crate::gl::execution::programs::Programs;
+use crate::gl::execution::residents::Residents;
 use crate::gl::tunables::MAX_PROGRAMS;
 use crate::kernel::bind::Launch;
 use crate::kernel::glsl::Parameters;
@@ -60,43 +64,22 @@ impl Kernels {
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) for what GLSL lacks and for launches beyond the device's limits;
-    /// [`Error::Shader`](crate::Error::Shader); else the device's failure.
+    /// [`Error::Shader`](crate::Error::Shader); [`Error::ContentsLost`](crate::Error::ContentsLost); else the device's failure.
     pub fn launch(
         &mut self,
         programs: &mut Programs,
+        residents: &mut Residents,
         launch: &Launch<'_>,
         parameters: Parameters,
     ) -> Result<(Results, Ran)> {
         limits::check_launch(programs.context(), launch)?;
         let prepared = self.prepared(programs, launch, parameters)?;
         let context = programs.context();
-        let grid = Grid::new(launch, &prepared, context.capabilities().max_groups);
-        let bound = Bound::new(context, launch, &prepared)?;
-        let (pace, rate) = prepared.pace(launch, context.group().rate())?;
-        let per_unit = f64::from(grid.points_per_unit()) * prepared.operations();
-        let work = KernelWork { units: grid.units(), per_group: 1, operations: per_unit };
-        bound.bind();
-        context.check("glBindBufferBase")?;
-        let ran = dispatch::run_with(
-            context,
-            prepared.program(),
-            (&work, &pace, Some(&rate)),
-            &mut |first, units| {
-                if first == 0 {
-                    prepared.set_scalars(context, launch);
-                }
-                let slice = grid.slice(first, units);
-                prepared.set_slice(context, slice.first, slice.count);
-                let [x, y, z] = slice.groups;
-                context.api().dispatch_compute(x, y, z);
-                context.check("glDispatchCompute")?;
-                if first + slice.units >= grid.units() {
-                    bound.finish_reductions(context, launch, &prepared)?;
-                }
-                Ok(slice.units)
-            },
-        )?;
-        Ok((bound.read(launch)?, ran))
+        let written = buffers::written(launch)?;
+        let bound = Bound::new(context, residents, launch, &prepared);
+        let bound = residents.keep_if(bound)?;
+        let ran = run(context, launch, &prepared, &bound);
+        residents.end(ran, &written)
     }
 
     fn prepared(
@@ -124,4 +107,35 @@ impl Kernels {
         self.prepared.insert(key, (Arc::downgrade(launch.unit()), prepared.clone()));
         Ok(prepared)
     }
+}
+
+/// Dispatches a launch whose buffers are there, and reads its results.
+fn run(
+    context: &Rc<Context>,
+    launch: &Launch<'_>,
+    prepared: &Prepared,
+    bound: &Bound,
+) -> Result<(Results, Ran)> {
+    let grid = Grid::new(launch, prepared, context.capabilities().max_groups);
+    let (pace, rate) = prepared.pace(launch, context.group().rate())?;
+    let per_unit = f64::from(grid.points_per_unit()) * prepared.operations();
+    let work = KernelWork { units: grid.units(), per_group: 1, operations: per_unit };
+    bound.bind(context);
+    context.check("glBindBufferBase")?;
+    let ran =
+        dispatch::run_with(context, prepared.program(), (&work, &pace, Some(&rate)), &mut |first, units| {
+            if first == 0 {
+                prepared.set_scalars(context, launch);
+            }
+            let slice = grid.slice(first, units);
+            prepared.set_slice(context, slice.first, slice.count);
+            let [x, y, z] = slice.groups;
+            context.api().dispatch_compute(x, y, z);
+            context.check("glDispatchCompute")?;
+            if first + slice.units >= grid.units() {
+                bound.finish_reductions(context, launch, prepared)?;
+            }
+            Ok(slice.units)
+        })?;
+    Ok((bound.read(context, launch)?, ran))
 }

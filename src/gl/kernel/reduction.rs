@@ -9,6 +9,7 @@ use crate::gl::driver::resource::Buffer;
 use crate::kernel::bind::Launch;
 use crate::kernel::tree::{ArgumentKind, REDUCTION_BLOCK, Reduction};
 
+use super::buffers::Array;
 use super::prepared::Finishing;
 
 /// The bindings of a finisher.
@@ -66,7 +67,7 @@ pub fn finish(
     launch: &Launch<'_>,
     reducing: &Reducing,
     finishing: &Finishing,
-    arrays: &[Buffer],
+    arrays: &[Array],
 ) -> Result<()> {
     let api = context.api();
     let max_groups = context.capabilities().max_groups[0] as usize;
@@ -80,11 +81,13 @@ pub fn finish(
             (true, false) => STORES,
             (true, true) => COMBINES,
         };
-        let results = if is_last { &arrays[reducing.slot] } else { to };
         // The pass sees what was written before.
         api.memory_barrier(api::SHADER_STORAGE_BARRIER_BIT);
         from.bind(VALUES);
-        results.bind(RESULTS);
+        match is_last {
+            true => arrays[reducing.slot].bind(context, RESULTS),
+            false => to.bind(RESULTS),
+        }
         finishing.sliced.set(context, [0; 3], [left as u32, 1, 1]);
         finishing.last.into_iter().for_each(|at| api.uniform_1ui(at, last));
         // Workgroups take blocks in turn.

@@ -136,6 +136,8 @@ struct State {
     stamps: u64,
     /// Bytes of each copy between buffers.
     copies: Vec<i64>,
+    /// Bytes of each upload, and of each read with a minus.
+    transfers: Vec<i64>,
 }
 
 impl Faults {
@@ -191,6 +193,11 @@ impl Faults {
     /// Bytes of each copy between buffers since the last call of this.
     pub fn take_copies(&self) -> Vec<i64> {
         std::mem::take(&mut self.state().copies)
+    }
+
+    /// Bytes of each transfer between host and device since the last call of this: uploads, and reads with a minus.
+    pub fn take_transfers(&self) -> Vec<i64> {
+        std::mem::take(&mut self.state().transfers)
     }
 
     /// Counts a call. Returns the fault that hits it.

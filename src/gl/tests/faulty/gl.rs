@@ -157,8 +157,6 @@ impl Api for FaultyApi {
         fn bind_buffer_base(target: u32, index: u32, buffer: u32);
         fn bind_buffer_range(target: u32, index: u32, buffer: u32, offset: i64, size: i64);
         fn map_buffer_range(target: u32, offset: i64, size: i64, access: u32) -> usize;
-        fn buffer_sub_data(target: u32, offset: i64, data: &[u8]);
-        fn get_buffer_sub_data(target: u32, offset: i64, into: &mut [u8]);
         fn shader_source(shader: u32, source: &str);
         fn compile_shader(shader: u32);
         fn shader_compiled(shader: u32) -> bool;
@@ -189,6 +187,14 @@ impl Api for FaultyApi {
         fn enable_debug_log();
     }
 
+    fn buffer_sub_data(&self, target: u32, offset: i64, data: &[u8]) {
+        self.faults.state().transfers.push(data.len() as i64);
+        self.call("buffer_sub_data", || self.inner.buffer_sub_data(target, offset, data));
+    }
+    fn get_buffer_sub_data(&self, target: u32, offset: i64, into: &mut [u8]) {
+        self.faults.state().transfers.push(-(into.len() as i64));
+        self.call("get_buffer_sub_data", || self.inner.get_buffer_sub_data(target, offset, into));
+    }
     fn copy_buffer_sub_data(&self, from: u32, to: u32, from_offset: i64, to_offset: i64, size: i64) {
         self.faults.state().copies.push(size);
         let copy = || self.inner.copy_buffer_sub_data(from, to, from_offset, to_offset, size);

@@ -1,0 +1,190 @@
+//! Convolutions and products on buffers.
+
+use super::Device;
+use super::buffer::{BufferView, BufferViewMut};
+use super::plan::{Conv2dPlan, NO_KERNEL};
+use crate::allocate;
+use crate::backend::{DeviceMemory, Guard, Range, Run};
+use crate::error::{Error, Result};
+use crate::float_env::FloatEnv;
+use crate::problem::Gemm;
+use crate::report::Timing;
+
+/// Checks that all buffers of a call belong to the engine `owner` of `device`.
+fn check_owners(views: &[(&'static str, BufferView<'_>)], (owner, device): (usize, &str)) -> Result<()> {
+    match views.iter().find(|(_, view)| view.owner() != owner) {
+        None => Ok(()),
+        Some((name, view)) => {
+            let expected = format!("a buffer of the opened {device}");
+            Err(Error::invalid(name, format_args!("a buffer of {}", view.device()), expected))
+        }
+    }
+}
+
+/// Checks that the output shares no bytes with an input.
+fn check_overlaps(inputs: &[Range<'_>], output: &Range<'_>) -> Result<()> {
+    let overlaps = |it: &&Range<'_>| {
+        std::ptr::eq(it.memory, output.memory)
+            && it.bytes.min(output.bytes) > 0
+            && it.offset < output.offset + output.bytes
+            && output.offset < it.offset + it.bytes
+    };
+    match inputs.iter().find(overlaps) {
+        None => Ok(()),
+        Some(input) => {
+            let given = format_args!("in the same memory as {}", input.name);
+            Err(Error::invalid(output.name, given, "memory of its own"))
+        }
+    }
+}
+
+/// Locks the memories of a call, each once. The last range is written.
+fn lock<'a>(ranges: &[Range<'a>]) -> Result<Vec<Guard<'a>>> {
+    let mut guards = Vec::new();
+    for (at, range) in ranges.iter().enumerate() {
+        let same = |other: &Range<'_>| std::ptr::eq(other.memory, range.memory);
+        if ranges[..at].iter().any(same) {
+            continue;
+        }
+        let writes = ranges.last().is_some_and(same);
+        let guard = range.memory.lock(writes, || format!("the buffer of {}", range.name))?;
+        allocate::push(&mut guards, guard, "the locks of a call")?;
+    }
+    Ok(guards)
+}
+
+/// A range of the host's memory as numbers; none if it is not the host's.
+///
+/// # Safety
+/// The range is locked, and nothing writes it during `'a`.
+unsafe fn numbers<'a>(range: &Range<'a>) -> Option<&'a [f32]> {
+    let memory: &'a DeviceMemory = range.memory;
+    let start = memory.engine().host()?;
+    // SAFETY: the range lies within the memory, which is initialised, aligned, and lives during 'a; not written, as the
+    // caller promises.
+    Some(unsafe { std::slice::from_raw_parts(start.add(range.offset).cast().as_ptr(), range.bytes / 4) })
+}
+
+/// As [`numbers`], to be written.
+///
+/// # Safety
+/// The range is locked for writing, and nothing else uses it during `'a`.
+unsafe fn numbers_mut<'a>(range: &Range<'a>) -> Option<&'a mut [f32]> {
+    let memory: &'a DeviceMemory = range.memory;
+    let start = memory.engine().host()?;
+    // SAFETY: as in `numbers`; used by nothing else, as the caller promises.
+    Some(unsafe { std::slice::from_raw_parts_mut(start.add(range.offset).cast().as_ptr(), range.bytes / 4) })
+}
+
+fn exact(argument: &'static str, given: usize, expected: usize) -> Result<()> {
+    let elements = |count| format!("{count} elements");
+    if given == expected {
+        Ok(())
+    } else {
+        Err(Error::invalid(argument, elements(given), elements(expected)))
+    }
+}
+
+fn at_least(argument: &'static str, given: usize, least: usize) -> Result<()> {
+    let expected = || format!("at least {least} elements");
+    if given >= least {
+        Ok(())
+    } else {
+        Err(Error::invalid(argument, format!("{given} elements"), expected()))
+    }
+}
+
+impl Conv2dPlan {
+    /// Runs it on buffers, or parts of them, of the device that it was made for, without a transfer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a buffer of the wrong length or type, of another device, or an output that
+    /// overlaps the input; [`Error::ContentsLost`]; [`Error::InUse`]; or the device's failure, after which the output may
+    /// have lost its contents.
+    pub fn run_on<'a>(
+        &self,
+        input: impl Into<BufferView<'a>>,
+        output: impl Into<BufferViewMut<'a>>,
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.run_on_inside(input.into(), output.into().view())
+    }
+
+    /// [`Conv2dPlan::run_on`] for a caller that has already entered the library's floating-point environment. The
+    /// overlap of both is checked.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::run_on`].
+    pub(crate) fn run_on_inside(&self, input: BufferView<'_>, output: BufferView<'_>) -> Result<Run> {
+        exact("input length", input.len(), self.problem().input_len())?;
+        exact("output length", output.len(), self.problem().output_len())?;
+        let (from, to) = (input.range("input")?, output.range("output")?);
+        let Some((engine, plan)) = self.of_owner(input.owner()) else {
+            let expected = format!("a buffer of {}, for which the plan was made", self.device());
+            return Err(Error::invalid("input", format_args!("a buffer of {}", input.device()), expected));
+        };
+        check_owners(&[("output", output)], Device::owner(engine))?;
+        check_overlaps(&[from], &to)?;
+        let run = |kernel: &str, timing| Run::new(engine.shared_id(), kernel.into(), timing, None);
+        if self.problem().is_empty() {
+            return Ok(run(NO_KERNEL, Timing::default()));
+        }
+        let _locks = lock(&[from, to])?;
+        // SAFETY: the input is locked and overlaps no memory that is written, as just checked.
+        let timing = match unsafe { (numbers(&from), numbers_mut(&to)) } {
+            (Some(input), Some(output)) => plan.run(input, output)?,
+            _ => plan.run_resident(from, to)?,
+        };
+        Ok(run(plan.kernel(), timing))
+    }
+}
+
+impl Device {
+    /// Computes C = alpha op(A) op(B) + beta C on buffers, or parts of them, of this device, without a transfer. Products
+    /// without terms (k or alpha is 0) move C to the host and back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a buffer that is too short, of another type or device, or a C that overlaps A or B;
+    /// [`Error::ContentsLost`]; [`Error::InUse`]; or the device's failure, after which C may have lost its contents.
+    pub fn sgemm_on<'a>(
+        &self,
+        problem: &Gemm,
+        a: impl Into<BufferView<'a>>,
+        b: impl Into<BufferView<'a>>,
+        c: impl Into<BufferViewMut<'a>>,
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.sgemm_on_inside(problem, [a.into(), b.into(), c.into().view()])
+    }
+
+    /// [`Device::sgemm_on`] for a caller that has already entered the library's floating-point environment. The overlap of
+    /// the matrices is checked.
+    ///
+    /// # Errors
+    /// As [`Device::sgemm_on`].
+    pub(crate) fn sgemm_on_inside(&self, problem: &Gemm, [a, b, c]: [BufferView<'_>; 3]) -> Result<Run> {
+        let [a_len, b_len, c_len] = problem.lens();
+        if problem.reads_operands() {
+            at_least("a length", a.len(), a_len)?;
+            at_least("b length", b.len(), b_len)?;
+        }
+        at_least("c length", c.len(), c_len)?;
+        let views = [("a", a), ("b", b), ("c", c)];
+        let ranges = [a.range("a")?, b.range("b")?, c.range("c")?];
+        let Some(engine) = self.engine_of(c.owner()) else {
+            return Err(check_owners(&views, (0, self.id())).err().unwrap_or_else(|| {
+                Error::Internal("the device of a buffer is none of the engines".to_owned())
+            }));
+        };
+        check_owners(&views, Device::owner(engine))?;
+        check_overlaps(&ranges[..2], &ranges[2])?;
+        let _locks = lock(&ranges)?;
+        let [a, b, c] = ranges;
+        // SAFETY: all are locked, and C overlaps neither A nor B, as just checked.
+        let (kernel, timing) = match unsafe { (numbers(&a), numbers(&b), numbers_mut(&c)) } {
+            (Some(a), Some(b), Some(c)) => engine.sgemm(problem, a, b, c)?,
+            _ => engine.sgemm_resident(problem, ranges)?,
+        };
+        Ok(Run::new(engine.shared_id(), kernel, timing, None))
+    }
+}
