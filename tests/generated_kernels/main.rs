@@ -109,15 +109,18 @@ impl Data {
     }
 
     /// What differs, if anything.
-    fn difference(&self, expected: &Data) -> Option<String> {
-        fn first<T: PartialEq + std::fmt::Debug>(name: &str, a: &[T], b: &[T]) -> Option<String> {
+    fn difference(&self, expected: &Data, before: &Data) -> Option<String> {
+        fn first<T: PartialEq + std::fmt::Debug>(name: &str, a: &[T], b: &[T]) -> Option<(usize, String)> {
             let at = a.iter().zip(b).position(|(a, b)| a != b)?;
-            Some(format!("{name} at {at} is {:?}, not {:?}", a[at], b[at]))
+            Some((at, format!("{name} at {at} is {:?}, not {:?}", a[at], b[at])))
         }
         let arrays = first("y", &self.y, &expected.y).or_else(|| first("s", &self.s, &expected.s));
         let arrays = arrays.or_else(|| first("f", &self.f, &expected.f));
         let totals = arrays.or_else(|| first("ti", &[self.ti], &[expected.ti]));
-        totals.or_else(|| first("tr", &[self.tr], &[expected.tr]))
+        let (at, what) = totals.or_else(|| first("tr", &[self.tr], &[expected.tr]))?;
+        let Data { a, b, flag, x, r, y, s, f, .. } = before;
+        let given = (x[at], r[at], y[at], s[at], f[at]);
+        Some(format!("{what} with a = {a}, b = {b}, flag = {flag}, (x, r, y, s, f) = {given:?}"))
     }
 }
 
@@ -188,12 +191,14 @@ fn generated_kernels_give_the_same_bits_everywhere() {
             let mut computed = data.clone();
             let run = computed.launch(&cpu, kernel, generated.dims);
             assert_eq!(&*run.unwrap_or_else(|error| panic!("{error}: {}", what("cpu"))).device, "cpu");
-            wrong.extend(computed.difference(&expected).map(|it| format!("{it}: {}", what("cpu"))));
+            wrong.extend(computed.difference(&expected, &data).map(|it| format!("{it}: {}", what("cpu"))));
             if let (Some(gl), false) = (&gl, generated.is_wide) {
                 let mut computed = data.clone();
                 let run = computed.launch(gl, kernel, generated.dims);
                 run.unwrap_or_else(|error| panic!("{error}: {}", what("gl:0")));
-                wrong.extend(computed.difference(&expected).map(|it| format!("{it}: {}", what("gl:0"))));
+                wrong.extend(
+                    computed.difference(&expected, &data).map(|it| format!("{it}: {}", what("gl:0"))),
+                );
                 on_gl += 1;
             }
         }

@@ -150,6 +150,30 @@ pub enum Op {
     StorePrivate { bytes: u8, from: Register, access: Private, mask: Register },
 }
 
+impl Op {
+    /// The registers that it reads in all lanes, and perhaps others.
+    pub fn reads(&self) -> [Option<Register>; 4] {
+        let of = |index: Index| match index {
+            Index::Point => None,
+            Index::Narrow(register) | Index::Wide(register) => Some(register),
+        };
+        match *self {
+            Op::Apply { a, b, c, .. } => [Some(a), Some(b), Some(c), None],
+            Op::InRange { from, .. } => [Some(from), None, None, None],
+            Op::Trip { active, first, last, step, .. } => [Some(active), Some(first), Some(last), Some(step)],
+            Op::JumpIfNone { mask, .. } | Op::View { mask, .. } | Op::Open { mask, .. } => {
+                [Some(mask), None, None, None]
+            }
+            Op::Load { access, mask, .. } => [of(access.index), Some(mask), None, None],
+            Op::Store { from, access, mask, .. } => [Some(from), of(access.index), Some(mask), None],
+            Op::Close { from, mask, .. } => [Some(from), Some(mask), None, None],
+            Op::LoadPrivate { access, .. } => [Some(access.index), None, None, None],
+            Op::StorePrivate { from, access, mask, .. } => [Some(from), Some(access.index), Some(mask), None],
+            Op::Jump { .. } | Op::JumpUnlessWhole { .. } | Op::Call { .. } | Op::Return => [None; 4],
+        }
+    }
+}
+
 /// Memory that lanes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Array {
@@ -207,6 +231,8 @@ pub struct Program {
     pub start: u32,
     /// The registers: where each begins in a frame, in bytes for each lane.
     pub registers: Vec<u32>,
+    /// Whether a constant's register is read in all lanes, for each register. If not, one chunk of it suffices.
+    pub spread: Vec<bool>,
     /// Bytes of all registers for each lane.
     pub lane_bytes: usize,
     /// Those of variables and temporary values, which all blocks write.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernel::bind::Elements;
 use crate::kernel::tree::Value;
 
-use super::lanes::mask;
+use super::lanes::{CHUNK, mask};
 use super::memory::Shared;
 
 /// The purpose of allocations.
@@ -93,13 +93,18 @@ impl Frame {
             }
         }
         let at = self.registers();
+        let lanes = |register: Register| match program.spread[register.0 as usize] {
+            true => at,
+            false => at.first(CHUNK),
+        };
         for constant in &program.constants {
             // SAFETY: the register has elements of the value's type.
-            unsafe { at.fill_value(constant.register, constant.value) };
+            unsafe { lanes(constant.register).fill_value(constant.register, constant.value) };
         }
         for op in &program.prelude {
+            let Op::Apply { to, .. } = *op else { continue };
             // SAFETY: the registers are of the program and have the types of the operation, which is for this CPU.
-            unsafe { at.apply(op) };
+            unsafe { lanes(to).apply(op) };
         }
         Ok(at)
     }

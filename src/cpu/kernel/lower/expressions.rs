@@ -111,8 +111,11 @@ impl Builder<'_> {
                 to
             }
         };
-        let function = function.or_else(|| (self.functions.binary)(what, ty));
-        self.apply(function, to.register, [left.register, right.register, mask])?;
+        let operands = [left.register, right.register, mask];
+        match function {
+            Some(function) => self.apply_with(function, to.register, operands)?,
+            None => self.apply((self.functions.binary)(what, ty), to.register, operands)?,
+        }
         Ok(to)
     }
 
@@ -151,11 +154,11 @@ impl Builder<'_> {
             (None, Some(operand)) => operand,
             _ => self.make(ty, hint)?,
         };
-        let function = match one.is_constant() {
-            true => (self.functions.ternary_with)(what, ty),
-            false => (self.functions.ternary)(what, ty),
-        };
-        self.apply(function, to.register, [one.register, other.register, third.register])?;
+        let operands = [one.register, other.register, third.register];
+        match (self.functions.ternary_with)(what, ty).filter(|_| one.is_constant()) {
+            Some(function) => self.apply_with(function, to.register, operands)?,
+            None => self.apply((self.functions.ternary)(what, ty), to.register, operands)?,
+        }
         for operand in [one, other, third] {
             if operand.register != to.register {
                 self.release(operand)?;

@@ -37,6 +37,13 @@ pub fn lower(launch: &Launch<'_>, functions: &'static Functions) -> Result<Progr
         builder.procedure(index)?;
     }
     builder.kernel(launch, kernel)?;
+    // What a constant is computed from is needed where the constant is.
+    for at in (0..builder.program.prelude.len()).rev() {
+        let op = builder.program.prelude[at];
+        if matches!(op, Op::Apply { to, .. } if builder.program.spread[to.0 as usize]) {
+            builder.spread(op.reads());
+        }
+    }
     Ok(builder.program)
 }
 
@@ -92,6 +99,8 @@ struct Scope<'t> {
     loops: Vec<Loop>,
     /// Whether an iteration of a loop may end early, by [`LoopId`].
     cycled: Vec<bool>,
+    /// Whether a statement ends an iteration or a loop early.
+    leaves: bool,
     /// Whether an expression calls a procedure, by [`ExpressionId`](crate::kernel::tree::ExpressionId).
     calls: Vec<bool>,
     /// What the translation of kernels needs; nothing in procedures.
@@ -155,7 +164,15 @@ impl Operand {
 
 impl Builder<'_> {
     fn emit(&mut self, op: Op) -> Result<()> {
+        self.spread(op.reads());
         allocate::push(&mut self.program.ops, op, PURPOSE)
+    }
+
+    /// Notes that registers are read in all lanes.
+    fn spread(&mut self, registers: [Option<Register>; 4]) {
+        for register in registers.into_iter().flatten() {
+            self.program.spread[register.0 as usize] = true;
+        }
     }
 
     fn here(&self) -> u32 {
@@ -193,6 +210,7 @@ impl Builder<'_> {
             Error::OutOfMemory { device: "cpu".to_owned(), what: what.to_owned() }
         })?;
         allocate::push(&mut self.program.registers, start as u32, PURPOSE)?;
+        allocate::push(&mut self.program.spread, false, PURPOSE)?;
         Ok(Register(self.program.registers.len() as u32 - 1))
     }
 
@@ -233,6 +251,12 @@ impl Builder<'_> {
     fn apply(&mut self, function: Option<Function>, to: Register, [a, b, c]: [Register; 3]) -> Result<()> {
         let function = function.ok_or_else(|| Error::Internal("an operation that no type has".to_owned()))?;
         self.emit(Op::Apply { function, to, a, b, c })
+    }
+
+    /// Applies a function whose first operand is a constant of which it reads one chunk.
+    fn apply_with(&mut self, function: Function, to: Register, [a, b, c]: [Register; 3]) -> Result<()> {
+        self.spread([Some(b), Some(c), None, None]);
+        allocate::push(&mut self.program.ops, Op::Apply { function, to, a, b, c }, PURPOSE)
     }
 
     /// Applies an operation of constants once for all points. Where there is no third operand, it is a mask of all.
@@ -344,6 +368,7 @@ impl Builder<'_> {
             masks: vec![mask],
             loops: Vec::new(),
             cycled: Self::cycled(&procedure.code)?,
+            leaves: leaves(&procedure.code),
             calls: expressions::calls(&procedure.code)?,
             kernel: None,
             depth: 0,
@@ -375,6 +400,7 @@ impl Builder<'_> {
             masks: vec![mask],
             loops: Vec::new(),
             cycled: Self::cycled(&kernel.code)?,
+            leaves: leaves(&kernel.code),
             calls: expressions::calls(&kernel.code)?,
             kernel: Some(kernel),
             depth: 0,
@@ -451,6 +477,10 @@ impl Builder<'_> {
             }
         })
     }
+}
+
+fn leaves(code: &Code) -> bool {
+    code.statements.iter().any(|it| matches!(it.action, Action::Cycle(_) | Action::Exit(_)))
 }
 
 /// The dimensions and the number of elements of an array with constant bounds.

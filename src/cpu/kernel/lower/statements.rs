@@ -36,7 +36,9 @@ impl Builder<'_> {
 
     fn statement(&mut self, scope: &mut Scope<'_>, statement: &Statement) -> Result<()> {
         // If all points of a launch run a statement together, then lanes outside of the mask have ended or do not exist.
-        let is_whole = scope.kernel.is_some() && statement.control == Uniformity::Launch;
+        // In a loop they may also have left it.
+        let may_have_left = scope.leaves && !scope.loops.is_empty();
+        let is_whole = scope.kernel.is_some() && statement.control == Uniformity::Launch && !may_have_left;
         match &statement.action {
             Action::Assign(place, value) => {
                 let ty = scope.code.expression(*value).ty;

@@ -143,3 +143,12 @@ fn subscripts_from_the_same_array() {
         assert_eq!(ours[2].integers()[i as usize - 1], element + of(of(of(i))), "{i}");
     }
 }
+
+/// All points leave a loop together, before its last statements.
+#[test]
+fn nothing_happens_after_the_exit_from_a_loop() {
+    let text = "!@kernel(base=1)\nsubroutine f(i, n, y)\ninteger, value :: i, n\ninteger, intent(inout) :: y(n)\n\
+        integer :: c, k\nc = 0\nk = 5\ndo\nc = c + 1\nif (c > 2) exit\nk = c * 10\nend do\ny(i) = k + c\nend subroutine\n";
+    let ours = run(text, "f", &[300], &[Item::I(300), Item::Is(vec![0; 300])]);
+    assert_eq!(ours[1].integers(), vec![23; 300]);
+}
