@@ -227,6 +227,25 @@ fn convolutions_and_products_on_buffers() {
             assert!(run.timing.dispatches > 0);
             assert_eq!(contents(&y)[offset..][..expected.len()], expected);
         }
+        // In one call, with the weights in a buffer, too.
+        let (on_weights, on_bias) = (filled(&device, &weights), filled(&device, &bias));
+        for offset in [0, 3] {
+            let mut z = filled(&device, &vec![f32::NAN; expected.len() + 3]);
+            let (to, bias) = (z.view_mut(offset, expected.len()).unwrap(), Some((&on_bias).into()));
+            let run = device.conv2d_on(&problem, &x, &on_weights, bias, to).unwrap();
+            assert_eq!(&*run.device, device.id());
+            assert_eq!(contents(&z)[offset..][..expected.len()], expected);
+        }
+        let mut z = filled(&device, &expected);
+        refused(
+            device.conv2d_on(&problem, &x, &on_weights, None, &mut z),
+            "bias is missing; expected 4 elements",
+        );
+        refused(
+            device.conv2d_on(&problem, &x, &on_bias, Some((&on_bias).into()), &mut z),
+            "weights length is 4 elements; expected 108 elements",
+        );
+        assert_eq!(contents(&z), expected);
         // The output times a matrix: 8 rows of 72.
         let gemm = Gemm::new(GemmDesc { beta: 1.0, ..GemmDesc::packed(Layout::RowMajor, 8, 5, 72) }).unwrap();
         let mut random = Random::new(53);
