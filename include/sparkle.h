@@ -1165,7 +1165,7 @@ sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 /// another call: whichever comes second returns SPARKLE_ERROR_BUSY and does nothing.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an unknown type, or a length that the address space has not;
-/// SPARKLE_ERROR_OUT_OF_MEMORY.
+/// SPARKLE_ERROR_UNSUPPORTED for "multi", because a buffer lives on one device; SPARKLE_ERROR_OUT_OF_MEMORY.
 sparkle_status sparkle_buffer_create(struct sparkle_device *device,
                                      int32_t type,
                                      size_t length,

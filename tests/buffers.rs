@@ -188,6 +188,18 @@ fn auto_uses_the_device_of_its_buffers() {
     }
 }
 
+/// A buffer lives on one device, which several that share work use, too.
+#[test]
+fn several_devices_use_the_buffers_of_one() {
+    let (multi, cpu) = (Device::open("multi:cpu").unwrap(), Device::open("cpu").unwrap());
+    let error = multi.buffer(8, Type::Real32).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let gemm = Gemm::new(GemmDesc::packed(Layout::RowMajor, 2, 2, 2)).unwrap();
+    let (a, mut c) = (filled(&cpu, &[1.0, 2.0, 3.0, 4.0]), filled(&cpu, &[0.0; 4]));
+    let run = multi.sgemm_on(&gemm, &a, &a, &mut c).unwrap();
+    assert_eq!((&*run.device, contents(&c)), ("cpu", vec![7.0, 10.0, 15.0, 22.0]));
+}
+
 #[test]
 fn buffers_outlive_their_devices() {
     for device in devices_with_kernels() {
