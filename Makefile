@@ -22,7 +22,7 @@ PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri l
   python3-numpy python3-hatchling
 TOOLS := gcc g++ gfortran nm glslangValidator cmake pkg-config
 
-.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header wheel install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header wheel install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products generated-kernels bench-peers bench-gpu bench-stream clean
 
 ## Everything that `make install` copies: the libraries, the program, its pages; the Fortran modules if there is a compiler.
 all: program pages fortran-if-possible
@@ -146,6 +146,13 @@ INPUTS ?= 100
 exact-products:
 	SPARKLE_TEST_REQUIRE_GL=1 SPARKLE_CACHE_DIR=off SPARKLE_TEST_PRODUCTS=$(PRODUCTS) SPARKLE_TEST_INPUTS=$(INPUTS) \
 	  SPARKLE_TEST_SEED=$(SEED) $(CARGO) test --locked --lib gl::tests::products -- --nocapture
+
+KERNELS ?= 10000
+
+## Generated kernels by gfortran, the CPU and the first OpenGL device, bit by bit: make generated-kernels [KERNELS=n] [SEED=n]
+generated-kernels:
+	SPARKLE_TEST_REQUIRE_FORTRAN=1 SPARKLE_CACHE_DIR=off SPARKLE_TEST_KERNELS=$(KERNELS) SPARKLE_TEST_SEED=$(SEED) \
+	  $(CARGO) test --locked --test generated_kernels -- --nocapture
 
 ## Generates include/sparkle.h and include/abi.txt from src/ffi.
 header:

@@ -76,7 +76,7 @@ install_all() {
   fill 644 sparkle-config-version.cmake.in "$LIBDIR/cmake/sparkle/sparkle-config-version.cmake"
 
   put 644 fpm.toml "$DATADIR/sparkle/fpm.toml"
-  for file in fortran/Makefile fortran/compiler.sh fortran/*/*.f90; do
+  for file in fortran/Makefile fortran/compiler.sh fortran/*/*.f90 fortran/examples/kernels/*.f90; do
     put 644 "$file" "$DATADIR/sparkle/$file"
   done
   for file in LICENSE README.md CHANGELOG.md docs/*.md docs/*.svg docs/images/*; do

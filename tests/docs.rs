@@ -91,6 +91,27 @@ fn the_kernels_of_the_kernel_page_are_what_it_says() {
     assert!(compiled >= 6 && refused == 1, "{compiled} compiled, {refused} refused");
 }
 
+/// Readers can run what the tutorial shows, and another test does.
+#[test]
+fn the_tutorial_shows_parts_of_the_examples() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fortran/examples/kernels");
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let sources = paths.filter(|path| path.extension().is_some_and(|it| it == "f90"));
+    let examples: Vec<String> = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let page = kernel_page();
+    let (_, rest) = page.split_once("\n## Tutorial\n").unwrap();
+    let (tutorial, _) = rest.split_once("\n## ").unwrap();
+    let mut count = 0;
+    for opening in ["```fortran\n", "```f90\n"] {
+        for rest in tutorial.split(opening).skip(1) {
+            let (part, _) = rest.split_once("```\n").unwrap();
+            assert!(examples.iter().any(|example| example.contains(part)), "{part}");
+            count += 1;
+        }
+    }
+    assert!(count >= 15, "{count}");
+}
+
 #[test]
 fn the_kernel_page_lists_every_limit() {
     let page = kernel_page();

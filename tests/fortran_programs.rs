@@ -102,6 +102,13 @@ impl Build {
         })
     }
 
+    /// The compiled modules.
+    fn objects(self) -> Vec<PathBuf> {
+        let names =
+            MODULES.map(|module| Path::new(module).with_extension("o").file_name().unwrap().to_owned());
+        names.iter().map(|name| self.modules().join(name)).collect()
+    }
+
     /// gfortran with this build's flags; it finds modules only in `dir`.
     fn gfortran(self, dir: &Path) -> Command {
         let mut command = Command::new("gfortran");
@@ -125,10 +132,7 @@ impl Build {
         let executable = dir.join("program");
         let mut command = self.gfortran(&dir);
         command.arg("-I").arg(modules).arg(source(program));
-        command.args(
-            MODULES.map(|module| modules.join(Path::new(module).with_extension("o").file_name().unwrap())),
-        );
-        command.args(support::link_flags()).args(libraries).arg("-o").arg(&executable);
+        command.args(self.objects()).args(support::link_flags()).args(libraries).arg("-o").arg(&executable);
         compiled(&mut command);
         executable
     }
@@ -606,14 +610,53 @@ fn examples() {
     assert_eq!(run("reference_demo"), "20480 outputs, verified\n");
 }
 
+/// The files of kernels in `fortran/examples/kernels`. The program `run_NAME` launches those of `NAME.f90`.
+const KERNEL_EXAMPLES: [&str; 10] =
+    ["saxpy", "stencil", "im2col", "softmax", "reduction", "dot", "transpose", "scan", "sgemm", "epilogue"];
+
+/// gfortran compiles the kernels, too. The programs compare the results of both.
+#[test]
+fn kernel_examples() {
+    let gl = if support::gl_available() { Some("gl:0".to_owned()) } else { None };
+    let devices: Vec<String> = support::cpu_with_kernels().into_iter().chain(gl).collect();
+    let folder = source("fortran/examples/kernels");
+    let dir = directory("kernels");
+    let build = Build::Checked;
+    let compile = |name: &str| {
+        let mut command = build.gfortran(&dir);
+        command.arg("-I").arg(build.modules()).arg("-c").arg(folder.join(format!("{name}.f90")));
+        compiled(command.arg("-o").arg(dir.join(format!("{name}.o"))));
+    };
+    compile("kernel_examples");
+    for name in KERNEL_EXAMPLES {
+        compile(name);
+        let program = dir.join(format!("run_{name}"));
+        let mut command = build.gfortran(&dir);
+        command.arg("-I").arg(build.modules()).arg(folder.join(format!("run_{name}.f90")));
+        command.arg(dir.join(format!("{name}.o"))).arg(dir.join("kernel_examples.o"));
+        command.args(build.objects()).args(support::link_flags()).arg("-o").arg(&program);
+        compiled(&mut command);
+        for device in &devices {
+            let ran = ran(&program, &[device, folder.to_str().unwrap()], &[]);
+            assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+            let is_expected = ran.stdout.starts_with(&format!("{name} on {device}: "))
+                && ran.stdout.contains(", largest error ")
+                && ran.stdout.lines().count() == 1;
+            assert!(is_expected, "{ran:?}");
+        }
+    }
+}
+
 #[test]
 fn every_fortran_file_is_compiled_here() {
     let text = include_str!("fortran_programs.rs");
     let mut count = 0;
-    for dir in ["fortran/src", "fortran/reference", "fortran/examples", "tests/fortran"] {
+    let examples = ["fortran/examples", "fortran/examples/kernels"];
+    for dir in ["fortran/src", "fortran/reference", "tests/fortran"].into_iter().chain(examples) {
         let files = std::fs::read_dir(source(dir)).unwrap().map(|entry| entry.unwrap().path());
         for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "f90")) {
             let name = file.file_stem().unwrap().to_str().unwrap();
+            let name = name.strip_prefix("run_").unwrap_or(name);
             let mentioned =
                 [format!("/{name}.f90"), format!("\"{name}\"")].iter().any(|it| text.contains(it));
             assert!(mentioned, "{}", file.display());

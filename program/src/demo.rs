@@ -25,7 +25,7 @@ pub struct Args {
     /// The picture to write
     #[arg(long, value_name = "FILE", default_value = "sparkle-demo.png")]
     output: PathBuf,
-    /// Only this device: auto, multi, cpu, gl:N or name=TEXT [default: every usable one]
+    /// Only this device: auto, multi, cpu, gl:N, a stable name or name=TEXT [default: every usable one]
     #[arg(long, value_name = "D")]
     device: Option<String>,
 }

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 /// `--device`, for the commands that have one.
 #[derive(clap::Args)]
 pub struct DeviceOption {
-    /// Device to run on: auto, multi, cpu, gl:N or name=TEXT
+    /// Device to run on: auto, multi, cpu, gl:N, a stable name or name=TEXT
     #[arg(long, value_name = "D", default_value = "auto")]
     pub device: String,
 }

@@ -112,6 +112,7 @@ mod tests {
             software,
             unusable: unusable.map(str::to_owned),
             architecture: None,
+            names: vec![],
             facts: vec![],
         }
     }

@@ -334,7 +334,11 @@ fn conv2d_refuses_bad_input_and_leaves_the_output_alone() {
         (&["--dilation", "3"], 3, "a kernel no larger than the padded input"),
         (&["--stride", "0"], 3, "stride_h is 0"),
         (&["--stride", "x"], 2, "--stride"),
-        (&["--device", "abacus"], 2, "device is \"abacus\"; expected auto, multi, cpu, gl:N or name=TEXT"),
+        (
+            &["--device", "abacus"],
+            2,
+            "device is \"abacus\"; expected auto, multi, cpu, gl:N, a stable name or name=TEXT",
+        ),
         (&["--device", "gl:99"], 4, "gl:99"),
         (&["--output", "none/y.npy"], 3, "cannot write none/y.npy: none is no directory"),
     ];

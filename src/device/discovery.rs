@@ -35,6 +35,9 @@ pub struct DeviceInfo {
     pub unusable: Option<String>,
     /// The GPU's architecture; `None` for the CPU and for unusable devices.
     pub architecture: Option<Architecture>,
+    /// Further selectors that open it: its files, `pci:ADDRESS`, `uuid:UUID`, `cuda:N`, as far as the system and the
+    /// driver tell them. They do not depend on the other devices.
+    pub names: Vec<String>,
     /// Further facts, as pairs of name and value.
     pub facts: Vec<(&'static str, String)>,
 }
@@ -49,6 +52,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         software: false,
         unusable: None,
         architecture: None,
+        names: vec![],
         facts,
     };
     let mut next = 0;
@@ -64,6 +68,7 @@ pub fn devices() -> Vec<DeviceInfo> {
             software: candidate.software,
             unusable: candidate.unusable,
             architecture: candidate.architecture,
+            names: candidate.names,
             facts: candidate.facts,
         }
     });
@@ -115,10 +120,13 @@ pub(super) fn open(selector: &str) -> Result<EngineChoice> {
             .map_err(|_| Error::invalid("device", format!("\"{asked}\""), "gl:N with N = 0, 1, ..."))?;
         return gl::open(index).map(EngineChoice::Fixed);
     }
+    if gl::is_name(asked) {
+        return by_stable_name(asked);
+    }
     match asked.strip_prefix("name=").map(str::to_lowercase) {
         Some(text) => by_name(asked, &text),
         None => {
-            let expected = "auto, multi, cpu, gl:N or name=TEXT";
+            let expected = "auto, multi, cpu, gl:N, a stable name or name=TEXT";
             Err(Error::invalid("device", format!("\"{asked}\""), expected))
         }
     }
@@ -148,8 +156,10 @@ fn named_together(selector: &str, list: &str) -> Result<Multi> {
             Some(_) => return Err(refused("weights from 0.000001 to 1000000")),
         };
         has_weights |= entry.contains('=');
-        if !(name == "cpu" || name.starts_with("gl:")) {
-            return Err(refused("multi: with a list of cpu and gl:N, each with =WEIGHT or without"));
+        if !(name == "cpu" || name.starts_with("gl:") || gl::is_name(name)) {
+            return Err(refused(
+                "multi: with a list of cpu, gl:N and stable names, each with =WEIGHT or without",
+            ));
         }
         let EngineChoice::Fixed(backend) = open(name)? else {
             return Err(Error::Internal(format!("{name} is several devices")));
@@ -158,14 +168,33 @@ fn named_together(selector: &str, list: &str) -> Result<Multi> {
             return Err(refused("different devices"));
         }
         ids.push(backend.id().to_owned());
-        let is_software = devices().iter().any(|it| it.id.as_deref() == Some(name) && it.software);
-        members.push(Member::new(backend, name != "cpu" && !is_software));
+        let is_software = devices().iter().any(|it| it.id.as_deref() == Some(backend.id()) && it.software);
+        let is_hardware_gpu = backend.id() != "cpu" && !is_software;
+        members.push(Member::new(backend, is_hardware_gpu));
         weights.push(weight);
         if members.len() > MAX_MEMBERS {
             return Err(refused(&format!("at most {MAX_MEMBERS} devices")));
         }
     }
     Ok(Multi::new(selector.to_owned(), members, has_weights.then_some(weights)))
+}
+
+/// Opens the usable device with this stable name.
+fn by_stable_name(selector: &str) -> Result<EngineChoice> {
+    let all = found()?;
+    let usable = all.iter().filter(|device| device.id.is_some());
+    let means = |device: &&DeviceInfo| device.names.iter().any(|name| gl::means(selector, name));
+    match usable.clone().find(means).and_then(|device| device.id.as_deref()) {
+        Some(id) => open(id),
+        None => {
+            let names: Vec<&str> = usable.flat_map(|device| &device.names).map(String::as_str).collect();
+            let reason = match names.as_slice() {
+                [] => "no usable device has such a name".to_owned(),
+                names => format!("the names of the usable devices are {}", names.join(", ")),
+            };
+            Err(Error::NoDevice { selector: selector.to_owned(), reason })
+        }
+    }
 }
 
 /// Opens the first usable device whose name contains `text`, which is in lower case.

@@ -12,12 +12,15 @@ mod buffer;
 mod call;
 mod choice;
 mod discovery;
+mod engine_plan;
 mod jobs;
 mod kernel;
 mod kernel_text;
+mod lanes;
 mod multi;
 mod pipeline;
 mod plan;
+mod predict;
 pub(crate) mod reference;
 mod resident;
 mod serial;
@@ -33,7 +36,8 @@ use crate::memory::roofline::Work;
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
-use choice::{EngineChoice, conv2d_seconds, fall_back, fastest, fastest_for};
+use choice::{EngineChoice, fall_back, fastest, fastest_for};
+use predict::conv2d_seconds;
 
 pub use architecture::{Architecture, Vendor};
 pub use buffer::{Buffer, BufferView, BufferViewMut, Element};
@@ -60,7 +64,8 @@ pub struct Prediction {
 
 impl Device {
     /// Opens a device. `selector` is `auto`, `multi`, `cpu`, `gl:N` (N counts the usable GL devices of [`devices`] from
-    /// 0) or `name=TEXT` (the first usable device whose name contains TEXT; case is ignored).
+    /// 0), one of [`DeviceInfo::names`] or `name=TEXT` (the first usable device whose name contains TEXT; case is
+    /// ignored).
     ///
     /// `multi` means the CPU and all hardware GPUs together: they share the images of each batch, or the output channels
     /// if there are fewer images than devices, or the rows or columns of a product. The shares follow from predictions
@@ -158,7 +163,7 @@ impl Device {
         match &self.choice {
             EngineChoice::Fixed(backend) => Pipeline::new(&[backend], options),
             EngineChoice::Auto { gpus, .. } => Pipeline::new(&gpus.iter().collect::<Vec<_>>(), options),
-            EngineChoice::Multi(_) => Pipeline::new(&[], options),
+            EngineChoice::Multi(multi) => Pipeline::on_several(multi, options),
         }
     }
 

@@ -13,19 +13,37 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::call;
+use super::lanes::{LaneJob, Lanes, LoadedJob};
+use super::multi::Multi;
 use super::plan::Conv2dPlan;
 use super::serial::{HeapSlot, SerialExecutor, SerialJob};
 use crate::backend::{Backend, Job, PipelineOptions, Queue, Run, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
 use crate::report::PipelineStats;
 
-/// A stream of jobs on one device. Any number of threads may use it at once. Dropping it cancels the jobs that have not
+/// # Errors
+/// [`Error::InvalidArgument`] for an invalid option.
+fn check(options: PipelineOptions) -> Result<()> {
+    if !(1..=16).contains(&options.slots) {
+        return Err(Error::invalid("slots", options.slots, "1 to 16"));
+    }
+    if options.queue == 0 {
+        return Err(Error::invalid("queue", 0, "at least 1"));
+    }
+    Ok(())
+}
+
+/// A stream of jobs on one device, or on several. Any number of threads may use it at once. Dropping it cancels the jobs that have not
 /// started and waits for the others.
 pub struct Pipeline {
     /// The id of the device whose engine has a queue, and that queue.
     queue: Option<(String, Arc<dyn Queue>)>,
+    /// The devices, if there are several; `queue` is then `None`.
+    lanes: Option<Lanes>,
     /// Runs the jobs that the queue cannot; started when first needed.
     serial: Mutex<Option<Arc<SerialExecutor>>>,
+    /// The most threads for these jobs.
+    threads: usize,
     options: PipelineOptions,
     process: u32,
 }
@@ -33,12 +51,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline on the first of `backends` that has queues. If none has, a thread runs the jobs in order.
     pub(super) fn new(backends: &[&Arc<dyn Backend>], options: PipelineOptions) -> Result<Self> {
-        if !(1..=16).contains(&options.slots) {
-            return Err(Error::invalid("slots", options.slots, "1 to 16"));
-        }
-        if options.queue == 0 {
-            return Err(Error::invalid("queue", 0, "at least 1"));
-        }
+        check(options)?;
         let mut found = None;
         for backend in backends {
             match backend.queue(options) {
@@ -51,7 +64,22 @@ impl Pipeline {
                 Err(error) => crate::log::warning!("auto: no pipeline on {}: {error}", backend.id()),
             }
         }
-        Ok(Pipeline { queue: found, serial: Mutex::new(None), options, process: std::process::id() })
+        Ok(Pipeline {
+            queue: found,
+            lanes: None,
+            serial: Mutex::new(None),
+            threads: usize::MAX,
+            options,
+            process: std::process::id(),
+        })
+    }
+
+    /// A pipeline on several devices. Each job goes to the one that should end it first.
+    pub(super) fn on_several(multi: &Arc<Multi>, options: PipelineOptions) -> Result<Self> {
+        check(options)?;
+        let mut pipeline = Pipeline::new(&[], options)?;
+        (pipeline.lanes, pipeline.threads) = (Some(Lanes::new(multi, options)?), multi.least_cpu_threads());
+        Ok(pipeline)
     }
 
     fn serial(&self) -> Result<Arc<SerialExecutor>> {
@@ -60,7 +88,7 @@ impl Pipeline {
         match &*serial {
             Some(serial) => Ok(serial.clone()),
             None => {
-                let started = SerialExecutor::start(self.options.queue, self.options.slots)?;
+                let started = SerialExecutor::start(self.options.queue, self.options.slots, self.threads)?;
                 Ok(serial.insert(Arc::new(started)).clone())
             }
         }
@@ -77,9 +105,7 @@ impl Pipeline {
         if self.check_process().is_err() {
             return;
         }
-        if let Some((_, queue)) = &self.queue {
-            queue.close();
-        }
+        self.queues().for_each(|queue| queue.close());
         if let Some(serial) = self.started_serial() {
             serial.close();
         }
@@ -90,6 +116,12 @@ impl Pipeline {
             return Ok(());
         }
         Err(Error::Forked { what: "a pipeline".to_owned() })
+    }
+
+    /// All queues of engines.
+    fn queues(&self) -> impl Iterator<Item = &Arc<dyn Queue>> {
+        let several = self.lanes.iter().flat_map(Lanes::queues);
+        self.queue.iter().map(|(_, queue)| queue).chain(several)
     }
 
     /// Submits a job whose buffers are given by address.
@@ -108,6 +140,14 @@ impl Pipeline {
         (owner, output_is_private): (Option<Arc<dyn std::any::Any + Send + Sync>>, bool),
         when_full: WhenFull,
     ) -> Result<Ticket> {
+        if let Some(lanes) = &self.lanes
+            && let Some(several) = plan.of_several().filter(|several| lanes.serve(several))
+        {
+            let job = LaneJob { ticket: ticket.clone(), input, output, owner, output_is_private };
+            // SAFETY: passed on from the caller.
+            unsafe { lanes.submit((plan, several), job, when_full, &|| self.serial())? };
+            return Ok(ticket);
+        }
         let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         if let Some((queue, recipe)) = on_queue {
             let job = Job {
@@ -169,13 +209,19 @@ impl Pipeline {
     /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; the device's
     /// failure to allocate the memory.
     pub fn acquire(&self, plan: &Conv2dPlan, when_full: WhenFull) -> Result<PipelineSlot> {
+        let lens = (plan.problem().input_len(), plan.problem().output_len());
+        if let Some(lanes) = &self.lanes
+            && let Some(several) = plan.of_several().filter(|several| lanes.serve(several))
+        {
+            let (slot, held) = lanes.acquire((plan, several), when_full, &|| self.serial())?;
+            return Ok(PipelineSlot { slot, lens, _held: held });
+        }
         let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         let slot: Box<dyn Slot> = match on_queue {
             Some((queue, recipe)) => queue.acquire(recipe, when_full)?,
             None => Box::new(HeapSlot::new(plan, &self.serial()?, when_full)?),
         };
-        let lens = (plan.problem().input_len(), plan.problem().output_len());
-        Ok(PipelineSlot { slot, lens })
+        Ok(PipelineSlot { slot, lens, _held: None })
     }
 
     /// Waits until no job is waiting or running.
@@ -184,7 +230,7 @@ impl Pipeline {
     /// [`Error::Forked`] in a child process.
     pub fn flush(&self) -> Result<()> {
         self.check_process()?;
-        self.queue.as_ref().map_or(Ok(()), |(_, queue)| queue.flush())?;
+        self.queues().try_for_each(|queue| queue.flush())?;
         self.started_serial().map_or(Ok(()), |serial| serial.flush())
     }
 
@@ -193,7 +239,11 @@ impl Pipeline {
         if self.check_process().is_err() {
             return PipelineStats::default();
         }
-        let stats = self.queue.as_ref().map_or_else(PipelineStats::default, |(_, queue)| queue.stats());
+        let stats = match (&self.queue, &self.lanes) {
+            (Some((_, queue)), _) => queue.stats(),
+            (None, Some(lanes)) => lanes.stats(),
+            (None, None) => PipelineStats::default(),
+        };
         let serial = self.started_serial().map_or_else(PipelineStats::default, |serial| serial.stats());
         PipelineStats {
             completed: stats.completed + serial.completed,
@@ -203,9 +253,11 @@ impl Pipeline {
         }
     }
 
-    /// The id of the device whose queue the pipeline uses; `None` if a thread runs the jobs in order.
+    /// The id of the device whose queue the pipeline uses, `multi` if there are several; `None` if a thread runs the jobs
+    /// in order.
     pub fn device(&self) -> Option<&str> {
-        self.queue.as_ref().map(|(id, _)| id.as_str())
+        let several = self.lanes.as_ref().map(|_| "multi");
+        self.queue.as_ref().map(|(id, _)| id.as_str()).or(several)
     }
 }
 
@@ -384,6 +436,8 @@ impl<'scope> ScopedTicket<'scope> {
 pub struct PipelineSlot {
     slot: Box<dyn Slot>,
     lens: (usize, usize),
+    /// Counts for the load of its device, if there are several.
+    _held: Option<Arc<LoadedJob>>,
 }
 
 impl PipelineSlot {

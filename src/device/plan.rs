@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use super::Device;
-use super::call;
-use super::choice::fall_back;
+use super::engine_plan::EnginePlan;
 use super::multi::{Multi, MultiPlan};
+use super::predict::fall_back;
 use crate::allocate;
 use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe, Run};
 use crate::error::Result;
@@ -23,20 +23,10 @@ pub struct Conv2dPlan(Arc<PlanInner>);
 struct PlanInner {
     problem: Conv2d,
     /// The plan on the chosen engine; `None` if that engine failed to make one.
-    first: Option<EnginePlan>,
+    first: Option<Arc<EnginePlan>>,
     fallback: Option<CpuFallback>,
     /// The plan on several devices; without `first` and `fallback`.
     multi: Option<MultiPlan>,
-}
-
-/// A plan of one engine, with the names for its runs.
-pub(super) struct EnginePlan {
-    backend: Arc<dyn Backend>,
-    device: Arc<str>,
-    kernel: Arc<str>,
-    /// Whether its runs go through the engine's queue of calls.
-    streams: bool,
-    plan: Box<dyn Plan>,
 }
 
 /// The plan for an empty batch. It uses no engine.
@@ -65,49 +55,8 @@ struct CpuFallback {
     taken: OnceLock<(Arc<str>, Result<EnginePlan>)>,
 }
 
-impl EnginePlan {
-    /// A plan on `backend`.
-    ///
-    /// # Errors
-    /// The device's failure.
-    pub(super) fn new(
-        backend: &Arc<dyn Backend>,
-        problem: &Conv2d,
-        weights: &[f32],
-        bias: Option<&[f32]>,
-    ) -> Result<Self> {
-        Ok(EnginePlan::with_plan(backend, backend.plan_conv2d(problem, weights, bias)?))
-    }
-
-    fn with_plan(backend: &Arc<dyn Backend>, plan: Box<dyn Plan>) -> Self {
-        let kernel = plan.kernel().into();
-        let streams = plan.streams();
-        EnginePlan { backend: backend.clone(), device: backend.id().into(), kernel, streams, plan }
-    }
-
-    /// The memory that it takes.
-    pub(super) fn memory(&self) -> Memory {
-        self.plan.memory()
-    }
-
-    /// Runs it.
-    ///
-    /// # Errors
-    /// The device's failure; the output is then untouched.
-    pub(super) fn run(&self, input: &[f32], output: &mut [f32], fallback: Option<Arc<str>>) -> Result<Run> {
-        if self.streams
-            && let Some(recipe) = self.plan.recipe()
-        {
-            let run = call::run(&self.backend, recipe, None, input, output)?;
-            return Ok(Run { fallback: fallback.or(run.fallback), ..run });
-        }
-        let timing = self.plan.run(input, output)?;
-        Ok(Run::new(self.device.clone(), self.kernel.clone(), timing, fallback))
-    }
-}
-
 impl PlanInner {
-    fn of(problem: &Conv2d, first: Option<EnginePlan>, fallback: Option<CpuFallback>) -> Self {
+    fn of(problem: &Conv2d, first: Option<Arc<EnginePlan>>, fallback: Option<CpuFallback>) -> Self {
         PlanInner { problem: *problem, first, fallback, multi: None }
     }
 }
@@ -134,14 +83,22 @@ impl Conv2dPlan {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        let first = EnginePlan::new(backend, problem, weights, bias)?;
-        Ok(Conv2dPlan(Arc::new(PlanInner::of(problem, Some(first), None))))
+        Ok(Conv2dPlan::on_engine(problem, Arc::new(EnginePlan::new(backend, problem, weights, bias)?)))
     }
 
     /// A plan for an empty batch. Its runs name `backend` as their device.
     pub(super) fn empty_batch(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
-        let first = EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan));
-        Conv2dPlan(Arc::new(PlanInner::of(problem, Some(first), None)))
+        Conv2dPlan::on_engine(problem, Arc::new(EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan))))
+    }
+
+    /// A plan that runs `plan`, which was made for `problem`, without fallback.
+    pub(super) fn on_engine(problem: &Conv2d, plan: Arc<EnginePlan>) -> Self {
+        Conv2dPlan(Arc::new(PlanInner::of(problem, Some(plan), None)))
+    }
+
+    /// The plan on several devices, if this is one.
+    pub(super) fn of_several(&self) -> Option<&MultiPlan> {
+        self.0.multi.as_ref()
     }
 
     /// A plan on `gpu` that falls back to `cpu` when the GPU fails.
@@ -159,7 +116,7 @@ impl Conv2dPlan {
             taken: OnceLock::new(),
         };
         let first = match EnginePlan::new(gpu, problem, weights, bias) {
-            Ok(first) => Some(first),
+            Ok(first) => Some(Arc::new(first)),
             Err(error) => {
                 fallback.take(problem, fall_back(gpu, error)?);
                 None
@@ -174,21 +131,21 @@ impl Conv2dPlan {
     }
 
     /// The plan on the engine that has this identity, with the engine.
-    pub(super) fn on_engine(&self, owner: usize) -> Option<(&Arc<dyn Backend>, &dyn Plan)> {
-        let plan = self.engine_plans().find(|it| Device::owner(&it.backend).0 == owner)?;
-        Some((&plan.backend, &*plan.plan))
+    pub(super) fn of_owner(&self, owner: usize) -> Option<(&Arc<dyn Backend>, &dyn Plan)> {
+        let plan = self.engine_plans().find(|it| Device::owner(it.backend()).0 == owner)?;
+        Some((plan.backend(), plan.plan()))
     }
 
     /// The device that it was made for.
     pub(super) fn device(&self) -> &str {
-        self.engine_plans().next().map_or("no device", |it| &it.device)
+        self.engine_plans().next().map_or("no device", |it| it.device())
     }
 
     /// The plan's recipe, if `id` is this plan's engine and it has not failed.
     pub(super) fn recipe_on(&self, id: &str) -> Option<&Arc<Recipe>> {
         let failed = self.0.fallback.as_ref().is_some_and(|fallback| fallback.taken.get().is_some());
-        let first = self.0.first.as_ref().filter(|first| !failed && &*first.device == id)?;
-        first.plan.recipe()
+        let first = self.0.first.as_ref().filter(|first| !failed && first.backend().id() == id)?;
+        first.recipe()
     }
 
     /// The fallback for jobs of this plan; `None` if the caller chose the device by name.
@@ -198,7 +155,7 @@ impl Conv2dPlan {
         Some(Arc::new(move |error, input, output| {
             let PlanInner { problem, first, fallback, .. } = &*plan.0;
             let (Some(first), Some(fallback)) = (first, fallback) else { return Err(error.clone()) };
-            let (reason, cpu) = fallback.take(problem, fall_back(&first.backend, error.clone())?);
+            let (reason, cpu) = fallback.take(problem, fall_back(first.backend(), error.clone())?);
             cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))
         }))
     }
@@ -226,7 +183,7 @@ impl Conv2dPlan {
     /// The engines' plans that exist.
     fn engine_plans(&self) -> impl Iterator<Item = &EnginePlan> {
         let taken = self.0.fallback.as_ref().and_then(|fallback| fallback.taken.get()?.1.as_ref().ok());
-        self.0.first.iter().chain(taken)
+        self.0.first.iter().map(|first| &**first).chain(taken)
     }
 
     /// Runs it.
@@ -258,7 +215,7 @@ impl Conv2dPlan {
             (None, None) => unreachable!("without a first engine the fallback is taken"),
             (None, Some(first)) => match first.run(input, output, None) {
                 Ok(run) => return Ok(run),
-                Err(error) => fallback.take(problem, fall_back(&first.backend, error)?),
+                Err(error) => fallback.take(problem, fall_back(first.backend(), error)?),
             },
         };
         cpu.as_ref().map_err(Clone::clone)?.run(input, output, Some(reason.clone()))

@@ -121,7 +121,7 @@ impl Conv2dPlan {
         exact("input length", input.len(), self.problem().input_len())?;
         exact("output length", output.len(), self.problem().output_len())?;
         let (from, to) = (input.range("input")?, output.range("output")?);
-        let Some((engine, plan)) = self.on_engine(input.owner()) else {
+        let Some((engine, plan)) = self.of_owner(input.owner()) else {
             let expected = format!("a buffer of {}, for which the plan was made", self.device());
             return Err(Error::invalid("input", format_args!("a buffer of {}", input.device()), expected));
         };

@@ -45,16 +45,19 @@ struct Worker {
     jobs: JobQueue<SerialJob>,
     closed: AtomicBool,
     stats: Mutex<PipelineStats>,
+    /// The most threads of the CPU for a job.
+    threads: usize,
 }
 
 impl SerialExecutor {
-    /// Starts the thread. At most `queue` jobs may wait, and callers may hold at most `slots` slots.
+    /// Starts the thread. At most `queue` jobs may wait, and callers may hold at most `slots` slots. Jobs use at most
+    /// `threads` threads of the CPU.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the thread cannot be created.
-    pub fn start(queue: usize, slots: usize) -> Result<Self> {
+    pub fn start(queue: usize, slots: usize, threads: usize) -> Result<Self> {
         let (jobs, closed, stats) = (JobQueue::new(queue), AtomicBool::new(false), Mutex::default());
-        let worker = Arc::new(Worker { jobs, closed, stats });
+        let worker = Arc::new(Worker { jobs, closed, stats, threads });
         let serving = worker.clone();
         let (ready, is_ready) = sync_channel(1);
         let serve = move || {
@@ -181,7 +184,7 @@ impl Worker {
                     std::slice::from_raw_parts_mut(output, problem.output_len()),
                 )
             };
-            plan.run(input, output)
+            cpu::with_threads(self.threads, || plan.run(input, output))
         }));
         let result = result.unwrap_or_else(|_| Err(Error::Internal("a job panicked".to_owned())));
         match &result {

@@ -281,8 +281,26 @@ fn a_device_chosen_by_name_returns_its_errors() {
 #[test]
 fn an_invalid_selector_says_what_is_valid() {
     let message = |selector| Device::open(selector).err().expect("should be refused").to_string();
-    assert_eq!(message("cuda"), "device is \"cuda\"; expected auto, multi, cpu, gl:N or name=TEXT");
+    assert_eq!(
+        message("cuda"),
+        "device is \"cuda\"; expected auto, multi, cpu, gl:N, a stable name or name=TEXT"
+    );
     assert_eq!(message("gl:x"), "device is \"gl:x\"; expected gl:N with N = 0, 1, ...");
+    for name in ["pci:ffff:00:00.0", "uuid:GPU-0", "cuda:99999", "/dev/nothing"] {
+        let error = message(name);
+        assert!(error.starts_with(&format!("no usable device for \"{name}\": ")), "{error}");
+    }
+    for list in [
+        "multi:",
+        "multi:abacus",
+        "multi:cpu,",
+        "multi:cpu=0",
+        "multi:cpu=-1",
+        "multi:cpu=nan",
+        "multi:cpu,cpu",
+    ] {
+        assert!(message(list).starts_with(&format!("device is \"{list}\"; expected ")), "{list}");
+    }
     assert!(
         message("name=no such thing").starts_with("no usable device for \"name=no such thing\": the usable")
     );
@@ -291,7 +309,7 @@ fn an_invalid_selector_says_what_is_valid() {
 #[test]
 fn a_selector_that_is_too_long_is_refused_without_quoting_it() {
     let message = |len: usize| Device::open(&"x".repeat(len)).err().expect("should be refused").to_string();
-    assert!(message(1000).ends_with("expected auto, multi, cpu, gl:N or name=TEXT"));
+    assert!(message(1000).ends_with("expected auto, multi, cpu, gl:N, a stable name or name=TEXT"));
     assert!(message(1001).ends_with("expected a selector of at most 1000 bytes"));
 }
 
@@ -306,7 +324,7 @@ fn devices_have_the_names_that_open_them() {
 #[test]
 fn the_cpu_wins_a_tie() {
     let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
-    let work = choice::conv2d_work(&problem(100));
+    let work = predict::conv2d_work(&problem(100));
     assert!(fastest(&backend(1e12), &[backend(1e12)], work).is_none());
     assert!(fastest(&backend(1e10), &[backend(1e12)], work).is_some());
 }

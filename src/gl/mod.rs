@@ -36,6 +36,7 @@ mod tunables;
 mod tune;
 pub mod tuning_history;
 
+pub use device::names::{is_name, means};
 pub use device::registry::{candidates, gpu, look, open, shutdown};
 pub use driver::architecture;
 

@@ -35,10 +35,11 @@ pub fn scratch() -> &'static Path {
     SCRATCH.get_or_init(|| tempfile::tempdir().expect("a temporary directory")).path()
 }
 
-/// The flags that link a program with this build's shared library, and find it at run time.
+/// The flags that link a program with this build's shared library, and find it at run time. The old form of the search
+/// path comes before `LD_LIBRARY_PATH`, where cargo puts the folder of `cargo build`, whose library may be older.
 pub fn link_flags() -> Vec<String> {
     let dir = library_dir().display();
-    vec![format!("-L{dir}"), "-lsparkle".into(), format!("-Wl,-rpath,{dir}")]
+    vec![format!("-L{dir}"), "-lsparkle".into(), format!("-Wl,--disable-new-dtags,-rpath,{dir}")]
 }
 
 /// Compiles `tests/c/<source>` (C99, or C++11 if it ends in `cpp`) with all warnings as errors, links it with the shared

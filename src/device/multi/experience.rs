@@ -8,7 +8,7 @@ use super::learner::{Learner, Split};
 use super::parts::{Axis, conv2d_part, gemm_part, gemm_work};
 use super::together::{Done, Outcome, lock};
 use crate::backend::Backend;
-use crate::device::choice::{conv2d_work, work_seconds};
+use crate::device::predict::{conv2d_work, work_seconds};
 use crate::error::Result;
 use crate::memory::roofline;
 use crate::memory::shares::{Line, by_weight};

@@ -24,6 +24,8 @@ mod learner;
 #[cfg(test)]
 mod learner_tests;
 mod parts;
+#[cfg(test)]
+mod pipeline_tests;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ mod together;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::choice::fall_back;
+use super::predict::fall_back;
 use crate::backend::{Backend, Run};
 use crate::config::config;
 use crate::cpu;
@@ -79,10 +81,20 @@ impl Member {
         Member { id: backend.shared_id(), backend, is_hardware_gpu, absent, next_absence }
     }
 
+    /// The engine.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
     /// Whether it takes part in this call. Counts the calls that it stays out of.
-    fn is_present(&self) -> bool {
+    pub fn is_present(&self) -> bool {
         let count = |absent: u32| absent.checked_sub(1);
         self.absent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_err()
+    }
+
+    /// Whether it stays out of calls at present. Counts nothing.
+    pub fn is_away(&self) -> bool {
+        self.absent.load(Ordering::Relaxed) > 0
     }
 
     /// It failed: it stays out for twice as many calls as the last time.
@@ -112,6 +124,16 @@ impl Multi {
     /// The selector that opened it.
     pub fn selector(&self) -> &str {
         &self.selector
+    }
+
+    /// Its members.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The threads that the CPU may use while all hardware GPUs are at work.
+    pub fn least_cpu_threads(&self) -> usize {
+        self.cpu_threads(self.members.iter())
     }
 
     /// The engines of its members.
@@ -169,7 +191,7 @@ impl Multi {
     ///
     /// # Errors
     /// `error` itself if it is not a device's failure: another device would fail as well.
-    fn lost(&self, member: &Member, error: Error) -> Result<Arc<str>> {
+    pub fn lost(&self, member: &Member, error: Error) -> Result<Arc<str>> {
         // Such a device may compute other problems.
         let is_about_problem =
             matches!(error, Error::Unsupported { .. } | Error::OutOfMemory { .. } | Error::Shader { .. });

@@ -12,7 +12,8 @@ use super::together::lock;
 use crate::allocate;
 use crate::backend::{Dimension, Run};
 use crate::device::call;
-use crate::device::plan::EnginePlan;
+use crate::device::engine_plan::EnginePlan;
+use crate::device::predict::conv2d_seconds;
 use crate::error::Result;
 use crate::problem::Conv2d;
 
@@ -28,6 +29,8 @@ pub struct MultiPlan {
     shares: Shares,
     /// The plans of each member, the last one used at the end.
     kept: Vec<Mutex<Vec<KeptPlan>>>,
+    /// The plan of each member for whole jobs of a pipeline, made when it gets the first.
+    whole: Vec<Mutex<Option<Arc<EnginePlan>>>>,
 }
 
 /// The plan of a share: of any images of that number, or of these channels.
@@ -50,6 +53,7 @@ impl MultiPlan {
             bias: bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?,
             shares: multi.shares_of_conv2d(problem),
             kept: multi.members.iter().map(|_| Mutex::default()).collect(),
+            whole: multi.members.iter().map(|_| Mutex::default()).collect(),
         };
         let present = multi.present();
         if let Some(split) = multi.preview(&plan.shares, &present) {
@@ -121,6 +125,58 @@ impl MultiPlan {
         Ok(plan)
     }
 
+    /// The plan of `member` for the whole problem.
+    ///
+    /// # Errors
+    /// The device's failure.
+    pub fn whole(&self, member: usize) -> Result<Arc<EnginePlan>> {
+        let mut whole = lock(&self.whole[member]);
+        if let Some(plan) = &*whole {
+            return Ok(plan.clone());
+        }
+        let backend = &self.multi.members[member].backend;
+        let plan = EnginePlan::new(backend, &self.problem, &self.weights, self.bias.as_deref())?;
+        Ok(whole.insert(Arc::new(plan)).clone())
+    }
+
+    /// The predicted seconds of the whole problem on `member`; infinite if it cannot be measured.
+    pub fn seconds(&self, member: usize) -> f64 {
+        let seconds = conv2d_seconds(&*self.multi.members[member].backend, &self.problem);
+        seconds.unwrap_or(f64::INFINITY)
+    }
+
+    /// The device that it was made on.
+    pub fn multi(&self) -> &Arc<Multi> {
+        &self.multi
+    }
+
+    /// Computes the whole problem without `member`, which has failed with `error`: on the other members in turn, and at
+    /// last on the CPU.
+    ///
+    /// # Errors
+    /// `error` if it is no device's failure; the CPU's failure.
+    pub fn run_without(
+        &self,
+        member: usize,
+        error: crate::Error,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<Run> {
+        let reason = self.multi.lost(&self.multi.members[member], error)?;
+        for (index, other) in self.multi.members.iter().enumerate().filter(|(index, _)| *index != member) {
+            if other.is_away() {
+                continue;
+            }
+            match self.whole(index).and_then(|plan| plan.run(input, output, Some(reason.clone()))) {
+                Ok(run) => return Ok(run),
+                Err(error) => drop(self.multi.lost(other, error)?),
+            }
+        }
+        let data = (&self.weights[..], self.bias.as_deref());
+        let run = call::once(&self.multi.cpu(), &self.problem.once(), data, input, output)?;
+        Ok(Run { fallback: Some(reason), ..run })
+    }
+
     /// Bytes that the plans of the shares and the copies of the weights hold.
     pub fn packed_bytes(&self) -> usize {
         let copies = (self.weights.len() + self.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>();
@@ -133,7 +189,9 @@ impl MultiPlan {
     }
 
     fn sum(&self, bytes: impl Fn(&EnginePlan) -> usize) -> usize {
-        self.kept.iter().map(|kept| lock(kept).iter().map(|it| bytes(&it.plan)).sum::<usize>()).sum()
+        let shares = self.kept.iter().map(|kept| lock(kept).iter().map(|it| bytes(&it.plan)).sum::<usize>());
+        let whole = self.whole.iter().map(|whole| lock(whole).as_ref().map_or(0, |plan| bytes(plan)));
+        shares.sum::<usize>() + whole.sum::<usize>()
     }
 
     /// Runs it. Both buffers have been checked.

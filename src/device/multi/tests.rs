@@ -12,7 +12,7 @@ use crate::problem::{Algorithm, Conv2d, Conv2dDesc, Gemm, GemmDesc, Layout, Tran
 const CANARY: u32 = 0x7fc0_dead;
 
 /// A device over the two displays and the CPU.
-fn device(displays: &TwoDisplays, weights: Option<Vec<f64>>) -> Device {
+pub fn device(displays: &TwoDisplays, weights: Option<Vec<f64>>) -> Device {
     let gpus = displays.engines.iter().map(|engine| Member::new(engine.clone(), false));
     let members = gpus.chain([Member::new(cpu::open(), false)]).collect();
     Device { choice: EngineChoice::Multi(Arc::new(Multi::new("multi".to_owned(), members, weights))) }
@@ -24,12 +24,12 @@ fn multi(device: &Device) -> &Multi {
 }
 
 /// A convolution of small integers and its exact result.
-struct Case {
-    problem: Conv2d,
-    input: Vec<f32>,
-    weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    expected: Vec<f32>,
+pub struct Case {
+    pub problem: Conv2d,
+    pub input: Vec<f32>,
+    pub weights: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+    pub expected: Vec<f32>,
 }
 
 impl Case {
@@ -45,7 +45,7 @@ impl Case {
     }
 
     /// A small problem of any kind.
-    fn random(random: &mut Random) -> Self {
+    pub fn random(random: &mut Random) -> Self {
         let groups = random.pick(&[1, 1, 1, 2, 3]);
         let (r, s) = (random.between(1, 3), random.between(1, 3));
         let desc = Conv2dDesc {
@@ -74,7 +74,7 @@ impl Case {
         })
     }
 
-    fn plan(&self, device: &Device) -> crate::Conv2dPlan {
+    pub fn plan(&self, device: &Device) -> crate::Conv2dPlan {
         device.plan(&self.problem, &self.weights, self.bias.as_deref()).unwrap()
     }
 

@@ -137,7 +137,7 @@ impl Multi {
     }
 
     /// The threads that are left for the CPU beside the threads that drive the other members at work.
-    fn cpu_threads<'a>(&self, at_work: impl Iterator<Item = &'a Member>) -> usize {
+    pub(super) fn cpu_threads<'a>(&self, at_work: impl Iterator<Item = &'a Member>) -> usize {
         let gpus = at_work.filter(|member| member.is_hardware_gpu).count();
         cpu::num_threads().saturating_sub(STAGE_THREADS * gpus).max(1)
     }

@@ -14,6 +14,7 @@
 //! caller's EGL state does not change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::allocate;
 use crate::config::config;
 use crate::error::Result;
 use crate::gl::convolution::Buffered;
+use crate::gl::device::names;
 use crate::gl::driver::architecture::Architecture;
 use crate::gl::driver::capabilities::Capabilities;
 use crate::gl::driver::context::{ShareGroup, Target};
@@ -46,6 +48,8 @@ pub struct Candidate {
     pub unusable: Option<String>,
     /// Its architecture; `None` if it is unusable.
     pub architecture: Option<Architecture>,
+    /// Further names that open it.
+    pub names: Vec<String>,
     /// Facts for `sparkle info`: vendor, version, how it was found, limits.
     pub facts: Vec<(&'static str, String)>,
 }
@@ -127,6 +131,7 @@ pub fn rejected(name: &str, reason: String) -> Found {
         software: false,
         unusable: Some(reason),
         architecture: None,
+        names: vec![],
         facts: vec![],
     };
     Found { candidate, target: None, files: vec![], capabilities: None }
@@ -143,12 +148,21 @@ struct Route {
     software: bool,
     /// The kernel's device files, if EGL names any.
     files: Vec<String>,
+    /// Its number in CUDA, if EGL knows that.
+    cuda: Option<isize>,
 }
 
 impl Route {
     /// A route to a device of EGL's choice.
     fn any(name: &str, display: EglResult<Display>) -> Self {
-        Route { name: name.to_owned(), display, enumerated: false, software: false, files: vec![] }
+        Route {
+            name: name.to_owned(),
+            display,
+            enumerated: false,
+            software: false,
+            files: vec![],
+            cuda: None,
+        }
     }
 }
 
@@ -217,6 +231,9 @@ fn enumerated(egl: &dyn Egl, found: &mut Vec<Found>) -> Vec<Route> {
             enumerated: true,
             software: has("EGL_MESA_device_software"),
             files,
+            cuda: has("EGL_NV_device_cuda")
+                .then(|| egl.query_device_attribute(device, egl::CUDA_DEVICE))
+                .flatten(),
         }
     };
     devices.into_iter().enumerate().map(route).collect()
@@ -259,9 +276,11 @@ fn add(egl: &Arc<dyn Egl>, route: Route, found: &mut Vec<Found>) -> Result<()> {
     if (software || !route.enumerated) && found.iter().any(same) {
         return Ok(());
     }
-    let facts = facts(&route.name, &probed);
+    let names = names::of_device(Path::new("/"), &route.files, route.cuda);
+    let mut facts = facts(&route.name, &probed);
+    facts.push(("also named", if names.is_empty() { "-".to_owned() } else { names.join(", ") }));
     let architecture = Some(probed.capabilities.architecture());
-    let candidate = Candidate { name, software, unusable: None, architecture, facts };
+    let candidate = Candidate { name, software, unusable: None, architecture, names, facts };
     let (target, capabilities) = (Some(probed.target), Some(probed.capabilities));
     found.push(Found { candidate, target, files: route.files, capabilities });
     Ok(())

@@ -7,6 +7,7 @@ pub mod contexts;
 pub mod discovery;
 pub mod engine;
 pub mod memory;
+pub mod names;
 pub mod registry;
 pub mod session;
 pub mod worker;

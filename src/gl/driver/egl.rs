@@ -28,6 +28,8 @@ pub const PLATFORM_DEVICE: u32 = 0x313f;
 pub const PLATFORM_SURFACELESS: u32 = 0x31dd;
 /// `EGL_DRM_DEVICE_FILE_EXT`.
 pub const DRM_DEVICE_FILE: i32 = 0x3233;
+/// `EGL_CUDA_DEVICE_NV`.
+pub const CUDA_DEVICE: i32 = 0x323a;
 /// `EGL_DRM_RENDER_NODE_FILE_EXT`.
 pub const DRM_RENDER_NODE_FILE: i32 = 0x3377;
 
@@ -84,6 +86,10 @@ pub type EglResult<T> = Result<T, EglError>;
 pub trait Egl: Send + Sync {
     /// `eglQueryString`; without a display it queries the client library.
     fn query_string(&self, display: Option<Display>, name: i32) -> Option<String>;
+    /// `eglQueryDeviceAttribEXT`; needs `EGL_EXT_device_query` and the attribute's extension.
+    fn query_device_attribute(&self, _device: DeviceHandle, _name: i32) -> Option<isize> {
+        None
+    }
     /// `eglQueryDevicesEXT`; needs `EGL_EXT_device_enumeration`.
     fn query_devices(&self) -> EglResult<Vec<DeviceHandle>>;
     /// `eglQueryDeviceStringEXT`; drivers may return none.
@@ -139,6 +145,7 @@ pub trait Egl: Send + Sync {
 type GetProcAddress = unsafe extern "system" fn(*const c_char) -> *const c_void;
 type QueryDevices = unsafe extern "system" fn(Int, *mut *mut c_void, *mut Int) -> Boolean;
 type QueryDeviceString = unsafe extern "system" fn(*mut c_void, Int) -> *const c_char;
+type QueryDeviceAttribute = unsafe extern "system" fn(*mut c_void, Int, *mut isize) -> Boolean;
 type GetPlatformDisplay = unsafe extern "system" fn(u32, *mut c_void, *const Int) -> *mut c_void;
 
 /// libEGL.
@@ -147,6 +154,7 @@ pub struct NativeEgl {
     get_proc_address: GetProcAddress,
     query_devices: Option<QueryDevices>,
     query_device_string: Option<QueryDeviceString>,
+    query_device_attribute: Option<QueryDeviceAttribute>,
     get_platform_display: Option<GetPlatformDisplay>,
 }
 
@@ -218,7 +226,7 @@ impl NativeEgl {
             let address = unsafe { get_proc_address(name.as_ptr()) };
             (!address.is_null()).then_some(address)
         };
-        // The three transmutes below are sound: the address is that of the EGL function of this name, and the type is
+        // The four transmutes below are sound: the address is that of the EGL function of this name, and the type is
         // its C prototype.
         let query_devices = find(c"eglQueryDevicesEXT").map(|address| {
             // SAFETY: address and type match, as said above.
@@ -228,11 +236,22 @@ impl NativeEgl {
             // SAFETY: address and type match, as said above.
             unsafe { std::mem::transmute::<*const c_void, QueryDeviceString>(address) }
         });
+        let query_device_attribute = find(c"eglQueryDeviceAttribEXT").map(|address| {
+            // SAFETY: address and type match, as said above.
+            unsafe { std::mem::transmute::<*const c_void, QueryDeviceAttribute>(address) }
+        });
         let get_platform_display = find(c"eglGetPlatformDisplayEXT").map(|address| {
             // SAFETY: address and type match, as said above.
             unsafe { std::mem::transmute::<*const c_void, GetPlatformDisplay>(address) }
         });
-        Ok(NativeEgl { table, get_proc_address, query_devices, query_device_string, get_platform_display })
+        Ok(NativeEgl {
+            table,
+            get_proc_address,
+            query_devices,
+            query_device_string,
+            query_device_attribute,
+            get_platform_display,
+        })
     }
 
     /// The calling thread's last error.
@@ -291,6 +310,12 @@ impl Egl for NativeEgl {
     fn query_device_string(&self, device: DeviceHandle, name: i32) -> Option<String> {
         let query_device_string = self.query_device_string?;
         call!(copied(query_device_string(pointer(Some(device.0)), name)))
+    }
+
+    fn query_device_attribute(&self, device: DeviceHandle, name: i32) -> Option<isize> {
+        let (query, mut value) = (self.query_device_attribute?, 0);
+        let is_known = call!(query(pointer(Some(device.0)), name, &mut value)) == khronos_egl::TRUE;
+        is_known.then_some(value)
     }
 
     fn platform_display(&self, platform: u32, device: Option<DeviceHandle>) -> EglResult<Display> {

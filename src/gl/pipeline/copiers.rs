@@ -4,22 +4,65 @@
 //! thread, because waking another costs more. Threads stay awake briefly after a copy, since pieces come in
 //! sequences. Waking a core of a virtual machine takes as long as copying some megabytes.
 
+use std::cell::Cell;
 use std::collections::LinkedList;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::sync::{Condvar, Mutex, lock, wait};
+use super::sync::{Condvar, Mutex, lock, wait, wait_timeout};
 use crate::gl::driver::exit::{self, Copying};
 use crate::gl::tunables::{COPIER_AWAKE, COPY_PART, MAX_COPIERS, SMALL_COPY, WAKES};
+use crate::loader;
 use crate::thread::is_current;
 
-/// The threads. Dropping them finishes all queued tasks first.
+/// A pipeline's share in the threads. Dropping it waits for its tasks.
 pub struct Copiers {
+    pool: Arc<Pool>,
+    /// The tasks of this pipeline that have not ended.
+    open: Arc<OpenTasks>,
+    /// Processors that run other threads of this pipeline.
+    others: usize,
+}
+
+/// The threads. All pipelines of the process share them, so that several devices do not start more threads than there
+/// are processors.
+#[derive(Default)]
+struct Pool {
     queue: Arc<TaskQueue>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The sum of `others` over the pipelines.
+    others: AtomicUsize,
+}
+
+/// The pool of the process, while there are pipelines.
+static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+
+/// Tasks that have not ended.
+#[derive(Default)]
+struct OpenTasks {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+/// A task that has not ended, until this is dropped.
+struct OpenTask(Arc<OpenTasks>);
+
+impl OpenTasks {
+    fn add(self: &Arc<Self>) -> OpenTask {
+        *lock(&self.count) += 1;
+        OpenTask(self.clone())
+    }
+}
+
+impl Drop for OpenTask {
+    fn drop(&mut self) {
+        let mut count = lock(&self.0.count);
+        *count -= 1;
+        self.0.none.notify_all();
+    }
 }
 
 #[derive(Default)]
@@ -36,12 +79,15 @@ struct State {
     tasks: LinkedList<CopierTask>,
     /// Number of sleeping threads.
     asleep: usize,
+    /// Number of threads that there are, and that there should be.
+    running: usize,
+    threads: usize,
     closed: bool,
 }
 
 enum CopierTask {
     Copy(CopyPart),
-    Run(Box<dyn FnOnce() + Send>),
+    Run(Box<dyn FnOnce() + Send>, OpenTask),
 }
 
 struct CopyPart {
@@ -51,6 +97,7 @@ struct CopyPart {
     copy: Arc<CopyState>,
     /// Makes the exit of the process wait: a driver unmaps its memory then.
     copying: Copying,
+    _open: OpenTask,
 }
 
 // SAFETY: callers of `copy` promise that any thread may use the memory until the copy has ended.
@@ -63,21 +110,47 @@ struct CopyState {
 }
 
 impl Copiers {
-    /// Starts one thread per processor, except for `others` processors: those run threads that are busy during
-    /// copies.
+    /// Joins the process's threads: one per processor, except for `others` processors of each pipeline. Those run threads
+    /// that are busy during copies.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the system creates no thread.
-    pub fn start(device: &str, others: usize) -> crate::Result<Self> {
-        let queue = Arc::new(TaskQueue::default());
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = processors.min(MAX_COPIERS).saturating_sub(others).max(1);
-        let mut copiers = Copiers { queue, threads: vec![] };
-        for _ in 0..count {
-            let queue = copiers.queue.clone();
-            copiers.threads.push(crate::thread::spawn(device, "copy", move || queue.serve())?);
-        }
+    pub fn start(others: usize) -> crate::Result<Self> {
+        let mut shared = lock(&POOL);
+        let pool = match shared.upgrade() {
+            Some(pool) => pool,
+            None => {
+                let pool = Arc::new(Pool::default());
+                *shared = Arc::downgrade(&pool);
+                pool
+            }
+        };
+        drop(shared);
+        Copiers::of(pool, others)
+    }
+
+    /// A share in `pool`.
+    ///
+    /// # Errors
+    /// As [`Copiers::start`].
+    fn of(pool: Arc<Pool>, others: usize) -> crate::Result<Self> {
+        pool.others.fetch_add(others, Ordering::Relaxed);
+        let copiers = Copiers { pool, open: Arc::default(), others };
+        copiers.pool.adjust()?;
         Ok(copiers)
+    }
+
+    /// A thread of its own, for tests.
+    ///
+    /// # Errors
+    /// As [`Copiers::start`].
+    #[cfg(test)]
+    pub fn alone() -> crate::Result<Self> {
+        Copiers::of(Arc::new(Pool::default()), 1 << 20)
+    }
+
+    fn queue(&self) -> &TaskQueue {
+        &self.pool.queue
     }
 
     /// Copies `bytes` bytes, then runs `then` on some thread.
@@ -111,12 +184,13 @@ impl Copiers {
             unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
             return then();
         }
-        let part = bytes.div_ceil(4 * self.threads.len()).max(COPY_PART).next_multiple_of(64);
+        let threads = lock(&self.queue().state).threads.max(1);
+        let part = bytes.div_ceil(4 * threads).max(COPY_PART).next_multiple_of(64);
         let parts = bytes.div_ceil(part);
         let then: Box<dyn FnOnce() + Send> = Box::new(then);
         let copy = Arc::new(CopyState { left: AtomicUsize::new(parts), then: Mutex::new(Some(then)) });
-        let mut state = lock(&self.queue.state);
-        self.queue.waiting.fetch_add(parts, Ordering::Relaxed);
+        let mut state = lock(&self.queue().state);
+        self.queue().waiting.fetch_add(parts, Ordering::Relaxed);
         for index in 0..parts {
             let offset = index * part;
             // SAFETY: the offset is inside the memory that the caller promised.
@@ -124,12 +198,19 @@ impl Copiers {
             let bytes = part.min(bytes - offset);
             insert(
                 &mut state.tasks,
-                CopierTask::Copy(CopyPart { from, to, bytes, copy: copy.clone(), copying: Copying::begin() }),
+                CopierTask::Copy(CopyPart {
+                    from,
+                    to,
+                    bytes,
+                    copy: copy.clone(),
+                    copying: Copying::begin(),
+                    _open: self.open.add(),
+                }),
             );
         }
         let sleepers = state.asleep.min(parts);
         drop(state);
-        self.queue.wake(sleepers);
+        self.queue().wake(sleepers);
     }
 
     /// Copies `from` to `to` before all queued tasks. Returns when the copy is done.
@@ -154,20 +235,79 @@ impl Copiers {
 
     /// Runs `task` on one of the threads.
     pub fn run(&self, task: impl FnOnce() + Send + 'static) {
-        let mut state = lock(&self.queue.state);
-        self.queue.waiting.fetch_add(1, Ordering::Relaxed);
-        state.tasks.push_back(CopierTask::Run(Box::new(task)));
+        let mut state = lock(&self.queue().state);
+        self.queue().waiting.fetch_add(1, Ordering::Relaxed);
+        state.tasks.push_back(CopierTask::Run(Box::new(task), self.open.add()));
         drop(state);
-        self.queue.work.notify_one();
+        self.queue().work.notify_one();
     }
 }
 
 impl Drop for Copiers {
     fn drop(&mut self) {
+        self.pool.others.fetch_sub(self.others, Ordering::Relaxed);
+        // As for threads ([`exit::join`]): not under the loader's lock, and not for ever at the end of the process.
+        if loader::is_held() {
+            return;
+        }
+        // A task on a copier thread may drop the last reference to a pipeline. It cannot wait for itself.
+        let own = usize::from(RUNS_TASK_OF.get() == Arc::as_ptr(&self.open).addr());
+        let begin = Instant::now();
+        let mut count = lock(&self.open.count);
+        while *count > own && !(exit::is_closed() && begin.elapsed() > exit::PATIENCE) {
+            count = wait_timeout(&self.open.none, count, exit::PATIENCE);
+        }
+        drop(count);
+        // If other pipelines go on, they may have more threads now. If none can be started, those that exist suffice.
+        if Arc::strong_count(&self.pool) > 1 {
+            let _ = self.pool.adjust();
+        }
+    }
+}
+
+thread_local! {
+    /// On a copier thread, the address of the [`OpenTasks`] of the task that it runs.
+    static RUNS_TASK_OF: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Pool {
+    /// Starts or ends threads, so that there are as many as the pipelines leave processors.
+    ///
+    /// # Errors
+    /// As [`Copiers::start`].
+    fn adjust(&self) -> crate::Result<()> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let others = self.others.load(Ordering::Relaxed);
+        let count = processors.saturating_sub(others).clamp(1, MAX_COPIERS);
+        let mut threads = lock(&self.threads);
+        // Those that are too many end when they look for a task.
+        lock(&self.queue.state).threads = count;
+        self.queue.work.notify_all();
+        // A thread that ended has left its place to be taken again.
+        threads.retain(|thread| !thread.is_finished());
+        let running = lock(&self.queue.state).running;
+        for _ in running..count {
+            let queue = self.queue.clone();
+            lock(&self.queue.state).running += 1;
+            match crate::thread::spawn("gl", "copy", move || queue.serve()) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    let mut state = lock(&self.queue.state);
+                    state.running -= 1;
+                    return if state.running > 0 { Ok(()) } else { Err(error) };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
         lock(&self.queue.state).closed = true;
         self.queue.work.notify_all();
-        // A task on a copier thread may drop the last reference to a pipeline. A thread cannot join itself.
-        self.threads.drain(..).filter(|it| !is_current(it)).for_each(|it| drop(exit::join(it)));
+        // The last pipeline may end on a copier thread. A thread cannot join itself.
+        lock(&self.threads).drain(..).filter(|it| !is_current(it)).for_each(|it| drop(exit::join(it)));
     }
 }
 
@@ -175,10 +315,17 @@ impl TaskQueue {
     fn serve(&self) {
         while let Some(task) = self.next() {
             match task {
-                CopierTask::Copy(part) => part.copy(),
-                // Tasks report their own panics. This keeps the thread alive.
-                CopierTask::Run(task) => drop(catch_unwind(AssertUnwindSafe(task))),
+                CopierTask::Copy(part) => {
+                    RUNS_TASK_OF.set(Arc::as_ptr(&part._open.0).addr());
+                    part.copy();
+                }
+                CopierTask::Run(task, open) => {
+                    RUNS_TASK_OF.set(Arc::as_ptr(&open.0).addr());
+                    // Tasks report their own panics. This keeps the thread alive.
+                    drop(catch_unwind(AssertUnwindSafe(task)));
+                }
             }
+            RUNS_TASK_OF.set(0);
         }
     }
 
@@ -201,7 +348,8 @@ impl TaskQueue {
                     self.wake(sleepers);
                     return Some(task);
                 }
-                if state.closed {
+                if state.closed || state.running > state.threads {
+                    state.running -= 1;
                     return None;
                 }
                 if idle.elapsed() < COPIER_AWAKE {
@@ -277,7 +425,7 @@ mod tests {
 
     #[test]
     fn copies_of_all_sizes_arrive_whole() {
-        let copiers = Copiers::start("test", 0).unwrap();
+        let copiers = Copiers::start(0).unwrap();
         for bytes in [0, 1, SMALL_COPY, SMALL_COPY + 1, COPY_PART, 3 * COPY_PART + 17, 40 * COPY_PART + 1] {
             let from: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
             let mut to = vec![0xff; bytes + 1];
@@ -290,8 +438,52 @@ mod tests {
     }
 
     #[test]
+    fn pipelines_share_the_threads_that_their_processors_leave() {
+        let pool = Arc::new(Pool::default());
+        let running = || lock(&pool.queue.state).running;
+        let all = std::thread::available_parallelism().unwrap().get().min(MAX_COPIERS);
+        let first = Copiers::of(pool.clone(), 0).unwrap();
+        assert_eq!(running(), all);
+        let second = Copiers::of(pool.clone(), 1 << 20).unwrap();
+        // Threads without a place end as soon as they look for a task.
+        while running() > 1 {
+            std::thread::yield_now();
+        }
+        let (done, is_done) = channel();
+        for copiers in [&first, &second] {
+            let done = done.clone();
+            copiers.run(move || done.send(()).unwrap());
+        }
+        assert_eq!(is_done.iter().take(2).count(), 2);
+        drop(second);
+        assert_eq!(running(), all);
+        drop(first);
+        drop(done);
+    }
+
+    /// Dropping one pipeline's share waits for its tasks, not for those of others.
+    #[test]
+    fn a_share_ends_after_its_own_tasks() {
+        let pool = Arc::new(Pool::default());
+        let [first, second] = [0, 1 << 20].map(|others| Copiers::of(pool.clone(), others).unwrap());
+        let ((begin, begun), (hold, held), (done, is_done)) = (channel(), channel::<()>(), channel());
+        second.run(move || done.send(1).unwrap());
+        drop(second);
+        assert_eq!(is_done.try_recv(), Ok(1));
+        first.run(move || {
+            begin.send(()).unwrap();
+            held.recv().unwrap();
+        });
+        begun.recv().unwrap();
+        let third = Copiers::of(pool.clone(), 0).unwrap();
+        drop(third);
+        hold.send(()).unwrap();
+        drop(first);
+    }
+
+    #[test]
     fn a_copy_that_is_waited_for_does_not_wait_for_others() {
-        let copiers = Copiers::start("test", usize::MAX).unwrap();
+        let copiers = Copiers::alone().unwrap();
         let from: Vec<u8> = (0..3 * COPY_PART + 17).map(|index| (index % 251) as u8).collect();
         let mut to = vec![0xff; from.len()];
         let (address, len) = (to.as_mut_ptr() as usize, to.len());
@@ -308,7 +500,7 @@ mod tests {
         std::thread::scope(|scope| {
             // SAFETY: the memory lives until the scope ends, and is as long as `from`.
             scope.spawn(|| unsafe { copiers.copy_now(&from, address as *mut u8) });
-            while copiers.queue.waiting.load(Ordering::Relaxed) < 5 {
+            while copiers.queue().waiting.load(Ordering::Relaxed) < 5 {
                 std::thread::yield_now();
             }
             hold.send(()).unwrap();
@@ -318,7 +510,7 @@ mod tests {
 
     #[test]
     fn tasks_run_to_their_end_before_the_threads_do_and_may_panic() {
-        let copiers = Copiers::start("test", 0).unwrap();
+        let copiers = Copiers::start(0).unwrap();
         let (done, is_done) = channel();
         for index in 0..20 {
             let done = done.clone();

@@ -109,7 +109,7 @@ impl Core {
     ) -> Result<Arc<Self>> {
         let completion = Completion {
             id: id.clone(),
-            copiers: Copiers::start(id, threads(options.contexts).len())?,
+            copiers: Copiers::start(threads(options.contexts).len())?,
             recorder: Mutex::new(Recorder::new(config().trace.is_some())),
             open: Arc::default(),
         };

@@ -404,7 +404,7 @@ mod tests {
     fn a_piece_reported_after_the_recovery_counts_no_more() {
         let completion = Arc::new(Completion {
             id: "test".into(),
-            copiers: Copiers::start("test", usize::MAX).unwrap(),
+            copiers: Copiers::alone().unwrap(),
             recorder: Mutex::new(Recorder::new(false)),
             open: Arc::default(),
         });

@@ -1,9 +1,10 @@
 //! Variables and elements.
 
+use crate::allocate;
 use crate::error::{Error, Result};
 use crate::kernel::tree::{Access as Part, ExpressionId, Operation, Operator, Place, Type, Value};
 
-use super::{Builder, Dimension, Operand, Scope, Slot};
+use super::{Builder, Dimension, Operand, PURPOSE, Scope, Slot};
 use crate::cpu::kernel::program::{Access, Binary, Index, Input, Op, Private, Register, Ternary, Unary};
 
 /// A place whose subscripts have been evaluated.
@@ -37,24 +38,16 @@ impl Builder<'_> {
                 let shape = [Dimension { lower: 0, stride: 1 }];
                 self.shared(scope, array, is_long, std::slice::from_ref(at), &shape)
             }
-            (Part::Subscripts(subscripts), Slot::Shared { .. }) => {
-                let Slot::Shared { array, shape, is_long, .. } = &mut scope.slots[id] else {
-                    return Err(wrong());
-                };
-                let (array, is_long, shape) = (*array, *is_long, std::mem::take(shape));
-                let target = self.shared(scope, array, is_long, subscripts, &shape)?;
-                if let Slot::Shared { shape: place, .. } = &mut scope.slots[id] {
-                    *place = shape;
-                }
-                Ok(target)
+            // The shapes are copied, as a subscript may be an element of the same array.
+            (Part::Subscripts(subscripts), Slot::Shared { array, shape, is_long, .. }) => {
+                let (array, is_long) = (*array, *is_long);
+                let shape = allocate::copied(shape, PURPOSE)?;
+                self.shared(scope, array, is_long, subscripts, &shape)
             }
-            (Part::Subscripts(subscripts), Slot::Private { .. }) => {
-                let Slot::Private { array, len, shape } = &mut scope.slots[id] else { return Err(wrong()) };
-                let (array, len, shape) = (*array, *len, std::mem::take(shape));
+            (Part::Subscripts(subscripts), Slot::Private { array, len, shape }) => {
+                let (array, len) = (*array, *len);
+                let shape = allocate::copied(shape, PURPOSE)?;
                 let (index, offset) = self.address(scope, subscripts, &shape, false)?;
-                if let Slot::Private { shape: place, .. } = &mut scope.slots[id] {
-                    *place = shape;
-                }
                 let index = match index {
                     Some(index) => index,
                     None => Operand::kept(self.constant(Value::Int32(0))?, Type::Int32),

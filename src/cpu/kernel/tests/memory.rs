@@ -123,3 +123,23 @@ fn an_empty_reduction() {
     let items = [Item::I(0), Item::Fs(vec![]), Item::Fs(vec![]), Item::Fs(vec![4.5])];
     assert_eq!(run(&file, "dot", &[0], &items)[3].reals(), [4.5]);
 }
+
+/// A subscript that is an element of the same array.
+#[test]
+fn subscripts_from_the_same_array() {
+    let text = "!@kernel(base=1)\nsubroutine f(i, n, x, y)\ninteger, value :: i, n\ninteger, intent(in) :: x(n)\n\
+        integer, intent(inout) :: y(n)\ninteger :: p(3:9), j\ndo j = 3, 9\np(j) = mod(j + i, 7) + 3\nend do\n\
+        p(p(p(4))) = 100\ny(i) = p(p(5)) + x(x(x(i)))\nend subroutine\n";
+    let n = 600usize;
+    let x: Vec<i32> = (0..n as i32).map(|it| it * 7 % n as i32 + 1).collect();
+    let ours = run(text, "f", &[n], &[Item::I(n as i32), Item::Is(x.clone()), Item::Is(vec![0; n])]);
+    let of = |i: i32| x[i as usize - 1];
+    for i in 1..=n as i32 {
+        let mut p: Vec<i32> = (0..10).map(|j| (j + i) % 7 + 3).collect();
+        let at = p[p[4] as usize] as usize;
+        p[at] = 100;
+        // Outside of the array an element reads as zero.
+        let element = p.get(p[5] as usize).copied().unwrap_or(0);
+        assert_eq!(ours[2].integers()[i as usize - 1], element + of(of(of(i))), "{i}");
+    }
+}
