@@ -873,6 +873,25 @@ sparkle_status sparkle_conv2d_output_size(const struct sparkle_conv2d_desc *desc
                                           int64_t *out_p,
                                           int64_t *out_q);
 
+/// Computes one convolution on buffers of one device, in place, and waits for its result: input from element `input_offset`
+/// of `input` on, and so on, all SPARKLE_TYPE_REAL32. `bias` is NULL if desc->bias is 0. They may be parts of one buffer,
+/// but the output overlaps none of the others. `device` is theirs, or NULL or "auto". For several convolutions with the same
+/// weights, create a plan and run it with sparkle_plan_execute_buffers.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
+/// the output may have lost its contents; otherwise it is untouched.
+sparkle_status sparkle_conv2d_buffers(struct sparkle_device *device,
+                                      const struct sparkle_conv2d_desc *desc,
+                                      struct sparkle_buffer *input,
+                                      size_t input_offset,
+                                      struct sparkle_buffer *weights,
+                                      size_t weights_offset,
+                                      struct sparkle_buffer *bias,
+                                      size_t bias_offset,
+                                      struct sparkle_buffer *output,
+                                      size_t output_offset);
+
 /// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`
 /// (NULL and length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly.
 /// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
@@ -1146,7 +1165,7 @@ sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 /// another call: whichever comes second returns SPARKLE_ERROR_BUSY and does nothing.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an unknown type, or a length that the address space has not;
-/// SPARKLE_ERROR_OUT_OF_MEMORY.
+/// SPARKLE_ERROR_UNSUPPORTED for "multi", because a buffer lives on one device; SPARKLE_ERROR_OUT_OF_MEMORY.
 sparkle_status sparkle_buffer_create(struct sparkle_device *device,
                                      int32_t type,
                                      size_t length,

@@ -117,6 +117,23 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
+    /// As [`Backend::conv2d`], on memory of this engine that is not the host's. The caller has locked it; all have the lengths
+    /// of the problem, and the output overlaps none of the others.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or as [`Backend::conv2d`]; the output may then have lost its
+    /// contents.
+    fn conv2d_resident(
+        &self,
+        _problem: &Conv2d,
+        (_weights, _bias): (Range<'_>, Option<Range<'_>>),
+        _input: Range<'_>,
+        _output: Range<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let what = "convolutions of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// As [`Backend::sgemm`], on memory of this engine that is not the host's. The caller has locked it; A, B and C have
     /// at least the lengths of the problem, and C overlaps neither A nor B.
     ///

@@ -188,6 +188,18 @@ fn auto_uses_the_device_of_its_buffers() {
     }
 }
 
+/// A buffer lives on one device, which several that share work use, too.
+#[test]
+fn several_devices_use_the_buffers_of_one() {
+    let (multi, cpu) = (Device::open("multi:cpu").unwrap(), Device::open("cpu").unwrap());
+    let error = multi.buffer(8, Type::Real32).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let gemm = Gemm::new(GemmDesc::packed(Layout::RowMajor, 2, 2, 2)).unwrap();
+    let (a, mut c) = (filled(&cpu, &[1.0, 2.0, 3.0, 4.0]), filled(&cpu, &[0.0; 4]));
+    let run = multi.sgemm_on(&gemm, &a, &a, &mut c).unwrap();
+    assert_eq!((&*run.device, contents(&c)), ("cpu", vec![7.0, 10.0, 15.0, 22.0]));
+}
+
 #[test]
 fn buffers_outlive_their_devices() {
     for device in devices_with_kernels() {
@@ -227,6 +239,25 @@ fn convolutions_and_products_on_buffers() {
             assert!(run.timing.dispatches > 0);
             assert_eq!(contents(&y)[offset..][..expected.len()], expected);
         }
+        // In one call, with the weights in a buffer, too.
+        let (on_weights, on_bias) = (filled(&device, &weights), filled(&device, &bias));
+        for offset in [0, 3] {
+            let mut z = filled(&device, &vec![f32::NAN; expected.len() + 3]);
+            let (to, bias) = (z.view_mut(offset, expected.len()).unwrap(), Some((&on_bias).into()));
+            let run = device.conv2d_on(&problem, &x, &on_weights, bias, to).unwrap();
+            assert_eq!(&*run.device, device.id());
+            assert_eq!(contents(&z)[offset..][..expected.len()], expected);
+        }
+        let mut z = filled(&device, &expected);
+        refused(
+            device.conv2d_on(&problem, &x, &on_weights, None, &mut z),
+            "bias is missing; expected 4 elements",
+        );
+        refused(
+            device.conv2d_on(&problem, &x, &on_bias, Some((&on_bias).into()), &mut z),
+            "weights length is 4 elements; expected 108 elements",
+        );
+        assert_eq!(contents(&z), expected);
         // The output times a matrix: 8 rows of 72.
         let gemm = Gemm::new(GemmDesc { beta: 1.0, ..GemmDesc::packed(Layout::RowMajor, 8, 5, 72) }).unwrap();
         let mut random = Random::new(53);

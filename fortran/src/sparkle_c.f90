@@ -410,6 +410,22 @@ module sparkle_c
       integer(c_int32_t) :: status
     end function c_kernel_launch
 
+    function c_conv2d_buffers(device, desc, input, input_offset, weights, weights_offset, bias, bias_offset, output, &
+      output_offset) bind(C, name="sparkle_conv2d_buffers") result(status)
+      import :: c_conv2d_desc, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_conv2d_desc), intent(in) :: desc
+      type(c_ptr), value :: input
+      integer(c_size_t), value :: input_offset
+      type(c_ptr), value :: weights
+      integer(c_size_t), value :: weights_offset
+      type(c_ptr), value :: bias
+      integer(c_size_t), value :: bias_offset
+      type(c_ptr), value :: output
+      integer(c_size_t), value :: output_offset
+      integer(c_int32_t) :: status
+    end function c_conv2d_buffers
+
     function c_plan_execute_buffers(plan, input, input_offset, output, output_offset) &
       bind(C, name="sparkle_plan_execute_buffers") result(status)
       import :: c_int32_t, c_ptr, c_size_t

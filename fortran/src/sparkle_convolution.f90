@@ -70,11 +70,12 @@ module sparkle_convolution
   end type sparkle_plan
 
   !> `call conv2d(x, weights, y, ...)` for rank-4 arrays; `call conv2d(desc, x, weights, y, ...)` for rank-4 or flat
-  !> arrays.
+  !> arrays, or buffers.
   interface conv2d
     module procedure conv2d_rank4
     module procedure conv2d_desc_rank4
     module procedure conv2d_desc_flat
+    module procedure conv2d_desc_buffers
   end interface conv2d
 
 contains
@@ -158,6 +159,36 @@ contains
     call plan%destroy()
     call settle('conv2d', problem, stat, errmsg)
   end subroutine conv2d_desc_flat
+
+  !> The same for buffers of one device, in place, from elements `x_first` and so on. `desc` gives all sizes. y must overlap
+  !> none of the others. If the device fails, y may lose its contents.
+  subroutine conv2d_desc_buffers(desc, x, weights, y, bias, x_first, weights_first, y_first, bias_first, device, stat, &
+    errmsg)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    type(sparkle_buffer), intent(in) :: x
+    type(sparkle_buffer), intent(in) :: weights
+    type(sparkle_buffer), intent(inout) :: y
+    type(sparkle_buffer), intent(in), optional :: bias
+    integer, intent(in), optional :: x_first
+    integer, intent(in), optional :: weights_first
+    integer, intent(in), optional :: y_first
+    integer, intent(in), optional :: bias_first
+    type(sparkle_device), intent(in), optional :: device
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+    type(c_ptr) :: device_handle, bias_handle
+
+    bias_handle = c_null_ptr
+    if (present(bias)) bias_handle = buffer_handle(bias)
+    device_handle = handle_of(device, problem)
+    if (problem%status == SPARKLE_OK) then
+      call take_status(problem, c_conv2d_buffers(device_handle, as_c(desc, present(bias)), buffer_handle(x), &
+        offset_of(x_first), buffer_handle(weights), offset_of(weights_first), bias_handle, offset_of(bias_first), &
+        buffer_handle(y), offset_of(y_first)))
+    end if
+    call settle('conv2d', problem, stat, errmsg)
+  end subroutine conv2d_desc_buffers
 
   !> Height and width of the output of `desc`, which must give all sizes.
   subroutine sparkle_output_size(desc, p, q, stat, errmsg)

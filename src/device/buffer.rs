@@ -233,7 +233,8 @@ impl Buffer {
         self.view(offset, len).map(BufferViewMut)
     }
 
-    /// The elements before `middle`, and the others, to read and write both.
+    /// The elements before `middle`, and the others, to read and write both in one call. Two calls at once that write one
+    /// buffer are an [`Error::InUse`].
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `middle` is beyond the end.

@@ -1,13 +1,15 @@
 //! Convolutions and products on buffers.
 
+use std::sync::Arc;
+
 use super::Device;
 use super::buffer::{BufferView, BufferViewMut};
 use super::plan::{Conv2dPlan, NO_KERNEL};
 use crate::allocate;
-use crate::backend::{DeviceMemory, Guard, Range, Run};
+use crate::backend::{Backend, DeviceMemory, Guard, Range, Run};
 use crate::error::{Error, Result};
 use crate::float_env::FloatEnv;
-use crate::problem::Gemm;
+use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
 /// Checks that all buffers of a call belong to the engine `owner` of `device`.
@@ -140,6 +142,87 @@ impl Conv2dPlan {
 }
 
 impl Device {
+    /// Computes one convolution on buffers, or parts of them, of this device: input, weights, bias and output. Nothing moves
+    /// between host and device. For several with the same weights, make a [`Device::plan`] and run it on buffers.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a buffer of the wrong length, of another type or device, or an output that overlaps
+    /// one of the others; [`Error::ContentsLost`]; [`Error::InUse`]; or the device's failure, after which the output may
+    /// have lost its contents.
+    pub fn conv2d_on<'a>(
+        &self,
+        problem: &Conv2d,
+        input: impl Into<BufferView<'a>>,
+        weights: impl Into<BufferView<'a>>,
+        bias: Option<BufferView<'a>>,
+        output: impl Into<BufferViewMut<'a>>,
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.conv2d_on_inside(problem, (weights.into(), bias), input.into(), output.into().view())
+    }
+
+    /// [`Device::conv2d_on`] for a caller that has already entered the library's floating-point environment. The overlap of
+    /// the buffers is checked.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_on`].
+    pub(crate) fn conv2d_on_inside(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (BufferView<'_>, Option<BufferView<'_>>),
+        input: BufferView<'_>,
+        output: BufferView<'_>,
+    ) -> Result<Run> {
+        exact("input length", input.len(), problem.input_len())?;
+        exact("output length", output.len(), problem.output_len())?;
+        exact("weights length", weights.len(), problem.weights_len())?;
+        match (bias, problem.bias()) {
+            (Some(bias), true) => exact("bias length", bias.len(), problem.sizes().k)?,
+            (None, false) => {}
+            (Some(_), false) => return Err(Error::invalid("bias", "given", "none: the problem has no bias")),
+            (None, true) => {
+                return Err(Error::invalid("bias", "missing", format!("{} elements", problem.sizes().k)));
+            }
+        }
+        let views =
+            [("input", input), ("weights", weights), ("bias", bias.unwrap_or(weights)), ("output", output)];
+        let (from, to, constants) =
+            (input.range("input")?, output.range("output")?, weights.range("weights")?);
+        let added = bias.map(|bias| bias.range("bias")).transpose()?;
+        let engine = self.engine_for(&views, output.owner())?;
+        let ranges = [from, constants, added.unwrap_or(constants), to];
+        check_overlaps(&ranges[..3], &to)?;
+        if problem.is_empty() {
+            return Ok(Run::new(engine.shared_id(), NO_KERNEL.into(), Timing::default(), None));
+        }
+        let _locks = lock(&ranges)?;
+        let problem = &problem.once();
+        // SAFETY: all are locked, and the output overlaps none of the others, as just checked.
+        let (kernel, timing) = match unsafe { (numbers(&from), numbers(&constants), numbers_mut(&to)) } {
+            (Some(input), Some(weights), Some(output)) => {
+                // SAFETY: as above.
+                let bias = added.as_ref().and_then(|bias| unsafe { numbers(bias) });
+                engine.conv2d(problem, (weights, bias), input, output)?
+            }
+            _ => engine.conv2d_resident(problem, (constants, added), from, to)?,
+        };
+        Ok(Run::new(engine.shared_id(), kernel, timing, None))
+    }
+
+    /// The engine that computes with these buffers, all of which belong to it. `owner` is that of one of them.
+    fn engine_for(
+        &self,
+        views: &[(&'static str, BufferView<'_>)],
+        owner: usize,
+    ) -> Result<&Arc<dyn Backend>> {
+        let Some(engine) = self.engine_of(owner) else {
+            check_owners(views, (0, self.id()))?;
+            return Err(Error::Internal("the device of a buffer is none of the engines".to_owned()));
+        };
+        check_owners(views, Device::owner(engine))?;
+        Ok(engine)
+    }
+
     /// Computes C = alpha op(A) op(B) + beta C on buffers, or parts of them, of this device, without a transfer. Products
     /// without terms (k or alpha is 0) move C to the host and back.
     ///
@@ -171,12 +254,7 @@ impl Device {
         at_least("c length", c.len(), c_len)?;
         let views = [("a", a), ("b", b), ("c", c)];
         let ranges = [a.range("a")?, b.range("b")?, c.range("c")?];
-        let Some(engine) = self.engine_of(c.owner()) else {
-            return Err(check_owners(&views, (0, self.id())).err().unwrap_or_else(|| {
-                Error::Internal("the device of a buffer is none of the engines".to_owned())
-            }));
-        };
-        check_owners(&views, Device::owner(engine))?;
+        let engine = self.engine_for(&views, c.owner())?;
         check_overlaps(&ranges[..2], &ranges[2])?;
         let _locks = lock(&ranges)?;
         let [a, b, c] = ranges;

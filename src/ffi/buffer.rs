@@ -42,7 +42,7 @@ impl Opaque for sparkle_buffer {
 /// another call: whichever comes second returns SPARKLE_ERROR_BUSY and does nothing.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an unknown type, or a length that the address space has not;
-/// SPARKLE_ERROR_OUT_OF_MEMORY.
+/// SPARKLE_ERROR_UNSUPPORTED for "multi", because a buffer lives on one device; SPARKLE_ERROR_OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_buffer_create(
     device: *mut sparkle_device,

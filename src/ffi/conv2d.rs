@@ -1,6 +1,8 @@
 //! The description of a convolution, and its computation in one call.
 
+use super::buffer::{self, sparkle_buffer};
 use super::device::{self, sparkle_device};
+use super::handle;
 use super::pointer::{self, Growing, truth};
 use super::status::{Outcome, sparkle_status};
 use super::timing;
@@ -231,6 +233,44 @@ pub unsafe extern "C" fn sparkle_conv2d_output_size(
             pointer::write("out_p", out_p, problem.sizes().p as i64)?;
             pointer::write("out_q", out_q, problem.sizes().q as i64)
         }
+    })
+}
+
+/// Computes one convolution on buffers of one device, in place, and waits for its result: input from element `input_offset`
+/// of `input` on, and so on, all SPARKLE_TYPE_REAL32. `bias` is NULL if desc->bias is 0. They may be parts of one buffer,
+/// but the output overlaps none of the others. `device` is theirs, or NULL or "auto". For several convolutions with the same
+/// weights, create a plan and run it with sparkle_plan_execute_buffers.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
+/// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
+/// the output may have lost its contents; otherwise it is untouched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_conv2d_buffers(
+    device: *mut sparkle_device,
+    desc: *const sparkle_conv2d_desc,
+    input: *mut sparkle_buffer,
+    input_offset: usize,
+    weights: *mut sparkle_buffer,
+    weights_offset: usize,
+    bias: *mut sparkle_buffer,
+    bias_offset: usize,
+    output: *mut sparkle_buffer,
+    output_offset: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        // SAFETY: C's promise for `desc`.
+        let problem = unsafe { problem(desc)? };
+        let (input, weights) = (handle::get(call, "input", input)?, handle::get(call, "weights", weights)?);
+        let wants_bias = problem.bias() || !bias.is_null();
+        let bias = if wants_bias { Some(handle::get(call, "bias", bias)?) } else { None };
+        let output = handle::get(call, "output", output)?;
+        let input = buffer::part("input", &input, (input_offset, problem.input_len()))?;
+        let weights = buffer::part("weights", &weights, (weights_offset, problem.weights_len()))?;
+        let bias = bias.as_deref().map(|bias| buffer::part("bias", bias, (bias_offset, problem.sizes().k)));
+        let output = buffer::part("output", &output, (output_offset, problem.output_len()))?;
+        let device = device::resolve(call, device)?;
+        timing::keep(device.conv2d_on_inside(&problem, (weights, bias.transpose()?), input, output)?);
+        Ok(())
     })
 }
 

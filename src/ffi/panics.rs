@@ -117,6 +117,7 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_plan_create(d, null(), f, 0, f, 0, null_mut());
         sparkle_plan_execute(h, f, 0, m, 0);
         sparkle_plan_execute_buffers(null_mut(), null_mut(), 0, null_mut(), 0);
+        sparkle_conv2d_buffers(d, null(), null_mut(), 0, null_mut(), 0, null_mut(), 0, null_mut(), 0);
         sparkle_sgemm_buffers(d, null(), null_mut(), 0, null_mut(), 0, null_mut(), 0);
         sparkle_plan_memory(null_mut(), null_mut(), null_mut());
         sparkle_plan_destroy(null_mut());

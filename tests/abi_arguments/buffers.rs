@@ -144,6 +144,7 @@ fn buffers_of_convolutions_and_products() {
     cases.refused(invalid, "output is a buffer of real(real64)", || run(plan, x, 0, doubles, 0));
     cases.refused(invalid, "output is in the same memory as input", || run(plan, x, 0, x, 11));
 
+    let conv = desc;
     let desc = sparkle_gemm_desc { trans_b: 111, m: 2, n: 3, k: 4, lda: 4, ldb: 3, ldc: 3, ..GEMM };
     let multiply =
         |desc: *const sparkle_gemm_desc, [a, b, c]: [*mut sparkle_buffer; 3], [i, j, k]: [usize; 3]| {
@@ -166,6 +167,31 @@ fn buffers_of_convolutions_and_products() {
     cases.refused(invalid, "c is a buffer of real(real64)", || multiply(&desc, [x, x, doubles], [0; 3]));
     cases.refused(invalid, "c is in the same memory as a", || multiply(&desc, [x, y, x], [0, 0, 7]));
     cases.refused(invalid, "c is in the same memory as b", || multiply(&desc, [x, y, y], [0, 0, 11]));
+    let call = |desc: *const sparkle_conv2d_desc,
+                [x, w, b, y]: [*mut sparkle_buffer; 4],
+                [i, j, k, l]: [usize; 4]| {
+        // SAFETY: the description is valid, or the call refuses it because it is NULL.
+        unsafe { sparkle_conv2d_buffers(device, desc, x, i, w, j, b, k, y, l) }
+    };
+    let none = null_mut();
+    cases.refused(SPARKLE_ERROR_NULL_POINTER, "is NULL", || call(null(), [x, x, none, y], [0; 4]));
+    for handle in [null_mut(), gone, plan.cast()] {
+        cases.refused(bad, "input is ", || call(&conv, [handle, x, none, y], [0; 4]));
+        cases.refused(bad, "weights is ", || call(&conv, [x, handle, none, y], [0; 4]));
+        cases.refused(bad, "output is ", || call(&conv, [x, x, none, handle], [0; 4]));
+        let biased = sparkle_conv2d_desc { bias: 1, ..conv };
+        cases.refused(bad, "bias is ", || call(&biased, [x, x, handle, y], [0; 4]));
+    }
+    cases.refused(invalid, "bias is given", || call(&conv, [x, x, x, y], [0; 4]));
+    cases.refused(invalid, "input is 18 elements from 3", || call(&conv, [x, x, none, y], [3, 0, 0, 0]));
+    cases.refused(invalid, "weights is 2 elements from 19", || call(&conv, [x, x, none, y], [0, 19, 0, 0]));
+    cases.refused(invalid, "bias is 1 elements from 20", || call(&conv, [x, x, x, y], [0, 0, 20, 0]));
+    cases.refused(invalid, "output is 9 elements from 12", || call(&conv, [x, x, none, y], [0, 0, 0, 12]));
+    cases.refused(invalid, "weights is a buffer of real(real64)", || {
+        call(&conv, [x, doubles, none, y], [0; 4])
+    });
+    cases
+        .refused(invalid, "output is in the same memory as weights", || call(&conv, [x, y, none, y], [0; 4]));
     let mut back = [0.0; 20];
     assert_eq!(read(y, 0, &mut back), SPARKLE_OK);
     assert_eq!(back, [CANARY; 20]);
@@ -174,6 +200,11 @@ fn buffers_of_convolutions_and_products() {
     assert_eq!(multiply(&desc, [x, x, y], [0, 8, 1]), SPARKLE_OK, "{}", last_error());
     assert_eq!(read(y, 0, &mut back), SPARKLE_OK);
     let expected = [&[CANARY][..], &[4.0; 6], &[CANARY; 4], &[3.0; 9]].concat();
+    assert_eq!(back[..], expected);
+    // Both weights are 1.
+    assert_eq!(call(&conv, [x, x, none, y], [0, 3, 0, 8]), SPARKLE_OK, "{}", last_error());
+    assert_eq!(read(y, 0, &mut back), SPARKLE_OK);
+    let expected = [&[CANARY][..], &[4.0; 6], &[CANARY; 1], &[2.0; 9], &[3.0; 3]].concat();
     assert_eq!(back[..], expected);
     for buffer in [x, y, doubles] {
         assert_eq!(sparkle_buffer_destroy(buffer), SPARKLE_OK);

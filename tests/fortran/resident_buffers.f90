@@ -145,6 +145,7 @@ contains
   subroutine convolutions_and_products()
     type(sparkle_plan) :: plan
     type(sparkle_buffer) :: x, y, z, other
+    type(sparkle_conv2d_desc) :: desc
     real(real32), target :: image(8, 9, 3, 2), weights(3, 3, 3, 4), maps(8, 9, 4, 2), back(8, 9, 4, 2)
     real(real32), target :: b(8, 5), c(72, 5), c_back(72, 5)
     type(sparkle_timing) :: timing
@@ -164,6 +165,21 @@ contains
     call check(all(abs(back - maps) <= 0.0_real32) .and. any(abs(maps) > 0.5_real32), 'a convolution')
     call sparkle_last_timing(timing)
     call check(timing%dispatches > 0 .and. timing%device == device%selector(), 'its times')
+
+    ! In one call, with weights and bias in buffers, too.
+    desc = sparkle_conv2d_desc(n=2, c=3, h=9, w=8, k=4, r=3, s=3, pad_h=1, pad_w=1, algorithm=SPARKLE_ALGORITHM_DIRECT)
+    call other%create(size(weights) + 4, device=device)
+    call other%write(weights)
+    call other%write([1.0_real32, 2.0_real32, 3.0_real32, 4.0_real32], first=size(weights) + 1)
+    call conv2d(desc, x, other, y, device=device)
+    call y%read(back)
+    call check(all(abs(back - maps) <= 0.0_real32), 'a call')
+    call conv2d(desc, x, other, y, other, y_first=3, bias_first=size(weights) + 1, device=device)
+    call y%read(back, first=3)
+    call check(all(abs(back(:, :, 3, :) - maps(:, :, 3, :) - 3.0_real32) <= 0.0_real32), 'a call with bias')
+    call conv2d(desc, x, other, x, device=device, stat=stat, errmsg=errmsg)
+    call check(index(errmsg, 'output is 576 elements from 0 on of a buffer') == 1, errmsg)
+    call plan%execute(x, y, y_first=3)
 
     ! maps as 72 rows of 8: W*H x K*N.
     b = reshape(anint(3.0_real32 * data_of(40, 6)), [8, 5])

@@ -88,6 +88,8 @@ pub fn operations(device: &str, tally: &mut Tally) {
             all("many jobs", run, &many, 0.0);
             let run = Box::new(|output: &mut [f32]| many_plans(device, &small, output));
             all("many plans", run, &small.expected, 0.0);
+            let run = Box::new(|output: &mut [f32]| on_buffers(device, &batch, output));
+            all("calls on buffers", run, &batch.expected, 0.0);
             if !on_cpu || support::cpu_with_kernels().is_some() {
                 let run = Box::new(|output: &mut [f32]| launch(device, &numbers, output));
                 all("launch", run, &doubled, 0.0);
@@ -274,6 +276,47 @@ fn launch_on_buffers(device: &str, x: &[f32], output: &mut [f32]) -> sparkle_sta
     });
     ok(sparkle_buffer_destroy(from));
     ok(sparkle_buffer_destroy(to));
+    if status == SPARKLE_OK {
+        output.copy_from_slice(&computed);
+    }
+    own(|| drop(computed));
+    status
+}
+
+/// A plan and a call, whose input and output are in buffers, and a product of the input with one number.
+fn on_buffers(device: &str, layer: &Layer, output: &mut [f32]) -> sparkle_status {
+    let (n, m) = (layer.input.len(), output.len());
+    let mut buffers = [null_mut(); 4];
+    let mut computed = own(|| vec![CANARY; m]);
+    let status = with_device(device, |device| {
+        let plan = match plan_of(device, layer) {
+            Ok(plan) => plan,
+            Err(status) => return status,
+        };
+        let real32 = sparkle_type::SPARKLE_TYPE_REAL32 as i32;
+        let lengths = [n, layer.weights.len() + layer.bias.len(), m + 1, n];
+        // SAFETY: the places for the handles are valid, and all arrays are as long as given.
+        let mut run = || unsafe {
+            for (buffer, length) in buffers.iter_mut().zip(lengths) {
+                done(sparkle_buffer_create(device, real32, length, buffer))?;
+            }
+            let [x, constants, y, z] = buffers;
+            let (weights, bias) = (&layer.weights, &layer.bias);
+            done(sparkle_buffer_write(x, 0, layer.input.as_ptr().cast(), n))?;
+            done(sparkle_buffer_write(constants, 0, weights.as_ptr().cast(), weights.len()))?;
+            done(sparkle_buffer_write(constants, weights.len(), bias.as_ptr().cast(), bias.len()))?;
+            done(sparkle_plan_execute_buffers(plan, x, 0, y, 1))?;
+            let bias = if bias.is_empty() { null_mut() } else { constants };
+            let (desc, at) = (&layer.desc, weights.len());
+            done(sparkle_conv2d_buffers(device, desc, x, 0, constants, 0, bias, at, y, 0))?;
+            done(sparkle_sgemm_buffers(device, &gemm(n, 1, 1), x, 0, x, 1, z, 0))?;
+            done(sparkle_buffer_read(y, 0, computed.as_mut_ptr().cast(), m))
+        };
+        let status = run().err().unwrap_or(SPARKLE_OK);
+        ok(sparkle_plan_destroy(plan));
+        status
+    });
+    buffers.into_iter().for_each(|buffer| ok(sparkle_buffer_destroy(buffer)));
     if status == SPARKLE_OK {
         output.copy_from_slice(&computed);
     }

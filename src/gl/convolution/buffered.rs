@@ -47,6 +47,35 @@ impl Buffered {
         Buffered::with(&context, convolution, images)
     }
 
+    /// As [`Buffered::new`], with weights and bias in buffers of the program, whose contents are valid. They are copied on
+    /// the device.
+    ///
+    /// # Errors
+    /// As [`Buffered::new`].
+    pub fn from_residents(
+        programs: &mut Programs,
+        residents: &Residents,
+        variant: Variant,
+        problem: &Conv2d,
+        (weights, bias): (&ResidentRange<'_>, Option<&ResidentRange<'_>>),
+    ) -> Result<Self> {
+        let images = images_at_once(programs.context(), problem)?;
+        let context = programs.context().clone();
+        let copy = |range: &ResidentRange<'_>| {
+            let copy = Buffer::new(&context, range.bytes)?;
+            let region = residents.region(range).ok_or_else(|| residents::lost(&context, range.name))?;
+            region.copy_to(&context, &copy.first(range.bytes))?;
+            Ok(copy)
+        };
+        residents::see_writes(&context);
+        // Nothing is uploaded: no number stands for the weights, one for the bias.
+        let copied = |of: &[f32]| copy(bias.filter(|_| !of.is_empty()).unwrap_or(weights));
+        let size = (images, Pacing::default());
+        let constants = (&[][..], bias.map(|_| &[0.0][..]));
+        let convolution = Convolution::new(programs, (problem, variant), constants, size, &copied)?;
+        Buffered::with(&context, convolution, images)
+    }
+
     /// As [`Buffered::new`], for a caller's program that has the reference kernel's interface; `any_grid` says
     /// whether it works with any grid.
     ///

@@ -308,6 +308,37 @@ impl Backend for Engine {
         Ok((kernel.into(), timing(ran, start)))
     }
 
+    fn conv2d_resident(
+        &self,
+        problem: &Conv2d,
+        (weights, bias): (Range<'_>, Option<Range<'_>>),
+        input: Range<'_>,
+        output: Range<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let start = Instant::now();
+        let problem = &preferred(problem, config().algorithm);
+        let (weights, bias) =
+            (ResidentRange::of(&weights)?, bias.as_ref().map(ResidentRange::of).transpose()?);
+        let (from, to) = (ResidentRange::of(&input)?, ResidentRange::of(&output)?);
+        let (kernel, ran) = self.worker.call(|session| {
+            let Session { residents, programs, .. } = session;
+            let context = programs.context().clone();
+            for range in [Some(&weights), bias.as_ref(), Some(&from)].into_iter().flatten() {
+                residents.ensure(&context, range, false)?;
+            }
+            let policy = tune::policy(problem, config());
+            let prepared = tune::first_that_works(programs, policy, problem, |programs, variant| {
+                let constants = (&weights, bias.as_ref());
+                Buffered::from_residents(programs, residents, *variant, problem, constants)
+            })?;
+            let ready = residents.ensure(&context, &to, true);
+            residents.keep_if(ready)?;
+            let ran = prepared.run_resident(residents, &from, &to);
+            residents.end(ran, &[to.key]).map(|ran| (prepared.kernel().to_owned(), ran))
+        })?;
+        Ok((kernel.into(), timing(ran, start)))
+    }
+
     fn sgemm_resident(&self, problem: &Gemm, matrices: [Range<'_>; 3]) -> Result<(Arc<str>, Timing)> {
         let start = Instant::now();
         let [a, b, c] = matrices.each_ref().map(ResidentRange::of);

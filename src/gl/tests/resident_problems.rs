@@ -90,6 +90,34 @@ fn convolutions_in_place_at_any_offset() {
     }
 }
 
+/// Convolutions in one call, with weights and bias in buffers: nothing moves but the parameters of fallback kernels.
+#[test]
+fn convolutions_in_one_call() {
+    let Some(rig) = Rig::new(Machine::default()) else { return };
+    let engine = rig.open().unwrap();
+    for (case, block) in [(&rig.square, 40), (&rig.direct, 72), (&rig.mixed, 72)] {
+        let constants = Held::new(&engine, &placed(&case.weights, 2)).unwrap();
+        let bias = case.bias.as_ref().map(|bias| Held::new(&engine, bias).unwrap());
+        let (input, output) =
+            (Held::new(&engine, &case.input).unwrap(), Held::new(&engine, &case.expected).unwrap());
+        for _ in 0..2 {
+            output.write(0, &vec![f32::NAN; output.len]).unwrap();
+            rig.faults.take_transfers();
+            let weights = range(&constants, 2, case.weights.len(), "weights");
+            let bias = bias.as_ref().map(|bias| range(bias, 0, bias.len, "bias"));
+            let (from, to) = (range(&input, 0, input.len, "input"), range(&output, 0, output.len, "output"));
+            engine.conv2d_resident(&case.problem, (weights, bias), from, to).unwrap();
+            assert_eq!(rig.faults.take_transfers(), [block]);
+            assert_eq!(output.read().unwrap(), case.expected);
+        }
+        assert_eq!(constants.read().unwrap(), placed(&case.weights, 2));
+        drop((constants, bias, input, output));
+        engine.worker().call(|_| Ok(())).unwrap();
+        assert_eq!(rig.faults.objects().get("buffer"), None, "nothing is left");
+    }
+    assert_eq!(rig.faults.violations(), Vec::<String>::new());
+}
+
 /// A product of small integers, with gaps of `gap` elements between the lines of each matrix.
 struct Product {
     problem: Gemm,

@@ -104,7 +104,10 @@ pub fn prepare(
 }
 
 /// Calls `prepare` with the variants for `problem`, best first, until the driver can build one.
-fn first_that_works<T>(
+///
+/// # Errors
+/// As [`Buffered::new`], and those of `prepare`.
+pub fn first_that_works<T>(
     programs: &mut Programs,
     policy: Tune,
     problem: &Conv2d,
