@@ -1,14 +1,15 @@
 //! The choice among engines: the fastest by prediction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::experience::{Experience, InFlight};
+use super::kind::Kind;
 use super::multi::Multi;
-use super::predict::conv2d_seconds;
 pub use super::predict::fall_back;
-use crate::backend::Backend;
+use crate::backend::{Backend, Run};
 use crate::error::Result;
 use crate::memory::roofline::{self, Work};
-use crate::problem::Conv2d;
 
 /// The engines of a device.
 #[derive(Clone)]
@@ -16,18 +17,114 @@ pub enum EngineChoice {
     /// Chosen by name: its errors are returned to the caller.
     Fixed(Arc<dyn Backend>),
     /// The CPU and all hardware GPUs.
-    Auto { cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>> },
+    Auto {
+        cpu: Arc<dyn Backend>,
+        gpus: Vec<Arc<dyn Backend>>,
+        /// What calls have taken; the engines in the order CPU, GPUs.
+        learned: Arc<Learned>,
+    },
     /// Several devices that share the work of each call.
     Multi(Arc<Multi>),
 }
 
-/// [`fastest`] for a run of a plan for `problem`.
-pub fn fastest_for<'a>(
-    cpu: &Arc<dyn Backend>,
-    gpus: &'a [Arc<dyn Backend>],
-    problem: &Conv2d,
-) -> Option<&'a Arc<dyn Backend>> {
-    fastest_by(cpu, gpus, |backend| conv2d_seconds(&**backend, problem))
+/// The engines of `auto` with what their calls have taken.
+pub struct Learned {
+    engines: Vec<Arc<dyn Backend>>,
+    experience: Experience,
+    process: u32,
+}
+
+/// A choice for calls of one kind.
+#[derive(Clone, Copy)]
+pub struct Pick {
+    kind: Kind,
+    index: usize,
+    predicted: f64,
+}
+
+/// Measures the first runs of a plan for later choices.
+pub struct PlanLearner {
+    learned: Arc<Learned>,
+    pick: Pick,
+    left: AtomicU32,
+}
+
+/// The runs of a plan that are measured.
+const MEASURED_RUNS: u32 = 8;
+
+impl PlanLearner {
+    /// For a plan on the engine of `pick`.
+    pub fn new(learned: &Arc<Learned>, pick: Pick) -> Self {
+        PlanLearner { learned: learned.clone(), pick, left: AtomicU32::new(MEASURED_RUNS) }
+    }
+
+    /// Notes a run.
+    #[inline]
+    pub fn ran(&self, run: &Run) {
+        if self.left.load(Ordering::Relaxed) > 0 {
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok();
+            self.learned.took(self.pick, run, run.timing.wall.as_secs_f64());
+        }
+    }
+}
+
+/// The choice for one call, which counts as in flight while this lives.
+pub struct Chosen<'a> {
+    /// The engine; `None` for the CPU.
+    pub gpu: Option<&'a Arc<dyn Backend>>,
+    /// The choice as it can be learned from; `None` where there is none.
+    pub pick: Option<Pick>,
+    learned: &'a Learned,
+    _in_flight: Option<InFlight<'a>>,
+}
+
+impl Chosen<'_> {
+    /// Notes the seconds of the call, if no other engine has done it.
+    pub fn took(&self, run: &Run, seconds: f64) {
+        if let Some(pick) = self.pick {
+            self.learned.took(pick, run, seconds);
+        }
+    }
+}
+
+impl EngineChoice {
+    /// `auto` over these engines.
+    pub fn auto(cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>>) -> Self {
+        let engines = std::iter::once(&cpu).chain(&gpus).cloned().collect();
+        let learned =
+            Arc::new(Learned { engines, experience: Experience::default(), process: crate::process::id() });
+        EngineChoice::Auto { cpu, gpus, learned }
+    }
+}
+
+impl Learned {
+    /// The engine for the next call of a kind, whose seconds on each engine `seconds` predicts.
+    pub fn choose(&self, kind: Kind, seconds: impl Fn(&Arc<dyn Backend>) -> Result<f64>) -> Chosen<'_> {
+        let Learned { engines, experience, process } = self;
+        // In a forked child only the CPU works, and another thread may have held the lock at the fork.
+        if engines.len() == 1 || *process != crate::process::id() {
+            return Chosen { gpu: None, pick: None, learned: self, _in_flight: None };
+        }
+        let predict = |backend: &Arc<dyn Backend>| match seconds(backend) {
+            Ok(seconds) => seconds,
+            Err(error) => {
+                crate::log::warning!("auto: {} is skipped: {error}", backend.id());
+                f64::INFINITY
+            }
+        };
+        let predicted: Vec<f64> = engines.iter().map(predict).collect();
+        let index = experience.choose(engines, kind, &predicted);
+        let gpu = (index > 0).then(|| &engines[index]);
+        let in_flight = Some(experience.enter(engines, index));
+        let pick = Some(Pick { kind, index, predicted: predicted[index] });
+        Chosen { gpu, pick, learned: self, _in_flight: in_flight }
+    }
+
+    fn took(&self, pick: Pick, run: &Run, seconds: f64) {
+        if pick.predicted.is_finite() && run.fallback.is_none() && self.process == crate::process::id() {
+            self.experience.record(&self.engines, &pick.kind, pick.index, pick.predicted, seconds);
+        }
+    }
 }
 
 /// The GPU with the shortest predicted time for `work`; `None` if the CPU is at least as fast.
@@ -36,16 +133,8 @@ pub fn fastest<'a>(
     gpus: &'a [Arc<dyn Backend>],
     work: Work,
 ) -> Option<&'a Arc<dyn Backend>> {
-    fastest_by(cpu, gpus, |backend| Ok(roofline::seconds(&backend.hierarchy()?, work)))
-}
-
-fn fastest_by<'a>(
-    cpu: &Arc<dyn Backend>,
-    gpus: &'a [Arc<dyn Backend>],
-    seconds: impl Fn(&Arc<dyn Backend>) -> Result<f64>,
-) -> Option<&'a Arc<dyn Backend>> {
-    let predict = |backend: &Arc<dyn Backend>| match seconds(backend) {
-        Ok(seconds) => seconds,
+    let predict = |backend: &Arc<dyn Backend>| match backend.hierarchy() {
+        Ok(hierarchy) => roofline::seconds(&hierarchy, work),
         Err(error) => {
             crate::log::warning!("auto: {} is skipped: {error}", backend.id());
             f64::INFINITY

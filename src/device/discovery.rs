@@ -216,9 +216,9 @@ fn by_name(selector: &str, text: &str) -> Result<EngineChoice> {
 /// fastest device depends on measurements.
 fn auto() -> EngineChoice {
     if config().deterministic {
-        return EngineChoice::Auto { cpu: cpu::open(), gpus: vec![] };
+        return EngineChoice::auto(cpu::open(), vec![]);
     }
-    EngineChoice::Auto { cpu: cpu::open(), gpus: hardware("auto") }
+    EngineChoice::auto(cpu::open(), hardware("auto"))
 }
 
 /// Every hardware GPU that can be opened, for the device `name`.

@@ -247,7 +247,7 @@ impl Device {
         }
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend, None),
-            EngineChoice::Auto { cpu, gpus } => match fastest(cpu, gpus, work(&launch)) {
+            EngineChoice::Auto { cpu, gpus, .. } => match fastest(cpu, gpus, work(&launch)) {
                 None => on(cpu, None),
                 Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
             },

@@ -13,9 +13,11 @@ mod call;
 mod choice;
 mod discovery;
 mod engine_plan;
+mod experience;
 mod jobs;
 mod kernel;
 mod kernel_text;
+mod kind;
 mod lanes;
 mod multi;
 mod pipeline;
@@ -27,16 +29,17 @@ mod serial;
 pub(crate) mod tuning_history;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::backend::Backend;
 pub use crate::backend::{Contexts, Dimension, Order, PipelineOptions, Run, Share, Shares, Ticket, WhenFull};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
-use crate::memory::roofline::Work;
+use crate::memory::roofline::{self, Work};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
-use choice::{EngineChoice, fall_back, fastest, fastest_for};
+use choice::{EngineChoice, PlanLearner, fall_back};
 use predict::conv2d_seconds;
 
 pub use architecture::{Architecture, Vendor};
@@ -76,7 +79,9 @@ impl Device {
     /// output may be partly written only if the CPU fails as well.
     ///
     /// `auto` means the device that `SPARKLE_DEVICE` names. Without that variable it chooses, for each problem, the
-    /// device with the shortest predicted time, transfers included. It never chooses a software GL renderer, and with
+    /// device with the shortest predicted time, transfers included. The second call or plan of a kind goes to the
+    /// runner-up, if that is predicted to take at most twice as long, and then the faster of the two is kept. Of
+    /// equal devices the one with the fewest calls in flight computes. `auto` never chooses a software GL renderer, and with
     /// `SPARKLE_DETERMINISTIC=1` it always chooses the CPU. If a GPU fails, the CPU computes the problem, and
     /// [`Run::fallback`] holds the reason.
     ///
@@ -107,7 +112,7 @@ impl Device {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
             EngineChoice::Fixed(backend) => vec![backend],
-            EngineChoice::Auto { cpu, gpus } => std::iter::once(cpu).chain(gpus).collect(),
+            EngineChoice::Auto { cpu, gpus, .. } => std::iter::once(cpu).chain(gpus).collect(),
             EngineChoice::Multi(multi) => multi.backends().collect(),
         };
         let seconds = |backend: &Arc<dyn Backend>| match problem.is_empty() {
@@ -144,10 +149,17 @@ impl Device {
         }
         match &self.choice {
             EngineChoice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
-            EngineChoice::Auto { cpu, gpus } => match fastest_for(cpu, gpus, problem) {
-                Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
-                None => Conv2dPlan::fixed(cpu, problem, weights, bias),
-            },
+            EngineChoice::Auto { cpu, learned, .. } => {
+                let chosen = learned.choose(problem.into(), |backend| conv2d_seconds(&**backend, problem));
+                let plan = match chosen.gpu {
+                    Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
+                    None => Conv2dPlan::fixed(cpu, problem, weights, bias),
+                }?;
+                Ok(match chosen.pick {
+                    Some(pick) => plan.learning(PlanLearner::new(learned, pick)),
+                    None => plan,
+                })
+            }
             EngineChoice::Multi(multi) => Conv2dPlan::on_several(multi, problem, weights, bias),
         }
     }
@@ -208,10 +220,16 @@ impl Device {
         };
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend, None),
-            EngineChoice::Auto { cpu, gpus } => match fastest_for(cpu, gpus, &problem) {
-                None => on(cpu, None),
-                Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
-            },
+            EngineChoice::Auto { cpu, learned, .. } => {
+                let seconds = |backend: &Arc<dyn Backend>| conv2d_seconds(&**backend, &problem);
+                let (chosen, start) = (learned.choose((&problem).into(), seconds), Instant::now());
+                let run = match chosen.gpu {
+                    None => on(cpu, None),
+                    Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
+                }?;
+                chosen.took(&run, start.elapsed().as_secs_f64());
+                Ok(run)
+            }
             EngineChoice::Multi(multi) => multi.conv2d(&problem, (weights, bias), input, output),
         }
     }
@@ -238,14 +256,18 @@ impl Device {
         };
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend, None),
-            EngineChoice::Auto { cpu, gpus } => {
+            EngineChoice::Auto { cpu, learned, .. } => {
                 let [a_len, b_len, c_len] = problem.lens().map(|len| 4 * len as u64);
                 let upload = a_len + b_len + if problem.beta() == 0.0 { 0 } else { c_len };
                 let work = Work { flops: problem.flops(), bytes: problem.bytes(), upload, download: c_len };
-                match fastest(cpu, gpus, work) {
+                let seconds = |backend: &Arc<dyn Backend>| Ok(roofline::seconds(&backend.hierarchy()?, work));
+                let (chosen, start) = (learned.choose(problem.into(), seconds), Instant::now());
+                let run = match chosen.gpu {
                     None => on(cpu, None),
                     Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
-                }
+                }?;
+                chosen.took(&run, start.elapsed().as_secs_f64());
+                Ok(run)
             }
             EngineChoice::Multi(multi) => multi.sgemm(problem, a, b, c),
         }

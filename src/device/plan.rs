@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::Device;
+use super::choice::PlanLearner;
 use super::engine_plan::EnginePlan;
 use super::multi::{Multi, MultiPlan};
 use super::predict::fall_back;
@@ -27,6 +28,8 @@ struct PlanInner {
     fallback: Option<CpuFallback>,
     /// The plan on several devices; without `first` and `fallback`.
     multi: Option<MultiPlan>,
+    /// Measures the first runs, if `auto` learns from them.
+    learner: Option<PlanLearner>,
 }
 
 /// The plan for an empty batch. It uses no engine.
@@ -57,7 +60,7 @@ struct CpuFallback {
 
 impl PlanInner {
     fn of(problem: &Conv2d, first: Option<Arc<EnginePlan>>, fallback: Option<CpuFallback>) -> Self {
-        PlanInner { problem: *problem, first, fallback, multi: None }
+        PlanInner { problem: *problem, first, fallback, multi: None, learner: None }
     }
 }
 
@@ -123,6 +126,14 @@ impl Conv2dPlan {
             }
         };
         Ok(Conv2dPlan(Arc::new(PlanInner::of(problem, first, Some(fallback)))))
+    }
+
+    /// The same plan, whose first runs `learner` measures. For a plan without clones.
+    pub(super) fn learning(mut self, learner: PlanLearner) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.learner = Some(learner);
+        }
+        self
     }
 
     /// The convolution.
@@ -202,19 +213,24 @@ impl Conv2dPlan {
     /// As [`Conv2dPlan::run`].
     #[inline]
     pub(crate) fn run_inside(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
-        let PlanInner { problem, first, fallback, multi } = &*self.0;
+        let PlanInner { problem, first, fallback, multi, learner } = &*self.0;
         problem.check_data(input, output)?;
         if let Some(multi) = multi {
             return multi.run(input, output);
         }
         let Some(fallback) = fallback else {
-            return first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None);
+            let run = first.as_ref().expect("a plan has an engine or a fallback").run(input, output, None)?;
+            learner.iter().for_each(|learner| learner.ran(&run));
+            return Ok(run);
         };
         let (reason, cpu) = match (fallback.taken.get(), first) {
             (Some(taken), _) => taken,
             (None, None) => unreachable!("without a first engine the fallback is taken"),
             (None, Some(first)) => match first.run(input, output, None) {
-                Ok(run) => return Ok(run),
+                Ok(run) => {
+                    learner.iter().for_each(|learner| learner.ran(&run));
+                    return Ok(run);
+                }
                 Err(error) => fallback.take(problem, fall_back(first.backend(), error)?),
             },
         };

@@ -95,7 +95,7 @@ impl Backend for Stub {
 
 fn auto(cpu: Stub, gpus: Vec<Stub>) -> Device {
     let gpus = gpus.into_iter().map(|gpu| Arc::new(gpu) as Arc<dyn Backend>).collect();
-    Device { choice: EngineChoice::Auto { cpu: Arc::new(cpu), gpus } }
+    Device { choice: EngineChoice::auto(Arc::new(cpu), gpus) }
 }
 
 fn problem(side: i64) -> Conv2d {
@@ -278,6 +278,62 @@ fn a_device_chosen_by_name_returns_its_errors() {
     assert!(output.iter().all(|&value| value == 7.0));
 }
 
+/// The stubs take no time, so that a prediction of milliseconds is wrong about both engines.
+#[test]
+fn auto_tries_the_runner_up_once_and_then_keeps_an_engine() {
+    let device = auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new("gl:0", 1.1e9, 2.0)]);
+    let problem = problem(100);
+    let devices: Vec<Arc<str>> = (0..7).map(|_| run(&device, &problem).0.device).collect();
+    assert_eq!([&*devices[0], &*devices[1]], ["gl:0", "cpu"]);
+    assert!(devices[2..].iter().all(|it| *it == devices[2]), "{devices:?}");
+    // Plans are a kind of their own.
+    let weights = vec![0.0; problem.weights_len()];
+    let plan = || {
+        let plan = device.plan(&problem, &weights, None).unwrap();
+        plan.run(&vec![0.0; problem.input_len()], &mut vec![0.0; problem.output_len()]).unwrap().device
+    };
+    let devices: Vec<Arc<str>> = (0..6).map(|_| plan()).collect();
+    assert_eq!([&*devices[0], &*devices[1]], ["gl:0", "cpu"]);
+    assert!(devices[2..].iter().all(|it| *it == devices[2]), "{devices:?}");
+}
+
+/// Of equal engines the one with fewer calls in flight gets the next.
+#[test]
+fn equal_engines_take_turns_while_they_work() {
+    struct Twin(&'static str);
+    impl Backend for Twin {
+        fn id(&self) -> &str {
+            self.0
+        }
+        fn fingerprint(&self) -> String {
+            if self.0 == "cpu" { "cpu".to_owned() } else { "a GPU".to_owned() }
+        }
+        fn hierarchy(&self) -> Result<Hierarchy> {
+            unreachable!("the predictions are given")
+        }
+        fn plan_conv2d(&self, _: &Conv2d, _: &[f32], _: Option<&[f32]>) -> Result<Box<dyn Plan>> {
+            unreachable!("nothing is computed")
+        }
+        fn sgemm(&self, _: &Gemm, _: &[f32], _: &[f32], _: &mut [f32]) -> Result<(Arc<str>, Timing)> {
+            unreachable!("nothing is computed")
+        }
+    }
+    let backend = |id| Arc::new(Twin(id)) as Arc<dyn Backend>;
+    let choice = EngineChoice::auto(backend("cpu"), ["gl:0", "gl:1"].map(backend).to_vec());
+    let EngineChoice::Auto { learned, .. } = &choice else { unreachable!("it was made as such") };
+    let seconds = |backend: &Arc<dyn Backend>| Ok(if backend.id() == "cpu" { 9.0 } else { 1.0 });
+    let choose = || learned.choose((&problem(3)).into(), seconds);
+    let id = |chosen: &choice::Chosen<'_>| chosen.gpu.map(|gpu| gpu.id().to_owned());
+    let held: Vec<_> = (0..4).map(|_| choose()).collect();
+    let ids: Vec<_> = held.iter().map(id).map(Option::unwrap).collect();
+    assert_eq!(ids, ["gl:0", "gl:1", "gl:0", "gl:1"]);
+    drop(held);
+    for _ in 0..2 {
+        let alone = choose();
+        assert_eq!(id(&alone).as_deref(), Some("gl:0"));
+    }
+}
+
 #[test]
 fn an_invalid_selector_says_what_is_valid() {
     let message = |selector| Device::open(selector).err().expect("should be refused").to_string();
@@ -325,8 +381,8 @@ fn devices_have_the_names_that_open_them() {
 fn the_cpu_wins_a_tie() {
     let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
     let work = predict::conv2d_work(&problem(100));
-    assert!(fastest(&backend(1e12), &[backend(1e12)], work).is_none());
-    assert!(fastest(&backend(1e10), &[backend(1e12)], work).is_some());
+    assert!(choice::fastest(&backend(1e12), &[backend(1e12)], work).is_none());
+    assert!(choice::fastest(&backend(1e10), &[backend(1e12)], work).is_some());
 }
 
 /// `SPARKLE_DEVICE` replaces `auto`, and a wrong environment variable is reported once. Runs in a process of its own.

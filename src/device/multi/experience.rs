@@ -8,11 +8,12 @@ use super::learner::{Learner, Split};
 use super::parts::{Axis, conv2d_part, gemm_part, gemm_work};
 use super::together::{Done, Outcome, lock};
 use crate::backend::Backend;
+use crate::device::kind::Kind;
 use crate::device::predict::{conv2d_work, work_seconds};
 use crate::error::Result;
 use crate::memory::roofline;
 use crate::memory::shares::{Line, by_weight};
-use crate::problem::{Conv2d, Gemm, GemmSizes};
+use crate::problem::{Conv2d, Gemm};
 use crate::store::store;
 
 /// The most kinds of calls that a device remembers.
@@ -22,15 +23,6 @@ const MAX_KINDS: usize = 1024;
 #[derive(Default)]
 pub struct Experience {
     known: HashMap<Kind, Arc<Mutex<Learner>>>,
-}
-
-/// Calls that take the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A convolution, and whether its weights come with the call ([`Conv2d::is_once`]).
-    Conv2d(Conv2d),
-    /// A product, and whether C is read.
-    Gemm(GemmSizes, bool),
 }
 
 /// The shares of one kind of call: how it is cut, and what is known about it.
@@ -46,7 +38,7 @@ impl Multi {
     /// How convolutions like `problem` are shared.
     pub(super) fn shares_of_conv2d(&self, problem: &Conv2d) -> Shares {
         let axis = Axis::of_conv2d(problem, self.members.len());
-        self.shares(Kind::Conv2d(*problem), axis, |backend, units| {
+        self.shares(problem.into(), axis, |backend, units| {
             let hierarchy = backend.hierarchy()?;
             let (part, times) = conv2d_part(problem, axis.dimension, axis.span(units));
             let mut work = conv2d_work(&part);
@@ -60,8 +52,7 @@ impl Multi {
     /// How products like `problem` are shared.
     pub(super) fn shares_of_gemm(&self, problem: &Gemm) -> Shares {
         let axis = Axis::of_gemm(problem, self.members.len());
-        let kind = Kind::Gemm(*problem.sizes(), problem.beta() != 0.0);
-        self.shares(kind, axis, |backend, units| {
+        self.shares(problem.into(), axis, |backend, units| {
             let part = gemm_part(problem, axis.dimension, axis.span(units));
             Ok(roofline::seconds(&backend.hierarchy()?, gemm_work(&part)))
         })
