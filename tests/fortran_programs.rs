@@ -366,6 +366,7 @@ fn reference_kernels_are_parsed() {
 fn reference_kernels_on_gl() {
     if support::gl_available() {
         silent("kernel_dispatch", &[]);
+        silent("kernel_refusals", &[]);
     }
 }
 
@@ -519,7 +520,7 @@ fn names_in(list: &str) -> BTreeSet<String> {
 #[test]
 fn floating_point_traps() {
     let everywhere = ["modern_conv2d", "modern_sgemm", "modern_handles", "modern_stream", "reference_cpu"];
-    let gl = ["modern_gl", "reference_gpu", "gpu_dispatch", "async_executor"];
+    let gl = ["modern_gl", "reference_gpu", "gpu_dispatch", "async_executor", "kernel_refusals"];
     for name in everywhere.iter().chain(gl.iter().filter(|_| support::gl_available())) {
         passed(&ran(&Build::Trapping.program(&format!("tests/fortran/{name}.f90"), &[]), &[], &[]));
     }

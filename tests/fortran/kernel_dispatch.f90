@@ -1,6 +1,6 @@
-!> The kernels of `tests/kernels/reference` on OpenGL, through every dispatcher of the reference modules and every way that scalars
-!> arrive, in contexts of desktop OpenGL and of OpenGL ES. All data are small integers, so results are exact. Run it in the
-!> repository's folder. Needs a GL device.
+!> The kernels of `tests/kernels/reference` on OpenGL, through every dispatcher of the reference modules and every way that
+!> scalars arrive, in contexts of desktop OpenGL and of OpenGL ES. All data are small integers, so results are exact. Run it
+!> in the repository's folder. Needs a GL device.
 module dispatch_cases
   use, intrinsic :: iso_c_binding, only: c_float, c_int, c_int32_t, c_int64_t, c_intptr_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: int32, real32, real64

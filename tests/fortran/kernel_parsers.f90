@@ -1,5 +1,5 @@
-!> The kernels of `tests/kernels/reference` as the reference's parsers describe them, twice in one process; their GLSL; bad files and
-!> names; the counts of operations and bytes. Run it in the repository's folder. It needs no GPU.
+!> The kernels of `tests/kernels/reference` as the reference's parsers describe them, twice in one process; their GLSL; bad
+!> files and names; the counts of operations and bytes. Run it in the repository's folder. It needs no GPU.
 module parser_cases
   use checks
   use sparkle_fortran_params

@@ -1,6 +1,6 @@
-!> A program with its own OpenGL calls, through the interfaces of `gl_constants` and libGL, on a kernel of `sparkle_shader_parser_v2`.
-!> Every constant and every interface is used; those of GLFW are only declared. Run it in the repository's folder. Needs a GL device,
-!> and libGL.
+!> A program with its own OpenGL calls, through the interfaces of `gl_constants` and libGL, on a kernel of
+!> `sparkle_shader_parser_v2`. Every constant and every interface is used; those of GLFW are only declared. Run it in the
+!> repository's folder. Needs a GL device, and libGL.
 program raw_gl_constants
   use gl_constants
   use checks
