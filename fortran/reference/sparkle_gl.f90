@@ -13,9 +13,9 @@ module sparkle_gl
   use sparkle_support, only: text_at
   implicit none
   private
-  public :: gl_is_ready, gl_forget_errors, gl_had_error
-  public :: gl_build, gl_bytes_of, gl_has_extension, gl_integer, gl_is_buffer, gl_largest_block, gl_read, gl_spoil, gl_text, &
-    gl_timeout_ns
+  public :: gl_address, gl_calls_found, gl_is_ready, gl_forget_errors, gl_had_error
+  public :: gl_build, gl_built, gl_bytes_of, gl_has_extension, gl_integer, gl_is_buffer, gl_largest_block, gl_read, &
+    gl_spoil, gl_text, gl_timeout_ns
 
   integer(c_int32_t), parameter, public :: GL_NO_ERROR = 0
   integer(c_int32_t), parameter, public :: GL_VENDOR = int(z'1F00', c_int32_t)
@@ -241,6 +241,8 @@ module sparkle_gl
     end function look_up
   end interface
 
+  procedure(look_up), pointer :: find => null()
+
   procedure(call_0), pointer, protected, public :: glFinish => null()
   procedure(call_0), pointer, protected, public :: glFlush => null()
   procedure(call_1), pointer, protected, public :: glCompileShader => null()
@@ -327,10 +329,22 @@ contains
   logical function gl_is_ready()
     gl_is_ready = .false.
     if (gpu_initialize_opengl() == 0) return
+    gl_is_ready = gl_calls_found()
+  end function gl_is_ready
+
+  !> Looks up the calls above and leaves the current context alone. False if there is no EGL.
+  logical function gl_calls_found()
     ! All threads find the same addresses, so it does not matter which thread stores them.
     if (.not. associated(glDeleteSync)) call load()
-    gl_is_ready = associated(glDeleteSync)
-  end function gl_is_ready
+    gl_calls_found = associated(glDeleteSync)
+  end function gl_calls_found
+
+  !> The address of another call of OpenGL or EGL, after `gl_calls_found`. Its name ends with a NUL.
+  type(c_funptr) function gl_address(name)
+    character(len=*), intent(in) :: name
+
+    gl_address = find(name)
+  end function gl_address
 
   !> Whether a GL call has failed since the last query. The loop is bounded, because a lost context reports errors
   !> endlessly.
@@ -476,7 +490,7 @@ contains
 
     call env%enter()
     if (label_of(program_id) == label) return
-    program_id = built(source)
+    program_id = gl_built(source)
     if (program_id /= 0) call glObjectLabel(GL_PROGRAM, program_id, len(label, c_int32_t), label)
   end subroutine gl_build
 
@@ -493,7 +507,8 @@ contains
     label = buffer(:length)
   end function label_of
 
-  integer(c_int32_t) function built(source) result(program_id)
+  !> Builds a program from one compute shader in the current context; 0 if that fails. The shader stays attached.
+  integer(c_int32_t) function gl_built(source) result(program_id)
     character(len=*), intent(in) :: source
     character(kind=c_char, len=len(source) + 1), target :: text
     integer(c_int32_t) :: shader, done(1)
@@ -520,12 +535,11 @@ contains
     if (done(1) /= 0 .and. .not. failed) return
     if (program_id /= 0) call glDeleteProgram(program_id)
     program_id = 0
-  end function built
+  end function gl_built
 
   !> Looks up every call through EGL. The library's context comes from this EGL, so it is loaded, and stays loaded.
   subroutine load()
     integer(c_int), parameter :: RTLD_NOW = 2
-    procedure(look_up), pointer :: find
     type(c_ptr) :: egl
     type(c_funptr) :: address
 

@@ -135,6 +135,23 @@ module sparkle_c
   integer(c_int32_t), parameter :: C_ARG_ARRAY = 2
   integer(c_int32_t), parameter :: C_ARG_BUFFER = 3
 
+  integer(c_int32_t), parameter :: C_ARGUMENT_INDEX = 0
+  integer(c_int32_t), parameter :: C_ARGUMENT_SCALAR = 1
+  integer(c_int32_t), parameter :: C_ARGUMENT_ELEMENT = 2
+  integer(c_int32_t), parameter :: C_ARGUMENT_ARRAY = 3
+  integer(c_int32_t), parameter :: C_ARGUMENT_REDUCTION = 4
+
+  integer(c_int32_t), parameter :: C_INTENT_IN = 0
+  integer(c_int32_t), parameter :: C_INTENT_OUT = 1
+  integer(c_int32_t), parameter :: C_INTENT_INOUT = 2
+
+  integer(c_int32_t), parameter :: C_GLSL_310_ES = 310
+  integer(c_int32_t), parameter :: C_GLSL_430 = 430
+
+  integer(c_int32_t), parameter :: C_PARAMETERS_UNIFORM = 0
+  integer(c_int32_t), parameter :: C_PARAMETERS_BUFFER = 1
+  integer(c_int32_t), parameter :: C_PARAMETERS_INLINE = 2
+
   type, bind(C) :: c_kernel_info
     integer(c_size_t) :: size = 0
     integer(c_int32_t) :: dims = 0
@@ -388,6 +405,18 @@ module sparkle_c
       type(c_argument_info), intent(inout) :: info
       integer(c_int32_t) :: status
     end function c_kernel_argument
+
+    function c_kernel_source(kernel, version, method, text, capacity, length) &
+      bind(C, name="sparkle_kernel_source") result(status)
+      import :: c_char, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: kernel
+      integer(c_int32_t), value :: version
+      integer(c_int32_t), value :: method
+      character(kind=c_char), intent(inout), optional :: text(*)
+      integer(c_size_t), value :: capacity
+      integer(c_size_t), intent(inout) :: length
+      integer(c_int32_t) :: status
+    end function c_kernel_source
 
     function c_kernel_diagnostics(kernel, text, capacity, length) &
       bind(C, name="sparkle_kernel_diagnostics") result(status)

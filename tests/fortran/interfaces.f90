@@ -2,7 +2,7 @@
 !> constants. `fortran_programs.rs` compares the lists below with the modules. Results are checked, most of them again in other
 !> programs. Needs a GL device.
 module interface_cases
-  use, intrinsic :: iso_c_binding, only: c_int, c_loc, c_ptr
+  use, intrinsic :: iso_c_binding, only: c_int, c_intptr_t, c_loc, c_null_ptr, c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use checks
   use cpu_conv2d_reference, only: conv2d_cpu_benchmark, conv2d_cpu_reference, conv2d_cpu_with_warmup
@@ -19,6 +19,19 @@ module interface_cases
   use sparkle_conv2d_v2, only: conv2d, conv2d_cleanup, conv2d_init, conv2d_set_profiling, conv2d_show_stats
   use sparkle_dynamic_shader_system, only: detect_gpu_architecture, find_in_cache_system, get_optimal_shader, &
     gpu_architecture, init_shader_system, shader_system, update_performance_system
+  use sparkle_fortran_params, only: create_param_strategy, destroy_param_strategy, param_method, param_strategy, &
+    PARAM_BUFFER_BINDING, PARAMS_BUFFER, PARAMS_INLINE, PARAMS_UNIFORM
+  use sparkle_fortran_shaders, only: glsl_cleanup, glsl_context, glsl_init, sporkle_compile_and_dispatch
+  use sparkle_fortran_shaders_v2, only: shader_cache_entry_v2, sporkle_benchmark_params, sporkle_compile_and_dispatch_v2, &
+    sporkle_set_param_method
+  use sparkle_gpu_benchmark, only: benchmark_kernel, gpu_benchmark_param_methods, kernel_profile, &
+    measure_arithmetic_intensity, profile_kernel
+  use sparkle_gpu_executor, only: cleanup_executor, create_buffer, delete_buffer, execute_kernel, gpu_executor, &
+    initialize_executor, read_buffer, update_buffer
+  use sparkle_shader_parser, only: generate_glsl, kernel_arg, parse_fortran_kernel, shader_kernel
+  use sparkle_shader_parser_simple, only: parse_kernel_simple, print_kernel_info, shader_kernel_simple
+  use sparkle_shader_parser_v2, only: generate_glsl_v2, kernel_arg_v2, kernel_param, parse_fortran_kernel_v2, &
+    shader_kernel_v2
   use sparkle_glsl_generator, only: convolution_config, generate_conv_glsl_shader
   use sparkle_gpu_dispatch, only: create_gpu_kernel, execute_conv2d_gpu, gpu_device, gpu_free, gpu_kernel, gpu_malloc, &
     gpu_memcpy, gpu_memory, gpu_synchronize, GPU_TO_HOST, HOST_TO_GPU, init_gpu_device, launch_gpu_kernel
@@ -313,6 +326,131 @@ contains
     call check_output('gpu_benchmark_shader_variants')
     call gpu_cleanup()
   end subroutine shaders
+  !> The same for the modules of kernels.
+  subroutine kinds_of_kernel_components()
+    type(shader_kernel), target :: first
+    type(shader_kernel_v2), target :: second
+    type(shader_kernel_simple), target :: simple
+    type(kernel_arg), target :: arg
+    type(kernel_arg_v2), target :: arg_v2
+    type(kernel_param), target :: param
+    type(param_method), target :: method
+    type(param_strategy), target :: strategy
+    type(glsl_context), target :: ctx
+    type(shader_cache_entry_v2), target :: entry
+    type(gpu_executor), target :: exec
+    type(kernel_profile), target :: profile
+    real, pointer :: a_real
+    real(real64), pointer :: a_real64
+    integer, pointer :: an_integer
+    integer(c_int), pointer :: a_c_int
+    logical, pointer :: a_logical
+    type(c_ptr), pointer :: a_c_ptr
+    character(len=16), pointer :: a_text16
+    character(len=32), pointer :: a_text32
+    character(len=64), pointer :: a_text64
+    character(len=256), pointer :: a_text256
+    character(len=4096), pointer :: a_text4096
+
+    a_text64 => arg%name; a_text32 => arg%type_str; a_text16 => arg%intent; an_integer => arg%binding_slot
+    call check(arg%name == '' .and. arg%type_str == '' .and. arg%intent == '' .and. arg%binding_slot == -1, 'kernel_arg')
+    a_text64 => arg_v2%name; a_text32 => arg_v2%type_str; a_text16 => arg_v2%intent; an_integer => arg_v2%binding_slot
+    a_logical => arg_v2%is_scalar
+    call check(arg_v2%binding_slot == -1 .and. .not. arg_v2%is_scalar, 'kernel_arg_v2')
+    a_text64 => param%name; a_text32 => param%type_str; an_integer => param%param_index
+    call check(param%param_index == -1, 'kernel_param')
+    a_text256 => first%name; a_text4096 => first%body; an_integer => first%local_size_x; an_integer => first%local_size_y
+    an_integer => first%local_size_z; an_integer => first%num_inputs; an_integer => first%num_outputs
+    call check(first%local_size_x == 64 .and. first%local_size_y == 1 .and. first%local_size_z == 1 .and. &
+      .not. allocated(first%args), 'shader_kernel')
+    a_text256 => second%name; a_text4096 => second%body; an_integer => second%local_size_x
+    an_integer => second%local_size_y; an_integer => second%local_size_z; an_integer => second%num_inputs
+    an_integer => second%num_outputs; an_integer => second%param_method
+    call check(second%local_size_x == 64 .and. second%param_method == PARAMS_BUFFER .and. .not. allocated(second%args) .and. &
+      .not. allocated(second%params), 'shader_kernel_v2')
+    a_text256 => simple%name; a_text4096 => simple%body; an_integer => simple%num_args
+    call check(simple%num_args == 0 .and. .not. allocated(simple%arg_names) .and. .not. allocated(simple%is_scalar), &
+      'shader_kernel_simple')
+    an_integer => method%method; a_real => method%setup_time_ms; a_real => method%dispatch_time_ms
+    a_logical => method%is_supported; an_integer => strategy%preferred_method; a_logical => strategy%benchmarked
+    call check(size(strategy%methods) == 3, 'param_strategy')
+    a_c_ptr => ctx%egl_display; a_c_ptr => ctx%egl_context; a_logical => ctx%initialized
+    call check(.not. ctx%initialized, 'glsl_context')
+    a_text256 => entry%kernel_name; an_integer => entry%program; an_integer => entry%param_method
+    an_integer => entry%kernel_info%param_method; a_logical => entry%is_valid
+    call check(.not. entry%is_valid, 'shader_cache_entry_v2')
+    a_c_int => exec%program; a_c_int => exec%shader; a_c_int => exec%param_buffer; an_integer => exec%num_buffers
+    a_logical => exec%initialized
+    call check(exec%program == 0 .and. .not. exec%initialized .and. .not. allocated(exec%buffers) .and. &
+      .not. allocated(exec%buffer_sizes), 'gpu_executor')
+    a_real64 => profile%time_ms; a_real64 => profile%gflops; a_real64 => profile%bandwidth_gb_s
+    a_real64 => profile%arithmetic_intensity; an_integer => profile%optimal_local_size
+    an_integer => profile%optimal_param_method
+    call check(profile%optimal_local_size == 64 .and. profile%optimal_param_method == PARAMS_BUFFER, 'kernel_profile')
+    call check(associated(a_real) .and. associated(a_real64) .and. associated(an_integer) .and. associated(a_c_int) .and. &
+      associated(a_logical) .and. associated(a_c_ptr) .and. associated(a_text16) .and. associated(a_text32) .and. &
+      associated(a_text64) .and. associated(a_text256) .and. associated(a_text4096), 'one of each')
+  end subroutine kinds_of_kernel_components
+
+  !> vector_add through every procedure, in a context of OpenGL ES. Run it in the repository's folder.
+  subroutine kernels()
+    character(len=*), parameter :: FILE = 'tests/kernels/reference/kernels.f90', NAME = 'vector_add'
+    real(real32), target :: x(100), y(100), found(100)
+    type(glsl_context) :: ctx
+    type(gpu_executor) :: exec
+    type(shader_kernel) :: first
+    type(shader_kernel_v2) :: kernel
+    type(kernel_profile) :: profile
+    type(param_strategy) :: strategy
+    integer(c_int) :: names(2)
+    type(c_ptr) :: buffers(2)
+    integer :: status, round
+
+    status = glsl_init(ctx=ctx)
+    call check(status == 0, 'glsl_init')
+    strategy = create_param_strategy()
+    call destroy_param_strategy(strategy=strategy)
+    call check(strategy%preferred_method == PARAMS_BUFFER .and. PARAM_BUFFER_BINDING == 15 .and. &
+      PARAMS_UNIFORM + PARAMS_INLINE == 4, 'create_param_strategy')
+    first = parse_fortran_kernel(filename=FILE, kernel_name=NAME)
+    kernel = parse_fortran_kernel_v2(filename=FILE, kernel_name=NAME, param_method=PARAMS_UNIFORM)
+    call check(generate_glsl(kernel=first) == generate_glsl_v2(kernel=parse_fortran_kernel_v2(FILE, NAME)), 'GLSL')
+    call print_kernel_info(kernel=parse_kernel_simple(filename=FILE, kernel_name=NAME))
+    x = data_of(100, 1)
+    y = data_of(100, 2)
+    call initialize_executor(exec=exec, kernel=kernel)
+    names(1) = create_buffer(exec=exec, size_bytes=400_c_size_t, binding=0)
+    names(2) = create_buffer(exec=exec, size_bytes=400_c_size_t, binding=1)
+    buffers = [(transfer(int(names(round), c_intptr_t), c_null_ptr), round=1, 2)]
+    call update_buffer(buffer_id=names(1), data=c_loc(x), size_bytes=400_c_size_t)
+    do round = 1, 3
+      call update_buffer(buffer_id=names(2), data=c_loc(y), size_bytes=400_c_size_t)
+      status = 0
+      select case (round)
+      case (1)
+        call execute_kernel(exec=exec, kernel=kernel, work_size=100, params=[real(real32) ::])
+      case (2)
+        call sporkle_compile_and_dispatch(kernel_file=FILE, kernel_name=NAME, global_size=100, buffers=buffers, status=status)
+      case (3)
+        call sporkle_set_param_method(method=PARAMS_INLINE)
+        call sporkle_compile_and_dispatch_v2(kernel_file=FILE, kernel_name=NAME, global_size=100, buffers=buffers, &
+          params=[character(len=4) ::], param_values=[integer ::], status=status)
+      end select
+      call read_buffer(buffer_id=names(2), data=c_loc(found), size_bytes=400_c_size_t)
+      call check(status == 0 .and. same_bits(found, x + y), 'vector_add')
+    end do
+    call sporkle_benchmark_params(kernel_file=FILE, kernel_name=NAME)
+    call check(benchmark_kernel(exec=exec, kernel=kernel, work_size=100, params=[real(real32) ::], iterations=3) > 0, &
+      'benchmark_kernel')
+    status = gpu_benchmark_param_methods(kernel=kernel, work_size=100, params=[real(real32) ::])
+    call check(status == kernel%param_method, 'gpu_benchmark_param_methods')
+    profile = profile_kernel(kernel=kernel, work_size=100, params=[real(real32) ::])
+    call check(profile%time_ms > 0 .and. abs(profile%arithmetic_intensity - &
+      measure_arithmetic_intensity(kernel=kernel, work_size=100)) <= 0, 'profile_kernel')
+    call delete_buffer(buffer_id=names(1))
+    call cleanup_executor(exec=exec)
+    call glsl_cleanup(ctx=ctx)
+  end subroutine kernels
 end module interface_cases
 
 program interfaces
@@ -325,6 +463,8 @@ program interfaces
   weights = data_of(size(weights), 2)
   output = huge(output)
   call kinds_of_components()
+  call kinds_of_kernel_components()
+  call kernels()
   call on_the_cpu()
   call production()
   call on_the_gpu()
