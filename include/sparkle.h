@@ -806,6 +806,8 @@ sparkle_status sparkle_device_describe(size_t index,
 ///   tells who did what. If a device fails, the others compute its share. Only if the CPU fails as well, an output may
 ///   be partly written;
 /// - "cpu", or "gl:0", "gl:1" and so on, as sparkle_device_describe lists them;
+/// - "pci:ADDRESS", "uuid:UUID", "cuda:N" or the path of a render node: names that do not depend on other devices, where
+///   the system and the driver tell them; "sparkle info" lists them;
 /// - "name=TEXT": the first usable device whose name contains TEXT; case is ignored.
 ///
 /// A device other than "auto" and "multi" does not fall back to the CPU: its errors are returned. The one exception is a GPU that
