@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use support::{Ran, run_command};
 
 /// Module files, sorted by dependency.
-const MODULES: [&str; 41] = [
+const MODULES: [&str; 42] = [
     "fortran/src/sparkle_c.f90",
     "fortran/src/sparkle_support.f90",
     "fortran/src/sparkle_runtime.f90",

@@ -103,7 +103,7 @@ impl Device {
         };
         match &self.choice {
             EngineChoice::Fixed(backend) => on(backend),
-            EngineChoice::Auto { cpu, gpus } => match gpus.first() {
+            EngineChoice::Auto { cpu, gpus, .. } => match gpus.first() {
                 None => on(cpu),
                 Some(gpu) => on(gpu).or_else(|error| fall_back(gpu, error).and_then(|_| on(cpu))),
             },
@@ -119,7 +119,7 @@ impl Device {
     pub(super) fn engine_of(&self, owner: usize) -> Option<&Arc<dyn Backend>> {
         match &self.choice {
             EngineChoice::Fixed(backend) => Some(backend),
-            EngineChoice::Auto { cpu, gpus } => {
+            EngineChoice::Auto { cpu, gpus, .. } => {
                 std::iter::once(cpu).chain(gpus).find(|it| identity(it) == owner)
             }
             EngineChoice::Multi(multi) => multi.backends().find(|it| identity(it) == owner),

@@ -98,7 +98,7 @@ fn auto(gpus: Vec<Engine>) -> (Device, Arc<AtomicUsize>) {
     let cpu = Engine { id: "cpu", flops: 1e9, does: Does::Nothing, launches: Arc::default() };
     let launches = cpu.launches.clone();
     let gpus = gpus.into_iter().map(|gpu| Arc::new(gpu) as Arc<dyn Backend>).collect();
-    (Device { choice: EngineChoice::Auto { cpu: Arc::new(cpu), gpus } }, launches)
+    (Device { choice: EngineChoice::auto(Arc::new(cpu), gpus) }, launches)
 }
 
 #[test]
