@@ -51,6 +51,22 @@ pub trait Backend: Send + Sync {
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure.
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>>;
 
+    /// Prepares a convolution of some images of `whole`, with the kernel that `whole` would get: its results have the bits
+    /// that they have in a run of `whole`. An engine whose bits do not depend on the number of images need not implement
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Backend::plan_conv2d`].
+    fn plan_images(
+        &self,
+        _whole: &Conv2d,
+        part: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn Plan>> {
+        self.plan_conv2d(part, weights, bias)
+    }
+
     /// Creates a queue for jobs of this engine's plans, with threads and memory of its own.
     ///
     /// # Errors

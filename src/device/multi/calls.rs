@@ -9,6 +9,7 @@ use super::parts::{ConvPiece, GemmPiece, conv2d_part, weights_of};
 use super::together::merged;
 use crate::backend::{Backend, Dimension, Run};
 use crate::device::call;
+use crate::device::engine_plan::EnginePlan;
 use crate::error::Result;
 use crate::problem::{Conv2d, Gemm};
 
@@ -38,8 +39,14 @@ impl Multi {
         let compute = |member: Option<usize>, piece: &mut ConvPiece| {
             let (begin, backend) = (Instant::now(), self.engine(member));
             let data = part_of(problem, shares.axis.dimension, (weights, bias), piece);
-            let run =
-                each_image(piece, |input, output| call::once(&backend, &data.0, data.1, input, output))?;
+            let run = each_image(piece, |input, output| {
+                // The CPU's bits do not depend on the number of images.
+                if !self.keeps_bits(shares.axis.dimension) || backend.id() == "cpu" {
+                    return call::once(&backend, &data.0, data.1, input, output);
+                }
+                let plan = backend.plan_images(problem, &data.0, data.1.0, data.1.1)?;
+                EnginePlan::with_plan(&backend, plan).run(input, output, None)
+            })?;
             Ok((run, begin.elapsed().as_secs_f64()))
         };
         let whole = ConvPiece::whole(problem, shares.axis, input, output);

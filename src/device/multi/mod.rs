@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::predict::fall_back;
-use crate::backend::{Backend, Run};
+use crate::backend::{Backend, Dimension, Run};
 use crate::config::config;
 use crate::cpu;
 use crate::error::{Error, Result};
@@ -134,6 +134,12 @@ impl Multi {
     /// The threads that the CPU may use while all hardware GPUs are at work.
     pub fn least_cpu_threads(&self) -> usize {
         self.cpu_threads(self.members.iter())
+    }
+
+    /// Whether shares have the kernels that the whole would get, so that their bits do not depend on the cut: for fixed
+    /// shares of the images.
+    fn keeps_bits(&self, dimension: Dimension) -> bool {
+        self.weights.is_some() && dimension == Dimension::Images
     }
 
     /// The engines of its members.

@@ -112,7 +112,12 @@ impl MultiPlan {
         let piece = ConvPiece::of_range(&self.problem, self.shares.axis, first, count);
         let (part, (weights, bias)) =
             part_of(&self.problem, dimension, (&self.weights, self.bias.as_deref()), &piece);
-        let plan = Arc::new(EnginePlan::new(&self.multi.members[member].backend, &part, weights, bias)?);
+        let backend = &self.multi.members[member].backend;
+        let plan = match self.multi.keeps_bits(dimension) {
+            true => backend.plan_images(&self.problem, &part, weights, bias)?,
+            false => backend.plan_conv2d(&part, weights, bias)?,
+        };
+        let plan = Arc::new(EnginePlan::with_plan(backend, plan));
         let mut kept = lock(&self.kept[member]);
         if let Some(plan) = find(&mut kept) {
             // Another thread was faster.

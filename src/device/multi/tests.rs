@@ -276,3 +276,29 @@ fn devices_may_be_one_or_all_lost() {
     assert_eq!((&*run.device, run.shares.len()), ("cpu", 1));
     assert!(run.fallback.is_some_and(|it| it.starts_with("gl:0 was lost")));
 }
+
+/// With fixed shares the images have the bits that one device gives the whole batch, also where a smaller batch would get
+/// another kernel.
+#[test]
+fn fixed_shares_of_the_images_keep_the_bits_of_one_device() {
+    let Some(displays) = TwoDisplays::open() else { return };
+    let members = displays.engines.iter().map(|engine| Member::new(engine.clone(), false)).collect();
+    let multi = Multi::new("multi".to_owned(), members, Some(vec![1.0, 3.0]));
+    let several = Device { choice: EngineChoice::Multi(Arc::new(multi)) };
+    let alone = Device { choice: EngineChoice::Fixed(displays.engines[1].clone()) };
+    let mut random = Random::new(31);
+    for (n, c, side, k) in [(4, 16, 14, 32), (8, 40, 7, 24), (5, 3, 20, 9), (9, 64, 5, 64)] {
+        let desc =
+            Conv2dDesc { n, c, h: side, w: side, k, r: 3, s: 3, pad_h: 1, pad_w: 1, ..Default::default() };
+        let problem = Conv2d::new(desc).unwrap();
+        let (input, weights) = (random.reals(problem.input_len()), random.reals(problem.weights_len()));
+        let outputs = [&several, &alone].map(|device| {
+            let mut outputs = [(); 2].map(|()| vec![f32::NAN; problem.output_len()]);
+            let run = device.conv2d(&problem, &input, &weights, None, &mut outputs[0]).unwrap();
+            device.plan(&problem, &weights, None).unwrap().run(&input, &mut outputs[1]).unwrap();
+            (run.shares.len(), outputs.map(|output| output.iter().map(|it| it.to_bits()).collect::<Vec<_>>()))
+        });
+        assert_eq!((outputs[0].0, outputs[1].0), (2, 0));
+        assert!(outputs[0].1 == outputs[1].1, "{desc:?}");
+    }
+}

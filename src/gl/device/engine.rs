@@ -119,6 +119,51 @@ impl Engine {
         Ok(chosen)
     }
 
+    /// A plan for `problem`, some images of `whole`, with a variant that is chosen for `whole`.
+    fn plan_as(
+        &self,
+        whole: &Conv2d,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn Plan>> {
+        let (whole, problem) =
+            (&preferred(whole, config().algorithm), &preferred(problem, config().algorithm));
+        let recipe_weights = allocate::copied(weights, "a copy of the weights")?;
+        let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
+        let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
+        let (images, variant, seconds, kernel) = self.worker.call(|session| {
+            let limit = convolution::images_at_once(session.context(), problem)?;
+            if streams {
+                // The pipeline of its calls prepares it for its pieces, on a context of its own.
+                let limit = session.context().capabilities().max_elements();
+                let images = PipelineOptions::of_calls().images_each(problem, limit);
+                let (variant, kernel) = tune::choose_built(&mut session.programs, whole, images)?;
+                return Ok((images, variant, tune::expected(session.context(), problem, &variant), kernel));
+            }
+            let prepared = tune::prepare_part(&mut session.programs, (whole, problem), weights, bias)?;
+            let variant = prepared.variant();
+            let made = (
+                limit,
+                variant,
+                tune::expected(session.context(), problem, &variant),
+                prepared.kernel().to_owned(),
+            );
+            session.keep(key, prepared)?;
+            Ok(made)
+        })?;
+        Ok(Box::new(GlPlan {
+            worker: self.worker.clone(),
+            key,
+            streams,
+            images,
+            is_held: AtomicBool::new(!streams),
+            has_run: AtomicBool::new(false),
+            recipe: Arc::new(Chosen { variant, seconds }.recipe(*problem, recipe_weights, recipe_bias)),
+            kernel,
+        }))
+    }
+
     /// Runs a kernel whose scalars arrive by `parameters`. The arrays are written only on success.
     ///
     /// # Errors
@@ -220,46 +265,17 @@ impl Backend for Engine {
     }
 
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
-        let problem = &preferred(problem, config().algorithm);
-        let recipe_weights = allocate::copied(weights, "a copy of the weights")?;
-        let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
-        let (key, streams) = (self.next_key.fetch_add(1, Ordering::Relaxed), self.streams(problem));
-        let (images, variant, seconds, kernel) = self.worker.call(|session| {
-            let limit = convolution::images_at_once(session.context(), problem)?;
-            if streams {
-                // The pipeline of its calls prepares it for its pieces, on a context of its own.
-                let limit = session.context().capabilities().max_elements();
-                let images = PipelineOptions::of_calls().images_each(problem, limit);
-                let (variant, kernel) = tune::choose_built(&mut session.programs, problem, images)?;
-                return Ok((images, variant, tune::expected(session.context(), problem, &variant), kernel));
-            }
-            let prepared = tune::prepare(
-                &mut session.programs,
-                tune::policy(problem, config()),
-                problem,
-                weights,
-                bias,
-            )?;
-            let variant = prepared.variant();
-            let made = (
-                limit,
-                variant,
-                tune::expected(session.context(), problem, &variant),
-                prepared.kernel().to_owned(),
-            );
-            session.keep(key, prepared)?;
-            Ok(made)
-        })?;
-        Ok(Box::new(GlPlan {
-            worker: self.worker.clone(),
-            key,
-            streams,
-            images,
-            is_held: AtomicBool::new(!streams),
-            has_run: AtomicBool::new(false),
-            recipe: Arc::new(Chosen { variant, seconds }.recipe(*problem, recipe_weights, recipe_bias)),
-            kernel,
-        }))
+        self.plan_as(problem, problem, weights, bias)
+    }
+
+    fn plan_images(
+        &self,
+        whole: &Conv2d,
+        part: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn Plan>> {
+        self.plan_as(whole, part, weights, bias)
     }
 
     fn queue(&self, options: PipelineOptions) -> Result<Arc<dyn Queue>> {

@@ -103,6 +103,21 @@ pub fn prepare(
     })
 }
 
+/// As [`prepare`] for `part`, some images of `whole`, with a variant that is chosen for `whole`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_part(
+    programs: &mut Programs,
+    (whole, part): (&Conv2d, &Conv2d),
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Buffered> {
+    first_that_works(programs, policy(whole, config()), whole, |programs, variant| {
+        Buffered::new(programs, *variant, part, weights, bias)
+    })
+}
+
 /// Calls `prepare` with the variants for `problem`, best first, until the driver can build one.
 ///
 /// # Errors
