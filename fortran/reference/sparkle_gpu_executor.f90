@@ -28,7 +28,7 @@ module sparkle_gpu_executor
 
   type :: special_program
     real(real64), allocatable :: values(:)
-    type(kernel_program) :: program
+    type(kernel_program) :: program = kernel_program()
   end type special_program
 
   !> `program` and `shader` are those of the kernel that was initialised or executed last. `param_buffer` holds the
@@ -42,8 +42,8 @@ module sparkle_gpu_executor
     integer(c_int) :: param_buffer = 0
     integer :: num_buffers = 0
     logical :: initialized = .false.
-    type(kernel_program), private :: built
-    type(special_program), private :: special(SPECIAL)
+    type(kernel_program), private :: built = kernel_program()
+    type(special_program), private :: special(SPECIAL) = special_program()
     integer, private :: next_special = 1
   end type gpu_executor
 

@@ -19,7 +19,7 @@ module sparkle_kernel_programs
 
   !> A kernel as a program of the current context; `id` is 0 if it is not built.
   type, public :: kernel_program
-    type(kernel_facts) :: facts
+    type(kernel_facts) :: facts = kernel_facts()
     !> The method that was asked for, and the one of the text: with uniforms where the driver has no binding 15.
     integer :: method = 0
     integer :: used_method = 0

@@ -29,7 +29,7 @@ module sparkle_shader_parser
     integer :: num_outputs = 0
     character(len=4096) :: body = ""
     type(kernel_arg), allocatable :: args(:)
-    type(kernel_facts), private :: facts
+    type(kernel_facts), private :: facts = kernel_facts()
   end type shader_kernel
 
 contains

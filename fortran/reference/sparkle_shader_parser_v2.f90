@@ -41,7 +41,7 @@ module sparkle_shader_parser_v2
     type(kernel_arg_v2), allocatable :: args(:)
     type(kernel_param), allocatable :: params(:)
     integer :: param_method = PARAMS_BUFFER
-    type(kernel_facts) :: facts
+    type(kernel_facts) :: facts = kernel_facts()
   end type shader_kernel_v2
 
 contains

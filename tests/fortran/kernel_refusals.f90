@@ -2,7 +2,8 @@
 !> as they were. Then what they measure, and the bounded number of programs that they keep. Run it in the repository's
 !> folder. Needs a GL device.
 module refusal_cases
-  use, intrinsic :: iso_c_binding, only: c_int, c_int32_t, c_intptr_t, c_loc, c_null_ptr, c_ptr, c_size_t
+  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_int, c_int32_t, c_intptr_t, c_loc, c_null_char, &
+    c_null_ptr, c_ptr, c_size_t
   use, intrinsic :: iso_fortran_env, only: real32, real64
   use checks
   use gpu_opengl_interface, only: gpu_cleanup, gpu_init
@@ -23,6 +24,20 @@ module refusal_cases
   type(gpu_executor) :: exec
   real(real32), target :: x(N), y(N)
   type(c_ptr) :: buffers(2)
+
+  interface
+    function c_mkdtemp(template) bind(C, name="mkdtemp") result(path)
+      import :: c_char, c_ptr
+      character(kind=c_char), intent(inout) :: template(*)
+      type(c_ptr) :: path
+    end function c_mkdtemp
+
+    function c_rmdir(path) bind(C, name="rmdir") result(status)
+      import :: c_char, c_int
+      character(kind=c_char), intent(in) :: path(*)
+      integer(c_int) :: status
+    end function c_rmdir
+  end interface
 
 contains
 
@@ -248,6 +263,70 @@ contains
     call gl_forget_errors()
   end function living_programs
 
+  !> Scalars of 8 bytes, logical ones, and a file that changes between two calls. Desktop OpenGL alone has doubles.
+  subroutine doubles()
+    character(kind=c_char, len=*), parameter :: HEAD = '  !@kernel' // new_line('a') // '  pure subroutine mixed(i, s, n, d, ' // &
+      'flip, x, y)' // new_line('a') // 'integer(int32), value :: i, n' // new_line('a') // 'real(real32), value :: s' // &
+      new_line('a') // 'real(real64), value :: d' // new_line('a') // 'logical, value :: flip' // new_line('a') // &
+      'real(real32), intent(in) :: x' // new_line('a') // 'real(real32), intent(inout) :: y' // new_line('a') // &
+      'y = s * x + real(d, real32) * real(n, real32)' // new_line('a') // 'if (flip) y = -y' // new_line('a')
+    character(len=*), parameter :: TAIL = 'end subroutine mixed' // new_line('a') // 'end module mixed_kernels' // &
+      new_line('a')
+    character(kind=c_char, len=32), target :: folder
+    character(len=:), allocatable :: file
+    type(shader_kernel_v2) :: kernel
+    type(c_ptr) :: place
+    integer :: method, status
+
+    folder = '/tmp/sparkle_kernel_XXXXXX' // c_null_char
+    place = c_mkdtemp(folder)
+    call check(c_associated(place), 'mkdtemp')
+    file = folder(:index(folder, c_null_char) - 1) // '/mixed.f90'
+    call write_file(file, HEAD // TAIL)
+    do method = 1, 3
+      kernel = parse_fortran_kernel_v2(file, 'mixed', method)
+      call check(size(kernel%params) == 5 .and. kernel%params(4)%type_str == 'double' .and. &
+        kernel%params(5)%type_str == 'bool', 'types')
+      call check(index(generate_glsl_v2(kernel), '#version 430') == 1, 'doubles need desktop OpenGL')
+      call refresh()
+      call initialize_executor(exec, kernel)
+      call execute_kernel(exec, kernel, N, [0.5_real32, 3.0_real32, -0.25_real32, 1.0_real32], status)
+      call check(status == 0, 'mixed scalars')
+      call check_buffers(-(0.5_real32 * x - 0.75_real32), 'mixed scalars')
+      call sporkle_set_param_method(method)
+      call sporkle_compile_and_dispatch_v2(file, 'mixed', N, buffers, ['FLIP', 'n   ', 'd   ', 's   '], [0, 3, 5, 2], status)
+      call check(status == 0, 'mixed scalars by name')
+      call check_buffers(2 * x + 15, 'mixed scalars by name')
+    end do
+    call write_file(file, HEAD // 'y = y + 1.0' // new_line('a') // TAIL)
+    call sporkle_compile_and_dispatch_v2(file, 'mixed', N, buffers, param_values=[2, 3, 5, 0], status=status)
+    call check(status == 0, 'a changed file')
+    call check_buffers(2 * x + 16, 'a changed file')
+    call delete_file(file)
+    call sporkle_compile_and_dispatch_v2(file, 'mixed', N, buffers, param_values=[2, 3, 5, 0], status=status)
+    call check(status == -1, 'a deleted file')
+    call check(c_rmdir(folder) == 0, 'rmdir')
+    call refresh()
+  end subroutine doubles
+
+  subroutine write_file(file, lines)
+    character(len=*), intent(in) :: file, lines
+    integer :: unit
+
+    open (newunit=unit, file=file, access='stream', form='unformatted', status='replace', action='write')
+    write (unit) 'module mixed_kernels' // new_line('a') // 'use iso_fortran_env, only: int32, real32, real64' // &
+      new_line('a') // 'implicit none' // new_line('a') // 'contains' // new_line('a') // lines
+    close (unit)
+  end subroutine write_file
+
+  subroutine delete_file(file)
+    character(len=*), intent(in) :: file
+    integer :: unit
+
+    open (newunit=unit, file=file, status='old')
+    close (unit, status='delete')
+  end subroutine delete_file
+
   subroutine measurements()
     type(shader_kernel_v2) :: kernel, nothing
     type(kernel_profile) :: profile
@@ -308,6 +387,7 @@ program kernel_refusals
     call dispatches()
     call executors()
     call many_programs()
+    if (round == 1) call doubles()
     call measurements()
     call cleanup_executor(exec)
     call check(exec%num_buffers == 0 .and. .not. exec%initialized, 'cleanup_executor')
