@@ -5,8 +5,8 @@
 module sparkle_kernel_programs
   use, intrinsic :: iso_c_binding, only: c_double, c_float, c_int32_t, c_int64_t, c_int8_t, c_loc
   use, intrinsic :: iso_fortran_env, only: int64, real64
-  use sparkle_c, only: C_ARGUMENT_ELEMENT, C_ARGUMENT_SCALAR, C_GLSL_310_ES, C_GLSL_430, C_TYPE_INT32, C_TYPE_LOGICAL, &
-    C_TYPE_REAL32, C_TYPE_REAL64
+  use sparkle_c, only: C_ARGUMENT_ELEMENT, C_ARGUMENT_SCALAR, C_GLSL_310_ES, C_GLSL_430, SPARKLE_TYPE_INT32, SPARKLE_TYPE_LOGICAL, &
+    SPARKLE_TYPE_REAL32, SPARKLE_TYPE_REAL64
   use sparkle_current_gl
   use sparkle_fortran_params, only: PARAMS_BUFFER, PARAMS_INLINE, PARAMS_UNIFORM
   use sparkle_gl
@@ -355,11 +355,11 @@ contains
         if (program%uniforms(slot) == '') cycle
         location = uniform_at(program%id, program%uniforms(slot))
         select case (argument%type)
-        case (C_TYPE_REAL32)
+        case (SPARKLE_TYPE_REAL32)
           call glUniform1f(location, real(values(slot), c_float))
-        case (C_TYPE_REAL64)
+        case (SPARKLE_TYPE_REAL64)
           call glUniform1d(location, real(values(slot), c_double))
-        case (C_TYPE_LOGICAL)
+        case (SPARKLE_TYPE_LOGICAL)
           call glUniform1i(location, merge(1_c_int32_t, 0_c_int32_t, abs(values(slot)) > 0.0_real64))
         case default
           call glUniform1i(location, nint(values(slot), c_int32_t))
@@ -392,7 +392,7 @@ contains
     call glBindBufferBase(GL_SHADER_STORAGE_BUFFER, int(PARAMETER_BINDING, c_int32_t), block)
   end subroutine fill_block
 
-  !> The bytes of a value of one of C_TYPE_* in memory.
+  !> The bytes of a value of one of SPARKLE_TYPE_* in memory.
   function bytes_of(type, value) result(bytes)
     integer(c_int32_t), intent(in) :: type
     real(real64), intent(in) :: value
@@ -400,11 +400,11 @@ contains
     integer(c_int8_t) :: mold(1)
 
     select case (type)
-    case (C_TYPE_REAL32)
+    case (SPARKLE_TYPE_REAL32)
       bytes = transfer(real(value, c_float), mold)
-    case (C_TYPE_REAL64)
+    case (SPARKLE_TYPE_REAL64)
       bytes = transfer(real(value, c_double), mold)
-    case (C_TYPE_INT32)
+    case (SPARKLE_TYPE_INT32)
       bytes = transfer(nint(value, c_int32_t), mold)
     case default
       bytes = transfer(merge(1_c_int32_t, 0_c_int32_t, abs(value) > 0.0_real64), mold)

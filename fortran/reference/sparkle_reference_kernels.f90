@@ -19,7 +19,7 @@ module sparkle_reference_kernels
     character(len=32) :: type_str = ''
     !> `in`, `out`, `inout`, or `value`.
     character(len=16) :: intent = ''
-    !> One of C_TYPE_*.
+    !> One of SPARKLE_TYPE_*.
     integer(c_int32_t) :: type = 0
     !> One of C_ARGUMENT_*.
     integer(c_int32_t) :: kind = 0
@@ -134,7 +134,7 @@ contains
     if (info%offset >= 0) as_argument%intent = 'value'
     as_argument%slot = int(info%slot)
     as_argument%offset = int(info%offset)
-    if (info%type == C_TYPE_INT64 .or. info%type == C_TYPE_REAL64) as_argument%bytes = 8
+    if (info%type == SPARKLE_TYPE_INT64 .or. info%type == SPARKLE_TYPE_REAL64) as_argument%bytes = 8
   end function as_argument
 
   !> local_size=auto has no size until a text is written.
@@ -258,7 +258,7 @@ contains
       associate (argument => facts%arguments(i))
         if (argument%offset < 0) cycle
         slot = slot + 1
-        if (argument%type == C_TYPE_INT32 .and. argument%kind == C_ARGUMENT_SCALAR) &
+        if (argument%type == SPARKLE_TYPE_INT32 .and. argument%kind == C_ARGUMENT_SCALAR) &
           are_right = are_right .and. is_int32(values(slot))
       end associate
     end do
@@ -301,14 +301,14 @@ contains
 
     is_finite = abs(number) <= huge(number)
     select case (type)
-    case (C_TYPE_REAL64)
+    case (SPARKLE_TYPE_REAL64)
       write (buffer, '(es25.16e3)') real(number, c_double)
       text = trim(adjustl(buffer)) // 'LF'
       ! Doubles without a decimal form.
       if (.not. is_finite) text = 'double(' // bits(real(number, c_float)) // ')'
-    case (C_TYPE_REAL32)
+    case (SPARKLE_TYPE_REAL32)
       text = bits(real(number, c_float))
-    case (C_TYPE_LOGICAL)
+    case (SPARKLE_TYPE_LOGICAL)
       text = merge('1', '0', abs(number) > 0.0_real64)
     case default
       whole = nint(number, c_int64_t)

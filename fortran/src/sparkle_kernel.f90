@@ -189,8 +189,10 @@ contains
       if (problem%status /= SPARKLE_OK) exit
       if (args(i)%is_negative) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
         '" with a part that lies outside of its buffer; expected elements of the buffer')
-      if (args(i)%is_input .and. writes(self, i)) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
-        '" with read-only elements; expected elements that may be written')
+      if (args(i)%is_input) then
+        if (writes(self, i)) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
+          '" with read-only elements; expected elements that may be written')
+      end if
       if (args(i)%c%length < 0) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
         '" with an array of assumed size; expected a section with an upper bound')
       if (args(i)%is_strided) call problem%refuse('kernel argument is "' // dummy_name(self, i) // &
