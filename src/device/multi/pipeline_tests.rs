@@ -1,6 +1,6 @@
 //! Pipelines of `multi` over two displays of the machine's GL driver and the CPU.
 
-use super::tests::{Case, device};
+use super::tests::{Case, device, displays_alone};
 use crate::backend::{PipelineOptions, WhenFull};
 use crate::device::{Conv2dPlan, Device};
 use crate::error::Error;
@@ -134,7 +134,7 @@ fn no_job_is_lost_with_a_device() {
     let (mut replaced, mut hits) = (0, 0);
     for fault in [Fault::Lost, Fault::CreateContexts] {
         for number in [1, 5, 20, 60, 150] {
-            let device = device(&displays, None);
+            let device = displays_alone(&displays);
             let cases = cases(&device, 5);
             let pipeline = device.pipeline(options()).unwrap();
             displays.faults.arm(fault, number);

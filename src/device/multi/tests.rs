@@ -18,6 +18,12 @@ pub fn device(displays: &TwoDisplays, weights: Option<Vec<f64>>) -> Device {
     Device { choice: EngineChoice::Multi(Arc::new(Multi::new("multi".to_owned(), members, weights))) }
 }
 
+/// The displays without the CPU, which would take all small jobs of a pipeline.
+pub fn displays_alone(displays: &TwoDisplays) -> Device {
+    let members = displays.engines.iter().map(|engine| Member::new(engine.clone(), false)).collect();
+    Device { choice: EngineChoice::Multi(Arc::new(Multi::new("multi:gl:0,gl:1".to_owned(), members, None))) }
+}
+
 fn multi(device: &Device) -> &Multi {
     let EngineChoice::Multi(multi) = &device.choice else { unreachable!("made as such") };
     multi
