@@ -56,22 +56,9 @@ impl Writer<'_> {
     /// taken in an order in which few results wait, each in a variable of its own.
     pub(super) fn reduction_main(&mut self, kernel: &Kernel) -> Write {
         let call = self.body_call(kernel);
-        self.open("void sparkle_take(bool inside, uint index) {")?;
-        match kernel.dims {
-            1 => self.line("uvec3 point = uvec3(index, 0u, 0u);")?,
-            dims => {
-                self.line("uvec3 extents = max(count, uvec3(1u));")?;
-                self.line("uint row = index / extents.x;")?;
-                let rest = if dims == 2 { "row, 0u" } else { "row % extents.y, row / extents.y" };
-                self.line(&format!("uvec3 point = uvec3(index % extents.x, {rest});"))?;
-            }
-        }
-        for (number, reduction) in kernel.reductions.iter().enumerate() {
-            self.line(&format!("sparkle_accumulator{number} = {};", identity(reduction)))?;
-        }
-        self.line("sparkle_index = index;")?;
-        self.line(&format!("if (inside || sparkle_inside(point)) {call}"))?;
-        self.close("}")?;
+        // Whole workgroups take their points without a condition, so that the loads of all of them are on their way at once.
+        self.take(kernel, "sparkle_take", &call)?;
+        self.take(kernel, "sparkle_try", &format!("if (sparkle_inside(point)) {call}"))?;
         self.open("void main() {")?;
         self.line("uint lane = gl_LocalInvocationIndex;")?;
         self.line("uint column = lane % 32u;")?;
@@ -91,23 +78,12 @@ impl Writer<'_> {
             let line = format!("{}{} {names};", self.precise(), self.ty(reduction.ty, reduction.span)?);
             self.line(&line)?;
         }
-        // Results that wait, of one, two and four points: after points 0 and 4 there is one of two, and so on.
-        for (taken, point) in [0, 4, 2, 6, 1, 5, 3, 7].into_iter().enumerate() {
-            self.line(&format!("sparkle_take(whole, index + {}u);", point * 32))?;
-            let complete = (taken + 1).trailing_zeros();
-            for (number, reduction) in kernel.reductions.iter().enumerate() {
-                let mut value = format!("sparkle_accumulator{number}");
-                for level in 0..complete {
-                    let (before, after) = self.combination(reduction, &format!("sparkle_{level}_{number}"));
-                    value = format!("{before}({value}){after}");
-                }
-                let to = match complete {
-                    3 => format!("sparkle_scratch{number}[lane]"),
-                    level => format!("sparkle_{level}_{number}"),
-                };
-                self.line(&format!("{to} = {value};"))?;
-            }
-        }
+        self.open("if (whole) {")?;
+        self.points_of_lane(kernel, "sparkle_take")?;
+        self.close("} else {")?;
+        self.indent += 1;
+        self.points_of_lane(kernel, "sparkle_try")?;
+        self.close("}")?;
         self.line("memoryBarrierShared();")?;
         self.line("barrier();")?;
         self.open("for (uint stride = 16u; stride > 0u; stride >>= 1) {")?;
@@ -130,6 +106,48 @@ impl Writer<'_> {
         self.line("barrier();")?;
         self.close("}")?;
         self.close("}")
+    }
+
+    /// The function `name`, which sets the accumulators to the result of one point, if `call` computes it.
+    fn take(&mut self, kernel: &Kernel, name: &str, call: &str) -> Write {
+        self.open(&format!("void {name}(uint index) {{"))?;
+        match kernel.dims {
+            1 => self.line("uvec3 point = uvec3(index, 0u, 0u);")?,
+            dims => {
+                self.line("uvec3 extents = max(count, uvec3(1u));")?;
+                self.line("uint row = index / extents.x;")?;
+                let rest = if dims == 2 { "row, 0u" } else { "row % extents.y, row / extents.y" };
+                self.line(&format!("uvec3 point = uvec3(index % extents.x, {rest});"))?;
+            }
+        }
+        self.line("sparkle_index = index;")?;
+        for (number, reduction) in kernel.reductions.iter().enumerate() {
+            self.line(&format!("sparkle_accumulator{number} = {};", identity(reduction)))?;
+        }
+        self.line(call)?;
+        self.close("}")
+    }
+
+    /// The eight points of an invocation, combined. Results wait, of one, two and four points: after points 0 and 4 there
+    /// is one of two, and so on.
+    fn points_of_lane(&mut self, kernel: &Kernel, take: &str) -> Write {
+        for (taken, point) in [0, 4, 2, 6, 1, 5, 3, 7].into_iter().enumerate() {
+            self.line(&format!("{take}(index + {}u);", point * 32))?;
+            let complete = (taken + 1).trailing_zeros();
+            for (number, reduction) in kernel.reductions.iter().enumerate() {
+                let mut value = format!("sparkle_accumulator{number}");
+                for level in 0..complete {
+                    let (before, after) = self.combination(reduction, &format!("sparkle_{level}_{number}"));
+                    value = format!("{before}({value}){after}");
+                }
+                let to = match complete {
+                    3 => format!("sparkle_scratch{number}[lane]"),
+                    level => format!("sparkle_{level}_{number}"),
+                };
+                self.line(&format!("{to} = {value};"))?;
+            }
+        }
+        Ok(())
     }
 }
 
