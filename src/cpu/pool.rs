@@ -57,7 +57,7 @@ pub fn set_num_threads(count: usize) -> Result<()> {
 /// The number of threads that a CPU call uses: as set by [`set_num_threads`], else `SPARKLE_NUM_THREADS`, else
 /// `OMP_NUM_THREADS`, else the number that the system makes available.
 ///
-/// Inside [`with_threads`] it is at most the number given there.
+/// In a job that a pipeline runs beside other devices it may be less.
 pub fn num_threads() -> usize {
     let count = asked_threads();
     match MOST.get() {
