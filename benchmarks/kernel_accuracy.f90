@@ -1,7 +1,8 @@
 !> The largest error of each function of kernels on real(real32), against real(real64) of the Fortran compiler, on one device.
 !>
 !>   make -C fortran
-!>   gfortran benchmarks/kernel_accuracy.f90 -Ifortran/build/gfortran-12 -Lfortran/build/gfortran-12 -lsparkle_fortran
+!>   gfortran benchmarks/kernel_accuracy.f90 -Ifortran/build/gfortran-12 -Lfortran/build/gfortran-12 -lsparkle_fortran \
+!>     -Ltarget/release -lsparkle -Wl,-rpath,$PWD/target/release
 !>   SPARKLE_DEVICE=cpu ./a.out
 !>
 !> `ulp` is the error in units in the last place of the exact result, `absolute` the error itself. Arguments x are spread evenly over
