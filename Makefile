@@ -22,7 +22,7 @@ PACKAGES := gcc g++ gfortran binutils libc6-dev libegl1 libgl1 libgl1-mesa-dri l
   python3-numpy python3-hatchling
 TOOLS := gcc g++ gfortran nm glslangValidator cmake pkg-config
 
-.PHONY: all test lint check deps lib program pages write-pages fortran fortran-if-possible header wheel install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products generated-kernels bench-peers bench-gpu bench-stream clean
+.PHONY: all test lint check msrv deps lib program pages write-pages fortran fortran-if-possible header wheel test-mpi install uninstall fuzz asan fuzz-targets fuzz-run miri exact-products generated-kernels bench-peers bench-gpu bench-stream clean
 
 ## Everything that `make install` copies: the libraries, the program, its pages; the Fortran modules if there is a compiler.
 all: program pages fortran-if-possible
@@ -65,7 +65,18 @@ check:
 	if [ -n "$$(find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | head -n 1)" ]; \
 	then export SPARKLE_TEST_REQUIRE_GL=1; fi; \
 	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --package sparkle-compute --features rayon,lab --test rayon
+	$(CARGO) test --locked --no-fail-fast --package sparkle-compute --package sparkle-cli \
+	  --features sparkle-compute/rayon,sparkle-compute/lab,sparkle-cli/patterns --test rayon --test patterns
+
+# The oldest Rust that Cargo.toml promises.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+## Builds with the oldest Rust: rustup toolchain install 1.89 --profile minimal && make msrv
+msrv:
+	@if ! $(CARGO) +$(MSRV) --version >/dev/null 2>&1; then \
+	  echo "skipped: msrv (rustup toolchain install $(MSRV) --profile minimal)"; exit 0; fi; \
+	set -x; $(CARGO) +$(MSRV) check --locked --workspace --all-targets --all-features \
+	  --target-dir $(or $(CARGO_TARGET_DIR),target)/msrv
 
 deps:
 	@missing=""; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
@@ -78,6 +89,20 @@ deps:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); \
 	else echo "missing:$$missing. As root: apt-get install $(PACKAGES)" >&2; exit 1; fi
+
+# Debian's packages of both implementations of MPI; their compilers and launchers have the suffixes .openmpi and .mpich there.
+MPI_PACKAGES := libopenmpi-dev openmpi-bin libmpich-dev mpich
+MPI ?= openmpi mpich
+
+## Groups of ranks over MPI, with each implementation: make test-mpi [MPI="openmpi mpich"]. As root on Debian or Ubuntu it installs
+## what is missing.
+test-mpi: lib
+	@missing=""; for mpi in $(MPI); do command -v mpicc.$$mpi mpifort.$$mpi mpirun.$$mpi >/dev/null || missing=1; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gfortran $(MPI_PACKAGES); \
+	else echo "missing: $(MPI). As root: apt-get install $(MPI_PACKAGES)" >&2; exit 1; fi
+	TARGET="$(abspath $(TARGET))" sh tests/mpi/run.sh $(MPI)
 
 # Sanitizers and fuzzing use unstable flags of the compiler, hence RUSTC_BOOTSTRAP. Their builds have folders of their own.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -154,7 +179,7 @@ generated-kernels:
 	SPARKLE_TEST_REQUIRE_FORTRAN=1 SPARKLE_CACHE_DIR=off SPARKLE_TEST_KERNELS=$(KERNELS) SPARKLE_TEST_SEED=$(SEED) \
 	  $(CARGO) test --locked --test generated_kernels -- --nocapture
 
-## Generates include/sparkle.h and include/abi.txt from src/ffi.
+## Generates the headers and include/abi.txt from src/ffi.
 header:
 	SPARKLE_BLESS=1 $(CARGO) test --locked --test abi
 

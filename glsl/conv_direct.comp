@@ -7,6 +7,7 @@
 // row. It continues the sum that the previous pass stored, so all passes together sum in the order of a single pass.
 //
 //     input  [N][C][H][W]          weights [K][C/G][R][S]          output [N][K][P][Q]
+//         or [N][H][W][C]       or [R][S][C/G][K], [K][R][S][C/G]      or [N][P][Q][K]
 //
 //     group g of G:   channels  g*C/G ... (g+1)*C/G - 1   feed   outputs  g*K/G ... (g+1)*K/G - 1
 //
@@ -26,6 +27,10 @@ layout(std430, binding = 3) readonly buffer ParamBuffer {
     uint N, C, H, W, K, R, S, P, Q;
     uint stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     uint groups_of_channels, has_bias, has_relu;
+    // Distances of neighbours in the input and in the weights, and whether the output is [N][P][Q][K].
+    uint in_channel, in_row, in_pixel;
+    uint of_k, of_c, of_r, of_s;
+    uint channels_last;
 };
 layout(std430, binding = 4) readonly buffer BiasBuffer { float bias_data[]; };
 
@@ -46,12 +51,15 @@ const uint channel_begin = 0u, row_begin = 0u, column_begin = 0u;
 #define column_end S
 #endif
 
-// The output at flat index ((n*K + k)*P + p)*Q + q.
+// The output at flat index ((n*K + k)*P + p)*Q + q, or ((n*P + p)*Q + q)*K + k.
 float convolve(uint index) {
-    uint q = index % Q;
-    uint p = index / Q % P;
-    uint k = index / Q / P % K;
-    uint n = index / Q / P / K;
+    // From the pixel's number in the batch, or from the channel's.
+    bool last = channels_last != 0u;
+    uint rest = last ? index / K : index;
+    uint q = rest % Q;
+    uint p = rest / Q % P;
+    uint k = last ? index % K : rest / Q / P % K;
+    uint n = last ? rest / Q / P : rest / Q / P / K;
     uint channels = C / groups_of_channels;
     uint first_channel = k / (K / groups_of_channels) * channels;
     float sum = has_bias != 0u ? bias_data[k] : 0.0;
@@ -59,21 +67,25 @@ float convolve(uint index) {
     if (channel_begin + row_begin + column_begin > 0u) sum = output_data[index];
 #endif
     for (uint c = channel_begin; c < channel_end; ++c) {
-        uint image = (n * C + first_channel + c) * H;
-        uint kernel = (k * channels + c) * R;
+        uint image = n * C * H * W + (first_channel + c) * in_channel;
+        uint kernel = k * of_k + c * of_c;
         for (uint r = row_begin; r < row_end; ++r) {
             uint y = p * stride_h + r * dilation_h - pad_h;
-            uint line = (image + y) * W;
+            uint line = image + y * in_row;
             for (uint s = column_begin; s < column_end; ++s) {
                 uint x = q * stride_w + s * dilation_w - pad_w;
                 bool inside = y < H && x < W;
-                float value = input_data[inside ? line + x : 0u];
-                sum += (inside ? value : PADDING) * weight_data[(kernel + r) * S + s];
+                float value = input_data[inside ? line + x * in_pixel : 0u];
+                sum += (inside ? value : PADDING) * weight_data[kernel + r * of_r + s * of_s];
             }
         }
     }
     bool is_last = channel_end == channels && row_end == R && column_end == S;
-    return is_last && has_relu != 0u ? relu(sum) : sum;
+    if (is_last && has_relu != 0u) sum = relu(sum);
+#ifdef FUSED
+    if (is_last) sum = FUSED(sum, k, index);
+#endif
+    return sum;
 }
 
 void main() {

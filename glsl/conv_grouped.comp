@@ -57,7 +57,7 @@ void main() {
     const int lines = R;
 #endif
     for (int c = 0; c < channels; ++c) {
-        int image = (n * GROUPS * CHANNELS + group * CHANNELS + c) * (H * W);
+        int image = n * (GROUPS * CHANNELS * H * W) + (group * CHANNELS + c) * IMAGE_CHANNEL;
         for (int r = 0; r < lines; ++r) {
             int y = top + r * DILATION_H;
             // The zeros of the padding are multiplied, too: with an infinite weight they make NaN.
@@ -66,20 +66,25 @@ void main() {
             for (int i = 0; i < 3 * STRIDE_W + S; ++i) {
                 int x = left + i;
                 bool valid = row_valid && uint(x) < uint(W);
-                float value = input_data[valid ? image + y * W + x : 0];
+                float value = input_data[valid ? image + y * IMAGE_ROW + x * IMAGE_PIXEL : 0];
                 line[i] = valid ? value : PADDING;
             }
             for (int s = 0; s < S; ++s) {
                 vec4 pixels = vec4(line[s], line[s + STRIDE_W], line[s + 2 * STRIDE_W], line[s + 3 * STRIDE_W]);
                 for (int i = 0; i < TM; ++i) {
-                    sums[i] += weight_data[(((k + i) * CHANNELS + c) * R + r) * S + s] * pixels;
+                    sums[i] += weight_data[(k + i) * KERNEL_K + c * KERNEL_C + r * KERNEL_R + s * KERNEL_S] * pixels;
                 }
             }
         }
     }
     for (int i = 0; i < TM; ++i) {
-        int address = ((n * GROUPS * ROWS + k + i) * P + p) * Q + q;
+        int address = n * (GROUPS * ROWS * P * Q) + (k + i) * OUT_CHANNEL + (p * Q + q) * OUT_PIXEL;
         vec4 sum = vec4(finish(sums[i].x, k + i), finish(sums[i].y, k + i), finish(sums[i].z, k + i), finish(sums[i].w, k + i));
+#ifdef FUSED
+        for (int e = 0; e < 4; ++e) {
+            if (STORED == 4 || q + e < Q) sum[e] = FUSED(sum[e], k + i, address + e);
+        }
+#endif
 #if STORED == 4
         output_data[address / 4] = sum;
 #elif STORED == 2
@@ -87,7 +92,7 @@ void main() {
         if (q + 2 < Q) output_data[address / 2 + 1] = sum.zw;
 #else
         for (int e = 0; e < 4; ++e) {
-            if (q + e < Q) output_data[address + e] = sum[e];
+            if (q + e < Q) output_data[address + e * OUT_PIXEL] = sum[e];
         }
 #endif
     }

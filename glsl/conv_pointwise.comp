@@ -76,6 +76,10 @@ void main() {
         vec4 sum = parts[at];
         for (int part = 1; part < KG; ++part) sum += parts[part * 4 * 64 + at];
         sum = vec4(finish(sum.x, k), finish(sum.y, k), finish(sum.z, k), finish(sum.w, k));
-        output_data[(q / IMAGE * ROWS + k) * IMAGE + q % IMAGE] = sum;
+        int address = (q / IMAGE * ROWS + k) * IMAGE + q % IMAGE;
+#ifdef FUSED
+        for (int e = 0; e < 4; ++e) sum[e] = FUSED(sum[e], k, 4 * address + e);
+#endif
+        output_data[address] = sum;
     }
 }

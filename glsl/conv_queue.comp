@@ -17,6 +17,10 @@ layout(std430, binding = 3) readonly buffer ParamBuffer {
     uint N, C, H, W, K, R, S, P, Q;
     uint stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     uint groups_of_channels, has_bias, has_relu;
+    // Distances of neighbours in the input and in the weights, and whether the output is [N][P][Q][K].
+    uint in_channel, in_row, in_pixel;
+    uint of_k, of_c, of_r, of_s;
+    uint channels_last;
 };
 layout(std430, binding = 4) readonly buffer BiasBuffer { float bias_data[]; };
 layout(std430, binding = 5) buffer QueueBuffer {
@@ -32,26 +36,29 @@ layout(location = 4) uniform uint most;
 
 shared uint drawn;
 
-// The output at flat index ((n*K + k)*P + p)*Q + q of the job whose input begins at `begin`.
+// The output at flat index ((n*K + k)*P + p)*Q + q, or ((n*P + p)*Q + q)*K + k, of the job whose input begins at `begin`.
 float convolve(uint begin, uint index) {
-    uint q = index % Q;
-    uint p = index / Q % P;
-    uint k = index / Q / P % K;
-    uint n = index / Q / P / K;
+    // From the pixel's number in the batch, or from the channel's.
+    bool last = channels_last != 0u;
+    uint rest = last ? index / K : index;
+    uint q = rest % Q;
+    uint p = rest / Q % P;
+    uint k = last ? index % K : rest / Q / P % K;
+    uint n = last ? rest / Q / P : rest / Q / P / K;
     uint channels = C / groups_of_channels;
     uint first_channel = k / (K / groups_of_channels) * channels;
     float sum = has_bias != 0u ? bias_data[k] : 0.0;
     for (uint c = 0u; c < channels; ++c) {
-        uint image = (n * C + first_channel + c) * H;
-        uint kernel = (k * channels + c) * R;
+        uint image = begin + n * C * H * W + (first_channel + c) * in_channel;
+        uint kernel = k * of_k + c * of_c;
         for (uint r = 0u; r < R; ++r) {
             uint y = p * stride_h + r * dilation_h - pad_h;
-            uint line = begin + (image + y) * W;
+            uint line = image + y * in_row;
             for (uint s = 0u; s < S; ++s) {
                 uint x = q * stride_w + s * dilation_w - pad_w;
                 bool inside = y < H && x < W;
-                float value = input_data[inside ? line + x : 0u];
-                sum += (inside ? value : PADDING) * weight_data[(kernel + r) * S + s];
+                float value = input_data[inside ? line + x * in_pixel : 0u];
+                sum += (inside ? value : PADDING) * weight_data[kernel + r * of_r + s * of_s];
             }
         }
     }

@@ -1,7 +1,7 @@
 // Packs weights in the layout of tile.comp: the reduction outside, output channels adjacent, both padded with zeros to whole
 // blocks.
 //
-//     [group][row][c][r][s]  -->  [group][depth][row]       depth: (r, s, c) with c padded to BK, or with TABLE (c, r, s)
+//     [group][row][c][r][s], or another order  -->  [group][depth][row]       depth: (r, s, c) with c padded to BK, or with TABLE (c, r, s)
 
 layout(local_size_x = 64) in;
 
@@ -26,5 +26,6 @@ void main() {
     int tap = depth / CHANNELS_PADDED;
 #endif
     bool exists = row < ROWS && c < CHANNELS;
-    packed_weights[index] = exists ? weights[((group * ROWS + row) * CHANNELS + c) * (R * S) + tap] : 0.0;
+    int at = (group * ROWS + row) * KERNEL_K + c * KERNEL_C + tap / S * KERNEL_R + tap % S * KERNEL_S;
+    packed_weights[index] = exists ? weights[at] : 0.0;
 }

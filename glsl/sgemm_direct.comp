@@ -79,6 +79,9 @@ void main() {
             if (depth_end == K) {
                 sum *= alpha;
                 if (beta != 0.0) sum += beta * c_data[i * c_row + j * c_col];
+#ifdef FUSED
+                sum = FUSED(sum, i, i * c_row + j * c_col);
+#endif
             }
             output_data[i * out_row + j * out_col] = sum;
         }

@@ -1,6 +1,6 @@
 // The second pass of a product with a split reduction: adds the parts, always in the same order.
 //
-//     parts [part][n][row][pixel]  -->  output [n][row][pixel], with bias and ReLU; a matrix product: scaled, plus the old result
+//     parts [part][n][row][pixel]  -->  output [n][row][pixel], or [n][pixel][row] for both, with bias and ReLU; a matrix product: scaled, plus the old result
 
 layout(local_size_x = 64) in;
 
@@ -32,13 +32,21 @@ void main() {
     sum += uintBitsToFloat(beta_bits) * old_data[index];
 #endif
 #if BIAS
-    sum += bias_data[index * V / OUT_STRIDE % ROWS];
+    sum += bias_data[index * V / OUT_CHANNEL % ROWS];
 #endif
 #if RELU
 #if V == 4
     sum = vec4(relu(sum.x), relu(sum.y), relu(sum.z), relu(sum.w));
 #else
     sum = relu(sum);
+#endif
+#endif
+#ifdef FUSED
+    int row = index * V / OUT_CHANNEL % ROWS;
+#if V == 4
+    for (int e = 0; e < 4; ++e) sum[e] = FUSED(sum[e], row, index * V + e);
+#else
+    sum = FUSED(sum, row, index);
 #endif
 #endif
     output_data[index] = sum;

@@ -1,6 +1,6 @@
 // Tiled matrix product: the kernel of convolutions of every size, batched products and sgemm.
 //
-//     weights, packed [group][depth][ROWS, padded]        image [n][channel][H][W], read in place: implicit GEMM
+//     weights, packed [group][depth][ROWS, padded]        image [n][channel][H][W] or [n][H][W][channel], in place
 //
 //                 one slice of the reduction                       columns = pixels (n, p, q)
 //               <------ BK ------>                              <----------- BN ----------->
@@ -101,7 +101,7 @@ void locate_columns(int thread, int tile_n, int group) {
         int q = column % Q;
         top[i] = exists ? p * STRIDE_H - PAD_H : -0x40000000;
         left[i] = q * STRIDE_W - PAD_W;
-        base[i] = n * IMAGE_STRIDE + group * CHANNELS * CHANNEL_STRIDE + (p * STRIDE_H - PAD_H) * W + left[i];
+        base[i] = n * IMAGE_STRIDE + group * CHANNELS * CHANNEL_STRIDE + (p * STRIDE_H - PAD_H) * IMAGE_ROW + left[i] * IMAGE_PIXEL;
     }
 }
 
@@ -111,7 +111,7 @@ void move_to(int tap, int group) {
     int across = tap % S * DILATION_W;
     for (int i = 0; i < B_COLS * E; ++i) {
         inside[i] = uint(top[i] + down) < uint(H) && uint(left[i] + across) < uint(W);
-        place[i] = inside[i] ? base[i] + down * W + across : group * CHANNELS * CHANNEL_STRIDE;
+        place[i] = inside[i] ? base[i] + down * IMAGE_ROW + across * IMAGE_PIXEL : group * CHANNELS * CHANNEL_STRIDE;
     }
 }
 
@@ -245,10 +245,13 @@ void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
             row += group * ROWS;
             vec4 sum = sums[i * TN4 + j];
             if (COLUMNS % BN != 0 && column >= COLUMNS) continue;
-            int address = part * PART_STRIDE + (column / (P * Q) * GROUPS * ROWS + row) * OUT_STRIDE + column % (P * Q);
+            int address = part * PART_STRIDE + (column / (P * Q) * GROUPS * ROWS + row) * OUT_CHANNEL + column % (P * Q);
             sum = vec4(finish(sum.x, row), finish(sum.y, row), finish(sum.z, row), finish(sum.w, row));
 #if OLD
             sum += uintBitsToFloat(beta_bits) * old_data[address / 4];
+#endif
+#ifdef FUSED
+            for (int e = 0; e < 4; ++e) sum[e] = FUSED(sum[e], row, address + e);
 #endif
             output_data[address / 4] = sum;
         }
@@ -257,15 +260,18 @@ void store(int tx, int ty, int tile_m, int tile_n, int group, int part) {
             int c = column + e;
             if (COLUMNS % BN != 0 && c >= COLUMNS) continue;
             // Divides once per column: divisions per output would dominate the program and its compile time.
-            int first_row = part * PART_STRIDE + c / (P * Q) * (GROUPS * ROWS * OUT_STRIDE) + c % (P * Q);
+            int first_row = part * PART_STRIDE + c / (P * Q) * (GROUPS * ROWS * P * Q) + c % (P * Q) * OUT_PIXEL;
             for (int i = 0; i < TM; ++i) {
                 int row = tile_m * BM + (ty + i / 4 * TY) * 4 + i % 4;
                 if (ROWS % BM != 0 && row >= ROWS) continue;
                 row += group * ROWS;
-                int address = first_row + row * OUT_STRIDE;
+                int address = first_row + row * OUT_CHANNEL;
                 float value = finish(sums[i * TN4 + j][e], row);
 #if OLD
                 value += uintBitsToFloat(beta_bits) * old_data[address];
+#endif
+#ifdef FUSED
+                value = FUSED(value, row, address);
 #endif
                 output_data[address] = value;
             }
@@ -305,7 +311,7 @@ void main() {
         int c = step / (R * S);
         int r = step / S % R * DILATION_H;
         int s = step % S * DILATION_W;
-        steps[step] = step < DEPTH ? ivec2(c * CHANNEL_STRIDE + r * W + s, r << 16 | s) : ivec2(0, 0x7fff0000);
+        steps[step] = step < DEPTH ? ivec2(c * CHANNEL_STRIDE + r * IMAGE_ROW + s * IMAGE_PIXEL, r << 16 | s) : ivec2(0, 0x7fff0000);
     }
     barrier();
 #endif

@@ -23,14 +23,14 @@ void main() {
     int n = tile / (TILES_DOWN * TILES_ACROSS);
     int y = tile / TILES_ACROSS % TILES_DOWN * M - PAD_H;
     int x = tile % TILES_ACROSS * M - PAD_W;
-    int image = (n * CHANNELS + c) * (H * W);
+    int image = n * (CHANNELS * H * W) + c * IMAGE_CHANNEL;
 
     float window[ALPHA * ALPHA];
     for (int j = 0; j < ALPHA; ++j) {
         float column[ALPHA];
         for (int i = 0; i < ALPHA; ++i) {
             bool valid = uint(y + i) < uint(H) && uint(x + j) < uint(W);
-            float value = input_data[valid ? image + (y + i) * W + x + j : 0];
+            float value = input_data[valid ? image + (y + i) * IMAGE_ROW + (x + j) * IMAGE_PIXEL : 0];
             column[i] = valid ? value : 0.0;
         }
         column = to_frequency(column);

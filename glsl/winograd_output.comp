@@ -1,4 +1,5 @@
-// Winograd F(M x M, 3 x 3), last pass: transforms products back from the frequency domain, Y = A^T m A, with bias and ReLU.
+// Winograd F(M x M, 3 x 3), last pass: transforms products back from the frequency domain, Y = A^T m A, with bias, ReLU
+// and epilogue.
 //
 //     products [frequency][row][tile]  --->  output [n][row][P][Q]      a thread: M x M outputs of one channel
 //
@@ -27,19 +28,22 @@ layout(std430, binding = 4) readonly buffer ImageBuffer { float image_data[]; };
 layout(location = 0) uniform uint first;
 layout(location = 1) uniform uint count;
 
-float finish(float sum, int row) {
+float finish(float sum, int row, int address) {
 #if BIAS
     sum += bias_data[row];
 #endif
 #if RELU
     sum = relu(sum);
 #endif
+#ifdef FUSED
+    sum = FUSED(sum, row, address);
+#endif
     return sum;
 }
 
 float pixel(int image, int y, int x) {
     bool inside = uint(y) < uint(H) && uint(x) < uint(W);
-    float value = image_data[inside ? image + y * W + x : 0];
+    float value = image_data[inside ? image + y * IMAGE_ROW + x * IMAGE_PIXEL : 0];
     return inside ? value : PADDING;
 }
 
@@ -65,7 +69,7 @@ Pixels pixels(int image, int y, int x) {
 
 // A row of a kernel.
 vec3 taps(int kernel) {
-    return vec3(weights[kernel], weights[kernel + 1], weights[kernel + 2]);
+    return vec3(weights[kernel], weights[kernel + KERNEL_S], weights[kernel + 2 * KERNEL_S]);
 }
 
 // Sums M x M outputs by the definition, from the pixel at (y, x) on, each in the order of conv_direct. Only the channels are a
@@ -76,9 +80,9 @@ LINE[M] direct(int n, int row, int y, int x) {
     // The compiler must not unroll this loop. It does not know that `count` is never 0.
     int channels = count > 0u ? CHANNELS : 0;
     for (int c = 0; c < channels; ++c) {
-        int image = (n * CHANNELS + c) * (H * W);
-        int kernel = (row * CHANNELS + c) * 9;
-        vec3 top = taps(kernel), middle = taps(kernel + 3), bottom = taps(kernel + 6);
+        int image = n * (CHANNELS * H * W) + c * IMAGE_CHANNEL;
+        int kernel = row * KERNEL_K + c * KERNEL_C;
+        vec3 top = taps(kernel), middle = taps(kernel + KERNEL_R), bottom = taps(kernel + 2 * KERNEL_R);
         Pixels line;
 #define READ(r) line = pixels(image, y + r, x);
 #define ADD(i, taps)                      \
@@ -130,17 +134,20 @@ void main() {
         for (int j = 0; j < M; ++j) {
             if ((floatBitsToUint(line[j]) & 0x7f800000u) == 0x7f800000u) broken |= 1u << (i * M + j);
         }
-        int address = ((n * ROWS + row) * P + p + i) * Q + q;
+        int address = n * (ROWS * P * Q) + row * OUT_CHANNEL + ((p + i) * Q + q) * OUT_PIXEL;
 #if STORED == 4
-        output_data[address / 4] = vec4(finish(line[0], row), finish(line[1], row), finish(line[2], row),
-                                        finish(line[3], row));
+        output_data[address / 4] = vec4(finish(line[0], row, address), finish(line[1], row, address + 1),
+                                        finish(line[2], row, address + 2), finish(line[3], row, address + 3));
 #elif STORED == 2
         for (int j = 0; j < M; j += 2) {
-            if (Q % M == 0 || q + j < Q) output_data[(address + j) / 2] = vec2(finish(line[j], row), finish(line[j + 1], row));
+            if (Q % M != 0 && q + j >= Q) continue;
+            output_data[(address + j) / 2] = vec2(finish(line[j], row, address + j),
+                                                  finish(line[j + 1], row, address + j + 1));
         }
 #else
         for (int j = 0; j < M; ++j) {
-            if (Q % M == 0 || q + j < Q) output_data[address + j] = finish(line[j], row);
+            int at = address + j * OUT_PIXEL;
+            if (Q % M == 0 || q + j < Q) output_data[at] = finish(line[j], row, at);
         }
 #endif
     }
@@ -149,11 +156,11 @@ void main() {
     for (int i = 0; i < M; ++i) {
         for (int j = 0; j < M; ++j) {
             if ((broken >> (i * M + j) & 1u) == 0u || (Q % M != 0 && q + j >= Q)) continue;
-            int address = ((n * ROWS + row) * P + p + i) * Q + q + j;
+            int address = n * (ROWS * P * Q) + row * OUT_CHANNEL + ((p + i) * Q + q + j) * OUT_PIXEL;
 #if STORED > 1
-            output_data[address / STORED][address % STORED] = finish(sums[i][j], row);
+            output_data[address / STORED][address % STORED] = finish(sums[i][j], row, address);
 #else
-            output_data[address] = finish(sums[i][j], row);
+            output_data[address] = finish(sums[i][j], row, address);
 #endif
         }
     }

@@ -19,7 +19,7 @@ void main() {
     int c = index / ROWS_PADDED;
     bool exists = row < ROWS && c < CHANNELS;
     double g[9];
-    for (int i = 0; i < 9; ++i) g[i] = exists ? double(weights[(row * CHANNELS + c) * 9 + i]) : 0.0lf;
+    for (int i = 0; i < 9; ++i) g[i] = exists ? double(weights[row * KERNEL_K + c * KERNEL_C + i / 3 * KERNEL_R + i % 3 * KERNEL_S]) : 0.0lf;
     for (int i = 0; i < ALPHA; ++i) {
         dvec3 down = dvec3(dot(G[i], dvec3(g[0], g[3], g[6])), dot(G[i], dvec3(g[1], g[4], g[7])),
                            dot(G[i], dvec3(g[2], g[5], g[8])));

@@ -1,5 +1,10 @@
-/*
- * Sparkle: fp32 convolution and matrix products on the CPU and on any GPU with an OpenGL 4.3 driver.
+/**
+ * @file sparkle.h
+ * @brief Sparkle: fp32 convolution and matrix products on the CPU and on any GPU with an OpenGL 4.3 driver.
+ *
+ * The functions of the reference framework are in sparkle_reference.h.
+ *
+ * Structs. Most begin with `size`, and may grow at their end. sparkle_NAME_init() initialises sparkle_NAME.
  *
  * Status. A function returns sparkle_status, 0 (SPARKLE_OK) or an error, unless its comment says otherwise. The message of
  * this thread's last error is sparkle_last_error(). Results are written through pointers only on success.
@@ -7,8 +12,8 @@
  * Pointers. NULL where a pointer is required is SPARKLE_ERROR_NULL_POINTER. const memory is not modified. Lengths
  * count floats. Floats must be aligned as floats, and an output must not overlap an input.
  *
- * Handles. sparkle_device, sparkle_plan, sparkle_kernel, sparkle_buffer, sparkle_pipeline, sparkle_ticket and sparkle_slot
- * are ids that are never dereferenced and never reused. A handle that was closed, never existed or is of another kind is
+ * Handles. sparkle_device, sparkle_plan, sparkle_kernel, sparkle_epilogue, sparkle_buffer, sparkle_pipeline, sparkle_ticket,
+ * sparkle_slot, sparkle_group and sparkle_group_plan are ids that are never dereferenced and never reused. A handle that was closed, never existed or is of another kind is
  * SPARKLE_ERROR_INVALID_HANDLE. The caller closes, destroys or releases each handle, or calls sparkle_finalize.
  *
  * Threads. Every function may be called from any thread at any time, and threads may share handles. A handle may be
@@ -24,8 +29,8 @@
  * function returns SPARKLE_ERROR_OUT_OF_MEMORY, or the failure value of a reference function, and outputs are untouched.
  * All other allocations are smaller than 64 KiB each. If one of those fails, the process is aborted.
  *
- * Processes. After fork(), kernels, and devices, plans and buffers on the CPU, continue to work in the child. GL devices,
- * plans and buffers, and all pipelines, slots and tickets, return SPARKLE_ERROR_FORKED there.
+ * Processes. After fork(), kernels, epilogues, and devices, plans and buffers on the CPU, continue to work in the child. GL devices,
+ * plans and buffers, and all pipelines, slots, tickets and groups, return SPARKLE_ERROR_FORKED there.
  *
  * The end of the process. Every function may be called from exit handlers and destructors, also at the end of a thread; none
  * waits for ever. After the drivers have shut down, calls and jobs on GL return SPARKLE_ERROR_ENDING, "auto" and "cpu"
@@ -37,6 +42,29 @@
  * The library never prints, exits, or aborts (except for the last case under Memory), and installs no signal handlers.
  */
 
+/** @defgroup sparkle_status Status codes */
+/** @defgroup sparkle_library The library as a whole */
+/** @defgroup sparkle_device Devices */
+/** @defgroup sparkle_architecture Architectures of GPUs, and shaders as text */
+/** @defgroup sparkle_tuning_history Measurements of shaders */
+/** @defgroup sparkle_conv2d Convolutions */
+/** @defgroup sparkle_conv2d_forms Other forms of convolutions */
+/** @defgroup sparkle_conv1d Convolutions of signals */
+/** @defgroup sparkle_plan Plans */
+/** @defgroup sparkle_pipeline Pipelines */
+/** @defgroup sparkle_gemm Products of matrices */
+/** @defgroup sparkle_loops Blocks for loops of one's own */
+/** @defgroup sparkle_kernel Kernels of one's own */
+/** @defgroup sparkle_buffer Buffers on a device */
+/** @defgroup sparkle_launch Launches of kernels */
+/** @defgroup sparkle_epilogue Epilogues */
+/** @defgroup sparkle_timing Times */
+/** @defgroup sparkle_predict Predictions */
+/** @defgroup sparkle_shares Shares of several devices */
+/** @defgroup sparkle_transport Transports between processes */
+/** @defgroup sparkle_group Groups of processes */
+/** @defgroup sparkle_group_gemm Products of matrices over a group */
+
 #ifndef SPARKLE_H
 #define SPARKLE_H
 
@@ -46,18 +74,27 @@
 #include <stdint.h>
 
 /// The header's version; sparkle_version() is the library's.
+/// @ingroup sparkle_library
 #define SPARKLE_VERSION_MAJOR 0
 
 /// The header's minor version.
+/// @ingroup sparkle_library
 #define SPARKLE_VERSION_MINOR 1
 
 /// The header's patch level.
+/// @ingroup sparkle_library
 #define SPARKLE_VERSION_PATCH 0
 
 /// The header's version as one number, which increases with each version.
+/// @ingroup sparkle_library
 #define SPARKLE_VERSION_NUMBER (((SPARKLE_VERSION_MAJOR << 16) | (SPARKLE_VERSION_MINOR << 8)) | SPARKLE_VERSION_PATCH)
 
+/// The `weight` of a rank whose share follows the measured rate of its device.
+/// @ingroup sparkle_group
+#define SPARKLE_WEIGHT_MEASURED -1.0
+
 /// The result of a function: SPARKLE_OK or an error. Codes never change; new ones are added at the end.
+/// @ingroup sparkle_status
 enum sparkle_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -99,6 +136,10 @@ enum sparkle_status
   /// The contents of a buffer were lost, with the device or when a call failed that wrote them. The buffer can be used
   /// again once all of it has been written.
   SPARKLE_ERROR_CONTENTS_LOST = 16,
+  /// Another rank of the group failed, so this one did nothing; the last error says which rank and why.
+  SPARKLE_ERROR_OTHER_RANK = 17,
+  /// The transport between the ranks of a group failed.
+  SPARKLE_ERROR_TRANSPORT = 18,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -109,6 +150,7 @@ typedef int32_t sparkle_status;
 #endif // __cplusplus
 
 /// The algorithm of a convolution.
+/// @ingroup sparkle_conv2d
 enum sparkle_algorithm
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -138,6 +180,7 @@ typedef int32_t sparkle_algorithm;
 #endif // __cplusplus
 
 /// How an argument is passed to a kernel.
+/// @ingroup sparkle_launch
 enum sparkle_arg_form
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -161,6 +204,7 @@ typedef int32_t sparkle_arg_form;
 #endif // __cplusplus
 
 /// What an argument of a kernel is.
+/// @ingroup sparkle_kernel
 enum sparkle_argument_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -185,7 +229,34 @@ typedef int32_t sparkle_argument_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// What binds loops: what takes longest.
+/// @ingroup sparkle_loops
+enum sparkle_bound
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// Multiply-adds.
+  SPARKLE_BOUND_ARITHMETIC = 0,
+  /// Data from the L1 cache.
+  SPARKLE_BOUND_L1 = 1,
+  /// Data from the L2 cache.
+  SPARKLE_BOUND_L2 = 2,
+  /// Data from the L3 cache.
+  SPARKLE_BOUND_L3 = 3,
+  /// Data from main memory.
+  SPARKLE_BOUND_MEMORY = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_bound sparkle_bound;
+#else
+typedef int32_t sparkle_bound;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// The kind of engine that drives a device.
+/// @ingroup sparkle_device
 enum sparkle_device_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -205,6 +276,7 @@ typedef int32_t sparkle_device_kind;
 #endif // __cplusplus
 
 /// What a call on "multi" was cut into.
+/// @ingroup sparkle_shares
 enum sparkle_dimension
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -227,7 +299,32 @@ typedef int32_t sparkle_dimension;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// How a convolution is distributed over ranks.
+/// @ingroup sparkle_group
+enum sparkle_distribution
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// Each rank has some images. Nothing is sent in a run.
+  SPARKLE_BATCH = 0,
+  /// Each rank has some rows of all images. Ranks send each other the rows at their borders, and compute the other
+  /// rows meanwhile.
+  SPARKLE_ROWS = 1,
+  /// Each rank has some channels of input and output. All ranks send each other their input; with several groups of
+  /// channels each rank has whole groups, and nothing is sent.
+  SPARKLE_CHANNELS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_distribution sparkle_distribution;
+#else
+typedef int32_t sparkle_distribution;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// A version of GLSL.
+/// @ingroup sparkle_kernel
 enum sparkle_glsl_version
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -247,6 +344,7 @@ typedef int32_t sparkle_glsl_version;
 #endif // __cplusplus
 
 /// Whether a kernel reads or writes an argument.
+/// @ingroup sparkle_kernel
 enum sparkle_intent
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -268,6 +366,7 @@ typedef int32_t sparkle_intent;
 #endif // __cplusplus
 
 /// The layout of matrices in memory; the values are those of CBLAS.
+/// @ingroup sparkle_gemm
 enum sparkle_layout
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -286,7 +385,52 @@ typedef int32_t sparkle_layout;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// What loops compute.
+/// @ingroup sparkle_loops
+enum sparkle_loop_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// A matrix product.
+  SPARKLE_LOOPS_GEMM = 0,
+  /// A stencil.
+  SPARKLE_LOOPS_STENCIL = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_loop_kind sparkle_loop_kind;
+#else
+typedef int32_t sparkle_loop_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/// What is around the image.
+/// @ingroup sparkle_conv2d
+enum sparkle_padding
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// `pad_h` rows of zeros above and as many below, `pad_w` columns left and as many right. `pad_bottom` and
+  /// `pad_right` are 0.
+  SPARKLE_PADDING_SYMMETRIC = 0,
+  /// `pad_h` rows above, `pad_bottom` below, `pad_w` columns left, `pad_right` right.
+  SPARKLE_PADDING_SIDES = 1,
+  /// So many zeros that p = h / stride_h and q = w / stride_w, rounded up: TensorFlow's SAME. If their number is odd,
+  /// one more is below, or right. All four fields are 0.
+  SPARKLE_PADDING_SAME = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_padding sparkle_padding;
+#else
+typedef int32_t sparkle_padding;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// How scalars reach a kernel that is a GLSL text.
+/// @ingroup sparkle_kernel
 enum sparkle_parameter_method
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -307,7 +451,48 @@ typedef int32_t sparkle_parameter_method;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// The neighbours that a stencil reads.
+/// @ingroup sparkle_loops
+enum sparkle_stencil_shape
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// Those along the axes.
+  SPARKLE_STENCIL_STAR = 0,
+  /// All within the radius.
+  SPARKLE_STENCIL_BOX = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_stencil_shape sparkle_stencil_shape;
+#else
+typedef int32_t sparkle_stencil_shape;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/// The order of an image tensor in memory, slowest first, without gaps.
+/// @ingroup sparkle_conv2d
+enum sparkle_tensor_layout
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// `[n][c][h][w]`.
+  SPARKLE_TENSOR_NCHW = 0,
+  /// `[n][h][w][c]`: the channels of a pixel side by side.
+  SPARKLE_TENSOR_NHWC = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_tensor_layout sparkle_tensor_layout;
+#else
+typedef int32_t sparkle_tensor_layout;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// Whether an operand is transposed; the values are those of CBLAS.
+/// @ingroup sparkle_gemm
 enum sparkle_transpose
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -327,6 +512,7 @@ typedef int32_t sparkle_transpose;
 #endif // __cplusplus
 
 /// The type of a scalar, or of an array's elements.
+/// @ingroup sparkle_kernel
 enum sparkle_type
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -351,35 +537,80 @@ typedef int32_t sparkle_type;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/// The order of weights in memory, slowest first, without gaps: O output channels, I input channels of a group.
+/// @ingroup sparkle_conv2d
+enum sparkle_weights_layout
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// `[k][c/groups][r][s]`.
+  SPARKLE_WEIGHTS_OIHW = 0,
+  /// `[r][s][c/groups][k]`.
+  SPARKLE_WEIGHTS_HWIO = 1,
+  /// `[k][r][s][c/groups]`.
+  SPARKLE_WEIGHTS_OHWI = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum sparkle_weights_layout sparkle_weights_layout;
+#else
+typedef int32_t sparkle_weights_layout;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /// Memory that lives on a device. Threads may use one at once as long as no call writes it.
+/// @ingroup sparkle_buffer
 typedef struct sparkle_buffer sparkle_buffer;
 
 /// An opened device. Any number of threads may use it at once.
+/// @ingroup sparkle_device
 typedef struct sparkle_device sparkle_device;
 
+/// A compiled epilogue, for any device: a function of an output, its channel and its position, and perhaps more arguments.
+/// Any number of threads may use it at once.
+/// @ingroup sparkle_epilogue
+typedef struct sparkle_epilogue sparkle_epilogue;
+
+/// The ranks that compute together, as one of them sees it.
+/// @ingroup sparkle_group
+typedef struct sparkle_group sparkle_group;
+
+/// A prepared convolution over the ranks of a group.
+/// @ingroup sparkle_group
+typedef struct sparkle_group_plan sparkle_group_plan;
+
 /// A compiled kernel, for any device. Any number of threads may use it at once.
+/// @ingroup sparkle_kernel
 typedef struct sparkle_kernel sparkle_kernel;
 
 /// A stream of jobs on one device, whose uploads, computations and downloads overlap. Any number of threads may use it
 /// at once.
+/// @ingroup sparkle_pipeline
 typedef struct sparkle_pipeline sparkle_pipeline;
 
 /// A prepared convolution. Any number of threads may run it at once.
+/// @ingroup sparkle_plan
 typedef struct sparkle_plan sparkle_plan;
 
 /// Memory of the device for the input and the output of one job.
+/// @ingroup sparkle_pipeline
 typedef struct sparkle_slot sparkle_slot;
 
 /// A submitted job.
+/// @ingroup sparkle_pipeline
 typedef struct sparkle_ticket sparkle_ticket;
 
-/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer
-/// that was passed to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must
-/// return normally: no longjmp, no C++ exception. `message` is valid during the call only.
+/// Receives a log message: level 0 is debug (a record of each call; decisions and their reasons), 1 info, 2 warning.
+/// docs/log.md describes the records. `user` is the pointer that was passed to sparkle_set_log_callback. Any thread may
+/// call it, several at once. It may call Sparkle, but must not wait for the job whose record it gets. It must return
+/// normally: no longjmp, no C++ exception. `message` is valid during the call only.
+/// @ingroup sparkle_library
 typedef void (*sparkle_log_callback)(int32_t level, const char *message, void *user);
 
 /// A device as sparkle_device_describe shows it. Texts are UTF-8, end with a NUL, and are truncated if they are too
 /// long.
+/// @ingroup sparkle_device
 typedef struct sparkle_device_info {
   /// sizeof(sparkle_device_info), set by the caller.
   size_t size;
@@ -398,6 +629,7 @@ typedef struct sparkle_device_info {
 } sparkle_device_info;
 
 /// A GPU's architecture. A number that is not known is 0. Texts end with a NUL.
+/// @ingroup sparkle_architecture
 typedef struct sparkle_architecture {
   /// sizeof(sparkle_architecture), set by the caller.
   size_t size;
@@ -437,8 +669,10 @@ typedef struct sparkle_architecture {
 
 /// A convolution of `n` images with `c` channels and `h` x `w` pixels to `k` output channels, with an `r` x `s` kernel.
 ///
-/// Layouts, row-major without gaps: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`, output
-/// `[n][k][p][q]` where p = (h + 2 pad_h - dilation_h (r - 1) - 1) / stride_h + 1 and q likewise.
+/// Without gaps, in the order that the layouts say; where they are 0, input `[n][c][h][w]`, weights
+/// `[k][c/groups][r][s]`, output `[n][k][p][q]`; bias `[k]`. p = (h + padding above and below - dilation_h (r - 1) - 1) /
+/// stride_h + 1 and q likewise.
+/// @ingroup sparkle_conv2d
 typedef struct sparkle_conv2d_desc {
   /// sizeof(sparkle_conv2d_desc), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
@@ -461,9 +695,9 @@ typedef struct sparkle_conv2d_desc {
   int64_t stride_h;
   /// Horizontal stride, at least 1.
   int64_t stride_w;
-  /// Rows of zeros above and below the image, at least 0.
+  /// Rows of zeros above the image, at least 0; as many below unless `padding` says otherwise.
   int64_t pad_h;
-  /// Columns of zeros left and right of the image, at least 0.
+  /// Columns of zeros left of the image, at least 0; as many right unless `padding` says otherwise.
   int64_t pad_w;
   /// Distance of kernel rows in the image, at least 1.
   int64_t dilation_h;
@@ -479,9 +713,22 @@ typedef struct sparkle_conv2d_desc {
   int32_t algorithm;
   /// Zero.
   int32_t reserved;
+  /// SPARKLE_PADDING_SYMMETRIC, SPARKLE_PADDING_SIDES or SPARKLE_PADDING_SAME. Since 0.2, as all that follow.
+  int32_t padding;
+  /// The order of the input: SPARKLE_TENSOR_NCHW or SPARKLE_TENSOR_NHWC.
+  int32_t input_layout;
+  /// The order of the output: SPARKLE_TENSOR_NCHW or SPARKLE_TENSOR_NHWC.
+  int32_t output_layout;
+  /// The order of the weights: SPARKLE_WEIGHTS_OIHW, SPARKLE_WEIGHTS_HWIO or SPARKLE_WEIGHTS_OHWI.
+  int32_t weights_layout;
+  /// Rows of zeros below the image, at least 0, if `padding` is SPARKLE_PADDING_SIDES, else 0.
+  int64_t pad_bottom;
+  /// Columns of zeros right of the image, at least 0, if `padding` is SPARKLE_PADDING_SIDES, else 0.
+  int64_t pad_right;
 } sparkle_conv2d_desc;
 
 /// How a shader divides its work. Zero in a field means its default.
+/// @ingroup sparkle_architecture
 typedef struct sparkle_shader_options {
   /// sizeof(sparkle_shader_options), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
@@ -502,6 +749,7 @@ typedef struct sparkle_shader_options {
 } sparkle_shader_options;
 
 /// What a program measured of one variant of a shader.
+/// @ingroup sparkle_tuning_history
 typedef struct sparkle_tuning_record {
   /// sizeof(sparkle_tuning_record), set by the caller.
   size_t size;
@@ -513,7 +761,56 @@ typedef struct sparkle_tuning_record {
   double rate;
 } sparkle_tuning_record;
 
+/// A convolution of `n` signals with `c` channels and `w` samples to `k` output channels, with a kernel of `s` taps.
+///
+/// It is a convolution of images with one row: sparkle_conv1d_as_conv2d() gives its description, for plans, buffers and
+/// pipelines. Layouts, without gaps: SPARKLE_TENSOR_NCHW is `[n][c][w]`, SPARKLE_TENSOR_NHWC `[n][w][c]`;
+/// SPARKLE_WEIGHTS_OIHW `[k][c/groups][s]`, SPARKLE_WEIGHTS_HWIO `[s][c/groups][k]`, SPARKLE_WEIGHTS_OHWI
+/// `[k][s][c/groups]`. The output has q = (w + padding before and after - dilation (s - 1) - 1) / stride + 1 samples.
+/// @ingroup sparkle_conv1d
+typedef struct sparkle_conv1d_desc {
+  /// sizeof(sparkle_conv1d_desc), set by the caller. Fields that the caller does not know count as zero.
+  size_t size;
+  /// Signals, at least 0.
+  int64_t n;
+  /// Input channels, at least 1.
+  int64_t c;
+  /// Samples, at least 1.
+  int64_t w;
+  /// Output channels, at least 1.
+  int64_t k;
+  /// Taps, at least 1.
+  int64_t s;
+  /// Stride, at least 1.
+  int64_t stride;
+  /// Zeros before the signal, at least 0; as many after it with SPARKLE_PADDING_SYMMETRIC.
+  int64_t pad_left;
+  /// Zeros after the signal with SPARKLE_PADDING_SIDES, else 0.
+  int64_t pad_right;
+  /// Distance of taps, at least 1.
+  int64_t dilation;
+  /// Number of groups, at least 1; it divides `c` and `k`.
+  int64_t groups;
+  /// 1 if a bias is added to each output channel, else 0.
+  int32_t bias;
+  /// 1 if negative outputs become zero, else 0.
+  int32_t relu;
+  /// SPARKLE_ALGORITHM_AUTO or SPARKLE_ALGORITHM_DIRECT.
+  int32_t algorithm;
+  /// SPARKLE_PADDING_SYMMETRIC, SPARKLE_PADDING_SIDES or SPARKLE_PADDING_SAME.
+  int32_t padding;
+  /// The order of the input.
+  int32_t input_layout;
+  /// The order of the output.
+  int32_t output_layout;
+  /// The order of the weights.
+  int32_t weights_layout;
+  /// Zero.
+  int32_t reserved;
+} sparkle_conv1d_desc;
+
 /// Options of a pipeline. Zero in a field means its default.
+/// @ingroup sparkle_pipeline
 typedef struct sparkle_pipeline_options {
   /// sizeof(sparkle_pipeline_options), set by the caller.
   size_t size;
@@ -531,6 +828,7 @@ typedef struct sparkle_pipeline_options {
 } sparkle_pipeline_options;
 
 /// Statistics of a pipeline. The times are per stage; overlapping work of one stage counts once.
+/// @ingroup sparkle_pipeline
 typedef struct sparkle_pipeline_stats {
   /// sizeof(sparkle_pipeline_stats), set by the caller.
   size_t size;
@@ -564,6 +862,7 @@ typedef struct sparkle_pipeline_stats {
 
 /// A matrix product C = alpha op(A) op(B) + beta C, where op(A) is m x k, op(B) is k x n, and C is m x n. As in BLAS,
 /// m, n or k may be 0, C is not read if beta is 0, and A and B are not read if alpha or k is 0.
+/// @ingroup sparkle_gemm
 typedef struct sparkle_gemm_desc {
   /// sizeof(sparkle_gemm_desc), set by the caller. Fields that the caller does not know count as zero.
   size_t size;
@@ -591,7 +890,68 @@ typedef struct sparkle_gemm_desc {
   float beta;
 } sparkle_gemm_desc;
 
+/// The caller's own loops: a product C += A B of fp32, or a stencil.
+/// @ingroup sparkle_loops
+typedef struct sparkle_loops {
+  /// sizeof(sparkle_loops), set by the caller. Fields that the caller does not know count as zero.
+  size_t size;
+  /// A sparkle_loop_kind.
+  int32_t kind;
+  /// A sparkle_stencil_shape.
+  int32_t shape;
+  /// A stencil's points, edges included: planes, rows and columns, which are contiguous; 1 plane for a two-dimensional
+  /// grid. A product's rows of A, columns of B, and columns of A.
+  int64_t extents[3];
+  /// How far a stencil's neighbours are in each of these directions.
+  int32_t radius[3];
+  /// Further arrays of which a stencil reads only the point itself.
+  int32_t reads;
+  /// Arrays that a stencil writes; 0 means 1.
+  int32_t writes;
+  /// Bytes of a stencil's elements, 4 or 8; 0 means 4.
+  int32_t element_bytes;
+  /// Threads that run the loops; 0 means 1.
+  int32_t threads;
+  /// Zero.
+  int32_t reserved;
+  /// Operations per point of a stencil; 0 means 2 for each neighbour and the point.
+  double flops;
+} sparkle_loops;
+
+/// How to run loops, and what to expect. Levels are L1, L2, L3 and main memory. The text ends with a NUL.
+/// @ingroup sparkle_loops
+typedef struct sparkle_loop_plan {
+  /// sizeof(sparkle_loop_plan), set by the caller.
+  size_t size;
+  /// Results to keep in registers: rows and columns.
+  int64_t tile[2];
+  /// A stencil's block: planes, rows and columns; compute plane after plane within it. A product's: rows of A, columns of
+  /// a task, and depth.
+  int64_t block[3];
+  /// Blocks that can be computed at the same time.
+  int64_t tasks;
+  /// The predicted time with these blocks.
+  double seconds;
+  /// The predicted time without blocks.
+  double naive_seconds;
+  /// The time of the arithmetic alone.
+  double arithmetic_seconds;
+  /// The time that each level takes for the bytes that it serves, with blocks.
+  double level_seconds[4];
+  /// The bytes that each level serves, with blocks.
+  double level_bytes[4];
+  /// The bytes that each level serves without blocks.
+  double naive_bytes[4];
+  /// What binds the loops with blocks: a sparkle_bound.
+  int32_t binds;
+  /// What binds them without blocks: a sparkle_bound.
+  int32_t naive_binds;
+  /// Why, in a sentence or two.
+  char why[512];
+} sparkle_loop_plan;
+
 /// A kernel. Its name ends with a NUL.
+/// @ingroup sparkle_kernel
 typedef struct sparkle_kernel_info {
   /// sizeof(sparkle_kernel_info), set by the caller.
   size_t size;
@@ -619,6 +979,7 @@ typedef struct sparkle_kernel_info {
 } sparkle_kernel_info;
 
 /// An argument of a kernel. Its name ends with a NUL.
+/// @ingroup sparkle_kernel
 typedef struct sparkle_argument_info {
   /// sizeof(sparkle_argument_info), set by the caller.
   size_t size;
@@ -639,6 +1000,7 @@ typedef struct sparkle_argument_info {
 } sparkle_argument_info;
 
 /// The value of a scalar.
+/// @ingroup sparkle_launch
 typedef union sparkle_arg_value {
   /// For SPARKLE_TYPE_INT32, and for SPARKLE_TYPE_LOGICAL: zero is false, any other value is true.
   int32_t int32;
@@ -651,6 +1013,7 @@ typedef union sparkle_arg_value {
 } sparkle_arg_value;
 
 /// An argument of a launch.
+/// @ingroup sparkle_launch
 typedef struct sparkle_kernel_arg {
   /// sizeof(sparkle_kernel_arg), set by the caller; the same in all arguments of a launch.
   size_t size;
@@ -672,6 +1035,7 @@ typedef struct sparkle_kernel_arg {
 } sparkle_kernel_arg;
 
 /// The times of a call and where it ran. Texts are UTF-8, end with a NUL, and are truncated if they are too long.
+/// @ingroup sparkle_timing
 typedef struct sparkle_timing {
   /// sizeof(sparkle_timing), set by the caller.
   size_t size;
@@ -691,7 +1055,29 @@ typedef struct sparkle_timing {
   char fallback[256];
 } sparkle_timing;
 
+/// What is expected of one device for a convolution. Texts are UTF-8, end with a NUL, and are truncated if they are too
+/// long.
+/// @ingroup sparkle_predict
+typedef struct sparkle_prediction {
+  /// sizeof(sparkle_prediction); the caller sets it in the first element of an array.
+  size_t size;
+  /// The predicted time of a run in milliseconds, transfers included; -1 if the device could not be measured.
+  double predicted_ms;
+  /// The time that runs of such plans have taken on this device of "auto", in milliseconds; -1 if it was not tried.
+  double measured_ms;
+  /// 1 if the next plan of this kind would go to this device, else 0. On "multi" it is 1 for all, because each may get
+  /// a share.
+  int32_t is_next;
+  /// Zero.
+  int32_t reserved;
+  /// The device, as a selector.
+  char device[32];
+  /// Why the device could not be measured; "" if it could.
+  char reason[256];
+} sparkle_prediction;
+
 /// The part of a call that one device computed. The text is UTF-8 and ends with a NUL.
+/// @ingroup sparkle_shares
 typedef struct sparkle_share {
   /// sizeof(sparkle_share); the caller sets it in the first element of an array.
   size_t size;
@@ -711,59 +1097,176 @@ typedef struct sparkle_share {
   char device[32];
 } sparkle_share;
 
-/// A convolution with a square kernel, as the reference kernel reads it at binding 3. Note the order: C is the fourth
-/// field here, but the second of the sizes in the functions.
-typedef struct conv2d_params_t {
-  /// Images.
-  int N;
-  /// Input height.
-  int H;
-  /// Input width.
-  int W;
-  /// Input channels.
-  int C;
-  /// Output channels.
-  int K;
-  /// Kernel height and width.
-  int kernel_size;
-  /// Stride in both directions.
-  int stride;
-  /// Zero padding on all four sides.
-  int pad;
-  /// Output height, (H + 2 pad - kernel_size) / stride + 1.
-  int H_out;
-  /// Output width, (W + 2 pad - kernel_size) / stride + 1.
-  int W_out;
-} conv2d_params_t;
+/// A message to or from another rank.
+/// @ingroup sparkle_transport
+typedef struct sparkle_message {
+  /// The data; only read if the message is sent.
+  float *data;
+  /// How many floats; they may be more than an int counts.
+  size_t len;
+  /// The other rank.
+  int32_t rank;
+  /// Tells messages of one pair of ranks apart; 0 to 99.
+  int32_t tag;
+} sparkle_message;
 
-/// An OpenGL buffer object.
-typedef struct gpu_buffer_t {
-  /// Its GL name; 0 means none.
-  uint32_t buffer_id;
-  /// Its size in bytes.
-  size_t size_bytes;
-} gpu_buffer_t;
+/// Starts to send and to receive messages, and does not wait. The arrays are valid during the call only; the data stays
+/// valid and in place until `finish` returns for `*out_request`. Returns 0 or an error code.
+/// @ingroup sparkle_transport
+typedef int32_t (*sparkle_transport_start)(void *user,
+                                           const struct sparkle_message *sends,
+                                           size_t send_count,
+                                           const struct sparkle_message *receives,
+                                           size_t receive_count,
+                                           void **out_request);
+
+/// Waits until the messages of a request have been sent and received, and frees it. Returns 0 or an error code.
+/// @ingroup sparkle_transport
+typedef int32_t (*sparkle_transport_finish)(void *user, void *request);
+
+/// Lets messages go on without waiting for them. Returns 0 or an error code.
+/// @ingroup sparkle_transport
+typedef int32_t (*sparkle_transport_progress)(void *user);
+
+/// Copies `data` of rank `root` to `data` of all ranks. Returns 0 or an error code.
+/// @ingroup sparkle_transport
+typedef int32_t (*sparkle_transport_broadcast)(void *user, int32_t root, float *data, size_t len);
+
+/// Replaces each of `count` values by its largest value on all ranks. Returns 0 or an error code.
+/// @ingroup sparkle_transport
+typedef int32_t (*sparkle_transport_agree)(void *user, int64_t *values, size_t count);
+
+/// Writes what an error code means to `text`, which holds `capacity` bytes, and ends it with a NUL.
+/// @ingroup sparkle_transport
+typedef void (*sparkle_transport_describe)(void *user, int32_t code, char *text, size_t capacity);
+
+/// Frees what belongs to `user`.
+/// @ingroup sparkle_transport
+typedef void (*sparkle_transport_release)(void *user);
+
+/// How the ranks of a group reach each other. libsparkle contains no MPI: sparkle_mpi.c, which is installed as source,
+/// fills this for a communicator of MPI.
+///
+/// The functions are called on the thread that calls the group, never two at once, and must return normally: no longjmp,
+/// no C++ exception. Messages between two ranks that have the same tag arrive in the order in which both ranks start
+/// them. `broadcast` and `agree` are called by all ranks in the same order.
+/// @ingroup sparkle_transport
+typedef struct sparkle_transport {
+  /// sizeof(sparkle_transport), set by the caller.
+  size_t size;
+  /// Passed to each function.
+  void *user;
+  /// This rank, from 0.
+  int32_t rank;
+  /// The number of ranks.
+  int32_t ranks;
+  /// Required.
+  sparkle_transport_start start;
+  /// Required.
+  sparkle_transport_finish finish;
+  /// May be NULL.
+  sparkle_transport_progress progress;
+  /// Required.
+  sparkle_transport_broadcast broadcast;
+  /// Required.
+  sparkle_transport_agree agree;
+  /// May be NULL; errors are then known by their code.
+  sparkle_transport_describe describe;
+  /// May be NULL. Called once, when the group and its plans are gone.
+  sparkle_transport_release release;
+} sparkle_transport;
+
+/// What a rank holds of a convolution: images, rows or channels of input and output, from 0, and the lengths in floats.
+/// @ingroup sparkle_group
+typedef struct sparkle_group_part {
+  /// sizeof(sparkle_group_part), set by the caller.
+  size_t size;
+  /// The first image, row or channel of the input.
+  int64_t input_first;
+  /// How many; 0 is possible.
+  int64_t input_count;
+  /// The first image, row or channel of the output.
+  int64_t output_first;
+  /// How many; 0 is possible.
+  int64_t output_count;
+  /// Length of the rank's input.
+  size_t input_len;
+  /// Length of the rank's output.
+  size_t output_len;
+} sparkle_group_part;
+
+/// The blocks of A, B and C that a rank holds: their first row and column in the whole matrices, from 0, their rows and
+/// columns, of which there may be none, and the least lengths of the memory that holds them, in floats.
+/// @ingroup sparkle_group_gemm
+typedef struct sparkle_group_gemm_part {
+  /// sizeof(sparkle_group_gemm_part), set by the caller.
+  size_t size;
+  /// The first row of the block of A.
+  int64_t a_row;
+  /// Its first column.
+  int64_t a_col;
+  /// Its rows.
+  int64_t a_rows;
+  /// Its columns.
+  int64_t a_cols;
+  /// The first row of the block of B.
+  int64_t b_row;
+  /// Its first column.
+  int64_t b_col;
+  /// Its rows.
+  int64_t b_rows;
+  /// Its columns.
+  int64_t b_cols;
+  /// The first row of the block of C.
+  int64_t c_row;
+  /// Its first column.
+  int64_t c_col;
+  /// Its rows.
+  int64_t c_rows;
+  /// Its columns.
+  int64_t c_cols;
+  /// Length of A's block on this rank, with its leading dimension; 0 for another rank.
+  size_t a_len;
+  /// The same for B.
+  size_t b_len;
+  /// The same for C.
+  size_t c_len;
+} sparkle_group_gemm_part;
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /// The SPARKLE_VERSION_NUMBER of the loaded library, which may be newer than the header.
+/// @ingroup sparkle_library
 uint32_t sparkle_version(void);
 
 /// The library's version as static text, for instance "0.1.0".
+/// @ingroup sparkle_library
 const char *sparkle_version_string(void);
 
+/// Fills the `size` bytes at `out`, a struct of this header that begins with a field `size`, with zeros, and sets that
+/// field. In most structs zero means the default; the others have a function of their own. The header has a function for
+/// each struct: `sparkle_timing_init(&timing)`.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if no struct has `size` bytes.
+/// @ingroup sparkle_library
+sparkle_status sparkle_struct_init(void *out,
+                                   size_t size);
+
 /// A short description of a status, as static text; "unknown status" for any other number.
+/// @ingroup sparkle_library
 const char *sparkle_status_string(int32_t status);
 
 /// The message of this thread's last error, "" if there was none. Like errno, it stays until the thread's next error.
 /// The library owns the text, which is valid until this thread's next call of a Sparkle function.
+/// @ingroup sparkle_library
 const char *sparkle_last_error(void);
 
 /// Sends all further log messages to `callback`. With NULL they go to stderr if SPARKLE_LOG is set, else nowhere.
 /// `callback` and `user` must stay valid until another callback is set and all calls that were running at that time
 /// have returned.
+/// @ingroup sparkle_library
 sparkle_status sparkle_set_log_callback(sparkle_log_callback callback,
                                         void *user);
 
@@ -772,27 +1275,32 @@ sparkle_status sparkle_set_log_callback(sparkle_log_callback callback,
 /// threads.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for any other `count`.
+/// @ingroup sparkle_library
 sparkle_status sparkle_set_num_threads(int32_t count);
 
 /// The number of threads of the CPU engine; 0 only after an internal error.
+/// @ingroup sparkle_library
 int32_t sparkle_get_num_threads(void);
 
-/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots and tickets; their handles become
-/// invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
+/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots, tickets and groups; their handles
+/// become invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
 /// called any number of times, and Sparkle can be used again afterwards. It does not affect the reference interface,
 /// which gpu_cleanup_opengl ends.
+/// @ingroup sparkle_library
 sparkle_status sparkle_finalize(void);
 
 /// Writes the number of devices, usable or not, to `*out`. Index 0 is the CPU. The first call probes the GPUs, which
 /// may take a second.
 ///
 /// SPARKLE_ERROR_OUT_OF_MEMORY if there is no memory to look for GPUs.
+/// @ingroup sparkle_device
 sparkle_status sparkle_device_count(size_t *out);
 
 /// Describes the device at `index` into `*out`, whose `size` the caller has set. `index` is less than the number of
 /// devices.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for any other `index`.
+/// @ingroup sparkle_device
 sparkle_status sparkle_device_describe(size_t index,
                                        struct sparkle_device_info *out);
 
@@ -815,10 +1323,12 @@ sparkle_status sparkle_device_describe(size_t index,
 ///
 /// SPARKLE_ERROR_NO_DEVICE if no usable device matches; the last error says why. SPARKLE_ERROR_INVALID_ARGUMENT for an
 /// invalid selector.
+/// @ingroup sparkle_device
 sparkle_status sparkle_device_open(const char *selector,
                                    struct sparkle_device **out);
 
 /// Closes a device; NULL is ignored. Plans made from it stay valid.
+/// @ingroup sparkle_device
 sparkle_status sparkle_device_close(struct sparkle_device *device);
 
 /// Describes a GPU into `*out`, whose `size` the caller has set: what its driver reports, what follows from its name,
@@ -826,6 +1336,7 @@ sparkle_status sparkle_device_close(struct sparkle_device *device);
 /// takes some tenths of a second.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
+/// @ingroup sparkle_architecture
 sparkle_status sparkle_device_architecture(size_t index,
                                            struct sparkle_architecture *out);
 
@@ -838,6 +1349,7 @@ sparkle_status sparkle_device_architecture(size_t index,
 /// `*length`. With `text` NULL and `capacity` 0 only the length is written. `options` NULL means the defaults.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the required size.
+/// @ingroup sparkle_architecture
 sparkle_status sparkle_shader_source(const struct sparkle_conv2d_desc *desc,
                                      const struct sparkle_shader_options *options,
                                      char *text,
@@ -849,6 +1361,7 @@ sparkle_status sparkle_shader_source(const struct sparkle_conv2d_desc *desc,
 /// version of Sparkle that it was saved with. `index` counts as for sparkle_device_describe.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`.
+/// @ingroup sparkle_tuning_history
 sparkle_status sparkle_tuning_history_load(size_t index,
                                            const char *task,
                                            const char *variant,
@@ -859,18 +1372,30 @@ sparkle_status sparkle_tuning_history_load(size_t index,
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there is no usable GPU at `index`, or if a number of the record is not positive
 /// and finite.
+/// @ingroup sparkle_tuning_history
 sparkle_status sparkle_tuning_history_save(size_t index,
                                            const char *task,
                                            const char *variant,
                                            const struct sparkle_tuning_record *record);
 
 /// Initialises `*out` with a 1x1 convolution of one pixel: all sizes, strides, dilations and groups are 1, all other
-/// fields 0, and `size` is that of version 0.1. The caller then sets the fields that differ.
+/// fields 0. The caller then sets the fields that differ. A program that is compiled with this header gets all of its
+/// fields, through a macro of the same name. The function itself, which older programs call, initialises the fields of
+/// version 0.1 alone, and `size` is the size of those.
+/// @ingroup sparkle_conv2d
 sparkle_status sparkle_conv2d_desc_init(struct sparkle_conv2d_desc *out);
+
+/// sparkle_conv2d_desc_init() for a struct of `size` bytes, sizeof(sparkle_conv2d_desc) in the caller's program.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if `size` is less than that of version 0.1 or more than this library knows.
+/// @ingroup sparkle_conv2d
+sparkle_status sparkle_conv2d_desc_init_sized(struct sparkle_conv2d_desc *out,
+                                              size_t size);
 
 /// Writes the output's height and width to `*out_p` and `*out_q`.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if the description is invalid; the last error names the first wrong size.
+/// @ingroup sparkle_conv2d
 sparkle_status sparkle_conv2d_output_size(const struct sparkle_conv2d_desc *desc,
                                           int64_t *out_p,
                                           int64_t *out_q);
@@ -883,6 +1408,7 @@ sparkle_status sparkle_conv2d_output_size(const struct sparkle_conv2d_desc *desc
 /// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
 /// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
 /// the output may have lost its contents; otherwise it is untouched.
+/// @ingroup sparkle_conv2d
 sparkle_status sparkle_conv2d_buffers(struct sparkle_device *device,
                                       const struct sparkle_conv2d_desc *desc,
                                       struct sparkle_buffer *input,
@@ -894,12 +1420,13 @@ sparkle_status sparkle_conv2d_buffers(struct sparkle_device *device,
                                       struct sparkle_buffer *output,
                                       size_t output_offset);
 
-/// Computes one convolution and waits for its result: input `[n][c][h][w]`, weights `[k][c/groups][r][s]`, bias `[k]`
-/// (NULL and length 0 if desc->bias is 0), output `[n][k][p][q]`. Lengths are in floats and must match exactly.
+/// Computes one convolution and waits for its result: input, weights and output in the orders that `desc` says,
+/// by default `[n][c][h][w]`, `[k][c/groups][r][s]` and `[n][k][p][q]`; bias `[k]`, NULL and length 0 if desc->bias is 0. Lengths are in floats and must match exactly.
 /// `device` NULL means "auto". For several convolutions with the same weights, create a plan.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
 /// the device. On an error the output is untouched.
+/// @ingroup sparkle_conv2d
 sparkle_status sparkle_conv2d(struct sparkle_device *device,
                               const struct sparkle_conv2d_desc *desc,
                               const float *input,
@@ -911,11 +1438,74 @@ sparkle_status sparkle_conv2d(struct sparkle_device *device,
                               float *output,
                               size_t output_len);
 
+/// sparkle_conv2d() for double-precision buffers, until there is double-precision arithmetic: the convolution is computed
+/// in single precision. One image at a time is rounded, computed and converted back, so that the library copies one
+/// image and the weights, never the whole. Values whose magnitude exceeds that of single precision become infinite.
+/// Lengths are in doubles.
+///
+/// The errors are those of sparkle_conv2d. If the device fails, the output may hold the results of earlier images; after
+/// any other error it is untouched.
+/// @ingroup sparkle_conv2d_forms
+sparkle_status sparkle_conv2d_f64(struct sparkle_device *device,
+                                  const struct sparkle_conv2d_desc *desc,
+                                  const double *input,
+                                  size_t input_len,
+                                  const double *weights,
+                                  size_t weights_len,
+                                  const double *bias,
+                                  size_t bias_len,
+                                  double *output,
+                                  size_t output_len);
+
+/// sparkle_conv2d() on the device "auto" without a status, for callers that may have no side effects, such as Fortran's
+/// pure procedures: if anything is wrong, all `output_len` elements become NaN. sparkle_last_error() then says why.
+/// @ingroup sparkle_conv2d_forms
+void sparkle_conv2d_or_nan(const struct sparkle_conv2d_desc *desc,
+                           const float *input,
+                           size_t input_len,
+                           const float *weights,
+                           size_t weights_len,
+                           const float *bias,
+                           size_t bias_len,
+                           float *output,
+                           size_t output_len);
+
+/// Initialises `*out` with a convolution of one sample with one tap: all sizes, stride, dilation and groups are 1, all
+/// other fields 0, and `size` is that of version 0.2. The caller then sets the fields that differ.
+/// @ingroup sparkle_conv1d
+sparkle_status sparkle_conv1d_desc_init(struct sparkle_conv1d_desc *out);
+
+/// Writes the description of the same convolution, of images with one row, to `*out`, whose `size` the caller has set,
+/// for instance by sparkle_conv2d_desc_init(). It may be used wherever such a description is.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a field of `desc` is wrong, or if `out->size` is too small for its fields.
+/// @ingroup sparkle_conv1d
+sparkle_status sparkle_conv1d_as_conv2d(const struct sparkle_conv1d_desc *desc,
+                                        struct sparkle_conv2d_desc *out);
+
+/// Computes one convolution of signals and waits for its result, as sparkle_conv2d does: input, weights and output in the
+/// orders that `desc` says, by default `[n][c][w]`, `[k][c/groups][s]` and `[n][k][q]`; bias `[k]`, NULL and length 0 if
+/// desc->bias is 0.
+///
+/// The errors are those of sparkle_conv2d; the output is then untouched.
+/// @ingroup sparkle_conv1d
+sparkle_status sparkle_conv1d(struct sparkle_device *device,
+                              const struct sparkle_conv1d_desc *desc,
+                              const float *input,
+                              size_t input_len,
+                              const float *weights,
+                              size_t weights_len,
+                              const float *bias,
+                              size_t bias_len,
+                              float *output,
+                              size_t output_len);
+
 /// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the
-/// kernel and copies the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0).
+/// kernel and copies the weights, in the order of desc->weights_layout, and the bias `[k]` (NULL and length 0 if desc->bias is 0).
 /// `device` NULL means "auto". The caller destroys the plan with sparkle_plan_destroy.
 ///
 /// The errors are those of sparkle_conv2d; `*out` is then untouched.
+/// @ingroup sparkle_plan
 sparkle_status sparkle_plan_create(struct sparkle_device *device,
                                    const struct sparkle_conv2d_desc *desc,
                                    const float *weights,
@@ -924,10 +1514,25 @@ sparkle_status sparkle_plan_create(struct sparkle_device *device,
                                    size_t bias_len,
                                    struct sparkle_plan **out);
 
-/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of
+/// Replaces the weights and the bias of a plan, in the order that desc->weights_layout said: for programs whose weights
+/// change from step to step. Neither the device nor the algorithm is chosen again. Calls that are running and submitted
+/// jobs end with the old weights; calls and jobs that begin later have the new ones. Memory for both exists meanwhile.
+///
+/// The errors are those of sparkle_plan_create; the plan then keeps its old weights.
+/// @ingroup sparkle_plan
+sparkle_status sparkle_plan_set_weights(struct sparkle_plan *plan,
+                                        const float *weights,
+                                        size_t weights_len,
+                                        const float *bias,
+                                        size_t bias_len);
+
+/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]` or as desc->input_layout and
+/// desc->output_layout said, lengths in floats. Any number of
 /// threads may run the same plan at once, each with an output of its own.
 ///
-/// The errors are those of sparkle_conv2d; the output is then untouched.
+/// The errors are those of sparkle_conv2d; the output is then untouched. A plan with an epilogue that takes arguments is run by
+/// sparkle_plan_execute_fused.
+/// @ingroup sparkle_plan
 sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
                                     const float *input,
                                     size_t input_len,
@@ -941,6 +1546,7 @@ sparkle_status sparkle_plan_execute(struct sparkle_plan *plan,
 /// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
 /// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed,
 /// the output may have lost its contents; otherwise it is untouched.
+/// @ingroup sparkle_plan
 sparkle_status sparkle_plan_execute_buffers(struct sparkle_plan *plan,
                                             struct sparkle_buffer *input,
                                             size_t input_offset,
@@ -956,11 +1562,13 @@ sparkle_status sparkle_plan_execute_buffers(struct sparkle_plan *plan,
 /// `*out_workspace` is the maximum workspace of a run with the current number of threads. A direct algorithm on the CPU
 /// uses 1 MiB per thread, and up to 2 MiB more per thread where the threads pack the planes of a strided image
 /// together. The workspace is kept for later runs.
+/// @ingroup sparkle_plan
 sparkle_status sparkle_plan_memory(struct sparkle_plan *plan,
                                    size_t *out_packed,
                                    size_t *out_workspace);
 
 /// Destroys a plan; NULL is ignored. Running calls and submitted jobs of the plan end normally.
+/// @ingroup sparkle_plan
 sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);
 
 /// Creates a pipeline on `device` (NULL means "auto") and writes its handle to `*out`. `options` NULL means the
@@ -968,6 +1576,7 @@ sparkle_status sparkle_plan_destroy(struct sparkle_plan *plan);
 /// pipeline with sparkle_pipeline_destroy.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an invalid option; other errors come from the device.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_pipeline_create(struct sparkle_device *device,
                                        const struct sparkle_pipeline_options *options,
                                        struct sparkle_pipeline **out);
@@ -976,6 +1585,7 @@ sparkle_status sparkle_pipeline_create(struct sparkle_device *device,
 /// library no longer uses their buffers. Calls of other threads that wait for one of its slots, or for room in its
 /// queue, return SPARKLE_ERROR_INVALID_HANDLE. Tickets and slots stay valid until they are released: a slot's memory
 /// may be read and written, but the slot can no longer be submitted.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_pipeline_destroy(struct sparkle_pipeline *pipeline);
 
 /// Submits a run of `plan` and writes its ticket to `*out`: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in
@@ -984,6 +1594,7 @@ sparkle_status sparkle_pipeline_destroy(struct sparkle_pipeline *pipeline);
 /// queue is full, this waits for room when `wait` is 1, and returns SPARKLE_ERROR_BUSY when it is 0.
 ///
 /// Errors of the job itself are returned by sparkle_ticket_wait; the output is then untouched.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_submit(struct sparkle_pipeline *pipeline,
                               struct sparkle_plan *plan,
                               const float *input,
@@ -994,12 +1605,14 @@ sparkle_status sparkle_submit(struct sparkle_pipeline *pipeline,
                               struct sparkle_ticket **out);
 
 /// Writes 1 to `*out_done` if the job is done, successfully or not, else 0. Does not wait.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_ticket_poll(struct sparkle_ticket *ticket, int32_t *out_done);
 
 /// Waits until the job is done, but at most `timeout_ms` milliseconds; a negative value means no limit. Returns the
 /// job's result: SPARKLE_OK, after which sparkle_last_timing has its times, or the job's error.
 ///
 /// SPARKLE_ERROR_TIMEOUT if it is not done by then. The job continues, and the ticket can be waited for again.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_ticket_wait(struct sparkle_ticket *ticket,
                                    int64_t timeout_ms);
 
@@ -1007,6 +1620,7 @@ sparkle_status sparkle_ticket_wait(struct sparkle_ticket *ticket,
 /// `count` is 1 to 1048576; `timeout_ms` is as for sparkle_ticket_wait, which then returns the job's result.
 ///
 /// SPARKLE_ERROR_TIMEOUT if none is done by then.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_ticket_wait_any(struct sparkle_ticket *const *tickets,
                                        size_t count,
                                        int64_t timeout_ms,
@@ -1014,17 +1628,21 @@ sparkle_status sparkle_ticket_wait_any(struct sparkle_ticket *const *tickets,
 
 /// Cancels the job if it has not started. Writes 1 to `*out_cancelled` if it was cancelled, else 0. A cancelled job is
 /// done with SPARKLE_ERROR_CANCELLED, and the library no longer uses its buffers.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_ticket_cancel(struct sparkle_ticket *ticket,
                                      int32_t *out_cancelled);
 
 /// Releases a ticket; NULL is ignored. The job continues, and its buffers must stay valid until sparkle_pipeline_flush
 /// or sparkle_pipeline_destroy has returned.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_ticket_release(struct sparkle_ticket *ticket);
 
 /// Waits until no job of the pipeline is waiting or running.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_pipeline_flush(struct sparkle_pipeline *pipeline);
 
 /// Writes the pipeline's statistics so far to `*out`, whose `size` the caller has set.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_pipeline_get_stats(struct sparkle_pipeline *pipeline,
                                           struct sparkle_pipeline_stats *out);
 
@@ -1034,6 +1652,7 @@ sparkle_status sparkle_pipeline_get_stats(struct sparkle_pipeline *pipeline,
 /// the first time, or for larger data than before, allocates its memory, which takes time.
 ///
 /// SPARKLE_ERROR_UNSUPPORTED if the plan's batch does not fit into one slot.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
                                     struct sparkle_plan *plan,
                                     int32_t wait,
@@ -1045,6 +1664,7 @@ sparkle_status sparkle_slot_acquire(struct sparkle_pipeline *pipeline,
 /// destroyed.
 ///
 /// SPARKLE_ERROR_BUSY while a job runs in the slot.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_slot_memory(struct sparkle_slot *slot,
                                    float **out_input,
                                    const float **out_output);
@@ -1055,10 +1675,12 @@ sparkle_status sparkle_slot_memory(struct sparkle_slot *slot,
 /// SPARKLE_ERROR_INVALID_HANDLE if the slot's pipeline was destroyed; SPARKLE_ERROR_DEVICE_LOST if the device was lost
 /// since the slot was acquired. Nothing is computed then, and the caller may still use the memory until the slot is
 /// released.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_slot_submit(struct sparkle_slot *slot,
                                    struct sparkle_ticket **out);
 
 /// Releases a slot; NULL is ignored. A job that runs in it ends normally.
+/// @ingroup sparkle_pipeline
 sparkle_status sparkle_slot_release(struct sparkle_slot *slot);
 
 /// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the
@@ -1068,6 +1690,7 @@ sparkle_status sparkle_slot_release(struct sparkle_slot *slot);
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if a size, length or buffer is wrong; the last error names it. Other errors come from
 /// the device. On an error C is untouched.
+/// @ingroup sparkle_gemm
 sparkle_status sparkle_sgemm(struct sparkle_device *device,
                              const struct sparkle_gemm_desc *desc,
                              const float *a,
@@ -1084,6 +1707,7 @@ sparkle_status sparkle_sgemm(struct sparkle_device *device,
 /// SPARKLE_ERROR_INVALID_ARGUMENT names the buffer that is too short, of another type, or of another device;
 /// SPARKLE_ERROR_INVALID_HANDLE the one that was destroyed; also the errors of sparkle_buffer_create. If the device failed, C
 /// may have lost its contents; otherwise it is untouched.
+/// @ingroup sparkle_gemm
 sparkle_status sparkle_sgemm_buffers(struct sparkle_device *device,
                                      const struct sparkle_gemm_desc *desc,
                                      struct sparkle_buffer *a,
@@ -1093,12 +1717,23 @@ sparkle_status sparkle_sgemm_buffers(struct sparkle_device *device,
                                      struct sparkle_buffer *c,
                                      size_t c_offset);
 
+/// Plans the caller's own loops on a CPU into `*out`, whose `size` the caller has set: blocks, and the times to expect with
+/// and without them. `device` NULL means "auto", which plans for the CPU. The first call measures the machine, which takes
+/// some tenths of a second; the result is kept.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if a field is wrong, or the device is a GPU; the last error names it.
+/// @ingroup sparkle_loops
+sparkle_status sparkle_plan_loops(struct sparkle_device *device,
+                                  const struct sparkle_loops *loops,
+                                  struct sparkle_loop_plan *out);
+
 /// Compiles a kernel file, `length` bytes of Fortran at `source`, and writes the handle of its kernel `name` to `*out`:
 /// the exact spelling first, then any case. `name` NULL means the only kernel of the source. The caller destroys the
 /// kernel with sparkle_kernel_destroy. docs/kernel.md describes the language.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if the source has errors, with the compiler's messages as the last error; if there is
 /// no such kernel; or if `name` is NULL and there are several. A source of more than 1 MiB is such an error.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_compile(const char *source,
                                       size_t length,
                                       const char *name,
@@ -1107,11 +1742,13 @@ sparkle_status sparkle_kernel_compile(const char *source,
 /// Reads the file at `path` and compiles it, as sparkle_kernel_compile does. Messages name the file.
 ///
 /// The errors are those of sparkle_kernel_compile; SPARKLE_ERROR_INVALID_ARGUMENT also if the file cannot be read.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_compile_file(const char *path,
                                            const char *name,
                                            struct sparkle_kernel **out);
 
 /// Describes a kernel into `*out`, whose `size` the caller has set.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_describe(struct sparkle_kernel *kernel,
                                        struct sparkle_kernel_info *out);
 
@@ -1119,6 +1756,7 @@ sparkle_status sparkle_kernel_describe(struct sparkle_kernel *kernel,
 /// index 0; index arguments count.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if `index` is not less than the number of arguments.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_argument(struct sparkle_kernel *kernel,
                                        size_t index,
                                        struct sparkle_argument_info *out);
@@ -1136,6 +1774,7 @@ sparkle_status sparkle_kernel_argument(struct sparkle_kernel *kernel,
 /// SPARKLE_ERROR_UNSUPPORTED if this version of GLSL lacks something: 64-bit integers, functions of doubles; in ES also
 /// doubles and contract=off. SPARKLE_ERROR_INVALID_ARGUMENT if `capacity` is too small; the last error names the
 /// required size.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_source(struct sparkle_kernel *kernel,
                                      int32_t version,
                                      int32_t method,
@@ -1147,12 +1786,14 @@ sparkle_status sparkle_kernel_source(struct sparkle_kernel *kernel,
 /// empty if there are none. The errors of a source that does not compile are the last error of sparkle_kernel_compile.
 ///
 /// `text`, `capacity` and `length` are those of sparkle_kernel_source, and so is SPARKLE_ERROR_INVALID_ARGUMENT.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_diagnostics(struct sparkle_kernel *kernel,
                                           char *text,
                                           size_t capacity,
                                           size_t *length);
 
 /// Destroys a kernel; NULL is ignored. Running calls end normally.
+/// @ingroup sparkle_kernel
 sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 
 /// Allocates a buffer of `length` elements of a sparkle_type, zeros at first, and writes its handle to `*out`. It lives on
@@ -1168,6 +1809,7 @@ sparkle_status sparkle_kernel_destroy(struct sparkle_kernel *kernel);
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT for an unknown type, or a length that the address space has not;
 /// SPARKLE_ERROR_UNSUPPORTED for "multi", because a buffer lives on one device; SPARKLE_ERROR_OUT_OF_MEMORY.
+/// @ingroup sparkle_buffer
 sparkle_status sparkle_buffer_create(struct sparkle_device *device,
                                      int32_t type,
                                      size_t length,
@@ -1177,6 +1819,7 @@ sparkle_status sparkle_buffer_create(struct sparkle_device *device,
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if they do not fit; SPARKLE_ERROR_CONTENTS_LOST for a part of a buffer whose contents were
 /// lost; SPARKLE_ERROR_BUSY if another call uses the buffer.
+/// @ingroup sparkle_buffer
 sparkle_status sparkle_buffer_write(struct sparkle_buffer *buffer,
                                     size_t offset,
                                     const void *data,
@@ -1186,12 +1829,14 @@ sparkle_status sparkle_buffer_write(struct sparkle_buffer *buffer,
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if there are not so many; SPARKLE_ERROR_CONTENTS_LOST; SPARKLE_ERROR_BUSY if another call
 /// writes the buffer. After a failure of the device, `data` is undefined.
+/// @ingroup sparkle_buffer
 sparkle_status sparkle_buffer_read(struct sparkle_buffer *buffer,
                                    size_t offset,
                                    void *data,
                                    size_t length);
 
 /// Destroys a buffer; NULL is ignored. Running calls end normally.
+/// @ingroup sparkle_buffer
 sparkle_status sparkle_buffer_destroy(struct sparkle_buffer *buffer);
 
 /// Runs a kernel once for each point of an index space, and waits for its results. `device` NULL means "auto".
@@ -1208,17 +1853,135 @@ sparkle_status sparkle_buffer_destroy(struct sparkle_buffer *buffer);
 /// whose buffer was destroyed. SPARKLE_ERROR_UNSUPPORTED if this device cannot run this kernel; "auto" then leaves it to the
 /// CPU, or returns that error if the CPU cannot run it, either. Arrays are untouched after an error. So are buffers, unless
 /// the device failed: then those that the kernel writes may have lost their contents, as sparkle_buffer_create says.
+/// @ingroup sparkle_launch
 sparkle_status sparkle_kernel_launch(struct sparkle_device *device,
                                      struct sparkle_kernel *kernel,
                                      const int64_t *extents,
                                      const struct sparkle_kernel_arg *args,
                                      size_t args_len);
 
+/// Compiles a kernel file, `length` bytes of Fortran at `source`, and writes the handle of its epilogue `name` to `*out`: the
+/// exact spelling first, then any case. `name` NULL means the only epilogue of the source. The caller destroys the epilogue
+/// with sparkle_epilogue_destroy. docs/kernel.md describes the language.
+///
+/// The errors are those of sparkle_kernel_compile.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_epilogue_compile(const char *source,
+                                        size_t length,
+                                        const char *name,
+                                        struct sparkle_epilogue **out);
+
+/// Reads the file at `path` and compiles it, as sparkle_epilogue_compile does. Messages name the file.
+///
+/// The errors are those of sparkle_kernel_compile_file.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_epilogue_compile_file(const char *path,
+                                             const char *name,
+                                             struct sparkle_epilogue **out);
+
+/// Destroys an epilogue; NULL is ignored. Plans that were made with it keep it.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_epilogue_destroy(struct sparkle_epilogue *epilogue);
+
+/// As sparkle_plan_create, with an epilogue that every run applies to each output, after bias and ReLU. Its channel is the
+/// output channel, its position the place of the output in `[n][k][p][q]`. sparkle_plan_execute_fused passes its arguments.
+/// Pipelines refuse such a plan.
+///
+/// The errors are those of sparkle_plan_create; SPARKLE_ERROR_UNSUPPORTED also for "multi", for outputs of more than 2^31 - 1
+/// elements, and if the device cannot compute the epilogue; "auto" then leaves the convolution to the CPU.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_plan_create_fused(struct sparkle_device *device,
+                                         const struct sparkle_conv2d_desc *desc,
+                                         const float *weights,
+                                         size_t weights_len,
+                                         const float *bias,
+                                         size_t bias_len,
+                                         struct sparkle_epilogue *epilogue,
+                                         struct sparkle_plan **out);
+
+/// As sparkle_plan_execute, for a plan with an epilogue. `args` points to `args_len` arguments of the epilogue: one for each of
+/// its dummies after the value, the channel and the position, in their order, as in sparkle_kernel_launch. Arrays have the form
+/// SPARKLE_ARG_INPUT or SPARKLE_ARG_BUFFER, and share no memory with the output.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT names the argument that has a wrong type, form or length, overlaps the output, or is a buffer
+/// of another device; SPARKLE_ERROR_NULL_POINTER names the argument whose address is NULL, SPARKLE_ERROR_INVALID_HANDLE the one
+/// whose buffer was destroyed. Nothing has run then. Also the errors of sparkle_plan_execute; the output is untouched. With a
+/// buffer among the arguments, a plan of "auto" does not fall back to the CPU.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_plan_execute_fused(struct sparkle_plan *plan,
+                                          const float *input,
+                                          size_t input_len,
+                                          float *output,
+                                          size_t output_len,
+                                          const struct sparkle_kernel_arg *args,
+                                          size_t args_len);
+
+/// As sparkle_plan_execute_fused, on buffers of the device that the plan was made for, in place, as
+/// sparkle_plan_execute_buffers.
+///
+/// The errors are those of both.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_plan_execute_fused_buffers(struct sparkle_plan *plan,
+                                                  struct sparkle_buffer *input,
+                                                  size_t input_offset,
+                                                  struct sparkle_buffer *output,
+                                                  size_t output_offset,
+                                                  const struct sparkle_kernel_arg *args,
+                                                  size_t args_len);
+
+/// As sparkle_sgemm, C = f(alpha op(A) op(B) + beta C), where the epilogue f is applied to every element. Its channel is the row
+/// of C; its position is the number of elements in memory from the first one of C. `args` are its arguments, as in
+/// sparkle_plan_execute_fused; they share no memory with C.
+///
+/// The errors are those of sparkle_sgemm and sparkle_plan_execute_fused; SPARKLE_ERROR_UNSUPPORTED also for "multi", for a C of
+/// more than 2^31 - 1 elements, and if the device cannot compute the epilogue. On an error C is untouched.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_sgemm_fused(struct sparkle_device *device,
+                                   const struct sparkle_gemm_desc *desc,
+                                   const float *a,
+                                   size_t a_len,
+                                   const float *b,
+                                   size_t b_len,
+                                   float *c,
+                                   size_t c_len,
+                                   struct sparkle_epilogue *epilogue,
+                                   const struct sparkle_kernel_arg *args,
+                                   size_t args_len);
+
+/// As sparkle_sgemm_fused, on buffers of one device, in place, as sparkle_sgemm_buffers.
+///
+/// The errors are those of both.
+/// @ingroup sparkle_epilogue
+sparkle_status sparkle_sgemm_fused_buffers(struct sparkle_device *device,
+                                           const struct sparkle_gemm_desc *desc,
+                                           struct sparkle_buffer *a,
+                                           size_t a_offset,
+                                           struct sparkle_buffer *b,
+                                           size_t b_offset,
+                                           struct sparkle_buffer *c,
+                                           size_t c_offset,
+                                           struct sparkle_epilogue *epilogue,
+                                           const struct sparkle_kernel_arg *args,
+                                           size_t args_len);
+
 /// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
-/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// buffers, and with epilogues), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
+/// @ingroup sparkle_timing
 sparkle_status sparkle_last_timing(struct sparkle_timing *out);
+
+/// Predicts one run of a plan on each device that `device` chooses from, the CPU first, and tells what "auto" has measured
+/// of such plans. sparkle_conv2d also brings the weights, and is learned apart. Writes the number of devices to `*out_count` and at most `capacity` predictions to the array `out`. The
+/// caller sets `size` in the first element only; all elements have that size. `out` may be NULL if `capacity` is 0.
+/// `device` may be NULL, which means "auto". Nothing is computed and no later choice changes; the first call measures the
+/// devices.
+/// @ingroup sparkle_predict
+sparkle_status sparkle_device_predict(struct sparkle_device *device,
+                                      const struct sparkle_conv2d_desc *desc,
+                                      struct sparkle_prediction *out,
+                                      size_t capacity,
+                                      size_t *out_count);
 
 /// Writes the shares of this thread's last successful call, the one that sparkle_last_timing is about, and their number
 /// to `*out_count`: 0 unless the call ran on "multi". At most `capacity` shares are written to the array `out`, in the
@@ -1226,193 +1989,258 @@ sparkle_status sparkle_last_timing(struct sparkle_timing *out);
 /// be NULL if `capacity` is 0.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
+/// @ingroup sparkle_shares
 sparkle_status sparkle_last_shares(struct sparkle_share *out,
                                    size_t capacity,
                                    size_t *out_count);
 
-/// Makes a GL context current on the calling thread. Returns 1 on success, else 0. It may be called any number of
-/// times.
-int gpu_initialize_opengl(void);
-
-/// Ends the reference interface for the whole process: it deletes the program and the calling thread's context, and
-/// buffers and programs from before become invalid. One call is enough, however often gpu_initialize_opengl was called;
-/// calls are not counted, because existing programs initialise more often than they clean up. The interface can be used
-/// again: gpu_initialize_opengl and gpu_execute_conv2d_fortran initialise it.
-void gpu_cleanup_opengl(void);
-
-/// Returns 1 between gpu_initialize_opengl and gpu_cleanup_opengl, else 0.
-int gpu_is_initialized(void);
-
-/// Builds the reference program if it is not built yet. Returns 1 on success, else 0. Requires gpu_initialize_opengl.
-int gpu_compile_conv2d_shader(void);
-
-/// Computes one convolution and waits for its result; initialises the interface if necessary. Input `[N][C][H][W]`,
-/// weights `[K][C][kernel_size][kernel_size]`, output `[N][K][H_out][W_out]`. All sizes, including N, are at least 1;
-/// `pad` is at least 0.
+/// Creates the group of all ranks of `transport`, and writes its handle to `*out`. This rank computes on `device`; NULL means
+/// "auto". The caller destroys the group with sparkle_group_destroy.
 ///
-/// Returns the kernel's time in milliseconds, or -1 on failure; the output is then untouched. Leaves the context
-/// current on the calling thread and the parameters bound at index 3.
-float gpu_execute_conv2d_fortran(const float *input,
-                                 const float *weights,
-                                 float *output,
-                                 int N,
-                                 int C,
-                                 int H,
-                                 int W,
-                                 int K,
-                                 int kernel_size,
-                                 int stride,
-                                 int pad,
-                                 int H_out,
-                                 int W_out);
-
-/// Returns the GL name of the current program, for the caller's own gl* calls on this thread; 0 if there is none. The
-/// program reads the input at binding 0, the weights at 1 and a conv2d_params_t at 3, and writes the output at 2. Any
-/// grid of workgroups covers all outputs. Some drivers end long loops of an invocation early without an error; the
-/// outputs concerned are then NaN. A grid with one invocation per output avoids that.
+/// Calls of a group are collective: all ranks make the same calls in the same order. They run on the calling thread. If an
+/// argument is wrong on one rank, that rank gets its error, and all others SPARKLE_ERROR_OTHER_RANK with the same text;
+/// nothing is sent. The exceptions are the handle of the group or plan, and `transport`: they are checked before the ranks
+/// can talk. While a call uses a group, another thread's call is SPARKLE_ERROR_BUSY.
 ///
-/// Until the caller binds its own parameters, binding 3 holds those of the last call on this thread, or none before the
-/// first call. All outputs become NaN if a buffer is shorter than the parameters require. With the parameters of a
-/// call, the buffers must have exactly the required sizes; with the caller's own parameters they may be larger.
-int gpu_get_compute_program(void);
+/// SPARKLE_ERROR_INVALID_ARGUMENT also if the ranks use different versions of the library; SPARKLE_ERROR_TRANSPORT if the
+/// transport fails. If the struct was valid but the function fails, transport->release has been called.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_create(struct sparkle_device *device,
+                                    const struct sparkle_transport *transport,
+                                    struct sparkle_group **out);
 
-/// Enqueues a convolution between three buffer objects on the calling thread's context and returns without waiting,
-/// like a dispatch of `program`, but with the fastest kernel for its sizes. `program` is the reference program.
-/// `params` are the parameters that it would read at index 3; the buffers may be larger than they require. NULL means
-/// the parameters that the last call on this thread left at index 3; the buffers must then have exactly the required
-/// sizes. Requires gpu_initialize_opengl.
+/// Writes this rank and the number of ranks.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_rank(struct sparkle_group *group,
+                                  int32_t *out_rank,
+                                  int32_t *out_ranks);
+
+/// Lets messages that are under way go on, without waiting for them. Call it now and then between
+/// sparkle_group_plan_begin and sparkle_group_plan_finish. Not collective.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_progress(struct sparkle_group *group);
+
+/// Destroys a group; NULL is ignored. Its plans stay valid. Not collective.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_destroy(struct sparkle_group *group);
+
+/// Prepares a convolution over the ranks of a group, and writes the plan's handle to `*out`. `desc` describes the whole problem,
+/// and is the same on all ranks; `distribution` is a sparkle_distribution. `weight` is this rank's share in proportion to the
+/// other ranks' weights: 0 means 1, and SPARKLE_WEIGHT_MEASURED on all ranks means the rates of their devices.
 ///
-/// Returns 1 if the convolution is enqueued. Returns 0 for a convolution that is small or that only the reference
-/// program can compute, for another program, for unknown parameters, and for buffers that do not match them. `output`
-/// may then be partially written; a dispatch of `program` computes it, or makes it NaN.
+/// Only rank 0 needs the weights `[k][c/groups][r][s]` and the bias `[k]` of the whole problem; they are sent to the other
+/// ranks, which may pass NULL and 0. The caller destroys the plan with sparkle_group_plan_destroy.
 ///
-/// Leaves the buffers bound at 0 to 2, index 3 unchanged, and `program` in use. For another program, and for parameters
-/// that are unknown or invalid, it changes nothing.
+/// The errors are those of sparkle_plan_create and sparkle_group_create; `*out` is then untouched.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_create(struct sparkle_group *group,
+                                         const struct sparkle_conv2d_desc *desc,
+                                         int32_t distribution,
+                                         double weight,
+                                         const float *weights,
+                                         size_t weights_len,
+                                         const float *bias,
+                                         size_t bias_len,
+                                         struct sparkle_group_plan **out);
+
+/// Writes what a rank holds to `*out`, whose `size` the caller has set. `rank` -1 means this rank. Not collective.
 ///
-/// This function is not part of the original reference interface. The Fortran module `gpu_async_executor` calls it.
-int gpu_enqueue_conv2d(int program,
-                       unsigned int input,
-                       unsigned int weights,
-                       unsigned int output,
-                       const struct conv2d_params_t *params);
+/// SPARKLE_ERROR_INVALID_ARGUMENT if there is no such rank.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_part(struct sparkle_group_plan *plan,
+                                       int32_t rank,
+                                       struct sparkle_group_part *out);
 
-/// Returns 1 if `program` is the current program of gpu_get_compute_program and it is the reference kernel. Returns 0
-/// for any other, for instance one from gpu_compile_custom_shader.
-int gpu_is_reference_program(int program);
+/// Convolves the ranks' inputs: this rank passes its part of the input and receives its part of the output. Lengths are in
+/// floats and must match exactly; a part of length 0 may be NULL. Collective.
+///
+/// The errors are those of sparkle_plan_execute and sparkle_group_create; the output is then untouched. If the device
+/// fails, only this rank gets its error: the others have their results.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_execute(struct sparkle_group_plan *plan,
+                                          const float *input,
+                                          size_t input_len,
+                                          float *output,
+                                          size_t output_len);
 
-/// As gpu_execute_conv2d_fortran, with the sizes in a struct and the time in double precision.
-double gpu_execute_conv2d(const float *input,
-                          const float *weights,
-                          float *output,
-                          const struct conv2d_params_t *params);
+/// Begins a run: its messages are on their way when this returns. The caller may do other work meanwhile, call
+/// sparkle_group_progress now and then, and must not write to the input. It ends the run with sparkle_group_plan_finish. One run
+/// of a plan can be under way. Collective.
+///
+/// The errors are those of sparkle_group_plan_execute; SPARKLE_ERROR_BUSY if a run of the plan is under way.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_begin(struct sparkle_group_plan *plan,
+                                        const float *input,
+                                        size_t input_len);
 
-/// Creates a buffer object of `size` bytes and fills it from `data` unless that is NULL. Returns {0, 0} on failure. The
-/// caller frees it with gpu_free_buffer. Requires gpu_initialize_opengl.
-struct gpu_buffer_t gpu_create_buffer(const void *data,
-                                      size_t size);
+/// Ends a run that was begun with the same input: computes what is left. Collective. If a buffer is wrong, or the device
+/// fails, only this rank gets the error, and the run is over nevertheless; the output is then untouched.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT also if no run was begun.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_finish(struct sparkle_group_plan *plan,
+                                         const float *input,
+                                         size_t input_len,
+                                         float *output,
+                                         size_t output_len);
 
-/// Copies a buffer object to `data`, which holds at least `size_bytes` bytes. On failure `data` is untouched, and
-/// sparkle_last_error says why. Requires gpu_initialize_opengl.
-void gpu_download_buffer(struct gpu_buffer_t buffer,
-                         void *data);
+/// Destroys a plan of a group; NULL is ignored. A run that was begun is waited for, on all ranks. Otherwise not collective.
+/// @ingroup sparkle_group
+sparkle_status sparkle_group_plan_destroy(struct sparkle_group_plan *plan);
 
-/// Deletes a buffer object; {0, 0} is ignored.
-void gpu_free_buffer(struct gpu_buffer_t buffer);
+/// Writes which blocks a rank holds to `*out`, whose `size` the caller has set. `desc` is that of sparkle_group_sgemm; `rank` -1
+/// means this rank. Not collective.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT for a wrong description or rank.
+/// @ingroup sparkle_group_gemm
+sparkle_status sparkle_group_sgemm_part(struct sparkle_group *group,
+                                        const struct sparkle_gemm_desc *desc,
+                                        int32_t rank,
+                                        struct sparkle_group_gemm_part *out);
 
-/// Another name for gpu_initialize_opengl.
-int create_egl_context(void);
-
-/// Sets the source of the caller's compute shader object to the reference kernel, ready to be compiled. Requires
-/// gpu_initialize_opengl.
-void set_conv2d_shader_source(unsigned int shader);
-
-/// Builds a program from the text of a compute shader and replaces the current program, which is deleted. The bindings
-/// are those of gpu_get_compute_program. Returns the GL name; 0 on failure, and the current program then stays.
-/// Requires gpu_initialize_opengl.
-int gpu_compile_custom_shader(const char *shader_source);
-
-/// As gpu_execute_conv2d_fortran, with `program`; 0 or less means the current program, and the reference program if
-/// there is none.
-float gpu_execute_conv2d_custom(int program,
-                                const float *input,
-                                const float *weights,
-                                float *output,
-                                int N,
-                                int C,
-                                int H,
-                                int W,
-                                int K,
-                                int kernel_size,
-                                int stride,
-                                int pad,
-                                int H_out,
-                                int W_out);
-
-/// As gpu_execute_conv2d_fortran, with a program that is built from the text of a compute shader at its first use on
-/// this thread. It is dispatched with one invocation per output in x. If the driver does not allow so many workgroups,
-/// and the text has a line `// any grid`, it is dispatched with fewer. A text of sparkle_shader_source whose loops are
-/// too long for the device is refused. Requires gpu_initialize_opengl.
-float gpu_execute_conv2d_with_shader(const float *input,
-                                     const float *weights,
-                                     float *output,
-                                     int N,
-                                     int C,
-                                     int H,
-                                     int W,
-                                     int K,
-                                     int kernel_size,
-                                     int stride,
-                                     int pad,
-                                     int H_out,
-                                     int W_out,
-                                     const char *shader_source);
-
-/// Allocates `bytes` bytes aligned to 64. The caller releases them with free(). NULL on failure.
-void *posix_memalign_wrapper(size_t bytes);
-
-/// Prefetches the cache line at `address`, which need not be readable. `hint`: 0 bypasses the caches, 1 is L3, 2 is L2,
-/// anything else is L1.
-void mm_prefetch_wrapper(const void *address,
-                         int hint);
-
-/// Prefetches the cache line at `address`, which need not be readable, for reading (`rw` 0) or writing. `locality`: 0
-/// bypasses the caches, 1 is L3, 2 is L2, anything else is L1.
-void builtin_prefetch_wrapper(const void *address,
-                              int rw,
-                              int locality);
-
-/// Prefetches the cache line at `address`, which need not be readable, bypassing the caches.
-void prefetchnta_wrapper(const void *address);
-
-/// Copies 16 floats from `src` to `dst` with non-temporal stores, or with ordinary stores if `dst` is not aligned to 64
-/// bytes or the processor lacks AVX-512. Other threads are guaranteed to see them only after sfence_wrapper. If a
-/// pointer is NULL nothing is copied, and sparkle_last_error names it.
-void mm512_stream_ps_wrapper(float *dst,
-                             const float *src);
-
-/// As mm512_stream_ps_wrapper, for 8 floats, 32 bytes and AVX.
-void mm256_stream_ps_wrapper(float *dst, const float *src);
-
-/// As mm512_stream_ps_wrapper, for 4 floats, 16 bytes and SSE.
-void mm128_stream_ps_wrapper(float *dst, const float *src);
-
-/// Completes all earlier stores, including non-temporal ones, before any later store.
-void sfence_wrapper(void);
-
-/// Returns 1 if `address` is a multiple of `alignment`, else 0; 0 if `alignment` is 0.
-int is_aligned_for_streaming(const void *address, size_t alignment);
-
-/// Reads the time-stamp counter. On processors other than x86-64 it reads a monotonic clock in nanoseconds.
-uint64_t rdtsc_wrapper(void);
-
-/// As rdtsc_wrapper, after all earlier instructions have been executed.
-uint64_t rdtscp_wrapper(void);
-
-/// As rdtsc_wrapper, after all earlier instructions have been executed and before any later one starts.
-uint64_t rdtsc_fenced(void);
+/// Computes C = alpha A B + beta C over the ranks of a group by SUMMA; this rank passes its blocks, which
+/// sparkle_group_sgemm_part describes. Collective. `desc` gives m, n and k of the whole product, and is the same on all
+/// ranks but for lda, ldb and ldc: those are the leading dimensions of this rank's blocks, and 0 means a block without
+/// gaps. Operands are not transposed. Lengths are in floats and at least those of the part. A and B do not overlap C.
+///
+/// On CPUs of one kind the bits of C do not depend on the number of ranks.
+///
+/// The errors are those of sparkle_sgemm and sparkle_group_create. If the device fails, this rank gets its error, and its
+/// block of C is undefined; the other ranks have theirs. On any other error C is untouched.
+/// @ingroup sparkle_group_gemm
+sparkle_status sparkle_group_sgemm(struct sparkle_group *group,
+                                   const struct sparkle_gemm_desc *desc,
+                                   const float *a,
+                                   size_t a_len,
+                                   const float *b,
+                                   size_t b_len,
+                                   float *c,
+                                   size_t c_len);
 
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
 
 #endif  /* SPARKLE_H */
+
+/* With this header, a struct has all fields that it declares. */
+
+/// sparkle_conv2d_desc_init() with all fields of this header.
+/// @ingroup sparkle_conv2d
+/// @ingroup sparkle_conv2d
+#define sparkle_conv2d_desc_init(out) sparkle_conv2d_desc_init_sized((out), sizeof *(out))
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_device
+static inline sparkle_status sparkle_device_info_init(sparkle_device_info *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_architecture
+static inline sparkle_status sparkle_architecture_init(sparkle_architecture *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_architecture
+static inline sparkle_status sparkle_shader_options_init(sparkle_shader_options *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_tuning_history
+static inline sparkle_status sparkle_tuning_record_init(sparkle_tuning_record *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_pipeline
+static inline sparkle_status sparkle_pipeline_options_init(sparkle_pipeline_options *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_pipeline
+static inline sparkle_status sparkle_pipeline_stats_init(sparkle_pipeline_stats *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_loops
+static inline sparkle_status sparkle_loops_init(sparkle_loops *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_loops
+static inline sparkle_status sparkle_loop_plan_init(sparkle_loop_plan *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_kernel
+static inline sparkle_status sparkle_kernel_info_init(sparkle_kernel_info *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_kernel
+static inline sparkle_status sparkle_argument_info_init(sparkle_argument_info *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_launch
+static inline sparkle_status sparkle_kernel_arg_init(sparkle_kernel_arg *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_timing
+static inline sparkle_status sparkle_timing_init(sparkle_timing *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_shares
+static inline sparkle_status sparkle_share_init(sparkle_share *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_predict
+static inline sparkle_status sparkle_prediction_init(sparkle_prediction *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_transport
+static inline sparkle_status sparkle_transport_init(sparkle_transport *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_group
+static inline sparkle_status sparkle_group_part_init(sparkle_group_part *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// sparkle_struct_init() for this struct.
+/// @ingroup sparkle_group_gemm
+static inline sparkle_status sparkle_group_gemm_part_init(sparkle_group_gemm_part *out) {
+  return sparkle_struct_init(out, sizeof *out);
+}
+
+/// Initialises `*out` with a row-major product of 1 x 1 matrices, none transposed: all sizes and distances are 1, `alpha` is
+/// 1, `beta` 0. The caller then sets the fields that differ.
+/// @ingroup sparkle_gemm
+static inline sparkle_status sparkle_gemm_desc_init(sparkle_gemm_desc *out) {
+  sparkle_status status = sparkle_struct_init(out, sizeof *out);
+  if (status != SPARKLE_OK) return status;
+  out->layout = SPARKLE_ROW_MAJOR;
+  out->trans_a = out->trans_b = SPARKLE_NO_TRANS;
+  out->m = out->n = out->k = out->lda = out->ldb = out->ldc = 1;
+  out->alpha = 1;
+  return status;
+}

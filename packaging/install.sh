@@ -47,6 +47,7 @@ install_all() {
   link "libsparkle.so.$SOVERSION" "$LIBDIR/libsparkle.so"
   put 644 "$TARGET/libsparkle.a" "$LIBDIR/libsparkle.a"
   put 644 include/sparkle.h "$INCLUDEDIR/sparkle.h"
+  put 644 include/sparkle_reference.h "$INCLUDEDIR/sparkle_reference.h"
 
   # The folders in terms of the prefix where they are below it, so that pkg-config can move the tree.
   absolute_libdir=$LIBDIR absolute_includedir=$INCLUDEDIR
@@ -77,6 +78,9 @@ install_all() {
 
   put 644 fpm.toml "$DATADIR/sparkle/fpm.toml"
   for file in fortran/Makefile fortran/compiler.sh fortran/*/*.f90 fortran/examples/kernels/*.f90; do
+    put 644 "$file" "$DATADIR/sparkle/$file"
+  done
+  for file in mpi/*.c mpi/*.h mpi/*.f90 mpi/examples/*.f90; do
     put 644 "$file" "$DATADIR/sparkle/$file"
   done
   for file in LICENSE README.md CHANGELOG.md docs/*.md docs/*.svg docs/images/*; do

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kernel::bind::Launch;
-use crate::memory::Hierarchy;
+use crate::kernel::fused::Fused;
+use crate::memory::{Ceilings, Hierarchy};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::{PipelineStats, Timing};
 
@@ -45,6 +46,15 @@ pub trait Backend: Send + Sync {
     /// If the measurement failed; the device is then unusable.
     fn hierarchy(&self) -> Result<Hierarchy>;
 
+    /// What no program on the device exceeds. The first call measures it, which takes some tenths of a second.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the engine does not measure it, or the device's failure.
+    fn ceilings(&self) -> Result<Ceilings> {
+        let what = "ceilings".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Prepares a convolution: chooses and builds the kernel, packs or uploads weights and bias.
     ///
     /// # Errors
@@ -65,6 +75,22 @@ pub trait Backend: Send + Sync {
         bias: Option<&[f32]>,
     ) -> Result<Box<dyn Plan>> {
         self.plan_conv2d(part, weights, bias)
+    }
+
+    /// As [`Backend::plan_conv2d`], for [`Plan::run_fused`] with this epilogue.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported), also if the engine cannot compute the epilogue; or the device's
+    /// failure.
+    fn plan_fused(
+        &self,
+        _problem: &Conv2d,
+        _weights: &[f32],
+        _bias: Option<&[f32]>,
+        _epilogue: &Fused,
+    ) -> Result<Box<dyn Plan>> {
+        let what = "epilogues".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
     /// Creates a queue for jobs of this engine's plans, with threads and memory of its own.
@@ -124,6 +150,21 @@ pub trait Backend: Send + Sync {
     /// [`Error::Unsupported`](crate::Error::Unsupported), or the device's failure; C is then untouched.
     fn sgemm(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<(Arc<str>, Timing)>;
 
+    /// As [`Backend::sgemm`], with an epilogue that is applied to every element of the result. Its arguments have been checked.
+    ///
+    /// # Errors
+    /// As [`Backend::sgemm`], and [`Error::ContentsLost`](crate::Error::ContentsLost).
+    fn sgemm_fused(
+        &self,
+        _problem: &Gemm,
+        _matrices: (&[f32], &[f32]),
+        _c: &mut [f32],
+        _epilogue: &Launch<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let what = "epilogues".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
     /// Allocates memory that lives on the device, filled with zeros.
     ///
     /// # Errors
@@ -157,6 +198,20 @@ pub trait Backend: Send + Sync {
     /// [`Error::ContentsLost`](crate::Error::ContentsLost), or as [`Backend::sgemm`]; C may then have lost its contents.
     fn sgemm_resident(&self, _problem: &Gemm, _matrices: [Range<'_>; 3]) -> Result<(Arc<str>, Timing)> {
         let what = "products of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
+    }
+
+    /// [`Backend::sgemm_resident`] with an epilogue, as [`Backend::sgemm_fused`]. The epilogue's arrays do not overlap C.
+    ///
+    /// # Errors
+    /// As [`Backend::sgemm_resident`].
+    fn sgemm_resident_fused(
+        &self,
+        _problem: &Gemm,
+        _matrices: [Range<'_>; 3],
+        _epilogue: &Launch<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let what = "epilogues of products of buffers".to_owned();
         Err(crate::Error::Unsupported { device: self.id().to_owned(), what })
     }
 
@@ -196,6 +251,16 @@ pub trait Plan: Send + Sync {
     /// The device's failure; the output is then untouched.
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing>;
 
+    /// Runs it, and applies the epilogue that it was made for ([`Backend::plan_fused`]) to every output. The launch holds the
+    /// epilogue's arguments, which have been checked; memory among them that lives on a device is the engine's, and locked.
+    ///
+    /// # Errors
+    /// [`Error::ContentsLost`](crate::Error::ContentsLost), or the device's failure; the output is then untouched.
+    fn run_fused(&self, _input: &[f32], _output: &mut [f32], _epilogue: &Launch<'_>) -> Result<Timing> {
+        let what = "epilogues".to_owned();
+        Err(crate::Error::Unsupported { device: self.kernel().to_owned(), what })
+    }
+
     /// Runs it on memory of its engine that is not the host's. The caller has locked it; input and output have the lengths
     /// of the problem and do not overlap.
     ///
@@ -204,6 +269,20 @@ pub trait Plan: Send + Sync {
     /// contents.
     fn run_resident(&self, _input: Range<'_>, _output: Range<'_>) -> Result<Timing> {
         let what = "convolutions of buffers".to_owned();
+        Err(crate::Error::Unsupported { device: self.kernel().to_owned(), what })
+    }
+
+    /// [`Plan::run_resident`] with an epilogue, as [`Plan::run_fused`]. The epilogue's arrays do not overlap the output.
+    ///
+    /// # Errors
+    /// As [`Plan::run_resident`].
+    fn run_resident_fused(
+        &self,
+        _input: Range<'_>,
+        _output: Range<'_>,
+        _epilogue: &Launch<'_>,
+    ) -> Result<Timing> {
+        let what = "epilogues of convolutions of buffers".to_owned();
         Err(crate::Error::Unsupported { device: self.kernel().to_owned(), what })
     }
 

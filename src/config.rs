@@ -1,14 +1,19 @@
 //! The environment variables, read once.
 //!
-//! Only this file names the variables that Sparkle reads. A call of the API overrides them. [`Config::complaints`]
-//! lists values that are invalid and unknown names that start with `SPARKLE_`: `sparkle info` prints the list, and the
-//! first opened device logs it.
+//! Only this file names the variables that Sparkle reads. A call of the API overrides them. [`Config::ignored`] lists
+//! values that are invalid and unknown names that start with `SPARKLE_`: the first opened device logs them, `sparkle
+//! info` shows them, and the program's other commands refuse to run with such a value.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+pub use cache_sizes::{CacheSize, CacheSizes};
+
 use crate::error::clipped;
 use crate::problem::{Algorithm, Conv2d};
+
+mod cache_sizes;
 
 /// The importance of a log message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +25,37 @@ pub enum Level {
     Info = 1,
     /// A problem that the library worked around.
     Warn = 2,
+}
+
+/// The form of log messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// One JSON object a message.
+    Json,
+}
+
+/// A variable that has no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// What was expected; `None` if there is no such variable.
+    pub expected: Option<&'static str>,
+}
+
+impl fmt::Display for IgnoredVariable {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (name, value) = (clipped(&self.name), clipped(&self.value));
+        match self.expected {
+            Some(expected) => write!(f, "{name}={value} is ignored: expected {expected}"),
+            None => write!(f, "{name}={value} is ignored: unknown variable"),
+        }
+    }
 }
 
 /// How plans use measurements of their candidates.
@@ -43,10 +79,14 @@ pub struct Config {
     pub num_threads: Option<usize>,
     /// `SPARKLE_ISA`: the instruction set of the CPU kernels: `avx512`, `avx2` or `portable`. Default: the best one.
     pub isa: Option<String>,
+    /// `SPARKLE_CACHES`: sizes of caches that the system misreports.
+    pub caches: Option<CacheSizes>,
     /// `OMP_NUM_THREADS`: the default of `num_threads`, as users of OpenMP programs expect.
     pub omp_num_threads: Option<usize>,
     /// `SPARKLE_LOG`: the lowest level that goes to stderr if no callback is set.
     pub log: Option<Level>,
+    /// `SPARKLE_LOG_FORMAT`: the form of messages, on stderr and for a callback.
+    pub log_format: LogFormat,
     /// `SPARKLE_GL_TIMEOUT_MS`: time limit for GPU work, in milliseconds. Default: 10 s.
     pub gl_timeout_ms: Option<u64>,
     /// `SPARKLE_ALGORITHM`: the algorithm that `auto` selects for convolutions. `winograd` applies only to the
@@ -66,8 +106,8 @@ pub struct Config {
     pub deterministic: bool,
     /// `SPARKLE_FLUSH_DENORMALS`: the CPU treats denormal numbers as zero.
     pub flush_denormals: bool,
-    /// The settings that were ignored, and why.
-    pub complaints: Vec<String>,
+    /// The variables that have no effect, and why.
+    pub ignored: Vec<IgnoredVariable>,
 }
 
 impl Config {
@@ -107,45 +147,52 @@ impl Config {
     fn read(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut config = Config::default();
         for (name, value) in variables {
-            let complaint = config.set(&name, value.trim());
-            let ignored = |what| clipped(format_args!("{name}={value} is ignored: {what}"));
-            config.complaints.extend(complaint.map(ignored));
+            if let Err(expected) = config.set(&name, value.trim()) {
+                config.ignored.push(IgnoredVariable { name, value, expected });
+            }
         }
         config
     }
 
-    /// Applies one variable. Returns the reason if it is ignored.
-    fn set(&mut self, name: &str, value: &str) -> Option<&'static str> {
+    /// Applies one variable.
+    ///
+    /// # Errors
+    /// If it is ignored: what was expected, or nothing if there is no such variable.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Option<&'static str>> {
         let positive = || value.parse::<usize>().ok().filter(|&count| count > 0);
         match name {
             "SPARKLE_CACHE_DIR" => self.cache_dir = Some(value.to_owned()),
-            _ if value.is_empty() => return None,
+            _ if value.is_empty() => return Ok(()),
             "XDG_CACHE_HOME" => self.xdg_cache_home = Some(value.to_owned()),
             "HOME" => self.home = Some(value.to_owned()),
             "SPARKLE_TUNE" => match value {
                 "off" => self.tune = Tune::Off,
                 "read" => self.tune = Tune::Read,
                 "full" => self.tune = Tune::Full,
-                _ => return Some("expected off, read or full"),
+                _ => return Err(Some("off, read or full")),
             },
             "SPARKLE_DETERMINISTIC" => match value {
                 "0" => self.deterministic = false,
                 "1" => self.deterministic = true,
-                _ => return Some("expected 0 or 1"),
+                _ => return Err(Some("0 or 1")),
             },
             "SPARKLE_FLUSH_DENORMALS" => match value {
                 "0" => self.flush_denormals = false,
                 "1" => self.flush_denormals = true,
-                _ => return Some("expected 0 or 1"),
+                _ => return Err(Some("0 or 1")),
             },
             "SPARKLE_DEVICE" => self.device = Some(value.to_owned()),
             "SPARKLE_NUM_THREADS" => match positive() {
                 Some(count) => self.num_threads = Some(count),
-                None => return Some("expected a number of threads of at least 1"),
+                None => return Err(Some("a number of threads of at least 1")),
             },
             "SPARKLE_ISA" => match value {
                 "avx512" | "avx2" | "portable" => self.isa = Some(value.to_owned()),
-                _ => return Some("expected avx512, avx2 or portable"),
+                _ => return Err(Some("avx512, avx2 or portable")),
+            },
+            "SPARKLE_CACHES" => match CacheSizes::parse(value) {
+                Some(sizes) => self.caches = Some(sizes),
+                None => return Err(Some(CacheSizes::EXPECTED)),
             },
             // A list has one count per nesting level, the outermost first. Bad values are not our concern.
             "OMP_NUM_THREADS" => {
@@ -157,24 +204,29 @@ impl Config {
                 "info" => self.log = Some(Level::Info),
                 "warn" => self.log = Some(Level::Warn),
                 "off" => self.log = None,
-                _ => return Some("expected debug, info, warn or off"),
+                _ => return Err(Some("debug, info, warn or off")),
+            },
+            "SPARKLE_LOG_FORMAT" => match value {
+                "text" => self.log_format = LogFormat::Text,
+                "json" => self.log_format = LogFormat::Json,
+                _ => return Err(Some("text or json")),
             },
             "SPARKLE_GL_TIMEOUT_MS" => match positive() {
                 Some(limit) => self.gl_timeout_ms = Some(limit as u64),
-                None => return Some("expected a number of milliseconds of at least 1"),
+                None => return Err(Some("a number of milliseconds of at least 1")),
             },
             "SPARKLE_TRACE" => self.trace = Some(value.to_owned()),
             "SPARKLE_ALGORITHM" => match value {
                 "auto" => self.algorithm = None,
                 "direct" => self.algorithm = Some(Algorithm::Direct),
                 "winograd" => self.algorithm = Some(Algorithm::Winograd),
-                _ => return Some("expected auto, direct or winograd"),
+                _ => return Err(Some("auto, direct or winograd")),
             },
-            _ if name.starts_with("SPARKLE_TEST_") => return None,
-            _ if name.starts_with("SPARKLE_") => return Some("unknown variable"),
+            _ if name.starts_with("SPARKLE_TEST_") => {}
+            _ if name.starts_with("SPARKLE_") => return Err(None),
             _ => {}
         }
-        None
+        Ok(())
     }
 }
 
@@ -204,7 +256,9 @@ mod tests {
             ("SPARKLE_NUM_THREADS", " 3 "),
             ("OMP_NUM_THREADS", "8,2"),
             ("SPARKLE_ISA", "avx2"),
+            ("SPARKLE_CACHES", "l3=32M/8"),
             ("SPARKLE_LOG", "debug"),
+            ("SPARKLE_LOG_FORMAT", "json"),
             ("SPARKLE_GL_TIMEOUT_MS", "250"),
             ("SPARKLE_ALGORITHM", "winograd"),
             ("SPARKLE_TRACE", "t.json"),
@@ -220,8 +274,10 @@ mod tests {
             device: Some("gl:1".into()),
             num_threads: Some(3),
             isa: Some("avx2".into()),
+            caches: CacheSizes::parse("l3=32M/8"),
             omp_num_threads: Some(8),
             log: Some(Level::Debug),
+            log_format: LogFormat::Json,
             gl_timeout_ms: Some(250),
             algorithm: Some(Algorithm::Winograd),
             trace: Some("t.json".into()),
@@ -231,7 +287,7 @@ mod tests {
             tune: Tune::Full,
             deterministic: true,
             flush_denormals: true,
-            complaints: vec![],
+            ignored: vec![],
         };
         assert_eq!(config, expected);
     }
@@ -242,23 +298,25 @@ mod tests {
             ("SPARKLE_NUM_THREADS", "0"),
             ("OMP_NUM_THREADS", "many"),
             ("SPARKLE_LOG", "loud"),
+            ("SPARKLE_LOG_FORMAT", "xml"),
             ("SPARKLE_GL_TIMEOUT_MS", "-1"),
             ("SPARKLE_DEVISE", "cpu"),
             ("SPARKLE_ALGORITHM", "fft"),
             ("SPARKLE_ISA", "avx1024"),
+            ("SPARKLE_CACHES", "32M"),
             ("SPARKLE_TUNE", "always"),
             ("SPARKLE_DETERMINISTIC", "yes"),
             ("SPARKLE_FLUSH_DENORMALS", "2"),
         ]);
-        assert_eq!(config.isa, None);
+        assert_eq!((&config.isa, config.caches), (&None, None));
         assert_eq!((config.num_threads, config.omp_num_threads, config.log), (None, None, None));
         assert_eq!(config.gl_timeout_ms(), 10_000);
-        assert_eq!((config.complaints.len(), config.algorithm), (9, None));
+        assert_eq!((config.ignored.len(), config.algorithm, config.log_format), (11, None, LogFormat::Text));
         assert_eq!(
-            config.complaints[0],
+            config.ignored[0].to_string(),
             "SPARKLE_NUM_THREADS=0 is ignored: expected a number of threads of at least 1"
         );
-        assert_eq!(config.complaints[3], "SPARKLE_DEVISE=cpu is ignored: unknown variable");
+        assert_eq!(config.ignored[4].to_string(), "SPARKLE_DEVISE=cpu is ignored: unknown variable");
     }
 
     #[test]

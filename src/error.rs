@@ -135,6 +135,22 @@ pub enum Error {
         /// The object.
         what: String,
     },
+    /// Another rank of the group cannot take part in the call, so no rank does. Outputs are untouched.
+    #[error("rank {rank} failed: {reason}")]
+    OtherRank {
+        /// The lowest rank that failed.
+        rank: usize,
+        /// Its error, clipped.
+        reason: String,
+    },
+    /// The transport between the ranks of a group failed. The group cannot be relied on afterwards.
+    #[error("the transport's {call} failed: {reason}")]
+    Transport {
+        /// The operation.
+        call: String,
+        /// The transport's own message or code.
+        reason: String,
+    },
     /// A defect of the library that it detected itself.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -166,6 +182,8 @@ impl Error {
                 | Error::Busy { .. }
                 | Error::ContentsLost { .. }
                 | Error::InUse { .. }
+                | Error::OtherRank { .. }
+                | Error::Transport { .. }
                 | Error::Internal(_)
         )
     }

@@ -46,6 +46,27 @@ pub fn spawn<T: Send + 'static>(
     })
 }
 
+/// Runs `body` on a thread with a stack of `bytes`, in the library's floating-point environment, and waits for it.
+///
+/// # Errors
+/// As [`spawn`]. [`Error::Internal`] if `body` panics.
+pub fn run_with_stack<T: Send>(role: &str, bytes: usize, body: impl FnOnce() -> T + Send) -> Result<T> {
+    loader::check()?;
+    let builder = std::thread::Builder::new().name(format!("sparkle host {role}")).stack_size(bytes);
+    let in_environment = move || {
+        IS_OURS.set(true);
+        float_env::set_for_own_thread();
+        body()
+    };
+    std::thread::scope(|scope| {
+        let thread = builder.spawn_scoped(scope, in_environment).map_err(|error| Error::OutOfMemory {
+            device: "cpu".to_owned(),
+            what: format!("the system cannot start a thread for {role} ({error})"),
+        })?;
+        thread.join().map_err(|panic| Error::Internal(format!("{role}: {}", panic_text(&*panic))))
+    })
+}
+
 /// What a panic says.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -62,5 +83,14 @@ mod tests {
         let thread = spawn("gl:0", "uploads", name).unwrap();
         assert!(!is_current(&thread) && !is_ours());
         assert_eq!(thread.join().unwrap(), (Some("sparkle gl:0 uploads".to_owned()), true));
+        assert_eq!(
+            run_with_stack("check", 1 << 20, name).unwrap(),
+            (Some("sparkle host check".to_owned()), true)
+        );
+        let failed = run_with_stack("check", 1 << 20, || -> () { panic!("no reason") });
+        assert_eq!(
+            failed.unwrap_err().to_string(),
+            Error::Internal("check: no reason".to_owned()).to_string()
+        );
     }
 }

@@ -25,8 +25,10 @@ fn committed(path: &str, expected: &str) {
 }
 
 #[test]
-fn the_header_is_the_generated_one() {
+fn the_headers_are_the_generated_ones() {
     committed("include/sparkle.h", include_str!(concat!(env!("OUT_DIR"), "/sparkle.h")));
+    let reference = include_str!(concat!(env!("OUT_DIR"), "/sparkle_reference.h"));
+    committed("include/sparkle_reference.h", reference);
 }
 
 /// Every symbol that the shared library exports.
@@ -51,16 +53,68 @@ fn the_library_exports_the_listed_symbols() {
     committed("include/abi.txt", &list);
 }
 
-#[test]
-fn the_header_declares_what_the_library_exports() {
-    let header = fs::read_to_string(manifest("include/sparkle.h")).unwrap();
-    // A declaration starts in the first column, unlike a comment.
-    let lines = header.lines().filter(|line| line.starts_with(|start: char| start.is_ascii_alphabetic()));
-    let declared = lines.filter_map(|line| {
+/// The lines of a header that begin a declaration of a function. They start in the first column, unlike a comment.
+fn declarations(header: &str) -> impl Iterator<Item = (usize, String)> {
+    let lines = header.lines().enumerate();
+    let starts = |line: &str| line.starts_with(|start: char| start.is_ascii_alphabetic());
+    lines.filter(move |(_, line)| starts(line)).filter_map(|(at, line)| {
         let name = line[..line.find('(')?].rsplit([' ', '*']).next()?;
-        (!line.starts_with("typedef")).then(|| name.to_owned())
-    });
-    assert_eq!(declared.collect::<BTreeSet<_>>(), exported());
+        let is_declared = !line.starts_with("typedef") && !line.starts_with("static");
+        is_declared.then(|| (at, name.to_owned()))
+    })
+}
+
+#[test]
+fn the_headers_declare_what_the_library_exports() {
+    let header = |name: &str| fs::read_to_string(manifest("include").join(name)).unwrap();
+    let names = |name: &str| declarations(&header(name)).map(|(_, name)| name).collect::<BTreeSet<_>>();
+    let (ours, reference) = (names("sparkle.h"), names("sparkle_reference.h"));
+    assert!(ours.iter().all(|name| name.starts_with("sparkle_")), "{ours:?}");
+    assert!(reference.iter().all(|name| !name.starts_with("sparkle_")), "{reference:?}");
+    assert_eq!(&ours | &reference, exported());
+}
+
+/// Doxygen makes a page of each group. Every function and every documented type is in one.
+#[test]
+fn the_headers_are_grouped_for_doxygen() {
+    for name in ["sparkle.h", "sparkle_reference.h"] {
+        let header = fs::read_to_string(manifest("include").join(name)).unwrap();
+        assert!(header.contains(&format!(" * @file {name}\n")), "{name}");
+        let defined: BTreeSet<&str> =
+            header.lines().filter_map(|line| line.strip_prefix("/** @defgroup ")).collect();
+        let defined: BTreeSet<&str> = defined.iter().filter_map(|line| line.split(' ').next()).collect();
+        let lines: Vec<&str> = header.lines().collect();
+        let used: BTreeSet<&str> =
+            lines.iter().filter_map(|line| line.strip_prefix("/// @ingroup ")).collect();
+        assert_eq!(defined, used, "{name}");
+        let types = lines.iter().enumerate().filter(|(at, line)| {
+            *at > 0
+                && lines[at - 1].starts_with("///")
+                && (line.starts_with("typedef ") || line.starts_with("enum "))
+        });
+        for at in declarations(&header).map(|(at, _)| at).chain(types.map(|(at, _)| at)) {
+            assert!(lines[at - 1].starts_with("/// @ingroup "), "{name}: {}", lines[at]);
+        }
+    }
+}
+
+/// Every struct that begins with its size has an initialiser.
+#[test]
+fn structs_have_initialisers() {
+    let header = fs::read_to_string(manifest("include/sparkle.h")).unwrap();
+    let mut count = 0;
+    for text in header.split("\ntypedef struct ").skip(1) {
+        let name = text.split([' ', ';']).next().unwrap();
+        let body = text.split(&format!("}} {name};")).next().unwrap();
+        if text.starts_with(&format!("{name} {{")) && body.contains("\n  size_t size;\n") {
+            let initialiser = format!(" {name}_init({name} *out)");
+            let declared = header.contains(&initialiser)
+                || header.contains(&format!(" {name}_init(struct {name} *out)"));
+            assert!(declared, "{name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 19, "{count}");
 }
 
 /// All Rust sources under `dir`.

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use sparkle::problem::{TensorLayout, WeightsLayout};
 use sparkle::{Algorithm, Conv2d, Conv2dDesc, Device, Error};
 
 /// A layer that `auto` computes with Winograd if the CPU has kernels for it.
@@ -24,6 +25,11 @@ const LAYER: Conv2dDesc = Conv2dDesc {
     bias: false,
     relu: false,
     algorithm: Algorithm::Auto,
+    pad_bottom: None,
+    pad_right: None,
+    input_layout: TensorLayout::Nchw,
+    output_layout: TensorLayout::Nchw,
+    weights_layout: WeightsLayout::Oihw,
 };
 
 /// Prints the kernels of some convolutions, for a plan and for a single call. The test below runs it in a child process.

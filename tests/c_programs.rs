@@ -31,9 +31,10 @@ fn layouts_in_c_and_cpp() {
     }
 }
 
-const NEW_API: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\n";
+const NEW_API: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\npredictions\n";
 /// Also of a GPU beside the CPU.
-const WITH_SHARES: &str = "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\nshares\n";
+const WITH_SHARES: &str =
+    "devices\nconvolutions\nproducts\nclosed device\nfinalize\nthreads\nshares\npredictions\n";
 
 fn new_api(device: &str) {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -100,6 +101,15 @@ fn buffers() {
 }
 
 #[test]
+fn orders_and_paddings() {
+    program("layouts.c", &[], &["cpu"], &[]).expect("layouts\n");
+    program("layouts.c", &[], &["auto"], &[]).expect("layouts\n");
+    for device in gl_devices() {
+        program("layouts.c", &[], &[&device], &[]).expect("layouts\n");
+    }
+}
+
+#[test]
 fn the_example_of_a_kernel() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/saxpy.c");
     let program = support::compile_file(&path, &["-Wall", "-Wextra", "-Werror", "-Wpedantic"]);
@@ -108,6 +118,20 @@ fn the_example_of_a_kernel() {
         command.arg(device);
         support::run_command(command).expect("1000 elements, verified\n");
     }
+}
+
+#[test]
+fn the_example_of_a_stencil() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/stencil.c");
+    let program =
+        support::compile_file(&path, &["-Wall", "-Wextra", "-Werror", "-Wpedantic", "-std=c99", "-O2"]);
+    let mut command = std::process::Command::new(&program);
+    // A small grid: the times are not checked here.
+    command.args(["1", "24", "50", "60"]).env("SPARKLE_DEVICE", "cpu");
+    let ran = support::run_command(command);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines.len() == 4 && lines[3].starts_with("same result; "), "{ran:?}");
+    assert!(lines[0].starts_with("blocks of ") && lines[1].starts_with("predicted: "), "{lines:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sparkle::problem::exact::{Random, largest_integer};
 use sparkle::problem::oracle;
+use sparkle::problem::{TensorLayout, WeightsLayout};
 use sparkle::{Conv2d, Conv2dDesc, Device, Error, Gemm, GemmDesc, Layout, Transpose};
 
 /// The first GL device.
@@ -22,6 +23,8 @@ fn device() -> Option<Device> {
     }
 }
 
+const WEIGHTS: [WeightsLayout; 3] = [WeightsLayout::Oihw, WeightsLayout::Hwio, WeightsLayout::Ohwi];
+
 /// A random small convolution.
 fn random_conv2d(random: &mut Random) -> Conv2d {
     loop {
@@ -36,6 +39,9 @@ fn random_conv2d(random: &mut Random) -> Conv2d {
         let ((stride_h, stride_w), (pad_h, pad_w)) = (pair(1, [3, 3]), pair(0, [r, s]));
         let (dilation_h, dilation_w) =
             if random.between(0, 2) == 0 { (2, random.between(1, 3)) } else { (1, 1) };
+        let layout = |random: &mut Random| {
+            if square { TensorLayout::Nchw } else { random.pick(&[TensorLayout::Nchw, TensorLayout::Nhwc]) }
+        };
         let desc = Conv2dDesc {
             n: random.between(1, 3),
             c: groups * random.between(1, 4),
@@ -54,6 +60,11 @@ fn random_conv2d(random: &mut Random) -> Conv2d {
             bias: random.between(0, 2) == 0,
             relu: random.between(0, 2) == 0,
             algorithm: sparkle::Algorithm::Direct,
+            pad_bottom: (!square).then(|| random.between(0, r)),
+            pad_right: (!square).then(|| random.between(0, s)),
+            input_layout: layout(random),
+            output_layout: layout(random),
+            weights_layout: if square { WeightsLayout::Oihw } else { random.pick(&WEIGHTS) },
         };
         // A kernel may not fit into an image this small.
         if let Ok(problem) = Conv2d::new(desc) {

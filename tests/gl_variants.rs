@@ -4,11 +4,10 @@ use sparkle::lab::{self, Compared, Numbers};
 use sparkle::memory::tiles::{Gpu, Tile};
 use sparkle::problem::exact::Random;
 use sparkle::problem::oracle;
+use sparkle::problem::{TensorLayout, WeightsLayout};
 use sparkle::shader::cases::deep;
 use sparkle::shader::variant::{Family, Variant, candidates};
-use sparkle::{
-    Algorithm, Contexts, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose,
-};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Gemm, GemmDesc, Layout, PipelineOptions, Transpose};
 
 fn problem(random: &mut Random) -> Conv2d {
     loop {
@@ -33,7 +32,12 @@ fn problem(random: &mut Random) -> Conv2d {
             groups,
             bias: random.between(0, 1) == 0,
             relu: random.between(0, 1) == 0,
-            algorithm: Algorithm::Auto,
+            pad_bottom: Some(random.between(-1, r / 2 + 1)).filter(|&pad| pad >= 0),
+            pad_right: Some(random.between(-1, s / 2 + 1)).filter(|&pad| pad >= 0),
+            input_layout: random.pick(&[TensorLayout::Nchw, TensorLayout::Nhwc]),
+            output_layout: random.pick(&[TensorLayout::Nchw, TensorLayout::Nhwc]),
+            weights_layout: random.pick(&[WeightsLayout::Oihw, WeightsLayout::Hwio, WeightsLayout::Ohwi]),
+            ..Default::default()
         };
         if let Ok(problem) = Conv2d::new(desc) {
             return problem;

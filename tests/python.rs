@@ -54,7 +54,7 @@ fn the_wheel() {
     tests.args(["-m", "unittest", "discover", "-s"]).arg(package.join("tests"));
     let ran = run(tests);
     let count = ran.stderr.split("Ran ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-    assert!(count.is_some_and(|count| count >= 13) && !ran.stderr.contains("skipped"), "{}", ran.stderr);
+    assert!(count.is_some_and(|count| count >= 16) && !ran.stderr.contains("skipped"), "{}", ran.stderr);
 
     // The examples of the pages.
     for page in [include_str!("../python/README.md"), include_str!("../README.md")] {

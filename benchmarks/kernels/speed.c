@@ -113,15 +113,32 @@ static double best_sgemm(sparkle_buffer *a, sparkle_buffer *b, sparkle_buffer *c
 int main(int count, char **words) {
     const char *file = count > 2 ? words[2] : "benchmarks/kernels/speed.f90";
     check(sparkle_device_open(count > 1 ? words[1] : "auto", &device), "device");
-    sparkle_buffer *x = filled(POINTS, 7, 0), *y = filled(POINTS, 5, 0);
+    /* Small integers, so that all results are exact, also after ROUNDS launches. */
+    sparkle_buffer *x = filled(POINTS, 7, 3), *y = filled(POINTS, 5, 0);
 
-    sparkle_kernel_arg saxpy[] = {integer(POINTS), real(0), resident(x, POINTS), resident(y, POINTS)};
+    sparkle_kernel_arg saxpy[] = {integer(POINTS), real(1), resident(x, POINTS), resident(y, POINTS)};
     double ms = best_launch(compiled(file, "saxpy"), POINTS, 1, saxpy, 4);
+    float *values = malloc((size_t)POINTS * sizeof *values);
+    if (!values) exit(1);
+    check(sparkle_buffer_read(y, 0, values, POINTS), "read");
+    for (int i = 0; i < POINTS; i++) {
+        if (values[i] != (float)(i % 5 + ROUNDS * (i % 7 - 3))) {
+            fprintf(stderr, "saxpy: element %d is %g\n", i, values[i]);
+            return 1;
+        }
+    }
+    free(values);
     printf("saxpy of 2^27: %.3f ms, %.0f GB/s\n", ms, 12.0 * POINTS / ms * 1e-6);
 
     float sum = 0;
     sparkle_kernel_arg total[] = {integer(TERMS), resident(x, TERMS), result(&sum)};
     ms = best_launch(compiled(file, "total"), TERMS, 1, total, 3);
+    long expected = 0;
+    for (int i = 0; i < TERMS; i++) expected += i % 7 - 3;
+    if (sum != (float)(ROUNDS * expected)) {
+        fprintf(stderr, "the sum is %g, not %ld\n", sum, ROUNDS * expected);
+        return 1;
+    }
     printf("sum of 10^8: %.3f ms, %.0f GB/s\n", ms, 4.0 * TERMS / ms * 1e-6);
 
     size_t area = (size_t)SIDE * SIDE;

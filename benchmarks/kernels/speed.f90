@@ -4,7 +4,7 @@ module speed
   use sparkle_workgroup, only: barrier, local_index, group_index
   implicit none
 contains
-  !@kernel(local_size_x=256)
+  !@kernel
   pure subroutine saxpy(i, n, a, x, y)
     integer(int32), value :: i, n
     real(real32), value :: a

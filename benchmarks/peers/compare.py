@@ -117,6 +117,11 @@ def text(value):
     return value if isinstance(value, str) else "-" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
+def is_intel():
+    """Whether the CPU is Intel's: the shares of the peak that are asked for differ by maker."""
+    return "GenuineIntel" in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
 def convolutions(figures, names, threads):
     """The table of layers, and the project's targets: (figure, measured, at least, where)."""
     head = ["layer", "onednn call", "onednn prepacked", "ncnn", "sparkle call", "sparkle prepacked", "sparkle direct"]
@@ -142,12 +147,12 @@ def convolutions(figures, names, threads):
         ("as given over oneDNN's call, geomean", means[6], 1.40, ""),
         ("worst layer, prepacked over the better peer", prepacked[0], 1.00, prepacked[1]),
         ("worst layer, as given over oneDNN's call", call[0], 1.00, call[1]),
-        ("direct algorithms, prepacked: share of the FMA peak", means[9], 0.85, ""),
+        ("direct algorithms, prepacked: share of the FMA peak", means[9], 0.85 if is_intel() else 0.92, ""),
         ("direct algorithms with AVX2: share of its own peak", means[10], 0.88, ""),
     ]
     if figures.of(names[0], "one thread", "prepacked"):
         gains = [figures.of(n, "sparkle", "prepacked") / figures.of(n, "one thread", "prepacked") for n in names]
-        # 1.85 of 2 threads, 11 of 16: asked of 16 cores; in between a straight line of the logarithms.
+        # 1.85 with 2 threads and 11 with 16; other numbers of threads by the power law through both.
         aim = 1.85 * (threads / 2) ** 0.857
         summary.append(("these threads over one thread, prepacked, geomean", geometric_mean(gains), aim, f"{threads} threads"))
     return [head, *rows], summary
@@ -181,7 +186,7 @@ def products(figures, names, _threads):
     over, share = min((row[4], row[0]) for row in rows[1:]), min((row[5], row[0]) for row in rows[1:])
     return rows, [
         ("sgemm over the better OpenBLAS, worst size", over[0], 1.0, over[1]),
-        ("sgemm, share of the FMA peak, worst size", share[0], 0.88, share[1]),
+        ("sgemm, share of the FMA peak, worst size", share[0], 0.88 if is_intel() else 0.94, share[1]),
     ]
 
 

@@ -1,9 +1,12 @@
-//! Measures the overhead of a call: a 3x3 convolution of one channel of 5x5, from a plan, through Rust and through C.
+//! Measures the overhead of a call: a 3x3 convolution of one channel of 5x5, from a plan, through Rust and through C. Then
+//! that of the log: the same plan in calls without a log and with a record of each call (`docs/log.md`), in turns.
 //!
 //! `cargo run --release --example tiny_call`. Each figure is the least of many medians. A median is over
 //! batches of calls, with one clock reading per batch.
 
 use std::ptr::null;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sparkle::ffi::{conv2d::*, device::*, plan::*, status::sparkle_status};
@@ -33,7 +36,24 @@ fn main() -> sparkle::Result<()> {
         best = [best[0].min(rust), best[1].min(through_c)];
     }
     assert_eq!(output, [9.0; 9]);
+    let records = Arc::new(AtomicU64::new(0));
+    let (mut quiet, mut recorded) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        quiet = quiet.min(batches(|| {
+            plan.run(&input, &mut output).expect("a plan runs");
+        }));
+        let counted = records.clone();
+        sparkle::log::set_callback(Some(Arc::new(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })));
+        recorded = recorded.min(batches(|| {
+            plan.run(&input, &mut output).expect("a plan runs");
+        }));
+        sparkle::log::set_callback(None);
+    }
+    assert_eq!(records.load(Ordering::Relaxed), (ROUNDS * BATCHES) as u64 * u64::from(CALLS));
     println!("{} ns through Rust, {} ns through C", best[0].as_nanos(), best[1].as_nanos());
+    println!("{} ns without a log, {} ns with a record of each call", quiet.as_nanos(), recorded.as_nanos());
     Ok(())
 }
 

@@ -36,10 +36,21 @@ module sparkle_c
   integer, parameter :: SPARKLE_ERROR_BUSY = 14
   integer, parameter :: SPARKLE_ERROR_ENDING = 15
   integer, parameter :: SPARKLE_ERROR_CONTENTS_LOST = 16
+  integer, parameter :: SPARKLE_ERROR_OTHER_RANK = 17
+  integer, parameter :: SPARKLE_ERROR_TRANSPORT = 18
 
   integer, parameter :: SPARKLE_ALGORITHM_AUTO = 0
   integer, parameter :: SPARKLE_ALGORITHM_DIRECT = 1
   integer, parameter :: SPARKLE_ALGORITHM_WINOGRAD = 2
+
+  integer, parameter :: SPARKLE_PADDING_SYMMETRIC = 0
+  integer, parameter :: SPARKLE_PADDING_SIDES = 1
+  integer, parameter :: SPARKLE_PADDING_SAME = 2
+  integer, parameter :: SPARKLE_TENSOR_NCHW = 0
+  integer, parameter :: SPARKLE_TENSOR_NHWC = 1
+  integer, parameter :: SPARKLE_WEIGHTS_OIHW = 0
+  integer, parameter :: SPARKLE_WEIGHTS_HWIO = 1
+  integer, parameter :: SPARKLE_WEIGHTS_OHWI = 2
 
   integer(c_int32_t), parameter :: C_COL_MAJOR = 102
   integer(c_int32_t), parameter :: C_NO_TRANS = 111
@@ -54,6 +65,36 @@ module sparkle_c
     character(kind=c_char) :: name(256)
     character(kind=c_char) :: reason(512)
   end type c_device_info
+
+  type, bind(C) :: c_loops
+    integer(c_size_t) :: size = 0
+    integer(c_int32_t) :: kind = 0
+    integer(c_int32_t) :: shape = 0
+    integer(c_int64_t) :: extents(3) = 1
+    integer(c_int32_t) :: radius(3) = 0
+    integer(c_int32_t) :: reads = 0
+    integer(c_int32_t) :: writes = 1
+    integer(c_int32_t) :: element_bytes = 4
+    integer(c_int32_t) :: threads = 1
+    integer(c_int32_t) :: reserved = 0
+    real(c_double) :: flops = 0.0_c_double
+  end type c_loops
+
+  type, bind(C) :: c_loop_plan
+    integer(c_size_t) :: size = 0
+    integer(c_int64_t) :: tile(2) = 0
+    integer(c_int64_t) :: block(3) = 0
+    integer(c_int64_t) :: tasks = 0
+    real(c_double) :: seconds = 0.0_c_double
+    real(c_double) :: naive_seconds = 0.0_c_double
+    real(c_double) :: arithmetic_seconds = 0.0_c_double
+    real(c_double) :: level_seconds(4) = 0.0_c_double
+    real(c_double) :: level_bytes(4) = 0.0_c_double
+    real(c_double) :: naive_bytes(4) = 0.0_c_double
+    integer(c_int32_t) :: binds = 0
+    integer(c_int32_t) :: naive_binds = 0
+    character(kind=c_char) :: why(512)
+  end type c_loop_plan
 
   type, bind(C) :: c_conv2d_desc
     integer(c_size_t) :: size = 0
@@ -75,6 +116,12 @@ module sparkle_c
     integer(c_int32_t) :: relu = 0
     integer(c_int32_t) :: algorithm = SPARKLE_ALGORITHM_AUTO
     integer(c_int32_t) :: reserved = 0
+    integer(c_int32_t) :: padding = SPARKLE_PADDING_SYMMETRIC
+    integer(c_int32_t) :: input_layout = SPARKLE_TENSOR_NCHW
+    integer(c_int32_t) :: output_layout = SPARKLE_TENSOR_NCHW
+    integer(c_int32_t) :: weights_layout = SPARKLE_WEIGHTS_OIHW
+    integer(c_int64_t) :: pad_bottom = 0
+    integer(c_int64_t) :: pad_right = 0
   end type c_conv2d_desc
 
   type, bind(C) :: c_gemm_desc
@@ -286,6 +333,48 @@ module sparkle_c
       integer(c_int32_t) :: status
     end function c_plan_execute
 
+    function c_plan_set_weights(plan, weights, weights_len, bias, bias_len) &
+      bind(C, name="sparkle_plan_set_weights") result(status)
+      import :: c_float, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      real(c_float), intent(in) :: weights(*)
+      integer(c_size_t), value :: weights_len
+      real(c_float), intent(in), optional :: bias(*)
+      integer(c_size_t), value :: bias_len
+      integer(c_int32_t) :: status
+    end function c_plan_set_weights
+
+    function c_conv2d_f64(device, desc, input, input_len, weights, weights_len, bias, bias_len, output, output_len) &
+      bind(C, name="sparkle_conv2d_f64") result(status)
+      import :: c_conv2d_desc, c_double, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_conv2d_desc), intent(in) :: desc
+      real(c_double), intent(in) :: input(*)
+      integer(c_size_t), value :: input_len
+      real(c_double), intent(in) :: weights(*)
+      integer(c_size_t), value :: weights_len
+      real(c_double), intent(in), optional :: bias(*)
+      integer(c_size_t), value :: bias_len
+      real(c_double), intent(inout) :: output(*)
+      integer(c_size_t), value :: output_len
+      integer(c_int32_t) :: status
+    end function c_conv2d_f64
+
+    !> It has no effect but the output: a failure makes that NaN.
+    pure subroutine c_conv2d_or_nan(desc, input, input_len, weights, weights_len, bias, bias_len, output, output_len) &
+      bind(C, name="sparkle_conv2d_or_nan")
+      import :: c_conv2d_desc, c_float, c_size_t
+      type(c_conv2d_desc), intent(in) :: desc
+      real(c_float), intent(in) :: input(*)
+      integer(c_size_t), intent(in), value :: input_len
+      real(c_float), intent(in) :: weights(*)
+      integer(c_size_t), intent(in), value :: weights_len
+      real(c_float), intent(in), optional :: bias(*)
+      integer(c_size_t), intent(in), value :: bias_len
+      real(c_float), intent(inout) :: output(*)
+      integer(c_size_t), intent(in), value :: output_len
+    end subroutine c_conv2d_or_nan
+
     function c_plan_memory(plan, packed, workspace) bind(C, name="sparkle_plan_memory") result(status)
       import :: c_int32_t, c_ptr, c_size_t
       type(c_ptr), value :: plan
@@ -439,6 +528,104 @@ module sparkle_c
       integer(c_int32_t) :: status
     end function c_kernel_launch
 
+    function c_epilogue_compile(source, length, name, epilogue) bind(C, name="sparkle_epilogue_compile") result(status)
+      import :: c_char, c_int32_t, c_ptr, c_size_t
+      character(kind=c_char), intent(in) :: source(*)
+      integer(c_size_t), value :: length
+      character(kind=c_char), intent(in), optional :: name(*)
+      type(c_ptr), intent(inout) :: epilogue
+      integer(c_int32_t) :: status
+    end function c_epilogue_compile
+
+    function c_epilogue_compile_file(path, name, epilogue) &
+      bind(C, name="sparkle_epilogue_compile_file") result(status)
+      import :: c_char, c_int32_t, c_ptr
+      character(kind=c_char), intent(in) :: path(*)
+      character(kind=c_char), intent(in), optional :: name(*)
+      type(c_ptr), intent(inout) :: epilogue
+      integer(c_int32_t) :: status
+    end function c_epilogue_compile_file
+
+    function c_epilogue_destroy(epilogue) bind(C, name="sparkle_epilogue_destroy") result(status)
+      import :: c_int32_t, c_ptr
+      type(c_ptr), value :: epilogue
+      integer(c_int32_t) :: status
+    end function c_epilogue_destroy
+
+    function c_plan_create_fused(device, desc, weights, weights_len, bias, bias_len, epilogue, plan) &
+      bind(C, name="sparkle_plan_create_fused") result(status)
+      import :: c_conv2d_desc, c_float, c_int32_t, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_conv2d_desc), intent(in) :: desc
+      type(c_ptr), value :: weights
+      integer(c_size_t), value :: weights_len
+      real(c_float), intent(in), optional :: bias(*)
+      integer(c_size_t), value :: bias_len
+      type(c_ptr), value :: epilogue
+      type(c_ptr), intent(inout) :: plan
+      integer(c_int32_t) :: status
+    end function c_plan_create_fused
+
+    function c_plan_execute_fused(plan, input, input_len, output, output_len, args, args_len) &
+      bind(C, name="sparkle_plan_execute_fused") result(status)
+      import :: c_int32_t, c_kernel_arg, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      type(c_ptr), value :: input
+      integer(c_size_t), value :: input_len
+      type(c_ptr), value :: output
+      integer(c_size_t), value :: output_len
+      type(c_kernel_arg), intent(in) :: args(*)
+      integer(c_size_t), value :: args_len
+      integer(c_int32_t) :: status
+    end function c_plan_execute_fused
+
+    function c_plan_execute_fused_buffers(plan, input, input_offset, output, output_offset, args, args_len) &
+      bind(C, name="sparkle_plan_execute_fused_buffers") result(status)
+      import :: c_int32_t, c_kernel_arg, c_ptr, c_size_t
+      type(c_ptr), value :: plan
+      type(c_ptr), value :: input
+      integer(c_size_t), value :: input_offset
+      type(c_ptr), value :: output
+      integer(c_size_t), value :: output_offset
+      type(c_kernel_arg), intent(in) :: args(*)
+      integer(c_size_t), value :: args_len
+      integer(c_int32_t) :: status
+    end function c_plan_execute_fused_buffers
+
+    function c_sgemm_fused(device, desc, a, a_len, b, b_len, c, c_len, epilogue, args, args_len) &
+      bind(C, name="sparkle_sgemm_fused") result(status)
+      import :: c_float, c_gemm_desc, c_int32_t, c_kernel_arg, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_gemm_desc), intent(in) :: desc
+      real(c_float), intent(in) :: a(*)
+      integer(c_size_t), value :: a_len
+      real(c_float), intent(in) :: b(*)
+      integer(c_size_t), value :: b_len
+      real(c_float), intent(inout) :: c(*)
+      integer(c_size_t), value :: c_len
+      type(c_ptr), value :: epilogue
+      type(c_kernel_arg), intent(in) :: args(*)
+      integer(c_size_t), value :: args_len
+      integer(c_int32_t) :: status
+    end function c_sgemm_fused
+
+    function c_sgemm_fused_buffers(device, desc, a, a_offset, b, b_offset, c, c_offset, epilogue, args, args_len) &
+      bind(C, name="sparkle_sgemm_fused_buffers") result(status)
+      import :: c_gemm_desc, c_int32_t, c_kernel_arg, c_ptr, c_size_t
+      type(c_ptr), value :: device
+      type(c_gemm_desc), intent(in) :: desc
+      type(c_ptr), value :: a
+      integer(c_size_t), value :: a_offset
+      type(c_ptr), value :: b
+      integer(c_size_t), value :: b_offset
+      type(c_ptr), value :: c
+      integer(c_size_t), value :: c_offset
+      type(c_ptr), value :: epilogue
+      type(c_kernel_arg), intent(in) :: args(*)
+      integer(c_size_t), value :: args_len
+      integer(c_int32_t) :: status
+    end function c_sgemm_fused_buffers
+
     function c_conv2d_buffers(device, desc, input, input_offset, weights, weights_offset, bias, bias_offset, output, &
       output_offset) bind(C, name="sparkle_conv2d_buffers") result(status)
       import :: c_conv2d_desc, c_int32_t, c_ptr, c_size_t
@@ -524,6 +711,14 @@ module sparkle_c
       type(c_timing), intent(inout) :: timing
       integer(c_int32_t) :: status
     end function c_last_timing
+
+    function c_plan_loops(device, loops, plan) bind(C, name="sparkle_plan_loops") result(status)
+      import :: c_int32_t, c_loop_plan, c_loops, c_ptr
+      type(c_ptr), value :: device
+      type(c_loops), intent(in) :: loops
+      type(c_loop_plan), intent(inout) :: plan
+      integer(c_int32_t) :: status
+    end function c_plan_loops
 
     function c_last_shares(shares, capacity, count) bind(C, name="sparkle_last_shares") result(status)
       import :: c_int32_t, c_share, c_size_t

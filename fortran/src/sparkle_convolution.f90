@@ -15,6 +15,8 @@ module sparkle_convolution
   implicit none
   private
   public :: conv2d, sparkle_conv2d_desc, sparkle_output_size, sparkle_plan, plan_handle
+  ! For the library's other modules.
+  public :: as_c, check_shapes, completed, convolve, described, matches
 
   !> A convolution of N images with C channels and H x W pixels to K output channels, with an R x S kernel.
   !>
@@ -31,6 +33,7 @@ module sparkle_convolution
     integer(c_int64_t) :: s = 0
     integer(c_int64_t) :: stride_h = 1
     integer(c_int64_t) :: stride_w = 1
+    !> Rows of zeros above and below, columns left and right; with SPARKLE_PADDING_SIDES above and left alone.
     integer(c_int64_t) :: pad_h = 0
     integer(c_int64_t) :: pad_w = 0
     integer(c_int64_t) :: dilation_h = 1
@@ -40,6 +43,17 @@ module sparkle_convolution
     !> The algorithm: SPARKLE_ALGORITHM_AUTO, SPARKLE_ALGORITHM_DIRECT (every product of the definition, exact on small
     !> integers) or SPARKLE_ALGORITHM_WINOGRAD (3x3 kernels, stride and dilation 1; on OpenGL one group).
     integer :: algorithm = SPARKLE_ALGORITHM_AUTO
+    !> SPARKLE_PADDING_SYMMETRIC; SPARKLE_PADDING_SIDES, with pad_bottom and pad_right; or SPARKLE_PADDING_SAME, TensorFlow's
+    !> SAME, which computes all of them.
+    integer :: padding = SPARKLE_PADDING_SYMMETRIC
+    integer(c_int64_t) :: pad_bottom = 0
+    integer(c_int64_t) :: pad_right = 0
+    !> SPARKLE_TENSOR_NCHW, x(W,H,C,N) and y(Q,P,K,N), or SPARKLE_TENSOR_NHWC, x(C,W,H,N) and y(K,Q,P,N).
+    integer :: input_layout = SPARKLE_TENSOR_NCHW
+    integer :: output_layout = SPARKLE_TENSOR_NCHW
+    !> SPARKLE_WEIGHTS_OIHW, weights(S,R,C/groups,K), SPARKLE_WEIGHTS_HWIO, weights(K,C/groups,S,R), or
+    !> SPARKLE_WEIGHTS_OHWI, weights(C/groups,S,R,K).
+    integer :: weights_layout = SPARKLE_WEIGHTS_OIHW
   end type sparkle_conv2d_desc
 
   !> A prepared convolution with packed weights. Any number of threads may execute it any number of times.
@@ -59,8 +73,10 @@ module sparkle_convolution
   contains
     procedure, private :: plan_create_flat, plan_create_rank4
     generic :: create => plan_create_flat, plan_create_rank4
-    procedure, private :: plan_execute_flat, plan_execute_rank4, plan_execute_buffers
-    generic :: execute => plan_execute_flat, plan_execute_rank4, plan_execute_buffers
+    procedure, private :: plan_execute_flat, plan_execute_rank3, plan_execute_rank4, plan_execute_buffers
+    generic :: execute => plan_execute_flat, plan_execute_rank3, plan_execute_rank4, plan_execute_buffers
+    procedure, private :: plan_set_weights_flat, plan_set_weights_rank4
+    generic :: set_weights => plan_set_weights_flat, plan_set_weights_rank4
     procedure :: memory => plan_memory
     procedure :: destroy => plan_destroy
     procedure :: is_created => plan_is_created
@@ -80,9 +96,12 @@ module sparkle_convolution
 
 contains
 
-  !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N). `stride`, `pad` and `dilation` apply to both
-  !> directions; a descriptor can set them separately. `y` is INOUT because it is unchanged on failure.
-  subroutine conv2d_rank4(x, weights, y, bias, stride, pad, dilation, groups, relu, device, stat, errmsg)
+  !> Convolves x(W,H,C,N) with weights(S,R,C/groups,K) into y(Q,P,K,N), or arrays of the orders that `layout`, of x and y,
+  !> and `weights_layout` name. `stride`, `pad` and `dilation` apply to both directions; `pads` is the padding above, below,
+  !> left and right; `same` asks for TensorFlow's SAME. A descriptor can set all of them separately. `y` is INOUT because
+  !> it is unchanged on failure.
+  subroutine conv2d_rank4(x, weights, y, bias, stride, pad, dilation, groups, relu, device, stat, errmsg, pads, same, &
+    layout, weights_layout)
     real(c_float), intent(in) :: x(:, :, :, :)
     real(c_float), intent(in) :: weights(:, :, :, :)
     real(c_float), intent(inout) :: y(:, :, :, :)
@@ -95,23 +114,13 @@ contains
     type(sparkle_device), intent(in), optional :: device
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
-    type(sparkle_conv2d_desc) :: desc
+    integer, intent(in), optional :: pads(4)
+    logical, intent(in), optional :: same
+    integer, intent(in), optional :: layout
+    integer, intent(in), optional :: weights_layout
 
-    if (present(stride)) then
-      desc%stride_h = stride
-      desc%stride_w = stride
-    end if
-    if (present(pad)) then
-      desc%pad_h = pad
-      desc%pad_w = pad
-    end if
-    if (present(dilation)) then
-      desc%dilation_h = dilation
-      desc%dilation_w = dilation
-    end if
-    if (present(groups)) desc%groups = groups
-    if (present(relu)) desc%relu = relu
-    call conv2d_desc_rank4(desc, x, weights, y, bias, device, stat, errmsg)
+    call conv2d_desc_rank4(described(stride, pad, dilation, groups, relu, pads, same, layout, weights_layout), x, weights, &
+      y, bias, device, stat, errmsg)
   end subroutine conv2d_rank4
 
   !> The same with a descriptor. Sizes that it gives must match the arrays.
@@ -125,18 +134,96 @@ contains
     integer, intent(out), optional :: stat
     character(len=*), intent(inout), optional :: errmsg
     type(failure) :: problem
-    type(sparkle_plan) :: plan
-    type(sparkle_conv2d_desc) :: complete
 
-    complete = with_weights(with_input(desc, shape(x)), shape(weights))
-    call check_desc(complete, plan, problem)
-    call check_weights(plan%desc, shape(weights), problem)
-    call check_data(plan, shape(x), shape(y), problem)
-    call prepare(plan, weights, size(weights, kind=c_int64_t), bias, device, problem)
-    call run(plan, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
-    call plan%destroy()
+    call convolve(desc, x, shape(x), weights, shape(weights), y, shape(y), .false., bias, device, problem)
     call settle('conv2d', problem, stat, errmsg)
   end subroutine conv2d_desc_rank4
+
+  !> The descriptor that the options of a call ask for.
+  pure type(sparkle_conv2d_desc) function described(stride, pad, dilation, groups, relu, pads, same, layout, weights_layout)
+    integer, intent(in), optional :: stride, pad, dilation, groups
+    logical, intent(in), optional :: relu
+    integer, intent(in), optional :: pads(4)
+    logical, intent(in), optional :: same
+    integer, intent(in), optional :: layout, weights_layout
+
+    if (present(stride)) then
+      described%stride_h = stride
+      described%stride_w = stride
+    end if
+    if (present(pad)) then
+      described%pad_h = pad
+      described%pad_w = pad
+    end if
+    if (present(pads)) then
+      described%padding = SPARKLE_PADDING_SIDES
+      described%pad_h = pads(1)
+      described%pad_bottom = pads(2)
+      described%pad_w = pads(3)
+      described%pad_right = pads(4)
+    end if
+    if (present(same)) then
+      ! With numbers beside it the library refuses it.
+      if (same) described%padding = SPARKLE_PADDING_SAME
+    end if
+    if (present(dilation)) then
+      described%dilation_h = dilation
+      described%dilation_w = dilation
+    end if
+    if (present(groups)) described%groups = groups
+    if (present(relu)) described%relu = relu
+    if (present(layout)) then
+      described%input_layout = layout
+      described%output_layout = layout
+    end if
+    if (present(weights_layout)) described%weights_layout = weights_layout
+  end function described
+
+  !> One convolution of arrays of any rank, whose shapes as rank-4 arrays are given. `line` says that they have no rows, so
+  !> that messages number the other dimensions.
+  subroutine convolve(desc, x, x_shape, weights, weights_shape, y, y_shape, line, bias, device, problem)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    real(c_float), intent(in) :: x(*)
+    integer, intent(in) :: x_shape(4)
+    real(c_float), intent(in) :: weights(*)
+    integer, intent(in) :: weights_shape(4)
+    real(c_float), intent(inout) :: y(*)
+    integer, intent(in) :: y_shape(4)
+    logical, intent(in) :: line
+    real(c_float), intent(in), optional :: bias(:)
+    type(sparkle_device), intent(in), optional :: device
+    type(failure), intent(inout) :: problem
+    type(sparkle_plan) :: plan
+
+    call check_shapes(completed(desc, x_shape, weights_shape), x_shape, weights_shape, y_shape, line, plan, problem)
+    call prepare(plan, weights, product(int(weights_shape, c_int64_t)), bias, device, problem)
+    call run(plan, x, product(int(x_shape, c_size_t)), y, product(int(y_shape, c_size_t)), problem)
+    call plan%destroy()
+  end subroutine convolve
+
+  !> `desc` with its missing sizes taken from the arrays.
+  pure type(sparkle_conv2d_desc) function completed(desc, x_shape, weights_shape)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: x_shape(4)
+    integer, intent(in) :: weights_shape(4)
+
+    completed = with_weights(with_input(desc, x_shape), weights_shape)
+  end function completed
+
+  !> Lets the library check a complete descriptor, and checks the arrays against it.
+  subroutine check_shapes(desc, x_shape, weights_shape, y_shape, line, plan, problem)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: x_shape(4)
+    integer, intent(in) :: weights_shape(4)
+    integer, intent(in) :: y_shape(4)
+    logical, intent(in) :: line
+    type(sparkle_plan), intent(inout) :: plan
+    type(failure), intent(inout) :: problem
+
+    call check_desc(desc, plan, problem)
+    call check_weights(plan%desc, weights_shape, line, problem)
+    call check_data(plan, x_shape, y_shape, line, problem)
+  end subroutine check_shapes
 
   !> The same for flat arrays in C's order: element (n,c,h,w) is x((((n*C + c)*H + h)*W + w) + 1) with n, c, h, w from
   !> 0.
@@ -222,7 +309,7 @@ contains
     type(sparkle_plan) :: fresh
 
     call check_desc(with_weights(desc, shape(weights)), fresh, problem)
-    call check_weights(fresh%desc, shape(weights), problem)
+    call check_weights(fresh%desc, shape(weights), .false., problem)
     call prepare(fresh, weights, size(weights, kind=c_int64_t), bias, device, problem)
     if (problem%status == SPARKLE_OK) call move(fresh, self)
     call settle('create', problem, stat, errmsg)
@@ -246,7 +333,66 @@ contains
     call settle('create', problem, stat, errmsg)
   end subroutine plan_create_flat
 
-  !> Convolves x(W,H,C,N) into y(Q,P,K,N).
+  !> Replaces the weights and the bias, which the plan must have if and only if it had one. Executions that have begun end
+  !> with the old weights. On failure the plan keeps them.
+  subroutine plan_set_weights_rank4(self, weights, bias, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    real(c_float), intent(in) :: weights(:, :, :, :)
+    real(c_float), intent(in), optional :: bias(:)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    call check_weights(self%desc, shape(weights), .false., problem)
+    call replace(self, weights, size(weights, kind=c_size_t), bias, problem)
+    call settle('set_weights', problem, stat, errmsg)
+  end subroutine plan_set_weights_rank4
+
+  !> The same for flat arrays.
+  subroutine plan_set_weights_flat(self, weights, bias, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    real(c_float), intent(in) :: weights(:)
+    real(c_float), intent(in), optional :: bias(:)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    call replace(self, weights, size(weights, kind=c_size_t), bias, problem)
+    call settle('set_weights', problem, stat, errmsg)
+  end subroutine plan_set_weights_flat
+
+  subroutine replace(plan, weights, weights_length, bias, problem)
+    class(sparkle_plan), intent(in) :: plan
+    integer(c_size_t), intent(in) :: weights_length
+    real(c_float), intent(in) :: weights(*)
+    real(c_float), intent(in), optional :: bias(:)
+    type(failure), intent(inout) :: problem
+    integer(c_size_t) :: bias_length
+
+    if (problem%status /= SPARKLE_OK) return
+    bias_length = 0
+    if (present(bias)) bias_length = size(bias, kind=c_size_t)
+    call take_status(problem, c_plan_set_weights(plan%handle, weights, weights_length, bias, bias_length))
+  end subroutine replace
+
+  !> Convolves one image, x(W,H,C) into y(Q,P,K), or in the plan's order.
+  subroutine plan_execute_rank3(self, x, y, stat, errmsg)
+    class(sparkle_plan), intent(in) :: self
+    real(c_float), intent(in) :: x(:, :, :)
+    real(c_float), intent(inout) :: y(:, :, :)
+    integer, intent(out), optional :: stat
+    character(len=*), intent(inout), optional :: errmsg
+    type(failure) :: problem
+
+    call require_created(self, problem)
+    call check_data(self, [shape(x), 1], [shape(y), 1], .false., problem)
+    call run(self, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
+    call settle('execute', problem, stat, errmsg)
+  end subroutine plan_execute_rank3
+
+  !> Convolves x(W,H,C,N) into y(Q,P,K,N), or in the plan's order.
   subroutine plan_execute_rank4(self, x, y, stat, errmsg)
     class(sparkle_plan), intent(in) :: self
     real(c_float), intent(in) :: x(:, :, :, :)
@@ -256,7 +402,7 @@ contains
     type(failure) :: problem
 
     call require_created(self, problem)
-    call check_data(self, shape(x), shape(y), problem)
+    call check_data(self, shape(x), shape(y), .false., problem)
     call run(self, x, size(x, kind=c_size_t), y, size(y, kind=c_size_t), problem)
     call settle('execute', problem, stat, errmsg)
   end subroutine plan_execute_rank4
@@ -359,28 +505,51 @@ contains
     plan_is_created = c_associated(self%handle)
   end function plan_is_created
 
-  !> `desc` with its missing sizes taken from x(W,H,C,N).
+  !> The dimensions of W, H, C and N in an array of this order, and of Q, P, K and N. The library refuses other values.
+  pure function dimensions(layout) result(order)
+    integer, intent(in) :: layout
+    integer :: order(4)
+
+    order = [1, 2, 3, 4]
+    if (layout == SPARKLE_TENSOR_NHWC) order = [2, 3, 1, 4]
+  end function dimensions
+
+  !> The dimensions of S, R, C/groups and K in weights of this order.
+  pure function weights_dimensions(layout) result(order)
+    integer, intent(in) :: layout
+    integer :: order(4)
+
+    order = [1, 2, 3, 4]
+    if (layout == SPARKLE_WEIGHTS_HWIO) order = [3, 4, 2, 1]
+    if (layout == SPARKLE_WEIGHTS_OHWI) order = [2, 3, 1, 4]
+  end function weights_dimensions
+
+  !> `desc` with its missing sizes taken from x.
   pure type(sparkle_conv2d_desc) function with_input(desc, x_shape)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(in) :: x_shape(4)
+    integer :: sizes(4)
 
+    sizes = x_shape(dimensions(desc%input_layout))
     with_input = desc
-    if (desc%w == 0) with_input%w = x_shape(1)
-    if (desc%h == 0) with_input%h = x_shape(2)
-    if (desc%c == 0) with_input%c = x_shape(3)
-    if (desc%n == 0) with_input%n = x_shape(4)
+    if (desc%w == 0) with_input%w = sizes(1)
+    if (desc%h == 0) with_input%h = sizes(2)
+    if (desc%c == 0) with_input%c = sizes(3)
+    if (desc%n == 0) with_input%n = sizes(4)
   end function with_input
 
-  !> `desc` with its missing sizes taken from weights(S,R,C/groups,K).
+  !> `desc` with its missing sizes taken from the weights.
   pure type(sparkle_conv2d_desc) function with_weights(desc, weights_shape)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(in) :: weights_shape(4)
+    integer :: sizes(4)
 
+    sizes = weights_shape(weights_dimensions(desc%weights_layout))
     with_weights = desc
-    if (desc%s == 0) with_weights%s = weights_shape(1)
-    if (desc%r == 0) with_weights%r = weights_shape(2)
-    if (desc%c == 0) with_weights%c = weights_shape(3) * desc%groups
-    if (desc%k == 0) with_weights%k = weights_shape(4)
+    if (desc%s == 0) with_weights%s = sizes(1)
+    if (desc%r == 0) with_weights%r = sizes(2)
+    if (desc%c == 0) with_weights%c = sizes(3) * desc%groups
+    if (desc%k == 0) with_weights%k = sizes(4)
   end function with_weights
 
   !> Lets the library check a complete descriptor, and stores it in `plan` with its output size.
@@ -393,6 +562,7 @@ contains
     call take_status(problem, c_conv2d_output_size(as_c(desc, .false.), plan%p, plan%q))
   end subroutine check_desc
 
+  !> A descriptor for C, also for the library's other modules.
   pure type(c_conv2d_desc) function as_c(desc, bias)
     type(sparkle_conv2d_desc), intent(in) :: desc
     logical, intent(in) :: bias
@@ -401,38 +571,78 @@ contains
       stride_h=desc%stride_h, stride_w=desc%stride_w, pad_h=desc%pad_h, pad_w=desc%pad_w, &
       dilation_h=desc%dilation_h, dilation_w=desc%dilation_w, groups=desc%groups, &
       bias=merge(1_c_int32_t, 0_c_int32_t, bias), relu=merge(1_c_int32_t, 0_c_int32_t, desc%relu), &
-      algorithm=narrowed(desc%algorithm))
+      algorithm=narrowed(desc%algorithm), padding=narrowed(desc%padding), input_layout=narrowed(desc%input_layout), &
+      output_layout=narrowed(desc%output_layout), weights_layout=narrowed(desc%weights_layout), &
+      pad_bottom=desc%pad_bottom, pad_right=desc%pad_right)
     as_c%size = storage_size(as_c) / 8
   end function as_c
 
-  subroutine check_weights(desc, weights_shape, problem)
+  !> Whether the extents of all arrays are those of a complete descriptor. Pure, unlike `check_shapes`.
+  pure logical function matches(desc, x_shape, weights_shape, y_shape)
+    type(sparkle_conv2d_desc), intent(in) :: desc
+    integer, intent(in) :: x_shape(4)
+    integer, intent(in) :: weights_shape(4)
+    integer, intent(in) :: y_shape(4)
+    integer(c_int64_t) :: p, q
+
+    matches = min(desc%groups, desc%stride_h, desc%stride_w) > 0
+    if (.not. matches) return
+    if (desc%padding == SPARKLE_PADDING_SAME) then
+      p = (desc%h + desc%stride_h - 1) / desc%stride_h
+      q = (desc%w + desc%stride_w - 1) / desc%stride_w
+    else
+      p = desc%pad_h + merge(desc%pad_bottom, desc%pad_h, desc%padding == SPARKLE_PADDING_SIDES)
+      q = desc%pad_w + merge(desc%pad_right, desc%pad_w, desc%padding == SPARKLE_PADDING_SIDES)
+      p = (desc%h + p - desc%dilation_h * (desc%r - 1) - 1) / desc%stride_h + 1
+      q = (desc%w + q - desc%dilation_w * (desc%s - 1) - 1) / desc%stride_w + 1
+    end if
+    matches = all(x_shape(dimensions(desc%input_layout)) == [desc%w, desc%h, desc%c, desc%n]) .and. &
+      all(weights_shape(weights_dimensions(desc%weights_layout)) == [desc%s, desc%r, desc%c / desc%groups, desc%k]) .and. &
+      all(y_shape(dimensions(desc%output_layout)) == [q, p, desc%k, desc%n])
+  end function matches
+
+  subroutine check_weights(desc, weights_shape, line, problem)
     type(sparkle_conv2d_desc), intent(in) :: desc
     integer, intent(in) :: weights_shape(4)
+    logical, intent(in) :: line
     type(failure), intent(inout) :: problem
 
     if (problem%status /= SPARKLE_OK) return
-    call require_extent(problem, 'weights', 1, weights_shape(1), desc%s)
-    call require_extent(problem, 'weights', 2, weights_shape(2), desc%r)
-    call require_extent(problem, 'weights', 3, weights_shape(3), desc%c / desc%groups)
-    call require_extent(problem, 'weights', 4, weights_shape(4), desc%k)
+    call require_sizes('weights', weights_shape, weights_dimensions(desc%weights_layout), &
+      [desc%s, desc%r, desc%c / desc%groups, desc%k], line, problem)
   end subroutine check_weights
 
-  subroutine check_data(plan, x_shape, y_shape, problem)
+  subroutine check_data(plan, x_shape, y_shape, line, problem)
     class(sparkle_plan), intent(in) :: plan
     integer, intent(in) :: x_shape(4)
     integer, intent(in) :: y_shape(4)
+    logical, intent(in) :: line
     type(failure), intent(inout) :: problem
 
     if (problem%status /= SPARKLE_OK) return
-    call require_extent(problem, 'x', 1, x_shape(1), plan%desc%w)
-    call require_extent(problem, 'x', 2, x_shape(2), plan%desc%h)
-    call require_extent(problem, 'x', 3, x_shape(3), plan%desc%c)
-    call require_extent(problem, 'x', 4, x_shape(4), plan%desc%n)
-    call require_extent(problem, 'y', 1, y_shape(1), plan%q)
-    call require_extent(problem, 'y', 2, y_shape(2), plan%p)
-    call require_extent(problem, 'y', 3, y_shape(3), plan%desc%k)
-    call require_extent(problem, 'y', 4, y_shape(4), plan%desc%n)
+    associate (desc => plan%desc)
+      call require_sizes('x', x_shape, dimensions(desc%input_layout), [desc%w, desc%h, desc%c, desc%n], line, problem)
+      call require_sizes('y', y_shape, dimensions(desc%output_layout), [plan%q, plan%p, desc%k, desc%n], line, problem)
+    end associate
   end subroutine check_data
+
+  !> Checks an array whose dimensions `order` have these sizes. Without rows, the second of them is not a dimension of the
+  !> caller's array.
+  subroutine require_sizes(argument, found, order, sizes, line, problem)
+    character(len=*), intent(in) :: argument
+    integer, intent(in) :: found(4)
+    integer, intent(in) :: order(4)
+    integer(c_int64_t), intent(in) :: sizes(4)
+    logical, intent(in) :: line
+    type(failure), intent(inout) :: problem
+    integer :: i, shown
+
+    do i = 1, 4
+      shown = order(i)
+      if (line .and. order(i) > order(2)) shown = shown - 1
+      call require_extent(problem, argument, shown, found(order(i)), sizes(i))
+    end do
+  end subroutine require_sizes
 
   subroutine check_lengths(plan, x_length, y_length, problem)
     class(sparkle_plan), intent(in) :: plan

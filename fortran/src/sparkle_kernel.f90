@@ -35,7 +35,7 @@ module sparkle_kernel
   use sparkle_support
   implicit none
   private
-  public :: sparkle_compiled_kernel, sparkle_kernel_arg, arg, inout
+  public :: sparkle_compiled_kernel, sparkle_kernel_arg, arg, inout, c_arguments
 
   !> A kernel, for any device. Finalisation releases it.
   !>
@@ -316,6 +316,29 @@ contains
     status = c_kernel_argument(self%handle, int(position + self%dims - 1, c_size_t), info)
     writes = status == SPARKLE_OK .and. info%intent /= 0
   end function writes
+
+  !> The arguments of an epilogue for C, for the library's other modules. What C cannot see of them is checked here.
+  subroutine c_arguments(args, passed, problem)
+    type(sparkle_kernel_arg), intent(in) :: args(:)
+    type(c_kernel_arg), intent(inout) :: passed(:)
+    type(failure), intent(inout) :: problem
+    character(len=:), allocatable :: argument
+    integer :: i
+
+    do i = 1, size(args)
+      if (problem%status /= SPARKLE_OK) return
+      argument = 'epilogue argument is number ' // decimal(int(i, c_int64_t)) // ' with '
+      if (args(i)%is_negative) then
+        call problem%refuse(argument // 'a part that lies outside of its buffer; expected elements of the buffer')
+      else if (args(i)%c%length < 0) then
+        call problem%refuse(argument // 'an array of assumed size; expected a section with an upper bound')
+      else if (args(i)%is_strided) then
+        call problem%refuse(argument // 'a section that is not contiguous; expected contiguous elements')
+      end if
+      passed(i) = args(i)%c
+      passed(i)%size = storage_size(passed) / storage_size(c_null_char)
+    end do
+  end subroutine c_arguments
 
   !> An array argument without its address.
   type(sparkle_kernel_arg) function array(type, form, length, contiguous) result(it)

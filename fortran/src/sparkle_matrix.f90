@@ -9,7 +9,7 @@ module sparkle_matrix
   use sparkle_support
   implicit none
   private
-  public :: sgemm
+  public :: sgemm, describe_arrays, describe_buffers
 
   !> Products of arrays, or of buffers.
   interface sgemm
@@ -41,25 +41,8 @@ contains
     type(failure) :: problem
     type(c_gemm_desc) :: desc
     type(c_ptr) :: device_handle
-    logical :: a_transposed, b_transposed
 
-    a_transposed = is_transposed('transa', transa, problem)
-    b_transposed = is_transposed('transb', transb, problem)
-    desc%size = storage_size(desc) / 8
-    if (a_transposed) desc%trans_a = C_TRANS
-    if (b_transposed) desc%trans_b = C_TRANS
-    desc%m = given_or(m, size(c, 1))
-    desc%n = given_or(n, size(c, 2))
-    desc%k = given_or(k, size(a, merge(1, 2, a_transposed)))
-    desc%lda = max(1, size(a, 1))
-    desc%ldb = max(1, size(b, 1))
-    desc%ldc = max(1, size(c, 1))
-    if (present(alpha)) desc%alpha = alpha
-    if (present(beta)) desc%beta = beta
-
-    call require_matrix('a', shape(a), a_transposed, [desc%m, desc%k], [present(m), present(k)], problem)
-    call require_matrix('b', shape(b), b_transposed, [desc%k, desc%n], [present(k), present(n)], problem)
-    call require_matrix('c', shape(c), .false., [desc%m, desc%n], [present(m), present(n)], problem)
+    call describe_arrays(desc, shape(a), shape(b), shape(c), transa, transb, m, n, k, alpha, beta, problem)
     device_handle = handle_of(device, problem)
     if (problem%status == SPARKLE_OK) then
       call take_status(problem, c_sgemm(device_handle, desc, a, size(a, kind=c_size_t), b, size(b, kind=c_size_t), &
@@ -95,6 +78,63 @@ contains
     type(failure) :: problem
     type(c_gemm_desc) :: desc
     type(c_ptr) :: device_handle
+
+    call describe_buffers(desc, m, n, k, transa, transb, lda, ldb, ldc, alpha, beta, problem)
+    device_handle = handle_of(device, problem)
+    if (problem%status == SPARKLE_OK) then
+      call take_status(problem, c_sgemm_buffers(device_handle, desc, buffer_handle(a), offset_of(a_first), &
+        buffer_handle(b), offset_of(b_first), buffer_handle(c), offset_of(c_first)))
+    end if
+    call settle('sgemm', problem, stat, errmsg)
+  end subroutine sgemm_buffers
+
+  !> The descriptor of a product of arrays with these shapes, which are checked.
+  subroutine describe_arrays(desc, a, b, c, transa, transb, m, n, k, alpha, beta, problem)
+    type(c_gemm_desc), intent(inout) :: desc
+    integer, intent(in) :: a(2), b(2), c(2)
+    character(len=1), intent(in), optional :: transa
+    character(len=1), intent(in), optional :: transb
+    integer, intent(in), optional :: m
+    integer, intent(in), optional :: n
+    integer, intent(in), optional :: k
+    real(c_float), intent(in), optional :: alpha
+    real(c_float), intent(in), optional :: beta
+    type(failure), intent(inout) :: problem
+    logical :: a_transposed, b_transposed
+
+    a_transposed = is_transposed('transa', transa, problem)
+    b_transposed = is_transposed('transb', transb, problem)
+    desc%size = storage_size(desc) / 8
+    if (a_transposed) desc%trans_a = C_TRANS
+    if (b_transposed) desc%trans_b = C_TRANS
+    desc%m = given_or(m, c(1))
+    desc%n = given_or(n, c(2))
+    desc%k = given_or(k, a(merge(1, 2, a_transposed)))
+    desc%lda = max(1, a(1))
+    desc%ldb = max(1, b(1))
+    desc%ldc = max(1, c(1))
+    if (present(alpha)) desc%alpha = alpha
+    if (present(beta)) desc%beta = beta
+
+    call require_matrix('a', a, a_transposed, [desc%m, desc%k], [present(m), present(k)], problem)
+    call require_matrix('b', b, b_transposed, [desc%k, desc%n], [present(k), present(n)], problem)
+    call require_matrix('c', c, .false., [desc%m, desc%n], [present(m), present(n)], problem)
+  end subroutine describe_arrays
+
+  !> The descriptor of a product of column-major matrices in buffers.
+  subroutine describe_buffers(desc, m, n, k, transa, transb, lda, ldb, ldc, alpha, beta, problem)
+    type(c_gemm_desc), intent(inout) :: desc
+    integer, intent(in) :: m
+    integer, intent(in) :: n
+    integer, intent(in) :: k
+    character(len=1), intent(in), optional :: transa
+    character(len=1), intent(in), optional :: transb
+    integer, intent(in), optional :: lda
+    integer, intent(in), optional :: ldb
+    integer, intent(in), optional :: ldc
+    real(c_float), intent(in), optional :: alpha
+    real(c_float), intent(in), optional :: beta
+    type(failure), intent(inout) :: problem
     logical :: a_transposed, b_transposed
 
     a_transposed = is_transposed('transa', transa, problem)
@@ -110,13 +150,7 @@ contains
     desc%ldc = given_or(ldc, max(1, m))
     if (present(alpha)) desc%alpha = alpha
     if (present(beta)) desc%beta = beta
-    device_handle = handle_of(device, problem)
-    if (problem%status == SPARKLE_OK) then
-      call take_status(problem, c_sgemm_buffers(device_handle, desc, buffer_handle(a), offset_of(a_first), &
-        buffer_handle(b), offset_of(b_first), buffer_handle(c), offset_of(c_first)))
-    end if
-    call settle('sgemm', problem, stat, errmsg)
-  end subroutine sgemm_buffers
+  end subroutine describe_buffers
 
   logical function is_transposed(argument, letter, problem)
     character(len=*), intent(in) :: argument

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use sparkle::problem::exact::Random;
 use sparkle::report::{geomean, gflops};
-use sparkle::{Conv2d, Device, Run, devices};
+use sparkle::{Conv2d, Device, Run, TensorLayout, WeightsLayout, devices};
 
 use crate::console::Console;
 use crate::device::{DeviceOption, Listed, label};
 use crate::failure::Failure;
+use crate::json::JsonOption;
 use crate::measure::{Effort, Measured, measure};
 use crate::suite::{self, Layer};
-use crate::{files, memory, verify};
+use crate::{memory, verify};
 
 /// Verify and time every layer of a suite.
 ///
@@ -38,23 +39,25 @@ pub struct Args {
     /// Pack weights once, outside the timing; without this option each call packs them
     #[arg(long)]
     prepacked: bool,
+    /// Order of the images: nchw, with weights in oihw, or nhwc, with weights in hwio
+    #[arg(long, value_name = "ORDER", default_value = "nchw", value_parser = crate::conv2d::tensor_layout)]
+    layout: TensorLayout,
     /// Timed calls a layer [default: enough for 0.5 s, at least 5]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
-    /// Write a JSON report to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonOption,
 }
 
 /// The JSON report.
 #[derive(serde::Serialize)]
 struct Report<'a> {
-    sparkle: &'static str,
     suite: &'a Path,
     device: &'a str,
     batch: Option<i64>,
     threads: usize,
     prepacked: bool,
+    layout: TensorLayout,
     repeat: Option<u32>,
     machine: MachineReport,
     geomean_gflops: Option<f64>,
@@ -84,7 +87,7 @@ struct Remark {
 struct Row {
     name: String,
     device: String,
-    variant: String,
+    kernel: String,
     flops: u64,
     kernel_ms: Option<f64>,
     wall_ms: Option<f64>,
@@ -114,14 +117,19 @@ struct Results {
 /// # Errors
 /// A bad suite; a wrong result; a device failure. The other layers are measured all the same.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
-    args.json.as_deref().map_or(Ok(()), files::check_target)?;
-    let layers = suite::read(&args.suite, args.batch)?;
+    args.json.begin(console)?;
+    let mut layers = suite::read(&args.suite, args.batch)?;
+    if args.layout == TensorLayout::Nhwc {
+        for layer in &mut layers {
+            layer.problem = layer.problem.with_layouts(args.layout, args.layout, WeightsLayout::Hwio);
+        }
+    }
     if let Some(threads) = args.threads {
         sparkle::set_num_threads(threads as usize)?;
     }
     let device = args.device.open()?;
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
-    console.line(line(names, ["name", "device", "variant", "kernel ms", "wall ms", "GFLOPS", "error/bound"]));
+    console.line(line(names, ["name", "device", "kernel ms", "wall ms", "GFLOPS", "error/bound", "kernel"]));
     let mut results = Results::default();
     let bar = console.progress(layers.len() as u64, "layers");
     for layer in &layers {
@@ -132,25 +140,23 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     console.end_progress();
     let mean = results.geomean();
     let text = mean.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
-    console.line(line(names, ["geomean", "", "", "", "", &text, ""]));
+    console.line(line(names, ["geomean", "", "", "", &text, "", ""]));
     let Results { rows, failed, fallbacks, failure } = results;
-    if let Some(path) = &args.json {
-        let report = Report {
-            sparkle: env!("CARGO_PKG_VERSION"),
-            suite: &args.suite,
-            device: &args.device.device,
-            batch: args.batch,
-            threads: sparkle::num_threads(),
-            prepacked: args.prepacked,
-            repeat: args.repeat,
-            machine: machine(),
-            geomean_gflops: mean,
-            failed,
-            fallbacks,
-            rows,
-        };
-        files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
-    }
+    let report = Report {
+        suite: &args.suite,
+        device: &args.device.device,
+        batch: args.batch,
+        threads: sparkle::num_threads(),
+        prepacked: args.prepacked,
+        layout: args.layout,
+        repeat: args.repeat,
+        machine: machine(),
+        geomean_gflops: mean,
+        failed,
+        fallbacks,
+        rows,
+    };
+    args.json.end(&report, console)?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -238,7 +244,7 @@ fn outcome(
         gflops: rate.filter(|rate| rate.is_finite()),
         error_over_bound,
         device: measured.as_ref().map_or_else(|| label(run), |it| it.device.clone()),
-        variant: measured.as_ref().map_or_else(|| run.kernel.to_string(), |it| it.kernel.clone()),
+        kernel: measured.as_ref().map_or_else(|| run.kernel.to_string(), |it| it.kernel.clone()),
     };
     let fallback = measured.and_then(|it| it.fallback).or_else(|| run.fallback.as_deref().map(str::to_owned));
     Outcome { row, wrong, fallback }
@@ -258,13 +264,12 @@ fn print(console: &mut Console, names: usize, row: &Row) {
         |value: Option<f64>, digits| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     let (kernel, wall, rate) = (number(row.kernel_ms, 4), number(row.wall_ms, 4), number(row.gflops, 1));
     let error = format!("{:.4}", row.error_over_bound);
-    console.line(line(names, [&row.name, &row.device, &row.variant, &kernel, &wall, &rate, &error]));
+    console.line(line(names, [&row.name, &row.device, &kernel, &wall, &rate, &error, &row.kernel]));
 }
 
 /// One line of the table.
-fn line(names: usize, [name, device, variant, kernel, wall, rate, error]: [&str; 7]) -> String {
-    let text = format!(
-        "{name:<names$}  {device:<14}  {variant:<28}  {kernel:>10}  {wall:>10}  {rate:>9}  {error:>11}"
-    );
+fn line(names: usize, [name, device, kernel_ms, wall, rate, error, kernel]: [&str; 7]) -> String {
+    let text =
+        format!("{name:<names$}  {device:<6}  {kernel_ms:>9}  {wall:>9}  {rate:>8}  {error:>11}  {kernel}");
     text.trim_end().to_owned()
 }

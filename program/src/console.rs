@@ -12,13 +12,26 @@ use crate::failure::Failure;
 #[derive(Default)]
 pub struct Console {
     bar: Option<ProgressBar>,
+    /// Whether text is dropped, because standard output gets a document.
+    no_text: bool,
     /// The first error of standard output. Nothing is written there after it.
     broken: Option<io::Error>,
 }
 
 impl Console {
+    /// Drops all text from now on: standard output gets a document only.
+    pub fn stop_text(&mut self) {
+        self.no_text = true;
+    }
+
     /// Writes one line of results.
     pub fn line(&mut self, text: impl Display) {
+        if !self.no_text {
+            self.write(text);
+        }
+    }
+
+    fn write(&mut self, text: impl Display) {
         if self.broken.is_none() {
             let write = || writeln!(io::stdout().lock(), "{text}");
             let written = self.bar.as_ref().map_or_else(write, |bar| bar.suspend(write));
@@ -27,8 +40,17 @@ impl Console {
     }
 
     /// Writes a document.
-    pub fn json(&mut self, document: &impl serde::Serialize) {
-        self.line(serde_json::to_string_pretty(document).expect("reports have text keys only"));
+    pub fn document(&mut self, document: &impl serde::Serialize) {
+        self.write(serde_json::to_string_pretty(document).expect("reports have text keys only"));
+    }
+
+    /// Writes data to standard output.
+    pub fn bytes(&mut self, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        self.end_progress();
+        if self.broken.is_none() {
+            let mut stream = io::BufWriter::new(io::stdout().lock());
+            self.broken = content(&mut stream).and_then(|()| stream.flush()).err();
+        }
     }
 
     /// Writes a note, which is not a result, to stderr. A closed stderr is no failure.
@@ -77,7 +99,42 @@ impl Console {
     }
 }
 
+/// The columns of a terminal that text is made for.
+const COLUMNS: usize = 80;
+
+/// `first` and the words of `text` in lines of at most 80 columns, if no word is longer. Further lines are indented.
+pub fn wrapped(first: &str, indent: usize, text: &str) -> String {
+    let (mut lines, mut line) = (String::new(), first.to_owned());
+    for word in text.split_whitespace() {
+        let blank = line.chars().all(|it| it == ' ') || line.ends_with(' ');
+        let width = line.chars().count() + usize::from(!blank) + word.chars().count();
+        if width > COLUMNS && !line.trim().is_empty() {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            line = " ".repeat(indent) + word;
+        } else {
+            line.push_str(if blank { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines + line.trim_end()
+}
+
 /// Milliseconds, for people.
 pub fn ms(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_between_words() {
+        assert_eq!(wrapped("  a  ", 4, "b c"), "  a  b c");
+        let text = wrapped("  name      ", 4, &"seven77 ".repeat(20));
+        assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() == 3, "{text}");
+        assert!(text.starts_with("  name      seven77 ") && text.contains("\n    seven77 "), "{text}");
+        assert_eq!(wrapped("", 2, &"x".repeat(100)), "x".repeat(100));
+    }
 }

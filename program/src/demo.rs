@@ -1,9 +1,9 @@
 //! `sparkle demo`: filters a picture with the first layer of an image network, on every usable device.
 
-use std::path::PathBuf;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
 
-use image::RgbImage;
-use image::codecs::png::PngEncoder;
+use image::{ImageFormat, RgbImage};
 use sparkle::report::gflops;
 use sparkle::{Conv2d, Conv2dDesc, Device, Run, devices};
 
@@ -19,10 +19,10 @@ use crate::{files, filters, memory, mosaic, photo, verify};
 /// blobs and spots. Every output of every device is compared with a float64 oracle.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A photograph, PNG or JPEG; without it, a test chart
+    /// A photograph, PNG, JPEG, WebP or BMP; without it, a test chart
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// The picture to write
+    /// The picture to write; the ending of its name is its format: png, jpg, webp or bmp
     #[arg(long, value_name = "FILE", default_value = "sparkle-demo.png")]
     output: PathBuf,
     /// Only this device: auto, multi, cpu, gl:N, a stable name or name=TEXT [default: every usable one]
@@ -53,7 +53,12 @@ struct DeviceResult {
 /// # Errors
 /// A picture that cannot be read or written; a wrong result; a device that fails.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    let format = format(&args.output)?;
     files::check_target(&args.output)?;
+    if args.image.as_ref().is_some_and(|image| files::are_same(image, &args.output)) {
+        let path = args.output.display();
+        return Err(Failure::Input(format!("--output: {path} is also the --image")));
+    }
     let picture = photo::picture(args.image.as_deref())?;
     memory::check("the demo's pictures and feature maps", MAX_BYTES)?;
     let layer = layer(&picture);
@@ -74,7 +79,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     console.line("");
     others.iter().for_each(|other| console.line(compare(first, other)));
     console.line(auto(&layer));
-    draw(args, console, &mosaic::mosaic(&picture, &layer.weights, &first.output))?;
+    draw(args, format, console, &mosaic::mosaic(&picture, &layer.weights, &first.output))?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -106,10 +111,25 @@ fn on_all(
     (all, failure)
 }
 
-fn draw(args: &Args, console: &mut Console, mosaic: &RgbImage) -> Result<(), Failure> {
-    files::write(&args.output, |file| {
-        mosaic.write_with_encoder(PngEncoder::new(file)).map_err(std::io::Error::other)
-    })?;
+/// The format that the name of a picture ends with. Devices and pipes get PNG.
+fn format(path: &Path) -> Result<ImageFormat, Failure> {
+    let formats = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp];
+    match ImageFormat::from_path(path) {
+        Ok(format) if formats.contains(&format) => Ok(format),
+        _ if path.starts_with("/dev") || path.starts_with("/proc") => Ok(ImageFormat::Png),
+        _ => {
+            let path = path.display();
+            Err(Failure::Input(format!(
+                "{path}: no picture is written in this format; expected .png, .jpg, .webp or .bmp"
+            )))
+        }
+    }
+}
+
+fn draw(args: &Args, format: ImageFormat, console: &mut Console, mosaic: &RgbImage) -> Result<(), Failure> {
+    let mut bytes = Cursor::new(Vec::new());
+    mosaic.write_to(&mut bytes, format).map_err(|error| Failure::Input(error.to_string()))?;
+    files::write(&args.output, |file| file.write_all(bytes.get_ref()))?;
     let (path, width, height) = (args.output.display(), mosaic.width(), mosaic.height());
     console.line(format!("The feature maps are in {path} ({width} x {height})."));
     Ok(())

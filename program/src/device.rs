@@ -61,6 +61,7 @@ impl From<DeviceInfo> for Listed {
             kind: match device.kind {
                 DeviceKind::Cpu => "cpu",
                 DeviceKind::Gl => "gl",
+                _ => "other",
             },
             name: device.name,
             software: device.software,

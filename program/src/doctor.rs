@@ -3,9 +3,11 @@
 use indicatif::ProgressBar;
 use sparkle::{Device, config, devices};
 
-use crate::console::Console;
+use crate::console::{Console, wrapped};
+use crate::environment::{Ignored, ignored};
 use crate::failure::Failure;
 use crate::hints::{Machine, hints};
+use crate::json::JsonOption;
 use crate::selftest::{Check, Outcome, TESTS, Test};
 
 /// Test the numbers of every usable device, and suggest what to install or fix.
@@ -13,19 +15,17 @@ use crate::selftest::{Check, Outcome, TESTS, Test};
 /// It takes a few seconds on hardware, and longer on software GL.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonOption,
 }
 
 #[derive(serde::Serialize)]
 struct Report {
-    version: &'static str,
     ok: bool,
     devices: Vec<Examined>,
     unusable: Vec<Unusable>,
     hints: Vec<String>,
-    complaints: &'static [String],
+    ignored: Vec<Ignored>,
 }
 
 #[derive(serde::Serialize)]
@@ -48,14 +48,11 @@ struct Unusable {
 /// # Errors
 /// If a device computes wrong numbers, or fails.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    args.json.begin(console)?;
     let all = devices();
     let usable: Vec<_> = all.iter().filter_map(|it| Some((it.id.clone()?, it.name.clone()))).collect();
     let bar = console.progress((usable.len() * TESTS.len()) as u64, "checks");
-    let mut say = |line: String| {
-        if !args.json {
-            console.line(line);
-        }
-    };
+    let mut say = |line: String| console.line(line);
     let examined: Vec<Examined> =
         usable.into_iter().map(|(id, name)| examine(id, name, &bar, &mut say)).collect();
     console.end_progress();
@@ -64,18 +61,14 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         .filter_map(|device| Some(Unusable { name: device.name.clone(), reason: device.unusable.clone()? }));
     let failure = failure(&examined);
     let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
         ok: failure.is_none(),
         unusable: unusable.collect(),
         hints: hints(&all, &Machine::look()),
-        complaints: &config().complaints,
+        ignored: ignored(),
         devices: examined,
     };
-    if args.json {
-        console.json(&report)
-    } else {
-        print_rest(&report, console)
-    }
+    print_rest(&report, console);
+    args.json.end(&report, console)?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -106,7 +99,7 @@ fn line(check: &Check) -> String {
         Outcome::Wrong(detail) => ("WRONG ", detail),
         Outcome::Failed(detail) => ("FAILED", detail),
     };
-    format!("  {word}  {}: {detail}", check.name)
+    wrapped(&format!("  {word}  "), 10, &format!("{}: {detail}", check.name))
 }
 
 /// The worst of all devices' failures.
@@ -132,10 +125,15 @@ fn failure(devices: &[Examined]) -> Option<Failure> {
 
 fn print_rest(report: &Report, console: &mut Console) {
     for Unusable { name, reason } in &report.unusable {
-        console.line(format!("-     {name}\n  not usable, because {}", reason.replace('\n', "\n  ")));
+        console.line(format!("-     {name}"));
+        for (index, line) in reason.lines().enumerate() {
+            console.line(wrapped(if index == 0 { "  not usable, because " } else { "  " }, 4, line));
+        }
     }
-    report.complaints.iter().for_each(|complaint| console.line(format!("environment: {complaint}")));
-    report.hints.iter().for_each(|hint| console.line(format!("hint: {hint}")));
+    for ignored in &config().ignored {
+        console.line(wrapped("environment: ", 2, &ignored.to_string()));
+    }
+    report.hints.iter().for_each(|hint| console.line(wrapped("hint: ", 2, hint)));
     let checks: usize = report.devices.iter().map(|device| device.checks.len()).sum();
     if report.ok {
         console.line(format!("all {checks} checks passed on {} device(s)", report.devices.len()));

@@ -68,7 +68,9 @@ impl From<sparkle::Error> for Failure {
     fn from(error: sparkle::Error) -> Self {
         match error {
             sparkle::Error::InvalidArgument { argument: "device", .. } => Failure::Usage(error.to_string()),
-            sparkle::Error::InvalidArgument { .. } => Failure::Input(error.to_string()),
+            sparkle::Error::InvalidArgument { .. } | sparkle::Error::Source { .. } => {
+                Failure::Input(error.to_string())
+            }
             // The data is too large for the host's memory. No device is at fault.
             sparkle::Error::OutOfMemory { ref device, .. } if device == "cpu" => {
                 Failure::Input(error.to_string())

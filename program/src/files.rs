@@ -95,6 +95,16 @@ fn write_and_rename(
     before: Option<Metadata>,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), String> {
+    let temporary = fill(target, before, content)?;
+    fs::rename(&temporary.path, target).map_err(|error| error.to_string())
+}
+
+/// A complete temporary file beside `target`.
+fn fill(
+    target: &Path,
+    before: Option<Metadata>,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Temporary, String> {
     let temporary = Temporary::create(folder_of(target))?;
     let fill = || {
         let mut file = BufWriter::new(&temporary.file);
@@ -105,10 +115,62 @@ fn write_and_rename(
             keep_owner(&temporary.file, &before);
             temporary.file.set_permissions(before.permissions())?;
         }
-        temporary.file.sync_all()?;
-        fs::rename(&temporary.path, target)
+        temporary.file.sync_all()
     };
-    fill().map_err(|error: io::Error| error.to_string())
+    fill().map_err(|error: io::Error| error.to_string())?;
+    Ok(temporary)
+}
+
+/// What a file is to contain.
+pub type Content<'a> = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>;
+
+/// Writes several files. None appears before the contents of all are on the disk.
+///
+/// # Errors
+/// If something could not be written. The old files are then as they were, unless the system refuses to rename a file
+/// or a pipe cannot be written.
+pub fn write_all(all: Vec<(&Path, Content<'_>)>) -> Result<(), Failure> {
+    let (mut complete, mut through) = (Vec::new(), Vec::new());
+    for (path, content) in all {
+        match target(path).map_err(|reason| failure(path, reason))? {
+            Target::Through => through.push((path, content)),
+            Target::Replaced(target, before) => {
+                let temporary = fill(&target, before, content).map_err(|reason| failure(path, reason))?;
+                complete.push((path, target, temporary));
+            }
+        }
+    }
+    for (path, content) in through {
+        write_through(path, content).map_err(|error| failure(path, error))?;
+    }
+    for (path, target, temporary) in complete {
+        fs::rename(&temporary.path, target).map_err(|error| failure(path, error))?;
+    }
+    Ok(())
+}
+
+/// Whether two paths lead to one existing file.
+pub fn are_same(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| fs::metadata(path).map(|facts| (facts.dev(), facts.ino())).ok();
+        identity(one).is_some_and(|it| identity(other) == Some(it))
+    }
+    #[cfg(not(unix))]
+    {
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        real(one).is_some_and(|it| real(other) == Some(it))
+    }
+}
+
+/// Whether two outputs would be written to one place.
+pub fn lead_to_one(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| match target(path) {
+        Ok(Target::Replaced(target, _)) => Some(target),
+        _ => None,
+    };
+    are_same(one, other) || place(one).is_some_and(|it| place(other) == Some(it))
 }
 
 /// Sets the owner and group of `file` to those of the file that it replaces, if permitted: usually only for root.
@@ -185,6 +247,36 @@ mod tests {
         write(&path, |file| file.write_all(b"newer")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"newer");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn several_files_appear_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("x.npy"), folder.path().join("y.npy"));
+        fs::write(&one, "old").unwrap();
+        let text =
+            |text: &'static str| -> Content<'_> { Box::new(move |file| file.write_all(text.as_bytes())) };
+        let broken: Content<'_> = Box::new(|_| Err(io::Error::other("the disk is full")));
+        let error = write_all(vec![(&one, text("new")), (&other, broken)]).unwrap_err().to_string();
+        assert!(error.ends_with("y.npy: the disk is full"), "{error}");
+        assert_eq!((fs::read(&one).unwrap(), other.exists()), (b"old".to_vec(), false));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        write_all(vec![(&one, text("new")), (&other, text("second"))]).unwrap();
+        assert_eq!(
+            (fs::read(&one).unwrap(), fs::read(&other).unwrap()),
+            (b"new".to_vec(), b"second".to_vec())
+        );
+    }
+
+    #[test]
+    fn two_paths_to_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("x"), "").unwrap();
+        fs::hard_link(at("x"), at("linked")).unwrap();
+        assert!(are_same(&at("x"), &at("linked")) && are_same(&at("x"), &at("./x")));
+        assert!(!are_same(&at("x"), &at("y")) && !are_same(&at("y"), &at("y")));
+        assert!(lead_to_one(&at("y"), &at("./y")) && !lead_to_one(&at("y"), &at("z")));
     }
 
     #[test]

@@ -105,16 +105,14 @@ mod tests {
     use super::*;
 
     fn gl(software: bool, unusable: Option<&str>) -> DeviceInfo {
-        DeviceInfo {
-            id: unusable.is_none().then(|| "gl:0".into()),
-            kind: DeviceKind::Gl,
-            name: "a GPU".into(),
-            software,
-            unusable: unusable.map(str::to_owned),
-            architecture: None,
-            names: vec![],
-            facts: vec![],
-        }
+        let mut device = sparkle::devices().remove(0);
+        device.id = unusable.is_none().then(|| "gl:0".into());
+        device.kind = DeviceKind::Gl;
+        device.name = "a GPU".into();
+        device.software = software;
+        device.unusable = unusable.map(str::to_owned);
+        (device.architecture, device.names, device.facts) = (None, vec![], vec![]);
+        device
     }
 
     fn good() -> Machine {

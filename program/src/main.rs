@@ -9,11 +9,13 @@
 //!
 //! | modules | purpose |
 //! | --- | --- |
-//! | `bench`, `completions`, `conv2d`, `demo`, `doctor`, `info`, `kernel`, `man`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
-//! | `console`, `device`, `failure`, `files`, `memory` | what subcommands share |
+//! | `bench`, `completions`, `conv2d`, `demo`, `doctor`, `info`, `kernel`, `man`, `roofline`, `shaders`, `stats`, `stream`, `trace`, `tune` | one subcommand each |
+//! | `console`, `device`, `environment`, `failure`, `files`, `json`, `memory` | what subcommands share |
 //! | `measure`, `selftest`, `suite`, `verify` | timing and checking of convolutions |
 //! | `events`, `npy` | file formats |
 //! | `chart`, `filters`, `font`, `mosaic`, `photo` | the demo's pictures |
+//! | `roof_picture` | the picture of `roofline` |
+//! | `patterns` | the experiment with memory patterns, only with the feature `patterns` |
 //! | `hints` | what may be missing on a machine |
 
 mod bench;
@@ -24,6 +26,7 @@ mod conv2d;
 mod demo;
 mod device;
 mod doctor;
+mod environment;
 mod events;
 mod failure;
 mod files;
@@ -31,13 +34,18 @@ mod filters;
 mod font;
 mod hints;
 mod info;
+mod json;
 mod kernel;
 mod man;
 mod measure;
 mod memory;
 mod mosaic;
 mod npy;
+#[cfg(feature = "patterns")]
+mod patterns;
 mod photo;
+mod roof_picture;
+mod roofline;
 mod selftest;
 mod shaders;
 mod stats;
@@ -74,6 +82,9 @@ enum Command {
     Stats(stats::Args),
     Trace(trace::Args),
     Tune(tune::Args),
+    Roofline(roofline::Args),
+    #[cfg(feature = "patterns")]
+    Patterns(patterns::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -81,6 +92,10 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut console = Console::default();
+    if let Err(failure) = environment::check(&cli.command, &console) {
+        console.note(&format!("error: {failure}"));
+        return failure.exit_code();
+    }
     let result = match &cli.command {
         Command::Info(args) => info::run(args, &mut console),
         Command::Doctor(args) => doctor::run(args, &mut console),
@@ -93,6 +108,9 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args, &mut console),
         Command::Trace(args) => trace::run(args, &mut console),
         Command::Tune(args) => tune::run(args, &mut console),
+        Command::Roofline(args) => roofline::run(args, &mut console),
+        #[cfg(feature = "patterns")]
+        Command::Patterns(args) => patterns::run(args, &mut console),
         Command::Completions(args) => completions::run(args, Cli::command(), &mut console),
         Command::Man(args) => man::run(args, Cli::command(), &mut console),
     };

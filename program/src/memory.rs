@@ -43,7 +43,7 @@ pub fn unwritten(len: usize) -> Result<Vec<f32>, Failure> {
 ///
 /// # Errors
 /// As [`reserved`].
-pub fn copied(what: impl Display, values: &[f32]) -> Result<Vec<f32>, Failure> {
+pub fn copied<T: Clone>(what: impl Display, values: &[T]) -> Result<Vec<T>, Failure> {
     let mut copy = reserved(what, values.len())?;
     copy.extend_from_slice(values);
     Ok(copy)

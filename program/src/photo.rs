@@ -8,7 +8,7 @@ use crate::chart::{SIDE, chart};
 use crate::failure::Failure;
 use crate::memory;
 
-/// Reads a PNG or JPEG file, turns it upright, and scales its middle square to 224 x 224. Without a path it draws the
+/// Reads a PNG, JPEG, WebP or BMP file, turns it upright, and scales its middle square to 224 x 224. Without a path it draws the
 /// chart.
 ///
 /// # Errors

@@ -153,6 +153,7 @@ fn conv2d_problem(random: &mut Random) -> sparkle::Result<Conv2d> {
         relu: random.between(0, 3) == 0,
         // Winograd is not exact on integers.
         algorithm: Algorithm::Direct,
+        ..Default::default()
     })
 }
 

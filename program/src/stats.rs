@@ -8,7 +8,8 @@ use sparkle::report::{ENGINES, Interval, Recorder};
 use crate::console::Console;
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::{files, memory};
+use crate::json::JsonOption;
+use crate::memory;
 
 /// Print the figures of a pipeline from the trace that it wrote with SPARKLE_TRACE=FILE.
 ///
@@ -19,9 +20,8 @@ pub struct Args {
     /// The trace
     #[arg(value_name = "FILE")]
     trace: PathBuf,
-    /// Write a JSON report to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonOption,
 }
 
 /// One engine's figures.
@@ -53,7 +53,7 @@ struct Report {
 /// # Errors
 /// A file that is not a pipeline's trace.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
-    args.json.as_deref().map_or(Ok(()), files::check_target)?;
+    args.json.begin(console)?;
     let report = report(&read(&args.trace)?)?;
     let line = |cells: [&str; 6]| {
         let [engine, rest @ ..] = cells;
@@ -77,10 +77,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         "{:.3} ms; slots at work: {:.2} of {} on average, {} at most",
         report.span_ms, report.mean_slots_at_work, report.slots, report.most_slots_at_work
     ));
-    if let Some(path) = &args.json {
-        files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
-    }
-    Ok(())
+    args.json.end(&report, console)
 }
 
 /// The intervals of a trace, in the order in which they ended.

@@ -6,13 +6,14 @@ mod ways;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, Order, PipelineOptions, WhenFull};
+use sparkle::{Contexts, Conv2d, Conv2dDesc, Device, DeviceKind, Order, PipelineOptions, WhenFull, devices};
 
-use crate::console::Console;
+use crate::console::{Console, wrapped};
 use crate::device::DeviceOption;
 use crate::failure::Failure;
+use crate::json::JsonOption;
+use crate::memory;
 use crate::suite::{self, Layer};
-use crate::{files, memory};
 use ways::{Calls, Settings, WayResult, Workload};
 
 /// Stream batches of every layer of a suite through a device, in several ways.
@@ -29,6 +30,9 @@ use ways::{Calls, Settings, WayResult, Workload};
 ///
 /// Times are wall time per batch, after 0.4 s of the same work. busy is the share of that time in which each engine
 /// worked; overlaps count once. The results of every way are verified. An empty batch, N = 0, has no rows.
+///
+/// The CPU transfers nothing, so it has no contexts and no bound. Its ways are "one-shot", "prepared", "pipeline" and "in
+/// place".
 #[derive(clap::Args)]
 pub struct Args {
     /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
@@ -55,9 +59,8 @@ pub struct Args {
     /// Images a batch, instead of the suite's N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=i64::from(i32::MAX)))]
     batch: Option<i64>,
-    /// Write a JSON report to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonOption,
 }
 
 impl Args {
@@ -80,7 +83,8 @@ struct Report {
 #[derive(serde::Serialize)]
 struct Figures {
     name: String,
-    steps: Steps,
+    /// `None` on the CPU, which has no such steps.
+    steps: Option<Steps>,
     /// Upload and download together.
     both_ways: Option<f64>,
     /// Wall time of a one-shot call over the slowest step and one piece of the others.
@@ -133,8 +137,9 @@ struct Row {
     way: &'static str,
     /// Wall time a batch.
     ms: f64,
-    bound_ms: f64,
-    share_of_bound: f64,
+    /// `None` on the CPU.
+    bound_ms: Option<f64>,
+    share_of_bound: Option<f64>,
     over_reference: Option<f64>,
     /// Upload, compute, download; `None` for ways without a pipeline.
     busy: Option<[f64; 3]>,
@@ -155,18 +160,19 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
             "--batches {batches}: at least {least}, four for each of {slots} slots"
         )));
     }
-    args.json.as_deref().map_or(Ok(()), files::check_target)?;
+    args.json.begin(console)?;
     let mut layers = suite::read(&args.suite, args.batch)?;
     layers.retain(|layer| args.layer.as_ref().is_none_or(|text| layer.name.contains(text.as_str())));
     if layers.is_empty() {
         return Err(Failure::Input(format!("{}: no layer has that name", args.suite.display())));
     }
     let device = args.device.open()?;
+    check_way(args, &device)?;
     let copies = memcpy::measure()?;
     let rate = copies.bytes_per_second / 1e9;
     console.line(format!("host copies: {rate:.1} GB/s by {} threads", copies.threads));
     let titles = ["ms/batch", "of bound", "x reference", "busy: up", "compute", "down"];
-    console.line(line("layer", "way", titles.map(str::to_owned)));
+    console.line(line("way", titles.map(str::to_owned)));
     let mut report = Report {
         memcpy_bytes_per_second: copies.bytes_per_second,
         memcpy_threads: copies.threads,
@@ -175,7 +181,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     for layer in &layers {
         if layer.problem.is_empty() {
             let figures = nothing(&device, layer).map_err(|failure| failure.at(&layer.name))?;
-            console.line(format!("{:<16}  an empty batch: nothing to stream", layer.name));
+            console.line(format!("{}: an empty batch: nothing to stream", layer.name));
             report.layers.push(figures);
             continue;
         }
@@ -185,10 +191,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
         print(console, &figures);
         report.layers.push(figures);
     }
-    if let Some(path) = &args.json {
-        files::write(path, |file| Ok(serde_json::to_writer_pretty(file, &report)?))?;
-    }
-    Ok(())
+    args.json.end(&report, console)
 }
 
 /// The figures of an empty batch. It is submitted once, to check that it completes.
@@ -201,13 +204,79 @@ fn nothing(device: &Device, layer: &Layer) -> Result<Figures, Failure> {
     pipeline.acquire(&plan, WhenFull::Wait)?.submit()?.wait()?;
     Ok(Figures {
         name: layer.name.clone(),
-        steps: Steps::default(),
+        steps: None,
         both_ways: None,
         one_shot_over_bound: None,
         one_shot_over_transfers: None,
         submit_us: None,
         rows: vec![],
     })
+}
+
+/// The way that measures each step alone.
+const ALONE: &str = "in place, one context";
+
+/// The ways of a device with contexts.
+const WAYS: [&str; 11] = [
+    "reference",
+    "one-shot",
+    "prepared",
+    "one context",
+    "two contexts",
+    "three contexts",
+    "three, host order",
+    ALONE,
+    "in place, two",
+    "in place",
+    "in place, host order",
+];
+
+/// The ways of the CPU.
+const WAYS_OF_CPU: [&str; 4] = ["one-shot", "prepared", "pipeline", "in place"];
+
+/// Whether pipelines of this device compute on the CPU.
+fn is_cpu(device: &Device) -> bool {
+    let has_gpu =
+        || devices().iter().any(|it| it.kind != DeviceKind::Cpu && it.unusable.is_none() && !it.software);
+    device.id() == "cpu" || (device.id() == "auto" && !has_gpu())
+}
+
+/// Refuses a `--way` that this device does not have.
+fn check_way(args: &Args, device: &Device) -> Result<(), Failure> {
+    let ways = if is_cpu(device) { &WAYS_OF_CPU[..] } else { &WAYS };
+    match &args.way {
+        Some(text) if !ways.iter().any(|way| way.contains(text.as_str())) => {
+            let (device, ways) = (device.id(), ways.join("\", \""));
+            Err(Failure::Usage(format!("--way {text}: the ways of {device} are \"{ways}\"")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs the ways that were asked for, and the one that measures steps.
+fn took(args: &Args, work: &Workload, is_cpu: bool) -> Result<Vec<WayResult>, Failure> {
+    let ways = if is_cpu { &WAYS_OF_CPU[..] } else { &WAYS };
+    let mut took = vec![];
+    for &way in ways {
+        let is_wanted = args.way.as_ref().is_none_or(|text| way.contains(text.as_str()));
+        if !is_wanted && way != ALONE {
+            continue;
+        }
+        let (contexts, order) = match way {
+            "one context" | "pipeline" | ALONE => (Contexts::One, Order::Device),
+            "two contexts" | "in place, two" => (Contexts::Two, Order::Device),
+            "three contexts" | "in place" => (Contexts::Three, Order::Device),
+            _ => (Contexts::Three, Order::Host),
+        };
+        took.extend(match way {
+            "reference" => work.reference(way)?,
+            "one-shot" => Some(work.one_shot(way)?),
+            "prepared" => Some(work.prepared(way)?),
+            _ if way.starts_with("in place") => Some(work.in_place(way, contexts, order)?),
+            _ => Some(work.through_memory(way, contexts, order)?),
+        });
+    }
+    Ok(took)
 }
 
 fn measured(
@@ -217,62 +286,41 @@ fn measured(
     layer: &Layer,
     copy_rate: f64,
 ) -> Result<Figures, Failure> {
-    const ALONE: &str = "in place, one context";
-    let wanted = |way: &str| args.way.as_ref().is_none_or(|text| way.contains(text.as_str()));
-    let mut took = vec![];
-    let mut add = |way: &'static str, run: &dyn Fn(&'static str) -> Result<Option<WayResult>, Failure>| {
-        if wanted(way) || way == ALONE {
-            took.extend(run(way)?);
-        }
-        Ok::<(), Failure>(())
-    };
-    add("reference", &|way| work.reference(way))?;
-    add("one-shot", &|way| work.one_shot(way).map(Some))?;
-    add("prepared", &|way| work.prepared(way).map(Some))?;
-    for (way, contexts, order) in [
-        ("one context", Contexts::One, Order::Device),
-        ("two contexts", Contexts::Two, Order::Device),
-        ("three contexts", Contexts::Three, Order::Device),
-        ("three, host order", Contexts::Three, Order::Host),
-    ] {
-        add(way, &|way| work.through_memory(way, contexts, order).map(Some))?;
-    }
-    for (way, contexts, order) in [
-        (ALONE, Contexts::One, Order::Device),
-        ("in place, two", Contexts::Two, Order::Device),
-        ("in place", Contexts::Three, Order::Device),
-        ("in place, host order", Contexts::Three, Order::Host),
-    ] {
-        add(way, &|way| work.in_place(way, contexts, order).map(Some))?;
-    }
+    let is_cpu = is_cpu(device);
+    let took = took(args, work, is_cpu)?;
     let find = |way: &str| took.iter().find(|it| it.way == way);
-    let steps = steps(find(ALONE).expect("it is always measured"), layer, copy_rate);
+    let steps = match is_cpu {
+        true => None,
+        false => Some(steps(find(ALONE).expect("it is always measured"), layer, copy_rate)),
+    };
     let ms = |took: &WayResult| took.time.as_secs_f64() * 1e3;
     let reference = find("reference").map(ms);
     let row = |took: &WayResult| {
-        let bound_ms = if took.way.starts_with("in place") { steps.device_bound() } else { steps.bound() };
+        let in_place = took.way.starts_with("in place");
+        let bound_ms = steps.map(|it| if in_place { it.device_bound() } else { it.bound() });
         Row {
             way: took.way,
             ms: ms(took),
             bound_ms,
-            share_of_bound: bound_ms / ms(took),
+            share_of_bound: bound_ms.map(|bound| bound / ms(took)),
             over_reference: reference.map(|reference| reference / ms(took)),
-            busy: took.busy,
+            busy: took.busy.filter(|_| !is_cpu),
             calls: took.calls,
         }
     };
     let n = layer.problem.sizes().n;
     let pieces = n.div_ceil(PipelineOptions::of_calls().images_each(&layer.problem, usize::MAX));
-    let both_ways = both_ways(args, device, layer, steps)?;
+    let both_ways = steps.map_or(Ok(None), |steps| both_ways(args, device, layer, steps))?;
     let one_shot = find("one-shot").map(ms);
     Ok(Figures {
         name: layer.name.clone(),
         steps,
         both_ways,
-        one_shot_over_bound: one_shot.map(|ms| ms / steps.alone(pieces)),
+        one_shot_over_bound: one_shot.zip(steps).map(|(ms, steps)| ms / steps.alone(pieces)),
         one_shot_over_transfers: one_shot
             .zip(both_ways)
-            .map(|(ms, both)| ms / steps.with_transfers(both, pieces)),
+            .zip(steps)
+            .map(|((ms, both), steps)| ms / steps.with_transfers(both, pieces)),
         submit_us: took.iter().find_map(|it| it.submit).map(|it: Duration| it.as_secs_f64() * 1e6),
         rows: took.iter().map(row).collect(),
     })
@@ -318,46 +366,45 @@ fn both_ways(args: &Args, device: &Device, layer: &Layer, steps: Steps) -> Resul
 }
 
 fn print(console: &mut Console, figures: &Figures) {
+    console.line(&figures.name);
     for row in &figures.rows {
         let busy = row.busy.map_or([const { String::new() }; 3], |busy| busy.map(|it| format!("{it:.2}")));
         let [up, compute, down] = busy;
-        let ratio = row.over_reference.map_or_else(String::new, |it| format!("{it:.2}"));
-        let cells =
-            [format!("{:.3}", row.ms), format!("{:.2}", row.share_of_bound), ratio, up, compute, down];
-        console.line(line(&figures.name, row.way, cells));
+        let [share, ratio] = [row.share_of_bound, row.over_reference]
+            .map(|it| it.map_or_else(String::new, |it| format!("{it:.2}")));
+        let cells = [format!("{:.3}", row.ms), share, ratio, up, compute, down];
+        console.line(line(row.way, cells));
     }
-    let Steps { copy_in, upload, compute, download, copy_out } = figures.steps;
-    console.line(format!(
-        "{:<16}  steps alone, ms: copy in {copy_in:.3}, upload {upload:.3}, compute {compute:.3}, \
-         download {download:.3}, copy out {copy_out:.3}",
-        figures.name
-    ));
+    let mut note = |text: String| console.line(wrapped("  ", 4, &text));
+    if let Some(Steps { copy_in, upload, compute, download, copy_out }) = figures.steps {
+        note(format!(
+            "steps alone, ms: copy in {copy_in:.3}, upload {upload:.3}, compute {compute:.3}, download \
+             {download:.3}, copy out {copy_out:.3}"
+        ));
+    }
     if let Some(both) = figures.both_ways {
-        let what = "upload and download together, ms";
-        console.line(format!("{:<16}  {what}: {both:.3}", figures.name));
+        note(format!("upload and download together, ms: {both:.3}"));
     }
     if let Some(ratio) = figures.one_shot_over_bound {
         let what = "one-shot call over the slowest step and one piece of the others";
         let too = figures.one_shot_over_transfers;
         let too =
             too.map_or_else(String::new, |it| format!("; with both transfers together as a step: {it:.2}"));
-        console.line(format!("{:<16}  {what}: {ratio:.2}{too}", figures.name));
+        note(format!("{what}: {ratio:.2}{too}"));
     }
     let one_shot = figures.rows.iter().find(|row| row.way == "one-shot");
     if let Some(Calls { least, median, ninth_decile, longest }) = one_shot.and_then(|row| row.calls) {
-        console.line(format!(
-            "{:<16}  one-shot calls, ms: least {least:.3}, median {median:.3}, nine of ten within {ninth_decile:.3}, \
-             longest {longest:.3}",
-            figures.name
+        note(format!(
+            "one-shot calls, ms: least {least:.3}, median {median:.3}, nine of ten within {ninth_decile:.3}, \
+             longest {longest:.3}"
         ));
     }
     if let Some(us) = figures.submit_us {
-        console.line(format!("{:<16}  submit, on the calling thread: {us:.2} us", figures.name));
+        note(format!("submit, on the calling thread: {us:.2} us"));
     }
 }
 
-fn line(name: &str, way: &str, [ms, share, ratio, up, compute, down]: [String; 6]) -> String {
-    let text =
-        format!("{name:<16}  {way:<22}  {ms:>10}  {share:>8}  {ratio:>11}  {up:>8}  {compute:>8}  {down:>8}");
+fn line(way: &str, [ms, share, ratio, up, compute, down]: [String; 6]) -> String {
+    let text = format!("  {way:<22} {ms:>9} {share:>8} {ratio:>11} {up:>8} {compute:>8} {down:>5}");
     text.trim_end().to_owned()
 }

@@ -136,7 +136,7 @@ fn draw(svg: &mut dyn Write, trace: &Trace, from: f64, to: f64) -> io::Result<()
             "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#dddddd\"/>\
              <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#444444\">{} ms</text>",
             bottom + 18.0,
-            trimmed(ms - from)
+            trimmed(ms)
         )?;
     }
     let mut rows = HashMap::new();
@@ -193,7 +193,7 @@ fn tick(length: f64) -> f64 {
 
 /// A number without trailing zeros.
 fn trimmed(value: f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -235,6 +235,29 @@ mod tests {
         assert!(all.contains("slot &lt;0&gt;") && !all.contains("slot <0>"));
         // The first interval starts at the left edge and takes 0.5 of 9 ms.
         assert!(all.contains("<rect x=\"90.00\" y=\"30\" width=\"60.56\""), "{all}");
+    }
+
+    /// A mark stands where its text says, in the time of the trace, wherever the picture begins.
+    #[test]
+    fn marks_of_time_stand_where_they_say() {
+        let trace = read(TEXT).unwrap();
+        for (from, to) in [(0.0, 10.0), (1.0, 10.0), (3.7, 9.2), (8.95, 9.05)] {
+            let svg = draw(&trace, from, to);
+            let marks = svg.split("text-anchor=\"middle\" fill=\"#444444\">").skip(1);
+            let marks: Vec<f64> =
+                marks.map(|rest| rest.split(" ms").next().unwrap().parse().unwrap()).collect();
+            let lines = svg.split("<line x1=\"").skip(1);
+            let lines: Vec<f64> =
+                lines.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect();
+            assert!(marks.len() >= 4 && marks.len() == lines.len(), "{svg}");
+            for (mark, line) in marks.iter().zip(lines) {
+                let there = LEFT + (mark - from) / (to - from) * (WIDTH - LEFT - 20.0);
+                assert!(
+                    (line - there).abs() < 0.1,
+                    "{mark} ms of {from} to {to} at {line}; expected {there}"
+                );
+            }
+        }
     }
 
     #[test]

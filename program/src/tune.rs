@@ -15,7 +15,8 @@ use crate::{suite, verify};
 /// Candidates are built, compared with a float64 oracle in some rows, and timed in turns. Clearly slower ones drop
 /// out. Plans use the winners if SPARKLE_TUNE is read or full. planned us is the time of the planner's choice without
 /// measurements, tuned us that of the winner, each for one run among several back to back. seconds is how long tuning
-/// the layer took, including compilation.
+/// the layer took, including compilation; below it is the longest. tried is the number of candidates that were timed, then
+/// that of those refused for a wrong result.
 #[derive(clap::Args)]
 pub struct Args {
     /// Layers: a CSV file with the columns name,N,C,H,W,K,kernel,stride,pad, and optionally
@@ -54,7 +55,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     let names = layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0).max("geomean".len());
     console.line(line(
         names,
-        ["name", "planned", "planned us", "tuned", "tuned us", "gain", "seconds", "tried"],
+        ["name", "planned us", "tuned us", "gain", "seconds", "tried", "tuned", "planned"],
     ));
     let (mut gains, mut longest, mut failure) = (vec![], Duration::ZERO, None);
     let bar = console.progress(layers.len() as u64, "layers");
@@ -78,7 +79,7 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
     console.end_progress();
     let mean = geomean(&gains).map_or("-".to_owned(), |mean| format!("{mean:.3}"));
     let longest = format!("{:.2}", longest.as_secs_f64());
-    console.line(line(names, ["geomean", "", "", "", "", &mean, &longest, "the longest"]));
+    console.line(line(names, ["geomean", "", "", &mean, &longest, "", "", ""]));
     failure.map_or(Ok(()), Err)
 }
 
@@ -91,20 +92,20 @@ fn row(names: usize, name: &str, tuned: &Tuned) -> String {
     let us = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{:.1}", seconds * 1e6));
     let (planned, best) = (tuned.planned.0.to_string(), tuned.best.unwrap_or((tuned.planned.0, f64::NAN)));
     let gain = gain(tuned).map_or("-".to_owned(), |gain| format!("{gain:.3}"));
-    let refused = if tuned.refused > 0 { format!(", {} refused", tuned.refused) } else { String::new() };
+    let refused = if tuned.refused > 0 { format!("-{}", tuned.refused) } else { String::new() };
     let seconds = format!("{:.2}", tuned.took.as_secs_f64());
     let tried = format!("{}{refused}", tuned.timed);
     let (planned_us, best_us) = (us(tuned.planned.1), us(tuned.best.map(|best| best.1)));
-    line(names, [name, &planned, &planned_us, &best.0.to_string(), &best_us, &gain, &seconds, &tried])
+    line(names, [name, &planned_us, &best_us, &gain, &seconds, &tried, &best.0.to_string(), &planned])
 }
 
 /// One line of the table.
 fn line(
     names: usize,
-    [name, planned, planned_us, tuned, tuned_us, gain, seconds, tried]: [&str; 8],
+    [name, planned_us, tuned_us, gain, seconds, tried, tuned, planned]: [&str; 8],
 ) -> String {
     let text = format!(
-        "{name:<names$}  {planned:<34}  {planned_us:>10}  {tuned:<34}  {tuned_us:>10}  {gain:>6}  {seconds:>7}  {tried}"
+        "{name:<names$}  {planned_us:>10}  {tuned_us:>10}  {gain:>6}  {seconds:>7}  {tried:>5}  {tuned}  {planned}"
     );
     text.trim_end().to_owned()
 }

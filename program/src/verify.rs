@@ -45,6 +45,7 @@ pub fn conv2d(
     output: &[f32],
 ) -> Result<Verdict, Failure> {
     let (k, p, q) = (problem.sizes().k, problem.sizes().p, problem.sizes().q);
+    let strides = problem.sizes().output_strides();
     let rows = output.len() / q;
     let next = AtomicUsize::new(0);
     let work = || -> Result<Verdict, Failure> {
@@ -55,8 +56,10 @@ pub fn conv2d(
             if row >= rows {
                 return Ok(Verdict { error_over_bound: worst, zeros, compared });
             }
-            oracle::conv2d_row(problem, data, (row / p / k, row / p % k, row % p), &mut expected);
-            for (&got, &expected) in output[row * q..][..q].iter().zip(&expected) {
+            let at = (row / p / k, row / p % k, row % p);
+            oracle::conv2d_row(problem, data, at, &mut expected);
+            let got = output[strides.at(at.0, at.1, at.2, 0)..].iter().step_by(strides.column);
+            for (&got, &expected) in got.zip(&expected) {
                 worst = worst.max(oracle::error_over_bound(got, expected, problem.terms()));
                 zeros += usize::from(got == 0.0);
                 compared += 1;

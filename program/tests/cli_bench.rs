@@ -15,7 +15,7 @@ const SUITE: &str = "name,N,C,H,W,K,kernel,stride,pad\nodd,1,3,9,7,5,3,2,1\none,
 
 fn bench(folder: &Path, suite: &str, options: &[&str]) -> (Output, Value) {
     fs::write(folder.join("suite.csv"), suite).unwrap();
-    let mut arguments = vec!["bench", "--suite", "suite.csv", "--repeat", "3", "--json", "out.json"];
+    let mut arguments = vec!["bench", "--suite", "suite.csv", "--repeat", "3", "--json=out.json"];
     arguments.extend(options);
     let output = sparkle(folder, &arguments);
     let report = fs::read(folder.join("out.json")).expect("a report is written");
@@ -41,7 +41,7 @@ fn bench_verifies_and_times_every_row() {
             let mut keys: Vec<&String> = row.as_object().unwrap().keys().collect();
             keys.sort();
             let expected =
-                ["device", "error_over_bound", "flops", "gflops", "kernel_ms", "name", "variant", "wall_ms"];
+                ["device", "error_over_bound", "flops", "gflops", "kernel", "kernel_ms", "name", "wall_ms"];
             assert_eq!(keys, expected);
             let number = |key: &str| row[key].as_f64().unwrap();
             let flops = if row["name"] == "odd" { 2 * 5 * 5 * 4 * 27 } else { 2 * 8 * 36 * 8 };
@@ -49,7 +49,7 @@ fn bench_verifies_and_times_every_row() {
             assert!(number("error_over_bound") <= 1.0 && number("kernel_ms") > 0.0);
             let rate = number("flops") / number("kernel_ms") / 1e6;
             assert!((number("gflops") / rate - 1.0).abs() < 1e-6);
-            assert_eq!((&row["device"], row["variant"].is_string()), (&"cpu".into(), true));
+            assert_eq!((&row["device"], row["kernel"].is_string()), (&"cpu".into(), true));
         }
         let product = rows.iter().map(|row| row["gflops"].as_f64().unwrap()).product::<f64>();
         assert!((report["geomean_gflops"].as_f64().unwrap() / product.sqrt() - 1.0).abs() < 1e-6);
@@ -85,7 +85,7 @@ fn bench_skips_empty_batches() {
     let rows = report["rows"].as_array().unwrap();
     let none = |row: &Value| {
         assert_eq!(
-            (&row["flops"], &row["device"], &row["variant"]),
+            (&row["flops"], &row["device"], &row["kernel"]),
             (&0.into(), &"cpu".into(), &"none".into())
         );
         assert_eq!(
@@ -135,7 +135,7 @@ fn bench_refuses_bad_suites_and_selectors() {
     assert_eq!(with(&["--device", "abacus"]), 2);
     assert_eq!(with(&["--device", "gl:99"]), 4);
     assert_eq!(with(&["--threads", "0"]), 2);
-    assert_eq!(with(&["--json", "none/out.json"]), 3);
+    assert_eq!(with(&["--json=none/out.json"]), 3);
     assert_eq!(code(&sparkle(folder.path(), &["bench", "--suite", "none.csv"])), 3);
 }
 
@@ -151,7 +151,7 @@ fn stream_verifies_every_way_and_prints_its_bounds() {
     fs::write(folder.path().join("suite.csv"), SUITE).unwrap();
     let arguments =
         ["stream", "--suite", "suite.csv", "--device", "gl:0", "--layer", "one", "--batches", "12"];
-    let output = sparkle(folder.path(), &[&arguments[..], &["--json", "out.json"]].concat());
+    let output = sparkle(folder.path(), &[&arguments[..], &["--json=out.json"]].concat());
     let ways = [
         "reference",
         "one-shot",
@@ -200,9 +200,19 @@ fn stream_verifies_groups_and_dilation() {
     let folder = folder();
     let suite = "name,N,C,H,W,K,kernel,stride,pad,groups,dilation\ngrouped,3,4,9,9,6,3,1,1,2,2\n";
     fs::write(folder.path().join("suite.csv"), suite).unwrap();
-    let arguments =
-        ["stream", "--suite", "suite.csv", "--device", "cpu", "--batches", "12", "--way", "one-shot"];
-    assert!(success(&sparkle(folder.path(), &arguments)).contains("one-shot"));
+    let arguments = ["stream", "--suite", "suite.csv", "--device", "cpu", "--batches", "12"];
+    let report = json(&sparkle(folder.path(), &[&arguments[..], &["--json"]].concat()));
+    // The CPU has neither contexts nor transfers, so no steps and no bound.
+    let layer = &report["layers"][0];
+    let ways: Vec<&str> =
+        layer["rows"].as_array().unwrap().iter().map(|row| row["way"].as_str().unwrap()).collect();
+    assert_eq!(ways, ["one-shot", "prepared", "pipeline", "in place"]);
+    assert!(
+        layer["steps"].is_null()
+            && layer["rows"].as_array().unwrap().iter().all(|row| row["bound_ms"].is_null())
+    );
+    let output = sparkle(folder.path(), &[&arguments[..], &["--way", "one-shot"]].concat());
+    assert!(success(&output).contains("one-shot") && !stdout(&output).contains("prepared"));
 }
 
 #[test]
@@ -215,7 +225,7 @@ fn stream_skips_empty_batches() {
     assert!(devices.contains(&"cpu"));
     for device in devices {
         let arguments =
-            ["stream", "--suite", "suite.csv", "--batch", "0", "--json", "out.json", "--device", device];
+            ["stream", "--suite", "suite.csv", "--batch", "0", "--json=out.json", "--device", device];
         let output = sparkle(folder.path(), &arguments);
         assert_eq!(
             success(&output).matches("an empty batch: nothing to stream").count(),
@@ -239,6 +249,12 @@ fn stream_refuses_runs_that_would_measure_nothing() {
         (&["--slots", "16"], 2, "--batches 50: at least 64, four for each of 16 slots"),
         (&["--layer", "none"], 3, "suite.csv: no layer has that name"),
         (&["--slots", "17"], 2, "17"),
+        (
+            &["--device", "cpu", "--way", "reference"],
+            2,
+            "--way reference: the ways of cpu are \"one-shot\", \"prepared\", \"pipeline\", \"in place\"",
+        ),
+        (&["--device", "cpu", "--way", "three contexts"], 2, "--way three contexts: the ways of cpu are"),
     ] {
         let output = sparkle(folder.path(), &[&["stream", "--suite", "suite.csv"], options].concat());
         assert_eq!(code(&output), exit, "{options:?}");

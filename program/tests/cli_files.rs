@@ -98,7 +98,7 @@ fn an_empty_batch_gives_an_empty_output_on_every_device() {
         success(&output);
         let report: Value = json(&output);
         assert_eq!(
-            (&report["flops"], &report["variant"], &report["fallback"]),
+            (&report["flops"], &report["kernel"], &report["fallback"]),
             (&0.into(), &"none".into(), &Value::Null)
         );
         assert_eq!(report["device"], if device == "auto" { "cpu" } else { device });

@@ -113,6 +113,11 @@ fn prefix() -> &'static Path {
 /// Runs the commands of a consumer with the installed tree. Returns what its programs print.
 #[track_caller]
 fn consumer(name: &str) -> String {
+    consumer_with(name, &[])
+}
+
+#[track_caller]
+fn consumer_with(name: &str, variables: &[(&str, &str)]) -> String {
     let out = tempfile::tempdir().unwrap();
     let libraries = out.path().join("libraries");
     std::os::unix::fs::symlink(prefix().join("lib"), &libraries).unwrap();
@@ -125,7 +130,11 @@ fn consumer(name: &str) -> String {
             shell.env_remove(&*name);
         }
     }
-    shell.env("PREFIX", prefix()).env("OUT", out.path()).env("ROOT", program::root());
+    shell
+        .envs(variables.iter().copied())
+        .env("PREFIX", prefix())
+        .env("OUT", out.path())
+        .env("ROOT", program::root());
     shell.env("LIBRARIES", libraries).env("COMPILER", compiler()).env("SPARKLE_CACHE_DIR", "off");
     succeed(shell.env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig")).env_remove("LD_LIBRARY_PATH"))
 }
@@ -174,8 +183,20 @@ fn a_program_of_the_fortran_package_manager() {
 
 #[test]
 fn a_rust_program_that_depends_on_the_published_package() {
-    let package = "CHANGELOG.md\nCargo.lock\nCargo.toml\nCargo.toml.orig\nLICENSE\nREADME.md\nbuild.rs\ncbindgen.toml\ndocs\nglsl\ninclude\nsrc\n";
+    let package = "CHANGELOG.md\nCargo.lock\nCargo.toml\nCargo.toml.orig\nLICENSE\nREADME.md\nbuild.rs\ncbindgen-reference.toml\ncbindgen.toml\ndocs\nglsl\ninclude\nsrc\n";
     assert_eq!(consumer("cargo"), [COUNTS, "17\n", package].concat());
+}
+
+#[test]
+fn a_python_program() {
+    let has_packages = |python: &&str| {
+        let imports = Command::new(python).args(["-c", "import numpy, hatchling"]).output();
+        imports.is_ok_and(|output| output.status.success())
+    };
+    match ["python3", "/usr/bin/python3"].into_iter().find(has_packages) {
+        Some(python) => assert_eq!(consumer_with("python", &[("PYTHON", python)]), COUNTS.repeat(2)),
+        None => eprintln!("skipped: no python3 with numpy and hatchling"),
+    }
 }
 
 /// The examples of the README in `language`, and the commands below them.
@@ -214,6 +235,7 @@ fn what_is_installed_is_complete_and_uninstall_leaves_nothing() {
     for file in [
         "usr/bin/sparkle",
         "usr/include/sparkle.h",
+        "usr/include/sparkle_reference.h",
         "usr/lib/somewhere/libsparkle.a",
         "usr/lib/somewhere/libsparkle.so",
         "usr/lib/somewhere/libsparkle.so.0",
@@ -231,6 +253,11 @@ fn what_is_installed_is_complete_and_uninstall_leaves_nothing() {
         "usr/share/man/man1/sparkle-kernel-check.1",
         "usr/share/sparkle/fpm.toml",
         "usr/share/sparkle/fortran/src/sparkle.f90",
+        "usr/share/sparkle/mpi/sparkle_mpi.c",
+        "usr/share/sparkle/mpi/sparkle_mpi.h",
+        "usr/share/sparkle/mpi/sparkle_mpi.f90",
+        "usr/share/sparkle/mpi/sparkle_mpi_f08.f90",
+        "usr/share/sparkle/mpi/examples/smooth_field.f90",
         "usr/share/zsh/site-functions/_sparkle",
         &format!("usr/lib/somewhere/sparkle/{}/sparkle.mod", compiler()),
     ] {

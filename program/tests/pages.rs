@@ -58,6 +58,11 @@ fn typed(page: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
+/// The name of an option: `--json[=FILE]` is `--json`.
+fn option_name(word: &str) -> &str {
+    word.split(['[', '=']).next().unwrap_or(word)
+}
+
 #[test]
 fn commands_that_pages_name_exist_with_their_options() {
     let (folder, root) = (program::folder(), program::root());
@@ -83,6 +88,10 @@ fn commands_that_pages_name_exist_with_their_options() {
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();
         for words in typed(&text) {
+            // Only builds with the feature have it.
+            if words[0] == "patterns" && !cfg!(feature = "patterns") {
+                continue;
+            }
             // A command, or a command and one of its own.
             let mut command = vec![words[0]];
             let mut help = help_of(&mut helps, &page, &command);
@@ -92,9 +101,9 @@ fn commands_that_pages_name_exist_with_their_options() {
                 help = help_of(&mut helps, &page, &command);
             }
             let command = command.join(" ");
-            let known: Vec<&str> = help.split_whitespace().collect();
-            for option in words.iter().filter(|word| word.starts_with("--")) {
-                assert!(known.contains(option), "{}: `sparkle {command}` has no {option}", page.display());
+            let known: Vec<&str> = help.split_whitespace().map(option_name).collect();
+            for option in words.iter().filter(|word| word.starts_with("--")).map(|word| option_name(word)) {
+                assert!(known.contains(&option), "{}: `sparkle {command}` has no {option}", page.display());
                 options += 1;
             }
             commands += 1;
@@ -132,7 +141,7 @@ fn variables_that_pages_name_exist() {
     command.args(["info", "--json"]);
     command.envs(names.iter().map(|name| (name, "x")));
     let info = program::json(&command.output().unwrap());
-    for complaint in info["complaints"].as_array().unwrap() {
-        assert!(!complaint.as_str().unwrap().contains("unknown variable"), "{complaint}");
+    for ignored in info["ignored"].as_array().unwrap() {
+        assert!(ignored["expected"].is_string(), "{ignored}");
     }
 }

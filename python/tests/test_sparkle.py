@@ -64,6 +64,66 @@ class Convolutions(unittest.TestCase):
                 compared += found.size
         self.assertGreater(compared, 5000)
 
+    def test_every_order_and_padding(self):
+        x, weights = integers((2, 6, 9, 8), 1), integers((4, 3, 3, 2), 2)
+        sides = ((0, 2), (1, 0))
+        padded = np.pad(x, ((0, 0), (0, 0), *sides))
+        expected = convolution(padded, weights, None, (2, 1), (0, 0), (1, 1), 2)
+        images = {"nchw": (0, 1, 2, 3), "nhwc": (0, 2, 3, 1)}
+        kernels = {"oihw": (0, 1, 2, 3), "hwio": (2, 3, 1, 0), "ohwi": (0, 2, 3, 1)}
+        for layout, axes in images.items():
+            for output_layout, output_axes in images.items():
+                for weights_layout, weights_axes in kernels.items():
+                    options = dict(
+                        stride=(2, 1),
+                        padding=sides,
+                        groups=2,
+                        algorithm="direct",
+                        layout=layout,
+                        output_layout=output_layout,
+                        weights_layout=weights_layout,
+                        device="cpu",
+                    )
+                    x_, weights_ = x.transpose(axes).copy(), weights.transpose(weights_axes).copy()
+                    found = sparkle.conv2d(x_, weights_, **options)
+                    np.testing.assert_array_equal(found, expected.transpose(output_axes))
+                    with sparkle.Plan(x_.shape, np.zeros_like(weights_), **options) as plan:
+                        plan.set_weights(weights_)
+                        np.testing.assert_array_equal(plan(x_), expected.transpose(output_axes))
+                        with self.assertRaisesRegex(ValueError, "the plan expects"):
+                            plan.set_weights(weights_[1:])
+                        np.testing.assert_array_equal(plan(x_), expected.transpose(output_axes))
+
+    def test_same_padding_and_one_image_of_channels_last(self):
+        x, weights = integers((9, 8, 3), 1), integers((4, 3, 3, 3), 2)
+        found = sparkle.conv2d(x, weights, stride=2, padding="same", layout="nhwc", algorithm="direct")
+        padded = np.pad(x.transpose(2, 0, 1)[None], ((0, 0), (0, 0), (1, 1), (0, 1)))
+        expected = convolution(padded, weights, None, (2, 2), (0, 0), (1, 1), 1)[0].transpose(1, 2, 0)
+        self.assertEqual(found.shape, (5, 4, 4))
+        np.testing.assert_array_equal(found, expected)
+        for wrong in (dict(layout="nwhc"), dict(weights_layout="iohw"), dict(output_layout="x")):
+            with self.assertRaisesRegex(ValueError, "expected"):
+                sparkle.conv2d(x, weights, **wrong)
+        with self.assertRaisesRegex(TypeError, "padding is"):
+            sparkle.conv2d(x, weights, padding="valid")
+        with self.assertRaisesRegex(sparkle.InvalidArgument, "pad_bottom is -1"):
+            sparkle.conv2d(x, weights, layout="nhwc", padding=((0, -1), (0, 0)))
+
+    def test_signals(self):
+        x, weights, bias = integers((2, 3, 20), 1), integers((4, 3, 5), 2), integers(4, 3)
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 2)))[:, :, None]
+        expected = convolution(padded, weights[:, :, None], bias, (1, 2), (0, 0), (1, 1), 1)[:, :, 0]
+        options = dict(stride=2, algorithm="direct", device="cpu")
+        found = sparkle.conv1d(x, weights, bias, padding=(1, 2), **options)
+        np.testing.assert_array_equal(found, expected)
+        found = sparkle.conv1d(x[1], weights, bias, padding="same", **options)
+        np.testing.assert_array_equal(found, expected[1])
+        out = np.empty((2, 10, 4), np.float32)
+        last, taps = x.transpose(0, 2, 1), weights.transpose(2, 1, 0)
+        given = sparkle.conv1d(last, taps, bias, padding=(1, 2), layout="nwc", weights_layout="wio", out=out, **options)
+        self.assertIs(given, out)
+        np.testing.assert_array_equal(out, expected.transpose(0, 2, 1))
+
     def test_one_image_and_numbers_for_pairs(self):
         x, weights = integers((3, 8, 8), 1), integers((4, 3, 3, 3), 2)
         expected = convolution(x[None], weights, None, (1, 1), (1, 1), (1, 1), 1)[0]

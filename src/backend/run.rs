@@ -8,6 +8,7 @@ use crate::report::Timing;
 
 /// What one call did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Run {
     /// Id of the device that computed it; `multi` if several did.
     pub device: Arc<str>,
@@ -30,6 +31,7 @@ impl Run {
 
 /// A part of a call that one device computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Share {
     /// The device's id.
     pub device: Arc<str>,
@@ -47,6 +49,7 @@ pub struct Share {
 
 /// The dimension in which a call is cut into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Dimension {
     /// The images of a batch.
     Images,

@@ -35,7 +35,12 @@ struct TicketState {
     waiting: usize,
     /// Waits for any of several tickets.
     listeners: Vec<Arc<Signal>>,
+    /// Sees the result before the job is done.
+    observer: Option<Observer>,
 }
+
+/// What [`Ticket::when_done`] keeps.
+type Observer = Box<dyn FnOnce(&Result<Run>) + Send>;
 
 impl TicketState {
     /// Registers `signal`, to be set when the job is done. Registering it again has no effect. Returns `false` if there
@@ -73,7 +78,8 @@ impl Ticket {
 
     /// A ticket that owns `payload`, which lives until the last clone is dropped.
     pub(crate) fn with_payload<T: Any + Send + Sync>(payload: T) -> Self {
-        let state = TicketState { stage: TicketStage::Waiting, waiting: 0, listeners: vec![] };
+        let state =
+            TicketState { stage: TicketStage::Waiting, waiting: 0, listeners: vec![], observer: None };
         let (state, done, process) = (Mutex::new(state), Condvar::new(), crate::process::id());
         Ticket(Arc::new(TicketInner { state, done, process, payload }))
     }
@@ -176,6 +182,12 @@ impl Ticket {
             && self.end(Err(Error::Cancelled), |stage| matches!(stage, TicketStage::Waiting))
     }
 
+    /// Calls `observer` with the result, on the thread that ends the job, before anybody learns that it is done. It must
+    /// not wait for this ticket. It replaces an earlier observer.
+    pub(crate) fn when_done(&self, observer: impl FnOnce(&Result<Run>) + Send + 'static) {
+        self.state().observer = Some(Box::new(observer));
+    }
+
     /// Marks the job as started; called by the engine. Returns `false` if the job was cancelled: its buffers must then
     /// not be used.
     pub(crate) fn start(&self) -> bool {
@@ -196,6 +208,16 @@ impl Ticket {
         let mut state = self.state();
         if !from(&state.stage) {
             return false;
+        }
+        if let Some(observer) = state.observer.take() {
+            // Nobody else may end the job meanwhile: a cancellation needs one that waits.
+            state.stage = TicketStage::Running;
+            drop(state);
+            observer(&result);
+            state = self.state();
+            if matches!(state.stage, TicketStage::Done(_)) {
+                return false;
+            }
         }
         state.stage = TicketStage::Done(result);
         let listeners = std::mem::take(&mut state.listeners);

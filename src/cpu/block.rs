@@ -135,7 +135,9 @@ pub unsafe fn multiply<K: Kernel>(
     }
     let each = ahead.rows.div_ceil(c.rows.div_ceil(K::MR));
     for (index, i) in (0..c.rows).step_by(K::MR).enumerate() {
-        ahead.prefetch(index, each);
+        if kernel.fetches_ahead() {
+            ahead.prefetch(index, each);
+        }
         // SAFETY: row i and the rest of this tile exist in A, C and the bias.
         unsafe {
             let epilogue = epilogue.below(i);

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::isa::Isa;
+use crate::config::{CacheSizes, config};
 use crate::memory::{Caches, Hierarchy};
 
-/// This CPU as the system describes it, without measurements. Block sizes depend on nothing else. Read once. Unknown
+/// This CPU as the system and `SPARKLE_CACHES` describe it, without measurements. Block sizes depend on nothing else. Read once. Unknown
 /// values are zero.
 pub fn described() -> &'static Hierarchy {
     static DESCRIBED: OnceLock<Hierarchy> = OnceLock::new();
@@ -17,10 +18,30 @@ pub fn described() -> &'static Hierarchy {
         Hierarchy {
             threads: threads(online.trim()),
             registers: Isa::best().registers(),
-            caches: read(&system.join("cpu0/cache")),
+            caches: with_sizes(reported(), config().caches.unwrap_or_default()),
             ..Hierarchy::UNKNOWN
         }
     })
+}
+
+/// The caches as the system reports them.
+pub fn reported() -> Caches {
+    read(Path::new("/sys/devices/system/cpu/cpu0/cache"))
+}
+
+/// `caches` with the user's sizes in place of some. A cache that the system did not report is a thread's own, unless the
+/// user says how many share it.
+fn with_sizes(mut caches: Caches, CacheSizes([l1, l2, l3]): CacheSizes) -> Caches {
+    for (size, bytes, threads) in [
+        (l1, &mut caches.l1, &mut caches.l1_threads),
+        (l2, &mut caches.l2, &mut caches.l2_threads),
+        (l3, &mut caches.l3, &mut caches.l3_threads),
+    ] {
+        let Some(size) = size else { continue };
+        *bytes = size.bytes;
+        *threads = if size.bytes == 0 { 0 } else { size.threads.unwrap_or((*threads).max(1)) };
+    }
+    caches
 }
 
 /// The caches in words.
@@ -82,6 +103,7 @@ fn threads(list: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CacheSize;
 
     #[test]
     fn a_described_cpu_is_read_and_an_unknown_one_is_unknown() {
@@ -109,6 +131,21 @@ mod tests {
         assert_eq!(words(&expected), "L1 48 KiB, L2 1024 KiB for 2 threads, L3 32768 KiB for 8 threads");
         assert_eq!(read(&directory.path().join("absent")), Caches::UNKNOWN);
         assert_eq!(words(&Caches::UNKNOWN), "not known");
+    }
+
+    #[test]
+    fn the_user_corrects_what_the_system_reports() {
+        let size = |bytes, threads| Some(CacheSize { bytes, threads });
+        let reported =
+            Caches { l1: 32 << 10, l1_threads: 2, l3: 480 << 20, l3_threads: 2, ..Caches::UNKNOWN };
+        assert_eq!(with_sizes(reported, CacheSizes::default()), reported);
+        let given = CacheSizes([None, size(1 << 20, None), size(32 << 20, Some(16))]);
+        let corrected = Caches { l2: 1 << 20, l2_threads: 1, l3: 32 << 20, l3_threads: 16, ..reported };
+        assert_eq!(with_sizes(reported, given), corrected);
+        // The sharing is as reported, and no cache is shared by nobody.
+        let given = CacheSizes([size(48 << 10, None), None, size(0, Some(4))]);
+        let corrected = Caches { l1: 48 << 10, l3: 0, l3_threads: 0, ..reported };
+        assert_eq!(with_sizes(reported, given), corrected);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use super::isa::{self, Isa, with_kernel};
 use super::kernels::Kernel;
 use super::pool::num_threads;
 use super::rates::Measurements;
-use super::{caches, calibrate, feeding};
-use crate::memory::Hierarchy;
+use super::{caches, calibrate, ceilings, feeding};
 use crate::memory::tile::register_tiles;
+use crate::memory::{Ceilings, Hierarchy};
 
 /// Name and facts of this CPU, for `sparkle info`.
 pub fn describe() -> (String, Vec<(&'static str, String)>) {
@@ -20,7 +20,14 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
         ("caches", caches::words(&caches::described().caches)),
         ("threads", num_threads().to_string()),
     ];
+    if caches::reported() != caches::described().caches {
+        let reported = caches::words(&caches::reported());
+        facts.push(("caches as reported", format!("{reported}; SPARKLE_CACHES corrects them")));
+    }
     // Listing devices must not trigger a measurement.
+    if let Some(known) = ceilings::known(num_threads()) {
+        facts.push(("last cache", last_cache(&known)));
+    }
     if let (Some(rates_known), Some(known)) = (calibrate::known(num_threads()), measurements().first()) {
         facts.push(("measured", rates(&rates_known)));
         facts.push(("measured when", when(known, now())));
@@ -30,7 +37,28 @@ pub fn describe() -> (String, Vec<(&'static str, String)>) {
 
 /// What was measured on this CPU by this process or an earlier one, for the current number of threads. Measures nothing.
 pub fn measurements() -> Vec<Measurements> {
-    calibrate::measurements(num_threads()).into_iter().chain(feeding::measurements()).collect()
+    let all = [
+        calibrate::measurements(num_threads()),
+        feeding::measurements(),
+        ceilings::measurements(num_threads()),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// The last cache as it is described and as reads see it.
+fn last_cache(ceilings: &Ceilings) -> String {
+    let size = |bytes: usize| if bytes == 0 { "none".to_owned() } else { format!("{} KiB", bytes >> 10) };
+    let described = format!("{} reported", size(ceilings.described));
+    match ceilings.seen {
+        None => format!("{described}; measured: reads of no size were clearly slower"),
+        Some(seen) => {
+            let verdict = match ceilings.is_implausible() {
+                true => format!(": implausible; set SPARKLE_CACHES=l3={}M", seen.div_ceil(1 << 20)),
+                false => String::new(),
+            };
+            format!("{described}; measured: reads slow down beyond {}{verdict}", size(seen))
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -140,6 +168,22 @@ mod tests {
             ]
         );
         assert_eq!(ago(0, day), "just now", "a clock that was set back");
+    }
+
+    #[test]
+    fn it_says_whether_the_last_cache_is_plausible() {
+        let words = |described: usize, seen| {
+            last_cache(&Ceilings { threads: 2, peaks: vec![], levels: vec![], described, seen })
+        };
+        assert_eq!(
+            words(480 << 20, Some(32 << 20)),
+            "491520 KiB reported; measured: reads slow down beyond 32768 KiB: implausible; set SPARKLE_CACHES=l3=32M"
+        );
+        assert_eq!(
+            words(32 << 20, Some(16 << 20)),
+            "32768 KiB reported; measured: reads slow down beyond 16384 KiB"
+        );
+        assert_eq!(words(0, None), "none reported; measured: reads of no size were clearly slower");
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //!
 //! * Dot products ([`dot_conv`]) for few pixels with deep sums.
 //! * Grouped ([`grouped`]) where an input channel is used by few output channels.
+//! * Implicit GEMM in windows ([`windows`]) where many taps see only padding.
 //! * Implicit GEMM ([`conv2d`]) for the rest.
 //!
-//! A map of a single column is computed as a row ([`turned`]).
+//! Input or output in NHWC: [`channels_last`].
+//!
+//! A map of a single column is computed as a row, and a kernel as high as the image in one dimension ([`turned`]).
 //!
 //! The cost models in [`crate::memory`] decide, from the problem alone.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::channels_last::{self, ChannelsLastPlan, DepthwisePlan};
 use super::conv2d::windows::{self, WindowsPlan};
 use super::grouped::{self, GroupedKernel, GroupedShape};
 use super::isa::{Isa, with_kernel};
@@ -104,6 +108,11 @@ fn plan_with<K: GroupedKernel>(
     weights: &[f32],
     bias: Option<&[f32]>,
 ) -> Result<Box<dyn Plan>> {
+    if !problem.sizes().has_plain_images() {
+        return channels_last(kernel, problem, weights, bias);
+    }
+    let (given, plain) = (channels_last::ordered(problem, weights)?, &problem.plain_weights());
+    let (problem, weights) = (plain, given.as_deref().unwrap_or(weights));
     if let Some(other) = turned::problem(kernel, problem) {
         let weights = turned::weights(kernel, problem, weights)?;
         let plan = plan_with(kernel, &other, &weights, bias)?;
@@ -127,6 +136,19 @@ fn plan_with<K: GroupedKernel>(
     }
 }
 
+/// A plan for input or output in NHWC.
+fn channels_last<K: GroupedKernel>(
+    kernel: K,
+    problem: &Conv2d,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Box<dyn Plan>> {
+    if DepthwisePlan::<K>::supports(problem) {
+        return Ok(Box::new(DepthwisePlan::new(kernel, problem, weights, bias)?));
+    }
+    Ok(Box::new(ChannelsLastPlan::new(kernel, problem, weights, bias)?))
+}
+
 /// Computes a convolution with weights that are used once. Returns the kernel's name.
 ///
 /// # Errors
@@ -148,6 +170,13 @@ fn once_with<K: GroupedKernel>(
     input: &[f32],
     output: &mut [f32],
 ) -> Result<(Arc<str>, Timing)> {
+    if !problem.sizes().has_plain_images() {
+        let plan = channels_last(kernel, problem, given.0, given.1)?;
+        let timing = plan.run(input, output)?;
+        return Ok((plan.kernel().into(), timing));
+    }
+    let ordered = channels_last::ordered(problem, given.0)?;
+    let (problem, given) = (&problem.plain_weights(), (ordered.as_deref().unwrap_or(given.0), given.1));
     if let Some(other) = turned::problem(kernel, problem) {
         let weights = turned::weights(kernel, problem, given.0)?;
         return turned::compute(kernel, problem, input, |input| {

@@ -139,7 +139,7 @@ pub fn execute<K: Kernel>(
     let each = rows.div_ceil(tasks).next_multiple_of(ROWS);
     let blocks = rows.div_ceil(each);
     let image_len = input.len() / products;
-    let output = Shared::new(output);
+    let (output, finish) = (Shared::new(output), team.finish());
     team.run(products * blocks, |task, workspace| {
         let (product, block) = (task / blocks, task % blocks);
         let some = block * each..rows.min((block + 1) * each);
@@ -154,6 +154,9 @@ pub fn execute<K: Kernel>(
             std::slice::from_raw_parts_mut(start, some.len() * pixels)
         };
         rows_of(kernel, (problem, cut), (lines, bias), image, to, workspace);
+        let to = (to.as_mut_ptr(), pixels);
+        // SAFETY: these rows are done, and only this task uses them.
+        unsafe { finish.tile(pool::worker(), to, (some.len(), pixels)) };
     })
 }
 
@@ -261,10 +264,7 @@ impl<K: Kernel> Plan for DotConvPlan<K> {
     }
 
     fn memory(&self) -> Memory {
-        Memory {
-            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
-            workspace: pool::workspace_bytes(self.problem.flops()),
-        }
+        pool::plan_memory(self.weights.len() + self.bias.len(), self.problem.flops())
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {

@@ -3,20 +3,56 @@
 use std::sync::{Arc, OnceLock};
 
 use super::isa::{Isa, model, with_kernel};
+use super::kernel::finish::{Channels, Finisher};
 use super::kernels::Kernel;
 use super::pool::num_threads;
 use super::product::sgemm;
 use super::resident::HostMemory;
-use super::{autotune, calibrate, direct, kernel, winograd};
-use crate::backend::{Backend, EngineMemory, Plan};
+use super::{autotune, calibrate, ceilings, direct, kernel, winograd};
+use crate::backend::{Backend, EngineMemory, Memory, Plan};
 use crate::error::Result;
 use crate::kernel::bind::Launch;
-use crate::memory::Hierarchy;
+use crate::kernel::fused::Fused;
+use crate::memory::blocking::INLINE_FLOPS;
+use crate::memory::{Ceilings, Hierarchy};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
 /// The CPU engine.
 pub struct Engine;
+
+/// A plan whose outputs an epilogue finishes, if it is run with one.
+struct FusedPlan {
+    problem: Conv2d,
+    plan: Box<dyn Plan>,
+}
+
+/// The most threads that finish outputs of a call of so many operations.
+fn threads(flops: u64) -> usize {
+    if flops < INLINE_FLOPS { 1 } else { num_threads() }
+}
+
+impl Plan for FusedPlan {
+    fn kernel(&self) -> &str {
+        self.plan.kernel()
+    }
+
+    fn memory(&self) -> Memory {
+        self.plan.memory()
+    }
+
+    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
+        self.plan.run(input, output)
+    }
+
+    fn run_fused(&self, input: &[f32], output: &mut [f32], epilogue: &Launch<'_>) -> Result<Timing> {
+        let sizes = self.problem.sizes();
+        let channels = Channels::Planes(sizes.p * sizes.q, sizes.k);
+        let threads = threads(self.problem.flops());
+        let finisher = Finisher::new(Isa::best(), epilogue, channels, output, threads)?;
+        finisher.during(|| self.plan.run(input, output))
+    }
+}
 
 /// The engine. A process has one.
 pub fn open() -> Arc<Engine> {
@@ -46,6 +82,10 @@ impl Backend for Engine {
         calibrate::hierarchy()
     }
 
+    fn ceilings(&self) -> Result<Ceilings> {
+        ceilings::ceilings()
+    }
+
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         if let Some(plan) = autotune::plan(Isa::best(), problem, weights, bias)? {
             return Ok(plan);
@@ -54,6 +94,17 @@ impl Backend for Engine {
             return Ok(plan);
         }
         direct::plan(Isa::best(), problem, weights, bias)
+    }
+
+    fn plan_fused(
+        &self,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        _epilogue: &Fused,
+    ) -> Result<Box<dyn Plan>> {
+        let plan = self.plan_conv2d(problem, weights, bias)?;
+        Ok(Box::new(FusedPlan { problem: *problem, plan }))
     }
 
     fn conv2d(
@@ -84,6 +135,18 @@ impl Backend for Engine {
             let timing = sgemm(kernel, problem, (a, b), c)?;
             Ok((KERNEL.get_or_init(|| sgemm_name(kernel).into()).clone(), timing))
         })
+    }
+
+    fn sgemm_fused(
+        &self,
+        problem: &Gemm,
+        (a, b): (&[f32], &[f32]),
+        c: &mut [f32],
+        epilogue: &Launch<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let channels = Channels::of_product(problem.sizes());
+        let finisher = Finisher::new(Isa::best(), epilogue, channels, c, threads(problem.flops()))?;
+        finisher.during(|| self.sgemm(problem, a, b, c))
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {

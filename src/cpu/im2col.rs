@@ -77,7 +77,7 @@ pub fn ahead(sizes: &Conv2dSizes, image: &[f32], width: usize, pixel: usize, dep
 
 /// Whether the im2col matrix is the image itself.
 fn is_image(sizes: &Conv2dSizes) -> bool {
-    (sizes.r, sizes.s, sizes.stride_h, sizes.stride_w, sizes.pad_h, sizes.pad_w) == (1, 1, 1, 1, 0, 0)
+    (sizes.r, sizes.s, sizes.stride_h, sizes.stride_w) == (1, 1, 1, 1) && !sizes.is_padded()
 }
 
 /// Fills one run of a panel, for all its depths.
@@ -250,6 +250,8 @@ mod tests {
                 stride_w: next(1, 3),
                 pad_h: next(0, r + 2),
                 pad_w: next(0, s + 2),
+                pad_bottom: Some(next(0, r + 2)),
+                pad_right: Some(next(0, s + 2)),
                 dilation_h: next(1, 2),
                 dilation_w: next(1, 2),
                 ..Default::default()

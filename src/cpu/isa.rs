@@ -43,11 +43,15 @@ impl Isa {
         *BEST.get_or_init(|| Isa::choose(config().isa.as_deref()))
     }
 
+    /// The kernel with this name in `SPARKLE_ISA`, if this CPU can run it.
+    pub fn named(name: &str) -> Option<Isa> {
+        CANDIDATES.iter().filter_map(|detect| detect()).find(|isa| isa.name() == name)
+    }
+
     /// The named kernel if this CPU can run it, else the fastest.
     fn choose(name: Option<&str>) -> Isa {
         let mut usable = CANDIDATES.iter().filter_map(|detect| detect());
-        let named = usable.clone().find(|isa| Some(isa.name()) == name);
-        named.or_else(|| usable.next()).unwrap_or(Isa::Portable(Portable))
+        name.and_then(Isa::named).or_else(|| usable.next()).unwrap_or(Isa::Portable(Portable))
     }
 
     /// The name in `SPARKLE_ISA`.

@@ -11,6 +11,7 @@
 //! | `direct` | algorithms that multiply input by weights directly: chooses one of the next three | |
 //! | `conv2d/` | implicit GEMM, from `implicit_im2col` (images in place) or `im2col` (packed panels) | `block`, `pack`, `feeding` |
 //! | `feeding` | measured rates that say whether a strip packs its panel of B | `rates/` |
+//! | `channels_last/` | images in NHWC, and mixtures of both orders | `im2col` |
 //! | `turned` | maps of one column, computed as a row | |
 //! | `grouped/` | depthwise, grouped and shallow convolutions | |
 //! | `dot_conv` | few pixels with deep sums, as dot products | |
@@ -25,7 +26,8 @@
 //! | `buffer` | aligned memory, reused between calls | |
 //! | `resident` | buffers of programs | `buffer` |
 //! | `tunables` | every number chosen for speed | |
-//! | `caches`, `calibrate`, `peak`, `describe` | the CPU as described and as measured | |
+//! | `caches`, `calibrate`, `describe` | the CPU as described and as measured | `rates/` |
+//! | `ceilings`, `peak`, `reads` | what no program on this CPU exceeds | `rates/` |
 //! | `rates/`, `call_watch` | measurements that are kept, improved and made again; calls that contradict them | |
 //!
 //! Sums are in fp32, in an order that depends on the problem alone: the bits are the same with any number of threads.
@@ -38,6 +40,8 @@ mod buffer;
 mod caches;
 mod calibrate;
 mod call_watch;
+mod ceilings;
+mod channels_last;
 mod conv2d;
 mod describe;
 mod direct;
@@ -54,12 +58,15 @@ mod kernels;
 #[cfg(feature = "rayon")]
 mod lent;
 mod pack;
+#[cfg(feature = "patterns")]
+pub mod patterns;
 mod peak;
 mod plan;
 mod pool;
 mod process_lock;
 mod product;
 mod rates;
+mod reads;
 mod resident;
 #[cfg(test)]
 mod special_values;
@@ -72,6 +79,7 @@ mod workers;
 
 pub use describe::{describe, measurements};
 pub use engine::open;
+pub use kernel::{Checked, Coverage, check as check_kernel};
 #[cfg(feature = "rayon")]
 pub use pool::{end_rayon_loan, lend_rayon_pool};
 pub use pool::{num_threads, set_num_threads, with_threads};

@@ -25,10 +25,12 @@ use std::time::Instant;
 
 use super::buffer::{self, Borrowed, Buffer};
 use super::call_watch::CALLS;
+use super::kernel::finish::Finish;
 #[cfg(feature = "rayon")]
 use super::lent::{self, LentPool};
 use super::process_lock::ProcessLock;
 use super::workers::{ThreadMain, Workers};
+use crate::backend::Memory;
 use crate::config::config;
 use crate::cpu::tunables::{MAX_SHARES, MAX_THREADS, SPINS};
 use crate::error::{Error, Result};
@@ -107,6 +109,11 @@ pub fn workspace_bytes(flops: u64) -> usize {
     buffers * WORKSPACE_LEN * size_of::<f32>()
 }
 
+/// The memory of a plan that keeps `packed` floats and whose runs take `flops` operations.
+pub fn plan_memory(packed: usize, flops: u64) -> Memory {
+    Memory { packed: packed * size_of::<f32>(), workspace: workspace_bytes(flops) }
+}
+
 /// Runs `work` on a team for that many operations, and measures its times.
 ///
 /// # Errors
@@ -123,10 +130,13 @@ pub fn timed(flops: u64, work: impl FnOnce(&mut Team) -> Result<()>) -> Result<T
     }
     let computing = Instant::now();
     work(&mut team)?;
-    let (kernel, threads) = (computing.elapsed(), team.size());
+    let (kernel, threads, finishes) = (computing.elapsed(), team.size(), team.finish().is_some());
     drop(team);
     let timing = Timing { kernel, wall: start.elapsed(), dispatches: 1 };
-    CALLS.computed(flops, threads, kernel);
+    // An epilogue takes time of its own.
+    if !finishes {
+        CALLS.computed(flops, threads, kernel);
+    }
     Ok(timing)
 }
 
@@ -198,6 +208,8 @@ pub struct Team {
     threads: Threads,
     /// The caller's workspace.
     workspace: Borrowed,
+    /// The epilogue of the call.
+    finish: Finish,
 }
 
 impl Team {
@@ -242,6 +254,14 @@ impl Team {
         Team::new(Threads::Pool(pool))
     }
 
+    /// The calling thread alone.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn alone() -> Result<Self> {
+        Team::new(Threads::Caller)
+    }
+
     /// A team with a pool of its own, for tests.
     #[cfg(test)]
     pub fn of(size: usize) -> Self {
@@ -253,7 +273,13 @@ impl Team {
     }
 
     fn new(threads: Threads) -> Result<Self> {
-        Ok(Team { threads, workspace: Borrowed::take(&WORKSPACE, WORKSPACE_LEN)? })
+        let workspace = Borrowed::take(&WORKSPACE, WORKSPACE_LEN)?;
+        Ok(Team { threads, workspace, finish: Finish::current() })
+    }
+
+    /// What finishes the outputs of the call that the team works for.
+    pub fn finish(&self) -> Finish {
+        self.finish
     }
 
     /// Threads that work at the same time.

@@ -32,6 +32,10 @@ pub const GROUPED_TASK_FLOPS: u64 = 200_000;
 pub const MIN_BAND_VECTORS: usize = 4;
 /// Output rows that a band has at least, if possible. With fewer, too many input rows are copied more than once.
 pub const MIN_BAND_ROWS: usize = 8;
+/// Tasks of convolutions of NHWC images for each thread.
+pub const CHANNELS_LAST_TASKS: usize = 4;
+/// Maximum tiles of pixels of such a task: its list of tiles is on the stack.
+pub const MAX_BAND_TILES: usize = 128;
 /// The same for dot convolutions.
 pub const DOT_TASKS: usize = 2;
 /// Tasks of copying shared planes, for each thread.

@@ -39,12 +39,15 @@ pub fn problem<K: Kernel>(_: K, given: &Conv2d) -> Option<Conv2d> {
         stride_w: size(sizes.stride_h),
         pad_h: size(sizes.pad_w),
         pad_w: size(sizes.pad_h),
+        pad_bottom: Some(size(sizes.pad_right)),
+        pad_right: Some(size(sizes.pad_bottom)),
         dilation_h: size(sizes.dilation_w),
         dilation_w: size(sizes.dilation_h),
         groups: size(sizes.groups),
         bias: given.bias(),
         relu: given.relu(),
         algorithm: given.algorithm(),
+        ..Default::default()
     })
     .ok()
 }
@@ -52,7 +55,7 @@ pub fn problem<K: Kernel>(_: K, given: &Conv2d) -> Option<Conv2d> {
 /// The problem of one dimension, if the kernel is as high as the image: rows as channels.
 pub fn rows_as_channels(given: &Conv2d) -> Option<Conv2d> {
     let sizes = given.sizes();
-    if sizes.r != sizes.h || sizes.h == 1 || sizes.pad_h != 0 || sizes.dilation_h != 1 {
+    if sizes.r != sizes.h || sizes.h == 1 || sizes.pad_h + sizes.pad_bottom > 0 || sizes.dilation_h != 1 {
         return None;
     }
     // No size of a valid problem exceeds i64. A product that is too large is refused there.
@@ -68,6 +71,7 @@ pub fn rows_as_channels(given: &Conv2d) -> Option<Conv2d> {
         stride_h: 1,
         stride_w: size(sizes.stride_w),
         pad_w: size(sizes.pad_w),
+        pad_right: Some(size(sizes.pad_right)),
         dilation_w: size(sizes.dilation_w),
         groups: size(sizes.groups),
         bias: given.bias(),

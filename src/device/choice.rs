@@ -1,12 +1,13 @@
-//! The choice among engines: the fastest by prediction.
+//! The choice among engines: the fastest by prediction, corrected by what calls have taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::experience::{Experience, InFlight};
+use super::experience::{Decision, Experience, InFlight};
 use super::kind::Kind;
 use super::multi::Multi;
 pub use super::predict::fall_back;
+use super::record::{Considered, Why};
 use crate::backend::{Backend, Run};
 use crate::error::Result;
 use crate::memory::roofline::{self, Work};
@@ -30,6 +31,7 @@ pub enum EngineChoice {
 /// The engines of `auto` with what their calls have taken.
 pub struct Learned {
     engines: Vec<Arc<dyn Backend>>,
+    ids: Vec<Arc<str>>,
     experience: Experience,
     process: u32,
 }
@@ -74,6 +76,8 @@ pub struct Chosen<'a> {
     pub gpu: Option<&'a Arc<dyn Backend>>,
     /// The choice as it can be learned from; `None` where there is none.
     pub pick: Option<Pick>,
+    /// Why this engine.
+    pub why: Why,
     learned: &'a Learned,
     _in_flight: Option<InFlight<'a>>,
 }
@@ -90,20 +94,19 @@ impl Chosen<'_> {
 impl EngineChoice {
     /// `auto` over these engines.
     pub fn auto(cpu: Arc<dyn Backend>, gpus: Vec<Arc<dyn Backend>>) -> Self {
-        let engines = std::iter::once(&cpu).chain(&gpus).cloned().collect();
-        let learned =
-            Arc::new(Learned { engines, experience: Experience::default(), process: crate::process::id() });
-        EngineChoice::Auto { cpu, gpus, learned }
+        let engines: Vec<_> = std::iter::once(&cpu).chain(&gpus).cloned().collect();
+        let ids = engines.iter().map(|engine| engine.shared_id()).collect();
+        let (experience, process) = (Experience::default(), crate::process::id());
+        EngineChoice::Auto { cpu, gpus, learned: Arc::new(Learned { engines, ids, experience, process }) }
     }
 }
 
 impl Learned {
     /// The engine for the next call of a kind, whose seconds on each engine `seconds` predicts.
     pub fn choose(&self, kind: Kind, seconds: impl Fn(&Arc<dyn Backend>) -> Result<f64>) -> Chosen<'_> {
-        let Learned { engines, experience, process } = self;
-        // In a forked child only the CPU works, and another thread may have held the lock at the fork.
-        if engines.len() == 1 || *process != crate::process::id() {
-            return Chosen { gpu: None, pick: None, learned: self, _in_flight: None };
+        let Learned { engines, ids, experience, .. } = self;
+        if let Some(why) = self.has_no_choice() {
+            return Chosen { gpu: None, pick: None, why, learned: self, _in_flight: None };
         }
         let predict = |backend: &Arc<dyn Backend>| match seconds(backend) {
             Ok(seconds) => seconds,
@@ -113,11 +116,34 @@ impl Learned {
             }
         };
         let predicted: Vec<f64> = engines.iter().map(predict).collect();
-        let index = experience.choose(engines, kind, &predicted);
+        let Decision { index, basis, is_least_busy, measured } = experience.choose(engines, kind, &predicted);
         let gpu = (index > 0).then(|| &engines[index]);
         let in_flight = Some(experience.enter(engines, index));
         let pick = Some(Pick { kind, index, predicted: predicted[index] });
-        Chosen { gpu, pick, learned: self, _in_flight: in_flight }
+        let considered = ids
+            .iter()
+            .zip(&predicted)
+            .zip(measured)
+            .map(|((id, &predicted), measured)| Considered { id: id.clone(), predicted, measured });
+        let why = Why::Learned { basis, is_least_busy, engines: considered.collect() };
+        Chosen { gpu, pick, why, learned: self, _in_flight: in_flight }
+    }
+
+    /// What calls of this kind have taken on each engine, as far as known, and the engine for the next one.
+    pub fn known(&self, kind: Kind, predicted: &[f64]) -> (Vec<Option<f64>>, usize) {
+        if self.has_no_choice().is_some() {
+            return (vec![None; self.engines.len()], 0);
+        }
+        self.experience.known(&self.engines, kind, predicted)
+    }
+
+    /// Why the CPU computes whatever the call is, if it does.
+    fn has_no_choice(&self) -> Option<Why> {
+        if self.engines.len() == 1 {
+            return Some(Why::OnlyCpu);
+        }
+        // In a forked child only the CPU works, and another thread may have held the lock at the fork.
+        (self.process != crate::process::id()).then_some(Why::Forked)
     }
 
     fn took(&self, pick: Pick, run: &Run, seconds: f64) {
@@ -127,12 +153,12 @@ impl Learned {
     }
 }
 
-/// The GPU with the shortest predicted time for `work`; `None` if the CPU is at least as fast.
+/// The GPU with the shortest predicted time for `work`, `None` if the CPU is at least as fast; and why.
 pub fn fastest<'a>(
     cpu: &Arc<dyn Backend>,
     gpus: &'a [Arc<dyn Backend>],
     work: Work,
-) -> Option<&'a Arc<dyn Backend>> {
+) -> (Option<&'a Arc<dyn Backend>>, Why) {
     let predict = |backend: &Arc<dyn Backend>| match backend.hierarchy() {
         Ok(hierarchy) => roofline::seconds(&hierarchy, work),
         Err(error) => {
@@ -141,13 +167,9 @@ pub fn fastest<'a>(
         }
     };
     let timed = gpus.iter().map(|gpu| (predict(gpu), gpu));
-    let (gpu_seconds, gpu) = timed.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    let Some((gpu_seconds, gpu)) = timed.min_by(|(a, _), (b, _)| a.total_cmp(b)) else {
+        return (None, Why::OnlyCpu);
+    };
     let cpu_seconds = predict(cpu);
-    crate::log::debug!(
-        "auto: cpu {:.3} ms, {} {:.3} ms predicted",
-        cpu_seconds * 1e3,
-        gpu.id(),
-        gpu_seconds * 1e3
-    );
-    (gpu_seconds < cpu_seconds).then_some(gpu)
+    ((gpu_seconds < cpu_seconds).then_some(gpu), Why::predicted(cpu_seconds, gpu_seconds, gpu))
 }

@@ -13,6 +13,7 @@ use crate::{cpu, gl};
 
 /// The kind of engine that drives a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceKind {
     /// The CPU engine.
     Cpu,
@@ -22,6 +23,7 @@ pub enum DeviceKind {
 
 /// One device in the list of [`devices`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// The selector that opens it, `cpu` or `gl:N`; `None` if it cannot be used.
     pub id: Option<String>,
@@ -92,7 +94,7 @@ pub(super) fn open(selector: &str) -> Result<EngineChoice> {
     // Not a `Once`: the log's callback may itself open a device, and would deadlock.
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        config().complaints.iter().for_each(|what| crate::log::warning!("{what}"));
+        config().ignored.iter().for_each(|what| crate::log::warning!("{what}"));
     }
     let asked = match (selector, &config().device) {
         ("auto", Some(device)) => device.as_str(),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::call;
 use crate::backend::{Backend, Memory, Plan, Recipe, Run};
 use crate::error::Result;
+use crate::kernel::bind::Launch;
+use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
 
 /// A plan of one engine, with the names for its runs.
@@ -29,6 +31,33 @@ impl EnginePlan {
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         Ok(EnginePlan::with_plan(backend, backend.plan_conv2d(problem, weights, bias)?))
+    }
+
+    /// A plan on `backend` that applies an epilogue.
+    ///
+    /// # Errors
+    /// As [`Backend::plan_fused`].
+    pub fn fused(
+        backend: &Arc<dyn Backend>,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        epilogue: &Fused,
+    ) -> Result<Self> {
+        Ok(EnginePlan::with_plan(backend, backend.plan_fused(problem, weights, bias, epilogue)?))
+    }
+
+    /// Runs it with the epilogue that it was made for.
+    ///
+    /// # Errors
+    /// As [`Plan::run_fused`].
+    pub fn run_fused(
+        &self,
+        (input, output): (&[f32], &mut [f32]),
+        epilogue: &Launch<'_>,
+        fallback: Option<Arc<str>>,
+    ) -> Result<Run> {
+        let timing = self.plan.run_fused(input, output, epilogue)?;
+        Ok(Run::new(self.device.clone(), self.kernel.clone(), timing, fallback))
     }
 
     /// A plan that was made by `backend`.

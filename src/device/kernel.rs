@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::Device;
 use super::choice::{EngineChoice, fall_back, fastest};
+use super::record::{self, Why};
 use crate::allocate;
 use crate::backend::{Backend, DeviceMemory, Guard, Run};
-use crate::cpu;
+use crate::cpu::{self, Coverage};
 use crate::error::{Error, Result};
 use crate::float_env::FloatEnv;
 use crate::kernel::bind::{Launch, Resident};
@@ -15,6 +16,7 @@ use crate::kernel::{self, diagnostics, tree};
 use crate::memory::roofline::{self, Work};
 use crate::report::Timing;
 
+pub use crate::cpu::Checked;
 pub use crate::kernel::bind::Arg;
 
 /// A kernel of the kernel language, for any device. Cheap to clone.
@@ -48,14 +50,14 @@ pub struct Kernel {
 }
 
 /// A compiled text: its kernels and the messages about it.
-struct Source {
-    unit: Option<tree::Unit>,
-    messages: String,
+pub(super) struct Source {
+    pub unit: Option<tree::Unit>,
+    pub messages: String,
 }
 
 /// Compiles on a thread of the library, because the caller's may have little stack and another floating-point
 /// environment.
-fn compile(text: &[u8], file: &str) -> Result<Source> {
+pub(super) fn compile(text: &[u8], file: &str) -> Result<Source> {
     let (text, name) =
         (allocate::copied(text, "the source of a kernel")?, allocate::text(file, "a file's name")?);
     let body = move || {
@@ -125,6 +127,27 @@ impl Kernel {
         &self.unit.kernels[self.index]
     }
 
+    /// Computes a launch slowly, on one thread of the CPU, and looks for faults: two points that access one element
+    /// without order, accesses outside of an array, and variables that are read before they have a value. `docs/kernel.md`
+    /// says what counts. The arrays have the results of a launch afterwards; accesses outside of them do nothing.
+    ///
+    /// # Errors
+    /// As [`Device::launch`]. [`Error::InvalidArgument`] for a [`Buffer`](super::Buffer); [`Error::Unsupported`] for more than
+    /// 2^32 - 2 points, and for calls that are nested too deeply; [`Error::OutOfMemory`]. What is wrong with the kernel is
+    /// among [`Checked::messages`].
+    pub fn check(&self, extents: &[usize], args: &mut [Arg<'_>]) -> Result<Checked> {
+        cpu::check_kernel(&Launch::new(&self.unit, self.index, extents, args)?, Coverage::All)
+    }
+
+    /// Computes at least `points` evenly spread points of a launch, or all, and counts their operations. Nothing is looked
+    /// for. Arrays are written, and results of reductions are not.
+    ///
+    /// # Errors
+    /// As [`Kernel::check`].
+    pub fn count_operations(&self, extents: &[usize], args: &mut [Arg<'_>], points: u64) -> Result<Checked> {
+        cpu::check_kernel(&Launch::new(&self.unit, self.index, extents, args)?, Coverage::Sample(points))
+    }
+
     /// The checked file that it belongs to.
     pub fn unit(&self) -> &Arc<tree::Unit> {
         &self.unit
@@ -147,15 +170,15 @@ fn work(launch: &Launch<'_>) -> Work {
 }
 
 /// The engine of the first buffer among the arguments of a launch.
-fn first_owner(launch: &Launch<'_>) -> Option<usize> {
+pub(super) fn first_owner(launch: &Launch<'_>) -> Option<usize> {
     (0..launch.buffers().len()).find_map(|slot| Some(launch.resident(slot)?.owner.0))
 }
 
-/// Locks the buffers of a launch, each once.
+/// Locks the buffers of a launch, each once, except those that are `held` already.
 ///
 /// # Errors
 /// [`Error::InUse`] that names the argument; [`Error::OutOfMemory`].
-fn lock<'a>(launch: &Launch<'a>) -> Result<Vec<Guard<'a>>> {
+pub(super) fn lock<'a>(launch: &Launch<'a>, held: &[&DeviceMemory]) -> Result<Vec<Guard<'a>>> {
     let slots = 0..launch.buffers().len();
     let residents = || slots.clone().filter_map(|slot| Some((slot, launch.resident(slot)?)));
     let mut guards = Vec::new();
@@ -169,8 +192,12 @@ fn lock<'a>(launch: &Launch<'a>) -> Result<Vec<Guard<'a>>> {
             .memory
             .downcast_ref()
             .ok_or_else(|| Error::Internal("a buffer that is none".to_owned()))?;
+        if held.iter().any(|it| std::ptr::eq(*it, memory)) {
+            continue;
+        }
+        let called = if launch.kernel().is_epilogue { "epilogue" } else { "kernel" };
         let guard =
-            memory.lock(writes, || format!("the buffer of kernel argument \"{}\"", launch.name(slot)))?;
+            memory.lock(writes, || format!("the buffer of {called} argument \"{}\"", launch.name(slot)))?;
         allocate::push(&mut guards, guard, "the locks of a launch")?;
     }
     Ok(guards)
@@ -226,33 +253,50 @@ impl Device {
         extents: &[usize],
         args: &mut [Arg<'_>],
     ) -> Result<Run> {
-        let launch = Launch::new(&kernel.unit, kernel.index, extents, args)?;
+        let (launch, mut why) = (Launch::new(&kernel.unit, kernel.index, extents, args)?, Why::default());
+        let result = self.launch_chosen(&launch, &mut why);
+        record::launch(&launch, &why, &result);
+        result
+    }
+
+    /// Runs a checked launch, and says why on that device.
+    fn launch_chosen(&self, launch: &Launch<'_>, why: &mut Why) -> Result<Run> {
         let on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
-            let (kernel, timing) = backend.launch(&launch)?;
+            let (kernel, timing) = backend.launch(launch)?;
             Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
-        if let Some(owner) = first_owner(&launch) {
+        if let Some(owner) = first_owner(launch) {
+            *why = Why::OfBuffers;
             let missing = || Error::Internal("the device of a buffer is none of the engines".to_owned());
             let Some(backend) = self.engine_of(owner) else {
                 // Of an engine that was opened before the library was finalised, or that has a name of its own.
                 return launch.check_owner((0, self.id())).and_then(|()| Err(missing()));
             };
             launch.check_owner(Device::owner(backend))?;
-            let _locks = lock(&launch)?;
-            return if launch.points() == 0 { without_points(&launch, backend) } else { on(backend, None) };
+            let _locks = lock(launch, &[])?;
+            return if launch.points() == 0 { without_points(launch, backend) } else { on(backend, None) };
         }
         if launch.points() == 0 {
+            *why = Why::Empty;
             let cpu: Arc<dyn Backend> = cpu::open();
             return on(&cpu, None);
         }
         match &self.choice {
-            EngineChoice::Fixed(backend) => on(backend, None),
-            EngineChoice::Auto { cpu, gpus, .. } => match fastest(cpu, gpus, work(&launch)) {
-                None => on(cpu, None),
-                Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
-            },
+            EngineChoice::Fixed(backend) => {
+                *why = Why::Named;
+                on(backend, None)
+            }
+            EngineChoice::Auto { cpu, gpus, .. } => {
+                let gpu;
+                (gpu, *why) = fastest(cpu, gpus, work(launch));
+                match gpu {
+                    None => on(cpu, None),
+                    Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
+                }
+            }
             EngineChoice::Multi(multi) => {
-                multi.on_one(|hierarchy| roofline::seconds(hierarchy, work(&launch)), on)
+                *why = Why::BestOfSeveral;
+                multi.on_one(|hierarchy| roofline::seconds(hierarchy, work(launch)), on)
             }
         }
     }

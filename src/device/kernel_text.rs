@@ -10,6 +10,35 @@ use crate::kernel::glsl::{self, Glsl, Options, Version};
 /// The most names in a message.
 const MAX_NAMES: usize = 20;
 
+/// The one with this name: the exact spelling first, then any case. Without a name, the only one. `what` is what messages
+/// call the name, and what they expect where there is none at all.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] with the names of those that there are.
+pub(super) fn named<T: Clone>(
+    all: &[T],
+    name_of: fn(&T) -> &str,
+    name: Option<&str>,
+    what: (&'static str, &str),
+) -> Result<T> {
+    let found = match name {
+        Some(name) => {
+            let exact = all.iter().find(|it| name_of(it) == name);
+            exact.or_else(|| all.iter().find(|it| name_of(it).eq_ignore_ascii_case(name)))
+        }
+        None if all.len() == 1 => all.first(),
+        None => None,
+    };
+    found.cloned().ok_or_else(|| {
+        let names: Vec<_> = all.iter().take(MAX_NAMES).map(name_of).collect();
+        let expected = match names.is_empty() {
+            true => what.1.to_owned(),
+            false => format!("one of: {}", names.join(", ")),
+        };
+        Error::invalid(what.0, name.unwrap_or("missing"), expected)
+    })
+}
+
 impl Kernel {
     /// Compiles a source and takes the kernel `name` of it: the exact spelling first, then any case. Without a name,
     /// its only kernel. `file` names the source in messages.
@@ -19,22 +48,7 @@ impl Kernel {
     /// several without a name, with the names of those that there are; [`Error::OutOfMemory`].
     pub fn from_bytes(text: &[u8], file: &str, name: Option<&str>) -> Result<Self> {
         let kernels = Kernel::all_from_source(text, file)?;
-        let found = match name {
-            Some(name) => {
-                let exact = kernels.iter().find(|it| it.name() == name);
-                exact.or_else(|| kernels.iter().find(|it| it.name().eq_ignore_ascii_case(name)))
-            }
-            None if kernels.len() == 1 => kernels.first(),
-            None => None,
-        };
-        found.cloned().ok_or_else(|| {
-            let names: Vec<_> = kernels.iter().take(MAX_NAMES).map(Kernel::name).collect();
-            let expected = match names.is_empty() {
-                true => "a source with kernels".to_owned(),
-                false => format!("one of: {}", names.join(", ")),
-            };
-            Error::invalid("kernel name", name.unwrap_or("missing"), expected)
-        })
+        named(&kernels, Kernel::name, name, ("kernel name", "a source with kernels"))
     }
 
     /// Reads a file and takes the kernel `name` of it, as [`Kernel::from_bytes`] does.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::multi::{Multi, MultiPlan};
 use super::plan::Conv2dPlan;
+use super::record::Why;
 use super::serial::{HeapSlot, SerialExecutor, SerialJob};
 use crate::backend::{Backend, FallbackFn, Job, PipelineOptions, Queue, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
@@ -157,7 +158,7 @@ impl Lanes {
                     unsafe { queue.submit(job, when_full) }
                 }
                 None => {
-                    let plan = Conv2dPlan::on_engine(plan.problem(), engine_plan);
+                    let plan = Conv2dPlan::on_engine((plan.problem(), Why::BestOfSeveral), engine_plan);
                     let job = SerialJob { ticket, plan, input, output, started: false, owner };
                     // SAFETY: passed on from the caller.
                     unsafe { executor.submit(job, when_full) }
@@ -198,7 +199,7 @@ impl Lanes {
                 let slot: Box<dyn Slot> = match lane.queue.as_ref().zip(engine_plan.recipe()) {
                     Some((queue, recipe)) => queue.acquire(recipe, when_full)?,
                     None => {
-                        let plan = Conv2dPlan::on_engine(plan.problem(), engine_plan);
+                        let plan = Conv2dPlan::on_engine((plan.problem(), Why::BestOfSeveral), engine_plan);
                         Box::new(HeapSlot::new(&plan, &executor, when_full)?)
                     }
                 };

@@ -13,6 +13,7 @@ mod call;
 mod choice;
 mod discovery;
 mod engine_plan;
+mod epilogue;
 mod experience;
 mod jobs;
 mod kernel;
@@ -23,6 +24,8 @@ mod multi;
 mod pipeline;
 mod plan;
 mod predict;
+mod real64;
+mod record;
 pub(crate) mod reference;
 mod resident;
 mod serial;
@@ -35,18 +38,21 @@ use crate::backend::Backend;
 pub use crate::backend::{Contexts, Dimension, Order, PipelineOptions, Run, Share, Shares, Ticket, WhenFull};
 use crate::error::Result;
 use crate::float_env::FloatEnv;
-use crate::memory::roofline::{self, Work};
-use crate::problem::{Conv2d, Gemm};
+use crate::memory::roofline;
+use crate::memory::{Ceilings, Hierarchy};
+use crate::problem::{Conv1dDesc, Conv2d, Gemm};
 use crate::report::Timing;
 
 use choice::{EngineChoice, PlanLearner, fall_back};
-use predict::conv2d_seconds;
+use predict::{conv2d_seconds, product_work};
+use record::Why;
 
 pub use architecture::{Architecture, Vendor};
 pub use buffer::{Buffer, BufferView, BufferViewMut, Element};
 pub(crate) use discovery::found;
 pub use discovery::{DeviceInfo, DeviceKind, devices};
-pub use kernel::{Arg, Kernel};
+pub use epilogue::Epilogue;
+pub use kernel::{Arg, Checked, Kernel};
 pub use pipeline::{Done, Finished, Pipeline, PipelineSlot, Scope, ScopedTicket, SlotTicket, Submitted};
 pub use plan::Conv2dPlan;
 
@@ -56,13 +62,18 @@ pub struct Device {
     choice: EngineChoice,
 }
 
-/// The predicted time of one engine for a problem, transfers included. `auto` chooses by it.
+/// What is expected of one engine for a problem, transfers included, and what `auto` has learned of it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Prediction {
     /// The engine's device id.
     pub device: String,
     /// Seconds, or the error why the device could not be measured; `auto` then skips it.
     pub seconds: Result<f64>,
+    /// Seconds that plans of this kind have taken on this engine of `auto`, if it has been tried.
+    pub measured: Option<f64>,
+    /// Whether the next plan of this kind would go to it. On `multi`, every device may get a share.
+    pub is_next: bool,
 }
 
 impl Device {
@@ -106,8 +117,9 @@ impl Device {
         }
     }
 
-    /// The engines this device chooses from, each with its predicted time for `problem`; the CPU is first. For an empty
-    /// batch all times are 0. The first call measures each engine, which takes some tens of milliseconds.
+    /// The engines this device chooses from, each with its predicted time for one run of a plan for `problem`, and what `auto` has
+    /// measured of such plans; the CPU is first. [`Device::conv2d`] also brings the weights, and is learned apart. For an empty batch all times are 0. The first call measures each engine, which takes some
+    /// tens of milliseconds. A prediction changes no later choice.
     pub fn predictions(&self, problem: &Conv2d) -> Vec<Prediction> {
         let _library = FloatEnv::enter();
         let backends = match &self.choice {
@@ -115,15 +127,50 @@ impl Device {
             EngineChoice::Auto { cpu, gpus, .. } => std::iter::once(cpu).chain(gpus).collect(),
             EngineChoice::Multi(multi) => multi.backends().collect(),
         };
-        let seconds = |backend: &Arc<dyn Backend>| match problem.is_empty() {
-            true => Ok(0.0),
-            false => conv2d_seconds(&**backend, problem),
-        };
         let predict = |backend: &Arc<dyn Backend>| Prediction {
             device: backend.id().to_owned(),
-            seconds: seconds(backend),
+            seconds: match problem.is_empty() {
+                true => Ok(0.0),
+                false => conv2d_seconds(&**backend, problem),
+            },
+            measured: None,
+            is_next: true,
         };
-        backends.into_iter().map(predict).collect()
+        let mut found: Vec<Prediction> = backends.into_iter().map(predict).collect();
+        if let EngineChoice::Auto { learned, .. } = &self.choice {
+            let seconds: Vec<f64> =
+                found.iter().map(|it| it.seconds.as_ref().copied().unwrap_or(f64::INFINITY)).collect();
+            let (measured, next) = learned.known(problem.into(), &seconds);
+            for (index, (it, measured)) in found.iter_mut().zip(measured).enumerate() {
+                (it.measured, it.is_next) = (measured, index == next);
+            }
+        }
+        found
+    }
+
+    /// What no program on this device exceeds: the rates of multiply-adds on registers and of reads from each level of the
+    /// memory. For `auto` that is the CPU, for `multi` its first device. The first call measures it, which takes some
+    /// tenths of a second; the result is kept.
+    ///
+    /// # Errors
+    /// The device's failure, or too little memory.
+    pub fn ceilings(&self) -> Result<Ceilings> {
+        let _library = FloatEnv::enter();
+        self.first().ceilings()
+    }
+
+    /// The device as planners see it: registers, caches, measured rates and reads. [`memory::plan`](crate::memory::plan)
+    /// plans loops for it. An L3 cache that is reported as much larger than reads see it has the size seen. For `auto` that
+    /// is the CPU, for `multi` its first device. The first call measures.
+    ///
+    /// # Errors
+    /// As [`Device::ceilings`].
+    pub fn hierarchy(&self) -> Result<Hierarchy> {
+        let _library = FloatEnv::enter();
+        let (ceilings, mut hierarchy) = (self.first().ceilings()?, self.first().hierarchy()?);
+        hierarchy.caches.l3 = ceilings.last_cache();
+        hierarchy.reads = ceilings.reads();
+        Ok(hierarchy)
     }
 
     /// The engine that names the device of an empty batch: the CPU for `auto`.
@@ -148,12 +195,13 @@ impl Device {
             return Ok(Conv2dPlan::empty_batch(self.first(), problem));
         }
         match &self.choice {
-            EngineChoice::Fixed(backend) => Conv2dPlan::fixed(backend, problem, weights, bias),
+            EngineChoice::Fixed(backend) => Conv2dPlan::fixed(backend, (problem, Why::Named), weights, bias),
             EngineChoice::Auto { cpu, learned, .. } => {
                 let chosen = learned.choose(problem.into(), |backend| conv2d_seconds(&**backend, problem));
+                let why = chosen.why;
                 let plan = match chosen.gpu {
-                    Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, problem, weights, bias),
-                    None => Conv2dPlan::fixed(cpu, problem, weights, bias),
+                    Some(gpu) => Conv2dPlan::with_fallback(gpu, cpu, (problem, why), (weights, bias), None),
+                    None => Conv2dPlan::fixed(cpu, (problem, why), weights, bias),
                 }?;
                 Ok(match chosen.pick {
                     Some(pick) => plan.learning(PlanLearner::new(learned, pick)),
@@ -196,6 +244,31 @@ impl Device {
         self.conv2d_inside(problem, input, (weights, bias), output)
     }
 
+    /// Computes one convolution of signals. For several with the same weights, make a [`Device::plan`] of
+    /// `Conv2d::new(desc.into())`.
+    ///
+    /// ```
+    /// use sparkle::{Conv1dDesc, Device};
+    /// let desc = Conv1dDesc { w: 4, s: 2, ..Default::default() };
+    /// let mut output = [0.0; 3];
+    /// Device::open("cpu")?.conv1d(desc, &[1.0, 2.0, 3.0, 4.0], &[1.0, 10.0], None, &mut output)?;
+    /// assert_eq!(output, [21.0, 32.0, 43.0]);
+    /// # Ok::<(), sparkle::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Conv2d::new`] and [`Device::conv2d`]; `output` is then untouched.
+    pub fn conv1d(
+        &self,
+        desc: Conv1dDesc,
+        input: &[f32],
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) -> Result<Run> {
+        self.conv2d(&Conv2d::new(desc.into())?, input, weights, bias, output)
+    }
+
     /// [`Device::conv2d`] for a caller that has already entered the library's floating-point environment.
     ///
     /// # Errors
@@ -204,12 +277,28 @@ impl Device {
         &self,
         problem: &Conv2d,
         input: &[f32],
+        data: (&[f32], Option<&[f32]>),
+        output: &mut [f32],
+    ) -> Result<Run> {
+        let mut why = Why::default();
+        let result = self.conv2d_chosen(problem, input, data, output, &mut why);
+        record::conv2d("conv2d", problem, &why, &result);
+        result
+    }
+
+    /// Checks and computes a convolution, and says why on that device.
+    fn conv2d_chosen(
+        &self,
+        problem: &Conv2d,
+        input: &[f32],
         (weights, bias): (&[f32], Option<&[f32]>),
         output: &mut [f32],
+        why: &mut Why,
     ) -> Result<Run> {
         problem.check_data(input, output)?;
         problem.check_weights(weights, bias)?;
         if problem.is_empty() {
+            *why = Why::Empty;
             let device = self.first().shared_id();
             return Ok(Run::new(device, plan::NO_KERNEL.into(), Timing::default(), None));
         }
@@ -219,10 +308,14 @@ impl Device {
             Ok(Run { fallback: fallback.or(run.fallback), ..run })
         };
         match &self.choice {
-            EngineChoice::Fixed(backend) => on(backend, None),
+            EngineChoice::Fixed(backend) => {
+                *why = Why::Named;
+                on(backend, None)
+            }
             EngineChoice::Auto { cpu, learned, .. } => {
                 let seconds = |backend: &Arc<dyn Backend>| conv2d_seconds(&**backend, &problem);
-                let (chosen, start) = (learned.choose((&problem).into(), seconds), Instant::now());
+                let (mut chosen, start) = (learned.choose((&problem).into(), seconds), Instant::now());
+                *why = std::mem::take(&mut chosen.why);
                 let run = match chosen.gpu {
                     None => on(cpu, None),
                     Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
@@ -230,7 +323,10 @@ impl Device {
                 chosen.took(&run, start.elapsed().as_secs_f64());
                 Ok(run)
             }
-            EngineChoice::Multi(multi) => multi.conv2d(&problem, (weights, bias), input, output),
+            EngineChoice::Multi(multi) => {
+                *why = Why::Several;
+                multi.conv2d(&problem, (weights, bias), input, output)
+            }
         }
     }
 
@@ -249,19 +345,35 @@ impl Device {
     /// # Errors
     /// As [`Device::sgemm`].
     pub(crate) fn sgemm_inside(&self, problem: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<Run> {
+        let mut why = Why::default();
+        let result = self.sgemm_chosen(problem, (a, b), c, &mut why);
+        record::sgemm(problem, &why, &result);
+        result
+    }
+
+    /// Checks and computes a product, and says why on that device.
+    fn sgemm_chosen(
+        &self,
+        problem: &Gemm,
+        (a, b): (&[f32], &[f32]),
+        c: &mut [f32],
+        why: &mut Why,
+    ) -> Result<Run> {
         problem.check_data(a, b, c)?;
         let mut on = |backend: &Arc<dyn Backend>, fallback: Option<Arc<str>>| {
             let (kernel, timing) = backend.sgemm(problem, a, b, c)?;
             Ok(Run::new(backend.shared_id(), kernel, timing, fallback))
         };
         match &self.choice {
-            EngineChoice::Fixed(backend) => on(backend, None),
+            EngineChoice::Fixed(backend) => {
+                *why = Why::Named;
+                on(backend, None)
+            }
             EngineChoice::Auto { cpu, learned, .. } => {
-                let [a_len, b_len, c_len] = problem.lens().map(|len| 4 * len as u64);
-                let upload = a_len + b_len + if problem.beta() == 0.0 { 0 } else { c_len };
-                let work = Work { flops: problem.flops(), bytes: problem.bytes(), upload, download: c_len };
+                let work = product_work(problem);
                 let seconds = |backend: &Arc<dyn Backend>| Ok(roofline::seconds(&backend.hierarchy()?, work));
-                let (chosen, start) = (learned.choose(problem.into(), seconds), Instant::now());
+                let (mut chosen, start) = (learned.choose(problem.into(), seconds), Instant::now());
+                *why = std::mem::take(&mut chosen.why);
                 let run = match chosen.gpu {
                     None => on(cpu, None),
                     Some(gpu) => on(gpu, None).or_else(|error| on(cpu, Some(fall_back(gpu, error)?))),
@@ -269,7 +381,10 @@ impl Device {
                 chosen.took(&run, start.elapsed().as_secs_f64());
                 Ok(run)
             }
-            EngineChoice::Multi(multi) => multi.sgemm(problem, a, b, c),
+            EngineChoice::Multi(multi) => {
+                *why = Why::Several;
+                multi.sgemm(problem, a, b, c)
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use super::call;
 use super::lanes::{LaneJob, Lanes, LoadedJob};
 use super::multi::Multi;
 use super::plan::Conv2dPlan;
+use super::record::Recorded;
 use super::serial::{HeapSlot, SerialExecutor, SerialJob};
 use crate::backend::{Backend, Job, PipelineOptions, Queue, Run, Slot, Ticket, WhenFull};
 use crate::error::{Error, Result};
@@ -140,6 +141,8 @@ impl Pipeline {
         (owner, output_is_private): (Option<Arc<dyn std::any::Any + Send + Sync>>, bool),
         when_full: WhenFull,
     ) -> Result<Ticket> {
+        plan.check_no_epilogue("pipelines")?;
+        plan.recorded().watch("submit", &ticket);
         if let Some(lanes) = &self.lanes
             && let Some(several) = plan.of_several().filter(|several| lanes.serve(several))
         {
@@ -209,19 +212,19 @@ impl Pipeline {
     /// As [`Pipeline::submit`]; [`Error::Unsupported`] for a batch that does not fit into one slot; the device's
     /// failure to allocate the memory.
     pub fn acquire(&self, plan: &Conv2dPlan, when_full: WhenFull) -> Result<PipelineSlot> {
-        let lens = (plan.problem().input_len(), plan.problem().output_len());
+        plan.check_no_epilogue("pipelines")?;
         if let Some(lanes) = &self.lanes
             && let Some(several) = plan.of_several().filter(|several| lanes.serve(several))
         {
             let (slot, held) = lanes.acquire((plan, several), when_full, &|| self.serial())?;
-            return Ok(PipelineSlot { slot, lens, _held: held });
+            return Ok(PipelineSlot { slot, recorded: plan.recorded().clone(), _held: held });
         }
         let on_queue = self.queue.as_ref().and_then(|(id, queue)| Some((queue, plan.recipe_on(id)?)));
         let slot: Box<dyn Slot> = match on_queue {
             Some((queue, recipe)) => queue.acquire(recipe, when_full)?,
             None => Box::new(HeapSlot::new(plan, &self.serial()?, when_full)?),
         };
-        Ok(PipelineSlot { slot, lens, _held: None })
+        Ok(PipelineSlot { slot, recorded: plan.recorded().clone(), _held: None })
     }
 
     /// Waits until no job is waiting or running.
@@ -435,7 +438,8 @@ impl<'scope> ScopedTicket<'scope> {
 /// An acquired slot of the device. Dropping it releases the slot.
 pub struct PipelineSlot {
     slot: Box<dyn Slot>,
-    lens: (usize, usize),
+    /// Of the plan, whose problem says how long input and output are.
+    recorded: Arc<Recorded>,
     /// Counts for the load of its device, if there are several.
     _held: Option<Arc<LoadedJob>>,
 }
@@ -445,13 +449,13 @@ impl PipelineSlot {
     pub fn input(&mut self) -> &mut [f32] {
         // SAFETY: this owns the slot, no job runs in it, and its memory has the lengths of the plan's problem and lives
         // as long as the slot.
-        unsafe { std::slice::from_raw_parts_mut(self.slot.input(), self.lens.0) }
+        unsafe { std::slice::from_raw_parts_mut(self.slot.input(), self.recorded.problem.input_len()) }
     }
 
     /// The output's memory: the result of the last job, or initially arbitrary numbers.
     pub fn output(&self) -> &[f32] {
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.slot.output(), self.lens.1) }
+        unsafe { std::slice::from_raw_parts(self.slot.output(), self.recorded.problem.output_len()) }
     }
 
     /// Submits the slot's contents as a job.
@@ -466,6 +470,7 @@ impl PipelineSlot {
     /// As [`PipelineSlot::submit`], but on an error also returns the slot with its contents.
     pub(crate) fn try_submit(mut self) -> std::result::Result<SlotTicket, (Error, Self)> {
         let ticket = Ticket::new();
+        self.recorded.watch("slot_submit", &ticket);
         match self.slot.submit(&ticket) {
             Ok(()) => Ok(SlotTicket { ticket, slot: self }),
             Err(error) => Err((error, self)),

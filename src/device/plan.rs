@@ -5,12 +5,16 @@ use std::sync::{Arc, OnceLock};
 use super::Device;
 use super::choice::PlanLearner;
 use super::engine_plan::EnginePlan;
+use super::kernel;
 use super::multi::{Multi, MultiPlan};
 use super::predict::fall_back;
+use super::record::{Recorded, Why};
 use crate::allocate;
 use crate::backend::{Backend, FallbackFn, Memory, Plan, Recipe, Run};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::float_env::FloatEnv;
+use crate::kernel::bind::{Arg, Launch};
+use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
 use crate::report::Timing;
 
@@ -23,13 +27,17 @@ pub struct Conv2dPlan(Arc<PlanInner>);
 
 struct PlanInner {
     problem: Conv2d,
+    /// Why its engine was chosen, for the log.
+    recorded: Arc<Recorded>,
     /// The plan on the chosen engine; `None` if that engine failed to make one.
     first: Option<Arc<EnginePlan>>,
     fallback: Option<CpuFallback>,
     /// The plan on several devices; without `first` and `fallback`.
     multi: Option<MultiPlan>,
     /// Measures the first runs, if `auto` learns from them.
-    learner: Option<PlanLearner>,
+    learner: Option<Arc<PlanLearner>>,
+    /// The epilogue that every run applies.
+    fused: Option<Fused>,
 }
 
 /// The plan for an empty batch. It uses no engine.
@@ -49,18 +57,24 @@ impl Plan for EmptyBatchPlan {
     }
 }
 
+fn no_engine() -> Error {
+    Error::Internal("a plan has neither an engine nor a fallback".to_owned())
+}
+
 /// What the CPU needs to replace the GPU after a failure.
 struct CpuFallback {
     cpu: Arc<dyn Backend>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
+    fused: Option<Fused>,
     /// Set once the GPU has failed: the reason, and the CPU's plan.
     taken: OnceLock<(Arc<str>, Result<EnginePlan>)>,
 }
 
 impl PlanInner {
-    fn of(problem: &Conv2d, first: Option<Arc<EnginePlan>>, fallback: Option<CpuFallback>) -> Self {
-        PlanInner { problem: *problem, first, fallback, multi: None, learner: None }
+    fn of(problem: &Conv2d, why: Why, first: Option<Arc<EnginePlan>>, fallback: Option<CpuFallback>) -> Self {
+        let recorded = Arc::new(Recorded { problem: *problem, why });
+        PlanInner { problem: *problem, recorded, first, fallback, multi: None, learner: None, fused: None }
     }
 }
 
@@ -76,27 +90,40 @@ impl Conv2dPlan {
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         let multi = Some(MultiPlan::new(multi, problem, weights, bias)?);
-        Ok(Conv2dPlan(Arc::new(PlanInner { multi, ..PlanInner::of(problem, None, None) })))
+        Ok(Conv2dPlan(Arc::new(PlanInner { multi, ..PlanInner::of(problem, Why::Several, None, None) })))
     }
 
     /// A plan on `backend`, without fallback.
     pub(super) fn fixed(
         backend: &Arc<dyn Backend>,
-        problem: &Conv2d,
+        (problem, why): (&Conv2d, Why),
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        Ok(Conv2dPlan::on_engine(problem, Arc::new(EnginePlan::new(backend, problem, weights, bias)?)))
+        let plan = EnginePlan::new(backend, problem, weights, bias)?;
+        Ok(Conv2dPlan::on_engine((problem, why), Arc::new(plan)))
+    }
+
+    /// A plan on `backend` that applies an epilogue, without fallback.
+    pub(super) fn fixed_fused(
+        backend: &Arc<dyn Backend>,
+        (problem, why): (&Conv2d, Why),
+        data: (&[f32], Option<&[f32]>),
+        fused: &Fused,
+    ) -> Result<Self> {
+        let plan = EnginePlan::fused(backend, problem, data, fused)?;
+        Ok(Conv2dPlan::on_engine((problem, why), Arc::new(plan)).with_epilogue(fused))
     }
 
     /// A plan for an empty batch. Its runs name `backend` as their device.
     pub(super) fn empty_batch(backend: &Arc<dyn Backend>, problem: &Conv2d) -> Self {
-        Conv2dPlan::on_engine(problem, Arc::new(EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan))))
+        let plan = EnginePlan::with_plan(backend, Box::new(EmptyBatchPlan));
+        Conv2dPlan::on_engine((problem, Why::Empty), Arc::new(plan))
     }
 
     /// A plan that runs `plan`, which was made for `problem`, without fallback.
-    pub(super) fn on_engine(problem: &Conv2d, plan: Arc<EnginePlan>) -> Self {
-        Conv2dPlan(Arc::new(PlanInner::of(problem, Some(plan), None)))
+    pub(super) fn on_engine((problem, why): (&Conv2d, Why), plan: Arc<EnginePlan>) -> Self {
+        Conv2dPlan(Arc::new(PlanInner::of(problem, why, Some(plan), None)))
     }
 
     /// The plan on several devices, if this is one.
@@ -108,32 +135,112 @@ impl Conv2dPlan {
     pub(super) fn with_fallback(
         gpu: &Arc<dyn Backend>,
         cpu: &Arc<dyn Backend>,
-        problem: &Conv2d,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        (problem, why): (&Conv2d, Why),
+        (weights, bias): (&[f32], Option<&[f32]>),
+        fused: Option<&Fused>,
     ) -> Result<Self> {
-        let fallback = CpuFallback {
-            cpu: cpu.clone(),
-            weights: allocate::copied(weights, "a copy of the weights")?,
-            bias: bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?,
-            taken: OnceLock::new(),
+        let fallback = CpuFallback::new(cpu, weights, bias, fused)?;
+        let made = match fused {
+            Some(fused) => EnginePlan::fused(gpu, problem, (weights, bias), fused),
+            None => EnginePlan::new(gpu, problem, weights, bias),
         };
-        let first = match EnginePlan::new(gpu, problem, weights, bias) {
+        let first = match made {
             Ok(first) => Some(Arc::new(first)),
             Err(error) => {
                 fallback.take(problem, fall_back(gpu, error)?);
                 None
             }
         };
-        Ok(Conv2dPlan(Arc::new(PlanInner::of(problem, first, Some(fallback)))))
+        let fused = fused.cloned();
+        Ok(Conv2dPlan(Arc::new(PlanInner { fused, ..PlanInner::of(problem, why, first, Some(fallback)) })))
+    }
+
+    /// The same plan with the epilogue that its engine's plan was made for. For a plan without clones.
+    pub(super) fn with_epilogue(mut self, fused: &Fused) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.fused = Some(fused.clone());
+        }
+        self
+    }
+
+    /// The epilogue of the plan.
+    pub(crate) fn fused(&self) -> Option<&Fused> {
+        self.0.fused.as_ref()
+    }
+
+    /// Refuses a plan with an epilogue.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] that says what does not support it.
+    pub(super) fn check_no_epilogue(&self, what: &str) -> Result<()> {
+        match &self.0.fused {
+            None => Ok(()),
+            Some(fused) => {
+                let what = format!("{what} of plans with an epilogue (\"{}\")", fused.epilogue().name);
+                Err(Error::Unsupported { device: self.device().to_owned(), what })
+            }
+        }
     }
 
     /// The same plan, whose first runs `learner` measures. For a plan without clones.
     pub(super) fn learning(mut self, learner: PlanLearner) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.learner = Some(learner);
+            inner.learner = Some(Arc::new(learner));
         }
         self
+    }
+
+    /// Replaces the weights and the bias. The device and the algorithm are not chosen again. Other clones of the plan and
+    /// jobs that have been submitted keep the old weights.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for weights or a bias of the wrong length, and the
+    /// device's failure. The plan then has its old weights.
+    pub fn set_weights(&mut self, weights: &[f32], bias: Option<&[f32]>) -> Result<()> {
+        let _library = FloatEnv::enter();
+        *self = self.with_weights(weights, bias)?;
+        Ok(())
+    }
+
+    /// The same plan with other weights.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::set_weights`].
+    pub(crate) fn with_weights(&self, weights: &[f32], bias: Option<&[f32]>) -> Result<Self> {
+        let PlanInner { problem, recorded, first, fallback, multi, learner, fused } = &*self.0;
+        problem.check_weights(weights, bias)?;
+        if problem.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut other = PlanInner {
+            problem: *problem,
+            recorded: recorded.clone(),
+            first: None,
+            fallback: None,
+            multi: None,
+            learner: learner.clone(),
+            fused: fused.clone(),
+        };
+        if let Some(multi) = multi {
+            other.multi = Some(MultiPlan::new(multi.multi(), problem, weights, bias)?);
+        }
+        if let Some(fallback) = fallback {
+            let own = CpuFallback::new(&fallback.cpu, weights, bias, fused.as_ref())?;
+            if let Some((reason, _)) = fallback.taken.get() {
+                // The device has failed before: the CPU stays.
+                own.take(problem, reason.clone()).1.as_ref().map_err(Clone::clone)?;
+            }
+            other.fallback = Some(own);
+        }
+        let failed = other.fallback.as_ref().is_some_and(|fallback| fallback.taken.get().is_some());
+        if let Some(first) = first.as_ref().filter(|_| !failed) {
+            let plan = match fused {
+                Some(fused) => EnginePlan::fused(first.backend(), problem, (weights, bias), fused)?,
+                None => EnginePlan::new(first.backend(), problem, weights, bias)?,
+            };
+            other.first = Some(Arc::new(plan));
+        }
+        Ok(Conv2dPlan(Arc::new(other)))
     }
 
     /// The convolution.
@@ -213,7 +320,108 @@ impl Conv2dPlan {
     /// As [`Conv2dPlan::run`].
     #[inline]
     pub(crate) fn run_inside(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
-        let PlanInner { problem, first, fallback, multi, learner } = &*self.0;
+        if self.0.fused.is_some() {
+            return self.run_fused_inside(input, output, &mut []);
+        }
+        let result = self.run_unrecorded(input, output);
+        self.0.recorded.write("plan_execute", &result);
+        result
+    }
+
+    /// Runs it, and applies its epilogue to every output. `args` are the epilogue's arguments: one for each dummy after the
+    /// value, the channel and the position, in their order. [`Conv2dPlan::run`] is for an epilogue without any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the argument: a wrong number of arguments, a wrong type, an array that is too
+    /// short or shares memory with the output, a buffer of another device; or a plan without an epilogue. Nothing has run then.
+    /// [`Error::ContentsLost`] for a buffer that has no contents. As [`Conv2dPlan::run`] else. With a buffer among the
+    /// arguments, a plan of `auto` does not fall back to the CPU.
+    pub fn run_fused(&self, input: &[f32], output: &mut [f32], args: &mut [Arg<'_>]) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.run_fused_inside(input, output, args)
+    }
+
+    /// [`Conv2dPlan::run_fused`] for a caller that has already entered the library's floating-point environment.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::run_fused`].
+    pub(crate) fn run_fused_inside(
+        &self,
+        input: &[f32],
+        output: &mut [f32],
+        args: &mut [Arg<'_>],
+    ) -> Result<Run> {
+        let result = self.run_fused_unrecorded(input, output, args);
+        self.0.recorded.write("plan_execute", &result);
+        result
+    }
+
+    fn run_fused_unrecorded(&self, input: &[f32], output: &mut [f32], args: &mut [Arg<'_>]) -> Result<Run> {
+        let PlanInner { problem, first, fallback, .. } = &*self.0;
+        problem.check_data(input, output)?;
+        let launch = self.bind(args)?;
+        launch.check_output((output.as_ptr().addr(), size_of_val(output)), None)?;
+        let owner = kernel::first_owner(&launch);
+        if let Some(owner) = owner {
+            // Buffers of another device are refused below.
+            let (engine, plan) = self.of_owner(owner).or_else(|| self.of_any()).ok_or_else(no_engine)?;
+            launch.check_owner(Device::owner(engine))?;
+            let _locks = kernel::lock(&launch, &[])?;
+            let timing = match problem.is_empty() {
+                true => Timing::default(),
+                false => plan.run_fused(input, output, &launch)?,
+            };
+            return Ok(Run::new(engine.shared_id(), plan.kernel().into(), timing, None));
+        }
+        if problem.is_empty() {
+            return first.as_ref().ok_or_else(no_engine)?.run(input, output, None);
+        }
+        let Some(fallback) = fallback else {
+            return first.as_ref().ok_or_else(no_engine)?.run_fused((input, output), &launch, None);
+        };
+        let (reason, cpu) = match (fallback.taken.get(), first) {
+            (Some(taken), _) => taken,
+            (None, None) => return Err(no_engine()),
+            (None, Some(first)) => match first.run_fused((input, &mut *output), &launch, None) {
+                Ok(run) => return Ok(run),
+                Err(error) => fallback.take(problem, fall_back(first.backend(), error)?),
+            },
+        };
+        let cpu = cpu.as_ref().map_err(Clone::clone)?;
+        cpu.run_fused((input, output), &launch, Some(reason.clone()))
+    }
+
+    /// Binds the arguments of the plan's epilogue.
+    ///
+    /// # Errors
+    /// As [`Fused::bind`]; [`Error::InvalidArgument`] if the plan has no epilogue.
+    pub(super) fn bind<'a>(&self, args: &'a mut [Arg<'_>]) -> Result<Launch<'a>> {
+        let missing = || Error::invalid("plan", "one without an epilogue", "a plan made with an epilogue");
+        self.0.fused.as_ref().ok_or_else(missing)?.bind(args)
+    }
+
+    /// Any of its engine's plans, with the engine.
+    fn of_any(&self) -> Option<(&Arc<dyn Backend>, &dyn Plan)> {
+        self.engine_plans().next().map(|it| (it.backend(), it.plan()))
+    }
+
+    /// What a record says of its jobs.
+    pub(super) fn recorded(&self) -> &Arc<Recorded> {
+        &self.0.recorded
+    }
+
+    /// Runs it for a job, whose ticket is recorded.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::run`].
+    pub(super) fn run_job(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.run_unrecorded(input, output)
+    }
+
+    #[inline]
+    fn run_unrecorded(&self, input: &[f32], output: &mut [f32]) -> Result<Run> {
+        let PlanInner { problem, first, fallback, multi, learner, .. } = &*self.0;
         problem.check_data(input, output)?;
         if let Some(multi) = multi {
             return multi.run(input, output);
@@ -239,10 +447,34 @@ impl Conv2dPlan {
 }
 
 impl CpuFallback {
+    /// With copies of the weights.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn new(
+        cpu: &Arc<dyn Backend>,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        fused: Option<&Fused>,
+    ) -> Result<Self> {
+        Ok(CpuFallback {
+            cpu: cpu.clone(),
+            fused: fused.cloned(),
+            weights: allocate::copied(weights, "a copy of the weights")?,
+            bias: bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?,
+            taken: OnceLock::new(),
+        })
+    }
+
     /// Switches to the CPU for good, if that has not happened yet.
     fn take(&self, problem: &Conv2d, reason: Arc<str>) -> &(Arc<str>, Result<EnginePlan>) {
         self.taken.get_or_init(|| {
-            (reason, EnginePlan::new(&self.cpu, problem, &self.weights, self.bias.as_deref()))
+            let (weights, bias) = (&self.weights[..], self.bias.as_deref());
+            let plan = match &self.fused {
+                Some(fused) => EnginePlan::fused(&self.cpu, problem, (weights, bias), fused),
+                None => EnginePlan::new(&self.cpu, problem, weights, bias),
+            };
+            (reason, plan)
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::backend::{Backend, PipelineOptions};
 use crate::error::Result;
 use crate::memory::Hierarchy;
 use crate::memory::roofline::{self, Work};
-use crate::problem::Conv2d;
+use crate::problem::{Conv2d, Gemm};
 
 /// The work of one run of a plan. The weights are already on the device.
 pub fn conv2d_work(problem: &Conv2d) -> Work {
@@ -16,6 +16,13 @@ pub fn conv2d_work(problem: &Conv2d) -> Work {
         upload: 4 * problem.input_len() as u64,
         download: 4 * problem.output_len() as u64,
     }
+}
+
+/// The work of a product whose matrices are the host's.
+pub fn product_work(problem: &Gemm) -> Work {
+    let [a, b, c] = problem.lens().map(|len| 4 * len as u64);
+    let upload = a + b + if problem.beta() == 0.0 { 0 } else { c };
+    Work { flops: problem.flops(), bytes: problem.bytes(), upload, download: c }
 }
 
 /// The predicted seconds of one run of a plan for `problem` on `backend`.

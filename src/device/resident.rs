@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use super::Device;
 use super::buffer::{BufferView, BufferViewMut};
+use super::epilogue::{Epilogue, check_positions};
+use super::kernel;
 use super::plan::{Conv2dPlan, NO_KERNEL};
+use super::record::{self, Why};
 use crate::allocate;
 use crate::backend::{Backend, DeviceMemory, Guard, Range, Run};
 use crate::error::{Error, Result};
 use crate::float_env::FloatEnv;
+use crate::kernel::bind::{Arg, Launch};
 use crate::problem::{Conv2d, Gemm};
 use crate::report::Timing;
 
@@ -78,6 +82,14 @@ unsafe fn numbers_mut<'a>(range: &Range<'a>) -> Option<&'a mut [f32]> {
     Some(unsafe { std::slice::from_raw_parts_mut(start.add(range.offset).cast().as_ptr(), range.bytes / 4) })
 }
 
+/// Checks that the arrays of an epilogue are the host's or the engine's, and share no bytes with the output.
+fn check_arguments(launch: Option<&Launch<'_>>, engine: &Arc<dyn Backend>, output: &Range<'_>) -> Result<()> {
+    let Some(launch) = launch else { return Ok(()) };
+    launch.check_owner(Device::owner(engine))?;
+    let identity = std::ptr::from_ref(output.memory).addr();
+    launch.check_output((0, output.bytes), Some((identity, output.offset)))
+}
+
 fn exact(argument: &'static str, given: usize, expected: usize) -> Result<()> {
     let elements = |count| format!("{count} elements");
     if given == expected {
@@ -118,6 +130,52 @@ impl Conv2dPlan {
     /// # Errors
     /// As [`Conv2dPlan::run_on`].
     pub(crate) fn run_on_inside(&self, input: BufferView<'_>, output: BufferView<'_>) -> Result<Run> {
+        if self.fused().is_some() {
+            return self.run_fused_on_inside(input, output, &mut []);
+        }
+        let result = self.run_on_unrecorded(input, output, None);
+        record::conv2d("plan_execute", self.problem(), &Why::OfBuffers, &result);
+        result
+    }
+
+    /// [`Conv2dPlan::run_fused`] on buffers, or parts of them, of the device that the plan was made for, without a transfer.
+    /// Arrays among the epilogue's arguments may be buffers or the host's.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::run_on`] and [`Conv2dPlan::run_fused`].
+    pub fn run_fused_on<'a>(
+        &self,
+        input: impl Into<BufferView<'a>>,
+        output: impl Into<BufferViewMut<'a>>,
+        args: &mut [Arg<'_>],
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.run_fused_on_inside(input.into(), output.into().view(), args)
+    }
+
+    /// [`Conv2dPlan::run_fused_on`] for a caller that has already entered the library's floating-point environment. The
+    /// overlap of all is checked.
+    ///
+    /// # Errors
+    /// As [`Conv2dPlan::run_fused_on`].
+    pub(crate) fn run_fused_on_inside(
+        &self,
+        input: BufferView<'_>,
+        output: BufferView<'_>,
+        args: &mut [Arg<'_>],
+    ) -> Result<Run> {
+        let bound = self.bind(args);
+        let result = bound.and_then(|launch| self.run_on_unrecorded(input, output, Some(&launch)));
+        record::conv2d("plan_execute", self.problem(), &Why::OfBuffers, &result);
+        result
+    }
+
+    fn run_on_unrecorded(
+        &self,
+        input: BufferView<'_>,
+        output: BufferView<'_>,
+        launch: Option<&Launch<'_>>,
+    ) -> Result<Run> {
         exact("input length", input.len(), self.problem().input_len())?;
         exact("output length", output.len(), self.problem().output_len())?;
         let (from, to) = (input.range("input")?, output.range("output")?);
@@ -127,15 +185,20 @@ impl Conv2dPlan {
         };
         check_owners(&[("output", output)], Device::owner(engine))?;
         check_overlaps(&[from], &to)?;
+        check_arguments(launch, engine, &to)?;
         let run = |kernel: &str, timing| Run::new(engine.shared_id(), kernel.into(), timing, None);
         if self.problem().is_empty() {
             return Ok(run(NO_KERNEL, Timing::default()));
         }
         let _locks = lock(&[from, to])?;
+        let held = [from.memory, to.memory];
+        let _arguments = launch.map(|launch| kernel::lock(launch, &held)).transpose()?;
         // SAFETY: the input is locked and overlaps no memory that is written, as just checked.
-        let timing = match unsafe { (numbers(&from), numbers_mut(&to)) } {
-            (Some(input), Some(output)) => plan.run(input, output)?,
-            _ => plan.run_resident(from, to)?,
+        let timing = match (unsafe { (numbers(&from), numbers_mut(&to)) }, launch) {
+            ((Some(input), Some(output)), Some(launch)) => plan.run_fused(input, output, launch)?,
+            ((Some(input), Some(output)), None) => plan.run(input, output)?,
+            (_, Some(launch)) => plan.run_resident_fused(from, to, launch)?,
+            (_, None) => plan.run_resident(from, to)?,
         };
         Ok(run(plan.kernel(), timing))
     }
@@ -167,6 +230,18 @@ impl Device {
     /// # Errors
     /// As [`Device::conv2d_on`].
     pub(crate) fn conv2d_on_inside(
+        &self,
+        problem: &Conv2d,
+        data: (BufferView<'_>, Option<BufferView<'_>>),
+        input: BufferView<'_>,
+        output: BufferView<'_>,
+    ) -> Result<Run> {
+        let result = self.conv2d_on_unrecorded(problem, data, input, output);
+        record::conv2d("conv2d", problem, &Why::OfBuffers, &result);
+        result
+    }
+
+    fn conv2d_on_unrecorded(
         &self,
         problem: &Conv2d,
         (weights, bias): (BufferView<'_>, Option<BufferView<'_>>),
@@ -245,7 +320,52 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::sgemm_on`].
-    pub(crate) fn sgemm_on_inside(&self, problem: &Gemm, [a, b, c]: [BufferView<'_>; 3]) -> Result<Run> {
+    pub(crate) fn sgemm_on_inside(&self, problem: &Gemm, data: [BufferView<'_>; 3]) -> Result<Run> {
+        let result = self.sgemm_on_unrecorded(problem, data, None);
+        record::sgemm(problem, &Why::OfBuffers, &result);
+        result
+    }
+
+    /// [`Device::sgemm_fused`] on buffers, or parts of them, of this device, without a transfer. Arrays among the epilogue's
+    /// arguments may be buffers or the host's.
+    ///
+    /// # Errors
+    /// As [`Device::sgemm_on`] and [`Device::sgemm_fused`].
+    pub fn sgemm_fused_on<'a>(
+        &self,
+        problem: &Gemm,
+        (a, b): (impl Into<BufferView<'a>>, impl Into<BufferView<'a>>),
+        c: impl Into<BufferViewMut<'a>>,
+        epilogue: &Epilogue,
+        args: &mut [Arg<'_>],
+    ) -> Result<Run> {
+        let _library = FloatEnv::enter();
+        self.sgemm_fused_on_inside(problem, [a.into(), b.into(), c.into().view()], (epilogue, args))
+    }
+
+    /// [`Device::sgemm_fused_on`] for a caller that has already entered the library's floating-point environment. The
+    /// overlap of all is checked.
+    ///
+    /// # Errors
+    /// As [`Device::sgemm_fused_on`].
+    pub(crate) fn sgemm_fused_on_inside(
+        &self,
+        problem: &Gemm,
+        data: [BufferView<'_>; 3],
+        (epilogue, args): (&Epilogue, &mut [Arg<'_>]),
+    ) -> Result<Run> {
+        let bound = check_positions(self.id(), problem.lens()[2]).and_then(|()| epilogue.fused().bind(args));
+        let result = bound.and_then(|launch| self.sgemm_on_unrecorded(problem, data, Some(&launch)));
+        record::sgemm(problem, &Why::OfBuffers, &result);
+        result
+    }
+
+    fn sgemm_on_unrecorded(
+        &self,
+        problem: &Gemm,
+        [a, b, c]: [BufferView<'_>; 3],
+        launch: Option<&Launch<'_>>,
+    ) -> Result<Run> {
         let [a_len, b_len, c_len] = problem.lens();
         if problem.reads_operands() {
             at_least("a length", a.len(), a_len)?;
@@ -256,12 +376,17 @@ impl Device {
         let ranges = [a.range("a")?, b.range("b")?, c.range("c")?];
         let engine = self.engine_for(&views, c.owner())?;
         check_overlaps(&ranges[..2], &ranges[2])?;
+        check_arguments(launch, engine, &ranges[2])?;
         let _locks = lock(&ranges)?;
+        let held = ranges.map(|range| range.memory);
+        let _arguments = launch.map(|launch| kernel::lock(launch, &held)).transpose()?;
         let [a, b, c] = ranges;
         // SAFETY: all are locked, and C overlaps neither A nor B, as just checked.
-        let (kernel, timing) = match unsafe { (numbers(&a), numbers(&b), numbers_mut(&c)) } {
-            (Some(a), Some(b), Some(c)) => engine.sgemm(problem, a, b, c)?,
-            _ => engine.sgemm_resident(problem, ranges)?,
+        let (kernel, timing) = match (unsafe { (numbers(&a), numbers(&b), numbers_mut(&c)) }, launch) {
+            ((Some(a), Some(b), Some(c)), Some(launch)) => engine.sgemm_fused(problem, (a, b), c, launch)?,
+            ((Some(a), Some(b), Some(c)), None) => engine.sgemm(problem, a, b, c)?,
+            (_, Some(launch)) => engine.sgemm_resident_fused(problem, ranges, launch)?,
+            (_, None) => engine.sgemm_resident(problem, ranges)?,
         };
         Ok(Run::new(engine.shared_id(), kernel, timing, None))
     }

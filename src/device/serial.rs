@@ -184,7 +184,7 @@ impl Worker {
                     std::slice::from_raw_parts_mut(output, problem.output_len()),
                 )
             };
-            cpu::with_threads(self.threads, || plan.run(input, output))
+            cpu::with_threads(self.threads, || plan.run_job(input, output))
         }));
         let result = result.unwrap_or_else(|_| Err(Error::Internal("a job panicked".to_owned())));
         match &result {

@@ -140,6 +140,40 @@ fn predictions_match_the_choice_of_auto() {
     }
 }
 
+/// After calls, predictions tell what they took and which engine gets the next; asking changes nothing.
+#[test]
+fn predictions_tell_what_auto_has_learned() {
+    // An engine that no other test and no earlier process has had, so that nothing is stored.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let gpu: &'static str = Box::leak(format!("gl:since_{}", now.as_nanos()).into_boxed_str());
+    let device = auto(Stub::new("cpu", 1e9, 1.0), vec![Stub::new(gpu, 1.5e9, 2.0)]);
+    let problem = problem(100);
+    let known = || {
+        let found = device.predictions(&problem);
+        let measured: Vec<bool> = found.iter().map(|it| it.measured.is_some()).collect();
+        let next: Vec<usize> = (0..found.len()).filter(|&index| found[index].is_next).collect();
+        (measured, next)
+    };
+    for _ in 0..3 {
+        assert_eq!(known().0, [false, false]);
+    }
+    let mut seen = vec![];
+    for _ in 0..3 {
+        let (_, next) = known();
+        assert_eq!(next.len(), 1);
+        let plan = device.plan(&problem, &vec![0.0; problem.weights_len()], None).unwrap();
+        let mut output = vec![f32::NAN; problem.output_len()];
+        let ran = plan.run(&vec![0.0; problem.input_len()], &mut output).unwrap().device;
+        assert_eq!(&*ran, ["cpu", gpu][next[0]], "the device that was announced");
+        seen.push(next[0]);
+    }
+    assert_ne!(seen[0], seen[1], "the second call is the runner-up's");
+    assert_eq!(known().0, [true, true]);
+    let named = Device { choice: EngineChoice::Fixed(Arc::new(Stub::new("gl:0", 1e9, 1.0))) };
+    let alone = named.predictions(&problem);
+    assert!(alone.len() == 1 && alone[0].is_next && alone[0].measured.is_none());
+}
+
 /// Transfers at 1 GB/s take nearly all of a GPU's time here: 0.26 ms for each matrix of 256 x 256.
 #[test]
 fn transfers_of_a_product_decide_the_device() {
@@ -381,8 +415,8 @@ fn devices_have_the_names_that_open_them() {
 fn the_cpu_wins_a_tie() {
     let backend = |flops| Arc::new(Stub::new("gl:0", flops, 1.0)) as Arc<dyn Backend>;
     let work = predict::conv2d_work(&problem(100));
-    assert!(choice::fastest(&backend(1e12), &[backend(1e12)], work).is_none());
-    assert!(choice::fastest(&backend(1e10), &[backend(1e12)], work).is_some());
+    assert!(choice::fastest(&backend(1e12), &[backend(1e12)], work).0.is_none());
+    assert!(choice::fastest(&backend(1e10), &[backend(1e12)], work).0.is_some());
 }
 
 /// `SPARKLE_DEVICE` replaces `auto`, and a wrong environment variable is reported once. Runs in a process of its own.

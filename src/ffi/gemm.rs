@@ -8,6 +8,7 @@ use super::handle;
 use super::pointer::{self, Growing};
 use super::status::{Outcome, sparkle_status};
 use super::timing;
+use crate::device::{Buffer, BufferView};
 use crate::error::Error;
 use crate::problem::{Gemm, GemmDesc, Layout, Transpose, min_length};
 
@@ -88,10 +89,19 @@ fn transpose(argument: &'static str, value: i32) -> Outcome<Transpose> {
 ///
 /// # Safety
 /// C's promise for `desc`.
-unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
+pub(super) unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
+    // SAFETY: as promised.
+    Ok(Gemm::new(unsafe { description(desc)? })?)
+}
+
+/// What `desc` describes.
+///
+/// # Safety
+/// C's promise for `desc`.
+pub(super) unsafe fn description(desc: *const sparkle_gemm_desc) -> Outcome<GemmDesc> {
     // SAFETY: as promised.
     let desc = unsafe { pointer::read_struct(desc)? };
-    Ok(Gemm::new(GemmDesc {
+    Ok(GemmDesc {
         layout: layout(desc.layout)?,
         trans_a: transpose("trans_a", desc.trans_a)?,
         trans_b: transpose("trans_b", desc.trans_b)?,
@@ -103,7 +113,7 @@ unsafe fn problem(desc: *const sparkle_gemm_desc) -> Outcome<Gemm> {
         ldb: desc.ldb,
         beta: desc.beta,
         ldc: desc.ldc,
-    })?)
+    })
 }
 
 /// Computes C = alpha op(A) op(B) + beta C. `device` NULL means "auto". Lengths are in floats and include at least the
@@ -127,33 +137,49 @@ pub unsafe extern "C" fn sparkle_sgemm(
     boundary!(|call| {
         // SAFETY: C's promise for `desc`.
         let problem = unsafe { problem(desc)? };
-        let [mut a_need, mut b_need, c_need] = problem.lens();
-        if !problem.reads_operands() {
-            (a_need, b_need) = (0, 0);
-        }
-        min_length("a length", a_len, a_need)?;
-        min_length("b length", b_len, b_need)?;
-        min_length("c length", c_len, c_need)?;
-        // Only what the product accesses: the rest need not be readable.
-        // SAFETY: C's promises for the two buffers.
-        let (mut a, mut b) = unsafe {
-            (Cow::Borrowed(pointer::input("a", a, a_need)?), Cow::Borrowed(pointer::input("b", b, b_need)?))
-        };
-        let mut problem = problem;
-        if pointer::overlap(&a, c, c_need) {
-            let (reads_copy, copy) = problem.with_copied_a(&a)?;
-            (problem, a) = (reads_copy, Cow::Owned(copy));
-        }
-        if pointer::overlap(&b, c, c_need) {
-            let (reads_copy, copy) = problem.with_copied_b(&b)?;
-            (problem, b) = (reads_copy, Cow::Owned(copy));
-        }
-        // SAFETY: C's promise for the buffer.
-        let c = unsafe { pointer::output("c", c, c_need, &[("a", &a), ("b", &b)])? };
+        // SAFETY: C's promises for the matrices.
+        let (problem, a, b, c) = unsafe { matrices(problem, (a, a_len), (b, b_len), (c, c_len))? };
         let device = device::resolve(call, device)?;
         timing::keep(device.sgemm_inside(&problem, &a, &b, c)?);
         Ok(())
     })
+}
+
+/// Checks the matrices of a call, and copies what overlaps C. The problem is that of the copies.
+///
+/// # Safety
+/// C's promises for the matrices, during `'a`.
+#[allow(clippy::type_complexity)]
+pub(super) unsafe fn matrices<'a>(
+    problem: Gemm,
+    (a, a_len): (*const f32, usize),
+    (b, b_len): (*const f32, usize),
+    (c, c_len): (*mut f32, usize),
+) -> Outcome<(Gemm, Cow<'a, [f32]>, Cow<'a, [f32]>, &'a mut [f32])> {
+    let [mut a_need, mut b_need, c_need] = problem.lens();
+    if !problem.reads_operands() {
+        (a_need, b_need) = (0, 0);
+    }
+    min_length("a length", a_len, a_need)?;
+    min_length("b length", b_len, b_need)?;
+    min_length("c length", c_len, c_need)?;
+    // Only what the product accesses: the rest need not be readable.
+    // SAFETY: C's promises for the two buffers.
+    let (mut a, mut b) = unsafe {
+        (Cow::Borrowed(pointer::input("a", a, a_need)?), Cow::Borrowed(pointer::input("b", b, b_need)?))
+    };
+    let mut problem = problem;
+    if pointer::overlap(&a, c, c_need) {
+        let (reads_copy, copy) = problem.with_copied_a(&a)?;
+        (problem, a) = (reads_copy, Cow::Owned(copy));
+    }
+    if pointer::overlap(&b, c, c_need) {
+        let (reads_copy, copy) = problem.with_copied_b(&b)?;
+        (problem, b) = (reads_copy, Cow::Owned(copy));
+    }
+    // SAFETY: C's promise for the buffer.
+    let c = unsafe { pointer::output("c", c, c_need, &[("a", &a), ("b", &b)])? };
+    Ok((problem, a, b, c))
 }
 
 /// As sparkle_sgemm, on buffers of one device, in place: A from element `a_offset` of `a` on, and so on, all
@@ -178,15 +204,27 @@ pub unsafe extern "C" fn sparkle_sgemm_buffers(
         // SAFETY: C's promise for `desc`.
         let problem = unsafe { problem(desc)? };
         let (a, b, c) = (handle::get(call, "a", a)?, handle::get(call, "b", b)?, handle::get(call, "c", c)?);
-        let [mut a_need, mut b_need, c_need] = problem.lens();
-        if !problem.reads_operands() {
-            (a_need, b_need) = (0, 0);
-        }
-        let a = buffer::part("a", &a, (a_offset, a_need))?;
-        let b = buffer::part("b", &b, (b_offset, b_need))?;
-        let c = buffer::part("c", &c, (c_offset, c_need))?;
+        let matrices = parts(&problem, (&a, a_offset), (&b, b_offset), (&c, c_offset))?;
         let device = device::resolve(call, device)?;
-        timing::keep(device.sgemm_on_inside(&problem, [a, b, c])?);
+        timing::keep(device.sgemm_on_inside(&problem, matrices)?);
         Ok(())
     })
+}
+
+/// The matrices of a product in buffers, each from an offset on.
+pub(super) fn parts<'a>(
+    problem: &Gemm,
+    (a, a_offset): (&'a Buffer, usize),
+    (b, b_offset): (&'a Buffer, usize),
+    (c, c_offset): (&'a Buffer, usize),
+) -> Outcome<[BufferView<'a>; 3]> {
+    let [mut a_need, mut b_need, c_need] = problem.lens();
+    if !problem.reads_operands() {
+        (a_need, b_need) = (0, 0);
+    }
+    Ok([
+        buffer::part("a", a, (a_offset, a_need))?,
+        buffer::part("b", b, (b_offset, b_need))?,
+        buffer::part("c", c, (c_offset, c_need))?,
+    ])
 }

@@ -35,7 +35,7 @@ pub(super) trait Opaque: Sized + 'static {
 }
 
 /// The bits that hold the marks.
-const MARKS: usize = 0xf;
+const MARKS: usize = 0x1f;
 
 /// The bits that no address has set on a 64-bit machine; there are none on other machines.
 const ABOVE_ADDRESSES: usize = if usize::BITS == 64 { !(usize::MAX >> 16) } else { 0 };
@@ -76,6 +76,22 @@ pub(super) fn get<O: Opaque>(call: &Call, argument: &str, handle: *const O) -> O
     Ok(entry.value.clone())
 }
 
+/// Puts `value` in the place of the handle's value. Calls that use the old one end with it.
+pub(super) fn replace<O: Opaque>(
+    call: &Call,
+    argument: &str,
+    handle: *const O,
+    value: O::Value,
+) -> Outcome<()> {
+    let new = Entry { value: Arc::new(value), process: call.process() };
+    let mut table = O::table().lock(call)?;
+    let entry = table.get_mut(&handle.addr()).ok_or_else(|| unknown(argument, handle))?;
+    let old = std::mem::replace(entry, new);
+    drop(table);
+    old.leave(call);
+    Ok(())
+}
+
 /// Removes the value from its table; it is freed when the last call that uses it returns.
 pub(super) fn remove<O: Opaque>(call: &Call, argument: &str, handle: *mut O) -> Outcome<()> {
     let Some(mut table) = O::table().lock_unless_lost(call) else {
@@ -101,12 +117,18 @@ pub(super) fn clear<O: Opaque>(call: &Call) -> Outcome<()> {
 impl<T> Entry<T> {
     /// Ends the table's ownership. The table is not locked here, because freeing a plan takes time.
     fn end<O: Opaque<Value = T>>(self, call: &Call) {
+        if self.process == call.process() {
+            O::retire(&self.value);
+        }
+        self.leave(call);
+    }
+
+    /// Drops the value, unless it is the parent's.
+    fn leave(self, call: &Call) {
         if self.process != call.process() {
             // Its threads and GPU objects belong to the parent: a cleanup would wait for the former and damage the
             // latter.
             std::mem::forget(self.value);
-        } else {
-            O::retire(&self.value);
         }
     }
 }
@@ -248,6 +270,25 @@ mod tests {
         assert_eq!((&**lent.as_ref(), Arc::strong_count(&value)), ("held", 2));
         drop(lent);
         assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_value_is_replaced_while_calls_use_the_old_one() {
+        let (parent, child) = (Call::of_process(1), Call::of_process(2));
+        let old: Arc<str> = "old".into();
+        let handle: *mut Plum = insert(&parent, old.clone()).unwrap();
+        let lent = get(&parent, "x", handle.cast_const()).unwrap();
+        replace(&parent, "x", handle.cast_const(), "new".into()).unwrap();
+        assert_eq!((&**lent.as_ref(), &**get(&parent, "x", handle.cast_const()).unwrap()), ("old", "new"));
+        drop(lent);
+        assert_eq!(Arc::strong_count(&old), 1, "it was freed after its last use");
+        let kept: Arc<str> = "the parent's".into();
+        replace(&parent, "x", handle.cast_const(), kept.clone()).unwrap();
+        replace(&child, "x", handle.cast_const(), "the child's".into()).unwrap();
+        assert_eq!(Arc::strong_count(&kept), 2, "what the parent made is left alone");
+        remove(&child, "x", handle).unwrap();
+        let (code, _) = status(replace(&child, "x", handle.cast_const(), "late".into()));
+        assert_eq!(code, SPARKLE_ERROR_INVALID_HANDLE as i32);
     }
 
     #[test]

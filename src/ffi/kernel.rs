@@ -227,7 +227,7 @@ impl sparkle_argument_info {
 ///
 /// # Safety
 /// If `name` is not NULL, it points to a NUL-terminated string that is not modified during `'a`.
-unsafe fn kernel_name<'a>(name: *const c_char) -> Outcome<Option<&'a str>> {
+pub(super) unsafe fn kernel_name<'a>(name: *const c_char) -> Outcome<Option<&'a str>> {
     if name.is_null() {
         return Ok(None);
     }

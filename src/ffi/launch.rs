@@ -17,7 +17,7 @@ use crate::allocate;
 use crate::device::{Arg, Buffer, Kernel};
 use crate::error::Error;
 use crate::kernel::bind;
-use crate::kernel::tree::{Type, Value};
+use crate::kernel::tree::{self, Type, Value};
 
 /// How an argument is passed to a kernel.
 #[repr(i32)]
@@ -103,9 +103,9 @@ pub unsafe extern "C" fn sparkle_kernel_launch(
         // SAFETY: C's promise for the three extents.
         let extents = self::extents(&kernel, unsafe { pointer::input("extents", extents, 3)? })?;
         // SAFETY: C's promise for the arguments.
-        let given = unsafe { self::given(call, &kernel, args, args_len)? };
+        let given = unsafe { self::given(call, kernel.tree(), args, args_len)? };
         // SAFETY: C's promise for the memory of the arrays, which stays valid during the call.
-        let mut args = unsafe { self::args(&kernel, &given)? };
+        let mut args = unsafe { self::args(kernel.tree(), &given)? };
         let device = device::resolve(call, device)?;
         let extents = &extents[..kernel.tree().dims];
         timing::keep(device.launch_inside(&kernel, extents, &mut args)?);
@@ -132,28 +132,31 @@ fn extents(kernel: &Kernel, given: &[i64]) -> Outcome<[usize; 3]> {
 }
 
 /// An argument, and its buffer if it has one.
-type Given = (sparkle_kernel_arg, Option<Arc<Buffer>>);
+pub(super) type Given = (sparkle_kernel_arg, Option<Arc<Buffer>>);
 
 /// C's arguments, as many as the kernel takes, with the buffers that they name.
 ///
 /// # Safety
 /// If `args` is neither NULL nor misaligned, it points to `len` structs.
-unsafe fn given(
+pub(super) unsafe fn given(
     call: &Call,
-    kernel: &Kernel,
+    kernel: &tree::Kernel,
     args: *const sparkle_kernel_arg,
     len: usize,
 ) -> Outcome<Vec<Given>> {
-    bind::check_count(kernel.tree(), len)?;
+    bind::check_count(kernel, len)?;
     let mut all = allocate::with_capacity(len, "the arguments of a kernel")?;
     if len > 0 {
         pointer::check("args", args)?;
     }
-    for (index, dummy) in bind::passed(kernel.tree()).enumerate() {
+    for (index, dummy) in bind::passed(kernel).enumerate() {
         // SAFETY: the caller promises `len` structs, which is as many as there are dummies.
         let given = unsafe { pointer::read_struct_at(args, index)? };
         let buffer = match given.form {
-            BUFFER => Some(handle::get(call, &format!("kernel argument \"{}\"", dummy.name), given.buffer)?),
+            BUFFER => {
+                let name = format!("{} \"{}\"", what(kernel), dummy.name);
+                Some(handle::get(call, &name, given.buffer)?)
+            }
             _ => None,
         };
         all.push((given, buffer));
@@ -161,15 +164,20 @@ unsafe fn given(
     Ok(all)
 }
 
-/// C's arguments for a kernel.
+/// What messages call an argument.
+fn what(kernel: &tree::Kernel) -> &'static str {
+    if kernel.is_epilogue { "epilogue argument" } else { "kernel argument" }
+}
+
+/// C's arguments for a kernel or epilogue.
 ///
 /// # Safety
 /// Each array in them is memory as [`Arg::array`] wants it during `'a`.
-unsafe fn args<'a>(kernel: &Kernel, given: &'a [Given]) -> Outcome<Vec<Arg<'a>>> {
+pub(super) unsafe fn args<'a>(kernel: &tree::Kernel, given: &'a [Given]) -> Outcome<Vec<Arg<'a>>> {
     let mut all = allocate::with_capacity(given.len(), "the arguments of a kernel")?;
-    for (dummy, (given, buffer)) in bind::passed(kernel.tree()).zip(given) {
+    for (dummy, (given, buffer)) in bind::passed(kernel).zip(given) {
         // SAFETY: as the caller promises.
-        all.push(unsafe { arg(&dummy.name, given, buffer.as_deref())? });
+        all.push(unsafe { arg((what(kernel), &dummy.name), given, buffer.as_deref())? });
     }
     Ok(all)
 }
@@ -187,15 +195,19 @@ pub(super) fn element_type(number: i32) -> Option<Type> {
 ///
 /// # Safety
 /// As [`args`].
-unsafe fn arg<'a>(name: &str, given: &sparkle_kernel_arg, buffer: Option<&'a Buffer>) -> Outcome<Arg<'a>> {
+unsafe fn arg<'a>(
+    (called, name): (&'static str, &str),
+    given: &sparkle_kernel_arg,
+    buffer: Option<&'a Buffer>,
+) -> Outcome<Arg<'a>> {
     let wrong = |what: &str, value: i64, expected: &str| {
-        Err(Error::invalid("kernel argument", format!("\"{name}\" with {what} = {value}"), expected).into())
+        Err(Error::invalid(called, format!("\"{name}\" with {what} = {value}"), expected).into())
     };
     let Some(ty) = element_type(given.r#type) else {
         return wrong("type", given.r#type.into(), "a sparkle_type, 0 to 4");
     };
     if let Some(buffer) = buffer {
-        return part(name, ty, given, buffer);
+        return part((called, name), ty, given, buffer);
     }
     if !given.buffer.is_null() || given.offset != 0 {
         return wrong("form", given.form.into(), "SPARKLE_ARG_BUFFER, because it has a buffer or an offset");
@@ -219,9 +231,14 @@ unsafe fn arg<'a>(name: &str, given: &sparkle_kernel_arg, buffer: Option<&'a Buf
 }
 
 /// A part of a buffer as the dummy `name`.
-fn part<'a>(name: &str, ty: Type, given: &sparkle_kernel_arg, buffer: &'a Buffer) -> Outcome<Arg<'a>> {
+fn part<'a>(
+    (called, name): (&'static str, &str),
+    ty: Type,
+    given: &sparkle_kernel_arg,
+    buffer: &'a Buffer,
+) -> Outcome<Arg<'a>> {
     let wrong = |what: String, expected: String| {
-        Err(Error::invalid("kernel argument", format!("\"{name}\" with {what}"), expected).into())
+        Err(Error::invalid(called, format!("\"{name}\" with {what}"), expected).into())
     };
     if !given.address.is_null() {
         return wrong("an address and a buffer".to_owned(), "one of them".to_owned());

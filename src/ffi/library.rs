@@ -6,10 +6,13 @@ use std::sync::Arc;
 use super::boundary::{self, c_string};
 use super::buffer::sparkle_buffer;
 use super::device::{self, sparkle_device};
+use super::epilogue::sparkle_epilogue;
+use super::group::{sparkle_group, sparkle_group_plan};
 use super::handle;
 use super::kernel::sparkle_kernel;
 use super::pipeline::{sparkle_pipeline, sparkle_slot, sparkle_ticket};
 use super::plan::sparkle_plan;
+use super::pointer::{self, MAX_STRUCT_SIZE};
 use super::status::{self, sparkle_status};
 use crate::error::Error;
 use crate::log::Level;
@@ -41,6 +44,29 @@ pub extern "C" fn sparkle_version_string() -> *const c_char {
     boundary!(|_call| { Ok(VERSION.as_ptr()) })
 }
 
+/// Fills the `size` bytes at `out`, a struct of this header that begins with a field `size`, with zeros, and sets that
+/// field. In most structs zero means the default; the others have a function of their own. The header has a function for
+/// each struct: `sparkle_timing_init(&timing)`.
+///
+/// SPARKLE_ERROR_INVALID_ARGUMENT if no struct has `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_struct_init(out: *mut c_void, size: usize) -> sparkle_status {
+    boundary!(|_call| {
+        let out = out.cast::<usize>();
+        pointer::check("out", out)?;
+        if !(size_of::<usize>()..=MAX_STRUCT_SIZE).contains(&size) {
+            let expected = format!("{} to {MAX_STRUCT_SIZE}, the size of a struct", size_of::<usize>());
+            return Err(Error::invalid("size", size, expected).into());
+        }
+        // SAFETY: neither NULL nor misaligned, as just checked; C promises that `size` bytes, a usize at least, are writable.
+        unsafe {
+            out.cast::<u8>().write_bytes(0, size);
+            out.write(size);
+        }
+        Ok(())
+    })
+}
+
 /// A short description of a status, as static text; "unknown status" for any other number.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_status_string(status: i32) -> *const c_char {
@@ -54,9 +80,10 @@ pub extern "C" fn sparkle_last_error() -> *const c_char {
     boundary!(|_call| { Ok(boundary::last_error()) })
 }
 
-/// Receives a log message: level 0 is debug (decisions and their reasons), 1 info, 2 warning. `user` is the pointer
-/// that was passed to sparkle_set_log_callback. Any thread may call it, several at once. It may call Sparkle. It must
-/// return normally: no longjmp, no C++ exception. `message` is valid during the call only.
+/// Receives a log message: level 0 is debug (a record of each call; decisions and their reasons), 1 info, 2 warning.
+/// docs/log.md describes the records. `user` is the pointer that was passed to sparkle_set_log_callback. Any thread may
+/// call it, several at once. It may call Sparkle, but must not wait for the job whose record it gets. It must return
+/// normally: no longjmp, no C++ exception. `message` is valid during the call only.
 pub type sparkle_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user: *mut c_void)>;
 
@@ -114,18 +141,21 @@ pub extern "C" fn sparkle_get_num_threads() -> i32 {
     boundary!(|_call| { Ok(crate::num_threads().try_into().unwrap_or(i32::MAX)) })
 }
 
-/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots and tickets; their handles become
-/// invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
+/// Ends the library's threads and frees all devices, plans, kernels, pipelines, slots, tickets and groups; their handles
+/// become invalid. It cancels jobs that have not started and waits for the others. Running calls end normally. It may be
 /// called any number of times, and Sparkle can be used again afterwards. It does not affect the reference interface,
 /// which gpu_cleanup_opengl ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparkle_finalize() -> sparkle_status {
     boundary!(|call| {
+        handle::clear::<sparkle_group_plan>(call)?;
+        handle::clear::<sparkle_group>(call)?;
         handle::clear::<sparkle_slot>(call)?;
         handle::clear::<sparkle_pipeline>(call)?;
         handle::clear::<sparkle_ticket>(call)?;
         handle::clear::<sparkle_plan>(call)?;
         handle::clear::<sparkle_kernel>(call)?;
+        handle::clear::<sparkle_epilogue>(call)?;
         handle::clear::<sparkle_buffer>(call)?;
         handle::clear::<sparkle_device>(call)?;
         device::forget_auto(call)?;

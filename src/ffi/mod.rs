@@ -1,11 +1,11 @@
 //! Layer 8: the C ABI.
 //!
-//! Only C, Fortran and tests call it; no other module does. It may use `device` and the layers below it, but no engine
-//! (`cpu`, `gl`). It converts what C passes (pointers, lengths, ids) into slices, validated problems and owned values,
+//! Only C, Fortran and tests call it; no other module does. It may use `ranks`, `device` and the layers below them, but no
+//! engine (`cpu`, `gl`). It converts what C passes (pointers, lengths, ids) into slices, validated problems and owned values,
 //! calls `device`, and converts the result into a status.
 //!
 //! There is no algorithm here, and no exported function anywhere else. The names are those of C. `build.rs` generates
-//! `include/sparkle.h` from these files, so the doc comments of the functions are the comments of the header.
+//! `include/sparkle.h` and `include/sparkle_reference.h` from these files, so the doc comments of the functions are the comments of the header.
 //!
 //! # What C must guarantee for every function
 //!
@@ -66,17 +66,25 @@ mod text;
 
 pub mod architecture;
 pub mod buffer;
+pub mod conv1d;
 pub mod conv2d;
+pub mod conv2d_forms;
 pub mod device;
+pub mod epilogue;
 pub mod gemm;
+pub mod group;
+pub mod group_gemm;
 pub mod helpers;
 pub mod kernel;
 pub mod launch;
 pub mod library;
+pub mod loops;
 pub mod pipeline;
 pub mod plan;
+pub mod predict;
 pub mod reference;
 pub mod shares;
 pub mod status;
 pub mod timing;
+pub mod transport;
 pub mod tuning_history;

@@ -10,8 +10,9 @@ use super::boundary::{self, Call};
 use super::reference::gpu_buffer_t;
 use super::status::sparkle_status::{self, *};
 use super::{
-    architecture::*, buffer::*, conv2d::*, device::*, gemm::*, helpers::*, kernel::*, launch::*, library::*,
-    pipeline::*, plan::*, reference::*, shares::*, timing::*, tuning_history::*,
+    architecture::*, buffer::*, conv1d::*, conv2d::*, conv2d_forms::*, device::*, epilogue::*, gemm::*,
+    group::*, group_gemm::*, helpers::*, kernel::*, launch::*, library::*, loops::*, pipeline::*, plan::*,
+    predict::*, reference::*, shares::*, timing::*, tuning_history::*,
 };
 
 thread_local! {
@@ -110,7 +111,15 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_shader_source(null(), null(), null_mut(), 0, null_mut());
         sparkle_tuning_history_load(0, null(), null(), null_mut());
         sparkle_tuning_history_save(0, null(), null(), null());
+        sparkle_struct_init(null_mut(), 0);
         sparkle_conv2d_desc_init(null_mut());
+        sparkle_conv2d_desc_init_sized(null_mut(), 0);
+        sparkle_conv2d_f64(d, null(), null(), 0, null(), 0, null(), 0, null_mut(), 0);
+        sparkle_conv2d_or_nan(null(), f, 0, f, 0, f, 0, m, 0);
+        sparkle_conv1d_desc_init(null_mut());
+        sparkle_conv1d_as_conv2d(null(), null_mut());
+        sparkle_conv1d(d, null(), f, 0, f, 0, f, 0, m, 0);
+        sparkle_plan_set_weights(h, f, 0, f, 0);
         sparkle_conv2d_output_size(null(), null_mut(), null_mut());
         sparkle_conv2d(d, null(), f, 0, f, 0, f, 0, m, 0);
         sparkle_sgemm(d, null(), f, 0, f, 0, m, 0);
@@ -129,6 +138,14 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_kernel_diagnostics(null_mut(), null_mut(), 0, null_mut());
         sparkle_kernel_destroy(null_mut());
         sparkle_kernel_launch(d, null_mut(), null(), null(), 0);
+        sparkle_epilogue_compile(null(), 0, null(), null_mut());
+        sparkle_epilogue_compile_file(null(), null(), null_mut());
+        sparkle_epilogue_destroy(null_mut());
+        sparkle_plan_create_fused(d, null(), f, 0, f, 0, null_mut(), null_mut());
+        sparkle_plan_execute_fused(h, f, 0, m, 0, null(), 0);
+        sparkle_plan_execute_fused_buffers(h, null_mut(), 0, null_mut(), 0, null(), 0);
+        sparkle_sgemm_fused(d, null(), f, 0, f, 0, m, 0, null_mut(), null(), 0);
+        sparkle_sgemm_fused_buffers(d, null(), null_mut(), 0, null_mut(), 0, null_mut(), 0, null_mut(), null(), 0);
         sparkle_buffer_create(d, 0, 0, null_mut());
         sparkle_buffer_write(null_mut(), 0, null(), 0);
         sparkle_buffer_read(null_mut(), 0, null_mut(), 0);
@@ -147,8 +164,22 @@ fn a_panic_in_any_function_returns_its_failure_value_and_the_next_call_works() {
         sparkle_slot_memory(null_mut(), null_mut(), null_mut());
         sparkle_slot_submit(null_mut(), null_mut());
         sparkle_slot_release(null_mut());
+        sparkle_plan_loops(null_mut(), null(), null_mut());
         sparkle_last_timing(null_mut());
         sparkle_last_shares(null_mut(), 0, null_mut());
+        sparkle_device_predict(null_mut(), null(), null_mut(), 0, null_mut());
+        sparkle_group_create(d, null(), null_mut());
+        sparkle_group_rank(null_mut(), null_mut(), null_mut());
+        sparkle_group_progress(null_mut());
+        sparkle_group_destroy(null_mut());
+        sparkle_group_plan_create(null_mut(), null(), 0, 0.0, f, 0, f, 0, null_mut());
+        sparkle_group_plan_part(null_mut(), -1, null_mut());
+        sparkle_group_plan_execute(null_mut(), f, 0, m, 0);
+        sparkle_group_plan_begin(null_mut(), f, 0);
+        sparkle_group_plan_finish(null_mut(), f, 0, m, 0);
+        sparkle_group_plan_destroy(null_mut());
+        sparkle_group_sgemm_part(null_mut(), null(), -1, null_mut());
+        sparkle_group_sgemm(null_mut(), null(), f, 0, f, 0, m, 0);
         gpu_initialize_opengl();
         gpu_cleanup_opengl();
         gpu_is_initialized();

@@ -7,7 +7,7 @@ use super::handle::{self, Opaque, Shared, Table};
 use super::pointer;
 use super::status::sparkle_status;
 use super::timing;
-use crate::device::Conv2dPlan;
+use crate::device::{Conv2dPlan, Device};
 
 /// A prepared convolution. Any number of threads may run it at once.
 pub struct sparkle_plan {
@@ -21,6 +21,11 @@ pub(super) struct OwnedPlan {
 }
 
 impl OwnedPlan {
+    /// A plan of `device`.
+    pub(super) fn new(device: &Device, plan: Conv2dPlan) -> Self {
+        OwnedPlan { plan, dies_in_a_fork: sparkle_device::dies_in_a_fork(device) }
+    }
+
     /// The plan itself.
     pub(super) fn conv2d(&self) -> &Conv2dPlan {
         &self.plan
@@ -41,7 +46,7 @@ impl Opaque for sparkle_plan {
 }
 
 /// Prepares a convolution with constant weights and writes the plan's handle to `*out`. It chooses and builds the
-/// kernel and copies the weights `[k][c/groups][r][s]` and the bias `[k]` (NULL and length 0 if desc->bias is 0).
+/// kernel and copies the weights, in the order of desc->weights_layout, and the bias `[k]` (NULL and length 0 if desc->bias is 0).
 /// `device` NULL means "auto". The caller destroys the plan with sparkle_plan_destroy.
 ///
 /// The errors are those of sparkle_conv2d; `*out` is then untouched.
@@ -63,17 +68,43 @@ pub unsafe extern "C" fn sparkle_plan_create(
             (problem, conv2d::weights(&problem, (weights, weights_len), (bias, bias_len))?)
         };
         let device = device::resolve(call, device)?;
-        let dies_in_a_fork = sparkle_device::dies_in_a_fork(&device);
-        let plan = OwnedPlan { plan: device.plan(&problem, weights, bias)?, dies_in_a_fork };
+        let plan = OwnedPlan::new(&device, device.plan(&problem, weights, bias)?);
         // SAFETY: C's promise for `out`.
         unsafe { pointer::write("out", out, handle::insert(call, plan)?) }
     })
 }
 
-/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]`, lengths in floats. Any number of
+/// Replaces the weights and the bias of a plan, in the order that desc->weights_layout said: for programs whose weights
+/// change from step to step. Neither the device nor the algorithm is chosen again. Calls that are running and submitted
+/// jobs end with the old weights; calls and jobs that begin later have the new ones. Memory for both exists meanwhile.
+///
+/// The errors are those of sparkle_plan_create; the plan then keeps its old weights.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparkle_plan_set_weights(
+    plan: *mut sparkle_plan,
+    weights: *const f32,
+    weights_len: usize,
+    bias: *const f32,
+    bias_len: usize,
+) -> sparkle_status {
+    boundary!(|call| {
+        let owned = handle::get(call, "plan", plan)?;
+        let present = owned.conv2d();
+        // SAFETY: C's promises for both buffers.
+        let (weights, bias) =
+            unsafe { conv2d::weights(present.problem(), (weights, weights_len), (bias, bias_len))? };
+        let other =
+            OwnedPlan { plan: present.with_weights(weights, bias)?, dies_in_a_fork: owned.dies_in_a_fork };
+        handle::replace(call, "plan", plan, other)
+    })
+}
+
+/// Runs a plan and waits for its result: input `[n][c][h][w]`, output `[n][k][p][q]` or as desc->input_layout and
+/// desc->output_layout said, lengths in floats. Any number of
 /// threads may run the same plan at once, each with an output of its own.
 ///
-/// The errors are those of sparkle_conv2d; the output is then untouched.
+/// The errors are those of sparkle_conv2d; the output is then untouched. A plan with an epilogue that takes arguments is run by
+/// sparkle_plan_execute_fused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparkle_plan_execute(
     plan: *mut sparkle_plan,

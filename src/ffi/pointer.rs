@@ -199,7 +199,7 @@ pub(super) unsafe trait Growing: Sized {
 }
 
 /// An upper bound for the size of every struct; a larger `size` is invalid.
-const MAX_STRUCT_SIZE: usize = 4096;
+pub(super) const MAX_STRUCT_SIZE: usize = 4096;
 
 /// The size that the caller has set in a growing struct.
 ///
@@ -275,6 +275,38 @@ pub(super) unsafe fn write_struct<T: Growing>(pointer: *mut T, value: &T) -> Out
     // SAFETY: both are at least that long, the one by its type, the other as promised; they do not overlap, since
     // `value` belongs to the library.
     unsafe { to.add(start).copy_from_nonoverlapping(from.add(start), size.min(size_of::<T>()) - start) };
+    Ok(())
+}
+
+/// Writes the first `capacity` of `values` to an array as [`write_struct`] does. The caller has set the size of the first
+/// element; all get that size. Errors call the array `out`.
+///
+/// # Safety
+/// If `out` is neither NULL nor misaligned, the first field of its first element is readable, and `capacity` elements of
+/// the size that it says are writable. With a capacity of 0 `out` may be anything.
+pub(super) unsafe fn write_structs<T: Growing>(
+    out: *mut T,
+    capacity: usize,
+    values: impl Iterator<Item = T>,
+) -> Outcome<()> {
+    if capacity == 0 {
+        return Ok(());
+    }
+    check("out", out)?;
+    // SAFETY: as promised.
+    let size = unsafe { callers_size(out.cast_const())? };
+    if !size.is_multiple_of(align_of::<T>()) {
+        let expected = format!("sizeof({}), {}", T::NAME, size_of::<T>());
+        return Err(Error::invalid("the size of the first element of out", size, expected).into());
+    }
+    for (index, value) in values.take(capacity).enumerate() {
+        let element = out.wrapping_byte_add(index * size);
+        // SAFETY: one of the promised elements; `size` keeps it aligned and is at least that of the first field.
+        unsafe {
+            element.cast::<usize>().write(size);
+            write_struct(element, &value)?;
+        }
+    }
     Ok(())
 }
 

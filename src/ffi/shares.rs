@@ -6,7 +6,6 @@ use super::pointer::{self, Growing};
 use super::status::sparkle_status;
 use super::timing;
 use crate::device::{Dimension, Share};
-use crate::error::Error;
 
 /// What a call on "multi" was cut into.
 #[repr(i32)]
@@ -88,23 +87,8 @@ pub unsafe extern "C" fn sparkle_last_shares(
     boundary!(|_call| {
         pointer::check("out_count", out_count)?;
         let shares = timing::of_last(|run| run.shares.clone())?;
-        if capacity > 0 {
-            pointer::check("out", out)?;
-            // SAFETY: C's promise for the first element.
-            let size = unsafe { (*out).size };
-            if !size.is_multiple_of(align_of::<sparkle_share>()) {
-                let expected = format!("sizeof(sparkle_share), {}", size_of::<sparkle_share>());
-                return Err(Error::invalid("the size of the first share", size, expected).into());
-            }
-            for (index, share) in shares.iter().take(capacity).enumerate() {
-                let element = out.wrapping_byte_add(index * size);
-                // SAFETY: C's promise for the array: `capacity` elements of that size, which keeps them aligned.
-                unsafe {
-                    (&raw mut (*element).size).write(size);
-                    pointer::write_struct(element, &sparkle_share::from(share))?;
-                }
-            }
-        }
+        // SAFETY: C's promise for the array.
+        unsafe { pointer::write_structs(out, capacity, shares.iter().map(sparkle_share::from)) }?;
         // SAFETY: C's promise for `out_count`.
         unsafe { pointer::write("out_count", out_count, shares.len()) }
     })

@@ -8,8 +8,8 @@ use super::boundary::Call;
 use super::handle::Opaque;
 use super::pointer::Growing;
 use super::{
-    architecture::*, conv2d::*, device, device::*, gemm::*, kernel::*, launch::*, pipeline::*, shares::*,
-    timing::*, tuning_history::*,
+    architecture::*, conv1d::*, conv2d::*, device, device::*, gemm::*, group::*, group_gemm::*, kernel::*,
+    launch::*, loops::*, pipeline::*, predict::*, shares::*, timing::*, transport::*, tuning_history::*,
 };
 use crate::device::{Device, Run, Ticket};
 use crate::report::{PipelineStats, Timing};
@@ -22,14 +22,21 @@ fn first_sizes_are_those_of_the_first_header() {
         (sparkle_architecture::NAME, sparkle_architecture::FIRST_SIZE, 144),
         (sparkle_shader_options::NAME, sparkle_shader_options::FIRST_SIZE, 32),
         (sparkle_tuning_record::NAME, sparkle_tuning_record::FIRST_SIZE, 32),
+        (sparkle_conv1d_desc::NAME, sparkle_conv1d_desc::FIRST_SIZE, 120),
         (sparkle_conv2d_desc::NAME, sparkle_conv2d_desc::FIRST_SIZE, 136),
         (sparkle_device_info::NAME, sparkle_device_info::FIRST_SIZE, 820),
         (sparkle_gemm_desc::NAME, sparkle_gemm_desc::FIRST_SIZE, 80),
+        (sparkle_group_part::NAME, sparkle_group_part::FIRST_SIZE, 56),
+        (sparkle_group_gemm_part::NAME, sparkle_group_gemm_part::FIRST_SIZE, 128),
+        (sparkle_transport::NAME, sparkle_transport::FIRST_SIZE, 80),
         (sparkle_kernel_info::NAME, sparkle_kernel_info::FIRST_SIZE, 120),
         (sparkle_argument_info::NAME, sparkle_argument_info::FIRST_SIZE, 96),
         (sparkle_kernel_arg::NAME, sparkle_kernel_arg::FIRST_SIZE, 56),
+        (sparkle_loops::NAME, sparkle_loops::FIRST_SIZE, 80),
+        (sparkle_loop_plan::NAME, sparkle_loop_plan::FIRST_SIZE, 696),
         (sparkle_pipeline_options::NAME, sparkle_pipeline_options::FIRST_SIZE, 32),
         (sparkle_pipeline_stats::NAME, sparkle_pipeline_stats::FIRST_SIZE, 112),
+        (sparkle_prediction::NAME, sparkle_prediction::FIRST_SIZE, 320),
         (sparkle_share::NAME, sparkle_share::FIRST_SIZE, 80),
         (sparkle_timing::NAME, sparkle_timing::FIRST_SIZE, 416),
     ];

@@ -46,6 +46,10 @@ pub enum sparkle_status {
     /// The contents of a buffer were lost, with the device or when a call failed that wrote them. The buffer can be used
     /// again once all of it has been written.
     SPARKLE_ERROR_CONTENTS_LOST = 16,
+    /// Another rank of the group failed, so this one did nothing; the last error says which rank and why.
+    SPARKLE_ERROR_OTHER_RANK = 17,
+    /// The transport between the ranks of a group failed.
+    SPARKLE_ERROR_TRANSPORT = 18,
 }
 
 use sparkle_status::*;
@@ -71,6 +75,8 @@ impl sparkle_status {
             SPARKLE_ERROR_BUSY => c"busy",
             SPARKLE_ERROR_ENDING => c"the process is ending",
             SPARKLE_ERROR_CONTENTS_LOST => c"contents lost",
+            SPARKLE_ERROR_OTHER_RANK => c"another rank failed",
+            SPARKLE_ERROR_TRANSPORT => c"transport error",
         }
     }
 
@@ -94,6 +100,8 @@ impl sparkle_status {
             SPARKLE_ERROR_BUSY,
             SPARKLE_ERROR_ENDING,
             SPARKLE_ERROR_CONTENTS_LOST,
+            SPARKLE_ERROR_OTHER_RANK,
+            SPARKLE_ERROR_TRANSPORT,
         ];
         all.into_iter().find(|status| *status as i32 == code)
     }
@@ -117,6 +125,8 @@ impl From<&Error> for sparkle_status {
             Error::Busy { .. } | Error::InUse { .. } => SPARKLE_ERROR_BUSY,
             Error::Ending { .. } => SPARKLE_ERROR_ENDING,
             Error::ContentsLost { .. } => SPARKLE_ERROR_CONTENTS_LOST,
+            Error::OtherRank { .. } => SPARKLE_ERROR_OTHER_RANK,
+            Error::Transport { .. } => SPARKLE_ERROR_TRANSPORT,
         }
     }
 }
@@ -145,6 +155,12 @@ impl Failure {
     /// `argument` is not a valid handle; `reason` completes "argument is ...".
     pub(super) fn handle(argument: &str, reason: impl std::fmt::Display) -> Self {
         Failure { status: SPARKLE_ERROR_INVALID_HANDLE, message: format!("{argument} is {reason}") }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -192,9 +208,9 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_text() {
-        let texts: std::collections::BTreeSet<_> = (0..=16).map(text).collect();
-        assert_eq!(texts.len(), 17);
-        for code in [i32::MIN, -1, 17, i32::MAX] {
+        let texts: std::collections::BTreeSet<_> = (0..=18).map(text).collect();
+        assert_eq!(texts.len(), 19);
+        for code in [i32::MIN, -1, 19, i32::MAX] {
             assert_eq!(text(code), c"unknown status");
             assert!(!texts.contains(text(code)));
         }

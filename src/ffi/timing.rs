@@ -75,7 +75,7 @@ pub(super) fn of_last<R>(of: impl FnOnce(&Run) -> R) -> Outcome<R> {
 }
 
 /// Writes the times of this thread's last successful sparkle_conv2d, sparkle_plan_execute, sparkle_sgemm (also on
-/// buffers), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
+/// buffers, and with epilogues), sparkle_kernel_launch or sparkle_ticket_wait to `*out`, whose `size` the caller has set.
 ///
 /// SPARKLE_ERROR_INVALID_ARGUMENT if this thread has made no such call.
 #[unsafe(no_mangle)]

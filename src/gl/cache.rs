@@ -11,8 +11,8 @@ use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Building, Program};
 use crate::gl::tunables::MAX_CACHED_TEXT;
 use crate::log::Level;
-use crate::memory::Hierarchy;
 use crate::memory::tiles::Gpu;
+use crate::memory::{Ceiling, Ceilings, Hierarchy};
 use crate::problem::Conv2d;
 use crate::shader::pass_plan::ShaderSource;
 use crate::shader::tuner::Record;
@@ -154,6 +154,41 @@ pub fn hierarchy(
     let Hierarchy { flops, memory, upload, download, launch, .. } = measured;
     store.save("gl-hierarchy", &key, &[flops, memory, upload, download, launch]);
     Ok(measured)
+}
+
+/// The ceilings of a device, from the store or from `measure`.
+///
+/// # Errors
+/// Those of `measure`.
+pub fn ceilings(
+    store: &Store,
+    capabilities: &Capabilities,
+    measure: impl FnOnce() -> Result<[f64; 5]>,
+) -> Result<Ceilings> {
+    let key = capabilities.key();
+    let is_sound = |measured: &[f64; 5]| {
+        let [flops, shared, cache, memory, seen] = *measured;
+        let known = [flops, shared, memory].iter().all(sensible);
+        known && (sensible(&cache) == sensible(&seen)) && (0.0..1e15).contains(&seen)
+    };
+    let measured = match store.load("gl-ceilings", &key).filter(is_sound) {
+        Some(known) => known,
+        None => {
+            let measured = measure()?;
+            store.save("gl-ceilings", &key, &measured);
+            measured
+        }
+    };
+    let [flops, shared, cache, memory, seen] = measured;
+    let ceiling = |name, together| Ceiling { name, alone: None, together };
+    let levels = [ceiling("shared", shared), ceiling("L2", cache), ceiling("memory", memory)];
+    Ok(Ceilings {
+        threads: 0,
+        peaks: vec![ceiling("fp32", flops)],
+        levels: levels.into_iter().filter(|level| level.together > 0.0).collect(),
+        described: 0,
+        seen: (seen > 0.0).then_some(seen as usize),
+    })
 }
 
 /// The problem's tuning class: its batch is rounded down to a power of two.

@@ -11,18 +11,23 @@ mod resident;
 
 pub use resident::run_resident;
 
+use std::rc::Rc;
+
 use crate::allocate;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
 use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran, STEPS};
+use crate::gl::execution::epilogue::{Arguments, Slots, check_bindings};
 use crate::gl::execution::passes::{Buffers, Passes};
 use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::{MAX_DEPTH_SPLITS, MIN_TILED_FLOPS, OPERATIONS_PER_OUTPUT};
+use crate::kernel::fused::Fused;
 use crate::memory::tiles::{self, Gpu, Tile, TiledProducts};
 use crate::problem::{Gemm, GemmSizes};
+use crate::shader::epilogue::{self, Outputs};
 use crate::shader::iterations::{self, Part};
-use crate::shader::pass_plan::{self, Product};
+use crate::shader::pass_plan::{self, Product, ShaderSource};
 use crate::shader::source::{SGEMM_DIRECT, SGEMM_PART};
 
 /// Uniform locations of the bounds of a part of the depth.
@@ -91,6 +96,7 @@ pub fn run(
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
+    epilogue: Option<&FusedArguments<'_>>,
 ) -> Result<(&'static str, Ran)> {
     let context = programs.context().clone();
     fits(&context, problem)?;
@@ -100,10 +106,13 @@ pub fn run(
     let output = Buffer::new(&context, size_of_val(tight))?;
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&c[..c_len])?) };
     let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
-    let ran = direct(programs, problem, &matrices)?;
+    let ran = direct(programs, problem, &matrices, epilogue)?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok(ran)
 }
+
+/// An epilogue with its arguments on the device.
+pub type FusedArguments<'a> = (&'a Fused, &'a Arguments<'a>);
 
 /// Matrices on the device.
 pub struct Matrices<'a> {
@@ -123,10 +132,22 @@ pub fn direct(
     programs: &mut Programs,
     problem: &Gemm,
     matrices: &Matrices<'_>,
+    epilogue: Option<&FusedArguments<'_>>,
 ) -> Result<(&'static str, Ran)> {
     let parts = iterations::depth_parts(problem, programs.context().group().max_iterations())?;
     let kernel = if parts.len() == 1 { SGEMM_DIRECT } else { SGEMM_PART };
-    let program = programs.kernel(kernel)?;
+    let (program, slots) = match epilogue {
+        None => (programs.kernel(kernel)?, None),
+        Some((fused, arguments)) => {
+            let mut source = ShaderSource { name: kernel.name.to_owned(), text: kernel.source.to_owned() };
+            // A, B, the result, parameters and the old C come first.
+            let places = epilogue::fuse(&mut source, fused, 5, Outputs::InPlace)?;
+            check_bindings(programs.context(), fused, places.first_binding)?;
+            let program = programs.generated(&source)?;
+            let slots = Slots::new(&program, fused, &places)?;
+            (program, Some((slots, *arguments)))
+        }
+    };
     let context = programs.context();
     let GemmSizes { m, n, k, a_row, a_col, b_row, b_col, c_row, c_col } = *problem.sizes();
     let (out_row, out_col) = if c_col == 1 { (n, 1) } else { (1, m) };
@@ -138,6 +159,10 @@ pub fn direct(
         let buffers: [Option<&dyn Bind>; 5] = [Some(a), Some(b), Some(output), Some(&params), old];
         let bound = (0..).zip(buffers).filter_map(|(index, buffer)| Some((index, buffer?)));
         bound.for_each(|(index, buffer)| buffer.bind_on(context, index));
+        if let Some((slots, arguments)) = &slots {
+            context.api().use_program(program.name());
+            arguments.bind(context, slots);
+        }
     };
     let work = |part: &Part| KernelWork {
         units: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u32,
@@ -220,8 +245,9 @@ pub fn run_tiled(
     problem: &Gemm,
     (a, b, c): (&[f32], &[f32], &[f32]),
     tight: &mut [f32],
+    epilogue: Option<&FusedArguments<'_>>,
 ) -> Result<(&'static str, Ran)> {
-    let passes = passes(programs, (tile, splits), problem)?;
+    let passes = passes(programs, (tile, splits), problem, epilogue.map(|it| it.0))?;
     let context = programs.context();
     let [a_len, b_len, _] = problem.lens();
     let upload = |data: &[f32]| Buffer::with_data(context, bytemuck::cast_slice(data));
@@ -229,26 +255,38 @@ pub fn run_tiled(
     let old = if problem.beta() == 0.0 { None } else { Some(upload(&gather(problem, c)?)?) };
     let output = Buffer::new(context, size_of_val(tight))?;
     let matrices = Matrices { a: &a, b: &b, old: old.as_ref().map(|it| it as _), output: &output };
-    let ran = in_tiles(&passes, &matrices)?;
+    let ran = in_tiles(&passes, &matrices, epilogue.map(|it| it.1))?;
     output.read(bytemuck::cast_slice_mut(tight))?;
     Ok((pass_plan::gemm_name(tile), ran))
 }
 
-/// The passes that compute a product in tiles.
+/// The passes that compute a product in tiles, with an epilogue if one is given.
 ///
 /// # Errors
 /// As [`run`].
-pub fn passes(programs: &mut Programs, (tile, splits): (&Tile, usize), problem: &Gemm) -> Result<Passes> {
-    Passes::new(programs, &pass_plan::gemm(problem, tile, splits))
+pub fn passes(
+    programs: &mut Programs,
+    (tile, splits): (&Tile, usize),
+    problem: &Gemm,
+    fused: Option<&Fused>,
+) -> Result<Passes> {
+    let mut plan = pass_plan::gemm(problem, tile, splits);
+    let Some(fused) = fused else { return Passes::new(programs, &plan) };
+    let Lines { length, distance, .. } = lines(problem);
+    let outputs = Outputs::Lines { length, distance, swapped: Product::new(problem).swapped };
+    let places = epilogue::fuse_plan(&mut plan, fused, outputs)?;
+    let bytes = plan.packed * size_of::<f32>();
+    let packed = (bytes > 0).then(|| Buffer::new(programs.context(), bytes).map(Rc::new)).transpose()?;
+    Passes::fused(programs, &plan, packed, DispatchBudget::new(), (fused, &places))
 }
 
 /// Computes the product of matrices on the device in tiles.
 ///
 /// # Errors
 /// As [`run`].
-pub fn in_tiles(passes: &Passes, matrices: &Matrices<'_>) -> Result<Ran> {
+pub fn in_tiles(passes: &Passes, matrices: &Matrices<'_>, epilogue: Option<&Arguments<'_>>) -> Result<Ran> {
     let Matrices { a, b, old, output } = *matrices;
-    passes.run(&Buffers { input: b, weights: a, bias: old, output })
+    passes.run(&Buffers { input: b, weights: a, bias: old, output, epilogue })
 }
 
 /// A tight copy of C, in the order of its memory.

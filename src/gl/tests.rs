@@ -2,6 +2,7 @@
 
 mod buffers;
 pub mod displays;
+mod epilogues;
 mod fake;
 mod faults;
 mod faulty;

@@ -204,8 +204,9 @@ pub struct Launch<'a> {
     borrowed: PhantomData<&'a mut [u8]>,
 }
 
-fn wrong(name: &str, given: impl std::fmt::Display, expected: impl Into<String>) -> Error {
-    Error::invalid("kernel argument", format!("\"{name}\" with {given}"), expected)
+fn wrong(kernel: &Kernel, name: &str, given: impl std::fmt::Display, expected: impl Into<String>) -> Error {
+    let what = if kernel.is_epilogue { "epilogue argument" } else { "kernel argument" };
+    Error::invalid(what, format!("\"{name}\" with {given}"), expected)
 }
 
 /// The dummies that programs pass arguments for: all but the index arguments.
@@ -219,11 +220,14 @@ pub fn passed(kernel: &Kernel) -> impl Iterator<Item = &Argument> + Clone {
 /// [`Error::InvalidArgument`].
 pub fn check_count(kernel: &Kernel, count: usize) -> Result<()> {
     let dummies = passed(kernel).count();
-    let expected = || format!("{dummies} for kernel \"{}\"", kernel.name);
+    let (what, called) = match kernel.is_epilogue {
+        true => ("number of epilogue arguments", "epilogue"),
+        false => ("number of kernel arguments", "kernel"),
+    };
     if count == dummies {
         Ok(())
     } else {
-        Err(Error::invalid("number of kernel arguments", count, expected()))
+        Err(Error::invalid(what, count, format!("{dummies} for {called} \"{}\"", kernel.name)))
     }
 }
 
@@ -279,27 +283,32 @@ impl<'a> Launch<'a> {
                 (ArgumentKind::Scalar, Some(ArgValue::Scalar(value))) => {
                     if value.ty() != ty {
                         let given = format!("type {}", value.ty().fortran());
-                        return Err(wrong(name, given, ty.fortran()));
+                        return Err(wrong(kernel, name, given, ty.fortran()));
                     }
                     scalar = Some(value);
                 }
                 (ArgumentKind::Scalar, Some(ArgValue::Array(elements))) => {
                     let given = format!("an array of {}", elements.ty.fortran());
-                    return Err(wrong(name, given, format!("a scalar of {}", ty.fortran())));
+                    return Err(wrong(kernel, name, given, format!("a scalar of {}", ty.fortran())));
                 }
                 (ArgumentKind::Buffer(_), Some(ArgValue::Scalar(value))) => {
                     let given = format!("a scalar of {}", value.ty().fortran());
-                    return Err(wrong(name, given, format!("an array of {}", ty.fortran())));
+                    return Err(wrong(kernel, name, given, format!("an array of {}", ty.fortran())));
                 }
                 (ArgumentKind::Buffer(buffer), Some(ArgValue::Array(mut elements))) => {
                     let stored = if ty == Type::Logical { Type::Int32 } else { ty };
                     if elements.ty != ty && elements.ty != stored {
                         let given = format!("elements of type {}", elements.ty.fortran());
-                        return Err(wrong(name, given, stored.fortran()));
+                        return Err(wrong(kernel, name, given, stored.fortran()));
                     }
                     elements.ty = stored;
                     if Self::is_written(buffer) && !elements.is_writable {
-                        return Err(wrong(name, "read-only elements", "elements that may be written"));
+                        return Err(wrong(
+                            kernel,
+                            name,
+                            "read-only elements",
+                            "elements that may be written",
+                        ));
                     }
                     length = elements.len;
                     let resident = passed.and_then(|arg| arg.resident);
@@ -323,7 +332,7 @@ impl<'a> Launch<'a> {
                 BufferShape::Element { own: true } => self.points(),
                 BufferShape::Element { own: false } => 0,
                 BufferShape::Reduction(_) if len > 1 => {
-                    return Err(wrong(&argument.name, format!("{len} elements"), "1"));
+                    return Err(wrong(kernel, &argument.name, format!("{len} elements"), "1"));
                 }
                 BufferShape::Reduction(_) => 1,
                 BufferShape::Array(_) => {
@@ -333,7 +342,7 @@ impl<'a> Launch<'a> {
             };
             if (len as u128) < expected {
                 let given = format!("{len} elements");
-                return Err(wrong(&argument.name, given, format!("at least {expected}")));
+                return Err(wrong(kernel, &argument.name, given, format!("at least {expected}")));
             }
         }
         Ok(())
@@ -365,7 +374,12 @@ impl<'a> Launch<'a> {
                 let written = Self::is_written(buffer) || Self::is_written(other);
                 if written && overlap(buffer.slot, elements, other.slot, others) {
                     let given = format!("memory of \"{other_name}\"");
-                    return Err(wrong(name, given, "arrays that do not overlap where one is written"));
+                    return Err(wrong(
+                        kernel,
+                        name,
+                        given,
+                        "arrays that do not overlap where one is written",
+                    ));
                 }
             }
         }
@@ -442,7 +456,44 @@ impl<'a> Launch<'a> {
                 && *its != owner.0
             {
                 let expected = format!("the host's memory, or a buffer of the opened {}", owner.1);
-                return Err(wrong(self.name(slot), format!("a buffer of {device}"), expected));
+                return Err(wrong(self.kernel(), self.name(slot), format!("a buffer of {device}"), expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the arrays of an epilogue share no memory with the output that it is applied to: `bytes` bytes at
+    /// `address`, or memory on a device, by its identity and the offset of its first byte.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the argument.
+    pub fn check_output(
+        &self,
+        (address, bytes): (usize, usize),
+        resident: Option<(usize, usize)>,
+    ) -> Result<()> {
+        let apart = |start: usize, len: usize, other: usize| {
+            len == 0
+                || bytes == 0
+                || start >= other.saturating_add(bytes)
+                || other >= start.saturating_add(len)
+        };
+        for (slot, elements) in self.buffers.iter().enumerate() {
+            let is_apart = match (self.resident(slot), resident) {
+                (Some(it), Some((identity, offset))) => {
+                    it.identity() != identity || apart(it.offset, elements.bytes(), offset)
+                }
+                (None, None) => apart(elements.address as usize, elements.bytes(), address),
+                // The library gives nobody the addresses of buffers.
+                _ => true,
+            };
+            if !is_apart {
+                return Err(wrong(
+                    self.kernel(),
+                    self.name(slot),
+                    "memory of the output",
+                    "memory of its own",
+                ));
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ pub mod describe;
 pub mod diagnostics;
 mod file;
 mod fold;
+pub mod fused;
 pub mod glsl;
 mod lexer;
 mod parser;

@@ -3,6 +3,8 @@
 //! The system reports registers, caches and hardware threads; they never change. Rates are measured. Block sizes depend
 //! only on the former, so that measurement noise does not influence the bits of a result.
 
+use super::ceilings::Reads;
+
 /// A device's reported properties and measured rates. Rates that were not measured are zero.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Hierarchy {
@@ -22,6 +24,8 @@ pub struct Hierarchy {
     pub download: f64,
     /// Seconds from the submission of an empty job to its end.
     pub launch: f64,
+    /// Reads from each level. Zero unless they were asked for ([`Device::hierarchy`](crate::Device::hierarchy)).
+    pub reads: Reads,
     /// Hardware threads.
     pub threads: usize,
     /// The vector registers of one hardware thread.
@@ -41,6 +45,7 @@ impl Hierarchy {
         upload: 0.0,
         download: 0.0,
         launch: 0.0,
+        reads: Reads::UNKNOWN,
         threads: 0,
         registers: Registers::UNKNOWN,
         caches: Caches::UNKNOWN,

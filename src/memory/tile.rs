@@ -22,10 +22,10 @@
 use super::Registers;
 
 /// Sums in flight in two multiply-add units with a latency of four or five cycles.
-const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 8;
 
 /// Registers for elements of A: the current one and the next.
-const ELEMENTS_OF_A: usize = 2;
+pub(super) const ELEMENTS_OF_A: usize = 2;
 
 /// A tile and its reuse of loaded values.
 #[derive(Debug, Clone, Copy, PartialEq)]

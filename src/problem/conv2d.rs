@@ -1,6 +1,7 @@
 //! Two-dimensional convolutions: description, validation, sizes and work.
 
 use super::checks::{elements, exact_length, side};
+use super::layout::{TensorLayout, TensorStrides, WeightsLayout, WeightsStrides, same_padding};
 use crate::error::{Error, Result};
 
 /// The algorithm of a convolution.
@@ -56,10 +57,14 @@ pub struct Conv2dDesc {
     pub stride_h: i64,
     /// Horizontal stride, in pixels.
     pub stride_w: i64,
-    /// Rows of zeros above the image, and as many below.
+    /// Rows of zeros above the image, and as many below unless `pad_bottom` says how many.
     pub pad_h: i64,
-    /// Columns of zeros left of the image, and as many right.
+    /// Columns of zeros left of the image, and as many right unless `pad_right` says how many.
     pub pad_w: i64,
+    /// Rows of zeros below the image. `None`: as many as above.
+    pub pad_bottom: Option<i64>,
+    /// Columns of zeros right of the image. `None`: as many as left.
+    pub pad_right: Option<i64>,
     /// Vertical distance between taps of the kernel, in pixels.
     pub dilation_h: i64,
     /// Horizontal distance between taps of the kernel, in pixels.
@@ -72,6 +77,28 @@ pub struct Conv2dDesc {
     pub relu: bool,
     /// The algorithm.
     pub algorithm: Algorithm,
+    /// The order of the input in memory.
+    pub input_layout: TensorLayout,
+    /// The order of the output in memory.
+    pub output_layout: TensorLayout,
+    /// The order of the weights in memory.
+    pub weights_layout: WeightsLayout,
+}
+
+impl Conv2dDesc {
+    /// The same convolution with the padding that TensorFlow calls SAME: the output has H / stride_h rows and W /
+    /// stride_w columns, rounded up. An odd number of rows or columns of zeros has one more below, or right. Sizes
+    /// that are not valid give some padding; [`Conv2d::new`] refuses them.
+    pub fn same_padding(self) -> Self {
+        let rows = same_padding(self.h, self.r, self.stride_h, self.dilation_h).unwrap_or_default();
+        let cols = same_padding(self.w, self.s, self.stride_w, self.dilation_w).unwrap_or_default();
+        Conv2dDesc { pad_h: rows.0, pad_bottom: Some(rows.1), pad_w: cols.0, pad_right: Some(cols.1), ..self }
+    }
+
+    /// The same convolution on images in the order NHWC, input and output.
+    pub fn channels_last(self) -> Self {
+        Conv2dDesc { input_layout: TensorLayout::Nhwc, output_layout: TensorLayout::Nhwc, ..self }
+    }
 }
 
 impl Default for Conv2dDesc {
@@ -88,25 +115,37 @@ impl Default for Conv2dDesc {
             stride_w: 1,
             pad_h: 0,
             pad_w: 0,
+            pad_bottom: None,
+            pad_right: None,
             dilation_h: 1,
             dilation_w: 1,
             groups: 1,
             bias: false,
             relu: false,
             algorithm: Algorithm::Auto,
+            input_layout: TensorLayout::Nchw,
+            output_layout: TensorLayout::Nchw,
+            weights_layout: WeightsLayout::Oihw,
         }
     }
 }
 
 /// The sizes of a valid convolution, including the output.
 ///
-/// All tensors are contiguous. 0-based offsets in elements:
+/// All tensors are contiguous. 0-based offsets in elements, by layout:
 ///
-/// * input: `((n*C + c)*H + h)*W + w`
-/// * weights: `((k*(C/G) + c)*R + r)*S + s`
-/// * bias: `k`
-/// * output: `((n*K + k)*P + p)*Q + q`
+/// | tensor | offset |
+/// | --- | --- |
+/// | input, NCHW | `((n*C + c)*H + h)*W + w` |
+/// | input, NHWC | `((n*H + h)*W + w)*C + c` |
+/// | weights, OIHW | `((k*(C/G) + c)*R + r)*S + s` |
+/// | weights, HWIO | `((r*S + s)*(C/G) + c)*K + k` |
+/// | weights, OHWI | `((k*R + r)*S + s)*(C/G) + c` |
+/// | bias | `k` |
+/// | output, NCHW | `((n*K + k)*P + p)*Q + q` |
+/// | output, NHWC | `((n*P + p)*Q + q)*K + k` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Conv2dSizes {
     /// Images in the batch.
     pub n: usize,
@@ -126,20 +165,72 @@ pub struct Conv2dSizes {
     pub stride_h: usize,
     /// Horizontal stride.
     pub stride_w: usize,
-    /// Rows of zeros above and below.
+    /// Rows of zeros above.
     pub pad_h: usize,
-    /// Zero columns left and right.
+    /// Columns of zeros left.
     pub pad_w: usize,
+    /// Rows of zeros below.
+    pub pad_bottom: usize,
+    /// Columns of zeros right.
+    pub pad_right: usize,
     /// Vertical distance between taps.
     pub dilation_h: usize,
     /// Horizontal distance between taps.
     pub dilation_w: usize,
     /// Groups.
     pub groups: usize,
-    /// Output height: `(H + 2 pad_h - dilation_h (R-1) - 1) / stride_h + 1`.
+    /// Output height: `(H + pad_h + pad_bottom - dilation_h (R-1) - 1) / stride_h + 1`.
     pub p: usize,
-    /// Output width: `(W + 2 pad_w - dilation_w (S-1) - 1) / stride_w + 1`.
+    /// Output width: `(W + pad_w + pad_right - dilation_w (S-1) - 1) / stride_w + 1`.
     pub q: usize,
+    /// The order of the input.
+    pub input_layout: TensorLayout,
+    /// The order of the output.
+    pub output_layout: TensorLayout,
+    /// The order of the weights.
+    pub weights_layout: WeightsLayout,
+}
+
+impl Conv2dSizes {
+    /// Whether there is padding on any side.
+    pub fn is_padded(&self) -> bool {
+        (self.pad_h, self.pad_w, self.pad_bottom, self.pad_right) != (0, 0, 0, 0)
+    }
+
+    /// Whether there is as much padding below as above, and as much right as left.
+    pub fn is_symmetric(&self) -> bool {
+        (self.pad_h, self.pad_w) == (self.pad_bottom, self.pad_right)
+    }
+
+    /// The padded image's height and width.
+    pub fn padded(&self) -> (usize, usize) {
+        (self.h + self.pad_h + self.pad_bottom, self.w + self.pad_w + self.pad_right)
+    }
+
+    /// Whether input, output and weights are in the order NCHW, NCHW and OIHW.
+    pub fn is_plain(&self) -> bool {
+        self.has_plain_images() && self.weights_layout == WeightsLayout::Oihw
+    }
+
+    /// Whether input and output are in the order NCHW.
+    pub fn has_plain_images(&self) -> bool {
+        (self.input_layout, self.output_layout) == (TensorLayout::Nchw, TensorLayout::Nchw)
+    }
+
+    /// Distances in the input.
+    pub fn input_strides(&self) -> TensorStrides {
+        self.input_layout.strides(self.c, self.h, self.w)
+    }
+
+    /// Distances in the output.
+    pub fn output_strides(&self) -> TensorStrides {
+        self.output_layout.strides(self.k, self.p, self.q)
+    }
+
+    /// Distances in the weights.
+    pub fn weights_strides(&self) -> WeightsStrides {
+        self.weights_layout.strides(self.k, self.c / self.groups, self.r, self.s)
+    }
 }
 
 /// A valid convolution: all sizes are valid, and the size of every buffer in bytes fits in `isize`.
@@ -170,6 +261,8 @@ impl Conv2d {
         let (k, r, s) = (side("k", desc.k, 1)?, side("r", desc.r, 1)?, side("s", desc.s, 1)?);
         let (stride_h, stride_w) = (side("stride_h", desc.stride_h, 1)?, side("stride_w", desc.stride_w, 1)?);
         let (pad_h, pad_w) = (side("pad_h", desc.pad_h, 0)?, side("pad_w", desc.pad_w, 0)?);
+        let pad_bottom = side("pad_bottom", desc.pad_bottom.unwrap_or(desc.pad_h), 0)?;
+        let pad_right = side("pad_right", desc.pad_right.unwrap_or(desc.pad_w), 0)?;
         let dilation_h = side("dilation_h", desc.dilation_h, 1)?;
         let dilation_w = side("dilation_w", desc.dilation_w, 1)?;
         let groups = side("groups", desc.groups, 1)?;
@@ -178,12 +271,12 @@ impl Conv2d {
             return Err(Error::invalid("groups", groups, expected));
         }
         // Sides are below 2^31, so these sums and products cannot overflow 64 bits.
-        let p = output_side("r", h, r, stride_h, pad_h, dilation_h)?;
-        let q = output_side("s", w, s, stride_w, pad_w, dilation_w)?;
+        let p = output_side("r", h + pad_h + pad_bottom, r, stride_h, dilation_h)?;
+        let q = output_side("s", w + pad_w + pad_right, s, stride_w, dilation_w)?;
         // For an empty batch, the sizes of one image must not overflow.
         let images = n.max(1);
         elements("input size n*c*h*w", &[images, c, h, w])?;
-        elements("padded input size", &[images, c, h + 2 * pad_h, w + 2 * pad_w])?;
+        elements("padded input size", &[images, c, h + pad_h + pad_bottom, w + pad_w + pad_right])?;
         elements("weights size k*(c/groups)*r*s", &[k, c / groups, r, s])?;
         elements("output size n*k*p*q", &[images, k, p, q])?;
         let image_flops = [2, k, p, q, c / groups, r, s]
@@ -203,11 +296,16 @@ impl Conv2d {
             stride_w,
             pad_h,
             pad_w,
+            pad_bottom,
+            pad_right,
             dilation_h,
             dilation_w,
             groups,
             p,
             q,
+            input_layout: desc.input_layout,
+            output_layout: desc.output_layout,
+            weights_layout: desc.weights_layout,
         };
         Ok(Conv2d {
             sizes,
@@ -243,6 +341,21 @@ impl Conv2d {
     /// The same convolution with another algorithm.
     pub(crate) fn with_algorithm(&self, algorithm: Algorithm) -> Self {
         Conv2d { algorithm, ..*self }
+    }
+
+    /// The same convolution with input, output and weights in these orders. All lengths stay the same.
+    pub fn with_layouts(
+        &self,
+        input_layout: TensorLayout,
+        output_layout: TensorLayout,
+        weights_layout: WeightsLayout,
+    ) -> Self {
+        Conv2d { sizes: Conv2dSizes { input_layout, output_layout, weights_layout, ..self.sizes }, ..*self }
+    }
+
+    /// The same convolution with weights in the order OIHW.
+    pub(crate) fn plain_weights(&self) -> Self {
+        self.with_layouts(self.sizes.input_layout, self.sizes.output_layout, WeightsLayout::Oihw)
     }
 
     /// The same convolution for a plan that runs once, so that preparing the weights counts as much as running.
@@ -285,6 +398,44 @@ impl Conv2d {
         };
         let image_flops = self.image_flops / whole.k as u64 * k as u64;
         Conv2d { sizes: Conv2dSizes { c, k, groups, ..self.sizes }, image_flops, ..*self }
+    }
+
+    /// The same convolution of images with `h` rows and no padding above and below them.
+    ///
+    /// # Errors
+    /// As [`Conv2d::new`].
+    pub(crate) fn with_unpadded_rows(&self, h: usize) -> Result<Self> {
+        let part = Conv2d::new(Conv2dDesc { h: h as i64, pad_h: 0, pad_bottom: Some(0), ..self.desc() })?;
+        Ok(Conv2d { once: self.once, measured: self.measured, ..part })
+    }
+
+    /// Its description.
+    pub(crate) fn desc(&self) -> Conv2dDesc {
+        let sizes = &self.sizes;
+        Conv2dDesc {
+            n: sizes.n as i64,
+            c: sizes.c as i64,
+            h: sizes.h as i64,
+            w: sizes.w as i64,
+            k: sizes.k as i64,
+            r: sizes.r as i64,
+            s: sizes.s as i64,
+            stride_h: sizes.stride_h as i64,
+            stride_w: sizes.stride_w as i64,
+            pad_h: sizes.pad_h as i64,
+            pad_w: sizes.pad_w as i64,
+            pad_bottom: Some(sizes.pad_bottom as i64),
+            pad_right: Some(sizes.pad_right as i64),
+            dilation_h: sizes.dilation_h as i64,
+            dilation_w: sizes.dilation_w as i64,
+            groups: sizes.groups as i64,
+            bias: self.bias,
+            relu: self.relu,
+            algorithm: self.algorithm,
+            input_layout: sizes.input_layout,
+            output_layout: sizes.output_layout,
+            weights_layout: sizes.weights_layout,
+        }
     }
 
     /// Whether the batch has no images.
@@ -363,13 +514,11 @@ impl Conv2d {
 /// [`Error::InvalidArgument`] if the kernel is larger than the padded input.
 fn output_side(
     argument: &'static str,
-    input: usize,
+    padded: usize,
     kernel: usize,
     stride: usize,
-    pad: usize,
     dilation: usize,
 ) -> Result<usize> {
-    let padded = input + 2 * pad;
     let extent = dilation * (kernel - 1) + 1;
     if extent > padded {
         let expected = format!(
@@ -381,215 +530,4 @@ fn output_side(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(desc: Conv2dDesc) -> String {
-        Conv2d::new(desc).expect_err("should be refused").to_string()
-    }
-
-    #[test]
-    fn sizes_and_work_of_a_known_layer() {
-        let desc = Conv2dDesc {
-            n: 2,
-            c: 128,
-            h: 56,
-            w: 56,
-            k: 128,
-            r: 3,
-            s: 3,
-            stride_h: 2,
-            stride_w: 2,
-            pad_h: 1,
-            pad_w: 1,
-            ..Default::default()
-        };
-        let conv = Conv2d::new(desc).unwrap();
-        assert_eq!((conv.sizes().p, conv.sizes().q), (28, 28));
-        assert_eq!(conv.flops(), 2 * 2 * 128 * 28 * 28 * 128 * 9);
-        assert_eq!(conv.bytes(), 4 * (2 * 128 * 56 * 56 + 128 * 128 * 9 + 2 * 128 * 28 * 28));
-        assert_eq!(conv.with_batch(1).flops() * 2, conv.flops());
-    }
-
-    #[test]
-    fn parts_of_the_channels_are_the_convolutions_that_they_say() {
-        let one_group =
-            Conv2dDesc { n: 3, c: 8, h: 9, w: 9, k: 6, r: 3, s: 3, bias: true, ..Default::default() };
-        let same = |whole: Conv2dDesc, part: Conv2dDesc| {
-            assert_eq!(
-                Conv2d::new(whole).unwrap().with_channels(part.k as usize),
-                Conv2d::new(part).unwrap()
-            );
-        };
-        same(one_group, Conv2dDesc { k: 5, ..one_group });
-        // Two output channels of each of three groups, from four input channels.
-        let groups = Conv2dDesc { c: 12, groups: 3, ..one_group };
-        same(groups, Conv2dDesc { c: 8, k: 4, groups: 2, ..groups });
-        same(groups, Conv2dDesc { c: 4, k: 2, groups: 1, ..groups });
-    }
-
-    /// Different sizes everywhere, groups, bias, and strides that do not divide.
-    fn odd() -> Conv2dDesc {
-        Conv2dDesc {
-            n: 3,
-            c: 8,
-            h: 11,
-            w: 13,
-            k: 6,
-            r: 2,
-            s: 5,
-            stride_h: 2,
-            stride_w: 3,
-            pad_h: 1,
-            pad_w: 2,
-            dilation_h: 3,
-            dilation_w: 2,
-            groups: 2,
-            bias: true,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn sizes_and_work_worked_by_hand() {
-        let conv = Conv2d::new(odd()).unwrap();
-        // (11 + 2 - 3 - 1) / 2 + 1 and (13 + 4 - 8 - 1) / 3 + 1.
-        assert_eq!((conv.sizes().p, conv.sizes().q), (5, 3));
-        assert_eq!((conv.reduction(), conv.terms(), conv.weights_len()), (4 * 10, 41, 6 * 40));
-        assert_eq!((conv.input_len(), conv.output_len()), (3 * 8 * 143, 3 * 6 * 15));
-        // The channels of a group, not all channels.
-        assert_eq!(conv.flops(), 2 * (3 * 6 * 15) * 40);
-        assert_eq!(conv.bytes(), 4 * (3432 + 240 + 6 + 270));
-        let without = Conv2d::new(Conv2dDesc { bias: false, ..odd() }).unwrap();
-        assert_eq!((without.bytes(), without.terms()), (4 * (3432 + 240 + 270), 40));
-        let part = conv.with_batch(2);
-        assert_eq!((part.sizes().n, part.flops(), part.input_len()), (2, 2 * 2 * 90 * 40, 2 * 1144));
-        assert_eq!(part, Conv2d::new(Conv2dDesc { n: 2, ..odd() }).unwrap());
-        let none = conv.with_batch(0);
-        assert!(none.is_empty() && !part.is_empty() && none.with_batch(1).output_len() == 90);
-        assert_eq!((none.flops(), none.bytes(), none.weights_len()), (0, 0, 240));
-    }
-
-    #[test]
-    fn a_problem_keeps_its_options() {
-        for (bias, relu, algorithm) in [
-            (false, true, Algorithm::Direct),
-            (true, false, Algorithm::Winograd),
-            (false, false, Algorithm::Auto),
-        ] {
-            let conv = Conv2d::new(Conv2dDesc { bias, relu, algorithm, ..odd() }).unwrap();
-            assert_eq!((conv.bias(), conv.relu(), conv.algorithm()), (bias, relu, algorithm));
-            assert_eq!((conv.is_once(), conv.is_measured()), (false, false));
-            assert_eq!((conv.once().is_once(), conv.once().is_measured()), (true, false));
-            assert_eq!((conv.measured().is_once(), conv.measured().is_measured()), (false, true));
-            let direct = conv.with_algorithm(Algorithm::Direct);
-            assert_eq!(
-                direct,
-                Conv2d::new(Conv2dDesc { bias, relu, algorithm: Algorithm::Direct, ..odd() }).unwrap()
-            );
-            for same in [conv.once(), conv.measured(), direct] {
-                assert_eq!((same.sizes(), same.flops(), same.bias()), (conv.sizes(), conv.flops(), bias));
-            }
-        }
-    }
-
-    #[test]
-    fn every_bad_size_is_named_with_its_value() {
-        type Set = fn(&mut Conv2dDesc, i64);
-        let fields: [(&str, Set); 14] = [
-            ("n", |d, v| d.n = v),
-            ("c", |d, v| d.c = v),
-            ("h", |d, v| d.h = v),
-            ("w", |d, v| d.w = v),
-            ("k", |d, v| d.k = v),
-            ("r", |d, v| d.r = v),
-            ("s", |d, v| d.s = v),
-            ("stride_h", |d, v| d.stride_h = v),
-            ("stride_w", |d, v| d.stride_w = v),
-            ("pad_h", |d, v| d.pad_h = v),
-            ("pad_w", |d, v| d.pad_w = v),
-            ("dilation_h", |d, v| d.dilation_h = v),
-            ("dilation_w", |d, v| d.dilation_w = v),
-            ("groups", |d, v| d.groups = v),
-        ];
-        for (name, set) in fields {
-            for value in [-1, i64::MIN, i64::MAX, 1 << 31] {
-                let mut desc = Conv2dDesc::default();
-                set(&mut desc, value);
-                let message = refused(desc);
-                assert!(message.starts_with(&format!("{name} is {value}; expected ")), "{message}");
-            }
-            if name != "n" && !name.starts_with("pad") {
-                let mut desc = Conv2dDesc::default();
-                set(&mut desc, 0);
-                assert!(refused(desc).starts_with(&format!("{name} is 0; ")));
-            }
-        }
-    }
-
-    #[test]
-    fn kernels_that_do_not_fit_and_groups_that_do_not_divide() {
-        let small = Conv2dDesc { h: 4, w: 9, r: 3, s: 3, dilation_h: 2, ..Default::default() };
-        assert!(refused(small).starts_with("r is 3; expected a kernel no larger than the padded input"));
-        assert!(Conv2d::new(Conv2dDesc { pad_h: 1, ..small }).is_ok());
-        let grouped = Conv2dDesc { c: 6, k: 4, groups: 4, ..Default::default() };
-        assert_eq!(refused(grouped), "groups is 4; expected a divisor of c = 6 and of k = 4");
-    }
-
-    #[test]
-    fn sizes_that_overflow_are_refused() {
-        let big = i64::from(i32::MAX);
-        let input = Conv2dDesc { n: big, c: big, h: 4, ..Default::default() };
-        assert!(refused(input).starts_with("input size n*c*h*w is 2147483647 x 2147483647 x 4 x 1;"));
-        let padding =
-            Conv2dDesc { pad_h: big, pad_w: big, stride_h: big, stride_w: big, ..Default::default() };
-        assert!(refused(padding).starts_with("padded input size is "));
-        let work = Conv2dDesc { h: 1 << 30, c: 1 << 20, k: 1 << 20, ..Default::default() };
-        assert!(refused(work).starts_with("work "), "{}", refused(work));
-        // 2^65 operations for the batch, 2^62 per image; and 2^63 for two images.
-        let batch = Conv2dDesc { n: 8, h: 1 << 21, c: 1 << 20, k: 1 << 20, ..Default::default() };
-        assert!(refused(batch).starts_with("work "), "{}", refused(batch));
-        assert_eq!(Conv2d::new(Conv2dDesc { n: 2, ..batch }).unwrap().flops(), 1 << 63);
-        // An empty batch of images that are too large.
-        let large = |desc: Conv2dDesc| refused(Conv2dDesc { n: 0, ..desc });
-        assert!(large(Conv2dDesc { c: big, h: big, w: big, ..input }).starts_with("input size n*c*h*w is"));
-        assert!(
-            large(Conv2dDesc { k: big, w: 2, h: 1 << 30, ..Default::default() })
-                .starts_with("output size n*k*p*q is")
-        );
-        assert!(large(padding).starts_with("padded input size is ") && large(work).starts_with("work "));
-        let weights = Conv2dDesc { c: big, k: big, h: 8, r: 8, ..Default::default() };
-        assert!(refused(weights).starts_with("weights size k*(c/groups)*r*s is"));
-    }
-
-    /// The limit is 2^61 - 1 elements. A padded image of (2^31 - 1) (2^30 + 1) exceeds it by less than a column.
-    #[test]
-    fn padding_and_groups_are_measured_exactly() {
-        let far = i64::from(i32::MAX);
-        let desc = Conv2dDesc { stride_h: far, stride_w: far, ..Default::default() };
-        for (pad_h, pad_w) in [((1 << 30) - 1, 1 << 29), (1 << 29, (1 << 30) - 1)] {
-            let message = refused(Conv2dDesc { pad_h, pad_w, ..desc });
-            assert!(message.starts_with("padded input size is 1 x 1 x "), "{message}");
-            assert!(Conv2d::new(Conv2dDesc { pad_h: pad_h - 1, pad_w, ..desc }).is_ok());
-        }
-        // So many groups that their square would overflow the number of weights.
-        let wide = Conv2dDesc { c: 1 << 21, k: 1 << 21, groups: 1 << 21, ..Default::default() };
-        let wide = Conv2d::new(wide).unwrap();
-        assert_eq!((wide.weights_len(), wide.flops()), (1 << 21, 1 << 22));
-    }
-
-    #[test]
-    fn wrong_lengths_name_the_buffer() {
-        let conv = Conv2d::new(Conv2dDesc { bias: true, k: 3, ..Default::default() }).unwrap();
-        let message = |result: Result<()>| result.unwrap_err().to_string();
-        assert_eq!(
-            message(conv.check_weights(&[0.0; 2], Some(&[0.0; 3]))),
-            "weights length is 2 elements; expected 3 elements"
-        );
-        assert_eq!(message(conv.check_weights(&[0.0; 3], None)), "bias is missing; expected 3 elements");
-        assert_eq!(
-            message(conv.check_data(&[0.0], &[0.0; 4])),
-            "output length is 4 elements; expected 3 elements"
-        );
-    }
-}
+mod tests;

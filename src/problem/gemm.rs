@@ -80,6 +80,7 @@ impl GemmDesc {
 /// The sizes of a valid matrix product. Strides, in elements, replace layout and transposition: op(A)(i, p) is at
 /// `i*a_row + p*a_col`, op(B)(p, j) at `p*b_row + j*b_col`, C(i, j) at `i*c_row + j*c_col`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct GemmSizes {
     /// Rows of C.
     pub m: usize,

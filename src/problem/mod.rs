@@ -6,13 +6,17 @@
 //! their definition; every test and every published error compares with it.
 
 mod checks;
+mod conv1d;
 mod conv2d;
 mod gemm;
+mod layout;
 
 pub mod exact;
 pub mod oracle;
 pub(crate) mod winograd;
 
-pub(crate) use checks::{exact_length, min_length};
+pub(crate) use checks::{exact_length, min_length, side};
+pub use conv1d::Conv1dDesc;
 pub use conv2d::{Algorithm, Conv2d, Conv2dDesc, Conv2dSizes};
 pub use gemm::{Gemm, GemmDesc, GemmSizes, Layout, Transpose};
+pub use layout::{TensorLayout, TensorStrides, WeightsLayout, WeightsStrides};

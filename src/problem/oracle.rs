@@ -29,16 +29,18 @@ pub fn conv2d_row(
     let Conv2dSizes { c, h, w, r, s, groups, .. } = *problem.sizes();
     let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     let (c_group, first) = (c / groups, k / (problem.sizes().k / groups) * (c / groups));
+    let (of_input, of_weights) = (problem.sizes().input_strides(), problem.sizes().weights_strides());
     let start = bias.map_or(0.0, |bias| f64::from(bias[k]));
     row.fill(Expected { value: start, magnitude: start.abs() });
     for (ci, ri) in (0..c_group).flat_map(|ci| (0..r).map(move |ri| (ci, ri))) {
         let y = (p * stride_h + ri * dilation_h).wrapping_sub(pad_h);
-        let line = if y < h { &input[((n * c + first + ci) * h + y) * w..][..w] } else { &[] };
         for si in 0..s {
-            let weight = f64::from(weights[((k * c_group + ci) * r + ri) * s + si]);
+            let weight = f64::from(weights[of_weights.at(k, ci, ri, si)]);
             for (q, expected) in row.iter_mut().enumerate() {
                 let x = (q * stride_w + si * dilation_w).wrapping_sub(pad_w);
-                let term = weight * line.get(x).map_or(0.0, |&pixel| f64::from(pixel));
+                let inside = y < h && x < w;
+                let pixel = if inside { input[of_input.at(n, first + ci, y, x)] } else { 0.0 };
+                let term = weight * f64::from(pixel);
                 expected.value += term;
                 expected.magnitude += term.abs();
             }
@@ -50,12 +52,16 @@ pub fn conv2d_row(
     }
 }
 
-/// Computes the whole convolution, row after row.
+/// Computes the whole convolution, row after row, in the order of its output.
 pub fn conv2d(problem: &Conv2d, input: &[f32], weights: &[f32], bias: Option<&[f32]>) -> Vec<Expected> {
-    let Conv2dSizes { k, p, q, .. } = *problem.sizes();
+    let Conv2dSizes { n, k, p, q, .. } = *problem.sizes();
     let mut output = vec![Expected::default(); problem.output_len()];
-    for (index, row) in output.chunks_exact_mut(q).enumerate() {
-        conv2d_row(problem, (input, weights, bias), (index / p / k, index / p % k, index % p), row);
+    let strides = problem.sizes().output_strides();
+    let mut row = vec![Expected::default(); q];
+    for index in 0..n * k * p {
+        let (n, k, p) = (index / p / k, index / p % k, index % p);
+        conv2d_row(problem, (input, weights, bias), (n, k, p), &mut row);
+        row.iter().enumerate().for_each(|(q, expected)| output[strides.at(n, k, p, q)] = *expected);
     }
     output
 }

@@ -38,8 +38,8 @@ pub fn min_channels(m: usize) -> usize {
 /// Whether every output sees at least two rows and two columns of its kernel. The error of an output is that of its
 /// whole tile, but its bound shrinks with the number of pixels it sees.
 fn sees_enough(sizes: &Conv2dSizes) -> bool {
-    let enough = |pad: usize, side: usize| pad <= 1 && side >= 2;
-    enough(sizes.pad_h, sizes.h) && enough(sizes.pad_w, sizes.w)
+    let enough = |before: usize, after: usize, side: usize| before.max(after) <= 1 && side >= 2;
+    enough(sizes.pad_h, sizes.pad_bottom, sizes.h) && enough(sizes.pad_w, sizes.pad_right, sizes.w)
 }
 
 #[cfg(test)]
@@ -90,6 +90,8 @@ mod tests {
         for few in [
             Conv2dDesc { pad_h: 2, ..square },
             Conv2dDesc { pad_w: 2, ..square },
+            Conv2dDesc { pad_bottom: Some(2), ..square },
+            Conv2dDesc { pad_right: Some(2), ..square },
             Conv2dDesc { h: 1, ..square },
             Conv2dDesc { w: 1, ..square },
         ] {

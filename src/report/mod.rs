@@ -1,6 +1,8 @@
-//! Layer 3: the results of measurements: times, rates and traces. Every layer above may use it. It uses no other
-//! module, no devices and no threads.
+//! Layer 3: the results of measurements: times, rates and traces. Every layer above may use it. It uses
+//! the random numbers of `problem`, no devices and no threads.
 
+#[cfg(any(test, feature = "patterns"))]
+pub mod attribution;
 mod pipeline;
 mod statistics;
 mod timing;

@@ -8,7 +8,7 @@ use super::iterations;
 use super::variant::{Family, POINTWISE_PARTS, Variant, is_possible};
 use crate::memory::tiles::{Gpu, TILES, Tile};
 use crate::problem::exact::Random;
-use crate::problem::{Conv2d, Conv2dDesc};
+use crate::problem::{Conv2d, Conv2dDesc, TensorLayout, WeightsLayout};
 
 /// Numbers of parts of the reduction that are tested with each tile.
 const SPLITS: [usize; 4] = [1, 2, 3, 7];
@@ -151,8 +151,21 @@ fn tiled(tile: Tile) -> Vec<(Variant, Form)> {
     kinds
 }
 
-/// Draws sizes for `variant`, which may not support all of them.
+/// Draws sizes and layouts for `variant`, which may not support all of them.
 fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
+    let desc = plain_desc(random, variant, form);
+    let weights = [WeightsLayout::Oihw, WeightsLayout::Hwio, WeightsLayout::Ohwi];
+    let weights_layout = random.pick(&weights);
+    if form != Form::Any || matches!(variant.family, Family::Pointwise(_)) {
+        return Conv2dDesc { weights_layout, ..desc };
+    }
+    let [input_layout, output_layout] =
+        [(); 2].map(|()| random.pick(&[TensorLayout::Nchw, TensorLayout::Nhwc]));
+    Conv2dDesc { input_layout, output_layout, weights_layout, ..desc }
+}
+
+/// [`desc`] with images in NCHW and weights in OIHW.
+fn plain_desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
     let few = [1, 2, 3, 5, 7, 15];
     let many = [16, 17, 31, 33, 40];
     let flags =
@@ -167,7 +180,12 @@ fn desc(random: &mut Random, variant: &Variant, form: Form) -> Conv2dDesc {
         Family::Winograd(_) => {
             let pad = if form == Form::WholeRows { 1 } else { random.between(0, 1) };
             let (c, k) = (random.pick(&many), random.pick(&[1, 4, 5, 33, 65]));
-            Conv2dDesc { c, k, h: h + 1, w: w.max(2), r: 3, s: 3, pad_h: pad, pad_w: pad, ..base }
+            let desc = Conv2dDesc { c, k, h: h + 1, w: w.max(2), r: 3, s: 3, pad_h: pad, pad_w: pad, ..base };
+            if form == Form::WholeRows {
+                return desc;
+            }
+            let [below, right] = [(); 2].map(|()| random.pick(&[None, Some(0), Some(1)]));
+            Conv2dDesc { pad_bottom: below, pad_right: right, ..desc }
         }
         Family::Grouped(tm) => {
             let groups = random.pick(&[1, 2, 3, 8]);
@@ -205,7 +223,10 @@ fn shaped(random: &mut Random, form: Form, desc: Conv2dDesc) -> Conv2dDesc {
     let (stride_h, stride_w) = random.pick(&[(1, 1), (1, 1), (2, 2), (2, 1), (1, 3), (4, 4)]);
     let (dilation_h, dilation_w) = random.pick(&[(1, 1), (1, 1), (1, 1), (2, 1), (2, 3)]);
     let (pad_h, pad_w) = (random.between(0, r / 2 + 1), random.between(0, s / 2 + 1));
-    Conv2dDesc { r, s, stride_h, stride_w, dilation_h, dilation_w, pad_h, pad_w, ..desc }
+    let pad_bottom = Some(random.between(-1, r / 2 + 1)).filter(|&pad| pad >= 0);
+    let pad_right = Some(random.between(-1, s / 2 + 1)).filter(|&pad| pad >= 0);
+    let kernel = Conv2dDesc { r, s, stride_h, stride_w, dilation_h, dilation_w, ..desc };
+    Conv2dDesc { pad_h, pad_w, pad_bottom, pad_right, ..kernel }
 }
 
 #[cfg(test)]

@@ -144,6 +144,11 @@ pub fn measure_fma(steps: usize) -> usize {
     plain(8).then(Iterations::times(steps, plain(8))).then(plain(8)).made
 }
 
+/// Iterations of `steps` steps of `measure_shared`, whose body has eight reads.
+pub fn measure_shared(steps: usize) -> usize {
+    plain(4).then(plain(8)).then(Iterations::times(steps, plain(8))).then(plain(8)).made
+}
+
 /// Iterations of `measure_read`.
 pub fn measure_read() -> usize {
     plain(16).made
@@ -502,6 +507,7 @@ mod tests {
         }
         assert_eq!([1, 2, 32].map(split_sum), [1, 2, 32]);
         assert_eq!((pack_matrix(), measure_read(), measure_fma(3)), (5 + 5, 17, 9 + (3 * 10 + 2) + 9));
+        assert_eq!(measure_shared(3), 5 + 9 + (3 * 10 + 2) + 9);
     }
 
     /// The loops of `conv_single.comp`: slices in shared memory, or channels, rows and columns with one or two accumulators.

@@ -8,12 +8,16 @@ mod convolution;
 mod defines;
 mod gemm;
 mod measure;
+#[cfg(feature = "patterns")]
+mod patterns;
 mod plan;
 mod tile;
 
 pub use defines::GRID_X;
 pub(crate) use gemm::{Product, gemm, gemm_name};
-pub(crate) use measure::{measure_fma, measure_read};
+pub(crate) use measure::{measure_fma, measure_read, measure_reads, measure_shared};
+#[cfg(feature = "patterns")]
+pub(crate) use patterns::{patterns, requests};
 pub use plan::{BufferRole, Pass, PassPlan, ShaderSource};
 
 use super::variant::{Family, Variant};

@@ -109,13 +109,18 @@ impl Single {
             let expected = "one group, dilation 1, no bias and no ReLU: the reference interface has none";
             return Err(Error::invalid("desc", "another convolution", expected));
         }
+        if !problem.sizes().is_plain() {
+            let expected =
+                "input and output in NCHW and weights in OIHW: the reference interface has no other";
+            return Err(Error::invalid("desc", "another layout", expected));
+        }
         let image = problem.with_batch(1);
-        let longest =
-            [image.input_len(), image.weights_len(), image.output_len(), h + 2 * pad_h, w + 2 * pad_w];
+        let (high, wide) = problem.sizes().padded();
+        let longest = [image.input_len(), image.weights_len(), image.output_len(), high, wide];
         if let Some(length) = longest.into_iter().find(|&length| length >= 1 << 31) {
             return Err(Error::invalid("desc", format!("{length} elements"), "fewer than 2^31"));
         }
-        let square = r == s && stride_h == stride_w && pad_h == pad_w;
+        let square = r == s && stride_h == stride_w && pad_h == pad_w && problem.sizes().is_symmetric();
         let [x, y] = self.threads;
         let sizes = [
             ("IN_C", c),

@@ -136,8 +136,8 @@ fn winograd_forms(problem: &Conv2d) -> &'static [usize] {
 
 /// Whether each output reads only the pixel at its own position.
 fn is_one_by_one(sizes: &Conv2dSizes) -> bool {
-    let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = *sizes;
-    (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
+    let Conv2dSizes { r, s, stride_h, stride_w, .. } = *sizes;
+    (r, s, stride_h, stride_w) == (1, 1, 1, 1) && !sizes.is_padded()
 }
 
 /// The products of `problem` that the tile kernel computes. The images of a batch are adjacent in the columns.
@@ -147,8 +147,9 @@ fn products(problem: &Conv2d, tile: &Tile, family: Family) -> TiledProducts {
     let bytes = problem.bytes();
     let Conv2dSizes { n, p, q, r, s, .. } = *sizes;
     let one_by_one = is_one_by_one(sizes);
-    let gathered = family == Family::Table || !one_by_one || !(p * q).is_multiple_of(4);
-    let checked = r * s > 1 || sizes.pad_h + sizes.pad_w > 0;
+    let gathered =
+        family == Family::Table || !one_by_one || !sizes.has_plain_images() || !(p * q).is_multiple_of(4);
+    let checked = r * s > 1 || sizes.is_padded();
     match family {
         Family::Winograd(m) => {
             let frequencies = (m + 2) * (m + 2);
@@ -269,7 +270,10 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
     let columns = sizes.n * sizes.p * sizes.q;
     let Variant { family, tile, splits } = *variant;
     let rows_padded = rows.next_multiple_of(tile.bm.max(1));
-    let reach = sizes.h.max(sizes.w) + 2 * sizes.pad_h.max(sizes.pad_w);
+    let reach = {
+        let (high, wide) = sizes.padded();
+        high.max(wide)
+    };
     if columns + MARGIN > i32::MAX as usize || reach > 1 << 28 {
         return family == Family::Fallback;
     }
@@ -287,6 +291,7 @@ pub fn is_possible(problem: &Conv2d, gpu: &Gpu, variant: &Variant) -> bool {
         }
         Family::Pointwise(kg) => {
             is_one_by_one(sizes)
+                && sizes.has_plain_images()
                 && sizes.groups == 1
                 && (sizes.p * sizes.q).is_multiple_of(4)
                 && (kg..=POINTWISE_STEPS * kg).contains(&c)

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 
 use sparkle::ffi::status::sparkle_status::*;
-use sparkle::ffi::{conv2d::*, device::*, gemm::*, library::*, plan::*, shares::*, timing::*};
+use sparkle::ffi::{conv2d::*, device::*, gemm::*, library::*, plan::*, predict::*, shares::*, timing::*};
 
 use super::cases::{CANARY, Cases, open_cpu};
 use super::conv2d::{Conv, Memory};
@@ -81,6 +81,13 @@ fn the_other_functions() {
         cases.refused(null_pointer, "out is NULL", || sparkle_device_describe(0, null_mut()));
         cases.refused(null_pointer, "out is NULL", || sparkle_device_open(c"cpu".as_ptr(), null_mut()));
         cases.refused(null_pointer, "out is NULL", || sparkle_conv2d_desc_init(null_mut()));
+        cases.refused(null_pointer, "out is NULL", || sparkle_struct_init(null_mut(), 64));
+        let odd = (&raw mut timing).wrapping_byte_add(1);
+        cases.refused(invalid, "out is at address", || sparkle_struct_init(odd.cast(), 64));
+        for size in [0, 7, 4097, usize::MAX] {
+            let expected = "; expected 8 to 4096, the size of a struct";
+            cases.refused(invalid, expected, || sparkle_struct_init((&raw mut timing).cast(), size));
+        }
         cases.refused(null_pointer, "out is NULL", || sparkle_last_timing(null_mut()));
         let mut bytes = 0;
         let memory = |packed, workspace| sparkle_plan_memory(null_mut(), packed, workspace);
@@ -116,10 +123,32 @@ fn the_other_functions() {
         let mut shares = 0;
         cases.refused(null_pointer, "out_count is NULL", || sparkle_last_shares(null_mut(), 0, null_mut()));
         cases.refused(invalid, "successful calls is 0", || sparkle_last_shares(null_mut(), 0, &mut shares));
+        let mut desc = std::mem::zeroed::<sparkle_conv2d_desc>();
+        cases.refused(null_pointer, "out_count is NULL", || {
+            sparkle_device_predict(null_mut(), &desc, null_mut(), 0, null_mut())
+        });
+        cases.refused(null_pointer, "sparkle_conv2d_desc is NULL", || {
+            sparkle_device_predict(null_mut(), null(), null_mut(), 0, &mut shares)
+        });
+        cases.refused(invalid, "sparkle_conv2d_desc", || {
+            sparkle_device_predict(null_mut(), &desc, null_mut(), 0, &mut shares)
+        });
+        desc.size = size_of::<sparkle_conv2d_desc>();
+        assert_eq!(sparkle_conv2d_desc_init(&mut desc), SPARKLE_OK);
+        cases.refused(null_pointer, "out is NULL", || {
+            sparkle_device_predict(null_mut(), &desc, null_mut(), 1, &mut shares)
+        });
+        let mut prediction = std::mem::zeroed::<sparkle_prediction>();
+        for size in [0, 319, 321, 4097, usize::MAX] {
+            prediction.size = size;
+            cases.refused(invalid, "prediction", || {
+                sparkle_device_predict(null_mut(), &desc, &mut prediction, 1, &mut shares)
+            });
+        }
         for count in [i32::MIN, -1, 0, i32::MAX] {
             cases.refused(invalid, &format!("{count}; expected "), || sparkle_set_num_threads(count));
         }
-        for status in [i32::MIN, -1, 17, i32::MAX] {
+        for status in [i32::MIN, -1, 19, i32::MAX] {
             assert_eq!(CStr::from_ptr(sparkle_status_string(status)), c"unknown status");
         }
     }

@@ -7,11 +7,15 @@
 mod buffers;
 mod cases;
 mod conv2d;
+mod epilogues;
+mod forms;
 mod gemm;
+mod groups;
 mod handles;
 mod helpers;
 mod kernels;
 mod launches;
+mod loops;
 mod pipeline;
 mod reference;
 mod shaders;
@@ -24,11 +28,15 @@ fn no_function_is_forgotten() {
         include_str!("buffers.rs"),
         include_str!("cases.rs"),
         include_str!("conv2d.rs"),
+        include_str!("epilogues.rs"),
+        include_str!("forms.rs"),
         include_str!("gemm.rs"),
+        include_str!("groups.rs"),
         include_str!("handles.rs"),
         include_str!("helpers.rs"),
         include_str!("kernels.rs"),
         include_str!("launches.rs"),
+        include_str!("loops.rs"),
         include_str!("pipeline.rs"),
         include_str!("reference.rs"),
         include_str!("shaders.rs"),

@@ -4,6 +4,7 @@
 #define EVERYTHING_H
 
 #include <sparkle.h>
+#include <sparkle_reference.h>
 #include <unistd.h>
 
 #include "check.h"

@@ -1,5 +1,7 @@
 /* Floating-point environments on the device that the first argument names. Rounding, denormal flushing, traps and flags of the
  * caller vary. Results have the same bits, nothing traps, and the caller's environment is unchanged, including its flags. */
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 #include <stdint.h>

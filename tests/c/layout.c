@@ -1,5 +1,6 @@
 /* The struct layouts of the C interface: every size and offset, checked in C and in C++. */
 #include <sparkle.h>
+#include <sparkle_reference.h>
 
 #include <stdio.h>
 
@@ -46,7 +47,7 @@ FIELD(sparkle_device_info, id, 20, 32);
 FIELD(sparkle_device_info, name, 52, 256);
 FIELD(sparkle_device_info, reason, 308, 512);
 
-ASSERT(sizeof(sparkle_conv2d_desc) == 136);
+ASSERT(sizeof(sparkle_conv2d_desc) == 168);
 FIELD(sparkle_conv2d_desc, size, 0, 8);
 FIELD(sparkle_conv2d_desc, n, 8, 8);
 FIELD(sparkle_conv2d_desc, c, 16, 8);
@@ -66,6 +67,33 @@ FIELD(sparkle_conv2d_desc, bias, 120, 4);
 FIELD(sparkle_conv2d_desc, relu, 124, 4);
 FIELD(sparkle_conv2d_desc, algorithm, 128, 4);
 FIELD(sparkle_conv2d_desc, reserved, 132, 4);
+FIELD(sparkle_conv2d_desc, padding, 136, 4);
+FIELD(sparkle_conv2d_desc, input_layout, 140, 4);
+FIELD(sparkle_conv2d_desc, output_layout, 144, 4);
+FIELD(sparkle_conv2d_desc, weights_layout, 148, 4);
+FIELD(sparkle_conv2d_desc, pad_bottom, 152, 8);
+FIELD(sparkle_conv2d_desc, pad_right, 160, 8);
+
+ASSERT(sizeof(sparkle_conv1d_desc) == 120);
+FIELD(sparkle_conv1d_desc, size, 0, 8);
+FIELD(sparkle_conv1d_desc, n, 8, 8);
+FIELD(sparkle_conv1d_desc, c, 16, 8);
+FIELD(sparkle_conv1d_desc, w, 24, 8);
+FIELD(sparkle_conv1d_desc, k, 32, 8);
+FIELD(sparkle_conv1d_desc, s, 40, 8);
+FIELD(sparkle_conv1d_desc, stride, 48, 8);
+FIELD(sparkle_conv1d_desc, pad_left, 56, 8);
+FIELD(sparkle_conv1d_desc, pad_right, 64, 8);
+FIELD(sparkle_conv1d_desc, dilation, 72, 8);
+FIELD(sparkle_conv1d_desc, groups, 80, 8);
+FIELD(sparkle_conv1d_desc, bias, 88, 4);
+FIELD(sparkle_conv1d_desc, relu, 92, 4);
+FIELD(sparkle_conv1d_desc, algorithm, 96, 4);
+FIELD(sparkle_conv1d_desc, padding, 100, 4);
+FIELD(sparkle_conv1d_desc, input_layout, 104, 4);
+FIELD(sparkle_conv1d_desc, output_layout, 108, 4);
+FIELD(sparkle_conv1d_desc, weights_layout, 112, 4);
+FIELD(sparkle_conv1d_desc, reserved, 116, 4);
 
 ASSERT(sizeof(sparkle_gemm_desc) == 80);
 FIELD(sparkle_gemm_desc, size, 0, 8);

@@ -1,6 +1,7 @@
 /* Shaders from the library's sources on sums of any length. The results are correct where the device's loops are long enough;
  * otherwise the call is refused. */
 #include <sparkle.h>
+#include <sparkle_reference.h>
 
 #include <math.h>
 

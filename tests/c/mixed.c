@@ -2,6 +2,8 @@
  * deleted. Every result is correct. On some drivers a context loses its current program when another one deletes a program
  * (src/gl/forgotten.rs). */
 #define _POSIX_C_SOURCE 200809L
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 #include <pthread.h>

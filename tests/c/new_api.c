@@ -239,6 +239,45 @@ static void finalize(const char *name) {
   printf("finalize\n");
 }
 
+/* What a convolution would take on each device. */
+static void predictions(const char *gpu) {
+  sparkle_conv2d_desc desc;
+  desc.size = sizeof desc;
+  OK(sparkle_conv2d_desc_init(&desc));
+  desc.n = 2, desc.c = 8, desc.h = 16, desc.w = 16, desc.k = 8;
+  size_t count = 0;
+  sparkle_prediction all[3];
+  memset(all, 0x55, sizeof all);
+  all[0].size = sizeof all[0];
+  sparkle_device *device = NULL;
+  OK(sparkle_device_open("cpu", &device));
+  OK(sparkle_device_predict(device, &desc, all, 3, &count));
+  CHECK(count == 1 && strcmp(all[0].device, "cpu") == 0, "%zu predictions, %s", count, all[0].device);
+  CHECK(all[0].predicted_ms > 0 && all[0].predicted_ms < 1e3, "predicted %g ms", all[0].predicted_ms);
+  CHECK(all[0].measured_ms == -1 && all[0].is_next == 1 && all[0].reserved == 0 && !*all[0].reason, "a named device");
+  CHECK(all[1].size != sizeof all[1], "more than was predicted was written");
+  OK(sparkle_device_close(device));
+  /* auto has the CPU at least; one device gets the next call. */
+  OK(sparkle_device_predict(NULL, &desc, NULL, 0, &count));
+  CHECK(count >= 1, "%zu predictions", count);
+  desc.k = -1;
+  CHECK(sparkle_device_predict(NULL, &desc, NULL, 0, &count) == SPARKLE_ERROR_INVALID_ARGUMENT, "no filters");
+  CHECK(strstr(sparkle_last_error(), "k is -1"), "%s", sparkle_last_error());
+  desc.k = 8;
+  if (gpu) {
+    char selector[64];
+    snprintf(selector, sizeof selector, "multi:%s,cpu", gpu);
+    OK(sparkle_device_open(selector, &device));
+    OK(sparkle_device_predict(device, &desc, all, 3, &count));
+    CHECK(count == 2, "%zu predictions", count);
+    CHECK(strcmp(all[0].device, gpu) == 0 && strcmp(all[1].device, "cpu") == 0, "%s, %s", all[0].device, all[1].device);
+    for (int i = 0; i < 2; i++)
+      CHECK(all[i].size == sizeof all[i] && all[i].is_next == 1 && all[i].predicted_ms > 0, "prediction %d", i);
+    OK(sparkle_device_close(device));
+  }
+  printf("predictions\n");
+}
+
 /* Two images of three for the GPU, one for the CPU, by weights; then who did what. */
 static void shares(const char *gpu) {
   char selector[64];
@@ -287,6 +326,44 @@ static void threads(void) {
   printf("threads\n");
 }
 
+/* The header's initialisers: the struct's own size, then zeros; a product that can be computed. */
+static void initialisers(void) {
+#define PLAIN(name)                                                                                         \
+  do {                                                                                                      \
+    sparkle_##name it, zeros;                                                                               \
+    memset(&it, 0x55, sizeof it), memset(&zeros, 0, sizeof zeros);                                          \
+    zeros.size = sizeof zeros;                                                                              \
+    OK(sparkle_##name##_init(&it));                                                                         \
+    CHECK(memcmp(&it, &zeros, sizeof it) == 0, "sparkle_" #name);                                           \
+    CHECK(sparkle_##name##_init(NULL) == SPARKLE_ERROR_NULL_POINTER, "sparkle_" #name);                     \
+  } while (0)
+  PLAIN(device_info);
+  PLAIN(architecture);
+  PLAIN(shader_options);
+  PLAIN(tuning_record);
+  PLAIN(pipeline_options);
+  PLAIN(pipeline_stats);
+  PLAIN(loops);
+  PLAIN(loop_plan);
+  PLAIN(kernel_info);
+  PLAIN(argument_info);
+  PLAIN(kernel_arg);
+  PLAIN(timing);
+  PLAIN(share);
+  PLAIN(prediction);
+  PLAIN(transport);
+  PLAIN(group_part);
+  PLAIN(group_gemm_part);
+#undef PLAIN
+  sparkle_gemm_desc desc;
+  OK(sparkle_gemm_desc_init(&desc));
+  const float a = 3, b = 5;
+  float c = 7;
+  OK(sparkle_sgemm(NULL, &desc, &a, 1, &b, 1, &c, 1));
+  CHECK(desc.size == sizeof desc && c == 15, "%g", (double)c);
+  CHECK(sparkle_gemm_desc_init(NULL) == SPARKLE_ERROR_NULL_POINTER, "sparkle_gemm_desc");
+}
+
 int main(int argc, char **argv) {
   CHECK(argc == 2, "usage: new_api DEVICE");
   CHECK(sparkle_last_error()[0] == 0, "%s", sparkle_last_error());
@@ -294,6 +371,7 @@ int main(int argc, char **argv) {
   none.size = sizeof none;
   CHECK(sparkle_last_timing(&none) == SPARKLE_ERROR_INVALID_ARGUMENT, "a timing before any call");
   devices();
+  initialisers();
   const char *selector = strcmp(argv[1], "NULL") ? argv[1] : NULL, *name = selector ? selector : "auto";
   sparkle_device *device = NULL;
   OK(sparkle_device_open(selector, &device));
@@ -303,6 +381,8 @@ int main(int argc, char **argv) {
   closed_device(name);
   finalize(name);
   threads();
-  if (strncmp(name, "gl:", 3) == 0) shares(name);
+  const char *gpu = strncmp(name, "gl:", 3) == 0 ? name : NULL;
+  if (gpu) shares(gpu);
+  predictions(gpu);
   return 0;
 }

@@ -1,6 +1,8 @@
 /* Thread creation in the library fails from the Nth thread on. The first argument names the device. Every call succeeds or
  * reports that no thread could be created. When threads are available again, everything works. */
 #define _GNU_SOURCE
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 #include <dlfcn.h>

@@ -1,6 +1,7 @@
 /* NaN and infinities through the reference interface: its own call, the library's shader sources, and direct dispatches of its
  * kernel. An output is the sum of all products, including those with the zeros of the padding. */
 #include <sparkle.h>
+#include <sparkle_reference.h>
 
 #include <math.h>
 

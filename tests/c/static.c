@@ -1,4 +1,6 @@
 /* A statically linked program has no dynamic linker, so it can load no driver. Errors say so, and the CPU computes. */
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 static const struct conv CONV = {2, 8, 16, 17, 12, 3, 3, 1, 1, 1, 1, 1, 1, 1};

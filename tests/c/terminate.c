@@ -1,5 +1,7 @@
 /* Another library terminates the EGL display that Sparkle uses, between any two calls. Every call still succeeds. */
 #define _POSIX_C_SOURCE 200809L
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 #include <EGL/egl.h>

@@ -1,5 +1,7 @@
 /* A thread makes the first use of the device that the argument names and ends before main does. Nothing is closed or finalised. */
 #define _POSIX_C_SOURCE 200809L
+#include <sparkle_reference.h>
+
 #include "new_api.h"
 
 #include <pthread.h>

@@ -87,12 +87,15 @@ pub fn conv_desc(random: &mut Random) -> Conv2dDesc {
             stride_w: random.between(1, 3),
             pad_h: random.between(0, r),
             pad_w: random.between(0, s),
+            pad_bottom: Some(random.between(-1, r)).filter(|&pad| pad >= 0),
+            pad_right: Some(random.between(-1, s)).filter(|&pad| pad >= 0),
             dilation_h: random.between(1, 2),
             dilation_w: random.between(1, 2),
             groups: if depthwise { c } else { groups },
             bias: random.between(0, 1) == 1,
             relu: random.between(0, 1) == 1,
             algorithm: Algorithm::Direct,
+            ..Default::default()
         };
         if Conv2d::new(desc).is_ok_and(|problem| problem.flops() < 20_000_000) {
             return desc;

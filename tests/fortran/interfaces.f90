@@ -1,5 +1,5 @@
 !> Uses every public name of the reference modules as the reference declares it: argument names, types and kinds, components and
-!> constants. `fortran_programs.rs` compares the lists below with the modules. Results are checked, most of them again in other
+!> constants. `fortran_programs` compares the lists below with the modules. Results are checked, most of them again in other
 !> programs. Needs a GL device.
 module interface_cases
   use, intrinsic :: iso_c_binding, only: c_int, c_intptr_t, c_loc, c_null_ptr, c_ptr, c_size_t
@@ -15,6 +15,8 @@ module interface_cases
   use gpu_dynamic_execution, only: gpu_benchmark_shader_variants, gpu_execute_with_dynamic_shader
   use gpu_opengl_interface, only: gpu_cleanup, gpu_compile_custom_shader_fortran, gpu_compile_shaders, gpu_conv2d_params, &
     gpu_execute_conv2d_custom_fortran, gpu_execute_conv2d_ref, gpu_get_program_id, gpu_init
+  use intelligent_device_juggling, only: device_profile, discover_and_profile_devices, execute_intelligent_conv2d, &
+    juggling_strategy, juggling_system, optimize_workload_distribution, workload_partition
   use sparkle_conv2d, only: conv2d_auto, conv2d_cpu, conv2d_gpu, conv2d_select_implementation
   use sparkle_conv2d_v2, only: conv2d, conv2d_cleanup, conv2d_init, conv2d_set_profiling, conv2d_show_stats
   use sparkle_dynamic_shader_system, only: detect_gpu_architecture, find_in_cache_system, get_optimal_shader, &
@@ -70,6 +72,9 @@ contains
     type(shader_system), target :: shaders
     type(convolution_config), target :: config
     type(rdna_config), target :: rdna
+    type(device_profile), target :: profile
+    type(workload_partition), target :: part
+    type(juggling_strategy), target :: strategy
     real, pointer :: a_real
     real(real32), pointer :: a_real32
     real(real64), pointer :: a_real64
@@ -105,6 +110,24 @@ contains
     an_integer => state%clock_rate; a_logical => state%initialized; an_integer => state%max_workgroup_size
     call check(size(state%buffer_sets) == MAX_IN_FLIGHT .and. MAX_IN_FLIGHT == 3, 'three sets')
     call check(state%current_set == 1 .and. state%max_workgroup_size == 256 .and. state%clock_rate == 0, 'gpu_async_state')
+
+    a_text => profile%device_name; a_text => profile%device_type; a_real32 => profile%peak_gflops
+    a_real32 => profile%memory_bandwidth_gb; a_real32 => profile%cache_size_mb; an_integer => profile%cores
+    a_logical => profile%available; a_real32 => profile%conv2d_gflops; a_real32 => profile%gemm_gflops
+    a_real32 => profile%memory_copy_gb; an_integer => profile%optimal_tile_size; an_integer => profile%optimal_batch_size
+    a_real32 => profile%efficiency_ratio
+    call check(len(profile%device_name) == 64 .and. len(profile%device_type) == 32 .and. profile%optimal_tile_size == 64 &
+      .and. profile%optimal_batch_size == 1 .and. .not. profile%available, 'device_profile')
+    an_integer => part%device_count; an_integer => part%cpu_work_percent; an_integer => part%gpu_work_percent
+    an_integer => part%cpu_batch_size; an_integer => part%gpu_batch_size; a_logical => part%use_cpu
+    a_logical => part%use_gpu; a_real32 => part%predicted_time_ms; a_real32 => part%predicted_gflops
+    call check(part%cpu_batch_size == 1 .and. part%gpu_batch_size == 1 .and. .not. part%use_gpu, 'workload_partition')
+    strategy%cpu_profile = profile
+    strategy%gpu_profile = profile
+    strategy%current_partition = part
+    an_integer => strategy%total_runs; a_real32 => strategy%average_cpu_gflops; a_real32 => strategy%average_gpu_gflops
+    a_real32 => strategy%best_combined_gflops; a_logical => strategy%learning_mode; an_integer => strategy%exploration_runs
+    call check(strategy%learning_mode .and. strategy%exploration_runs == 10, 'juggling_strategy')
 
     params = gpu_conv2d_params(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     a_c_int => params%W_out
@@ -192,6 +215,8 @@ contains
   end subroutine on_the_cpu
 
   subroutine production()
+    type(workload_partition) :: partition
+
     call conv2d_select_implementation(device='cpu', impl_name='reference')
     call conv2d_cpu(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, kernel_size=KERNEL, &
       stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT)
@@ -209,6 +234,12 @@ contains
     call check_output('conv2d of v2')
     call conv2d_show_stats()
     call conv2d_cleanup()
+    call discover_and_profile_devices(strategy=juggling_system)
+    partition = optimize_workload_distribution(strategy=juggling_system, total_flops=1000_int64, workload_type='conv2d')
+    call check(partition%cpu_work_percent == 100, 'optimize_workload_distribution')
+    call check(execute_intelligent_conv2d(input=input, weights=weights, output=output, N=N, C=C, H=H, W=W, K=K, &
+      kernel_size=KERNEL, stride=STRIDE, pad=PAD, H_out=H_OUT, W_out=W_OUT) > 0.0_real32, 'execute_intelligent_conv2d')
+    call check_output('execute_intelligent_conv2d')
   end subroutine production
 
   subroutine on_the_gpu()

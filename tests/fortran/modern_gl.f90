@@ -66,6 +66,8 @@ contains
       relu=.true.)
     type(sparkle_device) :: device
     type(sparkle_share), allocatable :: shares(:)
+    type(sparkle_prediction), allocatable :: predictions(:)
+    integer :: stat
     type(sparkle_timing) :: timing
     real(real32) :: x(12, 9, 4, 4), w(2, 3, 2, 6), b(6), y(CV%w / 2, 7, 6, 4)
     real(real32) :: a(20, 9), bb(9, 130), c(20, 130)
@@ -84,6 +86,16 @@ contains
     call check(shares(1)%device == id .and. shares(2)%device == 'cpu', 'the devices of the shares')
     call check(all(shares%dimension == SPARKLE_DIMENSION_IMAGES) .and. all(shares%count == 2), 'two images each')
     call check(all(shares%first == [1, 3]) .and. all(shares%measured_ms > 0), 'the first images and the times')
+
+    call sparkle_predict(sparkle_conv2d_desc(n=4, c=8, h=9, w=12, k=8, r=3, s=3), predictions, device=device)
+    call check(size(predictions) == 2, 'two predictions')
+    if (size(predictions) /= 2) return
+    call check(predictions(1)%device == id .and. predictions(2)%device == 'cpu', 'the devices of the predictions')
+    call check(all(predictions%predicted_ms > 0) .and. all(predictions%is_next) .and. all(predictions%reason == ''), &
+      'they are known')
+    call check(all(predictions%measured_ms < 0), 'only auto measures')
+    call sparkle_predict(sparkle_conv2d_desc(n=4, c=8, h=9, w=12, k=8, r=30, s=3), predictions, device=device, stat=stat)
+    call check(stat == SPARKLE_ERROR_INVALID_ARGUMENT .and. size(predictions) == 0, 'a kernel larger than the image')
 
     a = reshape(data_of(size(a), 4), shape(a))
     bb = reshape(data_of(size(bb), 5), shape(bb))

@@ -6,7 +6,8 @@ use std::ptr::{null, null_mut};
 use sparkle::ffi::status::sparkle_status::{self, *};
 use sparkle::ffi::{
     architecture::*, buffer::sparkle_buffer_destroy, conv2d::*, device::*, gemm::*,
-    kernel::sparkle_kernel_destroy, library::*, pipeline::*, plan::*, reference::*, shares::*, timing::*,
+    kernel::sparkle_kernel_destroy, library::*, pipeline::*, plan::*, predict::*, reference::*, shares::*,
+    timing::*,
 };
 
 #[path = "kernels.rs"]
@@ -333,6 +334,16 @@ impl<'a> Caller<'a> {
             ([sparkle_share { size: size_of::<sparkle_share>(), ..zeroed() }; 2], 0);
         // SAFETY: the array has as many elements as it says, of the size that the first one says.
         self.world.note(unsafe { sparkle_last_shares(shares.as_mut_ptr(), 2, &mut count) });
+        let mut predictions = [sparkle_prediction { size: size_of::<sparkle_prediction>(), ..zeroed() }; 2];
+        let mut desc = sparkle_conv2d_desc { size: size_of::<sparkle_conv2d_desc>(), ..zeroed() };
+        // SAFETY: the struct is as large as it says.
+        self.world.note(unsafe { sparkle_conv2d_desc_init(&mut desc) });
+        desc.h = m as i64;
+        // SAFETY: as for the shares, and the device is one that was opened or closed by the interface.
+        self.world.note(unsafe {
+            let device = pointer(device.handle);
+            sparkle_device_predict(device, &desc, predictions.as_mut_ptr(), 2, &mut count)
+        });
     }
 
     fn pipeline(&mut self) {

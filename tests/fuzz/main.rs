@@ -2,7 +2,7 @@
 //! crashes, every status is one that the call may return, results are exact, and failed calls leave their outputs
 //! untouched.
 //!
-//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 60 by default. `SPARKLE_FUZZ_CALLS` is a number of
+//! `SPARKLE_FUZZ_SECONDS` is the time for all devices together, 30 by default. `SPARKLE_FUZZ_CALLS` is a number of
 //! calls for each device instead. `SPARKLE_FUZZ_DEVICE` names the only device. `SPARKLE_FUZZ_SEED` repeats a run, as
 //! far as threads allow. `make fuzz` runs this test under the address sanitizer; `fuzz/` makes the same calls from a
 //! fuzzer's bytes.
@@ -87,7 +87,7 @@ fn random_calls_from_four_threads() {
         devices = vec![only];
     }
     let seed = number("SPARKLE_FUZZ_SEED").unwrap_or(1);
-    let seconds = number("SPARKLE_FUZZ_SECONDS").unwrap_or(60) / devices.len() as u64;
+    let seconds = number("SPARKLE_FUZZ_SECONDS").unwrap_or(30) / devices.len() as u64;
     for device in &devices {
         let start = Instant::now();
         let calls = match number("SPARKLE_FUZZ_CALLS") {

@@ -87,7 +87,7 @@ pub struct World {
     pub memory_of_slots: RwLock<()>,
     pub calls: AtomicU64,
     pub verified: AtomicU64,
-    statuses: [AtomicU64; 17],
+    statuses: [AtomicU64; 19],
 }
 
 impl World {
@@ -127,7 +127,7 @@ impl World {
             memory_of_slots: RwLock::default(),
             calls: AtomicU64::new(0),
             verified: AtomicU64::new(0),
-            statuses: [const { AtomicU64::new(0) }; 17],
+            statuses: [const { AtomicU64::new(0) }; 19],
         }
     }
 

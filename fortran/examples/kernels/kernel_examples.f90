@@ -4,10 +4,11 @@
 module kernel_examples
   use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
   use sparkle
+  use sparkle_epilogue
   use sparkle_kernel
   implicit none
   private
-  public :: open_device, compile_kernel, numbers, report
+  public :: open_device, compile_kernel, compile_epilogue, numbers, report
 
 contains
 
@@ -33,6 +34,18 @@ contains
       call kernel%compile_file(file, name)
     end if
   end subroutine compile_kernel
+
+  !> Compiles the epilogue `name` as `compile_kernel` does.
+  subroutine compile_epilogue(epilogue, file, name)
+    type(sparkle_compiled_epilogue), intent(inout) :: epilogue
+    character(len=*), intent(in) :: file, name
+
+    if (command_argument_count() >= 2) then
+      call epilogue%compile_file(argument(2) // '/' // file, name)
+    else
+      call epilogue%compile_file(file, name)
+    end if
+  end subroutine compile_epilogue
 
   !> `count` numbers from -1 to 1 that look random, the same at each call.
   function numbers(count)

@@ -7,9 +7,7 @@ use sparkle::kernel::diagnostics::{Diagnostic, render_all};
 
 use crate::console::Console;
 use crate::failure::Failure;
-
-/// The version of the JSON document. It grows when a field changes its meaning or goes.
-const SCHEMA: u32 = 1;
+use crate::json::JsonOption;
 
 /// Compile kernel files and print all messages about them
 #[derive(clap::Args)]
@@ -17,14 +15,12 @@ pub struct Args {
     /// Files in the kernel language
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonOption,
 }
 
 #[derive(serde::Serialize)]
 struct Report {
-    schema: u32,
     ok: bool,
     files: Vec<Checked>,
 }
@@ -48,6 +44,7 @@ struct Checked {
 /// # Errors
 /// If a file cannot be read, or has errors.
 pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
+    args.json.begin(console)?;
     let (mut files, mut worst) = (Vec::new(), None);
     for path in &args.files {
         let checked = check(path).unwrap_or_else(|failure| {
@@ -62,16 +59,12 @@ pub fn run(args: &Args, console: &mut Console) -> Result<(), Failure> {
                 text: String::new(),
             }
         });
-        if !args.json {
-            print(&checked, console);
-        }
+        print(&checked, console);
         files.push(checked);
     }
     let bad = files.iter().filter(|it| !it.ok).count();
-    let report = Report { schema: SCHEMA, ok: bad == 0, files };
-    if args.json {
-        console.json(&report);
-    }
+    let report = Report { ok: bad == 0, files };
+    args.json.end(&report, console)?;
     match (worst, bad) {
         (None, 0) => Ok(()),
         (None | Some(Failure::Input(_)), _) => {

@@ -161,18 +161,39 @@ fn numbers_keep_their_bits() {
 }
 
 #[test]
+fn float16_and_integers_are_converted() {
+    let read = |descr: &str, count: usize, data: &[u8]| {
+        parse(&file(descr, "False", &format!("({count},)"), data)).unwrap().data
+    };
+    assert_eq!(
+        read("'<f2'", 3, &[0x00, 0x3c, 0x01, 0x00, 0x00, 0xfc]),
+        [1.0, 2f32.powi(-24), f32::NEG_INFINITY]
+    );
+    assert_eq!(read("'>f2'", 2, &[0x3c, 0x00, 0xc1, 0x00]), [1.0, -2.5]);
+    assert_eq!(read("'|u1'", 3, &[0, 128, 255]), [0.0, 128.0, 255.0]);
+    assert_eq!(read("'|i1'", 2, &[128, 255]), [-128.0, -1.0]);
+    assert_eq!(read("'>i4'", 2, &[0, 0, 1, 2, 255, 255, 255, 254]), [258.0, -2.0]);
+    assert_eq!(read("'<u8'", 1, &[255; 8]), [2f32.powi(64)]);
+    let columns = file("'|u1'", "True", "(2, 3)", &[0, 3, 1, 4, 2, 5]);
+    assert_eq!(parse(&columns).unwrap().data, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+}
+
+#[test]
 fn anything_else_is_refused_with_dtype_and_shape() {
     let refused = |bytes: &[u8]| parse(bytes).unwrap_err();
-    let message = refused(&file("'<i4'", "False", "(2, 3)", &[0; 24]));
-    assert_eq!(message, "dtype '<i4', shape (2, 3); expected float32 or float64");
-    assert!(refused(&file("'<f2'", "False", "(7,)", &[0; 14])).contains("dtype '<f2', shape (7,)"));
+    let message = refused(&file("'<c8'", "False", "(2, 3)", &[0; 48]));
+    assert_eq!(message, "dtype '<c8', shape (2, 3); expected float16, float32, float64 or an integer type");
     let structured = refused(&file("[('a', '<f4'), ('b', '|S2')]", "False", "(1,)", &[0; 6]));
-    assert_eq!(structured, "dtype [('a', '<f4'), ('b', '|S2')], shape (1,); expected float32 or float64");
+    assert_eq!(
+        structured,
+        "dtype [('a', '<f4'), ('b', '|S2')], shape (1,); expected float16, float32, float64 or an integer type"
+    );
     for descr in
         ["'<c8'", "'|b1'", "'<f16'", "'|V4'", "('<f4', (2,))", "'(1,)f4'", "b'<f4'", "None", "7", "{'a': 1}"]
     {
         assert!(
-            refused(&file(descr, "False", "(1,)", &[0; 16])).contains("expected float32 or float64"),
+            refused(&file(descr, "False", "(1,)", &[0; 16]))
+                .contains("expected float16, float32, float64 or"),
             "{descr}"
         );
     }

@@ -7,7 +7,7 @@ The library picks the device, or `device=` does. Errors are exceptions, all of t
 interpreter's lock. The environment variables are those of the library.
 """
 
-from ._convolution import Plan, conv2d
+from ._convolution import Plan, conv1d, conv2d
 from ._devices import (
     Device,
     DeviceInfo,
@@ -47,6 +47,7 @@ __all__ = [
     "Plan",
     "Timing",
     "Unsupported",
+    "conv1d",
     "conv2d",
     "devices",
     "finalize",

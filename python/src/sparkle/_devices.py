@@ -57,7 +57,7 @@ def _describe(index):
 
 
 class Device:
-    """An opened device: "auto", "cpu", "gl:0", "name=TEXT". Any number of threads may use it at once.
+    """An opened device: "auto", "cpu", "gl:0", "name=TEXT", "multi". Any number of threads may use it at once.
 
     "auto" is the device that SPARKLE_DEVICE names, or else, for each problem, the one predicted fastest; if a GPU fails,
     the CPU computes.

@@ -11,12 +11,16 @@ SONAME = "libsparkle.so.0"
 class Conv2dDesc(ctypes.Structure):
     """sparkle_conv2d_desc."""
 
-    _fields_ = [("size", c_size_t)] + [
-        (name, c_int64)
-        for name in (
-            "n c h w k r s stride_h stride_w pad_h pad_w dilation_h dilation_w groups".split()
-        )
-    ] + [(name, c_int32) for name in "bias relu algorithm reserved".split()]
+    _fields_ = (
+        [("size", c_size_t)]
+        + [
+            (name, c_int64)
+            for name in "n c h w k r s stride_h stride_w pad_h pad_w dilation_h dilation_w groups".split()
+        ]
+        + [(name, c_int32) for name in "bias relu algorithm reserved".split()]
+        + [(name, c_int32) for name in "padding input_layout output_layout weights_layout".split()]
+        + [("pad_bottom", c_int64), ("pad_right", c_int64)]
+    )
 
 
 class GemmDesc(ctypes.Structure):
@@ -74,11 +78,12 @@ _FUNCTIONS = {
     "sparkle_device_describe": (c_int32, [c_size_t, POINTER(DeviceInfo)]),
     "sparkle_device_open": (c_int32, [c_char_p, POINTER(c_void_p)]),
     "sparkle_device_close": (c_int32, [c_void_p]),
-    "sparkle_conv2d_desc_init": (c_int32, [POINTER(Conv2dDesc)]),
+    "sparkle_conv2d_desc_init_sized": (c_int32, [POINTER(Conv2dDesc), c_size_t]),
     "sparkle_conv2d_output_size": (c_int32, [POINTER(Conv2dDesc), POINTER(c_int64), POINTER(c_int64)]),
     "sparkle_conv2d": (c_int32, [c_void_p, POINTER(Conv2dDesc)] + 4 * [c_void_p, c_size_t]),
     "sparkle_plan_create": (c_int32, [c_void_p, POINTER(Conv2dDesc)] + 2 * [c_void_p, c_size_t] + [POINTER(c_void_p)]),
     "sparkle_plan_execute": (c_int32, [c_void_p] + 2 * [c_void_p, c_size_t]),
+    "sparkle_plan_set_weights": (c_int32, [c_void_p] + 2 * [c_void_p, c_size_t]),
     "sparkle_plan_memory": (c_int32, [c_void_p, POINTER(c_size_t), POINTER(c_size_t)]),
     "sparkle_plan_destroy": (c_int32, [c_void_p]),
     "sparkle_sgemm": (c_int32, [c_void_p, POINTER(GemmDesc)] + 3 * [c_void_p, c_size_t]),

@@ -10,9 +10,10 @@ use super::{ConvPlan, GemmShape, PackedBlock, PanelSource, Pass, STAGE_TASKS, ST
 use crate::cpu::block::{Ahead, Shared};
 use crate::cpu::buffer::Borrowed;
 use crate::cpu::feeding::l1_bytes;
-use crate::cpu::implicit_im2col::{Geometry, TapTable};
+use crate::cpu::implicit_im2col::{Geometry, Strip, TapTable};
+use crate::cpu::kernel::finish::Finish;
 use crate::cpu::kernels::{Epilogue, Kernel, MAX_TILE, Tile};
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{Team, worker};
 use crate::error::Result;
 use crate::memory::implicit_im2col::{ImplicitIm2col, PANEL_ROOM, STAGE, TaskGrid};
 
@@ -39,7 +40,7 @@ impl<K: Kernel> ConvPlan<K> {
             _ => ImplicitIm2col::cut(&geometry.columns, geometry.panels(), shape, team.size()),
         };
         let panels = geometry.panels();
-        let output = Shared::new(output);
+        let (output, finish) = (Shared::new(output), team.finish());
         let image_len = input.len() / products;
         let channels = self.problem.sizes().c / groups;
         let staged_len = self.shared_stage(team.size());
@@ -111,7 +112,7 @@ impl<K: Kernel> ConvPlan<K> {
             // SAFETY: the rows of these panels are inside of the output, which is borrowed mutably, and those of
             // different tasks do not overlap. Panels of A are packed; or weights are given, and they are packed into
             // memory that only this thread uses: its workspace, or shared memory if it is the only thread.
-            unsafe { self.strips(geometry, (a, bias), (source, panels), tile, workspace) };
+            unsafe { self.strips(geometry, (a, bias), (source, panels), tile, (workspace, finish)) };
         })
     }
 
@@ -127,7 +128,7 @@ impl<K: Kernel> ConvPlan<K> {
         (a, bias): (PackedBlock, Option<&[f32]>),
         (PanelSource { image, planes: shared }, all): (PanelSource, Range<usize>),
         map: Tile,
-        workspace: &mut [f32],
+        (workspace, finish): (&mut [f32], Finish),
     ) {
         let GemmShape { depth, step, .. } = self.shape;
         let staging = geometry.implicit.staged && shared.is_none();
@@ -184,8 +185,33 @@ impl<K: Kernel> ConvPlan<K> {
                     // are initialised by the first. Weights, packed or given, and bias reach to the map's last row.
                     unsafe {
                         self.strip((geometry, &planes), [strip, next], &ahead, &pass, map, &mut scratch);
+                        if last && finish.is_some() {
+                            finish_strip(finish, geometry, &strip, map);
+                        }
                     };
                 }
+            }
+        }
+    }
+}
+
+/// Applies the epilogue to a strip of all rows of the map.
+///
+/// # Safety
+/// The strip is done, and no other thread uses it.
+#[cold]
+unsafe fn finish_strip(finish: Finish, geometry: &Geometry, strip: &Strip, map: Tile) {
+    let Some(mut block) = finish.begin(worker()) else { return };
+    for row in 0..map.rows {
+        let start = map.start.wrapping_add(row * map.ld);
+        // SAFETY: the pixels of the strip in each row, as the caller promises.
+        unsafe {
+            if geometry.gaps() {
+                for (pixel, columns) in geometry.pixels(strip) {
+                    block.add(start.wrapping_add(pixel), columns.len());
+                }
+            } else {
+                block.add(start.wrapping_add(geometry.position(strip)), strip.cols);
             }
         }
     }

@@ -3,9 +3,10 @@
 use super::{ConvPlan, GemmShape};
 use crate::cpu::block::{Panels, Shared, multiply};
 use crate::cpu::im2col;
+use crate::cpu::kernel::finish::Finish;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
 use crate::cpu::plan::plan;
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{Team, worker};
 use crate::error::Result;
 
 impl<K: Kernel> ConvPlan<K> {
@@ -24,7 +25,7 @@ impl<K: Kernel> ConvPlan<K> {
             1 => self.shape.alone,
             threads => plan(self.kernel, &self.problem, threads),
         };
-        let output = Shared::new(output);
+        let (output, finish) = (Shared::new(output), team.finish());
         let image_len = input.len() / products;
         team.run(products * grid.tasks(), |task, workspace| {
             let (product, task) = (task / grid.tasks(), task % grid.tasks());
@@ -37,7 +38,10 @@ impl<K: Kernel> ConvPlan<K> {
             let image = &input[product * image_len..][..image_len];
             // SAFETY: the tile's elements are inside of the output, which is borrowed mutably, and tiles of different
             // tasks do not overlap.
-            unsafe { self.block((weights, product % groups, top), (image, cols.start), tile, workspace) };
+            unsafe {
+                let place = (image, cols.start);
+                self.block((weights, product % groups, top), place, tile, workspace, finish);
+            };
         })
     }
 
@@ -51,6 +55,7 @@ impl<K: Kernel> ConvPlan<K> {
         (image, left): (&[f32], usize),
         tile: Tile,
         workspace: &mut [f32],
+        finish: Finish,
     ) {
         let GemmShape { padded, depth, step, .. } = self.shape;
         let weights = &weights[group * padded * depth..][..padded * depth];
@@ -83,6 +88,9 @@ impl<K: Kernel> ConvPlan<K> {
                 unsafe {
                     let strip = Tile { start: tile.start.add(j), cols, ..tile };
                     multiply(self.kernel, count, a, (panel.as_ptr(), K::NR), strip, &epilogue, &ahead);
+                    if last {
+                        finish.tile(worker(), (strip.start, strip.ld), (strip.rows, strip.cols));
+                    }
                 }
             }
         }

@@ -89,7 +89,9 @@ impl<K: Kernel> ConvPlan<K> {
             turns = Turns::new(geometry.ahead_of_strip(planes, &next, pass.channels), tiles - 1);
         }
         for index in 0..tiles {
-            ahead.prefetch(index, each);
+            if kernel.fetches_ahead() {
+                ahead.prefetch(index, each);
+            }
             let view = if packs && index > 0 {
                 if vectors == K::NR && strip.beside == 0 && pass.given.is_none() && !gaps {
                     let i = index * K::MR;

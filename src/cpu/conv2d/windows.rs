@@ -24,8 +24,8 @@ pub struct WindowsPlan<K> {
     flops: u64,
 }
 
-/// The windows of `problem`, if they are predicted to be faster than the whole map in one pass. `once` says that weights are
-/// used once.
+/// The windows of `problem`, if they are predicted to be faster than the whole map. `once` says that weights are used only
+/// once.
 pub fn choose<K: Kernel>(kernel: K, problem: &Conv2d, once: bool) -> Option<Vec<Window>> {
     let kc = super::plan(kernel, problem, 1).kc;
     ImplicitIm2col::windows(&described().caches, columns(kernel), problem, (kc, once))

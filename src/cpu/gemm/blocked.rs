@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::product::{Product, cut};
 use super::strip::{Columns, Rows, Strip};
 use crate::cpu::block::Shared;
+use crate::cpu::kernel::finish::Finish;
 use crate::cpu::kernels::{Epilogue, Kernel, Tile};
 use crate::cpu::pack::panels;
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{Team, worker};
 use crate::error::Result;
 use crate::memory::blocking::{Blocking, Products};
 
@@ -48,7 +49,7 @@ pub fn run<K: Kernel>(
         }
     };
     let count = product.rows.div_ceil(mc) * deep;
-    let (shared, c) = (Shared::new(shared), Shared::new(c));
+    let (shared, c, finish) = (Shared::new(shared), Shared::new(c), team.finish());
     for first in (0..count).step_by(PASSES) {
         let mut steps = [0; 2 * PASSES];
         for (index, step) in (first..count).zip(steps.chunks_exact_mut(2)) {
@@ -62,7 +63,7 @@ pub fn run<K: Kernel>(
             unsafe {
                 match step % 2 {
                     0 => pass.pack(kernel, product, shared, task),
-                    _ => pass.multiply(kernel, product, (shared, c), (task, workspace)),
+                    _ => pass.multiply(kernel, product, (shared, c), (task, workspace), finish),
                 }
             }
         })?;
@@ -134,6 +135,7 @@ impl Pass {
         product: &Product,
         (shared, c): (Shared, Shared),
         (task, workspace): (usize, &mut [f32]),
+        finish: Finish,
     ) {
         let depth = self.depths.len();
         let grid = self.grid(kernel, product);
@@ -162,6 +164,10 @@ impl Pass {
             let tile = Tile { start, ld: product.ld, rows: rows.len(), cols: width::<K>(cols.end - j) };
             // SAFETY: the caller vouches for the block of A and for C. Rows and columns of tasks do not overlap.
             unsafe { strip.multiply(kernel, &mut columns, j, tile) };
+            if self.depths.end == product.depth {
+                // SAFETY: all of the depth has been added, and only this task uses the tile.
+                unsafe { finish.tile(worker(), (tile.start, tile.ld), (tile.rows, tile.cols)) };
+            }
             j += tile.cols;
         }
     }

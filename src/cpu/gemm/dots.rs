@@ -3,7 +3,7 @@
 use super::product::Product;
 use crate::cpu::block::Shared;
 use crate::cpu::kernels::{DOT_LANES, Dots, Kernel};
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{Team, worker};
 use crate::error::Result;
 use crate::memory::blocking::MAX_DOT_VECTORS;
 
@@ -35,7 +35,7 @@ pub fn run<K: Kernel>(
     assert!(many.depth == 1 && many.data.len() >= (lines - 1) * many.line + depth);
     assert!(few.depth > 1 || few.data.len() >= (vectors - 1) * few.line + depth);
     let each = lines_each(lines, team.size());
-    let c = Shared::new(c);
+    let (c, finish) = (Shared::new(c), team.finish());
     team.run(lines.div_ceil(each), |task, workspace| {
         let first = task * each;
         let (few, vector) = if few.depth == 1 {
@@ -70,5 +70,10 @@ pub fn run<K: Kernel>(
             // holds its rows and columns, and borrows it mutably. Each task has lines of its own.
             unsafe { kernel.dots(&dots) };
         }
+        let some = each.min(lines - first);
+        let start = c.start().wrapping_add(first * c_line);
+        let shape = if c_vector == 1 { (some, vectors) } else { (vectors, some) };
+        // SAFETY: these lines are done, and only this task uses them. One of the distances is 1.
+        unsafe { finish.tile(worker(), (start, c_line.max(c_vector)), shape) };
     })
 }

@@ -18,9 +18,9 @@
 //! Products with few rows or columns, or with little depth, have loops of their own ([`dots`], [`sweep`]). [`Method`]
 //! chooses.
 
-mod blocked;
+pub(super) mod blocked;
 mod dots;
-mod product;
+pub(super) mod product;
 mod small;
 mod strip;
 mod sweep;
@@ -54,6 +54,9 @@ pub fn run<K: Kernel>(
     assert!(c.len() >= (product.rows - 1) * product.ld + product.cols);
     if problem.is_scaling() {
         scale(&product, problem.beta(), c);
+        let shape = (product.rows, product.cols);
+        // SAFETY: all of C is done, and nothing else uses it.
+        unsafe { team.finish().tile(0, (c.as_mut_ptr(), product.ld), shape) };
         return Ok(());
     }
     let factors = (problem.alpha(), problem.beta());

@@ -10,7 +10,7 @@ use super::product::Product;
 use crate::cpu::block::{Ahead, Panels, Shared, multiply};
 use crate::cpu::kernels::{Epilogue, Kernel, Panel, Tile};
 use crate::cpu::pack::panels;
-use crate::cpu::pool::Team;
+use crate::cpu::pool::{Team, worker};
 use crate::error::Result;
 use crate::memory::blocking::{WORKSPACE, even};
 
@@ -28,7 +28,7 @@ pub fn run<K: Kernel>(
     let height = even(rows, rows.div_ceil(if team.size() == 1 { 1 } else { 4 * team.size() }), K::MR);
     let (across, down) = (cols.div_ceil(width), rows.div_ceil(height));
     assert!(width * depth <= WORKSPACE && a.data.len() > (rows - 1) * a.line + (depth - 1) * a.depth);
-    let c = Shared::new(c);
+    let (c, finish) = (Shared::new(c), team.finish());
     team.run(across * down, |task, workspace| {
         let cols = task % across * width..cols.min((task % across + 1) * width);
         let rows = task / across * height..rows.min((task / across + 1) * height);
@@ -47,6 +47,9 @@ pub fn run<K: Kernel>(
                     multiply(kernel, depth, a, (panel.as_ptr(), K::NR), tile, &epilogue, &Ahead::NOTHING)
                 };
             }
+            let start = c.start().wrapping_add(i * ld + cols.start);
+            // SAFETY: these rows and columns are done, and only this task uses them.
+            unsafe { finish.tile(worker(), (start, ld), (K::MR.min(rows.end - i), cols.len())) };
         }
     })
 }

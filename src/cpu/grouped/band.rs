@@ -89,7 +89,7 @@ pub fn fill<K: Kernel>(
 /// vectors reach into. These places are the same for all channels, so this is called once for each block.
 pub fn clear(sizes: &Conv2dSizes, shape: &GroupedShape, block: &OutputBlock, band: &mut [f32]) {
     let whole = (block.rows.len(), block.cols.len()) == (shape.rows, shape.cols);
-    let dense = (sizes.pad_h, sizes.pad_w, sizes.stride_w) == (0, 0, 1) && !shape.flat;
+    let dense = sizes.stride_w == 1 && !sizes.is_padded() && !shape.flat;
     if !(whole && dense) {
         band.fill(0.0);
     }

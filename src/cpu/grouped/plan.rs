@@ -9,6 +9,7 @@ use super::shape::GroupedShape;
 use crate::backend::{Memory, Plan};
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::Buffer;
+use crate::cpu::kernel::finish::Finish;
 use crate::cpu::kernels::CopyBlock;
 use crate::cpu::pool::{self, Team};
 use crate::cpu::tunables::{GROUPED_TASK_FLOPS, GROUPED_TASKS};
@@ -97,7 +98,7 @@ impl<K: GroupedKernel> GroupedPlan<K> {
             threads => Grid::new(&self.problem, &self.shape, threads),
         };
         let Grid { row_blocks, col_blocks, group_blocks, .. } = grid;
-        let output = Shared::new(output);
+        let (output, finish) = (Shared::new(output), team.finish());
         team.run(n * group_blocks * row_blocks * col_blocks, |task, workspace| {
             let (col, task) = (task % col_blocks, task / col_blocks);
             let (row, task) = (task % row_blocks, task / row_blocks);
@@ -112,7 +113,7 @@ impl<K: GroupedKernel> GroupedPlan<K> {
             // SAFETY: image `image` of the output is inside of it, and blocks of different tasks do not overlap.
             unsafe {
                 let output = output.start().add(image * k * p * q);
-                self.task(&input[image * len..][..len], output, &block, groups, workspace);
+                self.task(&input[image * len..][..len], output, &block, groups, (workspace, finish));
             }
         })
     }
@@ -127,7 +128,7 @@ impl<K: GroupedKernel> GroupedPlan<K> {
         output: *mut f32,
         block: &OutputBlock,
         groups: Range<usize>,
-        workspace: &mut [f32],
+        (workspace, finish): (&mut [f32], Finish),
     ) {
         let (sizes, shape) = (self.problem.sizes(), &self.shape);
         assert!(workspace.len() >= shape.band() + K::LANES + shape.panel * shape.map);
@@ -144,9 +145,11 @@ impl<K: GroupedKernel> GroupedPlan<K> {
                     // SAFETY: as below.
                     unsafe { self.maps(groups, band, output, maps) };
                 }
+                // SAFETY: as below.
+                unsafe { self.finish(finish, batch, output, block) };
                 continue;
             }
-            for (index, group) in batch.enumerate() {
+            for (index, group) in batch.clone().enumerate() {
                 let band = band[index * shape.inputs * shape.channel..].as_ptr();
                 // SAFETY: the caller keeps the contract. The band holds all that the block's taps read, and a vector
                 // more.
@@ -156,6 +159,28 @@ impl<K: GroupedKernel> GroupedPlan<K> {
                     } else {
                         self.channels(group, band, output, block, maps);
                     }
+                }
+            }
+            // SAFETY: these groups' block is done, and only this thread uses it.
+            unsafe { self.finish(finish, batch, output, block) };
+        }
+    }
+
+    /// Applies the epilogue to a block of some groups of an image.
+    ///
+    /// # Safety
+    /// The block is done, and no other thread uses it.
+    unsafe fn finish(&self, finish: Finish, groups: Range<usize>, output: *mut f32, block: &OutputBlock) {
+        let Some(mut gathering) = finish.begin(pool::worker()) else { return };
+        let (Conv2dSizes { p, q, .. }, outputs) = (*self.problem.sizes(), self.shape.outputs);
+        for k in groups.start * outputs..groups.end * outputs {
+            let start = |row: usize| output.wrapping_add((k * p + row) * q + block.cols.start);
+            // SAFETY: the rows of the block in each channel, as the caller promises.
+            unsafe {
+                if block.cols.len() == q {
+                    gathering.add(start(block.rows.start), block.rows.len() * q);
+                } else {
+                    block.rows.clone().for_each(|row| gathering.add(start(row), block.cols.len()));
                 }
             }
         }
@@ -356,10 +381,7 @@ impl<K: GroupedKernel> Plan for GroupedPlan<K> {
     }
 
     fn memory(&self) -> Memory {
-        Memory {
-            packed: (self.weights.len() + self.bias.len()) * size_of::<f32>(),
-            workspace: pool::workspace_bytes(self.problem.flops()),
-        }
+        pool::plan_memory(self.weights.len() + self.bias.len(), self.problem.flops())
     }
 
     fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {

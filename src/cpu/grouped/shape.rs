@@ -112,8 +112,9 @@ impl GroupedShape {
             ..self.clone()
         };
         shape.measure(sizes);
-        // With stride 1 the padding right of a line can be the padding left of the next line.
-        shape.pitch = if stride_w == 1 && q <= w + pad_w { w + pad_w } else { shape.phase };
+        // With stride 1 the padding right of a line can be the padding left of the next line, if that is as wide.
+        let shared = stride_w == 1 && q <= w + pad_w && q + (s - 1) * sizes.dilation_w <= w + 2 * pad_w;
+        shape.pitch = if shared { w + pad_w } else { shape.phase };
         shape.map = (p - 1) * shape.pitch + q;
         shape.plane = (p + (r - 1) * dilation_h / stride_h) * shape.pitch + pad_w;
         shape.channel = (shape.plane * stride_h * stride_w).next_multiple_of(tiles.lanes);

@@ -24,7 +24,42 @@ pub struct Indices {
     pub first: i64,
 }
 
+/// The positions of a chunk of lanes, all within the array.
+enum Pattern {
+    /// They follow each other from this one on.
+    Consecutive(usize),
+    /// They are all this one.
+    Same(usize),
+    /// Neither, or some lie outside of the array.
+    Other,
+}
+
 impl Indices {
+    /// The positions of the chunk of lanes from `chunk` on, in an array of `len` elements.
+    ///
+    /// # Safety
+    /// As [`Indices::of`].
+    #[inline(always)]
+    unsafe fn of_chunk(self, at: Registers, chunk: usize, len: usize) -> Pattern {
+        // SAFETY: the register has the lanes of the chunk.
+        unsafe {
+            let Index::Narrow(register) = self.index else { return Pattern::Other };
+            let values = at.at::<i32>(register).add(chunk).cast::<[i32; CHUNK]>().read();
+            let (mut apart, mut different) = (0, 0);
+            for (lane, value) in values.into_iter().enumerate() {
+                apart |= value ^ values[0].wrapping_add(lane as i32);
+                different |= value ^ values[0];
+            }
+            let start = i64::from(values[0]).wrapping_add(self.offset);
+            let count = if different == 0 { 1 } else { CHUNK as i64 };
+            let wraps = values[0] > i32::MAX - CHUNK as i32;
+            if (apart != 0 && different != 0) || wraps || start < 0 || start > len as i64 - count {
+                return Pattern::Other;
+            }
+            if different == 0 { Pattern::Same(start as usize) } else { Pattern::Consecutive(start as usize) }
+        }
+    }
+
     /// The position of a lane.
     ///
     /// # Safety
@@ -104,11 +139,24 @@ pub unsafe fn load<T: Copy + Default>(
             return;
         }
         let mask = at.at::<i32>(mask);
-        for lane in 0..at.lanes {
-            let position = indices.of(at, lane);
-            let is_inside = *mask.add(lane) != 0 && (position as u64) < array.len as u64;
-            let value = if is_inside { from.add(position as usize).read() } else { T::default() };
-            to.add(lane).write(value);
+        for chunk in (0..at.lanes).step_by(CHUNK) {
+            match indices.of_chunk(at, chunk, array.len) {
+                Pattern::Consecutive(start) => {
+                    std::ptr::copy_nonoverlapping(from.add(start), to.add(chunk), CHUNK);
+                }
+                Pattern::Same(position) => {
+                    let values = [from.add(position).read(); CHUNK];
+                    to.add(chunk).cast::<[T; CHUNK]>().write_unaligned(values);
+                }
+                Pattern::Other => {
+                    for lane in chunk..chunk + CHUNK {
+                        let position = indices.of(at, lane);
+                        let is_inside = *mask.add(lane) != 0 && (position as u64) < array.len as u64;
+                        let value = if is_inside { from.add(position as usize).read() } else { T::default() };
+                        to.add(lane).write(value);
+                    }
+                }
+            }
         }
     }
 }

@@ -5,8 +5,11 @@
 //! of interpreting is spread over 256 points or more, and the loops over lanes are vectorised (`lanes`, `operations`,
 //! compiled for each instruction set by `isa`). Elements in the order of points are read and written in place (`memory`). Branches and loops are masks of lanes (`step`). A workgroup is one block, so that a
 //! barrier needs no operation. Blocks go to the threads of the pool (`run`), and reductions combine their results in a
-//! fixed tree (`reduce`): the bits do not depend on the number of threads.
+//! fixed tree (`reduce`): the bits do not depend on the number of threads. `checker` computes a launch slowly and looks for
+//! faults in the kernel.
 
+mod checker;
+pub mod finish;
 mod isa;
 mod lanes;
 mod lower;
@@ -25,6 +28,8 @@ use super::isa::Isa;
 use crate::error::Result;
 use crate::kernel::bind::Launch;
 use crate::report::Timing;
+
+pub use checker::{Checked, Coverage, check};
 
 /// Runs a launch.
 ///

@@ -251,6 +251,8 @@ pub struct Program {
     pub reductions: Vec<Register>,
     /// How each reduction combines two values.
     pub combinations: Vec<Function>,
+    /// The register with the result of an epilogue.
+    pub result: Option<Register>,
     /// The lanes of a block that run.
     pub mask: Register,
     /// Whether lanes may leave that mask: the kernel has a `return`.

@@ -16,7 +16,7 @@ use crate::cpu::isa::Isa;
 use crate::cpu::pool::{self, Team};
 use crate::error::{Error, Result};
 use crate::kernel::bind::Launch;
-use crate::kernel::tree::{ArgumentKind, Intent, LocalSize, REDUCTION_BLOCK};
+use crate::kernel::tree::{ArgumentKind, Intent, LocalSize, REDUCTION_BLOCK, Reduction};
 use crate::memory::blocking::WORKSPACE;
 use crate::report::Timing;
 
@@ -79,7 +79,7 @@ impl Grid {
 }
 
 /// The position of a linear index in a box.
-fn position(index: usize, size: [usize; 3]) -> [usize; 3] {
+pub(super) fn position(index: usize, size: [usize; 3]) -> [usize; 3] {
     [index % size[0], index / size[0] % size[1], index / size[0] / size[1]]
 }
 
@@ -314,40 +314,56 @@ impl Job<'_> {
     /// Combines the blocks' results and stores those of the launch.
     fn finish(&mut self) -> Result<()> {
         let blocks = self.grid.reduced;
-        let kernel = self.launch.kernel();
-        for (index, reduction) in kernel.reductions.iter().enumerate() {
-            let (operator, ty) = (reduction.operator, reduction.ty);
-            let identity = reduce::cell(lower::identity(operator, ty));
-            let values = &mut self.results[index * blocks..][..blocks];
-            let mut left = blocks;
-            while left > 1 {
-                for block in 0..left.div_ceil(REDUCTION_BLOCK) {
-                    let mut cells = [identity; REDUCTION_BLOCK];
-                    let from = &values[block * REDUCTION_BLOCK..left.min((block + 1) * REDUCTION_BLOCK)];
-                    cells[..from.len()].copy_from_slice(from);
-                    values[block] = reduce::block(operator, ty, &cells);
-                }
-                left = left.div_ceil(REDUCTION_BLOCK);
-            }
-            let value = values.first().copied().unwrap_or(identity);
-            let ArgumentKind::Buffer(buffer) = &kernel.arguments[reduction.argument].kind else { continue };
-            let to = self.launch.buffers()[buffer.slot];
-            if to.len == 0 || !to.is_writable {
-                return Err(Error::Internal("a reduction has no place".to_owned()));
-            }
-            // SAFETY: the place has an element of the type and may be written, and no thread uses it now.
-            unsafe {
-                if ty.bytes() == 8 {
-                    let to = to.address.cast::<u64>();
-                    let old = (buffer.intent != Intent::Out).then(|| *to);
-                    to.write(old.map_or(value, |old| reduce::pair(operator, ty, old, value)));
-                } else {
-                    let to = to.address.cast::<u32>();
-                    let old = (buffer.intent != Intent::Out).then(|| u64::from(*to));
-                    to.write(old.map_or(value, |old| reduce::pair(operator, ty, old, value)) as u32);
-                }
-            }
+        for index in 0..self.launch.kernel().reductions.len() {
+            finish_reduction(self.launch, index, &mut self.results[index * blocks..][..blocks])?;
         }
         Ok(())
     }
+}
+
+/// Combines consecutive blocks of values, and puts the results first. Returns how many there are.
+pub(super) fn combine(reduction: &Reduction, values: &mut [Cell]) -> usize {
+    let identity = reduce::cell(lower::identity(reduction.operator, reduction.ty));
+    let blocks = values.len().div_ceil(REDUCTION_BLOCK);
+    for block in 0..blocks {
+        let mut cells = [identity; REDUCTION_BLOCK];
+        let from = &values[block * REDUCTION_BLOCK..values.len().min((block + 1) * REDUCTION_BLOCK)];
+        cells[..from.len()].copy_from_slice(from);
+        values[block] = reduce::block(reduction.operator, reduction.ty, &cells);
+    }
+    blocks
+}
+
+/// Combines the results of blocks of points, which it overwrites, and stores the result of a reduction.
+///
+/// # Errors
+/// [`Error::Internal`] if there is no place for it.
+pub(super) fn finish_reduction(launch: &Launch<'_>, index: usize, values: &mut [Cell]) -> Result<()> {
+    let kernel = launch.kernel();
+    let reduction = &kernel.reductions[index];
+    let (operator, ty) = (reduction.operator, reduction.ty);
+    let identity = reduce::cell(lower::identity(operator, ty));
+    let mut left = values.len();
+    while left > 1 {
+        left = combine(reduction, &mut values[..left]);
+    }
+    let value = values.first().copied().unwrap_or(identity);
+    let ArgumentKind::Buffer(buffer) = &kernel.arguments[reduction.argument].kind else { return Ok(()) };
+    let to = launch.buffers()[buffer.slot];
+    if to.len == 0 || !to.is_writable {
+        return Err(Error::Internal("a reduction has no place".to_owned()));
+    }
+    // SAFETY: the place has an element of the type and may be written, and no thread uses it now.
+    unsafe {
+        if ty.bytes() == 8 {
+            let to = to.address.cast::<u64>();
+            let old = (buffer.intent != Intent::Out).then(|| *to);
+            to.write(old.map_or(value, |old| reduce::pair(operator, ty, old, value)));
+        } else {
+            let to = to.address.cast::<u32>();
+            let old = (buffer.intent != Intent::Out).then(|| u64::from(*to));
+            to.write(old.map_or(value, |old| reduce::pair(operator, ty, old, value)) as u32);
+        }
+    }
+    Ok(())
 }

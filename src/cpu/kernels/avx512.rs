@@ -106,7 +106,8 @@ unsafe fn view_packing_a<const V: usize, const X: usize, const MASKED: bool>(
             let ahead = from.wrapping_add(PREFETCH_DEPTHS);
             let ahead = if ahead < row_end { ahead } else { ahead.wrapping_add(MR * line - depths) };
             for row in rows..rows + MR / 2 {
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(row * line).cast());
+                // SAFETY: a prefetch may point anywhere, and the caller guarantees AVX-512.
+                unsafe { <__m512 as Vector>::prefetch(ahead.wrapping_add(row * line)) };
             }
             rows = MR / 2 - rows;
             (from, to) = (from.wrapping_add(SIDE), to.wrapping_add(SIDE * MR));

@@ -227,6 +227,55 @@ impl Dots {
     }
 }
 
+/// Some consecutive depths of the rows of A that [`Kernel::runs`] multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first element's offset from the row's start.
+    pub offset: usize,
+    /// Elements, side by side. At least 1.
+    pub len: usize,
+}
+
+/// Arguments of [`Kernel::runs`]. Rows of C are pixels and its columns are output channels: `C = relu(sum + C + bias)`.
+#[derive(Clone, Copy)]
+pub struct RunTile<'a> {
+    /// The first row of A, and the distance to the next.
+    pub a: *const f32,
+    pub row: usize,
+    /// The depths of every row, in the order of B.
+    pub runs: &'a [Run],
+    /// A packed panel of B: NR columns for each depth.
+    pub b: *const f32,
+    pub c: Tile,
+    /// Whether the old C is added.
+    pub add: bool,
+    /// One value for each column up to the end of its last vector, or null.
+    pub bias: *const f32,
+    pub relu: bool,
+}
+
+/// Arguments of [`Kernel::channelwise`]: the sums of products of taps with weights, for each of some channels and
+/// pixels. Channel c of tap t of pixel i is at `taps[t] + i*row + c`, its weight at `weights + t*pitch + c`, its sum
+/// goes to `to + i*line + c`.
+#[derive(Clone, Copy)]
+pub struct ChannelwiseTile<'a> {
+    pub taps: &'a [*const f32],
+    pub row: usize,
+    pub weights: *const f32,
+    pub pitch: usize,
+    pub to: *mut f32,
+    pub line: usize,
+    /// Pixels: 1 or [`CHANNELWISE`].
+    pub pixels: usize,
+    pub channels: usize,
+    /// One value for each channel, or null.
+    pub bias: *const f32,
+    pub relu: bool,
+}
+
+/// Pixels that [`Kernel::channelwise`] computes at a time.
+pub const CHANNELWISE: usize = 4;
+
 /// A micro-kernel. A value of an implementing type proves that this CPU can run it.
 ///
 /// ```text
@@ -251,8 +300,17 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     const CONV: &'static str;
     /// The kernel's name in a convolution by dot products.
     const DOTS: &'static str;
+    /// The kernel's name in a convolution of images whose channels are side by side, and in a depthwise one of those.
+    const CHANNELS_LAST: &'static str;
+    /// As [`Kernel::CHANNELS_LAST`], depthwise.
+    const CHANNELWISE_NAME: &'static str;
     /// Whether [`Kernel::dots`] reaches the CPU's peak with several lines and vectors.
     const FAST_DOTS: bool = false;
+
+    /// Whether loops around the tile prefetch what later tiles read.
+    fn fetches_ahead(self) -> bool {
+        true
+    }
 
     /// Computes one tile of C.
     ///
@@ -420,6 +478,60 @@ pub trait Kernel: Copy + Send + Sync + 'static {
     unsafe fn thin(self, depth: usize, a: *const f32, b: (*const f32, usize), c: Tile, epilogue: &Epilogue) {
         let _ = (depth, a, b, c, epilogue);
         unreachable!("THIN is zero");
+    }
+
+    /// Computes one tile of C whose rows are pixels: see [`RunTile`]. Sums run over the depths in ascending order.
+    ///
+    /// # Safety
+    /// A is readable in `c.rows` rows where the runs say, and B in NR columns for each depth. C's elements are writable,
+    /// and initialised if `add`. The bias is null or readable to the end of the last vector. There are 1 to MR rows and 1
+    /// to NR columns. Nothing overlaps with C.
+    unsafe fn runs(self, tile: &RunTile) {
+        let RunTile { a, row, runs, c, .. } = *tile;
+        for i in 0..c.rows {
+            let mut sums = [0.0f32; MAX_NR];
+            let mut b = tile.b;
+            for run in runs {
+                for p in 0..run.len {
+                    // SAFETY: the caller guarantees row i of A, and a row of B for each depth.
+                    unsafe {
+                        let value = *a.add(i * row + run.offset + p);
+                        let of_b = std::slice::from_raw_parts(b, Self::NR);
+                        sums.iter_mut().zip(of_b).for_each(|(sum, of_b)| *sum += value * of_b);
+                        b = b.add(Self::NR);
+                    }
+                }
+            }
+            for (j, sum) in sums.into_iter().enumerate().take(c.cols) {
+                // SAFETY: the caller guarantees this element of C and of the bias.
+                unsafe {
+                    let to = c.start.add(i * c.ld + j);
+                    let old = if tile.add { *to } else { 0.0 };
+                    let value = sum + old + if tile.bias.is_null() { 0.0 } else { *tile.bias.add(j) };
+                    *to = if tile.relu && value < 0.0 { 0.0 } else { value };
+                }
+            }
+        }
+    }
+
+    /// Computes some channels of some pixels, each channel by itself: see [`ChannelwiseTile`].
+    ///
+    /// # Safety
+    /// All elements that the tile names are readable, or writable where sums go, which overlap with nothing.
+    unsafe fn channelwise(self, tile: &ChannelwiseTile) {
+        for i in 0..tile.pixels {
+            for c in 0..tile.channels {
+                // SAFETY: the caller guarantees these elements.
+                unsafe {
+                    let mut sum = 0.0f32;
+                    for (t, tap) in tile.taps.iter().enumerate() {
+                        sum += *tap.add(i * tile.row + c) * *tile.weights.add(t * tile.pitch + c);
+                    }
+                    let value = sum + if tile.bias.is_null() { 0.0 } else { *tile.bias.add(c) };
+                    *tile.to.add(i * tile.line + c) = if tile.relu && value < 0.0 { 0.0 } else { value };
+                }
+            }
+        }
     }
 
     /// Computes dot products: see [`Dots`]. The order of a sum depends on its length alone.

@@ -18,11 +18,11 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod contract;
+pub(super) mod contract;
 mod portable;
 #[cfg(test)]
 mod tests;
-mod transpose;
+pub(super) mod transpose;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
 pub(super) mod vector;
 
@@ -31,7 +31,7 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use contract::{
-    A_AHEAD, CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, MAX_NR, MAX_TILE, NextRows, Panel, Tap, Tile,
-    TransposeBlock, View, ensure_kernel, prefetch,
+    A_AHEAD, CHANNELWISE, ChannelwiseTile, CopyBlock, DOT_LANES, Dots, Epilogue, Kernel, MAX_NR, MAX_TILE,
+    NextRows, Panel, Run, RunTile, Tap, Tile, TransposeBlock, View, ensure_kernel, prefetch,
 };
 pub use portable::Portable;

@@ -26,6 +26,8 @@ macro_rules! define_kernel {
             const SGEMM: &'static str = concat!("sgemm_portable_", $mr, "x", $nr);
             const CONV: &'static str = concat!("conv_igemm_portable_", $mr, "x", $nr);
             const DOTS: &'static str = "conv_dots_portable";
+            const CHANNELS_LAST: &'static str = concat!("conv_channels_last_portable_", $mr, "x", $nr);
+            const CHANNELWISE_NAME: &'static str = "conv_depthwise_channels_last_portable";
 
             #[inline]
             unsafe fn tile(

@@ -30,7 +30,7 @@ pub(super) unsafe fn by_fours(block: &TransposeBlock) {
 /// The contract of [`Kernel::transpose`](super::contract::Kernel::transpose), and the CPU has AVX.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-pub(super) unsafe fn by_eights(block: &TransposeBlock) {
+pub(in crate::cpu) unsafe fn by_eights(block: &TransposeBlock) {
     if block.lines < 8 || block.depths < 8 {
         // SAFETY: the caller keeps the contract.
         return unsafe { by_fours(block) };

@@ -26,6 +26,7 @@ pub mod watch;
 
 /// What was measured of one set of rates, and how far to trust it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Measurements {
     /// What the rates are of.
     pub what: &'static str,
@@ -46,6 +47,7 @@ pub struct Measurements {
 
 /// A rate in [`Measurements`].
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MeasuredRate {
     /// What it is the rate of.
     pub name: &'static str,

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::allocate;
 use crate::cpu::block::Shared;
 use crate::cpu::buffer::{self, Borrowed, Buffer};
+use crate::cpu::kernel::finish::Finish;
 use crate::cpu::pool::{self, CachePadded, Team};
 use crate::error::Result;
 use crate::memory::winograd::Schedule;
@@ -31,6 +32,8 @@ pub fn clear() {
 pub struct Block {
     pub group: usize,
     pub tiles: Range<usize>,
+    /// What finishes its outputs.
+    pub finish: Finish,
 }
 
 /// Elements of workspace that a block takes.
@@ -105,7 +108,7 @@ pub trait ByBlocks: Sync {
         assert_eq!((input.len(), output.len()), (problem.input_len(), problem.output_len()));
         let space = self.space(team.size());
         let (schedule, len) = Self::layout(&space);
-        let blocks = Blocks::new(self.tiles(), schedule.tiles);
+        let blocks = Blocks::new(self.tiles(), schedule.tiles, team.finish());
         let count = problem.sizes().groups * blocks.count;
         let output = Shared::new(output);
         if schedule.block_per_thread {
@@ -148,18 +151,20 @@ struct Blocks {
     total: usize,
     /// Blocks of one group.
     count: usize,
+    finish: Finish,
 }
 
 impl Blocks {
     /// Cuts the `total` tiles of a group into blocks of `tiles` tiles.
-    fn new(total: usize, tiles: usize) -> Self {
-        Blocks { tiles, total, count: total.div_ceil(tiles) }
+    fn new(total: usize, tiles: usize, finish: Finish) -> Self {
+        Blocks { tiles, total, count: total.div_ceil(tiles), finish }
     }
 
     /// Block `index`, counted through all groups.
     fn of(&self, index: usize) -> Block {
         let start = index % self.count * self.tiles;
-        Block { group: index / self.count, tiles: start..self.total.min(start + self.tiles) }
+        let tiles = start..self.total.min(start + self.tiles);
+        Block { group: index / self.count, tiles, finish: self.finish }
     }
 }
 

@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::form::{Form, MAX_ALPHA};
 use super::geometry::{Channels, Geometry, Planes, Segment};
 use super::vector::{MAX_LANES, Vector};
+use crate::problem::TensorLayout;
 
 /// Some tiles in one vector of channels.
 pub struct InputJob<'a> {
@@ -94,6 +95,21 @@ unsafe fn gather<V: Vector, F: Form>(job: &InputJob, segment: &Segment, row: usi
     slot[..(inside.start - start) * V::LANES].fill(0.0);
     slot[(inside.end - start) * V::LANES..].fill(0.0);
     let (Channels { first, present, .. }, channel) = (job.channels, sizes.h * sizes.w);
+    if sizes.input_layout == TensorLayout::Nhwc {
+        let from = sizes.input_strides().at(segment.image, first, y, inside.start - sizes.pad_w);
+        let pixels = job.input[from..].chunks(sizes.c);
+        let to = slot[(inside.start - start) * V::LANES..].chunks_exact_mut(V::LANES);
+        for (pixel, to) in pixels.zip(to).take(inside.len()) {
+            assert!(pixel.len() >= present);
+            // SAFETY: a pixel has the `present` channels, as asserted, and `to` is a vector.
+            unsafe {
+                let from = pixel.as_ptr();
+                let vector = if present == V::LANES { V::load(from) } else { V::load_part(from, present) };
+                vector.store(to.as_mut_ptr());
+            }
+        }
+        return;
+    }
     let from = (segment.image * sizes.c + first) * channel + y * sizes.w;
     for x in inside.clone().step_by(V::LANES) {
         let count = V::LANES.min(inside.end - x);

@@ -37,6 +37,7 @@ mod vector;
 mod weights;
 
 use super::caches::described;
+use super::channels_last::ordered;
 use super::isa::Isa;
 use super::pool::Team;
 use crate::backend::Plan;
@@ -182,6 +183,8 @@ fn form_plan<E: WinogradKernel>(
     problem: &Conv2d,
     parameters: WeightsAndBias,
 ) -> Result<Box<dyn Plan>> {
+    let ordered = ordered(problem, parameters.0)?;
+    let parameters = (ordered.as_deref().unwrap_or(parameters.0), parameters.1);
     fn make<E: WinogradKernel, F: Form>(
         engine: E,
         name: &'static str,
@@ -207,6 +210,8 @@ fn once_with<E: WinogradKernel>(
     output: &mut [f32],
 ) -> Result<Option<(&'static str, Timing)>> {
     let Some(form) = choose::<E>(problem) else { return Ok(None) };
+    let ordered = ordered(problem, parameters.0)?;
+    let parameters = (ordered.as_deref().unwrap_or(parameters.0), parameters.1);
     let timing = match form {
         FormChoice::F2 => Once::<E, F2>::new(engine, problem, parameters)?.execute_timed(input, output)?,
         FormChoice::F4 => Once::<E, F4>::new(engine, problem, parameters)?.execute_timed(input, output)?,

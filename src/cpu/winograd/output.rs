@@ -1,4 +1,4 @@
-//! A^T t A: the output transform, with bias and ReLU, into NCHW rows.
+//! A^T t A: the output transform, with bias and ReLU, into NCHW rows or NHWC pixels.
 //!
 //! The mirror image of the input transform: across each tile, then down each column, in whole vectors of output
 //! channels. Transposes then bring the pixels of one channel side by side.
@@ -8,6 +8,8 @@ use super::geometry::{Channels, Planes, Segment};
 use super::output_job::OutputJob;
 use super::recompute::{MAX_CHANNELS, by_definition};
 use super::vector::{MAX_LANES, Vector};
+use crate::cpu::pool::worker;
+use crate::problem::TensorLayout;
 
 /// The most outputs of a tile in each direction.
 const MAX_M: usize = MAX_ALPHA - 2;
@@ -44,6 +46,32 @@ pub unsafe fn transform<V: Vector, F: Form>(job: &OutputJob, scratch: &mut [f32]
             finite.store(lanes.as_mut_ptr());
             if lanes[..job.channels.present].iter().any(|lane| lane.is_nan()) {
                 recompute::<V, F>(job, &segment, (strip.as_ptr(), pitch), width, pixels);
+            }
+        }
+    }
+    if job.finish.is_some() {
+        // SAFETY: the outputs of the job are done.
+        unsafe { finish(job, F::M) };
+    }
+}
+
+/// Applies the epilogue to the outputs of a job, in tiles of `m` x `m`.
+///
+/// # Safety
+/// As for [`transform`]; the outputs are written.
+#[cold]
+unsafe fn finish(job: &OutputJob, m: usize) {
+    let Some(mut block) = job.finish.begin(worker()) else { return };
+    let (sizes, Channels { first, present, .. }) = (&job.geometry.sizes, job.channels);
+    for k in first..first + present {
+        for segment in job.geometry.segments(job.tiles.clone(), job.first) {
+            let (top, left) = (segment.row * m, segment.tiles.start * m);
+            let (rows, width) = (m.min(sizes.p - top), sizes.q.min(segment.tiles.end * m) - left);
+            let start = ((segment.image * sizes.k + k) * sizes.p + top) * sizes.q + left;
+            let (runs, len) = if width == sizes.q { (1, rows * width) } else { (rows, width) };
+            for run in 0..runs {
+                // SAFETY: these outputs are the job's, as the caller promises.
+                unsafe { block.add(job.output.wrapping_add(start + run * sizes.q), len) };
             }
         }
     }
@@ -157,6 +185,20 @@ unsafe fn scatter<V: Vector, F: Form>(job: &OutputJob, segment: &Segment, width:
     let (Channels { first, present, .. }, channel) = (job.channels, sizes.p * sizes.q);
     let top = segment.row * F::M;
     let rows = F::M.min(sizes.p - top);
+    if sizes.output_layout == TensorLayout::Nhwc {
+        let strides = sizes.output_strides();
+        for row in 0..rows {
+            let at = strides.at(segment.image, first, top + row, segment.tiles.start * F::M);
+            for x in 0..width {
+                // SAFETY: the pixel is among the M x width, and the output has the `present` channels of it.
+                unsafe {
+                    let value = V::load(pixels.add((row * width + x) * V::LANES));
+                    value.store_part(job.output.add(at + x * strides.column), present);
+                }
+            }
+        }
+        return;
+    }
     // Whole rows are contiguous in the output as well: they are one run. Otherwise each row is a run.
     let (runs, len) = if width == sizes.q { (1, rows * width) } else { (rows, width) };
     let start = (segment.image * sizes.k + first) * channel + top * sizes.q + segment.tiles.start * F::M;

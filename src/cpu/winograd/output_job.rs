@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::cpu::kernel::finish::Finish;
+
 use super::geometry::{Channels, Geometry, Planes};
 
 /// Some tiles in one vector of output channels.
@@ -24,4 +26,6 @@ pub struct OutputJob<'a> {
     pub weights: &'a [f32],
     /// The outputs of all images.
     pub output: *mut f32,
+    /// What finishes them.
+    pub finish: Finish,
 }

@@ -46,7 +46,7 @@ pub unsafe fn by_definition(
                     let value = sum + job.bias[lane];
                     // max() would turn NaN into 0.
                     let value = if job.relu && value < 0.0 { 0.0 } else { value };
-                    let at = ((segment.image * sizes.k + k) * sizes.p + p) * sizes.q + q;
+                    let at = sizes.output_strides().at(segment.image, k, p, q);
                     // SAFETY: this is an output of the segment.
                     unsafe { job.output.add(at).write(value) };
                 }
@@ -71,13 +71,15 @@ fn sums(
     // Columns of the padded image that these outputs see and that are in the image.
     let inside = columns.start.max(sizes.pad_w)..(columns.end + 2).min(sizes.pad_w + sizes.w);
     for c in 0..channels {
-        let plane = (image * sizes.c + group * channels + c) * sizes.h * sizes.w;
+        let strides = sizes.input_strides();
         for r in 0..3 {
             let mut line = [0.0f32; PIXELS + 2];
             let row = (p + r).checked_sub(sizes.pad_h).filter(|&y| y < sizes.h);
             if let Some(y) = row.filter(|_| !inside.is_empty()) {
-                let from = &job.input[plane + y * sizes.w + inside.start - sizes.pad_w..][..inside.len()];
-                line[inside.start - columns.start..][..inside.len()].copy_from_slice(from);
+                let at = strides.at(image, group * channels + c, y, inside.start - sizes.pad_w);
+                let from = job.input[at..].iter().step_by(strides.column);
+                let to = &mut line[inside.start - columns.start..][..inside.len()];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
             }
             for s in 0..3 {
                 for (channel, sums) in sums.iter_mut().enumerate() {

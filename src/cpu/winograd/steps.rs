@@ -176,6 +176,7 @@ impl<E: WinogradKernel, F: Form> Steps<E, F> {
             input,
             weights,
             output: output.start(),
+            finish: block.finish,
         };
         // SAFETY: as the caller promises; the scratch memory has the length of scratch_len().
         unsafe { self.engine.output::<F>(&job, scratch) };

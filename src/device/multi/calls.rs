@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Multi;
-use super::experience::Shares;
+use super::learners::Shares;
 use super::parts::{ConvPiece, GemmPiece, conv2d_part, weights_of};
 use super::together::merged;
 use crate::backend::{Backend, Dimension, Run};

@@ -191,7 +191,8 @@ mod tests {
             });
             assert_eq!(numbers, [1, 2, 3]);
         }
-        assert_eq!(lock(&crew.threads).len(), 3);
+        // More than three if a thread had not come back from its task when the next were offered.
+        assert!((3..=MAX_THREADS).contains(&lock(&crew.threads).len()));
     }
 
     #[test]

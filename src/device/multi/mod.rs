@@ -8,7 +8,7 @@
 //! | `mod` | the devices, and which of them take part in a call |
 //! | `parts` | how a call is cut |
 //! | `learner` | what calls took, and the split that follows; no clock, no device |
-//! | `experience` | the learners of a device, kept from run to run |
+//! | `learners` | the learners of a device, kept from run to run |
 //! | `together` | the shares of a call at once; survivors compute what a lost device has left |
 //! | `calls`, `plan` | convolutions, products and plans on it |
 //! | `crew` | threads for shares |
@@ -19,10 +19,10 @@
 
 mod calls;
 mod crew;
-mod experience;
 mod learner;
 #[cfg(test)]
 mod learner_tests;
+mod learners;
 mod parts;
 #[cfg(test)]
 mod pipeline_tests;
@@ -42,7 +42,7 @@ use crate::error::{Error, Result};
 use crate::memory::Hierarchy;
 
 use crew::Crew;
-use experience::Experience;
+use learners::Learners;
 
 pub use plan::MultiPlan;
 
@@ -58,7 +58,7 @@ pub struct Multi {
     /// The fixed weights of the members; without them the shares are learned.
     weights: Option<Vec<f64>>,
     crew: Crew,
-    experience: Mutex<Experience>,
+    learners: Mutex<Learners>,
     process: u32,
 }
 
@@ -117,8 +117,8 @@ impl Multi {
     /// unless there are weights.
     pub fn new(selector: String, members: Vec<Member>, weights: Option<Vec<f64>>) -> Self {
         let weights = weights.or_else(|| config().deterministic.then(|| vec![1.0; members.len()]));
-        let (crew, experience) = (Crew::default(), Mutex::default());
-        Multi { selector, members, weights, crew, experience, process: crate::process::id() }
+        let (crew, learners) = (Crew::default(), Mutex::default());
+        Multi { selector, members, weights, crew, learners, process: crate::process::id() }
     }
 
     /// The selector that opened it.

@@ -22,10 +22,11 @@ const LINES: usize = 32;
 
 impl Axis {
     /// How to cut `problem` for `devices` devices: by images if there is one for each of them, since a batch of images
-    /// is contiguous; otherwise by output channels, whole groups of them if there are several groups.
+    /// is contiguous, or if channels are not; otherwise by output channels, whole groups of them if there are several groups.
     pub fn of_conv2d(problem: &Conv2d, devices: usize) -> Self {
         let sizes = problem.sizes();
-        if sizes.n >= devices {
+        // The channels of a part are contiguous only in NCHW and OIHW.
+        if sizes.n >= devices || !sizes.is_plain() {
             return Axis { dimension: Dimension::Images, len: sizes.n, unit: 1 };
         }
         let unit = match sizes.groups {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::Multi;
 use super::calls::{each_image, part_of};
-use super::experience::Shares;
 use super::learner::Split;
+use super::learners::Shares;
 use super::parts::{ConvPiece, Piece};
 use super::together::lock;
 use crate::allocate;

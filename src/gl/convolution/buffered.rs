@@ -5,12 +5,14 @@ use std::rc::Rc;
 use super::limits::images_at_once;
 use super::pacing::Pacing;
 use super::prepared::{Convolution, Images};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
 use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::epilogue::Arguments;
 use crate::gl::execution::programs::Programs;
 use crate::gl::execution::residents::{self, ResidentRange, Residents};
+use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
 use crate::shader::tuner::Explorer;
 use crate::shader::variant::Variant;
@@ -38,12 +40,32 @@ impl Buffered {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
+        Buffered::finished(programs, variant, problem, (weights, bias), None)
+    }
+
+    /// As [`Buffered::new`], with an epilogue that every run applies, if one is given.
+    ///
+    /// # Errors
+    /// As [`Buffered::new`], and [`Error::Unsupported`] for an epilogue that the device cannot compute, or a batch that
+    /// it does not compute at once.
+    pub fn finished(
+        programs: &mut Programs,
+        variant: Variant,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        fused: Option<&Fused>,
+    ) -> Result<Self> {
         let images = images_at_once(programs.context(), problem)?;
         let context = programs.context().clone();
+        if fused.is_some() && images < problem.sizes().n {
+            // Positions count through the whole batch.
+            let what = format!("epilogues of batches larger than a buffer, which holds {images} images");
+            return Err(Error::Unsupported { device: context.device().to_owned(), what });
+        }
         let upload = |data: &[f32]| Buffer::with_data(&context, bytemuck::cast_slice(data));
         let problem = (problem, variant);
         let size = (images, Pacing::default());
-        let convolution = Convolution::new(programs, problem, (weights, bias), size, &upload)?;
+        let convolution = Convolution::finished(programs, problem, (weights, bias), size, &upload, fused)?;
         Buffered::with(&context, convolution, images)
     }
 
@@ -127,6 +149,14 @@ impl Buffered {
     /// # Errors
     /// The device's failure.
     pub fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Ran> {
+        self.run_fused(input, output, None)
+    }
+
+    /// As [`Buffered::run`], with the arguments of the epilogue that it was prepared with.
+    ///
+    /// # Errors
+    /// As [`Buffered::run`].
+    pub fn run_fused(&self, input: &[f32], output: &mut [f32], epilogue: Option<&Arguments>) -> Result<Ran> {
         let image = self.convolution.problem().with_batch(1);
         let inputs = input.chunks(self.images * image.input_len());
         let outputs = output.chunks_mut(self.images * image.output_len());
@@ -137,7 +167,7 @@ impl Buffered {
             // never read.
             let whole = self.convolution.has_fixed_sizes();
             let count = if whole { self.images } else { input.len() / image.input_len() };
-            ran += self.convolution.run(Images { count, ..self.images() })?;
+            ran += self.convolution.run_fused(Images { count, ..self.images() }, epilogue)?;
             self.output.read(bytemuck::cast_slice_mut(output))?;
         }
         self.explorer.work(ran.time);
@@ -145,7 +175,7 @@ impl Buffered {
     }
 
     /// Computes images of a buffer of the program into another one, in place where the device can bind their places. The
-    /// contents of the input are valid. On failure the output is undefined.
+    /// contents of the input are valid. On failure the output is undefined. `epilogue` is as in [`Buffered::run_fused`].
     ///
     /// # Errors
     /// The device's failure.
@@ -154,6 +184,7 @@ impl Buffered {
         residents: &mut Residents,
         input: &ResidentRange<'_>,
         output: &ResidentRange<'_>,
+        epilogue: Option<&Arguments>,
     ) -> Result<Ran> {
         let image = self.convolution.problem().with_batch(1);
         let [in_bytes, out_bytes] = [image.input_len(), image.output_len()].map(|it| it * size_of::<f32>());
@@ -168,14 +199,15 @@ impl Buffered {
                 // Computed like a whole part, in buffers that have room for one.
                 let own = self.input.first(from.bytes);
                 residents.region(&from).map_or(Ok(()), |from| from.copy_to(context, &own))?;
-                ran += self.convolution.run(self.images())?;
+                ran += self.convolution.run_fused(self.images(), epilogue)?;
                 let own = self.output.first(to.bytes);
                 residents.region(&to).map_or(Ok(()), |to| own.copy_to(context, &to))?;
                 continue;
             }
             let from = residents.operand(context, &from, false)?;
             let to = residents.operand(context, &to, true)?;
-            ran += self.convolution.run(Images { input: &from, output: &to, count })?;
+            let images = Images { input: &from, output: &to, count };
+            ran += self.convolution.run_fused(images, epilogue)?;
             to.store(context)?;
         }
         // Nothing that was read has told.

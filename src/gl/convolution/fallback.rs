@@ -13,8 +13,11 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Buffer, Program};
 use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran, STEPS};
+use crate::gl::execution::epilogue::{Arguments, Slots};
 use crate::gl::tunables::{MAX_BATCH_SIZES, OPERATIONS_PER_OUTPUT};
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::kernel::fused::Fused;
+use crate::problem::{Conv2d, Conv2dSizes, TensorLayout};
+use crate::shader::epilogue::Places;
 use crate::shader::iterations::{self, Part};
 use crate::shader::source::{CONV_DIRECT, CONV_PART, CONV_REFERENCE, Kernel};
 
@@ -36,7 +39,7 @@ pub fn reference_params(problem: &Conv2d) -> ReferenceParams {
 /// The parameter block of `conv_direct_64`, in the shader's order.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct DirectParams([u32; 18]);
+struct DirectParams([u32; 26]);
 
 /// The parameter block of `problem` as `conv_direct_64` reads it. All sizes fit in 31 bits:
 /// [`images_at_once`](crate::gl::convolution::images_at_once) has refused others.
@@ -44,9 +47,35 @@ pub fn direct_params(problem: &Conv2d) -> Vec<u8> {
     let Conv2dSizes { n, c, h, w, k, r, s, p, q, groups, .. } = *problem.sizes();
     let Conv2dSizes { stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, .. } = *problem.sizes();
     let (bias, relu) = (usize::from(problem.bias()), usize::from(problem.relu()));
+    let (image, kernel) = (problem.sizes().input_strides(), problem.sizes().weights_strides());
+    let last = usize::from(problem.sizes().output_layout == TensorLayout::Nhwc);
     let sizes = [
-        n, c, h, w, k, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, bias,
+        n,
+        c,
+        h,
+        w,
+        k,
+        r,
+        s,
+        p,
+        q,
+        stride_h,
+        stride_w,
+        pad_h,
+        pad_w,
+        dilation_h,
+        dilation_w,
+        groups,
+        bias,
         relu,
+        image.channel,
+        image.row,
+        image.column,
+        kernel.k,
+        kernel.c,
+        kernel.r,
+        kernel.s,
+        last,
     ];
     bytemuck::bytes_of(&DirectParams(sizes.map(|size| size as u32))).to_vec()
 }
@@ -55,7 +84,8 @@ pub fn direct_params(problem: &Conv2d) -> Vec<u8> {
 fn has_reference_form(problem: &Conv2d) -> bool {
     let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, .. } =
         *problem.sizes();
-    let square = r == s && stride_h == stride_w && pad_h == pad_w;
+    let square = r == s && stride_h == stride_w && pad_h == pad_w && problem.sizes().is_symmetric();
+    let square = square && problem.sizes().is_plain();
     square && (dilation_h, dilation_w, groups) == (1, 1, 1) && !problem.bias() && !problem.relu()
 }
 
@@ -73,13 +103,20 @@ impl FallbackChoice {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) for the list of its passes.
     pub fn new(problem: &Conv2d, limit: usize) -> Result<Self> {
+        let mut choice = FallbackChoice::for_epilogue(problem, limit)?;
+        if choice.parts.len() == 1 && has_reference_form(problem) {
+            choice.kernel = CONV_REFERENCE;
+        }
+        Ok(choice)
+    }
+
+    /// The choice among the kernels that apply epilogues.
+    ///
+    /// # Errors
+    /// As [`FallbackChoice::new`].
+    pub fn for_epilogue(problem: &Conv2d, limit: usize) -> Result<Self> {
         let parts = iterations::parts(problem, limit)?;
-        let kernel = match parts.len() {
-            1 if has_reference_form(problem) => CONV_REFERENCE,
-            1 => CONV_DIRECT,
-            _ => CONV_PART,
-        };
-        Ok(FallbackChoice { kernel, parts })
+        Ok(FallbackChoice { kernel: if parts.len() == 1 { CONV_DIRECT } else { CONV_PART }, parts })
     }
 
     /// The kernel's parameter block for `problem`, which may differ from the choice's problem only in its batch.
@@ -110,12 +147,38 @@ pub struct Fallback {
     budget: DispatchBudget,
     /// The budget of all passes together.
     together: DispatchBudget,
+    /// Where the arguments of an epilogue belong, if it applies one.
+    epilogue: Option<Slots>,
 }
 
 impl Fallback {
     /// `program` is the choice's kernel; `budget` makes a budget for one pass or all of them.
     pub fn new(choice: FallbackChoice, program: Rc<Program>, budget: impl Fn() -> DispatchBudget) -> Self {
-        Fallback { choice, program, params: RefCell::default(), budget: budget(), together: budget() }
+        Fallback {
+            choice,
+            program,
+            params: RefCell::default(),
+            budget: budget(),
+            together: budget(),
+            epilogue: None,
+        }
+    }
+
+    /// The same, whose program has an epilogue at `places`.
+    ///
+    /// # Errors
+    /// As [`Slots::new`].
+    pub fn fused(mut self, fused: &Fused, places: &Places) -> Result<Self> {
+        self.epilogue = Some(Slots::new(&self.program, fused, places)?);
+        Ok(self)
+    }
+
+    /// Binds the arguments of its epilogue.
+    pub fn bind_epilogue(&self, context: &Context, arguments: &Arguments) {
+        if let Some(slots) = &self.epilogue {
+            context.api().use_program(self.program.name());
+            arguments.bind(context, slots);
+        }
     }
 
     /// Its kernel's name.

@@ -12,7 +12,9 @@ use crate::gl::execution::dispatch;
 use crate::gl::execution::passes::{self, Passes};
 use crate::gl::execution::programs::Programs;
 use crate::gl::tunables::MAX_BATCH_SIZES;
+use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
+use crate::shader::epilogue::{self, Outputs};
 use crate::shader::pass_plan::{self, PassPlan};
 use crate::shader::variant::Variant;
 
@@ -24,11 +26,12 @@ pub struct Generated {
     /// Weights in the form that the passes read. Packing does not depend on the number of images.
     packed: Option<Rc<Buffer>>,
     pacing: Pacing,
+    fused: Option<Fused>,
     passes: RefCell<HashMap<usize, Rc<Passes>>>,
 }
 
 impl Generated {
-    /// Builds the passes for `images` images. `None` if `variant` has no generated passes.
+    /// Builds the passes for `images` images, with an epilogue if one is given. `None` if `variant` has no generated passes.
     ///
     /// # Errors
     /// The compiler's log; [`Error::OutOfMemory`].
@@ -36,8 +39,8 @@ impl Generated {
         programs: &mut Programs,
         problem: &Conv2d,
         variant: Variant,
-        images: usize,
-        pacing: Pacing,
+        (images, pacing): (usize, Pacing),
+        fused: Option<&Fused>,
     ) -> Result<Option<Self>> {
         let Some(plan) = pass_plan::generate(&variant, &problem.with_batch(images)) else {
             return Ok(None);
@@ -52,17 +55,25 @@ impl Generated {
             name: plan.name.clone(),
             packed,
             pacing,
+            fused: fused.cloned(),
             passes: RefCell::default(),
         };
-        generated.build(programs, &plan, images)?;
+        generated.build(programs, plan, images)?;
         Ok(Some(generated))
     }
 
-    fn build(&self, programs: &mut Programs, plan: &PassPlan, images: usize) -> Result<()> {
+    fn build(&self, programs: &mut Programs, mut plan: PassPlan, images: usize) -> Result<()> {
         debug_assert!(self.packed.as_ref().is_none_or(|it| it.bytes() == plan.packed * size_of::<f32>()));
         let work = dispatch::together(plan.run.iter().map(passes::work));
         let budget = self.pacing.budget(&work, images);
-        let passes = Passes::with(programs, plan, self.packed.clone(), budget)?;
+        let packed = self.packed.clone();
+        let passes = match &self.fused {
+            Some(fused) => {
+                let places = epilogue::fuse_plan(&mut plan, fused, Outputs::InPlace)?;
+                Passes::fused(programs, &plan, packed, budget, (fused, &places))?
+            }
+            None => Passes::with(programs, &plan, packed, budget)?,
+        };
         let mut all = self.passes.borrow_mut();
         if all.len() >= MAX_BATCH_SIZES {
             all.clear();
@@ -82,7 +93,7 @@ impl Generated {
         let missing = || Error::Internal(format!("{} has no passes for {images} images", self.variant));
         let plan =
             pass_plan::generate(&self.variant, &self.problem.with_batch(images)).ok_or_else(missing)?;
-        self.build(programs, &plan, images)
+        self.build(programs, plan, images)
     }
 
     /// The passes for `images` images.

@@ -22,7 +22,7 @@ pub fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
         let what = format!("{what}; a buffer holds at most {limit} ({reason})");
         Err(Error::Unsupported { device: context.device().to_owned(), what })
     };
-    let Conv2dSizes { n, h, w, pad_h, pad_w, .. } = *problem.sizes();
+    let Conv2dSizes { n, .. } = *problem.sizes();
     let image = problem.with_batch(1);
     if problem.weights_len() > limit {
         return refuse(format!("weights of {} elements", problem.weights_len()));
@@ -33,8 +33,9 @@ pub fn images_at_once(context: &Context, problem: &Conv2d) -> Result<usize> {
     if image.output_len() > limit {
         return refuse(format!("an output image of {} elements", image.output_len()));
     }
-    if (h + 2 * pad_h).max(w + 2 * pad_w) >= 1 << 31 {
-        return refuse(format!("a padded image of {} x {}", h + 2 * pad_h, w + 2 * pad_w));
+    let (high, wide) = problem.sizes().padded();
+    if high.max(wide) >= 1 << 31 {
+        return refuse(format!("a padded image of {high} x {wide}"));
     }
     Ok(n.min(limit / image.input_len()).min(limit / image.output_len()))
 }

@@ -13,9 +13,14 @@ use crate::error::Result;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer};
 use crate::gl::execution::dispatch::{self, Ran};
+use crate::gl::execution::epilogue::{Arguments, check_bindings};
 use crate::gl::execution::passes::Buffers;
 use crate::gl::execution::programs::Programs;
+use crate::kernel::fused::Fused;
 use crate::problem::Conv2d;
+use crate::shader::epilogue::{self, Outputs};
+use crate::shader::pass_plan::ShaderSource;
+use crate::shader::source::Kernel;
 use crate::shader::variant::Variant;
 
 /// The buffers and size of one run.
@@ -64,8 +69,29 @@ impl Convolution {
         (images, pacing): (usize, Pacing),
         upload: Upload,
     ) -> Result<Self> {
-        let Some(generated) = Generated::new(programs, problem, variant, images, pacing)? else {
-            return Convolution::fallback(programs, problem, (weights, bias), pacing, upload);
+        Convolution::finished(programs, (problem, variant), (weights, bias), (images, pacing), upload, None)
+    }
+
+    /// As [`Convolution::new`], with an epilogue that every run applies ([`Convolution::run_fused`]), if one is given.
+    ///
+    /// # Errors
+    /// As [`Convolution::new`]; [`Error::Unsupported`](crate::Error::Unsupported) for an epilogue that the device cannot
+    /// compute.
+    pub fn finished(
+        programs: &mut Programs,
+        (problem, variant): (&Conv2d, Variant),
+        (weights, bias): (&[f32], Option<&[f32]>),
+        (images, pacing): (usize, Pacing),
+        upload: Upload,
+        fused: Option<&Fused>,
+    ) -> Result<Self> {
+        let Some(generated) = Generated::new(programs, problem, variant, (images, pacing), fused)? else {
+            return match fused {
+                None => Convolution::fallback(programs, problem, (weights, bias), pacing, upload),
+                Some(fused) => {
+                    Convolution::fused_fallback(programs, problem, (weights, bias), (pacing, upload), fused)
+                }
+            };
         };
         let mut weights = upload(weights)?;
         if generated.passes(images)?.prepare(&weights)? {
@@ -92,6 +118,31 @@ impl Convolution {
         let program = programs.kernel(choice.kernel)?;
         let work = dispatch::together(choice.work(&problem.with_batch(1)));
         let fallback = Fallback::new(choice, program, || pacing.budget(&work, 1));
+        let (weights, bias) = (upload(weights)?, bias.map(upload).transpose()?);
+        let (kernel, context) = (KernelKind::Fallback(fallback), programs.context().clone());
+        Ok(Convolution { problem: *problem, kernel, weights, bias, context })
+    }
+
+    /// Prepares `problem` with a fallback kernel that applies an epilogue.
+    ///
+    /// # Errors
+    /// As [`Convolution::finished`].
+    fn fused_fallback(
+        programs: &mut Programs,
+        problem: &Conv2d,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        (pacing, upload): (Pacing, Upload),
+        fused: &Fused,
+    ) -> Result<Self> {
+        let limit = programs.context().group().max_iterations();
+        let choice = FallbackChoice::for_epilogue(problem, limit)?;
+        let Kernel { name, source } = choice.kernel;
+        let mut source = ShaderSource { name: name.to_owned(), text: source.to_owned() };
+        let places = epilogue::fuse(&mut source, fused, BIAS + 1, Outputs::InPlace)?;
+        check_bindings(programs.context(), fused, places.first_binding)?;
+        let program = programs.generated(&source)?;
+        let work = dispatch::together(choice.work(&problem.with_batch(1)));
+        let fallback = Fallback::new(choice, program, || pacing.budget(&work, 1)).fused(fused, &places)?;
         let (weights, bias) = (upload(weights)?, bias.map(upload).transpose()?);
         let (kernel, context) = (KernelKind::Fallback(fallback), programs.context().clone());
         Ok(Convolution { problem: *problem, kernel, weights, bias, context })
@@ -161,13 +212,29 @@ impl Convolution {
     ///
     /// # Errors
     /// The device's failure.
+    #[cfg(any(test, feature = "lab"))]
     pub fn run(&self, images: Images) -> Result<Ran> {
+        self.run_fused(images, None)
+    }
+
+    /// Computes `images` with the arguments of the epilogue that it was prepared with, if any, and waits until they are
+    /// done.
+    ///
+    /// # Errors
+    /// The device's failure.
+    pub fn run_fused(&self, images: Images, epilogue: Option<&Arguments>) -> Result<Ran> {
         match &self.kernel {
-            KernelKind::Generated(generated) => generated.passes(images.count)?.run(&self.buffers(images)),
+            KernelKind::Generated(generated) => {
+                let buffers = Buffers { epilogue, ..self.buffers(images) };
+                generated.passes(images.count)?.run(&buffers)
+            }
             KernelKind::Fallback(fallback) => {
                 let part = self.part(images.count);
                 let params = fallback.params(&self.context, &part)?;
-                fallback.run(&self.context, &part, &|| self.bind(images, &params))
+                fallback.run(&self.context, &part, &|| {
+                    self.bind(images, &params);
+                    epilogue.into_iter().for_each(|it| fallback.bind_epilogue(&self.context, it));
+                })
             }
             KernelKind::Custom { program, any_grid } => {
                 let part = self.part(images.count);
@@ -237,6 +304,7 @@ impl Convolution {
             weights: &self.weights,
             bias: self.bias.as_ref().map(|it| it as _),
             output: images.output,
+            epilogue: None,
         }
     }
 

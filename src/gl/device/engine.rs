@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::allocate;
-use crate::backend::{
-    Backend, Contexts, EngineMemory, Memory, Order, PipelineOptions, Plan, Queue, Range, Recipe,
-};
-use crate::config::{Tune, config};
-use crate::error::Result;
+use crate::backend::{Backend, Contexts, EngineMemory, Order, PipelineOptions, Plan, Queue, Range, Recipe};
+use crate::config::config;
+use crate::error::{Error, Result};
 use crate::gl::cache;
 use crate::gl::convolution::{self, Buffered, Chosen};
+use crate::gl::device::plan::{GlPlan, timing};
 use crate::gl::device::session::Session;
 use crate::gl::device::worker::Worker;
 use crate::gl::device::{contexts, memory};
@@ -23,21 +22,21 @@ use crate::gl::driver::context::{ShareGroup, Target};
 use crate::gl::driver::egl::Egl;
 use crate::gl::driver::exit;
 use crate::gl::execution::dispatch::Ran;
+use crate::gl::execution::epilogue::Arguments;
 use crate::gl::execution::programs::Programs;
-use crate::gl::execution::residents::ResidentRange;
-use crate::gl::measure::hierarchy;
-use crate::gl::pipeline::{self, Pipeline};
+use crate::gl::execution::residents::{self, ResidentRange};
+use crate::gl::measure::{ceilings, hierarchy};
+use crate::gl::pipeline::Pipeline;
 use crate::gl::product;
 use crate::gl::tunables::{MAX_CHOICES, STREAMED_BYTES};
 use crate::gl::tune;
 use crate::kernel::bind::Launch;
+use crate::kernel::fused::Fused;
 use crate::kernel::glsl::Parameters;
-use crate::log::Level;
-use crate::memory::Hierarchy;
 use crate::memory::tiles::{Gpu, Tile};
+use crate::memory::{Ceilings, Hierarchy};
 use crate::problem::{Algorithm, Conv2d, Gemm};
 use crate::report::Timing;
-use crate::shader::pass_plan::{self, generate};
 use crate::shader::source::SGEMM_DIRECT;
 use crate::shader::variant::{Variant, has_winograd_forms};
 
@@ -161,7 +160,17 @@ impl Engine {
             has_run: AtomicBool::new(false),
             recipe: Arc::new(Chosen { variant, seconds }.recipe(*problem, recipe_weights, recipe_bias)),
             kernel,
+            fused: None,
         }))
+    }
+
+    /// Refuses a product without terms, which is a scaling on the host, for an epilogue.
+    fn check_terms(&self, problem: &Gemm) -> Result<()> {
+        if !problem.is_scaling() {
+            return Ok(());
+        }
+        let what = "epilogues of products without terms (k or alpha is 0)".to_owned();
+        Err(Error::Unsupported { device: self.id.to_string(), what })
     }
 
     /// Runs a kernel whose scalars arrive by `parameters`. The arrays are written only on success.
@@ -228,11 +237,6 @@ fn tile(programs: &mut Programs, problem: &Gemm) -> Result<Option<(Tile, usize)>
     product::tile(programs.context(), &gpu, problem)
 }
 
-/// The times of a call that began at `start`.
-fn timing(ran: Ran, start: Instant) -> Timing {
-    Timing { kernel: ran.time, wall: start.elapsed(), dispatches: ran.dispatches }
-}
-
 impl Backend for Engine {
     fn id(&self) -> &str {
         &self.id
@@ -264,8 +268,48 @@ impl Backend for Engine {
         Ok(*hierarchy.insert(measured))
     }
 
+    fn ceilings(&self) -> Result<Ceilings> {
+        self.worker.check_process()?;
+        self.worker.call(|session| {
+            let (store, capabilities) = (session.programs.store(), session.context().capabilities().clone());
+            cache::ceilings(store, &capabilities, || ceilings::measure(&mut session.programs))
+        })
+    }
+
     fn plan_conv2d(&self, problem: &Conv2d, weights: &[f32], bias: Option<&[f32]>) -> Result<Box<dyn Plan>> {
         self.plan_as(problem, problem, weights, bias)
+    }
+
+    fn plan_fused(
+        &self,
+        problem: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: &Fused,
+    ) -> Result<Box<dyn Plan>> {
+        let problem = &preferred(problem, config().algorithm);
+        let recipe_weights = allocate::copied(weights, "a copy of the weights")?;
+        let recipe_bias = bias.map(|bias| allocate::copied(bias, "a copy of the bias")).transpose()?;
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let (images, variant, kernel) = self.worker.call(|session| {
+            // Which variant is fastest does not depend on the epilogue.
+            let prepared = tune::prepare_fused(&mut session.programs, problem, (weights, bias), epilogue)?;
+            let (variant, kernel) = (prepared.variant(), prepared.kernel().to_owned());
+            session.keep(key, prepared)?;
+            Ok((problem.sizes().n, variant, kernel))
+        })?;
+        let recipe = Chosen { variant, seconds: None }.recipe(*problem, recipe_weights, recipe_bias);
+        Ok(Box::new(GlPlan {
+            worker: self.worker.clone(),
+            key,
+            streams: false,
+            images,
+            is_held: AtomicBool::new(true),
+            has_run: AtomicBool::new(false),
+            recipe: Arc::new(recipe),
+            kernel,
+            fused: Some(epilogue.clone()),
+        }))
     }
 
     fn plan_images(
@@ -316,9 +360,44 @@ impl Backend for Engine {
         let mut tight = allocate::zeroed(elements, "the product")?;
         let (kernel, ran) = self.worker.call(|session| match tile(&mut session.programs, problem)? {
             Some((tile, splits)) => {
-                product::run_tiled(&mut session.programs, (&tile, splits), problem, (a, b, c), &mut tight)
+                let programs = &mut session.programs;
+                product::run_tiled(programs, (&tile, splits), problem, (a, b, c), &mut tight, None)
             }
-            None => product::run(&mut session.programs, problem, (a, b, c), &mut tight),
+            None => product::run(&mut session.programs, problem, (a, b, c), &mut tight, None),
+        })?;
+        product::store(problem, &tight, c);
+        Ok((kernel.into(), timing(ran, start)))
+    }
+
+    fn sgemm_fused(
+        &self,
+        problem: &Gemm,
+        (a, b): (&[f32], &[f32]),
+        c: &mut [f32],
+        epilogue: &Launch<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let (start, elements) = (Instant::now(), problem.sizes().m * problem.sizes().n);
+        if elements == 0 {
+            return Ok((SGEMM_DIRECT.name.into(), Timing::default()));
+        }
+        self.check_terms(problem)?;
+        let fused = Fused::of(epilogue)?;
+        let mut tight = allocate::zeroed(elements, "the product")?;
+        let (kernel, ran) = self.worker.call(|session| {
+            let tile = tile(&mut session.programs, problem)?;
+            let Session { residents, programs, .. } = &mut *session;
+            let context = programs.context().clone();
+            let arguments = Arguments::new(&context, residents, epilogue);
+            let arguments = residents.keep_if(arguments)?;
+            residents::see_writes(&context);
+            let finish = Some(&(&fused, &arguments));
+            match tile {
+                Some((tile, splits)) => {
+                    let tile = (&tile, splits);
+                    product::run_tiled(programs, tile, problem, (a, b, c), &mut tight, finish)
+                }
+                None => product::run(programs, problem, (a, b, c), &mut tight, finish),
+            }
         })?;
         product::store(problem, &tight, c);
         Ok((kernel.into(), timing(ran, start)))
@@ -349,7 +428,7 @@ impl Backend for Engine {
             })?;
             let ready = residents.ensure(&context, &to, true);
             residents.keep_if(ready)?;
-            let ran = prepared.run_resident(residents, &from, &to);
+            let ran = prepared.run_resident(residents, &from, &to, None);
             residents.end(ran, &[to.key]).map(|ran| (prepared.kernel().to_owned(), ran))
         })?;
         Ok((kernel.into(), timing(ran, start)))
@@ -361,7 +440,32 @@ impl Backend for Engine {
         let matrices = [a?, b?, c?];
         let (kernel, ran) = self.worker.call(|session| {
             let tile = if problem.reads_operands() { tile(&mut session.programs, problem)? } else { None };
-            product::run_resident(&mut session.programs, &mut session.residents, problem, tile, &matrices)
+            let Session { residents, programs, .. } = &mut *session;
+            product::run_resident(programs, residents, problem, tile, &matrices, None)
+        })?;
+        Ok((kernel.into(), timing(ran, start)))
+    }
+
+    fn sgemm_resident_fused(
+        &self,
+        problem: &Gemm,
+        matrices: [Range<'_>; 3],
+        epilogue: &Launch<'_>,
+    ) -> Result<(Arc<str>, Timing)> {
+        let start = Instant::now();
+        if problem.sizes().m * problem.sizes().n > 0 {
+            self.check_terms(problem)?;
+        }
+        let fused = Fused::of(epilogue)?;
+        let [a, b, c] = matrices.each_ref().map(ResidentRange::of);
+        let matrices = [a?, b?, c?];
+        let (kernel, ran) = self.worker.call(|session| {
+            let tile = if problem.reads_operands() { tile(&mut session.programs, problem)? } else { None };
+            let Session { residents, programs, .. } = &mut *session;
+            let arguments = Arguments::new(&programs.context().clone(), residents, epilogue);
+            let arguments = residents.keep_if(arguments)?;
+            let finish = Some(&(&fused, &arguments));
+            product::run_resident(programs, residents, problem, tile, &matrices, finish)
         })?;
         Ok((kernel.into(), timing(ran, start)))
     }
@@ -373,145 +477,5 @@ impl Backend for Engine {
     fn launch(&self, launch: &Launch<'_>) -> Result<(Arc<str>, Timing)> {
         let timing = self.launch_with(launch, Parameters::Uniform)?;
         Ok((launch.kernel().name.as_str().into(), timing))
-    }
-}
-
-/// A convolution prepared on the worker, under a key.
-struct GlPlan {
-    worker: Arc<Worker>,
-    key: u64,
-    /// Whether its runs go through the engine's pipeline for calls.
-    streams: bool,
-    /// Images computed at once.
-    images: usize,
-    kernel: String,
-    /// Whether the worker may hold it, with buffers for a whole batch.
-    is_held: AtomicBool,
-    /// Whether it was run directly. A plan that only goes through pipelines holds nothing on the worker.
-    has_run: AtomicBool,
-    /// Kept for pipelines, and to upload everything again after the context is lost.
-    recipe: Arc<Recipe>,
-}
-
-impl GlPlan {
-    /// Runs it on the worker's copy, which is made if it is missing. What fails is not kept. Returns the times, and what
-    /// is to be done after the caller has its outputs: whether to time a runner-up, whether to settle fresh programs.
-    fn run_on_worker(
-        &self,
-        run: impl FnOnce(&mut Session, &Buffered) -> Result<Ran> + Send,
-    ) -> Result<(Ran, [bool; 2])> {
-        self.has_run.store(true, Ordering::Relaxed);
-        self.worker.call(|session| {
-            let prepared = match session.take(self.key) {
-                Some(prepared) => prepared,
-                None => {
-                    let Recipe { problem, weights, bias, .. } = &*self.recipe;
-                    let variant = &Chosen::of(&self.recipe).variant;
-                    Buffered::new(&mut session.programs, *variant, problem, weights, bias.as_deref())?
-                }
-            };
-            let ran = run(session, &prepared)?;
-            let explore = prepared.explorer().is_due() && prepared.variant() != Variant::FALLBACK;
-            // The outputs are ready; if it is not kept, the next run prepares it again.
-            let _ = session.keep(self.key, prepared);
-            Ok((ran, [explore, session.programs.is_fresh()]))
-        })
-    }
-
-    /// What is left to do after a run.
-    fn after_run(&self, [explore, fresh]: [bool; 2]) {
-        if fresh {
-            // The next run reports a lost device.
-            self.worker.post(|session| drop(session.programs.settle()));
-        }
-        if explore && tune::policy(&self.recipe.problem, config()) == Tune::Full {
-            self.explore();
-        }
-    }
-
-    /// Drops the worker's copy.
-    fn release(&self) {
-        let key = self.key;
-        self.worker.post(move |session| drop(session.take(key)));
-    }
-
-    /// Times a runner-up in the background: the caller already has the outputs.
-    fn explore(&self) {
-        let (key, recipe) = (self.key, self.recipe.clone());
-        self.worker.post(move |session| {
-            let Some(prepared) = session.take(key) else { return };
-            match tune::explore(&mut session.programs, &prepared, &recipe.problem, &recipe.weights) {
-                // If it is not kept, the next run prepares it again.
-                Ok(()) => drop(session.keep(key, prepared)),
-                Err(error) => session.context().note(Level::Debug, format_args!("exploring: {error}")),
-            }
-        });
-    }
-}
-
-impl Plan for GlPlan {
-    fn kernel(&self) -> &str {
-        &self.kernel
-    }
-
-    fn memory(&self) -> Memory {
-        let Recipe { problem, weights, bias, .. } = &*self.recipe;
-        let variant = &Chosen::of(&self.recipe).variant;
-        let piece = problem.with_batch(self.images);
-        let passes = generate(variant, &piece);
-        let unpacked =
-            if passes.as_ref().is_none_or(pass_plan::PassPlan::reads_weights) { weights.len() } else { 0 };
-        let (packed, scratch) = passes.map_or((0, 0), |it| (it.packed, it.scratch.iter().sum::<usize>()));
-        let bias = bias.as_ref().map_or(0, Vec::len);
-        // One copy here, to upload again after the context is lost, and one on the device.
-        let held = weights.len() + bias + unpacked + packed + bias;
-        let moved = match self.streams {
-            true => pipeline::workspace(&PipelineOptions::of_calls(), &piece),
-            // The host holds the whole output once more until the run has succeeded.
-            false => (piece.input_len() + piece.output_len() + problem.output_len()) * size_of::<f32>(),
-        };
-        Memory { packed: held * size_of::<f32>(), workspace: moved + scratch * size_of::<f32>() }
-    }
-
-    fn run(&self, input: &[f32], output: &mut [f32]) -> Result<Timing> {
-        let start = Instant::now();
-        let mut computed = allocate::zeroed(output.len(), "the output")?;
-        let (ran, after) = self.run_on_worker(|_, prepared| prepared.run(input, &mut computed))?;
-        output.copy_from_slice(&computed);
-        self.after_run(after);
-        Ok(timing(ran, start))
-    }
-
-    fn run_resident(&self, input: Range<'_>, output: Range<'_>) -> Result<Timing> {
-        let start = Instant::now();
-        let (from, to) = (ResidentRange::of(&input)?, ResidentRange::of(&output)?);
-        let (ran, after) = self.run_on_worker(|session, prepared| {
-            let Session { residents, programs, .. } = session;
-            let context = programs.context();
-            let ready = residents.ensure(context, &from, false);
-            let ready = ready.and_then(|()| residents.ensure(context, &to, true));
-            residents.keep_if(ready)?;
-            let ran = prepared.run_resident(residents, &from, &to);
-            residents.end(ran, &[to.key])
-        })?;
-        self.after_run(after);
-        Ok(timing(ran, start))
-    }
-
-    fn streams(&self) -> bool {
-        self.streams
-    }
-
-    fn recipe(&self) -> Option<&Arc<Recipe>> {
-        if !self.has_run.load(Ordering::Relaxed) && self.is_held.swap(false, Ordering::Relaxed) {
-            self.release();
-        }
-        Some(&self.recipe)
-    }
-}
-
-impl Drop for GlPlan {
-    fn drop(&mut self) {
-        self.release();
     }
 }

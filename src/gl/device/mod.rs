@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod engine;
 pub mod memory;
 pub mod names;
+pub mod plan;
 pub mod registry;
 pub mod session;
 pub mod worker;

@@ -11,6 +11,7 @@ use std::fmt;
 
 /// The maker of a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Vendor {
     /// AMD.
     Amd,
@@ -41,6 +42,7 @@ impl fmt::Display for Vendor {
 
 /// A GPU's architecture and the known facts about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Architecture {
     /// Its maker.
     pub vendor: Vendor,

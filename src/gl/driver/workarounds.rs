@@ -12,7 +12,7 @@
 //! | some | at exit, memory mapped by GL disappears while threads copy | crashes of processes that end while jobs are in flight | [`exit`](super::exit) counts copies and waits for them |
 //! | libglvnd | at exit libEGL frees every thread's state, while a thread that ends frees its own | inferred from a core file: a double free, once in some hundred ends in mid-stream under load | [`exit::end_thread`](super::exit::end_thread) clears the thread's data first |
 //! | Mesa 22.3 | a context forgets its shader when another context deletes a shared program | crashes with debug symbols, `tests/c/mixed.c` | [`forgotten`](super::forgotten): a rebind and a lock |
-//! | Mesa llvmpipe | all loops of an invocation together end after 65,535 iterations, without an error | wrong sums, found by counting | `measure/iterations.rs` probes the limit; `shader/iterations.rs` keeps sums below it |
+//! | Mesa llvmpipe | all loops of an invocation together end after 65,535 iterations, without an error | wrong sums, found by counting | `measure/iterations.rs` probes the limit; `shader/iterations.rs` keeps sums below it; texts of the kernel language tell if it was reached (`kernel/glsl`) |
 //! | any | an idle GPU runs at a fraction of its clock | factors of five in first timings | [`tunables::WARM_UP`](crate::gl::tunables::WARM_UP) |
 //! | any | `eglTerminate` by other code ends all contexts of a display | `tests/c/terminate.c` | [`context`](super::context) detects it, and the caller makes a new group |
 //! | any | clocks of timestamp queries stand still, run backwards or count in other units | tests with simulated clocks | `execution/budget.rs` trusts them only as far as the host's clock allows |

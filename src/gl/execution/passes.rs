@@ -7,8 +7,11 @@ use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::{Bind, Buffer, Program};
 use crate::gl::execution::dispatch::{self, DispatchBudget, KernelWork, PassStep, Ran};
+use crate::gl::execution::epilogue::{self, Arguments, Slots};
 use crate::gl::execution::programs::Programs;
 use crate::gl::execution::scratch::Scratch;
+use crate::kernel::fused::Fused;
+use crate::shader::epilogue::Places;
 use crate::shader::pass_plan::{BufferRole, Pass, PassPlan};
 
 /// The caller's buffers for a pass plan.
@@ -17,6 +20,8 @@ pub struct Buffers<'a> {
     pub weights: &'a dyn Bind,
     pub bias: Option<&'a dyn Bind>,
     pub output: &'a dyn Bind,
+    /// The arguments of the epilogue, for passes that apply one.
+    pub epilogue: Option<&'a Arguments<'a>>,
 }
 
 /// A pass with its program.
@@ -26,6 +31,8 @@ pub struct Built {
     uniforms: Vec<(u32, u32)>,
     work: KernelWork,
     budget: DispatchBudget,
+    /// Where the arguments of an epilogue belong, in the pass that applies it.
+    epilogue: Option<Slots>,
 }
 
 /// The passes of a pass plan, ready to run.
@@ -80,6 +87,25 @@ impl Passes {
         Ok(Passes { name, prepare, run, budget, packed, reads_weights, held: None, scratch, context })
     }
 
+    /// The passes of a plan whose last one has an epilogue at `places`.
+    ///
+    /// # Errors
+    /// As [`Passes::new`]; [`Error::Unsupported`] if the device has too few bindings.
+    pub fn fused(
+        programs: &mut Programs,
+        plan: &PassPlan,
+        packed: Option<Rc<Buffer>>,
+        budget: DispatchBudget,
+        (fused, places): (&Fused, &Places),
+    ) -> Result<Self> {
+        epilogue::check_bindings(programs.context(), fused, places.first_binding)?;
+        let mut passes = Passes::with(programs, plan, packed, budget)?;
+        if let Some(last) = passes.run.last_mut() {
+            last.epilogue = Some(Slots::new(&last.program, fused, places)?);
+        }
+        Ok(passes)
+    }
+
     /// The kernel's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -91,7 +117,7 @@ impl Passes {
     /// The device's failure.
     pub fn prepare(&self, weights: &Buffer) -> Result<bool> {
         let Some(packed) = &self.packed else { return Ok(false) };
-        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed, epilogue: None };
         self.with_steps(&self.prepare, &buffers, |steps| {
             dispatch::run_steps(&self.context, steps, &DispatchBudget::new())
         })?;
@@ -104,7 +130,7 @@ impl Passes {
     /// What GL reports.
     pub fn enqueue_packing(&self, weights: &dyn Bind) -> Result<()> {
         let Some(packed) = &self.packed else { return Ok(()) };
-        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed };
+        let buffers = Buffers { input: weights, weights, bias: None, output: &**packed, epilogue: None };
         self.with_steps(&self.prepare, &buffers, |steps| dispatch::enqueue(&self.context, steps))
     }
 
@@ -163,6 +189,9 @@ impl Passes {
     fn bind(&self, built: &Built, buffers: &Buffers) {
         for &(location, bits) in &built.uniforms {
             self.context.api().uniform_1ui(location, bits);
+        }
+        if let (Some(slots), Some(arguments)) = (&built.epilogue, buffers.epilogue) {
+            arguments.bind(&self.context, slots);
         }
         for &(index, slot) in &built.bindings {
             if let BufferRole::Scratch(number) = slot {
@@ -225,6 +254,7 @@ impl Built {
             uniforms: pass.uniforms.clone(),
             work: work(pass),
             budget: DispatchBudget::new(),
+            epilogue: None,
         })
     }
 }

@@ -4,14 +4,14 @@
 use std::rc::Rc;
 
 use crate::allocate;
-use crate::backend::DeviceMemory;
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
-use crate::gl::driver::resource::{Bind, Buffer};
-use crate::gl::execution::residents::{self, Operand, ResidentKey, ResidentRange, Residents};
-use crate::kernel::bind::{Elements, Launch, Resident};
+use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::arrays::{Array, bytes, range};
+use crate::gl::execution::residents::{self, ResidentKey, Residents};
+use crate::kernel::bind::{Elements, Launch};
 use crate::kernel::describe;
-use crate::kernel::glsl::{PARAMETER_BINDING, Parameters};
+use crate::kernel::glsl::{FAULT_BINDING, PARAMETER_BINDING, Parameters};
 use crate::kernel::tree::Value;
 
 use super::prepared::Prepared;
@@ -37,47 +37,6 @@ impl Results {
     }
 }
 
-/// The bytes of an array.
-fn bytes(elements: &Elements) -> &[u8] {
-    if elements.len == 0 {
-        return &[];
-    }
-    // SAFETY: a launch borrows the memory of its arrays while it lives: valid for reads, initialised, and not written
-    // before `Results::store`. Numbers have no padding.
-    unsafe { std::slice::from_raw_parts(elements.address.cast::<u8>(), elements.bytes()) }
-}
-
-/// An array of a launch on the device.
-pub enum Array {
-    /// A copy of the host's.
-    Copied(Buffer),
-    /// A buffer of the program, or a part of it.
-    Resident(Operand),
-}
-
-impl Array {
-    /// Binds it to the shaders' storage block at `index`.
-    pub fn bind(&self, context: &Context, index: u32) {
-        match self {
-            Array::Copied(buffer) => buffer.bind(index),
-            Array::Resident(operand) => operand.bind_on(context, index),
-        }
-    }
-}
-
-/// The range that an argument of a launch is.
-fn range<'a>(launch: &'a Launch<'_>, slot: usize, resident: &Resident<'_>) -> Result<ResidentRange<'a>> {
-    let memory: &DeviceMemory =
-        resident.memory.downcast_ref().ok_or_else(|| Error::Internal("a buffer that is none".to_owned()))?;
-    Ok(ResidentRange {
-        key: ResidentKey::of(memory.engine().token())?,
-        whole: memory.bytes(),
-        offset: resident.offset,
-        bytes: launch.buffers()[slot].bytes(),
-        name: launch.name(slot),
-    })
-}
-
 /// The buffers of the program that a launch may write.
 ///
 /// # Errors
@@ -98,6 +57,8 @@ pub struct Bound {
     arrays: Vec<Array>,
     parameters: Option<Buffer>,
     reductions: Vec<Reducing>,
+    /// On a device that may end loops early: a number that is not zero if it has.
+    ended_loops: Option<Buffer>,
 }
 
 impl Bound {
@@ -131,7 +92,11 @@ impl Bound {
         let reductions = launch.kernel().reductions.iter();
         let reductions = reductions.map(|it| Reducing::new(context, launch, it));
         let reductions = allocate::collected(reductions, "the reductions of a kernel")?;
-        Ok(Bound { arrays, parameters, reductions })
+        let ended_loops = match prepared.tells_of_loops() {
+            true => Some(Buffer::with_data(context, &[0; 4])?),
+            false => None,
+        };
+        Ok(Bound { arrays, parameters, reductions, ended_loops })
     }
 
     /// Binds what the kernel's program uses.
@@ -141,6 +106,7 @@ impl Bound {
         }
         (0..).zip(&self.arrays).for_each(|(slot, array)| array.bind(context, slot));
         self.parameters.iter().for_each(|buffer| buffer.bind(PARAMETER_BINDING));
+        self.ended_loops.iter().for_each(|buffer| buffer.bind(FAULT_BINDING));
         self.reductions.iter().for_each(Reducing::bind_scratch);
     }
 
@@ -168,8 +134,19 @@ impl Bound {
     /// Reads what the launch may have written of the host's arrays.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], or what GL reports.
+    /// [`Error::Unsupported`] if the device has ended loops early; [`Error::OutOfMemory`], or what GL reports.
     pub fn read(&self, context: &Context, launch: &Launch<'_>) -> Result<Results> {
+        if let Some(buffer) = &self.ended_loops {
+            let mut ended = [0; 4];
+            buffer.read(&mut ended)?;
+            if ended != [0; 4] {
+                let (name, device) = (&launch.kernel().name, context.device().to_owned());
+                let what = format!(
+                    "kernel \"{name}\": so many iterations of its loops, which the driver ends early"
+                );
+                return Err(Error::Unsupported { device, what });
+            }
+        }
         let mut all = Vec::new();
         for (slot, (array, elements)) in self.arrays.iter().zip(launch.buffers()).enumerate() {
             if !launch.writes(slot) {

@@ -1,15 +1,16 @@
 //! An index space as workgroups, and its slices.
 //!
 //! A unit is a workgroup; for kernels with reductions, a block of [`REDUCTION_BLOCK`] points, of which a workgroup computes
-//! several at once. Units are numbered along
-//! x first. A slice is a box of workgroups that begins with a given unit, so that no point is computed twice. One
-//! dimension is folded: a slice longer than a row of the device's grid has whole rows.
+//! several at once; for streamed kernels, a block of points that workgroups take in turn. Units are numbered along x first.
+//! A slice is a box of workgroups that begins with a given unit, so that no point is computed twice. One dimension is
+//! folded: a slice longer than a row of the device's grid has whole rows.
 
+use crate::gl::driver::capabilities::Capabilities;
 use crate::kernel::bind::Launch;
 use crate::kernel::glsl::BLOCKS_OF_GROUP;
 use crate::kernel::tree::REDUCTION_BLOCK;
 
-use super::prepared::Prepared;
+use super::prepared::{self, Prepared, Shape};
 
 /// The points of a block.
 const BLOCK: u64 = REDUCTION_BLOCK as u64;
@@ -35,27 +36,43 @@ pub struct Grid {
     /// Workgroups along the axes. One-dimensional ones and blocks lie along x.
     groups: [u32; 3],
     points_per_unit: u32,
-    has_reductions: bool,
+    order: Order,
     max_groups: [u32; 3],
+}
+
+/// How units become workgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// One for each.
+    Each,
+    /// Blocks of a reduction.
+    Blocks,
+    /// At most this many, which take units in turn.
+    Streamed(u32),
 }
 
 impl Grid {
     /// The workgroups of a launch whose points fit into 31 bits.
-    pub fn new(launch: &Launch<'_>, prepared: &Prepared, max_groups: [u32; 3]) -> Self {
-        let (kernel, glsl) = (launch.kernel(), prepared.shape());
+    pub fn new(launch: &Launch<'_>, prepared: &Prepared, capabilities: &Capabilities) -> Self {
+        let (kernel, Shape { local_size, coarsening, streamed }) = (launch.kernel(), prepared.shape());
         let extents = launch.extents().map(|extent| extent as u32);
-        Grid::with((kernel.dims, extents), glsl, !kernel.reductions.is_empty(), max_groups)
+        let order = match prepared::streaming_groups(capabilities).filter(|_| streamed) {
+            Some(groups) => Order::Streamed(groups),
+            None if kernel.reductions.is_empty() => Order::Each,
+            None => Order::Blocks,
+        };
+        Grid::with((kernel.dims, extents), (local_size, coarsening), order, capabilities.max_groups)
     }
 
     fn with(
         (dims, extents): (usize, [u32; 3]),
         (local_size, coarsening): ([u32; 3], u32),
-        has_reductions: bool,
+        order: Order,
         max_groups: [u32; 3],
     ) -> Self {
         let [x, y, z] = local_size;
         let points: u64 = extents.iter().map(|&extent| u64::from(extent)).product();
-        let (groups, points_per_unit) = if has_reductions {
+        let (groups, points_per_unit) = if order == Order::Blocks {
             ([points.div_ceil(BLOCK) as u32, 1, 1], BLOCK as u32)
         } else if dims == 1 {
             let each = x * y * z * coarsening;
@@ -64,7 +81,7 @@ impl Grid {
             let sizes = [x * coarsening, y, z];
             ([0, 1, 2].map(|axis| extents[axis].div_ceil(sizes[axis])), x * y * z * coarsening)
         };
-        Grid { dims, extents, groups, points_per_unit, has_reductions, max_groups }
+        Grid { dims, extents, groups, points_per_unit, order, max_groups }
     }
 
     /// All units.
@@ -80,12 +97,23 @@ impl Grid {
     /// A slice that begins with unit `first`, where the last one ended, and has about `units` units.
     pub fn slice(&self, first: u32, units: u32) -> Slice {
         let units = units.clamp(1, self.units() - first);
-        if self.has_reductions {
-            self.blocks(first, units)
-        } else if self.dims == 1 {
-            self.line(first, units)
-        } else {
-            self.solid(first, units)
+        match self.order {
+            Order::Blocks => self.blocks(first, units),
+            Order::Streamed(groups) => self.streamed(first, units, groups),
+            Order::Each if self.dims == 1 => self.line(first, units),
+            Order::Each => self.solid(first, units),
+        }
+    }
+
+    /// Workgroups take blocks in turn until the points below `count` end.
+    fn streamed(&self, first: u32, units: u32, groups: u32) -> Slice {
+        let end = u64::from(first + units) * u64::from(self.points_per_unit);
+        let count = [end.min(self.extents[0].into()) as u32, 1, 1];
+        Slice {
+            first: [first, 0, 0],
+            count,
+            groups: [units.min(groups).min(self.max_groups[0]), 1, 1],
+            units,
         }
     }
 
@@ -170,7 +198,7 @@ mod tests {
             let coarsening = random.pick(&[1, 1, 2, 4]);
             let local = random.pick(&[[1, 1, 1], [2, 3, 1], [4, 1, 2], [8, 1, 1]]);
             let most = [(); 3].map(|()| random.between(1, 12) as u32);
-            let grid = Grid::with((dims, extents), (local, coarsening), false, most);
+            let grid = Grid::with((dims, extents), (local, coarsening), Order::Each, most);
             let (mut first, mut seen) = (0, vec![]);
             while first < grid.units() {
                 let asked = random.between(1, 30) as u32;
@@ -196,7 +224,7 @@ mod tests {
             let mut extents = [1; 3];
             let most = [20_000, 300, 60][dims - 1];
             extents[..dims].iter_mut().for_each(|extent| *extent = random.between(1, most) as u32);
-            let grid = Grid::with((dims, extents), ([256, 1, 1], 1), true, [65_535; 3]);
+            let grid = Grid::with((dims, extents), ([256, 1, 1], 1), Order::Blocks, [65_535; 3]);
             let points: u64 = extents.iter().map(|&it| u64::from(it)).product();
             assert_eq!(u64::from(grid.units()), points.div_ceil(BLOCK));
             let mut first = 0;
@@ -217,8 +245,28 @@ mod tests {
     }
 
     #[test]
+    fn streamed_slices_end_where_the_next_begin() {
+        let mut random = Random::new(13);
+        for _ in 0..200 {
+            let (points, most) = (random.between(1, 100_000) as u32, random.between(1, 9) as u32);
+            let shape = ([16, 1, 1], 8);
+            let grid = Grid::with((1, [points, 1, 1]), shape, Order::Streamed(most), [65_535; 3]);
+            assert_eq!(grid.units(), points.div_ceil(128));
+            let (mut first, mut end) = (0, 0);
+            while first < grid.units() {
+                let slice = grid.slice(first, random.between(1, 300) as u32);
+                assert_eq!((slice.first, first * 128), ([first, 0, 0], end));
+                assert!((1..=most.min(slice.units)).contains(&slice.groups[0]), "{slice:?}");
+                assert_eq!(slice.count[0], points.min((first + slice.units) * 128));
+                (first, end) = (first + slice.units, slice.count[0]);
+            }
+            assert_eq!(end, points);
+        }
+    }
+
+    #[test]
     fn long_lines_are_folded_into_whole_rows() {
-        let grid = Grid::with((1, [100_000_000, 1, 1]), ([64, 1, 1], 1), false, [65_535; 3]);
+        let grid = Grid::with((1, [100_000_000, 1, 1]), ([64, 1, 1], 1), Order::Each, [65_535; 3]);
         assert_eq!(grid.units(), 1_562_500);
         let slice = grid.slice(0, grid.units());
         assert_eq!((slice.groups, slice.units), ([65_535, 23, 1], 65_535 * 23));

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gl::driver::context::Context;
 use crate::kernel::bind::Launch;
-use crate::kernel::glsl::{Glsl, PARAMETER_BINDING, Parameters};
+use crate::kernel::glsl::{FAULT_BINDING, Glsl, PARAMETER_BINDING, Parameters};
 use crate::kernel::tree::{ArgumentKind, Kernel, Operation, REDUCTION_BLOCK, VariableKind};
 
 fn unsupported(context: &Context, kernel: &Kernel, what: impl std::fmt::Display) -> Error {
@@ -49,12 +49,21 @@ pub fn check_launch(context: &Context, launch: &Launch<'_>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Unsupported`].
-pub fn check_text(context: &Context, kernel: &Kernel, glsl: &Glsl, parameters: Parameters) -> Result<()> {
+pub fn check_text(
+    context: &Context,
+    kernel: &Kernel,
+    glsl: &Glsl,
+    (parameters, tells_of_loops): (Parameters, bool),
+) -> Result<()> {
     let it = context.capabilities();
     let arrays = kernel.arguments.iter().filter(|it| matches!(it.kind, ArgumentKind::Buffer(_))).count();
     let has_block = parameters == Parameters::Buffer;
-    let blocks = arrays + usize::from(has_block);
-    let bindings = if has_block { PARAMETER_BINDING as usize + 1 } else { arrays };
+    let blocks = arrays + usize::from(has_block) + usize::from(tells_of_loops);
+    let bindings = match (has_block, tells_of_loops) {
+        (true, _) => PARAMETER_BINDING as usize + 1,
+        (false, true) => arrays.max(FAULT_BINDING as usize + 1),
+        (false, false) => arrays,
+    };
     if blocks > it.max_storage_blocks || bindings > it.max_storage_bindings {
         let (most, at) = (it.max_storage_blocks, it.max_storage_bindings);
         let what = format!("{blocks} arrays at {bindings} bindings; a shader has at most {most} at {at}");

@@ -3,8 +3,8 @@
 //! `device` calls [`Kernels::launch`] on the worker's thread. It builds programs and submits work through `execution`,
 //! and touches neither the store nor threads.
 //!
-//! - **Programs.** The text of a kernel depends on its source, the way of its scalars, the local size and the version
-//!   of GLSL, and on nothing else. [`prepared`](mod@prepared) writes it once for each compiled file. The store's key
+//! - **Programs.** The text of a kernel depends on its source, the way of its scalars, the local size, the points of an
+//!   invocation (more than one in large launches) and the version of GLSL, and on nothing else. [`prepared`](mod@prepared) writes it once for each compiled file. The store's key
 //!   is the text with device and driver, so two processes share a binary.
 //! - **Scalars** are plain uniforms: they cost no memory access, and every device has room for them. The other ways of
 //!   [`Parameters`] compute the same, and tests run them.
@@ -40,7 +40,7 @@ use crate::kernel::tree::Unit;
 use buffers::Bound;
 pub use buffers::Results;
 use grid::Grid;
-use prepared::Prepared;
+use prepared::{Dealing, Prepared};
 
 /// A kernel of a compiled file, and the way of its scalars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,8 +49,7 @@ struct Key {
     unit: usize,
     kernel: usize,
     parameters: Parameters,
-    /// The points of an invocation, where the kernel leaves them open.
-    coarsening: u32,
+    dealing: Dealing,
     /// What the values in the text are, for [`Parameters::Inline`].
     values: u64,
 }
@@ -92,14 +91,14 @@ impl Kernels {
     ) -> Result<Rc<Prepared>> {
         let values = if parameters == Parameters::Inline { pace::hash_of_scalars(launch) } else { 0 };
         let unit = Arc::as_ptr(launch.unit()).addr();
-        let coarsening = prepared::coarsening(launch);
-        let key = Key { unit, kernel: launch.kernel_index(), parameters, coarsening, values };
+        let dealing = Dealing::of(programs.context(), launch);
+        let key = Key { unit, kernel: launch.kernel_index(), parameters, dealing, values };
         if let Some((_, prepared)) = self.prepared.get(&key)
             && prepared.has_values_of(launch)
         {
             return Ok(prepared.clone());
         }
-        let prepared = Rc::new(Prepared::new(programs, launch, (parameters, coarsening))?);
+        let prepared = Rc::new(Prepared::new(programs, launch, (parameters, dealing))?);
         if self.prepared.len() >= MAX_PROGRAMS {
             self.prepared.retain(|_, (unit, _)| unit.strong_count() > 0);
         }
@@ -119,7 +118,7 @@ fn run(
     prepared: &Prepared,
     bound: &Bound,
 ) -> Result<(Results, Ran)> {
-    let grid = Grid::new(launch, prepared, context.capabilities().max_groups);
+    let grid = Grid::new(launch, prepared, context.capabilities());
     let (pace, rate) = prepared.pace(launch, context.group().rate())?;
     let per_unit = f64::from(grid.points_per_unit()) * prepared.operations();
     let work = KernelWork { units: grid.units(), per_group: 1, operations: per_unit };

@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::gl::driver::api;
 use crate::gl::driver::context::Context;
 use crate::gl::driver::resource::Buffer;
+use crate::gl::execution::arrays::Array;
 use crate::kernel::bind::Launch;
 use crate::kernel::tree::{ArgumentKind, REDUCTION_BLOCK, Reduction};
 
-use super::buffers::Array;
 use super::prepared::Finishing;
 
 /// The bindings of a finisher.

@@ -71,6 +71,11 @@ impl Bench {
         Ok(Bench { programs, engine })
     }
 
+    #[cfg(feature = "patterns")]
+    pub(super) fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     /// The planner's description of the device.
     ///
     /// # Errors
@@ -142,7 +147,7 @@ impl Bench {
 }
 
 /// Passes with their buffers.
-struct Held {
+pub(super) struct Held {
     passes: Passes,
     input: Buffer,
     weights: Buffer,
@@ -151,7 +156,7 @@ struct Held {
 }
 
 impl Held {
-    fn new(
+    pub(super) fn new(
         programs: &mut Programs,
         plan: &PassPlan,
         [input, weights]: [&[f32]; 2],
@@ -166,16 +171,28 @@ impl Held {
     }
 
     fn buffers(&self) -> Buffers<'_> {
-        Buffers { input: &self.input, weights: &self.weights, bias: None, output: &self.output }
+        Buffers {
+            input: &self.input,
+            weights: &self.weights,
+            bias: None,
+            output: &self.output,
+            epilogue: None,
+        }
     }
 
     /// Runs once and reads the output.
-    fn run(&self, output: &mut [f32]) -> Result<()> {
+    pub(super) fn run(&self, output: &mut [f32]) -> Result<()> {
         self.passes.run(&self.buffers())?;
         self.output.read(bytemuck::cast_slice_mut(output))
     }
 
-    fn timed(self, name: &str, build: Duration, error: f64, flops: f64) -> Timed {
+    /// Runs the passes that prepare the weights.
+    #[cfg(feature = "patterns")]
+    pub(super) fn prepare(&self) -> Result<()> {
+        self.passes.prepare(&self.weights).map(drop)
+    }
+
+    pub(super) fn timed(self, name: &str, build: Duration, error: f64, flops: f64) -> Timed {
         let (name, context) = (name.to_owned(), self.context.clone());
         let enqueue =
             Box::new(move |calls| (0..calls).try_for_each(|_| self.passes.enqueue(&self.buffers())));

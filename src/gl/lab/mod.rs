@@ -6,6 +6,8 @@
 pub mod baseline;
 mod bench;
 mod numbers;
+#[cfg(feature = "patterns")]
+mod patterns;
 mod trial;
 
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub use crate::gl::device::registry::gpu;
 pub use bench::{Bench, Timed};
 use numbers::Given;
 pub use numbers::{Compared, Numbers};
+#[cfg(feature = "patterns")]
+pub use patterns::Exact;
 use trial::time;
 pub use trial::{Data, Effort};
 

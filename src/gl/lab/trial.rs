@@ -54,10 +54,10 @@ impl Data {
 
     /// The largest error of the rows, relative to the direct algorithm's bound.
     pub(crate) fn error(&self, problem: &Conv2d, output: &[f32]) -> f64 {
-        let Conv2dSizes { k, p, q, .. } = *problem.sizes();
+        let strides = problem.sizes().output_strides();
         let row_error = |((n, ki, pi), expected): &((usize, usize, usize), Vec<Expected>)| {
-            let got = &output[((n * k + ki) * p + pi) * q..][..q];
-            let errors = got.iter().zip(expected);
+            let got = output[strides.at(*n, *ki, *pi, 0)..].iter().step_by(strides.column);
+            let errors = got.zip(expected);
             errors.map(|(&got, &it)| oracle::error_over_bound(got, it, problem.terms())).fold(0.0, worse)
         };
         self.rows.iter().map(row_error).fold(0.0, worse)

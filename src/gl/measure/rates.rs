@@ -56,7 +56,7 @@ pub fn measure(programs: &mut Programs) -> Result<Gpu> {
     let output = Buffer::new(&context, 4)?;
     let far = size.far.min(capabilities.max_elements());
     let input = zeros(&context, far)?;
-    let buffers = Buffers { input: &input, weights: &input, bias: None, output: &output };
+    let buffers = Buffers { input: &input, weights: &input, bias: None, output: &output, epilogue: None };
 
     // All are built first: the clock falls while a shader compiles.
     let (many, one) = (measure_fma(size.groups, size.steps), measure_fma(1, 16 * size.steps));
@@ -125,13 +125,13 @@ fn max_at_once(about: usize, mut fit: impl FnMut(usize) -> Result<bool>) -> Resu
 }
 
 /// A buffer of zeros. Undefined contents could be NaNs, which may be slow.
-fn zeros(context: &Rc<Context>, elements: usize) -> Result<Buffer> {
+pub(super) fn zeros(context: &Rc<Context>, elements: usize) -> Result<Buffer> {
     let zeros: Vec<f32> = allocate::zeroed(elements, "a measurement")?;
     Buffer::with_data(context, bytemuck::cast_slice(&zeros))
 }
 
 /// The passes of `times` runs of `pass` together.
-fn repeated(programs: &mut Programs, pass: Pass, times: usize) -> Result<Passes> {
+pub(super) fn repeated(programs: &mut Programs, pass: Pass, times: usize) -> Result<Passes> {
     passes_of(programs, vec![pass; times])
 }
 
@@ -144,7 +144,7 @@ fn passes_of(programs: &mut Programs, run: Vec<Pass>) -> Result<Passes> {
 }
 
 /// The operations of all workgroups of `pass`.
-fn flops_of(pass: &Pass) -> f64 {
+pub(super) fn flops_of(pass: &Pass) -> f64 {
     pass.operations * pass.groups as f64
 }
 

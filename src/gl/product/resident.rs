@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Lines, Matrices, direct, fits, in_tiles, lines, passes, scale};
+use super::{FusedArguments, Lines, Matrices, direct, fits, in_tiles, lines, passes, scale};
 use crate::allocate;
 use crate::error::Result;
 use crate::gl::driver::context::Context;
@@ -56,6 +56,7 @@ pub fn run_resident(
     problem: &Gemm,
     tile: Option<(Tile, usize)>,
     [a, b, c]: &[ResidentRange<'_>; 3],
+    epilogue: Option<&FusedArguments<'_>>,
 ) -> Result<(&'static str, Ran)> {
     let context = programs.context().clone();
     let [a_len, b_len, c_len] = problem.lens();
@@ -74,7 +75,8 @@ pub fn run_resident(
     fits(&context, problem)?;
     let passes = match &tile {
         Some((tile, splits)) => {
-            Some((passes(programs, (tile, *splits), problem)?, pass_plan::gemm_name(tile)))
+            let passes = passes(programs, (tile, *splits), problem, epilogue.map(|it| it.0))?;
+            Some((passes, pass_plan::gemm_name(tile)))
         }
         None => None,
     };
@@ -101,8 +103,8 @@ pub fn run_resident(
         let output: &dyn Bind = own.as_ref().map_or(&in_place, |own| own);
         let matrices = Matrices { a: &a, b: &b, old, output };
         let ran = match &passes {
-            Some((passes, name)) => (*name, in_tiles(passes, &matrices)?),
-            None => direct(programs, problem, &matrices)?,
+            Some((passes, name)) => (*name, in_tiles(passes, &matrices, epilogue.map(|it| it.1))?),
+            None => direct(programs, problem, &matrices, epilogue)?,
         };
         match &own {
             None => in_place.store(&context)?,

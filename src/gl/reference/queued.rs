@@ -41,7 +41,8 @@ impl Recent {
         let output = region("output", output, problem.output_len())?;
         let passes = self.passes(programs, problem)?;
         passes.enqueue_packing(&weights)?;
-        let buffers = Buffers { input: &input, weights: &weights, bias: None, output: &output };
+        let buffers =
+            Buffers { input: &input, weights: &weights, bias: None, output: &output, epilogue: None };
         let dispatches = passes.enqueue_cut(&buffers)?;
         let (context, name) = (programs.context(), passes.name());
         context.note(

@@ -40,7 +40,7 @@ impl Held {
         Ok(data)
     }
 
-    fn arg(&self, (offset, len): (usize, usize), is_writable: bool) -> Arg<'_> {
+    pub fn arg(&self, (offset, len): (usize, usize), is_writable: bool) -> Arg<'_> {
         let resident = Resident { memory: &self.memory, offset: 4 * offset, owner: (1, "gl") };
         // SAFETY: it is no memory of the host.
         unsafe { Arg::resident(resident, (None, len), Type::Real32, is_writable) }

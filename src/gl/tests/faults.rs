@@ -267,6 +267,7 @@ const SMALL: Machine = Machine {
     no_storage: false,
     binaries: false,
     lazy: None,
+    compute_units: None,
 };
 
 /// Generated programs, packed weights and scratch are lost with their context and created again with the next.

@@ -257,6 +257,8 @@ pub struct Machine {
     pub binaries: bool,
     /// If set, a fence signals only after a flush of this kind.
     pub lazy: Option<FlushedBy>,
+    /// The compute units that the driver tells, as NVIDIA's does.
+    pub compute_units: Option<u32>,
 }
 
 /// What flushes commands to the device.

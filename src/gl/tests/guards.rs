@@ -23,10 +23,14 @@ const CANARY: [u8; 4] = 0x7fc0_dead_u32.to_le_bytes();
 
 /// An engine with guards on the machine's first device.
 pub fn guarded() -> Option<(Engine, Arc<Guards>)> {
+    guarded_on(Machine::default())
+}
+
+/// The same on a machine that differs from the real one.
+pub fn guarded_on(machine: Machine) -> Option<(Engine, Arc<Guards>)> {
     let target = first_device()?;
     let inner = discovered().unwrap().egl.clone().expect("EGL found the device");
     let guards = Arc::new(Guards::default());
-    let machine = Machine::default();
     let egl = FaultyEgl { inner, faults: Arc::new(Faults::default()), machine, guards: Some(guards.clone()) };
     let egl: Arc<dyn crate::gl::driver::egl::Egl> = Arc::new(egl);
     Some((Engine::new(&egl, "gl:guarded", true, target).unwrap(), guards))

@@ -5,8 +5,11 @@
 
 mod failures;
 mod language;
+mod long_loops;
 mod own;
 mod reference;
+mod remainders;
+mod streamed;
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ pub fn context_on(gpu: Gpu) -> Rc<Context> {
 fn batches_in_tiles_are_exact() {
     // 256 elements.
     let Some(rig) = Rig::new(Machine { max_block: Some(1024), ..Default::default() }) else { return };
-    let engine = rig.open().unwrap();
+    let (engine, limited) = (rig.open().unwrap(), context(1024));
     let mut random = Random::new(9);
     let (mut tiled, mut uneven, mut whole) = (0, 0, 0);
     while tiled < 120 {
@@ -70,8 +70,10 @@ fn batches_in_tiles_are_exact() {
             continue;
         }
         let at_once = (256 / largest).min(n);
+        assert_eq!(convolution::images_at_once(&limited, &problem).unwrap(), at_once, "{desc:?}");
         let dispatches = case.run(&*plan.unwrap()).unwrap();
-        assert_eq!(dispatches as usize, n.div_ceil(at_once), "{desc:?}");
+        // A dispatch that took long is a reason to cut the next one.
+        assert!(dispatches as usize >= n.div_ceil(at_once), "{desc:?}");
         if at_once == n {
             whole += 1;
             continue;
@@ -89,7 +91,7 @@ fn a_plan_in_tiles_runs_many_times() {
     let engine = rig.open().unwrap();
     let plan = rig.batch.plan(&engine).unwrap();
     for _ in 0..4 {
-        assert_eq!(rig.batch.run(&*plan).unwrap(), 5);
+        assert!(rig.batch.run(&*plan).unwrap() >= 5);
     }
 }
 

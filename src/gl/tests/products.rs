@@ -70,9 +70,9 @@ impl Kernel {
             let (programs, matrices) = (&mut session.programs, (a, b, &*c));
             match &self.tile {
                 Some(tile) => {
-                    product::run_tiled(programs, (tile, self.splits), problem, matrices, &mut tight)
+                    product::run_tiled(programs, (tile, self.splits), problem, matrices, &mut tight, None)
                 }
-                None => product::run(programs, problem, matrices, &mut tight),
+                None => product::run(programs, problem, matrices, &mut tight, None),
             }
             .map(|(name, _)| assert_eq!(name, self.name()))
         };

@@ -88,7 +88,7 @@ fn every_kind_of_kernel_with_weights_that_change() {
             case.change_weights(seed);
             let [input, weights, output] = &case.buffers;
             passes.enqueue_packing(weights).unwrap();
-            passes.enqueue_cut(&Buffers { input, weights, bias: None, output }).unwrap();
+            passes.enqueue_cut(&Buffers { input, weights, bias: None, output, epilogue: None }).unwrap();
             case.check(&context, !matches!(family, Family::Winograd(_)));
         }
     }

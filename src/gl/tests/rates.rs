@@ -1,9 +1,9 @@
-//! What `rates` measures on a device of known speed.
+//! What `rates` and `ceilings` measure on a device of known speed.
 
 use super::fake::{Gpu, Speed};
 use super::limits::context_on;
 use crate::gl::execution::programs::Programs;
-use crate::gl::measure::rates;
+use crate::gl::measure::{ceilings, rates};
 
 /// Launch time, units, arithmetic and reads are all measured right, despite occasional interference.
 #[test]
@@ -26,6 +26,12 @@ fn a_device_is_measured_as_it_is() {
         near(got.flops, operations / 4_000e-9, "flops");
         near(got.memory, (16 * 256 * 16) as f64 / 4_000e-9, "memory");
         assert_eq!(got.max_elements, (1 << 20) / 4);
+        let [flops, shared, cache, memory, seen] = ceilings::measure(&mut programs).unwrap();
+        near(flops, operations / 4_000e-9, "peak");
+        near(shared, (256 * 8 * 16) as f64 * units.min(4) as f64 / 4_000e-9, "shared memory");
+        near(memory, (16 * 256 * 16) as f64 / 4_000e-9, "reads");
+        // The device has no cache.
+        assert_eq!((cache, seen), (0.0, 0.0));
         measured += 1;
     }
     assert_eq!(measured, 3);

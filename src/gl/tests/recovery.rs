@@ -14,6 +14,7 @@ const MACHINE: Machine = Machine {
     no_storage: false,
     binaries: false,
     lazy: None,
+    compute_units: None,
 };
 
 fn is_lost<T>(result: crate::Result<T>) -> bool {

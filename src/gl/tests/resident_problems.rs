@@ -95,7 +95,7 @@ fn convolutions_in_place_at_any_offset() {
 fn convolutions_in_one_call() {
     let Some(rig) = Rig::new(Machine::default()) else { return };
     let engine = rig.open().unwrap();
-    for (case, block) in [(&rig.square, 40), (&rig.direct, 72), (&rig.mixed, 72)] {
+    for (case, block) in [(&rig.square, 40), (&rig.direct, 104), (&rig.mixed, 104)] {
         let constants = Held::new(&engine, &placed(&case.weights, 2)).unwrap();
         let bias = case.bias.as_ref().map(|bias| Held::new(&engine, bias).unwrap());
         let (input, output) =

@@ -12,6 +12,7 @@ use crate::gl::convolution::fallback::FallbackChoice;
 use crate::gl::driver::context::Context;
 use crate::gl::execution::passes;
 use crate::gl::execution::programs::Programs;
+use crate::kernel::fused::Fused;
 use crate::log::Level;
 use crate::problem::Conv2d;
 use crate::shader::pass_plan;
@@ -115,6 +116,21 @@ pub fn prepare_part(
 ) -> Result<Buffered> {
     first_that_works(programs, policy(whole, config()), whole, |programs, variant| {
         Buffered::new(programs, *variant, part, weights, bias)
+    })
+}
+
+/// As [`prepare`], with an epilogue that every run applies.
+///
+/// # Errors
+/// As [`Buffered::finished`].
+pub fn prepare_fused(
+    programs: &mut Programs,
+    problem: &Conv2d,
+    data: (&[f32], Option<&[f32]>),
+    fused: &Fused,
+) -> Result<Buffered> {
+    first_that_works(programs, policy(problem, config()), problem, |programs, variant| {
+        Buffered::finished(programs, *variant, problem, data, Some(fused))
     })
 }
 

@@ -19,7 +19,9 @@ pub mod timing;
 
 #[cfg(feature = "lab")]
 pub use choose::tune;
-pub use choose::{choose, choose_built, expected, first_that_works, policy, prepare, prepare_part};
+pub use choose::{
+    choose, choose_built, expected, first_that_works, policy, prepare, prepare_fused, prepare_part,
+};
 #[cfg(test)]
 pub use choose::{order, refuse, stays_with_fallback};
 #[cfg(feature = "lab")]

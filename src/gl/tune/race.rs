@@ -62,16 +62,16 @@ impl RaceInput {
 
     /// Whether the sampled rows are right: exactly, or within the bound.
     fn passes(&self, problem: &Conv2d, output: &Buffer, exactly: bool) -> Result<bool> {
-        let Conv2dSizes { k, p, q, .. } = *problem.sizes();
-        let mut got = allocate::zeroed(q, "a row to compare")?;
+        let strides = problem.sizes().output_strides();
+        let mut got = allocate::zeroed((problem.sizes().q - 1) * strides.column + 1, "a row to compare")?;
         for ((n, ki, pi), expected) in &self.rows {
-            let first = ((n * k + ki) * p + pi) * q;
+            let first = strides.at(*n, *ki, *pi, 0);
             output.read_at(first * size_of::<f32>(), bytemuck::cast_slice_mut(&mut got))?;
             let right = |(&got, expected): (&f32, &Expected)| match exactly {
                 true => f64::from(got) == expected.value,
                 false => oracle::error_over_bound(got, *expected, problem.terms()) <= 1.0,
             };
-            if !got.iter().zip(expected).all(right) {
+            if !got.iter().step_by(strides.column).zip(expected).all(right) {
                 return Ok(false);
             }
         }
@@ -137,6 +137,7 @@ impl<'a> TuningData<'a> {
             weights: passes.held().unwrap_or(&self.output),
             bias: self.bias.as_ref().map(|(_, bias)| bias as &dyn Bind),
             output: &self.output,
+            epilogue: None,
         }
     }
 

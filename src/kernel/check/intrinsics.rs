@@ -403,17 +403,26 @@ impl<'a> Checker<'a, '_, '_> {
             return self.error(Message::IntrinsicArguments, span, format!("`{word}` needs an argument"));
         };
         if let "selected_int_kind" | "selected_real_kind" = word {
-            let id = self.expression(first)?;
-            let digits = self.state.code.constant(id).and_then(Value::integer);
-            let (small, large) = if word == "selected_int_kind" { (9, 18) } else { (6, 15) };
-            return match digits {
-                Some(digits) if digits <= small => self.constant(Value::Int32(4), span),
-                Some(digits) if digits <= large => self.constant(Value::Int32(8), span),
-                Some(_) => self.constant(Value::Int32(16), span),
-                None => {
-                    self.error(Message::NotConstant, first.span, "the argument must be an integer constant")
-                }
-            };
+            // The most decimal digits, and the most decimal exponent, of the two kinds.
+            let limits = if word == "selected_int_kind" { &[(9, 18)][..] } else { &[(6, 15), (37, 307)] };
+            if arguments.len() > limits.len() {
+                let message = format!("`{word}` has {} argument(s), not {}", limits.len(), arguments.len());
+                return self.error(Message::IntrinsicArguments, span, message);
+            }
+            let mut kind = 4;
+            for (argument, (small, large)) in arguments.iter().zip(limits) {
+                let id = self.expression(argument)?;
+                kind = kind.max(match self.state.code.constant(id).and_then(Value::integer) {
+                    Some(asked) if asked <= *small => 4,
+                    Some(asked) if asked <= *large => 8,
+                    Some(_) => 16,
+                    None => {
+                        let message = "the argument must be an integer constant";
+                        return self.error(Message::NotConstant, argument.span, message);
+                    }
+                });
+            }
+            return self.constant(Value::Int32(kind), span);
         }
         if arguments.len() != 1 {
             let message = format!("`{word}` has one argument, not {}", arguments.len());

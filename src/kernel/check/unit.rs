@@ -355,6 +355,7 @@ fn kernel(procedure: &Procedure<'_>, state: State<'_>, unit: &mut Unit, sink: &m
         reductions: state.reductions,
         cooperative: state.cooperative.is_some(),
         code,
+        is_epilogue: false,
     };
     allocate::push(&mut unit.kernels, kernel, WHAT)
 }

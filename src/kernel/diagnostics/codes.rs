@@ -145,6 +145,10 @@ codes! {
     NoReal64 = 602, Error, "This version of GLSL lacks an operation on real(real64).";
     NoPrecise = 603, Error, "GLSL ES has no exact arithmetic for contract=off.";
 
+    Race = 701, Error, "Two points access one element, and nothing orders them.";
+    OutOfBounds = 702, Error, "An access lies outside of an array.";
+    Uninitialised = 703, Error, "A variable is read before it has a value.";
+
     CaseOnly = 901, Warning, "Two names differ only in case.";
     UnknownModule = 902, Warning, "A module is not part of the file.";
     LocalSizeIgnored = 904, Warning, "A local size has no effect.";

@@ -2,8 +2,8 @@
 
 use crate::allocate;
 use crate::kernel::tree::{
-    Action, ArgumentKind, Buffer, BufferShape, Code, Dimension, Intent, Kernel, Operation, Procedure, Type,
-    Unit, Value, VariableKind,
+    Action, ArgumentKind, Buffer, BufferShape, Code, Dimension, Intent, Kernel, Operation, Procedure,
+    StatementId, Type, Unit, Value, VariableKind,
 };
 
 use super::constants::literal;
@@ -12,8 +12,17 @@ use super::loops::Loops;
 use super::names::Names;
 use super::{
     FAULT_BINDING, Glsl, Options, Owner, PARAMETER_BINDING, Parameters, Version, WHAT, Write, Writer,
-    reduction,
+    reduction, streaming,
 };
+
+/// The loop that an invocation ends with on devices that end loops early.
+const PROBE: &str = "void sparkle_probe_loops() {
+  uint value = sparkle_probe.x;
+  for (uint turn = 0u; turn < sparkle_probe.y; ++turn) value = value * 1664525u + 1013904223u;
+  if (value != sparkle_probe.z) sparkle_cut = 1u;
+}
+
+";
 
 /// Whether points of a workgroup see each other's stores to buffers.
 pub(super) fn shares_buffers(kernel: &Kernel) -> bool {
@@ -57,6 +66,8 @@ pub(super) fn kernel(unit: &Unit, kernel: &Kernel, options: &Options) -> Write<G
     let size = super::local_size(kernel, options);
     let free = !kernel.cooperative && kernel.reductions.is_empty();
     let coarsening = if free { options.coarsening.max(1) } else { 1 };
+    let streamed = options.streamed && !options.checked && streaming::can_stream(kernel);
+    let late = if streamed { streaming::late_stores(kernel) } else { &[] };
     let mut writer = Writer {
         unit,
         version: options.version,
@@ -73,6 +84,12 @@ pub(super) fn kernel(unit: &Unit, kernel: &Kernel, options: &Options) -> Write<G
         loops: Loops::default(),
         temporaries: 0,
         checked: options.checked,
+        repeated: match (options.loop_limit, kernel.reductions.is_empty()) {
+            (false, _) => 1,
+            (true, true) => super::REPEATED,
+            // Such a text has each point's statements sixteen times.
+            (true, false) => super::REPEATED / 4,
+        },
     };
     writer.check_contract(kernel.span)?;
     let mut names = Vec::new();
@@ -80,20 +97,28 @@ pub(super) fn kernel(unit: &Unit, kernel: &Kernel, options: &Options) -> Write<G
         names.push(writer.names.global(&argument.name)?);
     }
     writer.functions(&reachable(unit, &kernel.code))?;
-    writer.kernel_body(kernel, &names)?;
-    writer.inside(kernel, size)?;
-    if kernel.reductions.is_empty() {
-        writer.main(kernel, size, coarsening)?;
+    writer.kernel_body(kernel, &names, late)?;
+    if options.loop_limit {
+        writer.put(PROBE)?;
+    }
+    if streamed {
+        writer.late_function(kernel, late)?;
+        writer.streaming_main(kernel, (size.iter().product(), coarsening))?;
     } else {
-        writer.reduction_main(kernel)?;
+        writer.inside(kernel, size)?;
+        if kernel.reductions.is_empty() {
+            writer.main(kernel, size, coarsening)?;
+        } else {
+            writer.reduction_main(kernel)?;
+        }
     }
     let functions = std::mem::take(&mut writer.out);
     writer.head(kernel, size, &names, options)?;
-    let helpers = writer.helpers.text(kernel.contract);
+    let helpers = writer.helpers.text(kernel.contract, options.version);
     writer.put(&helpers)?;
     writer.put(&functions)?;
     let finishers = reduction::finishers(kernel, options.version)?;
-    Ok(Glsl { text: writer.out, local_size: size, coarsening, names, finishers })
+    Ok(Glsl { text: writer.out, local_size: size, coarsening, streamed, names, finishers })
 }
 
 impl<'t> Writer<'t> {
@@ -220,15 +245,20 @@ impl<'t> Writer<'t> {
     }
 
     /// The statements of a kernel, as a function of the index arguments.
-    fn kernel_body(&mut self, kernel: &'t Kernel, names: &[String]) -> Write {
+    fn kernel_body(&mut self, kernel: &'t Kernel, names: &[String], late: &[StatementId]) -> Write {
         self.start_code(names)?;
+        let late_parameters = self.late_parameters(kernel, late)?;
         let indices: Vec<String> = names[..kernel.dims].iter().map(|name| format!("int {name}")).collect();
-        self.open(&format!("void sparkle_body({}) {{", indices.join(", ")))?;
+        self.open(&format!("void sparkle_body({}{late_parameters}) {{", indices.join(", ")))?;
         for (position, buffer) in buffers(kernel) {
             self.bounds(position, buffer)?;
         }
         self.locals()?;
-        self.block(&kernel.code.body)?;
+        let body = &kernel.code.body;
+        self.block(&body[..body.len() - late.len()])?;
+        for (index, id) in late.iter().enumerate() {
+            self.late_value(index, *id)?;
+        }
         self.close("}\n")
     }
 
@@ -313,6 +343,7 @@ impl<'t> Writer<'t> {
         let call = self.body_call(kernel);
         if kernel.cooperative {
             self.line(&call)?;
+            self.end_main()?;
             return self.close("}");
         }
         let step = if kernel.dims == 1 { x * y * z } else { x };
@@ -323,7 +354,13 @@ impl<'t> Writer<'t> {
         if coarsening > 1 {
             self.close("}")?;
         }
+        self.end_main()?;
         self.close("}")
+    }
+
+    /// What comes last in `main`.
+    pub(super) fn end_main(&mut self) -> Write {
+        if self.repeated > 1 { self.line("sparkle_probe_loops();") } else { Ok(()) }
     }
 
     /// `#version` and the declarations.
@@ -354,6 +391,12 @@ impl<'t> Writer<'t> {
                 "layout(std430, binding = {FAULT_BINDING}) buffer SparkleFault {{ int sparkle_fault[4]; }};"
             ))?;
             self.put(CHECK)?;
+        }
+        if options.loop_limit {
+            self.line(&format!(
+                "layout(std430, binding = {FAULT_BINDING}) buffer SparkleLoops {{ uint sparkle_cut; }};"
+            ))?;
+            self.line("uniform uvec3 sparkle_probe;")?;
         }
         self.shared(kernel)?;
         self.line("uvec3 sparkle_group;")?;

@@ -65,6 +65,7 @@ fn written(unit: &Unit, epilogue: &Epilogue, options: &EpilogueOptions) -> Write
         loops: Loops::default(),
         temporaries: 0,
         checked: false,
+        repeated: 1,
     };
     writer.check_contract(epilogue.span)?;
     let mut names = Vec::new();
@@ -114,7 +115,7 @@ fn written(unit: &Unit, epilogue: &Epilogue, options: &EpilogueOptions) -> Write
             }
         }
     }
-    let helpers = writer.helpers.text(epilogue.contract);
+    let helpers = writer.helpers.text(epilogue.contract, options.version);
     writer.put(&helpers)?;
     writer.put(&functions)?;
     Ok(EpilogueGlsl { text: writer.out, names: names.split_off(3) })

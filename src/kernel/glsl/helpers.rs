@@ -4,11 +4,15 @@
 
 use crate::kernel::tree::{Contract, Intrinsic, Type};
 
+use super::Version;
+
 /// A function of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Helper {
     /// Integer division that never traps.
     Divide,
+    /// A real number without the lower half of its digits, so that products of such numbers are exact.
+    High,
     Mod,
     Modulo,
     Min,
@@ -48,6 +52,7 @@ impl Helper {
     pub fn name(self) -> &'static str {
         match self {
             Helper::Divide => "sparkle_divide",
+            Helper::High => "sparkle_high",
             Helper::Mod => "sparkle_mod",
             Helper::Modulo => "sparkle_modulo",
             Helper::Min => "sparkle_min",
@@ -65,7 +70,8 @@ impl Helper {
         }
     }
 
-    /// Its text for operands of a type. `T` is that type, `P` the word `precise` where arithmetic is exact.
+    /// Its text for operands of a type. `T` is that type, `P` the word `precise` where arithmetic is exact, and `X` where
+    /// the version has it.
     fn text(self, ty: Type) -> &'static str {
         let is_integer = ty == Type::Int32;
         match self {
@@ -83,10 +89,40 @@ impl Helper {
 }
 "
             }
+            Helper::High if ty == Type::Real64 => {
+                "double sparkle_high(double a) {
+  uvec2 bits = unpackDouble2x32(a);
+  bits.x &= 0xf8000000u;
+  return packDouble2x32(bits);
+}
+"
+            }
+            Helper::High => {
+                "float sparkle_high(float a) {
+  return uintBitsToFloat(floatBitsToUint(a) & 0xfffff000u);
+}
+"
+            }
+            // The quotient may be rounded up to a whole number, and then is one too large. The rest is exact: the
+            // factors of each product have half of the digits.
             Helper::Mod => {
                 "T sparkle_mod(T a, T b) {
-  P T result = a - b * trunc(a / b);
-  return result;
+  X T quotient = trunc(a / b);
+  if (quotient == ZERO) return a;
+  X T b1 = sparkle_high(b);
+  X T b2 = b - b1;
+  X T q1 = sparkle_high(quotient);
+  X T q2 = quotient - q1;
+  X T rest = a - b1 * q1;
+  rest = rest - b1 * q2;
+  rest = rest - b2 * q1;
+  rest = rest - b2 * q2;
+  T size = abs(b);
+  if (rest < ZERO && a > ZERO) rest = rest + size;
+  if (rest > ZERO && a < ZERO) rest = rest - size;
+  if (rest >= size) rest = rest - size;
+  if (rest <= -size) rest = rest + size;
+  return rest;
 }
 "
             }
@@ -99,7 +135,7 @@ impl Helper {
             }
             Helper::Modulo => {
                 "T sparkle_modulo(T a, T b) {
-  P T rest = a - b * trunc(a / b);
+  P T rest = sparkle_mod(a, b);
   P T result = rest != ZERO && (rest < ZERO) != (b < ZERO) ? rest + b : rest;
   return result;
 }
@@ -260,8 +296,14 @@ pub(super) struct Helpers {
 impl Helpers {
     /// Notes that a helper is needed for operands of a type.
     pub fn need(&mut self, helper: Helper, ty: Type) -> &'static str {
-        if matches!(helper, Helper::Mod | Helper::Modulo) && ty == Type::Int32 {
-            self.need(Helper::Divide, ty);
+        let uses = match helper {
+            Helper::Mod | Helper::Modulo if ty == Type::Int32 => Some(Helper::Divide),
+            Helper::Mod => Some(Helper::High),
+            Helper::Modulo => Some(Helper::Mod),
+            _ => None,
+        };
+        if let Some(other) = uses {
+            self.need(other, ty);
         }
         if !self.needed.contains(&(helper, ty)) {
             self.needed.push((helper, ty));
@@ -270,7 +312,7 @@ impl Helpers {
     }
 
     /// The functions.
-    pub fn text(&self, contract: Contract) -> String {
+    pub fn text(&self, contract: Contract, version: Version) -> String {
         let mut needed = self.needed.clone();
         needed.sort_by_key(|(helper, ty)| (*helper, *ty as u8));
         let texts = needed.iter().map(|(helper, ty)| {
@@ -280,10 +322,13 @@ impl Helpers {
                 _ => ("int", "0", "0", "1"),
             };
             let precise = if contract == Contract::Off { "precise " } else { "" };
+            let exact = if version == Version::Desktop430 { "precise " } else { "" };
             let text = helper.text(*ty);
             let text = text.replace("ZERO", zero).replace("HALF", half).replace("ONE", one);
             let text = text
                 .replace("P T ", &format!("{precise}{name} "))
+                .replace("X T ", &format!("{exact}{name} "))
+                .replace("  T ", &format!("  {name} "))
                 .replace("P float ", &format!("{precise}float "));
             text.replace("T sparkle", &format!("{name} sparkle"))
                 .replace("(T ", &format!("({name} "))

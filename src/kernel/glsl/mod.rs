@@ -31,19 +31,23 @@ mod loops;
 mod names;
 mod reduction;
 mod statements;
+mod streaming;
 
 use crate::allocate;
 use crate::error::Result;
 
 use super::diagnostics::{Code as Message, Diagnostic};
 use super::span::Span;
-use super::tree::{ArgumentKind, Code, Contract, Kernel, LocalSize, Type, Unit, Value, VariableId};
+use super::tree::{
+    ArgumentKind, Code, Contract, Kernel, LocalSize, Operation, Type, Unit, Value, VariableId,
+};
 
 use helpers::Helpers;
 use names::Names;
 
 pub use epilogue::{EpilogueGlsl, EpilogueOptions, epilogue};
 pub use reduction::{BLOCKS_OF_GROUP, Finisher};
+pub use streaming::can_stream;
 
 /// The binding of the parameter block.
 pub const PARAMETER_BINDING: u32 = 15;
@@ -84,9 +88,37 @@ pub struct Options {
     pub local_size: Option<[u32; 3]>,
     /// Points of each invocation along the first axis, 0 and 1 for one. Ignored as the local size is.
     pub coarsening: u32,
+    /// Whether workgroups take blocks of points in turn, where [`can_stream`] allows it. `count.x` is then where the
+    /// points of a dispatch end, and never 0; `first.x` is its first block.
+    pub streamed: bool,
     /// Whether each access to an element is checked. See [`FAULT_BINDING`].
     pub checked: bool,
+    /// Whether the text is for a device that ends all loops of an invocation after a total number of iterations, without an
+    /// error. Bodies of innermost loops then stand in the text [`REPEATED`] times if they are short, so that an iteration of the
+    /// text is several of the kernel's. At its end an invocation makes a loop whose result only the host knows: `uniform
+    /// uvec3 sparkle_probe` is the loop's first value, its iterations, and [`probe_result`]. If the device has ended any
+    /// loop, it ends this one, too. Then the block at [`FAULT_BINDING`], an `uint` that is 0 before, becomes 1.
+    pub loop_limit: bool,
 }
+
+/// What the last loop of an invocation computes from `first` in so many iterations: see [`Options::loop_limit`].
+pub fn probe_result(first: u32, iterations: u32) -> u32 {
+    (0..iterations).fold(first, |value, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+}
+
+/// Whether the text of a kernel has loops of the kernel's own.
+pub fn has_loops(unit: &Unit, kernel: &Kernel) -> bool {
+    let loops = |code: &Code| {
+        let powers = code.expressions.iter().any(|it| matches!(it.operation, Operation::PowerInteger(..)));
+        code.loops > 0 || powers
+    };
+    let reached = entry::reachable(unit, &kernel.code);
+    let called = unit.procedures.iter().zip(reached).filter(|(_, reached)| *reached);
+    loops(&kernel.code) || called.map(|(procedure, _)| &procedure.code).any(loops)
+}
+
+/// How often the body of a short innermost loop stands in a text for a device that ends loops early.
+pub const REPEATED: u32 = 16;
 
 /// The binding of the block that a checked text writes: four `int`s, all zero before. If an element outside its buffer or
 /// array is accessed, the first is the line of the source, the second the variable's index in the kernel's code, or -1
@@ -106,6 +138,8 @@ pub struct Glsl {
     pub local_size: [u32; 3],
     /// Points of each invocation along the first axis.
     pub coarsening: u32,
+    /// Whether workgroups take blocks of points in turn.
+    pub streamed: bool,
     /// The name of each argument in the text, in order: of a uniform, constant, member of `params`, or array.
     pub names: Vec<String>,
     /// A second program for each reduction.
@@ -188,6 +222,8 @@ struct Writer<'t> {
     temporaries: usize,
     /// Whether accesses are checked.
     checked: bool,
+    /// How often the bodies of innermost loops may be repeated.
+    repeated: u32,
 }
 
 const WHAT: &str = "the GLSL of a kernel";

@@ -105,6 +105,7 @@ impl Writer<'_> {
         self.close("}")?;
         self.line("barrier();")?;
         self.close("}")?;
+        self.end_main()?;
         self.close("}")
     }
 
@@ -183,7 +184,7 @@ fn finisher(kernel: &Kernel, reduction: &Reduction, version: Version) -> String 
     let outer = combine("results[0]", "scratch[0]", &mut helpers);
     let head = version_line(version);
     let identity = identity(reduction);
-    let helpers = helpers.text(kernel.contract);
+    let helpers = helpers.text(kernel.contract, version);
     format!(
         "{head}
 layout(local_size_x = 256, local_size_y = 1, local_size_z = 1) in;

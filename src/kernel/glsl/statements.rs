@@ -1,16 +1,56 @@
 //! Statements.
 
 use crate::kernel::tree::{
-    Access, Action, Actual, Block, Contract, ExpressionId, LoopId, Operation, Place, Reduction,
+    Access, Action, Actual, Block, Code, Contract, ExpressionId, LoopId, Operation, Place, Reduction,
     ReductionOperator, StatementId, Type, Value, VariableId,
 };
 
 use super::helpers::Helper;
 use super::{Owner, Write, Writer};
 
+/// The most statements that repeated bodies of a loop have together.
+const MOST_REPEATED: usize = 512;
+
+/// Constant numbers of iterations below this are not worth a longer text. Drivers may repeat such loops themselves.
+const SHORT: i128 = 64;
+
+/// What comes between two iterations of a loop.
+enum Again {
+    /// The loop ends where the condition is false.
+    While(ExpressionId),
+    /// These lines.
+    Counted(Vec<String>),
+    /// There is no second one in the text.
+    Never,
+}
+
+/// The statements of a loop's body if it may be repeated: it has no loops, and neither `cycle` nor barriers.
+fn statements(code: &Code, block: &Block) -> Option<usize> {
+    let mut count = block.len();
+    for id in block {
+        match &code.statement(*id).action {
+            Action::If { branches, otherwise } => {
+                for (_, body) in branches {
+                    count += statements(code, body)?;
+                }
+                count += statements(code, otherwise)?;
+            }
+            Action::Select { cases, otherwise, .. } => {
+                for case in cases {
+                    count += statements(code, &case.body)?;
+                }
+                count += statements(code, otherwise)?;
+            }
+            Action::Do { .. } | Action::While { .. } | Action::Cycle(_) | Action::Barrier => return None,
+            _ => {}
+        }
+    }
+    Some(count)
+}
+
 impl Writer<'_> {
     /// The statements of a block.
-    pub(super) fn block(&mut self, block: &Block) -> Write {
+    pub(super) fn block(&mut self, block: &[StatementId]) -> Write {
         for id in block {
             self.statement(*id)?;
         }
@@ -122,8 +162,7 @@ impl Writer<'_> {
             return self.put(";\n");
         }
         let as_number = ty == Type::Logical && self.is_buffer(place);
-        if self.contract == Contract::Off && !self.is_simple(value) {
-            let temporary = self.exact_value(value)?;
+        if let Some(temporary) = self.exact_if_needed(value)? {
             self.begin()?;
             self.put_element(place)?;
             let value =
@@ -140,6 +179,12 @@ impl Writer<'_> {
     /// Whether nothing is computed.
     fn is_simple(&self, id: ExpressionId) -> bool {
         matches!(self.code.expression(id).operation, Operation::Constant(_) | Operation::Load(_))
+    }
+
+    /// A variable with the value of an expression, where it must be exact and is computed.
+    pub(super) fn exact_if_needed(&mut self, value: ExpressionId) -> Write<Option<String>> {
+        let is_needed = self.contract == Contract::Off && !self.is_simple(value);
+        if is_needed { self.exact_value(value).map(Some) } else { Ok(None) }
     }
 
     /// Opens the braces of a condition.
@@ -239,16 +284,52 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn body(&mut self, id: LoopId, body: &Block) -> Write {
+    /// The statements of a loop, perhaps several times, with `again` between them.
+    fn body(&mut self, id: LoopId, body: &Block, again: &Again) -> Write {
         self.indent += 1;
         if self.loops.cycles[id.0 as usize] {
             self.line(&format!("bool sparkle_cycle{} = false;", id.0))?;
         }
         self.loops.open.push(id);
-        let result = self.block(body);
+        let result = self.repeated(body, again);
         self.loops.open.pop();
         result?;
         self.close("}")
+    }
+
+    fn repeated(&mut self, body: &Block, again: &Again) -> Write {
+        let repeated = match statements(self.code, body) {
+            Some(count) if self.repeated > 1 && !matches!(again, Again::Never) => {
+                self.repeated.min((MOST_REPEATED / count.max(1)) as u32)
+            }
+            _ => 1,
+        };
+        self.block(body)?;
+        for _ in 1..repeated {
+            match again {
+                Again::While(condition) => self.leave_unless(*condition)?,
+                Again::Counted(lines) => {
+                    for line in lines {
+                        self.line(line)?;
+                    }
+                }
+                Again::Never => {}
+            }
+            self.block(body)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a loop whose condition is false.
+    fn leave_unless(&mut self, condition: ExpressionId) -> Write {
+        if self.contract == Contract::Off && self.code.constant(condition).is_none() {
+            let name = self.exact_value(condition)?;
+            return self.line(&format!("if (!{name}) break;"));
+        }
+        self.begin()?;
+        self.put("if (!(")?;
+        self.expression(condition)?;
+        self.put(")) break;\n")
     }
 
     fn conditional(&mut self, id: LoopId, condition: ExpressionId, body: &Block) -> Write {
@@ -258,13 +339,12 @@ impl Writer<'_> {
         if self.contract == Contract::Off && self.code.constant(condition).is_none() {
             self.line("for (;;) {")?;
             self.indent += 1;
-            let name = self.exact_value(condition)?;
-            self.line(&format!("if (!{name}) break;"))?;
+            self.leave_unless(condition)?;
             self.indent -= 1;
         } else {
             self.condition(condition, "while (")?;
         }
-        self.body(id, body)?;
+        self.body(id, body, &Again::While(condition))?;
         self.escapes(id)
     }
 
@@ -293,7 +373,15 @@ impl Writer<'_> {
                 number(step)
             );
             self.line(&head)?;
-            self.body(id, body)?;
+            let again = format!(
+                "if (({name} += {}) {} {}) break;",
+                number(step),
+                if step > 0 { ">" } else { "<" },
+                number(last)
+            );
+            let is_short = (i128::from(last) - i128::from(first)) / i128::from(step) < SHORT;
+            let again = if is_short { Again::Never } else { Again::Counted(vec![again]) };
+            self.body(id, body, &again)?;
             return self.escapes(id);
         }
         let temporaries = ["first", "last", "step"].map(|what| self.temporary(what));
@@ -313,7 +401,8 @@ impl Writer<'_> {
         self.line(&format!(
             "for (uint {trips} = {function}({first}, {last}, {step}); {trips} != 0u; --{trips}, {name} += {step}) {{"
         ))?;
-        self.body(id, body)?;
+        let again = vec![format!("{name} += {step};"), format!("if (--{trips} == 0u) break;")];
+        self.body(id, body, &Again::Counted(again))?;
         self.escapes(id)
     }
 

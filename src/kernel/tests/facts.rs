@@ -139,6 +139,33 @@ end subroutine
     assert_eq!(value(11).operation, Operation::Constant(Value::Int32(-1 + 16 + 1)));
 }
 
+/// As gfortran chooses them.
+#[test]
+fn kinds_have_the_asked_digits_and_exponents() {
+    let kind = |asked: &str| {
+        let text = format!(
+            "!@kernel\nsubroutine f(i, x)\ninteger, value :: i\nreal({asked}), intent(out) :: x\nx = i\nend subroutine\n"
+        );
+        let compiled = compile(text.as_bytes()).unwrap();
+        compiled.unit.map(|unit| unit.kernels[0].arguments[1].ty).ok_or_else(|| compiled.diagnostics[0].code)
+    };
+    use diagnostics::Code::{IntrinsicArguments, NotConstant, UnsupportedKind};
+    for (asked, expected) in [
+        ("selected_real_kind(6)", Ok(Type::Real32)),
+        ("selected_real_kind(6, 37)", Ok(Type::Real32)),
+        ("selected_real_kind(6, 38)", Ok(Type::Real64)),
+        ("selected_real_kind(6, 300)", Ok(Type::Real64)),
+        ("selected_real_kind(7, 30)", Ok(Type::Real64)),
+        ("selected_real_kind(15, 307)", Ok(Type::Real64)),
+        ("selected_real_kind(6, 308)", Err(UnsupportedKind)),
+        ("selected_real_kind(16, 30)", Err(UnsupportedKind)),
+        ("selected_real_kind(6, 30, 2)", Err(IntrinsicArguments)),
+        ("selected_real_kind(6, i)", Err(NotConstant)),
+    ] {
+        assert_eq!(kind(asked), expected, "{asked}");
+    }
+}
+
 #[test]
 fn annotations_say_what_a_kernel_is() {
     let kernel = |annotation: &str| {

@@ -199,6 +199,8 @@ pub struct Kernel {
     pub cooperative: bool,
     /// Its variables and statements.
     pub code: Code,
+    /// Whether it stands for the epilogue at its place in [`Unit::epilogues`], whose dummies it has.
+    pub is_epilogue: bool,
 }
 
 /// A dummy of a kernel or epilogue.
@@ -335,6 +337,29 @@ pub struct Epilogue {
     pub result: VariableId,
     /// Its variables and statements.
     pub code: Code,
+}
+
+impl Epilogue {
+    /// A kernel with the epilogue's dummies and statements, by which its arguments are bound and its lanes computed. The
+    /// value, the channel and the position are its index arguments; nobody launches it.
+    pub fn as_kernel(&self) -> Kernel {
+        Kernel {
+            name: self.name.clone(),
+            span: self.span,
+            dims: 1,
+            base: self.base,
+            local_size: LocalSize::Auto,
+            contract: self.contract,
+            legacy: false,
+            inputs: None,
+            outputs: None,
+            arguments: self.arguments.clone(),
+            reductions: Vec::new(),
+            cooperative: false,
+            code: self.code.clone(),
+            is_epilogue: true,
+        }
+    }
 }
 
 /// The most arrays of an epilogue: OpenGL 4.3 guarantees eight storage blocks, and a convolution uses four.

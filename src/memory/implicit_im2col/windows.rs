@@ -112,8 +112,7 @@ impl ImplicitIm2col {
 }
 
 impl Model {
-    /// The predicted cycles of all windows, and how they read the image in place.
-    /// Blocks of depth have `channels`.
+    /// The predicted cycles of all windows, and how they read the image in place, with `channels` in a block of depth.
     fn windows(&self, rows: &[Span], cols: &[Span], channels: usize) -> Option<(f64, Vec<Window>)> {
         let mut windows = vec![];
         let mut cycles = 0.0;

@@ -34,7 +34,7 @@ pub(super) fn tiled(problem: &Conv2d, variant: &Variant) -> PassPlan {
 pub(super) fn grouped(problem: &Conv2d, variant: &Variant, tm: usize) -> PassPlan {
     let shape = Shape::of(problem);
     let Conv2dSizes { n, k, p, q, .. } = shape.sizes;
-    let defines = shape.defines().size("TM", tm).stored(q, 4);
+    let defines = shape.defines().size("TM", tm).stored(shape.stored_width(), 4);
     let name = variant.to_string();
     let source = shape.with_epilogue(defines, true).source(&name, &[GROUPED]);
     let bindings = vec![
@@ -84,7 +84,7 @@ pub(super) fn winograd(problem: &Conv2d, variant: &Variant, m: usize) -> PassPla
     let defines = shape.defines().size("M", m).size("ALPHA", alpha).size("TILES_PADDED", tiles);
     let defines =
         defines.size("TILES", sizes.n * down * across).size("TILES_DOWN", down).size("TILES_ACROSS", across);
-    let defines = shape.with_epilogue(defines.stored(sizes.q, m), true);
+    let defines = shape.with_epilogue(defines.stored(shape.stored_width(), m), true);
     let padded = defines.clone().size("DEPTH_PADDED", depth).size("ROWS_PADDED", rows);
     // The names omit the tile, on which the transforms do not depend: variants share them, and the driver compiles them once.
     let transform = |defines: &Defines, what: &str, body: &str| {

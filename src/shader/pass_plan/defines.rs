@@ -1,7 +1,7 @@
 //! The constants at the head of a generated shader, and the sizes of a convolution that they state.
 
 use super::plan::ShaderSource;
-use crate::problem::{Conv2d, Conv2dSizes};
+use crate::problem::{Conv2d, Conv2dSizes, TensorLayout, WeightsLayout};
 use crate::shader::source::NUMBERS;
 
 /// Workgroups in one row of the grid, if the grid has several rows. Every driver supports this many. It is a constant because
@@ -66,7 +66,12 @@ pub(super) struct Shape {
 impl Shape {
     pub fn of(problem: &Conv2d) -> Self {
         let sizes = *problem.sizes();
-        Shape { sizes, channel_stride: sizes.h * sizes.w, bias: problem.bias(), relu: problem.relu() }
+        Shape {
+            sizes,
+            channel_stride: sizes.input_strides().channel,
+            bias: problem.bias(),
+            relu: problem.relu(),
+        }
     }
 
     /// `count` products of `rows` x `depth` by `depth` x `cols` matrices: 1x1 convolutions of one row, one group each.
@@ -86,8 +91,13 @@ impl Shape {
             stride_w: 1,
             pad_h: 0,
             pad_w: 0,
+            pad_bottom: 0,
+            pad_right: 0,
             dilation_h: 1,
             dilation_w: 1,
+            input_layout: TensorLayout::Nchw,
+            output_layout: TensorLayout::Nchw,
+            weights_layout: WeightsLayout::Oihw,
         };
         Shape { sizes, channel_stride, bias: false, relu: false }
     }
@@ -110,10 +120,30 @@ impl Shape {
 
     /// Whether the kernel can read pixels four at a time.
     pub fn reads_vectors(&self) -> bool {
-        let Conv2dSizes { r, s, stride_h, stride_w, pad_h, pad_w, .. } = self.sizes;
-        (r, s, stride_h, stride_w, pad_h, pad_w) == (1, 1, 1, 1, 0, 0)
+        let Conv2dSizes { r, s, stride_h, stride_w, .. } = self.sizes;
+        (r, s, stride_h, stride_w) == (1, 1, 1, 1)
+            && !self.sizes.is_padded()
+            && self.sizes.input_layout == TensorLayout::Nchw
             && self.pixels().is_multiple_of(4)
             && self.channel_stride.is_multiple_of(4)
+    }
+
+    /// Elements from an image to the next.
+    pub fn image_stride(&self) -> usize {
+        match self.sizes.input_layout {
+            TensorLayout::Nchw => self.sizes.c * self.channel_stride,
+            TensorLayout::Nhwc => self.sizes.input_strides().image,
+        }
+    }
+
+    /// Neighbouring outputs of a row that the kernel can write at once, of `most`: whole rows of vectors.
+    pub fn stored_width(&self) -> usize {
+        if self.writes_rows() { self.sizes.q } else { 1 }
+    }
+
+    /// Whether neighbouring pixels of a channel are neighbours in the output.
+    pub fn writes_rows(&self) -> bool {
+        self.sizes.output_layout == TensorLayout::Nchw
     }
 
     pub fn defines(&self) -> Defines {
@@ -124,6 +154,13 @@ impl Shape {
         let defines = defines.size("ROWS", self.rows()).size("GROUPS", groups).size("P", p).size("Q", q);
         let defines = defines.size("R", r).size("S", s).size("STRIDE_H", stride_h).size("STRIDE_W", stride_w);
         let defines = defines.size("PAD_H", pad_h).size("PAD_W", pad_w);
+        let (image, out, kernel) =
+            (self.sizes.input_strides(), self.sizes.output_strides(), self.sizes.weights_strides());
+        let defines = defines.size("IMAGE_CHANNEL", self.channel_stride);
+        let defines = defines.size("IMAGE_ROW", image.row).size("IMAGE_PIXEL", image.column);
+        let defines = defines.size("OUT_CHANNEL", out.channel).size("OUT_PIXEL", out.column);
+        let defines = defines.size("KERNEL_K", kernel.k).size("KERNEL_C", kernel.c);
+        let defines = defines.size("KERNEL_R", kernel.r).size("KERNEL_S", kernel.s);
         defines.size("DILATION_H", dilation_h).size("DILATION_W", dilation_w)
     }
 

@@ -7,7 +7,7 @@ use super::defines::Shape;
 use super::tile::{TileOptions, tile_pass};
 use super::*;
 use crate::memory::tiles::{Gpu, TILES, Tile};
-use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout, Transpose};
+use crate::problem::{Conv2dDesc, Gemm, GemmDesc, Layout, TensorLayout, Transpose, WeightsLayout};
 use crate::shader::cases::Cases;
 use crate::shader::cases::tests::LARGE;
 use crate::shader::iterations;
@@ -29,7 +29,28 @@ fn check(constants: &BTreeMap<&str, &str>, expected: &[(&str, usize)], what: &st
 /// The constants that state the problem.
 fn sizes_of(problem: &Conv2d) -> Vec<(&'static str, usize)> {
     let it = *problem.sizes();
+    let (c, k) = (it.c / it.groups, it.k);
+    // Elements from one to the next: channels, rows, columns of an image; filters, channels, rows, columns of the weights.
+    let image = match it.input_layout {
+        TensorLayout::Nchw => [it.h * it.w, it.w, 1],
+        TensorLayout::Nhwc => [1, it.w * it.c, it.c],
+    };
+    let kernel = match it.weights_layout {
+        WeightsLayout::Oihw => [c * it.r * it.s, it.r * it.s, it.s, 1],
+        WeightsLayout::Hwio => [1, k, it.s * c * k, c * k],
+        WeightsLayout::Ohwi => [it.r * it.s * c, 1, it.s * c, c],
+    };
+    let out = if writes_rows(problem) { [it.p * it.q, 1] } else { [1, k] };
     vec![
+        ("IMAGE_CHANNEL", image[0]),
+        ("IMAGE_ROW", image[1]),
+        ("IMAGE_PIXEL", image[2]),
+        ("OUT_CHANNEL", out[0]),
+        ("OUT_PIXEL", out[1]),
+        ("KERNEL_K", kernel[0]),
+        ("KERNEL_C", kernel[1]),
+        ("KERNEL_R", kernel[2]),
+        ("KERNEL_S", kernel[3]),
         ("N", it.n),
         ("CHANNELS", it.c / it.groups),
         ("H", it.h),
@@ -49,12 +70,24 @@ fn sizes_of(problem: &Conv2d) -> Vec<(&'static str, usize)> {
     ]
 }
 
+/// Whether neighbouring pixels of a channel are neighbours in the output.
+fn writes_rows(problem: &Conv2d) -> bool {
+    problem.sizes().output_layout == TensorLayout::Nchw
+}
+
+/// Whether zeros are added on any side.
+fn padded(problem: &Conv2d) -> bool {
+    let it = problem.sizes();
+    it.pad_h + it.pad_w + it.pad_bottom + it.pad_right > 0
+}
+
 fn finished(problem: &Conv2d) -> [(&'static str, usize); 2] {
     [("BIAS", problem.bias().into()), ("RELU", problem.relu().into())]
 }
 
 /// The number of neighbours that are stored at once, of `most`.
-fn stored(width: usize, most: usize) -> (&'static str, usize) {
+fn stored(problem: &Conv2d, most: usize) -> (&'static str, usize) {
+    let width = if writes_rows(problem) { problem.sizes().q } else { 1 };
     let stored = [4, 2, 1].into_iter().find(|&it| it <= most && width.is_multiple_of(it)).unwrap();
     ("STORED", stored)
 }
@@ -91,8 +124,11 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, plan: &PassPlan) {
     let counted = iterations::tile(&variant.tile, slices, if table { depth } else { 0 }, taps > 1);
     assert_eq!(run.iterations, counted, "{name}");
     let whole = splits == 1;
-    let one_by_one = taps == 1 && it.stride_h * it.stride_w == 1 && it.pad_h + it.pad_w == 0;
-    let vectors = one_by_one && pixels.is_multiple_of(4) && (it.h * it.w).is_multiple_of(4) && !table;
+    let one_by_one = taps == 1 && it.stride_h * it.stride_w == 1 && !padded(problem);
+    let plain = it.input_layout == TensorLayout::Nchw;
+    let vectors =
+        one_by_one && plain && pixels.is_multiple_of(4) && (it.h * it.w).is_multiple_of(4) && !table;
+    let rows_of_four = pixels.is_multiple_of(4) && writes_rows(problem);
     let (across, down) = (bn / tn, bm / tm);
     let warps = across * down * kg >= 32 && across % 8 == 0 && down % 4 == 0;
     let uneven = c % bk != 0;
@@ -106,18 +142,17 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, plan: &PassPlan) {
         ("THREADS", across * down * kg),
         ("WX", if warps { 8 } else { 0 }),
         ("V", if vectors { 4 } else { 1 }),
-        ("STORE4", pixels.is_multiple_of(4).into()),
+        ("STORE4", rows_of_four.into()),
         ("ROWS_PADDED", up(rows, bm)),
         ("COLUMNS", it.n * pixels),
-        ("CHANNEL_STRIDE", it.h * it.w),
+        ("CHANNEL_STRIDE", if plain { it.h * it.w } else { 1 }),
         ("IMAGE_STRIDE", it.c * it.h * it.w),
-        ("OUT_STRIDE", pixels),
         ("PART_STRIDE", problem.output_len()),
         ("TILES_M", tiles[0]),
         ("TILES_N", tiles[1]),
         ("SPLITS", splits),
         ("TABLE", table.into()),
-        ("EDGES", (uneven || it.pad_h + it.pad_w > 0).into()),
+        ("EDGES", (uneven || padded(problem)).into()),
         ("CHANNELS_UNEVEN", uneven.into()),
         ("SCALED", 0),
         ("OLD", 0),
@@ -131,10 +166,19 @@ fn check_tiled(problem: &Conv2d, variant: &Variant, plan: &PassPlan) {
         return;
     }
     assert_eq!((plan.run.len(), &plan.scratch[..]), (2, &[splits * problem.output_len()][..]), "{name}");
-    let v = if pixels.is_multiple_of(4) { 4 } else { 1 };
+    let v = if rows_of_four { 4 } else { 1 };
     check_elementwise(&plan.run[1], problem.output_len() / v, 8.0 * splits as f64);
     let sum = constants(&plan.run[1].source.text);
-    check(&sum, &[("V", v), ("SPLITS", splits), ("ROWS", it.k), ("OUT_STRIDE", pixels)], &name);
+    check(
+        &sum,
+        &[
+            ("V", v),
+            ("SPLITS", splits),
+            ("ROWS", it.k),
+            ("OUT_CHANNEL", if writes_rows(problem) { pixels } else { 1 }),
+        ],
+        &name,
+    );
     check(&sum, &finished(problem), &name);
 }
 
@@ -162,7 +206,7 @@ fn check_winograd(problem: &Conv2d, variant: &Variant, m: usize, plan: &PassPlan
         ("TILES_PADDED", padded),
         ("TILES_DOWN", down),
         ("TILES_ACROSS", across),
-        stored(it.q, m),
+        stored(problem, m),
     ];
     for pass in [weights, input, output] {
         let constants = constants(&pass.source.text);
@@ -208,7 +252,7 @@ fn passes_do_all_the_work_that_a_problem_has() {
                 let threads = it.n * it.k / tm * it.p * it.q.div_ceil(4);
                 check_elementwise(&plan.run[0], threads, (8 * tm * problem.reduction() + 32) as f64);
                 let constants = constants(&plan.run[0].source.text);
-                check(&constants, &[("TM", tm), stored(it.q, 4)], "grouped");
+                check(&constants, &[("TM", tm), stored(&problem, 4)], "grouped");
                 check(&constants, &sizes_of(&problem), "grouped");
                 check(&constants, &finished(&problem), "grouped");
                 assert!((plan.packed, plan.run.len()) == (0, 1) && plan.prepare.is_empty());
@@ -330,6 +374,14 @@ fn measurements_state_their_work() {
     let read = measure_read(1 << 20);
     assert_eq!((read.groups, read.operations, read.iterations), (64, 32_768.0, iterations::measure_read()));
     assert_eq!(constants(&read.source.text)["VECTORS"], "262144u");
+    let again = measure_reads(1 << 20, 3);
+    assert_eq!((again.groups, &again.source.text), (192, &read.source.text));
+    let shared = measure_shared(7, 5);
+    assert_eq!(
+        (shared.groups, shared.operations, shared.iterations),
+        (7, 40_960.0, iterations::measure_shared(5))
+    );
+    assert_eq!(shared.uniforms, [(2, 5)]);
 }
 
 fn problems() -> Vec<Conv2d> {
@@ -367,7 +419,7 @@ fn glslang_accepts_what_is_generated() {
             }
         }
     }
-    for pass in [measure_fma(1, 1), measure_read(1 << 20)] {
+    for pass in [measure_fma(1, 1), measure_read(1 << 20), measure_shared(1, 1)] {
         check_with_glslang(&pass.source.name, &pass.source.text);
         checked += 1;
     }

@@ -83,15 +83,15 @@ pub(super) fn tile_pass(
     let tx = bn / tn;
     // A warp of 8 x 4 threads reads the fewest distinct vectors.
     let wx = if threads >= 32 && tx.is_multiple_of(8) && (bm / tm).is_multiple_of(4) { 8 } else { 0 };
-    let edges = shape.sizes.pad_h + shape.sizes.pad_w > 0 || !shape.channels().is_multiple_of(bk);
+    let edges = shape.sizes.is_padded() || !shape.channels().is_multiple_of(bk);
     let defines = shape.defines().size("BM", bm).size("BN", bn).size("BK", bk).size("TM", tm).size("TN", tn);
     let defines = defines.size("THREADS", threads).size("WX", wx).size("V", v).vector("PIXELS", v == 4);
-    let store4 = shape.pixels().is_multiple_of(4);
+    let store4 = shape.pixels().is_multiple_of(4) && shape.writes_rows();
     let defines = defines.vector("STORE", store4).flag("STORE4", store4).text("ACCESS", "writeonly");
     let defines = defines.size("ROWS_PADDED", weights_stride).size("COLUMNS", columns);
     let defines = defines.size("CHANNEL_STRIDE", shape.channel_stride);
-    let defines = defines.size("IMAGE_STRIDE", shape.sizes.c * shape.channel_stride);
-    let defines = defines.size("OUT_STRIDE", shape.pixels()).size("PART_STRIDE", shape.output_len());
+    let defines = defines.size("IMAGE_STRIDE", shape.image_stride());
+    let defines = defines.size("PART_STRIDE", shape.output_len());
     let defines = defines.size("TILES_M", tiles_m).size("TILES_N", tiles_n).size("SPLITS", options.splits);
     let whole = options.splits == 1;
     let defines =
@@ -112,11 +112,12 @@ pub(super) fn tile_pass(
 
 /// The pass that adds the parts in scratch buffer `parts`, and scales and adds the old result as `options` says.
 pub(super) fn split_sum(shape: &Shape, options: &TileOptions, parts: usize) -> Pass {
-    let four = shape.pixels().is_multiple_of(4);
+    let four = shape.pixels().is_multiple_of(4) && shape.writes_rows();
     let v = if four { 4 } else { 1 };
     let splits = options.splits;
     let defines = Defines::default().size("V", v).vector("PIXELS", four).size("SPLITS", splits);
-    let defines = defines.size("ROWS", shape.sizes.k).size("OUT_STRIDE", shape.pixels());
+    let defines = defines.size("ROWS", shape.sizes.k);
+    let defines = defines.size("OUT_CHANNEL", shape.sizes.output_strides().channel);
     let defines = defines.flag("SCALED", options.scaled).flag("OLD", options.old);
     let defines = shape.with_epilogue(defines.size("PART_STRIDE", shape.output_len()), true);
     let source = defines.source("split_sum", &[SPLIT_SUM]);

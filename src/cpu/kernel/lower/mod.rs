@@ -7,6 +7,7 @@ mod statements;
 use crate::allocate;
 use crate::error::{Error, Result};
 use crate::kernel::bind::Launch;
+use crate::kernel::fused;
 use crate::kernel::tree::{
     Action, ArgumentKind, BufferShape, Code, FixedDimension, Intrinsic, Kernel, LoopId, ReductionOperator,
     Type, Unit, Value, VariableId, VariableKind,
@@ -409,6 +410,14 @@ impl Builder<'_> {
         self.program.returns = kernel.code.statements.iter().any(|it| matches!(it.action, Action::Return));
         self.block(&mut scope, &kernel.code.body)?;
         self.program.depth = scope.depth;
+        if kernel.is_epilogue {
+            let result = fused::epilogue_of(launch)?.result;
+            let Some(Slot::Register(register)) = scope.slots.get(result.0 as usize) else {
+                return Err(Error::Internal("the result of an epilogue is no scalar".to_owned()));
+            };
+            self.program.result = Some(*register);
+            self.spread([Some(*register), None, None, None]);
+        }
         self.emit(Op::Return)
     }
 

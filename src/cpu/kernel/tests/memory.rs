@@ -132,7 +132,7 @@ fn subscripts_from_the_same_array() {
         p(p(p(4))) = 100\ny(i) = p(p(5)) + x(x(x(i)))\nend subroutine\n";
     let n = 600usize;
     let x: Vec<i32> = (0..n as i32).map(|it| it * 7 % n as i32 + 1).collect();
-    let ours = run(text, "f", &[n], &[Item::I(n as i32), Item::Is(x.clone()), Item::Is(vec![0; n])]);
+    let ours = run_faulty(text, "f", &[n], &[Item::I(n as i32), Item::Is(x.clone()), Item::Is(vec![0; n])]);
     let of = |i: i32| x[i as usize - 1];
     for i in 1..=n as i32 {
         let mut p: Vec<i32> = (0..10).map(|j| (j + i) % 7 + 3).collect();

@@ -1,5 +1,6 @@
 //! Tests of kernels on the CPU: beside the same text compiled by gfortran, and beside oracles.
 
+mod epilogues;
 mod fortran;
 mod language;
 mod memory;
@@ -16,7 +17,7 @@ use crate::kernel::tree::Unit;
 
 /// An argument of a test.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Item {
+pub(in crate::cpu::kernel) enum Item {
     I(i32),
     F(f32),
     D(f64),
@@ -28,7 +29,7 @@ pub(super) enum Item {
 }
 
 impl Item {
-    fn arg(&mut self) -> Arg<'_> {
+    pub(in crate::cpu::kernel) fn arg(&mut self) -> Arg<'_> {
         match self {
             Item::I(value) => (*value).into(),
             Item::F(value) => (*value).into(),
@@ -67,26 +68,57 @@ impl Item {
     }
 }
 
-pub(super) fn unit(text: &str) -> Arc<Unit> {
+pub(in crate::cpu::kernel) fn unit(text: &str) -> Arc<Unit> {
     let compiled = crate::kernel::compile(text.as_bytes()).unwrap();
     let messages = crate::kernel::diagnostics::render_all(&compiled.diagnostics, "test.f90", text.as_bytes());
     Arc::new(compiled.unit.unwrap_or_else(|| panic!("{}", messages.unwrap())))
 }
 
 /// The text of a file of `tests/kernels`.
-pub(super) fn text(path: &str) -> String {
+pub(in crate::cpu::kernel) fn text(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(path);
     std::fs::read_to_string(path).unwrap()
+}
+
+/// The check gives the same bits as the engine, and reports nothing.
+fn check_also(unit: &Arc<Unit>, index: usize, extents: &[usize], (before, after): (&[Item], &[Item])) {
+    let mut items = before.to_vec();
+    let mut args: Vec<_> = items.iter_mut().map(Item::arg).collect();
+    let launch = Launch::new(unit, index, extents, &mut args).unwrap();
+    let name = launch.kernel().name.clone();
+    let checked = check(&launch, Coverage::All).unwrap();
+    drop(launch);
+    drop(args);
+    assert_eq!(checked.messages, [], "{name}");
+    for (one, other) in items.iter().zip(after) {
+        assert_eq!(one.bits(), other.bits(), "{name}, checked");
+    }
 }
 
 /// Runs a kernel with each instruction set and with 1, 2, 3 and 8 threads, which must all give the same bits.
 /// Returns the arguments afterwards.
 pub(super) fn run(text: &str, name: &str, extents: &[usize], items: &[Item]) -> Vec<Item> {
+    run_and(text, name, extents, items, check_also)
+}
+
+/// As [`run`], for a kernel that the check would report.
+pub(super) fn run_faulty(text: &str, name: &str, extents: &[usize], items: &[Item]) -> Vec<Item> {
+    run_and(text, name, extents, items, |_, _, _, _| ())
+}
+
+fn run_and(
+    text: &str,
+    name: &str,
+    extents: &[usize],
+    items: &[Item],
+    check: impl Fn(&Arc<Unit>, usize, &[usize], (&[Item], &[Item])),
+) -> Vec<Item> {
     let unit = unit(text);
     let index = unit.kernels.iter().position(|it| it.name == name).unwrap();
     let mut first: Option<Vec<Item>> = None;
     for isa in Isa::all() {
         for threads in [1, 2, 3, 8] {
+            let original = items;
             let mut items = items.to_vec();
             let mut args: Vec<_> = items.iter_mut().map(Item::arg).collect();
             let launch = Launch::new(&unit, index, extents, &mut args).unwrap();
@@ -95,7 +127,10 @@ pub(super) fn run(text: &str, name: &str, extents: &[usize], items: &[Item]) -> 
             drop(launch);
             drop(args);
             match &first {
-                None => first = Some(items),
+                None => {
+                    check(&unit, index, extents, (original, &items));
+                    first = Some(items);
+                }
                 Some(first) => {
                     for (one, other) in first.iter().zip(&items) {
                         assert_eq!(one.bits(), other.bits(), "{name}, {}, {threads} threads", isa.name());

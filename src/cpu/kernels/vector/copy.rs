@@ -8,7 +8,7 @@ use crate::cpu::kernels::contract::CopyBlock;
 /// # Safety
 /// The contract of [`Kernel::copy`](crate::cpu::kernels::Kernel::copy).
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn copy<T: Vector>(part: &CopyBlock) {
+pub(in crate::cpu) unsafe fn copy<T: Vector>(part: &CopyBlock) {
     // SAFETY: the caller keeps the contract.
     unsafe {
         match part.stride {

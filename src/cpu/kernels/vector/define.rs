@@ -11,7 +11,7 @@ macro_rules! for_vectors {
         [$([$function::<$rows, $v, $columns, false>, $function::<$rows, $v, $columns, true>]),*]
     };
 }
-pub(in crate::cpu::kernels) use for_vectors;
+pub(in crate::cpu) use for_vectors;
 
 /// Implements [`Kernel`](crate::cpu::kernels::Kernel) for a proof type on a vector type. Both need `$features`.
 macro_rules! define_vector_kernel {
@@ -23,6 +23,8 @@ macro_rules! define_vector_kernel {
             const SGEMM: &'static str = concat!("sgemm_", $isa, "_", $mr, "x", $nr);
             const CONV: &'static str = concat!("conv_igemm_", $isa, "_", $mr, "x", $nr);
             const DOTS: &'static str = concat!("conv_dots_", $isa);
+            const CHANNELS_LAST: &'static str = concat!("conv_channels_last_", $isa, "_", $mr, "x", $nr);
+            const CHANNELWISE_NAME: &'static str = concat!("conv_depthwise_channels_last_", $isa);
 
             unsafe fn tile(
                 self,
@@ -217,6 +219,31 @@ macro_rules! define_vector_kernel {
                 unsafe { if b.whole { compiled::<false>(a, b, c, epilogue) } else { compiled::<true>(a, b, c, epilogue) } }
             }
 
+            unsafe fn runs(self, tile: &$crate::cpu::kernels::contract::RunTile) {
+                use $crate::cpu::kernels::contract::RunTile;
+
+                #[target_feature(enable = $features)]
+                unsafe fn compiled<const M: usize, const V: usize>(tile: &RunTile) {
+                    // SAFETY: the caller keeps the contract of Kernel::runs.
+                    unsafe { $crate::cpu::kernels::vector::pixels::runs::<$vector, M, V, $nr>(tile) }
+                }
+                type Instance = unsafe fn(&RunTile);
+                const V: usize = $nr / <$vector as $crate::cpu::kernels::vector::register::Vector>::LANES;
+                const TILES: [[Instance; V]; $mr] = [$(for_vectors!(compiled, $rows, $vectors)),*];
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { TILES[tile.c.rows - 1][tile.c.cols.div_ceil(Self::LANES) - 1](tile) }
+            }
+
+            unsafe fn channelwise(self, tile: &$crate::cpu::kernels::contract::ChannelwiseTile) {
+                #[target_feature(enable = $features)]
+                unsafe fn compiled(tile: &$crate::cpu::kernels::contract::ChannelwiseTile) {
+                    // SAFETY: the caller keeps the contract of Kernel::channelwise.
+                    unsafe { $crate::cpu::kernels::vector::pixels::channelwise::<$vector>(tile) }
+                }
+                // SAFETY: as above; that `self` exists proves that this CPU has the features.
+                unsafe { compiled(tile) }
+            }
+
             $($thin)*
 
             unsafe fn dots(self, dots: &$crate::cpu::kernels::contract::Dots) {
@@ -247,4 +274,4 @@ macro_rules! define_vector_kernel {
         }
     };
 }
-pub(in crate::cpu::kernels) use define_vector_kernel;
+pub(in crate::cpu) use define_vector_kernel;

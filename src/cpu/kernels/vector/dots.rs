@@ -8,7 +8,7 @@ use crate::cpu::kernels::contract::{DOT_LANES as LANES, Dots, prefetch};
 use crate::memory::dot_conv::{PIXELS, ROWS};
 
 /// A vector register for which [`on_vectors`] is instantiated.
-pub(in crate::cpu::kernels) trait DotVector: Vector {
+pub(in crate::cpu) trait DotVector: Vector {
     /// [`six_by_four`], compiled with the features that it needs.
     ///
     /// # Safety
@@ -21,7 +21,7 @@ pub(in crate::cpu::kernels) trait DotVector: Vector {
 /// # Safety
 /// The contract of [`Kernel::dots`](crate::cpu::kernels::Kernel::dots); the CPU has T.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn on_vectors<T: DotVector>(dots: &Dots) {
+pub(in crate::cpu) unsafe fn on_vectors<T: DotVector>(dots: &Dots) {
     // SAFETY: lines and vectors stay below the counts that the caller guarantees.
     unsafe {
         // CPUs with wide registers have many of them: six lines by four vectors at a time.
@@ -59,7 +59,7 @@ pub(in crate::cpu::kernels) unsafe fn on_vectors<T: DotVector>(dots: &Dots) {
 /// # Safety
 /// As [`on_vectors`]; six lines from `l` and four vectors from `v` exist.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn six_by_four<T: Vector>(dots: &Dots, l: usize, v: usize) {
+pub(in crate::cpu) unsafe fn six_by_four<T: Vector>(dots: &Dots, l: usize, v: usize) {
     const L: usize = ROWS;
     const V: usize = PIXELS;
     // SAFETY: as in block(); prefetches may point anywhere.

@@ -14,14 +14,15 @@
 //! M and V are constants of an instance. The edge of C runs an instance of its own size, so only lanes of one last
 //! vector are computed in vain. Those lanes are masked: neither B nor C is touched beyond its edge.
 
-pub(super) mod copy;
+pub(in crate::cpu) mod copy;
 mod define;
-pub(super) mod dots;
-pub(super) mod register;
-pub(super) mod tile;
-pub(super) mod view;
+pub(in crate::cpu) mod dots;
+pub(in crate::cpu) mod pixels;
+pub(in crate::cpu) mod register;
+pub(in crate::cpu) mod tile;
+pub(in crate::cpu) mod view;
 
-pub(in crate::cpu::kernels) use define::{define_vector_kernel, for_vectors};
-pub(in crate::cpu::kernels) use register::finish_one;
+pub(in crate::cpu) use define::{define_vector_kernel, for_vectors};
+pub(in crate::cpu) use register::finish_one;
 pub(in crate::cpu) use register::{Vector, unrolled};
-pub(in crate::cpu::kernels) use view::{is_whole, view_of};
+pub(in crate::cpu) use view::{is_whole, view_of};

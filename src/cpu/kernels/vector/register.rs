@@ -75,7 +75,7 @@ pub(super) const MAX_LANES: usize = 16;
 /// # Safety
 /// `to` is writable, and initialised if beta is not zero; the bias is null or readable at `i`.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn finish_one(sum: f32, to: *mut f32, i: usize, epilogue: &Epilogue) {
+pub(in crate::cpu) unsafe fn finish_one(sum: f32, to: *mut f32, i: usize, epilogue: &Epilogue) {
     // SAFETY: the caller guarantees both.
     unsafe {
         let mut value = epilogue.alpha * sum;

@@ -5,14 +5,14 @@ use crate::cpu::kernels::contract::{A_AHEAD, Epilogue, NextRows, Panel, Tile, pr
 use crate::cpu::tunables::B_AHEAD;
 
 /// The innermost loop only computes. A is not packed.
-pub(in crate::cpu::kernels) const IN_PLACE: u8 = 0;
+pub(in crate::cpu) const IN_PLACE: u8 = 0;
 /// It also prefetches packed panels of A.
-pub(in crate::cpu::kernels) const FETCHING: u8 = 1;
+pub(in crate::cpu) const FETCHING: u8 = 1;
 /// It also prefetches packed panels of A and packs B. Loads of B are few compared with those of A, and wait for memory
 /// while there is arithmetic to do. B is then read once less. All vectors are whole.
-pub(in crate::cpu::kernels) const PACKING: u8 = 2;
+pub(in crate::cpu) const PACKING: u8 = 2;
 /// It also packs A, which lies in rows, and prefetches the rows of the next panel. B is packed.
-pub(in crate::cpu::kernels) const PACKING_A: u8 = 3;
+pub(in crate::cpu) const PACKING_A: u8 = 3;
 
 /// A tile of M rows and V vectors, the last of which may be partial. WITH names what the innermost loop does. The third
 /// part of `b` is where PACKING and PACKING_A pack to.
@@ -22,7 +22,7 @@ pub(in crate::cpu::kernels) const PACKING_A: u8 = 3;
 /// PACKING, that of [`Kernel::tile_packing`](crate::cpu::kernels::Kernel::tile_packing); with PACKING_A, that of
 /// [`Kernel::tile_packing_a`](crate::cpu::kernels::Kernel::tile_packing_a).
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn tile<
+pub(in crate::cpu) unsafe fn tile<
     T: Vector,
     const M: usize,
     const V: usize,

@@ -10,7 +10,7 @@ use crate::cpu::kernels::contract::{Epilogue, Tile, View};
 /// The contract of [`Kernel::view`](crate::cpu::kernels::Kernel::view) for a tile of M rows, V vectors and X columns.
 /// Panels of A have `step` rows. If X is not zero, M and `step` are the lanes of a column.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn view<
+pub(in crate::cpu) unsafe fn view<
     T: Vector,
     const M: usize,
     const V: usize,
@@ -52,7 +52,7 @@ pub(in crate::cpu::kernels) unsafe fn view<
 
 /// Whether all vectors of a tile can be read without a mask.
 #[inline(always)]
-pub(in crate::cpu::kernels) fn is_whole<T: Vector, const V: usize, const X: usize, const MASKED: bool>(
+pub(in crate::cpu) fn is_whole<T: Vector, const V: usize, const X: usize, const MASKED: bool>(
     b: &View,
     c: &Tile,
 ) -> bool {
@@ -65,7 +65,7 @@ pub(in crate::cpu::kernels) fn is_whole<T: Vector, const V: usize, const X: usiz
 /// The contract of [`Kernel::view_packing`](crate::cpu::kernels::Kernel::view_packing) for a tile of M rows, V vectors
 /// and X columns.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn view_packing<
+pub(in crate::cpu) unsafe fn view_packing<
     T: Vector,
     const M: usize,
     const V: usize,
@@ -96,7 +96,7 @@ pub(in crate::cpu::kernels) unsafe fn view_packing<
 /// # Safety
 /// As [`view`].
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn view_of<
+pub(in crate::cpu) unsafe fn view_of<
     T: Vector,
     const M: usize,
     const V: usize,
@@ -161,7 +161,7 @@ pub(in crate::cpu::kernels) unsafe fn view_of<
 /// # Safety
 /// The contract of [`Kernel::view_two`](crate::cpu::kernels::Kernel::view_two), with M = MR.
 #[inline(always)]
-pub(in crate::cpu::kernels) unsafe fn view_two<T: Vector, const M: usize, const MASKED: bool>(
+pub(in crate::cpu) unsafe fn view_two<T: Vector, const M: usize, const MASKED: bool>(
     a: [*const f32; 2],
     b: &View,
     c: Tile,

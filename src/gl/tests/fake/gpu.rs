@@ -61,7 +61,7 @@ impl FakeApi {
         let [_, groups, steps, ..] = self.uniforms.get().map(u64::from);
         let sources = self.sources.borrow();
         let source = &sources[&self.used.get()];
-        let work = match source.contains("measure_fma") {
+        let work = match source.contains("measure_fma") || source.contains("measure_shared") {
             true => groups.div_ceil(speed.units) * steps * speed.step,
             false => groups * speed.read,
         };
@@ -117,11 +117,22 @@ impl FakeApi {
             groups,
             biased,
             relu,
+            image_channel,
+            image_row,
+            image_column,
+            kernel_k,
+            kernel_c,
+            kernel_r,
+            kernel_s,
+            channels_last,
         ] = match params[..] {
             [n, h, w, c, k, size, stride, pad, p, q] if reference => {
-                [n, c, h, w, k, size, size, p, q, stride, stride, pad, pad, 1, 1, 1, 0, 0]
+                let taps = size * size;
+                let strides = [h * w, w, 1, c * taps, taps, size, 1, 0];
+                let sizes = [n, c, h, w, k, size, size, p, q, stride, stride, pad, pad, 1, 1, 1, 0, 0];
+                <[usize; 26]>::try_from([&sizes[..], &strides].concat()).unwrap()
             }
-            ref all => <[usize; 18]>::try_from(all).unwrap(),
+            ref all => <[usize; 26]>::try_from(all).unwrap(),
         };
         let mut output = self.block::<f32>(2);
         let [first, count, ranges @ ..] = self.uniforms.get().map(|it| it as usize);
@@ -130,7 +141,10 @@ impl FakeApi {
         let [c_begin, c_end, r_begin, r_end, s_begin, s_end] = ranges;
         assert!(first + count <= output.len() && output.len() >= n * k * p * q, "a dispatch beyond the end");
         for (index, result) in output.iter_mut().enumerate().skip(first).take(count) {
-            let (x, y, ki, ni) = (index % q, index / q % p, index / q / p % k, index / q / p / k);
+            let (x, y, ki, ni) = match channels_last {
+                0 => (index % q, index / q % p, index / q / p % k, index / q / p / k),
+                _ => (index / k % q, index / k / q % p, index % k, index / k / q / p),
+            };
             let begins = c_begin + r_begin + s_begin == 0;
             let bias = if biased > 0 { self.block::<f32>(4)[ki] } else { 0.0 };
             let mut sum = if begins { bias } else { *result };
@@ -143,10 +157,14 @@ impl FakeApi {
                             (top..h + top).contains(&row) && (left_pad..w + left_pad).contains(&column);
                         let channel = ki / (k / groups) * (c / groups) + ci;
                         let at = |row: usize, column: usize| {
-                            ((ni * c + channel) * h + row - top) * w + column - left_pad
+                            ni * c * h * w
+                                + channel * image_channel
+                                + (row - top) * image_row
+                                + (column - left_pad) * image_column
                         };
                         let pixel = if inside { input[at(row, column)] } else { 0.0 };
-                        sum += pixel * weights[((ki * (c / groups) + ci) * r + ri) * s + si];
+                        let tap = ki * kernel_k + ci * kernel_c + ri * kernel_r + si * kernel_s;
+                        sum += pixel * weights[tap];
                     });
                 });
             });

@@ -280,6 +280,7 @@ impl Api for FaultyApi {
         match self.machine.max_block {
             Some(max) if name == api::MAX_SHADER_STORAGE_BLOCK_SIZE => max,
             _ if name == api::NUM_PROGRAM_BINARY_FORMATS && !self.machine.binaries => 0,
+            _ if name == api::SM_COUNT => self.machine.compute_units.unwrap_or_default().into(),
             _ => self.inner.get_integer64(name),
         }
     }
@@ -289,7 +290,8 @@ impl Api for FaultyApi {
         if self.lost() == Some(false) { GUILTY } else { self.inner.reset_status() }
     }
     fn has_extension(&self, name: &str) -> bool {
-        self.inner.has_extension(name)
+        let tells_units = name == "GL_NV_shader_thread_group" && self.machine.compute_units.is_some();
+        tells_units || self.inner.has_extension(name)
     }
     fn has_reset_status(&self) -> bool {
         true

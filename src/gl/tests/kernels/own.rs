@@ -91,6 +91,28 @@ fn three_dimensions_and_scalars_of_every_type() {
     assert_eq!(checker.checked, 5 * 3);
 }
 
+/// Launches of so many points that an invocation computes several.
+#[test]
+fn large_launches_compute_every_point_once() {
+    let Some(engine) = super::super::first_engine() else { return };
+    let unit = unit(TEXT);
+    let run = |name: &str, extents: &[usize], given: &mut [Given]| {
+        launch(&engine, (&unit, name), extents, given, Parameters::Uniform).unwrap();
+    };
+    let [n, m, l] = [1031, 67, 61];
+    assert!(n * m * l > 1 << 22);
+    let mut given = [n, m, l].map(|size| int(size as i64)).to_vec();
+    given.push(Given::Ints(vec![5; n * m * l]));
+    run("fill", &[n, m, l], &mut given);
+    let value = |at: usize| (5 + at % n + 100 * (at / n % m) + 10000 * (at / n / m)) as i32;
+    assert!((0..).zip(given[3].ints().iter()).all(|(at, a)| *a == value(at)));
+
+    let n = (1 << 22) + 77;
+    let mut given = [Given::Reals(vec![1.0; 3]), Given::Ints(vec![-1; n])];
+    run("sizes", &[n], &mut given);
+    assert!(given[1].ints().iter().all(|s| *s == 3));
+}
+
 /// At the lowest rate everything is cut as short as it can be.
 #[test]
 fn slices_compute_the_same() {

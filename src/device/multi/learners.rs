@@ -21,7 +21,7 @@ const MAX_KINDS: usize = 1024;
 
 /// What a device has learned.
 #[derive(Default)]
-pub struct Experience {
+pub struct Learners {
     known: HashMap<Kind, Arc<Mutex<Learner>>>,
 }
 
@@ -62,7 +62,7 @@ impl Multi {
         if self.weights.is_some() {
             return Shares { axis, learner: None, kind };
         }
-        if let Some(learner) = lock(&self.experience).known.get(&kind) {
+        if let Some(learner) = lock(&self.learners).known.get(&kind) {
             return Shares { axis, learner: Some(learner.clone()), kind };
         }
         let units = axis.units();
@@ -83,13 +83,13 @@ impl Multi {
             .load("shares", &self.key(&kind))
             .and_then(|saved: Vec<u8>| learner.restored(&saved))
             .unwrap_or(learner);
-        let mut experience = lock(&self.experience);
-        if experience.known.len() >= MAX_KINDS {
-            experience.known.clear();
+        let mut learners = lock(&self.learners);
+        if learners.known.len() >= MAX_KINDS {
+            learners.known.clear();
         }
         let made = || Arc::new(Mutex::new(learner));
-        let learner = match experience.known.try_reserve(1) {
-            Ok(()) => experience.known.entry(kind).or_insert_with(made).clone(),
+        let learner = match learners.known.try_reserve(1) {
+            Ok(()) => learners.known.entry(kind).or_insert_with(made).clone(),
             // What cannot be remembered is learned again.
             Err(_) => made(),
         };
